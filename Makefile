@@ -1,0 +1,28 @@
+# `make PYTHON=/path/to/python test` uses another interpreter than the one on the PATH.
+PYTHON ?= python
+
+.PHONY: install test fast lint types format image
+
+install:  ## the project as it stands here, with the tools of the other verbs
+	$(PYTHON) -m pip install -e '.[dev]'
+
+test: lint types  ## everything that must hold
+	$(PYTHON) -m pytest
+
+fast: lint types  ## the same without the slow tests
+	$(PYTHON) -m pytest -m "not slow"
+
+lint:  ## style, layout and the import contract
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -c "from importlinter.cli import lint_imports_command as lint; lint()"
+
+types:
+	$(PYTHON) -m mypy
+
+format:
+	$(PYTHON) -m ruff format
+	$(PYTHON) -m ruff check --fix
+
+image:
+	docker build -t rsseg .

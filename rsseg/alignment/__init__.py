@@ -1,0 +1,1 @@
+"""Which loss serves which metric."""

@@ -1,0 +1,199 @@
+"""From a composed config to checked settings, scenes, counted numbers and a module."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from rsseg.config.build import build, faults, missing, plain
+from rsseg.config.schema import cross_check, head_of, raise_faults
+from rsseg.contract import Head, InputError, TaskKind
+from rsseg.data.census import Census
+from rsseg.data.labels import Labels
+from rsseg.data.scene import SceneReader
+from rsseg.losses import Composite
+from rsseg.losses.weighting import inverse_frequency, positive_weight
+from rsseg.models import build_network, encoder_name, load_weights
+from rsseg.module import SegmentationModule
+
+log = logging.getLogger(__name__)
+
+GIVEN = {
+    "model.net": ("encoder_name", "encoder_weights", "in_channels", "classes"),
+    "optimizer": ("params",),
+    "scheduler": ("optimizer",),
+    "trainer": (
+        "default_root_dir", "max_steps", "max_epochs", "val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps",
+        "logger", "callbacks", "plugins", "use_distributed_sampler", "enable_model_summary",
+    ),
+}  # fmt: skip
+"""The parameters of each target that rsseg fills in."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What the training split's census says; plain numbers, kept in the run folder.
+
+    Attributes:
+        positives: Training pixels of each class.
+        valid: Labelled training pixels, per class.
+        mean: Per band.
+        std: Per band.
+    """
+
+    positives: list[int]
+    valid: list[int]
+    mean: list[float]
+    std: list[float]
+
+    @classmethod
+    def of(cls, census: Census) -> Numbers:
+        """Sum a census over its scenes."""
+        return cls(
+            census.positives.sum(axis=0).tolist(), census.valid.sum(axis=0).tolist(), census.mean.tolist(), census.std.tolist()
+        )
+
+
+def check(config: Any) -> None:
+    """Find every fault of a config that can be found without reading data.
+
+    Raises:
+        InputError: All faults together.
+    """
+    raise_faults(missing(config))
+    found = cross_check(config)
+    found += faults(plain(config.dataset.source), "dataset.source")
+    for where, given in GIVEN.items():
+        found += faults(plain(_at(config, where)), where, given)
+    for name, node in plain(config.augment).items():
+        found += faults(node, f"augment.{name}", ("seed",))
+    for name, node in plain(config.logger).items():
+        found += faults(node, f"logger.{name}", ("save_dir",))
+    for head, node in plain(config.model.heads).items():
+        for name, term in node["loss"]["terms"].items():
+            arguments = {key: value for key, value in term.items() if key != "weight"}
+            found += faults(arguments, f"loss.terms.{name}" if head == "mask" else f"model.heads.{head}.{name}", ("task",))
+    raise_faults(found)
+    encoder_name(config.model.encoder)
+    labels_of(config)
+    _try_losses(config)
+
+
+def _at(config: Any, where: str) -> Any:
+    for key in where.split("."):
+        config = config[key]
+    return config
+
+
+def labels_of(config: Any) -> Labels:
+    """How the dataset's masks are decoded."""
+    return Labels(head_of(config.dataset), plain(config.dataset.mask_values), plain(config.dataset.ignore_values))
+
+
+def _try_losses(config: Any) -> None:
+    """Build the losses and call them once on two pixels: weights of a wrong length show here, not after the data is read."""
+    head = head_of(config.dataset)
+    planes = (head.channels,) if head.task is TaskKind.multilabel else ()
+    for composite in make_losses(config, None).values():
+        composite(torch.zeros(1, head.channels, 2, 2), torch.zeros(1, *planes, 2, 2, dtype=torch.uint8))
+
+
+def heads_of(config: Any) -> dict[str, Head]:
+    """The facts of each head by name."""
+    return {name: head_of(config.dataset) for name in config.model.heads}
+
+
+def open_split(source: Any, config: Any, split: str) -> SceneReader:
+    """The scenes of a split, each file checked.
+
+    Raises:
+        InputError: If the split is empty or files can't be used.
+    """
+    scenes = source.scenes(split)
+    if not scenes:
+        raise InputError(f"the {split} split of dataset {config.dataset.name} has no scenes: see dataset.source")
+    reader = SceneReader(scenes, labels_of(config), list(config.dataset.bands))
+    small = int((reader.sizes < config.window).any(axis=1).sum())
+    if small:
+        log.info(
+            "%d of %d %s scenes are smaller than window=%d: padded, the padding is ignored.", small, len(reader), split, config.window
+        )
+    return reader
+
+
+def counted_weights(term: Mapping[str, Any], task: TaskKind, numbers: Numbers | None) -> dict[str, Any]:
+    """A term's arguments with `class_weights: inverse_frequency` turned into numbers.
+
+    For binary and multilabel tasks that is the ratio of negative to positive pixels, as `pos_weight`.
+
+    Args:
+        term: The term's config.
+        task: The head's task.
+        numbers: The training split's counts; None: leave the weights out, to check the rest.
+    """
+    rule = term.get("class_weights")
+    if not isinstance(rule, str):
+        return dict(term)
+    rest = {key: value for key, value in term.items() if key != "class_weights"}
+    if rule != "inverse_frequency":
+        raise InputError(f"class_weights={rule}: numbers, null or inverse_frequency are expected")
+    if numbers is None:
+        return rest
+    if task is TaskKind.multiclass:
+        return {**rest, "class_weights": inverse_frequency(numbers.positives)}
+    pairs = zip(numbers.positives, numbers.valid, strict=True)
+    return {**rest, "pos_weight": [positive_weight(valid - positives, positives) for positives, valid in pairs]}
+
+
+def make_losses(config: Any, numbers: Numbers | None) -> dict[str, Composite]:
+    """The loss composition of each head."""
+    losses = {}
+    for head, node in plain(config.model.heads).items():
+        task, terms = TaskKind(config.dataset.task), {}
+        for name, term in node["loss"]["terms"].items():
+            arguments = counted_weights({key: value for key, value in term.items() if key != "weight"}, task, numbers)
+            terms[name] = (term.get("weight", 1.0), build(arguments, f"loss.terms.{name}", task=task))
+        losses[head] = Composite(terms)
+    return losses
+
+
+def make_network(config: Any) -> nn.Module:
+    """The network, with its pretrained weights."""
+    network = build_network(
+        partial(build, plain(config.model.net), "model.net"),
+        config.model.encoder,
+        config.model.weights,
+        len(config.dataset.bands),
+        heads_of(config),
+    )
+    load_weights(network, config.model.weights)
+    return network
+
+
+def make_module(config: Any, network: nn.Module, numbers: Numbers, scenes: int) -> SegmentationModule:
+    """Everything that trains, around a network.
+
+    Args:
+        config: The composed config.
+        network: The network.
+        numbers: The training split's numbers.
+        scenes: The number of scenes that are scored.
+    """
+    return SegmentationModule(
+        network=network,
+        losses=make_losses(config, numbers),
+        heads=heads_of(config),
+        mean=numbers.mean,
+        std=numbers.std,
+        scenes=scenes,
+        seed=config.seed,
+        augmentations=[build(node, f"augment.{name}", seed=config.seed) for name, node in plain(config.augment).items()],
+        optimizer=partial(build, plain(config.optimizer), "optimizer"),
+        scheduler=partial(build, plain(config.scheduler), "scheduler"),
+    )

@@ -1,0 +1,57 @@
+"""The command line of the scripts: ``key=value``, as in Hydra, without Hydra's run folders."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rsseg.contract import InputError, nearest
+
+
+def run_script(arguments: type[Any], action: Callable[[Any], object], words: list[str] | None = None) -> None:
+    """Parse the command line, call an action with it, and end the process; a user's mistake gives one line, no stack trace.
+
+    Args:
+        arguments: A dataclass; its fields are the keys, its docstring the help text.
+        action: Called with the parsed arguments.
+        words: The command line, `sys.argv` if None.
+    """
+    words = sys.argv[1:] if words is None else words
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if {"-h", "--help"} & set(words):
+        print(arguments.__doc__)
+        return
+    try:
+        action(parse(arguments, words))
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+def parse(arguments: type[Any], words: list[str]) -> Any:
+    """The command line as an instance of a dataclass.
+
+    Raises:
+        InputError: For words without "=", unknown or missing keys, and values of a wrong type.
+    """
+    known = [field.name for field in fields(arguments)]
+    for word in words:
+        key, equals, _ = word.partition("=")
+        if not equals or key not in known:
+            raise InputError(f"'{word}' is not understood{nearest(key, known)}: write key=value with {', '.join(known)}")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(arguments), OmegaConf.from_dotlist(words))
+    except OmegaConfBaseException as error:
+        raise InputError(str(error).splitlines()[0]) from None
+    open_keys = sorted(name for name in known if OmegaConf.is_missing(merged, name))
+    if open_keys:
+        raise InputError(f"{', '.join(f'{key}=...' for key in open_keys)} must be given")
+    return OmegaConf.to_object(merged)
+
+
+__all__ = ["MISSING", "parse", "run_script"]

@@ -1,0 +1,75 @@
+"""The run folder: what a run wrote before, and whether it can be gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from rsseg.config.build import plain
+from rsseg.config.schema import Config
+from rsseg.contract import InputError
+
+PLACE_KEYS = ("output", "resume", "workers")  # what may differ between two runs of the same config
+
+
+def config_to_resume(folder: Path, overrides: list[str]) -> Any:
+    """The config of a run that is to be gone on with.
+
+    Raises:
+        InputError: If the folder holds no run, or other overrides were given too.
+    """
+    others = [o for o in overrides if not o.startswith("resume=")]
+    if others:
+        raise InputError(f"resume={folder} goes on with the run's own config: leave out {' '.join(others)}")
+    if not (folder / "config.yaml").is_file():
+        raise InputError(f"resume={folder}: there is no run in that folder (no config.yaml)")
+    return load_config(folder)
+
+
+def load_config(folder: Path) -> Any:
+    """The config that a run folder holds.
+
+    Raises:
+        InputError: If it holds none.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise InputError(f"{folder} is no run folder: it has no config.yaml")
+    return OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(folder / "config.yaml"))
+
+
+def unfinished(folder: Path, config: Any) -> Path | None:
+    """The last checkpoint of a run that was begun in a folder; None for a fresh folder.
+
+    Raises:
+        InputError: If the folder holds a run of another config.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "config.yaml").is_file():
+        return None
+    before, now = (_flat(plain(c)) for c in (load_config(folder), config))
+    changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k) and k.split(".")[0] not in PLACE_KEYS)
+    if changed:
+        listed = ", ".join(f"{key}: {before.get(key)} -> {now.get(key)}" for key in changed[:5])
+        raise InputError(
+            f"{folder} holds a run of another config ({listed}): choose another folder (hydra.run.dir=..., for a sweep "
+            "hydra.sweep.dir=...) or remove it"
+        )
+    last = folder / "checkpoints" / "last.ckpt"
+    return last if last.is_file() else None
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix: node}
+    return {key: value for name, child in node.items() for key, value in _flat(child, f"{prefix}.{name}".lstrip(".")).items()}
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(part, path)

@@ -1,0 +1,47 @@
+"""What made a run: code, versions, machine, choices."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = (
+    "hydra-core", "lightning", "numpy", "rasterio", "segmentation-models-pytorch", "timm", "torch", "torchgeo", "torchmetrics",
+)  # fmt: skip
+
+
+def git_state(folder: Path) -> dict[str, Any]:
+    """The commit of a checkout and whether files differ from it; both None outside a checkout."""
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    status = git("status", "--porcelain")
+    return {"commit": git("rev-parse", "HEAD"), "changed": None if status is None else bool(status)}
+
+
+def provenance(overrides: list[str], loss: str) -> dict[str, Any]:
+    """A record of the code, the libraries and the machine that run now.
+
+    Args:
+        overrides: The command line's overrides.
+        loss: The name of the loss composition that was chosen.
+    """
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "overrides": overrides,
+        "loss": loss,
+        "git": git_state(Path(__file__).parent),
+        "rsseg": version("rsseg"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "libraries": {name: version(name) for name in LIBRARIES},
+    }

@@ -1,0 +1,176 @@
+"""The structured schema of what rsseg owns, its cross-checks, and the resolvers that the YAML files use.
+
+Imports neither torch nor torchgeo, so that `python train.py --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+from rsseg.contract import Head, InputError, TaskKind
+
+
+@dataclass
+class DatasetConfig:
+    """The facts of a dataset; everything downstream follows from them.
+
+    Attributes:
+        name: Used in folder names.
+        task: What a mask says about a pixel.
+        classes: Names in label order; for binary the one positive class.
+        palette: Colours of the labels for pictures and maps, "#rrggbb"; null: chosen.
+        bands: The image bands to read, counted from 1.
+        mask_values: What the mask files hold for label 0, 1, ...: integers or "#rrggbb" colours; null: 0, 1, ...
+        ignore_values: The values in the mask files that mean "not labelled".
+        window: A sensible side of the training windows, in pixels.
+        steps: A sensible number of optimiser steps.
+        source: Where the scenes lie: a `_target_` with a method ``scenes(split)``.
+    """
+
+    name: str = MISSING
+    task: TaskKind = MISSING
+    classes: list[str] = MISSING
+    palette: list[str] | None = None
+    bands: list[int] = MISSING
+    mask_values: list[Any] | None = None
+    ignore_values: list[Any] = field(default_factory=list)
+    window: int = 256
+    steps: int = 2000
+    source: dict[str, Any] = MISSING
+
+
+@dataclass
+class ModelConfig:
+    """The network and its heads.
+
+    Attributes:
+        encoder: The name of an encoder of segmentation_models_pytorch or timm.
+        weights: none, imagenet, the name of a torchgeo weight, or a file.
+        net: The smp class as `_target_` with its arguments.
+        heads: Per head, its loss.
+    """
+
+    encoder: str = MISSING
+    weights: str = "none"
+    net: dict[str, Any] = MISSING
+    heads: dict[str, Any] = MISSING
+
+
+@dataclass
+class LossConfig:
+    """Loss terms by name; each a `_target_` with its arguments and its weight in the sum."""
+
+    terms: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Config:
+    """Everything that a training run is made of; `configs/train.yaml` explains each value."""
+
+    dataset: DatasetConfig = MISSING
+    model: ModelConfig = MISSING
+    loss: LossConfig = MISSING
+    optimizer: dict[str, Any] = MISSING
+    scheduler: dict[str, Any] = MISSING
+    augment: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = MISSING
+    logger: dict[str, Any] = field(default_factory=dict)
+    seed: int = 1
+    window: int = 256
+    batch_size: int = 8
+    steps: int = 2000
+    validations: int = 10
+    overlap: int = 32
+    workers: int | None = None
+    output: str = "runs"
+    resume: str | None = None
+
+
+def run_folder(resume: str | None, new: str) -> str:
+    """The folder of a single run: the one to go on with, or a new one."""
+    return resume or new
+
+
+def folder_name(overrides: str) -> str:
+    """One valid folder name for a run's overrides: no separators, at most 150 characters.
+
+    Example:
+        >>> folder_name("loss=ce,seed=1")
+        'loss=ce,seed=1'
+        >>> folder_name("+loss/term@loss.terms.tversky=tversky")
+        '+loss.term@loss.terms.tversky=tversky'
+    """
+    name = overrides.replace("/", ".") or "default"
+    if len(name) <= 150:
+        return name
+    return f"{name[:130]}...{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
+
+
+def register() -> None:
+    """Make the schema and the resolvers known to Hydra; called once by every entry point that composes configs."""
+    ConfigStore.instance().store(name="schema", node=Config)
+    OmegaConf.register_new_resolver("rsseg.run_folder", run_folder, replace=True)
+    OmegaConf.register_new_resolver("rsseg.folder_name", folder_name, replace=True)
+
+
+def head_of(dataset: DatasetConfig) -> Head:
+    """The facts that models, losses and metrics need of a dataset."""
+    return Head(TaskKind(dataset.task), tuple(dataset.classes))
+
+
+def cross_check(config: Config) -> list[str]:
+    """The faults that concern single numbers and pairs of fields, one sentence each; an empty list if there are none."""
+    dataset, faults = config.dataset, []
+    for name in ("window", "batch_size", "steps", "validations"):
+        if getattr(config, name) < 1:
+            faults.append(f"{name}={getattr(config, name)} must be at least 1")
+    if config.window % 32:
+        lower = max(32, config.window // 32 * 32)
+        faults.append(f"window={config.window} is not a multiple of 32, as encoders need; take {lower} or {lower + 32}")
+    if not 0 <= 2 * config.overlap < config.window:
+        faults.append(f"overlap={config.overlap} must be at least 0 and less than half of window={config.window}")
+    if config.seed < 0:
+        faults.append(f"seed={config.seed} must not be negative")
+    if config.workers is not None and config.workers < 0:
+        faults.append(f"workers={config.workers} must be at least 0, or null")
+    if dataset.task == TaskKind.regression:
+        faults.append("dataset.task=regression: the datasets read masks of labels; take binary, multiclass or multilabel")
+    return faults + _label_faults(dataset)
+
+
+def _label_faults(dataset: DatasetConfig) -> list[str]:
+    faults = []
+    if not dataset.classes:
+        return ["dataset.classes is empty: name at least one class"]
+    head = head_of(dataset)
+    if len(set(dataset.classes)) < len(dataset.classes):
+        faults.append(f"dataset.classes={list(dataset.classes)} names a class twice")
+    if head.task is TaskKind.binary and head.channels != 1:
+        faults.append(
+            f"dataset.classes={list(dataset.classes)}: a binary task has one class, the positive one; "
+            "name it alone, or take dataset.task=multiclass"
+        )
+    elif head.task is TaskKind.multiclass and head.channels < 2:
+        faults.append(f"dataset.classes={list(dataset.classes)}: a multiclass task has two classes or more")
+    elif dataset.mask_values is not None and len(dataset.mask_values) != head.labels:
+        faults.append(f"dataset.mask_values lists {len(dataset.mask_values)} values, but the masks have {head.labels} labels")
+    if head.labels > 255:
+        faults.append(f"{head.labels} classes: masks are 8-bit and 255 means ignored, so 255 is the most")
+    if not dataset.bands or min(dataset.bands) < 1:
+        faults.append(f"dataset.bands={list(dataset.bands)}: list at least one band, counted from 1")
+    return faults
+
+
+def raise_faults(faults: list[str]) -> None:
+    """Report all faults of a config together.
+
+    Raises:
+        InputError: If there are any.
+    """
+    if faults:
+        raise InputError("The config can't be used:\n" + "\n".join(f"  - {fault}" for fault in faults))

@@ -1,0 +1,92 @@
+"""The few things that every room shares: task kinds, the ignore value, a head's facts, the batch, the user's error."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IGNORE = 255
+"""The label that means "do not train on and do not score this pixel", in every mask inside rsseg."""
+
+
+class InputError(Exception):
+    """A mistake in what the user gave: configuration, files or labels.
+
+    The message says what was found, what was expected and what to do. Entry points print it alone, without a stack
+    trace, and exit with 1.
+    """
+
+
+class TaskKind(StrEnum):
+    """What a head predicts.
+
+    * ``binary``: one logit a pixel; labels 0 and 1.
+    * ``multiclass``: one logit per class; labels 0 .. C-1, exactly one a pixel.
+    * ``multilabel``: one logit per label, each on its own; labels 0 and 1 in every plane.
+    * ``regression``: one real value per channel.
+    """
+
+    binary = "binary"
+    multiclass = "multiclass"
+    multilabel = "multilabel"
+    regression = "regression"
+
+
+@dataclass(frozen=True)
+class Head:
+    """The facts of one model output that models, losses and metrics need.
+
+    Attributes:
+        task: What kind of prediction it is.
+        classes: The class names, one per logit: C for multiclass, L for multilabel, the one positive class for binary.
+
+    Example:
+        >>> Head(TaskKind.binary, ("building",)).channels
+        1
+    """
+
+    task: TaskKind
+    classes: tuple[str, ...]
+
+    @property
+    def channels(self) -> int:
+        """The number of logits per pixel."""
+        return len(self.classes)
+
+    @property
+    def labels(self) -> int:
+        """The number of values that a mask may hold: 2 for binary and multilabel, C for multiclass."""
+        return self.channels if self.task is TaskKind.multiclass else 2
+
+
+class Batch(TypedDict):
+    """What a loader yields and the module consumes.
+
+    Attributes:
+        image: ``[B, C, H, W]``, in the stored dtype until it is normalised on the device, float32 afterwards.
+        mask: uint8 ``[B, H, W]`` (binary, multiclass) or ``[B, L, H, W]`` (multilabel), `IGNORE` where not labelled.
+        scene: int64 ``[B]``, the number of the scene that the window was cut from.
+        k: int64 ``[B]``, the number of the window in the stream; seeds its augmentation.
+    """
+
+    image: Tensor
+    mask: Tensor
+    scene: Tensor
+    k: Tensor
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A ``" (did you mean 'x'?)"`` for error messages, or nothing where no known name is near.
+
+    Example:
+        >>> nearest("gama", ["alpha", "gamma"])
+        " (did you mean 'gamma'?)"
+    """
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean '{near[0]}'?)" if near else ""

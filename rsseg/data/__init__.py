@@ -1,0 +1,1 @@
+"""Scenes, windows and what happens to them before the model sees them."""

@@ -1,0 +1,194 @@
+"""Scenes on disk, read window by window."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
+
+from rsseg.contract import IGNORE, InputError, TaskKind
+from rsseg.data.labels import Labels
+
+GDAL = {"GDAL_CACHEMAX": 128}  # MB of decoded blocks a process keeps; GDAL's own default is 5 % of the machine's memory
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One image and, where it is labelled, its mask on the same grid."""
+
+    name: str
+    image: Path
+    mask: Path | None
+
+
+@lru_cache(maxsize=32)
+def _open(path: Path, process: int) -> Any:  # noqa: ARG001 - the process is part of the key: forks must not share handles
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # plain JPEG and PNG are welcome
+        return rasterio.open(path)
+
+
+def open_raster(path: Path) -> Any:
+    """The open rasterio dataset of a file, cached per process.
+
+    Raises:
+        InputError: If the file can't be opened as a raster.
+    """
+    try:
+        return _open(path, os.getpid())
+    except (RasterioError, OSError) as error:
+        raise InputError(f"{path} can't be opened as an image: {error}. Is the file complete?") from None
+
+
+def read_bands(path: Path, bands: Sequence[int] | None, window: Window) -> NDArray[np.generic]:
+    """Pixels ``[bands, h, w]`` of a part of a file, in the file's dtype.
+
+    Raises:
+        InputError: If the pixels can't be decoded, as in a truncated file.
+    """
+    try:
+        with rasterio.Env(**GDAL):
+            pixels: NDArray[np.generic] = open_raster(path).read(indexes=bands, window=window)
+    except RasterioError as error:
+        raise InputError(f"{path} can't be read: {error}. The file is truncated or damaged: fetch or write it again") from None
+    return pixels
+
+
+class SceneReader:
+    """Windows of a list of scenes as arrays.
+
+    Args:
+        scenes: The scenes of one split.
+        labels: How their masks are decoded.
+        bands: The image bands to read, counted from 1.
+
+    Attributes:
+        sizes: int64 ``[S, 2]``, height and width of each scene.
+
+    Raises:
+        InputError: If files can't be opened, sizes or band counts don't fit; the first five faults are listed together.
+    """
+
+    def __init__(self, scenes: Sequence[Scene], labels: Labels, bands: Sequence[int]) -> None:
+        self.scenes, self.labels, self.bands = list(scenes), labels, list(bands)
+        faults: list[str] = []
+        sizes = []
+        for scene in self.scenes:
+            try:
+                sizes.append(self._check(scene))
+            except InputError as error:
+                faults.append(str(error))
+        if faults:
+            more = f"\n  ... and {len(faults) - 5} more" if len(faults) > 5 else ""
+            raise InputError("Files that can't be used:\n" + "\n".join(f"  - {f}" for f in faults[:5]) + more)
+        self.sizes: NDArray[np.int64] = np.array(sizes, dtype=np.int64).reshape(-1, 2)
+
+    def _check(self, scene: Scene) -> tuple[int, int]:
+        image = open_raster(scene.image)
+        height, width = image.height, image.width
+        if max(self.bands) > image.count:
+            raise InputError(f"{scene.image} has {image.count} bands, but dataset.bands={self.bands}")
+        read_bands(scene.image, self.bands[:1], Window(width - 1, height - 1, 1, 1))  # where a truncated file ends early
+        if scene.mask is None:
+            return height, width
+        mask = open_raster(scene.mask)
+        if (mask.height, mask.width) != (height, width):
+            raise InputError(
+                f"{scene.image} is {width} x {height} pixels but its mask {scene.mask} is {mask.width} x {mask.height}: "
+                "image and mask must lie on the same grid"
+            )
+        needed = self.labels.mask_bands
+        if needed > mask.count or (self.labels.colours and mask.count < 3):
+            kind = "colours" if self.labels.colours else f"a {self.labels.head.task} task"
+            raise InputError(f"{scene.mask} has {mask.count} bands, but {kind} need {needed}")
+        return height, width
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def read_mask(self, scene: int, window: Window) -> NDArray[np.uint8]:
+        """Labels of a part of a scene that lies inside it: uint8 ``[h, w]`` or ``[L, h, w]``.
+
+        Raises:
+            InputError: If the mask is damaged or holds an unknown value; the file is named.
+        """
+        path = self.scenes[scene].mask
+        if path is None:
+            shape = (int(window.height), int(window.width))
+            planes = (self.labels.head.channels,) if self.labels.head.task is TaskKind.multilabel else ()
+            return np.full((*planes, *shape), IGNORE, dtype=np.uint8)
+        bands = list(range(1, self.labels.mask_bands + 1))
+        try:
+            return self.labels.decode(read_bands(path, bands, window))
+        except InputError as error:
+            raise error if str(path) in str(error) else InputError(f"{path}: {error}") from None
+
+    def read_image(self, scene: int, top: int, left: int, size: int) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """A square window of the image, 0 where there is none: beyond the scene, at no-data and at NaN.
+
+        Args:
+            scene: The scene's number.
+            top: The window's first row.
+            left: The window's first column.
+            size: The window's side in pixels.
+
+        Returns:
+            The image ``[C, size, size]`` in the file's dtype, and bool ``[size, size]``, true where there is none.
+        """
+        window = self._inside(scene, top, left, size)
+        path = self.scenes[scene].image
+        image, missing = blank_missing(read_bands(path, self.bands, window), open_raster(path).nodata)
+        pad = _padding(window, size)
+        return np.pad(image, ((0, 0), *pad)), np.pad(missing, pad, constant_values=True)
+
+    def read(self, scene: int, top: int, left: int, size: int) -> tuple[NDArray[np.generic], NDArray[np.uint8]]:
+        """A square window of image and mask; the mask is `IGNORE` where there is no image.
+
+        Returns:
+            The image ``[C, size, size]`` in the file's dtype and the mask uint8 ``[size, size]`` or ``[L, size, size]``.
+        """
+        image, missing = self.read_image(scene, top, left, size)
+        window = self._inside(scene, top, left, size)
+        mask = self.read_mask(scene, window)
+        mask = np.pad(mask, (*[(0, 0)] * (mask.ndim - 2), *_padding(window, size)))
+        return image, np.where(missing, np.uint8(IGNORE), mask)
+
+    def _inside(self, scene: int, top: int, left: int, size: int) -> Window:
+        height, width = self.sizes[scene].tolist()
+        return Window(left, top, min(size, width - left), min(size, height - top))
+
+
+def _padding(window: Window, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (0, size - window.height), (0, size - window.width)
+
+
+def blank_missing(
+    image: NDArray[np.generic], nodata: float | None
+) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+    """Set no-data and NaN to 0 and say where they were.
+
+    Args:
+        image: ``[C, h, w]``.
+        nodata: The file's no-data value, if it has one; a pixel is missing where all bands hold it.
+
+    Returns:
+        The image without them, and bool ``[h, w]``.
+    """
+    missing = np.zeros(image.shape[1:], dtype=bool)
+    if nodata is not None and not np.isnan(nodata):
+        missing |= (image == nodata).all(axis=0)
+    if np.issubdtype(image.dtype, np.floating):
+        missing |= ~np.isfinite(image).all(axis=0)
+    if missing.any():
+        image = np.where(missing, np.zeros((), image.dtype), image)
+    return image, missing

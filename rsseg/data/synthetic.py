@@ -1,0 +1,236 @@
+"""Aerial scenes made by a program: something to train on without a download, with known and tunable flaws."""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.transform import from_origin
+from rich.progress import track
+from scipy.ndimage import distance_transform_edt, gaussian_filter
+
+from rsseg.contract import InputError, nearest
+
+CLASSES = ("land", "building", "road", "field", "water")
+PALETTE = ("#d8d2b8", "#d1495b", "#55555f", "#e0a92e", "#2e86ab")
+SPLITS = ("train", "val", "test")
+LAND, BUILDING, ROAD, FIELD, WATER = range(5)
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.uint8]
+
+# Colours overlap on purpose: asphalt and slate, concrete and flat roofs, dirt road and soil, crop and grass.
+_GRASS, _SOIL, _CROWN = (104, 122, 74), (164, 146, 112), (56, 74, 46)
+_WATERS = ((48, 70, 76), (66, 82, 62), (88, 98, 84))
+_PAVINGS = ((122, 122, 122), (164, 160, 150), (158, 138, 108))
+_CROPS = ((196, 176, 118), (92, 122, 60), (70, 98, 52), (146, 118, 90), (170, 170, 84), (124, 132, 84))
+_ROOFS = ((152, 82, 62), (112, 82, 66), (122, 122, 124), (84, 86, 92), (196, 192, 182), (118, 120, 88))
+
+
+@dataclass(frozen=True)
+class SceneRecipe:
+    """What a synthetic scene is made of, and how flawed its picture and its labels are.
+
+    Attributes:
+        size: Side of the square scene in pixels, 64 to 4096.
+        building_share: Share of the pixels that are building, 0 to 0.2: the class imbalance.
+        road_width: Width of the roads in pixels, 2 to 16.
+        blur: Sigma in pixels of the blur over the image, 0 to 8. The mask stays sharp.
+        label_noise: Share of the buildings that the mask shifts by a pixel or two, drops or invents, and share of all
+            borders that it draws ragged, 0 (exact) to 0.99. The image stays the same.
+        noise: Standard deviation of the sensor noise in grey levels, 0 to 64.
+
+    Example:
+        >>> SceneRecipe(building_share=0.5)
+        Traceback (most recent call last):
+        rsseg.contract.InputError: SceneRecipe: building_share is 0.5; it must be from 0 to 0.2
+    """
+
+    size: int = 512
+    building_share: float = 0.06
+    road_width: int = 7
+    blur: float = 0.8
+    label_noise: float = 0.0
+    noise: float = 4.0
+
+    def __post_init__(self) -> None:
+        tops = {"size": 4096, "building_share": 0.2, "road_width": 16, "blur": 8, "label_noise": 0.99, "noise": 64}
+        for name, top in tops.items():
+            low, value = {"size": 64, "road_width": 2}.get(name, 0), getattr(self, name)
+            if not low <= value <= top:
+                raise InputError(f"SceneRecipe: {name} is {value}; it must be from {low} to {top}")
+
+
+class _Plan(NamedTuple):
+    """The map without its buildings, one array per fact."""
+
+    ground: Labels
+    road: Floats  # distance to the axis of the nearest road
+    shore: Floats  # distance to the nearest water, negative inside it
+    paving: NDArray[np.int64]  # of the nearest road
+    parcel: NDArray[np.int64]  # a number from 0 to 4095 for each parcel
+    rows: Floats  # the coordinate across the rows of a parcel
+    heading: Floats  # direction of the streets in radians
+    village: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _House:
+    """A rotated rectangle: centre, sides and height in pixels, angle in radians."""
+
+    y: float
+    x: float
+    length: float
+    width: float
+    height: float
+    angle: float
+
+    def stamp(self, size: int, margin: float = 0.0) -> tuple[tuple[slice, slice], NDArray[np.bool_], Floats]:
+        """The window of the scene around the house, which of its pixels are house, and how far beyond the ridge."""
+        reach = int(math.hypot(self.length, self.width) / 2 + margin) + 2
+        rows, cols = (slice(max(int(c) - reach, 0), min(int(c) + reach, size)) for c in (self.y, self.x))
+        dy, dx = np.mgrid[rows, cols] - np.array([self.y, self.x])[:, None, None]
+        along, across = (c * dx + s * dy for c, s in _turn(self.angle))
+        return (rows, cols), (abs(along) <= self.length / 2 + margin) & (abs(across) <= self.width / 2 + margin), across
+
+
+def generate(recipe: SceneRecipe, seed: int, index: int) -> tuple[Labels, Labels]:
+    """Make one scene; the same arguments always give the same scene.
+
+    Args:
+        recipe: What the scene is made of.
+        seed: Which world, 0 or more.
+        index: Which scene of that world, 0 or more. Every scene has its own tints and light.
+
+    Returns:
+        The RGB image, uint8 ``[3, H, W]``, and the mask, uint8 ``[H, W]``, with the labels of `CLASSES`.
+
+    Example:
+        >>> image, mask = generate(SceneRecipe(size=64), seed=0, index=0)
+        >>> image.shape, mask.shape
+        ((3, 64, 64), (64, 64))
+    """
+    if seed < 0 or index < 0:
+        raise InputError(f"generate: seed is {seed} and index is {index}; both must be 0 or more")
+    land, paint, sensor, labels = np.random.default_rng([seed, index]).spawn(4)
+    plan = _draw_plan(land, recipe)
+    houses = _place_houses(land, plan, recipe)
+    picture = gaussian_filter(_paint(paint, plan, houses), (0, recipe.blur, recipe.blur))
+    picture += recipe.noise * sensor.standard_normal(picture.shape, dtype=np.float32)
+    return picture.clip(0, 255).round().astype(np.uint8), _label(labels, plan.ground, houses, recipe.label_noise)
+
+
+def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], seed: int) -> None:
+    """Write scenes as GeoTIFFs: ``root/images/train_000.tif`` and its ``root/masks/train_000.tif``, and so on.
+
+    `root` appears only when complete. If it is there already, nothing happens. How many scenes one split has does not
+    change those of another.
+
+    Args:
+        root: The folder to make.
+        recipe: What the scenes are made of.
+        counts: How many scenes each split (train, val, test) gets, up to 1000.
+        seed: Which world the scenes come from.
+    """
+    for split, count in counts.items():
+        if split not in SPLITS:
+            raise InputError(f"write_scenes: no split '{split}'{nearest(split, SPLITS)}; there are {', '.join(SPLITS)}")
+        if not 0 <= count <= 1000:
+            raise InputError(f"write_scenes: {split} has {count} scenes; it must be from 0 to 1000")
+    if root.exists():
+        return
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as workplace:
+        draft = Path(workplace) / "scenes"
+        (draft / "images").mkdir(parents=True)
+        (draft / "masks").mkdir()
+        todo = [(split, i) for split, count in counts.items() for i in range(count)]
+        for split, i in track(todo, "Making scenes", transient=True, disable=not sys.stdout.isatty()):
+            number = 1000 * SPLITS.index(split) + i
+            image, mask = generate(recipe, seed, number)
+            _write(draft / "images" / f"{split}_{i:03d}.tif", image, number)
+            _write(draft / "masks" / f"{split}_{i:03d}.tif", mask[None], number)
+        try:
+            draft.rename(root)
+        except OSError:
+            if not root.exists():  # where it does, another process was faster
+                raise
+
+
+def _write(path: Path, bands: Labels, number: int) -> None:
+    """Write a GeoTIFF of an image (three bands) or a mask (one); `number` says where on the ground it lies."""
+    count, height, width = bands.shape
+    pitch = 0.5 * width + 100  # metres: scenes do not touch
+    place = from_origin(300_000 + number % 100 * pitch, 5_400_000 - number // 100 * pitch, 0.5, 0.5)
+    form = {"count": count, "height": height, "width": width, "dtype": "uint8", "crs": "EPSG:32633", "transform": place}
+    form |= {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
+    with rasterio.open(path, "w", driver="GTiff", photometric="RGB" if count == 3 else "PALETTE", **form) as file:
+        if count == 1:
+            file.write_colormap(1, {label: (*bytes.fromhex(tint[1:]), 255) for label, tint in enumerate(PALETTE)})
+        file.write(bands)
+
+
+def _turn(angle: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The weights of x and y in the two coordinates of a system turned by `angle`."""
+    return (math.cos(angle), math.sin(angle)), (-math.sin(angle), math.cos(angle))
+
+
+def _noise(rng: np.random.Generator, size: int, scale: float) -> Floats:
+    """Smooth noise of mean 0 and spread 1, with hills of about `scale` pixels."""
+    knots = np.arange(-2, math.ceil(size / scale) + 3)
+    weight = np.exp(-((np.arange(size)[:, None] / scale - knots) ** 2) / 0.72)
+    weight /= np.linalg.norm(weight, axis=1, keepdims=True)
+    hills: Floats = weight @ rng.standard_normal((len(knots), len(knots))) @ weight.T
+    return hills
+
+
+def _draw_plan(rng: np.random.Generator, recipe: SceneRecipe) -> _Plan:
+    """Lay a river, then streets along a warped irregular grid, then parcels in its blocks."""
+    size = recipe.size
+    y, x = np.mgrid[:size, :size] - size / 2
+    bend = rng.uniform(0, 6.3, 4)
+    s, t = (a * x + b * y for a, b in _turn(bend[3]))
+    meander = 24 * np.sin(t / 75 + bend[0]) + 9 * np.sin(t / 31 + bend[1]) + rng.uniform(-0.3, 0.3) * size
+    shore = abs(s - meander) - rng.uniform(5, 18) * (1 + 0.3 * np.sin(t / 47 + bend[2]))
+    shore = np.minimum(shore, 30 * (1.7 - _noise(rng, size, 110)))  # ponds
+
+    angle = rng.uniform(0, 3.2)
+    axes = [a * x + b * y + rng.uniform(4, 14) * _noise(rng, size, 160) for a, b in _turn(angle)]
+    cuts, near, cell = [], [], []
+    for axis in axes:
+        marks = np.cumsum(rng.uniform(70, 190, size // 60 + 6))
+        main = len(marks) // 2
+        marks += rng.uniform(-0.25, 0.25) * size - marks[main]
+        cuts.append(marks)
+        near.append(np.searchsorted((marks[1:] + marks[:-1]) / 2, axis))
+        cell.append(np.searchsorted(marks, axis))
+    road, paving = np.full(x.shape, np.inf), np.zeros(x.shape, int)
+    for one, other in ((0, 1), (1, 0)):
+        surface = rng.choice(4, (len(cuts[one]), len(cuts[other]) + 1), p=(0.4, 0.15, 0.15, 0.3))  # 3 is no road
+        surface[main] = 0
+        surface = surface[near[one], cell[other]]
+        there = (surface < 3) & ((shore > 4) | (near[one] == main))  # the main road has a bridge
+        distance = np.where(there, abs(axes[one] - cuts[one][near[one]]), np.inf)
+        paving = np.where(distance < road, surface, paving)
+        road = np.minimum(road, distance)
+    blocks = (len(cuts[0]) + 1, len(cuts[1]) + 1)
+    lively = _noise(rng, max(blocks), 2)[: blocks[0], : blocks[1]][cell[0], cell[1]]
+    village = lively >= np.quantile(lively, 0.85 - 4 * recipe.building_share)
+    lengthwise = rng.random(blocks)[cell[0], cell[1]] < 0.5
+    rows = np.where(lengthwise, *axes)
+    strip = rng.choice((26, 38, 55, 80, 400), blocks)[cell[0], cell[1]]
+    parcel = (cell[0] * 733 + cell[1] * 149 + np.floor(rows / strip).astype(int) * 61) % 4096
+    crop = (rng.random(4096) < 0.75)[parcel] & ~village & (road > recipe.road_width / 2 + 4) & (shore > 7)
+    ground = np.select(
+        [road <= recipe.road_width / 2, shore <= 0, crop & (rows % strip > 2)], [ROAD, WATER, FIELD], LAND
+    ).astype(np.uint8)
+    heading = np.arctan2(*np.gradient(axes[0]))
+    return _Plan(ground, road, shore, paving, parcel, rows, heading, village)

@@ -1,0 +1,1 @@
+"""What a trained model says about a scene, as maps and pictures."""

@@ -1,0 +1,84 @@
+"""Pictures of windows: image, mask and prediction side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from rsseg.contract import IGNORE, Head, TaskKind
+
+
+def colours(head: Head, palette: Sequence[str] | None) -> list[str]:
+    """One "#rrggbb" per value of a drawn mask: as the dataset says, else chosen.
+
+    Binary and multilabel masks are drawn with 0 for "nothing" and i + 1 for label i; a multilabel palette names the labels.
+    """
+    chosen = [mpl.colors.to_hex(colour) for colour in mpl.colormaps["tab20"].colors]  # type: ignore[attr-defined]
+    if head.task is TaskKind.multilabel:
+        return ["#000000", *(palette or [chosen[i % 20] for i in range(head.channels)])]
+    if palette:
+        return list(palette)
+    return ["#000000", "#ffffff"] if head.task is TaskKind.binary else [chosen[i % 20] for i in range(head.channels)]
+
+
+def flatten(mask: NDArray[np.integer], head: Head) -> NDArray[np.uint8]:
+    """A mask as one plane to draw: for multilabel the last label that is set, plus 1; `IGNORE` where all are ignored."""
+    if head.task is not TaskKind.multilabel:
+        return mask.astype(np.uint8)
+    plane = np.zeros(mask.shape[1:], dtype=np.uint8)
+    for i, label in enumerate(mask):
+        plane = np.where(label == 1, np.uint8(i + 1), plane)
+    return np.where((mask == IGNORE).all(axis=0), np.uint8(IGNORE), plane)
+
+
+def paint(mask: NDArray[np.uint8], palette: Sequence[str]) -> NDArray[np.uint8]:
+    """Colours of a drawn mask, uint8 ``[H, W, 3]``; grey where it is ignored."""
+    table = np.full((256, 3), 128, dtype=np.uint8)
+    table[: len(palette)] = [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in palette]
+    return table[mask]
+
+
+def stretch(image: NDArray[np.generic]) -> NDArray[np.float64]:
+    """The first three bands (or the first, as grey) between their 2nd and 98th percentile, ``[H, W, 3]`` in [0, 1]."""
+    shown = image[[0, 1, 2] if len(image) >= 3 else [0, 0, 0]].astype(np.float64)
+    low, high = np.percentile(shown, (2, 98), axis=(1, 2), keepdims=True)
+    return np.clip((shown - low) / np.maximum(high - low, 1e-9), 0, 1).transpose(1, 2, 0)
+
+
+def draw(
+    path: Path,
+    head: Head,
+    palette: Sequence[str] | None,
+    rows: Sequence[tuple[NDArray[np.generic], NDArray[np.integer], NDArray[np.integer]]],
+) -> None:
+    """Write a PNG with one row per window: image, mask, prediction.
+
+    Args:
+        path: The file.
+        head: Task and classes.
+        palette: The dataset's colours, if it has any.
+        rows: Image ``[C, H, W]`` as stored, mask and prediction ``[H, W]`` or ``[L, H, W]``.
+    """
+    shades = colours(head, palette)
+    figure = Figure(figsize=(8.4, 2.7 * len(rows) + 0.6), layout="constrained")
+    axes = figure.subplots(len(rows), 3, squeeze=False)
+    for line, (image, mask, prediction) in zip(axes, rows, strict=True):
+        drawn = flatten(mask, head)
+        line[0].imshow(stretch(image))
+        line[1].imshow(paint(drawn, shades))
+        line[2].imshow(paint(flatten(prediction, head), shades))
+    for axis, title in zip(axes[0], ("image", "mask", "prediction"), strict=True):
+        axis.set_title(title)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    names = list(head.classes) if head.task is TaskKind.multiclass else ["none of them", *head.classes]
+    patches = [Patch(facecolor=c, edgecolor="#888888", label=n) for c, n in zip(shades, names, strict=True)]
+    patches.append(Patch(facecolor="#808080", edgecolor="#888888", label="ignored"))
+    figure.legend(handles=patches, loc="outside lower center", ncols=min(6, len(patches)), frameon=False)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,94 @@
+"""A georeferenced map of a scene, window by window, so that the scene may be larger than memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import torch
+from rasterio.enums import ColorInterp
+from rasterio.windows import Window
+from rich.progress import track
+
+from rsseg.contract import IGNORE, Head, InputError, TaskKind
+from rsseg.data.scene import GDAL, SceneReader, open_raster
+from rsseg.data.windows import grid
+from rsseg.inference.picture import colours
+from rsseg.metrics import predicted_labels
+from rsseg.module import SegmentationModule
+
+
+def predict_scene(
+    module: SegmentationModule,
+    head_name: str,
+    reader: SceneReader,
+    out: Path,
+    size: int,
+    overlap: int,
+    batch_size: int,
+    palette: Sequence[str] | None,
+) -> None:
+    """Write the predicted labels of one scene as a GeoTIFF on the scene's own grid.
+
+    Windows overlap; what lies near their inner borders is cut away. The map is uint8 with the dataset's colours, one
+    band (multilabel: one per label), 255 where the image has no data. It is written whole or not at all.
+
+    Args:
+        module: The trained module, on its device.
+        head_name: The head to predict with.
+        reader: A reader of just the one scene.
+        out: The file to write.
+        size: The windows' side.
+        overlap: Pixels cut away at each inner border.
+        batch_size: Windows at a time.
+        palette: The dataset's colours, if it has any.
+
+    Raises:
+        InputError: If the map can't be written.
+    """
+    head: Head = module.heads[head_name]
+    image = open_raster(reader.scenes[0].image)
+    georeference = {"crs": image.crs, "transform": image.transform}
+    height, width = reader.sizes[0].tolist()
+    planes = head.channels if head.task is TaskKind.multilabel else 1
+    part = out.with_name(f".{out.stem}.part.tif")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with rasterio.Env(**GDAL), rasterio.open(
+            part, "w", driver="GTiff", height=height, width=width, count=planes, dtype="uint8", nodata=IGNORE,
+            tiled=True, blockxsize=256, blockysize=256, compress="deflate", bigtiff="if_safer", **georeference,
+        ) as target:  # fmt: skip
+            _write_windows(target, module, head_name, reader, size, overlap, batch_size)
+            if planes == 1:
+                target.colorinterp = [ColorInterp.palette]
+                target.write_colormap(1, {i: _rgb(c) for i, c in enumerate(colours(head, palette))})
+        part.replace(out)
+    except OSError as error:
+        raise InputError(f"the map {out} can't be written: {error}") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@torch.inference_mode()
+def _write_windows(
+    target: Any, module: SegmentationModule, head: str, reader: SceneReader, size: int, overlap: int, batch_size: int
+) -> None:
+    cores = grid(reader.sizes, size, overlap)
+    for start in track(range(0, len(cores), batch_size), "predicting"):
+        batch = cores[start : start + batch_size]
+        images, missing = zip(*(reader.read_image(c.scene, c.top, c.left, size) for c in batch), strict=True)
+        pixels = torch.from_numpy(np.stack(images).astype(np.float32)).to(module.device)
+        labels = predicted_labels(module(module.normalise(pixels))[head], module.heads[head]).cpu().numpy().astype(np.uint8)
+        for core, label, absent in zip(batch, labels, missing, strict=True):
+            planes = np.where(absent, np.uint8(IGNORE), label).reshape(-1, size, size)
+            rows, columns = slice(core.inner_top, core.inner_bottom), slice(core.inner_left, core.inner_right)
+            part = planes[:, rows, columns]
+            place = Window(core.left + core.inner_left, core.top + core.inner_top, part.shape[2], part.shape[1])
+            target.write(part, window=place)
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

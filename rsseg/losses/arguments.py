@@ -1,0 +1,80 @@
+"""Checks of what a term is constructed with: one sentence on what was found and what to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from rsseg.contract import InputError, TaskKind, nearest
+from rsseg.losses.overlap import Classes, Over
+
+
+def task_kind(term: str, task: TaskKind | str, fits: frozenset[TaskKind]) -> TaskKind:
+    """The task, if the term fits it."""
+    if task not in fits:
+        raise InputError(
+            f"{term} fits the tasks {', '.join(sorted(fits))}; found '{task}'{nearest(str(task), fits)}: "
+            "choose another loss for this head"
+        )
+    return TaskKind(task)
+
+
+def number(name: str, value: Any, high: float = math.inf) -> float:
+    """A finite number from 0 to `high`.
+
+    Example:
+        >>> number("gamma", -1)
+        Traceback (most recent call last):
+        ...
+        rsseg.contract.InputError: gamma has to be a number of 0 or more; found -1
+    """
+    plain = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not 0 <= plain <= high or math.isinf(plain):
+        span = "of 0 or more" if math.isinf(high) else f"from 0 to {high:g}"
+        raise InputError(f"{name} has to be a number {span}; found {value!r}")
+    return plain
+
+
+def numbers(name: str, values: Any, scalar: bool = False) -> Tensor:
+    """Numbers of 0 or more, not all 0, as a float32 vector; how many there must be shows with the first logits.
+
+    Args:
+        name: What the user calls them.
+        values: A sequence or vector.
+        scalar: Whether one number for all classes will do; it becomes a tensor without dimensions.
+    """
+    if isinstance(values, Tensor):
+        values = values.tolist()
+    if scalar and isinstance(values, Real):
+        return torch.tensor(number(name, values))
+    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+        one = "a number, or " if scalar else ""
+        raise InputError(f"{name} has to be {one}a list with one number per class; found {values!r}")
+    found = [number(f"{name}[{i}]", value) for i, value in enumerate(values)]
+    if not any(found):
+        raise InputError(f"{name} is 0 for every class, so nothing would be learnt: give one of them a positive number")
+    return torch.tensor(found)
+
+
+def class_choice(classes: Any) -> Classes:
+    """`all`, `present`, or different class numbers."""
+    if classes in ("all", "present"):
+        return "all" if classes == "all" else "present"
+    listed = isinstance(classes, Sequence) and not isinstance(classes, str) and len(classes) > 0
+    if not listed or not all(isinstance(c, int) and not isinstance(c, bool) and c >= 0 for c in classes):
+        raise InputError(f"classes has to be all, present or a list of class numbers; found {classes!r}")
+    if len(set(classes)) < len(classes):
+        raise InputError(f"classes names a class twice: {list(classes)}; to weigh classes use class_weights")
+    return tuple(classes)
+
+
+def reduction(over: Any) -> Over:
+    """`batch` or `image`."""
+    if over not in get_args(Over):
+        raise InputError(f"over has to be batch or image; found {over!r}")
+    return "batch" if over == "batch" else "image"

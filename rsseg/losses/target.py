@@ -1,0 +1,160 @@
+"""What a loss is given: checks of shapes and labels, and the neutralising of ignored pixels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rsseg.contract import IGNORE, InputError, TaskKind
+
+
+class Prepared(NamedTuple):
+    """Logits and target in which ignored pixels are harmless.
+
+    Attributes:
+        logits: ``[B, C, H, W]``, float32 or float64, 0 at ignored pixels.
+        target: int64, 0 at ignored pixels; ``[B, H, W]`` for multiclass, else ``[B, L, H, W]`` (binary is L = 1).
+        valid: bool, the target's shape; False at ignored pixels.
+    """
+
+    logits: Tensor
+    target: Tensor
+    valid: Tensor
+
+
+def check_shapes(logits: Tensor, target: Tensor, task: TaskKind | str) -> None:
+    """Refuse logits and target that do not fit each other. Looks at shapes and dtypes only, so it costs nothing.
+
+    Args:
+        logits: Floating point, ``[B, C, H, W]`` (C = 1 for binary).
+        target: Integers, ``[B, H, W]``, or ``[B, L, H, W]`` for multilabel.
+        task: `binary`, `multiclass` or `multilabel`.
+
+    Raises:
+        InputError: If a shape or dtype is another one, with the likely reason and the way out.
+    """
+    found, shape = tuple(target.shape), tuple(logits.shape)
+    if not logits.is_floating_point() or len(shape) != 4:
+        raise InputError(f"the loss needs floating-point logits [B, C, H, W]; found {logits.dtype} {list(shape)}")
+    if task == TaskKind.binary and shape[1] != 1:
+        raise InputError(
+            f"a binary head has 1 logit; found {shape[1]}: use task=multiclass for exclusive classes, "
+            "task=multilabel for classes that may overlap"
+        )
+    if task == TaskKind.multiclass and shape[1] < 2:
+        raise InputError("a multiclass head has 2 logits or more; found 1: use task=binary")
+    if task not in (TaskKind.binary, TaskKind.multiclass, TaskKind.multilabel):
+        raise InputError(f"segmentation losses know the tasks binary, multiclass and multilabel; found '{task}'")
+    expected = shape if task == TaskKind.multilabel else (shape[0], *shape[2:])
+    if found != expected:
+        raise InputError(
+            f"a {task} target for logits {list(shape)} has the shape {list(expected)}; "
+            f"found {list(found)}{_likely(found, expected, shape)}"
+        )
+    if target.is_floating_point() or target.is_complex():
+        raise InputError(
+            f"the target holds class numbers and needs an integer dtype; found {target.dtype}: use .long()"
+        )
+
+
+def _likely(found: tuple[int, ...], expected: tuple[int, ...], logits: tuple[int, ...]) -> str:
+    """The likely reason for a wrong shape, and the way out."""
+    if len(expected) == 3 and found == (expected[0], 1, *expected[1:]):
+        return ": use target.squeeze(1)"
+    if len(expected) == 3 and found == logits:
+        return ": it looks one-hot; give class numbers, target.argmax(1)"
+    if len(expected) == 3 and found == (*expected, logits[1]):
+        return ": it looks one-hot with the classes last; give class numbers, target.argmax(-1)"
+    if len(expected) == 4 and found == (expected[0], *expected[2:]):
+        return ": give one plane of 0 and 1 per label (task=multiclass takes class numbers)"
+    if len(found) == len(expected) and found == (*expected[:-2], expected[-1], expected[-2]):
+        return ": height and width are swapped, use target.transpose(-1, -2)"
+    return ": check that the mask was cut and batched like its image"
+
+
+def check_values(logits: Tensor, target: Tensor, task: TaskKind | str, ignore_index: int = IGNORE) -> None:
+    """Refuse labels outside the classes. Reads the target's values, which waits for the device.
+
+    Args:
+        logits: As for `check_shapes`.
+        target: As for `check_shapes`.
+        task: As for `check_shapes`.
+        ignore_index: The label of pixels that do not count.
+
+    Raises:
+        InputError: If a label is neither a class number nor the ignore value, naming it.
+
+    Example:
+        >>> check_values(torch.zeros(1, 3, 1, 2), torch.tensor([[[0, 7]]]), "multiclass")
+        Traceback (most recent call last):
+        ...
+        rsseg.contract.InputError: the target holds 7, but 3 classes are numbered 0..2 ...
+    """
+    check_shapes(logits, target, task)
+    labels = logits.shape[1] if task == TaskKind.multiclass else 2
+    values = target.long()
+    wrong = (values != ignore_index) & ((values < 0) | (values >= labels))
+    if not bool(wrong.any()):
+        return
+    shown = ", ".join(str(v) for v in torch.unique(values[wrong])[:5].tolist())
+    if task == TaskKind.multiclass:
+        raise InputError(
+            f"the target holds {shown}, but {labels} classes are numbered 0..{labels - 1} (ignored: {ignore_index}): "
+            f"map other labels to a class or to {ignore_index}, or give the head more classes"
+        )
+    raise InputError(
+        f"the target holds {shown}, but {task} targets hold 0 and 1 in each of {logits.shape[1]} plane(s) (ignored: "
+        f"{ignore_index}): use (target > 0) for masks stored as 0 and 255, or task=multiclass for class numbers"
+    )
+
+
+def prepare(logits: Tensor, target: Tensor, task: TaskKind | str, ignore_index: int = IGNORE) -> Prepared:
+    """Logits in float32 or better and an integer target, both 0 at ignored pixels, with the mask of valid pixels.
+
+    Ignored logits are replaced, not multiplied by 0: NaN and infinity under ignored pixels reach neither the value nor
+    the gradient.
+
+    Args:
+        logits: As for `check_shapes`, of any floating dtype.
+        target: As for `check_shapes`, of any integer dtype.
+        task: As for `check_shapes`.
+        ignore_index: The label of pixels that do not count.
+
+    Raises:
+        InputError: As `check_shapes`.
+
+    Example:
+        >>> logits, target, valid = prepare(torch.full((1, 1, 1, 2), torch.nan), torch.tensor([[[1, 255]]]), "binary")
+        >>> logits.flatten(), target.flatten(), valid.flatten()
+        (tensor([nan, 0.]), tensor([1, 0]), tensor([ True, False]))
+    """
+    check_shapes(logits, target, task)
+    target = target.long()
+    if task == TaskKind.binary:
+        target = target.unsqueeze(1)
+    valid = target != ignore_index
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    per_logit = valid.unsqueeze(1) if task == TaskKind.multiclass else valid
+    return Prepared(
+        torch.where(per_logit, wide, torch.zeros_like(wide)),
+        torch.where(valid, target, torch.zeros_like(target)),
+        valid,
+    )
+
+
+def per_class(numbers: Tensor, classes: int, name: str) -> Tensor:
+    """The same tensor, once it is seen to hold one number per class.
+
+    Args:
+        numbers: Should be ``[classes]``.
+        classes: The number of logits.
+        name: What the user calls these numbers.
+
+    Raises:
+        InputError: If it holds more or fewer.
+    """
+    if numbers.shape != (classes,):
+        raise InputError(f"{name} needs one number per class, {classes} for these logits; found {numbers.numel()}")
+    return numbers

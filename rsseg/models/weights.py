@@ -1,0 +1,116 @@
+"""Weights from a torchgeo name or a file, fitted to the network at hand."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from rsseg.contract import InputError, nearest
+
+log = logging.getLogger(__name__)
+
+WRAPPINGS = ("model.", "net.", "module.", "encoder.", "backbone.")
+
+
+def load_weights(network: nn.Module, weights: str) -> None:
+    """Load pretrained weights into a network, in place.
+
+    Encoder weights and whole networks are both taken: whichever of the two matches more tensors. Tensors that do not
+    occur there (a classifier's last layer) keep their initial values; how many did is logged. A first convolution for
+    another number of bands is averaged over them and scaled, so that activations keep their size.
+
+    Args:
+        network: Any network with an smp model in it.
+        weights: "none" and "imagenet" do nothing here; else a torchgeo weight's name or a file.
+
+    Raises:
+        InputError: If the weights can't be had, read, or matched.
+    """
+    if weights in ("none", "imagenet"):
+        return
+    state = _strip(_from_file(Path(weights)) if Path(weights).suffix else _from_torchgeo(weights))
+    candidates = [module for name, module in network.named_modules() if name.endswith(("net", "encoder"))]
+    targets = [(module, _strip_own(module.state_dict(), state)) for module in candidates]
+    module, matched = max(targets, key=lambda pair: len(pair[1]))
+    own = module.state_dict()
+    if len(matched) < len(own) // 2:
+        raise InputError(
+            f"model.weights={weights} fits another network: {len(matched)} of {len(own)} tensors match. "
+            "Choose the encoder that the weights were made for"
+        )
+    module.load_state_dict({**own, **matched})
+    log.info("Loaded %d of %d tensors from %s.", len(matched), len(own), weights)
+
+
+def _strip(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names without what the saving program wrapped around the network, as far as all tensors share it."""
+    for wrapping in WRAPPINGS * 2:
+        if state and all(name.startswith(wrapping) for name in state):
+            state = {name.removeprefix(wrapping): tensor for name, tensor in state.items()}
+    return state
+
+
+def _strip_own(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a state that fit a module by name and shape, with the first convolution adapted to its bands."""
+    matched = {}
+    for name, tensor in own.items():
+        candidate = state.get(name, state.get(f"model.{name}"))
+        if candidate is None:
+            continue
+        if candidate.shape == tensor.shape:
+            matched[name] = candidate
+        elif candidate.ndim == 4 and candidate.shape[0] == tensor.shape[0] and candidate.shape[2:] == tensor.shape[2:]:
+            scale = candidate.shape[1] / tensor.shape[1]
+            matched[name] = candidate.mean(dim=1, keepdim=True).expand_as(tensor) * scale
+    return matched
+
+
+def _from_file(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"model.weights={path}: there is no such file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever the unpickler does
+        raise InputError(f"model.weights={path} can't be read as weights: {str(error).splitlines()[0]}") from None
+    saved = saved.get("state_dict", saved) if isinstance(saved, dict) else saved
+    if not isinstance(saved, dict) or not all(isinstance(value, Tensor) for value in saved.values()):
+        raise InputError(f"model.weights={path} holds no state dict: save model.state_dict()")
+    return saved
+
+
+def _from_torchgeo(name: str) -> dict[str, Tensor]:
+    from torchgeo.models import get_weight, list_models
+
+    try:
+        weight = get_weight(name)
+    except (KeyError, ValueError, AttributeError):
+        raise InputError(
+            f"model.weights={name} is neither none, imagenet, a file with an ending, nor a torchgeo weight"
+            f"{nearest(name, _torchgeo_weights(list_models()))}"
+        ) from None
+    try:
+        state: dict[str, Tensor] = weight.get_state_dict(progress=True)
+    except Exception as error:  # no network: whatever the hub's client raises
+        raise InputError(
+            f"model.weights={name} can't be fetched ({type(error).__name__}): download {weight.url} by hand and give the file"
+        ) from None
+    return state
+
+
+def _torchgeo_weights(models: list[str]) -> list[str]:
+    from torchgeo.models import get_model_weights
+
+    names = []
+    for model in models:
+        try:
+            names += [str(weight) for weight in get_model_weights(model)]
+        except (KeyError, ValueError):
+            continue
+    return names

@@ -1,0 +1,143 @@
+"""The LightningModule: batch -> logits -> loss terms -> metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from rsseg.contract import IGNORE, Batch, Head
+from rsseg.losses import Composite
+from rsseg.metrics import Confusion, Scores, scores
+
+Augmentation = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class SegmentationModule(L.LightningModule):
+    """Trains and scores a network with one composition of losses per head.
+
+    Logged per head: ``{stage}/{head}/{term}`` and ``.../{term}.weighted`` for every term, ``{stage}/loss`` for the sum,
+    and for validation ``val/{head}/iou``, ``dice``, ``scene_iou``, ``scene_dice``, ``accuracy`` and, per class,
+    ``val/{head}/iou/{class}`` and ``dice/{class}``.
+
+    Args:
+        network: Maps an image to logits by head.
+        losses: The composition of each head.
+        heads: The facts of each head.
+        mean: Per band, what is subtracted from stored pixels.
+        std: Per band, what they are divided by then.
+        scenes: The number of scenes that are scored.
+        seed: The run's seed; dropout at step s is a function of (seed, s).
+        augmentations: Applied in turn to training batches, on the device.
+        optimizer: Makes the optimizer from the parameters.
+        scheduler: Makes the schedule, stepped every optimiser step, from the optimizer.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        losses: Mapping[str, Composite],
+        heads: Mapping[str, Head],
+        mean: Sequence[float],
+        std: Sequence[float],
+        scenes: int,
+        seed: int = 0,
+        augmentations: Sequence[Augmentation] = (),
+        optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
+        scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.losses = nn.ModuleDict(losses)
+        self.confusions = nn.ModuleDict({name: Confusion(head, scenes) for name, head in heads.items()})
+        self.heads = dict(heads)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
+        self.seed = seed
+        self.augmentations, self._optimizer, self._scheduler = list(augmentations), optimizer, scheduler
+        self.scores: dict[str, Scores] = {}
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """Stored pixels ``[B, C, H, W]`` as float32 of about zero mean and unit deviation; NaN becomes 0, the mean."""
+        values = torch.nan_to_num((image.float() - self.mean) / self.std, nan=0.0, posinf=0.0, neginf=0.0)
+        return values.contiguous(memory_format=torch.channels_last)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Logits ``[B, K, H, W]`` by head of a normalised image ``[B, C, H, W]``."""
+        logits: dict[str, Tensor] = self.network(image)
+        return logits
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move a batch, all but the window numbers: they seed generators on the CPU."""
+        numbers = batch["k"]
+        moved: Batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        moved["k"] = numbers
+        return moved
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment (in training) and normalise, on the device."""
+        image, mask = batch["image"], batch["mask"]
+        if self.trainer.training:
+            for augment in self.augmentations:
+                image, mask = augment(image, mask, batch["k"])
+        return Batch(image=self.normalise(image), mask=mask, scene=batch["scene"], k=batch["k"])
+
+    def _loss(self, logits: Mapping[str, Tensor], mask: Tensor, stage: str) -> tuple[Tensor, dict[str, Tensor]]:
+        total, values = mask.new_zeros((), dtype=torch.float32), {}
+        for name, composite in self.losses.items():
+            value = composite(logits[name], mask)
+            total = total + value.total
+            for term in value.raw:
+                values[f"{stage}/{name}/{term}"] = value.raw[term]
+                values[f"{stage}/{name}/{term}.weighted"] = value.weighted[term]
+        return total, {f"{stage}/loss": total, **values}
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
+        """Seed dropout by the step, so that a resumed run goes on as it would have."""
+        torch.manual_seed((self.seed << 32) + self.global_step)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
+        """The loss of a batch; every term is logged."""
+        total, values = self._loss(self(batch["image"]), batch["mask"], "train")
+        self.log("loss", total.detach(), prog_bar=True, logger=False)
+        self.log_dict({name: value.detach() for name, value in values.items()})
+        return total
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
+        """Count a batch; the losses are averaged over batches by their labelled pixels."""
+        logits = self(batch["image"])
+        _, values = self._loss(logits, batch["mask"], "val")
+        for name, confusion in self.confusions.items():
+            confusion.update(logits[name], batch["mask"], batch["scene"])
+        labelled = int((batch["mask"] != IGNORE).sum())
+        if labelled:
+            self.log_dict(values, on_epoch=True, batch_size=labelled, sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Score the whole scenes and log everything."""
+        values: dict[str, float] = {}
+        for name, confusion in self.confusions.items():
+            self.scores[name] = result = scores(confusion.compute(), self.heads[name])
+            confusion.reset()
+            values |= {f"val/{name}/{key}": value for key, value in result.means().items()}
+            for i, label in enumerate(self.heads[name].classes):
+                values[f"val/{name}/iou/{label}"] = float(result.class_iou[i])
+                values[f"val/{name}/dice/{label}"] = float(result.class_dice[i])
+        self.log_dict(values)
+        self.log("iou", next(iter(self.scores.values())).iou, prog_bar=True, logger=False)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer and its schedule, as Lightning expects them."""
+        optimizer = self._optimizer(params=self.parameters())
+        if self._scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self._scheduler(optimizer=optimizer), "interval": "step"},
+        }

@@ -1,0 +1,268 @@
+"""train, evaluate, predict and compare: the one way in for every entry point."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import time
+import warnings
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+from rsseg.alignment.report import print_table, write_comparison
+from rsseg.assembly import Numbers, check, labels_of, make_module, make_network, open_split
+from rsseg.config.build import build, plain
+from rsseg.config.folder import config_to_resume, load_config, unfinished, write_json
+from rsseg.config.provenance import provenance
+from rsseg.contract import InputError
+from rsseg.data.census import take_census, warn_absent
+from rsseg.data.scene import Scene, SceneReader
+from rsseg.data.windows import GridWindows, StepSampler, TrainWindows, grid_loader, train_loader, worker_count
+from rsseg.inference.picture import draw
+from rsseg.inference.scene import predict_scene
+from rsseg.metrics import Scores, predicted_labels
+from rsseg.module import SegmentationModule
+from rsseg.training import choose_precision, make_trainer
+
+log = logging.getLogger(__name__)
+
+
+def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: str = "") -> float:
+    """Train one model, or go on with a run that was begun, or say what a finished one gave.
+
+    Args:
+        config: The composed config.
+        folder: The run folder.
+        overrides: The command line's overrides, for the record.
+        loss: The name of the chosen loss, for the record.
+
+    Returns:
+        The best validation IoU of the first head.
+
+    Raises:
+        InputError: For anything in config or data that can't be used.
+    """
+    quiet()
+    if config.resume:
+        config = config_to_resume(Path(config.resume), overrides or [])
+    check(config)
+    last = unfinished(folder, config)
+    if (folder / "summary.json").is_file():
+        summary = json.loads((folder / "summary.json").read_text())
+        log.info("%s: finished already, IoU %.4f; not run again.", folder, summary["iou"])
+        return float(summary["iou"])
+    torch.set_float32_matmul_precision("high")
+    source = build(plain(config.dataset.source), "dataset.source")
+    readers = {split: open_split(source, config, split) for split in ("train", "val")}
+    cache = Path(config.output) / "cache"
+    censuses = {name: take_census(reader, config.window, cache, f"counting {name}") for name, reader in readers.items()}
+    for split, census in censuses.items():
+        warn_absent(census, tuple(config.dataset.classes), split)
+    numbers = Numbers.of(censuses["train"])
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    module = make_module(config, make_network(config), numbers, len(readers["val"]))
+    if last is None:
+        OmegaConf.save(config, folder / "config.yaml", resolve=True)
+        write_json(folder / "run.json", provenance(overrides or [], loss) | {"seed": config.seed})
+    prints = {split: census.fingerprint([s.name for s in readers[split].scenes]) for split, census in censuses.items()}
+    scenes = {split: [s.name for s in reader.scenes] for split, reader in readers.items()}
+    write_json(folder / "data.json", asdict(numbers) | {"fingerprint": prints, "scenes": scenes})
+    return _fit(config, folder, module, readers, last)
+
+
+def _fit(config: Any, folder: Path, module: SegmentationModule, readers: dict[str, SceneReader], last: Path | None) -> float:
+    step = int(torch.load(last, map_location="cpu", weights_only=False)["global_step"]) if last else 0
+    head = next(iter(module.heads))
+    trainer = make_trainer(plain(config), folder, monitor=f"val/{head}/iou", resumed_step=step)
+    workers = worker_count(config.workers)
+    sampler = StepSampler(config.steps, config.batch_size, step, trainer.global_rank, trainer.world_size)
+    train_windows = TrainWindows(readers["train"], config.window, config.seed)
+    val_windows = GridWindows(readers["val"], config.window, config.overlap)
+    log.info(
+        "%s: %d training and %d validation scenes, %d steps of %d windows of %d px on %s in %s%s",
+        config.dataset.name, len(readers["train"]), len(readers["val"]), config.steps, config.batch_size, config.window,
+        trainer.strategy.root_device, trainer.precision, f", going on from step {step}" if last else "",
+    )  # fmt: skip
+    began = time.monotonic()
+    trainer.fit(
+        module,
+        train_loader(train_windows, sampler, workers),
+        grid_loader(val_windows, config.batch_size, workers),
+        ckpt_path=last,
+    )
+    if trainer.global_step < config.steps:
+        raise InputError(f"stopped at step {trainer.global_step} of {config.steps}; go on with resume={folder}")
+    seconds = time.monotonic() - began
+    load_best(module, folder)
+    result = score(config, module, readers["val"])
+    report_run(config, folder, module, readers["val"], result)
+    write_json(
+        folder / "summary.json",
+        result[head].means()
+        | {"finished": datetime.now(UTC).isoformat(timespec="seconds"), "steps": config.steps, "seconds": round(seconds, 1)},
+    )
+    log.info("Run folder: %s", folder)
+    return result[head].iou
+
+
+def load_best(module: SegmentationModule, folder: Path) -> None:
+    """Give a module the weights of a run's best checkpoint.
+
+    Raises:
+        InputError: If there is none.
+    """
+    path = folder / "checkpoints" / "best.ckpt"
+    if not path.is_file():
+        raise InputError(f"{folder} has no checkpoints/best.ckpt: the run was not scored yet; go on with resume={folder}")
+    module.load_state_dict(torch.load(path, map_location="cpu", weights_only=False)["state_dict"])
+
+
+def load_run(folder: Path, scenes: int = 1) -> tuple[Any, SegmentationModule]:
+    """The config of a run and its module with the best weights, in evaluation mode.
+
+    Args:
+        folder: The run folder.
+        scenes: The number of scenes that will be scored.
+    """
+    config = load_config(folder)
+    saved = json.loads((folder / "data.json").read_text())
+    numbers = Numbers(**{name: saved[name] for name in ("positives", "valid", "mean", "std")})
+    config.model.weights = "none"  # the checkpoint holds them
+    module = make_module(config, make_network(config), numbers, scenes)
+    load_best(module, folder)
+    return config, module.eval()
+
+
+def score(config: Any, module: SegmentationModule, reader: SceneReader) -> dict[str, Scores]:
+    """Score whole scenes; scores by head."""
+    accelerator = config.trainer.get("accelerator", "auto")
+    trainer = L.Trainer(
+        accelerator=accelerator, devices=1, precision=choose_precision(config.trainer.get("precision", "auto"), accelerator),
+        logger=False, enable_checkpointing=False, enable_model_summary=False,
+    )  # fmt: skip
+    windows = GridWindows(reader, config.window, config.overlap)
+    trainer.validate(module, grid_loader(windows, config.batch_size, worker_count(config.workers)), verbose=False)
+    return dict(module.scores)
+
+
+def report_run(config: Any, folder: Path, module: SegmentationModule, reader: SceneReader, result: dict[str, Scores]) -> None:
+    """Print and write the per-class table, and draw windows."""
+    rows = write_scores(folder / "classes.csv", result)
+    print_table(rows, "Validation, best checkpoint, pooled over whole scenes")
+    head = next(iter(result))
+    try:
+        draw(folder / "picture.png", module.heads[head], plain(config.dataset.palette), pick_windows(config, module, reader, head))
+        log.info("Picture: %s", folder / "picture.png")
+    except OSError as error:
+        log.warning("The picture could not be written: %s", error)
+
+
+def write_scores(path: Path, result: dict[str, Scores]) -> list[dict[str, Any]]:
+    """Write the per-class table of each head as CSV and return its rows."""
+    rows = [{"head": head, **row} for head, scores in result.items() for row in scores.table()]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return rows
+
+
+def pick_windows(config: Any, module: SegmentationModule, reader: SceneReader, head: str, count: int = 4) -> list[Any]:
+    """Of some evenly spread validation windows the ones with most labels in them: image, mask, prediction."""
+    windows = GridWindows(reader, config.window, overlap=0)
+    spread = np.unique(np.linspace(0, len(windows) - 1, 48).astype(int))
+    items = [windows[int(i)] for i in spread]
+
+    def variety(item: Any) -> float:
+        shares = np.bincount(item["mask"].numpy().ravel(), minlength=256)[:255] / item["mask"].numel()
+        shares = shares[shares > 0]
+        return float(-(shares * np.log(shares)).sum())
+
+    items = sorted(items, key=variety, reverse=True)[:count]
+    with torch.inference_mode():
+        images = torch.stack([item["image"] for item in items]).to(module.device)
+        labels = predicted_labels(module.eval()(module.normalise(images))[head], module.heads[head]).cpu().numpy()
+    return [(item["image"].numpy(), item["mask"].numpy(), label) for item, label in zip(items, labels, strict=True)]
+
+
+def evaluate(run: Path, split: str) -> dict[str, Scores]:
+    """Score a run's best checkpoint on a split; print the table and write ``evaluation-{split}.csv`` into the run folder.
+
+    Raises:
+        InputError: If the run or the split can't be used, or the split has no labels.
+    """
+    quiet()
+    config = load_config(run)
+    scenes = build(plain(config.dataset.source), "dataset.source").scenes(split)
+    bare = sum(scene.mask is None for scene in scenes)
+    if bare:
+        raise InputError(
+            f"split={split} of dataset {config.dataset.name} can't be scored: {bare} of its {len(scenes)} scenes have no labels. "
+            "Take split=val, or map the scenes with scripts/predict.py"
+        )
+    reader = open_split(build(plain(config.dataset.source), "dataset.source"), config, split)
+    config, module = load_run(run, len(reader))
+    result = score(config, module, reader)
+    path = run / f"evaluation-{split}.csv"
+    print_table(write_scores(path, result), f"{run}: {split}, best checkpoint, pooled over whole scenes")
+    for head, scores in result.items():
+        log.info("%s: %s", head, ", ".join(f"{name} {value:.4f}" for name, value in scores.means().items()))
+    log.info("Table: %s", path)
+    return result
+
+
+def predict(run: Path, scene: Path, out: Path) -> Path:
+    """Map a scene with a run's best checkpoint.
+
+    Args:
+        run: The run folder.
+        scene: An image with the run's bands.
+        out: The GeoTIFF to write.
+
+    Raises:
+        InputError: If run or scene can't be used, or the map can't be written.
+    """
+    quiet()
+    if not scene.is_file():
+        raise InputError(f"scene={scene}: there is no such file")
+    if out.resolve() == scene.resolve():
+        raise InputError(f"out={out} would overwrite the scene: choose another name")
+    config, module = load_run(run)
+    reader = SceneReader([Scene(scene.stem, scene, None)], labels_of(config), list(config.dataset.bands))
+    if torch.cuda.is_available() and config.trainer.get("accelerator") != "cpu":
+        module = module.to("cuda")
+    head = next(iter(module.heads))
+    palette = plain(config.dataset.palette)
+    predict_scene(module, head, reader, out, config.window, config.overlap, config.batch_size, palette)
+    log.info("Map: %s", out)
+    return out
+
+
+def compare(runs: list[Path], out: Path | None = None) -> Path:
+    """Compare finished runs; print and write tables and a picture.
+
+    Args:
+        runs: Run folders, or folders that hold them.
+        out: Where to write; ``comparison`` in the first folder if None.
+
+    Raises:
+        InputError: If there is nothing to compare, or the runs can't be compared.
+    """
+    quiet()
+    return write_comparison(runs, out or runs[0] / "comparison")
+
+
+def quiet() -> None:
+    """Leave out what the libraries say at every start and no user can act on."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*exists and is not empty.*", ".*LeafSpec.*", ".*isinstance.treespec.*"):
+        warnings.filterwarnings("ignore", message)

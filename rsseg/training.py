@@ -1,0 +1,129 @@
+"""The Lightning trainer of a run: precision, checkpoints, loggers."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+
+from rsseg.config.build import build
+from rsseg.contract import InputError
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it, so that a full disk leaves the last good one.
+
+    Lightning's own goes through the system's temporary folder; moved from there to another disk, a checkpoint is
+    copied over the old one, which a full disk then leaves cut off.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:  # noqa: ARG002
+        """Save whole or not at all.
+
+        Raises:
+            InputError: If the file can't be written.
+        """
+        path = Path(path)
+        part = path.with_name(f"{path.name}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(checkpoint, part)
+            os.replace(part, path)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            part.unlink(missing_ok=True)
+            kept = f"the last good one is kept as {path}" if path.exists() else "there was none before"
+            raise InputError(
+                f"the checkpoint {path} can't be written ({str(error).splitlines()[0]}); {kept}. "
+                f"Free some space and go on with resume={path.parent.parent}"
+            ) from None
+
+
+def choose_precision(precision: str | int, accelerator: str) -> str | int:
+    """The precision that "auto" stands for: bf16-mixed where the hardware multiplies in bf16, else 32-true."""
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available() and accelerator != "cpu":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    has = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    return "bf16-mixed" if any(check is not None and check() for check in has) else "32-true"
+
+
+def steps_between_validations(steps: int, validations: int) -> int:
+    """The interval that gives the most validations, at most as many as asked for, with the last step among them.
+
+    Example:
+        >>> steps_between_validations(240, 10), steps_between_validations(25, 10), steps_between_validations(3, 10)
+        (24, 5, 1)
+    """
+    return next(steps // n for n in range(min(steps, validations), 0, -1) if steps % n == 0)
+
+
+def earlier_rows(metrics: Path, step: int) -> list[dict[str, float]]:
+    """The rows of a metrics file that were logged before a step."""
+    if not metrics.is_file():
+        return []
+    with metrics.open(newline="") as file:
+        rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    return [{**row, "step": int(row["step"])} for row in rows if row["step"] < step]
+
+
+def make_loggers(node: Mapping[str, Any], folder: Path, resumed_step: int) -> list[Any]:
+    """The loggers of a config, writing into the run folder; CSV goes on with what the run wrote before."""
+    loggers = []
+    for name, leaf in node.items():
+        logger = build(leaf, f"logger.{name}", save_dir=str(folder))
+        if isinstance(logger, CSVLogger):
+            kept = earlier_rows(folder / "metrics.csv", resumed_step)
+            if kept:  # the logger deletes a file that it finds: a copy stays until it has written these rows again
+                os.replace(folder / "metrics.csv", folder / "metrics.before-resume.csv")
+            logger.experiment.metrics = kept  # type: ignore[assignment]
+            logger.save()
+        loggers.append(logger)
+    return loggers
+
+
+def make_trainer(config: Mapping[str, Any], folder: Path, monitor: str, resumed_step: int = 0) -> L.Trainer:
+    """The trainer of a run.
+
+    Args:
+        config: The resolved root config.
+        folder: The run folder.
+        monitor: The metric whose maximum is the best checkpoint.
+        resumed_step: The step that a resumed run goes on from.
+    """
+    node = dict(config["trainer"])
+    node["precision"] = choose_precision(node.get("precision", "auto"), node.get("accelerator", "auto"))
+    keep = ModelCheckpoint(
+        dirpath=folder / "checkpoints",
+        filename="best",
+        monitor=monitor,
+        mode="max",
+        save_last=True,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+        save_on_train_epoch_end=False,
+    )
+    trainer: L.Trainer = build(
+        node,
+        "trainer",
+        default_root_dir=str(folder),
+        max_steps=config["steps"],
+        max_epochs=1,  # one long epoch of all steps: the progress bar then estimates the whole run
+        val_check_interval=steps_between_validations(config["steps"], config["validations"]),
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        logger=make_loggers(config["logger"], folder, resumed_step),
+        callbacks=[keep, LearningRateMonitor(logging_interval="step")],
+        plugins=[WholeCheckpoints()],
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+    )
+    return trainer

@@ -1,0 +1,29 @@
+"""Score a run: python scripts/evaluate.py run=runs/... split=test"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rsseg.config.arguments import MISSING, run_script
+
+
+@dataclass
+class Arguments:
+    """Score a run's best checkpoint on whole scenes and write evaluation-<split>.csv into its folder.
+
+    run=FOLDER    the run folder
+    split=NAME    train, val (default) or test
+    """
+
+    run: str = MISSING
+    split: str = "val"
+
+
+def main(arguments: Arguments) -> None:
+    """Evaluate as the command line says."""
+    from rsseg.run import evaluate
+
+    evaluate(Path(arguments.run), arguments.split)
+
+
+if __name__ == "__main__":
+    run_script(Arguments, main)

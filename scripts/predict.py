@@ -1,0 +1,32 @@
+"""Map a scene: python scripts/predict.py run=runs/... scene=big.tif"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rsseg.config.arguments import MISSING, run_script
+
+
+@dataclass
+class Arguments:
+    """Write a georeferenced map of a scene with a run's best checkpoint, window by window.
+
+    run=FOLDER    the run folder
+    scene=FILE    an image with the bands that the run was trained on
+    out=FILE      the GeoTIFF to write; default: <run>/maps/<scene>.tif
+    """
+
+    run: str = MISSING
+    scene: str = MISSING
+    out: str | None = None
+
+
+def main(arguments: Arguments) -> None:
+    """Predict as the command line says."""
+    from rsseg.run import predict
+
+    run, scene = Path(arguments.run), Path(arguments.scene)
+    predict(run, scene, Path(arguments.out) if arguments.out else run / "maps" / f"{scene.stem}.tif")
+
+
+if __name__ == "__main__":
+    run_script(Arguments, main)

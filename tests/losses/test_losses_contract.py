@@ -1,0 +1,146 @@
+"""The contract of DESIGN.md, section 2, for every term and task kind."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from losses_cases import CASES, TERMS, batch, value_and_gradient
+
+from rsseg.contract import IGNORE
+
+every_case = pytest.mark.parametrize(("name", "task"), CASES, ids=[f"{n}-{t}" for n, t in CASES])
+once_a_class = pytest.mark.parametrize(
+    ("name", "task"),
+    [(n, t) for n, t in CASES if n in ("ce_weighted", "focal_alpha", "dice_image", "lovasz", "tversky_list")],
+)
+few = settings(max_examples=8, deadline=None)
+
+
+def kept_pixels(target, task):
+    """``[B, H, W]``: where not ignored."""
+    return (target[:, 0] if task == "multilabel" else target) != IGNORE
+
+
+def cut(logits, target, keep):
+    """One image's kept pixels as an image of one row."""
+    return logits[:, keep][None, :, None], target[..., keep].unsqueeze(0).unsqueeze(-2)
+
+
+@every_case
+@few
+@given(seed=st.integers(0, 10**6), ignored=st.sampled_from([0.0, 0.3, 0.8]))
+def test_ignored_pixels_are_as_if_cut_away(name, task, seed, ignored):
+    logits, target = batch(task, seed, ignored=ignored)
+    term = TERMS[name](task)
+    value, gradient = value_and_gradient(term, logits, target)
+    keep = kept_pixels(target, task)
+
+    leaf = logits.clone().requires_grad_()
+    if getattr(term, "over", "batch") == "image":
+        parts = [cut(leaf[b], target[b], keep[b]) for b in range(len(keep)) if keep[b].any()]
+        # an image without any class to count has no loss: only `present` makes that possible here
+        counted = [p for p in parts if term.classes != "present" or task == "multiclass" or (p[1] == 1).any()]
+        expected = sum(term(*part) for part in counted) / len(counted) if counted else leaf.sum() * 0
+    else:
+        swap = (lambda x: x.transpose(0, 1).flatten(1)) if task == "multilabel" else (lambda x: x.flatten())
+        flat_logits, flat_target = leaf.transpose(0, 1).flatten(1), swap(target)
+        expected = term(*cut(flat_logits, flat_target, keep.flatten()))
+    expected.backward()
+    assert value == pytest.approx(expected.item(), abs=1e-12)
+    torch.testing.assert_close(gradient, leaf.grad, atol=1e-12, rtol=1e-9)
+
+
+@every_case
+def test_all_ignored_is_exactly_zero(name, task):
+    logits, target = batch(task, ignored=1.1)
+    value, gradient = value_and_gradient(TERMS[name](task), logits, target)
+    assert value.shape == ()
+    assert value == 0
+    assert not gradient.any()
+
+
+@every_case
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_bad_logits_under_ignored_pixels_harm_nothing(name, task, bad):
+    logits, target = batch(task, seed=3)
+    value, gradient = value_and_gradient(TERMS[name](task), logits, target)
+    drop = ~kept_pixels(target, task).unsqueeze(1).expand_as(logits)
+    bad_value, bad_gradient = value_and_gradient(TERMS[name](task), logits.masked_fill(drop, bad), target)
+    assert drop.any()
+    assert value == bad_value
+    assert torch.equal(gradient, bad_gradient)
+    assert not bad_gradient[drop].any()
+
+
+@every_case
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_finite_for_extreme_logits(name, task, dtype):
+    logits, target = batch(task, seed=5, size=(5, 6))
+    term = TERMS[name](task)
+    for scale in (1e4, 100, 88, 17):  # saturated, denormal and just representable probabilities
+        for labels in (target, torch.zeros_like(target), torch.ones_like(target)):
+            value, gradient = value_and_gradient(term, (logits.sign() * scale).to(dtype), labels)
+            assert value.dtype == torch.float32
+            assert gradient.dtype == dtype
+            assert value.isfinite()
+            assert gradient.isfinite().all()
+
+
+@every_case
+def test_gradients_are_those_of_the_value(name, task):
+    logits, target = batch(task, seed=11, size=(2, 3))
+    term = TERMS[name](task)
+    assert torch.autograd.gradcheck(lambda x: term(x, target), (logits.requires_grad_(),))
+
+
+@every_case
+def test_autocast_and_half_precision_inputs_are_computed_in_float32(name, task):
+    logits, target = batch(task, seed=2, dtype=torch.bfloat16)
+    expected, _ = value_and_gradient(TERMS[name](task), logits.float(), target)
+    with torch.autocast("cpu", torch.bfloat16):
+        value, gradient = value_and_gradient(TERMS[name](task), logits, target)
+    assert value.dtype == torch.float32
+    assert value == expected
+    assert gradient.dtype == torch.bfloat16
+
+
+@once_a_class
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiles_without_graph_breaks(name, task, backend):
+    torch._dynamo.reset()
+    logits, target = batch(task, seed=4)
+    term = TERMS[name](task)
+    value, gradient = value_and_gradient(torch.compile(term, fullgraph=True, backend=backend), logits, target)
+    expected, expected_gradient = value_and_gradient(term, logits, target)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradient, expected_gradient)
+
+
+@every_case
+def test_integer_dtypes_and_ignore_values_do_not_matter(name, task):
+    logits, target = batch(task, seed=6)
+    term = TERMS[name](task)
+    expected = term(logits, target)
+    assert term(logits, target.int()) == expected
+    other = TERMS[name](task)
+    other.ignore_index = -100
+    assert other(logits, target.long().masked_fill(target == IGNORE, -100)) == expected
+
+
+@pytest.mark.parametrize("name", ["dice", "jaccard", "tversky", "lovasz_all"])
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
+def test_one_is_the_largest_and_zero_the_smallest_overlap_loss(name, task):
+    _, target = batch(task, seed=8, size=(6, 6))
+    classes = 3 if task == "multiclass" else None
+    if classes:
+        right = torch.stack([(target == c).double() * 2 - 1 for c in range(classes)], 1) * 1e4
+    else:
+        right = ((target == 1).double() * 2 - 1).reshape(len(target), -1, 6, 6) * 1e4
+    term = TERMS[name](task)
+    assert term(right, target) == pytest.approx(0, abs=1e-9)
+    if name == "tversky":
+        assert term(-right if not classes else right.roll(1, 1), target) == pytest.approx(1, abs=1e-9)
+
+
+def test_checkpoints_hold_no_loss_weights():
+    assert not TERMS["ce_weighted"]("multiclass").state_dict()

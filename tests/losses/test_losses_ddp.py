@@ -1,0 +1,58 @@
+"""Two ranks give the value and the gradient of one process."""
+
+import pytest
+import torch
+import torch.distributed as dist
+from losses_cases import CHANNELS, TERMS, batch
+from torch import nn
+
+TERM_NAMES = ["ce", "ce_smooth", "ce_weighted", "bce", "focal_alpha", "dice", "dice_image", "dice_weighted"]
+TERM_NAMES += ["jaccard", "jaccard_present", "tversky", "lovasz_image"]
+CASES = [(n, t) for n in TERM_NAMES for t in CHANNELS if (n, t) != ("bce", "multiclass")]
+
+
+def scenario(name, task):
+    """A linear model, its input and an uneven target: the first of four images almost all ignored."""
+    logits, target = batch(task, seed=7, images=4)
+    target[0, ..., 1:] = 255
+    target[3][target[3] == 1] = 0
+    model = nn.Conv2d(CHANNELS[task], CHANNELS[task], 1).double()
+    with torch.no_grad():
+        for i, p in enumerate(model.parameters()):
+            p.copy_(torch.linspace(-1, 1 + i, p.numel()).view_as(p))
+    return model, TERMS[name](task), logits, target
+
+
+def result(model, term, image, target):
+    value = term(model(image), target)
+    value.backward()
+    return [value.detach(), *(p.grad.clone() for p in model.parameters())]
+
+
+def rank_main(rank, store, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    found = {}
+    for name, task in CASES:
+        model, term, image, target = scenario(name, task)
+        half = slice(0, 1) if rank == 0 else slice(1, 4)  # ranks need not have equally many
+        found[name, task] = result(nn.parallel.DistributedDataParallel(model), term, image[half], target[half])
+    # one rank without a single valid pixel must neither hang nor spoil the other
+    model, term, image, target = scenario("dice", "multiclass")
+    target[:2] = 255
+    half = slice(2 * rank, 2 * rank + 2)
+    found["empty rank"] = result(nn.parallel.DistributedDataParallel(model), term, image[half], target[half])
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_ranks_are_one_process(tmp_path):
+    torch.multiprocessing.spawn(rank_main, (tmp_path / "store", tmp_path), nprocs=2)
+    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for case in CASES:
+        for rank in ranks:
+            torch.testing.assert_close(rank[case], result(*scenario(*case)), msg=lambda m, case=case: f"{case}: {m}")
+    model, term, image, target = scenario("dice", "multiclass")
+    target[:2] = 255
+    torch.testing.assert_close(ranks[0]["empty rank"], result(model, term, image, target))

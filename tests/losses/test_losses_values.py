@@ -1,0 +1,217 @@
+"""Values against formulas written as loops over pixels in NumPy, and against torch where the definitions agree."""
+
+import numpy as np
+import pytest
+import torch
+from losses_cases import CHANNELS, CLASSES, WEIGHTS, batch
+from torch.nn import functional as F
+
+from rsseg.contract import IGNORE
+from rsseg.losses import BinaryCrossEntropy, CrossEntropy, Dice, Focal, Jaccard, Lovasz, Tversky
+
+TASKS = list(CHANNELS)
+
+
+def pixels(logits, target, task):
+    """Per class a list of (probability, logit, is it this class?, image), of the valid pixels."""
+    z, t = logits.numpy(), target.numpy()
+    found = [[] for _ in range(z.shape[1])]
+    for b, c, i, j in np.ndindex(z.shape):
+        label = t[b, c, i, j] if task == "multilabel" else t[b, i, j]
+        if label == IGNORE:
+            continue
+        if task == "multiclass":
+            p = np.exp(z[b, c, i, j]) / sum(np.exp(z[b, k, i, j]) for k in range(z.shape[1]))
+        else:
+            p = 1 / (1 + np.exp(-z[b, c, i, j]))
+        found[c].append((p, z[b, c, i, j], label == (c if task == "multiclass" else 1), b))
+    return found
+
+
+def tversky_by_hand(logits, target, task, alpha, beta, s, classes, over, weights=None):
+    found = pixels(logits, target, task)
+    groups = [None] if over == "batch" else range(len(logits))
+    means = []
+    for group in groups:
+        top = bottom = 0.0
+        for c in range(len(found)) if isinstance(classes, str) else classes:
+            mine = [(p, y) for p, _, y, b in found[c] if group in (None, b)]
+            if not mine or (classes == "present" and not any(y for _, y in mine)):
+                continue
+            tp = sum(p for p, y in mine if y)
+            fp = sum(p for p, y in mine if not y)
+            fn = sum(1 - p for p, y in mine if y)
+            whole = tp + alpha * fp + beta * fn + s
+            w = 1 if weights is None else weights[c]
+            top, bottom = top + w * (1 - (tp + s) / whole if whole else 0), bottom + w
+        if bottom:
+            means.append(top / bottom)
+    return np.mean(means) if means else 0.0
+
+
+def lovasz_by_hand(logits, target, task, classes, over):
+    found = pixels(logits, target, task)
+    means = []
+    for group in [None] if over == "batch" else range(len(logits)):
+        losses = []
+        for c in range(len(found)) if isinstance(classes, str) else classes:
+            mine = [(p, z, y) for p, z, y, b in found[c] if group in (None, b)]
+            if not mine or (classes == "present" and not any(y for _, _, y in mine)):
+                continue
+            if task == "multiclass":
+                errors = [(1 - p if y else p, y) for p, _, y in mine]
+            else:
+                errors = [(max(0, 1 - z if y else 1 + z), y) for _, z, y in mine]
+            truth = sum(y for _, y in errors)
+            loss, before, wrong_others = 0.0, 0.0, 0
+            for k, (error, y) in enumerate(sorted(errors, key=lambda e: -e[0]), 1):
+                wrong_others += not y
+                after = k / (truth + wrong_others)  # the Jaccard loss when the k worst pixels are the wrong ones
+                loss, before = loss + error * (after - before), after
+            losses.append(loss)
+        if losses:
+            means.append(np.mean(losses))
+    return np.mean(means) if means else 0.0
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("over", ["batch", "image"])
+@pytest.mark.parametrize("classes", ["all", "present", [0], [2, 0]])
+def test_overlap_by_hand(task, over, classes):
+    if classes == [2, 0] and task == "binary":
+        return
+    for seed in range(3):
+        logits, target = batch(task, seed)
+        target[target == (1 if seed else 7)] = 0  # an absent class
+        if task == "multilabel":
+            target[0, 1] = IGNORE  # a plane of its own ignored
+        options = {"classes": classes, "over": over}
+        by_hand = (logits, target, task)
+        for s in (0.0, 1.0):
+            checks = {
+                Dice(task, s, **options): (0.5, 0.5, s / 2),
+                Jaccard(task, s, **options): (1, 1, s),
+                Tversky(task, 0.3, 0.7, s, **options): (0.3, 0.7, s),
+            }
+            for term, numbers in checks.items():
+                expected = tversky_by_hand(*by_hand, *numbers, classes, over)
+                assert term(logits, target).item() == pytest.approx(expected, abs=1e-12)
+        expected = lovasz_by_hand(*by_hand, classes, over)
+        assert Lovasz(task, **options)(logits, target).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_class_weights_of_overlap_by_hand():
+    logits, target = batch("multiclass", 1)
+    for over in ("batch", "image"):
+        expected = tversky_by_hand(logits, target, "multiclass", 1, 1, 1, "all", over, WEIGHTS)
+        value = Jaccard("multiclass", over=over, class_weights=WEIGHTS)(logits, target)
+        assert value.item() == pytest.approx(expected, abs=1e-12)
+        expected = tversky_by_hand(logits, target, "multiclass", 1, 1, 1, [2, 1], over, WEIGHTS)
+        value = Jaccard("multiclass", over=over, classes=[2, 1], class_weights=WEIGHTS)(logits, target)
+        assert value.item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("gamma", [0, 0.5, 2])
+@pytest.mark.parametrize("task", TASKS)
+def test_focal_by_hand(task, gamma):
+    logits, target = batch(task, 2)
+    found = pixels(logits, target, task)
+    for alpha in (None, WEIGHTS if task == "multiclass" else 0.25):
+        terms = []
+        for c, mine in enumerate(found):
+            for p, _, y, _ in mine:
+                if task == "multiclass" and not y:
+                    continue
+                p_t = p if y else 1 - p
+                a = 1 if alpha is None else alpha[c] if task == "multiclass" else alpha if y else 1 - alpha
+                terms.append(-a * (1 - p_t) ** gamma * np.log(p_t))
+        assert Focal(task, gamma, alpha)(logits, target).item() == pytest.approx(np.mean(terms), abs=1e-12)
+
+
+@pytest.mark.parametrize("gamma", [0.1, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_focal_has_a_gradient_where_the_target_is_certain(task, gamma):
+    for z in (10.0, 20.0, 50.0, 80.0, 87.5, 100.0, 1000.0):
+        logits = torch.tensor([z] if task == "binary" else [-z, z, -z]).view(1, -1, 1, 1).requires_grad_()
+        Focal(task, gamma)(logits, torch.ones(1, 1, 1, dtype=torch.long)).backward()
+        assert logits.grad.isfinite().all()
+        assert logits.grad.abs().max() < 0.1
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_cross_entropy_is_that_of_torch(weights, smoothing):
+    logits, target = batch("multiclass", 5)
+    value = CrossEntropy("multiclass", class_weights=weights, label_smoothing=smoothing)(logits, target)
+    w = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+    expected = F.cross_entropy(logits, target.long(), w, ignore_index=IGNORE, label_smoothing=smoothing)
+    torch.testing.assert_close(value, expected)
+
+
+def test_binary_cross_entropy_is_that_of_torch():
+    logits, target = batch("multilabel", 5)
+    keep = target != IGNORE
+    w = torch.tensor(WEIGHTS, dtype=torch.float64).view(-1, 1, 1).expand_as(logits)[keep]
+    expected = F.binary_cross_entropy_with_logits(logits[keep], target[keep].double(), pos_weight=w)
+    for term in (BinaryCrossEntropy, CrossEntropy):
+        torch.testing.assert_close(term("multilabel", pos_weight=WEIGHTS)(logits, target), expected)
+
+
+def test_smoothed_sigmoid_equals_smoothed_softmax_over_two_classes():
+    logits, target = batch("binary", 5)
+    two = torch.cat([torch.zeros_like(logits), logits], 1)
+    smooth = {"label_smoothing": 0.3}
+    torch.testing.assert_close(
+        CrossEntropy("binary", **smooth)(logits, target), CrossEntropy("multiclass", **smooth)(two, target)
+    )
+
+
+def test_jaccard_and_dice_are_those_of_smp_where_every_class_is_present():
+    losses = pytest.importorskip("segmentation_models_pytorch.losses")
+    logits, target = batch("multiclass", 5, ignored=0, size=(8, 8))
+    torch.testing.assert_close(
+        Jaccard("multiclass", smooth=0)(logits, target), losses.JaccardLoss("multiclass", eps=0)(logits, target.long())
+    )
+    torch.testing.assert_close(
+        Dice("multiclass", smooth=2)(logits, target),  # smp's smooth is half of the paper's
+        losses.DiceLoss("multiclass", smooth=1, eps=0)(logits, target.long()),
+    )
+    torch.testing.assert_close(
+        Lovasz("multiclass")(logits.float(), target),
+        losses.LovaszLoss("multiclass")(logits.float(), target.long()),
+    )
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_balanced_tversky_is_dice_and_full_tversky_is_jaccard(task):
+    logits, target = batch(task, 9)
+    assert Tversky(task, smooth=0.7)(logits, target) == Dice(task, smooth=1.4)(logits, target)
+    assert Tversky(task, 1, 1)(logits, target) == Jaccard(task)(logits, target)
+
+
+def test_lovasz_of_hard_predictions_is_the_jaccard_loss():
+    for task in TASKS:
+        logits, target = batch(task, 9, size=(6, 7))
+        hard = F.one_hot(logits.argmax(1), CLASSES).movedim(-1, 1) * 1e4 if task == "multiclass" else logits.sign()
+        jaccard = Jaccard(task, smooth=0, classes="present")(1e4 * hard.double(), target)
+        factor = 1 if task == "multiclass" else 2  # the hinge of a wrong logit of 1 is 2
+        torch.testing.assert_close(Lovasz(task)(hard.double(), target), factor * jaccard)
+
+
+def test_absent_classes_do_not_dilute_the_mean():
+    logits, target = batch("multiclass", 4, ignored=0)
+    target = torch.ones_like(target)
+    one = Jaccard("multiclass", classes=[1])(logits, target)
+    assert Jaccard("multiclass", classes="present")(logits, target) == one
+    assert Jaccard("multiclass")(logits, target) > one  # absent classes count their false positives
+    assert Lovasz("multiclass")(logits, target) == Lovasz("multiclass", classes=[1])(logits, target)
+    empty = torch.zeros(1, 1, 2, dtype=torch.long)
+    z = torch.tensor([[[[0.5, -3.0]]]])
+    assert Lovasz("binary")(z, empty) == 0
+    assert Lovasz("binary", classes="all")(z, empty) == 1.5
+
+
+def test_nothing_divided_by_nothing_is_no_loss():
+    logits, target = torch.full((1, 1, 2, 2), -1e4), torch.zeros(1, 2, 2, dtype=torch.uint8)
+    assert Dice("binary", smooth=0)(logits, target) == 0
+    assert Jaccard("binary", smooth=0, classes="present")(logits, target) == 0

@@ -1,0 +1,34 @@
+"""Train a segmentation model: python train.py loss=focal_dice dataset=inria"""
+
+import logging
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from rsseg.config.schema import register
+from rsseg.contract import InputError
+
+register()
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+def main(config: DictConfig) -> float:
+    """One job: a single run, or one run of a sweep."""
+    from pathlib import Path
+
+    from rsseg.run import train  # torch and Lightning take seconds to import: `--help` does without
+
+    job = HydraConfig.get()
+    try:
+        return train(config, Path(job.runtime.output_dir), list(job.overrides.task), job.runtime.choices.get("loss", ""))
+    except InputError as error:
+        if job.mode is RunMode.MULTIRUN:  # Hydra would say it at the end of the sweep only
+            logging.getLogger("rsseg").error("%s: %s", job.runtime.output_dir, error)
+        raise CompactHydraException(str(error)) from None  # Hydra prints these without a stack trace and exits with 1
+
+
+if __name__ == "__main__":
+    main()
