@@ -115,6 +115,7 @@ def register() -> None:
     """Make the schema and the resolvers known to Hydra; called once by every entry point that composes configs."""
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("rsseg.run_folder", run_folder, replace=True)
+    OmegaConf.register_new_resolver("rsseg.part", lambda whole, parts: int(whole) // int(parts), replace=True)
     OmegaConf.register_new_resolver("rsseg.folder_name", folder_name, replace=True)
 
 

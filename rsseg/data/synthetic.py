@@ -41,7 +41,7 @@ class SceneRecipe:
 
     Attributes:
         size: Side of the square scene in pixels, 64 to 4096.
-        building_share: Share of the pixels that are building, 0 to 0.2: the class imbalance.
+        building_share: Share of the pixels that are building, 0 to 0.15: the class imbalance.
         road_width: Width of the roads in pixels, 2 to 16.
         blur: Sigma in pixels of the blur over the image, 0 to 8. The mask stays sharp.
         label_noise: Share of the buildings that the mask shifts by a pixel or two, drops or invents, and share of all
@@ -51,7 +51,7 @@ class SceneRecipe:
     Example:
         >>> SceneRecipe(building_share=0.5)
         Traceback (most recent call last):
-        rsseg.contract.InputError: SceneRecipe: building_share is 0.5; it must be from 0 to 0.2
+        rsseg.contract.InputError: SceneRecipe: building_share is 0.5; it must be from 0 to 0.15
     """
 
     size: int = 512
@@ -62,7 +62,7 @@ class SceneRecipe:
     noise: float = 4.0
 
     def __post_init__(self) -> None:
-        tops = {"size": 4096, "building_share": 0.2, "road_width": 16, "blur": 8, "label_noise": 0.99, "noise": 64}
+        tops = {"size": 4096, "building_share": 0.15, "road_width": 16, "blur": 8, "label_noise": 0.99, "noise": 64}
         for name, top in tops.items():
             low, value = {"size": 64, "road_width": 2}.get(name, 0), getattr(self, name)
             if not low <= value <= top:
@@ -204,10 +204,9 @@ def _draw_plan(rng: np.random.Generator, recipe: SceneRecipe) -> _Plan:
 
     angle = rng.uniform(0, 3.2)
     axes = [a * x + b * y + rng.uniform(4, 14) * _noise(rng, size, 160) for a, b in _turn(angle)]
-    cuts, near, cell = [], [], []
+    cuts, near, cell, main = [], [], [], size // 120 + 3
     for axis in axes:
-        marks = np.cumsum(rng.uniform(70, 190, size // 60 + 6))
-        main = len(marks) // 2
+        marks = np.cumsum(rng.uniform(70, 190, 2 * main))
         marks += rng.uniform(-0.25, 0.25) * size - marks[main]
         cuts.append(marks)
         near.append(np.searchsorted((marks[1:] + marks[:-1]) / 2, axis))
@@ -229,8 +228,124 @@ def _draw_plan(rng: np.random.Generator, recipe: SceneRecipe) -> _Plan:
     strip = rng.choice((26, 38, 55, 80, 400), blocks)[cell[0], cell[1]]
     parcel = (cell[0] * 733 + cell[1] * 149 + np.floor(rows / strip).astype(int) * 61) % 4096
     crop = (rng.random(4096) < 0.75)[parcel] & ~village & (road > recipe.road_width / 2 + 4) & (shore > 7)
-    ground = np.select(
-        [road <= recipe.road_width / 2, shore <= 0, crop & (rows % strip > 2)], [ROAD, WATER, FIELD], LAND
-    ).astype(np.uint8)
-    heading = np.arctan2(*np.gradient(axes[0]))
-    return _Plan(ground, road, shore, paving, parcel, rows, heading, village)
+    cover = {ROAD: road <= recipe.road_width / 2, WATER: shore <= 0, FIELD: crop & (rows % strip > 2)}
+    ground = np.select(list(cover.values()), list(cover), LAND).astype(np.uint8)
+    return _Plan(ground, road, shore, paving, parcel, rows, np.arctan2(*np.gradient(axes[0])), village)
+
+
+def _place_houses(rng: np.random.Generator, plan: _Plan, recipe: SceneRecipe) -> list[_House]:
+    """Build along the roads, in the villages first, until the recipe's share is reached."""
+    size, left, houses = recipe.size, recipe.building_share * recipe.size**2, list[_House]()
+    taken = (plan.road < recipe.road_width / 2 + 3) | (plan.shore < 5)
+    spots = rng.integers(0, size, (2, size**2 // 50))
+    detour = abs(plan.road[*spots] - recipe.road_width / 2 - 16) + 120 * ~plan.village[*spots]
+    for y, x in spots[:, np.argsort(detour + rng.uniform(0, 50, len(detour)))].T:
+        if taken[y, x] or left <= 0:
+            continue
+        width = rng.uniform(12, 21) if rng.random() < 0.85 else rng.uniform(24, 44)  # a house or a hall
+        length = width * rng.uniform(1.1, 2)
+        shrink = max(min(1, math.sqrt(left / (length * width))), 6 / width)
+        angle = plan.heading[y, x] + rng.choice((0, math.pi / 2)) + rng.normal(0, 0.06)
+        house = _House(y, x, length * shrink, width * shrink, rng.uniform(7, 13), angle)
+        window, inside, _ = house.stamp(size, margin=4)
+        if taken[window][inside].any():
+            continue
+        footprint = int(house.stamp(size)[1].sum())
+        if rng.random() * footprint > left:  # so that shares below one small house hold on average
+            break
+        left -= footprint
+        taken[window] |= inside
+        houses.append(house)
+    return houses
+
+
+def _trees(rng: np.random.Generator, plan: _Plan, sun: Floats) -> tuple[Floats, Floats]:
+    """Height in pixels (0 where no tree stands) and brightness of the crowns: woods, lone trees, trees by the water."""
+    size = len(plan.ground)
+    spots = rng.integers(0, size, (2, size**2 // 60))
+    woods = _noise(rng, size, 70)[*spots] > rng.uniform(0.9, 1.7)
+    bank = abs(plan.shore[*spots] - 8) < 8
+    stands = np.zeros(plan.ground.shape, bool)
+    stands[*spots[:, woods | (rng.random(len(bank)) < 0.05 + 0.25 * bank)]] = True
+    stands[0, 0] = True
+    distance, trunk = distance_transform_edt(~stands, return_indices=True)
+    radius = rng.uniform(2.5, 7, stands.shape)[*trunk]
+    crown = (distance < radius) & (plan.ground == LAND)
+    slope = np.tensordot(sun, np.indices(stands.shape) - trunk, 1) / radius
+    tone = rng.normal(1, 0.12, stands.shape)[*trunk]
+    return np.where(crown, 2 * np.sqrt(np.maximum(radius**2 - distance**2, 0)), 0), tone + 0.4 * slope
+
+
+def _paint(rng: np.random.Generator, plan: _Plan, houses: list[_House]) -> NDArray[np.float32]:
+    """The scene in clear air, ``[3, H, W]`` in grey levels: surfaces, then trees and roofs, then shadows and light."""
+    size = len(plan.ground)
+    rough, fine = _noise(rng, size, 60) + _noise(rng, size, 14), _noise(rng, size, 2) + rng.normal(0, 0.5, (size, size))
+    grass, soil, crown, water = (_tints(rng, table, 1, 10)[0] for table in ((_GRASS,), (_SOIL,), (_CROWN,), _WATERS))
+    bare = np.clip(rng.uniform(0.1, 0.7) + 0.22 * rough + 0.08 * fine, 0, 1)[..., None]
+    picture = grass + (soil - grass) * bare + 5 * fine[..., None]
+    field, road, wet = (plan.ground == label for label in (FIELD, ROAD, WATER))
+    period, depth = rng.uniform(2.5, 7, 4096), rng.uniform(0, 11, 4096)
+    parcel = plan.parcel[field]
+    texture = depth[parcel] * np.sin(6.28 / period[parcel] * plan.rows[field]) + 5 * rough[field] + 3 * fine[field]
+    picture[field] = _tints(rng, _CROPS, 4096, 10)[parcel] + texture[:, None]
+    paved = np.concatenate([_tints(rng, (paving,), 1, 7) for paving in _PAVINGS])
+    picture[road] = paved[plan.paving[road]] + 4 * fine[road, None] + 3 * rough[road, None]
+    picture[wet] = water + (2 * rough[wet] + fine[wet] - 8 * np.tanh(plan.shore[wet] / 6 + 1))[:, None]
+
+    sun, reach, dusk = np.array(_turn(rng.uniform(0, 6.28))[0]), rng.uniform(0.5, 1.3), rng.uniform(0.4, 0.6)
+    light = rng.uniform(0.8, 1.15) * rng.normal(1, 0.035, 3) * (1 + 0.04 * _noise(rng, size, 200)[..., None])
+    glare = rng.uniform(-5, 18)
+    height, tone = _trees(rng, plan, sun)
+    leafy = height > 0
+    picture[leafy] = crown * tone[leafy, None] + 4 * fine[leafy, None]
+    for house, tint in zip(houses, _tints(rng, _ROOFS, len(houses), 9), strict=True):
+        window, inside, across = house.stamp(size)
+        steep = 0.2 * (house.width < 22) * (math.cos(house.angle) * sun[0] - math.sin(house.angle) * sun[1])
+        shade = 1 + steep * np.sign(across[inside]) + 0.02 * fine[window][inside]
+        picture[window][inside] = tint * shade[:, None]
+        height[window][inside] = house.height
+    picture *= np.where(_shadow(height, sun, reach), dusk, 1)[..., None]
+    scene: NDArray[np.float32] = (picture * light + glare).transpose(2, 0, 1).astype(np.float32)
+    return scene
+
+
+def _tints(rng: np.random.Generator, table: tuple[tuple[int, ...], ...], count: int, spread: float) -> Floats:
+    """Draw `count` colours from a table, each a little lighter, darker or otherwise tinted than there."""
+    drawn = np.array(table)[rng.integers(len(table), size=count)]
+    tinted: Floats = drawn + rng.normal(0, spread, (count, 1)) + rng.normal(0, spread / 2, (count, 3))
+    return tinted
+
+
+def _shadow(height: Floats, sun: Floats, reach: float) -> NDArray[np.bool_]:
+    """Where something taller stands between a pixel and the sun; a pixel of height throws `reach` pixels of shadow."""
+    size, far = len(height), 24
+    padded = np.pad(height, far)
+    dark = np.zeros(height.shape, bool)
+    for step in range(1, math.ceil(height.max() * reach) + 1):
+        row, col = (far + np.rint(step * sun)).astype(int)
+        dark |= padded[row : row + size, col : col + size] - step / reach > height
+    return dark
+
+
+def _label(rng: np.random.Generator, ground: Labels, houses: list[_House], flaw: float) -> Labels:
+    """The mask, where a share `flaw` of the houses and of the borders is wrong."""
+    size, mask = len(ground), ground.copy()
+    for house in houses:
+        fate = rng.choice(("shifted", "dropped", "joined")) if rng.random() < flaw else "exact"
+        (dy, dx), (y, x) = rng.choice((-2, -1, 1, 2), 2), rng.integers(0, size, 2)
+        drawn = [] if fate == "dropped" else [house]
+        if fate == "shifted":
+            drawn = [replace(house, y=house.y + dy, x=house.x + dx)]
+        elif fate == "joined":  # by a house that is not there
+            drawn.append(replace(house, y=y, x=x))
+        for each in drawn:
+            window, inside, _ = each.stamp(size)
+            mask[window][inside] = BUILDING
+    if flaw == 0:
+        return mask
+    patch = _noise(rng, size, 24)
+    ragged = patch < np.quantile(patch, flaw)
+    dy, dx = (np.rint(1.2 * _noise(rng, size, 3)).astype(int) * ragged for _ in range(2))
+    y, x = np.indices(mask.shape)
+    mask[:] = mask[(y + dy).clip(0, size - 1), (x + dx).clip(0, size - 1)]
+    return mask

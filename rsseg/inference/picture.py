@@ -45,9 +45,12 @@ def paint(mask: NDArray[np.uint8], palette: Sequence[str]) -> NDArray[np.uint8]:
 
 
 def stretch(image: NDArray[np.generic]) -> NDArray[np.float64]:
-    """The first three bands (or the first, as grey) between their 2nd and 98th percentile, ``[H, W, 3]`` in [0, 1]."""
+    """The first three bands (or the first, as grey) between their 2nd and 98th percentile, ``[H, W, 3]`` in [0, 1].
+
+    8-bit bands, mostly photographs, share one stretch, so that their colours stay; others have one each.
+    """
     shown = image[[0, 1, 2] if len(image) >= 3 else [0, 0, 0]].astype(np.float64)
-    low, high = np.percentile(shown, (2, 98), axis=(1, 2), keepdims=True)
+    low, high = np.percentile(shown, (2, 98), axis=(0, 1, 2) if image.dtype == np.uint8 else (1, 2), keepdims=True)
     return np.clip((shown - low) / np.maximum(high - low, 1e-9), 0, 1).transpose(1, 2, 0)
 
 

@@ -12,6 +12,7 @@ from rsseg.contract import InputError, nearest
 
 log = logging.getLogger(__name__)
 
+ENDINGS = frozenset({".pt", ".pth", ".ckpt", ".bin", ".safetensors"})
 WRAPPINGS = ("model.", "net.", "module.", "encoder.", "backbone.")
 
 
@@ -31,7 +32,8 @@ def load_weights(network: nn.Module, weights: str) -> None:
     """
     if weights in ("none", "imagenet"):
         return
-    state = _strip(_from_file(Path(weights)) if Path(weights).suffix else _from_torchgeo(weights))
+    is_file = Path(weights).suffix in ENDINGS or Path(weights).exists()
+    state = _strip(_from_file(Path(weights)) if is_file else _from_torchgeo(weights))
     candidates = [module for name, module in network.named_modules() if name.endswith(("net", "encoder"))]
     targets = [(module, _strip_own(module.state_dict(), state)) for module in candidates]
     module, matched = max(targets, key=lambda pair: len(pair[1]))
@@ -92,7 +94,7 @@ def _from_torchgeo(name: str) -> dict[str, Tensor]:
         weight = get_weight(name)
     except (KeyError, ValueError, AttributeError):
         raise InputError(
-            f"model.weights={name} is neither none, imagenet, a file with an ending, nor a torchgeo weight"
+            f"model.weights={name} is neither none, imagenet, a file, nor a torchgeo weight"
             f"{nearest(name, _torchgeo_weights(list_models()))}"
         ) from None
     try:

@@ -1,0 +1,103 @@
+import pytest
+from conftest import compose
+
+from rsseg.assembly import check
+from rsseg.config.arguments import MISSING, parse
+from rsseg.config.build import build, faults, locate
+from rsseg.config.schema import folder_name
+from rsseg.contract import InputError
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("os.system", "only these packages"),
+        ("logging.os.system", "only these packages"),
+        ("rsseg.data.scene.os.system", "is posix code"),
+        ("torch.os.system", "is posix code"),
+        ("rsseg.config.provenance.subprocess.run", "is subprocess code"),
+        ("rsseg.losses.Dise", "did you mean 'Dice'"),
+        ("rsseg.nowhere.Thing", "can't be imported"),
+        ("rsseg.losses", "not a class or function"),
+    ],
+)
+def test_targets_outside_the_allow_list(target, message):
+    with pytest.raises(InputError, match=message):
+        locate(target, "loss.terms.x")
+
+
+def test_faults_are_collected():
+    node = {"_target_": "rsseg.losses.Focal", "gama": 1, "task": "binary"}
+    assert [f.split(":")[0] for f in faults(node, "loss.terms.focal", ("task",))] == [
+        "loss.terms.focal.gama",
+        "loss.terms.focal.task is filled in by rsseg",
+    ]
+    assert "did you mean 'gamma'" in faults(node, "loss.terms.focal", ("task",))[0]
+    missing = faults({"_target_": "rsseg.data.sources.Inria"}, "dataset.source")
+    assert missing == ["dataset.source.root is missing: Inria needs it"]
+
+
+def test_build_says_where():
+    with pytest.raises(InputError, match=r"optimizer: torch\.optim\.AdamW refused its arguments: .*-1"):
+        build({"_target_": "torch.optim.AdamW", "lr": -1}, "optimizer", params=[])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "messages"),
+    [
+        (["+loss.terms.dice.smoth=2", "+optimizer.beta=1", "+trainer.devces=2"],
+         ["loss.terms.dice.smoth", "did you mean 'smooth'", "optimizer.beta", "did you mean 'betas'", "trainer.devces"]),
+        (["window=100", "overlap=90", "batch_size=0"], ["window=100", "take 96 or 128", "overlap=90", "batch_size=0"]),
+        (["loss=bce"], ["loss.terms.bce", "multiclass"]),
+        (["loss.terms.dice.weight=-1"], ["-1"]),
+        (["loss.terms.dice.weight=0", "loss.terms.ce.weight=0"], ["all weights are 0"]),
+        (["loss.terms.ce.class_weights=[1,2]"], ["2", "5"]),
+        (["loss.terms.ce.class_weights=frequency"], ["inverse_frequency"]),
+        (["loss=focal", "loss.terms.focal.gamma=two"], ["gamma", "two"]),
+        (["model.encoder=resnet19"], ["resnet19", "did you mean"]),
+        (["dataset=folder"], ["dataset.classes is not set"]),
+        (["dataset.task=binary"], ["a binary task has one class"]),
+        (["dataset.mask_values=[1,2]"], ["lists 2 values", "5 labels"]),
+        (["dataset.source._target_=os.system"], ["only these packages"]),
+        (["dataset.source.recipe._target_=rsseg.data.scene.os.system"], ["posix"]),
+    ],
+)  # fmt: skip
+def test_bad_configs_are_refused_before_data_is_read(overrides, messages):
+    with pytest.raises(InputError) as caught:
+        check(compose(overrides))
+    for message in messages:
+        assert message.lower() in str(caught.value).lower()
+
+
+def test_one_loss_serves_the_head_and_terms_can_be_edited():
+    config = compose(["loss=focal_dice", "loss.terms.dice.weight=0.3", "~loss.terms.focal", "+loss/term@loss.terms.tversky=tversky"])
+    terms = config.model.heads.mask.loss.terms
+    assert sorted(terms) == ["dice", "tversky"]
+    assert terms.dice.weight == 0.3
+    check(config)
+
+
+def test_folder_names():
+    assert folder_name("") == "default"
+    long = folder_name("a=" + "x" * 300)
+    assert len(long) < 160
+    assert long != folder_name("a=" + "x" * 299)
+
+
+def test_script_arguments():
+    from dataclasses import dataclass
+
+    @dataclass
+    class Arguments:
+        run: str = MISSING
+        size: int = 3
+
+    assert parse(Arguments, ["run=a/b=c"]).run == "a/b=c"
+    for words, message in {
+        (): r"run=\.\.\. must be given",
+        ("runs=x",): "did you mean 'run'",
+        ("x",): "not understood",
+        ("run=a", "size=b"): "size|Integer|'b'",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            parse(Arguments, list(words))

@@ -1,0 +1,176 @@
+"""The synthetic scenes: what the recipe promises of pictures, labels and files."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from rsseg.contract import InputError
+from rsseg.data import synthetic
+from rsseg.data.synthetic import BUILDING, CLASSES, PALETTE, SceneRecipe, generate, write_scenes
+
+SMALL = SceneRecipe(size=128)
+
+
+def test_same_arguments_same_scene():
+    for one, again in zip(generate(SMALL, 3, 5), generate(SMALL, 3, 5), strict=True):
+        np.testing.assert_array_equal(one, again)
+
+
+@pytest.mark.parametrize("other", [(4, 5), (3, 6)])
+def test_other_seed_or_index_other_scene(other):
+    for one, changed in zip(generate(SMALL, 3, 5), generate(SMALL, *other), strict=True):
+        assert (one != changed).any()
+
+
+def test_shapes_types_and_every_class():
+    image, mask = generate(SceneRecipe(), 0, 0)
+    assert (image.shape, image.dtype, mask.shape, mask.dtype) == ((3, 512, 512), np.uint8, (512, 512), np.uint8)
+    assert set(np.unique(mask)) == set(range(len(CLASSES)))
+    assert image.std(axis=(1, 2)).min() > 10
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.1])
+def test_building_share(share):
+    masks = [generate(SceneRecipe(building_share=share), 0, index)[1] for index in range(3)]
+    assert share / 2 < np.mean([mask == BUILDING for mask in masks]) < share * 2
+
+
+def test_shares_below_one_house_hold_on_average():
+    masks = [generate(SceneRecipe(size=64, building_share=0.004), 0, index)[1] for index in range(150)]
+    holding = [(mask == BUILDING).any() for mask in masks]
+    assert any(holding)
+    assert not all(holding)
+    assert 0.002 < np.mean([mask == BUILDING for mask in masks]) < 0.008
+
+
+def test_no_buildings_at_all():
+    assert BUILDING not in generate(replace(SMALL, building_share=0), 0, 0)[1]
+
+
+def test_label_noise_changes_the_mask_alone_and_the_more_the_worse():
+    scenes = [generate(SceneRecipe(label_noise=flaw), 1, 0) for flaw in (0, 0.1, 0.6)]
+    wrong = [np.mean(mask != scenes[0][1]) for _, mask in scenes]
+    assert 0 < wrong[1] < wrong[2] < 0.2
+    for image, _ in scenes:
+        np.testing.assert_array_equal(image, scenes[0][0])
+
+
+@pytest.mark.parametrize("flaw", [{"blur": 3.0}, {"noise": 20.0}])
+def test_blur_and_noise_change_the_image_alone(flaw):
+    (image, mask), (flawed, same) = generate(SMALL, 1, 0), generate(replace(SMALL, **flaw), 1, 0)
+    np.testing.assert_array_equal(mask, same)
+    assert (image != flawed).any()
+
+
+def test_blur_softens_and_noise_roughens():
+    def roughness(**flaw):
+        return np.abs(np.diff(generate(replace(SMALL, **flaw), 1, 0)[0].astype(float))).mean()
+
+    assert roughness(blur=3, noise=0) < roughness(noise=0) < roughness(noise=20)
+
+
+def test_colour_alone_does_not_solve_it():
+    """A nearest-mean colour classifier, fitted on other scenes, confuses buildings with much else."""
+    train, test = ([generate(SceneRecipe(), 0, i) for i in indices] for indices in (range(3), range(3, 6)))
+    colours = np.concatenate([image.reshape(3, -1).T for image, _ in train]).astype(float)
+    labels = np.concatenate([mask.ravel() for _, mask in train])
+    means = np.stack([colours[labels == label].mean(0) for label in range(len(CLASSES))])
+    pixels = np.concatenate([image.reshape(3, -1).T for image, _ in test]).astype(float)
+    found = np.stack([((pixels - mean) ** 2).sum(1) for mean in means]).argmin(0) == BUILDING
+    truth = np.concatenate([mask.ravel() for _, mask in test]) == BUILDING
+    assert (found & truth).sum() / (found | truth).sum() < 0.4
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"size": 32}, "size is 32; it must be from 64 to 4096"),
+        ({"building_share": 0.5}, "building_share is 0.5; it must be from 0 to 0.15"),
+        ({"road_width": 0}, "road_width is 0; it must be from 2 to 16"),
+        ({"blur": -1.0}, "blur is -1.0; it must be from 0 to 8"),
+        ({"blur": float("nan")}, "blur is nan; it must be from 0 to 8"),
+        ({"label_noise": 1.0}, "label_noise is 1.0; it must be from 0 to 0.99"),
+        ({"noise": 65.0}, "noise is 65.0; it must be from 0 to 64"),
+    ],
+)
+def test_bad_recipes_are_refused(wrong, message):
+    with pytest.raises(InputError, match=message):
+        SceneRecipe(**wrong)
+
+
+def test_bad_requests_are_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="seed is -1"):
+        generate(SMALL, -1, 0)
+    with pytest.raises(InputError, match=r"no split 'vall' \(did you mean 'val'\?\)"):
+        write_scenes(tmp_path / "scenes", SMALL, {"vall": 1}, 0)
+    with pytest.raises(InputError, match="train has -1 scenes"):
+        write_scenes(tmp_path / "scenes", SMALL, {"train": -1}, 0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_hold_the_scenes_and_where_they_lie(tmp_path: Path):
+    root = tmp_path / "new" / "scenes"
+    write_scenes(root, SceneRecipe(size=320), {"train": 2, "test": 1}, seed=7)
+    names = ["test_000.tif", "train_000.tif", "train_001.tif"]
+    assert sorted(p.name for p in root.iterdir()) == ["images", "masks"]
+    assert [sorted(p.name for p in (root / kind).iterdir()) for kind in ("images", "masks")] == [names, names]
+    assert [p.name for p in root.parent.iterdir()] == ["scenes"]
+    origins = set()
+    for name in names:
+        with rasterio.open(root / "images" / name) as image, rasterio.open(root / "masks" / name) as mask:
+            assert image.crs == mask.crs == "EPSG:32633"
+            assert image.transform == mask.transform
+            assert image.res == (0.5, 0.5)
+            assert image.block_shapes == [(256, 256)] * 3
+            assert image.profile["compress"] == mask.profile["compress"] == "deflate"
+            assert (image.count, mask.count, mask.dtypes) == (3, 1, ("uint8",))
+            colours = ["#{:02x}{:02x}{:02x}".format(*mask.colormap(1)[label][:3]) for label in range(len(CLASSES))]
+            assert colours == list(PALETTE)
+            origins.add(image.transform[2:6:3])
+    assert len(origins) == 3
+    expected = generate(SceneRecipe(size=320), 7, 1)
+    for kind, pixels in zip(("images", "masks"), expected, strict=True):
+        with rasterio.open(root / kind / "train_001.tif") as file:
+            np.testing.assert_array_equal(file.read().squeeze(), pixels)
+
+
+def test_a_split_does_not_depend_on_the_others(tmp_path: Path):
+    for train in (0, 2):
+        write_scenes(tmp_path / str(train), SMALL, {"train": train, "val": 1}, seed=7)
+    one, other = ((tmp_path / train / "images" / "val_000.tif").read_bytes() for train in ("0", "2"))
+    assert one == other
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def stop_at_the_second(recipe, seed, index):
+        if index == 1:
+            raise KeyboardInterrupt
+        return generate(recipe, seed, index)
+
+    monkeypatch.setattr(synthetic, "generate", stop_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        write_scenes(tmp_path / "scenes", SMALL, {"train": 2}, 0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_there_stays(tmp_path: Path):
+    (tmp_path / "scenes").mkdir()
+    write_scenes(tmp_path / "scenes", SMALL, {"train": 1}, 0)
+    assert not list((tmp_path / "scenes").iterdir())
+
+
+def test_a_faster_process_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    root = tmp_path / "scenes"
+
+    def meanwhile(recipe, seed, index):
+        root.mkdir()
+        (root / "theirs").touch()
+        return generate(recipe, seed, index)
+
+    monkeypatch.setattr(synthetic, "generate", meanwhile)
+    write_scenes(root, SMALL, {"train": 1}, 0)
+    assert [p.name for p in root.iterdir()] == ["theirs"]
+    assert [p.name for p in tmp_path.iterdir()] == ["scenes"]

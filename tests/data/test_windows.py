@@ -1,0 +1,104 @@
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsseg.contract import IGNORE, Head, TaskKind
+from rsseg.data.augment import D4, dihedral
+from rsseg.data.labels import Labels
+from rsseg.data.scene import SceneReader
+from rsseg.data.sources import Folder
+from rsseg.data.windows import GridWindows, StepSampler, TrainWindows, grid, place, train_loader
+
+HEAD = Head(TaskKind.multiclass, ("a", "b", "c"))
+
+
+def reader_of(root, split="train"):
+    source = Folder(str(root), split={"train": 0.5, "val": 0.5})
+    return SceneReader(source.scenes(split), Labels(HEAD, None, [255]), [1, 2, 3])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(st.integers(1, 90), st.integers(1, 90)), min_size=1, max_size=3),
+    st.integers(8, 40),
+    st.integers(0, 3),
+)
+def test_grid_covers_every_pixel_once(sizes, size, overlap):
+    counts = [np.zeros(s, int) for s in sizes]
+    for core in grid(np.array(sizes), size, overlap):
+        height, width = sizes[core.scene]
+        assert 0 <= core.inner_top < core.inner_bottom <= size
+        assert core.top >= 0
+        assert height < size or core.top + size <= height  # windows stay inside scenes that are large enough
+        rows = slice(core.top + core.inner_top, core.top + core.inner_bottom)
+        counts[core.scene][rows, core.left + core.inner_left : core.left + core.inner_right] += 1
+        if core.top > 0:
+            assert core.inner_top >= overlap
+        if core.left + size < width:
+            assert size - core.inner_right >= overlap
+    assert all((c == 1).all() for c in counts)
+
+
+def test_place_depends_on_seed_and_number_alone():
+    sizes = np.array([[100, 50], [64, 64]])
+    first = [place(3, k, sizes, 32) for k in range(50)]
+    assert first == [place(3, k, sizes, 32) for k in range(50)]
+    assert first != [place(4, k, sizes, 32) for k in range(50)]
+
+
+def test_place_draws_scenes_by_area_and_stays_inside():
+    sizes = np.array([[300, 300], [100, 100], [20, 10]])
+    drawn = [place(0, k, sizes, 64) for k in range(2000)]
+    share = np.bincount([scene for scene, _, _ in drawn], minlength=3) / 2000
+    np.testing.assert_allclose(share, np.array([90000, 10000, 200]) / 100200, atol=0.02)
+    assert all(0 <= top <= max(sizes[s][0] - 64, 0) and 0 <= left <= max(sizes[s][1] - 64, 0) for s, top, left in drawn)
+    assert max(top for s, top, _ in drawn if s == 0) == 236
+
+
+def test_workers_and_resumption_change_nothing(folder_root):
+    windows = TrainWindows(reader_of(folder_root), 32, seed=5)
+    whole = list(train_loader(windows, StepSampler(6, 2), workers=0))
+    split = list(train_loader(windows, StepSampler(6, 2, start=3), workers=2))
+    assert len(split) == 3
+    for ours, theirs in zip(whole[3:], split, strict=True):
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_ranks_share_the_windows_of_a_step():
+    one = [set(step) for step in StepSampler(4, 6)]
+    ranks = [list(StepSampler(4, 3, rank=r, world=2)) for r in range(2)]
+    assert one == [set(a) | set(b) for a, b in zip(*ranks, strict=True)]
+
+
+def test_grid_windows_equal_the_mask(folder_root):
+    reader = reader_of(folder_root)
+    windows = GridWindows(reader, 64, overlap=8)
+    rebuilt = np.full((len(reader), 80, 96), IGNORE, np.uint8)
+    for core, k in zip(windows.cores, range(len(windows)), strict=True):
+        mask = windows[k]["mask"].numpy()
+        part = rebuilt[core.scene, core.top : core.top + 64, core.left : core.left + 64]
+        assert (part[mask != IGNORE] == IGNORE).all()  # nobody else wrote here
+        part[mask != IGNORE] = mask[mask != IGNORE]
+    from rasterio.windows import Window
+
+    for scene in range(len(reader)):
+        assert (rebuilt[scene] == reader.read_mask(scene, Window(0, 0, 96, 80))).all()
+
+
+def test_dihedral_is_the_group_of_the_square():
+    square = torch.arange(9).view(3, 3)
+    images = {tuple(dihedral(square, e).flatten().tolist()) for e in range(8)}
+    assert len(images) == 8
+    assert all(sorted(image) == list(range(9)) for image in images)
+    assert torch.equal(dihedral(square, 2), square.flip(0, 1))
+
+
+def test_d4_moves_image_and_mask_alike_by_window_number():
+    image = torch.arange(4 * 36).view(4, 1, 6, 6)
+    mask = (image[:, 0] % 251).to(torch.uint8)
+    moved, moved_mask = D4(seed=1)(image, mask, torch.tensor([7, 8, 9, 10]))
+    assert torch.equal((moved[:, 0] % 251).to(torch.uint8), moved_mask)
+    alone, _ = D4(seed=1)(image[2:3], mask[2:3], torch.tensor([9]))
+    assert torch.equal(alone[0], moved[2])
+    assert not torch.equal(moved, image)

@@ -1,0 +1,315 @@
+"""The whole chain on tiny data: every shipped config, resumption, sweeps, and what a user gets wrong."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from conftest import CONFIGS, checker, coloured, compose, write_tif
+
+from rsseg.contract import InputError
+from rsseg.run import compare, evaluate, predict, train
+from rsseg.training import WholeCheckpoints, earlier_rows
+
+TINY = ["window=32", "batch_size=2", "steps=2", "validations=1", "workers=0", "trainer=cpu", "trainer.precision=32-true"]
+SPLIT = "dataset.source.split={train: 0.7, val: 0.3}"
+
+
+def settings(tmp_path, *overrides):
+    return compose([*TINY, f"output={tmp_path}", *overrides])
+
+
+def folder_data(root, *more):
+    return ["dataset=folder", f"dataset.source.root={root}", "dataset.classes=[a,b,c]", SPLIT, *more]
+
+
+@pytest.fixture(scope="session")
+def multilabel_root(tmp_path_factory):
+    root, rng = tmp_path_factory.mktemp("multilabel"), np.random.default_rng(2)
+    for i in range(3):
+        planes = np.stack([checker(rng, 64, 2), checker(rng, 64, 2)])
+        write_tif(root / "images" / f"s{i}.tif", coloured(rng, planes.sum(axis=0)))
+        write_tif(root / "masks" / f"s{i}.tif", planes)
+    return root
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("loss", options("loss"))
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
+def test_every_loss_trains_every_task(tmp_path, loss, task, inria_root, folder_root, multilabel_root):
+    data = {
+        "binary": ["dataset=inria", f"dataset.source.root={inria_root}"],
+        "multiclass": folder_data(folder_root),
+        "multilabel": [*folder_data(multilabel_root), "dataset.task=multilabel", "dataset.classes=[a,b]"],
+    }[task]
+    config = settings(tmp_path, *data, f"loss={loss}")
+    if loss == "bce" and task == "multiclass":
+        with pytest.raises(InputError, match="multiclass"):
+            train(config, tmp_path / "run")
+        return
+    assert 0 <= train(config, tmp_path / "run") <= 1
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    for term in config.loss.terms:
+        for stage in ("train", "val"):
+            values = [float(r[f"{stage}/mask/{term}"]) for r in rows if r.get(f"{stage}/mask/{term}")]
+            assert values or stage == "train"  # training logs every tenth step
+            assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("model", options("model"))
+@pytest.mark.parametrize("augment", options("augment"))
+def test_every_model_and_augmentation_trains(tmp_path, folder_root, model, augment):
+    config = settings(tmp_path, *folder_data(folder_root), f"model={model}", f"augment={augment}", "trainer.log_every_n_steps=1")
+    train(config, tmp_path / "run")
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    assert {row["step"] for row in rows if row["train/mask/dice"]} == {"0", "1"}
+
+
+@pytest.mark.parametrize(("group", "names"), [(g, options(g)) for g in ("optimizer", "scheduler", "logger", "trainer")])
+def test_every_other_choice_composes_and_binds(group, names):
+    from rsseg.assembly import check
+
+    for name in names:
+        check(compose([f"{group}={name}"]))
+
+
+def test_synthetic_end_to_end(tmp_path):
+    data = [f"dataset.source.root={tmp_path}/data", "dataset.source.scenes={train: 1, val: 1, test: 1}", "dataset.source.recipe.size=96"]
+    config = settings(tmp_path, *[f"+{d}" if "recipe.size" in d else d for d in data])
+    train(config, tmp_path / "run")
+    assert evaluate(tmp_path / "run", "test")["mask"].pixels.sum() == 96 * 96
+
+
+def test_run_folder_is_complete(tmp_path, folder_root):
+    run = tmp_path / "run"
+    config = settings(tmp_path, *folder_data(folder_root), "seed=3")
+    iou = train(config, run, ["seed=3"], "ce_dice")
+    record, data = json.loads((run / "run.json").read_text()), json.loads((run / "data.json").read_text())
+    assert record["seed"] == 3
+    assert record["loss"] == "ce_dice"
+    assert record["libraries"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert {"commit", "changed"} == set(record["git"])
+    assert set(data["fingerprint"]) == {"train", "val"}
+    assert len(data["scenes"]["train"]) == 4
+    assert (run / "picture.png").stat().st_size > 10_000
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    table = list(csv.DictReader((run / "classes.csv").open()))
+    assert [row["class"] for row in table] == ["a", "b", "c", "mean"]
+    assert float(table[-1]["iou"]) == pytest.approx(iou)
+    labelled = sum(int(row["pixels"]) for row in table[:-1])
+    assert labelled == 2 * (80 * 96 - 16)  # every labelled pixel of both validation scenes, once
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
+
+
+@pytest.mark.parametrize("model", ["unet", "deeplabv3plus"])  # the second has dropout
+def test_resumed_run_equals_uninterrupted_one(tmp_path, folder_root, monkeypatch, model):
+    common = [*folder_data(folder_root), "steps=6", "validations=3", f"model={model}", "trainer.log_every_n_steps=1"]
+    train(settings(tmp_path, *common), tmp_path / "whole")
+    half = tmp_path / "half"
+    from rsseg.module import SegmentationModule
+
+    step = SegmentationModule.training_step
+
+    def fail(self, batch, batch_idx):
+        if self.global_step == 5:
+            raise RuntimeError("power cut")
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(SegmentationModule, "training_step", fail)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(settings(tmp_path, *common), half)
+    monkeypatch.setattr(SegmentationModule, "training_step", step)
+    train(settings(tmp_path, f"resume={half}"), half, [f"resume={half}"])
+    for (name, ours), theirs in zip(weights(half).items(), weights(tmp_path / "whole").values(), strict=True):
+        assert torch.equal(ours, theirs), name
+    rows = [list(csv.DictReader((run / "metrics.csv").open())) for run in (half, tmp_path / "whole")]
+    steps = [[(r["step"], r["train/loss"], r["val/loss"]) for r in run if r["train/loss"] or r["val/loss"]] for run in rows]
+    assert sorted(steps[0]) == sorted(steps[1])
+
+
+def test_finished_run_is_not_run_again_and_other_config_is_refused(tmp_path, folder_root):
+    config = settings(tmp_path, *folder_data(folder_root))
+    iou = train(config, tmp_path / "run")
+    before = (tmp_path / "run" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    assert train(config, tmp_path / "run") == pytest.approx(iou)
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
+    with pytest.raises(InputError, match=r"another config \(seed: 1 -> 2\)"):
+        train(settings(tmp_path, *folder_data(folder_root), "seed=2"), tmp_path / "run")
+
+
+def test_resume_refuses_what_it_cannot_do(tmp_path, folder_root):
+    with pytest.raises(InputError, match="no run in that folder"):
+        train(settings(tmp_path, f"resume={tmp_path}"), tmp_path, [f"resume={tmp_path}"])
+    with pytest.raises(InputError, match="leave out steps=9"):
+        train(settings(tmp_path, f"resume={tmp_path}"), tmp_path, [f"resume={tmp_path}", "steps=9"])
+
+
+def test_same_seed_same_weights_windows_and_result_whatever_the_loss(tmp_path, folder_root):
+    from rsseg.assembly import make_network
+    import lightning as L
+
+    nets = []
+    for loss in ("ce", "lovasz"):
+        L.seed_everything(1, verbose=False)
+        nets.append(make_network(settings(tmp_path, *folder_data(folder_root), f"loss={loss}")))
+    for ours, theirs in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_evaluate_refuses_a_split_without_labels(tmp_path, inria_root):
+    train(settings(tmp_path, "dataset=inria", f"dataset.source.root={inria_root}"), tmp_path / "run")
+    with pytest.raises(InputError, match="2 of its 2 scenes have no labels"):
+        evaluate(tmp_path / "run", "test")
+    result = evaluate(tmp_path / "run", "val")["mask"]
+    assert (tmp_path / "run" / "evaluation-val.csv").is_file()
+    assert result.iou == pytest.approx(json.loads((tmp_path / "run" / "summary.json").read_text())["iou"])
+
+
+def test_predict_writes_a_map_on_the_scenes_grid(tmp_path, folder_root):
+    run = tmp_path / "run"
+    train(settings(tmp_path, *folder_data(folder_root)), run)
+    image = np.random.default_rng(0).integers(0, 255, (3, 70, 130), dtype=np.uint8)
+    image[:, :5, :7] = 0
+    scene = write_tif(tmp_path / "scene.tif", image, nodata=0)
+    out = predict(run, scene, tmp_path / "maps" / "scene.tif")
+    with rasterio.open(out) as made, rasterio.open(scene) as given:
+        assert (made.crs, made.transform, made.shape) == (given.crs, given.transform, given.shape)
+        labels = made.read(1)
+        assert made.nodata == 255
+        assert made.colormap(1)[0][:3] != made.colormap(1)[1][:3]
+    assert (labels[:5, :7] == 255).all()
+    assert set(np.unique(labels[5:])) <= {0, 1, 2}
+    assert [path.name for path in (tmp_path / "maps").iterdir()] == ["scene.tif"]
+    for words, message in (
+        ((run, tmp_path / "no.tif", out), "no such file"),
+        ((run, scene, scene), "overwrite"),
+        ((tmp_path, scene, out), "no run folder"),
+        ((run, write_tif(tmp_path / "grey.tif", image[:1]), out), "has 1 bands"),
+    ):
+        with pytest.raises(InputError, match=message):
+            predict(*words)
+
+
+def test_map_equals_scoring(tmp_path, folder_root):
+    """Predict and validate are two ways to the same labels: the map of a validation scene gives its confusion counts."""
+    run = tmp_path / "run"
+    train(settings(tmp_path, *folder_data(folder_root)), run)
+    name = json.loads((run / "data.json").read_text())["scenes"]["val"]
+    right = valid = 0
+    for scene in name:
+        out = predict(run, folder_root / "images" / f"{scene}.tif", tmp_path / f"{scene}.tif")
+        with rasterio.open(out) as made, rasterio.open(folder_root / "masks" / f"{scene}.tif") as mask:
+            labels, truth = made.read(1), mask.read(1)
+        right += int((labels == truth)[truth != 255].sum())
+        valid += int((truth != 255).sum())
+    assert json.loads((run / "summary.json").read_text())["accuracy"] == pytest.approx(right / valid, abs=1e-4)
+
+
+def test_compare(tmp_path, folder_root, capsys):
+    for loss in ("ce", "dice"):
+        for seed in (1, 2):
+            overrides = ["steps=4", "validations=4", f"loss={loss}", f"seed={seed}"]
+            config = settings(tmp_path, *folder_data(folder_root), *overrides)
+            train(config, tmp_path / "sweep" / f"{loss}{seed}", overrides, loss)
+    capsys.readouterr()
+    out = compare([tmp_path / "sweep"])
+    table = list(csv.DictReader((out / "comparison.csv").open()))
+    assert {row["loss"] for row in table} == {"ce", "dice"}
+    runs = list(csv.DictReader((out / "runs.csv").open()))
+    ce = [float(r["iou"]) for r in runs if r["loss"] == "ce"]
+    row = next(r for r in table if r["loss"] == "ce")
+    assert row["seeds"] == "2"
+    assert float(row["iou_mean"]) == pytest.approx(np.mean(ce))
+    assert float(row["iou_std"]) == pytest.approx(np.std(ce, ddof=1))
+    assert len(list(csv.DictReader((out / "checkpoints.csv").open()))) == 16
+    assert (out / "comparison.png").stat().st_size > 10_000
+    assert "ce" in capsys.readouterr().out
+    (tmp_path / "sweep" / "ce1" / "summary.json").unlink()
+    compare([tmp_path / "sweep"])
+    with pytest.raises(InputError, match="no such folder"):
+        compare([tmp_path / "nowhere"])
+    with pytest.raises(InputError, match="no finished run"):
+        compare([tmp_path / "sweep" / "ce1"])
+
+
+def test_compare_refuses_other_data(tmp_path, folder_root, inria_root):
+    train(settings(tmp_path, *folder_data(folder_root)), tmp_path / "sweep" / "a", [], "ce_dice")
+    train(settings(tmp_path, "dataset=inria", f"dataset.source.root={inria_root}"), tmp_path / "sweep" / "b", [], "ce_dice")
+    with pytest.raises(InputError, match="different data"):
+        compare([tmp_path / "sweep"])
+
+
+def test_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    WholeCheckpoints().save_checkpoint({"step": torch.ones(3)}, path)
+    import rsseg.training as training
+
+    def full(content, place):
+        Path(place).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(training.torch, "save", full)
+    with pytest.raises(InputError, match=r"No space left.*kept.*resume="):
+        WholeCheckpoints().save_checkpoint({"step": torch.zeros(3)}, path)
+    assert torch.load(path)["step"].sum() == 3
+    assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_earlier_rows(tmp_path):
+    (tmp_path / "metrics.csv").write_text("a,step\n1.5,0\n,3\n2.5,7\n")
+    assert earlier_rows(tmp_path / "metrics.csv", 4) == [{"a": 1.5, "step": 0}, {"step": 3}]
+    assert earlier_rows(tmp_path / "none.csv", 4) == []
+
+
+def command(*words, cwd=CONFIGS.parent):
+    return subprocess.run([sys.executable, *words], cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.slow
+def test_sweep_from_the_command_line_is_continued(tmp_path, folder_root):
+    words = ["train.py", "-m", *TINY, f"output={tmp_path}", *folder_data(folder_root), "loss=ce,dice", "seed=1,2"]
+    words.append(f"hydra.sweep.dir={tmp_path}/sweep")
+    first = command(*words)
+    assert first.returncode == 0, first.stdout + first.stderr
+    folders = sorted(p.name for p in (tmp_path / "sweep").iterdir() if p.is_dir())
+    assert len(folders) == 4
+    assert folders[0].endswith("loss=ce,output=" + str(tmp_path).replace("/", ".") + folders[0].split("output=")[1][len(str(tmp_path)) :])
+    second = command(*words)
+    assert second.returncode == 0
+    assert second.stdout.count("finished already") == 4
+    done = command("scripts/compare.py", f"runs={tmp_path}/sweep")
+    assert done.returncode == 0, done.stderr
+    assert "±" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train.py", "loss=focal_dise"], "Could not find 'loss/focal_dise'"),
+        (["train.py", "loss=focal", "loss.terms.focal.gama=1"], "gama"),
+        (["train.py", "loss=focal", "+loss.terms.focal.gama=1"], "did you mean 'gamma'"),
+        (["train.py", "dataset=inria", "dataset.source.root=/nowhere"], "there is no folder /nowhere"),
+        (["train.py", "steps=many"], "many"),
+        (["scripts/evaluate.py", "run=/nowhere"], "no run folder"),
+        (["scripts/predict.py", "run=x"], "scene=... must be given"),
+        (["scripts/compare.py", "run=x"], "did you mean 'runs'"),
+    ],
+)
+def test_mistakes_on_the_command_line_give_one_message(tmp_path, words, message):
+    done = command(*words, *([f"output={tmp_path}"] if words[0] == "train.py" else []))
+    assert done.returncode in (1, 2)
+    said = done.stdout + done.stderr
+    assert message in said
+    assert "Traceback" not in said
