@@ -56,7 +56,10 @@ class Numbers:
     def of(cls, census: Census) -> Numbers:
         """Sum a census over its scenes."""
         return cls(
-            census.positives.sum(axis=0).tolist(), census.valid.sum(axis=0).tolist(), census.mean.tolist(), census.std.tolist()
+            census.positives.sum(axis=0).tolist(),
+            census.valid.sum(axis=0).tolist(),
+            census.mean.tolist(),
+            census.std.tolist(),
         )
 
 
@@ -78,7 +81,9 @@ def check(config: Any) -> None:
     for head, node in plain(config.model.heads).items():
         for name, term in node["loss"]["terms"].items():
             arguments = {key: value for key, value in term.items() if key != "weight"}
-            found += faults(arguments, f"loss.terms.{name}" if head == "mask" else f"model.heads.{head}.{name}", ("task",))
+            found += faults(
+                arguments, f"loss.terms.{name}" if head == "mask" else f"model.heads.{head}.{name}", ("task",)
+            )
     raise_faults(found)
     encoder_name(config.model.encoder)
     labels_of(config)
@@ -122,7 +127,11 @@ def open_split(source: Any, config: Any, split: str) -> SceneReader:
     small = int((reader.sizes < config.window).any(axis=1).sum())
     if small:
         log.info(
-            "%d of %d %s scenes are smaller than window=%d: padded, the padding is ignored.", small, len(reader), split, config.window
+            "%d of %d %s scenes are smaller than window=%d: padded, the padding is ignored.",
+            small,
+            len(reader),
+            split,
+            config.window,
         )
     return reader
 
@@ -193,7 +202,9 @@ def make_module(config: Any, network: nn.Module, numbers: Numbers, scenes: int) 
         std=numbers.std,
         scenes=scenes,
         seed=config.seed,
-        augmentations=[build(node, f"augment.{name}", seed=config.seed) for name, node in plain(config.augment).items()],
+        augmentations=[
+            build(node, f"augment.{name}", seed=config.seed) for name, node in plain(config.augment).items()
+        ],
         optimizer=partial(build, plain(config.optimizer), "optimizer"),
         scheduler=partial(build, plain(config.scheduler), "scheduler"),
     )

@@ -78,7 +78,9 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
     return _fit(config, folder, module, readers, last)
 
 
-def _fit(config: Any, folder: Path, module: SegmentationModule, readers: dict[str, SceneReader], last: Path | None) -> float:
+def _fit(
+    config: Any, folder: Path, module: SegmentationModule, readers: dict[str, SceneReader], last: Path | None
+) -> float:
     step = int(torch.load(last, map_location="cpu", weights_only=False)["global_step"]) if last else 0
     head = next(iter(module.heads))
     trainer = make_trainer(plain(config), folder, monitor=f"val/{head}/iou", resumed_step=step)
@@ -107,7 +109,11 @@ def _fit(config: Any, folder: Path, module: SegmentationModule, readers: dict[st
     write_json(
         folder / "summary.json",
         result[head].means()
-        | {"finished": datetime.now(UTC).isoformat(timespec="seconds"), "steps": config.steps, "seconds": round(seconds, 1)},
+        | {
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "steps": config.steps,
+            "seconds": round(seconds, 1),
+        },
     )
     log.info("Run folder: %s", folder)
     return result[head].iou
@@ -121,7 +127,9 @@ def load_best(module: SegmentationModule, folder: Path) -> None:
     """
     path = folder / "checkpoints" / "best.ckpt"
     if not path.is_file():
-        raise InputError(f"{folder} has no checkpoints/best.ckpt: the run was not scored yet; go on with resume={folder}")
+        raise InputError(
+            f"{folder} has no checkpoints/best.ckpt: the run was not scored yet; go on with resume={folder}"
+        )
     module.load_state_dict(torch.load(path, map_location="cpu", weights_only=False)["state_dict"])
 
 
@@ -153,13 +161,20 @@ def score(config: Any, module: SegmentationModule, reader: SceneReader) -> dict[
     return dict(module.scores)
 
 
-def report_run(config: Any, folder: Path, module: SegmentationModule, reader: SceneReader, result: dict[str, Scores]) -> None:
+def report_run(
+    config: Any, folder: Path, module: SegmentationModule, reader: SceneReader, result: dict[str, Scores]
+) -> None:
     """Print and write the per-class table, and draw windows."""
     rows = write_scores(folder / "classes.csv", result)
     print_table(rows, "Validation, best checkpoint, pooled over whole scenes")
     head = next(iter(result))
     try:
-        draw(folder / "picture.png", module.heads[head], plain(config.dataset.palette), pick_windows(config, module, reader, head))
+        draw(
+            folder / "picture.png",
+            module.heads[head],
+            plain(config.dataset.palette),
+            pick_windows(config, module, reader, head),
+        )
         log.info("Picture: %s", folder / "picture.png")
     except OSError as error:
         log.warning("The picture could not be written: %s", error)
@@ -264,5 +279,10 @@ def quiet() -> None:
     """Leave out what the libraries say at every start and no user can act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*exists and is not empty.*", ".*LeafSpec.*", ".*isinstance.treespec.*"):
+    for message in (
+        ".*does not have many workers.*",
+        ".*exists and is not empty.*",
+        ".*LeafSpec.*",
+        ".*isinstance.treespec.*",
+    ):
         warnings.filterwarnings("ignore", message)

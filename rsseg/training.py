@@ -101,16 +101,14 @@ def make_trainer(config: Mapping[str, Any], folder: Path, monitor: str, resumed_
     """
     node = dict(config["trainer"])
     node["precision"] = choose_precision(node.get("precision", "auto"), node.get("accelerator", "auto"))
-    keep = ModelCheckpoint(
-        dirpath=folder / "checkpoints",
-        filename="best",
-        monitor=monitor,
-        mode="max",
-        save_last=True,
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-        save_on_train_epoch_end=False,
-    )
+    keep: dict[str, Any] = {
+        "dirpath": folder / "checkpoints",
+        "auto_insert_metric_name": False,
+        "enable_version_counter": False,
+        "save_on_train_epoch_end": False,
+    }
+    last = ModelCheckpoint(filename="last", **keep)  # its own: save_last=True skips validations that are not the best
+    best = ModelCheckpoint(filename="best", monitor=monitor, mode="max", **keep)
     trainer: L.Trainer = build(
         node,
         "trainer",
@@ -121,7 +119,7 @@ def make_trainer(config: Mapping[str, Any], folder: Path, monitor: str, resumed_
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         logger=make_loggers(config["logger"], folder, resumed_step),
-        callbacks=[keep, LearningRateMonitor(logging_interval="step")],
+        callbacks=[last, best, LearningRateMonitor(logging_interval="step")],
         plugins=[WholeCheckpoints()],
         use_distributed_sampler=False,
         enable_model_summary=False,

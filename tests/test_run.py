@@ -16,7 +16,15 @@ from rsseg.contract import InputError
 from rsseg.run import compare, evaluate, predict, train
 from rsseg.training import WholeCheckpoints, earlier_rows
 
-TINY = ["window=32", "batch_size=2", "steps=2", "validations=1", "workers=0", "trainer=cpu", "trainer.precision=32-true"]
+TINY = [
+    "window=32",
+    "batch_size=2",
+    "steps=2",
+    "validations=1",
+    "workers=0",
+    "trainer=cpu",
+    "trainer.precision=32-true",
+]
 SPLIT = "dataset.source.split={train: 0.7, val: 0.3}"
 
 
@@ -67,7 +75,9 @@ def test_every_loss_trains_every_task(tmp_path, loss, task, inria_root, folder_r
 @pytest.mark.parametrize("model", options("model"))
 @pytest.mark.parametrize("augment", options("augment"))
 def test_every_model_and_augmentation_trains(tmp_path, folder_root, model, augment):
-    config = settings(tmp_path, *folder_data(folder_root), f"model={model}", f"augment={augment}", "trainer.log_every_n_steps=1")
+    config = settings(
+        tmp_path, *folder_data(folder_root), f"model={model}", f"augment={augment}", "trainer.log_every_n_steps=1"
+    )
     train(config, tmp_path / "run")
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
     assert {row["step"] for row in rows if row["train/mask/dice"]} == {"0", "1"}
@@ -82,7 +92,11 @@ def test_every_other_choice_composes_and_binds(group, names):
 
 
 def test_synthetic_end_to_end(tmp_path):
-    data = [f"dataset.source.root={tmp_path}/data", "dataset.source.scenes={train: 1, val: 1, test: 1}", "dataset.source.recipe.size=96"]
+    data = [
+        f"dataset.source.root={tmp_path}/data",
+        "dataset.source.scenes={train: 1, val: 1, test: 1}",
+        "dataset.source.recipe.size=96",
+    ]
     config = settings(tmp_path, *[f"+{d}" if "recipe.size" in d else d for d in data])
     train(config, tmp_path / "run")
     assert evaluate(tmp_path / "run", "test")["mask"].pixels.sum() == 96 * 96
@@ -134,7 +148,9 @@ def test_resumed_run_equals_uninterrupted_one(tmp_path, folder_root, monkeypatch
     for (name, ours), theirs in zip(weights(half).items(), weights(tmp_path / "whole").values(), strict=True):
         assert torch.equal(ours, theirs), name
     rows = [list(csv.DictReader((run / "metrics.csv").open())) for run in (half, tmp_path / "whole")]
-    steps = [[(r["step"], r["train/loss"], r["val/loss"]) for r in run if r["train/loss"] or r["val/loss"]] for run in rows]
+    steps = [
+        [(r["step"], r["train/loss"], r["val/loss"]) for r in run if r["train/loss"] or r["val/loss"]] for run in rows
+    ]
     assert sorted(steps[0]) == sorted(steps[1])
 
 
@@ -156,8 +172,9 @@ def test_resume_refuses_what_it_cannot_do(tmp_path, folder_root):
 
 
 def test_same_seed_same_weights_windows_and_result_whatever_the_loss(tmp_path, folder_root):
-    from rsseg.assembly import make_network
     import lightning as L
+
+    from rsseg.assembly import make_network
 
     nets = []
     for loss in ("ce", "lovasz"):
@@ -245,7 +262,12 @@ def test_compare(tmp_path, folder_root, capsys):
 
 def test_compare_refuses_other_data(tmp_path, folder_root, inria_root):
     train(settings(tmp_path, *folder_data(folder_root)), tmp_path / "sweep" / "a", [], "ce_dice")
-    train(settings(tmp_path, "dataset=inria", f"dataset.source.root={inria_root}"), tmp_path / "sweep" / "b", [], "ce_dice")
+    train(
+        settings(tmp_path, "dataset=inria", f"dataset.source.root={inria_root}"),
+        tmp_path / "sweep" / "b",
+        [],
+        "ce_dice",
+    )
     with pytest.raises(InputError, match="different data"):
         compare([tmp_path / "sweep"])
 
@@ -284,7 +306,9 @@ def test_sweep_from_the_command_line_is_continued(tmp_path, folder_root):
     assert first.returncode == 0, first.stdout + first.stderr
     folders = sorted(p.name for p in (tmp_path / "sweep").iterdir() if p.is_dir())
     assert len(folders) == 4
-    assert folders[0].endswith("loss=ce,output=" + str(tmp_path).replace("/", ".") + folders[0].split("output=")[1][len(str(tmp_path)) :])
+    assert folders[0].endswith(
+        "loss=ce,output=" + str(tmp_path).replace("/", ".") + folders[0].split("output=")[1][len(str(tmp_path)) :]
+    )
     second = command(*words)
     assert second.returncode == 0
     assert second.stdout.count("finished already") == 4

@@ -29,7 +29,9 @@ def find_runs(places: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     begun = sorted({path.parent for place in places for path in place.rglob("config.yaml")})
     finished = [run for run in begun if (run / "summary.json").is_file()]
     if not finished:
-        raise InputError(f"no finished run in {', '.join(map(str, places))} ({len(begun)} begun): train first, or go on with resume=")
+        raise InputError(
+            f"no finished run in {', '.join(map(str, places))} ({len(begun)} begun): train first, or go on with resume="
+        )
     return finished, [run for run in begun if run not in finished]
 
 
@@ -62,7 +64,9 @@ def _same(what: str, runs: Sequence[Path], facts: Sequence[str]) -> None:
         groups.setdefault(fact, []).append(run)
     if len(groups) > 1:
         listed = "\n".join(f"  - {len(g)} runs such as {g[0]}" for g in groups.values())
-        raise InputError(f"these runs have different {what} and can't be compared; name the folders of one kind:\n{listed}")
+        raise InputError(
+            f"these runs have different {what} and can't be compared; name the folders of one kind:\n{listed}"
+        )
 
 
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:
@@ -81,7 +85,11 @@ def read_curves(runs: pd.DataFrame) -> pd.DataFrame:
     frames = []
     for row in runs.itertuples():
         metrics = pd.read_csv(Path(row.run) / "metrics.csv")
-        head = next(c.split("/")[1] for c in metrics.columns if c.startswith("val/") and c.endswith("/iou") and c.count("/") == 2)
+        head = next(
+            c.split("/")[1]
+            for c in metrics.columns
+            if c.startswith("val/") and c.endswith("/iou") and c.count("/") == 2
+        )
         names = {"step": "step", "val/loss": "val_loss", f"val/{head}/iou": "iou", f"val/{head}/dice": "dice"}
         frame = metrics[list(names)].rename(columns=names).groupby("step", as_index=False).first().dropna()
         frames.append(frame.assign(run=row.run, loss=row.loss, seed=row.seed))

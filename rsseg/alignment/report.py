@@ -56,10 +56,16 @@ def write_comparison(places: Sequence[Path], out: Path) -> Path:
     shown = [
         {"loss": loss, "seeds": int(row["seeds"])}
         | {metric: _mean_and_spread(row[f"{metric}_mean"], row[f"{metric}_std"]) for metric in METRICS}
-        | {f"tau {metric}": _mean_and_spread(row[f"tau_{metric}_mean"], row[f"tau_{metric}_std"]) for metric in ("iou", "dice")}
+        | {
+            f"tau {metric}": _mean_and_spread(row[f"tau_{metric}_mean"], row[f"tau_{metric}_std"])
+            for metric in ("iou", "dice")
+        }
         for loss, row in table.iterrows()
     ]
-    print_table(shown, "Best checkpoint on validation, mean ± spread over seeds; tau: rank correlation of falling loss and metric")
+    print_table(
+        shown,
+        "Best checkpoint on validation, mean ± spread over seeds; tau: rank correlation of falling loss and metric",
+    )
     if runs.groupby("loss")["seed"].nunique().min() < 5:
         log.info("Fewer than five seeds per loss: exploratory. Differences of the size of the spread mean nothing.")
     out.mkdir(parents=True, exist_ok=True)
@@ -90,7 +96,9 @@ def draw_alignment(path: Path, table: pd.DataFrame, curves: pd.DataFrame) -> Non
         for metric, colour, marker in (("iou", "#0b5fa5", "o"), ("dice", "#c8511b", "^")):
             tau = table.loc[loss, f"tau_{metric}_mean"]
             name = f"{ {'iou': 'IoU', 'dice': 'Dice'}[metric] }, tau {_mean_and_spread(tau, float('nan'))}"
-            axis.scatter(points["val_loss"], points[metric], s=16, c=colour, marker=marker, alpha=0.75, linewidths=0, label=name)
+            axis.scatter(
+                points["val_loss"], points[metric], s=16, c=colour, marker=marker, alpha=0.75, linewidths=0, label=name
+            )
         axis.set(title=loss, xlabel="validation loss", ylabel="validation score", ylim=(0, min(1.0, top * 1.08)))
         axis.grid(color="#dddddd", linewidth=0.6)
         axis.legend(frameon=False, fontsize=8, loc="lower left")

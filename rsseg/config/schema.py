@@ -140,7 +140,9 @@ def cross_check(config: Config) -> list[str]:
     if config.workers is not None and config.workers < 0:
         faults.append(f"workers={config.workers} must be at least 0, or null")
     if dataset.task == TaskKind.regression:
-        faults.append("dataset.task=regression: the datasets read masks of labels; take binary, multiclass or multilabel")
+        faults.append(
+            "dataset.task=regression: the datasets read masks of labels; take binary, multiclass or multilabel"
+        )
     return faults + _label_faults(dataset)
 
 
@@ -159,7 +161,9 @@ def _label_faults(dataset: DatasetConfig) -> list[str]:
     elif head.task is TaskKind.multiclass and head.channels < 2:
         faults.append(f"dataset.classes={list(dataset.classes)}: a multiclass task has two classes or more")
     elif dataset.mask_values is not None and len(dataset.mask_values) != head.labels:
-        faults.append(f"dataset.mask_values lists {len(dataset.mask_values)} values, but the masks have {head.labels} labels")
+        faults.append(
+            f"dataset.mask_values lists {len(dataset.mask_values)} values, but the masks have {head.labels} labels"
+        )
     if head.labels > 255:
         faults.append(f"{head.labels} classes: masks are 8-bit and 255 means ignored, so 255 is the most")
     if not dataset.bands or min(dataset.bands) < 1:

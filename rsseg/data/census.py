@@ -81,7 +81,9 @@ def warn_absent(census: Census, classes: tuple[str, ...], split: str) -> None:
     """Name the classes that never occur in a split."""
     absent = [name for name, n in zip(classes, census.positives.sum(axis=0), strict=True) if n == 0]
     if absent:
-        log.warning("No pixel of class %s in the %s split: its score is NaN there and left out of means.", absent, split)
+        log.warning(
+            "No pixel of class %s in the %s split: its score is NaN there and left out of means.", absent, split
+        )
 
 
 def _count(reader: SceneReader, scene: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

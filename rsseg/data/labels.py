@@ -27,7 +27,7 @@ def parse_colour(text: str) -> int:
             raise ValueError
         return int(digits, 16)
     except ValueError:
-        raise InputError(f"'{text}' is no colour: write it as \"#rrggbb\", for example \"#ff8000\"") from None
+        raise InputError(f'\'{text}\' is no colour: write it as "#rrggbb", for example "#ff8000"') from None
 
 
 class Labels:
@@ -54,9 +54,13 @@ class Labels:
         everything = [v for v, _ in pairs]
         self.colours = any(isinstance(value, str) for value in everything)
         if self.colours and not all(isinstance(value, str) for value in everything):
-            raise InputError(f"dataset.mask_values and dataset.ignore_values mix colours and integers: {everything}; take one kind")
+            raise InputError(
+                f"dataset.mask_values and dataset.ignore_values mix colours and integers: {everything}; take one kind"
+            )
         if not self.colours and not all(isinstance(value, int) for value in everything):
-            raise InputError(f"dataset.mask_values and dataset.ignore_values must be integers or colours; found {everything}")
+            raise InputError(
+                f"dataset.mask_values and dataset.ignore_values must be integers or colours; found {everything}"
+            )
         raw = np.array([parse_colour(v) if isinstance(v, str) else v for v in everything], dtype=np.int64)
         codes = np.array([code for _, code in pairs], dtype=np.uint8)
         order = np.argsort(raw, kind="stable")
@@ -65,7 +69,9 @@ class Labels:
         self._table, self._known = np.zeros(256, dtype=np.uint8), np.zeros(256, dtype=bool)
         self._table[self._raw[bytes_]], self._known[self._raw[bytes_]] = self._codes[bytes_], True
         if len(np.unique(self._raw)) < len(self._raw):
-            raise InputError(f"a value stands for two things in dataset.mask_values={per_label} and dataset.ignore_values={list(ignore)}")
+            raise InputError(
+                f"a value stands for two things in dataset.mask_values={per_label} and dataset.ignore_values={list(ignore)}"
+            )
 
     @property
     def mask_bands(self) -> int:

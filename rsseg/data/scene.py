@@ -60,7 +60,9 @@ def read_bands(path: Path, bands: Sequence[int] | None, window: Window) -> NDArr
         with rasterio.Env(**GDAL):
             pixels: NDArray[np.generic] = open_raster(path).read(indexes=bands, window=window)
     except RasterioError as error:
-        raise InputError(f"{path} can't be read: {error}. The file is truncated or damaged: fetch or write it again") from None
+        raise InputError(
+            f"{path} can't be read: {error}. The file is truncated or damaged: fetch or write it again"
+        ) from None
     return pixels
 
 
@@ -98,7 +100,9 @@ class SceneReader:
         height, width = image.height, image.width
         if max(self.bands) > image.count:
             raise InputError(f"{scene.image} has {image.count} bands, but dataset.bands={self.bands}")
-        read_bands(scene.image, self.bands[:1], Window(width - 1, height - 1, 1, 1))  # where a truncated file ends early
+        read_bands(
+            scene.image, self.bands[:1], Window(width - 1, height - 1, 1, 1)
+        )  # where a truncated file ends early
         if scene.mask is None:
             return height, width
         mask = open_raster(scene.mask)
@@ -172,9 +176,7 @@ def _padding(window: Window, size: int) -> tuple[tuple[int, int], tuple[int, int
     return (0, size - window.height), (0, size - window.width)
 
 
-def blank_missing(
-    image: NDArray[np.generic], nodata: float | None
-) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+def blank_missing(image: NDArray[np.generic], nodata: float | None) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
     """Set no-data and NaN to 0 and say where they were.
 
     Args:

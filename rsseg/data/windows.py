@@ -171,12 +171,20 @@ def worker_count(workers: int | None) -> int:
 def train_loader(windows: TrainWindows, sampler: StepSampler, workers: int) -> DataLoader[Batch]:
     """Batches of training windows, one per optimiser step."""
     return DataLoader(
-        windows, batch_sampler=sampler, num_workers=workers, pin_memory=torch.cuda.is_available(), prefetch_factor=4 if workers else None
+        windows,
+        batch_sampler=sampler,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        prefetch_factor=4 if workers else None,
     )
 
 
 def grid_loader(windows: GridWindows, batch_size: int, workers: int) -> DataLoader[Batch]:
     """Batches of the windows that cover all scenes."""
     return DataLoader(
-        windows, batch_size=batch_size, num_workers=workers, pin_memory=torch.cuda.is_available(), persistent_workers=workers > 0
+        windows,
+        batch_size=batch_size,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
     )

@@ -70,7 +70,9 @@ def test_bad_configs_are_refused_before_data_is_read(overrides, messages):
 
 
 def test_one_loss_serves_the_head_and_terms_can_be_edited():
-    config = compose(["loss=focal_dice", "loss.terms.dice.weight=0.3", "~loss.terms.focal", "+loss/term@loss.terms.tversky=tversky"])
+    config = compose(
+        ["loss=focal_dice", "loss.terms.dice.weight=0.3", "~loss.terms.focal", "+loss/term@loss.terms.tversky=tversky"]
+    )
     terms = config.model.heads.mask.loss.terms
     assert sorted(terms) == ["dice", "tversky"]
     assert terms.dice.weight == 0.3

@@ -1,7 +1,7 @@
+import numpy as np
 import pytest
 from conftest import write_tif
 
-import numpy as np
 from rsseg.contract import InputError
 from rsseg.data.sources import Folder, Inria
 
