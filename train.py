@@ -23,9 +23,7 @@ def main(config: DictConfig) -> float:
 
     job = HydraConfig.get()
     try:
-        return train(
-            config, Path(job.runtime.output_dir), list(job.overrides.task), job.runtime.choices.get("loss", "")
-        )
+        return train(config, Path(job.runtime.output_dir), list(job.overrides.task), job.runtime.choices.get("loss", ""))
     except InputError as error:
         if job.mode is RunMode.MULTIRUN:  # Hydra would say it at the end of the sweep only
             logging.getLogger("rsseg").error("%s: %s", job.runtime.output_dir, error)

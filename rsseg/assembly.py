@@ -81,9 +81,7 @@ def check(config: Any) -> None:
     for head, node in plain(config.model.heads).items():
         for name, term in node["loss"]["terms"].items():
             arguments = {key: value for key, value in term.items() if key != "weight"}
-            found += faults(
-                arguments, f"loss.terms.{name}" if head == "mask" else f"model.heads.{head}.{name}", ("task",)
-            )
+            found += faults(arguments, f"loss.terms.{name}" if head == "mask" else f"model.heads.{head}.{name}", ("task",))
     raise_faults(found)
     encoder_name(config.model.encoder)
     labels_of(config)
@@ -202,9 +200,7 @@ def make_module(config: Any, network: nn.Module, numbers: Numbers, scenes: int) 
         std=numbers.std,
         scenes=scenes,
         seed=config.seed,
-        augmentations=[
-            build(node, f"augment.{name}", seed=config.seed) for name, node in plain(config.augment).items()
-        ],
+        augmentations=[build(node, f"augment.{name}", seed=config.seed) for name, node in plain(config.augment).items()],
         optimizer=partial(build, plain(config.optimizer), "optimizer"),
         scheduler=partial(build, plain(config.scheduler), "scheduler"),
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -50,10 +50,10 @@ class SegmentationModule(L.LightningModule):
         seed: int = 0,
         augmentations: Sequence[Augmentation] = (),
         optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
-        scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
+        scheduler: Callable[..., Any] | None = None,
     ) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.losses = nn.ModuleDict(losses)
         self.confusions = nn.ModuleDict({name: Confusion(head, scenes) for name, head in heads.items()})
         self.heads = dict(heads)
@@ -98,31 +98,35 @@ class SegmentationModule(L.LightningModule):
                 values[f"{stage}/{name}/{term}.weighted"] = value.weighted[term]
         return total, {f"{stage}/loss": total, **values}
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout by the step, so that a resumed run goes on as it would have."""
         torch.manual_seed((self.seed << 32) + self.global_step)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch; every term is logged."""
         total, values = self._loss(self(batch["image"]), batch["mask"], "train")
         self.log("loss", total.detach(), prog_bar=True, logger=False)
         self.log_dict({name: value.detach() for name, value in values.items()})
         return total
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count a batch; the losses are averaged over batches by their labelled pixels."""
         logits = self(batch["image"])
         _, values = self._loss(logits, batch["mask"], "val")
-        for name, confusion in self.confusions.items():
+        for name, confusion in self._confusions():
             confusion.update(logits[name], batch["mask"], batch["scene"])
         labelled = int((batch["mask"] != IGNORE).sum())
         if labelled:
             self.log_dict(values, on_epoch=True, batch_size=labelled, sync_dist=True)
 
+    def _confusions(self) -> Iterator[tuple[str, Confusion]]:
+        for name, confusion in self.confusions.items():
+            yield name, cast(Confusion, confusion)
+
     def on_validation_epoch_end(self) -> None:
         """Score the whole scenes and log everything."""
         values: dict[str, float] = {}
-        for name, confusion in self.confusions.items():
+        for name, confusion in self._confusions():
             self.scores[name] = result = scores(confusion.compute(), self.heads[name])
             confusion.reset()
             values |= {f"val/{name}/{key}": value for key, value in result.means().items()}

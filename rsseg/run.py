@@ -78,9 +78,7 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
     return _fit(config, folder, module, readers, last)
 
 
-def _fit(
-    config: Any, folder: Path, module: SegmentationModule, readers: dict[str, SceneReader], last: Path | None
-) -> float:
+def _fit(config: Any, folder: Path, module: SegmentationModule, readers: dict[str, SceneReader], last: Path | None) -> float:
     step = int(torch.load(last, map_location="cpu", weights_only=False)["global_step"]) if last else 0
     head = next(iter(module.heads))
     trainer = make_trainer(plain(config), folder, monitor=f"val/{head}/iou", resumed_step=step)
@@ -127,9 +125,7 @@ def load_best(module: SegmentationModule, folder: Path) -> None:
     """
     path = folder / "checkpoints" / "best.ckpt"
     if not path.is_file():
-        raise InputError(
-            f"{folder} has no checkpoints/best.ckpt: the run was not scored yet; go on with resume={folder}"
-        )
+        raise InputError(f"{folder} has no checkpoints/best.ckpt: the run was not scored yet; go on with resume={folder}")
     module.load_state_dict(torch.load(path, map_location="cpu", weights_only=False)["state_dict"])
 
 
@@ -161,9 +157,7 @@ def score(config: Any, module: SegmentationModule, reader: SceneReader) -> dict[
     return dict(module.scores)
 
 
-def report_run(
-    config: Any, folder: Path, module: SegmentationModule, reader: SceneReader, result: dict[str, Scores]
-) -> None:
+def report_run(config: Any, folder: Path, module: SegmentationModule, reader: SceneReader, result: dict[str, Scores]) -> None:
     """Print and write the per-class table, and draw windows."""
     rows = write_scores(folder / "classes.csv", result)
     print_table(rows, "Validation, best checkpoint, pooled over whole scenes")
@@ -220,8 +214,8 @@ def evaluate(run: Path, split: str) -> dict[str, Scores]:
     bare = sum(scene.mask is None for scene in scenes)
     if bare:
         raise InputError(
-            f"split={split} of dataset {config.dataset.name} can't be scored: {bare} of its {len(scenes)} scenes have no labels. "
-            "Take split=val, or map the scenes with scripts/predict.py"
+            f"split={split} of dataset {config.dataset.name} can't be scored: {bare} of its {len(scenes)} scenes "
+            "have no labels. Take split=val, or map the scenes with scripts/predict.py"
         )
     reader = open_split(build(plain(config.dataset.source), "dataset.source"), config, split)
     config, module = load_run(run, len(reader))

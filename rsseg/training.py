@@ -25,7 +25,7 @@ class WholeCheckpoints(TorchCheckpointIO):
     copied over the old one, which a full disk then leaves cut off.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:  # noqa: ARG002
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Save whole or not at all.
 
         Raises:
@@ -46,7 +46,7 @@ class WholeCheckpoints(TorchCheckpointIO):
             ) from None
 
 
-def choose_precision(precision: str | int, accelerator: str) -> str | int:
+def choose_precision(precision: str | int, accelerator: str) -> Any:
     """The precision that "auto" stands for: bf16-mixed where the hardware multiplies in bf16, else 32-true."""
     if precision != "auto":
         return precision
@@ -84,7 +84,7 @@ def make_loggers(node: Mapping[str, Any], folder: Path, resumed_step: int) -> li
             kept = earlier_rows(folder / "metrics.csv", resumed_step)
             if kept:  # the logger deletes a file that it finds: a copy stays until it has written these rows again
                 os.replace(folder / "metrics.csv", folder / "metrics.before-resume.csv")
-            logger.experiment.metrics = kept  # type: ignore[assignment]
+            logger.experiment.metrics = kept
             logger.save()
         loggers.append(logger)
     return loggers

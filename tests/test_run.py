@@ -148,9 +148,7 @@ def test_resumed_run_equals_uninterrupted_one(tmp_path, folder_root, monkeypatch
     for (name, ours), theirs in zip(weights(half).items(), weights(tmp_path / "whole").values(), strict=True):
         assert torch.equal(ours, theirs), name
     rows = [list(csv.DictReader((run / "metrics.csv").open())) for run in (half, tmp_path / "whole")]
-    steps = [
-        [(r["step"], r["train/loss"], r["val/loss"]) for r in run if r["train/loss"] or r["val/loss"]] for run in rows
-    ]
+    steps = [[(r["step"], r["train/loss"], r["val/loss"]) for r in run if r["train/loss"] or r["val/loss"]] for run in rows]
     assert sorted(steps[0]) == sorted(steps[1])
 
 

@@ -64,9 +64,7 @@ def _same(what: str, runs: Sequence[Path], facts: Sequence[str]) -> None:
         groups.setdefault(fact, []).append(run)
     if len(groups) > 1:
         listed = "\n".join(f"  - {len(g)} runs such as {g[0]}" for g in groups.values())
-        raise InputError(
-            f"these runs have different {what} and can't be compared; name the folders of one kind:\n{listed}"
-        )
+        raise InputError(f"these runs have different {what} and can't be compared; name the folders of one kind:\n{listed}")
 
 
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:
@@ -86,9 +84,7 @@ def read_curves(runs: pd.DataFrame) -> pd.DataFrame:
     for row in runs.itertuples():
         metrics = pd.read_csv(Path(row.run) / "metrics.csv")
         head = next(
-            c.split("/")[1]
-            for c in metrics.columns
-            if c.startswith("val/") and c.endswith("/iou") and c.count("/") == 2
+            c.split("/")[1] for c in metrics.columns if c.startswith("val/") and c.endswith("/iou") and c.count("/") == 2
         )
         names = {"step": "step", "val/loss": "val_loss", f"val/{head}/iou": "iou", f"val/{head}/dice": "dice"}
         frame = metrics[list(names)].rename(columns=names).groupby("step", as_index=False).first().dropna()

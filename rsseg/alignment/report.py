@@ -56,10 +56,7 @@ def write_comparison(places: Sequence[Path], out: Path) -> Path:
     shown = [
         {"loss": loss, "seeds": int(row["seeds"])}
         | {metric: _mean_and_spread(row[f"{metric}_mean"], row[f"{metric}_std"]) for metric in METRICS}
-        | {
-            f"tau {metric}": _mean_and_spread(row[f"tau_{metric}_mean"], row[f"tau_{metric}_std"])
-            for metric in ("iou", "dice")
-        }
+        | {f"tau {metric}": _mean_and_spread(row[f"tau_{metric}_mean"], row[f"tau_{metric}_std"]) for metric in ("iou", "dice")}
         for loss, row in table.iterrows()
     ]
     print_table(

@@ -43,9 +43,7 @@ def parse(arguments: type[Any], words: list[str]) -> Any:
     for word in words:
         key, equals, _ = word.partition("=")
         if not equals or key not in known:
-            raise InputError(
-                f"'{word}' is not understood{nearest(key, known)}: write key=value with {', '.join(known)}"
-            )
+            raise InputError(f"'{word}' is not understood{nearest(key, known)}: write key=value with {', '.join(known)}")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(arguments), OmegaConf.from_dotlist(words))
     except OmegaConfBaseException as error:

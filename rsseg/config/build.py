@@ -58,9 +58,7 @@ def locate(target: str, where: str) -> Any:
         raise InputError(f"{where}._target_={target} can't be imported{near}: {_last_line(error)}") from None
     home = (getattr(found, "__module__", None) or "").split(".")[0]
     if not callable(found) or home not in ALLOWED:
-        raise InputError(
-            f"{where}._target_={target} is {home or 'no'} code, not a class or function of {target.split('.')[0]}"
-        )
+        raise InputError(f"{where}._target_={target} is {home or 'no'} code, not a class or function of {target.split('.')[0]}")
     return found
 
 
@@ -91,9 +89,7 @@ def faults(node: Mapping[str, Any], where: str, given: tuple[str, ...] = ()) -> 
             found.append(f"{where}.{key} is filled in by rsseg: remove it")
         elif key not in parameters and not takes_any:
             known = [name for name in parameters if name not in given]
-            found.append(
-                f"{where}.{key}: {short} has no parameter '{key}'{nearest(key, known)}; it has {', '.join(known)}"
-            )
+            found.append(f"{where}.{key}: {short} has no parameter '{key}'{nearest(key, known)}; it has {', '.join(known)}")
     for name, p in parameters.items():
         required = p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
         if required and name not in arguments and name not in given:
@@ -132,9 +128,7 @@ def build(node: Mapping[str, Any], where: str, **given: Any) -> Any:
 
 def missing(config: DictConfig) -> list[str]:
     """The values that a config leaves open with `???`."""
-    return [
-        f"{key} is not set: give it on the command line, {key}=..." for key in sorted(OmegaConf.missing_keys(config))
-    ]
+    return [f"{key} is not set: give it on the command line, {key}=..." for key in sorted(OmegaConf.missing_keys(config))]
 
 
 def _last_line(error: BaseException) -> str:

@@ -51,9 +51,7 @@ def unfinished(folder: Path, config: Any) -> Path | None:
     if not (folder / "config.yaml").is_file():
         return None
     before, now = (_flat(plain(c)) for c in (load_config(folder), config))
-    changed = sorted(
-        k for k in before.keys() | now.keys() if before.get(k) != now.get(k) and k.split(".")[0] not in PLACE_KEYS
-    )
+    changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k) and k.split(".")[0] not in PLACE_KEYS)
     if changed:
         listed = ", ".join(f"{key}: {before.get(key)} -> {now.get(key)}" for key in changed[:5])
         raise InputError(
@@ -67,11 +65,7 @@ def unfinished(folder: Path, config: Any) -> Path | None:
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(node, dict):
         return {prefix: node}
-    return {
-        key: value
-        for name, child in node.items()
-        for key, value in _flat(child, f"{prefix}.{name}".lstrip(".")).items()
-    }
+    return {key: value for name, child in node.items() for key, value in _flat(child, f"{prefix}.{name}".lstrip(".")).items()}
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -126,10 +126,10 @@ def head_of(dataset: DatasetConfig) -> Head:
 
 def cross_check(config: Config) -> list[str]:
     """The faults that concern single numbers and pairs of fields, one sentence each; an empty list if there are none."""
-    dataset, faults = config.dataset, []
-    for name in ("window", "batch_size", "steps", "validations"):
-        if getattr(config, name) < 1:
-            faults.append(f"{name}={getattr(config, name)} must be at least 1")
+    dataset = config.dataset
+    faults: list[str] = []
+    counts = ("window", "batch_size", "steps", "validations")
+    faults += [f"{name}={getattr(config, name)} must be at least 1" for name in counts if getattr(config, name) < 1]
     if config.window % 32:
         lower = max(32, config.window // 32 * 32)
         faults.append(f"window={config.window} is not a multiple of 32, as encoders need; take {lower} or {lower + 32}")
@@ -140,9 +140,7 @@ def cross_check(config: Config) -> list[str]:
     if config.workers is not None and config.workers < 0:
         faults.append(f"workers={config.workers} must be at least 0, or null")
     if dataset.task == TaskKind.regression:
-        faults.append(
-            "dataset.task=regression: the datasets read masks of labels; take binary, multiclass or multilabel"
-        )
+        faults.append("dataset.task=regression: the datasets read masks of labels; take binary, multiclass or multilabel")
     return faults + _label_faults(dataset)
 
 
@@ -161,9 +159,7 @@ def _label_faults(dataset: DatasetConfig) -> list[str]:
     elif head.task is TaskKind.multiclass and head.channels < 2:
         faults.append(f"dataset.classes={list(dataset.classes)}: a multiclass task has two classes or more")
     elif dataset.mask_values is not None and len(dataset.mask_values) != head.labels:
-        faults.append(
-            f"dataset.mask_values lists {len(dataset.mask_values)} values, but the masks have {head.labels} labels"
-        )
+        faults.append(f"dataset.mask_values lists {len(dataset.mask_values)} values, but the masks have {head.labels} labels")
     if head.labels > 255:
         faults.append(f"{head.labels} classes: masks are 8-bit and 255 means ignored, so 255 is the most")
     if not dataset.bands or min(dataset.bands) < 1:

@@ -70,7 +70,8 @@ def take_census(reader: SceneReader, size: int, cache: Path, title: str) -> Cens
     positives, valid = (np.stack(column) for column in zip(*rows, strict=True))
     if not valid.any():
         raise InputError(
-            f"{title}: no pixel is labelled in {len(reader)} scenes, all are ignored: check dataset.mask_values and dataset.ignore_values"
+            f"{title}: no pixel is labelled in {len(reader)} scenes, all are ignored: "
+            "check dataset.mask_values and dataset.ignore_values"
         )
     census = Census(positives, valid, *_band_statistics(reader, size))
     _save(path, census)
@@ -81,9 +82,7 @@ def warn_absent(census: Census, classes: tuple[str, ...], split: str) -> None:
     """Name the classes that never occur in a split."""
     absent = [name for name, n in zip(classes, census.positives.sum(axis=0), strict=True) if n == 0]
     if absent:
-        log.warning(
-            "No pixel of class %s in the %s split: its score is NaN there and left out of means.", absent, split
-        )
+        log.warning("No pixel of class %s in the %s split: its score is NaN there and left out of means.", absent, split)
 
 
 def _count(reader: SceneReader, scene: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -58,9 +58,7 @@ class Labels:
                 f"dataset.mask_values and dataset.ignore_values mix colours and integers: {everything}; take one kind"
             )
         if not self.colours and not all(isinstance(value, int) for value in everything):
-            raise InputError(
-                f"dataset.mask_values and dataset.ignore_values must be integers or colours; found {everything}"
-            )
+            raise InputError(f"dataset.mask_values and dataset.ignore_values must be integers or colours; found {everything}")
         raw = np.array([parse_colour(v) if isinstance(v, str) else v for v in everything], dtype=np.int64)
         codes = np.array([code for _, code in pairs], dtype=np.uint8)
         order = np.argsort(raw, kind="stable")
@@ -122,6 +120,7 @@ class Labels:
 
         listed = ", ".join(f"{show(v)} ({n} pixels)" for v, n in zip(found[:5], counts[:5], strict=True))
         return (
-            f"the mask holds the {name} {listed}{', ...' if len(found) > 5 else ''}, which is neither a label nor ignored; "
-            f"known: {', '.join(show(v) for v in self._raw)}. Add it to dataset.mask_values (with its class) or to dataset.ignore_values"
+            f"the mask holds the {name} {listed}{', ...' if len(found) > 5 else ''}, "
+            f"which is neither a label nor ignored; known: {', '.join(show(v) for v in self._raw)}. "
+            "Add it to dataset.mask_values (with its class) or to dataset.ignore_values"
         )

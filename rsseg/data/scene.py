@@ -60,9 +60,7 @@ def read_bands(path: Path, bands: Sequence[int] | None, window: Window) -> NDArr
         with rasterio.Env(**GDAL):
             pixels: NDArray[np.generic] = open_raster(path).read(indexes=bands, window=window)
     except RasterioError as error:
-        raise InputError(
-            f"{path} can't be read: {error}. The file is truncated or damaged: fetch or write it again"
-        ) from None
+        raise InputError(f"{path} can't be read: {error}. The file is truncated or damaged: fetch or write it again") from None
     return pixels
 
 
@@ -100,9 +98,7 @@ class SceneReader:
         height, width = image.height, image.width
         if max(self.bands) > image.count:
             raise InputError(f"{scene.image} has {image.count} bands, but dataset.bands={self.bands}")
-        read_bands(
-            scene.image, self.bands[:1], Window(width - 1, height - 1, 1, 1)
-        )  # where a truncated file ends early
+        read_bands(scene.image, self.bands[:1], Window(width - 1, height - 1, 1, 1))  # where a truncated file ends early
         if scene.mask is None:
             return height, width
         mask = open_raster(scene.mask)

@@ -98,12 +98,8 @@ class Folder:
         """The scenes of train, val or test, sorted by name."""
         kinds = {self._kind(part) for part in self.split.values()}
         if len(kinds) > 1:
-            raise InputError(
-                f"dataset.source.split={self.split} mixes {' and '.join(sorted(kinds))}: take one way for all"
-            )
-        names = {"fractions": self._by_fraction, "prefixes": self._by_prefix, "list files": self._by_list}[kinds.pop()](
-            split
-        )
+            raise InputError(f"dataset.source.split={self.split} mixes {' and '.join(sorted(kinds))}: take one way for all")
+        names = {"fractions": self._by_fraction, "prefixes": self._by_prefix, "list files": self._by_list}[kinds.pop()](split)
         return [scene for scene in self._all if scene.name in names]
 
     @staticmethod
@@ -136,10 +132,9 @@ class Folder:
             claims = [key for key, starts in prefixes.items() if scene.name.startswith(starts)]
             if len(claims) > 1:
                 raise InputError(f"dataset.source.split puts {scene.name} in {' and '.join(claims)}")
-            rest = "train" if "train" not in prefixes else None
-            for key in claims or [rest]:
-                if key:
-                    by_split[key].add(scene.name)
+            rest = [] if "train" in prefixes else ["train"]
+            for key in claims or rest:
+                by_split[key].add(scene.name)
         return by_split[split]
 
     def _by_list(self, split: str) -> set[str]:
@@ -184,15 +179,11 @@ class Inria:
         if split == "test":
             folder = existing(self.root / "test" / "images", "the test images were not extracted")
             return [Scene(name, path, None) for name, path in images_in(folder).items()]
-        found = images_in(
-            existing(self.root / "train" / "images", "the archive was extracted in part: extract it again")
-        )
+        found = images_in(existing(self.root / "train" / "images", "the archive was extracted in part: extract it again"))
         masks = images_in(existing(self.root / "train" / "gt", "the archive was extracted in part: extract it again"))
         bare = [name for name in found if name not in masks]
         if bare:
-            raise InputError(
-                f"{self.root / 'train'}: {len(bare)} images have no mask in gt, first {bare[0]}: extract again"
-            )
+            raise InputError(f"{self.root / 'train'}: {len(bare)} images have no mask in gt, first {bare[0]}: extract again")
         return [Scene(n, p, masks[n]) for n, p in found.items() if (self.tile_number(n) <= 5) == (split == "val")]
 
     @staticmethod
@@ -222,9 +213,7 @@ class Synthetic:
     def __init__(self, root: str, scenes: Mapping[str, int], recipe: SceneRecipe, seed: int = 0) -> None:
         wrong = {key: n for key, n in scenes.items() if key not in SPLITS or not isinstance(n, int) or n < 0}
         if wrong:
-            raise InputError(
-                f"dataset.source.scenes={dict(scenes)}: whole numbers for {', '.join(SPLITS)} are expected"
-            )
+            raise InputError(f"dataset.source.scenes={dict(scenes)}: whole numbers for {', '.join(SPLITS)} are expected")
         self.counts, self.recipe, self.seed = dict(scenes), recipe, seed
         facts = repr((sorted(self.counts.items()), sorted(asdict(recipe).items()), seed))
         self.root = Path(root).expanduser() / hashlib.blake2b(facts.encode(), digest_size=6).hexdigest()

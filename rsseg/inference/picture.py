@@ -51,7 +51,8 @@ def stretch(image: NDArray[np.generic]) -> NDArray[np.float64]:
     """
     shown = image[[0, 1, 2] if len(image) >= 3 else [0, 0, 0]].astype(np.float64)
     low, high = np.percentile(shown, (2, 98), axis=(0, 1, 2) if image.dtype == np.uint8 else (1, 2), keepdims=True)
-    return np.clip((shown - low) / np.maximum(high - low, 1e-9), 0, 1).transpose(1, 2, 0)
+    stretched: NDArray[np.float64] = np.clip((shown - low) / np.maximum(high - low, 1e-9), 0, 1).transpose(1, 2, 0)
+    return stretched
 
 
 def draw(

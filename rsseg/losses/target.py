@@ -54,9 +54,7 @@ def check_shapes(logits: Tensor, target: Tensor, task: TaskKind | str) -> None:
             f"found {list(found)}{_likely(found, expected, shape)}"
         )
     if target.is_floating_point() or target.is_complex():
-        raise InputError(
-            f"the target holds class numbers and needs an integer dtype; found {target.dtype}: use .long()"
-        )
+        raise InputError(f"the target holds class numbers and needs an integer dtype; found {target.dtype}: use .long()")
 
 
 def _likely(found: tuple[int, ...], expected: tuple[int, ...], logits: tuple[int, ...]) -> str:

@@ -99,9 +99,7 @@ class CrossEntropy(Term):
         """See the class."""
         if self.task is TaskKind.multiclass:
             return F.cross_entropy(logits, target, self.class_weights, self.label_smoothing, self.ignore_index)
-        return F.binary_cross_entropy(
-            logits, target, self.task, self.pos_weight, self.label_smoothing, self.ignore_index
-        )
+        return F.binary_cross_entropy(logits, target, self.task, self.pos_weight, self.label_smoothing, self.ignore_index)
 
 
 class BinaryCrossEntropy(Term):

@@ -74,9 +74,7 @@ class Scores:
 
     def table(self) -> list[dict[str, Any]]:
         """One row per class and one for the mean over the classes present."""
-        columns = zip(
-            self.classes, self.class_iou.tolist(), self.class_dice.tolist(), self.pixels.tolist(), strict=True
-        )
+        columns = zip(self.classes, self.class_iou.tolist(), self.class_dice.tolist(), self.pixels.tolist(), strict=True)
         rows: list[dict[str, Any]] = [{"class": c, "iou": i, "dice": d, "pixels": n} for c, i, d, n in columns]
         return [*rows, {"class": "mean", "iou": self.iou, "dice": self.dice, "pixels": int(self.pixels.sum())}]
 

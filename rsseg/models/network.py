@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import segmentation_models_pytorch as smp
 import timm
+import torch
 from torch import Tensor, nn
 
 from rsseg.contract import Head, InputError, nearest
@@ -49,12 +50,10 @@ class Network(nn.Module):
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Logits ``[B, K, H, W]`` by head of an image ``[B, C, H, W]``."""
         logits: Tensor = self.net(image)
-        return dict(zip(self.channels, logits.split(list(self.channels.values()), dim=1), strict=True))
+        return dict(zip(self.channels, torch.split(logits, list(self.channels.values()), dim=1), strict=True))
 
 
-def build_network(
-    make: Callable[..., nn.Module], encoder: str, weights: str, bands: int, heads: Mapping[str, Head]
-) -> Network:
+def build_network(make: Callable[..., nn.Module], encoder: str, weights: str, bands: int, heads: Mapping[str, Head]) -> Network:
     """Make a network for a dataset's bands and heads.
 
     Args:

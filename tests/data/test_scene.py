@@ -121,16 +121,12 @@ def test_census_of_binary_and_multilabel(tmp_path):
 
 
 def test_all_ignored_is_refused(tmp_path):
-    reader = SceneReader(
-        [scene(tmp_path, np.ones((3, 9, 9), np.uint8), np.full((9, 9), 255, np.uint8))], LABELS, [1, 2, 3]
-    )
+    reader = SceneReader([scene(tmp_path, np.ones((3, 9, 9), np.uint8), np.full((9, 9), 255, np.uint8))], LABELS, [1, 2, 3])
     with pytest.raises(InputError, match="no pixel is labelled"):
         take_census(reader, 32, tmp_path / "cache", "counting train")
 
 
 def test_unknown_label_names_the_file(tmp_path):
-    reader = SceneReader(
-        [scene(tmp_path, np.ones((3, 9, 9), np.uint8), np.full((9, 9), 7, np.uint8))], LABELS, [1, 2, 3]
-    )
+    reader = SceneReader([scene(tmp_path, np.ones((3, 9, 9), np.uint8), np.full((9, 9), 7, np.uint8))], LABELS, [1, 2, 3])
     with pytest.raises(InputError, match=r"m/s\.tif: the mask holds the value 7"):
         take_census(reader, 32, tmp_path / "cache", "counting train")
