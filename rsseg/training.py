@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ from lightning.pytorch.loggers import CSVLogger
 
 from rsseg.config.build import build
 from rsseg.contract import InputError
+
+log = logging.getLogger(__name__)
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -44,6 +49,27 @@ class WholeCheckpoints(TorchCheckpointIO):
                 f"the checkpoint {path} can't be written ({str(error).splitlines()[0]}); {kept}. "
                 f"Free some space and go on with resume={path.parent.parent}"
             ) from None
+
+
+class ProgressLines(L.Callback):
+    """Says after each validation how far the run is: the bar's stand-in where no terminal shows it (a log, a container)."""
+
+    def __init__(self, monitor: str) -> None:
+        self.monitor = monitor
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self.began, self.first = time.monotonic(), trainer.global_step
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log step, score, and the time gone and left."""
+        if trainer.state.fn != "fit" or sys.stdout.isatty():
+            return
+        gone, done = time.monotonic() - self.began, trainer.global_step - self.first
+        left = gone / max(done, 1) * (trainer.max_steps - trainer.global_step)
+        score = float(trainer.callback_metrics[self.monitor])
+        line = "step %d of %d: %s %.4f, %.0f s gone, about %.0f s left"
+        log.info(line, trainer.global_step, trainer.max_steps, self.monitor, score, gone, left)
 
 
 def choose_precision(precision: str | int, accelerator: str) -> Any:
@@ -119,7 +145,7 @@ def make_trainer(config: Mapping[str, Any], folder: Path, monitor: str, resumed_
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         logger=make_loggers(config["logger"], folder, resumed_step),
-        callbacks=[last, best, LearningRateMonitor(logging_interval="step")],
+        callbacks=[last, best, LearningRateMonitor(logging_interval="step"), ProgressLines(monitor)],
         plugins=[WholeCheckpoints()],
         use_distributed_sampler=False,
         enable_model_summary=False,

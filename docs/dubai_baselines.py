@@ -1,0 +1,73 @@
+"""Baselines on the data, split and metric of a run: python docs/dubai_baselines.py run=...
+
+What a network has to beat: the majority class knows nothing, a per-pixel logistic regression colours but no shapes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rasterio.windows import Window
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from rsseg.alignment.report import print_table
+from rsseg.assembly import open_split
+from rsseg.config.arguments import MISSING, run_script
+from rsseg.config.build import build, plain
+from rsseg.config.folder import load_config
+from rsseg.config.schema import head_of
+from rsseg.contract import IGNORE
+from rsseg.data.scene import read_bands
+from rsseg.metrics import scores
+
+PIXELS_PER_SCENE = 4000
+
+
+@dataclass
+class Arguments:
+    """run=FOLDER    a finished multiclass run."""
+
+    run: str = MISSING
+
+
+def pixels(reader, scene):
+    """Colours ``[N, C]`` and labels ``[N]`` of the labelled pixels of a scene."""
+    height, width = reader.sizes[scene].tolist()
+    window = Window(0, 0, width, height)
+    labels = reader.read_mask(scene, window).ravel()
+    colours = read_bands(reader.scenes[scene].image, reader.bands, window).reshape(len(reader.bands), -1).T
+    return colours[labels != IGNORE].astype(np.float32), labels[labels != IGNORE]
+
+
+def main(arguments: Arguments) -> None:
+    """Fit on the training scenes, score on the validation scenes."""
+    config = load_config(Path(arguments.run))
+    source, head = build(plain(config.dataset.source), "dataset.source"), head_of(config.dataset)
+    train, val = (open_split(source, config, split) for split in ("train", "val"))
+    rng, drawn = np.random.default_rng(0), []
+    counts = np.zeros(head.channels, dtype=int)
+    for scene in range(len(train)):
+        colours, labels = pixels(train, scene)
+        counts += np.bincount(labels, minlength=head.channels)
+        chosen = rng.choice(len(labels), min(PIXELS_PER_SCENE, len(labels)), replace=False)
+        drawn.append((colours[chosen], labels[chosen]))
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    model.fit(np.concatenate([c for c, _ in drawn]), np.concatenate([y for _, y in drawn]))
+    tables = {"majority class": [], "logistic regression": []}
+    for scene in range(len(val)):
+        colours, labels = pixels(val, scene)
+        for name, guess in {
+            "majority class": np.full(len(labels), counts.argmax()),
+            "logistic regression": model.predict(colours),
+        }.items():
+            cells = np.bincount(labels.astype(int) * head.channels + guess, minlength=head.channels**2)
+            tables[name].append(cells.reshape(1, head.channels, head.channels))
+    for name, table in tables.items():
+        print_table(scores(torch.from_numpy(np.stack(table)), head).table(), f"{name}, validation, pooled over whole scenes")
+
+
+if __name__ == "__main__":
+    run_script(Arguments, main)
