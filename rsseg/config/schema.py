@@ -97,7 +97,7 @@ def run_folder(resume: str | None, new: str) -> str:
 
 
 def folder_name(overrides: str) -> str:
-    """One valid folder name for a run's overrides: no separators, at most 150 characters.
+    """One valid folder name for a run's overrides: no separators; if they are long, the long ones cut short and a hash.
 
     Example:
         >>> folder_name("loss=ce,seed=1")
@@ -108,7 +108,8 @@ def folder_name(overrides: str) -> str:
     name = overrides.replace("/", ".") or "default"
     if len(name) <= 150:
         return name
-    return f"{name[:130]}...{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
+    short = (part if len(part) <= 24 else f"{part[:12]}~{part[-8:]}" for part in name.split(","))
+    return f"{','.join(short)[:130]}...{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
 
 
 def register() -> None:
