@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from conftest import CONFIGS, checker, coloured, compose, write_tif
+from tiny import CONFIGS, checker, coloured, compose, write_tif
 
 from rsseg.contract import InputError
 from rsseg.run import compare, evaluate, predict, train

@@ -1,5 +1,5 @@
 import pytest
-from conftest import compose
+from tiny import compose
 
 from rsseg.assembly import check
 from rsseg.config.arguments import MISSING, parse

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import rasterio
-from conftest import write_tif
 from rasterio.windows import Window
+from tiny import write_tif
 
 from rsseg.contract import IGNORE, Head, InputError, TaskKind
 from rsseg.data.census import take_census

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from conftest import write_tif
+from tiny import write_tif
 
 from rsseg.contract import InputError
 from rsseg.data.sources import Folder, Inria

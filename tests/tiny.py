@@ -1,0 +1,43 @@
+"""Tiny data and configs that the tests make themselves."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from rasterio.transform import from_origin
+
+from rsseg.config.schema import register
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def write_tif(path: Path, pixels: np.ndarray, **options: object) -> Path:
+    """Write ``[bands, H, W]`` as a georeferenced GeoTIFF."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bands, height, width = pixels.shape
+    profile = {"driver": "GTiff", "count": bands, "height": height, "width": width, "dtype": pixels.dtype.name}
+    place = {"crs": "EPSG:32633", "transform": from_origin(500000, 4000000, 0.5, 0.5)}
+    with rasterio.open(path, "w", **{**profile, **place, **options}) as file:
+        file.write(pixels)
+    return path
+
+
+def checker(rng: np.random.Generator, size: int, labels: int) -> np.ndarray:
+    """A mask of blocks of 16 pixels."""
+    blocks = rng.integers(0, labels, (size // 16 + 1, size // 16 + 1), dtype=np.uint8)
+    return blocks.repeat(16, axis=0).repeat(16, axis=1)[:size, :size]
+
+
+def coloured(rng: np.random.Generator, mask: np.ndarray, bands: int = 3) -> np.ndarray:
+    """An image whose brightness follows the mask, so that a model can learn it."""
+    return np.clip(mask[None] * 60 + rng.normal(40, 8, (bands, *mask.shape)), 0, 255).astype(np.uint8)
+
+
+def compose(overrides: list[str]) -> Any:
+    """The root config as `train.py` composes it."""
+    register()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return hydra_compose("train", overrides=overrides)
