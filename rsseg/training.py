@@ -107,11 +107,13 @@ def make_loggers(node: Mapping[str, Any], folder: Path, resumed_step: int) -> li
     for name, leaf in node.items():
         logger = build(leaf, f"logger.{name}", save_dir=str(folder))
         if isinstance(logger, CSVLogger):
-            kept = earlier_rows(folder / "metrics.csv", resumed_step)
-            if kept:  # the logger deletes a file that it finds: a copy stays until it has written these rows again
-                os.replace(folder / "metrics.csv", folder / "metrics.before-resume.csv")
+            metrics, copy = folder / "metrics.csv", folder / "metrics.before-resume.csv"
+            kept = earlier_rows(metrics, resumed_step)
+            if metrics.is_file():  # the logger deletes a file that it finds: a copy stays until it has written its rows again
+                os.replace(metrics, copy)
             logger.experiment.metrics = kept
             logger.save()
+            copy.unlink(missing_ok=True)
         loggers.append(logger)
     return loggers
 

@@ -321,7 +321,7 @@ def _shadow(height: Floats, sun: Floats, reach: float) -> NDArray[np.bool_]:
     size, far = len(height), 24
     padded = np.pad(height, far)
     dark = np.zeros(height.shape, bool)
-    for step in range(1, math.ceil(height.max() * reach) + 1):
+    for step in range(1, math.ceil(float(np.max(height)) * reach) + 1):
         row, col = (far + np.rint(step * sun)).astype(int)
         dark |= padded[row : row + size, col : col + size] - step / reach > height
     return dark
