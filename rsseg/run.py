@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from omegaconf import OmegaConf
 
@@ -26,9 +25,9 @@ from rsseg.contract import InputError
 from rsseg.data.census import take_census, warn_absent
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.windows import GridWindows, StepSampler, TrainWindows, grid_loader, train_loader, worker_count
-from rsseg.inference.picture import draw
+from rsseg.inference.picture import draw, pick_windows
 from rsseg.inference.scene import predict_scene
-from rsseg.metrics import Scores, predicted_labels
+from rsseg.metrics import Scores
 from rsseg.module import SegmentationModule
 from rsseg.training import choose_precision, make_trainer
 
@@ -167,7 +166,7 @@ def report_run(config: Any, folder: Path, module: SegmentationModule, reader: Sc
             folder / "picture.png",
             module.heads[head],
             plain(config.dataset.palette),
-            pick_windows(config, module, reader, head),
+            pick_windows(module, head, reader, config.window),
         )
         log.info("Picture: %s", folder / "picture.png")
     except OSError as error:
@@ -182,24 +181,6 @@ def write_scores(path: Path, result: dict[str, Scores]) -> list[dict[str, Any]]:
         writer.writeheader()
         writer.writerows(rows)
     return rows
-
-
-def pick_windows(config: Any, module: SegmentationModule, reader: SceneReader, head: str, count: int = 4) -> list[Any]:
-    """Of some evenly spread validation windows the ones with most labels in them: image, mask, prediction."""
-    windows = GridWindows(reader, config.window, overlap=0)
-    spread = np.unique(np.linspace(0, len(windows) - 1, 48).astype(int))
-    items = [windows[int(i)] for i in spread]
-
-    def variety(item: Any) -> float:
-        shares = np.bincount(item["mask"].numpy().ravel(), minlength=256)[:255] / item["mask"].numel()
-        shares = shares[shares > 0]
-        return float(-(shares * np.log(shares)).sum())
-
-    items = sorted(items, key=variety, reverse=True)[:count]
-    with torch.inference_mode():
-        images = torch.stack([item["image"] for item in items]).to(module.device)
-        labels = predicted_labels(module.eval()(module.normalise(images))[head], module.heads[head]).cpu().numpy()
-    return [(item["image"].numpy(), item["mask"].numpy(), label) for item, label in zip(items, labels, strict=True)]
 
 
 def evaluate(run: Path, split: str) -> dict[str, Scores]:
@@ -275,6 +256,8 @@ def quiet() -> None:
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",
+        ".*dataloader is not resumable.*",
+        ".*smaller than the logging interval.*",
         ".*exists and is not empty.*",
         ".*LeafSpec.*",
         ".*isinstance.treespec.*",

@@ -17,6 +17,7 @@ from rsseg.run import compare, evaluate, predict, train
 from rsseg.training import WholeCheckpoints, earlier_rows
 
 TINY = [
+    "model.encoder=test_resnet",  # timm's smallest: checkpoints of 27 MB
     "window=32",
     "batch_size=2",
     "steps=2",

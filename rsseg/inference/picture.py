@@ -7,11 +7,16 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from rsseg.contract import IGNORE, Head, TaskKind
+from rsseg.contract import IGNORE, Batch, Head, TaskKind
+from rsseg.data.scene import SceneReader
+from rsseg.data.windows import GridWindows
+from rsseg.metrics import predicted_labels
+from rsseg.module import SegmentationModule
 
 
 def colours(head: Head, palette: Sequence[str] | None) -> list[str]:
@@ -86,3 +91,24 @@ def draw(
     patches.append(Patch(facecolor="#808080", edgecolor="#888888", label="ignored"))
     figure.legend(handles=patches, loc="outside lower center", ncols=min(6, len(patches)), frameon=False)
     figure.savefig(path, dpi=110)
+
+
+def pick_windows(
+    module: SegmentationModule, head: str, reader: SceneReader, size: int, count: int = 4
+) -> list[tuple[NDArray[np.generic], NDArray[np.integer], NDArray[np.integer]]]:
+    """Of some evenly spread windows the ones with most labels in them: image, mask and prediction, as `draw` takes them."""
+    windows = GridWindows(reader, size, overlap=0)
+    spread = np.unique(np.linspace(0, len(windows) - 1, 48).astype(int))
+    items = sorted((windows[int(i)] for i in spread), key=_variety, reverse=True)[:count]
+    with torch.inference_mode():
+        images = torch.stack([item["image"] for item in items]).to(module.device)
+        logits = module.eval()(module.normalise(images))[head]
+    labels = predicted_labels(logits, module.heads[head]).cpu().numpy()
+    return [(item["image"].numpy(), item["mask"].numpy(), label) for item, label in zip(items, labels, strict=True)]
+
+
+def _variety(item: Batch) -> float:
+    """The entropy of a window's labels."""
+    shares = np.bincount(item["mask"].numpy().ravel(), minlength=256)[:IGNORE] / item["mask"].numel()
+    shares = shares[shares > 0]
+    return float(-(shares * np.log(shares)).sum())
