@@ -20,12 +20,14 @@ log = logging.getLogger(__name__)
 
 def print_table(rows: Sequence[dict[str, Any]], title: str) -> None:
     """Print rows as a table: numbers to the right, NaN as a dash."""
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for name, value in rows[0].items():
         table.add_column(name, justify="left" if isinstance(value, str) else "right", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    Console(width=None if Console().is_terminal else 120).print(table)
+    console = Console(width=None if Console().is_terminal else 120)
+    console.print(title)
+    console.print(table)
 
 
 def _cell(value: Any) -> str:

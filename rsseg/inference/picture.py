@@ -24,7 +24,7 @@ def colours(head: Head, palette: Sequence[str] | None) -> list[str]:
 
     Binary and multilabel masks are drawn with 0 for "nothing" and i + 1 for label i; a multilabel palette names the labels.
     """
-    chosen = [mpl.colors.to_hex(colour) for colour in mpl.colormaps["tab20"].colors]  # type: ignore[attr-defined]
+    chosen = [mpl.colors.to_hex(colour) for colour in mpl.colormaps["tab10" if head.channels <= 10 else "tab20"].colors]  # type: ignore[attr-defined]
     if head.task is TaskKind.multilabel:
         return ["#000000", *(palette or [chosen[i % 20] for i in range(head.channels)])]
     if palette:
