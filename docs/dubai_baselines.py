@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from rsseg.alignment.report import print_table
 from rsseg.assembly import open_split
-from rsseg.config.arguments import MISSING, run_script
+from rsseg.config.arguments import run_script
 from rsseg.config.build import build, plain
 from rsseg.config.folder import load_config
 from rsseg.config.schema import head_of
@@ -30,7 +30,7 @@ PIXELS_PER_SCENE = 4000
 class Arguments:
     """run=FOLDER    a finished multiclass run."""
 
-    run: str = MISSING
+    run: str
 
 
 def pixels(reader, scene):

@@ -13,10 +13,11 @@ from torch import nn
 
 from rsseg.config.build import build, faults, missing, plain
 from rsseg.config.schema import cross_check, head_of, raise_faults
-from rsseg.contract import Head, InputError, TaskKind
+from rsseg.contract import IGNORE, Head, InputError, TaskKind, nearest
 from rsseg.data.census import Census
 from rsseg.data.labels import Labels
-from rsseg.data.scene import SceneReader
+from rsseg.data.scene import Scene, SceneReader
+from rsseg.data.sources import SPLITS
 from rsseg.losses import Composite
 from rsseg.losses.weighting import inverse_frequency, positive_weight
 from rsseg.models import build_network, encoder_name, load_weights
@@ -25,15 +26,17 @@ from rsseg.module import SegmentationModule
 log = logging.getLogger(__name__)
 
 GIVEN = {
-    "model.net": ("encoder_name", "encoder_weights", "in_channels", "classes"),
+    "model.net": ("encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params"),
     "optimizer": ("params",),
     "scheduler": ("optimizer",),
     "trainer": (
         "default_root_dir", "max_steps", "max_epochs", "val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps",
-        "logger", "callbacks", "plugins", "use_distributed_sampler", "enable_model_summary",
+        "logger", "callbacks", "plugins", "use_distributed_sampler", "enable_model_summary", "accumulate_grad_batches",
+        "fast_dev_run", "limit_train_batches", "limit_val_batches", "overfit_batches", "max_time", "min_steps", "min_epochs",
+        "num_nodes", "strategy",
     ),
 }  # fmt: skip
-"""The parameters of each target that rsseg fills in."""
+"""The parameters of each target that rsseg fills in or, as a run is made of steps on one device, leaves alone."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,17 @@ def check(config: Any) -> None:
         found += faults(node, f"logger.{name}", ("save_dir",))
     for head, node in plain(config.model.heads).items():
         for name, term in node["loss"]["terms"].items():
-            arguments = {key: value for key, value in term.items() if key != "weight"}
-            found += faults(arguments, f"loss.terms.{name}" if head == "mask" else f"model.heads.{head}.{name}", ("task",))
+            arguments = {key: value for key, value in term.items() if key != "weight"} if term else term
+            found += faults(
+                arguments, f"loss.terms.{name}" if head == "mask" else f"model.heads.{head}.{name}", ("task", "ignore_index")
+            )
+    if config.trainer.get("devices", 1) not in (1, "1"):
+        found.append(f"trainer.devices={config.trainer.devices}: a run trains on one device")
     raise_faults(found)
     encoder_name(config.model.encoder)
     labels_of(config)
     _try_losses(config)
+    _try_optimizer(config)
 
 
 def _at(config: Any, where: str) -> Any:
@@ -96,7 +104,10 @@ def _at(config: Any, where: str) -> Any:
 
 def labels_of(config: Any) -> Labels:
     """How the dataset's masks are decoded."""
-    return Labels(head_of(config.dataset), plain(config.dataset.mask_values), plain(config.dataset.ignore_values))
+    values, ignore = plain(config.dataset.mask_values), plain(config.dataset.ignore_values)
+    if ignore is None:
+        ignore = [] if any(isinstance(value, str) for value in values or []) else [IGNORE]
+    return Labels(head_of(config.dataset), values, ignore)
 
 
 def _try_losses(config: Any) -> None:
@@ -107,9 +118,34 @@ def _try_losses(config: Any) -> None:
         composite(torch.zeros(1, head.channels, 2, 2), torch.zeros(1, *planes, 2, 2, dtype=torch.uint8))
 
 
+def _try_optimizer(config: Any) -> None:
+    """Build optimizer and schedule for one parameter and step them: a wrong number shows here."""
+    optimizer = build(plain(config.optimizer), "optimizer", params=[nn.Parameter(torch.zeros(1))])
+    try:
+        scheduler = build(plain(config.scheduler), "scheduler", optimizer=optimizer)
+        optimizer.step()
+        scheduler.step()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"optimizer or scheduler can't make a step: {error}") from None
+
+
 def heads_of(config: Any) -> dict[str, Head]:
     """The facts of each head by name."""
     return {name: head_of(config.dataset) for name in config.model.heads}
+
+
+def scenes_of(source: Any, config: Any, split: str) -> list[Scene]:
+    """The scenes of a split.
+
+    Raises:
+        InputError: If there is no such split, or nothing in it.
+    """
+    if split not in SPLITS:
+        raise InputError(f"split={split}{nearest(split, SPLITS)}: there are {', '.join(SPLITS)}")
+    scenes: list[Scene] = source.scenes(split)
+    if not scenes:
+        raise InputError(f"the {split} split of dataset {config.dataset.name} has no scenes: see dataset.source")
+    return scenes
 
 
 def open_split(source: Any, config: Any, split: str) -> SceneReader:
@@ -118,9 +154,7 @@ def open_split(source: Any, config: Any, split: str) -> SceneReader:
     Raises:
         InputError: If the split is empty or files can't be used.
     """
-    scenes = source.scenes(split)
-    if not scenes:
-        raise InputError(f"the {split} split of dataset {config.dataset.name} has no scenes: see dataset.source")
+    scenes = scenes_of(source, config, split)
     reader = SceneReader(scenes, labels_of(config), list(config.dataset.bands))
     small = int((reader.sizes < config.window).any(axis=1).sum())
     if small:
@@ -134,7 +168,7 @@ def open_split(source: Any, config: Any, split: str) -> SceneReader:
     return reader
 
 
-def counted_weights(term: Mapping[str, Any], task: TaskKind, numbers: Numbers | None) -> dict[str, Any]:
+def counted_weights(term: Mapping[str, Any], task: TaskKind, numbers: Numbers | None, classes: list[str]) -> dict[str, Any]:
     """A term's arguments with `class_weights: inverse_frequency` turned into numbers.
 
     For binary and multilabel tasks that is the ratio of negative to positive pixels, as `pos_weight`.
@@ -143,6 +177,7 @@ def counted_weights(term: Mapping[str, Any], task: TaskKind, numbers: Numbers | 
         term: The term's config.
         task: The head's task.
         numbers: The training split's counts; None: leave the weights out, to check the rest.
+        classes: The classes' names, for a warning.
     """
     rule = term.get("class_weights")
     if not isinstance(rule, str):
@@ -150,10 +185,12 @@ def counted_weights(term: Mapping[str, Any], task: TaskKind, numbers: Numbers | 
     rest = {key: value for key, value in term.items() if key != "class_weights"}
     if rule != "inverse_frequency":
         raise InputError(f"class_weights={rule}: numbers, null or inverse_frequency are expected")
+    if task is not TaskKind.multiclass and not term["_target_"].endswith("CrossEntropy"):
+        raise InputError(f"class_weights={rule} of a {task} task weighs positive pixels: only cross-entropy terms do that")
     if numbers is None:
         return rest
     if task is TaskKind.multiclass:
-        return {**rest, "class_weights": inverse_frequency(numbers.positives)}
+        return {**rest, "class_weights": inverse_frequency(numbers.positives, classes)}
     pairs = zip(numbers.positives, numbers.valid, strict=True)
     return {**rest, "pos_weight": [positive_weight(valid - positives, positives) for positives, valid in pairs]}
 
@@ -164,7 +201,9 @@ def make_losses(config: Any, numbers: Numbers | None) -> dict[str, Composite]:
     for head, node in plain(config.model.heads).items():
         task, terms = TaskKind(config.dataset.task), {}
         for name, term in node["loss"]["terms"].items():
-            arguments = counted_weights({key: value for key, value in term.items() if key != "weight"}, task, numbers)
+            arguments = counted_weights(
+                {key: value for key, value in term.items() if key != "weight"}, task, numbers, list(config.dataset.classes)
+            )
             terms[name] = (term.get("weight", 1.0), build(arguments, f"loss.terms.{name}", task=task))
         losses[head] = Composite(terms)
     return losses

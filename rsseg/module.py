@@ -19,7 +19,7 @@ Augmentation = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 class SegmentationModule(L.LightningModule):
     """Trains and scores a network with one composition of losses per head.
 
-    Logged per head: ``{stage}/{head}/{term}`` and ``.../{term}.weighted`` for every term, ``{stage}/loss`` for the sum,
+    Logged per head: ``{stage}/{head}/loss/{term}`` and ``.../{term}.weighted`` for every term, ``{stage}/loss`` for the sum,
     and for validation ``val/{head}/iou``, ``dice``, ``scene_iou``, ``scene_dice``, ``accuracy`` and, per class,
     ``val/{head}/iou/{class}`` and ``dice/{class}``.
 
@@ -94,8 +94,8 @@ class SegmentationModule(L.LightningModule):
             value = composite(logits[name], mask)
             total = total + value.total
             for term in value.raw:
-                values[f"{stage}/{name}/{term}"] = value.raw[term]
-                values[f"{stage}/{name}/{term}.weighted"] = value.weighted[term]
+                values[f"{stage}/{name}/loss/{term}"] = value.raw[term]
+                values[f"{stage}/{name}/loss/{term}.weighted"] = value.weighted[term]
         return total, {f"{stage}/loss": total, **values}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:

@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from omegaconf import OmegaConf
 
 from rsseg.alignment.report import print_table, write_comparison
-from rsseg.assembly import Numbers, check, labels_of, make_module, make_network, open_split
+from rsseg.assembly import Numbers, check, labels_of, make_module, make_network, open_split, scenes_of
 from rsseg.config.build import build, plain
 from rsseg.config.folder import config_to_resume, load_config, unfinished, write_json
 from rsseg.config.provenance import provenance
 from rsseg.contract import InputError
-from rsseg.data.census import take_census, warn_absent
+from rsseg.data.census import check_absent, take_census
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.windows import GridWindows, StepSampler, TrainWindows, grid_loader, train_loader, worker_count
 from rsseg.inference.picture import draw, pick_windows
@@ -51,7 +52,8 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
     """
     quiet()
     if config.resume:
-        config = config_to_resume(Path(config.resume), overrides or [])
+        folder = Path(config.resume)
+        config = config_to_resume(folder, overrides or [])
     check(config)
     last = unfinished(folder, config)
     if (folder / "summary.json").is_file():
@@ -59,21 +61,28 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
         log.info("%s: finished already, IoU %.4f; not run again.", folder, summary["iou"])
         return float(summary["iou"])
     torch.set_float32_matmul_precision("high")
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    network = make_network(config)
     source = build(plain(config.dataset.source), "dataset.source")
     readers = {split: open_split(source, config, split) for split in ("train", "val")}
     cache = Path(config.output) / "cache"
     censuses = {name: take_census(reader, config.window, cache, f"counting {name}") for name, reader in readers.items()}
     for split, census in censuses.items():
-        warn_absent(census, tuple(config.dataset.classes), split)
+        check_absent(census, readers[split].labels.head, split)
     numbers = Numbers.of(censuses["train"])
-    L.seed_everything(config.seed, workers=True, verbose=False)
-    module = make_module(config, make_network(config), numbers, len(readers["val"]))
-    if last is None:
+    for reader in readers.values():
+        reader.fill = np.array(numbers.mean)
+    module = make_module(config, network, numbers, len(readers["val"]))
+    data = asdict(numbers) | {
+        "fingerprint": {split: c.fingerprint([s.name for s in readers[split].scenes]) for split, c in censuses.items()},
+        "scenes": {split: [s.name for s in reader.scenes] for split, reader in readers.items()},
+    }
+    if last is not None and json.loads((folder / "data.json").read_text())["fingerprint"] != data["fingerprint"]:
+        raise InputError(f"the data have changed since {folder} was begun (other scenes or labels): start a new run")
+    if not (folder / "run.json").is_file():
         OmegaConf.save(config, folder / "config.yaml", resolve=True)
         write_json(folder / "run.json", provenance(overrides or [], loss) | {"seed": config.seed})
-    prints = {split: census.fingerprint([s.name for s in readers[split].scenes]) for split, census in censuses.items()}
-    scenes = {split: [s.name for s in reader.scenes] for split, reader in readers.items()}
-    write_json(folder / "data.json", asdict(numbers) | {"fingerprint": prints, "scenes": scenes})
+    write_json(folder / "data.json", data)
     return _fit(config, folder, module, readers, last)
 
 
@@ -91,27 +100,35 @@ def _fit(config: Any, folder: Path, module: SegmentationModule, readers: dict[st
         trainer.strategy.root_device, trainer.precision, f", going on from step {step}" if last else "",
     )  # fmt: skip
     began = time.monotonic()
-    trainer.fit(
-        module,
-        train_loader(train_windows, sampler, workers),
-        grid_loader(val_windows, config.batch_size, workers),
-        ckpt_path=last,
-    )
+    loaders = train_loader(train_windows, sampler, workers), grid_loader(val_windows, config.batch_size, workers)
+    try:
+        trainer.fit(module, *loaders, ckpt_path=last)
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
+        log.warning("Interrupted at step %d of %d; go on with resume=%s", trainer.global_step, config.steps, folder)
+        raise
     if trainer.global_step < config.steps:
         raise InputError(f"stopped at step {trainer.global_step} of {config.steps}; go on with resume={folder}")
     seconds = time.monotonic() - began
     load_best(module, folder)
     result = score(config, module, readers["val"])
-    report_run(config, folder, module, readers["val"], result)
+    rows = write_scores(folder / "classes.csv", result)
+    means = result[head].means()
     write_json(
         folder / "summary.json",
-        result[head].means()
-        | {
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "steps": config.steps,
-            "seconds": round(seconds, 1),
-        },
+        means
+        | {"finished": datetime.now(UTC).isoformat(timespec="seconds"), "steps": config.steps, "seconds": round(seconds, 1)},
     )
+    print_table(rows, "Validation, best checkpoint, pooled over whole scenes")
+    try:
+        draw(
+            folder / "picture.png",
+            module.heads[head],
+            plain(config.dataset.palette),
+            pick_windows(module, head, readers["val"], config.window),
+        )
+        log.info("Picture: %s", folder / "picture.png")
+    except OSError as error:
+        log.warning("The picture could not be written: %s", error)
     log.info("Run folder: %s", folder)
     return result[head].iou
 
@@ -136,6 +153,8 @@ def load_run(folder: Path, scenes: int = 1) -> tuple[Any, SegmentationModule]:
         scenes: The number of scenes that will be scored.
     """
     config = load_config(folder)
+    if not (folder / "data.json").is_file():
+        raise InputError(f"{folder} holds a run that never started training: go on with resume={folder}")
     saved = json.loads((folder / "data.json").read_text())
     numbers = Numbers(**{name: saved[name] for name in ("positives", "valid", "mean", "std")})
     config.model.weights = "none"  # the checkpoint holds them
@@ -156,23 +175,6 @@ def score(config: Any, module: SegmentationModule, reader: SceneReader) -> dict[
     return dict(module.scores)
 
 
-def report_run(config: Any, folder: Path, module: SegmentationModule, reader: SceneReader, result: dict[str, Scores]) -> None:
-    """Print and write the per-class table, and draw windows."""
-    rows = write_scores(folder / "classes.csv", result)
-    print_table(rows, "Validation, best checkpoint, pooled over whole scenes")
-    head = next(iter(result))
-    try:
-        draw(
-            folder / "picture.png",
-            module.heads[head],
-            plain(config.dataset.palette),
-            pick_windows(module, head, reader, config.window),
-        )
-        log.info("Picture: %s", folder / "picture.png")
-    except OSError as error:
-        log.warning("The picture could not be written: %s", error)
-
-
 def write_scores(path: Path, result: dict[str, Scores]) -> list[dict[str, Any]]:
     """Write the per-class table of each head as CSV and return its rows."""
     rows = [{"head": head, **row} for head, scores in result.items() for row in scores.table()]
@@ -191,15 +193,17 @@ def evaluate(run: Path, split: str) -> dict[str, Scores]:
     """
     quiet()
     config = load_config(run)
-    scenes = build(plain(config.dataset.source), "dataset.source").scenes(split)
+    source = build(plain(config.dataset.source), "dataset.source")
+    scenes = scenes_of(source, config, split)
     bare = sum(scene.mask is None for scene in scenes)
     if bare:
         raise InputError(
             f"split={split} of dataset {config.dataset.name} can't be scored: {bare} of its {len(scenes)} scenes "
             "have no labels. Take split=val, or map the scenes with scripts/predict.py"
         )
-    reader = open_split(build(plain(config.dataset.source), "dataset.source"), config, split)
+    reader = open_split(source, config, split)
     config, module = load_run(run, len(reader))
+    reader.fill = module.mean.numpy().ravel()
     result = score(config, module, reader)
     path = run / f"evaluation-{split}.csv"
     print_table(write_scores(path, result), f"{run}: {split}, best checkpoint, pooled over whole scenes")
@@ -227,11 +231,14 @@ def predict(run: Path, scene: Path, out: Path) -> Path:
         raise InputError(f"out={out} would overwrite the scene: choose another name")
     config, module = load_run(run)
     reader = SceneReader([Scene(scene.stem, scene, None)], labels_of(config), list(config.dataset.bands))
+    reader.fill = module.mean.numpy().ravel()
     if torch.cuda.is_available() and config.trainer.get("accelerator") != "cpu":
         module = module.to("cuda")
     head = next(iter(module.heads))
     palette = plain(config.dataset.palette)
-    predict_scene(module, head, reader, out, config.window, config.overlap, config.batch_size, palette)
+    precision = choose_precision(config.trainer.get("precision", "auto"), config.trainer.get("accelerator", "auto"))
+    with torch.autocast(module.device.type, torch.bfloat16, enabled=str(precision).startswith("bf16")):  # as it was scored
+        predict_scene(module, head, reader, out, config.window, config.overlap, config.batch_size, palette)
     log.info("Map: %s", out)
     return out
 
@@ -247,13 +254,18 @@ def compare(runs: list[Path], out: Path | None = None) -> Path:
         InputError: If there is nothing to compare, or the runs can't be compared.
     """
     quiet()
-    return write_comparison(runs, out or runs[0] / "comparison")
+    out = out or runs[0] / "comparison"
+    try:
+        return write_comparison(runs, out)
+    except OSError as error:
+        raise InputError(f"the comparison can't be written to {out}: {error}") from None
 
 
 def quiet() -> None:
     """Leave out what the libraries say at every start and no user can act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # its errors come as exceptions too
     for message in (
         ".*does not have many workers.*",
         ".*dataloader is not resumable.*",

@@ -22,6 +22,8 @@ from rsseg.contract import InputError
 
 log = logging.getLogger(__name__)
 
+PATH_KEYS = ("best_model_path", "kth_best_model_path", "last_model_path")  # in a checkpoint callback's state
+
 
 class WholeCheckpoints(TorchCheckpointIO):
     """Writes a checkpoint beside its place and renames it, so that a full disk leaves the last good one.
@@ -51,6 +53,20 @@ class WholeCheckpoints(TorchCheckpointIO):
             ) from None
 
 
+class MovableCheckpoint(ModelCheckpoint):
+    """Remembers the best score when a run folder was moved, as from a container to its host.
+
+    Lightning's own starts anew where the folder has another path, and the next validation replaces the best checkpoint.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state, with its paths set to the present folder."""
+        here = str(self.dirpath)
+        paths = {key: str(Path(here) / Path(state_dict[key]).name) for key in PATH_KEYS if state_dict.get(key)}
+        scores = {str(Path(here) / Path(path).name): score for path, score in state_dict.get("best_k_models", {}).items()}
+        super().load_state_dict({**state_dict, **paths, "dirpath": here, "best_k_models": scores})
+
+
 class ProgressLines(L.Callback):
     """Says after each validation how far the run is: the bar's stand-in where no terminal shows it (a log, a container)."""
 
@@ -77,7 +93,7 @@ def choose_precision(precision: str | int, accelerator: str) -> Any:
     if precision != "auto":
         return precision
     if torch.cuda.is_available() and accelerator != "cpu":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     has = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
     return "bf16-mixed" if any(check is not None and check() for check in has) else "32-true"
 
@@ -101,21 +117,19 @@ def earlier_rows(metrics: Path, step: int) -> list[dict[str, float]]:
     return [{**row, "step": int(row["step"])} for row in rows if row["step"] < step]
 
 
-def make_loggers(node: Mapping[str, Any], folder: Path, resumed_step: int) -> list[Any]:
-    """The loggers of a config, writing into the run folder; CSV goes on with what the run wrote before."""
-    loggers = []
-    for name, leaf in node.items():
-        logger = build(leaf, f"logger.{name}", save_dir=str(folder))
-        if isinstance(logger, CSVLogger):
-            metrics, copy = folder / "metrics.csv", folder / "metrics.before-resume.csv"
-            kept = earlier_rows(metrics, resumed_step)
-            if metrics.is_file():  # the logger deletes a file that it finds: a copy stays until it has written its rows again
-                os.replace(metrics, copy)
-            logger.experiment.metrics = kept
-            logger.save()
-            copy.unlink(missing_ok=True)
-        loggers.append(logger)
-    return loggers
+def csv_logger(folder: Path, resumed_step: int) -> CSVLogger:
+    """The logger of ``metrics.csv`` in the run folder, going on with what the run wrote before a step.
+
+    Lightning's deletes a file that it finds; a copy stays until the rows are written again.
+    """
+    metrics, copy = folder / "metrics.csv", folder / "metrics.before-resume.csv"
+    if metrics.is_file() and not copy.is_file():
+        os.replace(metrics, copy)
+    logger = CSVLogger(save_dir=str(folder), name="", version="")
+    logger.experiment.metrics = earlier_rows(copy, resumed_step)
+    logger.save()
+    copy.unlink(missing_ok=True)
+    return logger
 
 
 def make_trainer(config: Mapping[str, Any], folder: Path, monitor: str, resumed_step: int = 0) -> L.Trainer:
@@ -135,8 +149,8 @@ def make_trainer(config: Mapping[str, Any], folder: Path, monitor: str, resumed_
         "enable_version_counter": False,
         "save_on_train_epoch_end": False,
     }
-    last = ModelCheckpoint(filename="last", **keep)  # its own: save_last=True skips validations that are not the best
-    best = ModelCheckpoint(filename="best", monitor=monitor, mode="max", **keep)
+    best = MovableCheckpoint(filename="best", monitor=monitor, mode="max", **keep)
+    last = MovableCheckpoint(filename="last", **keep)  # its own: save_last=True skips validations that are not the best
     trainer: L.Trainer = build(
         node,
         "trainer",
@@ -146,8 +160,11 @@ def make_trainer(config: Mapping[str, Any], folder: Path, monitor: str, resumed_
         val_check_interval=steps_between_validations(config["steps"], config["validations"]),
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        logger=make_loggers(config["logger"], folder, resumed_step),
-        callbacks=[last, best, LearningRateMonitor(logging_interval="step"), ProgressLines(monitor)],
+        logger=[
+            csv_logger(folder, resumed_step),
+            *(build(leaf, f"logger.{name}", save_dir=str(folder)) for name, leaf in config["logger"].items()),
+        ],
+        callbacks=[best, last, LearningRateMonitor(logging_interval="step"), ProgressLines(monitor)],
         plugins=[WholeCheckpoints()],
         use_distributed_sampler=False,
         enable_model_summary=False,

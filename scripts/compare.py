@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rsseg.config.arguments import MISSING, run_script
+from rsseg.config.arguments import run_script
 
 
 @dataclass
@@ -14,7 +14,7 @@ class Arguments:
     out=FOLDER                 default: comparison in the first folder
     """
 
-    runs: str = MISSING
+    runs: str
     out: str | None = None
 
 
@@ -22,7 +22,9 @@ def main(arguments: Arguments) -> None:
     """Compare as the command line says."""
     from rsseg.run import compare
 
-    compare([Path(place) for place in arguments.runs.split(",")], Path(arguments.out) if arguments.out else None)
+    whole = Path(arguments.runs)  # a run folder's own name may hold commas
+    places = [whole] if whole.exists() else [Path(place) for place in arguments.runs.split(",")]
+    compare(places, Path(arguments.out) if arguments.out else None)
 
 
 if __name__ == "__main__":

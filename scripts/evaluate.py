@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rsseg.config.arguments import MISSING, run_script
+from rsseg.config.arguments import run_script
 
 
 @dataclass
@@ -14,7 +14,7 @@ class Arguments:
     split=NAME    train, val (default) or test
     """
 
-    run: str = MISSING
+    run: str
     split: str = "val"
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rsseg.config.arguments import MISSING, run_script
+from rsseg.config.arguments import run_script
 
 
 @dataclass
@@ -15,8 +15,8 @@ class Arguments:
     out=FILE      the GeoTIFF to write; default: <run>/maps/<scene>.tif
     """
 
-    run: str = MISSING
-    scene: str = MISSING
+    run: str
+    scene: str
     out: str | None = None
 
 

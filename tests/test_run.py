@@ -1,6 +1,7 @@
 """The whole chain on tiny data: every shipped config, resumption, sweeps, and what a user gets wrong."""
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -68,9 +69,11 @@ def test_every_loss_trains_every_task(tmp_path, loss, task, inria_root, folder_r
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
     for term in config.loss.terms:
         for stage in ("train", "val"):
-            values = [float(r[f"{stage}/mask/{term}"]) for r in rows if r.get(f"{stage}/mask/{term}")]
+            values = [float(r[f"{stage}/mask/loss/{term}"]) for r in rows if r.get(f"{stage}/mask/loss/{term}")]
             assert values or stage == "train"  # training logs every tenth step
             assert np.isfinite(values).all()
+            weighted = [float(r[f"{stage}/mask/loss/{term}.weighted"]) for r in rows if r.get(f"{stage}/mask/loss/{term}")]
+            assert weighted == values  # all shipped weights are 1
 
 
 @pytest.mark.parametrize("model", options("model"))
@@ -81,7 +84,7 @@ def test_every_model_and_augmentation_trains(tmp_path, folder_root, model, augme
     )
     train(config, tmp_path / "run")
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
-    assert {row["step"] for row in rows if row["train/mask/dice"]} == {"0", "1"}
+    assert {row["step"] for row in rows if row["train/mask/loss/dice"]} == {"0", "1"}
 
 
 @pytest.mark.parametrize(("group", "names"), [(g, options(g)) for g in ("optimizer", "scheduler", "logger", "trainer")])
@@ -123,8 +126,8 @@ def test_run_folder_is_complete(tmp_path, folder_root):
     assert labelled == 2 * (80 * 96 - 16)  # every labelled pixel of both validation scenes, once
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
+def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=False)["state_dict"]
 
 
 @pytest.mark.parametrize("model", ["unet", "deeplabv3plus"])  # the second has dropout
@@ -145,12 +148,61 @@ def test_resumed_run_equals_uninterrupted_one(tmp_path, folder_root, monkeypatch
     with pytest.raises(RuntimeError, match="power cut"):
         train(settings(tmp_path, *common), half)
     monkeypatch.setattr(SegmentationModule, "training_step", step)
-    train(settings(tmp_path, f"resume={half}"), half, [f"resume={half}"])
-    for (name, ours), theirs in zip(weights(half).items(), weights(tmp_path / "whole").values(), strict=True):
-        assert torch.equal(ours, theirs), name
+    half = half.rename(tmp_path / "moved")  # as from a container to its host
+    record = (half / "run.json").read_text()
+    train(settings(tmp_path, f"resume={half}"), half, [f"resume={half}"], "other")
+    assert (half / "run.json").read_text() == record
+    for checkpoint in ("last", "best"):
+        pairs = zip(weights(half, checkpoint).items(), weights(tmp_path / "whole", checkpoint).values(), strict=True)
+        for (name, ours), theirs in pairs:
+            assert torch.equal(ours, theirs), (checkpoint, name)
     rows = [list(csv.DictReader((run / "metrics.csv").open())) for run in (half, tmp_path / "whole")]
     steps = [[(r["step"], r["train/loss"], r["val/loss"]) for r in run if r["train/loss"] or r["val/loss"]] for run in rows]
     assert sorted(steps[0]) == sorted(steps[1])
+
+
+def test_best_checkpoint_survives_a_resumption_and_a_move(tmp_path, folder_root, monkeypatch):
+    import rsseg.module as module
+
+    common = [*folder_data(folder_root), "steps=6", "validations=3"]
+    forced, real = {2: 0.1, 4: 0.9, 6: 0.5}, module.scores
+    now = [0]
+
+    def scores(confusion, head):
+        return dataclasses.replace(real(confusion, head), iou=forced[now[0]])
+
+    step = module.SegmentationModule.training_step
+
+    def fail(self, batch, batch_idx):
+        now[0] = self.global_step + 1
+        if self.global_step == 5 and cut:
+            raise RuntimeError("power cut")
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(module, "scores", scores)
+    monkeypatch.setattr(module.SegmentationModule, "training_step", fail)
+    cut = True
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(settings(tmp_path, *common), tmp_path / "run")
+    moved, cut = (tmp_path / "run").rename(tmp_path / "moved"), False
+    train(settings(tmp_path, f"resume={moved}"), moved, [f"resume={moved}"])
+    assert torch.load(moved / "checkpoints" / "best.ckpt", weights_only=False)["global_step"] == 4
+
+
+def test_resume_on_changed_data_is_refused(tmp_path, folder_root):
+    import shutil
+
+    root = Path(shutil.copytree(folder_root, tmp_path / "data"))
+    config = settings(tmp_path, *folder_data(root))
+    train(config, tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()
+    with rasterio.open(next((root / "masks").iterdir()), "r+") as file:
+        file.write(np.zeros((1, 80, 96), np.uint8))
+    from rsseg.data import scene
+
+    scene._open.cache_clear()
+    with pytest.raises(InputError, match="data have changed"):
+        train(config, tmp_path / "run")
 
 
 def test_finished_run_is_not_run_again_and_other_config_is_refused(tmp_path, folder_root):
@@ -187,6 +239,8 @@ def test_evaluate_refuses_a_split_without_labels(tmp_path, inria_root):
     train(settings(tmp_path, "dataset=inria", f"dataset.source.root={inria_root}"), tmp_path / "run")
     with pytest.raises(InputError, match="2 of its 2 scenes have no labels"):
         evaluate(tmp_path / "run", "test")
+    with pytest.raises(InputError, match="did you mean 'test'"):
+        evaluate(tmp_path / "run", "tset")
     result = evaluate(tmp_path / "run", "val")["mask"]
     assert (tmp_path / "run" / "evaluation-val.csv").is_file()
     assert result.iou == pytest.approx(json.loads((tmp_path / "run" / "summary.json").read_text())["iou"])

@@ -26,7 +26,7 @@ def find_runs(places: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     for place in places:
         if not place.is_dir():
             raise InputError(f"runs={place}: there is no such folder")
-    begun = sorted({path.parent for place in places for path in place.rglob("config.yaml")})
+    begun = sorted({path.parent for place in places for path in place.rglob("run.json")})
     finished = [run for run in begun if (run / "summary.json").is_file()]
     if not finished:
         raise InputError(

@@ -11,6 +11,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from rsseg.alignment.analyse import METRICS, find_runs, rank_alignment, read_curves, read_runs, summarise
@@ -22,18 +23,18 @@ def print_table(rows: Sequence[dict[str, Any]], title: str) -> None:
     """Print rows as a table: numbers to the right, NaN as a dash."""
     table = Table()
     for name, value in rows[0].items():
-        table.add_column(name, justify="left" if isinstance(value, str) else "right", overflow="fold")
+        table.add_column(escape(name), justify="left" if isinstance(value, str) else "right", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     console = Console(width=None if Console().is_terminal else 120)
-    console.print(title)
+    console.print(escape(title))
     console.print(table)
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return "-" if value != value else f"{value:.4f}"
-    return str(value)
+    return escape(str(value))
 
 
 def write_comparison(places: Sequence[Path], out: Path) -> Path:

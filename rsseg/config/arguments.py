@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
-
-from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.contract import InputError, nearest
 
@@ -18,7 +16,7 @@ def run_script(arguments: type[Any], action: Callable[[Any], object], words: lis
     """Parse the command line, call an action with it, and end the process; a user's mistake gives one line, no stack trace.
 
     Args:
-        arguments: A dataclass; its fields are the keys, its docstring the help text.
+        arguments: A dataclass of strings; its fields are the keys, its docstring the help text.
         action: Called with the parsed arguments.
         words: The command line, `sys.argv` if None.
     """
@@ -37,21 +35,15 @@ def parse(arguments: type[Any], words: list[str]) -> Any:
     """The command line as an instance of a dataclass.
 
     Raises:
-        InputError: For words without "=", unknown or missing keys, and values of a wrong type.
+        InputError: For words without "=", and unknown or missing keys.
     """
     known = [field.name for field in fields(arguments)]
     for word in words:
         key, equals, _ = word.partition("=")
         if not equals or key not in known:
             raise InputError(f"'{word}' is not understood{nearest(key, known)}: write key=value with {', '.join(known)}")
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(arguments), OmegaConf.from_dotlist(words))
-    except OmegaConfBaseException as error:
-        raise InputError(str(error).splitlines()[0]) from None
-    open_keys = sorted(name for name in known if OmegaConf.is_missing(merged, name))
-    if open_keys:
-        raise InputError(f"{', '.join(f'{key}=...' for key in open_keys)} must be given")
-    return OmegaConf.to_object(merged)
-
-
-__all__ = ["MISSING", "parse", "run_script"]
+    values = dict(word.split("=", 1) for word in words)
+    missing = [field.name for field in fields(arguments) if field.default is dataclasses.MISSING and field.name not in values]
+    if missing:
+        raise InputError(f"{', '.join(f'{key}=...' for key in missing)} must be given")
+    return arguments(**values)

@@ -70,8 +70,8 @@ def faults(node: Mapping[str, Any], where: str, given: tuple[str, ...] = ()) -> 
         where: Its place in the config.
         given: The parameters that `build` will be passed beside the config's.
     """
-    if "_target_" not in node:
-        return [f"{where} has no _target_: found {sorted(node)}"]
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        return [f"{where} has no _target_: found {node}; to leave it out, remove it with '~{where}'"]
     try:
         target = locate(node["_target_"], where)
     except InputError as error:
@@ -82,13 +82,13 @@ def faults(node: Mapping[str, Any], where: str, given: tuple[str, ...] = ()) -> 
         if isinstance(value, Mapping) and "_target_" in value:
             found += faults(value, f"{where}.{key}")
     parameters = inspect.signature(target).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    named = [name for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]  # **kwargs hide typos
     short = node["_target_"].rpartition(".")[2]
     for key in arguments:
         if key in given:
-            found.append(f"{where}.{key} is filled in by rsseg: remove it")
-        elif key not in parameters and not takes_any:
-            known = [name for name in parameters if name not in given]
+            found.append(f"{where}.{key} is set by rsseg: remove it")
+        elif key not in named:
+            known = [name for name in named if name not in given]
             found.append(f"{where}.{key}: {short} has no parameter '{key}'{nearest(key, known)}; it has {', '.join(known)}")
     for name, p in parameters.items():
         required = p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
@@ -122,7 +122,9 @@ def build(node: Mapping[str, Any], where: str, **given: Any) -> Any:
         return target(**arguments, **given)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    except (TypeError, ValueError, KeyError, AttributeError, AssertionError, RuntimeError) as error:
+    except OSError:  # a missing network or disk is not an argument's fault: the caller knows what to say
+        raise
+    except Exception as error:  # whatever a constructor raises over its arguments
         raise InputError(f"{where}: {node['_target_']} refused its arguments: {_last_line(error)}") from error
 
 

@@ -6,6 +6,7 @@ Imports neither torch nor torchgeo, so that `python train.py --help` answers at 
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from rsseg.contract import Head, InputError, TaskKind
+
+COLOUR = re.compile("#[0-9a-fA-F]{6}")
 
 
 @dataclass
@@ -26,7 +29,7 @@ class DatasetConfig:
         palette: Colours of the labels for pictures and maps, "#rrggbb"; null: chosen.
         bands: The image bands to read, counted from 1.
         mask_values: What the mask files hold for label 0, 1, ...: integers or "#rrggbb" colours; null: 0, 1, ...
-        ignore_values: The values in the mask files that mean "not labelled".
+        ignore_values: The values in the mask files that mean "not labelled"; null: 255, none for colours.
         window: A sensible side of the training windows, in pixels.
         steps: A sensible number of optimiser steps.
         source: Where the scenes lie: a `_target_` with a method ``scenes(split)``.
@@ -38,7 +41,7 @@ class DatasetConfig:
     palette: list[str] | None = None
     bands: list[int] = MISSING
     mask_values: list[Any] | None = None
-    ignore_values: list[Any] = field(default_factory=list)
+    ignore_values: list[Any] | None = None
     window: int = 256
     steps: int = 2000
     source: dict[str, Any] = MISSING
@@ -109,7 +112,7 @@ def folder_name(overrides: str) -> str:
     if len(name) <= 150:
         return name
     short = (part if len(part) <= 24 else f"{part[:12]}~{part[-8:]}" for part in name.split(","))
-    return f"{','.join(short)[:130]}...{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
+    return f"{','.join(short)[:190]}...{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
 
 
 def register() -> None:
@@ -136,8 +139,10 @@ def cross_check(config: Config) -> list[str]:
         faults.append(f"window={config.window} is not a multiple of 32, as encoders need; take {lower} or {lower + 32}")
     if not 0 <= 2 * config.overlap < config.window:
         faults.append(f"overlap={config.overlap} must be at least 0 and less than half of window={config.window}")
-    if config.seed < 0:
-        faults.append(f"seed={config.seed} must not be negative")
+    if not 0 <= config.seed < 2**32:
+        faults.append(f"seed={config.seed} must be from 0 to 2**32 - 1")
+    if not config.model.heads:
+        faults.append("model.heads is empty: a model needs a head, such as mask")
     if config.workers is not None and config.workers < 0:
         faults.append(f"workers={config.workers} must be at least 0, or null")
     if dataset.task == TaskKind.regression:
@@ -165,6 +170,11 @@ def _label_faults(dataset: DatasetConfig) -> list[str]:
         faults.append(f"{head.labels} classes: masks are 8-bit and 255 means ignored, so 255 is the most")
     if not dataset.bands or min(dataset.bands) < 1:
         faults.append(f"dataset.bands={list(dataset.bands)}: list at least one band, counted from 1")
+    drawn = head.channels if head.task is TaskKind.multilabel else head.labels
+    if dataset.palette is not None:
+        if len(dataset.palette) != drawn:
+            faults.append(f"dataset.palette has {len(dataset.palette)} colours, but {drawn} are needed; null chooses them")
+        faults += [f"dataset.palette: {c} is no colour such as #ff8000" for c in dataset.palette if not COLOUR.fullmatch(c)]
     return faults
 
 

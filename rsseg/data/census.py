@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 from rich.progress import track
 
-from rsseg.contract import IGNORE, InputError, TaskKind
+from rsseg.contract import IGNORE, Head, InputError, TaskKind
 from rsseg.data.scene import SceneReader, blank_missing, open_raster, read_bands
 from rsseg.data.windows import place
 
@@ -78,9 +78,18 @@ def take_census(reader: SceneReader, size: int, cache: Path, title: str) -> Cens
     return census
 
 
-def warn_absent(census: Census, classes: tuple[str, ...], split: str) -> None:
-    """Name the classes that never occur in a split."""
-    absent = [name for name, n in zip(classes, census.positives.sum(axis=0), strict=True) if n == 0]
+def check_absent(census: Census, head: Head, split: str) -> None:
+    """Name the classes that never occur in a split.
+
+    Raises:
+        InputError: If nothing is left to learn or to score: a binary split without positive pixels.
+    """
+    absent = [name for name, n in zip(head.classes, census.positives.sum(axis=0), strict=True) if n == 0]
+    if head.task is TaskKind.binary and absent:
+        raise InputError(
+            f"no pixel of the {split} split is labelled {absent[0]}: if the masks hold 0 and 255, "
+            "set dataset.mask_values=[0,255] dataset.ignore_values=[]"
+        )
     if absent:
         log.warning("No pixel of class %s in the %s split: its score is NaN there and left out of means.", absent, split)
 
@@ -92,7 +101,7 @@ def _count(reader: SceneReader, scene: int) -> tuple[NDArray[np.int64], NDArray[
     planes = 1 if head.task is TaskKind.multiclass else head.channels
     counts = np.zeros((planes, 256), dtype=np.int64)
     for top in range(0, height, rows):
-        mask = reader.read_mask(scene, Window(0, top, width, min(rows, height - top)))
+        mask = reader.read_labels(scene, Window(0, top, width, min(rows, height - top)))
         for plane, pixels in enumerate(mask.reshape(planes, -1)):
             counts[plane] += np.bincount(pixels, minlength=256)
     labelled = counts.sum(axis=1) - counts[:, IGNORE]

@@ -60,7 +60,9 @@ def read_bands(path: Path, bands: Sequence[int] | None, window: Window) -> NDArr
         with rasterio.Env(**GDAL):
             pixels: NDArray[np.generic] = open_raster(path).read(indexes=bands, window=window)
     except RasterioError as error:
-        raise InputError(f"{path} can't be read: {error}. The file is truncated or damaged: fetch or write it again") from None
+        raise InputError(
+            f"{path} can't be read ({error.__cause__ or error}): the file is truncated or damaged, fetch or write it again"
+        ) from None
     return pixels
 
 
@@ -74,6 +76,7 @@ class SceneReader:
 
     Attributes:
         sizes: int64 ``[S, 2]``, height and width of each scene.
+        fill: Per band, what stands where there is no image; set it to the bands' means, so that it normalises to 0.
 
     Raises:
         InputError: If files can't be opened, sizes or band counts don't fit; the first five faults are listed together.
@@ -91,6 +94,7 @@ class SceneReader:
         if faults:
             more = f"\n  ... and {len(faults) - 5} more" if len(faults) > 5 else ""
             raise InputError("Files that can't be used:\n" + "\n".join(f"  - {f}" for f in faults[:5]) + more)
+        self.fill: NDArray[np.floating] = np.zeros(len(self.bands))
         self.sizes: NDArray[np.int64] = np.array(sizes, dtype=np.int64).reshape(-1, 2)
 
     def _check(self, scene: Scene) -> tuple[int, int]:
@@ -98,7 +102,7 @@ class SceneReader:
         height, width = image.height, image.width
         if max(self.bands) > image.count:
             raise InputError(f"{scene.image} has {image.count} bands, but dataset.bands={self.bands}")
-        read_bands(scene.image, self.bands[:1], Window(width - 1, height - 1, 1, 1))  # where a truncated file ends early
+        read_bands(scene.image, self.bands, Window(width - 1, height - 1, 1, 1))  # where a truncated file ends early
         if scene.mask is None:
             return height, width
         mask = open_raster(scene.mask)
@@ -133,8 +137,17 @@ class SceneReader:
         except InputError as error:
             raise error if str(path) in str(error) else InputError(f"{path}: {error}") from None
 
+    def read_labels(self, scene: int, window: Window) -> NDArray[np.uint8]:
+        """As `read_mask`, but `IGNORE` where the image has no data."""
+        mask, path = self.read_mask(scene, window), self.scenes[scene].image
+        image = open_raster(path)
+        if image.nodata is None and not any(np.issubdtype(np.dtype(d), np.floating) for d in image.dtypes):
+            return mask  # every pixel is one: no need to read them
+        _, missing = blank_missing(read_bands(path, self.bands, window), image.nodata)
+        return np.where(missing, np.uint8(IGNORE), mask)
+
     def read_image(self, scene: int, top: int, left: int, size: int) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """A square window of the image, 0 where there is none: beyond the scene, at no-data and at NaN.
+        """A square window of the image, `fill` where there is none: beyond the scene, at no-data and at NaN.
 
         Args:
             scene: The scene's number.
@@ -149,7 +162,10 @@ class SceneReader:
         path = self.scenes[scene].image
         image, missing = blank_missing(read_bands(path, self.bands, window), open_raster(path).nodata)
         pad = _padding(window, size)
-        return np.pad(image, ((0, 0), *pad)), np.pad(missing, pad, constant_values=True)
+        image, missing = np.pad(image, ((0, 0), *pad)), np.pad(missing, pad, constant_values=True)
+        if missing.any():
+            image = np.where(missing, self.fill.astype(image.dtype)[:, None, None], image)
+        return image, missing
 
     def read(self, scene: int, top: int, left: int, size: int) -> tuple[NDArray[np.generic], NDArray[np.uint8]]:
         """A square window of image and mask; the mask is `IGNORE` where there is no image.

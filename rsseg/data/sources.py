@@ -88,7 +88,10 @@ class Folder:
                 f"{len(bare)} of {len(found)} images in {self.root / images} have no mask of the same name in "
                 f"{self.root / masks}: {listed}"
             )
-        self.split = dict(FRACTIONS if split is None else split)
+        split = FRACTIONS if split is None else split
+        if not isinstance(split, Mapping):
+            raise InputError(f"dataset.source.split={split}: a mapping such as {{train: 0.8, val: 0.2}} is expected")
+        self.split = dict(split)
         wrong = [key for key in self.split if key not in SPLITS]
         if wrong or not self.split:
             raise InputError(f"dataset.source.split={self.split}: give one or more of {', '.join(SPLITS)}")
@@ -138,13 +141,21 @@ class Folder:
         return by_split[split]
 
     def _by_list(self, split: str) -> set[str]:
-        if split not in self.split:
-            return set()
+        listed = {key: self._listed(key) for key in self.split}
+        for other in listed.keys() - {split}:
+            twice = sorted(listed[other] & listed.get(split, set()))
+            if twice:
+                raise InputError(f"dataset.source.split puts {twice[0]} in {split} and {other}: no scene may be in two splits")
+        return listed.get(split, set())
+
+    def _listed(self, split: str) -> set[str]:
         path = self.root / str(self.split[split])
         if not path.is_file():
             raise InputError(f"dataset.source.split.{split}: there is no file {path}")
-        names = {Path(line.strip()).stem for line in path.read_text().splitlines() if line.strip()}
-        unknown = sorted(names - {s.name for s in self._all})
+        known = {scene.name for scene in self._all}
+        lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        names = {line if line in known else Path(line).stem for line in lines}
+        unknown = sorted(names - known)
         if unknown:
             raise InputError(f"{path} lists {len(unknown)} names without an image: {', '.join(unknown[:5])}")
         return names

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import rasterio
 import torch
-from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 from rich.progress import track
 
@@ -59,12 +58,12 @@ def predict_scene(
         out.parent.mkdir(parents=True, exist_ok=True)
         with rasterio.Env(**GDAL), rasterio.open(
             part, "w", driver="GTiff", height=height, width=width, count=planes, dtype="uint8", nodata=IGNORE,
-            tiled=True, blockxsize=256, blockysize=256, compress="deflate", bigtiff="if_safer", **georeference,
+            tiled=True, blockxsize=256, blockysize=256, compress="deflate", bigtiff="if_safer",
+            photometric="PALETTE" if planes == 1 else "MINISBLACK", **georeference,
         ) as target:  # fmt: skip
-            _write_windows(target, module, head_name, reader, size, overlap, batch_size)
             if planes == 1:
-                target.colorinterp = [ColorInterp.palette]
                 target.write_colormap(1, {i: _rgb(c) for i, c in enumerate(colours(head, palette))})
+            _write_windows(target, module, head_name, reader, size, overlap, batch_size)
         part.replace(out)
     except OSError as error:
         raise InputError(f"the map {out} can't be written: {error}") from None

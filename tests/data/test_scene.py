@@ -5,7 +5,7 @@ from rasterio.windows import Window
 from tiny import write_tif
 
 from rsseg.contract import IGNORE, Head, InputError, TaskKind
-from rsseg.data.census import take_census
+from rsseg.data.census import check_absent, take_census
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene, SceneReader
 
@@ -130,3 +130,27 @@ def test_unknown_label_names_the_file(tmp_path):
     reader = SceneReader([scene(tmp_path, np.ones((3, 9, 9), np.uint8), np.full((9, 9), 7, np.uint8))], LABELS, [1, 2, 3])
     with pytest.raises(InputError, match=r"m/s\.tif: the mask holds the value 7"):
         take_census(reader, 32, tmp_path / "cache", "counting train")
+
+
+def test_census_does_not_count_where_the_image_has_no_data(tmp_path):
+    image = np.ones((3, 20, 30), np.uint8)
+    image[:, :5] = 0
+    reader = SceneReader([scene(tmp_path, image, np.zeros((20, 30), np.uint8), nodata=0)], LABELS, [1, 2, 3])
+    assert take_census(reader, 32, tmp_path / "cache", "counting").positives.tolist() == [[15 * 30, 0, 0]]
+
+
+def test_fill_stands_where_there_is_no_image(tmp_path):
+    image = np.full((3, 20, 20), 50, np.uint8)
+    image[:, 0, 0] = 0
+    reader = SceneReader([scene(tmp_path, image, np.zeros((20, 20), np.uint8), nodata=0)], LABELS, [1, 2, 3])
+    reader.fill = np.array([1.0, 2.0, 3.0])
+    got, _ = reader.read(0, 0, 0, 32)
+    assert got[:, 0, 0].tolist() == got[:, 31, 31].tolist() == [1, 2, 3]
+    assert got[:, 1, 1].tolist() == [50, 50, 50]
+
+
+def test_binary_split_without_positives_is_refused(tmp_path):
+    head = Head(TaskKind.binary, ("building",))
+    reader = SceneReader([scene(tmp_path, np.ones((3, 9, 9), np.uint8), np.zeros((9, 9), np.uint8))], Labels(head), [1, 2, 3])
+    with pytest.raises(InputError, match="labelled building"):
+        check_absent(take_census(reader, 32, tmp_path / "cache", "counting"), head, "val")

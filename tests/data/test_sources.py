@@ -56,12 +56,16 @@ def test_folder_by_list(folder_root, tmp_path):
     (tmp_path / "images").symlink_to(folder_root / "images")
     (tmp_path / "masks").symlink_to(folder_root / "masks")
     (tmp_path / "train.txt").write_text("tile1_a\ntile2_a.tif\n\n")
-    (tmp_path / "val.txt").write_text("tile9_a\n")
+    (tmp_path / "val.txt").write_text("tile3_a\n")
     source = Folder(str(tmp_path), split={"train": "train.txt", "val": "val.txt"})
     assert names(source, "train") == ["tile1_a", "tile2_a"]
     assert names(source, "test") == []
+    (tmp_path / "val.txt").write_text("tile9_a\n")
     with pytest.raises(InputError, match="without an image: tile9_a"):
         source.scenes("val")
+    (tmp_path / "val.txt").write_text("tile2_a\n")
+    with pytest.raises(InputError, match="tile2_a in train and val"):
+        source.scenes("train")
 
 
 @pytest.mark.parametrize(
@@ -73,6 +77,7 @@ def test_folder_by_list(folder_root, tmp_path):
         ({"val": ["tile1_"], "test": ["tile1"]}, "in val and test"),
         ({"valid": 0.5}, "one or more of train, val, test"),
         ({"train": "missing.txt"}, "no file"),
+        (0.3, "a mapping"),
     ],
 )
 def test_folder_bad_splits(folder_root, split, message):
