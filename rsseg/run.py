@@ -103,14 +103,22 @@ def _fit(config: Any, folder: Path, module: SegmentationModule, readers: dict[st
     loaders = train_loader(train_windows, sampler, workers), grid_loader(val_windows, config.batch_size, workers)
     try:
         trainer.fit(module, *loaders, ckpt_path=last)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(
+            f"batch_size={config.batch_size} of window={config.window} leaves batch normalisation one value per channel: "
+            "take a larger batch or window"
+        ) from None
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
         log.warning("Interrupted at step %d of %d; go on with resume=%s", trainer.global_step, config.steps, folder)
         raise
     if trainer.global_step < config.steps:
         raise InputError(f"stopped at step {trainer.global_step} of {config.steps}; go on with resume={folder}")
     seconds = time.monotonic() - began
-    load_best(module, folder)
-    result = score(config, module, readers["val"])
+    result = dict(module.scores)
+    if load_best(module, folder) < trainer.global_step:  # else the last validation has just scored it
+        result = score(config, module, readers["val"])
     rows = write_scores(folder / "classes.csv", result)
     means = result[head].means()
     write_json(
@@ -133,8 +141,8 @@ def _fit(config: Any, folder: Path, module: SegmentationModule, readers: dict[st
     return result[head].iou
 
 
-def load_best(module: SegmentationModule, folder: Path) -> None:
-    """Give a module the weights of a run's best checkpoint.
+def load_best(module: SegmentationModule, folder: Path) -> int:
+    """Give a module the weights of a run's best checkpoint, and return the step that it was saved at.
 
     Raises:
         InputError: If there is none.
@@ -142,7 +150,9 @@ def load_best(module: SegmentationModule, folder: Path) -> None:
     path = folder / "checkpoints" / "best.ckpt"
     if not path.is_file():
         raise InputError(f"{folder} has no checkpoints/best.ckpt: the run was not scored yet; go on with resume={folder}")
-    module.load_state_dict(torch.load(path, map_location="cpu", weights_only=False)["state_dict"])
+    checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    module.load_state_dict(checkpoint["state_dict"])
+    return int(checkpoint["global_step"])
 
 
 def load_run(folder: Path, scenes: int = 1) -> tuple[Any, SegmentationModule]:
@@ -271,6 +281,7 @@ def quiet() -> None:
         ".*dataloader is not resumable.*",
         ".*smaller than the logging interval.*",
         ".*exists and is not empty.*",
+        ".*no geotransform.*",
         ".*LeafSpec.*",
         ".*isinstance.treespec.*",
     ):

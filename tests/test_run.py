@@ -235,6 +235,11 @@ def test_same_seed_same_weights_windows_and_result_whatever_the_loss(tmp_path, f
         assert torch.equal(ours, theirs)
 
 
+def test_a_batch_too_small_for_batch_norm_is_said(tmp_path, folder_root):
+    with pytest.raises(InputError, match="batch_size=1 of window=32"):
+        train(settings(tmp_path, *folder_data(folder_root), "batch_size=1", "model=deeplabv3plus"), tmp_path / "run")
+
+
 def test_evaluate_refuses_a_split_without_labels(tmp_path, inria_root):
     train(settings(tmp_path, "dataset=inria", f"dataset.source.root={inria_root}"), tmp_path / "run")
     with pytest.raises(InputError, match="2 of its 2 scenes have no labels"):

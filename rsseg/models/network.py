@@ -78,7 +78,7 @@ def build_network(make: Callable[..., nn.Module], encoder: str, weights: str, ba
         if pretrained is None:
             raise
         raise InputError(
-            f"model.weights=imagenet can't be had for encoder {encoder}: {str(error).splitlines()[-1][:200]} They are fetched "
-            "from a model hub on first use: without one, take model.weights=none or a file"
+            f"model.weights=imagenet can't be had for encoder {encoder} ({type(error).__name__}): they are fetched from a "
+            "model hub on first use. Without one, take model.weights=none or a file"
         ) from None
     return Network(net, heads)
