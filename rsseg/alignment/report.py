@@ -101,7 +101,10 @@ def draw_alignment(path: Path, table: pd.DataFrame, curves: pd.DataFrame) -> Non
                 points["val_loss"], points[metric], s=16, c=colour, marker=marker, alpha=0.75, linewidths=0, label=name
             )
         axis.set(title=loss, xlabel="validation loss", ylabel="validation score", ylim=(0, min(1.0, top * 1.08)))
-        axis.xaxis.set_major_locator(MaxNLocator(4))
+        if points["val_loss"].max() > 10 * points["val_loss"].min() > 0:
+            axis.set_xscale("log")  # the first checkpoints' losses would squeeze all others into a line
+        else:
+            axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.grid(color="#dddddd", linewidth=0.6)
         axis.legend(frameon=False, fontsize=8, loc="lower left")
     for axis in axes.flat[len(losses) :]:
