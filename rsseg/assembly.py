@@ -10,17 +10,18 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from rsseg.config.build import build, faults, missing, plain
 from rsseg.config.schema import cross_check, head_of, raise_faults
 from rsseg.contract import IGNORE, Head, InputError, TaskKind, nearest
 from rsseg.data.census import Census
 from rsseg.data.labels import Labels
-from rsseg.data.scene import Scene, SceneReader
-from rsseg.data.sources import SPLITS
+from rsseg.data.scene import Scene, SceneReader, open_raster
+from rsseg.data.splits import SPLITS
 from rsseg.losses import Composite
 from rsseg.losses.weighting import inverse_frequency, positive_weight
-from rsseg.models import build_network, encoder_name, load_weights
+from rsseg.models import Network, build_network, encoder_name, load_weights
 from rsseg.module import SegmentationModule
 
 log = logging.getLogger(__name__)
@@ -31,12 +32,11 @@ GIVEN = {
     "scheduler": ("optimizer",),
     "trainer": (
         "default_root_dir", "max_steps", "max_epochs", "val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps",
-        "logger", "callbacks", "plugins", "use_distributed_sampler", "enable_model_summary", "accumulate_grad_batches",
-        "fast_dev_run", "limit_train_batches", "limit_val_batches", "overfit_batches", "max_time", "min_steps", "min_epochs",
-        "num_nodes", "strategy",
+        "logger", "callbacks", "plugins", "use_distributed_sampler", "enable_model_summary", "fast_dev_run",
+        "limit_train_batches", "limit_val_batches", "overfit_batches", "max_time", "min_steps", "min_epochs",
     ),
 }  # fmt: skip
-"""The parameters of each target that rsseg fills in or, as a run is made of steps on one device, leaves alone."""
+"""The parameters of each target that rsseg fills in or, as a run is made of steps, leaves alone."""
 
 
 @dataclass(frozen=True)
@@ -80,20 +80,34 @@ def check(config: Any) -> None:
     for name, node in plain(config.augment).items():
         found += faults(node, f"augment.{name}", ("seed",))
     for name, node in plain(config.logger).items():
-        found += faults(node, f"logger.{name}", ("save_dir",))
+        found += faults(node, f"logger.{name}", () if "tracking_uri" in node else ("save_dir",))
+    for name, node in plain(config.callbacks).items():
+        found += faults(node, f"callbacks.{name}")
     for head, node in plain(config.model.heads).items():
         for name, term in node["loss"]["terms"].items():
             arguments = {key: value for key, value in term.items() if key != "weight"} if term else term
             found += faults(
                 arguments, f"loss.terms.{name}" if head == "mask" else f"model.heads.{head}.{name}", ("task", "ignore_index")
             )
-    if config.trainer.get("devices", 1) not in (1, "1"):
-        found.append(f"trainer.devices={config.trainer.devices}: a run trains on one device")
+    found += _batch_faults(config)
     raise_faults(found)
     encoder_name(config.model.encoder)
     labels_of(config)
+    make_augmentations(config)
+    for name, node in plain(config.callbacks).items():
+        build(node, f"callbacks.{name}")
     _try_losses(config)
     _try_optimizer(config)
+
+
+def _batch_faults(config: Any) -> list[str]:
+    devices, nodes = config.trainer.get("devices", 1), config.trainer.get("num_nodes", 1)
+    found = []
+    if isinstance(devices, int) and devices > 0 and config.batch_size % (devices * nodes):
+        found.append(f"batch_size={config.batch_size} can't be shared evenly among {devices * nodes} devices")
+    if devices not in (1, "1") and config.trainer.get("strategy", "auto") == "auto":
+        found.append(f"trainer.devices={devices}: take trainer=ddp to train on several")
+    return found
 
 
 def _at(config: Any, where: str) -> Any:
@@ -121,10 +135,10 @@ def _try_losses(config: Any) -> None:
 def _try_optimizer(config: Any) -> None:
     """Build optimizer and schedule for one parameter and step them: a wrong number shows here."""
     optimizer = build(plain(config.optimizer), "optimizer", params=[nn.Parameter(torch.zeros(1))])
+    scheduler = build(plain(config.scheduler), "scheduler", optimizer=optimizer)
     try:
-        scheduler = build(plain(config.scheduler), "scheduler", optimizer=optimizer)
         optimizer.step()
-        scheduler.step()
+        scheduler.step(*([0.0] if isinstance(scheduler, ReduceLROnPlateau) else []))
     except (TypeError, ValueError) as error:
         raise InputError(f"optimizer or scheduler can't make a step: {error}") from None
 
@@ -146,6 +160,11 @@ def scenes_of(source: Any, config: Any, split: str) -> list[Scene]:
     if not scenes:
         raise InputError(f"the {split} split of dataset {config.dataset.name} has no scenes: see dataset.source")
     return scenes
+
+
+def all_bands(source: Any, config: Any) -> list[int]:
+    """The numbers of all bands of the first training image."""
+    return list(range(1, open_raster(scenes_of(source, config, "train")[0].image).count + 1))
 
 
 def open_split(source: Any, config: Any, split: str) -> SceneReader:
@@ -209,17 +228,17 @@ def make_losses(config: Any, numbers: Numbers | None) -> dict[str, Composite]:
     return losses
 
 
-def make_network(config: Any) -> nn.Module:
+def make_network(config: Any) -> Network:
     """The network, with its pretrained weights."""
-    network = build_network(
-        partial(build, plain(config.model.net), "model.net"),
-        config.model.encoder,
-        config.model.weights,
-        len(config.dataset.bands),
-        heads_of(config),
-    )
+    make = partial(build, plain(config.model.net), "model.net")
+    network = build_network(make, config.model, len(config.dataset.bands), heads_of(config))
     load_weights(network, config.model.weights)
     return network
+
+
+def make_augmentations(config: Any) -> list[Any]:
+    """The augmentations, in the order of the config."""
+    return [build(node, f"augment.{name}", seed=config.seed) for name, node in plain(config.augment).items()]
 
 
 def make_module(config: Any, network: nn.Module, numbers: Numbers, scenes: int) -> SegmentationModule:
@@ -239,7 +258,7 @@ def make_module(config: Any, network: nn.Module, numbers: Numbers, scenes: int) 
         std=numbers.std,
         scenes=scenes,
         seed=config.seed,
-        augmentations=[build(node, f"augment.{name}", seed=config.seed) for name, node in plain(config.augment).items()],
+        augmentations=make_augmentations(config),
         optimizer=partial(build, plain(config.optimizer), "optimizer"),
         scheduler=partial(build, plain(config.scheduler), "scheduler"),
     )

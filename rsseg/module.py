@@ -8,6 +8,7 @@ from typing import Any, cast
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from rsseg.contract import IGNORE, Batch, Head
 from rsseg.losses import Composite
@@ -60,8 +61,10 @@ class SegmentationModule(L.LightningModule):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
         self.seed = seed
+        self.lr: float | None = None  # where Lightning's LearningRateFinder leaves what it found
         self.augmentations, self._optimizer, self._scheduler = list(augmentations), optimizer, scheduler
         self.scores: dict[str, Scores] = {}
+        self._val_losses: dict[str, Tensor] = {}
 
     def normalise(self, image: Tensor) -> Tensor:
         """Stored pixels ``[B, C, H, W]`` as float32 of about zero mean and unit deviation; NaN becomes 0, the mean."""
@@ -99,8 +102,9 @@ class SegmentationModule(L.LightningModule):
         return total, {f"{stage}/loss": total, **values}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed dropout by the step, so that a resumed run goes on as it would have."""
-        torch.manual_seed((self.seed << 32) + self.global_step)
+        """Seed dropout by the batch and the process, so that a resumed run goes on as it would have."""
+        number = self.global_step * self.trainer.accumulate_grad_batches + batch_idx % self.trainer.accumulate_grad_batches
+        torch.manual_seed((self.seed << 32) + number * self.trainer.world_size + self.trainer.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch; every term is logged."""
@@ -109,15 +113,20 @@ class SegmentationModule(L.LightningModule):
         self.log_dict({name: value.detach() for name, value in values.items()})
         return total
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget the losses of an earlier round."""
+        self._val_losses, self._val_labelled = {}, torch.zeros((), dtype=torch.float64, device=self.device)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count a batch; the losses are averaged over batches by their labelled pixels."""
         logits = self(batch["image"])
         _, values = self._loss(logits, batch["mask"], "val")
         for name, confusion in self._confusions():
             confusion.update(logits[name], batch["mask"], batch["scene"])
-        labelled = int((batch["mask"] != IGNORE).sum())
-        if labelled:
-            self.log_dict(values, on_epoch=True, batch_size=labelled, sync_dist=True)
+        labelled = (batch["mask"] != IGNORE).sum()
+        self._val_labelled += labelled
+        for name, value in values.items():
+            self._val_losses[name] = self._val_losses.get(name, 0) + value.double() * labelled
 
     def _confusions(self) -> Iterator[tuple[str, Confusion]]:
         for name, confusion in self.confusions.items():
@@ -125,7 +134,8 @@ class SegmentationModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Score the whole scenes and log everything."""
-        values: dict[str, float] = {}
+        sums = self.trainer.strategy.reduce(torch.stack([self._val_labelled, *self._val_losses.values()]), reduce_op="sum")
+        values = dict(zip(self._val_losses, (sums[1:] / sums[0]).tolist(), strict=True))
         for name, confusion in self._confusions():
             self.scores[name] = result = scores(confusion.compute(), self.heads[name])
             confusion.reset()
@@ -141,7 +151,7 @@ class SegmentationModule(L.LightningModule):
         optimizer = self._optimizer(params=self.parameters())
         if self._scheduler is None:
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self._scheduler(optimizer=optimizer), "interval": "step"},
-        }
+        schedule: dict[str, Any] = {"scheduler": self._scheduler(optimizer=optimizer), "interval": "step"}
+        if isinstance(schedule["scheduler"], ReduceLROnPlateau):  # looks at every validation
+            schedule |= {"monitor": f"val/{next(iter(self.heads))}/iou", "frequency": self.trainer.val_check_batch}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}

@@ -15,20 +15,24 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 
 from rsseg.alignment.report import print_table, write_comparison
-from rsseg.assembly import Numbers, check, labels_of, make_module, make_network, open_split, scenes_of
+from rsseg.assembly import Numbers, all_bands, check, labels_of, make_module, make_network, open_split, scenes_of
 from rsseg.config.build import build, plain
-from rsseg.config.folder import config_to_resume, load_config, unfinished, write_json
+from rsseg.config.folder import config_to_resume, load_config, save_config, unfinished, write_json
 from rsseg.config.provenance import provenance
 from rsseg.contract import InputError
 from rsseg.data.census import check_absent, take_census
 from rsseg.data.scene import Scene, SceneReader
-from rsseg.data.windows import GridWindows, StepSampler, TrainWindows, grid_loader, train_loader, worker_count
-from rsseg.inference.picture import draw, pick_windows
+from rsseg.data.windows import Batches, GridWindows, TrainWindows, loader, worker_count
+from rsseg.distributed import is_main, launched
+from rsseg.inference.diagnostics import draw_confusion, draw_curves
+from rsseg.inference.gallery import Gallery
+from rsseg.inference.picture import pick_windows, predict_windows
 from rsseg.inference.scene import predict_scene
+from rsseg.loggers import side_loggers
 from rsseg.metrics import Scores
+from rsseg.models import try_network
 from rsseg.module import SegmentationModule
 from rsseg.training import choose_precision, make_trainer
 
@@ -62,8 +66,11 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
         return float(summary["iou"])
     torch.set_float32_matmul_precision("high")
     L.seed_everything(config.seed, workers=True, verbose=False)
-    network = make_network(config)
     source = build(plain(config.dataset.source), "dataset.source")
+    if config.dataset.bands is None:
+        config.dataset.bands = all_bands(source, config)
+    network = make_network(config)
+    try_network(network, len(config.dataset.bands), config.window)
     readers = {split: open_split(source, config, split) for split in ("train", "val")}
     cache = Path(config.output) / "cache"
     censuses = {name: take_census(reader, config.window, cache, f"counting {name}") for name, reader in readers.items()}
@@ -79,30 +86,69 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
     }
     if last is not None and json.loads((folder / "data.json").read_text())["fingerprint"] != data["fingerprint"]:
         raise InputError(f"the data have changed since {folder} was begun (other scenes or labels): start a new run")
-    if not (folder / "run.json").is_file():
-        OmegaConf.save(config, folder / "config.yaml", resolve=True)
-        write_json(folder / "run.json", provenance(overrides or [], loss) | {"seed": config.seed})
-    write_json(folder / "data.json", data)
+    if is_main():
+        if not (folder / "run.json").is_file():
+            save_config(config, folder)
+            write_json(folder / "run.json", provenance(overrides or [], loss) | {"seed": config.seed})
+        write_json(folder / "data.json", data)
     return _fit(config, folder, module, readers, last)
 
 
 def _fit(config: Any, folder: Path, module: SegmentationModule, readers: dict[str, SceneReader], last: Path | None) -> float:
     step = int(torch.load(last, map_location="cpu", weights_only=False)["global_step"]) if last else 0
     head = next(iter(module.heads))
-    trainer = make_trainer(plain(config), folder, monitor=f"val/{head}/iou", resumed_step=step)
-    workers = worker_count(config.workers)
-    sampler = StepSampler(config.steps, config.batch_size, step, trainer.global_rank, trainer.world_size)
+    shown = [list(config.dataset.bands).index(band) for band in config.dataset.rgb] if config.dataset.rgb else None
+    windows = pick_windows(readers["val"], config.window, config.pictures) if is_main() else []
+    gallery = Gallery(folder, head, windows, plain(config.dataset.palette), shown)
+    trainer = make_trainer(plain(config), folder, f"val/{head}/iou", [gallery], step)
+    began = time.monotonic()
+    with launched(trainer, folder):
+        _train_all_steps(config, folder, module, readers, trainer, step if last else None)
+    seconds = time.monotonic() - began
+    try:
+        result = dict(module.scores)
+        if load_best(module, folder) < trainer.global_step:  # else the last validation has just scored it
+            result = score(config, module, readers["val"])
+        rows = write_scores(folder / "classes.csv", result)
+        print_table(rows, "Validation, best checkpoint, pooled over whole scenes")
+        _draw_end(folder, module, trainer, gallery, result[head], rows)
+    finally:
+        for logger in side_loggers(trainer):
+            logger.close()
+    write_json(
+        folder / "summary.json",
+        result[head].means()
+        | {
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "steps": trainer.global_step,
+            "seconds": round(seconds, 1),
+        },
+    )
+    log.info("Run folder: %s", folder)
+    return result[head].iou
+
+
+def _train_all_steps(
+    config: Any, folder: Path, module: SegmentationModule, readers: dict[str, SceneReader], trainer: L.Trainer, step: int | None
+) -> None:
+    """Fit, from a checkpoint's step on if there is one."""
+    rank, world = trainer.global_rank, trainer.world_size
+    if config.batch_size % world:
+        raise InputError(
+            f"batch_size={config.batch_size} can't be shared evenly among {world} devices: take a multiple of {world}"
+        )
+    per_step = config.batch_size * trainer.accumulate_grad_batches
+    batches = Batches(config.steps * per_step, config.batch_size, (step or 0) * per_step, rank, world)
     train_windows = TrainWindows(readers["train"], config.window, config.seed)
     val_windows = GridWindows(readers["val"], config.window, config.overlap)
-    log.info(
-        "%s: %d training and %d validation scenes, %d steps of %d windows of %d px on %s in %s%s",
-        config.dataset.name, len(readers["train"]), len(readers["val"]), config.steps, config.batch_size, config.window,
-        trainer.strategy.root_device, trainer.precision, f", going on from step {step}" if last else "",
-    )  # fmt: skip
-    began = time.monotonic()
-    loaders = train_loader(train_windows, sampler, workers), grid_loader(val_windows, config.batch_size, workers)
+    workers = worker_count(config.workers, world)
+    loaders = (
+        loader(train_windows, batches, workers),
+        loader(val_windows, Batches(len(val_windows), config.batch_size, 0, rank, world), workers, persistent=True),
+    )
+    _say_start(config, readers, trainer, step)
     try:
-        trainer.fit(module, *loaders, ckpt_path=last)
+        trainer.fit(module, *loaders, ckpt_path=None if step is None else folder / "checkpoints" / "last.ckpt")
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -113,32 +159,49 @@ def _fit(config: Any, folder: Path, module: SegmentationModule, readers: dict[st
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
         log.warning("Interrupted at step %d of %d; go on with resume=%s", trainer.global_step, config.steps, folder)
         raise
+    early = trainer.should_stop and not trainer.received_sigterm
     if trainer.global_step < config.steps:
-        raise InputError(f"stopped at step {trainer.global_step} of {config.steps}; go on with resume={folder}")
-    seconds = time.monotonic() - began
-    result = dict(module.scores)
-    if load_best(module, folder) < trainer.global_step:  # else the last validation has just scored it
-        result = score(config, module, readers["val"])
-    rows = write_scores(folder / "classes.csv", result)
-    means = result[head].means()
-    write_json(
-        folder / "summary.json",
-        means
-        | {"finished": datetime.now(UTC).isoformat(timespec="seconds"), "steps": config.steps, "seconds": round(seconds, 1)},
-    )
-    print_table(rows, "Validation, best checkpoint, pooled over whole scenes")
+        if not early:
+            raise InputError(f"stopped at step {trainer.global_step} of {config.steps}; go on with resume={folder}")
+        log.info("Stopped early, at step %d of %d.", trainer.global_step, config.steps)
+
+
+def _say_start(config: Any, readers: dict[str, SceneReader], trainer: L.Trainer, step: int | None) -> None:
+    log.info(
+        "%s: %d training and %d validation scenes, %d steps of %d windows of %d px on %s in %s%s%s",
+        config.dataset.name, len(readers["train"]), len(readers["val"]), config.steps, config.batch_size, config.window,
+        trainer.strategy.root_device, trainer.precision, f", {trainer.world_size} processes" * (trainer.world_size > 1),
+        "" if step is None else f", going on from step {step}",
+    )  # fmt: skip
+    times = trainer.accumulate_grad_batches
+    if times > 1:
+        log.warning(
+            "Gradients are accumulated over %d batches: the loss is taken per batch and averaged. For losses of a whole batch "
+            "(overlap losses, weighted cross-entropy) that is another loss than that of one batch of %d windows.",
+            times,
+            times * config.batch_size,
+        )  # fmt: skip
+
+
+def _draw_end(
+    folder: Path, module: SegmentationModule, trainer: L.Trainer, gallery: Gallery, result: Scores, rows: list[dict[str, Any]]
+) -> None:
+    """Pictures and the table of the best checkpoint, in the run folder and the loggers."""
+    head, step = module.heads[gallery.head], trainer.global_step
+    if gallery.windows:
+        gallery.draw(trainer, folder / "picture.png", predict_windows(module.eval(), gallery.head, gallery.windows), "best")
     try:
-        draw(
-            folder / "picture.png",
-            module.heads[head],
-            plain(config.dataset.palette),
-            pick_windows(module, head, readers["val"], config.window),
-        )
-        log.info("Picture: %s", folder / "picture.png")
+        draw_confusion(folder / "confusion.png", head, result)
+        with (folder / "metrics.csv").open(newline="") as file:
+            draw_curves(folder / "curves.png", gallery.head, head, gallery.palette, list(csv.DictReader(file)))
     except OSError as error:
-        log.warning("The picture could not be written: %s", error)
-    log.info("Run folder: %s", folder)
-    return result[head].iou
+        log.warning("Pictures could not be written: %s", error)
+        return
+    for logger in side_loggers(trainer):
+        logger.show("confusion", folder / "confusion.png", step)
+        logger.show("curves", folder / "curves.png", step)
+        logger.tabulate("classes", rows, step)
+    log.info("Pictures: %s, confusion.png, curves.png", folder / "picture.png")
 
 
 def load_best(module: SegmentationModule, folder: Path) -> int:
@@ -181,7 +244,8 @@ def score(config: Any, module: SegmentationModule, reader: SceneReader) -> dict[
         logger=False, enable_checkpointing=False, enable_model_summary=False,
     )  # fmt: skip
     windows = GridWindows(reader, config.window, config.overlap)
-    trainer.validate(module, grid_loader(windows, config.batch_size, worker_count(config.workers)), verbose=False)
+    batches = Batches(len(windows), config.batch_size)
+    trainer.validate(module, loader(windows, batches, worker_count(config.workers)), verbose=False)
     return dict(module.scores)
 
 
@@ -275,6 +339,9 @@ def quiet() -> None:
     """Leave out what the libraries say at every start and no user can act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.tuner.lr_finder").setLevel(logging.INFO)  # the rate that it found
+    if not is_main():
+        logging.getLogger("rsseg").setLevel(logging.ERROR)  # the main process says it
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # its errors come as exceptions too
     for message in (
         ".*does not have many workers.*",
@@ -284,5 +351,6 @@ def quiet() -> None:
         ".*no geotransform.*",
         ".*LeafSpec.*",
         ".*isinstance.treespec.*",
+        ".*sync_dist=True.*",  # what is logged is the same in all processes already
     ):
         warnings.filterwarnings("ignore", message)

@@ -7,18 +7,21 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger
 
 from rsseg.config.build import build
 from rsseg.contract import InputError
+from rsseg.distributed import SyncBatchNorm, is_main
+from rsseg.loggers import SideLogger
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +82,7 @@ class ProgressLines(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log step, score, and the time gone and left."""
-        if trainer.state.fn != "fit" or sys.stdout.isatty():
+        if trainer.state.fn != "fit" or sys.stdout.isatty() or not trainer.is_global_zero:
             return
         gone, done = time.monotonic() - self.began, trainer.global_step - self.first
         left = gone / max(done, 1) * (trainer.max_steps - trainer.global_step)
@@ -122,6 +125,8 @@ def csv_logger(folder: Path, resumed_step: int) -> CSVLogger:
 
     Lightning's deletes a file that it finds; a copy stays until the rows are written again.
     """
+    if not is_main():
+        return CSVLogger(save_dir=str(folder), name="", version="")
     metrics, copy = folder / "metrics.csv", folder / "metrics.before-resume.csv"
     if metrics.is_file() and not copy.is_file():
         os.replace(metrics, copy)
@@ -132,17 +137,38 @@ def csv_logger(folder: Path, resumed_step: int) -> CSVLogger:
     return logger
 
 
-def make_trainer(config: Mapping[str, Any], folder: Path, monitor: str, resumed_step: int = 0) -> L.Trainer:
+def make_logger(name: str, node: Mapping[str, Any], folder: Path) -> Logger:
+    """A logger of the config; one that writes files writes them in the run folder."""
+    given = {} if "tracking_uri" in node else {"save_dir": str(folder)}  # MLflow takes one of the two
+    logger: Logger = build(node, f"logger.{name}", **given)
+    return logger
+
+
+def batches_between_validations(config: Mapping[str, Any]) -> int:
+    """`val_check_interval`, which Lightning counts in batches."""
+    return steps_between_validations(config["steps"], config["validations"]) * accumulation(config)
+
+
+def accumulation(config: Mapping[str, Any]) -> int:
+    """The batches per optimiser step."""
+    return int(config["trainer"].get("accumulate_grad_batches", 1))
+
+
+def make_trainer(
+    config: Mapping[str, Any], folder: Path, monitor: str, callbacks: Sequence[L.Callback] = (), resumed_step: int = 0
+) -> L.Trainer:
     """The trainer of a run.
 
     Args:
         config: The resolved root config.
         folder: The run folder.
         monitor: The metric whose maximum is the best checkpoint.
+        callbacks: Further callbacks, rsseg's own.
         resumed_step: The step that a resumed run goes on from.
     """
     node = dict(config["trainer"])
-    node["precision"] = choose_precision(node.get("precision", "auto"), node.get("accelerator", "auto"))
+    accelerator = node.get("accelerator", "auto")
+    node["precision"] = choose_precision(node.get("precision", "auto"), accelerator)
     keep: dict[str, Any] = {
         "dirpath": folder / "checkpoints",
         "auto_insert_metric_name": False,
@@ -151,21 +177,25 @@ def make_trainer(config: Mapping[str, Any], folder: Path, monitor: str, resumed_
     }
     best = MovableCheckpoint(filename="best", monitor=monitor, mode="max", **keep)
     last = MovableCheckpoint(filename="last", **keep)  # its own: save_last=True skips validations that are not the best
+    chosen = [build(leaf, f"callbacks.{name}") for name, leaf in config["callbacks"].items()]
+    if resumed_step:
+        chosen = [callback for callback in chosen if not isinstance(callback, LearningRateFinder)]  # the rate is found
+    on_gpu = torch.cuda.is_available() and accelerator != "cpu"
     trainer: L.Trainer = build(
         node,
         "trainer",
         default_root_dir=str(folder),
         max_steps=config["steps"],
         max_epochs=1,  # one long epoch of all steps: the progress bar then estimates the whole run
-        val_check_interval=steps_between_validations(config["steps"], config["validations"]),
+        val_check_interval=batches_between_validations(config),
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         logger=[
             csv_logger(folder, resumed_step),
-            *(build(leaf, f"logger.{name}", save_dir=str(folder)) for name, leaf in config["logger"].items()),
+            *(SideLogger(name, partial(make_logger, name, leaf, folder)) for name, leaf in config["logger"].items()),
         ],
-        callbacks=[best, last, LearningRateMonitor(logging_interval="step"), ProgressLines(monitor)],
-        plugins=[WholeCheckpoints()],
+        callbacks=[*chosen, *callbacks, LearningRateMonitor(logging_interval="step"), ProgressLines(monitor), best, last],
+        plugins=[WholeCheckpoints(), *([SyncBatchNorm("cuda" if on_gpu else "cpu")] if node.get("sync_batchnorm") else [])],
         use_distributed_sampler=False,
         enable_model_summary=False,
     )

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import layouts
 import numpy as np
 import pytest
 import torch
@@ -28,12 +29,5 @@ def folder_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def inria_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Inria's layout below a path with digits: two cities of three tiles; tiles 1 to 5 validate."""
-    root, rng = tmp_path_factory.mktemp("disk1") / "set2", np.random.default_rng(1)
-    for city in ("austin", "west-tyrol-w"):
-        for number in (1, 5, 6, 36):
-            mask = checker(rng, 96, 2)
-            write_tif(root / "AerialImageDataset/train/images" / f"{city}{number}.tif", coloured(rng, mask))
-            write_tif(root / "AerialImageDataset/train/gt" / f"{city}{number}.tif", mask[None] * np.uint8(255))
-        write_tif(root / "AerialImageDataset/test/images" / f"{city}40.tif", coloured(rng, checker(rng, 96, 2)))
-    return root
+    """Inria's layout below a path with digits: two cities of four tiles, of which 1 and 5 validate."""
+    return layouts.write(tmp_path_factory.mktemp("inria"), "inria", seed=1)

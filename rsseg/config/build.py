@@ -7,7 +7,7 @@ data is read, so that all misspelt and missing parameters are reported together.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hydra.utils import get_object
@@ -78,9 +78,8 @@ def faults(node: Mapping[str, Any], where: str, given: tuple[str, ...] = ()) -> 
         return [str(error)]
     found = []
     arguments = {key: value for key, value in node.items() if key != "_target_"}
-    for key, value in arguments.items():
-        if isinstance(value, Mapping) and "_target_" in value:
-            found += faults(value, f"{where}.{key}")
+    for place, leaf in _nodes(arguments, where):
+        found += faults(leaf, place, _wanted(leaf, given))
     parameters = inspect.signature(target).parameters
     named = [name for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]  # **kwargs hide typos
     short = node["_target_"].rpartition(".")[2]
@@ -101,9 +100,9 @@ def build(node: Mapping[str, Any], where: str, **given: Any) -> Any:
     """Build the object that a node describes.
 
     Args:
-        node: A plain mapping with `_target_`; nested nodes are built first.
+        node: A plain mapping with `_target_`; nodes in it, in lists too, are built first.
         where: Its place in the config, for messages.
-        given: Further arguments, from rsseg.
+        given: Further arguments, from rsseg; nodes in it get those that they have a parameter for.
 
     Raises:
         InputError: If the target refuses its arguments.
@@ -113,11 +112,7 @@ def build(node: Mapping[str, Any], where: str, **given: Any) -> Any:
         Linear(in_features=2, out_features=3, bias=True)
     """
     target = locate(node["_target_"], where)
-    arguments = {
-        key: build(value, f"{where}.{key}") if isinstance(value, Mapping) and "_target_" in value else value
-        for key, value in node.items()
-        if key != "_target_"
-    }
+    arguments = {key: _build_nested(value, f"{where}.{key}", given) for key, value in node.items() if key != "_target_"}
     try:
         return target(**arguments, **given)
     except InputError as error:
@@ -126,6 +121,40 @@ def build(node: Mapping[str, Any], where: str, **given: Any) -> Any:
         raise
     except Exception as error:  # whatever a constructor raises over its arguments
         raise InputError(f"{where}: {node['_target_']} refused its arguments: {_last_line(error)}") from error
+
+
+def _nodes(value: Any, where: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """The nodes with a `_target_` right below a value, with their places."""
+    if isinstance(value, Mapping):
+        pairs = [(f"{where}.{key}", child) for key, child in value.items()]
+    elif isinstance(value, list):
+        pairs = [(f"{where}[{i}]", child) for i, child in enumerate(value)]
+    else:
+        return []
+    return [
+        leaf
+        for place, child in pairs
+        for leaf in ([(place, child)] if isinstance(child, Mapping) and "_target_" in child else _nodes(child, place))
+    ]
+
+
+def _wanted(node: Mapping[str, Any], given: Iterable[str]) -> tuple[str, ...]:
+    """Those of the given names that a node's target has a parameter for."""
+    try:
+        parameters = inspect.signature(locate(node["_target_"], "")).parameters
+    except InputError:
+        return ()
+    return tuple(name for name in given if name in parameters)
+
+
+def _build_nested(value: Any, where: str, given: Mapping[str, Any]) -> Any:
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            return build(value, where, **{name: given[name] for name in _wanted(value, given)})
+        return {key: _build_nested(child, f"{where}.{key}", given) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_build_nested(child, f"{where}[{i}]", given) for i, child in enumerate(value)]
+    return value
 
 
 def missing(config: DictConfig) -> list[str]:

@@ -14,6 +14,7 @@ from rsseg.config.schema import Config
 from rsseg.contract import InputError
 
 PLACE_KEYS = ("output", "resume", "workers")  # what may differ between two runs of the same config
+FOUND_KEYS = ("dataset.bands",)  # null until a run has seen the data
 
 
 def config_to_resume(folder: Path, overrides: list[str]) -> Any:
@@ -41,6 +42,13 @@ def load_config(folder: Path) -> Any:
     return OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(folder / "config.yaml"))
 
 
+def save_config(config: Any, folder: Path) -> None:
+    """Write the resolved config of a run, whole or not at all."""
+    part = folder / "config.yaml.part"
+    OmegaConf.save(config, part, resolve=True)
+    os.replace(part, folder / "config.yaml")
+
+
 def unfinished(folder: Path, config: Any) -> Path | None:
     """The last checkpoint of a run that was begun in a folder; None for a fresh folder.
 
@@ -51,7 +59,9 @@ def unfinished(folder: Path, config: Any) -> Path | None:
     if not (folder / "config.yaml").is_file():
         return None
     before, now = (_flat(plain(c)) for c in (load_config(folder), config))
+    left_open = {key for key in FOUND_KEYS if now.get(key) is None}
     changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k) and k.split(".")[0] not in PLACE_KEYS)
+    changed = [key for key in changed if key not in left_open]
     if changed:
         listed = ", ".join(f"{key}: {before.get(key)} -> {now.get(key)}" for key in changed[:5])
         raise InputError(

@@ -27,11 +27,13 @@ class DatasetConfig:
         task: What a mask says about a pixel.
         classes: Names in label order; for binary the one positive class.
         palette: Colours of the labels for pictures and maps, "#rrggbb"; null: chosen.
-        bands: The image bands to read, counted from 1.
+        bands: The image bands to read, counted from 1; null: all that the first training image has.
+        rgb: The bands that pictures show as red, green and blue; null: the first three.
         mask_values: What the mask files hold for label 0, 1, ...: integers or "#rrggbb" colours; null: 0, 1, ...
         ignore_values: The values in the mask files that mean "not labelled"; null: 255, none for colours.
         window: A sensible side of the training windows, in pixels.
         steps: A sensible number of optimiser steps.
+        args: For `dataset=torchgeo`: what the class is made with.
         source: Where the scenes lie: a `_target_` with a method ``scenes(split)``.
     """
 
@@ -39,12 +41,14 @@ class DatasetConfig:
     task: TaskKind = MISSING
     classes: list[str] = MISSING
     palette: list[str] | None = None
-    bands: list[int] = MISSING
+    bands: list[int] | None = MISSING
+    rgb: list[int] | None = None
     mask_values: list[Any] | None = None
     ignore_values: list[Any] | None = None
     window: int = 256
     steps: int = 2000
-    source: dict[str, Any] = MISSING
+    args: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -53,15 +57,21 @@ class ModelConfig:
 
     Attributes:
         encoder: The name of an encoder of segmentation_models_pytorch or timm.
-        weights: none, imagenet, the name of a torchgeo weight, or a file.
-        net: The smp class as `_target_` with its arguments.
+        weights: none, imagenet, the name of a torchgeo weight such as ResNet18_Weights.SENTINEL2_ALL_MOCO, or a file.
+        encoder_args: Further arguments of a timm encoder, such as drop_path_rate.
+        freeze: Parts that are not trained: encoder, decoder.
+        dropout: The share of the decoder's channels that are dropped before the last convolution, in training.
+        net: The smp class as `_target_` with its arguments; bands, logits and weights are filled in from the dataset's facts.
         heads: Per head, its loss.
     """
 
-    encoder: str = MISSING
+    encoder: str = "resnet18"
     weights: str = "none"
-    net: dict[str, Any] = MISSING
-    heads: dict[str, Any] = MISSING
+    encoder_args: dict[str, Any] = field(default_factory=dict)
+    freeze: list[str] = field(default_factory=list)
+    dropout: float = 0.0
+    net: dict[str, Any] = field(default_factory=dict)
+    heads: dict[str, Any] = field(default_factory=lambda: {"mask": {"loss": "${loss}"}})
 
 
 @dataclass
@@ -75,13 +85,14 @@ class LossConfig:
 class Config:
     """Everything that a training run is made of; `configs/train.yaml` explains each value."""
 
-    dataset: DatasetConfig = MISSING
-    model: ModelConfig = MISSING
-    loss: LossConfig = MISSING
-    optimizer: dict[str, Any] = MISSING
-    scheduler: dict[str, Any] = MISSING
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    scheduler: dict[str, Any] = field(default_factory=dict)
     augment: dict[str, Any] = field(default_factory=dict)
-    trainer: dict[str, Any] = MISSING
+    trainer: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
     seed: int = 1
     window: int = 256
@@ -89,6 +100,7 @@ class Config:
     steps: int = 2000
     validations: int = 10
     overlap: int = 32
+    pictures: int = 4
     workers: int | None = None
     output: str = "runs"
     resume: str | None = None
@@ -115,11 +127,23 @@ def folder_name(overrides: str) -> str:
     return f"{','.join(short)[:190]}...{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
 
 
+OPEN = (
+    "dataset.args", "dataset.source", "model.encoder_args", "model.net", "loss.terms", "optimizer", "scheduler", "augment",
+    "trainer", "callbacks", "logger",
+)  # fmt: skip
+"""Nodes that take any argument of their target without a "+": what the target does not know, the binder refuses."""
+
+
 def register() -> None:
     """Make the schema and the resolvers known to Hydra; called once by every entry point that composes configs."""
-    ConfigStore.instance().store(name="schema", node=Config)
+    schema = OmegaConf.structured(Config)
+    for node in OPEN:
+        OmegaConf.set_struct(OmegaConf.select(schema, node), False)
+    ConfigStore.instance().store(name="schema", node=schema)
     OmegaConf.register_new_resolver("rsseg.run_folder", run_folder, replace=True)
-    OmegaConf.register_new_resolver("rsseg.part", lambda whole, parts: int(whole) // int(parts), replace=True)
+    OmegaConf.register_new_resolver("rsseg.part", lambda whole, parts: max(1, int(whole) // int(parts)), replace=True)
+    OmegaConf.register_new_resolver("rsseg.sum", lambda a, b: int(a) + int(b), replace=True)
+    OmegaConf.register_new_resolver("rsseg.rest", lambda whole, part: max(1, int(whole) - int(part)), replace=True)
     OmegaConf.register_new_resolver("rsseg.folder_name", folder_name, replace=True)
 
 
@@ -143,6 +167,13 @@ def cross_check(config: Config) -> list[str]:
         faults.append(f"seed={config.seed} must be from 0 to 2**32 - 1")
     if not config.model.heads:
         faults.append("model.heads is empty: a model needs a head, such as mask")
+    wrong = [part for part in config.model.freeze if part not in ("encoder", "decoder")]
+    if wrong:
+        faults.append(f"model.freeze={list(config.model.freeze)}: a list of encoder and decoder is expected")
+    if not 0 <= config.model.dropout < 1:
+        faults.append(f"model.dropout={config.model.dropout} must be at least 0 and less than 1")
+    if config.pictures < 0:
+        faults.append(f"pictures={config.pictures} must be at least 0")
     if config.workers is not None and config.workers < 0:
         faults.append(f"workers={config.workers} must be at least 0, or null")
     if dataset.task == TaskKind.regression:
@@ -168,8 +199,12 @@ def _label_faults(dataset: DatasetConfig) -> list[str]:
         faults.append(f"dataset.mask_values lists {len(dataset.mask_values)} values, but the masks have {head.labels} labels")
     if head.labels > 255:
         faults.append(f"{head.labels} classes: masks are 8-bit and 255 means ignored, so 255 is the most")
-    if not dataset.bands or min(dataset.bands) < 1:
+    if dataset.bands is not None and (not dataset.bands or min(dataset.bands) < 1):
         faults.append(f"dataset.bands={list(dataset.bands)}: list at least one band, counted from 1")
+    if dataset.rgb is not None and (len(dataset.rgb) != 3 or (dataset.bands and set(dataset.rgb) - set(dataset.bands))):
+        faults.append(
+            f"dataset.rgb={list(dataset.rgb)}: three of dataset.bands={list(dataset.bands or [])} are shown; null: the first"
+        )
     drawn = head.channels if head.task is TaskKind.multilabel else head.labels
     if dataset.palette is not None:
         if len(dataset.palette) != drawn:

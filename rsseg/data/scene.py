@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
@@ -20,6 +21,9 @@ from rsseg.contract import IGNORE, InputError, TaskKind
 from rsseg.data.labels import Labels
 
 GDAL = {"GDAL_CACHEMAX": 128}  # MB of decoded blocks a process keeps; GDAL's own default is 5 % of the machine's memory
+
+JPEG = frozenset({".jpg", ".jpeg"})
+"""Decoded by Pillow, as torchgeo and torchvision do: GDAL upsamples the colours of such files in another way."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +54,26 @@ def open_raster(path: Path) -> Any:
         raise InputError(f"{path} can't be opened as an image: {error}. Is the file complete?") from None
 
 
-def read_bands(path: Path, bands: Sequence[int] | None, window: Window) -> NDArray[np.generic]:
+@lru_cache(maxsize=2)  # a JPEG can only be decoded from its top: its next windows take it from here
+def _decode_jpeg(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def read_bands(path: Path, bands: Sequence[int], window: Window) -> NDArray[np.generic]:
     """Pixels ``[bands, h, w]`` of a part of a file, in the file's dtype.
 
     Raises:
         InputError: If the pixels can't be decoded, as in a truncated file.
     """
     try:
+        if path.suffix.lower() in JPEG:
+            rows, columns = window.toslices()
+            return _decode_jpeg(path)[[band - 1 for band in bands], rows, columns]
         with rasterio.Env(**GDAL):
             pixels: NDArray[np.generic] = open_raster(path).read(indexes=bands, window=window)
-    except RasterioError as error:
+    except (RasterioError, UnidentifiedImageError, OSError) as error:
         raise InputError(
             f"{path} can't be read ({error.__cause__ or error}): the file is truncated or damaged, fetch or write it again"
         ) from None
@@ -76,6 +90,7 @@ class SceneReader:
 
     Attributes:
         sizes: int64 ``[S, 2]``, height and width of each scene.
+        dtype: What pixels are read as: the common type of all scenes' files.
         fill: Per band, what stands where there is no image; set it to the bands' means, so that it normalises to 0.
 
     Raises:
@@ -94,6 +109,7 @@ class SceneReader:
         if faults:
             more = f"\n  ... and {len(faults) - 5} more" if len(faults) > 5 else ""
             raise InputError("Files that can't be used:\n" + "\n".join(f"  - {f}" for f in faults[:5]) + more)
+        self.dtype = np.result_type(*(d for scene in self.scenes for d in open_raster(scene.image).dtypes))
         self.fill: NDArray[np.floating] = np.zeros(len(self.bands))
         self.sizes: NDArray[np.int64] = np.array(sizes, dtype=np.int64).reshape(-1, 2)
 
@@ -101,7 +117,9 @@ class SceneReader:
         image = open_raster(scene.image)
         height, width = image.height, image.width
         if max(self.bands) > image.count:
-            raise InputError(f"{scene.image} has {image.count} bands, but dataset.bands={self.bands}")
+            raise InputError(
+                f"{scene.image} has {image.count} bands, but dataset.bands={self.bands}: list bands from 1 to {image.count}"
+            )
         read_bands(scene.image, self.bands, Window(width - 1, height - 1, 1, 1))  # where a truncated file ends early
         if scene.mask is None:
             return height, width
@@ -156,7 +174,7 @@ class SceneReader:
             size: The window's side in pixels.
 
         Returns:
-            The image ``[C, size, size]`` in the file's dtype, and bool ``[size, size]``, true where there is none.
+            The image ``[C, size, size]`` in `dtype`, and bool ``[size, size]``, true where there is none.
         """
         window = self._inside(scene, top, left, size)
         path = self.scenes[scene].image
@@ -165,13 +183,13 @@ class SceneReader:
         image, missing = np.pad(image, ((0, 0), *pad)), np.pad(missing, pad, constant_values=True)
         if missing.any():
             image = np.where(missing, self.fill.astype(image.dtype)[:, None, None], image)
-        return image, missing
+        return image.astype(self.dtype, copy=False), missing
 
     def read(self, scene: int, top: int, left: int, size: int) -> tuple[NDArray[np.generic], NDArray[np.uint8]]:
         """A square window of image and mask; the mask is `IGNORE` where there is no image.
 
         Returns:
-            The image ``[C, size, size]`` in the file's dtype and the mask uint8 ``[size, size]`` or ``[L, size, size]``.
+            The image ``[C, size, size]`` in `dtype` and the mask uint8 ``[size, size]`` or ``[L, size, size]``.
         """
         image, missing = self.read_image(scene, top, left, size)
         window = self._inside(scene, top, left, size)

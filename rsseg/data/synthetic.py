@@ -18,10 +18,10 @@ from rich.progress import track
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from rsseg.contract import InputError, nearest
+from rsseg.data.splits import SPLITS
 
 CLASSES = ("land", "building", "road", "field", "water")
 PALETTE = ("#d8d2b8", "#d1495b", "#55555f", "#e0a92e", "#2e86ab")
-SPLITS = ("train", "val", "test")
 LAND, BUILDING, ROAD, FIELD, WATER = range(5)
 
 Floats = NDArray[np.float64]

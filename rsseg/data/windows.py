@@ -118,7 +118,10 @@ class TrainWindows(Dataset[Batch]):
 
 
 class GridWindows(Dataset[Batch]):
-    """Every labelled pixel of every scene once: outside a window's inner part the mask is `IGNORE`."""
+    """Every labelled pixel of every scene once: outside a window's inner part the mask is `IGNORE`.
+
+    Numbers beyond the last window give it again with nothing labelled: they fill up what several processes share.
+    """
 
     def __init__(self, reader: SceneReader, size: int, overlap: int) -> None:
         self.reader, self.size = reader, size
@@ -128,63 +131,63 @@ class GridWindows(Dataset[Batch]):
         return len(self.cores)
 
     def __getitem__(self, k: int) -> Batch:
-        core = self.cores[k]
+        core = self.cores[min(k, len(self) - 1)]
         image, mask = self.reader.read(core.scene, core.top, core.left, self.size)
         inner = np.full_like(mask, IGNORE)
-        part = (..., slice(core.inner_top, core.inner_bottom), slice(core.inner_left, core.inner_right))
-        inner[part] = mask[part]
+        if k < len(self):
+            part = (..., slice(core.inner_top, core.inner_bottom), slice(core.inner_left, core.inner_right))
+            inner[part] = mask[part]
         return _item(image, inner, core.scene, k)
 
 
-class StepSampler(Sampler[list[int]]):
-    """The window numbers of each optimiser step, from any step on.
+class Batches(Sampler[list[int]]):
+    """Window numbers in batches, each shared evenly among the processes that train together.
 
     Args:
-        steps: The run's optimiser steps.
-        batch_size: Windows per step on one process.
-        start: The first step to yield; a resumed run's step.
+        stop: The number of windows.
+        batch_size: Windows per batch, a multiple of `world`.
+        start: The first window to yield; that of a resumed run.
         rank: This process's number.
-        world: The number of processes; step s takes windows ``s * batch_size * world`` on, shared among them.
+        world: The number of processes. All get equally many windows, at the end up to ``world - 1`` beyond `stop`.
 
     Example:
-        >>> list(StepSampler(steps=3, batch_size=2, start=1))
-        [[2, 3], [4, 5]]
+        >>> list(Batches(stop=8, batch_size=2, start=4))
+        [[4, 5], [6, 7]]
+        >>> [list(Batches(stop=5, batch_size=4, rank=rank, world=2)) for rank in (0, 1)]
+        [[[0, 1], [4]], [[2, 3], [5]]]
     """
 
-    def __init__(self, steps: int, batch_size: int, start: int = 0, rank: int = 0, world: int = 1) -> None:
-        self.steps, self.batch_size, self.start, self.rank, self.world = steps, batch_size, start, rank, world
+    def __init__(self, stop: int, batch_size: int, start: int = 0, rank: int = 0, world: int = 1) -> None:
+        self.stop, self.batch_size, self.start, self.rank, self.world = stop, batch_size, start, rank, world
 
     def __len__(self) -> int:
-        return self.steps
+        return -(-self.stop // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.start, self.steps):
-            first = (step * self.world + self.rank) * self.batch_size
-            yield list(range(first, first + self.batch_size))
+        for first in range(self.start, self.stop, self.batch_size):
+            share = -(-min(self.batch_size, self.stop - first) // self.world)
+            yield list(range(first + self.rank * share, first + (self.rank + 1) * share))
 
 
-def worker_count(workers: int | None) -> int:
-    """The number of loader processes: as given, else all cores but one, at most 8."""
-    return min(8, max(1, (os.cpu_count() or 2) - 1)) if workers is None else workers
+def worker_count(workers: int | None, world: int = 1) -> int:
+    """The loader processes of one of `world` processes: as given, else its share of all cores but one, at most 8."""
+    return min(8, max(1, ((os.cpu_count() or 2) - 1) // world)) if workers is None else workers
 
 
-def train_loader(windows: TrainWindows, sampler: StepSampler, workers: int) -> DataLoader[Batch]:
-    """Batches of training windows, one per optimiser step."""
+def loader(windows: Dataset[Batch], batches: Batches, workers: int, persistent: bool = False) -> DataLoader[Batch]:
+    """Batches of windows, read ahead by worker processes.
+
+    Args:
+        windows: Where they come from.
+        batches: Which of them, in which order.
+        workers: The number of processes; 0 reads in this one.
+        persistent: Whether the processes stay for the next round.
+    """
     return DataLoader(
         windows,
-        batch_sampler=sampler,
+        batch_sampler=batches,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
-    )
-
-
-def grid_loader(windows: GridWindows, batch_size: int, workers: int) -> DataLoader[Batch]:
-    """Batches of the windows that cover all scenes."""
-    return DataLoader(
-        windows,
-        batch_size=batch_size,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=workers > 0,
+        persistent_workers=persistent and workers > 0,
     )

@@ -1,4 +1,4 @@
-"""Pictures of windows: image, mask and prediction side by side."""
+"""Pictures of windows: image, mask, prediction and errors side by side."""
 
 from __future__ import annotations
 
@@ -49,15 +49,36 @@ def paint(mask: NDArray[np.uint8], palette: Sequence[str]) -> NDArray[np.uint8]:
     return table[mask]
 
 
-def stretch(image: NDArray[np.generic]) -> NDArray[np.float64]:
-    """The first three bands (or the first, as grey) between their 2nd and 98th percentile, ``[H, W, 3]`` in [0, 1].
+def stretch(image: NDArray[np.generic], shown: Sequence[int] | None = None) -> NDArray[np.float64]:
+    """Three bands between their 2nd and 98th percentile, ``[H, W, 3]`` in [0, 1].
 
     8-bit bands, mostly photographs, share one stretch, so that their colours stay; others have one each.
+
+    Args:
+        image: ``[C, H, W]``.
+        shown: The indices of the bands for red, green and blue; None: the first three, or the first as grey.
     """
-    shown = image[[0, 1, 2] if len(image) >= 3 else [0, 0, 0]].astype(np.float64)
-    low, high = np.percentile(shown, (2, 98), axis=(0, 1, 2) if image.dtype == np.uint8 else (1, 2), keepdims=True)
-    stretched: NDArray[np.float64] = np.clip((shown - low) / np.maximum(high - low, 1e-9), 0, 1).transpose(1, 2, 0)
+    picked = image[list(shown) if shown else [0, 1, 2] if len(image) >= 3 else [0, 0, 0]].astype(np.float64)
+    low, high = np.percentile(picked, (2, 98), axis=(0, 1, 2) if image.dtype == np.uint8 else (1, 2), keepdims=True)
+    stretched: NDArray[np.float64] = np.clip((picked - low) / np.maximum(high - low, 1e-9), 0, 1).transpose(1, 2, 0)
     return stretched
+
+
+RIGHT, WRONG, MISSED, GREY = "#f2f2f2", "#d1495b", "#2e86ab", "#808080"
+
+
+def paint_errors(mask: NDArray[np.integer], prediction: NDArray[np.integer], head: Head) -> NDArray[np.uint8]:
+    """Where a prediction is wrong, uint8 ``[H, W, 3]``.
+
+    Binary: false alarms red, missed pixels blue; else red where any label is wrong; grey where the mask is ignored.
+    """
+    labelled = mask != IGNORE
+    if head.task is TaskKind.multilabel:
+        wrong, labelled = ((mask != prediction) & labelled).any(axis=0), labelled.any(axis=0)
+    else:
+        wrong = (mask != prediction) & labelled
+    code = np.where(wrong & (mask == 1), 2, wrong) if head.task is TaskKind.binary else wrong
+    return paint(np.where(labelled, code, IGNORE).astype(np.uint8), [RIGHT, WRONG, MISSED])
 
 
 def draw(
@@ -65,46 +86,53 @@ def draw(
     head: Head,
     palette: Sequence[str] | None,
     rows: Sequence[tuple[NDArray[np.generic], NDArray[np.integer], NDArray[np.integer]]],
+    shown: Sequence[int] | None = None,
 ) -> None:
-    """Write a PNG with one row per window: image, mask, prediction.
+    """Write a PNG with one row per window: image, mask, prediction, errors.
 
     Args:
         path: The file.
         head: Task and classes.
         palette: The dataset's colours, if it has any.
         rows: Image ``[C, H, W]`` as stored, mask and prediction ``[H, W]`` or ``[L, H, W]``.
+        shown: As for `stretch`.
     """
     shades = colours(head, palette)
-    figure = Figure(figsize=(8.4, 2.7 * len(rows) + 0.6), layout="constrained")
-    axes = figure.subplots(len(rows), 3, squeeze=False)
+    figure = Figure(figsize=(10.4, 2.6 * len(rows) + 0.7), layout="constrained")
+    axes = figure.subplots(len(rows), 4, squeeze=False)
     for line, (image, mask, prediction) in zip(axes, rows, strict=True):
-        drawn = flatten(mask, head)
-        line[0].imshow(stretch(image))
-        line[1].imshow(paint(drawn, shades))
+        line[0].imshow(stretch(image, shown))
+        line[1].imshow(paint(flatten(mask, head), shades))
         line[2].imshow(paint(flatten(prediction, head), shades))
-    for axis, title in zip(axes[0], ("image", "mask", "prediction"), strict=True):
+        line[3].imshow(paint_errors(mask, prediction, head))
+    for axis, title in zip(axes[0], ("image", "mask", "prediction", "errors"), strict=True):
         axis.set_title(title)
     for axis in axes.flat:
         axis.set_axis_off()
     names = list(head.classes) if head.task is TaskKind.multiclass else ["none of them", *head.classes]
-    patches = [Patch(facecolor=c, edgecolor="#888888", label=n) for c, n in zip(shades, names, strict=True)]
-    patches.append(Patch(facecolor="#808080", edgecolor="#888888", label="ignored"))
-    figure.legend(handles=patches, loc="outside lower center", ncols=min(6, len(patches)), frameon=False)
-    figure.savefig(path, dpi=110)
+    binary = head.task is TaskKind.binary
+    errors = [(RIGHT, "right"), (WRONG, "false alarm" if binary else "wrong"), *([(MISSED, "missed")] if binary else [])]
+    entries = [*zip(shades, names, strict=True), (GREY, "ignored"), *errors]
+    patches = [Patch(facecolor=colour, edgecolor="#888888", label=name) for colour, name in entries]
+    figure.legend(handles=patches, loc="outside lower center", ncols=min(7, len(patches)), frameon=False)
+    figure.savefig(path, dpi=100)
 
 
-def pick_windows(
-    module: SegmentationModule, head: str, reader: SceneReader, size: int, count: int = 4
-) -> list[tuple[NDArray[np.generic], NDArray[np.integer], NDArray[np.integer]]]:
-    """Of some evenly spread windows the ones with most labels in them: image, mask and prediction, as `draw` takes them."""
+def pick_windows(reader: SceneReader, size: int, count: int) -> list[Batch]:
+    """Of some evenly spread windows the ones with most labels in them."""
     windows = GridWindows(reader, size, overlap=0)
     spread = np.unique(np.linspace(0, len(windows) - 1, 48).astype(int))
-    items = sorted((windows[int(i)] for i in spread), key=_variety, reverse=True)[:count]
-    with torch.inference_mode():
-        images = torch.stack([item["image"] for item in items]).to(module.device)
-        logits = module.eval()(module.normalise(images))[head]
-    labels = predicted_labels(logits, module.heads[head]).cpu().numpy()
-    return [(item["image"].numpy(), item["mask"].numpy(), label) for item, label in zip(items, labels, strict=True)]
+    return sorted((windows[int(i)] for i in spread), key=_variety, reverse=True)[:count]
+
+
+@torch.inference_mode()
+def predict_windows(
+    module: SegmentationModule, head: str, windows: Sequence[Batch]
+) -> list[tuple[NDArray[np.generic], NDArray[np.integer], NDArray[np.integer]]]:
+    """Image, mask and prediction of windows, as `draw` takes them; the module has to be in evaluation mode."""
+    images = torch.stack([window["image"] for window in windows]).to(module.device)
+    labels = predicted_labels(module(module.normalise(images))[head], module.heads[head]).cpu().numpy()
+    return [(w["image"].numpy(), w["mask"].numpy(), label) for w, label in zip(windows, labels, strict=True)]
 
 
 def _variety(item: Batch) -> float:

@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from rsseg.collective import global_cat, global_ratio, global_sum
 from rsseg.contract import IGNORE, InputError, TaskKind
-from rsseg.losses.reduce import global_ratio, global_sum
 from rsseg.losses.target import Prepared, per_class, prepare
 
 Classes: TypeAlias = Literal["all", "present"] | Sequence[int]
@@ -126,7 +126,7 @@ def lovasz(
     a pixel of the class and ``I / (U (U - 1))`` for another. Without a pixel of the class all weight is on the largest
     error. Exact: one sort per class, counts in int64.
 
-    Under DDP with ``over="batch"`` each rank takes its own batch (its gradient is then the mean over ranks).
+    Under DDP with ``over="batch"`` the errors of all ranks are sorted together.
 
     Args:
         logits: See `functional`.
@@ -150,6 +150,8 @@ def lovasz(
         errors = torch.where(truth, 1 - p, p)
     else:
         errors = torch.relu(1 - torch.where(truth, prepared.logits, -prepared.logits))
+    if over == "batch":
+        errors, truth, valid = (global_cat(x) for x in (errors, truth, valid))
     groups = 1 if over == "batch" else truth.shape[0]
     chosen = _chosen(classes, truth.shape[1])
     per_class = [[x[:, c].reshape(groups, -1) for x in (errors, truth, valid)] for c in chosen]

@@ -147,7 +147,7 @@ class Lovasz(Term):
     """Lovasz-Softmax for multiclass, Lovasz hinge for binary and multilabel (Berman et al. 2018), exactly.
 
     With ``classes="present"`` a binary batch without a positive gives 0; ``classes="all"`` makes its largest error the
-    loss. Under DDP with ``over="batch"`` each rank takes the loss of its own batch.
+    loss.
 
     Args:
         task: `binary`, `multiclass` or `multilabel`.

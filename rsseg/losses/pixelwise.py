@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rsseg.collective import global_ratio
 from rsseg.contract import IGNORE, TaskKind
-from rsseg.losses.reduce import global_ratio
 from rsseg.losses.target import per_class, prepare
 
 

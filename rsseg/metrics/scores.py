@@ -55,6 +55,7 @@ class Scores:
         class_iou: float64 ``[classes]``, NaN where absent.
         class_dice: float64 ``[classes]``, NaN where absent.
         pixels: int64 ``[classes]``, target pixels of each class.
+        confusion: int64 ``[P, K, K]``, the counts of all scenes, rows the target.
     """
 
     iou: float
@@ -66,6 +67,7 @@ class Scores:
     class_iou: Tensor
     class_dice: Tensor
     pixels: Tensor
+    confusion: Tensor
 
     def means(self) -> dict[str, float]:
         """The scalar scores by name."""
@@ -107,4 +109,5 @@ def scores(confusion: Tensor, head: Head) -> Scores:
         class_iou=class_iou,
         class_dice=class_dice,
         pixels=(hits + missed).long(),
+        confusion=pooled,
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import segmentation_models_pytorch as smp
 import timm
@@ -11,6 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from rsseg.contract import Head, InputError, nearest
+
+
+class ModelFacts(Protocol):
+    """What the config says of a model."""
+
+    encoder: str
+    weights: str
+    encoder_args: Mapping[str, Any] | None
+    dropout: float
+    freeze: Sequence[str] | None
 
 
 def encoder_name(name: str) -> str:
@@ -40,12 +51,31 @@ class Network(nn.Module):
     Args:
         net: The smp model, with as many output channels as all heads need.
         heads: Facts by head name, in the order of the channels.
+        dropout: The share of the decoder's channels that are dropped before the last convolution, in training.
+        freeze: `encoder`, `decoder`: parts whose weights stay as they are. They are always in evaluation mode, so that
+            their normalisation statistics stay too.
     """
 
-    def __init__(self, net: nn.Module, heads: Mapping[str, Head]) -> None:
+    def __init__(self, net: nn.Module, heads: Mapping[str, Head], dropout: float = 0.0, freeze: Sequence[str] = ()) -> None:
         super().__init__()
         self.net = net
         self.channels = {name: head.channels for name, head in heads.items()}
+        self.dropout, self.freeze = dropout, tuple(freeze)
+        if dropout:  # a hook, not a layer: the names of the weights stay those of smp
+            net.get_submodule("segmentation_head").register_forward_pre_hook(self._drop)
+        for part in self.freeze:
+            net.get_submodule(part).requires_grad_(False)
+
+    def _drop(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        features, *rest = inputs
+        return (nn.functional.dropout2d(features, self.dropout, module.training), *rest)
+
+    def train(self, mode: bool = True) -> Network:
+        """Switch to training, frozen parts excepted."""
+        super().train(mode)
+        for part in self.freeze:
+            self.net.get_submodule(part).eval()
+        return self
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Logits ``[B, K, H, W]`` by head of an image ``[B, C, H, W]``."""
@@ -53,32 +83,65 @@ class Network(nn.Module):
         return dict(zip(self.channels, torch.split(logits, list(self.channels.values()), dim=1), strict=True))
 
 
-def build_network(make: Callable[..., nn.Module], encoder: str, weights: str, bands: int, heads: Mapping[str, Head]) -> Network:
+def build_network(make: Callable[..., nn.Module], model: ModelFacts, bands: int, heads: Mapping[str, Head]) -> Network:
     """Make a network for a dataset's bands and heads.
 
     Args:
         make: Makes the smp model from the arguments that rsseg computes: encoder_name, encoder_weights, in_channels, classes.
-        encoder: The encoder's name, for messages.
-        weights: "imagenet" for smp's own pretrained encoder; anything else starts at random.
+        model: What the config says of it.
         bands: Image bands.
         heads: Facts by head name.
 
     Raises:
         InputError: If the pretrained weights can't be had, or the network can't be made.
     """
-    name = encoder_name(encoder)
+    name = encoder_name(model.encoder)
+    if model.encoder_args and not name.startswith("tu-"):
+        raise InputError(
+            f"model.encoder_args={dict(model.encoder_args)} go to encoders of timm; {name} is smp's own: take tu-{name} or none"
+        )
     pretrained: str | bool | None = None
-    if weights == "imagenet":
+    if model.weights == "imagenet":
         pretrained = True if name.startswith("tu-") else "imagenet"  # smp's convention for timm's encoders
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # one clear message instead of its retries
     classes = sum(head.channels for head in heads.values())
     try:
-        net = make(encoder_name=name, encoder_weights=pretrained, in_channels=bands, classes=classes)
+        net = make(
+            encoder_name=name, encoder_weights=pretrained, in_channels=bands, classes=classes, **(model.encoder_args or {})
+        )
     except (InputError, OSError) as error:  # OSError: no network
         if pretrained is None:
             raise
         raise InputError(
-            f"model.weights=imagenet can't be had for encoder {encoder} ({type(error).__name__}): they are fetched from a "
-            "model hub on first use. Without one, take model.weights=none or a file"
+            f"model.weights=imagenet can't be had for encoder {model.encoder} ({type(error).__name__}): they are fetched from "
+            "a model hub on first use. Without one, take model.weights=none or a file"
         ) from None
-    return Network(net, heads)
+    return Network(net, heads, model.dropout, model.freeze or ())
+
+
+def try_network(network: Network, bands: int, size: int) -> None:
+    """Run a network once, forward and backward, on one empty window.
+
+    Weights that the logits do not depend on, such as an encoder's last stage under a shallow decoder, are frozen: several
+    processes could not train in step otherwise.
+
+    Args:
+        network: The network.
+        bands: Its image bands.
+        size: The windows' side.
+
+    Raises:
+        InputError: If the network can't take such windows.
+    """
+    mode = network.training
+    try:
+        logits = network.eval()(torch.zeros(1, bands, size, size))
+        torch.stack([plane.sum() for plane in logits.values()]).sum().backward()  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise InputError(
+            f"model.net can't take windows of {size} px ({str(error).splitlines()[0]}): take a larger window or another model"
+        ) from None
+    for parameter in network.parameters():
+        parameter.requires_grad_(parameter.grad is not None)
+        parameter.grad = None
+    network.train(mode)

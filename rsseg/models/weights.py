@@ -43,6 +43,9 @@ def load_weights(network: nn.Module, weights: str) -> None:
             f"model.weights={weights} fits another network: {len(matched)} of {len(own)} tensors match. "
             "Choose the encoder that the weights were made for"
         )
+    widths = {(state[n].shape[1], own[n].shape[1]) for n in matched if n in state and state[n].shape != own[n].shape}
+    for theirs, ours in widths:
+        log.info("%s were made for %d bands: averaged over them for the %d of this dataset.", weights, theirs, ours)
     module.load_state_dict({**own, **matched})
     log.info("Loaded %d of %d tensors from %s.", len(matched), len(own), weights)
 

@@ -5,16 +5,16 @@ from hypothesis import strategies as st
 
 from rsseg.contract import IGNORE, Head, TaskKind
 from rsseg.data.augment import D4, dihedral
+from rsseg.data.files import Files
 from rsseg.data.labels import Labels
 from rsseg.data.scene import SceneReader
-from rsseg.data.sources import Folder
 from rsseg.data.windows import GridWindows, StepSampler, TrainWindows, grid, place, train_loader
 
 HEAD = Head(TaskKind.multiclass, ("a", "b", "c"))
 
 
 def reader_of(root, split="train"):
-    source = Folder(str(root), split={"train": 0.5, "val": 0.5})
+    source = Files(str(root), "images/{name}.*", "masks/{name}.*", split={"train": 0.5, "val": 0.5})
     return SceneReader(source.scenes(split), Labels(HEAD, None, [255]), [1, 2, 3])
 
 

@@ -9,7 +9,7 @@ from losses_cases import CHANNELS, TERMS, batch
 from torch import nn
 
 TERM_NAMES = ["ce", "ce_smooth", "ce_weighted", "bce", "focal_alpha", "dice", "dice_image", "dice_weighted"]
-TERM_NAMES += ["jaccard", "jaccard_present", "tversky", "lovasz_image"]
+TERM_NAMES += ["jaccard", "jaccard_present", "tversky", "lovasz", "lovasz_all", "lovasz_image"]
 CASES = [(n, t) for n in TERM_NAMES for t in CHANNELS if (n, t) != ("bce", "multiclass")]
 
 

@@ -1,4 +1,4 @@
-"""Sums over the global batch: what makes two ranks give the loss of one process."""
+"""Sums over the global batch: what makes two ranks give the loss, and the normalisation, of one process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+
+def ranks() -> int:
+    """The number of processes that train together; 1 for a process of its own."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 class _AllReduceSum(torch.autograd.Function):
@@ -41,9 +46,44 @@ def global_sum(x: Tensor) -> Tensor:
         >>> global_sum(torch.tensor([1.0, 2.0]))
         tensor([1., 2.])
     """
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        return cast(Tensor, _AllReduceSum.apply(x))
-    return x
+    return cast(Tensor, _AllReduceSum.apply(x)) if ranks() > 1 else x
+
+
+class _AllGather(torch.autograd.Function):
+    """Concatenation over ranks; its backward sums each rank's part of the gradients over ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        sizes = [torch.zeros(1, dtype=torch.int64, device=x.device) for _ in range(ranks())]
+        dist.all_gather(sizes, torch.tensor([len(x)], device=x.device))
+        counts = [int(size) for size in sizes]
+        padded = x.detach().new_zeros(max(counts), *x.shape[1:])
+        padded[: len(x)] = x.detach()
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        ctx.start, ctx.count = sum(counts[: dist.get_rank()]), len(x)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        total = gradients[0].contiguous()
+        dist.all_reduce(total)
+        return total[ctx.start : ctx.start + ctx.count]
+
+
+def global_cat(x: Tensor) -> Tensor:
+    """The concatenation of all ranks' tensors along the first dimension, differentiable; the tensor itself in one process.
+
+    For what no sum can stand for, such as an order of all errors. The gradients are to be read as in `global_sum`.
+
+    Args:
+        x: ``[N, ...]``; N may differ between ranks.
+
+    Example:
+        >>> global_cat(torch.tensor([1.0, 2.0]))
+        tensor([1., 2.])
+    """
+    return cast(Tensor, _AllGather.apply(x)) if ranks() > 1 else x
 
 
 def global_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

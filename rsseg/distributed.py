@@ -1,0 +1,141 @@
+"""Several processes that train as one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.distributed as dist
+from hydra.core.hydra_config import HydraConfig
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
+from timm.layers import BatchNormAct2d, SyncBatchNormAct
+from torch import Tensor, nn
+
+from rsseg.collective import global_sum
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes: the only one, or the first of several."""
+    return not getattr(rank_zero_only, "rank", 0)
+
+
+@contextmanager
+def launched(trainer: Any, folder: Path) -> Iterator[None]:
+    """While this is open, what Lightning starts as further processes goes on with the run in a folder.
+
+    Lightning would start them with this process's command line: in a sweep that is the whole sweep. What it leaves behind in
+    the environment would make the sweep's next run wait for processes that nobody starts. A process that it started ends
+    here; the first one goes on alone.
+
+    Args:
+        trainer: The trainer that is about to fit.
+        folder: The run folder, with its config.
+    """
+    if trainer.world_size == 1:
+        yield
+        return
+    with patch.dict(os.environ), patch.object(sys, "argv", [sys.argv[0], f"resume={folder.resolve()}"]), _no_hydra():
+        yield
+    ours = isinstance(trainer.strategy.cluster_environment, LightningEnvironment)
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+    if ours and not trainer.is_global_zero:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)  # gloo's threads, torn down by the interpreter, now and then abort the process instead
+
+
+@contextmanager
+def _no_hydra() -> Iterator[None]:
+    """Lightning adds Hydra's arguments to the command line of a job that Hydra started."""
+    before, HydraConfig.instance().cfg = HydraConfig.instance().cfg, None
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def global_batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    """Batch normalisation (Ioffe & Szegedy 2015) with the mean and variance of all processes' batches.
+
+    Args:
+        x: ``[B, C, H, W]`` on any device, in training.
+        norm: The layer; its running statistics are updated.
+
+    Returns:
+        The normalised features.
+    """
+    values = x.double() if x.dtype == torch.float64 else x.float()
+    count = global_sum(values.new_tensor(x.numel() // x.shape[1]))
+    mean = global_sum(values.sum((0, 2, 3))) / count
+    centred = values - mean[:, None, None]
+    variance = global_sum(centred.square().sum((0, 2, 3))) / count
+    if norm.track_running_stats and norm.running_mean is not None and norm.running_var is not None:
+        with torch.no_grad():
+            norm.num_batches_tracked += 1  # type: ignore[operator, assignment]
+            share = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum  # type: ignore[arg-type]
+            norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), share)
+            norm.running_var.lerp_((variance * count / (count - 1)).to(norm.running_var.dtype), share)
+    scale = (variance + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight)
+    shifted = centred * scale[:, None, None]
+    return (shifted if norm.bias is None else shifted + norm.bias[:, None, None]).to(x.dtype)
+
+
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """A batch normalisation over all processes, on devices that `torch.nn.SyncBatchNorm` does not know, such as a CPU."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the parameter's name is torch's
+        """Normalise with the statistics of all processes in training, with the running ones else."""
+        return global_batch_norm(input, self) if self.training else super().forward(input)
+
+
+class GlobalBatchNormAct2d(BatchNormAct2d):  # type: ignore[misc]
+    """The same for timm's batch normalisation with an activation in it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise and activate."""
+        result: Tensor = self.act(self.drop(global_batch_norm(x, self))) if self.training else super().forward(x)
+        return result
+
+
+SHARED = {
+    "cpu": {nn.BatchNorm2d: GlobalBatchNorm2d, BatchNormAct2d: GlobalBatchNormAct2d},
+    "cuda": {nn.BatchNorm2d: nn.SyncBatchNorm, BatchNormAct2d: SyncBatchNormAct},
+}
+"""What batch normalisations become: the same weights and statistics, another forward."""
+
+
+class SyncBatchNorm(TorchSyncBatchNorm):
+    """Lightning's plugin for `sync_batchnorm`, on CPUs too; timm's layers keep their activation, which Lightning's drops.
+
+    Args:
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Make the batch normalisations of a model shared."""
+        return _recast(model, SHARED[self.device])
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        """Make them each process's own again."""
+        return _recast(model, {shared: kind for kind, shared in SHARED[self.device].items()})
+
+
+def _recast(model: nn.Module, classes: Mapping[type, type]) -> nn.Module:
+    for module in model.modules():
+        if type(module) in classes:
+            module.__class__ = classes[type(module)]
+            module.process_group = None  # type: ignore[assignment]  # torch's layer: all processes
+    return model

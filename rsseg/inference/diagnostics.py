@@ -1,0 +1,87 @@
+"""Pictures of how a run ended and went: the confusion matrix, and the score of every class over the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from rsseg.contract import Head, TaskKind
+from rsseg.inference.picture import colours
+from rsseg.metrics import Scores
+
+
+def draw_confusion(path: Path, head: Head, scores: Scores) -> None:
+    """Write a PNG of the pixel counts by label (rows) and prediction (columns), as shares of each row.
+
+    Args:
+        path: The file.
+        head: Task and classes.
+        scores: The scores of a split; one panel per label where labels are independent.
+    """
+    planes = scores.confusion.double().cpu().numpy()
+    multiclass = head.task is TaskKind.multiclass
+    panels = [list(head.classes)] if multiclass else [[f"not {name}", name] for name in head.classes]
+    side = max(2.6, 0.62 * len(panels[0]) + 1.6)
+    columns = min(3, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(side * columns + 1, side * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).flat
+    for axis, counts, names in zip(axes, planes, panels, strict=False):
+        total = counts.sum(axis=1, keepdims=True)
+        shares = np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
+        axis.imshow(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=1)
+        axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+        axis.set_yticks(range(len(names)), names)
+        axis.set(xlabel="predicted", ylabel="labelled")
+        for (row, column), share in np.ndenumerate(shares):
+            text = "-" if np.isnan(share) else f"{100 * share:.0f}"
+            axis.text(column, row, text, ha="center", va="center", fontsize=9, color="white" if share > 0.6 else "#222222")
+    for axis in list(axes)[len(panels) :]:
+        axis.set_axis_off()
+    figure.suptitle("% of each label's pixels; -: no such pixel", fontsize=10)
+    figure.savefig(path, dpi=110)
+
+
+def draw_curves(
+    path: Path, head_name: str, head: Head, palette: Sequence[str] | None, rows: Sequence[Mapping[str, str]]
+) -> None:
+    """Write a PNG of every class's IoU and of the losses over the steps.
+
+    Args:
+        path: The file.
+        head_name: The head's name in the columns.
+        head: Task and classes.
+        palette: The dataset's colours, if it has any.
+        rows: Those of ``metrics.csv``.
+    """
+    figure = Figure(figsize=(10.4, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    shades = colours(head, palette)
+    for i, name in enumerate(head.classes):
+        shade = shades[i] if head.task is TaskKind.multiclass else shades[i + 1]
+        left.plot(*_column(rows, f"val/{head_name}/iou/{name}"), marker="o", markersize=3, color=_visible(shade), label=name)
+    left.plot(*_column(rows, f"val/{head_name}/iou"), color="black", linewidth=2, label="mean")
+    left.set(xlabel="step", ylabel="IoU, validation", ylim=(0, 1))
+    left.legend(frameon=False, fontsize=8, ncols=2)
+    right.plot(*_column(rows, "train/loss"), label="train/loss", color="#999999")
+    right.plot(*_column(rows, "val/loss"), label="val/loss", color="#d1495b", marker="o", markersize=3)
+    right.set(xlabel="step", ylabel="loss")
+    right.legend(frameon=False, fontsize=8)
+    for axis in (left, right):
+        axis.grid(color="#dddddd", linewidth=0.6)
+    figure.savefig(path, dpi=110)
+
+
+def _column(rows: Sequence[Mapping[str, str]], name: str) -> tuple[list[int], list[float]]:
+    pairs = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
+    return [step for step, _ in pairs], [value for _, value in pairs]
+
+
+def _visible(colour: str) -> str:
+    """A colour as it is, or darker where it would vanish on white."""
+    channels = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    factor = min(1.0, 190 / max(1, 0.3 * channels[0] + 0.6 * channels[1] + 0.1 * channels[2]))
+    return "#" + "".join(f"{int(channel * factor):02x}" for channel in channels)

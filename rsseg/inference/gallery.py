@@ -1,0 +1,64 @@
+"""Pictures while training: the same few windows after every validation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from rsseg.contract import Batch
+from rsseg.inference.picture import draw, predict_windows
+from rsseg.loggers import side_loggers
+from rsseg.module import SegmentationModule
+
+log = logging.getLogger(__name__)
+
+
+class Gallery(L.Callback):
+    """Draws some windows in ``pictures/step-000240.png`` of the run folder and shows them in the loggers.
+
+    Args:
+        folder: The run folder.
+        head: The head to draw.
+        windows: The windows.
+        palette: The dataset's colours, if it has any.
+        shown: The indices of the bands that are drawn as red, green and blue.
+    """
+
+    def __init__(
+        self, folder: Path, head: str, windows: Sequence[Batch], palette: Sequence[str] | None, shown: Sequence[int] | None
+    ) -> None:
+        self.folder, self.head, self.windows, self.palette, self.shown = folder, head, list(windows), palette, shown
+        self._rows: list[Any] = []
+
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Predict with the weights that are being scored: averaged ones are in place between the first batch and the last."""
+        if batch_idx == 0 and trainer.state.fn == "fit" and trainer.is_global_zero and self.windows:
+            assert isinstance(pl_module, SegmentationModule)
+            with trainer.precision_plugin.forward_context():
+                self._rows = predict_windows(pl_module, self.head, self.windows)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw and show what was predicted."""
+        if self._rows:
+            path = self.folder / "pictures" / f"step-{trainer.global_step:06d}.png"
+            self.draw(trainer, path, self._rows, "windows")
+            self._rows = []
+
+    def draw(self, trainer: L.Trainer, path: Path, rows: Sequence[Any], name: str) -> None:
+        """Write a picture of rows as `predict_windows` gives them, and show it; a full disk does not stop the run."""
+        module = trainer.lightning_module
+        assert isinstance(module, SegmentationModule)
+        try:
+            path.parent.mkdir(exist_ok=True)
+            draw(path, module.heads[self.head], self.palette, rows, self.shown)
+        except OSError as error:
+            log.warning("The picture %s could not be written: %s", path, error)
+            return
+        for logger in side_loggers(trainer):
+            logger.show(name, path, trainer.global_step)

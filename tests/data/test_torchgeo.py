@@ -1,0 +1,153 @@
+"""`dataset=torchgeo`: what rsseg trains on is what torchgeo's samples hold."""
+
+import layouts
+import numpy as np
+import pytest
+import torch
+import torchgeo.datasets as tg
+from tiny import checker, coloured, compose, write_tif
+from torchgeo.datasets import NonGeoDataset, RasterDataset
+
+from rsseg.assembly import all_bands, open_split
+from rsseg.config.build import build, plain
+from rsseg.contract import InputError
+from rsseg.data.torchgeo import TorchGeo
+
+
+@pytest.fixture
+def loveda(tmp_path):
+    return layouts.write(tmp_path, "loveda")
+
+
+def settings(tmp_path, name, *overrides):
+    return compose(["dataset=torchgeo", f"dataset.name={name}", f"output={tmp_path}/out", "dataset.classes=[a,b]", *overrides])
+
+
+def source_of(config):
+    return build(plain(config.dataset.source), "dataset.source")
+
+
+def test_samples_with_the_classes_own_splits(tmp_path, loveda):
+    classes = "dataset.classes=[none,background,building,road,water,barren,forest,agriculture]"
+    config = settings(tmp_path, "LoveDA", f"dataset.args.root={loveda}", classes)
+    source = source_of(config)
+    config.dataset.bands = all_bands(source, config)
+    assert config.dataset.bands == [1, 2, 3]
+    for split in ("train", "val"):
+        reader, theirs = open_split(source, config, split), tg.LoveDA(str(loveda), split=split)
+        assert len(reader) == len(theirs) == 2
+        assert reader.dtype == np.uint8  # float32 in torchgeo's samples, but bytes hold them
+        for i in range(2):
+            image, mask = reader.read(i, 0, 0, layouts.SIZE)
+            np.testing.assert_array_equal(image, theirs[i]["image"].numpy())
+            np.testing.assert_array_equal(mask, theirs[i]["mask"].numpy())
+    assert [scene.mask for scene in source.scenes("test")] == [None, None]
+
+
+def test_a_class_without_validation_holds_some_out(tmp_path):
+    root = layouts.write(tmp_path, "deepglobe")
+    config = settings(tmp_path, "DeepGlobeLandCover", f"dataset.args.root={root}")
+    source = source_of(config)
+    assert [len(source.scenes(split)) for split in ("train", "val", "test")] == [2, 1, 1]
+
+
+@pytest.fixture
+def strips(monkeypatch, tmp_path):
+    """A geospatial dataset of two files, as an image and a mask that torchgeo joins."""
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        mask = checker(rng, 96, 2)[:48]
+        place = {"transform": __import__("rasterio").transform.from_origin(500000 + 1000 * i, 4000000, 10, 10)}
+        write_tif(tmp_path / f"image_{i}.tif", coloured(rng, mask).astype(np.float32) / 3, **place)
+        write_tif(tmp_path / f"mask_{i}.tif", mask[None], **place)
+
+    class Strips(RasterDataset):
+        filename_glob = "image_*.tif"
+
+        def __init__(self, paths: str):
+            super().__init__(paths)
+
+        def __getitem__(self, query):
+            masks = type("Masks", (RasterDataset,), {"filename_glob": "mask_*.tif", "is_image": False})(self.paths)
+            return super().__getitem__(query) | masks[query]
+
+    monkeypatch.setattr(tg, "Strips", Strips, raising=False)
+    return Strips(str(tmp_path))
+
+
+def test_geospatial_datasets_are_cut_into_pieces_without_a_gap(tmp_path, strips):
+    import rasterio
+
+    source = TorchGeo("Strips", {"paths": str(tmp_path)}, str(tmp_path / "cache"), chip=32)
+    scenes = [scene for split in ("train", "val", "test") for scene in source.scenes(split)]
+    assert len(scenes) == 2 * 2 * 3
+    seen = {0: np.zeros((48, 96), int), 1: np.zeros((48, 96), int)}
+    for scene in scenes:
+        with rasterio.open(scene.image) as piece:
+            number = int(piece.bounds.left >= 501000)
+            with rasterio.open(tmp_path / f"image_{number}.tif") as whole:
+                window = whole.window(*piece.bounds).round_offsets().round_lengths()
+                np.testing.assert_array_equal(piece.read(), whole.read(window=window))
+                assert piece.crs == whole.crs
+            with rasterio.open(scene.mask) as mine, rasterio.open(tmp_path / f"mask_{number}.tif") as whole:
+                np.testing.assert_array_equal(mine.read(), whole.read(window=window))
+            seen[number][window.toslices()] += 1
+    assert all((count == 1).all() for count in seen.values())
+
+
+def test_decoding_is_done_once_and_goes_on_after_an_interruption(tmp_path, loveda, monkeypatch):
+    config = settings(tmp_path, "LoveDA", f"dataset.args.root={loveda}")
+    first = source_of(config).scenes("train")
+    times = [scene.image.stat().st_mtime_ns for scene in first]
+    first[1].image.unlink()
+    again = source_of(config).scenes("train")
+    assert again[0].image.stat().st_mtime_ns == times[0]
+    assert again[1].image.is_file()
+    layouts.loveda(loveda, np.random.default_rng(5))  # other files: another cache
+    assert source_of(config).scenes("train")[0].image != first[0].image
+
+
+class Odd(NonGeoDataset):
+    def __init__(self, shape=(3, 8, 8), keys=("image", "mask")):
+        self.shape, self.keys = shape, keys
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        sample = {"image": torch.rand(self.shape), "mask": torch.zeros(8, 8, dtype=torch.long)}
+        return {key: sample.get(key, 0) for key in self.keys}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"shape": [2, 3, 8, 8]}, r"shape \[2, 3, 8, 8\]; \[bands, height, width\]"),
+        ({"shape": [3, 4, 8]}, "same grid"),
+        ({"keys": ["image", "label"]}, "holds image, label"),
+        ({"colour": 1}, "no such argument"),
+        ({"split": "train"}, r"dataset\.source\.split names"),
+    ],
+)
+def test_samples_that_cannot_be_used(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.setattr(tg, "Odd", Odd, raising=False)
+    with pytest.raises(InputError, match=message):
+        TorchGeo("Odd", arguments, str(tmp_path)).scenes("train")
+
+
+def test_what_torchgeo_does_not_have(tmp_path):
+    with pytest.raises(InputError, match="did you mean 'LoveDA'"):
+        TorchGeo("LoveDa", {}, str(tmp_path))
+    with pytest.raises(InputError, match="Dataset not found"):
+        TorchGeo("LoveDA", {"root": str(tmp_path)}, str(tmp_path)).scenes("train")
+    with pytest.raises(InputError, match="no such split"):
+        TorchGeo("Potsdam2D", {"root": str(tmp_path)}, str(tmp_path), split={"train": "trian"}).scenes("train")
+
+
+def test_a_disk_too_small(tmp_path, monkeypatch):
+    import rsseg.data.torchgeo as room
+
+    monkeypatch.setattr(tg, "Odd", Odd, raising=False)
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda place: type("Usage", (), {"free": 10})())
+    with pytest.raises(InputError, match=r"takes about .* GB"):
+        TorchGeo("Odd", {}, str(tmp_path)).scenes("train")

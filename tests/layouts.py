@@ -1,0 +1,122 @@
+"""Tiny copies of the shipped datasets in their published layouts, with random pixels."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from omegaconf import OmegaConf
+from PIL import Image
+from tiny import CONFIGS, checker, coloured, write_tif
+
+SIZE = 96
+
+
+def facts(name: str) -> dict:
+    """What a dataset's YAML says of its masks and bands."""
+    return OmegaConf.to_container(OmegaConf.load(CONFIGS / "dataset" / f"{name}.yaml"))
+
+
+def pixels(rng: np.random.Generator, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """An image ``[bands, H, W]`` and a mask ``[H, W]`` (of colours: ``[H, W, 3]``) with its values."""
+    known = facts(name)
+    values = [v[0] if isinstance(v, list) else v for v in known["mask_values"]] + known["ignore_values"]
+    labels = checker(rng, SIZE, len(values))
+    image = coloured(rng, labels, len(known["bands"]))
+    if isinstance(values[0], str):
+        return image, np.array([[int(v[i : i + 2], 16) for i in (1, 3, 5)] for v in values], np.uint8)[labels]
+    return image, np.array(values, np.int16)[labels]
+
+
+def save(path: Path, array: np.ndarray) -> None:
+    """Write ``[H, W]`` or ``[H, W, 3]`` as PNG or JPEG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array.astype(np.uint8)).save(path)
+
+
+def landcoverai(root: Path, rng: np.random.Generator) -> None:
+    for split, chips in {"train": ["M-33_0", "M-33_1"], "val": ["M-33_2"], "test": ["M-33_3"]}.items():
+        for chip in chips:
+            image, mask = pixels(rng, "landcoverai")
+            save(root / f"output/{chip}.jpg", image.transpose(1, 2, 0))
+            save(root / f"output/{chip}_m.png", mask)
+        (root / f"{split}.txt").write_text("\n".join(chips) + "\n")
+
+
+def loveda(root: Path, rng: np.random.Generator) -> None:
+    number = 0
+    for split in ("Train", "Val", "Test"):
+        for area in ("Urban", "Rural"):
+            image, mask = pixels(rng, "loveda")
+            save(root / f"{split}/{area}/images_png/{number}.png", image.transpose(1, 2, 0))
+            if split != "Test":
+                save(root / f"{split}/{area}/masks_png/{number}.png", mask)
+            number += 1
+
+
+def potsdam(root: Path, rng: np.random.Generator) -> None:
+    for tile in ("2_10", "3_10", "2_11", "2_13"):
+        image, mask = pixels(rng, "potsdam")
+        write_tif(root / f"4_Ortho_RGBIR/top_potsdam_{tile}_RGBIR.tif", image)
+        write_tif(root / f"top_potsdam_{tile}_label.tif", mask.transpose(2, 0, 1))
+
+
+def vaihingen(root: Path, rng: np.random.Generator) -> None:
+    for area in (1, 3, 11, 2):
+        image, mask = pixels(rng, "vaihingen")
+        write_tif(root / f"top/top_mosaic_09cm_area{area}.tif", image)
+        write_tif(root / f"top_mosaic_09cm_area{area}.tif", mask.transpose(2, 0, 1))
+
+
+def deepglobe(root: Path, rng: np.random.Generator) -> None:
+    for part, numbers in {"training": [2, 3, 11], "test": [8]}.items():
+        for number in numbers:
+            image, mask = pixels(rng, "deepglobe")
+            save(root / f"data/{part}_data/images/{number}_sat.jpg", image.transpose(1, 2, 0))
+            save(root / f"data/{part}_data/masks/{number}_mask.png", mask)
+
+
+def gid15(root: Path, rng: np.random.Generator) -> None:
+    for part in ("train", "val", "test"):
+        for number in (1, 2):
+            image, mask = pixels(rng, "gid15")
+            write_tif(root / f"GID/img_dir/{part}/GF2_{part}{number}-MSS1.tif", image)
+            if part != "test":
+                save(root / f"GID/ann_dir/{part}/GF2_{part}{number}-MSS1_15label.png", mask)
+
+
+def l8biome(root: Path, rng: np.random.Generator) -> None:
+    for biome in ("barren", "water"):
+        for number in (1, 2):
+            image, mask = pixels(rng, "l8biome")
+            scene = f"LC8042008201322{number}LGN0{'01'[biome == 'water']}"
+            image = image.astype(np.uint16) * 200
+            write_tif(root / f"l8biome/{biome}/{scene}/{scene}.TIF", image)
+            write_tif(root / f"l8biome/{biome}/{scene}/{scene}_fixedmask.TIF", mask[None].astype(np.uint8))
+
+
+def sen1floods11(root: Path, rng: np.random.Generator) -> None:
+    for chip in ("Ghana_3", "Ghana_4", "Spain_15", "Bolivia_1"):
+        image, mask = pixels(rng, "sen1floods11")
+        write_tif(root / f"HandLabeled/S2Hand/{chip}_S2Hand.tif", image.astype(np.int16) * 20)
+        write_tif(root / f"HandLabeled/LabelHand/{chip}_LabelHand.tif", mask[None])
+
+
+def inria(root: Path, rng: np.random.Generator) -> None:
+    for city in ("austin", "tyrol-w"):
+        for number in (1, 5, 6, 36):
+            image, mask = pixels(rng, "inria")
+            write_tif(root / f"AerialImageDataset/train/images/{city}{number}.tif", image)
+            write_tif(root / f"AerialImageDataset/train/gt/{city}{number}.tif", mask[None].astype(np.uint8))
+        write_tif(root / f"AerialImageDataset/test/images/bellingham{number}.tif", pixels(rng, "inria")[0])
+
+
+LAYOUTS: dict[str, Callable[[Path, np.random.Generator], None]] = {
+    f.__name__: f for f in (deepglobe, gid15, inria, l8biome, landcoverai, loveda, potsdam, sen1floods11, vaihingen)
+}
+
+
+def write(root: Path, name: str, seed: int = 0) -> Path:
+    """Write a tiny copy of a dataset below a folder of its name, whose path has digits in it, and return that folder."""
+    folder = root / "disk1" / name
+    LAYOUTS[name](folder, np.random.default_rng(seed))
+    return folder
