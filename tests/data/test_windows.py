@@ -4,7 +4,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsseg.contract import IGNORE, Head, TaskKind
-from rsseg.data.augment import D4, dihedral
 from rsseg.data.labels import Labels
 from rsseg.data.scene import SceneReader
 from rsseg.data.sources import Folder
@@ -84,21 +83,3 @@ def test_grid_windows_equal_the_mask(folder_root):
 
     for scene in range(len(reader)):
         assert (rebuilt[scene] == reader.read_mask(scene, Window(0, 0, 96, 80))).all()
-
-
-def test_dihedral_is_the_group_of_the_square():
-    square = torch.arange(9).view(3, 3)
-    images = {tuple(dihedral(square, e).flatten().tolist()) for e in range(8)}
-    assert len(images) == 8
-    assert all(sorted(image) == list(range(9)) for image in images)
-    assert torch.equal(dihedral(square, 2), square.flip(0, 1))
-
-
-def test_d4_moves_image_and_mask_alike_by_window_number():
-    image = torch.arange(4 * 36).view(4, 1, 6, 6)
-    mask = (image[:, 0] % 251).to(torch.uint8)
-    moved, moved_mask = D4(seed=1)(image, mask, torch.tensor([7, 8, 9, 10]))
-    assert torch.equal((moved[:, 0] % 251).to(torch.uint8), moved_mask)
-    alone, _ = D4(seed=1)(image[2:3], mask[2:3], torch.tensor([9]))
-    assert torch.equal(alone[0], moved[2])
-    assert not torch.equal(moved, image)
