@@ -32,7 +32,7 @@ class SegmentationModule(L.LightningModule):
         std: Per band, what they are divided by then.
         scenes: The number of scenes that are scored.
         seed: The run's seed; dropout at step s is a function of (seed, s).
-        augmentations: Applied in turn to training batches, on the device.
+        augmentations: Applied in turn to normalised training batches, on the device.
         optimizer: Makes the optimizer from the parameters.
         scheduler: Makes the schedule, stepped every optimiser step, from the optimizer.
     """
@@ -84,12 +84,13 @@ class SegmentationModule(L.LightningModule):
         return moved
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augment (in training) and normalise, on the device."""
-        image, mask = batch["image"], batch["mask"]
+        """Normalise and (in training) augment, on the device."""
+        image, mask = self.normalise(batch["image"]), batch["mask"]
         if self.trainer.training:
             for augment in self.augmentations:
                 image, mask = augment(image, mask, batch["k"])
-        return Batch(image=self.normalise(image), mask=mask, scene=batch["scene"], k=batch["k"])
+        image = image.contiguous(memory_format=torch.channels_last)
+        return Batch(image=image, mask=mask, scene=batch["scene"], k=batch["k"])
 
     def _loss(self, logits: Mapping[str, Tensor], mask: Tensor, stage: str) -> tuple[Tensor, dict[str, Tensor]]:
         total, values = mask.new_zeros((), dtype=torch.float32), {}

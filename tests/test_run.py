@@ -76,12 +76,12 @@ def test_every_loss_trains_every_task(tmp_path, loss, task, inria_root, folder_r
             assert weighted == values  # all shipped weights are 1
 
 
-@pytest.mark.parametrize("model", options("model"))
-@pytest.mark.parametrize("augment", options("augment"))
-def test_every_model_and_augmentation_trains(tmp_path, folder_root, model, augment):
-    config = settings(
-        tmp_path, *folder_data(folder_root), f"model={model}", f"augment={augment}", "trainer.log_every_n_steps=1"
-    )
+@pytest.mark.parametrize(
+    "choice",
+    [f"{group}={name}" for group in ("model", "augment") for name in options(group)] + ["augment=[d4,scale_crop,noise]"],
+)
+def test_every_model_and_augmentation_trains(tmp_path, folder_root, choice):
+    config = settings(tmp_path, *folder_data(folder_root), choice, "trainer.log_every_n_steps=1")
     train(config, tmp_path / "run")
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
     assert {row["step"] for row in rows if row["train/mask/loss/dice"]} == {"0", "1"}

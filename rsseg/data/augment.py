@@ -1,11 +1,36 @@
-"""Augmentation on the device, in batches, each window's parameters drawn from (seed, k)."""
+"""Augmentation on the device, in batches, each window's parameters drawn from (seed, k): turns, scale, holes.
+
+Augmentations see normalised images, in which 0 is a band's mean. Every pixel that one invents is 0 in all bands and
+`IGNORE` in the mask. Those that change values alone are in `rsseg.data.radiometry`.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
+from rsseg.contract import IGNORE, InputError
+from rsseg.data.arguments import bounds, number
 from rsseg.data.windows import stream
+
+
+def erase(image: Tensor, mask: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
+    """Set pixels to 0 in the image and to `IGNORE` in the mask.
+
+    Args:
+        image: ``[B, C, H, W]``.
+        mask: uint8 ``[B, H, W]`` or ``[B, L, H, W]``.
+        where: bool ``[B, H, W]``.
+    """
+    planes = where[:, None]
+    return image.masked_fill(planes, 0), mask.masked_fill(where if mask.ndim == 3 else planes, IGNORE)
 
 
 def dihedral(image: Tensor, element: int) -> Tensor:
@@ -22,6 +47,46 @@ def dihedral(image: Tensor, element: int) -> Tensor:
     """
     flipped = image.flip(-1) if element >= 4 else image
     return torch.rot90(flipped, element % 4, dims=(-2, -1))
+
+
+def rescale(image: Tensor, mask: Tensor, scale: NDArray[np.float64], shift: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+    """Enlarge a part of each window to the whole frame, or shrink the window into a part of it.
+
+    With coordinates from -1 to 1 over the frame, what was at ``u / scale + shift`` comes to ``u``: images bilinearly, masks
+    by the nearest pixel. What lies beyond the window is 0 and `IGNORE`. Shrinking does not smooth: below a scale of
+    about 0.5, fine texture aliases.
+
+    Args:
+        image: float32 ``[B, C, H, W]``.
+        mask: uint8 ``[B, H, W]`` or ``[B, L, H, W]``.
+        scale: ``[B]``, above 1 to enlarge.
+        shift: ``[B, 2]``, down and right.
+
+    Returns:
+        Image and mask of the same shapes and dtypes.
+
+    Example:
+        >>> mask = torch.tensor([[[1, 2], [3, 4]]], dtype=torch.uint8)
+        >>> rescale(mask[None].float(), mask, np.array([2.0]), np.array([[-0.5, 0.5]]))[1]
+        tensor([[[2, 2],
+                 [2, 2]]], dtype=torch.uint8)
+    """
+    device, inside, nearest, places = image.device, [], [], []
+    for axis, length in enumerate(image.shape[-2:]):
+        centres = (2 * np.arange(length) + 1) / length - 1
+        source = centres / scale[:, None] + shift[:, axis, None]
+        pixel = np.floor((source + 1) / 2 * length).clip(0, length - 1)
+        inside.append(torch.from_numpy(np.abs(source) <= 1).to(device))
+        nearest.append(torch.from_numpy(pixel.astype(np.int64)).to(device))
+        places.append(torch.from_numpy(source.astype(np.float32)).to(device))
+    height, width = image.shape[-2:]
+    across, down = places[1][:, None, :].expand(-1, height, -1), places[0][:, :, None].expand(-1, -1, width)
+    grid = torch.stack([across, down], dim=-1)
+    moved = F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    planes = mask if mask.ndim == 4 else mask[:, None]
+    for dim, index in ((2, nearest[0][:, None, :, None]), (3, nearest[1][:, None, None, :])):
+        planes = planes.gather(dim, index.expand_as(planes))
+    return erase(moved, planes.view_as(mask), ~(inside[0][:, :, None] & inside[1][:, None, :]))
 
 
 class D4:
@@ -51,3 +116,116 @@ class D4:
             torch.stack([dihedral(image[i], element) for i, element in pairs]),
             torch.stack([dihedral(mask[i], element) for i, element in pairs]),
         )
+
+
+class Sometimes(ABC):
+    """An augmentation that each window undergoes or not, by its own draw. A subclass says how, in `apply`.
+
+    Args:
+        seed: The run's seed.
+        probability: The share of the windows that undergo it.
+    """
+
+    purpose: ClassVar[str]
+    """The name of its random numbers, see `rsseg.data.windows.stream`."""
+
+    def __init__(self, seed: int, probability: float) -> None:
+        self.seed, self.probability = seed, number("probability", probability, 0, 1)
+
+    @abstractmethod
+    def apply(self, image: Tensor, mask: Tensor, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor]:
+        """Change windows.
+
+        Args:
+            image: float32 ``[B, C, H, W]``, contiguous.
+            mask: uint8 ``[B, H, W]`` or ``[B, L, H, W]``.
+            streams: The random numbers of each window.
+        """
+
+    def __call__(self, image: Tensor, mask: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Change some windows of a batch; the others stay as they are, bit by bit.
+
+        Args:
+            image: float32 ``[B, C, H, W]``, normalised.
+            mask: uint8 ``[B, H, W]`` or ``[B, L, H, W]``.
+            k: int64 ``[B]`` on the CPU, the windows' numbers.
+
+        Returns:
+            Image and mask in the same dtypes.
+        """
+        streams = [stream(self.seed, window, self.purpose) for window in k.tolist()]
+        chosen = [i for i, rng in enumerate(streams) if rng.random() < self.probability]
+        if not chosen:
+            return image, mask
+        index = torch.tensor(chosen, device=image.device)
+        planes = image[index].contiguous()  # CPUs reduce bands several times faster than in channels_last
+        changed, labels = self.apply(planes, mask[index], [streams[i] for i in chosen])
+        return image.index_copy(0, index, changed), mask.index_copy(0, index, labels)
+
+
+class ScaleCrop(Sometimes):
+    """Another ground sampling distance: zooms in on a random part, or shrinks the window into a random place of the frame.
+
+    Args:
+        seed: The run's seed.
+        scale: (low, high) between which a window's scale is drawn, log-uniformly; above 1 zooms in.
+        probability: The share of the windows that are scaled.
+
+    Example:
+        >>> image, mask = torch.ones(1, 1, 64, 64), torch.ones(1, 64, 64, dtype=torch.uint8)
+        >>> half, labels = ScaleCrop(seed=1, scale=(0.5, 0.5))(image, mask, torch.tensor([7]))
+        >>> int((labels == 1).sum()) == 32 * 32, int((labels == 255).sum()) == 64 * 64 - 32 * 32
+        (True, True)
+    """
+
+    purpose = "scale_crop"
+
+    def __init__(self, seed: int, scale: tuple[float, float], probability: float = 1.0) -> None:
+        super().__init__(seed, probability)
+        self.scale = bounds("scale", scale, 0.1, 10)
+
+    def apply(self, image: Tensor, mask: Tensor, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor]:
+        """Draw scale and place of each window, then move them together."""
+        scale = np.exp([rng.uniform(*np.log(self.scale)) for rng in streams])
+        reach = np.abs(1 - 1 / scale)  # how far the part can move within the window, or the window within the frame
+        return rescale(image, mask, scale, reach[:, None] * [rng.uniform(-1, 1, 2) for rng in streams])
+
+
+class CutOut(Sometimes):
+    """Hides rectangles (DeVries and Taylor 2017), so that a model learns to use what surrounds an object.
+
+    The hidden pixels are `IGNORE`: nothing is learnt from guessing what lies there.
+
+    Args:
+        seed: The run's seed.
+        count: The number of rectangles per window; they may overlap.
+        size: (low, high) between which a rectangle's height and width are drawn, as shares of the window's.
+        probability: The share of the windows that get holes.
+
+    Example:
+        >>> image, mask = torch.ones(1, 1, 64, 64), torch.ones(1, 64, 64, dtype=torch.uint8)
+        >>> holed, labels = CutOut(seed=1, count=1, size=(0.25, 0.25))(image, mask, torch.tensor([7]))
+        >>> int((labels == 255).sum()) == 16 * 16
+        True
+    """
+
+    purpose = "cutout"
+
+    def __init__(self, seed: int, count: int, size: tuple[float, float], probability: float = 1.0) -> None:
+        super().__init__(seed, probability)
+        if int(number("count", count, 1, 100)) != count:
+            raise InputError(f"count={count!r}: a whole number from 1 to 100 is expected")
+        self.count, self.size = int(count), bounds("size", size, 0, 1)
+
+    def apply(self, image: Tensor, mask: Tensor, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor]:
+        """Draw the rectangles of each window, wholly inside it, and erase them."""
+        shares = np.stack([rng.uniform(*self.size, (2, self.count)) for rng in streams])
+        places = np.stack([rng.random((2, self.count)) for rng in streams])
+        sides = []
+        for axis, length in enumerate(image.shape[-2:]):
+            extent = np.rint(shares[:, axis] * length)
+            first = np.floor(places[:, axis] * (length - extent + 1))
+            pixels = np.arange(length)
+            covered = (pixels >= first[..., None]) & (pixels < (first + extent)[..., None])
+            sides.append(torch.from_numpy(covered).to(image.device))
+        return erase(image, mask, (sides[0][..., :, None] & sides[1][..., None, :]).any(dim=1))

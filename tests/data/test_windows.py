@@ -4,11 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsseg.contract import IGNORE, Head, TaskKind
-from rsseg.data.augment import D4, dihedral
 from rsseg.data.files import Files
 from rsseg.data.labels import Labels
 from rsseg.data.scene import SceneReader
-from rsseg.data.windows import GridWindows, StepSampler, TrainWindows, grid, place, train_loader
+from rsseg.data.windows import Batches, GridWindows, TrainWindows, grid, loader, place
 
 HEAD = Head(TaskKind.multiclass, ("a", "b", "c"))
 
@@ -58,17 +57,30 @@ def test_place_draws_scenes_by_area_and_stays_inside():
 
 def test_workers_and_resumption_change_nothing(folder_root):
     windows = TrainWindows(reader_of(folder_root), 32, seed=5)
-    whole = list(train_loader(windows, StepSampler(6, 2), workers=0))
-    split = list(train_loader(windows, StepSampler(6, 2, start=3), workers=2))
+    whole = list(loader(windows, Batches(12, 2), workers=0))
+    split = list(loader(windows, Batches(12, 2, start=6), workers=2))
     assert len(split) == 3
     for ours, theirs in zip(whole[3:], split, strict=True):
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_ranks_share_the_windows_of_a_step():
-    one = [set(step) for step in StepSampler(4, 6)]
-    ranks = [list(StepSampler(4, 3, rank=r, world=2)) for r in range(2)]
-    assert one == [set(a) | set(b) for a, b in zip(*ranks, strict=True)]
+@given(st.integers(1, 60), st.integers(1, 4), st.integers(1, 4))
+def test_ranks_share_the_windows_of_a_batch(stop, share, world):
+    one = list(Batches(stop, share * world))
+    ranks = [list(Batches(stop, share * world, rank=r, world=world)) for r in range(world)]
+    assert len({len(batches) for batches in ranks}) == 1  # nobody waits for a batch that another rank does not have
+    assert len(ranks[0]) == len(Batches(stop, share * world))
+    for i, whole in enumerate(one):
+        parts = [batches[i] for batches in ranks]
+        assert len({len(part) for part in parts}) == 1
+        assert sorted(k for part in parts for k in part if k < stop) == whole[: share * world] == [k for k in whole if k < stop]
+
+
+def test_windows_beyond_the_last_have_no_labels(folder_root):
+    windows = GridWindows(reader_of(folder_root), 64, overlap=8)
+    beyond = windows[len(windows)]
+    assert (beyond["mask"] == IGNORE).all()
+    assert beyond["image"].shape == windows[0]["image"].shape
 
 
 def test_grid_windows_equal_the_mask(folder_root):
@@ -84,21 +96,3 @@ def test_grid_windows_equal_the_mask(folder_root):
 
     for scene in range(len(reader)):
         assert (rebuilt[scene] == reader.read_mask(scene, Window(0, 0, 96, 80))).all()
-
-
-def test_dihedral_is_the_group_of_the_square():
-    square = torch.arange(9).view(3, 3)
-    images = {tuple(dihedral(square, e).flatten().tolist()) for e in range(8)}
-    assert len(images) == 8
-    assert all(sorted(image) == list(range(9)) for image in images)
-    assert torch.equal(dihedral(square, 2), square.flip(0, 1))
-
-
-def test_d4_moves_image_and_mask_alike_by_window_number():
-    image = torch.arange(4 * 36).view(4, 1, 6, 6)
-    mask = (image[:, 0] % 251).to(torch.uint8)
-    moved, moved_mask = D4(seed=1)(image, mask, torch.tensor([7, 8, 9, 10]))
-    assert torch.equal((moved[:, 0] % 251).to(torch.uint8), moved_mask)
-    alone, _ = D4(seed=1)(image[2:3], mask[2:3], torch.tensor([9]))
-    assert torch.equal(alone[0], moved[2])
-    assert not torch.equal(moved, image)

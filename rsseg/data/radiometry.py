@@ -1,0 +1,178 @@
+"""Augmentations that change values and leave every pixel in its place: radiometry, blur, noise.
+
+Amounts are in standard deviations of a band over the training split, as images come normalised. Masks stay as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rsseg.contract import IGNORE, InputError
+from rsseg.data.arguments import bounds, number
+from rsseg.data.augment import Sometimes
+
+
+def power_law(image: Tensor, valid: Tensor, exponent: Tensor) -> Tensor:
+    """Bend each band by a power law between its least and its greatest valid value, both of which stay.
+
+    Values beyond them, which only pixels that are not valid can have, stay too; so does a band of one value.
+
+    Args:
+        image: float32 ``[B, C, H, W]``.
+        valid: bool ``[B, H, W]``.
+        exponent: ``[B, C, 1, 1]``; below 1 brightens.
+
+    Example:
+        >>> ramp = torch.tensor([[[[-1.0, 0.0, 1.0, 9.0]]]])
+        >>> power_law(ramp, torch.tensor([[[True, True, True, False]]]), torch.full((1, 1, 1, 1), 2.0))
+        tensor([[[[-1.0000, -0.5000,  1.0000,  9.0000]]]])
+    """
+    seen = valid[:, None]
+    low = torch.where(seen, image, torch.inf).amin(dim=(2, 3), keepdim=True)
+    span = torch.where(seen, image, -torch.inf).amax(dim=(2, 3), keepdim=True) - low
+    flat = ~(span > 0)  # one value, or no valid pixel at all
+    low, span, exponent = low.masked_fill(flat, 0), span.masked_fill(flat, 1), exponent.masked_fill(flat, 1)
+    share = (image - low) / span
+    inside = share.clamp(0, 1)
+    return torch.addcmul(low, span, inside**exponent + (share - inside))
+
+
+def gaussian_blur(image: Tensor, sigma: NDArray[np.float64], radius: int) -> Tensor:
+    """Blur each window with a Gaussian of its own, reflected at the borders without repeating the border pixel.
+
+    Args:
+        image: float32 ``[B, C, H, W]``.
+        sigma: ``[B]``, standard deviations in pixels; 0 leaves a window as it is.
+        radius: Where all kernels are cut off, in pixels.
+
+    Raises:
+        InputError: If the window is too small to be reflected that far.
+
+    Example:
+        >>> gaussian_blur(torch.tensor([[[[0.0, 1.0, 0.0]] * 3]]), np.array([1.0]), radius=1)[0, 0, 0]
+        tensor([0.5481, 0.4519, 0.5481])
+    """
+    batch, bands, height, width = image.shape
+    if radius >= min(height, width):
+        raise InputError(
+            f"a blur that reaches {radius} pixels needs larger windows than {width} x {height}: lower sigma or raise window"
+        )
+    steps = np.arange(-radius, radius + 1) / np.maximum(sigma, 1e-6)[:, None]
+    kernels = np.exp(-(steps**2) / 2)
+    kernels /= kernels.sum(axis=1, keepdims=True)
+    weight = torch.from_numpy(kernels.astype(np.float32)).to(image.device).repeat_interleave(bands, dim=0)[:, None]
+    planes = F.pad(image, (radius,) * 4, mode="reflect").flatten(0, 1)[None]
+    columns = F.conv2d(planes, weight[..., :, None], groups=batch * bands)
+    return F.conv2d(columns, weight[..., None, :], groups=batch * bands).view_as(image)
+
+
+class Radiometry(Sometimes):
+    """Other light, haze and sensor: a power law, a factor and an offset for each band of each window.
+
+    A band x becomes ``factor * power_law(x) + offset``. The offset is drawn evenly from -brightness to brightness; the
+    factor, about the band's mean, is ``exp(u)`` with u drawn evenly from -contrast to contrast; the exponent likewise with
+    gamma. So an effect and its inverse are equally likely, and 0 turns one off.
+
+    Args:
+        seed: The run's seed.
+        brightness: The greatest offset, in standard deviations.
+        contrast: The greatest logarithm of the factor.
+        gamma: The greatest logarithm of the exponent.
+        probability: The share of the windows that are changed.
+
+    Example:
+        >>> image, mask = torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8, dtype=torch.uint8)
+        >>> lit, _ = Radiometry(seed=1, brightness=0.5)(image, mask, torch.tensor([7]))
+        >>> offsets = lit[0, :, 0, 0]
+        >>> bool((offsets.abs() <= 0.5).all()), len(offsets.unique())
+        (True, 3)
+    """
+
+    purpose = "radiometry"
+
+    def __init__(
+        self, seed: int, brightness: float = 0.0, contrast: float = 0.0, gamma: float = 0.0, probability: float = 1.0
+    ) -> None:
+        super().__init__(seed, probability)
+        self.brightness, self.contrast = number("brightness", brightness, 0, 3), number("contrast", contrast, 0, 3)
+        self.gamma = number("gamma", gamma, 0, 3)
+
+    def apply(self, image: Tensor, mask: Tensor, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor]:
+        """Draw an offset, a factor and an exponent for each band of each window."""
+        drawn = np.stack([rng.uniform(-1, 1, (3, image.shape[1])) for rng in streams], axis=1)
+        drawn *= np.reshape([self.brightness, self.contrast, self.gamma], (3, 1, 1))
+        offset, factor, exponent = torch.from_numpy(drawn.astype(np.float32)).to(image.device)[..., None, None]
+        if self.gamma:
+            valid = mask != IGNORE
+            image = power_law(image, valid if mask.ndim == 3 else valid.any(dim=1), exponent.exp())
+        return torch.addcmul(offset, image, factor.exp()), mask
+
+
+class Blur(Sometimes):
+    """Less sharp optics or resampling: a Gaussian blur. Where there is no image, 0 is blurred into what lies beside it.
+
+    Args:
+        seed: The run's seed.
+        sigma: (low, high) between which a window's standard deviation is drawn, in pixels.
+        probability: The share of the windows that are blurred.
+
+    Raises:
+        InputError: When applied to windows that are not larger than three times the highest sigma.
+
+    Example:
+        >>> image, mask = torch.eye(16)[None, None], torch.zeros(1, 16, 16, dtype=torch.uint8)
+        >>> blurred, _ = Blur(seed=1, sigma=(1, 1))(image, mask, torch.tensor([7]))
+        >>> bool(blurred.max() < 0.5)
+        True
+    """
+
+    purpose = "blur"
+
+    def __init__(self, seed: int, sigma: tuple[float, float], probability: float = 1.0) -> None:
+        super().__init__(seed, probability)
+        self.sigma = bounds("sigma", sigma)
+
+    def apply(self, image: Tensor, mask: Tensor, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor]:
+        """Draw a sigma for each window and blur it; all kernels reach as far, whatever the batch holds."""
+        sigma = np.array([rng.uniform(*self.sigma) for rng in streams])
+        return gaussian_blur(image, sigma, math.ceil(3 * self.sigma[1])), mask
+
+
+class Noise(Sometimes):
+    """A noisier sensor: Gaussian noise, independent in every pixel and band.
+
+    The field is drawn on the image's device by a generator that is seeded from (seed, k): the same on every CPU, the same
+    on every GPU, but not the same on both.
+
+    Args:
+        seed: The run's seed.
+        std: (low, high) between which a window's noise level is drawn, in standard deviations of the band.
+        probability: The share of the windows that get noise.
+
+    Example:
+        >>> image, mask = torch.zeros(1, 3, 64, 64), torch.zeros(1, 64, 64, dtype=torch.uint8)
+        >>> noisy, _ = Noise(seed=1, std=(0.1, 0.1))(image, mask, torch.tensor([7]))
+        >>> round(float(noisy.std()), 2)
+        0.1
+    """
+
+    purpose = "noise"
+
+    def __init__(self, seed: int, std: tuple[float, float], probability: float = 1.0) -> None:
+        super().__init__(seed, probability)
+        self.std = bounds("std", std)
+
+    def apply(self, image: Tensor, mask: Tensor, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor]:
+        """Draw a level and a field for each window."""
+        field, generator = torch.empty_like(image), torch.Generator(image.device)
+        for window, rng in zip(field, streams, strict=True):
+            level = rng.uniform(*self.std)
+            window.normal_(0, level, generator=generator.manual_seed(int(rng.integers(2**63))))
+        return image + field, mask
