@@ -42,7 +42,7 @@ def launched(trainer: Any, folder: Path) -> Iterator[None]:
     if trainer.world_size == 1:
         yield
         return
-    with patch.dict(os.environ), patch.object(sys, "argv", [sys.argv[0], f"resume={folder.resolve()}"]), _no_hydra():
+    with patch.dict(os.environ), patch.object(sys, "argv", [sys.argv[0], f'resume="{folder.resolve()}"']), _no_hydra():
         yield
     ours = isinstance(trainer.strategy.cluster_environment, LightningEnvironment)
     if dist.is_initialized():

@@ -154,5 +154,5 @@ class SegmentationModule(L.LightningModule):
             return optimizer
         schedule: dict[str, Any] = {"scheduler": self._scheduler(optimizer=optimizer), "interval": "step"}
         if isinstance(schedule["scheduler"], ReduceLROnPlateau):  # looks at every validation
-            schedule |= {"monitor": f"val/{next(iter(self.heads))}/iou", "frequency": self.trainer.val_check_batch}
+            schedule |= {"monitor": f"val/{next(iter(self.heads))}/iou", "frequency": self.trainer.val_check_interval}
         return {"optimizer": optimizer, "lr_scheduler": schedule}

@@ -19,7 +19,7 @@ import torch
 from rsseg.alignment.report import print_table, write_comparison
 from rsseg.assembly import Numbers, all_bands, check, labels_of, make_module, make_network, open_split, scenes_of
 from rsseg.config.build import build, plain
-from rsseg.config.folder import config_to_resume, load_config, save_config, unfinished, write_json
+from rsseg.config.folder import config_to_resume, load_config, resume_word, save_config, unfinished, write_json
 from rsseg.config.provenance import provenance
 from rsseg.contract import InputError
 from rsseg.data.census import check_absent, take_census
@@ -157,12 +157,12 @@ def _train_all_steps(
             "take a larger batch or window"
         ) from None
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
-        log.warning("Interrupted at step %d of %d; go on with resume=%s", trainer.global_step, config.steps, folder)
+        log.warning("Interrupted at step %d of %d; go on with %s", trainer.global_step, config.steps, resume_word(folder))
         raise
     early = trainer.should_stop and not trainer.received_sigterm
     if trainer.global_step < config.steps:
         if not early:
-            raise InputError(f"stopped at step {trainer.global_step} of {config.steps}; go on with resume={folder}")
+            raise InputError(f"stopped at step {trainer.global_step} of {config.steps}; go on with {resume_word(folder)}")
         log.info("Stopped early, at step %d of %d.", trainer.global_step, config.steps)
 
 
@@ -212,7 +212,7 @@ def load_best(module: SegmentationModule, folder: Path) -> int:
     """
     path = folder / "checkpoints" / "best.ckpt"
     if not path.is_file():
-        raise InputError(f"{folder} has no checkpoints/best.ckpt: the run was not scored yet; go on with resume={folder}")
+        raise InputError(f"{folder} has no checkpoints/best.ckpt: the run was not scored yet; go on with {resume_word(folder)}")
     checkpoint = torch.load(path, map_location="cpu", weights_only=False)
     module.load_state_dict(checkpoint["state_dict"])
     return int(checkpoint["global_step"])
@@ -227,7 +227,7 @@ def load_run(folder: Path, scenes: int = 1) -> tuple[Any, SegmentationModule]:
     """
     config = load_config(folder)
     if not (folder / "data.json").is_file():
-        raise InputError(f"{folder} holds a run that never started training: go on with resume={folder}")
+        raise InputError(f"{folder} holds a run that never started training: go on with {resume_word(folder)}")
     saved = json.loads((folder / "data.json").read_text())
     numbers = Numbers(**{name: saved[name] for name in ("positives", "valid", "mean", "std")})
     config.model.weights = "none"  # the checkpoint holds them
@@ -338,6 +338,7 @@ def compare(runs: list[Path], out: Path | None = None) -> Path:
 def quiet() -> None:
     """Leave out what the libraries say at every start and no user can act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch").propagate = False  # it has a handler of its own
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.tuner.lr_finder").setLevel(logging.INFO)  # the rate that it found
     if not is_main():

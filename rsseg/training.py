@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor,
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from rsseg.config.build import build
+from rsseg.config.folder import resume_word
 from rsseg.contract import InputError
 from rsseg.distributed import SyncBatchNorm, is_main
 from rsseg.loggers import SideLogger
@@ -52,7 +53,7 @@ class WholeCheckpoints(TorchCheckpointIO):
             kept = f"the last good one is kept as {path}" if path.exists() else "there was none before"
             raise InputError(
                 f"the checkpoint {path} can't be written ({str(error).splitlines()[0]}); {kept}. "
-                f"Free some space and go on with resume={path.parent.parent}"
+                f"Free some space and go on with {resume_word(path.parent.parent)}"
             ) from None
 
 

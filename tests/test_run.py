@@ -76,18 +76,30 @@ def test_every_loss_trains_every_task(tmp_path, loss, task, inria_root, folder_r
             assert weighted == values  # all shipped weights are 1
 
 
+SMALL = {
+    "dpt": [
+        "model.encoder=test_vit",
+        "model.net.decoder_fusion_channels=16",
+        "model.net.decoder_intermediate_channels=[16,16,16,16]",
+    ],
+    "pan": ["window=128"],
+}
+
+
 @pytest.mark.parametrize(
     "choice",
-    [f"{group}={name}" for group in ("model", "augment") for name in options(group)] + ["augment=[d4,scale_crop,noise]"],
+    [f"{group}={name}" for group in ("model", "augment", "optimizer", "scheduler") for name in options(group)]
+    + ["augment=[d4,scale_crop,noise]", "model.freeze=[encoder]", "model.freeze=[decoder]", "model.dropout=0.2"],
 )
-def test_every_model_and_augmentation_trains(tmp_path, folder_root, choice):
-    config = settings(tmp_path, *folder_data(folder_root), choice, "trainer.log_every_n_steps=1")
+def test_every_choice_trains(tmp_path, folder_root, choice):
+    small = SMALL.get(choice.removeprefix("model="), [])
+    config = settings(tmp_path, *folder_data(folder_root), choice, *small, "trainer.log_every_n_steps=1", "pictures=0")
     train(config, tmp_path / "run")
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
     assert {row["step"] for row in rows if row["train/mask/loss/dice"]} == {"0", "1"}
 
 
-@pytest.mark.parametrize(("group", "names"), [(g, options(g)) for g in ("optimizer", "scheduler", "logger", "trainer")])
+@pytest.mark.parametrize(("group", "names"), [(g, options(g)) for g in ("logger", "trainer", "callbacks")])
 def test_every_other_choice_composes_and_binds(group, names):
     from rsseg.assembly import check
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,16 @@ from rsseg.contract import InputError
 
 PLACE_KEYS = ("output", "resume", "workers")  # what may differ between two runs of the same config
 FOUND_KEYS = ("dataset.bands",)  # null until a run has seen the data
+
+
+def resume_word(folder: Path) -> str:
+    """The command-line word that goes on with a run, in quotes where the folder of a sweep's run needs them.
+
+    Example:
+        >>> print(resume_word(Path("runs/a")), resume_word(Path("runs/sweep/loss=ce,seed=1")))
+        resume=runs/a 'resume="runs/sweep/loss=ce,seed=1"'
+    """
+    return f"resume={folder}" if re.fullmatch(r"[\w./:-]*", str(folder)) else f"'resume=\"{folder}\"'"
 
 
 def config_to_resume(folder: Path, overrides: list[str]) -> Any:

@@ -203,7 +203,7 @@ def _label_faults(dataset: DatasetConfig) -> list[str]:
         faults.append(f"dataset.bands={list(dataset.bands)}: list at least one band, counted from 1")
     if dataset.rgb is not None and (len(dataset.rgb) != 3 or (dataset.bands and set(dataset.rgb) - set(dataset.bands))):
         faults.append(
-            f"dataset.rgb={list(dataset.rgb)}: three of dataset.bands={list(dataset.bands or [])} are shown; null: the first"
+            f"dataset.rgb={list(dataset.rgb)}: three of dataset.bands={dataset.bands} are expected; null: the first three"
         )
     drawn = head.channels if head.task is TaskKind.multilabel else head.labels
     if dataset.palette is not None:

@@ -33,8 +33,8 @@ def test_faults_are_collected():
         "loss.terms.focal.task is set by rsseg",
     ]
     assert "did you mean 'gamma'" in faults(node, "loss.terms.focal", ("task",))[0]
-    missing = faults({"_target_": "rsseg.data.sources.Inria"}, "dataset.source")
-    assert missing == ["dataset.source.root is missing: Inria needs it"]
+    missing = faults({"_target_": "rsseg.data.files.Files", "image": "", "mask": ""}, "dataset.source")
+    assert missing == ["dataset.source.root is missing: Files needs it"]
 
 
 def test_build_says_where():
@@ -59,8 +59,17 @@ def test_build_says_where():
         (["dataset.task=binary"], ["a binary task has one class"]),
         (["dataset.palette=['#000000']"], ["has 1 colours, but 5"]),
         (["dataset.palette=['#gggggg','#000000','#000000','#000000','#000000']"], ["#gggggg is no colour"]),
-        (["trainer.devices=2"], ["one device"]),
-        (["+trainer.accumulate_grad_batches=2"], ["accumulate_grad_batches is set by rsseg"]),
+        (["trainer.devices=2"], ["take trainer=ddp"]),
+        (["trainer=ddp", "trainer.devices=3"], ["batch_size=8 can't be shared evenly among 3 devices"]),
+        (["+trainer.max_steps=2"], ["max_steps is set by rsseg"]),
+        (["augment=scale_crop", "augment.scale_crop.scale=[2,1]"], ["augment.scale_crop", "the lower number"]),
+        (["callbacks=early_stopping", "callbacks.early_stopping.mode=up"], ["callbacks.early_stopping", "up"]),
+        (["callbacks=ema", "callbacks.ema.decai=1"], ["did you mean 'decay'"]),
+        (["scheduler=cosine_warmup", "scheduler.schedulers=[{_target_: torch.optim.lr_scheduler.LinearLR, total_iter: 3}]"],
+         ["scheduler.schedulers[0].total_iter", "did you mean 'total_iters'"]),
+        (["model.freeze=[head]", "model.dropout=1"], ["model.freeze=['head']", "model.dropout=1"]),
+        (["dataset.rgb=[1,2,9]"], ["dataset.rgb=[1, 2, 9]", "null: the first three"]),
+        (["logger=wandb", "logger.wandb.projekt=x"], ["did you mean 'project'"]),
         (["+model.net.activation=sigmoid", "+model.net.decoder_chanels=[3]"], ["activation is set", "'decoder_channels'"]),
         (["loss.terms.dice=null"], ["loss.terms.dice has no _target_", "~loss.terms.dice"]),
         (["optimizer.lr=-1"], ["-1"]),

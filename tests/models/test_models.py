@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from rsseg.config.schema import ModelConfig
 from rsseg.contract import Head, InputError, TaskKind
-from rsseg.models import Network, build_network, encoder_name, load_weights
+from rsseg.models import Network, build_network, encoder_name, load_weights, try_network
 
 HEADS = {"mask": Head(TaskKind.multiclass, ("a", "b", "c")), "edge": Head(TaskKind.binary, ("edge",))}
 
@@ -13,8 +14,8 @@ def make(**arguments):
     return smp.Unet(**arguments)
 
 
-def network(bands=3, encoder="resnet18"):
-    return build_network(make, encoder, "none", bands, HEADS)
+def network(bands=3, encoder="resnet18", **facts):
+    return build_network(make, ModelConfig(encoder=encoder, **facts), bands, HEADS)
 
 
 def test_heads_share_the_logits_out():
@@ -94,20 +95,97 @@ def test_weights_that_the_network_refuses_to_fetch(monkeypatch):
         raise OSError("no network")
 
     with pytest.raises(InputError, match="model hub"):
-        build_network(offline, "resnet18", "imagenet", 3, HEADS)
+        build_network(offline, ModelConfig(weights="imagenet"), 3, HEADS)
 
 
-def test_torchgeo_weights_load(monkeypatch):
+def test_torchgeo_weights_load_by_name(tmp_path, monkeypatch):
+    """By torchgeo's own loading code, from a file instead of its hub."""
     import timm
     from torchgeo.models import ResNet18_Weights
 
     classifier = timm.create_model("resnet18", in_chans=13, pretrained=False)
-    monkeypatch.setattr(
-        type(ResNet18_Weights.SENTINEL2_ALL_MOCO), "get_state_dict", lambda self, progress=True: classifier.state_dict()
-    )
+    torch.save(classifier.state_dict(), tmp_path / "weights.pth")
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"), raising=False)
+    weight = ResNet18_Weights.SENTINEL2_ALL_MOCO
+    monkeypatch.setattr(weight.value, "url", (tmp_path / "weights.pth").as_uri())
     net = network(bands=13)
     load_weights(net, "ResNet18_Weights.SENTINEL2_ALL_MOCO")
     assert torch.equal(net.net.encoder.conv1.weight, classifier.conv1.weight)
+    assert torch.equal(net.net.encoder.layer4[1].bn2.weight, classifier.layer4[1].bn2.weight)
+
+
+def test_other_bands_are_said(tmp_path, caplog):
+    torch.save(network(bands=13).net.encoder.state_dict(), tmp_path / "w.pt")
+    with caplog.at_level("INFO"):
+        load_weights(network(bands=3), str(tmp_path / "w.pt"))
+    assert "made for 13 bands: averaged over them for the 3" in caplog.text
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_frozen_parts_stay_as_they_are(part):
+    net = network(freeze=[part]).train()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1)
+    net(torch.randn(2, 3, 32, 32))["mask"].square().sum().backward()
+    optimizer.step()
+    for name, tensor in net.state_dict().items():  # running statistics included
+        trained = not name.startswith(f"net.{part}.")
+        if not trained or name.endswith(("conv1.weight", "running_mean")):
+            assert torch.equal(tensor, before[name]) != trained, name
+    assert not net.eval().net.get_submodule("segmentation_head").training
+    assert not net.train().net.get_submodule(part).training
+
+
+def test_dropout_drops_channels_in_training_alone():
+    torch.manual_seed(0)
+    net = network(dropout=0.5)
+    image, seen = torch.randn(2, 3, 32, 32), []
+    net.net.segmentation_head.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    net.eval()(image)
+    net.train()(image)
+    kept = [(features.flatten(2).abs().sum(2) > 0).float().mean() for features in seen]
+    assert kept[0] == 1
+    assert 0.2 < kept[1] < 0.8
+    assert network(dropout=0.5).state_dict().keys() == network().state_dict().keys()  # files of weights fit both
+
+
+def test_encoder_args_reach_timm_alone():
+    rates = [
+        m.drop_prob
+        for m in network(encoder="resnet10t", encoder_args={"drop_path_rate": 0.3}).modules()
+        if hasattr(m, "drop_prob")
+    ]
+    assert max(rates) == pytest.approx(0.3)
+    with pytest.raises(InputError, match="take tu-resnet18"):
+        network(encoder_args={"drop_path_rate": 0.3})
+    with pytest.raises(InputError, match="drop_paths"):
+        build("resnet10t", drop_paths=0.3)
+
+
+def build(encoder, **arguments):
+    from functools import partial
+
+    from rsseg.config.build import build
+
+    node = {"_target_": "segmentation_models_pytorch.Unet"}
+    return build_network(partial(build, node, "model.net"), ModelConfig(encoder=encoder, encoder_args=arguments), 3, HEADS)
+
+
+def test_windows_that_a_network_cannot_take_and_weights_that_it_does_not_use():
+    import segmentation_models_pytorch as smp
+
+    def made(kind, **more):
+        facts = ModelConfig(encoder="resnet18")
+        return build_network(lambda **given: kind(**given, **more), facts, 3, HEADS)
+
+    with pytest.raises(InputError, match="can't take windows of 64 px"):
+        try_network(made(smp.PAN), 3, 64)
+    net = made(smp.PSPNet, encoder_depth=3)
+    try_network(net, 3, 64)
+    idle = {name for name, p in net.named_parameters() if not p.requires_grad}
+    assert idle
+    assert all(name.startswith(("net.encoder.layer3", "net.encoder.layer4")) for name in idle)
+    assert all(p.grad is None for p in net.parameters())
 
 
 def test_network_is_a_module():
