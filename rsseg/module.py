@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -145,6 +146,12 @@ class SegmentationModule(L.LightningModule):
                 values[f"val/{name}/iou/{label}"] = float(result.class_iou[i])
                 values[f"val/{name}/dice/{label}"] = float(result.class_dice[i])
         self.log_dict(values)
+        if (
+            self.trainer.state.fn == "fit"
+        ):  # before the checkpoint is written: Lightning steps after it, and a resumed run misses that
+            for schedule in self.trainer.lr_scheduler_configs:
+                if isinstance(schedule.scheduler, ReduceLROnPlateau):
+                    schedule.scheduler.step(next(iter(self.scores.values())).iou)
         self.log("iou", next(iter(self.scores.values())).iou, prog_bar=True, logger=False)
 
     def configure_optimizers(self) -> Any:
@@ -153,6 +160,6 @@ class SegmentationModule(L.LightningModule):
         if self._scheduler is None:
             return optimizer
         schedule: dict[str, Any] = {"scheduler": self._scheduler(optimizer=optimizer), "interval": "step"}
-        if isinstance(schedule["scheduler"], ReduceLROnPlateau):  # looks at every validation
-            schedule |= {"monitor": f"val/{next(iter(self.heads))}/iou", "frequency": self.trainer.val_check_interval}
+        if isinstance(schedule["scheduler"], ReduceLROnPlateau):  # stepped in on_validation_epoch_end, never by Lightning
+            schedule |= {"monitor": "iou", "frequency": sys.maxsize}
         return {"optimizer": optimizer, "lr_scheduler": schedule}

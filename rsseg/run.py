@@ -101,6 +101,8 @@ def _fit(config: Any, folder: Path, module: SegmentationModule, readers: dict[st
     windows = pick_windows(readers["val"], config.window, config.pictures) if is_main() else []
     gallery = Gallery(folder, head, windows, plain(config.dataset.palette), shown)
     trainer = make_trainer(plain(config), folder, f"val/{head}/iou", [gallery], step)
+    for logger in side_loggers(trainer):
+        logger.log_hyperparams(plain(config))
     began = time.monotonic()
     with launched(trainer, folder):
         _train_all_steps(config, folder, module, readers, trainer, step if last else None)

@@ -139,9 +139,21 @@ def csv_logger(folder: Path, resumed_step: int) -> CSVLogger:
 
 
 def make_logger(name: str, node: Mapping[str, Any], folder: Path) -> Logger:
-    """A logger of the config; one that writes files writes them in the run folder."""
+    """A logger of the config; one that writes files writes them in the run folder.
+
+    Raises:
+        InputError: If its arguments are wrong or its package is not installed. That its server is away is another error.
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own 7 wait for minutes when a server is away
     given = {} if "tracking_uri" in node else {"save_dir": str(folder)}  # MLflow takes one of the two
-    logger: Logger = build(node, f"logger.{name}", **given)
+    try:
+        logger: Logger = build(node, f"logger.{name}", **given)
+    except InputError as error:
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            raise InputError(f"logger.{name}: its package is not installed: pip install 'rsseg[{name}]'") from None
+        if error.__cause__ is None or isinstance(error.__cause__, TypeError | ValueError):
+            raise
+        raise error.__cause__ from None
     return logger
 
 

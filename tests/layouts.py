@@ -16,6 +16,12 @@ def facts(name: str) -> dict:
     return OmegaConf.to_container(OmegaConf.load(CONFIGS / "dataset" / f"{name}.yaml"))
 
 
+def facts_of_experiment(name: str) -> str:
+    """The dataset of an experiment."""
+    defaults = OmegaConf.load(CONFIGS / "experiment" / f"{name}.yaml").defaults
+    return str(next(entry["override /dataset"] for entry in defaults if "override /dataset" in entry))
+
+
 def pixels(rng: np.random.Generator, name: str) -> tuple[np.ndarray, np.ndarray]:
     """An image ``[bands, H, W]`` and a mask ``[H, W]`` (of colours: ``[H, W, 3]``) with its values."""
     known = facts(name)

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import layouts
 import numpy as np
 import pytest
 import rasterio
 import torch
 from tiny import CONFIGS, checker, coloured, compose, write_tif
 
+from rsseg.config.folder import load_config
 from rsseg.contract import InputError
 from rsseg.run import compare, evaluate, predict, train
 from rsseg.training import WholeCheckpoints, earlier_rows
@@ -99,6 +101,35 @@ def test_every_choice_trains(tmp_path, folder_root, choice):
     assert {row["step"] for row in rows if row["train/mask/loss/dice"]} == {"0", "1"}
 
 
+@pytest.mark.parametrize("name", sorted(layouts.LAYOUTS))
+def test_every_dataset_trains(tmp_path, name):
+    root = layouts.write(tmp_path, name)
+    config = settings(tmp_path, f"dataset={name}", f"dataset.source.root={root}", "pictures=1")
+    assert 0 <= train(config, tmp_path / "run") <= 1
+    data = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert len(data["mean"]) == len(config.dataset.bands)
+    assert sum(data["positives"]) > 0
+
+
+def test_any_torchgeo_dataset_trains_and_is_found_finished(tmp_path):
+    root = layouts.write(tmp_path, "loveda")
+    classes = "dataset.classes=[none,background,building,road,water,barren,forest,agriculture]"
+    data = ["dataset=torchgeo", "dataset.name=LoveDA", f"dataset.args.root={root}", classes]
+    iou = train(settings(tmp_path, *data), tmp_path / "run")
+    assert load_config(tmp_path / "run").dataset.bands == [1, 2, 3]  # found in the data
+    assert train(settings(tmp_path, *data), tmp_path / "run") == pytest.approx(iou)
+    assert evaluate(tmp_path / "run", "val")["mask"].iou == pytest.approx(iou)
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_every_experiment_trains(tmp_path, name):
+    data = layouts.facts_of_experiment(name)
+    root = layouts.write(tmp_path, data)
+    config = settings(tmp_path, f"experiment={name}", f"dataset.source.root={root}", "pictures=0")
+    train(config, tmp_path / "run")
+    assert load_config(tmp_path / "run").dataset.name == data
+
+
 @pytest.mark.parametrize(("group", "names"), [(g, options(g)) for g in ("logger", "trainer", "callbacks")])
 def test_every_other_choice_composes_and_binds(group, names):
     from rsseg.assembly import check
@@ -142,9 +173,20 @@ def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
     return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=False)["state_dict"]
 
 
-@pytest.mark.parametrize("model", ["unet", "deeplabv3plus"])  # the second has dropout
-def test_resumed_run_equals_uninterrupted_one(tmp_path, folder_root, monkeypatch, model):
-    common = [*folder_data(folder_root), "steps=6", "validations=3", f"model={model}", "trainer.log_every_n_steps=1"]
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "model=unet",
+        "model=deeplabv3plus",  # has dropout
+        "augment=full",
+        "scheduler=plateau",
+        "scheduler=cosine_warmup",
+        "callbacks=[ema,early_stopping]",
+        "trainer.accumulate_grad_batches=2",
+    ],
+)
+def test_resumed_run_equals_uninterrupted_one(tmp_path, folder_root, monkeypatch, choice):
+    common = [*folder_data(folder_root), "steps=6", "validations=3", choice, "trainer.log_every_n_steps=1", "pictures=0"]
     train(settings(tmp_path, *common), tmp_path / "whole")
     half = tmp_path / "half"
     from rsseg.module import SegmentationModule

@@ -78,7 +78,7 @@ def rescale(image: Tensor, mask: Tensor, scale: NDArray[np.float64], shift: NDAr
         pixel = np.floor((source + 1) / 2 * length).clip(0, length - 1)
         inside.append(torch.from_numpy(np.abs(source) <= 1).to(device))
         nearest.append(torch.from_numpy(pixel.astype(np.int64)).to(device))
-        places.append(torch.from_numpy(source.astype(np.float32)).to(device))
+        places.append(torch.from_numpy(source).to(image))
     height, width = image.shape[-2:]
     across, down = places[1][:, None, :].expand(-1, height, -1), places[0][:, :, None].expand(-1, -1, width)
     grid = torch.stack([across, down], dim=-1)

@@ -67,7 +67,7 @@ def gaussian_blur(image: Tensor, sigma: NDArray[np.float64], radius: int) -> Ten
     steps = np.arange(-radius, radius + 1) / np.maximum(sigma, 1e-6)[:, None]
     kernels = np.exp(-(steps**2) / 2)
     kernels /= kernels.sum(axis=1, keepdims=True)
-    weight = torch.from_numpy(kernels.astype(np.float32)).to(image.device).repeat_interleave(bands, dim=0)[:, None]
+    weight = torch.from_numpy(kernels).to(image).repeat_interleave(bands, dim=0)[:, None]
     planes = F.pad(image, (radius,) * 4, mode="reflect").flatten(0, 1)[None]
     columns = F.conv2d(planes, weight[..., :, None], groups=batch * bands)
     return F.conv2d(columns, weight[..., None, :], groups=batch * bands).view_as(image)
@@ -108,7 +108,7 @@ class Radiometry(Sometimes):
         """Draw an offset, a factor and an exponent for each band of each window."""
         drawn = np.stack([rng.uniform(-1, 1, (3, image.shape[1])) for rng in streams], axis=1)
         drawn *= np.reshape([self.brightness, self.contrast, self.gamma], (3, 1, 1))
-        offset, factor, exponent = torch.from_numpy(drawn.astype(np.float32)).to(image.device)[..., None, None]
+        offset, factor, exponent = torch.from_numpy(drawn).to(image)[..., None, None]
         if self.gamma:
             valid = mask != IGNORE
             image = power_law(image, valid if mask.ndim == 3 else valid.any(dim=1), exponent.exp())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rsseg.contract import Head, TaskKind
 from rsseg.inference.picture import colours
@@ -72,6 +73,7 @@ def draw_curves(
     right.legend(frameon=False, fontsize=8)
     for axis in (left, right):
         axis.grid(color="#dddddd", linewidth=0.6)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.savefig(path, dpi=110)
 
 

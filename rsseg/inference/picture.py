@@ -64,13 +64,13 @@ def stretch(image: NDArray[np.generic], shown: Sequence[int] | None = None) -> N
     return stretched
 
 
-RIGHT, WRONG, MISSED, GREY = "#f2f2f2", "#d1495b", "#2e86ab", "#808080"
+RIGHT, WRONG, MISSED, GREY = "#f2f2f2", "#d6006c", "#1f6fd6", "#808080"
 
 
 def paint_errors(mask: NDArray[np.integer], prediction: NDArray[np.integer], head: Head) -> NDArray[np.uint8]:
     """Where a prediction is wrong, uint8 ``[H, W, 3]``.
 
-    Binary: false alarms red, missed pixels blue; else red where any label is wrong; grey where the mask is ignored.
+    Binary: false alarms magenta, missed pixels blue; else magenta where any label is wrong; grey where the mask is ignored.
     """
     labelled = mask != IGNORE
     if head.task is TaskKind.multilabel:

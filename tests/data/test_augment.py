@@ -274,3 +274,9 @@ def test_cutout_hides_as_many_rectangles_as_asked_each_of_its_own_size():
     assert np.median(counts) == 4
     areas = [np.bincount(hole.ravel())[1:] for hole in holes]
     assert np.median([len(set(found.tolist())) for found in areas]) >= 3
+
+
+@every
+def test_double_precision_stays(name):
+    image, mask = torch.randn(2, 3, 32, 32, dtype=torch.float64), torch.zeros(2, 32, 32, dtype=torch.uint8)
+    assert MAKE[name](1)(image, mask, torch.arange(2))[0].dtype == torch.float64

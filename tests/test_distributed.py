@@ -1,0 +1,121 @@
+"""Two processes on a CPU train as one process with the whole batch."""
+
+import csv
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from test_run import TINY, command, folder_data, weights
+from timm.layers import BatchNormAct2d
+from torch import nn
+
+from rsseg.distributed import SyncBatchNorm
+
+EXACT = ["trainer.precision=64-true", "optimizer=sgd", "trainer.log_every_n_steps=1", "pictures=0", "batch_size=4", "steps=4"]
+TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+
+
+def run(tmp_path, name, data, *more):
+    words = [w for w in TINY if w.split("=")[0] not in ("trainer.precision", "batch_size", "steps")]
+    done = command("train.py", *words, *data, *EXACT, f"output={tmp_path}", f"hydra.run.dir={tmp_path / name}", *more)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def table(run):
+    with (run / "metrics.csv").open() as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def assert_same(one, two):
+    for ours, theirs in zip(table(one), table(two), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-12)
+    for (name, ours), theirs in zip(weights(one).items(), weights(two).values(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12, msg=name)
+    assert (one / "classes.csv").read_text() == (two / "classes.csv").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenes", ["even", "odd"])
+def test_two_processes_are_one(tmp_path, folder_root, scenes):
+    """Losses, their gradients (by the weights after some steps), batch statistics, every validation pixel once."""
+    root = shutil.copytree(folder_root, tmp_path / "data")
+    if scenes == "odd":  # 3 x 3 validation windows of 2 scenes: an odd number is left for the last batch
+        for path in root.rglob("tile0_a.tif"):
+            path.unlink()
+    terms = ["loss=ce_dice", "+loss/term@loss.terms.lovasz=lovasz", "+loss/term@loss.terms.weighted_ce=weighted_ce"]
+    data = [*folder_data(root), *terms, "validations=2", "augment=full"]
+    run(tmp_path, "one", data, "trainer=cpu")
+    said = run(tmp_path, "two", data, *TWO)
+    assert_same(tmp_path / "one", tmp_path / "two")
+    assert said.count("2 processes") == 1  # the second process is silent
+    labelled = sum(row["val/mask/accuracy"] >= 0 for row in table(tmp_path / "two") if "val/mask/accuracy" in row)
+    assert labelled == 2
+
+
+@pytest.mark.slow
+def test_a_sweep_of_two_processes_each_is_continued(tmp_path, folder_root):
+    words = [*TINY, *folder_data(folder_root), *TWO, f"output={tmp_path}", f"hydra.sweep.dir={tmp_path}/sweep", "loss=ce,dice"]
+    first = command("train.py", "-m", *words)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert len(list((tmp_path / "sweep").glob("*/summary.json"))) == 2
+    again = command("train.py", "-m", *words)
+    assert again.stdout.count("finished already") == 2
+
+
+def norms():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1), BatchNormAct2d(4)).double().train()
+
+
+def step(model, x):
+    y = model(x)
+    (y * torch.arange(y[0].numel()).view_as(y[0]) / y[0].numel()).sum().backward()
+    return [y.detach(), *(p.grad for p in model.parameters()), *(b.clone() for b in model.buffers())]
+
+
+def images():
+    return torch.randn(6, 2, 5, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 3 + 1
+
+
+def rank_main(rank, store, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    model = SyncBatchNorm("cpu").apply(norms())
+    part = images()[:2] if rank == 0 else images()[2:]
+    found = step(model, part)
+    found[1:5] = [g.clone() for g in found[1:5]]
+    for gradient in found[1 : 1 + len(list(model.parameters()))]:
+        dist.all_reduce(gradient)
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+    os._exit(0)
+
+
+@pytest.mark.slow
+def test_batch_statistics_are_those_of_both_processes(tmp_path):
+    """Against torch's own layer on the whole batch."""
+    torch.multiprocessing.spawn(rank_main, (tmp_path / "store", tmp_path), nprocs=2)
+    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    whole = step(norms(), images())
+    torch.testing.assert_close(torch.cat([rank[0] for rank in ranks]), whole[0])
+    for rank in ranks:
+        for ours, theirs in zip(rank[1:], whole[1:], strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_shared_layers_turn_back(folder_root):
+    plugin, model, x = SyncBatchNorm("cpu"), norms(), images()
+    before = [type(m) for m in model.modules()]
+    alone = step(norms(), x)
+    shared = step(plugin.apply(model), x)
+    for ours, theirs in zip(shared, alone, strict=True):  # one process: its own statistics
+        torch.testing.assert_close(ours, theirs)
+    assert [type(m) for m in model.modules()] != before
+    assert [type(m) for m in plugin.revert(model).modules()] == before
+    torch.testing.assert_close(plugin.apply(model).eval()(x), plugin.revert(model).eval()(x))
+    assert np.isfinite(model(x).detach().numpy()).all()

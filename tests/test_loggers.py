@@ -1,0 +1,129 @@
+"""Loggers beside metrics.csv: what arrives there, and that a run goes on without them."""
+
+import csv
+import json
+import sys
+
+import pytest
+from lightning.pytorch.loggers import Logger
+from test_run import folder_data, settings
+
+from rsseg.contract import InputError
+from rsseg.loggers import SideLogger
+from rsseg.run import train
+
+PICTURES = {"windows", "best", "confusion", "curves"}
+
+
+def run(tmp_path, folder_root, *overrides):
+    train(settings(tmp_path, *folder_data(folder_root), "validations=2", *overrides), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_tensorboard(tmp_path, folder_root):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = run(tmp_path, folder_root, "logger=tensorboard")
+    events = EventAccumulator(str(folder / "tensorboard"), {"images": 0, "scalars": 0, "tensors": 0})
+    events.Reload()
+    assert set(events.Tags()["images"]) == PICTURES
+    assert len(events.Images("windows")) == 2
+    with (folder / "metrics.csv").open() as file:
+        written = [float(row["val/mask/iou"]) for row in csv.DictReader(file) if row["val/mask/iou"]]
+    assert [event.value for event in events.Scalars("val/mask/iou")] == pytest.approx(written)
+    table = events.Tensors("classes/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert table.startswith("| head | class | iou | dice | pixels |\n| --- |")
+    assert "| mask | mean |" in table
+
+
+@pytest.mark.slow
+def test_wandb_offline(tmp_path, folder_root, monkeypatch):
+    import wandb
+
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    folder = run(tmp_path, folder_root, "logger=wandb", "logger.wandb.offline=true")
+    assert wandb.run is None  # closed: the next run of a sweep gets one of its own
+    media = next((folder / "wandb").glob("offline-run-*")) / "files" / "media"
+    assert {path.name.split("_")[0] for path in (media / "images").iterdir()} == PICTURES
+    table = json.loads(next((media / "table").rglob("classes*.json")).read_text())
+    assert table["columns"] == ["head", "class", "iou", "dice", "pixels"]
+    assert [row[1] for row in table["data"]] == ["a", "b", "c", "mean"]
+
+
+@pytest.mark.slow
+def test_mlflow_in_a_local_file(tmp_path, folder_root):
+    from mlflow.tracking import MlflowClient
+
+    run(tmp_path, folder_root, "logger=mlflow")
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    found = client.search_runs([client.get_experiment_by_name("folder").experiment_id])[0]
+    assert found.info.status == "FINISHED"
+    assert found.data.params["dataset/name"] == "folder"
+    assert len(client.get_metric_history(found.info.run_id, "val/mask/iou")) == 2
+    assert {item.path for item in client.list_artifacts(found.info.run_id)} == PICTURES | {"classes.json"}
+
+
+@pytest.mark.slow
+def test_a_server_that_is_away_does_not_stop_a_run(tmp_path, folder_root, caplog, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    folder = run(tmp_path, folder_root, "logger=mlflow", "logger.mlflow.tracking_uri=http://127.0.0.1:9")
+    assert sum("logger.mlflow can't be reached" in record.message for record in caplog.records) == 1
+    assert (folder / "summary.json").is_file()
+
+
+class Moody(Logger):
+    """Works for some calls."""
+
+    name, version = "moody", 0
+
+    def __init__(self, calls=0):
+        super().__init__()
+        self.left, self.seen = calls, []
+
+    def log_metrics(self, metrics, step=None):
+        self.left -= 1
+        if self.left < 0:
+            raise ConnectionError("server gone\nlong story")
+        self.seen.append((metrics, step))
+
+    def log_hyperparams(self, params):
+        pass
+
+
+def test_a_logger_that_fails_is_left_alone_after_one_warning(caplog):
+    inner = Moody(calls=2)
+    logger = SideLogger("moody", lambda: inner)
+    for step in range(5):
+        logger.log_metrics({"a": 1.0}, step)
+    logger.save()
+    logger.finalize("success")
+    logger.close()
+    assert [step for _, step in inner.seen] == [0, 1]
+    assert [record.message.count("server gone)") for record in caplog.records] == [1]
+    assert "long story" not in caplog.text
+
+
+def test_a_logger_that_cannot_be_made_is_left_alone(caplog):
+    def fail():
+        raise TimeoutError("no route")
+
+    logger = SideLogger("far", fail)
+    logger.log_metrics({"a": 1.0}, 0)
+    logger.log_metrics({"a": 1.0}, 1)
+    assert logger.version is None
+    assert len(caplog.records) == 1
+
+
+def test_pictures_and_tables_go_to_loggers_that_take_them(tmp_path):
+    logger = SideLogger("moody", Moody)
+    logger.show("windows", tmp_path / "none.png", 1)
+    logger.tabulate("classes", [{"a": 1}], 1)
+
+
+def test_a_logger_that_is_not_installed_is_said(tmp_path, folder_root, monkeypatch):
+    import lightning.pytorch.loggers.wandb as module
+
+    monkeypatch.setattr(module, "_WANDB_AVAILABLE", False)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(InputError, match=r"pip install 'rsseg\[wandb\]'"):
+        run(tmp_path, folder_root, "logger=wandb")
