@@ -1,7 +1,7 @@
 # `make PYTHON=/path/to/python test` uses another interpreter than the one on the PATH.
 PYTHON ?= python
 
-.PHONY: install test fast lint types format image
+.PHONY: install test fast lint types format docs image
 
 install:  ## the project as it stands here, with the tools of the other verbs
 	$(PYTHON) -m pip install -e '.[dev]'
@@ -23,6 +23,9 @@ types:
 format:
 	$(PYTHON) -m ruff format
 	$(PYTHON) -m ruff check --fix
+
+docs:  ## the reference of all settings, from the schema and the YAML files
+	$(PYTHON) -m rsseg.config.reference > docs/configuration.md
 
 image:
 	docker build -t rsseg .

@@ -1,0 +1,81 @@
+"""docs/configuration.md, made from the schema and the YAML files: python -m rsseg.config.reference > docs/configuration.md"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+
+from rsseg.config.schema import DatasetConfig, LossConfig, ModelConfig
+
+INTRODUCTION = """\
+# Configuration
+
+Made from `rsseg/config/schema.py` and `configs/` by `make docs`; a test holds it to them.
+
+A run's config is put together by [Hydra](https://hydra.cc): each line of the defaults list below picks one file of a group,
+`group=file` on the command line picks another, `group=[one,two]` several (augment, callbacks, logger), and `key=value` sets any
+value. Arguments of a `_target_` that a file does not list can be set too: what the target does not know is refused, with the
+nearest name that it does. `python train.py --cfg job` prints the config without running it.
+"""
+
+GROUPS = {
+    "dataset": DatasetConfig,
+    "model": ModelConfig,
+    "loss": LossConfig,
+    "loss/term": None,
+    "optimizer": None,
+    "scheduler": None,
+    "augment": None,
+    "trainer": None,
+    "callbacks": None,
+    "logger": None,
+    "experiment": None,
+}
+
+
+def attributes(schema: type[Any]) -> dict[str, str]:
+    """What a dataclass's docstring says of each attribute."""
+    _, _, section = (schema.__doc__ or "").partition("Attributes:\n")
+    found = re.findall(r"^ {8}(\w+): ((?:.+\n?)(?: {12}.+\n?)*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in found}
+
+
+def schema_table(schema: type[Any]) -> str:
+    """A table of a dataclass's fields: name, type, default, meaning."""
+    meanings, rows = attributes(schema), ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+    for item in dataclasses.fields(schema):
+        default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+        shown = "" if default == MISSING else "null" if default is None else f"`{default}`"
+        kind = str(item.type).replace("|", "or").replace(" or None", " or null")
+        rows.append(f"| `{item.name}` | {kind} | {shown} | {meanings.get(item.name, '')} |")
+    return "\n".join(rows)
+
+
+def option(path: Path) -> str:
+    """One file: its name, and its text, whose comments say what it is."""
+    return f"**`{path.stem}`**\n\n```yaml\n{path.read_text().strip()}\n```"
+
+
+def reference(configs: Path) -> str:
+    """The page.
+
+    Args:
+        configs: The folder of the YAML files.
+    """
+    parts = [INTRODUCTION, f"## The root: `train.yaml`\n\n```yaml\n{(configs / 'train.yaml').read_text().strip()}\n```\n"]
+    known = {path.parent.relative_to(configs).as_posix() for path in configs.rglob("*.yaml")} - {"."}
+    assert known == set(GROUPS), f"groups without a place in the reference: {known ^ set(GROUPS)}"
+    for group, schema in GROUPS.items():
+        parts.append(f"## `{group}`\n")
+        if schema is not None:
+            parts.append(schema_table(schema) + "\n")
+        parts += [option(path) + "\n" for path in sorted((configs / group).glob("*.yaml"))]
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(reference(Path(__file__).parents[2] / "configs"), end="")

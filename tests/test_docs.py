@@ -1,0 +1,135 @@
+"""The commands that the documentation shows run on tiny data, and its reference is up to date."""
+
+import dataclasses
+import itertools
+import re
+import shlex
+from pathlib import Path
+
+import layouts
+import numpy as np
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from test_run import SMALL, TINY, settings
+from tiny import CONFIGS, checker, coloured, write_tif
+
+from rsseg.config.reference import GROUPS, reference
+from rsseg.config.schema import Config
+from rsseg.run import compare, evaluate, predict, train
+
+ROOT = CONFIGS.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ELSEWHERE = ("trainer=", "trainer.devices", "trainer.num_nodes", "output=", "hydra.")  # where it runs, not what
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every line of every shell block, with its page."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+            lines = block.replace("\\\n", " ").splitlines()
+            found += [(page.name, " ".join(line.split())) for line in lines if line.strip()]
+    return found
+
+
+def python_lines(start: str) -> list[tuple[str, str]]:
+    """The commands with a python call in them, from there on."""
+    return [(page, line[line.index(start) :]) for page, line in commands() if start in line]
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory, folder_root):
+    """A /data folder with every dataset, the user's own and one with coloured masks, and a file of weights."""
+    import torch
+
+    base, rng = tmp_path_factory.mktemp("docs"), np.random.default_rng(3)
+    for name in layouts.LAYOUTS:
+        layouts.write(base, name)
+    root = base / "disk1"
+    for name in ("mine", "dubai"):
+        (root / name).symlink_to(folder_root)
+    for i, place in enumerate(["north_1", "south_1", "south_2"]):
+        mask = checker(rng, 96, 2)
+        write_tif(root / f"coloured/images/{place}.tif", coloured(rng, mask))
+        blue = np.stack([mask * 0, mask * 0, mask * 255]).astype(np.uint8)
+        blue[:, :4, : 4 * i] = np.array([255, 0, 255], np.uint8)[:, None, None]
+        write_tif(root / f"coloured/masks/{place}.tif", blue)
+    net = __import__("segmentation_models_pytorch").Unet("resnet18", encoder_weights=None)
+    torch.save(net.state_dict(), root / "weights.pt")
+    return root
+
+
+def sweep(words: list[str]) -> list[list[str]]:
+    """The runs of a multirun, or the one run."""
+    if "-m" not in words:
+        return [words]
+    parsed = OverridesParser.create().parse_overrides([word for word in words if word != "-m"])
+    choices = [
+        [f"{o.key_or_group}={v}" for v in o.sweep_string_iterator()] if o.is_sweep_override() else [o.input_line]
+        for o in parsed
+    ]
+    return [list(combination) for combination in itertools.product(*choices)]
+
+
+@pytest.mark.parametrize(("page", "line"), python_lines("python train.py"))
+def test_commands_to_train(page, line, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("RSSEG_DATA", str(data))
+    words = shlex.split(line.replace("/data/", f"{data}/"), comments=True)[2:]
+    if any(word.startswith(("resume=", "--")) for word in words):
+        return  # going on with a run, and --help, are tested elsewhere
+    for number, run in enumerate(sweep(words)[:2]):
+        model = next((word.removeprefix("model=") for word in run if word.startswith("model=")), "")
+        small = [word for word in TINY if not (word.startswith("model.encoder") and any("weights" in w for w in run))]
+        kept = [word for word in run if not word.startswith(ELSEWHERE)]
+        config = settings(tmp_path, *kept, *small, *SMALL.get(model, []), "logger=csv", "pictures=0")
+        if config.dataset.name == "synthetic":
+            config.dataset.source.scenes, config.dataset.source.recipe["size"] = {"train": 1, "val": 1, "test": 1}, 96
+        assert 0 <= train(config, tmp_path / str(number), kept, "loss") <= 1
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, folder_root):
+    folder = tmp_path_factory.mktemp("finished")
+    words = ["dataset=folder", f"dataset.source.root={folder_root}", "dataset.classes=[a,b,c]", "pictures=0"]
+    train(settings(folder, *words, "dataset.source.split={train: 0.5, val: 0.3, test: 0.2}"), folder / "run", [], "ce_dice")
+    return folder / "run"
+
+
+@pytest.mark.parametrize(("page", "line"), python_lines("python scripts/"))
+def test_commands_after_training(page, line, finished, folder_root, tmp_path):
+    script, *words = shlex.split(line, comments=True)[1:]
+    given = dict(word.split("=", 1) for word in words)
+    if script == "scripts/evaluate.py":
+        evaluate(finished, given.get("split", "val"))
+    elif script == "scripts/predict.py":
+        assert {"run", "scene"} <= set(given)
+        predict(finished, next((folder_root / "images").iterdir()), tmp_path / "map.tif")
+    else:
+        assert script == "scripts/compare.py"
+        compare([finished], tmp_path)
+
+
+def test_the_reference_is_up_to_date():
+    assert (ROOT / "docs/configuration.md").read_text() == reference(CONFIGS), "run `make docs`"
+
+
+def test_train_yaml_shows_every_field():
+    shown = {key for key in OmegaConf.load(CONFIGS / "train.yaml") if key not in ("defaults", "hydra")}
+    groups = {group.split("/")[0] for group in GROUPS if group != "experiment"}
+    assert shown | groups == {field.name for field in dataclasses.fields(Config)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_exist(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+        assert Path(target).suffix != ".png" or not target.startswith("http")
+
+
+def test_every_choice_is_documented():
+    """Each dataset and model is named in its page, each group's options in the README or the reference."""
+    for group in ("dataset", "model"):
+        text = (ROOT / f"docs/{group}s.md").read_text()
+        for path in (CONFIGS / group).glob("*.yaml"):
+            assert path.stem in text, f"{group}={path.stem} is missing in docs/{group}s.md"
