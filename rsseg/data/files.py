@@ -76,8 +76,8 @@ class Files:
         mask: The masks' paths, with the same fields.
         split: Per split a fraction (``{train: 0.7, val: 0.3}``: in the order of a hash of the names), a list of names or
             name patterns (``{val: [tile3_*]}``; one with a slash is for the image's path below the root; the rest
-            trains unless train is listed too), or a text file below the root that lists one name a line. None:
-            `FRACTIONS`.
+            trains unless train is listed too), or a text file below the root that lists one name a line; null
+            where a part of the dataset's YAML shall not hold. None: `FRACTIONS`.
 
     Raises:
         InputError: If there is no such folder or no image in it, or the split can't be understood.
@@ -101,7 +101,7 @@ class Files:
         split = FRACTIONS if split is None else split
         if not isinstance(split, Mapping):
             raise InputError(f"dataset.source.split={split}: a mapping such as {{train: 0.8, val: 0.2}} is expected")
-        self.split = dict(split)
+        self.split = {key: part for key, part in split.items() if part is not None}
         wrong = [key for key in self.split if key not in SPLITS]
         if wrong or not self.split:
             raise InputError(f"dataset.source.split={self.split}: give one or more of {', '.join(SPLITS)}")
@@ -129,7 +129,10 @@ class Files:
         """
         kinds = {self._kind(part) for part in self.split.values()}
         if len(kinds) > 1:
-            raise InputError(f"dataset.source.split={self.split} mixes {' and '.join(sorted(kinds))}: take one way for all")
+            raise InputError(
+                f"dataset.source.split={self.split} mixes {' and '.join(sorted(kinds))}: take one way for all; "
+                "null removes a part that the dataset's YAML sets"
+            )
         choose = {"fractions": self._by_fraction, "name patterns": self._by_pattern, "list files": self._by_list}
         names = choose[kinds.pop()](split)
         found = [scene for scene in self._all if scene.name in names]

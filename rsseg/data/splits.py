@@ -20,7 +20,7 @@ def by_fraction(names: Sequence[str], shares: Mapping[str, float]) -> dict[str, 
 
     Example:
         >>> by_fraction(["a", "b", "c", "d"], {"train": 0.75, "val": 0.25})
-        {'train': ['c', 'a', 'b'], 'val': ['d']}
+        {'train': ['d', 'a', 'c'], 'val': ['b']}
     """
     order = sorted(names, key=lambda name: hashlib.blake2b(name.encode()).digest())
     stops = [round(sum(list(shares.values())[: i + 1]) * len(order)) for i in range(len(shares))]

@@ -34,6 +34,12 @@ def test_folder_by_prefix(folder_root):
     assert names(source, "train") == ["tile0_a", "tile1_a", "tile2_a"]
 
 
+def test_null_removes_a_part_of_the_split(folder_root):
+    source = folder(folder_root, {"train": None, "val": ["tile3_*"], "test": None})
+    assert len(names(source, "train")) == 5
+    assert names(source, "test") == []
+
+
 def test_folder_by_list(folder_root, tmp_path):
     (tmp_path / "images").symlink_to(folder_root / "images")
     (tmp_path / "masks").symlink_to(folder_root / "masks")
