@@ -89,7 +89,7 @@ def check(config: Any) -> None:
             found += faults(
                 arguments, f"loss.terms.{name}" if head == "mask" else f"model.heads.{head}.{name}", ("task", "ignore_index")
             )
-    found += _batch_faults(config)
+    found += _trainer_faults(config)
     raise_faults(found)
     encoder_name(config.model.encoder)
     labels_of(config)
@@ -100,9 +100,17 @@ def check(config: Any) -> None:
     _try_optimizer(config)
 
 
-def _batch_faults(config: Any) -> list[str]:
+def _trainer_faults(config: Any) -> list[str]:
     devices, nodes = config.trainer.get("devices", 1), config.trainer.get("num_nodes", 1)
     found = []
+    if config.trainer.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
+        found.append("trainer.accelerator=gpu, but no GPU is found: take trainer=cpu, or auto for whatever there is")
+    targets = [str(node.get("_target_", "")) for node in (*plain(config.callbacks).values(), plain(config.scheduler))]
+    if any(t.endswith("LearningRateFinder") for t in targets) and targets[-1].endswith(("SequentialLR", "OneCycleLR")):
+        found.append(
+            f"callbacks.lr_finder with {targets[-1]}: its first steps have a rate of their own, which the found one would "
+            "overwrite; take scheduler=cosine, poly, plateau or constant"
+        )
     if isinstance(devices, int) and devices > 0 and config.batch_size % (devices * nodes):
         found.append(f"batch_size={config.batch_size} can't be shared evenly among {devices * nodes} devices")
     if devices not in (1, "1") and config.trainer.get("strategy", "auto") == "auto":

@@ -198,6 +198,7 @@ def quiet() -> None:
         ".*no geotransform.*",
         ".*LeafSpec.*",
         ".*isinstance.treespec.*",
+        ".*module.s. in eval mode.*",  # frozen parts
         ".*sync_dist=True.*",  # what is logged is the same in all processes already
     ):
         warnings.filterwarnings("ignore", message)

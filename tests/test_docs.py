@@ -20,7 +20,7 @@ from rsseg.run import compare, evaluate, predict, train
 
 ROOT = CONFIGS.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ELSEWHERE = ("trainer=", "trainer.devices", "trainer.num_nodes", "output=", "hydra.")  # where it runs, not what
+ELSEWHERE = ("trainer=", "trainer.devices", "trainer.num_nodes", "output=", "hydra.", "logger")  # where it runs, not what
 
 
 def commands() -> list[tuple[str, str]]:
@@ -80,12 +80,14 @@ def test_commands_to_train(page, line, data, tmp_path, monkeypatch):
         return  # going on with a run, and --help, are tested elsewhere
     for number, run in enumerate(sweep(words)[:2]):
         model = next((word.removeprefix("model=") for word in run if word.startswith("model=")), "")
-        small = [word for word in TINY if not (word.startswith("model.encoder") and any("weights" in w for w in run))]
-        kept = [word for word in run if not word.startswith(ELSEWHERE)]
-        config = settings(tmp_path, *kept, *small, *SMALL.get(model, []), "logger=csv", "pictures=0")
+        encoder = [] if any("weights" in word for word in run) else ["model.encoder=test_resnet"]
+        if any(word.startswith("callbacks=") and "lr_finder" in word for word in run):
+            encoder.append("callbacks.lr_finder.num_training_steps=5")
+        own = ["model.encoder=resnet18", *(word for word in run if not word.startswith(ELSEWHERE))]
+        config = settings(tmp_path, *own, *TINY[1:], *encoder, *SMALL.get(model, []), "pictures=0")
         if config.dataset.name == "synthetic":
             config.dataset.source.scenes, config.dataset.source.recipe["size"] = {"train": 1, "val": 1, "test": 1}, 96
-        assert 0 <= train(config, tmp_path / str(number), kept, "loss") <= 1
+        assert 0 <= train(config, tmp_path / str(number), own, "loss") <= 1
 
 
 @pytest.fixture(scope="session")

@@ -110,21 +110,22 @@ class TorchGeo:
             dataset = self._first([self.split[split]])
             if dataset is None:
                 raise InputError(f"dataset.source.split.{split}={self.split[split]}: {self.name} has no such split")
-            return dataset, keys_of(dataset, self.chip)
+            return dataset, [key for keys in keys_by_file(dataset, self.chip) for key in keys]
         dataset = self._first(NAMES[split])
         if split == "test" and dataset is None:
             raise InputError(f"torchgeo's {self.name} has no test split")
         if split == "test" or self._first(NAMES["val"]) is not None:
             if dataset is None:
                 raise InputError(f"torchgeo's {self.name} has no {split} split called {' or '.join(NAMES[split])}")
-            return dataset, keys_of(dataset, self.chip)
+            return dataset, [key for keys in keys_by_file(dataset, self.chip) for key in keys]
         whole = self._first(NAMES["train"])
         return whole, self._dealt(whole, HELD_OUT)[split]
 
     def _dealt(self, dataset: Any, shares: Mapping[str, float]) -> dict[str, list[Any]]:
-        keys = keys_of(dataset, self.chip)
-        dealt = by_fraction([f"{i:06d}" for i in range(len(keys))], shares)
-        return {split: [keys[int(i)] for i in sorted(numbers)] for split, numbers in dealt.items()}
+        """The keys of each split; all pieces of one file go to the same, so that neighbours do not leak."""
+        files = keys_by_file(dataset, self.chip)
+        dealt = by_fraction([f"{i:06d}" for i in range(len(files))], shares)
+        return {split: [key for i in sorted(numbers) for key in files[int(i)]] for split, numbers in dealt.items()}
 
     def _first(self, names: Sequence[str]) -> Any:
         """The dataset made with the first of some split names that it knows."""
@@ -181,23 +182,40 @@ def dataset_class(name: str) -> Any:
     return found
 
 
-def keys_of(dataset: Any, chip: int) -> list[Any]:
-    """What a torchgeo dataset is indexed with: numbers, or the place and time of pieces of at most chip x chip pixels."""
-    return list(pieces(dataset, chip)) if isinstance(dataset, torchgeo.datasets.GeoDataset) else list(range(len(dataset)))
+def keys_by_file(dataset: Any, chip: int) -> list[list[Any]]:
+    """What a torchgeo dataset is indexed with: numbers, or the place and time of pieces, for each file a list.
+
+    Args:
+        dataset: A torchgeo dataset.
+        chip: The largest side of a piece, in pixels.
+    """
+    if not isinstance(dataset, torchgeo.datasets.GeoDataset):
+        return [[i] for i in range(len(dataset))]
+    return [
+        list(pieces(shape.bounds, interval, dataset.res, chip))
+        for interval, shape in zip(dataset.index.index, dataset.index.geometry, strict=True)
+    ]
 
 
-def pieces(dataset: Any, chip: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Queries that cover each entry of a geospatial dataset's index without a gap, none beyond its bounds."""
-    across, down = dataset.res
-    for interval, shape in zip(dataset.index.index, dataset.index.geometry, strict=True):
-        left, bottom, right, top = shape.bounds
-        for i in range(0, max(1, round((right - left) / across)), chip):
-            for j in range(0, max(1, round((top - bottom) / down)), chip):
-                yield (
-                    slice(left + i * across, min(left + (i + chip) * across, right)),
-                    slice(max(top - (j + chip) * down, bottom), top - j * down),
-                    slice(interval.left, interval.right),
-                )
+def pieces(
+    bounds: tuple[float, float, float, float], interval: Any, res: tuple[float, float], chip: int
+) -> Iterator[tuple[slice, slice, slice]]:
+    """Queries that cover a place without a gap and do not reach beyond it.
+
+    Args:
+        bounds: Left, bottom, right, top, in the dataset's units.
+        interval: The time.
+        res: The size of a pixel.
+        chip: The largest side of a piece, in pixels.
+    """
+    (left, bottom, right, top), (across, down) = bounds, res
+    for i in range(0, max(1, round((right - left) / across)), chip):
+        for j in range(0, max(1, round((top - bottom) / down)), chip):
+            yield (
+                slice(left + i * across, min(left + (i + chip) * across, right)),
+                slice(max(top - (j + chip) * down, bottom), top - j * down),
+                slice(interval.left, interval.right),
+            )
 
 
 def georeference(dataset: Any, key: Any, shape: Sequence[int]) -> dict[str, Any]:

@@ -111,7 +111,9 @@ def build_network(make: Callable[..., nn.Module], model: ModelFacts, bands: int,
         )
     except (InputError, OSError) as error:  # OSError: no network
         if pretrained is None:
-            raise
+            if not model.encoder_args:
+                raise
+            raise InputError(f"{error}. The encoder {model.encoder} was given {dict(model.encoder_args)}") from None
         raise InputError(
             f"model.weights=imagenet can't be had for encoder {model.encoder} ({type(error).__name__}): they are fetched from "
             "a model hub on first use. Without one, take model.weights=none or a file"
@@ -139,7 +141,8 @@ def try_network(network: Network, bands: int, size: int) -> None:
         torch.stack([plane.sum() for plane in logits.values()]).sum().backward()  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, AssertionError) as error:
         raise InputError(
-            f"model.net can't take windows of {size} px ({str(error).splitlines()[0]}): take a larger window or another model"
+            f"model.net can't take windows of {size} px ({str(error).splitlines()[0]}): take a larger window, other "
+            "arguments or another model"
         ) from None
     for parameter in network.parameters():
         parameter.requires_grad_(parameter.grad is not None)

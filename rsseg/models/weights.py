@@ -43,8 +43,9 @@ def load_weights(network: nn.Module, weights: str) -> None:
             f"model.weights={weights} fits another network: {len(matched)} of {len(own)} tensors match. "
             "Choose the encoder that the weights were made for"
         )
-    widths = {(state[n].shape[1], own[n].shape[1]) for n in matched if n in state and state[n].shape != own[n].shape}
-    for theirs, ours in widths:
+    by_name = {_bare(name): tensor for name, tensor in state.items()}
+    widths = {(by_name[_bare(n)].shape[1], own[n].shape[1]) for n in matched if by_name[_bare(n)].shape != own[n].shape}
+    for theirs, ours in sorted(widths):
         log.info("%s were made for %d bands: averaged over them for the %d of this dataset.", weights, theirs, ours)
     module.load_state_dict({**own, **matched})
     log.info("Loaded %d of %d tensors from %s.", len(matched), len(own), weights)
@@ -52,6 +53,8 @@ def load_weights(network: nn.Module, weights: str) -> None:
 
 def _strip(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names without what the saving program wrapped around the network, as far as all tensors share it."""
+    ours = {name: tensor for name, tensor in state.items() if name.startswith("network.net.")}  # a checkpoint of rsseg
+    state = {name.removeprefix("network.net."): tensor for name, tensor in ours.items()} or state
     for wrapping in WRAPPINGS * 2:
         if state and all(name.startswith(wrapping) for name in state):
             state = {name.removeprefix(wrapping): tensor for name, tensor in state.items()}
@@ -60,9 +63,10 @@ def _strip(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _strip_own(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a state that fit a module by name and shape, with the first convolution adapted to its bands."""
+    by_name = {_bare(name): tensor for name, tensor in state.items()}
     matched = {}
     for name, tensor in own.items():
-        candidate = state.get(name, state.get(f"model.{name}"))
+        candidate = by_name.get(_bare(name))
         if candidate is None:
             continue
         if candidate.shape == tensor.shape:
@@ -71,6 +75,11 @@ def _strip_own(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Te
             scale = candidate.shape[1] / tensor.shape[1]
             matched[name] = candidate.mean(dim=1, keepdim=True).expand_as(tensor) * scale
     return matched
+
+
+def _bare(name: str) -> str:
+    """A tensor's name as smp, timm and timm as an encoder of smp have it in common: stages.0 is model.stages_0 there."""
+    return name.removeprefix("model.").replace("_", ".")
 
 
 def _from_file(path: Path) -> dict[str, Tensor]:

@@ -61,6 +61,7 @@ def test_build_says_where():
         (["dataset.palette=['#gggggg','#000000','#000000','#000000','#000000']"], ["#gggggg is no colour"]),
         (["trainer.devices=2"], ["take trainer=ddp"]),
         (["trainer=ddp", "trainer.devices=3"], ["batch_size=8 can't be shared evenly among 3 devices"]),
+        (["callbacks=lr_finder", "scheduler=one_cycle"], ["callbacks.lr_finder with", "OneCycleLR", "take scheduler=cosine"]),
         (["+trainer.max_steps=2"], ["max_steps is set by rsseg"]),
         (["augment=scale_crop", "augment.scale_crop.scale=[2,1]"], ["augment.scale_crop", "the lower number"]),
         (["callbacks=early_stopping", "callbacks.early_stopping.mode=up"], ["callbacks.early_stopping", "up"]),
@@ -85,6 +86,14 @@ def test_bad_configs_are_refused_before_data_is_read(overrides, messages):
         check(compose(overrides))
     for message in messages:
         assert message.lower() in str(caught.value).lower()
+
+
+def test_a_gpu_that_is_not_there(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="no GPU is found: take trainer=cpu"):
+        check(compose(["trainer=gpu"]))
 
 
 def test_one_loss_serves_the_head_and_terms_can_be_edited():

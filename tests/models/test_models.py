@@ -60,6 +60,39 @@ def test_encoder_of_a_plain_classifier(tmp_path):
     torch.testing.assert_close(encoder.conv1(grey.expand(1, 6, 32, 32)), classifier.conv1(grey.expand(1, 3, 32, 32)))
 
 
+@pytest.mark.parametrize(
+    ("encoder", "name", "ours"),
+    [
+        ("tu-resnet18", "resnet18", "model.layer3.0.conv1.weight"),
+        ("convnext_atto", "convnext_atto", "model.stages_1.blocks.0.conv_dw.weight"),
+    ],
+)
+def test_timms_own_weights_fit_its_encoders(tmp_path, encoder, name, ours):
+    import timm
+
+    torch.manual_seed(3)
+    classifier = timm.create_model(name, pretrained=False)
+    torch.save(classifier.state_dict(), tmp_path / "w.pth")
+    net = network(encoder=encoder)
+    load_weights(net, str(tmp_path / "w.pth"))
+    theirs = ours.removeprefix("model.").replace("stages_", "stages.")
+    assert torch.equal(net.net.encoder.state_dict()[ours], classifier.state_dict()[theirs])
+    torch.save(network(encoder=encoder).net.encoder.state_dict(), tmp_path / "own.pth")
+    load_weights(net, str(tmp_path / "own.pth"))
+    saved = torch.load(tmp_path / "own.pth")
+    assert all(torch.equal(tensor, saved[key]) for key, tensor in net.net.encoder.state_dict().items())
+
+
+def test_a_checkpoint_of_rsseg_serves_as_weights(tmp_path):
+    torch.manual_seed(4)
+    saved, fresh = network(), network()
+    state = {f"network.{key}": tensor for key, tensor in saved.state_dict().items()}
+    torch.save({"state_dict": {**state, "mean": torch.zeros(1, 3, 1, 1)}}, tmp_path / "best.ckpt")
+    load_weights(fresh, str(tmp_path / "best.ckpt"))
+    for ours, theirs in zip(fresh.parameters(), saved.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_bad_weights(tmp_path):
     net = network()
     (tmp_path / "junk.pt").write_bytes(b"junk")
