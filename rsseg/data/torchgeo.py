@@ -26,6 +26,7 @@ from rsseg.data.splits import FRACTIONS, SPLITS, by_fraction
 
 NAMES = {"train": ("train", "training", "trainval"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
 """What torchgeo's classes call rsseg's splits."""
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 HELD_OUT = {"train": 0.85, "val": 0.15}
 """How the training split of a dataset without a validation split is dealt out."""
 
@@ -33,16 +34,17 @@ HELD_OUT = {"train": 0.85, "val": 0.15}
 class TorchGeo:
     """The scenes of a torchgeo dataset: one per sample, or, for geospatial datasets, one per piece of each indexed file.
 
-    Samples become uncompressed GeoTIFFs in a cache, in the smallest type that holds their values exactly. They are decoded
-    once: again only when the arguments, torchgeo's version or a file below ``root`` or ``paths`` changes. An interrupted
-    decoding goes on where it stopped.
+    Samples become uncompressed GeoTIFFs in a cache, in the smallest type that holds their values. They are decoded once:
+    again only when the arguments, torchgeo's version or a file below ``root`` or ``paths`` changes. An interrupted decoding
+    goes on where it stopped.
 
     Args:
         name: The class in `torchgeo.datasets`.
         args: What it is made with, but for its split and transforms.
         cache: The folder for decoded samples.
-        split: The class's own name for each of train, val and test; None: found out. A class without a validation split
-            gives 15 % of its training samples to it; one without splits is dealt out 70 : 15 : 15, by a hash.
+        split: The class's own name for each of train, val and test; what is not named is found out. A class without a
+            validation split, or with ``val: null``, gives 15 % of its training samples to it; one without splits is dealt
+            out 70 : 15 : 15. Both by a hash, overlapping files of a geospatial dataset together.
         chip: Side of the pieces of geospatial datasets, in pixels.
 
     Raises:
@@ -50,7 +52,7 @@ class TorchGeo:
     """
 
     def __init__(
-        self, name: str, args: Mapping[str, Any], cache: str, split: Mapping[str, str] | None = None, chip: int = 2048
+        self, name: str, args: Mapping[str, Any], cache: str, split: Mapping[str, str | None] | None = None, chip: int = 2048
     ) -> None:
         self.kind = dataset_class(name)
         known = [p for p in inspect.signature(self.kind).parameters if p not in ("split", "transforms")]
@@ -62,18 +64,9 @@ class TorchGeo:
             raise InputError(f"dataset.source.split={split}: a mapping such as {{train: train, val: validation}} is expected")
         if chip < 1:
             raise InputError(f"dataset.source.chip={chip} must be at least 1")
-        self.name, self.args, self.split, self.chip = name, dict(args), split, chip
+        self.name, self.args, self.split, self.chip = name, dict(args), dict(split or {}), chip
         self.has_splits = "split" in inspect.signature(self.kind).parameters
-        self.cache = Path(cache).expanduser() / f"{name}-{self._fingerprint()}"
-
-    def _fingerprint(self) -> str:
-        facts: list[object] = [self.name, sorted(self.args.items()), version("torchgeo"), self.chip]
-        places = [self.args.get("root", []), self.args.get("paths", [])]
-        for place in (p for several in places for p in ([several] if isinstance(several, str) else several)):
-            for folder, _, names in sorted(os.walk(place)):
-                stats = [os.stat(os.path.join(folder, name)) for name in sorted(names)]
-                facts.append((folder, sorted(names), [(s.st_size, s.st_mtime_ns) for s in stats]))
-        return hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
+        self.cache = Path(cache).expanduser()
 
     def scenes(self, split: str) -> list[Scene]:
         """The scenes of train, val or test; decodes what is not in the cache yet.
@@ -81,14 +74,14 @@ class TorchGeo:
         Raises:
             InputError: If the dataset has no such split, or its samples can't be used.
         """
-        dataset, keys = self._open(split)
-        folder = self.cache / split
-        places = [Scene(f"{i:06d}", folder / f"{i:06d}.image.tif", folder / f"{i:06d}.mask.tif") for i in range(len(keys))]
-        todo = [(scene, key) for scene, key in zip(places, keys, strict=True) if not scene.image.is_file()]
+        dataset, own_split, keys = self._open(split)
+        folder = self.cache / f"{self.name}-{self._fingerprint()}" / own_split
+        places = [Scene(f"{i:06d}", folder / f"{i:06d}.image.tif", folder / f"{i:06d}.mask.tif") for i in keys]
+        todo = [(scene, key) for scene, key in zip(places, keys.values(), strict=True) if not scene.image.is_file()]
         folder.mkdir(parents=True, exist_ok=True)
         for n, (scene, key) in enumerate(track(todo, f"decoding {self.name} {split}", transient=True)):
             try:
-                size = self._decode(dataset, key, scene)
+                size = self._decode(dataset, key, scene, split)
             except InputError as error:
                 raise InputError(f"torchgeo's {self.name}, {split} sample {scene.name}: {error}") from None
             free = shutil.disk_usage(folder).free
@@ -99,60 +92,80 @@ class TorchGeo:
                 )
         return [Scene(s.name, s.image, s.mask if s.mask is not None and s.mask.is_file() else None) for s in places]
 
-    def _open(self, split: str) -> tuple[Any, list[Any]]:
-        """The torchgeo dataset that holds a split, and the keys of the split's samples in it."""
+    def _fingerprint(self) -> str:
+        """What the decoded samples depend on. To be taken once the class was made: it may extract or download files."""
+        bound = inspect.signature(self.kind).bind_partial(**self.args)
+        bound.apply_defaults()
+        facts: list[object] = [self.name, sorted(self.args.items()), version("torchgeo"), self.chip]
+        for key in ("root", "paths"):
+            given = bound.arguments.get(key, [])
+            for place in [given] if isinstance(given, str | os.PathLike) else given:
+                for folder, _, names in sorted(os.walk(place)):
+                    kept = sorted(name for name in names if not name.lower().endswith(ARCHIVES))
+                    stats = [os.stat(os.path.join(folder, name)) for name in kept]
+                    facts.append((folder, kept, [(s.st_size, s.st_mtime_ns) for s in stats]))
+        return hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
+
+    def _open(self, split: str) -> tuple[Any, str, dict[int, Any]]:
+        """The torchgeo dataset that holds a split, its name there, and the split's samples: their keys by number."""
         if not self.has_splits:
             dataset = self._make()
-            return dataset, self._dealt(dataset, FRACTIONS)[split]
-        if self.split is not None:
-            if split not in self.split:
-                raise InputError(f"dataset.source.split={dict(self.split)} names no {split} split")
-            dataset = self._first([self.split[split]])
-            if dataset is None:
-                raise InputError(f"dataset.source.split.{split}={self.split[split]}: {self.name} has no such split")
-            return dataset, [key for keys in keys_by_file(dataset, self.chip) for key in keys]
-        dataset = self._first(NAMES[split])
-        if split == "test" and dataset is None:
-            raise InputError(f"torchgeo's {self.name} has no test split")
-        if split == "test" or self._first(NAMES["val"]) is not None:
-            if dataset is None:
-                raise InputError(f"torchgeo's {self.name} has no {split} split called {' or '.join(NAMES[split])}")
-            return dataset, [key for keys in keys_by_file(dataset, self.chip) for key in keys]
-        whole = self._first(NAMES["train"])
-        return whole, self._dealt(whole, HELD_OUT)[split]
+            return dataset, "all", self._dealt(dataset, FRACTIONS)[split]
+        if split != "test":
+            train, whole = self._first("train")
+            held_out = self._first("val", needed=False)
+            if held_out is None:
+                return whole, train, self._dealt(whole, HELD_OUT)[split]
+            own_split, dataset = (train, whole) if split == "train" else held_out
+        else:
+            own_split, dataset = self._first("test")
+        return dataset, own_split, self._dealt(dataset, {split: 1.0})[split]
 
-    def _dealt(self, dataset: Any, shares: Mapping[str, float]) -> dict[str, list[Any]]:
-        """The keys of each split; all pieces of one file go to the same, so that neighbours do not leak."""
-        files = keys_by_file(dataset, self.chip)
-        dealt = by_fraction([f"{i:06d}" for i in range(len(files))], shares)
-        return {split: [key for i in sorted(numbers) for key in files[int(i)]] for split, numbers in dealt.items()}
+    def _dealt(self, dataset: Any, shares: Mapping[str, float]) -> dict[str, dict[int, Any]]:
+        """The numbered keys of each split."""
+        groups: dict[int, dict[int, Any]] = {}
+        for number, (group, key) in enumerate(grouped_keys(dataset, self.chip)):
+            groups.setdefault(group, {})[number] = key
+        dealt = by_fraction([f"{group:06d}" for group in groups], shares)
+        return {
+            split: {number: key for group in sorted(names) for number, key in groups[int(group)].items()}
+            for split, names in dealt.items()
+        }
 
-    def _first(self, names: Sequence[str]) -> Any:
-        """The dataset made with the first of some split names that it knows."""
+    def _first(self, split: str, needed: bool = True) -> tuple[str, Any] | Any:
+        """The first of the names that a split may have which the class knows, and the dataset; None if none is needed."""
+        if split in self.split and self.split[split] is None:
+            return None
+        names = (self.split[split],) if split in self.split else NAMES[split]
         for name in names:
             try:
-                return self._make(split=name)
-            except (AssertionError, KeyError, ValueError):
-                continue
+                return name, self.kind(**self.args, split=name)
+            except (AssertionError, KeyError, ValueError) as error:
+                text = str(error).strip("'")
+                if text and "split" not in text.lower() and text != name:  # it is about something else
+                    raise InputError(f"torchgeo's {self.name} with dataset.args={self.args}: {text}") from None
+            except Exception as error:  # whatever 120 constructors raise over missing and damaged data
+                raise self._refusal(error) from None
+        if needed or split in self.split:
+            raise InputError(f"torchgeo's {self.name} has no split called {' or '.join(map(str, names))} for {split}")
         return None
 
-    def _make(self, **split: str) -> Any:
+    def _make(self) -> Any:
         try:
-            return self.kind(**self.args, **split)
-        except (AssertionError, KeyError, ValueError):
-            if split:
-                raise
-            raise InputError(f"torchgeo's {self.name} refuses dataset.args={self.args}") from None
-        except Exception as error:  # whatever 120 constructors raise over missing and damaged data
-            raise InputError(f"torchgeo's {self.name} with dataset.args={self.args}: {str(error).strip() or error!r}") from None
+            return self.kind(**self.args)
+        except Exception as error:  # as above
+            raise self._refusal(error) from None
 
-    def _decode(self, dataset: Any, key: Any, scene: Scene) -> int:
+    def _refusal(self, error: Exception) -> InputError:
+        return InputError(f"torchgeo's {self.name} with dataset.args={self.args}: {str(error).strip() or repr(error)}")
+
+    def _decode(self, dataset: Any, key: Any, scene: Scene, split: str) -> int:
         """Write a sample, the image last, since its presence says that the sample is complete; returns its bytes."""
         try:
             sample = dataset[key]
         except Exception as error:  # whatever a reader raises over a damaged file
             raise InputError(f"it can't be read: {str(error).strip() or error!r}") from None
-        if "image" not in sample or ("mask" not in sample and scene.image.parent.name != "test"):
+        if "image" not in sample or ("mask" not in sample and split != "test"):
             raise InputError(f"it holds {', '.join(map(str, sample))}; an image and a mask are needed to train on")
         image = np.asarray(sample["image"])
         if image.ndim != 3:
@@ -182,19 +195,27 @@ def dataset_class(name: str) -> Any:
     return found
 
 
-def keys_by_file(dataset: Any, chip: int) -> list[list[Any]]:
-    """What a torchgeo dataset is indexed with: numbers, or the place and time of pieces, for each file a list.
+def grouped_keys(dataset: Any, chip: int) -> list[tuple[int, Any]]:
+    """What a torchgeo dataset is indexed with, numbers or the place and time of pieces, each with the number of its group.
+
+    A sample is a group of its own; the pieces of a geospatial dataset's files that overlap are one, so that no place is
+    both trained and scored on.
 
     Args:
         dataset: A torchgeo dataset.
         chip: The largest side of a piece, in pixels.
     """
     if not isinstance(dataset, torchgeo.datasets.GeoDataset):
-        return [[i] for i in range(len(dataset))]
-    return [
-        list(pieces(shape.bounds, interval, dataset.res, chip))
-        for interval, shape in zip(dataset.index.index, dataset.index.geometry, strict=True)
-    ]
+        return [(i, i) for i in range(len(dataset))]
+    shapes = dataset.index.geometry
+    cores = shapes.buffer(-min(dataset.res) / 2)  # neighbours that only touch stay apart
+    footprints = cores.union_all()
+    parts = list(getattr(footprints, "geoms", [footprints]))
+    found = []
+    for interval, shape, core in zip(dataset.index.index, shapes, cores, strict=True):
+        group = next(i for i, part in enumerate(parts) if part.intersects(core))
+        found += [(group, key) for key in pieces(shape.bounds, interval, dataset.res, chip)]
+    return found
 
 
 def pieces(
@@ -227,7 +248,7 @@ def georeference(dataset: Any, key: Any, shape: Sequence[int]) -> dict[str, Any]
 
 
 def smallest(pixels: NDArray[Any]) -> NDArray[np.generic]:
-    """The same values in the smallest of uint8, uint16, int16, int32 that holds them, or in float32.
+    """The values in the smallest of uint8, uint16, int16, int32 that holds them, else rounded to float32.
 
     Example:
         >>> smallest(np.array([0.0, 255.0])).dtype, smallest(np.array([0.5])).dtype

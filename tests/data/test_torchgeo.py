@@ -11,7 +11,7 @@ from torchgeo.datasets import NonGeoDataset, RasterDataset
 from rsseg.assembly import all_bands, open_split
 from rsseg.config.build import build, plain
 from rsseg.contract import InputError
-from rsseg.data.torchgeo import TorchGeo
+from rsseg.data.torchgeo import TorchGeo, grouped_keys
 
 
 @pytest.fixture
@@ -108,6 +108,34 @@ def test_decoding_is_done_once_and_goes_on_after_an_interruption(tmp_path, loved
     assert source_of(config).scenes("train")[0].image != first[0].image
 
 
+def test_the_cache_follows_the_classes_own_splits(tmp_path, loveda):
+    def first(split, which):
+        return TorchGeo("LoveDA", {"root": str(loveda)}, str(tmp_path / "c"), split=split).scenes(which)[0].image.read_bytes()
+
+    swapped = {"train": "val", "val": "train"}
+    assert first(None, "train") == first(swapped, "val")
+    assert first(None, "val") == first(swapped, "train")
+    assert first(None, "train") != first(None, "val")
+
+
+def test_no_validation_split_by_choice(tmp_path, loveda):
+    source = TorchGeo("LoveDA", {"root": str(loveda)}, str(tmp_path / "c"), split={"val": None})
+    parts = [{scene.image for scene in source.scenes(split)} for split in ("train", "val")]
+    assert [len(part) for part in parts] == [1, 1]
+    assert not parts[0] & parts[1]
+
+
+def test_overlapping_files_stay_together(tmp_path):
+    """Three files: two overlap by half, one lies apart but touches the second."""
+    rng = np.random.default_rng(0)
+    for i, left in enumerate((0, 48, 144)):
+        image = coloured(rng, checker(rng, 96, 2))
+        write_tif(tmp_path / f"i_{i}.tif", image, transform=__import__("rasterio").transform.from_origin(left, 96, 1, 1))
+    dataset = type("Images", (RasterDataset,), {"filename_glob": "i_*.tif"})(str(tmp_path))
+    groups = [group for group, _ in grouped_keys(dataset, chip=96)]
+    assert groups[0] == groups[1] != groups[2]
+
+
 class Odd(NonGeoDataset):
     def __init__(self, shape=(3, 8, 8), keys=("image", "mask")):
         self.shape, self.keys = shape, keys
@@ -141,8 +169,10 @@ def test_what_torchgeo_does_not_have(tmp_path):
         TorchGeo("LoveDa", {}, str(tmp_path))
     with pytest.raises(InputError, match="Dataset not found"):
         TorchGeo("LoveDA", {"root": str(tmp_path)}, str(tmp_path)).scenes("train")
-    with pytest.raises(InputError, match="no such split"):
+    with pytest.raises(InputError, match="no split called trian"):
         TorchGeo("Potsdam2D", {"root": str(tmp_path)}, str(tmp_path), split={"train": "trian"}).scenes("train")
+    with pytest.raises(InputError, match="possible scenes are"):
+        TorchGeo("LoveDA", {"root": str(tmp_path), "scene": ["moon"]}, str(tmp_path)).scenes("train")
 
 
 def test_a_disk_too_small(tmp_path, monkeypatch):
