@@ -6,9 +6,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -19,6 +22,7 @@ from rsseg.data.census import Census
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene, SceneReader, open_raster
 from rsseg.data.splits import SPLITS
+from rsseg.loggers import given_to_logger
 from rsseg.losses import Composite
 from rsseg.losses.weighting import inverse_frequency, positive_weight
 from rsseg.models import Network, build_network, encoder_name, load_weights
@@ -37,6 +41,10 @@ GIVEN = {
     ),
 }  # fmt: skip
 """The parameters of each target that rsseg fills in or, as a run is made of steps, leaves alone."""
+
+
+PACKAGES = ("tensorboard", "wandb", "mlflow")
+"""The loggers that an extra of rsseg installs; each is called as its package."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,10 @@ def check(config: Any) -> None:
     Raises:
         InputError: All faults together.
     """
+    try:
+        plain(config)
+    except OmegaConfBaseException as error:
+        raise InputError(f"the config can't be resolved: {str(error).splitlines()[0]}") from None
     raise_faults(missing(config))
     found = cross_check(config)
     found += faults(plain(config.dataset.source), "dataset.source")
@@ -80,7 +92,9 @@ def check(config: Any) -> None:
     for name, node in plain(config.augment).items():
         found += faults(node, f"augment.{name}", ("seed",))
     for name, node in plain(config.logger).items():
-        found += faults(node, f"logger.{name}", () if "tracking_uri" in node else ("save_dir",))
+        found += faults(node, f"logger.{name}", tuple(given_to_logger(node, Path())))
+        if name in PACKAGES and find_spec(name) is None:
+            found.append(f"logger={name}: its package is not installed: pip install 'rsseg[{name}]'")
     for name, node in plain(config.callbacks).items():
         found += faults(node, f"callbacks.{name}")
     for head, node in plain(config.model.heads).items():
@@ -101,8 +115,20 @@ def check(config: Any) -> None:
 
 
 def _trainer_faults(config: Any) -> list[str]:
-    devices, nodes = config.trainer.get("devices", 1), config.trainer.get("num_nodes", 1)
+    devices, nodes = plain(config.trainer).get("devices", 1), config.trainer.get("num_nodes", 1)
+    devices = len(devices) if isinstance(devices, list) else devices
     found = []
+    times = config.trainer.get("accumulate_grad_batches", 1)
+    if not isinstance(times, int) or times < 1:
+        found.append(f"trainer.accumulate_grad_batches={times} has to be a whole number of 1 or more")
+    milestones = plain(config.scheduler).get("milestones", [0])
+    if isinstance(milestones, list) and milestones and max(milestones) >= config.steps:
+        found.append(f"scheduler.milestones={milestones}: all have to come before the last of steps={config.steps}")
+    names = known_metrics(config)
+    for name, node in plain(config.callbacks).items():
+        monitor = node.get("monitor")
+        if monitor is not None and monitor not in names:
+            found.append(f"callbacks.{name}.monitor={monitor}: a run logs no such value{nearest(str(monitor), names)}")
     if config.trainer.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
         found.append("trainer.accelerator=gpu, but no GPU is found: take trainer=cpu, or auto for whatever there is")
     targets = [str(node.get("_target_", "")) for node in (*plain(config.callbacks).values(), plain(config.scheduler))]
@@ -115,6 +141,16 @@ def _trainer_faults(config: Any) -> list[str]:
         found.append(f"batch_size={config.batch_size} can't be shared evenly among {devices * nodes} devices")
     if devices not in (1, "1") and config.trainer.get("strategy", "auto") == "auto":
         found.append(f"trainer.devices={devices}: take trainer=ddp to train on several")
+    return found
+
+
+def known_metrics(config: Any) -> list[str]:
+    """What a run logs at every validation."""
+    found = ["val/loss"]
+    for head, node in plain(config.model.heads).items():
+        found += [f"val/{head}/{score}" for score in ("iou", "dice", "scene_iou", "scene_dice", "accuracy")]
+        found += [f"val/{head}/{score}/{name}" for score in ("iou", "dice") for name in config.dataset.classes]
+        found += [f"val/{head}/loss/{term}{kind}" for term in node["loss"]["terms"] for kind in ("", ".weighted")]
     return found
 
 
@@ -147,7 +183,7 @@ def _try_optimizer(config: Any) -> None:
     try:
         optimizer.step()
         scheduler.step(*([0.0] if isinstance(scheduler, ReduceLROnPlateau) else []))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"optimizer or scheduler can't make a step: {error}") from None
 
 

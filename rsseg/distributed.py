@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import lightning as L
 import torch
 import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
@@ -20,11 +21,12 @@ from timm.layers import BatchNormAct2d, SyncBatchNormAct
 from torch import Tensor, nn
 
 from rsseg.collective import global_sum
+from rsseg.contract import InputError
 
 
 def is_main() -> bool:
     """Whether this process is the one that writes: the only one, or the first of several."""
-    return not getattr(rank_zero_only, "rank", 0)
+    return not getattr(rank_zero_only, "rank", None)
 
 
 @contextmanager
@@ -52,6 +54,27 @@ def launched(trainer: Any, folder: Path) -> Iterator[None]:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)  # gloo's threads, torn down by the interpreter, now and then abort the process instead
+
+
+class OneFolder(L.Callback):
+    """Refuses to train when processes that another program started, such as torchrun, have run folders of their own.
+
+    Args:
+        folder: This process's run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder.resolve())
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Compare with the first process's.
+
+        Raises:
+            InputError: If they differ.
+        """
+        first = trainer.strategy.broadcast(self.folder)
+        if first != self.folder:
+            raise InputError(f"the processes of one run have different folders, such as {first}: give all hydra.run.dir=...")
 
 
 @contextmanager

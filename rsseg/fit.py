@@ -48,19 +48,21 @@ def fit(config: Any, folder: Path, module: SegmentationModule, readers: dict[str
     """
     step = int(torch.load(last, map_location="cpu", weights_only=False)["global_step"]) if last else 0
     head = next(iter(module.heads))
-    shown = [list(config.dataset.bands).index(band) for band in config.dataset.rgb] if config.dataset.rgb else None
+    shown = shown_bands(config)
     windows = pick_windows(readers["val"], config.window, config.pictures) if is_main() else []
     gallery = Gallery(folder, head, windows, plain(config.dataset.palette), shown)
     trainer = make_trainer(plain(config), folder, f"val/{head}/iou", [gallery], step)
-    for logger in side_loggers(trainer):
-        logger.log_hyperparams(plain(config))
     began = time.monotonic()
-    with launched(trainer, folder):
-        _train_all_steps(config, folder, module, readers, trainer, step if last else None)
-    seconds = time.monotonic() - began
     try:
+        for logger in side_loggers(trainer):
+            logger.log_hyperparams(plain(config))
+        with launched(trainer, folder):
+            _train_all_steps(config, folder, module, readers, trainer, step if last else None)
+        seconds = time.monotonic() - began
         result = dict(module.scores)
-        if load_best(module, folder) < trainer.global_step:  # else the last validation has just scored it
+        if not is_main():  # a process that another program started: the first one writes
+            return result[head].iou
+        if load_best(module, folder) < trainer.global_step or not result:  # else the last validation has just scored it
             result = score(config, module, readers["val"])
         rows = write_scores(folder / "classes.csv", result)
         print_table(rows, "Validation, best checkpoint, pooled over whole scenes")
@@ -79,6 +81,14 @@ def fit(config: Any, folder: Path, module: SegmentationModule, readers: dict[str
     )
     log.info("Run folder: %s", folder)
     return result[head].iou
+
+
+def shown_bands(config: Any) -> list[int] | None:
+    """The indices of the bands that pictures show as red, green and blue; None: the first three."""
+    bands, rgb = list(config.dataset.bands), config.dataset.rgb
+    if rgb and set(rgb) - set(bands):
+        log.info("dataset.rgb=%s is not among dataset.bands=%s: pictures show the first bands.", list(rgb), bands)
+    return [bands.index(band) for band in rgb] if rgb and set(rgb) <= set(bands) else None
 
 
 def _train_all_steps(
@@ -173,11 +183,16 @@ def load_best(module: SegmentationModule, folder: Path) -> int:
 
 def score(config: Any, module: SegmentationModule, reader: SceneReader) -> dict[str, Scores]:
     """Score whole scenes; scores by head."""
-    accelerator = config.trainer.get("accelerator", "auto")
+    settings = plain(config.trainer)
+    accelerator, devices = settings.get("accelerator", "auto"), settings.get("devices", 1)
     trainer = L.Trainer(
-        accelerator=accelerator, devices=1, precision=choose_precision(config.trainer.get("precision", "auto"), accelerator),
-        logger=False, enable_checkpointing=False, enable_model_summary=False,
-    )  # fmt: skip
+        accelerator=accelerator,
+        devices=devices[:1] if isinstance(devices, list) else 1,
+        precision=choose_precision(settings.get("precision", "auto"), accelerator),
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
     windows = GridWindows(reader, config.window, config.overlap)
     batches = Batches(len(windows), config.batch_size)
     trainer.validate(module, loader(windows, batches, worker_count(config.workers)), verbose=False)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from rsseg.contract import InputError
@@ -29,7 +30,7 @@ class SideLogger(Logger):
         self._failed = False
 
     def _try(self, action: Callable[[Logger], Any]) -> Any:
-        if self._failed:
+        if self._failed or getattr(rank_zero_only, "rank", None):  # the main process alone logs
             return None
         try:
             if self.inner is None:
@@ -41,7 +42,7 @@ class SideLogger(Logger):
             self._failed = True
             reason = (str(error).strip().splitlines() or [""])[0]
             log.warning(
-                "logger.%s can't be reached (%s: %s): the run goes on without it, metrics.csv has everything.",
+                "logger.%s can't be used (%s: %s): the run goes on without it, metrics.csv has everything.",
                 self._name, type(error).__name__, reason[:200],
             )  # fmt: skip
             return None
@@ -65,6 +66,10 @@ class SideLogger(Logger):
         """Pass the config on."""
         self._try(lambda inner: inner.log_hyperparams(params, *args, **kwargs))
 
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        """Pass a checkpoint on, to loggers that were asked to keep them."""
+        self._try(lambda inner: inner.after_save_checkpoint(checkpoint_callback))
+
     def show(self, name: str, picture: Path, step: int) -> None:
         """Pass a PNG on, to loggers that take pictures."""
         self._try(lambda inner: send_picture(inner, name, picture, step))
@@ -85,6 +90,11 @@ class SideLogger(Logger):
         """Let the inner logger write what it holds back and end: the next run of a sweep gets one of its own."""
         if self.inner is not None:
             self._try(close)
+
+
+def given_to_logger(node: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """What rsseg adds to a logger's arguments: the run folder, unless it has a place of its own."""
+    return {} if "tracking_uri" in node else {"save_dir": str(folder)}
 
 
 def send_picture(logger: Logger, name: str, picture: Path, step: int) -> None:

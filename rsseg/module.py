@@ -80,7 +80,7 @@ class SegmentationModule(L.LightningModule):
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move a batch, all but the window numbers: they seed generators on the CPU."""
         numbers = batch["k"]
-        moved: Batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        moved: Batch = super().transfer_batch_to_device({**batch, "k": None}, device, dataloader_idx)
         moved["k"] = numbers
         return moved
 
@@ -117,7 +117,8 @@ class SegmentationModule(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the losses of an earlier round."""
-        self._val_losses, self._val_labelled = {}, torch.zeros((), dtype=torch.float64, device=self.device)
+        exact = torch.float32 if self.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        self._val_losses, self._val_labelled = {}, torch.zeros((), dtype=exact, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count a batch; the losses are averaged over batches by their labelled pixels."""
@@ -128,7 +129,7 @@ class SegmentationModule(L.LightningModule):
         labelled = (batch["mask"] != IGNORE).sum()
         self._val_labelled += labelled
         for name, value in values.items():
-            self._val_losses[name] = self._val_losses.get(name, 0) + value.double() * labelled
+            self._val_losses[name] = self._val_losses.get(name, 0) + value.to(self._val_labelled.dtype) * labelled
 
     def _confusions(self) -> Iterator[tuple[str, Confusion]]:
         for name, confusion in self.confusions.items():

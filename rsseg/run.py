@@ -25,7 +25,7 @@ from rsseg.distributed import is_main
 from rsseg.fit import fit, load_best, score, write_scores
 from rsseg.inference.scene import predict_scene
 from rsseg.metrics import Scores
-from rsseg.models import try_network
+from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
 from rsseg.training import choose_precision
 
@@ -63,7 +63,7 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
     if config.dataset.bands is None:
         config.dataset.bands = all_bands(source, config)
     network = make_network(config)
-    try_network(network, len(config.dataset.bands), config.window)
+    freeze_idle(network, len(config.dataset.bands), config.window)
     readers = {split: open_split(source, config, split) for split in ("train", "val")}
     cache = Path(config.output) / "cache"
     censuses = {name: take_census(reader, config.window, cache, f"counting {name}") for name, reader in readers.items()}

@@ -21,8 +21,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from rsseg.config.build import build
 from rsseg.config.folder import resume_word
 from rsseg.contract import InputError
-from rsseg.distributed import SyncBatchNorm, is_main
-from rsseg.loggers import SideLogger
+from rsseg.distributed import OneFolder, SyncBatchNorm, is_main
+from rsseg.loggers import SideLogger, given_to_logger
 
 log = logging.getLogger(__name__)
 
@@ -145,13 +145,10 @@ def make_logger(name: str, node: Mapping[str, Any], folder: Path) -> Logger:
         InputError: If its arguments are wrong or its package is not installed. That its server is away is another error.
     """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own 7 wait for minutes when a server is away
-    given = {} if "tracking_uri" in node else {"save_dir": str(folder)}  # MLflow takes one of the two
     try:
-        logger: Logger = build(node, f"logger.{name}", **given)
+        logger: Logger = build(node, f"logger.{name}", **given_to_logger(node, folder))
     except InputError as error:
-        if isinstance(error.__cause__, ModuleNotFoundError):
-            raise InputError(f"logger.{name}: its package is not installed: pip install 'rsseg[{name}]'") from None
-        if error.__cause__ is None or isinstance(error.__cause__, TypeError | ValueError):
+        if error.__cause__ is None or isinstance(error.__cause__, TypeError | ValueError | ModuleNotFoundError):
             raise
         raise error.__cause__ from None
     return logger
@@ -207,7 +204,15 @@ def make_trainer(
             csv_logger(folder, resumed_step),
             *(SideLogger(name, partial(make_logger, name, leaf, folder)) for name, leaf in config["logger"].items()),
         ],
-        callbacks=[*chosen, *callbacks, LearningRateMonitor(logging_interval="step"), ProgressLines(monitor), best, last],
+        callbacks=[
+            OneFolder(folder),
+            *chosen,
+            *callbacks,
+            LearningRateMonitor(logging_interval="step"),
+            ProgressLines(monitor),
+            best,
+            last,
+        ],
         plugins=[WholeCheckpoints(), *([SyncBatchNorm("cuda" if on_gpu else "cpu")] if node.get("sync_batchnorm") else [])],
         use_distributed_sampler=False,
         enable_model_summary=False,

@@ -131,12 +131,15 @@ def test_every_experiment_trains(tmp_path, name):
 
 
 @pytest.mark.parametrize(("group", "names"), [(g, options(g)) for g in ("logger", "trainer", "callbacks")])
-def test_every_other_choice_composes_and_binds(group, names, monkeypatch):
+def test_every_other_choice_composes_and_binds(group, names):
     from rsseg.assembly import check
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # trainer=gpu asks for one
     for name in names:
-        check(compose([f"{group}={name}"]))
+        if name == "gpu" and not torch.cuda.is_available():
+            with pytest.raises(InputError, match="no GPU is found"):
+                check(compose([f"{group}={name}"]))
+        else:
+            check(compose([f"{group}={name}"]))
 
 
 def test_synthetic_end_to_end(tmp_path):
@@ -242,6 +245,24 @@ def test_best_checkpoint_survives_a_resumption_and_a_move(tmp_path, folder_root,
     moved, cut = (tmp_path / "run").rename(tmp_path / "moved"), False
     train(settings(tmp_path, f"resume={moved}"), moved, [f"resume={moved}"])
     assert torch.load(moved / "checkpoints" / "best.ckpt", weights_only=False)["global_step"] == 4
+
+
+def test_a_run_killed_before_its_summary_is_finished_on_resumption(tmp_path, folder_root):
+    iou = train(settings(tmp_path, *folder_data(folder_root)), tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()
+    (tmp_path / "run" / "classes.csv").unlink()
+    again = train(settings(tmp_path, f"resume={tmp_path}/run"), tmp_path / "run", [f"resume={tmp_path}/run"])
+    assert again == pytest.approx(iou)
+    assert (tmp_path / "run" / "classes.csv").is_file()
+
+
+def test_bands_beside_the_shown_ones(tmp_path, caplog):
+    root = layouts.write(tmp_path, "l8biome")
+    data = ["dataset=l8biome", f"dataset.source.root={root}", "dataset.bands=[5,4,3]", "pictures=1"]
+    with caplog.at_level("INFO"):
+        train(settings(tmp_path, *data), tmp_path / "run")
+    assert "pictures show the first bands" in caplog.text
+    assert "4 of the 96 published images" in caplog.text
 
 
 def test_resume_on_changed_data_is_refused(tmp_path, folder_root):

@@ -142,7 +142,6 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=schema)
     OmegaConf.register_new_resolver("rsseg.run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("rsseg.part", lambda whole, parts: max(1, int(whole) // int(parts)), replace=True)
-    OmegaConf.register_new_resolver("rsseg.sum", lambda a, b: int(a) + int(b), replace=True)
     OmegaConf.register_new_resolver("rsseg.rest", lambda whole, part: max(1, int(whole) - int(part)), replace=True)
     OmegaConf.register_new_resolver("rsseg.folder_name", folder_name, replace=True)
 
@@ -201,10 +200,8 @@ def _label_faults(dataset: DatasetConfig) -> list[str]:
         faults.append(f"{head.labels} classes: masks are 8-bit and 255 means ignored, so 255 is the most")
     if dataset.bands is not None and (not dataset.bands or min(dataset.bands) < 1):
         faults.append(f"dataset.bands={list(dataset.bands)}: list at least one band, counted from 1")
-    if dataset.rgb is not None and (len(dataset.rgb) != 3 or (dataset.bands and set(dataset.rgb) - set(dataset.bands))):
-        faults.append(
-            f"dataset.rgb={list(dataset.rgb)}: three of dataset.bands={dataset.bands} are expected; null: the first three"
-        )
+    if dataset.rgb is not None and len(dataset.rgb) != 3:
+        faults.append(f"dataset.rgb={list(dataset.rgb)}: three band numbers are expected; null: the first three")
     drawn = head.channels if head.task is TaskKind.multilabel else head.labels
     if dataset.palette is not None:
         if len(dataset.palette) != drawn:

@@ -84,7 +84,12 @@ class Files:
     """
 
     def __init__(
-        self, root: str, image: str, mask: str, split: Mapping[str, float | str | Sequence[str]] | None = None
+        self,
+        root: str,
+        image: str,
+        mask: str,
+        split: Mapping[str, float | str | Sequence[str]] | None = None,
+        published: int | None = None,
     ) -> None:
         self.root = Path(root).expanduser()
         if not self.root.is_dir():
@@ -108,6 +113,9 @@ class Files:
         images = find(self.root, image)
         if not images:
             raise InputError(f"no image below {self.root} fits dataset.source.image={image}{self._archives()}")
+        if published and len(images) < published:
+            found = "%d of the %d published images are below %s%s"
+            log.warning(found, len(images), published, self.root, self._archives())
         order = list(path_pattern(image).groupindex)
         masks = {
             tuple(values[path_pattern(mask).groupindex[field] - 1] for field in order): path

@@ -1,6 +1,6 @@
 """Segmentation networks: an smp model with named heads."""
 
-from rsseg.models.network import Network, build_network, encoder_name, try_network
+from rsseg.models.network import Network, build_network, encoder_name, freeze_idle
 from rsseg.models.weights import load_weights
 
-__all__ = ["Network", "build_network", "encoder_name", "load_weights", "try_network"]
+__all__ = ["Network", "build_network", "encoder_name", "freeze_idle", "load_weights"]

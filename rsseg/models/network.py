@@ -121,11 +121,11 @@ def build_network(make: Callable[..., nn.Module], model: ModelFacts, bands: int,
     return Network(net, heads, model.dropout, model.freeze or ())
 
 
-def try_network(network: Network, bands: int, size: int) -> None:
-    """Run a network once, forward and backward, on one empty window.
+def freeze_idle(network: Network, bands: int, size: int) -> None:
+    """Freeze the weights that the logits do not depend on, such as an encoder's last stage under a shallow decoder.
 
-    Weights that the logits do not depend on, such as an encoder's last stage under a shallow decoder, are frozen: several
-    processes could not train in step otherwise.
+    Several processes could not train in step otherwise. They are found by one empty window, forward and backward, which
+    also shows whether the network takes such windows.
 
     Args:
         network: The network.

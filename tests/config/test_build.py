@@ -69,7 +69,13 @@ def test_build_says_where():
         (["scheduler=cosine_warmup", "scheduler.schedulers=[{_target_: torch.optim.lr_scheduler.LinearLR, total_iter: 3}]"],
          ["scheduler.schedulers[0].total_iter", "did you mean 'total_iters'"]),
         (["model.freeze=[head]", "model.dropout=1"], ["model.freeze=['head']", "model.dropout=1"]),
-        (["dataset.rgb=[1,2,9]"], ["dataset.rgb=[1, 2, 9]", "null: the first three"]),
+        (["dataset.rgb=[1,2]"], ["dataset.rgb=[1, 2]", "null: the first three"]),
+        (["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/iou"], ["val/iou", "did you mean 'val/mask/iou'"]),
+        (["scheduler.T_max=0"], ["can't make a step", "zero"]),
+        (["scheduler=cosine_warmup", "scheduler.milestones=[]"], ["can't be resolved"]),
+        (["scheduler=cosine_warmup", "scheduler.milestones=[500]"], ["milestones=[500]", "steps=240"]),
+        (["trainer.accumulate_grad_batches=0"], ["accumulate_grad_batches=0", "1 or more"]),
+        (["trainer.accumulate_grad_batches=2.5"], ["accumulate_grad_batches=2.5"]),
         (["logger=wandb", "logger.wandb.projekt=x"], ["did you mean 'project'"]),
         (["+model.net.activation=sigmoid", "+model.net.decoder_chanels=[3]"], ["activation is set", "'decoder_channels'"]),
         (["loss.terms.dice=null"], ["loss.terms.dice has no _target_", "~loss.terms.dice"]),
@@ -86,6 +92,20 @@ def test_bad_configs_are_refused_before_data_is_read(overrides, messages):
         check(compose(overrides))
     for message in messages:
         assert message.lower() in str(caught.value).lower()
+
+
+def test_the_second_device_alone(monkeypatch):
+    check(compose(["trainer.devices=[1]"]))
+    with pytest.raises(InputError, match=r"trainer\.devices=2: take trainer=ddp"):
+        check(compose(["trainer.devices=[0,1]"]))
+
+
+def test_a_logger_that_is_not_installed(monkeypatch):
+    import rsseg.assembly as assembly
+
+    monkeypatch.setattr(assembly, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'rsseg\[wandb\]'"):
+        check(compose(["logger=wandb"]))
 
 
 def test_a_gpu_that_is_not_there(monkeypatch):

@@ -3,7 +3,7 @@ import torch
 
 from rsseg.config.schema import ModelConfig
 from rsseg.contract import Head, InputError, TaskKind
-from rsseg.models import Network, build_network, encoder_name, load_weights, try_network
+from rsseg.models import Network, build_network, encoder_name, freeze_idle, load_weights
 
 HEADS = {"mask": Head(TaskKind.multiclass, ("a", "b", "c")), "edge": Head(TaskKind.binary, ("edge",))}
 
@@ -212,9 +212,9 @@ def test_windows_that_a_network_cannot_take_and_weights_that_it_does_not_use():
         return build_network(lambda **given: kind(**given, **more), facts, 3, HEADS)
 
     with pytest.raises(InputError, match="can't take windows of 64 px"):
-        try_network(made(smp.PAN), 3, 64)
+        freeze_idle(made(smp.PAN), 3, 64)
     net = made(smp.PSPNet, encoder_depth=3)
-    try_network(net, 3, 64)
+    freeze_idle(net, 3, 64)
     idle = {name for name, p in net.named_parameters() if not p.requires_grad}
     assert idle
     assert all(name.startswith(("net.encoder.layer3", "net.encoder.layer4")) for name in idle)
