@@ -7,7 +7,7 @@
 """
 
 from rsseg.losses.composite import Composite, CompositeValue
-from rsseg.losses.overlap_terms import Dice, Jaccard, Lovasz, Tversky
+from rsseg.losses.overlap_terms import Dice, FocalTversky, Jaccard, Lovasz, Tversky
 from rsseg.losses.terms import BinaryCrossEntropy, CrossEntropy, Focal, Term
 from rsseg.losses.weighting import inverse_frequency, positive_weight
 
@@ -18,6 +18,7 @@ __all__ = [
     "CrossEntropy",
     "Dice",
     "Focal",
+    "FocalTversky",
     "Jaccard",
     "Lovasz",
     "Term",

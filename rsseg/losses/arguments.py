@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from numbers import Real
 from typing import Any, get_args
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from rsseg.contract import InputError, TaskKind, nearest
-from rsseg.losses.overlap import Classes, Over
+from rsseg.losses.average import Classes
+from rsseg.losses.statistics import Over
 
 
 def task_kind(term: str, task: TaskKind | str, fits: frozenset[TaskKind]) -> TaskKind:
@@ -61,20 +63,30 @@ def numbers(name: str, values: Any, scalar: bool = False) -> Tensor:
     return torch.tensor(found)
 
 
-def class_choice(classes: Any) -> Classes:
+def class_choice(name: str, classes: Any) -> Classes:
     """`all`, `present`, or different class numbers."""
     if classes in ("all", "present"):
         return "all" if classes == "all" else "present"
     listed = isinstance(classes, Sequence) and not isinstance(classes, str) and len(classes) > 0
     if not listed or not all(isinstance(c, int) and not isinstance(c, bool) and c >= 0 for c in classes):
-        raise InputError(f"classes has to be all, present or a list of class numbers; found {classes!r}")
+        raise InputError(f"{name} has to be all, present or a list of class numbers; found {classes!r}")
     if len(set(classes)) < len(classes):
-        raise InputError(f"classes names a class twice: {list(classes)}; to weigh classes use class_weights")
+        raise InputError(f"{name} names a class twice: {list(classes)}; to weigh classes use class_weights")
     return tuple(classes)
 
 
-def reduction(over: Any) -> Over:
+def reduction(name: str, over: Any) -> Over:
     """`batch` or `image`."""
     if over not in get_args(Over):
-        raise InputError(f"over has to be batch or image; found {over!r}")
+        raise InputError(f"{name} has to be batch or image; found {over!r}")
     return "batch" if over == "batch" else "image"
+
+
+RULES: Mapping[str, Callable[[str, Any], Any]] = {
+    "smooth": number,
+    "gamma": number,
+    "label_smoothing": partial(number, high=1.0),
+    "classes": class_choice,
+    "over": reduction,
+}
+"""How the parameters that mean the same in every term are checked."""

@@ -142,6 +142,21 @@ def prepare(logits: Tensor, target: Tensor, task: TaskKind | str, ignore_index: 
     )
 
 
+def planes(prepared: Prepared, task: TaskKind | str) -> tuple[Tensor, Tensor]:
+    """Which valid pixels belong to each class, and which are valid; both bool ``[B, C, H, W]``.
+
+    Args:
+        prepared: What `prepare` made of logits and target.
+        task: `binary`, `multiclass` or `multilabel`.
+    """
+    logits, target, valid = prepared
+    if task != TaskKind.multiclass:
+        return (target == 1) & valid, valid
+    number = torch.arange(logits.shape[1], device=logits.device).view(-1, 1, 1)
+    valid = valid.unsqueeze(1)
+    return (target.unsqueeze(1) == number) & valid, valid.expand_as(logits)
+
+
 def per_class(numbers: Tensor, classes: int, name: str) -> Tensor:
     """The same tensor, once it is seen to hold one number per class.
 
