@@ -1,4 +1,4 @@
-"""What the one pass works on at a time, and in which buffers."""
+"""What the one pass works on at a time, and where its results go."""
 
 from __future__ import annotations
 
@@ -8,21 +8,38 @@ import torch
 from torch import Tensor
 
 
-class Workspace:
-    """Buffers ``[classes, width]`` that one thread uses for all its chunks: fresh memory would cost more than the sums."""
+class Scratch:
+    """Memory that one thread uses again for every chunk: pages fresh from the system would cost more than the sums.
 
-    def __init__(self, classes: int, width: int, dtype: torch.dtype) -> None:
-        self.buffers = torch.empty(4, classes * width, dtype=dtype)
-        self.classes = classes
+    Chunks ask for the same tensors in the same order, so each request finds the one that it got before.
 
-    def narrowed(self, pixels: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Three contiguous buffers ``[classes, pixels]``."""
-        a, b, c, _ = self.buffers[:, : self.classes * pixels].view(4, self.classes, pixels).unbind()
-        return a, b, c
+    Example:
+        >>> scratch = Scratch()
+        >>> first = scratch.empty(2, 3)
+        >>> scratch.reset()
+        >>> scratch.empty(6).data_ptr() == first.data_ptr()
+        True
+    """
 
-    def out(self, pixels: int) -> Tensor:
-        """A fourth, for a gradient that has to be copied to its place."""
-        return self.buffers[3, : self.classes * pixels].view(self.classes, pixels)
+    def __init__(self) -> None:
+        self._given: list[Tensor] = []
+        self._next = 0
+
+    def reset(self) -> None:
+        """Give everything back."""
+        self._next = 0
+
+    def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """An uninitialised tensor, to be used until the next reset."""
+        if self._next == len(self._given):
+            self._given.append(torch.empty(shape, dtype=dtype))
+        given = self._given[self._next]
+        if given.dtype != dtype:
+            given = self._given[self._next] = torch.empty(shape, dtype=dtype)
+        elif given.shape != shape:
+            given.resize_(shape)  # allocates only to grow
+        self._next += 1
+        return given
 
 
 class Chunk(NamedTuple):
@@ -32,30 +49,41 @@ class Chunk(NamedTuple):
 
     Attributes:
         x: The logits ``[classes, n]``, 0 at ignored pixels.
-        label: The labels as floats, ``[n]`` for softmax and ``[classes, n]`` for sigmoid.
+        label: The labels as floats, ``[n]`` for softmax and ``[classes, n]`` for sigmoid; to be written over at will.
         valid: 1 where not ignored, else 0; as `label`.
         whole: Whether no pixel is ignored.
-        pixels: The pixels per image.
-        buffers: Room for results ``[classes, n]``.
+        scratch: Memory for what is computed.
     """
 
     x: Tensor
     label: Tensor
     valid: Tensor
     whole: bool
-    pixels: int
-    buffers: tuple[Tensor, Tensor, Tensor]
+    scratch: Scratch
+
+    def like_x(self) -> Tensor:
+        """Room for numbers per logit."""
+        return self.scratch.empty(*self.x.shape, dtype=self.x.dtype)
+
+    def like_label(self) -> Tensor:
+        """Room for numbers as `label`."""
+        return self.scratch.empty(*self.label.shape, dtype=self.x.dtype)
+
+    def indices(self) -> Tensor:
+        """Room for places in a table, per logit."""
+        return self.scratch.empty(*self.x.shape, dtype=torch.int32)
 
 
-def focal(log_p: Tensor, p: Tensor, gamma: float) -> Tensor:
-    """``-(1 - p)^gamma log p``."""
-    return (1 - p).pow_(gamma).mul_(log_p).neg_()
+def focal(log_p: Tensor, p: Tensor, gamma: float, out: Tensor) -> Tensor:
+    """``-(1 - p)^gamma log p``, in the unit of log p."""
+    return torch.sub(1, p, out=out).pow_(gamma).mul_(log_p).neg_()
 
 
-def focal_slope(log_p: Tensor, p: Tensor, gamma: float) -> Tensor:
+def focal_slope(log_p: Tensor, p: Tensor, gamma: float, out: Tensor, spare: Tensor) -> Tensor:
     """The derivative of `focal` with respect to ``log p``; at p = 1, where the power may be infinite, about 0."""
     if gamma == 0:
-        return torch.full_like(p, -1)
-    q = (1 - p).clamp_(min=torch.finfo(p.dtype).eps)
-    lower = q.pow(gamma - 1)
-    return lower.mul(p).mul_(log_p).mul_(gamma).sub_(lower.mul_(q))
+        return out.fill_(-1)
+    q = torch.sub(1, p, out=out).clamp_(min=torch.finfo(p.dtype).eps)
+    lower = torch.pow(q, gamma - 1, out=spare)
+    q.mul_(lower).neg_()
+    return q.addcmul_(lower.mul_(p), log_p, value=gamma)

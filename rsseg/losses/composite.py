@@ -41,7 +41,8 @@ class Composite(nn.Module):
             in the first calls only.
 
     Raises:
-        InputError: Without terms, for weights that are not finite numbers of 0 or more, and if all of them are 0; for an unknown backend.
+        InputError: Without terms, for weights that are not finite numbers of 0 or more, if all of them are 0, and for an
+            unknown backend.
 
     Example:
         >>> from rsseg.losses import CrossEntropy, Dice

@@ -14,23 +14,24 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rsseg.contract import TaskKind
 from rsseg.losses import sigmoid_chunk, softmax_chunk
-from rsseg.losses.chunk import Chunk, Workspace
+from rsseg.losses.chunk import Chunk, Scratch
+from rsseg.losses.sums import Sum
 from rsseg.losses.target import check_shapes
 
-if TYPE_CHECKING:
-    from rsseg.losses.statistics import Sum
+CHUNK = 2**15, 2**19
+"""The fewest and the most logits in a chunk: more, and the buffers leave the cache; fewer, and calls cost more than sums."""
 
-CHUNK = 2**17
-"""Logits per chunk: three float32 buffers of this size and what else is touched fit a core's own cache."""
+CHUNKS = 8
+"""Into how many a batch is cut if the limits allow: buffers that are large beside the logits would not be worth it."""
 
 
 def one_pass(
@@ -97,35 +98,26 @@ class _Statistics(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, plan: _Plan) -> tuple[Tensor, ...]:
         batch = _Batch(logits.detach(), target, plan)
-        kept = batch.per_pixel(2 if plan.softmax and ctx.needs_input_grad[0] else 0)
+        log_sum = logits.new_empty(batch.images, batch.size if plan.softmax else 0, dtype=batch.dtype)
         jobs = batch.jobs()
-        results: list[Any] = [None] * len(jobs)
+        found: list[tuple[list[Tensor], list[Tensor]]] = [([], [])] * len(jobs)
 
-        def work(shared: Iterator[_Job]) -> None:
-            space = Workspace(batch.classes, batch.width, batch.dtype)
-            for job in shared:
-                chunk = batch.chunk(job, space)
-                if plan.softmax:
-                    rows, levels, *saved = softmax_chunk.forward(chunk, plan.wanted)
-                    for whole, part in zip(kept, saved, strict=False):
-                        whole[job.images, job.pixels] = part.view(-1, chunk.pixels)
-                else:
-                    rows, levels = sigmoid_chunk.forward(chunk, plan.wanted)
-                results[job.number] = (job.group, torch.stack(rows), levels)
+        def work(job: _Job, scratch: Scratch) -> None:
+            chunk = batch.chunk(job, scratch)
+            if plan.softmax:
+                kept = log_sum[job.images, job.pixels].view(-1)
+                found[job.number] = softmax_chunk.forward(chunk, plan.rows, plan.histograms, kept)
+            else:
+                found[job.number] = sigmoid_chunk.forward(chunk, plan.rows, plan.histograms)
 
         _share(work, jobs)
-        ctx.save_for_backward(logits, target, *kept)
+        ctx.save_for_backward(logits, target, log_sum)
         ctx.plan = plan
-        groups = len(logits) if plan.images else 1
-        sums = torch.zeros(groups, len(plan.rows), 2, batch.classes, dtype=torch.float64)
-        bins = [int(key.number) for key in plan.histograms]
-        counts = [torch.zeros(groups, 2, batch.classes, b, dtype=torch.float64) for b in bins]
-        for group, rows, levels in results:
-            sums[group] += rows
-            for whole, part in zip(counts, levels, strict=True):
-                whole[group] += part
-        outputs = [sums.movedim(0, 2).to(batch.dtype)]
-        for whole in counts:
+        groups = [job.group for job in jobs]
+        tables = [_added(groups, parts) for parts in zip(*(f[0] for f in found), strict=True)]
+        levels = [_added(groups, parts) for parts in zip(*(f[1] for f in found), strict=True)]
+        outputs = [(softmax_chunk if plan.softmax else sigmoid_chunk).finish(tables, plan.rows).to(batch.dtype)]
+        for whole in levels:
             count = whole.movedim(0, 1).to(batch.dtype)
             ctx.mark_non_differentiable(count)
             outputs += [count, count * torch.linspace(0, 1, count.shape[-1], dtype=batch.dtype)]
@@ -134,7 +126,7 @@ class _Statistics(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, of_sums: Tensor, *of_levels: Tensor) -> tuple[Tensor, None, None]:
-        logits, target, *kept = ctx.saved_tensors
+        logits, target, log_sum = ctx.saved_tensors
         plan: _Plan = ctx.plan
         batch = _Batch(logits.detach(), target, plan)
         gradient = torch.empty_like(batch.logits)
@@ -142,21 +134,18 @@ class _Statistics(torch.autograd.Function):
         rows = dict(zip(plan.rows, of_sums.unbind(), strict=True))
         histograms = dict(zip(plan.histograms, of_levels[1::2], strict=True))
 
-        def work(shared: Iterator[_Job]) -> None:
-            space = Workspace(batch.classes, batch.width, batch.dtype)
-            for job in shared:
-                chunk = batch.chunk(job, space)
-                tables = {key: of[:, job.group] for key, of in (rows | histograms).items()}
-                out = flat[job.images, :, job.pixels].transpose(0, 1)
-                direct = out.shape[1] == 1 and out.dtype == batch.dtype and out.stride(2) == 1
-                result = out[:, 0] if direct else space.out(chunk.pixels * out.shape[1])
-                if plan.softmax:
-                    saved = [x[job.images, job.pixels].reshape(-1) for x in kept]
-                    softmax_chunk.backward(chunk, tables, *saved, out=result)
-                else:
-                    sigmoid_chunk.backward(chunk, tables, out=result)
-                if not direct:
-                    out.copy_(result.view_as(out))
+        def work(job: _Job, scratch: Scratch) -> None:
+            chunk = batch.chunk(job, scratch)
+            tables = {key: of[:, job.group] for key, of in (rows | histograms).items()}
+            out = flat[job.images, :, job.pixels].transpose(0, 1)
+            direct = out.shape[1] == 1 and out.dtype == batch.dtype and out.stride(2) == 1
+            result = out[:, 0] if direct else chunk.like_x()
+            if plan.softmax:
+                softmax_chunk.backward(chunk, tables, log_sum[job.images, job.pixels].view(-1), out=result)
+            else:
+                sigmoid_chunk.backward(chunk, tables, out=result)
+            if not direct:
+                out.copy_(result.view_as(out))
 
         _share(work, batch.jobs())
         return gradient, None, None
@@ -172,58 +161,68 @@ class _Batch:
         self.flat_logits = self.flat(logits)
         self.size = self.flat_logits.shape[2]
         self.target = target.reshape(self.images, self.size) if plan.softmax else target.reshape(self.flat_logits.shape)
-        most = max(1, CHUNK // self.classes)
+        most = max(1, min(CHUNK[1], max(CHUNK[0], logits.numel() // CHUNKS)) // max(1, self.classes))
         self.together = 1 if plan.images else max(1, min(self.images, most // max(1, self.size)))
         parts = max(1, -(-self.size // most))
         self.step = max(1, -(-self.size // parts))
-        self.width = self.step * self.together
 
     @staticmethod
     def flat(logits: Tensor) -> Tensor:
         """``[B, C, H W]``, a view for contiguous and channels-last logits."""
         return logits.flatten(2)
 
-    def per_pixel(self, count: int) -> list[Tensor]:
-        """Room for numbers to keep per pixel."""
-        return [self.logits.new_empty(self.images, self.size, dtype=self.dtype) for _ in range(count)]
-
     def jobs(self) -> list[_Job]:
         """All chunks."""
         found: list[_Job] = []
         for image in range(0, self.images, self.together):
-            for pixel in range(0, self.size, self.step):
+            for pixel in range(0, max(1, self.size), self.step):
                 images = slice(image, min(image + self.together, self.images))
                 pixels = slice(pixel, min(pixel + self.step, self.size))
                 found.append(_Job(len(found), images, pixels, image if self.plan.images else 0))
         return found
 
-    def chunk(self, job: _Job, space: Workspace) -> Chunk:
+    def chunk(self, job: _Job, scratch: Scratch) -> Chunk:
         """The chunk of a job, its ignored logits replaced by 0."""
-        part = self.flat_logits[job.images, :, job.pixels].transpose(0, 1)
-        x = part.reshape(self.classes, -1).to(self.dtype)
-        if x.stride(1) != 1:
-            x = x.contiguous()
-        if self.plan.softmax:
-            label = self.target[job.images, job.pixels].reshape(-1).to(self.dtype)
+        x = self.flat_logits[job.images, :, job.pixels].transpose(0, 1)
+        if x.shape[1] == 1 and x.dtype == self.dtype and x.stride(2) == 1:
+            x = x[:, 0]
         else:
-            label = self.target[job.images, :, job.pixels].transpose(0, 1).reshape(self.classes, -1).to(self.dtype)
-        valid = torch.ne(label, self.plan.ignore_index, out=torch.empty_like(label))
-        whole = bool(valid.min() > 0)
+            x = scratch.empty(*x.shape, dtype=self.dtype).copy_(x).flatten(1)
+        target = self.target[job.images, ..., job.pixels]
+        if not self.plan.softmax:
+            target = target.transpose(0, 1)
+        label = scratch.empty(*target.shape, dtype=self.dtype).copy_(target)
+        label = label.flatten() if self.plan.softmax else label.flatten(1)
+        valid = torch.ne(label, self.plan.ignore_index, out=scratch.empty(*label.shape, dtype=self.dtype))
+        whole = not valid.numel() or bool(valid.min() > 0)
         if not whole:
             x = x.masked_fill(valid == 0, 0)
             label.masked_fill_(valid == 0, -1)  # no class, whatever number the ignored pixels have
-        return Chunk(x, label, valid, whole, part.shape[2], space.narrowed(x.shape[1]))
+        return Chunk(x, label, valid, whole, scratch)
 
 
-def _share(work: Callable[[Iterator[_Job]], None], jobs: list[_Job]) -> None:
+class _Local(threading.local):
+    """Each thread's own scratch memory."""
+
+    def __init__(self) -> None:
+        self.scratch = Scratch()
+
+
+_LOCAL = _Local()
+
+
+def _share(work: Callable[[_Job, Scratch], None], jobs: list[_Job]) -> None:
     """Let the threads take jobs from one queue until it is empty."""
     threads = min(torch.get_num_threads(), len(jobs))
     queue = iter(jobs)
     inference = torch.is_inference_mode_enabled()
 
     def one(_: int) -> None:
+        scratch = Scratch() if inference else _LOCAL.scratch  # what inference mode makes, nothing else may write to
         with torch.inference_mode(inference), torch.no_grad():  # both are states of the thread
-            work(queue)
+            for job in queue:
+                scratch.reset()
+                work(job, scratch)
 
     if threads <= 1:
         one(0)
@@ -231,8 +230,16 @@ def _share(work: Callable[[Iterator[_Job]], None], jobs: list[_Job]) -> None:
         list(_pool(torch.get_num_threads(), os.getpid()).map(one, range(threads)))
 
 
+def _added(groups: list[int], parts: tuple[Tensor, ...]) -> Tensor:
+    """The chunks' tables added up by group, ``[G, ...]``, in their order and in float64."""
+    total = torch.zeros(max(groups) + 1, *parts[0].shape, dtype=torch.float64)
+    for group, part in zip(groups, parts, strict=True):
+        total[group] += part
+    return total
+
+
 @functools.cache
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:  # noqa: ARG001
     """Threads that each run PyTorch's operations alone; a forked process has none of its parent's."""
     pool = ThreadPoolExecutor(threads, "rsseg-losses", initializer=torch.set_num_threads, initargs=(1,))
     barrier = threading.Barrier(threads)

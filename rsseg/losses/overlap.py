@@ -7,7 +7,8 @@ from torch import Tensor
 
 from rsseg.contract import IGNORE, TaskKind
 from rsseg.losses.average import Classes, chosen, class_mean, pick
-from rsseg.losses.statistics import COUNT, SOFT, Over, Statistics, Sum
+from rsseg.losses.statistics import Over, Statistics
+from rsseg.losses.sums import COUNT, SOFT, Sum
 from rsseg.losses.target import per_class, planes, prepare
 
 

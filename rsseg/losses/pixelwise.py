@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from rsseg.losses.average import mean_of_ratios
-from rsseg.losses.statistics import COUNT, NLL, SPREAD, Over, Statistics, Sum
+from rsseg.losses.statistics import Over, Statistics
+from rsseg.losses.sums import COUNT, NLL, SPREAD, Sum
 from rsseg.losses.target import per_class
 
 

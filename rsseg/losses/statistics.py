@@ -1,15 +1,14 @@
 """The sums that the losses are functions of, taken in one pass over the logits.
 
 Cross-entropy, focal, overlap and binned Lovasz losses, and so any mixture of them, need no more of a batch than a few
-sums per class. A term names them, `statistics` takes those of all terms together, and the formulas in `pixelwise` and
-`overlap` turn them into losses. Every sum comes twice, ``[own, other]``: over the pixels labelled with the class, and
-over the other valid pixels.
+sums per class. A term names them (see `sums`), `statistics` takes those of all terms together, and the formulas in
+`pixelwise` and `overlap` turn them into losses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 from rsseg.contract import IGNORE, TaskKind
 from rsseg.losses.onepass import one_pass
 from rsseg.losses.reduce import global_sum
+from rsseg.losses.sums import COUNT, Sum
 from rsseg.losses.target import planes, prepare
 
 Over: TypeAlias = Literal["batch", "image"]
@@ -26,29 +26,6 @@ Over: TypeAlias = Literal["batch", "image"]
 Backend: TypeAlias = Literal["auto", "reference"]
 """`reference`: plain PyTorch. `auto`: the one pass on a CPU, else and inside `torch.compile` the reference."""
 
-
-class Sum(NamedTuple):
-    """One of the sums that a term can ask for.
-
-    With ``p`` the probability of the class and ``p_t`` that of the label:
-
-    * ``count``: 1.
-    * ``soft``: ``p``; over the class's own pixels that is TP, over the others FP.
-    * ``nll``: ``-log p_t``. For multiclass the other pixels' belongs to their own classes and is 0 here.
-    * ``spread``: ``-log p`` over all valid pixels; and, 0 for multiclass, ``-log (1 - p)``. For label smoothing.
-    * ``focal``: ``-(1 - p_t)^number log p_t``; others as for ``nll``.
-    * ``levels``: the histogram of the errors ``|y - p|`` rounded to one of `number` levels from 0 to 1, see `statistics`.
-
-    Attributes:
-        name: One of these.
-        number: Focal's gamma, or the number of levels.
-    """
-
-    name: str
-    number: float = 0.0
-
-
-COUNT, SOFT, NLL, SPREAD = Sum("count"), Sum("soft"), Sum("nll"), Sum("spread")
 
 Needs: TypeAlias = Collection[tuple[Sum, Over]]
 """What a term asks for. ``count`` always comes with it."""
@@ -83,6 +60,7 @@ def statistics(
         InputError: For shapes that do not fit.
 
     Example:
+        >>> from rsseg.losses.sums import SOFT
         >>> found = statistics(torch.zeros(1, 1, 1, 3), torch.tensor([[[1, 0, 255]]]), "binary", [(SOFT, "batch")])
         >>> found[SOFT, "batch"].flatten()  # TP, FP
         tensor([0.5000, 0.5000])
@@ -104,7 +82,8 @@ def _batch(images: list[Tensor]) -> list[Tensor]:
     """The sums over the images of all ranks, in one collective."""
     local = [x.sum(-2 if x.ndim == 3 else -3, keepdim=True) for x in images]
     total = global_sum(torch.cat([x.flatten() for x in local]))
-    return [part.view_as(x) for part, x in zip(total.split([x.numel() for x in local]), local, strict=True)]
+    parts = torch.split(total, [x.numel() for x in local])
+    return [part.view_as(x) for part, x in zip(parts, local, strict=True)]
 
 
 def reference(
