@@ -11,6 +11,7 @@ from torch import Tensor
 from rsseg.contract import InputError
 from rsseg.losses.reduce import global_ratio
 from rsseg.losses.statistics import Over
+from rsseg.losses.target import per_class
 
 Classes: TypeAlias = Literal["all", "present"] | Sequence[int]
 """Which classes are averaged: all that have a valid pixel to be judged on, those in the target, or a list."""
@@ -70,3 +71,17 @@ def mean_of_ratios(top: Tensor, bottom: Tensor, over: Over) -> Tensor:
     """
     ratios = top / torch.where(bottom > 0, bottom, torch.ones_like(bottom))
     return ratios.squeeze(0) if over == "batch" else global_ratio(ratios.sum(), (bottom > 0).sum())
+
+
+def picked_weights(class_weights: Tensor | None, count: int, classes: Classes) -> Tensor | None:
+    """The weights of the chosen classes, once they are seen to be one per class.
+
+    Args:
+        class_weights: ``[count]``, if there are any.
+        count: How many classes there are.
+        classes: The choice.
+
+    Raises:
+        InputError: If there are more or fewer weights than classes.
+    """
+    return None if class_weights is None else pick(per_class(class_weights, count, "class_weights"), classes)

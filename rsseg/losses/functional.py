@@ -10,7 +10,8 @@ global batch: sums go over all ranks before the formula.
 """
 
 from rsseg.losses.average import Classes
-from rsseg.losses.overlap import lovasz, lovasz_levels, tversky
+from rsseg.losses.lovasz import lovasz
+from rsseg.losses.overlap import lovasz_levels, tversky
 from rsseg.losses.pixelwise import binary_cross_entropy, binary_focal, cross_entropy, focal
 from rsseg.losses.statistics import Backend, Needs, Over, Statistics, statistics
 from rsseg.losses.sums import COUNT, NLL, SOFT, SPREAD, Sum

@@ -11,11 +11,6 @@ added up in their order, in float64: the same batch gives the same sums bit for 
 
 from __future__ import annotations
 
-import functools
-import os
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +21,7 @@ from rsseg.losses import sigmoid_chunk, softmax_chunk
 from rsseg.losses.chunk import Chunk, Scratch
 from rsseg.losses.sums import Sum
 from rsseg.losses.target import check_shapes
+from rsseg.losses.threads import share
 
 CHUNK = 2**15, 2**19
 """The fewest and the most logits in a chunk: more, and the buffers leave the cache; fewer, and calls cost more than sums."""
@@ -110,7 +106,7 @@ class _Statistics(torch.autograd.Function):
             else:
                 found[job.number] = sigmoid_chunk.forward(chunk, plan.rows, plan.histograms)
 
-        _share(work, jobs)
+        share(work, jobs)
         ctx.save_for_backward(logits, target, log_sum)
         ctx.plan = plan
         groups = [job.group for job in jobs]
@@ -147,7 +143,7 @@ class _Statistics(torch.autograd.Function):
             if not direct:
                 out.copy_(result.view_as(out))
 
-        _share(work, batch.jobs())
+        share(work, batch.jobs())
         return gradient, None, None
 
 
@@ -201,48 +197,9 @@ class _Batch:
         return Chunk(x, label, valid, whole, scratch)
 
 
-class _Local(threading.local):
-    """Each thread's own scratch memory."""
-
-    def __init__(self) -> None:
-        self.scratch = Scratch()
-
-
-_LOCAL = _Local()
-
-
-def _share(work: Callable[[_Job, Scratch], None], jobs: list[_Job]) -> None:
-    """Let the threads take jobs from one queue until it is empty."""
-    threads = min(torch.get_num_threads(), len(jobs))
-    queue = iter(jobs)
-    inference = torch.is_inference_mode_enabled()
-
-    def one(_: int) -> None:
-        scratch = Scratch() if inference else _LOCAL.scratch  # what inference mode makes, nothing else may write to
-        with torch.inference_mode(inference), torch.no_grad():  # both are states of the thread
-            for job in queue:
-                scratch.reset()
-                work(job, scratch)
-
-    if threads <= 1:
-        one(0)
-    else:
-        list(_pool(torch.get_num_threads(), os.getpid()).map(one, range(threads)))
-
-
 def _added(groups: list[int], parts: tuple[Tensor, ...]) -> Tensor:
     """The chunks' tables added up by group, ``[G, ...]``, in their order and in float64."""
     total = torch.zeros(max(groups) + 1, *parts[0].shape, dtype=torch.float64)
     for group, part in zip(groups, parts, strict=True):
         total[group] += part
     return total
-
-
-@functools.cache
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:  # noqa: ARG001
-    """Threads that each run PyTorch's operations alone; a forked process has none of its parent's."""
-    pool = ThreadPoolExecutor(threads, "rsseg-losses", initializer=torch.set_num_threads, initargs=(1,))
-    barrier = threading.Barrier(threads)
-    list(pool.map(lambda _: barrier.wait(), range(threads)))  # all have started, and set the default of later threads
-    torch.set_num_threads(threads)
-    return pool

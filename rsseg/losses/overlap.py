@@ -1,15 +1,13 @@
-"""Losses of overlap: Dice, Jaccard, Tversky and Lovasz by levels as functions of `statistics`, and Lovasz exactly."""
+"""Losses of overlap: Dice, Jaccard, Tversky and Lovasz by levels as functions of `statistics`."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from rsseg.contract import IGNORE, TaskKind
-from rsseg.losses.average import Classes, chosen, class_mean, pick
+from rsseg.losses.average import Classes, class_mean, pick, picked_weights
 from rsseg.losses.statistics import Over, Statistics
 from rsseg.losses.sums import COUNT, SOFT, Sum
-from rsseg.losses.target import per_class, planes, prepare
 
 
 def tversky(
@@ -53,7 +51,7 @@ def tversky(
     if gamma != 1:
         some = losses > torch.finfo(losses.dtype).eps
         losses = torch.where(some, torch.where(some, losses, torch.ones_like(losses)) ** gamma, torch.zeros_like(losses))
-    return class_mean(losses, count, classes, over, _picked(class_weights, found[COUNT, over].shape[-1], classes))
+    return class_mean(losses, count, classes, over, picked_weights(class_weights, found[COUNT, over].shape[-1], classes))
 
 
 def lovasz_levels(
@@ -93,70 +91,4 @@ def lovasz_levels(
     of_other = (before + after) / 2 * inverse * inverse_before
     of_other = torch.where(union_before > 0, of_other, inverse)  # an absent class: all weight on the largest errors
     losses = (errors * torch.stack([of_own, of_other])).sum((0, -1))
-    return class_mean(losses, pick(count, classes), classes, over, _picked(class_weights, count.shape[-1], classes))
-
-
-def lovasz(
-    logits: Tensor,
-    target: Tensor,
-    task: TaskKind | str,
-    classes: Classes = "present",
-    over: Over = "batch",
-    class_weights: Tensor | None = None,
-    ignore_index: int = IGNORE,
-) -> Tensor:
-    """Lovasz-Softmax for multiclass, the Lovasz hinge for binary and multilabel: the Jaccard loss's convex extension.
-
-    The errors, ``|y - p_c|`` or ``max(0, 1 - z (2y - 1))``, are sorted downwards and summed with the weights by which
-    each, as the next mistake, raises the Jaccard loss: with I and U the intersection and union after it, ``1 / U`` for
-    a pixel of the class and ``I / (U (U - 1))`` for another. Without a pixel of the class all weight is on the largest
-    error. Exact: one sort per class, counts in int64.
-
-    Under DDP with ``over="batch"`` each rank takes its own batch (its gradient is then the mean over ranks).
-
-    Args:
-        logits: ``[B, C, H, W]``, any floating dtype.
-        target: Integers, ``[B, H, W]``, or ``[B, L, H, W]`` for multilabel.
-        task: `binary`, `multiclass` or `multilabel`.
-        classes: As for `tversky`.
-        over: As for `tversky`.
-        class_weights: As for `tversky`.
-        ignore_index: The label of pixels that do not count.
-
-    Raises:
-        InputError: For shapes that do not fit, and classes that do not exist.
-
-    Example:
-        >>> lovasz(torch.tensor([[[[3.0, -3.0]]]]), torch.tensor([[[1, 1]]]), "binary")  # half of the error 1 + 3
-        tensor(2.)
-    """
-    prepared = prepare(logits, target, task, ignore_index)
-    truth, valid = planes(prepared, task)
-    if task == TaskKind.multiclass:
-        p = prepared.logits.softmax(1)
-        errors = torch.where(truth, 1 - p, p)
-    else:
-        errors = torch.relu(1 - torch.where(truth, prepared.logits, -prepared.logits))
-    groups = 1 if over == "batch" else truth.shape[0]
-    per_plane = [[x[:, c].reshape(groups, -1) for x in (errors, truth, valid)] for c in chosen(classes, truth.shape[1])]
-    losses = torch.stack([_lovasz_of_class(*one) for one in per_plane], 1)
-    count = torch.stack([torch.stack([y.sum(1), (v & ~y).sum(1)]) for _, y, v in per_plane], 2)
-    return class_mean(losses, count, classes, over, _picked(class_weights, truth.shape[1], classes))
-
-
-def _lovasz_of_class(errors: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    """The Lovasz extension of one class's Jaccard loss, ``[G]``, at errors, truth and validity ``[G, N]``."""
-    errors, order = torch.where(valid, errors, -torch.ones_like(errors)).sort(dim=1, descending=True, stable=True)
-    hit = truth.gather(1, order)
-    other = valid.gather(1, order) & ~hit
-    total = hit.sum(1, keepdim=True)
-    intersection = total - hit.cumsum(1)
-    union = (total + other.cumsum(1)).clamp(min=1)
-    first_of_absent = (total == 0) & (union == 1)
-    background = (intersection + first_of_absent).to(errors.dtype) / (union * (union - 1).clamp(min=1)).to(errors.dtype)
-    weights = torch.where(hit, union.to(errors.dtype).reciprocal(), background)
-    return (errors * torch.where(hit | other, weights, torch.zeros_like(weights))).sum(1)
-
-
-def _picked(class_weights: Tensor | None, count: int, classes: Classes) -> Tensor | None:
-    return None if class_weights is None else pick(per_class(class_weights, count, "class_weights"), classes)
+    return class_mean(losses, pick(count, classes), classes, over, picked_weights(class_weights, count.shape[-1], classes))
