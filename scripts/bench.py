@@ -48,7 +48,7 @@ def scene(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 
 def ours() -> dict[str, Loss]:
-    """rsseg's compositions."""
+    """The compositions of rsseg."""
     ce, dice, focal, tversky = CrossEntropy(TASK), Dice(TASK), Focal(TASK), Tversky(TASK, 0.3, 0.7)
     four = {"ce": (1.0, ce), "dice": (1.0, dice), "focal": (1.0, focal), "tversky": (1.0, tversky)}
     made = {

@@ -42,6 +42,20 @@ def number(name: str, value: Any, high: float = math.inf) -> float:
     return plain
 
 
+def positive(name: str, value: Any) -> float:
+    """A finite number above 0.
+
+    Example:
+        >>> positive("delta", 0)
+        Traceback (most recent call last):
+        ...
+        rsseg.contract.InputError: delta has to be more than 0; found 0
+    """
+    if not number(name, value):
+        raise InputError(f"{name} has to be more than 0; found {value!r}")
+    return float(value)
+
+
 def numbers(name: str, values: Any, scalar: bool = False) -> Tensor:
     """Numbers of 0 or more, not all 0, as a float32 vector; how many there must be shows with the first logits.
 
@@ -82,11 +96,19 @@ def reduction(name: str, over: Any) -> Over:
     return "batch" if over == "batch" else "image"
 
 
+def nodata(name: str, value: Any) -> float | None:
+    """A number, NaN and infinities among them, or nothing."""
+    if value is not None and (not isinstance(value, Real) or isinstance(value, bool)):
+        raise InputError(f"{name} has to be a number or null; found {value!r}")
+    return None if value is None else float(value)
+
+
 RULES: Mapping[str, Callable[[str, Any], Any]] = {
     "smooth": number,
     "gamma": number,
     "label_smoothing": partial(number, high=1.0),
     "classes": class_choice,
     "over": reduction,
+    "nodata": nodata,
 }
 """How the parameters that mean the same in every term are checked."""

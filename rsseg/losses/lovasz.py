@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rsseg.contract import IGNORE, TaskKind
-from rsseg.losses.average import Classes, chosen, class_mean, picked_weights
+from rsseg.losses.average import Classes, class_mean, pick, picked_weights
 from rsseg.losses.chunk import Scratch
 from rsseg.losses.statistics import Over
 from rsseg.losses.target import planes, prepare
@@ -28,7 +28,7 @@ def lovasz(
     The errors, ``|y - p_c|`` or ``max(0, 1 - z (2y - 1))``, are sorted downwards and summed with the weights by which
     each, as the next mistake, raises the Jaccard loss: with I and U the intersection and union after it, ``1 / U`` for
     a pixel of the class and ``I / (U (U - 1))`` for another. Without a pixel of the class all weight is on the largest
-    error. Exact: one sort per class, counts in int64.
+    error. Exact: one sort per class.
 
     Under DDP with ``over="batch"`` each rank takes its own batch (its gradient is then the mean over ranks).
 
@@ -55,42 +55,43 @@ def lovasz(
         errors = torch.where(truth, 1 - p, p)
     else:
         errors = torch.relu(1 - torch.where(truth, prepared.logits, -prepared.logits))
-    groups = 1 if over == "batch" else truth.shape[0]
-    numbers = chosen(classes, truth.shape[1])
-    errors, truth, valid = (
-        torch.stack([x[:, c].reshape(groups, -1) for c in numbers], 1) for x in (errors, truth, valid)
-    )  # [G, C, N]
-    losses = (errors * _weights(errors.detach(), truth, valid & ~truth)).sum(2)
-    count = torch.stack([truth.sum(2), (valid & ~truth).sum(2)])
-    return class_mean(losses, count, classes, over, picked_weights(class_weights, len(prepared.logits[0]), classes))
+    errors, own, other = (_rows(x, classes, over) for x in (errors, truth, valid & ~truth))  # [C, G, N]
+    own, other = own.to(errors.dtype), other.to(errors.dtype)
+    losses = (errors * _weights(errors.detach(), own, other)).sum(2).t()
+    count = torch.stack([own.sum(2).t(), other.sum(2).t()])
+    return class_mean(losses, count, classes, over, picked_weights(class_weights, logits.shape[1], classes))
+
+
+def _rows(x: Tensor, classes: Classes, over: Over) -> Tensor:
+    """``[C, G, N]`` of the chosen classes of ``[B, C, H, W]``."""
+    by_class = pick(x, classes, dim=1).transpose(0, 1)
+    return by_class.flatten(2) if over == "image" else by_class.flatten(1).unsqueeze(1)
 
 
 def _weights(errors: Tensor, own: Tensor, other: Tensor) -> Tensor:
-    """What each error of ``[G, C, N]`` counts for."""
-    shape = errors.shape
-    flat = [x.reshape(-1, shape[2]) for x in (errors, own, other)]
+    """What each error of ``[C, G, N]`` counts for."""
     if errors.device.type != "cpu" or errors.dtype != torch.float32 or torch.compiler.is_compiling():
-        order = flat[0].sort(dim=1, descending=True, stable=True).indices
-        return _weights_in_order(order, flat[1], flat[2], errors.dtype).view(shape)
-    weights = torch.empty_like(flat[0])
+        return _weights_in_order(errors.sort(dim=2, descending=True, stable=True).indices, own, other)
+    weights = torch.empty_like(errors)
 
-    def work(row: int, _: Scratch) -> None:
-        order = _order(flat[0][row]).unsqueeze(0)
-        weights[row] = _weights_in_order(order, flat[1][row : row + 1], flat[2][row : row + 1], errors.dtype)[0]
+    def work(row: tuple[int, int], _: Scratch) -> None:
+        weights[row] = _weights_in_order(_order(errors[row]), own[row], other[row])
 
-    share(work, range(len(weights)))
-    return weights.view(shape)
+    share(work, [(c, group) for c in range(errors.shape[0]) for group in range(errors.shape[1])])
+    return weights
 
 
-def _weights_in_order(order: Tensor, own: Tensor, other: Tensor, dtype: torch.dtype) -> Tensor:
-    """The weights ``[P, N]`` where `order` sorts the errors downwards. Ignored pixels, neither own nor other, get 0."""
-    hit, miss = own.gather(1, order), other.gather(1, order)
-    total = hit.sum(1, keepdim=True)
-    intersection = (total - hit.cumsum(1)).to(dtype)
-    union = (total + miss.cumsum(1)).clamp(min=1).to(dtype)
-    first_of_absent = (total == 0) & (union == 1) & miss
-    background = (intersection + first_of_absent) / union / (union - 1).clamp(min=1)
-    return torch.empty_like(union).scatter(1, order, hit / union + miss * background)
+def _weights_in_order(order: Tensor, own: Tensor, other: Tensor) -> Tensor:
+    """The weights ``[..., N]`` where `order` sorts the errors downwards. Ignored pixels, neither own nor other, get 0."""
+    hit, miss = own.gather(-1, order), other.gather(-1, order)
+    count = torch.float64 if order.shape[-1] > 2**24 else own.dtype  # whole numbers are exact
+    total = hit.sum(-1, keepdim=True, dtype=count)
+    intersection = total - hit.cumsum(-1, dtype=count)
+    union = miss.cumsum(-1, dtype=count).add_(total).clamp_(min=1)
+    # of an absent class all weight is on the largest error, the first to make the union 1
+    intersection.addcmul_(torch.eq(union, 1).to(count), torch.eq(total, 0).to(count))
+    weights = intersection.mul_(miss).div_((union - 1).clamp_(min=1)).add_(hit).div_(union).to(own.dtype)
+    return torch.empty_like(weights).scatter_(-1, order, weights)
 
 
 def _order(errors: Tensor) -> Tensor:

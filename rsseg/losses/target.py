@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from rsseg.contract import IGNORE, InputError, TaskKind
+
+log = logging.getLogger(__name__)
 
 
 class Prepared(NamedTuple):
@@ -105,6 +108,33 @@ def check_values(logits: Tensor, target: Tensor, task: TaskKind | str, ignore_in
     raise InputError(
         f"the target holds {shown}, but {task} targets hold 0 and 1 in each of {logits.shape[1]} plane(s) (ignored: "
         f"{ignore_index}): use (target > 0) for masks stored as 0 and 255, or task=multiclass for class numbers"
+    )
+
+
+def warn_of_probabilities(logits: Tensor, task: TaskKind | str) -> None:
+    """Say so where the logits look like probabilities: softmax or sigmoid would be applied twice.
+
+    They do if all are from 0 to 1, not all the same, and, for multiclass, the classes of every pixel sum to 1. Logits of a
+    multiclass network practically never do; those of a sigmoid network lie in [0, 1] everywhere only by chance, for as
+    long as every pixel is called more likely than not. Reads the values, which waits for the device.
+
+    Args:
+        logits: ``[B, C, H, W]``.
+        task: `binary`, `multiclass` or `multilabel`.
+    """
+    values = logits.detach()
+    if values.numel() == 0 or not bool((values.amin() >= 0) & (values.amax() <= 1) & (values.amin() < values.amax())):
+        return
+    if task == TaskKind.multiclass and not bool(((values.float().sum(1) - 1).abs() < 1e-2).all()):
+        return
+    name = "softmax" if task == TaskKind.multiclass else "sigmoid"
+    log.warning(
+        "the loss takes logits, but its input lies within %.3g..%.3g like probabilities%s: with a %s in the model it would "
+        "be applied twice, and the gradient would all but vanish; remove it (smp: activation=None)",
+        float(values.amin()),
+        float(values.amax()),
+        " that sum to 1" if task == TaskKind.multiclass else "",
+        name,
     )
 
 

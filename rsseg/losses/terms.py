@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rsseg.contract import IGNORE, InputError, TaskKind
 from rsseg.losses import functional as F
 from rsseg.losses.arguments import RULES, number, numbers, task_kind
-from rsseg.losses.target import check_values
+from rsseg.losses.target import check_values, warn_of_probabilities
 
 VALUE_CHECKS = 2
 """In how many calls a term reads the labels: that waits for the device, and a wrong mapping shows at once."""
@@ -66,10 +66,15 @@ class Term(nn.Module):
             return self.formula(logits, target)
 
     def check(self, logits: Tensor, target: Tensor, always: bool = False) -> None:
-        """Refuse labels outside the classes, in the first calls or always."""
-        if (always or self._unchecked_calls > 0) and not torch.compiler.is_compiling():
-            self._unchecked_calls -= 1
+        """Refuse labels outside the classes, and say that logits look like probabilities, in the first calls or always."""
+        if self.task is TaskKind.regression or torch.compiler.is_compiling():
+            return
+        first = self._unchecked_calls > 0
+        self._unchecked_calls -= first
+        if first or always:
             check_values(logits, target, self.task, self.ignore_index)
+        if first:
+            warn_of_probabilities(logits, self.task)
 
     def formula(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss itself."""
