@@ -10,7 +10,8 @@ from rsseg.contract import IGNORE
 from rsseg.losses import Composite, onepass
 from rsseg.losses.functional import COUNT, NLL, SOFT, SPREAD, Sum, statistics
 
-SUMS = (COUNT, SOFT, NLL, SPREAD, Sum("focal", 2.0), Sum("focal", 0.5), Sum("focal", 0.0), Sum("levels", 16))
+SMOOTH = (COUNT, SOFT, NLL, SPREAD, Sum("focal", 2.0), Sum("focal", 0.5), Sum("focal", 0.0))
+SUMS = (*SMOOTH, Sum("levels", 16))
 TOLERANCE = {
     torch.float64: (1e-10, 1e-9),
     torch.float32: (2e-5, 2e-5),
@@ -27,12 +28,16 @@ def small_chunks(monkeypatch):
 
 
 def sums_and_gradient(logits, target, task, over, backend, seed=0):
-    """All sums, and the gradient of a random combination of them: tables of every shape and sign."""
+    """All sums, and the gradient of a random combination of them: tables of every shape and sign.
+
+    Levels in float64 only: an error that another dtype puts on the border of two may be rounded to either.
+    """
     leaf = logits.detach().clone().requires_grad_()
-    found = statistics(leaf, target, task, [(key, over) for key in SUMS], backend=backend)
+    sums = SUMS if logits.dtype == torch.float64 else SMOOTH
+    found = statistics(leaf, target, task, [(key, over) for key in sums], backend=backend)
     g = torch.Generator().manual_seed(seed)
     total = 0
-    for key in SUMS:
+    for key in sums:
         value = found[key, over]
         value = value[1] if key.name == "levels" else value
         total = total + (value * torch.randn(value.shape, generator=g, dtype=torch.float64).to(value)).sum()
@@ -81,6 +86,8 @@ def test_chunks_threads_and_layouts_change_nothing(task, over, threads, layout, 
 @pytest.mark.parametrize(("name", "task"), CASES, ids=[f"{n}-{t}" for n, t in CASES])
 @every_dtype
 def test_terms_are_those_of_the_reference(name, task, dtype):
+    if name.startswith("levels") and dtype != torch.float64:
+        return
     logits, target = batch(task, 5, dtype=dtype)
     found = []
     for backend in ("auto", "reference"):
