@@ -181,6 +181,10 @@ def test_jaccard_and_dice_are_those_of_smp_where_every_class_is_present():
         losses.DiceLoss("multiclass", smooth=1, eps=0)(logits, target.long()),
     )
     torch.testing.assert_close(
+        Tversky("multiclass", 0.3, 0.7, smooth=0)(logits, target),
+        losses.TverskyLoss("multiclass", alpha=0.3, beta=0.7, eps=0)(logits, target.long()),
+    )
+    torch.testing.assert_close(
         Lovasz("multiclass")(logits.float(), target),
         losses.LovaszLoss("multiclass")(logits.float(), target.long()),
     )
