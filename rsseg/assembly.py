@@ -24,7 +24,7 @@ from rsseg.data.scene import Scene, SceneReader, open_raster
 from rsseg.data.splits import SPLITS
 from rsseg.loggers import given_to_logger
 from rsseg.losses import Composite
-from rsseg.losses.weighting import inverse_frequency, positive_weight
+from rsseg.losses.weighting import WEIGHTING, positive_weight
 from rsseg.models import Network, build_network, encoder_name, load_weights
 from rsseg.module import SegmentationModule
 
@@ -232,9 +232,9 @@ def open_split(source: Any, config: Any, split: str) -> SceneReader:
 
 
 def counted_weights(term: Mapping[str, Any], task: TaskKind, numbers: Numbers | None, classes: list[str]) -> dict[str, Any]:
-    """A term's arguments with `class_weights: inverse_frequency` turned into numbers.
+    """A term's arguments with the name of a rule as `class_weights` turned into numbers.
 
-    For binary and multilabel tasks that is the ratio of negative to positive pixels, as `pos_weight`.
+    For binary and multilabel tasks that is the rule's weight of positives relative to negatives, as `pos_weight`.
 
     Args:
         term: The term's config.
@@ -246,16 +246,16 @@ def counted_weights(term: Mapping[str, Any], task: TaskKind, numbers: Numbers | 
     if not isinstance(rule, str):
         return dict(term)
     rest = {key: value for key, value in term.items() if key != "class_weights"}
-    if rule != "inverse_frequency":
-        raise InputError(f"class_weights={rule}: numbers, null or inverse_frequency are expected")
+    if rule not in WEIGHTING:
+        raise InputError(f"class_weights={rule}{nearest(rule, WEIGHTING)}: numbers, null, {', '.join(WEIGHTING)} are expected")
     if task is not TaskKind.multiclass and not term["_target_"].endswith("CrossEntropy"):
         raise InputError(f"class_weights={rule} of a {task} task weighs positive pixels: only cross-entropy terms do that")
     if numbers is None:
         return rest
     if task is TaskKind.multiclass:
-        return {**rest, "class_weights": inverse_frequency(numbers.positives, classes)}
+        return {**rest, "class_weights": WEIGHTING[rule](numbers.positives, classes)}
     pairs = zip(numbers.positives, numbers.valid, strict=True)
-    return {**rest, "pos_weight": [positive_weight(valid - positives, positives) for positives, valid in pairs]}
+    return {**rest, "pos_weight": [positive_weight(valid - own, own, WEIGHTING[rule]) for own, valid in pairs]}
 
 
 def make_losses(config: Any, numbers: Numbers | None) -> dict[str, Composite]:
@@ -268,7 +268,8 @@ def make_losses(config: Any, numbers: Numbers | None) -> dict[str, Composite]:
                 {key: value for key, value in term.items() if key != "weight"}, task, numbers, list(config.dataset.classes)
             )
             terms[name] = (term.get("weight", 1.0), build(arguments, f"loss.terms.{name}", task=task))
-        losses[head] = Composite(terms)
+        options = {name: node["loss"][name] for name in ("backend", "check_targets") if name in node["loss"]}
+        losses[head] = Composite(terms, **options)
     return losses
 
 

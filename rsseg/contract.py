@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypedDict
+from numbers import Real
+from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,3 +92,28 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> float:
+    """A finite number between two bounds, themselves allowed.
+
+    Args:
+        name: What the user calls it.
+        value: What the user gave.
+        low: The least number.
+        high: The greatest.
+
+    Raises:
+        InputError: If it is none.
+
+    Example:
+        >>> number("gamma", -1)
+        Traceback (most recent call last):
+        ...
+        rsseg.contract.InputError: gamma has to be a number of 0 or more; found -1
+    """
+    plain = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not low <= plain <= high or math.isinf(plain):
+        span = f"of {low:g} or more" if math.isinf(high) else f"from {low:g} to {high:g}"
+        raise InputError(f"{name} has to be a number {span}; found {value!r}")
+    return plain

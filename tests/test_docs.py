@@ -84,6 +84,8 @@ def test_commands_to_train(page, line, data, tmp_path, monkeypatch):
         if any(word.startswith("callbacks=") and "lr_finder" in word for word in run):
             encoder.append("callbacks.lr_finder.num_training_steps=5")
         own = ["model.encoder=resnet18", *(word for word in run if not word.startswith(ELSEWHERE))]
+        if any(word.startswith("scheduler.milestones") for word in run):
+            encoder.append("scheduler.milestones=[1]")  # of two steps
         config = settings(tmp_path, *own, *TINY[1:], *encoder, *SMALL.get(model, []), "pictures=0")
         if config.dataset.name == "synthetic":
             config.dataset.source.scenes, config.dataset.source.recipe["size"] = {"train": 1, "val": 1, "test": 1}, 96

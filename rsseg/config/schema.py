@@ -76,9 +76,17 @@ class ModelConfig:
 
 @dataclass
 class LossConfig:
-    """Loss terms by name; each a `_target_` with its arguments and its weight in the sum."""
+    """The loss of a head.
+
+    Attributes:
+        terms: By name; each a `_target_` with its arguments and its weight in the sum.
+        backend: How the sums that most terms are functions of are taken: auto, or reference for plain PyTorch.
+        check_targets: Look for labels outside the classes at every step, not at the first ones only.
+    """
 
     terms: dict[str, Any] = field(default_factory=dict)
+    backend: str = "auto"
+    check_targets: bool = False
 
 
 @dataclass

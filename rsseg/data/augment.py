@@ -6,9 +6,10 @@ Augmentations see normalised images, in which 0 is a band's mean. Every pixel th
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,8 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsseg.contract import IGNORE, InputError
-from rsseg.data.arguments import bounds, number
+from rsseg.contract import IGNORE, InputError, number
 from rsseg.data.windows import stream
 
 
@@ -87,6 +87,24 @@ def rescale(image: Tensor, mask: Tensor, scale: NDArray[np.float64], shift: NDAr
     for dim, index in ((2, nearest[0][:, None, :, None]), (3, nearest[1][:, None, None, :])):
         planes = planes.gather(dim, index.expand_as(planes))
     return erase(moved, planes.view_as(mask), ~(inside[0][:, :, None] & inside[1][:, None, :]))
+
+
+def bounds(name: str, values: Any, least: float = 0.0, most: float = math.inf) -> tuple[float, float]:
+    """A lower and an upper bound, between which an amount is drawn.
+
+    Raises:
+        InputError: If there are not two numbers in rising order.
+
+    Example:
+        >>> bounds("sigma", [0, 2])
+        (0.0, 2.0)
+    """
+    if isinstance(values, str) or not isinstance(values, Sequence) or len(values) != 2:
+        raise InputError(f"{name}={values!r}: two numbers are expected, [low, high]; for a fixed amount give it twice")
+    low, high = (number(f"{name}[{i}]", value, least, most) for i, value in enumerate(values))
+    if low > high:
+        raise InputError(f"{name}={list(values)}: the lower number has to come first, [{high:g}, {low:g}]")
+    return low, high
 
 
 class D4:

@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsseg.contract import IGNORE, InputError
-from rsseg.data.arguments import bounds, number
-from rsseg.data.augment import Sometimes
+from rsseg.contract import IGNORE, InputError, number
+from rsseg.data.augment import Sometimes, bounds
 
 
 def power_law(image: Tensor, valid: Tensor, exponent: Tensor) -> Tensor:

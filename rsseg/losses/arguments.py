@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from numbers import Real
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from rsseg.contract import InputError, TaskKind, nearest
-from rsseg.losses.overlap import Classes, Over
+from rsseg.contract import InputError, TaskKind, nearest, number
+from rsseg.losses.average import Classes
+from rsseg.losses.statistics import Over
 
 
 def task_kind(term: str, task: TaskKind | str, fits: frozenset[TaskKind]) -> TaskKind:
@@ -24,20 +25,18 @@ def task_kind(term: str, task: TaskKind | str, fits: frozenset[TaskKind]) -> Tas
     return TaskKind(task)
 
 
-def number(name: str, value: Any, high: float = math.inf) -> float:
-    """A finite number from 0 to `high`.
+def positive(name: str, value: Any) -> float:
+    """A finite number above 0.
 
     Example:
-        >>> number("gamma", -1)
+        >>> positive("delta", 0)
         Traceback (most recent call last):
         ...
-        rsseg.contract.InputError: gamma has to be a number of 0 or more; found -1
+        rsseg.contract.InputError: delta has to be more than 0; found 0
     """
-    plain = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-    if not 0 <= plain <= high or math.isinf(plain):
-        span = "of 0 or more" if math.isinf(high) else f"from 0 to {high:g}"
-        raise InputError(f"{name} has to be a number {span}; found {value!r}")
-    return plain
+    if not number(name, value):
+        raise InputError(f"{name} has to be more than 0; found {value!r}")
+    return float(value)
 
 
 def numbers(name: str, values: Any, scalar: bool = False) -> Tensor:
@@ -61,20 +60,38 @@ def numbers(name: str, values: Any, scalar: bool = False) -> Tensor:
     return torch.tensor(found)
 
 
-def class_choice(classes: Any) -> Classes:
+def class_choice(name: str, classes: Any) -> Classes:
     """`all`, `present`, or different class numbers."""
     if classes in ("all", "present"):
         return "all" if classes == "all" else "present"
     listed = isinstance(classes, Sequence) and not isinstance(classes, str) and len(classes) > 0
     if not listed or not all(isinstance(c, int) and not isinstance(c, bool) and c >= 0 for c in classes):
-        raise InputError(f"classes has to be all, present or a list of class numbers; found {classes!r}")
+        raise InputError(f"{name} has to be all, present or a list of class numbers; found {classes!r}")
     if len(set(classes)) < len(classes):
-        raise InputError(f"classes names a class twice: {list(classes)}; to weigh classes use class_weights")
+        raise InputError(f"{name} names a class twice: {list(classes)}; to weigh classes use class_weights")
     return tuple(classes)
 
 
-def reduction(over: Any) -> Over:
+def reduction(name: str, over: Any) -> Over:
     """`batch` or `image`."""
     if over not in get_args(Over):
-        raise InputError(f"over has to be batch or image; found {over!r}")
+        raise InputError(f"{name} has to be batch or image; found {over!r}")
     return "batch" if over == "batch" else "image"
+
+
+def nodata(name: str, value: Any) -> float | None:
+    """A number, NaN and infinities among them, or nothing."""
+    if value is not None and (not isinstance(value, Real) or isinstance(value, bool)):
+        raise InputError(f"{name} has to be a number or null; found {value!r}")
+    return None if value is None else float(value)
+
+
+RULES: Mapping[str, Callable[[str, Any], Any]] = {
+    "smooth": number,
+    "gamma": number,
+    "label_smoothing": partial(number, high=1.0),
+    "classes": class_choice,
+    "over": reduction,
+    "nodata": nodata,
+}
+"""How the parameters that mean the same in every term are checked."""

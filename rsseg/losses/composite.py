@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 
-from rsseg.contract import InputError
-from rsseg.losses.arguments import number
+from rsseg.contract import InputError, TaskKind, number
+from rsseg.losses import functional as F
+from rsseg.losses.terms import Term
 
 
 class CompositeValue(NamedTuple):
@@ -29,13 +30,18 @@ class CompositeValue(NamedTuple):
 class Composite(nn.Module):
     """``sum_k weight_k term_k(logits, target)``.
 
-    A term of weight 0 is evaluated without a gradient, to be logged beside the others.
+    Terms that are functions of sums over the pixels (`Term.needs`) share one pass over the logits; any other module runs
+    beside it. A term of weight 0 is evaluated without a gradient, to be logged beside the others.
 
     Args:
         terms: By name, the weight and the module, called as ``module(logits, target)``.
+        backend: Of the sums, see `functional.statistics`: `auto` or `reference`.
+        check_targets: Whether to look for labels outside the classes in every call, which waits for the device, and not
+            in the first calls only.
 
     Raises:
-        InputError: Without terms, for weights that are not finite numbers of 0 or more, and if all of them are 0.
+        InputError: Without terms, for weights that are not finite numbers of 0 or more, if all of them are 0, and for an
+            unknown backend.
 
     Example:
         >>> from rsseg.losses import CrossEntropy, Dice
@@ -45,8 +51,13 @@ class Composite(nn.Module):
         {'ce': 0.693, 'dice': 0.143}
     """
 
-    def __init__(self, terms: Mapping[str, tuple[float, nn.Module]]) -> None:
+    def __init__(
+        self, terms: Mapping[str, tuple[float, nn.Module]], backend: F.Backend = "auto", check_targets: bool = False
+    ) -> None:
         super().__init__()
+        if backend not in get_args(F.Backend):
+            raise InputError(f"backend has to be auto or reference; found {backend!r}")
+        self.backend, self.check_targets = backend, check_targets
         if not terms:
             raise InputError("the loss has no terms: give at least one, such as loss=ce_dice")
         self.weights = {name: number(f"the weight of the term '{name}'", weight) for name, (weight, _) in terms.items()}
@@ -61,14 +72,36 @@ class Composite(nn.Module):
         """The loss of logits and target, and its parts."""
         raw: dict[str, Tensor] = {}
         weighted: dict[str, Tensor] = {}
+        found = self._statistics(logits, target)
         for name, term in self.terms.items():
             weight = self.weights[name]
-            if weight > 0:
-                raw[name] = term(logits, target)
-                weighted[name] = weight * raw[name]
-            else:
-                with torch.no_grad():
-                    raw[name] = term(logits, target)
-                weighted[name] = torch.zeros_like(raw[name])
+            with torch.set_grad_enabled(weight > 0 and torch.is_grad_enabled()):
+                joined = _joins(term)
+                raw[name] = joined.from_statistics(found[_key(joined)]) if joined else term(logits, target)
+            weighted[name] = weight * raw[name] if weight > 0 else torch.zeros_like(raw[name])
         total = torch.stack(list(weighted.values())).sum()
         return CompositeValue(total, raw, weighted)
+
+    def _statistics(self, logits: Tensor, target: Tensor) -> dict[_Key, F.Statistics]:
+        """What the terms of the one pass need; more than one pass only if their tasks or ignore values differ."""
+        needs: dict[_Key, set[tuple[F.Sum, F.Over]]] = {}
+        for term in self.terms.values():
+            if isinstance(term, Term) and (term.needs or self.check_targets):
+                term.check(logits, target, self.check_targets)
+            if joined := _joins(term):
+                needs.setdefault(_key(joined), set()).update(joined.needs)
+        with torch.autocast(logits.device.type, enabled=False):
+            return {key: F.statistics(logits, target, key[0], wanted, key[1], self.backend) for key, wanted in needs.items()}
+
+
+_Key: TypeAlias = tuple[TaskKind | str, int]
+
+
+def _key(term: Term) -> _Key:
+    """What terms have to agree in to share their sums."""
+    return term.task, term.ignore_index
+
+
+def _joins(term: nn.Module) -> Term | None:
+    """The term, if it is a function of sums."""
+    return term if isinstance(term, Term) and term.needs else None

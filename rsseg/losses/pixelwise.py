@@ -1,22 +1,17 @@
-"""Losses that are a mean over pixels: cross-entropy and focal. See `functional` for what they share."""
+"""Losses that are a mean over pixels: cross-entropy and focal, as functions of `statistics`."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from rsseg.collective import global_ratio
-from rsseg.contract import IGNORE, TaskKind
-from rsseg.losses.target import per_class, prepare
+from rsseg.losses.average import mean_of_ratios
+from rsseg.losses.statistics import Over, Statistics
+from rsseg.losses.sums import COUNT, NLL, SPREAD, Sum
+from rsseg.losses.target import per_class
 
 
 def cross_entropy(
-    logits: Tensor,
-    target: Tensor,
-    class_weights: Tensor | None = None,
-    label_smoothing: float = 0.0,
-    ignore_index: int = IGNORE,
+    found: Statistics, class_weights: Tensor | None = None, label_smoothing: float = 0.0, over: Over = "batch"
 ) -> Tensor:
     """Multiclass softmax cross-entropy, ``sum w_t (-log p_t) / sum w_t``.
 
@@ -24,120 +19,98 @@ def cross_entropy(
     divided by the same ``sum w_t``: what `torch.nn.functional.cross_entropy` computes.
 
     Args:
-        logits: See `functional`.
-        target: See `functional`.
+        found: ``nll`` and, for label smoothing, ``spread``.
         class_weights: ``[C]``, not negative.
         label_smoothing: Between 0 and 1.
-        ignore_index: The label of pixels that do not count.
-
-    Raises:
-        InputError: For shapes that do not fit.
+        over: `batch`, or `image` for the mean of the images' losses.
 
     Example:
-        >>> cross_entropy(torch.zeros(1, 4, 2, 2), torch.ones(1, 2, 2, dtype=torch.uint8))
+        >>> import torch
+        >>> from rsseg.losses.statistics import statistics
+        >>> needs = [(NLL, "batch")]
+        >>> cross_entropy(statistics(torch.zeros(1, 4, 2, 2), torch.ones(1, 2, 2).byte(), "multiclass", needs))
         tensor(1.3863)
     """
-    clean, label, valid = prepare(logits, target, TaskKind.multiclass, ignore_index)
-    classes = clean.shape[1]
-    log_p = clean.log_softmax(1)
-    loss = -log_p.gather(1, label.unsqueeze(1)).squeeze(1)
-    share = valid.to(log_p.dtype)
-    if class_weights is not None:
-        weights = per_class(class_weights, classes, "class_weights").to(log_p)
-        share = share * weights[label]
-        loss = loss * weights[label]
+    present, nll = found[COUNT, over][0], found[NLL, over][0]
+    w = _weights(class_weights, nll, "class_weights")
+    top = (nll * w).sum(1)
     if label_smoothing > 0:
-        spread = log_p if class_weights is None else log_p * weights.view(1, -1, 1, 1)
-        loss = (1 - label_smoothing) * loss - label_smoothing / classes * spread.sum(1)
-    return global_ratio(_sum_where(valid, loss), share.sum())
+        top = (1 - label_smoothing) * top + label_smoothing / nll.shape[1] * (found[SPREAD, over][0] * w).sum(1)
+    return mean_of_ratios(top, (present * w).sum(1), over)
 
 
 def binary_cross_entropy(
-    logits: Tensor,
-    target: Tensor,
-    task: TaskKind | str = TaskKind.binary,
-    pos_weight: Tensor | None = None,
-    label_smoothing: float = 0.0,
-    ignore_index: int = IGNORE,
+    found: Statistics, pos_weight: Tensor | None = None, label_smoothing: float = 0.0, over: Over = "batch"
 ) -> Tensor:
     """Sigmoid cross-entropy, the mean of ``-(w y log p + (1 - y) log(1 - p))`` over the valid entries.
 
     Label smoothing e moves the labels to ``y (1 - e) + e / 2``, as for a softmax over the two classes.
 
     Args:
-        logits: See `functional`.
-        target: See `functional`.
-        task: `binary` or `multilabel`.
+        found: ``nll`` and, for label smoothing, ``spread``.
         pos_weight: The weight w of positive entries, ``[L]`` or one number for all labels.
         label_smoothing: Between 0 and 1.
-        ignore_index: The label of entries that do not count.
-
-    Raises:
-        InputError: For shapes that do not fit.
+        over: `batch`, or `image` for the mean of the images' losses.
 
     Example:
-        >>> binary_cross_entropy(torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2, dtype=torch.uint8))
+        >>> import torch
+        >>> from rsseg.losses.statistics import statistics
+        >>> needs = [(NLL, "batch")]
+        >>> binary_cross_entropy(statistics(torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2).byte(), "binary", needs))
         tensor(0.6931)
     """
-    clean, label, valid = prepare(logits, target, task, ignore_index)
-    y = label.to(clean.dtype) * (1 - label_smoothing) + label_smoothing / 2
-    if pos_weight is not None:
-        pos_weight = pos_weight.to(clean)
-        if pos_weight.ndim:
-            pos_weight = per_class(pos_weight, clean.shape[1], "pos_weight").view(-1, 1, 1)
-    loss = F.binary_cross_entropy_with_logits(clean, y, pos_weight=pos_weight, reduction="none")
-    return global_ratio(_sum_where(valid, loss), valid.sum())
+    nll = found[NLL, over]
+    w = _weights(pos_weight, nll, "pos_weight")
+    top = (nll[0] * w + nll[1]).sum(1)
+    if label_smoothing > 0:
+        spread = found[SPREAD, over]
+        top = (1 - label_smoothing) * top + label_smoothing / 2 * (spread[0] * w + spread[1]).sum(1)
+    return mean_of_ratios(top, found[COUNT, over].sum((0, 2)), over)
 
 
-def focal(
-    logits: Tensor,
-    target: Tensor,
-    task: TaskKind | str,
-    gamma: float = 2.0,
-    alpha: Tensor | float | None = None,
-    ignore_index: int = IGNORE,
-) -> Tensor:
-    """Focal loss, the mean of ``-alpha_t (1 - p_t)^gamma log p_t`` over the valid pixels (entries for multilabel).
-
-    ``p_t`` is the probability of the target, by softmax for multiclass and by sigmoid else.
+def focal(found: Statistics, gamma: float = 2.0, alpha: Tensor | None = None, over: Over = "batch") -> Tensor:
+    """Multiclass focal loss, the mean of ``-alpha_t (1 - p_t)^gamma log p_t`` over the valid pixels, p by softmax.
 
     Args:
-        logits: See `functional`.
-        target: See `functional`.
-        task: `binary`, `multiclass` or `multilabel`.
+        found: ``Sum("focal", gamma)``.
         gamma: 0 or more; 0 is cross-entropy.
-        alpha: Multiclass: ``[C]``. Else one number, for positives; negatives get ``1 - alpha``.
-        ignore_index: The label of pixels that do not count.
-
-    Raises:
-        InputError: For shapes that do not fit.
+        alpha: ``[C]``.
+        over: `batch`, or `image` for the mean of the images' losses.
 
     Example:
-        >>> focal(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, dtype=torch.uint8), "binary")  # 0.25 log 2
+        >>> import torch
+        >>> from rsseg.losses.statistics import statistics
+        >>> needs = [(Sum("focal", 2.0), "batch")]
+        >>> focal(statistics(torch.zeros(1, 2, 1, 1), torch.ones(1, 1, 1).byte(), "multiclass", needs))  # 0.25 log 2
         tensor(0.1733)
     """
-    clean, label, valid = prepare(logits, target, task, ignore_index)
-    if task == TaskKind.multiclass:
-        log_p = clean.log_softmax(1).gather(1, label.unsqueeze(1)).squeeze(1)
-        loss = _modulated(log_p, gamma)
-        if alpha is not None:
-            loss = loss * per_class(torch.as_tensor(alpha), clean.shape[1], "alpha").to(clean)[label]
-    else:
-        loss = _modulated(F.logsigmoid(torch.where(label == 1, clean, -clean)), gamma)
-        if alpha is not None:
-            loss = torch.where(label == 1, alpha * loss, (1 - alpha) * loss)
-    return global_ratio(_sum_where(valid, loss), valid.sum())
+    value = found[Sum("focal", gamma), over][0]
+    return mean_of_ratios((value * _weights(alpha, value, "alpha")).sum(1), found[COUNT, over][0].sum(1), over)
 
 
-def _modulated(log_p: Tensor, gamma: float) -> Tensor:
-    """``-(1 - p)^gamma log p``. At p = 1 its gradient is 0, though the power's is infinite for gamma < 1."""
-    if gamma == 0:
-        return -log_p
-    q = -log_p.expm1()
-    uncertain = q > torch.finfo(q.dtype).tiny
-    power = torch.where(uncertain, q, torch.ones_like(q)) ** gamma
-    return torch.where(uncertain, -power * log_p, torch.zeros_like(q))
+def binary_focal(found: Statistics, gamma: float = 2.0, alpha: float | None = None, over: Over = "batch") -> Tensor:
+    """Sigmoid focal loss, the mean of ``-alpha_t (1 - p_t)^gamma log p_t`` over the valid entries.
+
+    Args:
+        found: ``Sum("focal", gamma)``.
+        gamma: 0 or more; 0 is cross-entropy.
+        alpha: For positives; negatives get ``1 - alpha``. None: 1 for both.
+        over: `batch`, or `image` for the mean of the images' losses.
+
+    Example:
+        >>> import torch
+        >>> from rsseg.losses.statistics import statistics
+        >>> needs = [(Sum("focal", 2.0), "batch")]
+        >>> binary_focal(statistics(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1).byte(), "binary", needs))
+        tensor(0.1733)
+    """
+    positive, negative = found[Sum("focal", gamma), over].sum(2)
+    value = positive + negative if alpha is None else alpha * positive + (1 - alpha) * negative
+    return mean_of_ratios(value, found[COUNT, over].sum((0, 2)), over)
 
 
-def _sum_where(valid: Tensor, loss: Tensor) -> Tensor:
-    return torch.where(valid, loss, torch.zeros_like(loss)).sum()
+def _weights(numbers: Tensor | None, like: Tensor, name: str) -> Tensor:
+    """``[C]`` or one number for all classes, 1 if there are none."""
+    if numbers is None:
+        return like.new_ones(())
+    return (per_class(numbers, like.shape[-1], name) if numbers.ndim else numbers).to(like)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from rsseg.contract import IGNORE, InputError, TaskKind
+
+log = logging.getLogger(__name__)
 
 
 class Prepared(NamedTuple):
@@ -108,6 +111,33 @@ def check_values(logits: Tensor, target: Tensor, task: TaskKind | str, ignore_in
     )
 
 
+def warn_of_probabilities(logits: Tensor, task: TaskKind | str) -> None:
+    """Say so where the logits look like probabilities: softmax or sigmoid would be applied twice.
+
+    They do if all are from 0 to 1, not all the same, and, for multiclass, the classes of every pixel sum to 1. Logits of a
+    multiclass network practically never do; those of a sigmoid network lie in [0, 1] everywhere only by chance, for as
+    long as every pixel is called more likely than not. Reads the values, which waits for the device.
+
+    Args:
+        logits: ``[B, C, H, W]``.
+        task: `binary`, `multiclass` or `multilabel`.
+    """
+    values = logits.detach()
+    if values.numel() == 0 or not bool((values.amin() >= 0) & (values.amax() <= 1) & (values.amin() < values.amax())):
+        return
+    if task == TaskKind.multiclass and not bool(((values.float().sum(1) - 1).abs() < 1e-2).all()):
+        return
+    name = "softmax" if task == TaskKind.multiclass else "sigmoid"
+    log.warning(
+        "the loss takes logits, but its input lies within %.3g..%.3g like probabilities%s: with a %s in the model it would "
+        "be applied twice, and the gradient would all but vanish; remove it (smp: activation=None)",
+        float(values.amin()),
+        float(values.amax()),
+        " that sum to 1" if task == TaskKind.multiclass else "",
+        name,
+    )
+
+
 def prepare(logits: Tensor, target: Tensor, task: TaskKind | str, ignore_index: int = IGNORE) -> Prepared:
     """Logits in float32 or better and an integer target, both 0 at ignored pixels, with the mask of valid pixels.
 
@@ -140,6 +170,21 @@ def prepare(logits: Tensor, target: Tensor, task: TaskKind | str, ignore_index: 
         torch.where(valid, target, torch.zeros_like(target)),
         valid,
     )
+
+
+def planes(prepared: Prepared, task: TaskKind | str) -> tuple[Tensor, Tensor]:
+    """Which valid pixels belong to each class, and which are valid; both bool ``[B, C, H, W]``.
+
+    Args:
+        prepared: What `prepare` made of logits and target.
+        task: `binary`, `multiclass` or `multilabel`.
+    """
+    logits, target, valid = prepared
+    if task != TaskKind.multiclass:
+        return (target == 1) & valid, valid
+    number = torch.arange(logits.shape[1], device=logits.device).view(-1, 1, 1)
+    valid = valid.unsqueeze(1)
+    return (target.unsqueeze(1) == number) & valid, valid.expand_as(logits)
 
 
 def per_class(numbers: Tensor, classes: int, name: str) -> Tensor:

@@ -8,53 +8,98 @@ float64 logits) scalar. Misfitting shapes and, in the first calls, labels outsid
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from rsseg.contract import IGNORE, InputError, TaskKind
+from rsseg.contract import IGNORE, InputError, TaskKind, number
 from rsseg.losses import functional as F
-from rsseg.losses.arguments import number, numbers, task_kind
-from rsseg.losses.target import check_values
+from rsseg.losses.arguments import RULES, numbers, task_kind
+from rsseg.losses.target import check_values, warn_of_probabilities
 
 VALUE_CHECKS = 2
 """In how many calls a term reads the labels: that waits for the device, and a wrong mapping shows at once."""
 
+PerClass: TypeAlias = Sequence[float] | Tensor | None
+"""One number per class."""
 
+SEGMENTATION = frozenset({TaskKind.binary, TaskKind.multiclass, TaskKind.multilabel})
+
+
+@dataclass(eq=False, repr=False)
 class Term(nn.Module):
-    """A loss of (logits, target). Subclasses state the tasks that they fit and give the formula.
+    """A loss of (logits, target). Subclasses state the tasks that they fit and their parameters, and give the formula.
+
+    That is either `formula`, of logits and target, or `needs` and `from_statistics`: the loss is then a function of sums
+    that a `Composite` takes for all such terms in one pass over the logits.
 
     Attributes:
         tasks: The task kinds that the term fits.
+        sums: What `needs` asks for over the term's `over`, unless its parameters decide that.
+        class_weights_: The numbers of a parameter `class_weights`, on the module's device.
     """
 
-    tasks: ClassVar[frozenset[TaskKind]] = frozenset({TaskKind.binary, TaskKind.multiclass, TaskKind.multilabel})
+    tasks: ClassVar[frozenset[TaskKind]] = SEGMENTATION
+    sums: ClassVar[tuple[F.Sum, ...]] = ()
+    class_weights_: ClassVar[Tensor | None]
 
-    def __init__(self, task: TaskKind | str, ignore_index: int = IGNORE) -> None:
+    task: TaskKind | str
+    _: KW_ONLY
+    ignore_index: int = IGNORE
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.task = task_kind(type(self).__name__, task, self.tasks)
-        self.ignore_index = ignore_index
+        self.task = task_kind(type(self).__name__, self.task, self.tasks)
+        given = {parameter.name for parameter in fields(self)}
+        for name in given & RULES.keys():
+            setattr(self, name, RULES[name](name, getattr(self, name)))
+        if "class_weights" in given:
+            self.hold("class_weights")
         self._unchecked_calls = VALUE_CHECKS
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss, computed outside autocast."""
-        if not torch.compiler.is_compiling() and self._unchecked_calls > 0:
-            self._unchecked_calls -= 1
-            check_values(logits, target, self.task, self.ignore_index)
+        self.check(logits, target)
         with torch.autocast(logits.device.type, enabled=False):
             return self.formula(logits, target)
 
+    def check(self, logits: Tensor, target: Tensor, always: bool = False) -> None:
+        """Refuse labels outside the classes, and say that logits look like probabilities, in the first calls or always."""
+        if self.task is TaskKind.regression or torch.compiler.is_compiling():
+            return
+        first = self._unchecked_calls > 0
+        self._unchecked_calls -= first
+        if first or always:
+            check_values(logits, target, self.task, self.ignore_index)
+        if first:
+            warn_of_probabilities(logits, self.task)
+
     def formula(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss itself."""
+        return self.from_statistics(F.statistics(logits, target, self.task, self.needs, self.ignore_index))
+
+    @property
+    def needs(self) -> F.Needs:
+        """The sums that the term is a function of; none if it is another function of logits and target."""
+        over: F.Over = getattr(self, "over", "batch")
+        return [(wanted, over) for wanted in self.sums]
+
+    def from_statistics(self, found: F.Statistics) -> Tensor:
+        """The loss from the sums in `needs`."""
         raise NotImplementedError
 
-    def _hold(self, name: str, values: float | Sequence[float] | Tensor | None, scalar: bool = False) -> None:
-        """Keep per-class numbers (or one, where `scalar` allows it) on the module's device, but out of checkpoints."""
-        held = None if values is None else numbers(name, values, scalar)
-        self.register_buffer(name, held, persistent=False)
+    def hold(self, name: str, scalar: bool = False) -> None:
+        """Keep a parameter's numbers per class (or one, where `scalar` allows it) as ``{name}_``.
+
+        They move with the module to its device, but stay out of checkpoints.
+        """
+        given = getattr(self, name)
+        self.register_buffer(f"{name}_", None if given is None else numbers(name, given, scalar), persistent=False)
 
 
+@dataclass(eq=False, repr=False)
 class CrossEntropy(Term):
     """Cross-entropy: softmax for multiclass, sigmoid (`BinaryCrossEntropy`) for binary and multilabel.
 
@@ -65,6 +110,7 @@ class CrossEntropy(Term):
         class_weights: Multiclass only, one number per class.
         pos_weight: Binary and multilabel only, the weight of positives: a number, or one per label.
         label_smoothing: Between 0 and 1.
+        over: `batch`, or `image` for the mean of the images' losses.
         ignore_index: The label of pixels that do not count.
 
     Raises:
@@ -75,39 +121,40 @@ class CrossEntropy(Term):
         tensor(1.3863)
     """
 
-    class_weights: Tensor | None
-    pos_weight: Tensor | None
+    class_weights: PerClass = None
+    pos_weight: float | PerClass = None
+    label_smoothing: float = 0.0
+    over: F.Over = "batch"
+    pos_weight_: ClassVar[Tensor | None]
 
-    def __init__(
-        self,
-        task: TaskKind | str,
-        class_weights: Sequence[float] | Tensor | None = None,
-        pos_weight: float | Sequence[float] | Tensor | None = None,
-        label_smoothing: float = 0.0,
-        ignore_index: int = IGNORE,
-    ) -> None:
-        super().__init__(task, ignore_index)
-        if self.task is TaskKind.multiclass and pos_weight is not None:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.task is TaskKind.multiclass and self.pos_weight is not None:
             raise InputError("pos_weight is for binary and multilabel heads; for multiclass use class_weights")
-        if self.task is not TaskKind.multiclass and class_weights is not None:
+        if self.task is not TaskKind.multiclass and self.class_weights is not None:
             raise InputError(f"class_weights is for multiclass heads; for {self.task} use pos_weight")
-        self.label_smoothing = number("label_smoothing", label_smoothing, high=1.0)
-        self._hold("class_weights", class_weights)
-        self._hold("pos_weight", pos_weight, scalar=True)
+        self.hold("pos_weight", scalar=True)
 
-    def formula(self, logits: Tensor, target: Tensor) -> Tensor:
+    @property
+    def needs(self) -> F.Needs:
+        """The pixels' negative log-likelihoods."""
+        return [(F.NLL, self.over), *([(F.SPREAD, self.over)] if self.label_smoothing else [])]
+
+    def from_statistics(self, found: F.Statistics) -> Tensor:
         """See the class."""
         if self.task is TaskKind.multiclass:
-            return F.cross_entropy(logits, target, self.class_weights, self.label_smoothing, self.ignore_index)
-        return F.binary_cross_entropy(logits, target, self.task, self.pos_weight, self.label_smoothing, self.ignore_index)
+            return F.cross_entropy(found, self.class_weights_, self.label_smoothing, self.over)
+        return F.binary_cross_entropy(found, self.pos_weight_, self.label_smoothing, self.over)
 
 
+@dataclass(eq=False, repr=False)
 class BinaryCrossEntropy(Term):
     """Sigmoid cross-entropy: the mean of ``-(w y log p + (1 - y) log(1 - p))`` over the valid entries.
 
     Args:
         task: `binary` or `multilabel`.
         pos_weight: The weight w of positives: a number, or one per label.
+        over: `batch`, or `image` for the mean of the images' losses.
         ignore_index: The label of entries that do not count.
 
     Raises:
@@ -119,22 +166,21 @@ class BinaryCrossEntropy(Term):
     """
 
     tasks = frozenset({TaskKind.binary, TaskKind.multilabel})
-    pos_weight: Tensor | None
+    sums = (F.NLL,)
+    pos_weight: float | PerClass = None
+    over: F.Over = "batch"
+    pos_weight_: ClassVar[Tensor | None]
 
-    def __init__(
-        self,
-        task: TaskKind | str,
-        pos_weight: float | Sequence[float] | Tensor | None = None,
-        ignore_index: int = IGNORE,
-    ) -> None:
-        super().__init__(task, ignore_index)
-        self._hold("pos_weight", pos_weight, scalar=True)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.hold("pos_weight", scalar=True)
 
-    def formula(self, logits: Tensor, target: Tensor) -> Tensor:
+    def from_statistics(self, found: F.Statistics) -> Tensor:
         """See the class."""
-        return F.binary_cross_entropy(logits, target, self.task, self.pos_weight, ignore_index=self.ignore_index)
+        return F.binary_cross_entropy(found, self.pos_weight_, over=self.over)
 
 
+@dataclass(eq=False, repr=False)
 class Focal(Term):
     """Focal loss (Lin et al. 2017): the mean of ``-alpha_t (1 - p_t)^gamma log p_t`` over the valid pixels.
 
@@ -144,6 +190,7 @@ class Focal(Term):
         task: `binary`, `multiclass` or `multilabel`.
         gamma: 0 or more; 0 is cross-entropy.
         alpha: Multiclass: one number per class. Else one number from 0 to 1 for positives; negatives get 1 - alpha.
+        over: `batch`, or `image` for the mean of the images' losses.
         ignore_index: The label of pixels that do not count.
 
     Raises:
@@ -154,22 +201,26 @@ class Focal(Term):
         tensor(0.1733)
     """
 
-    alpha: Tensor | float | None
+    gamma: float = 2.0
+    alpha: float | PerClass = None
+    over: F.Over = "batch"
+    alpha_: ClassVar[Tensor | None]
 
-    def __init__(
-        self,
-        task: TaskKind | str,
-        gamma: float = 2.0,
-        alpha: float | Sequence[float] | Tensor | None = None,
-        ignore_index: int = IGNORE,
-    ) -> None:
-        super().__init__(task, ignore_index)
-        self.gamma = number("gamma", gamma)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.task is TaskKind.multiclass:
-            self._hold("alpha", alpha)
-        else:
-            self.alpha = None if alpha is None else number("alpha", alpha, high=1.0)
+            self.hold("alpha")
+        elif self.alpha is not None:
+            self.alpha = number("alpha", self.alpha, high=1.0)
 
-    def formula(self, logits: Tensor, target: Tensor) -> Tensor:
+    @property
+    def needs(self) -> F.Needs:
+        """The pixels' focal values."""
+        return [(F.Sum("focal", self.gamma), self.over)]
+
+    def from_statistics(self, found: F.Statistics) -> Tensor:
         """See the class."""
-        return F.focal(logits, target, self.task, self.gamma, self.alpha, self.ignore_index)
+        if self.task is TaskKind.multiclass:
+            return F.focal(found, self.gamma, self.alpha_, self.over)
+        alpha = self.alpha if isinstance(self.alpha, float) else None
+        return F.binary_focal(found, self.gamma, alpha, self.over)

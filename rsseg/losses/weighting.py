@@ -1,25 +1,32 @@
-"""Class weights from pixel counts."""
+"""Class weights from pixel counts.
+
+All rules give a weight of 1 on average over the classes that occur, each class counted once, so that the learning rate
+keeps its meaning. A class that never occurs gets the largest weight of the others, with a warning that names it.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 from rsseg.contract import InputError
 
 EXTREME = 1e3
 """The weight of positives where none was counted, instead of infinity."""
 
+Rule: TypeAlias = Callable[[Sequence[int], Sequence[str] | None], list[float]]
+"""From the pixels of each class, and their names for a warning, to weights."""
+
 log = logging.getLogger(__name__)
 
 
 def inverse_frequency(counts: Sequence[int], names: Sequence[str] | None = None) -> list[float]:
-    """Multiclass weights in inverse proportion to the pixel counts, 1 on average over the classes that occur.
-
-    A class that never occurs gets the largest weight among those that do, with a warning.
+    """Weights in proportion to ``1 / n``: every class weighs the same in the sum, and a rare one is shouted.
 
     Args:
-        counts: The pixels of each class.
+        counts: The pixels n of each class.
         names: What the warning calls the classes; their numbers if not given.
 
     Raises:
@@ -29,25 +36,85 @@ def inverse_frequency(counts: Sequence[int], names: Sequence[str] | None = None)
         >>> [round(weight, 3) for weight in inverse_frequency([900, 100, 0])]
         [0.2, 1.8, 1.8]
     """
+    return _weights(lambda n: 1 / n, counts, names)
+
+
+def root_inverse_frequency(counts: Sequence[int], names: Sequence[str] | None = None) -> list[float]:
+    """Weights in proportion to ``1 / sqrt(n)``: half way between equal pixels and equal classes.
+
+    Args:
+        counts: The pixels n of each class.
+        names: As for `inverse_frequency`.
+
+    Raises:
+        InputError: As `inverse_frequency`.
+
+    Example:
+        >>> [round(weight, 3) for weight in root_inverse_frequency([900, 100])]
+        [0.5, 1.5]
+    """
+    return _weights(lambda n: 1 / math.sqrt(n), counts, names)
+
+
+def effective_number(counts: Sequence[int], names: Sequence[str] | None = None, beta: float | None = None) -> list[float]:
+    """Weights in proportion to ``(1 - beta) / (1 - beta^n)`` (Cui et al. 2019): the inverse of the effective number.
+
+    Neighbouring pixels tell the same, so more pixels add less and less. The paper counts samples, up to thousands a class,
+    and takes beta from 0.9 to 0.9999; for millions of pixels these give equal weights.
+
+    Args:
+        counts: The pixels n of each class.
+        names: As for `inverse_frequency`.
+        beta: From 0 (equal weights) up to but not 1 (inverse frequency). None: ``1 - 1 / N`` with N the mean count of the
+            classes that occur: classes well below the mean are weighed by inverse frequency, those above alike.
+
+    Raises:
+        InputError: As `inverse_frequency`, and for a beta out of range.
+
+    Example:
+        >>> [round(weight, 3) for weight in effective_number([900, 100], beta=0.99)]
+        [0.776, 1.224]
+    """
+    if beta is None:
+        occurring = [n for n in counts if n > 0]
+        beta = 1 - len(occurring) / max(1, sum(occurring))
+    if not 0 <= beta < 1:
+        raise InputError(f"beta of the effective number has to be from 0 up to, not including, 1; found {beta}")
+    if beta == 0:
+        return _weights(lambda _: 1.0, counts, names)
+    # expm1 and log1p: with beta near 1 both differences would lose their digits
+    return _weights(lambda n: (1 - beta) / -math.expm1(n * math.log1p(beta - 1)), counts, names)
+
+
+WEIGHTING: Mapping[str, Rule] = {
+    "inverse_frequency": inverse_frequency,
+    "root_inverse_frequency": root_inverse_frequency,
+    "effective_number": effective_number,
+}
+"""The rules by the name that `class_weights` may be given in a config."""
+
+
+def _weights(rule: Callable[[int], float], counts: Sequence[int], names: Sequence[str] | None) -> list[float]:
     if any(count < 0 for count in counts) or not any(counts):
         raise InputError(f"class weights need pixel counts of 0 or more, one of them positive; found {list(counts)}")
-    inverse = [1 / count if count else None for count in counts]
-    occurring = [x for x in inverse if x is not None]
+    raw = [rule(count) if count else None for count in counts]
+    occurring = [x for x in raw if x is not None]
     scale = len(occurring) / sum(occurring)
-    absent = [names[i] if names else str(i) for i, x in enumerate(inverse) if x is None]
+    absent = [names[i] if names else str(i) for i, x in enumerate(raw) if x is None]
     if absent:
         log.warning("no labelled pixel of class %s: it gets the largest weight of the others", ", ".join(absent))
-    return [scale * (max(occurring) if x is None else x) for x in inverse]
+    return [scale * (max(occurring) if x is None else x) for x in raw]
 
 
-def positive_weight(negatives: int, positives: int) -> float:
-    """The weight of positives that balances a binary label, ``negatives / positives``.
+def positive_weight(negatives: int, positives: int, rule: Rule = inverse_frequency) -> float:
+    """The weight of positives relative to negatives; by inverse frequency ``negatives / positives``, which balances them.
 
     Where one of the two was never counted it is 1000 or 1/1000, with a warning.
 
     Args:
         negatives: The pixels labelled 0.
         positives: The pixels labelled 1.
+        rule: What weighs the two.
 
     Raises:
         InputError: For negative counts, and if both are 0.
@@ -55,6 +122,8 @@ def positive_weight(negatives: int, positives: int) -> float:
     Example:
         >>> positive_weight(900, 100)
         9.0
+        >>> positive_weight(900, 100, root_inverse_frequency)
+        3.0
     """
     if min(negatives, positives) < 0 or negatives + positives == 0:
         raise InputError(f"a positive weight needs labelled pixels; found {negatives} negative, {positives} positive")
@@ -64,4 +133,5 @@ def positive_weight(negatives: int, positives: int) -> float:
     if not negatives:
         log.warning("no negative pixel among %d: the weight of positives is set to %g", positives, 1 / EXTREME)
         return 1 / EXTREME
-    return negatives / positives
+    of_negatives, of_positives = rule([negatives, positives], None)
+    return of_positives / of_negatives

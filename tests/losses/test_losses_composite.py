@@ -9,7 +9,20 @@ from losses_cases import batch
 from torch.nn import functional as F
 
 from rsseg.contract import InputError
-from rsseg.losses import Composite, CrossEntropy, Dice, Focal, inverse_frequency, positive_weight
+from rsseg.losses import (
+    WEIGHTING,
+    Boundary,
+    Composite,
+    CrossEntropy,
+    Dice,
+    Focal,
+    Lovasz,
+    effective_number,
+    inverse_frequency,
+    onepass,
+    positive_weight,
+    root_inverse_frequency,
+)
 
 
 def test_composite_sums_weighted_terms_and_reports_all():
@@ -63,3 +76,92 @@ def test_positive_weight(caplog):
     assert positive_weight(0, 971) == 1e-3
     with pytest.raises(InputError):
         positive_weight(0, 0)
+
+
+def test_one_pass_serves_all_terms_that_are_functions_of_sums(monkeypatch):
+    calls = []
+
+    def counted(*arguments):
+        calls.append(arguments)
+        return onepass.one_pass(*arguments)
+
+    monkeypatch.setattr("rsseg.losses.statistics.one_pass", counted)
+    task = "multiclass"
+    logits, target = batch(task, 1)
+    terms = {
+        "ce": CrossEntropy(task),
+        "dice": Dice(task, over="image"),
+        "focal": Focal(task),
+        "levels": Lovasz(task, bins=32),
+        "lovasz": Lovasz(task),
+        "boundary": Boundary(task),
+        "own": UserTerm(),
+    }
+    leaf = logits.clone().requires_grad_()
+    value = Composite({name: (0.5, term) for name, term in terms.items()})(leaf, target)
+    assert len(calls) == 1
+    value.total.backward()
+    expected = logits.clone().requires_grad_()
+    sum(0.5 * term(expected, target) for term in terms.values()).backward()
+    torch.testing.assert_close(leaf.grad, expected.grad)
+    for name, term in terms.items():
+        torch.testing.assert_close(value.raw[name], term(logits, target))
+
+
+class UserTerm(torch.nn.Module):
+    def forward(self, logits, target):
+        return logits.square().mean()
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_labels_are_checked_always_if_asked_for(backend):
+    logits, target = torch.randn(1, 3, 2, 2), torch.full((1, 2, 2), 7)
+    terms = {"ce": (1, CrossEntropy("multiclass")), "boundary": (1, Boundary("multiclass"))}
+    loss = Composite(terms, backend, check_targets=True)
+    for _ in range(5):
+        with pytest.raises(InputError, match="holds 7"):
+            loss(logits, target)
+    with pytest.raises(InputError, match="backend"):
+        Composite(terms, "triton")
+
+
+@pytest.mark.parametrize(("task", "squash"), [("multiclass", lambda x: x.softmax(1)), ("binary", torch.sigmoid)])
+def test_probabilities_passed_as_logits_are_noticed_once(task, squash, caplog):
+    logits, target = batch(task, 1, dtype=torch.float32)
+    for _ in range(4):
+        CrossEntropy(task)(logits, target)
+    assert not caplog.records
+    loss = Composite({"ce": (1, CrossEntropy(task))})
+    for _ in range(4):
+        loss(squash(logits), target)
+    assert len(caplog.records) == 2  # the first steps
+    assert "takes logits" in caplog.text
+    assert "twice" in caplog.text
+
+
+def test_effective_number_is_the_formula_of_the_paper():
+    counts, beta = [5000, 300, 20], 0.999
+    raw = np.array([(1 - beta) / (1 - beta**n) for n in counts])
+    assert effective_number(counts, beta=beta) == pytest.approx(list(raw / raw.mean()))
+    assert effective_number(counts, beta=0) == [1, 1, 1]
+    assert effective_number(counts, beta=1 - 1e-12) == pytest.approx(inverse_frequency(counts), rel=1e-6)
+    many, mean = effective_number([10**9, 10**8, 10**3]), (10**9 + 10**8 + 10**3) / 3
+    assert many[2] / many[1] == pytest.approx((1 - np.exp(-1e8 / mean)) / (1e3 / mean), rel=1e-3)
+    with pytest.raises(InputError, match="beta"):
+        effective_number(counts, beta=1)
+
+
+def test_root_inverse_frequency():
+    weights = root_inverse_frequency([900, 100, 25])
+    assert np.mean(weights) == pytest.approx(1)
+    assert weights[1] / weights[0] == pytest.approx(3)
+    assert positive_weight(900, 100, root_inverse_frequency) == pytest.approx(3)
+
+
+@pytest.mark.parametrize("rule", WEIGHTING.values())
+def test_every_rule_names_and_clips_an_absent_class(rule, caplog):
+    with caplog.at_level(logging.WARNING):
+        weights = rule([600, 300, 0], ["road", "field", "water"])
+    assert weights[2] == max(weights[:2])
+    assert np.mean(weights[:2]) == pytest.approx(1)
+    assert "water" in caplog.text

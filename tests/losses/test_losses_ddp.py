@@ -9,7 +9,8 @@ from losses_cases import CHANNELS, TERMS, batch
 from torch import nn
 
 TERM_NAMES = ["ce", "ce_smooth", "ce_weighted", "bce", "focal_alpha", "dice", "dice_image", "dice_weighted"]
-TERM_NAMES += ["jaccard", "jaccard_present", "tversky", "lovasz", "lovasz_all", "lovasz_image"]
+TERM_NAMES += ["jaccard", "jaccard_present", "tversky", "lovasz", "lovasz_all", "lovasz_image", "focal_tversky", "levels"]
+TERM_NAMES += ["ce_image", "focal_image", "levels_image", "boundary", "cl_dice", "cl_dice_image"]
 CASES = [(n, t) for n in TERM_NAMES for t in CHANNELS if (n, t) != ("bce", "multiclass")]
 
 

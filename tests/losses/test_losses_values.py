@@ -7,7 +7,7 @@ from losses_cases import CHANNELS, CLASSES, WEIGHTS, batch
 from torch.nn import functional as F
 
 from rsseg.contract import IGNORE
-from rsseg.losses import BinaryCrossEntropy, CrossEntropy, Dice, Focal, Jaccard, Lovasz, Tversky
+from rsseg.losses import BinaryCrossEntropy, CrossEntropy, Dice, Focal, FocalTversky, Jaccard, Lovasz, Tversky
 
 TASKS = list(CHANNELS)
 
@@ -28,7 +28,7 @@ def pixels(logits, target, task):
     return found
 
 
-def tversky_by_hand(logits, target, task, alpha, beta, s, classes, over, weights=None):
+def tversky_by_hand(logits, target, task, alpha, beta, s, classes, over, weights=None, gamma=1):
     found = pixels(logits, target, task)
     groups = [None] if over == "batch" else range(len(logits))
     means = []
@@ -43,7 +43,7 @@ def tversky_by_hand(logits, target, task, alpha, beta, s, classes, over, weights
             fn = sum(1 - p for p, y in mine if y)
             whole = tp + alpha * fp + beta * fn + s
             w = 1 if weights is None else weights[c]
-            top, bottom = top + w * (1 - (tp + s) / whole if whole else 0), bottom + w
+            top, bottom = top + w * (max(0.0, 1 - (tp + s) / whole) ** gamma if whole else 0), bottom + w
         if bottom:
             means.append(top / bottom)
     return np.mean(means) if means else 0.0
@@ -96,6 +96,10 @@ def test_overlap_by_hand(task, over, classes):
             for term, numbers in checks.items():
                 expected = tversky_by_hand(*by_hand, *numbers, classes, over)
                 assert term(logits, target).item() == pytest.approx(expected, abs=1e-12)
+            for gamma in (0.75, 1.0, 2.0):
+                expected = tversky_by_hand(*by_hand, 0.3, 0.7, s, classes, over, gamma=gamma)
+                value = FocalTversky(task, 0.3, 0.7, gamma, s, **options)(logits, target)
+                assert value.item() == pytest.approx(expected, abs=1e-9)
         expected = lovasz_by_hand(*by_hand, classes, over)
         assert Lovasz(task, **options)(logits, target).item() == pytest.approx(expected, abs=1e-12)
 
@@ -177,6 +181,10 @@ def test_jaccard_and_dice_are_those_of_smp_where_every_class_is_present():
         losses.DiceLoss("multiclass", smooth=1, eps=0)(logits, target.long()),
     )
     torch.testing.assert_close(
+        Tversky("multiclass", 0.3, 0.7, smooth=0)(logits, target),
+        losses.TverskyLoss("multiclass", alpha=0.3, beta=0.7, eps=0)(logits, target.long()),
+    )
+    torch.testing.assert_close(
         Lovasz("multiclass")(logits.float(), target),
         losses.LovaszLoss("multiclass")(logits.float(), target.long()),
     )
@@ -215,3 +223,68 @@ def test_nothing_divided_by_nothing_is_no_loss():
     logits, target = torch.full((1, 1, 2, 2), -1e4), torch.zeros(1, 2, 2, dtype=torch.uint8)
     assert Dice("binary", smooth=0)(logits, target) == 0
     assert Jaccard("binary", smooth=0, classes="present")(logits, target) == 0
+
+
+def over_images(term, logits, target):
+    """The mean of the images' losses, of those that have a valid pixel."""
+    parts = [(x.unsqueeze(0), t.unsqueeze(0)) for x, t in zip(logits, target, strict=True) if (t != IGNORE).any()]
+    return sum(term(*part) for part in parts) / len(parts)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_over_image_is_the_mean_of_the_images(task):
+    logits, target = batch(task, 3, images=3)
+    target[1] = IGNORE
+    weights = {"class_weights": WEIGHTS} if task == "multiclass" else {"pos_weight": 3.0}
+    for make in (
+        lambda **o: CrossEntropy(task, label_smoothing=0.1, **weights, **o),
+        lambda **o: Focal(task, **o),
+        lambda **o: Dice(task, **o),
+        lambda **o: Lovasz(task, classes="all", **o),
+        lambda **o: Lovasz(task, bins=32, classes="all", **o),
+    ):
+        torch.testing.assert_close(make(over="image")(logits, target), over_images(make(), logits, target))
+
+
+def test_focal_tversky_has_no_gradient_at_a_perfect_overlap():
+    logits = torch.full((1, 1, 2, 2), 99.0, requires_grad=True)
+    FocalTversky("binary", gamma=0.5)(logits, torch.ones(1, 2, 2, dtype=torch.uint8)).backward()
+    assert not logits.grad.any()
+
+
+def test_the_exact_sort_puts_equal_errors_in_their_order_and_takes_every_bit():
+    from rsseg.losses.lovasz import _order
+
+    for seed in range(3):
+        errors = torch.rand(50_000, generator=torch.Generator().manual_seed(seed)) ** 8
+        errors[::7], errors[::11], errors[5], errors[6] = 0.5, -0.0, 3e38, 1e-40
+        assert torch.equal(_order(errors), errors.sort(descending=True, stable=True).indices)
+
+
+def test_monai_agrees_where_the_definitions_do():
+    monai = pytest.importorskip("monai.losses")
+    logits, target = batch("multiclass", 5, ignored=0, size=(8, 8))
+    labels, options = target.long().unsqueeze(1), {"to_onehot_y": True, "softmax": True, "batch": True}
+    nothing = {"smooth_nr": 0, "smooth_dr": 0}
+    torch.testing.assert_close(
+        Dice("multiclass", smooth=0)(logits, target), monai.DiceLoss(**options, **nothing)(logits, labels)
+    )
+    torch.testing.assert_close(
+        Jaccard("multiclass", smooth=0)(logits, target), monai.DiceLoss(**options, **nothing, jaccard=True)(logits, labels)
+    )
+    torch.testing.assert_close(
+        Tversky("multiclass", 0.3, 0.7, smooth=0)(logits, target),
+        monai.TverskyLoss(**options, **nothing, alpha=0.3, beta=0.7)(logits, labels),
+    )
+    focal = monai.FocalLoss(to_onehot_y=True, use_softmax=True, gamma=2.0)(logits, labels)
+    torch.testing.assert_close(Focal("multiclass")(logits.float(), target), CLASSES * focal)  # a mean over classes too
+
+
+def test_kornia_agrees_where_the_definitions_do():
+    kornia = pytest.importorskip("kornia.losses")
+    logits, target = batch("multiclass", 5, ignored=0, size=(8, 8))
+    theirs = kornia.tversky_loss(logits, target.long(), alpha=0.3, beta=0.7, eps=0)
+    mine = Tversky("multiclass", 0.3, 0.7, smooth=0, classes="present", over="image")
+    torch.testing.assert_close(mine(logits, target), theirs)
+    focal = kornia.focal_loss(logits, target.long(), alpha=None, gamma=2.0, reduction="none")
+    torch.testing.assert_close(Focal("multiclass")(logits, target), focal.sum() / target.numel())
