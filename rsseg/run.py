@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from rsseg.alignment.report import print_table, write_comparison
-from rsseg.assembly import Numbers, all_bands, check, labels_of, make_module, make_network, open_split, scenes_of
+from rsseg.assembly import Numbers, all_bands, labels_of, make_module, make_network, open_split, scenes_of
+from rsseg.check import check
 from rsseg.config.build import build, plain
 from rsseg.config.folder import config_to_resume, load_config, resume_word, save_config, unfinished, write_json
 from rsseg.config.provenance import provenance

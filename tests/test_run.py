@@ -133,7 +133,7 @@ def test_every_experiment_trains(tmp_path, name):
 
 @pytest.mark.parametrize(("group", "names"), [(g, options(g)) for g in ("logger", "trainer", "callbacks")])
 def test_every_other_choice_composes_and_binds(group, names):
-    from rsseg.assembly import check
+    from rsseg.check import check
 
     for name in names:
         if name == "gpu" and not torch.cuda.is_available():

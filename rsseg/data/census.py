@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
-from rich.progress import track
 
 from rsseg.contract import IGNORE, Head, InputError, TaskKind
 from rsseg.data.scene import SceneReader, blank_missing, open_raster, read_bands
 from rsseg.data.windows import place
+from rsseg.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,8 @@ def take_census(reader: SceneReader, size: int, cache: Path, title: str) -> Cens
     if path.is_file():
         with np.load(path) as saved:
             return Census(**{name: saved[name] for name in ("positives", "valid", "mean", "std")})
-    rows = [_count(reader, scene) for scene in track(range(len(reader)), title, transient=True)]
+    with progress(range(len(reader)), title) as scenes:
+        rows = [_count(reader, scene) for scene in scenes]
     positives, valid = (np.stack(column) for column in zip(*rows, strict=True))
     if not valid.any():
         raise InputError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,11 +13,11 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
-from rich.progress import track
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from rsseg.contract import InputError, nearest
 from rsseg.data.splits import SPLITS
+from rsseg.progress import progress
 
 CLASSES = ("land", "building", "road", "field", "water")
 PALETTE = ("#d8d2b8", "#d1495b", "#55555f", "#e0a92e", "#2e86ab")
@@ -153,11 +152,12 @@ def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], see
         (draft / "images").mkdir(parents=True)
         (draft / "masks").mkdir()
         todo = [(split, i) for split, count in counts.items() for i in range(count)]
-        for split, i in track(todo, "Making scenes", transient=True, disable=not sys.stdout.isatty()):
-            number = 1000 * SPLITS.index(split) + i
-            image, mask = generate(recipe, seed, number)
-            _write(draft / "images" / f"{split}_{i:03d}.tif", image, number)
-            _write(draft / "masks" / f"{split}_{i:03d}.tif", mask[None], number)
+        with progress(todo, "Making scenes") as steps:
+            for split, i in steps:
+                number = 1000 * SPLITS.index(split) + i
+                image, mask = generate(recipe, seed, number)
+                _write(draft / "images" / f"{split}_{i:03d}.tif", image, number)
+                _write(draft / "masks" / f"{split}_{i:03d}.tif", mask[None], number)
         try:
             draft.rename(root)
         except OSError:

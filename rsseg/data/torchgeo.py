@@ -18,11 +18,11 @@ import torchgeo.datasets
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_bounds
-from rich.progress import track
 
 from rsseg.contract import InputError, nearest
 from rsseg.data.scene import Scene
 from rsseg.data.splits import FRACTIONS, SPLITS, by_fraction
+from rsseg.progress import progress
 
 NAMES = {"train": ("train", "training", "trainval"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
 """What torchgeo's classes call rsseg's splits."""
@@ -79,17 +79,18 @@ class TorchGeo:
         places = [Scene(f"{i:06d}", folder / f"{i:06d}.image.tif", folder / f"{i:06d}.mask.tif") for i in keys]
         todo = [(scene, key) for scene, key in zip(places, keys.values(), strict=True) if not scene.image.is_file()]
         folder.mkdir(parents=True, exist_ok=True)
-        for n, (scene, key) in enumerate(track(todo, f"decoding {self.name} {split}", transient=True)):
-            try:
-                size = self._decode(dataset, key, scene, split)
-            except InputError as error:
-                raise InputError(f"torchgeo's {self.name}, {split} sample {scene.name}: {error}") from None
-            free = shutil.disk_usage(folder).free
-            if n == 0 and size * len(todo) > free:
-                raise InputError(
-                    f"decoding the {split} split of {self.name} takes about {size * len(todo) / 1e9:.1f} GB, but {folder} has "
-                    f"{free / 1e9:.1f} GB left: set dataset.source.cache to a larger disk"
-                )
+        with progress(todo, f"decoding {self.name} {split}") as steps:
+            for n, (scene, key) in enumerate(steps):
+                try:
+                    size = self._decode(dataset, key, scene, split)
+                except InputError as error:
+                    raise InputError(f"torchgeo's {self.name}, {split} sample {scene.name}: {error}") from None
+                free = shutil.disk_usage(folder).free
+                if n == 0 and size * len(todo) > free:
+                    raise InputError(
+                        f"decoding the {split} split of {self.name} takes about {size * len(todo) / 1e9:.1f} GB, but {folder} "
+                        f"has {free / 1e9:.1f} GB left: set dataset.source.cache to a larger disk"
+                    )
         return [Scene(s.name, s.image, s.mask if s.mask is not None and s.mask.is_file() else None) for s in places]
 
     def _fingerprint(self) -> str:

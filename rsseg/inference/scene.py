@@ -10,7 +10,6 @@ import numpy as np
 import rasterio
 import torch
 from rasterio.windows import Window
-from rich.progress import track
 
 from rsseg.contract import IGNORE, Head, InputError, TaskKind
 from rsseg.data.scene import GDAL, SceneReader, open_raster
@@ -18,6 +17,7 @@ from rsseg.data.windows import grid
 from rsseg.inference.picture import colours
 from rsseg.metrics import predicted_labels
 from rsseg.module import SegmentationModule
+from rsseg.progress import progress
 
 
 def predict_scene(
@@ -76,17 +76,18 @@ def _write_windows(
     target: Any, module: SegmentationModule, head: str, reader: SceneReader, size: int, overlap: int, batch_size: int
 ) -> None:
     cores = grid(reader.sizes, size, overlap)
-    for start in track(range(0, len(cores), batch_size), "predicting"):
-        batch = cores[start : start + batch_size]
-        images, missing = zip(*(reader.read_image(c.scene, c.top, c.left, size) for c in batch), strict=True)
-        pixels = torch.from_numpy(np.stack(images).astype(np.float32)).to(module.device)
-        labels = predicted_labels(module(module.normalise(pixels))[head], module.heads[head]).cpu().numpy().astype(np.uint8)
-        for core, label, absent in zip(batch, labels, missing, strict=True):
-            planes = np.where(absent, np.uint8(IGNORE), label).reshape(-1, size, size)
-            rows, columns = slice(core.inner_top, core.inner_bottom), slice(core.inner_left, core.inner_right)
-            part = planes[:, rows, columns]
-            place = Window(core.left + core.inner_left, core.top + core.inner_top, part.shape[2], part.shape[1])
-            target.write(part, window=place)
+    with progress(range(0, len(cores), batch_size), "predicting") as starts:
+        for start in starts:
+            batch = cores[start : start + batch_size]
+            images, missing = zip(*(reader.read_image(c.scene, c.top, c.left, size) for c in batch), strict=True)
+            pixels = torch.from_numpy(np.stack(images).astype(np.float32)).to(module.device)
+            labels = predicted_labels(module(module.normalise(pixels))[head], module.heads[head]).cpu().numpy().astype(np.uint8)
+            for core, label, absent in zip(batch, labels, missing, strict=True):
+                planes = np.where(absent, np.uint8(IGNORE), label).reshape(-1, size, size)
+                rows, columns = slice(core.inner_top, core.inner_bottom), slice(core.inner_left, core.inner_right)
+                part = planes[:, rows, columns]
+                place = Window(core.left + core.inner_left, core.top + core.inner_top, part.shape[2], part.shape[1])
+                target.write(part, window=place)
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

@@ -1,7 +1,7 @@
 import pytest
 from tiny import compose
 
-from rsseg.assembly import check
+from rsseg.check import check
 from rsseg.config.arguments import parse
 from rsseg.config.build import build, faults, locate
 from rsseg.config.schema import folder_name
@@ -101,9 +101,9 @@ def test_the_second_device_alone(monkeypatch):
 
 
 def test_a_logger_that_is_not_installed(monkeypatch):
-    import rsseg.assembly as assembly
+    import rsseg.check as checks
 
-    monkeypatch.setattr(assembly, "find_spec", lambda name: None)
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'rsseg\[wandb\]'"):
         check(compose(["logger=wandb"]))
 

@@ -1,0 +1,40 @@
+"""A progress bar with an estimate, for loops that may fail."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.progress import Progress
+
+Item = TypeVar("Item")
+
+
+@contextmanager
+def progress(items: Sequence[Item], title: str) -> Iterator[Iterator[Item]]:
+    """Go through items under a bar, which disappears at the end.
+
+    `rich.progress.track` leaves its thread running when its loop fails; the garbage collector, joining it in the middle of
+    a later bar, then waits for ever.
+
+    Args:
+        items: What to go through.
+        title: What the bar says.
+
+    Example:
+        >>> with progress([1, 2], "adding") as steps:
+        ...     total = sum(steps)
+        >>> total
+        3
+    """
+    with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
+        task = bar.add_task(title, total=len(items))
+
+        def steps() -> Iterator[Item]:
+            for item in items:
+                yield item
+                bar.advance(task)
+
+        yield steps()
