@@ -21,6 +21,7 @@ from timm.layers import BatchNormAct2d, SyncBatchNormAct
 from torch import Tensor, nn
 
 from rsseg.collective import global_sum
+from rsseg.config.folder import quoted_resume
 from rsseg.contract import InputError
 
 
@@ -44,7 +45,7 @@ def launched(trainer: Any, folder: Path) -> Iterator[None]:
     if trainer.world_size == 1:
         yield
         return
-    with patch.dict(os.environ), patch.object(sys, "argv", [sys.argv[0], f'resume="{folder.resolve()}"']), _no_hydra():
+    with patch.dict(os.environ), patch.object(sys, "argv", [sys.argv[0], quoted_resume(folder.resolve())]), _no_hydra():
         yield
     ours = isinstance(trainer.strategy.cluster_environment, LightningEnvironment)
     if dist.is_initialized():

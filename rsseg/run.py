@@ -187,7 +187,6 @@ def quiet() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").propagate = False  # it has a handler of its own
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch.tuner.lr_finder").setLevel(logging.INFO)  # the rate that it found
     if not is_main():
         logging.getLogger("rsseg").setLevel(logging.ERROR)  # the main process says it
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # its errors come as exceptions too

@@ -78,8 +78,11 @@ class ProgressLines(L.Callback):
         self.monitor = monitor
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock, and say which rate was found."""
         self.began, self.first = time.monotonic(), trainer.global_step
+        rate = getattr(pl_module, "lr", None)
+        if rate is not None:
+            log.info("The learning-rate finder chose %.3g.", rate)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log step, score, and the time gone and left."""

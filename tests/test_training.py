@@ -48,15 +48,19 @@ def test_averaged_weights_are_scored_and_kept(tmp_path, folder_root, monkeypatch
     assert not torch.allclose(average, seen[-1], atol=1e-5)
 
 
-def test_the_learning_rate_finder_changes_the_rate_alone(tmp_path, folder_root):
-    common = [*folder_data(folder_root), "steps=4", "trainer.log_every_n_steps=1", "scheduler=constant", "pictures=0"]
-    find = ["callbacks=lr_finder", "callbacks.lr_finder.num_training_steps=30", "callbacks.lr_finder.early_stop_threshold=null"]
+def test_the_learning_rate_finder_changes_the_rate_alone(tmp_path, folder_root, caplog):
+    common = [*folder_data(folder_root), "steps=40", "trainer.log_every_n_steps=1", "scheduler=constant", "pictures=0"]
+    find = ["callbacks=lr_finder", "callbacks.lr_finder.num_training_steps=30", "callbacks.lr_finder.max_lr=0.7"]
     train(settings(tmp_path, *common), tmp_path / "plain")
-    train(settings(tmp_path, *common, *find), tmp_path / "found")
-    assert rows(tmp_path / "plain", "lr-AdamW") == [0.001] * 4
+    with caplog.at_level("INFO"):
+        train(settings(tmp_path, *common, *find), tmp_path / "found")
+    assert "The learning-rate finder chose" in caplog.text
+    assert rows(tmp_path / "plain", "lr-AdamW") == [0.001] * 40
     found = set(rows(tmp_path / "found", "lr-AdamW"))
     assert len(found) == 1
-    assert 1e-6 < found.pop() < 1
+    rate = found.pop()
+    assert 1e-6 < rate < 0.7
+    assert rate != 0.001
     first = [rows(tmp_path / run, "train/loss")[0] for run in ("plain", "found")]
     assert first[0] == pytest.approx(first[1])  # the same weights and windows as if nothing had been tried out
 

@@ -25,7 +25,15 @@ def resume_word(folder: Path) -> str:
         >>> print(resume_word(Path("runs/a")), resume_word(Path("runs/sweep/loss=ce,seed=1")))
         resume=runs/a 'resume="runs/sweep/loss=ce,seed=1"'
     """
-    return f"resume={folder}" if re.fullmatch(r"[\w./:-]*", str(folder)) else f"'resume=\"{folder}\"'"
+    if re.fullmatch(r"[\w./:-]*", str(folder)):
+        return f"resume={folder}"
+    return f"'{quoted_resume(folder)}'"
+
+
+def quoted_resume(folder: Path) -> str:
+    """The word as Hydra reads it, without the shell's quotes: a quote in the folder's name has a backslash before it."""
+    escaped = str(folder).replace('"', '\\"')
+    return f'resume="{escaped}"'
 
 
 def config_to_resume(folder: Path, overrides: list[str]) -> Any:

@@ -64,7 +64,7 @@ def draw_curves(
     for i, name in enumerate(head.classes):
         shade = shades[i] if head.task is TaskKind.multiclass else shades[i + 1]
         left.plot(*_column(rows, f"val/{head_name}/iou/{name}"), marker="o", markersize=3, color=_visible(shade), label=name)
-    left.plot(*_column(rows, f"val/{head_name}/iou"), color="black", linewidth=2, label="mean")
+    left.plot(*_column(rows, f"val/{head_name}/iou"), color="black", linewidth=2, marker="o", markersize=3, label="mean")
     left.set(xlabel="step", ylabel="IoU, validation", ylim=(0, 1))
     left.legend(frameon=False, fontsize=8, ncols=2)
     right.plot(*_column(rows, "train/loss"), label="train/loss", color="#999999")

@@ -115,7 +115,7 @@ def draw(
     entries = [*zip(shades, names, strict=True), (GREY, "ignored"), *errors]
     patches = [Patch(facecolor=colour, edgecolor="#888888", label=name) for colour, name in entries]
     figure.legend(handles=patches, loc="outside lower center", ncols=min(7, len(patches)), frameon=False)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=100, bbox_inches="tight")
 
 
 def pick_windows(reader: SceneReader, size: int, count: int) -> list[Batch]:

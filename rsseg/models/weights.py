@@ -64,6 +64,7 @@ def _strip(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _strip_own(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a state that fit a module by name and shape, with the first convolution adapted to its bands."""
     by_name = {_bare(name): tensor for name, tensor in state.items()}
+    stem = next((name for name, tensor in own.items() if tensor.ndim == 4), "")
     matched = {}
     for name, tensor in own.items():
         candidate = by_name.get(_bare(name))
@@ -71,7 +72,7 @@ def _strip_own(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Te
             continue
         if candidate.shape == tensor.shape:
             matched[name] = candidate
-        elif candidate.ndim == 4 and candidate.shape[0] == tensor.shape[0] and candidate.shape[2:] == tensor.shape[2:]:
+        elif name == stem and candidate.ndim == 4 and candidate[:, 0].shape == tensor[:, 0].shape:
             scale = candidate.shape[1] / tensor.shape[1]
             matched[name] = candidate.mean(dim=1, keepdim=True).expand_as(tensor) * scale
     return matched

@@ -126,6 +126,19 @@ def test_one_loss_serves_the_head_and_terms_can_be_edited():
     check(config)
 
 
+def test_the_word_that_resumes_survives_shell_and_hydra():
+    import shlex
+    from pathlib import Path
+
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from rsseg.config.folder import resume_word
+
+    for folder in ("runs/a", "runs/loss=ce,seed=1", 'runs/split={val:["tile3_*"]},x=~y'):
+        override = OverridesParser.create().parse_override(shlex.split(resume_word(Path(folder)))[0])
+        assert override.value() == folder
+
+
 def test_folder_names():
     assert folder_name("") == "default"
     long = folder_name("a=" + "x" * 300)

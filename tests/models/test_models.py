@@ -147,6 +147,15 @@ def test_torchgeo_weights_load_by_name(tmp_path, monkeypatch):
     assert torch.equal(net.net.encoder.layer4[1].bn2.weight, classifier.layer4[1].bn2.weight)
 
 
+def test_only_the_first_convolution_is_fitted_to_other_bands(tmp_path):
+    """A narrower network's deeper layers differ in their inputs too: they are no bands."""
+    torch.save({k: v[:, :1] if v.ndim == 4 else v for k, v in network().net.encoder.state_dict().items()}, tmp_path / "w.pt")
+    net = network()
+    before = net.net.encoder.layer2[0].conv1.weight.clone()
+    load_weights(net, str(tmp_path / "w.pt"))
+    assert torch.equal(net.net.encoder.layer2[0].conv1.weight, before)
+
+
 def test_other_bands_are_said(tmp_path, caplog):
     torch.save(network(bands=13).net.encoder.state_dict(), tmp_path / "w.pt")
     with caplog.at_level("INFO"):
