@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from rsseg.contract import Head, InputError, TaskKind
+from rsseg.contract import Head, InputError, TaskKind, nearest
 
 COLOUR = re.compile("#[0-9a-fA-F]{6}")
 
@@ -162,7 +162,7 @@ def head_of(dataset: DatasetConfig) -> Head:
 def cross_check(config: Config) -> list[str]:
     """The faults that concern single numbers and pairs of fields, one sentence each; an empty list if there are none."""
     dataset = config.dataset
-    faults: list[str] = []
+    faults = _unknown_keys(config)
     counts = ("window", "batch_size", "steps", "validations")
     faults += [f"{name}={getattr(config, name)} must be at least 1" for name in counts if getattr(config, name) < 1]
     if config.window % 32:
@@ -186,6 +186,16 @@ def cross_check(config: Config) -> list[str]:
     if dataset.task == TaskKind.regression:
         faults.append("dataset.task=regression: the datasets read masks of labels; take binary, multiclass or multilabel")
     return faults + _label_faults(dataset)
+
+
+def _unknown_keys(config: Any) -> list[str]:
+    """What was added with a "+", as Hydra advises for misspelt keys, but nothing reads."""
+    found = []
+    for prefix, schema in (("", Config), ("dataset.", DatasetConfig), ("model.", ModelConfig), ("loss.", LossConfig)):
+        known = [item.name for item in fields(schema)]
+        node = config[prefix[:-1]] if prefix else config
+        found += [f"{prefix}{key}: there is no such setting{nearest(key, known)}" for key in node if key not in known]
+    return found
 
 
 def _label_faults(dataset: DatasetConfig) -> list[str]:
