@@ -64,8 +64,7 @@ def check(config: Any) -> None:
             found += faults(
                 arguments, f"loss.terms.{name}" if head == "mask" else f"model.heads.{head}.{name}", ("task", "ignore_index")
             )
-    found += _trainer_faults(config)
-    raise_faults(found)
+    raise_faults(found or _trainer_faults(config))  # the second looks into nodes that the first has found whole
     encoder_name(config.model.encoder)
     labels_of(config)
     make_augmentations(config)

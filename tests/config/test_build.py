@@ -70,6 +70,7 @@ def test_build_says_where():
          ["scheduler.schedulers[0].total_iter", "did you mean 'total_iters'"]),
         (["model.freeze=[head]", "model.dropout=1"], ["model.freeze=['head']", "model.dropout=1"]),
         (["+los=dice", "+model.encodr=resnet18"], ["los: there is no", "did you mean 'loss'", "model.encodr", "'encoder'"]),
+        (["callbacks=ema", "callbacks.ema=null"], ["callbacks.ema has no _target_"]),
         (["dataset.rgb=[1,2]"], ["dataset.rgb=[1, 2]", "null: the first three"]),
         (["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/iou"], ["val/iou", "did you mean 'val/mask/iou'"]),
         (["scheduler.T_max=0"], ["can't make a step", "zero"]),
