@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -97,10 +96,9 @@ def _weights_in_order(order: Tensor, own: Tensor, other: Tensor, dtype: torch.dt
 
 
 def _order(errors: Tensor) -> Tensor:
-    """What sorts float32 numbers of 0 or more downwards, stably: a radix sort of their bits, which order as they do.
+    """What sorts float32 numbers ``[N]`` of 0 or more downwards, stably: by their bits, which order as they do.
 
-    Two of NumPy's sorts of 16-bit numbers are several times as fast as PyTorch's sort of floats on a CPU.
+    PyTorch sorts whole numbers upwards on a CPU by their digits, many times as fast as it sorts floats.
     """
-    bits = ~(errors + 0.0).numpy().view(np.uint32)  # + 0.0: -0.0 has a bit of its own
-    order = np.argsort(bits.astype(np.uint16), kind="stable")
-    return torch.from_numpy(order[np.argsort((bits >> 16).astype(np.uint16)[order], kind="stable")])
+    bits = (errors + 0.0).view(torch.int32)  # + 0.0: -0.0 has a bit of its own
+    return torch.sort(torch.iinfo(torch.int32).max - bits, stable=True).indices

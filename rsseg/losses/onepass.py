@@ -2,7 +2,7 @@
 
 Whatever mixture of losses is made of the sums, its gradient with respect to softmax logits is
 ``p * (a - S) + onehot * u`` with a number ``a`` per class, ``u`` per pixel and ``S = sum_c p_c a_c + u``. So forward keeps
-two numbers per pixel, the log-sum-exp and ``log p_t``; backward recomputes p from them and writes the gradient once.
+nothing but the logits; backward computes p from them again and writes the gradient once.
 
 The pixels are worked through in chunks that stay in the processor's cache, each by one thread: the threads meet
 once a pass, not once an operation, so a core that is busy elsewhere delays a pass but does not stall it. Chunks are
@@ -11,6 +11,7 @@ added up in their order, in float64: the same batch gives the same sums bit for 
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -71,6 +72,11 @@ class _Plan(NamedTuple):
     images: bool
 
     @property
+    def link(self) -> ModuleType:
+        """How logits become probabilities: what is done with a chunk."""
+        return softmax_chunk if self.softmax else sigmoid_chunk
+
+    @property
     def rows(self) -> tuple[Sum, ...]:
         return tuple(key for key in self.wanted if key.name != "levels")
 
@@ -94,25 +100,20 @@ class _Statistics(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, plan: _Plan) -> tuple[Tensor, ...]:
         batch = _Batch(logits.detach(), target, plan)
-        log_sum = logits.new_empty(batch.images, batch.size if plan.softmax else 0, dtype=batch.dtype)
         jobs = batch.jobs()
         found: list[tuple[list[Tensor], list[Tensor]]] = [([], [])] * len(jobs)
 
         def work(job: _Job, scratch: Scratch) -> None:
             chunk = batch.chunk(job, scratch)
-            if plan.softmax:
-                kept = log_sum[job.images, job.pixels].view(-1)
-                found[job.number] = softmax_chunk.forward(chunk, plan.rows, plan.histograms, kept)
-            else:
-                found[job.number] = sigmoid_chunk.forward(chunk, plan.rows, plan.histograms)
+            found[job.number] = plan.link.forward(chunk, plan.rows, plan.histograms)
 
         share(work, jobs)
-        ctx.save_for_backward(logits, target, log_sum)
+        ctx.save_for_backward(logits, target)
         ctx.plan = plan
         groups = [job.group for job in jobs]
         tables = [_added(groups, parts) for parts in zip(*(f[0] for f in found), strict=True)]
         levels = [_added(groups, parts) for parts in zip(*(f[1] for f in found), strict=True)]
-        outputs = [(softmax_chunk if plan.softmax else sigmoid_chunk).finish(tables, plan.rows).to(batch.dtype)]
+        outputs = [plan.link.finish(tables, plan.rows).to(batch.dtype)]
         for whole in levels:
             count = whole.movedim(0, 1).to(batch.dtype)
             ctx.mark_non_differentiable(count)
@@ -122,7 +123,7 @@ class _Statistics(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, of_sums: Tensor, *of_levels: Tensor) -> tuple[Tensor, None, None]:
-        logits, target, log_sum = ctx.saved_tensors
+        logits, target = ctx.saved_tensors
         plan: _Plan = ctx.plan
         batch = _Batch(logits.detach(), target, plan)
         gradient = torch.empty_like(batch.logits)
@@ -136,10 +137,7 @@ class _Statistics(torch.autograd.Function):
             out = flat[job.images, :, job.pixels].transpose(0, 1)
             direct = out.shape[1] == 1 and out.dtype == batch.dtype and out.stride(2) == 1
             result = out[:, 0] if direct else chunk.like_x()
-            if plan.softmax:
-                softmax_chunk.backward(chunk, tables, log_sum[job.images, job.pixels].view(-1), out=result)
-            else:
-                sigmoid_chunk.backward(chunk, tables, out=result)
+            plan.link.backward(chunk, tables, out=result)
             if not direct:
                 out.copy_(result.view_as(out))
 
@@ -190,11 +188,10 @@ class _Batch:
         label = scratch.empty(*target.shape, dtype=self.dtype).copy_(target)
         label = label.flatten() if self.plan.softmax else label.flatten(1)
         valid = torch.ne(label, self.plan.ignore_index, out=scratch.empty(*label.shape, dtype=self.dtype))
-        whole = not valid.numel() or bool(valid.min() > 0)
-        if not whole:
+        if valid.numel() and not valid.amin():
             x = x.masked_fill(valid == 0, 0)
             label.masked_fill_(valid == 0, -1)  # no class, whatever number the ignored pixels have
-        return Chunk(x, label, valid, whole, scratch)
+        return Chunk(x, label, valid, scratch)
 
 
 def _added(groups: list[int], parts: tuple[Tensor, ...]) -> Tensor:

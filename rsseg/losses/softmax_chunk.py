@@ -12,43 +12,42 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from rsseg.losses.chunk import Chunk, focal, focal_slope
+from rsseg.losses.chunk import Chunk, focal, focal_slope, log2
 from rsseg.losses.sums import SPREAD, Sum
 
 LOG2_E, LN_2 = math.log2(math.e), math.log(2)
 
+NARROW = 60.0
+"""Logits of a chunk that lie closer together than this are all shifted by one number: their exponentials fit into float32."""
 
-def forward(
-    chunk: Chunk, rows: tuple[Sum, ...], histograms: tuple[Sum, ...], log_sum: Tensor
-) -> tuple[list[Tensor], list[Tensor]]:
+
+def forward(chunk: Chunk, rows: tuple[Sum, ...], histograms: tuple[Sum, ...]) -> tuple[list[Tensor], list[Tensor]]:
     """The sums of a chunk.
 
     Args:
         chunk: The chunk.
         rows: The sums that are one number per class.
         histograms: Those that are `levels`.
-        log_sum: ``[n]``, where to keep the log-sum-exp; infinite at ignored pixels.
 
     Returns:
         Two tables of sums to be added up over chunks and given to `finish`, and the counts ``[2, C, bins]`` per histogram.
     """
-    x, p, y, spare = chunk.x, chunk.like_x(), chunk.like_x(), chunk.like_x()
+    x, y, spare, d, total = chunk.x, chunk.like_x(), chunk.like_x(), chunk.like_x(), chunk.like_label()
     focals = [key.number for key in rows if key.name == "focal"]
     own = chunk.scratch.empty(3 + len(focals), x.shape[1], dtype=x.dtype)
     v, log_p, p_t, *of_focal = own.unbind()
     v.copy_(chunk.valid)
-    top, log_total = torch.amax(x, 0, out=chunk.like_label()), chunk.like_label()
-    d = _exponents(chunk, top, p)
-    _of_label(chunk, d, y, spare, out=log_p)
+    _exponents(chunk, out=d)
+    _onehot(chunk, y)
+    _of_label(d, y, spare, out=log_p)
     every = x.new_zeros(3, len(x))
     if SPREAD in rows:
         torch.mv(d, v, out=every[2])
-    total = torch.sum(p.exp2_(), 0, out=chunk.label)  # the labels are in y by now
-    log_p.sub_(torch.log2(total, out=log_total))
+    p = d.exp2_()
+    _over_classes(p, out=total)
+    log_total = log2(total, out=chunk.label)  # the labels are in y by now
+    log_p.sub_(log_total).clamp_(max=0)  # by rounding it may be above
     torch.exp2(log_p, out=p_t)
-    torch.add(top, log_total, alpha=LN_2, out=log_sum)
-    if not chunk.whole:
-        log_sum.masked_fill_(v == 0, math.inf)
     if SPREAD in rows:
         every[2] -= v @ log_total
     share = torch.div(v, total, out=total)
@@ -62,7 +61,7 @@ def forward(
         index = _level_index(chunk, torch.mul(p, share, out=spare), y, p_t, bins)
         levels.append(torch.bincount(index, minlength=2 * len(x) * bins).view(2, len(x), bins))
         levels[-1][1, :, 0] -= int(len(v) - every[0, 0])  # the ignored pixels
-    return [own @ y.t(), every], levels
+    return [(y @ own.t()).t(), every], levels
 
 
 def finish(tables: list[Tensor], rows: tuple[Sum, ...]) -> Tensor:
@@ -87,22 +86,28 @@ def finish(tables: list[Tensor], rows: tuple[Sum, ...]) -> Tensor:
     return torch.stack([torch.stack(pair) for pair in found])
 
 
-def backward(chunk: Chunk, of: Mapping[Sum, Tensor], log_sum: Tensor, out: Tensor) -> None:
+def backward(chunk: Chunk, of: Mapping[Sum, Tensor], out: Tensor) -> None:
     """The gradient of a chunk.
 
     Args:
         chunk: The chunk.
         of: The gradient with respect to each sum, ``[2, C]``, and to the errors of each histogram, ``[2, C, bins]``.
-        log_sum: As `forward` kept it: p is 0 at ignored pixels.
         out: Where to write.
     """
-    x, p, y, g = chunk.x, chunk.like_x(), chunk.like_x(), chunk.like_x()
-    log_p, p_t, u, slope, spare = (chunk.like_label() for _ in range(5))
-    _of_label(chunk, _exponents(chunk, log_sum, p), y, g, out=log_p)
-    p.exp2_()
-    torch.exp2(log_p, out=p_t)
+    x, y, g, d, total = chunk.x, chunk.like_x(), chunk.like_x(), chunk.like_x(), chunk.like_label()
+    log_p, p_t, u, slope, spare = chunk.scratch.empty(5, x.shape[1], dtype=x.dtype).unbind()  # the memory of forward's own
+    _exponents(chunk, out=d)
+    _onehot(chunk, y)
+    focals = any(key.name == "focal" for key in of)
+    if focals:
+        _of_label(d, y, g, out=log_p)
+    p = d.exp2_()
+    _over_classes(p, out=total)
+    if focals:
+        log_p.sub_(log2(total, out=spare)).clamp_(max=0).mul_(LN_2)
+    p.mul_(torch.div(chunk.valid, total, out=total))
+    _of_label(p, y, g, out=p_t).clamp_(max=1)
     factor = chunk.label  # the labels are in y by now
-    log_p.mul_(LN_2)
     u.zero_()
     a, spread, weights = x.new_zeros(len(x)), None, None
     for key, gradient in of.items():
@@ -127,22 +132,39 @@ def backward(chunk: Chunk, of: Mapping[Sum, Tensor], log_sum: Tensor, out: Tenso
         torch.mv(p.t(), a, out=s).add_(u)
         torch.sub(a[:, None], s, out=g).mul_(p)
     else:
-        torch.sum(torch.mul(weights.add_(a[:, None]), p, out=g), 0, out=s).add_(u)
+        _over_classes(torch.mul(weights.add_(a[:, None]), p, out=g), out=s).add_(u)
         g.addcmul_(p, s, value=-1)
     if spread is not None:
         g.add_(p, alpha=float(spread.sum())).addcmul_(spread[:, None], chunk.valid, value=-1)
     torch.addcmul(g, y, u, out=out)
 
 
-def _exponents(chunk: Chunk, base: Tensor, out: Tensor) -> Tensor:
-    """``(x - base) log2 e``, but finite: a logit of -inf, a class ruled out, times a label of 0 has to be 0."""
-    return torch.sub(chunk.x, base, out=out).mul_(LOG2_E).clamp_(min=torch.finfo(out.dtype).min)
+def _exponents(chunk: Chunk, out: Tensor) -> Tensor:
+    """``(x - shift) log2 e``, with a shift that keeps the sum over classes of their powers of 2 finite and above 0.
+
+    They are finite themselves: a logit of -inf, a class ruled out, times a label of 0 has to be 0.
+    """
+    x = chunk.x
+    low, high = (float(end) for end in torch.aminmax(x)) if x.numel() else (0.0, 0.0)
+    if high - low < NARROW:
+        return torch.add(x.new_tensor(-high * LOG2_E), x, alpha=LOG2_E, out=out)
+    top = torch.amax(x, 0, out=chunk.like_label())
+    return torch.sub(x, top, out=out).mul_(LOG2_E).clamp_(min=torch.finfo(out.dtype).min)
 
 
-def _of_label(chunk: Chunk, d: Tensor, y: Tensor, spare: Tensor, out: Tensor) -> None:
-    """What d is for each pixel's label. Fills y: 1 where a pixel is of the class; 0 for all classes where ignored."""
+def _onehot(chunk: Chunk, y: Tensor) -> None:
+    """Fills y: 1 where a pixel is of the class; 0 for all classes where ignored."""
     torch.eq(chunk.label, torch.arange(len(y), dtype=y.dtype)[:, None], out=y)
-    torch.sum(torch.mul(y, d, out=spare), 0, out=out)
+
+
+def _of_label(d: Tensor, y: Tensor, spare: Tensor, out: Tensor) -> Tensor:
+    """What d is for each pixel's label."""
+    return _over_classes(torch.mul(y, d, out=spare), out=out)
+
+
+def _over_classes(x: Tensor, out: Tensor) -> Tensor:
+    """The sum over classes: as a product with ones, which BLAS is faster at for few classes."""
+    return torch.mv(x.t(), x.new_ones(len(x)), out=out)
 
 
 def _level_index(chunk: Chunk, p: Tensor, y: Tensor, p_t: Tensor, bins: int) -> Tensor:

@@ -54,10 +54,16 @@ def share(work: Callable[[Job, Scratch], None], jobs: Sequence[Job]) -> None:
         list(_pool(torch.get_num_threads(), os.getpid()).map(one, range(threads)))
 
 
+def _alone() -> None:
+    """Let this thread run PyTorch's operations without helpers."""
+    torch.set_num_threads(1)
+    torch.get_num_threads()  # a thread takes the default that holds when it first asks: this one, not that of later
+
+
 @functools.cache
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:  # noqa: ARG001
     """Threads that each run PyTorch's operations alone; a forked process has none of its parent's."""
-    pool = ThreadPoolExecutor(threads, "rsseg-losses", initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(threads, "rsseg-losses", initializer=_alone)
     barrier = threading.Barrier(threads)
     list(pool.map(lambda _: barrier.wait(), range(threads)))  # all have started, and set the default of later threads
     torch.set_num_threads(threads)
