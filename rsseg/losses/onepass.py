@@ -125,8 +125,7 @@ class _Statistics(torch.autograd.Function):
         logits, target, log_sum = ctx.saved_tensors
         plan: _Plan = ctx.plan
         batch = _Batch(logits.detach(), target, plan)
-        gradient = torch.empty_like(batch.logits)
-        flat = batch.flat(gradient)
+        flat = torch.empty_like(batch.flat_logits)  # flat from the start: of logits transposed it might be a copy
         rows = dict(zip(plan.rows, of_sums.unbind(), strict=True))
         histograms = dict(zip(plan.histograms, of_levels[1::2], strict=True))
 
@@ -144,28 +143,23 @@ class _Statistics(torch.autograd.Function):
                 out.copy_(result.view_as(out))
 
         share(work, batch.jobs())
-        return gradient, None, None
+        return flat.view(logits.shape), None, None
 
 
 class _Batch:
     """Logits and target as chunks of ``[classes, pixels]``."""
 
     def __init__(self, logits: Tensor, target: Tensor, plan: _Plan) -> None:
-        self.logits, self.plan = logits, plan
+        self.plan = plan
         self.dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         self.images, self.classes = logits.shape[:2]
-        self.flat_logits = self.flat(logits)
+        self.flat_logits = logits.flatten(2)  # a view for contiguous and channels-last logits
         self.size = self.flat_logits.shape[2]
         self.target = target.reshape(self.images, self.size) if plan.softmax else target.reshape(self.flat_logits.shape)
         most = max(1, min(CHUNK[1], max(CHUNK[0], logits.numel() // CHUNKS)) // max(1, self.classes))
         self.together = 1 if plan.images else max(1, min(self.images, most // max(1, self.size)))
         parts = max(1, -(-self.size // most))
         self.step = max(1, -(-self.size // parts))
-
-    @staticmethod
-    def flat(logits: Tensor) -> Tensor:
-        """``[B, C, H W]``, a view for contiguous and channels-last logits."""
-        return logits.flatten(2)
 
     def jobs(self) -> list[_Job]:
         """All chunks."""
