@@ -87,8 +87,8 @@ def test_chunks_threads_and_layouts_change_nothing(task, over, threads, layout, 
 def test_logits_of_any_strides(task):
     logits, target = batch(task, 4, size=(3, 5))
     _, expected = sums_and_gradient(logits, target, task, "batch", "reference")
-    for given in (logits.mT.contiguous().mT, logits.movedim(0, -1).contiguous().movedim(-1, 0)):
-        _, gradient = sums_and_gradient(given, target, task, "batch", "auto")
+    for strided in (logits.mT.contiguous().mT, logits.movedim(0, -1).contiguous().movedim(-1, 0)):
+        _, gradient = sums_and_gradient(strided, target, task, "batch", "auto")
         torch.testing.assert_close(gradient, expected)
 
 
