@@ -19,6 +19,7 @@ from torch import Tensor
 from rsseg.contract import TaskKind
 from rsseg.losses import sigmoid_chunk, softmax_chunk
 from rsseg.losses.chunk import Chunk, Scratch
+from rsseg.losses.plan import Plan, counts_and_errors
 from rsseg.losses.sums import Sum
 from rsseg.losses.target import check_shapes
 from rsseg.losses.threads import share
@@ -47,36 +48,8 @@ def one_pass(
         InputError: For shapes that do not fit.
     """
     check_shapes(logits, target, task)
-    plan = _Plan(task == TaskKind.multiclass, wanted, ignore_index, images)
-    sums, *levels = _Statistics.apply(logits, target, plan)
-    found = dict(zip(plan.rows, sums.unbind(), strict=True))
-    for i, key in enumerate(plan.histograms):
-        found[key] = torch.stack(levels[2 * i : 2 * i + 2])
-    return found
-
-
-class _Plan(NamedTuple):
-    """What a pass has to do.
-
-    Attributes:
-        softmax: Whether probabilities are softmax (multiclass) or sigmoid ones.
-        wanted: The sums.
-        ignore_index: The label of pixels that do not count.
-        images: Whether to keep the images apart.
-    """
-
-    softmax: bool
-    wanted: tuple[Sum, ...]
-    ignore_index: int
-    images: bool
-
-    @property
-    def rows(self) -> tuple[Sum, ...]:
-        return tuple(key for key in self.wanted if key.name != "levels")
-
-    @property
-    def histograms(self) -> tuple[Sum, ...]:
-        return tuple(key for key in self.wanted if key.name == "levels")
+    plan = Plan(task == TaskKind.multiclass, wanted, ignore_index, images)
+    return plan.named(_Statistics.apply(logits, target, plan))
 
 
 class _Job(NamedTuple):
@@ -92,7 +65,7 @@ class _Statistics(torch.autograd.Function):
     """``(logits, target) -> sums [K, 2, G, C]`` and, per histogram, the counts and error sums ``[2, G, C, bins]``."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, plan: _Plan) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, logits: Tensor, target: Tensor, plan: Plan) -> tuple[Tensor, ...]:
         batch = _Batch(logits.detach(), target, plan)
         log_sum = logits.new_empty(batch.images, batch.size if plan.softmax else 0, dtype=batch.dtype)
         jobs = batch.jobs()
@@ -114,16 +87,15 @@ class _Statistics(torch.autograd.Function):
         levels = [_added(groups, parts) for parts in zip(*(f[1] for f in found), strict=True)]
         outputs = [(softmax_chunk if plan.softmax else sigmoid_chunk).finish(tables, plan.rows).to(batch.dtype)]
         for whole in levels:
-            count = whole.movedim(0, 1).to(batch.dtype)
-            ctx.mark_non_differentiable(count)
-            outputs += [count, count * torch.linspace(0, 1, count.shape[-1], dtype=batch.dtype)]
+            outputs += counts_and_errors(whole.movedim(0, 1).to(batch.dtype))
+        ctx.mark_non_differentiable(*outputs[1::2])
         return tuple(outputs)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, of_sums: Tensor, *of_levels: Tensor) -> tuple[Tensor, None, None]:
         logits, target, log_sum = ctx.saved_tensors
-        plan: _Plan = ctx.plan
+        plan: Plan = ctx.plan
         batch = _Batch(logits.detach(), target, plan)
         flat = torch.empty_like(batch.flat_logits)  # flat from the start: of logits transposed it might be a copy
         rows = dict(zip(plan.rows, of_sums.unbind(), strict=True))
@@ -149,7 +121,7 @@ class _Statistics(torch.autograd.Function):
 class _Batch:
     """Logits and target as chunks of ``[classes, pixels]``."""
 
-    def __init__(self, logits: Tensor, target: Tensor, plan: _Plan) -> None:
+    def __init__(self, logits: Tensor, target: Tensor, plan: Plan) -> None:
         self.plan = plan
         self.dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         self.images, self.classes = logits.shape[:2]
