@@ -92,6 +92,7 @@ def test_tiles_and_programs_change_nothing_and_bits_repeat(task, classes, layout
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 3.5])
 def test_gammas(task, classes, gamma):
     logits, target = batch(task, classes, 1)
+    logits[0] *= 100  # p is 0 or 1
     wanted = (COUNT, Sum("focal", gamma))
     assert_same(kernels(logits, target, task, wanted, False), plain(logits, target, task, wanted, False), torch.float64)
 
