@@ -29,13 +29,15 @@ class Arguments:
     rounds=N      how often each is measured, all of them in turn (15); the median and, in brackets, the minimum are printed
     threads=N     PyTorch's threads (2)
     peers=no      leave out smp, kornia and MONAI
-    compile=no    leave out torch.compile of smp's sum, which takes a minute and a C++ compiler
+    compile=no    leave out torch.compile, which takes a minute and a C++ compiler
+    device=cuda   on a GPU instead, in half precision, beside the bytes that have to move
     """
 
     rounds: str = "15"
     threads: str = "2"
     peers: str = "yes"
     compile: str = "yes"
+    device: str = "cpu"
 
 
 def scene(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -183,6 +185,11 @@ def _peak(name: str, shape: tuple[int, ...], arguments: Arguments) -> str:
 
 def main(arguments: Arguments) -> None:
     """Measure all shapes."""
+    if arguments.device != "cpu":
+        from bench_gpu_losses import main as on_gpu
+
+        on_gpu(arguments)
+        return
     torch.set_num_threads(int(arguments.threads))
     packages = ("torch", "segmentation-models-pytorch", "kornia")
     print(", ".join(f"{name} {version(name)}" for name in packages), f"on {platform.machine()}, {arguments.threads} threads")
@@ -192,5 +199,7 @@ def main(arguments: Arguments) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] != ["losses"]:
-        sys.exit("error: say what to measure: python scripts/bench.py losses [rounds=15] [threads=2] [peers=no] [compile=no]")
+        sys.exit(
+            "error: say what to measure: python scripts/bench.py losses [rounds=15] [threads=2] [peers=no] ...; --help has more"
+        )
     run_script(Arguments, main, sys.argv[2:])

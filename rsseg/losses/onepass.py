@@ -20,6 +20,7 @@ from torch import Tensor
 from rsseg.contract import TaskKind
 from rsseg.losses import sigmoid_chunk, softmax_chunk
 from rsseg.losses.chunk import Chunk, Scratch
+from rsseg.losses.plan import Plan, counts_and_errors
 from rsseg.losses.sums import Sum
 from rsseg.losses.target import check_shapes
 from rsseg.losses.threads import share
@@ -48,41 +49,13 @@ def one_pass(
         InputError: For shapes that do not fit.
     """
     check_shapes(logits, target, task)
-    plan = _Plan(task == TaskKind.multiclass, wanted, ignore_index, images)
-    sums, *levels = _Statistics.apply(logits, target, plan)
-    found = dict(zip(plan.rows, sums.unbind(), strict=True))
-    for i, key in enumerate(plan.histograms):
-        found[key] = torch.stack(levels[2 * i : 2 * i + 2])
-    return found
+    plan = Plan(task == TaskKind.multiclass, wanted, ignore_index, images)
+    return plan.named(_Statistics.apply(logits, target, plan))
 
 
-class _Plan(NamedTuple):
-    """What a pass has to do.
-
-    Attributes:
-        softmax: Whether probabilities are softmax (multiclass) or sigmoid ones.
-        wanted: The sums.
-        ignore_index: The label of pixels that do not count.
-        images: Whether to keep the images apart.
-    """
-
-    softmax: bool
-    wanted: tuple[Sum, ...]
-    ignore_index: int
-    images: bool
-
-    @property
-    def link(self) -> ModuleType:
-        """How logits become probabilities: what is done with a chunk."""
-        return softmax_chunk if self.softmax else sigmoid_chunk
-
-    @property
-    def rows(self) -> tuple[Sum, ...]:
-        return tuple(key for key in self.wanted if key.name != "levels")
-
-    @property
-    def histograms(self) -> tuple[Sum, ...]:
-        return tuple(key for key in self.wanted if key.name == "levels")
+def _link(plan: Plan) -> ModuleType:
+    """How logits become probabilities: what is done with a chunk."""
+    return softmax_chunk if plan.softmax else sigmoid_chunk
 
 
 class _Job(NamedTuple):
@@ -98,14 +71,14 @@ class _Statistics(torch.autograd.Function):
     """``(logits, target) -> sums [K, 2, G, C]`` and, per histogram, the counts and error sums ``[2, G, C, bins]``."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, plan: _Plan) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, logits: Tensor, target: Tensor, plan: Plan) -> tuple[Tensor, ...]:
         batch = _Batch(logits.detach(), target, plan)
         jobs = batch.jobs()
         found: list[tuple[list[Tensor], list[Tensor]]] = [([], [])] * len(jobs)
 
         def work(job: _Job, scratch: Scratch) -> None:
             chunk = batch.chunk(job, scratch)
-            found[job.number] = plan.link.forward(chunk, plan.rows, plan.histograms)
+            found[job.number] = _link(plan).forward(chunk, plan.rows, plan.histograms)
 
         share(work, jobs)
         ctx.save_for_backward(logits, target)
@@ -113,21 +86,19 @@ class _Statistics(torch.autograd.Function):
         groups = [job.group for job in jobs]
         tables = [_added(groups, parts) for parts in zip(*(f[0] for f in found), strict=True)]
         levels = [_added(groups, parts) for parts in zip(*(f[1] for f in found), strict=True)]
-        outputs = [plan.link.finish(tables, plan.rows).to(batch.dtype)]
+        outputs = [_link(plan).finish(tables, plan.rows).to(batch.dtype)]
         for whole in levels:
-            count = whole.movedim(0, 1).to(batch.dtype)
-            ctx.mark_non_differentiable(count)
-            outputs += [count, count * torch.linspace(0, 1, count.shape[-1], dtype=batch.dtype)]
+            outputs += counts_and_errors(whole.movedim(0, 1).to(batch.dtype))
+        ctx.mark_non_differentiable(*outputs[1::2])
         return tuple(outputs)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, of_sums: Tensor, *of_levels: Tensor) -> tuple[Tensor, None, None]:
         logits, target = ctx.saved_tensors
-        plan: _Plan = ctx.plan
+        plan: Plan = ctx.plan
         batch = _Batch(logits.detach(), target, plan)
-        gradient = torch.empty_like(batch.logits)
-        flat = batch.flat(gradient)
+        flat = torch.empty_like(batch.flat_logits)  # flat from the start: of logits transposed it might be a copy
         rows = dict(zip(plan.rows, of_sums.unbind(), strict=True))
         histograms = dict(zip(plan.histograms, of_levels[1::2], strict=True))
 
@@ -137,33 +108,28 @@ class _Statistics(torch.autograd.Function):
             out = flat[job.images, :, job.pixels].transpose(0, 1)
             direct = out.shape[1] == 1 and out.dtype == batch.dtype and out.stride(2) == 1
             result = out[:, 0] if direct else chunk.like_x()
-            plan.link.backward(chunk, tables, out=result)
+            _link(plan).backward(chunk, tables, out=result)
             if not direct:
                 out.copy_(result.view_as(out))
 
         share(work, batch.jobs())
-        return gradient, None, None
+        return flat.view(logits.shape), None, None
 
 
 class _Batch:
     """Logits and target as chunks of ``[classes, pixels]``."""
 
-    def __init__(self, logits: Tensor, target: Tensor, plan: _Plan) -> None:
-        self.logits, self.plan = logits, plan
+    def __init__(self, logits: Tensor, target: Tensor, plan: Plan) -> None:
+        self.plan = plan
         self.dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         self.images, self.classes = logits.shape[:2]
-        self.flat_logits = self.flat(logits)
+        self.flat_logits = logits.flatten(2)  # a view for contiguous and channels-last logits
         self.size = self.flat_logits.shape[2]
         self.target = target.reshape(self.images, self.size) if plan.softmax else target.reshape(self.flat_logits.shape)
         most = max(1, min(CHUNK[1], max(CHUNK[0], logits.numel() // CHUNKS)) // max(1, self.classes))
         self.together = 1 if plan.images else max(1, min(self.images, most // max(1, self.size)))
         parts = max(1, -(-self.size // most))
         self.step = max(1, -(-self.size // parts))
-
-    @staticmethod
-    def flat(logits: Tensor) -> Tensor:
-        """``[B, C, H W]``, a view for contiguous and channels-last logits."""
-        return logits.flatten(2)
 
     def jobs(self) -> list[_Job]:
         """All chunks."""

@@ -7,7 +7,7 @@ sums per class. A term names them (see `sums`), `statistics` takes those of all 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Literal, TypeAlias
 
 import torch
@@ -19,12 +19,14 @@ from rsseg.contract import IGNORE, TaskKind
 from rsseg.losses.onepass import one_pass
 from rsseg.losses.sums import COUNT, Sum
 from rsseg.losses.target import planes, prepare
+from rsseg.losses.triton_pass import fits, triton_pass
 
 Over: TypeAlias = Literal["batch", "image"]
 """What sums are taken over: the global batch, or each image, with the losses averaged afterwards."""
 
 Backend: TypeAlias = Literal["auto", "reference"]
-"""`reference`: plain PyTorch. `auto`: the one pass on a CPU, else and inside `torch.compile` the reference."""
+"""`reference`: plain PyTorch. `auto`: the one pass on a CPU, on a GPU the same by Triton where it is installed; elsewhere and
+inside `torch.compile` the reference."""
 
 
 Needs: TypeAlias = Collection[tuple[Sum, Over]]
@@ -67,8 +69,7 @@ def statistics(
     """
     overs = {over for _, over in needs}
     wanted = (COUNT, *sorted({key for key, _ in needs} - {COUNT}))
-    prepared = logits.device.type == "cpu" and backend == "auto" and not torch.compiler.is_compiling()
-    by = one_pass if prepared else reference
+    by = _implementation(logits, wanted, backend)
     images = by(logits, target, task, wanted, ignore_index, "image" in overs)
     found: dict[tuple[Sum, Over], Tensor] = {}
     for over in overs:
@@ -76,6 +77,16 @@ def statistics(
         values = [images[key] for key in keys]
         found |= {(key, over): value for key, value in zip(keys, values if over == "image" else _batch(values), strict=True)}
     return found
+
+
+def _implementation(logits: Tensor, wanted: tuple[Sum, ...], backend: Backend) -> Callable[..., dict[Sum, Tensor]]:
+    """What takes the sums: see `Backend`."""
+    if backend == "auto" and not torch.compiler.is_compiling():
+        if logits.device.type == "cpu":
+            return one_pass
+        if logits.device.type == "cuda" and fits(logits, wanted):
+            return triton_pass
+    return reference
 
 
 def _batch(images: list[Tensor]) -> list[Tensor]:

@@ -83,6 +83,15 @@ def test_chunks_threads_and_layouts_change_nothing(task, over, threads, layout, 
     assert gradient.is_contiguous(memory_format=layout)
 
 
+@every_task
+def test_logits_of_any_strides(task):
+    logits, target = batch(task, 4, size=(3, 5))
+    _, expected = sums_and_gradient(logits, target, task, "batch", "reference")
+    for strided in (logits.mT.contiguous().mT, logits.movedim(0, -1).contiguous().movedim(-1, 0)):
+        _, gradient = sums_and_gradient(strided, target, task, "batch", "auto")
+        torch.testing.assert_close(gradient, expected)
+
+
 @pytest.mark.parametrize(("name", "task"), CASES, ids=[f"{n}-{t}" for n, t in CASES])
 @every_dtype
 def test_terms_are_those_of_the_reference(name, task, dtype):
