@@ -8,7 +8,6 @@ from itertools import pairwise
 
 from rasterio.windows import Window
 
-from rsseg.data.raster import open_raster
 from rsseg.data.scene import Scene
 
 
@@ -23,10 +22,9 @@ def cut(length: int, side: int) -> list[int]:
     return [length * i // parts for i in range(parts + 1)]
 
 
-def blocks_of(scene: Scene, side: int) -> dict[tuple[int, int], Scene]:
-    """A scene as blocks, each a scene of its own, by their row and column."""
-    height, width = open_raster(scene.image).shape
-    rows, columns = cut(height, side), cut(width, side)
+def blocks_of(scene: Scene, shape: tuple[int, int], side: int) -> dict[tuple[int, int], Scene]:
+    """A scene whose image has this height and width as blocks, each a scene of its own, by their row and column."""
+    rows, columns = cut(shape[0], side), cut(shape[1], side)
     return {
         (i, j): replace(scene, name=f"{scene.name}-r{i}c{j}", region=Window(left, top, right - left, bottom - top))
         for i, (top, bottom) in enumerate(pairwise(rows))

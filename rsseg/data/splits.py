@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rsseg.contract import InputError, nearest
+from rsseg.data.raster import open_raster
 from rsseg.data.regions import apart, blocks_of
 from rsseg.data.scene import Scene
 
@@ -123,7 +124,7 @@ class Split:
     def _in_blocks(self, split: str, scenes: Sequence[Scene]) -> list[Scene]:
         if split not in self.parts:
             return []
-        images = [blocks_of(scene, self.side) for scene in scenes]
+        images = [blocks_of(scene, open_raster(scene.image).shape, self.side) for scene in scenes]
         names = [block.name for blocks in images for block in blocks.values()]
         owner = {name: key for key, dealt in self._dealt(names).items() for name in dealt}
         found = [block for blocks in images for block in apart(blocks, owner, self.buffer) if owner[block.name] == split]
