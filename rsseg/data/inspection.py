@@ -156,4 +156,4 @@ def _say(scenes: Sequence[Scene], facts: Sequence[Facts]) -> None:
         log.warning("Images differ in their number type: %s. All are read as %s.", shown, np.result_type(*types))
     warped = list(dict.fromkeys(path for fact in facts for path in fact.warped))
     if warped:
-        log.info("%d files lie on another grid than their scene and are warped to it, first %s.", len(warped), warped[0])
+        log.info("Files on another grid than their scene, which are warped to it: %d, first %s.", len(warped), warped[0])

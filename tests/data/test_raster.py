@@ -34,10 +34,12 @@ def decoded(raw, outside):
     return np.where(outside, IGNORE, labels)
 
 
-def test_a_mask_of_larger_pixels_is_repeated_and_ignored_beyond_its_edge(tmp_path):
+@pytest.mark.parametrize("nodata", [None, 3])  # 3 is a label: it stays one
+def test_a_mask_of_larger_pixels_is_repeated_and_ignored_beyond_its_edge(tmp_path, nodata):
     image = write_tif(tmp_path / "i.tif", np.ones((1, 60, 80), np.uint8), transform=GRID)
     raw = VALUES[RNG.integers(0, 4, (20, 20))]
-    mask = write_tif(tmp_path / "m.tif", raw[None], transform=from_origin(500000 + 200, 4000000 - 100, 20, 20))
+    coarse = from_origin(500000 + 200, 4000000 - 100, 20, 20)
+    mask = write_tif(tmp_path / "m.tif", raw[None], transform=coarse, nodata=nodata)
     reader = SceneReader([Scene("s", image, mask)], LABELS, [1])
     rows, columns = np.indices((60, 80))
     row, column = (rows - 10) // 2, (columns - 20) // 2  # what 20 m pixels from 100 m below and 200 m right cover

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.windows import Window
 from tiny import write_tif
@@ -28,6 +28,7 @@ def distance(a: Window, b: Window) -> int:
     return max(rows, columns)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5000), st.integers(1, 700))
 def test_cut_is_gapless_and_even(length, side):
     ends = np.array(cut(length, side))
@@ -37,6 +38,7 @@ def test_cut_is_gapless_and_even(length, side):
     assert len(parts) == 1 or 2 / 3 * side - 1 <= parts.min() <= parts.max() <= 1.5 * side + 1
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_blocks_are_apart(data):
     height, width, side = data.draw(st.integers(1, 400)), data.draw(st.integers(1, 400)), data.draw(st.integers(16, 120))
