@@ -33,6 +33,7 @@ class Facts(NamedTuple):
         dtype: The common type of the bands that are read.
         counts: The number of bands in each image file.
         warped: The files that lie on another grid than the scene.
+        alpha: The image files with an alpha band that is no image band.
         elsewhere: Why a vector mask says nothing about the scene, if so.
     """
 
@@ -40,6 +41,7 @@ class Facts(NamedTuple):
     dtype: np.dtype[np.generic]
     counts: tuple[int, ...]
     warped: list[Path]
+    alpha: list[Path]
     elsewhere: str
 
 
@@ -75,7 +77,8 @@ def check_scenes(scenes: Sequence[Scene], labels: Labels, bands: Sequence[int]) 
 
 
 def _check(scene: Scene, labels: Labels, bands: Sequence[int]) -> Facts:
-    image, counts, dtypes, warped = open_raster(scene.image), scene.counts(), list[DTypeLike](), list[Path]()
+    image, counts, dtypes = open_raster(scene.image), scene.counts(), list[DTypeLike]()
+    warped, alpha = list[Path](), list[Path]()
     if max(bands) > sum(counts):
         files = ", ".join(map(str, scene.images))
         raise InputError(f"{files} has {sum(counts)} bands, but dataset.bands={bands}: list bands from 1 to {sum(counts)}")
@@ -85,13 +88,15 @@ def _check(scene: Scene, labels: Labels, bands: Sequence[int]) -> Facts:
         dtypes += [raster.dtypes[band - 1] for band in own]
         if _is_warped(path, own, scene.image, bilinear=True):
             warped.append(path)
+        if alpha_band(raster) and alpha_band(raster) not in own:
+            alpha.append(path)
     size = image.shape if scene.region is None else (int(scene.region.height), int(scene.region.width))
     elsewhere = ""
     if scene.burn is not None:
         elsewhere = _check_vector(scene, labels)
     elif scene.mask is not None and _check_mask(scene.mask, scene.image, labels):
         warped.append(scene.mask)
-    return Facts(size, np.result_type(*dtypes), counts, warped, elsewhere)
+    return Facts(size, np.result_type(*dtypes), counts, warped, alpha, elsewhere)
 
 
 def _is_warped(path: Path, bands: Sequence[int], onto: Path, bilinear: bool) -> bool:
@@ -154,6 +159,15 @@ def _say(scenes: Sequence[Scene], facts: Sequence[Facts]) -> None:
     if len(types) > 1:
         shown = ", ".join(f"{dtype} ({path})" for dtype, path in types.items())
         log.warning("Images differ in their number type: %s. All are read as %s.", shown, np.result_type(*types))
+    alpha = list(dict.fromkeys(path for fact in facts for path in fact.alpha))
+    if alpha:
+        log.info(
+            "Images with an alpha band: %d, first %s (band %d). It is no image band, and where it is 0, pixels are ignored; if "
+            "it is a band like others, list it in dataset.bands.",
+            len(alpha),
+            alpha[0],
+            alpha_band(open_raster(alpha[0])),
+        )
     warped = list(dict.fromkeys(path for fact in facts for path in fact.warped))
     if warped:
         log.info("Files on another grid than their scene, which are warped to it: %d, first %s.", len(warped), warped[0])

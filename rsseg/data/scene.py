@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,6 @@ from rsseg.data.inspection import check_scenes
 from rsseg.data.labels import Labels
 from rsseg.data.raster import alpha_band, blank_missing, masked_out, may_miss, open_raster, read_bands
 from rsseg.data.vector import Burn, rasterise
-
-log = logging.getLogger(__name__)
 
 BESIDE = (".msk", ".aux.xml")
 BESIDE_SHAPES = (".dbf", ".shx", ".prj")
@@ -78,8 +75,6 @@ class Scene:
         for path, count in zip(self.images, self.counts(), strict=True):
             alpha = alpha_band(open_raster(path))
             kept += [first + band for band in range(1, count + 1) if band != alpha]
-            if alpha:
-                log.info("Band %d of %s is its alpha band: left out; list dataset.bands to read it all the same.", alpha, path)
             first += count
         return kept
 
