@@ -20,7 +20,7 @@ from rsseg.config.build import build, plain
 from rsseg.config.folder import load_config
 from rsseg.config.schema import head_of
 from rsseg.contract import IGNORE
-from rsseg.data.scene import read_bands
+from rsseg.data.raster import read_bands
 from rsseg.metrics import scores
 
 PIXELS_PER_SCENE = 4000

@@ -15,7 +15,7 @@ from rsseg.config.schema import head_of
 from rsseg.contract import IGNORE, Head, InputError, TaskKind, nearest
 from rsseg.data.census import Census
 from rsseg.data.labels import Labels
-from rsseg.data.scene import Scene, SceneReader, open_raster
+from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.splits import SPLITS
 from rsseg.losses import Composite
 from rsseg.losses.weighting import WEIGHTING, positive_weight
@@ -80,8 +80,8 @@ def scenes_of(source: Any, config: Any, split: str) -> list[Scene]:
 
 
 def all_bands(source: Any, config: Any) -> list[int]:
-    """The numbers of all bands of the first training image."""
-    return list(range(1, open_raster(scenes_of(source, config, "train")[0].image).count + 1))
+    """The numbers of all bands of the first training image but alpha."""
+    return scenes_of(source, config, "train")[0].all_bands()
 
 
 def open_split(source: Any, config: Any, split: str) -> SceneReader:

@@ -3,9 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import geopandas
 import numpy as np
 from omegaconf import OmegaConf
 from PIL import Image
+from rasterio.transform import array_bounds, from_origin
+from rasterio.warp import calculate_default_transform, reproject
+from shapely.geometry import box
 from tiny import CONFIGS, checker, coloured, write_tif
 
 SIZE = 96
@@ -114,6 +118,30 @@ def inria(root: Path, rng: np.random.Generator) -> None:
             write_tif(root / f"AerialImageDataset/train/images/{city}{number}.tif", image)
             write_tif(root / f"AerialImageDataset/train/gt/{city}{number}.tif", mask[None].astype(np.uint8))
         write_tif(root / f"AerialImageDataset/test/images/bellingham{number}.tif", pixels(rng, "inria")[0])
+
+
+def own_scenes(root: Path, rng: np.random.Generator) -> Path:
+    """Scenes as `dataset=geotiff` may get them: masks in another CRS, a second sensor with larger pixels, one vector file."""
+    rows = []
+    for i, place in enumerate(["north", "south", "east", "west", "hill", "shore"]):
+        labels = checker(rng, SIZE, 2)
+        grid = {"crs": "EPSG:32633", "transform": from_origin(500000 + i * 2000, 4000000, 10, 10)}
+        write_tif(root / f"images/{place}.tif", coloured(rng, labels, 5).astype(np.int16) * 20, **grid)
+        radar = from_origin(500000 + i * 2000, 4000000, 20, 20)
+        write_tif(
+            root / f"radar/{place}.tif", rng.normal(size=(2, 48, 48)).astype(np.float32), crs="EPSG:32633", transform=radar
+        )
+        bounds = array_bounds(SIZE, SIZE, grid["transform"])
+        transform, width, height = calculate_default_transform(grid["crs"], "EPSG:3857", SIZE, SIZE, *bounds)
+        ours = {"src_transform": grid["transform"], "src_crs": grid["crs"]}
+        theirs = {"dst_transform": transform, "dst_crs": "EPSG:3857"}
+        warped, _ = reproject(labels.astype(np.int16), np.full((height, width), -1, np.int16), **ours, **theirs, dst_nodata=-1)
+        write_tif(root / f"masks/{place}.tif", warped[None], crs="EPSG:3857", transform=transform)
+        for j, kind in enumerate(["house", "road", "unclear"]):
+            left, top = 500000 + i * 2000 + 50 + 300 * j, 4000000 - 100 * (j + 1)
+            rows.append({"kind": kind, "geometry": box(left, top - 400, left + 200, top)})
+    geopandas.GeoDataFrame(rows, crs="EPSG:32633").to_crs("EPSG:4326").to_file(root / "map.gpkg")
+    return root
 
 
 LAYOUTS: dict[str, Callable[[Path, np.random.Generator], None]] = {

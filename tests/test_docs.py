@@ -47,6 +47,7 @@ def data(tmp_path_factory, folder_root):
     for name in layouts.LAYOUTS:
         layouts.write(base, name)
     root = base / "disk1"
+    layouts.own_scenes(root / "floods", rng)
     for name in ("mine", "dubai"):
         (root / name).symlink_to(folder_root)
     for i, place in enumerate(["north_1", "south_1", "south_2"]):

@@ -27,7 +27,7 @@ class DatasetConfig:
         task: What a mask says about a pixel.
         classes: Names in label order; for binary the one positive class.
         palette: Colours of the labels for pictures and maps, "#rrggbb"; null: chosen.
-        bands: The image bands to read, counted from 1; null: all that the first training image has.
+        bands: The image bands to read, counted from 1; null: all that the first training image has, but alpha.
         rgb: The bands that pictures show as red, green and blue; null: the first three.
         mask_values: What the mask files hold for label 0, 1, ...: integers or "#rrggbb" colours; null: 0, 1, ...
         ignore_values: The values in the mask files that mean "not labelled"; null: 255, none for colours.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from rsseg.contract import IGNORE, Head, InputError, TaskKind
-from rsseg.data.scene import SceneReader, blank_missing, open_raster, read_bands
+from rsseg.data.scene import SceneReader
 from rsseg.data.windows import place
 from rsseg.progress import progress
 
@@ -118,8 +118,7 @@ def _band_statistics(reader: SceneReader, size: int) -> tuple[NDArray[np.float64
         scene, top, left = place(0, k, reader.sizes, size)
         height, width = reader.sizes[scene]
         window = Window(left, top, min(size, width - left), min(size, height - top))
-        path = reader.scenes[scene].image
-        image, missing = blank_missing(read_bands(path, reader.bands, window), open_raster(path).nodata)
+        image, missing = reader.read_pixels(scene, window)
         pixels = image[:, ~missing].astype(np.float64)
         n, total, squares = n + pixels.shape[1], total + pixels.sum(axis=1), squares + (pixels**2).sum(axis=1)
     mean = total / max(n, 1)
@@ -131,10 +130,10 @@ def _key(reader: SceneReader, size: int) -> str:
     labels = reader.labels
     facts: list[object] = [size, reader.bands, labels.head.task.value, labels.head.channels, labels.signature]
     for scene in reader.scenes:
-        for path in (scene.image, scene.mask):
-            if path is not None:
-                stat = path.stat()
-                facts.append((str(path.resolve()), stat.st_size, stat.st_mtime_ns))
+        facts.append((scene.region, scene.burn))
+        for path in scene.files:
+            stat = path.stat()
+            facts.append((str(path.resolve()), stat.st_size, stat.st_mtime_ns))
     return hashlib.blake2b(repr(facts).encode(), digest_size=12).hexdigest()
 
 

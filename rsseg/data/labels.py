@@ -83,11 +83,12 @@ class Labels:
         """What distinguishes this decoding from another; part of cache keys."""
         return self._raw.tobytes(), self._codes.tobytes()
 
-    def decode(self, raw: NDArray[np.generic]) -> NDArray[np.uint8]:
+    def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
         """Labels of raw mask pixels.
 
         Args:
             raw: ``[bands, H, W]`` as read from the file.
+            missing: bool ``[H, W]``, where the file has no pixel: `IGNORE`, whatever `raw` holds there.
 
         Returns:
             uint8 ``[H, W]``, or ``[L, H, W]`` for multilabel.
@@ -95,6 +96,8 @@ class Labels:
         Raises:
             InputError: If a pixel holds a value that is neither a label nor ignored.
         """
+        if missing is not None and missing.any():
+            return np.where(missing, np.uint8(IGNORE), self.decode(np.where(missing, self._any_value(raw), raw)))
         if self.colours:
             red, green, blue = (band.astype(np.int64) for band in raw[:3])
             flat = (red << 16 | green << 8 | blue)[None]
@@ -107,6 +110,21 @@ class Labels:
         if wrong.any():
             raise InputError(self._unknown(flat[wrong]))
         return self._squeeze(self._codes[place])
+
+    def knows(self, value: float) -> bool:
+        """Whether a raw value is a label or ignored.
+
+        Example:
+            >>> Labels(Head(TaskKind.binary, ("water",)), ignore=[-1]).knows(-1)
+            True
+        """
+        return bool((self._raw == value).any())
+
+    def _any_value(self, raw: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Some value that can be decoded, to stand where there is none: ``[bands, 1, 1]``."""
+        value = int(self._raw[0])
+        parts = (value >> 16, value >> 8 & 255, value & 255) if self.colours else (value,)
+        return np.resize(np.array(parts), len(raw))[:, None, None]
 
     def _squeeze(self, planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return planes if self.head.task is TaskKind.multilabel else planes[0]

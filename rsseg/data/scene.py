@@ -1,96 +1,97 @@
-"""Scenes on disk, read window by window."""
+"""Scenes on disk, read window by window, whatever files they are made of."""
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from rsseg.contract import IGNORE, InputError, TaskKind
+from rsseg.data.inspection import check_scenes
 from rsseg.data.labels import Labels
+from rsseg.data.raster import alpha_band, blank_missing, masked_out, may_miss, open_raster, read_bands
+from rsseg.data.vector import Burn, rasterise
 
-GDAL = {"GDAL_CACHEMAX": 128}  # MB of decoded blocks a process keeps; GDAL's own default is 5 % of the machine's memory
-
-JPEG = frozenset({".jpg", ".jpeg"})
-"""Decoded by Pillow, as torchgeo and torchvision do: GDAL upsamples the colours of such files in another way."""
+BESIDE = (".msk", ".aux.xml")
+BESIDE_SHAPES = (".dbf", ".shx", ".prj")
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One image and, where it is labelled, its mask on the same grid."""
+    """An image, or a part of one, and the mask where it is labelled.
+
+    Attributes:
+        name: Unique in its dataset.
+        image: The file whose pixel grid is the scene's.
+        mask: A raster, or the vector file that `burn` makes one of; warped to the grid if it lies on another.
+        stack: Files whose bands follow those of `image`, in this order; warped to its grid if they lie on another.
+        region: The part of the image that is the scene; None: all of it.
+        burn: How a vector mask becomes pixels.
+    """
 
     name: str
     image: Path
     mask: Path | None
+    stack: tuple[Path, ...] = ()
+    region: Window | None = None
+    burn: Burn | None = None
 
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """The image's files."""
+        return (self.image, *self.stack)
 
-@lru_cache(maxsize=32)
-def _open(path: Path, process: int) -> Any:  # noqa: ARG001 - the process is part of the key: forks must not share handles
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # plain JPEG and PNG are welcome
-        return rasterio.open(path)
+    @property
+    def files(self) -> list[Path]:
+        """Every file that its pixels depend on: image, mask, what stands beside them, what a VRT is made of."""
+        found = []
+        for path in (*self.images, *([] if self.mask is None else [self.mask])):
+            beside = [path.with_suffix(end) for end in BESIDE_SHAPES] if path.suffix.lower() == ".shp" else []
+            beside += [path.with_name(path.name + end) for end in BESIDE]
+            parts = [Path(part) for part in open_raster(path).files] if path.suffix.lower() == ".vrt" else []
+            found += [path, *(part for part in (*beside, *parts) if part != path and part.is_file())]
+        return list(dict.fromkeys(found))
 
+    def counts(self) -> tuple[int, ...]:
+        """The number of bands in each of the image's files."""
+        return tuple(open_raster(path).count for path in self.images)
 
-def open_raster(path: Path) -> Any:
-    """The open rasterio dataset of a file, cached per process.
+    def parts(self, bands: Sequence[int]) -> Iterator[tuple[Path, list[int], list[int]]]:
+        """Where bands lie, counted from 1 through all files: per file their places in the list and the file's own numbers."""
+        first = 0
+        for path, count in zip(self.images, self.counts(), strict=True):
+            places = [i for i, band in enumerate(bands) if first < band <= first + count]
+            if places:
+                yield path, places, [bands[i] - first for i in places]
+            first += count
 
-    Raises:
-        InputError: If the file can't be opened as a raster.
-    """
-    try:
-        return _open(path, os.getpid())
-    except (RasterioError, OSError) as error:
-        raise InputError(f"{path} can't be opened as an image: {error}. Is the file complete?") from None
-
-
-@lru_cache(maxsize=2)  # a JPEG can only be decoded from its top: its next windows take it from here
-def _decode_jpeg(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path) as image:
-        pixels = np.asarray(image)
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
-
-def read_bands(path: Path, bands: Sequence[int], window: Window) -> NDArray[np.generic]:
-    """Pixels ``[bands, h, w]`` of a part of a file, in the file's dtype.
-
-    Raises:
-        InputError: If the pixels can't be decoded, as in a truncated file.
-    """
-    try:
-        if path.suffix.lower() in JPEG:
-            rows, columns = window.toslices()
-            return _decode_jpeg(path)[[band - 1 for band in bands], rows, columns]
-        with rasterio.Env(**GDAL):
-            pixels: NDArray[np.generic] = open_raster(path).read(indexes=bands, window=window)
-    except (RasterioError, UnidentifiedImageError, OSError) as error:
-        raise InputError(
-            f"{path} can't be read ({error.__cause__ or error}): the file is truncated or damaged, fetch or write it again"
-        ) from None
-    return pixels
+    def all_bands(self) -> list[int]:
+        """The numbers of all bands but alpha bands."""
+        kept, first = [], 0
+        for path, count in zip(self.images, self.counts(), strict=True):
+            alpha = alpha_band(open_raster(path))
+            kept += [first + band for band in range(1, count + 1) if band != alpha]
+            first += count
+        return kept
 
 
 class SceneReader:
     """Windows of a list of scenes as arrays.
 
+    Rows and columns count from the corner of a scene's region, and nothing outside of it is read.
+
     Args:
         scenes: The scenes of one split.
         labels: How their masks are decoded.
-        bands: The image bands to read, counted from 1.
+        bands: The image bands to read, counted from 1 through all files of a scene.
 
     Attributes:
         sizes: int64 ``[S, 2]``, height and width of each scene.
-        dtype: What pixels are read as: the common type of all scenes' files.
+        dtype: What pixels are read as: the common type of the bands of all scenes.
         fill: Per band, what stands where there is no image; set it to the bands' means, so that it normalises to 0.
 
     Raises:
@@ -99,70 +100,71 @@ class SceneReader:
 
     def __init__(self, scenes: Sequence[Scene], labels: Labels, bands: Sequence[int]) -> None:
         self.scenes, self.labels, self.bands = list(scenes), labels, list(bands)
-        faults: list[str] = []
-        sizes = []
-        for scene in self.scenes:
-            try:
-                sizes.append(self._check(scene))
-            except InputError as error:
-                faults.append(str(error))
-        if faults:
-            more = f"\n  ... and {len(faults) - 5} more" if len(faults) > 5 else ""
-            raise InputError("Files that can't be used:\n" + "\n".join(f"  - {f}" for f in faults[:5]) + more)
-        self.dtype = np.result_type(*(d for scene in self.scenes for d in open_raster(scene.image).dtypes))
+        facts = check_scenes(self.scenes, labels, self.bands)
+        self.dtype = np.result_type(*(fact.dtype for fact in facts))
         self.fill: NDArray[np.floating] = np.zeros(len(self.bands))
-        self.sizes: NDArray[np.int64] = np.array(sizes, dtype=np.int64).reshape(-1, 2)
-
-    def _check(self, scene: Scene) -> tuple[int, int]:
-        image = open_raster(scene.image)
-        height, width = image.height, image.width
-        if max(self.bands) > image.count:
-            raise InputError(
-                f"{scene.image} has {image.count} bands, but dataset.bands={self.bands}: list bands from 1 to {image.count}"
-            )
-        read_bands(scene.image, self.bands, Window(width - 1, height - 1, 1, 1))  # where a truncated file ends early
-        if scene.mask is None:
-            return height, width
-        mask = open_raster(scene.mask)
-        if (mask.height, mask.width) != (height, width):
-            raise InputError(
-                f"{scene.image} is {width} x {height} pixels but its mask {scene.mask} is {mask.width} x {mask.height}: "
-                "image and mask must lie on the same grid"
-            )
-        needed = self.labels.mask_bands
-        if needed > mask.count or (self.labels.colours and mask.count < 3):
-            kind = "colours" if self.labels.colours else f"a {self.labels.head.task} task"
-            raise InputError(f"{scene.mask} has {mask.count} bands, but {kind} need {needed}")
-        return height, width
+        self.sizes: NDArray[np.int64] = np.array([fact.size for fact in facts], dtype=np.int64).reshape(-1, 2)
 
     def __len__(self) -> int:
         return len(self.scenes)
 
     def read_mask(self, scene: int, window: Window) -> NDArray[np.uint8]:
-        """Labels of a part of a scene that lies inside it: uint8 ``[h, w]`` or ``[L, h, w]``.
+        """Labels of a part of a scene that lies inside it: uint8 ``[h, w]`` or ``[L, h, w]``; `IGNORE` beyond a warped mask.
 
         Raises:
             InputError: If the mask is damaged or holds an unknown value; the file is named.
         """
-        path = self.scenes[scene].mask
-        if path is None:
-            shape = (int(window.height), int(window.width))
-            planes = (self.labels.head.channels,) if self.labels.head.task is TaskKind.multilabel else ()
-            return np.full((*planes, *shape), IGNORE, dtype=np.uint8)
-        bands = list(range(1, self.labels.mask_bands + 1))
+        own, labels, place = self.scenes[scene], self.labels, self._place(scene, window)
+        if own.mask is None:
+            planes = (labels.head.channels,) if labels.head.task is TaskKind.multilabel else ()
+            return np.full((*planes, int(window.height), int(window.width)), IGNORE, dtype=np.uint8)
         try:
-            return self.labels.decode(read_bands(path, bands, window))
+            if own.burn is not None:
+                return labels.decode(rasterise(own.mask, own.burn, own.image, place)[None])
+            bands = list(range(1, labels.mask_bands + 1))
+            raw = read_bands(own.mask, bands, place, own.image)
+            missing = masked_out(own.mask, bands, place, own.image)
+            nodata = open_raster(own.mask).nodata
+            if nodata is not None and not labels.knows(nodata):  # a value that is a label stays one
+                missing |= blank_missing(raw, nodata)[1]
+            return labels.decode(raw, missing)
         except InputError as error:
-            raise error if str(path) in str(error) else InputError(f"{path}: {error}") from None
+            raise error if str(own.mask) in str(error) else InputError(f"{own.mask}: {error}") from None
+
+    def read_pixels(self, scene: int, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """The image in a part of a scene that lies inside it, 0 where it has no data.
+
+        A pixel has no data where one of its files has none: its no-data value in all of the bands that are read, NaN or
+        infinity in any, alpha 0, a mask band that says so, or nothing because it was warped and does not reach so far.
+
+        Returns:
+            The image ``[C, h, w]`` in `dtype`, and bool ``[h, w]``, true where there is none.
+
+        Raises:
+            InputError: If a file is damaged; it is named.
+        """
+        own, place = self.scenes[scene], self._place(scene, window)
+        shape = int(window.height), int(window.width)
+        image, missing = np.empty((len(self.bands), *shape), dtype=self.dtype), np.zeros(shape, dtype=bool)
+        for path, places, bands in own.parts(self.bands):
+            pixels, absent = blank_missing(read_bands(path, bands, place, own.image, bilinear=True), open_raster(path).nodata)
+            missing |= absent | masked_out(path, bands, place, own.image, bilinear=True)
+            image[places] = pixels
+        if missing.any():
+            image = np.where(missing, np.zeros((), self.dtype), image)
+        return image, missing
 
     def read_labels(self, scene: int, window: Window) -> NDArray[np.uint8]:
         """As `read_mask`, but `IGNORE` where the image has no data."""
-        mask, path = self.read_mask(scene, window), self.scenes[scene].image
-        image = open_raster(path)
-        if image.nodata is None and not any(np.issubdtype(np.dtype(d), np.floating) for d in image.dtypes):
+        mask = self.read_mask(scene, window)
+        if not self.may_miss(scene):
             return mask  # every pixel is one: no need to read them
-        _, missing = blank_missing(read_bands(path, self.bands, window), image.nodata)
-        return np.where(missing, np.uint8(IGNORE), mask)
+        return np.where(self.read_pixels(scene, window)[1], np.uint8(IGNORE), mask)
+
+    def may_miss(self, scene: int) -> bool:
+        """Whether a scene may have pixels without data; if not, `read_pixels` never says that there are any."""
+        own = self.scenes[scene]
+        return any(may_miss(open_raster(path, own.image, bilinear=True), bands) for path, _, bands in own.parts(self.bands))
 
     def read_image(self, scene: int, top: int, left: int, size: int) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """A square window of the image, `fill` where there is none: beyond the scene, at no-data and at NaN.
@@ -177,13 +179,12 @@ class SceneReader:
             The image ``[C, size, size]`` in `dtype`, and bool ``[size, size]``, true where there is none.
         """
         window = self._inside(scene, top, left, size)
-        path = self.scenes[scene].image
-        image, missing = blank_missing(read_bands(path, self.bands, window), open_raster(path).nodata)
+        image, missing = self.read_pixels(scene, window)
         pad = _padding(window, size)
         image, missing = np.pad(image, ((0, 0), *pad)), np.pad(missing, pad, constant_values=True)
         if missing.any():
             image = np.where(missing, self.fill.astype(image.dtype)[:, None, None], image)
-        return image.astype(self.dtype, copy=False), missing
+        return image, missing
 
     def read(self, scene: int, top: int, left: int, size: int) -> tuple[NDArray[np.generic], NDArray[np.uint8]]:
         """A square window of image and mask; the mask is `IGNORE` where there is no image.
@@ -201,26 +202,13 @@ class SceneReader:
         height, width = self.sizes[scene].tolist()
         return Window(left, top, min(size, width - left), min(size, height - top))
 
+    def _place(self, scene: int, window: Window) -> Window:
+        """A scene's window in its files."""
+        region = self.scenes[scene].region
+        if region is None:
+            return window
+        return Window(window.col_off + region.col_off, window.row_off + region.row_off, window.width, window.height)
+
 
 def _padding(window: Window, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
     return (0, size - window.height), (0, size - window.width)
-
-
-def blank_missing(image: NDArray[np.generic], nodata: float | None) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-    """Set no-data and NaN to 0 and say where they were.
-
-    Args:
-        image: ``[C, h, w]``.
-        nodata: The file's no-data value, if it has one; a pixel is missing where all bands hold it.
-
-    Returns:
-        The image without them, and bool ``[h, w]``.
-    """
-    missing = np.zeros(image.shape[1:], dtype=bool)
-    if nodata is not None and not np.isnan(nodata):
-        missing |= (image == nodata).all(axis=0)
-    if np.issubdtype(image.dtype, np.floating):
-        missing |= ~np.isfinite(image).all(axis=0)
-    if missing.any():
-        image = np.where(missing, np.zeros((), image.dtype), image)
-    return image, missing

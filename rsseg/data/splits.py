@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from rsseg.contract import InputError, nearest
+from rsseg.data.raster import open_raster
+from rsseg.data.regions import apart, blocks_of
+from rsseg.data.scene import Scene
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
+SPATIAL = ("blocks", "buffer")
 
 
 def by_fraction(names: Sequence[str], shares: Mapping[str, float]) -> dict[str, list[str]]:
@@ -31,3 +43,144 @@ def by_fraction(names: Sequence[str], shares: Mapping[str, float]) -> dict[str, 
             counts[i] = 1
     starts = [sum(counts[:i]) for i in range(len(counts))]
     return {key: order[start : start + n] for key, start, n in zip(shares, starts, counts, strict=True)}
+
+
+class Split:
+    """Which scenes train, validate and test.
+
+    Args:
+        parts: Per split a fraction (``{train: 0.7, val: 0.3}``: in the order of a hash of the names), a list of names or
+            name patterns (``{val: [tile3_*]}``; one with a slash is for the image's path below the root; the rest
+            trains unless train is listed too), or a text file below the root that lists one name a line; null
+            where a part of the dataset's YAML shall not hold. With ``blocks: 1024, buffer: 64`` beside the fractions,
+            blocks of that side are dealt out instead of whole scenes, with that many pixels between splits. None:
+            `FRACTIONS`.
+        root: The folder that paths begin at.
+
+    Raises:
+        InputError: If the split can't be understood.
+    """
+
+    def __init__(self, parts: Mapping[str, float | str | Sequence[str] | None] | None, root: Path) -> None:
+        parts = FRACTIONS if parts is None else parts
+        if not isinstance(parts, Mapping):
+            raise InputError(f"dataset.source.split={parts}: a mapping such as {{train: 0.8, val: 0.2}} is expected")
+        self.root = root
+        self.parts: dict[str, Any] = {key: part for key, part in parts.items() if part is not None and key not in SPATIAL}
+        wrong = [key for key in self.parts if key not in SPLITS]
+        if wrong or not self.parts:
+            hint = nearest(str(wrong[0]), [*SPLITS, *SPATIAL]) if wrong else ""
+            raise InputError(f"dataset.source.split={dict(parts)}{hint}: give one or more of {', '.join(SPLITS)}")
+        kinds = {self._kind(part) for part in self.parts.values()}
+        if len(kinds) > 1:
+            raise InputError(
+                f"dataset.source.split={self.parts} mixes {' and '.join(sorted(kinds))}: take one way for all; "
+                "null removes a part that the dataset's YAML sets"
+            )
+        self.kind = kinds.pop()
+        self.side, self.buffer = self._spatial(parts)
+
+    def _spatial(self, parts: Mapping[str, Any]) -> tuple[int, int]:
+        """The side of the blocks, 0 for whole scenes, and the pixels between them."""
+        side, buffer = parts.get("blocks"), parts.get("buffer")
+        if side is None and buffer is None:
+            return 0, 0
+        buffer = 0 if buffer is None else buffer
+        if not isinstance(side, int) or not isinstance(buffer, int) or side < 1 or not 0 <= 2 * buffer <= side:
+            raise InputError(
+                f"dataset.source.split has blocks={side} and buffer={buffer}: the side of the blocks in pixels is expected, "
+                "and between them at most half of it"
+            )
+        if self.kind != "fractions":
+            raise InputError(
+                f"dataset.source.split={dict(parts)}: blocks are dealt out by fractions, such as train: 0.7, val: 0.3"
+            )
+        return side, buffer
+
+    def of(self, split: str, scenes: Sequence[Scene]) -> list[Scene]:
+        """The scenes of train, val or test, in the given order; with `blocks` their parts.
+
+        Raises:
+            InputError: If the split names scenes that are not there, or one for two splits.
+        """
+        if self.side:
+            return self._in_blocks(split, scenes)
+        choose = {"fractions": self._by_fraction, "name patterns": self._by_pattern, "list files": self._by_list}
+        names = choose[self.kind](split, scenes)
+        return [scene for scene in scenes if scene.name in names]
+
+    @staticmethod
+    def _kind(part: Any) -> str:
+        if isinstance(part, int | float):
+            return "fractions"
+        return "list files" if isinstance(part, str) else "name patterns"
+
+    def _dealt(self, names: Sequence[str]) -> dict[str, list[str]]:
+        shares = {key: float(part) for key, part in self.parts.items()}
+        if min(shares.values()) < 0 or not 0 < sum(shares.values()) <= 1 + 1e-9:
+            raise InputError(f"dataset.source.split={self.parts}: fractions must be at least 0 and add up to 1 at most")
+        return by_fraction(names, shares)
+
+    def _in_blocks(self, split: str, scenes: Sequence[Scene]) -> list[Scene]:
+        if split not in self.parts:
+            return []
+        images = [blocks_of(scene, open_raster(scene.image).shape, self.side) for scene in scenes]
+        names = [block.name for blocks in images for block in blocks.values()]
+        owner = {name: key for key, dealt in self._dealt(names).items() for name in dealt}
+        found = [block for blocks in images for block in apart(blocks, owner, self.buffer) if owner[block.name] == split]
+        if not found:
+            raise InputError(
+                f"dataset.source.split has blocks={self.side}, which makes {len(names)} blocks of {len(scenes)} images: none "
+                f"is left for {split}; take smaller blocks"
+            )
+        return found
+
+    def _by_fraction(self, split: str, scenes: Sequence[Scene]) -> set[str]:
+        return set(self._dealt([scene.name for scene in scenes]).get(split, []))
+
+    def _by_pattern(self, split: str, scenes: Sequence[Scene]) -> set[str]:
+        owner: dict[str, str] = {}
+        for key, listed in self.parts.items():
+            patterns = list(map(str, listed)) if isinstance(listed, Sequence) else []
+            hits = {pattern: {s.name for s in scenes if self._fits(s, pattern)} for pattern in patterns}
+            lost = [pattern for pattern, names in hits.items() if not names]
+            if lost and "train" not in self.parts:  # what is not named trains: a misspelt name must not
+                raise InputError(
+                    f"dataset.source.split.{key}: no image's name is '{lost[0]}'; found {scenes[0].name} and so on. "
+                    f"For all names that start so, write '{lost[0]}*'"
+                )
+            if key == split and 0 < len(lost) < len(patterns):
+                log.warning(
+                    "%d of %d scenes in dataset.source.split.%s are not there, first %s.",
+                    len(lost),
+                    len(patterns),
+                    key,
+                    lost[0],
+                )
+            for name in sorted(set().union(*hits.values())):
+                if owner.setdefault(name, key) != key:
+                    raise InputError(f"dataset.source.split puts {name} in {owner[name]} and {key}")
+        rest = set() if "train" in self.parts or split != "train" else {s.name for s in scenes} - owner.keys()
+        return rest | {name for name, key in owner.items() if key == split}
+
+    def _fits(self, scene: Scene, pattern: str) -> bool:
+        return fnmatchcase(scene.image.relative_to(self.root).as_posix() if "/" in pattern else scene.name, pattern)
+
+    def _by_list(self, split: str, scenes: Sequence[Scene]) -> set[str]:
+        listed = {key: self._listed(key, {scene.name for scene in scenes}) for key in self.parts}
+        for other in listed.keys() - {split}:
+            twice = sorted(listed[other] & listed.get(split, set()))
+            if twice:
+                raise InputError(f"dataset.source.split puts {twice[0]} in {split} and {other}: no scene may be in two splits")
+        return listed.get(split, set())
+
+    def _listed(self, split: str, known: set[str]) -> set[str]:
+        path = self.root / str(self.parts[split])
+        if not path.is_file():
+            raise InputError(f"dataset.source.split.{split}: there is no file {path}; it should list one name a line")
+        lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        names = {line if line in known else Path(line).stem for line in lines}
+        unknown = sorted(names - known)
+        if unknown:
+            raise InputError(f"{path} lists {len(unknown)} names without an image: {', '.join(unknown[:5])}")
+        return names

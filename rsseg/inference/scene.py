@@ -12,7 +12,8 @@ import torch
 from rasterio.windows import Window
 
 from rsseg.contract import IGNORE, Head, InputError, TaskKind
-from rsseg.data.scene import GDAL, SceneReader, open_raster
+from rsseg.data.raster import GDAL, open_raster
+from rsseg.data.scene import SceneReader
 from rsseg.data.windows import grid
 from rsseg.inference.picture import colours
 from rsseg.metrics import predicted_labels

@@ -15,7 +15,7 @@ RNG = np.random.default_rng(3)
 
 
 def scene(tmp_path, image, mask, name="s", **options):
-    mask_path = None if mask is None else write_tif(tmp_path / "m" / f"{name}.tif", mask[None])
+    mask_path = None if mask is None else write_tif(tmp_path / "m" / f"{name}.tif", mask[None], crs=None, transform=None)
     return Scene(name, write_tif(tmp_path / "i" / f"{name}.tif", image, **options), mask_path)
 
 
@@ -58,7 +58,7 @@ def test_all_faults_of_files_are_reported_together(tmp_path):
     grey = scene(tmp_path, np.ones((1, 20, 20), np.uint8), np.zeros((20, 20), np.uint8), "grey")
     with pytest.raises(InputError) as caught:
         SceneReader([good, small, grey], LABELS, [1, 2, 3])
-    assert "20 x 20 pixels but its mask" in str(caught.value)
+    assert "small.tif is 20 x 10 pixels, but" in str(caught.value)
     assert "grey.tif has 1 bands" in str(caught.value)
     assert "good" not in str(caught.value)
 
@@ -103,7 +103,7 @@ def test_census_counts_and_caches(tmp_path):
 
     os.utime(reader.scenes[0].mask, ns=(1, 1))
     fresh = SceneReader(reader.scenes, LABELS, [1, 2, 3])
-    from rsseg.data import scene as module
+    from rsseg.data import raster as module
 
     module._open.cache_clear()
     assert take_census(fresh, 64, tmp_path / "cache", "counting").positives[0, 2] == 1

@@ -90,7 +90,7 @@ def test_folder_faults(tmp_path):
 def test_fields_must_agree(folder_root):
     with pytest.raises(InputError, match=r"found \['name'\] and \['tile'\]"):
         Files(str(folder_root), "images/{name}.*", "masks/{tile}.*")
-    with pytest.raises(InputError, match="the same fields"):
+    with pytest.raises(InputError, match="share a name"):
         Files(str(folder_root), "images/*.tif", "masks/*.tif")
 
 

@@ -1,0 +1,173 @@
+"""Whether the files of scenes can be used, before any of them is trained on: all faults at once, the file named."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from rsseg.contract import InputError
+from rsseg.data.labels import Labels
+from rsseg.data.raster import alpha_band, check_overlap, open_raster, read_bands
+from rsseg.data.vector import read_features
+
+if TYPE_CHECKING:
+    from rsseg.data.scene import Scene
+
+log = logging.getLogger(__name__)
+
+SHOWN = 5
+
+
+class Facts(NamedTuple):
+    """What the files of a scene turned out to be.
+
+    Attributes:
+        size: Height and width.
+        dtype: The common type of the bands that are read.
+        counts: The number of bands in each image file.
+        warped: The files that lie on another grid than the scene.
+        alpha: The image files with an alpha band that is no image band.
+        elsewhere: Why a vector mask says nothing about the scene, if so.
+    """
+
+    size: tuple[int, int]
+    dtype: np.dtype[np.generic]
+    counts: tuple[int, ...]
+    warped: list[Path]
+    alpha: list[Path]
+    elsewhere: str
+
+
+def check_scenes(scenes: Sequence[Scene], labels: Labels, bands: Sequence[int]) -> list[Facts]:
+    """Open every file of some scenes.
+
+    Args:
+        scenes: The scenes of one split.
+        labels: How their masks will be decoded.
+        bands: The bands that will be read.
+
+    Returns:
+        The facts of each scene.
+
+    Raises:
+        InputError: If any can't be used; the first five faults are listed together.
+    """
+    faults: list[str] = []
+    facts = []
+    for scene in scenes:
+        try:
+            facts.append(_check(scene, labels, bands))
+        except InputError as error:
+            faults.append(str(error))
+    if not faults and scenes:
+        faults = _faults_between(scenes, facts)
+    if faults:
+        faults = list(dict.fromkeys(faults))  # the regions of a file share its faults
+        more = f"\n  ... and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        raise InputError("Files that can't be used:\n" + "\n".join(f"  - {f}" for f in faults[:SHOWN]) + more)
+    _say(scenes, facts)
+    return facts
+
+
+def _check(scene: Scene, labels: Labels, bands: Sequence[int]) -> Facts:
+    image, counts, dtypes = open_raster(scene.image), scene.counts(), list[DTypeLike]()
+    warped, alpha = list[Path](), list[Path]()
+    if max(bands) > sum(counts):
+        files = ", ".join(map(str, scene.images))
+        raise InputError(f"{files} has {sum(counts)} bands, but dataset.bands={bands}: list bands from 1 to {sum(counts)}")
+    for path, _, own in scene.parts(bands):
+        raster = open_raster(path)
+        read_bands(path, own, Window(raster.width - 1, raster.height - 1, 1, 1))  # where a truncated file ends early
+        dtypes += [raster.dtypes[band - 1] for band in own]
+        if _is_warped(path, own, scene.image, bilinear=True):
+            warped.append(path)
+        if alpha_band(raster) and alpha_band(raster) not in own:
+            alpha.append(path)
+    size = image.shape if scene.region is None else (int(scene.region.height), int(scene.region.width))
+    elsewhere = ""
+    if scene.burn is not None:
+        elsewhere = _check_vector(scene, labels)
+    elif scene.mask is not None and _check_mask(scene.mask, scene.image, labels):
+        warped.append(scene.mask)
+    return Facts(size, np.result_type(*dtypes), counts, warped, alpha, elsewhere)
+
+
+def _is_warped(path: Path, bands: Sequence[int], onto: Path, bilinear: bool) -> bool:
+    if not isinstance(open_raster(path, onto, bilinear), WarpedVRT):
+        return False
+    alpha = alpha_band(open_raster(path))
+    if alpha in bands:
+        raise InputError(
+            f"band {alpha} of {path} is marked as alpha, so that a warp to the grid of {onto} uses it up: leave it out of the "
+            f"bands, or mark it as one like others (gdal_edit.py -colorinterp_{alpha} undefined)"
+        )
+    return True
+
+
+def _check_mask(path: Path, image: Path, labels: Labels) -> bool:
+    """Whether the mask is warped."""
+    mask, needed = open_raster(path), labels.mask_bands
+    if needed > mask.count:
+        kind = "colours" if labels.colours else f"a {labels.head.task} task"
+        raise InputError(f"{path} has {mask.count} bands, but {kind} need {needed}")
+    return _is_warped(path, range(1, needed + 1), image, bilinear=False)
+
+
+def _check_vector(scene: Scene, labels: Labels) -> str:
+    """Why the features lie outside of the image, if they do."""
+    if scene.mask is None or scene.burn is None:
+        return ""
+    if labels.mask_bands > 1:
+        kind = "colours" if labels.colours else "a multilabel task"
+        raise InputError(f"{scene.mask} is a vector mask, which has one value a pixel, but {kind} need {labels.mask_bands}")
+    shapes, _ = read_features(scene.mask, scene.burn, scene.image)
+    if len(shapes):
+        try:
+            check_overlap(scene.mask, open_raster(scene.image).crs, shapes.total_bounds.tolist(), scene.image)
+        except InputError as error:
+            return str(error)
+    return ""
+
+
+def _faults_between(scenes: Sequence[Scene], facts: Sequence[Facts]) -> list[str]:
+    """What is wrong with scenes as a whole: numbers of bands that shift those after them, vectors that touch no image."""
+    faults, first = [], (scenes[0], facts[0])
+    for scene, fact in zip(scenes, facts, strict=True):
+        for i, (count, expected) in enumerate(zip(fact.counts[:-1], first[1].counts[:-1], strict=True)):
+            if count != expected:
+                faults.append(
+                    f"{scene.images[i]} has {count} bands but {first[0].images[i]} has {expected}: dataset.bands counts "
+                    "through the stacked files, so those before the last must have equally many in every scene"
+                )
+    touched = {scene.mask for scene, fact in zip(scenes, facts, strict=True) if not fact.elsewhere}
+    lost = {s.mask: f.elsewhere for s, f in zip(scenes, facts, strict=True) if f.elsewhere and s.mask not in touched}
+    return faults + list(lost.values())
+
+
+def _say(scenes: Sequence[Scene], facts: Sequence[Facts]) -> None:
+    """What the user should know though nothing is wrong."""
+    types: dict[np.dtype[np.generic], Path] = {}
+    for scene, fact in zip(scenes, facts, strict=True):
+        types.setdefault(fact.dtype, scene.image)
+    if len(types) > 1:
+        shown = ", ".join(f"{dtype} ({path})" for dtype, path in types.items())
+        log.warning("Images differ in their number type: %s. All are read as %s.", shown, np.result_type(*types))
+    alpha = list(dict.fromkeys(path for fact in facts for path in fact.alpha))
+    if alpha:
+        log.info(
+            "Images with an alpha band: %d, first %s (band %d). It is no image band, and where it is 0, pixels are ignored; if "
+            "it is a band like others, list it in dataset.bands.",
+            len(alpha),
+            alpha[0],
+            alpha_band(open_raster(alpha[0])),
+        )
+    warped = list(dict.fromkeys(path for fact in facts for path in fact.warped))
+    if warped:
+        log.info("Files on another grid than their scene, which are warped to it: %d, first %s.", len(warped), warped[0])

@@ -1,0 +1,208 @@
+"""Raster files: open handles, the pixels of a window, where there are none, and one file on another's grid."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform_bounds
+from rasterio.windows import Window
+
+from rsseg.contract import InputError
+
+GDAL = {"GDAL_CACHEMAX": 128}  # MB of decoded blocks a process keeps; GDAL's own default is 5 % of the machine's memory
+
+JPEG = frozenset({".jpg", ".jpeg"})
+"""Decoded by Pillow, as torchgeo and torchvision do: GDAL upsamples the colours of such files in another way."""
+
+TOLERANCE = 0.01  # of a pixel: corners that are nearer than this are equal
+
+# Plain JPEG and PNG are welcome. Said once and for all: a filter that a thread sets for a while is undone by the next.
+warnings.simplefilter("ignore", NotGeoreferencedWarning)
+
+
+@lru_cache(maxsize=128)
+def _open(path: Path, onto: Path | None, bilinear: bool, owner: tuple[int, int]) -> Any:
+    raster = rasterio.open(path)
+    if onto is None:
+        return raster
+    grid = _open(onto, None, False, owner)
+    if same_grid(raster, grid):
+        return raster
+    bare = [str(p) for p, r in ((path, raster), (onto, grid)) if not located(r)]
+    if bare:
+        raise InputError(
+            f"{path} is {raster.width} x {raster.height} pixels, but {onto} is {grid.width} x {grid.height}: the files of a "
+            f"scene must lie on the same pixel grid, or all have coordinates, to be warped to it; without: {', '.join(bare)}"
+        )
+    check_overlap(path, raster.crs, raster.bounds, onto)
+    grid_of = {"crs": grid.crs, "transform": grid.transform, "width": grid.width, "height": grid.height}
+    if bilinear and raster.nodata is not None:  # what lies outside becomes no-data too, and no-data is not averaged
+        return WarpedVRT(raster, resampling=Resampling.bilinear, **grid_of)
+    outside = {} if alpha_band(raster) else {"add_alpha": True}
+    resampling = Resampling.bilinear if bilinear else Resampling.nearest
+    return WarpedVRT(raster, resampling=resampling, src_nodata=None, nodata=None, **outside, **grid_of)
+
+
+def open_raster(path: Path, onto: Path | None = None, bilinear: bool = False) -> Any:
+    """The open rasterio dataset of a file, cached per process and thread.
+
+    Args:
+        path: The file.
+        onto: A file on whose pixel grid it shall lie: where it does not, it is warped.
+        bilinear: Whether a warp averages neighbours, as for images, or takes the nearest one, as for masks.
+
+    Raises:
+        InputError: If the file can't be opened as a raster, or not be warped.
+    """
+    try:
+        return _open(path, onto, bilinear, (os.getpid(), threading.get_ident()))  # neither forks nor threads share handles
+    except (RasterioError, OSError) as error:
+        raise InputError(f"{path} can't be opened as an image: {error}. Is the file complete?") from None
+
+
+def located(raster: Any) -> bool:
+    """Whether a raster says where on the Earth it lies."""
+    return raster.crs is not None and not raster.transform.is_identity
+
+
+def same_grid(raster: Any, grid: Any) -> bool:
+    """Whether two rasters' pixels lie on each other: their sizes are equal and, if both have coordinates, their corners."""
+    if raster.shape != grid.shape:
+        return False
+    if not (located(raster) and located(grid)):
+        return True
+    height, width = grid.shape
+    corners = np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]], dtype=np.float64)
+    moved = _matrix(~grid.transform) @ _matrix(raster.transform) @ corners - corners
+    return bool(raster.crs == grid.crs and abs(moved).max() < TOLERANCE)
+
+
+def _matrix(transform: Any) -> NDArray[np.float64]:
+    return np.array([[transform.a, transform.b, transform.c], [transform.d, transform.e, transform.f], [0, 0, 1]])
+
+
+def check_overlap(path: Path, crs: Any, bounds: Sequence[float], onto: Path) -> None:
+    """Make sure that a file with these bounds touches a raster's area.
+
+    Raises:
+        InputError: If it does not.
+    """
+    grid = open_raster(onto)
+    try:
+        left, bottom, right, top = transform_bounds(crs, grid.crs, *bounds)
+    except RasterioError as error:
+        raise InputError(f"{path} can't be brought from {crs} into {grid.crs}, the CRS of {onto}: {error}") from None
+    own = grid.bounds
+    if (
+        left >= max(own[0], own[2])
+        or right <= min(own[0], own[2])
+        or bottom >= max(own[1], own[3])
+        or top <= min(own[1], own[3])
+    ):
+        raise InputError(
+            f"{path} does not overlap {onto}: in {grid.crs} it spans {left:g} to {right:g} and {bottom:g} to {top:g}, the "
+            f"image {own.left:g} to {own.right:g} and {own.bottom:g} to {own.top:g}. Is it the right file, and is "
+            f"its CRS right ({crs})?"
+        )
+
+
+def alpha_band(raster: Any) -> int:
+    """The number of a raster's alpha band, counted from 1; 0 if it has none."""
+    return next((i for i, kind in enumerate(raster.colorinterp, start=1) if kind == ColorInterp.alpha), 0)
+
+
+@lru_cache(maxsize=2)  # a JPEG can only be decoded from its top: its next windows take it from here
+def _decode_jpeg(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        with rasterio.Env(**GDAL):
+            yield
+    except (RasterioError, UnidentifiedImageError, OSError) as error:
+        raise InputError(
+            f"{path} can't be read ({error.__cause__ or error}): the file is truncated or damaged, fetch or write it again"
+        ) from None
+
+
+def read_bands(
+    path: Path, bands: Sequence[int], window: Window, onto: Path | None = None, bilinear: bool = False
+) -> NDArray[np.generic]:
+    """Pixels ``[bands, h, w]`` of a part of a file, in the file's dtype; `onto` and `bilinear` as for `open_raster`.
+
+    Raises:
+        InputError: If the pixels can't be decoded, as in a truncated file.
+    """
+    raster = open_raster(path, onto, bilinear)
+    with _reading(path):
+        if path.suffix.lower() in JPEG and not isinstance(raster, WarpedVRT):
+            rows, columns = window.toslices()
+            return _decode_jpeg(path)[[band - 1 for band in bands], rows, columns]
+        pixels: NDArray[np.generic] = raster.read(indexes=bands, window=window)
+    return pixels
+
+
+def _mask_band(raster: Any, bands: Sequence[int]) -> int | None:
+    """The alpha band, if it is not read as an image band; 0 for a mask beside the bands; None if there is neither."""
+    alpha = alpha_band(raster)
+    if alpha:
+        return None if alpha in bands else alpha
+    return 0 if MaskFlags.per_dataset in raster.mask_flag_enums[0] else None
+
+
+def may_miss(raster: Any, bands: Sequence[int]) -> bool:
+    """Whether some pixels of a raster may be none, by its no-data value, NaN, alpha or mask band."""
+    floats = any(np.issubdtype(np.dtype(raster.dtypes[band - 1]), np.floating) for band in bands)
+    return floats or raster.nodata is not None or _mask_band(raster, bands) is not None
+
+
+def masked_out(
+    path: Path, bands: Sequence[int], window: Window, onto: Path | None = None, bilinear: bool = False
+) -> NDArray[np.bool_]:
+    """Where a file's alpha or mask band, or its edge when it was warped, says that there is no pixel: ``[h, w]``."""
+    raster = open_raster(path, onto, bilinear)
+    band = _mask_band(raster, bands)
+    if band is None:
+        return np.zeros((int(window.height), int(window.width)), dtype=bool)
+    if band:
+        return np.asarray(read_bands(path, [band], window, onto, bilinear)[0] == 0)
+    with _reading(path):
+        return np.asarray(raster.read_masks(1, window=window) == 0)
+
+
+def blank_missing(image: NDArray[np.generic], nodata: float | None) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+    """Set no-data and NaN to 0 and say where they were.
+
+    Args:
+        image: ``[C, h, w]``.
+        nodata: The file's no-data value, if it has one; a pixel is missing where all bands hold it.
+
+    Returns:
+        The image without them, and bool ``[h, w]``.
+    """
+    missing = np.zeros(image.shape[1:], dtype=bool)
+    if nodata is not None and not np.isnan(nodata):
+        missing |= (image == nodata).all(axis=0)
+    if np.issubdtype(image.dtype, np.floating):
+        missing |= ~np.isfinite(image).all(axis=0)
+    if missing.any():
+        image = np.where(missing, np.zeros((), image.dtype), image)
+    return image, missing

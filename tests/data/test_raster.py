@@ -1,0 +1,210 @@
+"""Files on another grid, alpha and mask bands, and handles: against arithmetic, pyproj and rasterio's own functions."""
+
+import threading
+
+import numpy as np
+import pytest
+import rasterio
+from pyproj import Transformer
+from rasterio.enums import Resampling
+from rasterio.transform import from_origin
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+from tiny import write_tif
+
+from rsseg.contract import IGNORE, Head, TaskKind
+from rsseg.data import raster
+from rsseg.data.labels import Labels
+from rsseg.data.scene import Scene, SceneReader
+
+HEAD = Head(TaskKind.multiclass, ("a", "b", "c"))
+LABELS = Labels(HEAD, [3, 7, -2], [-1])
+VALUES = np.array([3, 7, -2, -1], np.int16)
+RNG = np.random.default_rng(5)
+GRID = from_origin(500000, 4000000, 10, 10)
+
+
+def whole(reader, scene=0):
+    height, width = reader.sizes[scene]
+    return Window(0, 0, width, height)
+
+
+def decoded(raw, outside):
+    labels = np.array([0, 1, 2, IGNORE], np.uint8)[np.argmax(raw[None] == VALUES[:, None, None], axis=0)]
+    return np.where(outside, IGNORE, labels)
+
+
+@pytest.mark.parametrize("nodata", [None, 3])  # 3 is a label: it stays one
+def test_a_mask_of_larger_pixels_is_repeated_and_ignored_beyond_its_edge(tmp_path, nodata):
+    image = write_tif(tmp_path / "i.tif", np.ones((1, 60, 80), np.uint8), transform=GRID)
+    raw = VALUES[RNG.integers(0, 4, (20, 20))]
+    coarse = from_origin(500000 + 200, 4000000 - 100, 20, 20)
+    mask = write_tif(tmp_path / "m.tif", raw[None], transform=coarse, nodata=nodata)
+    reader = SceneReader([Scene("s", image, mask)], LABELS, [1])
+    rows, columns = np.indices((60, 80))
+    row, column = (rows - 10) // 2, (columns - 20) // 2  # what 20 m pixels from 100 m below and 200 m right cover
+    outside = (row < 0) | (row >= 20) | (column < 0) | (column >= 20)
+    expected = decoded(raw[row.clip(0, 19), column.clip(0, 19)], outside)
+    np.testing.assert_array_equal(reader.read_labels(0, whole(reader)), expected)
+    np.testing.assert_array_equal(reader.read(0, 5, 9, 32)[1], expected[5:37, 9:41])
+
+
+@pytest.fixture
+def abroad(tmp_path):
+    """An image in UTM and its mask in Web Mercator, which covers most of it."""
+    image = write_tif(tmp_path / "i.tif", RNG.integers(1, 99, (2, 300, 200), dtype=np.uint8), transform=GRID)
+    x, y = Transformer.from_crs(32633, 3857, always_xy=True).transform(500500, 3999800)
+    mask = write_tif(
+        tmp_path / "m.tif",
+        VALUES[RNG.integers(0, 4, (180, 200))][None],
+        crs="EPSG:3857",
+        transform=from_origin(x, y, 17, 13),
+        nodata=-1,
+    )
+    return Scene("s", image, mask)
+
+
+def test_a_mask_in_another_crs_takes_the_pixel_under_each_centre(abroad):
+    reader = SceneReader([abroad], LABELS, [1, 2])
+    got = reader.read_mask(0, whole(reader))
+    rows, columns = np.indices((300, 200)) + 0.5
+    x, y = Transformer.from_crs(32633, 3857, always_xy=True).transform(500000 + 10 * columns, 4000000 - 10 * rows)
+    with rasterio.open(abroad.mask) as file:
+        raw, inverse = file.read(1), ~file.transform
+    column, row = inverse.a * x + inverse.c, inverse.e * y + inverse.f
+    outside = (row < 0) | (row >= 180) | (column < 0) | (column >= 200)
+    expected = decoded(raw[row.astype(int).clip(0, 179), column.astype(int).clip(0, 199)], outside)
+    clear = (abs(row - row.round()) > 0.13) & (abs(column - column.round()) > 0.13)  # GDAL places within an eighth of a pixel
+    assert clear.mean() > 0.5
+    np.testing.assert_array_equal(got[clear], expected[clear])
+
+
+def test_windows_of_a_warped_mask_are_warpedvrts(abroad):
+    reader = SceneReader([abroad], LABELS, [1])
+    grid = {"crs": "EPSG:32633", "transform": GRID, "width": 200, "height": 300}
+    with rasterio.open(abroad.mask) as file, WarpedVRT(file, src_nodata=None, nodata=-1, **grid) as vrt:
+        expected = decoded(vrt.read(1), np.zeros((300, 200), bool))
+    assert 0.3 < (expected != IGNORE).mean() < 0.9
+    np.testing.assert_array_equal(reader.read_labels(0, whole(reader)), expected)
+    for top, left in ((0, 0), (140, 77), (290, 190)):
+        window = Window(left, top, min(64, 200 - left), min(64, 300 - top))
+        rows, columns = window.toslices()
+        np.testing.assert_array_equal(reader.read_labels(0, window), expected[rows, columns])
+
+
+@pytest.mark.parametrize("nodata", [None, -9999.0])
+def test_stacked_files_are_warped_bilinearly_and_missing_beyond(tmp_path, nodata):
+    first = RNG.integers(0, 3000, (3, 96, 80), dtype=np.uint16)
+    image = write_tif(tmp_path / "a.tif", first, transform=GRID)
+    other = RNG.normal(100, 20, (2, 25, 30)).astype(np.float32)
+    if nodata is not None:
+        other[:, 3:6, 4:8] = nodata
+    places = {"crs": "EPSG:32633", "transform": from_origin(500200, 4000000 - 100, 20, 20)}
+    stacked = write_tif(tmp_path / "b.tif", other, nodata=nodata, **places)
+    reader = SceneReader([Scene("s", image, None, (stacked,))], LABELS, [5, 2, 4])
+    got, missing = reader.read_pixels(0, whole(reader))
+    assert got.dtype == np.float32
+    grid = {"crs": "EPSG:32633", "transform": GRID, "width": 80, "height": 96, "resampling": Resampling.bilinear}
+    with rasterio.open(stacked) as file, WarpedVRT(file, nodata=np.nan if nodata is None else nodata, **grid) as vrt:
+        expected = vrt.read()
+    absent = np.isnan(expected[0]) if nodata is None else expected[0] == nodata
+    np.testing.assert_array_equal(missing, absent)
+    assert 0.3 < absent.mean() < 0.9
+    np.testing.assert_allclose(got[0][~absent], expected[1][~absent], rtol=1e-5)
+    np.testing.assert_array_equal(got[1][~absent], first[1][~absent])
+    np.testing.assert_allclose(got[2][~absent], expected[0][~absent], rtol=1e-5)
+    assert (got[:, absent] == 0).all()
+
+
+def test_files_of_one_band_each_and_of_different_types(tmp_path):
+    arrays = [RNG.integers(0, 200, (1, 40, 50)).astype(dtype) for dtype in (np.uint8, np.int16, np.float32)]
+    image, *stack = (write_tif(tmp_path / f"{i}.tif", array) for i, array in enumerate(arrays))
+    reader = SceneReader([Scene("s", image, None, tuple(stack))], LABELS, [3, 1, 2])
+    got, missing = reader.read_image(0, 4, 7, 32)
+    assert not missing.any()
+    np.testing.assert_array_equal(got, np.concatenate([arrays[i] for i in (2, 0, 1)])[:, 4:36, 7:39].astype(np.float32))
+    assert SceneReader(reader.scenes, LABELS, [2, 1]).dtype == np.int16  # of the bands that are read
+
+
+def test_alpha_is_no_band_but_says_what_is_missing(tmp_path, caplog):
+    caplog.set_level("INFO", "rsseg")
+    image = RNG.integers(1, 255, (4, 30, 40), dtype=np.uint8)
+    image[3] = 255
+    image[3, :7, :5] = 0
+    path = write_tif(tmp_path / "i.tif", image)  # GDAL marks the fourth of four bytes as alpha
+    scene = Scene("s", path, write_tif(tmp_path / "m.tif", np.full((1, 30, 40), 3, np.int16)))
+    assert scene.all_bands() == [1, 2, 3]
+    reader = SceneReader([scene], LABELS, [1, 2, 3])
+    assert "i.tif (band 4)" in caplog.text
+    np.testing.assert_array_equal(reader.read_labels(0, whole(reader)) == IGNORE, image[3] == 0)
+    caplog.clear()
+    infrared = SceneReader([scene], LABELS, [4, 1])  # asked for, it is a band like any other
+    np.testing.assert_array_equal(infrared.read_image(0, 0, 0, 30)[0], image[[3, 0], :, :30])
+    assert not infrared.may_miss(0)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("internal", [True, False])
+def test_mask_bands_say_what_is_missing(tmp_path, internal):
+    path = write_tif(tmp_path / "i.tif", np.full((3, 30, 40), 9, np.uint8))
+    valid = RNG.random((30, 40)) < 0.5
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal), rasterio.open(path, "r+") as file:
+        file.write_mask(valid)
+    scene = Scene("s", path, write_tif(tmp_path / "m.tif", np.full((1, 30, 40), 3, np.int16)))
+    assert (tmp_path / "i.tif.msk").is_file() != internal
+    assert (tmp_path / "i.tif.msk" in scene.files) != internal
+    reader = SceneReader([scene], LABELS, [1])
+    np.testing.assert_array_equal(reader.read_labels(0, whole(reader)) == 0, valid)
+
+
+def test_a_masks_nodata_is_ignored_unless_it_is_a_label(tmp_path):
+    image = write_tif(tmp_path / "i.tif", np.ones((1, 2, 2), np.uint8))
+    raw = np.array([[[3, 9], [7, -2]]], np.int16)
+    for nodata, expected in ((9, [[0, 255], [1, 2]]), (3, None)):
+        mask = write_tif(tmp_path / f"m{nodata}.tif", raw, nodata=nodata)
+        reader = SceneReader([Scene("s", image, mask)], LABELS, [1])
+        if expected:
+            assert reader.read_mask(0, whole(reader)).tolist() == expected
+        else:
+            with pytest.raises(Exception, match="value 9"):
+                reader.read_mask(0, whole(reader))
+
+
+def test_threads_have_handles_of_their_own_and_read_the_same(abroad):
+    reader = SceneReader([abroad], LABELS, [1, 2])
+    expected = reader.read_labels(0, whole(reader))
+    found, handles = [], set()
+
+    def work():
+        strips = {top: reader.read_labels(0, Window(0, top, 200, 50)) for top in range(0, 300, 50)}
+        found.extend(bool((strip == expected[top : top + 50]).all()) for top, strip in strips.items())
+        handles.add(id(raster.open_raster(abroad.mask, abroad.image)))
+
+    keep = raster.open_raster(abroad.mask, abroad.image)
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(found)
+    assert len(found) == 48
+    assert id(keep) not in handles
+
+
+def test_handles_are_bounded(tmp_path):
+    raster._open.cache_clear()
+    paths = [write_tif(tmp_path / f"{i}.tif", np.ones((1, 2, 2), np.uint8)) for i in range(150)]
+    for path in paths:
+        raster.open_raster(path)
+    assert raster._open.cache_info().currsize == 128
+
+
+def test_the_files_of_a_vrt_belong_to_the_scene(tmp_path):
+    tif = write_tif(tmp_path / "a.tif", np.ones((1, 8, 8), np.uint8), transform=GRID)
+    text = (
+        '<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+        '<SourceFilename relativeToVRT="1">a.tif</SourceFilename><SourceBand>1</SourceBand></SimpleSource>'
+        "</VRTRasterBand></VRTDataset>"
+    )
+    (tmp_path / "b.vrt").write_text(text)
+    assert set(Scene("s", tmp_path / "b.vrt", None).files) == {tmp_path / "b.vrt", tif}

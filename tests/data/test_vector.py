@@ -1,0 +1,160 @@
+"""Vector masks: windows against the whole image burnt at once, against shapely, and what is refused."""
+
+import geopandas
+import numpy as np
+import pytest
+import shapely
+from rasterio.features import rasterize
+from rasterio.transform import from_origin
+from rasterio.windows import Window
+from shapely.geometry import Point, Polygon, box
+from tiny import write_tif
+
+from rsseg.contract import IGNORE, Head, InputError, TaskKind
+from rsseg.data import vector
+from rsseg.data.files import Files
+from rsseg.data.labels import Labels
+from rsseg.data.scene import Scene, SceneReader
+from rsseg.data.vector import Burn
+
+LABELS = Labels(Head(TaskKind.multiclass, ("land", "house", "road")), None, [255])
+GRID = from_origin(500000, 4000000, 10, 10)
+RNG = np.random.default_rng(2)
+
+
+@pytest.fixture
+def image(tmp_path):
+    return write_tif(tmp_path / "images/a.tif", np.ones((1, 90, 120), np.uint8), transform=GRID)
+
+
+def blob(rng):
+    centre = np.array([500000, 4000000]) + rng.random(2) * [1200, -900]
+    angles = np.sort(rng.random(7)) * 2 * np.pi
+    return Polygon(centre + rng.uniform(30, 200, (7, 1)) * np.stack([np.cos(angles), np.sin(angles)], axis=1))
+
+
+def frame(n=25, **columns):
+    rng = np.random.default_rng(4)
+    return geopandas.GeoDataFrame(columns, geometry=[blob(rng) for _ in range(n)], crs="EPSG:32633")
+
+
+def reader_of(image, path, burn):
+    return SceneReader([Scene("a", image, path, burn=burn)], LABELS, [1])
+
+
+@pytest.mark.parametrize("ending", ["gpkg", "geojson", "shp", "fgb"])
+def test_windows_are_the_whole_burnt_at_once(tmp_path, image, ending):
+    kinds = RNG.choice(["house", "road", "unclear"], 25)
+    shapes, path = frame(kind=kinds), tmp_path / f"m.{ending}"
+    crs = "EPSG:4326" if ending == "geojson" else "EPSG:3857"
+    shapes.to_crs(crs).to_file(path, **({"SPATIAL_INDEX": "NO"} if ending == "fgb" else {}))  # an index sorts the features
+    values = {"house": 1, "road": 2, "unclear": 255}
+    reader = reader_of(image, path, Burn("kind", tuple(values.items())))
+    back = geopandas.read_file(path).to_crs("EPSG:32633").geometry
+    pairs = [(shape, values[kind]) for shape, kind in zip(back, kinds, strict=True)]
+    expected = rasterize(pairs, out_shape=(90, 120), transform=GRID)
+    assert set(np.unique(expected)) == {0, 1, 2, 255}
+    np.testing.assert_array_equal(reader.read_mask(0, Window(0, 0, 120, 90)), expected)
+    for top in range(0, 90, 13):
+        for left in range(0, 120, 37):
+            got = reader.read(0, top, left, 40)[1]
+            part = expected[top : top + 40, left : left + 40]
+            np.testing.assert_array_equal(got[: part.shape[0], : part.shape[1]], part)
+
+
+def test_a_pixel_belongs_to_the_polygon_around_its_centre(tmp_path, image):
+    shapes = frame(9)
+    shapes.to_file(tmp_path / "m.gpkg")
+    got = reader_of(image, tmp_path / "m.gpkg", Burn()).read_mask(0, Window(0, 0, 120, 90))
+    rows, columns = np.indices((90, 120)) + 0.5
+    x, y = 500000 + 10 * columns, 4000000 - 10 * rows
+    np.testing.assert_array_equal(got == 1, shapely.contains_xy(shapes.geometry.union_all(), x, y))
+
+
+def test_integers_need_no_mapping_and_the_last_feature_lies_on_top(tmp_path, image):
+    squares = [box(500000, 3999900, 500100, 4000000), box(500050, 3999900, 500100, 4000000)]
+    for values in ([1, 2], [1.0, 2.0]):
+        geopandas.GeoDataFrame({"code": values}, geometry=squares, crs="EPSG:32633").to_file(tmp_path / "m.gpkg")
+        vector._read.cache_clear()
+        got = reader_of(image, tmp_path / "m.gpkg", Burn("code")).read_mask(0, Window(0, 0, 12, 1))
+        assert got.tolist() == [[1] * 5 + [2] * 5 + [0] * 2]
+
+
+def test_null_is_a_value_and_points_take_their_pixel(tmp_path, image):
+    shapes = geopandas.GeoDataFrame(
+        {"kind": ["road", None, "road"]},
+        geometry=[Point(500015, 3999995), Point(500035, 3999995), None],
+        crs="EPSG:32633",
+    )
+    shapes.to_file(tmp_path / "m.gpkg")
+    got = reader_of(image, tmp_path / "m.gpkg", Burn("kind", (("road", 2), ("null", 255)))).read_mask(0, Window(0, 0, 5, 1))
+    assert got.tolist() == [[0, 2, 0, IGNORE, 0]]
+
+
+def test_one_file_for_all_scenes_or_for_some(tmp_path):
+    for i, name in enumerate(["x_1", "x_2", "y_1"]):
+        write_tif(tmp_path / f"images/{name}.tif", np.ones((1, 9, 9), np.uint8), transform=from_origin(100 * i, 100, 10, 10))
+    one = geopandas.GeoDataFrame({"code": [1]}, geometry=[box(0, 0, 40, 100)], crs="EPSG:32633")
+    for name in ("all", "x", "y"):
+        one.to_file(tmp_path / f"{name}.geojson")
+    split = {"train": 1.0}
+    shared = Files(str(tmp_path), "images/{name}.tif", "all.geojson", split, "code").scenes("train")
+    assert [scene.mask.name for scene in shared] == ["all.geojson"] * 3
+    assert shared[0].burn == Burn("code")
+    some = Files(str(tmp_path), "images/{area}_{n}.tif", "{area}.geojson", split).scenes("train")
+    assert [scene.mask.name for scene in some] == ["x.geojson", "x.geojson", "y.geojson"]
+    reader = SceneReader(shared, LABELS, [1])  # those beyond all features are land
+    assert [int(reader.read_mask(i, Window(0, 0, 9, 9)).sum()) for i in range(3)] == [36, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("burn", "message"),
+    [
+        (Burn("knd"), r"m\.gpkg has no attribute knd \(did you mean 'kind'\?\).*\(kind, code\)"),
+        (Burn("kind"), r"kind holds barn, house: integers are expected, or dataset\.source\.values.*\{barn: 1\}"),
+        (Burn("kind", (("house", 1),)), r"holds barn, which dataset\.source\.values does not know: \{house: 1\}"),
+        (Burn("code"), r"code holds 1\.5"),
+    ],
+)
+def test_attributes_that_do_not_fit(tmp_path, image, burn, message):
+    frame(2, kind=["house", "barn"], code=[1, 1.5]).to_file(tmp_path / "m.gpkg")
+    with pytest.raises(InputError, match=message):
+        reader_of(image, tmp_path / "m.gpkg", burn)
+
+
+def test_vector_files_that_do_not_fit(tmp_path, image):
+    path = tmp_path / "m.gpkg"
+    geopandas.GeoDataFrame(geometry=[box(0, 0, 1, 1)], crs="EPSG:32633").to_file(path)
+    with pytest.raises(InputError, match=r"m\.gpkg does not overlap .*a\.tif: .* spans 0 to 1"):
+        reader_of(image, path, Burn())
+    (tmp_path / "broken.gpkg").write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(InputError, match=r"broken\.gpkg can't be read as a vector file"):
+        reader_of(image, tmp_path / "broken.gpkg", Burn())
+    geopandas.GeoDataFrame(geometry=[box(0, 0, 1, 1)]).to_file(tmp_path / "bare.shp")
+    with pytest.raises(InputError, match=r"bare\.shp has no CRS"):
+        reader_of(image, tmp_path / "bare.shp", Burn())
+    bare = write_tif(tmp_path / "bare.tif", np.ones((1, 9, 9), np.uint8), crs=None)
+    with pytest.raises(InputError, match=r"bare\.tif has no coordinates"):
+        reader_of(bare, path, Burn())
+    multilabel = Labels(Head(TaskKind.multilabel, ("a", "b")))
+    with pytest.raises(InputError, match="one value a pixel, but a multilabel task need 2"):
+        SceneReader([Scene("a", image, path, burn=Burn())], multilabel, [1])
+
+
+def test_an_empty_file_is_all_background(tmp_path, image):
+    frame(1, code=[1]).iloc[:0].to_file(tmp_path / "m.gpkg")
+    reader = reader_of(image, tmp_path / "m.gpkg", Burn("code"))
+    assert not reader.read_mask(0, Window(0, 0, 120, 90)).any()
+
+
+def test_settings_that_do_not_fit(tmp_path, image):
+    with pytest.raises(InputError, match=r"values=.*building: 1"):
+        Files(str(tmp_path), "images/{n}.tif", "{n}.gpkg", None, "kind", {"house": "1"})
+    with pytest.raises(InputError, match=r"dataset\.source\.attribute"):
+        Files(str(tmp_path), "images/{n}.tif", "{n}.gpkg", None, None, {"house": 1})
+
+
+def test_parts_beside_a_shapefile_belong_to_the_scene(tmp_path, image):
+    frame(1).to_file(tmp_path / "m.shp")
+    names = {path.name for path in Scene("a", image, tmp_path / "m.shp", burn=Burn()).files}
+    assert names == {"a.tif", "m.shp", "m.dbf", "m.shx", "m.prj"}
