@@ -16,6 +16,7 @@ from rsseg.alignment.report import print_table
 from rsseg.config.build import plain
 from rsseg.config.folder import resume_word, write_json
 from rsseg.contract import InputError
+from rsseg.data.sampling import Uniform
 from rsseg.data.scene import SceneReader
 from rsseg.data.windows import Batches, GridWindows, TrainWindows, loader, worker_count
 from rsseg.distributed import is_main, launched
@@ -102,7 +103,8 @@ def _train_all_steps(
         )
     per_step = config.batch_size * trainer.accumulate_grad_batches
     batches = Batches(config.steps * per_step, config.batch_size, (step or 0) * per_step, rank, world)
-    train_windows = TrainWindows(readers["train"], config.window, config.seed)
+    sampler = Uniform(config.seed, readers["train"].sizes, config.window)
+    train_windows = TrainWindows(readers["train"], config.window, sampler)
     val_windows = GridWindows(readers["val"], config.window, config.overlap)
     workers = worker_count(config.workers, world)
     loaders = (

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsseg.contract import IGNORE, InputError, number
-from rsseg.data.windows import stream
+from rsseg.data.sampling import stream
 
 
 def erase(image: Tensor, mask: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,7 +145,7 @@ class Sometimes(ABC):
     """
 
     purpose: ClassVar[str]
-    """The name of its random numbers, see `rsseg.data.windows.stream`."""
+    """The name of its random numbers, see `rsseg.data.sampling.stream`."""
 
     def __init__(self, seed: int, probability: float) -> None:
         self.seed, self.probability = seed, number("probability", probability, 0, 1)

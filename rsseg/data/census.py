@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from rsseg.contract import IGNORE, Head, InputError, TaskKind
+from rsseg.data.sampling import Uniform
 from rsseg.data.scene import SceneReader, blank_missing, open_raster, read_bands
-from rsseg.data.windows import place
 from rsseg.progress import progress
 
 log = logging.getLogger(__name__)
@@ -114,8 +114,7 @@ def _count(reader: SceneReader, scene: int) -> tuple[NDArray[np.int64], NDArray[
 def _band_statistics(reader: SceneReader, size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     bands = len(reader.bands)
     n, total, squares = 0, np.zeros(bands), np.zeros(bands)
-    for k in range(SAMPLES):
-        scene, top, left = place(0, k, reader.sizes, size)
+    for scene, top, left in map(Uniform(0, reader.sizes, size), range(SAMPLES)):
         height, width = reader.sizes[scene]
         window = Window(left, top, min(size, width - left), min(size, height - top))
         path = reader.scenes[scene].image
