@@ -1,7 +1,8 @@
 """Augmentation on the device, in batches, each window's parameters drawn from (seed, k): turns, scale, holes.
 
 Augmentations see normalised images, in which 0 is a band's mean. Every pixel that one invents is 0 in all bands and
-`IGNORE` in the mask. Those that change values alone are in `rsseg.data.radiometry`.
+`IGNORE` in the mask. Those that change values alone are in `rsseg.data.radiometry`. One that needs something from the training
+split has a method `fit`, see `rsseg.data.paste.Fits`.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def count(mask: NDArray[np.uint8], head: Head, size: int = SIZE) -> NDArray[np.u
     for row, top in enumerate(range(0, height, size)):
         strip = mask[..., top : top + size, :]
         ignored = strip == IGNORE
-        planes = [*_held(strip, head), ignored.all(axis=0) if ignored.ndim == 3 else ignored]
+        planes = [*held(strip, head), ignored.all(axis=0) if ignored.ndim == 3 else ignored]
         for k, plane in enumerate(planes):
             in_column = np.add.reduce(
                 plane.view(np.uint8), axis=0, dtype=np.uint8
@@ -49,7 +49,7 @@ def count(mask: NDArray[np.uint8], head: Head, size: int = SIZE) -> NDArray[np.u
     return counts
 
 
-def _held(mask: NDArray[np.uint8], head: Head) -> list[NDArray[np.bool_]]:
+def held(mask: NDArray[np.uint8], head: Head) -> list[NDArray[np.bool_]]:
     """Per class, where a mask has it: bool ``[H, W]`` each."""
     if head.task is TaskKind.multilabel:
         return [plane == 1 for plane in mask]
