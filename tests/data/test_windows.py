@@ -1,9 +1,13 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rasterio.windows import Window
 
 from rsseg.contract import IGNORE, Head, TaskKind
+from rsseg.data.balance import Balanced
+from rsseg.data.blocks import Blocks, count
 from rsseg.data.files import Files
 from rsseg.data.labels import Labels
 from rsseg.data.sampling import Uniform
@@ -40,9 +44,14 @@ def test_grid_covers_every_pixel_once(sizes, size, overlap):
     assert all((c == 1).all() for c in counts)
 
 
-def test_workers_and_resumption_change_nothing(folder_root):
+@pytest.mark.parametrize("balanced", [False, True])
+def test_workers_and_resumption_change_nothing(folder_root, balanced):
     reader = reader_of(folder_root)
-    windows = TrainWindows(reader, 32, Uniform(5, reader.sizes, 32))
+    masks = [reader.read_mask(scene, Window(0, 0, 96, 80)) for scene in range(len(reader))]
+    blocks = Blocks.of([count(mask, HEAD) for mask in masks])
+    uniform = Uniform(5, reader.sizes, 32)
+    sampler = Balanced(5, reader.sizes, 32, blocks, HEAD, reader.read) if balanced else uniform
+    windows = TrainWindows(reader, 32, sampler)
     whole = list(loader(windows, Batches(12, 2), workers=0))
     split = list(loader(windows, Batches(12, 2, start=6), workers=2))
     assert len(split) == 3
@@ -78,7 +87,5 @@ def test_grid_windows_equal_the_mask(folder_root):
         part = rebuilt[core.scene, core.top : core.top + 64, core.left : core.left + 64]
         assert (part[mask != IGNORE] == IGNORE).all()  # nobody else wrote here
         part[mask != IGNORE] = mask[mask != IGNORE]
-    from rasterio.windows import Window
-
     for scene in range(len(reader)):
         assert (rebuilt[scene] == reader.read_mask(scene, Window(0, 0, 96, 80))).all()
