@@ -91,7 +91,7 @@ SMALL = {
 
 @pytest.mark.parametrize(
     "choice",
-    [f"{group}={name}" for group in ("model", "augment", "optimizer", "scheduler") for name in options(group)]
+    [f"{group}={name}" for group in ("model", "augment", "optimizer", "scheduler", "sampler") for name in options(group)]
     + ["augment=[d4,scale_crop,noise]", "model.freeze=[encoder]", "model.freeze=[decoder]", "model.dropout=0.2"],
 )
 def test_every_choice_trains(tmp_path, folder_root, choice):
