@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
-from rsseg.config.build import build, plain
+from rsseg.config.build import build, plain, wanted
 from rsseg.config.schema import head_of
 from rsseg.contract import IGNORE, Head, InputError, TaskKind, nearest
+from rsseg.data.blocks import Blocks
 from rsseg.data.census import Census
 from rsseg.data.labels import Labels
+from rsseg.data.paste import Fits
+from rsseg.data.sampling import Places, Read
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.splits import SPLITS
 from rsseg.losses import Composite
@@ -156,7 +161,34 @@ def make_network(config: Any) -> Network:
 
 def make_augmentations(config: Any) -> list[Any]:
     """The augmentations, in the order of the config."""
-    return [build(node, f"augment.{name}", seed=config.seed) for name, node in plain(config.augment).items()]
+    given = {"seed": config.seed, "head": head_of(config.dataset)}
+    return [_build_with(node, f"augment.{name}", given) for name, node in plain(config.augment).items()]
+
+
+def fit_augmentations(augmentations: Sequence[Any], read: Read, blocks: Blocks, numbers: Numbers) -> None:
+    """Let the augmentations that need something from the training split take it."""
+    for augmentation in augmentations:
+        if isinstance(augmentation, Fits):
+            augmentation.fit(read, blocks, numbers.mean, numbers.std)
+
+
+def make_sampler(config: Any, sizes: NDArray[np.int64], blocks: Blocks, read: Read) -> Places:
+    """What says where each training window lies.
+
+    Args:
+        config: The composed config.
+        sizes: ``[S, 2]``, height and width of each training scene.
+        blocks: Their blocks.
+        read: Reads their windows.
+    """
+    given = {"seed": config.seed, "sizes": sizes, "window": config.window, "blocks": blocks, "head": head_of(config.dataset)}
+    sampler: Places = _build_with(plain(config.sampler), "sampler", {**given, "read": read})
+    return sampler
+
+
+def _build_with(node: Mapping[str, Any], where: str, given: Mapping[str, Any]) -> Any:
+    """Build a node with those of the given arguments that it has a parameter for."""
+    return build(node, where, **{name: given[name] for name in wanted(node, given)})
 
 
 def make_module(config: Any, network: nn.Module, numbers: Numbers, scenes: int) -> SegmentationModule:

@@ -6,15 +6,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from rsseg.assembly import labels_of, make_augmentations, make_losses
+from rsseg.assembly import labels_of, make_augmentations, make_losses, make_sampler
 from rsseg.config.build import build, faults, missing, plain
 from rsseg.config.schema import cross_check, head_of, raise_faults
 from rsseg.contract import InputError, TaskKind, nearest
+from rsseg.data.blocks import SIZE, Blocks
 from rsseg.loggers import given_to_logger
 from rsseg.models import encoder_name
 
@@ -22,6 +24,7 @@ GIVEN = {
     "model.net": ("encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params"),
     "optimizer": ("params",),
     "scheduler": ("optimizer",),
+    "sampler": ("seed", "sizes", "window", "blocks", "head", "read"),
     "trainer": (
         "default_root_dir", "max_steps", "max_epochs", "val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps",
         "logger", "callbacks", "plugins", "use_distributed_sampler", "enable_model_summary", "fast_dev_run",
@@ -51,7 +54,7 @@ def check(config: Any) -> None:
     for where, given in GIVEN.items():
         found += faults(plain(_at(config, where)), where, given)
     for name, node in plain(config.augment).items():
-        found += faults(node, f"augment.{name}", ("seed",))
+        found += faults(node, f"augment.{name}", ("seed", "head"))
     for name, node in plain(config.logger).items():
         found += faults(node, f"logger.{name}", tuple(given_to_logger(node, Path())))
         if name in PACKAGES and find_spec(name) is None:
@@ -68,6 +71,7 @@ def check(config: Any) -> None:
     encoder_name(config.model.encoder)
     labels_of(config)
     make_augmentations(config)
+    _try_sampler(config)
     for name, node in plain(config.callbacks).items():
         build(node, f"callbacks.{name}")
     _try_losses(config)
@@ -126,6 +130,13 @@ def _try_losses(config: Any) -> None:
     planes = (head.channels,) if head.task is TaskKind.multilabel else ()
     for composite in make_losses(config, None).values():
         composite(torch.zeros(1, head.channels, 2, 2), torch.zeros(1, *planes, 2, 2, dtype=torch.uint8))
+
+
+def _try_sampler(config: Any) -> None:
+    """Build the sampler for one block in which every class occurs: a wrong number or name shows here."""
+    head = head_of(config.dataset)
+    counts = np.ones((1, 1, head.channels + 1), dtype=np.uint16)
+    make_sampler(config, np.array([[SIZE, SIZE]]), Blocks.of([counts]), read=lambda *_: (counts, counts.astype(np.uint8)))
 
 
 def _try_optimizer(config: Any) -> None:

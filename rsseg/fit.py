@@ -16,6 +16,7 @@ from rsseg.alignment.report import print_table
 from rsseg.config.build import plain
 from rsseg.config.folder import resume_word, write_json
 from rsseg.contract import InputError
+from rsseg.data.sampling import Places
 from rsseg.data.scene import SceneReader
 from rsseg.data.windows import Batches, GridWindows, TrainWindows, loader, worker_count
 from rsseg.distributed import is_main, launched
@@ -30,7 +31,9 @@ from rsseg.training import choose_precision, make_trainer
 log = logging.getLogger(__name__)
 
 
-def fit(config: Any, folder: Path, module: SegmentationModule, readers: dict[str, SceneReader], last: Path | None) -> float:
+def fit(
+    config: Any, folder: Path, module: SegmentationModule, readers: dict[str, SceneReader], sampler: Places, last: Path | None
+) -> float:
     """Train a module to the end, score its best checkpoint, and write everything into the run folder.
 
     Args:
@@ -38,6 +41,7 @@ def fit(config: Any, folder: Path, module: SegmentationModule, readers: dict[str
         folder: The run folder, with its config.
         module: The module.
         readers: The scenes of train and val.
+        sampler: Where each training window lies.
         last: The checkpoint to go on from; None: from the beginning.
 
     Returns:
@@ -57,7 +61,7 @@ def fit(config: Any, folder: Path, module: SegmentationModule, readers: dict[str
         for logger in side_loggers(trainer):
             logger.log_hyperparams(plain(config))
         with launched(trainer, folder):
-            _train_all_steps(config, folder, module, readers, trainer, step if last else None)
+            _train_all_steps(config, folder, module, readers, sampler, trainer, step if last else None)
         seconds = time.monotonic() - began
         result = dict(module.scores)
         if not is_main():  # a process that another program started: the first one writes
@@ -92,7 +96,13 @@ def shown_bands(config: Any) -> list[int] | None:
 
 
 def _train_all_steps(
-    config: Any, folder: Path, module: SegmentationModule, readers: dict[str, SceneReader], trainer: L.Trainer, step: int | None
+    config: Any,
+    folder: Path,
+    module: SegmentationModule,
+    readers: dict[str, SceneReader],
+    sampler: Places,
+    trainer: L.Trainer,
+    step: int | None,
 ) -> None:
     """Fit, from a checkpoint's step on if there is one."""
     rank, world = trainer.global_rank, trainer.world_size
@@ -102,7 +112,7 @@ def _train_all_steps(
         )
     per_step = config.batch_size * trainer.accumulate_grad_batches
     batches = Batches(config.steps * per_step, config.batch_size, (step or 0) * per_step, rank, world)
-    train_windows = TrainWindows(readers["train"], config.window, config.seed)
+    train_windows = TrainWindows(readers["train"], config.window, sampler)
     val_windows = GridWindows(readers["val"], config.window, config.overlap)
     workers = worker_count(config.workers, world)
     loaders = (

@@ -14,7 +14,17 @@ import numpy as np
 import torch
 
 from rsseg.alignment.report import print_table, write_comparison
-from rsseg.assembly import Numbers, all_bands, labels_of, make_module, make_network, open_split, scenes_of
+from rsseg.assembly import (
+    Numbers,
+    all_bands,
+    fit_augmentations,
+    labels_of,
+    make_module,
+    make_network,
+    make_sampler,
+    open_split,
+    scenes_of,
+)
 from rsseg.check import check
 from rsseg.config.build import build, plain
 from rsseg.config.folder import config_to_resume, load_config, resume_word, save_config, unfinished, write_json
@@ -74,6 +84,9 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
     for reader in readers.values():
         reader.fill = np.array(numbers.mean)
     module = make_module(config, network, numbers, len(readers["val"]))
+    blocks = censuses["train"].blocks
+    sampler = make_sampler(config, readers["train"].sizes, blocks, readers["train"].read)
+    fit_augmentations(module.augmentations, readers["train"].read, blocks, numbers)
     data = asdict(numbers) | {
         "fingerprint": {split: c.fingerprint([s.name for s in readers[split].scenes]) for split, c in censuses.items()},
         "scenes": {split: [s.name for s in reader.scenes] for split, reader in readers.items()},
@@ -85,7 +98,7 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
             save_config(config, folder)
             write_json(folder / "run.json", provenance(overrides or [], loss) | {"seed": config.seed})
         write_json(folder / "data.json", data)
-    return fit(config, folder, module, readers, last)
+    return fit(config, folder, module, readers, sampler, last)
 
 
 def load_run(folder: Path, scenes: int = 1) -> tuple[Any, SegmentationModule]:

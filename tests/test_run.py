@@ -91,7 +91,7 @@ SMALL = {
 
 @pytest.mark.parametrize(
     "choice",
-    [f"{group}={name}" for group in ("model", "augment", "optimizer", "scheduler") for name in options(group)]
+    [f"{group}={name}" for group in ("model", "augment", "optimizer", "scheduler", "sampler") for name in options(group)]
     + ["augment=[d4,scale_crop,noise]", "model.freeze=[encoder]", "model.freeze=[decoder]", "model.dropout=0.2"],
 )
 def test_every_choice_trains(tmp_path, folder_root, choice):
@@ -184,6 +184,8 @@ def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
         "model=unet",
         "model=deeplabv3plus",  # has dropout
         "augment=full",
+        "augment=paste",
+        "sampler=balanced",
         "scheduler=plateau",
         "scheduler=cosine_warmup",
         "callbacks=[ema,early_stopping]",

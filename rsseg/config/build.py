@@ -79,7 +79,7 @@ def faults(node: Mapping[str, Any], where: str, given: tuple[str, ...] = ()) -> 
     found = []
     arguments = {key: value for key, value in node.items() if key != "_target_"}
     for place, leaf in _nodes(arguments, where):
-        found += faults(leaf, place, _wanted(leaf, given))
+        found += faults(leaf, place, wanted(leaf, given))
     parameters = inspect.signature(target).parameters
     named = [name for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]  # **kwargs hide typos
     short = node["_target_"].rpartition(".")[2]
@@ -138,8 +138,8 @@ def _nodes(value: Any, where: str) -> list[tuple[str, Mapping[str, Any]]]:
     ]
 
 
-def _wanted(node: Mapping[str, Any], given: Iterable[str]) -> tuple[str, ...]:
-    """Those of the given names that a node's target has a parameter for."""
+def wanted(node: Mapping[str, Any], given: Iterable[str]) -> tuple[str, ...]:
+    """Those of the given names that a node's target has a parameter for; none if it can't be found."""
     try:
         parameters = inspect.signature(locate(node["_target_"], "")).parameters
     except InputError:
@@ -150,7 +150,7 @@ def _wanted(node: Mapping[str, Any], given: Iterable[str]) -> tuple[str, ...]:
 def _build_nested(value: Any, where: str, given: Mapping[str, Any]) -> Any:
     if isinstance(value, Mapping):
         if "_target_" in value:
-            return build(value, where, **{name: given[name] for name in _wanted(value, given)})
+            return build(value, where, **{name: given[name] for name in wanted(value, given)})
         return {key: _build_nested(child, f"{where}.{key}", given) for key, child in value.items()}
     if isinstance(value, list):
         return [_build_nested(child, f"{where}[{i}]", given) for i, child in enumerate(value)]

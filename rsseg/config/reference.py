@@ -29,6 +29,7 @@ GROUPS = {
     "loss/term": None,
     "optimizer": None,
     "scheduler": None,
+    "sampler": None,
     "augment": None,
     "trainer": None,
     "callbacks": None,

@@ -98,6 +98,7 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)
+    sampler: dict[str, Any] = field(default_factory=dict)
     augment: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
@@ -136,8 +137,8 @@ def folder_name(overrides: str) -> str:
 
 
 OPEN = (
-    "dataset.args", "dataset.source", "model.encoder_args", "model.net", "loss.terms", "optimizer", "scheduler", "augment",
-    "trainer", "callbacks", "logger",
+    "dataset.args", "dataset.source", "model.encoder_args", "model.net", "loss.terms", "optimizer", "scheduler", "sampler",
+    "augment", "trainer", "callbacks", "logger",
 )  # fmt: skip
 """Nodes that take any argument of their target without a "+": what the target does not know, the binder refuses."""
 

@@ -1,7 +1,8 @@
 """Augmentation on the device, in batches, each window's parameters drawn from (seed, k): turns, scale, holes.
 
 Augmentations see normalised images, in which 0 is a band's mean. Every pixel that one invents is 0 in all bands and
-`IGNORE` in the mask. Those that change values alone are in `rsseg.data.radiometry`.
+`IGNORE` in the mask. Those that change values alone are in `rsseg.data.radiometry`. One that needs something from the training
+split has a method `fit`, see `rsseg.data.paste.Fits`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsseg.contract import IGNORE, InputError, number
-from rsseg.data.windows import stream
+from rsseg.data.sampling import stream
 
 
 def erase(image: Tensor, mask: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,7 +146,7 @@ class Sometimes(ABC):
     """
 
     purpose: ClassVar[str]
-    """The name of its random numbers, see `rsseg.data.windows.stream`."""
+    """The name of its random numbers, see `rsseg.data.sampling.stream`."""
 
     def __init__(self, seed: int, probability: float) -> None:
         self.seed, self.probability = seed, number("probability", probability, 0, 1)

@@ -7,7 +7,6 @@ was resumed.
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -17,36 +16,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from rsseg.contract import IGNORE, Batch
+from rsseg.data.sampling import Places
 from rsseg.data.scene import SceneReader
-
-
-def stream(seed: int, k: int, purpose: str) -> np.random.Generator:
-    """The random numbers that window k may use for one purpose (its place, an augmentation).
-
-    Example:
-        >>> int(stream(1, 7, "place").integers(100)) == int(stream(1, 7, "place").integers(100))
-        True
-    """
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, k, zlib.crc32(purpose.encode())])))
-
-
-def place(seed: int, k: int, sizes: NDArray[np.int64], size: int) -> tuple[int, int, int]:
-    """Where training window k lies: a scene drawn by its area, then a corner drawn evenly inside it.
-
-    Args:
-        seed: The run's seed.
-        k: The window's number.
-        sizes: ``[S, 2]``, height and width of each scene.
-        size: The window's side.
-
-    Returns:
-        Scene, top, left. A scene smaller than the window gives its corner 0.
-    """
-    rng = stream(seed, k, "place")
-    areas = np.cumsum(sizes.prod(axis=1))
-    scene = int(np.searchsorted(areas, rng.integers(areas[-1]), side="right"))
-    height, width = sizes[scene]
-    return scene, int(rng.integers(max(height - size, 0) + 1)), int(rng.integers(max(width - size, 0) + 1))
 
 
 class Core(NamedTuple):
@@ -107,13 +78,19 @@ def _item(image: NDArray[np.generic], mask: NDArray[np.uint8], scene: int, k: in
 
 
 class TrainWindows(Dataset[Batch]):
-    """The endless stream of training windows, by number."""
+    """The endless stream of training windows, by number.
 
-    def __init__(self, reader: SceneReader, size: int, seed: int) -> None:
-        self.reader, self.size, self.seed = reader, size, seed
+    Args:
+        reader: The scenes.
+        size: The windows' side in pixels.
+        sampler: Where each window lies.
+    """
+
+    def __init__(self, reader: SceneReader, size: int, sampler: Places) -> None:
+        self.reader, self.size, self.sampler = reader, size, sampler
 
     def __getitem__(self, k: int) -> Batch:
-        scene, top, left = place(self.seed, k, self.reader.sizes, self.size)
+        scene, top, left = self.sampler(k)
         return _item(*self.reader.read(scene, top, left, self.size), scene, k)
 
 

@@ -1,13 +1,18 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rasterio.windows import Window
 
 from rsseg.contract import IGNORE, Head, TaskKind
+from rsseg.data.balance import Balanced
+from rsseg.data.blocks import Blocks, count
 from rsseg.data.files import Files
 from rsseg.data.labels import Labels
+from rsseg.data.sampling import Uniform
 from rsseg.data.scene import SceneReader
-from rsseg.data.windows import Batches, GridWindows, TrainWindows, grid, loader, place
+from rsseg.data.windows import Batches, GridWindows, TrainWindows, grid, loader
 
 HEAD = Head(TaskKind.multiclass, ("a", "b", "c"))
 
@@ -39,24 +44,14 @@ def test_grid_covers_every_pixel_once(sizes, size, overlap):
     assert all((c == 1).all() for c in counts)
 
 
-def test_place_depends_on_seed_and_number_alone():
-    sizes = np.array([[100, 50], [64, 64]])
-    first = [place(3, k, sizes, 32) for k in range(50)]
-    assert first == [place(3, k, sizes, 32) for k in range(50)]
-    assert first != [place(4, k, sizes, 32) for k in range(50)]
-
-
-def test_place_draws_scenes_by_area_and_stays_inside():
-    sizes = np.array([[300, 300], [100, 100], [20, 10]])
-    drawn = [place(0, k, sizes, 64) for k in range(2000)]
-    share = np.bincount([scene for scene, _, _ in drawn], minlength=3) / 2000
-    np.testing.assert_allclose(share, np.array([90000, 10000, 200]) / 100200, atol=0.02)
-    assert all(0 <= top <= max(sizes[s][0] - 64, 0) and 0 <= left <= max(sizes[s][1] - 64, 0) for s, top, left in drawn)
-    assert max(top for s, top, _ in drawn if s == 0) == 236
-
-
-def test_workers_and_resumption_change_nothing(folder_root):
-    windows = TrainWindows(reader_of(folder_root), 32, seed=5)
+@pytest.mark.parametrize("balanced", [False, True])
+def test_workers_and_resumption_change_nothing(folder_root, balanced):
+    reader = reader_of(folder_root)
+    masks = [reader.read_mask(scene, Window(0, 0, 96, 80)) for scene in range(len(reader))]
+    blocks = Blocks.of([count(mask, HEAD) for mask in masks])
+    uniform = Uniform(5, reader.sizes, 32)
+    sampler = Balanced(5, reader.sizes, 32, blocks, HEAD, reader.read) if balanced else uniform
+    windows = TrainWindows(reader, 32, sampler)
     whole = list(loader(windows, Batches(12, 2), workers=0))
     split = list(loader(windows, Batches(12, 2, start=6), workers=2))
     assert len(split) == 3
@@ -92,7 +87,5 @@ def test_grid_windows_equal_the_mask(folder_root):
         part = rebuilt[core.scene, core.top : core.top + 64, core.left : core.left + 64]
         assert (part[mask != IGNORE] == IGNORE).all()  # nobody else wrote here
         part[mask != IGNORE] = mask[mask != IGNORE]
-    from rasterio.windows import Window
-
     for scene in range(len(reader)):
         assert (rebuilt[scene] == reader.read_mask(scene, Window(0, 0, 96, 80))).all()

@@ -1,0 +1,190 @@
+"""Samplers against imbalance: rare classes more often, or fewer windows that show the most frequent class alone.
+
+What they need of the split is counted once, in blocks; a draw then is a binary search. They are what imbalanced-learn calls
+RandomOverSampler, RandomUnderSampler and NearMiss, but of windows: the pixels around a drawn one come along with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from rsseg.contract import Head, InputError, TaskKind, nearest, number
+from rsseg.data.blocks import Blocks
+from rsseg.data.sampling import Read, around, stream
+
+
+def label_names(head: Head) -> list[str]:
+    """What the columns of `Blocks.by_label` are called: the classes, and before a binary one "background"."""
+    return ["background"] * (head.task is TaskKind.binary) + list(head.classes)
+
+
+class Balanced:
+    """Rare classes more often (imbalanced-learn: RandomOverSampler): a class, then a pixel of it, then a window around it.
+
+    All pixels of the drawn class are equally likely, and so are all windows in the scene that contain the drawn one. For binary
+    tasks "background" is a class too; for multilabel the labels are the classes. It changes the share of the classes that a
+    model sees, as class weights do: with both, the two multiply.
+
+    Args:
+        seed: The run's seed.
+        sizes: int64 ``[S, 2]``, height and width of each scene.
+        window: The window's side in pixels.
+        blocks: The blocks of all scenes.
+        head: Task and classes.
+        read: Reads windows; of a drawn block the mask is looked into for the pixel.
+        power: A class is drawn in proportion to its pixels to this power: 0 draws all that occur alike, 1 as often as they are.
+        weights: In proportion to these numbers, by class name, instead; classes that it leaves out are not drawn.
+
+    Raises:
+        InputError: For a class that is not known or never occurs, a power outside 0 to 1, or numbers below 0 or all 0.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        sizes: NDArray[np.int64],
+        window: int,
+        blocks: Blocks,
+        head: Head,
+        read: Read,
+        power: float = 0.0,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        self.seed, self.sizes, self.window, self.read = seed, sizes, window, read
+        self.multilabel, self.side = head.task is TaskKind.multilabel, blocks.size
+        self.scene, self.row, self.col = blocks.scene, blocks.row, blocks.col
+        counts = blocks.by_label(head, sizes)
+        totals = counts.sum(axis=0)
+        weight = _class_weights(totals, label_names(head), number("power", power, 0, 1), weights)
+        self._labels = np.flatnonzero(weight)
+        self._drawn = np.cumsum(weight[self._labels]) / weight.sum()
+        self._holders = [np.flatnonzero(counts[:, label]).astype(np.int32) for label in self._labels]
+        self._pixels = [np.cumsum(counts[held, label]) for label, held in zip(self._labels, self._holders, strict=True)]
+
+    def __call__(self, k: int) -> tuple[int, int, int]:
+        """Scene, top and left of window k."""
+        rng = stream(self.seed, k, "place")
+        drawn = min(int(np.searchsorted(self._drawn, rng.random(), side="right")), len(self._labels) - 1)
+        pixels = self._pixels[drawn]
+        n = int(rng.integers(pixels[-1]))  # the n-th pixel of the class in the split
+        holder = int(np.searchsorted(pixels, n, side="right"))
+        block = int(self._holders[drawn][holder])
+        scene, top, left = int(self.scene[block]), int(self.row[block]) * self.side, int(self.col[block]) * self.side
+        mask = np.asarray(self.read(scene, top, left, self.side)[1])
+        label = int(self._labels[drawn])
+        inside = np.flatnonzero(mask[label] == 1 if self.multilabel else mask == label)
+        y, x = divmod(int(inside[n - (int(pixels[holder - 1]) if holder else 0)]), self.side)
+        return scene, *around(rng, (top + y, left + x), self.sizes[scene], self.window)
+
+
+def _class_weights(
+    totals: NDArray[np.int64], names: Sequence[str], power: float, weights: Mapping[str, float] | None
+) -> NDArray[np.float64]:
+    if weights is None:
+        return np.where(totals > 0, np.maximum(totals, 1) / max(totals.sum(), 1), 0.0) ** power * (totals > 0)
+    if power:
+        raise InputError(f"power={power:g} and weights={dict(weights)}: give one of the two")
+    for name in weights:
+        if name not in names:
+            raise InputError(f"weights: there is no class {name}{nearest(name, names)}: the classes are {', '.join(names)}")
+    found = np.array([number(f"weights.{name}", weights.get(name, 0)) for name in names])
+    absent = [name for name, weight, total in zip(names, found, totals, strict=True) if weight and not total]
+    if absent:
+        raise InputError(f"weights: no training pixel is labelled {absent[0]}, so it can't be drawn: leave it out")
+    if not found.any():
+        raise InputError(f"weights={dict(weights)}: at least one class needs a number above 0")
+    return found
+
+
+class Undersample:
+    """Fewer windows of the majority class alone (imbalanced-learn: RandomUnderSampler).
+
+    The majority is the class with the most training pixels; for binary tasks "background" is a class too, for multilabel tasks
+    the majority are the pixels without any label. A block that holds nothing else (but ignored pixels) is a majority block. Of
+    these a share is kept, drawn once; each window then lies around a pixel that is drawn evenly from all kept blocks, and
+    evenly among the windows in the scene that contain it.
+
+    Args:
+        seed: The run's seed.
+        sizes: int64 ``[S, 2]``, height and width of each scene.
+        window: The window's side in pixels.
+        blocks: The blocks of all scenes.
+        head: Task and classes.
+        keep: The share of the majority blocks that are kept; 0 keeps none, 1 all.
+
+    Raises:
+        InputError: For a share outside 0 to 1, and if there is one class only.
+    """
+
+    def __init__(
+        self, seed: int, sizes: NDArray[np.int64], window: int, blocks: Blocks, head: Head, keep: float = 0.25
+    ) -> None:
+        self.seed, self.sizes, self.window = seed, sizes, window
+        share = number("keep", keep, 0, 1)
+        minority = _minority(blocks, head, sizes)
+        rest = np.flatnonzero(~minority)
+        kept = minority.copy()
+        kept[self._order(blocks, sizes, minority, rest)[: round(share * len(rest))]] = True
+        self.scene = blocks.scene[kept]
+        self.extent = np.stack(blocks.extent(sizes), axis=1)[kept].astype(np.int32)
+        self._areas = np.cumsum(self.extent[:, 2:].prod(axis=1, dtype=np.int64))
+
+    def _order(
+        self, blocks: Blocks, sizes: NDArray[np.int64], minority: NDArray[np.bool_], rest: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """The majority blocks `rest`, those to keep first."""
+        return stream(self.seed, 0, "undersample").permutation(rest)
+
+    def __call__(self, k: int) -> tuple[int, int, int]:
+        """Scene, top and left of window k."""
+        rng = stream(self.seed, k, "place")
+        block = int(np.searchsorted(self._areas, rng.integers(self._areas[-1]), side="right"))
+        top, left, height, width = self.extent[block].tolist()
+        pixel = top + int(rng.integers(height)), left + int(rng.integers(width))
+        scene = int(self.scene[block])
+        return scene, *around(rng, pixel, self.sizes[scene], self.window)
+
+
+class NearMiss(Undersample):
+    """`Undersample` that keeps the majority blocks nearest to a block with another class, where borders are learnt.
+
+    As NearMiss-1 (Zhang and Mani 2003) with one neighbour and with distance on the ground instead of between features: from
+    centre to centre of the blocks within a scene. Scenes without another class come last; ties are drawn.
+
+    Args:
+        seed: The run's seed.
+        sizes: int64 ``[S, 2]``, height and width of each scene.
+        window: The window's side in pixels.
+        blocks: The blocks of all scenes.
+        head: Task and classes.
+        keep: The share of the majority blocks that are kept; 0 keeps none, 1 all.
+
+    Raises:
+        InputError: As `Undersample`.
+    """
+
+    def _order(
+        self, blocks: Blocks, sizes: NDArray[np.int64], minority: NDArray[np.bool_], rest: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        extent = blocks.extent(sizes)
+        apart = 1 + float(np.hypot(*sizes.max(axis=0)))  # lay the scenes out so far apart that none has its nearest in another
+        centres = np.stack([blocks.scene * apart, extent.top + extent.height / 2, extent.left + extent.width / 2], axis=1)
+        distance, _ = cKDTree(centres[minority]).query(centres[rest], distance_upper_bound=apart)
+        return rest[np.lexsort((super()._order(blocks, sizes, minority, np.arange(len(rest))), distance))]
+
+
+def _minority(blocks: Blocks, head: Head, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which blocks hold a pixel of another class than the most frequent one."""
+    counts = blocks.by_label(head, sizes)
+    if head.task is not TaskKind.multilabel:
+        counts[:, counts.sum(axis=0).argmax()] = 0
+    found = np.asarray(counts.any(axis=1))
+    if not found.any():
+        raise InputError(
+            "no training pixel has another class than the most frequent one, so nothing is rare: take sampler=uniform"
+        )
+    return found

@@ -1,0 +1,213 @@
+"""Rare objects pasted into other windows: for images, what SMOTE is for tables.
+
+SMOTE (Chawla et al. 2002) makes a new sample of a rare class by interpolating between two of them. Between the rows of a table
+that may be a plausible row; between images it is not: half of one pixel and half of another is a double exposure that no sensor
+takes, objects do not lie on each other pixel by pixel, and the label of such a pixel is half one class and half another. What
+can be put together anew is whole objects and their surroundings (Copy-Paste, Ghiasi et al. 2021): that is done here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import find_objects, label
+from torch import Tensor
+
+from rsseg.contract import IGNORE, Head, InputError, nearest, number
+from rsseg.data.augment import Sometimes
+from rsseg.data.blocks import Blocks, held
+from rsseg.data.sampling import Read, stream
+
+BLOCKS_PER_PIECE = 20
+"""How many blocks are looked into, at most, for each piece that is wanted."""
+
+
+@runtime_checkable
+class Fits(Protocol):
+    """An augmentation that takes something from the training split, such as objects to paste, before training begins.
+
+    An augmentation with a method of this name has it called once in every process. What it keeps must be a function of its seed
+    and of the arguments here, so that all processes and a resumed run keep the same.
+    """
+
+    def fit(self, read: Read, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Take what is needed.
+
+        Args:
+            read: Reads windows of the training scenes, as stored.
+            blocks: The training scenes' blocks.
+            mean: Per band, what is subtracted from stored pixels.
+            std: Per band, what they are divided by then.
+        """
+
+
+class Piece(NamedTuple):
+    """An object, cut out.
+
+    Attributes:
+        image: float32 ``[C, h, w]``, normalised.
+        mask: uint8 ``[h, w]`` or ``[L, h, w]``.
+        inside: bool ``[h, w]``, its pixels.
+    """
+
+    image: Tensor
+    mask: Tensor
+    inside: Tensor
+
+    def to(self, image: Tensor) -> Piece:
+        """On the device and in the dtype of an image; itself if it is there."""
+        return Piece(self.image.to(image), self.mask.to(image.device), self.inside.to(image.device))
+
+
+Region: TypeAlias = tuple[tuple[slice, slice], NDArray[np.bool_]]
+"""A box, and which of its pixels belong to the region."""
+
+
+def regions(has: NDArray[np.bool_], least: int, centre: tuple[int, int], side: int) -> list[Region]:
+    """The connected regions (also across corners) that have their centre in a square and are smaller than it.
+
+    Args:
+        has: ``[H, W]``.
+        least: The fewest pixels of a region.
+        centre: First row and column of the square.
+        side: The square's side.
+
+    Example:
+        >>> regions(np.array([[True, False, True]]), least=1, centre=(0, 0), side=2)
+        [((slice(0, 1, None), slice(0, 1, None)), array([[ True]]))]
+    """
+    numbered, _ = label(has, structure=np.ones((3, 3)))
+    areas = np.bincount(numbered.ravel())
+    return [
+        (box, numbered[box] == n)
+        for n, box in enumerate(find_objects(numbered), start=1)
+        if areas[n] >= least
+        and all(part.stop - part.start < side for part in box)
+        and all(first <= (part.start + part.stop) // 2 < first + side for part, first in zip(box, centre, strict=True))
+    ]
+
+
+class Paste(Sometimes):
+    """Pastes rare objects, connected regions of a class with their image and mask, into windows.
+
+    The objects come from a bank that `fit` cuts once from the training split; which of them a window gets, and where, is a
+    function of (seed, k). They keep size and direction: take further augmentations after it, ``augment=[paste,d4]``. Pasted
+    pixels replace those of image and mask. Nothing is pasted where a window has no label, such as beyond a scene's edge: what
+    is ignored stays so (multilabel: what is ignored in every plane).
+
+    It raises the share of the pasted classes above that of the data, as oversampling does, so a model that is trained with it
+    says them more often than they are. And an object may come to lie where none of its kind is found.
+
+    Args:
+        seed: The run's seed.
+        head: Task and classes.
+        classes: The names of those that are pasted, all alike; None: the one with the fewest training pixels.
+        count: The objects per window.
+        bank: The most objects kept of each class.
+        min_area: The fewest pixels of an object; below lie specks.
+        probability: The share of the windows that get objects.
+
+    Raises:
+        InputError: For a class that is not known, and for numbers out of range.
+    """
+
+    purpose = "paste"
+
+    def __init__(
+        self,
+        seed: int,
+        head: Head,
+        classes: Sequence[str] | None = None,
+        count: int = 3,
+        bank: int = 200,
+        min_area: int = 16,
+        probability: float = 0.5,
+    ) -> None:
+        super().__init__(seed, probability)
+        for name, value, most in (("count", count, 100), ("bank", bank, 10_000), ("min_area", min_area, 10_000)):
+            if int(number(name, value, 1, most)) != value:
+                raise InputError(f"{name}={value!r}: a whole number from 1 to {most} is expected")
+        for unknown in [name for name in classes or () if name not in head.classes]:
+            known = ", ".join(head.classes)
+            raise InputError(f"classes: there is no class {unknown}{nearest(unknown, head.classes)}: the classes are {known}")
+        self.head, self.classes, self.count, self.bank, self.min_area = head, classes, int(count), int(bank), int(min_area)
+        self.pieces: list[list[Piece]] = []
+
+    def fit(self, read: Read, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Cut the bank, as `Fits` says. The objects are those of randomly drawn blocks, smaller than a block.
+
+        Raises:
+            InputError: If a class has no such object.
+        """
+        totals = blocks.counts[:, :-1].sum(axis=0, dtype=np.int64)
+        occurs = np.flatnonzero(totals)
+        labels = [self.head.classes.index(name) for name in self.classes or ()] or [int(occurs[totals[occurs].argmin()])]
+        scale = [np.asarray(values, dtype=np.float32)[:, None, None] for values in (mean, std)]
+        self.pieces = [self._cut_all(read, blocks, wanted, scale) for wanted in labels]
+
+    def _cut_all(self, read: Read, blocks: Blocks, wanted: int, scale: Sequence[NDArray[np.float32]]) -> list[Piece]:
+        found: list[Piece] = []
+        order = stream(self.seed, wanted, "paste bank").permutation(np.flatnonzero(blocks.counts[:, wanted]))
+        for block in order[: BLOCKS_PER_PIECE * self.bank].tolist():
+            found += self._cut(read, blocks, block, wanted, scale)
+            if len(found) >= self.bank:
+                break
+        if not found:
+            raise InputError(
+                f"class {self.head.classes[wanted]}: no training region of {self.min_area} pixels or more is smaller than "
+                f"{blocks.size} px, so none can be pasted: name others in augment.paste.classes, or lower min_area"
+            )
+        return found[: self.bank]
+
+    def _cut(self, read: Read, blocks: Blocks, block: int, wanted: int, scale: Sequence[NDArray[np.float32]]) -> list[Piece]:
+        """The objects whose centre lies in a block, read with half a block around it so that each is seen whole."""
+        side = blocks.size
+        first = [int(index[block]) * side for index in (blocks.row, blocks.col)]
+        start = [max(place - side // 2, 0) for place in first]
+        pixels, mask = read(int(blocks.scene[block]), start[0], start[1], 2 * side)
+        pixels, mask = np.asarray(pixels), np.asarray(mask)
+        has = held(mask, self.head)[wanted]
+        found = []
+        for box, inside in regions(has, self.min_area, (first[0] - start[0], first[1] - start[1]), side):
+            image = (pixels[:, *box].astype(np.float32) - scale[0]) / scale[1]
+            found.append(Piece(*(torch.from_numpy(np.ascontiguousarray(part)) for part in (image, mask[..., *box], inside))))
+        return found
+
+    def apply(self, image: Tensor, mask: Tensor, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor]:
+        """Draw the objects of each window and their places, wholly inside it if they fit, and paste one after the other."""
+        if not self.pieces:
+            raise RuntimeError("Paste.fit has to be called before windows are augmented")
+        if self.pieces[0][0].image.device != image.device:
+            self.pieces = [[piece.to(image) for piece in pieces] for pieces in self.pieces]
+        image, mask = image.clone(), mask.clone()
+        for window, labels, rng in zip(image, mask, streams, strict=True):
+            for _ in range(self.count):
+                pieces = self.pieces[int(rng.integers(len(self.pieces)))]
+                paste(window, labels, pieces[int(rng.integers(len(pieces)))].to(image), rng.random(2))
+        return image, mask
+
+
+def paste(image: Tensor, mask: Tensor, piece: Piece, place: NDArray[np.float64]) -> None:
+    """Put an object into a window, in place. What does not fit into a small window is cut off; what has no label stays.
+
+    Args:
+        image: ``[C, H, W]``.
+        mask: uint8 ``[H, W]`` or ``[L, H, W]``.
+        piece: The object.
+        place: From 0 (at the upper or left edge) up to 1 (at the lower or right one), down and across.
+    """
+    here = []
+    for length, extent, share in zip(mask.shape[-2:], piece.inside.shape, place.tolist(), strict=True):
+        fitting = min(extent, length)
+        first = int(share * (length - fitting + 1))
+        here.append(slice(first, first + fitting))
+    own = (..., slice(here[0].stop - here[0].start), slice(here[1].stop - here[1].start))
+    there = (..., here[0], here[1])
+    labelled = mask[there] != IGNORE
+    where = piece.inside[own] & (labelled.any(dim=0) if mask.ndim == 3 else labelled)
+    image[there] = torch.where(where, piece.image[own], image[there])
+    mask[there] = torch.where(where, piece.mask[own], mask[there])

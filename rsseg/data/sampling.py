@@ -1,0 +1,88 @@
+"""Where training windows lie: a sampler gives the place of window k as a function of (seed, k) alone.
+
+So it is the same for any number of workers and processes, and after a resume. The samplers here know the scenes' sizes
+alone; those that look at the classes are in `rsseg.data.balance`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Places: TypeAlias = Callable[[int], tuple[int, int, int]]
+"""What a sampler is: from a window's number to its scene, top and left. A scene smaller than the window gives its corner 0."""
+
+Read: TypeAlias = Callable[[int, int, int, int], tuple[NDArray[np.generic], NDArray[np.uint8]]]
+"""From (scene, top, left, size) to a square window, as stored: image ``[C, size, size]`` and mask, `IGNORE` outside."""
+
+
+def stream(seed: int, k: int, purpose: str) -> np.random.Generator:
+    """The random numbers that window k may use for one purpose (its place, an augmentation).
+
+    Example:
+        >>> int(stream(1, 7, "place").integers(100)) == int(stream(1, 7, "place").integers(100))
+        True
+    """
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, k, zlib.crc32(purpose.encode())])))
+
+
+def corner(rng: np.random.Generator, size: NDArray[np.int64], window: int) -> tuple[int, int]:
+    """Top and left of a window that lies evenly anywhere in a scene."""
+    height, width = np.maximum(size - window, 0).tolist()
+    return int(rng.integers(height + 1)), int(rng.integers(width + 1))
+
+
+def around(rng: np.random.Generator, pixel: tuple[int, int], size: NDArray[np.int64], window: int) -> tuple[int, int]:
+    """Top and left of a window, evenly among those in a scene that contain a pixel."""
+    top, left = (
+        int(rng.integers(max(place - window + 1, 0), min(place, max(length - window, 0)) + 1))
+        for place, length in zip(pixel, size.tolist(), strict=True)
+    )
+    return top, left
+
+
+class Uniform:
+    """Every pixel alike: a scene drawn by its area, then a window evenly inside it.
+
+    Args:
+        seed: The run's seed.
+        sizes: int64 ``[S, 2]``, height and width of each scene.
+        window: The window's side in pixels.
+
+    Example:
+        >>> Uniform(seed=1, sizes=np.array([[100, 64]]), window=64)(7)[2]
+        0
+    """
+
+    def __init__(self, seed: int, sizes: NDArray[np.int64], window: int) -> None:
+        self.seed, self.sizes, self.window = seed, sizes, window
+        self._areas = np.cumsum(sizes.prod(axis=1))
+
+    def __call__(self, k: int) -> tuple[int, int, int]:
+        """Scene, top and left of window k."""
+        rng = stream(self.seed, k, "place")
+        scene = int(np.searchsorted(self._areas, rng.integers(self._areas[-1]), side="right"))
+        return scene, *corner(rng, self.sizes[scene], self.window)
+
+
+class ByScene:
+    """Every scene alike, whatever its area: as a metric that is averaged over scenes weighs them.
+
+    Args:
+        seed: The run's seed.
+        sizes: int64 ``[S, 2]``, height and width of each scene.
+        window: The window's side in pixels.
+    """
+
+    def __init__(self, seed: int, sizes: NDArray[np.int64], window: int) -> None:
+        self.seed, self.sizes, self.window = seed, sizes, window
+
+    def __call__(self, k: int) -> tuple[int, int, int]:
+        """Scene, top and left of window k."""
+        rng = stream(self.seed, k, "place")
+        scene = int(rng.integers(len(self.sizes)))
+        return scene, *corner(rng, self.sizes[scene], self.window)

@@ -1,0 +1,79 @@
+"""Blocks beside a loop over pixels."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsseg.contract import IGNORE, Head, TaskKind
+from rsseg.data.blocks import SIZE, Blocks, count
+
+HEADS = [
+    Head(TaskKind.binary, ("a",)),
+    Head(TaskKind.multiclass, ("a", "b", "c")),
+    Head(TaskKind.multilabel, ("a", "b")),
+]
+
+
+def masks(head, sizes, seed=0):
+    rng = np.random.default_rng(seed)
+    planes = (head.channels,) if head.task is TaskKind.multilabel else ()
+    labels = np.array([*range(head.labels), IGNORE], np.uint8)
+    return [rng.choice(labels, (*planes, *size)) for size in sizes]
+
+
+def by_hand(mask, head, top, left, size):
+    """Counts of one block, pixel by pixel."""
+    found = [0] * (head.channels + 1)
+    for y in range(top, min(top + size, mask.shape[-2])):
+        for x in range(left, min(left + size, mask.shape[-1])):
+            values = np.atleast_1d(mask[..., y, x]).tolist()
+            if all(v == IGNORE for v in values):
+                found[-1] += 1
+            elif head.task is TaskKind.multiclass:
+                found[values[0]] += 1
+            else:
+                for k, v in enumerate(values):
+                    found[k] += v == 1
+    return found
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.sampled_from(HEADS),
+    st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), min_size=1, max_size=3),
+    st.integers(1, 9),
+    st.integers(0, 2**32 - 1),
+)
+def test_blocks_equal_a_loop(head, sizes, size, seed):
+    drawn = masks(head, sizes, seed)
+    blocks = Blocks.of([count(mask, head, size) for mask in drawn], size)
+    expected, n = [], 0
+    for scene, (height, width) in enumerate(sizes):
+        for row in range(-(-height // size)):
+            for col in range(-(-width // size)):
+                assert (blocks.scene[n], blocks.row[n], blocks.col[n]) == (scene, row, col)
+                expected.append(by_hand(drawn[scene], head, row * size, col * size, size))
+                n += 1
+    assert len(blocks) == n
+    np.testing.assert_array_equal(blocks.counts, expected)
+    assert (blocks.counts.dtype, blocks.scene.dtype, blocks.row.dtype) == (np.uint16, np.int32, np.int32)
+    sizes = np.array(sizes)
+    extent = blocks.extent(sizes)
+    np.testing.assert_array_equal(
+        np.bincount(blocks.scene, extent.height * extent.width), sizes.prod(axis=1)
+    )  # no gap, no overlap
+    labels = blocks.by_label(head, sizes).sum(axis=0)
+    if head.task is TaskKind.multilabel:
+        np.testing.assert_array_equal(labels, sum((mask == 1).sum(axis=(1, 2)) for mask in drawn))
+    else:
+        np.testing.assert_array_equal(labels, [sum((mask == v).sum() for mask in drawn) for v in range(head.labels)])
+
+
+def test_full_blocks_and_strips():
+    head = HEADS[1]
+    (mask,) = masks(head, [(3 * SIZE - 5, 2 * SIZE + 1)])
+    mask[:SIZE, :SIZE] = 2
+    whole = count(mask, head)
+    assert whole[0, 0].tolist() == [0, 0, SIZE**2, 0]  # more than a byte holds
+    strips = [count(mask[top : top + SIZE], head) for top in range(0, len(mask), SIZE)]
+    np.testing.assert_array_equal(np.concatenate(strips), whole)
