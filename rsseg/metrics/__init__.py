@@ -1,7 +1,20 @@
-"""Metrics from confusion matrices and score histograms, pooled over whole scenes."""
+"""Metrics from counts pooled over whole scenes: confusion matrices, score histograms, contours."""
 
+from rsseg.metrics.boundary import Boundary, boundary_counts
+from rsseg.metrics.calibration import brier, calibration, calibration_error
 from rsseg.metrics.confusion import Confusion, predicted_labels
 from rsseg.metrics.histogram import ScoreHistogram
 from rsseg.metrics.scores import Scores, scores
 
-__all__ = ["Confusion", "ScoreHistogram", "Scores", "predicted_labels", "scores"]
+__all__ = [
+    "Boundary",
+    "Confusion",
+    "ScoreHistogram",
+    "Scores",
+    "boundary_counts",
+    "brier",
+    "calibration",
+    "calibration_error",
+    "predicted_labels",
+    "scores",
+]

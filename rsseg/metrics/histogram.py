@@ -78,8 +78,8 @@ class ScoreHistogram(Metric):
         """
         score, label, valid = self._planes(logits, target.long())
         planes = self.counts.shape[1]
-        place = (torch.nan_to_num(score.float()) + LIMIT) * (BINS / (2 * LIMIT))
-        place = (place.ceil().long() - 1).clamp(0, BINS - 1)
+        place = (torch.nan_to_num(score.float()).clamp(-LIMIT, LIMIT) + LIMIT) * (BINS / (2 * LIMIT))
+        place = (place.ceil().long() - 1).clamp(min=0)
         plane = torch.arange(planes, device=logits.device)[:, None, None]
         cell = ((scene[:, None, None, None] * planes + plane) * 2 + label.long()) * BINS + place
         cells = self.counts.numel()
