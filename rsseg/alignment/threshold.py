@@ -134,6 +134,9 @@ def selection_regret(
         metric: `iou` or `dice`.
         first: Which scenes are the first half, `halves` if None.
 
+    Raises:
+        InputError: If a half has no checkpoint with a loss and a score.
+
     Example:
         >>> counts = np.array([[[[1, 1, 0]]] * 2, [[[1, 0, 0]]] * 2]).reshape(2, 2, 1, 3)  # IoU 0.5, then 1
         >>> selection_regret([0.1, 0.2], counts)  # the loss prefers the first
@@ -144,6 +147,10 @@ def selection_regret(
     counted = np.asarray(counts)
     first = halves(counted.shape[1]) if first is None else first
     scored = np.stack([pooled(counted[:, part], metric) for part in (first, ~first)], axis=1)
+    if np.isnan(by_half).all(0).any() or np.isnan(scored).all(0).any():
+        raise InputError(
+            "no checkpoint has a loss and a score on each half of the scenes: was anything positive labelled there?"
+        )
     regrets = [
         scored[np.nanargmax(scored[:, here]), there] - scored[np.nanargmin(by_half[:, here]), there]
         for here, there in ((0, 1), (1, 0))
