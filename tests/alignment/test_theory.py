@@ -130,6 +130,6 @@ def test_the_losses_do_what_theory_predicts(experiment):
         for measured, known in zip(outcome.measured.values(), KNOWN.get(key, ()), strict=False):
             assert known is None or measured == pytest.approx(known, abs=1e-3), key
         if "Lovasz" in outcome.loss:  # which is not consistent: what is ambiguous stays so
-            assert outcome.measured["types within .01 of 0.5"] == 5
+            assert outcome.measured["types within .02 of 0.5"] == 5
         seen.add(key)
     assert {key for key in KNOWN if key[0] == outcome.experiment} <= seen
