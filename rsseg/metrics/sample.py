@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rsseg.collective import global_cat, global_sum
+from rsseg.collective import global_cat, global_sum, ranks
 from rsseg.contract import IGNORE, InputError
 
 
@@ -56,6 +56,7 @@ class LogitSample:
         if most < 1:
             raise InputError(f"a sample needs a pixel per class and scene at least; found most={most}")
         self.classes, self.most, self.seed = classes, most, seed
+        self._device = torch.device("cpu")  # where processes can talk to each other
         self.pixels = torch.zeros(scenes * classes, dtype=torch.int64)
         self._logits = torch.zeros(0, classes)
         self._group, self._draw = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
@@ -69,6 +70,7 @@ class LogitSample:
             scene: int64 ``[B]``.
             k: int64 ``[B]``, the numbers of the windows, each of which comes once.
         """
+        self._device = logits.device
         valid = (target != IGNORE).flatten()
         draws = np.stack([np.random.default_rng([self.seed, int(number)]).random(target.shape[1:]) for number in k])
         draw = torch.from_numpy(draws).flatten()[valid.cpu()]
@@ -93,9 +95,11 @@ class LogitSample:
 
     def compute(self) -> SampledLogits:
         """The sample of all processes, ordered by scene and class; every process has to call it, once."""
-        self.pixels = global_sum(self.pixels)
-        self._logits, self._group, self._draw = (global_cat(x) for x in (self._logits, self._group, self._draw))
-        self._thin()
+        if ranks() > 1:
+            self.pixels = global_sum(self.pixels.to(self._device)).cpu()
+            held = (self._logits, self._group, self._draw)
+            self._logits, self._group, self._draw = (global_cat(x.to(self._device)).cpu() for x in held)
+            self._thin()
         number = torch.bincount(self._group, minlength=len(self.pixels))
         weight = (self.pixels.double() / number.clamp(min=1))[self._group]
         return SampledLogits(self._logits, self._group % self.classes, self._group // self.classes, weight)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.metrics import LogitSample
@@ -64,3 +65,19 @@ def test_nothing_labelled_gives_nothing_and_no_pixels_are_refused():
     assert sample.compute().logits.shape == (0, 3)
     with pytest.raises(InputError, match="most=0"):
         LogitSample(3, 1, most=0)
+
+
+def rank_main(rank, store, out):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    torch.save(tuple(sampled([[[0, 3, 4], [1, 2, 5]][rank]])), out / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_draw_what_one_does(tmp_path):
+    torch.multiprocessing.spawn(rank_main, (tmp_path / "store", tmp_path), nprocs=2)
+    whole = sampled([[0, 1, 2, 3, 4, 5]])
+    for rank in range(2):
+        for a, b in zip(whole, torch.load(tmp_path / f"{rank}.pt"), strict=True):
+            assert torch.equal(a, b)
