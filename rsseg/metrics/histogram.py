@@ -34,10 +34,12 @@ def log_odds(logits: Tensor) -> Tensor:
         >>> log_odds(torch.tensor([[0.0, 0.0, 0.0]])).exp()  # 1 : 2
         tensor([[0.5000, 0.5000, 0.5000]])
     """
-    others = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
-    others = others.view(*others.shape, *[1] * (logits.dim() - 2))
-    wide = logits.float().unsqueeze(1).masked_fill(others, -torch.inf)
-    return logits.float() - wide.logsumexp(2)
+    wide = logits.float()
+    top = wide.max(dim=1, keepdim=True).indices
+    others = wide.scatter(1, top, -torch.inf).logsumexp(1, keepdim=True)  # 1 - p would be lost where p is nearly 1 ...
+    log_p = wide.log_softmax(1)
+    odds = log_p - torch.log1p(-log_p.exp().clamp(max=0.5))  # ... as it is for the largest logit alone
+    return odds.scatter(1, top, wide.gather(1, top) - others)
 
 
 class ScoreHistogram(Metric):

@@ -84,6 +84,10 @@ def test_multiclass_calibration_equals_torchmetrics_and_the_formula():
 def test_log_odds_are_those_of_softmax():
     logits, _ = batch(SEVERAL)
     torch.testing.assert_close(log_odds(logits).sigmoid(), logits.softmax(1))
+    steep = torch.tensor([[40.0, 0.0, -1e4], [7.0, 7.0, -7.0]])
+    z = steep.double()
+    others = torch.stack([z[:, [1, 2]], z[:, [0, 2]], z[:, [0, 1]]], 1).logsumexp(2)
+    torch.testing.assert_close(log_odds(steep).double(), z - others, rtol=1e-5, atol=1e-5)
 
 
 def test_a_rare_class_counts_in_the_class_wise_error_alone():
