@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
-from scipy.stats import kendalltau
 
+from rsseg.alignment.ranks import kendall
 from rsseg.contract import InputError
 
 METRICS = ("iou", "dice", "scene_iou", "scene_dice", "accuracy")
@@ -101,10 +100,6 @@ def rank_alignment(curves: pd.DataFrame, metric: str) -> pd.DataFrame:
         curves: As `read_curves` gives them.
         metric: "iou" or "dice".
     """
-
-    def tau(run: pd.DataFrame) -> float:
-        return float(kendalltau(-run["val_loss"], run[metric]).statistic) if len(run) > 1 else np.nan
-
-    rows = [{"loss": loss, "tau": tau(run)} for (loss, _), run in curves.groupby(["loss", "run"])]
+    rows = [{"loss": loss, "tau": kendall(run["val_loss"], run[metric])} for (loss, _), run in curves.groupby(["loss", "run"])]
     taus = pd.DataFrame(rows).groupby("loss")["tau"]
     return pd.DataFrame({f"tau_{metric}_mean": taus.mean(), f"tau_{metric}_std": taus.std(ddof=1)})

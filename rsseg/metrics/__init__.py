@@ -1,6 +1,23 @@
-"""Metrics from confusion matrices pooled over whole scenes."""
+"""Metrics from counts pooled over whole scenes: confusion matrices, score histograms, contours."""
 
+from rsseg.metrics.boundary import Boundary, boundary_counts
+from rsseg.metrics.calibration import brier, calibration, calibration_error
 from rsseg.metrics.confusion import Confusion, predicted_labels
+from rsseg.metrics.histogram import ScoreHistogram
+from rsseg.metrics.sample import LogitSample, SampledLogits
 from rsseg.metrics.scores import Scores, scores
 
-__all__ = ["Confusion", "Scores", "predicted_labels", "scores"]
+__all__ = [
+    "Boundary",
+    "Confusion",
+    "LogitSample",
+    "SampledLogits",
+    "ScoreHistogram",
+    "Scores",
+    "boundary_counts",
+    "brier",
+    "calibration",
+    "calibration_error",
+    "predicted_labels",
+    "scores",
+]

@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsseg.alignment.bias import bias_regret, sample_counts, tune_bias
+from rsseg.alignment.counts import overlap, present_mean
+from rsseg.alignment.threshold import (
+    best_thresholds,
+    halves,
+    residual_regret,
+    selection_regret,
+    threshold_regret,
+)
+from rsseg.contract import InputError
+from rsseg.metrics.histogram import THRESHOLDS
+
+FIRST = np.array([True, False])
+
+
+def histogram(*scenes):
+    """One class: per scene the bins of positive and of negative pixels."""
+    counts = np.zeros((len(scenes), 1, 2, 256))
+    for scene, (positives, negatives) in enumerate(scenes):
+        np.add.at(counts[scene, 0, 1], positives, 1)
+        np.add.at(counts[scene, 0, 0], negatives, 1)
+    return counts
+
+
+def test_threshold_regret_is_cross_fitted():
+    """What is best on one scene is worst on the other: tuning and scoring on the same would call it a gain."""
+    opposed = histogram(([100] * 4, [90] * 4), ([90] * 4, [80] * 4))
+    found = threshold_regret(opposed, first=FIRST)
+    assert found.fixed == 0  # all below 0.5
+    assert found.tuned == pytest.approx((4 / 8 + 0 / 4) / 2)  # cut at 85 calls all of the first; at 95 none of the second
+    assert found.regret == found.tuned - found.fixed
+
+
+def test_a_tuned_threshold_that_does_not_carry_over_costs():
+    scenes = histogram(([130, 130], [140]), ([150], [130] * 6 + [140]))
+    found = threshold_regret(scenes, first=FIRST)
+    assert found.fixed == pytest.approx((2 / 3 + 1 / 8) / 2)
+    assert found.tuned == pytest.approx((0 + 1 / 8) / 2)  # cut at 145 on the second, which loses all of the first
+    assert found.regret < 0
+
+
+def test_the_threshold_for_all_scenes_lies_in_the_middle_of_the_best_and_each_class_has_its_own():
+    one = histogram(([200], [100]), ([200], [100]))
+    both = np.concatenate([one, one[:, :, :, ::-1][:, :, ::-1]], axis=1)
+    best = best_thresholds(both)
+    assert THRESHOLDS[best[0]] == pytest.approx((200 + 101) / 2 / 8 - 16, abs=0.07)  # any of 101 .. 200 edges parts them
+    assert len(best) == 2
+    assert best_thresholds(np.zeros((2, 1, 2, 256)))[0] == 127  # nothing to tune on: 0.5
+
+
+def test_residual_regret_is_from_the_best_on_average():
+    found = residual_regret([[0.4, 0.6], [0.9, 0.0]])  # 0.5 on average against 0.45, though 0.9 was seen once
+    np.testing.assert_allclose(found, [[0, 0], [-0.5, 0.6]])
+
+
+def test_selection_regret_scores_on_the_other_half():
+    iou = np.array([[0.5, 0.6], [0.9, 0.4], [0.2, 0.8]])  # of three checkpoints on two scenes
+    counts = np.stack([iou * 100, 0 * iou, 100 - iou * 100], axis=-1)[:, :, None]
+    loss = [[1.0, 3.0], [2.0, 2.0], [3.0, 1.0]]  # chooses checkpoint 0 on the first half, 2 on the second
+    # by metric: 1 on the first, 2 on the second half
+    assert selection_regret(loss, counts, first=FIRST) == pytest.approx(((0.4 - 0.6) + (0.2 - 0.2)) / 2)
+    assert selection_regret([3.0, 2.0, 1.0], counts, first=FIRST) == pytest.approx(((0.4 - 0.8) + 0) / 2)
+    with pytest.raises(InputError, match="no checkpoint"):
+        selection_regret([np.nan] * 3, counts, first=FIRST)
+
+
+def test_halves_are_of_one_size_and_need_two_scenes():
+    assert halves(10).sum() == 5
+    assert (halves(10) == halves(10)).all()
+    with pytest.raises(InputError, match="2 scenes"):
+        halves(1)
+
+
+def mean_iou(z, y, w, bias):
+    return float(present_mean(overlap(sample_counts(z, y, w, bias))))
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000))
+def test_a_tuned_bias_of_two_classes_is_the_best_of_all(seed):
+    rng = np.random.default_rng(seed)
+    z, y, w = rng.normal(size=(30, 2)), rng.integers(0, 2, 30), rng.uniform(0.5, 2, 30)
+    gaps = np.sort(z[:, 0] - z[:, 1])
+    tried = [mean_iou(z, y, w, [0, b]) for b in np.concatenate([[gaps[0] - 1], (gaps[1:] + gaps[:-1]) / 2, [gaps[-1] + 1]])]
+    assert mean_iou(z, y, w, tune_bias(z, y, w)) == pytest.approx(max(tried))
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000))
+def test_a_tuned_bias_never_loses_on_its_own_sample_nor_to_a_step_of_one_class(seed):
+    rng = np.random.default_rng(seed)
+    y = rng.choice(4, 60, p=[0.7, 0.2, 0.05, 0.05])
+    z, w = 1.5 * np.eye(4)[y] + rng.normal(size=(60, 4)) + [1, 0, 0, -1], np.where(y > 1, 1.0, 5.0)
+    bias = tune_bias(z, y, w, rounds=50)
+    best = mean_iou(z, y, w, bias)
+    assert best >= mean_iou(z, y, w, np.zeros(4))
+    assert bias.sum() == pytest.approx(0, abs=1e-12)
+    for c in range(4):
+        for step in np.linspace(-4, 4, 81):
+            assert mean_iou(z, y, w, bias + step * np.eye(4)[c]) <= best + 1e-9
+
+
+def test_bias_regret_is_cross_fitted_and_mends_a_shifted_class():
+    rng = np.random.default_rng(0)
+    y, scene = rng.integers(0, 3, 3000), rng.integers(0, 6, 3000)
+    z = 4 * np.eye(3)[y] + rng.normal(size=(3000, 3)) + [0, 0, -5]  # the third class is hardly ever called
+    found = bias_regret(z, y, np.ones(3000), scene)
+    assert found.fixed < 0.5
+    assert found.tuned > 0.9
+    assert found.threshold[2] - found.threshold[:2].mean() == pytest.approx(5, abs=1)
+    with pytest.raises(InputError, match="NaN"):
+        bias_regret(z * np.nan, y, np.ones(3000), scene)
+    with pytest.raises(InputError, match="half"):
+        bias_regret(z, y, np.ones(3000), 0 * scene, first=np.array([True]))
+    with pytest.raises(InputError, match="sample needs"):
+        bias_regret(z, y[:5], np.ones(3000), scene)
