@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -106,7 +107,8 @@ class SegmentationModule(L.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout by the batch and the process, so that a resumed run goes on as it would have."""
         number = self.global_step * self.trainer.accumulate_grad_batches + batch_idx % self.trainer.accumulate_grad_batches
-        torch.manual_seed((self.seed << 32) + number * self.trainer.world_size + self.trainer.global_rank)
+        draw = np.random.SeedSequence([self.seed, number, self.trainer.global_rank])
+        torch.manual_seed(int(draw.generate_state(1)[0]))  # on a CPU only the low 32 bits of a seed count
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch; every term is logged."""
