@@ -15,9 +15,11 @@ import torch
 from rsseg.alignment.report import print_table
 from rsseg.config.build import plain
 from rsseg.config.folder import resume_word, write_json
+from rsseg.config.schema import Residence
 from rsseg.contract import InputError
-from rsseg.data.scene import SceneReader
-from rsseg.data.windows import Batches, GridWindows, TrainWindows, loader, worker_count
+from rsseg.data.sampling import Uniform
+from rsseg.data.store import Store, load
+from rsseg.data.windows import Batches, Cut, GridWindows, TrainWindows, Windows, loader, worker_count
 from rsseg.distributed import is_main, launched
 from rsseg.inference.diagnostics import draw_confusion, draw_curves
 from rsseg.inference.gallery import Gallery
@@ -30,14 +32,14 @@ from rsseg.training import choose_precision, make_trainer
 log = logging.getLogger(__name__)
 
 
-def fit(config: Any, folder: Path, module: SegmentationModule, readers: dict[str, SceneReader], last: Path | None) -> float:
+def fit(config: Any, folder: Path, module: SegmentationModule, stores: dict[str, Store], last: Path | None) -> float:
     """Train a module to the end, score its best checkpoint, and write everything into the run folder.
 
     Args:
         config: The composed config.
         folder: The run folder, with its config.
         module: The module.
-        readers: The scenes of train and val.
+        stores: The tiles of train and val.
         last: The checkpoint to go on from; None: from the beginning.
 
     Returns:
@@ -49,7 +51,7 @@ def fit(config: Any, folder: Path, module: SegmentationModule, readers: dict[str
     step = int(torch.load(last, map_location="cpu", weights_only=False)["global_step"]) if last else 0
     head = next(iter(module.heads))
     shown = shown_bands(config)
-    windows = pick_windows(readers["val"], config.window, config.pictures) if is_main() else []
+    windows = pick_windows(stores["val"], config.window, config.pictures) if is_main() else []
     gallery = Gallery(folder, head, windows, plain(config.dataset.palette), shown)
     trainer = make_trainer(plain(config), folder, f"val/{head}/iou", [gallery], step)
     began = time.monotonic()
@@ -57,13 +59,13 @@ def fit(config: Any, folder: Path, module: SegmentationModule, readers: dict[str
         for logger in side_loggers(trainer):
             logger.log_hyperparams(plain(config))
         with launched(trainer, folder):
-            _train_all_steps(config, folder, module, readers, trainer, step if last else None)
+            _train_all_steps(config, folder, module, stores, trainer, step if last else None)
         seconds = time.monotonic() - began
         result = dict(module.scores)
         if not is_main():  # a process that another program started: the first one writes
             return result[head].iou
         if load_best(module, folder) < trainer.global_step or not result:  # else the last validation has just scored it
-            result = score(config, module, readers["val"])
+            result = score(config, module, stores["val"])
         rows = write_scores(folder / "classes.csv", result)
         print_table(rows, "Validation, best checkpoint, pooled over whole scenes")
         _draw_end(folder, module, trainer, gallery, result[head], rows)
@@ -92,7 +94,7 @@ def shown_bands(config: Any) -> list[int] | None:
 
 
 def _train_all_steps(
-    config: Any, folder: Path, module: SegmentationModule, readers: dict[str, SceneReader], trainer: L.Trainer, step: int | None
+    config: Any, folder: Path, module: SegmentationModule, stores: dict[str, Store], trainer: L.Trainer, step: int | None
 ) -> None:
     """Fit, from a checkpoint's step on if there is one."""
     rank, world = trainer.global_rank, trainer.world_size
@@ -102,14 +104,15 @@ def _train_all_steps(
         )
     per_step = config.batch_size * trainer.accumulate_grad_batches
     batches = Batches(config.steps * per_step, config.batch_size, (step or 0) * per_step, rank, world)
-    train_windows = TrainWindows(readers["train"], config.window, config.seed)
-    val_windows = GridWindows(readers["val"], config.window, config.overlap)
-    workers = worker_count(config.workers, world)
+    reside(config, list(stores.values()), trainer)
+    sampler = Uniform(config.seed, stores["train"].sizes, config.window)
+    val_windows = GridWindows(stores["val"], config.window, config.overlap)
+    val_batches = Batches(len(val_windows), config.batch_size, 0, rank, world)
     loaders = (
-        loader(train_windows, batches, workers),
-        loader(val_windows, Batches(len(val_windows), config.batch_size, 0, rank, world), workers, persistent=True),
+        feed(config, TrainWindows(stores["train"], config.window, sampler), batches, world),
+        feed(config, val_windows, val_batches, world, persistent=True),
     )
-    _say_start(config, readers, trainer, step)
+    _say_start(config, stores, trainer, step)
     try:
         trainer.fit(module, *loaders, ckpt_path=None if step is None else folder / "checkpoints" / "last.ckpt")
     except ValueError as error:
@@ -129,10 +132,10 @@ def _train_all_steps(
         log.info("Stopped early, at step %d of %d.", trainer.global_step, config.steps)
 
 
-def _say_start(config: Any, readers: dict[str, SceneReader], trainer: L.Trainer, step: int | None) -> None:
+def _say_start(config: Any, stores: dict[str, Store], trainer: L.Trainer, step: int | None) -> None:
     log.info(
         "%s: %d training and %d validation scenes, %d steps of %d windows of %d px on %s in %s%s%s",
-        config.dataset.name, len(readers["train"]), len(readers["val"]), config.steps, config.batch_size, config.window,
+        config.dataset.name, len(stores["train"]), len(stores["val"]), config.steps, config.batch_size, config.window,
         trainer.strategy.root_device, trainer.precision, f", {trainer.world_size} processes" * (trainer.world_size > 1),
         "" if step is None else f", going on from step {step}",
     )  # fmt: skip
@@ -181,7 +184,24 @@ def load_best(module: SegmentationModule, folder: Path) -> int:
     return int(checkpoint["global_step"])
 
 
-def score(config: Any, module: SegmentationModule, reader: SceneReader) -> dict[str, Scores]:
+def reside(config: Any, stores: list[Store], trainer: L.Trainer) -> None:
+    """Bring tiles to where `residence` says.
+
+    Raises:
+        InputError: If they do not fit there.
+    """
+    if config.residence is not Residence.disk:
+        load(stores, trainer.strategy.root_device if config.residence is Residence.gpu else torch.device("cpu"))
+
+
+def feed(config: Any, windows: Windows, batches: Batches, world: int = 1, persistent: bool = False) -> Any:
+    """Batches for a trainer: read by a loader, or cut on its device where the tiles lie there."""
+    if config.residence is Residence.gpu:
+        return Cut(windows, batches)
+    return loader(windows, batches, worker_count(config.workers, world), persistent)
+
+
+def score(config: Any, module: SegmentationModule, store: Store) -> dict[str, Scores]:
     """Score whole scenes; scores by head."""
     settings = plain(config.trainer)
     accelerator, devices = settings.get("accelerator", "auto"), settings.get("devices", 1)
@@ -193,9 +213,9 @@ def score(config: Any, module: SegmentationModule, reader: SceneReader) -> dict[
         enable_checkpointing=False,
         enable_model_summary=False,
     )
-    windows = GridWindows(reader, config.window, config.overlap)
-    batches = Batches(len(windows), config.batch_size)
-    trainer.validate(module, loader(windows, batches, worker_count(config.workers)), verbose=False)
+    reside(config, [store], trainer)
+    windows = GridWindows(store, config.window, config.overlap)
+    trainer.validate(module, feed(config, windows, Batches(len(windows), config.batch_size)), verbose=False)
     return dict(module.scores)
 
 

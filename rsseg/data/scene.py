@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,28 +35,46 @@ class Scene:
     image: Path
     mask: Path | None
 
+    @property
+    def signature(self) -> list[tuple[str, int, int]]:
+        """What its pixels depend on, path, size and time of every file: part of cache keys.
 
-@lru_cache(maxsize=32)
-def _open(path: Path, process: int) -> Any:  # noqa: ARG001 - the process is part of the key: forks must not share handles
+        Raises:
+            InputError: If a file is not there.
+        """
+        try:
+            return [(os.path.abspath(path), *version(path)) for path in (self.image, self.mask) if path is not None]
+        except OSError as error:
+            raise InputError(f"{error.filename} can't be read: {error.strerror}") from None
+
+
+def version(path: Path) -> tuple[int, int]:
+    """Size and time of a file: another version, another pair."""
+    stat = os.stat(path)
+    return stat.st_size, stat.st_mtime_ns
+
+
+@lru_cache(maxsize=64)
+def _open(path: Path, *key: object) -> Any:  # noqa: ARG001 - threads share no handle, versions of a file neither
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # plain JPEG and PNG are welcome
         return rasterio.open(path)
 
 
 def open_raster(path: Path) -> Any:
-    """The open rasterio dataset of a file, cached per process.
+    """The open rasterio dataset of a file, cached per process and thread.
 
     Raises:
         InputError: If the file can't be opened as a raster.
     """
     try:
-        return _open(path, os.getpid())
+        return _open(path, version(path), os.getpid(), threading.get_ident())
     except (RasterioError, OSError) as error:
         raise InputError(f"{path} can't be opened as an image: {error}. Is the file complete?") from None
 
 
 @lru_cache(maxsize=2)  # a JPEG can only be decoded from its top: its next windows take it from here
-def _decode_jpeg(path: Path) -> NDArray[np.uint8]:
+def _decode_jpeg(path: Path, *key: object) -> NDArray[np.uint8]:  # noqa: ARG001
     with Image.open(path) as image:
         pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
@@ -70,7 +89,7 @@ def read_bands(path: Path, bands: Sequence[int], window: Window) -> NDArray[np.g
     try:
         if path.suffix.lower() in JPEG:
             rows, columns = window.toslices()
-            return _decode_jpeg(path)[[band - 1 for band in bands], rows, columns]
+            return _decode_jpeg(path, version(path))[[band - 1 for band in bands], rows, columns]
         with rasterio.Env(**GDAL):
             pixels: NDArray[np.generic] = open_raster(path).read(indexes=bands, window=window)
     except (RasterioError, UnidentifiedImageError, OSError) as error:
@@ -106,9 +125,7 @@ class SceneReader:
                 sizes.append(self._check(scene))
             except InputError as error:
                 faults.append(str(error))
-        if faults:
-            more = f"\n  ... and {len(faults) - 5} more" if len(faults) > 5 else ""
-            raise InputError("Files that can't be used:\n" + "\n".join(f"  - {f}" for f in faults[:5]) + more)
+        raise_together(faults)
         self.dtype = np.result_type(*(d for scene in self.scenes for d in open_raster(scene.image).dtypes))
         self.fill: NDArray[np.floating] = np.zeros(len(self.bands))
         self.sizes: NDArray[np.int64] = np.array(sizes, dtype=np.int64).reshape(-1, 2)
@@ -155,14 +172,30 @@ class SceneReader:
         except InputError as error:
             raise error if str(path) in str(error) else InputError(f"{path}: {error}") from None
 
+    def block(self, scene: int) -> tuple[int, int]:
+        """Height and width of what is decoded at once: to read a part of it costs as much as the whole."""
+        path = self.scenes[scene].image
+        if path.suffix.lower() in JPEG:
+            return int(self.sizes[scene, 0]), int(self.sizes[scene, 1])
+        height, width = open_raster(path).block_shapes[0]
+        return int(height), int(width)
+
+    def read_pixels(self, scene: int, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """A part of the image that lies inside the scene.
+
+        Returns:
+            The image ``[C, h, w]`` in its own dtype, 0 at no-data and NaN, and bool ``[h, w]``, true there.
+        """
+        path = self.scenes[scene].image
+        return blank_missing(read_bands(path, self.bands, window), open_raster(path).nodata)
+
     def read_labels(self, scene: int, window: Window) -> NDArray[np.uint8]:
         """As `read_mask`, but `IGNORE` where the image has no data."""
         mask, path = self.read_mask(scene, window), self.scenes[scene].image
         image = open_raster(path)
         if image.nodata is None and not any(np.issubdtype(np.dtype(d), np.floating) for d in image.dtypes):
             return mask  # every pixel is one: no need to read them
-        _, missing = blank_missing(read_bands(path, self.bands, window), image.nodata)
-        return np.where(missing, np.uint8(IGNORE), mask)
+        return np.where(self.read_pixels(scene, window)[1], np.uint8(IGNORE), mask)
 
     def read_image(self, scene: int, top: int, left: int, size: int) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """A square window of the image, `fill` where there is none: beyond the scene, at no-data and at NaN.
@@ -177,8 +210,7 @@ class SceneReader:
             The image ``[C, size, size]`` in `dtype`, and bool ``[size, size]``, true where there is none.
         """
         window = self._inside(scene, top, left, size)
-        path = self.scenes[scene].image
-        image, missing = blank_missing(read_bands(path, self.bands, window), open_raster(path).nodata)
+        image, missing = self.read_pixels(scene, window)
         pad = _padding(window, size)
         image, missing = np.pad(image, ((0, 0), *pad)), np.pad(missing, pad, constant_values=True)
         if missing.any():
@@ -200,6 +232,19 @@ class SceneReader:
     def _inside(self, scene: int, top: int, left: int, size: int) -> Window:
         height, width = self.sizes[scene].tolist()
         return Window(left, top, min(size, width - left), min(size, height - top))
+
+
+def raise_together(faults: Sequence[str]) -> None:
+    """Report the first five faults of files together.
+
+    Raises:
+        InputError: If there are any.
+    """
+    if len(faults) > 1:
+        more = f"\n  ... and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise InputError("Files that can't be used:\n" + "\n".join(f"  - {f}" for f in faults[:5]) + more)
+    if faults:
+        raise InputError(faults[0])
 
 
 def _padding(window: Window, size: int) -> tuple[tuple[int, int], tuple[int, int]]:

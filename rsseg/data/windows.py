@@ -6,10 +6,9 @@ was resumed.
 
 from __future__ import annotations
 
-import os
 import zlib
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +16,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from rsseg.contract import IGNORE, Batch
-from rsseg.data.scene import SceneReader
+from rsseg.data.build import cores
+from rsseg.data.store import Store
 
 
 def stream(seed: int, k: int, purpose: str) -> np.random.Generator:
@@ -28,25 +28,6 @@ def stream(seed: int, k: int, purpose: str) -> np.random.Generator:
         True
     """
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, k, zlib.crc32(purpose.encode())])))
-
-
-def place(seed: int, k: int, sizes: NDArray[np.int64], size: int) -> tuple[int, int, int]:
-    """Where training window k lies: a scene drawn by its area, then a corner drawn evenly inside it.
-
-    Args:
-        seed: The run's seed.
-        k: The window's number.
-        sizes: ``[S, 2]``, height and width of each scene.
-        size: The window's side.
-
-    Returns:
-        Scene, top, left. A scene smaller than the window gives its corner 0.
-    """
-    rng = stream(seed, k, "place")
-    areas = np.cumsum(sizes.prod(axis=1))
-    scene = int(np.searchsorted(areas, rng.integers(areas[-1]), side="right"))
-    height, width = sizes[scene]
-    return scene, int(rng.integers(max(height - size, 0) + 1)), int(rng.integers(max(width - size, 0) + 1))
 
 
 class Core(NamedTuple):
@@ -95,49 +76,75 @@ def grid(sizes: NDArray[np.int64], size: int, overlap: int) -> list[Core]:
     ]
 
 
-def _item(image: NDArray[np.generic], mask: NDArray[np.uint8], scene: int, k: int) -> Batch:
-    if image.dtype in (np.uint16, np.uint32):  # torch has no arithmetic on these
-        image = image.astype(np.int32 if image.dtype == np.uint16 else np.int64)
-    return Batch(
-        image=torch.from_numpy(np.ascontiguousarray(image)),
-        mask=torch.from_numpy(np.ascontiguousarray(mask)),
-        scene=torch.tensor(scene),
-        k=torch.tensor(k),
-    )
+class Windows(Dataset[Batch]):
+    """Numbered windows of a store; a loader asks for a whole batch at once, which is then cut into one tensor.
+
+    Args:
+        store: The tiles.
+        size: The windows' side.
+    """
+
+    def __init__(self, store: Store, size: int) -> None:
+        self.store, self.size = store, size
+
+    def place(self, k: int) -> tuple[int, int, int]:
+        """Scene, top and left of window k."""
+        raise NotImplementedError
+
+    def __getitems__(self, numbers: Sequence[int]) -> Batch:
+        """The windows of these numbers."""
+        places = [self.place(k) for k in numbers]
+        image, mask = self.store.cut(places, self.size)
+        scene = torch.tensor([scene for scene, _, _ in places], device=self.store.device)
+        return Batch(image=image, mask=mask, scene=scene, k=torch.tensor(numbers))
 
 
-class TrainWindows(Dataset[Batch]):
-    """The endless stream of training windows, by number."""
+class TrainWindows(Windows):
+    """The endless stream of training windows.
 
-    def __init__(self, reader: SceneReader, size: int, seed: int) -> None:
-        self.reader, self.size, self.seed = reader, size, seed
+    Args:
+        store: The tiles.
+        size: The windows' side.
+        sampler: Says where window k lies: scene, top, left.
+    """
 
-    def __getitem__(self, k: int) -> Batch:
-        scene, top, left = place(self.seed, k, self.reader.sizes, self.size)
-        return _item(*self.reader.read(scene, top, left, self.size), scene, k)
+    def __init__(self, store: Store, size: int, sampler: Callable[[int], tuple[int, int, int]]) -> None:
+        super().__init__(store, size)
+        self.sampler = sampler
+
+    def place(self, k: int) -> tuple[int, int, int]:
+        """As the sampler says."""
+        return self.sampler(k)
 
 
-class GridWindows(Dataset[Batch]):
+class GridWindows(Windows):
     """Every labelled pixel of every scene once: outside a window's inner part the mask is `IGNORE`.
 
     Numbers beyond the last window give it again with nothing labelled: they fill up what several processes share.
     """
 
-    def __init__(self, reader: SceneReader, size: int, overlap: int) -> None:
-        self.reader, self.size = reader, size
-        self.cores = grid(reader.sizes, size, overlap)
+    def __init__(self, store: Store, size: int, overlap: int) -> None:
+        super().__init__(store, size)
+        self.cores = grid(store.sizes, size, overlap)
 
     def __len__(self) -> int:
         return len(self.cores)
 
-    def __getitem__(self, k: int) -> Batch:
+    def place(self, k: int) -> tuple[int, int, int]:
+        """The k-th window of the grid."""
         core = self.cores[min(k, len(self) - 1)]
-        image, mask = self.reader.read(core.scene, core.top, core.left, self.size)
-        inner = np.full_like(mask, IGNORE)
-        if k < len(self):
-            part = (..., slice(core.inner_top, core.inner_bottom), slice(core.inner_left, core.inner_right))
-            inner[part] = mask[part]
-        return _item(image, inner, core.scene, k)
+        return core.scene, core.top, core.left
+
+    def __getitems__(self, numbers: Sequence[int]) -> Batch:
+        """The windows of these numbers, labelled in their inner parts."""
+        batch = super().__getitems__(numbers)
+        for k, mask in zip(numbers, batch["mask"], strict=True):
+            core = self.cores[min(k, len(self) - 1)]
+            mask[..., : core.inner_top, :] = IGNORE
+            mask[..., core.inner_bottom if k < len(self) else 0 :, :] = IGNORE
+            mask[..., : core.inner_left] = IGNORE
+            mask[..., core.inner_right :] = IGNORE
+        return batch
 
 
 class Batches(Sampler[list[int]]):
@@ -169,12 +176,30 @@ class Batches(Sampler[list[int]]):
             yield list(range(first + self.rank * share, first + (self.rank + 1) * share))
 
 
+class Cut:
+    """Batches without a loader: cut where the tiles lie, in this process.
+
+    Args:
+        windows: Where they come from; the store has to be loaded to a device.
+        batches: Which of them, in which order.
+    """
+
+    def __init__(self, windows: Windows, batches: Batches) -> None:
+        self.windows, self.batches = windows, batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(self.windows.__getitems__, self.batches)
+
+
 def worker_count(workers: int | None, world: int = 1) -> int:
-    """The loader processes of one of `world` processes: as given, else its share of all cores but one, at most 8."""
-    return min(8, max(1, ((os.cpu_count() or 2) - 1) // world)) if workers is None else workers
+    """The loader processes of one of `world` processes: as given, else its share of all cores but one, at most 4."""
+    return min(4, max(1, (cores() - 1) // world)) if workers is None else workers
 
 
-def loader(windows: Dataset[Batch], batches: Batches, workers: int, persistent: bool = False) -> DataLoader[Batch]:
+def loader(windows: Windows, batches: Batches, workers: int, persistent: bool = False) -> DataLoader[Batch]:
     """Batches of windows, read ahead by worker processes.
 
     Args:
@@ -186,8 +211,14 @@ def loader(windows: Dataset[Batch], batches: Batches, workers: int, persistent: 
     return DataLoader(
         windows,
         batch_sampler=batches,
+        collate_fn=whole,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
         persistent_workers=persistent and workers > 0,
     )
+
+
+def whole(batch: Any) -> Any:
+    """A batch as it is: `Windows` gives it whole."""
+    return batch

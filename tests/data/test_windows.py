@@ -1,20 +1,23 @@
 import numpy as np
+import pytest
+import rasterio
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stores import folder_scenes, store_of
 
-from rsseg.contract import IGNORE, Head, TaskKind
-from rsseg.data.files import Files
-from rsseg.data.labels import Labels
-from rsseg.data.scene import SceneReader
-from rsseg.data.windows import Batches, GridWindows, TrainWindows, grid, loader, place
-
-HEAD = Head(TaskKind.multiclass, ("a", "b", "c"))
+from rsseg.contract import IGNORE
+from rsseg.data.sampling import Uniform
+from rsseg.data.windows import Batches, Cut, GridWindows, TrainWindows, grid, loader
 
 
-def reader_of(root, split="train"):
-    source = Files(str(root), "images/{name}.*", "masks/{name}.*", split={"train": 0.5, "val": 0.5})
-    return SceneReader(source.scenes(split), Labels(HEAD, None, [255]), [1, 2, 3])
+@pytest.fixture(scope="module")
+def store(folder_root, tmp_path_factory):
+    return store_of(folder_scenes(folder_root), tmp_path_factory.mktemp("store"))
+
+
+def train_windows(store, seed=5):
+    return TrainWindows(store, 32, Uniform(seed, store.sizes, 32))
 
 
 @settings(deadline=None, max_examples=60)
@@ -41,27 +44,48 @@ def test_grid_covers_every_pixel_once(sizes, size, overlap):
 
 def test_place_depends_on_seed_and_number_alone():
     sizes = np.array([[100, 50], [64, 64]])
-    first = [place(3, k, sizes, 32) for k in range(50)]
-    assert first == [place(3, k, sizes, 32) for k in range(50)]
-    assert first != [place(4, k, sizes, 32) for k in range(50)]
+    first = [Uniform(3, sizes, 32)(k) for k in range(50)]
+    assert first == [Uniform(3, sizes, 32)(k) for k in range(50)]
+    assert first != [Uniform(4, sizes, 32)(k) for k in range(50)]
 
 
 def test_place_draws_scenes_by_area_and_stays_inside():
     sizes = np.array([[300, 300], [100, 100], [20, 10]])
-    drawn = [place(0, k, sizes, 64) for k in range(2000)]
+    sampler = Uniform(0, sizes, 64)
+    drawn = [sampler(k) for k in range(2000)]
     share = np.bincount([scene for scene, _, _ in drawn], minlength=3) / 2000
     np.testing.assert_allclose(share, np.array([90000, 10000, 200]) / 100200, atol=0.02)
     assert all(0 <= top <= max(sizes[s][0] - 64, 0) and 0 <= left <= max(sizes[s][1] - 64, 0) for s, top, left in drawn)
     assert max(top for s, top, _ in drawn if s == 0) == 236
 
 
-def test_workers_and_resumption_change_nothing(folder_root):
-    windows = TrainWindows(reader_of(folder_root), 32, seed=5)
+def same(ours, theirs):
+    return all(torch.equal(ours[key], theirs[key]) for key in ("image", "mask", "scene", "k"))
+
+
+def test_workers_and_resumption_change_nothing(store):
+    windows = train_windows(store)
     whole = list(loader(windows, Batches(12, 2), workers=0))
     split = list(loader(windows, Batches(12, 2, start=6), workers=2))
     assert len(split) == 3
-    for ours, theirs in zip(whole[3:], split, strict=True):
-        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert all(same(ours, theirs) for ours, theirs in zip(whole[3:], split, strict=True))
+    assert split[0]["image"].is_shared()
+    assert split[0]["image"].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_ranks_and_batches_change_nothing(store):
+    windows = train_windows(store)
+    one = next(iter(loader(windows, Batches(4, 4), workers=0)))
+    ranks = [next(iter(loader(windows, Batches(4, 4, rank=r, world=2), workers=0))) for r in range(2)]
+    assert same(one, {key: torch.cat([rank[key] for rank in ranks]) for key in one})
+
+
+def test_batches_without_a_loader_are_the_same(store):
+    for windows in (train_windows(store), GridWindows(store, 32, overlap=4)):
+        batches = Batches(7, 3)
+        cut = Cut(windows, batches)
+        assert len(cut) == 3
+        assert all(same(*pair) for pair in zip(cut, loader(windows, batches, workers=0), strict=True))
 
 
 @given(st.integers(1, 60), st.integers(1, 4), st.integers(1, 4))
@@ -76,23 +100,21 @@ def test_ranks_share_the_windows_of_a_batch(stop, share, world):
         assert sorted(k for part in parts for k in part if k < stop) == whole[: share * world] == [k for k in whole if k < stop]
 
 
-def test_windows_beyond_the_last_have_no_labels(folder_root):
-    windows = GridWindows(reader_of(folder_root), 64, overlap=8)
-    beyond = windows[len(windows)]
+def test_windows_beyond_the_last_have_no_labels(store):
+    windows = GridWindows(store, 64, overlap=8)
+    last, beyond = (windows.__getitems__([k]) for k in (len(windows) - 1, len(windows)))
     assert (beyond["mask"] == IGNORE).all()
-    assert beyond["image"].shape == windows[0]["image"].shape
+    assert torch.equal(beyond["image"], last["image"])
 
 
-def test_grid_windows_equal_the_mask(folder_root):
-    reader = reader_of(folder_root)
-    windows = GridWindows(reader, 64, overlap=8)
-    rebuilt = np.full((len(reader), 80, 96), IGNORE, np.uint8)
-    for core, k in zip(windows.cores, range(len(windows)), strict=True):
-        mask = windows[k]["mask"].numpy()
+def test_grid_windows_equal_the_mask(store):
+    windows = GridWindows(store, 64, overlap=8)
+    rebuilt = np.full((len(store), 80, 96), IGNORE, np.uint8)
+    for core, mask in zip(windows.cores, windows.__getitems__(range(len(windows)))["mask"].numpy(), strict=True):
         part = rebuilt[core.scene, core.top : core.top + 64, core.left : core.left + 64]
-        assert (part[mask != IGNORE] == IGNORE).all()  # nobody else wrote here
-        part[mask != IGNORE] = mask[mask != IGNORE]
-    from rasterio.windows import Window
-
-    for scene in range(len(reader)):
-        assert (rebuilt[scene] == reader.read_mask(scene, Window(0, 0, 96, 80))).all()
+        inside = mask[: part.shape[0], : part.shape[1]]
+        assert (part[inside != IGNORE] == IGNORE).all()  # nobody else wrote here
+        part[inside != IGNORE] = inside[inside != IGNORE]
+    for scene, labels in zip(store.scenes, rebuilt, strict=True):
+        with rasterio.open(scene.mask) as file:
+            np.testing.assert_array_equal(labels, file.read(1))
