@@ -19,7 +19,7 @@ from rsseg.config.schema import Residence
 from rsseg.contract import InputError
 from rsseg.data.sampling import Uniform
 from rsseg.data.store import Store, load
-from rsseg.data.windows import Batches, Cut, GridWindows, TrainWindows, Windows, loader, worker_count
+from rsseg.data.windows import Batches, GridWindows, Loader, TrainWindows, Windows, thread_count
 from rsseg.distributed import is_main, launched
 from rsseg.inference.diagnostics import draw_confusion, draw_curves
 from rsseg.inference.gallery import Gallery
@@ -110,7 +110,7 @@ def _train_all_steps(
     val_batches = Batches(len(val_windows), config.batch_size, 0, rank, world)
     loaders = (
         feed(config, TrainWindows(stores["train"], config.window, sampler), batches, world),
-        feed(config, val_windows, val_batches, world, persistent=True),
+        feed(config, val_windows, val_batches, world),
     )
     _say_start(config, stores, trainer, step)
     try:
@@ -194,11 +194,9 @@ def reside(config: Any, stores: list[Store], trainer: L.Trainer) -> None:
         load(stores, trainer.strategy.root_device if config.residence is Residence.gpu else torch.device("cpu"))
 
 
-def feed(config: Any, windows: Windows, batches: Batches, world: int = 1, persistent: bool = False) -> Any:
-    """Batches for a trainer: read by a loader, or cut on its device where the tiles lie there."""
-    if config.residence is Residence.gpu:
-        return Cut(windows, batches)
-    return loader(windows, batches, worker_count(config.workers, world), persistent)
+def feed(config: Any, windows: Windows, batches: Batches, world: int = 1) -> Loader:
+    """Batches for a trainer, cut ahead by threads, or on its device where the tiles lie there."""
+    return Loader(windows, batches, 0 if config.residence is Residence.gpu else thread_count(config.workers, world))
 
 
 def score(config: Any, module: SegmentationModule, store: Store) -> dict[str, Scores]:

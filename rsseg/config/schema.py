@@ -24,7 +24,7 @@ class Residence(StrEnum):
 
     * ``disk``: in the tile store, mapped into memory; the system keeps in memory what it has room for.
     * ``ram``: in memory, copied there at the start, once per device.
-    * ``gpu``: on the device that trains; windows are cut there, without a loader.
+    * ``gpu``: on the device that trains; windows are cut there.
     """
 
     disk = "disk"

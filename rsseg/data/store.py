@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
 from rsseg.contract import IGNORE, Head, InputError, TaskKind
 from rsseg.data.build import build_tiles
@@ -28,9 +26,6 @@ log = logging.getLogger(__name__)
 
 Pixels = tuple[Tensor, Tensor, Tensor | None]
 """A tile: image ``[H, W, C]``, labels ``[H, W]`` or ``[L, H, W]``, and bool ``[H, W]`` where pixels are missing, if any are."""
-
-SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
-"""torch copies and converts the keys, but does little else: choosing among pixels is done on the same bits as these."""
 
 
 class Store:
@@ -130,35 +125,50 @@ class Store:
 
         Returns:
             The image ``[B, C, size, size]`` in `dtype`, its bands side by side in memory (channels_last), and the labels uint8
-            ``[B, size, size]`` or ``[B, L, size, size]``; on `device`, or in shared memory in a loader's worker.
+            ``[B, size, size]`` or ``[B, L, size, size]``; on `device`, else in memory that a GPU reads fast where there is one.
         """
-        kind = self._fill_pixel.dtype
-        bits = SIGNED.get(kind, kind)
+        device, kind = self.device or torch.device("cpu"), self._fill_pixel.dtype
         planes = (self.head.channels,) if self.head.task is TaskKind.multilabel else ()
-        images = self._empty((len(places), size, size, len(self._fill_pixel)), kind)
-        masks = self._empty((len(places), *planes, size, size), torch.uint8)
+        copy = put if device.type == "cpu" else put_by_torch
+        pinned = device.type == "cpu" and torch.cuda.is_available()
+        images, masks = (
+            torch.empty(len(places), *shape, dtype=dtype, device=device, pin_memory=pinned)
+            for shape, dtype in (((size, size, len(self._fill_pixel)), kind), ((*planes, size, size), torch.uint8))
+        )
         for image, mask, (scene, top, left) in zip(images, masks, places, strict=True):
             pixels, labels, missing = self.tile(scene)
             rows, columns = slice(top, top + size), slice(left, left + size)
             part = pixels[rows, columns]
             height, width = part.shape[:2]
             if height < size or width < size:
-                image.copy_(self._fill_pixel)
+                copy(image, self._fill_pixel)
                 mask.fill_(IGNORE)
-            inside = image[:height, :width].copy_(part)
-            mask[..., :height, :width].copy_(labels[..., rows, columns])
+            copy(image[:height, :width], part)
+            copy(mask[..., :height, :width], labels[..., rows, columns])
             if missing is not None:
-                gone = missing[rows, columns, None]
-                inside.view(bits).copy_(torch.where(gone, self._fill_pixel.view(bits), inside.view(bits)))
+                copy(image[:height, :width], self._fill_pixel, missing[rows, columns, None])
         return images.permute(0, 3, 1, 2), masks
 
-    def _empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        if get_worker_info() is None:
-            return torch.empty(shape, dtype=dtype, device=self.device)
-        storage = torch.UntypedStorage._new_shared(  # type: ignore[no-untyped-call]  # as torch's default_collate does it
-            math.prod(shape) * dtype.itemsize
-        )
-        return torch.empty(0, dtype=dtype).set_(storage).view(shape)
+
+def put(target: Tensor, source: Tensor, where: Tensor | None = None) -> None:
+    """Copy pixels into a part of a tensor, all or some of them.
+
+    On a CPU by NumPy: it is as fast, and keeps off torch's threads, which are at work on the batch before.
+
+    Args:
+        target: Any shape and dtype.
+        source: A shape that can be expanded to it, any dtype.
+        where: bool, true where to copy.
+    """
+    np.copyto(target.numpy(), source.numpy(), casting="unsafe", where=True if where is None else where.numpy())
+
+
+def put_by_torch(target: Tensor, source: Tensor, where: Tensor | None = None) -> None:
+    """As `put`, on any device."""
+    if where is not None:  # torch chooses among few kinds of unsigned integers
+        wide = target if target.is_floating_point() else target.long()
+        source = torch.where(where, source.to(wide.dtype), wide)
+    target.copy_(source)
 
 
 def load(stores: Sequence[Store], device: torch.device) -> None:

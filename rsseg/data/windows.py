@@ -7,13 +7,14 @@ was resumed.
 from __future__ import annotations
 
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from rsseg.contract import IGNORE, Batch
 from rsseg.data.build import cores
@@ -76,8 +77,8 @@ def grid(sizes: NDArray[np.int64], size: int, overlap: int) -> list[Core]:
     ]
 
 
-class Windows(Dataset[Batch]):
-    """Numbered windows of a store; a loader asks for a whole batch at once, which is then cut into one tensor.
+class Windows:
+    """Numbered windows of a store; a batch of them is cut into one tensor.
 
     Args:
         store: The tiles.
@@ -91,7 +92,7 @@ class Windows(Dataset[Batch]):
         """Scene, top and left of window k."""
         raise NotImplementedError
 
-    def __getitems__(self, numbers: Sequence[int]) -> Batch:
+    def batch(self, numbers: Sequence[int]) -> Batch:
         """The windows of these numbers."""
         places = [self.place(k) for k in numbers]
         image, mask = self.store.cut(places, self.size)
@@ -135,9 +136,9 @@ class GridWindows(Windows):
         core = self.cores[min(k, len(self) - 1)]
         return core.scene, core.top, core.left
 
-    def __getitems__(self, numbers: Sequence[int]) -> Batch:
+    def batch(self, numbers: Sequence[int]) -> Batch:
         """The windows of these numbers, labelled in their inner parts."""
-        batch = super().__getitems__(numbers)
+        batch = super().batch(numbers)
         for k, mask in zip(numbers, batch["mask"], strict=True):
             core = self.cores[min(k, len(self) - 1)]
             mask[..., : core.inner_top, :] = IGNORE
@@ -147,7 +148,7 @@ class GridWindows(Windows):
         return batch
 
 
-class Batches(Sampler[list[int]]):
+class Batches:
     """Window numbers in batches, each shared evenly among the processes that train together.
 
     Args:
@@ -176,49 +177,38 @@ class Batches(Sampler[list[int]]):
             yield list(range(first + self.rank * share, first + (self.rank + 1) * share))
 
 
-class Cut:
-    """Batches without a loader: cut where the tiles lie, in this process.
+class Loader:
+    """Batches of windows, cut ahead by threads and given in the order of their numbers.
+
+    Threads, not processes: a copy out of the store lets other threads run, and a batch needs no way between processes,
+    which would take several times as long as to cut it.
 
     Args:
-        windows: Where they come from; the store has to be loaded to a device.
+        windows: Where they come from.
         batches: Which of them, in which order.
+        threads: How many batches are cut at a time; 0: each when it is asked for, as on a GPU.
     """
 
-    def __init__(self, windows: Windows, batches: Batches) -> None:
-        self.windows, self.batches = windows, batches
+    def __init__(self, windows: Windows, batches: Batches, threads: int) -> None:
+        self.windows, self.batches, self.threads = windows, batches, threads
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        return map(self.windows.__getitems__, self.batches)
+        if not self.threads:
+            yield from map(self.windows.batch, self.batches)
+            return
+        with ThreadPoolExecutor(self.threads) as pool:
+            ahead: deque[Future[Batch]] = deque()
+            for numbers in self.batches:
+                ahead.append(pool.submit(self.windows.batch, numbers))
+                if len(ahead) > 2 * self.threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
 
 
-def worker_count(workers: int | None, world: int = 1) -> int:
-    """The loader processes of one of `world` processes: as given, else its share of all cores but one, at most 4."""
+def thread_count(workers: int | None, world: int = 1) -> int:
+    """The loader threads of one of `world` processes: as given, else its share of all cores but one, at most 4."""
     return min(4, max(1, (cores() - 1) // world)) if workers is None else workers
-
-
-def loader(windows: Windows, batches: Batches, workers: int, persistent: bool = False) -> DataLoader[Batch]:
-    """Batches of windows, read ahead by worker processes.
-
-    Args:
-        windows: Where they come from.
-        batches: Which of them, in which order.
-        workers: The number of processes; 0 reads in this one.
-        persistent: Whether the processes stay for the next round.
-    """
-    return DataLoader(
-        windows,
-        batch_sampler=batches,
-        collate_fn=whole,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        prefetch_factor=4 if workers else None,
-        persistent_workers=persistent and workers > 0,
-    )
-
-
-def whole(batch: Any) -> Any:
-    """A batch as it is: `Windows` gives it whole."""
-    return batch

@@ -122,7 +122,7 @@ def pick_windows(store: Store, size: int, count: int) -> list[Batch]:
     """Of some evenly spread windows the ones with most labels in them, each a batch of one, on the CPU."""
     windows = GridWindows(store, size, overlap=0)
     spread = np.unique(np.linspace(0, len(windows) - 1, 48).astype(int))
-    return sorted((windows.__getitems__([int(i)]) for i in spread), key=_variety, reverse=True)[:count]
+    return sorted((windows.batch([int(i)]) for i in spread), key=_variety, reverse=True)[:count]
 
 
 @torch.inference_mode()

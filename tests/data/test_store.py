@@ -18,7 +18,7 @@ import rsseg.data.store as room
 from rsseg.contract import Head, InputError, TaskKind
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene, SceneReader
-from rsseg.data.store import load
+from rsseg.data.store import load, put, put_by_torch
 from rsseg.data.tile import PART, map_array, parts, pixels_in_file
 
 RNG = np.random.default_rng(3)
@@ -108,6 +108,19 @@ def test_windows_are_the_readers(tmp_path, dtype, task, residence):
         pixels, truth = reader.read(*place, 32)
         np.testing.assert_array_equal(image[i].numpy(), pixels)
         np.testing.assert_array_equal(mask[i].numpy(), truth)
+
+
+@pytest.mark.parametrize("kinds", [("uint8", "uint8"), ("uint16", "uint16"), ("uint8", "int16"), ("uint16", "float32")])
+def test_torch_and_numpy_copy_alike(kinds):
+    source, target = (torch.from_numpy(RNG.integers(0, 200, (6, 5, 3)).astype(kind)) for kind in kinds)
+    where = torch.from_numpy(RNG.random((6, 5, 1)) < 0.5)
+    for pixels in (source, source[0, 0]):
+        for chosen in (None, where):
+            both = [target.clone(), target.clone()]
+            for copy, made in zip((put, put_by_torch), both, strict=True):
+                copy(made, pixels, chosen)
+            assert torch.equal(*both)
+            assert torch.equal(both[0][where.squeeze()], pixels.to(target.dtype).expand(6, 5, 3)[where.squeeze()])
 
 
 def test_tiles_of_different_types_come_as_their_common_one(tmp_path):

@@ -8,7 +8,7 @@ from stores import folder_scenes, store_of
 
 from rsseg.contract import IGNORE
 from rsseg.data.sampling import Uniform
-from rsseg.data.windows import Batches, Cut, GridWindows, TrainWindows, grid, loader
+from rsseg.data.windows import Batches, GridWindows, Loader, TrainWindows, grid
 
 
 @pytest.fixture(scope="module")
@@ -63,29 +63,40 @@ def same(ours, theirs):
     return all(torch.equal(ours[key], theirs[key]) for key in ("image", "mask", "scene", "k"))
 
 
-def test_workers_and_resumption_change_nothing(store):
-    windows = train_windows(store)
-    whole = list(loader(windows, Batches(12, 2), workers=0))
-    split = list(loader(windows, Batches(12, 2, start=6), workers=2))
-    assert len(split) == 3
-    assert all(same(ours, theirs) for ours, theirs in zip(whole[3:], split, strict=True))
-    assert split[0]["image"].is_shared()
-    assert split[0]["image"].is_contiguous(memory_format=torch.channels_last)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_and_resumption_change_nothing(store, threads):
+    for windows in (train_windows(store), GridWindows(store, 32, overlap=4)):
+        whole = list(Loader(windows, Batches(31, 2), threads=0))
+        rest = Loader(windows, Batches(31, 2, start=6), threads)
+        assert len(rest) == len(whole) == 16
+        assert all(same(ours, theirs) for ours, theirs in zip(whole[3:], rest, strict=True))
+    assert whole[0]["image"].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_loader_cuts_no_more_than_it_has_to(store):
+    """And what fails in a thread fails where it is waited for."""
+    asked = []
+
+    class Windows(GridWindows):
+        def batch(self, numbers):
+            asked.append(numbers)
+            if numbers[0] == 6:
+                raise ValueError("seven")
+            return super().batch(numbers)
+
+    batches = iter(Loader(Windows(store, 32, 0), Batches(1000, 1), threads=2))
+    found = [next(batches)["k"].tolist() for _ in range(6)]
+    assert found == [[k] for k in range(6)]
+    with pytest.raises(ValueError, match="seven"):
+        next(batches)
+    assert len(asked) <= 7 + 2 * 2
 
 
 def test_ranks_and_batches_change_nothing(store):
     windows = train_windows(store)
-    one = next(iter(loader(windows, Batches(4, 4), workers=0)))
-    ranks = [next(iter(loader(windows, Batches(4, 4, rank=r, world=2), workers=0))) for r in range(2)]
+    one = next(iter(Loader(windows, Batches(4, 4), threads=0)))
+    ranks = [next(iter(Loader(windows, Batches(4, 4, rank=r, world=2), threads=0))) for r in range(2)]
     assert same(one, {key: torch.cat([rank[key] for rank in ranks]) for key in one})
-
-
-def test_batches_without_a_loader_are_the_same(store):
-    for windows in (train_windows(store), GridWindows(store, 32, overlap=4)):
-        batches = Batches(7, 3)
-        cut = Cut(windows, batches)
-        assert len(cut) == 3
-        assert all(same(*pair) for pair in zip(cut, loader(windows, batches, workers=0), strict=True))
 
 
 @given(st.integers(1, 60), st.integers(1, 4), st.integers(1, 4))
@@ -102,7 +113,7 @@ def test_ranks_share_the_windows_of_a_batch(stop, share, world):
 
 def test_windows_beyond_the_last_have_no_labels(store):
     windows = GridWindows(store, 64, overlap=8)
-    last, beyond = (windows.__getitems__([k]) for k in (len(windows) - 1, len(windows)))
+    last, beyond = (windows.batch([k]) for k in (len(windows) - 1, len(windows)))
     assert (beyond["mask"] == IGNORE).all()
     assert torch.equal(beyond["image"], last["image"])
 
@@ -110,7 +121,7 @@ def test_windows_beyond_the_last_have_no_labels(store):
 def test_grid_windows_equal_the_mask(store):
     windows = GridWindows(store, 64, overlap=8)
     rebuilt = np.full((len(store), 80, 96), IGNORE, np.uint8)
-    for core, mask in zip(windows.cores, windows.__getitems__(range(len(windows)))["mask"].numpy(), strict=True):
+    for core, mask in zip(windows.cores, windows.batch(range(len(windows)))["mask"].numpy(), strict=True):
         part = rebuilt[core.scene, core.top : core.top + 64, core.left : core.left + 64]
         inside = mask[: part.shape[0], : part.shape[1]]
         assert (part[inside != IGNORE] == IGNORE).all()  # nobody else wrote here
