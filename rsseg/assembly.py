@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rsseg.config.build import build, plain, wanted
-from rsseg.config.schema import head_of
+from rsseg.config.schema import OnBadTile, head_of
 from rsseg.contract import IGNORE, Head, InputError, TaskKind, nearest
 from rsseg.data.blocks import Blocks
 from rsseg.data.census import Census
 from rsseg.data.labels import Labels
 from rsseg.data.paste import Fits
 from rsseg.data.sampling import Places, Read
-from rsseg.data.scene import Scene, SceneReader
+from rsseg.data.scene import Scene
 from rsseg.data.splits import SPLITS
+from rsseg.data.store import Store, open_store
 from rsseg.losses import Composite
 from rsseg.losses.weighting import WEIGHTING, positive_weight
 from rsseg.models import Network, build_network, load_weights
@@ -52,8 +54,8 @@ class Numbers:
         return cls(
             census.positives.sum(axis=0).tolist(),
             census.valid.sum(axis=0).tolist(),
-            census.mean.tolist(),
-            census.std.tolist(),
+            census.bands.mean.tolist(),
+            census.bands.std.tolist(),
         )
 
 
@@ -89,24 +91,28 @@ def all_bands(source: Any, config: Any) -> list[int]:
     return scenes_of(source, config, "train")[0].all_bands()
 
 
-def open_split(source: Any, config: Any, split: str) -> SceneReader:
-    """The scenes of a split, each file checked.
+def open_split(source: Any, config: Any, split: str) -> Store:
+    """The tiles of a split, decoded first where they are not in the store yet.
 
     Raises:
         InputError: If the split is empty or files can't be used.
     """
-    scenes = scenes_of(source, config, split)
-    reader = SceneReader(scenes, labels_of(config), list(config.dataset.bands))
-    small = int((reader.sizes < config.window).any(axis=1).sum())
+    store = open_store(
+        scenes_of(source, config, split),
+        labels_of(config),
+        list(config.dataset.bands),
+        Path(config.output) / "cache" / "store",
+        f"{split} split",
+        skip=config.on_bad_tile is OnBadTile.skip,
+    )
+    if store.skipped:
+        listed = "".join(f"\n  - {fault}" for fault in list(store.skipped.values())[:5])
+        log.warning("%d scenes of the %s split are skipped:%s", len(store.skipped), split, listed)
+    small = int((store.sizes < config.window).any(axis=1).sum())
     if small:
-        log.info(
-            "%d of %d %s scenes are smaller than window=%d: padded, the padding is ignored.",
-            small,
-            len(reader),
-            split,
-            config.window,
-        )
-    return reader
+        line = "%d of %d %s scenes are smaller than window=%d: padded, the padding is ignored."
+        log.info(line, small, len(store), split, config.window)
+    return store
 
 
 def counted_weights(term: Mapping[str, Any], task: TaskKind, numbers: Numbers | None, classes: list[str]) -> dict[str, Any]:

@@ -135,8 +135,8 @@ def _try_losses(config: Any) -> None:
 def _try_sampler(config: Any) -> None:
     """Build the sampler for one block in which every class occurs: a wrong number or name shows here."""
     head = head_of(config.dataset)
-    counts = np.ones((1, 1, head.channels + 1), dtype=np.uint16)
-    make_sampler(config, np.array([[SIZE, SIZE]]), Blocks.of([counts]), read=lambda *_: (counts, counts.astype(np.uint8)))
+    counts, sizes = np.ones((1, head.channels + 1), dtype=np.uint16), np.array([[SIZE, SIZE]])
+    make_sampler(config, sizes, Blocks.of(counts, sizes), read=lambda *_: (counts, counts.astype(np.uint8)))
 
 
 def _try_optimizer(config: Any) -> None:

@@ -15,10 +15,11 @@ import torch
 from rsseg.alignment.report import print_table
 from rsseg.config.build import plain
 from rsseg.config.folder import resume_word, write_json
+from rsseg.config.schema import Residence
 from rsseg.contract import InputError
 from rsseg.data.sampling import Places
-from rsseg.data.scene import SceneReader
-from rsseg.data.windows import Batches, GridWindows, TrainWindows, loader, worker_count
+from rsseg.data.store import Store, load
+from rsseg.data.windows import Batches, GridWindows, Loader, TrainWindows, Windows, thread_count
 from rsseg.distributed import is_main, launched
 from rsseg.inference.diagnostics import draw_confusion, draw_curves
 from rsseg.inference.gallery import Gallery
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 def fit(
-    config: Any, folder: Path, module: SegmentationModule, readers: dict[str, SceneReader], sampler: Places, last: Path | None
+    config: Any, folder: Path, module: SegmentationModule, stores: dict[str, Store], sampler: Places, last: Path | None
 ) -> float:
     """Train a module to the end, score its best checkpoint, and write everything into the run folder.
 
@@ -40,7 +41,7 @@ def fit(
         config: The composed config.
         folder: The run folder, with its config.
         module: The module.
-        readers: The scenes of train and val.
+        stores: The tiles of train and val.
         sampler: Where each training window lies.
         last: The checkpoint to go on from; None: from the beginning.
 
@@ -53,7 +54,7 @@ def fit(
     step = int(torch.load(last, map_location="cpu", weights_only=False)["global_step"]) if last else 0
     head = next(iter(module.heads))
     shown = shown_bands(config)
-    windows = pick_windows(readers["val"], config.window, config.pictures) if is_main() else []
+    windows = pick_windows(stores["val"], config.window, config.pictures) if is_main() else []
     gallery = Gallery(folder, head, windows, plain(config.dataset.palette), shown)
     trainer = make_trainer(plain(config), folder, f"val/{head}/iou", [gallery], step)
     began = time.monotonic()
@@ -61,13 +62,13 @@ def fit(
         for logger in side_loggers(trainer):
             logger.log_hyperparams(plain(config))
         with launched(trainer, folder):
-            _train_all_steps(config, folder, module, readers, sampler, trainer, step if last else None)
+            _train_all_steps(config, folder, module, stores, sampler, trainer, step if last else None)
         seconds = time.monotonic() - began
         result = dict(module.scores)
         if not is_main():  # a process that another program started: the first one writes
             return result[head].iou
         if load_best(module, folder) < trainer.global_step or not result:  # else the last validation has just scored it
-            result = score(config, module, readers["val"])
+            result = score(config, module, stores["val"])
         rows = write_scores(folder / "classes.csv", result)
         print_table(rows, "Validation, best checkpoint, pooled over whole scenes")
         _draw_end(folder, module, trainer, gallery, result[head], rows)
@@ -99,7 +100,7 @@ def _train_all_steps(
     config: Any,
     folder: Path,
     module: SegmentationModule,
-    readers: dict[str, SceneReader],
+    stores: dict[str, Store],
     sampler: Places,
     trainer: L.Trainer,
     step: int | None,
@@ -112,14 +113,14 @@ def _train_all_steps(
         )
     per_step = config.batch_size * trainer.accumulate_grad_batches
     batches = Batches(config.steps * per_step, config.batch_size, (step or 0) * per_step, rank, world)
-    train_windows = TrainWindows(readers["train"], config.window, sampler)
-    val_windows = GridWindows(readers["val"], config.window, config.overlap)
-    workers = worker_count(config.workers, world)
+    reside(config, list(stores.values()), trainer)
+    val_windows = GridWindows(stores["val"], config.window, config.overlap)
+    val_batches = Batches(len(val_windows), config.batch_size, 0, rank, world)
     loaders = (
-        loader(train_windows, batches, workers),
-        loader(val_windows, Batches(len(val_windows), config.batch_size, 0, rank, world), workers, persistent=True),
+        feed(config, TrainWindows(stores["train"], config.window, sampler), batches, world),
+        feed(config, val_windows, val_batches, world),
     )
-    _say_start(config, readers, trainer, step)
+    _say_start(config, stores, trainer, step)
     try:
         trainer.fit(module, *loaders, ckpt_path=None if step is None else folder / "checkpoints" / "last.ckpt")
     except ValueError as error:
@@ -139,10 +140,10 @@ def _train_all_steps(
         log.info("Stopped early, at step %d of %d.", trainer.global_step, config.steps)
 
 
-def _say_start(config: Any, readers: dict[str, SceneReader], trainer: L.Trainer, step: int | None) -> None:
+def _say_start(config: Any, stores: dict[str, Store], trainer: L.Trainer, step: int | None) -> None:
     log.info(
         "%s: %d training and %d validation scenes, %d steps of %d windows of %d px on %s in %s%s%s",
-        config.dataset.name, len(readers["train"]), len(readers["val"]), config.steps, config.batch_size, config.window,
+        config.dataset.name, len(stores["train"]), len(stores["val"]), config.steps, config.batch_size, config.window,
         trainer.strategy.root_device, trainer.precision, f", {trainer.world_size} processes" * (trainer.world_size > 1),
         "" if step is None else f", going on from step {step}",
     )  # fmt: skip
@@ -191,7 +192,22 @@ def load_best(module: SegmentationModule, folder: Path) -> int:
     return int(checkpoint["global_step"])
 
 
-def score(config: Any, module: SegmentationModule, reader: SceneReader) -> dict[str, Scores]:
+def reside(config: Any, stores: list[Store], trainer: L.Trainer) -> None:
+    """Bring tiles to where `residence` says.
+
+    Raises:
+        InputError: If they do not fit there.
+    """
+    if config.residence is not Residence.disk:
+        load(stores, trainer.strategy.root_device if config.residence is Residence.gpu else torch.device("cpu"))
+
+
+def feed(config: Any, windows: Windows, batches: Batches, world: int = 1) -> Loader:
+    """Batches for a trainer, cut ahead by threads, or on its device where the tiles lie there."""
+    return Loader(windows, batches, 0 if config.residence is Residence.gpu else thread_count(config.workers, world))
+
+
+def score(config: Any, module: SegmentationModule, store: Store) -> dict[str, Scores]:
     """Score whole scenes; scores by head."""
     settings = plain(config.trainer)
     accelerator, devices = settings.get("accelerator", "auto"), settings.get("devices", 1)
@@ -203,9 +219,9 @@ def score(config: Any, module: SegmentationModule, reader: SceneReader) -> dict[
         enable_checkpointing=False,
         enable_model_summary=False,
     )
-    windows = GridWindows(reader, config.window, config.overlap)
-    batches = Batches(len(windows), config.batch_size)
-    trainer.validate(module, loader(windows, batches, worker_count(config.workers)), verbose=False)
+    reside(config, [store], trainer)
+    windows = GridWindows(store, config.window, config.overlap)
+    trainer.validate(module, feed(config, windows, Batches(len(windows), config.batch_size)), verbose=False)
     return dict(module.scores)
 
 

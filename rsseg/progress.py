@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ Item = TypeVar("Item")
 
 @contextmanager
 def progress(items: Sequence[Item], title: str) -> Iterator[Iterator[Item]]:
-    """Go through items under a bar, which disappears at the end.
+    """Go through items under a bar, which disappears at the end; none where rsseg's log is silenced, as in further processes.
 
     `rich.progress.track` leaves its thread running when its loop fails; the garbage collector, joining it in the middle of
     a later bar, then waits for ever.
@@ -29,7 +30,8 @@ def progress(items: Sequence[Item], title: str) -> Iterator[Iterator[Item]]:
         >>> total
         3
     """
-    with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
+    shown = sys.stdout.isatty() and logging.getLogger("rsseg").getEffectiveLevel() < logging.ERROR
+    with Progress(transient=True, disable=not shown) as bar:
         task = bar.add_task(title, total=len(items))
 
         def steps() -> Iterator[Item]:

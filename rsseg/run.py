@@ -30,7 +30,7 @@ from rsseg.config.build import build, plain
 from rsseg.config.folder import config_to_resume, load_config, resume_word, save_config, unfinished, write_json
 from rsseg.config.provenance import provenance
 from rsseg.contract import InputError
-from rsseg.data.census import check_absent, take_census
+from rsseg.data.census import check_absent
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.distributed import is_main
 from rsseg.fit import fit, load_best, score, write_scores
@@ -75,21 +75,21 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
         config.dataset.bands = all_bands(source, config)
     network = make_network(config)
     freeze_idle(network, len(config.dataset.bands), config.window)
-    readers = {split: open_split(source, config, split) for split in ("train", "val")}
-    cache = Path(config.output) / "cache"
-    censuses = {name: take_census(reader, config.window, cache, f"counting {name}") for name, reader in readers.items()}
-    for split, census in censuses.items():
-        check_absent(census, readers[split].labels.head, split)
-    numbers = Numbers.of(censuses["train"])
-    for reader in readers.values():
-        reader.fill = np.array(numbers.mean)
-    module = make_module(config, network, numbers, len(readers["val"]))
-    blocks = censuses["train"].blocks
-    sampler = make_sampler(config, readers["train"].sizes, blocks, readers["train"].read)
-    fit_augmentations(module.augmentations, readers["train"].read, blocks, numbers)
+    stores = {split: open_split(source, config, split) for split in ("train", "val")}
+    for split, store in stores.items():
+        check_absent(store.census, store.head, split)
+    numbers = Numbers.of(stores["train"].census)
+    for store in stores.values():
+        store.fill = np.array(numbers.mean)
+    module = make_module(config, network, numbers, len(stores["val"]))
+    train_store = stores["train"]
+    sampler = make_sampler(config, train_store.sizes, train_store.census.blocks, train_store.read)
+    fit_augmentations(module.augmentations, train_store.read, train_store.census.blocks, numbers)
+    scenes = {split: [scene.name for scene in store.scenes] for split, store in stores.items()}
     data = asdict(numbers) | {
-        "fingerprint": {split: c.fingerprint([s.name for s in readers[split].scenes]) for split, c in censuses.items()},
-        "scenes": {split: [s.name for s in reader.scenes] for split, reader in readers.items()},
+        "fingerprint": {split: store.census.fingerprint(scenes[split]) for split, store in stores.items()},
+        "scenes": scenes,
+        "skipped": {split: store.skipped for split, store in stores.items()},
     }
     if last is not None and json.loads((folder / "data.json").read_text())["fingerprint"] != data["fingerprint"]:
         raise InputError(f"the data have changed since {folder} was begun (other scenes or labels): start a new run")
@@ -98,7 +98,7 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
             save_config(config, folder)
             write_json(folder / "run.json", provenance(overrides or [], loss) | {"seed": config.seed})
         write_json(folder / "data.json", data)
-    return fit(config, folder, module, readers, sampler, last)
+    return fit(config, folder, module, stores, sampler, last)
 
 
 def load_run(folder: Path, scenes: int = 1) -> tuple[Any, SegmentationModule]:
@@ -135,10 +135,10 @@ def evaluate(run: Path, split: str) -> dict[str, Scores]:
             f"split={split} of dataset {config.dataset.name} can't be scored: {bare} of its {len(scenes)} scenes "
             "have no labels. Take split=val, or map the scenes with scripts/predict.py"
         )
-    reader = open_split(source, config, split)
-    config, module = load_run(run, len(reader))
-    reader.fill = module.mean.numpy().ravel()
-    result = score(config, module, reader)
+    store = open_split(source, config, split)
+    config, module = load_run(run, len(store))
+    store.fill = module.mean.numpy().ravel()
+    result = score(config, module, store)
     path = run / f"evaluation-{split}.csv"
     print_table(write_scores(path, result), f"{run}: {split}, best checkpoint, pooled over whole scenes")
     for head, scores in result.items():

@@ -5,7 +5,7 @@ from statistics import median
 from typing import Protocol
 
 import torch
-from bench import TASK, Loss, of_smp
+from bench_losses import TASK, Loss, of_smp
 from torch import Tensor
 from torch.nn import functional as F
 

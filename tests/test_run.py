@@ -277,11 +277,35 @@ def test_resume_on_changed_data_is_refused(tmp_path, folder_root):
     (tmp_path / "run" / "summary.json").unlink()
     with rasterio.open(next((root / "masks").iterdir()), "r+") as file:
         file.write(np.zeros((1, 80, 96), np.uint8))
-    from rsseg.data import scene
-
-    scene._open.cache_clear()
     with pytest.raises(InputError, match="data have changed"):
         train(config, tmp_path / "run")
+
+
+def test_skipped_scenes_are_listed_in_the_run_folder(tmp_path, folder_root, caplog):
+    import shutil
+
+    bad = Path(shutil.copytree(folder_root, tmp_path / "data")) / "images" / "tile1_a.tif"
+    bad.write_bytes(bad.read_bytes()[:9000])
+    split = "dataset.source.split={train: [tile1_a, tile0_a], val: [tile2_a]}"
+    common = [*folder_data(tmp_path / "data"), "pictures=0", split]
+    with pytest.raises(InputError, match=r"tile1_a\.tif"):
+        train(settings(tmp_path, *common), tmp_path / "stopped")
+    train(settings(tmp_path, *common, "on_bad_tile=skip"), tmp_path / "run")
+    data = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert data["scenes"]["train"] == ["tile0_a"]
+    assert "truncated" in data["skipped"]["train"]["tile1_a"]
+    assert "1 scenes of the train split are skipped" in caplog.text
+
+
+def test_residence_changes_nothing(tmp_path, folder_root):
+    """`gpu` is the device that trains, here the CPU."""
+    common = [*folder_data(folder_root), "pictures=1", "trainer.log_every_n_steps=1"]
+    for where in ("disk", "ram", "gpu"):
+        train(settings(tmp_path, *common, f"residence={where}"), tmp_path / where)
+    for where in ("ram", "gpu"):
+        for (name, ours), theirs in zip(weights(tmp_path / where).items(), weights(tmp_path / "disk").values(), strict=True):
+            assert torch.equal(ours, theirs), name
+        assert (tmp_path / where / "classes.csv").read_text() == (tmp_path / "disk" / "classes.csv").read_text()
 
 
 def test_finished_run_is_not_run_again_and_other_config_is_refused(tmp_path, folder_root):

@@ -14,7 +14,7 @@ from rsseg.config.build import plain
 from rsseg.config.schema import Config
 from rsseg.contract import InputError
 
-PLACE_KEYS = ("output", "resume", "workers", "pictures", "logger")  # what may differ between two runs of the same config
+PLACE_KEYS = ("output", "resume", "workers", "residence", "pictures", "logger")  # what two runs of a config may differ in
 FOUND_KEYS = ("dataset.bands",)  # null until a run has seen the data
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -16,6 +17,23 @@ from omegaconf import MISSING, OmegaConf
 from rsseg.contract import Head, InputError, TaskKind, nearest
 
 COLOUR = re.compile("#[0-9a-fA-F]{6}")
+
+
+class Residence(StrEnum):
+    """Where tiles lie while a run trains.
+
+    * ``disk``: in the tile store, mapped into memory; the system keeps in memory what it has room for.
+    * ``ram``: in memory, copied there at the start, once per device.
+    * ``gpu``: on the device that trains; windows are cut there.
+    """
+
+    disk = "disk"
+    ram = "ram"
+    gpu = "gpu"
+
+
+OnBadTile = StrEnum("OnBadTile", {"raise": "raise", "skip": "skip"})
+"""What is done about a scene that can't be decoded: stop, or leave it out."""
 
 
 @dataclass
@@ -111,6 +129,8 @@ class Config:
     overlap: int = 32
     pictures: int = 4
     workers: int | None = None
+    residence: Residence = Residence.disk
+    on_bad_tile: OnBadTile = OnBadTile["raise"]
     output: str = "runs"
     resume: str | None = None
 

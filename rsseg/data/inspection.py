@@ -63,20 +63,52 @@ def check_scenes(scenes: Sequence[Scene], labels: Labels, bands: Sequence[int]) 
     facts = []
     for scene in scenes:
         try:
-            facts.append(_check(scene, labels, bands))
+            facts.append(check_scene(scene, labels, bands))
         except InputError as error:
             faults.append(str(error))
-    if not faults and scenes:
-        faults = _faults_between(scenes, facts)
-    if faults:
-        faults = list(dict.fromkeys(faults))  # the regions of a file share its faults
-        more = f"\n  ... and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        raise InputError("Files that can't be used:\n" + "\n".join(f"  - {f}" for f in faults[:SHOWN]) + more)
-    _say(scenes, facts)
+    raise_together(faults)
+    compare_scenes(scenes, facts)
     return facts
 
 
-def _check(scene: Scene, labels: Labels, bands: Sequence[int]) -> Facts:
+def raise_together(faults: Sequence[str]) -> None:
+    """Report the first five faults of files together.
+
+    Raises:
+        InputError: If there are any.
+    """
+    faults = list(dict.fromkeys(faults))  # the regions of a file share its faults
+    if faults:
+        more = f"\n  ... and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        raise InputError("Files that can't be used:\n" + "\n".join(f"  - {f}" for f in faults[:SHOWN]) + more)
+
+
+def compare_scenes(scenes: Sequence[Scene], facts: Sequence[Facts]) -> None:
+    """Find what is wrong with scenes as a whole, and say what the user should know though nothing is wrong.
+
+    Args:
+        scenes: The scenes of one split.
+        facts: Those of each.
+
+    Raises:
+        InputError: If the scenes do not go together.
+    """
+    if scenes:
+        raise_together(_faults_between(scenes, facts))
+        _say(scenes, facts)
+
+
+def check_scene(scene: Scene, labels: Labels, bands: Sequence[int]) -> Facts:
+    """Open every file of a scene.
+
+    Args:
+        scene: The scene.
+        labels: How its mask will be decoded.
+        bands: The bands that will be read.
+
+    Raises:
+        InputError: If it can't be used.
+    """
     image, counts, dtypes = open_raster(scene.image), scene.counts(), list[DTypeLike]()
     warped, alpha = list[Path](), list[Path]()
     if max(bands) > sum(counts):

@@ -34,12 +34,18 @@ TOLERANCE = 0.01  # of a pixel: corners that are nearer than this are equal
 warnings.simplefilter("ignore", NotGeoreferencedWarning)
 
 
+def version(path: Path) -> tuple[int, int]:
+    """Size and time of a file: another version, another pair."""
+    stat = os.stat(path)
+    return stat.st_size, stat.st_mtime_ns
+
+
 @lru_cache(maxsize=128)
-def _open(path: Path, onto: Path | None, bilinear: bool, owner: tuple[int, int]) -> Any:
+def _open(path: Path, onto: Path | None, bilinear: bool, key: object) -> Any:  # noqa: ARG001
     raster = rasterio.open(path)
     if onto is None:
         return raster
-    grid = _open(onto, None, False, owner)
+    grid = open_raster(onto)
     if same_grid(raster, grid):
         return raster
     bare = [str(p) for p, r in ((path, raster), (onto, grid)) if not located(r)]
@@ -69,7 +75,8 @@ def open_raster(path: Path, onto: Path | None = None, bilinear: bool = False) ->
         InputError: If the file can't be opened as a raster, or not be warped.
     """
     try:
-        return _open(path, onto, bilinear, (os.getpid(), threading.get_ident()))  # neither forks nor threads share handles
+        # neither forks nor threads share handles, nor do versions of a file
+        return _open(path, onto, bilinear, (os.getpid(), threading.get_ident(), version(path)))
     except (RasterioError, OSError) as error:
         raise InputError(f"{path} can't be opened as an image: {error}. Is the file complete?") from None
 
@@ -126,7 +133,7 @@ def alpha_band(raster: Any) -> int:
 
 
 @lru_cache(maxsize=2)  # a JPEG can only be decoded from its top: its next windows take it from here
-def _decode_jpeg(path: Path) -> NDArray[np.uint8]:
+def _decode_jpeg(path: Path, version: tuple[int, int]) -> NDArray[np.uint8]:  # noqa: ARG001
     with Image.open(path) as image:
         pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
@@ -155,7 +162,7 @@ def read_bands(
     with _reading(path):
         if path.suffix.lower() in JPEG and not isinstance(raster, WarpedVRT):
             rows, columns = window.toslices()
-            return _decode_jpeg(path)[[band - 1 for band in bands], rows, columns]
+            return _decode_jpeg(path, version(path))[[band - 1 for band in bands], rows, columns]
         pixels: NDArray[np.generic] = raster.read(indexes=bands, window=window)
     return pixels
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,9 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from rsseg.contract import IGNORE, InputError, TaskKind
-from rsseg.data.inspection import check_scenes
+from rsseg.data.inspection import Facts, check_scenes
 from rsseg.data.labels import Labels
-from rsseg.data.raster import alpha_band, blank_missing, masked_out, may_miss, open_raster, read_bands
+from rsseg.data.raster import JPEG, alpha_band, blank_missing, masked_out, may_miss, open_raster, read_bands, version
 from rsseg.data.vector import Burn, rasterise
 
 BESIDE = (".msk", ".aux.xml")
@@ -56,6 +57,17 @@ class Scene:
             found += [path, *(part for part in (*beside, *parts) if part != path and part.is_file())]
         return list(dict.fromkeys(found))
 
+    def signature(self) -> tuple[object, ...]:
+        """What its pixels depend on, path, size and time of every file among it: part of cache keys.
+
+        Raises:
+            InputError: If a file is not there.
+        """
+        try:
+            return [(os.path.abspath(path), *version(path)) for path in self.files], self.region, self.burn
+        except OSError as error:
+            raise InputError(f"{error.filename} can't be read: {error.strerror}") from None
+
     def counts(self) -> tuple[int, ...]:
         """The number of bands in each of the image's files."""
         return tuple(open_raster(path).count for path in self.images)
@@ -88,6 +100,7 @@ class SceneReader:
         scenes: The scenes of one split.
         labels: How their masks are decoded.
         bands: The image bands to read, counted from 1 through all files of a scene.
+        facts: What `check_scenes` found, if the scenes are checked already.
 
     Attributes:
         sizes: int64 ``[S, 2]``, height and width of each scene.
@@ -98,9 +111,11 @@ class SceneReader:
         InputError: If files can't be opened, sizes or band counts don't fit; the first five faults are listed together.
     """
 
-    def __init__(self, scenes: Sequence[Scene], labels: Labels, bands: Sequence[int]) -> None:
+    def __init__(
+        self, scenes: Sequence[Scene], labels: Labels, bands: Sequence[int], facts: Sequence[Facts] | None = None
+    ) -> None:
         self.scenes, self.labels, self.bands = list(scenes), labels, list(bands)
-        facts = check_scenes(self.scenes, labels, self.bands)
+        facts = check_scenes(self.scenes, labels, self.bands) if facts is None else facts
         self.dtype = np.result_type(*(fact.dtype for fact in facts))
         self.fill: NDArray[np.floating] = np.zeros(len(self.bands))
         self.sizes: NDArray[np.int64] = np.array([fact.size for fact in facts], dtype=np.int64).reshape(-1, 2)
@@ -153,6 +168,14 @@ class SceneReader:
         if missing.any():
             image = np.where(missing, np.zeros((), self.dtype), image)
         return image, missing
+
+    def block(self, scene: int) -> tuple[int, int]:
+        """Height and width of what is decoded at once: to read a part of it costs as much as the whole."""
+        path = self.scenes[scene].image
+        if path.suffix.lower() in JPEG:
+            return int(self.sizes[scene, 0]), int(self.sizes[scene, 1])
+        height, width = open_raster(path).block_shapes[0]
+        return int(height), int(width)
 
     def read_labels(self, scene: int, window: Window) -> NDArray[np.uint8]:
         """As `read_mask`, but `IGNORE` where the image has no data."""

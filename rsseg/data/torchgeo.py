@@ -1,4 +1,4 @@
-"""Any torchgeo dataset whose samples hold an image and a mask, decoded once into files that are then read window by window."""
+"""Any torchgeo dataset whose samples hold an image and a mask, decoded once into files that the tile store maps."""
 
 from __future__ import annotations
 

@@ -6,18 +6,19 @@ was resumed.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from rsseg.contract import IGNORE, Batch
+from rsseg.data.build import cores
 from rsseg.data.sampling import Places
-from rsseg.data.scene import SceneReader
+from rsseg.data.store import Store
 
 
 class Core(NamedTuple):
@@ -66,58 +67,78 @@ def grid(sizes: NDArray[np.int64], size: int, overlap: int) -> list[Core]:
     ]
 
 
-def _item(image: NDArray[np.generic], mask: NDArray[np.uint8], scene: int, k: int) -> Batch:
-    if image.dtype in (np.uint16, np.uint32):  # torch has no arithmetic on these
-        image = image.astype(np.int32 if image.dtype == np.uint16 else np.int64)
-    return Batch(
-        image=torch.from_numpy(np.ascontiguousarray(image)),
-        mask=torch.from_numpy(np.ascontiguousarray(mask)),
-        scene=torch.tensor(scene),
-        k=torch.tensor(k),
-    )
-
-
-class TrainWindows(Dataset[Batch]):
-    """The endless stream of training windows, by number.
+class Windows:
+    """Numbered windows of a store; a batch of them is cut into one tensor.
 
     Args:
-        reader: The scenes.
-        size: The windows' side in pixels.
-        sampler: Where each window lies.
+        store: The tiles.
+        size: The windows' side.
     """
 
-    def __init__(self, reader: SceneReader, size: int, sampler: Places) -> None:
-        self.reader, self.size, self.sampler = reader, size, sampler
+    def __init__(self, store: Store, size: int) -> None:
+        self.store, self.size = store, size
 
-    def __getitem__(self, k: int) -> Batch:
-        scene, top, left = self.sampler(k)
-        return _item(*self.reader.read(scene, top, left, self.size), scene, k)
+    def place(self, k: int) -> tuple[int, int, int]:
+        """Scene, top and left of window k."""
+        raise NotImplementedError
+
+    def batch(self, numbers: Sequence[int]) -> Batch:
+        """The windows of these numbers."""
+        places = [self.place(k) for k in numbers]
+        image, mask = self.store.cut(places, self.size)
+        scene = torch.tensor([scene for scene, _, _ in places], device=self.store.device)
+        return Batch(image=image, mask=mask, scene=scene, k=torch.tensor(numbers))
 
 
-class GridWindows(Dataset[Batch]):
+class TrainWindows(Windows):
+    """The endless stream of training windows.
+
+    Args:
+        store: The tiles.
+        size: The windows' side.
+        sampler: Says where window k lies: scene, top, left.
+    """
+
+    def __init__(self, store: Store, size: int, sampler: Places) -> None:
+        super().__init__(store, size)
+        self.sampler = sampler
+
+    def place(self, k: int) -> tuple[int, int, int]:
+        """As the sampler says."""
+        return self.sampler(k)
+
+
+class GridWindows(Windows):
     """Every labelled pixel of every scene once: outside a window's inner part the mask is `IGNORE`.
 
     Numbers beyond the last window give it again with nothing labelled: they fill up what several processes share.
     """
 
-    def __init__(self, reader: SceneReader, size: int, overlap: int) -> None:
-        self.reader, self.size = reader, size
-        self.cores = grid(reader.sizes, size, overlap)
+    def __init__(self, store: Store, size: int, overlap: int) -> None:
+        super().__init__(store, size)
+        self.cores = grid(store.sizes, size, overlap)
 
     def __len__(self) -> int:
         return len(self.cores)
 
-    def __getitem__(self, k: int) -> Batch:
+    def place(self, k: int) -> tuple[int, int, int]:
+        """The k-th window of the grid."""
         core = self.cores[min(k, len(self) - 1)]
-        image, mask = self.reader.read(core.scene, core.top, core.left, self.size)
-        inner = np.full_like(mask, IGNORE)
-        if k < len(self):
-            part = (..., slice(core.inner_top, core.inner_bottom), slice(core.inner_left, core.inner_right))
-            inner[part] = mask[part]
-        return _item(image, inner, core.scene, k)
+        return core.scene, core.top, core.left
+
+    def batch(self, numbers: Sequence[int]) -> Batch:
+        """The windows of these numbers, labelled in their inner parts."""
+        batch = super().batch(numbers)
+        for k, mask in zip(numbers, batch["mask"], strict=True):
+            core = self.cores[min(k, len(self) - 1)]
+            mask[..., : core.inner_top, :] = IGNORE
+            mask[..., core.inner_bottom if k < len(self) else 0 :, :] = IGNORE
+            mask[..., : core.inner_left] = IGNORE
+            mask[..., core.inner_right :] = IGNORE
+        return batch
 
 
-class Batches(Sampler[list[int]]):
+class Batches:
     """Window numbers in batches, each shared evenly among the processes that train together.
 
     Args:
@@ -146,25 +167,38 @@ class Batches(Sampler[list[int]]):
             yield list(range(first + self.rank * share, first + (self.rank + 1) * share))
 
 
-def worker_count(workers: int | None, world: int = 1) -> int:
-    """The loader processes of one of `world` processes: as given, else its share of all cores but one, at most 8."""
-    return min(8, max(1, ((os.cpu_count() or 2) - 1) // world)) if workers is None else workers
+class Loader:
+    """Batches of windows, cut ahead by threads and given in the order of their numbers.
 
-
-def loader(windows: Dataset[Batch], batches: Batches, workers: int, persistent: bool = False) -> DataLoader[Batch]:
-    """Batches of windows, read ahead by worker processes.
+    Threads, not processes: a copy out of the store lets other threads run, and a batch needs no way between processes,
+    which would take several times as long as to cut it.
 
     Args:
         windows: Where they come from.
         batches: Which of them, in which order.
-        workers: The number of processes; 0 reads in this one.
-        persistent: Whether the processes stay for the next round.
+        threads: How many batches are cut at a time; 0: each when it is asked for, as on a GPU.
     """
-    return DataLoader(
-        windows,
-        batch_sampler=batches,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        prefetch_factor=4 if workers else None,
-        persistent_workers=persistent and workers > 0,
-    )
+
+    def __init__(self, windows: Windows, batches: Batches, threads: int) -> None:
+        self.windows, self.batches, self.threads = windows, batches, threads
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if not self.threads:
+            yield from map(self.windows.batch, self.batches)
+            return
+        with ThreadPoolExecutor(self.threads) as pool:
+            ahead: deque[Future[Batch]] = deque()
+            for numbers in self.batches:
+                ahead.append(pool.submit(self.windows.batch, numbers))
+                if len(ahead) > 2 * self.threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+
+def thread_count(workers: int | None, world: int = 1) -> int:
+    """The loader threads of one of `world` processes: as given, else its share of all cores but one, at most 4."""
+    return min(4, max(1, (cores() - 1) // world)) if workers is None else workers

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from rsseg.contract import IGNORE, Batch, Head, TaskKind
-from rsseg.data.scene import SceneReader
+from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
 from rsseg.metrics import predicted_labels
 from rsseg.module import SegmentationModule
@@ -118,11 +118,11 @@ def draw(
     figure.savefig(path, dpi=100, bbox_inches="tight")
 
 
-def pick_windows(reader: SceneReader, size: int, count: int) -> list[Batch]:
-    """Of some evenly spread windows the ones with most labels in them."""
-    windows = GridWindows(reader, size, overlap=0)
+def pick_windows(store: Store, size: int, count: int) -> list[Batch]:
+    """Of some evenly spread windows the ones with most labels in them, each a batch of one, on the CPU."""
+    windows = GridWindows(store, size, overlap=0)
     spread = np.unique(np.linspace(0, len(windows) - 1, 48).astype(int))
-    return sorted((windows[int(i)] for i in spread), key=_variety, reverse=True)[:count]
+    return sorted((windows.batch([int(i)]) for i in spread), key=_variety, reverse=True)[:count]
 
 
 @torch.inference_mode()
@@ -130,9 +130,9 @@ def predict_windows(
     module: SegmentationModule, head: str, windows: Sequence[Batch]
 ) -> list[tuple[NDArray[np.generic], NDArray[np.integer], NDArray[np.integer]]]:
     """Image, mask and prediction of windows, as `draw` takes them; the module has to be in evaluation mode."""
-    images = torch.stack([window["image"] for window in windows]).to(module.device)
+    images = torch.cat([window["image"] for window in windows]).to(module.device)
     labels = predicted_labels(module(module.normalise(images))[head], module.heads[head]).cpu().numpy()
-    return [(w["image"].numpy(), w["mask"].numpy(), label) for w, label in zip(windows, labels, strict=True)]
+    return [(w["image"][0].numpy(), w["mask"][0].numpy(), label) for w, label in zip(windows, labels, strict=True)]
 
 
 def _variety(item: Batch) -> float:

@@ -6,13 +6,12 @@ import layouts
 import numpy as np
 import pytest
 import torchgeo.datasets as tg
-from rasterio.windows import Window
+from stores import whole_scene
 from tiny import CONFIGS, compose, write_tif
 
 from rsseg.assembly import labels_of, open_split, scenes_of
 from rsseg.config.build import build, plain
 from rsseg.contract import IGNORE, InputError
-from rsseg.data.census import take_census
 
 FILES = sorted(layouts.LAYOUTS)
 
@@ -24,7 +23,7 @@ def roots(tmp_path_factory):
 
 
 def settings(name, root, *overrides):
-    return compose([f"dataset={name}", f"dataset.source.root={root}", *overrides])
+    return compose([f"dataset={name}", f"dataset.source.root={root}", f"output={root}/runs", *overrides])
 
 
 def source_of(config):
@@ -75,12 +74,11 @@ def test_windows_are_torchgeos_samples(roots, name):
     config = settings(name, roots[name])
     ours = {}
     for split in ("train", "val", "test"):
-        reader = open_split(source_of(config), config, split)
-        for i, scene in enumerate(reader.scenes):
-            image, missing = reader.read_image(i, 0, 0, layouts.SIZE)
-            assert not missing.any()
-            whole = Window(0, 0, layouts.SIZE, layouts.SIZE)
-            ours[scene.image.name] = image, reader.read_mask(i, whole) if scene.mask else None
+        store = open_split(source_of(config), config, split)
+        assert store.census.bands.missing == 0
+        for i, scene in enumerate(store.scenes):
+            image, mask = whole_scene(store, i)
+            ours[scene.image.name] = image, mask if scene.mask else None
     splits = {"deepglobe": ("train", "test"), "potsdam": ("train", "test"), "vaihingen": ("train", "test")}
     theirs = [s for split in splits.get(name, ("train", "val", "test")) for s in samples(name, roots[name], split)]
     assert len(theirs) == len(ours)
@@ -95,15 +93,15 @@ def test_windows_are_torchgeos_samples(roots, name):
 def test_l8biome_windows_are_torchgeos_samples(roots):
     config = settings("l8biome", roots["l8biome"])
     for split in ("train", "val", "test"):
-        reader = open_split(source_of(config), config, split)
-        for i, scene in enumerate(reader.scenes):
+        store = open_split(source_of(config), config, split)
+        for i, scene in enumerate(store.scenes):
             pair = [
                 kind([str(path)]) for kind, path in zip(_l8biome_parts(), (scene.image, scene.mask), strict=True)
             ]  # each on the scene's own grid: the joint dataset warps to another CRS
             image, mask = (dataset[dataset.bounds] for dataset in pair)
-            np.testing.assert_array_equal(reader.read_image(i, 0, 0, layouts.SIZE)[0], image["image"].numpy())
-            ours = reader.read_mask(i, Window(0, 0, layouts.SIZE, layouts.SIZE))
-            np.testing.assert_array_equal(ours, ours_of_theirs("l8biome", mask["mask"].numpy()))
+            pixels, labels = whole_scene(store, i)
+            np.testing.assert_array_equal(pixels, image["image"].numpy())
+            np.testing.assert_array_equal(labels, ours_of_theirs("l8biome", mask["mask"].numpy()))
 
 
 def _l8biome_parts():
@@ -197,9 +195,8 @@ def test_unknown_label_and_band(tmp_path, roots, name):
         write_tif(path, wrong)
     else:
         layouts.save(path, wrong.transpose(1, 2, 0).squeeze())
-    reader = open_split(source_of(config), config, "train")
     with pytest.raises(InputError, match="#4d4d4d" if colours else "value 77") as error:
-        take_census(reader, 32, tmp_path / "cache", "counting")
+        open_split(source_of(config), config, "train")
     assert str(path) in str(error.value)
     config = settings(name, roots[name], "dataset.bands=[99]", "dataset.rgb=null")
     with pytest.raises(InputError, match=r"dataset\.bands=\[99\]"):

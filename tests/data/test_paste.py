@@ -5,11 +5,11 @@ import pytest
 import scipy.ndimage
 import scipy.stats
 import torch
+from block_counts import blocks_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsseg.contract import IGNORE, Head, InputError, TaskKind
-from rsseg.data.blocks import Blocks, count
 from rsseg.data.paste import Fits, Paste, Piece, paste, regions
 
 BINARY = Head(TaskKind.binary, ("building",))
@@ -25,7 +25,7 @@ class Split:
     def __init__(self, head, masks):
         self.head, self.masks = head, masks
         self.images = [np.stack(np.indices(mask.shape[-2:])) + 1000 * s for s, mask in enumerate(masks)]
-        self.blocks = Blocks.of([count(mask, head, SIDE) for mask in masks], SIDE)
+        self.blocks = blocks_of(masks, head, SIDE)
 
     def read(self, scene, top, left, size):
         assert top >= 0

@@ -14,7 +14,8 @@ from rsseg.contract import Head, InputError, TaskKind
 from rsseg.data.files import Files
 from rsseg.data.labels import Labels
 from rsseg.data.regions import apart, blocks_of, cut
-from rsseg.data.scene import Scene, SceneReader
+from rsseg.data.scene import Scene
+from rsseg.data.store import open_store
 from rsseg.data.windows import GridWindows
 
 SPLITS = ("train", "val", "test", None)
@@ -100,15 +101,15 @@ def test_a_split_into_blocks(root):
             assert all(distance(a.region, b.region) >= 16 for b in parts[other] if a.image == b.image)
 
 
-def test_validation_covers_each_block_once_and_reads_nothing_else(root):
+def test_validation_covers_each_block_once_and_reads_nothing_else(root, tmp_path):
     scenes = Files(str(root), "images/{n}.tif", "masks/{n}.tif", SPLIT).scenes("val")
-    reader = SceneReader(scenes, LABELS, [1])
-    reader.fill = np.array([-1.0])
+    store = open_store(scenes, LABELS, [1], tmp_path / "store")
+    store.fill = np.array([-1.0])
     seen = [[] for _ in scenes]
-    windows = GridWindows(reader, 64, 8)
+    windows = GridWindows(store, 64, 8)
     for k in range(len(windows)):
-        item = windows[k]
-        image, mask, scene = item["image"][0].numpy(), item["mask"].numpy(), int(item["scene"])
+        item = windows.batch([k])
+        image, mask, scene = item["image"][0, 0].numpy(), item["mask"][0].numpy(), int(item["scene"])
         region = scenes[scene].region
         rows, columns = np.divmod(image[image >= 0], 1000)
         assert region.row_off <= rows.min() <= rows.max() < region.row_off + region.height

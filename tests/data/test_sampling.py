@@ -5,13 +5,13 @@ import pickle
 
 import numpy as np
 import pytest
+from block_counts import blocks_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from rsseg.contract import IGNORE, Head, InputError, TaskKind
 from rsseg.data.balance import Balanced, NearMiss, Undersample
-from rsseg.data.blocks import Blocks, count
 from rsseg.data.sampling import ByScene, Uniform, around
 
 BINARY = Head(TaskKind.binary, ("building",))
@@ -34,7 +34,7 @@ class Split:
             mask[..., 0, 0] = 1  # every class but the last occurs
         if head is CLASSES:
             self.masks[0][-1, -1] = 2
-        self.blocks = Blocks.of([count(mask, head, SIDE) for mask in self.masks], SIDE)
+        self.blocks = blocks_of(self.masks, head, SIDE)
 
     def read(self, scene, top, left, size):
         part = self.masks[scene][..., top : top + size, left : left + size]
@@ -159,7 +159,7 @@ def sparse(seed, scenes=3):
     for scene in range(scenes - 1):
         for y, x in rng.integers(0, 80, (4, 2)):
             split.masks[scene][y, x] = 1
-    split.blocks = Blocks.of([count(mask, CLASSES, SIDE) for mask in split.masks], SIDE)
+    split.blocks = blocks_of(split.masks, CLASSES, SIDE)
     return split
 
 
@@ -230,7 +230,7 @@ def test_the_majority_of_a_binary_split_may_be_the_positive_class():
     split = Split(BINARY, [(40, 40)])
     split.masks[0][:] = 1
     split.masks[0][3, 5] = 0
-    split.blocks = Blocks.of([count(split.masks[0], BINARY, SIDE)], SIDE)
+    split.blocks = blocks_of(split.masks[:1], BINARY, SIDE)
     sampler = split.make(Undersample, 0, 1, keep=0)
     assert all(y < SIDE and x < SIDE for _, y, x in map(sampler, range(100)))
 
@@ -239,7 +239,7 @@ def test_the_majority_of_a_multilabel_split_are_the_pixels_without_a_label():
     split = Split(LABELS, [(40, 40)])
     split.masks[0][:] = 0
     split.masks[0][1, 39, 39] = 1
-    split.blocks = Blocks.of([count(split.masks[0], LABELS, SIDE)], SIDE)
+    split.blocks = blocks_of(split.masks[:1], LABELS, SIDE)
     sampler = split.make(Undersample, 0, 1, keep=0)
     assert all(y >= 32 and x >= 32 for _, y, x in map(sampler, range(100)))
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torchgeo.datasets as tg
+from stores import whole_scene
 from tiny import checker, coloured, compose, write_tif
 from torchgeo.datasets import NonGeoDataset, RasterDataset
 
@@ -34,13 +35,14 @@ def test_samples_with_the_classes_own_splits(tmp_path, loveda):
     config.dataset.bands = all_bands(source, config)
     assert config.dataset.bands == [1, 2, 3]
     for split in ("train", "val"):
-        reader, theirs = open_split(source, config, split), tg.LoveDA(str(loveda), split=split)
-        assert len(reader) == len(theirs) == 2
-        assert reader.dtype == np.uint8  # float32 in torchgeo's samples, but bytes hold them
+        store, theirs = open_split(source, config, split), tg.LoveDA(str(loveda), split=split)
+        assert len(store) == len(theirs) == 2
+        assert store.dtype == np.uint8  # float32 in torchgeo's samples, but bytes hold them
         for i in range(2):
-            image, mask = reader.read(i, 0, 0, layouts.SIZE)
+            image, mask = whole_scene(store, i)
             np.testing.assert_array_equal(image, theirs[i]["image"].numpy())
             np.testing.assert_array_equal(mask, theirs[i]["mask"].numpy())
+    assert not list((tmp_path / "out/cache/store").glob("*.image.npy"))  # the decoded samples themselves are mapped
     assert [scene.mask for scene in source.scenes("test")] == [None, None]
 
 

@@ -1,25 +1,24 @@
 import numpy as np
 import pytest
+import rasterio
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rasterio.windows import Window
+from stores import folder_scenes, store_of
 
-from rsseg.contract import IGNORE, Head, TaskKind
+from rsseg.contract import IGNORE
 from rsseg.data.balance import Balanced
-from rsseg.data.blocks import Blocks, count
-from rsseg.data.files import Files
-from rsseg.data.labels import Labels
 from rsseg.data.sampling import Uniform
-from rsseg.data.scene import SceneReader
-from rsseg.data.windows import Batches, GridWindows, TrainWindows, grid, loader
-
-HEAD = Head(TaskKind.multiclass, ("a", "b", "c"))
+from rsseg.data.windows import Batches, GridWindows, Loader, TrainWindows, grid
 
 
-def reader_of(root, split="train"):
-    source = Files(str(root), "images/{name}.*", "masks/{name}.*", split={"train": 0.5, "val": 0.5})
-    return SceneReader(source.scenes(split), Labels(HEAD, None, [255]), [1, 2, 3])
+@pytest.fixture(scope="module")
+def store(folder_root, tmp_path_factory):
+    return store_of(folder_scenes(folder_root), tmp_path_factory.mktemp("store"))
+
+
+def train_windows(store, seed=5):
+    return TrainWindows(store, 32, Uniform(seed, store.sizes, 32))
 
 
 @settings(deadline=None, max_examples=60)
@@ -44,19 +43,45 @@ def test_grid_covers_every_pixel_once(sizes, size, overlap):
     assert all((c == 1).all() for c in counts)
 
 
-@pytest.mark.parametrize("balanced", [False, True])
-def test_workers_and_resumption_change_nothing(folder_root, balanced):
-    reader = reader_of(folder_root)
-    masks = [reader.read_mask(scene, Window(0, 0, 96, 80)) for scene in range(len(reader))]
-    blocks = Blocks.of([count(mask, HEAD) for mask in masks])
-    uniform = Uniform(5, reader.sizes, 32)
-    sampler = Balanced(5, reader.sizes, 32, blocks, HEAD, reader.read) if balanced else uniform
-    windows = TrainWindows(reader, 32, sampler)
-    whole = list(loader(windows, Batches(12, 2), workers=0))
-    split = list(loader(windows, Batches(12, 2, start=6), workers=2))
-    assert len(split) == 3
-    for ours, theirs in zip(whole[3:], split, strict=True):
-        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+def same(ours, theirs):
+    return all(torch.equal(ours[key], theirs[key]) for key in ("image", "mask", "scene", "k"))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_and_resumption_change_nothing(store, threads):
+    balanced = Balanced(5, store.sizes, 32, store.census.blocks, store.head, store.read)
+    for windows in (train_windows(store), TrainWindows(store, 32, balanced), GridWindows(store, 32, overlap=4)):
+        whole = list(Loader(windows, Batches(31, 2), threads=0))
+        rest = Loader(windows, Batches(31, 2, start=6), threads)
+        assert len(rest) == len(whole) == 16
+        assert all(same(ours, theirs) for ours, theirs in zip(whole[3:], rest, strict=True))
+    assert whole[0]["image"].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_loader_cuts_no_more_than_it_has_to(store):
+    """And what fails in a thread fails where it is waited for."""
+    asked = []
+
+    class Windows(GridWindows):
+        def batch(self, numbers):
+            asked.append(numbers)
+            if numbers[0] == 6:
+                raise ValueError("seven")
+            return super().batch(numbers)
+
+    batches = iter(Loader(Windows(store, 32, 0), Batches(1000, 1), threads=2))
+    found = [next(batches)["k"].tolist() for _ in range(6)]
+    assert found == [[k] for k in range(6)]
+    with pytest.raises(ValueError, match="seven"):
+        next(batches)
+    assert len(asked) <= 7 + 2 * 2
+
+
+def test_ranks_and_batches_change_nothing(store):
+    windows = train_windows(store)
+    one = next(iter(Loader(windows, Batches(4, 4), threads=0)))
+    ranks = [next(iter(Loader(windows, Batches(4, 4, rank=r, world=2), threads=0))) for r in range(2)]
+    assert same(one, {key: torch.cat([rank[key] for rank in ranks]) for key in one})
 
 
 @given(st.integers(1, 60), st.integers(1, 4), st.integers(1, 4))
@@ -71,21 +96,21 @@ def test_ranks_share_the_windows_of_a_batch(stop, share, world):
         assert sorted(k for part in parts for k in part if k < stop) == whole[: share * world] == [k for k in whole if k < stop]
 
 
-def test_windows_beyond_the_last_have_no_labels(folder_root):
-    windows = GridWindows(reader_of(folder_root), 64, overlap=8)
-    beyond = windows[len(windows)]
+def test_windows_beyond_the_last_have_no_labels(store):
+    windows = GridWindows(store, 64, overlap=8)
+    last, beyond = (windows.batch([k]) for k in (len(windows) - 1, len(windows)))
     assert (beyond["mask"] == IGNORE).all()
-    assert beyond["image"].shape == windows[0]["image"].shape
+    assert torch.equal(beyond["image"], last["image"])
 
 
-def test_grid_windows_equal_the_mask(folder_root):
-    reader = reader_of(folder_root)
-    windows = GridWindows(reader, 64, overlap=8)
-    rebuilt = np.full((len(reader), 80, 96), IGNORE, np.uint8)
-    for core, k in zip(windows.cores, range(len(windows)), strict=True):
-        mask = windows[k]["mask"].numpy()
+def test_grid_windows_equal_the_mask(store):
+    windows = GridWindows(store, 64, overlap=8)
+    rebuilt = np.full((len(store), 80, 96), IGNORE, np.uint8)
+    for core, mask in zip(windows.cores, windows.batch(range(len(windows)))["mask"].numpy(), strict=True):
         part = rebuilt[core.scene, core.top : core.top + 64, core.left : core.left + 64]
-        assert (part[mask != IGNORE] == IGNORE).all()  # nobody else wrote here
-        part[mask != IGNORE] = mask[mask != IGNORE]
-    for scene in range(len(reader)):
-        assert (rebuilt[scene] == reader.read_mask(scene, Window(0, 0, 96, 80))).all()
+        inside = mask[: part.shape[0], : part.shape[1]]
+        assert (part[inside != IGNORE] == IGNORE).all()  # nobody else wrote here
+        part[inside != IGNORE] = inside[inside != IGNORE]
+    for scene, labels in zip(store.scenes, rebuilt, strict=True):
+        with rasterio.open(scene.mask) as file:
+            np.testing.assert_array_equal(labels, file.read(1))

@@ -1,0 +1,142 @@
+"""Decoding tiles into the store, in threads: rasterio and Pillow let others run while they decode."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rsseg.contract import InputError
+from rsseg.data.inspection import Facts, check_scene, compare_scenes, raise_together
+from rsseg.data.labels import Labels
+from rsseg.data.scene import Scene, SceneReader
+from rsseg.data.tile import pixels_in_file, tile_bytes, write_tile
+from rsseg.progress import progress
+
+log = logging.getLogger(__name__)
+
+STALE = 3600  # seconds after which an unfinished file that nobody writes to is taken for a killed process's
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def build_tiles(
+    todo: Mapping[str, Scene],
+    labels: Labels,
+    bands: Sequence[int],
+    folder: Path,
+    title: str,
+    skip: bool,
+    faults: Mapping[str, str],
+) -> dict[str, str]:
+    """Decode scenes into tiles.
+
+    Args:
+        todo: The scenes, by the names of their tiles.
+        labels: How masks are decoded.
+        bands: The image bands to read, counted from 1.
+        folder: The store.
+        title: What messages begin with.
+        skip: Leave out what can't be decoded.
+        faults: What is known to be unusable already.
+
+    Returns:
+        Per scene that was left out, why.
+
+    Raises:
+        InputError: For the first five scenes that can't be used, and for a disk too small.
+    """
+    if not todo and not faults:
+        return {}
+    for path in folder.glob(".*.part"):
+        if time.time() - path.stat().st_mtime > STALE:
+            path.unlink(missing_ok=True)
+    names = list(todo)
+    start = os.getpid() * 7919 % max(len(names), 1)  # processes that build the same store start at different places
+    names = names[start:] + names[:start]
+    found: dict[str, str] = {}
+    facts: dict[str, Facts] = {}
+    sizes: dict[str, int] = {}  # what each checked scene takes
+
+    def reader(name: str) -> SceneReader:
+        return SceneReader([todo[name]], labels, bands, [facts[name]])
+
+    def check(name: str) -> None:
+        facts[name] = check_scene(todo[name], labels, bands)
+        if facts[name].dtype.kind == "c":
+            raise InputError(f"{todo[name].image} holds complex numbers: write their amplitude, or both parts as bands")
+        sizes[name] = tile_bytes(reader(name), pixels_in_file(reader(name)))
+
+    def decode(name: str) -> None:
+        if not (folder / f"{name}.counts").is_file():  # another process may have written it since
+            write_tile(reader(name), folder, name)
+
+    found |= _in_threads(check, todo, names, f"{title}: checking", stop=False)
+    if not skip:
+        raise_together([*faults.values(), *found.values()])
+    names = [name for name in names if todo[name].name not in found]
+    if not names:
+        return found
+    compare_scenes([todo[name] for name in names], [facts[name] for name in names])
+    need, free = sum(sizes[name] for name in names), shutil.disk_usage(folder).free
+    if need > free:
+        raise InputError(
+            f"{title}: {len(names)} tiles take about {need / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB left: "
+            "set output=... to a larger disk, or free some space"
+        )
+    line = "%s: %d tiles to decode, about %.1f GB into %s (%.0f GB free)"
+    log.info(line, title, len(names), need / 1e9, folder, free / 1e9)
+    found |= _in_threads(decode, todo, names, f"{title}: decoding", stop=not skip)
+    if not skip:
+        raise_together(list(found.values()))
+    return found
+
+
+def _in_threads(
+    work: Callable[[str], None], todo: Mapping[str, Scene], names: Sequence[str], title: str, stop: bool
+) -> dict[str, str]:
+    """Call a function with every tile's name, in threads; returns what went wrong, by the scene's name.
+
+    Args:
+        work: The function.
+        todo: The scenes.
+        names: The tiles' names.
+        title: What the progress bar and lines begin with.
+        stop: Begin no other tile once something went wrong.
+    """
+    stopped, began = threading.Event(), time.monotonic()
+    say_at = 5.0
+
+    def attempt(name: str) -> str:
+        if stopped.is_set():
+            return ""
+        try:
+            work(name)
+        except InputError as error:
+            if stop:
+                stopped.set()
+            return str(error)
+        return ""
+
+    found = {}
+    with ThreadPoolExecutor(cores()) as pool, progress(names, title) as steps:
+        try:
+            for done, (name, fault) in enumerate(zip(steps, pool.map(attempt, names), strict=True), start=1):
+                if fault:
+                    found[todo[name].name] = fault
+                gone = time.monotonic() - began
+                if gone > say_at and done < len(names) and not sys.stdout.isatty():
+                    log.info("%s: %d of %d, about %.0f s left", title, done, len(names), gone / done * (len(names) - done))
+                    say_at *= 2
+        finally:
+            stopped.set()  # an interruption waits for the tiles at hand alone
+    return found

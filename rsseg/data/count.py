@@ -1,0 +1,142 @@
+"""Counting a tile while it is decoded: labels by block, bands, and a sample of pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsseg.contract import IGNORE, Head, TaskKind
+from rsseg.data.blocks import SIZE
+
+LATTICE = 32  # the sample that percentiles are taken of: one pixel in every such row and column
+
+
+@dataclass(frozen=True)
+class TileCounts:
+    """What is known of one tile; a file of these arrays one after the other says that the tile is in the store.
+
+    Attributes:
+        layout: int64 ``[4]``: height, width, where the pixels begin in the scene's own file (-1: the store holds a copy), and
+            the number of pixels without data.
+        labels: int64 ``[2, K]``: pixels of each class, labelled pixels.
+        bands: float64 ``[4, C]``: mean, sum of squared deviations from it, minimum, maximum.
+        sample: ``[n, C]`` in the tile's dtype.
+        blocks: uint16 ``[rows, columns, K + 1]``, as in `Blocks`.
+    """
+
+    layout: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    bands: NDArray[np.float64]
+    sample: NDArray[np.generic]
+    blocks: NDArray[np.uint16]
+
+    def save(self, path: Path) -> None:
+        """Write the arrays into one file."""
+        with path.open("wb") as file:
+            for item in fields(self):
+                np.save(file, getattr(self, item.name))
+
+    @classmethod
+    def load(cls, path: Path) -> TileCounts:
+        """Read what `save` wrote."""
+        with path.open("rb") as file:
+            return cls(*(np.load(file) for _ in fields(cls)))
+
+
+class Counter:
+    """Counts a tile while it is decoded, part by part.
+
+    Args:
+        head: The labels' task and classes.
+        size: Height and width of the tile.
+        bands: The number of bands.
+    """
+
+    def __init__(self, head: Head, size: tuple[int, int], bands: int) -> None:
+        self.head, self.size = head, size
+        self.labels = np.zeros((2, head.channels), np.int64)
+        self.blocks = np.zeros((*(-(-length // SIZE) for length in size), head.channels + 1), np.int64)
+        self.count, self.mean, self.deviation = 0, np.zeros(bands), np.zeros(bands)
+        self.low, self.high = np.full(bands, np.inf), np.full(bands, -np.inf)
+        self.sample: list[NDArray[np.generic]] = []
+
+    def add(
+        self, top: int, left: int, image: NDArray[np.generic], missing: NDArray[np.bool_], labels: NDArray[np.uint8]
+    ) -> None:
+        """Count a part.
+
+        Args:
+            top: Its first row.
+            left: Its first column.
+            image: ``[C, h, w]``.
+            missing: bool ``[h, w]``, true where there is no data.
+            labels: uint8 ``[h, w]`` or ``[L, h, w]``.
+        """
+        self._add_labels(top, left, labels)
+        rows, columns = (
+            np.arange(min(LATTICE // 2, whole // 2), whole, LATTICE) - start
+            for start, whole in zip((top, left), self.size, strict=True)
+        )
+        cross = np.ix_(*(at[(at >= 0) & (at < n)] for at, n in zip((rows, columns), missing.shape, strict=True)))
+        self.sample.append(image[:, *cross][:, ~missing[cross]].T)
+        pixels = image[:, ~missing] if missing.any() else image.reshape(len(image), -1)
+        if pixels.shape[1]:
+            self._add_bands(pixels)
+
+    def _add_labels(self, top: int, left: int, labels: NDArray[np.uint8]) -> None:
+        several, kinds = self.head.task is not TaskKind.multiclass, self.head.labels
+        rows, columns = (start + np.arange(n) for start, n in zip((top, left), labels.shape[-2:], strict=True))
+        first, last = (top // SIZE, left // SIZE), (rows[-1] // SIZE, columns[-1] // SIZE)
+        shape = last[0] - first[0] + 1, last[1] - first[1] + 1
+        block = ((rows // SIZE - first[0]) * shape[1])[:, None] + (columns // SIZE - first[1])
+        found = self.blocks[first[0] : last[0] + 1, first[1] : last[1] + 1]
+        for i, plane in enumerate(labels.reshape(-1, *labels.shape[-2:])):
+            code = block * (kinds + 1) + np.minimum(plane, kinds)  # the ignored ones are the last kind
+            counts = np.bincount(code.ravel(), minlength=shape[0] * shape[1] * (kinds + 1)).reshape(*shape, kinds + 1)
+            total = counts.sum(axis=(0, 1))
+            if several:
+                found[..., i] += counts[..., 1]
+                self.labels[:, i] += total[1], total[:2].sum()
+            else:
+                found[..., :kinds] += counts[..., :kinds]
+                self.labels[0] += total[:kinds]
+                self.labels[1] += total[:kinds].sum()
+            if labels.ndim == 2:
+                found[..., -1] += counts[..., -1]
+        if labels.ndim == 3:
+            nothing = block[(labels == IGNORE).all(axis=0)]
+            found[..., -1] += np.bincount(nothing, minlength=shape[0] * shape[1]).reshape(shape)
+
+    def _add_bands(self, pixels: NDArray[np.generic]) -> None:
+        """Join means and squared deviations (Chan et al. 1983), which cancel nothing where values are large and alike."""
+        n = pixels.shape[1]
+        whole = self.count + n
+        for band, values in enumerate(pixels):
+            exact = values.astype(np.float64)
+            mean = exact.mean()
+            exact -= mean
+            step = mean - self.mean[band]
+            self.deviation[band] += np.dot(exact, exact) + step**2 * self.count * n / whole
+            self.mean[band] += step * n / whole
+            self.low[band], self.high[band] = min(self.low[band], values.min()), max(self.high[band], values.max())
+        self.count = whole
+
+    def counts(self, offset: int, dtype: np.dtype[Any]) -> TileCounts:
+        """What was counted.
+
+        Args:
+            offset: Where the pixels begin in the scene's own file; -1: the store holds a copy.
+            dtype: The tile's.
+        """
+        height, width = self.size
+        return TileCounts(
+            np.array([height, width, offset, height * width - self.count]),
+            self.labels,
+            np.stack([self.mean, self.deviation, self.low, self.high]),
+            np.concatenate(self.sample).astype(dtype, copy=False),
+            self.blocks.astype(np.uint16),
+        )

@@ -1,0 +1,214 @@
+"""A scene's pixels, decoded once into arrays that are then mapped into memory."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import mmap
+import os
+import sys
+import uuid
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rasterio.windows import Window
+from torch import Tensor
+
+from rsseg.contract import InputError, TaskKind
+from rsseg.data.count import Counter
+from rsseg.data.labels import Labels
+from rsseg.data.raster import open_raster
+from rsseg.data.scene import Scene, SceneReader
+
+FORMAT = 1  # to be raised when tiles or counts are written otherwise
+PART = 1 << 20  # pixels that a thread decodes at a time
+LARGE = 1 << 30  # bytes of a file from which on it is mapped in another way
+MAPS = 1 << 14  # arrays that are mapped at a time; the kernel allows a process 65,530
+
+
+def tile_name(scene: Scene, labels: Labels, bands: Sequence[int]) -> str:
+    """What a tile's files begin with: a hash of everything that its pixels depend on.
+
+    Raises:
+        InputError: If one of the scene's files is not there.
+    """
+    head = labels.head
+    facts = (FORMAT, scene.signature(), list(bands), head.task.value, head.channels, labels.signature)
+    return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
+
+
+def pixels_in_file(reader: SceneReader) -> int:
+    """Where the pixels of a reader's only scene begin in its file, if they lie there as a store would write them; else -1.
+
+    That is an uncompressed TIFF, all bands of a pixel together, the rows one after the other, all bands read in order.
+    """
+    scene = reader.scenes[0]
+    if scene.stack or scene.region is not None:
+        return -1
+    path, raster = scene.image, open_raster(scene.image)
+    count, step = raster.count, np.dtype(raster.dtypes[0]).itemsize
+    if raster.driver != "GTiff" or raster.compression is not None or reader.bands != list(range(1, count + 1)):
+        return -1
+    if count > 1 and raster.interleaving.name != "pixel":
+        return -1
+    rows, width = raster.block_shapes[0]
+    if width != raster.width or len(set(raster.dtypes)) > 1 or sys.byteorder != "little":
+        return -1
+    with path.open("rb") as file:
+        if file.read(2) != b"II":  # big-endian
+            return -1
+    tags = [[raster.get_tag_item(f"BLOCK_{what}_0_{i}", "TIFF", bidx=1) for what in ("OFFSET", "SIZE")]
+            for i in range(-(-raster.height // rows))]  # fmt: skip
+    if any(tag is None for pair in tags for tag in pair):
+        return -1
+    offsets, sizes = np.array(tags, dtype=np.int64).T
+    total = raster.height * width * count * step
+    whole = (np.diff(offsets) == sizes[:-1]).all() and sizes.sum() == total and offsets[-1] + sizes[-1] <= path.stat().st_size
+    return int(offsets[0]) if whole else -1
+
+
+def tile_bytes(reader: SceneReader, offset: int) -> int:
+    """What the tile of a reader's only scene takes on disk, but for its counts."""
+    labels = reader.labels
+    planes = labels.head.channels if labels.head.task is TaskKind.multilabel else 1
+    per_pixel = planes + (len(reader.bands) * reader.dtype.itemsize if offset < 0 else 0)
+    return int(reader.sizes[0].prod()) * per_pixel
+
+
+def parts(size: Sequence[int], block: Sequence[int]) -> Iterator[Window]:
+    """Cover a scene with parts of about `PART` pixels, made of whole blocks.
+
+    Args:
+        size: The scene's height and width.
+        block: Height and width of what is decoded at once.
+
+    Example:
+        >>> [(w.row_off, w.col_off, w.height, w.width) for w in parts((5000, 5000), (4096, 4096))]
+        [(0, 0, 4096, 4096), (0, 4096, 4096, 904), (4096, 0, 904, 4096), (4096, 4096, 904, 904)]
+    """
+    columns = min(size[1], max(1, PART // block[0] // block[1]) * block[1])
+    rows = min(size[0], max(1, PART // columns // block[0]) * block[0])
+    for top in range(0, size[0], rows):
+        for left in range(0, size[1], columns):
+            yield Window(left, top, min(columns, size[1] - left), min(rows, size[0] - top))
+
+
+class ArrayFile:
+    """A .npy file that is written part by part; what is not written is 0.
+
+    Args:
+        path: The file.
+        shape: The array's shape.
+        dtype: The array's dtype.
+        size: Height and width of its planes.
+        pixel: The bytes of a pixel.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], size: tuple[int, int], pixel: int) -> None:
+        self.path, self.file = path, path.open("wb", buffering=0)
+        header = {"shape": shape, "fortran_order": False, "descr": np.lib.format.dtype_to_descr(dtype)}
+        np.lib.format.write_array_header_1_0(self.file, header)
+        self.start, self.pixel, self.height, self.width = self.file.tell(), pixel, *size
+        self.file.truncate(self.start + math.prod(shape) * dtype.itemsize)
+
+    def write(self, window: Window, planes: NDArray[np.generic]) -> None:
+        """Write a part.
+
+        Args:
+            window: Where it lies.
+            planes: ``[P, h, w]`` or ``[P, h, w, C]``, P planes one after the other.
+        """
+        whole = window.width == self.width
+        for i, plane in enumerate(planes):
+            for j, rows in enumerate([plane] if whole else plane):
+                place = (i * self.height + window.row_off + j) * self.width + window.col_off
+                self.file.seek(self.start + place * self.pixel)
+                data = np.ascontiguousarray(rows).data.cast("B")
+                while data:  # the system may take less than all at once
+                    data = data[self.file.write(data) :]
+
+
+def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
+    """Decode a scene into the store, part by part, whole or not at all.
+
+    ``{name}.image.npy`` holds ``[H, W, C]`` in the scene's dtype, unless the scene's own file can be mapped;
+    ``{name}.labels.npy`` uint8 ``[H, W]`` or ``[L, H, W]``; ``{name}.missing.npy``, where there are any, bool ``[H, W]``, true
+    for pixels without data; and ``{name}.counts``, which comes last, a `TileCounts`.
+
+    Args:
+        reader: A reader of just the one scene.
+        folder: The store.
+        name: The tile's name.
+
+    Raises:
+        InputError: If the scene can't be decoded or the tile can't be written.
+    """
+    height, width = reader.sizes[0].tolist()
+    head, dtype, bands = reader.labels.head, reader.dtype, len(reader.bands)
+    offset, counter = pixels_in_file(reader), Counter(head, (height, width), bands)
+    planes = (head.channels,) if head.task is TaskKind.multilabel else ()
+    arrays: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
+        "image": ((height, width, bands), dtype),
+        "labels": ((*planes, height, width), np.dtype(np.uint8)),
+        "missing": ((height, width), np.dtype(np.bool_)),
+    }
+    files: dict[str, ArrayFile] = {}
+    part = f".{name}.{uuid.uuid4().hex}"
+
+    def write(kind: str, window: Window, pixels: NDArray[np.generic]) -> None:
+        if kind not in files:
+            pixel = bands * dtype.itemsize if kind == "image" else 1
+            files[kind] = ArrayFile(folder / f"{part}.{kind}.part", *arrays[kind], (height, width), pixel)
+        files[kind].write(window, pixels)
+
+    try:
+        for window in parts((height, width), reader.block(0)):
+            image, missing = reader.read_pixels(0, window)
+            labels = reader.read_labels(0, window)
+            counter.add(window.row_off, window.col_off, image, missing, labels)
+            if offset < 0:
+                write("image", window, image.astype(dtype, copy=False).transpose(1, 2, 0)[None])
+            write("labels", window, labels if planes else labels[None])
+            if missing.any():
+                write("missing", window, missing[None])
+        for kind, array in files.items():
+            array.file.close()
+            os.replace(array.path, folder / f"{name}.{kind}.npy")
+        counter.counts(offset, dtype).save(folder / f"{part}.part")
+        os.replace(folder / f"{part}.part", folder / f"{name}.counts")
+    except OSError as error:
+        raise InputError(f"tiles can't be written to {folder}: {error}") from None
+    finally:
+        for array in files.values():
+            array.file.close()
+            array.path.unlink(missing_ok=True)
+        (folder / f"{part}.part").unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=MAPS)
+def map_array(path: str, offset: int, shape: tuple[int, ...], dtype: torch.dtype, version: str) -> Tensor:  # noqa: ARG001
+    """An array in a file as a tensor that must not be written to; its pages come from the disk as they are read.
+
+    Args:
+        path: The file.
+        offset: Where the array begins; -1: it ends where the file does.
+        shape: Its shape.
+        dtype: Its dtype.
+        version: Another one maps the file anew.
+    """
+    size, length = os.path.getsize(path), math.prod(shape) * dtype.itemsize
+    if size < LARGE:  # a private map, which keeps no file open: in many places a process may have but 1,024
+        whole: Any = torch.from_file(path, shared=False, size=size, dtype=torch.uint8).numpy()
+    else:  # private maps count as memory: the kernel refuses one that is larger
+        with open(path, "rb") as file:
+            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that the tensor can't be written to
+        start = size - length if offset < 0 else offset
+        return torch.frombuffer(whole, dtype=dtype, count=math.prod(shape), offset=start).view(shape)

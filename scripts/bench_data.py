@@ -1,0 +1,195 @@
+"""Windows of large tiles, from the store and from its peers, for scripts/bench.py."""
+
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import rasterio
+import torch
+from rasterio.transform import from_origin
+from rasterio.windows import Window
+from torch.utils.data import DataLoader, Dataset
+from torchgeo.datasets import RasterDataset
+from torchgeo.samplers import RandomGeoSampler
+
+from rsseg.contract import Head, TaskKind
+from rsseg.data.labels import Labels
+from rsseg.data.sampling import Uniform
+from rsseg.data.scene import Scene
+from rsseg.data.store import Store, load, open_store
+from rsseg.data.windows import Batches, Loader, TrainWindows
+
+Place = tuple[int, int, int]
+BATCH = 8
+
+
+@dataclass
+class Arguments:
+    """Image-and-mask windows of generated RGB tiles, as multiples of np.memmap slices of the same bytes.
+
+    tiles=N       how many (4)
+    side=N        their side in pixels (5000)
+    window=N      the windows' side in pixels (512)
+    rounds=N      how often each is measured, all of them in turn (200); the medians are printed
+    compress=...  of the tiles: none (as Inria's), deflate, lzw
+    """
+
+    tiles: str = "4"
+    side: str = "5000"
+    window: str = "512"
+    rounds: str = "200"
+    compress: str = "none"
+
+
+def write_tiles(folder: Path, count: int, side: int, compress: str) -> list[Scene]:
+    """Tiles of noise, a row of them, and for np.memmap the same pixels as .npy files."""
+    rng, found = np.random.default_rng(0), []
+    for i in range(count):
+        place = {"crs": "EPSG:32633", "transform": from_origin(500000 + 0.3 * side * i, 4000000, 0.3, 0.3)}
+        paths = {}
+        for kind, bands, high in (("image", 3, 256), ("mask", 1, 2)):
+            pixels = rng.integers(0, high, (bands, side, side), dtype=np.uint8)
+            paths[kind] = folder / f"{kind}_{i}.tif"
+            profile = {"driver": "GTiff", "count": bands, "height": side, "width": side, "dtype": "uint8", "compress": compress}
+            with rasterio.open(paths[kind], "w", **profile, **place) as file:
+                file.write(pixels)
+            np.save(folder / f"{kind}_{i}.npy", np.moveaxis(pixels, 0, -1).squeeze())
+        found.append(Scene(str(i), paths["image"], paths["mask"]))
+    return found
+
+
+def of_numpy(folder: Path, count: int, size: int) -> dict[str, Callable[[Place], Any]]:
+    """What no reader can be faster than: a copy of as many bytes, and of a slice of a memory map."""
+    maps = [[np.load(folder / f"{kind}_{i}.npy", mmap_mode="r") for kind in ("image", "mask")] for i in range(count)]
+    for pixels in (file for pair in maps for file in pair):
+        pixels.max()  # so that the pages are in memory and in the map, here as of the store
+    block = np.ones(4 * size * size, np.uint8)
+
+    def slices(place: Place) -> list[Any]:
+        scene, top, left = place
+        return [np.array(file[top : top + size, left : left + size]) for file in maps[scene]]
+
+    return {"np.memmap slice": slices, "memcpy": lambda _: block.copy()}
+
+
+def of_rasterio(scenes: list[Scene], size: int) -> Callable[[Place], Any]:
+    """Windows through open files."""
+    files = [[rasterio.open(path) for path in (scene.image, scene.mask)] for scene in scenes]
+
+    def read(place: Place) -> list[Any]:
+        scene, top, left = place
+        return [file.read(window=Window(left, top, size, size)) for file in files[scene]]
+
+    return read
+
+
+def of_torchgeo(folder: Path, size: int, count: int) -> Callable[[Place], Any]:
+    """Random windows of torchgeo's own sampler, which says itself where they lie."""
+
+    class Images(RasterDataset):
+        filename_glob = "image_*.tif"
+
+    class Masks(RasterDataset):
+        filename_glob = "mask_*.tif"
+        is_image = False
+
+    dataset = Images(str(folder)) & Masks(str(folder))
+    queries = iter(RandomGeoSampler(dataset, size=size, length=count))
+    return lambda _: dataset[next(queries)]
+
+
+def of_rsseg(stores: dict[str, Store], size: int) -> dict[str, Callable[[Place], Any]]:
+    """Windows of the store, one by one, and on a GPU until they are there."""
+
+    def cut(store: Store) -> Callable[[Place], Any]:
+        def one(place: Place) -> Any:
+            found = store.cut([place], size)
+            if store.device is not None and store.device.type == "cuda":
+                torch.cuda.synchronize()
+            return found
+
+        return one
+
+    return {f"rsseg: store, {name}": cut(store) for name, store in stores.items()}
+
+
+class Constant(Dataset[dict[str, torch.Tensor]]):
+    """The same window again and again: what it costs to pass it on."""
+
+    def __init__(self, size: int, image: torch.dtype, mask: torch.dtype) -> None:
+        self.window = {"image": torch.ones(3, size, size, dtype=image), "mask": torch.ones(size, size, dtype=mask)}
+
+    def __len__(self) -> int:
+        return 60 * BATCH
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return self.window
+
+
+def per_batch(batches: Iterator[Any]) -> float:
+    """The median of the seconds that a batch is waited for, the first ones left out."""
+    times = []
+    for _ in range(60):
+        begin = time.perf_counter()
+        next(batches)
+        times.append(time.perf_counter() - begin)
+    return median(times[10:])
+
+
+def passing(store: Store, size: int) -> None:
+    """Print what a batch costs, cut by a thread, or one and the same window again and again out of a worker process."""
+    windows = TrainWindows(store, size, Uniform(0, store.sizes, size))
+    found = {
+        "rsseg: windows cut by a thread": iter(Loader(windows, Batches(60 * BATCH, BATCH), threads=1)),
+        "torch's loader, one window: uint8": iter(DataLoader(Constant(size, torch.uint8, torch.uint8), BATCH, num_workers=1)),
+        "torch's loader, one window: float32, int64": iter(
+            DataLoader(Constant(size, torch.float32, torch.int64), BATCH, num_workers=1)
+        ),
+    }
+    print(f"\nbatches of {BATCH}, one worker")
+    for name, batches in found.items():
+        print(f"{name:48}{1e3 * per_batch(batches):10.2f} ms")
+
+
+def main(arguments: Arguments) -> None:
+    """Measure everything on the same tiles."""
+    count, side, size, rounds = (int(getattr(arguments, name)) for name in ("tiles", "side", "window", "rounds"))
+    torch.set_num_threads(1)
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "rasterio", "torchgeo"))
+    print(f"{packages} on {platform.machine()}, one thread; {count} tiles of {side} px, windows of {size} px")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        scenes = write_tiles(folder, count, side, arguments.compress)
+        labels, stores = Labels(Head(TaskKind.binary, ("one",))), {}
+        begin = time.perf_counter()
+        for name, device in {"disk": None, "ram": "cpu", **({"gpu": "cuda"} if torch.cuda.is_available() else {})}.items():
+            stores[name] = open_store(scenes, labels, [1, 2, 3], folder / "store")
+            if name == "disk":
+                print(f"decoded and counted in {(time.perf_counter() - begin) / count:.2f} s a tile, all cores")
+            for scene in range(count):
+                _ = [pixels.max() for pixels in stores[name].tile(scene) if pixels is not None]
+            if device:
+                load([stores[name]], torch.device(device))
+        compared = of_numpy(folder, count, size) | of_rsseg(stores, size)
+        compared |= {"rasterio, open files": of_rasterio(scenes, size)}
+        compared |= {"torchgeo: RasterDataset, RandomGeoSampler": of_torchgeo(folder, size, rounds + 3)}
+        times: dict[str, list[float]] = {name: [] for name in compared}
+        sampler = Uniform(0, stores["disk"].sizes, size)
+        for k in range(rounds + 3):  # the first three are left out
+            place = sampler(k)
+            for name, read in compared.items():
+                begin = time.perf_counter()
+                read(place)
+                times[name].append(time.perf_counter() - begin)
+        base = median(times["np.memmap slice"][3:])
+        print(f"\n{'a window of image and mask':48}{'ms':>10}{'x np.memmap':>14}")
+        for name, taken in times.items():
+            print(f"{name:48}{1e3 * median(taken[3:]):10.3f}{median(taken[3:]) / base:14.2f}")
+        passing(stores["disk"], size)

@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stores import HEAD, LABELS, store_of
+from tiny import write_tif
+
+from rsseg.contract import Head, InputError, TaskKind
+from rsseg.data.blocks import SIZE, Blocks
+from rsseg.data.census import PERCENTILES, check_absent
+from rsseg.data.count import Counter
+from rsseg.data.labels import Labels
+from rsseg.data.scene import Scene
+from rsseg.data.tile import parts
+
+RNG = np.random.default_rng(4)
+
+
+def scene(folder, image, mask, name="s", **options):
+    return Scene(name, write_tif(folder / "i" / f"{name}.tif", image, **options), write_tif(folder / "m" / f"{name}.tif", mask))
+
+
+def test_statistics_are_those_of_all_pixels_with_data(tmp_path):
+    """Two tiles of different size and dtype, against NumPy in float64 on the pixels put together."""
+    images = [RNG.integers(0, 60000, (3, 70, 300), dtype=np.uint16), RNG.integers(0, 255, (3, 150, 90), dtype=np.uint8)]
+    images[0][:, 3:9, :50] = 0
+    masks = [RNG.integers(0, 3, (1, *image.shape[1:]), dtype=np.uint8) for image in images]
+    scenes = [scene(tmp_path, i, m, f"s{n}", nodata=0) for n, (i, m) in enumerate(zip(images, masks, strict=True))]
+    bands = store_of(scenes, tmp_path / "store").census.bands
+    there = [image[:, ~(image == 0).all(axis=0)].astype(np.float64) for image in images]
+    pixels = np.concatenate(there, axis=1)
+    assert bands.count == pixels.shape[1]
+    assert bands.missing == pytest.approx(1 - pixels.shape[1] / (70 * 300 + 150 * 90))
+    for name in ("mean", "std", "min", "max"):
+        np.testing.assert_allclose(getattr(bands, name), getattr(pixels, name)(axis=1), rtol=1e-12)
+    lattice = np.concatenate([i[:, 16::32, 16::32].reshape(3, -1) for i in images], axis=1).astype(np.float64)
+    np.testing.assert_allclose(bands.percentiles, np.percentile(lattice, PERCENTILES, axis=1))
+
+
+def test_deviation_of_large_values_that_are_nearly_alike():
+    """The mean of squares less the square of the mean would give 0 or nonsense here."""
+    values = 1e9 + RNG.normal(0, 0.01, (1, 40, 40))
+    counter = Counter(HEAD, (40, 40), 1)
+    for top in range(0, 40, 8):
+        part = values[:, top : top + 8]
+        counter.add(top, 0, part, np.zeros(part.shape[1:], bool), np.zeros(part.shape[1:], np.uint8))
+    _, squares, *_ = counter.counts(-1, np.dtype(np.float64)).bands[:, 0]
+    np.testing.assert_allclose(np.sqrt(squares / 1600), (values - 1e9).std(), rtol=1e-5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 300), st.integers(1, 300), st.sampled_from(list(TaskKind)[:3]))
+def test_counts_do_not_depend_on_the_parts(height, width, block_height, block_width, task):
+    """Labels by block against a plain loop, whatever the parts that a tile is decoded in."""
+    rng = np.random.default_rng(height * width)
+    head = Head(task, ("a",) if task is TaskKind.binary else ("a", "b"))
+    planes = (2,) if task is TaskKind.multilabel else ()
+    labels = rng.choice(np.array([0, 1, 255], np.uint8), (*planes, height, width), p=[0.5, 0.2, 0.3])
+    image = rng.integers(0, 9, (1, height, width), dtype=np.uint8)
+    counter = Counter(head, (height, width), 1)
+    for window in parts((height, width), (block_height, block_width)):
+        at = (..., *window.toslices())
+        counter.add(window.row_off, window.col_off, image[at], np.zeros(image[at].shape[1:], bool), labels[at])
+    found = counter.counts(-1, image.dtype)
+    ignored = (labels == 255).all(axis=0) if planes else labels == 255
+    for row, line in enumerate(found.blocks):
+        for col, counts in enumerate(line):
+            at = (..., slice(row * SIZE, (row + 1) * SIZE), slice(col * SIZE, (col + 1) * SIZE))
+            part = labels[at] if planes else labels[at][None]
+            own = {"binary": [(part == 1).sum()], "multiclass": [(part == 0).sum(), (part == 1).sum()]}
+            assert counts.tolist() == [*own.get(task, (part == 1).sum(axis=(1, 2)).tolist()), ignored[at].sum()]
+    every = labels if planes else labels[None]
+    assert found.labels[1].tolist() == [int((plane != 255).sum()) for plane in every] * (head.channels // len(every))
+    np.testing.assert_array_equal(found.labels[0], found.blocks[..., :-1].sum(axis=(0, 1), dtype=int))
+    assert found.bands[2:, 0].tolist() == [image.min(), image.max()]
+
+
+def test_blocks_say_where_they_lie():
+    blocks = Blocks.of(np.zeros((2 * 3 + 1, 2), np.uint16), np.array([[129, 300], [5, 5]]))
+    assert blocks.scene.tolist() == [0] * 6 + [1]
+    assert blocks.row.tolist() == [0, 0, 0, 1, 1, 1, 0]
+    assert blocks.col.tolist() == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_fingerprints_are_those_of_names_and_labels(tmp_path):
+    mask = RNG.integers(0, 3, (1, 40, 40), dtype=np.uint8)
+    image = RNG.integers(0, 255, (3, 40, 40), dtype=np.uint8)
+    found = []
+    for i, labels in enumerate((mask, mask, mask * 0)):
+        census = store_of([scene(tmp_path / str(i), image // (i + 1), labels)], tmp_path / "store").census
+        found.append(census.fingerprint(["s"]))
+    assert found[0] == found[1] != found[2]
+    assert census.fingerprint(["s"]) != census.fingerprint(["t"])
+
+
+def test_binary_and_multilabel(tmp_path):
+    mask = np.array([[[0, 255, 255]], [[1, 255, 0]]], np.uint8)
+    labels = Labels(Head(TaskKind.multilabel, ("a", "b")), [0, 255], [1])
+    census = store_of([scene(tmp_path, np.ones((1, 1, 3), np.uint8), mask)], tmp_path / "store", labels, [1]).census
+    assert census.positives.tolist() == [[2, 1]]
+    assert census.valid.tolist() == [[3, 2]]
+    assert census.blocks.counts.tolist() == [[2, 1, 0]]
+    assert census.bands.std.tolist() == [1]  # a constant band
+
+
+def test_pixels_without_data_are_not_counted(tmp_path):
+    image = np.ones((3, 20, 30), np.uint8)
+    image[:, :5] = 0
+    census = store_of([scene(tmp_path, image, np.zeros((1, 20, 30), np.uint8), nodata=0)], tmp_path / "store").census
+    assert census.positives.tolist() == [[15 * 30, 0, 0]]
+    assert census.blocks.counts.tolist() == [[15 * 30, 0, 0, 5 * 30]]
+    assert census.bands.min.tolist() == [1, 1, 1]
+
+
+def test_what_cannot_be_learnt_is_refused(tmp_path, caplog):
+    image, head = np.ones((3, 9, 9), np.uint8), Head(TaskKind.binary, ("building",))
+
+    def census(value, labels, name):
+        return store_of([scene(tmp_path, image, np.full((1, 9, 9), value, np.uint8), name)], tmp_path / "store", labels).census
+
+    with pytest.raises(InputError, match="no pixel of the train split is labelled in 1 scenes, all are ignored"):
+        check_absent(census(255, LABELS, "ignored"), HEAD, "train")
+    with pytest.raises(InputError, match="no pixel of the val split is labelled building"):
+        check_absent(census(0, Labels(head), "empty"), head, "val")
+    check_absent(census(1, LABELS, "one"), HEAD, "train")
+    assert "No pixel of class a, c in the train split" in caplog.text
