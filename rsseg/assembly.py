@@ -14,11 +14,12 @@ from torch import nn
 from rsseg.config.build import build, plain
 from rsseg.config.schema import OnBadTile, head_of
 from rsseg.contract import IGNORE, Head, InputError, TaskKind, nearest
+from rsseg.data.build import open_store
 from rsseg.data.census import Census
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene, open_raster
 from rsseg.data.splits import SPLITS
-from rsseg.data.store import Store, open_store
+from rsseg.data.store import Store
 from rsseg.losses import Composite
 from rsseg.losses.weighting import WEIGHTING, positive_weight
 from rsseg.models import Network, build_network, load_weights
