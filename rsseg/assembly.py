@@ -17,13 +17,14 @@ from rsseg.config.build import build, plain, wanted
 from rsseg.config.schema import OnBadTile, head_of
 from rsseg.contract import IGNORE, Head, InputError, TaskKind, nearest
 from rsseg.data.blocks import Blocks
+from rsseg.data.build import open_store
 from rsseg.data.census import Census
 from rsseg.data.labels import Labels
 from rsseg.data.paste import Fits
 from rsseg.data.sampling import Places, Read
 from rsseg.data.scene import Scene
 from rsseg.data.splits import SPLITS
-from rsseg.data.store import Store, open_store
+from rsseg.data.store import Store
 from rsseg.losses import Composite
 from rsseg.losses.weighting import WEIGHTING, positive_weight
 from rsseg.models import Network, build_network, load_weights

@@ -199,7 +199,7 @@ def reside(config: Any, stores: list[Store], trainer: L.Trainer) -> None:
         InputError: If they do not fit there.
     """
     if config.residence is not Residence.disk:
-        load(stores, trainer.strategy.root_device if config.residence is Residence.gpu else torch.device("cpu"))
+        load(stores, trainer.strategy.root_device if config.residence is Residence.gpu else None)
 
 
 def feed(config: Any, windows: Windows, batches: Batches, world: int = 1) -> Loader:

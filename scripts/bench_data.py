@@ -20,10 +20,11 @@ from torchgeo.datasets import RasterDataset
 from torchgeo.samplers import RandomGeoSampler
 
 from rsseg.contract import Head, TaskKind
+from rsseg.data.build import open_store
 from rsseg.data.labels import Labels
 from rsseg.data.sampling import Uniform
 from rsseg.data.scene import Scene
-from rsseg.data.store import Store, load, open_store
+from rsseg.data.store import Store, load
 from rsseg.data.windows import Batches, Loader, TrainWindows
 
 Place = tuple[int, int, int]
@@ -37,14 +38,14 @@ class Arguments:
     tiles=N       how many (4)
     side=N        their side in pixels (5000)
     window=N      the windows' side in pixels (512)
-    rounds=N      how often each is measured, all of them in turn (200); the medians are printed
+    rounds=N      how often each reads a batch of 8, all of them in turn (50); medians per window are printed
     compress=...  of the tiles: none (as Inria's), deflate, lzw
     """
 
     tiles: str = "4"
     side: str = "5000"
     window: str = "512"
-    rounds: str = "200"
+    rounds: str = "50"
     compress: str = "none"
 
 
@@ -65,32 +66,30 @@ def write_tiles(folder: Path, count: int, side: int, compress: str) -> list[Scen
     return found
 
 
-def of_numpy(folder: Path, count: int, size: int) -> dict[str, Callable[[Place], Any]]:
+def of_numpy(folder: Path, count: int, size: int) -> dict[str, Callable[[list[Place]], Any]]:
     """What no reader can be faster than: a copy of as many bytes, and of a slice of a memory map."""
     maps = [[np.load(folder / f"{kind}_{i}.npy", mmap_mode="r") for kind in ("image", "mask")] for i in range(count)]
     for pixels in (file for pair in maps for file in pair):
         pixels.max()  # so that the pages are in memory and in the map, here as of the store
     block = np.ones(4 * size * size, np.uint8)
 
-    def slices(place: Place) -> list[Any]:
-        scene, top, left = place
-        return [np.array(file[top : top + size, left : left + size]) for file in maps[scene]]
+    def slices(places: list[Place]) -> list[Any]:
+        return [np.array(file[y : y + size, x : x + size]) for scene, y, x in places for file in maps[scene]]
 
-    return {"np.memmap slice": slices, "memcpy": lambda _: block.copy()}
+    return {"np.memmap slice": slices, "memcpy": lambda places: [block.copy() for _ in places]}
 
 
-def of_rasterio(scenes: list[Scene], size: int) -> Callable[[Place], Any]:
+def of_rasterio(scenes: list[Scene], size: int) -> Callable[[list[Place]], Any]:
     """Windows through open files."""
     files = [[rasterio.open(path) for path in (scene.image, scene.mask)] for scene in scenes]
 
-    def read(place: Place) -> list[Any]:
-        scene, top, left = place
-        return [file.read(window=Window(left, top, size, size)) for file in files[scene]]
+    def read(places: list[Place]) -> list[Any]:
+        return [file.read(window=Window(x, y, size, size)) for scene, y, x in places for file in files[scene]]
 
     return read
 
 
-def of_torchgeo(folder: Path, size: int, count: int) -> Callable[[Place], Any]:
+def of_torchgeo(folder: Path, size: int, count: int) -> Callable[[list[Place]], Any]:
     """Random windows of torchgeo's own sampler, which says itself where they lie."""
 
     class Images(RasterDataset):
@@ -102,20 +101,20 @@ def of_torchgeo(folder: Path, size: int, count: int) -> Callable[[Place], Any]:
 
     dataset = Images(str(folder)) & Masks(str(folder))
     queries = iter(RandomGeoSampler(dataset, size=size, length=count))
-    return lambda _: dataset[next(queries)]
+    return lambda places: [dataset[next(queries)] for _ in places]
 
 
-def of_rsseg(stores: dict[str, Store], size: int) -> dict[str, Callable[[Place], Any]]:
-    """Windows of the store, one by one, and on a GPU until they are there."""
+def of_rsseg(stores: dict[str, Store], size: int) -> dict[str, Callable[[list[Place]], Any]]:
+    """Batches cut out of the store, on a GPU until they are there."""
 
-    def cut(store: Store) -> Callable[[Place], Any]:
-        def one(place: Place) -> Any:
-            found = store.cut([place], size)
+    def cut(store: Store) -> Callable[[list[Place]], Any]:
+        def batch(places: list[Place]) -> Any:
+            found = store.cut(places, size)
             if store.device is not None and store.device.type == "cuda":
                 torch.cuda.synchronize()
             return found
 
-        return one
+        return batch
 
     return {f"rsseg: store, {name}": cut(store) for name, store in stores.items()}
 
@@ -169,25 +168,25 @@ def main(arguments: Arguments) -> None:
         scenes = write_tiles(folder, count, side, arguments.compress)
         labels, stores = Labels(Head(TaskKind.binary, ("one",))), {}
         begin = time.perf_counter()
-        for name, device in {"disk": None, "ram": "cpu", **({"gpu": "cuda"} if torch.cuda.is_available() else {})}.items():
+        for name in ("disk", "ram", *(["gpu"] if torch.cuda.is_available() else [])):
             stores[name] = open_store(scenes, labels, [1, 2, 3], folder / "store")
             if name == "disk":
                 print(f"decoded and counted in {(time.perf_counter() - begin) / count:.2f} s a tile, all cores")
             for scene in range(count):
                 _ = [pixels.max() for pixels in stores[name].tile(scene) if pixels is not None]
-            if device:
-                load([stores[name]], torch.device(device))
+            if name != "disk":
+                load([stores[name]], torch.device("cuda") if name == "gpu" else None)
         compared = of_numpy(folder, count, size) | of_rsseg(stores, size)
         compared |= {"rasterio, open files": of_rasterio(scenes, size)}
-        compared |= {"torchgeo: RasterDataset, RandomGeoSampler": of_torchgeo(folder, size, rounds + 3)}
+        compared |= {"torchgeo: RasterDataset, RandomGeoSampler": of_torchgeo(folder, size, (rounds + 3) * BATCH)}
         times: dict[str, list[float]] = {name: [] for name in compared}
         sampler = Uniform(0, stores["disk"].sizes, size)
         for k in range(rounds + 3):  # the first three are left out
-            place = sampler(k)
+            places = [sampler(k * BATCH + i) for i in range(BATCH)]
             for name, read in compared.items():
                 begin = time.perf_counter()
-                read(place)
-                times[name].append(time.perf_counter() - begin)
+                read(places)
+                times[name].append((time.perf_counter() - begin) / BATCH)
         base = median(times["np.memmap slice"][3:])
         print(f"\n{'a window of image and mask':48}{'ms':>10}{'x np.memmap':>14}")
         for name, taken in times.items():

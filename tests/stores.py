@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from rsseg.contract import Head, TaskKind
+from rsseg.data.build import open_store
 from rsseg.data.files import Files
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene
-from rsseg.data.store import Store, open_store
+from rsseg.data.store import Store
 
 HEAD = Head(TaskKind.multiclass, ("a", "b", "c"))
 LABELS = Labels(HEAD, None, [255])

@@ -1,7 +1,8 @@
-"""Decoding tiles into the store, in threads: rasterio and Pillow let others run while they decode."""
+"""Opening a store: what is not in it yet is decoded, in threads, since rasterio and Pillow let others run meanwhile."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
@@ -12,11 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
 from rsseg.contract import InputError
+from rsseg.data.census import band_statistics
+from rsseg.data.count import TileCounts
 from rsseg.data.inspection import Facts, check_scene, compare_scenes, raise_together
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene, SceneReader
-from rsseg.data.tile import pixels_in_file, tile_bytes, write_tile
+from rsseg.data.store import Store
+from rsseg.data.tile import pixels_in_file, tile_bytes, tile_name, write_tile
 from rsseg.progress import progress
 
 log = logging.getLogger(__name__)
@@ -27,6 +33,69 @@ STALE = 3600  # seconds after which an unfinished file that nobody writes to is 
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_store(
+    scenes: Sequence[Scene], labels: Labels, bands: Sequence[int], folder: Path, title: str = "store", skip: bool = False
+) -> Store:
+    """The tiles of a split; those that are not in the store yet, or whose files have changed, are decoded.
+
+    Several processes may do so at once, in the same store.
+
+    Args:
+        scenes: The scenes.
+        labels: How their masks are decoded.
+        bands: The image bands to read, counted from 1.
+        folder: Where the tiles of all splits lie.
+        title: What messages and the progress bar begin with.
+        skip: Leave out scenes that can't be decoded.
+
+    Raises:
+        InputError: If files can't be used, or the tiles can't be written or need more than the disk has left.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        there = {entry.name for entry in os.scandir(folder)}
+    except OSError as error:
+        raise InputError(f"the tile store {folder} can't be used: {error}") from None
+    skipped: dict[str, str] = {}
+    names: dict[Scene, str] = {}
+    for scene in scenes:
+        try:
+            names[scene] = tile_name(scene, labels, bands)
+        except InputError as error:
+            skipped[scene.name] = str(error)
+    todo = {name: scene for scene, name in names.items() if f"{name}.counts" not in there}
+    skipped |= build_tiles(todo, labels, bands, folder, title, skip, skipped)
+    kept = [scene for scene in scenes if scene.name not in skipped]
+    if not kept:
+        raise_together(list(skipped.values()))
+    chosen = [names[scene] for scene in kept]
+    path = folder / f"index-{hashlib.blake2b(''.join(chosen).encode(), digest_size=16).hexdigest()}.npz"
+    if path.name not in there:
+        save_index(path, [TileCounts.load(folder / f"{name}.counts") for name in chosen])
+    with np.load(path) as saved:
+        return Store(folder, kept, chosen, labels.head, dict(saved), skipped)
+
+
+def save_index(path: Path, tiles: Sequence[TileCounts]) -> None:
+    """One file of everything about a split's tiles but their pixels: a hundred thousand of them are opened by it."""
+    index = {
+        "layout": np.stack([tile.layout for tile in tiles]),
+        "labels": np.stack([tile.labels for tile in tiles]),
+        "dtypes": np.array([tile.sample.dtype.str for tile in tiles]),
+        "blocks": np.concatenate([tile.blocks.reshape(-1, tile.blocks.shape[-1]) for tile in tiles]),
+        **{f"bands_{name}": value for name, value in vars(band_statistics(tiles)).items()},
+    }
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            np.savez(file, **index)
+        part.replace(path)
+    except OSError as error:
+        raise InputError(f"the tile store's index can't be written: {error}") from None
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def build_tiles(
@@ -113,8 +182,7 @@ def _in_threads(
         title: What the progress bar and lines begin with.
         stop: Begin no other tile once something went wrong.
     """
-    stopped, began = threading.Event(), time.monotonic()
-    say_at = 5.0
+    stopped, say_at = threading.Event(), 5.0
 
     def attempt(name: str) -> str:
         if stopped.is_set():
@@ -130,7 +198,8 @@ def _in_threads(
     found = {}
     with ThreadPoolExecutor(cores()) as pool, progress(names, title) as steps:
         try:
-            for done, (name, fault) in enumerate(zip(steps, pool.map(attempt, names), strict=True), start=1):
+            results, began = pool.map(attempt, names), time.monotonic()
+            for done, (name, fault) in enumerate(zip(steps, results, strict=True), start=1):
                 if fault:
                     found[todo[name].name] = fault
                 gone = time.monotonic() - began

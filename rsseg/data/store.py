@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import os
-from collections.abc import Sequence
-from copy import copy
+import copy
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,19 +14,16 @@ from torch import Tensor
 
 from rsseg.contract import IGNORE, Head, InputError, TaskKind
 from rsseg.data.blocks import Blocks
-from rsseg.data.build import build_tiles
-from rsseg.data.census import BandStatistics, Census, band_statistics
-from rsseg.data.count import TileCounts
-from rsseg.data.inspection import raise_together
-from rsseg.data.labels import Labels
+from rsseg.data.census import BandStatistics, Census
 from rsseg.data.scene import Scene
-from rsseg.data.tile import map_array, tile_name
+from rsseg.data.tile import map_array
 from rsseg.progress import progress
 
-log = logging.getLogger(__name__)
+BYTE, BOOL = np.dtype(np.uint8), np.dtype(np.bool_)
 
-Pixels = tuple[Tensor, Tensor, Tensor | None]
-"""A tile: image ``[H, W, C]``, labels ``[H, W]`` or ``[L, H, W]``, and bool ``[H, W]`` where pixels are missing, if any are."""
+Tile = tuple[Any, Any, Any]
+"""Image ``[H, W, C]``, labels ``[H, W]`` or ``[L, H, W]``, and bool ``[H, W]``, true where pixels are missing, or None if none
+are: arrays, or tensors on a device."""
 
 
 class Store:
@@ -39,7 +34,7 @@ class Store:
         scenes: The scenes that they were decoded from.
         names: What their files begin with.
         head: Task and classes of the labels.
-        index: The arrays that `_index` makes.
+        index: The arrays that `rsseg.data.build.save_index` writes.
         skipped: Scenes that could not be decoded, and why.
 
     Attributes:
@@ -48,7 +43,7 @@ class Store:
         dtype: What windows come as: the common type of all tiles.
         census: What the split holds.
         skipped: As given.
-        device: Where the tiles were loaded to; None: they are read from the disk.
+        device: The device that holds the tiles; None: they are arrays in memory, or mapped into it.
     """
 
     def __init__(
@@ -72,7 +67,7 @@ class Store:
         labels: NDArray[np.int64] = index["labels"]  # type: ignore[assignment]
         self.census = Census(labels[:, 0], labels[:, 1], statistics, Blocks.of(index["blocks"], self.sizes))  # type: ignore[arg-type]
         self.device: torch.device | None = None
-        self._loaded: list[Pixels] = []
+        self._loaded: list[Tile] = []
         self.fill = np.zeros(len(statistics.mean))
 
     def __len__(self) -> int:
@@ -85,8 +80,12 @@ class Store:
 
     @fill.setter
     def fill(self, values: NDArray[np.floating]) -> None:
-        self._fill = values
-        self._fill_pixel = torch.from_numpy(np.asarray(values).astype(self.dtype)).to(self.device or "cpu")
+        self._fill = np.asarray(values)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the tiles are held, in memory or on `device`."""
+        return bool(self._loaded)
 
     @property
     def nbytes(self) -> int:
@@ -95,32 +94,27 @@ class Store:
         pairs = zip(self._layout, self._dtypes, strict=True)
         return sum(h * w * (len(self.fill) * dtype.itemsize + planes + (gone > 0)) for (h, w, _, gone), dtype in pairs)
 
-    def tile(self, scene: int) -> Pixels:
-        """The arrays of a scene, on `device` or as memory maps; they must not be written to."""
-        if self.device is not None:
+    def tile(self, scene: int) -> Tile:
+        """The pixels of a scene; they must not be written to."""
+        if self._loaded:
             return self._loaded[scene]
         (height, width, offset, gone), name = self._layout[scene], self._names[scene]
         planes = (self.head.channels,) if self.head.task is TaskKind.multilabel else ()
-        kind = torch.from_numpy(np.empty(0, self._dtypes[scene])).dtype
         path = str(self.scenes[scene].image) if offset >= 0 else f"{self.folder}/{name}.image.npy"
-        image = map_array(path, offset, (height, width, len(self.fill)), kind, name)
-        labels = map_array(f"{self.folder}/{name}.labels.npy", -1, (*planes, height, width), torch.uint8, name)
+        image = map_array(path, offset, (height, width, len(self._fill)), self._dtypes[scene], name)
+        labels = map_array(f"{self.folder}/{name}.labels.npy", -1, (*planes, height, width), BYTE, name)
         if not gone:
             return image, labels, None
-        return image, labels, map_array(f"{self.folder}/{name}.missing.npy", -1, (height, width), torch.bool, name)
+        return image, labels, map_array(f"{self.folder}/{name}.missing.npy", -1, (height, width), BOOL, name)
 
-    def load(self, device: torch.device) -> None:
-        """Copy all tiles to a device, from which windows are cut from now on."""
-        with progress(range(len(self)), f"loading to {device}") as scenes:
-            loaded = [
-                tuple(None if part is None else torch.empty_like(part, device=device).copy_(part) for part in self.tile(scene))
-                for scene in scenes
-            ]
-        self._loaded, self.device = loaded, device  # type: ignore[assignment]
-        self.fill = self._fill
+    def load(self, device: torch.device | None) -> None:
+        """Hold all tiles on a device, where windows are cut from now on; None: in memory, as arrays."""
+        with progress(range(len(self)), f"loading to {device or 'memory'}") as scenes:
+            loaded = [[None if part is None else held(part, device) for part in self.tile(scene)] for scene in scenes]
+        self._loaded, self.device = [(image, labels, missing) for image, labels, missing in loaded], device
 
     def read(self, scene: int, top: int, left: int, size: int) -> tuple[NDArray[np.generic], NDArray[np.uint8]]:
-        """A window as arrays: image ``[C, size, size]`` and labels. From the disk, whatever device holds the tiles.
+        """A window as arrays: image ``[C, size, size]`` and labels; from the disk, whatever device holds the tiles.
 
         Args:
             scene: The scene's number.
@@ -128,8 +122,8 @@ class Store:
             left: The window's first column.
             size: The window's side in pixels.
         """
-        disk = copy(self)
-        disk.device, disk.fill = None, self._fill
+        disk = copy.copy(self)
+        disk._loaded, disk.device = [], None
         image, labels = disk.cut([(scene, top, left)], size)
         return image[0].numpy(), labels[0].numpy()
 
@@ -144,139 +138,84 @@ class Store:
             The image ``[B, C, size, size]`` in `dtype`, its bands side by side in memory (channels_last), and the labels uint8
             ``[B, size, size]`` or ``[B, L, size, size]``; on `device`, else in memory that a GPU reads fast where there is one.
         """
-        device, kind = self.device or torch.device("cpu"), self._fill_pixel.dtype
+        device, fill = self.device, torch.from_numpy(self._fill.astype(self.dtype)).to(self.device or "cpu")
         planes = (self.head.channels,) if self.head.task is TaskKind.multilabel else ()
-        put_in = put if device.type == "cpu" else put_by_torch
-        pinned = device.type == "cpu" and torch.cuda.is_available()
-        images, masks = (
-            torch.empty(len(places), *shape, dtype=dtype, device=device, pin_memory=pinned)
-            for shape, dtype in (((size, size, len(self._fill_pixel)), kind), ((*planes, size, size), torch.uint8))
-        )
-        for image, mask, (scene, top, left) in zip(images, masks, places, strict=True):
+        pinned = device is None and torch.cuda.is_available()
+        shape = len(places), size, size, len(fill)
+        images = torch.empty(shape, dtype=fill.dtype, device=device, pin_memory=pinned)
+        masks = torch.empty((len(places), *planes, size, size), dtype=torch.uint8, device=device, pin_memory=pinned)
+        parts: list[Any] = [images, masks, fill]
+        put_in: Callable[..., None] = put_by_torch
+        if device is None:
+            parts, put_in = [part.numpy() for part in parts], put
+        for image, mask, (scene, top, left) in zip(*parts[:2], places, strict=True):
             pixels, labels, missing = self.tile(scene)
             rows, columns = slice(top, top + size), slice(left, left + size)
             part = pixels[rows, columns]
             height, width = part.shape[:2]
             if height < size or width < size:
-                put_in(image, self._fill_pixel)
-                mask.fill_(IGNORE)
+                put_in(image, parts[2])
+                mask[...] = IGNORE
             put_in(image[:height, :width], part)
             put_in(mask[..., :height, :width], labels[..., rows, columns])
             if missing is not None:
-                put_in(image[:height, :width], self._fill_pixel, missing[rows, columns, None])
+                put_in(image[:height, :width], parts[2], missing[rows, columns, None])
         return images.permute(0, 3, 1, 2), masks
 
 
-def put(target: Tensor, source: Tensor, where: Tensor | None = None) -> None:
-    """Copy pixels into a part of a tensor, all or some of them.
+def held(pixels: NDArray[np.generic], device: torch.device | None) -> Any:
+    """A copy of an array, as a tensor on a device if one is given."""
+    copied = np.array(pixels)
+    return copied if device is None else torch.from_numpy(copied).to(device)
 
-    On a CPU by NumPy: it is as fast, and keeps off torch's threads, which are at work on the batch before.
+
+def put(target: NDArray[np.generic], source: NDArray[np.generic], where: Any = True) -> None:
+    """Copy pixels into a part of an array, where a mask says so.
+
+    On a CPU this is done by NumPy: it is as fast, and keeps off torch's threads, which are at work on the batch before.
 
     Args:
         target: Any shape and dtype.
         source: A shape that can be expanded to it, any dtype.
-        where: bool, true where to copy.
+        where: bool, likewise.
     """
-    np.copyto(target.numpy(), source.numpy(), casting="unsafe", where=True if where is None else where.numpy())
+    np.copyto(target, source, casting="unsafe", where=where)
 
 
 def put_by_torch(target: Tensor, source: Tensor, where: Tensor | None = None) -> None:
-    """As `put`, on any device."""
+    """As `put`, with tensors on any device."""
     if where is not None:  # torch chooses among few kinds of unsigned integers
         wide = target if target.is_floating_point() else target.long()
         source = torch.where(where, source.to(wide.dtype), wide)
     target.copy_(source)
 
 
-def load(stores: Sequence[Store], device: torch.device) -> None:
-    """Copy the tiles of several splits to a device, where they are not there yet.
+def load(stores: Sequence[Store], device: torch.device | None) -> None:
+    """Copy the tiles of several splits into memory or to a device, those that are not there yet.
 
     Args:
         stores: The splits.
-        device: A CPU or a GPU.
+        device: The device; None: memory.
 
     Raises:
         InputError: If they do not fit into its free memory.
     """
-    todo = [store for store in stores if store.device != device]
+    todo = [store for store in stores if not store.loaded or store.device != device]
     need, free = sum(store.nbytes for store in todo), free_memory(device)
     if need > free:
         raise InputError(
-            f"the tiles take {need / 1e9:.1f} GB, but {device} has {free / 1e9:.1f} GB of memory left: "
-            f"take residence={'disk' if device.type == 'cpu' else 'ram or residence=disk'}"
+            f"the tiles take {need / 1e9:.1f} GB, but {device or 'this machine'} has {free / 1e9:.1f} GB of memory left: "
+            f"take residence={'ram or residence=' if device else ''}disk"
         )
     for store in todo:
         store.load(device)
 
 
-def free_memory(device: torch.device) -> float:
-    """The bytes that a device has left; infinite where that can't be found out."""
-    if device.type == "cuda":
+def free_memory(device: torch.device | None) -> float:
+    """The bytes that a device, or memory, has left; infinite where that can't be found out."""
+    if device is not None and device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     meminfo = Path("/proc/meminfo")
-    if device.type != "cpu" or not meminfo.is_file():
+    if not meminfo.is_file():
         return float("inf")
     return next(float(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable"))
-
-
-def open_store(
-    scenes: Sequence[Scene], labels: Labels, bands: Sequence[int], folder: Path, title: str = "store", skip: bool = False
-) -> Store:
-    """The tiles of a split; those that are not in the store yet, or whose files have changed, are decoded.
-
-    Several processes may do so at once, in the same store.
-
-    Args:
-        scenes: The scenes.
-        labels: How their masks are decoded.
-        bands: The image bands to read, counted from 1.
-        folder: Where the tiles of all splits lie.
-        title: What messages and the progress bar begin with.
-        skip: Leave out scenes that can't be decoded.
-
-    Raises:
-        InputError: If files can't be used, or the tiles can't be written or need more than the disk has left.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        there = {entry.name for entry in os.scandir(folder)}
-    except OSError as error:
-        raise InputError(f"the tile store {folder} can't be used: {error}") from None
-    skipped: dict[str, str] = {}
-    names: dict[Scene, str] = {}
-    for scene in scenes:
-        try:
-            names[scene] = tile_name(scene, labels, bands)
-        except InputError as error:
-            skipped[scene.name] = str(error)
-    todo = {name: scene for scene, name in names.items() if f"{name}.counts" not in there}
-    skipped |= build_tiles(todo, labels, bands, folder, title, skip, skipped)
-    kept = [scene for scene in scenes if scene.name not in skipped]
-    if not kept:
-        raise_together(list(skipped.values()))
-    chosen = [names[scene] for scene in kept]
-    path = folder / f"index-{hashlib.blake2b(''.join(chosen).encode(), digest_size=16).hexdigest()}.npz"
-    if path.name not in there:
-        _save_index(path, [TileCounts.load(folder / f"{name}.counts") for name in chosen])
-    with np.load(path) as saved:
-        return Store(folder, kept, chosen, labels.head, dict(saved), skipped)
-
-
-def _save_index(path: Path, tiles: Sequence[TileCounts]) -> None:
-    """One file of everything about a split's tiles but their pixels: a hundred thousand of them are opened by it."""
-    index = {
-        "layout": np.stack([tile.layout for tile in tiles]),
-        "labels": np.stack([tile.labels for tile in tiles]),
-        "dtypes": np.array([tile.sample.dtype.str for tile in tiles]),
-        "blocks": np.concatenate([tile.blocks.reshape(-1, tile.blocks.shape[-1]) for tile in tiles]),
-        **{f"bands_{name}": value for name, value in vars(band_statistics(tiles)).items()},
-    }
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            np.savez(file, **index)
-        part.replace(path)
-    except OSError as error:
-        raise InputError(f"the tile store's index can't be written: {error}") from None
-    finally:
-        part.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ import mmap
 import os
 import sys
 import uuid
-import warnings
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rasterio.windows import Window
-from torch import Tensor
 
 from rsseg.contract import InputError, TaskKind
 from rsseg.data.count import Counter
@@ -192,8 +190,14 @@ def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
 
 
 @lru_cache(maxsize=MAPS)
-def map_array(path: str, offset: int, shape: tuple[int, ...], dtype: torch.dtype, version: str) -> Tensor:  # noqa: ARG001
-    """An array in a file as a tensor that must not be written to; its pages come from the disk as they are read.
+def map_array(
+    path: str,
+    offset: int,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    version: str,  # noqa: ARG001
+) -> NDArray[np.generic]:
+    """An array in a file, which must not be written to; its pages come from the disk as they are read.
 
     Args:
         path: The file.
@@ -208,7 +212,5 @@ def map_array(path: str, offset: int, shape: tuple[int, ...], dtype: torch.dtype
     else:  # private maps count as memory: the kernel refuses one that is larger
         with open(path, "rb") as file:
             whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that the tensor can't be written to
-        start = size - length if offset < 0 else offset
-        return torch.frombuffer(whole, dtype=dtype, count=math.prod(shape), offset=start).view(shape)
+    start = size - length if offset < 0 else offset
+    return np.frombuffer(whole, dtype, math.prod(shape), start).reshape(shape)

@@ -11,11 +11,11 @@ from rasterio.windows import Window
 from tiny import write_tif
 
 from rsseg.contract import Head, InputError, TaskKind
+from rsseg.data.build import open_store
 from rsseg.data.files import Files
 from rsseg.data.labels import Labels
 from rsseg.data.regions import apart, blocks_of, cut
 from rsseg.data.scene import Scene
-from rsseg.data.store import open_store
 from rsseg.data.windows import GridWindows
 
 SPLITS = ("train", "val", "test", None)
