@@ -204,7 +204,6 @@ def quiet() -> None:
         logging.getLogger("rsseg").setLevel(logging.ERROR)  # the main process says it
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # its errors come as exceptions too
     for message in (
-        ".*does not have many workers.*",
         ".*dataloader is not resumable.*",
         ".*smaller than the logging interval.*",
         ".*exists and is not empty.*",

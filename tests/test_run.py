@@ -479,6 +479,14 @@ def test_sweep_from_the_command_line_is_continued(tmp_path, folder_root):
 
 
 @pytest.mark.slow
+def test_the_bench_of_the_store_runs():
+    done = command("scripts/bench.py", "data", "tiles=1", "side=96", "window=32", "rounds=2")
+    assert done.returncode == 0, done.stderr
+    for name in ("np.memmap slice", "rsseg: store, disk", "rasterio", "torchgeo", "float32, int64"):
+        assert name in done.stdout
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

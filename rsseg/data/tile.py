@@ -27,7 +27,7 @@ from rsseg.data.scene import Scene, SceneReader
 FORMAT = 1  # to be raised when tiles or counts are written otherwise
 PART = 1 << 20  # pixels that a thread decodes at a time
 LARGE = 1 << 30  # bytes of a file from which on it is mapped in another way
-MAPS = 1 << 14  # arrays that are mapped at a time; the kernel allows a process 65,530
+MAPS = 40_000  # arrays that are mapped at a time: a process may have 65,530 maps, unless its kernel was told otherwise
 
 
 def tile_name(scene: Scene, labels: Labels, bands: Sequence[int]) -> str:
@@ -56,7 +56,7 @@ def pixels_in_file(reader: SceneReader) -> int:
     if count > 1 and raster.interleaving.name != "pixel":
         return -1
     rows, width = raster.block_shapes[0]
-    if width != raster.width or len(set(raster.dtypes)) > 1 or sys.byteorder != "little":
+    if (raster.height, width) != tuple(reader.sizes[0]) or len(set(raster.dtypes)) > 1 or sys.byteorder != "little":
         return -1
     with path.open("rb") as file:
         if file.read(2) != b"II":  # big-endian
