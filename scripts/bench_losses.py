@@ -27,6 +27,7 @@ class Arguments:
 
     rounds=N      how often each is measured, all of them in turn (15); the median and, in brackets, the minimum are printed
     threads=N     PyTorch's threads (2)
+    busy=N        processes that each keep a core busy meanwhile (0)
     peers=no      leave out smp, kornia and MONAI
     compile=no    leave out torch.compile, which takes a minute and a C++ compiler
     device=cuda   on a GPU instead, in half precision, beside the bytes that have to move
@@ -34,6 +35,7 @@ class Arguments:
 
     rounds: str = "15"
     threads: str = "2"
+    busy: str = "0"
     peers: str = "yes"
     compile: str = "yes"
     device: str = "cpu"
@@ -147,10 +149,10 @@ def measure(shape: tuple[int, ...], arguments: Arguments) -> None:
             times[name].append(step(loss, x, label, small))
     base = times["torch: ce"]
     print(f"\n{shape}: torch's cross-entropy {1e3 * median(base):.1f} ms ({1e3 * min(base):.1f})")
-    print(f"{'':48}{'x torch ce':>16}{'peak memory, x logits':>24}")
+    print(f"{'':48}{'ms':>8}{'x torch ce':>16}{'peak memory, x logits':>24}")
     for name, taken in times.items():
         ratio = f"{median(taken) / median(base):.2f} ({min(taken) / min(base):.2f})"
-        print(f"{name:48}{ratio:>16}{_peak(name, shape, arguments):>24}")
+        print(f"{name:48}{1e3 * median(taken):>8.1f}{ratio:>16}{_peak(name, shape, arguments):>24}")
 
 
 PEAK = """
@@ -192,5 +194,10 @@ def main(arguments: Arguments) -> None:
     torch.set_num_threads(int(arguments.threads))
     packages = ("torch", "segmentation-models-pytorch", "kornia")
     print(", ".join(f"{name} {version(name)}" for name in packages), f"on {platform.machine()}, {arguments.threads} threads")
-    for shape in SHAPES:
-        measure(shape, arguments)
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(int(arguments.busy))]
+    try:
+        for shape in SHAPES:
+            measure(shape, arguments)
+    finally:
+        for process in busy:
+            process.kill()

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from rsseg.losses.chunk import Chunk, focal, focal_slope
+from rsseg.losses.chunk import Chunk, focal, focal_slope, log2
 from rsseg.losses.sums import Sum
 
-LOG2_E = math.log2(math.e)
+LOG2_E, LN_2 = math.log2(math.e), math.log(2)
 
 
 def forward(chunk: Chunk, rows: tuple[Sum, ...], histograms: tuple[Sum, ...]) -> tuple[list[Tensor], list[Tensor]]:
@@ -102,7 +102,8 @@ def _parts(chunk: Chunk) -> tuple[Tensor, ...]:
     s = torch.sub(own, other, out=chunk.like_x()).mul_(chunk.x)
     p = torch.sigmoid(s, out=chunk.like_x())
     q = torch.neg(s, out=chunk.like_x()).sigmoid_()
-    log = torch.abs(s, out=chunk.like_x()).mul_(-LOG2_E).exp2_().add_(1).log_()
+    log = torch.abs(s, out=chunk.like_x()).mul_(-LOG2_E).exp2_().add_(1)
+    log2(log, out=log).mul_(LN_2)
     return own, other, s, p, q, torch.clamp(s, max=0, out=chunk.like_x()).sub_(log)
 
 
