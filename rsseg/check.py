@@ -95,6 +95,8 @@ def _trainer_faults(config: Any) -> list[str]:
             found.append(f"callbacks.{name}.monitor={monitor}: a run logs no such value{nearest(str(monitor), names)}")
     if config.trainer.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
         found.append("trainer.accelerator=gpu, but no GPU is found: take trainer=cpu, or auto for whatever there is")
+    if config.residence.name == "gpu" and config.trainer.get("accelerator") == "auto" and not torch.cuda.is_available():
+        found.append("residence=gpu, but no GPU is found: take residence=ram, or disk for tiles that memory does not hold")
     targets = [str(node.get("_target_", "")) for node in (*plain(config.callbacks).values(), plain(config.scheduler))]
     if any(t.endswith("LearningRateFinder") for t in targets) and targets[-1].endswith(("SequentialLR", "OneCycleLR")):
         found.append(
