@@ -1,4 +1,4 @@
-"""train, evaluate, predict and compare: the one way in for every entry point."""
+"""train, evaluate, predict, compare and describe: the one way in for every entry point."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from rsseg.config.provenance import provenance
 from rsseg.contract import InputError
 from rsseg.data.census import check_absent
 from rsseg.data.scene import Scene, SceneReader
+from rsseg.description import write_description
 from rsseg.distributed import is_main
 from rsseg.fit import fit, load_best, score, write_scores
 from rsseg.inference.scene import predict_scene
@@ -193,6 +194,33 @@ def compare(runs: list[Path], out: Path | None = None) -> Path:
         return write_comparison(runs, out)
     except OSError as error:
         raise InputError(f"the comparison can't be written to {out}: {error}") from None
+
+
+def describe(config: Any, out: Path | None = None, overrides: list[str] | None = None) -> Path:
+    """Describe a dataset's training and validation split: print it, and write numbers and a picture.
+
+    Args:
+        config: The composed config, as for `train`.
+        out: Where to write; ``<output>/describe/<dataset>`` if None.
+        overrides: The command line's overrides, for the sweep that is recommended.
+
+    Raises:
+        InputError: For anything in config or data that can't be used.
+    """
+    quiet()
+    check(config)
+    source = build(plain(config.dataset.source), "dataset.source")
+    if config.dataset.bands is None:
+        config.dataset.bands = all_bands(source, config)
+    stores = {split: open_split(source, config, split) for split in ("train", "val")}
+    for split, store in stores.items():
+        check_absent(store.census, store.head, split)
+    out = out or Path(config.output) / "describe" / config.dataset.name
+    try:
+        write_description(config, stores, out, overrides or [])
+    except OSError as error:
+        raise InputError(f"the description can't be written to {out}: {error}") from None
+    return out
 
 
 def quiet() -> None:

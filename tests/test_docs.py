@@ -12,11 +12,11 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from test_run import SMALL, TINY, settings
-from tiny import CONFIGS, checker, coloured, write_tif
+from tiny import CONFIGS, checker, coloured, compose, write_tif
 
 from rsseg.config.reference import GROUPS, reference
 from rsseg.config.schema import Config
-from rsseg.run import compare, evaluate, predict, train
+from rsseg.run import compare, describe, evaluate, predict, train
 
 ROOT = CONFIGS.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -102,7 +102,7 @@ def finished(tmp_path_factory, folder_root):
 
 
 @pytest.mark.parametrize(("page", "line"), python_lines("python scripts/"))
-def test_commands_after_training(page, line, finished, folder_root, tmp_path):
+def test_commands_of_the_scripts(page, line, data, finished, folder_root, tmp_path):
     script, *words = shlex.split(line, comments=True)[1:]
     given = dict(word.split("=", 1) for word in words)
     if script == "scripts/evaluate.py":
@@ -110,6 +110,13 @@ def test_commands_after_training(page, line, finished, folder_root, tmp_path):
     elif script == "scripts/predict.py":
         assert {"run", "scene"} <= set(given)
         predict(finished, next((folder_root / "images").iterdir()), tmp_path / "map.tif")
+    elif script == "scripts/describe.py":
+        own = [word.replace("/data/", f"{data}/") for word in words]
+        config = compose([*own, f"output={tmp_path}"])
+        if config.dataset.name == "synthetic":
+            config.dataset.source.scenes = {"train": 1, "val": 1, "test": 1}
+        describe(config, tmp_path, own)
+        assert (tmp_path / "description.png").is_file()
     else:
         assert script == "scripts/compare.py"
         compare([finished], tmp_path)

@@ -1,0 +1,220 @@
+"""A dataset described: what its splits hold, hints of label noise, and which losses, sampling and metric to begin with."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsseg.alignment.report import print_table
+from rsseg.assembly import labels_of
+from rsseg.config.build import plain
+from rsseg.config.folder import write_json
+from rsseg.contract import Head, TaskKind
+from rsseg.data.advice import EXTREME, LOSSES, METRICS, MODERATE, SAMPLING, Advice, Facts, advise, candidates
+from rsseg.data.balance import label_names
+from rsseg.data.census import PERCENTILES, Census
+from rsseg.data.objects import SPECK, ObjectSizes
+from rsseg.data.store import Store
+from rsseg.data.survey import Survey, survey
+from rsseg.inference.portrait import draw_portrait
+
+log = logging.getLogger(__name__)
+
+SEEDS = "seed=1,2,3,4,5"
+"""Fewer than five seeds per loss are exploratory."""
+
+
+def write_description(config: Any, stores: Mapping[str, Store], out: Path, overrides: Sequence[str]) -> None:
+    """Describe the training and validation split; print it, and write ``description.json`` and ``description.png``.
+
+    Args:
+        config: The composed config.
+        stores: The tiles by split.
+        out: The folder to write into, made if it is not there.
+        overrides: The command line's overrides, for the command that is recommended.
+    """
+    train, bands = stores["train"], list(config.dataset.bands)
+    found = survey(train, labels_of(config), bands, config.seed, "train split: objects")
+    objects = dict(zip(train.head.classes, found.objects, strict=True))
+    splits = {split: split_facts(store.census, store.head, store.sizes, bands) for split, store in stores.items()}
+    facts = Facts.of(train.census, train.head, train.sizes, objects)
+    advice = {name: advise(rules, facts) for name, rules in RULES.items()}
+    description = {
+        "dataset": config.dataset.name,
+        "splits": splits,
+        "facts": asdict(facts),
+        "objects": {name: known(asdict(sizes)) for name, sizes in objects.items()},
+        "survey": {"pixels": found.pixels, "share": found.share, "missing": found.missing, "labelled": found.labelled},
+        "noise": hints_of_noise(splits, objects, found, train.head),
+        "advice": {name: [item._asdict() for item in items] for name, items in advice.items()},
+        "sweep": sweep_command(facts, overrides),
+    }
+    say(description, advice)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "description.json", description)
+    look = plain(config.dataset)
+    draw_portrait(out / "description.png", stores, objects, look["palette"], config.window, look["bands"], look["rgb"])
+    log.info("\nNumbers and picture: %s\nWhat would settle it, a comparison of these losses:\n%s", out, description["sweep"])
+
+
+RULES = {"losses": LOSSES, "sampling": SAMPLING, "metrics": METRICS}
+
+
+def split_facts(census: Census, head: Head, sizes: NDArray[np.int64], numbers: Sequence[int]) -> dict[str, Any]:
+    """The numbers of a split.
+
+    Args:
+        census: Of the split.
+        head: Task and classes.
+        sizes: int64 ``[S, 2]``, height and width of each scene.
+        numbers: Of the bands that are read.
+    """
+    pixels, own, valid = int(sizes.prod(axis=1).sum()), census.positives, census.valid
+    names, bands = list(head.classes), census.bands
+    if head.task is TaskKind.binary:
+        names, own, valid = label_names(head), np.column_stack([valid - own, own]), np.repeat(valid, 2, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        per_scene = own / valid  # NaN where nothing is labelled
+    spread = np.nan_to_num(np.nanpercentile(per_scene, (5, 50, 95), axis=0)) if valid.any() else np.zeros((3, len(names)))
+    shares = own.sum(axis=0) / np.maximum(valid.sum(axis=0), 1)
+    return {
+        "scenes": len(sizes),
+        "pixels": pixels,
+        "ignored": float(census.blocks.counts[:, -1].sum(dtype=np.int64) / pixels),
+        "missing": bands.missing,
+        "classes": {
+            name: {
+                "pixels": int(own[:, i].sum()),
+                "share": float(shares[i]),
+                "scenes_p5_p50_p95": spread[:, i].tolist(),
+                "scenes_without": int((own[:, i] == 0).sum()),
+            }
+            for i, name in enumerate(names)
+        },
+        "bands": [
+            {"band": number, "mean": bands.mean[i], "std": bands.std[i], "min": bands.min[i], "max": bands.max[i]}
+            | {f"p{p}": value for p, value in zip(PERCENTILES, bands.percentiles[:, i].tolist(), strict=True)}
+            for i, number in enumerate(numbers)
+        ],
+    }
+
+
+def hints_of_noise(splits: Mapping[str, Any], objects: Mapping[str, ObjectSizes], found: Survey, head: Head) -> list[str]:
+    """What may be wrong with the labels, one sentence each; values that no label has are refused before it comes to this.
+
+    Args:
+        splits: What `split_facts` says, by split.
+        objects: Of the training split, by class.
+        found: In the training split.
+        head: Task and classes.
+    """
+    hints = []
+    for name, sizes in objects.items():
+        share = sizes.specks / max(sizes.specks + sizes.count, 1)
+        if sizes.specks:
+            hints.append(
+                f"{name}: {sizes.specks:,} specks of fewer than {SPECK} pixels ({sizes.speck_pixels:,} pixels in all) beside "
+                f"{sizes.count:,} objects: {share:.1%} of its regions"
+            )
+    for split, facts in splits.items():
+        absent = [name for name in head.classes if not facts["classes"][name]["pixels"]]
+        hints += [f"{name}: no pixel of it in the {split} split" for name in absent]
+        if facts["ignored"]:
+            hints.append(
+                f"{facts['ignored']:.2%} of the {split} split is ignored, {facts['missing']:.2%} because the image has no data"
+            )
+    if found.labelled:
+        hints.append(
+            f"{found.labelled / found.missing:.1%} of the train pixels without data have a label in the masks "
+            "(they are ignored): labels and images may come from different sources, or 0 means both"
+        )
+    return hints
+
+
+def sweep_command(facts: Facts, overrides: Sequence[str]) -> str:
+    """The command that compares the losses, with the overrides that the dataset was described with.
+
+    Example:
+        >>> from rsseg.data.advice import Kind
+        >>> sweep_command(Facts(Kind.land_cover, ratio=2), ["dataset=loveda", "loss=ce"])
+        'python train.py -m dataset=loveda loss=ce,weighted_ce,focal,ce_dice seed=1,2,3,4,5'
+    """
+    kept = [word for word in overrides if word.lstrip("+~").split("=")[0].split(".")[0] not in ("loss", "seed", "resume")]
+    words = ["python", "train.py", "-m", *(shlex.quote(word) for word in kept)]
+    return " ".join([*words, f"loss={','.join(candidates(facts))}", SEEDS])
+
+
+def say(description: Mapping[str, Any], advice: Mapping[str, Sequence[Advice]]) -> None:
+    """Print a description."""
+    splits, facts = description["splits"], description["facts"]
+    first = next(iter(splits.values()))
+    scenes = ", ".join(f"{split} {part['scenes']} scenes, {part['pixels'] / 1e6:.3g} Mpx" for split, part in splits.items())
+    rows = [
+        {"class": name}
+        | {f"{split} share": part["classes"][name]["share"] for split, part in splits.items()}
+        | {"scenes: 5 / 50 / 95 %": " / ".join(f"{share:.3f}" for share in own["scenes_p5_p50_p95"])}
+        | {"scenes without": own["scenes_without"]}
+        for name, own in first["classes"].items()
+    ]
+    print_table(rows, f"{description['dataset']}: {scenes}. Shares of labelled pixels")
+    degree = "no" if facts["ratio"] < MODERATE else "moderate" if facts["ratio"] < EXTREME else "extreme"
+    line = "Imbalance ratio in train, %s to %s: %s, %s imbalance"
+    log.info(line, facts["frequent"], facts["rare"], short(facts["ratio"]), degree)
+    print_table([object_row(name, own) for name, own in description["objects"].items()], objects_title(description["survey"]))
+    bands = [{key: short(value) for key, value in band.items()} for band in first["bands"]]
+    print_table(bands, f"Bands of train, as read; {first['missing']:.2%} of the pixels have no data")
+    print_list("Hints of label noise", description["noise"] or ["none found"])
+    for name, items in advice.items():
+        print_list(f"Where to begin: {name}", [f"{item.situation}: {', '.join(item.take)} ({item.why})" for item in items])
+
+
+def objects_title(found: Mapping[str, float]) -> str:
+    """What stands above the table of objects."""
+    part = "all of train" if found["share"] == 1 else f"a sample of {found['share']:.1%} of train"
+    return f"Objects (regions of {SPECK} pixels and more) in {part}; width: 4 x the mean distance to the edge"
+
+
+def object_row(name: str, own: Mapping[str, Any]) -> dict[str, Any]:
+    """A class's line in the table of objects."""
+    row = {
+        "class": name,
+        "objects": own["count"],
+        "pixels: 5 / 50 / 95 %": " / ".join(short(area) for area in own["pixels"]) or "-",
+    }
+    if own["square_metres"]:
+        row["m2: 5 / 50 / 95 %"] = " / ".join(short(area) for area in own["square_metres"])
+    return row | {"mean width, pixels": short(own["width"]), "specks": own["specks"]}
+
+
+def known(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with None for NaN, which JSON does not have.
+
+    Example:
+        >>> known({"count": 0, "width": float("nan")})
+        {'count': 0, 'width': None}
+    """
+    return {key: None if isinstance(value, float) and value != value else value for key, value in values.items()}
+
+
+def short(value: float | None) -> str:
+    """A number in few characters.
+
+    Example:
+        >>> short(1234567.0), short(0.012345), short(None)
+        ('1,234,567', '0.0123', '-')
+    """
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def print_list(title: str, lines: Sequence[str]) -> None:
+    """Print a title and lines below it."""
+    log.info("\n%s\n%s", title, "\n".join(f"  - {line}" for line in lines))

@@ -1,0 +1,207 @@
+"""A dataset in one picture: its classes, scenes, objects, bands, and a few windows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from rsseg.contract import Head, TaskKind
+from rsseg.data.advice import THIN
+from rsseg.data.balance import Balanced, label_names
+from rsseg.data.blocks import held
+from rsseg.data.census import PERCENTILES
+from rsseg.data.objects import SMALL, SPECK, ObjectSizes
+from rsseg.data.store import Store
+from rsseg.inference.picture import GREY, colours, flatten, paint, stretch
+
+WINDOWS = 6
+DARK, LIGHT = "#333333", "#aaaaaa"
+TWO = ["#e3ddc8", "#0b5fa5"]  # black and white, as in other pictures, make poor bars
+
+
+def draw_portrait(
+    path: Path,
+    stores: Mapping[str, Store],
+    objects: Mapping[str, ObjectSizes],
+    palette: Sequence[str] | None,
+    window: int,
+    bands: Sequence[int],
+    rgb: Sequence[int] | None,
+) -> None:
+    """Write a PNG of class shares, their spread over scenes, object sizes, widths, bands, and windows with their masks.
+
+    Args:
+        path: The file.
+        stores: The tiles by split; objects and windows are those of train.
+        objects: By class.
+        palette: The dataset's colours, if it has any.
+        window: The side of the windows.
+        bands: The numbers of the bands that are read.
+        rgb: Those that windows are shown with; None: the first three.
+    """
+    train = stores["train"]
+    binary = train.head.task is TaskKind.binary
+    shades = colours(train.head, palette or (TWO if binary else None))
+    names = label_names(train.head)
+    tints = shades[1:] if train.head.task is TaskKind.multilabel else shades
+    heights = [0.24 * max(len(names), 4, 0.7 * len(train.census.bands.mean)) + 1.0, 0.24 * max(len(objects), 3) + 1.0]
+    figure = Figure(figsize=(12, sum(heights) + 4.7), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=[sum(heights), 4.7], squeeze=False)[:, 0]
+    axes = upper.subplots(2, 3, height_ratios=heights)
+    draw_shares(axes[0, 0], stores, names, tints)
+    draw_spread(axes[0, 1], train, names, tints)
+    draw_bands(axes[0, 2], train, bands)
+    own = tints[1:] if binary else tints
+    draw_areas(axes[1, 0], objects, own)
+    draw_widths(axes[1, 1], objects, own)
+    draw_specks(axes[1, 2], objects, own)
+    draw_windows(lower, train, shades, window, [list(bands).index(b) for b in rgb] if rgb and set(rgb) <= set(bands) else None)
+    figure.savefig(path, dpi=100)
+
+
+def rows(axis: Axes, names: Sequence[str], title: str) -> None:
+    """One line per class, the first on top."""
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.set_title(title, fontsize=10)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.tick_params(labelsize=8)
+
+
+def draw_shares(axis: Axes, stores: Mapping[str, Store], names: Sequence[str], tints: Sequence[str]) -> None:
+    """The share of each class in each split."""
+    step = 0.8 / len(stores)
+    for i, (split, store) in enumerate(stores.items()):
+        share = shares(store).sum(axis=0)[0] / np.maximum(shares(store).sum(axis=0)[1], 1)
+        where = np.arange(len(names)) + (i - (len(stores) - 1) / 2) * step
+        axis.barh(where, share, step * 0.9, color=tints, edgecolor=DARK, linewidth=0.5, hatch="////" * i or None, label=split)
+        for y, value in zip(where, share, strict=True):
+            axis.annotate(f"{value:.1%}", (value, y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
+    rows(axis, names, "share of labelled pixels")
+    axis.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axis.set_xlim(0, axis.get_xlim()[1] * 1.12)
+    plain = [Patch(facecolor="white", edgecolor=DARK, hatch="////" * i or None, label=split) for i, split in enumerate(stores)]
+    axis.legend(handles=plain, fontsize=8, frameon=False, loc="lower right")
+
+
+def shares(store: Store) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    """Per scene the pixels of each row of the picture, and the labelled ones: ``[S, 2, rows]``."""
+    own, valid = store.census.positives, store.census.valid
+    if store.head.task is TaskKind.binary:
+        own, valid = np.column_stack([valid - own, own]), np.repeat(valid, 2, axis=1)
+    return np.stack([own, valid], axis=1)
+
+
+def draw_spread(axis: Axes, store: Store, names: Sequence[str], tints: Sequence[str]) -> None:
+    """The share of each class in each scene, as points, and the median."""
+    own, valid = shares(store).transpose(1, 0, 2)
+    rng = np.random.default_rng(0)
+    for y, tint in enumerate(tints[: len(names)]):
+        share = own[valid[:, y] > 0, y] / valid[valid[:, y] > 0, y]
+        picked = share if len(share) <= 500 else rng.choice(share, 500, replace=False)
+        shake = rng.uniform(-0.22, 0.22, len(picked))
+        axis.scatter(picked, y + shake, s=14, color=tint, edgecolors=DARK, linewidths=0.4, alpha=0.8)
+        axis.plot([np.median(share)] * 2, [y - 0.32, y + 0.32], color=DARK, linewidth=2)
+    rows(axis, names, "share per train scene (line: median)")
+    axis.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axis.set_xlim(-0.02, 1.02)
+
+
+def draw_bands(axis: Axes, store: Store, numbers: Sequence[int]) -> None:
+    """Per band the percentiles."""
+    bands = store.census.bands
+    at = {p: bands.percentiles[i] for i, p in enumerate(PERCENTILES)}
+    y = np.arange(len(bands.mean))
+    axis.hlines(y, at[1], at[99], color=LIGHT, linewidth=2)
+    axis.hlines(y, at[5], at[95], color="#7a9cc0", linewidth=4)
+    axis.hlines(y, at[25], at[75], color="#0b5fa5", linewidth=7)
+    axis.plot(at[50], y, "o", color="white", markeredgecolor=DARK, markersize=5)
+    rows(axis, [f"band {number}" for number in numbers], "band values: 1-99, 5-95, 25-75 %, median")
+
+
+def draw_areas(axis: Axes, objects: Mapping[str, ObjectSizes], tints: Sequence[str]) -> None:
+    """Per class the 5th, 50th and 95th percentile of object areas."""
+    for y, (sizes, tint) in enumerate(zip(objects.values(), tints, strict=True)):
+        if not sizes.count:
+            continue
+        low, median, high = sizes.pixels
+        axis.plot([low, high], [y, y], color=DARK, linewidth=7, solid_capstyle="butt")
+        axis.plot([low, high], [y, y], color=tint, linewidth=5.5, solid_capstyle="butt")
+        axis.plot(median, y, "o", color="white", markeredgecolor=DARK, markersize=6)
+    axis.set_xscale("log")
+    axis.axvline(SMALL, color="#c8511b", linestyle="--", linewidth=1)
+    names = [f"{name} ({sizes.count:,})" for name, sizes in objects.items()]
+    rows(axis, names, f"object area, px: 5-95 %, median (dashed: {SMALL})")
+
+
+def draw_widths(axis: Axes, objects: Mapping[str, ObjectSizes], tints: Sequence[str]) -> None:
+    """Per class the mean width of its objects."""
+    width = [sizes.width for sizes in objects.values()]
+    axis.barh(range(len(width)), width, 0.6, color=tints, edgecolor=DARK, linewidth=0.5)
+    axis.axvline(THIN, color="#c8511b", linestyle="--", linewidth=1)
+    rows(axis, list(objects), f"mean width, px (dashed: {THIN}, thin)")
+
+
+def draw_specks(axis: Axes, objects: Mapping[str, ObjectSizes], tints: Sequence[str]) -> None:
+    """Per class the share of specks among its objects."""
+    share = [sizes.specks / max(sizes.specks + sizes.count, 1) for sizes in objects.values()]
+    axis.barh(range(len(share)), share, 0.6, color=tints, edgecolor=DARK, linewidth=0.5)
+    for y, (sizes, value) in enumerate(zip(objects.values(), share, strict=True)):
+        axis.annotate(f"{sizes.specks:,}", (value, y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
+    rows(axis, list(objects), f"specks (below {SPECK} px): share of regions")
+    axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axis.xaxis.set_major_locator(MaxNLocator(5))
+    axis.set_xlim(0, max(0.05, max(share) * 1.15))
+
+
+def draw_windows(figure: SubFigure, store: Store, shades: Sequence[str], window: int, shown: Sequence[int] | None) -> None:
+    """Train windows and their masks below."""
+    picked = show_all(store, window, WINDOWS)
+    axes = figure.subplots(2, WINDOWS, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for column, (image, mask) in zip(axes.T, picked, strict=False):
+        column[0].imshow(stretch(image, shown))
+        column[1].imshow(paint(flatten(mask, store.head), shades), interpolation="nearest")
+    patches = [Patch(facecolor=c, edgecolor="#888888", label=n) for c, n in zip(shades, legend_names(store.head), strict=True)]
+    patches.append(Patch(facecolor=GREY, edgecolor="#888888", label="ignored"))
+    figure.legend(handles=patches, loc="outside lower center", ncols=min(8, len(patches)), frameon=False, fontsize=9)
+    figure.suptitle(f"train windows of {window} px", fontsize=10)
+
+
+def show_all(store: Store, window: int, count: int) -> list[tuple[NDArray[np.generic], NDArray[np.uint8]]]:
+    """Of some windows drawn by class those that show a class not seen yet, lie in another scene, and hold most classes.
+
+    Args:
+        store: The tiles.
+        window: The side of the windows.
+        count: How many.
+    """
+    places = Balanced(0, store.sizes, window, store.census.blocks, store.head, store.read)
+    drawn = list(dict.fromkeys(places(k) for k in range(8 * count)))
+    windows = {place: store.read(*place, window) for place in drawn}
+    shares = {place: np.array([has.mean() for has in held(mask, store.head)]) for place, (_, mask) in windows.items()}
+    seen, chosen = np.zeros(store.head.channels, bool), list[tuple[int, int, int]]()
+    while len(chosen) < min(count, len(drawn)):
+        scenes = {place[0] for place in chosen}
+        best = max(
+            (place for place in drawn if place not in chosen),
+            key=lambda p: ((shares[p] > 0)[~seen].sum(), p[0] not in scenes, np.sqrt(shares[p]).sum()),
+        )
+        seen |= shares[best] > 0
+        chosen.append(best)
+    return [windows[place] for place in chosen]
+
+
+def legend_names(head: Head) -> list[str]:
+    """What the colours of a drawn mask stand for."""
+    return ["none of them", *head.classes] if head.task is TaskKind.multilabel else label_names(head)

@@ -1,0 +1,109 @@
+"""A tiny dataset described from end to end."""
+
+import json
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from test_run import folder_data, settings
+from tiny import CONFIGS, write_tif
+
+from rsseg.contract import InputError
+from rsseg.data.survey import pieces
+from rsseg.run import describe, train
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Four scenes of 64 x 64 half-metre pixels: a block of 20 x 20 of class b, two specks of it, no data in the corner."""
+    folder, rng = tmp_path_factory.mktemp("described"), np.random.default_rng(0)
+    for i in range(4):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[8:28, 8:28] = mask[40, 40] = mask[50, 50] = 1
+        mask[60:, :8] = 255
+        image = rng.integers(1, 200, (3, 64, 64), dtype=np.uint8)
+        image[:, :4] = 0
+        write_tif(folder / f"images/tile{i}.tif", image, nodata=0)
+        write_tif(folder / f"masks/tile{i}.tif", mask[None])
+    return folder
+
+
+def test_what_a_description_says(root, tmp_path, capsys):
+    words = folder_data(root)
+    out = describe(settings(tmp_path, *words), overrides=words)
+    assert out == tmp_path / "describe/folder"
+    assert (out / "description.png").stat().st_size > 10_000
+    text = (out / "description.json").read_text()
+    assert "NaN" not in text
+    told = json.loads(text)
+    train_split, valid = told["splits"]["train"], 64 * 64 - 4 * 64 - 32
+    assert train_split["classes"]["b"]["share"] == pytest.approx(402 / valid)
+    assert train_split["classes"]["b"]["scenes_p5_p50_p95"] == pytest.approx([402 / valid] * 3)
+    assert train_split["missing"] == pytest.approx(4 / 64)
+    assert train_split["ignored"] == pytest.approx(1 - valid / 64**2)
+    b = told["objects"]["b"]
+    scenes = train_split["scenes"]
+    assert (b["count"], b["specks"], b["pixels"], b["square_metres"]) == (scenes, 2 * scenes, [400] * 3, [100] * 3)
+    assert told["facts"]["ratio"] == pytest.approx((valid - 402) / 402)
+    assert told["objects"]["c"]["width"] is None
+    assert any(hint.startswith("c: no pixel of it in the val split") for hint in told["noise"])
+    assert any(hint.startswith("100.0% of the train pixels without data have a label") for hint in told["noise"])
+    assert "Objects (regions of 5 pixels and more) in all of train" in capsys.readouterr().out
+
+
+def test_the_recommended_sweep_can_be_run(root, tmp_path):
+    words = folder_data(root, "loss=dice", "seed=9")
+    out = describe(settings(tmp_path, *words), tmp_path / "here", words)
+    python, script, multirun, *rest = shlex.split(json.loads((out / "description.json").read_text())["sweep"])
+    assert (python, script, multirun) == ("python", "train.py", "-m")
+    assert rest[-2:] == ["loss=ce,weighted_ce,focal,lovasz,ce_dice", "seed=1,2,3,4,5"]
+    assert not {"loss=dice", "seed=9"} & set(rest)
+    first = [word.split(",")[0] if word in rest[-2:] else word for word in rest]
+    assert 0 <= train(settings(tmp_path, *first, "pictures=0"), tmp_path / "run") <= 1
+
+
+@pytest.mark.parametrize("task", ["multilabel", "binary"])
+def test_other_tasks(tmp_path, task):
+    rng, planes = np.random.default_rng(1), 2 if task == "multilabel" else 1
+    for i in range(3):
+        write_tif(tmp_path / f"images/{i}.tif", rng.integers(0, 255, (3, 64, 64), dtype=np.uint8))
+        write_tif(tmp_path / f"masks/{i}.tif", (rng.random((planes, 64, 64)) < 0.01).astype(np.uint8))
+    data = folder_data(tmp_path, f"dataset.task={task}", f"dataset.classes={'[a,b]' if planes == 2 else '[a]'}")
+    told = json.loads((describe(settings(tmp_path, *data), overrides=data) / "description.json").read_text())
+    assert told["facts"]["kind"] == "foreground"
+    assert told["facts"]["ratio"] > 50
+    assert any(hint.startswith("a: ") and "specks" in hint for hint in told["noise"])
+
+
+def test_what_cannot_be_written(root, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="can't be written to"):
+        describe(settings(tmp_path, *folder_data(root)), tmp_path / "file" / "below")
+
+
+def test_large_splits_are_looked_at_in_part():
+    sizes = np.array([[5000, 3000], [700, 900]])
+    every = pieces(sizes, seed=1)
+    cover = [np.zeros(size, np.uint8) for size in sizes]
+    for scene, window in every:
+        assert max(window.height, window.width) < 1.5 * 1024  # memory
+        cover[scene][window.toslices()] += 1
+    assert all((part == 1).all() for part in cover)
+    some = pieces(sizes, seed=1, most=4_000_000)
+    assert some == pieces(sizes, seed=1, most=4_000_000) != pieces(sizes, seed=2, most=4_000_000)
+    assert set(some) < set(every)
+    assert 4_000_000 <= sum(w.height * w.width for _, w in some) < 4_000_000 + 1536**2
+
+
+@pytest.mark.parametrize(("word", "said"), [
+    ("dataset=inri", "Could not find 'dataset/inri'"), ("windw=64", "'windw'"), ("a={b", "a={b: no viable alternative"),
+    ("-m", "'-m' is not understood"),
+])  # fmt: skip
+def test_a_mistake_is_one_line(word, said):
+    command = [sys.executable, str(CONFIGS.parent / "scripts/describe.py"), word]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert said in ran.stderr
+    assert ran.stderr.count("\n") == 1
