@@ -84,6 +84,9 @@ def fit(
             "seconds": round(seconds, 1),
         },
     )
+    for split, store in stores.items():
+        if store.skipped:
+            log.warning("%d scenes of the %s split were skipped: see data.json.", len(store.skipped), split)
     log.info("Run folder: %s", folder)
     return result[head].iou
 
@@ -198,6 +201,8 @@ def reside(config: Any, stores: list[Store], trainer: L.Trainer) -> None:
     Raises:
         InputError: If they do not fit there.
     """
+    for store in stores:
+        store.pin = trainer.strategy.root_device.type == "cuda"
     if config.residence is not Residence.disk:
         load(stores, trainer.strategy.root_device if config.residence is Residence.gpu else None)
 

@@ -14,8 +14,10 @@ import rasterio
 import torch
 from tiny import CONFIGS, checker, coloured, compose, write_tif
 
+from rsseg import fit
 from rsseg.config.folder import load_config
 from rsseg.contract import InputError
+from rsseg.data.store import load
 from rsseg.run import compare, evaluate, predict, train
 from rsseg.training import WholeCheckpoints, earlier_rows
 
@@ -297,11 +299,14 @@ def test_skipped_scenes_are_listed_in_the_run_folder(tmp_path, folder_root, capl
     assert "1 scenes of the train split are skipped" in caplog.text
 
 
-def test_residence_changes_nothing(tmp_path, folder_root):
+def test_residence_changes_nothing(tmp_path, folder_root, monkeypatch):
     """`gpu` is the device that trains, here the CPU."""
     common = [*folder_data(folder_root), "pictures=1", "trainer.log_every_n_steps=1"]
+    held = []
+    monkeypatch.setattr(fit, "load", lambda stores, device: held.append(device) or load(stores, device))
     for where in ("disk", "ram", "gpu"):
         train(settings(tmp_path, *common, f"residence={where}"), tmp_path / where)
+    assert held == [None, torch.device("cpu")]
     for where in ("ram", "gpu"):
         for (name, ours), theirs in zip(weights(tmp_path / where).items(), weights(tmp_path / "disk").values(), strict=True):
             assert torch.equal(ours, theirs), name

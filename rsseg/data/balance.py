@@ -126,7 +126,7 @@ class Undersample:
         self.seed, self.sizes, self.window = seed, sizes, window
         share = number("keep", keep, 0, 1)
         minority = _minority(blocks, head, sizes)
-        rest = np.flatnonzero(~minority)
+        rest = np.flatnonzero(~minority & blocks.labelled(sizes))
         kept = minority.copy()
         kept[self._order(blocks, sizes, minority, rest)[: round(share * len(rest))]] = True
         self.scene = blocks.scene[kept]

@@ -83,6 +83,15 @@ class Blocks:
         height, width = sizes[self.scene].T
         return Extent(top, left, np.minimum(self.size, height - top), np.minimum(self.size, width - left))
 
+    def labelled(self, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which blocks hold a labelled pixel.
+
+        Args:
+            sizes: ``[S, 2]``, height and width of each scene.
+        """
+        extent = self.extent(sizes)
+        return self.counts[:, -1] < extent.height * extent.width
+
     def by_label(self, head: Head, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
         """The pixels of each block by label: for binary those of label 0 and 1, else one column per class.
 

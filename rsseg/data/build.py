@@ -11,7 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -22,7 +24,7 @@ from rsseg.data.inspection import Facts, check_scene, compare_scenes, raise_toge
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import Store
-from rsseg.data.tile import pixels_in_file, tile_bytes, tile_name, write_tile
+from rsseg.data.tile import UnwritableError, pixels_in_file, tile_bytes, tile_name, write_tile
 from rsseg.progress import progress
 
 log = logging.getLogger(__name__)
@@ -66,16 +68,22 @@ def open_store(
         except InputError as error:
             skipped[scene.name] = str(error)
     todo = {name: scene for scene, name in names.items() if f"{name}.counts" not in there}
-    skipped |= build_tiles(todo, labels, bands, folder, title, skip, skipped)
+    beside = {name: scene for scene, name in names.items() if name not in todo and (scene.stack or scene.burn)}
+    faults = build_tiles(todo, beside, labels, bands, folder, title, skip, skipped)
+    skipped |= {scene.name: faults[name] for scene, name in names.items() if name in faults}
     kept = [scene for scene in scenes if scene.name not in skipped]
     if not kept:
         raise_together(list(skipped.values()))
     chosen = [names[scene] for scene in kept]
     path = folder / f"index-{hashlib.blake2b(''.join(chosen).encode(), digest_size=16).hexdigest()}.npz"
-    if path.name not in there:
+    try:
+        with np.load(path) as saved:
+            index = dict(saved)
+    except (OSError, EOFError, ValueError, BadZipFile):  # it is not there, or not whole
         save_index(path, [TileCounts.load(folder / f"{name}.counts") for name in chosen])
-    with np.load(path) as saved:
-        return Store(folder, kept, chosen, labels.head, dict(saved), skipped)
+        with np.load(path) as saved:
+            index = dict(saved)
+    return Store(folder, kept, chosen, labels.head, index, skipped)
 
 
 def save_index(path: Path, tiles: Sequence[TileCounts]) -> None:
@@ -100,6 +108,7 @@ def save_index(path: Path, tiles: Sequence[TileCounts]) -> None:
 
 def build_tiles(
     todo: Mapping[str, Scene],
+    beside: Mapping[str, Scene],
     labels: Labels,
     bands: Sequence[int],
     folder: Path,
@@ -111,6 +120,7 @@ def build_tiles(
 
     Args:
         todo: The scenes, by the names of their tiles.
+        beside: Scenes that are in the store and that some of them may have to go together with, likewise.
         labels: How masks are decoded.
         bands: The image bands to read, counted from 1.
         folder: The store.
@@ -119,16 +129,14 @@ def build_tiles(
         faults: What is known to be unusable already.
 
     Returns:
-        Per scene that was left out, why.
+        Per tile that was left out, why.
 
     Raises:
         InputError: For the first five scenes that can't be used, and for a disk too small.
     """
     if not todo and not faults:
         return {}
-    for path in folder.glob(".*.part"):
-        if time.time() - path.stat().st_mtime > STALE:
-            path.unlink(missing_ok=True)
+    _clear(folder)
     names = list(todo)
     start = os.getpid() * 7919 % max(len(names), 1)  # processes that build the same store start at different places
     names = names[start:] + names[:start]
@@ -139,8 +147,14 @@ def build_tiles(
     def reader(name: str) -> SceneReader:
         return SceneReader([todo[name]], labels, bands, [facts[name]])
 
+    if not any(scene.stack or scene.burn for scene in todo.values()):
+        beside = {}
+    known = {**todo, **beside}
+
     def check(name: str) -> None:
-        facts[name] = check_scene(todo[name], labels, bands)
+        facts[name] = check_scene(known[name], labels, bands)
+        if name in beside:
+            return
         if facts[name].dtype.kind == "c":
             raise InputError(f"{todo[name].image} holds complex numbers: write their amplitude, or both parts as bands")
         sizes[name] = tile_bytes(reader(name), pixels_in_file(reader(name)))
@@ -149,13 +163,14 @@ def build_tiles(
         if not (folder / f"{name}.counts").is_file():  # another process may have written it since
             write_tile(reader(name), folder, name)
 
-    found |= _in_threads(check, todo, names, f"{title}: checking", stop=False)
+    found |= _in_threads(check, [*names, *beside], f"{title}: checking", stop=False)
     if not skip:
         raise_together([*faults.values(), *found.values()])
-    names = [name for name in names if todo[name].name not in found]
+    names = [name for name in names if name not in found]
     if not names:
         return found
-    compare_scenes([todo[name] for name in names], [facts[name] for name in names])
+    together = [name for name in (*beside, *names) if name not in found]
+    compare_scenes([known[name] for name in together], [facts[name] for name in together])
     need, free = sum(sizes[name] for name in names), shutil.disk_usage(folder).free
     if need > free:
         raise InputError(
@@ -164,20 +179,30 @@ def build_tiles(
         )
     line = "%s: %d tiles to decode, about %.1f GB into %s (%.0f GB free)"
     log.info(line, title, len(names), need / 1e9, folder, free / 1e9)
-    found |= _in_threads(decode, todo, names, f"{title}: decoding", stop=not skip)
+    found |= _in_threads(decode, names, f"{title}: decoding", stop=not skip)
     if not skip:
         raise_together(list(found.values()))
     return found
 
 
-def _in_threads(
-    work: Callable[[str], None], todo: Mapping[str, Scene], names: Sequence[str], title: str, stop: bool
-) -> dict[str, str]:
-    """Call a function with every tile's name, in threads; returns what went wrong, by the scene's name.
+def _clear(folder: Path) -> None:
+    """Remove what a process that was killed has left half written."""
+    newest: dict[str, float] = {}  # of all parts of one tile by one process
+    for path in folder.glob(".*.part"):
+        with suppress(FileNotFoundError):  # another process has just finished it
+            whose = ".".join(path.name.split(".")[:3])
+            newest[whose] = max(newest.get(whose, 0), path.stat().st_mtime)
+    for whose, time_of in newest.items():
+        if time.time() - time_of > STALE:
+            for path in folder.glob(f"{whose}.*"):
+                path.unlink(missing_ok=True)
+
+
+def _in_threads(work: Callable[[str], None], names: Sequence[str], title: str, stop: bool) -> dict[str, str]:
+    """Call a function with every tile's name, in threads; returns what went wrong, by that name.
 
     Args:
         work: The function.
-        todo: The scenes.
         names: The tiles' names.
         title: What the progress bar and lines begin with.
         stop: Begin no other tile once something went wrong.
@@ -189,6 +214,8 @@ def _in_threads(
             return ""
         try:
             work(name)
+        except UnwritableError:
+            raise
         except InputError as error:
             if stop:
                 stopped.set()
@@ -201,7 +228,7 @@ def _in_threads(
             results, began = pool.map(attempt, names), time.monotonic()
             for done, (name, fault) in enumerate(zip(steps, results, strict=True), start=1):
                 if fault:
-                    found[todo[name].name] = fault
+                    found[name] = fault
                 gone = time.monotonic() - began
                 if gone > say_at and done < len(names) and not sys.stdout.isatty():
                     log.info("%s: %d of %d, about %.0f s left", title, done, len(names), gone / done * (len(names) - done))

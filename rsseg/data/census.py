@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.contract import Head, InputError, TaskKind
+from rsseg.contract import Head, InputError
 from rsseg.data.blocks import Blocks
 from rsseg.data.count import TileCounts
 
@@ -102,12 +102,12 @@ def check_absent(census: Census, head: Head, split: str) -> None:
             "check dataset.mask_values and dataset.ignore_values"
         )
     absent = [name for name, n in zip(head.classes, census.positives.sum(axis=0), strict=True) if n == 0]
-    if head.task is TaskKind.binary and absent:
+    if len(absent) == head.channels:
         raise InputError(
-            f"no pixel of the {split} split is labelled {absent[0]}: if the masks hold 0 and 255, "
+            f"no pixel of the {split} split is labelled {' or '.join(absent)}: if the masks hold 0 and 255, "
             "set dataset.mask_values=[0,255] dataset.ignore_values=[]"
         )
     if absent:
-        log.warning(
-            "No pixel of class %s in the %s split: its score is NaN there and left out of means.", ", ".join(absent), split
-        )
+        line = "No pixel of class %s in the %s split: %s."
+        effect = "a model can't learn it there" if split == "train" else "its score is NaN and left out of means"
+        log.warning(line, ", ".join(absent), split, effect)

@@ -14,7 +14,7 @@ from rasterio.windows import Window
 
 from rsseg.contract import InputError
 from rsseg.data.labels import Labels
-from rsseg.data.raster import alpha_band, check_overlap, open_raster, read_bands
+from rsseg.data.raster import JPEG, alpha_band, check_overlap, open_raster, read_bands
 from rsseg.data.vector import read_features
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ def check_scene(scene: Scene, labels: Labels, bands: Sequence[int]) -> Facts:
         raise InputError(f"{files} has {sum(counts)} bands, but dataset.bands={bands}: list bands from 1 to {sum(counts)}")
     for path, _, own in scene.parts(bands):
         raster = open_raster(path)
-        read_bands(path, own, Window(raster.width - 1, raster.height - 1, 1, 1))  # where a truncated file ends early
+        if path.suffix.lower() not in JPEG:  # those can only be decoded whole: a fault shows when they are
+            read_bands(path, own, Window(raster.width - 1, raster.height - 1, 1, 1))  # where a truncated file ends early
         dtypes += [raster.dtypes[band - 1] for band in own]
         if _is_warped(path, own, scene.image, bilinear=True):
             warped.append(path)
@@ -191,6 +192,10 @@ def _say(scenes: Sequence[Scene], facts: Sequence[Facts]) -> None:
     if len(types) > 1:
         shown = ", ".join(f"{dtype} ({path})" for dtype, path in types.items())
         log.warning("Images differ in their number type: %s. All are read as %s.", shown, np.result_type(*types))
+    numbers = {sum(fact.counts): scene.image for scene, fact in zip(scenes, facts, strict=True)}
+    if len(numbers) > 1:
+        shown = ", ".join(f"{count} ({path})" for count, path in sorted(numbers.items()))
+        log.warning("Images differ in their number of bands: %s. Is band 1 the same in all of them, and so on?", shown)
     alpha = list(dict.fromkeys(path for fact in facts for path in fact.alpha))
     if alpha:
         log.info(

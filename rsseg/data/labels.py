@@ -79,9 +79,9 @@ class Labels:
         return self.head.channels if self.head.task is TaskKind.multilabel else 1
 
     @property
-    def signature(self) -> tuple[bytes, bytes]:
+    def signature(self) -> tuple[bool, bytes, bytes]:
         """What distinguishes this decoding from another; part of cache keys."""
-        return self._raw.tobytes(), self._codes.tobytes()
+        return self.colours, self._raw.tobytes(), self._codes.tobytes()
 
     def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
         """Labels of raw mask pixels.

@@ -140,7 +140,8 @@ def _decode_jpeg(path: Path, version: tuple[int, int]) -> NDArray[np.uint8]:  # 
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
+    """Turn what reading a file may raise into one `InputError`."""
     try:
         with rasterio.Env(**GDAL):
             yield
@@ -159,7 +160,7 @@ def read_bands(
         InputError: If the pixels can't be decoded, as in a truncated file.
     """
     raster = open_raster(path, onto, bilinear)
-    with _reading(path):
+    with reading(path):
         if path.suffix.lower() in JPEG and not isinstance(raster, WarpedVRT):
             rows, columns = window.toslices()
             return _decode_jpeg(path, version(path))[[band - 1 for band in bands], rows, columns]
@@ -191,8 +192,20 @@ def masked_out(
         return np.zeros((int(window.height), int(window.width)), dtype=bool)
     if band:
         return np.asarray(read_bands(path, [band], window, onto, bilinear)[0] == 0)
-    with _reading(path):
+    with reading(path):
         return np.asarray(raster.read_masks(1, window=window) == 0)
+
+
+def as_pixel(values: NDArray[np.floating], dtype: np.dtype[Any]) -> NDArray[np.generic]:
+    """Numbers in a pixel's dtype, rounded to what it can hold.
+
+    Example:
+        >>> as_pixel(np.array([0.8, 300.0]), np.dtype(np.uint8)).tolist()
+        [1, 255]
+    """
+    if np.issubdtype(dtype, np.integer):
+        values = np.rint(values).clip(np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return values.astype(dtype)
 
 
 def blank_missing(image: NDArray[np.generic], nodata: float | None) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
@@ -200,14 +213,16 @@ def blank_missing(image: NDArray[np.generic], nodata: float | None) -> tuple[NDA
 
     Args:
         image: ``[C, h, w]``.
-        nodata: The file's no-data value, if it has one; a pixel is missing where all bands hold it.
+        nodata: The file's no-data value, if it has one. A pixel is missing where all bands hold it; where it can't be a
+            reading, in floats or as a negative number, where any does.
 
     Returns:
         The image without them, and bool ``[h, w]``.
     """
     missing = np.zeros(image.shape[1:], dtype=bool)
     if nodata is not None and not np.isnan(nodata):
-        missing |= (image == nodata).all(axis=0)
+        unreal = nodata < 0 or np.issubdtype(image.dtype, np.floating)
+        missing |= (image == nodata).any(axis=0) if unreal else (image == nodata).all(axis=0)
     if np.issubdtype(image.dtype, np.floating):
         missing |= ~np.isfinite(image).all(axis=0)
     if missing.any():

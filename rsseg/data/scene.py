@@ -14,7 +14,7 @@ from rasterio.windows import Window
 from rsseg.contract import IGNORE, InputError, TaskKind
 from rsseg.data.inspection import Facts, check_scenes
 from rsseg.data.labels import Labels
-from rsseg.data.raster import JPEG, alpha_band, blank_missing, masked_out, may_miss, open_raster, read_bands, version
+from rsseg.data.raster import JPEG, alpha_band, as_pixel, blank_missing, masked_out, may_miss, open_raster, read_bands, version
 from rsseg.data.vector import Burn, rasterise
 
 BESIDE = (".msk", ".aux.xml")
@@ -49,12 +49,13 @@ class Scene:
     @property
     def files(self) -> list[Path]:
         """Every file that its pixels depend on: image, mask, what stands beside them, what a VRT is made of."""
-        found = []
-        for path in (*self.images, *([] if self.mask is None else [self.mask])):
+        found, todo = list[Path](), [*self.images, *([] if self.mask is None else [self.mask])]
+        for path in todo:
             beside = [path.with_suffix(end) for end in BESIDE_SHAPES] if path.suffix.lower() == ".shp" else []
             beside += [path.with_name(path.name + end) for end in BESIDE]
             parts = [Path(part) for part in open_raster(path).files] if path.suffix.lower() == ".vrt" else []
-            found += [path, *(part for part in (*beside, *parts) if part != path and part.is_file())]
+            todo += [part for part in parts if part not in todo]  # a VRT may be made of VRTs
+            found += [path, *(part for part in beside if part.is_file())]
         return list(dict.fromkeys(found))
 
     def signature(self) -> tuple[object, ...]:
@@ -105,7 +106,7 @@ class SceneReader:
     Attributes:
         sizes: int64 ``[S, 2]``, height and width of each scene.
         dtype: What pixels are read as: the common type of the bands of all scenes.
-        fill: Per band, what stands where there is no image; set it to the bands' means, so that it normalises to 0.
+        fill: Per band, what stands where there is no image; set it to the bands' means, so that it normalises to about 0.
 
     Raises:
         InputError: If files can't be opened, sizes or band counts don't fit; the first five faults are listed together.
@@ -149,8 +150,8 @@ class SceneReader:
     def read_pixels(self, scene: int, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """The image in a part of a scene that lies inside it, 0 where it has no data.
 
-        A pixel has no data where one of its files has none: its no-data value in all of the bands that are read, NaN or
-        infinity in any, alpha 0, a mask band that says so, or nothing because it was warped and does not reach so far.
+        A pixel has no data where one of its files has none: its no-data value (see `blank_missing`), NaN or infinity, alpha 0,
+        a mask band that says so, or nothing because it was warped and does not reach so far.
 
         Returns:
             The image ``[C, h, w]`` in `dtype`, and bool ``[h, w]``, true where there is none.
@@ -206,7 +207,7 @@ class SceneReader:
         pad = _padding(window, size)
         image, missing = np.pad(image, ((0, 0), *pad)), np.pad(missing, pad, constant_values=True)
         if missing.any():
-            image = np.where(missing, self.fill.astype(image.dtype)[:, None, None], image)
+            image = np.where(missing, as_pixel(self.fill, image.dtype)[:, None, None], image)
         return image, missing
 
     def read(self, scene: int, top: int, left: int, size: int) -> tuple[NDArray[np.generic], NDArray[np.uint8]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from rsseg.contract import IGNORE, Head, InputError, TaskKind
 from rsseg.data.blocks import Blocks
 from rsseg.data.census import BandStatistics, Census
+from rsseg.data.raster import as_pixel
 from rsseg.data.scene import Scene
 from rsseg.data.tile import map_array
 from rsseg.progress import progress
@@ -43,6 +44,7 @@ class Store:
         dtype: What windows come as: the common type of all tiles.
         census: What the split holds.
         skipped: As given.
+        pin: Whether windows are cut into memory that a GPU reads fast.
         device: The device that holds the tiles; None: they are arrays in memory, or mapped into it.
     """
 
@@ -66,6 +68,7 @@ class Store:
         )
         labels: NDArray[np.int64] = index["labels"]  # type: ignore[assignment]
         self.census = Census(labels[:, 0], labels[:, 1], statistics, Blocks.of(index["blocks"], self.sizes))  # type: ignore[arg-type]
+        self.pin = False
         self.device: torch.device | None = None
         self._loaded: list[Tile] = []
         self.fill = np.zeros(len(statistics.mean))
@@ -75,7 +78,7 @@ class Store:
 
     @property
     def fill(self) -> NDArray[np.floating]:
-        """Per band, what windows show where there is no image; set it to the bands' means, so that it normalises to 0."""
+        """Per band, what windows show where there is no image; set it to the bands' means, so that it normalises to about 0."""
         return self._fill
 
     @fill.setter
@@ -123,7 +126,7 @@ class Store:
             size: The window's side in pixels.
         """
         disk = copy.copy(self)
-        disk._loaded, disk.device = [], None
+        disk._loaded, disk.device, disk.pin = [], None, False
         image, labels = disk.cut([(scene, top, left)], size)
         return image[0].numpy(), labels[0].numpy()
 
@@ -136,11 +139,11 @@ class Store:
 
         Returns:
             The image ``[B, C, size, size]`` in `dtype`, its bands side by side in memory (channels_last), and the labels uint8
-            ``[B, size, size]`` or ``[B, L, size, size]``; on `device`, else in memory that a GPU reads fast where there is one.
+            ``[B, size, size]`` or ``[B, L, size, size]``; on `device`, else in memory.
         """
-        device, fill = self.device, torch.from_numpy(self._fill.astype(self.dtype)).to(self.device or "cpu")
+        device, fill = self.device, torch.from_numpy(as_pixel(self._fill, self.dtype)).to(self.device or "cpu")
         planes = (self.head.channels,) if self.head.task is TaskKind.multilabel else ()
-        pinned = device is None and torch.cuda.is_available()
+        pinned = device is None and self.pin
         shape = len(places), size, size, len(fill)
         images = torch.empty(shape, dtype=fill.dtype, device=device, pin_memory=pinned)
         masks = torch.empty((len(places), *planes, size, size), dtype=torch.uint8, device=device, pin_memory=pinned)

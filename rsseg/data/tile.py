@@ -18,16 +18,20 @@ import torch
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from rsseg.contract import InputError, TaskKind
+from rsseg.contract import IGNORE, InputError, TaskKind
 from rsseg.data.count import Counter
 from rsseg.data.labels import Labels
-from rsseg.data.raster import open_raster
+from rsseg.data.raster import open_raster, reading
 from rsseg.data.scene import Scene, SceneReader
 
 FORMAT = 1  # to be raised when tiles or counts are written otherwise
 PART = 1 << 20  # pixels that a thread decodes at a time
 LARGE = 1 << 30  # bytes of a file from which on it is mapped in another way
 MAPS = 40_000  # arrays that are mapped at a time: a process may have 65,530 maps, unless its kernel was told otherwise
+
+
+class UnwritableError(InputError):
+    """The store can't be written to, which is no scene's fault."""
 
 
 def tile_name(scene: Scene, labels: Labels, bands: Sequence[int]) -> str:
@@ -58,7 +62,7 @@ def pixels_in_file(reader: SceneReader) -> int:
     rows, width = raster.block_shapes[0]
     if (raster.height, width) != tuple(reader.sizes[0]) or len(set(raster.dtypes)) > 1 or sys.byteorder != "little":
         return -1
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         if file.read(2) != b"II":  # big-endian
             return -1
     tags = [[raster.get_tag_item(f"BLOCK_{what}_0_{i}", "TIFF", bidx=1) for what in ("OFFSET", "SIZE")]
@@ -95,6 +99,12 @@ def parts(size: Sequence[int], block: Sequence[int]) -> Iterator[Window]:
     for top in range(0, size[0], rows):
         for left in range(0, size[1], columns):
             yield Window(left, top, min(columns, size[1] - left), min(rows, size[0] - top))
+
+
+def slabs(window: Window) -> Iterator[slice]:
+    """A window's rows, in slices of about `PART` pixels."""
+    step = max(1, PART // window.width)
+    return (slice(row, min(row + step, window.height)) for row in range(0, window.height, step))
 
 
 class ArrayFile:
@@ -145,7 +155,7 @@ def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
         name: The tile's name.
 
     Raises:
-        InputError: If the scene can't be decoded or the tile can't be written.
+        InputError: If the scene can't be decoded; `UnwritableError` if the tile can't be written.
     """
     height, width = reader.sizes[0].tolist()
     head, dtype, bands = reader.labels.head, reader.dtype, len(reader.bands)
@@ -168,8 +178,9 @@ def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
     try:
         for window in parts((height, width), reader.block(0)):
             image, missing = reader.read_pixels(0, window)
-            labels = reader.read_labels(0, window)
-            counter.add(window.row_off, window.col_off, image, missing, labels)
+            labels = np.where(missing, np.uint8(IGNORE), reader.read_mask(0, window))
+            for rows in slabs(window):  # counting takes several times a part's memory
+                counter.add(window.row_off + rows.start, window.col_off, image[:, rows], missing[rows], labels[..., rows, :])
             if offset < 0:
                 write("image", window, image.astype(dtype, copy=False).transpose(1, 2, 0)[None])
             write("labels", window, labels if planes else labels[None])
@@ -181,7 +192,7 @@ def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
         counter.counts(offset, dtype).save(folder / f"{part}.part")
         os.replace(folder / f"{part}.part", folder / f"{name}.counts")
     except OSError as error:
-        raise InputError(f"tiles can't be written to {folder}: {error}") from None
+        raise UnwritableError(f"tiles can't be written to {folder}: {error}") from None
     finally:
         for array in files.values():
             array.file.close()

@@ -18,7 +18,7 @@ from rasterio.windows import Window
 from shapely.geometry import box
 
 from rsseg.contract import InputError, nearest
-from rsseg.data.raster import located, open_raster
+from rsseg.data.raster import located, open_raster, version
 
 VECTORS = frozenset({".gpkg", ".geojson", ".shp", ".fgb"})
 
@@ -80,7 +80,7 @@ def _mask_values(frame: Any, path: Path, burn: Burn) -> NDArray[np.int32]:
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path, burn: Burn, crs: str) -> tuple[Any, NDArray[np.int32]]:
+def _read(path: Path, burn: Burn, crs: str, version: tuple[int, int]) -> tuple[Any, NDArray[np.int32]]:  # noqa: ARG001
     try:
         frame = geopandas.read_file(path)
     except Exception as error:  # what pyogrio, GDAL and shapely raise over damaged files has no common type
@@ -108,7 +108,7 @@ def read_features(path: Path, burn: Burn, image: Path) -> tuple[Any, NDArray[np.
     raster = open_raster(image)
     if not located(raster):
         raise InputError(f"{image} has no coordinates (CRS), so the features of {path} have no place in it")
-    return _read(path, burn, raster.crs.to_wkt())
+    return _read(path, burn, raster.crs.to_wkt(), version(path))
 
 
 def rasterise(path: Path, burn: Burn, image: Path, window: Window) -> NDArray[np.int32]:

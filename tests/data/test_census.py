@@ -124,3 +124,32 @@ def test_what_cannot_be_learnt_is_refused(tmp_path, caplog):
         check_absent(census(0, Labels(head), "empty"), head, "val")
     check_absent(census(1, LABELS, "one"), HEAD, "train")
     assert "No pixel of class a, c in the train split" in caplog.text
+
+
+def test_the_lattice_is_that_of_the_scene_whatever_its_parts(monkeypatch):
+    monkeypatch.setattr("rsseg.data.tile.PART", 64 * 100)
+    image = RNG.integers(0, 60000, (2, 200, 150), dtype=np.uint16)
+    missing = RNG.random((200, 150)) < 0.3
+    counter = Counter(HEAD, (200, 150), 2)
+    windows = list(parts((200, 150), (50, 50)))
+    assert len(windows) > 3
+    for window in windows:
+        at = window.toslices()
+        counter.add(window.row_off, window.col_off, image[:, *at], missing[at], np.zeros(missing[at].shape, np.uint8))
+    lattice = np.zeros_like(missing)
+    lattice[16::32, 16::32] = True
+    expected = image[:, lattice & ~missing]
+    np.testing.assert_array_equal(np.sort(counter.counts(-1, image.dtype).sample, axis=0), np.sort(expected, axis=1).T)
+
+
+def test_a_split_without_any_class_is_refused(tmp_path):
+    for head in (HEAD, Head(TaskKind.multilabel, ("a", "b"))):
+        planes = 1 if head is HEAD else 2
+        image = write_tif(tmp_path / "i.tif", np.ones((3, 40, 40), np.uint8))
+        mask = write_tif(tmp_path / "m.tif", np.zeros((planes, 40, 40), np.uint8))
+        store = store_of([Scene("s", image, mask)], tmp_path / "store", Labels(head))
+        if head is HEAD:
+            check_absent(store.census, head, "train")  # all of class a
+        else:
+            with pytest.raises(InputError, match="no pixel of the train split is labelled a or b"):
+                check_absent(store.census, head, "train")

@@ -75,6 +75,13 @@ def test_differing_types_are_said(tmp_path, caplog):
     assert "All are read as int32" in caplog.text
 
 
+def test_differing_numbers_of_bands_are_said(tmp_path, caplog):
+    scenes = [Scene(str(n), tif(tmp_path / f"{n}.tif", n), None) for n in (3, 4, 3)]
+    SceneReader(scenes, LABELS, [1, 2, 3])
+    assert "number of bands: 3 (" in caplog.text
+    assert "4.tif)" in caplog.text
+
+
 def test_a_warp_is_said(tmp_path, caplog):
     caplog.set_level("INFO", "rsseg")
     mask = tif(tmp_path / "m.tif", transform=from_origin(500000, 4000000, 20, 20))

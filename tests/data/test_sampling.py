@@ -272,3 +272,12 @@ def test_one_class_alone_has_no_minority(kind):
     split = sparse(0, scenes=1)
     with pytest.raises(InputError, match="nothing is rare: take sampler=uniform"):
         split.make(kind, 0, 8)
+
+
+@pytest.mark.parametrize("kind", [Undersample, NearMiss])
+def test_blocks_without_a_label_are_no_majority(kind):
+    mask = np.full((8 * SIDE, 8 * SIDE), IGNORE, np.uint8)
+    mask[:SIDE, : 3 * SIDE], mask[0, 0] = 0, 1
+    split = Split(BINARY, [mask.shape])
+    split.masks, split.blocks = [mask], blocks_of([mask], BINARY, SIDE)
+    assert (pixels(split, split.make(kind, keep=1.0), 300) != IGNORE).all()

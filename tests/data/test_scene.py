@@ -40,13 +40,22 @@ def test_nodata_and_nan_are_ignored(tmp_path):
     image = np.ones((2, 16, 16), np.float32)
     image[:, 0, 0] = -99
     image[0, 1, 1] = np.nan
-    image[0, 2, 2] = -99  # no-data in one band alone is a value
+    image[0, 2, 2] = -99
     reader = SceneReader([scene(tmp_path, image, np.zeros((16, 16), np.uint8), nodata=-99)], LABELS, [1, 2])
     got, labels = reader.read(0, 0, 0, 16)
-    assert (labels == IGNORE).sum() == 2
-    assert labels[0, 0] == labels[1, 1] == IGNORE
+    assert (labels == IGNORE).sum() == 3
+    assert labels[0, 0] == labels[1, 1] == labels[2, 2] == IGNORE
     assert np.isfinite(got).all()
-    assert got[0, 2, 2] == -99
+    assert got.min() == 0
+
+
+def test_a_nodata_value_that_may_be_a_reading_has_to_stand_in_all_bands(tmp_path):
+    image = np.ones((2, 16, 16), np.uint16)
+    image[:, 0, 0] = image[0, 2, 2] = 0
+    reader = SceneReader([scene(tmp_path, image, np.zeros((16, 16), np.uint8), nodata=0)], LABELS, [1, 2])
+    got, labels = reader.read(0, 0, 0, 16)
+    assert (labels == IGNORE).sum() == 1
+    assert got[:, 2, 2].tolist() == [0, 1]
 
 
 def test_all_faults_of_files_are_reported_together(tmp_path):

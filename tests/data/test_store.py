@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from rasterio.windows import Window
 from stores import HEAD, LABELS, store_of, whole_scene
 from tiny import checker, coloured, write_tif
 
@@ -20,7 +21,8 @@ from rsseg.contract import Head, InputError, TaskKind
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import load, put, put_by_torch
-from rsseg.data.tile import PART, map_array, parts, pixels_in_file
+from rsseg.data.tile import PART, map_array, parts, pixels_in_file, tile_name
+from rsseg.data.vector import Burn
 
 RNG = np.random.default_rng(3)
 
@@ -193,18 +195,18 @@ def test_an_interrupted_build_goes_on(tmp_path, monkeypatch):
     made = scenes(tmp_path, count=5, compress="deflate")
     monkeypatch.setattr(build, "cores", lambda: 1)
     write, count = build.write_tile, [0]
-    read = SceneReader.read_labels
+    read = SceneReader.read_mask
 
     def cut_off(reader, folder, name):
         count[0] += 1
         if count[0] == 3:
-            monkeypatch.setattr(SceneReader, "read_labels", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+            monkeypatch.setattr(SceneReader, "read_mask", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
         write(reader, folder, name)
 
     monkeypatch.setattr(build, "write_tile", cut_off)
     with pytest.raises(KeyboardInterrupt):
         store_of(made, tmp_path / "store")
-    monkeypatch.setattr(SceneReader, "read_labels", read)
+    monkeypatch.setattr(SceneReader, "read_mask", read)
     left = sorted(p.name for p in (tmp_path / "store").iterdir())
     assert len([name for name in left if name.endswith(".counts")]) == 2
     assert not [name for name in left if name.endswith(".part")]
@@ -376,3 +378,76 @@ def test_many_tiles_open_at_once(tmp_path):
     again = store_of(made, tmp_path / "store", bands=(1,))
     assert len(again) == len(first) == 2000
     assert time.process_time() - began < 1
+
+
+def test_what_a_tiles_name_depends_on(tmp_path):
+    one = scenes(tmp_path, count=1)[0]
+    head = Head(TaskKind.binary, ("a",))
+    colours, numbers = Labels(head, ["#000000", "#0000ff"]), Labels(head, [0, 255])  # equal as numbers
+    burnt = [Scene("s", one.image, one.mask, burn=Burn(attribute, ())) for attribute in ("a", "b")]
+    names = [
+        tile_name(one, numbers, [1]),
+        tile_name(one, colours, [1]),
+        tile_name(one, numbers, [2]),
+        *(tile_name(scene, numbers, [1]) for scene in burnt),
+    ]
+    assert len(set(names)) == len(names)
+
+
+def test_a_vrt_of_vrts_is_what_its_parts_are(tmp_path):
+    image = write_tif(tmp_path / "a.tif", np.ones((1, 40, 40), np.uint8))
+    inner, outer = tmp_path / "b.vrt", tmp_path / "c.vrt"
+    for path, source in ((inner, image), (outer, inner)):
+        path.write_text(
+            '<VRTDataset rasterXSize="40" rasterYSize="40"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+            f"<SourceFilename>{source}</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+        )
+    assert set(Scene("s", outer, None).files) == {outer, inner, image}
+
+
+def test_strips_that_do_not_follow_each_other_are_not_mapped(tmp_path):
+    pixels = RNG.integers(0, 255, (3, 64, 32), dtype=np.uint8)
+    path = tmp_path / "i.tif"
+    profile = {"driver": "GTiff", "count": 3, "height": 64, "width": 32, "dtype": "uint8", "blockysize": 16}
+    with rasterio.open(path, "w", **profile) as file:
+        for top in (48, 32, 16, 0):  # from the bottom up
+            file.write(pixels[:, top : top + 16], window=Window(0, top, 32, 16))
+    store = store_of([Scene("s", path, None)], tmp_path / "store")
+    np.testing.assert_array_equal(whole_scene(store, 0)[0], pixels)
+    assert list((tmp_path / "store").glob("*.image.npy"))
+
+
+def test_scenes_are_compared_with_those_in_the_store(tmp_path):
+    def stacked(name, bands):
+        first = write_tif(tmp_path / f"{name}1.tif", np.ones((bands, 40, 40), np.uint8))
+        second = write_tif(tmp_path / f"{name}2.tif", np.ones((2, 40, 40), np.uint8))
+        return Scene(name, first, None, stack=(second,))
+
+    made = [stacked("a", 2), stacked("b", 2), stacked("c", 3)]
+    store_of(made[:2], tmp_path / "store")
+    with pytest.raises(InputError, match=r"c1\.tif has 3 bands but .*a1\.tif has 2"):
+        store_of(made, tmp_path / "store")
+
+
+def test_a_full_disk_is_no_bad_tile(tmp_path, monkeypatch):
+    def full(self, window, planes):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rsseg.data.tile.ArrayFile.write", full)
+    with pytest.raises(InputError, match="can't be written.*No space"):
+        store_of(scenes(tmp_path, compress="deflate"), tmp_path / "store", skip=True)
+
+
+def test_an_index_that_is_not_whole_is_made_again(tmp_path):
+    made = scenes(tmp_path)
+    first = store_of(made, tmp_path / "store")
+    (index,) = (tmp_path / "store").glob("index-*")
+    index.write_bytes(b"")
+    assert store_of(made, tmp_path / "store").census.fingerprint([]) == first.census.fingerprint([])
+
+
+def test_fill_is_rounded_to_what_pixels_can_hold(tmp_path):
+    store = store_of(scenes(tmp_path, count=1), tmp_path / "store")
+    store.fill = np.array([0.8, 300.0, 7.2])
+    image, _ = store.cut([(0, 0, 0)], 96)
+    assert image[0, :, 95, 95].tolist() == [1, 255, 7]

@@ -158,3 +158,13 @@ def test_parts_beside_a_shapefile_belong_to_the_scene(tmp_path, image):
     frame(1).to_file(tmp_path / "m.shp")
     names = {path.name for path in Scene("a", image, tmp_path / "m.shp", burn=Burn()).files}
     assert names == {"a.tif", "m.shp", "m.dbf", "m.shx", "m.prj"}
+
+
+def test_a_file_that_changes_is_read_again(tmp_path, image):
+    path, burn = tmp_path / "m.gpkg", Burn(None, ())
+    found = []
+    for side in (200, 400):
+        path.unlink(missing_ok=True)
+        geopandas.GeoDataFrame(geometry=[box(500000, 4000000 - side, 500000 + side, 4000000)], crs="EPSG:32633").to_file(path)
+        found.append(int((reader_of(image, path, burn).read_mask(0, Window(0, 0, 120, 90)) == 1).sum()))
+    assert found == [400, 1600]

@@ -148,3 +148,17 @@ def test_a_class_number_may_be_ignored(ignore):
         statistics(logits, target.long(), "multiclass", [(SOFT, "batch")], ignore, backend) for backend in ("auto", "reference")
     )
     torch.testing.assert_close(found[SOFT, "batch"], plain[SOFT, "batch"])
+
+
+@pytest.mark.parametrize("offset", [0, 50, 70, 120, 180, 1000])
+def test_pixels_far_from_the_others_are_as_right_as_they(offset):
+    """Where the logits of one pixel of a chunk lie far below those of another, one shift does not serve both."""
+    logits = torch.zeros(1, 2, 4, 4)
+    logits[..., 0] -= offset
+    logits[:, 0] += torch.linspace(-3, 3, 16).view(4, 4)
+    target = torch.randint(0, 2, (1, 4, 4), generator=torch.Generator().manual_seed(1))
+    needs = [(key, "batch") for key in SMOOTH]
+    mine = statistics(logits, target, "multiclass", needs)
+    exact = statistics(logits.double(), target, "multiclass", needs, backend="reference")
+    for key, value in exact.items():
+        torch.testing.assert_close(mine[key].double(), value, atol=1e-5, rtol=1e-5)
