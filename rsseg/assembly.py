@@ -83,7 +83,10 @@ def scenes_of(source: Any, config: Any, split: str) -> list[Scene]:
         raise InputError(f"split={split}{nearest(split, SPLITS)}: there are {', '.join(SPLITS)}")
     scenes: list[Scene] = source.scenes(split)
     if not scenes:
-        raise InputError(f"the {split} split of dataset {config.dataset.name} has no scenes: see dataset.source")
+        raise InputError(
+            f"the {split} split of dataset {config.dataset.name} has no scenes: see dataset.source, and whether "
+            "the other splits have taken all of them"
+        )
     return scenes
 
 

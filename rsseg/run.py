@@ -76,6 +76,8 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
         config.dataset.bands = all_bands(source, config)
     network = make_network(config)
     freeze_idle(network, len(config.dataset.bands), config.window)
+    for split in ("train", "val"):
+        scenes_of(source, config, split)  # a fault in either shows before tiles are decoded
     stores = {split: open_split(source, config, split) for split in ("train", "val")}
     for split, store in stores.items():
         check_absent(store.census, store.head, split)
@@ -165,7 +167,14 @@ def predict(run: Path, scene: Path, out: Path) -> Path:
     if out.resolve() == scene.resolve():
         raise InputError(f"out={out} would overwrite the scene: choose another name")
     config, module = load_run(run)
-    reader = SceneReader([Scene(scene.stem, scene, None)], labels_of(config), list(config.dataset.bands))
+    bands = list(config.dataset.bands)
+    found = sum(Scene(scene.stem, scene, None).counts())
+    if max(bands) > found:
+        raise InputError(
+            f"{scene} has {found} bands, but {run} was trained on the bands {bands} of its scenes: give one file that holds "
+            "them all (for scenes of several files: a stack of these, in their order)"
+        )
+    reader = SceneReader([Scene(scene.stem, scene, None)], labels_of(config), bands)
     reader.fill = module.mean.numpy().ravel()
     if torch.cuda.is_available() and config.trainer.get("accelerator") != "cpu":
         module = module.to("cuda")

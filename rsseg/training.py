@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 import os
 import sys
 import time
@@ -85,7 +86,10 @@ class ProgressLines(L.Callback):
             log.info("The learning-rate finder chose %.3g.", rate)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log step, score, and the time gone and left."""
+        """Log step, score, and the time gone and left; and that a run has diverged."""
+        loss = float(trainer.callback_metrics.get("val/loss", 0.0))
+        if trainer.is_global_zero and not math.isfinite(loss):
+            log.warning("step %d: the loss is %s, the run has diverged: lower optimizer.lr", trainer.global_step, loss)
         if trainer.state.fn != "fit" or sys.stdout.isatty() or not trainer.is_global_zero:
             return
         gone, done = time.monotonic() - self.began, trainer.global_step - self.first

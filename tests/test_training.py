@@ -131,3 +131,9 @@ def test_callbacks_come_from_the_config(tmp_path, name):
     assert wanted in kinds
     resumed = [type(c).__name__ for c in make_trainer(plain(config), tmp_path, "val/mask/iou", resumed_step=3).callbacks]
     assert (wanted in resumed) == (name != "lr_finder")
+
+
+def test_a_diverged_run_is_said(tmp_path, folder_root, caplog):
+    wild = ["loss=dice", "optimizer=sgd", "optimizer.lr=1e30", "trainer.gradient_clip_val=null", "steps=6", "validations=2"]
+    train(settings(tmp_path, *folder_data(folder_root), *wild, "pictures=0"), tmp_path / "run")
+    assert "the run has diverged: lower optimizer.lr" in caplog.text

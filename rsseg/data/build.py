@@ -170,7 +170,7 @@ def build_tiles(
     if not names:
         return found
     together = [name for name in (*beside, *names) if name not in found]
-    compare_scenes([known[name] for name in together], [facts[name] for name in together])
+    compare_scenes([known[name] for name in together], [facts[name] for name in together], bands)
     need, free = sum(sizes[name] for name in names), shutil.disk_usage(folder).free
     if need > free:
         raise InputError(

@@ -67,7 +67,7 @@ def check_scenes(scenes: Sequence[Scene], labels: Labels, bands: Sequence[int]) 
         except InputError as error:
             faults.append(str(error))
     raise_together(faults)
-    compare_scenes(scenes, facts)
+    compare_scenes(scenes, facts, bands)
     return facts
 
 
@@ -83,19 +83,20 @@ def raise_together(faults: Sequence[str]) -> None:
         raise InputError("Files that can't be used:\n" + "\n".join(f"  - {f}" for f in faults[:SHOWN]) + more)
 
 
-def compare_scenes(scenes: Sequence[Scene], facts: Sequence[Facts]) -> None:
+def compare_scenes(scenes: Sequence[Scene], facts: Sequence[Facts], bands: Sequence[int]) -> None:
     """Find what is wrong with scenes as a whole, and say what the user should know though nothing is wrong.
 
     Args:
         scenes: The scenes of one split.
         facts: Those of each.
+        bands: The bands that will be read.
 
     Raises:
         InputError: If the scenes do not go together.
     """
     if scenes:
         raise_together(_faults_between(scenes, facts))
-        _say(scenes, facts)
+        _say(scenes, facts, bands)
 
 
 def check_scene(scene: Scene, labels: Labels, bands: Sequence[int]) -> Facts:
@@ -184,7 +185,7 @@ def _faults_between(scenes: Sequence[Scene], facts: Sequence[Facts]) -> list[str
     return faults + list(lost.values())
 
 
-def _say(scenes: Sequence[Scene], facts: Sequence[Facts]) -> None:
+def _say(scenes: Sequence[Scene], facts: Sequence[Facts], bands: Sequence[int]) -> None:
     """What the user should know though nothing is wrong."""
     types: dict[np.dtype[np.generic], Path] = {}
     for scene, fact in zip(scenes, facts, strict=True):
@@ -196,6 +197,9 @@ def _say(scenes: Sequence[Scene], facts: Sequence[Facts]) -> None:
     if len(numbers) > 1:
         shown = ", ".join(f"{count} ({path})" for count, path in sorted(numbers.items()))
         log.warning("Images differ in their number of bands: %s. Is band 1 the same in all of them, and so on?", shown)
+    left_out = [path for scene in scenes[:1] for path in scene.images[1:] if path not in {p for p, _, _ in scene.parts(bands)}]
+    if left_out:
+        log.warning("dataset.bands=%s reads nothing of %s; dataset.bands=null takes all bands.", list(bands), left_out[0])
     alpha = list(dict.fromkeys(path for fact in facts for path in fact.alpha))
     if alpha:
         log.info(

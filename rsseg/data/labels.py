@@ -69,6 +69,7 @@ class Labels:
         if len(np.unique(self._raw)) < len(self._raw):
             raise InputError(
                 f"a value stands for two things in dataset.mask_values={per_label} and dataset.ignore_values={list(ignore)}"
+                f"{'; 255 is ignored unless you say otherwise: add dataset.ignore_values=[]' if list(ignore) == [255] else ''}"
             )
 
     @property

@@ -145,7 +145,10 @@ class SceneReader:
                 missing |= blank_missing(raw, nodata)[1]
             return labels.decode(raw, missing)
         except InputError as error:
-            raise error if str(own.mask) in str(error) else InputError(f"{own.mask}: {error}") from None
+            count = open_raster(own.mask).count if own.burn is None else 1
+            several = count >= 3 and not labels.colours and labels.mask_bands == 1
+            hint = f'. It has {count} bands: if they are colours, write dataset.mask_values as "#rrggbb"' if several else ""
+            raise error if str(own.mask) in str(error) else InputError(f"{own.mask}: {error}{hint}") from None
 
     def read_pixels(self, scene: int, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """The image in a part of a scene that lies inside it, 0 where it has no data.

@@ -147,7 +147,7 @@ class Split:
             if lost and "train" not in self.parts:  # what is not named trains: a misspelt name must not
                 raise InputError(
                     f"dataset.source.split.{key}: no image's name is '{lost[0]}'; found {scenes[0].name} and so on. "
-                    f"For all names that start so, write '{lost[0]}*'"
+                    f"For all names that start so, write '{lost[0].rstrip('*')}*'"
                 )
             if key == split and 0 < len(lost) < len(patterns):
                 log.warning(

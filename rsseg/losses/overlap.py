@@ -45,11 +45,11 @@ def tversky(
     """
     count, (tp, fp) = pick(found[COUNT, over], classes), pick(found[SOFT, over], classes)
     whole = tp + alpha * fp + beta * (count[0] - tp) + smooth
-    defined = whole > torch.finfo(whole.dtype).tiny ** 0.5
+    defined = ~(whole <= torch.finfo(whole.dtype).tiny ** 0.5)  # so that NaN stays NaN
     index = (tp + smooth) / torch.where(defined, whole, torch.ones_like(whole))
     losses = torch.where(defined, 1 - index, torch.zeros_like(index))
     if gamma != 1:
-        some = losses > torch.finfo(losses.dtype).eps
+        some = ~(losses <= torch.finfo(losses.dtype).eps)
         losses = torch.where(some, torch.where(some, losses, torch.ones_like(losses)) ** gamma, torch.zeros_like(losses))
     return class_mean(losses, count, classes, over, picked_weights(class_weights, found[COUNT, over].shape[-1], classes))
 

@@ -49,6 +49,9 @@ def forward(chunk: Chunk, rows: tuple[Sum, ...], histograms: tuple[Sum, ...]) ->
                 sums.append(pair(value, value))
     for key in histograms:
         bins = int(key.number)
+        if not q.sum().isfinite():  # NaN has no level
+            levels.append(q.new_full((2, len(q), bins), math.nan))
+            continue
         index = _level_index(chunk, q, own, bins)
         levels.append(torch.bincount(index, minlength=2 * len(s) * bins).view(2, len(s), bins))
         levels[-1][1, :, 0] -= (chunk.valid == 0).sum(1)
@@ -86,6 +89,8 @@ def backward(chunk: Chunk, of: Mapping[Sum, Tensor], out: Tensor) -> None:
             case "focal":
                 slopes = focal_slope(log_p, p, key.number, out=slope, spare=spare)
                 by_log_p.addcmul_(per_label(gradient), slopes)
+            case "levels" if not q.sum().isfinite():
+                by_log_p.fill_(math.nan)
             case "levels":
                 index = _level_index(chunk, q, own, int(key.number))
                 weights = torch.index_select(gradient.flatten(), 0, index, out=factor.flatten()).view_as(p)

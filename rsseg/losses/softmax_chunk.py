@@ -58,6 +58,9 @@ def forward(chunk: Chunk, rows: tuple[Sum, ...], histograms: tuple[Sum, ...]) ->
     levels = []
     for key in histograms:
         bins = int(key.number)
+        if not every[1].isfinite().all():  # NaN has no level
+            levels.append(x.new_full((2, len(x), bins), math.nan))
+            continue
         index = _level_index(chunk, torch.mul(p, share, out=spare), y, p_t, bins)
         levels.append(torch.bincount(index, minlength=2 * len(x) * bins).view(2, len(x), bins))
         levels[-1][1, :, 0] -= int(len(v) - every[0, 0])  # the ignored pixels
@@ -122,6 +125,8 @@ def backward(chunk: Chunk, of: Mapping[Sum, Tensor], out: Tensor) -> None:
             case "focal":
                 slopes = focal_slope(log_p, p_t, key.number, out=slope, spare=spare)
                 u.addcmul_(torch.mv(y.t(), gradient[0], out=factor), slopes)
+            case "levels" if not p.sum().isfinite():
+                weights = chunk.like_x().fill_(math.nan)
             case "levels":
                 index = _level_index(chunk, g.copy_(p), y, p_t, int(key.number))
                 table = torch.stack([-gradient[0], gradient[1]]).flatten()  # the error of an own pixel is 1 - p

@@ -134,7 +134,7 @@ def reference(
             kinds = []
             for where in (own, other):
                 kept = torch.where(where, value, torch.zeros_like(value)).flatten(2)
-                histogram = p.new_zeros(*kept.shape[:2], bins).scatter_add(2, level.long().flatten(2), kept)
+                histogram = p.new_zeros(*kept.shape[:2], bins).scatter_add(2, level.nan_to_num(0).long().flatten(2), kept)
                 kinds.append(histogram if images else histogram.sum(0, keepdim=True))
             both.append(torch.stack(kinds))
         return torch.stack(both)
@@ -162,6 +162,6 @@ def _modulated(log_p: Tensor, gamma: float) -> Tensor:
     if gamma == 0:
         return -log_p
     q = -log_p.expm1()
-    uncertain = q > torch.finfo(q.dtype).tiny
+    uncertain = ~(q <= torch.finfo(q.dtype).tiny)  # NaN too
     power = torch.where(uncertain, q, torch.ones_like(q)) ** gamma
     return torch.where(uncertain, -power * log_p, torch.zeros_like(q))

@@ -98,6 +98,10 @@ def check_values(logits: Tensor, target: Tensor, task: TaskKind | str, ignore_in
     values = target.long()
     wrong = (values != ignore_index) & ((values < 0) | (values >= labels))
     if not bool(wrong.any()):
+        ignored = values == ignore_index
+        if labels == 2 and task != TaskKind.multiclass and bool(ignored.any() & ~(values == 1).any() & ~ignored.all()):
+            line = "the target holds 0 and %d alone, and %d is ignored: if it means 1 there, pass (target > 0)"
+            log.warning(line, ignore_index, ignore_index)
         return
     shown = ", ".join(str(v) for v in torch.unique(values[wrong])[:5].tolist())
     if task == TaskKind.multiclass:

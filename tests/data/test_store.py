@@ -434,7 +434,7 @@ def test_a_full_disk_is_no_bad_tile(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("rsseg.data.tile.ArrayFile.write", full)
-    with pytest.raises(InputError, match="can't be written.*No space"):
+    with pytest.raises(InputError, match=r"can't be written.*No space"):
         store_of(scenes(tmp_path, compress="deflate"), tmp_path / "store", skip=True)
 
 

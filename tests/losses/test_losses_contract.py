@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from losses_cases import CASES, CHANNELS, PIXELWISE, SMOOTH, TERMS, WEIGHTS, batch, over, value_and_gradient
 
 from rsseg.contract import IGNORE
+from rsseg.losses import Composite
 
 every_case = pytest.mark.parametrize(("name", "task"), CASES, ids=[f"{n}-{t}" for n, t in CASES])
 every_pixelwise_case = pytest.mark.parametrize(("name", "task"), PIXELWISE, ids=[f"{n}-{t}" for n, t in PIXELWISE])
@@ -243,3 +244,14 @@ def test_lower_precision_is_near_float64(name, task, dtype):
     torch.testing.assert_close(value.double(), exact, atol=1e-5, rtol=1e-5)
     coarse = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}[dtype]
     torch.testing.assert_close(gradient.double(), slope, atol=coarse, rtol=coarse)
+
+
+@every_case
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_a_diverged_model_has_no_loss(name, task, backend):
+    """NaN at a labelled pixel: the loss is NaN, never a number that looks fine."""
+    logits, target = batch(task, 3, ignored=0.0)
+    logits[0, :, 1, 1] = torch.nan
+    total = Composite({"it": (1.0, TERMS[name](task))}, backend=backend)(logits.requires_grad_(), target).total
+    total.backward()
+    assert total.isnan()

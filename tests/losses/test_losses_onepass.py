@@ -162,3 +162,13 @@ def test_pixels_far_from_the_others_are_as_right_as_they(offset):
     exact = statistics(logits.double(), target, "multiclass", needs, backend="reference")
     for key, value in exact.items():
         torch.testing.assert_close(mine[key].double(), value, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("task", CHANNELS)
+def test_nan_reaches_every_sum_but_the_counts(task, backend):
+    logits, target = batch(task, 2, ignored=0.0)
+    logits[0, :, 0, 0] = torch.nan
+    found = statistics(logits, target, task, [(key, "batch") for key in SUMS], backend=backend)
+    for (key, _), value in found.items():
+        assert value.isnan().any() == (key != COUNT), key

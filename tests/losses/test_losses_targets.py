@@ -120,3 +120,17 @@ def test_arguments_that_make_no_sense_are_refused(build, message):
 def test_lengths_are_checked_at_the_first_logits(term, message):
     with pytest.raises(InputError, match=message):
         term(THREE, PLANES if term.task is TaskKind.multilabel else LABELS)
+
+
+@pytest.mark.parametrize("task", ["binary", "multilabel"])
+def test_a_mask_of_0_and_255_is_noticed(task, caplog):
+    planes = (1,) if task == "multilabel" else ()
+    target = torch.zeros(1, *planes, 4, 4, dtype=torch.uint8)
+    Dice(task)(torch.zeros(1, 1, 4, 4), target)
+    target[..., 0] = 255
+    target[..., 1, 1] = 1
+    Dice(task)(torch.zeros(1, 1, 4, 4), target)
+    assert not caplog.text
+    target[..., 1, 1] = 0
+    Dice(task)(torch.zeros(1, 1, 4, 4), target)
+    assert "pass (target > 0)" in caplog.text
