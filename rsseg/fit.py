@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,12 @@ from typing import Any
 import lightning as L
 import torch
 
+from rsseg.alignment import tuned
+from rsseg.alignment.recorder import Recorder
+from rsseg.alignment.records import FOLDER, snapshot_arrays, write_arrays
 from rsseg.alignment.report import print_table
-from rsseg.config.build import plain
+from rsseg.alignment.snapshot import Snapshots
+from rsseg.config.build import build, plain
 from rsseg.config.folder import resume_word, write_json
 from rsseg.contract import InputError
 from rsseg.data.sampling import Places
@@ -30,9 +35,18 @@ from rsseg.training import choose_precision, make_trainer
 
 log = logging.getLogger(__name__)
 
+PROBES = 4
+"""Windows on which gradients are recorded."""
+
 
 def fit(
-    config: Any, folder: Path, module: SegmentationModule, readers: dict[str, SceneReader], sampler: Places, last: Path | None
+    config: Any,
+    folder: Path,
+    module: SegmentationModule,
+    readers: dict[str, SceneReader],
+    sampler: Places,
+    panel: dict[str, dict[str, Any]],
+    last: Path | None,
 ) -> float:
     """Train a module to the end, score its best checkpoint, and write everything into the run folder.
 
@@ -42,6 +56,7 @@ def fit(
         module: The module.
         readers: The scenes of train and val.
         sampler: Where each training window lies.
+        panel: What the losses are made with that are recorded whichever trains, by name.
         last: The checkpoint to go on from; None: from the beginning.
 
     Returns:
@@ -55,7 +70,8 @@ def fit(
     shown = shown_bands(config)
     windows = pick_windows(readers["val"], config.window, config.pictures) if is_main() else []
     gallery = Gallery(folder, head, windows, plain(config.dataset.palette), shown)
-    trainer = make_trainer(plain(config), folder, f"val/{head}/iou", [gallery], step)
+    recorders = [make_recorder(config, folder, readers, sampler, panel)] if config.record.enabled else []
+    trainer = make_trainer(plain(config), folder, f"val/{head}/iou", [gallery, *recorders], step)
     began = time.monotonic()
     try:
         for logger in side_loggers(trainer):
@@ -66,7 +82,9 @@ def fit(
         result = dict(module.scores)
         if not is_main():  # a process that another program started: the first one writes
             return result[head].iou
-        if load_best(module, folder) < trainer.global_step or not result:  # else the last validation has just scored it
+        if config.record.enabled:
+            result = score_checkpoints(config, folder, module, readers["val"])
+        elif load_checkpoint(module, folder) < trainer.global_step or not result:  # else the last validation has scored it
             result = score(config, module, readers["val"])
         rows = write_scores(folder / "classes.csv", result)
         print_table(rows, "Validation, best checkpoint, pooled over whole scenes")
@@ -85,6 +103,44 @@ def fit(
     )
     log.info("Run folder: %s", folder)
     return result[head].iou
+
+
+def make_recorder(
+    config: Any, folder: Path, readers: dict[str, SceneReader], sampler: Places, panel: dict[str, dict[str, Any]]
+) -> Recorder:
+    """The callback that records the run; its probe windows are the first of the training stream, not augmented."""
+    terms = {name: build(node, f"panel.{name}", task=config.dataset.task) for name, node in panel.items()}
+    stream = TrainWindows(readers["train"], config.window, sampler)
+    probes = [stream[k] for k in range(PROBES)] if is_main() else []
+    held_out = pick_windows(readers["val"], config.window, PROBES) if config.record.gain and is_main() else []
+    return Recorder(folder, [scene.name for scene in readers["val"].scenes], terms, panel, probes, held_out)
+
+
+def score_checkpoints(config: Any, folder: Path, module: SegmentationModule, reader: SceneReader) -> dict[str, Scores]:
+    """Score the last and the best checkpoint and keep what comparisons need of them; the module is left with the best.
+
+    Writes ``records/last.npz``, ``records/best.npz`` and ``threshold.json``.
+
+    Returns:
+        The best checkpoint's scores by head.
+    """
+    cores, taken, result = GridWindows(reader, config.window, config.overlap).cores, None, {}
+    for name in ("last", "best"):
+        step = load_checkpoint(module, folder, name)
+        if taken is None or step != next(iter(taken.values())).step:
+            snapshots = Snapshots(module.heads, reader.sizes, cores)
+            result = score(config, module, reader, [snapshots])
+            taken = snapshots.take(step)
+        arrays = {f"{head}/{key}": array for head, shot in taken.items() for key, array in snapshot_arrays(shot).items()}
+        write_arrays(folder / FOLDER / f"{name}.npz", arrays)
+    found = {}
+    for head, snapshot in (taken or {}).items():
+        try:
+            found[head] = tuned.tune(snapshot, module.heads[head], len(reader))
+        except InputError as error:
+            log.warning("No threshold is tuned for head %s: %s", head, error)
+    write_json(folder / tuned.FILE, found)
+    return result
 
 
 def shown_bands(config: Any) -> list[int] | None:
@@ -177,28 +233,33 @@ def _draw_end(
     log.info("Pictures: %s, confusion.png, curves.png", folder / "picture.png")
 
 
-def load_best(module: SegmentationModule, folder: Path) -> int:
-    """Give a module the weights of a run's best checkpoint, and return the step that it was saved at.
+def load_checkpoint(module: SegmentationModule, folder: Path, name: str = "best") -> int:
+    """Give a module the weights of a run's best or last checkpoint, and return the step that it was saved at.
 
     Raises:
         InputError: If there is none.
     """
-    path = folder / "checkpoints" / "best.ckpt"
+    path = folder / "checkpoints" / f"{name}.ckpt"
     if not path.is_file():
-        raise InputError(f"{folder} has no checkpoints/best.ckpt: the run was not scored yet; go on with {resume_word(folder)}")
+        raise InputError(
+            f"{folder} has no checkpoints/{name}.ckpt: the run was not scored yet; go on with {resume_word(folder)}"
+        )
     checkpoint = torch.load(path, map_location="cpu", weights_only=False)
     module.load_state_dict(checkpoint["state_dict"])
     return int(checkpoint["global_step"])
 
 
-def score(config: Any, module: SegmentationModule, reader: SceneReader) -> dict[str, Scores]:
-    """Score whole scenes; scores by head."""
+def score(
+    config: Any, module: SegmentationModule, reader: SceneReader, callbacks: Sequence[L.Callback] = ()
+) -> dict[str, Scores]:
+    """Score whole scenes in this process; scores by head."""
     settings = plain(config.trainer)
     accelerator, devices = settings.get("accelerator", "auto"), settings.get("devices", 1)
     trainer = L.Trainer(
         accelerator=accelerator,
         devices=devices[:1] if isinstance(devices, list) else 1,
         precision=choose_precision(settings.get("precision", "auto"), accelerator),
+        callbacks=list(callbacks),
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
