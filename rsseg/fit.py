@@ -13,12 +13,9 @@ from typing import Any
 import lightning as L
 import torch
 
-from rsseg.alignment import tuned
 from rsseg.alignment.recorder import Recorder
-from rsseg.alignment.records import FOLDER, snapshot_arrays, write_arrays
 from rsseg.alignment.report import print_table
-from rsseg.alignment.snapshot import Snapshots
-from rsseg.config.build import build, plain
+from rsseg.config.build import plain
 from rsseg.config.folder import resume_word, write_json
 from rsseg.contract import InputError
 from rsseg.data.sampling import Places
@@ -31,12 +28,10 @@ from rsseg.inference.picture import pick_windows, predict_windows
 from rsseg.loggers import side_loggers
 from rsseg.metrics import Scores
 from rsseg.module import SegmentationModule
+from rsseg.recording import keep, keep_thresholds, make_recorder, make_snapshots
 from rsseg.training import choose_precision, make_trainer
 
 log = logging.getLogger(__name__)
-
-PROBES = 4
-"""Windows on which gradients are recorded."""
 
 
 def fit(
@@ -70,8 +65,8 @@ def fit(
     shown = shown_bands(config)
     windows = pick_windows(readers["val"], config.window, config.pictures) if is_main() else []
     gallery = Gallery(folder, head, windows, plain(config.dataset.palette), shown)
-    recorders = [make_recorder(config, folder, readers, sampler, panel)] if config.record.enabled else []
-    trainer = make_trainer(plain(config), folder, f"val/{head}/iou", [gallery, *recorders], step)
+    recorder = make_recorder(config, folder, module, readers, sampler, panel) if config.record.enabled else None
+    trainer = make_trainer(plain(config), folder, f"val/{head}/iou", [gallery, *([recorder] if recorder else [])], step)
     began = time.monotonic()
     try:
         for logger in side_loggers(trainer):
@@ -82,8 +77,8 @@ def fit(
         result = dict(module.scores)
         if not is_main():  # a process that another program started: the first one writes
             return result[head].iou
-        if config.record.enabled:
-            result = score_checkpoints(config, folder, module, readers["val"])
+        if recorder:
+            result = score_checkpoints(config, folder, module, readers["val"], recorder)
         elif load_checkpoint(module, folder) < trainer.global_step or not result:  # else the last validation has scored it
             result = score(config, module, readers["val"])
         rows = write_scores(folder / "classes.csv", result)
@@ -105,41 +100,26 @@ def fit(
     return result[head].iou
 
 
-def make_recorder(
-    config: Any, folder: Path, readers: dict[str, SceneReader], sampler: Places, panel: dict[str, dict[str, Any]]
-) -> Recorder:
-    """The callback that records the run; its probe windows are the first of the training stream, not augmented."""
-    terms = {name: build(node, f"panel.{name}", task=config.dataset.task) for name, node in panel.items()}
-    stream = TrainWindows(readers["train"], config.window, sampler)
-    probes = [stream[k] for k in range(PROBES)] if is_main() else []
-    held_out = pick_windows(readers["val"], config.window, PROBES) if config.record.gain and is_main() else []
-    return Recorder(folder, [scene.name for scene in readers["val"].scenes], terms, panel, probes, held_out)
+def score_checkpoints(
+    config: Any, folder: Path, module: SegmentationModule, reader: SceneReader, recorder: Recorder
+) -> dict[str, Scores]:
+    """Keep what comparisons need of the last and the best checkpoint; the module is left with the best.
 
-
-def score_checkpoints(config: Any, folder: Path, module: SegmentationModule, reader: SceneReader) -> dict[str, Scores]:
-    """Score the last and the best checkpoint and keep what comparisons need of them; the module is left with the best.
-
-    Writes ``records/last.npz``, ``records/best.npz`` and ``threshold.json``.
+    Writes ``records/last.npz``, ``records/best.npz`` and ``threshold.json``. A checkpoint whose snapshots the recorder has
+    taken is not scored again.
 
     Returns:
         The best checkpoint's scores by head.
     """
-    cores, taken, result = GridWindows(reader, config.window, config.overlap).cores, None, {}
+    taken, result = recorder.taken, dict(module.scores)
     for name in ("last", "best"):
         step = load_checkpoint(module, folder, name)
         if taken is None or step != next(iter(taken.values())).step:
-            snapshots = Snapshots(module.heads, reader.sizes, cores)
+            snapshots = make_snapshots(config, module, reader)
             result = score(config, module, reader, [snapshots])
             taken = snapshots.take(step)
-        arrays = {f"{head}/{key}": array for head, shot in taken.items() for key, array in snapshot_arrays(shot).items()}
-        write_arrays(folder / FOLDER / f"{name}.npz", arrays)
-    found = {}
-    for head, snapshot in (taken or {}).items():
-        try:
-            found[head] = tuned.tune(snapshot, module.heads[head], len(reader))
-        except InputError as error:
-            log.warning("No threshold is tuned for head %s: %s", head, error)
-    write_json(folder / tuned.FILE, found)
+        keep(folder, name, taken)
+    keep_thresholds(folder, module, taken or {}, len(reader))
     return result
 
 

@@ -1,17 +1,19 @@
 """Recorded runs: the same training, complete records whatever happened, and thresholds that are used."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from test_run import SPLIT, folder_data, settings, weights
 
-from rsseg.alignment.records import load_records
+from rsseg.alignment.records import load_records, read_arrays
 from rsseg.contract import InputError, TaskKind
 from rsseg.metrics import scores
 from rsseg.metrics.histogram import THRESHOLDS, threshold_counts
-from rsseg.run import evaluate, train
+from rsseg.run import evaluate, predict, train
 
 QUICK = ["pictures=0", "trainer.log_every_n_steps=1"]
 
@@ -49,6 +51,8 @@ def test_records_hold_what_was_scored(tmp_path, folder_root):
         assert np.diagonal(cosine, axis1=1, axis2=2) == pytest.approx(1)
     assert records.gain is not None
     assert records.gain.shape == (2, 2)
+    stated = 8 * (2 * 1 * 3**2 + 2 * len(records.panel) + 2 * 2 * 3 + 2 + 1)  # docs/records.md
+    assert sum(array.nbytes for array in read_arrays(run / "records" / "step-000002.npz").values()) == stated
     assert records.last is not None
     assert records.last.step == 4
     assert records.last.sample is not None
@@ -102,6 +106,21 @@ def test_the_tuned_threshold_is_used(tmp_path, inria_root):
         evaluate(run, "val", "tuned")
     with pytest.raises(InputError, match=r"fixed .* or tuned is expected"):
         evaluate(run, "val", "best")
+
+
+def test_a_map_at_the_tuned_bias_equals_scoring(tmp_path, folder_root):
+    run = tmp_path / "run"
+    train(settings(tmp_path, *folder_data(folder_root), *QUICK), run)
+    counts = np.zeros((2, 3, 3), dtype=np.int64)
+    for i, threshold in enumerate(("fixed", "tuned")):
+        for scene in json.loads((run / "data.json").read_text())["scenes"]["val"]:
+            out = predict(run, folder_root / "images" / f"{scene}.tif", tmp_path / "map.tif", threshold)
+            with rasterio.open(out) as made, rasterio.open(folder_root / "masks" / f"{scene}.tif") as mask:
+                labels, truth = made.read(1), mask.read(1)
+            np.add.at(counts[i], (truth[truth != 255], labels[truth != 255]), 1)
+    scored = evaluate(run, "val", "tuned")["mask"].confusion[0].numpy()
+    assert np.abs(counts[1] - scored).sum() <= 4  # windows come in other batches: sums are rounded otherwise
+    assert np.abs(counts[0] - counts[1]).sum() > 100
 
 
 def test_one_validation_scene_has_no_second_half(tmp_path, folder_root):

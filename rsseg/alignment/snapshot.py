@@ -16,8 +16,8 @@ from rsseg.contract import IGNORE, Head, TaskKind
 from rsseg.data.windows import Core
 from rsseg.metrics import Boundary, LogitSample, ScoreHistogram, predicted_labels
 
-SAMPLE = 2**18
-"""Pixels whose logits are kept of a multiclass run, at most 64 and at least one per class and scene."""
+SAMPLE = 2**15
+"""Pixels whose logits are kept of a multiclass run, at most 1024 and at least one per class and scene."""
 
 
 class Snapshots(L.Callback):
@@ -38,7 +38,7 @@ class Snapshots(L.Callback):
         self.histograms = {name: ScoreHistogram(head, scenes) for name, head in heads.items()}
         self.boundaries = {name: Boundary(head, scenes) for name, head in heads.items()}
         self.samples = {
-            name: LogitSample(head.channels, scenes, most=min(64, max(1, SAMPLE // (scenes * head.channels))))
+            name: LogitSample(head.channels, scenes, most=min(1024, max(1, SAMPLE // (scenes * head.channels))))
             for name, head in heads.items()
             if head.task is TaskKind.multiclass
         }
