@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -21,17 +21,29 @@ STEP = 1e-2
 """The length of the step whose gain is measured, in the parameters' own units."""
 
 
-def last_layer(network: nn.Module) -> list[Tensor]:
-    """The trainable parameters of the last layer that has any: those that all terms share, being functions of its output.
+def last_layer(network: nn.Module) -> nn.Module:
+    """The last layer that has trainable parameters: all terms share it, being functions of its output.
 
     Example:
-        >>> [p.shape for p in last_layer(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1), nn.ReLU()))]
-        [torch.Size([1, 3]), torch.Size([1])]
+        >>> last_layer(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1), nn.ReLU()))
+        Linear(in_features=3, out_features=1, bias=True)
     """
-    layers: list[list[Tensor]] = [
-        [p for p in module.parameters(recurse=False) if p.requires_grad] for module in network.modules()
-    ]
-    return next(layer for layer in reversed(layers) if layer)
+    return [layer for layer in network.modules() if any(p.requires_grad for p in layer.parameters(recurse=False))][-1]
+
+
+@contextmanager
+def _graph_from(layer: nn.Module) -> Iterator[None]:
+    """While this is open, autograd remembers a forward pass from a layer on: what comes before it takes no memory."""
+
+    def remember(*_: Any) -> None:
+        torch.set_grad_enabled(True)
+
+    handle = layer.register_forward_pre_hook(remember)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        handle.remove()
 
 
 def probe(
@@ -56,17 +68,18 @@ def probe(
     found: dict[str, dict[str, Tensor]] = {}
     with torch.inference_mode(False), torch.enable_grad(), alone():
         image, mask = _batch(module, windows)
-        with precision:
+        shared = last_layer(module.network)
+        with precision, nullcontext() if held_out else _graph_from(shared):
             logits = module(image)
         for name, composite in module.losses.items():
             z = logits[name].float()
             at_logits = term_gradients(composite(z, mask).weighted, z)
             pulled = partial(_pulled, z, at_logits)
-            layer = torch.stack([torch.cat([g.flatten() for g in row]) for row in pulled(last_layer(module.network))])
+            layer = torch.stack([torch.cat([g.flatten() for g in row]) for row in pulled(_trainable(shared))])
             shares = {"logits": component_share(at_logits), "layer": component_share(layer)}
             found[name] = {f"{place}.{key}": getattr(s, key) for place, s in shares.items() for key in ("norm", "cosine")}
             if held_out:
-                moved = [p for p in module.network.parameters() if p.requires_grad]
+                moved = _trainable(module.network)
                 metric = _iou(trainer, module, name, held_out)
                 gains = [one_step_gain(moved, row, metric, STEP) for row in pulled(moved)]
                 found[name]["gain"] = torch.tensor(gains, dtype=torch.float64)
@@ -76,6 +89,10 @@ def probe(
 def _batch(module: SegmentationModule, windows: Sequence[Batch]) -> tuple[Tensor, Tensor]:
     image = module.normalise(torch.stack([window["image"] for window in windows]).to(module.device))
     return image, torch.stack([window["mask"] for window in windows]).to(module.device)
+
+
+def _trainable(module: nn.Module) -> list[nn.Parameter]:
+    return [p for p in module.parameters() if p.requires_grad]
 
 
 def _pulled(z: Tensor, at_logits: Tensor, parameters: Sequence[Tensor]) -> list[list[Tensor]]:
