@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from rsseg.alignment.panel import PANEL
 from rsseg.config.build import build, plain, wanted
 from rsseg.config.schema import OnBadTile, head_of
 from rsseg.contract import IGNORE, Head, InputError, TaskKind, nearest
@@ -159,6 +160,12 @@ def make_losses(config: Any, numbers: Numbers | None) -> dict[str, Composite]:
         options = {name: node["loss"][name] for name in ("backend", "check_targets") if name in node["loss"]}
         losses[head] = Composite(terms, **options)
     return losses
+
+
+def panel_facts(config: Any, numbers: Numbers) -> dict[str, dict[str, Any]]:
+    """What the losses of the panel are made with, counted weights as numbers, by name."""
+    task, classes = TaskKind(config.dataset.task), list(config.dataset.classes)
+    return {name: counted_weights(node, task, numbers, classes) for name, node in PANEL.items()}
 
 
 def make_network(config: Any) -> Network:

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_apart: list[bool] = []  # one entry per `alone` that is open
+
 
 def ranks() -> int:
     """The number of processes that train together; 1 for a process of its own."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if not _apart and dist.is_available() and dist.is_initialized() else 1
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """While this is open, sums are this process's own: for what one process looks at while the others wait for it."""
+    _apart.append(True)
+    try:
+        yield
+    finally:
+        _apart.pop()
 
 
 class _AllReduceSum(torch.autograd.Function):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from rsseg.alignment.recorder import Recorder
 from rsseg.alignment.report import print_table
 from rsseg.config.build import plain
 from rsseg.config.folder import resume_word, write_json
@@ -27,13 +29,20 @@ from rsseg.inference.picture import pick_windows, predict_windows
 from rsseg.loggers import side_loggers
 from rsseg.metrics import Scores
 from rsseg.module import SegmentationModule
+from rsseg.recording import keep, keep_thresholds, make_recorder, make_snapshots
 from rsseg.training import choose_precision, make_trainer
 
 log = logging.getLogger(__name__)
 
 
 def fit(
-    config: Any, folder: Path, module: SegmentationModule, stores: dict[str, Store], sampler: Places, last: Path | None
+    config: Any,
+    folder: Path,
+    module: SegmentationModule,
+    stores: dict[str, Store],
+    sampler: Places,
+    panel: dict[str, dict[str, Any]],
+    last: Path | None,
 ) -> float:
     """Train a module to the end, score its best checkpoint, and write everything into the run folder.
 
@@ -43,6 +52,7 @@ def fit(
         module: The module.
         stores: The tiles of train and val.
         sampler: Where each training window lies.
+        panel: What the losses are made with that are recorded whichever trains, by name.
         last: The checkpoint to go on from; None: from the beginning.
 
     Returns:
@@ -56,7 +66,8 @@ def fit(
     shown = shown_bands(config)
     windows = pick_windows(stores["val"], config.window, config.pictures) if is_main() else []
     gallery = Gallery(folder, head, windows, plain(config.dataset.palette), shown)
-    trainer = make_trainer(plain(config), folder, f"val/{head}/iou", [gallery], step)
+    recorder = make_recorder(config, folder, module, stores, sampler, panel) if config.record.enabled else None
+    trainer = make_trainer(plain(config), folder, f"val/{head}/iou", [gallery, *([recorder] if recorder else [])], step)
     began = time.monotonic()
     try:
         for logger in side_loggers(trainer):
@@ -67,7 +78,9 @@ def fit(
         result = dict(module.scores)
         if not is_main():  # a process that another program started: the first one writes
             return result[head].iou
-        if load_best(module, folder) < trainer.global_step or not result:  # else the last validation has just scored it
+        if recorder:
+            result = score_checkpoints(config, folder, module, stores["val"], recorder)
+        elif load_checkpoint(module, folder) < trainer.global_step or not result:  # else the last validation has scored it
             result = score(config, module, stores["val"])
         rows = write_scores(folder / "classes.csv", result)
         print_table(rows, "Validation, best checkpoint, pooled over whole scenes")
@@ -89,6 +102,29 @@ def fit(
             log.warning("%d scenes of the %s split were skipped: see data.json.", len(store.skipped), split)
     log.info("Run folder: %s", folder)
     return result[head].iou
+
+
+def score_checkpoints(
+    config: Any, folder: Path, module: SegmentationModule, store: Store, recorder: Recorder
+) -> dict[str, Scores]:
+    """Keep what comparisons need of the last and the best checkpoint; the module is left with the best.
+
+    Writes ``records/last.npz``, ``records/best.npz`` and ``threshold.json``. A checkpoint whose snapshots the recorder has
+    taken is not scored again.
+
+    Returns:
+        The best checkpoint's scores by head.
+    """
+    taken, result = recorder.taken, dict(module.scores)
+    for name in ("last", "best"):
+        step = load_checkpoint(module, folder, name)
+        if taken is None or step != next(iter(taken.values())).step:
+            snapshots = make_snapshots(config, module, store)
+            result = score(config, module, store, [snapshots])
+            taken = snapshots.take(step)
+        keep(folder, name, taken)
+    keep_thresholds(folder, module, taken or {}, len(store))
+    return result
 
 
 def shown_bands(config: Any) -> list[int] | None:
@@ -181,15 +217,17 @@ def _draw_end(
     log.info("Pictures: %s, confusion.png, curves.png", folder / "picture.png")
 
 
-def load_best(module: SegmentationModule, folder: Path) -> int:
-    """Give a module the weights of a run's best checkpoint, and return the step that it was saved at.
+def load_checkpoint(module: SegmentationModule, folder: Path, name: str = "best") -> int:
+    """Give a module the weights of a run's best or last checkpoint, and return the step that it was saved at.
 
     Raises:
         InputError: If there is none.
     """
-    path = folder / "checkpoints" / "best.ckpt"
+    path = folder / "checkpoints" / f"{name}.ckpt"
     if not path.is_file():
-        raise InputError(f"{folder} has no checkpoints/best.ckpt: the run was not scored yet; go on with {resume_word(folder)}")
+        raise InputError(
+            f"{folder} has no checkpoints/{name}.ckpt: the run was not scored yet; go on with {resume_word(folder)}"
+        )
     checkpoint = torch.load(path, map_location="cpu", weights_only=False)
     module.load_state_dict(checkpoint["state_dict"])
     return int(checkpoint["global_step"])
@@ -212,14 +250,15 @@ def feed(config: Any, windows: Windows, batches: Batches, world: int = 1) -> Loa
     return Loader(windows, batches, 0 if config.residence is Residence.gpu else thread_count(config.workers, world))
 
 
-def score(config: Any, module: SegmentationModule, store: Store) -> dict[str, Scores]:
-    """Score whole scenes; scores by head."""
+def score(config: Any, module: SegmentationModule, store: Store, callbacks: Sequence[L.Callback] = ()) -> dict[str, Scores]:
+    """Score whole scenes in this process; scores by head."""
     settings = plain(config.trainer)
     accelerator, devices = settings.get("accelerator", "auto"), settings.get("devices", 1)
     trainer = L.Trainer(
         accelerator=accelerator,
         devices=devices[:1] if isinstance(devices, list) else 1,
         precision=choose_precision(settings.get("precision", "auto"), accelerator),
+        callbacks=list(callbacks),
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from rsseg.contract import IGNORE, Batch, Head
 from rsseg.losses import Composite
-from rsseg.metrics import Confusion, Scores, scores
+from rsseg.metrics import Confusion, Scores, predicted_labels, scores
 
 Augmentation = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -94,6 +94,15 @@ class SegmentationModule(L.LightningModule):
         image = image.contiguous(memory_format=torch.channels_last)
         return Batch(image=image, mask=mask, scene=batch["scene"], k=batch["k"])
 
+    def tune(self, thresholds: Mapping[str, Tensor]) -> None:
+        """Score and predict at these thresholds by head, see `rsseg.metrics.predicted_labels`."""
+        for name, confusion in self._confusions():
+            confusion.threshold = thresholds[name]
+
+    def labels(self, head: str, logits: Tensor) -> Tensor:
+        """The labels of a head's logits, as they are scored."""
+        return predicted_labels(logits, self.heads[head], cast(Confusion, self.confusions[head]).threshold)
+
     def _loss(self, logits: Mapping[str, Tensor], mask: Tensor, stage: str) -> tuple[Tensor, dict[str, Tensor]]:
         total, values = mask.new_zeros((), dtype=torch.float32), {}
         for name, composite in self.losses.items():
@@ -122,8 +131,8 @@ class SegmentationModule(L.LightningModule):
         exact = torch.float32 if self.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
         self._val_losses, self._val_labelled = {}, torch.zeros((), dtype=exact, device=self.device)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count a batch; the losses are averaged over batches by their labelled pixels."""
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Count a batch; the losses are averaged over batches by their labelled pixels. Callbacks get the logits by head."""
         logits = self(batch["image"])
         _, values = self._loss(logits, batch["mask"], "val")
         for name, confusion in self._confusions():
@@ -132,6 +141,7 @@ class SegmentationModule(L.LightningModule):
         self._val_labelled += labelled
         for name, value in values.items():
             self._val_losses[name] = self._val_losses.get(name, 0) + value.to(self._val_labelled.dtype) * labelled
+        return dict(logits)
 
     def _confusions(self) -> Iterator[tuple[str, Confusion]]:
         for name, confusion in self.confusions.items():

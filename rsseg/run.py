@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from rsseg.alignment.report import print_table, write_comparison
+from rsseg.alignment.tuned import load_tuned
 from rsseg.assembly import (
     Numbers,
     all_bands,
@@ -23,6 +24,7 @@ from rsseg.assembly import (
     make_network,
     make_sampler,
     open_split,
+    panel_facts,
     scenes_of,
 )
 from rsseg.check import check
@@ -34,7 +36,7 @@ from rsseg.data.census import check_absent
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.description import write_description
 from rsseg.distributed import is_main
-from rsseg.fit import fit, load_best, score, write_scores
+from rsseg.fit import fit, load_checkpoint, score, write_scores
 from rsseg.inference.scene import predict_scene
 from rsseg.metrics import Scores
 from rsseg.models import freeze_idle
@@ -101,7 +103,7 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
             save_config(config, folder)
             write_json(folder / "run.json", provenance(overrides or [], loss) | {"seed": config.seed})
         write_json(folder / "data.json", data)
-    return fit(config, folder, module, stores, sampler, last)
+    return fit(config, folder, module, stores, sampler, panel_facts(config, numbers), last)
 
 
 def load_run(folder: Path, scenes: int = 1) -> tuple[Any, SegmentationModule]:
@@ -118,12 +120,30 @@ def load_run(folder: Path, scenes: int = 1) -> tuple[Any, SegmentationModule]:
     numbers = Numbers(**{name: saved[name] for name in ("positives", "valid", "mean", "std")})
     config.model.weights = "none"  # the checkpoint holds them
     module = make_module(config, make_network(config), numbers, scenes)
-    load_best(module, folder)
+    load_checkpoint(module, folder)
     return config, module.eval()
 
 
-def evaluate(run: Path, split: str) -> dict[str, Scores]:
+def tune_module(module: SegmentationModule, run: Path, threshold: str) -> None:
+    """Let a module predict at the thresholds that were tuned for its run, if `threshold` is "tuned".
+
+    Raises:
+        InputError: If it is neither "tuned" nor "fixed", or the run has none.
+    """
+    if threshold not in ("fixed", "tuned"):
+        raise InputError(f"threshold={threshold}: fixed (0.5, or the largest logit) or tuned is expected")
+    if threshold == "tuned":
+        module.tune(load_tuned(run, module.heads))
+
+
+def evaluate(run: Path, split: str, threshold: str = "fixed") -> dict[str, Scores]:
     """Score a run's best checkpoint on a split; print the table and write ``evaluation-{split}.csv`` into the run folder.
+
+    Args:
+        run: The run folder.
+        split: train, val or test.
+        threshold: "fixed": 0.5, or the largest logit. "tuned": what was tuned on the validation scenes, see `tuned.tune`;
+            the file is then ``evaluation-{split}-tuned.csv``.
 
     Raises:
         InputError: If the run or the split can't be used, or the split has no labels.
@@ -140,9 +160,10 @@ def evaluate(run: Path, split: str) -> dict[str, Scores]:
         )
     store = open_split(source, config, split)
     config, module = load_run(run, len(store))
+    tune_module(module, run, threshold)
     store.fill = module.mean.numpy().ravel()
     result = score(config, module, store)
-    path = run / f"evaluation-{split}.csv"
+    path = run / f"evaluation-{split}{'-tuned' * (threshold == 'tuned')}.csv"
     print_table(write_scores(path, result), f"{run}: {split}, best checkpoint, pooled over whole scenes")
     for head, scores in result.items():
         log.info("%s: %s", head, ", ".join(f"{name} {value:.4f}" for name, value in scores.means().items()))
@@ -150,13 +171,14 @@ def evaluate(run: Path, split: str) -> dict[str, Scores]:
     return result
 
 
-def predict(run: Path, scene: Path, out: Path) -> Path:
+def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed") -> Path:
     """Map a scene with a run's best checkpoint.
 
     Args:
         run: The run folder.
         scene: An image with the run's bands.
         out: The GeoTIFF to write.
+        threshold: As for `evaluate`.
 
     Raises:
         InputError: If run or scene can't be used, or the map can't be written.
@@ -167,6 +189,7 @@ def predict(run: Path, scene: Path, out: Path) -> Path:
     if out.resolve() == scene.resolve():
         raise InputError(f"out={out} would overwrite the scene: choose another name")
     config, module = load_run(run)
+    tune_module(module, run, threshold)
     bands = list(config.dataset.bands)
     found = sum(Scene(scene.stem, scene, None).counts())
     if max(bands) > found:

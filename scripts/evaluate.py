@@ -12,17 +12,19 @@ class Arguments:
 
     run=FOLDER    the run folder
     split=NAME    train, val (default) or test
+    threshold=tuned    at the thresholds (multiclass: biases) that were tuned on the validation scenes, not at 0.5 (argmax)
     """
 
     run: str
     split: str = "val"
+    threshold: str = "fixed"
 
 
 def main(arguments: Arguments) -> None:
     """Evaluate as the command line says."""
     from rsseg.run import evaluate
 
-    evaluate(Path(arguments.run), arguments.split)
+    evaluate(Path(arguments.run), arguments.split, arguments.threshold)
 
 
 if __name__ == "__main__":

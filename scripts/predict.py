@@ -13,11 +13,13 @@ class Arguments:
     run=FOLDER    the run folder
     scene=FILE    an image with the bands that the run was trained on
     out=FILE      the GeoTIFF to write; default: <run>/maps/<scene>.tif
+    threshold=tuned    at the thresholds (multiclass: biases) that were tuned on the validation scenes, not at 0.5 (argmax)
     """
 
     run: str
     scene: str
     out: str | None = None
+    threshold: str = "fixed"
 
 
 def main(arguments: Arguments) -> None:
@@ -25,7 +27,8 @@ def main(arguments: Arguments) -> None:
     from rsseg.run import predict
 
     run, scene = Path(arguments.run), Path(arguments.scene)
-    predict(run, scene, Path(arguments.out) if arguments.out else run / "maps" / f"{scene.stem}.tif")
+    out = Path(arguments.out) if arguments.out else run / "maps" / f"{scene.stem}.tif"
+    predict(run, scene, out, arguments.threshold)
 
 
 if __name__ == "__main__":

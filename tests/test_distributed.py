@@ -13,6 +13,7 @@ from test_run import TINY, command, folder_data, weights
 from timm.layers import BatchNormAct2d
 from torch import nn
 
+from rsseg.alignment.records import load_records
 from rsseg.distributed import SyncBatchNorm
 
 EXACT = ["trainer.precision=64-true", "optimizer=sgd", "trainer.log_every_n_steps=1", "pictures=0", "batch_size=4", "steps=4"]
@@ -37,6 +38,17 @@ def assert_same(one, two):
     for (name, ours), theirs in zip(weights(one).items(), weights(two).values(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12, msg=name)
     assert (one / "classes.csv").read_text() == (two / "classes.csv").read_text()
+    ours, theirs = load_records(one), load_records(two)
+    assert (ours.confusion == theirs.confusion).all()
+    assert (ours.confusion.sum((2, 3, 4)) == 80 * 96 - 16).all()  # no scene twice, none lost
+    assert ours.values == pytest.approx(theirs.values, rel=1e-9, nan_ok=True)
+    for mine, other in zip((*ours.gradient.values(), [ours.gain]), (*theirs.gradient.values(), [theirs.gain]), strict=True):
+        for x, y in zip(mine, other, strict=True):
+            assert x == pytest.approx(y, rel=1e-7)
+    assert (ours.best.histogram == theirs.best.histogram).all()
+    assert (ours.best.boundary == theirs.best.boundary).all()
+    torch.testing.assert_close(ours.best.sample.logits, theirs.best.sample.logits)
+    assert (one / "threshold.json").read_text() == (two / "threshold.json").read_text()
 
 
 @pytest.mark.slow
@@ -48,7 +60,7 @@ def test_two_processes_are_one(tmp_path, folder_root, scenes):
         for path in root.rglob("tile0_a.tif"):
             path.unlink()
     terms = ["loss=ce_dice", "+loss/term@loss.terms.lovasz=lovasz", "+loss/term@loss.terms.weighted_ce=weighted_ce"]
-    data = [*folder_data(root), *terms, "validations=2", "augment=full"]
+    data = [*folder_data(root), *terms, "validations=2", "augment=full", "record.gain=true"]
     run(tmp_path, "one", data, "trainer=cpu")
     said = run(tmp_path, "two", data, *TWO)
     assert_same(tmp_path / "one", tmp_path / "two")

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from rsseg.config.schema import DatasetConfig, LossConfig, ModelConfig
+from rsseg.config.schema import DatasetConfig, LossConfig, ModelConfig, RecordConfig
 
 INTRODUCTION = """\
 # Configuration
@@ -68,6 +68,7 @@ def reference(configs: Path) -> str:
         configs: The folder of the YAML files.
     """
     parts = [INTRODUCTION, f"## The root: `train.yaml`\n\n```yaml\n{(configs / 'train.yaml').read_text().strip()}\n```\n"]
+    parts.append(f"## `record`\n\n{schema_table(RecordConfig)}\n")
     known = {path.parent.relative_to(configs).as_posix() for path in configs.rglob("*.yaml")} - {"."}
     assert known == set(GROUPS), f"groups without a place in the reference: {known ^ set(GROUPS)}"
     for group, schema in GROUPS.items():

@@ -108,6 +108,19 @@ class LossConfig:
 
 
 @dataclass
+class RecordConfig:
+    """What a run records of itself for comparisons of losses.
+
+    Attributes:
+        enabled: Record at all.
+        gain: Also the one-step gain in IoU of each term: a backward pass and a prediction per term and validation.
+    """
+
+    enabled: bool = True
+    gain: bool = False
+
+
+@dataclass
 class Config:
     """Everything that a training run is made of; `configs/train.yaml` explains each value."""
 
@@ -121,6 +134,7 @@ class Config:
     trainer: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
+    record: RecordConfig = field(default_factory=RecordConfig)
     seed: int = 1
     window: int = 256
     batch_size: int = 8
@@ -212,7 +226,8 @@ def cross_check(config: Config) -> list[str]:
 def _unknown_keys(config: Any) -> list[str]:
     """What was added with a "+", as Hydra advises for misspelt keys, but nothing reads."""
     found = []
-    for prefix, schema in (("", Config), ("dataset.", DatasetConfig), ("model.", ModelConfig), ("loss.", LossConfig)):
+    schemas = {"": Config, "dataset.": DatasetConfig, "model.": ModelConfig, "loss.": LossConfig, "record.": RecordConfig}
+    for prefix, schema in schemas.items():
         known = [item.name for item in fields(schema)]
         node = config[prefix[:-1]] if prefix else config
         found += [f"{prefix}{key}: there is no such setting{nearest(key, known)}" for key in node if key not in known]

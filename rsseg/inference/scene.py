@@ -16,7 +16,6 @@ from rsseg.data.raster import GDAL, open_raster
 from rsseg.data.scene import SceneReader
 from rsseg.data.windows import grid
 from rsseg.inference.picture import colours
-from rsseg.metrics import predicted_labels
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
 
@@ -82,7 +81,7 @@ def _write_windows(
             batch = cores[start : start + batch_size]
             images, missing = zip(*(reader.read_image(c.scene, c.top, c.left, size) for c in batch), strict=True)
             pixels = torch.from_numpy(np.stack(images).astype(np.float32)).to(module.device)
-            labels = predicted_labels(module(module.normalise(pixels))[head], module.heads[head]).cpu().numpy().astype(np.uint8)
+            labels = module.labels(head, module(module.normalise(pixels))[head]).cpu().numpy().astype(np.uint8)
             for core, label, absent in zip(batch, labels, missing, strict=True):
                 planes = np.where(absent, np.uint8(IGNORE), label).reshape(-1, size, size)
                 rows, columns = slice(core.inner_top, core.inner_bottom), slice(core.inner_left, core.inner_right)

@@ -9,20 +9,29 @@ from torchmetrics import Metric
 from rsseg.contract import IGNORE, Head, TaskKind
 
 
-def predicted_labels(logits: Tensor, head: Head, threshold: float = 0.0) -> Tensor:
+def predicted_labels(logits: Tensor, head: Head, threshold: float | Tensor = 0.0) -> Tensor:
     """The labels that logits stand for.
 
     Args:
         logits: ``[B, K, H, W]``.
         head: Task and classes.
-        threshold: The logit above which a binary or multilabel pixel is positive; 0 is a probability of 0.5.
+        threshold: One number, or one per class ``[K]``. Binary and multilabel: the logit above which a pixel is positive;
+            0 is a probability of 0.5. Multiclass: the bias that is added to a class's logit before the largest is looked for.
 
     Returns:
         int64 ``[B, H, W]``, or ``[B, L, H, W]`` for multilabel.
+
+    Example:
+        >>> logits = torch.tensor([[[[1.0]], [[0.8]]]])
+        >>> two = Head(TaskKind.multiclass, ("a", "b"))
+        >>> predicted_labels(logits, two).item(), predicted_labels(logits, two, torch.tensor([0.0, 0.3])).item()
+        (0, 1)
     """
+    limit = threshold.to(logits.device).view(-1, 1, 1) if isinstance(threshold, Tensor) else threshold
     if head.task is TaskKind.multiclass:
-        return logits.max(dim=1).indices  # ten times faster than argmax(1) on a CPU
-    positive = (logits > threshold).long()
+        shifted = logits + limit if isinstance(limit, Tensor) else logits
+        return shifted.max(dim=1).indices  # ten times faster than argmax(1) on a CPU
+    positive = (logits > limit).long()
     return positive[:, 0] if head.task is TaskKind.binary else positive
 
 
@@ -35,7 +44,7 @@ class Confusion(Metric):
     Args:
         head: Task and classes.
         scenes: The number of scenes.
-        threshold: The logit above which a binary or multilabel pixel is predicted positive; 0 is a probability of 0.5.
+        threshold: As for `predicted_labels`.
 
     Example:
         >>> confusion = Confusion(Head(TaskKind.binary, ("building",)), scenes=1)
@@ -48,7 +57,7 @@ class Confusion(Metric):
     full_state_update = False
     counts: Tensor
 
-    def __init__(self, head: Head, scenes: int, threshold: float = 0.0) -> None:
+    def __init__(self, head: Head, scenes: int, threshold: float | Tensor = 0.0) -> None:
         super().__init__()
         self.head, self.threshold = head, threshold
         planes = 1 if head.task is TaskKind.multiclass else head.channels

@@ -60,6 +60,7 @@ class LogitSample:
         self.pixels = torch.zeros(scenes * classes, dtype=torch.int64)
         self._logits = torch.zeros(0, classes)
         self._group, self._draw = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
+        self._bound = torch.full((scenes * classes,), torch.inf, dtype=torch.float64)  # larger draws are not among them
 
     def update(self, logits: Tensor, target: Tensor, scene: Tensor, k: Tensor) -> None:
         """Take a batch's pixels into account.
@@ -75,7 +76,8 @@ class LogitSample:
         draws = np.stack([np.random.default_rng([self.seed, int(number)]).random(target.shape[1:]) for number in k])
         draw = torch.from_numpy(draws).flatten()[valid.cpu()]
         group = (scene.view(-1, 1, 1) * self.classes + target.long()).flatten()[valid].cpu()
-        chosen = self._smallest(group, draw)  # before logits leave the device
+        near = (draw < self._bound[group]).nonzero().flatten()  # few: what is left is sorted
+        chosen = near[self._smallest(group[near], draw[near])]  # before logits leave the device
         self.pixels += torch.bincount(group, minlength=len(self.pixels))
         some = logits.movedim(1, -1).flatten(0, -2)[valid.nonzero().flatten()[chosen.to(valid.device)]].float().cpu()
         self._logits, self._group = torch.cat([self._logits, some]), torch.cat([self._group, group[chosen]])
@@ -92,6 +94,9 @@ class LogitSample:
     def _thin(self) -> None:
         kept = self._smallest(self._group, self._draw)
         self._logits, self._group, self._draw = self._logits[kept], self._group[kept], self._draw[kept]
+        full = torch.bincount(self._group, minlength=len(self._bound)) >= self.most
+        largest = torch.zeros_like(self._bound).scatter_reduce(0, self._group, self._draw, "amax")
+        self._bound = torch.where(full, largest, self._bound)
 
     def compute(self) -> SampledLogits:
         """The sample of all processes, ordered by scene and class; every process has to call it, once."""

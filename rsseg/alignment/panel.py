@@ -1,0 +1,92 @@
+"""The panel: every loss that is a function of sums over pixels, valued on validation whichever loss trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rsseg.collective import global_sum
+from rsseg.contract import Head
+from rsseg.losses import Term
+from rsseg.losses import functional as F
+
+PANEL: Mapping[str, Mapping[str, Any]] = {
+    "ce": {"_target_": "rsseg.losses.CrossEntropy"},
+    "weighted_ce": {"_target_": "rsseg.losses.CrossEntropy", "class_weights": "inverse_frequency"},
+    "focal": {"_target_": "rsseg.losses.Focal", "gamma": 2.0},
+    "dice": {"_target_": "rsseg.losses.Dice"},
+    "jaccard": {"_target_": "rsseg.losses.Jaccard"},
+    "tversky": {"_target_": "rsseg.losses.Tversky", "alpha": 0.3, "beta": 0.7},
+    "focal_tversky": {"_target_": "rsseg.losses.FocalTversky", "alpha": 0.3, "beta": 0.7, "gamma": 0.75},
+    "lovasz_levels": {"_target_": "rsseg.losses.Lovasz", "bins": 512},
+}
+"""Under the names of ``configs/loss/term``. Lovasz by levels joins the one pass, where the exact one would sort every error."""
+
+
+class PanelSums:
+    """Sums of what the panel's losses are functions of, apart for the two halves of the scenes.
+
+    The sums of all batches and processes are added up before the formulas are applied, once: the values are those of a
+    half's pixels as one batch, whatever the batch size and the number of processes. Losses whose sums are over images are
+    not of that kind.
+
+    Args:
+        head: Task and classes.
+        terms: The losses by name, with ``over="batch"``.
+        first: bool ``[scenes]``, which are the first half.
+
+    Example:
+        >>> from rsseg.contract import TaskKind
+        >>> from rsseg.losses import Dice
+        >>> sums = PanelSums(Head(TaskKind.binary, ("a",)), {"dice": Dice("binary", smooth=0)}, np.array([True, False]))
+        >>> sums.update(torch.zeros(2, 1, 1, 1), torch.ones(2, 1, 1, dtype=torch.uint8), torch.tensor([0, 1]))
+        >>> sums.values().round(3)
+        array([[0.333, 0.333]])
+    """
+
+    def __init__(self, head: Head, terms: Mapping[str, Term], first: NDArray[np.bool_]) -> None:
+        self.head, self.terms, self.first = head, terms, torch.from_numpy(np.asarray(first))
+        self.needs: set[tuple[F.Sum, F.Over]] = {(key, "image") for term in terms.values() for key, _ in term.needs}
+        self._totals: dict[F.Sum, Tensor] = {}  # [halves, ..., C] or [halves, ..., C, bins]
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._totals = {}
+
+    def update(self, logits: Tensor, target: Tensor, scene: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            logits: ``[B, K, H, W]``.
+            target: ``[B, H, W]`` or ``[B, L, H, W]``; `IGNORE` is not counted.
+            scene: int64 ``[B]``.
+        """
+        exact = torch.float32 if logits.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        first = self.first.to(logits.device)[scene]
+        member = torch.stack([first, ~first]).to(exact)
+        found = F.statistics(logits, target, self.head.task, self.needs)  # per image: nothing is sent between processes
+        for (key, _), value in found.items():
+            part = torch.tensordot(member, value.to(exact), dims=([1], [1 if value.ndim == 3 else 2]))
+            self._totals[key] = self._totals[key] + part if key in self._totals else part
+
+    def values(self) -> NDArray[np.float64]:
+        """The losses on each half, float64 ``[terms, 2]``, NaN where it has no labelled pixel; every process has to call it."""
+        if not self._totals:
+            return np.full((len(self.terms), 2), np.nan)
+        whole = global_sum(torch.cat([total.flatten() for total in self._totals.values()])).cpu().double()
+        parts = torch.split(whole, [total.numel() for total in self._totals.values()])
+        sums = {key: part.view_as(total) for (key, total), part in zip(self._totals.items(), parts, strict=True)}
+        return np.stack([self._half({key: total[half] for key, total in sums.items()}) for half in (0, 1)], axis=1)
+
+    def _half(self, sums: Mapping[F.Sum, Tensor]) -> NDArray[np.float64]:
+        if not sums[F.COUNT].any():
+            return np.full(len(self.terms), np.nan)
+        found: F.Statistics = {
+            (key, "batch"): total.unsqueeze(total.ndim - 1 - (total.ndim > 2)) for key, total in sums.items()
+        }
+        return np.array([float(term.from_statistics(found)) for term in self.terms.values()])

@@ -1,0 +1,130 @@
+"""The callback that records a run while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rsseg.alignment.panel import PanelSums
+from rsseg.alignment.probe import probe
+from rsseg.alignment.records import ABOUT, FOLDER, Snapshot, write_arrays
+from rsseg.alignment.snapshot import Snapshots
+from rsseg.alignment.threshold import halves
+from rsseg.config.folder import write_json
+from rsseg.contract import Batch
+from rsseg.losses import Term
+from rsseg.module import SegmentationModule
+
+
+class Recorder(L.Callback):
+    """Writes ``records/step-000240.npz`` of the run folder after every validation; see docs/records.md.
+
+    A file holds, per head, every scene's confusion matrix, the value of every loss of the panel on each half of the
+    scenes, and each weighted term's gradient norms and cosines on the probe windows. With S scenes, P planes of K x K
+    counts, N losses in the panel and T terms its arrays take ``8 (S P K^2 + 2 N + 2 T (T + 1) + T + 1)`` bytes, before
+    they are compressed. A resumed run writes
+    the validations that it repeats again, under their names.
+
+    Attributes:
+        taken: The snapshots of the last step by head, if one process alone has validated it: contours need whole scenes.
+
+    Args:
+        folder: The run folder.
+        scenes: The validation scenes' names.
+        panel: By name, the losses to be valued, functions of sums over the batch.
+        facts: By name, what each of them was made with.
+        snapshots: Takes the snapshots.
+        windows: The probe windows; needed in the main process alone.
+        held_out: The windows of the one-step gain; none: it is not recorded.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        scenes: Sequence[str],
+        panel: Mapping[str, Term],
+        facts: Mapping[str, Any],
+        snapshots: Snapshots,
+        windows: Sequence[Batch],
+        held_out: Sequence[Batch] = (),
+    ) -> None:
+        self.folder, self.scenes, self.panel, self.facts = folder / FOLDER, list(scenes), panel, facts
+        self.snapshots, self.windows, self.held_out = snapshots, list(windows), list(held_out)
+        self.taken: dict[str, Snapshot] | None = None
+        self._sums: dict[str, PanelSums] = {}
+        self._gradients: dict[str, dict[str, ArrayLike]] = {}
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write what the numbers are about."""
+        module = _segmentation(pl_module)
+        first = halves(len(self.scenes)) if len(self.scenes) > 1 else np.ones(1, dtype=bool)
+        self._sums = {name: PanelSums(head, self.panel, first) for name, head in module.heads.items()}
+        if not trainer.is_global_zero:
+            return
+        heads = {
+            name: {
+                "task": str(head.task),
+                "classes": list(head.classes),
+                "terms": list(module.losses[name].terms),  # type: ignore[arg-type]
+                "weights": module.losses[name].weights,
+                "panel": dict(self.facts),
+            }
+            for name, head in module.heads.items()
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / ABOUT, {"scenes": self.scenes, "first_half": first.tolist(), "heads": heads})
+
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Probe the weights that are being scored: averaged ones are in place between the first batch and the last."""
+        if batch_idx:
+            return
+        for sums in self._sums.values():
+            sums.reset()
+        if trainer.is_global_zero:
+            found = probe(trainer, _segmentation(pl_module), self.windows, self.held_out)
+            self._gradients = {head: {key: value.numpy() for key, value in values.items()} for head, values in found.items()}
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add a batch to the sums."""
+        for name, sums in self._sums.items():
+            sums.update(outputs[name], batch["mask"], batch["scene"])
+        if _last_alone(trainer):
+            self.snapshots.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the record; Lightning calls this before the module forgets its counts and before the checkpoint."""
+        module = _segmentation(pl_module)
+        arrays: dict[str, ArrayLike] = {}
+        for name, sums in self._sums.items():
+            found = {"step": np.int64(trainer.global_step), "values": sums.values(), **self._gradients.get(name, {})}
+            found["confusion"] = module.confusions[name].compute().cpu().numpy()  # type: ignore[operator]
+            arrays |= {f"{name}/{key}": value for key, value in found.items()}
+        if trainer.is_global_zero:
+            write_arrays(self.folder / f"step-{trainer.global_step:06d}.npz", arrays)
+        if _last_alone(trainer):
+            self.taken = self.snapshots.take(trainer.global_step)
+
+
+def _last_alone(trainer: L.Trainer) -> bool:
+    """Whether one process alone validates the run's last step."""
+    return trainer.world_size == 1 and trainer.global_step == trainer.max_steps
+
+
+def _segmentation(module: L.LightningModule) -> SegmentationModule:
+    assert isinstance(module, SegmentationModule)
+    return module

@@ -1,0 +1,75 @@
+"""What is recorded of a run, put together from its config, its scenes and its module."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rsseg.alignment import tuned
+from rsseg.alignment.recorder import Recorder
+from rsseg.alignment.records import FOLDER, Snapshot, snapshot_arrays, write_arrays
+from rsseg.alignment.snapshot import Snapshots
+from rsseg.config.build import build
+from rsseg.config.folder import write_json
+from rsseg.contract import InputError
+from rsseg.data.sampling import Places
+from rsseg.data.store import Store
+from rsseg.data.windows import GridWindows, TrainWindows
+from rsseg.distributed import is_main
+from rsseg.inference.picture import pick_windows
+from rsseg.module import SegmentationModule
+
+log = logging.getLogger(__name__)
+
+PROBES = 4
+"""Windows on which gradients, and gains, are recorded."""
+
+
+def make_recorder(
+    config: Any,
+    folder: Path,
+    module: SegmentationModule,
+    stores: Mapping[str, Store],
+    sampler: Places,
+    panel: Mapping[str, Mapping[str, Any]],
+) -> Recorder:
+    """The callback that records a run; its probe windows are the first of the training stream, not augmented.
+
+    Args:
+        config: The composed config.
+        folder: The run folder.
+        module: The module.
+        stores: The tiles of train and val.
+        sampler: Where each training window lies.
+        panel: What the losses of the panel are made with, by name.
+    """
+    terms = {name: build(node, f"panel.{name}", task=config.dataset.task) for name, node in panel.items()}
+    stream = TrainWindows(stores["train"], config.window, sampler)
+    probes = [stream.batch([k]) for k in range(PROBES)] if is_main() else []
+    held_out = pick_windows(stores["val"], config.window, PROBES) if config.record.gain and is_main() else []
+    names = [scene.name for scene in stores["val"].scenes]
+    return Recorder(folder, names, terms, panel, make_snapshots(config, module, stores["val"]), probes, held_out)
+
+
+def make_snapshots(config: Any, module: SegmentationModule, store: Store) -> Snapshots:
+    """What takes snapshots of a module while the scenes of a store are scored."""
+    return Snapshots(module.heads, store.sizes, GridWindows(store, config.window, config.overlap).cores)
+
+
+def keep(folder: Path, name: str, taken: Mapping[str, Snapshot]) -> None:
+    """Write snapshots, by head, as ``records/{name}.npz`` of a run folder."""
+    arrays = {f"{head}/{key}": array for head, shot in taken.items() for key, array in snapshot_arrays(shot).items()}
+    write_arrays(folder / FOLDER / f"{name}.npz", arrays)
+
+
+def keep_thresholds(folder: Path, module: SegmentationModule, taken: Mapping[str, Snapshot], scenes: int) -> None:
+    """Tune thresholds on snapshots, by head, and write ``threshold.json``; a head that has diverged gets none."""
+    found = {}
+    for head, snapshot in taken.items():
+        try:
+            found[head] = tuned.tune(snapshot, module.heads[head], scenes)
+        except InputError as error:
+            log.warning("No threshold is tuned for head %s: %s", head, error)
+    write_json(folder / tuned.FILE, found)

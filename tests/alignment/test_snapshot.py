@@ -1,0 +1,99 @@
+"""Scenes that are put together from windows are counted as if they had never been cut."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from rsseg.alignment.records import Snapshot
+from rsseg.alignment.snapshot import Snapshots
+from rsseg.alignment.tuned import load_tuned, tune
+from rsseg.config.folder import write_json
+from rsseg.contract import IGNORE, Head, InputError, TaskKind
+from rsseg.data.windows import grid
+from rsseg.metrics import SampledLogits, boundary_counts, predicted_labels
+
+SIZES = np.array([[40, 50], [20, 64], [33, 32]])  # the second is lower than a window
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
+def test_whole_scenes(task):
+    channels = {"binary": 1, "multiclass": 3, "multilabel": 2}[task]
+    head, rng = Head(TaskKind(task), tuple("abc"[:channels])), np.random.default_rng(1)
+    cores = grid(SIZES, 32, 4)
+    planes = (channels,) if task == "multilabel" else ()
+    truth = [
+        rng.integers(0, head.labels, (*planes, h // 4, w // 4), dtype=np.uint8).repeat(4, -1).repeat(4, -2) for h, w in SIZES
+    ]
+    truth = [np.pad(t, [(0, 0)] * len(planes) + [(0, h - t.shape[-2]), (0, w - t.shape[-1])], constant_values=IGNORE)
+             for t, (h, w) in zip(truth, SIZES, strict=True)]  # fmt: skip
+    scores = [rng.normal(size=(channels, *size)).astype(np.float32) for size in SIZES]
+    snapshots = Snapshots({"mask": head}, SIZES, cores)
+    windows = []
+    for core in cores:
+        logits = np.zeros((channels, 32, 32), dtype=np.float32)
+        mask = np.full((*planes, 32, 32), IGNORE, dtype=np.uint8)
+        part = scores[core.scene][:, core.top : core.top + 32, core.left : core.left + 32]
+        logits[:, : part.shape[1], : part.shape[2]] = part
+        inner = (slice(core.inner_top, core.inner_bottom), slice(core.inner_left, core.inner_right))
+        there = (slice(core.top + inner[0].start, core.top + inner[0].stop),
+                 slice(core.left + inner[1].start, core.left + inner[1].stop))  # fmt: skip
+        mask[(..., *inner)] = truth[core.scene][(..., *there)]
+        windows.append((torch.from_numpy(logits), torch.from_numpy(mask)))
+    with torch.inference_mode():
+        for start in range(0, len(cores), 3):
+            numbers = torch.arange(start, min(start + 3, len(cores)))
+            logits, mask = (torch.stack([windows[k][i] for k in numbers]) for i in (0, 1))
+            batch = {"mask": mask, "scene": torch.tensor([cores[k].scene for k in numbers]), "k": numbers}
+            snapshots.on_validation_batch_end(None, SimpleNamespace(), {"mask": logits}, batch, start // 3)
+    found = snapshots.take(7)["mask"]
+    assert found.step == 7
+    for s in range(3):
+        predicted = predicted_labels(torch.from_numpy(scores[s])[None], head)[0]
+        whole = boundary_counts(predicted, torch.from_numpy(truth[s]).long(), head)
+        assert found.boundary[s].tolist() == whole.tolist()
+        valid = (truth[s] != IGNORE).sum(axis=(-2, -1))
+        assert found.histogram[s].sum(axis=(-2, -1)).tolist() == np.broadcast_to(valid, found.histogram.shape[1]).tolist()
+    if task == "multiclass":
+        assert len(found.sample.logits) == sum(int((t != IGNORE).sum()) for t in truth)  # fewer than 1024 of each: all
+        labelled = [np.bincount(t.ravel(), minlength=256)[:3] for t in truth]
+        weight = torch.zeros(9, dtype=torch.float64).index_add_(
+            0, found.sample.scene * 3 + found.sample.target, found.sample.weight
+        )
+        assert weight.numpy() == pytest.approx(np.concatenate(labelled))
+
+
+def test_threshold_by_hand(tmp_path):
+    """In both scenes the positives lie at logit -2.9, the negatives at -3.9: any threshold between them is right."""
+    histogram = np.zeros((2, 1, 2, 256), dtype=np.int64)
+    histogram[:, 0, 1, 104], histogram[:, 0, 0, 96] = 5, 9
+    head = Head(TaskKind.binary, ("a",))
+    found = tune(Snapshot(3, histogram, None, np.zeros((2, 1, 3))), head, scenes=2)
+    assert -3.9 <= found["values"]["a"] <= -2.9
+    assert (found["kind"], found["fixed"], found["tuned"], found["regret"]) == ("threshold", 0, 1, 1)
+    one = tune(Snapshot(3, histogram[:1], None, np.zeros((1, 1, 3))), head, scenes=1)
+    assert one["values"] == found["values"]
+    assert one["regret"] is None
+    write_json(tmp_path / "threshold.json", {"mask": found})
+    limit = load_tuned(tmp_path, {"mask": head})["mask"]
+    assert predicted_labels(torch.tensor([[[[-2.9, -3.9]]]]), head, limit).tolist() == [[[1, 0]]]
+    with pytest.raises(InputError, match="of head other"):
+        load_tuned(tmp_path, {"other": head})
+
+
+def test_bias_by_hand():
+    """The second class loses by at most 0.6 wherever it is right, the first leads by 1."""
+    z, y = torch.tensor([[1.0, 0.0], [1.0, 0.4]] * 2), torch.tensor([0, 1] * 2)
+    sample = SampledLogits(z, y, torch.tensor([0, 0, 1, 1]), torch.ones(4, dtype=torch.float64))
+    head = Head(TaskKind.multiclass, ("a", "b"))
+    for scenes in (1, 2):
+        found = tune(Snapshot(3, None, sample, np.zeros((2, 2, 3))), head, scenes)
+        assert 0.6 < found["values"]["b"] - found["values"]["a"] < 1
+        assert found["kind"] == "bias"
+        assert found["regret"] == (None if scenes == 1 else pytest.approx(0.75))  # argmax: IoU 1/2 and 0
+    bias = torch.tensor([found["values"]["a"], found["values"]["b"]])
+    assert predicted_labels(z.view(4, 2, 1, 1), head, bias).flatten().tolist() == y.tolist()
+    broken = sample._replace(logits=z * torch.nan)
+    with pytest.raises(InputError, match="diverged"):
+        tune(Snapshot(3, None, broken, np.zeros((2, 2, 3))), head, 2)

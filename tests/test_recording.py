@@ -1,0 +1,146 @@
+"""Recorded runs: the same training, complete records whatever happened, and thresholds that are used."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from test_run import SPLIT, folder_data, settings, weights
+
+from rsseg.alignment.records import load_records, read_arrays
+from rsseg.contract import InputError, TaskKind
+from rsseg.metrics import scores
+from rsseg.metrics.histogram import THRESHOLDS, threshold_counts
+from rsseg.run import evaluate, predict, train
+
+QUICK = ["pictures=0", "trainer.log_every_n_steps=1"]
+
+
+@pytest.mark.parametrize("choice", ["model=deeplabv3plus", "callbacks=[ema,early_stopping]"])  # dropout; averaged weights
+def test_a_recorded_run_is_the_same_run(tmp_path, folder_root, choice):
+    common = [*folder_data(folder_root), *QUICK, "steps=4", "validations=2", choice]
+    train(settings(tmp_path, *common, "record.gain=true"), tmp_path / "with")
+    train(settings(tmp_path, *common, "record.enabled=false"), tmp_path / "without")
+    for (name, ours), theirs in zip(weights(tmp_path / "with").items(), weights(tmp_path / "without").values(), strict=True):
+        assert torch.equal(ours, theirs), name
+    rows = [list(csv.DictReader((tmp_path / run / "metrics.csv").open())) for run in ("with", "without")]
+    assert rows[0] == rows[1]
+    with pytest.raises(InputError, match="no records"):
+        load_records(tmp_path / "without")
+
+
+def test_records_hold_what_was_scored(tmp_path, folder_root):
+    run = tmp_path / "run"
+    config = [*folder_data(folder_root), *QUICK, "steps=4", "validations=2", "loss=ce_dice", "record.gain=true"]
+    train(settings(tmp_path, *config), run)
+    records = load_records(run)
+    assert records.steps.tolist() == [2, 4]
+    assert (records.head.task, records.head.classes) == (TaskKind.multiclass, ("a", "b", "c"))
+    assert records.terms == ["ce", "dice"]
+    assert len(records.scenes) == 2
+    assert (records.confusion.sum((2, 3, 4)) == 80 * 96 - 16).all()  # every labelled pixel of every scene once
+    with (run / "metrics.csv").open() as file:
+        logged = [float(row["val/mask/iou"]) for row in csv.DictReader(file) if row["val/mask/iou"]]
+    assert [scores(torch.from_numpy(c), records.head).iou for c in records.confusion] == pytest.approx(logged)
+    assert records.values.shape == (2, len(records.panel), 2)
+    assert np.isfinite(records.values).all()
+    for norm, cosine in records.gradient.values():
+        assert (norm > 0).all()
+        assert np.diagonal(cosine, axis1=1, axis2=2) == pytest.approx(1)
+    assert records.gain is not None
+    assert records.gain.shape == (2, 2)
+    stated = 8 * (2 * 1 * 3**2 + 2 * len(records.panel) + 2 * 2 * 3 + 2 + 1)  # docs/records.md
+    assert sum(array.nbytes for array in read_arrays(run / "records" / "step-000002.npz").values()) == stated
+    assert records.last is not None
+    assert records.last.step == 4
+    assert records.last.sample is not None
+    assert records.last.histogram is not None
+    assert (records.last.histogram.sum((2, 3)) == 80 * 96 - 16).all()
+
+
+def test_a_resumed_run_has_the_records_of_an_uninterrupted_one(tmp_path, folder_root, monkeypatch):
+    from rsseg.module import SegmentationModule
+
+    common = [*folder_data(folder_root), *QUICK, "steps=6", "validations=3"]
+    train(settings(tmp_path, *common), tmp_path / "whole")
+    step = SegmentationModule.training_step
+
+    def fail(self, batch, batch_idx):
+        if self.global_step == 5:
+            raise RuntimeError("power cut")
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(SegmentationModule, "training_step", fail)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(settings(tmp_path, *common), tmp_path / "half")
+    monkeypatch.setattr(SegmentationModule, "training_step", step)
+    half = tmp_path / "half"
+    assert load_records(half).steps.tolist() == [2, 4]
+    assert load_records(half).best is None
+    train(settings(tmp_path, f"resume={half}"), half, [f"resume={half}"])
+    ours, theirs = load_records(half), load_records(tmp_path / "whole")
+    assert ours.steps.tolist() == [2, 4, 6]
+    for name in ("confusion", "values"):
+        assert np.array_equal(getattr(ours, name), getattr(theirs, name))
+    for place in ours.gradient:
+        assert np.array_equal(ours.gradient[place][0], theirs.gradient[place][0])
+    assert np.array_equal(ours.best.histogram, theirs.best.histogram)
+    assert (half / "threshold.json").read_text() == (tmp_path / "whole" / "threshold.json").read_text()
+
+
+def test_the_tuned_threshold_is_used(tmp_path, inria_root):
+    """Re-inference at the stored threshold gives what the histogram says of it, exactly."""
+    run = tmp_path / "run"
+    train(settings(tmp_path, "dataset=inria", f"dataset.source.root={inria_root}", *QUICK), run)
+    snapshot = load_records(run).best
+    counts = threshold_counts(snapshot.histogram.sum(0))[0]
+    iou = counts[:, 0] / counts.sum(-1)
+    result = evaluate(run, "val", "tuned")["mask"]
+    assert result.iou == pytest.approx(iou.max())
+    assert evaluate(run, "val")["mask"].iou == pytest.approx(iou[THRESHOLDS == 0].item())
+    assert (run / "evaluation-val-tuned.csv").is_file()
+    (run / "threshold.json").unlink()
+    with pytest.raises(InputError, match=r"no threshold\.json"):
+        evaluate(run, "val", "tuned")
+    with pytest.raises(InputError, match=r"fixed .* or tuned is expected"):
+        evaluate(run, "val", "best")
+
+
+def test_a_map_at_the_tuned_bias_equals_scoring(tmp_path, folder_root):
+    run = tmp_path / "run"
+    train(settings(tmp_path, *folder_data(folder_root), *QUICK), run)
+    counts = np.zeros((2, 3, 3), dtype=np.int64)
+    for i, threshold in enumerate(("fixed", "tuned")):
+        for scene in json.loads((run / "data.json").read_text())["scenes"]["val"]:
+            out = predict(run, folder_root / "images" / f"{scene}.tif", tmp_path / "map.tif", threshold)
+            with rasterio.open(out) as made, rasterio.open(folder_root / "masks" / f"{scene}.tif") as mask:
+                labels, truth = made.read(1), mask.read(1)
+            np.add.at(counts[i], (truth[truth != 255], labels[truth != 255]), 1)
+    scored = evaluate(run, "val", "tuned")["mask"].confusion[0].numpy()
+    assert np.abs(counts[1] - scored).sum() <= 4  # windows come in other batches: sums are rounded otherwise
+    assert np.abs(counts[0] - counts[1]).sum() > 100
+
+
+def test_one_validation_scene_has_no_second_half(tmp_path, folder_root):
+    data = [d for d in folder_data(folder_root) if d != SPLIT] + ["dataset.source.split={train: 0.8, val: 0.2}"]
+    train(settings(tmp_path, *data, *QUICK), tmp_path / "run")
+    records = load_records(tmp_path / "run")
+    assert len(records.scenes) == 1
+    assert np.isfinite(records.values[:, :, 0]).all()
+    assert np.isnan(records.values[:, :, 1]).all()
+
+
+def test_what_cannot_be_loaded_is_said(tmp_path, folder_root):
+    run = tmp_path / "run"
+    train(settings(tmp_path, *folder_data(folder_root), *QUICK), run)
+    with pytest.raises(InputError, match=r"no head 'msk'.*did you mean 'mask'"):
+        load_records(run, "msk")
+    (path,) = (run / "records").glob("step-*.npz")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match="can't be read"):
+        load_records(run)
+    path.unlink()
+    with pytest.raises(InputError, match="not validated yet"):
+        load_records(run)
