@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import logging
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -23,6 +22,7 @@ from rsseg.config.folder import resume_word
 from rsseg.contract import InputError
 from rsseg.distributed import OneFolder, SyncBatchNorm, is_main
 from rsseg.loggers import SideLogger, given_to_logger
+from rsseg.progress import shows_bars
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class ProgressLines(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log step, score, and the time gone and left."""
-        if trainer.state.fn != "fit" or sys.stdout.isatty() or not trainer.is_global_zero:
+        if trainer.state.fn != "fit" or shows_bars() or not trainer.is_global_zero:
             return
         gone, done = time.monotonic() - self.began, trainer.global_step - self.first
         left = gone / max(done, 1) * (trainer.max_steps - trainer.global_step)
@@ -182,6 +182,8 @@ def make_trainer(
     node = dict(config["trainer"])
     accelerator = node.get("accelerator", "auto")
     node["precision"] = choose_precision(node.get("precision", "auto"), accelerator)
+    if not shows_bars():
+        node.setdefault("enable_progress_bar", False)  # `ProgressLines` stands in
     keep: dict[str, Any] = {
         "dirpath": folder / "checkpoints",
         "auto_insert_metric_name": False,

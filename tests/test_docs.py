@@ -65,7 +65,12 @@ def sweep(words: list[str]) -> list[list[str]]:
     """The runs of a multirun, or the one run."""
     if "-m" not in words:
         return [words]
-    parsed = OverridesParser.create().parse_overrides([word for word in words if word != "-m"])
+    words = [word for word in words if word != "-m" and not word.startswith("hydra")]
+    named = next((word.removeprefix("sweep=") for word in words if word.startswith("sweep=")), None)
+    params = OmegaConf.load(CONFIGS / f"sweep/{named}.yaml").hydra.sweeper.params if named else {}
+    own = {word.partition("=")[0] for word in words}
+    words = [*(f"{key}={value}" for key, value in params.items() if key not in own), *words]
+    parsed = OverridesParser.create().parse_overrides(words)
     choices = [
         [f"{o.key_or_group}={v}" for v in o.sweep_string_iterator()] if o.is_sweep_override() else [o.input_line]
         for o in parsed
@@ -121,7 +126,7 @@ def test_the_reference_is_up_to_date():
 
 def test_train_yaml_shows_every_field():
     shown = {key for key in OmegaConf.load(CONFIGS / "train.yaml") if key not in ("defaults", "hydra")}
-    groups = {group.split("/")[0] for group in GROUPS if group != "experiment"}
+    groups = {group.split("/")[0] for group in GROUPS} - {"experiment", "sweep"}
     assert shown | groups == {field.name for field in dataclasses.fields(Config)}
 
 
