@@ -16,7 +16,9 @@ from tiny import CONFIGS, checker, coloured, write_tif
 
 from rsseg.config.reference import GROUPS, reference
 from rsseg.config.schema import Config
+from rsseg.config.search import Search
 from rsseg.run import compare, evaluate, predict, train
+from rsseg.search import check_search
 
 ROOT = CONFIGS.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -109,6 +111,8 @@ def finished(tmp_path_factory, folder_root):
 @pytest.mark.parametrize(("page", "line"), python_lines("python scripts/"))
 def test_commands_after_training(page, line, finished, folder_root, tmp_path):
     script, *words = shlex.split(line, comments=True)[1:]
+    if script == "scripts/search.py":
+        return check_search(searched(tmp_path, words), 1)
     given = dict(word.split("=", 1) for word in words)
     if script == "scripts/evaluate.py":
         evaluate(finished, given.get("split", "val"))
@@ -118,6 +122,16 @@ def test_commands_after_training(page, line, finished, folder_root, tmp_path):
     else:
         assert script == "scripts/compare.py"
         compare([finished], tmp_path)
+    return None
+
+
+def searched(tmp_path: Path, words: list[str]) -> Search:
+    """What a documented search looks for."""
+    keys = ("trials", "processes", "objectives", "study", "storage")
+    given = dict(word.split("=", 1) for word in words if word.startswith(tuple(f"{key}=" for key in keys)))
+    overrides = [word for word in words if word.partition("=")[0] not in keys]
+    objectives = tuple(given.get("objectives", "iou").split(","))
+    return Search(CONFIGS, (*overrides, f"output={tmp_path}"), objectives, "study", None, int(given.get("trials", "20")))
 
 
 def test_the_reference_is_up_to_date():

@@ -40,16 +40,20 @@ def quoted_resume(folder: Path) -> str:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, wait: bool = False) -> Iterator[None]:
     """While this is open, no other process trains in a run folder; the system lets go of it when this process is killed.
 
+    Args:
+        folder: The run folder.
+        wait: Wait for another process that trains in it.
+
     Raises:
-        InputError: If another process does.
+        InputError: If another process does, and is not waited for.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "run.lock", timeout=0)
+    lock = FileLock(folder / "run.lock", is_singleton=True)  # one object per process: it may be taken twice
     try:
-        lock.acquire()
+        lock.acquire(timeout=-1 if wait else 0)
     except Timeout:
         raise InputError(f"{folder}: another process is training this run; wait for it, or stop it") from None
     try:
