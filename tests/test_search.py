@@ -147,7 +147,7 @@ def test_one_process_may_take_a_folder_twice(tmp_path):
 @pytest.mark.slow
 def test_a_killed_search_goes_on(wanted, tmp_path):
     pytest.importorskip("optuna")
-    words = ["scripts/search.py", *wanted.overrides, "steps=60", "validations=30", "trials=3", "processes=2"]
+    words = ["scripts/search.py", *wanted.overrides, "steps=24", "validations=12", "trials=3", "processes=2"]
     first = subprocess.Popen([sys.executable, *words], cwd=CONFIGS.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 200
     while not list(tmp_path.glob("search/search/*/checkpoints/last.ckpt")) and time.monotonic() < until:
