@@ -7,8 +7,6 @@ import csv
 import json
 import logging
 import multiprocessing
-import os
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
@@ -19,6 +17,7 @@ from rsseg.alignment.report import print_table
 from rsseg.check import check
 from rsseg.config.folder import alone
 from rsseg.config.search import Interval, Search
+from rsseg.config.sweep import end_with_parent
 from rsseg.contract import Head, InputError, TaskKind, nearest
 from rsseg.metrics import scores
 from rsseg.run import train
@@ -139,7 +138,7 @@ def work(wanted: Search, processes: int, lock: Any, faults: Any) -> None:
         lock: Held while a trial is chosen.
         faults: Takes the text of a user's mistake.
     """
-    _end_with_parent()
+    end_with_parent()
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     study = open_study(wanted)
@@ -150,18 +149,6 @@ def work(wanted: Search, processes: int, lock: Any, faults: Any) -> None:
         faults.put(str(error))
     except (KeyboardInterrupt, SystemExit):
         pass  # the search says it
-
-
-def _end_with_parent() -> None:
-    """A search that is killed takes its processes with it."""
-
-    def wait() -> None:
-        parent = multiprocessing.parent_process()
-        assert parent is not None
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def try_one(study: Any, wanted: Search, lock: Any) -> bool:

@@ -154,7 +154,7 @@ def test_a_killed_search_goes_on(wanted, tmp_path):
         time.sleep(0.05)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    time.sleep(1)  # its processes end with it
+    time.sleep(3)  # its processes end with it
     again = subprocess.run([sys.executable, *words], cwd=CONFIGS.parent, capture_output=True, text=True, timeout=400)
     assert again.returncode == 0, again.stderr
     assert "Going on with trial" in again.stderr

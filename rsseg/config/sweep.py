@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import multiprocessing
+import os
 import shutil
 import sys
+import threading
+import time
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -16,6 +19,18 @@ from hydra.experimental.callback import Callback
 log = logging.getLogger(__name__)
 
 NAMED = ("loss", "seed")  # in a folder's name whenever given, swept or not: a sweep over one seed can be widened later
+
+
+def end_with_parent() -> None:
+    """Let this process end within a second of the one that started it, which may be killed and can't say so then."""
+    parent = os.getppid()
+
+    def wait() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class Sweep(Callback):
@@ -56,5 +71,6 @@ class Sweep(Callback):
         """Say which run begins, and let it start loader processes as a single run does."""
         if multiprocessing.get_start_method() == "loky":  # joblib's, which would have to pickle what only a fork can hand on
             multiprocessing.set_start_method("fork", force=True)
+            end_with_parent()
         if self.total:
             log.info("run %d of %d: %s", config.hydra.job.num + 1, self.total, config.hydra.job.override_dirname)
