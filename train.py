@@ -1,6 +1,7 @@
 """Train a segmentation model: python train.py loss=focal_dice dataset=inria"""
 
 import logging
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,12 +18,12 @@ register()
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 def main(config: DictConfig) -> float:
     """One job: a single run, or one run of a sweep."""
-    from pathlib import Path
-
-    from rsseg.run import train  # torch and Lightning take seconds to import: `--help` does without
-
     job = HydraConfig.get()
     try:
+        if job.runtime.choices.sweep and job.mode is not RunMode.MULTIRUN:
+            raise InputError(f"sweep={job.runtime.choices.sweep} is many runs: add -m, as in python train.py -m sweep=...")
+        from rsseg.run import train  # torch and Lightning take seconds to import: `--help` does without
+
         return train(config, Path(job.runtime.output_dir), list(job.overrides.task), job.runtime.choices.get("loss", ""))
     except InputError as error:
         if job.mode is RunMode.MULTIRUN:  # Hydra would say it at the end of the sweep only

@@ -8,9 +8,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+from hydra.core.hydra_config import HydraConfig
 from rich.progress import Progress
 
 Item = TypeVar("Item")
+
+
+def shows_bars() -> bool:
+    """Whether output goes to a terminal that this run has for itself.
+
+    Bars of several runs at once, as the joblib launcher makes them, would overwrite each other.
+    """
+    alone = not HydraConfig.initialized() or HydraConfig.get().launcher._target_.endswith(".BasicLauncher")
+    return alone and sys.stdout.isatty()
 
 
 @contextmanager
@@ -30,7 +40,7 @@ def progress(items: Sequence[Item], title: str) -> Iterator[Iterator[Item]]:
         >>> total
         3
     """
-    shown = sys.stdout.isatty() and logging.getLogger("rsseg").getEffectiveLevel() < logging.ERROR
+    shown = shows_bars() and logging.getLogger("rsseg").getEffectiveLevel() < logging.ERROR
     with Progress(transient=True, disable=not shown) as bar:
         task = bar.add_task(title, total=len(items))
 

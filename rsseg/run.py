@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from rsseg.assembly import (
 )
 from rsseg.check import check
 from rsseg.config.build import build, plain
-from rsseg.config.folder import config_to_resume, load_config, resume_word, save_config, unfinished, write_json
+from rsseg.config.folder import alone, config_to_resume, load_config, resume_word, save_config, unfinished, write_json
 from rsseg.config.provenance import provenance
 from rsseg.contract import InputError
 from rsseg.data.census import check_absent
@@ -66,6 +67,11 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
         folder = Path(config.resume)
         config = config_to_resume(folder, overrides or [])
     check(config)
+    with alone(folder) if is_main() else nullcontext():
+        return _train(config, folder, overrides or [], loss)
+
+
+def _train(config: Any, folder: Path, overrides: list[str], loss: str) -> float:
     last = unfinished(folder, config)
     if (folder / "summary.json").is_file():
         summary = json.loads((folder / "summary.json").read_text())
@@ -101,7 +107,7 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
     if is_main():
         if not (folder / "run.json").is_file():
             save_config(config, folder)
-            write_json(folder / "run.json", provenance(overrides or [], loss) | {"seed": config.seed})
+            write_json(folder / "run.json", provenance(overrides, loss) | {"seed": config.seed})
         write_json(folder / "data.json", data)
     return fit(config, folder, module, stores, sampler, panel_facts(config, numbers), last)
 

@@ -6,7 +6,6 @@ import csv
 import logging
 import math
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -24,6 +23,7 @@ from rsseg.config.folder import resume_word
 from rsseg.contract import InputError
 from rsseg.distributed import OneFolder, SyncBatchNorm, is_main
 from rsseg.loggers import SideLogger, given_to_logger
+from rsseg.progress import shows_bars
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class ProgressLines(L.Callback):
         loss = float(trainer.callback_metrics.get("val/loss", 0.0))
         if trainer.is_global_zero and not math.isfinite(loss):
             log.warning("step %d: the loss is %s, the run has diverged: lower optimizer.lr", trainer.global_step, loss)
-        if trainer.state.fn != "fit" or sys.stdout.isatty() or not trainer.is_global_zero:
+        if trainer.state.fn != "fit" or shows_bars() or not trainer.is_global_zero:
             return
         gone, done = time.monotonic() - self.began, trainer.global_step - self.first
         left = gone / max(done, 1) * (trainer.max_steps - trainer.global_step)
@@ -186,6 +186,8 @@ def make_trainer(
     node = dict(config["trainer"])
     accelerator = node.get("accelerator", "auto")
     node["precision"] = choose_precision(node.get("precision", "auto"), accelerator)
+    if not shows_bars():
+        node.setdefault("enable_progress_bar", False)  # `ProgressLines` stands in
     keep: dict[str, Any] = {
         "dirpath": folder / "checkpoints",
         "auto_insert_metric_name": False,

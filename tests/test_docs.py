@@ -16,7 +16,9 @@ from tiny import CONFIGS, checker, coloured, compose, write_tif
 
 from rsseg.config.reference import GROUPS, reference
 from rsseg.config.schema import Config
+from rsseg.config.search import Search
 from rsseg.run import compare, describe, evaluate, predict, train
+from rsseg.search import check_search
 
 ROOT = CONFIGS.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -65,7 +67,12 @@ def sweep(words: list[str]) -> list[list[str]]:
     """The runs of a multirun, or the one run."""
     if "-m" not in words:
         return [words]
-    parsed = OverridesParser.create().parse_overrides([word for word in words if word != "-m"])
+    words = [word for word in words if word != "-m" and not word.startswith("hydra")]
+    named = next((word.removeprefix("sweep=") for word in words if word.startswith("sweep=")), None)
+    params = OmegaConf.load(CONFIGS / f"sweep/{named}.yaml").hydra.sweeper.params if named else {}
+    own = {word.partition("=")[0] for word in words}
+    words = [*(f"{key}={value}" for key, value in params.items() if key not in own), *words]
+    parsed = OverridesParser.create().parse_overrides(words)
     choices = [
         [f"{o.key_or_group}={v}" for v in o.sweep_string_iterator()] if o.is_sweep_override() else [o.input_line]
         for o in parsed
@@ -104,6 +111,8 @@ def finished(tmp_path_factory, folder_root):
 @pytest.mark.parametrize(("page", "line"), python_lines("python scripts/"))
 def test_commands_of_the_scripts(page, line, data, finished, folder_root, tmp_path):
     script, *words = shlex.split(line, comments=True)[1:]
+    if script == "scripts/search.py":
+        return check_search(searched(tmp_path, words), 1)
     given = dict(word.split("=", 1) for word in words)
     if script == "scripts/evaluate.py":
         evaluate(finished, given.get("split", "val"))
@@ -120,6 +129,16 @@ def test_commands_of_the_scripts(page, line, data, finished, folder_root, tmp_pa
     else:
         assert script == "scripts/compare.py"
         compare([finished], tmp_path)
+    return None
+
+
+def searched(tmp_path: Path, words: list[str]) -> Search:
+    """What a documented search looks for."""
+    keys = ("trials", "processes", "objectives", "study", "storage")
+    given = dict(word.split("=", 1) for word in words if word.startswith(tuple(f"{key}=" for key in keys)))
+    overrides = [word for word in words if word.partition("=")[0] not in keys]
+    objectives = tuple(given.get("objectives", "iou").split(","))
+    return Search(CONFIGS, (*overrides, f"output={tmp_path}"), objectives, "study", None, int(given.get("trials", "20")))
 
 
 def test_the_reference_is_up_to_date():
@@ -128,7 +147,7 @@ def test_the_reference_is_up_to_date():
 
 def test_train_yaml_shows_every_field():
     shown = {key for key in OmegaConf.load(CONFIGS / "train.yaml") if key not in ("defaults", "hydra")}
-    groups = {group.split("/")[0] for group in GROUPS if group != "experiment"}
+    groups = {group.split("/")[0] for group in GROUPS} - {"experiment", "sweep"}
     assert shown | groups == {field.name for field in dataclasses.fields(Config)}
 
 

@@ -16,7 +16,8 @@ def run_script(arguments: type[Any], action: Callable[[Any], object], words: lis
     """Parse the command line, call an action with it, and end the process; a user's mistake gives one line, no stack trace.
 
     Args:
-        arguments: A dataclass of strings; its fields are the keys, its docstring the help text.
+        arguments: A dataclass of strings; its fields are the keys, its docstring the help text. Where it has a field
+            `overrides`, a list, words with other keys go there, to be read as train.py reads them.
         action: Called with the parsed arguments.
         words: The command line, `sys.argv` if None.
     """
@@ -37,12 +38,16 @@ def parse(arguments: type[Any], words: list[str]) -> Any:
     Raises:
         InputError: For words without "=", and unknown or missing keys.
     """
-    known = [field.name for field in fields(arguments)]
+    known = [field.name for field in fields(arguments) if field.name != "overrides"]
+    open_ended = len(known) < len(fields(arguments))
     for word in words:
         key, equals, _ = word.partition("=")
-        if not equals or key not in known:
+        if not open_ended and (not equals or key not in known):
             raise InputError(f"'{word}' is not understood{nearest(key, known)}: write key=value with {', '.join(known)}")
-    values = dict(word.split("=", 1) for word in words)
+    own = [word for word in words if "=" in word and word.partition("=")[0] in known]
+    values: dict[str, Any] = dict(word.split("=", 1) for word in own)
+    if open_ended:
+        values["overrides"] = [word for word in words if word not in own]
     missing = [field.name for field in fields(arguments) if field.default is dataclasses.MISSING and field.name not in values]
     if missing:
         raise InputError(f"{', '.join(f'{key}=...' for key in missing)} must be given")

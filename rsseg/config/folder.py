@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from rsseg.config.build import plain
@@ -34,6 +37,29 @@ def quoted_resume(folder: Path) -> str:
     """The word as Hydra reads it, without the shell's quotes: a quote in the folder's name has a backslash before it."""
     escaped = str(folder).replace('"', '\\"')
     return f'resume="{escaped}"'
+
+
+@contextmanager
+def alone(folder: Path, wait: bool = False) -> Iterator[None]:
+    """While this is open, no other process trains in a run folder; the system lets go of it when this process is killed.
+
+    Args:
+        folder: The run folder.
+        wait: Wait for another process that trains in it.
+
+    Raises:
+        InputError: If another process does, and is not waited for.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "run.lock", is_singleton=True)  # one object per process: it may be taken twice
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        raise InputError(f"{folder}: another process is training this run; wait for it, or stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def config_to_resume(folder: Path, overrides: list[str]) -> Any:

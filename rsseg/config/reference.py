@@ -35,6 +35,8 @@ GROUPS = {
     "callbacks": None,
     "logger": None,
     "experiment": None,
+    "experiment/imbalance": None,
+    "sweep": None,
 }
 
 

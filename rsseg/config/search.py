@@ -1,0 +1,119 @@
+"""What a search tries: overrides of which some have many values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import open_dict
+
+from rsseg.config.folder import PLACE_KEYS
+from rsseg.config.schema import folder_name, register
+from rsseg.contract import InputError
+
+
+@dataclass(frozen=True)
+class Interval:
+    """All numbers between two, both included; with `log`, drawn evenly by their logarithm."""
+
+    low: float
+    high: float
+    log: bool
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched for, and where.
+
+    Attributes:
+        configs: The folder with `train.yaml`.
+        overrides: As for train.py. Those with several values are searched: ``x=interval(0,1)`` for numbers between two,
+            ``x=tag(log,interval(0.01,10))`` for those drawn by their logarithm, ``x=a,b,c`` for choices.
+        objectives: The scores in `summary.json` that are to be high.
+        study: The study's name, and its folder's in ``<output>/search``.
+        storage: The URL of a database; None: a file ``study.db`` in the study's folder.
+        trials: How many finished trials the study is to have.
+    """
+
+    configs: Path
+    overrides: tuple[str, ...]
+    objectives: tuple[str, ...]
+    study: str
+    storage: str | None
+    trials: int
+
+    def parsed(self) -> list[Override]:
+        """The overrides as Hydra reads them."""
+        try:
+            return list(OverridesParser.create().parse_overrides(list(self.overrides)))
+        except HydraException as error:
+            raise InputError(f"an override can't be read: {str(error).splitlines()[0]}") from None
+
+    def space(self) -> dict[str, Interval | list[str]]:
+        """What is searched: for each key the interval or the choices.
+
+        Raises:
+            InputError: If that is nothing, or an interval is none.
+        """
+        found: dict[str, Interval | list[str]] = {}
+        for o in self.parsed():
+            if o.is_interval_sweep():
+                bounds: Any = o.value()
+                found[o.get_key_element()] = one = Interval(float(bounds.start), float(bounds.end), "log" in bounds.tags)
+                if one.low >= one.high or (one.log and one.low <= 0):
+                    raise InputError(f"{o.input_line}: the first number must be the smaller, and above 0 with log")
+            elif o.is_sweep_override():
+                found[o.get_key_element()] = list(o.sweep_string_iterator())
+        if not found:
+            raise InputError("nothing is searched: give a value as 'key=interval(0,1)' or key=a,b,c, quoted for the shell")
+        return found
+
+    def fixed(self) -> list[str]:
+        """The overrides that all trials share."""
+        return [str(o.input_line) for o in self.parsed() if not o.is_sweep_override()]
+
+    def words(self, params: Mapping[str, Any]) -> list[str]:
+        """A trial's overrides."""
+        return [*self.fixed(), *(f"{key}={value}" for key, value in params.items())]
+
+    def config(self, params: Mapping[str, Any]) -> tuple[Any, str]:
+        """A trial's config and the name of its loss.
+
+        Raises:
+            InputError: If there is no such config.
+        """
+        register()
+        try:
+            with initialize_config_dir(str(self.configs.resolve()), version_base="1.3"):
+                config = compose("train", overrides=self.words(params), return_hydra_config=True)
+        except HydraException as error:
+            raise InputError(" ".join(str(error).partition("Config search path")[0].split())) from None
+        loss = str(config.hydra.runtime.choices.loss)
+        with open_dict(config):
+            del config["hydra"]
+        return config, loss
+
+    def first(self) -> dict[str, Any]:
+        """One point of the space."""
+        return {key: one.low if isinstance(one, Interval) else one[0] for key, one in self.space().items()}
+
+    @cached_property
+    def folder(self) -> Path:
+        """The study's folder."""
+        return Path(self.config(self.first())[0].output) / "search" / self.study
+
+    def run_folder(self, params: Mapping[str, Any]) -> Path:
+        """A trial's folder, named by what was tried: the same again is the same run."""
+        return self.folder / folder_name(",".join(sorted(f"{key}={value}" for key, value in params.items())))
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for two searches to be one."""
+        kept = [str(o.input_line) for o in self.parsed() if o.key_or_group.split(".")[0] not in PLACE_KEYS]
+        return {"overrides": sorted(kept), "objectives": list(self.objectives)}

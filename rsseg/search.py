@@ -1,0 +1,240 @@
+"""A search for the best settings: trials proposed by Optuna, each a run in a folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import logging
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
+
+import torch
+
+from rsseg.alignment.report import print_table
+from rsseg.check import check
+from rsseg.config.folder import alone
+from rsseg.config.search import Interval, Search
+from rsseg.config.sweep import end_with_parent
+from rsseg.contract import Head, InputError, TaskKind, nearest
+from rsseg.metrics import scores
+from rsseg.run import train
+
+log = logging.getLogger(__name__)
+
+
+def search(wanted: Search, processes: int) -> None:
+    """Search until a study has its trials; print the best and write ``trials.csv`` into its folder.
+
+    A trial is a run (`rsseg.run.train`) in a folder of its own. One that a killed search left is proposed again and goes on
+    from its last checkpoint. The same call elsewhere, on the same storage and folder, helps.
+
+    Args:
+        wanted: What is searched for.
+        processes: How many trials run at once on this machine.
+
+    Raises:
+        InputError: For anything that can't be used, and for what a trial finds wrong.
+    """
+    check_search(wanted, processes)
+    study = open_study(wanted)
+    release_dead_trials(study, wanted)
+    spawn = multiprocessing.get_context("spawn")  # a fork of a process that has used CUDA can't
+    lock, faults = spawn.Lock(), spawn.SimpleQueue()
+    workers = [spawn.Process(target=work, args=(wanted, processes, lock, faults)) for _ in range(processes)]
+    for worker in workers:
+        worker.start()
+    try:
+        watch(study, wanted, workers)
+    except KeyboardInterrupt:
+        raise InputError("interrupted; the same command goes on") from None
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.join()
+    if not faults.empty():
+        raise InputError(faults.get())
+    report(study, wanted)
+
+
+def check_search(wanted: Search, processes: int) -> None:
+    """Find what is wrong with a search before it starts.
+
+    Raises:
+        InputError: If anything is.
+    """
+    known = list(scores(torch.ones(1, 1, 2, 2, dtype=torch.int64), Head(TaskKind.binary, ("one",))).means())
+    for name in wanted.objectives:
+        if name not in known:
+            raise InputError(f"objectives={name}: no run scores that{nearest(name, known)}; there are {', '.join(known)}")
+    if min(wanted.trials, processes) < 1:
+        raise InputError(f"trials={wanted.trials} and processes={processes} must be at least 1")
+    config, _ = wanted.config(wanted.first())
+    check(config)
+    if config.trainer.get("devices", 1) not in (1, "1"):
+        raise InputError(f"trainer.devices={config.trainer.devices}: each trial trains on one device; start more processes")
+
+
+def open_study(wanted: Search) -> Any:
+    """The study in its storage, new or begun.
+
+    Raises:
+        InputError: If Optuna is missing, the storage can't be opened, or holds another search under that name.
+    """
+    try:
+        import optuna
+    except ModuleNotFoundError:
+        raise InputError("a search needs Optuna: pip install 'rsseg[search]'") from None
+    from sqlalchemy.exc import SQLAlchemyError
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # `watch` says how far the search is
+    folder = wanted.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        url = wanted.storage or f"sqlite:///{folder.resolve()}/study.db"
+        patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None  # seconds, while another one writes
+        study = optuna.create_study(
+            storage=optuna.storages.RDBStorage(url, engine_kwargs=patience),
+            sampler=optuna.samplers.TPESampler(constant_liar=True),  # several trials at once stay apart
+            study_name=wanted.study,
+            directions=["maximize"] * len(wanted.objectives),
+            load_if_exists=True,
+        )
+        before = study.user_attrs.get("search")
+        if before is None:
+            study.set_user_attr("search", wanted.identity())
+    except (ImportError, OSError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+        shown = str(error).strip().splitlines()[0]
+        raise InputError(f"storage={wanted.storage or folder / 'study.db'} can't be opened: {shown}") from None
+    if before not in (None, wanted.identity()):
+        raise InputError(f"study={wanted.study} searches for something else ({json.dumps(before)}): take another study=...")
+    return study
+
+
+def release_dead_trials(study: Any, wanted: Search) -> None:
+    """Propose again what a killed process was trying: nobody holds the run's folder any more."""
+    from optuna.trial import TrialState
+
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        folder = wanted.run_folder(trial.params)
+        try:
+            with alone(folder):
+                study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        except InputError:
+            continue  # it lives
+        if trial.params.keys() == wanted.space().keys():
+            study.enqueue_trial(trial.params)
+            log.info("Going on with trial %d, which was stopped: %s", trial.number, folder)
+
+
+def work(wanted: Search, processes: int, lock: Any, faults: Any) -> None:
+    """One process: try until the study has its trials; a fault ends it and is handed to the search.
+
+    Args:
+        wanted: What is searched for.
+        processes: How many share this machine.
+        lock: Held while a trial is chosen.
+        faults: Takes the text of a user's mistake.
+    """
+    end_with_parent()
+    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    study = open_study(wanted)
+    try:
+        while try_one(study, wanted, lock):
+            pass
+    except InputError as error:
+        faults.put(str(error))
+    except (KeyboardInterrupt, SystemExit):
+        pass  # the search says it
+
+
+def try_one(study: Any, wanted: Search, lock: Any) -> bool:
+    """Run one trial, its output in its folder's ``train.log``; False if the study has, or will have, all its trials."""
+    from optuna.trial import TrialState
+
+    with lock:
+        if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))) >= wanted.trials:
+            return False
+        trial = study.ask()
+        params = {
+            key: trial.suggest_float(key, one.low, one.high, log=one.log)
+            if isinstance(one, Interval)
+            else trial.suggest_categorical(key, one)
+            for key, one in wanted.space().items()
+        }
+    folder = wanted.run_folder(params)
+    config, loss = wanted.config(params)
+    with alone(folder, wait=True), (folder / "train.log").open("a", buffering=1) as file, _output_to(file):
+        trial.set_user_attr("folder", str(folder))
+        train(config, folder, wanted.words(params), loss)
+    summary = json.loads((folder / "summary.json").read_text())
+    values = [summary[name] for name in wanted.objectives]
+    if any(value != value for value in values):
+        study.tell(trial, state=TrialState.FAIL)
+        raise InputError(f"{folder}: {', '.join(wanted.objectives)} = {values}: a NaN can't be searched by")
+    study.tell(trial, values, skip_if_finished=True)
+    return True
+
+
+@contextlib.contextmanager
+def _output_to(file: TextIO) -> Iterator[None]:
+    """Send this process's prints and log lines into a file."""
+    logger, handler = logging.getLogger("rsseg"), logging.StreamHandler(file)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        with contextlib.redirect_stdout(file):
+            yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def watch(study: Any, wanted: Search, workers: Sequence[Any]) -> None:
+    """Say which trials begin and end, and about how long the rest takes, until the workers are done."""
+    from optuna.trial import TrialState
+
+    began = time.monotonic()
+    done = {t.number for t in study.get_trials(deepcopy=False) if t.state.is_finished()}
+    begun, at_first = set(done), len(done)
+    while True:
+        working = any(worker.is_alive() for worker in workers)
+        complete = 0
+        for t in study.get_trials(deepcopy=False):
+            complete += t.state is TrialState.COMPLETE
+            if "folder" in t.user_attrs and t.number not in begun:
+                begun.add(t.number)
+                log.info("trial %d: %s", t.number, t.user_attrs["folder"])
+            if t.state is TrialState.COMPLETE and t.number not in done:
+                done.add(t.number)
+                gone = time.monotonic() - began
+                left = gone / (len(done) - at_first) * max(0, wanted.trials - complete)
+                scored = ", ".join(f"{name} {value:.4f}" for name, value in zip(wanted.objectives, t.values, strict=True))
+                line = "trial %d: %s; %d of %d done, %.0f s gone, about %.0f s left"
+                log.info(line, t.number, scored, complete, wanted.trials, gone, left)
+        if any(worker.exitcode for worker in workers):
+            raise RuntimeError("a trial failed, as said above")
+        if not working:
+            return
+        time.sleep(0.5)
+
+
+def report(study: Any, wanted: Search) -> None:
+    """Print the best trials, of several objectives those that no other beats in all, and write all of them."""
+    from optuna.trial import TrialState
+
+    rows = [
+        {"trial": t.number, **dict(zip(wanted.objectives, t.values, strict=True)), **t.params, "folder": t.user_attrs["folder"]}
+        for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    ]
+    with (wanted.folder / "trials.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    best = {t.number for t in study.best_trials}
+    shown = [{key: value for key, value in row.items() if key != "folder"} for row in rows if row["trial"] in best]
+    print_table(shown, "Best trial" if len(wanted.objectives) == 1 else "Pareto front: no other trial is better in all")
+    log.info("All %d trials: %s", len(rows), wanted.folder / "trials.csv")

@@ -1,0 +1,56 @@
+"""Search for settings: python scripts/search.py loss=ce_dice 'loss.terms.dice.weight=tag(log,interval(0.01,10))'"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rsseg.config.arguments import run_script
+from rsseg.contract import InputError
+
+
+@dataclass
+class Arguments:
+    """Search for the settings that score best on validation; started again, a search goes on.
+
+    key=interval(0,1)                what to search, any setting of train.py: a number between two,
+    key=tag(log,interval(0.01,10))   or drawn by its logarithm,
+    key=a,b,c                        or one of several; all other settings as for train.py
+    objectives=NAME[,NAME...]        scores of a run: iou (default), dice, scene_iou, scene_dice, ...; several: Pareto front
+    trials=NUMBER                    finished trials that the study is to have, default 20
+    processes=NUMBER                 trials that run at once on this machine, default 1
+    study=NAME                       default: search; its folder is <output>/search/<study>
+    storage=URL                      default: a SQLite file in that folder; or mysql://..., postgresql://...
+    """
+
+    overrides: list[str]
+    objectives: str = "iou"
+    trials: str = "20"
+    processes: str = "1"
+    study: str = "search"
+    storage: str | None = None
+
+
+def whole(name: str, text: str) -> int:
+    """A whole number from the command line."""
+    if not text.isdecimal():
+        raise InputError(f"{name}={text} must be a whole number")
+    return int(text)
+
+
+def main(arguments: Arguments) -> None:
+    """Search as the command line says."""
+    from rsseg.config.search import Search
+    from rsseg.search import search
+
+    wanted = Search(
+        configs=Path(__file__).resolve().parents[1] / "configs",
+        overrides=tuple(arguments.overrides),
+        objectives=tuple(arguments.objectives.split(",")),
+        study=arguments.study,
+        storage=arguments.storage,
+        trials=whole("trials", arguments.trials),
+    )
+    search(wanted, whole("processes", arguments.processes))
+
+
+if __name__ == "__main__":
+    run_script(Arguments, main)

@@ -1,0 +1,165 @@
+"""Searches: what is tried, what it is scored by, several processes, and going on after a kill."""
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+
+import pytest
+from test_run import TINY, folder_data
+from tiny import CONFIGS
+
+from rsseg.config.arguments import parse
+from rsseg.config.folder import alone
+from rsseg.config.search import Interval, Search
+from rsseg.contract import InputError
+from rsseg.search import check_search, open_study, release_dead_trials, report, try_one
+
+WEIGHT = "loss.terms.dice.weight"
+
+
+@pytest.fixture
+def wanted(tmp_path, folder_root):
+    words = [*TINY, *folder_data(folder_root), "pictures=0", f"output={tmp_path}", "loss=ce_dice", f"{WEIGHT}=interval(0,1)"]
+    return Search(CONFIGS, tuple(words), ("iou",), "study", None, 3)
+
+
+def test_the_space_is_read_as_hydra_writes_it(wanted):
+    words = ("a=interval(0,4)", "b=tag(log,interval(0.01,10))", "loss=ce,dice", "c=range(1,4)", "steps=3")
+    assert replace(wanted, overrides=words).space() == {
+        "a": Interval(0.0, 4.0, False),
+        "b": Interval(0.01, 10.0, True),
+        "loss": ["ce", "dice"],
+        "c": ["1", "2", "3"],
+    }
+    assert replace(wanted, overrides=words).words({"a": 0.5, "loss": "ce"}) == ["steps=3", "a=0.5", "loss=ce"]
+
+
+def test_a_trial_is_the_run_that_train_makes_of_its_overrides(wanted):
+    config, loss = wanted.config({WEIGHT: 0.25})
+    assert (loss, config.loss.terms.dice.weight, config.steps, "hydra" in config) == ("ce_dice", 0.25, 2, False)
+    assert wanted.run_folder({WEIGHT: 0.25}) == wanted.folder / f"{WEIGHT}=0.25"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objectives": ("iuo",)}, "no run scores that.*did you mean 'iou'"),
+        ({"trials": 0}, "at least 1"),
+        ({"overrides": ("loss=ce",)}, "nothing is searched"),
+        ({"overrides": (f"{WEIGHT}=interval(1,0)",)}, "must be the smaller"),
+        ({"overrides": (f"{WEIGHT}=tag(log,interval(0,1))",)}, "above 0 with log"),
+        ({"overrides": (f"{WEIGHT}=interval(0,1",)}, "can't be read"),
+        ({"overrides": (f"{WEIGHT}=interval(0,1)", "trails=3")}, "'trails'"),
+        ({"overrides": (f"{WEIGHT}=interval(0,1)", "loss=nope")}, "Could not find 'loss/nope'"),
+        ({"overrides": (f"{WEIGHT}=interval(0,1)", "trainer=ddp", "trainer.devices=2")}, "trains on one device"),
+    ],
+)
+def test_mistakes_are_found_before_the_search(wanted, changes, message):
+    with pytest.raises(InputError, match=message):
+        check_search(replace(wanted, **changes), 1)
+
+
+def test_a_command_line_may_hold_overrides():
+    @dataclass
+    class Arguments:
+        overrides: list[str]
+        trials: str = "20"
+
+    parsed = parse(Arguments, ["trials=3", "loss=ce", "~loss.terms.dice", "a=b=c"])
+    assert (parsed.trials, parsed.overrides) == ("3", ["loss=ce", "~loss.terms.dice", "a=b=c"])
+
+
+class NoLock:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """Instead of training, scores that are functions of the weight."""
+    import rsseg.search
+
+    def train(config, folder, overrides, loss):
+        weight = config.loss.terms.dice.weight
+        (folder / "summary.json").write_text(json.dumps({"iou": weight, "dice": math.sin(3 * weight)}))
+
+    monkeypatch.setattr(rsseg.search, "train", train)
+
+
+def test_two_objectives_end_in_the_pareto_front(wanted, scored, capsys):
+    pytest.importorskip("optuna")
+    wanted = replace(wanted, objectives=("iou", "dice"), trials=12)
+    study = open_study(wanted)
+    while try_one(study, wanted, NoLock()):
+        pass
+    report(study, wanted)
+    with (wanted.folder / "trials.csv").open() as file:
+        rows = [{key: float(value) for key, value in row.items() if key != "folder"} for row in csv.DictReader(file)]
+    assert len(rows) == 12
+    assert all((row["iou"], row["dice"]) == (row[WEIGHT], math.sin(3 * row[WEIGHT])) for row in rows)
+    best = [r for r in rows if not any(o["iou"] > r["iou"] and o["dice"] > r["dice"] for o in rows)]
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert [float(line.split("│")[1]) for line in table] == [row["trial"] for row in best]
+
+
+def test_what_a_dead_process_tried_is_proposed_again(wanted, scored):
+    pytest.importorskip("optuna")
+    study = open_study(wanted)
+    dead, living = ({WEIGHT: study.ask().suggest_float(WEIGHT, 0, 1)} for _ in range(2))
+    hold = "import sys; from pathlib import Path; from rsseg.config.folder import alone\n"
+    hold += "with alone(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", hold, wanted.run_folder(living)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        release_dead_trials(study, wanted)
+        other.kill()
+    assert [t.state.name for t in study.trials] == ["FAIL", "RUNNING", "WAITING"]
+    assert try_one(study, wanted, NoLock())
+    assert study.trials[2].params == dead
+    assert study.trials[2].value == dead[WEIGHT]
+
+
+def test_another_search_under_the_same_name_and_a_bad_storage_are_refused(wanted):
+    pytest.importorskip("optuna")
+    open_study(wanted)
+    open_study(replace(wanted, overrides=(*wanted.overrides, "workers=1")))  # where it runs may differ
+    with pytest.raises(InputError, match="searches for something else"):
+        open_study(replace(wanted, overrides=(*wanted.overrides, "steps=3")))
+    for storage in ("nonsense", "sqlite:////nowhere/study.db", "nosuchdatabase://host/db"):
+        with pytest.raises(InputError, match=f"storage={storage} can't be opened"):
+            open_study(replace(wanted, storage=storage))
+
+
+def test_one_process_may_take_a_folder_twice(tmp_path):
+    with alone(tmp_path), alone(tmp_path, wait=True):  # a trial's own run takes its folder again
+        pass
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on(wanted, tmp_path):
+    pytest.importorskip("optuna")
+    words = ["scripts/search.py", *wanted.overrides, "steps=24", "validations=12", "trials=3", "processes=2"]
+    first = subprocess.Popen([sys.executable, *words], cwd=CONFIGS.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 200
+    while not list(tmp_path.glob("search/search/*/checkpoints/last.ckpt")) and time.monotonic() < until:
+        time.sleep(0.05)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    time.sleep(3)  # its processes end with it
+    again = subprocess.run([sys.executable, *words], cwd=CONFIGS.parent, capture_output=True, text=True, timeout=400)
+    assert again.returncode == 0, again.stderr
+    assert "Going on with trial" in again.stderr
+    assert "3 of 3 done" in again.stderr
+    assert "going on from step" in "".join(path.read_text() for path in tmp_path.glob("search/search/*/train.log"))
+    runs = list(tmp_path.glob("search/search/*/run.json"))
+    assert len(runs) == 3
+    assert all((run.parent / "summary.json").is_file() for run in runs)
