@@ -51,7 +51,7 @@ def start_of(tmp_path, folder_root, monkeypatch):
 
     seen = {}
 
-    def fit(config, folder, module, readers, sampler, last):
+    def fit(config, folder, module, stores, sampler, panel, last):
         numbers = torch.arange(4)
         image = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         mask = torch.zeros(4, 32, 32, dtype=torch.uint8)
