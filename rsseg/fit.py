@@ -12,7 +12,6 @@ from typing import Any
 import lightning as L
 import torch
 
-from rsseg.alignment.report import print_table
 from rsseg.config.build import plain
 from rsseg.config.folder import resume_word, write_json
 from rsseg.contract import InputError
@@ -26,6 +25,7 @@ from rsseg.inference.picture import pick_windows, predict_windows
 from rsseg.loggers import side_loggers
 from rsseg.metrics import Scores
 from rsseg.module import SegmentationModule
+from rsseg.table import print_table
 from rsseg.training import choose_precision, make_trainer
 
 log = logging.getLogger(__name__)

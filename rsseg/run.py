@@ -13,7 +13,9 @@ import lightning as L
 import numpy as np
 import torch
 
-from rsseg.alignment.report import print_table, write_comparison
+from rsseg.alignment.analyse import analyse
+from rsseg.alignment.fair import gather
+from rsseg.alignment.report import write_report
 from rsseg.assembly import (
     Numbers,
     all_bands,
@@ -38,6 +40,7 @@ from rsseg.inference.scene import predict_scene
 from rsseg.metrics import Scores
 from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
+from rsseg.table import print_table
 from rsseg.training import choose_precision
 
 log = logging.getLogger(__name__)
@@ -177,22 +180,26 @@ def predict(run: Path, scene: Path, out: Path) -> Path:
     return out
 
 
-def compare(runs: list[Path], out: Path | None = None) -> Path:
-    """Compare finished runs; print and write tables and a picture.
+def compare(runs: list[Path], out: Path | None = None, metric: str = "iou", keep_unfair: bool = False) -> Path:
+    """Compare finished runs: print the ranking, and write a report, tables and figures.
 
     Args:
         runs: Run folders, or folders that hold them.
         out: Where to write; ``comparison`` in the first folder if None.
+        metric: What losses are ranked by: iou, dice or boundary_iou.
+        keep_unfair: Compare runs of other training data, steps or code all the same.
+
+    Returns:
+        The folder that was written.
 
     Raises:
         InputError: If there is nothing to compare, or the runs can't be compared.
     """
     quiet()
     out = out or runs[0] / "comparison"
-    try:
-        return write_comparison(runs, out)
-    except OSError as error:
-        raise InputError(f"the comparison can't be written to {out}: {error}") from None
+    comparison = gather(runs, keep_unfair)
+    write_report(comparison, analyse(comparison, metric), out)
+    return out
 
 
 def quiet() -> None:

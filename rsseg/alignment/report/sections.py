@@ -1,0 +1,121 @@
+"""What stands in the page between the first screen and the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rsseg.alignment.fair import Comparison
+from rsseg.alignment.findings import MEASURES, Findings
+from rsseg.alignment.report import tables
+from rsseg.alignment.report.page import Picture, Section, Shown, show
+from rsseg.contract import TaskKind
+
+MOST_SCENES = 15
+"""Rows of the table of scenes in the page; ``scenes.csv`` holds all."""
+
+WIDE = ("cross", "wins", "examples")
+"""Figures that scroll sideways on a phone rather than shrink."""
+
+CAPTIONS = {
+    "ranking": "{metric} with 95 % intervals. Lines that overlap may still differ surely, as losses share seeds and scenes: "
+    "the win matrix compares pairs.",
+    "slopes": "{tuned} at 0.5 and at the tuned threshold, mean over seeds. Lines that meet on the right differed by "
+    "threshold alone.",
+    "regrets": "Where {tuned} is lost. Threshold regret is regained by tuning; residual regret is what the best known loss has "
+    "beyond that; selection regret is what choosing the checkpoint by the validation loss costs. Bars to the left of 0: tuning "
+    "did harm on other scenes, or the loss chose better than the metric.",
+    "wins": "Win matrix in {metric}. Orange to purple: from surely worse to surely better.",
+    "cross": "Mean ranks over seeds. A column whose order differs from the first is a measure that wants another loss.",
+    "pareto": "Trade-offs of pooled IoU. Up and right is better in every panel; filled: no other loss is better in both.",
+    "curves": "{tuned} on validation over the steps. Thick: mean over seeds; thin: single seeds; grey: the other losses.",
+    "alignment": "Validation loss and {tuned} of every checkpoint. tau is Kendall's rank correlation of falling loss and "
+    "rising score, mean over seeds: 1 means that the loss orders checkpoints as the metric does.",
+    "shares": "Shares of the weighted terms' gradient norms over the steps. Dotted: one half.",
+    "gains": "One-step gain of each term. Above 0: a step along its gradient raises the metric on held-out windows.",
+    "examples": "Windows that the models label most differently, those of seed {seed}.",
+}
+
+
+def sections(comparison: Comparison, found: Findings, uris: dict[str, str]) -> list[Section]:
+    """The parts of the page; what was not recorded is said where it would stand.
+
+    Args:
+        comparison: The runs.
+        found: What was found.
+        uris: By name, the figures that there are.
+    """
+    words = {"metric": MEASURES[found.metric][0], "tuned": MEASURES[found.tuned_metric][0], "seed": found.seeds[0]}
+
+    def pictures(*names: str) -> list[Picture]:
+        known = [(name, CAPTIONS[name].format(**words)) for name in names if name in uris]
+        return [Picture(name, uris[name], text.split(". ")[0], text, name in WIDE) for name, text in known]
+
+    return [
+        Section(
+            "scores",
+            "Scores",
+            "Every loss with its interval, and which loss is best by which measure.",
+            pictures("ranking"),
+            [show(tables.best_by_measure(found), index=False, signed=("difference", "low", "high"))],
+        ),
+        _threshold(found, pictures),
+        Section(
+            "pairs",
+            "Every loss against every other",
+            "The share of bootstrap draws in which the row's loss beats the column's, and the mean difference.",
+            pictures("wins"),
+        ),
+        Section(
+            "cross",
+            "Every loss under every measure",
+            "The models of each loss ranked under every metric and, right of the line, under every loss; 1 is best.",
+            pictures("cross"),
+        ),
+        Section("trade-offs", "Trade-offs", "What pooled IoU is traded for.", pictures("pareto")),
+        Section("where", "Classes and scenes", "Where the losses differ.", [], _where(comparison, found)),
+        Section(
+            "training",
+            "Training",
+            "How the score went, and whether the validation loss orders checkpoints as the metric does.",
+            pictures("curves", "alignment"),
+        ),
+        _gradients(found, pictures),
+        *([Section("examples", "Where the losses disagree", EXAMPLES, pictures("examples"))] if "examples" in uris else []),
+    ]
+
+
+EXAMPLES = "The image, its mask, and what each loss's model makes of it."
+
+
+def _threshold(found: Findings, pictures: Callable[..., list[Picture]]) -> Section:
+    several = found.head.task is TaskKind.multiclass
+    text = "Not known: nothing was recorded to tune on, or there is one validation scene."
+    if found.tuned is not None:
+        text = (
+            f"A loss may do no more than move the threshold. {'A bias per class' if several else 'The threshold'} is tuned on "
+            "one half of the scenes and scored on the other, and the reverse."
+        )
+        text += " Both ends are estimated from the recorded sample of logits." * several
+    return Section("threshold", "Does the difference survive tuning?", text, pictures("slopes", "regrets"))
+
+
+def _where(comparison: Comparison, found: Findings) -> list[Shown]:
+    metric = MEASURES[found.tuned_metric][0]
+    shown = [show(tables.classes(found, comparison), f"{metric} per class, pooled over scenes, mean over seeds")]
+    scenes = tables.scenes(found)
+    if scenes is None:
+        return shown
+    title = f"{metric} per scene, mean over the classes in it and over seeds"
+    if len(scenes) > MOST_SCENES:
+        title += f"; the {MOST_SCENES} of {len(scenes)} that losses differ in most, all in scenes.csv"
+    return [*shown, show(scenes.head(MOST_SCENES), title)]
+
+
+def _gradients(found: Findings, pictures: Callable[..., list[Picture]]) -> Section:
+    cosines = tables.cosines(found)
+    text = "Not known: no composition of two terms or more among the runs, or no gradients recorded."
+    if found.shares or found.gains:
+        text = "A term's gradient, not its value, shows which term of a composition dominates."
+    title = "Cosine between the terms' gradients, mean over the run"
+    shown = [show(cosines, title, index=False)] if len(cosines) else []
+    return Section("gradients", "Which term leads", text, pictures("shares", "gains"), shown)
