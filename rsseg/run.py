@@ -35,11 +35,14 @@ from rsseg.contract import InputError
 from rsseg.data.census import check_absent, take_census
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.distributed import is_main
-from rsseg.fit import fit, load_best, score, write_scores
+from rsseg.fit import fit, load_best, score, shown_bands, write_scores
+from rsseg.inference.examples import draw_examples, most_different
+from rsseg.inference.picture import pick_windows
 from rsseg.inference.scene import predict_scene
 from rsseg.metrics import Scores
 from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
+from rsseg.progress import progress
 from rsseg.table import print_table
 from rsseg.training import choose_precision
 
@@ -198,8 +201,43 @@ def compare(runs: list[Path], out: Path | None = None, metric: str = "iou", keep
     quiet()
     out = out or runs[0] / "comparison"
     comparison = gather(runs, keep_unfair)
-    write_report(comparison, analyse(comparison, metric), out)
+    found = analyse(comparison, metric)
+    folders = [comparison.runs[i][0].folder for i in found.order]
+    names = [comparison.labels[i] for i in found.order]
+    try:
+        examples = draw_disagreements(folders, names, out / "examples.png")
+    except InputError as error:
+        log.warning("Example windows are left out of the report: %s", error)
+        examples = None
+    write_report(comparison, found, out, examples)
     return out
+
+
+def draw_disagreements(runs: list[Path], names: list[str], path: Path) -> Path | None:
+    """Draw the validation windows that the best checkpoints of some runs label most differently.
+
+    Args:
+        runs: Run folders, of the same validation data.
+        names: What to call them.
+        path: The PNG.
+
+    Returns:
+        The PNG; None where there are no two runs.
+
+    Raises:
+        InputError: If the scenes or the checkpoints are not there any more.
+    """
+    if len(runs) < 2:
+        return None
+    config, module = load_run(runs[0])
+    head = next(iter(module.heads))
+    reader = open_split(build(plain(config.dataset.source), "dataset.source"), config, "val")
+    reader.fill = module.mean.numpy().ravel()
+    with progress(runs, "predicting examples") as folders:
+        examples = most_different(pick_windows(reader, config.window, 16), head, (load_run(run)[1] for run in folders), 3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw_examples(path, module.heads[head], plain(config.dataset.palette), examples, names, shown_bands(config))
+    return path
 
 
 def quiet() -> None:
