@@ -22,13 +22,17 @@ TERMS = {"ce_dice": ["ce", "dice"]}
 PIXELS = 3000
 
 
-def pixels(head, loss, seed, scene, progress):
-    """Logits ``[N, K]`` and labels ``[N]`` of one scene at one checkpoint: labels depend on the scene alone."""
+def pixels(head, loss, seed, scene, progress, absent=False):
+    """Logits ``[N, K]`` and labels ``[N]`` of one scene at one checkpoint: labels depend on the scene alone.
+
+    `absent`: the last class never occurs.
+    """
     world, trained = np.random.default_rng([7, scene]), np.random.default_rng([seed, scene])
     moved, blur = MOVED[loss]
     truth = world.normal(-2.2 + 0.8 * world.normal(), 1.8, (PIXELS, head.channels))
     if head.task is TaskKind.multiclass:
         truth[:, 0] += 3.0
+        truth[:, -1] -= 40.0 * absent
         label = (truth + world.gumbel(size=truth.shape)).argmax(1)
         shift = np.array([0.0, *[moved] * (head.channels - 1)])
     else:
@@ -60,16 +64,19 @@ def histogram(logits, label):
     return np.bincount(label * 256 + place, minlength=512).reshape(1, 2, 256)
 
 
-def make_records(head, loss, seed, scenes=6, steps=(100, 200, 300, 400)):
+def make_records(head, loss, seed, scenes=6, steps=(100, 200, 300, 400), absent=False):
     """The records of a run whose last checkpoint is its best."""
-    seen = [[pixels(head, loss, seed, s, (i + 1) / len(steps)) for s in range(scenes)] for i in range(len(steps))]
+    seen = [[pixels(head, loss, seed, s, (i + 1) / len(steps), absent) for s in range(scenes)] for i in range(len(steps))]
     half = np.arange(scenes) < scenes // 2
     each = np.array([[values(head, *scene) for scene in row] for row in seen])  # [V, S, panel]
     last, rng = seen[-1], np.random.default_rng([seed, 99])
     logits, label = (np.concatenate(x) for x in zip(*last, strict=True))
     where = np.repeat(np.arange(scenes), PIXELS)
-    some = rng.choice(len(where), 4000, replace=False)
-    sample = SampledLogits(*(torch.tensor(x[some]) for x in (logits, label, where)), torch.full((4000,), len(where) / 4000.0))
+    many = min(4000, len(where))
+    some = rng.choice(len(where), many, replace=False)
+    sample = SampledLogits(
+        *(torch.tensor(x[some]) for x in (logits, label, where)), torch.full((many,), len(where) / many, dtype=torch.float64)
+    )
     counts = np.array([[confusion(head, *scene) for scene in row] for row in seen])
     hits = counts[-1, :, 0].diagonal(axis1=1, axis2=2)
     wrong, missed = (counts[-1, :, 0].sum(axis) - hits for axis in (1, 2))

@@ -85,7 +85,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     passed = ("seed=", "loss=", *(f"{key}=" for key in PLACE_KEYS), *([RATE] if searched else []))
     named = []
     for run in runs:
-        own = [o for o in run.origin["overrides"] if o not in shared and not o.startswith(passed)]
+        own = [o.replace("loss.terms.", "") for o in run.origin["overrides"] if o not in shared and not o.startswith(passed)]
         named.append(replace(run, label=" ".join([run.loss, *own])))
     return named
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -10,6 +12,8 @@ from numpy.typing import NDArray
 
 from rsseg.alignment.findings import MEASURES, Findings, Grid
 from rsseg.alignment.report.style import BLUE, COLOURS, GREY, HATCHES, grid, panels
+
+TITLE: Any = {"loc": "left", "fontweight": "bold", "fontsize": 9}
 
 
 def draw_curves(found: Findings, runs: Grid) -> Figure:
@@ -24,7 +28,7 @@ def draw_curves(found: Findings, runs: Grid) -> Figure:
         for score in lines[i]:
             axis.plot(score.index, score, color=BLUE, linewidth=0.8, alpha=0.6)
         axis.plot(*_mean(lines[i]), "o-", color=BLUE, linewidth=2.2, markersize=3)
-        axis.set_title(found.labels[i], loc="left", fontweight="bold")
+        axis.set_title(found.labels[i], **TITLE)
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         grid(axis)
     figure.supxlabel("optimiser step", fontsize=10)
@@ -48,7 +52,8 @@ def draw_alignment(found: Findings, runs: Grid) -> Figure:
             loss = known["val_loss"].rank(pct=True)
             axis.plot(loss, known[metric], "o", color=BLUE, markersize=3.5, alpha=0.7)
         tau = np.nanmean(found.tau[i, :, 0]) if not np.isnan(found.tau[i, :, 0]).all() else np.nan
-        axis.set_title(f"{found.labels[i]}: tau {'-' if np.isnan(tau) else f'{tau:.2f}'}", loc="left", fontweight="bold")
+        axis.set_title(found.labels[i], **TITLE)
+        axis.text(0.98, 0.97, f"tau {'-' if np.isnan(tau) else f'{tau:.2f}'}", ha="right", va="top", transform=axis.transAxes)
         grid(axis)
     figure.supxlabel("validation loss, its rank among the run's checkpoints (left: low)", fontsize=10)
     figure.supylabel(f"{MEASURES[metric][0]}, validation", fontsize=10)
@@ -67,9 +72,7 @@ def draw_shares(found: Findings) -> Figure | None:
         for layer, hatch in zip(layers, HATCHES * 3, strict=False):
             layer.set_hatch(hatch)
         axis.axhline(0.5, color="#111111", linewidth=0.8, linestyle=":")
-        axis.set_title(
-            f"{label}, {'at the logits' if place == 'logits' else 'at the last layer'}", loc="left", fontweight="bold"
-        )
+        axis.set_title(f"{label}, {'at the logits' if place == 'logits' else 'at the last layer'}", **TITLE)
         axis.set(ylim=(0, 1), xlim=(steps[0], steps[-1]))
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, fontsize=8.5)
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -86,7 +89,7 @@ def draw_gains(found: Findings) -> Figure | None:
         for term, gain, colour, marker in zip(terms, gains.T, COLOURS, "osD^vP", strict=False):
             axis.plot(steps, gain, f"{marker}-", color=colour, markersize=3.5, label=term)
         axis.axhline(0, color=GREY, linewidth=0.8)
-        axis.set_title(label, loc="left", fontweight="bold")
+        axis.set_title(label, **TITLE)
         axis.legend(fontsize=8.5)
         grid(axis)
     figure.supxlabel("optimiser step", fontsize=10)

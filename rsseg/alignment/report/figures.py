@@ -6,6 +6,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rsseg.alignment.counts import Array, pooled
 from rsseg.alignment.findings import MEASURES, Findings
@@ -29,10 +30,8 @@ def draw_ranking(found: Findings) -> Figure:
         axis.plot(value, places + shift, marker, color=colour, markerfacecolor=fill, markersize=7, label=name)
     axis.plot(found.measures[found.metric][order], places + win.score.value[0] * 0, "|", color="#555555", markersize=5)
     axis.set_yticks(places, [found.labels[i] for i in order])
-    axis.set(
-        xlabel=f"{MEASURES[found.metric][0]}, validation; lines: 95 % intervals; ticks: single seeds",
-        ylim=(-0.6, len(order) - 0.4),
-    )
+    axis.set(ylim=(-0.6, len(order) - 0.4))
+    figure.supxlabel(f"{MEASURES[found.metric][0]}, validation", fontsize=10)
     grid(axis, "x")
     if tuned:
         figure.legend(loc="outside upper left", ncols=2)
@@ -71,7 +70,7 @@ def draw_slopes(found: Findings) -> Figure | None:
         xticks=[0, 1],
         ylim=(min(low, *(n.min() for n in names)) - gap, max(high, *(n.max() for n in names)) + gap),
     )
-    axis.set_xticklabels(["threshold 0.5", "tuned on other scenes"])
+    axis.set_xticklabels(["at 0.5", "tuned"])
     axis.set_yticks([])
     axis.spines["left"].set_visible(False)
     return figure
@@ -95,7 +94,7 @@ def draw_regrets(found: Findings) -> Figure | None:
         left, right = left + np.minimum(value, 0), right + np.maximum(value, 0)
     axis.axvline(0, color="#333333", linewidth=0.8)
     axis.set_yticks(range(len(order)), [found.labels[i] for i in order])
-    axis.set(xlabel=f"{MEASURES[found.tuned_metric][0]} lost to the best known")
+    figure.supxlabel(f"{MEASURES[found.tuned_metric][0]} lost to the best known", fontsize=10)
     grid(axis, "x")
     figure.legend(loc="outside upper left", ncols=3, title="regret", alignment="left")
     return figure
@@ -105,8 +104,8 @@ def draw_wins(found: Findings) -> Figure:
     """How surely each loss beats each other, and by how much."""
     order, win = found.order, found.wins[found.metric]
     better, gaps = win.better[np.ix_(order, order)], win.difference.value[np.ix_(order, order)]
-    names, shown = [found.labels[i] for i in order], not np.isnan(better[0, -1])
-    figure = canvas(0.5 * len(order) + 1.6, max(WIDTH, 0.62 * len(order) + 1.6))
+    names, shown = [found.labels[i] for i in order], bool(not np.isnan(better[0, -1]))
+    figure = canvas(0.5 * len(order) + 1.6, max(WIDTH, 0.55 * len(order) + 1.6))
     axis, colours = figure.subplots(), mpl.colormaps["PuOr"]
     limit = max(1e-9, float(np.nanmax(np.abs(gaps))))
     for (row, column), gap in np.ndenumerate(gaps):
@@ -114,13 +113,13 @@ def draw_wins(found: Findings) -> Figure:
             continue
         colour = colours(better[row, column] if shown else 0.5 + gap / limit / 2)
         axis.add_patch(mpl.patches.Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, edgecolor="white"))
-        text = f"{100 * better[row, column]:.0f} %\n{gap:+.3f}" if shown else f"{gap:+.3f}"
-        axis.text(column, row, text, ha="center", va="center", fontsize=8, color=on(colour))
+        text = [f"{100 * better[row, column]:.0f} %"] * shown + [f"{gap:+.3f}"] * (not shown or len(order) <= FEW)
+        axis.text(column, row, "\n".join(text), ha="center", va="center", fontsize=8, color=on(colour))
     axis.set(
         xlim=(-0.5, len(order) - 0.5), ylim=(len(order) - 0.5, -0.5), ylabel="this loss ...", xlabel="... against this one"
     )
-    axis.set_xticks(range(len(order)), names, rotation=30, ha="right", rotation_mode="anchor")
-    axis.set_yticks(range(len(order)), names)
+    axis.set_xticks(range(len(order)), names, rotation=30, ha="right", rotation_mode="anchor", fontsize=9)
+    axis.set_yticks(range(len(order)), names, fontsize=9)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     return figure
@@ -160,6 +159,9 @@ def draw_cross(found: Findings) -> Figure:
     return figure
 
 
+FEW = 7
+"""So many losses have room for their names, or for two numbers in a cell."""
+
 FRONT = ("scene_iou", "boundary_iou", "class_ece")
 """What pooled IoU is traded for."""
 
@@ -170,6 +172,8 @@ def draw_pareto(found: Findings) -> Figure:
     figure = canvas(2.7 * len(others) + 0.2)
     axes = figure.subplots(len(others), 1, squeeze=False, sharex=True)[:, 0]
     x = found.measures["iou"].mean(1)
+    places = {label: str(place) for place, label in enumerate((found.labels[i] for i in found.order), start=1)}
+    names = found.labels if len(found.labels) <= FEW else [places[label] for label in found.labels]
     for axis, key in zip(axes, others, strict=True):
         name, up = MEASURES[key]
         y = found.measures[key].mean(1)
@@ -182,8 +186,9 @@ def draw_pareto(found: Findings) -> Figure:
         if not up:
             axis.invert_yaxis()
         axis.margins(0.14)
-        _name_points(axis, x, y, found.labels)
+        _name_points(axis, x, y, names)
         axis.tick_params(labelbottom=True)
+        axis.xaxis.set_major_locator(MaxNLocator(6))
         grid(axis)
     axes[-1].set_xlabel("IoU, pooled over scenes (right: better)")
     return figure

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from rsseg.alignment.fair import Comparison
 from rsseg.alignment.findings import MEASURES, Findings
 from rsseg.alignment.report import tables
+from rsseg.alignment.report.figures import FEW
 from rsseg.alignment.report.page import Picture, Section, Shown, show
+from rsseg.alignment.report.words import span
 from rsseg.contract import TaskKind
 
 MOST_SCENES = 15
@@ -17,16 +19,17 @@ WIDE = ("cross", "wins", "examples")
 """Figures that scroll sideways on a phone rather than shrink."""
 
 CAPTIONS = {
-    "ranking": "{metric} with 95 % intervals. Lines that overlap may still differ surely, as losses share seeds and scenes: "
-    "the win matrix compares pairs.",
-    "slopes": "{tuned} at 0.5 and at the tuned threshold, mean over seeds. Lines that meet on the right differed by "
-    "threshold alone.",
+    "ranking": "{metric} with 95 % intervals, ticks: single seeds. Lines that overlap may still differ surely, as losses "
+    "share seeds and scenes: the win matrix compares pairs.",
+    "slopes": "{tuned} at 0.5 and at the threshold that was tuned on other scenes, mean over seeds. Lines that meet "
+    "on the right differed by threshold alone.",
     "regrets": "Where {tuned} is lost. Threshold regret is regained by tuning; residual regret is what the best known loss has "
     "beyond that; selection regret is what choosing the checkpoint by the validation loss costs. Bars to the left of 0: tuning "
     "did harm on other scenes, or the loss chose better than the metric.",
     "wins": "Win matrix in {metric}. Orange to purple: from surely worse to surely better.",
     "cross": "Mean ranks over seeds. A column whose order differs from the first is a measure that wants another loss.",
-    "pareto": "Trade-offs of pooled IoU. Up and right is better in every panel; filled: no other loss is better in both.",
+    "pareto": "Trade-offs of pooled IoU. Up and right is better in every panel; filled: no other loss is better in both. "
+    "Numbers stand for places in the ranking above.",
     "curves": "{tuned} on validation over the steps. Thick: mean over seeds; thin: single seeds; grey: the other losses.",
     "alignment": "Validation loss and {tuned} of every checkpoint. tau is Kendall's rank correlation of falling loss and "
     "rising score, mean over seeds: 1 means that the loss orders checkpoints as the metric does.",
@@ -56,13 +59,16 @@ def sections(comparison: Comparison, found: Findings, uris: dict[str, str]) -> l
             "Scores",
             "Every loss with its interval, and which loss is best by which measure.",
             pictures("ranking"),
-            [show(tables.best_by_measure(found), index=False, signed=("difference", "low", "high"))],
+            [_best_by_measure(found)],
         ),
         _threshold(found, pictures),
         Section(
             "pairs",
             "Every loss against every other",
-            "The share of bootstrap draws in which the row's loss beats the column's, and the mean difference.",
+            "How much better the row's loss is than the column's"
+            + (
+                ", and in what share of the bootstrap draws it is better." if found.counts is not None else ", mean over seeds."
+            ),
             pictures("wins"),
         ),
         Section(
@@ -87,6 +93,12 @@ def sections(comparison: Comparison, found: Findings, uris: dict[str, str]) -> l
 EXAMPLES = "The image, its mask, and what each loss's model makes of it."
 
 
+def _best_by_measure(found: Findings) -> Shown:
+    table = tables.best_by_measure(found)
+    ends = [span(low, high, sign=True).strip(" ()") for low, high in zip(table["low"], table["high"], strict=True)]
+    return show(table.drop(columns=["low", "high"]).assign(**{"95 % interval": ends}), index=False, signed=("difference",))
+
+
 def _threshold(found: Findings, pictures: Callable[..., list[Picture]]) -> Section:
     several = found.head.task is TaskKind.multiclass
     text = "Not known: nothing was recorded to tune on, or there is one validation scene."
@@ -101,14 +113,20 @@ def _threshold(found: Findings, pictures: Callable[..., list[Picture]]) -> Secti
 
 def _where(comparison: Comparison, found: Findings) -> list[Shown]:
     metric = MEASURES[found.tuned_metric][0]
-    shown = [show(tables.classes(found, comparison), f"{metric} per class, pooled over scenes, mean over seeds")]
+    classes = tables.classes(found, comparison)
+    if len(found.labels) > max(FEW, len(classes)):
+        classes = classes.set_index("pixels", append=True).T.rename_axis("loss")
+        classes.columns = [f"{name} ({pixels:,} px)" for name, pixels in classes.columns]
+    shown = [show(classes, f"{metric} per class, pooled over scenes, mean over seeds")]
     scenes = tables.scenes(found)
     if scenes is None:
         return shown
-    title = f"{metric} per scene, mean over the classes in it and over seeds"
+    title = f"{metric} per scene, mean over the classes in it and over seeds (all in scenes.csv)"
     if len(scenes) > MOST_SCENES:
-        title += f"; the {MOST_SCENES} of {len(scenes)} that losses differ in most, all in scenes.csv"
-    return [*shown, show(scenes.head(MOST_SCENES), title)]
+        title += f"; the {MOST_SCENES} of {len(scenes)} that losses differ in most"
+    if len(scenes.columns) > FEW:
+        title += f"; the first {FEW} losses"
+    return [*shown, show(scenes.iloc[:MOST_SCENES, :FEW], title)]
 
 
 def _gradients(found: Findings, pictures: Callable[..., list[Picture]]) -> Section:
