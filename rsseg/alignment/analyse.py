@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 
 from rsseg.alignment.bootstrap import SEEDS, WinMatrix, p_values, win_matrix
-from rsseg.alignment.counts import Array, Overlap, counts_of, overlap, per_scene, pooled
+from rsseg.alignment.counts import Array, Overlap, counts_of, overlap, per_scene, pooled, present_mean
 from rsseg.alignment.fair import Comparison
 from rsseg.alignment.findings import Cosines, Findings, Gains, Grid, Shares
 from rsseg.alignment.ranks import kendall, seed_interval
@@ -62,7 +62,7 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
         tuned=tuned,
         wins_tuned=None if tuned is None else win_matrix(tuned, "dice" if metric == "dice" else "iou"),
         panel=_records(grid[0][0]).panel if has_records else [],
-        values=_each(grid, lambda run: np.nanmean(_records(run).values[best_index(run)], axis=-1)) if has_records else None,
+        values=_each(grid, lambda run: present_mean(_records(run).values[best_index(run)])) if has_records else None,
         selection=_each(grid, lambda run: selection(run, head, "dice" if metric == "dice" else "iou")) if has_records else None,
         tau=_each(grid, lambda run: taus(run, "dice" if metric == "dice" else "iou")),
         shares=shares,

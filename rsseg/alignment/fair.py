@@ -1,8 +1,8 @@
 """Which runs can be compared with which: what differs but must not is named and left out.
 
 Runs are compared where losses and seeds are crossed: every loss with every seed, on the same data, for equally many steps,
-by the same code. A sweep over learning rates is searched first: each loss's rate is the one with the best mean score on the
-search seeds (``search_seeds`` in the runs' config), and all other seeds report on it.
+by the same code. A sweep over learning rates is searched first: each loss's rate is the one with the best mean IoU on the
+search seeds, those from `SEARCH_SEED` on, and the other seeds report on it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.alignment.runs import Run, find_runs, read_runs
+from rsseg.alignment.runs import SEARCH_SEED, Run, find_runs, read_runs
 from rsseg.config.folder import resume_word
 from rsseg.contract import InputError
 
@@ -76,12 +76,8 @@ def gather(places: Sequence[Path], keep_unfair: bool = False) -> Comparison:
     rates: dict[str, tuple[float, list[float]]] = {}
     if any(run.searching for run in runs):
         rates = pick_rates(runs)
-        picked = [r for r in runs if not r.searching and r.label in rates and r.rate == rates[r.label][0]]
-        if not picked:
-            raise InputError(
-                "no run reports on a learning rate that the search seeds chose: train on seeds that are kept apart"
-            )
-        runs = picked
+        runs, dropped = reporting(runs, rates)
+        left_out += dropped
     runs, dropped = latest(runs)
     left_out += dropped
     labels, seeds = sorted({run.label for run in runs}), sorted({run.seed for run in runs})
@@ -119,8 +115,9 @@ def recorded(runs: list[Run]) -> tuple[list[Run], list[LeftOut]]:
     kept = [run for run in runs if run.records is not None]
     if not kept:
         return runs, []
-    why, remedy = "it has no records, as the others have", "train it again with this version of rsseg and recording on"
-    return kept, [LeftOut(run.folder, why, remedy) for run in runs if run.records is None]
+    lacking = [run for run in runs if run.records is None]
+    remedy = "train it again with recording on"
+    return kept, [LeftOut(r.folder, f"it has no records, as the others have: {r.unrecorded}", remedy) for r in lacking]
 
 
 FACTS: dict[str, Callable[[Run], Any]] = {
@@ -180,6 +177,21 @@ def latest(runs: list[Run]) -> tuple[list[Run], list[LeftOut]]:
             left_out.append(LeftOut(older.folder, why, "name one of them alone"))
         kept[run.label, run.seed] = run
     return list(kept.values()), left_out
+
+
+def reporting(runs: list[Run], rates: dict[str, tuple[float, list[float]]]) -> tuple[list[Run], list[LeftOut]]:
+    """The runs on the other seeds, at the chosen rates; of each loss without any the search runs at its rate are named.
+
+    Raises:
+        InputError: If there are none.
+    """
+    chosen = [run for run in runs if run.label in rates and run.rate == rates[run.label][0]]
+    kept = [run for run in chosen if not run.searching]
+    if not kept:
+        raise InputError(f"no run of a seed below {SEARCH_SEED} has a learning rate that the search chose: finish the sweep")
+    silent = [run for run in chosen if run.label not in {run.label for run in kept}]
+    why, remedy = "no seed reports on its loss at the learning rate that the search chose", "finish the sweep"
+    return kept, [LeftOut(run.folder, why, remedy) for run in silent]
 
 
 def pick_rates(runs: Sequence[Run]) -> dict[str, tuple[float, list[float]]]:

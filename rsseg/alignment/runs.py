@@ -19,6 +19,9 @@ from rsseg.contract import InputError
 RATE = "optimizer.lr="
 """The override that sets a learning rate."""
 
+SEARCH_SEED = 1000
+"""In a sweep over learning rates the seeds from here on choose each loss's rate, and the others report on it."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -30,7 +33,7 @@ class Run:
         label: The loss, and what else its overrides say that not all runs share.
         seed: Its seed.
         rate: Its learning rate, NaN where the optimiser has none.
-        searching: Whether its seed is one of those that a learning rate is chosen on (``search_seeds`` in its config).
+        searching: Whether a learning rate is chosen on it, rather than reported.
         config: Its resolved config.
         origin: ``run.json``: overrides, code, libraries.
         data: ``data.json``: scenes and fingerprints of the splits.
@@ -38,6 +41,7 @@ class Run:
         curve: ``step``, ``val_loss``, ``iou`` and ``dice`` of every validation.
         classes: ``classes.csv``: class, iou, dice, pixels of its head.
         records: What the recorder wrote; None without.
+        unrecorded: Why there are none.
     """
 
     folder: Path
@@ -53,6 +57,7 @@ class Run:
     curve: pd.DataFrame
     classes: pd.DataFrame
     records: Records | None
+    unrecorded: str
 
 
 def find_runs(places: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -81,12 +86,14 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """
     runs = [_read(folder) for folder in folders]
     shared = set.intersection(*(set(run.origin["overrides"]) for run in runs))
-    searched = any(run.searching for run in runs)
+    searched = len({run.rate for run in runs}) > 1 and len({run.seed >= SEARCH_SEED for run in runs}) == 2
     passed = ("seed=", "loss=", *(f"{key}=" for key in PLACE_KEYS), *([RATE] if searched else []))
     named = []
     for run in runs:
-        own = [o.replace("loss.terms.", "") for o in run.origin["overrides"] if o not in shared and not o.startswith(passed)]
-        named.append(replace(run, label=" ".join([run.loss, *own])))
+        own = [o for o in run.origin["overrides"] if o not in shared and not o.startswith(passed)]
+        brief = [o.removeprefix("experiment=").replace("loss.terms.", "") for o in own]
+        label = " ".join([run.loss, *brief])
+        named.append(replace(run, label=label, searching=searched and run.seed >= SEARCH_SEED))
     return named
 
 
@@ -98,28 +105,30 @@ def _read(folder: Path) -> Run:
         curve, classes = read_curve(folder / "metrics.csv", head), pd.read_csv(folder / "classes.csv")
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{folder} can't be read as a finished run ({error}): remove it, or train it again") from None
+    records, unrecorded = _records(folder, head)
     return Run(
         folder=folder,
         loss=origin["loss"] or "loss",
         label="",
         seed=int(config.seed),
         rate=float(config.optimizer.get("lr", np.nan)),
-        searching=int(config.seed) in config.get("search_seeds", []),
+        searching=False,
         config=config,
         origin=origin,
         data=data,
         summary=summary,
         curve=curve,
         classes=classes[classes["head"] == head].drop(columns="head"),
-        records=_records(folder, head),
+        records=records,
+        unrecorded=unrecorded,
     )
 
 
-def _records(folder: Path, head: str) -> Records | None:
+def _records(folder: Path, head: str) -> tuple[Records | None, str]:
     try:
-        return load_records(folder, head)
-    except InputError:  # whether it may lack them depends on the other runs
-        return None
+        return load_records(folder, head), ""
+    except InputError as error:  # whether it may lack them depends on the other runs
+        return None, str(error)
 
 
 def read_curve(path: Path, head: str) -> pd.DataFrame:

@@ -112,7 +112,7 @@ def test_unfinished_runs_and_runs_without_records_are_named(tmp_path, add, recor
     assert found.labels == ["ce", "lovasz"]
     assert [(left.run.name, left.why) for left in found.left_out] == [
         ("dice", "it is not finished"),
-        ("focal", "it has no records, as the others have"),
+        ("focal", "it has no records, as the others have: none"),
     ]
     assert "resume=" in found.left_out[0].remedy
 
@@ -145,11 +145,9 @@ def test_nothing_to_compare(tmp_path, add):
 
 
 def rate_sweep(add, scores):
-    """Runs of losses x rates x seeds; seeds 8 and 9 search."""
+    """Runs of losses x rates x seeds."""
     for (loss, rate, seed), iou in scores.items():
-        folder = add(
-            f"{loss},{rate},{seed}", loss, seed, overrides=[f"optimizer.lr={rate}"], optimizer={"lr": rate}, search_seeds=[8, 9]
-        )
+        folder = add(f"{loss},{rate},{seed}", loss, seed, overrides=[f"optimizer.lr={rate}"], optimizer={"lr": rate})
         edit(folder / "summary.json", iou=iou)
 
 
@@ -157,37 +155,54 @@ def test_rates_are_chosen_on_the_search_seeds_alone(tmp_path, add):
     scores = {}
     for loss, good in (("ce", 0.1), ("dice", 0.01)):
         for rate in (0.01, 0.1):
-            scores |= {(loss, rate, seed): 0.6 if rate == good else 0.5 for seed in (8, 9)}
+            scores |= {(loss, rate, seed): 0.6 if rate == good else 0.5 for seed in (1001, 1002)}
             scores |= {(loss, rate, seed): 0.4 if rate == good else 0.9 for seed in (1, 2)}  # would choose the other
     rate_sweep(add, scores)
     found = gather([tmp_path])
     assert found.rates == {"ce": (0.1, [0.01, 0.1]), "dice": (0.01, [0.01, 0.1])}
-    assert (found.labels, found.seeds) == (["ce", "dice"], [1, 2])
+    assert (found.labels, found.seeds, found.left_out) == (["ce", "dice"], [1, 2], [])
     assert {run.rate for run in found.runs[0]} == {0.1}
     assert not any(run.searching for row in found.runs for run in row)
 
 
 def test_rates_are_compared_on_the_seeds_that_all_were_tried_with(tmp_path, add):
-    rate_sweep(add, {("ce", 0.1, 8): 0.5, ("ce", 0.1, 9): 0.9, ("ce", 0.01, 8): 0.6, ("ce", 0.01, 1): 0.6})
-    assert gather([tmp_path]).rates["ce"][0] == 0.01  # on seed 8: 0.6 against 0.5
+    rate_sweep(add, {("ce", 0.1, 1001): 0.5, ("ce", 0.1, 1002): 0.9, ("ce", 0.01, 1001): 0.6, ("ce", 0.01, 1): 0.6})
+    assert gather([tmp_path]).rates["ce"][0] == 0.01  # on seed 1001: 0.6 against 0.5
 
 
 def test_a_search_that_is_not_finished(tmp_path, add):
-    rate_sweep(add, {("ce", 0.1, 8): 0.5, ("ce", 0.01, 9): 0.6, ("ce", 0.01, 1): 0.6})
+    rate_sweep(add, {("ce", 0.1, 1001): 0.5, ("ce", 0.01, 1002): 0.6, ("ce", 0.01, 1): 0.6})
     with pytest.raises(InputError, match="no search seed with which all its learning rates"):
         gather([tmp_path])
 
 
-def test_a_search_alone_reports_on_nothing(tmp_path, add):
-    rate_sweep(add, {("ce", 0.1, 8): 0.5})
-    with pytest.raises(InputError, match="seeds that are kept apart"):
+def test_a_chosen_rate_that_nobody_reports_on(tmp_path, add):
+    rate_sweep(add, {("ce", 0.1, 1001): 0.9, ("ce", 0.01, 1001): 0.6, ("ce", 0.01, 1): 0.6})
+    with pytest.raises(InputError, match="finish the sweep"):
         gather([tmp_path])
+    rate_sweep(add, {("dice", 0.1, 1001): 0.9, ("dice", 0.01, 1001): 0.6, ("dice", 0.1, 1): 0.6})
+    found = gather([tmp_path])
+    assert found.labels == ["dice"]
+    assert [left.run.name for left in found.left_out] == ["ce,0.1,1001"]
+
+
+def test_large_seeds_without_a_search_are_seeds_like_others(tmp_path, add):
+    for loss in ("ce", "dice"):
+        for seed in (1, 2026):
+            add(f"{loss}{seed}", loss, seed)
+    assert gather([tmp_path]).seeds == [1, 2026]
 
 
 def test_without_search_seeds_every_rate_is_a_row(tmp_path, add):
     for rate in (0.01, 0.1):
         add(f"{rate}", overrides=[f"optimizer.lr={rate}"], optimizer={"lr": rate})
     assert gather([tmp_path]).labels == ["ce optimizer.lr=0.01", "ce optimizer.lr=0.1"]
+
+
+def test_labels_of_experiments_and_terms_are_short(tmp_path, add):
+    add("a", "ce", overrides=["experiment=imbalance/paste"])
+    add("b", "dice", overrides=["experiment=imbalance/dice", "loss.terms.dice.over=image"])
+    assert gather([tmp_path]).labels == ["ce imbalance/paste", "dice imbalance/dice dice.over=image"]
 
 
 def test_places_are_no_part_of_a_label(tmp_path, add):

@@ -8,6 +8,7 @@ from rsseg.alignment.bootstrap import SEEDS
 from rsseg.alignment.counts import pooled
 from rsseg.alignment.fair import Comparison, differences
 from rsseg.alignment.findings import MEASURES, PLAIN, Findings
+from rsseg.alignment.runs import SEARCH_SEED
 from rsseg.contract import TaskKind
 
 
@@ -53,7 +54,18 @@ def _lead(found: Findings) -> str:
 def reference(found: Findings) -> int:
     """The loss that the best one is held against after tuning: cross-entropy if it is there and not the best, else the next."""
     others = found.order[1:]
-    return next((i for i in others if found.labels[i] in PLAIN), others[0])
+    return next((i for i in others if is_plain(found.labels[i])), others[0])
+
+
+def is_plain(label: str) -> bool:
+    """Whether a label says cross-entropy and no more.
+
+    Example:
+        >>> is_plain("ce"), is_plain("ce imbalance/ce"), is_plain("ce imbalance/paste")
+        (True, True, False)
+    """
+    loss, *rest = label.split()
+    return loss in PLAIN and all(word.rsplit("/")[-1] == loss for word in rest)
 
 
 def _after_tuning(found: Findings) -> str:
@@ -106,7 +118,7 @@ def caveats(comparison: Comparison, found: Findings) -> list[str]:
     absent = runs[0].classes[(runs[0].classes["pixels"] == 0) & (runs[0].classes["class"] != "mean")]["class"]
     notes += [f"Class {name} does not occur in the validation scenes: it is in no mean; add scenes with it." for name in absent]
     notes += _trouble(comparison)
-    if not set(found.labels) & set(PLAIN):
+    if not any(is_plain(label) for label in found.labels):
         notes.append(
             "No plain cross-entropy among the runs: whether the best loss gives more than cross-entropy with a tuned threshold "
             "is not known; add loss=ce."
@@ -148,7 +160,7 @@ def _rates(comparison: Comparison) -> list[str]:
             )
     if not comparison.rates and len({run.rate for row in comparison.runs for run in row}) > 1:
         notes.append(
-            "Learning rates differ and no search seeds are named in the runs' config: every rate is a row of its own. The "
-            "best of several rows looks better than it is; use sweep=losses_lr."
+            f"Learning rates differ, but there are no seeds from {SEARCH_SEED} on to choose among them: every rate is a row of "
+            "its own. The best of several rows looks better than it is; use sweep=losses_lr."
         )
     return notes
