@@ -89,6 +89,8 @@ def _after_tuning(found: Findings) -> str:
         verdict = "the difference survives" if after >= before / 2 else "most of it was a matter of the threshold"
     elif high < 0:
         verdict = "the order turns round"
+    elif after >= before / 2 > 0:
+        verdict = "the difference stays, but may be chance"
     else:
         verdict = "no difference that could be told from zero is left"
     return f"{change[0].upper()}{change[1:]}: {verdict}."
