@@ -94,18 +94,20 @@ def _text(value: Any, digits: int, signed: bool) -> str:
 def ranking(found: Findings) -> Shown:
     """The losses, best first, with intervals: the table of the first screen."""
     win, best, tuned = found.wins[found.metric], found.order[0], found.wins_tuned
-    known = not np.isnan(win.better[best]).all()
-    names = ["loss", MEASURES[found.metric][0], "behind the best"]
-    names += ["best is ahead"] * known + [f"{MEASURES[found.tuned_metric][0]} tuned"] * (tuned is not None)
+    known = bool(not np.isnan(win.better[best]).all())
+    names = ["loss", MEASURES[found.metric][0]]
+    names += (
+        [f"{MEASURES[found.tuned_metric][0]} tuned"] * (tuned is not None) + ["behind the best"] + ["best is ahead"] * known
+    )
     rows = []
     for i in found.order:
         kind = "best" if i == best else ""
-        behind = Cell("", kind) if i == best else _with_span(win.difference, (best, i), kind)
-        row = [Cell(found.labels[i], f"text {kind}".strip()), _with_span(win.score, i, kind), behind]
-        if known:
-            row.append(Cell("" if i == best else f"{100 * win.better[best, i]:.0f} %", kind))
+        row = [Cell(found.labels[i], f"text {kind}".strip()), _with_span(win.score, i, kind)]
         if tuned is not None:
             row.append(_with_span(tuned.score, i, kind))
+        row.append(Cell("", kind) if i == best else _with_span(win.difference, (best, i), kind))
+        if known:
+            row.append(Cell("" if i == best else f"{100 * win.better[best, i]:.0f} %", kind))
         rows.append(row)
     return Shown([Column(name, name == "loss") for name in names], rows)
 
@@ -189,10 +191,11 @@ def render(
 
 def _briefly(runs: pd.DataFrame) -> Shown:
     """What the page says of each run; ``runs.csv`` says more."""
-    brief = runs[["loss", "seed", "rate", *[name for name in MEASURES if name in runs][:2], "steps", "seconds", "run"]]
-    rates = brief["rate"].map(lambda rate: f"{rate:g}")
-    shown = show(brief.assign(rate=rates, run=brief["run"].map(lambda run: Path(run).name)), index=False)
-    return Shown(shown.columns, [[*row[:-1], Cell(row[-1].text, "text wrap")] for row in shown.rows])
+    scores = [name for name in MEASURES if name in runs][:2]
+    brief = runs[["loss", "seed", "rate", *scores, "steps", "seconds"]].rename(
+        columns={key: MEASURES[key][0] for key in scores}
+    )
+    return show(brief.assign(rate=[f"{rate:g}" for rate in brief["rate"]]), index=False)
 
 
 def _wrapped(table: Shown) -> Shown:

@@ -15,7 +15,7 @@ from rsseg.contract import TaskKind
 MOST_SCENES = 15
 """Rows of the table of scenes in the page; ``scenes.csv`` holds all."""
 
-WIDE = ("cross", "wins", "examples")
+WIDE = ("cross", "wins")
 """Figures that scroll sideways on a phone rather than shrink."""
 
 CAPTIONS = {
