@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.alignment.report import print_table
 from rsseg.assembly import labels_of
 from rsseg.config.build import plain
 from rsseg.config.folder import write_json
@@ -24,6 +23,7 @@ from rsseg.data.objects import SPECK, ObjectSizes
 from rsseg.data.store import Store
 from rsseg.data.survey import Survey, survey
 from rsseg.inference.portrait import draw_portrait
+from rsseg.table import print_table
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ import lightning as L
 import torch
 
 from rsseg.alignment.recorder import Recorder
-from rsseg.alignment.report import print_table
 from rsseg.config.build import plain
 from rsseg.config.folder import resume_word, write_json
 from rsseg.config.schema import Residence
@@ -30,6 +29,7 @@ from rsseg.loggers import side_loggers
 from rsseg.metrics import Scores
 from rsseg.module import SegmentationModule
 from rsseg.recording import keep, keep_thresholds, make_recorder, make_snapshots
+from rsseg.table import print_table
 from rsseg.training import choose_precision, make_trainer
 
 log = logging.getLogger(__name__)

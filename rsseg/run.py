@@ -14,7 +14,9 @@ import lightning as L
 import numpy as np
 import torch
 
-from rsseg.alignment.report import print_table, write_comparison
+from rsseg.alignment.analyse import analyse
+from rsseg.alignment.fair import gather
+from rsseg.alignment.report import write_report
 from rsseg.alignment.tuned import load_tuned
 from rsseg.assembly import (
     Numbers,
@@ -37,11 +39,15 @@ from rsseg.data.census import check_absent
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.description import write_description
 from rsseg.distributed import is_main
-from rsseg.fit import fit, load_checkpoint, score, write_scores
+from rsseg.fit import fit, load_checkpoint, score, shown_bands, write_scores
+from rsseg.inference.examples import draw_examples, most_different
+from rsseg.inference.picture import pick_windows
 from rsseg.inference.scene import predict_scene
 from rsseg.metrics import Scores
 from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
+from rsseg.progress import progress
+from rsseg.table import print_table
 from rsseg.training import choose_precision
 
 log = logging.getLogger(__name__)
@@ -216,22 +222,61 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed") -> Path
     return out
 
 
-def compare(runs: list[Path], out: Path | None = None) -> Path:
-    """Compare finished runs; print and write tables and a picture.
+def compare(runs: list[Path], out: Path | None = None, metric: str = "iou", keep_unfair: bool = False) -> Path:
+    """Compare finished runs: print the ranking, and write a report, tables and figures.
 
     Args:
         runs: Run folders, or folders that hold them.
         out: Where to write; ``comparison`` in the first folder if None.
+        metric: What losses are ranked by: iou, dice or boundary_iou.
+        keep_unfair: Compare runs of other training data, steps or code all the same.
+
+    Returns:
+        The folder that was written.
 
     Raises:
         InputError: If there is nothing to compare, or the runs can't be compared.
     """
     quiet()
     out = out or runs[0] / "comparison"
+    comparison = gather(runs, keep_unfair)
+    found = analyse(comparison, metric)
+    folders = [comparison.runs[i][0].folder for i in found.order]
+    names = [comparison.labels[i] for i in found.order]
     try:
-        return write_comparison(runs, out)
-    except OSError as error:
-        raise InputError(f"the comparison can't be written to {out}: {error}") from None
+        examples = draw_disagreements(folders, names, out / "examples.png")
+    except InputError as error:
+        log.warning("Example windows are left out of the report: %s", error)
+        examples = None
+    write_report(comparison, found, out, examples)
+    return out
+
+
+def draw_disagreements(runs: list[Path], names: list[str], path: Path) -> Path | None:
+    """Draw the validation windows that the best checkpoints of some runs label most differently.
+
+    Args:
+        runs: Run folders, of the same validation data.
+        names: What to call them.
+        path: The PNG.
+
+    Returns:
+        The PNG; None where there are no two runs.
+
+    Raises:
+        InputError: If the scenes or the checkpoints are not there any more.
+    """
+    if len(runs) < 2:
+        return None
+    config, module = load_run(runs[0])
+    head = next(iter(module.heads))
+    store = open_split(build(plain(config.dataset.source), "dataset.source"), config, "val")
+    store.fill = module.mean.numpy().ravel()
+    with progress(runs, "predicting examples") as folders:
+        examples = most_different(pick_windows(store, config.window, 16), head, (load_run(run)[1] for run in folders), 3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw_examples(path, module.heads[head], plain(config.dataset.palette), examples, names, shown_bands(config))
+    return path
 
 
 def describe(config: Any, out: Path | None = None, overrides: list[str] | None = None) -> Path:

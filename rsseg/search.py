@@ -13,7 +13,6 @@ from typing import Any, TextIO
 
 import torch
 
-from rsseg.alignment.report import print_table
 from rsseg.check import check
 from rsseg.config.folder import alone
 from rsseg.config.search import Interval, Search
@@ -21,6 +20,7 @@ from rsseg.config.sweep import end_with_parent
 from rsseg.contract import Head, InputError, TaskKind, nearest
 from rsseg.metrics import scores
 from rsseg.run import train
+from rsseg.table import print_table
 
 log = logging.getLogger(__name__)
 

@@ -8,23 +8,30 @@ from rsseg.config.arguments import run_script
 
 @dataclass
 class Arguments:
-    """Compare finished runs: losses x metrics over seeds, and how validation loss and metrics go together.
+    """Compare finished runs: which loss serves which metric, by how much, how surely and why, as report.html.
 
     runs=FOLDER[,FOLDER...]    a sweep's folder, or several run folders
     out=FOLDER                 default: comparison in the first folder
+    metric=METRIC              what losses are ranked by: iou (the default), dice or boundary_iou
+    unfair=keep                compare runs of other training data, steps or code too; default: name them and leave them out
     """
 
     runs: str
     out: str | None = None
+    metric: str = "iou"
+    unfair: str = "leave"
 
 
 def main(arguments: Arguments) -> None:
     """Compare as the command line says."""
+    from rsseg.contract import InputError
     from rsseg.run import compare
 
+    if arguments.unfair not in ("leave", "keep"):
+        raise InputError(f"unfair={arguments.unfair}: leave or keep is expected")
     whole = Path(arguments.runs)  # a run folder's own name may hold commas
     places = [whole] if whole.exists() else [Path(place) for place in arguments.runs.split(",")]
-    compare(places, Path(arguments.out) if arguments.out else None)
+    compare(places, Path(arguments.out) if arguments.out else None, arguments.metric, arguments.unfair == "keep")
 
 
 if __name__ == "__main__":

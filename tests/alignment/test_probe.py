@@ -41,7 +41,8 @@ def setting():
     image, mask = rng.normal(size=(3, 2, 4, 4)).astype(np.float32), rng.integers(0, 2, (3, 4, 4), dtype=np.uint8)
     mask[0, 0] = IGNORE
     windows = [
-        Batch(image=torch.from_numpy(i[None]), mask=torch.from_numpy(m[None]), scene=None, k=None) for i, m in zip(image, mask, strict=True)
+        Batch(image=torch.from_numpy(i[None]), mask=torch.from_numpy(m[None]), scene=None, k=None)
+        for i, m in zip(image, mask, strict=True)
     ]
     return trainer, module.eval(), windows, image, mask
 
@@ -78,12 +79,12 @@ def test_gain_is_that_of_a_step_and_the_weights_stay(monkeypatch):
 
     def iou():
         z = module(torch.cat([w["image"] for w in positive]))["mask"][:, 0]
-        one = torch.stack([w["mask"] for w in positive]) == 1
+        one = torch.cat([w["mask"] for w in positive]) == 1
         return float((z > 0)[one].double().mean())  # all that is labelled is positive: IoU is the hit rate
 
     start = iou()
     z = module(torch.cat([w["image"] for w in negative]))["mask"]
-    loss = module.losses["mask"].terms["ce"](z, torch.stack([w["mask"] for w in negative]))
+    loss = module.losses["mask"].terms["ce"](z, torch.cat([w["mask"] for w in negative]))
     gradient = torch.autograd.grad(loss, list(module.parameters()))
     norm = torch.cat([g.flatten() for g in gradient]).norm()
     with torch.no_grad():

@@ -1,0 +1,86 @@
+"""What a comparison found: the arrays that all words, tables and figures are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsseg.alignment.bootstrap import WinMatrix
+from rsseg.alignment.counts import Array, Overlap
+from rsseg.alignment.runs import Run
+from rsseg.contract import Head
+
+MEASURES = {
+    "iou": ("IoU", True), "dice": ("Dice", True), "scene_iou": ("IoU per scene", True), "scene_dice": ("Dice per scene", True),
+    "boundary_iou": ("boundary IoU", True), "ece": ("calibration error", False),
+    "class_ece": ("calibration error by class", False), "brier": ("Brier score", False),
+}  # fmt: skip
+"""By name: what people call it, and whether higher is better."""
+
+PLAIN = ("ce", "bce")
+"""The losses that every other is held against: cross-entropy without weights."""
+
+Grid: TypeAlias = list[list[Run]]
+Shares: TypeAlias = dict[tuple[str, str], tuple[list[str], NDArray[np.int64], Array]]
+Cosines: TypeAlias = dict[tuple[str, str], Array]
+Gains: TypeAlias = dict[str, tuple[list[str], NDArray[np.int64], Array]]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a comparison found. L losses, R seeds, S scenes, C classes, V validations; None: not recorded.
+
+    Attributes:
+        labels: The losses.
+        seeds: The seeds.
+        scenes: The validation scenes' names.
+        head: Task and classes.
+        metric: What losses are ranked by.
+        measures: By name, ``[L, R]``, of the best checkpoint.
+        last: The metric of the last checkpoint, ``[L, R]``.
+        wins: By metric, every loss against every other.
+        counts: ``[L, R, S, C, 3]`` of the best checkpoint.
+        fixed: Counts at 0.5 (argmax), ``[L, R, S, C, 3]``, from the same histograms or samples as the next.
+        tuned: Counts at cross-fitted thresholds (biases).
+        wins_tuned: Every tuned loss against every other.
+        panel: The losses that were evaluated whichever one trained.
+        values: Their values at the best checkpoint, ``[L, R, panel]``.
+        selection: Selection regret, ``[L, R]``.
+        tau: Kendall's tau-b of falling loss and rising metric, ``[L, R, 2]``: whole run, last half.
+        shares: By loss of two terms or more and by place, the terms, the steps and the terms' shares ``[V, T]``.
+        cosines: Likewise, ``[V, T, T]``.
+        gains: By loss, its terms, the steps and the terms' one-step gains ``[V, T]``.
+    """
+
+    labels: list[str]
+    seeds: list[int]
+    scenes: list[str]
+    head: Head
+    metric: str
+    measures: dict[str, Array]
+    last: Array
+    wins: dict[str, WinMatrix]
+    counts: Array | None
+    fixed: Array | None
+    tuned: Array | None
+    wins_tuned: WinMatrix | None
+    panel: list[str]
+    values: Array | None
+    selection: Array | None
+    tau: Array
+    shares: Shares
+    cosines: Cosines
+    gains: Gains
+
+    @property
+    def order(self) -> list[int]:
+        """The losses, best first."""
+        return [int(i) for i in np.argsort(-self.wins[self.metric].score.value, kind="stable")]
+
+    @property
+    def tuned_metric(self) -> Overlap:
+        """What thresholds are tuned for."""
+        return "dice" if self.metric == "dice" else "iou"

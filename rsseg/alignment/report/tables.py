@@ -1,0 +1,142 @@
+"""The tables of a comparison, one function each."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from rsseg.alignment.analyse import class_scores
+from rsseg.alignment.bootstrap import WinMatrix
+from rsseg.alignment.counts import overlap, pooled, present_mean
+from rsseg.alignment.fair import Comparison
+from rsseg.alignment.findings import MEASURES, Findings
+from rsseg.alignment.ranks import seed_interval
+from rsseg.alignment.report.figures import ranks
+from rsseg.alignment.threshold import residual_regret
+
+
+def losses(found: Findings) -> pd.DataFrame:
+    """One row per loss, best first: mean and spread over seeds of every measure, regrets, rank alignment."""
+    table = pd.DataFrame(index=pd.Index(found.labels, name="loss"))
+    table["seeds"] = len(found.seeds)
+    columns = dict(found.measures) | {"last": found.last}
+    if found.fixed is not None and found.tuned is not None:
+        fixed, tuned = (pooled(counts, found.tuned_metric) for counts in (found.fixed, found.tuned))
+        columns |= {"tuned": tuned, "threshold_regret": tuned - fixed, "residual_regret": residual_regret(tuned)}
+    if found.selection is not None:
+        columns["selection_regret"] = found.selection
+    columns |= {"tau": found.tau[..., 0], "tau_last_half": found.tau[..., 1]}
+    for name, values in columns.items():
+        table[f"{name}_mean"] = seed_interval(values).value
+        table[f"{name}_std"] = values.std(axis=1, ddof=1) if values.shape[1] > 1 else np.nan
+    return table.iloc[found.order]
+
+
+def pairs(found: Findings) -> pd.DataFrame:
+    """One row per metric and ordered pair of losses: the difference, its interval, how surely it is above 0."""
+    wins: dict[str, WinMatrix] = dict(found.wins)
+    if found.wins_tuned is not None:
+        wins[f"{found.tuned_metric}, tuned"] = found.wins_tuned
+    rows = [
+        {
+            "metric": metric, "loss": found.labels[a], "against": found.labels[b], "difference": win.difference.value[a, b],
+            "low": win.difference.low[a, b], "high": win.difference.high[a, b], "better": win.better[a, b],
+            "p_value": win.p_value[a, b],
+        }
+        for metric, win in wins.items() for a in found.order for b in found.order if a != b
+    ]  # fmt: skip
+    columns = ["metric", "loss", "against", "difference", "low", "high", "better", "p_value"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def cross(found: Findings) -> pd.DataFrame:
+    """Mean ranks of every loss under every measure and loss."""
+    names, table = ranks(found)
+    return pd.DataFrame(table, index=pd.Index(found.labels, name="loss"), columns=names).iloc[found.order]
+
+
+def classes(found: Findings, comparison: Comparison) -> pd.DataFrame:
+    """One row per class: pixels, and each loss's score, mean over seeds; NaN where the class is absent."""
+    first = comparison.runs[0][0].classes
+    named = first[first["class"] != "mean"].set_index("class")
+    table = pd.DataFrame({"pixels": named["pixels"]})
+    for i in found.order:
+        if found.counts is not None:
+            table[found.labels[i]] = class_scores(found.counts, found.tuned_metric)[i].mean(0)
+        else:
+            seeds = [run.classes.set_index("class")[found.tuned_metric] for run in comparison.runs[i]]
+            table[found.labels[i]] = sum(seeds).reindex(table.index) / len(seeds)
+    return table
+
+
+def scenes(found: Findings) -> pd.DataFrame | None:
+    """One row per scene: each loss's score, mean over classes and seeds; the scenes they differ in most first."""
+    if found.counts is None:
+        return None
+    values = present_mean(overlap(found.counts, found.tuned_metric)).mean(1)  # [L, S]
+    table = pd.DataFrame(values.T, index=pd.Index(found.scenes, name="scene"), columns=found.labels)
+    table = table.iloc[:, found.order]
+    width = (table.max(axis=1) - table.min(axis=1)).fillna(-1)
+    return table.loc[width.sort_values(ascending=False, kind="stable").index]
+
+
+def shares(found: Findings) -> pd.DataFrame:
+    """One row per composition, place, step and term: its share of the gradient."""
+    rows = [
+        {"loss": label, "place": place, "step": int(step), "term": term, "share": share}
+        for (label, place), (terms, steps, values) in found.shares.items()
+        for step, row in zip(steps, values, strict=True)
+        for term, share in zip(terms, row, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["loss", "place", "step", "term", "share"])
+
+
+def cosines(found: Findings) -> pd.DataFrame:
+    """One row per composition, place and pair of terms: the mean cosine of their gradients over the run."""
+    rows = [
+        (label, place, f"{first}, {second}", np.nanmean(values[:, a, b]))
+        for (label, place), values in found.cosines.items()
+        for (a, first), (b, second) in combinations(enumerate(found.shares[label, place][0]), 2)
+    ]
+    return pd.DataFrame(rows, columns=["loss", "place", "terms", "cosine"])
+
+
+def runs(found: Findings, comparison: Comparison) -> pd.DataFrame:
+    """One row per run that is compared: folder, seed, scores, steps, seconds, code."""
+    rows = []
+    for i, row in enumerate(comparison.runs):
+        for j, run in enumerate(row):
+            scores = {name: values[i, j] for name, values in found.measures.items()}
+            facts = {"run": str(run.folder), "loss": run.label, "seed": run.seed, "rate": run.rate}
+            made = {"steps": run.summary["steps"], "seconds": run.summary["seconds"], "commit": run.origin["git"]["commit"]}
+            rows.append(facts | scores | made)
+    return pd.DataFrame(rows)
+
+
+def checkpoints(comparison: Comparison) -> pd.DataFrame:
+    """One row per run and validation: step, validation loss, IoU, Dice."""
+    frames = [run.curve.assign(run=str(run.folder), loss=run.label, seed=run.seed) for row in comparison.runs for run in row]
+    return pd.concat(frames, ignore_index=True)
+
+
+def best_by_measure(found: Findings) -> pd.DataFrame:
+    """One row per measure: the loss that is best by it, and by how much."""
+    rows = []
+    for key, values in found.measures.items():
+        name, up = MEASURES[key]
+        mean = values.mean(1)
+        order = np.argsort(-mean if up else mean, kind="stable")
+        gap = seed_interval(values[order[0]] - values[order[1]]) if len(order) > 1 else seed_interval([np.nan])
+        win = found.wins.get(key)
+        ends = (win.difference.low, win.difference.high) if win and len(order) > 1 else None
+        low, high = (end[order[0], order[1]] for end in ends) if ends else (gap.low, gap.high)
+        rows.append(
+            {
+                "measure": name, "best loss": found.labels[order[0]], "value": mean[order[0]],
+                "next": found.labels[order[1]] if len(order) > 1 else "-", "difference": float(gap.value),
+                "low": low, "high": high,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)

@@ -1,0 +1,102 @@
+"""Windows that several models label differently: image, mask, and a prediction per model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from rsseg.contract import IGNORE, Batch, Head, TaskKind
+from rsseg.inference.picture import GREY, colours, flatten, paint, predict_windows, stretch
+from rsseg.module import SegmentationModule
+
+COLUMNS = 5
+"""Panels side by side, at most: more would be too small on a phone."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A window.
+
+    Attributes:
+        image: ``[C, H, W]`` as stored.
+        mask: ``[H, W]`` or ``[L, H, W]``.
+        predictions: One per model, shaped like the mask.
+    """
+
+    image: NDArray[np.generic]
+    mask: NDArray[np.integer]
+    predictions: list[NDArray[np.integer]]
+
+
+def disagreement(example: Example) -> float:
+    """The share of labelled pixels (multilabel: labels) that the models don't agree about; 0 where nothing is labelled.
+
+    Example:
+        >>> zero, one = np.array([[0, 0]]), np.array([[0, 1]])
+        >>> disagreement(Example(np.zeros((3, 1, 2)), zero, [zero, one]))
+        0.5
+    """
+    labelled = example.mask != IGNORE
+    unlike = np.any([p != example.predictions[0] for p in example.predictions], axis=0)
+    return float((unlike & labelled).sum() / max(1, labelled.sum()))
+
+
+def most_different(windows: Sequence[Batch], head: str, modules: Iterable[SegmentationModule], count: int) -> list[Example]:
+    """Of some windows the ones that modules, in evaluation mode, label most differently; one module is in memory at a time.
+
+    Args:
+        windows: To look at.
+        head: The head to predict with.
+        modules: Gone through once.
+        count: How many windows to return.
+    """
+    examples = [Example(w["image"].numpy(), w["mask"].numpy(), []) for w in windows]
+    for module in modules:
+        for window, example in zip(windows, examples, strict=True):
+            example.predictions.append(predict_windows(module, head, [window])[0][2])
+    return sorted(examples, key=disagreement, reverse=True)[:count]
+
+
+def draw_examples(
+    path: Path,
+    head: Head,
+    palette: Sequence[str] | None,
+    examples: Sequence[Example],
+    names: Sequence[str],
+    shown: Sequence[int] | None = None,
+) -> None:
+    """Write a PNG of windows: image, mask, predictions.
+
+    Args:
+        path: The file.
+        head: Task and classes.
+        palette: The dataset's colours, if it has any.
+        examples: The windows.
+        names: Of the models.
+        shown: The indices of the bands for red, green and blue, as for `stretch`.
+    """
+    shades, number = colours(head, palette), len(names) + 2
+    lines = -(-number // COLUMNS)
+    columns = -(-number // lines)
+    figure = Figure(figsize=(7.2, (7.2 / columns + 0.25) * lines * len(examples) + 0.5), layout="constrained")
+    axes = figure.subplots(lines * len(examples), columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for i, example in enumerate(examples):
+        panels = [("image", stretch(example.image, shown)), ("mask", paint(flatten(example.mask, head), shades))]
+        found = zip(names, example.predictions, strict=True)
+        panels += [(name, paint(flatten(labels, head), shades)) for name, labels in found]
+        for axis, (name, pixels) in zip(axes[i * lines : (i + 1) * lines].flat, panels, strict=False):
+            axis.imshow(pixels, interpolation="nearest")
+            axis.set_title(name, fontsize=9, loc="left")
+    labels = list(head.classes) if head.task is TaskKind.multiclass else ["none of them", *head.classes]
+    entries = [*zip(shades, labels, strict=True), (GREY, "ignored")]
+    patches = [Patch(facecolor=colour, edgecolor="#888888", label=label) for colour, label in entries]
+    figure.legend(handles=patches, loc="outside lower center", ncols=min(5, len(patches)), frameon=False, fontsize=9)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,40 @@
+"""Rows as a table on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+def print_table(rows: Sequence[dict[str, Any]], title: str) -> None:
+    """Print rows as a table: numbers to the right, NaN as a dash.
+
+    Args:
+        rows: Of the same keys, which become the columns; one at least.
+        title: The line above.
+
+    Example:
+        >>> print_table([{"class": "road", "iou": 0.5}], "Scores")  # doctest: +ELLIPSIS
+        Scores
+        ...
+        │ road  │ 0.5000 │
+        ...
+    """
+    table = Table()
+    for name, value in rows[0].items():
+        table.add_column(escape(name), justify="left" if isinstance(value, str) else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    console = Console(width=None if Console().is_terminal else 120)
+    console.print(escape(title))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "-" if value != value else f"{value:.4f}"
+    return escape(str(value))

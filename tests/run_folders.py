@@ -1,0 +1,145 @@
+"""Finished runs made up for tests of comparisons: folders and records as a run writes them, from a few thousand pixels.
+
+The posterior of every pixel is known. Cross-entropy's logits are that posterior's, blurred; Dice's are the same, moved up,
+which is better at 0.5 and the same at a tuned threshold; focal's are blurred more, which no threshold mends.
+"""
+
+import json
+
+import numpy as np
+import torch
+import yaml
+
+from rsseg.alignment.records import Records, Snapshot
+from rsseg.contract import Head, TaskKind
+from rsseg.metrics import SampledLogits
+
+BINARY = Head(TaskKind.binary, ("building",))
+FOUR = Head(TaskKind.multiclass, ("land", "water", "road", "roof"))
+PANEL = ["ce", "dice", "jaccard"]
+MOVED = {"ce": (0.0, 0.5), "dice": (1.1, 0.5), "ce_dice": (0.5, 0.5), "focal": (0.0, 1.6), "lovasz": (1.3, 0.7)}
+TERMS = {"ce_dice": ["ce", "dice"]}
+PIXELS = 3000
+
+
+def pixels(head, loss, seed, scene, progress, absent=False):
+    """Logits ``[N, K]`` and labels ``[N]`` of one scene at one checkpoint: labels depend on the scene alone.
+
+    `absent`: the last class never occurs.
+    """
+    world, trained = np.random.default_rng([7, scene]), np.random.default_rng([seed, scene])
+    moved, blur = MOVED[loss]
+    truth = world.normal(-2.2 + 0.8 * world.normal(), 1.8, (PIXELS, head.channels))
+    if head.task is TaskKind.multiclass:
+        truth[:, 0] += 3.0
+        truth[:, -1] -= 40.0 * absent
+        label = (truth + world.gumbel(size=truth.shape)).argmax(1)
+        shift = np.array([0.0, *[moved] * (head.channels - 1)])
+    else:
+        label = (world.random(PIXELS) < 1 / (1 + np.exp(-truth[:, 0]))).astype(int)
+        shift = np.array([moved])
+    shift = shift + 0.12 * np.random.default_rng(seed).normal()
+    return truth * progress + shift + (blur + 2 * (1 - progress)) * trained.normal(size=truth.shape), label
+
+
+def confusion(head, logits, label):
+    if head.task is TaskKind.multiclass:
+        return np.bincount(label * head.channels + logits.argmax(1), minlength=head.channels**2).reshape(1, head.channels, -1)
+    return np.bincount(label * 2 + (logits[:, 0] > 0), minlength=4).reshape(1, 2, 2)
+
+
+def values(head, logits, label):
+    """Cross-entropy, soft Dice and soft Jaccard."""
+    if head.task is TaskKind.multiclass:
+        p, y = torch.tensor(logits).softmax(1).numpy(), np.eye(head.channels)[label]
+    else:
+        p, y = 1 / (1 + np.exp(-logits)), label[:, None]
+    right = np.where(y == 1, p, 1 - p) if head.channels == 1 else (p * y).sum(1)
+    both, either = (p * y).sum(0), (p + y).sum(0)
+    return [-np.log(right + 1e-9).mean(), 1 - (2 * both / either).mean(), 1 - (both / (either - both)).mean()]
+
+
+def histogram(logits, label):
+    place = np.clip(np.ceil((logits[:, 0] + 16) * 8) - 1, 0, 255).astype(int)
+    return np.bincount(label * 256 + place, minlength=512).reshape(1, 2, 256)
+
+
+def make_records(head, loss, seed, scenes=6, steps=(100, 200, 300, 400), absent=False):
+    """The records of a run whose last checkpoint is its best."""
+    seen = [[pixels(head, loss, seed, s, (i + 1) / len(steps), absent) for s in range(scenes)] for i in range(len(steps))]
+    half = np.arange(scenes) < scenes // 2
+    each = np.array([[values(head, *scene) for scene in row] for row in seen])  # [V, S, panel]
+    last, rng = seen[-1], np.random.default_rng([seed, 99])
+    logits, label = (np.concatenate(x) for x in zip(*last, strict=True))
+    where = np.repeat(np.arange(scenes), PIXELS)
+    many = min(4000, len(where))
+    some = rng.choice(len(where), many, replace=False)
+    sample = SampledLogits(
+        *(torch.tensor(x[some]) for x in (logits, label, where)), torch.full((many,), len(where) / many, dtype=torch.float64)
+    )
+    counts = np.array([[confusion(head, *scene) for scene in row] for row in seen])
+    hits = counts[-1, :, 0].diagonal(axis1=1, axis2=2)
+    wrong, missed = (counts[-1, :, 0].sum(axis) - hits for axis in (1, 2))
+    boundary = np.stack([hits // 9, wrong // 4, missed // 4], axis=-1)[:, -head.channels :]
+    binary = head.task is TaskKind.binary
+    snapshot = Snapshot(
+        step=steps[-1],
+        histogram=np.array([histogram(*scene) for scene in last]) if binary else None,
+        sample=None if binary else sample,
+        boundary=boundary,
+    )
+    terms = TERMS.get(loss, [loss])
+    norms = np.array([[0.4 / (i + 1), 0.1 + 0.05 * i][: len(terms)] for i in range(len(steps))]) * rng.uniform(0.9, 1.1)
+    cosines = np.full((len(steps), len(terms), len(terms)), 0.6)
+    return Records(
+        scenes=[f"scene_{s}" for s in range(scenes)], head=head, terms=terms, panel=PANEL, steps=np.array(steps),
+        confusion=counts,
+        values=np.stack([each[:, half].mean(1), each[:, ~half].mean(1)], axis=-1),
+        gradient={"logits": (norms, cosines), "layer": (norms**0.5, cosines)}, gain=None, best=snapshot, last=snapshot,
+    )  # fmt: skip
+
+
+def write_run(folder, head, loss, seed, records, overrides=(), fingerprint="v1", **changes):
+    """The files of a finished run; `changes` go into its config."""
+    folder.mkdir(parents=True)
+    counts = records.confusion.sum(1)[:, 0].astype(float)  # [V, K, K]
+    hits = counts.diagonal(axis1=1, axis2=2)
+    present = counts.sum(2)
+    iou = np.where(present > 0, hits / np.maximum(counts.sum(1) + present - hits, 1), np.nan)[:, -head.channels :]
+    dice = 2 * iou / (1 + iou)
+    config = {
+        "dataset": {"name": "made_up", "task": str(head.task), "classes": list(head.classes)},
+        "model": {"encoder": "resnet18", "heads": {"mask": {}}}, "optimizer": {"lr": 1e-3}, "seed": seed, "steps": 400,
+        "batch_size": 8, "window": 64, **changes,
+    }  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    origin = {
+        "started": "2026-01-01T00:00:00+00:00", "overrides": [f"loss={loss}", f"seed={seed}", *overrides], "loss": loss,
+        "git": {"commit": "c0ffee", "changed": False}, "rsseg": "0.1.0", "python": "3.11.0", "platform": "Linux",
+        "libraries": {"torch": "2.0"}, "seed": seed,
+    }  # fmt: skip
+    data = {"fingerprint": {"train": "t1", "val": fingerprint}, "scenes": {"train": ["a"], "val": records.scenes}}
+    means = {name: float(np.nanmean(value[-1])) for name, value in (("iou", iou), ("dice", dice))}
+    summary = means | {f"scene_{k}": v for k, v in means.items()}
+    summary |= {"accuracy": 0.9, "finished": "2026-01-01T01:00:00+00:00", "steps": config["steps"], "seconds": 12.5}
+    for name, content in (("run", origin), ("data", data), ("summary", summary)):
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    own = records.values.mean(-1)[:, PANEL.index(loss) if loss in PANEL else 0]
+    rows = [f"{s},{v},{np.nanmean(i)},{np.nanmean(d)}" for s, v, i, d in zip(records.steps, own, iou, dice, strict=True)]
+    (folder / "metrics.csv").write_text("\n".join(["step,val/loss,val/mask/iou,val/mask/dice", *rows]) + "\n")
+    number = counts[-1].sum(1)[-head.channels :]
+    lines = [f"mask,{c},{i},{d},{int(n)}" for c, i, d, n in zip(head.classes, iou[-1], dice[-1], number, strict=True)]
+    mean = f"mask,mean,{means['iou']},{means['dice']},{int(number.sum())}"
+    (folder / "classes.csv").write_text("\n".join(["head,class,iou,dice,pixels", *lines, mean]) + "\n")
+
+
+def make_sweep(root, monkeypatch, head=BINARY, losses=tuple(MOVED), seeds=(1, 2, 3, 4, 5), **options):
+    """Runs of losses x seeds below a folder; `load_records` finds their records."""
+    kept = {}
+    for loss in losses:
+        for seed in seeds:
+            folder = root / f"loss={loss},seed={seed}"
+            kept[folder] = make_records(head, loss, seed, **options)
+            write_run(folder, head, loss, seed, kept[folder])
+    monkeypatch.setattr("rsseg.alignment.runs.load_records", lambda folder, head: kept[folder])
+    return kept
