@@ -51,12 +51,12 @@ def most_different(windows: Sequence[Batch], head: str, modules: Iterable[Segmen
     """Of some windows the ones that modules, in evaluation mode, label most differently; one module is in memory at a time.
 
     Args:
-        windows: To look at.
+        windows: To look at, each a batch of one.
         head: The head to predict with.
         modules: Gone through once.
         count: How many windows to return.
     """
-    examples = [Example(w["image"].numpy(), w["mask"].numpy(), []) for w in windows]
+    examples = [Example(w["image"][0].numpy(), w["mask"][0].numpy(), []) for w in windows]
     for module in modules:
         for window, example in zip(windows, examples, strict=True):
             example.predictions.append(predict_windows(module, head, [window])[0][2])

@@ -29,7 +29,7 @@ class Constant(torch.nn.Module):
 
 
 def window(sign, mask=0):
-    return {"image": torch.full((3, 4, 8), sign), "mask": torch.full((4, 8), mask, dtype=torch.uint8)}
+    return {"image": torch.full((1, 3, 4, 8), sign), "mask": torch.full((1, 4, 8), mask, dtype=torch.uint8)}
 
 
 def test_disagreement_is_of_labelled_pixels():
