@@ -6,7 +6,12 @@ import layouts
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from tiny import checker, coloured, write_tif
+
+
+settings.register_profile("rsseg", deadline=None)  # a busy machine is slow, not wrong
+settings.load_profile("rsseg")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
