@@ -9,7 +9,6 @@ import torch
 from hypothesis import settings
 from tiny import checker, coloured, write_tif
 
-
 settings.register_profile("rsseg", deadline=None)  # a busy machine is slow, not wrong
 settings.load_profile("rsseg")
 
