@@ -84,7 +84,8 @@ def _weights(errors: Tensor, own: Tensor, other: Tensor) -> Tensor:
 
 def _weights_in_order(order: Tensor, own: Tensor, other: Tensor, dtype: torch.dtype) -> Tensor:
     """The weights ``[..., N]`` where `order` sorts the errors downwards. Ignored pixels, neither own nor other, get 0."""
-    hit, miss = (x.gather(-1, order).view(torch.uint8).to(dtype) for x in (own, other))  # far faster than from bool
+    kind = (own.view(torch.uint8) + 2 * other.view(torch.uint8)).gather(-1, order)  # once: it jumps about in memory
+    hit, miss = ((kind == number).view(torch.uint8).to(dtype) for number in (1, 2))
     count = torch.float64 if order.shape[-1] > 2**24 else dtype  # whole numbers are exact
     total = hit.sum(-1, keepdim=True, dtype=count)
     intersection = total - hit.cumsum(-1, dtype=count)
