@@ -176,12 +176,6 @@ def _mask_band(raster: Any, bands: Sequence[int]) -> int | None:
     return 0 if MaskFlags.per_dataset in raster.mask_flag_enums[0] else None
 
 
-def may_miss(raster: Any, bands: Sequence[int]) -> bool:
-    """Whether some pixels of a raster may be none, by its no-data value, NaN, alpha or mask band."""
-    floats = any(np.issubdtype(np.dtype(raster.dtypes[band - 1]), np.floating) for band in bands)
-    return floats or raster.nodata is not None or _mask_band(raster, bands) is not None
-
-
 def masked_out(
     path: Path, bands: Sequence[int], window: Window, onto: Path | None = None, bilinear: bool = False
 ) -> NDArray[np.bool_]:

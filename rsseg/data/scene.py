@@ -14,7 +14,7 @@ from rasterio.windows import Window
 from rsseg.contract import IGNORE, InputError, TaskKind
 from rsseg.data.inspection import Facts, check_scenes
 from rsseg.data.labels import Labels
-from rsseg.data.raster import JPEG, alpha_band, as_pixel, blank_missing, masked_out, may_miss, open_raster, read_bands, version
+from rsseg.data.raster import JPEG, alpha_band, as_pixel, blank_missing, masked_out, open_raster, read_bands, version
 from rsseg.data.vector import Burn, rasterise
 
 BESIDE = (".msk", ".aux.xml")
@@ -181,18 +181,6 @@ class SceneReader:
         height, width = open_raster(path).block_shapes[0]
         return int(height), int(width)
 
-    def read_labels(self, scene: int, window: Window) -> NDArray[np.uint8]:
-        """As `read_mask`, but `IGNORE` where the image has no data."""
-        mask = self.read_mask(scene, window)
-        if not self.may_miss(scene):
-            return mask  # every pixel is one: no need to read them
-        return np.where(self.read_pixels(scene, window)[1], np.uint8(IGNORE), mask)
-
-    def may_miss(self, scene: int) -> bool:
-        """Whether a scene may have pixels without data; if not, `read_pixels` never says that there are any."""
-        own = self.scenes[scene]
-        return any(may_miss(open_raster(path, own.image, bilinear=True), bands) for path, _, bands in own.parts(self.bands))
-
     def read_image(self, scene: int, top: int, left: int, size: int) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """A square window of the image, `fill` where there is none: beyond the scene, at no-data and at NaN.
 
@@ -212,18 +200,6 @@ class SceneReader:
         if missing.any():
             image = np.where(missing, as_pixel(self.fill, image.dtype)[:, None, None], image)
         return image, missing
-
-    def read(self, scene: int, top: int, left: int, size: int) -> tuple[NDArray[np.generic], NDArray[np.uint8]]:
-        """A square window of image and mask; the mask is `IGNORE` where there is no image.
-
-        Returns:
-            The image ``[C, size, size]`` in `dtype` and the mask uint8 ``[size, size]`` or ``[L, size, size]``.
-        """
-        image, missing = self.read_image(scene, top, left, size)
-        window = self._inside(scene, top, left, size)
-        mask = self.read_mask(scene, window)
-        mask = np.pad(mask, (*[(0, 0)] * (mask.ndim - 2), *_padding(window, size)))
-        return image, np.where(missing, np.uint8(IGNORE), mask)
 
     def _inside(self, scene: int, top: int, left: int, size: int) -> Window:
         height, width = self.sizes[scene].tolist()
