@@ -171,18 +171,23 @@ def build_tiles(
         return found
     together = [name for name in (*beside, *names) if name not in found]
     compare_scenes([known[name] for name in together], [facts[name] for name in together], bands)
-    need, free = sum(sizes[name] for name in names), shutil.disk_usage(folder).free
-    if need > free:
-        raise InputError(
-            f"{title}: {len(names)} tiles take about {need / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB left: "
-            "set output=... to a larger disk, or free some space"
-        )
-    line = "%s: %d tiles to decode, about %.1f GB into %s (%.0f GB free)"
-    log.info(line, title, len(names), need / 1e9, folder, free / 1e9)
+    _estimate(title, len(names), sum(sizes[name] for name in names), folder)
     found |= _in_threads(decode, names, f"{title}: decoding", stop=not skip)
     if not skip:
         raise_together(list(found.values()))
     return found
+
+
+def _estimate(title: str, count: int, need: int, folder: Path) -> None:
+    """Say what some tiles will take; refuse a disk that is too small."""
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise InputError(
+            f"{title}: {count} tiles take about {need / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB left: "
+            "set output=... to a larger disk, or free some space"
+        )
+    line = "%s: %d tiles to decode, about %.1f GB into %s (%.0f GB free)"
+    log.info(line, title, count, need / 1e9, folder, free / 1e9)
 
 
 def _clear(folder: Path) -> None:
