@@ -68,9 +68,8 @@ class Sweep(Callback):
         config.hydra.overrides.hydra.extend(words)
 
     def on_job_start(self, config: Any, **kwargs: Any) -> None:
-        """Say which run begins, and let it start loader processes as a single run does."""
-        if multiprocessing.get_start_method() == "loky":  # joblib's, which would have to pickle what only a fork can hand on
-            multiprocessing.set_start_method("fork", force=True)
+        """Say which run begins, and let a process of joblib's end with the sweep."""
+        if multiprocessing.get_start_method() == "loky":
             end_with_parent()
         if self.total:
             log.info("run %d of %d: %s", config.hydra.job.num + 1, self.total, config.hydra.job.override_dirname)
