@@ -8,6 +8,7 @@ import pytest
 import rasterio
 import torch
 from test_run import SPLIT, folder_data, settings, weights
+from tiny import power_cut
 
 from rsseg.alignment.records import load_records, read_arrays
 from rsseg.contract import InputError, TaskKind
@@ -60,22 +61,11 @@ def test_records_hold_what_was_scored(tmp_path, folder_root):
     assert (records.last.histogram.sum((2, 3)) == 80 * 96 - 16).all()
 
 
-def test_a_resumed_run_has_the_records_of_an_uninterrupted_one(tmp_path, folder_root, monkeypatch):
-    from rsseg.module import SegmentationModule
-
+def test_a_resumed_run_has_the_records_of_an_uninterrupted_one(tmp_path, folder_root):
     common = [*folder_data(folder_root), *QUICK, "steps=6", "validations=3"]
     train(settings(tmp_path, *common), tmp_path / "whole")
-    step = SegmentationModule.training_step
-
-    def fail(self, batch, batch_idx):
-        if self.global_step == 5:
-            raise RuntimeError("power cut")
-        return step(self, batch, batch_idx)
-
-    monkeypatch.setattr(SegmentationModule, "training_step", fail)
-    with pytest.raises(RuntimeError, match="power cut"):
+    with power_cut(step=5):
         train(settings(tmp_path, *common), tmp_path / "half")
-    monkeypatch.setattr(SegmentationModule, "training_step", step)
     half = tmp_path / "half"
     assert load_records(half).steps.tolist() == [2, 4]
     assert load_records(half).best is None

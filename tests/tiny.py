@@ -1,15 +1,21 @@
 """Tiny data and configs that the tests make themselves."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import rasterio
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from rasterio.transform import from_origin
+from torch import Tensor
 
 from rsseg.config.schema import register
+from rsseg.contract import Batch
+from rsseg.module import SegmentationModule
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -41,3 +47,18 @@ def compose(overrides: list[str]) -> Any:
     register()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return hydra_compose("train", overrides=overrides)
+
+
+@contextmanager
+def power_cut(step: int) -> Iterator[None]:
+    """Let training fail at a step, as if the machine went off; the failure ends here."""
+    train = SegmentationModule.training_step
+
+    def fail(self: SegmentationModule, batch: Batch, batch_idx: int) -> Tensor:
+        if self.global_step == step:
+            raise RuntimeError("power cut")
+        return train(self, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(SegmentationModule, "training_step", fail)
+        yield
