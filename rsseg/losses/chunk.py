@@ -55,13 +55,15 @@ class Chunk(NamedTuple):
     Attributes:
         x: The logits ``[classes, n]``, 0 at ignored pixels.
         label: The labels as floats, ``[n]`` for softmax and ``[classes, n]`` for sigmoid; to be written over at will.
-        valid: 1 where not ignored, else 0; as `label`.
+        valid: 1 where not ignored, else 0; as `label`. Not to be written to.
+        whole: Whether nothing is ignored.
         scratch: Memory for what is computed.
     """
 
     x: Tensor
     label: Tensor
     valid: Tensor
+    whole: bool
     scratch: Scratch
 
     def like_x(self) -> Tensor:

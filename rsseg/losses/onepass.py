@@ -11,6 +11,7 @@ added up in their order, in float64: the same batch gives the same sums bit for 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rsseg.contract import TaskKind
-from rsseg.losses import sigmoid_chunk, softmax_chunk
+from rsseg.losses import pair_chunk, sigmoid_chunk, softmax_chunk
 from rsseg.losses.chunk import Chunk, Scratch
 from rsseg.losses.plan import Plan, counts_and_errors
 from rsseg.losses.sums import Sum
@@ -53,9 +54,11 @@ def one_pass(
     return plan.named(_Statistics.apply(logits, target, plan))
 
 
-def _link(plan: Plan) -> ModuleType:
+def _link(plan: Plan, classes: int) -> ModuleType:
     """How logits become probabilities: what is done with a chunk."""
-    return softmax_chunk if plan.softmax else sigmoid_chunk
+    if not plan.softmax:
+        return sigmoid_chunk
+    return pair_chunk if classes == 2 else softmax_chunk
 
 
 class _Job(NamedTuple):
@@ -72,23 +75,25 @@ class _Statistics(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, plan: Plan) -> tuple[Tensor, ...]:
-        batch = _Batch(logits.detach(), target, plan)
-        jobs = batch.jobs()
-        found: list[tuple[list[Tensor], list[Tensor]]] = [([], [])] * len(jobs)
+        low, high = torch.aminmax(target) if target.numel() else (0, -1)  # a fraction of the time of looking for a value
+        whole = not int(low) <= plan.ignore_index <= int(high)
+        batch = _Batch(logits.detach(), target, plan, whole)
+        jobs, link = batch.jobs(), _link(plan, logits.shape[1])
+        found: list[tuple[Tensor, list[Tensor]]] = [(logits, [])] * len(jobs)
 
         def work(job: _Job, scratch: Scratch) -> None:
             chunk = batch.chunk(job, scratch)
-            found[job.number] = _link(plan).forward(chunk, plan.rows, plan.histograms)
+            found[job.number] = link.forward(chunk, plan.rows, plan.histograms)
 
         share(work, jobs)
         ctx.save_for_backward(logits, target)
-        ctx.plan = plan
-        groups = [job.group for job in jobs]
-        tables = [_added(groups, parts) for parts in zip(*(f[0] for f in found), strict=True)]
-        levels = [_added(groups, parts) for parts in zip(*(f[1] for f in found), strict=True)]
-        outputs = [_link(plan).finish(tables, plan.rows).to(batch.dtype)]
-        for whole in levels:
-            outputs += counts_and_errors(whole.movedim(0, 1).to(batch.dtype))
+        ctx.plan, ctx.whole = plan, whole
+        groups = torch.tensor([job.group for job in jobs])
+        table = _added(groups, [of_rows for of_rows, _ in found])
+        levels = [_added(groups, parts) for parts in zip(*(of_levels for _, of_levels in found), strict=True)]
+        outputs = [link.finish(table, plan.rows).to(batch.dtype)]
+        for counts in levels:
+            outputs += counts_and_errors(counts.movedim(0, 1).to(batch.dtype))
         ctx.mark_non_differentiable(*outputs[1::2])
         return tuple(outputs)
 
@@ -97,18 +102,18 @@ class _Statistics(torch.autograd.Function):
     def backward(ctx: Any, of_sums: Tensor, *of_levels: Tensor) -> tuple[Tensor, None, None]:
         logits, target = ctx.saved_tensors
         plan: Plan = ctx.plan
-        batch = _Batch(logits.detach(), target, plan)
+        batch = _Batch(logits.detach(), target, plan, ctx.whole)
         flat = torch.empty_like(batch.flat_logits)  # flat from the start: of logits transposed it might be a copy
-        rows = dict(zip(plan.rows, of_sums.unbind(), strict=True))
-        histograms = dict(zip(plan.histograms, of_levels[1::2], strict=True))
+        link = _link(plan, logits.shape[1])
+        by_sum = dict(zip((*plan.rows, *plan.histograms), (*of_sums.unbind(), *of_levels[1::2]), strict=True))
+        slopes = [link.slopes({key: of[:, group] for key, of in by_sum.items()}) for group in range(of_sums.shape[2])]
 
         def work(job: _Job, scratch: Scratch) -> None:
             chunk = batch.chunk(job, scratch)
-            tables = {key: of[:, job.group] for key, of in (rows | histograms).items()}
             out = flat[job.images, :, job.pixels].transpose(0, 1)
             direct = out.shape[1] == 1 and out.dtype == batch.dtype and out.stride(2) == 1
             result = out[:, 0] if direct else chunk.like_x()
-            _link(plan).backward(chunk, tables, out=result)
+            link.backward(chunk, slopes[job.group], out=result)
             if not direct:
                 out.copy_(result.view_as(out))
 
@@ -117,11 +122,12 @@ class _Statistics(torch.autograd.Function):
 
 
 class _Batch:
-    """Logits and target as chunks of ``[classes, pixels]``."""
+    """Logits and target as chunks of ``[classes, pixels]``; `whole` if nothing is ignored."""
 
-    def __init__(self, logits: Tensor, target: Tensor, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, logits: Tensor, target: Tensor, plan: Plan, whole: bool) -> None:
+        self.plan, self.whole = plan, whole
         self.dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        self.one = torch.ones((), dtype=self.dtype)
         self.images, self.classes = logits.shape[:2]
         self.flat_logits = logits.flatten(2)  # a view for contiguous and channels-last logits
         self.size = self.flat_logits.shape[2]
@@ -153,16 +159,17 @@ class _Batch:
             target = target.transpose(0, 1)
         label = scratch.empty(*target.shape, dtype=self.dtype).copy_(target)
         label = label.flatten() if self.plan.softmax else label.flatten(1)
+        if self.whole:
+            return Chunk(x, label, self.one.expand(label.shape), True, scratch)
         valid = torch.ne(label, self.plan.ignore_index, out=scratch.empty(*label.shape, dtype=self.dtype))
-        if valid.numel() and not valid.amin():
+        whole = not valid.numel() or bool(valid.amin())
+        if not whole:
             x = x.masked_fill(valid == 0, 0)
             label.masked_fill_(valid == 0, -1)  # no class, whatever number the ignored pixels have
-        return Chunk(x, label, valid, scratch)
+        return Chunk(x, label, valid, whole, scratch)
 
 
-def _added(groups: list[int], parts: tuple[Tensor, ...]) -> Tensor:
+def _added(groups: Tensor, parts: Sequence[Tensor]) -> Tensor:
     """The chunks' tables added up by group, ``[G, ...]``, in their order and in float64."""
-    total = torch.zeros(max(groups) + 1, *parts[0].shape, dtype=torch.float64)
-    for group, part in zip(groups, parts, strict=True):
-        total[group] += part
-    return total
+    stacked = torch.stack(list(parts)).double()
+    return stacked.new_zeros(int(groups[-1]) + 1, *stacked.shape[1:]).index_add_(0, groups, stacked)

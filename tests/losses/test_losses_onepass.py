@@ -4,7 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from losses_cases import CASES, CHANNELS, TERMS, batch
+from losses_cases import CASES, CHANNELS, TERMS
+from losses_cases import batch as batch_of_task
 
 from rsseg.contract import IGNORE
 from rsseg.losses import Composite, onepass
@@ -18,8 +19,17 @@ TOLERANCE = {
     torch.bfloat16: (4e-3, 2e-2),
     torch.float16: (1e-3, 4e-3),
 }
-every_task = pytest.mark.parametrize("task", CHANNELS)
+PAIR = "multiclass of two"
+every_task = pytest.mark.parametrize("case", [*CHANNELS, PAIR])
 every_dtype = pytest.mark.parametrize("dtype", TOLERANCE)
+
+
+def batch(case, *arguments, **options):
+    """As `losses_cases.batch`, and the task; two classes are a case of their own, which one sigmoid does."""
+    if case != PAIR:
+        return *batch_of_task(case, *arguments, **options), case
+    logits, target = batch_of_task("multiclass", *arguments, **options)
+    return logits[:, :2].contiguous(), target.masked_fill((target > 1) & (target != IGNORE), 0), "multiclass"
 
 
 @pytest.fixture
@@ -50,8 +60,8 @@ def sums_and_gradient(logits, target, task, over, backend, seed=0):
 @pytest.mark.parametrize("over", ["batch", "image"])
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 10**6), ignored=st.sampled_from([0.0, 0.3, 1.1]))
-def test_sums_and_gradients_are_those_of_the_reference(task, dtype, over, seed, ignored):
-    logits, target = batch(task, seed, images=3, size=(3, 5), ignored=ignored, dtype=dtype)
+def test_sums_and_gradients_are_those_of_the_reference(case, dtype, over, seed, ignored):
+    logits, target, task = batch(case, seed, images=3, size=(3, 5), ignored=ignored, dtype=dtype)
     mine, gradient = sums_and_gradient(logits, target, task, over, "auto", seed)
     plain, expected = sums_and_gradient(logits, target, task, over, "reference", seed)
     absolute, relative = TOLERANCE[dtype]
@@ -65,8 +75,8 @@ def test_sums_and_gradients_are_those_of_the_reference(task, dtype, over, seed, 
 @pytest.mark.parametrize("over", ["batch", "image"])
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_chunks_threads_and_layouts_change_nothing(task, over, threads, layout, small_chunks):
-    logits, target = batch(task, 3, images=3, size=(5, 7))
+def test_chunks_threads_and_layouts_change_nothing(case, over, threads, layout, small_chunks):
+    logits, target, task = batch(case, 3, images=3, size=(5, 7))
     before = torch.get_num_threads()
     plain, expected = sums_and_gradient(logits, target, task, over, "reference")
     torch.set_num_threads(threads)
@@ -84,8 +94,8 @@ def test_chunks_threads_and_layouts_change_nothing(task, over, threads, layout, 
 
 
 @every_task
-def test_logits_of_any_strides(task):
-    logits, target = batch(task, 4, size=(3, 5))
+def test_logits_of_any_strides(case):
+    logits, target, task = batch(case, 4, size=(3, 5))
     _, expected = sums_and_gradient(logits, target, task, "batch", "reference")
     for strided in (logits.mT.contiguous().mT, logits.movedim(0, -1).contiguous().movedim(-1, 0)):
         _, gradient = sums_and_gradient(strided, target, task, "batch", "auto")
@@ -97,7 +107,7 @@ def test_logits_of_any_strides(task):
 def test_terms_are_those_of_the_reference(name, task, dtype):
     if name.startswith("levels") and dtype != torch.float64:
         return
-    logits, target = batch(task, 5, dtype=dtype)
+    logits, target = batch_of_task(task, 5, dtype=dtype)
     found = []
     for backend in ("auto", "reference"):
         leaf = logits.clone().requires_grad_()
@@ -109,8 +119,8 @@ def test_terms_are_those_of_the_reference(name, task, dtype):
 
 
 @every_task
-def test_a_class_ruled_out_by_minus_infinity_costs_nothing(task):
-    logits, target = batch(task, 2)
+def test_a_class_ruled_out_by_minus_infinity_costs_nothing(case):
+    logits, target, task = batch(case, 2)
     target[target == 1] = 0
     logits[:, -1 if task == "binary" else 1] = -torch.inf
     found = statistics(logits, target, task, [(SOFT, "batch"), (NLL, "batch")])
@@ -120,8 +130,8 @@ def test_a_class_ruled_out_by_minus_infinity_costs_nothing(task):
 
 
 @every_task
-def test_nan_at_a_valid_pixel_shows(task):
-    logits, target = batch(task, 2)
+def test_nan_at_a_valid_pixel_shows(case):
+    logits, target, task = batch(case, 2)
     valid = (target != IGNORE) if task != "multilabel" else (target != IGNORE).all(1)
     image, row, column = valid.nonzero()[0].tolist()
     logits[image, 0, row, column] = torch.nan
@@ -131,8 +141,8 @@ def test_nan_at_a_valid_pixel_shows(task):
 
 
 @every_task
-def test_no_pixels_and_inference_mode(task):
-    logits, target = batch(task, 2)
+def test_no_pixels_and_inference_mode(case):
+    logits, target, task = batch(case, 2)
     expected = statistics(logits, target, task, [(SOFT, "batch")])[SOFT, "batch"]
     with torch.inference_mode():
         found = statistics(logits.clone(), target, task, [(SOFT, "batch")])[SOFT, "batch"]
@@ -143,31 +153,40 @@ def test_no_pixels_and_inference_mode(task):
 
 @pytest.mark.parametrize("ignore", [0, -1, 1])
 def test_a_class_number_may_be_ignored(ignore):
-    logits, target = batch("multiclass", 2, ignored=0)
+    logits, target, _ = batch("multiclass", 2, ignored=0)
     found, plain = (
         statistics(logits, target.long(), "multiclass", [(SOFT, "batch")], ignore, backend) for backend in ("auto", "reference")
     )
     torch.testing.assert_close(found[SOFT, "batch"], plain[SOFT, "batch"])
 
 
-@pytest.mark.parametrize("offset", [0, 50, 70, 120, 180, 1000])
-def test_pixels_far_from_the_others_are_as_right_as_they(offset):
-    """Where the logits of one pixel of a chunk lie far below those of another, one shift does not serve both."""
-    logits = torch.zeros(1, 2, 4, 4)
+@pytest.mark.parametrize("classes", [1, 2, 3])
+@pytest.mark.parametrize("smooth", [True, False])
+@pytest.mark.parametrize("offset", [-1000, -120, -60, -30, 0, 50, 70, 120, 180, 1000])
+def test_logits_of_any_size_are_as_right_as_small_ones(offset, smooth, classes):
+    """Exponentials overflow and vanish: of all logits of a pixel, and of one class beside the others."""
+    logits = torch.zeros(1, classes, 8, 4)
     logits[..., 0] -= offset
-    logits[:, 0] += torch.linspace(-3, 3, 16).view(4, 4)
-    target = torch.randint(0, 2, (1, 4, 4), generator=torch.Generator().manual_seed(1))
-    needs = [(key, "batch") for key in SMOOTH]
-    mine = statistics(logits, target, "multiclass", needs)
-    exact = statistics(logits.double(), target, "multiclass", needs, backend="reference")
+    logits[:, 0, :, 1] += offset
+    logits[:, 0] += torch.linspace(-3, 3, 32).view(8, 4)
+    target = torch.randint(0, max(classes, 2), (1, 8, 4), generator=torch.Generator().manual_seed(1))
+    task, keys = "binary" if classes == 1 else "multiclass", [key for key in SMOOTH if smooth or key != SPREAD]
+    found = []
+    for of, backend in ((logits, "auto"), (logits.double(), "reference")):
+        leaf = of.requires_grad_()
+        sums = statistics(leaf, target, task, [(key, "batch") for key in keys], backend=backend)
+        sum(value.sum() for value in sums.values()).backward()
+        found.append((sums, leaf.grad))
+    (mine, gradient), (exact, expected) = found
     for key, value in exact.items():
-        torch.testing.assert_close(mine[key].double(), value, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(mine[key].double(), value, atol=1e-5, rtol=1e-5, msg=lambda m, key=key: f"{key}: {m}")
+    torch.testing.assert_close(gradient.double(), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("backend", ["auto", "reference"])
-@pytest.mark.parametrize("task", CHANNELS)
-def test_nan_reaches_every_sum_but_the_counts(task, backend):
-    logits, target = batch(task, 2, ignored=0.0)
+@every_task
+def test_nan_reaches_every_sum_but_the_counts(case, backend):
+    logits, target, task = batch(case, 2, ignored=0.0)
     logits[0, :, 0, 0] = torch.nan
     found = statistics(logits, target, task, [(key, "batch") for key in SUMS], backend=backend)
     for (key, _), value in found.items():
