@@ -78,7 +78,8 @@ def _weights(errors: Tensor, own: Tensor, other: Tensor) -> Tensor:
     def work(row: tuple[int, int], _: Scratch) -> None:
         weights[row] = _weights_in_order(_order(errors[row]), own[row], other[row], errors.dtype)
 
-    share(work, [(c, group) for c in range(errors.shape[0]) for group in range(errors.shape[1])])
+    orders = [(c, group) for c in range(errors.shape[0]) for group in range(errors.shape[1])]
+    share(work, orders, torch.get_num_threads())
     return weights
 
 

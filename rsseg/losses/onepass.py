@@ -32,6 +32,9 @@ CHUNK = 2**15, 2**19
 CHUNKS = 8
 """Into how many a batch is cut if the limits allow: buffers that are large beside the logits would not be worth it."""
 
+ALONE = 2**20
+"""Logits for every thread beyond the first: below, threads wait for each other's Python longer than they work."""
+
 
 def one_pass(
     logits: Tensor, target: Tensor, task: TaskKind | str, wanted: tuple[Sum, ...], ignore_index: int, images: bool
@@ -75,9 +78,7 @@ class _Statistics(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, plan: Plan) -> tuple[Tensor, ...]:
-        low, high = torch.aminmax(target) if target.numel() else (0, -1)  # a fraction of the time of looking for a value
-        whole = not int(low) <= plan.ignore_index <= int(high)
-        batch = _Batch(logits.detach(), target, plan, whole)
+        batch = _Batch(logits.detach(), target, plan)
         jobs, link = batch.jobs(), _link(plan, logits.shape[1])
         found: list[tuple[Tensor, list[Tensor]]] = [(logits, [])] * len(jobs)
 
@@ -85,9 +86,9 @@ class _Statistics(torch.autograd.Function):
             chunk = batch.chunk(job, scratch)
             found[job.number] = link.forward(chunk, plan.rows, plan.histograms)
 
-        share(work, jobs)
+        share(work, jobs, batch.threads)
         ctx.save_for_backward(logits, target)
-        ctx.plan, ctx.whole = plan, whole
+        ctx.plan = plan
         groups = torch.tensor([job.group for job in jobs])
         table = _added(groups, [of_rows for of_rows, _ in found])
         levels = [_added(groups, parts) for parts in zip(*(of_levels for _, of_levels in found), strict=True)]
@@ -102,7 +103,7 @@ class _Statistics(torch.autograd.Function):
     def backward(ctx: Any, of_sums: Tensor, *of_levels: Tensor) -> tuple[Tensor, None, None]:
         logits, target = ctx.saved_tensors
         plan: Plan = ctx.plan
-        batch = _Batch(logits.detach(), target, plan, ctx.whole)
+        batch = _Batch(logits.detach(), target, plan)
         flat = torch.empty_like(batch.flat_logits)  # flat from the start: of logits transposed it might be a copy
         link = _link(plan, logits.shape[1])
         by_sum = dict(zip((*plan.rows, *plan.histograms), (*of_sums.unbind(), *of_levels[1::2]), strict=True))
@@ -117,16 +118,17 @@ class _Statistics(torch.autograd.Function):
             if not direct:
                 out.copy_(result.view_as(out))
 
-        share(work, batch.jobs())
+        share(work, batch.jobs(), batch.threads)
         return flat.view(logits.shape), None, None
 
 
 class _Batch:
-    """Logits and target as chunks of ``[classes, pixels]``; `whole` if nothing is ignored."""
+    """Logits and target as chunks of ``[classes, pixels]``."""
 
-    def __init__(self, logits: Tensor, target: Tensor, plan: Plan, whole: bool) -> None:
-        self.plan, self.whole = plan, whole
+    def __init__(self, logits: Tensor, target: Tensor, plan: Plan) -> None:
+        self.plan = plan
         self.dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        self.threads = max(1, min(torch.get_num_threads(), logits.numel() // ALONE))
         self.one = torch.ones((), dtype=self.dtype)
         self.images, self.classes = logits.shape[:2]
         self.flat_logits = logits.flatten(2)  # a view for contiguous and channels-last logits
@@ -159,14 +161,13 @@ class _Batch:
             target = target.transpose(0, 1)
         label = scratch.empty(*target.shape, dtype=self.dtype).copy_(target)
         label = label.flatten() if self.plan.softmax else label.flatten(1)
-        if self.whole:
+        low, high = torch.aminmax(target) if target.numel() else (0, -1)  # of integers: cheaper than to look for one of them
+        if not int(low) <= self.plan.ignore_index <= int(high):
             return Chunk(x, label, self.one.expand(label.shape), True, scratch)
         valid = torch.ne(label, self.plan.ignore_index, out=scratch.empty(*label.shape, dtype=self.dtype))
-        whole = not valid.numel() or bool(valid.amin())
-        if not whole:
-            x = x.masked_fill(valid == 0, 0)
-            label.masked_fill_(valid == 0, -1)  # no class, whatever number the ignored pixels have
-        return Chunk(x, label, valid, whole, scratch)
+        ignored = valid == 0
+        label.masked_fill_(ignored, -1)  # no class, whatever number the ignored pixels have
+        return Chunk(x.masked_fill(ignored, 0), label, valid, False, scratch)
 
 
 def _added(groups: Tensor, parts: Sequence[Tensor]) -> Tensor:

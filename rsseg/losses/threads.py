@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -30,41 +31,51 @@ class _Local(threading.local):
 _LOCAL = _Local()
 
 
-def share(work: Callable[[Job, Scratch], None], jobs: Sequence[Job]) -> None:
-    """Let the threads take jobs from one queue until it is empty; as many threads as PyTorch has.
+def share(work: Callable[[Job, Scratch], None], jobs: Sequence[Job], threads: int) -> None:
+    """Let threads, this one among them, take jobs from one queue until it is empty.
 
     Args:
         work: Called with every job and its thread's memory, without gradients.
         jobs: In the order in which they are begun.
+        threads: How many, at most as many as PyTorch has.
     """
-    threads = min(torch.get_num_threads(), len(jobs))
+    threads = min(threads, len(jobs))
     queue = iter(jobs)
     inference = torch.is_inference_mode_enabled()
 
-    def one(_: int) -> None:
+    def one() -> None:
         scratch = Scratch() if inference else _LOCAL.scratch  # what inference mode makes, nothing else may write to
         with torch.inference_mode(inference), torch.no_grad():  # both are states of the thread
             for job in queue:
                 scratch.reset()
                 work(job, scratch)
 
-    if threads <= 1:
-        one(0)
-    else:
-        list(_pool(torch.get_num_threads(), os.getpid()).map(one, range(threads)))
+    helpers = [_pool(torch.get_num_threads(), os.getpid()).submit(one) for _ in range(threads - 1)]
+    with _alone():
+        one()
+    for helper in helpers:
+        helper.result()
 
 
-def _alone() -> None:
+@contextmanager
+def _alone() -> Iterator[None]:
     """Let this thread run PyTorch's operations without helpers."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    torch.get_num_threads()  # a thread takes the default that holds when it first asks: this one, not that of later
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @functools.cache
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:  # noqa: ARG001
-    """Threads that each run PyTorch's operations alone; a forked process has none of its parent's."""
-    pool = ThreadPoolExecutor(threads, "rsseg-losses", initializer=_alone)
+    """One thread fewer that each run PyTorch's operations alone; a forked process has none of its parent's."""
+    pool = ThreadPoolExecutor(threads - 1, "rsseg-losses", initializer=functools.partial(torch.set_num_threads, 1))
     barrier = threading.Barrier(threads)
-    list(pool.map(lambda _: barrier.wait(), range(threads)))  # all have started, and set the default of later threads
-    torch.set_num_threads(threads)
+    waiting = [pool.submit(barrier.wait) for _ in range(threads - 1)]
+    barrier.wait()
+    for one in waiting:
+        one.result()
+    torch.set_num_threads(threads)  # all have started, and set the default of later threads
     return pool

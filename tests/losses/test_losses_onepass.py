@@ -35,6 +35,7 @@ def batch(case, *arguments, **options):
 @pytest.fixture
 def small_chunks(monkeypatch):
     monkeypatch.setattr(onepass, "CHUNK", (12, 20))
+    monkeypatch.setattr(onepass, "ALONE", 1)
 
 
 def sums_and_gradient(logits, target, task, over, backend, seed=0):
