@@ -14,6 +14,7 @@ import lightning as L
 import torch
 
 from rsseg.alignment.recorder import Recorder
+from rsseg.alignment.snapshot import Reinference
 from rsseg.config.build import plain
 from rsseg.config.folder import resume_word, write_json
 from rsseg.config.schema import Residence
@@ -110,20 +111,24 @@ def score_checkpoints(
     """Keep what comparisons need of the last and the best checkpoint; the module is left with the best.
 
     Writes ``records/last.npz``, ``records/best.npz`` and ``threshold.json``. A checkpoint whose snapshots the recorder has
-    taken is not scored again.
+    taken is not scored again. A multiclass head's best is: at biases that were tuned on its sample of logits.
 
     Returns:
         The best checkpoint's scores by head.
     """
-    taken, result = recorder.taken, dict(module.scores)
+    taken, result = recorder.taken or {}, dict(module.scores)
     for name in ("last", "best"):
         step = load_checkpoint(module, folder, name)
-        if taken is None or step != next(iter(taken.values())).step:
+        if {shot.step for shot in taken.values()} != {step}:
             snapshots = make_snapshots(config, module, store)
             result = score(config, module, store, [snapshots])
             taken = snapshots.take(step)
+        again = Reinference.of(module.heads, taken) if name == "best" else None
+        if again:
+            score(config, module, store, [again])
+            taken = again.complete(taken)
         keep(folder, name, taken)
-    keep_thresholds(folder, module, taken or {}, len(store))
+    keep_thresholds(folder, module, taken, len(store))
     return result
 
 

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 import yaml
 
-from rsseg.alignment.records import Records, Snapshot
+from rsseg.alignment.bias import crossfit_bias
+from rsseg.alignment.records import Crossfit, Records, Snapshot
+from rsseg.alignment.threshold import halves
 from rsseg.contract import Head, TaskKind
 from rsseg.metrics import SampledLogits
 
@@ -64,6 +66,16 @@ def histogram(logits, label):
     return np.bincount(label * 256 + place, minlength=512).reshape(1, 2, 256)
 
 
+def crossfit(head, sample, scenes):
+    """All pixels of each scene at the biases that the other half's sample gives."""
+    z, y, where, w = (x.numpy() for x in sample)
+    first, counts = halves(len(scenes)), [[confusion(head, *scene) for scene in scenes]]
+    for metric in ("iou", "dice"):
+        biases = crossfit_bias(z, y, w, where, first, metric)
+        counts.append([confusion(head, logits + bias, label) for (logits, label), bias in zip(scenes, biases, strict=True)])
+    return Crossfit(*map(np.array, counts))
+
+
 def make_records(head, loss, seed, scenes=6, steps=(100, 200, 300, 400), absent=False):
     """The records of a run whose last checkpoint is its best."""
     seen = [[pixels(head, loss, seed, s, (i + 1) / len(steps), absent) for s in range(scenes)] for i in range(len(steps))]
@@ -87,6 +99,7 @@ def make_records(head, loss, seed, scenes=6, steps=(100, 200, 300, 400), absent=
         histogram=np.array([histogram(*scene) for scene in last]) if binary else None,
         sample=None if binary else sample,
         boundary=boundary,
+        crossfit=None if binary else crossfit(head, sample, last),
     )
     terms = TERMS.get(loss, [loss])
     norms = np.array([[0.4 / (i + 1), 0.1 + 0.05 * i][: len(terms)] for i in range(len(steps))]) * rng.uniform(0.9, 1.1)

@@ -48,6 +48,8 @@ def assert_same(one, two):
     assert (ours.best.histogram == theirs.best.histogram).all()
     assert (ours.best.boundary == theirs.best.boundary).all()
     torch.testing.assert_close(ours.best.sample.logits, theirs.best.sample.logits)
+    for mine, other in zip(ours.best.crossfit or (), theirs.best.crossfit or (), strict=True):  # none of one scene
+        assert (mine == other).all()
     assert (one / "threshold.json").read_text() == (two / "threshold.json").read_text()
 
 
@@ -64,6 +66,7 @@ def test_two_processes_are_one(tmp_path, folder_root, scenes):
     run(tmp_path, "one", data, "trainer=cpu")
     said = run(tmp_path, "two", data, *TWO)
     assert_same(tmp_path / "one", tmp_path / "two")
+    assert (load_records(tmp_path / "two").best.crossfit is None) == (scenes == "odd")
     assert said.count("2 processes") == 1  # the second process is silent
     with (tmp_path / "two" / "classes.csv").open() as file:
         pixels = [int(row["pixels"]) for row in csv.DictReader(file) if row["class"] != "mean"]

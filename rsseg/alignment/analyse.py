@@ -36,7 +36,8 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
     counts = _each(grid, lambda run: counts_of(best_confusion(run), head)) if has_records else None
     snapshots = has_records and all(_best(run) is not None for row in grid for run in row)
     boundary = _each(grid, lambda run: np.asarray(_snapshot(run).boundary, dtype=np.float64)) if snapshots else None
-    fixed, tuned = _tuned(grid, "dice" if metric == "dice" else "iou") if snapshots else (None, None)
+    counted = snapshots and all(_snapshot(run).crossfit is not None for row in grid for run in row)
+    fixed, tuned = _tuned(grid, "dice" if metric == "dice" else "iou", counted) if snapshots else (None, None)
     measures = _measures(grid, head, counts, boundary)
     by_metric = {"iou": counts, "dice": counts, "boundary_iou": boundary}
     wins = {
@@ -60,6 +61,7 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
         counts=counts,
         fixed=fixed,
         tuned=tuned,
+        estimated=tuned is not None and head.task is TaskKind.multiclass and not counted,
         wins_tuned=None if tuned is None else win_matrix(tuned, "dice" if metric == "dice" else "iou"),
         panel=_records(grid[0][0]).panel if has_records else [],
         values=_each(grid, lambda run: present_mean(_records(run).values[best_index(run)])) if has_records else None,
@@ -147,8 +149,12 @@ def _measures(grid: Grid, head: Head, counts: Array | None, boundary: Array | No
     return found
 
 
-def _tuned(grid: Grid, metric: Overlap) -> tuple[Array | None, Array | None]:
-    """Counts at 0.5 and at cross-fitted thresholds; None where scenes are too few or nothing was recorded to tune on."""
+def _tuned(grid: Grid, metric: Overlap, counted: bool) -> tuple[Array | None, Array | None]:
+    """Counts at 0.5 and at cross-fitted thresholds; None where scenes are too few or nothing was recorded to tune on.
+
+    Those of multiclass runs are estimated from their samples unless all of them are `counted`: an estimate isn't held
+    against a count.
+    """
     scenes = len(_snapshot(grid[0][0]).boundary)
     multiclass = head_of(grid[0][0]).task is TaskKind.multiclass
     samples = [_snapshot(run).sample if multiclass else _snapshot(run).histogram for row in grid for run in row]
@@ -156,12 +162,17 @@ def _tuned(grid: Grid, metric: Overlap) -> tuple[Array | None, Array | None]:
         return None, None
 
     def both(run: Run) -> Array:
-        sample = _snapshot(run).sample
+        sample, crossfit = _snapshot(run).sample, _snapshot(run).crossfit
+        if counted and crossfit is not None:
+            return counts_of(np.stack([crossfit.fixed, getattr(crossfit, metric)]), _records(run).head)
         if multiclass and sample is not None:
             return np.stack(crossfit_sample(sample, scenes, metric))
         return np.stack(crossfit_histogram(_histogram(run), metric))
 
-    found = _each(grid, both)
+    try:
+        found = _each(grid, both)
+    except InputError:  # a half without labels, or a run that has diverged
+        return None, None
     return found[:, :, 0], found[:, :, 1]
 
 

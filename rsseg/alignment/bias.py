@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rsseg.alignment.counts import Array, Overlap, overlap, present_mean
-from rsseg.alignment.threshold import ThresholdRegret, halves
 from rsseg.contract import InputError
 
 
@@ -49,11 +48,18 @@ def tune_bias(logits: ArrayLike, target: ArrayLike, weight: ArrayLike, metric: O
     Returns:
         ``[C]``; the biases sum to 0, since only differences matter.
 
+    Raises:
+        InputError: For arrays of different length, none at all, or logits that are not finite.
+
     Example:
         >>> tune_bias([[1.0, 0.0], [1.0, 0.6], [1.0, 0.8]], [0, 1, 1], [1, 1, 1]).round(2).tolist()
         [-0.35, 0.35]
     """
     z, y, w = np.asarray(logits, dtype=np.float64), np.asarray(target), np.asarray(weight, dtype=np.float64)
+    if z.ndim != 2 or not len(z) == len(y) == len(w) > 0:
+        raise InputError(f"a sample needs logits [N, C] and N targets and weights; found {z.shape}, {y.shape}, {w.shape}")
+    if not np.isfinite(z).all():
+        raise InputError("the sampled logits hold NaN or infinity: the run has diverged; leave it out")
     bias = np.zeros(z.shape[1])
     best = float(present_mean(overlap(sample_counts(z, y, w, bias), metric)))
     for _ in range(rounds):
@@ -95,44 +101,35 @@ def _along(z: Array, y: NDArray[np.integer], w: Array, c: int, metric: Overlap) 
     return float(scores[best]), float(places[best])
 
 
-def bias_regret(
+def crossfit_bias(
     logits: ArrayLike,
     target: ArrayLike,
     weight: ArrayLike,
     scene: ArrayLike,
+    first: NDArray[np.bool_],
     metric: Overlap = "iou",
-    first: NDArray[np.bool_] | None = None,
-) -> ThresholdRegret:
-    """What a bias per class, tuned on one half of the scenes, adds to a multiclass run on the other.
+) -> Array:
+    """For each scene the bias per class that was tuned on the half of the scenes it is not in.
 
     Args:
         logits: ``[N, C]``, a stratified sample.
         target: Integers ``[N]``.
         weight: ``[N]``, how many pixels each stands for.
         scene: Integers ``[N]``, the scene of each.
+        first: Which scenes are the first half, bool ``[scenes]``.
         metric: `iou` or `dice`.
-        first: Which scenes are the first half, bool ``[scenes]``; `halves` if None.
 
     Returns:
-        Its ``threshold`` is the bias tuned on all scenes, which `evaluate` can apply to all pixels.
+        ``[scenes, C]``: one row for all scenes of a half.
 
     Raises:
-        InputError: For arrays of different length, or logits that are not finite.
+        InputError: As `tune_bias`, and if a half has no sampled pixel.
     """
     z, y, w, s = (np.asarray(x) for x in (logits, target, weight, scene))
-    if z.ndim != 2 or not len(z) == len(y) == len(w) == len(s) > 0:
-        raise InputError(
-            f"a sample needs logits [N, C] and N targets, weights and scenes; found {z.shape}, {y.shape}, {w.shape}"
-        )
-    if not np.isfinite(z).all():
-        raise InputError("the sampled logits hold NaN or infinity: the run has diverged; leave it out")
-    first = halves(int(s.max()) + 1) if first is None else first
-    fixed: list[Array] = []
-    tuned: list[Array] = []
-    for here in (first[s], ~first[s]):
-        if not here.any() or here.all():
-            raise InputError("one half of the scenes has no sampled pixel: sample more scenes")
-        bias = tune_bias(z[~here], y[~here], w[~here], metric)
-        for kept, b in ((fixed, np.zeros_like(bias)), (tuned, bias)):
-            kept.append(present_mean(overlap(sample_counts(z[here], y[here], w[here], b), metric)))
-    return ThresholdRegret(float(np.mean(fixed)), float(np.mean(tuned)), tune_bias(z, y, w, metric))
+    biases = np.empty((len(first), z.shape[-1]))
+    for part in (first, ~first):
+        away = ~part[s]
+        if not away.any():
+            raise InputError("one half of the scenes has no sampled pixel: label more scenes")
+        biases[part] = tune_bias(z[away], y[away], w[away], metric)
+    return biases

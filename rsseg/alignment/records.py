@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,20 @@ PLACES = ("logits", "layer")
 Gradients = tuple[Array, Array]
 
 
+class Crossfit(NamedTuple):
+    """Confusion matrices of a multiclass head, int64 ``[S, 1, K, K]``, of all pixels of whole scenes.
+
+    Attributes:
+        fixed: At the argmax.
+        iou: With the bias per class that was tuned for IoU on a sample of the half of the scenes that a scene is not in.
+        dice: Likewise, tuned for Dice.
+    """
+
+    fixed: NDArray[np.int64]
+    iou: NDArray[np.int64]
+    dice: NDArray[np.int64]
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """What whole scenes say of one checkpoint.
@@ -36,12 +50,15 @@ class Snapshot:
         histogram: int64 ``[S, P, 2, 256]``, as `rsseg.metrics.ScoreHistogram` counts it.
         sample: Multiclass: some pixels' logits, see `rsseg.metrics.LogitSample`.
         boundary: int64 ``[S, classes, 3]``: TP, FP and FN of the bands along contours.
+        crossfit: Multiclass, best checkpoint: the counts at biases that were tuned on the sample. None where there was
+            nothing to tune on, and in records that were written before they were counted.
     """
 
     step: int
     histogram: NDArray[np.int64] | None
     sample: SampledLogits | None
     boundary: NDArray[np.int64]
+    crossfit: Crossfit | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +131,8 @@ def snapshot_arrays(snapshot: Snapshot) -> dict[str, ArrayLike]:
         arrays["histogram"] = snapshot.histogram
     if snapshot.sample is not None:
         arrays |= {f"sample.{name}": value.numpy() for name, value in snapshot.sample._asdict().items()}
+    if snapshot.crossfit is not None:
+        arrays |= {f"crossfit.{name}": value for name, value in snapshot.crossfit._asdict().items()}
     return arrays
 
 
@@ -166,7 +185,12 @@ def _snapshot(path: Path, head: str) -> Snapshot | None:
     if not path.is_file():
         return None
     arrays = _of_head(path, head)
-    sampled = {name: torch.from_numpy(arrays[f"sample.{name}"]) for name in SampledLogits._fields if "sample.logits" in arrays}
+    sampled = [torch.from_numpy(arrays[f"sample.{name}"]) for name in SampledLogits._fields if "sample.logits" in arrays]
+    counted = [arrays[f"crossfit.{name}"] for name in Crossfit._fields if "crossfit.fixed" in arrays]
     return Snapshot(
-        int(arrays["step"]), arrays.get("histogram"), SampledLogits(**sampled) if sampled else None, arrays["boundary"]
+        step=int(arrays["step"]),
+        histogram=arrays.get("histogram"),
+        sample=SampledLogits(*sampled) if sampled else None,
+        boundary=arrays["boundary"],
+        crossfit=Crossfit(*counted) if counted else None,
     )

@@ -20,10 +20,9 @@ class ThresholdRegret:
     """What a threshold chosen on other scenes adds.
 
     Attributes:
-        fixed: The metric at 0.5 (multiclass: at argmax), mean of the two halves' scores.
-        tuned: The metric of each half at the threshold (bias) tuned on the other half, mean of the two.
-        threshold: ``[classes]``, tuned on all scenes, on the logit scale: to be stored with the run. For multiclass the
-            bias, to be added to the logits before the argmax.
+        fixed: The metric at 0.5, mean of the two halves' scores.
+        tuned: The metric of each half at the threshold tuned on the other half, mean of the two.
+        threshold: ``[classes]``, tuned on all scenes, on the logit scale: to be stored with the run.
     """
 
     fixed: float

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rsseg.alignment.bias import bias_regret, tune_bias
+from rsseg.alignment.bias import tune_bias
+from rsseg.alignment.counts import counts_of, pooled
 from rsseg.alignment.records import Snapshot
 from rsseg.alignment.threshold import best_thresholds, halves, threshold_regret
 from rsseg.contract import Head, InputError, TaskKind
@@ -33,7 +34,7 @@ def tune(snapshot: Snapshot, head: Head, scenes: int) -> dict[str, Any]:
 
     Returns:
         What ``threshold.json`` holds of a head: `step`, `kind`, `metric`, `values` by class on the logit scale, and,
-        cross-fitted over scenes, `fixed`, `tuned` and `regret`; for multiclass these are estimates from the sample.
+        cross-fitted over scenes, `fixed`, `tuned` and `regret`, None where a half of the scenes has no labelled pixel.
 
     Raises:
         InputError: If the run has diverged.
@@ -42,12 +43,12 @@ def tune(snapshot: Snapshot, head: Head, scenes: int) -> dict[str, Any]:
     fixed = tuned = math.nan
     if multiclass:
         assert snapshot.sample is not None
-        z, y, s, w = (part.numpy() for part in snapshot.sample)
-        if scenes > 1:
-            found = bias_regret(z, y, w, s, first=halves(scenes))
-            values, fixed, tuned = found.threshold, found.fixed, found.tuned
-        else:
-            values = tune_bias(z, y, w)
+        z, y, _, w = (part.numpy() for part in snapshot.sample)
+        values = tune_bias(z, y, w)
+        if snapshot.crossfit is not None:
+            first = halves(scenes)
+            both = (counts_of(confusion, head) for confusion in (snapshot.crossfit.fixed, snapshot.crossfit.iou))
+            fixed, tuned = (float(np.mean([pooled(counts[part]) for part in (first, ~first)])) for counts in both)
     else:
         assert snapshot.histogram is not None
         values = THRESHOLDS[best_thresholds(snapshot.histogram)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rsseg.alignment.bias import sample_counts, tune_bias
+from rsseg.alignment.bias import crossfit_bias, sample_counts
 from rsseg.alignment.counts import Array, Overlap
 from rsseg.alignment.threshold import FIXED, best_thresholds, halves
 from rsseg.metrics import SampledLogits
@@ -41,15 +41,14 @@ def crossfit_sample(sample: SampledLogits, scenes: int, metric: Overlap = "iou")
 
     Returns:
         Two ``[scenes, classes, 3]``.
+
+    Raises:
+        InputError: If there is nothing to tune on, see `crossfit_bias`.
     """
     z, y, scene, w = (x.numpy() for x in sample)
-    first = halves(scenes)
-    fixed, tuned = np.zeros((scenes, z.shape[1], 3)), np.zeros((scenes, z.shape[1], 3))
-    for part in (first, ~first):
-        away = ~part[scene]
-        bias = tune_bias(z[away], y[away], w[away], metric)
-        for s in np.flatnonzero(part):
-            here = scene == s
-            fixed[s] = sample_counts(z[here], y[here], w[here], np.zeros_like(bias))
-            tuned[s] = sample_counts(z[here], y[here], w[here], bias)
+    biases = crossfit_bias(z, y, w, scene, halves(scenes), metric)
+    fixed, tuned = np.zeros((*biases.shape, 3)), np.zeros((*biases.shape, 3))
+    for s, bias in enumerate(biases):
+        here = scene == s
+        fixed[s], tuned[s] = (sample_counts(z[here], y[here], w[here], b) for b in (np.zeros_like(bias), bias))
     return fixed, tuned

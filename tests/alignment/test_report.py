@@ -10,11 +10,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from run_folders import BINARY, FOUR, make_sweep
 
 from rsseg.alignment.analyse import analyse
 from rsseg.alignment.bootstrap import win_matrix
-from rsseg.alignment.counts import counts_of
+from rsseg.alignment.counts import counts_of, pooled
 from rsseg.alignment.fair import gather
 from rsseg.alignment.report import write_report
 from rsseg.alignment.report.style import spread
@@ -110,13 +111,42 @@ def test_tables_and_figures_are_there(binary):
     assert len(pd.read_csv(out / "checkpoints.csv")) == 5 * 5 * 4
 
 
-def test_multiclass_is_tuned_on_its_sample(tmp_path, monkeypatch):
-    make_sweep(tmp_path, monkeypatch, FOUR, losses=("ce", "dice"), seeds=(1, 2))
-    comparison, found = compare(tmp_path)
-    assert found.tuned.shape == (2, 2, 6, 4, 3)
+def test_multiclass_is_tuned_on_its_sample_and_counted_anew(tmp_path, monkeypatch):
+    records = make_sweep(tmp_path, monkeypatch, FOUR, losses=("ce", "dice"), seeds=(1, 2))
+    for metric in ("iou", "dice"):
+        comparison, found = compare(tmp_path, metric)
+        assert not found.estimated
+        np.testing.assert_array_equal(found.fixed, found.counts)
+        for i, j in np.ndindex(2, 2):
+            counted = getattr(records[comparison.runs[i][j].folder].best.crossfit, metric)[:, 0]
+            hits = counted.diagonal(axis1=1, axis2=2)
+            expected = np.stack([hits, counted.sum(1) - hits, counted.sum(2) - hits], axis=-1)
+            np.testing.assert_array_equal(found.tuned[i, j], expected)
     assert any(note.startswith("Not recorded, so not compared: calibration error") for note in caveats(comparison, found))
     write_report(comparison, found, tmp_path / "out")
-    assert "A bias per class is tuned" in (tmp_path / "out" / "report.html").read_text()
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert "A bias per class is tuned" in text
+    assert "predicted anew" in text
+
+
+def test_records_from_before_multiclass_was_counted_anew_are_estimated_and_named(tmp_path, monkeypatch):
+    records = make_sweep(tmp_path, monkeypatch, FOUR, losses=("ce", "dice"), seeds=(1, 2))
+    exact = compare(tmp_path)[1].tuned
+    old = tmp_path / "loss=ce,seed=2"
+    records[old] = dataclasses.replace(records[old], best=dataclasses.replace(records[old].best, crossfit=None))
+    notes, found = notes_of(tmp_path)
+    assert f"1 of 4 runs, such as {old}, have no counts at tuned biases" in notes
+    assert "estimated from the recorded samples" in (tmp_path / "out" / "report.html").read_text()
+    assert found.estimated
+    assert found.tuned.sum() != exact.sum()  # of all runs: an estimate is not held against a count
+    assert pooled(found.tuned) == pytest.approx(pooled(exact), abs=0.02)
+    sample = records[old].best.sample
+    broken = dataclasses.replace(records[old].best, sample=sample._replace(logits=sample.logits * torch.nan))
+    records[old] = dataclasses.replace(records[old], best=broken)
+    notes, found = notes_of(tmp_path)
+    assert found.tuned is None
+    assert "Not recorded, so not compared: " in notes
+    assert "tuned thresholds" in notes
 
 
 def test_a_metric_that_nobody_recorded(tmp_path, monkeypatch):

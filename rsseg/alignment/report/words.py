@@ -117,6 +117,13 @@ def caveats(comparison: Comparison, found: Findings) -> list[str]:
         lacking += [] if found.tuned is not None or scenes == 1 else ["tuned thresholds"]
         if lacking:
             notes.append(f"Not recorded, so not compared: {', '.join(lacking)}.")
+    if found.estimated:
+        old = [run for run in runs if run.records and run.records.best and run.records.best.crossfit is None]
+        notes.append(
+            f"Scores at tuned biases are estimates from samples of logits: {len(old)} of {len(runs)} runs, such as "
+            f"{old[0].folder}, have no counts at tuned biases (crossfit in records/best.npz), as an earlier version of rsseg "
+            "did not make them; train them again to have every pixel counted."
+        )
     absent = runs[0].classes[(runs[0].classes["pixels"] == 0) & (runs[0].classes["class"] != "mean")]["class"]
     notes += [f"Class {name} does not occur in the validation scenes: it is in no mean; add scenes with it." for name in absent]
     notes += _trouble(comparison)
