@@ -6,6 +6,7 @@ import csv
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from rsseg.alignment.counts import pooled
 from rsseg.alignment.recorder import Recorder
 from rsseg.alignment.snapshot import Reinference
 from rsseg.config.build import plain
@@ -114,7 +116,7 @@ def score_checkpoints(
     taken is not scored again. A multiclass head's best is: at biases that were tuned on its sample of logits.
 
     Returns:
-        The best checkpoint's scores by head.
+        The best checkpoint's scores by head, with boundary IoU.
     """
     taken, result = recorder.taken or {}, dict(module.scores)
     for name in ("last", "best"):
@@ -129,7 +131,7 @@ def score_checkpoints(
             taken = again.complete(taken)
         keep(folder, name, taken)
     keep_thresholds(folder, module, taken, len(store))
-    return result
+    return {head: replace(scores, boundary_iou=float(pooled(taken[head].boundary))) for head, scores in result.items()}
 
 
 def shown_bands(config: Any) -> list[int] | None:
