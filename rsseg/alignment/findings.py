@@ -54,6 +54,7 @@ class Findings:
         shares: By loss of two terms or more and by place, the terms, the steps and the terms' shares ``[V, T]``.
         cosines: Likewise, ``[V, T, T]``.
         gains: By loss, its terms, the steps and the terms' one-step gains ``[V, T]``.
+        notes: What could not be known, a sentence each.
     """
 
     labels: list[str]
@@ -76,6 +77,7 @@ class Findings:
     shares: Shares
     cosines: Cosines
     gains: Gains
+    notes: list[str]
 
     @property
     def order(self) -> list[int]:

@@ -64,7 +64,9 @@ def test_the_best_checkpoint_is_the_recorded_one(tmp_path, monkeypatch):
 def test_a_lead_that_is_a_matter_of_threshold(binary):
     first, second = answer(binary[2])
     assert first.startswith("No loss is surely the best: dice has the highest IoU, 0.408")
-    assert re.search(r"0\.011 \(-0\.\d+ to \+0\.\d+\) above ce_dice, the next best, and is ahead in \d+ %", first)
+    assert re.search(
+        r"0\.011 \(-0\.\d+ to \+0\.\d+\) above ce_dice, the next best, and is ahead with a confidence of \d+ %", first
+    )
     assert "exploratory" not in first
     assert re.search(r"lead over ce goes from \+0\.062 to -0\.001 .*no difference that could be told from zero", second)
 
@@ -175,6 +177,8 @@ def test_one_seed_and_one_scene_are_said(tmp_path, monkeypatch):
     assert "Only seed 4" in notes
     assert "One validation scene" in notes
     assert "how sure that is can't be said" in answer(found)[0]
+    assert "ahead" not in answer(found)[0]
+    assert "best is ahead" not in (tmp_path / "out" / "report.html").read_text()
     assert "not known" in answer(found)[1]
 
 

@@ -65,10 +65,7 @@ def sections(comparison: Comparison, found: Findings, uris: dict[str, str]) -> l
         Section(
             "pairs",
             "Every loss against every other",
-            "How much better the row's loss is than the column's"
-            + (
-                ", and in what share of the bootstrap draws it is better." if found.counts is not None else ", mean over seeds."
-            ),
+            "How much better the row's loss is than the column's, and how surely it is better at all.",
             pictures("wins"),
         ),
         Section(
