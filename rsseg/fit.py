@@ -86,7 +86,7 @@ def fit(
         elif load_checkpoint(module, folder) < trainer.global_step or not result:  # else the last validation has scored it
             result = score(config, module, stores["val"])
         rows = write_scores(folder / "classes.csv", result)
-        print_table(rows, "Validation, best checkpoint, pooled over whole scenes")
+        print_table(rows, f"{folder.name}: validation, best checkpoint, pooled over whole scenes")
         _draw_end(folder, module, trainer, gallery, result[head], rows)
     finally:
         for logger in side_loggers(trainer):

@@ -13,12 +13,13 @@ from rsseg.alignment.records import FOLDER, Snapshot, snapshot_arrays, write_arr
 from rsseg.alignment.snapshot import Snapshots
 from rsseg.config.build import build
 from rsseg.config.folder import write_json
-from rsseg.contract import InputError
+from rsseg.contract import InputError, TaskKind
 from rsseg.data.sampling import Places
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows, TrainWindows
 from rsseg.distributed import is_main
 from rsseg.inference.picture import pick_windows
+from rsseg.losses.weighting import uncounted
 from rsseg.module import SegmentationModule
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,10 @@ def make_recorder(
     probes = [stream.batch([k]) for k in range(PROBES)] if is_main() else []
     held_out = pick_windows(stores["val"], config.window, PROBES) if config.record.gain and is_main() else []
     names = [scene.name for scene in stores["val"].scenes]
-    return Recorder(folder, names, terms, panel, make_snapshots(config, module, stores["val"]), probes, held_out)
+    census, classes = stores["train"].census, list(config.dataset.classes)
+    counts = census.positives.sum(axis=0).tolist(), census.valid.sum(axis=0).tolist()
+    clipped = [classes[c] for c in uncounted(TaskKind(config.dataset.task), *counts)]
+    return Recorder(folder, names, terms, panel, clipped, make_snapshots(config, module, stores["val"]), probes, held_out)
 
 
 def make_snapshots(config: Any, module: SegmentationModule, store: Store) -> Snapshots:

@@ -8,10 +8,11 @@ import pytest
 import rasterio
 import torch
 from test_run import SPLIT, folder_data, settings, weights
-from tiny import power_cut
+from tiny import compose, power_cut
 
 from rsseg.alignment.bias import tune_bias
 from rsseg.alignment.records import load_records, read_arrays
+from rsseg.assembly import Numbers, panel_facts
 from rsseg.contract import InputError, TaskKind
 from rsseg.metrics import scores
 from rsseg.metrics.histogram import THRESHOLDS, threshold_counts
@@ -140,6 +141,28 @@ def test_every_scene_is_counted_as_its_map_at_the_other_half_s_bias(tmp_path, fo
             pooled.get(metric, []).append((hits / (value[i, 0].sum(0) + value[i, 0].sum(1) - hits)).mean())
     assert np.abs(shot.crossfit.fixed - shot.crossfit.iou).sum() > 100
     assert (stored["fixed"], stored["tuned"]) == pytest.approx([np.mean(each) for each in pooled.values()])
+
+
+@pytest.mark.parametrize("loss", ["ce", "weighted_ce"])
+def test_a_class_that_training_lacks_is_clipped_in_the_panel_without_a_word(tmp_path, folder_root, caplog, loss):
+    """Four classes, of which the masks hold three."""
+    data = [d for d in folder_data(folder_root) if "classes" not in d] + ["dataset.classes=[a,b,c,d]"]
+    train(settings(tmp_path, *data, *QUICK, f"loss={loss}"), tmp_path / "run")
+    said = [r.getMessage() for r in caplog.records if "weight" in r.getMessage()]
+    asked = "loss.terms.ce: the weight of class d can't be counted and is clipped: no labelled training pixel is of it."
+    assert said == [asked] * (loss == "weighted_ce")
+    about = json.loads((tmp_path / "run" / "records" / "records.json").read_text())["heads"]["mask"]
+    assert about["clipped"] == ["d"]
+    counts = np.array(json.loads((tmp_path / "run" / "data.json").read_text())["positives"], dtype=float)
+    raw = 1 / counts[:3]
+    assert about["panel"]["weighted_ce"]["class_weights"] == pytest.approx([*raw / raw.mean(), raw.max() / raw.mean()])
+
+
+def test_the_panel_takes_labels_that_all_pixels_or_none_have(caplog):
+    config = compose(["dataset.task=multilabel", "dataset.classes=[a,b,c,d]"])
+    numbers = Numbers(positives=[2, 0, 8, 0], valid=[8, 8, 8, 0], mean=[0], std=[1])
+    assert panel_facts(config, numbers)["weighted_ce"]["pos_weight"] == [6 / 2, 1e3, 1e-3, 1]
+    assert not caplog.records
 
 
 def test_one_validation_scene_has_no_second_half(tmp_path, folder_root):

@@ -38,6 +38,7 @@ class Recorder(L.Callback):
         scenes: The validation scenes' names.
         panel: By name, the losses to be valued, functions of sums over the batch.
         facts: By name, what each of them was made with.
+        clipped: The classes whose weight in the panel's weighted cross-entropy could not be counted.
         snapshots: Takes the snapshots.
         windows: The probe windows; needed in the main process alone.
         held_out: The windows of the one-step gain; none: it is not recorded.
@@ -49,11 +50,13 @@ class Recorder(L.Callback):
         scenes: Sequence[str],
         panel: Mapping[str, Term],
         facts: Mapping[str, Any],
+        clipped: Sequence[str],
         snapshots: Snapshots,
         windows: Sequence[Batch],
         held_out: Sequence[Batch] = (),
     ) -> None:
         self.folder, self.scenes, self.panel, self.facts = folder / FOLDER, list(scenes), panel, facts
+        self.clipped = list(clipped)
         self.snapshots, self.windows, self.held_out = snapshots, list(windows), list(held_out)
         self.taken: dict[str, Snapshot] | None = None
         self._sums: dict[str, PanelSums] = {}
@@ -73,6 +76,7 @@ class Recorder(L.Callback):
                 "terms": list(module.losses[name].terms),  # type: ignore[arg-type]
                 "weights": module.losses[name].weights,
                 "panel": dict(self.facts),
+                "clipped": self.clipped,
             }
             for name, head in module.heads.items()
         }
