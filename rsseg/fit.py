@@ -125,12 +125,12 @@ def score_checkpoints(
             snapshots = make_snapshots(config, module, store)
             result = score(config, module, store, [snapshots])
             taken = snapshots.take(step)
-        again = Reinference.of(module.heads, taken) if name == "best" else None
+        again = Reinference.of(module.heads, taken, recorder.first) if name == "best" else None
         if again:
             score(config, module, store, [again])
             taken = again.complete(taken)
         keep(folder, name, taken)
-    keep_thresholds(folder, module, taken, len(store))
+    keep_thresholds(folder, module, taken, recorder.first)
     return {head: replace(scores, boundary_iou=float(pooled(taken[head].boundary))) for head, scores in result.items()}
 
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
+from rsseg.alignment.bias import crossfit_sample
 from rsseg.alignment.bootstrap import WinMatrix, compare, win_matrix
-from rsseg.alignment.checkpoints import best_confusion, best_index, selection
+from rsseg.alignment.checkpoints import best_counts, best_index, selection
 from rsseg.alignment.counts import Array, Overlap, counts_of, overlap, present_mean
 from rsseg.alignment.fair import Comparison
 from rsseg.alignment.findings import Findings, Grid
-from rsseg.alignment.gaps import rare, unknown
+from rsseg.alignment.gaps import rare, unknown, unselected, untuned
 from rsseg.alignment.leading import mean_gradients
 from rsseg.alignment.measures import Measure, of_calibration, of_counts, of_scenes
 from rsseg.alignment.ranks import rank_alignment, seed_interval
-from rsseg.alignment.records import Records, Snapshot
+from rsseg.alignment.records import Records, Snapshot, StoredSnapshot
 from rsseg.alignment.runs import Run
-from rsseg.alignment.tuning import crossfit_histogram, crossfit_sample
+from rsseg.alignment.threshold import crossfit_histogram
 from rsseg.contract import Head, InputError, TaskKind, nearest
 from rsseg.metrics.calibration import calibration_sums
 
@@ -40,7 +43,7 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
     scored: Overlap = "dice" if metric == "dice" else "iou"
     shares, cosines, gains, skipped = mean_gradients(comparison)
     has_records = grid[0][0].records is not None
-    counts = _each(grid, lambda run: counts_of(best_confusion(run), head)) if has_records else None
+    counts = _each(grid, best_counts) if has_records else None
     snapshots = has_records and all(_best(run) is not None for row in grid for run in row)
     counted = snapshots and all(_snapshot(run).crossfit is not None for row in grid for run in row)
     fixed, tuned = _tuned(grid, scored, counted) if snapshots else (None, None)
@@ -53,7 +56,7 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
             f"metric={metric}: nobody recorded it{nearest(metric, known)}; losses can be ranked by {', '.join(known)}"
         )
     tau = _each(grid, lambda run: rank_alignment(run.curve["val_loss"], run.curve[scored]))
-    regret = _each(grid, lambda run: selection(run, head, scored)) if has_records else None
+    regret = _each(grid, lambda run: selection(run, scored)) if has_records else None
     return Findings(
         labels=comparison.labels,
         seeds=comparison.seeds,
@@ -75,7 +78,13 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
         shares=shares,
         cosines=cosines,
         gains=gains,
-        notes=[*rare(head, counts), *unknown(comparison, {**values, "selection regret": regret, "tau": tau}), *skipped],
+        notes=[
+            *rare(head, counts),
+            *untuned(comparison, head, counts),
+            *unselected(comparison, regret),
+            *unknown(comparison, {**values, "tau": tau}),
+            *skipped,
+        ],
     )
 
 
@@ -108,7 +117,7 @@ def _measures(grid: Grid, head: Head, counts: Array, snapshots: bool) -> dict[st
     if not snapshots:
         return found
     found["boundary_iou"] = of_counts(_each(grid, lambda run: np.asarray(_snapshot(run).boundary, dtype=np.float64)))
-    if all(_snapshot(run).histogram is not None for row in grid for run in row):
+    with suppress(InputError):  # some have no histogram
         found |= of_calibration([[calibration_sums(_histogram(run), head) for run in row] for row in grid])
     return found
 
@@ -119,19 +128,19 @@ def _tuned(grid: Grid, metric: Overlap, counted: bool) -> tuple[Array | None, Ar
     Those of multiclass runs are estimated from their samples unless all of them are `counted`: an estimate isn't held
     against a count.
     """
-    scenes = len(_snapshot(grid[0][0]).boundary)
+    first = _records(grid[0][0]).first
     multiclass = head_of(grid[0][0]).task is TaskKind.multiclass
-    samples = [_snapshot(run).sample if multiclass else _snapshot(run).histogram for row in grid for run in row]
-    if scenes < 2 or any(x is None for x in samples):
+    if first.all():
         return None, None
 
     def both(run: Run) -> Array:
-        sample, crossfit = _snapshot(run).sample, _snapshot(run).crossfit
-        if counted and crossfit is not None:
+        crossfit = _snapshot(run).crossfit if counted else None
+        if crossfit is not None:
             return counts_of(np.stack([crossfit.fixed, getattr(crossfit, metric)]), _records(run).head)
-        if multiclass and sample is not None:
-            return np.stack(crossfit_sample(sample, scenes, metric))
-        return np.stack(crossfit_histogram(_histogram(run), metric))
+        sample = _snapshot(run).sample if multiclass else None
+        if sample is not None:
+            return np.stack(crossfit_sample(sample, first, metric))
+        return np.stack(crossfit_histogram(_histogram(run), metric, first))
 
     try:
         found = _each(grid, both)
@@ -150,19 +159,22 @@ def _records(run: Run) -> Records:
     return run.records
 
 
-def _best(run: Run) -> Snapshot | None:
+def _best(run: Run) -> Snapshot | StoredSnapshot | None:
     return _records(run).best
 
 
-def _snapshot(run: Run) -> Snapshot:
+def _snapshot(run: Run) -> Snapshot | StoredSnapshot:
     best = _best(run)
     if best is None:
         raise InputError(f"{run.folder} recorded no best checkpoint")
     return best
 
 
-def _histogram(run: Run) -> Array:
-    return np.asarray(_snapshot(run).histogram, dtype=np.float64)
+def _histogram(run: Run) -> NDArray[np.int64]:
+    histogram = _snapshot(run).histogram
+    if histogram is None:
+        raise InputError(f"{run.folder} recorded no histogram of its best checkpoint")
+    return histogram
 
 
 def class_scores(counts: Array, metric: Overlap = "iou") -> Array:

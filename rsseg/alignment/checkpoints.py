@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from rsseg.alignment.counts import Array, Overlap, counts_of, pooled
+from rsseg.alignment.counts import Array, Overlap, pooled
 from rsseg.alignment.records import Records
 from rsseg.alignment.runs import Run
 from rsseg.alignment.threshold import selection_regret
-from rsseg.contract import Head, InputError
+from rsseg.contract import InputError
 
 
 def best_index(run: Run) -> int:
@@ -17,29 +17,33 @@ def best_index(run: Run) -> int:
     steps = np.asarray(records.steps)
     if records.best is not None and records.best.step in steps:
         return int(np.flatnonzero(steps == records.best.step)[-1])
-    return int(np.nanargmax(pooled(counts_of(records.confusion, records.head))))
+    return int(np.nanargmax(pooled(records.counts)))
 
 
-def best_confusion(run: Run) -> Array:
-    """The confusion matrices at the best checkpoint, ``[S, P, K, K]``."""
-    return np.asarray(_records(run).confusion[best_index(run)])
+def best_counts(run: Run) -> Array:
+    """The counts at the best checkpoint, ``[S, classes, 3]``."""
+    return np.asarray(_records(run).counts[best_index(run)])
 
 
-def selection(run: Run, head: Head, metric: Overlap) -> float:
-    """What choosing the checkpoint by the run's own validation loss costs; NaN where a half of the scenes can't tell.
+def own_loss(run: Run) -> Array | None:
+    """The loss that trained a run on each half of the scenes, ``[V, 2]``; None if it was not recorded.
 
-    The loss's value on each half is known where the panel holds the very loss that trained; else that on all scenes is taken.
+    Records that lack it may have it in the panel, if the loss was used as it comes.
     """
     records = _records(run)
+    if records.own is not None:
+        return None if np.isnan(records.own).all() else records.own
     changed = any("loss." in override.split("=")[0] for override in run.origin["overrides"])
-    if run.loss in records.panel and not changed:
-        own = np.asarray(records.values)[:, records.panel.index(run.loss)]
-    elif len(run.curve) == len(records.steps):
-        own = run.curve["val_loss"].to_numpy(dtype=np.float64)
-    else:
+    return records.values[:, records.panel.index(run.loss)] if run.loss in records.panel and not changed else None
+
+
+def selection(run: Run, metric: Overlap) -> float:
+    """What choosing the checkpoint by the run's own validation loss costs; NaN where halves of the scenes can't tell."""
+    records, own = _records(run), own_loss(run)
+    if own is None or records.first.all():
         return float("nan")
     try:
-        return selection_regret(own, counts_of(records.confusion, head), metric)
+        return selection_regret(own, records.counts, records.first, metric)
     except InputError:
         return float("nan")
 

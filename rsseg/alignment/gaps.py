@@ -6,11 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from rsseg.alignment.checkpoints import own_loss
 from rsseg.alignment.counts import Array
 from rsseg.alignment.fair import Comparison
 from rsseg.alignment.findings import MEASURES
 from rsseg.alignment.measures import effective_scenes
-from rsseg.contract import Head
+from rsseg.alignment.threshold import shared
+from rsseg.contract import Head, TaskKind
 
 FEW = 5.0
 """A class that is as good as in fewer scenes is named."""
@@ -58,4 +60,37 @@ def unknown(comparison: Comparison, values: Mapping[str, Array | None]) -> list[
                 seeds = ", ".join(str(seed) for seed, lost in zip(comparison.seeds, row, strict=True) if lost)
                 left = f"its mean is over {int((~row).sum())} of {len(row)} seeds" if not row.all() else "it has no mean"
                 notes.append(f"{comparison.labels[i]}: {name} is not known of seed {seeds}; {left}.")
+    return notes
+
+
+def untuned(comparison: Comparison, head: Head, counts: Array | None) -> list[str]:
+    """The classes whose threshold, or bias, was not tuned, as they occur in one half of the scenes alone."""
+    records = comparison.runs[0][0].records
+    if counts is None or records is None or records.first.all():
+        return []
+    holds = counts[0, 0, :, :, 0] + counts[0, 0, :, :, 2] > 0
+    lost = holds.any(0) & ~shared(holds, records.first)
+    what = "bias" if head.task is TaskKind.multiclass else "threshold"
+    return [
+        f"Class {name} occurs in one half of the validation scenes alone: its {what} could not be tuned on the one and scored "
+        "on the other, and is left as it was; validate on more scenes that hold it."
+        for name, one in zip(head.classes, lost, strict=True)
+        if one
+    ]
+
+
+def unselected(comparison: Comparison, regret: Array | None) -> list[str]:
+    """The losses whose selection regret is not known of some seed, and why."""
+    if regret is None or len(comparison.runs[0][0].data["scenes"]["val"]) < 2:
+        return []
+    lacking = np.isnan(regret).any(1)
+    silent = [any(own_loss(run) is None for run in row) for row in comparison.runs]
+    notes = []
+    for why, chosen in (
+        ("their loss is not a function of sums over pixels, or was not recorded by half of the scenes", np.array(silent)),
+        ("a half of the scenes has no loss, or no score, in some seed", ~np.array(silent)),
+    ):
+        names = [name for name, lost in zip(comparison.labels, lacking & chosen, strict=True) if lost]
+        if names:
+            notes.append(f"Selection regret is known of some losses alone, not of {', '.join(names)}: {why}.")
     return notes

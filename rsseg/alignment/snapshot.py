@@ -16,7 +16,6 @@ from torch import Tensor
 from rsseg.alignment.bias import crossfit_bias
 from rsseg.alignment.counts import Array, Overlap
 from rsseg.alignment.records import Crossfit, Snapshot
-from rsseg.alignment.threshold import halves
 from rsseg.contract import IGNORE, Head, InputError, TaskKind
 from rsseg.data.windows import Core
 from rsseg.metrics import Boundary, Confusion, LogitSample, ScoreHistogram, predicted_labels
@@ -118,16 +117,15 @@ class Reinference(L.Callback):
         self._fixed: dict[str, NDArray[np.int64]] = {}
 
     @classmethod
-    def of(cls, heads: Mapping[str, Head], taken: Mapping[str, Snapshot]) -> Reinference | None:
-        """Tuned on the samples of snapshots; None where there is none to tune on, or one scene."""
+    def of(cls, heads: Mapping[str, Head], taken: Mapping[str, Snapshot], first: NDArray[np.bool_]) -> Reinference | None:
+        """Tuned on the samples of snapshots, by half of the scenes; None where there is none to tune on, or one scene."""
         biases: dict[str, dict[Overlap, Array]] = {}
         for name, snapshot in taken.items():
-            scenes = len(snapshot.boundary)
-            if snapshot.sample is None or scenes < 2:
+            sample = snapshot.sample
+            if sample is None or first.all():
                 continue
-            z, y, s, w = (part.numpy() for part in snapshot.sample)
             try:
-                biases[name] = {metric: crossfit_bias(z, y, w, s, halves(scenes), metric) for metric in get_args(Overlap)}
+                biases[name] = {metric: crossfit_bias(sample, first, metric) for metric in get_args(Overlap)}
             except InputError as error:
                 log.warning("Step %d is not counted at tuned biases of head %s: %s", snapshot.step, name, error)
         return cls(heads, biases) if biases else None

@@ -1,6 +1,7 @@
 """Measures of a comparison against the records they are made of, and what is said where something is missing."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,9 @@ from run_folders import BINARY, FOUR, make_records, make_sweep, write_run
 from scipy.stats import kendalltau, ttest_1samp
 
 from rsseg.alignment.analyse import analyse
+from rsseg.alignment.checkpoints import own_loss, selection
 from rsseg.alignment.fair import gather
-from rsseg.alignment.gaps import rare
+from rsseg.alignment.gaps import rare, unselected
 from rsseg.alignment.report import tables
 from rsseg.contract import Head, TaskKind
 
@@ -107,6 +109,64 @@ def test_a_seed_without_a_value_is_counted_and_named(tmp_path, monkeypatch):
     table = tables.losses(found)
     assert table.loc[["ce", "dice"], "tau_seeds"].tolist() == [2, 3]
     assert table.loc["ce", "tau_std"] == pytest.approx(found.tau[0, [0, 2], 0].std(ddof=1))
+
+
+def selected(known, loss):
+    """What the checkpoints cost that a loss ``[V, 2]`` picks by half, as IoU on the other half."""
+    halves = [known.counts[:, part, 0].sum(1) for part in (known.first, ~known.first)]
+    iou = [counts[:, 0] / counts.sum(1) for counts in halves]
+    return np.mean([iou[1 - here][iou[here].argmax()] - iou[1 - here][loss[:, here].argmin()] for here in (0, 1)])
+
+
+def test_selection_is_by_the_loss_that_trained(tmp_path, monkeypatch):
+    """The panel says different things, so that another column, or the loss of all scenes, would show."""
+    records = make_sweep(tmp_path, monkeypatch, losses=("ce", "dice", "lovasz"), seeds=(1, 2))
+    rng = np.random.default_rng(0)
+    for folder, known in records.items():
+        counts = np.concatenate([rng.integers(1, 90, known.counts.shape[:2])[..., None] for _ in range(3)], axis=2)[:, :, None]
+        values = np.array(
+            [[[3, 0, 1, 2], [1, 2, 3, 0]], [[0, 3, 2, 1], [2, 3, 1, 0]], [[1, 2, 0, 3], [3, 0, 2, 1]]], dtype=float
+        )
+        records[folder] = dataclasses.replace(known, counts=counts.astype(float), values=np.moveaxis(values, -1, 0))
+    for seed in (1, 2):
+        changed = tmp_path / f"loss=ce,seed={seed}" / "run.json"
+        origin = json.loads(changed.read_text())
+        changed.write_text(json.dumps(origin | {"overrides": [*origin["overrides"], "loss.terms.ce.over=image"]}))
+    comparison = gather([tmp_path])
+    runs = {run.folder: run for row in comparison.runs for run in row}
+    for folder, known in records.items():
+        own = own_loss(runs[folder])
+        if not folder.name.startswith("loss=dice"):  # not as it was trained, not in the panel
+            assert own is None
+            assert np.isnan(selection(runs[folder], "iou"))
+        else:
+            column = known.values[:, known.panel.index(runs[folder].loss)]
+            assert own.tolist() == column.tolist()
+            assert selection(runs[folder], "iou") == pytest.approx(selected(known, column))
+    other = np.array([[2.0, 1.0], [3.0, 0.0], [0.0, 2.0], [1.0, 3.0]])
+    run = runs[changed.parent]
+    run = dataclasses.replace(run, records=dataclasses.replace(run.records, own=other))
+    assert selection(run, "iou") == pytest.approx(selected(run.records, other))
+    silent = dataclasses.replace(run, records=dataclasses.replace(run.records, own=other * np.nan))
+    assert own_loss(silent) is None
+    first, second = unselected(comparison, np.array([[0.1, np.nan], [0.1, np.nan], [np.nan, np.nan]]))  # ce, dice, lovasz
+    assert "not of ce ce.over=image, lovasz: their loss is not a function of sums" in first
+    assert "not of dice: a half of the scenes has no loss" in second
+    assert unselected(comparison, np.zeros((3, 2))) == []
+
+
+def test_a_class_in_one_half_alone_is_not_tuned_and_named(tmp_path, monkeypatch):
+    records = make_sweep(tmp_path, monkeypatch, losses=("ce", "dice"), seeds=(1, 2))
+    for folder, known in records.items():  # positives in the first half alone
+        histogram, counts = known.best.histogram.copy(), known.counts.copy()
+        histogram[~known.first, :, 1], counts[:, ~known.first, :, 0], counts[:, ~known.first, :, 2] = 0, 0, 0
+        best = dataclasses.replace(known.best, histogram=histogram)
+        records[folder] = dataclasses.replace(known, counts=counts, best=best)
+    _, found = compare(tmp_path)
+    assert found.tuned is None
+    assert any(
+        n.startswith("Class building occurs in one half of the validation scenes alone: its threshold") for n in found.notes
+    )
 
 
 def test_classes_in_few_scenes_are_named(tmp_path, monkeypatch):
