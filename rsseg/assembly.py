@@ -27,7 +27,7 @@ from rsseg.data.scene import Scene
 from rsseg.data.splits import SPLITS
 from rsseg.data.store import Store
 from rsseg.losses import Composite
-from rsseg.losses.weighting import WEIGHTING, positive_weight
+from rsseg.losses.weighting import WEIGHTING, positive_weight, uncounted
 from rsseg.models import Network, build_network, load_weights
 from rsseg.module import SegmentationModule
 
@@ -120,16 +120,16 @@ def open_split(source: Any, config: Any, split: str) -> Store:
     return store
 
 
-def counted_weights(term: Mapping[str, Any], task: TaskKind, numbers: Numbers | None, classes: list[str]) -> dict[str, Any]:
+def counted_weights(term: Mapping[str, Any], task: TaskKind, numbers: Numbers | None) -> dict[str, Any]:
     """A term's arguments with the name of a rule as `class_weights` turned into numbers.
 
-    For binary and multilabel tasks that is the rule's weight of positives relative to negatives, as `pos_weight`.
+    For binary and multilabel tasks that is the rule's weight of positives relative to negatives, as `pos_weight`; 1 for a
+    label that no pixel has or lacks.
 
     Args:
         term: The term's config.
         task: The head's task.
         numbers: The training split's counts; None: leave the weights out, to check the rest.
-        classes: The classes' names, for a warning.
     """
     rule = term.get("class_weights")
     if not isinstance(rule, str):
@@ -142,9 +142,12 @@ def counted_weights(term: Mapping[str, Any], task: TaskKind, numbers: Numbers | 
     if numbers is None:
         return rest
     if task is TaskKind.multiclass:
-        return {**rest, "class_weights": WEIGHTING[rule](numbers.positives, classes)}
+        return {**rest, "class_weights": WEIGHTING[rule](numbers.positives)}
     pairs = zip(numbers.positives, numbers.valid, strict=True)
-    return {**rest, "pos_weight": [positive_weight(valid - own, own, WEIGHTING[rule]) for own, valid in pairs]}
+    return {
+        **rest,
+        "pos_weight": [positive_weight(valid - own, own, WEIGHTING[rule]) if valid else 1.0 for own, valid in pairs],
+    }
 
 
 def make_losses(config: Any, numbers: Numbers | None) -> dict[str, Composite]:
@@ -153,19 +156,27 @@ def make_losses(config: Any, numbers: Numbers | None) -> dict[str, Composite]:
     for head, node in plain(config.model.heads).items():
         task, terms = TaskKind(config.dataset.task), {}
         for name, term in node["loss"]["terms"].items():
-            arguments = counted_weights(
-                {key: value for key, value in term.items() if key != "weight"}, task, numbers, list(config.dataset.classes)
-            )
+            arguments = counted_weights({key: value for key, value in term.items() if key != "weight"}, task, numbers)
+            if numbers is not None and isinstance(term.get("class_weights"), str):
+                _warn_of_uncounted(f"loss.terms.{name}", task, numbers, list(config.dataset.classes))
             terms[name] = (term.get("weight", 1.0), build(arguments, f"loss.terms.{name}", task=task))
         options = {name: node["loss"][name] for name in ("backend", "check_targets") if name in node["loss"]}
         losses[head] = Composite(terms, **options)
     return losses
 
 
+def _warn_of_uncounted(where: str, task: TaskKind, numbers: Numbers, classes: list[str]) -> None:
+    clipped = [classes[c] for c in uncounted(task, numbers.positives, numbers.valid)]
+    if clipped:
+        every = "" if task is TaskKind.multiclass else ", or every one,"
+        line = "%s: the weight of class %s can't be counted and is clipped: no labelled training pixel%s is of it."
+        log.warning(line, where, ", ".join(clipped), every)
+
+
 def panel_facts(config: Any, numbers: Numbers) -> dict[str, dict[str, Any]]:
     """What the losses of the panel are made with, counted weights as numbers, by name."""
-    task, classes = TaskKind(config.dataset.task), list(config.dataset.classes)
-    return {name: counted_weights(node, task, numbers, classes) for name, node in PANEL.items()}
+    task = TaskKind(config.dataset.task)
+    return {name: counted_weights(node, task, numbers) for name, node in PANEL.items()}
 
 
 def make_network(config: Any) -> Network:

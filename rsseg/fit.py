@@ -6,6 +6,7 @@ import csv
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 import lightning as L
 import torch
 
+from rsseg.alignment.counts import pooled
 from rsseg.alignment.recorder import Recorder
+from rsseg.alignment.snapshot import Reinference
 from rsseg.config.build import plain
 from rsseg.config.folder import resume_word, write_json
 from rsseg.config.schema import Residence
@@ -83,7 +86,7 @@ def fit(
         elif load_checkpoint(module, folder) < trainer.global_step or not result:  # else the last validation has scored it
             result = score(config, module, stores["val"])
         rows = write_scores(folder / "classes.csv", result)
-        print_table(rows, "Validation, best checkpoint, pooled over whole scenes")
+        print_table(rows, f"{folder.name}: validation, best checkpoint, pooled over whole scenes")
         _draw_end(folder, module, trainer, gallery, result[head], rows)
     finally:
         for logger in side_loggers(trainer):
@@ -110,21 +113,25 @@ def score_checkpoints(
     """Keep what comparisons need of the last and the best checkpoint; the module is left with the best.
 
     Writes ``records/last.npz``, ``records/best.npz`` and ``threshold.json``. A checkpoint whose snapshots the recorder has
-    taken is not scored again.
+    taken is not scored again. A multiclass head's best is: at biases that were tuned on its sample of logits.
 
     Returns:
-        The best checkpoint's scores by head.
+        The best checkpoint's scores by head, with boundary IoU.
     """
-    taken, result = recorder.taken, dict(module.scores)
+    taken, result = recorder.taken or {}, dict(module.scores)
     for name in ("last", "best"):
         step = load_checkpoint(module, folder, name)
-        if taken is None or step != next(iter(taken.values())).step:
+        if {shot.step for shot in taken.values()} != {step}:
             snapshots = make_snapshots(config, module, store)
             result = score(config, module, store, [snapshots])
             taken = snapshots.take(step)
+        again = Reinference.of(module.heads, taken, recorder.first) if name == "best" else None
+        if again:
+            score(config, module, store, [again])
+            taken = again.complete(taken)
         keep(folder, name, taken)
-    keep_thresholds(folder, module, taken or {}, len(store))
-    return result
+    keep_thresholds(folder, module, taken, recorder.first)
+    return {head: replace(scores, boundary_iou=float(pooled(taken[head].boundary))) for head, scores in result.items()}
 
 
 def shown_bands(config: Any) -> list[int] | None:

@@ -7,18 +7,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rsseg.alignment import tuned
 from rsseg.alignment.recorder import Recorder
 from rsseg.alignment.records import FOLDER, Snapshot, snapshot_arrays, write_arrays
 from rsseg.alignment.snapshot import Snapshots
+from rsseg.alignment.threshold import halves
 from rsseg.config.build import build
 from rsseg.config.folder import write_json
-from rsseg.contract import InputError
+from rsseg.contract import InputError, TaskKind
 from rsseg.data.sampling import Places
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows, TrainWindows
 from rsseg.distributed import is_main
 from rsseg.inference.picture import pick_windows
+from rsseg.losses.weighting import uncounted
 from rsseg.module import SegmentationModule
 
 log = logging.getLogger(__name__)
@@ -50,7 +55,13 @@ def make_recorder(
     probes = [stream.batch([k]) for k in range(PROBES)] if is_main() else []
     held_out = pick_windows(stores["val"], config.window, PROBES) if config.record.gain and is_main() else []
     names = [scene.name for scene in stores["val"].scenes]
-    return Recorder(folder, names, terms, panel, make_snapshots(config, module, stores["val"]), probes, held_out)
+    census, classes = stores["train"].census, list(config.dataset.classes)
+    counts = census.positives.sum(axis=0).tolist(), census.valid.sum(axis=0).tolist()
+    clipped = [classes[c] for c in uncounted(TaskKind(config.dataset.task), *counts)]
+    first = halves(stores["val"].census.positives > 0)
+    return Recorder(
+        folder, names, first, terms, panel, clipped, make_snapshots(config, module, stores["val"]), probes, held_out
+    )
 
 
 def make_snapshots(config: Any, module: SegmentationModule, store: Store) -> Snapshots:
@@ -64,12 +75,12 @@ def keep(folder: Path, name: str, taken: Mapping[str, Snapshot]) -> None:
     write_arrays(folder / FOLDER / f"{name}.npz", arrays)
 
 
-def keep_thresholds(folder: Path, module: SegmentationModule, taken: Mapping[str, Snapshot], scenes: int) -> None:
+def keep_thresholds(folder: Path, module: SegmentationModule, taken: Mapping[str, Snapshot], first: NDArray[np.bool_]) -> None:
     """Tune thresholds on snapshots, by head, and write ``threshold.json``; a head that has diverged gets none."""
     found = {}
     for head, snapshot in taken.items():
         try:
-            found[head] = tuned.tune(snapshot, module.heads[head], scenes)
+            found[head] = tuned.tune(snapshot, module.heads[head], first)
         except InputError as error:
             log.warning("No threshold is tuned for head %s: %s", head, error)
     write_json(folder / tuned.FILE, found)

@@ -22,6 +22,9 @@ from rsseg.metrics import scores
 from rsseg.run import train
 from rsseg.table import print_table
 
+BOUNDARY = "boundary_iou"
+"""The score that runs have only if they were recorded."""
+
 log = logging.getLogger(__name__)
 
 
@@ -65,7 +68,8 @@ def check_search(wanted: Search, processes: int) -> None:
     Raises:
         InputError: If anything is.
     """
-    known = list(scores(torch.ones(1, 1, 2, 2, dtype=torch.int64), Head(TaskKind.binary, ("one",))).means())
+    any_scores = scores(torch.ones(1, 1, 2, 2, dtype=torch.int64), Head(TaskKind.binary, ("one",)))
+    known = [*any_scores.means(), BOUNDARY]
     for name in wanted.objectives:
         if name not in known:
             raise InputError(f"objectives={name}: no run scores that{nearest(name, known)}; there are {', '.join(known)}")
@@ -73,6 +77,8 @@ def check_search(wanted: Search, processes: int) -> None:
         raise InputError(f"trials={wanted.trials} and processes={processes} must be at least 1")
     config, _ = wanted.config(wanted.first())
     check(config)
+    if BOUNDARY in wanted.objectives and not config.record.enabled:
+        raise InputError(f"objectives={BOUNDARY}: contours are counted by the recorder alone; leave record.enabled=false out")
     if config.trainer.get("devices", 1) not in (1, "1"):
         raise InputError(f"trainer.devices={config.trainer.devices}: each trial trains on one device; start more processes")
 
@@ -171,6 +177,10 @@ def try_one(study: Any, wanted: Search, lock: Any) -> bool:
         trial.set_user_attr("folder", str(folder))
         train(config, folder, wanted.words(params), loss)
     summary = json.loads((folder / "summary.json").read_text())
+    lacking = [name for name in wanted.objectives if name not in summary]
+    if lacking:
+        study.tell(trial, state=TrialState.FAIL)
+        raise InputError(f"{folder} was finished without {', '.join(lacking)}: remove it, and the same command trains it again")
     values = [summary[name] for name in wanted.objectives]
     if any(value != value for value in values):
         study.tell(trial, state=TrialState.FAIL)

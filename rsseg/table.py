@@ -30,8 +30,7 @@ def print_table(rows: Sequence[dict[str, Any]], title: str) -> None:
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     console = Console(width=None if Console().is_terminal else 120)
-    console.print(escape(title))
-    console.print(table)
+    console.print(escape(title), table, sep="\n")  # at once: another process may print too
 
 
 def _cell(value: Any) -> str:

@@ -14,7 +14,7 @@ class Arguments:
     key=interval(0,1)                what to search, any setting of train.py: a number between two,
     key=tag(log,interval(0.01,10))   or drawn by its logarithm,
     key=a,b,c                        or one of several; all other settings as for train.py
-    objectives=NAME[,NAME...]        scores of a run: iou (default), dice, scene_iou, scene_dice, ...; several: Pareto front
+    objectives=NAME[,NAME...]        scores of a run: iou (default), dice, boundary_iou, scene_iou, ...; several: Pareto front
     trials=NUMBER                    finished trials that the study is to have, default 20
     processes=NUMBER                 trials that run at once on this machine, default 1
     study=NAME                       default: search; its folder is <output>/search/<study>

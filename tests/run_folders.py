@@ -10,7 +10,8 @@ import numpy as np
 import torch
 import yaml
 
-from rsseg.alignment.records import Records, Snapshot
+from rsseg.alignment.bias import crossfit_bias
+from rsseg.alignment.records import Crossfit, Records, Snapshot
 from rsseg.contract import Head, TaskKind
 from rsseg.metrics import SampledLogits
 
@@ -64,10 +65,19 @@ def histogram(logits, label):
     return np.bincount(label * 256 + place, minlength=512).reshape(1, 2, 256)
 
 
+def crossfit(head, sample, scenes, first):
+    """All pixels of each scene at the biases that the other half's sample gives."""
+    counts = [[confusion(head, *scene) for scene in scenes]]
+    for metric in ("iou", "dice"):
+        biases = crossfit_bias(sample, first, metric)
+        counts.append([confusion(head, logits + bias, label) for (logits, label), bias in zip(scenes, biases, strict=True)])
+    return Crossfit(*map(np.array, counts))
+
+
 def make_records(head, loss, seed, scenes=6, steps=(100, 200, 300, 400), absent=False):
     """The records of a run whose last checkpoint is its best."""
     seen = [[pixels(head, loss, seed, s, (i + 1) / len(steps), absent) for s in range(scenes)] for i in range(len(steps))]
-    half = np.arange(scenes) < scenes // 2
+    first = np.arange(scenes) % 2 == 0
     each = np.array([[values(head, *scene) for scene in row] for row in seen])  # [V, S, panel]
     last, rng = seen[-1], np.random.default_rng([seed, 99])
     logits, label = (np.concatenate(x) for x in zip(*last, strict=True))
@@ -77,35 +87,33 @@ def make_records(head, loss, seed, scenes=6, steps=(100, 200, 300, 400), absent=
     sample = SampledLogits(
         *(torch.tensor(x[some]) for x in (logits, label, where)), torch.full((many,), len(where) / many, dtype=torch.float64)
     )
-    counts = np.array([[confusion(head, *scene) for scene in row] for row in seen])
-    hits = counts[-1, :, 0].diagonal(axis1=1, axis2=2)
-    wrong, missed = (counts[-1, :, 0].sum(axis) - hits for axis in (1, 2))
-    boundary = np.stack([hits // 9, wrong // 4, missed // 4], axis=-1)[:, -head.channels :]
+    matrices = np.array([[confusion(head, *scene) for scene in row] for row in seen])[:, :, 0]  # [V, S, K, K]
+    hits = matrices.diagonal(axis1=2, axis2=3)
+    counts = np.stack([hits, matrices.sum(2) - hits, matrices.sum(3) - hits], axis=-1)[:, :, -head.channels :]
     binary = head.task is TaskKind.binary
     snapshot = Snapshot(
         step=steps[-1],
         histogram=np.array([histogram(*scene) for scene in last]) if binary else None,
         sample=None if binary else sample,
-        boundary=boundary,
+        boundary=counts[-1] // [9, 4, 4],
+        crossfit=None if binary or scenes < 2 else crossfit(head, sample, last, first),
     )
     terms = TERMS.get(loss, [loss])
     norms = np.array([[0.4 / (i + 1), 0.1 + 0.05 * i][: len(terms)] for i in range(len(steps))]) * rng.uniform(0.9, 1.1)
     cosines = np.full((len(steps), len(terms), len(terms)), 0.6)
     return Records(
-        scenes=[f"scene_{s}" for s in range(scenes)], head=head, terms=terms, panel=PANEL, steps=np.array(steps),
-        confusion=counts,
-        values=np.stack([each[:, half].mean(1), each[:, ~half].mean(1)], axis=-1),
-        gradient={"logits": (norms, cosines), "layer": (norms**0.5, cosines)}, gain=None, best=snapshot, last=snapshot,
+        scenes=[f"scene_{s}" for s in range(scenes)], first=first, head=head, terms=terms, panel=PANEL, steps=np.array(steps),
+        counts=counts.astype(float), own=None, gain=None, best=snapshot, last=snapshot,
+        values=np.stack([each[:, first].mean(1), each[:, ~first].mean(1)], axis=-1),
+        gradient={"logits": (norms, cosines), "layer": (norms**0.5, cosines)},
     )  # fmt: skip
 
 
 def write_run(folder, head, loss, seed, records, overrides=(), fingerprint="v1", **changes):
     """The files of a finished run; `changes` go into its config."""
     folder.mkdir(parents=True)
-    counts = records.confusion.sum(1)[:, 0].astype(float)  # [V, K, K]
-    hits = counts.diagonal(axis1=1, axis2=2)
-    present = counts.sum(2)
-    iou = np.where(present > 0, hits / np.maximum(counts.sum(1) + present - hits, 1), np.nan)[:, -head.channels :]
+    hits, wrong, missed = np.moveaxis(records.counts.sum(1), -1, 0)  # [V, K]
+    iou = np.where(hits + missed > 0, hits / np.maximum(hits + wrong + missed, 1), np.nan)
     dice = 2 * iou / (1 + iou)
     config = {
         "dataset": {"name": "made_up", "task": str(head.task), "classes": list(head.classes)},
@@ -127,7 +135,7 @@ def write_run(folder, head, loss, seed, records, overrides=(), fingerprint="v1",
     own = records.values.mean(-1)[:, PANEL.index(loss) if loss in PANEL else 0]
     rows = [f"{s},{v},{np.nanmean(i)},{np.nanmean(d)}" for s, v, i, d in zip(records.steps, own, iou, dice, strict=True)]
     (folder / "metrics.csv").write_text("\n".join(["step,val/loss,val/mask/iou,val/mask/dice", *rows]) + "\n")
-    number = counts[-1].sum(1)[-head.channels :]
+    number = (hits + missed)[-1]
     lines = [f"mask,{c},{i},{d},{int(n)}" for c, i, d, n in zip(head.classes, iou[-1], dice[-1], number, strict=True)]
     mean = f"mask,mean,{means['iou']},{means['dice']},{int(number.sum())}"
     (folder / "classes.csv").write_text("\n".join(["head,class,iou,dice,pixels", *lines, mean]) + "\n")

@@ -8,11 +8,13 @@ import pytest
 import rasterio
 import torch
 from test_run import SPLIT, folder_data, settings, weights
-from tiny import power_cut
+from tiny import compose, power_cut
 
+from rsseg.alignment.bias import tune_bias
+from rsseg.alignment.counts import pooled
 from rsseg.alignment.records import load_records, read_arrays
+from rsseg.assembly import Numbers, panel_facts
 from rsseg.contract import InputError, TaskKind
-from rsseg.metrics import scores
 from rsseg.metrics.histogram import THRESHOLDS, threshold_counts
 from rsseg.run import evaluate, predict, train
 
@@ -41,24 +43,33 @@ def test_records_hold_what_was_scored(tmp_path, folder_root):
     assert (records.head.task, records.head.classes) == (TaskKind.multiclass, ("a", "b", "c"))
     assert records.terms == ["ce", "dice"]
     assert len(records.scenes) == 2
-    assert (records.confusion.sum((2, 3, 4)) == 80 * 96 - 16).all()  # every labelled pixel of every scene once
+    assert (records.counts[..., [0, 2]].sum((2, 3)) == 80 * 96 - 16).all()  # every labelled pixel of every scene once
     with (run / "metrics.csv").open() as file:
         logged = [float(row["val/mask/iou"]) for row in csv.DictReader(file) if row["val/mask/iou"]]
-    assert [scores(torch.from_numpy(c), records.head).iou for c in records.confusion] == pytest.approx(logged)
+    assert [pooled(c) for c in records.counts] == pytest.approx(logged)
     assert records.values.shape == (2, len(records.panel), 2)
     assert np.isfinite(records.values).all()
+    panel = dict(zip(records.panel, np.moveaxis(records.values, 1, 0), strict=True))
+    assert records.own == pytest.approx(panel["ce"] + panel["dice"])  # ce_dice weighs them alike
     for norm, cosine in records.gradient.values():
         assert (norm > 0).all()
         assert np.diagonal(cosine, axis1=1, axis2=2) == pytest.approx(1)
     assert records.gain is not None
     assert records.gain.shape == (2, 2)
-    stated = 8 * (2 * 1 * 3**2 + 2 * len(records.panel) + 2 * 2 * 3 + 2 + 1)  # docs/records.md
+    stated = 8 * (2 * 1 * 3**2 + 2 * len(records.panel) + 2 * 2 * 3 + 2 + 3)  # docs/records.md
     assert sum(array.nbytes for array in read_arrays(run / "records" / "step-000002.npz").values()) == stated
     assert records.last is not None
     assert records.last.step == 4
     assert records.last.sample is not None
     assert records.last.histogram is not None
     assert (records.last.histogram.sum((2, 3)) == 80 * 96 - 16).all()
+
+
+def test_a_loss_that_is_no_function_of_sums_has_no_value_by_half(tmp_path, folder_root):
+    train(settings(tmp_path, *folder_data(folder_root), *QUICK, "loss=lovasz"), tmp_path / "run")
+    records = load_records(tmp_path / "run")
+    assert np.isnan(records.own).all()
+    assert np.isfinite(records.values).all()
 
 
 def test_a_resumed_run_has_the_records_of_an_uninterrupted_one(tmp_path, folder_root):
@@ -72,11 +83,12 @@ def test_a_resumed_run_has_the_records_of_an_uninterrupted_one(tmp_path, folder_
     train(settings(tmp_path, f"resume={half}"), half, [f"resume={half}"])
     ours, theirs = load_records(half), load_records(tmp_path / "whole")
     assert ours.steps.tolist() == [2, 4, 6]
-    for name in ("confusion", "values"):
+    for name in ("counts", "values", "own"):
         assert np.array_equal(getattr(ours, name), getattr(theirs, name))
     for place in ours.gradient:
         assert np.array_equal(ours.gradient[place][0], theirs.gradient[place][0])
     assert np.array_equal(ours.best.histogram, theirs.best.histogram)
+    assert all(np.array_equal(x, y) for x, y in zip(ours.best.crossfit, theirs.best.crossfit, strict=True))
     assert (half / "threshold.json").read_text() == (tmp_path / "whole" / "threshold.json").read_text()
 
 
@@ -113,6 +125,56 @@ def test_a_map_at_the_tuned_bias_equals_scoring(tmp_path, folder_root):
     assert np.abs(counts[0] - counts[1]).sum() > 100
 
 
+def test_every_scene_is_counted_as_its_map_at_the_other_half_s_bias(tmp_path, folder_root):
+    """`predict` goes another way through the scenes; the sample holds at most 3 x 1,024 of a scene's 7,664 pixels."""
+    run = tmp_path / "run"
+    train(settings(tmp_path, *folder_data(folder_root), *QUICK), run)
+    shot, classes = load_records(run).best, ("a", "b", "c")
+    z, y, s, w = (x.numpy() for x in shot.sample)
+    stored = json.loads((run / "threshold.json").read_text())["mask"]
+    total = {"fixed": 0, "iou": 0, "dice": 0}
+    for i, scene in enumerate(json.loads((run / "data.json").read_text())["scenes"]["val"]):
+        with rasterio.open(folder_root / "masks" / f"{scene}.tif") as mask:
+            truth = mask.read(1)
+        for metric, value in shot.crossfit._asdict().items():
+            bias = tune_bias(z[s != i], y[s != i], w[s != i], metric) if metric != "fixed" else np.zeros(3)
+            values = dict(zip(classes, bias.tolist(), strict=True))
+            (run / "threshold.json").write_text(json.dumps({"mask": stored | {"values": values}}))
+            out = predict(run, folder_root / "images" / f"{scene}.tif", tmp_path / "map.tif", "tuned")
+            with rasterio.open(out) as made:
+                labels = made.read(1)
+            counts = np.zeros((3, 3), dtype=np.int64)
+            np.add.at(counts, (truth[truth != 255], labels[truth != 255]), 1)
+            assert np.abs(counts - value[i, 0]).sum() <= 4, (scene, metric)  # windows come in other batches
+            total[metric] = total[metric] + value[i, 0]
+    assert np.abs(shot.crossfit.fixed - shot.crossfit.iou).sum() > 100
+    for key, counts in (("fixed", total["fixed"]), ("tuned", total["iou"])):
+        hits = np.diag(counts).astype(float)
+        assert stored[key] == pytest.approx((hits / (counts.sum(0) + counts.sum(1) - hits)).mean())
+
+
+@pytest.mark.parametrize("loss", ["ce", "weighted_ce"])
+def test_a_class_that_training_lacks_is_clipped_in_the_panel_without_a_word(tmp_path, folder_root, caplog, loss):
+    """Four classes, of which the masks hold three."""
+    data = [d for d in folder_data(folder_root) if "classes" not in d] + ["dataset.classes=[a,b,c,d]"]
+    train(settings(tmp_path, *data, *QUICK, f"loss={loss}"), tmp_path / "run")
+    said = [r.getMessage() for r in caplog.records if "weight" in r.getMessage()]
+    asked = "loss.terms.ce: the weight of class d can't be counted and is clipped: no labelled training pixel is of it."
+    assert said == [asked] * (loss == "weighted_ce")
+    about = json.loads((tmp_path / "run" / "records" / "records.json").read_text())["heads"]["mask"]
+    assert about["clipped"] == ["d"]
+    counts = np.array(json.loads((tmp_path / "run" / "data.json").read_text())["positives"], dtype=float)
+    raw = 1 / counts[:3]
+    assert about["panel"]["weighted_ce"]["class_weights"] == pytest.approx([*raw / raw.mean(), raw.max() / raw.mean()])
+
+
+def test_the_panel_takes_labels_that_all_pixels_or_none_have(caplog):
+    config = compose(["dataset.task=multilabel", "dataset.classes=[a,b,c,d]"])
+    numbers = Numbers(positives=[2, 0, 8, 0], valid=[8, 8, 8, 0], mean=[0], std=[1])
+    assert panel_facts(config, numbers)["weighted_ce"]["pos_weight"] == [6 / 2, 1e3, 1e-3, 1]
+    assert not caplog.records
+
+
 def test_one_validation_scene_has_no_second_half(tmp_path, folder_root):
     data = [d for d in folder_data(folder_root) if d != SPLIT] + ["dataset.source.split={train: 0.8, val: 0.2}"]
     train(settings(tmp_path, *data, *QUICK), tmp_path / "run")
@@ -120,6 +182,7 @@ def test_one_validation_scene_has_no_second_half(tmp_path, folder_root):
     assert len(records.scenes) == 1
     assert np.isfinite(records.values[:, :, 0]).all()
     assert np.isnan(records.values[:, :, 1]).all()
+    assert records.best.crossfit is None
 
 
 def test_what_cannot_be_loaded_is_said(tmp_path, folder_root):

@@ -14,6 +14,7 @@ import pytest
 from test_run import TINY, folder_data
 from tiny import CONFIGS
 
+from rsseg.alignment.records import load_records
 from rsseg.config.arguments import parse
 from rsseg.config.folder import alone
 from rsseg.config.search import Interval, Search
@@ -50,6 +51,11 @@ def test_a_trial_is_the_run_that_train_makes_of_its_overrides(wanted):
     ("changes", "message"),
     [
         ({"objectives": ("iuo",)}, "no run scores that.*did you mean 'iou'"),
+        ({"objectives": ("iou", "boundary_io")}, "did you mean 'boundary_iou'"),
+        (
+            {"objectives": ("boundary_iou",), "overrides": (f"{WEIGHT}=interval(0,1)", "record.enabled=false")},
+            "contours are counted by the recorder alone; leave record.enabled=false out",
+        ),
         ({"trials": 0}, "at least 1"),
         ({"overrides": ("loss=ce",)}, "nothing is searched"),
         ({"overrides": (f"{WEIGHT}=interval(1,0)",)}, "must be the smaller"),
@@ -109,6 +115,29 @@ def test_two_objectives_end_in_the_pareto_front(wanted, scored, capsys):
     best = [r for r in rows if not any(o["iou"] > r["iou"] and o["dice"] > r["dice"] for o in rows)]
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
     assert [float(line.split("│")[1]) for line in table] == [row["trial"] for row in best]
+
+
+def test_boundary_iou_is_an_objective(wanted):
+    """A run that is really trained and recorded; the score is that of the counts in its records."""
+    pytest.importorskip("optuna")
+    wanted = replace(wanted, objectives=("iou", "boundary_iou"), trials=1)
+    check_search(wanted, 1)
+    study = open_study(wanted)
+    assert try_one(study, wanted, NoLock())
+    (trial,) = study.trials
+    records = load_records(wanted.run_folder(trial.params))
+    both = records.counts[-1].sum(0), records.best.boundary.sum(0)
+    expected = [counts[:, 0] / counts.sum(1) for counts in both]
+    assert trial.values == pytest.approx([each.mean() for each in expected])
+
+
+def test_a_run_without_a_score_is_named(wanted, scored):
+    pytest.importorskip("optuna")
+    wanted = replace(wanted, objectives=("iou", "boundary_iou"))
+    study = open_study(wanted)
+    with pytest.raises(InputError, match=r"finished without boundary_iou: remove it"):
+        try_one(study, wanted, NoLock())
+    assert study.trials[0].state.name == "FAIL"
 
 
 def test_what_a_dead_process_tried_is_proposed_again(wanted, scored):

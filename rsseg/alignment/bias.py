@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rsseg.alignment.counts import Array, Overlap, overlap, present_mean
-from rsseg.alignment.threshold import ThresholdRegret, halves
+from rsseg.alignment.threshold import shared, tunable
 from rsseg.contract import InputError
+from rsseg.metrics import SampledLogits
 
 
 def sample_counts(logits: ArrayLike, target: ArrayLike, weight: ArrayLike, bias: ArrayLike) -> Array:
@@ -33,11 +34,19 @@ def sample_counts(logits: ArrayLike, target: ArrayLike, weight: ArrayLike, bias:
     return np.stack([hits, wrong, missed], axis=-1)
 
 
-def tune_bias(logits: ArrayLike, target: ArrayLike, weight: ArrayLike, metric: Overlap = "iou", rounds: int = 10) -> Array:
+def tune_bias(
+    logits: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike,
+    metric: Overlap = "iou",
+    rounds: int = 10,
+    classes: NDArray[np.bool_] | None = None,
+) -> Array:
     """The bias per class that makes the mean IoU (or Dice) of a sample large: coordinate ascent, each step exact.
 
     Along one class's bias the labels change where it overtakes the best of the others; all these places are tried. The
-    result is at least as good as the argmax on this sample, and a local optimum.
+    result is at least as good as the argmax on this sample, and a local optimum. A class of which the sample has no pixel
+    is left where it is: calling it can only be wrong there, and its bias would fall without end.
 
     Args:
         logits: ``[N, C]``.
@@ -45,31 +54,44 @@ def tune_bias(logits: ArrayLike, target: ArrayLike, weight: ArrayLike, metric: O
         weight: ``[N]``.
         metric: The mean over the classes present.
         rounds: Over all classes, at most.
+        classes: bool ``[C]``, which are tuned; all that the sample holds by default.
 
     Returns:
-        ``[C]``; the biases sum to 0, since only differences matter.
+        ``[C]``; the biases of the tuned classes sum to 0, since only differences matter, and the others' are 0: each of them
+        keeps its place against their mean.
+
+    Raises:
+        InputError: For arrays of different length, none at all, or logits that are not finite.
 
     Example:
         >>> tune_bias([[1.0, 0.0], [1.0, 0.6], [1.0, 0.8]], [0, 1, 1], [1, 1, 1]).round(2).tolist()
         [-0.35, 0.35]
     """
     z, y, w = np.asarray(logits, dtype=np.float64), np.asarray(target), np.asarray(weight, dtype=np.float64)
+    if z.ndim != 2 or not len(z) == len(y) == len(w) > 0:
+        raise InputError(f"a sample needs logits [N, C] and N targets and weights; found {z.shape}, {y.shape}, {w.shape}")
+    if not np.isfinite(z).all():
+        raise InputError("the sampled logits hold NaN or infinity: the run has diverged; leave it out")
+    moved = np.bincount(y, w, z.shape[1]) > 0
+    moved &= True if classes is None else classes
     bias = np.zeros(z.shape[1])
     best = float(present_mean(overlap(sample_counts(z, y, w, bias), metric)))
     for _ in range(rounds):
         before = best
-        for c in range(len(bias)):
-            value, place = _along(z + bias, y, w, c, metric)
+        for c in np.flatnonzero(moved).tolist():
+            step = np.where(moved, -1 / moved.sum(), 0.0)
+            step[c] += 1
+            tried = bias + _along(z + bias, y, w, c, metric) * step
+            value = float(present_mean(overlap(sample_counts(z, y, w, tried), metric)))
             if value > best + 1e-12:
-                best, bias[c] = value, bias[c] + place
+                best, bias = value, tried
         if best <= before + 1e-12:
             break
-    centred: Array = bias - bias.mean()
-    return centred
+    return bias
 
 
-def _along(z: Array, y: NDArray[np.integer], w: Array, c: int, metric: Overlap) -> tuple[float, float]:
-    """The best score along class c's bias, and what has to be added to it."""
+def _along(z: Array, y: NDArray[np.integer], w: Array, c: int, metric: Overlap) -> float:
+    """What has to be added to class c's bias for the best score along it."""
     rival_logits = z.copy()
     rival_logits[:, c] = -np.inf
     rival = rival_logits.argmax(1)
@@ -91,48 +113,65 @@ def _along(z: Array, y: NDArray[np.integer], w: Array, c: int, metric: Overlap) 
     ends = np.concatenate([[gap[0] - 2], gap, [gap[-1] + 2]])
     places = (ends[1:] + ends[:-1]) / 2  # in the middle between two changes
     scores[1:-1][np.diff(gap) <= 0] = -np.inf  # equal gaps pass together
-    best = int(np.nanargmax(scores))
-    return float(scores[best]), float(places[best])
+    return float(places[int(np.nanargmax(scores))])
 
 
-def bias_regret(
-    logits: ArrayLike,
-    target: ArrayLike,
-    weight: ArrayLike,
-    scene: ArrayLike,
-    metric: Overlap = "iou",
-    first: NDArray[np.bool_] | None = None,
-) -> ThresholdRegret:
-    """What a bias per class, tuned on one half of the scenes, adds to a multiclass run on the other.
+def crossfit_bias(sample: SampledLogits, first: NDArray[np.bool_], metric: Overlap = "iou") -> Array:
+    """For each scene the bias per class that was tuned on the half of the scenes it is not in.
 
     Args:
-        logits: ``[N, C]``, a stratified sample.
-        target: Integers ``[N]``.
-        weight: ``[N]``, how many pixels each stands for.
-        scene: Integers ``[N]``, the scene of each.
+        sample: Of the logits.
+        first: Which scenes are the first half, bool ``[scenes]``.
         metric: `iou` or `dice`.
-        first: Which scenes are the first half, bool ``[scenes]``; `halves` if None.
 
     Returns:
-        Its ``threshold`` is the bias tuned on all scenes, which `evaluate` can apply to all pixels.
+        ``[scenes, C]``: one row for all scenes of a half; 0 for a class that does not occur in both.
 
     Raises:
-        InputError: For arrays of different length, or logits that are not finite.
+        InputError: As `tune_bias`, and if fewer than two classes occur in both halves.
     """
-    z, y, w, s = (np.asarray(x) for x in (logits, target, weight, scene))
-    if z.ndim != 2 or not len(z) == len(y) == len(w) == len(s) > 0:
-        raise InputError(
-            f"a sample needs logits [N, C] and N targets, weights and scenes; found {z.shape}, {y.shape}, {w.shape}"
-        )
-    if not np.isfinite(z).all():
-        raise InputError("the sampled logits hold NaN or infinity: the run has diverged; leave it out")
-    first = halves(int(s.max()) + 1) if first is None else first
-    fixed: list[Array] = []
-    tuned: list[Array] = []
-    for here in (first[s], ~first[s]):
-        if not here.any() or here.all():
-            raise InputError("one half of the scenes has no sampled pixel: sample more scenes")
-        bias = tune_bias(z[~here], y[~here], w[~here], metric)
-        for kept, b in ((fixed, np.zeros_like(bias)), (tuned, bias)):
-            kept.append(present_mean(overlap(sample_counts(z[here], y[here], w[here], b), metric)))
-    return ThresholdRegret(float(np.mean(fixed)), float(np.mean(tuned)), tune_bias(z, y, w, metric))
+    z, y, s, w = (x.numpy() for x in sample)
+    biases = np.empty((len(first), z.shape[-1]))
+    classes = tunable(held(sample, len(first)), first, least=2)
+    for part in (first, ~first):
+        away = ~part[s]
+        biases[part] = tune_bias(z[away], y[away], w[away], metric, classes=classes)
+    return biases
+
+
+def crossfit_sample(sample: SampledLogits, first: NDArray[np.bool_], metric: Overlap = "iou") -> tuple[Array, Array]:
+    """Each scene's counts at the argmax, and with the bias of the other half, estimated from the sample.
+
+    Args:
+        sample: Of the logits.
+        first: Which scenes are the first half, bool ``[scenes]``.
+        metric: What the bias is tuned for.
+
+    Returns:
+        Two ``[scenes, classes, 3]``.
+
+    Raises:
+        InputError: If there is nothing to tune on, see `crossfit_bias`.
+    """
+    z, y, scene, w = (x.numpy() for x in sample)
+    biases = crossfit_bias(sample, first, metric)
+    fixed, tuned = np.zeros((*biases.shape, 3)), np.zeros((*biases.shape, 3))
+    for s, bias in enumerate(biases):
+        here = scene == s
+        fixed[s], tuned[s] = (sample_counts(z[here], y[here], w[here], b) for b in (np.zeros_like(bias), bias))
+    return fixed, tuned
+
+
+def held(sample: SampledLogits, scenes: int) -> NDArray[np.bool_]:
+    """Which classes each scene's labels hold, bool ``[scenes, C]``: a sample has at least a pixel of each."""
+    found = np.zeros((scenes, sample.logits.shape[1]), dtype=bool)
+    found[sample.scene.numpy(), sample.target.numpy()] = True
+    return found
+
+
+def tuned_bias(sample: SampledLogits, first: NDArray[np.bool_]) -> tuple[Array, NDArray[np.bool_]]:
+    """The bias tuned on all scenes, and which classes it was tuned for: those in both halves, of one scene all there are."""
+    z, y, _, w = (x.numpy() for x in sample)
+    holds = held(sample, len(first))
+    classes = shared(holds, first)
+    return tune_bias(z, y, w, classes=classes), classes

@@ -45,6 +45,7 @@ class Findings:
         counts: ``[L, R, S, C, 3]`` of the best checkpoint.
         fixed: Counts at 0.5 (argmax), ``[L, R, S, C, 3]``, from the same histograms or samples as the next.
         tuned: Counts at cross-fitted thresholds (biases).
+        estimated: Whether these two are estimates from samples of logits, as some runs have no counts of all pixels.
         wins_tuned: Every tuned loss against every other.
         panel: The losses that were evaluated whichever one trained.
         values: Their values at the best checkpoint, ``[L, R, panel]``.
@@ -53,6 +54,7 @@ class Findings:
         shares: By loss of two terms or more and by place, the terms, the steps and the terms' shares ``[V, T]``.
         cosines: Likewise, ``[V, T, T]``.
         gains: By loss, its terms, the steps and the terms' one-step gains ``[V, T]``.
+        notes: What could not be known, a sentence each.
     """
 
     labels: list[str]
@@ -66,6 +68,7 @@ class Findings:
     counts: Array | None
     fixed: Array | None
     tuned: Array | None
+    estimated: bool
     wins_tuned: WinMatrix | None
     panel: list[str]
     values: Array | None
@@ -74,6 +77,7 @@ class Findings:
     shares: Shares
     cosines: Cosines
     gains: Gains
+    notes: list[str]
 
     @property
     def order(self) -> list[int]:

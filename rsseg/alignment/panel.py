@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rsseg.collective import global_sum
 from rsseg.contract import Head
-from rsseg.losses import Term
+from rsseg.losses import Composite, Term
 from rsseg.losses import functional as F
 
 PANEL: Mapping[str, Mapping[str, Any]] = {
@@ -37,7 +37,7 @@ class PanelSums:
 
     Args:
         head: Task and classes.
-        terms: The losses by name, with ``over="batch"``.
+        terms: The losses by name, functions of sums with ``over="batch"``.
         first: bool ``[scenes]``, which are the first half.
 
     Example:
@@ -49,7 +49,7 @@ class PanelSums:
         array([[0.333, 0.333]])
     """
 
-    def __init__(self, head: Head, terms: Mapping[str, Term], first: NDArray[np.bool_]) -> None:
+    def __init__(self, head: Head, terms: Mapping[str, Term | Composite], first: NDArray[np.bool_]) -> None:
         self.head, self.terms, self.first = head, terms, torch.from_numpy(np.asarray(first))
         self.needs: set[tuple[F.Sum, F.Over]] = {(key, "image") for term in terms.values() for key, _ in term.needs}
         self._totals: dict[F.Sum, Tensor] = {}  # [halves, ..., C] or [halves, ..., C, bins]

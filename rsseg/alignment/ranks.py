@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import kendalltau, rankdata
-from scipy.stats import t as student
 
-from rsseg.alignment.bootstrap import Interval
-from rsseg.alignment.counts import Array
+from rsseg.alignment.bootstrap import Interval, t_interval
+from rsseg.alignment.counts import Array, present_mean
 from rsseg.contract import InputError
 
 
@@ -34,65 +31,50 @@ def cross_evaluation(values: ArrayLike, higher_is_better: ArrayLike) -> Array:
     return ranks
 
 
-@dataclass(frozen=True)
-class RankAlignment:
-    """Kendall's tau-b of falling loss and rising metric over checkpoints; 1: the loss orders them as the metric does.
-
-    Attributes:
-        whole: ``[seeds]``, over all checkpoints.
-        last: ``[seeds]``, over the last half of them, where checkpoints are chosen.
-        whole_mean: Over seeds, with an interval.
-        last_mean: Likewise.
-    """
-
-    whole: Array
-    last: Array
-    whole_mean: Interval
-    last_mean: Interval
-
-
-def rank_alignment(losses: ArrayLike, scores: ArrayLike) -> RankAlignment:
-    """How far a falling loss means a rising metric.
+def rank_alignment(losses: ArrayLike, scores: ArrayLike) -> Array:
+    """How far a falling loss means a rising metric: Kendall's tau-b over a run's checkpoints.
 
     Args:
-        losses: ``[seeds, checkpoints]``, the validation loss.
-        scores: ``[seeds, checkpoints]``, the metric, higher is better.
+        losses: ``[checkpoints]``, the validation loss; NaN is left out.
+        scores: ``[checkpoints]``, the metric, higher is better.
+
+    Returns:
+        ``[2]``: over all checkpoints, and over the last half of them, where checkpoints are chosen; 1: the loss orders them
+        as the metric does. Checkpoints of one run are no sample: `seed_interval` of several runs says how sure it is.
 
     Raises:
         InputError: For shapes that differ.
 
     Example:
-        >>> rank_alignment([[3, 2, 1, 0]], [[0.1, 0.2, 0.4, 0.3]]).last.tolist()
-        [-1.0]
+        >>> rank_alignment([3, 2, 1, 0], [0.1, 0.2, 0.4, 0.3]).round(3).tolist()
+        [0.667, -1.0]
     """
     x, y = np.asarray(losses, dtype=np.float64), np.asarray(scores, dtype=np.float64)
-    if x.shape != y.shape or x.ndim != 2:
-        raise InputError(f"rank alignment needs losses and scores [seeds, checkpoints]; found {x.shape} and {y.shape}")
-    half = x.shape[1] // 2
-    whole = np.array([kendall(a, b) for a, b in zip(x, y, strict=True)])
-    last = np.array([kendall(a[half:], b[half:]) for a, b in zip(x, y, strict=True)])
-    return RankAlignment(whole, last, seed_interval(whole), seed_interval(last))
+    if x.shape != y.shape or x.ndim != 1:
+        raise InputError(f"rank alignment needs losses and scores [checkpoints]; found {x.shape} and {y.shape}")
+    half = len(x) // 2
+    return np.array([kendall(x, y), kendall(x[half:], y[half:])])
 
 
 def kendall(loss: ArrayLike, score: ArrayLike) -> float:
     """Tau-b of a falling loss and a rising score; NaN for fewer than two checkpoints, or where one never changes."""
     x, y = np.asarray(loss, dtype=np.float64), np.asarray(score, dtype=np.float64)
-    return float(kendalltau(-x, y).statistic) if len(x) > 1 else float("nan")
+    known = ~np.isnan(x + y)
+    return float(kendalltau(-x[known], y[known]).statistic) if known.sum() > 1 else float("nan")
 
 
-def seed_interval(values: ArrayLike, level: float = 0.95) -> Interval:
-    """The mean over seeds, the last axis, with Student's interval. Checkpoints of one run are no sample and do not count.
+def seed_interval(values: ArrayLike) -> Interval:
+    """The mean over seeds, the last axis, with Student's 95 % interval. Checkpoints of one run are no sample and do not count.
 
     Seeds that are NaN are left out; with fewer than two left the ends are NaN.
     """
     found = np.asarray(values, dtype=np.float64)
     known = ~np.isnan(found)
     number = known.sum(-1)
-    mean = np.where(number > 0, np.where(known, found, 0).sum(-1) / np.maximum(number, 1), np.nan)
+    mean = present_mean(found)
     squares = np.where(known, found - mean[..., None], 0) ** 2
     freedom = np.where(number > 1, number - 1, np.nan)
-    half = student.ppf((1 + level) / 2, freedom) * np.sqrt(squares.sum(-1) / freedom / np.maximum(number, 1))
-    return Interval(mean, mean - half, mean + half)
+    return t_interval(mean, np.sqrt(squares.sum(-1) / freedom / np.maximum(number, 1)), freedom)
 
 
 def pareto_front(values: ArrayLike, higher_is_better: ArrayLike) -> NDArray[np.bool_]:

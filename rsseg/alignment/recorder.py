@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from rsseg.alignment.panel import PanelSums
 from rsseg.alignment.probe import probe
-from rsseg.alignment.records import ABOUT, FOLDER, Snapshot, write_arrays
+from rsseg.alignment.records import ABOUT, FOLDER, OWN, Snapshot, write_arrays
 from rsseg.alignment.snapshot import Snapshots
-from rsseg.alignment.threshold import halves
 from rsseg.config.folder import write_json
 from rsseg.contract import Batch
-from rsseg.losses import Term
+from rsseg.losses import Composite, Term
 from rsseg.module import SegmentationModule
 
 
 class Recorder(L.Callback):
     """Writes ``records/step-000240.npz`` of the run folder after every validation; see docs/records.md.
 
-    A file holds, per head, every scene's confusion matrix, the value of every loss of the panel on each half of the
-    scenes, and each weighted term's gradient norms and cosines on the probe windows. With S scenes, P planes of K x K
-    counts, N losses in the panel and T terms its arrays take ``8 (S P K^2 + 2 N + 2 T (T + 1) + T + 1)`` bytes, before
-    they are compressed. A resumed run writes
-    the validations that it repeats again, under their names.
+    A file holds, per head, every scene's confusion matrix, the value of every loss of the panel, and of the one that trains,
+    on each half of the scenes, and each weighted term's gradient norms and cosines on the probe windows. With S scenes, P
+    planes of K x K counts, N losses in the panel and T terms its arrays take ``8 (S P K^2 + 2 N + 2 T (T + 1) + T + 3)``
+    bytes, before they are compressed. A resumed run writes the validations that it repeats again, under their names.
 
     Attributes:
         taken: The snapshots of the last step by head, if one process alone has validated it: contours need whole scenes.
@@ -36,8 +35,10 @@ class Recorder(L.Callback):
     Args:
         folder: The run folder.
         scenes: The validation scenes' names.
+        first: Which of them are the first half.
         panel: By name, the losses to be valued, functions of sums over the batch.
         facts: By name, what each of them was made with.
+        clipped: The classes whose weight in the panel's weighted cross-entropy could not be counted.
         snapshots: Takes the snapshots.
         windows: The probe windows; needed in the main process alone.
         held_out: The windows of the one-step gain; none: it is not recorded.
@@ -47,13 +48,16 @@ class Recorder(L.Callback):
         self,
         folder: Path,
         scenes: Sequence[str],
+        first: NDArray[np.bool_],
         panel: Mapping[str, Term],
         facts: Mapping[str, Any],
+        clipped: Sequence[str],
         snapshots: Snapshots,
         windows: Sequence[Batch],
         held_out: Sequence[Batch] = (),
     ) -> None:
         self.folder, self.scenes, self.panel, self.facts = folder / FOLDER, list(scenes), panel, facts
+        self.clipped, self.first = list(clipped), first
         self.snapshots, self.windows, self.held_out = snapshots, list(windows), list(held_out)
         self.taken: dict[str, Snapshot] | None = None
         self._sums: dict[str, PanelSums] = {}
@@ -62,8 +66,12 @@ class Recorder(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write what the numbers are about."""
         module = _segmentation(pl_module)
-        first = halves(len(self.scenes)) if len(self.scenes) > 1 else np.ones(1, dtype=bool)
-        self._sums = {name: PanelSums(head, self.panel, first) for name, head in module.heads.items()}
+        for name, head in module.heads.items():
+            terms: dict[str, Term | Composite] = {**self.panel}
+            loss = module.losses[name]
+            if isinstance(loss, Composite) and _of_sums(loss):
+                terms[OWN] = copy.deepcopy(loss).cpu()
+            self._sums[name] = PanelSums(head, terms, self.first)
         if not trainer.is_global_zero:
             return
         heads = {
@@ -73,11 +81,12 @@ class Recorder(L.Callback):
                 "terms": list(module.losses[name].terms),  # type: ignore[arg-type]
                 "weights": module.losses[name].weights,
                 "panel": dict(self.facts),
+                "clipped": self.clipped,
             }
             for name, head in module.heads.items()
         }
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / ABOUT, {"scenes": self.scenes, "first_half": first.tolist(), "heads": heads})
+        write_json(self.folder / ABOUT, {"scenes": self.scenes, "first_half": self.first.tolist(), "heads": heads})
 
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -111,13 +120,21 @@ class Recorder(L.Callback):
         module = _segmentation(pl_module)
         arrays: dict[str, ArrayLike] = {}
         for name, sums in self._sums.items():
-            found = {"step": np.int64(trainer.global_step), "values": sums.values(), **self._gradients.get(name, {})}
+            values = dict(zip(sums.terms, sums.values(), strict=True))
+            found = {"step": np.int64(trainer.global_step), OWN: values.pop(OWN, np.full(2, np.nan))}
+            found |= {"values": np.stack(list(values.values())), **self._gradients.get(name, {})}
             found["confusion"] = module.confusions[name].compute().cpu().numpy()  # type: ignore[operator]
             arrays |= {f"{name}/{key}": value for key, value in found.items()}
         if trainer.is_global_zero:
             write_arrays(self.folder / f"step-{trainer.global_step:06d}.npz", arrays)
         if _last_alone(trainer):
             self.taken = self.snapshots.take(trainer.global_step)
+
+
+def _of_sums(loss: Composite) -> bool:
+    """Whether a loss is a function of sums over the pixels of a batch, and can be valued on half of the scenes."""
+    terms = [term for name, term in loss.terms.items() if loss.weights[name]]
+    return all(isinstance(term, Term) and term.needs and {over for _, over in term.needs} == {"batch"} for term in terms)
 
 
 def _last_alone(trainer: L.Trainer) -> bool:

@@ -5,26 +5,44 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.alignment.counts import Array
+from rsseg.alignment.counts import Array, counts_of
 from rsseg.config.folder import resume_word
 from rsseg.contract import Head, InputError, TaskKind, nearest
 from rsseg.metrics import SampledLogits
 
 FOLDER = "records"
 ABOUT = "records.json"
+OWN = "own"
+"""The name of the training loss's own values."""
 PLACES = ("logits", "layer")
 """Where gradients are taken: at the logits, and at the last layer that all terms share."""
 
 Gradients = tuple[Array, Array]
+
+
+class Crossfit(NamedTuple):
+    """Confusion matrices of a multiclass head, int64 ``[S, 1, K, K]``, of all pixels of whole scenes.
+
+    Attributes:
+        fixed: At the argmax.
+        iou: With the bias per class that was tuned for IoU on a sample of the half of the scenes that a scene is not in.
+        dice: Likewise, tuned for Dice.
+    """
+
+    fixed: NDArray[np.int64]
+    iou: NDArray[np.int64]
+    dice: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -36,12 +54,62 @@ class Snapshot:
         histogram: int64 ``[S, P, 2, 256]``, as `rsseg.metrics.ScoreHistogram` counts it.
         sample: Multiclass: some pixels' logits, see `rsseg.metrics.LogitSample`.
         boundary: int64 ``[S, classes, 3]``: TP, FP and FN of the bands along contours.
+        crossfit: Multiclass, best checkpoint: the counts at biases that were tuned on the sample. None where there was
+            nothing to tune on, and in records that were written before they were counted.
     """
 
     step: int
     histogram: NDArray[np.int64] | None
     sample: SampledLogits | None
     boundary: NDArray[np.int64]
+    crossfit: Crossfit | None = None
+
+
+class StoredSnapshot:
+    """A snapshot in a file, with the attributes of `Snapshot`.
+
+    Args:
+        path: The file.
+        head: The head's name.
+
+    Raises:
+        InputError: If the file is damaged, or holds nothing of this head.
+    """
+
+    def __init__(self, path: Path, head: str) -> None:
+        self.path, self.head = path, head
+        self.names = checked_names(path)
+        if f"{head}/step" not in self.names:
+            raise InputError(f"the record {path} holds no head '{head}': train the run again in a new folder")
+        self.step = int(self._array("step"))
+
+    def _array(self, name: str) -> NDArray[Any]:
+        return read_arrays(self.path, [f"{self.head}/{name}"])[f"{self.head}/{name}"]
+
+    def _all(self, part: str, fields: tuple[str, ...]) -> list[NDArray[Any]]:
+        return [self._array(f"{part}.{name}") for name in fields if f"{self.head}/{part}.{name}" in self.names]
+
+    @property
+    def histogram(self) -> NDArray[np.int64] | None:
+        """See `Snapshot`."""
+        return self._array("histogram") if f"{self.head}/histogram" in self.names else None
+
+    @property
+    def sample(self) -> SampledLogits | None:
+        """See `Snapshot`."""
+        found = self._all("sample", SampledLogits._fields)
+        return SampledLogits(*map(torch.from_numpy, found)) if found else None
+
+    @property
+    def boundary(self) -> NDArray[np.int64]:
+        """See `Snapshot`."""
+        return self._array("boundary")
+
+    @property
+    def crossfit(self) -> Crossfit | None:
+        """See `Snapshot`."""
+        found = self._all("crossfit", Crossfit._fields)
+        return Crossfit(*found) if found else None
 
 
 @dataclass(frozen=True)
@@ -50,29 +118,35 @@ class Records:
 
     Attributes:
         scenes: The validation scenes' names.
+        first: bool ``[S]``, which of them are the first half.
         head: Task and classes.
         terms: The terms of the loss that trained.
         panel: The names of the panel's losses.
         steps: int64 ``[V]``, rising.
-        confusion: int64 ``[V, S, P, K, K]``, rows the target.
-        values: float64 ``[V, len(panel), 2]``, every loss of the panel on each half of the scenes (`threshold.halves`).
+        counts: float64 ``[V, S, classes, 3]``, TP, FP and FN.
+        values: float64 ``[V, len(panel), 2]``, every loss of the panel on each half of the scenes.
+        own: float64 ``[V, 2]``, the loss that trained; NaN where it is no function of sums over pixels, None in records that
+            were written before it was.
         gradient: By place (`PLACES`), of each weighted term: norms ``[V, T]``, cosines ``[V, T, T]``.
         gain: float64 ``[V, T]``, the one-step gains in IoU, if they were recorded.
-        best: At the best checkpoint, once the run is finished.
+        best: At the best checkpoint, once the run is finished. Snapshots of a file are read anew whenever they are asked for:
+            those of many runs together would fill the memory.
         last: At the last one.
     """
 
     scenes: list[str]
+    first: NDArray[np.bool_]
     head: Head
     terms: list[str]
     panel: list[str]
     steps: NDArray[np.int64]
-    confusion: NDArray[np.int64]
+    counts: Array
     values: Array
+    own: Array | None
     gradient: dict[str, Gradients]
     gain: Array | None
-    best: Snapshot | None
-    last: Snapshot | None
+    best: Snapshot | StoredSnapshot | None
+    last: Snapshot | StoredSnapshot | None
 
 
 def write_arrays(path: Path, arrays: Mapping[str, ArrayLike]) -> None:
@@ -94,16 +168,35 @@ def write_arrays(path: Path, arrays: Mapping[str, ArrayLike]) -> None:
         ) from None
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an npz file.
+def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+    """The arrays of an npz file, all of them or some.
 
     Raises:
         InputError: If it is damaged.
     """
+    with _open(path) as file:
+        return {name: file[name] for name in names or file.files}
+
+
+def checked_names(path: Path) -> list[str]:
+    """The names of the arrays in an npz file, once its check sums are seen to be right.
+
+    Raises:
+        InputError: If it is damaged.
+    """
+    with _open(path) as file:
+        broken = file.zip.testzip()
+        if broken:
+            raise ValueError(f"{broken} is not what was written")
+        return list(file.files)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            yield file
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"the record {path} can't be read ({error}): train the run again in a new folder") from None
 
 
@@ -114,6 +207,8 @@ def snapshot_arrays(snapshot: Snapshot) -> dict[str, ArrayLike]:
         arrays["histogram"] = snapshot.histogram
     if snapshot.sample is not None:
         arrays |= {f"sample.{name}": value.numpy() for name, value in snapshot.sample._asdict().items()}
+    if snapshot.crossfit is not None:
+        arrays |= {f"crossfit.{name}": value for name, value in snapshot.crossfit._asdict().items()}
     return arrays
 
 
@@ -137,19 +232,22 @@ def load_records(run: Path, head: str = "mask") -> Records:
     paths = sorted(folder.glob("step-*.npz"), key=lambda path: int(path.stem.partition("-")[2]))
     if not paths:
         raise InputError(f"{run} was not validated yet: go on with {resume_word(run)}")
-    rows = [_of_head(path, head) for path in paths]
+    known = Head(TaskKind(facts["task"]), tuple(facts["classes"]))
+    rows = [_validation(path, head, known) for path in paths]
     try:
         columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     except (KeyError, ValueError):
         raise InputError(f"{folder} mixes the records of different settings: train the run again in a new folder") from None
     return Records(
         scenes=list(about["scenes"]),
-        head=Head(TaskKind(facts["task"]), tuple(facts["classes"])),
+        first=np.array(about["first_half"], dtype=bool),
+        head=known,
         terms=list(facts["terms"]),
         panel=list(facts["panel"]),
         steps=columns["step"],
-        confusion=columns["confusion"],
+        counts=columns["counts"],
         values=columns["values"],
+        own=columns.get(OWN),
         gradient={place: (columns[f"{place}.norm"], columns[f"{place}.cosine"]) for place in PLACES},
         gain=columns.get("gain"),
         best=_snapshot(folder / "best.npz", head),
@@ -157,16 +255,13 @@ def load_records(run: Path, head: str = "mask") -> Records:
     )
 
 
-def _of_head(path: Path, head: str) -> dict[str, NDArray[Any]]:
-    arrays = read_arrays(path)
-    return {name.partition("/")[2]: array for name, array in arrays.items() if name.partition("/")[0] == head}
+def _validation(path: Path, name: str, head: Head) -> dict[str, NDArray[Any]]:
+    """What a validation recorded of a head; of its confusion matrices the counts, which are a K-th of them."""
+    arrays = {key.partition("/")[2]: array for key, array in read_arrays(path).items() if key.partition("/")[0] == name}
+    if "confusion" in arrays:
+        arrays["counts"] = counts_of(arrays.pop("confusion"), head)
+    return arrays
 
 
-def _snapshot(path: Path, head: str) -> Snapshot | None:
-    if not path.is_file():
-        return None
-    arrays = _of_head(path, head)
-    sampled = {name: torch.from_numpy(arrays[f"sample.{name}"]) for name in SampledLogits._fields if "sample.logits" in arrays}
-    return Snapshot(
-        int(arrays["step"]), arrays.get("histogram"), SampledLogits(**sampled) if sampled else None, arrays["boundary"]
-    )
+def _snapshot(path: Path, head: str) -> StoredSnapshot | None:
+    return StoredSnapshot(path, head) if path.is_file() else None

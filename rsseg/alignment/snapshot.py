@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 import lightning as L
 import numpy as np
@@ -11,13 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsseg.alignment.records import Snapshot
-from rsseg.contract import IGNORE, Head, TaskKind
+from rsseg.alignment.bias import crossfit_bias
+from rsseg.alignment.counts import Array, Overlap
+from rsseg.alignment.records import Crossfit, Snapshot
+from rsseg.contract import IGNORE, Head, InputError, TaskKind
 from rsseg.data.windows import Core
-from rsseg.metrics import Boundary, LogitSample, ScoreHistogram, predicted_labels
+from rsseg.metrics import Boundary, Confusion, LogitSample, ScoreHistogram, predicted_labels
 
 SAMPLE = 2**15
 """Pixels whose logits are kept of a multiclass run, at most 1024 and at least one per class and scene."""
+
+log = logging.getLogger(__name__)
 
 
 class Snapshots(L.Callback):
@@ -89,4 +95,70 @@ class Snapshots(L.Callback):
                 boundary=self.boundaries[name].counts.cpu().numpy(),
             )
             for name in self.heads
+        }
+
+
+class Reinference(L.Callback):
+    """Counts all pixels at biases that were tuned on a sample of them, while one process validates the module once more.
+
+    A second pass is needed, as the sample is complete only after the first. Each scene is counted at its own bias, so the
+    two halves take one pass together. Counts take ``24 S K^2`` bytes a head.
+
+    Args:
+        heads: The facts of each head.
+        biases: By multiclass head and by what they were tuned for, ``[S, K]``, see `crossfit_bias`.
+    """
+
+    def __init__(self, heads: Mapping[str, Head], biases: Mapping[str, Mapping[Overlap, Array]]) -> None:
+        self.biases = {name: {of: torch.from_numpy(b).float() for of, b in each.items()} for name, each in biases.items()}
+        self.confusions = {
+            name: {of: Confusion(heads[name], len(b)) for of, b in each.items()} for name, each in self.biases.items()
+        }
+        self._fixed: dict[str, NDArray[np.int64]] = {}
+
+    @classmethod
+    def of(cls, heads: Mapping[str, Head], taken: Mapping[str, Snapshot], first: NDArray[np.bool_]) -> Reinference | None:
+        """Tuned on the samples of snapshots, by half of the scenes; None where there is none to tune on, or one scene."""
+        biases: dict[str, dict[Overlap, Array]] = {}
+        for name, snapshot in taken.items():
+            sample = snapshot.sample
+            if sample is None or first.all():
+                continue
+            try:
+                biases[name] = {metric: crossfit_bias(sample, first, metric) for metric in get_args(Overlap)}
+            except InputError as error:
+                log.warning("Step %d is not counted at tuned biases of head %s: %s", snapshot.step, name, error)
+        return cls(heads, biases) if biases else None
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count a batch."""
+        mask, scene = batch["mask"], batch["scene"]
+        for name, biases in self.biases.items():
+            logits = outputs[name]
+            for of, bias in biases.items():
+                moved = logits + bias.to(logits.device)[scene][:, :, None, None]
+                self.confusions[name][of].to(logits.device).update(moved, mask, scene)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the counts at the argmax over from the module, which then forgets them."""
+        confusions: Any = pl_module.confusions
+        self._fixed = {name: confusions[name].counts.cpu().numpy() for name in self.biases}
+
+    def complete(self, taken: Mapping[str, Snapshot]) -> dict[str, Snapshot]:
+        """The snapshots, with what was counted."""
+        counted = {
+            name: {str(of): confusion.counts.cpu().numpy() for of, confusion in each.items()}
+            for name, each in self.confusions.items()
+        }
+        return {
+            name: replace(shot, crossfit=Crossfit(fixed=self._fixed[name], **counted[name])) if name in counted else shot
+            for name, shot in taken.items()
         }

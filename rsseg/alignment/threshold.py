@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.alignment.counts import Array, Overlap, overlap, pooled, present_mean
+from rsseg.alignment.counts import Array, Overlap, overlap, pooled
 from rsseg.contract import InputError
 from rsseg.metrics.histogram import THRESHOLDS, threshold_counts
 
@@ -20,10 +20,10 @@ class ThresholdRegret:
     """What a threshold chosen on other scenes adds.
 
     Attributes:
-        fixed: The metric at 0.5 (multiclass: at argmax), mean of the two halves' scores.
-        tuned: The metric of each half at the threshold (bias) tuned on the other half, mean of the two.
-        threshold: ``[classes]``, tuned on all scenes, on the logit scale: to be stored with the run. For multiclass the
-            bias, to be added to the logits before the argmax.
+        fixed: The pooled metric at 0.5.
+        tuned: The pooled metric with each scene at the threshold tuned on the half that it is not in.
+        threshold: ``[classes]``, tuned on all scenes, on the logit scale: to be stored with the run. 0 for a class that
+            was not tuned.
     """
 
     fixed: float
@@ -36,50 +36,124 @@ class ThresholdRegret:
         return self.tuned - self.fixed
 
 
-def halves(scenes: int, seed: int = 0) -> NDArray[np.bool_]:
-    """Which scenes belong to the first half: bool ``[scenes]``, at random, the same for every run.
+def halves(holds: ArrayLike, seed: int = 0, tries: int = 50) -> NDArray[np.bool_]:
+    """Which scenes belong to the first half, at random, the same for every run on the same scenes.
 
-    Raises:
-        InputError: For fewer than two scenes.
+    Each class's scenes are dealt to both sides in turn, the rarest class first (Sechidis et al. 2011); of some such deals
+    the one is taken that leaves fewest classes on one side, and of these the one with the most equal sides.
+
+    Args:
+        holds: bool ``[scenes, classes]``, which classes a scene's labels hold.
+        seed: Of the deals.
+        tries: How many deals.
+
+    Returns:
+        bool ``[scenes]``; of one scene it is the first.
 
     Example:
-        >>> int(halves(7).sum())
-        3
+        >>> first = halves([[1, 0], [1, 0], [1, 1], [1, 1], [1, 0], [1, 0]])
+        >>> int(first.sum()), int(first[2:4].sum())
+        (3, 1)
     """
-    if scenes < 2:
-        raise InputError(f"tuning on one half of the scenes and scoring on the other needs 2 scenes; found {scenes}")
-    return np.random.default_rng(seed).permutation(scenes) < scenes // 2
+    there, rng = np.asarray(holds, dtype=bool), np.random.default_rng(seed)
+    deals = [_deal(there, rng.permutation(len(there))) for _ in range(tries)]
+    return min(deals, key=lambda first: (-shared(there, first).sum(), abs(len(first) - 2 * int(first.sum()))))
 
 
-def best_thresholds(histogram: ArrayLike, metric: Overlap = "iou") -> NDArray[np.intp]:
+def _deal(holds: NDArray[np.bool_], order: NDArray[np.intp]) -> NDArray[np.bool_]:
+    side = np.full(len(holds), -1)
+    classes = [holds[:, c] for c in np.argsort(holds.sum(0), kind="stable")]
+    for member in [*classes, np.ones(len(holds), dtype=bool)]:
+        for scene in order[member[order] & (side[order] < 0)]:
+            of_class, of_all = (np.bincount(side[chosen & (side >= 0)], minlength=2) for chosen in (member, True))
+            side[scene] = int((of_class[1], of_all[1]) < (of_class[0], of_all[0]))
+    return np.asarray(side == 0)
+
+
+def shared(holds: ArrayLike, first: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which classes occur on both sides, and can be tuned on the one and scored on the other: bool ``[classes]``.
+
+    One scene has no other side: there all that occur can be tuned.
+    """
+    there = np.asarray(holds, dtype=bool)
+    return np.asarray(there[first].any(0) & (first.all() | there[~first].any(0)))
+
+
+def best_thresholds(
+    histogram: ArrayLike, metric: Overlap = "iou", classes: NDArray[np.bool_] | None = None
+) -> NDArray[np.intp]:
     """The place in `THRESHOLDS` of each class's best threshold; the middle of the best ones if there are several.
 
     Args:
         histogram: ``[scenes, classes, 2, 256]``.
         metric: Of the pooled counts.
+        classes: bool ``[classes]``, which are tuned; all by default.
 
     Returns:
-        ``[classes]``; a class without positives keeps 0.5.
+        ``[classes]``; a class that is not tuned, or has no positives, keeps 0.5.
     """
     values = overlap(threshold_counts(np.asarray(histogram).sum(0)), metric)
     best = np.full(len(values), FIXED)
-    for c in np.flatnonzero(~np.isnan(values).all(-1)):
+    tuned = ~np.isnan(values).all(-1) & (True if classes is None else classes)
+    for c in np.flatnonzero(tuned):
         equal = np.flatnonzero(values[c] == values[c].max())
         first = equal[: 1 + np.argmax(np.append(np.diff(equal) > 1, True))]  # one unbroken stretch
         best[c] = first[len(first) // 2]
     return best
 
 
-def threshold_regret(histogram: ArrayLike, metric: Overlap = "iou", first: NDArray[np.bool_] | None = None) -> ThresholdRegret:
-    """What tuning the threshold of a binary or multilabel run adds to a pooled metric.
+def crossfit_histogram(
+    histogram: ArrayLike, metric: Overlap = "iou", first: NDArray[np.bool_] | None = None
+) -> tuple[Array, Array]:
+    """Each scene's counts at 0.5, and at the threshold that was tuned on the half of the scenes it is not in.
 
     Args:
-        histogram: ``[scenes, classes, 2, 256]``, as `rsseg.metrics.ScoreHistogram` counts it.
+        histogram: ``[scenes, classes, 2, 256]``, as `rsseg.metrics.ScoreHistogram` counts it, of a binary or multilabel run.
+        metric: What the threshold is tuned for.
+        first: Which scenes are the first half, `halves` if None.
+
+    Returns:
+        Two ``[scenes, classes, 3]``, alike for a class that does not occur in both halves: it can't be tuned.
+
+    Raises:
+        InputError: If no class occurs in both halves.
+    """
+    counted = np.asarray(histogram)
+    holds = counted[:, :, 1].any(-1)
+    first = halves(holds) if first is None else first
+    classes, counts = tunable(holds, first), threshold_counts(counted)  # [scenes, classes, 255, 3]
+    tuned = np.empty_like(counts[:, :, 0])
+    for part in (first, ~first):
+        best = best_thresholds(counted[~part], metric, classes)
+        tuned[part] = counts[part][:, np.arange(len(best)), best]
+    return counts[:, :, FIXED], tuned
+
+
+def tunable(holds: ArrayLike, first: NDArray[np.bool_], least: int = 1) -> NDArray[np.bool_]:
+    """`shared`, if that are enough classes to tune.
+
+    Raises:
+        InputError: If there are fewer than `least`.
+    """
+    classes = shared(holds, first)
+    if classes.sum() < least:
+        raise InputError(
+            f"tuning on one half of the scenes and scoring on the other needs {least} class{'es' * (least > 1)} with labels in "
+            f"both; found {int(classes.sum())} in {len(first)} scenes: label more scenes"
+        )
+    return classes
+
+
+def threshold_regret(histogram: ArrayLike, metric: Overlap = "iou", first: NDArray[np.bool_] | None = None) -> ThresholdRegret:
+    """What tuning the threshold of a binary or multilabel run adds to a pooled metric, see `crossfit_histogram`.
+
+    Args:
+        histogram: ``[scenes, classes, 2, 256]``.
         metric: `iou` or `dice`.
         first: Which scenes are the first half, `halves` if None.
 
     Raises:
-        InputError: For fewer than two scenes.
+        InputError: If no class occurs in both halves.
 
     Example:
         >>> histogram = np.zeros((2, 1, 2, 256))
@@ -89,14 +163,10 @@ def threshold_regret(histogram: ArrayLike, metric: Overlap = "iou", first: NDArr
         (0.0, 1.0)
     """
     counted = np.asarray(histogram)
-    first = halves(len(counted)) if first is None else first
-    fixed, tuned = [], []
-    for part in (first, ~first):
-        there = threshold_counts(counted[part].sum(0))  # [classes, 255, 3]
-        best = best_thresholds(counted[~part], metric)
-        fixed.append(present_mean(overlap(there[:, FIXED], metric)))
-        tuned.append(present_mean(overlap(there[np.arange(len(best)), best], metric)))
-    return ThresholdRegret(float(np.mean(fixed)), float(np.mean(tuned)), THRESHOLDS[best_thresholds(counted, metric)])
+    holds = counted[:, :, 1].any(-1)
+    first = halves(holds) if first is None else first
+    fixed, tuned = (float(pooled(counts, metric)) for counts in crossfit_histogram(counted, metric, first))
+    return ThresholdRegret(fixed, tuned, THRESHOLDS[best_thresholds(counted, metric, shared(holds, first))])
 
 
 def residual_regret(tuned: ArrayLike) -> Array:
@@ -118,9 +188,7 @@ def residual_regret(tuned: ArrayLike) -> Array:
     return difference
 
 
-def selection_regret(
-    losses: ArrayLike, counts: ArrayLike, metric: Overlap = "iou", first: NDArray[np.bool_] | None = None
-) -> float:
+def selection_regret(losses: ArrayLike, counts: ArrayLike, first: NDArray[np.bool_], metric: Overlap = "iou") -> float:
     """What choosing the checkpoint by its validation loss costs in a pooled metric.
 
     On one half of the scenes a checkpoint is chosen by the loss and another by the metric; both are scored on the other
@@ -128,24 +196,21 @@ def selection_regret(
     the regret can be negative.
 
     Args:
-        losses: ``[checkpoints, 2]``, the validation loss on the first and the second half; ``[checkpoints]`` if only the
-            loss of all scenes is known, which favours the choice by loss, as it has seen the scenes that score it.
+        losses: ``[checkpoints, 2]``, the validation loss on the first and the second half. A loss of all scenes won't do: it
+            has seen those that score its choice.
         counts: ``[checkpoints, scenes, classes, 3]``.
+        first: Which scenes are the first half.
         metric: `iou` or `dice`.
-        first: Which scenes are the first half, `halves` if None.
 
     Raises:
         InputError: If a half has no checkpoint with a loss and a score.
 
     Example:
         >>> counts = np.array([[[[1, 1, 0]]] * 2, [[[1, 0, 0]]] * 2]).reshape(2, 2, 1, 3)  # IoU 0.5, then 1
-        >>> selection_regret([0.1, 0.2], counts)  # the loss prefers the first
+        >>> selection_regret([[0.1, 0.1], [0.2, 0.2]], counts, np.array([True, False]))  # the loss prefers the first
         0.5
     """
-    values = np.asarray(losses, dtype=np.float64)
-    by_half = values if values.ndim == 2 else np.stack([values, values], axis=1)
-    counted = np.asarray(counts)
-    first = halves(counted.shape[1]) if first is None else first
+    by_half, counted = np.asarray(losses, dtype=np.float64), np.asarray(counts)
     scored = np.stack([pooled(counted[:, part], metric) for part in (first, ~first)], axis=1)
     if np.isnan(by_half).all(0).any() or np.isnan(scored).all(0).any():
         raise InputError(

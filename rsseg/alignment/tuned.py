@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from rsseg.alignment.bias import bias_regret, tune_bias
+from rsseg.alignment.bias import tuned_bias
+from rsseg.alignment.counts import counts_of, pooled
 from rsseg.alignment.records import Snapshot
-from rsseg.alignment.threshold import best_thresholds, halves, threshold_regret
+from rsseg.alignment.threshold import best_thresholds, shared, threshold_regret
 from rsseg.contract import Head, InputError, TaskKind
 from rsseg.metrics.histogram import THRESHOLDS
 
@@ -23,17 +25,18 @@ FILE = "threshold.json"
 log = logging.getLogger(__name__)
 
 
-def tune(snapshot: Snapshot, head: Head, scenes: int) -> dict[str, Any]:
+def tune(snapshot: Snapshot, head: Head, first: NDArray[np.bool_]) -> dict[str, Any]:
     """The threshold of each class, or for multiclass its bias, that makes the pooled mean IoU largest.
 
     Args:
         snapshot: Of the best checkpoint.
         head: Task and classes.
-        scenes: The number of scenes; with fewer than two nothing is known of other scenes, and the regret is None.
+        first: Which scenes are the first half; of one scene nothing is known of other scenes, and the regret is None.
 
     Returns:
-        What ``threshold.json`` holds of a head: `step`, `kind`, `metric`, `values` by class on the logit scale, and,
-        cross-fitted over scenes, `fixed`, `tuned` and `regret`; for multiclass these are estimates from the sample.
+        What ``threshold.json`` holds of a head: `step`, `kind`, `metric`, `values` by class on the logit scale, the classes
+        that are `untuned`, as they do not occur in both halves of the scenes, and, cross-fitted over scenes, the pooled IoU
+        `fixed` and `tuned`, and `regret`; None where nothing could be tuned on the one half and scored on the other.
 
     Raises:
         InputError: If the run has diverged.
@@ -42,17 +45,16 @@ def tune(snapshot: Snapshot, head: Head, scenes: int) -> dict[str, Any]:
     fixed = tuned = math.nan
     if multiclass:
         assert snapshot.sample is not None
-        z, y, s, w = (part.numpy() for part in snapshot.sample)
-        if scenes > 1:
-            found = bias_regret(z, y, w, s, first=halves(scenes))
-            values, fixed, tuned = found.threshold, found.fixed, found.tuned
-        else:
-            values = tune_bias(z, y, w)
+        values, classes = tuned_bias(snapshot.sample, first)
+        if snapshot.crossfit is not None:
+            both = (counts_of(confusion, head) for confusion in (snapshot.crossfit.fixed, snapshot.crossfit.iou))
+            fixed, tuned = (float(pooled(counts)) for counts in both)
     else:
         assert snapshot.histogram is not None
-        values = THRESHOLDS[best_thresholds(snapshot.histogram)]
-        if scenes > 1:
-            of_halves = threshold_regret(snapshot.histogram)
+        classes = shared(snapshot.histogram[:, :, 1].any(-1), first)
+        values = THRESHOLDS[best_thresholds(snapshot.histogram, classes=classes)]
+        if not first.all() and classes.any():
+            of_halves = threshold_regret(snapshot.histogram, first=first)
             fixed, tuned = of_halves.fixed, of_halves.tuned
     known = {"fixed": fixed, "tuned": tuned, "regret": tuned - fixed}
     return {
@@ -60,6 +62,7 @@ def tune(snapshot: Snapshot, head: Head, scenes: int) -> dict[str, Any]:
         "kind": "bias" if multiclass else "threshold",
         "metric": "iou",
         "values": dict(zip(head.classes, np.round(values, 6).tolist(), strict=True)),
+        "untuned": [name for name, moved in zip(head.classes, classes, strict=True) if not moved],
         **{name: value if math.isfinite(value) else None for name, value in known.items()},
     }
 

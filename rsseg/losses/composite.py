@@ -82,6 +82,16 @@ class Composite(nn.Module):
         total = torch.stack(list(weighted.values())).sum()
         return CompositeValue(total, raw, weighted)
 
+    @property
+    def needs(self) -> F.Needs:
+        """The sums that its weighted terms are functions of, as `Term.needs`."""
+        return [need for name, term in self.terms.items() if self.weights[name] for need in getattr(term, "needs", ())]
+
+    def from_statistics(self, found: F.Statistics) -> Tensor:
+        """The loss from the sums in `needs`, if all its weighted terms are functions of such, as `Term.from_statistics`."""
+        parts = [w * self.terms[name].from_statistics(found) for name, w in self.weights.items() if w]  # type: ignore[operator]
+        return torch.stack(parts).sum()
+
     def _statistics(self, logits: Tensor, target: Tensor) -> dict[_Key, F.Statistics]:
         """What the terms of the one pass need; more than one pass only if their tasks or ignore values differ."""
         needs: dict[_Key, set[tuple[F.Sum, F.Over]]] = {}

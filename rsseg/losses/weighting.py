@@ -1,33 +1,29 @@
 """Class weights from pixel counts.
 
 All rules give a weight of 1 on average over the classes that occur, each class counted once, so that the learning rate
-keeps its meaning. A class that never occurs gets the largest weight of the others, with a warning that names it.
+keeps its meaning. A class that never occurs gets the largest weight of the others; `uncounted` names it.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from rsseg.contract import InputError
+from rsseg.contract import InputError, TaskKind
 
 EXTREME = 1e3
 """The weight of positives where none was counted, instead of infinity."""
 
-Rule: TypeAlias = Callable[[Sequence[int], Sequence[str] | None], list[float]]
-"""From the pixels of each class, and their names for a warning, to weights."""
-
-log = logging.getLogger(__name__)
+Rule: TypeAlias = Callable[[Sequence[int]], list[float]]
+"""From the pixels of each class to weights."""
 
 
-def inverse_frequency(counts: Sequence[int], names: Sequence[str] | None = None) -> list[float]:
+def inverse_frequency(counts: Sequence[int]) -> list[float]:
     """Weights in proportion to ``1 / n``: every class weighs the same in the sum, and a rare one is shouted.
 
     Args:
         counts: The pixels n of each class.
-        names: What the warning calls the classes; their numbers if not given.
 
     Raises:
         InputError: For negative counts, and if no class occurs.
@@ -36,15 +32,14 @@ def inverse_frequency(counts: Sequence[int], names: Sequence[str] | None = None)
         >>> [round(weight, 3) for weight in inverse_frequency([900, 100, 0])]
         [0.2, 1.8, 1.8]
     """
-    return _weights(lambda n: 1 / n, counts, names)
+    return _weights(lambda n: 1 / n, counts)
 
 
-def root_inverse_frequency(counts: Sequence[int], names: Sequence[str] | None = None) -> list[float]:
+def root_inverse_frequency(counts: Sequence[int]) -> list[float]:
     """Weights in proportion to ``1 / sqrt(n)``: half way between equal pixels and equal classes.
 
     Args:
         counts: The pixels n of each class.
-        names: As for `inverse_frequency`.
 
     Raises:
         InputError: As `inverse_frequency`.
@@ -53,10 +48,10 @@ def root_inverse_frequency(counts: Sequence[int], names: Sequence[str] | None = 
         >>> [round(weight, 3) for weight in root_inverse_frequency([900, 100])]
         [0.5, 1.5]
     """
-    return _weights(lambda n: 1 / math.sqrt(n), counts, names)
+    return _weights(lambda n: 1 / math.sqrt(n), counts)
 
 
-def effective_number(counts: Sequence[int], names: Sequence[str] | None = None, beta: float | None = None) -> list[float]:
+def effective_number(counts: Sequence[int], beta: float | None = None) -> list[float]:
     """Weights in proportion to ``(1 - beta) / (1 - beta^n)`` (Cui et al. 2019): the inverse of the effective number.
 
     Neighbouring pixels tell the same, so more pixels add less and less. The paper counts samples, up to thousands a class,
@@ -64,7 +59,6 @@ def effective_number(counts: Sequence[int], names: Sequence[str] | None = None, 
 
     Args:
         counts: The pixels n of each class.
-        names: As for `inverse_frequency`.
         beta: From 0 (equal weights) up to but not 1 (inverse frequency). None: ``1 - 1 / N`` with N the mean count of the
             classes that occur: classes well below the mean are weighed by inverse frequency, those above alike.
 
@@ -81,9 +75,9 @@ def effective_number(counts: Sequence[int], names: Sequence[str] | None = None, 
     if not 0 <= beta < 1:
         raise InputError(f"beta of the effective number has to be from 0 up to, not including, 1; found {beta}")
     if beta == 0:
-        return _weights(lambda _: 1.0, counts, names)
+        return _weights(lambda _: 1.0, counts)
     # expm1 and log1p: with beta near 1 both differences would lose their digits
-    return _weights(lambda n: (1 - beta) / -math.expm1(n * math.log1p(beta - 1)), counts, names)
+    return _weights(lambda n: (1 - beta) / -math.expm1(n * math.log1p(beta - 1)), counts)
 
 
 WEIGHTING: Mapping[str, Rule] = {
@@ -94,22 +88,19 @@ WEIGHTING: Mapping[str, Rule] = {
 """The rules by the name that `class_weights` may be given in a config."""
 
 
-def _weights(rule: Callable[[int], float], counts: Sequence[int], names: Sequence[str] | None) -> list[float]:
+def _weights(rule: Callable[[int], float], counts: Sequence[int]) -> list[float]:
     if any(count < 0 for count in counts) or not any(counts):
         raise InputError(f"class weights need pixel counts of 0 or more, one of them positive; found {list(counts)}")
     raw = [rule(count) if count else None for count in counts]
     occurring = [x for x in raw if x is not None]
     scale = len(occurring) / sum(occurring)
-    absent = [names[i] if names else str(i) for i, x in enumerate(raw) if x is None]
-    if absent:
-        log.warning("no labelled pixel of class %s: it gets the largest weight of the others", ", ".join(absent))
     return [scale * (max(occurring) if x is None else x) for x in raw]
 
 
 def positive_weight(negatives: int, positives: int, rule: Rule = inverse_frequency) -> float:
     """The weight of positives relative to negatives; by inverse frequency ``negatives / positives``, which balances them.
 
-    Where one of the two was never counted it is 1000 or 1/1000, with a warning.
+    Where one of the two was never counted it is 1000 or 1/1000; `uncounted` names such a class.
 
     Args:
         negatives: The pixels labelled 0.
@@ -128,10 +119,26 @@ def positive_weight(negatives: int, positives: int, rule: Rule = inverse_frequen
     if min(negatives, positives) < 0 or negatives + positives == 0:
         raise InputError(f"a positive weight needs labelled pixels; found {negatives} negative, {positives} positive")
     if not positives:
-        log.warning("no positive pixel among %d: its weight is set to %g", negatives, EXTREME)
         return EXTREME
     if not negatives:
-        log.warning("no negative pixel among %d: the weight of positives is set to %g", positives, 1 / EXTREME)
         return 1 / EXTREME
-    of_negatives, of_positives = rule([negatives, positives], None)
+    of_negatives, of_positives = rule([negatives, positives])
     return of_positives / of_negatives
+
+
+def uncounted(task: TaskKind, positives: Sequence[int], valid: Sequence[int]) -> list[int]:
+    """The classes whose weight no rule can count: without a pixel, or (binary, multilabel) without one of anything else.
+
+    Args:
+        task: The head's task.
+        positives: The pixels of each class.
+        valid: The labelled pixels, by class.
+
+    Example:
+        >>> uncounted(TaskKind.multilabel, [0, 3, 9], [9, 9, 9])
+        [0, 2]
+        >>> uncounted(TaskKind.multiclass, [0, 9], [9, 9])
+        [0]
+    """
+    whole = [0] * len(positives) if task is TaskKind.multiclass else valid
+    return [c for c, (own, most) in enumerate(zip(positives, whole, strict=True)) if own in (0, most)]

@@ -6,6 +6,8 @@ probability of the outer bins moves little.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -54,10 +56,7 @@ def calibration_error(histogram: ArrayLike, bins: int = 15) -> NDArray[np.float6
         >>> float(calibration_error(histogram).round(3))
         0.234
     """
-    number, said, happened = np.moveaxis(reliability(histogram, bins), -1, 0)
-    pixels = number.sum(-1)
-    error: NDArray[np.float64] = np.where(pixels > 0, np.abs(said - happened).sum(-1) / np.maximum(pixels, 1), np.nan)
-    return error
+    return _expected_error(reliability(histogram, bins))
 
 
 def brier(histogram: ArrayLike) -> NDArray[np.float64]:
@@ -71,11 +70,33 @@ def brier(histogram: ArrayLike) -> NDArray[np.float64]:
     Returns:
         ``[...]``; NaN without a pixel.
     """
+    total, pixels = np.moveaxis(_squares(histogram), -1, 0)
+    return _ratio(total, pixels)
+
+
+def calibration_sums(histogram: ArrayLike, head: Head, bins: int = 15) -> dict[str, NDArray[np.float64]]:
+    """What the scores of a run's calibration are functions of; it may be summed over scenes.
+
+    Args:
+        histogram: ``[S, P, 2, 256]``, as `rsseg.metrics.ScoreHistogram` counts it.
+        head: Task and classes.
+        bins: Of equal width over the probability.
+
+    Returns:
+        ``ece`` ``[S, bins, 3]`` and ``class_ece`` ``[S, classes, bins, 3]`` as of `reliability`; ``brier`` ``[S, L, 2]``:
+        summed squares and pixels, of each label, or for multiclass of all classes together.
+    """
     counts = np.asarray(histogram, dtype=np.float64)
-    pixels = counts.sum((-1, -2))
-    total = (counts * np.stack([PROBABILITIES**2, (1 - PROBABILITIES) ** 2])).sum((-1, -2))
-    score: NDArray[np.float64] = np.where(pixels > 0, total / np.maximum(pixels, 1), np.nan)
-    return score
+    several = head.task is TaskKind.multiclass
+    classes = counts[:, : head.channels]
+    squares = _squares(classes)
+    if several:
+        squares = np.stack([squares[..., 0].sum(1, keepdims=True), squares[:, :1, 1]], axis=-1)
+    return {
+        "ece": reliability(counts[:, -1] if several else classes.sum(1), bins),
+        "class_ece": reliability(classes, bins),
+        "brier": squares,
+    }
 
 
 def calibration(histogram: ArrayLike, head: Head, bins: int = 15) -> dict[str, float]:
@@ -89,15 +110,46 @@ def calibration(histogram: ArrayLike, head: Head, bins: int = 15) -> dict[str, f
     Returns:
         ``ece``: of the predicted class's probability for multiclass (Guo et al. 2017), else of all labels' probabilities
         together. ``class_ece``: the mean over the classes present of each class's own (Kull et al. 2019), which a frequent
-        background does not drown. ``brier``: summed over the classes for multiclass, else the mean over labels.
+        background does not drown. ``brier``: summed over the classes for multiclass, else the mean over the labels that
+        have a labelled pixel.
     """
-    pooled = np.asarray(histogram, dtype=np.float64).sum(0)
-    several = head.task is TaskKind.multiclass
-    classes = pooled[: head.channels]
-    present = classes[:, 1].sum(-1) > 0
-    errors, scores = calibration_error(classes, bins), brier(classes)
-    return {
-        "ece": float(calibration_error(pooled[-1] if several else classes.sum(0), bins)),
-        "class_ece": float(errors[present].mean()) if present.any() else float("nan"),
-        "brier": float(scores.sum() if several else scores.mean()),
-    }
+    sums = calibration_sums(histogram, head, bins)
+    return {name: float(score(sums[name].sum(0))) for name, (score, _) in SCORES.items()}
+
+
+def _expected_error(binned: NDArray[np.float64]) -> NDArray[np.float64]:
+    number, said, happened = np.moveaxis(binned, -1, 0)
+    return _ratio(np.abs(said - happened).sum(-1), number.sum(-1))
+
+
+def _class_error(binned: NDArray[np.float64]) -> NDArray[np.float64]:
+    return _known_mean(np.where(binned[..., 2].sum(-1) > 0, _expected_error(binned), np.nan))
+
+
+def _label_brier(squares: NDArray[np.float64]) -> NDArray[np.float64]:
+    return _known_mean(_ratio(squares[..., 0], squares[..., 1]))
+
+
+def _squares(histogram: ArrayLike) -> NDArray[np.float64]:
+    """Summed squares and pixels, ``[..., 2]``."""
+    counts = np.asarray(histogram, dtype=np.float64)
+    total = (counts * np.stack([PROBABILITIES**2, (1 - PROBABILITIES) ** 2])).sum((-1, -2))
+    return np.stack([total, counts.sum((-1, -2))], axis=-1)
+
+
+def _ratio(total: NDArray[np.float64], number: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(number > 0, total / np.where(number > 0, number, 1), np.nan)
+
+
+def _known_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    known = ~np.isnan(values)
+    return _ratio(np.where(known, values, 0).sum(-1), known.sum(-1))
+
+
+Score = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+SCORES: Mapping[str, tuple[Score, Score]] = {
+    "ece": (_expected_error, lambda binned: binned[..., 0].sum(-1)[..., None]),
+    "class_ece": (_class_error, lambda binned: binned[..., 2].sum(-1)),
+    "brier": (_label_brier, lambda squares: squares[..., 1]),
+}
+"""By name: the score of sums as `calibration_sums` gives them, and each part's pixels in them."""

@@ -56,6 +56,7 @@ class Scores:
         class_dice: float64 ``[classes]``, NaN where absent.
         pixels: int64 ``[classes]``, target pixels of each class.
         confusion: int64 ``[P, K, K]``, the counts of all scenes, rows the target.
+        boundary_iou: IoU of the bands along contours, pooled, mean over the classes present; None where nobody counted them.
     """
 
     iou: float
@@ -68,11 +69,13 @@ class Scores:
     class_dice: Tensor
     pixels: Tensor
     confusion: Tensor
+    boundary_iou: float | None = None
 
     def means(self) -> dict[str, float]:
-        """The scalar scores by name."""
-        names = ("iou", "dice", "scene_iou", "scene_dice", "accuracy")
-        return {name: getattr(self, name) for name in names}
+        """The scalar scores by name, those that are known."""
+        names = ("iou", "dice", "scene_iou", "scene_dice", "accuracy", "boundary_iou")
+        values = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
 
     def table(self) -> list[dict[str, Any]]:
         """One row per class and one for the mean over the classes present."""

@@ -7,6 +7,7 @@ import torch
 from rsseg.alignment.panel import PANEL, PanelSums
 from rsseg.config.build import build
 from rsseg.contract import IGNORE, Head, TaskKind
+from rsseg.losses import Composite, CrossEntropy, Dice, Lovasz
 
 CHANNELS = {"binary": 1, "multiclass": 3, "multilabel": 2}
 
@@ -45,6 +46,19 @@ def test_values_are_those_of_a_half_as_one_batch(task, sizes):
         assert values[:, half] == pytest.approx(expected, rel=1e-6), list(PANEL)
     sums.reset()
     assert np.isnan(sums.values()).all()
+
+
+def test_a_composition_is_valued_as_one_of_them():
+    """Its own weights, a weighted term among them, and a term of weight 0 that has no such sums."""
+    head, logits, target, scene = case("multiclass")
+    weighed = CrossEntropy("multiclass", class_weights=[0.5, 1.0, 1.5], label_smoothing=0.1)
+    terms = {"ce": (0.3, weighed), "dice": (2.0, Dice("multiclass")), "off": (0.0, Lovasz("multiclass"))}
+    loss, first = Composite(terms), np.array([True, False, True])
+    sums = PanelSums(head, {**panel("multiclass"), "own": loss}, first)
+    sums.update(logits, target, scene)
+    for half, chosen in enumerate((first, ~first)):
+        here = torch.from_numpy(chosen)[scene]
+        assert sums.values()[-1, half] == pytest.approx(float(loss(logits[here], target[here]).total), rel=1e-6)
 
 
 def test_dice_and_cross_entropy_by_hand():

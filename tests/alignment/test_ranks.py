@@ -27,15 +27,19 @@ def tau_b(x, y):
 def test_rank_alignment_equals_the_definition_whole_and_last_half():
     rng = np.random.default_rng(0)
     loss, score = rng.integers(0, 6, (4, 11)).astype(float), rng.integers(0, 6, (4, 11)).astype(float)
-    found = rank_alignment(loss, score)
-    np.testing.assert_allclose(found.whole, [tau_b(-a, b) for a, b in zip(loss, score, strict=True)])
-    np.testing.assert_allclose(found.last, [tau_b(-a[5:], b[5:]) for a, b in zip(loss, score, strict=True)])
-    expected = ttest_1samp(found.whole, 0).confidence_interval(0.95)
-    assert (found.whole_mean.low, found.whole_mean.high) == pytest.approx((expected.low, expected.high))
+    found = np.array([rank_alignment(a, b) for a, b in zip(loss, score, strict=True)])
+    np.testing.assert_allclose(found[:, 0], [tau_b(-a, b) for a, b in zip(loss, score, strict=True)])
+    np.testing.assert_allclose(found[:, 1], [tau_b(-a[5:], b[5:]) for a, b in zip(loss, score, strict=True)])
+    expected, mean = ttest_1samp(found[:, 0], 0), seed_interval(found[:, 0])
+    assert (mean.low, mean.high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert min(mean.above, 1 - mean.above) * 2 == pytest.approx(expected.pvalue)
+    loss[0, [2, 7]] = np.nan  # the last half is of all validations, known or not
+    kept = [5, 6, 8, 9, 10]
+    assert rank_alignment(loss[0], score[0])[1] == pytest.approx(tau_b(-loss[0, kept], score[0, kept]))
     assert kendall([2, 1], [0.1, 0.2]) == 1
     assert np.isnan(kendall([1], [1]))
-    with pytest.raises(InputError, match="seeds, checkpoints"):
-        rank_alignment([1, 2], [1, 2])
+    with pytest.raises(InputError, match="checkpoints"):
+        rank_alignment([[1, 2]], [[1, 2]])
 
 
 def test_one_seed_has_no_interval_and_nan_is_left_out():

@@ -10,11 +10,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from run_folders import BINARY, FOUR, make_sweep
+import torch
+from run_folders import FOUR, make_sweep
 
 from rsseg.alignment.analyse import analyse
 from rsseg.alignment.bootstrap import win_matrix
-from rsseg.alignment.counts import counts_of
+from rsseg.alignment.counts import pooled
 from rsseg.alignment.fair import gather
 from rsseg.alignment.report import write_report
 from rsseg.alignment.report.style import spread
@@ -43,10 +44,10 @@ def binary(tmp_path_factory):
 def test_scores_are_those_of_the_confusion_matrices(binary):
     records, _, found, _ = binary
     for (folder, known), place in zip(records.items(), np.ndindex(5, 5), strict=True):
-        counts = known.confusion[-1, :, 0].sum(0)
+        hits, wrong, missed = known.counts[-1, :, 0].sum(0)
         loss, seed = re.findall("=([a-z_0-9]+)", folder.name)
         at = found.labels.index(loss), found.seeds.index(int(seed))
-        assert found.measures["iou"][at] == pytest.approx(counts[1, 1] / (counts.sum() - counts[0, 0])), place
+        assert found.measures["iou"][at] == pytest.approx(hits / (hits + wrong + missed)), place
     assert [found.labels[i] for i in found.order] == ["dice", "ce_dice", "lovasz", "ce", "focal"]
 
 
@@ -55,7 +56,7 @@ def test_the_best_checkpoint_is_the_recorded_one(tmp_path, monkeypatch):
     expected = {}
     for folder, known in records.items():
         records[folder] = dataclasses.replace(known, best=dataclasses.replace(known.best, step=200))
-        expected[folder] = counts_of(known.confusion[1], BINARY)
+        expected[folder] = known.counts[1]
     comparison, found = compare(tmp_path)
     np.testing.assert_array_equal(found.counts[1, 0], expected[comparison.runs[1][0].folder])
 
@@ -63,9 +64,11 @@ def test_the_best_checkpoint_is_the_recorded_one(tmp_path, monkeypatch):
 def test_a_lead_that_is_a_matter_of_threshold(binary):
     first, second = answer(binary[2])
     assert first.startswith("No loss is surely the best: dice has the highest IoU, 0.408")
-    assert re.search(r"0\.011 \(-0\.\d+ to \+0\.\d+\) above ce_dice, the next best, and is ahead in \d+ %", first)
+    assert re.search(
+        r"0\.011 \(-0\.\d+ to \+0\.\d+\) above ce_dice, the next best, and is ahead with a confidence of \d+ %", first
+    )
     assert "exploratory" not in first
-    assert re.search(r"lead over ce goes from \+0\.062 to -0\.001 .*no difference that could be told from zero", second)
+    assert re.search(r"lead over ce goes from \+0\.062 to \+0\.001 .*no difference that could be told from zero", second)
 
 
 def test_a_lead_that_survives(tmp_path, monkeypatch):
@@ -78,7 +81,7 @@ def test_a_lead_that_survives(tmp_path, monkeypatch):
 
 def test_the_first_screen_agrees_with_the_bootstrap(binary):
     records, comparison, _, out = binary
-    counts = [[counts_of(records[run.folder].confusion[-1], BINARY) for run in row] for row in comparison.runs]
+    counts = [[records[run.folder].counts[-1] for run in row] for row in comparison.runs]
     win = win_matrix(counts)
     pairs = pd.read_csv(out / "pairs.csv")
     row = pairs[(pairs.metric == "iou") & (pairs.loss == "ce") & (pairs.against == "focal")].iloc[0]
@@ -110,13 +113,42 @@ def test_tables_and_figures_are_there(binary):
     assert len(pd.read_csv(out / "checkpoints.csv")) == 5 * 5 * 4
 
 
-def test_multiclass_is_tuned_on_its_sample(tmp_path, monkeypatch):
-    make_sweep(tmp_path, monkeypatch, FOUR, losses=("ce", "dice"), seeds=(1, 2))
-    comparison, found = compare(tmp_path)
-    assert found.tuned.shape == (2, 2, 6, 4, 3)
+def test_multiclass_is_tuned_on_its_sample_and_counted_anew(tmp_path, monkeypatch):
+    records = make_sweep(tmp_path, monkeypatch, FOUR, losses=("ce", "dice"), seeds=(1, 2))
+    for metric in ("iou", "dice"):
+        comparison, found = compare(tmp_path, metric)
+        assert not found.estimated
+        np.testing.assert_array_equal(found.fixed, found.counts)
+        for i, j in np.ndindex(2, 2):
+            counted = getattr(records[comparison.runs[i][j].folder].best.crossfit, metric)[:, 0]
+            hits = counted.diagonal(axis1=1, axis2=2)
+            expected = np.stack([hits, counted.sum(1) - hits, counted.sum(2) - hits], axis=-1)
+            np.testing.assert_array_equal(found.tuned[i, j], expected)
     assert any(note.startswith("Not recorded, so not compared: calibration error") for note in caveats(comparison, found))
     write_report(comparison, found, tmp_path / "out")
-    assert "A bias per class is tuned" in (tmp_path / "out" / "report.html").read_text()
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert "A bias per class is tuned" in text
+    assert "predicted anew" in text
+
+
+def test_records_from_before_multiclass_was_counted_anew_are_estimated_and_named(tmp_path, monkeypatch):
+    records = make_sweep(tmp_path, monkeypatch, FOUR, losses=("ce", "dice"), seeds=(1, 2))
+    exact = compare(tmp_path)[1].tuned
+    old = tmp_path / "loss=ce,seed=2"
+    records[old] = dataclasses.replace(records[old], best=dataclasses.replace(records[old].best, crossfit=None))
+    notes, found = notes_of(tmp_path)
+    assert f"1 of 4 runs, such as {old}, have no counts at tuned biases" in notes
+    assert "estimated from the recorded samples" in (tmp_path / "out" / "report.html").read_text()
+    assert found.estimated
+    assert found.tuned.sum() != exact.sum()  # of all runs: an estimate is not held against a count
+    assert pooled(found.tuned) == pytest.approx(pooled(exact), abs=0.02)
+    sample = records[old].best.sample
+    broken = dataclasses.replace(records[old].best, sample=sample._replace(logits=sample.logits * torch.nan))
+    records[old] = dataclasses.replace(records[old], best=broken)
+    notes, found = notes_of(tmp_path)
+    assert found.tuned is None
+    assert "Not recorded, so not compared: " in notes
+    assert "tuned thresholds" in notes
 
 
 def test_a_metric_that_nobody_recorded(tmp_path, monkeypatch):
@@ -145,6 +177,8 @@ def test_one_seed_and_one_scene_are_said(tmp_path, monkeypatch):
     assert "Only seed 4" in notes
     assert "One validation scene" in notes
     assert "how sure that is can't be said" in answer(found)[0]
+    assert "ahead" not in answer(found)[0]
+    assert "best is ahead" not in (tmp_path / "out" / "report.html").read_text()
     assert "not known" in answer(found)[1]
 
 
@@ -189,8 +223,8 @@ def test_an_absent_class_is_in_no_mean(tmp_path, monkeypatch):
     records = make_sweep(tmp_path, monkeypatch, FOUR, losses=("ce", "dice"), seeds=(1, 2), absent=True)
     notes, found = notes_of(tmp_path)
     assert "Class roof does not occur in the validation scenes" in notes
-    counts = records[tmp_path / "loss=ce,seed=1"].confusion[-1].sum((0, 1))
-    iou = [counts[c, c] / (counts[c].sum() + counts[:, c].sum() - counts[c, c]) for c in range(3)]
+    counts = records[tmp_path / "loss=ce,seed=1"].counts[-1].sum(0)
+    iou = [counts[c, 0] / counts[c].sum() for c in range(3)]
     assert found.measures["iou"][0, 0] == pytest.approx(np.mean(iou))
     assert pd.read_csv(tmp_path / "out" / "classes.csv", index_col="class").loc["roof", ["ce", "dice"]].isna().all()
 

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from rsseg.alignment.records import Snapshot
-from rsseg.alignment.snapshot import Snapshots
+from rsseg.alignment.records import Crossfit, Snapshot
+from rsseg.alignment.snapshot import Reinference, Snapshots
 from rsseg.alignment.tuned import load_tuned, tune
 from rsseg.config.folder import write_json
 from rsseg.contract import IGNORE, Head, InputError, TaskKind
 from rsseg.data.windows import grid
-from rsseg.metrics import SampledLogits, boundary_counts, predicted_labels
+from rsseg.metrics import Confusion, SampledLogits, boundary_counts, predicted_labels
 
 SIZES = np.array([[40, 50], [20, 64], [33, 32]])  # the second is lower than a window
+TWO = np.array([True, False])
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
@@ -69,12 +70,16 @@ def test_threshold_by_hand(tmp_path):
     histogram = np.zeros((2, 1, 2, 256), dtype=np.int64)
     histogram[:, 0, 1, 104], histogram[:, 0, 0, 96] = 5, 9
     head = Head(TaskKind.binary, ("a",))
-    found = tune(Snapshot(3, histogram, None, np.zeros((2, 1, 3))), head, scenes=2)
+    found = tune(Snapshot(3, histogram, None, np.zeros((2, 1, 3))), head, TWO)
     assert -3.9 <= found["values"]["a"] <= -2.9
     assert (found["kind"], found["fixed"], found["tuned"], found["regret"]) == ("threshold", 0, 1, 1)
-    one = tune(Snapshot(3, histogram[:1], None, np.zeros((1, 1, 3))), head, scenes=1)
+    one = tune(Snapshot(3, histogram[:1], None, np.zeros((1, 1, 3))), head, TWO[:1])
     assert one["values"] == found["values"]
     assert one["regret"] is None
+    assert (found["untuned"], one["untuned"]) == ([], [])
+    histogram[0, 0, 1] = 0  # positives in the second scene alone: nothing to tune it on
+    lone = tune(Snapshot(3, histogram, None, np.zeros((2, 1, 3))), head, TWO)
+    assert (lone["values"], lone["untuned"], lone["regret"]) == ({"a": 0}, ["a"], None)
     write_json(tmp_path / "threshold.json", {"mask": found})
     limit = load_tuned(tmp_path, {"mask": head})["mask"]
     assert predicted_labels(torch.tensor([[[[-2.9, -3.9]]]]), head, limit).tolist() == [[[1, 0]]]
@@ -86,14 +91,57 @@ def test_bias_by_hand():
     """The second class loses by at most 0.6 wherever it is right, the first leads by 1."""
     z, y = torch.tensor([[1.0, 0.0], [1.0, 0.4]] * 2), torch.tensor([0, 1] * 2)
     sample = SampledLogits(z, y, torch.tensor([0, 0, 1, 1]), torch.ones(4, dtype=torch.float64))
+    argmax, right = np.array([[[[1, 0], [1, 0]]]] * 2), np.array([[[[1, 0], [0, 1]]]] * 2)
     head = Head(TaskKind.multiclass, ("a", "b"))
     for scenes in (1, 2):
-        found = tune(Snapshot(3, None, sample, np.zeros((2, 2, 3))), head, scenes)
+        crossfit = None if scenes == 1 else Crossfit(argmax, right, right)
+        here = sample._replace(scene=sample.scene % scenes)
+        found = tune(Snapshot(3, None, here, np.zeros((scenes, 2, 3)), crossfit), head, TWO[:scenes])
         assert 0.6 < found["values"]["b"] - found["values"]["a"] < 1
         assert found["kind"] == "bias"
         assert found["regret"] == (None if scenes == 1 else pytest.approx(0.75))  # argmax: IoU 1/2 and 0
     bias = torch.tensor([found["values"]["a"], found["values"]["b"]])
     assert predicted_labels(z.view(4, 2, 1, 1), head, bias).flatten().tolist() == y.tolist()
+    third = sample._replace(logits=torch.cat([z, torch.full((4, 1), 0.9)], 1))
+    absent = tune(Snapshot(3, None, third, np.zeros((2, 3, 3))), Head(TaskKind.multiclass, ("a", "b", "c")), TWO)
+    assert (absent["values"]["c"], absent["untuned"]) == (0, ["c"])
     broken = sample._replace(logits=z * torch.nan)
     with pytest.raises(InputError, match="diverged"):
-        tune(Snapshot(3, None, broken, np.zeros((2, 2, 3))), head, 2)
+        tune(Snapshot(3, None, broken, np.zeros((2, 2, 3))), head, TWO)
+
+
+@pytest.mark.parametrize("logits_in", [torch.float32, torch.bfloat16])
+def test_reinference_counts_every_scene_at_its_own_bias(logits_in):
+    rng, head = np.random.default_rng(3), Head(TaskKind.multiclass, ("a", "b", "c"))
+    scene = np.array([0, 0, 1, 2, 2, 2])
+    z = torch.from_numpy(rng.normal(size=(6, 3, 8, 8))).to(logits_in)
+    y = rng.integers(0, 3, (6, 8, 8)).astype(np.uint8)
+    y[:, 0] = IGNORE
+    biases = {metric: rng.normal(size=(3, 3)) for metric in ("iou", "dice")}
+    again, own = Reinference({"mask": head}, {"mask": biases}), Confusion(head, 3)
+    for part in (slice(0, 4), slice(4, 6)):
+        batch = {"mask": torch.from_numpy(y[part]), "scene": torch.from_numpy(scene[part])}
+        own.update(z[part], batch["mask"], batch["scene"])
+        again.on_validation_batch_end(None, None, {"mask": z[part]}, batch, 0)
+    again.on_validation_epoch_end(None, SimpleNamespace(confusions={"mask": own}))
+    before = Snapshot(3, None, None, np.zeros((3, 3, 3)))
+    found = again.complete({"mask": before, "other": before})
+    assert found["other"].crossfit is None
+    for counts, bias in zip(found["mask"].crossfit, (np.zeros((3, 3)), *biases.values()), strict=True):
+        expected = np.zeros((3, 1, 3, 3), dtype=np.int64)
+        called = (z.double().numpy() + bias[scene][:, :, None, None]).argmax(1)
+        for i, s in enumerate(scene):
+            np.add.at(expected[s, 0], (y[i][y[i] != IGNORE], called[i][y[i] != IGNORE]), 1)
+        np.testing.assert_array_equal(counts, expected)
+
+
+def test_nothing_is_counted_anew_where_there_is_nothing_to_tune(caplog):
+    head, zero = Head(TaskKind.multiclass, ("a", "b")), torch.zeros(4, dtype=torch.int64)
+    sample = SampledLogits(torch.zeros(4, 2), zero, zero, torch.ones(4, dtype=torch.float64))
+    assert (
+        Reinference.of({"mask": head}, {"mask": Snapshot(3, None, sample, np.zeros((1, 2, 3)))}, TWO[:1]) is None
+    )  # one scene
+    assert Reinference.of({"mask": head}, {"mask": Snapshot(3, None, None, np.zeros((2, 2, 3)))}, TWO) is None  # not multiclass
+    assert not caplog.records
+    assert Reinference.of({"mask": head}, {"mask": Snapshot(3, None, sample, np.zeros((2, 2, 3)))}, TWO) is None
+    assert "head mask: tuning on one half of the scenes and scoring on the other needs 2 classes" in caplog.text

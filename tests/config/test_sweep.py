@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -158,6 +159,8 @@ def test_several_runs_at_once(tmp_path, folder_root, launcher):
     assert run_folders(tmp_path) == {"loss=ce,seed=1", "loss=dice,seed=1"}
     for folder in (tmp_path / "sweep/folder_losses").glob("loss=*"):
         assert f"{folder.name} | step 2 of 2" in (folder / "train.log").read_text()
+        if launcher == "joblib":  # submitit keeps what a job prints in a file of its own
+            assert re.search(rf"^{re.escape(folder.name)}: validation, best checkpoint.*\n┏", done.stdout, re.MULTILINE)
         assert np.isfinite(json.loads((folder / "summary.json").read_text())["iou"])
 
 

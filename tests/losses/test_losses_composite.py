@@ -1,7 +1,5 @@
 """Weighted sums of terms, and class weights from counts."""
 
-import logging
-
 import numpy as np
 import pytest
 import torch
@@ -51,28 +49,22 @@ def test_composite_refuses_what_is_no_term():
         Composite({"ce": (1, F.cross_entropy)})
 
 
-def test_inverse_frequency(caplog):
+def test_inverse_frequency():
     assert inverse_frequency([10, 10]) == [1, 1]
     weights = inverse_frequency([600, 300, 100])
     assert np.mean(weights) == pytest.approx(1)
     assert weights[2] / weights[0] == pytest.approx(6)
-    assert not caplog.records
-    with caplog.at_level(logging.WARNING):
-        weights = inverse_frequency([600, 300, 0], ["road", "field", "water"])
+    weights = inverse_frequency([600, 300, 0])
     assert weights[2] == weights[1]
     assert np.mean(weights[:2]) == pytest.approx(1)
-    assert "water" in caplog.text
     for counts in ([0, 0], [-1, 2], []):
         with pytest.raises(InputError):
             inverse_frequency(counts)
 
 
-def test_positive_weight(caplog):
+def test_positive_weight():
     assert positive_weight(971, 100) == pytest.approx(9.71)
-    assert not caplog.records
-    with caplog.at_level(logging.WARNING):
-        assert positive_weight(971, 0) == 1e3
-    assert "no positive" in caplog.text
+    assert positive_weight(971, 0) == 1e3
     assert positive_weight(0, 971) == 1e-3
     with pytest.raises(InputError):
         positive_weight(0, 0)
@@ -159,9 +151,7 @@ def test_root_inverse_frequency():
 
 
 @pytest.mark.parametrize("rule", WEIGHTING.values())
-def test_every_rule_names_and_clips_an_absent_class(rule, caplog):
-    with caplog.at_level(logging.WARNING):
-        weights = rule([600, 300, 0], ["road", "field", "water"])
+def test_every_rule_clips_an_absent_class(rule):
+    weights = rule([600, 300, 0])
     assert weights[2] == max(weights[:2])
     assert np.mean(weights[:2]) == pytest.approx(1)
-    assert "water" in caplog.text

@@ -100,6 +100,14 @@ def test_a_rare_class_counts_in_the_class_wise_error_alone():
     assert found["class_ece"] == pytest.approx((1 - 0.5156) / 2, abs=1e-3)
 
 
+def test_a_label_without_a_labelled_pixel_is_in_no_mean():
+    logits, target = batch(LABELS)
+    both, one = counted(LABELS, logits, target), counted(LABELS, logits, target)
+    one[:, 1] = 0
+    for name, value in calibration(one, LABELS).items():
+        assert value == pytest.approx(calibration(both[:, :1], BINARY)[name]), name
+
+
 def test_nothing_labelled_is_nan_and_no_bins_are_refused():
     assert math.isnan(calibration_error(np.zeros((2, 256))))
     assert math.isnan(brier(np.zeros((2, 256))))

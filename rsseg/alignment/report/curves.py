@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from rsseg.alignment.findings import MEASURES, Findings, Grid
+from rsseg.alignment.ranks import seed_interval
 from rsseg.alignment.report.style import BLUE, COLOURS, GREY, HATCHES, grid, panels
 
 TITLE: Any = {"loc": "left", "fontweight": "bold", "fontsize": 9}
@@ -51,9 +52,10 @@ def draw_alignment(found: Findings, runs: Grid) -> Figure:
             known = run.curve.dropna()
             loss = known["val_loss"].rank(pct=True)
             axis.plot(loss, known[metric], "o", color=BLUE, markersize=3.5, alpha=0.7)
-        tau = np.nanmean(found.tau[i, :, 0]) if not np.isnan(found.tau[i, :, 0]).all() else np.nan
+        tau = seed_interval(found.tau[i, :, 0])
+        said = f"tau {tau.value:.2f}" + ("" if np.isnan(tau.low) else f" ({tau.low:.2f} to {min(tau.high, 1.0):.2f})")
         axis.set_title(found.labels[i], **TITLE)
-        axis.text(0.98, 0.97, f"tau {'-' if np.isnan(tau) else f'{tau:.2f}'}", ha="right", va="top", transform=axis.transAxes)
+        axis.text(0.98, 0.97, said.replace("nan", "-"), ha="right", va="top", transform=axis.transAxes)
         grid(axis)
     figure.supxlabel("validation loss, its rank among the run's checkpoints (left: low)", fontsize=10)
     figure.supylabel(f"{MEASURES[metric][0]}, validation", fontsize=10)

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from rsseg.alignment.counts import Array, pooled
 from rsseg.alignment.findings import MEASURES, Findings
-from rsseg.alignment.ranks import cross_evaluation, pareto_front
+from rsseg.alignment.ranks import cross_evaluation, pareto_front, seed_interval
 from rsseg.alignment.report.style import AMBER, BLUE, GREEN, GREY, HATCHES, RED, WIDTH, canvas, grid, on, spread
 from rsseg.alignment.threshold import residual_regret
 
@@ -84,7 +84,11 @@ def draw_regrets(found: Findings) -> Figure | None:
     parts = [("residual", residual_regret(tuned), GREY), ("threshold", tuned - fixed, AMBER)]
     if found.selection is not None and not np.isnan(found.selection).all():
         parts.append(("selection", found.selection, BLUE))
-    values = np.array([np.nanmean(part, axis=1) for _, part, _ in parts])  # [parts, L]
+    values = np.array([seed_interval(part).value for _, part, _ in parts])  # [parts, L]
+    names = [
+        f"{label} (selection: ?)" if lost else label for label, lost in zip(found.labels, np.isnan(values[-1]), strict=True)
+    ]
+    values = np.nan_to_num(values)
     order = np.argsort(values.sum(0), kind="stable")[::-1]
     figure = canvas(0.42 * len(order) + 1.2)
     axis, left, right = figure.subplots(), np.zeros(len(order)), np.zeros(len(order))
@@ -93,7 +97,7 @@ def draw_regrets(found: Findings) -> Figure | None:
         axis.barh(range(len(order)), value, left=start, color=colour, hatch=hatch, edgecolor="white", label=name, height=0.62)
         left, right = left + np.minimum(value, 0), right + np.maximum(value, 0)
     axis.axvline(0, color="#333333", linewidth=0.8)
-    axis.set_yticks(range(len(order)), [found.labels[i] for i in order])
+    axis.set_yticks(range(len(order)), [names[i] for i in order])
     figure.supxlabel(f"{MEASURES[found.tuned_metric][0]} lost to the best known", fontsize=10)
     grid(axis, "x")
     figure.legend(loc="outside upper left", ncols=3, title="regret", alignment="left")

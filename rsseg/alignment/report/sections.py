@@ -65,10 +65,7 @@ def sections(comparison: Comparison, found: Findings, uris: dict[str, str]) -> l
         Section(
             "pairs",
             "Every loss against every other",
-            "How much better the row's loss is than the column's"
-            + (
-                ", and in what share of the bootstrap draws it is better." if found.counts is not None else ", mean over seeds."
-            ),
+            "How much better the row's loss is than the column's, and how surely it is better at all.",
             pictures("wins"),
         ),
         Section(
@@ -107,7 +104,10 @@ def _threshold(found: Findings, pictures: Callable[..., list[Picture]]) -> Secti
             f"A loss may do no more than move the threshold. {'A bias per class' if several else 'The threshold'} is tuned on "
             "one half of the scenes and scored on the other, and the reverse."
         )
-        text += " Both ends are estimated from the recorded sample of logits." * several
+        if found.estimated:
+            text += " Both ends are estimated from the recorded samples of logits."
+        elif several:
+            text += " It is tuned on a sample of logits; every pixel is then predicted anew with it."
     return Section("threshold", "Does the difference survive tuning?", text, pictures("slopes", "regrets"))
 
 

@@ -27,10 +27,15 @@ def losses(found: Findings) -> pd.DataFrame:
         columns |= {"tuned": tuned, "threshold_regret": tuned - fixed, "residual_regret": residual_regret(tuned)}
     if found.selection is not None:
         columns["selection_regret"] = found.selection
-    columns |= {"tau": found.tau[..., 0], "tau_last_half": found.tau[..., 1]}
-    for name, values in columns.items():
-        table[f"{name}_mean"] = seed_interval(values).value
-        table[f"{name}_std"] = values.std(axis=1, ddof=1) if values.shape[1] > 1 else np.nan
+    taus = {"tau": found.tau[..., 0], "tau_last_half": found.tau[..., 1]}
+    for name, values in (columns | taus).items():
+        known = seed_interval(values)
+        table[f"{name}_mean"] = known.value
+        table[f"{name}_std"] = pd.DataFrame(values).std(axis=1).to_numpy()  # of the seeds that the mean is over
+        if np.isnan(values).any():
+            table[f"{name}_seeds"] = (~np.isnan(values)).sum(axis=1)
+        if name in taus:
+            table[f"{name}_low"], table[f"{name}_high"] = known.low, known.high
     return table.iloc[found.order]
 
 
@@ -128,15 +133,14 @@ def best_by_measure(found: Findings) -> pd.DataFrame:
         name, up = MEASURES[key]
         mean = values.mean(1)
         order = np.argsort(-mean if up else mean, kind="stable")
-        gap = seed_interval(values[order[0]] - values[order[1]]) if len(order) > 1 else seed_interval([np.nan])
-        win = found.wins.get(key)
-        ends = (win.difference.low, win.difference.high) if win and len(order) > 1 else None
-        low, high = (end[order[0], order[1]] for end in ends) if ends else (gap.low, gap.high)
+        gap = found.wins[key].difference
+        at = (order[0], order[min(1, len(order) - 1)])
         rows.append(
             {
                 "measure": name, "best loss": found.labels[order[0]], "value": mean[order[0]],
-                "next": found.labels[order[1]] if len(order) > 1 else "-", "difference": float(gap.value),
-                "low": low, "high": high,
+                "next": found.labels[order[1]] if len(order) > 1 else "-",
+                **{name: end[at] if len(order) > 1 else np.nan for name, end in
+                   (("difference", gap.value), ("low", gap.low), ("high", gap.high))},
             }
         )  # fmt: skip
     return pd.DataFrame(rows)

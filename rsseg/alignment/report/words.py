@@ -40,7 +40,7 @@ def _lead(found: Findings) -> str:
     score = f"{number(win.score.value[best])}{span(win.score.low[best], win.score.high[best])}"
     gap, low, high = (getattr(win.difference, end)[best, second] for end in ("value", "low", "high"))
     share = win.better[best, second]
-    ahead = "" if np.isnan(share) else f", and is ahead in {100 * share:.0f} % of the bootstrap draws"
+    ahead = "" if np.isnan(share) else f", and is ahead with a confidence of {100 * share:.0f} %"
     by = f"{number(gap)}{span(low, high, sign=True)} above {found.labels[second]}, the next best{ahead}"
     weak = f" With {len(found.seeds)} seed{'s' * (len(found.seeds) > 1)} this is exploratory." if win.exploratory else ""
     leader = found.labels[best]
@@ -117,9 +117,16 @@ def caveats(comparison: Comparison, found: Findings) -> list[str]:
         lacking += [] if found.tuned is not None or scenes == 1 else ["tuned thresholds"]
         if lacking:
             notes.append(f"Not recorded, so not compared: {', '.join(lacking)}.")
+    if found.estimated:
+        old = [run for run in runs if run.records and run.records.best and run.records.best.crossfit is None]
+        notes.append(
+            f"Scores at tuned biases are estimates from samples of logits: {len(old)} of {len(runs)} runs, such as "
+            f"{old[0].folder}, have no counts at tuned biases (crossfit in records/best.npz), as an earlier version of rsseg "
+            "did not make them; train them again to have every pixel counted."
+        )
     absent = runs[0].classes[(runs[0].classes["pixels"] == 0) & (runs[0].classes["class"] != "mean")]["class"]
     notes += [f"Class {name} does not occur in the validation scenes: it is in no mean; add scenes with it." for name in absent]
-    notes += _trouble(comparison)
+    notes += found.notes + _trouble(comparison)
     if not any(is_plain(label) for label in found.labels):
         notes.append(
             "No plain cross-entropy among the runs: whether the best loss gives more than cross-entropy with a tuned threshold "

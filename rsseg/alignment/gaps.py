@@ -1,0 +1,96 @@
+"""What a comparison cannot know, in words: classes in few scenes, values that single runs lack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from rsseg.alignment.checkpoints import own_loss
+from rsseg.alignment.counts import Array
+from rsseg.alignment.fair import Comparison
+from rsseg.alignment.findings import MEASURES
+from rsseg.alignment.measures import effective_scenes
+from rsseg.alignment.threshold import shared
+from rsseg.contract import Head, TaskKind
+
+FEW = 5.0
+"""A class that is as good as in fewer scenes is named."""
+
+
+def rare(head: Head, counts: Array | None) -> list[str]:
+    """The classes that occur in few scenes.
+
+    Args:
+        head: Task and classes.
+        counts: ``[L, R, S, C, 3]``.
+    """
+    if counts is None or counts.shape[2] < 2:
+        return []
+    pixels = counts[0, 0, :, :, 0] + counts[0, 0, :, :, 2]
+    notes = []
+    for name, mass, good in zip(head.classes, pixels.T, effective_scenes(pixels), strict=True):
+        if good >= FEW or np.isnan(good):
+            continue
+        holding = int((mass > 0).sum())
+        where = f"{holding} of {len(mass)} validation scenes"
+        where += f", as good as {good:.1f} of equal size" if good < 0.75 * holding else ""
+        effect = "no score that counts it has an interval" if holding == 1 else "intervals are wide for that"
+        notes.append(f"Class {name} occurs in only {where}: {effect}; validate on more scenes that hold it.")
+    return notes
+
+
+def unknown(comparison: Comparison, values: Mapping[str, Array | None]) -> list[str]:
+    """The runs whose value is NaN where others have one: means over seeds leave them out.
+
+    Args:
+        comparison: The runs.
+        values: By name, ``[L, R]`` or ``[L, R, ...]``.
+    """
+    notes = []
+    for key, found in values.items():
+        if found is None:
+            continue
+        lacking, name = np.isnan(found).any(tuple(range(2, found.ndim))), MEASURES.get(key, (key,))[0]
+        if lacking.all():
+            notes.append(f"No run has a {name}.")
+            continue
+        for i, row in enumerate(np.asarray(lacking)):
+            if row.any():
+                seeds = ", ".join(str(seed) for seed, lost in zip(comparison.seeds, row, strict=True) if lost)
+                left = f"its mean is over {int((~row).sum())} of {len(row)} seeds" if not row.all() else "it has no mean"
+                notes.append(f"{comparison.labels[i]}: {name} is not known of seed {seeds}; {left}.")
+    return notes
+
+
+def untuned(comparison: Comparison, head: Head, counts: Array | None) -> list[str]:
+    """The classes whose threshold, or bias, was not tuned, as they occur in one half of the scenes alone."""
+    records = comparison.runs[0][0].records
+    if counts is None or records is None or records.first.all():
+        return []
+    holds = counts[0, 0, :, :, 0] + counts[0, 0, :, :, 2] > 0
+    lost = holds.any(0) & ~shared(holds, records.first)
+    what = "bias" if head.task is TaskKind.multiclass else "threshold"
+    return [
+        f"Class {name} occurs in one half of the validation scenes alone: its {what} could not be tuned on the one and scored "
+        "on the other, and is left as it was; validate on more scenes that hold it."
+        for name, one in zip(head.classes, lost, strict=True)
+        if one
+    ]
+
+
+def unselected(comparison: Comparison, regret: Array | None) -> list[str]:
+    """The losses whose selection regret is not known of some seed, and why."""
+    if regret is None or len(comparison.runs[0][0].data["scenes"]["val"]) < 2:
+        return []
+    lacking = np.isnan(regret).any(1)
+    silent = [any(own_loss(run) is None for run in row) for row in comparison.runs]
+    notes = []
+    for why, chosen in (
+        ("their loss is not a function of sums over pixels, or was not recorded by half of the scenes", np.array(silent)),
+        ("a half of the scenes has no loss, or no score, in some seed", ~np.array(silent)),
+    ):
+        names = [name for name, lost in zip(comparison.labels, lacking & chosen, strict=True) if lost]
+        if names:
+            notes.append(f"Selection regret is known of some losses alone, not of {', '.join(names)}: {why}.")
+    return notes
