@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ PLACES = ("logits", "layer")
 
 Gradients = tuple[Array, Array]
 
+ARRAYS = ("step", "confusion", "values", *(f"{place}.{kind}" for place in PLACES for kind in ("norm", "cosine")))
+"""What a validation records of a head at least."""
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -36,12 +40,14 @@ class Snapshot:
         histogram: int64 ``[S, P, 2, 256]``, as `rsseg.metrics.ScoreHistogram` counts it.
         sample: Multiclass: some pixels' logits, see `rsseg.metrics.LogitSample`.
         boundary: int64 ``[S, classes, 3]``: TP, FP and FN of the bands along contours.
+        lost: Labelled pixels with logits that are not finite; they are in no histogram.
     """
 
     step: int
     histogram: NDArray[np.int64] | None
     sample: SampledLogits | None
     boundary: NDArray[np.int64]
+    lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,13 +109,13 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"the record {path} can't be read ({error}): train the run again in a new folder") from None
+    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise _damaged(path, f"can't be read ({error})") from None
 
 
 def snapshot_arrays(snapshot: Snapshot) -> dict[str, ArrayLike]:
     """A snapshot as arrays to be written."""
-    arrays: dict[str, ArrayLike] = {"step": snapshot.step, "boundary": snapshot.boundary}
+    arrays: dict[str, ArrayLike] = {"step": snapshot.step, "boundary": snapshot.boundary, "lost": snapshot.lost}
     if snapshot.histogram is not None:
         arrays["histogram"] = snapshot.histogram
     if snapshot.sample is not None:
@@ -130,23 +136,25 @@ def load_records(run: Path, head: str = "mask") -> Records:
     folder = run / FOLDER
     if not (folder / ABOUT).is_file():
         raise InputError(f"{run} has no records: it was trained with record.enabled=false, or never began; train it again")
-    about = json.loads((folder / ABOUT).read_text())
-    if head not in about["heads"]:
-        raise InputError(f"{run} has no head '{head}'{nearest(head, about['heads'])}: it has {', '.join(about['heads'])}")
-    facts = about["heads"][head]
+    about, facts = _about(folder / ABOUT, head)
     paths = sorted(folder.glob("step-*.npz"), key=lambda path: int(path.stem.partition("-")[2]))
     if not paths:
         raise InputError(f"{run} was not validated yet: go on with {resume_word(run)}")
-    rows = [_of_head(path, head) for path in paths]
+    rows = [_of_head(path, head, ARRAYS) for path in paths]
+    scenes, panel = list(about["scenes"]), list(facts["panel"])
     try:
         columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     except (KeyError, ValueError):
         raise InputError(f"{folder} mixes the records of different settings: train the run again in a new folder") from None
+    counted = (columns["confusion"].shape[1], columns["values"].shape[1])
+    if counted != (len(scenes), len(panel)):
+        found = f"holds {counted[0]} scenes and {counted[1]} losses, {ABOUT} names {len(scenes)} and {len(panel)}"
+        raise _damaged(paths[0], found)
     return Records(
-        scenes=list(about["scenes"]),
+        scenes=scenes,
         head=Head(TaskKind(facts["task"]), tuple(facts["classes"])),
         terms=list(facts["terms"]),
-        panel=list(facts["panel"]),
+        panel=panel,
         steps=columns["step"],
         confusion=columns["confusion"],
         values=columns["values"],
@@ -157,16 +165,46 @@ def load_records(run: Path, head: str = "mask") -> Records:
     )
 
 
-def _of_head(path: Path, head: str) -> dict[str, NDArray[Any]]:
-    arrays = read_arrays(path)
-    return {name.partition("/")[2]: array for name, array in arrays.items() if name.partition("/")[0] == head}
+def _about(path: Path, head: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What ``records.json`` says, of all and of one head."""
+    try:
+        about = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise _damaged(path, f"can't be read ({error})") from None
+    if not isinstance(about, dict) or not isinstance(about.get("scenes"), list) or not isinstance(about.get("heads"), dict):
+        raise _damaged(path, "lacks scenes or heads")
+    heads = about["heads"]
+    if head not in heads:
+        raise InputError(f"{path.parents[1]} has no head '{head}'{nearest(head, heads)}: it has {', '.join(heads)}")
+    lacking = [key for key in ("task", "classes", "terms", "panel") if key not in heads[head]]
+    if lacking:
+        raise _damaged(path, f"lacks {', '.join(lacking)} of head {head}")
+    return about, heads[head]
+
+
+def _of_head(path: Path, head: str, needed: Iterable[str]) -> dict[str, NDArray[Any]]:
+    arrays = {key.partition("/")[2]: array for key, array in read_arrays(path).items() if key.partition("/")[0] == head}
+    lacking = [name for name in needed if name not in arrays]
+    if lacking:
+        raise _damaged(path, f"lacks {', '.join(lacking)} of head {head}")
+    return arrays
+
+
+def _damaged(path: Path, found: str) -> InputError:
+    return InputError(f"the record {path} {found}: train the run again in a new folder")
 
 
 def _snapshot(path: Path, head: str) -> Snapshot | None:
     if not path.is_file():
         return None
-    arrays = _of_head(path, head)
-    sampled = {name: torch.from_numpy(arrays[f"sample.{name}"]) for name in SampledLogits._fields if "sample.logits" in arrays}
+    arrays = _of_head(path, head, ("step", "boundary"))
+    parts = {name: arrays[f"sample.{name}"] for name in SampledLogits._fields if f"sample.{name}" in arrays}
+    if parts and len(parts) < len(SampledLogits._fields):
+        raise _damaged(path, f"holds {', '.join(parts)} of a sample alone")
     return Snapshot(
-        int(arrays["step"]), arrays.get("histogram"), SampledLogits(**sampled) if sampled else None, arrays["boundary"]
+        step=int(arrays["step"]),
+        histogram=arrays.get("histogram"),
+        sample=SampledLogits(**{name: torch.from_numpy(part) for name, part in parts.items()}) if parts else None,
+        boundary=arrays["boundary"],
+        lost=int(arrays.get("lost", 0)),
     )
