@@ -37,6 +37,7 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
     snapshots = has_records and all(_best(run) is not None for row in grid for run in row)
     boundary = _each(grid, lambda run: np.asarray(_snapshot(run).boundary, dtype=np.float64)) if snapshots else None
     fixed, tuned = _tuned(grid, "dice" if metric == "dice" else "iou") if snapshots else (None, None)
+    panel = _shared_panel(grid) if has_records else []
     measures = _measures(grid, head, counts, boundary)
     by_metric = {"iou": counts, "dice": counts, "boundary_iou": boundary}
     wins = {
@@ -50,6 +51,7 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
         )
     return Findings(
         labels=comparison.labels,
+        plain=[row[0].plain for row in grid],
         seeds=comparison.seeds,
         scenes=list(grid[0][0].data["scenes"]["val"]),
         head=head,
@@ -61,8 +63,8 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
         fixed=fixed,
         tuned=tuned,
         wins_tuned=None if tuned is None else win_matrix(tuned, "dice" if metric == "dice" else "iou"),
-        panel=_records(grid[0][0]).panel if has_records else [],
-        values=_each(grid, lambda run: present_mean(_records(run).values[best_index(run)])) if has_records else None,
+        panel=panel,
+        values=_each(grid, lambda run: _panel_values(run, panel)) if has_records else None,
         selection=_each(grid, lambda run: selection(run, head, "dice" if metric == "dice" else "iou")) if has_records else None,
         tau=_each(grid, lambda run: taus(run, "dice" if metric == "dice" else "iou")),
         shares=shares,
@@ -89,6 +91,18 @@ def paired(values: Array) -> WinMatrix:
     return WinMatrix(
         seed_interval(values), seed_interval(gaps), unknown, p_values(gaps, losses * (losses - 1) // 2), seeds < SEEDS
     )
+
+
+def _shared_panel(grid: Grid) -> list[str]:
+    """The losses that every run was valued under."""
+    first, *others = (_records(run).panel for row in grid for run in row)
+    return [name for name in first if all(name in other for other in others)]
+
+
+def _panel_values(run: Run, panel: list[str]) -> Array:
+    """Their values at the best checkpoint, mean over the halves of the scenes."""
+    records = _records(run)
+    return present_mean(records.values[best_index(run)][[records.panel.index(name) for name in panel]])
 
 
 def best_index(run: Run) -> int:
