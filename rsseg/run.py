@@ -229,7 +229,7 @@ def compare(runs: list[Path], out: Path | None = None, metric: str = "iou", keep
         runs: Run folders, or folders that hold them.
         out: Where to write; ``comparison`` in the first folder if None.
         metric: What losses are ranked by: iou, dice or boundary_iou.
-        keep_unfair: Compare runs of other training data, steps or code all the same.
+        keep_unfair: Compare runs of other training data, steps, code or settings all the same.
 
     Returns:
         The folder that was written.

@@ -13,7 +13,7 @@ class Arguments:
     runs=FOLDER[,FOLDER...]    a sweep's folder, or several run folders
     out=FOLDER                 default: comparison in the first folder
     metric=METRIC              what losses are ranked by: iou (the default), dice or boundary_iou
-    unfair=keep                compare runs of other training data, steps or code too; default: name them and leave them out
+    unfair=keep                compare runs of other training data, steps, code or settings too; default: name and leave out
     """
 
     runs: str

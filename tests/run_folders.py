@@ -20,6 +20,7 @@ FOUR = Head(TaskKind.multiclass, ("land", "water", "road", "roof"))
 PANEL = ["ce", "dice", "jaccard"]
 MOVED = {"ce": (0.0, 0.5), "dice": (1.1, 0.5), "ce_dice": (0.5, 0.5), "focal": (0.0, 1.6), "lovasz": (1.3, 0.7)}
 TERMS = {"ce_dice": ["ce", "dice"]}
+TARGETS = {"ce": "CrossEntropy", "dice": "Dice", "focal": "Focal", "lovasz": "Lovasz", "weighted_ce": "CrossEntropy"}
 PIXELS = 3000
 
 
@@ -109,13 +110,15 @@ def make_records(head, loss, seed, scenes=6, steps=(100, 200, 300, 400), absent=
     )  # fmt: skip
 
 
-def write_run(folder, head, loss, seed, records, overrides=(), fingerprint="v1", **changes):
+def write_run(folder, head, loss, seed, records, overrides=(), fingerprint="v1", loss_terms=None, **changes):
     """The files of a finished run; `changes` go into its config."""
     folder.mkdir(parents=True)
     hits, wrong, missed = np.moveaxis(records.counts.sum(1), -1, 0)  # [V, K]
     iou = np.where(hits + missed > 0, hits / np.maximum(hits + wrong + missed, 1), np.nan)
     dice = 2 * iou / (1 + iou)
+    terms = {name: {"_target_": f"rsseg.losses.{TARGETS[name]}", "weight": 1.0} for name in TERMS.get(loss, [loss])}
     config = {
+        "loss": {"terms": loss_terms or terms},
         "dataset": {"name": "made_up", "task": str(head.task), "classes": list(head.classes)},
         "model": {"encoder": "resnet18", "heads": {"mask": {}}}, "optimizer": {"lr": 1e-3}, "seed": seed, "steps": 400,
         "batch_size": 8, "window": 64, **changes,
@@ -126,7 +129,12 @@ def write_run(folder, head, loss, seed, records, overrides=(), fingerprint="v1",
         "git": {"commit": "c0ffee", "changed": False}, "rsseg": "0.1.0", "python": "3.11.0", "platform": "Linux",
         "libraries": {"torch": "2.0"}, "seed": seed,
     }  # fmt: skip
-    data = {"fingerprint": {"train": "t1", "val": fingerprint}, "scenes": {"train": ["a"], "val": records.scenes}}
+    data = {
+        "mean": [100.0],
+        "std": [20.0],
+        "fingerprint": {"train": "t1", "val": fingerprint},
+        "scenes": {"train": ["a"], "val": records.scenes},
+    }
     means = {name: float(np.nanmean(value[-1])) for name, value in (("iou", iou), ("dice", dice))}
     summary = means | {f"scene_{k}": v for k, v in means.items()}
     summary |= {"accuracy": 0.9, "finished": "2026-01-01T01:00:00+00:00", "steps": config["steps"], "seconds": 12.5}

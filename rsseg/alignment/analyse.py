@@ -45,6 +45,7 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
     has_records = grid[0][0].records is not None
     counts = _each(grid, best_counts) if has_records else None
     snapshots = has_records and all(_best(run) is not None for row in grid for run in row)
+    panel = _shared_panel(grid) if has_records else []
     counted = snapshots and all(_snapshot(run).crossfit is not None for row in grid for run in row)
     fixed, tuned = _tuned(grid, scored, counted) if snapshots else (None, None)
     measures = {} if counts is None else _measures(grid, head, counts, snapshots)
@@ -59,6 +60,7 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
     regret = _each(grid, lambda run: selection(run, scored)) if has_records else None
     return Findings(
         labels=comparison.labels,
+        plain=[row[0].plain for row in grid],
         seeds=comparison.seeds,
         scenes=list(grid[0][0].data["scenes"]["val"]),
         head=head,
@@ -71,8 +73,8 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
         tuned=tuned,
         estimated=tuned is not None and head.task is TaskKind.multiclass and not counted,
         wins_tuned=None if tuned is None else win_matrix(tuned, scored),
-        panel=_records(grid[0][0]).panel if has_records else [],
-        values=_each(grid, lambda run: present_mean(_records(run).values[best_index(run)])) if has_records else None,
+        panel=panel,
+        values=_each(grid, lambda run: _panel_values(run, panel)) if has_records else None,
         selection=regret,
         tau=tau,
         shares=shares,
@@ -108,6 +110,18 @@ def _summaries(grid: Grid) -> dict[str, Array]:
     """What runs without records say of themselves, ``[L, R]``."""
     names = ("iou", "dice", "scene_iou", "scene_dice")
     return {name: np.array([[run.summary[name] for run in row] for row in grid]) for name in names}
+
+
+def _shared_panel(grid: Grid) -> list[str]:
+    """The losses that every run was valued under."""
+    first, *others = (_records(run).panel for row in grid for run in row)
+    return [name for name in first if all(name in other for other in others)]
+
+
+def _panel_values(run: Run, panel: list[str]) -> Array:
+    """Their values at the best checkpoint, mean over the halves of the scenes."""
+    records = _records(run)
+    return present_mean(records.values[best_index(run)][[records.panel.index(name) for name in panel]])
 
 
 def _measures(grid: Grid, head: Head, counts: Array, snapshots: bool) -> dict[str, Measure]:

@@ -20,9 +20,6 @@ MEASURES = {
 }  # fmt: skip
 """By name: what people call it, and whether higher is better."""
 
-PLAIN = ("ce", "bce")
-"""The losses that every other is held against: cross-entropy without weights."""
-
 Grid: TypeAlias = list[list[Run]]
 Shares: TypeAlias = dict[tuple[str, str], tuple[list[str], NDArray[np.int64], Array]]
 Cosines: TypeAlias = dict[tuple[str, str], Array]
@@ -35,6 +32,7 @@ class Findings:
 
     Attributes:
         labels: The losses.
+        plain: Which of them are cross-entropy and no more.
         seeds: The seeds.
         scenes: The validation scenes' names.
         head: Task and classes.
@@ -58,6 +56,7 @@ class Findings:
     """
 
     labels: list[str]
+    plain: list[bool]
     seeds: list[int]
     scenes: list[str]
     head: Head

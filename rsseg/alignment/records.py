@@ -6,7 +6,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,9 @@ PLACES = ("logits", "layer")
 """Where gradients are taken: at the logits, and at the last layer that all terms share."""
 
 Gradients = tuple[Array, Array]
+
+ARRAYS = ("step", "confusion", "values", *(f"{place}.{kind}" for place in PLACES for kind in ("norm", "cosine")))
+"""What a validation records of a head at least."""
 
 
 class Crossfit(NamedTuple):
@@ -56,6 +59,7 @@ class Snapshot:
         boundary: int64 ``[S, classes, 3]``: TP, FP and FN of the bands along contours.
         crossfit: Multiclass, best checkpoint: the counts at biases that were tuned on the sample. None where there was
             nothing to tune on, and in records that were written before they were counted.
+        lost: Labelled pixels with logits that are not finite; they are in no histogram.
     """
 
     step: int
@@ -63,6 +67,7 @@ class Snapshot:
     sample: SampledLogits | None
     boundary: NDArray[np.int64]
     crossfit: Crossfit | None = None
+    lost: int = 0
 
 
 class StoredSnapshot:
@@ -79,9 +84,15 @@ class StoredSnapshot:
     def __init__(self, path: Path, head: str) -> None:
         self.path, self.head = path, head
         self.names = checked_names(path)
-        if f"{head}/step" not in self.names:
-            raise InputError(f"the record {path} holds no head '{head}': train the run again in a new folder")
+        _need(
+            path, head, [name.partition("/")[2] for name in self.names if name.partition("/")[0] == head], ("step", "boundary")
+        )
+        for part, fields in (("sample", SampledLogits._fields), ("crossfit", Crossfit._fields)):
+            held = [name for name in fields if f"{head}/{part}.{name}" in self.names]
+            if held and len(held) < len(fields):
+                raise _damaged(path, f"holds {', '.join(held)} of a {part} alone")
         self.step = int(self._array("step"))
+        self.lost = int(self._array("lost")) if f"{head}/lost" in self.names else 0
 
     def _array(self, name: str) -> NDArray[Any]:
         return read_arrays(self.path, [f"{self.head}/{name}"])[f"{self.head}/{name}"]
@@ -196,13 +207,13 @@ def _open(path: Path) -> Iterator[Any]:
     try:
         with np.load(path, allow_pickle=False) as file:
             yield file
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"the record {path} can't be read ({error}): train the run again in a new folder") from None
+    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise _damaged(path, f"can't be read ({error})") from None
 
 
 def snapshot_arrays(snapshot: Snapshot) -> dict[str, ArrayLike]:
     """A snapshot as arrays to be written."""
-    arrays: dict[str, ArrayLike] = {"step": snapshot.step, "boundary": snapshot.boundary}
+    arrays: dict[str, ArrayLike] = {"step": snapshot.step, "boundary": snapshot.boundary, "lost": snapshot.lost}
     if snapshot.histogram is not None:
         arrays["histogram"] = snapshot.histogram
     if snapshot.sample is not None:
@@ -225,25 +236,27 @@ def load_records(run: Path, head: str = "mask") -> Records:
     folder = run / FOLDER
     if not (folder / ABOUT).is_file():
         raise InputError(f"{run} has no records: it was trained with record.enabled=false, or never began; train it again")
-    about = json.loads((folder / ABOUT).read_text())
-    if head not in about["heads"]:
-        raise InputError(f"{run} has no head '{head}'{nearest(head, about['heads'])}: it has {', '.join(about['heads'])}")
-    facts = about["heads"][head]
+    about, facts = _about(folder / ABOUT, head)
     paths = sorted(folder.glob("step-*.npz"), key=lambda path: int(path.stem.partition("-")[2]))
     if not paths:
         raise InputError(f"{run} was not validated yet: go on with {resume_word(run)}")
     known = Head(TaskKind(facts["task"]), tuple(facts["classes"]))
     rows = [_validation(path, head, known) for path in paths]
+    scenes, panel = list(about["scenes"]), list(facts["panel"])
     try:
         columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     except (KeyError, ValueError):
         raise InputError(f"{folder} mixes the records of different settings: train the run again in a new folder") from None
+    counted = (columns["counts"].shape[1], columns["values"].shape[1])
+    if counted != (len(scenes), len(panel)):
+        found = f"holds {counted[0]} scenes and {counted[1]} losses, {ABOUT} names {len(scenes)} and {len(panel)}"
+        raise _damaged(paths[0], found)
     return Records(
-        scenes=list(about["scenes"]),
+        scenes=scenes,
         first=np.array(about["first_half"], dtype=bool),
         head=known,
         terms=list(facts["terms"]),
-        panel=list(facts["panel"]),
+        panel=panel,
         steps=columns["step"],
         counts=columns["counts"],
         values=columns["values"],
@@ -255,12 +268,40 @@ def load_records(run: Path, head: str = "mask") -> Records:
     )
 
 
+def _about(path: Path, head: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What ``records.json`` says, of all and of one head."""
+    try:
+        about = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise _damaged(path, f"can't be read ({error})") from None
+    kinds = {"scenes": list, "first_half": list, "heads": dict}
+    if not isinstance(about, dict) or not all(isinstance(about.get(key), kind) for key, kind in kinds.items()):
+        raise _damaged(path, f"lacks {' or '.join(kinds)}")
+    heads = about["heads"]
+    if head not in heads:
+        raise InputError(f"{path.parents[1]} has no head '{head}'{nearest(head, heads)}: it has {', '.join(heads)}")
+    lacking = [key for key in ("task", "classes", "terms", "panel") if key not in heads[head]]
+    if lacking:
+        raise _damaged(path, f"lacks {', '.join(lacking)} of head {head}")
+    return about, heads[head]
+
+
 def _validation(path: Path, name: str, head: Head) -> dict[str, NDArray[Any]]:
     """What a validation recorded of a head; of its confusion matrices the counts, which are a K-th of them."""
     arrays = {key.partition("/")[2]: array for key, array in read_arrays(path).items() if key.partition("/")[0] == name}
-    if "confusion" in arrays:
-        arrays["counts"] = counts_of(arrays.pop("confusion"), head)
+    _need(path, name, arrays, ARRAYS)
+    arrays["counts"] = counts_of(arrays.pop("confusion"), head)
     return arrays
+
+
+def _need(path: Path, head: str, held: Iterable[str], needed: Iterable[str]) -> None:
+    lacking = [name for name in needed if name not in set(held)]
+    if lacking:
+        raise _damaged(path, f"lacks {', '.join(lacking)} of head {head}")
+
+
+def _damaged(path: Path, found: str) -> InputError:
+    return InputError(f"the record {path} {found}: train the run again in a new folder")
 
 
 def _snapshot(path: Path, head: str) -> StoredSnapshot | None:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from rsseg.alignment.recipes import settings
 from rsseg.alignment.records import Records, load_records
-from rsseg.config.folder import PLACE_KEYS
+from rsseg.config.build import plain
+from rsseg.config.folder import flat
 from rsseg.contract import InputError
-
-RATE = "optimizer.lr="
-"""The override that sets a learning rate."""
 
 SEARCH_SEED = 1000
 """In a sweep over learning rates the seeds from here on choose each loss's rate, and the others report on it."""
@@ -30,10 +31,13 @@ class Run:
     Attributes:
         folder: Its folder.
         loss: The name of its loss composition.
-        label: The loss, and what else its overrides say that not all runs share.
+        label: What its row is called; empty before rows are told apart.
         seed: Its seed.
         rate: Its learning rate, NaN where the optimiser has none.
         searching: Whether a learning rate is chosen on it, rather than reported.
+        plain: Whether its row is cross-entropy and no more.
+        losses: The flattened loss of the head that is compared, and those of other heads if they differ from it.
+        settings: All else that it was trained with, flattened.
         config: Its resolved config.
         origin: ``run.json``: overrides, code, libraries.
         data: ``data.json``: scenes and fingerprints of the splits.
@@ -50,6 +54,9 @@ class Run:
     seed: int
     rate: float
     searching: bool
+    plain: bool
+    losses: dict[str, Any]
+    settings: dict[str, Any]
     config: Any
     origin: dict[str, Any]
     data: dict[str, Any]
@@ -58,6 +65,21 @@ class Run:
     classes: pd.DataFrame
     records: Records | None
     unrecorded: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A run that is not compared.
+
+    Attributes:
+        run: Its folder.
+        why: What is wrong with it.
+        remedy: What to do.
+    """
+
+    run: Path
+    why: str
+    remedy: str
 
 
 def find_runs(places: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -78,34 +100,42 @@ def find_runs(places: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return finished, [run for run in begun if run not in finished]
 
 
+UNUSED = "most others have none, so its own are not used"
+"""Why a run that has records is compared without them."""
+
+NEEDED = {
+    "run.json": ("overrides", "loss", "git.commit", "git.changed", "rsseg", "python", "platform", "libraries"),
+    "data.json": ("fingerprint.train", "fingerprint.val", "scenes.val", "mean", "std"),
+    "summary.json": ("iou", "dice", "scene_iou", "scene_dice", "finished", "steps", "seconds"),
+    "config.yaml": (
+        "seed", "steps", "batch_size", "window", "optimizer", "loss", "dataset.name", "dataset.task", "dataset.classes",
+        "model.encoder", "model.heads",
+    ),
+    "classes.csv": ("head", "class", "iou", "dice", "pixels"),
+}  # fmt: skip
+"""What each file of a finished run has to hold for a comparison."""
+
+
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Read finished runs and name them by what tells them apart.
+    """Read finished runs; their rows have no labels yet.
 
     Raises:
-        InputError: If a folder holds files that can't be read.
+        InputError: If a folder holds files that can't be read, or that lack something.
     """
-    runs = [_read(folder) for folder in folders]
-    shared = set.intersection(*(set(run.origin["overrides"]) for run in runs))
-    searched = len({run.rate for run in runs}) > 1 and len({run.seed >= SEARCH_SEED for run in runs}) == 2
-    passed = ("seed=", "loss=", *(f"{key}=" for key in PLACE_KEYS), *([RATE] if searched else []))
-    named = []
-    for run in runs:
-        own = [o for o in run.origin["overrides"] if o not in shared and not o.startswith(passed)]
-        brief = [o.removeprefix("experiment=").replace("loss.terms.", "") for o in own]
-        label = " ".join([run.loss, *brief])
-        named.append(replace(run, label=label, searching=searched and run.seed >= SEARCH_SEED))
-    return named
+    return [_read(folder) for folder in folders]
 
 
 def _read(folder: Path) -> Run:
-    try:
-        origin, data, summary = (json.loads((folder / f"{name}.json").read_text()) for name in ("run", "data", "summary"))
-        config: Any = OmegaConf.load(folder / "config.yaml")
-        head = next(iter(config.model.heads))
-        curve, classes = read_curve(folder / "metrics.csv", head), pd.read_csv(folder / "classes.csv")
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder} can't be read as a finished run ({error}): remove it, or train it again") from None
+    origin, data, summary = (_mapping(folder / f"{name}.json") for name in ("run", "data", "summary"))
+    node = _mapping(folder / "config.yaml")
+    heads = node["model"]["heads"]
+    if not heads:
+        raise _unusable(folder / "config.yaml", "it has no model.heads")
+    head, *others = heads
+    losses = {name: (heads[name] or {}).get("loss") or node["loss"] for name in heads}
+    classes = _table(folder / "classes.csv", NEEDED["classes.csv"])
     records, unrecorded = _records(folder, head)
+    config: Any = OmegaConf.create(node)
     return Run(
         folder=folder,
         loss=origin["loss"] or "loss",
@@ -113,14 +143,50 @@ def _read(folder: Path) -> Run:
         seed=int(config.seed),
         rate=float(config.optimizer.get("lr", np.nan)),
         searching=False,
+        plain=False,
+        losses=flat(losses[head] | {f"heads.{name}": losses[name] for name in others if losses[name] != losses[head]}),
+        settings=settings(node),
         config=config,
         origin=origin,
         data=data,
         summary=summary,
-        curve=curve,
+        curve=read_curve(folder / "metrics.csv", head),
         classes=classes[classes["head"] == head].drop(columns="head"),
         records=records,
         unrecorded=unrecorded,
+    )
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """What a JSON or YAML file of a run says."""
+    try:
+        found = json.loads(path.read_text()) if path.suffix == ".json" else plain(OmegaConf.load(path))
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise _unusable(path, " ".join(str(error).split())) from None
+    lacking = [key for key in NEEDED[path.name] if not _has(found, key.split("."))]
+    if lacking:
+        raise _unusable(path, f"it lacks {', '.join(lacking)}")
+    return dict(found)
+
+
+def _has(node: Any, names: list[str]) -> bool:
+    return not names or (isinstance(node, Mapping) and names[0] in node and _has(node[names[0]], names[1:]))
+
+
+def _table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    try:
+        found = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise _unusable(path, str(error)) from None
+    lacking = [name for name in columns if name not in found]
+    if lacking:
+        raise _unusable(path, f"it lacks the columns {', '.join(lacking)}")
+    return found
+
+
+def _unusable(path: Path, found: str) -> InputError:
+    return InputError(
+        f"{path.parent} can't be read as a finished run; {path.name}: {found}. Remove the folder, or train the run again"
     )
 
 
@@ -132,8 +198,15 @@ def _records(folder: Path, head: str) -> tuple[Records | None, str]:
 
 
 def read_curve(path: Path, head: str) -> pd.DataFrame:
-    """Validation loss, IoU and Dice of every validation in a ``metrics.csv``, in order; a loss that was NaN stays NaN."""
-    metrics = pd.read_csv(path)
+    """Validation loss, IoU and Dice of every validation in a ``metrics.csv``, in order; a loss that was NaN stays NaN.
+
+    Raises:
+        InputError: If the file can't be read, or holds no validation.
+    """
     names = {"step": "step", "val/loss": "val_loss", f"val/{head}/iou": "iou", f"val/{head}/dice": "dice"}
+    metrics = _table(path, names)
     curve = metrics[list(names)].rename(columns=names).groupby("step", as_index=False).first()
-    return curve[curve["iou"].notna() | curve["val_loss"].notna()].reset_index(drop=True)
+    scored = curve[curve["iou"].notna() | curve["val_loss"].notna()].reset_index(drop=True)
+    if scored.empty:
+        raise _unusable(path, "it holds no validation")
+    return scored

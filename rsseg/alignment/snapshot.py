@@ -93,6 +93,7 @@ class Snapshots(L.Callback):
                 histogram=self.histograms[name].counts.cpu().numpy(),
                 sample=self.samples[name].compute() if name in self.samples else None,
                 boundary=self.boundaries[name].counts.cpu().numpy(),
+                lost=int(self.histograms[name].lost),
             )
             for name in self.heads
         }

@@ -41,6 +41,10 @@ def tune(snapshot: Snapshot, head: Head, first: NDArray[np.bool_]) -> dict[str, 
     Raises:
         InputError: If the run has diverged.
     """
+    if snapshot.lost:
+        raise InputError(
+            f"{snapshot.lost} labelled pixels have logits that are not finite: the run has diverged; lower its learning rate"
+        )
     multiclass = head.task is TaskKind.multiclass
     fixed = tuned = math.nan
     if multiclass:

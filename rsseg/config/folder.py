@@ -103,7 +103,7 @@ def unfinished(folder: Path, config: Any) -> Path | None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "config.yaml").is_file():
         return None
-    before, now = (_flat(plain(c)) for c in (load_config(folder), config))
+    before, now = (flat(plain(c)) for c in (load_config(folder), config))
     left_open = {key for key in FOUND_KEYS if now.get(key) is None}
     changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k) and k.split(".")[0] not in PLACE_KEYS)
     changed = [key for key in changed if key not in left_open]
@@ -117,10 +117,16 @@ def unfinished(folder: Path, config: Any) -> Path | None:
     return last if last.is_file() else None
 
 
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """A node's values by their dotted keys.
+
+    Example:
+        >>> flat({"optimizer": {"lr": 0.1}, "steps": 9})
+        {'optimizer.lr': 0.1, 'steps': 9}
+    """
     if not isinstance(node, dict):
         return {prefix: node}
-    return {key: value for name, child in node.items() for key, value in _flat(child, f"{prefix}.{name}".lstrip(".")).items()}
+    return {key: value for name, child in node.items() for key, value in flat(child, f"{prefix}.{name}".lstrip(".")).items()}
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -47,7 +47,8 @@ class ScoreHistogram(Metric):
 
     The state is int64 ``[S, P, 2, 256]``: 4 KiB per scene and plane. Plane c holds class c's log-odds by whether the pixel
     is labelled c. Multiclass heads have one plane more, the last: the log-odds of the predicted class, by whether it is
-    right, for the calibration of the confidence. Counts are summed over processes.
+    right, for the calibration of the confidence. Labelled pixels with logits that are not finite are in no plane, but counted
+    in `lost`: a model that has diverged has no scores. Counts are summed over processes.
 
     Args:
         head: Task and classes.
@@ -63,12 +64,14 @@ class ScoreHistogram(Metric):
 
     full_state_update = False
     counts: Tensor
+    lost: Tensor
 
     def __init__(self, head: Head, scenes: int) -> None:
         super().__init__()
         self.head = head
         planes = head.channels + (head.task is TaskKind.multiclass)
         self.add_state("counts", torch.zeros(scenes, planes, 2, BINS, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("lost", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, target: Tensor, scene: Tensor) -> None:
         """Count a batch.
@@ -79,8 +82,11 @@ class ScoreHistogram(Metric):
             scene: int64 ``[B]``.
         """
         score, label, valid = self._planes(logits, target.long())
+        broken = ~logits.isfinite().all(1, keepdim=True)
+        self.lost += (valid & broken).any(1).sum()
+        valid = valid & ~broken
         planes = self.counts.shape[1]
-        place = (torch.nan_to_num(score.float()).clamp(-LIMIT, LIMIT) + LIMIT) * (BINS / (2 * LIMIT))
+        place = (score.float().nan_to_num().clamp(-LIMIT, LIMIT) + LIMIT) * (BINS / (2 * LIMIT))
         place = (place.ceil().long() - 1).clamp(min=0)
         plane = torch.arange(planes, device=logits.device)[:, None, None]
         cell = ((scene[:, None, None, None] * planes + plane) * 2 + label.long()) * BINS + place

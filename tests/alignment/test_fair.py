@@ -1,7 +1,9 @@
 """Which runs are compared: what is left out is named."""
 
+import itertools
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from run_folders import BINARY, make_records, make_sweep, write_run
 
-from rsseg.alignment.fair import gather, largest_grid
+from rsseg.alignment.crossing import largest_grid
+from rsseg.alignment.fair import gather
 from rsseg.contract import InputError
 
 
@@ -45,11 +48,44 @@ def test_every_loss_has_every_seed(tmp_path, add):
     assert "not every loss" in found.left_out[0].why
 
 
-@given(arrays(bool, st.tuples(st.integers(1, 5), st.integers(1, 5))))
-def test_the_grid_is_full_and_holds_a_whole_loss_at_least(present):
-    rows, columns = largest_grid(present)
+@given(arrays(bool, st.tuples(st.integers(1, 6), st.integers(1, 6))), st.lists(st.booleans(), min_size=6, max_size=6))
+def test_no_other_choice_of_losses_is_worth_more(present, plain):
+    rows, columns = largest_grid(present, plain[: len(present)])
     assert present[np.ix_(rows, columns)].all()
-    assert rows.sum() * columns.sum() >= present.sum(1).max()
+
+    def worth(chosen, seeds):
+        kept = any(plain[i] for i in chosen)
+        return seeds > 0, min(len(chosen), 2), kept, len(chosen) * seeds, len(chosen)
+
+    numbers = range(len(present))
+    choices = (c for many in numbers for c in itertools.combinations(numbers, many + 1))
+    best = max(worth(c, present[list(c)].all(0).sum()) for c in choices)
+    assert worth(np.flatnonzero(rows), columns.sum()) == best
+
+
+def test_one_loss_on_other_seeds_does_not_drop_the_rest(tmp_path, add):
+    for loss, seeds in (("ce", range(1, 7)), ("dice", range(11, 16)), ("focal", range(11, 16))):
+        for seed in seeds:
+            add(f"{loss}{seed}", loss, seed)
+    found = gather([tmp_path])
+    assert (found.labels, found.seeds) == (["dice", "focal"], [11, 12, 13, 14, 15])
+    assert {left.run.name for left in found.left_out} == {f"ce{seed}" for seed in range(1, 7)}
+
+
+def test_plain_cross_entropy_stays_though_it_lacks_a_seed(tmp_path, add):
+    for loss in ("ce", "dice", "focal", "lovasz"):
+        for seed in range(1, 6 - (loss == "ce")):
+            add(f"{loss}{seed}", loss, seed)
+    found = gather([tmp_path])
+    assert (found.labels, found.seeds) == (["ce", "dice", "focal", "lovasz"], [1, 2, 3, 4])
+
+
+def test_losses_without_a_common_seed_are_refused(tmp_path, add):
+    for loss, seeds in (("ce", (1, 2)), ("dice", (3, 4))):
+        for seed in seeds:
+            add(f"{loss}{seed}", loss, seed)
+    with pytest.raises(InputError, match=r"no two losses share a seed(?s:.*)ce: 1, 2\n.*dice: 3, 4"):
+        gather([tmp_path])
 
 
 @pytest.mark.parametrize(
@@ -69,7 +105,7 @@ def test_the_odd_one_out_is_named(tmp_path, add, options, why):
     assert left.run.name == "odd"
     assert re.search(why, left.why)
     kept = gather([tmp_path], keep_unfair=True)
-    assert ("focal" in kept.labels) == ("steps" in options)  # other scenes can't be compared whoever asks
+    assert ("focal steps=500" in kept.labels) == ("steps" in options)  # other scenes can't be compared whoever asks
 
 
 def test_code_and_training_data_count(tmp_path, add):
@@ -90,7 +126,9 @@ def test_two_halves_are_refused(tmp_path, add):
     add("b", "dice", steps=500)
     with pytest.raises(InputError, match=r"different numbers of steps .*unfair=keep"):
         gather([tmp_path])
-    assert gather([tmp_path], keep_unfair=True).labels == ["ce", "dice"]
+    kept = gather([tmp_path], keep_unfair=True)
+    assert kept.labels == ["ce steps=400", "dice steps=500"]
+    assert kept.unfair == ["numbers of steps"]
     add("c", "focal", fingerprint="v2")
     add("d", "focal", fingerprint="v2", seed=2)
     with pytest.raises(InputError, match=r"different data or splits \(validation\)"):
@@ -112,7 +150,7 @@ def test_unfinished_runs_and_runs_without_records_are_named(tmp_path, add, recor
     assert found.labels == ["ce", "lovasz"]
     assert [(left.run.name, left.why) for left in found.left_out] == [
         ("dice", "it is not finished"),
-        ("focal", "it has no records, as the others have: none"),
+        ("focal", "it has no records (none); most others have them"),
     ]
     assert "resume=" in found.left_out[0].remedy
 
@@ -199,16 +237,220 @@ def test_without_search_seeds_every_rate_is_a_row(tmp_path, add):
     assert gather([tmp_path]).labels == ["ce optimizer.lr=0.01", "ce optimizer.lr=0.1"]
 
 
-def test_labels_of_experiments_and_terms_are_short(tmp_path, add):
-    add("a", "ce", overrides=["experiment=imbalance/paste"])
-    add("b", "dice", overrides=["experiment=imbalance/dice", "loss.terms.dice.over=image"])
-    assert gather([tmp_path]).labels == ["ce imbalance/paste", "dice imbalance/dice dice.over=image"]
+UNIFORM, BALANCED = ({"_target_": f"rsseg.data.{name}"} for name in ("sampling.Uniform", "balance.Balanced"))
+D4, PASTE = ({name: {"_target_": f"rsseg.data.augment.{name.title()}", "p": 0.5}} for name in ("d4", "paste"))
 
 
-def test_places_are_no_part_of_a_label(tmp_path, add):
-    add("a", "ce", overrides=["output=x", "workers=2"])
-    add("b", "dice", overrides=["output=y"])
-    assert gather([tmp_path]).labels == ["ce", "dice"]
+def imbalance(add):
+    """Recipes of sweep=imbalance: name, loss, sampler, augmentation."""
+    recipes = [("ce", "ce", UNIFORM, D4), ("focal", "focal", UNIFORM, D4), ("dice", "dice", UNIFORM, D4),
+               ("over", "ce", BALANCED | {"power": 0}, D4), ("paste_dice", "dice", UNIFORM, PASTE | D4)]  # fmt: skip
+    for name, loss, sampler, augment in recipes:
+        for seed in (1, 2):
+            told = [f"experiment=imbalance/{name}"]
+            add(f"{name}{seed}", loss, seed, overrides=told, sampler=sampler, augment=augment)
+
+
+def test_what_a_sweep_varies_makes_recipes(tmp_path, add):
+    imbalance(add)
+    found = gather([tmp_path])
+    assert found.labels == ["ce", "ce sampler=Balanced", "dice", "dice augment.paste=Paste", "focal"]
+    assert [row[0].plain for row in found.runs] == [True, False, False, False, False]
+    assert {key.split(".")[0] for key in found.design} == {"sampler", "augment"}
+    assert (found.unfair, found.left_out) == ([], [])
+
+
+def test_a_difference_beside_the_recipes_is_unfair(tmp_path, add):
+    imbalance(add)
+    folder = add("again", "focal", 3, overrides=["experiment=imbalance/focal"], sampler=UNIFORM, augment=D4, window=32)
+    for name in ("ce", "dice"):
+        add(f"{name}3", name, 3, overrides=[f"experiment=imbalance/{name}"], sampler=UNIFORM, augment=D4)
+    odd = [left for left in gather([tmp_path]).left_out if "different" in left.why]
+    assert [(left.run, left.why.split(":")[0]) for left in odd] == [(folder, "different window")]
+
+
+OTHER = {
+    "batch_size": 2, "window": 32, "optimizer": {"lr": 0.1}, "scheduler": {"gamma": 0.1}, "sampler": BALANCED,
+    "augment": PASTE, "trainer": {"precision": "bf16-mixed"}, "callbacks": {"ema": {"decay": 0.9}}, "validations": 3,
+    "model": {"encoder": "resnet18", "weights": "imagenet", "heads": {"mask": {}}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", OTHER)
+def test_every_other_setting_must_be_equal(tmp_path, add, key):
+    for loss in ("ce", "dice", "lovasz"):
+        add(loss, loss)
+    add("odd", "focal", **{key: OTHER[key]})
+    (left,) = gather([tmp_path]).left_out
+    assert left.run.name == "odd"
+    assert re.match(f"different {key}", left.why) or (key == "model" and "different model.weights" in left.why)
+    assert "unfair=keep" in left.remedy
+    kept = gather([tmp_path], keep_unfair=True)
+    assert [name.split(".")[0] for name in kept.unfair] == [key] * len(kept.unfair) != []
+    assert next(label for label in kept.labels if label.startswith("focal")) != "focal"
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_setting_that_goes_with_the_loss_is_unfair(tmp_path, add, told):
+    for loss, size in (("ce", 2), ("dice", 16)):
+        for seed in (1, 2):
+            add(f"{loss}{seed}", loss, seed, overrides=[f"batch_size={size}"] * told, batch_size=size)
+    with pytest.raises(InputError, match=r"different batch_size .*unfair=keep"):
+        gather([tmp_path])
+    kept = gather([tmp_path], keep_unfair=True)
+    assert kept.labels == ["ce batch_size=2", "dice batch_size=16"]
+    assert kept.unfair == ["batch_size"]
+    assert all(row[0].plain == row[0].label.startswith("ce") for row in kept.runs)
+
+
+def test_other_images_under_the_same_labels(tmp_path, add):
+    for loss in ("ce", "dice"):
+        add(loss, loss)
+    edit(add("odd", "focal") / "data.json", mean=[99.0])
+    (left,) = gather([tmp_path]).left_out
+    assert left.why.startswith("different data or splits (training)")
+    assert "mean 99" in left.why
+
+
+def test_a_run_that_is_left_out_names_no_other(tmp_path, add):
+    for loss in ("ce", "dice"):
+        add(loss, loss, overrides=["steps=400"])
+    add("odd", "ce", 2, overrides=["steps=100"], steps=100)
+    found = gather([tmp_path])
+    assert found.labels == ["ce", "dice"]
+    assert [row[0].plain for row in found.runs] == [True, False]
+
+
+def test_a_default_that_is_spelt_out_is_no_difference(tmp_path, add):
+    add("a", "dice", 1, overrides=["batch_size=8"])
+    add("b", "dice", 2, batch_size=8.0)
+    assert (gather([tmp_path]).labels, gather([tmp_path]).seeds) == (["dice"], [1, 2])
+
+
+def test_labels_say_what_a_loss_was_made_with(tmp_path, add):
+    for name in ("dice", "ce_dice"):
+        for over in ("batch", "image"):
+            terms = {"dice": {"_target_": "rsseg.losses.Dice", "over": over}}
+            if name == "ce_dice":
+                terms["ce"] = {"_target_": "rsseg.losses.CrossEntropy"}
+            add(f"{name},{over}", name, overrides=[f"loss.terms.dice.over={over}"], loss_terms=terms)
+    add("ce", "ce")
+    expected = ["ce", *(f"{name} dice.over={over}" for name in ("ce_dice", "dice") for over in ("batch", "image"))]
+    assert gather([tmp_path]).labels == expected
+
+
+@pytest.mark.parametrize(
+    ("terms", "plain"),
+    [
+        ({"ce": {"_target_": "rsseg.losses.CrossEntropy"}, "dice": {"_target_": "rsseg.losses.Dice", "weight": 0}}, True),
+        ({"bce": {"_target_": "rsseg.losses.BinaryCrossEntropy", "pos_weight": None}}, True),
+        ({"ce": {"_target_": "rsseg.losses.CrossEntropy", "class_weights": "inverse_frequency"}}, False),
+        ({"ce": {"_target_": "rsseg.losses.CrossEntropy", "class_weights": [1, 9]}}, False),
+        ({"ce": {"_target_": "rsseg.losses.CrossEntropy", "label_smoothing": 0.1}}, False),
+        ({"ce": {"_target_": "rsseg.losses.CrossEntropy"}, "dice": {"_target_": "rsseg.losses.Dice", "weight": 1}}, False),
+        ({"ce": {"_target_": "rsseg.losses.Dice"}}, False),
+    ],
+)
+def test_plain_is_decided_by_what_the_loss_is(tmp_path, add, terms, plain):
+    add("a", "ce", loss_terms=terms)
+    assert gather([tmp_path]).runs[0][0].plain is plain
+
+
+def test_places_are_no_part_of_a_recipe(tmp_path, add):
+    add("a", "ce", overrides=["output=x"], output="x", workers=2, residence="ram", logger={"csv": {}}, pictures=4)
+    add("b", "dice", overrides=["output=y"], output="y", record={"gain": True})
+    found = gather([tmp_path])
+    assert (found.labels, found.left_out) == (["ce", "dice"], [])
+
+
+def test_what_follows_from_a_searched_rate_tells_no_rows_apart(tmp_path, add):
+    for loss, good in (("ce", 0.1), ("dice", 0.01)):
+        for rate, seed in itertools.product((0.01, 0.1), (1, 1001)):
+            follows = {"optimizer": {"lr": rate}, "scheduler": {"max_lr": rate}}
+            folder = add(f"{loss},{rate},{seed}", loss, seed, overrides=[f"optimizer.lr={rate}"], **follows)
+            edit(folder / "summary.json", iou=0.6 if rate == good else 0.5)
+    found = gather([tmp_path])
+    assert (found.labels, found.design, found.unfair, found.left_out) == (["ce", "dice"], [], [], [])
+
+
+def without(records, folders):
+    """Loads records, but not of some folders."""
+
+    def load(folder, head):
+        if folder.name in folders:
+            raise InputError("none")
+        return records
+
+    return load
+
+
+def test_records_go_by_majority(tmp_path, add, records, monkeypatch):
+    names = [f"{loss}{seed}" for loss in ("ce", "dice", "focal") for seed in (1, 2, 3)]
+    for name in names:
+        add(name, name[:-1], int(name[-1]))
+    monkeypatch.setattr("rsseg.alignment.runs.load_records", without(records, names[1:]))
+    found = gather([tmp_path])
+    assert (found.labels, found.seeds) == (["ce", "dice", "focal"], [1, 2, 3])
+    assert all(run.records is None for row in found.runs for run in row)
+    monkeypatch.setattr("rsseg.alignment.runs.load_records", without(records, names[-1:]))
+    found = gather([tmp_path])
+    assert [left.run.name for left in found.left_out if "no records" in left.why] == ["focal3"]
+    assert all(run.records is not None for row in found.runs for run in row)
+
+
+@pytest.mark.parametrize(("odd", "why"), [({"best": None}, "best.npz"), ({"lost": 7}, "7 pixels .* not finite")])
+def test_a_run_without_its_best_checkpoint_is_named(tmp_path, add, records, monkeypatch, odd, why):
+    for loss in ("ce", "dice", "focal"):
+        add(loss, loss)
+    broken = replace(records, best=None if "best" in odd else replace(records.best, **odd))
+    monkeypatch.setattr("rsseg.alignment.runs.load_records", lambda folder, head: broken if folder.name == "focal" else records)
+    found = gather([tmp_path])
+    assert found.labels == ["ce", "dice"]
+    assert [re.search(why, left.why) is not None for left in found.left_out] == [True]
+    monkeypatch.setattr("rsseg.alignment.runs.load_records", lambda folder, head: records if folder.name == "focal" else broken)
+    found = gather([tmp_path])
+    assert found.labels == ["ce", "dice", "focal"]
+    assert all(row[0].records.best is None for row in found.runs)
+
+
+def drop(path, *keys):
+    """Write a JSON file without a key, which may lie in another."""
+    content = json.loads(path.read_text())
+    node = content
+    for key in keys[:-1]:
+        node = node[key]
+    del node[keys[-1]]
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil", "found"),
+    [
+        ("summary.json", lambda path: drop(path, "iou"), "it lacks iou"),
+        ("summary.json", lambda path: path.write_text(""), "Expecting value"),
+        ("summary.json", lambda path: path.write_text("[1]"), "it lacks iou, dice"),
+        ("run.json", lambda path: drop(path, "loss"), "it lacks loss"),
+        ("run.json", lambda path: drop(path, "git", "commit"), "it lacks git.commit"),
+        ("run.json", lambda path: drop(path, "libraries"), "it lacks libraries"),
+        ("data.json", lambda path: drop(path, "fingerprint"), "it lacks fingerprint.train, fingerprint.val"),
+        ("config.yaml", lambda path: path.write_text("a: [1"), "while parsing"),
+        ("config.yaml", lambda path: path.write_text(path.read_text().replace("seed:", "sed:")), "it lacks seed"),
+        ("config.yaml", lambda path: path.write_text("a: ${b}"), "'b' not found"),
+        ("metrics.csv", lambda path: path.write_text(path.read_text().splitlines()[0] + "\n"), "it holds no validation"),
+        ("metrics.csv", lambda path: path.write_text(""), "No columns"),
+        (
+            "metrics.csv",
+            lambda path: path.write_text("step,val/loss\n1,2\n"),
+            "it lacks the columns val/mask/iou, val/mask/dice",
+        ),
+        ("classes.csv", lambda path: path.write_text("class\n1\n"), "it lacks the columns head"),
+    ],
+)
+def test_a_spoilt_file_is_named(tmp_path, add, file, spoil, found):
+    add("good", "ce")
+    spoil(add("bad", "dice") / file)
+    with pytest.raises(InputError, match=rf"bad can't be read as a finished run; {file}: .*{re.escape(found)}.*train"):
+        gather([tmp_path])
 
 
 def test_a_whole_sweep(tmp_path, monkeypatch):

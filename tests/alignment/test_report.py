@@ -11,15 +11,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from run_folders import FOUR, make_sweep
+from run_folders import BINARY, FOUR, make_records, make_sweep, write_run
 
 from rsseg.alignment.analyse import analyse
 from rsseg.alignment.bootstrap import win_matrix
 from rsseg.alignment.counts import pooled
 from rsseg.alignment.fair import gather
+from rsseg.alignment.findings import MEASURES
 from rsseg.alignment.report import write_report
+from rsseg.alignment.report.figures import draw_cross, draw_regrets
+from rsseg.alignment.report.page import protocol
 from rsseg.alignment.report.style import spread
-from rsseg.alignment.report.words import answer, caveats
+from rsseg.alignment.report.words import answer, caveats, verdict
 from rsseg.contract import InputError
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
@@ -233,6 +236,216 @@ def test_one_loss_has_nothing_to_be_compared_with(tmp_path, monkeypatch):
     make_sweep(tmp_path, monkeypatch, losses=("ce",), seeds=(1,))
     _, found = notes_of(tmp_path)
     assert "only one loss" in answer(found)[0]
+
+
+def same_scenes(scores, scenes=8):
+    """Counts ``[L, R, S, 1, 3]`` of pixels with these IoUs ``[L, R]`` in every scene."""
+    iou = np.asarray(scores, dtype=float)[:, :, None, None] * np.ones((1, 1, scenes, 1))
+    return np.stack([1000 * iou, 0 * iou, 1000 - 1000 * iou], axis=-1)
+
+
+def ranked(found, labels, scores, **changed):
+    """Findings of other losses, with these IoUs."""
+    counts = same_scenes(scores)
+    plain = [label == "ce" for label in labels]
+    return dataclasses.replace(
+        found, labels=labels, plain=plain, metric="iou", wins={"iou": win_matrix(counts)}, fixed=counts, tuned=counts,
+        wins_tuned=win_matrix(counts), **changed,
+    )  # fmt: skip
+
+
+A, B = [0.60, 0.60, 0.60, 0.60, 0.60], [0.58, 0.58, 0.581, 0.579, 0.58]
+SCATTERED = [0.80, 0.30, 0.75, 0.35, 0.65]
+
+
+def test_the_best_must_be_surely_above_every_other(binary):
+    first = answer(ranked(binary[2], ["a", "b", "c"], [A, B, SCATTERED]))[0]  # c is third by mean, but may be first
+    assert first.startswith("No loss is surely the best: a has the highest IoU, 0.600")
+    assert "above b, the next best" in first
+    assert "but only" not in first  # b is surely behind
+    assert first.endswith("Not told apart from it: c.")
+    assert answer(ranked(binary[2], ["a", "b"], [A, B]))[0].startswith("a gives the best IoU: 0.600")
+
+
+def test_the_leader_is_held_against_plain_cross_entropy(binary):
+    scores = [A, B, [0.5, 0.5, 0.501, 0.499, 0.5]]
+    assert "lead over ce goes" in answer(ranked(binary[2], ["dice", "focal", "ce"], scores))[1]
+    assert "lead over focal goes" in answer(ranked(binary[2], ["dice", "focal", "ce sampler=Balanced"], scores))[1]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (0.10, 0.09, "lead over ce goes from +0.100 to +0.090 (.*): the difference survives."),
+        (0.10, 0.05, "the difference survives."),
+        (0.10, 0.04, "most of it was a matter of the threshold."),
+        (0.10, -0.04, "lead over ce goes from +0.100 to -0.040 (.*): the order turns round."),
+        (-0.10, 0.02, "difference to ce goes from -0.100 to +0.020 (.*): only tuning puts it ahead."),
+        (-0.10, -0.08, "difference to ce goes from -0.100 to -0.080 (.*): it is behind with and without tuning."),
+        (-0.10, -0.12, "it is behind with and without tuning."),
+        (0.0, 0.05, "only tuning puts it ahead."),
+    ],
+)
+def test_what_tuning_makes_of_a_lead_that_is_sure(binary, before, after, said):
+    ahead = [[0.6 + 0.001 * x for x in (0, 1, 0, -1, 0)], [0.5] * 5]
+    fixed, tuned = (same_scenes([[0.5 + gap + 0.001 * x for x in (0, 1, 0, -1, 0)], [0.5] * 5]) for gap in (before, after))
+    win = {"iou": win_matrix(fixed), "boundary_iou": win_matrix(same_scenes(ahead))}
+    found = dataclasses.replace(
+        ranked(binary[2], ["dice", "ce"], ahead), metric="boundary_iou", wins=win, fixed=fixed, tuned=tuned,
+        wins_tuned=win_matrix(tuned),
+    )  # fmt: skip
+    assert re.search(re.escape(said).replace(r"\(\.\*\)", r"\(.*\)") + "$", answer(found)[1])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "low", "high", "said"),
+    [
+        (0.10, 0.06, -0.01, 0.13, "the difference stays, but may be chance"),
+        (0.10, 0.04, -0.01, 0.09, "no difference that could be told from zero is left"),
+        (0.10, -0.04, -0.09, 0.01, "no difference that could be told from zero is left"),
+        (-0.10, 0.01, -0.01, 0.03, "no difference that could be told from zero is left"),
+        (-0.10, -0.08, -0.20, 0.04, "no difference that could be told from zero is left"),
+        (0.10, 0.10, np.nan, np.nan, "what remains can't be told from chance"),
+        (-0.10, 0.10, np.nan, np.nan, "what remains can't be told from chance"),
+    ],
+)
+def test_what_tuning_makes_of_a_lead_that_is_not_sure(before, after, low, high, said):
+    assert verdict(before, after, low, high) == said
+
+
+def rate_sweep(root, monkeypatch, rates, good):
+    """Runs whose rate `good` is best on the search seeds; `rates` by loss."""
+    kept = {}
+    for loss, tried in rates.items():
+        for rate in tried:
+            for seed in (1, 2, 1001):
+                folder = root / f"{loss},{rate},{seed}"
+                kept[folder] = make_records(BINARY, loss, seed)
+                write_run(folder, BINARY, loss, seed, kept[folder], [f"optimizer.lr={rate}"], optimizer={"lr": rate})
+                summary = json.loads((folder / "summary.json").read_text()) | {"iou": 0.6 if rate == good else 0.5}
+                (folder / "summary.json").write_text(json.dumps(summary))
+    monkeypatch.setattr("rsseg.alignment.runs.load_records", lambda folder, head: kept[folder])
+
+
+@pytest.mark.parametrize(("good", "edge"), [(0.001, "smallest"), (0.01, None), (0.1, "largest")])
+def test_a_rate_at_the_edge_of_the_search_is_said(tmp_path, monkeypatch, good, edge):
+    rate_sweep(tmp_path, monkeypatch, dict.fromkeys(("ce", "dice"), (0.001, 0.01, 0.1)), good)
+    comparison, found = compare(tmp_path)
+    notes = " ".join(caveats(comparison, found))
+    for loss in ("ce", "dice"):
+        assert (f"{loss}: the search seeds chose learning rate {good:g}, the {edge} tried" in notes) == (edge is not None)
+    assert "Unequal search" not in notes
+    assert "were chosen by IoU" not in notes
+    assert "recipes" not in notes
+    other = " ".join(caveats(comparison, analyse(comparison, "boundary_iou")))
+    assert "Learning rates were chosen by IoU, not by boundary IoU" in other
+    assert "chosen by mean IoU" in dict(protocol(comparison, found))["Learning rates"]
+
+
+def test_an_unequal_search_is_said(tmp_path, monkeypatch):
+    rate_sweep(tmp_path, monkeypatch, {"ce": (0.01,), "dice": (0.001, 0.01, 0.1)}, 0.01)
+    assert "Unequal search: not every loss tried the same learning rates (ce 1, dice 3)" in " ".join(
+        caveats(*compare(tmp_path))
+    )
+
+
+def test_two_heads_and_two_platforms_are_said(tmp_path, monkeypatch):
+    records = make_records(BINARY, "ce", 1)
+    for loss in ("ce", "dice"):
+        model = {"encoder": "resnet18", "heads": {"mask": {}, "water": {}}}
+        write_run(tmp_path / loss, BINARY, loss, 1, records, model=model)
+    monkeypatch.setattr("rsseg.alignment.runs.load_records", lambda folder, head: records)
+    path = tmp_path / "dice" / "run.json"
+    path.write_text(path.read_text().replace("Linux", "Windows"))
+    comparison, found = compare(tmp_path)
+    notes = " ".join(caveats(comparison, found))
+    assert "The runs have 2 heads, mask, water: mask alone is compared." in notes
+    assert "different platforms" in notes
+    assert dict(protocol(comparison, found))["Made on"] == "Python 3.11.0 on Linux, Python 3.11.0 on Windows"
+
+
+@pytest.mark.parametrize(
+    ("design", "unfair", "said"),
+    [
+        ([], [], "initial weights, windows, augmentation"),
+        (["sampler._target_"], [], "initial weights, augmentation; not alike: windows (sampler._target_)"),
+        (
+            ["augment.paste.p"],
+            ["batch_size"],
+            "initial weights; not alike: windows (batch_size), augmentation (augment.paste.p)",
+        ),
+        ([], ["model.weights"], "windows, augmentation; not alike: initial weights (model.weights)"),
+        ([], ["optimizer.lr"], "initial weights, windows, augmentation"),
+        (
+            [],
+            ["data or splits (training)"],
+            "augmentation; not alike: initial weights (data or splits (training)), windows (data or s",
+        ),
+        ([], ["numbers of steps"], "initial weights, augmentation; not alike: windows (numbers of steps)"),
+        (["sampler.keep"], ["code"], "not known: the runs were made by different code"),
+    ],
+)
+def test_what_a_seed_fixes_is_derived(binary, design, unfair, said):
+    comparison = dataclasses.replace(binary[1], design=design, unfair=unfair)
+    assert dict(protocol(comparison, binary[2]))["Alike per seed"].startswith(said)
+    notes = " ".join(caveats(comparison, binary[2]))
+    assert ("The rows are recipes" in notes) == bool(design)
+    assert ("kept because unfair=keep asked for it" in notes) == bool(unfair)
+
+
+def test_losses_of_the_panel_are_matched_by_name(tmp_path, monkeypatch):
+    records = make_sweep(tmp_path, monkeypatch, losses=("ce", "dice"), seeds=(1, 2))
+    expected = compare(tmp_path)[1].values
+    folder = tmp_path / "loss=ce,seed=2"  # not the first
+    known = records[folder]
+    records[folder] = dataclasses.replace(known, panel=known.panel[::-1], values=known.values[:, ::-1])
+    np.testing.assert_array_equal(compare(tmp_path)[1].values, expected)
+    records[folder] = dataclasses.replace(known, panel=["dice", "ce"], values=known.values[:, [1, 0]])
+    found = compare(tmp_path)[1]
+    assert found.panel == ["ce", "dice"]
+    np.testing.assert_array_equal(found.values, expected[..., :2])
+
+
+def test_the_cross_map_shows_the_ranks(binary):
+    """Ranks counted one by one: how many losses of the same seed are better, ties by halves."""
+    found = binary[2]
+    figure = draw_cross(found)
+    names = [text.get_text() for text in figure.axes[0].get_xticklabels()]
+    shown = np.array([float(text.get_text()) for text in figure.axes[0].texts]).reshape(len(found.labels), len(names))
+    for column, name in enumerate(names):
+        loss = name.removeprefix("loss ")
+        key = next((key for key, (called, _) in MEASURES.items() if called == name), None)
+        values = found.values[..., found.panel.index(loss)] if key is None else found.measures[key]
+        cost = -values if key and MEASURES[key][1] else values
+        better = (cost[None] < cost[:, None]).sum(1) + ((cost[None] == cost[:, None]).sum(1) - 1) / 2 + 1
+        assert shown[:, column] == pytest.approx(better.mean(1)[found.order], abs=5e-3), name
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [found.labels[i] for i in found.order]
+
+
+def test_regret_bars_grow_from_zero_by_their_sign(binary):
+    found = ranked(binary[2], ["a", "b"], [A, B])
+    found = dataclasses.replace(
+        found, tuned=same_scenes([[0.55] * 5, [0.70] * 5]), selection=np.array([[0.02] * 5, [-0.03] * 5])
+    )
+    (axis,) = draw_regrets(found).axes
+    losses = [text.get_text() for text in axis.get_yticklabels()]
+    bars = {
+        bar.get_label(): {loss: (b.get_x(), b.get_width()) for loss, b in zip(losses, bar, strict=True)}
+        for bar in axis.containers
+    }
+    assert bars["residual"]["a"] == pytest.approx((0, 0.15))  # 0.70 - 0.55
+    assert bars["threshold"]["a"] == pytest.approx((0, -0.05))  # tuning did harm: to the left
+    assert bars["selection"]["a"] == pytest.approx((0.15, 0.02))
+    assert bars["residual"]["b"] == pytest.approx((0, 0))
+    assert bars["threshold"]["b"] == pytest.approx((0, 0.12))
+    assert bars["selection"]["b"] == pytest.approx((0, -0.03))
+
+
+def test_names_may_hold_what_matplotlib_takes_for_formulas(tmp_path, monkeypatch):
+    make_sweep(tmp_path, monkeypatch, losses=("ce", "dice"), seeds=(1, 2))
+    for path in tmp_path.glob("loss=ce*/run.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"loss": "$a_{$"}))
+    assert "$a_{$" in notes_of(tmp_path)[1].labels
 
 
 class Outside(HTMLParser):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from rsseg.alignment.records import Crossfit, Snapshot
+from rsseg.alignment.records import Crossfit, Snapshot, snapshot_arrays
 from rsseg.alignment.snapshot import Reinference, Snapshots
 from rsseg.alignment.tuned import load_tuned, tune
 from rsseg.config.folder import write_json
 from rsseg.contract import IGNORE, Head, InputError, TaskKind
 from rsseg.data.windows import grid
-from rsseg.metrics import Confusion, SampledLogits, boundary_counts, predicted_labels
+from rsseg.metrics import Confusion, SampledLogits, ScoreHistogram, boundary_counts, predicted_labels
 
 SIZES = np.array([[40, 50], [20, 64], [33, 32]])  # the second is lower than a window
 TWO = np.array([True, False])
@@ -145,3 +145,33 @@ def test_nothing_is_counted_anew_where_there_is_nothing_to_tune(caplog):
     assert not caplog.records
     assert Reinference.of({"mask": head}, {"mask": Snapshot(3, None, sample, np.zeros((2, 2, 3)))}, TWO) is None
     assert "head mask: tuning on one half of the scenes and scoring on the other needs 2 classes" in caplog.text
+
+
+@pytest.mark.parametrize("task", ["binary", "multilabel", "multiclass"])
+def test_logits_that_are_not_finite_are_counted_and_refused(task):
+    """Two of the seven labelled pixels have no score; a run that has diverged gets no threshold."""
+    channels = 1 if task == "binary" else 2
+    head = Head(TaskKind(task), tuple("ab"[:channels]))
+    logits = torch.ones(1, channels, 2, 4)
+    logits[0, 0, 0, :3] = torch.tensor([torch.nan, torch.inf, torch.nan])
+    target = torch.zeros((1, 2, 2, 4) if task == "multilabel" else (1, 2, 4), dtype=torch.uint8)
+    target[..., 0, 2] = IGNORE  # its NaN harms nothing
+    histogram = ScoreHistogram(head, scenes=1)
+    histogram.update(logits, target, torch.tensor([0]))
+    assert int(histogram.lost) == 2
+    assert histogram.compute().sum((0, 2, 3)).tolist() == [5] * histogram.counts.shape[1]
+    sample = SampledLogits(torch.ones(1, 2), torch.zeros(1).long(), torch.zeros(1).long(), torch.ones(1))
+    with pytest.raises(InputError, match="2 labelled pixels have logits that are not finite: the run has diverged"):
+        tune(Snapshot(1, histogram.compute().numpy(), sample, np.zeros((1, channels, 3)), lost=int(histogram.lost)), head, 1)
+
+
+def test_a_snapshot_of_a_run_that_has_diverged_says_so():
+    head, size = Head(TaskKind.binary, ("a",)), np.array([[32, 32]])
+    snapshots = Snapshots({"mask": head}, size, grid(size, 32, 4))
+    batch = {"mask": torch.zeros(1, 32, 32, dtype=torch.uint8), "scene": torch.tensor([0]), "k": torch.tensor([0])}
+    logits = torch.full((1, 1, 32, 32), torch.nan)
+    snapshots.on_validation_batch_end(None, SimpleNamespace(), {"mask": logits}, batch, 0)
+    taken = snapshots.take(1)["mask"]
+    assert taken.lost == 32 * 32
+    assert taken.histogram.sum() == 0
+    assert int(snapshot_arrays(taken)["lost"]) == 32 * 32

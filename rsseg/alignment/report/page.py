@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from jinja2 import Environment, StrictUndefined
 from rsseg.alignment.bootstrap import Interval
 from rsseg.alignment.fair import Comparison
 from rsseg.alignment.findings import MEASURES, Findings
-from rsseg.alignment.report.words import answer, caveats, number, span
+from rsseg.alignment.recipes import within
+from rsseg.alignment.report.words import answer, caveats, listed, number, span
+from rsseg.alignment.runs import Run
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -130,36 +132,71 @@ def ranking_note(found: Findings) -> str:
     )
 
 
+MAKE = {
+    "initial weights": ("model", "dataset", "data", "libraries"),
+    "windows": (
+        "sampler",
+        "window",
+        "batch_size",
+        "steps",
+        "trainer.accumulate_grad_batches",
+        "dataset",
+        "data",
+        "numbers of steps",
+    ),
+    "augmentation": ("augment",),
+}
+"""What a seed fixes, and which differences between the rows undo that."""
+
+
+def alike_per_seed(comparison: Comparison) -> str:
+    """What all losses of a seed had in common, by what the rows differ in; nothing is sure of different code."""
+    unlike = [*comparison.design, *comparison.unfair]
+    if "code" in unlike:
+        return "not known: the runs were made by different code"
+    broken = {what: [key for key in unlike if within(key.partition(" or ")[0], nodes)] for what, nodes in MAKE.items()}
+    alike = [what for what, keys in broken.items() if not keys]
+    other = [f"{what} ({listed(keys)})" for what, keys in broken.items() if keys]
+    return "; ".join([", ".join(alike) or "nothing"] + ([f"not alike: {', '.join(other)}"] if other else []))
+
+
 def protocol(comparison: Comparison, found: Findings) -> list[tuple[str, str]]:
     """What was compared, and how it was made."""
-    first = comparison.runs[0][0]
-    config, data, origin = first.config, first.data, first.origin
-    finger = ", ".join(f"{split} {value}" for split, value in data["fingerprint"].items())
-    steps = sorted({int(run.config.steps) for row in comparison.runs for run in row})
-    made = {(r.origin["git"]["commit"], bool(r.origin["git"]["changed"])) for row in comparison.runs for r in row}
-    commits = [f"{commit}{' with changes' * changed}" for commit, changed in sorted(made, key=str)]
+    runs = [run for row in comparison.runs for run in row]
+    first = runs[0]
+    config, data = first.config, first.data
+
+    def each(value: Callable[[Run], Any]) -> str:
+        return ", ".join(dict.fromkeys(str(value(run)) for run in runs))
+
+    def code(run: Run) -> str:
+        git = run.origin["git"]
+        return f"rsseg {run.origin['rsseg']}, {git['commit']}{' with changes' * bool(git['changed'])}"
+
     rows = [
         ("Data", f"{config.dataset.name}, {config.dataset.task}: {', '.join(config.dataset.classes)}"),
         ("Scenes", ", ".join(f"{len(names)} {split}" for split, names in data["scenes"].items())),
-        ("Fingerprints", finger),
+        ("Fingerprints", each(lambda r: "; ".join(f"{split} {value}" for split, value in r.data["fingerprint"].items()))),
         ("Losses and seeds", f"{len(found.labels)} losses x {len(found.seeds)} seeds: {', '.join(map(str, found.seeds))}"),
         (
             "Training",
-            f"{', '.join(map(str, steps))} steps of {config.batch_size} windows of {config.window} px; {config.model.encoder}",
+            f"{each(lambda r: r.config.steps)} steps of {each(lambda r: r.config.batch_size)} windows of "
+            f"{each(lambda r: r.config.window)} px; {each(lambda r: r.config.model.encoder)}",
         ),
-        (
-            "Fair by construction",
-            "per seed all losses start from the same weights and see the same windows in the same augmentation",
-        ),
+        ("Alike per seed", alike_per_seed(comparison)),
         ("Checkpoint", "the one with the best validation IoU; it is chosen on the scenes that score it, for every loss alike"),
-        ("Code", f"rsseg {origin['rsseg']}, {'; '.join(commits)}, Python {origin['python']}, {origin['platform']}"),
-        ("Libraries", ", ".join(f"{name} {version}" for name, version in origin["libraries"].items())),
+        ("Code", "; ".join(dict.fromkeys(code(run) for run in runs))),
+        ("Made on", each(lambda run: f"Python {run.origin['python']} on {run.origin['platform']}")),
+        (
+            "Libraries",
+            "; ".join(dict.fromkeys(", ".join(f"{k} {v}" for k, v in run.origin["libraries"].items()) for run in runs)),
+        ),
     ]
     if comparison.rates:
         tried = "; ".join(
             f"{loss}: {rate:g} of {', '.join(f'{x:g}' for x in all_)}" for loss, (rate, all_) in comparison.rates.items()
         )
-        rows.append(("Learning rates", f"chosen on search seeds that are not compared: {tried}"))
+        rows.append(("Learning rates", f"chosen by mean IoU on search seeds that are not compared: {tried}"))
     return rows
 
 

@@ -22,7 +22,7 @@ WIDTH = 5.2
 
 RULES: Any = {
     "font.size": 10, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
-    "svg.fonttype": "path", "svg.hashsalt": "rsseg", "legend.frameon": False,
+    "svg.fonttype": "path", "svg.hashsalt": "rsseg", "legend.frameon": False, "text.parse_math": False,  # names may hold a $
 }  # fmt: skip
 
 

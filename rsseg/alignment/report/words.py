@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from rsseg.alignment.bootstrap import SEEDS
 from rsseg.alignment.counts import pooled
-from rsseg.alignment.fair import Comparison, differences
-from rsseg.alignment.findings import MEASURES, PLAIN, Findings
-from rsseg.alignment.runs import SEARCH_SEED
+from rsseg.alignment.fair import Comparison
+from rsseg.alignment.findings import MEASURES, Findings
+from rsseg.alignment.runs import SEARCH_SEED, UNUSED
 from rsseg.contract import TaskKind
 
 
@@ -46,26 +48,28 @@ def _lead(found: Findings) -> str:
     leader = found.labels[best]
     if np.isnan(low):
         return f"{leader} has the highest {name}, {score}, {by}; how sure that is can't be said.{weak}"
-    if low > 0:
+    near = [found.labels[i] for i in found.order[1:] if not win.difference.low[best, i] > 0]
+    if not near:
         return f"{leader} gives the best {name}: {score}, {by}.{weak}"
-    return f"No loss is surely the best: {leader} has the highest {name}, {score}, but only {by}.{weak}"
+    but = "" if low > 0 else "but only "
+    others = "" if near == [found.labels[second]] else f" Not told apart from it: {listed(near)}."
+    return f"No loss is surely the best: {leader} has the highest {name}, {score}, {but}{by}.{others}{weak}"
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Names with commas; if they are many, the first of them and how many more there are.
+
+    Example:
+        >>> listed(["a", "b", "c"], most=1)
+        'a and 2 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def reference(found: Findings) -> int:
     """The loss that the best one is held against after tuning: cross-entropy if it is there and not the best, else the next."""
     others = found.order[1:]
-    return next((i for i in others if is_plain(found.labels[i])), others[0])
-
-
-def is_plain(label: str) -> bool:
-    """Whether a label says cross-entropy and no more.
-
-    Example:
-        >>> is_plain("ce"), is_plain("ce imbalance/ce"), is_plain("ce imbalance/paste")
-        (True, True, False)
-    """
-    loss, *rest = label.split()
-    return loss in PLAIN and all(word.rsplit("/")[-1] == loss for word in rest)
+    return next((i for i in others if found.plain[i]), others[0])
 
 
 def _after_tuning(found: Findings) -> str:
@@ -78,22 +82,31 @@ def _after_tuning(found: Findings) -> str:
     scores = pooled(found.fixed, found.tuned_metric).mean(1)
     before = scores[best] - scores[other]
     after, low, high = (getattr(found.wins_tuned.difference, end)[best, other] for end in ("value", "low", "high"))
-    name = MEASURES[found.tuned_metric][0]
-    change = (
-        f"with {what} tuned on other scenes its {name} lead over {found.labels[other]} goes from {number(before, True)} to "
-        f"{number(after, True)}{span(low, high, True)}"
-    )
+    gap = f"{MEASURES[found.tuned_metric][0]} {'lead over' if before > 0 else 'difference to'} {found.labels[other]}"
+    ends = f"from {number(before, True)} to {number(after, True)}{span(low, high, True)}"
+    return f"With {what} tuned on other scenes its {gap} goes {ends}: {verdict(before, after, low, high)}."
+
+
+def verdict(before: float, after: float, low: float, high: float) -> str:
+    """What tuning makes of a difference, whose interval after tuning is known.
+
+    Where losses are ranked by another metric than thresholds are tuned for, the leader may be behind before tuning.
+
+    Example:
+        >>> verdict(before=0.06, after=0.05, low=0.02, high=0.08), verdict(before=-0.06, after=-0.05, low=-0.08, high=-0.02)
+        ('the difference survives', 'it is behind with and without tuning')
+    """
     if np.isnan(low):
-        verdict = "what remains can't be told from chance"
-    elif low > 0:
-        verdict = "the difference survives" if after >= before / 2 else "most of it was a matter of the threshold"
-    elif high < 0:
-        verdict = "the order turns round"
-    elif after >= before / 2 > 0:
-        verdict = "the difference stays, but may be chance"
-    else:
-        verdict = "no difference that could be told from zero is left"
-    return f"{change[0].upper()}{change[1:]}: {verdict}."
+        return "what remains can't be told from chance"
+    if low > 0:
+        if before <= 0:
+            return "only tuning puts it ahead"
+        return "the difference survives" if after >= before / 2 else "most of it was a matter of the threshold"
+    if high < 0:
+        return "the order turns round" if before > 0 else "it is behind with and without tuning"
+    if before > 0 and after >= before / 2:
+        return "the difference stays, but may be chance"
+    return "no difference that could be told from zero is left"
 
 
 def caveats(comparison: Comparison, found: Findings) -> list[str]:
@@ -108,9 +121,11 @@ def caveats(comparison: Comparison, found: Findings) -> list[str]:
     if scenes == 1:
         notes.append("One validation scene: no interval and no cross-fitted threshold; validate on more scenes.")
     if found.counts is None:
+        some = sum(run.unrecorded == UNUSED for run in runs)
+        few = f"Only {some} of {len(runs)} runs have records" if some else "No run has records"
         notes.append(
-            "No run has records: intervals are over seeds alone, and thresholds, contours, calibration and gradients are not "
-            "known; train again with this version of rsseg and recording on."
+            f"{few}: intervals are over seeds alone, and thresholds, contours, calibration and gradients are not known; train "
+            "again with this version of rsseg and recording on."
         )
     else:
         lacking = [name for key, (name, _) in MEASURES.items() if key not in found.measures]
@@ -127,12 +142,12 @@ def caveats(comparison: Comparison, found: Findings) -> list[str]:
     absent = runs[0].classes[(runs[0].classes["pixels"] == 0) & (runs[0].classes["class"] != "mean")]["class"]
     notes += [f"Class {name} does not occur in the validation scenes: it is in no mean; add scenes with it." for name in absent]
     notes += found.notes + _trouble(comparison)
-    if not any(is_plain(label) for label in found.labels):
+    if not any(found.plain):
         notes.append(
             "No plain cross-entropy among the runs: whether the best loss gives more than cross-entropy with a tuned threshold "
             "is not known; add loss=ce."
         )
-    return notes + _rates(comparison)
+    return notes + _rates(comparison, found)
 
 
 def _trouble(comparison: Comparison) -> list[str]:
@@ -148,25 +163,46 @@ def _trouble(comparison: Comparison) -> list[str]:
             )
         if run.summary["steps"] < int(run.config.steps):
             notes.append(f"{run.label}, seed {run.seed}: stopped early, at step {run.summary['steps']} of {run.config.steps}.")
-    kept = differences(runs)
-    if kept:
-        notes.append(f"Unfair, and kept because unfair=keep asked for it: the runs have different {', '.join(kept)}.")
+    if comparison.unfair:
+        what = listed(comparison.unfair)
+        notes.append(f"Unfair, and kept because unfair=keep asked for it: the runs have different {what}.")
+    if comparison.design:
+        nodes = list(dict.fromkeys(key.split(".")[0] for key in comparison.design))
+        notes.append(
+            f"The rows are recipes: by design they differ in {listed(nodes)} as well, so a lead may not be the loss's."
+        )
+    if len({(run.origin["platform"], run.origin["python"]) for run in runs}) > 1:
+        notes.append(
+            "The runs were made on different platforms, which may change scores a little; the protocol below names them."
+        )
+    heads = list(runs[0].config.model.heads)
+    if len(heads) > 1:
+        notes.append(f"The runs have {len(heads)} heads, {listed(heads)}: {heads[0]} alone is compared.")
     if any(run.origin["git"]["changed"] for run in runs):
         notes.append("Some runs were made with uncommitted changes: their commit does not say which code ran.")
     if comparison.left_out:
-        notes.append(f"{len(comparison.left_out)} runs are left out; the protocol below says why.")
+        many = len(comparison.left_out)
+        notes.append(f"{many} run{'s are' if many > 1 else ' is'} left out; the protocol below says why.")
     return notes
 
 
-def _rates(comparison: Comparison) -> list[str]:
+def _rates(comparison: Comparison, found: Findings) -> list[str]:
     """How learning rates were chosen."""
     notes = []
-    for label, (rate, tried) in comparison.rates.items():
-        if label in comparison.labels and len(tried) > 1 and rate in (tried[0], tried[-1]):
+    rates = {label: comparison.rates[label] for label in comparison.labels if label in comparison.rates}
+    for label, (rate, tried) in rates.items():
+        if len(tried) > 1 and rate in (tried[0], tried[-1]):
             notes.append(
                 f"{label}: the search seeds chose learning rate {rate:g}, the {'smallest' if rate == tried[0] else 'largest'} "
                 "tried; a wider search may do better."
             )
+    if len({tuple(tried) for _, tried in rates.values()}) > 1:
+        each = ", ".join(f"{label} {len(tried)}" for label, (_, tried) in rates.items())
+        notes.append(
+            f"Unequal search: not every loss tried the same learning rates ({each}); one that tried more has an advantage."
+        )
+    if rates and found.metric != "iou":
+        notes.append(f"Learning rates were chosen by IoU, not by {MEASURES[found.metric][0]}.")
     if not comparison.rates and len({run.rate for row in comparison.runs for run in row}) > 1:
         notes.append(
             f"Learning rates differ, but there are no seeds from {SEARCH_SEED} on to choose among them: every rate is a row of "
