@@ -56,7 +56,9 @@ def halves(holds: ArrayLike, seed: int = 0, tries: int = 50) -> NDArray[np.bool_
         (3, 1)
     """
     there, rng = np.asarray(holds, dtype=bool), np.random.default_rng(seed)
-    deals = [_deal(there, rng.permutation(len(there))) for _ in range(tries)]
+    orders = [rng.permutation(len(there)) for _ in range(tries)]
+    deals = [_deal(there, order) for order in orders]
+    deals += [order < len(there) // 2 for order in orders if len(there) > 1]  # classes that interlock: plain halves too
     return min(deals, key=lambda first: (-shared(there, first).sum(), abs(len(first) - 2 * int(first.sum()))))
 
 
@@ -76,7 +78,7 @@ def shared(holds: ArrayLike, first: NDArray[np.bool_]) -> NDArray[np.bool_]:
     One scene has no other side: there all that occur can be tuned.
     """
     there = np.asarray(holds, dtype=bool)
-    return np.asarray(there[first].any(0) & (first.all() | there[~first].any(0)))
+    return np.asarray(there[first].any(0) & ((len(there) == 1) | there[~first].any(0)))
 
 
 def best_thresholds(

@@ -74,7 +74,7 @@ def test_shares_are_means_over_all_seeds_of_each_seed_s_share(tmp_path, monkeypa
     records = {}
     for loss in ("ce", "ce_dice"):  # seed 1 stopped early
         folder = tmp_path / f"loss={loss},seed=1"
-        records[folder] = make_records(BINARY, loss, 1, steps=(100, 200))
+        records[folder] = make_records(BINARY, loss, 1, steps=(100, 150, 200))  # the others never were at 150
         write_run(folder, BINARY, loss, 1, records[folder])
     for seed, scale in ((2, 1), (3, 100)):  # a seed of large gradients counts as the others do
         folder = tmp_path / f"loss=ce_dice,seed={seed}"
@@ -84,7 +84,7 @@ def test_shares_are_means_over_all_seeds_of_each_seed_s_share(tmp_path, monkeypa
         records[folder] = dataclasses.replace(known, gradient={"logits": (norms, known.gradient["logits"][1])}, gain=gain)
     first = records[tmp_path / "loss=ce_dice,seed=1"]
     records[tmp_path / "loss=ce_dice,seed=1"] = dataclasses.replace(
-        first, gradient={"logits": (np.array([[1.0, 3.0], [1.0, 1.0]]), first.gradient["logits"][1])}
+        first, gradient={"logits": (np.array([[1.0, 3.0], [9.0, 0.0], [1.0, 1.0]]), first.gradient["logits"][1])}
     )
     for seed in (2, 3):
         records[tmp_path / f"loss=ce,seed={seed}"] = make_records(BINARY, "ce", seed)

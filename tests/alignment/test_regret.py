@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rsseg.alignment.bias import crossfit_bias, crossfit_sample, sample_counts, tune_bias, tuned_bias
@@ -80,18 +80,27 @@ def test_halves_are_of_one_size_and_the_same_for_every_run():
 
 
 @settings(deadline=None, max_examples=40)
+@example(0)
 @given(st.integers(0, 10_000))
 def test_every_class_of_two_scenes_or_more_is_on_both_sides(seed):
-    """Up to four classes of two to four scenes each among 12; chains of pairs can be dealt, if no ring of odd length is."""
+    """Six classes of two or three scenes each among 8, against all ways to part them: a ring of pairs may have none."""
     rng = np.random.default_rng(seed)
-    holds = np.zeros((12, 4), dtype=bool)
-    for c in range(4):
-        holds[rng.choice(12, rng.integers(2, 5), replace=False), c] = True
-    sides = np.array([[(i >> s) & 1 for s in range(12)] for i in range(2**12)], dtype=bool)
+    holds = np.zeros((8, 6), dtype=bool)
+    for c in range(6):
+        holds[rng.choice(8, rng.integers(2, 4), replace=False), c] = True
+    sides = np.array([[(i >> s) & 1 for s in range(8)] for i in range(2**8)], dtype=bool)
     possible = max(shared(holds, side).sum() for side in sides)
     first = halves(holds)
     assert shared(holds, first).sum() == possible
-    assert 4 <= first.sum() <= 8
+    assert 2 <= first.sum() <= 6
+
+
+def test_one_deal_in_turn_is_not_enough():
+    """Of this one in many leaves a class on one side, though all six can be parted."""
+    scenes = [[1, 4], [1, 5], [0, 4], [0, 2, 3], [2, 5], [2, 5], [0, 3, 4], [3]]
+    holds = np.array([[c in held for c in range(6)] for held in scenes])
+    assert shared(holds, halves(holds)).all()
+    assert not shared(holds, halves(holds, tries=1)).all() or not shared(holds, halves(holds, seed=1, tries=1)).all()
 
 
 def test_a_class_on_one_side_alone_is_not_tuned():
@@ -124,7 +133,7 @@ def test_a_tuned_bias_of_two_classes_is_the_best_of_all(seed):
 @given(st.integers(0, 10_000))
 def test_a_tuned_bias_never_loses_on_its_own_sample_nor_to_a_step_of_one_class(seed):
     rng = np.random.default_rng(seed)
-    y = rng.choice(4, 60, p=[0.7, 0.2, 0.05, 0.05])
+    y = np.append(rng.choice(4, 56, p=[0.7, 0.2, 0.05, 0.05]), range(4))  # a class without a pixel is not tuned
     z, w = 1.5 * np.eye(4)[y] + rng.normal(size=(60, 4)) + [1, 0, 0, -1], np.where(y > 1, 1.0, 5.0)
     bias = tune_bias(z, y, w, rounds=50)
     best = mean_iou(z, y, w, bias)
