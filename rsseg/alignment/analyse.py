@@ -84,7 +84,7 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
             *rare(head, counts),
             *untuned(comparison, head, counts),
             *unselected(comparison, regret),
-            *unknown(comparison, {**values, "tau": tau}),
+            *unknown(comparison, {**values, "tau over the run": tau[..., 0], "tau over its last half": tau[..., 1]}),
             *skipped,
         ],
     )

@@ -50,23 +50,24 @@ def draw_slopes(found: Findings) -> Figure | None:
     gap = max(high - low, 1e-3) * 0.19 / (height - 1)
     names = [spread(side, gap) for side in ends]
     best = found.order[0]
+    inches = 0.07 * (max(map(len, found.labels)) + 8)  # of the widest text
+    margin = max(0.9, inches / max(0.3, figure.get_figwidth() - 2 * inches))
     for i, label in enumerate(found.labels):
         colour = RED if i == best else BLUE
         axis.plot([0, 1], ends[:, i], "o-", color=colour, linewidth=2 if i == best else 1.3, markersize=5)
-        axis.annotate(
-            f"{label}  {ends[0, i]:.3f}",
-            (0, ends[0, i]),
-            (-0.06, names[0][i]),
-            ha="right",
-            va="center",
-            color=colour,
-            fontsize=9,
-        )
-        axis.annotate(
-            f"{ends[1, i]:.3f}  {label}", (1, ends[1, i]), (1.06, names[1][i]), ha="left", va="center", color=colour, fontsize=9
-        )
+        for x, side, text in ((0, "right", f"{label}  {ends[0, i]:.3f}"), (1, "left", f"{ends[1, i]:.3f}  {label}")):
+            axis.annotate(
+                text,
+                (x, ends[x, i]),
+                (x + (0.08 * margin if x else -0.08 * margin), names[x][i]),
+                ha=side,
+                va="center",
+                color=colour,
+                fontsize=9,
+                arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0},
+            )
     axis.set(
-        xlim=(-0.9, 1.9),
+        xlim=(-margin, 1 + margin),
         xticks=[0, 1],
         ylim=(min(low, *(n.min() for n in names)) - gap, max(high, *(n.max() for n in names)) + gap),
     )
