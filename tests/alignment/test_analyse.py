@@ -105,7 +105,7 @@ def test_a_seed_without_a_value_is_counted_and_named(tmp_path, monkeypatch):
     rows["val/loss"] = [0.5, *[np.nan] * 3]
     rows.to_csv(curve, index=False)
     _, found = compare(tmp_path)
-    assert "ce: tau is not known of seed 2; its mean is over 2 of 3 seeds." in found.notes
+    assert "ce: tau over the run is not known of seed 2; its mean is over 2 of 3 seeds." in found.notes
     table = tables.losses(found)
     assert table.loc[["ce", "dice"], "tau_seeds"].tolist() == [2, 3]
     assert table.loc["ce", "tau_std"] == pytest.approx(found.tau[0, [0, 2], 0].std(ddof=1))
