@@ -239,8 +239,14 @@ def compare(runs: list[Path], out: Path | None = None, metric: str = "iou", keep
     """
     quiet()
     out = out or runs[0] / "comparison"
+    if out.exists() and not out.is_dir():
+        raise InputError(f"out={out} is a file: give a folder to write the comparison into")
     comparison = gather(runs, keep_unfair)
     found = analyse(comparison, metric)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the comparison can't be written to {out} ({error}): give another folder, out=...") from None
     folders = [comparison.runs[i][0].folder for i in found.order]
     names = [comparison.labels[i] for i in found.order]
     try:

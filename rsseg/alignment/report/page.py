@@ -106,7 +106,7 @@ def ranking(found: Findings) -> Shown:
         kind = "best" if i == best else ""
         row = [Cell(found.labels[i], f"text {kind}".strip()), _with_span(win.score, i, kind)]
         if tuned is not None:
-            row.append(_with_span(tuned.score, i, kind))
+            row.append(_with_span(tuned.score, i, "best" if i == np.nanargmax(tuned.score.value) else ""))
         row.append(Cell("", kind) if i == best else _with_span(win.difference, (best, i), kind))
         if known:
             row.append(Cell("" if i == best else f"{100 * win.better[best, i]:.0f} %", kind))

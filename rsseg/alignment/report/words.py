@@ -84,7 +84,12 @@ def _after_tuning(found: Findings) -> str:
     after, low, high = (getattr(found.wins_tuned.difference, end)[best, other] for end in ("value", "low", "high"))
     gap = f"{MEASURES[found.tuned_metric][0]} {'lead over' if before > 0 else 'difference to'} {found.labels[other]}"
     ends = f"from {number(before, True)} to {number(after, True)}{span(low, high, True)}"
-    return f"With {what} tuned on other scenes its {gap} goes {ends}: {verdict(before, after, low, high)}."
+    said = f"With {what} tuned on other scenes its {gap} goes {ends}: {verdict(before, after, low, high)}."
+    first = int(np.nanargmax(found.wins_tuned.score.value))
+    if first == best:
+        return said
+    score = number(found.wins_tuned.score.value[first])
+    return f"{said} Tuned, {found.labels[first]} has the highest {MEASURES[found.tuned_metric][0]}, {score}."
 
 
 def verdict(before: float, after: float, low: float, high: float) -> str:
