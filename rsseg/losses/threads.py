@@ -57,11 +57,17 @@ def share(work: Callable[[Job, Scratch], None], jobs: Sequence[Job], threads: in
         helper.result()
 
 
+def _stand_alone() -> None:
+    """Let this thread run PyTorch's operations without helpers."""
+    torch.set_num_threads(1)
+    torch.get_num_threads()  # a thread takes the default that holds when it first asks: this one, not that of later
+
+
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Let this thread run PyTorch's operations without helpers."""
+    """For as long as this is open."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    _stand_alone()
     try:
         yield
     finally:
@@ -71,7 +77,7 @@ def _alone() -> Iterator[None]:
 @functools.cache
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:  # noqa: ARG001
     """One thread fewer that each run PyTorch's operations alone; a forked process has none of its parent's."""
-    pool = ThreadPoolExecutor(threads - 1, "rsseg-losses", initializer=functools.partial(torch.set_num_threads, 1))
+    pool = ThreadPoolExecutor(threads - 1, "rsseg-losses", initializer=_stand_alone)
     barrier = threading.Barrier(threads)
     waiting = [pool.submit(barrier.wait) for _ in range(threads - 1)]
     barrier.wait()

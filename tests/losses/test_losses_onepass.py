@@ -1,5 +1,7 @@
 """The one pass gives what its plain PyTorch reference gives, whatever the batch, the sums and the threads."""
 
+import threading
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from losses_cases import batch as batch_of_task
 from rsseg.contract import IGNORE
 from rsseg.losses import Composite, onepass
 from rsseg.losses.functional import COUNT, NLL, SOFT, SPREAD, Sum, statistics
+from rsseg.losses.threads import share
 
 SMOOTH = (COUNT, SOFT, NLL, SPREAD, Sum("focal", 2.0), Sum("focal", 0.5), Sum("focal", 0.0))
 SUMS = (*SMOOTH, Sum("levels", 16))
@@ -92,6 +95,23 @@ def test_chunks_threads_and_layouts_change_nothing(case, over, threads, layout, 
     torch.testing.assert_close(gradient, expected)
     assert torch.equal(gradient, same)
     assert gradient.is_contiguous(memory_format=layout)
+
+
+def test_each_thread_works_alone():
+    """PyTorch's threads within ours would be many more than there are cores, and wait for each other in every operation."""
+    before, meeting, found = torch.get_num_threads(), threading.Barrier(3), []
+
+    def work(_job, _scratch):
+        meeting.wait(60)  # every thread has one
+        found.append(torch.get_num_threads())
+
+    torch.set_num_threads(3)
+    try:
+        share(work, range(3), 3)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert found == [1, 1, 1]
 
 
 @every_task
