@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rsseg.alignment.bias import crossfit_sample
 from rsseg.alignment.bootstrap import WinMatrix, compare, win_matrix
 from rsseg.alignment.checkpoints import best_counts, best_index, selection
-from rsseg.alignment.counts import Array, Overlap, counts_of, overlap, present_mean
+from rsseg.alignment.counts import Array, Overlap, counts_of, overlap
 from rsseg.alignment.fair import Comparison
 from rsseg.alignment.findings import Findings, Grid
 from rsseg.alignment.gaps import rare, unknown, unselected, untuned
@@ -23,6 +23,7 @@ from rsseg.alignment.records import Records, Snapshot, StoredSnapshot
 from rsseg.alignment.runs import Run
 from rsseg.alignment.threshold import crossfit_histogram
 from rsseg.contract import Head, InputError, TaskKind, nearest
+from rsseg.metrics.average import present_mean
 from rsseg.metrics.calibration import calibration_sums
 
 RANKED = ("iou", "dice", "boundary_iou")

@@ -8,10 +8,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.alignment.counts import Array, Overlap, overlap, present_mean
+from rsseg.alignment.counts import Array, Overlap, overlap
 from rsseg.alignment.threshold import shared, tunable
 from rsseg.contract import InputError
 from rsseg.metrics import SampledLogits
+from rsseg.metrics.average import present_mean
 
 
 def sample_counts(logits: ArrayLike, target: ArrayLike, weight: ArrayLike, bias: ArrayLike) -> Array:

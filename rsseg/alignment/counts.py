@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from rsseg.contract import Head
+from rsseg.metrics.average import present_mean
 from rsseg.metrics.scores import class_counts
 
 Array: TypeAlias = NDArray[np.float64]
@@ -58,11 +59,3 @@ def pooled(counts: ArrayLike, metric: Overlap = "iou") -> Array:
 def per_scene(counts: ArrayLike, metric: Overlap = "iou") -> Array:
     """The score of each scene, mean over the classes present in it, then over scenes: ``[...]``."""
     return present_mean(present_mean(overlap(counts, metric)))
-
-
-def present_mean(values: Array) -> Array:
-    """The mean over the last axis of what is not NaN; NaN where nothing is left."""
-    present = ~np.isnan(values)
-    number = present.sum(-1)
-    total: Array = np.where(number > 0, np.where(present, values, 0.0).sum(-1) / np.maximum(number, 1), np.nan)
-    return total

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rsseg.alignment.counts import Array, Overlap, overlap, present_mean
+from rsseg.alignment.counts import Array, Overlap, overlap
 from rsseg.contract import InputError
+from rsseg.metrics.average import present_mean, ratio
 from rsseg.metrics.calibration import SCORES
 
 
@@ -99,7 +100,11 @@ def of_scenes(counts: ArrayLike, metric: Overlap = "iou") -> Measure:
     """
     values = present_mean(overlap(complete(counts), metric))
     known = ~np.isnan(values)
-    return Measure(np.stack([np.where(known, values, 0), known], axis=-1), _ratio, known[0, 0, :, None].astype(np.float64))
+    return Measure(
+        np.stack([np.where(known, values, 0), known], axis=-1),
+        lambda sums: ratio(sums[..., 0], sums[..., 1]),
+        known[0, 0, :, None].astype(np.float64),
+    )
 
 
 def of_calibration(sums: Sequence[Sequence[Mapping[str, Array]]]) -> dict[str, Measure]:
@@ -113,8 +118,3 @@ def of_calibration(sums: Sequence[Sequence[Mapping[str, Array]]]) -> dict[str, M
         each = np.array([[run[name] for run in row] for row in sums])
         found[name] = Measure(each, score, mass(each[0, 0]), higher_is_better=False)
     return found
-
-
-def _ratio(sums: Array) -> Array:
-    total, number = np.moveaxis(sums, -1, 0)
-    return np.where(number > 0, total / np.where(number > 0, number, 1), np.nan)

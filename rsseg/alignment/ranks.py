@@ -7,8 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import kendalltau, rankdata
 
 from rsseg.alignment.bootstrap import Interval, t_interval
-from rsseg.alignment.counts import Array, present_mean
+from rsseg.alignment.counts import Array
 from rsseg.contract import InputError
+from rsseg.metrics.average import present_mean
 
 
 def cross_evaluation(values: ArrayLike, higher_is_better: ArrayLike) -> Array:

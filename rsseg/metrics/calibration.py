@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rsseg.contract import Head, InputError, TaskKind
+from rsseg.metrics.average import present_mean, ratio
 from rsseg.metrics.histogram import CENTRES
 
 PROBABILITIES: NDArray[np.float64] = 1 / (1 + np.exp(-CENTRES))
@@ -71,7 +72,7 @@ def brier(histogram: ArrayLike) -> NDArray[np.float64]:
         ``[...]``; NaN without a pixel.
     """
     total, pixels = np.moveaxis(_squares(histogram), -1, 0)
-    return _ratio(total, pixels)
+    return ratio(total, pixels)
 
 
 def calibration_sums(histogram: ArrayLike, head: Head, bins: int = 15) -> dict[str, NDArray[np.float64]]:
@@ -119,15 +120,15 @@ def calibration(histogram: ArrayLike, head: Head, bins: int = 15) -> dict[str, f
 
 def _expected_error(binned: NDArray[np.float64]) -> NDArray[np.float64]:
     number, said, happened = np.moveaxis(binned, -1, 0)
-    return _ratio(np.abs(said - happened).sum(-1), number.sum(-1))
+    return ratio(np.abs(said - happened).sum(-1), number.sum(-1))
 
 
 def _class_error(binned: NDArray[np.float64]) -> NDArray[np.float64]:
-    return _known_mean(np.where(binned[..., 2].sum(-1) > 0, _expected_error(binned), np.nan))
+    return present_mean(np.where(binned[..., 2].sum(-1) > 0, _expected_error(binned), np.nan))
 
 
 def _label_brier(squares: NDArray[np.float64]) -> NDArray[np.float64]:
-    return _known_mean(_ratio(squares[..., 0], squares[..., 1]))
+    return present_mean(ratio(squares[..., 0], squares[..., 1]))
 
 
 def _squares(histogram: ArrayLike) -> NDArray[np.float64]:
@@ -135,15 +136,6 @@ def _squares(histogram: ArrayLike) -> NDArray[np.float64]:
     counts = np.asarray(histogram, dtype=np.float64)
     total = (counts * np.stack([PROBABILITIES**2, (1 - PROBABILITIES) ** 2])).sum((-1, -2))
     return np.stack([total, counts.sum((-1, -2))], axis=-1)
-
-
-def _ratio(total: NDArray[np.float64], number: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.where(number > 0, total / np.where(number > 0, number, 1), np.nan)
-
-
-def _known_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    known = ~np.isnan(values)
-    return _ratio(np.where(known, values, 0).sum(-1), known.sum(-1))
 
 
 Score = Callable[[NDArray[np.float64]], NDArray[np.float64]]

@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rsseg.alignment.bias import crossfit_bias, crossfit_sample, sample_counts, tune_bias, tuned_bias
-from rsseg.alignment.counts import overlap, pooled, present_mean
+from rsseg.alignment.counts import overlap, pooled
 from rsseg.alignment.threshold import (
     best_thresholds,
     halves,
@@ -16,6 +16,7 @@ from rsseg.alignment.threshold import (
 )
 from rsseg.contract import InputError
 from rsseg.metrics import SampledLogits
+from rsseg.metrics.average import present_mean
 from rsseg.metrics.histogram import THRESHOLDS
 
 FIRST = np.array([True, False])

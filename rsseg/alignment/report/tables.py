@@ -9,12 +9,13 @@ import pandas as pd
 
 from rsseg.alignment.analyse import class_scores
 from rsseg.alignment.bootstrap import WinMatrix
-from rsseg.alignment.counts import overlap, pooled, present_mean
+from rsseg.alignment.counts import overlap, pooled
 from rsseg.alignment.fair import Comparison
 from rsseg.alignment.findings import MEASURES, Findings
 from rsseg.alignment.ranks import seed_interval
 from rsseg.alignment.report.figures import ranks
 from rsseg.alignment.threshold import residual_regret
+from rsseg.metrics.average import present_mean
 
 
 def losses(found: Findings) -> pd.DataFrame:
