@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsseg.alignment import tuned
+from rsseg.alignment.archive import write_arrays
 from rsseg.alignment.recorder import Recorder
-from rsseg.alignment.records import FOLDER, Snapshot, snapshot_arrays, write_arrays
+from rsseg.alignment.records import FOLDER, Snapshot, snapshot_arrays
 from rsseg.alignment.snapshot import Snapshots
 from rsseg.alignment.threshold import halves
 from rsseg.config.build import build

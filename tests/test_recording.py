@@ -10,9 +10,10 @@ import torch
 from test_run import SPLIT, folder_data, settings, weights
 from tiny import compose, power_cut
 
+from rsseg.alignment.archive import read_arrays
 from rsseg.alignment.bias import tune_bias
 from rsseg.alignment.counts import pooled
-from rsseg.alignment.records import load_records, read_arrays
+from rsseg.alignment.records import load_records
 from rsseg.assembly import Numbers, panel_facts
 from rsseg.contract import InputError, TaskKind
 from rsseg.metrics.histogram import THRESHOLDS, threshold_counts

@@ -19,7 +19,7 @@ from rsseg.alignment.gaps import rare, unknown, unselected, untuned
 from rsseg.alignment.leading import mean_gradients
 from rsseg.alignment.measures import Measure, of_calibration, of_counts, of_scenes
 from rsseg.alignment.ranks import rank_alignment, seed_interval
-from rsseg.alignment.records import Records, Snapshot, StoredSnapshot
+from rsseg.alignment.records import Snapshot, StoredSnapshot
 from rsseg.alignment.runs import Run
 from rsseg.alignment.threshold import crossfit_histogram
 from rsseg.contract import Head, InputError, TaskKind, nearest
@@ -45,7 +45,7 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
     shares, cosines, gains, skipped = mean_gradients(comparison)
     has_records = grid[0][0].records is not None
     counts = _each(grid, best_counts) if has_records else None
-    snapshots = has_records and all(_best(run) is not None for row in grid for run in row)
+    snapshots = has_records and all(run.recorded.best is not None for row in grid for run in row)
     panel = _shared_panel(grid) if has_records else []
     counted = snapshots and all(_snapshot(run).crossfit is not None for row in grid for run in row)
     fixed, tuned = _tuned(grid, scored, counted) if snapshots else (None, None)
@@ -115,13 +115,13 @@ def _summaries(grid: Grid) -> dict[str, Array]:
 
 def _shared_panel(grid: Grid) -> list[str]:
     """The losses that every run was valued under."""
-    first, *others = (_records(run).panel for row in grid for run in row)
+    first, *others = (run.recorded.panel for row in grid for run in row)
     return [name for name in first if all(name in other for other in others)]
 
 
 def _panel_values(run: Run, panel: list[str]) -> Array:
     """Their values at the best checkpoint, mean over the halves of the scenes."""
-    records = _records(run)
+    records = run.recorded
     return present_mean(records.values[best_index(run)][[records.panel.index(name) for name in panel]])
 
 
@@ -143,7 +143,7 @@ def _tuned(grid: Grid, metric: Overlap, counted: bool) -> tuple[Array | None, Ar
     Those of multiclass runs are estimated from their samples unless all of them are `counted`: an estimate isn't held
     against a count.
     """
-    first = _records(grid[0][0]).first
+    first = grid[0][0].recorded.first
     multiclass = head_of(grid[0][0]).task is TaskKind.multiclass
     if first.all():
         return None, None
@@ -151,7 +151,7 @@ def _tuned(grid: Grid, metric: Overlap, counted: bool) -> tuple[Array | None, Ar
     def both(run: Run) -> Array:
         crossfit = _snapshot(run).crossfit if counted else None
         if crossfit is not None:
-            return counts_of(np.stack([crossfit.fixed, getattr(crossfit, metric)]), _records(run).head)
+            return counts_of(np.stack([crossfit.fixed, getattr(crossfit, metric)]), run.recorded.head)
         sample = _snapshot(run).sample if multiclass else None
         if sample is not None:
             return np.stack(crossfit_sample(sample, first, metric))
@@ -168,18 +168,8 @@ def _each(grid: Grid, value: Callable[[Run], Array | float]) -> Array:
     return np.array([[value(run) for run in row] for row in grid], dtype=np.float64)
 
 
-def _records(run: Run) -> Records:
-    if run.records is None:
-        raise InputError(f"{run.folder} has no records")
-    return run.records
-
-
-def _best(run: Run) -> Snapshot | StoredSnapshot | None:
-    return _records(run).best
-
-
 def _snapshot(run: Run) -> Snapshot | StoredSnapshot:
-    best = _best(run)
+    best = run.recorded.best
     if best is None:
         raise InputError(f"{run.folder} recorded no best checkpoint")
     return best

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from rsseg.alignment.counts import Array, Overlap, pooled
-from rsseg.alignment.records import Records
 from rsseg.alignment.runs import Run
 from rsseg.alignment.threshold import selection_regret
 from rsseg.contract import InputError
@@ -13,7 +12,7 @@ from rsseg.contract import InputError
 
 def best_index(run: Run) -> int:
     """Which validation the best checkpoint comes from."""
-    records = _records(run)
+    records = run.recorded
     steps = np.asarray(records.steps)
     if records.best is not None and records.best.step in steps:
         return int(np.flatnonzero(steps == records.best.step)[-1])
@@ -22,7 +21,7 @@ def best_index(run: Run) -> int:
 
 def best_counts(run: Run) -> Array:
     """The counts at the best checkpoint, ``[S, classes, 3]``."""
-    return np.asarray(_records(run).counts[best_index(run)])
+    return np.asarray(run.recorded.counts[best_index(run)])
 
 
 def own_loss(run: Run) -> Array | None:
@@ -30,7 +29,7 @@ def own_loss(run: Run) -> Array | None:
 
     Records that lack it may have it in the panel, if the loss was used as it comes.
     """
-    records = _records(run)
+    records = run.recorded
     if records.own is not None:
         return None if np.isnan(records.own).all() else records.own
     changed = any("loss." in override.split("=")[0] for override in run.origin["overrides"])
@@ -39,16 +38,10 @@ def own_loss(run: Run) -> Array | None:
 
 def selection(run: Run, metric: Overlap) -> float:
     """What choosing the checkpoint by the run's own validation loss costs; NaN where halves of the scenes can't tell."""
-    records, own = _records(run), own_loss(run)
+    records, own = run.recorded, own_loss(run)
     if own is None or records.first.all():
         return float("nan")
     try:
         return selection_regret(own, records.counts, records.first, metric)
     except InputError:
         return float("nan")
-
-
-def _records(run: Run) -> Records:
-    if run.records is None:
-        raise InputError(f"{run.folder} has no records")
-    return run.records

@@ -11,9 +11,10 @@ import lightning as L
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rsseg.alignment.archive import write_arrays
 from rsseg.alignment.panel import PanelSums
 from rsseg.alignment.probe import probe
-from rsseg.alignment.records import ABOUT, FOLDER, OWN, Snapshot, write_arrays
+from rsseg.alignment.records import ABOUT, FOLDER, OWN, Snapshot
 from rsseg.alignment.snapshot import Snapshots
 from rsseg.config.folder import write_json
 from rsseg.contract import Batch

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import zipfile
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from rsseg.alignment.archive import checked_names, damaged, read_arrays
 from rsseg.alignment.counts import Array, counts_of
 from rsseg.config.folder import resume_word
 from rsseg.contract import Head, InputError, TaskKind, nearest
@@ -90,7 +87,7 @@ class StoredSnapshot:
         for part, fields in (("sample", SampledLogits._fields), ("crossfit", Crossfit._fields)):
             held = [name for name in fields if f"{head}/{part}.{name}" in self.names]
             if held and len(held) < len(fields):
-                raise _damaged(path, f"holds {', '.join(held)} of a {part} alone")
+                raise damaged(path, f"holds {', '.join(held)} of a {part} alone")
         self.step = int(self._array("step"))
         self.lost = int(self._array("lost")) if f"{head}/lost" in self.names else 0
 
@@ -160,57 +157,6 @@ class Records:
     last: Snapshot | StoredSnapshot | None
 
 
-def write_arrays(path: Path, arrays: Mapping[str, ArrayLike]) -> None:
-    """Write an npz file whole or not at all.
-
-    Raises:
-        InputError: If it can't be written.
-    """
-    part = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            np.savez_compressed(file, **{name: np.asarray(a) for name, a in arrays.items()})  # type: ignore[arg-type]
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError(
-            f"the record {path} can't be written ({error}): free some space and go on with {resume_word(path.parents[1])}"
-        ) from None
-
-
-def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
-    """The arrays of an npz file, all of them or some.
-
-    Raises:
-        InputError: If it is damaged.
-    """
-    with _open(path) as file:
-        return {name: file[name] for name in names or file.files}
-
-
-def checked_names(path: Path) -> list[str]:
-    """The names of the arrays in an npz file, once its check sums are seen to be right.
-
-    Raises:
-        InputError: If it is damaged.
-    """
-    with _open(path) as file:
-        broken = file.zip.testzip()
-        if broken:
-            raise ValueError(f"{broken} is not what was written")
-        return list(file.files)
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[Any]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            yield file
-    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise _damaged(path, f"can't be read ({error})") from None
-
-
 def snapshot_arrays(snapshot: Snapshot) -> dict[str, ArrayLike]:
     """A snapshot as arrays to be written."""
     arrays: dict[str, ArrayLike] = {"step": snapshot.step, "boundary": snapshot.boundary, "lost": snapshot.lost}
@@ -250,7 +196,7 @@ def load_records(run: Path, head: str = "mask") -> Records:
     counted = (columns["counts"].shape[1], columns["values"].shape[1])
     if counted != (len(scenes), len(panel)):
         found = f"holds {counted[0]} scenes and {counted[1]} losses, {ABOUT} names {len(scenes)} and {len(panel)}"
-        raise _damaged(paths[0], found)
+        raise damaged(paths[0], found)
     return Records(
         scenes=scenes,
         first=np.array(about["first_half"], dtype=bool),
@@ -273,16 +219,16 @@ def _about(path: Path, head: str) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         about = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise _damaged(path, f"can't be read ({error})") from None
+        raise damaged(path, f"can't be read ({error})") from None
     kinds = {"scenes": list, "first_half": list, "heads": dict}
     if not isinstance(about, dict) or not all(isinstance(about.get(key), kind) for key, kind in kinds.items()):
-        raise _damaged(path, f"lacks {' or '.join(kinds)}")
+        raise damaged(path, f"lacks {' or '.join(kinds)}")
     heads = about["heads"]
     if head not in heads:
         raise InputError(f"{path.parents[1]} has no head '{head}'{nearest(head, heads)}: it has {', '.join(heads)}")
     lacking = [key for key in ("task", "classes", "terms", "panel") if key not in heads[head]]
     if lacking:
-        raise _damaged(path, f"lacks {', '.join(lacking)} of head {head}")
+        raise damaged(path, f"lacks {', '.join(lacking)} of head {head}")
     return about, heads[head]
 
 
@@ -297,11 +243,7 @@ def _validation(path: Path, name: str, head: Head) -> dict[str, NDArray[Any]]:
 def _need(path: Path, head: str, held: Iterable[str], needed: Iterable[str]) -> None:
     lacking = [name for name in needed if name not in set(held)]
     if lacking:
-        raise _damaged(path, f"lacks {', '.join(lacking)} of head {head}")
-
-
-def _damaged(path: Path, found: str) -> InputError:
-    return InputError(f"the record {path} {found}: train the run again in a new folder")
+        raise damaged(path, f"lacks {', '.join(lacking)} of head {head}")
 
 
 def _snapshot(path: Path, head: str) -> StoredSnapshot | None:

@@ -66,6 +66,17 @@ class Run:
     records: Records | None
     unrecorded: str
 
+    @property
+    def recorded(self) -> Records:
+        """Its records.
+
+        Raises:
+            InputError: If it has none.
+        """
+        if self.records is None:
+            raise InputError(f"{self.folder} has no records")
+        return self.records
+
 
 @dataclass(frozen=True)
 class LeftOut:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from rsseg.alignment.records import PLACES, Crossfit, Snapshot, load_records, read_arrays, snapshot_arrays, write_arrays
+from rsseg.alignment.archive import read_arrays, write_arrays
+from rsseg.alignment.records import PLACES, Crossfit, Snapshot, load_records, snapshot_arrays
 from rsseg.contract import InputError
 from rsseg.metrics import SampledLogits
 

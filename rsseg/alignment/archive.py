@@ -1,0 +1,73 @@
+"""Arrays in npz files, written whole or not at all, and read with their check sums."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rsseg.config.folder import resume_word
+from rsseg.contract import InputError
+
+
+def write_arrays(path: Path, arrays: Mapping[str, ArrayLike]) -> None:
+    """Write an npz file whole or not at all.
+
+    Raises:
+        InputError: If it can't be written.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            np.savez_compressed(file, **{name: np.asarray(a) for name, a in arrays.items()})  # type: ignore[arg-type]
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(
+            f"the record {path} can't be written ({error}): free some space and go on with {resume_word(path.parents[1])}"
+        ) from None
+
+
+def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+    """The arrays of an npz file, all of them or some.
+
+    Raises:
+        InputError: If it is damaged.
+    """
+    with _open(path) as file:
+        return {name: file[name] for name in names or file.files}
+
+
+def checked_names(path: Path) -> list[str]:
+    """The names of the arrays in an npz file, once its check sums are seen to be right.
+
+    Raises:
+        InputError: If it is damaged.
+    """
+    with _open(path) as file:
+        broken = file.zip.testzip()
+        if broken:
+            raise ValueError(f"{broken} is not what was written")
+        return list(file.files)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            yield file
+    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise damaged(path, f"can't be read ({error})") from None
+
+
+def damaged(path: Path, found: str) -> InputError:
+    """What to say of a record that is not as it was written."""
+    return InputError(f"the record {path} {found}: train the run again in a new folder")
