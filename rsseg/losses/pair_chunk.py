@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rsseg.losses import sigmoid_chunk
 from rsseg.losses.chunk import Chunk
-from rsseg.losses.sums import Sum
+from rsseg.losses.sums import COUNT, Sum
 
 Slopes = sigmoid_chunk.Slopes
 
@@ -38,7 +38,7 @@ def finish(table: Tensor, rows: tuple[Sum, ...]) -> Tensor:
             case "count":
                 of_first = of_second.flip(0)
             case "soft":  # what the first class is given of a pixel is what the second is not
-                of_first = (next(iter(sums.values())) - of_second).flip(0)
+                of_first = (sums[COUNT] - of_second).flip(0)
             case _:  # a sum over the pixels of each class, or over all of them
                 of_first = torch.stack([of_second[1], torch.zeros_like(of_second[1])])
                 of_second = torch.stack([of_second[0], torch.zeros_like(of_second[0])])
@@ -52,12 +52,10 @@ def slopes(of: Mapping[Sum, Tensor]) -> Slopes:
     for key, gradient in of.items():
         first, second = gradient[:, :1], gradient[:, 1:]
         match key.name:
-            case "count":
+            case "count" | "levels":
                 turned[key] = second + first.flip(0)
             case "soft":
                 turned[key] = second - first.flip(0)
-            case "levels":
-                turned[key] = second + first.flip(0)
             case _:
                 turned[key] = torch.stack([second[0], first[0]])
     return sigmoid_chunk.slopes(turned)
