@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from rsseg.alignment.counts import pooled
 from rsseg.alignment.recorder import Recorder
-from rsseg.alignment.snapshot import Reinference
+from rsseg.alignment.snapshot import in_halves
 from rsseg.config.build import plain
 from rsseg.config.folder import resume_word, write_json
 from rsseg.config.schema import Residence
@@ -76,7 +78,8 @@ def fit(
         for logger in side_loggers(trainer):
             logger.log_hyperparams(plain(config))
         with launched(trainer, folder):
-            _train_all_steps(config, folder, module, stores, sampler, trainer, step if last else None)
+            scenes = in_halves(recorder.first) if recorder else None
+            _train_all_steps(config, folder, module, stores, sampler, trainer, step if last else None, scenes)
         seconds = time.monotonic() - began
         result = dict(module.scores)
         if not is_main():  # a process that another program started: the first one writes
@@ -113,22 +116,23 @@ def score_checkpoints(
     """Keep what comparisons need of the last and the best checkpoint; the module is left with the best.
 
     Writes ``records/last.npz``, ``records/best.npz`` and ``threshold.json``. A checkpoint whose snapshots the recorder has
-    taken is not scored again. A multiclass head's best is: at biases that were tuned on its sample of logits.
+    taken is not scored again, but for the half of the scenes that a multiclass head's best still has to be counted on at
+    the bias of the other half.
 
     Returns:
         The best checkpoint's scores by head, with boundary IoU.
     """
-    taken, result = recorder.taken or {}, dict(module.scores)
+    snapshots, taken, result = recorder.snapshots, recorder.taken or {}, dict(module.scores)
     for name in ("last", "best"):
         step = load_checkpoint(module, folder, name)
         if {shot.step for shot in taken.values()} != {step}:
             snapshots = make_snapshots(config, module, store)
-            result = score(config, module, store, [snapshots])
+            result = score(config, module, store, [snapshots], in_halves(snapshots.first))
             taken = snapshots.take(step)
-        again = Reinference.of(module.heads, taken, recorder.first) if name == "best" else None
+        again = snapshots.again() if name == "best" else None
         if again:
-            score(config, module, store, [again])
-            taken = again.complete(taken)
+            score(config, module, store, [again], np.flatnonzero(snapshots.first))
+            taken = snapshots.complete(taken, again)
         keep(folder, name, taken)
     keep_thresholds(folder, module, taken, recorder.first)
     return {head: replace(scores, boundary_iou=float(pooled(taken[head].boundary))) for head, scores in result.items()}
@@ -150,8 +154,9 @@ def _train_all_steps(
     sampler: Places,
     trainer: L.Trainer,
     step: int | None,
+    scenes: NDArray[np.intp] | None,
 ) -> None:
-    """Fit, from a checkpoint's step on if there is one."""
+    """Fit, from a checkpoint's step on if there is one, and validate the scenes in this order."""
     rank, world = trainer.global_rank, trainer.world_size
     if config.batch_size % world:
         raise InputError(
@@ -160,7 +165,7 @@ def _train_all_steps(
     per_step = config.batch_size * trainer.accumulate_grad_batches
     batches = Batches(config.steps * per_step, config.batch_size, (step or 0) * per_step, rank, world)
     reside(config, list(stores.values()), trainer)
-    val_windows = GridWindows(stores["val"], config.window, config.overlap)
+    val_windows = GridWindows(stores["val"], config.window, config.overlap, scenes)
     val_batches = Batches(len(val_windows), config.batch_size, 0, rank, world)
     loaders = (
         feed(config, TrainWindows(stores["train"], config.window, sampler), batches, world),
@@ -257,8 +262,14 @@ def feed(config: Any, windows: Windows, batches: Batches, world: int = 1) -> Loa
     return Loader(windows, batches, 0 if config.residence is Residence.gpu else thread_count(config.workers, world))
 
 
-def score(config: Any, module: SegmentationModule, store: Store, callbacks: Sequence[L.Callback] = ()) -> dict[str, Scores]:
-    """Score whole scenes in this process; scores by head."""
+def score(
+    config: Any,
+    module: SegmentationModule,
+    store: Store,
+    callbacks: Sequence[L.Callback] = (),
+    scenes: NDArray[np.intp] | None = None,
+) -> dict[str, Scores]:
+    """Score whole scenes in this process, all by default; scores by head."""
     settings = plain(config.trainer)
     accelerator, devices = settings.get("accelerator", "auto"), settings.get("devices", 1)
     trainer = L.Trainer(
@@ -271,7 +282,7 @@ def score(config: Any, module: SegmentationModule, store: Store, callbacks: Sequ
         enable_model_summary=False,
     )
     reside(config, [store], trainer)
-    windows = GridWindows(store, config.window, config.overlap)
+    windows = GridWindows(store, config.window, config.overlap, scenes)
     trainer.validate(module, feed(config, windows, Batches(len(windows), config.batch_size)), verbose=False)
     return dict(module.scores)
 

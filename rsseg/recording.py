@@ -14,7 +14,7 @@ from rsseg.alignment import tuned
 from rsseg.alignment.archive import write_arrays
 from rsseg.alignment.recorder import Recorder
 from rsseg.alignment.records import FOLDER, Snapshot, snapshot_arrays
-from rsseg.alignment.snapshot import Snapshots
+from rsseg.alignment.snapshot import Snapshots, in_halves
 from rsseg.alignment.threshold import halves
 from rsseg.config.build import build
 from rsseg.config.folder import write_json
@@ -59,15 +59,15 @@ def make_recorder(
     census, classes = stores["train"].census, list(config.dataset.classes)
     counts = census.positives.sum(axis=0).tolist(), census.valid.sum(axis=0).tolist()
     clipped = [classes[c] for c in uncounted(TaskKind(config.dataset.task), *counts)]
-    first = halves(stores["val"].census.positives > 0)
-    return Recorder(
-        folder, names, first, terms, panel, clipped, make_snapshots(config, module, stores["val"]), probes, held_out
-    )
+    snapshots = make_snapshots(config, module, stores["val"])
+    return Recorder(folder, names, terms, panel, clipped, snapshots, probes, held_out)
 
 
 def make_snapshots(config: Any, module: SegmentationModule, store: Store) -> Snapshots:
     """What takes snapshots of a module while the scenes of a store are scored."""
-    return Snapshots(module.heads, store.sizes, GridWindows(store, config.window, config.overlap).cores)
+    holds = store.census.positives > 0
+    order = in_halves(halves(holds))
+    return Snapshots(module.heads, store.sizes, GridWindows(store, config.window, config.overlap, order).cores, holds)
 
 
 def keep(folder: Path, name: str, taken: Mapping[str, Snapshot]) -> None:

@@ -96,25 +96,31 @@ def _along(z: Array, y: NDArray[np.integer], w: Array, c: int, metric: Overlap) 
     rival_logits = z.copy()
     rival_logits[:, c] = -np.inf
     rival = rival_logits.argmax(1)
-    gap = rival_logits.max(1) - z[:, c]  # c overtakes where more than this is added
+    gap = rival_logits[np.arange(len(z)), rival] - z[:, c]  # c overtakes where more than this is added
     order = np.argsort(gap, kind="stable")
     gap, rival, y, w = gap[order], rival[order], y[order], w[order]
-    classes, rows = z.shape[1], np.arange(len(gap))
-    change = np.zeros((len(gap), classes, 3))  # of TP, FP, FN when a pixel passes from its rival to c
-    was_right, is_right = rival == y, y == c
-    change[rows, rival, 0] -= w * was_right
-    change[rows, rival, 1] -= w * ~was_right
-    change[rows, y, 2] += w * (was_right.astype(float) - is_right)
-    change[rows, c, 0] += w * is_right
-    change[rows, c, 1] += w * ~is_right
-    start = np.zeros((classes, 3))
-    np.add.at(start, (rival, np.where(was_right, 0, 1)), w)
-    np.add.at(start, (y[~was_right], 2), w[~was_right])
-    scores = present_mean(overlap(start + np.concatenate([np.zeros((1, classes, 3)), change.cumsum(0)]), metric))
+    positives, right = np.bincount(y, w, z.shape[1]), w * (rival == y)
+    change = np.zeros(len(gap) + 1)  # of the sum of all classes' scores, at the start and when a pixel passes to c
+
+    def add(label: int, where: NDArray[np.integer], hits: Array, called: Array) -> None:
+        counts = np.stack([hits, called - hits, positives[label] - hits], axis=-1)
+        change[where] += np.diff(np.nan_to_num(overlap(counts, metric)), prepend=0.0)
+
+    add(c, np.arange(len(change)), _sums(w * (y == c)), _sums(w))
+    for label in range(z.shape[1]):  # its score changes where pixels leave it alone
+        leaving = np.flatnonzero(rival == label)
+        hits, called = _sums(right[leaving]), _sums(w[leaving])
+        add(label, np.append(0, leaving + 1), hits[-1] - hits, called[-1] - called)
+    scores = change.cumsum()
     ends = np.concatenate([[gap[0] - 2], gap, [gap[-1] + 2]])
     places = (ends[1:] + ends[:-1]) / 2  # in the middle between two changes
     scores[1:-1][np.diff(gap) <= 0] = -np.inf  # equal gaps pass together
-    return float(places[int(np.nanargmax(scores))])
+    return float(places[int(scores.argmax())])
+
+
+def _sums(values: Array) -> Array:
+    """The sum of the first 0, 1, 2, ... values."""
+    return np.concatenate([[0.0], values.cumsum()])
 
 
 def crossfit_bias(sample: SampledLogits, first: NDArray[np.bool_], metric: Overlap = "iou") -> Array:
@@ -131,13 +137,16 @@ def crossfit_bias(sample: SampledLogits, first: NDArray[np.bool_], metric: Overl
     Raises:
         InputError: As `tune_bias`, and if fewer than two classes occur in both halves.
     """
-    z, y, s, w = (x.numpy() for x in sample)
-    biases = np.empty((len(first), z.shape[-1]))
     classes = tunable(held(sample, len(first)), first, least=2)
-    for part in (first, ~first):
-        away = ~part[s]
-        biases[part] = tune_bias(z[away], y[away], w[away], metric, classes=classes)
-    return biases
+    of = [scenes_bias(sample, part, metric, classes) for part in (~first, first)]
+    return np.where(first[:, None], *of)
+
+
+def scenes_bias(sample: SampledLogits, part: NDArray[np.bool_], metric: Overlap, classes: NDArray[np.bool_]) -> Array:
+    """The bias per class, ``[C]``, tuned on some scenes, bool ``[scenes]``, for some classes: see `tune_bias`."""
+    z, y, s, w = (x.numpy() for x in sample)
+    here = part[s]
+    return tune_bias(z[here], y[here], w[here], metric, classes=classes)
 
 
 def crossfit_sample(sample: SampledLogits, first: NDArray[np.bool_], metric: Overlap = "iou") -> tuple[Array, Array]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from rsseg.alignment.archive import write_arrays
 from rsseg.alignment.panel import PanelSums
@@ -36,11 +36,10 @@ class Recorder(L.Callback):
     Args:
         folder: The run folder.
         scenes: The validation scenes' names.
-        first: Which of them are the first half.
         panel: By name, the losses to be valued, functions of sums over the batch.
         facts: By name, what each of them was made with.
         clipped: The classes whose weight in the panel's weighted cross-entropy could not be counted.
-        snapshots: Takes the snapshots.
+        snapshots: Takes the snapshots, and knows which scenes are the first half.
         windows: The probe windows; needed in the main process alone.
         held_out: The windows of the one-step gain; none: it is not recorded.
     """
@@ -49,7 +48,6 @@ class Recorder(L.Callback):
         self,
         folder: Path,
         scenes: Sequence[str],
-        first: NDArray[np.bool_],
         panel: Mapping[str, Term],
         facts: Mapping[str, Any],
         clipped: Sequence[str],
@@ -58,8 +56,8 @@ class Recorder(L.Callback):
         held_out: Sequence[Batch] = (),
     ) -> None:
         self.folder, self.scenes, self.panel, self.facts = folder / FOLDER, list(scenes), panel, facts
-        self.clipped, self.first = list(clipped), first
-        self.snapshots, self.windows, self.held_out = snapshots, list(windows), list(held_out)
+        self.clipped, self.windows, self.held_out = list(clipped), list(windows), list(held_out)
+        self.snapshots, self.first = snapshots, snapshots.first
         self.taken: dict[str, Snapshot] | None = None
         self._sums: dict[str, PanelSums] = {}
         self._gradients: dict[str, dict[str, ArrayLike]] = {}

@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsseg.alignment.bias import crossfit_bias
-from rsseg.alignment.counts import Array, Overlap
+from rsseg.alignment.bias import scenes_bias
+from rsseg.alignment.counts import Overlap
 from rsseg.alignment.records import Crossfit, Snapshot
+from rsseg.alignment.threshold import halves, tunable
 from rsseg.contract import IGNORE, Head, InputError, TaskKind
 from rsseg.data.windows import Core
 from rsseg.metrics import Boundary, Confusion, LogitSample, ScoreHistogram, predicted_labels
@@ -26,8 +27,21 @@ SAMPLE = 2**15
 log = logging.getLogger(__name__)
 
 
+def in_halves(first: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """The scenes, the first half before the second.
+
+    Example:
+        >>> in_halves(np.array([False, True, True, False]))
+        array([1, 2, 0, 3])
+    """
+    return np.argsort(~first, kind="stable")
+
+
 class Snapshots(L.Callback):
     """Takes the snapshot of a module while one process validates it, window after window of whole scenes.
+
+    A bias is tuned on one half of the scenes to score the other. When the first half is through its sample is complete, so
+    that the second is counted at its bias at once; `again` is what counts the first half, in half a validation more.
 
     A snapshot takes at most ``4 KiB * S * (K + 1)`` for histograms, ``24 S K`` bytes for contours, and for a multiclass
     sample ``(4 K + 24) max(SAMPLE, S K)`` bytes. While a scene is put together, two labels per pixel of it are in memory.
@@ -35,11 +49,15 @@ class Snapshots(L.Callback):
     Args:
         heads: The facts of each head.
         sizes: ``[S, 2]``, the scenes' heights and widths.
-        cores: The windows, scene after scene.
+        cores: The windows, scene after scene, those of the first half before the others, see `in_halves`.
+        holds: bool ``[S, K]``, which classes each scene's labels hold.
     """
 
-    def __init__(self, heads: Mapping[str, Head], sizes: NDArray[np.int64], cores: Sequence[Core]) -> None:
-        self.heads, self.sizes, self.cores = dict(heads), sizes, cores
+    def __init__(
+        self, heads: Mapping[str, Head], sizes: NDArray[np.int64], cores: Sequence[Core], holds: NDArray[np.bool_]
+    ) -> None:
+        self.heads, self.sizes, self.cores, self.holds = dict(heads), sizes, cores, holds
+        self.first = halves(holds)
         scenes = len(sizes)
         self.histograms = {name: ScoreHistogram(head, scenes) for name, head in heads.items()}
         self.boundaries = {name: Boundary(head, scenes) for name, head in heads.items()}
@@ -48,6 +66,7 @@ class Snapshots(L.Callback):
             for name, head in heads.items()
             if head.task is TaskKind.multiclass
         }
+        self.second = TunedCounts(heads, self.samples, holds, ~self.first)
         self._scenes: dict[str, tuple[Tensor, Tensor]] = {}  # prediction and mask of the scene that is being put together
 
     def on_validation_batch_end(
@@ -68,6 +87,7 @@ class Snapshots(L.Callback):
             predicted = predicted_labels(logits, self.heads[name]).to(torch.uint8)
             for labels, target, number in zip(predicted, mask, k.tolist(), strict=True):
                 self._place(name, labels, target, number)
+        self.second.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def _place(self, name: str, labels: Tensor, target: Tensor, k: int) -> None:
         """Put a window's inner part into its scene; a scene that is complete is counted."""
@@ -98,38 +118,41 @@ class Snapshots(L.Callback):
             for name in self.heads
         }
 
+    def again(self) -> TunedCounts | None:
+        """What counts the first half's scenes at the bias of the second, once all have been counted; None: nothing is tuned."""
+        tuned = any(self.second.biases.values())
+        return TunedCounts(self.heads, self.samples, self.holds, self.first) if tuned else None
 
-class Reinference(L.Callback):
-    """Counts all pixels at biases that were tuned on a sample of them, while one process validates the module once more.
+    def complete(self, taken: Mapping[str, Snapshot], again: TunedCounts) -> dict[str, Snapshot]:
+        """The snapshots with the counts of both halves at their biases."""
+        one, other = self.second.take(), again.take()
+        return {
+            name: replace(shot, crossfit=Crossfit(*(a + b for a, b in zip(one[name], other[name], strict=True))))
+            if name in one and name in other
+            else shot
+            for name, shot in taken.items()
+        }
 
-    A second pass is needed, as the sample is complete only after the first. Each scene is counted at its own bias, so the
-    two halves take one pass together. Counts take ``24 S K^2`` bytes a head.
+
+class TunedCounts(L.Callback):
+    """Counts the scenes of one half at biases that were tuned on a sample of the other half, while these are validated.
+
+    Counts take ``24 S K^2`` bytes a head.
 
     Args:
         heads: The facts of each head.
-        biases: By multiclass head and by what they were tuned for, ``[S, K]``, see `crossfit_bias`.
+        samples: Of multiclass heads, complete for the other half before the first scene of this one is counted.
+        holds: bool ``[S, K]``, which classes each scene's labels hold.
+        part: bool ``[S]``, the scenes that are counted.
     """
 
-    def __init__(self, heads: Mapping[str, Head], biases: Mapping[str, Mapping[Overlap, Array]]) -> None:
-        self.biases = {name: {of: torch.from_numpy(b).float() for of, b in each.items()} for name, each in biases.items()}
-        self.confusions = {
-            name: {of: Confusion(heads[name], len(b)) for of, b in each.items()} for name, each in self.biases.items()
-        }
-        self._fixed: dict[str, NDArray[np.int64]] = {}
-
-    @classmethod
-    def of(cls, heads: Mapping[str, Head], taken: Mapping[str, Snapshot], first: NDArray[np.bool_]) -> Reinference | None:
-        """Tuned on the samples of snapshots, by half of the scenes; None where there is none to tune on, or one scene."""
-        biases: dict[str, dict[Overlap, Array]] = {}
-        for name, snapshot in taken.items():
-            sample = snapshot.sample
-            if sample is None or first.all():
-                continue
-            try:
-                biases[name] = {metric: crossfit_bias(sample, first, metric) for metric in get_args(Overlap)}
-            except InputError as error:
-                log.warning("Step %d is not counted at tuned biases of head %s: %s", snapshot.step, name, error)
-        return cls(heads, biases) if biases else None
+    def __init__(
+        self, heads: Mapping[str, Head], samples: Mapping[str, LogitSample], holds: NDArray[np.bool_], part: NDArray[np.bool_]
+    ) -> None:
+        self.samples, self.holds, self.part = samples, holds, part
+        self.counted = torch.from_numpy(part)
+        self.confusions = {name: {of: Confusion(heads[name], len(part)) for of in Crossfit._fields} for name in samples}
+        self.biases: dict[str, dict[str, Tensor]] = {}
 
     def on_validation_batch_end(
         self,
@@ -141,25 +164,31 @@ class Reinference(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Count a batch."""
-        mask, scene = batch["mask"], batch["scene"]
-        for name, biases in self.biases.items():
-            logits = outputs[name]
-            for of, bias in biases.items():
-                moved = logits + bias.to(logits.device)[scene][:, :, None, None]
-                self.confusions[name][of].to(logits.device).update(moved, mask, scene)
+        here = self.counted.to(batch["mask"].device)[batch["scene"]].nonzero().flatten()
+        if not len(here):
+            return
+        for name in self.samples:
+            if name not in self.biases:
+                self.biases[name] = self._tune(name)
+            for of, bias in self.biases[name].items():
+                moved = outputs[name][here] + bias.to(here.device).view(-1, 1, 1)
+                self.confusions[name][of].to(here.device).update(moved, batch["mask"][here], batch["scene"][here])
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the counts at the argmax over from the module, which then forgets them."""
-        confusions: Any = pl_module.confusions
-        self._fixed = {name: confusions[name].counts.cpu().numpy() for name in self.biases}
+    def _tune(self, name: str) -> dict[str, Tensor]:
+        """The biases by what they are tuned for; none if there is nothing to tune on."""
+        try:
+            classes = tunable(self.holds, self.part, least=2)
+            sample = self.samples[name].compute()
+            tuned = {of: scenes_bias(sample, ~self.part, of, classes) for of in get_args(Overlap)}
+        except InputError as error:
+            log.warning("Head %s is not counted at tuned biases: %s", name, error)
+            return {}
+        return {of: torch.from_numpy(bias).float() for of, bias in tuned.items()} | {"fixed": torch.zeros(len(classes))}
 
-    def complete(self, taken: Mapping[str, Snapshot]) -> dict[str, Snapshot]:
-        """The snapshots, with what was counted."""
-        counted = {
-            name: {str(of): confusion.counts.cpu().numpy() for of, confusion in each.items()}
-            for name, each in self.confusions.items()
-        }
+    def take(self) -> dict[str, Crossfit]:
+        """The counts, by head that could be tuned."""
         return {
-            name: replace(shot, crossfit=Crossfit(fixed=self._fixed[name], **counted[name])) if name in counted else shot
-            for name, shot in taken.items()
+            name: Crossfit(**{of: confusion.counts.cpu().numpy() for of, confusion in self.confusions[name].items()})
+            for name, biases in self.biases.items()
+            if biases
         }

@@ -112,11 +112,18 @@ class GridWindows(Windows):
     """Every labelled pixel of every scene once: outside a window's inner part the mask is `IGNORE`.
 
     Numbers beyond the last window give it again with nothing labelled: they fill up what several processes share.
+
+    Args:
+        store: The tiles.
+        size: The windows' side.
+        overlap: What is cut away at their inner borders.
+        scenes: Which scenes, one after the other; all as they come by default.
     """
 
-    def __init__(self, store: Store, size: int, overlap: int) -> None:
+    def __init__(self, store: Store, size: int, overlap: int, scenes: NDArray[np.intp] | None = None) -> None:
         super().__init__(store, size)
-        self.cores = grid(store.sizes, size, overlap)
+        order = np.arange(len(store.sizes)) if scenes is None else scenes
+        self.cores = [core._replace(scene=int(order[core.scene])) for core in grid(store.sizes[order], size, overlap)]
 
     def __len__(self) -> int:
         return len(self.cores)

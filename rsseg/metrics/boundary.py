@@ -24,14 +24,15 @@ def band_width(height: int, width: int, distance: float) -> int:
     return max(1, round(distance * math.hypot(height, width)))
 
 
-def inner_band(region: Tensor, width: int, valid: Tensor | None = None) -> Tensor:
-    """The pixels of a region at most `width` away from its contour, counted as a king moves on a chessboard.
+def inner_band(labels: Tensor, width: int, valid: Tensor | None = None) -> Tensor:
+    """The pixels of each region that are at most `width` away from its contour, counted as a king moves on a chessboard.
 
-    Like the paper's, the image's border is a contour. The edge of what is not labelled is none: nobody knows whether the
-    region ends there.
+    All regions at once: a pixel is in the band of its own label if another label lies within reach, so the smallest and the
+    largest one there differ. Like the paper's, the image's border is a contour. The edge of what is not labelled is none:
+    nobody knows whether the region ends there.
 
     Args:
-        region: bool ``[..., H, W]``.
+        labels: uint8 or bool ``[..., H, W]``.
         width: 1 or more.
         valid: bool ``[..., H, W]``, True where labelled.
 
@@ -42,24 +43,26 @@ def inner_band(region: Tensor, width: int, valid: Tensor | None = None) -> Tenso
         >>> inner_band(torch.ones(5, 5, dtype=torch.bool), 2).int().sum().item()  # all but the centre
         24
     """
-    known = torch.ones_like(region) if valid is None else valid
-    outside = known & ~region
-    for dim in (-1, -2):  # a box is a row of columns
-        outside = _near(outside, width, dim)
-    height, breadth = region.shape[-2:]
-    row, column = torch.arange(height, device=region.device)[:, None], torch.arange(breadth, device=region.device)
+    known = torch.ones_like(labels, dtype=torch.bool) if valid is None else valid
+    largest, smallest = (_largest_near(x.where(known, 0), width) for x in (labels.byte(), 255 - labels.byte()))
+    height, breadth = labels.shape[-2:]
+    row, column = torch.arange(height, device=labels.device)[:, None], torch.arange(breadth, device=labels.device)
     border = (row < width) | (row >= height - width) | (column < width) | (column >= breadth - width)
-    return region & known & (outside | border)
+    return known & ((largest != 255 - smallest) | border)
 
 
-def _near(x: Tensor, width: int, dim: int) -> Tensor:
-    """Whether something is True at most `width` away along a dimension, in time that does not depend on the width."""
-    length = x.shape[dim]
-    total = x.cumsum(dim, dtype=torch.int32)
-    total = torch.cat([torch.zeros_like(total.narrow(dim, 0, 1)), total], dim)
-    place = torch.arange(length, device=x.device)
-    last, first = (place + width + 1).clamp(max=length), (place - width).clamp(min=0)
-    return total.index_select(dim, last) > total.index_select(dim, first)
+def _largest_near(x: Tensor, width: int) -> Tensor:
+    """The largest value at most `width` away in both directions, by maxima over 1, 2, 4, ... pixels."""
+    for dim in (-1, -2):
+        shape = list(x.shape)
+        shape[dim] = width
+        edge, reach, length = x.new_zeros(shape), 1, 2 * width + 1
+        x = torch.cat([edge, x, edge], dim)  # 0 is the least there is
+        while reach < length:
+            step = min(reach, length - reach)
+            x = torch.maximum(x.narrow(dim, 0, x.shape[dim] - step), x.narrow(dim, step, x.shape[dim] - step))
+            reach += step
+    return x
 
 
 def boundary_counts(predicted: Tensor, target: Tensor, head: Head, distance: float = DISTANCE) -> Tensor:
@@ -90,13 +93,24 @@ def boundary_counts(predicted: Tensor, target: Tensor, head: Head, distance: flo
     height, breadth = target.shape[-2:]
     width = band_width(height, breadth, number("distance", distance, high=1.0))
     valid = target != IGNORE
-    found = []
-    for c in range(head.channels):  # one class at a time: a scene may be large
-        plane, label = (c, 1) if head.task is TaskKind.multilabel else (None, c if head.task is TaskKind.multiclass else 1)
-        p, t, v = (x if plane is None else x[..., plane, :, :] for x in (predicted, target, valid))
-        ours, theirs = inner_band(p == label, width, v), inner_band(t == label, width, v)
-        found.append(torch.stack([(a & b).sum((-2, -1)) for a, b in ((ours, theirs), (ours, ~theirs), (~ours, theirs))], -1))
-    return torch.stack(found, dim=-2)
+    ours, theirs = (inner_band(labels, width, valid) for labels in (predicted, target))
+    both = ours & theirs & (predicted == target)
+    found, there, hits = (
+        _count(labels, band, head.labels) for labels, band in ((predicted, ours), (target, theirs), (target, both))
+    )
+    counts = torch.stack([hits, found - hits, there - hits], dim=-1)
+    if head.task is TaskKind.multiclass:
+        return counts
+    return counts[..., 1, :] if head.task is TaskKind.multilabel else counts[..., 1:, :]
+
+
+def _count(labels: Tensor, where: Tensor, values: int) -> Tensor:
+    """How often each value occurs there, ``[..., H, W]`` to int64 ``[..., values]``."""
+    shape = labels.shape[:-2]
+    planes = torch.arange(math.prod(shape), device=labels.device).view(*shape, 1, 1)
+    last = planes.numel() * values
+    cell = torch.where(where, labels + planes * values, last)  # a bin more, cut off again
+    return torch.bincount(cell.flatten(), minlength=last + 1)[:-1].view(*shape, values)
 
 
 class Boundary(Metric):

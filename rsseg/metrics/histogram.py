@@ -5,6 +5,8 @@ A score is a log-odds, ``log p / (1 - p)``: thresholds are swept over it and not
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -30,16 +32,20 @@ def log_odds(logits: Tensor) -> Tensor:
     Args:
         logits: ``[B, C, ...]``, two classes or more.
 
+    Returns:
+        float32, of the same shape; 87 at most, where float32 ends.
+
     Example:
         >>> log_odds(torch.tensor([[0.0, 0.0, 0.0]])).exp()  # 1 : 2
         tensor([[0.5000, 0.5000, 0.5000]])
     """
     wide = logits.float()
-    top = wide.max(dim=1, keepdim=True).indices
-    others = wide.scatter(1, top, -torch.inf).logsumexp(1, keepdim=True)  # 1 - p would be lost where p is nearly 1 ...
-    log_p = wide.log_softmax(1)
-    odds = log_p - torch.log1p(-log_p.exp().clamp(max=0.5))  # ... as it is for the largest logit alone
-    return odds.scatter(1, top, wide.gather(1, top) - others)
+    largest, top = wide.max(dim=1, keepdim=True)
+    gap = wide - largest
+    each = gap.exp()
+    others = each.scatter(1, top, 0.0).sum(1, keepdim=True)
+    rest = 1 + others - each  # of the largest logit it would lose what is small beside 1
+    return gap - rest.scatter_(1, top, others.clamp(min=torch.finfo(torch.float32).tiny)).log_()
 
 
 class ScoreHistogram(Metric):
@@ -81,29 +87,27 @@ class ScoreHistogram(Metric):
             target: ``[B, H, W]`` or ``[B, L, H, W]``; `IGNORE` is not counted.
             scene: int64 ``[B]``.
         """
-        score, label, valid = self._planes(logits, target.long())
+        target = target.long().view(len(target), -1, *target.shape[-2:])
         broken = ~logits.isfinite().all(1, keepdim=True)
-        self.lost += (valid & broken).any(1).sum()
-        valid = valid & ~broken
-        planes = self.counts.shape[1]
-        place = (score.float().nan_to_num().clamp(-LIMIT, LIMIT) + LIMIT) * (BINS / (2 * LIMIT))
-        place = (place.ceil().long() - 1).clamp(min=0)
-        plane = torch.arange(planes, device=logits.device)[:, None, None]
-        cell = ((scene[:, None, None, None] * planes + plane) * 2 + label.long()) * BINS + place
-        cells = self.counts.numel()
-        cell = torch.where(valid, cell, cells)  # a bin more, cut off again
-        self.counts += torch.bincount(cell.flatten(), minlength=cells + 1)[:cells].view_as(self.counts)
+        labelled = target != IGNORE
+        self.lost += (labelled & broken).any(1).sum()
+        valid = (labelled & ~broken).expand(-1, self.counts.shape[1], -1, -1)
+        scenes, number = len(self.counts), scene.view(-1, 1, 1)
+        for plane, (score, label) in enumerate(self._planes(logits, target)):  # one at a time: it stays in the cache
+            place = (score.float().clamp(-LIMIT, LIMIT) + LIMIT).mul_(BINS / (2 * LIMIT)).ceil_().sub_(1).clamp_(min=0)
+            cell = torch.where(valid[:, plane], (2 * number + label) * BINS + place.long(), scenes * 2 * BINS)
+            counts = torch.bincount(cell.flatten(), minlength=scenes * 2 * BINS + 1)[:-1]  # the last: what is not valid
+            self.counts[:, plane] += counts.view(scenes, 2, BINS)
 
-    def _planes(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores, labels and which are valid, all ``[B, P, H, W]``."""
-        if self.head.task is not TaskKind.multiclass:
-            target = target.view(logits.shape)
-            return logits, target == 1, target != IGNORE
-        score, predicted = log_odds(logits), logits.max(dim=1, keepdim=True).indices
-        number = torch.arange(logits.shape[1], device=logits.device).view(-1, 1, 1)
-        own = target.unsqueeze(1)
-        label = torch.cat([own == number, own == predicted], 1)
-        return torch.cat([score, score.gather(1, predicted)], 1), label, (own != IGNORE).expand_as(label)
+    def _planes(self, logits: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Score and label, by plane, both ``[B, H, W]``; `target` is ``[B, 1 or L, H, W]``."""
+        multiclass = self.head.task is TaskKind.multiclass
+        scores = log_odds(logits) if multiclass else logits
+        for c in range(logits.shape[1]):
+            yield scores[:, c], target[:, 0] == c if multiclass else target[:, c] == 1
+        if multiclass:
+            predicted = logits.max(1, keepdim=True).indices
+            yield scores.gather(1, predicted)[:, 0], (target == predicted)[:, 0]
 
     def compute(self) -> Tensor:
         """The counts, int64 ``[S, P, 2, 256]``."""

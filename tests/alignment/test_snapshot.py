@@ -1,18 +1,18 @@
 """Scenes that are put together from windows are counted as if they had never been cut."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
+from rsseg.alignment.bias import crossfit_bias
 from rsseg.alignment.records import Crossfit, Snapshot, snapshot_arrays
-from rsseg.alignment.snapshot import Reinference, Snapshots
+from rsseg.alignment.snapshot import Snapshots, TunedCounts, in_halves
+from rsseg.alignment.threshold import halves
 from rsseg.alignment.tuned import load_tuned, tune
 from rsseg.config.folder import write_json
 from rsseg.contract import IGNORE, Head, InputError, TaskKind
 from rsseg.data.windows import grid
-from rsseg.metrics import Confusion, SampledLogits, ScoreHistogram, boundary_counts, predicted_labels
+from rsseg.metrics import LogitSample, SampledLogits, ScoreHistogram, boundary_counts, predicted_labels
 
 SIZES = np.array([[40, 50], [20, 64], [33, 32]])  # the second is lower than a window
 TWO = np.array([True, False])
@@ -22,7 +22,8 @@ TWO = np.array([True, False])
 def test_whole_scenes(task):
     channels = {"binary": 1, "multiclass": 3, "multilabel": 2}[task]
     head, rng = Head(TaskKind(task), tuple("abc"[:channels])), np.random.default_rng(1)
-    cores = grid(SIZES, 32, 4)
+    first = halves(np.ones((3, channels)))
+    cores = [core for scene in in_halves(first) for core in grid(SIZES, 32, 4) if core.scene == scene]
     planes = (channels,) if task == "multilabel" else ()
     truth = [
         rng.integers(0, head.labels, (*planes, h // 4, w // 4), dtype=np.uint8).repeat(4, -1).repeat(4, -2) for h, w in SIZES
@@ -30,7 +31,7 @@ def test_whole_scenes(task):
     truth = [np.pad(t, [(0, 0)] * len(planes) + [(0, h - t.shape[-2]), (0, w - t.shape[-1])], constant_values=IGNORE)
              for t, (h, w) in zip(truth, SIZES, strict=True)]  # fmt: skip
     scores = [rng.normal(size=(channels, *size)).astype(np.float32) for size in SIZES]
-    snapshots = Snapshots({"mask": head}, SIZES, cores)
+    snapshots = Snapshots({"mask": head}, SIZES, cores, np.ones((3, channels), dtype=bool))
     windows = []
     for core in cores:
         logits = np.zeros((channels, 32, 32), dtype=np.float32)
@@ -42,12 +43,16 @@ def test_whole_scenes(task):
                  slice(core.left + inner[1].start, core.left + inner[1].stop))  # fmt: skip
         mask[(..., *inner)] = truth[core.scene][(..., *there)]
         windows.append((torch.from_numpy(logits), torch.from_numpy(mask)))
-    with torch.inference_mode():
-        for start in range(0, len(cores), 3):
-            numbers = torch.arange(start, min(start + 3, len(cores)))
+
+    @torch.inference_mode()
+    def validate(callback, stop):
+        for start in range(0, stop, 3):
+            numbers = torch.arange(start, min(start + 3, stop))
             logits, mask = (torch.stack([windows[k][i] for k in numbers]) for i in (0, 1))
             batch = {"mask": mask, "scene": torch.tensor([cores[k].scene for k in numbers]), "k": numbers}
-            snapshots.on_validation_batch_end(None, SimpleNamespace(), {"mask": logits}, batch, start // 3)
+            callback.on_validation_batch_end(None, None, {"mask": logits}, batch, start // 3)
+
+    validate(snapshots, len(cores))
     found = snapshots.take(7)["mask"]
     assert found.step == 7
     for s in range(3):
@@ -63,6 +68,17 @@ def test_whole_scenes(task):
             0, found.sample.scene * 3 + found.sample.target, found.sample.weight
         )
         assert weight.numpy() == pytest.approx(np.concatenate(labelled))
+        again = snapshots.again()
+        validate(again, sum(bool(first[core.scene]) for core in cores))
+        crossfit = snapshots.complete({"mask": found}, again)["mask"].crossfit
+        biases = [np.zeros((3, 3)), *(crossfit_bias(found.sample, first, metric) for metric in ("iou", "dice"))]
+        for counts, bias in zip(crossfit, biases, strict=True):
+            for s, t in enumerate(truth):
+                called, expected = (scores[s] + bias[s][:, None, None]).argmax(0), np.zeros((3, 3), dtype=np.int64)
+                np.add.at(expected, (t[t != IGNORE], called[t != IGNORE]), 1)
+                np.testing.assert_array_equal(counts[s, 0], expected)
+    else:
+        assert snapshots.again() is None
 
 
 def test_threshold_by_hand(tmp_path):
@@ -110,41 +126,19 @@ def test_bias_by_hand():
         tune(Snapshot(3, None, broken, np.zeros((2, 2, 3))), head, TWO)
 
 
-@pytest.mark.parametrize("logits_in", [torch.float32, torch.bfloat16])
-def test_reinference_counts_every_scene_at_its_own_bias(logits_in):
-    rng, head = np.random.default_rng(3), Head(TaskKind.multiclass, ("a", "b", "c"))
-    scene = np.array([0, 0, 1, 2, 2, 2])
-    z = torch.from_numpy(rng.normal(size=(6, 3, 8, 8))).to(logits_in)
-    y = rng.integers(0, 3, (6, 8, 8)).astype(np.uint8)
-    y[:, 0] = IGNORE
-    biases = {metric: rng.normal(size=(3, 3)) for metric in ("iou", "dice")}
-    again, own = Reinference({"mask": head}, {"mask": biases}), Confusion(head, 3)
-    for part in (slice(0, 4), slice(4, 6)):
-        batch = {"mask": torch.from_numpy(y[part]), "scene": torch.from_numpy(scene[part])}
-        own.update(z[part], batch["mask"], batch["scene"])
-        again.on_validation_batch_end(None, None, {"mask": z[part]}, batch, 0)
-    again.on_validation_epoch_end(None, SimpleNamespace(confusions={"mask": own}))
-    before = Snapshot(3, None, None, np.zeros((3, 3, 3)))
-    found = again.complete({"mask": before, "other": before})
-    assert found["other"].crossfit is None
-    for counts, bias in zip(found["mask"].crossfit, (np.zeros((3, 3)), *biases.values()), strict=True):
-        expected = np.zeros((3, 1, 3, 3), dtype=np.int64)
-        called = (z.double().numpy() + bias[scene][:, :, None, None]).argmax(1)
-        for i, s in enumerate(scene):
-            np.add.at(expected[s, 0], (y[i][y[i] != IGNORE], called[i][y[i] != IGNORE]), 1)
-        np.testing.assert_array_equal(counts, expected)
-
-
-def test_nothing_is_counted_anew_where_there_is_nothing_to_tune(caplog):
-    head, zero = Head(TaskKind.multiclass, ("a", "b")), torch.zeros(4, dtype=torch.int64)
-    sample = SampledLogits(torch.zeros(4, 2), zero, zero, torch.ones(4, dtype=torch.float64))
-    assert (
-        Reinference.of({"mask": head}, {"mask": Snapshot(3, None, sample, np.zeros((1, 2, 3)))}, TWO[:1]) is None
-    )  # one scene
-    assert Reinference.of({"mask": head}, {"mask": Snapshot(3, None, None, np.zeros((2, 2, 3)))}, TWO) is None  # not multiclass
-    assert not caplog.records
-    assert Reinference.of({"mask": head}, {"mask": Snapshot(3, None, sample, np.zeros((2, 2, 3)))}, TWO) is None
-    assert "head mask: tuning on one half of the scenes and scoring on the other needs 2 classes" in caplog.text
+def test_nothing_is_counted_at_biases_where_there_is_nothing_to_tune(caplog):
+    head = Head(TaskKind.multiclass, ("a", "b"))
+    batch = {"mask": torch.zeros(2, 8, 8, dtype=torch.uint8), "scene": torch.tensor([0, 1]), "k": torch.tensor([0, 1])}
+    logits = {"mask": torch.zeros(2, 2, 8, 8)}
+    sample = LogitSample(2, scenes=2)
+    sample.update(logits["mask"], batch["mask"], batch["scene"], batch["k"])
+    none = TunedCounts({"mask": head}, {"mask": sample}, np.ones((2, 2), dtype=bool), np.array([False, False]))  # one half
+    none.on_validation_batch_end(None, None, logits, batch, 0)
+    assert (none.take(), caplog.text) == ({}, "")
+    lone = TunedCounts({"mask": head}, {"mask": sample}, np.array([[True, True], [True, False]]), TWO)
+    lone.on_validation_batch_end(None, None, logits, batch, 0)
+    assert lone.take() == {}
+    assert "Head mask is not counted at tuned biases: tuning on one half of the scenes" in caplog.text
 
 
 @pytest.mark.parametrize("task", ["binary", "multilabel", "multiclass"])
@@ -167,10 +161,10 @@ def test_logits_that_are_not_finite_are_counted_and_refused(task):
 
 def test_a_snapshot_of_a_run_that_has_diverged_says_so():
     head, size = Head(TaskKind.binary, ("a",)), np.array([[32, 32]])
-    snapshots = Snapshots({"mask": head}, size, grid(size, 32, 4))
+    snapshots = Snapshots({"mask": head}, size, grid(size, 32, 4), np.ones((1, 1), dtype=bool))
     batch = {"mask": torch.zeros(1, 32, 32, dtype=torch.uint8), "scene": torch.tensor([0]), "k": torch.tensor([0])}
     logits = torch.full((1, 1, 32, 32), torch.nan)
-    snapshots.on_validation_batch_end(None, SimpleNamespace(), {"mask": logits}, batch, 0)
+    snapshots.on_validation_batch_end(None, None, {"mask": logits}, batch, 0)
     taken = snapshots.take(1)["mask"]
     assert taken.lost == 32 * 32
     assert taken.histogram.sum() == 0
