@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,15 +14,14 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from rsseg.alignment.counts import pooled
 from rsseg.alignment.recorder import Recorder
-from rsseg.alignment.snapshot import in_halves
 from rsseg.config.build import plain
 from rsseg.config.folder import resume_word, write_json
 from rsseg.config.schema import Residence
-from rsseg.contract import InputError
+from rsseg.contract import Batch, InputError
 from rsseg.data.sampling import Places
 from rsseg.data.store import Store, load
 from rsseg.data.windows import Batches, GridWindows, Loader, TrainWindows, Windows, thread_count
@@ -33,7 +32,7 @@ from rsseg.inference.picture import pick_windows, predict_windows
 from rsseg.loggers import side_loggers
 from rsseg.metrics import Scores
 from rsseg.module import SegmentationModule
-from rsseg.recording import keep, keep_thresholds, make_recorder, make_snapshots
+from rsseg.recording import keep, keep_thresholds, make_recorder, make_snapshots, validation_windows
 from rsseg.table import print_table
 from rsseg.training import choose_precision, make_trainer
 
@@ -78,8 +77,7 @@ def fit(
         for logger in side_loggers(trainer):
             logger.log_hyperparams(plain(config))
         with launched(trainer, folder):
-            scenes = in_halves(recorder.first) if recorder else None
-            _train_all_steps(config, folder, module, stores, sampler, trainer, step if last else None, scenes)
+            _train_all_steps(config, folder, module, stores, sampler, trainer, step if last else None)
         seconds = time.monotonic() - began
         result = dict(module.scores)
         if not is_main():  # a process that another program started: the first one writes
@@ -87,7 +85,7 @@ def fit(
         if recorder:
             result = score_checkpoints(config, folder, module, stores["val"], recorder)
         elif load_checkpoint(module, folder) < trainer.global_step or not result:  # else the last validation has scored it
-            result = score(config, module, stores["val"])
+            result = score(config, module, validation_windows(config, stores["val"]))
         rows = write_scores(folder / "classes.csv", result)
         print_table(rows, f"{folder.name}: validation, best checkpoint, pooled over whole scenes")
         _draw_end(folder, module, trainer, gallery, result[head], rows)
@@ -127,11 +125,12 @@ def score_checkpoints(
         step = load_checkpoint(module, folder, name)
         if {shot.step for shot in taken.values()} != {step}:
             snapshots = make_snapshots(config, module, store)
-            result = score(config, module, store, [snapshots], in_halves(snapshots.first))
+            result = score(config, module, validation_windows(config, store), snapshots.count)
             taken = snapshots.take(step)
         again = snapshots.again() if name == "best" else None
         if again:
-            score(config, module, store, [again], np.flatnonzero(snapshots.first))
+            half = GridWindows(store, config.window, config.overlap, np.flatnonzero(snapshots.first))
+            score(config, module, half, again.count)
             taken = snapshots.complete(taken, again)
         keep(folder, name, taken)
     keep_thresholds(folder, module, taken, recorder.first)
@@ -154,9 +153,8 @@ def _train_all_steps(
     sampler: Places,
     trainer: L.Trainer,
     step: int | None,
-    scenes: NDArray[np.intp] | None,
 ) -> None:
-    """Fit, from a checkpoint's step on if there is one, and validate the scenes in this order."""
+    """Fit, from a checkpoint's step on if there is one."""
     rank, world = trainer.global_rank, trainer.world_size
     if config.batch_size % world:
         raise InputError(
@@ -165,7 +163,7 @@ def _train_all_steps(
     per_step = config.batch_size * trainer.accumulate_grad_batches
     batches = Batches(config.steps * per_step, config.batch_size, (step or 0) * per_step, rank, world)
     reside(config, list(stores.values()), trainer)
-    val_windows = GridWindows(stores["val"], config.window, config.overlap, scenes)
+    val_windows = validation_windows(config, stores["val"])
     val_batches = Batches(len(val_windows), config.batch_size, 0, rank, world)
     loaders = (
         feed(config, TrainWindows(stores["train"], config.window, sampler), batches, world),
@@ -262,27 +260,44 @@ def feed(config: Any, windows: Windows, batches: Batches, world: int = 1) -> Loa
     return Loader(windows, batches, 0 if config.residence is Residence.gpu else thread_count(config.workers, world))
 
 
+class _Counting(L.Callback):
+    """Hands every validation batch, and its logits by head, to a function."""
+
+    def __init__(self, count: Callable[[Mapping[str, Tensor], Batch], None]) -> None:
+        self.count = count
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count a batch."""
+        self.count(outputs, batch)
+
+
 def score(
     config: Any,
     module: SegmentationModule,
-    store: Store,
-    callbacks: Sequence[L.Callback] = (),
-    scenes: NDArray[np.intp] | None = None,
+    windows: GridWindows,
+    count: Callable[[Mapping[str, Tensor], Batch], None] | None = None,
 ) -> dict[str, Scores]:
-    """Score whole scenes in this process, all by default; scores by head."""
+    """Score whole scenes in this process, and count their batches of logits by head; scores by head."""
     settings = plain(config.trainer)
     accelerator, devices = settings.get("accelerator", "auto"), settings.get("devices", 1)
     trainer = L.Trainer(
         accelerator=accelerator,
         devices=devices[:1] if isinstance(devices, list) else 1,
         precision=choose_precision(settings.get("precision", "auto"), accelerator),
-        callbacks=list(callbacks),
+        callbacks=[_Counting(count)] if count else [],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
     )
-    reside(config, [store], trainer)
-    windows = GridWindows(store, config.window, config.overlap, scenes)
+    reside(config, [windows.store], trainer)
     trainer.validate(module, feed(config, windows, Batches(len(windows), config.batch_size)), verbose=False)
     return dict(module.scores)
 

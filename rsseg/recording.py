@@ -63,11 +63,14 @@ def make_recorder(
     return Recorder(folder, names, terms, panel, clipped, snapshots, probes, held_out)
 
 
+def validation_windows(config: Any, store: Store) -> GridWindows:
+    """The windows of whole scenes; one half of the scenes comes first, so that the other can be counted at its biases."""
+    return GridWindows(store, config.window, config.overlap, in_halves(halves(store.census.positives > 0)))
+
+
 def make_snapshots(config: Any, module: SegmentationModule, store: Store) -> Snapshots:
-    """What takes snapshots of a module while the scenes of a store are scored."""
-    holds = store.census.positives > 0
-    order = in_halves(halves(holds))
-    return Snapshots(module.heads, store.sizes, GridWindows(store, config.window, config.overlap, order).cores, holds)
+    """What takes snapshots of a module while the scenes of a store are scored, by `validation_windows`."""
+    return Snapshots(module.heads, store.sizes, validation_windows(config, store).cores, store.census.positives > 0)
 
 
 def keep(folder: Path, name: str, taken: Mapping[str, Snapshot]) -> None:

@@ -37,6 +37,7 @@ from rsseg.config.provenance import provenance
 from rsseg.contract import InputError
 from rsseg.data.census import check_absent
 from rsseg.data.scene import Scene, SceneReader
+from rsseg.data.windows import GridWindows
 from rsseg.description import write_description
 from rsseg.distributed import is_main
 from rsseg.fit import fit, load_checkpoint, score, shown_bands, write_scores
@@ -174,7 +175,7 @@ def evaluate(run: Path, split: str, threshold: str = "fixed") -> dict[str, Score
     config, module = load_run(run, len(store))
     tune_module(module, run, threshold)
     store.fill = module.mean.numpy().ravel()
-    result = score(config, module, store)
+    result = score(config, module, GridWindows(store, config.window, config.overlap))
     path = run / f"evaluation-{split}{'-tuned' * (threshold == 'tuned')}.csv"
     print_table(write_scores(path, result), f"{run}: {split}, best checkpoint, pooled over whole scenes")
     for head, scores in result.items():

@@ -112,7 +112,7 @@ class Recorder(L.Callback):
         for name, sums in self._sums.items():
             sums.update(outputs[name], batch["mask"], batch["scene"])
         if _last_alone(trainer):
-            self.snapshots.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            self.snapshots.count(outputs, batch)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the record; Lightning calls this before the module forgets its counts and before the checkpoint."""

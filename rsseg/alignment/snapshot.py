@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import get_args
 
-import lightning as L
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from rsseg.alignment.bias import scenes_bias
 from rsseg.alignment.counts import Overlap
 from rsseg.alignment.records import Crossfit, Snapshot
 from rsseg.alignment.threshold import halves, tunable
-from rsseg.contract import IGNORE, Head, InputError, TaskKind
+from rsseg.contract import IGNORE, Batch, Head, InputError, TaskKind
 from rsseg.data.windows import Core
 from rsseg.metrics import Boundary, Confusion, LogitSample, ScoreHistogram, predicted_labels
 
@@ -37,20 +36,24 @@ def in_halves(first: NDArray[np.bool_]) -> NDArray[np.intp]:
     return np.argsort(~first, kind="stable")
 
 
-class Snapshots(L.Callback):
+class Snapshots:
     """Takes the snapshot of a module while one process validates it, window after window of whole scenes.
 
     A bias is tuned on one half of the scenes to score the other. When the first half is through its sample is complete, so
     that the second is counted at its bias at once; `again` is what counts the first half, in half a validation more.
 
     A snapshot takes at most ``4 KiB * S * (K + 1)`` for histograms, ``24 S K`` bytes for contours, and for a multiclass
-    sample ``(4 K + 24) max(SAMPLE, S K)`` bytes. While a scene is put together, two labels per pixel of it are in memory.
+    sample ``(4 K + 24) max(SAMPLE, S K)`` bytes. While a scene is put together and its bands are counted, 16 bytes per pixel of
+    it are in memory.
 
     Args:
         heads: The facts of each head.
         sizes: ``[S, 2]``, the scenes' heights and widths.
-        cores: The windows, scene after scene, those of the first half before the others, see `in_halves`.
+        cores: The windows, scene after scene, those of the first half before the others.
         holds: bool ``[S, K]``, which classes each scene's labels hold.
+
+    Raises:
+        ValueError: If the windows come in another order.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class Snapshots(L.Callback):
     ) -> None:
         self.heads, self.sizes, self.cores, self.holds = dict(heads), sizes, cores, holds
         self.first = halves(holds)
+        if np.diff(self.first[[core.scene for core in cores]].astype(int)).max(initial=0) > 0:
+            raise ValueError("a window of the first half comes after one of the second: see in_halves")
         scenes = len(sizes)
         self.histograms = {name: ScoreHistogram(head, scenes) for name, head in heads.items()}
         self.boundaries = {name: Boundary(head, scenes) for name, head in heads.items()}
@@ -69,16 +74,8 @@ class Snapshots(L.Callback):
         self.second = TunedCounts(heads, self.samples, holds, ~self.first)
         self._scenes: dict[str, tuple[Tensor, Tensor]] = {}  # prediction and mask of the scene that is being put together
 
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Count a batch."""
+    def count(self, outputs: Mapping[str, Tensor], batch: Batch) -> None:
+        """Count a batch, logits by head."""
         mask, scene, k = batch["mask"], batch["scene"], batch["k"]
         for name, logits in outputs.items():
             self.histograms[name].to(logits.device).update(logits, mask, scene)
@@ -87,7 +84,7 @@ class Snapshots(L.Callback):
             predicted = predicted_labels(logits, self.heads[name]).to(torch.uint8)
             for labels, target, number in zip(predicted, mask, k.tolist(), strict=True):
                 self._place(name, labels, target, number)
-        self.second.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self.second.count(outputs, batch)
 
     def _place(self, name: str, labels: Tensor, target: Tensor, k: int) -> None:
         """Put a window's inner part into its scene; a scene that is complete is counted."""
@@ -120,7 +117,7 @@ class Snapshots(L.Callback):
 
     def again(self) -> TunedCounts | None:
         """What counts the first half's scenes at the bias of the second, once all have been counted; None: nothing is tuned."""
-        tuned = any(self.second.biases.values())
+        tuned = any(self.second.at.values())
         return TunedCounts(self.heads, self.samples, self.holds, self.first) if tuned else None
 
     def complete(self, taken: Mapping[str, Snapshot], again: TunedCounts) -> dict[str, Snapshot]:
@@ -134,10 +131,10 @@ class Snapshots(L.Callback):
         }
 
 
-class TunedCounts(L.Callback):
+class TunedCounts:
     """Counts the scenes of one half at biases that were tuned on a sample of the other half, while these are validated.
 
-    Counts take ``24 S K^2`` bytes a head.
+    Counts take ``24 S K^2`` bytes a head from when it is tuned.
 
     Args:
         heads: The facts of each head.
@@ -149,30 +146,22 @@ class TunedCounts(L.Callback):
     def __init__(
         self, heads: Mapping[str, Head], samples: Mapping[str, LogitSample], holds: NDArray[np.bool_], part: NDArray[np.bool_]
     ) -> None:
-        self.samples, self.holds, self.part = samples, holds, part
+        self.heads, self.samples, self.holds, self.part = heads, samples, holds, part
         self.counted = torch.from_numpy(part)
-        self.confusions = {name: {of: Confusion(heads[name], len(part)) for of in Crossfit._fields} for name in samples}
-        self.biases: dict[str, dict[str, Tensor]] = {}
+        self.at: dict[str, dict[str, tuple[Tensor, Confusion]]] = {}  # the biases of a head, and what is counted at them
 
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Count a batch."""
+    def count(self, outputs: Mapping[str, Tensor], batch: Batch) -> None:
+        """Count a batch, logits by head."""
         here = self.counted.to(batch["mask"].device)[batch["scene"]].nonzero().flatten()
         if not len(here):
             return
         for name in self.samples:
-            if name not in self.biases:
-                self.biases[name] = self._tune(name)
-            for of, bias in self.biases[name].items():
+            if name not in self.at:
+                biases = self._tune(name)
+                self.at[name] = {of: (bias, Confusion(self.heads[name], len(self.part))) for of, bias in biases.items()}
+            for bias, confusion in self.at[name].values():
                 moved = outputs[name][here] + bias.to(here.device).view(-1, 1, 1)
-                self.confusions[name][of].to(here.device).update(moved, batch["mask"][here], batch["scene"][here])
+                confusion.to(here.device).update(moved, batch["mask"][here], batch["scene"][here])
 
     def _tune(self, name: str) -> dict[str, Tensor]:
         """The biases by what they are tuned for; none if there is nothing to tune on."""
@@ -188,7 +177,7 @@ class TunedCounts(L.Callback):
     def take(self) -> dict[str, Crossfit]:
         """The counts, by head that could be tuned."""
         return {
-            name: Crossfit(**{of: confusion.counts.cpu().numpy() for of, confusion in self.confusions[name].items()})
-            for name, biases in self.biases.items()
-            if biases
+            name: Crossfit(**{of: confusion.counts.cpu().numpy() for of, (_, confusion) in at.items()})
+            for name, at in self.at.items()
+            if at
         }

@@ -106,11 +106,9 @@ def boundary_counts(predicted: Tensor, target: Tensor, head: Head, distance: flo
 
 def _count(labels: Tensor, where: Tensor, values: int) -> Tensor:
     """How often each value occurs there, ``[..., H, W]`` to int64 ``[..., values]``."""
-    shape = labels.shape[:-2]
-    planes = torch.arange(math.prod(shape), device=labels.device).view(*shape, 1, 1)
-    last = planes.numel() * values
-    cell = torch.where(where, labels + planes * values, last)  # a bin more, cut off again
-    return torch.bincount(cell.flatten(), minlength=last + 1)[:-1].view(*shape, values)
+    planes = zip(labels.flatten(0, -3), where.flatten(0, -3), strict=True) if labels.ndim > 2 else [(labels, where)]
+    counts = torch.stack([torch.bincount(plane[there], minlength=values) for plane, there in planes])
+    return counts.view(*labels.shape[:-2], values)
 
 
 class Boundary(Metric):

@@ -50,7 +50,7 @@ def test_whole_scenes(task):
             numbers = torch.arange(start, min(start + 3, stop))
             logits, mask = (torch.stack([windows[k][i] for k in numbers]) for i in (0, 1))
             batch = {"mask": mask, "scene": torch.tensor([cores[k].scene for k in numbers]), "k": numbers}
-            callback.on_validation_batch_end(None, None, {"mask": logits}, batch, start // 3)
+            callback.count({"mask": logits}, batch)
 
     validate(snapshots, len(cores))
     found = snapshots.take(7)["mask"]
@@ -133,10 +133,10 @@ def test_nothing_is_counted_at_biases_where_there_is_nothing_to_tune(caplog):
     sample = LogitSample(2, scenes=2)
     sample.update(logits["mask"], batch["mask"], batch["scene"], batch["k"])
     none = TunedCounts({"mask": head}, {"mask": sample}, np.ones((2, 2), dtype=bool), np.array([False, False]))  # one half
-    none.on_validation_batch_end(None, None, logits, batch, 0)
+    none.count(logits, batch)
     assert (none.take(), caplog.text) == ({}, "")
     lone = TunedCounts({"mask": head}, {"mask": sample}, np.array([[True, True], [True, False]]), TWO)
-    lone.on_validation_batch_end(None, None, logits, batch, 0)
+    lone.count(logits, batch)
     assert lone.take() == {}
     assert "Head mask is not counted at tuned biases: tuning on one half of the scenes" in caplog.text
 
@@ -164,7 +164,7 @@ def test_a_snapshot_of_a_run_that_has_diverged_says_so():
     snapshots = Snapshots({"mask": head}, size, grid(size, 32, 4), np.ones((1, 1), dtype=bool))
     batch = {"mask": torch.zeros(1, 32, 32, dtype=torch.uint8), "scene": torch.tensor([0]), "k": torch.tensor([0])}
     logits = torch.full((1, 1, 32, 32), torch.nan)
-    snapshots.on_validation_batch_end(None, None, {"mask": logits}, batch, 0)
+    snapshots.count({"mask": logits}, batch)
     taken = snapshots.take(1)["mask"]
     assert taken.lost == 32 * 32
     assert taken.histogram.sum() == 0
