@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from rsseg.contract import IGNORE, Batch, Head, TaskKind
 from rsseg.inference.picture import GREY, colours, flatten, paint, predict_windows, stretch
 from rsseg.module import SegmentationModule
 
-COLUMNS = 5
+COLUMNS = 4
 """Panels side by side, at most: more would be too small on a phone."""
 
 
@@ -84,7 +85,9 @@ def draw_examples(
     shades, number = colours(head, palette), len(names) + 2
     lines = -(-number // COLUMNS)
     columns = -(-number // lines)
-    figure = Figure(figsize=(7.2, (7.2 / columns + 0.25) * lines * len(examples) + 0.5), layout="constrained")
+    names = [textwrap.fill(name, 80 // columns, break_on_hyphens=False) for name in names]
+    title = 0.1 + 0.15 * max(name.count("\n") + 1 for name in names)
+    figure = Figure(figsize=(5.2, (5.2 / columns + title) * lines * len(examples) + 0.5), layout="constrained")
     axes = figure.subplots(lines * len(examples), columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -94,9 +97,9 @@ def draw_examples(
         panels += [(name, paint(flatten(labels, head), shades)) for name, labels in found]
         for axis, (name, pixels) in zip(axes[i * lines : (i + 1) * lines].flat, panels, strict=False):
             axis.imshow(pixels, interpolation="nearest")
-            axis.set_title(name, fontsize=9, loc="left")
+            axis.set_title(name, fontsize=7.5, loc="left")
     labels = list(head.classes) if head.task is TaskKind.multiclass else ["none of them", *head.classes]
     entries = [*zip(shades, labels, strict=True), (GREY, "ignored")]
     patches = [Patch(facecolor=colour, edgecolor="#888888", label=label) for colour, label in entries]
-    figure.legend(handles=patches, loc="outside lower center", ncols=min(5, len(patches)), frameon=False, fontsize=9)
-    figure.savefig(path, dpi=110)
+    figure.legend(handles=patches, loc="outside lower center", ncols=min(4, len(patches)), frameon=False, fontsize=9)
+    figure.savefig(path, dpi=150)

@@ -1,16 +1,20 @@
 """What the report says, and that a browser shows it."""
 
 import dataclasses
+import html
 import json
 import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from itertools import combinations
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from run_folders import BINARY, FOUR, make_records, make_sweep, write_run
 
 from rsseg.alignment.analyse import analyse
@@ -18,10 +22,11 @@ from rsseg.alignment.bootstrap import win_matrix
 from rsseg.alignment.counts import pooled
 from rsseg.alignment.fair import gather
 from rsseg.alignment.findings import MEASURES
-from rsseg.alignment.report import write_report
+from rsseg.alignment.report import curves, figures, pareto, write_report
 from rsseg.alignment.report.figures import draw_cross, draw_regrets
 from rsseg.alignment.report.page import protocol
-from rsseg.alignment.report.style import spread
+from rsseg.alignment.report.style import RULES, spread
+from rsseg.alignment.report.tables import checkpoints
 from rsseg.alignment.report.words import answer, caveats, verdict
 from rsseg.contract import InputError
 from rsseg.run import compare as compare_runs
@@ -431,8 +436,8 @@ def test_the_cross_map_shows_the_ranks(binary):
     """Ranks counted one by one: how many losses of the same seed are better, ties by halves."""
     found = binary[2]
     figure = draw_cross(found)
-    names = [text.get_text() for text in figure.axes[0].get_xticklabels()]
-    shown = np.array([float(text.get_text()) for text in figure.axes[0].texts]).reshape(len(found.labels), len(names))
+    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    shown = np.array([float(text.get_text()) for text in figure.axes[0].texts]).reshape(len(names), len(found.labels)).T
     for column, name in enumerate(names):
         loss = name.removeprefix("loss ")
         key = next((key for key, (called, _) in MEASURES.items() if called == name), None)
@@ -440,7 +445,7 @@ def test_the_cross_map_shows_the_ranks(binary):
         cost = -values if key and MEASURES[key][1] else values
         better = (cost[None] < cost[:, None]).sum(1) + ((cost[None] == cost[:, None]).sum(1) - 1) / 2 + 1
         assert shown[:, column] == pytest.approx(better.mean(1)[found.order], abs=5e-3), name
-    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [found.labels[i] for i in found.order]
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == [found.labels[i] for i in found.order]
 
 
 def test_regret_bars_grow_from_zero_by_their_sign(binary):
@@ -460,6 +465,54 @@ def test_regret_bars_grow_from_zero_by_their_sign(binary):
     assert bars["residual"]["b"] == pytest.approx((0, 0))
     assert bars["threshold"]["b"] == pytest.approx((0, 0.12))
     assert bars["selection"]["b"] == pytest.approx((0, -0.03))
+
+
+def with_long_names(found, number=12):
+    """The same losses over and over, with the names of recipes."""
+    again = np.arange(number) % len(found.labels)
+    counts, tuned = found.counts[again], found.tuned[again]
+    return again, dataclasses.replace(
+        found, labels=[f"focal_dice sampler=Balanced augment.p=Paste{i}" for i in range(number)], counts=counts,
+        tuned=tuned, measures={name: values[again] for name, values in found.measures.items()},
+        wins={"iou": win_matrix(counts)}, fixed=found.fixed[again], wins_tuned=win_matrix(tuned), values=found.values[again],
+        selection=None, tau=found.tau[again],
+    )  # fmt: skip
+
+
+DRAWN = {
+    "ranking": figures.draw_ranking, "slopes": figures.draw_slopes, "regrets": figures.draw_regrets, "wins": figures.draw_wins,
+    "cross": figures.draw_cross, "pareto": pareto.draw_pareto, "curves": curves.draw_curves, "alignment": curves.draw_alignment,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("number", [5, 12])
+def test_long_names_neither_leave_a_figure_nor_cover_one_another(binary, monkeypatch, name, number):
+    again, found = with_long_names(binary[2], number)
+    with mpl.rc_context(RULES):
+        grid = [[binary[1].runs[i] for i in again]] * (name in ("curves", "alignment"))
+        figure = DRAWN[name](found, *grid)
+        texts, draw = [], mpl.text.Text.draw
+        monkeypatch.setattr(mpl.text.Text, "draw", lambda text, to: (texts.append(text), draw(text, to))[1])
+        FigureCanvasAgg(figure).draw()
+    texts = [text for text in texts if text.get_visible() and text.get_text().strip()]
+    boxes = [mpl.text.Text.get_window_extent(text) for text in texts]  # of an annotation: without its arrow
+    for text, box in zip(texts, boxes, strict=True):
+        assert min(box.x0, box.y0, figure.bbox.x1 - box.x1, figure.bbox.y1 - box.y1) > -2, text
+    for (a, one), (b, other) in combinations(zip(texts, boxes, strict=True), 2):
+        shared = mpl.transforms.Bbox.intersection(one, other)
+        assert shared is None or min(shared.width, shared.height) < 2, (a, b)
+
+
+def test_steps_are_counted_as_records_count_them(binary, tmp_path):
+    """Lightning counts the first step as 0 in ``metrics.csv``; after 100 steps it writes 99."""
+    run = binary[1].runs[0][0]
+    written = dataclasses.replace(run, curve=run.curve.assign(step=[99, 199, 299, 399]))
+    _, comparison, found, _ = binary
+    one = dataclasses.replace(comparison, runs=[[written]])
+    assert checkpoints(one)["step"].tolist() == [100, 200, 300, 400]
+    axis = curves.draw_curves(found, [[written]] * len(found.labels)).axes[0]
+    assert {tuple(line.get_xdata()) for line in axis.lines} == {(100, 200, 300, 400)}
 
 
 def test_names_may_hold_what_matplotlib_takes_for_formulas(tmp_path, monkeypatch):
@@ -508,15 +561,21 @@ def test_spread_keeps_the_order_and_the_gap():
 
 
 def looked_at(page, width):
-    """What Chromium makes of a page: its complaints, the images' natural widths, and how far it overflows sideways."""
+    """What Chromium makes of a page: its complaints, the images' natural sizes, how far it overflows sideways, how far each
+    table scrolls to the right, and how far its first column has moved then.
+    """
     script = (
-        "<script>addEventListener('load', () => document.body.dataset.seen = JSON.stringify({"
-        "sizes: [...document.images].map(i => i.naturalWidth * i.naturalHeight),"
-        "over: document.documentElement.scrollWidth - innerWidth}))</script></body>"
+        "<script>addEventListener('load', () => { const page = frames[0].document, left = e => e.getBoundingClientRect().left;"
+        "const boxes = [...page.querySelectorAll('.scroll')]; boxes.forEach(b => b.scrollLeft = 1000);"
+        "document.body.dataset.seen = JSON.stringify({scrolled: boxes.map(b => b.scrollLeft),"
+        "moved: boxes.map(b => left(b.querySelector('td')) - left(b)),"
+        "sizes: [...page.images].map(i => i.naturalWidth * i.naturalHeight),"
+        "over: page.documentElement.scrollWidth - frames[0].innerWidth})})</script>"
     )
-    copy = page.with_name(f"looked_at_{width}.html")
-    copy.write_text(page.read_text().replace("</body>", script))
-    words = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--window-size={width},900"]
+    frame = f'<iframe style="border: 0; width: {width}px; height: 900px" srcdoc="{html.escape(page.read_text())}"></iframe>'
+    copy = page.with_name(f"looked_at_{width}.html")  # in a frame, as Chromium has no window as narrow as a phone
+    copy.write_text(f"<!doctype html><body>{frame}{script}</body>")
+    words = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=1300,1000"]
     words += ["--virtual-time-budget=5000", "--dump-dom", f"--user-data-dir={page.parent / 'profile'}", copy.as_uri()]
     done = subprocess.run([BROWSER, *words], capture_output=True, text=True, timeout=120)
     seen = json.loads(re.search(r'data-seen="([^"]*)"', done.stdout)[1].replace("&quot;", '"'))
@@ -532,6 +591,8 @@ def test_a_browser_draws_it(binary, width):
     assert len(seen["sizes"]) == 9
     assert min(seen["sizes"]) > 10_000
     assert seen["over"] <= 0  # tables scroll in themselves
+    assert (max(seen["scrolled"]) > 0) == (width < 400)
+    assert np.abs(seen["moved"]).max() < 1  # the names stay
 
 
 @pytest.mark.slow

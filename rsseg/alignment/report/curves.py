@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rsseg.alignment.findings import MEASURES, Findings, Grid
 from rsseg.alignment.ranks import seed_interval
-from rsseg.alignment.report.style import BLUE, COLOURS, GREY, HATCHES, grid, panels
+from rsseg.alignment.report.style import BLUE, GREY, HATCHES, TERMS, grid, panels, wrap
 
 TITLE: Any = {"loc": "left", "fontweight": "bold", "fontsize": 9}
 
@@ -20,7 +20,7 @@ TITLE: Any = {"loc": "left", "fontweight": "bold", "fontsize": 9}
 def draw_curves(found: Findings, runs: Grid) -> Figure:
     """The validation score over steps: per panel one loss's seeds, the other losses' means in grey."""
     metric = found.tuned_metric
-    lines = [[run.curve.set_index("step")[metric] for run in row] for row in runs]
+    lines = [[steps_done(run.curve).set_index("step")[metric] for run in row] for row in runs]
     figure, axes = panels(len(found.labels))
     for axis, i in zip(axes, found.order, strict=True):
         for other in found.order:
@@ -29,12 +29,17 @@ def draw_curves(found: Findings, runs: Grid) -> Figure:
         for score in lines[i]:
             axis.plot(score.index, score, color=BLUE, linewidth=0.8, alpha=0.6)
         axis.plot(*_mean(lines[i]), "o-", color=BLUE, linewidth=2.2, markersize=3)
-        axis.set_title(found.labels[i], **TITLE)
+        axis.set_title(wrap(found.labels[i], 24), **TITLE)
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         grid(axis)
     figure.supxlabel("optimiser step", fontsize=10)
     figure.supylabel(f"{MEASURES[metric][0]}, validation", fontsize=10)
     return figure
+
+
+def steps_done(curve: pd.DataFrame) -> pd.DataFrame:
+    """A run's validations by the number of optimiser steps done, as records have it: ``metrics.csv`` counts steps from 0."""
+    return curve.assign(step=curve["step"] + 1)
 
 
 def _mean(lines: list[pd.Series]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -50,14 +55,16 @@ def draw_alignment(found: Findings, runs: Grid) -> Figure:
     for axis, i in zip(axes, found.order, strict=True):
         for run in runs[i]:
             known = run.curve.dropna()
-            loss = known["val_loss"].rank(pct=True)
-            axis.plot(loss, known[metric], "o", color=BLUE, markersize=3.5, alpha=0.7)
+            order = known.assign(place=known["val_loss"].rank()).sort_values("place")
+            axis.plot(order["place"], order[metric], "o-", color=BLUE, markersize=3.5, linewidth=0.6, alpha=0.7)
         tau = seed_interval(found.tau[i, :, 0])
-        said = f"tau {tau.value:.2f}" + ("" if np.isnan(tau.low) else f" ({tau.low:.2f} to {min(tau.high, 1.0):.2f})")
-        axis.set_title(found.labels[i], **TITLE)
-        axis.text(0.98, 0.97, said.replace("nan", "-"), ha="right", va="top", transform=axis.transAxes)
+        said = f"tau {tau.value:.2f}"
+        said += "" if np.isnan(tau.low) else f" ({max(tau.low, -1.0):.2f} to {min(tau.high, 1.0):.2f})"
+        axis.set_title(f"{wrap(found.labels[i], 24)}\n{said.replace('nan', '-')}", **TITLE)
+        axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axis.margins(0.1)
         grid(axis)
-    figure.supxlabel("validation loss, its rank among the run's checkpoints (left: low)", fontsize=10)
+    figure.supxlabel("checkpoints of a run by validation loss, 1: the lowest", fontsize=10)
     figure.supylabel(f"{MEASURES[metric][0]}, validation", fontsize=10)
     return figure
 
@@ -70,14 +77,15 @@ def draw_shares(found: Findings) -> Figure | None:
     for axis, ((label, place), (terms, steps, shares)) in zip(axes, found.shares.items(), strict=True):
         if len(steps) == 1:  # an area needs two points
             steps, shares = np.array([0, steps[0]]), np.repeat(shares, 2, axis=0)
-        layers = axis.stackplot(steps, shares.T, colors=COLOURS, labels=terms, edgecolor="white", linewidth=0.8)
+        layers = axis.stackplot(steps, shares.T, colors=TERMS, labels=terms, edgecolor="white", linewidth=0.8)
         for layer, hatch in zip(layers, HATCHES * 3, strict=False):
             layer.set_hatch(hatch)
-        axis.axhline(0.5, color="#111111", linewidth=0.8, linestyle=":")
-        axis.set_title(f"{label}, {'at the logits' if place == 'logits' else 'at the last layer'}", **TITLE)
+        axis.axhline(0.5, color="#111111", linewidth=1.2, linestyle="--")
+        axis.set_title(wrap(f"{label}, {'at the logits' if place == 'logits' else 'at the last layer'}", 26), **TITLE)
         axis.set(ylim=(0, 1), xlim=(steps[0], steps[-1]))
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, fontsize=8.5)
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    figure.supxlabel("optimiser step", fontsize=10)
     figure.supylabel("share of the gradient's norm", fontsize=10)
     return figure
 
@@ -88,10 +96,10 @@ def draw_gains(found: Findings) -> Figure | None:
         return None
     figure, axes = panels(len(found.gains))
     for axis, (label, (terms, steps, gains)) in zip(axes, found.gains.items(), strict=True):
-        for term, gain, colour, marker in zip(terms, gains.T, COLOURS, "osD^vP", strict=False):
+        for term, gain, colour, marker in zip(terms, gains.T, TERMS, "osD^vP", strict=False):
             axis.plot(steps, gain, f"{marker}-", color=colour, markersize=3.5, label=term)
         axis.axhline(0, color=GREY, linewidth=0.8)
-        axis.set_title(label, **TITLE)
+        axis.set_title(wrap(label, 24), **TITLE)
         axis.legend(fontsize=8.5)
         grid(axis)
     figure.supxlabel("optimiser step", fontsize=10)

@@ -6,30 +6,41 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from rsseg.alignment.counts import Array, pooled
 from rsseg.alignment.findings import MEASURES, Findings
-from rsseg.alignment.ranks import cross_evaluation, pareto_front, seed_interval
-from rsseg.alignment.report.style import AMBER, BLUE, GREEN, GREY, HATCHES, RED, WIDTH, canvas, grid, on, spread
+from rsseg.alignment.ranks import cross_evaluation, seed_interval
+from rsseg.alignment.report.style import BLUE, GREY, HATCHES, PURPLE, RED, WIDTH, canvas, grid, on, rows_height, spread, wrap
 from rsseg.alignment.threshold import residual_regret
+from rsseg.contract import TaskKind
+
+FEW = 7
+"""So many losses have room for their names, or for two numbers in a cell."""
+
+
+def ends(found: Findings) -> tuple[str, str]:
+    """What a prediction is made by, as it is and tuned."""
+    return ("argmax", "biases per class") if found.head.task is TaskKind.multiclass else ("threshold 0.5", "threshold")
 
 
 def draw_ranking(found: Findings) -> Figure:
     """Every loss's score with its interval, as it is and tuned."""
     order, win = found.order[::-1], found.wins[found.metric]
-    figure = canvas(0.42 * len(order) + 1.1)
+    labels = [wrap(found.labels[i]) for i in order]
+    figure = canvas(rows_height(labels) + 1.1)
     axis, places = figure.subplots(), np.arange(len(order), dtype=float)
     tuned = found.wins_tuned if found.metric == found.tuned_metric else None
-    series = [(win.score, BLUE, "o", BLUE, "threshold 0.5", 0.12 if tuned else 0.0)]
+    plain, moved = ends(found)
+    series = [(win.score, BLUE, "o", BLUE, plain, 0.12 if tuned else 0.0)]
     if tuned:
-        series.append((tuned.score, RED, "D", "white", "threshold tuned on other scenes", -0.12))
+        series.append((tuned.score, RED, "D", "white", f"{moved} tuned on other scenes", -0.16))
     for score, colour, marker, fill, name, shift in series:
         value, low, high = (getattr(score, end)[order] for end in ("value", "low", "high"))
         axis.hlines(places + shift, low, high, color=colour, linewidth=2)
         axis.plot(value, places + shift, marker, color=colour, markerfacecolor=fill, markersize=7, label=name)
-    axis.plot(found.measures[found.metric][order], places + win.score.value[0] * 0, "|", color="#555555", markersize=5)
-    axis.set_yticks(places, [found.labels[i] for i in order])
+    axis.plot(found.measures[found.metric][order], places + series[0][-1], "|", color=BLUE, markersize=8)
+    axis.set_yticks(places, labels)
     axis.set(ylim=(-0.6, len(order) - 0.4))
     figure.supxlabel(f"{MEASURES[found.metric][0]}, validation", fontsize=10)
     grid(axis, "x")
@@ -42,36 +53,37 @@ def draw_slopes(found: Findings) -> Figure | None:
     """From the score at 0.5 to the score at tuned thresholds, one line per loss."""
     if found.fixed is None or found.tuned is None:
         return None
-    ends = np.stack([pooled(counts, found.tuned_metric).mean(1) for counts in (found.fixed, found.tuned)])  # [2, L]
-    height = max(3.2, 0.3 * len(found.labels) + 1)
+    scores = np.stack([pooled(counts, found.tuned_metric).mean(1) for counts in (found.fixed, found.tuned)])  # [2, L]
+    labels = [wrap(label, 40) for label in found.labels]
+    lines = 1 + max(label.count("\n") for label in labels)
+    height = max(3.2, 0.3 * lines * len(labels) + 1)
     figure = canvas(height)
     axis = figure.subplots()
-    low, high = float(ends.min()), float(ends.max())
-    gap = max(high - low, 1e-3) * 0.19 / (height - 1)
-    names = [spread(side, gap) for side in ends]
-    best = found.order[0]
-    inches = 0.07 * (max(map(len, found.labels)) + 8)  # of the widest text
-    margin = max(0.9, inches / max(0.3, figure.get_figwidth() - 2 * inches))
-    for i, label in enumerate(found.labels):
-        colour = RED if i == best else BLUE
-        axis.plot([0, 1], ends[:, i], "o-", color=colour, linewidth=2 if i == best else 1.3, markersize=5)
-        for x, side, text in ((0, "right", f"{label}  {ends[0, i]:.3f}"), (1, "left", f"{ends[1, i]:.3f}  {label}")):
+    low, high = float(scores.min()), float(scores.max())
+    gap = max(high - low, 1e-3) * 0.19 * lines / (height - 1)
+    names = [spread(side, gap) for side in scores]
+    left, right = 0.7, 0.8 + 0.075 * max(len(line) for label in labels for line in label.split("\n"))
+    inch = 1 / max(0.5, WIDTH - 0.2 - left - right)  # of the axis' unit, which is the way from one end to the other
+    for i, label in enumerate(labels):
+        best = i == found.order[0]
+        axis.plot([0, 1], scores[:, i], "o-", color=BLUE if best else GREY, linewidth=2.4 if best else 1.3, markersize=5)
+        for x, side, text in ((0, "right", f"{scores[0, i]:.3f}"), (1, "left", f"{scores[1, i]:.3f}  {label}")):
             axis.annotate(
                 text,
-                (x, ends[x, i]),
-                (x + (0.08 * margin if x else -0.08 * margin), names[x][i]),
+                (x, scores[x, i]),
+                (x + (0.2 if x else -0.2) * inch, names[x][i]),
                 ha=side,
                 va="center",
-                color=colour,
+                color=BLUE if best else "#333333",
                 fontsize=9,
-                arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0},
+                arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0},
             )
     axis.set(
-        xlim=(-margin, 1 + margin),
+        xlim=(-left * inch, 1 + right * inch),
         xticks=[0, 1],
         ylim=(min(low, *(n.min() for n in names)) - gap, max(high, *(n.max() for n in names)) + gap),
     )
-    axis.set_xticklabels(["at 0.5", "tuned"])
+    axis.set_xticklabels([ends(found)[0].replace("threshold", "at"), "tuned"])
     axis.set_yticks([])
     axis.spines["left"].set_visible(False)
     return figure
@@ -82,23 +94,25 @@ def draw_regrets(found: Findings) -> Figure | None:
     if found.fixed is None or found.tuned is None:
         return None
     fixed, tuned = (pooled(counts, found.tuned_metric) for counts in (found.fixed, found.tuned))
-    parts = [("residual", residual_regret(tuned), GREY), ("threshold", tuned - fixed, AMBER)]
+    parts = [("residual", residual_regret(tuned), GREY), ("threshold", tuned - fixed, RED)]
     if found.selection is not None and not np.isnan(found.selection).all():
-        parts.append(("selection", found.selection, BLUE))
+        parts.append(("selection", found.selection, PURPLE))
     values = np.array([seed_interval(part).value for _, part, _ in parts])  # [parts, L]
-    names = [
-        f"{label} (selection: ?)" if lost else label for label, lost in zip(found.labels, np.isnan(values[-1]), strict=True)
-    ]
+    lost = np.isnan(values[-1])
     values = np.nan_to_num(values)
     order = np.argsort(values.sum(0), kind="stable")[::-1]
-    figure = canvas(0.42 * len(order) + 1.2)
+    names = [wrap(found.labels[i]) for i in order]
+    figure = canvas(rows_height(names) + 1.2)
     axis, left, right = figure.subplots(), np.zeros(len(order)), np.zeros(len(order))
     for (name, _, colour), value, hatch in zip(parts, values[:, order], HATCHES, strict=False):
         start = np.where(value < 0, left, right)  # what is negative grows to the left
         axis.barh(range(len(order)), value, left=start, color=colour, hatch=hatch, edgecolor="white", label=name, height=0.62)
         left, right = left + np.minimum(value, 0), right + np.maximum(value, 0)
+    for row in np.flatnonzero(lost[order]):
+        axis.annotate("+ ?", (right[row], row), (4, 0), textcoords="offset points", va="center")
+    axis.use_sticky_edges = False  # room for it
     axis.axvline(0, color="#333333", linewidth=0.8)
-    axis.set_yticks(range(len(order)), [names[i] for i in order])
+    axis.set_yticks(range(len(order)), names)
     figure.supxlabel(f"{MEASURES[found.tuned_metric][0]} lost to the best known", fontsize=10)
     grid(axis, "x")
     figure.legend(loc="outside upper left", ncols=3, title="regret", alignment="left")
@@ -110,24 +124,39 @@ def draw_wins(found: Findings) -> Figure:
     order, win = found.order, found.wins[found.metric]
     better, gaps = win.better[np.ix_(order, order)], win.difference.value[np.ix_(order, order)]
     names, shown = [found.labels[i] for i in order], bool(not np.isnan(better[0, -1]))
-    figure = canvas(0.5 * len(order) + 1.6, max(WIDTH, 0.55 * len(order) + 1.6))
-    axis, colours = figure.subplots(), mpl.colormaps["PuOr"]
     limit = max(1e-9, float(np.nanmax(np.abs(gaps))))
-    for (row, column), gap in np.ndenumerate(gaps):
-        if row == column:
-            continue
-        colour = colours(better[row, column] if shown else 0.5 + gap / limit / 2)
-        axis.add_patch(mpl.patches.Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, edgecolor="white"))
-        text = [f"{100 * better[row, column]:.0f} %"] * shown + [f"{gap:+.3f}"] * (not shown or len(order) <= FEW)
-        axis.text(column, row, "\n".join(text), ha="center", va="center", fontsize=8, color=on(colour))
-    axis.set(
-        xlim=(-0.5, len(order) - 0.5), ylim=(len(order) - 0.5, -0.5), ylabel="this loss ...", xlabel="... against this one"
-    )
-    axis.set_xticks(range(len(order)), names, rotation=30, ha="right", rotation_mode="anchor", fontsize=9)
-    axis.set_yticks(range(len(order)), names, fontsize=9)
+    text = np.full(gaps.shape, "", dtype=object)
+    for at in zip(*np.nonzero(~np.eye(len(order), dtype=bool)), strict=True):
+        said = [f"{100 * better[at]:.0f}" + " %" * (len(order) <= FEW)] * shown
+        text[at] = "\n".join(said + [f"{gaps[at]:+.3f}"] * (not shown or len(order) <= FEW))
+    shade = mpl.colormaps["RdBu"](better if shown else 0.5 + gaps / limit / 2)
+    shade[np.eye(len(order), dtype=bool)] = 1
+    figure, axis = heat_map(names, names, shade, text, 0.45 if len(names) <= FEW else 0.3)
+    axis.set(ylabel="this loss ...", xlabel="... against this one")
+    return figure
+
+
+def heat_map(down: list[str], across: list[str], shade: Array, text: NDArray[np.object_], height: float) -> tuple[Figure, Axes]:
+    """A table of coloured cells ``[down, across]`` with text in them, of this height in inches."""
+    upright = len(across) > FEW or max(map(len, across)) > 14
+    down, across = [wrap(name, 26) for name in down], [wrap(name, 40) for name in across]
+    longest = max(len(line) for name in across for line in name.split("\n"))
+    width = 1.9 + rows_height(across, 0.27) * upright
+    figure = canvas(rows_height(down, height) + 0.5 + 0.07 * longest * (1 if upright else 0.6), max(WIDTH, width))
+    axis = figure.subplots()
+    axis.imshow(shade, aspect="auto")
+    for (row, column), said in np.ndenumerate(text):
+        axis.text(column, row, said, ha="center", va="center", fontsize=7.5, color=on(shade[row, column, :3]))
+    turn = {"rotation": 90, "va": "center"} if upright else {"rotation": 35}
+    axis.set_xticks(range(len(across)), across, ha="right", rotation_mode="anchor", fontsize=8.5, **turn)
+    axis.set_yticks(range(len(down)), down, fontsize=8.5)
+    for place in range(1, len(across)):
+        axis.axvline(place - 0.5, color="white")
+    for place in range(1, len(down)):
+        axis.axhline(place - 0.5, color="white")
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    return figure
+    return figure, axis
 
 
 def ranks(found: Findings) -> tuple[list[str], Array]:
@@ -145,65 +174,12 @@ def ranks(found: Findings) -> tuple[list[str], Array]:
 def draw_cross(found: Findings) -> Figure:
     """The rank of every loss under every measure and under every loss."""
     names, table = ranks(found)
-    order = found.order
-    figure = canvas(0.3 * len(order) + 2.1, max(WIDTH, 0.36 * len(names) + 2))
-    axis, colours = figure.subplots(), mpl.colormaps["Blues_r"]
-    top = max(2, len(order))
-    for (row, column), rank in np.ndenumerate(table[order]):
-        colour = "#eeeeee" if np.isnan(rank) else colours(0.15 + 0.8 * (rank - 1) / (top - 1))
-        axis.add_patch(mpl.patches.Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, edgecolor="white"))
-        axis.text(column, row, "-" if np.isnan(rank) else f"{rank:.3g}", ha="center", va="center", fontsize=8, color=on(colour))
-    axis.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(order) - 0.5, -0.5), ylabel="trained with")
-    axis.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor", fontsize=9)
-    axis.set_yticks(range(len(order)), [found.labels[i] for i in order])
-    measures = len(found.measures)
-    if measures < len(names):
-        axis.axvline(measures - 0.5, color="#111111", linewidth=2)
-    axis.tick_params(length=0)
-    axis.spines[:].set_visible(False)
+    table = table[found.order].T
+    shade = mpl.colormaps["Blues_r"](0.15 + 0.8 * (table - 1) / (max(2, len(found.labels)) - 1))
+    shade[np.isnan(table)] = mpl.colors.to_rgba("#eeeeee")
+    text = np.array([["-" if np.isnan(rank) else f"{rank:.3g}" for rank in row] for row in table], dtype=object)
+    figure, axis = heat_map(names, [found.labels[i] for i in found.order], shade, text, 0.3)
+    axis.set(xlabel="trained with", ylabel="judged by")
+    if len(found.measures) < len(names):
+        axis.axhline(len(found.measures) - 0.5, color="#111111", linewidth=2)
     return figure
-
-
-FEW = 7
-"""So many losses have room for their names, or for two numbers in a cell."""
-
-FRONT = ("scene_iou", "boundary_iou", "class_ece")
-"""What pooled IoU is traded for."""
-
-
-def draw_pareto(found: Findings) -> Figure:
-    """Pooled IoU against IoU per scene, boundary IoU and calibration: which losses no other one beats in both."""
-    others = [key for key in FRONT if key in found.measures]
-    figure = canvas(2.7 * len(others) + 0.2)
-    axes = figure.subplots(len(others), 1, squeeze=False, sharex=True)[:, 0]
-    x = found.measures["iou"].mean(1)
-    places = {label: str(place) for place, label in enumerate((found.labels[i] for i in found.order), start=1)}
-    names = found.labels if len(found.labels) <= FEW else [places[label] for label in found.labels]
-    for axis, key in zip(axes, others, strict=True):
-        name, up = MEASURES[key]
-        y = found.measures[key].mean(1)
-        front = pareto_front(np.stack([x, y], axis=-1), [True, up])
-        along = np.flatnonzero(front)[np.argsort(x[front])]
-        axis.plot(x[along], y[along], color=GREEN, linewidth=1.2, zorder=1)
-        axis.scatter(x[~front], y[~front], s=34, facecolor="white", edgecolor=GREY, linewidth=1.5, zorder=2)
-        axis.scatter(x[front], y[front], s=46, color=GREEN, zorder=3)
-        axis.set(ylabel=name if up else f"{name} (up: better)")
-        if not up:
-            axis.invert_yaxis()
-        axis.margins(0.14)
-        _name_points(axis, x, y, names)
-        axis.tick_params(labelbottom=True)
-        axis.xaxis.set_major_locator(MaxNLocator(6))
-        grid(axis)
-    axes[-1].set_xlabel("IoU, pooled over scenes (right: better)")
-    return figure
-
-
-def _name_points(axis: Axes, x: Array, y: Array, names: list[str]) -> None:
-    """Names right of their points, or left of those that have another one close to their right."""
-    width, height = (max(float(np.ptp(v)), 1e-9) for v in (x, y))
-    for i, name in enumerate(names):
-        right, near = x - x[i], np.abs(y - y[i]) < 0.08 * height
-        crowded = bool((near & (right > 0) & (right < 0.3 * width)).any()) or right.max() == 0
-        place, side = ((-6, 4), "right") if crowded else ((6, 4), "left")
-        axis.annotate(name, (x[i], y[i]), place, textcoords="offset points", ha=side, fontsize=8.5)

@@ -30,7 +30,6 @@ class Picture:
     uri: str
     alt: str
     caption: str
-    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,9 +121,9 @@ def ranking_note(found: Findings) -> str:
     """What the numbers of the ranking are."""
     seeds, scenes = (f"{n} {what}{'s' * (n != 1)}" for n, what in ((len(found.seeds), "seed"), (len(found.scenes), "scene")))
     how = (
-        "small: 95 % intervals by a bootstrap that draws seeds and scenes independently"
+        "in small type 95 % intervals by a bootstrap that draws seeds and scenes independently"
         if found.counts is not None
-        else "small: 95 % intervals over seeds, for these scenes alone"
+        else "in small type 95 % intervals over seeds, for these scenes alone"
     )
     return (
         f"Mean over {seeds}, {scenes} of validation, each run's best checkpoint by validation IoU; pooled over scenes, mean "
@@ -232,7 +231,9 @@ def _briefly(runs: pd.DataFrame) -> Shown:
     brief = runs[["loss", "seed", "rate", *scores, "steps", "seconds"]].rename(
         columns={key: MEASURES[key][0] for key in scores}
     )
-    return show(brief.assign(rate=[f"{rate:g}" for rate in brief["rate"]]), index=False)
+    return show(
+        brief.assign(rate=[f"{rate:g}" for rate in brief["rate"]], seconds=brief["seconds"].round().astype(int)), index=False
+    )
 
 
 def _wrapped(table: Shown) -> Shown:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
 
 from rsseg.alignment.fair import Comparison
 from rsseg.alignment.findings import MEASURES, Findings
 from rsseg.alignment.report import tables
-from rsseg.alignment.report.figures import FEW
+from rsseg.alignment.report.figures import FEW, ends
 from rsseg.alignment.report.page import Picture, Section, Shown, show
 from rsseg.alignment.report.words import span
 from rsseg.contract import TaskKind
@@ -15,25 +18,22 @@ from rsseg.contract import TaskKind
 MOST_SCENES = 15
 """Rows of the table of scenes in the page; ``scenes.csv`` holds all."""
 
-WIDE = ("cross", "wins")
-"""Figures that scroll sideways on a phone rather than shrink."""
-
 CAPTIONS = {
-    "ranking": "{metric} with 95 % intervals, ticks: single seeds. Lines that overlap may still differ surely, as losses "
-    "share seeds and scenes: the win matrix compares pairs.",
-    "slopes": "{tuned} at 0.5 and at the threshold that was tuned on other scenes, mean over seeds. Lines that meet "
-    "on the right differed by threshold alone.",
+    "ranking": "{metric} with 95 % intervals; ticks on the blue lines: single seeds. Lines that overlap may still differ "
+    "surely, as losses share seeds and scenes: the win matrix compares pairs.",
+    "slopes": "{tuned} by {plain} and by {moved} tuned on other scenes, mean over seeds; blue: the best in the ranking. Lines "
+    "that meet on the right differed by that alone.",
     "regrets": "Where {tuned} is lost. Threshold regret is regained by tuning; residual regret is what the best known loss has "
     "beyond that; selection regret is what choosing the checkpoint by the validation loss costs. Bars to the left of 0: tuning "
-    "did harm on other scenes, or the loss chose better than the metric.",
-    "wins": "Win matrix in {metric}. Orange to purple: from surely worse to surely better.",
-    "cross": "Mean ranks over seeds. A column whose order differs from the first is a measure that wants another loss.",
-    "pareto": "Trade-offs of pooled IoU. Up and right is better in every panel; filled: no other loss is better in both. "
-    "Numbers stand for places in the ranking above.",
-    "curves": "{tuned} on validation over the steps. Thick: mean over seeds; thin: single seeds; grey: the other losses.",
-    "alignment": "Validation loss and {tuned} of every checkpoint. tau is Kendall's rank correlation of falling loss and "
-    "rising score, mean over seeds: 1 means that the loss orders checkpoints as the metric does.",
-    "shares": "Shares of the weighted terms' gradient norms over the steps. Dotted: one half.",
+    "did harm on other scenes, or the loss chose better than the metric. + ?: selection regret is not known.",
+    "wins": "Win matrix in {metric}: {cells}. Red to blue: from surely worse to surely better.",
+    "cross": "Mean ranks over seeds; dark blue: best. A row whose order differs from the first is a measure that wants another "
+    "loss.",
+    "pareto": "Trade-offs of pooled IoU. Up and right is better in every panel; blue: no other loss is better in both.",
+    "curves": "{tuned} on validation over the steps. Thick: mean over seeds; thin: single seeds; grey: means of the others.",
+    "alignment": "Validation loss and {tuned} of every checkpoint, one line per run. tau is Kendall's rank correlation of "
+    "falling loss and rising score, mean over seeds: 1 means that the loss orders checkpoints as the metric does.",
+    "shares": "Shares of the weighted terms' gradient norms over the steps. Dashed: one half.",
     "gains": "One-step gain of each term. Above 0: a step along its gradient raises the metric on held-out windows.",
     "examples": "Windows that the models label most differently, those of seed {seed}.",
 }
@@ -48,16 +48,20 @@ def sections(comparison: Comparison, found: Findings, uris: dict[str, str]) -> l
         uris: By name, the figures that there are.
     """
     words = {"metric": MEASURES[found.metric][0], "tuned": MEASURES[found.tuned_metric][0], "seed": found.seeds[0]}
+    words["cells"] = f"confidence in % that the row's loss is better{' and difference' * (len(found.labels) <= FEW)}"
+    if np.isnan(found.wins[found.metric].better).all():
+        words["cells"] = "mean differences"
+    words |= dict(zip(("plain", "moved"), ends(found), strict=True))
 
     def pictures(*names: str) -> list[Picture]:
         known = [(name, CAPTIONS[name].format(**words)) for name in names if name in uris]
-        return [Picture(name, uris[name], text.split(". ")[0], text, name in WIDE) for name, text in known]
+        return [Picture(name, uris[name], text.split(". ")[0], text) for name, text in known]
 
     return [
         Section(
             "scores",
             "Scores",
-            "Every loss with its interval, and which loss is best by which measure.",
+            "Every loss with its interval, and which loss is best by which measure (small: 95\u00a0% intervals).",
             pictures("ranking"),
             [_best_by_measure(found)],
         ),
@@ -71,7 +75,7 @@ def sections(comparison: Comparison, found: Findings, uris: dict[str, str]) -> l
         Section(
             "cross",
             "Every loss under every measure",
-            "The models of each loss ranked under every metric and, right of the line, under every loss; 1 is best.",
+            "The models of each loss ranked under every metric and, below the line, under every loss; 1 is best.",
             pictures("cross"),
         ),
         Section("trade-offs", "Trade-offs", "What pooled IoU is traded for.", pictures("pareto")),
@@ -92,8 +96,10 @@ EXAMPLES = "The image, its mask, and what each loss's model makes of it."
 
 def _best_by_measure(found: Findings) -> Shown:
     table = tables.best_by_measure(found)
-    ends = [span(low, high, sign=True).strip(" ()") for low, high in zip(table["low"], table["high"], strict=True)]
-    return show(table.drop(columns=["low", "high"]).assign(**{"95 % interval": ends}), index=False, signed=("difference",))
+    shown = show(table.drop(columns=["low", "high"]), index=False, signed=("difference",))
+    for row, low, high in zip(shown.rows, table["low"], table["high"], strict=True):
+        row[-1] = replace(row[-1], detail=span(low, high, sign=True).strip(" ()"))
+    return shown
 
 
 def _threshold(found: Findings, pictures: Callable[..., list[Picture]]) -> Section:

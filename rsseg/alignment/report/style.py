@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 BLUE, RED, GREEN, SKY, PURPLE, AMBER, GREY = "#0072b2", "#d55e00", "#009e73", "#56b4e9", "#cc79a7", "#e69f00", "#9a9a9a"
-"""From Okabe and Ito's palette."""
+"""From Okabe and Ito's palette. In every figure blue is what the figure is about, grey the others, and red what is tuned."""
 
-COLOURS = (BLUE, AMBER, GREEN, PURPLE, SKY, RED)
+TERMS = (AMBER, GREEN, PURPLE, SKY, GREY, "#444444")
+"""Colours of a loss's terms."""
+
 HATCHES = ("", "//", "..", "xx", "\\\\", "oo")
 WIDTH = 5.2
 """Inches: so narrow that type of ten points can still be read where a phone shrinks it."""
@@ -27,8 +31,8 @@ RULES: Any = {
 
 
 def canvas(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure."""
-    return Figure(figsize=(width, height), layout="constrained")
+    """An empty figure, whose pixels are points until it is saved."""
+    return Figure(figsize=(width, height), dpi=72, layout="constrained")
 
 
 def grid(axis: Axes, which: Any = "both") -> None:
@@ -37,7 +41,22 @@ def grid(axis: Axes, which: Any = "both") -> None:
     axis.tick_params(length=0)
 
 
-def panels(number: int, height: float = 2.1, columns: int = 2) -> tuple[Figure, list[Axes]]:
+def wrap(name: str, width: int = 20) -> str:
+    r"""A name on several lines, for those of recipes are long.
+
+    Example:
+        >>> wrap("focal_dice sampler=Balanced")
+        'focal_dice\nsampler=Balanced'
+    """
+    return "\n".join(textwrap.wrap(name, width, break_on_hyphens=False))
+
+
+def rows_height(names: Sequence[str], least: float = 0.36) -> float:
+    """Inches that rows with these names need together."""
+    return len(names) * max(least, 0.15 * max(name.count("\n") + 1 for name in names) + 0.08)
+
+
+def panels(number: int, height: float = 1.8, columns: int = 2) -> tuple[Figure, list[Axes]]:
     """A figure of equal panels that share both axes; the axes that are too many are not there."""
     lines = -(-number // columns)
     figure = canvas(height * lines + 0.4)

@@ -13,7 +13,7 @@ import pandas as pd
 from rsseg.alignment.counts import Array
 from rsseg.alignment.fair import Comparison
 from rsseg.alignment.findings import MEASURES, Findings
-from rsseg.alignment.report import curves, figures, tables
+from rsseg.alignment.report import curves, figures, pareto, tables
 from rsseg.alignment.report.page import render
 from rsseg.alignment.report.sections import sections
 from rsseg.alignment.report.style import RULES, save
@@ -75,7 +75,9 @@ def say(comparison: Comparison, found: Findings) -> None:
         for i in found.order
     ]
     print_table(
-        rows, "Best checkpoint on validation, mean ± spread over seeds; tau: rank correlation of falling loss and rising metric"
+        rows,
+        "Best checkpoint on validation, mean ± standard deviation over seeds; tau: rank correlation of falling loss and rising "
+        "metric",
     )
     for sentence in answer(found):
         log.info("%s", sentence)
@@ -120,7 +122,7 @@ def draw_all(comparison: Comparison, found: Findings, out: Path) -> dict[str, st
             "regrets": figures.draw_regrets(found),
             "wins": figures.draw_wins(found) if len(found.labels) > 1 else None,
             "cross": figures.draw_cross(found),
-            "pareto": figures.draw_pareto(found),
+            "pareto": pareto.draw_pareto(found),
             "curves": curves.draw_curves(found, comparison.runs),
             "alignment": curves.draw_alignment(found, comparison.runs),
             "shares": curves.draw_shares(found),
