@@ -18,7 +18,7 @@ from rsseg.alignment.bootstrap import win_matrix
 from rsseg.alignment.counts import pooled
 from rsseg.alignment.fair import gather
 from rsseg.alignment.findings import MEASURES
-from rsseg.alignment.report import write_report
+from rsseg.alignment.report import tables, write_report
 from rsseg.alignment.report.figures import draw_cross, draw_regrets
 from rsseg.alignment.report.page import protocol
 from rsseg.alignment.report.style import spread
@@ -135,6 +135,14 @@ def test_tables_and_figures_are_there(binary):
     assert ranks["calibration error"].idxmin() == "ce"
     assert ranks["IoU"].idxmin() == "dice"
     assert len(pd.read_csv(out / "checkpoints.csv")) == 5 * 5 * 4
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_term_without_a_gradient_has_no_cosine(binary):
+    places = {key: np.where(np.eye(2, dtype=bool), 1.0, np.nan) * values for key, values in binary[2].cosines.items()}
+    found = tables.cosines(dataclasses.replace(binary[2], cosines=places))
+    assert len(found) == len(places) == 2
+    assert found["cosine"].isna().all()
 
 
 def test_multiclass_is_tuned_on_its_sample_and_counted_anew(tmp_path, monkeypatch):

@@ -102,7 +102,7 @@ def shares(found: Findings) -> pd.DataFrame:
 def cosines(found: Findings) -> pd.DataFrame:
     """One row per composition, place and pair of terms: the mean cosine of their gradients over the run."""
     rows = [
-        (label, place, f"{first}, {second}", np.nanmean(values[:, a, b]))
+        (label, place, f"{first}, {second}", float(present_mean(values[:, a, b])))
         for (label, place), values in found.cosines.items()
         for (a, first), (b, second) in combinations(enumerate(found.shares[label, place][0]), 2)
     ]
