@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from rsseg.alignment.recipes import settings
 from rsseg.alignment.records import Records, load_records
 from rsseg.config.build import plain
 from rsseg.config.folder import flat
-from rsseg.contract import InputError
+from rsseg.contract import InputError, nearest
 
 SEARCH_SEED = 1000
 """In a sweep over learning rates the seeds from here on choose each loss's rate, and the others report on it."""
@@ -93,6 +94,27 @@ class LeftOut:
     remedy: str
 
 
+def split_places(text: str) -> list[Path]:
+    """The folders that a text lists with commas, which their names may hold too: each is as long as one that exists.
+
+    Example:
+        >>> print(*split_places("nowhere,seed=1"))
+        nowhere,seed=1
+    """
+    words, places = text.rstrip(",").split(","), []
+    while words:
+        later = (i for i in range(1, len(words)) if _longest(words[i:]))
+        many = _longest(words) or next(later, len(words))  # what is not there ends where something begins that is
+        places.append(Path(",".join(words[:many])))
+        words = words[many:]
+    return places
+
+
+def _longest(words: Sequence[str]) -> int:
+    """How many of the first words make the longest path that exists."""
+    return max((i for i in range(1, len(words) + 1) if os.path.exists(",".join(words[:i]))), default=0)
+
+
 def find_runs(places: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Finished and unfinished run folders in some folders, or those folders themselves.
 
@@ -101,7 +123,8 @@ def find_runs(places: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """
     for place in places:
         if not place.is_dir():
-            raise InputError(f"runs={place}: there is no such folder")
+            beside = [path.name for path in place.parent.glob("*/")]
+            raise InputError(f"runs={place}: there is no such folder{nearest(place.name, beside)}")
     begun = sorted({path.parent for place in places for path in place.rglob("run.json")})
     finished = [run for run in begun if (run / "summary.json").is_file()]
     if not finished:

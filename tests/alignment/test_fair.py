@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from run_folders import BINARY, make_records, make_sweep, write_run
 
 from rsseg.alignment.crossing import largest_grid
 from rsseg.alignment.fair import gather
+from rsseg.alignment.runs import split_places
 from rsseg.contract import InputError
 
 
@@ -180,6 +182,25 @@ def test_nothing_to_compare(tmp_path, add):
     (add("broken") / "metrics.csv").unlink()
     with pytest.raises(InputError, match="can't be read as a finished run"):
         gather([tmp_path])
+
+
+def test_listed_folders_may_have_commas_in_their_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "loss=ce", "loss=ce,seed=1", "loss=ce,seed=2", "b c"):
+        (tmp_path / name).mkdir()
+    names = ["loss=ce,seed=1", "a", "loss=ce", "loss=ce,seed=2", "b c"]
+    for some in itertools.chain.from_iterable(itertools.permutations(names, many) for many in range(1, 6)):
+        assert [str(place) for place in split_places(",".join(some))] == list(some)
+    assert split_places("a,") == [Path("a")]
+    lost = ["a", "loss=dice,seed=1", "b c", "loss=focal,seed=2"]
+    assert [str(place) for place in split_places(",".join(lost))] == lost
+
+
+def test_a_misspelt_folder_is_told_from_its_neighbours(tmp_path, add):
+    add("loss=ce,seed=1")
+    (tmp_path / "loss=ce,sed=11").touch()  # a file is no folder
+    with pytest.raises(InputError, match=r"ce,sed=1: there is no such folder \(did you mean 'loss=ce,seed=1'\?\)"):
+        gather([tmp_path / "loss=ce,sed=1"])
 
 
 def rate_sweep(add, scores):
