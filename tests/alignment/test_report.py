@@ -14,6 +14,7 @@ import torch
 from run_folders import BINARY, FOUR, make_records, make_sweep, write_run
 
 from rsseg.alignment.analyse import analyse
+from rsseg.alignment.archive import RecordError
 from rsseg.alignment.bootstrap import win_matrix
 from rsseg.alignment.counts import pooled
 from rsseg.alignment.fair import gather
@@ -218,7 +219,7 @@ def test_no_records_are_said(tmp_path, monkeypatch):
     make_sweep(tmp_path, monkeypatch, losses=("dice", "focal"), seeds=(1, 2))
 
     def none(folder, head):
-        raise InputError("none")
+        raise RecordError(folder, "has no records", "train it again")
 
     monkeypatch.setattr("rsseg.alignment.runs.load_records", none)
     notes, found = notes_of(tmp_path)
