@@ -79,7 +79,8 @@ def _open(path: Path) -> Iterator[Any]:
         with np.load(path, allow_pickle=False) as file:
             yield file
     except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise damaged(path, f"can't be read ({error})") from None
+        why = error if isinstance(error, OSError) else "it is damaged"  # NumPy takes what is no archive for a pickle
+        raise damaged(path, f"can't be read ({why})") from None
 
 
 def damaged(path: Path, found: str) -> RecordError:
