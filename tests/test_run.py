@@ -489,6 +489,8 @@ def test_the_bench_of_the_store_runs():
         (["train.py", "loss=focal", "+loss.terms.focal.gama=1"], "did you mean 'gamma'"),
         (["train.py", "dataset=inria", "dataset.source.root=/nowhere"], "there is no folder /nowhere"),
         (["train.py", "steps=many"], "many"),
+        (["train.py", "step=20"], "step=20 (did you mean 'steps'?)"),
+        (["train.py", "loss.terms.dice.wieght=1"], "error: The config can't be used:\n  - loss.terms.dice.wieght: Dice has no"),
         (["scripts/evaluate.py", "run=/nowhere"], "no run folder"),
         (["scripts/predict.py", "run=x"], "scene=... must be given"),
         (["scripts/compare.py", "run=x"], "did you mean 'runs'"),
@@ -500,3 +502,4 @@ def test_mistakes_on_the_command_line_give_one_message(tmp_path, words, message)
     said = done.stdout + done.stderr
     assert message in said
     assert "Traceback" not in said
+    assert "Error executing job" not in said

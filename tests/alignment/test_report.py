@@ -187,9 +187,7 @@ def test_records_from_before_multiclass_was_counted_anew_are_estimated_and_named
 def test_a_metric_that_nobody_recorded(tmp_path, monkeypatch):
     records = make_sweep(tmp_path, monkeypatch, losses=("ce", "dice"), seeds=(1, 2))
     assert compare(tmp_path, "boundary_iou")[1].metric == "boundary_iou"
-    with pytest.raises(
-        InputError, match=r"=bounday_iou: losses can't be ranked by it \(did you mean 'boundary_iou'"
-    ):
+    with pytest.raises(InputError, match=r"=bounday_iou: losses can't be ranked by it \(did you mean 'boundary_iou'"):
         compare(tmp_path, "bounday_iou")
     with pytest.raises(InputError, match=r"=class_ece: losses can't be ranked by it; take iou, dice or boundary_iou$"):
         compare(tmp_path, "class_ece")
