@@ -24,6 +24,7 @@ from rsseg.alignment.report.figures import draw_cross, draw_regrets
 from rsseg.alignment.report.page import protocol
 from rsseg.alignment.report.style import spread
 from rsseg.alignment.report.words import answer, caveats, verdict
+from rsseg.alignment.report.write import say
 from rsseg.contract import InputError
 from rsseg.run import compare as compare_runs
 
@@ -136,6 +137,14 @@ def test_tables_and_figures_are_there(binary):
     assert ranks["calibration error"].idxmin() == "ce"
     assert ranks["IoU"].idxmin() == "dice"
     assert len(pd.read_csv(out / "checkpoints.csv")) == 5 * 5 * 4
+
+
+def test_the_printed_table_says_what_it_holds(binary, capsys):
+    say(*binary[1:3])
+    printed, iou = " ".join(capsys.readouterr().out.split()), binary[2].measures["iou"][binary[2].order[0]]
+    assert "mean ± standard deviation over seeds" in printed
+    assert f"{iou.mean():.3f} ± │" in printed
+    assert f"{iou.std(ddof=1):.3f} │" in printed
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")

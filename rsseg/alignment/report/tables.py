@@ -19,7 +19,7 @@ from rsseg.metrics.average import present_mean
 
 
 def losses(found: Findings) -> pd.DataFrame:
-    """One row per loss, best first: mean and spread over seeds of every measure, regrets, rank alignment."""
+    """One row per loss, best first: mean and standard deviation over seeds of every measure, regrets, rank alignment."""
     table = pd.DataFrame(index=pd.Index(found.labels, name="loss"))
     table["seeds"] = len(found.seeds)
     columns = dict(found.measures) | {"last": found.last}
