@@ -64,6 +64,8 @@ def alone(folder: Path, wait: bool = False) -> Iterator[None]:
 
 def in_training(folder: Path) -> bool:
     """Whether another process trains in a run folder; False also where that can't be seen, as nothing may be written there."""
+    if not (folder / "run.lock").is_file():
+        return False
     try:
         with alone(folder):
             return False
