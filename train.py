@@ -1,6 +1,7 @@
 """Train a segmentation model: python train.py loss=focal_dice dataset=inria"""
 
 import logging
+import sys
 from pathlib import Path
 
 import hydra
@@ -9,7 +10,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from rsseg.config.schema import register
+from rsseg.config.schema import misspelt, register
 from rsseg.contract import InputError
 
 register()
@@ -28,8 +29,14 @@ def main(config: DictConfig) -> float:
     except InputError as error:
         if job.mode is RunMode.MULTIRUN:  # Hydra would say it at the end of the sweep only
             logging.getLogger("rsseg").error("%s: %s", job.runtime.output_dir, error)
-        raise CompactHydraException(str(error)) from None  # Hydra prints these without a stack trace and exits with 1
+            raise CompactHydraException(str(error)) from None  # what Hydra prints without a stack trace; the sweep goes on
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SystemExit:
+        for word in misspelt(sys.argv[1:]):
+            print(word, file=sys.stderr)
+        raise

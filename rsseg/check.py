@@ -63,10 +63,8 @@ def check(config: Any) -> None:
         found += faults(node, f"callbacks.{name}")
     for head, node in plain(config.model.heads).items():
         for name, term in node["loss"]["terms"].items():
-            arguments = {key: value for key, value in term.items() if key != "weight"} if term else term
-            found += faults(
-                arguments, f"loss.terms.{name}" if head == "mask" else f"model.heads.{head}.{name}", ("task", "ignore_index")
-            )
+            where = f"loss.terms.{name}" if head == "mask" else f"model.heads.{head}.{name}"
+            found += faults(term, where, ("task", "ignore_index"), beside=("weight",))
     raise_faults(found or _trainer_faults(config))  # the second looks into nodes that the first has found whole
     encoder_name(config.model.encoder)
     labels_of(config)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Timer
 from torch import Tensor
 
 from rsseg.alignment.counts import pooled
@@ -72,13 +72,12 @@ def fit(
     gallery = Gallery(folder, head, windows, plain(config.dataset.palette), shown)
     recorder = make_recorder(config, folder, module, stores, sampler, panel) if config.record.enabled else None
     trainer = make_trainer(plain(config), folder, f"val/{head}/iou", [gallery, *([recorder] if recorder else [])], step)
-    began = time.monotonic()
+    timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
     try:
         for logger in side_loggers(trainer):
             logger.log_hyperparams(plain(config))
         with launched(trainer, folder):
             _train_all_steps(config, folder, module, stores, sampler, trainer, step if last else None)
-        seconds = time.monotonic() - began
         result = dict(module.scores)
         if not is_main():  # a process that another program started: the first one writes
             return result[head].iou
@@ -98,7 +97,7 @@ def fit(
         | {
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "steps": trainer.global_step,
-            "seconds": round(seconds, 1),
+            "seconds": round(timer.time_elapsed(), 1),
         },
     )
     for split, store in stores.items():

@@ -15,7 +15,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
-from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from rsseg.config.build import build
@@ -199,6 +199,8 @@ def make_trainer(
     chosen = [build(leaf, f"callbacks.{name}") for name, leaf in config["callbacks"].items()]
     if resumed_step:
         chosen = [callback for callback in chosen if not isinstance(callback, LearningRateFinder)]  # the rate is found
+    if not any(isinstance(callback, Timer) for callback in chosen):
+        chosen.append(Timer())  # its time goes on with a resumed run
     on_gpu = torch.cuda.is_available() and accelerator != "cpu"
     trainer: L.Trainer = build(
         node,

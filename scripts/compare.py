@@ -24,14 +24,18 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Compare as the command line says."""
+    from rsseg.alignment.runs import split_places
     from rsseg.contract import InputError
     from rsseg.run import compare
 
     if arguments.unfair not in ("leave", "keep"):
         raise InputError(f"unfair={arguments.unfair}: leave or keep is expected")
-    whole = Path(arguments.runs)  # a run folder's own name may hold commas
-    places = [whole] if whole.exists() else [Path(place) for place in arguments.runs.split(",")]
-    compare(places, Path(arguments.out) if arguments.out else None, arguments.metric, arguments.unfair == "keep")
+    compare(
+        split_places(arguments.runs),
+        Path(arguments.out) if arguments.out else None,
+        arguments.metric,
+        arguments.unfair == "keep",
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import layouts
@@ -18,6 +19,7 @@ from rsseg import fit
 from rsseg.config.folder import load_config
 from rsseg.contract import InputError
 from rsseg.data.store import load
+from rsseg.module import SegmentationModule
 from rsseg.run import compare, evaluate, predict, train
 from rsseg.training import WholeCheckpoints, earlier_rows
 
@@ -248,6 +250,31 @@ def test_a_run_killed_before_its_summary_is_finished_on_resumption(tmp_path, fol
     again = train(settings(tmp_path, f"resume={tmp_path}/run"), tmp_path / "run", [f"resume={tmp_path}/run"])
     assert again == pytest.approx(iou)
     assert (tmp_path / "run" / "classes.csv").is_file()
+
+
+def test_seconds_are_those_of_all_parts_of_a_run(tmp_path, folder_root, monkeypatch):
+    step = SegmentationModule.training_step
+
+    def slow(self, batch, batch_idx):
+        time.sleep(4 * (self.global_step == 0))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(SegmentationModule, "training_step", slow)
+    run = tmp_path / "run"
+    with power_cut(step=3):
+        train(settings(tmp_path, *folder_data(folder_root), "steps=4", "validations=2"), run)
+    train(settings(tmp_path, f"resume={run}"), run, [f"resume={run}"])
+    seconds = json.loads((run / "summary.json").read_text())["seconds"]
+    assert seconds > 4
+    (run / "summary.json").unlink()
+    train(settings(tmp_path, f"resume={run}"), run, [f"resume={run}"])
+    assert json.loads((run / "summary.json").read_text())["seconds"] == pytest.approx(seconds, abs=1)
+
+
+def test_a_chosen_timer_is_the_one_timer(tmp_path, folder_root):
+    timer = "callbacks.timer={_target_: lightning.pytorch.callbacks.Timer, duration: '00:01:00:00'}"
+    train(settings(tmp_path, *folder_data(folder_root), timer), tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["seconds"] > 0
 
 
 def test_bands_beside_the_shown_ones(tmp_path, caplog):
@@ -489,6 +516,8 @@ def test_the_bench_of_the_store_runs():
         (["train.py", "loss=focal", "+loss.terms.focal.gama=1"], "did you mean 'gamma'"),
         (["train.py", "dataset=inria", "dataset.source.root=/nowhere"], "there is no folder /nowhere"),
         (["train.py", "steps=many"], "many"),
+        (["train.py", "step=20"], "step=20 (did you mean 'steps'?)"),
+        (["train.py", "loss.terms.dice.wieght=1"], "error: The config can't be used:\n  - loss.terms.dice.wieght: Dice has no"),
         (["scripts/evaluate.py", "run=/nowhere"], "no run folder"),
         (["scripts/predict.py", "run=x"], "scene=... must be given"),
         (["scripts/compare.py", "run=x"], "did you mean 'runs'"),
@@ -500,3 +529,4 @@ def test_mistakes_on_the_command_line_give_one_message(tmp_path, words, message)
     said = done.stdout + done.stderr
     assert message in said
     assert "Traceback" not in said
+    assert "Error executing job" not in said

@@ -38,8 +38,11 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
         metric: What losses are ranked by: `iou`, `dice` or `boundary_iou`.
 
     Raises:
-        InputError: For a metric that nobody recorded.
+        InputError: For a metric that losses can't be ranked by, or that nobody recorded.
     """
+    if metric not in RANKED:
+        near = nearest(metric, RANKED)
+        raise InputError(f"metric={metric}: losses can't be ranked by it{near}; take {', '.join(RANKED[:-1])} or {RANKED[-1]}")
     grid, head = comparison.runs, head_of(comparison.runs[0][0])
     scored: Overlap = "dice" if metric == "dice" else "iou"
     shares, cosines, gains, skipped = mean_gradients(comparison)
@@ -52,11 +55,9 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
     measures = {} if counts is None else _measures(grid, head, counts, snapshots)
     values = {name: measure.values for name, measure in measures.items()} or _summaries(grid)
     wins = {name: compare(measure) for name, measure in measures.items()} or {n: paired(v) for n, v in values.items()}
-    if metric not in RANKED or metric not in wins:
+    if metric not in wins:
         known = [name for name in RANKED if name in wins]
-        raise InputError(
-            f"metric={metric}: nobody recorded it{nearest(metric, known)}; losses can be ranked by {', '.join(known)}"
-        )
+        raise InputError(f"metric={metric}: not every run recorded it; take {' or '.join(known)}")
     tau = _each(grid, lambda run: rank_alignment(run.curve["val_loss"], run.curve[scored]))
     regret = _each(grid, lambda run: selection(run, scored)) if has_records else None
     return Findings(

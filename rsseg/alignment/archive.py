@@ -17,6 +17,20 @@ from rsseg.config.folder import resume_word
 from rsseg.contract import InputError
 
 
+class RecordError(InputError):
+    """What is wrong with a run's records.
+
+    Attributes:
+        place: The run folder, or a file in it.
+        found: What is wrong with that.
+        remedy: What to do.
+    """
+
+    def __init__(self, place: Path, found: str, remedy: str) -> None:
+        super().__init__(f"{place} {found}: {remedy}")
+        self.place, self.found, self.remedy = place, found, remedy
+
+
 def write_arrays(path: Path, arrays: Mapping[str, ArrayLike]) -> None:
     """Write an npz file whole or not at all.
 
@@ -40,7 +54,7 @@ def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, NDA
     """The arrays of an npz file, all of them or some.
 
     Raises:
-        InputError: If it is damaged.
+        RecordError: If it is damaged.
     """
     with _open(path) as file:
         return {name: file[name] for name in names or file.files}
@@ -50,7 +64,7 @@ def checked_names(path: Path) -> list[str]:
     """The names of the arrays in an npz file, once its check sums are seen to be right.
 
     Raises:
-        InputError: If it is damaged.
+        RecordError: If it is damaged.
     """
     with _open(path) as file:
         broken = file.zip.testzip()
@@ -65,9 +79,10 @@ def _open(path: Path) -> Iterator[Any]:
         with np.load(path, allow_pickle=False) as file:
             yield file
     except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise damaged(path, f"can't be read ({error})") from None
+        why = error if isinstance(error, OSError) else "it is damaged"  # NumPy takes what is no archive for a pickle
+        raise damaged(path, f"can't be read ({why})") from None
 
 
-def damaged(path: Path, found: str) -> InputError:
+def damaged(path: Path, found: str) -> RecordError:
     """What to say of a record that is not as it was written."""
-    return InputError(f"the record {path} {found}: train the run again in a new folder")
+    return RecordError(path, found, "train the run again in a new folder")

@@ -7,7 +7,7 @@ drawn scenes' sums.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -60,7 +60,8 @@ class WinMatrix:
     """Every loss against every other.
 
     Attributes:
-        score: The mean over seeds of the score.
+        score: The mean over seeds of the score. Its interval is cut to where scores can lie, which no true value lies beyond,
+            so that it covers as often.
         difference: Row minus column, ``[losses, losses]``.
         better: ``P(the row's loss is better)``, by the t distribution of the difference; that of the column is 1 minus it.
             ``[losses, losses]``, NaN on the diagonal and where there is no interval.
@@ -76,8 +77,9 @@ class WinMatrix:
 
     @classmethod
     def of(cls, score: Interval, difference: Interval, gaps: Array, higher_is_better: bool = True) -> WinMatrix:
-        """From intervals, and each seed's differences ``[losses, losses, seeds]``."""
+        """From intervals, and each seed's differences ``[losses, losses, seeds]``; scores lie in [0, 1], errors above 0."""
         losses, _, seeds = gaps.shape
+        score = replace(score, low=np.maximum(score.low, 0), high=np.minimum(score.high, 1 if higher_is_better else np.inf))
         better = difference.above.copy() if higher_is_better else 1 - difference.above
         np.fill_diagonal(better, np.nan)
         return cls(score, difference, better, p_values(gaps, losses * (losses - 1) // 2), seeds < SEEDS)

@@ -10,15 +10,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from rsseg.alignment.crossing import crossed, latest
 from rsseg.alignment.rates import pick_rates, reporting
 from rsseg.alignment.recipes import REBALANCING, by_design, column, differing, follows, is_cross_entropy, labels, within
-from rsseg.alignment.runs import SEARCH_SEED, UNUSED, LeftOut, Run, find_runs, read_runs
-from rsseg.config.folder import resume_word
+from rsseg.alignment.runs import SEARCH_SEED, LeftOut, Run, find_runs, read_runs
 from rsseg.contract import InputError
 
 
@@ -55,8 +53,7 @@ def gather(places: Sequence[Path], keep_unfair: bool = False) -> Comparison:
     Raises:
         InputError: If nothing can be compared, or it is not clear which of several kinds of runs is meant.
     """
-    finished, begun = find_runs(places)
-    left_out = [LeftOut(run, "it is not finished", f"go on with python train.py {resume_word(run)}") for run in begun]
+    finished, left_out = find_runs(places)
     runs, dropped = scored(read_runs(finished))
     left_out += dropped
     runs, dropped = alike(runs, keep_unfair)
@@ -125,50 +122,53 @@ def recorded(runs: list[Run]) -> tuple[list[Run], list[LeftOut]]:
     Logits that are not finite are no record: no threshold can be tuned on them.
     """
     left_out: list[LeftOut] = []
-    remedy = "train it again with recording on; if it diverged, at a lower learning rate"
     for what in (_lacks_records, _lacks_best):
-        why = [what(run) for run in runs]
-        lacking = [run for run, reason in zip(runs, why, strict=True) if reason]
+        lacking = [(run, found) for run in runs if (found := what(run))]
         if 2 * len(lacking) <= len(runs):
-            left_out += [
-                LeftOut(run.folder, f"{reason}; most others have them", remedy)
-                for run, reason in zip(runs, why, strict=True)
-                if reason
-            ]
-            runs = [run for run in runs if run not in lacking]
+            left_out += [replace(found, why=f"{found.why}, unlike most others") for _, found in lacking]
+            runs = [run for run in runs if not what(run)]
         elif what is _lacks_records:
-            return [replace(r, records=None, unrecorded=UNUSED) if r.records else r for r in runs], left_out
+            return [replace(run, records=None) for run in runs], left_out
         else:
             runs = [replace(run, records=replace(run.records, best=None)) if run.records else run for run in runs]
     return runs, left_out
 
 
-def _lacks_records(run: Run) -> str:
-    return f"it has no records ({run.unrecorded})" if run.records is None else ""
+def _lacks_records(run: Run) -> LeftOut | None:
+    return run.unrecorded
 
 
-def _lacks_best(run: Run) -> str:
+def _lacks_best(run: Run) -> LeftOut | None:
     if run.records is None:
-        return ""
+        return None
     if run.records.best is None:
-        return "it has no records of its best checkpoint (records/best.npz)"
-    lost = run.records.best.lost
-    return f"{lost} pixels of its best checkpoint have logits that are not finite, so it has no use for records" if lost else ""
+        return LeftOut(run.folder, "it has no records of its best checkpoint (records/best.npz)", "train it again")
+    why = f"{run.records.best.lost} pixels of its best checkpoint have logits that are not finite"
+    return LeftOut(run.folder, why, "train it again at a lower learning rate") if run.records.best.lost else None
 
 
-FACTS: dict[str, Callable[[Run], Any]] = {
-    "data or splits (validation)": lambda run: [
-        run.config.dataset.name, str(run.config.dataset.task), list(run.config.dataset.classes), run.data["fingerprint"]["val"]
-    ],
-    "data or splits (training)": lambda run: [
-        run.data["fingerprint"]["train"],
-        *(f"{name} {', '.join(f'{x:.5g}' for x in run.data[name])}" for name in ("mean", "std")),  # of the images
-    ],
-    "numbers of steps": lambda run: int(run.config.steps),
-    "code": lambda run: [run.origin["rsseg"], run.origin["git"]],
+SCENES = {"train": "training scenes or labels", "val": "validation scenes or labels"}
+"""What a fingerprint is of; it says nothing to a reader itself."""
+
+FACTS: dict[str, Callable[[Run], dict[str, str]]] = {
+    "data or splits (validation)": lambda run: {
+        "dataset": run.config.dataset.name,
+        "task": str(run.config.dataset.task),
+        "classes": ", ".join(run.config.dataset.classes),
+        SCENES["val"]: run.data["fingerprint"]["val"],
+    },
+    "data or splits (training)": lambda run: {
+        SCENES["train"]: run.data["fingerprint"]["train"],
+        **{f"{name} of the images": ", ".join(f"{x:.5g}" for x in run.data[name]) for name in ("mean", "std")},
+    },
+    "numbers of steps": lambda run: {"steps": str(int(run.config.steps))},
+    "code": lambda run: {
+        "rsseg": run.origin["rsseg"],
+        "code": f"{run.origin['git']['commit']}{' and uncommitted changes' * bool(run.origin['git']['changed'])}",
+    },
     "libraries": lambda run: run.origin["libraries"],
-}  # fmt: skip
-"""What runs must have in common. Other validation data can't be compared at all, the rest if asked."""
+}
+"""What runs must have in common, in words. Other validation data can't be compared at all, the rest if asked."""
 
 
 def alike(runs: list[Run], keep_unfair: bool) -> tuple[list[Run], list[LeftOut]]:
@@ -178,10 +178,10 @@ def alike(runs: list[Run], keep_unfair: bool) -> tuple[list[Run], list[LeftOut]]
         InputError: If there are as many runs of one kind as of another.
     """
     left_out: list[LeftOut] = []
-    for number, (name, fact) in enumerate(FACTS.items()):
+    for number, fact in enumerate(FACTS.values()):
         if number and keep_unfair:
             break
-        runs, dropped = _majority(runs, name, fact, optional=number > 0)
+        runs, dropped = _majority(runs, fact, optional=number > 0)
         left_out += dropped
     return runs, left_out
 
@@ -194,24 +194,41 @@ def same_settings(runs: list[Run], design: Sequence[str]) -> tuple[list[Run], li
     """
     keys = [key for key in differing(runs) if key not in design]
     texts = {key: dict(zip((run.folder for run in runs), column(runs, key), strict=True)) for key in keys}
-    return _majority(runs, ", ".join(keys), lambda run: ", ".join(str(texts[key][run.folder]) for key in keys), optional=True)
+    return _majority(runs, lambda run: {key: str(texts[key][run.folder]) for key in keys}, optional=True)
 
 
-def _majority(runs: list[Run], name: str, fact: Callable[[Run], Any], optional: bool) -> tuple[list[Run], list[LeftOut]]:
+def _majority(runs: list[Run], fact: Callable[[Run], dict[str, str]], optional: bool) -> tuple[list[Run], list[LeftOut]]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(json.dumps(fact(run)), []).append(run)
-    ordered = sorted(groups.items(), key=lambda pair: -len(pair[1]))
+    ordered = sorted(groups.values(), key=len, reverse=True)
+    told = [fact(group[0]) for group in ordered]
     way_out = "name the folders of one kind" + (", or compare them all the same with unfair=keep" if optional else "")
-    if len(ordered) > 1 and len(ordered[0][1]) == len(ordered[1][1]):
-        listed = "\n".join(f"  - {len(g)} runs such as {g[0].folder}: {_brief(what)}" for what, g in ordered)
-        raise InputError(f"these runs have different {name} and can't be compared; {way_out}:\n{listed}")
+    unlike = [key for key in dict.fromkeys(key for one in told for key in one) if len({one.get(key) for one in told}) > 1]
+    if len(ordered) > 1 and len(ordered[0]) == len(ordered[1]):
+        kinds = "\n".join(_kind(group, one, unlike) for group, one in zip(ordered, told, strict=True))
+        raise InputError(f"these runs have different {', '.join(unlike)} and can't be compared; {way_out}:\n{kinds}")
     left_out = [
-        LeftOut(run.folder, f"different {name}: {_brief(what)}, the others {_brief(ordered[0][0])}", way_out)
-        for what, group in ordered[1:]
+        LeftOut(run.folder, f"different {_difference(own, told[0])}", way_out)
+        for own, group in zip(told[1:], ordered[1:], strict=True)
         for run in group
     ]
-    return ordered[0][1], left_out
+    return ordered[0], left_out
+
+
+def _kind(group: list[Run], own: dict[str, str], unlike: Sequence[str]) -> str:
+    name = f"{len(group)} runs such as {group[0].folder}" if len(group) > 1 else str(group[0].folder)
+    told = ", ".join(f"{key} {own.get(key, 'none')}" for key in unlike if key not in SCENES.values())
+    return f"  - {name}: {_brief(told)}".rstrip(": ")
+
+
+def _difference(own: dict[str, str], usual: dict[str, str]) -> str:
+    keys = [key for key in own | usual if own.get(key) != usual.get(key)]
+    told = (
+        key if key in SCENES.values() else f"{key} ({own.get(key, 'none')}, the others {usual.get(key, 'none')})"
+        for key in keys
+    )
+    return _brief(", ".join(told))
 
 
 def _brief(text: str, most: int = 160) -> str:

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.alignment.archive import checked_names, damaged, read_arrays
+from rsseg.alignment.archive import RecordError, checked_names, damaged, read_arrays
 from rsseg.alignment.counts import Array, counts_of
 from rsseg.config.folder import resume_word
-from rsseg.contract import Head, InputError, TaskKind, nearest
+from rsseg.contract import Head, TaskKind, nearest
 from rsseg.metrics import SampledLogits
 
 FOLDER = "records"
@@ -75,7 +75,7 @@ class StoredSnapshot:
         head: The head's name.
 
     Raises:
-        InputError: If the file is damaged, or holds nothing of this head.
+        RecordError: If the file is damaged, or holds nothing of this head.
     """
 
     def __init__(self, path: Path, head: str) -> None:
@@ -177,22 +177,22 @@ def load_records(run: Path, head: str = "mask") -> Records:
         head: The head's name.
 
     Raises:
-        InputError: If there are none, none of this head, or they are damaged.
+        RecordError: If there are none, none of this head, or they are damaged.
     """
     folder = run / FOLDER
     if not (folder / ABOUT).is_file():
-        raise InputError(f"{run} has no records: it was trained with record.enabled=false, or never began; train it again")
+        raise RecordError(run, "has no records", "train it again with record.enabled=true")
     about, facts = _about(folder / ABOUT, head)
     paths = sorted(folder.glob("step-*.npz"), key=lambda path: int(path.stem.partition("-")[2]))
     if not paths:
-        raise InputError(f"{run} was not validated yet: go on with {resume_word(run)}")
+        raise RecordError(run, "was not validated yet", f"go on with {resume_word(run)}")
     known = Head(TaskKind(facts["task"]), tuple(facts["classes"]))
     rows = [_validation(path, head, known) for path in paths]
     scenes, panel = list(about["scenes"]), list(facts["panel"])
     try:
         columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     except (KeyError, ValueError):
-        raise InputError(f"{folder} mixes the records of different settings: train the run again in a new folder") from None
+        raise RecordError(run, "has records of different settings", "train it again in a new folder") from None
     counted = (columns["counts"].shape[1], columns["values"].shape[1])
     if counted != (len(scenes), len(panel)):
         found = f"holds {counted[0]} scenes and {counted[1]} losses, {ABOUT} names {len(scenes)} and {len(panel)}"
@@ -225,7 +225,7 @@ def _about(path: Path, head: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise damaged(path, f"lacks {' or '.join(kinds)}")
     heads = about["heads"]
     if head not in heads:
-        raise InputError(f"{path.parents[1]} has no head '{head}'{nearest(head, heads)}: it has {', '.join(heads)}")
+        raise RecordError(path.parents[1], f"has no head '{head}'{nearest(head, heads)}", f"name {' or '.join(heads)}")
     lacking = [key for key in ("task", "classes", "terms", "panel") if key not in heads[head]]
     if lacking:
         raise damaged(path, f"lacks {', '.join(lacking)} of head {head}")

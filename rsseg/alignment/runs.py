@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,12 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rsseg.alignment.archive import RecordError
 from rsseg.alignment.recipes import settings
 from rsseg.alignment.records import Records, load_records
 from rsseg.config.build import plain
-from rsseg.config.folder import flat
-from rsseg.contract import InputError
+from rsseg.config.folder import flat, in_training, resume_word
+from rsseg.contract import InputError, nearest
 
 SEARCH_SEED = 1000
 """In a sweep over learning rates the seeds from here on choose each loss's rate, and the others report on it."""
@@ -45,7 +47,7 @@ class Run:
         curve: ``step``, ``val_loss``, ``iou`` and ``dice`` of every validation.
         classes: ``classes.csv``: class, iou, dice, pixels of its head.
         records: What the recorder wrote; None without.
-        unrecorded: Why there are none.
+        unrecorded: Why there are none, and what to do.
     """
 
     folder: Path
@@ -64,7 +66,7 @@ class Run:
     curve: pd.DataFrame
     classes: pd.DataFrame
     records: Records | None
-    unrecorded: str
+    unrecorded: LeftOut | None
 
     @property
     def recorded(self) -> Records:
@@ -93,26 +95,52 @@ class LeftOut:
     remedy: str
 
 
-def find_runs(places: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Finished and unfinished run folders in some folders, or those folders themselves.
+def split_places(text: str) -> list[Path]:
+    """The folders that a text lists with commas, which their names may hold too: each is as long as one that exists.
+
+    Example:
+        >>> print(*split_places("nowhere,seed=1"))
+        nowhere,seed=1
+    """
+    words, places = text.rstrip(",").split(","), []
+    while words:
+        later = (i for i in range(1, len(words)) if _longest(words[i:]))
+        many = _longest(words) or next(later, len(words))  # what is not there ends where something begins that is
+        places.append(Path(",".join(words[:many])))
+        words = words[many:]
+    return places
+
+
+def _longest(words: Sequence[str]) -> int:
+    """How many of the first words make the longest path that exists."""
+    return max((i for i in range(1, len(words) + 1) if os.path.exists(",".join(words[:i]))), default=0)
+
+
+def find_runs(places: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
+    """Finished run folders in some folders, or those folders themselves; and why others are not finished.
 
     Raises:
         InputError: If a folder does not exist or no run in it is finished.
     """
     for place in places:
         if not place.is_dir():
-            raise InputError(f"runs={place}: there is no such folder")
+            beside = [path.name for path in place.parent.glob("*/")]
+            raise InputError(f"runs={place}: there is no such folder{nearest(place.name, beside)}")
     begun = sorted({path.parent for place in places for path in place.rglob("run.json")})
     finished = [run for run in begun if (run / "summary.json").is_file()]
+    left_out = [_unfinished(run) for run in begun if run not in finished]
     if not finished:
-        raise InputError(
-            f"no finished run in {', '.join(map(str, places))} ({len(begun)} begun): train first, or go on with resume="
-        )
-    return finished, [run for run in begun if run not in finished]
+        found = f" ({len(begun)} begun; {left_out[0].run}: {left_out[0].why})" if begun else ""
+        remedy = left_out[0].remedy if begun else "train first"
+        raise InputError(f"no finished run in {', '.join(map(str, places))}{found}: {remedy}")
+    return finished, left_out
 
 
-UNUSED = "most others have none, so its own are not used"
-"""Why a run that has records is compared without them."""
+def _unfinished(run: Path) -> LeftOut:
+    if in_training(run):
+        return LeftOut(run, "it is training now", "wait until it is finished")
+    return LeftOut(run, "it is not finished", f"go on with python train.py {resume_word(run)}")
+
 
 NEEDED = {
     "run.json": ("overrides", "loss", "git.commit", "git.changed", "rsseg", "python", "platform", "libraries"),
@@ -145,7 +173,7 @@ def _read(folder: Path) -> Run:
     head, *others = heads
     losses = {name: (heads[name] or {}).get("loss") or node["loss"] for name in heads}
     classes = _table(folder / "classes.csv", NEEDED["classes.csv"])
-    records, unrecorded = _records(folder, head)
+    records = _records(folder, head)
     config: Any = OmegaConf.create(node)
     return Run(
         folder=folder,
@@ -163,8 +191,8 @@ def _read(folder: Path) -> Run:
         summary=summary,
         curve=read_curve(folder / "metrics.csv", head),
         classes=classes[classes["head"] == head].drop(columns="head"),
-        records=records,
-        unrecorded=unrecorded,
+        records=records if isinstance(records, Records) else None,
+        unrecorded=records if isinstance(records, LeftOut) else None,
     )
 
 
@@ -201,11 +229,12 @@ def _unusable(path: Path, found: str) -> InputError:
     )
 
 
-def _records(folder: Path, head: str) -> tuple[Records | None, str]:
+def _records(folder: Path, head: str) -> Records | LeftOut:
     try:
-        return load_records(folder, head), ""
-    except InputError as error:  # whether it may lack them depends on the other runs
-        return None, str(error)
+        return load_records(folder, head)
+    except RecordError as error:  # whether it may lack them depends on the other runs
+        what = "it" if error.place == folder else error.place.relative_to(folder)
+        return LeftOut(folder, f"{what} {error.found}", error.remedy)
 
 
 def read_curve(path: Path, head: str) -> pd.DataFrame:

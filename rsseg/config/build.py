@@ -62,13 +62,14 @@ def locate(target: str, where: str) -> Any:
     return found
 
 
-def faults(node: Mapping[str, Any], where: str, given: tuple[str, ...] = ()) -> list[str]:
+def faults(node: Mapping[str, Any], where: str, given: tuple[str, ...] = (), beside: tuple[str, ...] = ()) -> list[str]:
     """What keeps a node from being built: unknown and missing parameters of its target, and of the nodes in it.
 
     Args:
         node: A plain mapping with `_target_`.
         where: Its place in the config.
         given: The parameters that `build` will be passed beside the config's.
+        beside: What the node may hold that the target is not given.
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
         return [f"{where} has no _target_: found {node}; to leave it out, remove it with '~{where}'"]
@@ -86,8 +87,8 @@ def faults(node: Mapping[str, Any], where: str, given: tuple[str, ...] = ()) -> 
     for key in arguments:
         if key in given:
             found.append(f"{where}.{key} is set by rsseg: remove it")
-        elif key not in named:
-            known = [name for name in named if name not in given]
+        elif key not in (*named, *beside):
+            known = [*(name for name in named if name not in given), *beside]
             found.append(f"{where}.{key}: {short} has no parameter '{key}'{nearest(key, known)}; it has {', '.join(known)}")
     for name, p in parameters.items():
         required = p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)

@@ -62,6 +62,19 @@ def alone(folder: Path, wait: bool = False) -> Iterator[None]:
         lock.release()
 
 
+def in_training(folder: Path) -> bool:
+    """Whether another process trains in a run folder; False also where that can't be seen, as nothing may be written there."""
+    if not (folder / "run.lock").is_file():
+        return False
+    try:
+        with alone(folder):
+            return False
+    except InputError:
+        return True
+    except OSError:
+        return False
+
+
 def config_to_resume(folder: Path, overrides: list[str]) -> Any:
     """The config of a run that is to be gone on with.
 

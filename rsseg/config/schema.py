@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
@@ -187,6 +188,18 @@ def register() -> None:
     OmegaConf.register_new_resolver("rsseg.part", lambda whole, parts: max(1, int(whole) // int(parts)), replace=True)
     OmegaConf.register_new_resolver("rsseg.rest", lambda whole, part: max(1, int(whole) - int(part)), replace=True)
     OmegaConf.register_new_resolver("rsseg.folder_name", folder_name, replace=True)
+
+
+def misspelt(words: Iterable[str]) -> list[str]:
+    """The words of a command line that override what is no setting, with what may have been meant; Hydra says only the first.
+
+    Example:
+        >>> misspelt(["loss=ce", "step=20"])
+        ["step=20 (did you mean 'steps'?)"]
+    """
+    known = [*(item.name for item in fields(Config)), "experiment", "sweep", "hydra"]
+    names = ((word, re.match(r"(\w+)[^=]*=", word)) for word in words)  # neither flags nor words that add (+) or remove (~)
+    return [f"{word}{near}" for word, name in names if name and name[1] not in known and (near := nearest(name[1], known))]
 
 
 def head_of(dataset: DatasetConfig) -> Head:

@@ -65,6 +65,9 @@ class Sweep(Callback):
         words = [f"hydra.job.config.override_dirname.exclude_keys={sorted(left_out)}"]
         if not launcher.endswith(".BasicLauncher"):
             words.append("hydra.job_logging.formatters.simple.format='${hydra.job.override_dirname} | %(message)s'")
+        if "submitit_folder" in config.hydra.launcher:
+            jobs = config.hydra.launcher.submitit_folder.replace("%j", "<job>")  # submitit also makes a folder of the name %j
+            log.info("Runs show nothing here: see %s/<run>/train.log, and %s for all they print", config.hydra.sweep.dir, jobs)
         config.hydra.overrides.hydra.extend(words)
 
     def on_job_start(self, config: Any, **kwargs: Any) -> None:

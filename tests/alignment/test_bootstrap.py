@@ -3,7 +3,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from rsseg.alignment.bootstrap import compare, crossed_bootstrap, interval, p_values, t_interval, win_matrix
+from rsseg.alignment.analyse import paired
+from rsseg.alignment.bootstrap import WinMatrix, compare, crossed_bootstrap, interval, p_values, t_interval, win_matrix
 from rsseg.alignment.counts import counts_of, overlap, per_scene, pooled
 from rsseg.alignment.measures import effective_scenes, of_calibration, of_counts, of_scenes
 from rsseg.contract import Head, InputError, TaskKind
@@ -211,6 +212,24 @@ def test_win_matrix_by_hand():
         assert np.isnan(one.difference.low).all()
         assert np.isnan(one.better).all()
         assert np.isfinite(one.score.value).all()
+
+
+def test_intervals_of_scores_keep_to_where_scores_lie():
+    """Two seeds of IoU 1/11 and 1/2, then 10/11 and 1/2: with one degree of freedom t is 12.7, wider than [0, 1]."""
+    counts = np.zeros((2, 2, 6, 1, 3))
+    counts[0, 0, ..., 0], counts[0, 0, ..., 2] = 1, 10
+    counts[1, 0, ..., 0], counts[1, 0, ..., 2] = 10, 1
+    counts[:, 1, ..., 0], counts[:, 1, ..., 2] = 1, 1
+    found = win_matrix(counts, draws=300)
+    assert (found.score.low.tolist(), found.score.high.tolist()) == ([0, 0], [1, 1])
+    assert found.difference.low[0, 1] < -1  # a difference is not cut
+    values = np.array([[0.1, 0.5], [0.9, 0.5]])
+    assert paired(values).score.low.tolist() == [0, 0]
+    narrow = paired(np.array([[0.5, 0.51], [0.3, 0.31]])).score
+    assert (narrow.low[0], narrow.high[0]) == pytest.approx((0.505 - 12.706 * 0.005, 0.505 + 12.706 * 0.005), abs=1e-5)
+    gaps = np.zeros((1, 1, 2))
+    brier = WinMatrix.of(t_interval([1.5], [0.1], 1), t_interval([[0.0]], [[0.1]], 1), gaps, higher_is_better=False).score
+    assert brier.high == pytest.approx(1.5 + 12.706 * 0.1, abs=1e-4)  # for multiclass up to 2
 
 
 def test_how_surely_agrees_with_where_the_interval_begins():

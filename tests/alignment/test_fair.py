@@ -3,7 +3,10 @@
 import itertools
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from run_folders import BINARY, make_records, make_sweep, write_run
 
+from rsseg.alignment.archive import RecordError, damaged
 from rsseg.alignment.crossing import largest_grid
 from rsseg.alignment.fair import gather
+from rsseg.alignment.runs import split_places
 from rsseg.contract import InputError
 
 
@@ -91,8 +96,8 @@ def test_losses_without_a_common_seed_are_refused(tmp_path, add):
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"fingerprint": "v2"}, r"data or splits \(validation\)"),
-        ({"steps": 500}, "numbers of steps: 500, the others 400"),
+        ({"fingerprint": "v2"}, "different validation scenes or labels$"),
+        ({"steps": 500}, r"different steps \(500, the others 400\)$"),
     ],
 )
 def test_the_odd_one_out_is_named(tmp_path, add, options, why):
@@ -114,9 +119,9 @@ def test_code_and_training_data_count(tmp_path, add):
     edit(add("other code", "focal") / "run.json", git={"commit": "feed", "changed": False})
     edit(add("other data", "lovasz") / "data.json", fingerprint={"train": "t2", "val": "v1"})
     found = gather([tmp_path])
-    assert {left.run.name: left.why.split(":")[0] for left in found.left_out} == {
-        "other code": "different code",
-        "other data": "different data or splits (training)",
+    assert {left.run.name: left.why for left in found.left_out} == {
+        "other code": "different code (feed, the others c0ffee)",
+        "other data": "different training scenes or labels",
     }
     assert "unfair=keep" in found.left_out[0].remedy
 
@@ -124,14 +129,16 @@ def test_code_and_training_data_count(tmp_path, add):
 def test_two_halves_are_refused(tmp_path, add):
     add("a", "ce")
     add("b", "dice", steps=500)
-    with pytest.raises(InputError, match=r"different numbers of steps .*unfair=keep"):
+    with pytest.raises(InputError, match=r"different steps and can't.*unfair=keep:\n.*a: steps 400\n.*b: steps 500$"):
         gather([tmp_path])
     kept = gather([tmp_path], keep_unfair=True)
     assert kept.labels == ["ce steps=400", "dice steps=500"]
     assert kept.unfair == ["numbers of steps"]
     add("c", "focal", fingerprint="v2")
     add("d", "focal", fingerprint="v2", seed=2)
-    with pytest.raises(InputError, match=r"different data or splits \(validation\)"):
+    with pytest.raises(
+        InputError, match=r"different validation scenes.* of one kind:\n  - 2 runs such as .*a\n  - 2 runs such as .*c$"
+    ):
         gather([tmp_path], keep_unfair=True)
 
 
@@ -142,7 +149,7 @@ def test_unfinished_runs_and_runs_without_records_are_named(tmp_path, add, recor
 
     def load(folder, head):
         if folder.name == "focal":
-            raise InputError("none")
+            raise damaged(folder / "records/best.npz", "can't be read (it is no zip file)")
         return records
 
     monkeypatch.setattr("rsseg.alignment.runs.load_records", load)
@@ -150,9 +157,29 @@ def test_unfinished_runs_and_runs_without_records_are_named(tmp_path, add, recor
     assert found.labels == ["ce", "lovasz"]
     assert [(left.run.name, left.why) for left in found.left_out] == [
         ("dice", "it is not finished"),
-        ("focal", "it has no records (none); most others have them"),
+        ("focal", "records/best.npz can't be read (it is no zip file), unlike most others"),
     ]
-    assert "resume=" in found.left_out[0].remedy
+    assert not (tmp_path / "dice" / "run.lock").exists()  # to compare writes nothing into runs
+    assert [left.remedy.split("=")[0] for left in found.left_out] == [
+        "go on with python train.py resume",
+        "train the run again in a new folder",
+    ]
+
+
+def test_a_run_that_trains_now_is_waited_for(tmp_path, add, monkeypatch):
+    (add("ce") / "summary.json").rename(tmp_path / "later.json")
+    hold = "import sys; from pathlib import Path; from rsseg.config.folder import alone\n"
+    hold += "with alone(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", hold, tmp_path / "ce"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=r"\(1 begun; .*ce: it is training now\): wait until it is finished$"):
+            gather([tmp_path])
+        add("dice", "dice")
+        assert [(left.why, left.remedy) for left in gather([tmp_path]).left_out] == [
+            ("it is training now", "wait until it is finished")
+        ]
+    assert gather([tmp_path]).left_out[0].why == "it is not finished"
 
 
 def test_the_later_of_two_equal_runs_counts(tmp_path, add):
@@ -180,6 +207,25 @@ def test_nothing_to_compare(tmp_path, add):
     (add("broken") / "metrics.csv").unlink()
     with pytest.raises(InputError, match="can't be read as a finished run"):
         gather([tmp_path])
+
+
+def test_listed_folders_may_have_commas_in_their_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "loss=ce", "loss=ce,seed=1", "loss=ce,seed=2", "b c"):
+        (tmp_path / name).mkdir()
+    names = ["loss=ce,seed=1", "a", "loss=ce", "loss=ce,seed=2", "b c"]
+    for some in itertools.chain.from_iterable(itertools.permutations(names, many) for many in range(1, 6)):
+        assert [str(place) for place in split_places(",".join(some))] == list(some)
+    assert split_places("a,") == [Path("a")]
+    lost = ["a", "loss=dice,seed=1", "b c", "loss=focal,seed=2"]
+    assert [str(place) for place in split_places(",".join(lost))] == lost
+
+
+def test_a_misspelt_folder_is_told_from_its_neighbours(tmp_path, add):
+    add("loss=ce,seed=1")
+    (tmp_path / "loss=ce,sed=11").touch()  # a file is no folder
+    with pytest.raises(InputError, match=r"ce,sed=1: there is no such folder \(did you mean 'loss=ce,seed=1'\?\)"):
+        gather([tmp_path / "loss=ce,sed=1"])
 
 
 def rate_sweep(add, scores):
@@ -266,7 +312,7 @@ def test_a_difference_beside_the_recipes_is_unfair(tmp_path, add):
     for name in ("ce", "dice"):
         add(f"{name}3", name, 3, overrides=[f"experiment=imbalance/{name}"], sampler=UNIFORM, augment=D4)
     odd = [left for left in gather([tmp_path]).left_out if "different" in left.why]
-    assert [(left.run, left.why.split(":")[0]) for left in odd] == [(folder, "different window")]
+    assert [(left.run, left.why) for left in odd] == [(folder, "different window (32, the others 64)")]
 
 
 OTHER = {
@@ -308,8 +354,7 @@ def test_other_images_under_the_same_labels(tmp_path, add):
         add(loss, loss)
     edit(add("odd", "focal") / "data.json", mean=[99.0])
     (left,) = gather([tmp_path]).left_out
-    assert left.why.startswith("different data or splits (training)")
-    assert "mean 99" in left.why
+    assert left.why == "different mean of the images (99, the others 100)"
 
 
 def test_a_run_that_is_left_out_names_no_other(tmp_path, add):
@@ -378,7 +423,7 @@ def without(records, folders):
 
     def load(folder, head):
         if folder.name in folders:
-            raise InputError("none")
+            raise RecordError(folder, "has no records", "train it again")
         return records
 
     return load

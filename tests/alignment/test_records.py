@@ -74,6 +74,13 @@ def test_a_byte_that_flipped_is_found_when_records_are_loaded(large, name):
         load_records(folder)
 
 
+def test_what_is_no_archive_is_damaged(large):
+    path = large[0] / "records" / "best.npz"
+    path.write_text("no archive")
+    with pytest.raises(InputError, match=r"best.npz can't be read \(it is damaged\): train"):
+        load_records(large[0])
+
+
 def test_a_snapshot_of_another_head_is_refused(large):
     folder, _, shot = large
     write_arrays(folder / "records" / "best.npz", {f"water/{key}": value for key, value in snapshot_arrays(shot).items()})

@@ -18,16 +18,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from run_folders import BINARY, FOUR, make_records, make_sweep, write_run
 
 from rsseg.alignment.analyse import analyse
+from rsseg.alignment.archive import RecordError
 from rsseg.alignment.bootstrap import win_matrix
 from rsseg.alignment.counts import pooled
 from rsseg.alignment.fair import gather
 from rsseg.alignment.findings import MEASURES
-from rsseg.alignment.report import curves, figures, pareto, write_report
+from rsseg.alignment.report import curves, figures, pareto, tables, write_report
 from rsseg.alignment.report.figures import draw_cross, draw_regrets
 from rsseg.alignment.report.page import protocol
 from rsseg.alignment.report.style import RULES, spread
 from rsseg.alignment.report.tables import checkpoints
 from rsseg.alignment.report.words import answer, caveats, verdict
+from rsseg.alignment.report.write import say
 from rsseg.contract import InputError
 from rsseg.run import compare as compare_runs
 
@@ -142,6 +144,22 @@ def test_tables_and_figures_are_there(binary):
     assert len(pd.read_csv(out / "checkpoints.csv")) == 5 * 5 * 4
 
 
+def test_the_printed_table_says_what_it_holds(binary, capsys):
+    say(*binary[1:3])
+    printed, iou = " ".join(capsys.readouterr().out.split()), binary[2].measures["iou"][binary[2].order[0]]
+    assert "mean ± standard deviation over seeds" in printed
+    assert f"{iou.mean():.3f} ± │" in printed
+    assert f"{iou.std(ddof=1):.3f} │" in printed
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_term_without_a_gradient_has_no_cosine(binary):
+    places = {key: np.where(np.eye(2, dtype=bool), 1.0, np.nan) * values for key, values in binary[2].cosines.items()}
+    found = tables.cosines(dataclasses.replace(binary[2], cosines=places))
+    assert len(found) == len(places) == 2
+    assert found["cosine"].isna().all()
+
+
 def test_multiclass_is_tuned_on_its_sample_and_counted_anew(tmp_path, monkeypatch):
     records = make_sweep(tmp_path, monkeypatch, FOUR, losses=("ce", "dice"), seeds=(1, 2))
     for metric in ("iou", "dice"):
@@ -183,11 +201,13 @@ def test_records_from_before_multiclass_was_counted_anew_are_estimated_and_named
 def test_a_metric_that_nobody_recorded(tmp_path, monkeypatch):
     records = make_sweep(tmp_path, monkeypatch, losses=("ce", "dice"), seeds=(1, 2))
     assert compare(tmp_path, "boundary_iou")[1].metric == "boundary_iou"
-    with pytest.raises(InputError, match=r"metric=bounday_iou: nobody recorded it \(did you mean 'boundary_iou'\?\)"):
+    with pytest.raises(InputError, match=r"=bounday_iou: losses can't be ranked by it \(did you mean 'boundary_iou'"):
         compare(tmp_path, "bounday_iou")
+    with pytest.raises(InputError, match=r"=class_ece: losses can't be ranked by it; take iou, dice or boundary_iou$"):
+        compare(tmp_path, "class_ece")
     for folder, known in records.items():
         records[folder] = dataclasses.replace(known, best=None)
-    with pytest.raises(InputError, match=r"boundary_iou: nobody recorded it.*iou, dice"):
+    with pytest.raises(InputError, match=r"boundary_iou: not every run recorded it; take iou or dice$"):
         compare(tmp_path, "boundary_iou")
 
 
@@ -215,7 +235,7 @@ def test_no_records_are_said(tmp_path, monkeypatch):
     make_sweep(tmp_path, monkeypatch, losses=("dice", "focal"), seeds=(1, 2))
 
     def none(folder, head):
-        raise InputError("none")
+        raise RecordError(folder, "has no records", "train it again")
 
     monkeypatch.setattr("rsseg.alignment.runs.load_records", none)
     notes, found = notes_of(tmp_path)

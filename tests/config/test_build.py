@@ -33,6 +33,9 @@ def test_faults_are_collected():
         "loss.terms.focal.task is set by rsseg",
     ]
     assert "did you mean 'gamma'" in faults(node, "loss.terms.focal", ("task",))[0]
+    term = {"_target_": "rsseg.losses.Focal", "weight": 1, "wieght": 2}
+    (fault,) = faults(term, "loss.terms.focal", ("task",), beside=("weight",))
+    assert "no parameter 'wieght' (did you mean 'weight'?)" in fault
     missing = faults({"_target_": "rsseg.data.files.Files", "image": "", "mask": ""}, "dataset.source")
     assert missing == ["dataset.source.root is missing: Files needs it"]
 

@@ -159,7 +159,9 @@ def test_several_runs_at_once(tmp_path, folder_root, launcher):
     assert run_folders(tmp_path) == {"loss=ce,seed=1", "loss=dice,seed=1"}
     for folder in (tmp_path / "sweep/folder_losses").glob("loss=*"):
         assert f"{folder.name} | step 2 of 2" in (folder / "train.log").read_text()
-        if launcher == "joblib":  # submitit keeps what a job prints in a file of its own
+        if launcher == "submitit_local":
+            assert f"see {tmp_path}/sweep/folder_losses/<run>/train.log, and {folder.parent}/.submitit/<job> for" in done.stdout
+        else:  # submitit keeps what a job prints in a file of its own
             assert re.search(rf"^{re.escape(folder.name)}: validation, best checkpoint.*\n┏", done.stdout, re.MULTILINE)
         assert np.isfinite(json.loads((folder / "summary.json").read_text())["iou"])
 

@@ -20,7 +20,7 @@ from rsseg.metrics.average import present_mean
 
 
 def losses(found: Findings) -> pd.DataFrame:
-    """One row per loss, best first: mean and spread over seeds of every measure, regrets, rank alignment."""
+    """One row per loss, best first: mean and standard deviation over seeds of every measure, regrets, rank alignment."""
     table = pd.DataFrame(index=pd.Index(found.labels, name="loss"))
     table["seeds"] = len(found.seeds)
     columns = dict(found.measures) | {"last": found.last}
@@ -103,7 +103,7 @@ def shares(found: Findings) -> pd.DataFrame:
 def cosines(found: Findings) -> pd.DataFrame:
     """One row per composition, place and pair of terms: the mean cosine of their gradients over the run."""
     rows = [
-        (label, place, f"{first}, {second}", np.nanmean(values[:, a, b]))
+        (label, place, f"{first}, {second}", float(present_mean(values[:, a, b])))
         for (label, place), values in found.cosines.items()
         for (a, first), (b, second) in combinations(enumerate(found.shares[label, place][0]), 2)
     ]

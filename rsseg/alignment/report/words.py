@@ -10,7 +10,7 @@ from rsseg.alignment.bootstrap import SEEDS
 from rsseg.alignment.counts import pooled
 from rsseg.alignment.fair import Comparison
 from rsseg.alignment.findings import MEASURES, Findings
-from rsseg.alignment.runs import SEARCH_SEED, UNUSED
+from rsseg.alignment.runs import SEARCH_SEED
 from rsseg.contract import TaskKind
 
 
@@ -126,8 +126,8 @@ def caveats(comparison: Comparison, found: Findings) -> list[str]:
     if scenes == 1:
         notes.append("One validation scene: no interval and no cross-fitted threshold; validate on more scenes.")
     if found.counts is None:
-        some = sum(run.unrecorded == UNUSED for run in runs)
-        few = f"Only {some} of {len(runs)} runs have records" if some else "No run has records"
+        some = sum(run.unrecorded is None for run in runs)
+        few = f"Only {some} of {len(runs)} runs {'have' if some > 1 else 'has'} records" if some else "No run has records"
         notes.append(
             f"{few}: intervals are over seeds alone, and thresholds, contours, calibration and gradients are not known; train "
             "again with this version of rsseg and recording on."

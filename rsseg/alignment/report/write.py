@@ -70,14 +70,14 @@ def say(comparison: Comparison, found: Findings) -> None:
     tau = {f"tau {name}": found.tau[..., i] for i, name in enumerate(("whole run", "last half"))}
     rows = [
         {"loss": found.labels[i], "seeds": len(found.seeds)}
-        | {MEASURES[name][0]: _mean_and_spread(found.measures[name][i]) for name in PRINTED if name in found.measures}
-        | {name: _mean_and_spread(values[i]) for name, values in tau.items()}
+        | {MEASURES[name][0]: _mean_and_deviation(found.measures[name][i]) for name in PRINTED if name in found.measures}
+        | {name: _mean_and_deviation(values[i]) for name, values in tau.items()}
         for i in found.order
     ]
     print_table(
         rows,
-        "Best checkpoint on validation, mean ± standard deviation over seeds; tau: rank correlation of falling loss and rising "
-        "metric",
+        "Best checkpoint on validation, mean ± standard deviation over seeds\n"
+        "tau: rank correlation of falling loss and rising metric",
     )
     for sentence in answer(found):
         log.info("%s", sentence)
@@ -85,7 +85,7 @@ def say(comparison: Comparison, found: Findings) -> None:
         log.warning("%s", note)
 
 
-def _mean_and_spread(values: Array) -> str:
+def _mean_and_deviation(values: Array) -> str:
     known = values[~np.isnan(values)]
     if not len(known):
         return "-"
