@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import yaml
 
-from rsseg.alignment.bias import crossfit_bias
+from rsseg.alignment.bias import scenes_bias
 from rsseg.alignment.records import Crossfit, Records, Snapshot
 from rsseg.contract import Head, TaskKind
 from rsseg.metrics import SampledLogits
@@ -64,6 +64,12 @@ def values(head, logits, label):
 def histogram(logits, label):
     place = np.clip(np.ceil((logits[:, 0] + 16) * 8) - 1, 0, 255).astype(int)
     return np.bincount(label * 256 + place, minlength=512).reshape(1, 2, 256)
+
+
+def crossfit_bias(sample, first, metric="iou", classes=None):
+    """For each scene the bias per class that was tuned on the half of the scenes it is not in."""
+    classes = np.ones(sample.logits.shape[1], dtype=bool) if classes is None else classes
+    return np.where(first[:, None], *(scenes_bias(sample, part, metric, classes) for part in (~first, first)))
 
 
 def crossfit(head, sample, scenes, first):
@@ -141,7 +147,7 @@ def write_run(folder, head, loss, seed, records, overrides=(), fingerprint="v1",
     for name, content in (("run", origin), ("data", data), ("summary", summary)):
         (folder / f"{name}.json").write_text(json.dumps(content))
     own = records.values.mean(-1)[:, PANEL.index(loss) if loss in PANEL else 0]
-    rows = [f"{s},{v},{np.nanmean(i)},{np.nanmean(d)}" for s, v, i, d in zip(records.steps, own, iou, dice, strict=True)]
+    rows = [f"{s - 1},{v},{np.nanmean(i)},{np.nanmean(d)}" for s, v, i, d in zip(records.steps, own, iou, dice, strict=True)]
     (folder / "metrics.csv").write_text("\n".join(["step,val/loss,val/mask/iou,val/mask/dice", *rows]) + "\n")
     number = (hits + missed)[-1]
     lines = [f"mask,{c},{i},{d},{int(n)}" for c, i, d, n in zip(head.classes, iou[-1], dice[-1], number, strict=True)]

@@ -9,7 +9,6 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.alignment.bias import crossfit_sample
 from rsseg.alignment.bootstrap import WinMatrix, compare, win_matrix
 from rsseg.alignment.checkpoints import best_counts, best_index, selection
 from rsseg.alignment.counts import Array, Overlap, counts_of, overlap
@@ -50,8 +49,7 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
     counts = _each(grid, best_counts) if has_records else None
     snapshots = has_records and all(run.recorded.best is not None for row in grid for run in row)
     panel = _shared_panel(grid) if has_records else []
-    counted = snapshots and all(_snapshot(run).crossfit is not None for row in grid for run in row)
-    fixed, tuned = _tuned(grid, scored, counted) if snapshots else (None, None)
+    fixed, tuned, why = _tuned(grid, scored)
     measures = {} if counts is None else _measures(grid, head, counts, snapshots)
     values = {name: measure.values for name, measure in measures.items()} or _summaries(grid)
     wins = {name: compare(measure) for name, measure in measures.items()} or {n: paired(v) for n, v in values.items()}
@@ -73,7 +71,6 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
         counts=counts,
         fixed=fixed,
         tuned=tuned,
-        estimated=tuned is not None and head.task is TaskKind.multiclass and not counted,
         wins_tuned=None if tuned is None else win_matrix(tuned, scored),
         panel=panel,
         values=_each(grid, lambda run: _panel_values(run, panel)) if has_records else None,
@@ -83,6 +80,7 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
         cosines=cosines,
         gains=gains,
         notes=[
+            *why,
             *rare(head, counts),
             *untuned(comparison, head, counts),
             *unselected(comparison, regret),
@@ -138,31 +136,24 @@ def _measures(grid: Grid, head: Head, counts: Array, snapshots: bool) -> dict[st
     return found
 
 
-def _tuned(grid: Grid, metric: Overlap, counted: bool) -> tuple[Array | None, Array | None]:
-    """Counts at 0.5 and at cross-fitted thresholds; None where scenes are too few or nothing was recorded to tune on.
-
-    Those of multiclass runs are estimated from their samples unless all of them are `counted`: an estimate isn't held
-    against a count.
-    """
-    first = grid[0][0].recorded.first
-    multiclass = head_of(grid[0][0]).task is TaskKind.multiclass
-    if first.all():
-        return None, None
+def _tuned(grid: Grid, metric: Overlap) -> tuple[Array | None, Array | None, list[str]]:
+    """Counts at 0.5 and at cross-fitted thresholds; None, and a sentence why, where some run has none."""
+    if grid[0][0].records is None or grid[0][0].recorded.first.all():  # said already
+        return None, None, []
 
     def both(run: Run) -> Array:
-        crossfit = _snapshot(run).crossfit if counted else None
-        if crossfit is not None:
-            return counts_of(np.stack([crossfit.fixed, getattr(crossfit, metric)]), run.recorded.head)
-        sample = _snapshot(run).sample if multiclass else None
-        if sample is not None:
-            return np.stack(crossfit_sample(sample, first, metric))
-        return np.stack(crossfit_histogram(_histogram(run), metric, first))
+        best, head = _snapshot(run), run.recorded.head
+        if head.task is not TaskKind.multiclass:
+            return np.stack(crossfit_histogram(_histogram(run), metric, run.recorded.first))
+        if best.crossfit is None:
+            raise InputError(f"{run.folder} was not counted at tuned biases; its train.log says why")
+        return counts_of(np.stack([best.crossfit.fixed, getattr(best.crossfit, metric)]), head)
 
     try:
         found = _each(grid, both)
-    except InputError:  # a half without labels, or a run that has diverged
-        return None, None
-    return found[:, :, 0], found[:, :, 1]
+    except InputError as error:
+        return None, None, [f"Tuned thresholds are not compared: {error}."]
+    return found[:, :, 0], found[:, :, 1], []
 
 
 def _each(grid: Grid, value: Callable[[Run], Array | float]) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rsseg.alignment.counts import Array, Overlap, overlap
-from rsseg.alignment.threshold import shared, tunable
+from rsseg.alignment.threshold import shared
 from rsseg.contract import InputError
 from rsseg.metrics import SampledLogits
 from rsseg.metrics.average import present_mean
@@ -123,53 +123,11 @@ def _sums(values: Array) -> Array:
     return np.concatenate([[0.0], values.cumsum()])
 
 
-def crossfit_bias(sample: SampledLogits, first: NDArray[np.bool_], metric: Overlap = "iou") -> Array:
-    """For each scene the bias per class that was tuned on the half of the scenes it is not in.
-
-    Args:
-        sample: Of the logits.
-        first: Which scenes are the first half, bool ``[scenes]``.
-        metric: `iou` or `dice`.
-
-    Returns:
-        ``[scenes, C]``: one row for all scenes of a half; 0 for a class that does not occur in both.
-
-    Raises:
-        InputError: As `tune_bias`, and if fewer than two classes occur in both halves.
-    """
-    classes = tunable(held(sample, len(first)), first, least=2)
-    of = [scenes_bias(sample, part, metric, classes) for part in (~first, first)]
-    return np.where(first[:, None], *of)
-
-
 def scenes_bias(sample: SampledLogits, part: NDArray[np.bool_], metric: Overlap, classes: NDArray[np.bool_]) -> Array:
     """The bias per class, ``[C]``, tuned on some scenes, bool ``[scenes]``, for some classes: see `tune_bias`."""
     z, y, s, w = (x.numpy() for x in sample)
     here = part[s]
     return tune_bias(z[here], y[here], w[here], metric, classes=classes)
-
-
-def crossfit_sample(sample: SampledLogits, first: NDArray[np.bool_], metric: Overlap = "iou") -> tuple[Array, Array]:
-    """Each scene's counts at the argmax, and with the bias of the other half, estimated from the sample.
-
-    Args:
-        sample: Of the logits.
-        first: Which scenes are the first half, bool ``[scenes]``.
-        metric: What the bias is tuned for.
-
-    Returns:
-        Two ``[scenes, classes, 3]``.
-
-    Raises:
-        InputError: If there is nothing to tune on, see `crossfit_bias`.
-    """
-    z, y, scene, w = (x.numpy() for x in sample)
-    biases = crossfit_bias(sample, first, metric)
-    fixed, tuned = np.zeros((*biases.shape, 3)), np.zeros((*biases.shape, 3))
-    for s, bias in enumerate(biases):
-        here = scene == s
-        fixed[s], tuned[s] = (sample_counts(z[here], y[here], w[here], b) for b in (np.zeros_like(bias), bias))
-    return fixed, tuned
 
 
 def held(sample: SampledLogits, scenes: int) -> NDArray[np.bool_]:

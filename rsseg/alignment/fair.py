@@ -161,7 +161,7 @@ FACTS: dict[str, Callable[[Run], dict[str, str]]] = {
         SCENES["train"]: run.data["fingerprint"]["train"],
         **{f"{name} of the images": ", ".join(f"{x:.5g}" for x in run.data[name]) for name in ("mean", "std")},
     },
-    "numbers of steps": lambda run: {"steps": str(int(run.config.steps))},
+    "numbers of steps": lambda run: {"steps": str(run.summary["steps"])},
     "code": lambda run: {
         "rsseg": run.origin["rsseg"],
         "code": f"{run.origin['git']['commit']}{' and uncommitted changes' * bool(run.origin['git']['changed'])}",

@@ -41,9 +41,8 @@ class Findings:
         last: The metric of the last checkpoint, ``[L, R]``.
         wins: By metric, every loss against every other.
         counts: ``[L, R, S, C, 3]`` of the best checkpoint.
-        fixed: Counts at 0.5 (argmax), ``[L, R, S, C, 3]``, from the same histograms or samples as the next.
+        fixed: Counts at 0.5 (argmax), ``[L, R, S, C, 3]``, from the same histograms or passes as the next.
         tuned: Counts at cross-fitted thresholds (biases).
-        estimated: Whether these two are estimates from samples of logits, as some runs have no counts of all pixels.
         wins_tuned: Every tuned loss against every other.
         panel: The losses that were evaluated whichever one trained.
         values: Their values at the best checkpoint, ``[L, R, panel]``.
@@ -67,7 +66,6 @@ class Findings:
     counts: Array | None
     fixed: Array | None
     tuned: Array | None
-    estimated: bool
     wins_tuned: WinMatrix | None
     panel: list[str]
     values: Array | None

@@ -240,12 +240,15 @@ def _records(folder: Path, head: str) -> Records | LeftOut:
 def read_curve(path: Path, head: str) -> pd.DataFrame:
     """Validation loss, IoU and Dice of every validation in a ``metrics.csv``, in order; a loss that was NaN stays NaN.
 
+    Steps are how many were done, as in records: the file counts them from 0.
+
     Raises:
         InputError: If the file can't be read, or holds no validation.
     """
     names = {"step": "step", "val/loss": "val_loss", f"val/{head}/iou": "iou", f"val/{head}/dice": "dice"}
     metrics = _table(path, names)
     curve = metrics[list(names)].rename(columns=names).groupby("step", as_index=False).first()
+    curve["step"] += 1
     scored = curve[curve["iou"].notna() | curve["val_loss"].notna()].reset_index(drop=True)
     if scored.empty:
         raise _unusable(path, "it holds no validation")

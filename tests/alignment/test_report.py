@@ -13,14 +13,12 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from run_folders import BINARY, FOUR, make_records, make_sweep, write_run
 
 from rsseg.alignment.analyse import analyse
 from rsseg.alignment.archive import RecordError
 from rsseg.alignment.bootstrap import win_matrix
-from rsseg.alignment.counts import pooled
 from rsseg.alignment.fair import gather
 from rsseg.alignment.findings import MEASURES
 from rsseg.alignment.report import curves, figures, pareto, tables, write_report
@@ -164,7 +162,6 @@ def test_multiclass_is_tuned_on_its_sample_and_counted_anew(tmp_path, monkeypatc
     records = make_sweep(tmp_path, monkeypatch, FOUR, losses=("ce", "dice"), seeds=(1, 2))
     for metric in ("iou", "dice"):
         comparison, found = compare(tmp_path, metric)
-        assert not found.estimated
         np.testing.assert_array_equal(found.fixed, found.counts)
         for i, j in np.ndindex(2, 2):
             counted = getattr(records[comparison.runs[i][j].folder].best.crossfit, metric)[:, 0]
@@ -178,24 +175,13 @@ def test_multiclass_is_tuned_on_its_sample_and_counted_anew(tmp_path, monkeypatc
     assert "predicted anew" in text
 
 
-def test_records_from_before_multiclass_was_counted_anew_are_estimated_and_named(tmp_path, monkeypatch):
+def test_a_run_that_was_not_counted_at_tuned_biases_is_named(tmp_path, monkeypatch):
     records = make_sweep(tmp_path, monkeypatch, FOUR, losses=("ce", "dice"), seeds=(1, 2))
-    exact = compare(tmp_path)[1].tuned
-    old = tmp_path / "loss=ce,seed=2"
-    records[old] = dataclasses.replace(records[old], best=dataclasses.replace(records[old].best, crossfit=None))
+    one = tmp_path / "loss=ce,seed=2"
+    records[one] = dataclasses.replace(records[one], best=dataclasses.replace(records[one].best, crossfit=None))
     notes, found = notes_of(tmp_path)
-    assert f"1 of 4 runs, such as {old}, have no counts at tuned biases" in notes
-    assert "estimated from the recorded samples" in (tmp_path / "out" / "report.html").read_text()
-    assert found.estimated
-    assert found.tuned.sum() != exact.sum()  # of all runs: an estimate is not held against a count
-    assert pooled(found.tuned) == pytest.approx(pooled(exact), abs=0.02)
-    sample = records[old].best.sample
-    broken = dataclasses.replace(records[old].best, sample=sample._replace(logits=sample.logits * torch.nan))
-    records[old] = dataclasses.replace(records[old], best=broken)
-    notes, found = notes_of(tmp_path)
+    assert f"Tuned thresholds are not compared: {one} was not counted at tuned biases" in notes
     assert found.tuned is None
-    assert "Not recorded, so not compared: " in notes
-    assert "tuned thresholds" in notes
 
 
 def test_a_metric_that_nobody_recorded(tmp_path, monkeypatch):
@@ -259,13 +245,13 @@ def test_what_went_wrong_in_runs_is_said(tmp_path, monkeypatch):
     notes, _ = notes_of(tmp_path, keep_unfair=True)
     assert "ce, seed 2: its validation loss is NaN at step 300" in notes
     assert "dice, seed 1: stopped early, at step 300 of 400" in notes
-    assert "the runs have different code" in notes
+    assert "the runs have different numbers of steps, code" in notes
     assert "uncommitted changes" in notes
     strict, found = notes_of(tmp_path)
     assert found.labels == ["ce", "dice"]
     assert found.seeds == [2]
     assert "2 runs are left out" in strict  # the changed one, and its seed of the other loss
-    assert "different code" in (tmp_path / "out" / "left_out.csv").read_text()
+    assert "different steps (300, the others 400)" in (tmp_path / "out" / "left_out.csv").read_text()
 
 
 def test_an_absent_class_is_in_no_mean(tmp_path, monkeypatch):
@@ -524,14 +510,11 @@ def test_long_names_neither_leave_a_figure_nor_cover_one_another(binary, monkeyp
         assert shared is None or min(shared.width, shared.height) < 2, (a, b)
 
 
-def test_steps_are_counted_as_records_count_them(binary, tmp_path):
+def test_steps_are_counted_as_records_count_them(binary):
     """Lightning counts the first step as 0 in ``metrics.csv``; after 100 steps it writes 99."""
-    run = binary[1].runs[0][0]
-    written = dataclasses.replace(run, curve=run.curve.assign(step=[99, 199, 299, 399]))
     _, comparison, found, _ = binary
-    one = dataclasses.replace(comparison, runs=[[written]])
-    assert checkpoints(one)["step"].tolist() == [100, 200, 300, 400]
-    axis = curves.draw_curves(found, [[written]] * len(found.labels)).axes[0]
+    assert set(checkpoints(comparison)["step"]) == {100, 200, 300, 400}
+    axis = curves.draw_curves(found, comparison.runs).axes[0]
     assert {tuple(line.get_xdata()) for line in axis.lines} == {(100, 200, 300, 400)}
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from run_folders import crossfit_bias
 
-from rsseg.alignment.bias import crossfit_bias
 from rsseg.alignment.records import Crossfit, Snapshot, snapshot_arrays
 from rsseg.alignment.snapshot import Snapshots, TunedCounts, in_halves
 from rsseg.alignment.threshold import halves

@@ -20,7 +20,7 @@ TITLE: Any = {"loc": "left", "fontweight": "bold", "fontsize": 9}
 def draw_curves(found: Findings, runs: Grid) -> Figure:
     """The validation score over steps: per panel one loss's seeds, the other losses' means in grey."""
     metric = found.tuned_metric
-    lines = [[steps_done(run.curve).set_index("step")[metric] for run in row] for row in runs]
+    lines = [[run.curve.set_index("step")[metric] for run in row] for row in runs]
     figure, axes = panels(len(found.labels))
     for axis, i in zip(axes, found.order, strict=True):
         for other in found.order:
@@ -35,11 +35,6 @@ def draw_curves(found: Findings, runs: Grid) -> Figure:
     figure.supxlabel("optimiser step", fontsize=10)
     figure.supylabel(f"{MEASURES[metric][0]}, validation", fontsize=10)
     return figure
-
-
-def steps_done(curve: pd.DataFrame) -> pd.DataFrame:
-    """A run's validations by the number of optimiser steps done, as records have it: ``metrics.csv`` counts steps from 0."""
-    return curve.assign(step=curve["step"] + 1)
 
 
 def _mean(lines: list[pd.Series]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

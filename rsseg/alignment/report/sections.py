@@ -104,15 +104,13 @@ def _best_by_measure(found: Findings) -> Shown:
 
 def _threshold(found: Findings, pictures: Callable[..., list[Picture]]) -> Section:
     several = found.head.task is TaskKind.multiclass
-    text = "Not known: nothing was recorded to tune on, or there is one validation scene."
+    text = "Not known; the notes above say why."
     if found.tuned is not None:
         text = (
             f"A loss may do no more than move the threshold. {'A bias per class' if several else 'The threshold'} is tuned on "
             "one half of the scenes and scored on the other, and the reverse."
         )
-        if found.estimated:
-            text += " Both ends are estimated from the recorded samples of logits."
-        elif several:
+        if several:
             text += " It is tuned on a sample of logits; every pixel is then predicted anew with it."
     return Section("threshold", "Does the difference survive tuning?", text, pictures("slopes", "regrets"))
 

@@ -13,7 +13,6 @@ from rsseg.alignment.counts import overlap, pooled
 from rsseg.alignment.fair import Comparison
 from rsseg.alignment.findings import MEASURES, Findings
 from rsseg.alignment.ranks import seed_interval
-from rsseg.alignment.report.curves import steps_done
 from rsseg.alignment.report.figures import ranks
 from rsseg.alignment.threshold import residual_regret
 from rsseg.metrics.average import present_mean
@@ -124,11 +123,7 @@ def runs(found: Findings, comparison: Comparison) -> pd.DataFrame:
 
 def checkpoints(comparison: Comparison) -> pd.DataFrame:
     """One row per run and validation: step, validation loss, IoU, Dice."""
-    frames = [
-        steps_done(run.curve).assign(run=str(run.folder), loss=run.label, seed=run.seed)
-        for row in comparison.runs
-        for run in row
-    ]
+    frames = [run.curve.assign(run=str(run.folder), loss=run.label, seed=run.seed) for row in comparison.runs for run in row]
     return pd.concat(frames, ignore_index=True)
 
 

@@ -74,9 +74,7 @@ def reference(found: Findings) -> int:
 
 def _after_tuning(found: Findings) -> str:
     if found.wins_tuned is None or found.fixed is None:
-        return (
-            "Whether the difference survives tuning the threshold is not known: nothing was recorded to tune on, or one scene."
-        )
+        return "Whether the difference survives tuning the threshold is not known; the notes say why."
     what = "biases per class" if found.head.task is TaskKind.multiclass else "thresholds"
     best, other = found.order[0], reference(found)
     scores = pooled(found.fixed, found.tuned_metric).mean(1)
@@ -134,16 +132,8 @@ def caveats(comparison: Comparison, found: Findings) -> list[str]:
         )
     else:
         lacking = [name for key, (name, _) in MEASURES.items() if key not in found.measures]
-        lacking += [] if found.tuned is not None or scenes == 1 else ["tuned thresholds"]
         if lacking:
             notes.append(f"Not recorded, so not compared: {', '.join(lacking)}.")
-    if found.estimated:
-        old = [run for run in runs if run.records and run.records.best and run.records.best.crossfit is None]
-        notes.append(
-            f"Scores at tuned biases are estimates from samples of logits: {len(old)} of {len(runs)} runs, such as "
-            f"{old[0].folder}, have no counts at tuned biases (crossfit in records/best.npz), as an earlier version of rsseg "
-            "did not make them; train them again to have every pixel counted."
-        )
     absent = runs[0].classes[(runs[0].classes["pixels"] == 0) & (runs[0].classes["class"] != "mean")]["class"]
     notes += [f"Class {name} does not occur in the validation scenes: it is in no mean; add scenes with it." for name in absent]
     notes += found.notes + _trouble(comparison)
