@@ -14,7 +14,7 @@ import lightning as L
 import numpy as np
 import torch
 
-from rsseg.alignment.analyse import analyse
+from rsseg.alignment.analyse import analyse, check_metric
 from rsseg.alignment.fair import gather
 from rsseg.alignment.report import write_report
 from rsseg.alignment.tuned import load_tuned
@@ -242,7 +242,8 @@ def compare(runs: list[Path], out: Path | None = None, metric: str = "iou", keep
     out = out or runs[0] / "comparison"
     if out.exists() and not out.is_dir():
         raise InputError(f"out={out} is a file: give a folder to write the comparison into")
-    comparison = gather(runs, keep_unfair)
+    check_metric(metric)
+    comparison = gather(runs, keep_unfair, metric)
     found = analyse(comparison, metric)
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from rsseg.alignment.fair import Comparison
 from rsseg.alignment.findings import Findings, Grid
 from rsseg.alignment.gaps import rare, unknown, unselected, untuned
 from rsseg.alignment.leading import mean_gradients
-from rsseg.alignment.measures import Measure, of_calibration, of_counts, of_scenes
+from rsseg.alignment.measures import Measure, of_calibration, of_counts, of_scenes, of_tuning
 from rsseg.alignment.ranks import rank_alignment, seed_interval
 from rsseg.alignment.records import Snapshot, StoredSnapshot
 from rsseg.alignment.runs import Run
@@ -29,6 +29,13 @@ RANKED = ("iou", "dice", "boundary_iou")
 """What losses can be ranked by."""
 
 
+def check_metric(metric: str) -> None:
+    """Refuse a metric that losses can't be ranked by."""
+    if metric not in RANKED:
+        near = nearest(metric, RANKED)
+        raise InputError(f"metric={metric}: losses can't be ranked by it{near}; take {', '.join(RANKED[:-1])} or {RANKED[-1]}")
+
+
 def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
     """Compute every measure that the runs' records allow.
 
@@ -37,11 +44,8 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
         metric: What losses are ranked by: `iou`, `dice` or `boundary_iou`.
 
     Raises:
-        InputError: For a metric that losses can't be ranked by, or that nobody recorded.
+        InputError: For a metric that not every run recorded.
     """
-    if metric not in RANKED:
-        near = nearest(metric, RANKED)
-        raise InputError(f"metric={metric}: losses can't be ranked by it{near}; take {', '.join(RANKED[:-1])} or {RANKED[-1]}")
     grid, head = comparison.runs, head_of(comparison.runs[0][0])
     scored: Overlap = "dice" if metric == "dice" else "iou"
     shares, cosines, gains, skipped = mean_gradients(comparison)
@@ -72,6 +76,7 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
         fixed=fixed,
         tuned=tuned,
         wins_tuned=None if tuned is None else win_matrix(tuned, scored),
+        moved=None if fixed is None or tuned is None else compare(of_tuning(fixed, tuned, scored)).difference,
         panel=panel,
         values=_each(grid, lambda run: _panel_values(run, panel)) if has_records else None,
         selection=regret,

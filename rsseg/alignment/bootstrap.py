@@ -39,6 +39,10 @@ class Interval:
     high: Array
     above: Array
 
+    def at(self, *place: int) -> tuple[float, float, float]:
+        """One estimate and the ends of its interval."""
+        return float(self.value[place]), float(self.low[place]), float(self.high[place])
+
 
 def t_interval(value: ArrayLike, deviation: ArrayLike, freedom: ArrayLike, level: float = 0.95) -> Interval:
     """Student's interval of an estimate with a standard deviation; NaN where it, or its degrees of freedom, are.

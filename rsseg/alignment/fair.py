@@ -43,12 +43,13 @@ class Comparison:
     unfair: list[str]
 
 
-def gather(places: Sequence[Path], keep_unfair: bool = False) -> Comparison:
+def gather(places: Sequence[Path], keep_unfair: bool = False, metric: str = "iou") -> Comparison:
     """Find runs and keep those that can be compared.
 
     Args:
         places: Run folders, or folders that hold them.
         keep_unfair: Compare runs of other training data, steps, code or settings all the same.
+        metric: By which score learning rates that were searched are chosen.
 
     Raises:
         InputError: If nothing can be compared, or it is not clear which of several kinds of runs is meant.
@@ -67,7 +68,7 @@ def gather(places: Sequence[Path], keep_unfair: bool = False) -> Comparison:
     runs = named(runs)
     rates: dict[str, tuple[float, list[float]]] = {}
     if any(run.searching for run in runs):
-        rates = pick_rates(runs)
+        rates = pick_rates(runs, metric)
         runs, dropped = reporting(runs, rates)
         left_out += dropped
     runs, dropped = latest(runs)

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.alignment.bootstrap import WinMatrix
+from rsseg.alignment.bootstrap import Interval, WinMatrix
 from rsseg.alignment.counts import Array, Overlap
 from rsseg.alignment.runs import Run
 from rsseg.contract import Head
@@ -44,6 +44,7 @@ class Findings:
         fixed: Counts at 0.5 (argmax), ``[L, R, S, C, 3]``, from the same histograms or passes as the next.
         tuned: Counts at cross-fitted thresholds (biases).
         wins_tuned: Every tuned loss against every other.
+        moved: How much more tuning adds to the row's loss than to the column's, ``[L, L]``.
         panel: The losses that were evaluated whichever one trained.
         values: Their values at the best checkpoint, ``[L, R, panel]``.
         selection: Selection regret, ``[L, R]``.
@@ -67,6 +68,7 @@ class Findings:
     fixed: Array | None
     tuned: Array | None
     wins_tuned: WinMatrix | None
+    moved: Interval | None
     panel: list[str]
     values: Array | None
     selection: Array | None

@@ -28,16 +28,17 @@ def rare(head: Head, counts: Array | None) -> list[str]:
     if counts is None or counts.shape[2] < 2:
         return []
     pixels = counts[0, 0, :, :, 0] + counts[0, 0, :, :, 2]
-    notes = []
-    for name, mass, good in zip(head.classes, pixels.T, effective_scenes(pixels), strict=True):
-        if good >= FEW or np.isnan(good):
-            continue
-        holding = int((mass > 0).sum())
-        where = f"{holding} of {len(mass)} validation scenes"
-        where += f", as good as {good:.1f} of equal size" if good < 0.75 * holding else ""
-        effect = "no score that counts it has an interval" if holding == 1 else "intervals are wide for that"
-        notes.append(f"Class {name} occurs in only {where}: {effect}; validate on more scenes that hold it.")
-    return notes
+    good, holding = effective_scenes(pixels), (pixels > 0).sum(0)
+    small = [f" (as good as {g:.1f} of equal size)" if g < 0.75 * n else "" for g, n in zip(good, holding, strict=True)]
+    few = [f"{head.classes[c]} in {holding[c]}{small[c]}" for c in np.flatnonzero(good < FEW)]
+    if not few:
+        return []
+    lone = [head.classes[c] for c in np.flatnonzero(holding == 1)]
+    effect = f"; no score that counts {', '.join(lone)} has an interval" if lone else ""
+    return [
+        f"Classes in few of {len(pixels)} validation scenes: {', '.join(few)}. Intervals are wide for that{effect}; validate "
+        "on more scenes that hold them."
+    ]
 
 
 def unknown(comparison: Comparison, values: Mapping[str, Array | None]) -> list[str]:

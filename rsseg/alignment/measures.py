@@ -88,6 +88,22 @@ def of_counts(counts: ArrayLike, metric: Overlap = "iou") -> Measure:
     return Measure(found, lambda sums: present_mean(overlap(sums, metric)), found[0, 0, :, :, 0] + found[0, 0, :, :, 2])
 
 
+def of_tuning(fixed: ArrayLike, tuned: ArrayLike, metric: Overlap = "iou") -> Measure:
+    """What tuning adds to a score: both are drawn together, so that their difference has an interval of its own.
+
+    Args:
+        fixed: ``[losses, seeds, scenes, classes, 3]``.
+        tuned: Likewise.
+        metric: `iou` or `dice`.
+
+    Raises:
+        InputError: For counts that are incomplete.
+    """
+    each = [of_counts(counts, metric) for counts in (fixed, tuned)]
+    both = np.stack([measure.sums for measure in each], axis=3)
+    return Measure(both, lambda s: each[1].score(s[..., 1, :, :]) - each[0].score(s[..., 0, :, :]), each[0].mass)
+
+
 def of_scenes(counts: ArrayLike, metric: Overlap = "iou") -> Measure:
     """IoU or Dice of each scene, mean over the classes in it, then over the scenes that hold one.
 

@@ -1,6 +1,6 @@
 """A sweep over learning rates: some seeds choose each loss's rate, the others report on it.
 
-A loss's rate is the one with the best mean IoU on the search seeds, those from `SEARCH_SEED` on.
+A loss's rate is the one with the best mean score on the search seeds, those from `SEARCH_SEED` on.
 """
 
 from __future__ import annotations
@@ -28,17 +28,26 @@ def reporting(runs: list[Run], rates: dict[str, tuple[float, list[float]]]) -> t
     return kept, [LeftOut(run.folder, why, remedy) for run in silent]
 
 
-def pick_rates(runs: Sequence[Run]) -> dict[str, tuple[float, list[float]]]:
-    """Each loss's learning rate with the best mean IoU over the search seeds, and all rates tried.
+def pick_rates(runs: Sequence[Run], metric: str) -> dict[str, tuple[float, list[float]]]:
+    """Each loss's learning rate with the best mean score over the search seeds, and all rates tried.
 
     Rates are compared on the seeds that all of a loss's rates were tried with.
+
+    Args:
+        runs: Labelled runs.
+        metric: By which score in their ``summary.json``.
 
     Raises:
         InputError: If a loss has no such run, or no seed with which all its rates were tried.
     """
+    unknown = [run.folder for run in runs if run.searching and metric not in run.summary]
+    if unknown:
+        raise InputError(
+            f"metric={metric}: {unknown[0]} was not scored by it, so no learning rate can be chosen; take iou or dice"
+        )
     rates = {}
     for label in sorted({run.label for run in runs}):
-        scores = {(run.rate, run.seed): run.summary["iou"] for run in runs if run.searching and run.label == label}
+        scores = {(run.rate, run.seed): run.summary[metric] for run in runs if run.searching and run.label == label}
         tried = sorted({rate for rate, _ in scores})
         seeds = sorted({seed for _, seed in scores})
         seeds = [seed for seed in seeds if all((rate, seed) in scores for rate in tried)]

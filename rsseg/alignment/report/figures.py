@@ -90,29 +90,29 @@ def draw_slopes(found: Findings) -> Figure | None:
 
 
 def draw_regrets(found: Findings) -> Figure | None:
-    """What each loss lacks to the best known score, by where it is lost."""
+    """What each loss lacks to the best known score, by where it is lost; and what its choice of the checkpoint would cost."""
     if found.fixed is None or found.tuned is None:
         return None
     fixed, tuned = (pooled(counts, found.tuned_metric) for counts in (found.fixed, found.tuned))
     parts = [("residual", residual_regret(tuned), GREY), ("threshold", tuned - fixed, RED)]
-    if found.selection is not None and not np.isnan(found.selection).all():
-        parts.append(("selection", found.selection, PURPLE))
     values = np.array([seed_interval(part).value for _, part, _ in parts])  # [parts, L]
-    lost = np.isnan(values[-1])
-    values = np.nan_to_num(values)
     order = np.argsort(values.sum(0), kind="stable")[::-1]
     names = [wrap(found.labels[i]) for i in order]
-    figure = canvas(rows_height(names) + 1.2)
+    figure = canvas(rows_height(names, 0.4) + 1.2)
     axis, left, right = figure.subplots(), np.zeros(len(order)), np.zeros(len(order))
+    rows = np.arange(len(order))
     for (name, _, colour), value, hatch in zip(parts, values[:, order], HATCHES, strict=False):
         start = np.where(value < 0, left, right)  # what is negative grows to the left
-        axis.barh(range(len(order)), value, left=start, color=colour, hatch=hatch, edgecolor="white", label=name, height=0.62)
+        axis.barh(rows + 0.12, value, left=start, color=colour, hatch=hatch, edgecolor="white", label=name, height=0.46)
         left, right = left + np.minimum(value, 0), right + np.maximum(value, 0)
-    for row in np.flatnonzero(lost[order]):
-        axis.annotate("+ ?", (right[row], row), (4, 0), textcoords="offset points", va="center")
-    axis.use_sticky_edges = False  # room for it
+    if found.selection is not None and not np.isnan(found.selection).all():
+        chosen, name = seed_interval(found.selection).value[order], "selection (apart)"
+        axis.barh(rows - 0.26, np.nan_to_num(chosen), color=PURPLE, hatch=HATCHES[2], edgecolor="white", label=name, height=0.2)
+        for row in np.flatnonzero(np.isnan(chosen)):
+            axis.annotate("?", (0, row - 0.26), (4, 0), textcoords="offset points", va="center", color=PURPLE, fontsize=8)
     axis.axvline(0, color="#333333", linewidth=0.8)
-    axis.set_yticks(range(len(order)), names)
+    axis.set_yticks(rows, names)
+    axis.set(ylim=(-0.7, len(order) - 0.4))
     figure.supxlabel(f"{MEASURES[found.tuned_metric][0]} lost to the best known", fontsize=10)
     grid(axis, "x")
     figure.legend(loc="outside upper left", ncols=3, title="regret", alignment="left")

@@ -195,7 +195,9 @@ def protocol(comparison: Comparison, found: Findings) -> list[tuple[str, str]]:
         tried = "; ".join(
             f"{loss}: {rate:g} of {', '.join(f'{x:g}' for x in all_)}" for loss, (rate, all_) in comparison.rates.items()
         )
-        rows.append(("Learning rates", f"chosen by mean IoU on search seeds that are not compared: {tried}"))
+        rows.append(
+            ("Learning rates", f"chosen by mean {MEASURES[found.metric][0]} on search seeds that are not compared: {tried}")
+        )
     return rows
 
 

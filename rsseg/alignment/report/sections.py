@@ -24,8 +24,9 @@ CAPTIONS = {
     "slopes": "{tuned} by {plain} and by {moved} tuned on other scenes, mean over seeds; blue: the best in the ranking. Lines "
     "that meet on the right differed by that alone.",
     "regrets": "Where {tuned} is lost. Threshold regret is regained by tuning; residual regret is what the best known loss has "
-    "beyond that; selection regret is what choosing the checkpoint by the validation loss costs. Bars to the left of 0: tuning "
-    "did harm on other scenes, or the loss chose better than the metric. + ?: selection regret is not known.",
+    "beyond that: the two add up to what is lost. Apart from them, selection regret is what choosing the checkpoint by the "
+    "validation loss instead would cost. Bars to the left of 0: tuning did harm on other scenes, or the loss chose better than "
+    "the metric. ?: not known.",
     "wins": "Win matrix in {metric}: {cells}. Red to blue: from surely worse to surely better.",
     "cross": "Mean ranks over seeds; dark blue: best. A row whose order differs from the first is a measure that wants another "
     "loss.",

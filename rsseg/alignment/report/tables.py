@@ -49,11 +49,11 @@ def pairs(found: Findings) -> pd.DataFrame:
         {
             "metric": metric, "loss": found.labels[a], "against": found.labels[b], "difference": win.difference.value[a, b],
             "low": win.difference.low[a, b], "high": win.difference.high[a, b], "better": win.better[a, b],
-            "p_value": win.p_value[a, b],
+            "p_value_seeds": win.p_value[a, b],
         }
         for metric, win in wins.items() for a in found.order for b in found.order if a != b
     ]  # fmt: skip
-    columns = ["metric", "loss", "against", "difference", "low", "high", "better", "p_value"]
+    columns = ["metric", "loss", "against", "difference", "low", "high", "better", "p_value_seeds"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -97,6 +97,17 @@ def shares(found: Findings) -> pd.DataFrame:
         for term, share in zip(terms, row, strict=True)
     ]
     return pd.DataFrame(rows, columns=["loss", "place", "step", "term", "share"])
+
+
+def gains(found: Findings) -> pd.DataFrame:
+    """One row per loss, step and term: its one-step gain."""
+    rows = [
+        {"loss": label, "step": int(step), "term": term, "gain": gain}
+        for label, (terms, steps, values) in found.gains.items()
+        for step, row in zip(steps, values, strict=True)
+        for term, gain in zip(terms, row, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["loss", "step", "term", "gain"])
 
 
 def cosines(found: Findings) -> pd.DataFrame:

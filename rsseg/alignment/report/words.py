@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 
 from rsseg.alignment.bootstrap import SEEDS
-from rsseg.alignment.counts import pooled
 from rsseg.alignment.fair import Comparison
 from rsseg.alignment.findings import MEASURES, Findings
 from rsseg.alignment.runs import SEARCH_SEED
 from rsseg.contract import TaskKind
+
+Ends: TypeAlias = tuple[float, float, float]
+"""An estimate and the two ends of its interval."""
 
 
 def number(value: float, sign: bool = False) -> str:
@@ -38,22 +41,21 @@ def answer(found: Findings) -> list[str]:
 
 def _lead(found: Findings) -> str:
     best, second = found.order[:2]
-    win, name = found.wins[found.metric], MEASURES[found.metric][0]
+    win, name, leader = found.wins[found.metric], MEASURES[found.metric][0], found.labels[best]
     score = f"{number(win.score.value[best])}{span(win.score.low[best], win.score.high[best])}"
-    gap, low, high = (getattr(win.difference, end)[best, second] for end in ("value", "low", "high"))
+    gap, low, high = win.difference.at(best, second)
     share = win.better[best, second]
     ahead = "" if np.isnan(share) else f", and is ahead with a confidence of {100 * share:.0f} %"
     by = f"{number(gap)}{span(low, high, sign=True)} above {found.labels[second]}, the next best{ahead}"
-    weak = f" With {len(found.seeds)} seed{'s' * (len(found.seeds) > 1)} this is exploratory." if win.exploratory else ""
-    leader = found.labels[best]
     if np.isnan(low):
-        return f"{leader} has the highest {name}, {score}, {by}; how sure that is can't be said.{weak}"
-    near = [found.labels[i] for i in found.order[1:] if not win.difference.low[best, i] > 0]
-    if not near:
-        return f"{leader} gives the best {name}: {score}, {by}.{weak}"
+        return f"{leader} has the highest {name}, {score}, {by}; how sure that is can't be said."
+    others = found.order[1:]
+    if (win.difference.low[best, others] > 0).all():  # each at 97.5 %: so sure is that it beats all
+        return f"{leader} gives the best {name}: {score}, {by}."
+    near = [found.labels[i] for i in others if not win.better[best, i] > 1 - 0.025 / len(others)]
     but = "" if low > 0 else "but only "
-    others = "" if near == [found.labels[second]] else f" Not told apart from it: {listed(near)}."
-    return f"No loss is surely the best: {leader} has the highest {name}, {score}, {but}{by}.{others}{weak}"
+    rest = "" if near == [found.labels[second]] else f"; taken together, not told apart from it: {listed(near)}"
+    return f"No loss is surely the best: {leader} has the highest {name}, {score}, {but}{by}{rest}."
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:
@@ -73,43 +75,52 @@ def reference(found: Findings) -> int:
 
 
 def _after_tuning(found: Findings) -> str:
-    if found.wins_tuned is None or found.fixed is None:
+    if found.wins_tuned is None or found.moved is None:
         return "Whether the difference survives tuning the threshold is not known; the notes say why."
     what = "biases per class" if found.head.task is TaskKind.multiclass else "thresholds"
-    best, other = found.order[0], reference(found)
-    scores = pooled(found.fixed, found.tuned_metric).mean(1)
-    before = scores[best] - scores[other]
-    after, low, high = (getattr(found.wins_tuned.difference, end)[best, other] for end in ("value", "low", "high"))
-    gap = f"{MEASURES[found.tuned_metric][0]} {'lead over' if before > 0 else 'difference to'} {found.labels[other]}"
-    ends = f"from {number(before, True)} to {number(after, True)}{span(low, high, True)}"
-    said = f"With {what} tuned on other scenes its {gap} goes {ends}: {verdict(before, after, low, high)}."
+    best, other, name = found.order[0], reference(found), MEASURES[found.tuned_metric][0]
+    before, after = (win.difference.at(best, other) for win in (found.wins[found.tuned_metric], found.wins_tuned))
+    gap = f"{name} {'lead over' if before[0] > 0 else 'difference to'} {found.labels[other]}"
+    ends = f"from {number(before[0], True)} to {number(after[0], True)}{span(*after[1:], sign=True)}"
+    said = f"With {what} tuned on other scenes its {gap} goes {ends}: {verdict(before, after, found.moved.at(best, other))}"
     first = int(np.nanargmax(found.wins_tuned.score.value))
     if first == best:
-        return said
-    score = number(found.wins_tuned.score.value[first])
-    return f"{said} Tuned, {found.labels[first]} has the highest {MEASURES[found.tuned_metric][0]}, {score}."
+        return f"{said}."
+    return f"{said}; {found.labels[first]} then has the highest {name}, {number(found.wins_tuned.score.value[first])}."
 
 
-def verdict(before: float, after: float, low: float, high: float) -> str:
-    """What tuning makes of a difference, whose interval after tuning is known.
+def verdict(before: Ends, after: Ends, moved: Ends) -> str:
+    """What tuning makes of a difference between two losses, from the estimates and intervals of three differences.
 
-    Where losses are ranked by another metric than thresholds are tuned for, the leader may be behind before tuning.
+    It is said to be a matter of the threshold only where tuning surely makes it smaller. Where losses are ranked by another
+    metric than thresholds are tuned for, the leader may be behind before tuning.
+
+    Args:
+        before: The difference before tuning.
+        after: After it.
+        moved: After less before.
 
     Example:
-        >>> verdict(before=0.06, after=0.05, low=0.02, high=0.08), verdict(before=-0.06, after=-0.05, low=-0.08, high=-0.02)
-        ('the difference survives', 'it is behind with and without tuning')
+        >>> verdict((0.06, 0.03, 0.09), (0.05, 0.02, 0.08), (-0.01, -0.03, 0.01))
+        'the difference survives'
+        >>> verdict((0.06, 0.03, 0.09), (0.0, -0.02, 0.02), (-0.06, -0.09, -0.03))
+        'it was a matter of the threshold'
+        >>> verdict((0.06, 0.03, 0.09), (0.02, -0.02, 0.06), (-0.04, -0.09, 0.01))
+        'what is left of it may be chance'
     """
-    if np.isnan(low):
+    if np.isnan(after[1]):
         return "what remains can't be told from chance"
-    if low > 0:
-        if before <= 0:
-            return "only tuning puts it ahead"
-        return "the difference survives" if after >= before / 2 else "most of it was a matter of the threshold"
-    if high < 0:
-        return "the order turns round" if before > 0 else "it is behind with and without tuning"
-    if before > 0 and after >= before / 2:
-        return "the difference stays, but may be chance"
-    return "no difference that could be told from zero is left"
+    if after[1] > 0:
+        if before[0] > 0:
+            shrunk = moved[2] < 0 and after[0] < before[0] / 2
+            return "a part survives, but most of it was a matter of the threshold" if shrunk else "the difference survives"
+        return "only tuning puts it ahead" if moved[1] > 0 else "tuned, it is ahead"
+    if after[2] < 0:
+        return "the order turns round" if before[1] > 0 else "tuned, it is behind"
+    if before[1] <= 0 <= before[2]:
+        return "neither is told from zero"
+    sure = "it was a matter of the threshold" if before[0] > 0 else "tuning makes up for it"
+    return sure if moved[2] < 0 < before[0] or moved[1] > 0 > before[0] else "what is left of it may be chance"
 
 
 def caveats(comparison: Comparison, found: Findings) -> list[str]:
@@ -142,7 +153,7 @@ def caveats(comparison: Comparison, found: Findings) -> list[str]:
             "No plain cross-entropy among the runs: whether the best loss gives more than cross-entropy with a tuned threshold "
             "is not known; add loss=ce."
         )
-    return notes + _rates(comparison, found)
+    return notes + _rates(comparison)
 
 
 def _trouble(comparison: Comparison) -> list[str]:
@@ -181,7 +192,7 @@ def _trouble(comparison: Comparison) -> list[str]:
     return notes
 
 
-def _rates(comparison: Comparison, found: Findings) -> list[str]:
+def _rates(comparison: Comparison) -> list[str]:
     """How learning rates were chosen."""
     notes = []
     rates = {label: comparison.rates[label] for label in comparison.labels if label in comparison.rates}
@@ -196,8 +207,6 @@ def _rates(comparison: Comparison, found: Findings) -> list[str]:
         notes.append(
             f"Unequal search: not every loss tried the same learning rates ({each}); one that tried more has an advantage."
         )
-    if rates and found.metric != "iou":
-        notes.append(f"Learning rates were chosen by IoU, not by {MEASURES[found.metric][0]}.")
     if not comparison.rates and len({run.rate for row in comparison.runs for run in row}) > 1:
         notes.append(
             f"Learning rates differ, but there are no seeds from {SEARCH_SEED} on to choose among them: every rate is a row of "

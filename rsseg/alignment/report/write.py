@@ -102,6 +102,7 @@ def _all_tables(comparison: Comparison, found: Findings, runs: pd.DataFrame, lef
         "classes": tables.classes(found, comparison),
         **({} if scenes is None else {"scenes": scenes}),
         "shares": tables.shares(found).set_index("loss"),
+        **({"gains": tables.gains(found).set_index("loss")} if found.gains else {}),
         "cosines": tables.cosines(found).set_index("loss"),
         "checkpoints": tables.checkpoints(comparison).set_index("run"),
         "runs": runs.set_index("run"),
