@@ -295,7 +295,7 @@ def test_the_best_must_be_surely_above_every_other(binary):
     assert first.startswith("No loss is surely the best: a has the highest IoU, 0.600")
     assert "above b, the next best" in first
     assert "but only" not in first  # b is surely behind
-    assert first.endswith("; taken together, not told apart from it: c.")
+    assert first.endswith("; not told apart from it, when all are compared: c.")
     assert answer(ranked(binary[2], ["a", "b"], [A, B]))[0].startswith("a gives the best IoU: 0.600")
 
 
@@ -341,7 +341,7 @@ LESS, MORE, SAME = (-0.10, -0.14, -0.06), (0.10, 0.06, 0.14), (-0.03, -0.08, 0.0
     [
         (SURE, NONE, LESS, "it was a matter of the threshold"),
         (SURE, UNSURE, SAME, "what is left of it may be chance"),
-        (UNSURE, NONE, LESS, "neither is told from zero"),  # there was no difference to be lost
+        (UNSURE, NONE, LESS, "neither can be told from zero"),  # there was no difference to be lost
         (UNSURE, SURE, SAME, "the difference survives"),
         (NONE, SURE, SAME, "tuned, it is ahead"),
         ((-0.10, -0.13, -0.07), NONE, MORE, "tuning makes up for it"),
@@ -359,7 +359,7 @@ def test_many_losses_must_be_further_behind_to_be_told_apart(binary):
     better = np.full((6, 6), 0.5)
     better[0, 1:] = [0.5, 0.978, 0.978, 0.999, 0.978]
     found = dataclasses.replace(found, wins={"iou": dataclasses.replace(found.wins["iou"], better=better)})
-    assert answer(found)[0].endswith("; taken together, not told apart from it: b, c, d, f.")
+    assert answer(found)[0].endswith("; not told apart from it, when all are compared: b, c, d, f.")
 
 
 def rate_sweep(root, monkeypatch, rates, good):

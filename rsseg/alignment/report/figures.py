@@ -12,6 +12,7 @@ from rsseg.alignment.counts import Array, pooled
 from rsseg.alignment.findings import MEASURES, Findings
 from rsseg.alignment.ranks import cross_evaluation, seed_interval
 from rsseg.alignment.report.style import BLUE, GREY, HATCHES, PURPLE, RED, WIDTH, canvas, grid, on, rows_height, spread, wrap
+from rsseg.alignment.report.words import percent
 from rsseg.alignment.threshold import residual_regret
 from rsseg.contract import TaskKind
 
@@ -127,7 +128,7 @@ def draw_wins(found: Findings) -> Figure:
     limit = max(1e-9, float(np.nanmax(np.abs(gaps))))
     text = np.full(gaps.shape, "", dtype=object)
     for at in zip(*np.nonzero(~np.eye(len(order), dtype=bool)), strict=True):
-        said = [f"{100 * better[at]:.0f}" + " %" * (len(order) <= FEW)] * shown
+        said = [percent(better[at]).removesuffix(" %" * (len(order) > FEW))] * shown
         text[at] = "\n".join(said + [f"{gaps[at]:+.3f}"] * (not shown or len(order) <= FEW))
     shade = mpl.colormaps["RdBu"](better if shown else 0.5 + gaps / limit / 2)
     shade[np.eye(len(order), dtype=bool)] = 1

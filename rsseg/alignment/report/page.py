@@ -16,7 +16,7 @@ from rsseg.alignment.bootstrap import Interval
 from rsseg.alignment.fair import Comparison
 from rsseg.alignment.findings import MEASURES, Findings
 from rsseg.alignment.recipes import within
-from rsseg.alignment.report.words import answer, caveats, listed, number, span
+from rsseg.alignment.report.words import answer, caveats, listed, number, percent, span
 from rsseg.alignment.runs import Run
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -108,7 +108,7 @@ def ranking(found: Findings) -> Shown:
             row.append(_with_span(tuned.score, i, "best" if i == np.nanargmax(tuned.score.value) else ""))
         row.append(Cell("", kind) if i == best else _with_span(win.difference, (best, i), kind))
         if known:
-            row.append(Cell("" if i == best else f"{100 * win.better[best, i]:.0f} %", kind))
+            row.append(Cell("" if i == best else percent(win.better[best, i]), kind))
         rows.append(row)
     return Shown([Column(name, name == "loss") for name in names], rows)
 

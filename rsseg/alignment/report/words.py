@@ -32,6 +32,16 @@ def span(low: float, high: float, sign: bool = False) -> str:
     return "" if np.isnan(low) else f" ({number(low, sign)} to {number(high, sign)})"
 
 
+def percent(share: float) -> str:
+    """A confidence; never 0 or 100 %, which no sample gives.
+
+    Example:
+        >>> percent(0.573), percent(0.9999), percent(0.0)
+        ('57 %', '>99 %', '<1 %')
+    """
+    return ">99 %" if share > 0.99 else "<1 %" if share < 0.01 else f"{100 * share:.0f} %"
+
+
 def answer(found: Findings) -> list[str]:
     """Which loss is best, by how much and how surely; and whether tuning the threshold leaves the difference."""
     if len(found.labels) < 2:
@@ -45,7 +55,7 @@ def _lead(found: Findings) -> str:
     score = f"{number(win.score.value[best])}{span(win.score.low[best], win.score.high[best])}"
     gap, low, high = win.difference.at(best, second)
     share = win.better[best, second]
-    ahead = "" if np.isnan(share) else f", and is ahead with a confidence of {100 * share:.0f} %"
+    ahead = "" if np.isnan(share) else f", and is ahead with a confidence of {percent(share)}"
     by = f"{number(gap)}{span(low, high, sign=True)} above {found.labels[second]}, the next best{ahead}"
     if np.isnan(low):
         return f"{leader} has the highest {name}, {score}, {by}; how sure that is can't be said."
@@ -54,7 +64,7 @@ def _lead(found: Findings) -> str:
         return f"{leader} gives the best {name}: {score}, {by}."
     near = [found.labels[i] for i in others if not win.better[best, i] > 1 - 0.025 / len(others)]
     but = "" if low > 0 else "but only "
-    rest = "" if near == [found.labels[second]] else f"; taken together, not told apart from it: {listed(near)}"
+    rest = "" if near == [found.labels[second]] else f"; not told apart from it, when all are compared: {listed(near)}"
     return f"No loss is surely the best: {leader} has the highest {name}, {score}, {but}{by}{rest}."
 
 
@@ -118,7 +128,7 @@ def verdict(before: Ends, after: Ends, moved: Ends) -> str:
     if after[2] < 0:
         return "the order turns round" if before[1] > 0 else "tuned, it is behind"
     if before[1] <= 0 <= before[2]:
-        return "neither is told from zero"
+        return "neither can be told from zero"
     sure = "it was a matter of the threshold" if before[0] > 0 else "tuning makes up for it"
     return sure if moved[2] < 0 < before[0] or moved[1] > 0 > before[0] else "what is left of it may be chance"
 
