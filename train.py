@@ -36,6 +36,8 @@ def main(config: DictConfig) -> float:
 if __name__ == "__main__":
     try:
         main()
+    except KeyboardInterrupt:  # a sweep's, or after the last step; what trains says itself how to go on
+        sys.exit("interrupted: the same command goes on, in a sweep with what is not finished")
     except SystemExit:
         for word in misspelt(sys.argv[1:]):
             print(word, file=sys.stderr)

@@ -17,6 +17,7 @@ import torch
 from rsseg.alignment.analyse import analyse, check_metric
 from rsseg.alignment.fair import gather
 from rsseg.alignment.report import write_report
+from rsseg.alignment.tuned import FILE as TUNED
 from rsseg.alignment.tuned import load_tuned
 from rsseg.assembly import (
     Numbers,
@@ -177,7 +178,10 @@ def evaluate(run: Path, split: str, threshold: str = "fixed") -> dict[str, Score
     store.fill = module.mean.numpy().ravel()
     result = score(config, module, GridWindows(store, config.window, config.overlap))
     path = run / f"evaluation-{split}{'-tuned' * (threshold == 'tuned')}.csv"
-    print_table(write_scores(path, result), f"{run}: {split}, best checkpoint, pooled over whole scenes")
+    tuned = ", at tuned thresholds" * (threshold == "tuned")
+    print_table(write_scores(path, result), f"{run}: {split}, best checkpoint{tuned}, pooled over whole scenes")
+    if tuned and split == "val":
+        log.warning("The thresholds were tuned on these scenes: scores are too good; %s has those to expect of others.", TUNED)
     for head, scores in result.items():
         log.info("%s: %s", head, ", ".join(f"{name} {value:.4f}" for name, value in scores.means().items()))
     log.info("Table: %s", path)
@@ -228,7 +232,7 @@ def compare(runs: list[Path], out: Path | None = None, metric: str = "iou", keep
 
     Args:
         runs: Run folders, or folders that hold them.
-        out: Where to write; ``comparison`` in the first folder if None.
+        out: Where to write; if None ``comparison`` in the first folder, or ``comparison_dice`` for another metric than IoU.
         metric: What losses are ranked by: iou, dice or boundary_iou.
         keep_unfair: Compare runs of other training data, steps, code or settings all the same.
 
@@ -239,7 +243,7 @@ def compare(runs: list[Path], out: Path | None = None, metric: str = "iou", keep
         InputError: If there is nothing to compare, or the runs can't be compared.
     """
     quiet()
-    out = out or runs[0] / "comparison"
+    out = out or runs[0] / f"comparison{f'_{metric}' * (metric != 'iou')}"
     if out.exists() and not out.is_dir():
         raise InputError(f"out={out} is a file: give a folder to write the comparison into")
     check_metric(metric)

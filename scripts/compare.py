@@ -11,7 +11,7 @@ class Arguments:
     """Compare finished runs: which loss serves which metric, by how much, how surely and why, as report.html.
 
     runs=FOLDER[,FOLDER...]    a sweep's folder, or several run folders
-    out=FOLDER                 default: comparison in the first folder
+    out=FOLDER                 default: comparison in the first folder (comparison_dice, ... by another metric)
     metric=METRIC              what losses are ranked by: iou (the default), dice or boundary_iou
     unfair=keep                compare runs of other training data, steps, code or settings too; default: name and leave out
     """

@@ -118,15 +118,21 @@ def scored(runs: list[Run]) -> tuple[list[Run], list[LeftOut]]:
 
 
 def recorded(runs: list[Run]) -> tuple[list[Run], list[LeftOut]]:
-    """Leave out runs that lack records, or those of their best checkpoint; where most lack them, the others do without.
+    """Leave out runs that have diverged, or lack records or those of their best checkpoint; if most lack these, all do without.
 
-    Logits that are not finite are no record: no threshold can be tuned on them.
+    Raises:
+        InputError: If all have diverged.
     """
-    left_out: list[LeftOut] = []
+    left_out = [found for run in runs if (found := _diverged(run))]
+    runs = [run for run in runs if not _diverged(run)]
+    if not runs:
+        first = left_out[0]
+        example = f"such as {first.run} ({first.why.removeprefix(f'{DIVERGED}: ')})"
+        raise InputError(f"no run can be compared, as all {len(left_out)} have diverged, {example}: {first.remedy}")
     for what in (_lacks_records, _lacks_best):
         lacking = [(run, found) for run in runs if (found := what(run))]
         if 2 * len(lacking) <= len(runs):
-            left_out += [replace(found, why=f"{found.why}, unlike most others") for _, found in lacking]
+            left_out += [replace(found, why=f"{found.why}, unlike others") for _, found in lacking]
             runs = [run for run in runs if not what(run)]
         elif what is _lacks_records:
             return [replace(run, records=None) for run in runs], left_out
@@ -135,17 +141,24 @@ def recorded(runs: list[Run]) -> tuple[list[Run], list[LeftOut]]:
     return runs, left_out
 
 
+DIVERGED = "it has diverged"
+"""How the reason begins why such a run is left out."""
+
+
+def _diverged(run: Run) -> LeftOut | None:
+    lost = run.records.best.lost if run.records and run.records.best else 0
+    why = f"{DIVERGED}: {lost} pixels of its best checkpoint have logits that are not finite"
+    return LeftOut(run.folder, why, "train it again at a lower learning rate (optimizer.lr)") if lost else None
+
+
 def _lacks_records(run: Run) -> LeftOut | None:
     return run.unrecorded
 
 
 def _lacks_best(run: Run) -> LeftOut | None:
-    if run.records is None:
+    if run.records is None or run.records.best is not None:
         return None
-    if run.records.best is None:
-        return LeftOut(run.folder, "it has no records of its best checkpoint (records/best.npz)", "train it again")
-    why = f"{run.records.best.lost} pixels of its best checkpoint have logits that are not finite"
-    return LeftOut(run.folder, why, "train it again at a lower learning rate") if run.records.best.lost else None
+    return LeftOut(run.folder, "it has no records of its best checkpoint (records/best.npz)", "train it again")
 
 
 SCENES = {"train": "training scenes or labels", "val": "validation scenes or labels"}

@@ -30,15 +30,14 @@ def rare(head: Head, counts: Array | None) -> list[str]:
     pixels = counts[0, 0, :, :, 0] + counts[0, 0, :, :, 2]
     good, holding = effective_scenes(pixels), (pixels > 0).sum(0)
     small = [f" (as good as {g:.1f} of equal size)" if g < 0.75 * n else "" for g, n in zip(good, holding, strict=True)]
-    few = [f"{head.classes[c]} in {holding[c]}{small[c]}" for c in np.flatnonzero(good < FEW)]
+    few = [f"{head.classes[c]} in {holding[c]}{small[c]}" for c in np.flatnonzero((good < FEW) & (holding < len(pixels)))]
+    wide = [f"Only {len(pixels)} validation scenes: intervals are wide; validate on more."] * (len(pixels) < FEW)
     if not few:
-        return []
+        return wide
     lone = [head.classes[c] for c in np.flatnonzero(holding == 1)]
     effect = f"; no score that counts {', '.join(lone)} has an interval" if lone else ""
-    return [
-        f"Classes in few of {len(pixels)} validation scenes: {', '.join(few)}. Intervals are wide for that{effect}; validate "
-        "on more scenes that hold them."
-    ]
+    where = f"Classes in few of {len(pixels)} validation scenes: {', '.join(few)}"
+    return [*wide, f"{where}. Intervals are wide for that{effect}; validate on more scenes that hold them."]
 
 
 def unknown(comparison: Comparison, values: Mapping[str, Array | None]) -> list[str]:

@@ -6,7 +6,7 @@ A key is one of a flattened ``config.yaml``, such as ``optimizer.lr``. Keys that
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rsseg.config.folder import PLACE_KEYS, flat
@@ -130,9 +130,11 @@ def labels(runs: Sequence[Run], searched: bool) -> list[str]:
     own: dict[str, Column] = {key: [_text(run.losses.get(key)) for run in runs] for key in loss_keys}
     other = {key: column(runs, key) for key in differing(runs)}
     words: list[list[str]] = [[run.loss] for run in runs]
-    for key, values in [*_telling(own, [losses]), *_telling(other, [[run.rate for run in runs]] if searched else [])]:
+    told = {word.split("=")[0].lstrip("+").removeprefix("loss.") for run in runs for word in run.origin["overrides"]}
+    rates: list[Column] = [[run.rate for run in runs]] if searched else []
+    for key, values in [*_telling(own, [losses], told), *_telling(other, rates)]:
         usual, often = Counter(values).most_common(1)[0]
-        short = [str(value).rpartition(".")[2] if key.endswith("_target_") else str(value) for value in values]
+        short = [str(value).rpartition(".")[2] if key.endswith("_target_") else _rounded(str(value)) for value in values]
         name = key.removesuffix("._target_").removeprefix("terms.")
         for i, value in enumerate(values):
             varies = key not in own or len({v for v, loss in zip(values, losses, strict=True) if loss == losses[i]}) > 1
@@ -141,11 +143,23 @@ def labels(runs: Sequence[Run], searched: bool) -> list[str]:
     return [" ".join(row) for row in words]
 
 
-def _telling(columns: Mapping[str, Column], known: Sequence[Column]) -> list[tuple[str, Column]]:
-    """The columns that do not follow from those before them, shallow ones first: ``sampler=Balanced`` says its power too."""
+def _rounded(text: str) -> str:
+    """A number to four digits, such as one that a search drew."""
+    try:
+        return f"{float(text):.4g}"
+    except ValueError:
+        return text
+
+
+def _telling(columns: Mapping[str, Column], known: Sequence[Column], told: Collection[str] = ()) -> list[tuple[str, Column]]:
+    """The columns that were told apart or do not follow from those before them: ``sampler=Balanced`` says its power too.
+
+    Shallow ones come first. Where every trial of a search has numbers of its own one would say them all, and hide the others.
+    """
     chosen: list[tuple[str, Column]] = []
     ordered = sorted(columns, key=lambda key: (key.removesuffix("._target_").count("."), not key.endswith("._target_")))
     for key in ordered:
-        if not follows(columns[key], [*known, *(values for _, values in chosen)]):
+        several = key in told and len(set(columns[key])) > 1
+        if several or not follows(columns[key], [*known, *(values for _, values in chosen)]):
             chosen.append((key, columns[key]))
     return chosen

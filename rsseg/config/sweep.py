@@ -76,3 +76,7 @@ class Sweep(Callback):
             end_with_parent()
         if self.total:
             log.info("run %d of %d: %s", config.hydra.job.num + 1, self.total, config.hydra.job.override_dirname)
+
+    def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
+        """Say how to go on."""
+        log.info("Compare them: python scripts/compare.py runs='%s'", config.hydra.sweep.dir)

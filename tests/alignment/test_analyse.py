@@ -184,4 +184,4 @@ def test_classes_in_few_scenes_are_named(tmp_path, monkeypatch):
     assert "road in 10 (as good as 1.0 of equal size), dam in 1" in rare(head, counts)[0]
     assert rare(Head(TaskKind.multiclass, ("land",)), counts[:, :, :, :1]) == []
     make_sweep(tmp_path, monkeypatch, FOUR, losses=("ce",), seeds=(1, 2), scenes=3)
-    assert any(note.startswith("Classes in few of 3 validation scenes: land in 3") for note in compare(tmp_path)[1].notes)
+    assert any(note.startswith("Only 3 validation scenes: intervals are wide") for note in compare(tmp_path)[1].notes)

@@ -120,14 +120,15 @@ def _with_span(found: Interval, at: int | tuple[int, int], kind: str) -> Cell:
 def ranking_note(found: Findings) -> str:
     """What the numbers of the ranking are."""
     seeds, scenes = (f"{n} {what}{'s' * (n != 1)}" for n, what in ((len(found.seeds), "seed"), (len(found.scenes), "scene")))
-    how = (
-        "in small type 95 % intervals by a bootstrap that draws seeds and scenes independently"
-        if found.counts is not None
-        else "in small type 95 % intervals over seeds, for these scenes alone"
-    )
+    how = "small: 95 % intervals over seeds, for these scenes alone"
+    if found.counts is not None:
+        how = "small: 95 % intervals by a bootstrap that draws seeds and scenes independently"
+    each = "Each interval is of one comparison: among many losses some differ by chance."
+    if np.isnan(found.wins[found.metric].score.low).all():
+        how, each = "no intervals", ""
     return (
         f"Mean over {seeds}, {scenes} of validation, each run's best checkpoint by validation IoU; pooled over scenes, mean "
-        f"over the classes present; {how}. Each interval is of one comparison: among many losses some differ by chance."
+        f"over the classes present; {how}. {each}"
     )
 
 

@@ -27,9 +27,9 @@ CAPTIONS = {
     "beyond that: the two add up to what is lost. Apart from them, selection regret is what choosing the checkpoint by the "
     "validation loss instead would cost. Bars to the left of 0: tuning did harm on other scenes, or the loss chose better than "
     "the metric. ?: not known.",
-    "wins": "Win matrix in {metric}: {cells}. Red to blue: from surely worse to surely better.",
-    "cross": "Mean ranks over seeds; dark blue: best. A row whose order differs from the first is a measure that wants another "
-    "loss.",
+    "wins": "Win matrix in {metric}: {cells}.",
+    "cross": "Mean ranks over seeds; dark blue: best. A row whose order differs much from the first is a measure that wants "
+    "another loss. The best mean rank and the best mean score need not be one loss's.",
     "pareto": "Trade-offs of pooled IoU. Up and right is better in every panel; blue: no other loss is better in both.",
     "curves": "{tuned} on validation over the steps. Thick: mean over seeds; thin: single seeds; grey: means of the others.",
     "alignment": "Validation loss and {tuned} of every checkpoint, one line per run. tau is Kendall's rank correlation of "
@@ -49,9 +49,11 @@ def sections(comparison: Comparison, found: Findings, uris: dict[str, str]) -> l
         uris: By name, the figures that there are.
     """
     words = {"metric": MEASURES[found.metric][0], "tuned": MEASURES[found.tuned_metric][0], "seed": found.seeds[0]}
-    words["cells"] = f"confidence in % that the row's loss is better{' and difference' * (len(found.labels) <= FEW)}"
-    if np.isnan(found.wins[found.metric].better).all():
-        words["cells"] = "mean differences"
+    both = " and difference" * (len(found.labels) <= FEW)
+    words["cells"] = f"confidence in % that the row's loss is better{both}. Red to blue: from surely worse to surely better"
+    sure = not np.isnan(found.wins[found.metric].better).all()
+    if not sure:
+        words["cells"] = "differences, of which nothing can be said how sure they are. Red to blue: from lower to higher"
     words |= dict(zip(("plain", "moved"), ends(found), strict=True))
 
     def pictures(*names: str) -> list[Picture]:
@@ -70,7 +72,7 @@ def sections(comparison: Comparison, found: Findings, uris: dict[str, str]) -> l
         Section(
             "pairs",
             "Every loss against every other",
-            "How much better the row's loss is than the column's, and how surely it is better at all.",
+            f"How much better the row's loss is than the column's{', and how surely it is better at all' * sure}.",
             pictures("wins"),
         ),
         Section(

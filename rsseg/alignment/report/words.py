@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from rsseg.alignment.bootstrap import SEEDS
-from rsseg.alignment.fair import Comparison
+from rsseg.alignment.fair import DIVERGED, Comparison
 from rsseg.alignment.findings import MEASURES, Findings
 from rsseg.alignment.runs import SEARCH_SEED
 from rsseg.contract import TaskKind
@@ -141,7 +141,10 @@ def caveats(comparison: Comparison, found: Findings) -> list[str]:
     if seeds == 1:
         notes.append(f"Only seed {found.seeds[0]}: no interval can be given; train at least {SEEDS} seeds per loss.")
     elif seeds < SEEDS:
-        notes.append(f"Exploratory: {seeds} seeds per loss. Train {SEEDS} or more before you rely on an order.")
+        notes.append(
+            f"Exploratory: {seeds} seeds per loss, whose spread says little of others', so that intervals reach far beyond "
+            f"them. Train {SEEDS} or more before you rely on an order."
+        )
     if scenes == 1:
         notes.append("One validation scene: no interval and no cross-fitted threshold; validate on more scenes.")
     if found.counts is None:
@@ -157,6 +160,10 @@ def caveats(comparison: Comparison, found: Findings) -> list[str]:
             notes.append(f"Not recorded, so not compared: {', '.join(lacking)}.")
     absent = runs[0].classes[(runs[0].classes["pixels"] == 0) & (runs[0].classes["class"] != "mean")]["class"]
     notes += [f"Class {name} does not occur in the validation scenes: it is in no mean; add scenes with it." for name in absent]
+    if found.metric != found.tuned_metric and found.tuned is not None:
+        notes.append(
+            f"Thresholds are tuned for IoU, and what is tuned is scored by it: of {MEASURES[found.metric][0]} it isn't known."
+        )
     notes += found.notes + _trouble(comparison)
     if not any(found.plain):
         notes.append(
@@ -196,6 +203,11 @@ def _trouble(comparison: Comparison) -> list[str]:
         notes.append(f"The runs have {len(heads)} heads, {listed(heads)}: {heads[0]} alone is compared.")
     if any(run.origin["git"]["changed"] for run in runs):
         notes.append("Some runs were made with uncommitted changes: their commit does not say which code ran.")
+    lost = [left for left in comparison.left_out if left.why.startswith(DIVERGED)]
+    if lost:
+        notes.append(
+            f"{len(lost)} runs that diverged are left out, such as {lost[0].run}: their losses are worse than they look."
+        )
     if comparison.left_out:
         many = len(comparison.left_out)
         notes.append(f"{many} run{'s are' if many > 1 else ' is'} left out; the protocol below says why.")
