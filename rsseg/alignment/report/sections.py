@@ -51,13 +51,15 @@ def sections(comparison: Comparison, found: Findings, uris: dict[str, str]) -> l
     words = {"metric": MEASURES[found.metric][0], "tuned": MEASURES[found.tuned_metric][0], "seed": found.seeds[0]}
     both = " and difference" * (len(found.labels) <= FEW)
     words["cells"] = f"confidence in % that the row's loss is better{both}. Red to blue: from surely worse to surely better"
+    captions = dict(CAPTIONS)
     sure = not np.isnan(found.wins[found.metric].better).all()
     if not sure:
+        captions["ranking"] = "{metric}, tuned and not; no intervals can be given."
         words["cells"] = "differences, of which nothing can be said how sure they are. Red to blue: from lower to higher"
     words |= dict(zip(("plain", "moved"), ends(found), strict=True))
 
     def pictures(*names: str) -> list[Picture]:
-        known = [(name, CAPTIONS[name].format(**words)) for name in names if name in uris]
+        known = [(name, captions[name].format(**words)) for name in names if name in uris]
         return [Picture(name, uris[name], text.split(". ")[0], text) for name, text in known]
 
     return [

@@ -161,9 +161,8 @@ def caveats(comparison: Comparison, found: Findings) -> list[str]:
     absent = runs[0].classes[(runs[0].classes["pixels"] == 0) & (runs[0].classes["class"] != "mean")]["class"]
     notes += [f"Class {name} does not occur in the validation scenes: it is in no mean; add scenes with it." for name in absent]
     if found.metric != found.tuned_metric and found.tuned is not None:
-        notes.append(
-            f"Thresholds are tuned for IoU, and what is tuned is scored by it: of {MEASURES[found.metric][0]} it isn't known."
-        )
+        name = MEASURES[found.metric][0]
+        notes.append(f"Thresholds are tuned for IoU and scored by it: what tuning does to {name} is not known.")
     notes += found.notes + _trouble(comparison)
     if not any(found.plain):
         notes.append(
