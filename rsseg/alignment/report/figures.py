@@ -77,7 +77,7 @@ def draw_slopes(found: Findings) -> Figure | None:
                 va="center",
                 color=BLUE if best else "#333333",
                 fontsize=9,
-                arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0},
+                arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "relpos": (1 - x, 0.5)},
             )
     axis.set(
         xlim=(-left * inch, 1 + right * inch),
