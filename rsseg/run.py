@@ -41,7 +41,7 @@ from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.windows import GridWindows
 from rsseg.description import write_description
 from rsseg.distributed import is_main
-from rsseg.fit import fit, load_checkpoint, score, shown_bands, write_scores
+from rsseg.fit import fit, shown_bands
 from rsseg.inference.examples import draw_examples, most_different
 from rsseg.inference.picture import pick_windows
 from rsseg.inference.scene import predict_scene
@@ -49,6 +49,7 @@ from rsseg.metrics import Scores
 from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
+from rsseg.scoring import load_checkpoint, score, write_scores
 from rsseg.table import print_table
 from rsseg.training import choose_precision
 

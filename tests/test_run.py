@@ -15,7 +15,7 @@ import rasterio
 import torch
 from tiny import CONFIGS, checker, coloured, compose, power_cut, write_tif
 
-from rsseg import fit
+from rsseg import scoring
 from rsseg.config.folder import load_config
 from rsseg.contract import InputError
 from rsseg.data.store import load
@@ -319,7 +319,7 @@ def test_residence_changes_nothing(tmp_path, folder_root, monkeypatch):
     """`gpu` is the device that trains, here the CPU."""
     common = [*folder_data(folder_root), "pictures=1", "trainer.log_every_n_steps=1"]
     held = []
-    monkeypatch.setattr(fit, "load", lambda stores, device: held.append(device) or load(stores, device))
+    monkeypatch.setattr(scoring, "load", lambda stores, device: held.append(device) or load(stores, device))
     for where in ("disk", "ram", "gpu"):
         train(settings(tmp_path, *common, f"residence={where}"), tmp_path / where)
     assert held == [None] * 2 + [torch.device("cpu")] * 2  # to train, and to count at tuned biases

@@ -1,0 +1,141 @@
+"""Checkpoints of a run, scored on whole scenes in one process."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from rsseg.alignment.counts import pooled
+from rsseg.alignment.recorder import Recorder
+from rsseg.config.build import plain
+from rsseg.config.folder import resume_word
+from rsseg.config.schema import Residence
+from rsseg.contract import Batch, InputError
+from rsseg.data.store import Store, load
+from rsseg.data.windows import Batches, GridWindows, Loader, Windows, thread_count
+from rsseg.metrics import Scores
+from rsseg.module import SegmentationModule
+from rsseg.recording import keep, keep_thresholds, make_snapshots, validation_windows
+from rsseg.training import choose_precision
+
+
+def load_checkpoint(module: SegmentationModule, folder: Path, name: str = "best") -> int:
+    """Give a module the weights of a run's best or last checkpoint, and return the step that it was saved at.
+
+    Raises:
+        InputError: If there is none.
+    """
+    path = folder / "checkpoints" / f"{name}.ckpt"
+    if not path.is_file():
+        raise InputError(
+            f"{folder} has no checkpoints/{name}.ckpt: the run was not scored yet; go on with {resume_word(folder)}"
+        )
+    checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    module.load_state_dict(checkpoint["state_dict"])
+    return int(checkpoint["global_step"])
+
+
+class _Counting(L.Callback):
+    """Hands every validation batch, and its logits by head, to a function."""
+
+    def __init__(self, count: Callable[[Mapping[str, Tensor], Batch], None]) -> None:
+        self.count = count
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count a batch."""
+        self.count(outputs, batch)
+
+
+def score(
+    config: Any,
+    module: SegmentationModule,
+    windows: GridWindows,
+    count: Callable[[Mapping[str, Tensor], Batch], None] | None = None,
+) -> dict[str, Scores]:
+    """Score whole scenes in this process, and count their batches of logits by head; scores by head."""
+    settings = plain(config.trainer)
+    accelerator, devices = settings.get("accelerator", "auto"), settings.get("devices", 1)
+    trainer = L.Trainer(
+        accelerator=accelerator,
+        devices=devices[:1] if isinstance(devices, list) else 1,
+        precision=choose_precision(settings.get("precision", "auto"), accelerator),
+        callbacks=[_Counting(count)] if count else [],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+    reside(config, [windows.store], trainer)
+    trainer.validate(module, feed(config, windows, Batches(len(windows), config.batch_size)), verbose=False)
+    return dict(module.scores)
+
+
+def score_checkpoints(
+    config: Any, folder: Path, module: SegmentationModule, store: Store, recorder: Recorder
+) -> dict[str, Scores]:
+    """Keep what comparisons need of the last and the best checkpoint; the module is left with the best.
+
+    Writes ``records/last.npz``, ``records/best.npz`` and ``threshold.json``. A checkpoint whose snapshots the recorder has
+    taken is not scored again, but for the half of the scenes that a multiclass head's best still has to be counted on at
+    the bias of the other half.
+
+    Returns:
+        The best checkpoint's scores by head, with boundary IoU.
+    """
+    snapshots, taken, result = recorder.snapshots, recorder.taken or {}, dict(module.scores)
+    for name in ("last", "best"):
+        step = load_checkpoint(module, folder, name)
+        if {shot.step for shot in taken.values()} != {step}:
+            snapshots = make_snapshots(config, module, store)
+            result = score(config, module, validation_windows(config, store), snapshots.count)
+            taken = snapshots.take(step)
+        again = snapshots.again() if name == "best" else None
+        if again:
+            half = GridWindows(store, config.window, config.overlap, np.flatnonzero(snapshots.first))
+            score(config, module, half, again.count)
+            taken = snapshots.complete(taken, again)
+        keep(folder, name, taken)
+    keep_thresholds(folder, module, taken, recorder.first)
+    return {head: replace(scores, boundary_iou=float(pooled(taken[head].boundary))) for head, scores in result.items()}
+
+
+def write_scores(path: Path, result: dict[str, Scores]) -> list[dict[str, Any]]:
+    """Write the per-class table of each head as CSV and return its rows."""
+    rows = [{"head": head, **row} for head, scores in result.items() for row in scores.table()]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return rows
+
+
+def reside(config: Any, stores: list[Store], trainer: L.Trainer) -> None:
+    """Bring tiles to where `residence` says.
+
+    Raises:
+        InputError: If they do not fit there.
+    """
+    for store in stores:
+        store.pin = trainer.strategy.root_device.type == "cuda"
+    if config.residence is not Residence.disk:
+        load(stores, trainer.strategy.root_device if config.residence is Residence.gpu else None)
+
+
+def feed(config: Any, windows: Windows, batches: Batches, world: int = 1) -> Loader:
+    """Batches for a trainer, cut ahead by threads, or on its device where the tiles lie there."""
+    return Loader(windows, batches, 0 if config.residence is Residence.gpu else thread_count(config.workers, world))
