@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 import torch
 
+from rsseg.alignment.runs import TRIALS
 from rsseg.check import check
 from rsseg.config.folder import alone
 from rsseg.config.search import Interval, Search
@@ -240,11 +241,11 @@ def report(study: Any, wanted: Search) -> None:
         {"trial": t.number, **dict(zip(wanted.objectives, t.values, strict=True)), **t.params, "folder": t.user_attrs["folder"]}
         for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     ]
-    with (wanted.folder / "trials.csv").open("w", newline="") as file:
+    with (wanted.folder / TRIALS).open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     best = {t.number for t in study.best_trials}
     shown = [{key: value for key, value in row.items() if key != "folder"} for row in rows if row["trial"] in best]
     print_table(shown, "Best trial" if len(wanted.objectives) == 1 else "Pareto front: no other trial is better in all")
-    log.info("All %d trials: %s", len(rows), wanted.folder / "trials.csv")
+    log.info("All %d trials: %s", len(rows), wanted.folder / TRIALS)

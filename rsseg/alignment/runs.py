@@ -22,6 +22,9 @@ from rsseg.config.build import plain
 from rsseg.config.folder import flat, in_training, resume_word
 from rsseg.contract import InputError, nearest
 
+TRIALS = "trials.csv"
+"""What `rsseg.search` writes beside the runs that are its trials."""
+
 SEARCH_SEED = 1000
 """In a sweep over learning rates the seeds from here on choose each loss's rate, and the others report on it."""
 

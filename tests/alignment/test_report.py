@@ -254,6 +254,13 @@ def test_what_went_wrong_in_runs_is_said(tmp_path, monkeypatch):
     assert "different steps (300, the others 400)" in (tmp_path / "out" / "left_out.csv").read_text()
 
 
+def test_the_best_of_many_trials_is_said_to_look_too_good(tmp_path, monkeypatch):
+    make_sweep(tmp_path, monkeypatch, losses=("ce", "dice"), seeds=(1, 2))
+    assert "trials of a search" not in notes_of(tmp_path)[0]
+    (tmp_path / "trials.csv").touch()
+    assert "trials of a search" in notes_of(tmp_path)[0]
+
+
 def test_an_absent_class_is_in_no_mean(tmp_path, monkeypatch):
     records = make_sweep(tmp_path, monkeypatch, FOUR, losses=("ce", "dice"), seeds=(1, 2), absent=True)
     notes, found = notes_of(tmp_path)

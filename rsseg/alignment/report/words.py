@@ -10,7 +10,7 @@ import numpy as np
 from rsseg.alignment.bootstrap import SEEDS
 from rsseg.alignment.fair import DIVERGED, Comparison
 from rsseg.alignment.findings import MEASURES, Findings
-from rsseg.alignment.runs import SEARCH_SEED
+from rsseg.alignment.runs import SEARCH_SEED, TRIALS
 from rsseg.contract import TaskKind
 
 Ends: TypeAlias = tuple[float, float, float]
@@ -185,6 +185,11 @@ def _trouble(comparison: Comparison) -> list[str]:
             )
         if run.summary["steps"] < int(run.config.steps):
             notes.append(f"{run.label}, seed {run.seed}: stopped early, at step {run.summary['steps']} of {run.config.steps}.")
+    if any((run.folder.parent / TRIALS).is_file() for run in runs):
+        notes.append(
+            "The runs are trials of a search, proposed for their scores on these scenes: the best of many looks better than it "
+            "is; train it again on other seeds, or score it on the test split."
+        )
     if comparison.unfair:
         what = listed(comparison.unfair)
         notes.append(f"Unfair, and kept because unfair=keep asked for it: the runs have different {what}.")
