@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rsseg.config.arguments import run_script
+from rsseg.config.arguments import run_script, split_places
 
 
 @dataclass
@@ -24,7 +24,6 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Compare as the command line says."""
-    from rsseg.alignment.runs import split_places
     from rsseg.contract import InputError
     from rsseg.run import compare
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,27 +95,6 @@ class LeftOut:
     run: Path
     why: str
     remedy: str
-
-
-def split_places(text: str) -> list[Path]:
-    """The folders that a text lists with commas, which their names may hold too: each is as long as one that exists.
-
-    Example:
-        >>> print(*split_places("nowhere,seed=1"))
-        nowhere,seed=1
-    """
-    words, places = text.rstrip(",").split(","), []
-    while words:
-        later = (i for i in range(1, len(words)) if _longest(words[i:]))
-        many = _longest(words) or next(later, len(words))  # what is not there ends where something begins that is
-        places.append(Path(",".join(words[:many])))
-        words = words[many:]
-    return places
-
-
-def _longest(words: Sequence[str]) -> int:
-    """How many of the first words make the longest path that exists."""
-    return max((i for i in range(1, len(words) + 1) if os.path.exists(",".join(words[:i]))), default=0)
 
 
 def find_runs(places: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from rsseg.contract import InputError, nearest
@@ -52,3 +54,24 @@ def parse(arguments: type[Any], words: list[str]) -> Any:
     if missing:
         raise InputError(f"{', '.join(f'{key}=...' for key in missing)} must be given")
     return arguments(**values)
+
+
+def split_places(text: str) -> list[Path]:
+    """The folders that a text lists with commas, which their names may hold too: each is as long as one that exists.
+
+    Example:
+        >>> print(*split_places("nowhere,seed=1"))
+        nowhere,seed=1
+    """
+    words, places = text.rstrip(",").split(","), []
+    while words:
+        later = (i for i in range(1, len(words)) if _longest(words[i:]))
+        many = _longest(words) or next(later, len(words))  # what is not there ends where something begins that is
+        places.append(Path(",".join(words[:many])))
+        words = words[many:]
+    return places
+
+
+def _longest(words: Sequence[str]) -> int:
+    """How many of the first words make the longest path that exists."""
+    return max((i for i in range(1, len(words) + 1) if os.path.exists(",".join(words[:i]))), default=0)

@@ -18,7 +18,7 @@ from run_folders import BINARY, make_records, make_sweep, write_run
 from rsseg.alignment.archive import RecordError, damaged
 from rsseg.alignment.crossing import largest_grid
 from rsseg.alignment.fair import gather
-from rsseg.alignment.runs import split_places
+from rsseg.config.arguments import split_places
 from rsseg.contract import InputError
 
 
