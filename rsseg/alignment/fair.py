@@ -127,8 +127,9 @@ def recorded(runs: list[Run]) -> tuple[list[Run], list[LeftOut]]:
     runs = [run for run in runs if not _diverged(run)]
     if not runs:
         first = left_out[0]
-        example = f"such as {first.run} ({first.why.removeprefix(f'{DIVERGED}: ')})"
-        raise InputError(f"no run can be compared, as all {len(left_out)} have diverged, {example}: {first.remedy}")
+        raise InputError(
+            f"all {len(left_out)} runs have diverged, so none is compared. {first.run}: {first.why}; {first.remedy}"
+        )
     for what in (_lacks_records, _lacks_best):
         lacking = [(run, found) for run in runs if (found := what(run))]
         if 2 * len(lacking) <= len(runs):

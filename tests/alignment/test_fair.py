@@ -471,7 +471,7 @@ def test_a_run_without_its_best_checkpoint_is_named(tmp_path, add, records, monk
     if "lost" in odd:  # diverged runs are never compared, how many of them there are
         assert found.labels == ["focal"]
         monkeypatch.setattr("rsseg.alignment.runs.load_records", lambda folder, head: broken)
-        with pytest.raises(InputError, match=r"all 3 have diverged, such as .* \(7 pixels .*: train it again at a lower"):
+        with pytest.raises(InputError, match=r"all 3 runs have diverged.*: 7 pixels .*; train it again at a lower"):
             gather([tmp_path])
     else:
         assert found.labels == ["ce", "dice", "focal"]
