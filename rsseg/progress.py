@@ -1,9 +1,10 @@
-"""A progress bar with an estimate, for loops that may fail."""
+"""One progress bar, and one line with an estimate where no terminal shows a bar."""
 
 from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -12,6 +13,11 @@ from hydra.core.hydra_config import HydraConfig
 from rich.progress import Progress
 
 Item = TypeVar("Item")
+
+FIRST_LINE, NEXT_LINE = 5.0, 30.0
+"""Seconds until the first line of progress without a terminal, and between the next ones."""
+
+log = logging.getLogger(__name__)
 
 
 def shows_bars() -> bool:
@@ -23,9 +29,46 @@ def shows_bars() -> bool:
     return alone and sys.stdout.isatty()
 
 
+def estimate(done: int, total: int, seconds: float) -> str:
+    """How far a loop is and how long the rest takes.
+
+    Args:
+        done: Steps since the clock was started.
+        total: Steps from there to the end.
+        seconds: On the clock.
+
+    Example:
+        >>> estimate(10, 40, 20.0)
+        '20 s gone, about 60 s left'
+    """
+    left = seconds / max(done, 1) * (total - done)
+    return f"{seconds:.0f} s gone, about {left:.0f} s left"
+
+
+class Lines:
+    """When to print the next line of progress: after `FIRST_LINE` seconds, then every `NEXT_LINE`."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self._next = self.began + FIRST_LINE
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self.began
+
+    def due(self) -> bool:
+        """Whether a line is due now; asked again, the next one."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + NEXT_LINE
+        return True
+
+
 @contextmanager
 def progress(items: Sequence[Item], title: str) -> Iterator[Iterator[Item]]:
-    """Go through items under a bar, which disappears at the end; none where rsseg's log is silenced, as in further processes.
+    """Go through items under a bar, which disappears at the end; without a terminal, log a line now and then.
 
     `rich.progress.track` leaves its thread running when its loop fails; the garbage collector, joining it in the middle of
     a later bar, then waits for ever.
@@ -40,13 +83,17 @@ def progress(items: Sequence[Item], title: str) -> Iterator[Iterator[Item]]:
         >>> total
         3
     """
-    shown = shows_bars() and logging.getLogger("rsseg").getEffectiveLevel() < logging.ERROR
+    spoken = logging.getLogger("rsseg").getEffectiveLevel() < logging.ERROR  # silent in further processes
+    shown = shows_bars() and spoken
+    lines = Lines()
     with Progress(transient=True, disable=not shown) as bar:
         task = bar.add_task(title, total=len(items))
 
         def steps() -> Iterator[Item]:
-            for item in items:
+            for done, item in enumerate(items, start=1):
                 yield item
                 bar.advance(task)
+                if not shown and done < len(items) and lines.due():
+                    log.info("%s: %d of %d, %s", title, done, len(items), estimate(done, len(items), lines.seconds))
 
         yield steps()

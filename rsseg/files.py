@@ -1,0 +1,196 @@
+"""Files that are written whole or not at all, JSON and CSV, and locks between processes."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from rsseg.contract import InputError
+
+WAYS_OUT = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or ask for a larger quota",
+    errno.EROFS: "give a folder that can be written to",
+    errno.EACCES: "give a folder that can be written to",
+    errno.EPERM: "give a folder that can be written to",
+    errno.ENOTDIR: "give another folder: a part of this path is a file",
+    errno.EISDIR: "give another name: this one is a folder",
+}
+"""What to do about an error of the file system, by its number."""
+
+
+class LockedError(InputError):
+    """Another process holds a lock."""
+
+
+def file_error(path: Path | str, error: OSError) -> InputError:
+    """One line for an error of the file system.
+
+    Example:
+        >>> file_error("runs/a.json", OSError(errno.ENOSPC, "No space left on device"))
+        InputError("runs/a.json can't be written (No space left on device): free some space")
+    """
+    reason = error.strerror or str(error) or type(error).__name__
+    way_out = WAYS_OUT.get(error.errno or 0)
+    return InputError(f"{path} can't be written ({reason})" + (f": {way_out}" if way_out else ""))
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A temporary path beside a file, which replaces the file when the block ends without an error.
+
+    The temporary file has the suffix of the file, so that libraries that choose a format by it can write it. It is synced
+    before it is renamed, and its folder afterwards: after a crash the file holds the old content or the new.
+
+    Args:
+        path: The file. Its folder is made if it does not exist.
+
+    Raises:
+        InputError: If the file can't be written.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "names.txt"
+        >>> with atomic_write(path) as part:
+        ...     _ = part.write_text("road")
+        >>> path.read_text(), len(list(path.parent.iterdir()))
+        ('road', 1)
+    """
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise file_error(path, error) from None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write a folder's entries to the disk; where folders can't be opened, as on Windows, the system does it."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8.
+
+    Raises:
+        InputError: If it can't be written.
+    """
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file. Numbers that are not finite become null, which JSON has; NumPy's values become plain ones.
+
+    Raises:
+        InputError: If it can't be written.
+    """
+    write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _finite(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(child) for child in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The mapping that a JSON file holds.
+
+    Raises:
+        InputError: If it can't be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: neither UTF-8 nor JSON
+        raise InputError(f"{path} can't be read: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} can't be read: a mapping is expected, found {type(content).__name__}")
+    return content
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of the same keys as CSV; text that a spreadsheet would take for a formula is written after an apostrophe.
+
+    Args:
+        path: The file.
+        rows: At least one.
+
+    Raises:
+        InputError: If it can't be written.
+    """
+    with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows({key: as_cell(value) for key, value in row.items()} for row in rows)
+
+
+def as_cell(value: Any) -> Any:
+    """A value as a cell of a CSV file.
+
+    Example:
+        >>> as_cell("=1+1"), as_cell(-0.5), as_cell("road")
+        ("'=1+1", -0.5, 'road')
+    """
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r'") else value
+
+
+def from_cell(text: str) -> str:
+    """The text that `as_cell` wrote.
+
+    Example:
+        >>> from_cell(as_cell("=1+1"))
+        '=1+1'
+    """
+    return text.removeprefix("'")
+
+
+@contextmanager
+def lock(path: Path, wait: bool = False) -> Iterator[None]:
+    """Hold a lock between processes while the block runs; the system releases it when the process is killed.
+
+    Args:
+        path: The lock's file, which stays there.
+        wait: Wait for a process that holds it.
+
+    Raises:
+        LockedError: If another process holds it, and is not waited for.
+        InputError: If the file can't be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(path, is_singleton=True)  # one object per process: it may be taken twice
+        held.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        raise LockedError(f"{path} is held by another process") from None
+    except OSError as error:
+        raise file_error(path, error) from None
+    try:
+        yield
+    finally:
+        held.release()
