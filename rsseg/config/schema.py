@@ -6,6 +6,7 @@ Imports neither torch nor torchgeo, so that `python train.py --help` answers at 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
@@ -150,9 +151,29 @@ class Config:
     resume: str | None = None
 
 
-def run_folder(resume: str | None, new: str) -> str:
-    """The folder of a single run: the one to go on with, or a new one."""
-    return resume or new
+def run_folder(resume: str | None, parent: str, now: str, overrides: str) -> str:
+    """The folder of a single run: the one to go on with, or a new one.
+
+    A SLURM batch job that is queued again finds the folder that it has begun: it is named by the job and the overrides.
+
+    Args:
+        resume: The folder to go on with.
+        parent: Where new ones are made.
+        now: The time, which names them.
+        overrides: What the run was started with, which tells the runs of one job apart.
+    """
+    job = slurm_job()
+    if job is not None:
+        now = f"job-{job}-{hashlib.blake2b(overrides.encode(), digest_size=4).hexdigest()}"
+    return resume or f"{parent}/{now}"
+
+
+def slurm_job() -> str | None:
+    """The number of the SLURM batch job that this process belongs to; None outside of one, and in an interactive session."""
+    if os.environ.get("SLURM_JOB_NAME") in ("bash", "sh", "zsh", "interactive"):
+        return None
+    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 def folder_name(overrides: str) -> str:
