@@ -22,7 +22,7 @@ from rsseg.files import atomic_write
 SUM = 16
 """Bytes of the check sum, which is the comment of the zip archive that `torch.save` writes."""
 
-PLAIN = (bool, int, float, complex, str, bytes)
+PLAIN: tuple[Any, ...] = (bool, int, float, complex, str, bytes)
 
 
 class DamagedError(InputError):
@@ -141,11 +141,14 @@ def plain_values(value: Any, where: str = "the checkpoint") -> Any:
         return value
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, PLAIN):
-        return next(kind(value) for kind in PLAIN if isinstance(value, kind))
+    for kind in PLAIN:
+        if isinstance(value, kind):
+            return kind(value)
     if isinstance(value, Mapping):
         return {plain_values(key, where): plain_values(child, f"{where}.{key}") for key, child in value.items()}
     if isinstance(value, list | tuple | set):
         kind = next(kind for kind in (list, tuple, set) if isinstance(value, kind))
         return kind(plain_values(child, where) for child in value)
-    raise InputError(f"{where} would hold a {type(value).__name__}: only tensors, numbers, text, lists and mappings can be kept")
+    raise InputError(
+        f"{where} would hold a {type(value).__name__}: only tensors, numbers, text, lists and mappings can be kept"
+    )

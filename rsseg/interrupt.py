@@ -90,9 +90,7 @@ class Interrupts:
         """
         raise StoppedError(self.received or signal.SIGTERM, f" at step {trainer.global_step} of {trainer.max_steps}")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if threading.current_thread() is threading.main_thread():
             for number, handler in self._before.items():
                 signal.signal(number, handler)

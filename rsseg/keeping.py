@@ -11,13 +11,75 @@ from typing import Any
 import lightning as L
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
+from torch import Tensor
 
-from rsseg.checkpoints import read_checkpoint, write_checkpoint
-from rsseg.config.folder import BEST, LAST, PREVIOUS, resume_word
+from rsseg.checkpoints import DamagedError, read_checkpoint, write_checkpoint
+from rsseg.config.folder import resume_word
 from rsseg.contract import InputError
 from rsseg.interrupt import Interrupts
 
+BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
+STATE = ("best_model_score", "_any", "_ended", "_validated")
+"""What `Checkpoints` keeps of itself."""
+
 log = logging.getLogger(__name__)
+
+
+def load_state(folder: Path, name: str = "best") -> tuple[dict[str, Tensor], int]:
+    """The weights of one of a run's checkpoints, and the step that they are of.
+
+    Args:
+        folder: The run folder.
+        name: best, last or previous.
+
+    Raises:
+        InputError: If there is none, or it can't be read.
+    """
+    path = folder / "checkpoints" / f"{name}.ckpt"
+    if not path.exists():
+        raise InputError(f"{folder} has no checkpoints/{name}.ckpt: the run is not finished; go on with {resume_word(folder)}")
+    try:
+        content = read_checkpoint(path)
+    except DamagedError as error:
+        raise InputError(f"{error}. {again(folder)}") from None
+    return content["state_dict"], int(content["global_step"])
+
+
+def last_good(folder: Path) -> Path | None:
+    """The newest checkpoint to go on from; the one before it where it is damaged, or was about to be replaced.
+
+    Args:
+        folder: The run folder.
+
+    Returns:
+        None where no checkpoint was written yet.
+
+    Raises:
+        InputError: If there are some and none can be used.
+    """
+    faults = []
+    for path in (folder / "checkpoints" / LAST, folder / "checkpoints" / PREVIOUS):
+        if not path.exists():
+            continue
+        try:
+            read_checkpoint(path)
+        except DamagedError as error:
+            faults.append(str(error))
+            continue
+        if faults:
+            log.warning("%s: going on from the checkpoint before it, %s.", faults[0], path)
+        return path
+    if faults:
+        raise InputError(f"{faults[-1]}. {again(folder)}")
+    return None
+
+
+def again(folder: Path) -> str:
+    """How to make a run's checkpoints again."""
+    return (
+        f"Training gives the same weights again: remove {folder / 'checkpoints'} and {folder / 'summary.json'}, then "
+        f"python train.py {resume_word(folder)}"
+    )
 
 
 class CheckpointFiles(CheckpointIO):
@@ -71,9 +133,8 @@ def validation_steps(steps: int, validations: int) -> list[int]:
 class Checkpoints(Checkpoint):
     """Validates when it is due, keeps the state of the run, and ends it when a signal says so.
 
-    ``best.ckpt`` is written after a validation with a better score than all before. ``last.ckpt`` is written after every
-    validation, every `every` steps, and when the run is stopped: then at once if it is being validated, which is done again when
-    the run goes on. The step count and the loops' progress in it are such that training goes on as if nothing had been.
+    ``best.ckpt`` is written after a validation with a better score than all before; ``last.ckpt`` after every validation, every
+    `every` steps, and when the run is stopped. A validation that is stopped is done again when the run goes on.
 
     Args:
         folder: Where they lie.
@@ -91,23 +152,26 @@ class Checkpoints(Checkpoint):
     def __init__(self, folder: Path, monitor: str, steps: Sequence[int], every: int | None, interrupts: Interrupts) -> None:
         self.folder, self.monitor, self.steps, self.every, self.interrupts = folder, monitor, list(steps), every, interrupts
         self.best_model_path, self.best_model_score = str(folder / BEST), -math.inf
-        self._any, self._ended = False, False  # whether there is a best one; whether a callback has ended the training
-        self._saved = 0
+        self._any = False  # whether there is a best one
+        self._ended: int | None = None  # the number of steps of the run, where a callback has ended it before
+        self._saved = self._validated = 0  # the last steps that it was saved and validated at
         self._where = ""  # in the loops, where a checkpoint is written: between two steps, before a validation, or after one
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score, and whether the training has been ended early."""
-        return {"any": self._any, "score": self.best_model_score, "ended": self._ended}
+        """The best score, the last validation, and whether the training was ended by it."""
+        return {name: getattr(self, name) for name in STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from it; the folder may have been moved."""
-        self._any, self.best_model_score, self._ended = (state_dict[key] for key in ("any", "score", "ended"))
+        vars(self).update({name: state_dict[name] for name in STATE})
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen for signals, which Lightning has taken, and aim at the next validation."""
-        self._saved = trainer.global_step
-        self._aim(trainer, trainer.global_step)
-        trainer.should_stop = trainer.should_stop or self._ended
+        self._saved = step = trainer.global_step
+        self._aim(trainer, step)
+        if step and step == self._validated:  # Lightning passes over a validation that is done
+            trainer.val_check_batch = step * trainer.accumulate_grad_batches
+            trainer.should_stop = trainer.should_stop or self._ended == trainer.max_steps
         self.interrupts.listen()
         self.interrupts.waits = True
 
@@ -138,7 +202,8 @@ class Checkpoints(Checkpoint):
         Raises:
             StoppedError: Then.
         """
-        _validation(trainer)["total"].reset_on_restart()  # an interrupted one counts its first batch twice
+        progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+        progress.total.reset_on_restart()  # an interrupted one counts its first batch twice
         self._stop_before(trainer)
 
     def on_validation_batch_end(
@@ -172,7 +237,8 @@ class Checkpoints(Checkpoint):
         Raises:
             StoppedError: If a signal has come.
         """
-        self._ended = trainer.should_stop
+        self._validated = trainer.global_step
+        self._ended = trainer.max_steps if trainer.should_stop else None
         score = float(trainer.callback_metrics[self.monitor])
         if not self._any or score > self.best_model_score:
             self._any, self.best_model_score = True, -math.inf if math.isnan(score) else score
@@ -195,9 +261,7 @@ class Checkpoints(Checkpoint):
         self._where, self._saved = where, trainer.global_step
         trainer.save_checkpoint(self.folder / LAST, weights_only=False)
 
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Let the loops' progress say where the run goes on; Lightning would skip a step, or a validation.
 
         Between two steps the next batch is counted as ready already. A validation that is to be done again is one whose first
@@ -214,6 +278,25 @@ class Checkpoints(Checkpoint):
             total.update(ready=done + 1, started=done + 1, processed=done, completed=done)
             current.update(ready=0, started=0, processed=0, completed=0)
 
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let a finished run go on that was given more steps."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        progress["is_last_batch"] = checkpoint["global_step"] >= trainer.max_steps
 
-def _validation(trainer: L.Trainer) -> dict[str, Any]:
-    return vars(trainer.fit_loop.epoch_loop.val_loop.batch_progress)
+
+class NewSchedule(L.Callback):
+    """Lets the schedule begin anew where a run goes on.
+
+    Args:
+        rate: The rate that it begins with.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Forget the schedule's state, and the rate that it has left the optimizer with."""
+        checkpoint["lr_schedulers"] = []
+        for state in checkpoint["optimizer_states"]:
+            for group in state["param_groups"]:
+                group["lr"] = group["initial_lr"] = self.rate

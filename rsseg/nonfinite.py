@@ -61,8 +61,8 @@ class NonFinite(L.Callback):
 
     Args:
         batch: Tells of an optimiser step, by its number from 0, what it trained on: ``scenes`` and ``windows``.
-        skip: Leave such steps out: the optimizer is not stepped, statistics of batch normalisation stay as they were. The numbers
-            are then looked at in every step, on a GPU too.
+        skip: Leave such steps out: the optimizer is not stepped, statistics of batch normalisation stay as they were. The
+            numbers are then looked at in every step, on a GPU too.
 
     Attributes:
         skipped: How many steps were left out.
@@ -119,7 +119,7 @@ class NonFinite(L.Callback):
         Raises:
             DivergedError: If one is not finite.
         """
-        if self._steps and trainer.global_step % trainer.log_every_n_steps == 0:
+        if self._steps and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._stop(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -133,20 +133,16 @@ class NonFinite(L.Callback):
     def _bad(self, trainer: L.Trainer) -> tuple[Taken, dict[str, float]] | None:
         """The first step that is kept whose numbers are not finite, and these, in any of the processes; forget all steps."""
         steps, self._steps = self._steps, []
-        numbers = [value for step in steps for value in (*(v for batch in step.values for v in batch.values()), step.norm)]
-        found = iter(torch.stack([n.detach().float() for n in numbers]).tolist() if numbers else [])  # one wait for a GPU
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-        bad: tuple[Taken, dict[str, float]] | None = None
-        for step in steps:
-            values = {name: value for batch in step.values for name, value in zip(batch, found) if not math.isfinite(value)}
-            norm = next(found)
-            if not math.isfinite(norm) and not scaled:
-                values["gradient norm"] = norm
-            if values and bad is None:
-                bad = step, values
-        if trainer.strategy.reduce_boolean_decision(bad is not None, all=False):
-            return bad or (steps[-1], {"of another process": math.nan})
-        return None
+        rows = [(step, *pair) for step in steps for batch in step.values for pair in batch.items()]
+        rows += [(step, "gradient norm", step.norm) for step in steps if not scaled]
+        numbers = torch.stack([value.detach().float() for _, _, value in rows]).tolist() if rows else []  # one wait for a GPU
+        found = [(*row, number) for row, number in zip(rows, numbers, strict=True) if not math.isfinite(number)]
+        if not trainer.strategy.reduce_boolean_decision(bool(found), all=False):
+            return None
+        first = min((step for step, *_ in found), key=lambda step: step.number, default=steps[-1])
+        values = {name: number for step, name, _, number in found if step is first}
+        return first, values or {"a value of another process": math.nan}
 
     def _stop(self, trainer: L.Trainer) -> None:
         bad = self._bad(trainer)

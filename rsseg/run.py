@@ -29,24 +29,29 @@ from rsseg.assembly import (
     setup,
     warn_of_uncounted,
 )
-from rsseg.config.folder import alone, config_to_resume, load_config, resume_word, save_config, unfinished, write_json
+from rsseg.config.continuation import Continuation
+from rsseg.config.folder import alone, load_config, resume_word, save_config, unfinished, write_json
 from rsseg.config.provenance import provenance
 from rsseg.contract import InputError
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.windows import GridWindows
 from rsseg.description import write_description
+from rsseg.devices import choose_precision, scoring_accelerator
 from rsseg.distributed import is_main
-from rsseg.fit import fit
 from rsseg.inference.examples import draw_examples, most_different
 from rsseg.inference.picture import pick_windows
 from rsseg.inference.scene import predict_scene
+from rsseg.interrupt import Interrupts
+from rsseg.keeping import last_good
 from rsseg.metrics import Scores
 from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
+from rsseg.nonfinite import DivergedError
 from rsseg.progress import progress
+from rsseg.resume import config_of, go_on, write_down
 from rsseg.scoring import load_checkpoint, score, write_scores
 from rsseg.table import print_table
-from rsseg.training import choose_precision
+from rsseg.trainer import fit
 
 log = logging.getLogger(__name__)
 
@@ -69,19 +74,41 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
     quiet()
     if config.resume:
         folder = Path(config.resume)
-        config = config_to_resume(folder, overrides or [])
-    made = setup(config)
-    check_machine(made)
-    with alone(folder) if is_main() else nullcontext():
-        return _train(made, config, folder, overrides or [], loss)
+    with Interrupts(folder) as interrupts:
+        going = go_on(folder, config, overrides or []) if config.resume else None
+        config = config_of(going) if going else config
+        made = setup(config)
+        check_machine(made)
+        with alone(folder) if is_main() else nullcontext():
+            return _train(made, config, folder, overrides or [], loss, interrupts, going)
 
 
-def _train(made: Setup, config: Any, folder: Path, overrides: list[str], loss: str) -> float:
-    last = unfinished(folder, config)
-    if (folder / "summary.json").is_file():
+def _train(
+    made: Setup,
+    config: Any,
+    folder: Path,
+    overrides: list[str],
+    loss: str,
+    interrupts: Interrupts,
+    going: Continuation | None,
+) -> float:
+    if going is None:
+        unfinished(folder, config)
+    if (folder / "summary.json").is_file() and not (going and going.trains):
         summary = json.loads((folder / "summary.json").read_text())
+        if "diverged" in summary:
+            facts = summary["diverged"]
+            raise DivergedError(
+                f"{folder}: diverged at step {facts['step']}; not run again. Go on with {resume_word(folder)} and a lower "
+                "optimizer.lr=..., or on_nonfinite=skip, or remove the folder",
+                facts,
+            )
         log.info("%s: finished already, IoU %.4f; not run again.", folder, summary["iou"])
         return float(summary["iou"])
+    if going and going.changed and is_main():
+        write_down(folder, going, overrides)
+        log.info("Changed: %s. %s", ", ".join(f"{key}={value}" for key, value in going.changed.items()), going.line)
+    last = last_good(folder)
     torch.set_float32_matmul_precision("high")
     L.seed_everything(made.seed, workers=True, verbose=False)
     source = made.source()
@@ -104,7 +131,7 @@ def _train(made: Setup, config: Any, folder: Path, overrides: list[str], loss: s
             save_config(made.plain, folder)
             write_json(folder / "run.json", provenance(overrides, loss) | {"seed": made.seed})
         write_json(folder / "data.json", record)
-    return fit(made, folder, module, data, last)
+    return fit(made, folder, module, data, last, interrupts)
 
 
 def load_run(folder: Path, scenes: int = 1) -> tuple[Setup, SegmentationModule]:
@@ -202,9 +229,9 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed") -> Path
         )
     reader = SceneReader([Scene(scene.stem, scene, None)], made.dataset.labels, bands)
     reader.fill = module.mean.numpy().ravel()
-    if torch.cuda.is_available() and made.accelerator != "cpu":
-        module = module.to("cuda")
-    precision = choose_precision(made.plain["trainer"].get("precision", "auto"), made.accelerator)
+    accelerator = scoring_accelerator(made.accelerator)
+    module = module.to(accelerator if accelerator in ("cuda", "mps") else "cpu")
+    precision = choose_precision(made.plain["trainer"].get("precision", "auto"), accelerator)
     with torch.autocast(module.device.type, torch.bfloat16, enabled=str(precision).startswith("bf16")):  # as it was scored
         predict_scene(module, made.head, reader, out, made.window, made.overlap, made.batch_size, made.dataset.palette)
     log.info("Map: %s", out)

@@ -18,7 +18,15 @@ from rsseg.config.schema import Config
 from rsseg.contract import InputError
 from rsseg.files import write_text
 
-PLACE_KEYS = ("output", "resume", "workers", "residence", "pictures", "logger")  # what two runs of a config may differ in
+PLACE_KEYS = (
+    "output",
+    "resume",
+    "workers",
+    "residence",
+    "pictures",
+    "logger",
+    "checkpoint_every",
+)  # what two runs of a config may differ in
 FOUND_KEYS = ("dataset.bands",)  # null until a run has seen the data
 
 
@@ -74,20 +82,6 @@ def in_training(folder: Path) -> bool:
         return True
     except OSError:
         return False
-
-
-def config_to_resume(folder: Path, overrides: list[str]) -> Any:
-    """The config of a run that is to be gone on with.
-
-    Raises:
-        InputError: If the folder holds no run, or other overrides were given too.
-    """
-    others = [o for o in overrides if not o.startswith("resume=")]
-    if others:
-        raise InputError(f"resume={folder} goes on with the run's own config: leave out {' '.join(others)}")
-    if not (folder / "config.yaml").is_file():
-        raise InputError(f"resume={folder}: there is no run in that folder (no config.yaml)")
-    return load_config(folder)
 
 
 def load_config(folder: Path) -> Any:

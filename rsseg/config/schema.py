@@ -34,6 +34,9 @@ class Residence(StrEnum):
     gpu = "gpu"
 
 
+OnNonFinite = StrEnum("OnNonFinite", {"stop": "stop", "skip": "skip"})
+"""What is done about a loss or gradient that is not finite: stop the run, or leave the step out."""
+
 OnBadTile = StrEnum("OnBadTile", {"raise": "raise", "skip": "skip"})
 """What is done about a scene that can't be decoded: stop, or leave it out."""
 
@@ -142,6 +145,8 @@ class Config:
     batch_size: int = 8
     steps: int = 2000
     validations: int = 10
+    checkpoint_every: int | None = None
+    on_nonfinite: OnNonFinite = OnNonFinite["stop"]
     overlap: int = 32
     pictures: int = 4
     workers: int | None = None
@@ -250,6 +255,8 @@ def cross_check(config: Config) -> list[str]:
         faults.append(f"model.dropout={config.model.dropout} must be at least 0 and less than 1")
     if config.pictures < 0:
         faults.append(f"pictures={config.pictures} must be at least 0")
+    if config.checkpoint_every is not None and config.checkpoint_every < 1:
+        faults.append(f"checkpoint_every={config.checkpoint_every} must be at least 1, or null")
     if config.workers is not None and config.workers < 0:
         faults.append(f"workers={config.workers} must be at least 0, or null")
     if dataset.task == TaskKind.regression:
