@@ -202,6 +202,7 @@ class Checkpoints(Checkpoint):
         Raises:
             StoppedError: Then.
         """
+        trainer.fit_loop.epoch_loop.max_steps = self.steps[-1]
         progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
         progress.total.reset_on_restart()  # an interrupted one counts its first batch twice
         self._stop_before(trainer)
@@ -279,9 +280,11 @@ class Checkpoints(Checkpoint):
             current.update(ready=0, started=0, processed=0, completed=0)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let a finished run go on that was given more steps."""
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        progress["is_last_batch"] = checkpoint["global_step"] >= trainer.max_steps
+        """Let a run go on that has come to its last step: to more steps, or to the validation after it."""
+        step = checkpoint["global_step"]
+        checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = step == trainer.max_steps
+        if step == trainer.max_steps and checkpoint["callbacks"][self.state_key]["_validated"] < step:
+            trainer.fit_loop.epoch_loop.max_steps = step + 1  # Lightning would end at once; put back when the validation starts
 
 
 class NewSchedule(L.Callback):
