@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from rsseg.alignment.report import print_table
-from rsseg.assembly import open_split, scenes_of, setup
+from rsseg.assembly import setup
 from rsseg.config.arguments import run_script
 from rsseg.config.folder import load_config
 from rsseg.contract import IGNORE
@@ -44,7 +44,9 @@ def main(arguments: Arguments) -> None:
     """Fit on the training scenes, score on the validation scenes."""
     made = setup(load_config(Path(arguments.run)))
     source, head = made.source(), made.dataset.task
-    train, val = (open_split(made, scenes_of(source, made.dataset.name, split), split) for split in ("train", "val"))
+    train, val = (
+        open_split(made.dataset, scenes_of(source, made.dataset.name, split), split, made.window) for split in ("train", "val")
+    )
     rng, drawn = np.random.default_rng(0), []
     counts = np.zeros(head.channels, dtype=int)
     for scene in range(len(train)):
