@@ -44,9 +44,8 @@ def main(arguments: Arguments) -> None:
     """Fit on the training scenes, score on the validation scenes."""
     made = setup(load_config(Path(arguments.run)))
     source, head = made.source(), made.dataset.task
-    train, val = (
-        open_split(made.dataset, scenes_of(source, made.dataset.name, split), split, made.window) for split in ("train", "val")
-    )
+    stores = open_data(made.dataset, source, made.window).stores
+    train, val = stores["train"], stores["val"]
     rng, drawn = np.random.default_rng(0), []
     counts = np.zeros(head.channels, dtype=int)
     for scene in range(len(train)):
