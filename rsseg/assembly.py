@@ -15,8 +15,8 @@ from torch import nn
 
 from rsseg.alignment.panel import PANEL
 from rsseg.config.build import build, plain, wanted
-from rsseg.config.schema import OnBadTile, head_of
-from rsseg.contract import IGNORE, Head, InputError, TaskKind, nearest
+from rsseg.config.schema import OnBadTile, task_of
+from rsseg.contract import IGNORE, InputError, nearest
 from rsseg.data.blocks import Blocks
 from rsseg.data.build import open_store
 from rsseg.data.census import Census
@@ -30,6 +30,7 @@ from rsseg.losses import Composite
 from rsseg.losses.weighting import WEIGHTING, positive_weight, uncounted
 from rsseg.models import Network, build_network, load_weights
 from rsseg.module import SegmentationModule
+from rsseg.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +67,12 @@ def labels_of(config: Any) -> Labels:
     values, ignore = plain(config.dataset.mask_values), plain(config.dataset.ignore_values)
     if ignore is None:
         ignore = [] if any(isinstance(value, str) for value in values or []) else [IGNORE]
-    return Labels(head_of(config.dataset), values, ignore)
+    return Labels(task_of(config.dataset), values, ignore)
 
 
-def heads_of(config: Any) -> dict[str, Head]:
-    """The facts of each head by name."""
-    return {name: head_of(config.dataset) for name in config.model.heads}
+def tasks_of(config: Any) -> dict[str, Task]:
+    """Each head's task, by name."""
+    return {name: task_of(config.dataset) for name in config.model.heads}
 
 
 def scenes_of(source: Any, config: Any, split: str) -> list[Scene]:
@@ -120,7 +121,7 @@ def open_split(source: Any, config: Any, split: str) -> Store:
     return store
 
 
-def counted_weights(term: Mapping[str, Any], task: TaskKind, numbers: Numbers | None) -> dict[str, Any]:
+def counted_weights(term: Mapping[str, Any], task: Task, numbers: Numbers | None) -> dict[str, Any]:
     """A term's arguments with the name of a rule as `class_weights` turned into numbers.
 
     For binary and multilabel tasks that is the rule's weight of positives relative to negatives, as `pos_weight`; 1 for a
@@ -137,11 +138,11 @@ def counted_weights(term: Mapping[str, Any], task: TaskKind, numbers: Numbers | 
     rest = {key: value for key, value in term.items() if key != "class_weights"}
     if rule not in WEIGHTING:
         raise InputError(f"class_weights={rule}{nearest(rule, WEIGHTING)}: numbers, null, {', '.join(WEIGHTING)} are expected")
-    if task is not TaskKind.multiclass and not term["_target_"].endswith("CrossEntropy"):
-        raise InputError(f"class_weights={rule} of a {task} task weighs positive pixels: only cross-entropy terms do that")
+    if not task.exclusive and not term["_target_"].endswith("CrossEntropy"):
+        raise InputError(f"class_weights={rule} of a {task.kind} task weighs positive pixels: only cross-entropy terms do that")
     if numbers is None:
         return rest
-    if task is TaskKind.multiclass:
+    if task.exclusive:
         return {**rest, "class_weights": WEIGHTING[rule](numbers.positives)}
     pairs = zip(numbers.positives, numbers.valid, strict=True)
     return {
@@ -154,42 +155,42 @@ def make_losses(config: Any, numbers: Numbers | None) -> dict[str, Composite]:
     """The loss composition of each head."""
     losses = {}
     for head, node in plain(config.model.heads).items():
-        task, terms = TaskKind(config.dataset.task), {}
+        task, terms = task_of(config.dataset), {}
         for name, term in node["loss"]["terms"].items():
             arguments = counted_weights({key: value for key, value in term.items() if key != "weight"}, task, numbers)
             if numbers is not None and isinstance(term.get("class_weights"), str):
-                _warn_of_uncounted(f"loss.terms.{name}", task, numbers, list(config.dataset.classes))
-            terms[name] = (term.get("weight", 1.0), build(arguments, f"loss.terms.{name}", task=task))
+                _warn_of_uncounted(f"loss.terms.{name}", task, numbers)
+            terms[name] = (term.get("weight", 1.0), build(arguments, f"loss.terms.{name}", task=task.kind))
         options = {name: node["loss"][name] for name in ("backend", "check_targets") if name in node["loss"]}
         losses[head] = Composite(terms, **options)
     return losses
 
 
-def _warn_of_uncounted(where: str, task: TaskKind, numbers: Numbers, classes: list[str]) -> None:
-    clipped = [classes[c] for c in uncounted(task, numbers.positives, numbers.valid)]
+def _warn_of_uncounted(where: str, task: Task, numbers: Numbers) -> None:
+    clipped = [task.classes[c] for c in uncounted(task, numbers.positives, numbers.valid)]
     if clipped:
-        every = "" if task is TaskKind.multiclass else ", or every one,"
+        every = "" if task.exclusive else ", or every one,"
         line = "%s: the weight of class %s can't be counted and is clipped: no labelled training pixel%s is of it."
         log.warning(line, where, ", ".join(clipped), every)
 
 
 def panel_facts(config: Any, numbers: Numbers) -> dict[str, dict[str, Any]]:
     """What the losses of the panel are made with, counted weights as numbers, by name."""
-    task = TaskKind(config.dataset.task)
+    task = task_of(config.dataset)
     return {name: counted_weights(node, task, numbers) for name, node in PANEL.items()}
 
 
 def make_network(config: Any) -> Network:
     """The network, with its pretrained weights."""
     make = partial(build, plain(config.model.net), "model.net")
-    network = build_network(make, config.model, len(config.dataset.bands), heads_of(config))
+    network = build_network(make, config.model, len(config.dataset.bands), tasks_of(config))
     load_weights(network, config.model.weights)
     return network
 
 
 def make_augmentations(config: Any) -> list[Any]:
     """The augmentations, in the order of the config."""
-    given = {"seed": config.seed, "head": head_of(config.dataset)}
+    given = {"seed": config.seed, "task": task_of(config.dataset)}
     return [_build_with(node, f"augment.{name}", given) for name, node in plain(config.augment).items()]
 
 
@@ -209,7 +210,7 @@ def make_sampler(config: Any, sizes: NDArray[np.int64], blocks: Blocks, read: Re
         blocks: Their blocks.
         read: Reads their windows.
     """
-    given = {"seed": config.seed, "sizes": sizes, "window": config.window, "blocks": blocks, "head": head_of(config.dataset)}
+    given = {"seed": config.seed, "sizes": sizes, "window": config.window, "blocks": blocks, "task": task_of(config.dataset)}
     sampler: Places = _build_with(plain(config.sampler), "sampler", {**given, "read": read})
     return sampler
 
@@ -231,7 +232,7 @@ def make_module(config: Any, network: nn.Module, numbers: Numbers, scenes: int) 
     return SegmentationModule(
         network=network,
         losses=make_losses(config, numbers),
-        heads=heads_of(config),
+        tasks=tasks_of(config),
         mean=numbers.mean,
         std=numbers.std,
         scenes=scenes,

@@ -14,8 +14,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from rsseg.assembly import labels_of, make_augmentations, make_losses, make_sampler
 from rsseg.config.build import build, faults, missing, plain
-from rsseg.config.schema import cross_check, head_of, raise_faults
-from rsseg.contract import InputError, TaskKind, nearest
+from rsseg.config.schema import cross_check, raise_faults, task_of
+from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import SIZE, Blocks
 from rsseg.loggers import given_to_logger
 from rsseg.models import encoder_name
@@ -24,7 +24,7 @@ GIVEN = {
     "model.net": ("encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params"),
     "optimizer": ("params",),
     "scheduler": ("optimizer",),
-    "sampler": ("seed", "sizes", "window", "blocks", "head", "read"),
+    "sampler": ("seed", "sizes", "window", "blocks", "task", "read"),
     "trainer": (
         "default_root_dir", "max_steps", "max_epochs", "val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps",
         "logger", "callbacks", "plugins", "use_distributed_sampler", "enable_model_summary", "fast_dev_run",
@@ -54,7 +54,7 @@ def check(config: Any) -> None:
     for where, given in GIVEN.items():
         found += faults(plain(_at(config, where)), where, given)
     for name, node in plain(config.augment).items():
-        found += faults(node, f"augment.{name}", ("seed", "head"))
+        found += faults(node, f"augment.{name}", ("seed", "task"))
     for name, node in plain(config.logger).items():
         found += faults(node, f"logger.{name}", tuple(given_to_logger(node, Path())))
         if name in PACKAGES and find_spec(name) is None:
@@ -126,16 +126,15 @@ def _at(config: Any, where: str) -> Any:
 
 def _try_losses(config: Any) -> None:
     """Build the losses and call them once on two pixels: weights of a wrong length show here, not after the data is read."""
-    head = head_of(config.dataset)
-    planes = (head.channels,) if head.task is TaskKind.multilabel else ()
+    task = task_of(config.dataset)
     for composite in make_losses(config, None).values():
-        composite(torch.zeros(1, head.channels, 2, 2), torch.zeros(1, *planes, 2, 2, dtype=torch.uint8))
+        composite(torch.zeros(1, task.channels, 2, 2), torch.zeros(1, *task.planes, 2, 2, dtype=torch.uint8))
 
 
 def _try_sampler(config: Any) -> None:
     """Build the sampler for one block in which every class occurs: a wrong number or name shows here."""
-    head = head_of(config.dataset)
-    counts, sizes = np.ones((1, head.channels + 1), dtype=np.uint16), np.array([[SIZE, SIZE]])
+    task = task_of(config.dataset)
+    counts, sizes = np.ones((1, task.channels + 1), dtype=np.uint16), np.array([[SIZE, SIZE]])
     make_sampler(config, sizes, Blocks.of(counts, sizes), read=lambda *_: (counts, counts.astype(np.uint8)))
 
 

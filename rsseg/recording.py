@@ -18,7 +18,7 @@ from rsseg.alignment.snapshot import Snapshots, in_halves
 from rsseg.alignment.threshold import halves
 from rsseg.config.build import build
 from rsseg.config.folder import write_json
-from rsseg.contract import InputError, TaskKind
+from rsseg.contract import InputError
 from rsseg.data.sampling import Places
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows, TrainWindows
@@ -56,9 +56,9 @@ def make_recorder(
     probes = [stream.batch([k]) for k in range(PROBES)] if is_main() else []
     held_out = pick_windows(stores["val"], config.window, PROBES) if config.record.gain and is_main() else []
     names = [scene.name for scene in stores["val"].scenes]
-    census, classes = stores["train"].census, list(config.dataset.classes)
+    census, task = stores["train"].census, stores["train"].task
     counts = census.positives.sum(axis=0).tolist(), census.valid.sum(axis=0).tolist()
-    clipped = [classes[c] for c in uncounted(TaskKind(config.dataset.task), *counts)]
+    clipped = [task.classes[c] for c in uncounted(task, *counts)]
     snapshots = make_snapshots(config, module, stores["val"])
     return Recorder(folder, names, terms, panel, clipped, snapshots, probes, held_out)
 
@@ -70,7 +70,7 @@ def validation_windows(config: Any, store: Store) -> GridWindows:
 
 def make_snapshots(config: Any, module: SegmentationModule, store: Store) -> Snapshots:
     """What takes snapshots of a module while the scenes of a store are scored, by `validation_windows`."""
-    return Snapshots(module.heads, store.sizes, validation_windows(config, store).cores, store.census.positives > 0)
+    return Snapshots(module.tasks, store.sizes, validation_windows(config, store).cores, store.census.positives > 0)
 
 
 def keep(folder: Path, name: str, taken: Mapping[str, Snapshot]) -> None:
@@ -84,7 +84,7 @@ def keep_thresholds(folder: Path, module: SegmentationModule, taken: Mapping[str
     found = {}
     for head, snapshot in taken.items():
         try:
-            found[head] = tuned.tune(snapshot, module.heads[head], first)
+            found[head] = tuned.tune(snapshot, module.tasks[head], first)
         except InputError as error:
             log.warning("No threshold is tuned for head %s: %s", head, error)
     write_json(folder / tuned.FILE, found)

@@ -97,7 +97,7 @@ def _train(config: Any, folder: Path, overrides: list[str], loss: str) -> float:
         scenes_of(source, config, split)  # a fault in either shows before tiles are decoded
     stores = {split: open_split(source, config, split) for split in ("train", "val")}
     for split, store in stores.items():
-        check_absent(store.census, store.head, split)
+        check_absent(store.census, store.task, split)
     numbers = Numbers.of(stores["train"].census)
     for store in stores.values():
         store.fill = np.array(numbers.mean)
@@ -148,7 +148,7 @@ def tune_module(module: SegmentationModule, run: Path, threshold: str) -> None:
     if threshold not in ("fixed", "tuned"):
         raise InputError(f"threshold={threshold}: fixed (0.5, or the largest logit) or tuned is expected")
     if threshold == "tuned":
-        module.tune(load_tuned(run, module.heads))
+        module.tune(load_tuned(run, module.tasks))
 
 
 def evaluate(run: Path, split: str, threshold: str = "fixed") -> dict[str, Scores]:
@@ -219,7 +219,7 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed") -> Path
     reader.fill = module.mean.numpy().ravel()
     if torch.cuda.is_available() and config.trainer.get("accelerator") != "cpu":
         module = module.to("cuda")
-    head = next(iter(module.heads))
+    head = next(iter(module.tasks))
     palette = plain(config.dataset.palette)
     precision = choose_precision(config.trainer.get("precision", "auto"), config.trainer.get("accelerator", "auto"))
     with torch.autocast(module.device.type, torch.bfloat16, enabled=str(precision).startswith("bf16")):  # as it was scored
@@ -282,13 +282,13 @@ def draw_disagreements(runs: list[Path], names: list[str], path: Path) -> Path |
     if len(runs) < 2:
         return None
     config, module = load_run(runs[0])
-    head = next(iter(module.heads))
+    head = next(iter(module.tasks))
     store = open_split(build(plain(config.dataset.source), "dataset.source"), config, "val")
     store.fill = module.mean.numpy().ravel()
     with progress(runs, "predicting examples") as folders:
         examples = most_different(pick_windows(store, config.window, 16), head, (load_run(run)[1] for run in folders), 3)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draw_examples(path, module.heads[head], plain(config.dataset.palette), examples, names, shown_bands(config))
+    draw_examples(path, module.tasks[head], plain(config.dataset.palette), examples, names, shown_bands(config))
     return path
 
 
@@ -310,7 +310,7 @@ def describe(config: Any, out: Path | None = None, overrides: list[str] | None =
         config.dataset.bands = all_bands(source, config)
     stores = {split: open_split(source, config, split) for split in ("train", "val")}
     for split, store in stores.items():
-        check_absent(store.census, store.head, split)
+        check_absent(store.census, store.task, split)
     out = out or Path(config.output) / "describe" / config.dataset.name
     try:
         write_description(config, stores, out, overrides or [])

@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from rsseg.contract import InputError, TaskKind
+from rsseg.contract import InputError
+from rsseg.task import Task
 
 EXTREME = 1e3
 """The weight of positives where none was counted, instead of infinity."""
@@ -126,7 +127,7 @@ def positive_weight(negatives: int, positives: int, rule: Rule = inverse_frequen
     return of_positives / of_negatives
 
 
-def uncounted(task: TaskKind, positives: Sequence[int], valid: Sequence[int]) -> list[int]:
+def uncounted(task: Task, positives: Sequence[int], valid: Sequence[int]) -> list[int]:
     """The classes whose weight no rule can count: without a pixel, or (binary, multilabel) without one of anything else.
 
     Args:
@@ -135,10 +136,11 @@ def uncounted(task: TaskKind, positives: Sequence[int], valid: Sequence[int]) ->
         valid: The labelled pixels, by class.
 
     Example:
-        >>> uncounted(TaskKind.multilabel, [0, 3, 9], [9, 9, 9])
+        >>> from rsseg.task import Multiclass, Multilabel
+        >>> uncounted(Multilabel(("a", "b", "c")), [0, 3, 9], [9, 9, 9])
         [0, 2]
-        >>> uncounted(TaskKind.multiclass, [0, 9], [9, 9])
+        >>> uncounted(Multiclass(("a", "b")), [0, 9], [9, 9])
         [0]
     """
-    whole = [0] * len(positives) if task is TaskKind.multiclass else valid
+    whole = [0] * len(positives) if task.exclusive else valid
     return [c for c, (own, most) in enumerate(zip(positives, whole, strict=True)) if own in (0, most)]

@@ -143,7 +143,7 @@ def test_published_splits_are_torchgeos(name):
 @pytest.mark.parametrize("name", FILES)
 def test_classes_palette_and_labels_agree(name):
     config = settings(name, "anywhere")
-    assert len(config.dataset.palette) == labels_of(config).head.labels
+    assert len(config.dataset.palette) == labels_of(config).task.labels
     assert len(set(config.dataset.palette)) == len(config.dataset.palette)
 
 
