@@ -20,6 +20,21 @@ from rsseg.task import Task
 Augmentation = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
+def logged_names(tasks: Mapping[str, Task], terms: Mapping[str, Sequence[str]]) -> list[str]:
+    """What a run logs at every validation, and a callback can monitor.
+
+    Args:
+        tasks: Each head's task.
+        terms: The names of each head's loss terms.
+    """
+    found = ["val/loss"]
+    for name, task in tasks.items():
+        found += [f"val/{name}/{score}" for score in ("iou", "dice", "scene_iou", "scene_dice", "accuracy")]
+        found += [f"val/{name}/{score}/{label}" for score in ("iou", "dice") for label in task.classes]
+        found += [f"val/{name}/loss/{term}{kind}" for term in terms[name] for kind in ("", ".weighted")]
+    return found
+
+
 class SegmentationModule(L.LightningModule):
     """Trains and scores a network with one composition of losses per head.
 

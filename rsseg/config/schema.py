@@ -44,7 +44,7 @@ class DatasetConfig:
 
     Attributes:
         name: Used in folder names.
-        task: What a mask says about a pixel: binary, multiclass or multilabel; see `rsseg.task`.
+        task: What a mask says about a pixel: binary, multiclass or multilabel.
         classes: Names in label order; for binary the one positive class.
         palette: Colours of the labels for pictures and maps, "#rrggbb"; null: chosen.
         bands: The image bands to read, counted from 1; null: all that the first training image has, but alpha.
