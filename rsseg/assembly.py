@@ -23,8 +23,8 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, SequentialLR
 
 from rsseg.alignment.panel import PANEL
 from rsseg.config.build import build, faults, missing, wanted
-from rsseg.config.schema import ModelConfig, Residence, cross_check, head_of, raise_faults
-from rsseg.contract import IGNORE, Head, InputError, TaskKind, nearest
+from rsseg.config.schema import ModelConfig, Residence, cross_check, raise_faults, task_of
+from rsseg.contract import IGNORE, InputError, nearest
 from rsseg.data.blocks import SIZE, Blocks
 from rsseg.data.labels import Labels
 from rsseg.data.paste import Fits
@@ -36,12 +36,13 @@ from rsseg.losses import Composite
 from rsseg.losses.weighting import counted_weights, uncounted
 from rsseg.models import Network, build_network, encoder_name, load_weights
 from rsseg.module import SegmentationModule, logged_names
+from rsseg.task import Task
 
 log = logging.getLogger(__name__)
 
 NET_GIVEN = ("encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params")
-SAMPLER_GIVEN = ("seed", "sizes", "window", "blocks", "head", "read")
-AUGMENT_GIVEN = ("seed", "head")
+SAMPLER_GIVEN = ("seed", "sizes", "window", "blocks", "task", "read")
+AUGMENT_GIVEN = ("seed", "task")
 TRAINER_GIVEN = (
     "default_root_dir", "max_steps", "max_epochs", "val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps",
     "logger", "callbacks", "plugins", "use_distributed_sampler", "enable_model_summary", "fast_dev_run", "limit_train_batches",
@@ -119,7 +120,7 @@ class Setup:
 
     plain: dict[str, Any]
     dataset: Dataset
-    tasks: dict[str, Head]
+    tasks: dict[str, Task]
     seed: int
     window: int
     batch_size: int
@@ -194,7 +195,7 @@ class Setup:
                 place, weight = f"{where}.terms.{name}", node.get("weight", 1.0)
                 arguments = {key: value for key, value in node.items() if key != "weight"}
                 counted = counted_weights(arguments, place, self.tasks[head], numbers)
-                terms[name] = (weight, build(counted, place, task=self.tasks[head].task))
+                terms[name] = (weight, build(counted, place, task=self.tasks[head].kind))
             node = self.plain["model"]["heads"][head]["loss"]
             made[head] = Composite(terms, **{key: node[key] for key in ("backend", "check_targets") if key in node})
         return made
@@ -205,7 +206,7 @@ class Setup:
 
     def augmentations(self) -> list[Any]:
         """The augmentations, in the order of the config."""
-        given = {"seed": self.seed, "head": self.dataset.task}
+        given = {"seed": self.seed, "task": self.dataset.task}
         return [self._build_with(node, f"augment.{name}", given) for name, node in self.plain["augment"].items()]
 
     def sampler(self, sizes: NDArray[np.int64], blocks: Blocks, read: Read) -> Places:
@@ -216,7 +217,7 @@ class Setup:
             blocks: Their blocks.
             read: Reads their windows.
         """
-        given = {"seed": self.seed, "sizes": sizes, "window": self.window, "blocks": blocks, "head": self.dataset.task}
+        given = {"seed": self.seed, "sizes": sizes, "window": self.window, "blocks": blocks, "task": self.dataset.task}
         sampler: Places = self._build_with(self.plain["sampler"], "sampler", {**given, "read": read})
         return sampler
 
@@ -279,8 +280,7 @@ class Setup:
         """Call the losses on two pixels."""
         for head, composite in self.losses(None).items():
             task = self.tasks[head]
-            planes = (task.channels,) if task.task is TaskKind.multilabel else ()
-            composite(torch.zeros(1, task.channels, 2, 2), torch.zeros(1, *planes, 2, 2, dtype=torch.uint8))
+            composite(torch.zeros(1, task.channels, 2, 2), torch.zeros(1, *task.planes, 2, 2, dtype=torch.uint8))
 
     def _try_sampler(self) -> None:
         """Make the sampler for one block in which every class occurs."""
@@ -316,12 +316,12 @@ def setup(config: Any) -> Setup:
     for place in places(plain):
         found += [fault for fault in faults(place.node, place.where, place.given, place.beside) if fault not in found]
     raise_faults(found)
-    made = _setup(plain, head_of(config.dataset))
+    made = _setup(plain, task_of(config.dataset))
     raise_faults([*_combination_faults(made), *made.faults()])
     return made
 
 
-def _setup(plain: dict[str, Any], task: Head) -> Setup:
+def _setup(plain: dict[str, Any], task: Task) -> Setup:
     dataset, record = plain["dataset"], plain["record"]
     ignore = dataset["ignore_values"]
     if ignore is None:
@@ -405,10 +405,10 @@ def warn_of_uncounted(made: Setup, numbers: Numbers) -> None:
     """Log which classes have a weight that can't be counted, as no labelled training pixel is of them."""
     for head, (where, terms) in loss_places(made.plain).items():
         task = made.tasks[head]
-        clipped = [task.classes[c] for c in uncounted(task.task, numbers.positives, numbers.valid)]
+        clipped = [task.classes[c] for c in uncounted(task, numbers.positives, numbers.valid)]
         if not clipped:
             continue
-        every = "" if task.task is TaskKind.multiclass else ", or every one,"
+        every = "" if task.exclusive else ", or every one,"
         line = "%s.terms.%s: the weight of class %s can't be counted and is clipped: no labelled training pixel%s is of it."
         for name, term in terms.items():
             if isinstance(term.get("class_weights"), str):
@@ -427,7 +427,7 @@ def make_module(made: Setup, network: nn.Module, numbers: Numbers, scenes: int) 
     return SegmentationModule(
         network=network,
         losses=made.losses(numbers),
-        heads=made.tasks,
+        tasks=made.tasks,
         mean=numbers.mean,
         std=numbers.std,
         scenes=scenes,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rsseg.contract import Head, InputError, nearest
+from rsseg.contract import InputError, nearest
 from rsseg.data.build import open_store
 from rsseg.data.census import Census, check_absent
 from rsseg.data.labels import Labels
@@ -18,6 +18,7 @@ from rsseg.data.scene import Scene
 from rsseg.data.sources import Source
 from rsseg.data.splits import SPLITS
 from rsseg.data.store import Store
+from rsseg.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Dataset:
     """
 
     name: str
-    task: Head
+    task: Task
     bands: tuple[int, ...] | None
     rgb: tuple[int, ...] | None
     palette: list[str] | None
@@ -116,7 +117,7 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
     scenes = {split: scenes_of(source, dataset.name, split) for split in ("train", "val")}
     stores = {split: open_split(dataset, scenes[split], split, window) for split in scenes}
     for split, store in stores.items():
-        check_absent(store.census, store.head, split)
+        check_absent(store.census, store.task, split)
     numbers = Numbers.of(stores["train"].census)
     for store in stores.values():
         store.fill = np.array(numbers.mean)

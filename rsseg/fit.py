@@ -57,7 +57,7 @@ def fit(
         InputError: If training stops before its last step for a reason that is the user's.
     """
     step = int(torch.load(last, map_location="cpu", weights_only=False)["global_step"]) if last else 0
-    head = next(iter(module.heads))
+    head = next(iter(module.tasks))
     stores, train = data.stores, data.stores["train"]
     sampler = made.sampler(train.sizes, train.census.blocks, train.read)
     windows = pick_windows(stores["val"], made.window, made.pictures) if is_main() else []
@@ -165,13 +165,13 @@ def _draw_end(
     folder: Path, module: SegmentationModule, trainer: L.Trainer, gallery: Gallery, result: Scores, rows: list[dict[str, Any]]
 ) -> None:
     """Pictures and the table of the best checkpoint, in the run folder and the loggers."""
-    head, step = module.heads[gallery.head], trainer.global_step
+    task, step = module.tasks[gallery.head], trainer.global_step
     if gallery.windows:
         gallery.draw(trainer, folder / "picture.png", predict_windows(module.eval(), gallery.head, gallery.windows), "best")
     try:
-        draw_confusion(folder / "confusion.png", head, result)
+        draw_confusion(folder / "confusion.png", task, result)
         with (folder / "metrics.csv").open(newline="") as file:
-            draw_curves(folder / "curves.png", gallery.head, head, gallery.palette, list(csv.DictReader(file)))
+            draw_curves(folder / "curves.png", gallery.head, task, gallery.palette, list(csv.DictReader(file)))
     except OSError as error:
         log.warning("Pictures could not be written: %s", error)
         return

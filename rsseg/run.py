@@ -130,7 +130,7 @@ def tune_module(module: SegmentationModule, run: Path, threshold: str) -> None:
     if threshold not in ("fixed", "tuned"):
         raise InputError(f"threshold={threshold}: fixed (0.5, or the largest logit) or tuned is expected")
     if threshold == "tuned":
-        module.tune(load_tuned(run, module.heads))
+        module.tune(load_tuned(run, module.tasks))
 
 
 def evaluate(run: Path, split: str, threshold: str = "fixed") -> dict[str, Scores]:

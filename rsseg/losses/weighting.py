@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from rsseg.contract import Head, InputError, TaskKind, nearest
+from rsseg.contract import InputError, nearest
+from rsseg.task import Task
 
 EXTREME = 1e3
 """The weight of positives where none was counted, instead of infinity."""
@@ -142,7 +143,7 @@ def positive_weight(negatives: int, positives: int, rule: Rule = inverse_frequen
     return of_positives / of_negatives
 
 
-def uncounted(task: TaskKind, positives: Sequence[int], valid: Sequence[int]) -> list[int]:
+def uncounted(task: Task, positives: Sequence[int], valid: Sequence[int]) -> list[int]:
     """The classes whose weight no rule can count: without a pixel, or (binary, multilabel) without one of anything else.
 
     Args:
@@ -151,16 +152,17 @@ def uncounted(task: TaskKind, positives: Sequence[int], valid: Sequence[int]) ->
         valid: The labelled pixels, by class.
 
     Example:
-        >>> uncounted(TaskKind.multilabel, [0, 3, 9], [9, 9, 9])
+        >>> from rsseg.task import Multiclass, Multilabel
+        >>> uncounted(Multilabel(("a", "b", "c")), [0, 3, 9], [9, 9, 9])
         [0, 2]
-        >>> uncounted(TaskKind.multiclass, [0, 9], [9, 9])
+        >>> uncounted(Multiclass(("a", "b")), [0, 9], [9, 9])
         [0]
     """
-    whole = [0] * len(positives) if task is TaskKind.multiclass else valid
+    whole = [0] * len(positives) if task.exclusive else valid
     return [c for c, (own, most) in enumerate(zip(positives, whole, strict=True)) if own in (0, most)]
 
 
-def counted_weights(term: Mapping[str, Any], where: str, task: Head, counts: Counts | None) -> dict[str, Any]:
+def counted_weights(term: Mapping[str, Any], where: str, task: Task, counts: Counts | None) -> dict[str, Any]:
     """A term's arguments with the name of a rule as `class_weights` turned into counts.
 
     For binary and multilabel tasks that is the rule's weight of positives relative to negatives, as `pos_weight`; 1 for a
@@ -180,13 +182,13 @@ def counted_weights(term: Mapping[str, Any], where: str, task: Head, counts: Cou
         raise InputError(
             f"{where}.class_weights={rule}{nearest(rule, WEIGHTING)}: numbers, null, {', '.join(WEIGHTING)} are expected"
         )
-    if task.task is not TaskKind.multiclass and not term["_target_"].endswith("CrossEntropy"):
+    if not task.exclusive and not term["_target_"].endswith("CrossEntropy"):
         raise InputError(
-            f"{where}.class_weights={rule} of a {task.task} task weighs positive pixels: only cross-entropy terms do that"
+            f"{where}.class_weights={rule} of a {task.kind} task weighs positive pixels: only cross-entropy terms do that"
         )
     if counts is None:
         return rest
-    if task.task is TaskKind.multiclass:
+    if task.exclusive:
         return {**rest, "class_weights": WEIGHTING[rule](counts.positives)}
     pairs = zip(counts.positives, counts.valid, strict=True)
     return {
