@@ -18,10 +18,11 @@ from rsseg.assembly import setup
 from rsseg.config.folder import alone
 from rsseg.config.search import Interval, Search
 from rsseg.config.sweep import end_with_parent
-from rsseg.contract import Head, InputError, TaskKind, nearest
+from rsseg.contract import InputError, nearest
 from rsseg.metrics import scores
 from rsseg.run import train
 from rsseg.table import print_table
+from rsseg.task import Binary
 
 BOUNDARY = "boundary_iou"
 """The score that runs have only if they were recorded."""
@@ -69,7 +70,7 @@ def check_search(wanted: Search, processes: int) -> None:
     Raises:
         InputError: If anything is.
     """
-    any_scores = scores(torch.ones(1, 1, 2, 2, dtype=torch.int64), Head(TaskKind.binary, ("one",)))
+    any_scores = scores(torch.ones(1, 1, 2, 2, dtype=torch.int64), Binary(("one",)))
     known = [*any_scores.means(), BOUNDARY]
     for name in wanted.objectives:
         if name not in known:

@@ -14,11 +14,12 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor, Timer
 
-from rsseg.assembly import Data, Setup
+from rsseg.assembly import Setup
 from rsseg.checkpoints import read_checkpoint
 from rsseg.config.folder import resume_word, write_json
 from rsseg.contract import InputError
 from rsseg.data.windows import Batches, TrainWindows
+from rsseg.dataset import Data
 from rsseg.devices import choose_accelerator, choose_precision
 from rsseg.distributed import OneFolder, SyncBatchNorm, is_main, launched
 from rsseg.errors import in_one_line
@@ -75,7 +76,7 @@ class ProgressLines(L.Callback):
         if not shows_bars():
             self._say(trainer, self.monitor, float(trainer.callback_metrics[self.monitor]))
         for head, scores in pl_module.scores.items():
-            self._say_unpredicted(trainer.global_step, head, scores, *class_counts(scores.confusion, pl_module.heads[head]))
+            self._say_unpredicted(trainer.global_step, head, scores, *class_counts(scores.confusion, pl_module.tasks[head]))
 
     def _say(self, trainer: L.Trainer, name: str, value: float) -> None:
         step, steps, first = trainer.global_step, trainer.max_steps, self._first
@@ -299,13 +300,13 @@ def _draw_end(
     folder: Path, module: SegmentationModule, trainer: L.Trainer, gallery: Gallery, result: Scores, rows: list[dict[str, Any]]
 ) -> None:
     """Pictures and the table of the best checkpoint, in the run folder and the loggers."""
-    head, step = module.heads[gallery.head], trainer.global_step
+    task, step = module.tasks[gallery.head], trainer.global_step
     if gallery.windows:
         gallery.draw(trainer, folder / "picture.png", predict_windows(module.eval(), gallery.head, gallery.windows), "best")
     try:
-        draw_confusion(folder / "confusion.png", head, result)
+        draw_confusion(folder / "confusion.png", task, result)
         with (folder / "metrics.csv").open(newline="") as file:
-            draw_curves(folder / "curves.png", gallery.head, head, gallery.palette, list(csv.DictReader(file)))
+            draw_curves(folder / "curves.png", gallery.head, task, gallery.palette, list(csv.DictReader(file)))
     except OSError as error:
         log.warning("Pictures could not be written: %s", error)
         return
