@@ -64,9 +64,10 @@ def in_one_line(folder: Path, batch_size: int, window: int, way_on: str = "") ->
     try:
         yield
     except InputError as error:
-        if error.__cause__ is not None:
-            write_trace(error.__cause__)
-        raise
+        if error.__cause__ is None:
+            raise
+        write_trace(error.__cause__)
+        raise InputError(f"{error}; {way_on}" if way_on else str(error)) from None
     except Exception as error:
         line = explain(error, folder, batch_size, window)
         if line is None:

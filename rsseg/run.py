@@ -121,8 +121,12 @@ def _train(
     module = make_module(made, network, data.numbers, len(data.stores["val"]))
     fit_augmentations(module, data)
     record = data.record()
-    if last is not None and json.loads((folder / "data.json").read_text())["fingerprint"] != record["fingerprint"]:
-        raise InputError(f"the data have changed since {folder} was begun (other scenes or labels): start a new run")
+    if last is not None:
+        before = json.loads((folder / "data.json").read_text())
+        changed = {"fingerprint": "other scenes or labels", "pixels": "other pixels"}
+        found = [what for key, what in changed.items() if before.get(key, record[key]) != record[key]]
+        if found:
+            raise InputError(f"the data have changed since {folder} was begun ({found[0]}): start a new run")
     if is_main():
         if not (folder / "run.json").is_file():
             save_config(made.plain, folder)

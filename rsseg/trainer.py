@@ -27,7 +27,7 @@ from rsseg.inference.diagnostics import draw_confusion, draw_curves
 from rsseg.inference.gallery import Gallery
 from rsseg.inference.picture import pick_windows, predict_windows
 from rsseg.interrupt import Interrupts
-from rsseg.keeping import CheckpointFiles, Checkpoints, NewSchedule, validation_steps
+from rsseg.keeping import CheckpointFiles, Checkpoints, NewSchedule, load_state, validation_steps
 from rsseg.loggers import MetricsFile, SideLogger, side_loggers
 from rsseg.metrics import Scores
 from rsseg.metrics.scores import class_counts
@@ -182,7 +182,7 @@ def _fit(
     last: Path | None,
     interrupts: Interrupts,
 ) -> float:
-    step = int(read_checkpoint(last)["global_step"]) if last else 0
+    step = _resumed_step(folder, last)
     head, stores, train = made.head, data.stores, data.stores["train"]
     windows = TrainWindows(train, made.window, made.sampler(train.sizes, train.census.blocks, train.read))
     drawn = pick_windows(stores["val"], made.window, made.pictures) if is_main() else []
@@ -231,6 +231,20 @@ def _fit(
         log.warning("%d of %d steps were left out: losses or gradients were not finite.", guard.skipped, trainer.global_step)
     log.info("Run folder: %s", folder)
     return result[head].iou
+
+
+def _resumed_step(folder: Path, last: Path | None) -> int:
+    """The step of the checkpoint that a run goes on from.
+
+    Raises:
+        InputError: If the best checkpoint so far, which is scored at the end, can't be read.
+    """
+    if last is None:
+        return 0
+    content = read_checkpoint(last)
+    if content["callbacks"][Checkpoints.__name__]["_any"]:
+        load_state(folder)
+    return int(content["global_step"])
 
 
 def _ending(trainer: L.Trainer, timer: Timer, guard: NonFinite) -> dict[str, Any]:
