@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, SequentialLR
 
 from rsseg.alignment.panel import PANEL
 from rsseg.config.build import build, faults, missing, wanted
-from rsseg.config.schema import ModelConfig, Residence, cross_check, raise_faults, task_of
+from rsseg.config.schema import ModelConfig, Residence, cross_check, raise_faults
 from rsseg.contract import IGNORE, InputError, nearest
 from rsseg.data.blocks import SIZE, Blocks
 from rsseg.data.build import open_store
@@ -40,7 +40,7 @@ from rsseg.losses import Composite
 from rsseg.losses.weighting import WEIGHTING, positive_weight, uncounted
 from rsseg.models import Network, build_network, encoder_name, load_weights
 from rsseg.module import SegmentationModule, logged_names
-from rsseg.task import Task
+from rsseg.task import Task, make_task
 
 log = logging.getLogger(__name__)
 
@@ -348,13 +348,14 @@ def setup(config: Any) -> Setup:
     for place in places(plain):
         found += [fault for fault in faults(place.node, place.where, place.given, place.beside) if fault not in found]
     raise_faults(found)
-    made = _setup(plain, task_of(config.dataset))
+    made = _setup(plain)
     raise_faults([*_combination_faults(made), *made.faults()])
     return made
 
 
-def _setup(plain: dict[str, Any], task: Task) -> Setup:
+def _setup(plain: dict[str, Any]) -> Setup:
     dataset, record = plain["dataset"], plain["record"]
+    task = make_task(dataset["task"], dataset["classes"])
     ignore = dataset["ignore_values"]
     if ignore is None:
         ignore = [] if any(isinstance(value, str) for value in dataset["mask_values"] or []) else [IGNORE]
