@@ -14,11 +14,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from rsseg.alignment.report import print_table
-from rsseg.assembly import open_split, scenes_of, setup
+from rsseg.assembly import setup
 from rsseg.config.arguments import run_script
 from rsseg.config.folder import load_config
 from rsseg.contract import IGNORE
 from rsseg.data.raster import read_bands
+from rsseg.dataset import open_data
 from rsseg.metrics import scores
 
 PIXELS_PER_SCENE = 4000
@@ -44,7 +45,8 @@ def main(arguments: Arguments) -> None:
     """Fit on the training scenes, score on the validation scenes."""
     made = setup(load_config(Path(arguments.run)))
     source, task = made.source(), made.dataset.task
-    train, val = (open_split(made, scenes_of(source, made.dataset.name, split), split) for split in ("train", "val"))
+    stores = open_data(made.dataset, source, made.window).stores
+    train, val = stores["train"], stores["val"]
     rng, drawn = np.random.default_rng(0), []
     counts = np.zeros(task.channels, dtype=int)
     for scene in range(len(train)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,18 +26,14 @@ from rsseg.config.build import build, faults, missing, wanted
 from rsseg.config.schema import ModelConfig, Residence, cross_check, raise_faults
 from rsseg.contract import IGNORE, InputError, nearest
 from rsseg.data.blocks import SIZE, Blocks
-from rsseg.data.build import open_store
-from rsseg.data.census import Census, check_absent
 from rsseg.data.labels import Labels
 from rsseg.data.paste import Fits
 from rsseg.data.sampling import Places, Read
-from rsseg.data.scene import Scene
 from rsseg.data.sources import Source
-from rsseg.data.splits import SPLITS
-from rsseg.data.store import Store
+from rsseg.dataset import Data, Dataset, Numbers
 from rsseg.loggers import given_to_logger
 from rsseg.losses import Composite
-from rsseg.losses.weighting import WEIGHTING, positive_weight, uncounted
+from rsseg.losses.weighting import counted_weights, uncounted
 from rsseg.models import Network, build_network, encoder_name, load_weights
 from rsseg.module import SegmentationModule, logged_names
 from rsseg.task import Task, make_task
@@ -103,33 +99,6 @@ def loss_places(plain: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """What a config says of a dataset.
-
-    Attributes:
-        name: Used in folder names.
-        task: What its masks say.
-        bands: The image bands to read, counted from 1; None until the data are seen.
-        rgb: The bands that pictures show; None: the first three.
-        palette: The colours of the labels; None: chosen.
-        labels: How its masks are decoded.
-    """
-
-    name: str
-    task: Task
-    bands: tuple[int, ...] | None
-    rgb: tuple[int, ...] | None
-    palette: list[str] | None
-    labels: Labels
-
-    @property
-    def read_bands(self) -> list[int]:
-        """The bands, once they are known."""
-        assert self.bands is not None
-        return list(self.bands)
-
-
-@dataclass(frozen=True)
 class Record:
     """What a run records of itself: at all, and also each term's one-step gain."""
 
@@ -161,7 +130,6 @@ class Setup:
     pictures: int
     workers: int | None
     residence: Residence
-    skip_bad_tiles: bool
     output: Path
     record: Record
 
@@ -369,6 +337,8 @@ def _setup(plain: dict[str, Any]) -> Setup:
             rgb=rgb,
             palette=dataset["palette"],
             labels=Labels(task, dataset["mask_values"], ignore),
+            store=Path(plain["output"]) / "cache" / "store",
+            skip_bad_scenes=plain["on_bad_tile"] == "skip",
         ),
         tasks=dict.fromkeys(plain["model"]["heads"], task),
         seed=plain["seed"],
@@ -380,7 +350,6 @@ def _setup(plain: dict[str, Any]) -> Setup:
         pictures=plain["pictures"],
         workers=plain["workers"],
         residence=Residence(plain["residence"]),
-        skip_bad_tiles=plain["on_bad_tile"] == "skip",
         output=Path(plain["output"]),
         record=Record(record["enabled"], record["gain"]),
     )
@@ -431,146 +400,6 @@ def check_machine(made: Setup) -> None:
     absent = [name for name in made.plain["logger"] if name in PACKAGES and find_spec(name) is None]
     found += [f"logger={name}: its package is not installed: pip install 'rsseg[{name}]'" for name in absent]
     raise_faults(found)
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """What the training split's census says; plain numbers, kept in the run folder.
-
-    Attributes:
-        positives: Training pixels of each class.
-        valid: Labelled training pixels, per class.
-        mean: Per band.
-        std: Per band.
-    """
-
-    positives: list[int]
-    valid: list[int]
-    mean: list[float]
-    std: list[float]
-
-    @classmethod
-    def of(cls, census: Census) -> Numbers:
-        """Sum a census over its scenes."""
-        return cls(
-            census.positives.sum(axis=0).tolist(),
-            census.valid.sum(axis=0).tolist(),
-            census.bands.mean.tolist(),
-            census.bands.std.tolist(),
-        )
-
-
-@dataclass(frozen=True)
-class Data:
-    """The scenes of a run, decoded.
-
-    Attributes:
-        stores: The tiles of train and val.
-        numbers: What the training split says.
-    """
-
-    stores: dict[str, Store]
-    numbers: Numbers
-
-    def record(self) -> dict[str, Any]:
-        """What data.json holds: the numbers, and per split the scenes, a fingerprint of their labels, and what was skipped."""
-        names = {split: [scene.name for scene in store.scenes] for split, store in self.stores.items()}
-        return asdict(self.numbers) | {
-            "fingerprint": {split: store.census.fingerprint(names[split]) for split, store in self.stores.items()},
-            "scenes": names,
-            "skipped": {split: store.skipped for split, store in self.stores.items()},
-        }
-
-
-def open_data(made: Setup, source: Source) -> Data:
-    """The training and the validation split, decoded first where they are not in the store yet.
-
-    Raises:
-        InputError: If a split is empty, files can't be used, or a class occurs nowhere.
-    """
-    scenes = {split: scenes_of(source, made.dataset.name, split) for split in ("train", "val")}
-    stores = {split: open_split(made, scenes[split], split) for split in scenes}
-    for split, store in stores.items():
-        check_absent(store.census, store.task, split)
-    numbers = Numbers.of(stores["train"].census)
-    for store in stores.values():
-        store.fill = np.array(numbers.mean)
-    return Data(stores, numbers)
-
-
-def scenes_of(source: Source, dataset: str, split: str) -> list[Scene]:
-    """The scenes of a split.
-
-    Raises:
-        InputError: If there is no such split, or nothing in it.
-    """
-    if split not in SPLITS:
-        raise InputError(f"split={split}{nearest(split, SPLITS)}: there are {', '.join(SPLITS)}")
-    scenes = source.scenes(split)
-    if not scenes:
-        raise InputError(
-            f"the {split} split of dataset {dataset} has no scenes: see dataset.source, and whether "
-            "the other splits have taken all of them"
-        )
-    return scenes
-
-
-def open_split(made: Setup, scenes: Sequence[Scene], split: str) -> Store:
-    """The tiles of some scenes, decoded first where they are not in the store yet.
-
-    Args:
-        made: The setup.
-        scenes: Those of the split.
-        split: Its name, for messages.
-
-    Raises:
-        InputError: If files can't be used.
-    """
-    folder = made.output / "cache" / "store"
-    store = open_store(scenes, made.dataset.labels, made.dataset.read_bands, folder, f"{split} split", skip=made.skip_bad_tiles)
-    if store.skipped:
-        listed = "".join(f"\n  - {fault}" for fault in list(store.skipped.values())[:5])
-        log.warning("%d scenes of the %s split are skipped:%s", len(store.skipped), split, listed)
-    small = int((store.sizes < made.window).any(axis=1).sum())
-    if small:
-        line = "%d of %d %s scenes are smaller than window=%d: padded, the padding is ignored."
-        log.info(line, small, len(store), split, made.window)
-    return store
-
-
-def counted_weights(term: Mapping[str, Any], where: str, task: Task, numbers: Numbers | None) -> dict[str, Any]:
-    """A term's arguments with the name of a rule as `class_weights` turned into numbers.
-
-    For binary and multilabel tasks that is the rule's weight of positives relative to negatives, as `pos_weight`; 1 for a
-    label that no pixel has or lacks.
-
-    Args:
-        term: The term's config.
-        where: Its place.
-        task: The head's task.
-        numbers: The training split's counts; None: leave the weights out, to check the rest.
-    """
-    rule = term.get("class_weights")
-    if not isinstance(rule, str):
-        return dict(term)
-    rest = {key: value for key, value in term.items() if key != "class_weights"}
-    if rule not in WEIGHTING:
-        raise InputError(
-            f"{where}.class_weights={rule}{nearest(rule, WEIGHTING)}: numbers, null, {', '.join(WEIGHTING)} are expected"
-        )
-    if not task.exclusive and not term["_target_"].endswith("CrossEntropy"):
-        raise InputError(
-            f"{where}.class_weights={rule} of a {task.kind} task weighs positive pixels: only cross-entropy terms do that"
-        )
-    if numbers is None:
-        return rest
-    if task.exclusive:
-        return {**rest, "class_weights": WEIGHTING[rule](numbers.positives)}
-    pairs = zip(numbers.positives, numbers.valid, strict=True)
-    return {
-        **rest,
-        "pos_weight": [positive_weight(valid - own, own, WEIGHTING[rule]) if valid else 1.0 for own, valid in pairs],
-    }
 
 
 def warn_of_uncounted(made: Setup, numbers: Numbers) -> None:

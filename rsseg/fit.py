@@ -12,12 +12,13 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Timer
 
-from rsseg.assembly import Data, Setup
+from rsseg.assembly import Setup
 from rsseg.config.folder import resume_word, write_json
 from rsseg.contract import InputError
 from rsseg.data.sampling import Places
 from rsseg.data.store import Store
 from rsseg.data.windows import Batches, TrainWindows
+from rsseg.dataset import Data
 from rsseg.distributed import is_main, launched
 from rsseg.inference.diagnostics import draw_confusion, draw_curves
 from rsseg.inference.gallery import Gallery

@@ -18,14 +18,10 @@ from rsseg.alignment.report import write_report
 from rsseg.alignment.tuned import FILE as TUNED
 from rsseg.alignment.tuned import load_tuned
 from rsseg.assembly import (
-    Numbers,
     Setup,
     check_machine,
     fit_augmentations,
     make_module,
-    open_data,
-    open_split,
-    scenes_of,
     setup,
     warn_of_uncounted,
 )
@@ -34,6 +30,7 @@ from rsseg.config.provenance import provenance
 from rsseg.contract import InputError
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.windows import GridWindows
+from rsseg.dataset import Numbers, open_data, open_split, scenes_of
 from rsseg.description import write_description
 from rsseg.distributed import is_main
 from rsseg.fit import fit
@@ -92,7 +89,7 @@ def _train(made: Setup, config: Any, folder: Path, overrides: list[str], loss: s
         log.info("dataset.rgb=%s is not among dataset.bands=%s: pictures show the first bands.", rgb, bands)
     network = made.network()
     freeze_idle(network, len(made.dataset.read_bands), made.window)
-    data = open_data(made, source)
+    data = open_data(made.dataset, source, made.window)
     warn_of_uncounted(made, data.numbers)
     module = make_module(made, network, data.numbers, len(data.stores["val"]))
     fit_augmentations(module, data)
@@ -158,7 +155,7 @@ def evaluate(run: Path, split: str, threshold: str = "fixed") -> dict[str, Score
             f"split={split} of dataset {name} can't be scored: {bare} of its {len(scenes)} scenes "
             "have no labels. Take split=val, or map the scenes with scripts/predict.py"
         )
-    store = open_split(made, scenes, split)
+    store = open_split(made.dataset, scenes, split, made.window)
     made, module = load_run(run, len(store))
     tune_module(module, run, threshold)
     store.fill = module.mean.numpy().ravel()
@@ -265,7 +262,7 @@ def draw_disagreements(runs: list[Path], names: list[str], path: Path) -> Path |
     if len(runs) < 2:
         return None
     made, module = load_run(runs[0])
-    store = open_split(made, scenes_of(made.source(), made.dataset.name, "val"), "val")
+    store = open_split(made.dataset, scenes_of(made.source(), made.dataset.name, "val"), "val", made.window)
     store.fill = module.mean.numpy().ravel()
     with progress(runs, "predicting examples") as folders:
         examples = most_different(pick_windows(store, made.window, 16), made.head, (load_run(run)[1] for run in folders), 3)
@@ -290,7 +287,7 @@ def describe(config: Any, out: Path | None = None, overrides: list[str] | None =
     source = made.source()
     if made.dataset.bands is None:
         made = made.with_bands(scenes_of(source, made.dataset.name, "train")[0].all_bands())
-    data = open_data(made, source)
+    data = open_data(made.dataset, source, made.window)
     out = out or made.output / "describe" / made.dataset.name
     try:
         write_description(made, data.stores, out, overrides or [])

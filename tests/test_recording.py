@@ -14,8 +14,9 @@ from rsseg.alignment.archive import read_arrays
 from rsseg.alignment.bias import tune_bias
 from rsseg.alignment.counts import pooled
 from rsseg.alignment.records import load_records
-from rsseg.assembly import Numbers, setup
+from rsseg.assembly import setup
 from rsseg.contract import InputError
+from rsseg.dataset import Numbers
 from rsseg.metrics.histogram import THRESHOLDS, threshold_counts
 from rsseg.run import evaluate, predict, train
 from rsseg.task import Multiclass

@@ -9,8 +9,9 @@ import torchgeo.datasets as tg
 from stores import whole_scene
 from tiny import CONFIGS, compose, write_tif
 
-from rsseg.assembly import open_split, scenes_of, setup
+from rsseg.assembly import setup
 from rsseg.contract import IGNORE, InputError
+from rsseg.dataset import open_split, scenes_of
 
 FILES = sorted(layouts.LAYOUTS)
 
@@ -31,7 +32,7 @@ def source_of(config):
 
 def store_of(config, split):
     made = setup(config)
-    return open_split(made, scenes_of(made.source(), made.dataset.name, split), split)
+    return open_split(made.dataset, scenes_of(made.source(), made.dataset.name, split), split, made.window)
 
 
 def samples(name, root, split):
