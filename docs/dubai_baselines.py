@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from rsseg.alignment.report import print_table
 from rsseg.assembly import open_split
 from rsseg.config.arguments import run_script
-from rsseg.config.build import build, plain
+from rsseg.config.build import SOURCE, build, plain
 from rsseg.config.folder import load_config
 from rsseg.config.schema import head_of
 from rsseg.contract import IGNORE
@@ -45,7 +45,7 @@ def pixels(reader, scene):
 def main(arguments: Arguments) -> None:
     """Fit on the training scenes, score on the validation scenes."""
     config = load_config(Path(arguments.run))
-    source, head = build(plain(config.dataset.source), "dataset.source"), head_of(config.dataset)
+    source, head = build(plain(config.dataset.source), "dataset.source", SOURCE), head_of(config.dataset)
     train, val = (open_split(source, config, split) for split in ("train", "val"))
     rng, drawn = np.random.default_rng(0), []
     counts = np.zeros(head.channels, dtype=int)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rsseg.alignment.panel import PANEL
-from rsseg.config.build import build, plain, wanted
+from rsseg.config.build import AUGMENTATION, MODEL, OPTIMIZER, SAMPLER, SCHEDULER, SOURCE, TERM, build, plain
 from rsseg.config.schema import OnBadTile, head_of
 from rsseg.contract import IGNORE, Head, InputError, TaskKind, nearest
 from rsseg.data.blocks import Blocks
@@ -23,7 +23,7 @@ from rsseg.data.census import Census
 from rsseg.data.labels import Labels
 from rsseg.data.paste import Fits
 from rsseg.data.sampling import Places, Read
-from rsseg.data.scene import Scene
+from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import SPLITS
 from rsseg.data.store import Store
 from rsseg.losses import Composite
@@ -74,7 +74,13 @@ def heads_of(config: Any) -> dict[str, Head]:
     return {name: head_of(config.dataset) for name in config.model.heads}
 
 
-def scenes_of(source: Any, config: Any, split: str) -> list[Scene]:
+def source_of(config: Any) -> Source:
+    """What lists the dataset's scenes."""
+    source: Source = build(plain(config.dataset.source), "dataset.source", SOURCE, config.trust)
+    return source
+
+
+def scenes_of(source: Source, config: Any, split: str) -> list[Scene]:
     """The scenes of a split.
 
     Raises:
@@ -82,7 +88,7 @@ def scenes_of(source: Any, config: Any, split: str) -> list[Scene]:
     """
     if split not in SPLITS:
         raise InputError(f"split={split}{nearest(split, SPLITS)}: there are {', '.join(SPLITS)}")
-    scenes: list[Scene] = source.scenes(split)
+    scenes = source.scenes(split)
     if not scenes:
         raise InputError(
             f"the {split} split of dataset {config.dataset.name} has no scenes: see dataset.source, and whether "
@@ -159,7 +165,7 @@ def make_losses(config: Any, numbers: Numbers | None) -> dict[str, Composite]:
             arguments = counted_weights({key: value for key, value in term.items() if key != "weight"}, task, numbers)
             if numbers is not None and isinstance(term.get("class_weights"), str):
                 _warn_of_uncounted(f"loss.terms.{name}", task, numbers, list(config.dataset.classes))
-            terms[name] = (term.get("weight", 1.0), build(arguments, f"loss.terms.{name}", task=task))
+            terms[name] = (term.get("weight", 1.0), build(arguments, f"loss.terms.{name}", TERM, config.trust, task=task))
         options = {name: node["loss"][name] for name in ("backend", "check_targets") if name in node["loss"]}
         losses[head] = Composite(terms, **options)
     return losses
@@ -181,7 +187,7 @@ def panel_facts(config: Any, numbers: Numbers) -> dict[str, dict[str, Any]]:
 
 def make_network(config: Any) -> Network:
     """The network, with its pretrained weights."""
-    make = partial(build, plain(config.model.net), "model.net")
+    make = partial(build, plain(config.model.net), "model.net", MODEL, config.trust)
     network = build_network(make, config.model, len(config.dataset.bands), heads_of(config))
     load_weights(network, config.model.weights)
     return network
@@ -189,8 +195,8 @@ def make_network(config: Any) -> Network:
 
 def make_augmentations(config: Any) -> list[Any]:
     """The augmentations, in the order of the config."""
-    given = {"seed": config.seed, "head": head_of(config.dataset)}
-    return [_build_with(node, f"augment.{name}", given) for name, node in plain(config.augment).items()]
+    made = partial(build, seed=config.seed, head=head_of(config.dataset))
+    return [made(node, f"augment.{name}", AUGMENTATION, config.trust) for name, node in plain(config.augment).items()]
 
 
 def fit_augmentations(augmentations: Sequence[Any], read: Read, blocks: Blocks, numbers: Numbers) -> None:
@@ -210,13 +216,8 @@ def make_sampler(config: Any, sizes: NDArray[np.int64], blocks: Blocks, read: Re
         read: Reads their windows.
     """
     given = {"seed": config.seed, "sizes": sizes, "window": config.window, "blocks": blocks, "head": head_of(config.dataset)}
-    sampler: Places = _build_with(plain(config.sampler), "sampler", {**given, "read": read})
+    sampler: Places = build(plain(config.sampler), "sampler", SAMPLER, config.trust, **given, read=read)
     return sampler
-
-
-def _build_with(node: Mapping[str, Any], where: str, given: Mapping[str, Any]) -> Any:
-    """Build a node with those of the given arguments that it has a parameter for."""
-    return build(node, where, **{name: given[name] for name in wanted(node, given)})
 
 
 def make_module(config: Any, network: nn.Module, numbers: Numbers, scenes: int) -> SegmentationModule:
@@ -237,6 +238,6 @@ def make_module(config: Any, network: nn.Module, numbers: Numbers, scenes: int) 
         scenes=scenes,
         seed=config.seed,
         augmentations=make_augmentations(config),
-        optimizer=partial(build, plain(config.optimizer), "optimizer"),
-        scheduler=partial(build, plain(config.scheduler), "scheduler"),
+        optimizer=partial(build, plain(config.optimizer), "optimizer", OPTIMIZER, config.trust),
+        scheduler=partial(build, plain(config.scheduler), "scheduler", SCHEDULER, config.trust),
     )

@@ -12,7 +12,8 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from rsseg.assembly import labels_of, make_augmentations, make_losses, make_sampler
+from rsseg.assembly import labels_of, make_augmentations, make_losses, make_sampler, scenes_of, source_of
+from rsseg.config import build as kinds
 from rsseg.config.build import build, faults, missing, plain
 from rsseg.config.schema import cross_check, head_of, raise_faults
 from rsseg.contract import InputError, TaskKind, nearest
@@ -33,6 +34,13 @@ GIVEN = {
 }  # fmt: skip
 """The parameters of each target that rsseg fills in or, as a run is made of steps, leaves alone."""
 
+KINDS = {
+    "model.net": kinds.MODEL,
+    "optimizer": kinds.OPTIMIZER,
+    "scheduler": kinds.SCHEDULER,
+    "sampler": kinds.SAMPLER,
+    "trainer": kinds.TRAINER,
+}
 
 PACKAGES = ("tensorboard", "wandb", "mlflow")
 """The loggers that an extra of rsseg installs; each is called as its package."""
@@ -49,31 +57,48 @@ def check(config: Any) -> None:
     except OmegaConfBaseException as error:
         raise InputError(f"the config can't be resolved: {str(error).splitlines()[0]}") from None
     raise_faults(missing(config))
-    found = cross_check(config)
-    found += faults(plain(config.dataset.source), "dataset.source")
+    found, trust = cross_check(config), config.trust
+    found += faults(plain(config.dataset.source), "dataset.source", kinds.SOURCE, trust)
     for where, given in GIVEN.items():
-        found += faults(plain(_at(config, where)), where, given)
+        found += faults(plain(_at(config, where)), where, KINDS[where], trust, given)
     for name, node in plain(config.augment).items():
-        found += faults(node, f"augment.{name}", ("seed", "head"))
+        found += faults(node, f"augment.{name}", kinds.AUGMENTATION, trust, ("seed", "head"))
     for name, node in plain(config.logger).items():
-        found += faults(node, f"logger.{name}", tuple(given_to_logger(node, Path())))
+        found += faults(node, f"logger.{name}", kinds.LOGGER, trust, tuple(given_to_logger(node, Path())))
         if name in PACKAGES and find_spec(name) is None:
             found.append(f"logger={name}: its package is not installed: pip install 'rsseg[{name}]'")
     for name, node in plain(config.callbacks).items():
-        found += faults(node, f"callbacks.{name}")
+        found += faults(node, f"callbacks.{name}", kinds.CALLBACK, trust)
     for head, node in plain(config.model.heads).items():
         for name, term in node["loss"]["terms"].items():
             where = f"loss.terms.{name}" if head == "mask" else f"model.heads.{head}.{name}"
-            found += faults(term, where, ("task", "ignore_index"), beside=("weight",))
+            found += faults(term, where, kinds.TERM, trust, ("task", "ignore_index"), beside=("weight",))
     raise_faults(found or _trainer_faults(config))  # the second looks into nodes that the first has found whole
     encoder_name(config.model.encoder)
     labels_of(config)
     make_augmentations(config)
     _try_sampler(config)
     for name, node in plain(config.callbacks).items():
-        build(node, f"callbacks.{name}")
+        build(node, f"callbacks.{name}", kinds.CALLBACK, trust)
     _try_losses(config)
     _try_optimizer(config)
+
+
+def check_run(config: Any, scenes: bool) -> None:
+    """What can be found before a run.
+
+    Args:
+        config: The composed config.
+        scenes: Also look for the scenes of the training and the validation split.
+
+    Raises:
+        InputError: All faults together.
+    """
+    check(config)
+    if scenes:
+        source = source_of(config)
+        for split in ("train", "val"):
+            scenes_of(source, config, split)
 
 
 def _trainer_faults(config: Any) -> list[str]:
@@ -141,8 +166,10 @@ def _try_sampler(config: Any) -> None:
 
 def _try_optimizer(config: Any) -> None:
     """Build optimizer and schedule for one parameter and step them: a wrong number shows here."""
-    optimizer = build(plain(config.optimizer), "optimizer", params=[nn.Parameter(torch.zeros(1))])
-    scheduler = build(plain(config.scheduler), "scheduler", optimizer=optimizer)
+    optimizer = build(
+        plain(config.optimizer), "optimizer", kinds.OPTIMIZER, config.trust, params=[nn.Parameter(torch.zeros(1))]
+    )
+    scheduler = build(plain(config.scheduler), "scheduler", kinds.SCHEDULER, config.trust, optimizer=optimizer)
     try:
         optimizer.step()
         scheduler.step(*([0.0] if isinstance(scheduler, ReduceLROnPlateau) else []))

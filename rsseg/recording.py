@@ -16,7 +16,7 @@ from rsseg.alignment.recorder import Recorder
 from rsseg.alignment.records import FOLDER, Snapshot, snapshot_arrays
 from rsseg.alignment.snapshot import Snapshots, in_halves
 from rsseg.alignment.threshold import halves
-from rsseg.config.build import build
+from rsseg.config.build import TERM, build
 from rsseg.config.folder import write_json
 from rsseg.contract import InputError, TaskKind
 from rsseg.data.sampling import Places
@@ -51,7 +51,7 @@ def make_recorder(
         sampler: Where each training window lies.
         panel: What the losses of the panel are made with, by name.
     """
-    terms = {name: build(node, f"panel.{name}", task=config.dataset.task) for name, node in panel.items()}
+    terms = {name: build(node, f"panel.{name}", TERM, task=config.dataset.task) for name, node in panel.items()}
     stream = TrainWindows(stores["train"], config.window, sampler)
     probes = [stream.batch([k]) for k in range(PROBES)] if is_main() else []
     held_out = pick_windows(stores["val"], config.window, PROBES) if config.record.gain and is_main() else []

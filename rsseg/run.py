@@ -30,9 +30,10 @@ from rsseg.assembly import (
     open_split,
     panel_facts,
     scenes_of,
+    source_of,
 )
 from rsseg.check import check
-from rsseg.config.build import build, plain
+from rsseg.config.build import plain
 from rsseg.config.folder import alone, config_to_resume, load_config, resume_word, save_config, unfinished, write_json
 from rsseg.config.provenance import provenance
 from rsseg.contract import InputError
@@ -73,8 +74,9 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
     """
     quiet()
     if config.resume:
-        folder = Path(config.resume)
+        folder, trust = Path(config.resume), config.trust
         config = config_to_resume(folder, overrides or [])
+        config.trust = trust
     check(config)
     with alone(folder) if is_main() else nullcontext():
         return _train(config, folder, overrides or [], loss)
@@ -88,7 +90,7 @@ def _train(config: Any, folder: Path, overrides: list[str], loss: str) -> float:
         return float(summary["iou"])
     torch.set_float32_matmul_precision("high")
     L.seed_everything(config.seed, workers=True, verbose=False)
-    source = build(plain(config.dataset.source), "dataset.source")
+    source = source_of(config)
     if config.dataset.bands is None:
         config.dataset.bands = all_bands(source, config)
     network = make_network(config)
@@ -165,7 +167,7 @@ def evaluate(run: Path, split: str, threshold: str = "fixed") -> dict[str, Score
     """
     quiet()
     config = load_config(run)
-    source = build(plain(config.dataset.source), "dataset.source")
+    source = source_of(config)
     scenes = scenes_of(source, config, split)
     bare = sum(scene.mask is None for scene in scenes)
     if bare:
@@ -283,7 +285,7 @@ def draw_disagreements(runs: list[Path], names: list[str], path: Path) -> Path |
         return None
     config, module = load_run(runs[0])
     head = next(iter(module.heads))
-    store = open_split(build(plain(config.dataset.source), "dataset.source"), config, "val")
+    store = open_split(source_of(config), config, "val")
     store.fill = module.mean.numpy().ravel()
     with progress(runs, "predicting examples") as folders:
         examples = most_different(pick_windows(store, config.window, 16), head, (load_run(run)[1] for run in folders), 3)
@@ -305,7 +307,7 @@ def describe(config: Any, out: Path | None = None, overrides: list[str] | None =
     """
     quiet()
     check(config)
-    source = build(plain(config.dataset.source), "dataset.source")
+    source = source_of(config)
     if config.dataset.bands is None:
         config.dataset.bands = all_bands(source, config)
     stores = {split: open_split(source, config, split) for split in ("train", "val")}

@@ -18,7 +18,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger, Logger
 
-from rsseg.config.build import build
+from rsseg.config.build import CALLBACK, LOGGER, TRAINER, build
 from rsseg.config.folder import resume_word
 from rsseg.contract import InputError
 from rsseg.distributed import OneFolder, SyncBatchNorm, is_main
@@ -145,7 +145,7 @@ def csv_logger(folder: Path, resumed_step: int) -> CSVLogger:
     return logger
 
 
-def make_logger(name: str, node: Mapping[str, Any], folder: Path) -> Logger:
+def make_logger(name: str, node: Mapping[str, Any], folder: Path, trust: Sequence[str] = ()) -> Logger:
     """A logger of the config; one that writes files writes them in the run folder.
 
     Raises:
@@ -153,7 +153,7 @@ def make_logger(name: str, node: Mapping[str, Any], folder: Path) -> Logger:
     """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own 7 wait for minutes when a server is away
     try:
-        logger: Logger = build(node, f"logger.{name}", **given_to_logger(node, folder))
+        logger: Logger = build(node, f"logger.{name}", LOGGER, trust, **given_to_logger(node, folder))
     except InputError as error:
         if error.__cause__ is None or isinstance(error.__cause__, TypeError | ValueError | ModuleNotFoundError):
             raise
@@ -183,7 +183,7 @@ def make_trainer(
         callbacks: Further callbacks, rsseg's own.
         resumed_step: The step that a resumed run goes on from.
     """
-    node = dict(config["trainer"])
+    node, trust = dict(config["trainer"]), config["trust"]
     accelerator = node.get("accelerator", "auto")
     node["precision"] = choose_precision(node.get("precision", "auto"), accelerator)
     if not shows_bars():
@@ -196,7 +196,7 @@ def make_trainer(
     }
     best = MovableCheckpoint(filename="best", monitor=monitor, mode="max", **keep)
     last = MovableCheckpoint(filename="last", **keep)  # its own: save_last=True skips validations that are not the best
-    chosen = [build(leaf, f"callbacks.{name}") for name, leaf in config["callbacks"].items()]
+    chosen = [build(leaf, f"callbacks.{name}", CALLBACK, trust) for name, leaf in config["callbacks"].items()]
     if resumed_step:
         chosen = [callback for callback in chosen if not isinstance(callback, LearningRateFinder)]  # the rate is found
     if not any(isinstance(callback, Timer) for callback in chosen):
@@ -205,6 +205,8 @@ def make_trainer(
     trainer: L.Trainer = build(
         node,
         "trainer",
+        TRAINER,
+        trust,
         default_root_dir=str(folder),
         max_steps=config["steps"],
         max_epochs=1,  # one long epoch of all steps: the progress bar then estimates the whole run
@@ -213,7 +215,7 @@ def make_trainer(
         num_sanity_val_steps=0,
         logger=[
             csv_logger(folder, resumed_step),
-            *(SideLogger(name, partial(make_logger, name, leaf, folder)) for name, leaf in config["logger"].items()),
+            *(SideLogger(name, partial(make_logger, name, leaf, folder, trust)) for name, leaf in config["logger"].items()),
         ],
         callbacks=[
             OneFolder(folder),

@@ -90,10 +90,10 @@ def rates(tmp_path, *overrides, steps=40):
     config = settings(tmp_path, "dataset=folder", "dataset.classes=[a,b]", *overrides, f"steps={steps}")
     from functools import partial
 
-    from rsseg.config.build import build
+    from rsseg.config.build import OPTIMIZER, SCHEDULER, build
 
-    optimizer = build(plain(config.optimizer), "optimizer", params=[torch.nn.Parameter(torch.zeros(1))])
-    scheduler = partial(build, plain(config.scheduler), "scheduler")(optimizer=optimizer)
+    optimizer = build(plain(config.optimizer), "optimizer", OPTIMIZER, params=[torch.nn.Parameter(torch.zeros(1))])
+    scheduler = partial(build, plain(config.scheduler), "scheduler", SCHEDULER)(optimizer=optimizer)
     found = []
     for _ in range(steps):
         found.append(optimizer.param_groups[0]["lr"])

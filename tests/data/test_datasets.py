@@ -10,7 +10,7 @@ from stores import whole_scene
 from tiny import CONFIGS, compose, write_tif
 
 from rsseg.assembly import labels_of, open_split, scenes_of
-from rsseg.config.build import build, plain
+from rsseg.config.build import SOURCE, build, plain
 from rsseg.contract import IGNORE, InputError
 
 FILES = sorted(layouts.LAYOUTS)
@@ -27,7 +27,7 @@ def settings(name, root, *overrides):
 
 
 def source_of(config):
-    return build(plain(config.dataset.source), "dataset.source")
+    return build(plain(config.dataset.source), "dataset.source", SOURCE)
 
 
 def samples(name, root, split):

@@ -10,7 +10,7 @@ from tiny import checker, coloured, compose, write_tif
 from torchgeo.datasets import NonGeoDataset, RasterDataset
 
 from rsseg.assembly import all_bands, open_split
-from rsseg.config.build import build, plain
+from rsseg.config.build import SOURCE, build, plain
 from rsseg.contract import InputError
 from rsseg.data.torchgeo import TorchGeo, grouped_keys
 
@@ -25,7 +25,7 @@ def settings(tmp_path, name, *overrides):
 
 
 def source_of(config):
-    return build(plain(config.dataset.source), "dataset.source")
+    return build(plain(config.dataset.source), "dataset.source", SOURCE)
 
 
 def test_samples_with_the_classes_own_splits(tmp_path, loveda):
