@@ -1,8 +1,8 @@
 """The only place that turns `_target_` into objects.
 
-What a target may be is decided by its place: each has a `Kind`, which names the base class that a target has to derive from and the
-modules that such classes lie in. Nothing else is imported, let alone called, whatever a config says; arguments are plain values.
-Targets of another kind, unknown and missing parameters are reported together, before data are read.
+What a target may be is decided by its place: each has a `Kind`, which names the base class that a target has to derive from and
+the modules that such classes lie in. Nothing else is imported, let alone called, whatever a config says; arguments are plain
+values. Targets of another kind, unknown and missing parameters are reported together, before data are read.
 """
 
 from __future__ import annotations

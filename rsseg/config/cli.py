@@ -32,8 +32,8 @@ Every run writes a folder: its config, checkpoints, metrics.csv, classes.csv, pi
   python train.py loss=focal_dice dataset=inria dataset.source.root=/data/inria
   python train.py -m sweep=losses dataset=inria          8 losses x 5 seeds; then python scripts/compare.py runs=<folder>
 
-Settings are key=value: docs/configuration.md lists them, --cfg job prints those that a command gives. Choices are group=name; what
-is in brackets is the default. Several of augment, callbacks and logger go together, as in augment=[d4,noise].
+Settings are key=value: docs/configuration.md lists them, --cfg job prints those that a command gives. Choices are group=name;
+what is in brackets is the default. Several of augment, callbacks and logger go together, as in augment=[d4,noise].
 """
 FLAGS = """\
 -m: a run for each of several values, as in loss=ce,dice seed=1,2. resume=<run folder>: go on with a run.
@@ -143,7 +143,7 @@ def prepare(configs: Path, words: list[str]) -> None:
 
 def own_part(config: DictConfig) -> DictConfig:
     """A composed config without Hydra's node."""
-    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 def compose(configs: Path, words: Sequence[str], multirun: bool = False) -> DictConfig:

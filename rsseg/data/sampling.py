@@ -47,7 +47,7 @@ def around(rng: np.random.Generator, pixel: tuple[int, int], size: NDArray[np.in
 
 
 class Sampler(ABC):
-    """What `sampler` has to derive from; made with those of seed, sizes, window, blocks, head, read that it has parameters for."""
+    """What `sampler` has to derive from. It is made with those of seed, sizes, window and what `Balanced` takes that it names."""
 
     @abstractmethod
     def __call__(self, k: int) -> tuple[int, int, int]:

@@ -209,8 +209,8 @@ def build(encoder, **arguments):
 
     from rsseg.config.build import MODEL, build
 
-    node = {"_target_": "segmentation_models_pytorch.Unet"}
-    return build_network(partial(build, node, "model.net", MODEL), ModelConfig(encoder=encoder, encoder_args=arguments), 3, HEADS)
+    make = partial(build, {"_target_": "segmentation_models_pytorch.Unet"}, "model.net", MODEL)
+    return build_network(make, ModelConfig(encoder=encoder, encoder_args=arguments), 3, HEADS)
 
 
 def test_windows_that_a_network_cannot_take_and_weights_that_it_does_not_use():
