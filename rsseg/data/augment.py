@@ -109,7 +109,7 @@ def bounds(name: str, values: Any, least: float = 0.0, most: float = math.inf) -
 
 
 class Augmentation(ABC):
-    """What each of `augment` has to derive from. It is made with those of seed and what `Paste` takes that it names."""
+    """What each of `augment` has to derive from; of seed and what else `Paste` takes, it gets what it names."""
 
     @abstractmethod
     def __call__(self, image: Tensor, mask: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:

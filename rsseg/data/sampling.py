@@ -47,7 +47,7 @@ def around(rng: np.random.Generator, pixel: tuple[int, int], size: NDArray[np.in
 
 
 class Sampler(ABC):
-    """What `sampler` has to derive from. It is made with those of seed, sizes, window and what `Balanced` takes that it names."""
+    """What `sampler` has to derive from; of seed, sizes, window and what else `Balanced` takes, it gets what it names."""
 
     @abstractmethod
     def __call__(self, k: int) -> tuple[int, int, int]:
