@@ -15,7 +15,7 @@ from torch.optim import LBFGS, SGD, Adam, Optimizer, RMSprop
 from rsseg.alignment import theory
 from rsseg.alignment.counts import Array, counts_of, overlap, per_scene, pooled
 from rsseg.alignment.gradients import component_share, term_gradients
-from rsseg.alignment.simulation import HEAD, Outcome, exact_labels, fixed_and_tuned, train
+from rsseg.alignment.simulation import TASK, Outcome, exact_labels, fixed_and_tuned, train
 from rsseg.losses import Composite, CrossEntropy, Dice, Focal, Jaccard, Lovasz, Tversky
 from rsseg.metrics import Confusion
 
@@ -120,13 +120,13 @@ def aggregation_experiment(steps: int = 600) -> Iterator[Outcome]:
     }
     for name, (loss, threshold) in losses.items():
         learnt = train(loss, lambda z: z[kinds], torch.zeros(8), target, steps, partial(Adam, lr=0.1))
-        confusion = Confusion(HEAD, 2)
+        confusion = Confusion(TASK, 2)
         confusion.update(learnt[kinds], target, torch.tensor([0, 1]))
         chosen = posterior > threshold
         expected = np.stack([theory.expected_counts(*AGGREGATION[i], chosen[4 * i : 4 * i + 4]) for i in range(2)])[:, None]
         measured, predicted = (
             {"pooled IoU": float(pooled(c)), "IoU per scene": float(per_scene(c))}
-            for c in (counts_of(confusion.compute(), HEAD), expected)
+            for c in (counts_of(confusion.compute(), TASK), expected)
         )
         yield Outcome("B", name, learnt.double().numpy(), measured, predicted)
 

@@ -17,11 +17,12 @@ from torch.optim import Optimizer
 from rsseg.alignment.counts import Array, counts_of, pooled
 from rsseg.alignment.theory import population
 from rsseg.alignment.threshold import threshold_regret
-from rsseg.contract import Head, InputError, TaskKind
+from rsseg.contract import InputError
 from rsseg.losses import Composite
 from rsseg.metrics import Confusion, ScoreHistogram
+from rsseg.task import Binary
 
-HEAD = Head(TaskKind.binary, ("positive",))
+TASK = Binary(("positive",))
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,9 @@ def train(
 
 def fixed_and_tuned(logits: Tensor, target: Tensor) -> dict[str, float]:
     """IoU at 0.5 and at the tuned threshold of one scene ``[1, 1, H, W]``, counted twice: both halves are alike."""
-    histogram, confusion = ScoreHistogram(HEAD, 2), Confusion(HEAD, 2)
+    histogram, confusion = ScoreHistogram(TASK, 2), Confusion(TASK, 2)
     for scene in range(2):
         histogram.update(logits, target, torch.tensor([scene]))
         confusion.update(logits, target, torch.tensor([scene]))
     tuned = threshold_regret(histogram.compute().numpy()).tuned
-    return {"IoU at 0.5": float(pooled(counts_of(confusion.compute(), HEAD))), "IoU tuned": tuned}
+    return {"IoU at 0.5": float(pooled(counts_of(confusion.compute(), TASK))), "IoU tuned": tuned}

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from rsseg.config.build import plain
 from rsseg.config.schema import Config
 from rsseg.contract import InputError
+from rsseg.files import write_text
 
 PLACE_KEYS = (
     "output",
@@ -25,7 +26,7 @@ PLACE_KEYS = (
     "pictures",
     "logger",
     "trust",
-)  # two runs of a config may differ in them
+)  # two runs of a config may differ in these
 FOUND_KEYS = ("dataset.bands",)  # null until a run has seen the data
 
 
@@ -110,11 +111,9 @@ def load_config(folder: Path) -> Any:
     return config
 
 
-def save_config(config: Any, folder: Path) -> None:
-    """Write the resolved config of a run, whole or not at all."""
-    part = folder / "config.yaml.part"
-    OmegaConf.save({key: value for key, value in plain(config).items() if key != "trust"}, part)
-    os.replace(part, folder / "config.yaml")
+def save_config(values: dict[str, Any], folder: Path) -> None:
+    """Write the config of a run, plain values."""
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(values)))
 
 
 def differences(folder: Path, config: Any) -> dict[str, tuple[Any, Any]]:

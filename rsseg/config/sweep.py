@@ -161,7 +161,7 @@ def check_runs(master: DictConfig, jobs: Sequence[Sequence[str]], thorough: bool
             with _noted(faults, folder.name):
                 others |= _described(folder, runs.config(_words_now(folder, jobs))[0])
     if thorough and not faults and not others:
-        check_run, datasets = import_module("rsseg.check").check_run, set[str]()  # by name, and late: it imports torch
+        check_run, datasets = import_module("rsseg.assembly").check_run, set[str]()  # by name, and late: it imports torch
         for name, config in distinct.values():
             with _noted(faults, name):
                 check_run(config, scenes=str(config.dataset) not in datasets)

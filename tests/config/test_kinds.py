@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny import CONFIGS, compose
 
-from rsseg.check import check
+from rsseg.assembly import setup
 from rsseg.config import build as kinds
 from rsseg.config.build import Kind, build, faults, locate
 from rsseg.contract import InputError
@@ -313,16 +313,19 @@ def test_own_code_is_used_when_the_command_line_trusts_it(own_package):
 
 def test_trust_is_a_word_of_the_command_line(own_package, tmp_path):
     words = ["loss.terms={mine: {_target_: own.things.Mine, weight: 1}}"]
-    with pytest.raises(InputError, match=r"add trust=\[own\]"):
-        check(compose(words))
-    check(compose([*words, "trust=[own]"]))
+    for config in (compose(words), compose([*words, "trust=[own]"])):  # what a file says counts for nothing
+        with pytest.raises(InputError, match=r"add trust=\[own\]"):
+            setup(config)
+    made = setup(compose([*words, "trust=[own]"]), ["own"])
+    assert type(made.losses(None)["mask"].terms["mine"]).__name__ == "Mine"
+    assert "trust" not in made.plain
 
 
 def test_trust_is_never_taken_from_a_run_folder(tmp_path):
     from rsseg.config.folder import differences, load_config, save_config
 
     config = compose(["trust=[own]"])
-    save_config(config, tmp_path)
+    save_config(setup(config, ["own"]).plain, tmp_path)
     assert "trust" not in (tmp_path / "config.yaml").read_text()
     with (tmp_path / "config.yaml").open("a") as file:
         file.write("trust: [os]\n")

@@ -14,7 +14,6 @@ from rsseg.alignment.ranks import cross_evaluation, seed_interval
 from rsseg.alignment.report.style import BLUE, GREY, HATCHES, PURPLE, RED, WIDTH, canvas, grid, on, rows_height, spread, wrap
 from rsseg.alignment.report.words import percent
 from rsseg.alignment.threshold import residual_regret
-from rsseg.contract import TaskKind
 
 FEW = 7
 """So many losses have room for their names, or for two numbers in a cell."""
@@ -22,7 +21,7 @@ FEW = 7
 
 def ends(found: Findings) -> tuple[str, str]:
     """What a prediction is made by, as it is and tuned."""
-    return ("argmax", "biases per class") if found.head.task is TaskKind.multiclass else ("threshold 0.5", "threshold")
+    return found.task.untuned, found.task.all_tuned
 
 
 def draw_ranking(found: Findings) -> Figure:

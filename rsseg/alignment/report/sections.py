@@ -13,7 +13,6 @@ from rsseg.alignment.report import tables
 from rsseg.alignment.report.figures import FEW, ends
 from rsseg.alignment.report.page import Picture, Section, Shown, show
 from rsseg.alignment.report.words import span
-from rsseg.contract import TaskKind
 
 MOST_SCENES = 15
 """Rows of the table of scenes in the page; ``scenes.csv`` holds all."""
@@ -108,7 +107,7 @@ def _best_by_measure(found: Findings) -> Shown:
 
 
 def _threshold(found: Findings, pictures: Callable[..., list[Picture]]) -> Section:
-    several = found.head.task is TaskKind.multiclass
+    several = found.task.exclusive
     text = "Not known; the notes above say why."
     if found.tuned is not None:
         text = (
