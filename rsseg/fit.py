@@ -69,7 +69,7 @@ def fit(
     try:
         for logger in side_loggers(trainer):
             logger.log_hyperparams(made.plain)
-        with launched(trainer, folder):
+        with launched(trainer, folder, made.trust):
             _train_all_steps(made, folder, module, stores, sampler, trainer, step if last else None)
         result = dict(module.scores)
         if not is_main():  # a process that another program started: the first one writes

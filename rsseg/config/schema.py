@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
@@ -149,6 +148,11 @@ class Config:
     on_bad_tile: OnBadTile = OnBadTile["raise"]
     output: str = "runs"
     resume: str | None = None
+    trust: list[str] = field(default_factory=list)
+
+
+SCHEMAS = {"dataset": DatasetConfig, "model": ModelConfig, "loss": LossConfig, "record": RecordConfig}
+"""The nodes whose keys are known."""
 
 
 def run_folder(resume: str | None, new: str) -> str:
@@ -191,18 +195,6 @@ def register() -> None:
     OmegaConf.register_new_resolver("rsseg.folder_name", folder_name, replace=True)
 
 
-def misspelt(words: Iterable[str]) -> list[str]:
-    """The words of a command line that override what is no setting, with what may have been meant; Hydra says only the first.
-
-    Example:
-        >>> misspelt(["loss=ce", "step=20"])
-        ["step=20 (did you mean 'steps'?)"]
-    """
-    known = [*(item.name for item in fields(Config)), "experiment", "sweep", "hydra"]
-    names = ((word, re.match(r"(\w+)[^=]*=", word)) for word in words)  # neither flags nor words that add (+) or remove (~)
-    return [f"{word}{near}" for word, name in names if name and name[1] not in known and (near := nearest(name[1], known))]
-
-
 def cross_check(config: Config) -> list[str]:
     """The faults that concern single numbers and pairs of fields, one sentence each; an empty list if there are none."""
     dataset = config.dataset
@@ -242,11 +234,10 @@ def cross_check(config: Config) -> list[str]:
 def _unknown_keys(config: Any) -> list[str]:
     """What was added with a "+", as Hydra advises for misspelt keys, but nothing reads."""
     found = []
-    schemas = {"": Config, "dataset.": DatasetConfig, "model.": ModelConfig, "loss.": LossConfig, "record.": RecordConfig}
-    for prefix, schema in schemas.items():
+    for name, schema in {"": Config, **SCHEMAS}.items():
         known = [item.name for item in fields(schema)]
-        node = config[prefix[:-1]] if prefix else config
-        found += [f"{prefix}{key}: there is no such setting{nearest(key, known)}" for key in node if key not in known]
+        unknown = [key for key in (config[name] if name else config) if key not in known]
+        found += [f"{name}.{key}".lstrip(".") + f": there is no such setting{nearest(key, known)}" for key in unknown]
     return found
 
 
@@ -256,5 +247,7 @@ def raise_faults(faults: list[str]) -> None:
     Raises:
         InputError: If there are any.
     """
+    if len(faults) == 1:
+        raise InputError(faults[0])
     if faults:
         raise InputError("The config can't be used:\n" + "\n".join(f"  - {fault}" for fault in faults))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rsseg.contract import InputError
-from rsseg.data.scene import Scene
+from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import Split
 from rsseg.data.vector import VECTORS, Burn, text_of
 
@@ -66,7 +66,7 @@ def find(root: Path, pattern: str, endings: frozenset[str] = IMAGES) -> dict[tup
     return dict(sorted(found.items()))
 
 
-class Files:
+class Files(Source):
     """Images and masks in files, paired by the fields of their paths: most datasets, and the user's own.
 
     A scene's name is the values of the image pattern's fields, joined by "-"; without fields, the file's name.
