@@ -75,13 +75,11 @@ def _deal(holds: NDArray[np.bool_], order: NDArray[np.intp]) -> NDArray[np.bool_
     classes = [holds[:, c] for c in np.argsort(holds.sum(0), kind="stable")]
     for member in [*classes, np.ones(len(holds), dtype=bool)]:
         scenes = order[member[order] & (side[order] < 0)]
-        excess = int((side[member] == 0).sum()) - int((side[member] == 1).sum())  # scenes of this class more on the first side
-        behind = abs(
-            excess
-        )  # so many go to the side that has fewer; the rest in turn, as a pair leaves both excesses as they were
-        side[scenes[:behind]] = int(excess > 0)
-        begin = int((side == 1).sum() < (side == 0).sum())
-        side[scenes[behind:]] = (begin + np.arange(len(scenes[behind:]))) % 2
+        excess = int((side[member] == 0).sum()) - int((side[member] == 1).sum())
+        to_level, in_turn = np.split(scenes, [abs(excess)])
+        side[to_level] = int(excess > 0)
+        begin = int((side == 1).sum() < (side == 0).sum())  # the same after each pair
+        side[in_turn] = (begin + np.arange(len(in_turn))) % 2
     return np.asarray(side == 0)
 
 
