@@ -31,9 +31,10 @@ from rsseg.alignment.counts import Array, counts_of, overlap, per_scene, pooled
 from rsseg.alignment.gradients import component_share, term_gradients
 from rsseg.alignment.threshold import threshold_regret
 from rsseg.config.arguments import run_script
-from rsseg.contract import Head, InputError, TaskKind
+from rsseg.contract import InputError
 from rsseg.losses import Composite, CrossEntropy, Dice, Focal, Jaccard, Lovasz, Tversky
 from rsseg.metrics import Confusion, ScoreHistogram
+from rsseg.task import Binary
 
 # The closed forms
 
@@ -199,7 +200,7 @@ def expected_soft_dice(mass: ArrayLike, posterior: ArrayLike, probability: Array
 # Training on pixels of known types
 
 
-HEAD = Head(TaskKind.binary, ("positive",))
+TASK = Binary(("positive",))
 
 
 @dataclass(frozen=True)
@@ -284,12 +285,12 @@ def train(
 
 def fixed_and_tuned(logits: Tensor, target: Tensor) -> dict[str, float]:
     """IoU at 0.5 and at the tuned threshold of one scene ``[1, 1, H, W]``, counted twice: both halves are alike."""
-    histogram, confusion = ScoreHistogram(HEAD, 2), Confusion(HEAD, 2)
+    histogram, confusion = ScoreHistogram(TASK, 2), Confusion(TASK, 2)
     for scene in range(2):
         histogram.update(logits, target, torch.tensor([scene]))
         confusion.update(logits, target, torch.tensor([scene]))
     tuned = threshold_regret(histogram.compute().numpy()).tuned
-    return {"IoU at 0.5": float(pooled(counts_of(confusion.compute(), HEAD))), "IoU tuned": tuned}
+    return {"IoU at 0.5": float(pooled(counts_of(confusion.compute(), TASK))), "IoU tuned": tuned}
 
 
 # The experiments
@@ -396,13 +397,13 @@ def aggregation_experiment(steps: int = 600) -> Iterator[Outcome]:
     }
     for name, (loss, threshold) in losses.items():
         learnt = train(loss, lambda z: z[kinds], torch.zeros(8), target, steps, partial(Adam, lr=0.1))
-        confusion = Confusion(HEAD, 2)
+        confusion = Confusion(TASK, 2)
         confusion.update(learnt[kinds], target, torch.tensor([0, 1]))
         chosen = posterior > threshold
         expected = np.stack([expected_counts(*AGGREGATION[i], chosen[4 * i : 4 * i + 4]) for i in range(2)])[:, None]
         measured, predicted = (
             {"pooled IoU": float(pooled(c)), "IoU per scene": float(per_scene(c))}
-            for c in (counts_of(confusion.compute(), HEAD), expected)
+            for c in (counts_of(confusion.compute(), TASK), expected)
         )
         yield Outcome("B", name, learnt.double().numpy(), measured, predicted)
 

@@ -17,20 +17,21 @@ from rsseg.alignment.bias import tuned_bias
 from rsseg.alignment.counts import counts_of, pooled
 from rsseg.alignment.records import Snapshot
 from rsseg.alignment.threshold import best_thresholds, shared, threshold_regret
-from rsseg.contract import Head, InputError, TaskKind
+from rsseg.contract import InputError
 from rsseg.metrics.histogram import THRESHOLDS
+from rsseg.task import Task
 
 FILE = "threshold.json"
 
 log = logging.getLogger(__name__)
 
 
-def tune(snapshot: Snapshot, head: Head, first: NDArray[np.bool_]) -> dict[str, Any]:
+def tune(snapshot: Snapshot, task: Task, first: NDArray[np.bool_]) -> dict[str, Any]:
     """The threshold of each class, or for multiclass its bias, that makes the pooled mean IoU largest.
 
     Args:
         snapshot: Of the best checkpoint.
-        head: Task and classes.
+        task: The head's task.
         first: Which scenes are the first half; of one scene nothing is known of other scenes, and the regret is None.
 
     Returns:
@@ -45,13 +46,12 @@ def tune(snapshot: Snapshot, head: Head, first: NDArray[np.bool_]) -> dict[str, 
         raise InputError(
             f"{snapshot.lost} labelled pixels have logits that are not finite: the run has diverged; lower its learning rate"
         )
-    multiclass = head.task is TaskKind.multiclass
     fixed = tuned = math.nan
-    if multiclass:
+    if task.exclusive:
         assert snapshot.sample is not None
         values, classes = tuned_bias(snapshot.sample, first)
         if snapshot.crossfit is not None:
-            both = (counts_of(confusion, head) for confusion in (snapshot.crossfit.fixed, snapshot.crossfit.iou))
+            both = (counts_of(confusion, task) for confusion in (snapshot.crossfit.fixed, snapshot.crossfit.iou))
             fixed, tuned = (float(pooled(counts)) for counts in both)
     else:
         assert snapshot.histogram is not None
@@ -63,30 +63,30 @@ def tune(snapshot: Snapshot, head: Head, first: NDArray[np.bool_]) -> dict[str, 
     known = {"fixed": fixed, "tuned": tuned, "regret": tuned - fixed}
     return {
         "step": snapshot.step,
-        "kind": "bias" if multiclass else "threshold",
+        "kind": task.tuned,
         "metric": "iou",
-        "values": dict(zip(head.classes, np.round(values, 6).tolist(), strict=True)),
-        "untuned": [name for name, moved in zip(head.classes, classes, strict=True) if not moved],
+        "values": dict(zip(task.classes, np.round(values, 6).tolist(), strict=True)),
+        "untuned": [name for name, moved in zip(task.classes, classes, strict=True) if not moved],
         **{name: value if math.isfinite(value) else None for name, value in known.items()},
     }
 
 
-def load_tuned(run: Path, heads: dict[str, Head]) -> dict[str, Tensor]:
-    """What `rsseg.metrics.predicted_labels` takes as `threshold`, float32 ``[classes]``, by head.
+def load_tuned(run: Path, tasks: dict[str, Task]) -> dict[str, Tensor]:
+    """What `Task.predict` takes as `threshold`, float32 ``[classes]``, by head.
 
     Args:
         run: The run folder.
-        heads: The facts of each head.
+        tasks: Each head's task.
 
     Raises:
         InputError: If the run has none.
     """
     path = run / FILE
     stored = json.loads(path.read_text()) if path.is_file() else {}
-    missing = [name for name in heads if name not in stored]
+    missing = [name for name in tasks if name not in stored]
     if missing:
         raise InputError(
             f"threshold=tuned: {run} has no {FILE} of head {', '.join(missing)}: the run is not finished, was trained with "
             "record.enabled=false or has diverged; leave threshold=tuned out"
         )
-    return {name: torch.tensor([stored[name]["values"][c] for c in head.classes]) for name, head in heads.items()}
+    return {name: torch.tensor([stored[name]["values"][c] for c in task.classes]) for name, task in tasks.items()}

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from rsseg.config.build import plain
 from rsseg.config.schema import Config
 from rsseg.contract import InputError
+from rsseg.files import write_text
 
 PLACE_KEYS = ("output", "resume", "workers", "residence", "pictures", "logger")  # what two runs of a config may differ in
 FOUND_KEYS = ("dataset.bands",)  # null until a run has seen the data
@@ -100,11 +101,9 @@ def load_config(folder: Path) -> Any:
     return OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(folder / "config.yaml"))
 
 
-def save_config(config: Any, folder: Path) -> None:
-    """Write the resolved config of a run, whole or not at all."""
-    part = folder / "config.yaml.part"
-    OmegaConf.save(config, part, resolve=True)
-    os.replace(part, folder / "config.yaml")
+def save_config(values: dict[str, Any], folder: Path) -> None:
+    """Write the config of a run, plain values."""
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(values)))
 
 
 def unfinished(folder: Path, config: Any) -> Path | None:

@@ -52,10 +52,10 @@ class Split:
         parts: Per split a fraction (``{train: 0.7, val: 0.3}``: in the order of a hash of the names), a list of names or
             name patterns (``{val: [tile3_*]}``; one with a slash is for the image's path below the root; the rest
             trains unless train is listed too), or a text file below the root that lists one name a line; null
-            where a part of the dataset's YAML shall not hold. The test part may be missing where nothing but training and
-            validation is asked for; where the rest trains, names of it that have no slash may not. With ``blocks: 1024, buffer: 64`` beside the fractions,
-            blocks of that side are dealt out instead of whole scenes, with that many pixels between splits. None:
-            `FRACTIONS`.
+            where a part of the dataset's YAML shall not hold. The test part may be missing where only training and
+            validation are asked for; where the rest trains, names of it that have no slash may not. With
+            ``blocks: 1024, buffer: 64`` beside the fractions, blocks of that side are dealt out instead of whole scenes,
+            with that many pixels between splits. None: `FRACTIONS`.
         root: The folder that paths begin at.
 
     Raises:

@@ -56,7 +56,7 @@ class Gallery(L.Callback):
         assert isinstance(module, SegmentationModule)
         try:
             path.parent.mkdir(exist_ok=True)
-            draw(path, module.heads[self.head], self.palette, rows, self.shown)
+            draw(path, module.tasks[self.head], self.palette, rows, self.shown)
         except OSError as error:
             log.warning("The picture %s could not be written: %s", path, error)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import rasterio
 import torch
 from rasterio.windows import Window
 
-from rsseg.contract import IGNORE, Head, InputError, TaskKind
+from rsseg.contract import IGNORE, InputError
 from rsseg.data.raster import GDAL, open_raster
 from rsseg.data.scene import SceneReader
 from rsseg.data.windows import grid
@@ -48,11 +49,11 @@ def predict_scene(
     Raises:
         InputError: If the map can't be written.
     """
-    head: Head = module.heads[head_name]
+    task = module.tasks[head_name]
     image = open_raster(reader.scenes[0].image)
     georeference = {"crs": image.crs, "transform": image.transform}
     height, width = reader.sizes[0].tolist()
-    planes = head.channels if head.task is TaskKind.multilabel else 1
+    planes = math.prod(task.planes)
     part = out.with_name(f".{out.stem}.part.tif")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +63,7 @@ def predict_scene(
             photometric="PALETTE" if planes == 1 else "MINISBLACK", **georeference,
         ) as target:  # fmt: skip
             if planes == 1:
-                target.write_colormap(1, {i: _rgb(c) for i, c in enumerate(colours(head, palette))})
+                target.write_colormap(1, {i: _rgb(c) for i, c in enumerate(colours(task, palette))})
             _write_windows(target, module, head_name, reader, size, overlap, batch_size)
         part.replace(out)
     except OSError as error:
