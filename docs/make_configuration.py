@@ -1,4 +1,4 @@
-"""docs/configuration.md, made from the schema and the YAML files: python -m rsseg.config.reference > docs/configuration.md"""
+"""Make docs/configuration.md from the schema and the YAML files: python docs/make_configuration.py"""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def schema_table(schema: type[Any]) -> str:
     return "\n".join(rows)
 
 
-def option(path: Path) -> str:
-    """One file: its name, and its text, whose comments say what it is."""
-    return f"**`{path.stem}`**\n\n```yaml\n{path.read_text().strip()}\n```"
+def text(path: Path) -> str:
+    """The text of a YAML file, whose comments say what it is."""
+    return f"```yaml\n{path.read_text(encoding='utf-8').strip()}\n```\n"
 
 
 def reference(configs: Path) -> str:
@@ -69,7 +69,7 @@ def reference(configs: Path) -> str:
     Args:
         configs: The folder of the YAML files.
     """
-    parts = [INTRODUCTION, f"## The root: `train.yaml`\n\n```yaml\n{(configs / 'train.yaml').read_text().strip()}\n```\n"]
+    parts = [INTRODUCTION, f"## The root: `train.yaml`\n\n{text(configs / 'train.yaml')}"]
     parts.append(f"## `record`\n\n{schema_table(RecordConfig)}\n")
     known = {path.parent.relative_to(configs).as_posix() for path in configs.rglob("*.yaml")} - {"."}
     assert known == set(GROUPS), f"groups without a place in the reference: {known ^ set(GROUPS)}"
@@ -77,9 +77,10 @@ def reference(configs: Path) -> str:
         parts.append(f"## `{group}`\n")
         if schema is not None:
             parts.append(schema_table(schema) + "\n")
-        parts += [option(path) + "\n" for path in sorted((configs / group).glob("*.yaml"))]
+        parts += [f"**`{path.stem}`**\n\n{text(path)}" for path in sorted((configs / group).glob("*.yaml"))]
     return "\n".join(parts)
 
 
 if __name__ == "__main__":
-    print(reference(Path(__file__).parents[2] / "configs"), end="")
+    here = Path(__file__).resolve().parent
+    (here / "configuration.md").write_text(reference(here.parent / "configs"), encoding="utf-8")
