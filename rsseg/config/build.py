@@ -8,6 +8,7 @@ values. Targets of another kind, unknown and missing parameters are reported tog
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -62,6 +63,9 @@ TRAINER = Kind(
     nested={"strategy": STRATEGY, "profiler": PROFILER},
 )
 
+LIBRARIES = frozenset({"hydra", "lightning", "omegaconf", "rsseg", "segmentation_models_pytorch", "timm", "torch", "torchgeo"})
+"""What a config of somebody else's may name, but nobody has to trust by name."""
+
 
 def plain(node: Any) -> Any:
     """A resolved config node as plain dictionaries and lists."""
@@ -86,7 +90,9 @@ def locate(target: Any, where: str, kind: Kind, trust: Collection[str] = ()) -> 
     home = next((home for home in (*kind.homes, *trust) if f"{target}.".startswith(f"{home}.")), None)
     if home is None:
         own = target.split(".")[0]
-        raise InputError(f"{place}: {kind.what} of {homes} is expected; if {own} is code that you trust, add trust=[{own}]")
+        known = own in sys.stdlib_module_names or own in LIBRARIES  # what lies there is not the user's own
+        way_out = "" if known else f"; if {own} is code that you trust, add trust=[{own}]"
+        raise InputError(f"{place}: {kind.what} of {homes} is expected{way_out}")
     try:
         found = _named(target)
     except Exception as error:  # whatever an import raises

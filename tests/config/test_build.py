@@ -11,7 +11,8 @@ from rsseg.contract import InputError
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("os.system", r"a loss of rsseg\.losses is expected; if os is code that you trust, add trust=\[os\]"),
+        ("os.system", r"a loss of rsseg\.losses is expected$"),
+        ("mine.Loss", r"a loss of rsseg\.losses is expected; if mine is code that you trust, add trust=\[mine\]$"),
         ("rsseg.data.scene.os.system", r"a loss of rsseg\.losses is expected"),
         ("rsseg.losses.Dise", "did you mean 'Dice'"),
         ("rsseg.losses.nowhere.Thing", "can't be imported"),
