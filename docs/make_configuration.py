@@ -19,8 +19,8 @@ Made from `rsseg/config/schema.py` and `configs/` by `make docs`; a test holds i
 A run's config is put together by [Hydra](https://hydra.cc): each line of the defaults list below picks one file of a group,
 `group=file` on the command line picks another, `group=[one,two]` several (augment, callbacks, logger), and `key=value` sets any
 value. Arguments of a `_target_` that a file does not list can be set too: what the target does not know is refused, with the
-nearest name that it does. A `_target_` is a class that its place accepts, of a package of your own too: `trust=[mypackage]`, see
-[losses.md](losses.md#a-loss-of-your-own). `python train.py --cfg job` prints the config without running it.
+nearest name that it does. A `_target_` is a class that its place accepts, of a package of your own too: `trust=[mypackage]`,
+see [losses.md](losses.md#a-loss-of-your-own). `python train.py --cfg job` prints the config without running it.
 """
 
 GROUPS = {
