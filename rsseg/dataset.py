@@ -14,8 +14,7 @@ from rsseg.contract import InputError, nearest
 from rsseg.data.build import open_store
 from rsseg.data.census import Census, check_absent
 from rsseg.data.labels import Labels
-from rsseg.data.scene import Scene
-from rsseg.data.sources import Source
+from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import SPLITS
 from rsseg.data.store import Store
 from rsseg.task import Task

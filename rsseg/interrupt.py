@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -60,15 +61,18 @@ class Interrupts:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
-        self._before = {number: signal.getsignal(number) for number in SIGNALS}
+        if threading.current_thread() is threading.main_thread():  # others can't take signals
+            self._before = {number: signal.getsignal(number) for number in SIGNALS}
         self.listen()
         return self
 
     def listen(self) -> None:
         """Take the signals; to be called again where a library has taken them since."""
-        if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                signal.signal(number, self._note)
+        self._take(self._note)
+
+    def _take(self, handler: Callable[[int, FrameType | None], None]) -> None:
+        for number in self._before:
+            signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if not self.waits or (number == signal.SIGINT and self.received is not None):
@@ -91,15 +95,17 @@ class Interrupts:
         raise StoppedError(self.received or signal.SIGTERM, f" at step {trainer.global_step} of {trainer.max_steps}")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if threading.current_thread() is threading.main_thread():
+        self._take(lambda *_: None)  # a further one does not keep the job from being queued again
+        try:
+            if isinstance(error, StoppedError) and is_main():
+                name = signal.Signals(error.number).name
+                begun = (self.folder / "run.json").is_file()
+                way_on = resume_word(self.folder) if begun else "the same command, which begins anew"
+                log.warning("Stopped by %s%s; go on with %s", name, error.done or " outside training", way_on)
+                requeue(error.number)
+        finally:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
-        if isinstance(error, StoppedError) and is_main():
-            name = signal.Signals(error.number).name
-            begun = (self.folder / "run.json").is_file()
-            way_on = resume_word(self.folder) if begun else "the same command, which begins anew"
-            log.warning("Stopped by %s%s; go on with %s", name, error.done or " outside training", way_on)
-            requeue(error.number)
 
 
 def requeue(number: int) -> None:

@@ -17,7 +17,7 @@ from rsseg.alignment.records import FOLDER, Snapshot, snapshot_arrays
 from rsseg.alignment.snapshot import Snapshots, in_halves
 from rsseg.alignment.threshold import halves
 from rsseg.assembly import Setup
-from rsseg.config.build import build
+from rsseg.config.build import TERM, build
 from rsseg.config.folder import write_json
 from rsseg.contract import InputError
 from rsseg.data.sampling import Places
@@ -52,7 +52,7 @@ def make_recorder(
         sampler: Where each training window lies.
         panel: What the losses of the panel are made with, by name.
     """
-    terms = {name: build(node, f"panel.{name}", task=made.dataset.task.kind) for name, node in panel.items()}
+    terms = {name: build(node, f"panel.{name}", TERM, task=made.dataset.task.kind) for name, node in panel.items()}
     stream = TrainWindows(stores["train"], made.window, sampler)
     probes = [stream.batch([k]) for k in range(PROBES)] if is_main() else []
     held_out = pick_windows(stores["val"], made.window, PROBES) if made.record.gain and is_main() else []

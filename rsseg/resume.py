@@ -60,7 +60,7 @@ def write_down(folder: Path, going: Continuation, overrides: Sequence[str]) -> N
         entry = {"step": step_of(folder), "overrides": list(overrides), "new_schedule": going.new_schedule}
         entry["started"] = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(folder / "run.json", origin | {"continued": [*origin.get("continued", []), entry]})
-    save_config(config_of(going), folder)
+    save_config(going.plain, folder)
 
 
 def begins_anew(folder: Path, step: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -69,12 +70,13 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
         InputError: For anything in config or data that can't be used.
     """
     quiet()
+    trust = list(config.trust)  # of the command line, also where it resumes
     if config.resume:
         folder = Path(config.resume)
     with Interrupts(folder) as interrupts:
         going = go_on(folder, config, overrides or []) if config.resume else None
         config = config_of(going) if going else config
-        made = setup(config)
+        made = setup(config, trust)
         check_machine(made)
         with alone(folder) if is_main() else nullcontext():
             return _train(made, config, folder, overrides or [], loss, interrupts, going)
@@ -135,14 +137,15 @@ def _train(
     return fit(made, folder, module, data, last, interrupts)
 
 
-def load_run(folder: Path, scenes: int = 1) -> tuple[Setup, SegmentationModule]:
+def load_run(folder: Path, scenes: int = 1, trust: Sequence[str] = ()) -> tuple[Setup, SegmentationModule]:
     """The setup of a run and its module with the best weights, in evaluation mode.
 
     Args:
         folder: The run folder.
         scenes: The number of scenes that will be scored.
+        trust: Packages whose classes the run's config may name.
     """
-    made = setup(load_config(folder))
+    made = setup(load_config(folder), trust)
     if not (folder / "data.json").is_file():
         raise InputError(f"{folder} holds a run that never started training: go on with {resume_word(folder)}")
     saved = json.loads((folder / "data.json").read_text())
@@ -164,7 +167,7 @@ def tune_module(module: SegmentationModule, run: Path, threshold: str) -> None:
         module.tune(load_tuned(run, module.tasks))
 
 
-def evaluate(run: Path, split: str, threshold: str = "fixed") -> dict[str, Scores]:
+def evaluate(run: Path, split: str, threshold: str = "fixed", trust: Sequence[str] = ()) -> dict[str, Scores]:
     """Score a run's best checkpoint on a split; print the table and write ``evaluation-{split}.csv`` into the run folder.
 
     Args:
@@ -172,12 +175,13 @@ def evaluate(run: Path, split: str, threshold: str = "fixed") -> dict[str, Score
         split: train, val or test.
         threshold: "fixed": 0.5, or the largest logit. "tuned": what was tuned on the validation scenes, see `tuned.tune`;
             the file is then ``evaluation-{split}-tuned.csv``.
+        trust: Packages whose classes the run's config may name.
 
     Raises:
         InputError: If the run or the split can't be used, or the split has no labels.
     """
     quiet()
-    made = setup(load_config(run))
+    made = setup(load_config(run), trust)
     name = made.dataset.name
     scenes = scenes_of(made.source(), name, split)
     bare = sum(scene.mask is None for scene in scenes)
@@ -187,7 +191,7 @@ def evaluate(run: Path, split: str, threshold: str = "fixed") -> dict[str, Score
             "have no labels. Take split=val, or map the scenes with scripts/predict.py"
         )
     store = open_split(made.dataset, scenes, split, made.window)
-    made, module = load_run(run, len(store))
+    made, module = load_run(run, len(store), trust)
     tune_module(module, run, threshold)
     store.fill = module.mean.numpy().ravel()
     result = score(made, module, GridWindows(store, made.window, made.overlap))
@@ -202,7 +206,7 @@ def evaluate(run: Path, split: str, threshold: str = "fixed") -> dict[str, Score
     return result
 
 
-def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed") -> Path:
+def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed", trust: Sequence[str] = ()) -> Path:
     """Map a scene with a run's best checkpoint.
 
     Args:
@@ -210,6 +214,7 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed") -> Path
         scene: An image with the run's bands.
         out: The GeoTIFF to write.
         threshold: As for `evaluate`.
+        trust: As for `evaluate`.
 
     Raises:
         InputError: If run or scene can't be used, or the map can't be written.
@@ -219,7 +224,7 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed") -> Path
         raise InputError(f"scene={scene}: there is no such file")
     if out.resolve() == scene.resolve():
         raise InputError(f"out={out} would overwrite the scene: choose another name")
-    made, module = load_run(run)
+    made, module = load_run(run, trust=trust)
     tune_module(module, run, threshold)
     bands = made.dataset.read_bands
     found = sum(Scene(scene.stem, scene, None).counts())
@@ -239,7 +244,9 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed") -> Path
     return out
 
 
-def compare(runs: list[Path], out: Path | None = None, metric: str = "iou", keep_unfair: bool = False) -> Path:
+def compare(
+    runs: list[Path], out: Path | None = None, metric: str = "iou", keep_unfair: bool = False, trust: Sequence[str] = ()
+) -> Path:
     """Compare finished runs: print the ranking, and write a report, tables and figures.
 
     Args:
@@ -247,6 +254,7 @@ def compare(runs: list[Path], out: Path | None = None, metric: str = "iou", keep
         out: Where to write; if None ``comparison`` in the first folder, or ``comparison_dice`` for another metric than IoU.
         metric: What losses are ranked by: iou, dice or boundary_iou.
         keep_unfair: Compare runs of other training data, steps, code or settings all the same.
+        trust: Packages whose classes the runs' configs may name.
 
     Returns:
         The folder that was written.
@@ -268,7 +276,7 @@ def compare(runs: list[Path], out: Path | None = None, metric: str = "iou", keep
     folders = [comparison.runs[i][0].folder for i in found.order]
     names = [comparison.labels[i] for i in found.order]
     try:
-        examples = draw_disagreements(folders, names, out / "examples.png")
+        examples = draw_disagreements(folders, names, out / "examples.png", trust)
     except InputError as error:
         log.warning("Example windows are left out of the report: %s", error)
         examples = None
@@ -276,13 +284,14 @@ def compare(runs: list[Path], out: Path | None = None, metric: str = "iou", keep
     return out
 
 
-def draw_disagreements(runs: list[Path], names: list[str], path: Path) -> Path | None:
+def draw_disagreements(runs: list[Path], names: list[str], path: Path, trust: Sequence[str] = ()) -> Path | None:
     """Draw the validation windows that the best checkpoints of some runs label most differently.
 
     Args:
         runs: Run folders, of the same validation data.
         names: What to call them.
         path: The PNG.
+        trust: As for `compare`.
 
     Returns:
         The PNG; None where there are no two runs.
@@ -292,11 +301,13 @@ def draw_disagreements(runs: list[Path], names: list[str], path: Path) -> Path |
     """
     if len(runs) < 2:
         return None
-    made, module = load_run(runs[0])
+    made, module = load_run(runs[0], trust=trust)
     store = open_split(made.dataset, scenes_of(made.source(), made.dataset.name, "val"), "val", made.window)
     store.fill = module.mean.numpy().ravel()
     with progress(runs, "predicting examples") as folders:
-        examples = most_different(pick_windows(store, made.window, 16), made.head, (load_run(run)[1] for run in folders), 3)
+        examples = most_different(
+            pick_windows(store, made.window, 16), made.head, (load_run(run, trust=trust)[1] for run in folders), 3
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     draw_examples(path, made.tasks[made.head], made.dataset.palette, examples, names, made.shown_bands)
     return path
@@ -314,7 +325,7 @@ def describe(config: Any, out: Path | None = None, overrides: list[str] | None =
         InputError: For anything in config or data that can't be used.
     """
     quiet()
-    made = setup(config)
+    made = setup(config, config.trust)
     source = made.source()
     if made.dataset.bands is None:
         made = made.with_bands(scenes_of(source, made.dataset.name, "train")[0].all_bands())

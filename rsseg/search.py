@@ -78,7 +78,7 @@ def check_search(wanted: Search, processes: int) -> None:
     if min(wanted.trials, processes) < 1:
         raise InputError(f"trials={wanted.trials} and processes={processes} must be at least 1")
     config, _ = wanted.config(wanted.first())
-    made = setup(config)
+    made = setup(config, config.trust)
     if BOUNDARY in wanted.objectives and not made.record.enabled:
         raise InputError(f"objectives={BOUNDARY}: contours are counted by the recorder alone; leave record.enabled=false out")
     devices = made.plain["trainer"].get("devices", 1)

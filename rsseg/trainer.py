@@ -199,7 +199,7 @@ def _fit(
     try:
         for logger in side_loggers(trainer):
             logger.log_hyperparams(made.plain)
-        with launched(trainer, folder):
+        with launched(trainer, folder, made.trust):
             _train_all_steps(made, module, windows, data, trainer, last, step)
         result = dict(module.scores)
         if not is_main():  # a process that another program started: the first one writes

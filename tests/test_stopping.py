@@ -423,11 +423,13 @@ def test_a_requeued_job_goes_on_by_itself(tmp_path, folder_root, monkeypatch):
 
     asked = slurm(monkeypatch, tmp_path)
     words = ["train.py", *TINY, f"output={tmp_path}/out", *folder_data(folder_root), "steps=300", "validations=3", "pictures=0"]
-    job = subprocess.Popen([sys.executable, *words], cwd=CONFIGS.parent, stdout=subprocess.PIPE, text=True, stderr=subprocess.STDOUT)
+    job = subprocess.Popen(
+        [sys.executable, *words], cwd=CONFIGS.parent, stdout=subprocess.PIPE, text=True, stderr=subprocess.STDOUT
+    )
     said = []
     for line in job.stdout:
         said.append(line)
-        if "step 100 of" in line:
+        if line.startswith("step 100 of"):
             job.send_signal(signal.SIGTERM)
     assert job.wait() == 143, said
     assert "go on with resume=" in said[-2], said

@@ -76,7 +76,7 @@ def overridden(composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
     found = {}
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = override.key_or_group
-        if key != "resume" and not key.startswith("hydra"):
+        if key not in ("resume", "trust") and not key.startswith("hydra"):
             found[key] = _get(composed, key)
     return found
 

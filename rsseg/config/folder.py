@@ -26,7 +26,8 @@ PLACE_KEYS = (
     "pictures",
     "logger",
     "checkpoint_every",
-)  # what two runs of a config may differ in
+    "trust",
+)  # two runs of a config may differ in these
 FOUND_KEYS = ("dataset.bands",)  # null until a run has seen the data
 
 
@@ -92,12 +93,22 @@ def load_config(folder: Path) -> Any:
     """
     if not (folder / "config.yaml").is_file():
         raise InputError(f"{folder} is no run folder: it has no config.yaml")
-    return OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(folder / "config.yaml"))
+    config = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(folder / "config.yaml"))
+    config.trust = []  # the person at the command line trusts, not a file
+    return config
 
 
 def save_config(values: dict[str, Any], folder: Path) -> None:
     """Write the config of a run, plain values."""
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(values)))
+
+
+def differences(folder: Path, config: Any) -> dict[str, tuple[Any, Any]]:
+    """The keys in which a run's config and another one differ, with both values; none: the same run."""
+    before, now = (flat(plain(c)) for c in (load_config(folder), config))
+    left_open = {key for key in FOUND_KEYS if now.get(key) is None}
+    both = {key: (before.get(key), now.get(key)) for key in sorted((before.keys() | now.keys()) - left_open)}
+    return {key: (a, b) for key, (a, b) in both.items() if a != b and key.split(".")[0] not in PLACE_KEYS}
 
 
 def unfinished(folder: Path, config: Any) -> Path | None:
@@ -109,12 +120,9 @@ def unfinished(folder: Path, config: Any) -> Path | None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "config.yaml").is_file():
         return None
-    before, now = (flat(plain(c)) for c in (load_config(folder), config))
-    left_open = {key for key in FOUND_KEYS if now.get(key) is None}
-    changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k) and k.split(".")[0] not in PLACE_KEYS)
-    changed = [key for key in changed if key not in left_open]
+    changed = list(differences(folder, config).items())
     if changed:
-        listed = ", ".join(f"{key}: {before.get(key)} -> {now.get(key)}" for key in changed[:5])
+        listed = ", ".join(f"{key}: {before} -> {now}" for key, (before, now) in changed[:5])
         raise InputError(
             f"{folder} holds a run of another config ({listed}): choose another folder (hydra.run.dir=..., for a sweep "
             "hydra.sweep.dir=...) or remove it"
