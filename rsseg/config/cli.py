@@ -100,17 +100,19 @@ PLUGINS = {
 }
 """What may be chosen of Hydra's groups."""
 
-CLASSES = (
-    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
-    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
-    "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
-    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
-    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
-    "rsseg.config.sweep.Sweep",
-    "logging.FileHandler",
-    "logging.StreamHandler",
-)
-"""What Hydra may make of its own part of the config."""
+MADE: dict[str, tuple[str, ...]] = {
+    "_target_": (
+        "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+        "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+        "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
+        "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
+        "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+        "rsseg.config.sweep.Sweep",
+    ),
+    "class": ("logging.FileHandler", "logging.StreamHandler"),
+    "()": (),
+}
+"""What Hydra, and for it Python's logging, may make of its node of the config, by the keys that name it."""
 
 
 def prepare(configs: Path, words: list[str]) -> None:
@@ -155,7 +157,7 @@ def compose(configs: Path, words: Sequence[str], multirun: bool = False) -> Dict
         multirun: Whether they may have several values.
 
     Raises:
-        InputError: For words that can't be understood, and for launchers and the like that are not of `PLUGINS`.
+        InputError: For words that can't be understood, and for launchers and the like that are not of `MADE`.
     """
     register()
     found = word_faults(configs, words, multirun)
@@ -305,13 +307,14 @@ def one_line(error: Exception) -> str:
 
 
 def refuse_foreign(config: DictConfig) -> None:
-    """Refuse what Hydra would make of its node of a config, or import for it, that is not of `CLASSES`.
+    """Refuse what Hydra would make of its node of a config, or import for it, that is not of `MADE`.
 
     Raises:
         InputError: At the first such place.
     """
     for key, value in _leaves(config.hydra, "hydra"):
-        makes = key.rpartition(".")[2] in ("_target_", "class", "()") and value not in CLASSES
+        name = key.rpartition(".")[2]
+        makes = name in MADE and value not in MADE[name]
         imports = str(value).startswith(("ext://", "cfg://")) and value not in ("ext://sys.stdout", "ext://sys.stderr")
         if makes or imports or OmegaConf.is_config(value):
             raise InputError(

@@ -121,6 +121,7 @@ FOREIGN = [
     "hydra.callbacks.sweep._target_=os.system",
     "+hydra.callbacks.x={_target_: os.system}",
     "+hydra.callbacks.x._target_=hydra.experimental.callbacks.PickleJobInfoCallback",
+    "+hydra.callbacks.x={_target_: logging.FileHandler, filename: x}",
     "hydra.callbacks=${augment}",
     "+hydra.job_logging.handlers.x.class=os.system",
     "hydra.job_logging.handlers.console.stream=ext://os.environ",
