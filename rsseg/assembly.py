@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, SequentialLR
 from rsseg.alignment.panel import PANEL
 from rsseg.config import build as kinds
 from rsseg.config.build import Kind, build, faults, missing
-from rsseg.config.schema import ModelConfig, Residence, cross_check, raise_faults, task_of
+from rsseg.config.schema import ModelConfig, Residence, cross_check, raise_faults
 from rsseg.contract import IGNORE, InputError, nearest
 from rsseg.data.blocks import SIZE, Blocks
 from rsseg.data.labels import Labels
@@ -37,7 +37,7 @@ from rsseg.losses import Composite
 from rsseg.losses.weighting import counted_weights, uncounted
 from rsseg.models import Network, build_network, encoder_name, load_weights
 from rsseg.module import SegmentationModule, logged_names
-from rsseg.task import Task
+from rsseg.task import Task, make_task
 
 log = logging.getLogger(__name__)
 
@@ -323,13 +323,14 @@ def setup(config: Any, trust: Sequence[str] = ()) -> Setup:
         own = faults(place.node, place.where, place.kind, trust, place.given, place.beside)
         found += [fault for fault in own if fault not in found]
     raise_faults(found)
-    made = _setup(plain, task_of(config.dataset), tuple(trust))
+    made = _setup(plain, tuple(trust))
     raise_faults([*_combination_faults(made), *made.faults()])
     return made
 
 
-def _setup(plain: dict[str, Any], task: Task, trust: tuple[str, ...]) -> Setup:
+def _setup(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
     dataset, record = plain["dataset"], plain["record"]
+    task = make_task(dataset["task"], dataset["classes"])
     ignore = dataset["ignore_values"]
     if ignore is None:
         ignore = [] if any(isinstance(value, str) for value in dataset["mask_values"] or []) else [IGNORE]

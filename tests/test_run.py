@@ -108,8 +108,8 @@ def test_every_choice_trains(tmp_path, folder_root, choice):
 
 
 @pytest.mark.parametrize("name", sorted(layouts.LAYOUTS))
-def test_every_dataset_trains(tmp_path, name):
-    root = layouts.write(tmp_path, name)
+def test_every_dataset_trains_without_its_test_part(tmp_path, name):
+    root = layouts.without_test_part(layouts.write(tmp_path, name), name)
     config = settings(tmp_path, f"dataset={name}", f"dataset.source.root={root}", "pictures=1")
     assert 0 <= train(config, tmp_path / "run") <= 1
     data = json.loads((tmp_path / "run" / "data.json").read_text())

@@ -15,7 +15,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from rsseg.contract import InputError, nearest
-from rsseg.task import Task, make_task
+from rsseg.task import make_task
 
 COLOUR = re.compile("#[0-9a-fA-F]{6}")
 
@@ -195,15 +195,6 @@ def register() -> None:
     OmegaConf.register_new_resolver("rsseg.folder_name", folder_name, replace=True)
 
 
-def task_of(dataset: DatasetConfig) -> Task:
-    """The task that a dataset's masks are of.
-
-    Raises:
-        InputError: If there is no such kind of task.
-    """
-    return make_task(dataset.task, dataset.classes)
-
-
 def cross_check(config: Config) -> list[str]:
     """The faults that concern single numbers and pairs of fields, one sentence each; an empty list if there are none."""
     dataset = config.dataset
@@ -228,7 +219,16 @@ def cross_check(config: Config) -> list[str]:
         faults.append(f"pictures={config.pictures} must be at least 0")
     if config.workers is not None and config.workers < 0:
         faults.append(f"workers={config.workers} must be at least 0, or null")
-    return faults + _label_faults(dataset)
+    try:
+        faults += make_task(dataset.task, dataset.classes).faults(dataset.mask_values, dataset.palette)
+    except InputError as error:
+        faults.append(f"dataset.task={dataset.task}: {error}")
+    if dataset.bands is not None and (not dataset.bands or min(dataset.bands) < 1):
+        faults.append(f"dataset.bands={list(dataset.bands)}: list at least one band, counted from 1")
+    if dataset.rgb is not None and len(dataset.rgb) != 3:
+        faults.append(f"dataset.rgb={list(dataset.rgb)}: three band numbers are expected; null: the first three")
+    colours = [colour for colour in dataset.palette or () if not COLOUR.fullmatch(colour)]
+    return faults + [f"dataset.palette: {colour} is no colour such as #ff8000" for colour in colours]
 
 
 def _unknown_keys(config: Any) -> list[str]:
@@ -239,20 +239,6 @@ def _unknown_keys(config: Any) -> list[str]:
         unknown = [key for key in (config[name] if name else config) if key not in known]
         found += [f"{name}.{key}".lstrip(".") + f": there is no such setting{nearest(key, known)}" for key in unknown]
     return found
-
-
-def _label_faults(dataset: DatasetConfig) -> list[str]:
-    try:
-        faults = task_of(dataset).faults(dataset.mask_values, dataset.palette)
-    except InputError as error:
-        faults = [f"dataset.task={dataset.task}: {error}"]
-    if dataset.bands is not None and (not dataset.bands or min(dataset.bands) < 1):
-        faults.append(f"dataset.bands={list(dataset.bands)}: list at least one band, counted from 1")
-    if dataset.rgb is not None and len(dataset.rgb) != 3:
-        faults.append(f"dataset.rgb={list(dataset.rgb)}: three band numbers are expected; null: the first three")
-    return faults + [
-        f"dataset.palette: {c} is no colour such as #ff8000" for c in dataset.palette or () if not COLOUR.fullmatch(c)
-    ]
 
 
 def raise_faults(faults: list[str]) -> None:

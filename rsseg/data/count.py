@@ -99,13 +99,10 @@ class Counter:
             code = block * (kinds + 1) + np.minimum(plane, kinds)  # the ignored ones are the last kind
             counts = np.bincount(code.ravel(), minlength=shape[0] * shape[1] * (kinds + 1)).reshape(*shape, kinds + 1)
             total = counts.sum(axis=(0, 1))
-            if self.task.exclusive:
-                found[..., :kinds] += counts[..., :kinds]
-                self.labels[0] += total[:kinds]
-                self.labels[1] += total[:kinds].sum()
-            else:
-                found[..., i] += counts[..., 1]
-                self.labels[:, i] += total[1], total[:2].sum()
+            own, classes = (slice(kinds), slice(kinds)) if self.task.exclusive else (slice(1, 2), slice(i, i + 1))
+            found[..., classes] += counts[..., own]
+            self.labels[0, classes] += total[own]
+            self.labels[1, classes] += total[:kinds].sum()
             if labels.ndim == 2:
                 found[..., -1] += counts[..., -1]
         if labels.ndim == 3:

@@ -53,11 +53,6 @@ ERRORS = (RIGHT, WRONG, MISSED)
 """What the values of `Task.errors` are drawn in."""
 
 
-def paint_errors(mask: NDArray[np.integer], prediction: NDArray[np.integer], task: Task) -> NDArray[np.uint8]:
-    """Where a prediction is wrong, uint8 ``[H, W, 3]``; grey where the mask is ignored."""
-    return paint(task.errors(mask, prediction), ERRORS)
-
-
 def draw(
     path: Path,
     task: Task,
@@ -81,7 +76,7 @@ def draw(
         line[0].imshow(stretch(image, shown))
         line[1].imshow(paint(task.flatten(mask), shades))
         line[2].imshow(paint(task.flatten(prediction), shades))
-        line[3].imshow(paint_errors(mask, prediction, task))
+        line[3].imshow(paint(task.errors(mask, prediction), ERRORS))
     for axis, title in zip(axes[0], ("image", "mask", "prediction", "errors"), strict=True):
         axis.set_title(title)
     for axis in axes.flat:

@@ -7,7 +7,7 @@ from PIL import Image
 from test_run import folder_data, settings
 
 from rsseg.inference.diagnostics import draw_confusion, draw_curves
-from rsseg.inference.picture import GREY, MISSED, RIGHT, WRONG, draw, paint_errors, stretch
+from rsseg.inference.picture import ERRORS, GREY, MISSED, RIGHT, WRONG, draw, paint, stretch
 from rsseg.metrics import scores
 from rsseg.run import train
 from rsseg.task import Binary, Multiclass, Multilabel
@@ -35,7 +35,7 @@ def rgb(colour):
     ],
 )
 def test_errors(task, mask, prediction, colours):
-    found = paint_errors(np.array(mask, np.uint8), np.array(prediction, np.uint8), task)
+    found = paint(task.errors(np.array(mask, np.uint8), np.array(prediction, np.uint8)), ERRORS)
     np.testing.assert_array_equal(found[0], [rgb(colour) for colour in colours])
 
 
