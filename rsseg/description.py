@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from rsseg.assembly import labels_of
 from rsseg.config.build import plain
-from rsseg.config.folder import write_json
 from rsseg.contract import Head, TaskKind
 from rsseg.data.advice import EXTREME, LOSSES, METRICS, MODERATE, SAMPLING, Advice, Facts, advise, candidates
 from rsseg.data.balance import label_names
@@ -22,6 +21,7 @@ from rsseg.data.census import PERCENTILES, Census
 from rsseg.data.objects import SPECK, ObjectSizes
 from rsseg.data.store import Store
 from rsseg.data.survey import Survey, survey
+from rsseg.files import write_json
 from rsseg.inference.portrait import draw_portrait
 from rsseg.table import print_table
 
@@ -50,14 +50,13 @@ def write_description(config: Any, stores: Mapping[str, Store], out: Path, overr
         "dataset": config.dataset.name,
         "splits": splits,
         "facts": asdict(facts),
-        "objects": {name: known(asdict(sizes)) for name, sizes in objects.items()},
+        "objects": {name: asdict(sizes) for name, sizes in objects.items()},
         "survey": {"pixels": found.pixels, "share": found.share, "missing": found.missing, "labelled": found.labelled},
         "noise": hints_of_noise(splits, objects, found, train.head),
         "advice": {name: [item._asdict() for item in items] for name, items in advice.items()},
         "sweep": sweep_command(facts, overrides),
     }
     say(description, advice)
-    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "description.json", description)
     look = plain(config.dataset)
     draw_portrait(out / "description.png", stores, objects, look["palette"], config.window, look["bands"], look["rgb"])
@@ -193,24 +192,14 @@ def object_row(name: str, own: Mapping[str, Any]) -> dict[str, Any]:
     return row | {"mean width, pixels": short(own["width"]), "specks": own["specks"]}
 
 
-def known(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values with None for NaN, which JSON does not have.
+def short(value: float) -> str:
+    """A number in few characters, NaN as a dash.
 
     Example:
-        >>> known({"count": 0, "width": float("nan")})
-        {'count': 0, 'width': None}
-    """
-    return {key: None if isinstance(value, float) and value != value else value for key, value in values.items()}
-
-
-def short(value: float | None) -> str:
-    """A number in few characters.
-
-    Example:
-        >>> short(1234567.0), short(0.012345), short(None)
+        >>> short(1234567.0), short(0.012345), short(float("nan"))
         ('1,234,567', '0.0123', '-')
     """
-    if value is None:
+    if value != value:
         return "-"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from contextlib import nullcontext
@@ -17,8 +16,6 @@ import torch
 from rsseg.alignment.analyse import analyse, check_metric
 from rsseg.alignment.fair import gather
 from rsseg.alignment.report import write_report
-from rsseg.alignment.tuned import FILE as TUNED
-from rsseg.alignment.tuned import load_tuned
 from rsseg.assembly import (
     Numbers,
     all_bands,
@@ -33,7 +30,7 @@ from rsseg.assembly import (
 )
 from rsseg.check import check
 from rsseg.config.build import build, plain
-from rsseg.config.folder import alone, config_to_resume, load_config, resume_word, save_config, unfinished, write_json
+from rsseg.config.folder import RunFolder, config_to_resume
 from rsseg.config.provenance import provenance
 from rsseg.contract import InputError
 from rsseg.data.census import check_absent
@@ -41,6 +38,7 @@ from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.windows import GridWindows
 from rsseg.description import write_description
 from rsseg.distributed import is_main
+from rsseg.files import UnwritableError, write_csv, write_json
 from rsseg.fit import fit, shown_bands
 from rsseg.inference.examples import draw_examples, most_different
 from rsseg.inference.picture import pick_windows
@@ -49,7 +47,7 @@ from rsseg.metrics import Scores
 from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
-from rsseg.scoring import load_checkpoint, score, write_scores
+from rsseg.scoring import load_checkpoint, name_means, score, score_rows
 from rsseg.table import print_table
 from rsseg.training import choose_precision
 
@@ -76,16 +74,18 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
         folder = Path(config.resume)
         config = config_to_resume(folder, overrides or [])
     check(config)
-    with alone(folder) if is_main() else nullcontext():
-        return _train(config, folder, overrides or [], loss)
+    run = RunFolder(folder)
+    with run.lock() if is_main() else nullcontext():
+        return _train(config, run, overrides or [], loss)
 
 
-def _train(config: Any, folder: Path, overrides: list[str], loss: str) -> float:
-    last = unfinished(folder, config)
-    if (folder / "summary.json").is_file():
-        summary = json.loads((folder / "summary.json").read_text())
-        log.info("%s: finished already, IoU %.4f; not run again.", folder, summary["iou"])
-        return float(summary["iou"])
+def _train(config: Any, run: RunFolder, overrides: list[str], loss: str) -> float:
+    run.refuse_other(config)
+    if run.finished:
+        iou = float(run.summary()["iou"])
+        log.info("%s: finished already, IoU %.4f; not run again.", run, iou)
+        return iou
+    last = run.last if run.last.is_file() else None
     torch.set_float32_matmul_precision("high")
     L.seed_everything(config.seed, workers=True, verbose=False)
     source = build(plain(config.dataset.source), "dataset.source")
@@ -111,14 +111,14 @@ def _train(config: Any, folder: Path, overrides: list[str], loss: str) -> float:
         "scenes": scenes,
         "skipped": {split: store.skipped for split, store in stores.items()},
     }
-    if last is not None and json.loads((folder / "data.json").read_text())["fingerprint"] != data["fingerprint"]:
-        raise InputError(f"the data have changed since {folder} was begun (other scenes or labels): start a new run")
+    if last is not None and run.data()["fingerprint"] != data["fingerprint"]:
+        raise InputError(f"the data have changed since {run} was begun (other scenes or labels): start a new run")
     if is_main():
-        if not (folder / "run.json").is_file():
-            save_config(config, folder)
-            write_json(folder / "run.json", provenance(overrides, loss) | {"seed": config.seed})
-        write_json(folder / "data.json", data)
-    return fit(config, folder, module, stores, sampler, panel_facts(config, numbers), last)
+        if not run.run_file.is_file():
+            run.write_config(config)
+            write_json(run.run_file, provenance(overrides, loss) | {"seed": config.seed})
+        write_json(run.data_file, data)
+    return fit(config, run.path, module, stores, sampler, panel_facts(config, numbers), last)
 
 
 def load_run(folder: Path, scenes: int = 1) -> tuple[Any, SegmentationModule]:
@@ -128,10 +128,7 @@ def load_run(folder: Path, scenes: int = 1) -> tuple[Any, SegmentationModule]:
         folder: The run folder.
         scenes: The number of scenes that will be scored.
     """
-    config = load_config(folder)
-    if not (folder / "data.json").is_file():
-        raise InputError(f"{folder} holds a run that never started training: go on with {resume_word(folder)}")
-    saved = json.loads((folder / "data.json").read_text())
+    config, saved = RunFolder(folder).config(), RunFolder(folder).data()
     numbers = Numbers(**{name: saved[name] for name in ("positives", "valid", "mean", "std")})
     config.model.weights = "none"  # the checkpoint holds them
     module = make_module(config, make_network(config), numbers, scenes)
@@ -148,7 +145,7 @@ def tune_module(module: SegmentationModule, run: Path, threshold: str) -> None:
     if threshold not in ("fixed", "tuned"):
         raise InputError(f"threshold={threshold}: fixed (0.5, or the largest logit) or tuned is expected")
     if threshold == "tuned":
-        module.tune(load_tuned(run, module.heads))
+        module.tune(RunFolder(run).thresholds(module.heads))
 
 
 def evaluate(run: Path, split: str, threshold: str = "fixed") -> dict[str, Scores]:
@@ -158,13 +155,13 @@ def evaluate(run: Path, split: str, threshold: str = "fixed") -> dict[str, Score
         run: The run folder.
         split: train, val or test.
         threshold: "fixed": 0.5, or the largest logit. "tuned": what was tuned on the validation scenes, see `tuned.tune`;
-            the file is then ``evaluation-{split}-tuned.csv``.
+            the file is then ``evaluation-{split}-tuned.csv``. In a folder that can't be written to nothing is.
 
     Raises:
         InputError: If the run or the split can't be used, or the split has no labels.
     """
     quiet()
-    config = load_config(run)
+    config = RunFolder(run).config()
     source = build(plain(config.dataset.source), "dataset.source")
     scenes = scenes_of(source, config, split)
     bare = sum(scene.mask is None for scene in scenes)
@@ -180,12 +177,19 @@ def evaluate(run: Path, split: str, threshold: str = "fixed") -> dict[str, Score
     result = score(config, module, GridWindows(store, config.window, config.overlap))
     path = run / f"evaluation-{split}{'-tuned' * (threshold == 'tuned')}.csv"
     tuned = ", at tuned thresholds" * (threshold == "tuned")
-    print_table(write_scores(path, result), f"{run}: {split}, best checkpoint{tuned}, pooled over whole scenes")
+    rows = score_rows(result)
+    print_table(name_means(rows), f"{run}: {split}, best checkpoint{tuned}, pooled over whole scenes")
     if tuned and split == "val":
-        log.warning("The thresholds were tuned on these scenes: scores are too good; %s has those to expect of others.", TUNED)
+        log.warning(
+            "The thresholds were tuned on these scenes: scores are too good; threshold.json has those to expect elsewhere."
+        )
     for head, scores in result.items():
         log.info("%s: %s", head, ", ".join(f"{name} {value:.4f}" for name, value in scores.means().items()))
-    log.info("Table: %s", path)
+    try:
+        write_csv(path, rows)
+        log.info("Table: %s", path)
+    except UnwritableError as error:
+        log.warning("%s; the table above is all that there is of it", error)
     return result
 
 
