@@ -67,7 +67,7 @@ def _is_full(folder: Path) -> bool:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, sync: bool = True) -> Iterator[Path]:
     """A temporary path beside a file, which replaces the file when the block ends without an error.
 
     The temporary file has the suffix of the file, so that libraries that choose a format by it can write it. It is synced
@@ -75,6 +75,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     Args:
         path: The file. Its folder is made if it does not exist.
+        sync: False for many small files that can be made again: after a power cut the last ones may be damaged.
 
     Raises:
         UnwritableError: If the file can't be written.
@@ -91,10 +92,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
         os.replace(part, path)
-        _sync_folder(path.parent)
+        if sync:
+            _sync_folder(path.parent)
     except OSError as error:
         raise file_error(path, error) from None
     finally:
@@ -103,15 +106,19 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def remove_parts(folder: Path, older: float = STALE) -> None:
-    """Remove the temporary files that killed processes left in a folder.
+    """Remove the temporary files, and folders, that killed processes left in a folder.
 
     Args:
         folder: The folder.
         older: Those that were last written to at least so many seconds ago.
     """
     for part in folder.glob(".*.part*"):
-        with suppress(OSError):
-            if time.time() - part.stat().st_mtime >= older:
+        with suppress(OSError):  # another process may have just finished it
+            if time.time() - max(path.stat().st_mtime for path in (part, *part.rglob("*"))) < older:
+                continue
+            if part.is_dir():
+                shutil.rmtree(part)
+            else:
                 part.unlink()
 
 

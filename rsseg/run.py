@@ -254,10 +254,6 @@ def compare(runs: list[Path], out: Path | None = None, metric: str = "iou", keep
     check_metric(metric)
     comparison = gather(runs, keep_unfair, metric)
     found = analyse(comparison, metric)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the comparison can't be written to {out} ({error}): give another folder, out=...") from None
     folders = [comparison.runs[i][0].folder for i in found.order]
     names = [comparison.labels[i] for i in found.order]
     try:
@@ -265,7 +261,10 @@ def compare(runs: list[Path], out: Path | None = None, metric: str = "iou", keep
     except InputError as error:
         log.warning("Example windows are left out of the report: %s", error)
         examples = None
-    write_report(comparison, found, out, examples)
+    try:
+        write_report(comparison, found, out, examples)
+    except UnwritableError as error:
+        raise UnwritableError(f"{error}; out=... writes the comparison elsewhere") from None
     return out
 
 
@@ -291,7 +290,6 @@ def draw_disagreements(runs: list[Path], names: list[str], path: Path) -> Path |
     store.fill = module.mean.numpy().ravel()
     with progress(runs, "predicting examples") as folders:
         examples = most_different(pick_windows(store, config.window, 16), head, (load_run(run)[1] for run in folders), 3)
-    path.parent.mkdir(parents=True, exist_ok=True)
     draw_examples(path, module.heads[head], plain(config.dataset.palette), examples, names, shown_bands(config))
     return path
 
@@ -316,10 +314,7 @@ def describe(config: Any, out: Path | None = None, overrides: list[str] | None =
     for split, store in stores.items():
         check_absent(store.census, store.head, split)
     out = out or Path(config.output) / "describe" / config.dataset.name
-    try:
-        write_description(config, stores, out, overrides or [])
-    except OSError as error:
-        raise InputError(f"the description can't be written to {out}: {error}") from None
+    write_description(config, stores, out, overrides or [])
     return out
 
 

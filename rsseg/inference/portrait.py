@@ -19,6 +19,7 @@ from rsseg.data.blocks import held
 from rsseg.data.census import PERCENTILES
 from rsseg.data.objects import SMALL, SPECK, ObjectSizes
 from rsseg.data.store import Store
+from rsseg.figure import save
 from rsseg.inference.picture import GREY, colours, flatten, paint, stretch
 
 WINDOWS = 6
@@ -63,7 +64,7 @@ def draw_portrait(
     draw_widths(axes[1, 1], objects, own)
     draw_specks(axes[1, 2], objects, own)
     draw_windows(lower, train, shades, window, [list(bands).index(b) for b in rgb] if rgb and set(rgb) <= set(bands) else None)
-    figure.savefig(path, dpi=100)
+    save(figure, path, dpi=100)
 
 
 def rows(axis: Axes, names: Sequence[str], title: str) -> None:

@@ -11,10 +11,11 @@ import rasterio
 import torch
 from rasterio.windows import Window
 
-from rsseg.contract import IGNORE, Head, InputError, TaskKind
+from rsseg.contract import IGNORE, Head, TaskKind
 from rsseg.data.raster import GDAL, open_raster
 from rsseg.data.scene import SceneReader
 from rsseg.data.windows import grid
+from rsseg.files import atomic_write
 from rsseg.inference.picture import colours
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
@@ -46,29 +47,21 @@ def predict_scene(
         palette: The dataset's colours, if it has any.
 
     Raises:
-        InputError: If the map can't be written.
+        UnwritableError: If the map can't be written.
     """
     head: Head = module.heads[head_name]
     image = open_raster(reader.scenes[0].image)
     georeference = {"crs": image.crs, "transform": image.transform}
     height, width = reader.sizes[0].tolist()
     planes = head.channels if head.task is TaskKind.multilabel else 1
-    part = out.with_name(f".{out.stem}.part.tif")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with rasterio.Env(**GDAL), rasterio.open(
-            part, "w", driver="GTiff", height=height, width=width, count=planes, dtype="uint8", nodata=IGNORE,
-            tiled=True, blockxsize=256, blockysize=256, compress="deflate", bigtiff="if_safer",
-            photometric="PALETTE" if planes == 1 else "MINISBLACK", **georeference,
-        ) as target:  # fmt: skip
-            if planes == 1:
-                target.write_colormap(1, {i: _rgb(c) for i, c in enumerate(colours(head, palette))})
-            _write_windows(target, module, head_name, reader, size, overlap, batch_size)
-        part.replace(out)
-    except OSError as error:
-        raise InputError(f"the map {out} can't be written: {error}") from None
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_write(out) as part, rasterio.Env(**GDAL), rasterio.open(
+        part, "w", driver="GTiff", height=height, width=width, count=planes, dtype="uint8", nodata=IGNORE,
+        tiled=True, blockxsize=256, blockysize=256, compress="deflate", bigtiff="if_safer",
+        photometric="PALETTE" if planes == 1 else "MINISBLACK", **georeference,
+    ) as target:  # fmt: skip
+        if planes == 1:
+            target.write_colormap(1, {i: _rgb(c) for i, c in enumerate(colours(head, palette))})
+        _write_windows(target, module, head_name, reader, size, overlap, batch_size)
 
 
 @torch.inference_mode()
