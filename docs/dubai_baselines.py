@@ -17,7 +17,7 @@ from rsseg.alignment.report import print_table
 from rsseg.assembly import open_split
 from rsseg.config.arguments import run_script
 from rsseg.config.build import build, plain
-from rsseg.config.folder import load_config
+from rsseg.config.folder import RunFolder
 from rsseg.config.schema import head_of
 from rsseg.contract import IGNORE
 from rsseg.data.raster import read_bands
@@ -44,7 +44,7 @@ def pixels(reader, scene):
 
 def main(arguments: Arguments) -> None:
     """Fit on the training scenes, score on the validation scenes."""
-    config = load_config(Path(arguments.run))
+    config = RunFolder(Path(arguments.run)).config()
     source, head = build(plain(config.dataset.source), "dataset.source"), head_of(config.dataset)
     train, val = (open_split(source, config, split) for split in ("train", "val"))
     rng, drawn = np.random.default_rng(0), []

@@ -172,6 +172,7 @@ class RunFolder:
         schema = OmegaConf.structured(Config)
         for node in (schema, schema.dataset, schema.model, schema.loss, schema.record):
             OmegaConf.set_struct(node, False)  # a run of another version may have other keys
+        schema.model.heads = {}  # the default refers to another node
         try:
             config = OmegaConf.merge(schema, content)
         except OmegaConfBaseException as error:

@@ -18,7 +18,7 @@ from test_run import TINY, folder_data, settings
 from tiny import CONFIGS
 
 from rsseg.check import check
-from rsseg.config.folder import alone
+from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 
 SWEEPS = sorted(path.stem for path in (CONFIGS / "sweep").glob("*.yaml"))
@@ -101,15 +101,15 @@ def test_imbalance_runs_of_one_seed_start_alike_and_differ_in_windows_where_they
 
 
 def test_a_run_folder_is_one_processs_own(tmp_path):
-    hold = "import sys; from pathlib import Path; from rsseg.config.folder import alone\n"
-    hold += "with alone(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    hold = "import sys; from pathlib import Path; from rsseg.config.folder import RunFolder\n"
+    hold += "with RunFolder(Path(sys.argv[1])).lock(): print('held', flush=True); sys.stdin.read()"
     other = subprocess.Popen([sys.executable, "-c", hold, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "held\n"
-    with pytest.raises(InputError, match="another process is training this run"), alone(tmp_path):
+    with pytest.raises(InputError, match="another process is training this run"), RunFolder(tmp_path).lock():
         pass
     other.kill()
     other.wait()
-    with alone(tmp_path):
+    with RunFolder(tmp_path).lock():
         pass
 
 
