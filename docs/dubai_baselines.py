@@ -14,11 +14,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from rsseg.alignment.report import print_table
-from rsseg.assembly import open_split
+from rsseg.assembly import open_split, scenes_of, setup
 from rsseg.config.arguments import run_script
-from rsseg.config.build import build, plain
 from rsseg.config.folder import RunFolder
-from rsseg.config.schema import head_of
 from rsseg.contract import IGNORE
 from rsseg.data.raster import read_bands
 from rsseg.metrics import scores
@@ -44,9 +42,9 @@ def pixels(reader, scene):
 
 def main(arguments: Arguments) -> None:
     """Fit on the training scenes, score on the validation scenes."""
-    config = RunFolder(Path(arguments.run)).config()
-    source, head = build(plain(config.dataset.source), "dataset.source"), head_of(config.dataset)
-    train, val = (open_split(source, config, split) for split in ("train", "val"))
+    made = setup(RunFolder(Path(arguments.run)).config())
+    source, head = made.source(), made.dataset.task
+    train, val = (open_split(made, scenes_of(source, made.dataset.name, split), split) for split in ("train", "val"))
     rng, drawn = np.random.default_rng(0), []
     counts = np.zeros(head.channels, dtype=int)
     for scene in range(len(train)):

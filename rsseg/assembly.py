@@ -1,37 +1,435 @@
-"""From a checked config to scenes, counted numbers, losses and a module."""
+"""From a composed config to one frozen object, and from there to open data and a module."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import lightning as L
 import numpy as np
+import torch
+from lightning.pytorch.callbacks import LearningRateFinder
+from lightning.pytorch.loggers import Logger
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, SequentialLR
 
 from rsseg.alignment.panel import PANEL
-from rsseg.config.build import build, plain, wanted
-from rsseg.config.schema import OnBadTile, head_of
+from rsseg.config.build import build, faults, missing, wanted
+from rsseg.config.schema import ModelConfig, Residence, cross_check, head_of, raise_faults
 from rsseg.contract import IGNORE, Head, InputError, TaskKind, nearest
-from rsseg.data.blocks import Blocks
+from rsseg.data.blocks import SIZE, Blocks
 from rsseg.data.build import open_store
-from rsseg.data.census import Census
+from rsseg.data.census import Census, check_absent
 from rsseg.data.labels import Labels
 from rsseg.data.paste import Fits
 from rsseg.data.sampling import Places, Read
 from rsseg.data.scene import Scene
+from rsseg.data.sources import Source
 from rsseg.data.splits import SPLITS
 from rsseg.data.store import Store
+from rsseg.loggers import given_to_logger
 from rsseg.losses import Composite
 from rsseg.losses.weighting import WEIGHTING, positive_weight, uncounted
-from rsseg.models import Network, build_network, load_weights
-from rsseg.module import SegmentationModule
+from rsseg.models import Network, build_network, encoder_name, load_weights
+from rsseg.module import SegmentationModule, logged_names
 
 log = logging.getLogger(__name__)
+
+NET_GIVEN = ("encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params")
+SAMPLER_GIVEN = ("seed", "sizes", "window", "blocks", "head", "read")
+AUGMENT_GIVEN = ("seed", "head")
+TRAINER_GIVEN = (
+    "default_root_dir", "max_steps", "max_epochs", "val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps",
+    "logger", "callbacks", "plugins", "use_distributed_sampler", "enable_model_summary", "fast_dev_run", "limit_train_batches",
+    "limit_val_batches", "overfit_batches", "max_time", "min_steps", "min_epochs",
+)  # fmt: skip
+"""The parameters of each target that rsseg fills in or, as a run is made of steps, leaves alone."""
+
+PACKAGES = ("tensorboard", "wandb", "mlflow")
+"""The loggers that an extra of rsseg installs; each is called as its package."""
+
+
+class Place(NamedTuple):
+    """A node that is built.
+
+    Attributes:
+        where: Its place in the config.
+        node: What stands there.
+        given: The arguments that rsseg adds.
+        beside: What the node may hold that its target is not given.
+    """
+
+    where: str
+    node: Any
+    given: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+
+
+def places(plain: Mapping[str, Any]) -> Iterator[Place]:
+    """Every node of a config that is built."""
+    yield Place("dataset.source", plain["dataset"]["source"])
+    yield Place("model.net", plain["model"]["net"], NET_GIVEN)
+    yield Place("optimizer", plain["optimizer"], ("params",))
+    yield Place("scheduler", plain["scheduler"], ("optimizer",))
+    yield Place("sampler", plain["sampler"], SAMPLER_GIVEN)
+    yield Place("trainer", plain["trainer"], TRAINER_GIVEN)
+    for name, node in plain["augment"].items():
+        yield Place(f"augment.{name}", node, AUGMENT_GIVEN)
+    for name, node in plain["callbacks"].items():
+        yield Place(f"callbacks.{name}", node)
+    for name, node in plain["logger"].items():
+        yield Place(f"logger.{name}", node, tuple(given_to_logger(node, Path())))
+    for where, terms in loss_places(plain).values():
+        for name, node in terms.items():
+            yield Place(f"{where}.terms.{name}", node, ("task", "ignore_index"), ("weight",))
+
+
+def loss_places(plain: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """By head, the place of its loss in the config, and the loss's terms; ``loss`` for a head that has no loss of its own."""
+    found = {}
+    for head, node in plain["model"]["heads"].items():
+        own = node["loss"] != plain["loss"]
+        found[head] = (f"model.heads.{head}.loss" if own else "loss", node["loss"]["terms"])
+    return found
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a config says of a dataset.
+
+    Attributes:
+        name: Used in folder names.
+        task: Its task and classes.
+        bands: The image bands to read, counted from 1; None until the data are seen.
+        rgb: The bands that pictures show; None: the first three.
+        palette: The colours of the labels; None: chosen.
+        labels: How its masks are decoded.
+    """
+
+    name: str
+    task: Head
+    bands: tuple[int, ...] | None
+    rgb: tuple[int, ...] | None
+    palette: list[str] | None
+    labels: Labels
+
+    @property
+    def read_bands(self) -> list[int]:
+        """The bands, once they are known."""
+        assert self.bands is not None
+        return list(self.bands)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run records of itself: at all, and also each term's one-step gain."""
+
+    enabled: bool
+    gain: bool
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A composed config as checked values, and the objects that it describes.
+
+    Scalars have the names that they have in the config; `configs/train.yaml` explains them.
+
+    Attributes:
+        plain: The resolved config as plain values: what config.yaml holds.
+        dataset: The dataset.
+        tasks: The task of each head, by name.
+    """
+
+    plain: dict[str, Any]
+    dataset: Dataset
+    tasks: dict[str, Head]
+    seed: int
+    window: int
+    batch_size: int
+    steps: int
+    validations: int
+    overlap: int
+    pictures: int
+    workers: int | None
+    residence: Residence
+    skip_bad_tiles: bool
+    output: Path
+    record: Record
+
+    @property
+    def head(self) -> str:
+        """The first head, whose scores choose the best checkpoint."""
+        return next(iter(self.tasks))
+
+    @property
+    def accelerator(self) -> str:
+        """The name of Lightning's accelerator."""
+        return str(self.plain["trainer"].get("accelerator", "auto"))
+
+    @property
+    def accumulate(self) -> int:
+        """Batches per optimiser step."""
+        return int(self.plain["trainer"].get("accumulate_grad_batches", 1))
+
+    @property
+    def shown_bands(self) -> list[int] | None:
+        """The indices of the bands that pictures show as red, green and blue; None: the first three."""
+        bands, rgb = self.dataset.read_bands, self.dataset.rgb
+        return [bands.index(band) for band in rgb] if rgb and set(rgb) <= set(bands) else None
+
+    def with_bands(self, bands: Sequence[int]) -> Setup:
+        """The same with the bands that were found in the data."""
+        plain = {**self.plain, "dataset": {**self.plain["dataset"], "bands": list(bands)}}
+        return replace(self, plain=plain, dataset=replace(self.dataset, bands=tuple(bands)))
+
+    def source(self) -> Source:
+        """Where the scenes lie; files are listed, no pixels are read.
+
+        Raises:
+            InputError: If they can't be found.
+        """
+        source: Source = build(self.plain["dataset"]["source"], "dataset.source")
+        return source
+
+    def network(self, pretrained: bool = True) -> Network:
+        """The network.
+
+        Args:
+            pretrained: Load its pretrained weights; not where a checkpoint holds all.
+        """
+        model = ModelConfig(**self.plain["model"])
+        if not pretrained:
+            model.weights = "none"
+        net = partial(build, model.net, "model.net")
+        network = build_network(net, model, len(self.dataset.read_bands), self.tasks)
+        load_weights(network, model.weights)
+        return network
+
+    def losses(self, numbers: Numbers | None) -> dict[str, Composite]:
+        """The loss composition of each head.
+
+        Args:
+            numbers: The training split's counts; None: leave counted weights out, to check the rest.
+        """
+        made = {}
+        for head, (where, nodes) in loss_places(self.plain).items():
+            terms = {}
+            for name, node in nodes.items():
+                place, weight = f"{where}.terms.{name}", node.get("weight", 1.0)
+                arguments = {key: value for key, value in node.items() if key != "weight"}
+                counted = counted_weights(arguments, place, self.tasks[head], numbers)
+                terms[name] = (weight, build(counted, place, task=self.tasks[head].task))
+            node = self.plain["model"]["heads"][head]["loss"]
+            made[head] = Composite(terms, **{key: node[key] for key in ("backend", "check_targets") if key in node})
+        return made
+
+    def panel(self, numbers: Numbers) -> dict[str, dict[str, Any]]:
+        """What the losses of the panel are made with, counted weights as numbers, by name."""
+        return {name: counted_weights(node, f"panel.{name}", self.dataset.task, numbers) for name, node in PANEL.items()}
+
+    def augmentations(self) -> list[Any]:
+        """The augmentations, in the order of the config."""
+        given = {"seed": self.seed, "head": self.dataset.task}
+        return [self._build_with(node, f"augment.{name}", given) for name, node in self.plain["augment"].items()]
+
+    def sampler(self, sizes: NDArray[np.int64], blocks: Blocks, read: Read) -> Places:
+        """What says where each training window lies.
+
+        Args:
+            sizes: ``[S, 2]``, height and width of each training scene.
+            blocks: Their blocks.
+            read: Reads their windows.
+        """
+        given = {"seed": self.seed, "sizes": sizes, "window": self.window, "blocks": blocks, "head": self.dataset.task}
+        sampler: Places = self._build_with(self.plain["sampler"], "sampler", {**given, "read": read})
+        return sampler
+
+    def optimizer(self, params: Any) -> torch.optim.Optimizer:
+        """The optimizer of some parameters."""
+        optimizer: torch.optim.Optimizer = build(self.plain["optimizer"], "optimizer", params=params)
+        return optimizer
+
+    def scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
+        """The schedule of an optimizer's rate, stepped every optimiser step."""
+        return build(self.plain["scheduler"], "scheduler", optimizer=optimizer)
+
+    def callbacks(self) -> dict[str, L.Callback]:
+        """The callbacks of the config, by name."""
+        return {name: build(node, f"callbacks.{name}") for name, node in self.plain["callbacks"].items()}
+
+    def logger(self, name: str, folder: Path) -> Logger:
+        """A logger of the config; one that writes files writes them in the run folder.
+
+        Raises:
+            InputError: If its arguments are wrong or its package is not installed. That its server is away is another error.
+        """
+        node = self.plain["logger"][name]
+        try:
+            logger: Logger = build(node, f"logger.{name}", **given_to_logger(node, folder))
+        except InputError as error:
+            if error.__cause__ is None or isinstance(error.__cause__, TypeError | ValueError | ModuleNotFoundError):
+                raise
+            raise error.__cause__ from None
+        return logger
+
+    def trainer(self, **given: Any) -> L.Trainer:
+        """Lightning's trainer; `given` replaces what the config says."""
+        node = {key: value for key, value in self.plain["trainer"].items() if key not in given}
+        trainer: L.Trainer = build(node, "trainer", **given)
+        return trainer
+
+    def _build_with(self, node: Mapping[str, Any], where: str, given: Mapping[str, Any]) -> Any:
+        """Build a node with those of the given arguments that it has a parameter for."""
+        return build(node, where, **{name: given[name] for name in wanted(node, given)})
+
+    def faults(self) -> list[str]:
+        """What shows only when every part is made and tried once: a wrong number, weights of a wrong length."""
+        found = []
+        for attempt in (
+            lambda: encoder_name(self.plain["model"]["encoder"]),
+            self.augmentations,
+            self.callbacks,
+            self._try_sampler,
+            self._try_losses,
+            self._try_optimizer,
+        ):
+            try:
+                attempt()
+            except InputError as error:
+                found.append(str(error))
+        return found
+
+    def _try_losses(self) -> None:
+        """Call the losses on two pixels."""
+        for head, composite in self.losses(None).items():
+            task = self.tasks[head]
+            planes = (task.channels,) if task.task is TaskKind.multilabel else ()
+            composite(torch.zeros(1, task.channels, 2, 2), torch.zeros(1, *planes, 2, 2, dtype=torch.uint8))
+
+    def _try_sampler(self) -> None:
+        """Make the sampler for one block in which every class occurs."""
+        counts, sizes = np.ones((1, self.dataset.task.channels + 1), dtype=np.uint16), np.array([[SIZE, SIZE]])
+        self.sampler(sizes, Blocks.of(counts, sizes), read=lambda *_: (counts, counts.astype(np.uint8)))
+
+    def _try_optimizer(self) -> None:
+        """Step the optimizer and the schedule of one parameter."""
+        optimizer = self.optimizer([nn.Parameter(torch.zeros(1))])
+        scheduler = self.scheduler(optimizer)
+        try:
+            optimizer.step()
+            scheduler.step(*([0.0] if isinstance(scheduler, ReduceLROnPlateau) else []))
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise InputError(f"optimizer or scheduler can't make a step: {error}") from None
+
+
+def setup(config: Any) -> Setup:
+    """Make the objects of a composed config, or say everything that is wrong with it.
+
+    Args:
+        config: As Hydra composes it, or as a run folder holds it.
+
+    Raises:
+        InputError: All faults that can be found without reading data, together.
+    """
+    try:
+        plain: Any = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    except OmegaConfBaseException as error:
+        raise InputError(f"the config can't be resolved: {str(error).splitlines()[0]}") from None
+    raise_faults(missing(config))
+    found = cross_check(config)
+    for place in places(plain):
+        found += [fault for fault in faults(place.node, place.where, place.given, place.beside) if fault not in found]
+    raise_faults(found)
+    made = _setup(plain, head_of(config.dataset))
+    raise_faults([*_combination_faults(made), *made.faults()])
+    return made
+
+
+def _setup(plain: dict[str, Any], task: Head) -> Setup:
+    dataset, record = plain["dataset"], plain["record"]
+    ignore = dataset["ignore_values"]
+    if ignore is None:
+        ignore = [] if any(isinstance(value, str) for value in dataset["mask_values"] or []) else [IGNORE]
+    bands, rgb = (None if dataset[key] is None else tuple(dataset[key]) for key in ("bands", "rgb"))
+    return Setup(
+        plain=plain,
+        dataset=Dataset(
+            name=dataset["name"],
+            task=task,
+            bands=bands,
+            rgb=rgb,
+            palette=dataset["palette"],
+            labels=Labels(task, dataset["mask_values"], ignore),
+        ),
+        tasks=dict.fromkeys(plain["model"]["heads"], task),
+        seed=plain["seed"],
+        window=plain["window"],
+        batch_size=plain["batch_size"],
+        steps=plain["steps"],
+        validations=plain["validations"],
+        overlap=plain["overlap"],
+        pictures=plain["pictures"],
+        workers=plain["workers"],
+        residence=Residence(plain["residence"]),
+        skip_bad_tiles=plain["on_bad_tile"] == "skip",
+        output=Path(plain["output"]),
+        record=Record(record["enabled"], record["gain"]),
+    )
+
+
+def _combination_faults(made: Setup) -> list[str]:
+    """What can't go together."""
+    found, trainer, scheduler = [], made.plain["trainer"], made.plain["scheduler"]
+    times = trainer.get("accumulate_grad_batches", 1)
+    if not isinstance(times, int) or times < 1:
+        found.append(f"trainer.accumulate_grad_batches={times} has to be a whole number of 1 or more")
+    milestones = scheduler.get("milestones", [0])
+    if isinstance(milestones, list) and milestones and max(milestones) >= made.steps:
+        found.append(f"scheduler.milestones={milestones}: all have to come before the last of steps={made.steps}")
+    names = logged_names(made.tasks, {head: list(terms) for head, (_, terms) in loss_places(made.plain).items()})
+    for name, node in made.plain["callbacks"].items():
+        monitor = node.get("monitor")
+        if monitor is not None and monitor not in names:
+            found.append(f"callbacks.{name}.monitor={monitor}: a run logs no such value{nearest(str(monitor), names)}")
+    devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
+    devices = len(devices) if isinstance(devices, list) else devices
+    if isinstance(devices, int) and devices > 0 and made.batch_size % (devices * nodes):
+        found.append(f"batch_size={made.batch_size} can't be shared evenly among {devices * nodes} devices")
+    if devices not in (1, "1") and trainer.get("strategy", "auto") == "auto":
+        found.append(f"trainer.devices={devices}: take trainer=ddp to train on several")
+    finders = [name for name, callback in made.callbacks().items() if isinstance(callback, LearningRateFinder)]
+    schedule = scheduler["_target_"].rpartition(".")[2]
+    if finders and schedule in (SequentialLR.__name__, OneCycleLR.__name__):
+        found.append(
+            f"callbacks.{finders[0]} with {schedule}: its first steps have a rate of their own, which the found one would "
+            "overwrite; take scheduler=cosine, poly, plateau or constant"
+        )
+    return found
+
+
+def check_machine(made: Setup) -> None:
+    """Find what this machine lacks to train a setup: a GPU, a logger's package.
+
+    Raises:
+        InputError: All that is missing, together.
+    """
+    found = []
+    gpu = torch.cuda.is_available()
+    if made.accelerator in ("gpu", "cuda") and not gpu:
+        found.append("trainer.accelerator=gpu, but no GPU is found: take trainer=cpu, or auto for whatever there is")
+    if made.residence is Residence.gpu and made.accelerator == "auto" and not gpu:
+        found.append("residence=gpu, but no GPU is found: take residence=ram, or disk for tiles that memory does not hold")
+    absent = [name for name in made.plain["logger"] if name in PACKAGES and find_spec(name) is None]
+    found += [f"logger={name}: its package is not installed: pip install 'rsseg[{name}]'" for name in absent]
+    raise_faults(found)
 
 
 @dataclass(frozen=True)
@@ -61,20 +459,45 @@ class Numbers:
         )
 
 
-def labels_of(config: Any) -> Labels:
-    """How the dataset's masks are decoded."""
-    values, ignore = plain(config.dataset.mask_values), plain(config.dataset.ignore_values)
-    if ignore is None:
-        ignore = [] if any(isinstance(value, str) for value in values or []) else [IGNORE]
-    return Labels(head_of(config.dataset), values, ignore)
+@dataclass(frozen=True)
+class Data:
+    """The scenes of a run, decoded.
+
+    Attributes:
+        stores: The tiles of train and val.
+        numbers: What the training split says.
+    """
+
+    stores: dict[str, Store]
+    numbers: Numbers
+
+    def record(self) -> dict[str, Any]:
+        """What data.json holds: the numbers, and per split the scenes, a fingerprint of their labels, and what was skipped."""
+        names = {split: [scene.name for scene in store.scenes] for split, store in self.stores.items()}
+        return asdict(self.numbers) | {
+            "fingerprint": {split: store.census.fingerprint(names[split]) for split, store in self.stores.items()},
+            "scenes": names,
+            "skipped": {split: store.skipped for split, store in self.stores.items()},
+        }
 
 
-def heads_of(config: Any) -> dict[str, Head]:
-    """The facts of each head by name."""
-    return {name: head_of(config.dataset) for name in config.model.heads}
+def open_data(made: Setup, source: Source) -> Data:
+    """The training and the validation split, decoded first where they are not in the store yet.
+
+    Raises:
+        InputError: If a split is empty, files can't be used, or a class occurs nowhere.
+    """
+    scenes = {split: scenes_of(source, made.dataset.name, split) for split in ("train", "val")}
+    stores = {split: open_split(made, scenes[split], split) for split in scenes}
+    for split, store in stores.items():
+        check_absent(store.census, store.head, split)
+    numbers = Numbers.of(stores["train"].census)
+    for store in stores.values():
+        store.fill = np.array(numbers.mean)
+    return Data(stores, numbers)
 
 
-def scenes_of(source: Any, config: Any, split: str) -> list[Scene]:
+def scenes_of(source: Source, dataset: str, split: str) -> list[Scene]:
     """The scenes of a split.
 
     Raises:
@@ -82,45 +505,39 @@ def scenes_of(source: Any, config: Any, split: str) -> list[Scene]:
     """
     if split not in SPLITS:
         raise InputError(f"split={split}{nearest(split, SPLITS)}: there are {', '.join(SPLITS)}")
-    scenes: list[Scene] = source.scenes(split)
+    scenes = source.scenes(split)
     if not scenes:
         raise InputError(
-            f"the {split} split of dataset {config.dataset.name} has no scenes: see dataset.source, and whether "
+            f"the {split} split of dataset {dataset} has no scenes: see dataset.source, and whether "
             "the other splits have taken all of them"
         )
     return scenes
 
 
-def all_bands(source: Any, config: Any) -> list[int]:
-    """The numbers of all bands of the first training image but alpha."""
-    return scenes_of(source, config, "train")[0].all_bands()
+def open_split(made: Setup, scenes: Sequence[Scene], split: str) -> Store:
+    """The tiles of some scenes, decoded first where they are not in the store yet.
 
-
-def open_split(source: Any, config: Any, split: str) -> Store:
-    """The tiles of a split, decoded first where they are not in the store yet.
+    Args:
+        made: The setup.
+        scenes: Those of the split.
+        split: Its name, for messages.
 
     Raises:
-        InputError: If the split is empty or files can't be used.
+        InputError: If files can't be used.
     """
-    store = open_store(
-        scenes_of(source, config, split),
-        labels_of(config),
-        list(config.dataset.bands),
-        Path(config.output) / "cache" / "store",
-        f"{split} split",
-        skip=config.on_bad_tile is OnBadTile.skip,
-    )
+    folder = made.output / "cache" / "store"
+    store = open_store(scenes, made.dataset.labels, made.dataset.read_bands, folder, f"{split} split", skip=made.skip_bad_tiles)
     if store.skipped:
         listed = "".join(f"\n  - {fault}" for fault in list(store.skipped.values())[:5])
         log.warning("%d scenes of the %s split are skipped:%s", len(store.skipped), split, listed)
-    small = int((store.sizes < config.window).any(axis=1).sum())
+    small = int((store.sizes < made.window).any(axis=1).sum())
     if small:
         line = "%d of %d %s scenes are smaller than window=%d: padded, the padding is ignored."
-        log.info(line, small, len(store), split, config.window)
+        log.info(line, small, len(store), split, made.window)
     return store
 
 
-def counted_weights(term: Mapping[str, Any], task: TaskKind, numbers: Numbers | None) -> dict[str, Any]:
+def counted_weights(term: Mapping[str, Any], where: str, task: Head, numbers: Numbers | None) -> dict[str, Any]:
     """A term's arguments with the name of a rule as `class_weights` turned into numbers.
 
     For binary and multilabel tasks that is the rule's weight of positives relative to negatives, as `pos_weight`; 1 for a
@@ -128,6 +545,7 @@ def counted_weights(term: Mapping[str, Any], task: TaskKind, numbers: Numbers | 
 
     Args:
         term: The term's config.
+        where: Its place.
         task: The head's task.
         numbers: The training split's counts; None: leave the weights out, to check the rest.
     """
@@ -136,12 +554,16 @@ def counted_weights(term: Mapping[str, Any], task: TaskKind, numbers: Numbers | 
         return dict(term)
     rest = {key: value for key, value in term.items() if key != "class_weights"}
     if rule not in WEIGHTING:
-        raise InputError(f"class_weights={rule}{nearest(rule, WEIGHTING)}: numbers, null, {', '.join(WEIGHTING)} are expected")
-    if task is not TaskKind.multiclass and not term["_target_"].endswith("CrossEntropy"):
-        raise InputError(f"class_weights={rule} of a {task} task weighs positive pixels: only cross-entropy terms do that")
+        raise InputError(
+            f"{where}.class_weights={rule}{nearest(rule, WEIGHTING)}: numbers, null, {', '.join(WEIGHTING)} are expected"
+        )
+    if task.task is not TaskKind.multiclass and not term["_target_"].endswith("CrossEntropy"):
+        raise InputError(
+            f"{where}.class_weights={rule} of a {task.task} task weighs positive pixels: only cross-entropy terms do that"
+        )
     if numbers is None:
         return rest
-    if task is TaskKind.multiclass:
+    if task.task is TaskKind.multiclass:
         return {**rest, "class_weights": WEIGHTING[rule](numbers.positives)}
     pairs = zip(numbers.positives, numbers.valid, strict=True)
     return {
@@ -150,93 +572,46 @@ def counted_weights(term: Mapping[str, Any], task: TaskKind, numbers: Numbers | 
     }
 
 
-def make_losses(config: Any, numbers: Numbers | None) -> dict[str, Composite]:
-    """The loss composition of each head."""
-    losses = {}
-    for head, node in plain(config.model.heads).items():
-        task, terms = TaskKind(config.dataset.task), {}
-        for name, term in node["loss"]["terms"].items():
-            arguments = counted_weights({key: value for key, value in term.items() if key != "weight"}, task, numbers)
-            if numbers is not None and isinstance(term.get("class_weights"), str):
-                _warn_of_uncounted(f"loss.terms.{name}", task, numbers, list(config.dataset.classes))
-            terms[name] = (term.get("weight", 1.0), build(arguments, f"loss.terms.{name}", task=task))
-        options = {name: node["loss"][name] for name in ("backend", "check_targets") if name in node["loss"]}
-        losses[head] = Composite(terms, **options)
-    return losses
+def warn_of_uncounted(made: Setup, numbers: Numbers) -> None:
+    """Log which classes have a weight that can't be counted, as no labelled training pixel is of them."""
+    for head, (where, terms) in loss_places(made.plain).items():
+        task = made.tasks[head]
+        clipped = [task.classes[c] for c in uncounted(task.task, numbers.positives, numbers.valid)]
+        if not clipped:
+            continue
+        every = "" if task.task is TaskKind.multiclass else ", or every one,"
+        line = "%s.terms.%s: the weight of class %s can't be counted and is clipped: no labelled training pixel%s is of it."
+        for name, term in terms.items():
+            if isinstance(term.get("class_weights"), str):
+                log.warning(line, where, name, ", ".join(clipped), every)
 
 
-def _warn_of_uncounted(where: str, task: TaskKind, numbers: Numbers, classes: list[str]) -> None:
-    clipped = [classes[c] for c in uncounted(task, numbers.positives, numbers.valid)]
-    if clipped:
-        every = "" if task is TaskKind.multiclass else ", or every one,"
-        line = "%s: the weight of class %s can't be counted and is clipped: no labelled training pixel%s is of it."
-        log.warning(line, where, ", ".join(clipped), every)
-
-
-def panel_facts(config: Any, numbers: Numbers) -> dict[str, dict[str, Any]]:
-    """What the losses of the panel are made with, counted weights as numbers, by name."""
-    task = TaskKind(config.dataset.task)
-    return {name: counted_weights(node, task, numbers) for name, node in PANEL.items()}
-
-
-def make_network(config: Any) -> Network:
-    """The network, with its pretrained weights."""
-    make = partial(build, plain(config.model.net), "model.net")
-    network = build_network(make, config.model, len(config.dataset.bands), heads_of(config))
-    load_weights(network, config.model.weights)
-    return network
-
-
-def make_augmentations(config: Any) -> list[Any]:
-    """The augmentations, in the order of the config."""
-    given = {"seed": config.seed, "head": head_of(config.dataset)}
-    return [_build_with(node, f"augment.{name}", given) for name, node in plain(config.augment).items()]
-
-
-def fit_augmentations(augmentations: Sequence[Any], read: Read, blocks: Blocks, numbers: Numbers) -> None:
-    """Let the augmentations that need something from the training split take it."""
-    for augmentation in augmentations:
-        if isinstance(augmentation, Fits):
-            augmentation.fit(read, blocks, numbers.mean, numbers.std)
-
-
-def make_sampler(config: Any, sizes: NDArray[np.int64], blocks: Blocks, read: Read) -> Places:
-    """What says where each training window lies.
-
-    Args:
-        config: The composed config.
-        sizes: ``[S, 2]``, height and width of each training scene.
-        blocks: Their blocks.
-        read: Reads their windows.
-    """
-    given = {"seed": config.seed, "sizes": sizes, "window": config.window, "blocks": blocks, "head": head_of(config.dataset)}
-    sampler: Places = _build_with(plain(config.sampler), "sampler", {**given, "read": read})
-    return sampler
-
-
-def _build_with(node: Mapping[str, Any], where: str, given: Mapping[str, Any]) -> Any:
-    """Build a node with those of the given arguments that it has a parameter for."""
-    return build(node, where, **{name: given[name] for name in wanted(node, given)})
-
-
-def make_module(config: Any, network: nn.Module, numbers: Numbers, scenes: int) -> SegmentationModule:
+def make_module(made: Setup, network: nn.Module, numbers: Numbers, scenes: int) -> SegmentationModule:
     """Everything that trains, around a network.
 
     Args:
-        config: The composed config.
+        made: The setup.
         network: The network.
         numbers: The training split's numbers.
         scenes: The number of scenes that are scored.
     """
     return SegmentationModule(
         network=network,
-        losses=make_losses(config, numbers),
-        heads=heads_of(config),
+        losses=made.losses(numbers),
+        heads=made.tasks,
         mean=numbers.mean,
         std=numbers.std,
         scenes=scenes,
-        seed=config.seed,
-        augmentations=make_augmentations(config),
-        optimizer=partial(build, plain(config.optimizer), "optimizer"),
-        scheduler=partial(build, plain(config.scheduler), "scheduler"),
+        seed=made.seed,
+        augmentations=made.augmentations(),
+        optimizer=made.optimizer,
+        scheduler=made.scheduler,
     )
+
+
+def fit_augmentations(module: SegmentationModule, data: Data) -> None:
+    """Let the augmentations that need something from the training split take it."""
+    train, numbers = data.stores["train"], data.numbers
+    for augmentation in module.augmentations:
+        if isinstance(augmentation, Fits):
+            augmentation.fit(train.read, train.census.blocks, numbers.mean, numbers.std)

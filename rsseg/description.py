@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.assembly import labels_of
-from rsseg.config.build import plain
+from rsseg.assembly import Setup
 from rsseg.contract import Head, TaskKind
 from rsseg.data.advice import EXTREME, LOSSES, METRICS, MODERATE, SAMPLING, Advice, Facts, advise, candidates
 from rsseg.data.balance import label_names
@@ -31,23 +30,23 @@ SEEDS = "seed=1,2,3,4,5"
 """Fewer than five seeds per loss are exploratory."""
 
 
-def write_description(config: Any, stores: Mapping[str, Store], out: Path, overrides: Sequence[str]) -> None:
+def write_description(made: Setup, stores: Mapping[str, Store], out: Path, overrides: Sequence[str]) -> None:
     """Describe the training and validation split; print it, and write ``description.json`` and ``description.png``.
 
     Args:
-        config: The composed config.
+        made: The setup.
         stores: The tiles by split.
         out: The folder to write into, made if it is not there.
         overrides: The command line's overrides, for the command that is recommended.
     """
-    train, bands = stores["train"], list(config.dataset.bands)
-    found = survey(train, labels_of(config), bands, config.seed, "train split: objects")
+    train, bands = stores["train"], made.dataset.read_bands
+    found = survey(train, made.dataset.labels, bands, made.seed, "train split: objects")
     objects = dict(zip(train.head.classes, found.objects, strict=True))
     splits = {split: split_facts(store.census, store.head, store.sizes, bands) for split, store in stores.items()}
     facts = Facts.of(train.census, train.head, train.sizes, objects)
     advice = {name: advise(rules, facts) for name, rules in RULES.items()}
     description = {
-        "dataset": config.dataset.name,
+        "dataset": made.dataset.name,
         "splits": splits,
         "facts": asdict(facts),
         "objects": {name: asdict(sizes) for name, sizes in objects.items()},
@@ -58,8 +57,8 @@ def write_description(config: Any, stores: Mapping[str, Store], out: Path, overr
     }
     say(description, advice)
     write_json(out / "description.json", description)
-    look = plain(config.dataset)
-    draw_portrait(out / "description.png", stores, objects, look["palette"], config.window, look["bands"], look["rgb"])
+    rgb = None if made.dataset.rgb is None else list(made.dataset.rgb)
+    draw_portrait(out / "description.png", stores, objects, made.dataset.palette, made.window, bands, rgb)
     log.info("\nNumbers and picture: %s\nWhat would settle it, a comparison of these losses:\n%s", out, description["sweep"])
 
 

@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Timer
 
-from rsseg.config.build import plain
+from rsseg.assembly import Data, Setup
 from rsseg.config.folder import RunFolder, resume_word
 from rsseg.contract import InputError
 from rsseg.data.sampling import Places
@@ -34,23 +34,19 @@ log = logging.getLogger(__name__)
 
 
 def fit(
-    config: Any,
+    made: Setup,
     folder: Path,
     module: SegmentationModule,
-    stores: dict[str, Store],
-    sampler: Places,
-    panel: dict[str, dict[str, Any]],
+    data: Data,
     last: Path | None,
 ) -> float:
     """Train a module to the end, score its best checkpoint, and write everything into the run folder.
 
     Args:
-        config: The composed config.
+        made: The setup.
         folder: The run folder, with its config.
         module: The module.
-        stores: The tiles of train and val.
-        sampler: Where each training window lies.
-        panel: What the losses are made with that are recorded whichever trains, by name.
+        data: The scenes of train and val.
         last: The checkpoint to go on from; None: from the beginning.
 
     Returns:
@@ -61,24 +57,26 @@ def fit(
     """
     step = int(torch.load(last, map_location="cpu", weights_only=False)["global_step"]) if last else 0
     head = next(iter(module.heads))
-    shown = shown_bands(config)
-    windows = pick_windows(stores["val"], config.window, config.pictures) if is_main() else []
-    gallery = Gallery(folder, head, windows, plain(config.dataset.palette), shown)
-    recorder = make_recorder(config, folder, module, stores, sampler, panel) if config.record.enabled else None
-    trainer = make_trainer(plain(config), folder, f"val/{head}/iou", [gallery, *([recorder] if recorder else [])], step)
+    stores, train = data.stores, data.stores["train"]
+    sampler = made.sampler(train.sizes, train.census.blocks, train.read)
+    windows = pick_windows(stores["val"], made.window, made.pictures) if is_main() else []
+    gallery = Gallery(folder, head, windows, made.dataset.palette, made.shown_bands)
+    panel = made.panel(data.numbers)
+    recorder = make_recorder(made, folder, module, stores, sampler, panel) if made.record.enabled else None
+    trainer = make_trainer(made, folder, f"val/{head}/iou", [gallery, *([recorder] if recorder else [])], step)
     timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
     try:
         for logger in side_loggers(trainer):
-            logger.log_hyperparams(plain(config))
+            logger.log_hyperparams(made.plain)
         with launched(trainer, folder):
-            _train_all_steps(config, folder, module, stores, sampler, trainer, step if last else None)
+            _train_all_steps(made, folder, module, stores, sampler, trainer, step if last else None)
         result = dict(module.scores)
         if not is_main():  # a process that another program started: the first one writes
             return result[head].iou
         if recorder:
-            result = score_checkpoints(config, folder, module, stores["val"], recorder)
+            result = score_checkpoints(made, folder, module, stores["val"], recorder)
         elif load_checkpoint(module, folder) < trainer.global_step or not result:  # else the last validation has scored it
-            result = score(config, module, validation_windows(config, stores["val"]))
+            result = score(made, module, validation_windows(made, stores["val"]))
         rows = score_rows(result)
         write_csv(folder / "classes.csv", rows)
         print_table(name_means(rows), f"{folder.name}: validation, best checkpoint, pooled over whole scenes")
@@ -102,16 +100,8 @@ def fit(
     return result[head].iou
 
 
-def shown_bands(config: Any) -> list[int] | None:
-    """The indices of the bands that pictures show as red, green and blue; None: the first three."""
-    bands, rgb = list(config.dataset.bands), config.dataset.rgb
-    if rgb and set(rgb) - set(bands):
-        log.info("dataset.rgb=%s is not among dataset.bands=%s: pictures show the first bands.", list(rgb), bands)
-    return [bands.index(band) for band in rgb] if rgb and set(rgb) <= set(bands) else None
-
-
 def _train_all_steps(
-    config: Any,
+    made: Setup,
     folder: Path,
     module: SegmentationModule,
     stores: dict[str, Store],
@@ -121,43 +111,43 @@ def _train_all_steps(
 ) -> None:
     """Fit, from a checkpoint's step on if there is one."""
     rank, world = trainer.global_rank, trainer.world_size
-    if config.batch_size % world:
+    if made.batch_size % world:
         raise InputError(
-            f"batch_size={config.batch_size} can't be shared evenly among {world} devices: take a multiple of {world}"
+            f"batch_size={made.batch_size} can't be shared evenly among {world} devices: take a multiple of {world}"
         )
-    per_step = config.batch_size * trainer.accumulate_grad_batches
-    batches = Batches(config.steps * per_step, config.batch_size, (step or 0) * per_step, rank, world)
-    reside(config, list(stores.values()), trainer)
-    val_windows = validation_windows(config, stores["val"])
-    val_batches = Batches(len(val_windows), config.batch_size, 0, rank, world)
+    per_step = made.batch_size * trainer.accumulate_grad_batches
+    batches = Batches(made.steps * per_step, made.batch_size, (step or 0) * per_step, rank, world)
+    reside(made, list(stores.values()), trainer)
+    val_windows = validation_windows(made, stores["val"])
+    val_batches = Batches(len(val_windows), made.batch_size, 0, rank, world)
     loaders = (
-        feed(config, TrainWindows(stores["train"], config.window, sampler), batches, world),
-        feed(config, val_windows, val_batches, world),
+        feed(made, TrainWindows(stores["train"], made.window, sampler), batches, world),
+        feed(made, val_windows, val_batches, world),
     )
-    _say_start(config, stores, trainer, step)
+    _say_start(made, stores, trainer, step)
     try:
         trainer.fit(module, *loaders, ckpt_path=None if step is None else folder / "checkpoints" / "last.ckpt")
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
         raise InputError(
-            f"batch_size={config.batch_size} of window={config.window} leaves batch normalisation one value per channel: "
+            f"batch_size={made.batch_size} of window={made.window} leaves batch normalisation one value per channel: "
             "take a larger batch or window"
         ) from None
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
-        log.warning("Interrupted at step %d of %d; go on with %s", trainer.global_step, config.steps, resume_word(folder))
+        log.warning("Interrupted at step %d of %d; go on with %s", trainer.global_step, made.steps, resume_word(folder))
         raise
     early = trainer.should_stop and not trainer.received_sigterm
-    if trainer.global_step < config.steps:
+    if trainer.global_step < made.steps:
         if not early:
-            raise InputError(f"stopped at step {trainer.global_step} of {config.steps}; go on with {resume_word(folder)}")
-        log.info("Stopped early, at step %d of %d.", trainer.global_step, config.steps)
+            raise InputError(f"stopped at step {trainer.global_step} of {made.steps}; go on with {resume_word(folder)}")
+        log.info("Stopped early, at step %d of %d.", trainer.global_step, made.steps)
 
 
-def _say_start(config: Any, stores: dict[str, Store], trainer: L.Trainer, step: int | None) -> None:
+def _say_start(made: Setup, stores: dict[str, Store], trainer: L.Trainer, step: int | None) -> None:
     log.info(
         "%s: %d training and %d validation scenes, %d steps of %d windows of %d px on %s in %s%s%s",
-        config.dataset.name, len(stores["train"]), len(stores["val"]), config.steps, config.batch_size, config.window,
+        made.dataset.name, len(stores["train"]), len(stores["val"]), made.steps, made.batch_size, made.window,
         trainer.strategy.root_device, trainer.precision, f", {trainer.world_size} processes" * (trainer.world_size > 1),
         "" if step is None else f", going on from step {step}",
     )  # fmt: skip
@@ -167,7 +157,7 @@ def _say_start(config: Any, stores: dict[str, Store], trainer: L.Trainer, step: 
             "Gradients are accumulated over %d batches: the loss is taken per batch and averaged. For losses of a whole batch "
             "(overlap losses, weighted cross-entropy) that is another loss than that of one batch of %d windows.",
             times,
-            times * config.batch_size,
+            times * made.batch_size,
         )  # fmt: skip
 
 

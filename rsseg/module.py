@@ -19,6 +19,21 @@ from rsseg.metrics import Confusion, Scores, predicted_labels, scores
 Augmentation = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
+def logged_names(heads: Mapping[str, Head], terms: Mapping[str, Sequence[str]]) -> list[str]:
+    """What a run logs at every validation, and a callback can monitor.
+
+    Args:
+        heads: The facts of each head.
+        terms: The names of each head's loss terms.
+    """
+    found = ["val/loss"]
+    for name, head in heads.items():
+        found += [f"val/{name}/{score}" for score in ("iou", "dice", "scene_iou", "scene_dice", "accuracy")]
+        found += [f"val/{name}/{score}/{label}" for score in ("iou", "dice") for label in head.classes]
+        found += [f"val/{name}/loss/{term}{kind}" for term in terms[name] for kind in ("", ".weighted")]
+    return found
+
+
 class SegmentationModule(L.LightningModule):
     """Trains and scores a network with one composition of losses per head.
 

@@ -16,9 +16,10 @@ from rsseg.alignment.records import FOLDER, Snapshot, snapshot_arrays
 from rsseg.alignment.snapshot import Snapshots, in_halves
 from rsseg.alignment.threshold import halves
 from rsseg.alignment.tuned import tune
+from rsseg.assembly import Setup
 from rsseg.config.build import build
 from rsseg.config.folder import RunFolder
-from rsseg.contract import InputError, TaskKind
+from rsseg.contract import InputError
 from rsseg.data.sampling import Places
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows, TrainWindows
@@ -35,7 +36,7 @@ PROBES = 4
 
 
 def make_recorder(
-    config: Any,
+    made: Setup,
     folder: Path,
     module: SegmentationModule,
     stores: Mapping[str, Store],
@@ -45,33 +46,33 @@ def make_recorder(
     """The callback that records a run; its probe windows are the first of the training stream, not augmented.
 
     Args:
-        config: The composed config.
+        made: The setup.
         folder: The run folder.
         module: The module.
         stores: The tiles of train and val.
         sampler: Where each training window lies.
         panel: What the losses of the panel are made with, by name.
     """
-    terms = {name: build(node, f"panel.{name}", task=config.dataset.task) for name, node in panel.items()}
-    stream = TrainWindows(stores["train"], config.window, sampler)
+    terms = {name: build(node, f"panel.{name}", task=made.dataset.task.task) for name, node in panel.items()}
+    stream = TrainWindows(stores["train"], made.window, sampler)
     probes = [stream.batch([k]) for k in range(PROBES)] if is_main() else []
-    held_out = pick_windows(stores["val"], config.window, PROBES) if config.record.gain and is_main() else []
+    held_out = pick_windows(stores["val"], made.window, PROBES) if made.record.gain and is_main() else []
     names = [scene.name for scene in stores["val"].scenes]
-    census, classes = stores["train"].census, list(config.dataset.classes)
+    census, classes = stores["train"].census, list(made.dataset.task.classes)
     counts = census.positives.sum(axis=0).tolist(), census.valid.sum(axis=0).tolist()
-    clipped = [classes[c] for c in uncounted(TaskKind(config.dataset.task), *counts)]
-    snapshots = make_snapshots(config, module, stores["val"])
+    clipped = [classes[c] for c in uncounted(made.dataset.task.task, *counts)]
+    snapshots = make_snapshots(made, module, stores["val"])
     return Recorder(folder, names, terms, panel, clipped, snapshots, probes, held_out)
 
 
-def validation_windows(config: Any, store: Store) -> GridWindows:
+def validation_windows(made: Setup, store: Store) -> GridWindows:
     """The windows of whole scenes; one half of the scenes comes first, so that the other can be counted at its biases."""
-    return GridWindows(store, config.window, config.overlap, in_halves(halves(store.census.positives > 0)))
+    return GridWindows(store, made.window, made.overlap, in_halves(halves(store.census.positives > 0)))
 
 
-def make_snapshots(config: Any, module: SegmentationModule, store: Store) -> Snapshots:
+def make_snapshots(made: Setup, module: SegmentationModule, store: Store) -> Snapshots:
     """What takes snapshots of a module while the scenes of a store are scored, by `validation_windows`."""
-    return Snapshots(module.heads, store.sizes, validation_windows(config, store).cores, store.census.positives > 0)
+    return Snapshots(module.heads, store.sizes, validation_windows(made, store).cores, store.census.positives > 0)
 
 
 def keep(folder: Path, name: str, taken: Mapping[str, Snapshot]) -> None:

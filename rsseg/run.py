@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 import warnings
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 
 from rsseg.alignment.analyse import analyse, check_metric
@@ -18,28 +16,25 @@ from rsseg.alignment.fair import gather
 from rsseg.alignment.report import write_report
 from rsseg.assembly import (
     Numbers,
-    all_bands,
+    Setup,
+    check_machine,
     fit_augmentations,
-    labels_of,
     make_module,
-    make_network,
-    make_sampler,
+    open_data,
     open_split,
-    panel_facts,
     scenes_of,
+    setup,
+    warn_of_uncounted,
 )
-from rsseg.check import check
-from rsseg.config.build import build, plain
 from rsseg.config.folder import RunFolder, config_to_resume
 from rsseg.config.provenance import provenance
 from rsseg.contract import InputError
-from rsseg.data.census import check_absent
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.windows import GridWindows
 from rsseg.description import write_description
 from rsseg.distributed import is_main
 from rsseg.files import UnwritableError, write_csv, write_json
-from rsseg.fit import fit, shown_bands
+from rsseg.fit import fit
 from rsseg.inference.examples import draw_examples, most_different
 from rsseg.inference.picture import pick_windows
 from rsseg.inference.scene import predict_scene
@@ -73,67 +68,58 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
     if config.resume:
         folder = Path(config.resume)
         config = config_to_resume(folder, overrides or [])
-    check(config)
+    made = setup(config)
+    check_machine(made)
     run = RunFolder(folder)
     with run.lock() if is_main() else nullcontext():
-        return _train(config, run, overrides or [], loss)
+        return _train(made, run, overrides or [], loss)
 
 
-def _train(config: Any, run: RunFolder, overrides: list[str], loss: str) -> float:
-    run.refuse_other(config)
+def _train(made: Setup, run: RunFolder, overrides: list[str], loss: str) -> float:
+    run.refuse_other(made.plain)
     if run.finished:
         iou = float(run.summary()["iou"])
         log.info("%s: finished already, IoU %.4f; not run again.", run, iou)
         return iou
     last = run.last if run.last.is_file() else None
     torch.set_float32_matmul_precision("high")
-    L.seed_everything(config.seed, workers=True, verbose=False)
-    source = build(plain(config.dataset.source), "dataset.source")
-    if config.dataset.bands is None:
-        config.dataset.bands = all_bands(source, config)
-    network = make_network(config)
-    freeze_idle(network, len(config.dataset.bands), config.window)
-    for split in ("train", "val"):
-        scenes_of(source, config, split)  # a fault in either shows before tiles are decoded
-    stores = {split: open_split(source, config, split) for split in ("train", "val")}
-    for split, store in stores.items():
-        check_absent(store.census, store.head, split)
-    numbers = Numbers.of(stores["train"].census)
-    for store in stores.values():
-        store.fill = np.array(numbers.mean)
-    module = make_module(config, network, numbers, len(stores["val"]))
-    train_store = stores["train"]
-    sampler = make_sampler(config, train_store.sizes, train_store.census.blocks, train_store.read)
-    fit_augmentations(module.augmentations, train_store.read, train_store.census.blocks, numbers)
-    scenes = {split: [scene.name for scene in store.scenes] for split, store in stores.items()}
-    data = asdict(numbers) | {
-        "fingerprint": {split: store.census.fingerprint(scenes[split]) for split, store in stores.items()},
-        "scenes": scenes,
-        "skipped": {split: store.skipped for split, store in stores.items()},
-    }
-    if last is not None and run.data()["fingerprint"] != data["fingerprint"]:
+    L.seed_everything(made.seed, workers=True, verbose=False)
+    source = made.source()
+    if made.dataset.bands is None:
+        made = made.with_bands(scenes_of(source, made.dataset.name, "train")[0].all_bands())
+    if made.dataset.rgb and made.shown_bands is None:
+        rgb, bands = list(made.dataset.rgb), made.dataset.read_bands
+        log.info("dataset.rgb=%s is not among dataset.bands=%s: pictures show the first bands.", rgb, bands)
+    network = made.network()
+    freeze_idle(network, len(made.dataset.read_bands), made.window)
+    data = open_data(made, source)
+    warn_of_uncounted(made, data.numbers)
+    module = make_module(made, network, data.numbers, len(data.stores["val"]))
+    fit_augmentations(module, data)
+    record = data.record()
+    if last is not None and run.data()["fingerprint"] != record["fingerprint"]:
         raise InputError(f"the data have changed since {run} was begun (other scenes or labels): start a new run")
     if is_main():
         if not run.run_file.is_file():
-            run.write_config(config)
-            write_json(run.run_file, provenance(overrides, loss) | {"seed": config.seed})
-        write_json(run.data_file, data)
-    return fit(config, run.path, module, stores, sampler, panel_facts(config, numbers), last)
+            run.write_config(made.plain)
+            write_json(run.run_file, provenance(overrides, loss) | {"seed": made.seed})
+        write_json(run.data_file, record)
+    return fit(made, run.path, module, data, last)
 
 
-def load_run(folder: Path, scenes: int = 1) -> tuple[Any, SegmentationModule]:
-    """The config of a run and its module with the best weights, in evaluation mode.
+def load_run(folder: Path, scenes: int = 1) -> tuple[Setup, SegmentationModule]:
+    """The setup of a run and its module with the best weights, in evaluation mode.
 
     Args:
         folder: The run folder.
         scenes: The number of scenes that will be scored.
     """
-    config, saved = RunFolder(folder).config(), RunFolder(folder).data()
+    run = RunFolder(folder)
+    made, saved = setup(run.config()), run.data()
     numbers = Numbers(**{name: saved[name] for name in ("positives", "valid", "mean", "std")})
-    config.model.weights = "none"  # the checkpoint holds them
-    module = make_module(config, make_network(config), numbers, scenes)
+    module = make_module(made, made.network(pretrained=False), numbers, scenes)
     load_checkpoint(module, folder)
-    return config, module.eval()
+    return made, module.eval()
 
 
 def tune_module(module: SegmentationModule, run: Path, threshold: str) -> None:
@@ -161,28 +147,27 @@ def evaluate(run: Path, split: str, threshold: str = "fixed") -> dict[str, Score
         InputError: If the run or the split can't be used, or the split has no labels.
     """
     quiet()
-    config = RunFolder(run).config()
-    source = build(plain(config.dataset.source), "dataset.source")
-    scenes = scenes_of(source, config, split)
+    made = setup(RunFolder(run).config())
+    name = made.dataset.name
+    scenes = scenes_of(made.source(), name, split)
     bare = sum(scene.mask is None for scene in scenes)
     if bare:
         raise InputError(
-            f"split={split} of dataset {config.dataset.name} can't be scored: {bare} of its {len(scenes)} scenes "
+            f"split={split} of dataset {name} can't be scored: {bare} of its {len(scenes)} scenes "
             "have no labels. Take split=val, or map the scenes with scripts/predict.py"
         )
-    store = open_split(source, config, split)
-    config, module = load_run(run, len(store))
+    store = open_split(made, scenes, split)
+    made, module = load_run(run, len(store))
     tune_module(module, run, threshold)
     store.fill = module.mean.numpy().ravel()
-    result = score(config, module, GridWindows(store, config.window, config.overlap))
+    result = score(made, module, GridWindows(store, made.window, made.overlap))
     path = run / f"evaluation-{split}{'-tuned' * (threshold == 'tuned')}.csv"
     tuned = ", at tuned thresholds" * (threshold == "tuned")
     rows = score_rows(result)
     print_table(name_means(rows), f"{run}: {split}, best checkpoint{tuned}, pooled over whole scenes")
     if tuned and split == "val":
-        log.warning(
-            "The thresholds were tuned on these scenes: scores are too good; threshold.json has those to expect elsewhere."
-        )
+        line = "The thresholds were tuned on these scenes: scores are too good; %s has those to expect of others."
+        log.warning(line, RunFolder(run).thresholds_file)
     for head, scores in result.items():
         log.info("%s: %s", head, ", ".join(f"{name} {value:.4f}" for name, value in scores.means().items()))
     try:
@@ -210,24 +195,22 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed") -> Path
         raise InputError(f"scene={scene}: there is no such file")
     if out.resolve() == scene.resolve():
         raise InputError(f"out={out} would overwrite the scene: choose another name")
-    config, module = load_run(run)
+    made, module = load_run(run)
     tune_module(module, run, threshold)
-    bands = list(config.dataset.bands)
+    bands = made.dataset.read_bands
     found = sum(Scene(scene.stem, scene, None).counts())
     if max(bands) > found:
         raise InputError(
             f"{scene} has {found} bands, but {run} was trained on the bands {bands} of its scenes: give one file that holds "
             "them all (for scenes of several files: a stack of these, in their order)"
         )
-    reader = SceneReader([Scene(scene.stem, scene, None)], labels_of(config), bands)
+    reader = SceneReader([Scene(scene.stem, scene, None)], made.dataset.labels, bands)
     reader.fill = module.mean.numpy().ravel()
-    if torch.cuda.is_available() and config.trainer.get("accelerator") != "cpu":
+    if torch.cuda.is_available() and made.accelerator != "cpu":
         module = module.to("cuda")
-    head = next(iter(module.heads))
-    palette = plain(config.dataset.palette)
-    precision = choose_precision(config.trainer.get("precision", "auto"), config.trainer.get("accelerator", "auto"))
+    precision = choose_precision(made.plain["trainer"].get("precision", "auto"), made.accelerator)
     with torch.autocast(module.device.type, torch.bfloat16, enabled=str(precision).startswith("bf16")):  # as it was scored
-        predict_scene(module, head, reader, out, config.window, config.overlap, config.batch_size, palette)
+        predict_scene(module, made.head, reader, out, made.window, made.overlap, made.batch_size, made.dataset.palette)
     log.info("Map: %s", out)
     return out
 
@@ -284,13 +267,12 @@ def draw_disagreements(runs: list[Path], names: list[str], path: Path) -> Path |
     """
     if len(runs) < 2:
         return None
-    config, module = load_run(runs[0])
-    head = next(iter(module.heads))
-    store = open_split(build(plain(config.dataset.source), "dataset.source"), config, "val")
+    made, module = load_run(runs[0])
+    store = open_split(made, scenes_of(made.source(), made.dataset.name, "val"), "val")
     store.fill = module.mean.numpy().ravel()
     with progress(runs, "predicting examples") as folders:
-        examples = most_different(pick_windows(store, config.window, 16), head, (load_run(run)[1] for run in folders), 3)
-    draw_examples(path, module.heads[head], plain(config.dataset.palette), examples, names, shown_bands(config))
+        examples = most_different(pick_windows(store, made.window, 16), made.head, (load_run(run)[1] for run in folders), 3)
+    draw_examples(path, made.tasks[made.head], made.dataset.palette, examples, names, made.shown_bands)
     return path
 
 
@@ -306,15 +288,13 @@ def describe(config: Any, out: Path | None = None, overrides: list[str] | None =
         InputError: For anything in config or data that can't be used.
     """
     quiet()
-    check(config)
-    source = build(plain(config.dataset.source), "dataset.source")
-    if config.dataset.bands is None:
-        config.dataset.bands = all_bands(source, config)
-    stores = {split: open_split(source, config, split) for split in ("train", "val")}
-    for split, store in stores.items():
-        check_absent(store.census, store.head, split)
-    out = out or Path(config.output) / "describe" / config.dataset.name
-    write_description(config, stores, out, overrides or [])
+    made = setup(config)
+    source = made.source()
+    if made.dataset.bands is None:
+        made = made.with_bands(scenes_of(source, made.dataset.name, "train")[0].all_bands())
+    data = open_data(made, source)
+    out = out or made.output / "describe" / made.dataset.name
+    write_description(made, data.stores, out, overrides or [])
     return out
 
 

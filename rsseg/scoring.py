@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rsseg.alignment.counts import pooled
 from rsseg.alignment.recorder import Recorder
-from rsseg.config.build import plain
+from rsseg.assembly import Setup
 from rsseg.config.folder import resume_word
 from rsseg.config.schema import Residence
 from rsseg.contract import Batch, InputError
@@ -62,30 +62,30 @@ class _Counting(L.Callback):
 
 
 def score(
-    config: Any,
+    made: Setup,
     module: SegmentationModule,
     windows: GridWindows,
     count: Callable[[Mapping[str, Tensor], Batch], None] | None = None,
 ) -> dict[str, Scores]:
     """Score whole scenes in this process, and count their batches of logits by head; scores by head."""
-    settings = plain(config.trainer)
-    accelerator, devices = settings.get("accelerator", "auto"), settings.get("devices", 1)
+    settings = made.plain["trainer"]
+    devices = settings.get("devices", 1)
     trainer = L.Trainer(
-        accelerator=accelerator,
+        accelerator=made.accelerator,
         devices=devices[:1] if isinstance(devices, list) else 1,
-        precision=choose_precision(settings.get("precision", "auto"), accelerator),
+        precision=choose_precision(settings.get("precision", "auto"), made.accelerator),
         callbacks=[_Counting(count)] if count else [],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
     )
-    reside(config, [windows.store], trainer)
-    trainer.validate(module, feed(config, windows, Batches(len(windows), config.batch_size)), verbose=False)
+    reside(made, [windows.store], trainer)
+    trainer.validate(module, feed(made, windows, Batches(len(windows), made.batch_size)), verbose=False)
     return dict(module.scores)
 
 
 def score_checkpoints(
-    config: Any, folder: Path, module: SegmentationModule, store: Store, recorder: Recorder
+    made: Setup, folder: Path, module: SegmentationModule, store: Store, recorder: Recorder
 ) -> dict[str, Scores]:
     """Keep what comparisons need of the last and the best checkpoint; the module is left with the best.
 
@@ -100,13 +100,13 @@ def score_checkpoints(
     for name in ("last", "best"):
         step = load_checkpoint(module, folder, name)
         if {shot.step for shot in taken.values()} != {step}:
-            snapshots = make_snapshots(config, module, store)
-            result = score(config, module, validation_windows(config, store), snapshots.count)
+            snapshots = make_snapshots(made, module, store)
+            result = score(made, module, validation_windows(made, store), snapshots.count)
             taken = snapshots.take(step)
         again = snapshots.again() if name == "best" else None
         if again:
-            half = GridWindows(store, config.window, config.overlap, np.flatnonzero(snapshots.first))
-            score(config, module, half, again.count)
+            half = GridWindows(store, made.window, made.overlap, np.flatnonzero(snapshots.first))
+            score(made, module, half, again.count)
             taken = snapshots.complete(taken, again)
         keep(folder, name, taken)
     keep_thresholds(folder, module, taken, recorder.first)
@@ -123,7 +123,7 @@ def name_means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, "class": row["class"] or "mean"} for row in rows]
 
 
-def reside(config: Any, stores: list[Store], trainer: L.Trainer) -> None:
+def reside(made: Setup, stores: list[Store], trainer: L.Trainer) -> None:
     """Bring tiles to where `residence` says.
 
     Raises:
@@ -131,10 +131,10 @@ def reside(config: Any, stores: list[Store], trainer: L.Trainer) -> None:
     """
     for store in stores:
         store.pin = trainer.strategy.root_device.type == "cuda"
-    if config.residence is not Residence.disk:
-        load(stores, trainer.strategy.root_device if config.residence is Residence.gpu else None)
+    if made.residence is not Residence.disk:
+        load(stores, trainer.strategy.root_device if made.residence is Residence.gpu else None)
 
 
-def feed(config: Any, windows: Windows, batches: Batches, world: int = 1) -> Loader:
+def feed(made: Setup, windows: Windows, batches: Batches, world: int = 1) -> Loader:
     """Batches for a trainer, cut ahead by threads, or on its device where the tiles lie there."""
-    return Loader(windows, batches, 0 if config.residence is Residence.gpu else thread_count(config.workers, world))
+    return Loader(windows, batches, 0 if made.residence is Residence.gpu else thread_count(made.workers, world))

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import torch
 
 from rsseg.alignment.runs import TRIALS
-from rsseg.check import check
+from rsseg.assembly import setup
 from rsseg.config.folder import RunFolder
 from rsseg.config.search import Interval, Search
 from rsseg.config.sweep import end_with_parent
@@ -77,11 +77,12 @@ def check_search(wanted: Search, processes: int) -> None:
     if min(wanted.trials, processes) < 1:
         raise InputError(f"trials={wanted.trials} and processes={processes} must be at least 1")
     config, _ = wanted.config(wanted.first())
-    check(config)
-    if BOUNDARY in wanted.objectives and not config.record.enabled:
+    made = setup(config)
+    if BOUNDARY in wanted.objectives and not made.record.enabled:
         raise InputError(f"objectives={BOUNDARY}: contours are counted by the recorder alone; leave record.enabled=false out")
-    if config.trainer.get("devices", 1) not in (1, "1"):
-        raise InputError(f"trainer.devices={config.trainer.devices}: each trial trains on one device; start more processes")
+    devices = made.plain["trainer"].get("devices", 1)
+    if devices not in (1, "1"):
+        raise InputError(f"trainer.devices={devices}: each trial trains on one device; start more processes")
 
 
 def open_study(wanted: Search) -> Any:

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor, ModelCheckpoint, Timer
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import CSVLogger
 
-from rsseg.config.build import build
+from rsseg.assembly import Setup
 from rsseg.config.folder import resume_word
 from rsseg.contract import InputError
 from rsseg.distributed import OneFolder, SyncBatchNorm, is_main
-from rsseg.loggers import SideLogger, given_to_logger
+from rsseg.loggers import SideLogger
 from rsseg.progress import shows_bars
 
 log = logging.getLogger(__name__)
@@ -145,49 +145,20 @@ def csv_logger(folder: Path, resumed_step: int) -> CSVLogger:
     return logger
 
 
-def make_logger(name: str, node: Mapping[str, Any], folder: Path) -> Logger:
-    """A logger of the config; one that writes files writes them in the run folder.
-
-    Raises:
-        InputError: If its arguments are wrong or its package is not installed. That its server is away is another error.
-    """
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own 7 wait for minutes when a server is away
-    try:
-        logger: Logger = build(node, f"logger.{name}", **given_to_logger(node, folder))
-    except InputError as error:
-        if error.__cause__ is None or isinstance(error.__cause__, TypeError | ValueError | ModuleNotFoundError):
-            raise
-        raise error.__cause__ from None
-    return logger
-
-
-def batches_between_validations(config: Mapping[str, Any]) -> int:
-    """`val_check_interval`, which Lightning counts in batches."""
-    return steps_between_validations(config["steps"], config["validations"]) * accumulation(config)
-
-
-def accumulation(config: Mapping[str, Any]) -> int:
-    """The batches per optimiser step."""
-    return int(config["trainer"].get("accumulate_grad_batches", 1))
-
-
 def make_trainer(
-    config: Mapping[str, Any], folder: Path, monitor: str, callbacks: Sequence[L.Callback] = (), resumed_step: int = 0
+    made: Setup, folder: Path, monitor: str, callbacks: Sequence[L.Callback] = (), resumed_step: int = 0
 ) -> L.Trainer:
     """The trainer of a run.
 
     Args:
-        config: The resolved root config.
+        made: The setup.
         folder: The run folder.
         monitor: The metric whose maximum is the best checkpoint.
         callbacks: Further callbacks, rsseg's own.
         resumed_step: The step that a resumed run goes on from.
     """
-    node = dict(config["trainer"])
-    accelerator = node.get("accelerator", "auto")
-    node["precision"] = choose_precision(node.get("precision", "auto"), accelerator)
-    if not shows_bars():
-        node.setdefault("enable_progress_bar", False)  # `ProgressLines` stands in
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own 7 wait for minutes when a server is away
+    node = made.plain["trainer"]
     keep: dict[str, Any] = {
         "dirpath": folder / "checkpoints",
         "auto_insert_metric_name": False,
@@ -196,24 +167,24 @@ def make_trainer(
     }
     best = MovableCheckpoint(filename="best", monitor=monitor, mode="max", **keep)
     last = MovableCheckpoint(filename="last", **keep)  # its own: save_last=True skips validations that are not the best
-    chosen = [build(leaf, f"callbacks.{name}") for name, leaf in config["callbacks"].items()]
+    chosen = list(made.callbacks().values())
     if resumed_step:
         chosen = [callback for callback in chosen if not isinstance(callback, LearningRateFinder)]  # the rate is found
     if not any(isinstance(callback, Timer) for callback in chosen):
         chosen.append(Timer())  # its time goes on with a resumed run
-    on_gpu = torch.cuda.is_available() and accelerator != "cpu"
-    trainer: L.Trainer = build(
-        node,
-        "trainer",
+    on_gpu = torch.cuda.is_available() and made.accelerator != "cpu"
+    bars = {} if shows_bars() or "enable_progress_bar" in node else {"enable_progress_bar": False}  # `ProgressLines` stands in
+    return made.trainer(
+        precision=choose_precision(node.get("precision", "auto"), made.accelerator),
         default_root_dir=str(folder),
-        max_steps=config["steps"],
+        max_steps=made.steps,
         max_epochs=1,  # one long epoch of all steps: the progress bar then estimates the whole run
-        val_check_interval=batches_between_validations(config),
+        val_check_interval=steps_between_validations(made.steps, made.validations) * made.accumulate,  # in batches
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         logger=[
             csv_logger(folder, resumed_step),
-            *(SideLogger(name, partial(make_logger, name, leaf, folder)) for name, leaf in config["logger"].items()),
+            *(SideLogger(name, partial(made.logger, name, folder)) for name in made.plain["logger"]),
         ],
         callbacks=[
             OneFolder(folder),
@@ -227,5 +198,5 @@ def make_trainer(
         plugins=[WholeCheckpoints(), *([SyncBatchNorm("cuda" if on_gpu else "cpu")] if node.get("sync_batchnorm") else [])],
         use_distributed_sampler=False,
         enable_model_summary=False,
+        **bars,
     )
-    return trainer

@@ -16,6 +16,7 @@ import torch
 from tiny import CONFIGS, checker, coloured, compose, power_cut, write_tif
 
 from rsseg import scoring
+from rsseg.assembly import check_machine, setup
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import load
@@ -137,14 +138,13 @@ def test_every_experiment_trains(tmp_path, name):
 
 @pytest.mark.parametrize(("group", "names"), [(g, options(g)) for g in ("logger", "trainer", "callbacks")])
 def test_every_other_choice_composes_and_binds(group, names):
-    from rsseg.check import check
-
     for name in names:
+        made = setup(compose([f"{group}={name}"]))
         if name == "gpu" and not torch.cuda.is_available():
             with pytest.raises(InputError, match="no GPU is found"):
-                check(compose([f"{group}={name}"]))
+                check_machine(made)
         else:
-            check(compose([f"{group}={name}"]))
+            check_machine(made)
 
 
 def test_synthetic_end_to_end(tmp_path):
@@ -349,12 +349,11 @@ def test_resume_refuses_what_it_cannot_do(tmp_path, folder_root):
 def test_same_seed_same_weights_windows_and_result_whatever_the_loss(tmp_path, folder_root):
     import lightning as L
 
-    from rsseg.assembly import make_network
-
     nets = []
     for loss in ("ce", "lovasz"):
         L.seed_everything(1, verbose=False)
-        nets.append(make_network(settings(tmp_path, *folder_data(folder_root), f"loss={loss}")))
+        made = setup(settings(tmp_path, *folder_data(folder_root), f"loss={loss}"))
+        nets.append(made.with_bands([1, 2, 3]).network())
     for ours, theirs in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         assert torch.equal(ours, theirs)
 

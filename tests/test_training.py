@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_run import folder_data, settings, weights
 
-from rsseg.config.build import plain
+from rsseg.assembly import setup
 from rsseg.module import SegmentationModule
 from rsseg.run import train
 from rsseg.training import make_trainer
@@ -88,12 +88,9 @@ def test_accumulated_gradients_of_a_mean_over_pixels_are_those_of_one_batch(tmp_
 def rates(tmp_path, *overrides, steps=40):
     """The learning rate of every step, as training would use it."""
     config = settings(tmp_path, "dataset=folder", "dataset.classes=[a,b]", *overrides, f"steps={steps}")
-    from functools import partial
-
-    from rsseg.config.build import build
-
-    optimizer = build(plain(config.optimizer), "optimizer", params=[torch.nn.Parameter(torch.zeros(1))])
-    scheduler = partial(build, plain(config.scheduler), "scheduler")(optimizer=optimizer)
+    made = setup(config)
+    optimizer = made.optimizer([torch.nn.Parameter(torch.zeros(1))])
+    scheduler = made.scheduler(optimizer)
     found = []
     for _ in range(steps):
         found.append(optimizer.param_groups[0]["lr"])
@@ -126,10 +123,10 @@ def test_plateau_follows_validation(tmp_path, folder_root):
 @pytest.mark.parametrize("name", ["early_stopping", "ema", "lr_finder"])
 def test_callbacks_come_from_the_config(tmp_path, name):
     config = settings(tmp_path, "dataset=folder", "dataset.classes=[a,b]", f"callbacks={name}")
-    kinds = [type(c).__name__ for c in make_trainer(plain(config), tmp_path, "val/mask/iou").callbacks]
+    kinds = [type(c).__name__ for c in make_trainer(setup(config), tmp_path, "val/mask/iou").callbacks]
     wanted = {"early_stopping": "EarlyStopping", "ema": "EMAWeightAveraging", "lr_finder": "LearningRateFinder"}[name]
     assert wanted in kinds
-    resumed = [type(c).__name__ for c in make_trainer(plain(config), tmp_path, "val/mask/iou", resumed_step=3).callbacks]
+    resumed = [type(c).__name__ for c in make_trainer(setup(config), tmp_path, "val/mask/iou", resumed_step=3).callbacks]
     assert (wanted in resumed) == (name != "lr_finder")
 
 

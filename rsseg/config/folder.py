@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rsseg.config.build import plain
 from rsseg.config.schema import Config
 from rsseg.contract import InputError
-from rsseg.files import LockedError, UnwritableError, atomic_write, from_cell, lock, read_json, remove_parts
+from rsseg.files import LockedError, UnwritableError, from_cell, lock, read_json, remove_parts, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -243,14 +243,13 @@ class RunFolder:
         except (KeyError, TypeError, ValueError):
             raise self._unusable(self.thresholds_file, "it lacks a number for each class") from None
 
-    def write_config(self, config: Any) -> None:
-        """Write the config of the run, resolved.
+    def write_config(self, values: Mapping[str, Any]) -> None:
+        """Write the config of the run, plain values.
 
         Raises:
             UnwritableError: If it can't be written.
         """
-        with atomic_write(self.config_file) as part:
-            OmegaConf.save(OmegaConf.create(config), part, resolve=True)
+        write_text(self.config_file, OmegaConf.to_yaml(OmegaConf.create(dict(values))))
 
     def differences(self, config: Any) -> dict[str, tuple[Any, Any]]:
         """The flattened keys in which the run's config and another one differ, with both values; empty: it is the same run.

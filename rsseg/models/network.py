@@ -19,9 +19,9 @@ class ModelFacts(Protocol):
 
     encoder: str
     weights: str
-    encoder_args: Mapping[str, Any] | None
+    encoder_args: dict[str, Any]
     dropout: float
-    freeze: Sequence[str] | None
+    freeze: list[str]
 
 
 def encoder_name(name: str) -> str:
@@ -106,9 +106,7 @@ def build_network(make: Callable[..., nn.Module], model: ModelFacts, bands: int,
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # one clear message instead of its retries
     classes = sum(head.channels for head in heads.values())
     try:
-        net = make(
-            encoder_name=name, encoder_weights=pretrained, in_channels=bands, classes=classes, **(model.encoder_args or {})
-        )
+        net = make(encoder_name=name, encoder_weights=pretrained, in_channels=bands, classes=classes, **model.encoder_args)
     except (InputError, OSError) as error:  # OSError: no network
         if pretrained is None:
             if not model.encoder_args:
@@ -118,7 +116,7 @@ def build_network(make: Callable[..., nn.Module], model: ModelFacts, bands: int,
             f"model.weights=imagenet can't be had for encoder {model.encoder} ({type(error).__name__}): they are fetched from "
             "a model hub on first use. Without one, take model.weights=none or a file"
         ) from None
-    return Network(net, heads, model.dropout, model.freeze or ())
+    return Network(net, heads, model.dropout, model.freeze)
 
 
 def freeze_idle(network: Network, bands: int, size: int) -> None:

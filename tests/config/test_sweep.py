@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from test_run import TINY, folder_data, settings
 from tiny import CONFIGS
 
-from rsseg.check import check
+from rsseg.assembly import setup
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 
@@ -37,7 +37,7 @@ def test_every_run_of_every_sweep_fits_every_task(tmp_path, folder_root, sweep, 
     narrowed = {"seed": "1", "optimizer.lr": "1e-3"} if sweep == "losses_lr" else {"seed": "1"}
     for run in runs_of(sweep, **narrowed):
         words = [*folder_data(folder_root), f"dataset.task={task[0]}", f"dataset.classes={task[1]}"]
-        check(settings(tmp_path, *words, f"sweep={sweep}", *run))
+        setup(settings(tmp_path, *words, f"sweep={sweep}", *run))
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)
@@ -52,14 +52,16 @@ def start_of(tmp_path, folder_root, monkeypatch):
 
     seen = {}
 
-    def fit(config, folder, module, stores, sampler, panel, last):
+    def fit(made, folder, module, data, last):
+        train = data.stores["train"]
+        sampler = made.sampler(train.sizes, train.census.blocks, train.read)
         numbers = torch.arange(4)
         image = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         mask = torch.zeros(4, 32, 32, dtype=torch.uint8)
         for augment in module.augmentations:
             image, mask = augment(image, mask, numbers)
         seen["weights"] = {k: v.clone() for k, v in module.network.state_dict().items()}
-        seen["places"], seen["image"], seen["steps"] = [sampler(k) for k in range(200)], image, config.steps
+        seen["places"], seen["image"], seen["steps"] = [sampler(k) for k in range(200)], image, made.steps
         return 0.0
 
     monkeypatch.setattr(rsseg.run, "fit", fit)

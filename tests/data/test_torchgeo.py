@@ -9,8 +9,7 @@ from stores import whole_scene
 from tiny import checker, coloured, compose, write_tif
 from torchgeo.datasets import NonGeoDataset, RasterDataset
 
-from rsseg.assembly import all_bands, open_split
-from rsseg.config.build import build, plain
+from rsseg.assembly import open_split, setup
 from rsseg.contract import InputError
 from rsseg.data.torchgeo import TorchGeo, grouped_keys
 
@@ -25,17 +24,17 @@ def settings(tmp_path, name, *overrides):
 
 
 def source_of(config):
-    return build(plain(config.dataset.source), "dataset.source")
+    return setup(config).source()
 
 
 def test_samples_with_the_classes_own_splits(tmp_path, loveda):
     classes = "dataset.classes=[none,background,building,road,water,barren,forest,agriculture]"
     config = settings(tmp_path, "LoveDA", f"dataset.args.root={loveda}", classes)
     source = source_of(config)
-    config.dataset.bands = all_bands(source, config)
-    assert config.dataset.bands == [1, 2, 3]
+    assert source.scenes("train")[0].all_bands() == [1, 2, 3]
+    made = setup(config).with_bands([1, 2, 3])
     for split in ("train", "val"):
-        store, theirs = open_split(source, config, split), tg.LoveDA(str(loveda), split=split)
+        store, theirs = open_split(made, source.scenes(split), split), tg.LoveDA(str(loveda), split=split)
         assert len(store) == len(theirs) == 2
         assert store.dtype == np.uint8  # float32 in torchgeo's samples, but bytes hold them
         for i in range(2):
