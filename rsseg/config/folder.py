@@ -66,7 +66,7 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "a mapping": lambda value: isinstance(value, dict),
     "a mapping of mappings": lambda value: isinstance(value, dict) and all(isinstance(one, dict) for one in value.values()),
     "a list of text": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
-    "a list of numbers": lambda value: isinstance(value, list) and all(_is_number(one) for one in value),
+    "a list of numbers": lambda value: isinstance(value, list) and all(KINDS["a number"](one) for one in value),
 }
 """What values may be expected to be, in words."""
 
@@ -297,12 +297,13 @@ class RunFolder:
         """The rows of a table, all of them whole."""
         try:
             text = path.read_text(encoding="utf-8")
-            rows = list(csv.DictReader(io.StringIO(text, newline="")))
+            table = csv.DictReader(io.StringIO(text, newline=""))
+            rows, columns = list(table), table.fieldnames or ()
         except (OSError, ValueError, csv.Error) as error:  # ValueError: it is not UTF-8
             raise self._unusable(path, str(error)) from None
         if not text.endswith("\n") or any(None in row or None in row.values() for row in rows):
             raise self._unusable(path, "it is cut" if text else "it is empty")
-        lacking = [name for name in COLUMNS[path.name] if rows and name not in rows[0]]
+        lacking = [name for name in COLUMNS[path.name] if name not in columns]
         if lacking:
             raise self._unusable(path, f"it lacks the columns {', '.join(lacking)}")
         return rows
