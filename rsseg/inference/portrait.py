@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from rsseg.contract import Head, TaskKind
@@ -139,6 +139,10 @@ def draw_areas(axis: Axes, objects: Mapping[str, ObjectSizes], tints: Sequence[s
         axis.plot([low, high], [y, y], color=tint, linewidth=5.5, solid_capstyle="butt")
         axis.plot(median, y, "o", color="white", markeredgecolor=DARK, markersize=6)
     axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))  # the axis's own would write formulas
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.axvline(SMALL, color="#c8511b", linestyle="--", linewidth=1)
     names = [f"{name} ({sizes.count:,})" for name, sizes in objects.items()]
     rows(axis, names, f"object area, px: 5-95 %, median (dashed: {SMALL})")

@@ -96,7 +96,7 @@ def test_pictures_can_be_left_out_and_a_full_disk_does_not_stop_a_run(tmp_path, 
     train(settings(tmp_path, *folder_data(folder_root), "pictures=0"), tmp_path / "none")
     assert not (tmp_path / "none" / "pictures").exists()
 
-    def full(*arguments):
+    def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Figure, "savefig", full)
