@@ -14,11 +14,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from rsseg.alignment.report import print_table
-from rsseg.assembly import open_split, scenes_of, setup
+from rsseg.assembly import setup
 from rsseg.config.arguments import run_script
 from rsseg.config.folder import RunFolder
 from rsseg.contract import IGNORE
 from rsseg.data.raster import read_bands
+from rsseg.dataset import open_data
 from rsseg.metrics import scores
 
 PIXELS_PER_SCENE = 4000
@@ -43,13 +44,14 @@ def pixels(reader, scene):
 def main(arguments: Arguments) -> None:
     """Fit on the training scenes, score on the validation scenes."""
     made = setup(RunFolder(Path(arguments.run)).config())
-    source, head = made.source(), made.dataset.task
-    train, val = (open_split(made, scenes_of(source, made.dataset.name, split), split) for split in ("train", "val"))
+    source, task = made.source(), made.dataset.task
+    stores = open_data(made.dataset, source, made.window).stores
+    train, val = stores["train"], stores["val"]
     rng, drawn = np.random.default_rng(0), []
-    counts = np.zeros(head.channels, dtype=int)
+    counts = np.zeros(task.channels, dtype=int)
     for scene in range(len(train)):
         colours, labels = pixels(train, scene)
-        counts += np.bincount(labels, minlength=head.channels)
+        counts += np.bincount(labels, minlength=task.channels)
         chosen = rng.choice(len(labels), min(PIXELS_PER_SCENE, len(labels)), replace=False)
         drawn.append((colours[chosen], labels[chosen]))
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
@@ -61,10 +63,10 @@ def main(arguments: Arguments) -> None:
             "majority class": np.full(len(labels), counts.argmax()),
             "logistic regression": model.predict(colours),
         }.items():
-            cells = np.bincount(labels.astype(int) * head.channels + guess, minlength=head.channels**2)
-            tables[name].append(cells.reshape(1, head.channels, head.channels))
+            cells = np.bincount(labels.astype(int) * task.channels + guess, minlength=task.channels**2)
+            tables[name].append(cells.reshape(1, task.channels, task.channels))
     for name, table in tables.items():
-        print_table(scores(torch.from_numpy(np.stack(table)), head).table(), f"{name}, validation, pooled over whole scenes")
+        print_table(scores(torch.from_numpy(np.stack(table)), task).table(), f"{name}, validation, pooled over whole scenes")
 
 
 if __name__ == "__main__":

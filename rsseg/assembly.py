@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,30 +22,28 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, SequentialLR
 
 from rsseg.alignment.panel import PANEL
-from rsseg.config.build import build, faults, missing, wanted
-from rsseg.config.schema import ModelConfig, Residence, cross_check, head_of, raise_faults
-from rsseg.contract import IGNORE, Head, InputError, TaskKind, nearest
+from rsseg.config import build as kinds
+from rsseg.config.build import Kind, build, faults, missing
+from rsseg.config.schema import ModelConfig, Residence, cross_check, raise_faults
+from rsseg.contract import IGNORE, InputError, nearest
 from rsseg.data.blocks import SIZE, Blocks
-from rsseg.data.build import open_store
-from rsseg.data.census import Census, check_absent
 from rsseg.data.labels import Labels
 from rsseg.data.paste import Fits
 from rsseg.data.sampling import Places, Read
-from rsseg.data.scene import Scene
-from rsseg.data.sources import Source
-from rsseg.data.splits import SPLITS
-from rsseg.data.store import Store
+from rsseg.data.scene import Source
+from rsseg.dataset import Data, Dataset, Numbers, scenes_of
 from rsseg.loggers import given_to_logger
 from rsseg.losses import Composite
-from rsseg.losses.weighting import WEIGHTING, positive_weight, uncounted
+from rsseg.losses.weighting import counted_weights, uncounted
 from rsseg.models import Network, build_network, encoder_name, load_weights
 from rsseg.module import SegmentationModule, logged_names
+from rsseg.task import Task, make_task
 
 log = logging.getLogger(__name__)
 
 NET_GIVEN = ("encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params")
-SAMPLER_GIVEN = ("seed", "sizes", "window", "blocks", "head", "read")
-AUGMENT_GIVEN = ("seed", "head")
+SAMPLER_GIVEN = ("seed", "sizes", "window", "blocks", "task", "read")
+AUGMENT_GIVEN = ("seed", "task")
 TRAINER_GIVEN = (
     "default_root_dir", "max_steps", "max_epochs", "val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps",
     "logger", "callbacks", "plugins", "use_distributed_sampler", "enable_model_summary", "fast_dev_run", "limit_train_batches",
@@ -63,33 +61,35 @@ class Place(NamedTuple):
     Attributes:
         where: Its place in the config.
         node: What stands there.
+        kind: What it has to be.
         given: The arguments that rsseg adds.
         beside: What the node may hold that its target is not given.
     """
 
     where: str
     node: Any
+    kind: Kind
     given: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
 
 
 def places(plain: Mapping[str, Any]) -> Iterator[Place]:
     """Every node of a config that is built."""
-    yield Place("dataset.source", plain["dataset"]["source"])
-    yield Place("model.net", plain["model"]["net"], NET_GIVEN)
-    yield Place("optimizer", plain["optimizer"], ("params",))
-    yield Place("scheduler", plain["scheduler"], ("optimizer",))
-    yield Place("sampler", plain["sampler"], SAMPLER_GIVEN)
-    yield Place("trainer", plain["trainer"], TRAINER_GIVEN)
+    yield Place("dataset.source", plain["dataset"]["source"], kinds.SOURCE)
+    yield Place("model.net", plain["model"]["net"], kinds.MODEL, NET_GIVEN)
+    yield Place("optimizer", plain["optimizer"], kinds.OPTIMIZER, ("params",))
+    yield Place("scheduler", plain["scheduler"], kinds.SCHEDULER, ("optimizer",))
+    yield Place("sampler", plain["sampler"], kinds.SAMPLER, SAMPLER_GIVEN)
+    yield Place("trainer", plain["trainer"], kinds.TRAINER, TRAINER_GIVEN)
     for name, node in plain["augment"].items():
-        yield Place(f"augment.{name}", node, AUGMENT_GIVEN)
+        yield Place(f"augment.{name}", node, kinds.AUGMENTATION, AUGMENT_GIVEN)
     for name, node in plain["callbacks"].items():
-        yield Place(f"callbacks.{name}", node)
+        yield Place(f"callbacks.{name}", node, kinds.CALLBACK)
     for name, node in plain["logger"].items():
-        yield Place(f"logger.{name}", node, tuple(given_to_logger(node, Path())))
+        yield Place(f"logger.{name}", node, kinds.LOGGER, tuple(given_to_logger(node, Path())))
     for where, terms in loss_places(plain).values():
         for name, node in terms.items():
-            yield Place(f"{where}.terms.{name}", node, ("task", "ignore_index"), ("weight",))
+            yield Place(f"{where}.terms.{name}", node, kinds.TERM, ("task", "ignore_index"), ("weight",))
 
 
 def loss_places(plain: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -99,33 +99,6 @@ def loss_places(plain: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]
         own = node["loss"] != plain["loss"]
         found[head] = (f"model.heads.{head}.loss" if own else "loss", node["loss"]["terms"])
     return found
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What a config says of a dataset.
-
-    Attributes:
-        name: Used in folder names.
-        task: Its task and classes.
-        bands: The image bands to read, counted from 1; None until the data are seen.
-        rgb: The bands that pictures show; None: the first three.
-        palette: The colours of the labels; None: chosen.
-        labels: How its masks are decoded.
-    """
-
-    name: str
-    task: Head
-    bands: tuple[int, ...] | None
-    rgb: tuple[int, ...] | None
-    palette: list[str] | None
-    labels: Labels
-
-    @property
-    def read_bands(self) -> list[int]:
-        """The bands, once they are known."""
-        assert self.bands is not None
-        return list(self.bands)
 
 
 @dataclass(frozen=True)
@@ -146,11 +119,12 @@ class Setup:
         plain: The resolved config as plain values: what config.yaml holds.
         dataset: The dataset.
         tasks: The task of each head, by name.
+        trust: Packages of the user's whose classes the config may name.
     """
 
     plain: dict[str, Any]
     dataset: Dataset
-    tasks: dict[str, Head]
+    tasks: dict[str, Task]
     seed: int
     window: int
     batch_size: int
@@ -160,9 +134,9 @@ class Setup:
     pictures: int
     workers: int | None
     residence: Residence
-    skip_bad_tiles: bool
     output: Path
     record: Record
+    trust: tuple[str, ...]
 
     @property
     def head(self) -> str:
@@ -196,7 +170,7 @@ class Setup:
         Raises:
             InputError: If they can't be found.
         """
-        source: Source = build(self.plain["dataset"]["source"], "dataset.source")
+        source: Source = build(self.plain["dataset"]["source"], "dataset.source", kinds.SOURCE, self.trust)
         return source
 
     def network(self, pretrained: bool = True) -> Network:
@@ -208,7 +182,7 @@ class Setup:
         model = ModelConfig(**self.plain["model"])
         if not pretrained:
             model.weights = "none"
-        net = partial(build, model.net, "model.net")
+        net = partial(build, model.net, "model.net", kinds.MODEL, self.trust)
         network = build_network(net, model, len(self.dataset.read_bands), self.tasks)
         load_weights(network, model.weights)
         return network
@@ -226,7 +200,7 @@ class Setup:
                 place, weight = f"{where}.terms.{name}", node.get("weight", 1.0)
                 arguments = {key: value for key, value in node.items() if key != "weight"}
                 counted = counted_weights(arguments, place, self.tasks[head], numbers)
-                terms[name] = (weight, build(counted, place, task=self.tasks[head].task))
+                terms[name] = (weight, build(counted, place, kinds.TERM, self.trust, task=self.tasks[head].kind))
             node = self.plain["model"]["heads"][head]["loss"]
             made[head] = Composite(terms, **{key: node[key] for key in ("backend", "check_targets") if key in node})
         return made
@@ -237,8 +211,8 @@ class Setup:
 
     def augmentations(self) -> list[Any]:
         """The augmentations, in the order of the config."""
-        given = {"seed": self.seed, "head": self.dataset.task}
-        return [self._build_with(node, f"augment.{name}", given) for name, node in self.plain["augment"].items()]
+        make = partial(build, seed=self.seed, task=self.dataset.task)
+        return [make(node, f"augment.{name}", kinds.AUGMENTATION, self.trust) for name, node in self.plain["augment"].items()]
 
     def sampler(self, sizes: NDArray[np.int64], blocks: Blocks, read: Read) -> Places:
         """What says where each training window lies.
@@ -248,22 +222,25 @@ class Setup:
             blocks: Their blocks.
             read: Reads their windows.
         """
-        given = {"seed": self.seed, "sizes": sizes, "window": self.window, "blocks": blocks, "head": self.dataset.task}
-        sampler: Places = self._build_with(self.plain["sampler"], "sampler", {**given, "read": read})
+        given = {"seed": self.seed, "sizes": sizes, "window": self.window, "blocks": blocks, "task": self.dataset.task}
+        sampler: Places = build(self.plain["sampler"], "sampler", kinds.SAMPLER, self.trust, **given, read=read)
         return sampler
 
     def optimizer(self, params: Any) -> torch.optim.Optimizer:
         """The optimizer of some parameters."""
-        optimizer: torch.optim.Optimizer = build(self.plain["optimizer"], "optimizer", params=params)
+        optimizer: torch.optim.Optimizer = build(
+            self.plain["optimizer"], "optimizer", kinds.OPTIMIZER, self.trust, params=params
+        )
         return optimizer
 
     def scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
         """The schedule of an optimizer's rate, stepped every optimiser step."""
-        return build(self.plain["scheduler"], "scheduler", optimizer=optimizer)
+        return build(self.plain["scheduler"], "scheduler", kinds.SCHEDULER, self.trust, optimizer=optimizer)
 
     def callbacks(self) -> dict[str, L.Callback]:
         """The callbacks of the config, by name."""
-        return {name: build(node, f"callbacks.{name}") for name, node in self.plain["callbacks"].items()}
+        nodes = self.plain["callbacks"].items()
+        return {name: build(node, f"callbacks.{name}", kinds.CALLBACK, self.trust) for name, node in nodes}
 
     def logger(self, name: str, folder: Path) -> Logger:
         """A logger of the config; one that writes files writes them in the run folder.
@@ -273,7 +250,7 @@ class Setup:
         """
         node = self.plain["logger"][name]
         try:
-            logger: Logger = build(node, f"logger.{name}", **given_to_logger(node, folder))
+            logger: Logger = build(node, f"logger.{name}", kinds.LOGGER, self.trust, **given_to_logger(node, folder))
         except InputError as error:
             if error.__cause__ is None or isinstance(error.__cause__, TypeError | ValueError | ModuleNotFoundError):
                 raise
@@ -283,12 +260,8 @@ class Setup:
     def trainer(self, **given: Any) -> L.Trainer:
         """Lightning's trainer; `given` replaces what the config says."""
         node = {key: value for key, value in self.plain["trainer"].items() if key not in given}
-        trainer: L.Trainer = build(node, "trainer", **given)
+        trainer: L.Trainer = build(node, "trainer", kinds.TRAINER, self.trust, **given)
         return trainer
-
-    def _build_with(self, node: Mapping[str, Any], where: str, given: Mapping[str, Any]) -> Any:
-        """Build a node with those of the given arguments that it has a parameter for."""
-        return build(node, where, **{name: given[name] for name in wanted(node, given)})
 
     def faults(self) -> list[str]:
         """What shows only when every part is made and tried once: a wrong number, weights of a wrong length."""
@@ -311,8 +284,7 @@ class Setup:
         """Call the losses on two pixels."""
         for head, composite in self.losses(None).items():
             task = self.tasks[head]
-            planes = (task.channels,) if task.task is TaskKind.multilabel else ()
-            composite(torch.zeros(1, task.channels, 2, 2), torch.zeros(1, *planes, 2, 2, dtype=torch.uint8))
+            composite(torch.zeros(1, task.channels, 2, 2), torch.zeros(1, *task.planes, 2, 2, dtype=torch.uint8))
 
     def _try_sampler(self) -> None:
         """Make the sampler for one block in which every class occurs."""
@@ -330,11 +302,12 @@ class Setup:
             raise InputError(f"optimizer or scheduler can't make a step: {error}") from None
 
 
-def setup(config: Any) -> Setup:
+def setup(config: Any, trust: Sequence[str] = ()) -> Setup:
     """Make the objects of a composed config, or say everything that is wrong with it.
 
     Args:
         config: As Hydra composes it, or as a run folder holds it.
+        trust: Packages whose classes it may name, as the user says at the command line; what the config says of it is left out.
 
     Raises:
         InputError: All faults that can be found without reading data, together.
@@ -344,17 +317,20 @@ def setup(config: Any) -> Setup:
     except OmegaConfBaseException as error:
         raise InputError(f"the config can't be resolved: {str(error).splitlines()[0]}") from None
     raise_faults(missing(config))
+    plain.pop("trust")
     found = cross_check(config)
     for place in places(plain):
-        found += [fault for fault in faults(place.node, place.where, place.given, place.beside) if fault not in found]
+        own = faults(place.node, place.where, place.kind, trust, place.given, place.beside)
+        found += [fault for fault in own if fault not in found]
     raise_faults(found)
-    made = _setup(plain, head_of(config.dataset))
+    made = _setup(plain, tuple(trust))
     raise_faults([*_combination_faults(made), *made.faults()])
     return made
 
 
-def _setup(plain: dict[str, Any], task: Head) -> Setup:
+def _setup(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
     dataset, record = plain["dataset"], plain["record"]
+    task = make_task(dataset["task"], dataset["classes"])
     ignore = dataset["ignore_values"]
     if ignore is None:
         ignore = [] if any(isinstance(value, str) for value in dataset["mask_values"] or []) else [IGNORE]
@@ -368,6 +344,8 @@ def _setup(plain: dict[str, Any], task: Head) -> Setup:
             rgb=rgb,
             palette=dataset["palette"],
             labels=Labels(task, dataset["mask_values"], ignore),
+            store=Path(plain["output"]) / "cache" / "store",
+            skip_bad_scenes=plain["on_bad_tile"] == "skip",
         ),
         tasks=dict.fromkeys(plain["model"]["heads"], task),
         seed=plain["seed"],
@@ -379,9 +357,9 @@ def _setup(plain: dict[str, Any], task: Head) -> Setup:
         pictures=plain["pictures"],
         workers=plain["workers"],
         residence=Residence(plain["residence"]),
-        skip_bad_tiles=plain["on_bad_tile"] == "skip",
         output=Path(plain["output"]),
         record=Record(record["enabled"], record["gain"]),
+        trust=trust,
     )
 
 
@@ -432,154 +410,32 @@ def check_machine(made: Setup) -> None:
     raise_faults(found)
 
 
-@dataclass(frozen=True)
-class Numbers:
-    """What the training split's census says; plain numbers, kept in the run folder.
-
-    Attributes:
-        positives: Training pixels of each class.
-        valid: Labelled training pixels, per class.
-        mean: Per band.
-        std: Per band.
-    """
-
-    positives: list[int]
-    valid: list[int]
-    mean: list[float]
-    std: list[float]
-
-    @classmethod
-    def of(cls, census: Census) -> Numbers:
-        """Sum a census over its scenes."""
-        return cls(
-            census.positives.sum(axis=0).tolist(),
-            census.valid.sum(axis=0).tolist(),
-            census.bands.mean.tolist(),
-            census.bands.std.tolist(),
-        )
-
-
-@dataclass(frozen=True)
-class Data:
-    """The scenes of a run, decoded.
-
-    Attributes:
-        stores: The tiles of train and val.
-        numbers: What the training split says.
-    """
-
-    stores: dict[str, Store]
-    numbers: Numbers
-
-    def record(self) -> dict[str, Any]:
-        """What data.json holds: the numbers, and per split the scenes, a fingerprint of their labels, and what was skipped."""
-        names = {split: [scene.name for scene in store.scenes] for split, store in self.stores.items()}
-        return asdict(self.numbers) | {
-            "fingerprint": {split: store.census.fingerprint(names[split]) for split, store in self.stores.items()},
-            "scenes": names,
-            "skipped": {split: store.skipped for split, store in self.stores.items()},
-        }
-
-
-def open_data(made: Setup, source: Source) -> Data:
-    """The training and the validation split, decoded first where they are not in the store yet.
-
-    Raises:
-        InputError: If a split is empty, files can't be used, or a class occurs nowhere.
-    """
-    scenes = {split: scenes_of(source, made.dataset.name, split) for split in ("train", "val")}
-    stores = {split: open_split(made, scenes[split], split) for split in scenes}
-    for split, store in stores.items():
-        check_absent(store.census, store.head, split)
-    numbers = Numbers.of(stores["train"].census)
-    for store in stores.values():
-        store.fill = np.array(numbers.mean)
-    return Data(stores, numbers)
-
-
-def scenes_of(source: Source, dataset: str, split: str) -> list[Scene]:
-    """The scenes of a split.
-
-    Raises:
-        InputError: If there is no such split, or nothing in it.
-    """
-    if split not in SPLITS:
-        raise InputError(f"split={split}{nearest(split, SPLITS)}: there are {', '.join(SPLITS)}")
-    scenes = source.scenes(split)
-    if not scenes:
-        raise InputError(
-            f"the {split} split of dataset {dataset} has no scenes: see dataset.source, and whether "
-            "the other splits have taken all of them"
-        )
-    return scenes
-
-
-def open_split(made: Setup, scenes: Sequence[Scene], split: str) -> Store:
-    """The tiles of some scenes, decoded first where they are not in the store yet.
+def check_run(config: Any, scenes: bool) -> None:
+    """Find what can be found before a run of a sweep.
 
     Args:
-        made: The setup.
-        scenes: Those of the split.
-        split: Its name, for messages.
+        config: As Hydra composes it.
+        scenes: Also look for the scenes of the training and the validation split.
 
     Raises:
-        InputError: If files can't be used.
+        InputError: For faults of the config, and what machine or dataset lack.
     """
-    folder = made.output / "cache" / "store"
-    store = open_store(scenes, made.dataset.labels, made.dataset.read_bands, folder, f"{split} split", skip=made.skip_bad_tiles)
-    if store.skipped:
-        listed = "".join(f"\n  - {fault}" for fault in list(store.skipped.values())[:5])
-        log.warning("%d scenes of the %s split are skipped:%s", len(store.skipped), split, listed)
-    small = int((store.sizes < made.window).any(axis=1).sum())
-    if small:
-        line = "%d of %d %s scenes are smaller than window=%d: padded, the padding is ignored."
-        log.info(line, small, len(store), split, made.window)
-    return store
-
-
-def counted_weights(term: Mapping[str, Any], where: str, task: Head, numbers: Numbers | None) -> dict[str, Any]:
-    """A term's arguments with the name of a rule as `class_weights` turned into numbers.
-
-    For binary and multilabel tasks that is the rule's weight of positives relative to negatives, as `pos_weight`; 1 for a
-    label that no pixel has or lacks.
-
-    Args:
-        term: The term's config.
-        where: Its place.
-        task: The head's task.
-        numbers: The training split's counts; None: leave the weights out, to check the rest.
-    """
-    rule = term.get("class_weights")
-    if not isinstance(rule, str):
-        return dict(term)
-    rest = {key: value for key, value in term.items() if key != "class_weights"}
-    if rule not in WEIGHTING:
-        raise InputError(
-            f"{where}.class_weights={rule}{nearest(rule, WEIGHTING)}: numbers, null, {', '.join(WEIGHTING)} are expected"
-        )
-    if task.task is not TaskKind.multiclass and not term["_target_"].endswith("CrossEntropy"):
-        raise InputError(
-            f"{where}.class_weights={rule} of a {task.task} task weighs positive pixels: only cross-entropy terms do that"
-        )
-    if numbers is None:
-        return rest
-    if task.task is TaskKind.multiclass:
-        return {**rest, "class_weights": WEIGHTING[rule](numbers.positives)}
-    pairs = zip(numbers.positives, numbers.valid, strict=True)
-    return {
-        **rest,
-        "pos_weight": [positive_weight(valid - own, own, WEIGHTING[rule]) if valid else 1.0 for own, valid in pairs],
-    }
+    made = setup(config, config.trust)
+    check_machine(made)
+    if scenes:
+        source = made.source()
+        for split in ("train", "val"):
+            scenes_of(source, made.dataset.name, split)
 
 
 def warn_of_uncounted(made: Setup, numbers: Numbers) -> None:
     """Log which classes have a weight that can't be counted, as no labelled training pixel is of them."""
     for head, (where, terms) in loss_places(made.plain).items():
         task = made.tasks[head]
-        clipped = [task.classes[c] for c in uncounted(task.task, numbers.positives, numbers.valid)]
+        clipped = [task.classes[c] for c in uncounted(task, numbers.positives, numbers.valid)]
         if not clipped:
             continue
-        every = "" if task.task is TaskKind.multiclass else ", or every one,"
+        every = "" if task.exclusive else ", or every one,"
         line = "%s.terms.%s: the weight of class %s can't be counted and is clipped: no labelled training pixel%s is of it."
         for name, term in terms.items():
             if isinstance(term.get("class_weights"), str):
@@ -598,7 +454,7 @@ def make_module(made: Setup, network: nn.Module, numbers: Numbers, scenes: int) 
     return SegmentationModule(
         network=network,
         losses=made.losses(numbers),
-        heads=made.tasks,
+        tasks=made.tasks,
         mean=numbers.mean,
         std=numbers.std,
         scenes=scenes,

@@ -1,12 +1,10 @@
-"""The few things that every room shares: task kinds, the ignore value, a head's facts, the batch, the user's error."""
+"""The few things that every room shares: the ignore value, the batch, the user's error."""
 
 from __future__ import annotations
 
 import difflib
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import StrEnum
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -23,48 +21,6 @@ class InputError(Exception):
     The message says what was found, what was expected and what to do. Entry points print it alone, without a stack
     trace, and exit with 1.
     """
-
-
-class TaskKind(StrEnum):
-    """What a head predicts.
-
-    * ``binary``: one logit a pixel; labels 0 and 1.
-    * ``multiclass``: one logit per class; labels 0 .. C-1, exactly one a pixel.
-    * ``multilabel``: one logit per label, each on its own; labels 0 and 1 in every plane.
-    * ``regression``: one real value per channel.
-    """
-
-    binary = "binary"
-    multiclass = "multiclass"
-    multilabel = "multilabel"
-    regression = "regression"
-
-
-@dataclass(frozen=True)
-class Head:
-    """The facts of one model output that models, losses and metrics need.
-
-    Attributes:
-        task: What kind of prediction it is.
-        classes: The class names, one per logit: C for multiclass, L for multilabel, the one positive class for binary.
-
-    Example:
-        >>> Head(TaskKind.binary, ("building",)).channels
-        1
-    """
-
-    task: TaskKind
-    classes: tuple[str, ...]
-
-    @property
-    def channels(self) -> int:
-        """The number of logits per pixel."""
-        return len(self.classes)
-
-    @property
-    def labels(self) -> int:
-        """The number of values that a mask may hold: 2 for binary and multilabel, C for multiclass."""
-        return self.channels if self.task is TaskKind.multiclass else 2
 
 
 class Batch(TypedDict):

@@ -13,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsseg.assembly import Setup
-from rsseg.contract import Head, TaskKind
 from rsseg.data.advice import EXTREME, LOSSES, METRICS, MODERATE, SAMPLING, Advice, Facts, advise, candidates
-from rsseg.data.balance import label_names
 from rsseg.data.census import PERCENTILES, Census
 from rsseg.data.objects import SPECK, ObjectSizes
 from rsseg.data.store import Store
@@ -23,6 +21,7 @@ from rsseg.data.survey import Survey, survey
 from rsseg.files import write_json
 from rsseg.inference.portrait import draw_portrait
 from rsseg.table import print_table
+from rsseg.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +40,9 @@ def write_description(made: Setup, stores: Mapping[str, Store], out: Path, overr
     """
     train, bands = stores["train"], made.dataset.read_bands
     found = survey(train, made.dataset.labels, bands, made.seed, "train split: objects")
-    objects = dict(zip(train.head.classes, found.objects, strict=True))
-    splits = {split: split_facts(store.census, store.head, store.sizes, bands) for split, store in stores.items()}
-    facts = Facts.of(train.census, train.head, train.sizes, objects)
+    objects = dict(zip(train.task.classes, found.objects, strict=True))
+    splits = {split: split_facts(store.census, store.task, store.sizes, bands) for split, store in stores.items()}
+    facts = Facts.of(train.census, train.task, train.sizes, objects)
     advice = {name: advise(rules, facts) for name, rules in RULES.items()}
     description = {
         "dataset": made.dataset.name,
@@ -51,7 +50,7 @@ def write_description(made: Setup, stores: Mapping[str, Store], out: Path, overr
         "facts": asdict(facts),
         "objects": {name: asdict(sizes) for name, sizes in objects.items()},
         "survey": {"pixels": found.pixels, "share": found.share, "missing": found.missing, "labelled": found.labelled},
-        "noise": hints_of_noise(splits, objects, found, train.head),
+        "noise": hints_of_noise(splits, objects, found, train.task),
         "advice": {name: [item._asdict() for item in items] for name, items in advice.items()},
         "sweep": sweep_command(facts, overrides),
     }
@@ -65,19 +64,17 @@ def write_description(made: Setup, stores: Mapping[str, Store], out: Path, overr
 RULES = {"losses": LOSSES, "sampling": SAMPLING, "metrics": METRICS}
 
 
-def split_facts(census: Census, head: Head, sizes: NDArray[np.int64], numbers: Sequence[int]) -> dict[str, Any]:
+def split_facts(census: Census, task: Task, sizes: NDArray[np.int64], numbers: Sequence[int]) -> dict[str, Any]:
     """The numbers of a split.
 
     Args:
         census: Of the split.
-        head: Task and classes.
+        task: The head's task.
         sizes: int64 ``[S, 2]``, height and width of each scene.
         numbers: Of the bands that are read.
     """
-    pixels, own, valid = int(sizes.prod(axis=1).sum()), census.positives, census.valid
-    names, bands = list(head.classes), census.bands
-    if head.task is TaskKind.binary:
-        names, own, valid = label_names(head), np.column_stack([valid - own, own]), np.repeat(valid, 2, axis=1)
+    pixels, bands, names = int(sizes.prod(axis=1).sum()), census.bands, task.label_names
+    own, valid = task.label_counts(census.positives, census.valid)
     with np.errstate(invalid="ignore", divide="ignore"):
         per_scene = own / valid  # NaN where nothing is labelled
     spread = np.nan_to_num(np.nanpercentile(per_scene, (5, 50, 95), axis=0)) if valid.any() else np.zeros((3, len(names)))
@@ -104,14 +101,14 @@ def split_facts(census: Census, head: Head, sizes: NDArray[np.int64], numbers: S
     }
 
 
-def hints_of_noise(splits: Mapping[str, Any], objects: Mapping[str, ObjectSizes], found: Survey, head: Head) -> list[str]:
+def hints_of_noise(splits: Mapping[str, Any], objects: Mapping[str, ObjectSizes], found: Survey, task: Task) -> list[str]:
     """What may be wrong with the labels, one sentence each; values that no label has are refused before it comes to this.
 
     Args:
         splits: What `split_facts` says, by split.
         objects: Of the training split, by class.
         found: In the training split.
-        head: Task and classes.
+        task: The head's task.
     """
     hints = []
     for name, sizes in objects.items():
@@ -122,7 +119,7 @@ def hints_of_noise(splits: Mapping[str, Any], objects: Mapping[str, ObjectSizes]
                 f"{sizes.count:,} objects: {share:.1%} of its regions"
             )
     for split, facts in splits.items():
-        absent = [name for name in head.classes if not facts["classes"][name]["pixels"]]
+        absent = [name for name in task.classes if not facts["classes"][name]["pixels"]]
         hints += [f"{name}: no pixel of it in the {split} split" for name in absent]
         if facts["ignored"]:
             hints.append(

@@ -11,12 +11,13 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Timer
 
-from rsseg.assembly import Data, Setup
+from rsseg.assembly import Setup
 from rsseg.config.folder import RunFolder, resume_word
 from rsseg.contract import InputError
 from rsseg.data.sampling import Places
 from rsseg.data.store import Store
 from rsseg.data.windows import Batches, TrainWindows
+from rsseg.dataset import Data
 from rsseg.distributed import is_main, launched
 from rsseg.files import UnwritableError, write_csv, write_json
 from rsseg.inference.diagnostics import draw_confusion, draw_curves
@@ -56,7 +57,7 @@ def fit(
         InputError: If training stops before its last step for a reason that is the user's.
     """
     step = int(torch.load(last, map_location="cpu", weights_only=False)["global_step"]) if last else 0
-    head = next(iter(module.heads))
+    head = next(iter(module.tasks))
     stores, train = data.stores, data.stores["train"]
     sampler = made.sampler(train.sizes, train.census.blocks, train.read)
     windows = pick_windows(stores["val"], made.window, made.pictures) if is_main() else []
@@ -68,7 +69,7 @@ def fit(
     try:
         for logger in side_loggers(trainer):
             logger.log_hyperparams(made.plain)
-        with launched(trainer, folder):
+        with launched(trainer, folder, made.trust):
             _train_all_steps(made, folder, module, stores, sampler, trainer, step if last else None)
         result = dict(module.scores)
         if not is_main():  # a process that another program started: the first one writes
@@ -165,12 +166,12 @@ def _draw_end(
     folder: Path, module: SegmentationModule, trainer: L.Trainer, gallery: Gallery, result: Scores, rows: list[dict[str, Any]]
 ) -> None:
     """Pictures and the table of the best checkpoint, in the run folder and the loggers."""
-    head, step = module.heads[gallery.head], trainer.global_step
+    task, step = module.tasks[gallery.head], trainer.global_step
     if gallery.windows:
         gallery.draw(trainer, folder / "picture.png", predict_windows(module.eval(), gallery.head, gallery.windows), "best")
     try:
-        draw_confusion(folder / "confusion.png", head, result)
-        draw_curves(folder / "curves.png", gallery.head, head, gallery.palette, RunFolder(folder).metrics())
+        draw_confusion(folder / "confusion.png", task, result)
+        draw_curves(folder / "curves.png", gallery.head, task, gallery.palette, RunFolder(folder).metrics())
     except UnwritableError as error:
         log.warning("%s; the run goes on without its last pictures", error)
         return

@@ -12,24 +12,25 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from rsseg.contract import IGNORE, Batch, Head
+from rsseg.contract import IGNORE, Batch
 from rsseg.losses import Composite
-from rsseg.metrics import Confusion, Scores, predicted_labels, scores
+from rsseg.metrics import Confusion, Scores, scores
+from rsseg.task import Task
 
 Augmentation = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def logged_names(heads: Mapping[str, Head], terms: Mapping[str, Sequence[str]]) -> list[str]:
+def logged_names(tasks: Mapping[str, Task], terms: Mapping[str, Sequence[str]]) -> list[str]:
     """What a run logs at every validation, and a callback can monitor.
 
     Args:
-        heads: The facts of each head.
+        tasks: Each head's task.
         terms: The names of each head's loss terms.
     """
     found = ["val/loss"]
-    for name, head in heads.items():
+    for name, task in tasks.items():
         found += [f"val/{name}/{score}" for score in ("iou", "dice", "scene_iou", "scene_dice", "accuracy")]
-        found += [f"val/{name}/{score}/{label}" for score in ("iou", "dice") for label in head.classes]
+        found += [f"val/{name}/{score}/{label}" for score in ("iou", "dice") for label in task.classes]
         found += [f"val/{name}/loss/{term}{kind}" for term in terms[name] for kind in ("", ".weighted")]
     return found
 
@@ -44,7 +45,7 @@ class SegmentationModule(L.LightningModule):
     Args:
         network: Maps an image to logits by head.
         losses: The composition of each head.
-        heads: The facts of each head.
+        tasks: Each head's task.
         mean: Per band, what is subtracted from stored pixels.
         std: Per band, what they are divided by then.
         scenes: The number of scenes that are scored.
@@ -61,7 +62,7 @@ class SegmentationModule(L.LightningModule):
         self,
         network: nn.Module,
         losses: Mapping[str, Composite],
-        heads: Mapping[str, Head],
+        tasks: Mapping[str, Task],
         mean: Sequence[float],
         std: Sequence[float],
         scenes: int,
@@ -73,8 +74,8 @@ class SegmentationModule(L.LightningModule):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         self.losses = nn.ModuleDict(losses)
-        self.confusions = nn.ModuleDict({name: Confusion(head, scenes) for name, head in heads.items()})
-        self.heads = dict(heads)
+        self.confusions = nn.ModuleDict({name: Confusion(task, scenes) for name, task in tasks.items()})
+        self.tasks = dict(tasks)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
         self.seed = seed
@@ -110,13 +111,13 @@ class SegmentationModule(L.LightningModule):
         return Batch(image=image, mask=mask, scene=batch["scene"], k=batch["k"])
 
     def tune(self, thresholds: Mapping[str, Tensor]) -> None:
-        """Score and predict at these thresholds by head, see `rsseg.metrics.predicted_labels`."""
+        """Score and predict at these thresholds by head, see `Task.predict`."""
         for name, confusion in self._confusions():
             confusion.threshold = thresholds[name]
 
     def labels(self, head: str, logits: Tensor) -> Tensor:
         """The labels of a head's logits, as they are scored."""
-        return predicted_labels(logits, self.heads[head], cast(Confusion, self.confusions[head]).threshold)
+        return self.tasks[head].predict(logits, cast(Confusion, self.confusions[head]).threshold)
 
     def _loss(self, logits: Mapping[str, Tensor], mask: Tensor, stage: str) -> tuple[Tensor, dict[str, Tensor]]:
         total, values = mask.new_zeros((), dtype=torch.float32), {}
@@ -167,10 +168,10 @@ class SegmentationModule(L.LightningModule):
         sums = self.trainer.strategy.reduce(torch.stack([self._val_labelled, *self._val_losses.values()]), reduce_op="sum")
         values = dict(zip(self._val_losses, (sums[1:] / sums[0]).tolist(), strict=True))
         for name, confusion in self._confusions():
-            self.scores[name] = result = scores(confusion.compute(), self.heads[name])
+            self.scores[name] = result = scores(confusion.compute(), self.tasks[name])
             confusion.reset()
             values |= {f"val/{name}/{key}": value for key, value in result.means().items()}
-            for i, label in enumerate(self.heads[name].classes):
+            for i, label in enumerate(self.tasks[name].classes):
                 values[f"val/{name}/iou/{label}"] = float(result.class_iou[i])
                 values[f"val/{name}/dice/{label}"] = float(result.class_dice[i])
         self.log_dict(values)

@@ -17,7 +17,7 @@ from rsseg.alignment.snapshot import Snapshots, in_halves
 from rsseg.alignment.threshold import halves
 from rsseg.alignment.tuned import tune
 from rsseg.assembly import Setup
-from rsseg.config.build import build
+from rsseg.config.build import TERM, build
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.sampling import Places
@@ -53,14 +53,14 @@ def make_recorder(
         sampler: Where each training window lies.
         panel: What the losses of the panel are made with, by name.
     """
-    terms = {name: build(node, f"panel.{name}", task=made.dataset.task.task) for name, node in panel.items()}
+    terms = {name: build(node, f"panel.{name}", TERM, task=made.dataset.task.kind) for name, node in panel.items()}
     stream = TrainWindows(stores["train"], made.window, sampler)
     probes = [stream.batch([k]) for k in range(PROBES)] if is_main() else []
     held_out = pick_windows(stores["val"], made.window, PROBES) if made.record.gain and is_main() else []
     names = [scene.name for scene in stores["val"].scenes]
-    census, classes = stores["train"].census, list(made.dataset.task.classes)
+    census, task = stores["train"].census, made.dataset.task
     counts = census.positives.sum(axis=0).tolist(), census.valid.sum(axis=0).tolist()
-    clipped = [classes[c] for c in uncounted(made.dataset.task.task, *counts)]
+    clipped = [task.classes[c] for c in uncounted(task, *counts)]
     snapshots = make_snapshots(made, module, stores["val"])
     return Recorder(folder, names, terms, panel, clipped, snapshots, probes, held_out)
 
@@ -72,7 +72,7 @@ def validation_windows(made: Setup, store: Store) -> GridWindows:
 
 def make_snapshots(made: Setup, module: SegmentationModule, store: Store) -> Snapshots:
     """What takes snapshots of a module while the scenes of a store are scored, by `validation_windows`."""
-    return Snapshots(module.heads, store.sizes, validation_windows(made, store).cores, store.census.positives > 0)
+    return Snapshots(module.tasks, store.sizes, validation_windows(made, store).cores, store.census.positives > 0)
 
 
 def keep(folder: Path, name: str, taken: Mapping[str, Snapshot]) -> None:
@@ -86,7 +86,7 @@ def keep_thresholds(folder: Path, module: SegmentationModule, taken: Mapping[str
     found = {}
     for head, snapshot in taken.items():
         try:
-            found[head] = tune(snapshot, module.heads[head], first)
+            found[head] = tune(snapshot, module.tasks[head], first)
         except InputError as error:
             log.warning("No threshold is tuned for head %s: %s", head, error)
     write_json(RunFolder(folder).thresholds_file, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,10 @@ from rsseg.alignment.analyse import analyse, check_metric
 from rsseg.alignment.fair import gather
 from rsseg.alignment.report import write_report
 from rsseg.assembly import (
-    Numbers,
     Setup,
     check_machine,
     fit_augmentations,
     make_module,
-    open_data,
-    open_split,
-    scenes_of,
     setup,
     warn_of_uncounted,
 )
@@ -31,6 +28,7 @@ from rsseg.config.provenance import provenance
 from rsseg.contract import InputError
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.windows import GridWindows
+from rsseg.dataset import Numbers, open_data, open_split, scenes_of
 from rsseg.description import write_description
 from rsseg.distributed import is_main
 from rsseg.files import UnwritableError, write_csv, write_json
@@ -65,10 +63,11 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
         InputError: For anything in config or data that can't be used.
     """
     quiet()
+    trust = list(config.trust)  # of the command line, also where it resumes
     if config.resume:
         folder = Path(config.resume)
         config = config_to_resume(folder, overrides or [])
-    made = setup(config)
+    made = setup(config, trust)
     check_machine(made)
     run = RunFolder(folder)
     with run.lock() if is_main() else nullcontext():
@@ -92,7 +91,7 @@ def _train(made: Setup, run: RunFolder, overrides: list[str], loss: str) -> floa
         log.info("dataset.rgb=%s is not among dataset.bands=%s: pictures show the first bands.", rgb, bands)
     network = made.network()
     freeze_idle(network, len(made.dataset.read_bands), made.window)
-    data = open_data(made, source)
+    data = open_data(made.dataset, source, made.window)
     warn_of_uncounted(made, data.numbers)
     module = make_module(made, network, data.numbers, len(data.stores["val"]))
     fit_augmentations(module, data)
@@ -107,15 +106,16 @@ def _train(made: Setup, run: RunFolder, overrides: list[str], loss: str) -> floa
     return fit(made, run.path, module, data, last)
 
 
-def load_run(folder: Path, scenes: int = 1) -> tuple[Setup, SegmentationModule]:
+def load_run(folder: Path, scenes: int = 1, trust: Sequence[str] = ()) -> tuple[Setup, SegmentationModule]:
     """The setup of a run and its module with the best weights, in evaluation mode.
 
     Args:
         folder: The run folder.
         scenes: The number of scenes that will be scored.
+        trust: Packages whose classes the run's config may name.
     """
     run = RunFolder(folder)
-    made, saved = setup(run.config()), run.data()
+    made, saved = setup(run.config(), trust), run.data()
     numbers = Numbers(**{name: saved[name] for name in ("positives", "valid", "mean", "std")})
     module = make_module(made, made.network(pretrained=False), numbers, scenes)
     load_checkpoint(module, folder)
@@ -131,10 +131,10 @@ def tune_module(module: SegmentationModule, run: Path, threshold: str) -> None:
     if threshold not in ("fixed", "tuned"):
         raise InputError(f"threshold={threshold}: fixed (0.5, or the largest logit) or tuned is expected")
     if threshold == "tuned":
-        module.tune(RunFolder(run).thresholds(module.heads))
+        module.tune(RunFolder(run).thresholds(module.tasks))
 
 
-def evaluate(run: Path, split: str, threshold: str = "fixed") -> dict[str, Scores]:
+def evaluate(run: Path, split: str, threshold: str = "fixed", trust: Sequence[str] = ()) -> dict[str, Scores]:
     """Score a run's best checkpoint on a split; print the table and write ``evaluation-{split}.csv`` into the run folder.
 
     Args:
@@ -142,12 +142,13 @@ def evaluate(run: Path, split: str, threshold: str = "fixed") -> dict[str, Score
         split: train, val or test.
         threshold: "fixed": 0.5, or the largest logit. "tuned": what was tuned on the validation scenes, see `tuned.tune`;
             the file is then ``evaluation-{split}-tuned.csv``. In a folder that can't be written to nothing is.
+        trust: Packages whose classes the run's config may name.
 
     Raises:
         InputError: If the run or the split can't be used, or the split has no labels.
     """
     quiet()
-    made = setup(RunFolder(run).config())
+    made = setup(RunFolder(run).config(), trust)
     name = made.dataset.name
     scenes = scenes_of(made.source(), name, split)
     bare = sum(scene.mask is None for scene in scenes)
@@ -156,8 +157,8 @@ def evaluate(run: Path, split: str, threshold: str = "fixed") -> dict[str, Score
             f"split={split} of dataset {name} can't be scored: {bare} of its {len(scenes)} scenes "
             "have no labels. Take split=val, or map the scenes with scripts/predict.py"
         )
-    store = open_split(made, scenes, split)
-    made, module = load_run(run, len(store))
+    store = open_split(made.dataset, scenes, split, made.window)
+    made, module = load_run(run, len(store), trust)
     tune_module(module, run, threshold)
     store.fill = module.mean.numpy().ravel()
     result = score(made, module, GridWindows(store, made.window, made.overlap))
@@ -178,7 +179,7 @@ def evaluate(run: Path, split: str, threshold: str = "fixed") -> dict[str, Score
     return result
 
 
-def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed") -> Path:
+def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed", trust: Sequence[str] = ()) -> Path:
     """Map a scene with a run's best checkpoint.
 
     Args:
@@ -186,6 +187,7 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed") -> Path
         scene: An image with the run's bands.
         out: The GeoTIFF to write.
         threshold: As for `evaluate`.
+        trust: As for `evaluate`.
 
     Raises:
         InputError: If run or scene can't be used, or the map can't be written.
@@ -195,7 +197,7 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed") -> Path
         raise InputError(f"scene={scene}: there is no such file")
     if out.resolve() == scene.resolve():
         raise InputError(f"out={out} would overwrite the scene: choose another name")
-    made, module = load_run(run)
+    made, module = load_run(run, trust=trust)
     tune_module(module, run, threshold)
     bands = made.dataset.read_bands
     found = sum(Scene(scene.stem, scene, None).counts())
@@ -215,7 +217,9 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed") -> Path
     return out
 
 
-def compare(runs: list[Path], out: Path | None = None, metric: str = "iou", keep_unfair: bool = False) -> Path:
+def compare(
+    runs: list[Path], out: Path | None = None, metric: str = "iou", keep_unfair: bool = False, trust: Sequence[str] = ()
+) -> Path:
     """Compare finished runs: print the ranking, and write a report, tables and figures.
 
     Args:
@@ -223,6 +227,7 @@ def compare(runs: list[Path], out: Path | None = None, metric: str = "iou", keep
         out: Where to write; if None ``comparison`` in the first folder, or ``comparison_dice`` for another metric than IoU.
         metric: What losses are ranked by: iou, dice or boundary_iou.
         keep_unfair: Compare runs of other training data, steps, code or settings all the same.
+        trust: Packages whose classes the runs' configs may name.
 
     Returns:
         The folder that was written.
@@ -240,7 +245,7 @@ def compare(runs: list[Path], out: Path | None = None, metric: str = "iou", keep
     folders = [comparison.runs[i][0].folder for i in found.order]
     names = [comparison.labels[i] for i in found.order]
     try:
-        examples = draw_disagreements(folders, names, out / "examples.png")
+        examples = draw_disagreements(folders, names, out / "examples.png", trust)
     except InputError as error:
         log.warning("Example windows are left out of the report: %s", error)
         examples = None
@@ -251,13 +256,14 @@ def compare(runs: list[Path], out: Path | None = None, metric: str = "iou", keep
     return out
 
 
-def draw_disagreements(runs: list[Path], names: list[str], path: Path) -> Path | None:
+def draw_disagreements(runs: list[Path], names: list[str], path: Path, trust: Sequence[str] = ()) -> Path | None:
     """Draw the validation windows that the best checkpoints of some runs label most differently.
 
     Args:
         runs: Run folders, of the same validation data.
         names: What to call them.
         path: The PNG.
+        trust: As for `compare`.
 
     Returns:
         The PNG; None where there are no two runs.
@@ -267,11 +273,13 @@ def draw_disagreements(runs: list[Path], names: list[str], path: Path) -> Path |
     """
     if len(runs) < 2:
         return None
-    made, module = load_run(runs[0])
-    store = open_split(made, scenes_of(made.source(), made.dataset.name, "val"), "val")
+    made, module = load_run(runs[0], trust=trust)
+    store = open_split(made.dataset, scenes_of(made.source(), made.dataset.name, "val"), "val", made.window)
     store.fill = module.mean.numpy().ravel()
     with progress(runs, "predicting examples") as folders:
-        examples = most_different(pick_windows(store, made.window, 16), made.head, (load_run(run)[1] for run in folders), 3)
+        examples = most_different(
+            pick_windows(store, made.window, 16), made.head, (load_run(run, trust=trust)[1] for run in folders), 3
+        )
     draw_examples(path, made.tasks[made.head], made.dataset.palette, examples, names, made.shown_bands)
     return path
 
@@ -288,11 +296,11 @@ def describe(config: Any, out: Path | None = None, overrides: list[str] | None =
         InputError: For anything in config or data that can't be used.
     """
     quiet()
-    made = setup(config)
+    made = setup(config, config.trust)
     source = made.source()
     if made.dataset.bands is None:
         made = made.with_bands(scenes_of(source, made.dataset.name, "train")[0].all_bands())
-    data = open_data(made, source)
+    data = open_data(made.dataset, source, made.window)
     out = out or made.output / "describe" / made.dataset.name
     write_description(made, data.stores, out, overrides or [])
     return out

@@ -17,11 +17,12 @@ from rsseg.assembly import setup
 from rsseg.config.folder import RunFolder
 from rsseg.config.search import Interval, Search
 from rsseg.config.sweep import end_with_parent
-from rsseg.contract import Head, InputError, TaskKind, nearest
+from rsseg.contract import InputError, nearest
 from rsseg.files import LockedError, write_csv
 from rsseg.metrics import scores
 from rsseg.run import train
 from rsseg.table import print_table
+from rsseg.task import Binary
 
 BOUNDARY = "boundary_iou"
 """The score that runs have only if they were recorded."""
@@ -69,7 +70,7 @@ def check_search(wanted: Search, processes: int) -> None:
     Raises:
         InputError: If anything is.
     """
-    any_scores = scores(torch.ones(1, 1, 2, 2, dtype=torch.int64), Head(TaskKind.binary, ("one",)))
+    any_scores = scores(torch.ones(1, 1, 2, 2, dtype=torch.int64), Binary(("one",)))
     known = [*any_scores.means(), BOUNDARY]
     for name in wanted.objectives:
         if name not in known:
@@ -77,7 +78,7 @@ def check_search(wanted: Search, processes: int) -> None:
     if min(wanted.trials, processes) < 1:
         raise InputError(f"trials={wanted.trials} and processes={processes} must be at least 1")
     config, _ = wanted.config(wanted.first())
-    made = setup(config)
+    made = setup(config, config.trust)
     if BOUNDARY in wanted.objectives and not made.record.enabled:
         raise InputError(f"objectives={BOUNDARY}: contours are counted by the recorder alone; leave record.enabled=false out")
     devices = made.plain["trainer"].get("devices", 1)

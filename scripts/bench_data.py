@@ -19,13 +19,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchgeo.datasets import RasterDataset
 from torchgeo.samplers import RandomGeoSampler
 
-from rsseg.contract import Head, TaskKind
 from rsseg.data.build import open_store
 from rsseg.data.labels import Labels
 from rsseg.data.sampling import Uniform
 from rsseg.data.scene import Scene
 from rsseg.data.store import Store, load
 from rsseg.data.windows import Batches, Loader, TrainWindows
+from rsseg.task import Binary
 
 Place = tuple[int, int, int]
 BATCH = 8
@@ -166,7 +166,7 @@ def main(arguments: Arguments) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scenes = write_tiles(folder, count, side, arguments.compress)
-        labels, stores = Labels(Head(TaskKind.binary, ("one",))), {}
+        labels, stores = Labels(Binary(("one",))), {}
         begin = time.perf_counter()
         for name in ("disk", "ram", *(["gpu"] if torch.cuda.is_available() else [])):
             stores[name] = open_store(scenes, labels, [1, 2, 3], folder / "store")

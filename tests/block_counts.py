@@ -3,18 +3,18 @@
 import numpy as np
 
 from rsseg.contract import IGNORE
-from rsseg.data.blocks import SIZE, Blocks, held
+from rsseg.data.blocks import SIZE, Blocks
 
 
-def count(mask, head, size=SIZE):
+def count(mask, task, size=SIZE):
     height, width = mask.shape[-2:]
     rows, columns = np.arange(0, height, size), np.arange(0, width, size)
     ignored = mask == IGNORE
-    planes = [*held(mask, head), ignored.all(axis=0) if ignored.ndim == 3 else ignored]
+    planes = [*task.class_masks(mask), ignored.all(axis=0) if ignored.ndim == 3 else ignored]
     sums = [np.add.reduceat(np.add.reduceat(plane, rows, 0, dtype=int), columns, 1, dtype=int) for plane in planes]
     return np.stack(sums, axis=-1).astype(np.uint16)
 
 
-def blocks_of(masks, head, size=SIZE):
-    counts = [count(mask, head, size).reshape(-1, head.channels + 1) for mask in masks]
+def blocks_of(masks, task, size=SIZE):
+    counts = [count(mask, task, size).reshape(-1, task.channels + 1) for mask in masks]
     return Blocks.of(np.concatenate(counts), np.array([mask.shape[-2:] for mask in masks]), size)

@@ -12,11 +12,11 @@ import yaml
 
 from rsseg.alignment.bias import scenes_bias
 from rsseg.alignment.records import Crossfit, Records, Snapshot
-from rsseg.contract import Head, TaskKind
 from rsseg.metrics import SampledLogits
+from rsseg.task import Binary, Multiclass
 
-BINARY = Head(TaskKind.binary, ("building",))
-FOUR = Head(TaskKind.multiclass, ("land", "water", "road", "roof"))
+BINARY = Binary(("building",))
+FOUR = Multiclass(("land", "water", "road", "roof"))
 PANEL = ["ce", "dice", "jaccard"]
 MOVED = {"ce": (0.0, 0.5), "dice": (1.1, 0.5), "ce_dice": (0.5, 0.5), "focal": (0.0, 1.6), "lovasz": (1.3, 0.7)}
 TERMS = {"ce_dice": ["ce", "dice"]}
@@ -24,19 +24,19 @@ TARGETS = {"ce": "CrossEntropy", "dice": "Dice", "focal": "Focal", "lovasz": "Lo
 PIXELS = 3000
 
 
-def pixels(head, loss, seed, scene, progress, absent=False):
+def pixels(task, loss, seed, scene, progress, absent=False):
     """Logits ``[N, K]`` and labels ``[N]`` of one scene at one checkpoint: labels depend on the scene alone.
 
     `absent`: the last class never occurs.
     """
     world, trained = np.random.default_rng([7, scene]), np.random.default_rng([seed, scene])
     moved, blur = MOVED[loss]
-    truth = world.normal(-2.2 + 0.8 * world.normal(), 1.8, (PIXELS, head.channels))
-    if head.task is TaskKind.multiclass:
+    truth = world.normal(-2.2 + 0.8 * world.normal(), 1.8, (PIXELS, task.channels))
+    if task.kind == "multiclass":
         truth[:, 0] += 3.0
         truth[:, -1] -= 40.0 * absent
         label = (truth + world.gumbel(size=truth.shape)).argmax(1)
-        shift = np.array([0.0, *[moved] * (head.channels - 1)])
+        shift = np.array([0.0, *[moved] * (task.channels - 1)])
     else:
         label = (world.random(PIXELS) < 1 / (1 + np.exp(-truth[:, 0]))).astype(int)
         shift = np.array([moved])
@@ -44,19 +44,19 @@ def pixels(head, loss, seed, scene, progress, absent=False):
     return truth * progress + shift + (blur + 2 * (1 - progress)) * trained.normal(size=truth.shape), label
 
 
-def confusion(head, logits, label):
-    if head.task is TaskKind.multiclass:
-        return np.bincount(label * head.channels + logits.argmax(1), minlength=head.channels**2).reshape(1, head.channels, -1)
+def confusion(task, logits, label):
+    if task.kind == "multiclass":
+        return np.bincount(label * task.channels + logits.argmax(1), minlength=task.channels**2).reshape(1, task.channels, -1)
     return np.bincount(label * 2 + (logits[:, 0] > 0), minlength=4).reshape(1, 2, 2)
 
 
-def values(head, logits, label):
+def values(task, logits, label):
     """Cross-entropy, soft Dice and soft Jaccard."""
-    if head.task is TaskKind.multiclass:
-        p, y = torch.tensor(logits).softmax(1).numpy(), np.eye(head.channels)[label]
+    if task.kind == "multiclass":
+        p, y = torch.tensor(logits).softmax(1).numpy(), np.eye(task.channels)[label]
     else:
         p, y = 1 / (1 + np.exp(-logits)), label[:, None]
-    right = np.where(y == 1, p, 1 - p) if head.channels == 1 else (p * y).sum(1)
+    right = np.where(y == 1, p, 1 - p) if task.channels == 1 else (p * y).sum(1)
     both, either = (p * y).sum(0), (p + y).sum(0)
     return [-np.log(right + 1e-9).mean(), 1 - (2 * both / either).mean(), 1 - (both / (either - both)).mean()]
 
@@ -72,20 +72,20 @@ def crossfit_bias(sample, first, metric="iou", classes=None):
     return np.where(first[:, None], *(scenes_bias(sample, part, metric, classes) for part in (~first, first)))
 
 
-def crossfit(head, sample, scenes, first):
+def crossfit(task, sample, scenes, first):
     """All pixels of each scene at the biases that the other half's sample gives."""
-    counts = [[confusion(head, *scene) for scene in scenes]]
+    counts = [[confusion(task, *scene) for scene in scenes]]
     for metric in ("iou", "dice"):
         biases = crossfit_bias(sample, first, metric)
-        counts.append([confusion(head, logits + bias, label) for (logits, label), bias in zip(scenes, biases, strict=True)])
+        counts.append([confusion(task, logits + bias, label) for (logits, label), bias in zip(scenes, biases, strict=True)])
     return Crossfit(*map(np.array, counts))
 
 
-def make_records(head, loss, seed, scenes=6, steps=(100, 200, 300, 400), absent=False):
+def make_records(task, loss, seed, scenes=6, steps=(100, 200, 300, 400), absent=False):
     """The records of a run whose last checkpoint is its best."""
-    seen = [[pixels(head, loss, seed, s, (i + 1) / len(steps), absent) for s in range(scenes)] for i in range(len(steps))]
+    seen = [[pixels(task, loss, seed, s, (i + 1) / len(steps), absent) for s in range(scenes)] for i in range(len(steps))]
     first = np.arange(scenes) % 2 == 0
-    each = np.array([[values(head, *scene) for scene in row] for row in seen])  # [V, S, panel]
+    each = np.array([[values(task, *scene) for scene in row] for row in seen])  # [V, S, panel]
     last, rng = seen[-1], np.random.default_rng([seed, 99])
     logits, label = (np.concatenate(x) for x in zip(*last, strict=True))
     where = np.repeat(np.arange(scenes), PIXELS)
@@ -94,29 +94,29 @@ def make_records(head, loss, seed, scenes=6, steps=(100, 200, 300, 400), absent=
     sample = SampledLogits(
         *(torch.tensor(x[some]) for x in (logits, label, where)), torch.full((many,), len(where) / many, dtype=torch.float64)
     )
-    matrices = np.array([[confusion(head, *scene) for scene in row] for row in seen])[:, :, 0]  # [V, S, K, K]
+    matrices = np.array([[confusion(task, *scene) for scene in row] for row in seen])[:, :, 0]  # [V, S, K, K]
     hits = matrices.diagonal(axis1=2, axis2=3)
-    counts = np.stack([hits, matrices.sum(2) - hits, matrices.sum(3) - hits], axis=-1)[:, :, -head.channels :]
-    binary = head.task is TaskKind.binary
+    counts = np.stack([hits, matrices.sum(2) - hits, matrices.sum(3) - hits], axis=-1)[:, :, -task.channels :]
+    binary = task.kind == "binary"
     snapshot = Snapshot(
         step=steps[-1],
         histogram=np.array([histogram(*scene) for scene in last]) if binary else None,
         sample=None if binary else sample,
         boundary=counts[-1] // [9, 4, 4],
-        crossfit=None if binary or scenes < 2 else crossfit(head, sample, last, first),
+        crossfit=None if binary or scenes < 2 else crossfit(task, sample, last, first),
     )
     terms = TERMS.get(loss, [loss])
     norms = np.array([[0.4 / (i + 1), 0.1 + 0.05 * i][: len(terms)] for i in range(len(steps))]) * rng.uniform(0.9, 1.1)
     cosines = np.full((len(steps), len(terms), len(terms)), 0.6)
     return Records(
-        scenes=[f"scene_{s}" for s in range(scenes)], first=first, head=head, terms=terms, panel=PANEL, steps=np.array(steps),
+        scenes=[f"scene_{s}" for s in range(scenes)], first=first, task=task, terms=terms, panel=PANEL, steps=np.array(steps),
         counts=counts.astype(float), own=None, gain=None, best=snapshot, last=snapshot,
         values=np.stack([each[:, first].mean(1), each[:, ~first].mean(1)], axis=-1),
         gradient={"logits": (norms, cosines), "layer": (norms**0.5, cosines)},
     )  # fmt: skip
 
 
-def write_run(folder, head, loss, seed, records, overrides=(), fingerprint="v1", loss_terms=None, **changes):
+def write_run(folder, task, loss, seed, records, overrides=(), fingerprint="v1", loss_terms=None, **changes):
     """The files of a finished run; `changes` go into its config."""
     folder.mkdir(parents=True)
     hits, wrong, missed = np.moveaxis(records.counts.sum(1), -1, 0)  # [V, K]
@@ -125,7 +125,7 @@ def write_run(folder, head, loss, seed, records, overrides=(), fingerprint="v1",
     terms = {name: {"_target_": f"rsseg.losses.{TARGETS[name]}", "weight": 1.0} for name in TERMS.get(loss, [loss])}
     config = {
         "loss": {"terms": loss_terms or terms},
-        "dataset": {"name": "made_up", "task": str(head.task), "classes": list(head.classes), "bands": [1]},
+        "dataset": {"name": "made_up", "task": task.kind, "classes": list(task.classes), "bands": [1]},
         "model": {"encoder": "resnet18", "heads": {"mask": {}}}, "optimizer": {"lr": 1e-3}, "seed": seed, "steps": 400,
         "batch_size": 8, "window": 64, **changes,
     }  # fmt: skip
@@ -138,8 +138,8 @@ def write_run(folder, head, loss, seed, records, overrides=(), fingerprint="v1",
     data = {
         "mean": [100.0],
         "std": [20.0],
-        "positives": [1] * head.channels,
-        "valid": [9] * head.channels,
+        "positives": [1] * task.channels,
+        "valid": [9] * task.channels,
         "fingerprint": {"train": "t1", "val": fingerprint},
         "scenes": {"train": ["a"], "val": records.scenes},
     }
@@ -152,18 +152,18 @@ def write_run(folder, head, loss, seed, records, overrides=(), fingerprint="v1",
     rows = [f"{s - 1},{v},{np.nanmean(i)},{np.nanmean(d)}" for s, v, i, d in zip(records.steps, own, iou, dice, strict=True)]
     (folder / "metrics.csv").write_text("\n".join(["step,val/loss,val/mask/iou,val/mask/dice", *rows]) + "\n")
     number = (hits + missed)[-1]
-    lines = [f"mask,{c},{i},{d},{int(n)}" for c, i, d, n in zip(head.classes, iou[-1], dice[-1], number, strict=True)]
+    lines = [f"mask,{c},{i},{d},{int(n)}" for c, i, d, n in zip(task.classes, iou[-1], dice[-1], number, strict=True)]
     mean = f"mask,,{means['iou']},{means['dice']},{int(number.sum())}"
     (folder / "classes.csv").write_text("\n".join(["head,class,iou,dice,pixels", *lines, mean]) + "\n")
 
 
-def make_sweep(root, monkeypatch, head=BINARY, losses=tuple(MOVED), seeds=(1, 2, 3, 4, 5), **options):
+def make_sweep(root, monkeypatch, task=BINARY, losses=tuple(MOVED), seeds=(1, 2, 3, 4, 5), **options):
     """Runs of losses x seeds below a folder; `load_records` finds their records."""
     kept = {}
     for loss in losses:
         for seed in seeds:
             folder = root / f"loss={loss},seed={seed}"
-            kept[folder] = make_records(head, loss, seed, **options)
-            write_run(folder, head, loss, seed, kept[folder])
+            kept[folder] = make_records(task, loss, seed, **options)
+            write_run(folder, task, loss, seed, kept[folder])
     monkeypatch.setattr("rsseg.alignment.runs.load_records", lambda folder, head: kept[folder])
     return kept

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from rsseg.contract import Head, TaskKind
 from rsseg.data.build import open_store
 from rsseg.data.files import Files
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene
 from rsseg.data.store import Store
+from rsseg.task import Multiclass
 
-HEAD = Head(TaskKind.multiclass, ("a", "b", "c"))
-LABELS = Labels(HEAD, None, [255])
+TASK = Multiclass(("a", "b", "c"))
+LABELS = Labels(TASK, None, [255])
 
 
 def store_of(scenes: list[Scene], folder: Path, labels: Labels = LABELS, bands: tuple[int, ...] = (1, 2, 3), **more) -> Store:

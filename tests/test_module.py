@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from rsseg.contract import IGNORE, Batch, Head, TaskKind
+from rsseg.contract import IGNORE, Batch
 from rsseg.data.augment import CutOut
 from rsseg.module import SegmentationModule
+from rsseg.task import Binary
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -22,7 +23,7 @@ def test_batches_are_normalised_then_augmented_in_training_alone(training):
     module = SegmentationModule(
         nn.Identity(),
         losses={},
-        heads={"mask": Head(TaskKind.binary, ("a",))},
+        tasks={"mask": Binary(("a",))},
         mean=[100, 50],
         std=[10, 20],
         scenes=1,

@@ -14,10 +14,12 @@ from rsseg.alignment.archive import read_arrays
 from rsseg.alignment.bias import tune_bias
 from rsseg.alignment.counts import pooled
 from rsseg.alignment.records import load_records
-from rsseg.assembly import Numbers, setup
-from rsseg.contract import InputError, TaskKind
+from rsseg.assembly import setup
+from rsseg.contract import InputError
+from rsseg.dataset import Numbers
 from rsseg.metrics.histogram import THRESHOLDS, threshold_counts
 from rsseg.run import evaluate, predict, train
+from rsseg.task import Multiclass
 
 QUICK = ["pictures=0", "trainer.log_every_n_steps=1"]
 
@@ -42,7 +44,7 @@ def test_records_hold_what_was_scored(tmp_path, folder_root):
     train(settings(tmp_path, *config), run)
     records = load_records(run)
     assert records.steps.tolist() == [2, 4]
-    assert (records.head.task, records.head.classes) == (TaskKind.multiclass, ("a", "b", "c"))
+    assert records.task == Multiclass(("a", "b", "c"))
     assert records.terms == ["ce", "dice"]
     assert len(records.scenes) == 2
     assert (records.counts[..., [0, 2]].sum((2, 3)) == 80 * 96 - 16).all()  # every labelled pixel of every scene once

@@ -61,8 +61,8 @@ def test_a_trial_is_the_run_that_train_makes_of_its_overrides(wanted):
         ({"overrides": (f"{WEIGHT}=interval(1,0)",)}, "must be the smaller"),
         ({"overrides": (f"{WEIGHT}=tag(log,interval(0,1))",)}, "above 0 with log"),
         ({"overrides": (f"{WEIGHT}=interval(0,1",)}, "can't be read"),
-        ({"overrides": (f"{WEIGHT}=interval(0,1)", "trails=3")}, "'trails'"),
-        ({"overrides": (f"{WEIGHT}=interval(0,1)", "loss=nope")}, "Could not find 'loss/nope'"),
+        ({"overrides": (f"{WEIGHT}=interval(0,1)", "trails=3")}, "trails=3: there is no such setting"),
+        ({"overrides": (f"{WEIGHT}=interval(0,1)", "loss=nope")}, "loss=nope: there is no such choice"),
         ({"overrides": (f"{WEIGHT}=interval(0,1)", "trainer=ddp", "trainer.devices=2")}, "trains on one device"),
     ],
 )

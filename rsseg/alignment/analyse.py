@@ -21,9 +21,10 @@ from rsseg.alignment.ranks import rank_alignment, seed_interval
 from rsseg.alignment.records import Snapshot, StoredSnapshot
 from rsseg.alignment.runs import Run
 from rsseg.alignment.threshold import crossfit_histogram
-from rsseg.contract import Head, InputError, TaskKind, nearest
+from rsseg.contract import InputError, nearest
 from rsseg.metrics.average import present_mean
 from rsseg.metrics.calibration import calibration_sums
+from rsseg.task import Task, make_task
 
 RANKED = ("iou", "dice", "boundary_iou")
 """What losses can be ranked by."""
@@ -46,7 +47,8 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
     Raises:
         InputError: For a metric that not every run recorded.
     """
-    grid, head = comparison.runs, head_of(comparison.runs[0][0])
+    grid, dataset = comparison.runs, comparison.runs[0][0].config.dataset
+    task = make_task(dataset.task, dataset.classes)
     scored: Overlap = "dice" if metric == "dice" else "iou"
     shares, cosines, gains, skipped = mean_gradients(comparison)
     has_records = grid[0][0].records is not None
@@ -54,7 +56,7 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
     snapshots = has_records and all(run.recorded.best is not None for row in grid for run in row)
     panel = _shared_panel(grid) if has_records else []
     fixed, tuned, why = _tuned(grid, scored)
-    measures = {} if counts is None else _measures(grid, head, counts, snapshots)
+    measures = {} if counts is None else _measures(grid, task, counts, snapshots)
     values = {name: measure.values for name, measure in measures.items()} or _summaries(grid)
     wins = {name: compare(measure) for name, measure in measures.items()} or {n: paired(v) for n, v in values.items()}
     if metric not in wins:
@@ -67,7 +69,7 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
         plain=[row[0].plain for row in grid],
         seeds=comparison.seeds,
         scenes=list(grid[0][0].data["scenes"]["val"]),
-        head=head,
+        task=task,
         metric=metric,
         measures=values,
         last=np.array([[run.curve[scored].iloc[-1] for run in row] for row in grid]),
@@ -86,18 +88,13 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
         gains=gains,
         notes=[
             *why,
-            *rare(head, counts),
-            *untuned(comparison, head, counts),
+            *rare(task, counts),
+            *untuned(comparison, task, counts),
             *unselected(comparison, regret),
             *unknown(comparison, {**values, "tau over the run": tau[..., 0], "tau over its last half": tau[..., 1]}),
             *skipped,
         ],
     )
-
-
-def head_of(run: Run) -> Head:
-    """Task and classes of a run."""
-    return Head(TaskKind(run.config.dataset.task), tuple(run.config.dataset.classes))
 
 
 def paired(values: Array) -> WinMatrix:
@@ -129,7 +126,7 @@ def _panel_values(run: Run, panel: list[str]) -> Array:
     return present_mean(records.values[best_index(run)][[records.panel.index(name) for name in panel]])
 
 
-def _measures(grid: Grid, head: Head, counts: Array, snapshots: bool) -> dict[str, Measure]:
+def _measures(grid: Grid, task: Task, counts: Array, snapshots: bool) -> dict[str, Measure]:
     """Every measure that is known of all runs."""
     found = {str(name): of_counts(counts, name) for name in get_args(Overlap)}
     found |= {f"scene_{name}": of_scenes(counts, name) for name in get_args(Overlap)}
@@ -137,7 +134,7 @@ def _measures(grid: Grid, head: Head, counts: Array, snapshots: bool) -> dict[st
         return found
     found["boundary_iou"] = of_counts(_each(grid, lambda run: np.asarray(_snapshot(run).boundary, dtype=np.float64)))
     with suppress(InputError):  # some have no histogram
-        found |= of_calibration([[calibration_sums(_histogram(run), head) for run in row] for row in grid])
+        found |= of_calibration([[calibration_sums(_histogram(run), task) for run in row] for row in grid])
     return found
 
 
@@ -147,12 +144,12 @@ def _tuned(grid: Grid, metric: Overlap) -> tuple[Array | None, Array | None, lis
         return None, None, []
 
     def both(run: Run) -> Array:
-        best, head = _snapshot(run), run.recorded.head
-        if head.task is not TaskKind.multiclass:
+        best, task = _snapshot(run), run.recorded.task
+        if not task.exclusive:
             return np.stack(crossfit_histogram(_histogram(run), metric, run.recorded.first))
         if best.crossfit is None:
             raise InputError(f"{run.folder} was not counted at tuned biases; its train.log says why")
-        return counts_of(np.stack([best.crossfit.fixed, getattr(best.crossfit, metric)]), head)
+        return counts_of(np.stack([best.crossfit.fixed, getattr(best.crossfit, metric)]), task)
 
     try:
         found = _each(grid, both)

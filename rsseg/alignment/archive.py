@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.config.folder import resume_word
 from rsseg.contract import InputError
-from rsseg.files import UnwritableError, atomic_write
+from rsseg.files import atomic_write
 
 
 class RecordError(InputError):
@@ -37,11 +36,8 @@ def write_arrays(path: Path, arrays: Mapping[str, ArrayLike]) -> None:
     Raises:
         UnwritableError: If it can't be written.
     """
-    try:
-        with atomic_write(path) as part:
-            np.savez_compressed(part, **{name: np.asarray(a) for name, a in arrays.items()})  # type: ignore[arg-type]
-    except UnwritableError as error:
-        raise UnwritableError(f"{error}, and go on with {resume_word(path.parents[1])}") from None
+    with atomic_write(path) as part:
+        np.savez_compressed(part, **{name: np.asarray(a) for name, a in arrays.items()})  # type: ignore[arg-type]
 
 
 def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:

@@ -11,30 +11,30 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.contract import Head
 from rsseg.metrics.average import present_mean
 from rsseg.metrics.scores import class_counts
+from rsseg.task import Task
 
 Array: TypeAlias = NDArray[np.float64]
 Overlap: TypeAlias = Literal["iou", "dice"]
 
 
-def counts_of(confusion: ArrayLike, head: Head) -> Array:
+def counts_of(confusion: ArrayLike, task: Task) -> Array:
     """The counts of confusion matrices.
 
     Args:
         confusion: Integers ``[..., scenes, P, K, K]``, rows the target, as `rsseg.metrics.Confusion` counts them.
-        head: Task and classes.
+        task: The head's task.
 
     Returns:
         float64 ``[..., scenes, classes, 3]``.
 
     Example:
-        >>> from rsseg.contract import TaskKind
-        >>> counts_of([[[[6, 1], [2, 3]]]], Head(TaskKind.binary, ("road",)))
+        >>> from rsseg.task import Binary
+        >>> counts_of([[[[6, 1], [2, 3]]]], Binary(("road",)))
         array([[[3., 1., 2.]]])
     """
-    return np.stack([part.numpy() for part in class_counts(torch.from_numpy(np.asarray(confusion)), head)], axis=-1)
+    return np.stack([part.numpy() for part in class_counts(torch.from_numpy(np.asarray(confusion)), task)], axis=-1)
 
 
 def overlap(counts: ArrayLike, metric: Overlap = "iou") -> Array:

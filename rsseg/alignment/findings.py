@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rsseg.alignment.bootstrap import Interval, WinMatrix
 from rsseg.alignment.counts import Array, Overlap
 from rsseg.alignment.runs import Run
-from rsseg.contract import Head
+from rsseg.task import Task
 
 MEASURES = {
     "iou": ("IoU", True), "dice": ("Dice", True), "scene_iou": ("IoU per scene", True), "scene_dice": ("Dice per scene", True),
@@ -35,7 +35,7 @@ class Findings:
         plain: Which of them are cross-entropy and no more.
         seeds: The seeds.
         scenes: The validation scenes' names.
-        head: Task and classes.
+        task: The head's task.
         metric: What losses are ranked by.
         measures: By name, ``[L, R]``, of the best checkpoint.
         last: The metric of the last checkpoint, ``[L, R]``.
@@ -59,7 +59,7 @@ class Findings:
     plain: list[bool]
     seeds: list[int]
     scenes: list[str]
-    head: Head
+    task: Task
     metric: str
     measures: dict[str, Array]
     last: Array

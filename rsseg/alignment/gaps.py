@@ -12,17 +12,17 @@ from rsseg.alignment.fair import Comparison
 from rsseg.alignment.findings import MEASURES
 from rsseg.alignment.measures import effective_scenes
 from rsseg.alignment.threshold import shared
-from rsseg.contract import Head, TaskKind
+from rsseg.task import Task
 
 FEW = 5.0
 """A class that is as good as in fewer scenes is named."""
 
 
-def rare(head: Head, counts: Array | None) -> list[str]:
+def rare(task: Task, counts: Array | None) -> list[str]:
     """The classes that occur in few scenes.
 
     Args:
-        head: Task and classes.
+        task: The head's task.
         counts: ``[L, R, S, C, 3]``.
     """
     if counts is None or counts.shape[2] < 2:
@@ -30,11 +30,11 @@ def rare(head: Head, counts: Array | None) -> list[str]:
     pixels = counts[0, 0, :, :, 0] + counts[0, 0, :, :, 2]
     good, holding = effective_scenes(pixels), (pixels > 0).sum(0)
     small = [f" (as good as {g:.1f} of equal size)" if g < 0.75 * n else "" for g, n in zip(good, holding, strict=True)]
-    few = [f"{head.classes[c]} in {holding[c]}{small[c]}" for c in np.flatnonzero((good < FEW) & (holding < len(pixels)))]
+    few = [f"{task.classes[c]} in {holding[c]}{small[c]}" for c in np.flatnonzero((good < FEW) & (holding < len(pixels)))]
     wide = [f"Only {len(pixels)} validation scenes: intervals are wide; validate on more."] * (len(pixels) < FEW)
     if not few:
         return wide
-    lone = [head.classes[c] for c in np.flatnonzero(holding == 1)]
+    lone = [task.classes[c] for c in np.flatnonzero(holding == 1)]
     effect = f"; no score that counts {', '.join(lone)} has an interval" if lone else ""
     where = f"Classes in few of {len(pixels)} validation scenes: {', '.join(few)}"
     return [*wide, f"{where}. Intervals are wide for that{effect}; validate on more scenes that hold them."]
@@ -63,18 +63,17 @@ def unknown(comparison: Comparison, values: Mapping[str, Array | None]) -> list[
     return notes
 
 
-def untuned(comparison: Comparison, head: Head, counts: Array | None) -> list[str]:
+def untuned(comparison: Comparison, task: Task, counts: Array | None) -> list[str]:
     """The classes whose threshold, or bias, was not tuned, as they occur in one half of the scenes alone."""
     records = comparison.runs[0][0].records
     if counts is None or records is None or records.first.all():
         return []
     holds = counts[0, 0, :, :, 0] + counts[0, 0, :, :, 2] > 0
     lost = holds.any(0) & ~shared(holds, records.first)
-    what = "bias" if head.task is TaskKind.multiclass else "threshold"
     return [
-        f"Class {name} occurs in one half of the validation scenes alone: its {what} could not be tuned on the one and scored "
-        "on the other, and is left as it was; validate on more scenes that hold it."
-        for name, one in zip(head.classes, lost, strict=True)
+        f"Class {name} occurs in one half of the validation scenes alone: its {task.tuned} could not be tuned on the one and "
+        "scored on the other, and is left as it was; validate on more scenes that hold it."
+        for name, one in zip(task.classes, lost, strict=True)
         if one
     ]
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsseg.collective import global_sum
-from rsseg.contract import Head
 from rsseg.losses import Composite, Term
 from rsseg.losses import functional as F
+from rsseg.task import Task
 
 PANEL: Mapping[str, Mapping[str, Any]] = {
     "ce": {"_target_": "rsseg.losses.CrossEntropy"},
@@ -36,21 +36,21 @@ class PanelSums:
     not of that kind.
 
     Args:
-        head: Task and classes.
+        task: The head's task.
         terms: The losses by name, functions of sums with ``over="batch"``.
         first: bool ``[scenes]``, which are the first half.
 
     Example:
-        >>> from rsseg.contract import TaskKind
+        >>> from rsseg.task import Binary
         >>> from rsseg.losses import Dice
-        >>> sums = PanelSums(Head(TaskKind.binary, ("a",)), {"dice": Dice("binary", smooth=0)}, np.array([True, False]))
+        >>> sums = PanelSums(Binary(("a",)), {"dice": Dice("binary", smooth=0)}, np.array([True, False]))
         >>> sums.update(torch.zeros(2, 1, 1, 1), torch.ones(2, 1, 1, dtype=torch.uint8), torch.tensor([0, 1]))
         >>> sums.values().round(3)
         array([[0.333, 0.333]])
     """
 
-    def __init__(self, head: Head, terms: Mapping[str, Term | Composite], first: NDArray[np.bool_]) -> None:
-        self.head, self.terms, self.first = head, terms, torch.from_numpy(np.asarray(first))
+    def __init__(self, task: Task, terms: Mapping[str, Term | Composite], first: NDArray[np.bool_]) -> None:
+        self.task, self.terms, self.first = task, terms, torch.from_numpy(np.asarray(first))
         self.needs: set[tuple[F.Sum, F.Over]] = {(key, "image") for term in terms.values() for key, _ in term.needs}
         self._totals: dict[F.Sum, Tensor] = {}  # [halves, ..., C] or [halves, ..., C, bins]
 
@@ -69,7 +69,7 @@ class PanelSums:
         exact = torch.float32 if logits.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
         first = self.first.to(logits.device)[scene]
         member = torch.stack([first, ~first]).to(exact)
-        found = F.statistics(logits, target, self.head.task, self.needs)  # per image: nothing is sent between processes
+        found = F.statistics(logits, target, self.task.kind, self.needs)  # per image: nothing is sent between processes
         for (key, _), value in found.items():
             part = torch.tensordot(member, value.to(exact), dims=([1], [1 if value.ndim == 3 else 2]))
             self._totals[key] = self._totals[key] + part if key in self._totals else part

@@ -110,9 +110,9 @@ def _iou(trainer: L.Trainer, module: SegmentationModule, name: str, windows: Seq
     scene: Any = torch.zeros(len(windows), dtype=torch.int64, device=module.device)
 
     def metric() -> float:
-        confusion = Confusion(module.heads[name], scenes=1).to(module.device)
+        confusion = Confusion(module.tasks[name], scenes=1).to(module.device)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             confusion.update(module(image)[name], mask, scene)
-        return scores(confusion.counts, module.heads[name]).iou  # its `compute` would wait for the other processes
+        return scores(confusion.counts, module.tasks[name]).iou  # its `compute` would wait for the other processes
 
     return metric

@@ -65,24 +65,24 @@ class Recorder(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write what the numbers are about."""
         module = _segmentation(pl_module)
-        for name, head in module.heads.items():
+        for name, task in module.tasks.items():
             terms: dict[str, Term | Composite] = {**self.panel}
             loss = module.losses[name]
             if isinstance(loss, Composite) and _of_sums(loss):
                 terms[OWN] = copy.deepcopy(loss).cpu()
-            self._sums[name] = PanelSums(head, terms, self.first)
+            self._sums[name] = PanelSums(task, terms, self.first)
         if not trainer.is_global_zero:
             return
         heads = {
             name: {
-                "task": str(head.task),
-                "classes": list(head.classes),
+                "task": task.kind,
+                "classes": list(task.classes),
                 "terms": list(module.losses[name].terms),  # type: ignore[arg-type]
                 "weights": module.losses[name].weights,
                 "panel": dict(self.facts),
                 "clipped": self.clipped,
             }
-            for name, head in module.heads.items()
+            for name, task in module.tasks.items()
         }
         write_json(self.folder / ABOUT, {"scenes": self.scenes, "first_half": self.first.tolist(), "heads": heads})
 

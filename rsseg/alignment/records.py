@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from rsseg.alignment.archive import RecordError, checked_names, damaged, read_arrays
 from rsseg.alignment.counts import Array, counts_of
 from rsseg.config.folder import resume_word
-from rsseg.contract import Head, InputError, TaskKind, nearest
+from rsseg.contract import InputError, nearest
 from rsseg.files import read_json
 from rsseg.metrics import SampledLogits
+from rsseg.task import Task, make_task
 
 FOLDER = "records"
 ABOUT = "records.json"
@@ -127,7 +128,7 @@ class Records:
     Attributes:
         scenes: The validation scenes' names.
         first: bool ``[S]``, which of them are the first half.
-        head: Task and classes.
+        task: The head's task.
         terms: The terms of the loss that trained.
         panel: The names of the panel's losses.
         steps: int64 ``[V]``, rising.
@@ -144,7 +145,7 @@ class Records:
 
     scenes: list[str]
     first: NDArray[np.bool_]
-    head: Head
+    task: Task
     terms: list[str]
     panel: list[str]
     steps: NDArray[np.int64]
@@ -186,8 +187,8 @@ def load_records(run: Path, head: str = "mask") -> Records:
     paths = sorted(folder.glob("step-*.npz"), key=lambda path: int(path.stem.partition("-")[2]))
     if not paths:
         raise RecordError(run, "was not validated yet", f"go on with {resume_word(run)}")
-    known = Head(TaskKind(facts["task"]), tuple(facts["classes"]))
-    rows = [_validation(path, head, known) for path in paths]
+    task = make_task(facts["task"], facts["classes"])
+    rows = [_validation(path, head, task) for path in paths]
     scenes, panel = list(about["scenes"]), list(facts["panel"])
     try:
         columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
@@ -200,7 +201,7 @@ def load_records(run: Path, head: str = "mask") -> Records:
     return Records(
         scenes=scenes,
         first=np.array(about["first_half"], dtype=bool),
-        head=known,
+        task=task,
         terms=list(facts["terms"]),
         panel=panel,
         steps=columns["step"],
@@ -232,11 +233,11 @@ def _about(path: Path, head: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return about, heads[head]
 
 
-def _validation(path: Path, name: str, head: Head) -> dict[str, NDArray[Any]]:
+def _validation(path: Path, name: str, task: Task) -> dict[str, NDArray[Any]]:
     """What a validation recorded of a head; of its confusion matrices the counts, which are a K-th of them."""
     arrays = {key.partition("/")[2]: array for key, array in read_arrays(path).items() if key.partition("/")[0] == name}
     _need(path, name, arrays, ARRAYS)
-    arrays["counts"] = counts_of(arrays.pop("confusion"), head)
+    arrays["counts"] = counts_of(arrays.pop("confusion"), task)
     return arrays
 
 

@@ -16,9 +16,10 @@ from rsseg.alignment.bias import scenes_bias
 from rsseg.alignment.counts import Overlap
 from rsseg.alignment.records import Crossfit, Snapshot
 from rsseg.alignment.threshold import halves, tunable
-from rsseg.contract import IGNORE, Batch, Head, InputError, TaskKind
+from rsseg.contract import IGNORE, Batch, InputError
 from rsseg.data.windows import Core
-from rsseg.metrics import Boundary, Confusion, LogitSample, ScoreHistogram, predicted_labels
+from rsseg.metrics import Boundary, Confusion, LogitSample, ScoreHistogram
+from rsseg.task import Task
 
 SAMPLE = 2**15
 """Pixels whose logits are kept of a multiclass run, at most 1024 and at least one per class and scene."""
@@ -47,7 +48,7 @@ class Snapshots:
     it are in memory.
 
     Args:
-        heads: The facts of each head.
+        tasks: Each head's task.
         sizes: ``[S, 2]``, the scenes' heights and widths.
         cores: The windows, scene after scene, those of the first half before the others.
         holds: bool ``[S, K]``, which classes each scene's labels hold.
@@ -57,21 +58,21 @@ class Snapshots:
     """
 
     def __init__(
-        self, heads: Mapping[str, Head], sizes: NDArray[np.int64], cores: Sequence[Core], holds: NDArray[np.bool_]
+        self, tasks: Mapping[str, Task], sizes: NDArray[np.int64], cores: Sequence[Core], holds: NDArray[np.bool_]
     ) -> None:
-        self.heads, self.sizes, self.cores, self.holds = dict(heads), sizes, cores, holds
+        self.tasks, self.sizes, self.cores, self.holds = dict(tasks), sizes, cores, holds
         self.first = halves(holds)
         if np.diff(self.first[[core.scene for core in cores]].astype(int)).max(initial=0) > 0:
             raise ValueError("a window of the first half comes after one of the second: see in_halves")
         scenes = len(sizes)
-        self.histograms = {name: ScoreHistogram(head, scenes) for name, head in heads.items()}
-        self.boundaries = {name: Boundary(head, scenes) for name, head in heads.items()}
+        self.histograms = {name: ScoreHistogram(task, scenes) for name, task in tasks.items()}
+        self.boundaries = {name: Boundary(task, scenes) for name, task in tasks.items()}
         self.samples = {
-            name: LogitSample(head.channels, scenes, most=min(1024, max(1, SAMPLE // (scenes * head.channels))))
-            for name, head in heads.items()
-            if head.task is TaskKind.multiclass
+            name: LogitSample(task.channels, scenes, most=min(1024, max(1, SAMPLE // (scenes * task.channels))))
+            for name, task in tasks.items()
+            if task.exclusive
         }
-        self.second = TunedCounts(heads, self.samples, holds, ~self.first)
+        self.second = TunedCounts(tasks, self.samples, holds, ~self.first)
         self._scenes: dict[str, tuple[Tensor, Tensor]] = {}  # prediction and mask of the scene that is being put together
 
     def count(self, outputs: Mapping[str, Tensor], batch: Batch) -> None:
@@ -81,7 +82,7 @@ class Snapshots:
             self.histograms[name].to(logits.device).update(logits, mask, scene)
             if name in self.samples:
                 self.samples[name].update(logits, mask, scene, k)
-            predicted = predicted_labels(logits, self.heads[name]).to(torch.uint8)
+            predicted = self.tasks[name].predict(logits).to(torch.uint8)
             for labels, target, number in zip(predicted, mask, k.tolist(), strict=True):
                 self._place(name, labels, target, number)
         self.second.count(outputs, batch)
@@ -112,13 +113,13 @@ class Snapshots:
                 boundary=self.boundaries[name].counts.cpu().numpy(),
                 lost=int(self.histograms[name].lost),
             )
-            for name in self.heads
+            for name in self.tasks
         }
 
     def again(self) -> TunedCounts | None:
         """What counts the first half's scenes at the bias of the second, once all have been counted; None: nothing is tuned."""
         tuned = any(self.second.at.values())
-        return TunedCounts(self.heads, self.samples, self.holds, self.first) if tuned else None
+        return TunedCounts(self.tasks, self.samples, self.holds, self.first) if tuned else None
 
     def complete(self, taken: Mapping[str, Snapshot], again: TunedCounts) -> dict[str, Snapshot]:
         """The snapshots with the counts of both halves at their biases."""
@@ -137,16 +138,16 @@ class TunedCounts:
     Counts take ``24 S K^2`` bytes a head from when it is tuned.
 
     Args:
-        heads: The facts of each head.
+        tasks: Each head's task.
         samples: Of multiclass heads, complete for the other half before the first scene of this one is counted.
         holds: bool ``[S, K]``, which classes each scene's labels hold.
         part: bool ``[S]``, the scenes that are counted.
     """
 
     def __init__(
-        self, heads: Mapping[str, Head], samples: Mapping[str, LogitSample], holds: NDArray[np.bool_], part: NDArray[np.bool_]
+        self, tasks: Mapping[str, Task], samples: Mapping[str, LogitSample], holds: NDArray[np.bool_], part: NDArray[np.bool_]
     ) -> None:
-        self.heads, self.samples, self.holds, self.part = heads, samples, holds, part
+        self.tasks, self.samples, self.holds, self.part = tasks, samples, holds, part
         self.counted = torch.from_numpy(part)
         self.at: dict[str, dict[str, tuple[Tensor, Confusion]]] = {}  # the biases of a head, and what is counted at them
 
@@ -158,7 +159,7 @@ class TunedCounts:
         for name in self.samples:
             if name not in self.at:
                 biases = self._tune(name)
-                self.at[name] = {of: (bias, Confusion(self.heads[name], len(self.part))) for of, bias in biases.items()}
+                self.at[name] = {of: (bias, Confusion(self.tasks[name], len(self.part))) for of, bias in biases.items()}
             for bias, confusion in self.at[name].values():
                 moved = outputs[name][here] + bias.to(here.device).view(-1, 1, 1)
                 confusion.to(here.device).update(moved, batch["mask"][here], batch["scene"][here])

@@ -12,16 +12,17 @@ from rsseg.alignment.bias import tuned_bias
 from rsseg.alignment.counts import counts_of, pooled
 from rsseg.alignment.records import Snapshot
 from rsseg.alignment.threshold import best_thresholds, shared, threshold_regret
-from rsseg.contract import Head, InputError, TaskKind
+from rsseg.contract import InputError
 from rsseg.metrics.histogram import THRESHOLDS
+from rsseg.task import Task
 
 
-def tune(snapshot: Snapshot, head: Head, first: NDArray[np.bool_]) -> dict[str, Any]:
+def tune(snapshot: Snapshot, task: Task, first: NDArray[np.bool_]) -> dict[str, Any]:
     """The threshold of each class, or for multiclass its bias, that makes the pooled mean IoU largest.
 
     Args:
         snapshot: Of the best checkpoint.
-        head: Task and classes.
+        task: The head's task.
         first: Which scenes are the first half; of one scene nothing is known of other scenes, and the regret is NaN.
 
     Returns:
@@ -36,13 +37,12 @@ def tune(snapshot: Snapshot, head: Head, first: NDArray[np.bool_]) -> dict[str, 
         raise InputError(
             f"{snapshot.lost} labelled pixels have logits that are not finite: the run has diverged; lower its learning rate"
         )
-    multiclass = head.task is TaskKind.multiclass
     fixed = tuned = math.nan
-    if multiclass:
+    if task.exclusive:
         assert snapshot.sample is not None
         values, classes = tuned_bias(snapshot.sample, first)
         if snapshot.crossfit is not None:
-            both = (counts_of(confusion, head) for confusion in (snapshot.crossfit.fixed, snapshot.crossfit.iou))
+            both = (counts_of(confusion, task) for confusion in (snapshot.crossfit.fixed, snapshot.crossfit.iou))
             fixed, tuned = (float(pooled(counts)) for counts in both)
     else:
         assert snapshot.histogram is not None
@@ -53,10 +53,10 @@ def tune(snapshot: Snapshot, head: Head, first: NDArray[np.bool_]) -> dict[str, 
             fixed, tuned = of_halves.fixed, of_halves.tuned
     return {
         "step": snapshot.step,
-        "kind": "bias" if multiclass else "threshold",
+        "kind": task.tuned,
         "metric": "iou",
-        "values": dict(zip(head.classes, np.round(values, 6).tolist(), strict=True)),
-        "untuned": [name for name, moved in zip(head.classes, classes, strict=True) if not moved],
+        "values": dict(zip(task.classes, np.round(values, 6).tolist(), strict=True)),
+        "untuned": [name for name, moved in zip(task.classes, classes, strict=True) if not moved],
         "fixed": fixed,
         "tuned": tuned,
         "regret": tuned - fixed,

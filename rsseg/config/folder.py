@@ -23,8 +23,11 @@ from rsseg.files import LockedError, UnwritableError, from_cell, lock, read_json
 if TYPE_CHECKING:
     from torch import Tensor
 
-PLACE_KEYS = ("output", "resume", "workers", "residence", "pictures", "logger")  # what two runs of a config may differ in
-FOUND_KEYS = ("dataset.bands",)  # null until a run has seen the data
+PLACE_KEYS = ("output", "resume", "workers", "residence", "pictures", "logger", "trust")
+"""What two runs of a config may differ in."""
+
+FOUND_KEYS = ("dataset.bands",)
+"""What is null until a run has seen the data."""
 
 NEEDED = {
     "config.yaml": {
@@ -181,6 +184,7 @@ class RunFolder:
         lacking = sorted(OmegaConf.missing_keys(config))
         if lacking:
             raise self._unusable(self.config_file, f"it lacks {', '.join(lacking)}")
+        config.trust = []  # the person at the command line trusts, not a file
         return config
 
     def origin(self) -> dict[str, Any]:
@@ -258,8 +262,8 @@ class RunFolder:
         """
         before, now = flat(plain(self.config())), flat(plain(config))
         left_open = {key for key in FOUND_KEYS if now.get(key) is None}
-        changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key) and key not in left_open)
-        return {key: (before.get(key), now.get(key)) for key in changed if key.split(".")[0] not in PLACE_KEYS}
+        both = {key: (before.get(key), now.get(key)) for key in sorted((before.keys() | now.keys()) - left_open)}
+        return {key: (a, b) for key, (a, b) in both.items() if a != b and key.split(".")[0] not in PLACE_KEYS}
 
     def refuse_other(self, config: Any) -> None:
         """Let no run go on with another config.
@@ -350,7 +354,7 @@ def config_to_resume(folder: Path, overrides: list[str]) -> Any:
     Raises:
         InputError: If the folder holds no run, or other overrides were given too.
     """
-    others = [o for o in overrides if not o.startswith("resume=")]
+    others = [o for o in overrides if not o.startswith(("resume=", "trust="))]
     if others:
         raise InputError(f"resume={folder} goes on with the run's own config: leave out {' '.join(others)}")
     if not RunFolder(folder).begun:

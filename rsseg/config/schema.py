@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
@@ -15,7 +14,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from rsseg.contract import Head, InputError, TaskKind, nearest
+from rsseg.contract import InputError, nearest
+from rsseg.task import make_task
 
 COLOUR = re.compile("#[0-9a-fA-F]{6}")
 
@@ -43,7 +43,7 @@ class DatasetConfig:
 
     Attributes:
         name: Used in folder names.
-        task: What a mask says about a pixel.
+        task: What a mask says about a pixel: binary, multiclass or multilabel.
         classes: Names in label order; for binary the one positive class.
         palette: Colours of the labels for pictures and maps, "#rrggbb"; null: chosen.
         bands: The image bands to read, counted from 1; null: all that the first training image has, but alpha.
@@ -57,7 +57,7 @@ class DatasetConfig:
     """
 
     name: str = MISSING
-    task: TaskKind = MISSING
+    task: str = MISSING
     classes: list[str] = MISSING
     palette: list[str] | None = None
     bands: list[int] | None = MISSING
@@ -148,6 +148,11 @@ class Config:
     on_bad_tile: OnBadTile = OnBadTile["raise"]
     output: str = "runs"
     resume: str | None = None
+    trust: list[str] = field(default_factory=list)
+
+
+SCHEMAS = {"dataset": DatasetConfig, "model": ModelConfig, "loss": LossConfig, "record": RecordConfig}
+"""The nodes whose keys are known."""
 
 
 def run_folder(resume: str | None, new: str) -> str:
@@ -190,23 +195,6 @@ def register() -> None:
     OmegaConf.register_new_resolver("rsseg.folder_name", folder_name, replace=True)
 
 
-def misspelt(words: Iterable[str]) -> list[str]:
-    """The words of a command line that override what is no setting, with what may have been meant; Hydra says only the first.
-
-    Example:
-        >>> misspelt(["loss=ce", "step=20"])
-        ["step=20 (did you mean 'steps'?)"]
-    """
-    known = [*(item.name for item in fields(Config)), "experiment", "sweep", "hydra"]
-    names = ((word, re.match(r"(\w+)[^=]*=", word)) for word in words)  # neither flags nor words that add (+) or remove (~)
-    return [f"{word}{near}" for word, name in names if name and name[1] not in known and (near := nearest(name[1], known))]
-
-
-def head_of(dataset: DatasetConfig) -> Head:
-    """The facts that models, losses and metrics need of a dataset."""
-    return Head(TaskKind(dataset.task), tuple(dataset.classes))
-
-
 def cross_check(config: Config) -> list[str]:
     """The faults that concern single numbers and pairs of fields, one sentence each; an empty list if there are none."""
     dataset = config.dataset
@@ -231,50 +219,26 @@ def cross_check(config: Config) -> list[str]:
         faults.append(f"pictures={config.pictures} must be at least 0")
     if config.workers is not None and config.workers < 0:
         faults.append(f"workers={config.workers} must be at least 0, or null")
-    if dataset.task == TaskKind.regression:
-        faults.append("dataset.task=regression: the datasets read masks of labels; take binary, multiclass or multilabel")
-    return faults + _label_faults(dataset)
+    try:
+        faults += make_task(dataset.task, dataset.classes).faults(dataset.mask_values, dataset.palette)
+    except InputError as error:
+        faults.append(f"dataset.task={dataset.task}: {error}")
+    if dataset.bands is not None and (not dataset.bands or min(dataset.bands) < 1):
+        faults.append(f"dataset.bands={list(dataset.bands)}: list at least one band, counted from 1")
+    if dataset.rgb is not None and len(dataset.rgb) != 3:
+        faults.append(f"dataset.rgb={list(dataset.rgb)}: three band numbers are expected; null: the first three")
+    colours = [colour for colour in dataset.palette or () if not COLOUR.fullmatch(colour)]
+    return faults + [f"dataset.palette: {colour} is no colour such as #ff8000" for colour in colours]
 
 
 def _unknown_keys(config: Any) -> list[str]:
     """What was added with a "+", as Hydra advises for misspelt keys, but nothing reads."""
     found = []
-    schemas = {"": Config, "dataset.": DatasetConfig, "model.": ModelConfig, "loss.": LossConfig, "record.": RecordConfig}
-    for prefix, schema in schemas.items():
+    for name, schema in {"": Config, **SCHEMAS}.items():
         known = [item.name for item in fields(schema)]
-        node = config[prefix[:-1]] if prefix else config
-        found += [f"{prefix}{key}: there is no such setting{nearest(key, known)}" for key in node if key not in known]
+        unknown = [key for key in (config[name] if name else config) if key not in known]
+        found += [f"{name}.{key}".lstrip(".") + f": there is no such setting{nearest(key, known)}" for key in unknown]
     return found
-
-
-def _label_faults(dataset: DatasetConfig) -> list[str]:
-    faults = []
-    if not dataset.classes:
-        return ["dataset.classes is empty: name at least one class"]
-    head = head_of(dataset)
-    if len(set(dataset.classes)) < len(dataset.classes):
-        faults.append(f"dataset.classes={list(dataset.classes)} names a class twice")
-    if head.task is TaskKind.binary and head.channels != 1:
-        faults.append(
-            f"dataset.classes={list(dataset.classes)}: a binary task has one class, the positive one; "
-            "name it alone, or take dataset.task=multiclass"
-        )
-    elif head.task is TaskKind.multiclass and head.channels < 2:
-        faults.append(f"dataset.classes={list(dataset.classes)}: a multiclass task has two classes or more")
-    elif dataset.mask_values is not None and len(dataset.mask_values) != head.labels:
-        faults.append(f"dataset.mask_values lists {len(dataset.mask_values)} values, but the masks have {head.labels} labels")
-    if head.labels > 255:
-        faults.append(f"{head.labels} classes: masks are 8-bit and 255 means ignored, so 255 is the most")
-    if dataset.bands is not None and (not dataset.bands or min(dataset.bands) < 1):
-        faults.append(f"dataset.bands={list(dataset.bands)}: list at least one band, counted from 1")
-    if dataset.rgb is not None and len(dataset.rgb) != 3:
-        faults.append(f"dataset.rgb={list(dataset.rgb)}: three band numbers are expected; null: the first three")
-    drawn = head.channels if head.task is TaskKind.multilabel else head.labels
-    if dataset.palette is not None:
-        if len(dataset.palette) != drawn:
-            faults.append(f"dataset.palette has {len(dataset.palette)} colours, but {drawn} are needed; null chooses them")
-        faults += [f"dataset.palette: {c} is no colour such as #ff8000" for c in dataset.palette if not COLOUR.fullmatch(c)]
-    return faults
 
 
 def raise_faults(faults: list[str]) -> None:
@@ -283,5 +247,7 @@ def raise_faults(faults: list[str]) -> None:
     Raises:
         InputError: If there are any.
     """
+    if len(faults) == 1:
+        raise InputError(faults[0])
     if faults:
         raise InputError("The config can't be used:\n" + "\n".join(f"  - {fault}" for fault in faults))

@@ -13,10 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.contract import Head, TaskKind
-from rsseg.data.balance import label_names
 from rsseg.data.census import Census
 from rsseg.data.objects import SMALL, ObjectSizes
+from rsseg.task import Task
 
 MODERATE, EXTREME = 4, 99
 """Pixels of the most frequent class for each one of the rarest; of two classes, the rarer then has 20 % and 1 % of them."""
@@ -38,14 +37,6 @@ class Kind(StrEnum):
     foreground = "foreground"
     detection = "detection"
     regression = "regression"
-
-
-KINDS = {
-    TaskKind.multiclass: Kind.land_cover,
-    TaskKind.binary: Kind.foreground,
-    TaskKind.multilabel: Kind.foreground,
-    TaskKind.regression: Kind.regression,
-}
 
 
 @dataclass(frozen=True)
@@ -77,22 +68,22 @@ class Facts:
     patchy: Sequence[str] = ()
 
     @classmethod
-    def of(cls, census: Census, head: Head, sizes: NDArray[np.int64], objects: Mapping[str, ObjectSizes]) -> Facts:
+    def of(cls, census: Census, task: Task, sizes: NDArray[np.int64], objects: Mapping[str, ObjectSizes]) -> Facts:
         """Draw them from what was counted.
 
         Args:
             census: Of the training split.
-            head: Task and classes.
+            task: The head's task.
             sizes: int64 ``[S, 2]``, height and width of each scene.
             objects: By class.
         """
-        names, counts = label_names(head), census.blocks.by_label(head, sizes)
+        names, counts = task.label_names, census.blocks.by_label(task, sizes)
         positive, valid = census.positives.sum(axis=0), census.valid.sum(axis=0)
-        totals = positive if head.task is TaskKind.multiclass else np.concatenate([valid[:1] - positive[:1], positive])
-        if head.task is TaskKind.multilabel:
+        totals = task.label_counts(positive, valid)[0]
+        if task.separate:
             rarest = int(np.where(positive, positive / np.maximum(valid, 1), np.inf).argmin())
             totals = np.array([valid[rarest] - positive[rarest], positive[rarest]])
-            names = ["everything else", head.classes[rarest]]
+            names = ("everything else", task.classes[rarest])
             others = counts.sum(axis=1)
         else:
             others = np.delete(counts, totals.argmax(), axis=1).sum(axis=1)
@@ -102,7 +93,7 @@ class Facts:
         area = sizes.prod(axis=1)
         absent = (census.positives == 0).mean(axis=0)
         return cls(
-            kind=KINDS[head.task],
+            kind=Kind(task.subject),
             frequent=names[most],
             rare=names[least],
             ratio=float(totals[most] / totals[least]),
@@ -111,7 +102,7 @@ class Facts:
             thin=[name for name, own in objects.items() if own.width < THIN],
             small=[name for name, own in objects.items() if own.small >= 0.5],
             uneven=float(area.max() / area.min()),
-            patchy=[name for name, share in zip(head.classes, absent, strict=True) if 0.5 <= share < 1],
+            patchy=[name for name, share in zip(task.classes, absent, strict=True) if 0.5 <= share < 1],
         )
 
 

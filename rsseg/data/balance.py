@@ -12,17 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from rsseg.contract import Head, InputError, TaskKind, nearest, number
+from rsseg.contract import InputError, nearest, number
 from rsseg.data.blocks import Blocks
-from rsseg.data.sampling import Read, around, stream
+from rsseg.data.sampling import Read, Sampler, around, stream
+from rsseg.task import Task
 
 
-def label_names(head: Head) -> list[str]:
-    """What the columns of `Blocks.by_label` are called: the classes, and before a binary one "background"."""
-    return ["background"] * (head.task is TaskKind.binary) + list(head.classes)
-
-
-class Balanced:
+class Balanced(Sampler):
     """Rare classes more often (imbalanced-learn: RandomOverSampler): a class, then a pixel of it, then a window around it.
 
     All pixels of the drawn class are equally likely, and so are all windows in the scene that contain the drawn one. For binary
@@ -34,7 +30,7 @@ class Balanced:
         sizes: int64 ``[S, 2]``, height and width of each scene.
         window: The window's side in pixels.
         blocks: The blocks of all scenes.
-        head: Task and classes.
+        task: The head's task.
         read: Reads windows; of a drawn block the mask is looked into for the pixel.
         power: A class is drawn in proportion to its pixels to this power: 0 draws all that occur alike, 1 as often as they are.
         weights: In proportion to these numbers, by class name, instead; classes that it leaves out are not drawn.
@@ -49,17 +45,17 @@ class Balanced:
         sizes: NDArray[np.int64],
         window: int,
         blocks: Blocks,
-        head: Head,
+        task: Task,
         read: Read,
         power: float = 0.0,
         weights: Mapping[str, float] | None = None,
     ) -> None:
         self.seed, self.sizes, self.window, self.read = seed, sizes, window, read
-        self.multilabel, self.side = head.task is TaskKind.multilabel, blocks.size
+        self.task, self.side = task, blocks.size
         self.scene, self.row, self.col = blocks.scene, blocks.row, blocks.col
-        counts = blocks.by_label(head, sizes)
+        counts = blocks.by_label(task, sizes)
         totals = counts.sum(axis=0)
-        weight = _class_weights(totals, label_names(head), number("power", power, 0, 1), weights)
+        weight = _class_weights(totals, task.label_names, number("power", power, 0, 1), weights)
         self._labels = np.flatnonzero(weight)
         self._drawn = np.cumsum(weight[self._labels]) / weight.sum()
         self._holders = [np.flatnonzero(counts[:, label]).astype(np.int32) for label in self._labels]
@@ -75,8 +71,7 @@ class Balanced:
         block = int(self._holders[drawn][holder])
         scene, top, left = int(self.scene[block]), int(self.row[block]) * self.side, int(self.col[block]) * self.side
         mask = np.asarray(self.read(scene, top, left, self.side)[1])
-        label = int(self._labels[drawn])
-        inside = np.flatnonzero(mask[label] == 1 if self.multilabel else mask == label)
+        inside = np.flatnonzero(self.task.label_mask(mask, int(self._labels[drawn])))
         y, x = divmod(int(inside[n - (int(pixels[holder - 1]) if holder else 0)]), self.side)
         return scene, *around(rng, (top + y, left + x), self.sizes[scene], self.window)
 
@@ -100,7 +95,7 @@ def _class_weights(
     return found
 
 
-class Undersample:
+class Undersample(Sampler):
     """Fewer windows of the majority class alone (imbalanced-learn: RandomUnderSampler).
 
     The majority is the class with the most training pixels; for binary tasks "background" is a class too, for multilabel tasks
@@ -113,7 +108,7 @@ class Undersample:
         sizes: int64 ``[S, 2]``, height and width of each scene.
         window: The window's side in pixels.
         blocks: The blocks of all scenes.
-        head: Task and classes.
+        task: The head's task.
         keep: The share of the majority blocks that are kept; 0 keeps none, 1 all.
 
     Raises:
@@ -121,11 +116,11 @@ class Undersample:
     """
 
     def __init__(
-        self, seed: int, sizes: NDArray[np.int64], window: int, blocks: Blocks, head: Head, keep: float = 0.25
+        self, seed: int, sizes: NDArray[np.int64], window: int, blocks: Blocks, task: Task, keep: float = 0.25
     ) -> None:
         self.seed, self.sizes, self.window = seed, sizes, window
         share = number("keep", keep, 0, 1)
-        minority = _minority(blocks, head, sizes)
+        minority = _minority(blocks, task, sizes)
         rest = np.flatnonzero(~minority & blocks.labelled(sizes))
         kept = minority.copy()
         kept[self._order(blocks, sizes, minority, rest)[: round(share * len(rest))]] = True
@@ -160,7 +155,7 @@ class NearMiss(Undersample):
         sizes: int64 ``[S, 2]``, height and width of each scene.
         window: The window's side in pixels.
         blocks: The blocks of all scenes.
-        head: Task and classes.
+        task: The head's task.
         keep: The share of the majority blocks that are kept; 0 keeps none, 1 all.
 
     Raises:
@@ -177,10 +172,10 @@ class NearMiss(Undersample):
         return rest[np.lexsort((super()._order(blocks, sizes, minority, np.arange(len(rest))), distance))]
 
 
-def _minority(blocks: Blocks, head: Head, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _minority(blocks: Blocks, task: Task, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which blocks hold a pixel of another class than the most frequent one."""
-    counts = blocks.by_label(head, sizes)
-    if head.task is not TaskKind.multilabel:
+    counts = blocks.by_label(task, sizes)
+    if not task.separate:
         counts[:, counts.sum(axis=0).argmax()] = 0
     found = np.asarray(counts.any(axis=1))
     if not found.any():

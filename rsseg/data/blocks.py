@@ -8,17 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.contract import Head, TaskKind
+from rsseg.task import Task
 
 SIZE = 128
 """Side of a block in pixels."""
-
-
-def held(mask: NDArray[np.uint8], head: Head) -> list[NDArray[np.bool_]]:
-    """Per class, where a mask has it: bool ``[H, W]`` each."""
-    if head.task is TaskKind.multilabel:
-        return [plane == 1 for plane in mask]
-    return [mask == label for label in (range(head.channels) if head.task is TaskKind.multiclass else (1,))]
 
 
 class Extent(NamedTuple):
@@ -92,19 +85,17 @@ class Blocks:
         extent = self.extent(sizes)
         return self.counts[:, -1] < extent.height * extent.width
 
-    def by_label(self, head: Head, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The pixels of each block by label: for binary those of label 0 and 1, else one column per class.
+    def by_label(self, task: Task, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The pixels of each block by label.
 
         Args:
-            head: Task and classes.
+            task: The head's task.
             sizes: ``[S, 2]``, height and width of each scene.
 
         Returns:
-            ``[N, 2]``, ``[N, C]`` or ``[N, L]``.
+            int64 ``[N, len(task.label_names)]``.
         """
         positives = self.counts[:, :-1].astype(np.int64)
-        if head.task is not TaskKind.binary:
-            return positives
         extent = self.extent(sizes)
-        negatives = extent.height * extent.width - self.counts.sum(axis=1, dtype=np.int64)
-        return np.column_stack([negatives, positives])
+        valid = extent.height * extent.width - self.counts[:, -1]
+        return task.label_counts(positives, valid[:, None])[0]

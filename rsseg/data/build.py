@@ -79,7 +79,7 @@ def open_store(
         save_index(path, [TileCounts.load(folder / f"{name}.counts") for name in chosen])
         with np.load(path) as saved:
             index = dict(saved)
-    return Store(folder, kept, chosen, labels.head, index, skipped)
+    return Store(folder, kept, chosen, labels.task, index, skipped)
 
 
 def save_index(path: Path, tiles: Sequence[TileCounts]) -> None:

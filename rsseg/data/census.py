@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.contract import Head, InputError
+from rsseg.contract import InputError
 from rsseg.data.blocks import Blocks
 from rsseg.data.count import TileCounts
+from rsseg.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ def band_statistics(tiles: Sequence[TileCounts]) -> BandStatistics:
     )
 
 
-def check_absent(census: Census, head: Head, split: str) -> None:
+def check_absent(census: Census, task: Task, split: str) -> None:
     """Name the classes that never occur in a split.
 
     Raises:
@@ -101,8 +102,8 @@ def check_absent(census: Census, head: Head, split: str) -> None:
             f"no pixel of the {split} split is labelled in {len(census.valid)} scenes, all are ignored: "
             "check dataset.mask_values and dataset.ignore_values"
         )
-    absent = [name for name, n in zip(head.classes, census.positives.sum(axis=0), strict=True) if n == 0]
-    if len(absent) == head.channels:
+    absent = [name for name, n in zip(task.classes, census.positives.sum(axis=0), strict=True) if n == 0]
+    if len(absent) == task.channels:
         raise InputError(
             f"no pixel of the {split} split is labelled {' or '.join(absent)}: if the masks hold 0 and 255, "
             "set dataset.mask_values=[0,255] dataset.ignore_values=[]"

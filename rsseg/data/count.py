@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.contract import IGNORE, Head, TaskKind
+from rsseg.contract import IGNORE
 from rsseg.data.blocks import SIZE
+from rsseg.task import Task
 
 LATTICE = 32  # the sample that percentiles are taken of: one pixel in every such row and column
 
@@ -51,15 +52,15 @@ class Counter:
     """Counts a tile while it is decoded, part by part.
 
     Args:
-        head: The labels' task and classes.
+        task: The labels' task.
         size: Height and width of the tile.
         bands: The number of bands.
     """
 
-    def __init__(self, head: Head, size: tuple[int, int], bands: int) -> None:
-        self.head, self.size = head, size
-        self.labels = np.zeros((2, head.channels), np.int64)
-        self.blocks = np.zeros((*(-(-length // SIZE) for length in size), head.channels + 1), np.int64)
+    def __init__(self, task: Task, size: tuple[int, int], bands: int) -> None:
+        self.task, self.size = task, size
+        self.labels = np.zeros((2, task.channels), np.int64)
+        self.blocks = np.zeros((*(-(-length // SIZE) for length in size), task.channels + 1), np.int64)
         self.count, self.mean, self.deviation = 0, np.zeros(bands), np.zeros(bands)
         self.low, self.high = np.full(bands, np.inf), np.full(bands, -np.inf)
         self.sample: list[NDArray[np.generic]] = []
@@ -88,7 +89,7 @@ class Counter:
             self._add_bands(pixels)
 
     def _add_labels(self, top: int, left: int, labels: NDArray[np.uint8]) -> None:
-        several, kinds = self.head.task is not TaskKind.multiclass, self.head.labels
+        kinds = self.task.labels
         rows, columns = (start + np.arange(n) for start, n in zip((top, left), labels.shape[-2:], strict=True))
         first, last = (top // SIZE, left // SIZE), (rows[-1] // SIZE, columns[-1] // SIZE)
         shape = last[0] - first[0] + 1, last[1] - first[1] + 1
@@ -98,13 +99,10 @@ class Counter:
             code = block * (kinds + 1) + np.minimum(plane, kinds)  # the ignored ones are the last kind
             counts = np.bincount(code.ravel(), minlength=shape[0] * shape[1] * (kinds + 1)).reshape(*shape, kinds + 1)
             total = counts.sum(axis=(0, 1))
-            if several:
-                found[..., i] += counts[..., 1]
-                self.labels[:, i] += total[1], total[:2].sum()
-            else:
-                found[..., :kinds] += counts[..., :kinds]
-                self.labels[0] += total[:kinds]
-                self.labels[1] += total[:kinds].sum()
+            own, classes = (slice(kinds), slice(kinds)) if self.task.exclusive else (slice(1, 2), slice(i, i + 1))
+            found[..., classes] += counts[..., own]
+            self.labels[0, classes] += total[own]
+            self.labels[1, classes] += total[:kinds].sum()
             if labels.ndim == 2:
                 found[..., -1] += counts[..., -1]
         if labels.ndim == 3:

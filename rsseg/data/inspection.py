@@ -149,7 +149,7 @@ def _check_mask(path: Path, image: Path, labels: Labels) -> bool:
     """Whether the mask is warped."""
     mask, needed = open_raster(path), labels.mask_bands
     if needed > mask.count:
-        kind = "colours" if labels.colours else f"a {labels.head.task} task"
+        kind = "colours" if labels.colours else f"a {labels.task.kind} task"
         raise InputError(f"{path} has {mask.count} bands, but {kind} need {needed}")
     return _is_warped(path, range(1, needed + 1), image, bilinear=False)
 

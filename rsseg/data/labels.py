@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.contract import IGNORE, Head, InputError, TaskKind
+from rsseg.contract import IGNORE, InputError
+from rsseg.task import Task
 
 
 def parse_colour(text: str) -> int:
@@ -34,7 +36,7 @@ class Labels:
     """Decodes raw mask pixels of one dataset.
 
     Args:
-        head: Task and classes.
+        task: The head's task.
         values: The raw value of label 0, 1, ..., or a list of several: integers or "#rrggbb"; None: 0, 1, ...
         ignore: Raw values that mean "not labelled".
 
@@ -42,14 +44,15 @@ class Labels:
         InputError: If integers and colours are mixed, or a value stands for two things.
 
     Example:
-        >>> labels = Labels(Head(TaskKind.binary, ("building",)), values=[0, 255])
+        >>> from rsseg.task import Binary
+        >>> labels = Labels(Binary(("building",)), values=[0, 255])
         >>> labels.decode(np.array([[[0, 255]]], dtype=np.uint8))
         array([[0, 1]], dtype=uint8)
     """
 
-    def __init__(self, head: Head, values: Sequence[Any] | None = None, ignore: Sequence[int | str] = ()) -> None:
-        self.head = head
-        per_label = [v if isinstance(v, list) else [v] for v in (range(head.labels) if values is None else values)]
+    def __init__(self, task: Task, values: Sequence[Any] | None = None, ignore: Sequence[int | str] = ()) -> None:
+        self.task = task
+        per_label = [v if isinstance(v, list) else [v] for v in (range(task.labels) if values is None else values)]
         pairs = [(v, label) for label, several in enumerate(per_label) for v in several] + [(v, IGNORE) for v in ignore]
         everything = [v for v, _ in pairs]
         self.colours = any(isinstance(value, str) for value in everything)
@@ -77,7 +80,7 @@ class Labels:
         """The number of bands that are read of a mask file."""
         if self.colours:
             return 3
-        return self.head.channels if self.head.task is TaskKind.multilabel else 1
+        return math.prod(self.task.planes)
 
     @property
     def signature(self) -> tuple[bool, bytes, bytes]:
@@ -116,7 +119,8 @@ class Labels:
         """Whether a raw value is a label or ignored.
 
         Example:
-            >>> Labels(Head(TaskKind.binary, ("water",)), ignore=[-1]).knows(-1)
+            >>> from rsseg.task import Binary
+            >>> Labels(Binary(("water",)), ignore=[-1]).knows(-1)
             True
         """
         return bool((self._raw == value).any())
@@ -128,7 +132,7 @@ class Labels:
         return np.resize(np.array(parts), len(raw))[:, None, None]
 
     def _squeeze(self, planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return planes if self.head.task is TaskKind.multilabel else planes[0]
+        return planes if self.task.planes else planes[0]
 
     def _unknown(self, values: NDArray[np.generic]) -> str:
         found, counts = np.unique(values, return_counts=True)

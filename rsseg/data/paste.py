@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects, label
 from torch import Tensor
 
-from rsseg.contract import IGNORE, Head, InputError, nearest, number
+from rsseg.contract import IGNORE, InputError, nearest, number
 from rsseg.data.augment import Sometimes
-from rsseg.data.blocks import Blocks, held
+from rsseg.data.blocks import Blocks
 from rsseg.data.sampling import Read, stream
+from rsseg.task import Task
 
 BLOCKS_PER_PIECE = 20
 """How many blocks are looked into, at most, for each piece that is wanted."""
@@ -104,7 +105,7 @@ class Paste(Sometimes):
 
     Args:
         seed: The run's seed.
-        head: Task and classes.
+        task: The head's task.
         classes: The names of those that are pasted, all alike; None: the one with the fewest training pixels.
         count: The objects per window.
         bank: The most objects kept of each class.
@@ -120,7 +121,7 @@ class Paste(Sometimes):
     def __init__(
         self,
         seed: int,
-        head: Head,
+        task: Task,
         classes: Sequence[str] | None = None,
         count: int = 3,
         bank: int = 200,
@@ -131,10 +132,10 @@ class Paste(Sometimes):
         for name, value, most in (("count", count, 100), ("bank", bank, 10_000), ("min_area", min_area, 10_000)):
             if int(number(name, value, 1, most)) != value:
                 raise InputError(f"{name}={value!r}: a whole number from 1 to {most} is expected")
-        for unknown in [name for name in classes or () if name not in head.classes]:
-            known = ", ".join(head.classes)
-            raise InputError(f"classes: there is no class {unknown}{nearest(unknown, head.classes)}: the classes are {known}")
-        self.head, self.classes, self.count, self.bank, self.min_area = head, classes, int(count), int(bank), int(min_area)
+        for unknown in [name for name in classes or () if name not in task.classes]:
+            known = ", ".join(task.classes)
+            raise InputError(f"classes: there is no class {unknown}{nearest(unknown, task.classes)}: the classes are {known}")
+        self.task, self.classes, self.count, self.bank, self.min_area = task, classes, int(count), int(bank), int(min_area)
         self.pieces: list[list[Piece]] = []
 
     def fit(self, read: Read, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -145,7 +146,7 @@ class Paste(Sometimes):
         """
         totals = blocks.counts[:, :-1].sum(axis=0, dtype=np.int64)
         occurs = np.flatnonzero(totals)
-        labels = [self.head.classes.index(name) for name in self.classes or ()] or [int(occurs[totals[occurs].argmin()])]
+        labels = [self.task.classes.index(name) for name in self.classes or ()] or [int(occurs[totals[occurs].argmin()])]
         scale = [np.asarray(values, dtype=np.float32)[:, None, None] for values in (mean, std)]
         self.pieces = [self._cut_all(read, blocks, wanted, scale) for wanted in labels]
 
@@ -158,7 +159,7 @@ class Paste(Sometimes):
                 break
         if not found:
             raise InputError(
-                f"class {self.head.classes[wanted]}: no training region of {self.min_area} pixels or more is smaller than "
+                f"class {self.task.classes[wanted]}: no training region of {self.min_area} pixels or more is smaller than "
                 f"{blocks.size} px, so none can be pasted: name others in augment.paste.classes, or lower min_area"
             )
         return found[: self.bank]
@@ -170,7 +171,7 @@ class Paste(Sometimes):
         start = [max(place - side // 2, 0) for place in first]
         pixels, mask = read(int(blocks.scene[block]), start[0], start[1], 2 * side)
         pixels, mask = np.asarray(pixels), np.asarray(mask)
-        has = held(mask, self.head)[wanted]
+        has = self.task.class_masks(mask)[wanted]
         found = []
         for box, inside in regions(has, self.min_area, (first[0] - start[0], first[1] - start[1]), side):
             image = (pixels[:, *box].astype(np.float32) - scale[0]) / scale[1]

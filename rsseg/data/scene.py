@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from rsseg.contract import IGNORE, InputError, TaskKind
+from rsseg.contract import IGNORE, InputError
 from rsseg.data.inspection import Facts, check_scenes
 from rsseg.data.labels import Labels
 from rsseg.data.raster import JPEG, alpha_band, as_pixel, blank_missing, masked_out, open_raster, read_bands, version
@@ -92,6 +93,14 @@ class Scene:
         return kept
 
 
+class Source(ABC):
+    """What `dataset.source` has to derive from: it lists the scenes and decides the split; it reads no pixels."""
+
+    @abstractmethod
+    def scenes(self, split: str) -> list[Scene]:
+        """The scenes of train, val or test, in a fixed order."""
+
+
 class SceneReader:
     """Windows of a list of scenes as arrays.
 
@@ -132,8 +141,7 @@ class SceneReader:
         """
         own, labels, place = self.scenes[scene], self.labels, self._place(scene, window)
         if own.mask is None:
-            planes = (labels.head.channels,) if labels.head.task is TaskKind.multilabel else ()
-            return np.full((*planes, int(window.height), int(window.width)), IGNORE, dtype=np.uint8)
+            return np.full((*labels.task.planes, int(window.height), int(window.width)), IGNORE, dtype=np.uint8)
         try:
             if own.burn is not None:
                 return labels.decode(rasterise(own.mask, own.burn, own.image, place)[None])

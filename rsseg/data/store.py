@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsseg.contract import IGNORE, Head, InputError, TaskKind
+from rsseg.contract import IGNORE, InputError
 from rsseg.data.blocks import Blocks
 from rsseg.data.census import BandStatistics, Census
 from rsseg.data.raster import as_pixel
 from rsseg.data.scene import Scene
 from rsseg.data.tile import map_array
 from rsseg.progress import progress
+from rsseg.task import Task
 
 BYTE, BOOL = np.dtype(np.uint8), np.dtype(np.bool_)
 
@@ -34,7 +36,7 @@ class Store:
         folder: Where the tiles lie.
         scenes: The scenes that they were decoded from.
         names: What their files begin with.
-        head: Task and classes of the labels.
+        task: The labels' task.
         index: The arrays that `rsseg.data.build.save_index` writes.
         skipped: Scenes that could not be decoded, and why.
 
@@ -53,11 +55,11 @@ class Store:
         folder: Path,
         scenes: Sequence[Scene],
         names: Sequence[str],
-        head: Head,
+        task: Task,
         index: dict[str, NDArray[np.generic]],
         skipped: dict[str, str],
     ) -> None:
-        self.folder, self.scenes, self.head, self.skipped = folder, list(scenes), head, skipped
+        self.folder, self.scenes, self.task, self.skipped = folder, list(scenes), task, skipped
         self._names, self._dtypes = list(names), [np.dtype(str(name)) for name in index["dtypes"]]
         self._layout: list[list[int]] = index["layout"].tolist()
         self.sizes: NDArray[np.int64] = index["layout"][:, :2]  # type: ignore[assignment]
@@ -93,7 +95,7 @@ class Store:
     @property
     def nbytes(self) -> int:
         """What the tiles take in memory."""
-        planes = self.head.channels if self.head.task is TaskKind.multilabel else 1
+        planes = math.prod(self.task.planes)
         pairs = zip(self._layout, self._dtypes, strict=True)
         return sum(h * w * (len(self.fill) * dtype.itemsize + planes + (gone > 0)) for (h, w, _, gone), dtype in pairs)
 
@@ -102,10 +104,9 @@ class Store:
         if self._loaded:
             return self._loaded[scene]
         (height, width, offset, gone), name = self._layout[scene], self._names[scene]
-        planes = (self.head.channels,) if self.head.task is TaskKind.multilabel else ()
         path = str(self.scenes[scene].image) if offset >= 0 else f"{self.folder}/{name}.image.npy"
         image = map_array(path, offset, (height, width, len(self._fill)), self._dtypes[scene], name)
-        labels = map_array(f"{self.folder}/{name}.labels.npy", -1, (*planes, height, width), BYTE, name)
+        labels = map_array(f"{self.folder}/{name}.labels.npy", -1, (*self.task.planes, height, width), BYTE, name)
         if not gone:
             return image, labels, None
         return image, labels, map_array(f"{self.folder}/{name}.missing.npy", -1, (height, width), BOOL, name)
@@ -142,11 +143,10 @@ class Store:
             ``[B, size, size]`` or ``[B, L, size, size]``; on `device`, else in memory.
         """
         device, fill = self.device, torch.from_numpy(as_pixel(self._fill, self.dtype)).to(self.device or "cpu")
-        planes = (self.head.channels,) if self.head.task is TaskKind.multilabel else ()
         pinned = device is None and self.pin
         shape = len(places), size, size, len(fill)
         images = torch.empty(shape, dtype=fill.dtype, device=device, pin_memory=pinned)
-        masks = torch.empty((len(places), *planes, size, size), dtype=torch.uint8, device=device, pin_memory=pinned)
+        masks = torch.empty((len(places), *self.task.planes, size, size), dtype=torch.uint8, device=device, pin_memory=pinned)
         parts: list[Any] = [images, masks, fill]
         put_in: Callable[..., None] = put_by_torch
         if device is None:

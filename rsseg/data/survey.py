@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from rsseg.contract import IGNORE
-from rsseg.data.blocks import held
 from rsseg.data.build import cores
 from rsseg.data.labels import Labels
 from rsseg.data.objects import Objects, ObjectSizes, find
@@ -111,7 +110,7 @@ def survey(store: Store, labels: Labels, bands: list[int], seed: int, title: str
         rows, columns = window.toslices()
         _, mask, missing = store.tile(scene)
         pixel = square_metres(store.scenes[scene])
-        objects = [find(has, pixel) for has in held(np.asarray(mask[..., rows, columns]), store.head)]
+        objects = [find(has, pixel) for has in store.task.class_masks(np.asarray(mask[..., rows, columns]))]
         gone = np.zeros(0, bool) if missing is None else np.asarray(missing[rows, columns])
         if not gone.any():
             return objects, 0, 0

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from rsseg.contract import IGNORE, TaskKind
+from rsseg.contract import IGNORE
 from rsseg.data.count import Counter
 from rsseg.data.labels import Labels
 from rsseg.data.raster import open_raster, reading
@@ -38,8 +38,8 @@ def tile_name(scene: Scene, labels: Labels, bands: Sequence[int]) -> str:
     Raises:
         InputError: If one of the scene's files is not there.
     """
-    head = labels.head
-    facts = (FORMAT, scene.signature(), list(bands), head.task.value, head.channels, labels.signature)
+    task = labels.task
+    facts = (FORMAT, scene.signature(), list(bands), task.kind, task.channels, labels.signature)
     return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
 
 
@@ -76,7 +76,7 @@ def pixels_in_file(reader: SceneReader) -> int:
 def tile_bytes(reader: SceneReader, offset: int) -> int:
     """What the tile of a reader's only scene takes on disk, but for its counts."""
     labels = reader.labels
-    planes = labels.head.channels if labels.head.task is TaskKind.multilabel else 1
+    planes = math.prod(labels.task.planes)
     per_pixel = planes + (len(reader.bands) * reader.dtype.itemsize if offset < 0 else 0)
     return int(reader.sizes[0].prod()) * per_pixel
 
@@ -156,12 +156,11 @@ def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
         InputError: If the scene can't be decoded; `UnwritableError` if the tile can't be written, which is no scene's fault.
     """
     height, width = reader.sizes[0].tolist()
-    head, dtype, bands = reader.labels.head, reader.dtype, len(reader.bands)
-    offset, counter = pixels_in_file(reader), Counter(head, (height, width), bands)
-    planes = (head.channels,) if head.task is TaskKind.multilabel else ()
+    task, dtype, bands = reader.labels.task, reader.dtype, len(reader.bands)
+    offset, counter = pixels_in_file(reader), Counter(task, (height, width), bands)
     arrays: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
         "image": ((height, width, bands), dtype),
-        "labels": ((*planes, height, width), np.dtype(np.uint8)),
+        "labels": ((*task.planes, height, width), np.dtype(np.uint8)),
         "missing": ((height, width), np.dtype(np.bool_)),
     }
     files: dict[str, ArrayFile] = {}
@@ -182,7 +181,7 @@ def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
                 counter.add(window.row_off + rows.start, window.col_off, image[:, rows], missing[rows], labels[..., rows, :])
             if offset < 0:
                 write("image", window, image.astype(dtype, copy=False).transpose(1, 2, 0)[None])
-            write("labels", window, labels if planes else labels[None])
+            write("labels", window, labels if task.planes else labels[None])
             if "missing" in files or missing.any():  # once it is begun, so that it does not look like a killed process's
                 write("missing", window, missing[None])
     with atomic_write(folder / f"{name}.counts", SYNC) as part:

@@ -20,7 +20,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_bounds
 
 from rsseg.contract import InputError, nearest
-from rsseg.data.scene import Scene
+from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import FRACTIONS, SPLITS, by_fraction
 from rsseg.data.tile import SYNC
 from rsseg.files import atomic_write, file_error, remove_parts
@@ -33,7 +33,7 @@ HELD_OUT = {"train": 0.85, "val": 0.15}
 """How the training split of a dataset without a validation split is dealt out."""
 
 
-class TorchGeo:
+class TorchGeo(Source):
     """The scenes of a torchgeo dataset: one per sample, or, for geospatial datasets, one per piece of each indexed file.
 
     Samples become uncompressed GeoTIFFs in a cache, in the smallest type that holds their values. They are decoded once:

@@ -9,23 +9,22 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rsseg.contract import Head, TaskKind
 from rsseg.figure import save
 from rsseg.inference.picture import colours
 from rsseg.metrics import Scores
+from rsseg.task import Task
 
 
-def draw_confusion(path: Path, head: Head, scores: Scores) -> None:
+def draw_confusion(path: Path, task: Task, scores: Scores) -> None:
     """Write a PNG of the pixel counts by label (rows) and prediction (columns), as shares of each row.
 
     Args:
         path: The file.
-        head: Task and classes.
+        task: The head's task.
         scores: The scores of a split; one panel per label where labels are independent.
     """
     planes = scores.confusion.double().cpu().numpy()
-    multiclass = head.task is TaskKind.multiclass
-    panels = [list(head.classes)] if multiclass else [[f"not {name}", name] for name in head.classes]
+    panels = task.matrices
     side = max(2.6, 0.62 * len(panels[0]) + 1.6)
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
@@ -48,22 +47,21 @@ def draw_confusion(path: Path, head: Head, scores: Scores) -> None:
 
 
 def draw_curves(
-    path: Path, head_name: str, head: Head, palette: Sequence[str] | None, rows: Sequence[Mapping[str, float]]
+    path: Path, head_name: str, task: Task, palette: Sequence[str] | None, rows: Sequence[Mapping[str, float]]
 ) -> None:
     """Write a PNG of every class's IoU and of the losses over the steps.
 
     Args:
         path: The file.
         head_name: The head's name in the columns.
-        head: Task and classes.
+        task: The head's task.
         palette: The dataset's colours, if it has any.
         rows: Those of ``metrics.csv``, as `RunFolder.metrics` reads them.
     """
     figure = Figure(figsize=(10.4, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    shades = colours(head, palette)
-    for i, name in enumerate(head.classes):
-        shade = shades[i] if head.task is TaskKind.multiclass else shades[i + 1]
+    shades = colours(task, palette)[-task.channels :]
+    for shade, name in zip(shades, task.classes, strict=True):
         left.plot(*_column(rows, f"val/{head_name}/iou/{name}"), marker="o", markersize=3, color=_visible(shade), label=name)
     left.plot(*_column(rows, f"val/{head_name}/iou"), color="black", linewidth=2, marker="o", markersize=3, label="mean")
     left.set(xlabel="step", ylabel="IoU, validation", ylim=(0, 1))

@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from rsseg.contract import IGNORE, Batch, Head, TaskKind
+from rsseg.contract import IGNORE, Batch
 from rsseg.figure import save
-from rsseg.inference.picture import GREY, colours, flatten, paint, predict_windows, stretch
+from rsseg.inference.picture import GREY, colours, paint, predict_windows, stretch
 from rsseg.module import SegmentationModule
+from rsseg.task import Task
 
 COLUMNS = 4
 """Panels side by side, at most: more would be too small on a phone."""
@@ -67,7 +68,7 @@ def most_different(windows: Sequence[Batch], head: str, modules: Iterable[Segmen
 
 def draw_examples(
     path: Path,
-    head: Head,
+    task: Task,
     palette: Sequence[str] | None,
     examples: Sequence[Example],
     names: Sequence[str],
@@ -77,13 +78,13 @@ def draw_examples(
 
     Args:
         path: The file.
-        head: Task and classes.
+        task: The head's task.
         palette: The dataset's colours, if it has any.
         examples: The windows.
         names: Of the models.
         shown: The indices of the bands for red, green and blue, as for `stretch`.
     """
-    shades, number = colours(head, palette), len(names) + 2
+    shades, number = colours(task, palette), len(names) + 2
     lines = -(-number // COLUMNS)
     columns = -(-number // lines)
     names = [textwrap.fill(name, 80 // columns, break_on_hyphens=False) for name in names]
@@ -93,14 +94,13 @@ def draw_examples(
     for axis in axes.flat:
         axis.set_axis_off()
     for i, example in enumerate(examples):
-        panels = [("image", stretch(example.image, shown)), ("mask", paint(flatten(example.mask, head), shades))]
+        panels = [("image", stretch(example.image, shown)), ("mask", paint(task.flatten(example.mask), shades))]
         found = zip(names, example.predictions, strict=True)
-        panels += [(name, paint(flatten(labels, head), shades)) for name, labels in found]
+        panels += [(name, paint(task.flatten(labels), shades)) for name, labels in found]
         for axis, (name, pixels) in zip(axes[i * lines : (i + 1) * lines].flat, panels, strict=False):
             axis.imshow(pixels, interpolation="nearest")
             axis.set_title(name, fontsize=7.5, loc="left")
-    labels = list(head.classes) if head.task is TaskKind.multiclass else ["none of them", *head.classes]
-    entries = [*zip(shades, labels, strict=True), (GREY, "ignored")]
+    entries = [*zip(shades, task.drawn_names, strict=True), (GREY, "ignored")]
     patches = [Patch(facecolor=colour, edgecolor="#888888", label=label) for colour, label in entries]
     figure.legend(handles=patches, loc="outside lower center", ncols=min(4, len(patches)), frameon=False, fontsize=9)
     save(figure, path, dpi=150)

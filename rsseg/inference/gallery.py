@@ -56,7 +56,7 @@ class Gallery(L.Callback):
         module = trainer.lightning_module
         assert isinstance(module, SegmentationModule)
         try:
-            draw(path, module.heads[self.head], self.palette, rows, self.shown)
+            draw(path, module.tasks[self.head], self.palette, rows, self.shown)
         except UnwritableError as error:
             log.warning("%s; the run goes on without this picture", error)
             return

@@ -12,35 +12,19 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from rsseg.contract import IGNORE, Batch, Head, TaskKind
+from rsseg.contract import IGNORE, Batch
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
 from rsseg.figure import save
-from rsseg.metrics import predicted_labels
 from rsseg.module import SegmentationModule
+from rsseg.task import Task
 
 
-def colours(head: Head, palette: Sequence[str] | None) -> list[str]:
-    """One "#rrggbb" per value of a drawn mask: as the dataset says, else chosen.
-
-    Binary and multilabel masks are drawn with 0 for "nothing" and i + 1 for label i; a multilabel palette names the labels.
-    """
-    chosen = [mpl.colors.to_hex(colour) for colour in mpl.colormaps["tab10" if head.channels <= 10 else "tab20"].colors]  # type: ignore[attr-defined]
-    if head.task is TaskKind.multilabel:
-        return ["#000000", *(palette or [chosen[i % 20] for i in range(head.channels)])]
-    if palette:
-        return list(palette)
-    return ["#000000", "#ffffff"] if head.task is TaskKind.binary else [chosen[i % 20] for i in range(head.channels)]
-
-
-def flatten(mask: NDArray[np.integer], head: Head) -> NDArray[np.uint8]:
-    """A mask as one plane to draw: for multilabel the last label that is set, plus 1; `IGNORE` where all are ignored."""
-    if head.task is not TaskKind.multilabel:
-        return mask.astype(np.uint8)
-    plane = np.zeros(mask.shape[1:], dtype=np.uint8)
-    for i, label in enumerate(mask):
-        plane = np.where(label == 1, np.uint8(i + 1), plane)
-    return np.where((mask == IGNORE).all(axis=0), np.uint8(IGNORE), plane)
+def colours(task: Task, palette: Sequence[str] | None) -> list[str]:
+    """One "#rrggbb" per value of a drawn mask: as the dataset says, else chosen."""
+    known = mpl.colormaps["tab10" if task.channels <= 10 else "tab20"].colors  # type: ignore[attr-defined]
+    chosen = [mpl.colors.to_hex(known[i % len(known)]) for i in range(task.channels)]
+    return task.shades(palette or task.usual_colours or chosen)
 
 
 def paint(mask: NDArray[np.uint8], palette: Sequence[str]) -> NDArray[np.uint8]:
@@ -66,25 +50,13 @@ def stretch(image: NDArray[np.generic], shown: Sequence[int] | None = None) -> N
 
 
 RIGHT, WRONG, MISSED, GREY = "#f2f2f2", "#d6006c", "#1f6fd6", "#808080"
-
-
-def paint_errors(mask: NDArray[np.integer], prediction: NDArray[np.integer], head: Head) -> NDArray[np.uint8]:
-    """Where a prediction is wrong, uint8 ``[H, W, 3]``.
-
-    Binary: false alarms magenta, missed pixels blue; else magenta where any label is wrong; grey where the mask is ignored.
-    """
-    labelled = mask != IGNORE
-    if head.task is TaskKind.multilabel:
-        wrong, labelled = ((mask != prediction) & labelled).any(axis=0), labelled.any(axis=0)
-    else:
-        wrong = (mask != prediction) & labelled
-    code = np.where(wrong & (mask == 1), 2, wrong) if head.task is TaskKind.binary else wrong
-    return paint(np.where(labelled, code, IGNORE).astype(np.uint8), [RIGHT, WRONG, MISSED])
+ERRORS = (RIGHT, WRONG, MISSED)
+"""What the values of `Task.errors` are drawn in."""
 
 
 def draw(
     path: Path,
-    head: Head,
+    task: Task,
     palette: Sequence[str] | None,
     rows: Sequence[tuple[NDArray[np.generic], NDArray[np.integer], NDArray[np.integer]]],
     shown: Sequence[int] | None = None,
@@ -93,27 +65,25 @@ def draw(
 
     Args:
         path: The file.
-        head: Task and classes.
+        task: The head's task.
         palette: The dataset's colours, if it has any.
         rows: Image ``[C, H, W]`` as stored, mask and prediction ``[H, W]`` or ``[L, H, W]``.
         shown: As for `stretch`.
     """
-    shades = colours(head, palette)
+    shades = colours(task, palette)
     figure = Figure(figsize=(10.4, 2.6 * len(rows) + 0.7), layout="constrained")
     axes = figure.subplots(len(rows), 4, squeeze=False)
     for line, (image, mask, prediction) in zip(axes, rows, strict=True):
         line[0].imshow(stretch(image, shown))
-        line[1].imshow(paint(flatten(mask, head), shades))
-        line[2].imshow(paint(flatten(prediction, head), shades))
-        line[3].imshow(paint_errors(mask, prediction, head))
+        line[1].imshow(paint(task.flatten(mask), shades))
+        line[2].imshow(paint(task.flatten(prediction), shades))
+        line[3].imshow(paint(task.errors(mask, prediction), ERRORS))
     for axis, title in zip(axes[0], ("image", "mask", "prediction", "errors"), strict=True):
         axis.set_title(title)
     for axis in axes.flat:
         axis.set_axis_off()
-    names = list(head.classes) if head.task is TaskKind.multiclass else ["none of them", *head.classes]
-    binary = head.task is TaskKind.binary
-    errors = [(RIGHT, "right"), (WRONG, "false alarm" if binary else "wrong"), *([(MISSED, "missed")] if binary else [])]
-    entries = [*zip(shades, names, strict=True), (GREY, "ignored"), *errors]
+    errors = zip(ERRORS, task.error_names, strict=False)
+    entries = [*zip(shades, task.drawn_names, strict=True), (GREY, "ignored"), *errors]
     patches = [Patch(facecolor=colour, edgecolor="#888888", label=name) for colour, name in entries]
     figure.legend(handles=patches, loc="outside lower center", ncols=min(7, len(patches)), frameon=False)
     save(figure, path, dpi=100, bbox_inches="tight")
@@ -132,7 +102,7 @@ def predict_windows(
 ) -> list[tuple[NDArray[np.generic], NDArray[np.integer], NDArray[np.integer]]]:
     """Image, mask and prediction of windows, as `draw` takes them; the module has to be in evaluation mode."""
     images = torch.cat([window["image"] for window in windows]).to(module.device)
-    labels = predicted_labels(module(module.normalise(images))[head], module.heads[head]).cpu().numpy()
+    labels = module.tasks[head].predict(module(module.normalise(images))[head]).cpu().numpy()
     return [(w["image"][0].numpy(), w["mask"][0].numpy(), label) for w, label in zip(windows, labels, strict=True)]
 
 

@@ -12,15 +12,13 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
-from rsseg.contract import Head, TaskKind
 from rsseg.data.advice import THIN
-from rsseg.data.balance import Balanced, label_names
-from rsseg.data.blocks import held
+from rsseg.data.balance import Balanced
 from rsseg.data.census import PERCENTILES
 from rsseg.data.objects import SMALL, SPECK, ObjectSizes
 from rsseg.data.store import Store
 from rsseg.figure import save
-from rsseg.inference.picture import GREY, colours, flatten, paint, stretch
+from rsseg.inference.picture import GREY, colours, paint, stretch
 
 WINDOWS = 6
 DARK, LIGHT = "#333333", "#aaaaaa"
@@ -48,10 +46,9 @@ def draw_portrait(
         rgb: Those that windows are shown with; None: the first three.
     """
     train = stores["train"]
-    binary = train.head.task is TaskKind.binary
-    shades = colours(train.head, palette or (TWO if binary else None))
-    names = label_names(train.head)
-    tints = shades[1:] if train.head.task is TaskKind.multilabel else shades
+    names = train.task.label_names
+    shades = colours(train.task, palette or (TWO if train.task.usual_colours else None))
+    tints = shades[-len(names) :]
     heights = [0.24 * max(len(names), 4, 0.7 * len(train.census.bands.mean)) + 1.0, 0.24 * max(len(objects), 3) + 1.0]
     figure = Figure(figsize=(12, sum(heights) + 4.7), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=[sum(heights), 4.7], squeeze=False)[:, 0]
@@ -59,7 +56,7 @@ def draw_portrait(
     draw_shares(axes[0, 0], stores, names, tints)
     draw_spread(axes[0, 1], train, names, tints)
     draw_bands(axes[0, 2], train, bands)
-    own = tints[1:] if binary else tints
+    own = tints[-train.task.channels :]
     draw_areas(axes[1, 0], objects, own)
     draw_widths(axes[1, 1], objects, own)
     draw_specks(axes[1, 2], objects, own)
@@ -96,10 +93,7 @@ def draw_shares(axis: Axes, stores: Mapping[str, Store], names: Sequence[str], t
 
 def shares(store: Store) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
     """Per scene the pixels of each row of the picture, and the labelled ones: ``[S, 2, rows]``."""
-    own, valid = store.census.positives, store.census.valid
-    if store.head.task is TaskKind.binary:
-        own, valid = np.column_stack([valid - own, own]), np.repeat(valid, 2, axis=1)
-    return np.stack([own, valid], axis=1)
+    return np.stack(store.task.label_counts(store.census.positives, store.census.valid), axis=1)
 
 
 def draw_spread(axis: Axes, store: Store, names: Sequence[str], tints: Sequence[str]) -> None:
@@ -176,8 +170,8 @@ def draw_windows(figure: SubFigure, store: Store, shades: Sequence[str], window:
         axis.set_axis_off()
     for column, (image, mask) in zip(axes.T, picked, strict=False):
         column[0].imshow(stretch(image, shown))
-        column[1].imshow(paint(flatten(mask, store.head), shades), interpolation="nearest")
-    patches = [Patch(facecolor=c, edgecolor="#888888", label=n) for c, n in zip(shades, legend_names(store.head), strict=True)]
+        column[1].imshow(paint(store.task.flatten(mask), shades), interpolation="nearest")
+    patches = [Patch(facecolor=c, edgecolor="#888888", label=n) for c, n in zip(shades, store.task.drawn_names, strict=True)]
     patches.append(Patch(facecolor=GREY, edgecolor="#888888", label="ignored"))
     figure.legend(handles=patches, loc="outside lower center", ncols=min(8, len(patches)), frameon=False, fontsize=9)
     figure.suptitle(f"train windows of {window} px", fontsize=10)
@@ -191,11 +185,11 @@ def show_all(store: Store, window: int, count: int) -> list[tuple[NDArray[np.gen
         window: The side of the windows.
         count: How many.
     """
-    places = Balanced(0, store.sizes, window, store.census.blocks, store.head, store.read)
+    places = Balanced(0, store.sizes, window, store.census.blocks, store.task, store.read)
     drawn = list(dict.fromkeys(places(k) for k in range(8 * count)))
     windows = {place: store.read(*place, window) for place in drawn}
-    shares = {place: np.array([has.mean() for has in held(mask, store.head)]) for place, (_, mask) in windows.items()}
-    seen, chosen = np.zeros(store.head.channels, bool), list[tuple[int, int, int]]()
+    shares = {place: np.array([has.mean() for has in store.task.class_masks(mask)]) for place, (_, mask) in windows.items()}
+    seen, chosen = np.zeros(store.task.channels, bool), list[tuple[int, int, int]]()
     while len(chosen) < min(count, len(drawn)):
         scenes = {place[0] for place in chosen}
         best = max(
@@ -205,8 +199,3 @@ def show_all(store: Store, window: int, count: int) -> list[tuple[NDArray[np.gen
         seen |= shares[best] > 0
         chosen.append(best)
     return [windows[place] for place in chosen]
-
-
-def legend_names(head: Head) -> list[str]:
-    """What the colours of a drawn mask stand for."""
-    return ["none of them", *head.classes] if head.task is TaskKind.multilabel else label_names(head)

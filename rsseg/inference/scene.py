@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import rasterio
 import torch
 from rasterio.windows import Window
 
-from rsseg.contract import IGNORE, Head, TaskKind
+from rsseg.contract import IGNORE
 from rsseg.data.raster import GDAL, open_raster
 from rsseg.data.scene import SceneReader
 from rsseg.data.windows import grid
@@ -49,18 +50,18 @@ def predict_scene(
     Raises:
         UnwritableError: If the map can't be written.
     """
-    head: Head = module.heads[head_name]
+    task = module.tasks[head_name]
     image = open_raster(reader.scenes[0].image)
     georeference = {"crs": image.crs, "transform": image.transform}
     height, width = reader.sizes[0].tolist()
-    planes = head.channels if head.task is TaskKind.multilabel else 1
+    planes = math.prod(task.planes)
     with atomic_write(out) as part, rasterio.Env(**GDAL), rasterio.open(
         part, "w", driver="GTiff", height=height, width=width, count=planes, dtype="uint8", nodata=IGNORE,
         tiled=True, blockxsize=256, blockysize=256, compress="deflate", bigtiff="if_safer",
         photometric="PALETTE" if planes == 1 else "MINISBLACK", **georeference,
     ) as target:  # fmt: skip
         if planes == 1:
-            target.write_colormap(1, {i: _rgb(c) for i, c in enumerate(colours(head, palette))})
+            target.write_colormap(1, {i: _rgb(c) for i, c in enumerate(colours(task, palette))})
         _write_windows(target, module, head_name, reader, size, overlap, batch_size)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from numbers import Real
 from typing import Any, get_args
@@ -10,19 +10,19 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from rsseg.contract import InputError, TaskKind, nearest, number
+from rsseg.contract import InputError, nearest, number
 from rsseg.losses.average import Classes
 from rsseg.losses.statistics import Over
 
 
-def task_kind(term: str, task: TaskKind | str, fits: frozenset[TaskKind]) -> TaskKind:
-    """The task, if the term fits it."""
+def fitting(term: str, task: str, fits: Collection[str]) -> str:
+    """The name of the task, if the term fits it."""
     if task not in fits:
         raise InputError(
-            f"{term} fits the tasks {', '.join(sorted(fits))}; found '{task}'{nearest(str(task), fits)}: "
+            f"{term} fits the tasks {', '.join(fits)}; found '{task}'{nearest(str(task), fits)}: "
             "choose another loss for this head"
         )
-    return TaskKind(task)
+    return task
 
 
 def positive(name: str, value: Any) -> float:

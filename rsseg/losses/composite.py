@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from rsseg.contract import InputError, TaskKind, number
+from rsseg.contract import InputError, number
 from rsseg.losses import functional as F
 from rsseg.losses.terms import Term
 
@@ -104,7 +104,7 @@ class Composite(nn.Module):
             return {key: F.statistics(logits, target, key[0], wanted, key[1], self.backend) for key, wanted in needs.items()}
 
 
-_Key: TypeAlias = tuple[TaskKind | str, int]
+_Key: TypeAlias = tuple[str, int]
 
 
 def _key(term: Term) -> _Key:

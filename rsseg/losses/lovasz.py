@@ -6,18 +6,19 @@ import torch
 from torch import Tensor
 
 from rsseg.collective import global_cat
-from rsseg.contract import IGNORE, TaskKind
+from rsseg.contract import IGNORE
 from rsseg.losses.average import Classes, class_mean, pick, picked_weights
 from rsseg.losses.chunk import Scratch
 from rsseg.losses.statistics import Over
 from rsseg.losses.target import planes, prepare
 from rsseg.losses.threads import share
+from rsseg.task import TASKS
 
 
 def lovasz(
     logits: Tensor,
     target: Tensor,
-    task: TaskKind | str,
+    task: str,
     classes: Classes = "present",
     over: Over = "batch",
     class_weights: Tensor | None = None,
@@ -50,7 +51,7 @@ def lovasz(
     """
     prepared = prepare(logits, target, task, ignore_index)
     truth, valid = planes(prepared, task)
-    if task == TaskKind.multiclass:
+    if TASKS[task].exclusive:
         p = prepared.logits.softmax(1)
         errors = (truth.view(torch.uint8).to(p.dtype) - p).abs()
     else:

@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rsseg.contract import TaskKind
 from rsseg.losses import pair_chunk, sigmoid_chunk, softmax_chunk
 from rsseg.losses.chunk import Chunk, Scratch
 from rsseg.losses.plan import Plan, counts_and_errors
 from rsseg.losses.sums import Sum
 from rsseg.losses.target import check_shapes
 from rsseg.losses.threads import share
+from rsseg.task import TASKS
 
 CHUNK = 2**15, 2**19
 """The fewest and the most logits in a chunk: more, and the buffers leave the cache; fewer, and calls cost more than sums."""
@@ -37,7 +37,7 @@ ALONE = 2**20
 
 
 def one_pass(
-    logits: Tensor, target: Tensor, task: TaskKind | str, wanted: tuple[Sum, ...], ignore_index: int, images: bool
+    logits: Tensor, target: Tensor, task: str, wanted: tuple[Sum, ...], ignore_index: int, images: bool
 ) -> dict[Sum, Tensor]:
     """As `statistics.reference`.
 
@@ -53,7 +53,7 @@ def one_pass(
         InputError: For shapes that do not fit.
     """
     check_shapes(logits, target, task)
-    plan = Plan(task == TaskKind.multiclass, wanted, ignore_index, images)
+    plan = Plan(TASKS[task].exclusive, wanted, ignore_index, images)
     return plan.named(_Statistics.apply(logits, target, plan))
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from rsseg.contract import TaskKind
 from rsseg.losses import regression as R
 from rsseg.losses.arguments import positive
 from rsseg.losses.terms import Term
+from rsseg.task import TASKS
 
-REGRESSION = frozenset({TaskKind.regression})
+REGRESSION = tuple(kind for kind, task in TASKS.items() if task.real)
 
 
 @dataclass(eq=False, repr=False)
@@ -32,7 +32,7 @@ class MSE(Term):
     """
 
     tasks = REGRESSION
-    task: TaskKind | str = TaskKind.regression
+    task: str = "regression"
     nodata: float | None = None
 
     def formula(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class RMSE(Term):
     """
 
     tasks = REGRESSION
-    task: TaskKind | str = TaskKind.regression
+    task: str = "regression"
     nodata: float | None = None
 
     def formula(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class MAE(Term):
     """
 
     tasks = REGRESSION
-    task: TaskKind | str = TaskKind.regression
+    task: str = "regression"
     nodata: float | None = None
 
     def formula(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class Huber(Term):
     """
 
     tasks = REGRESSION
-    task: TaskKind | str = TaskKind.regression
+    task: str = "regression"
     delta: float = 1.0
     nodata: float | None = None
 
@@ -131,7 +131,7 @@ class SmoothL1(Term):
     """
 
     tasks = REGRESSION
-    task: TaskKind | str = TaskKind.regression
+    task: str = "regression"
     beta: float = 1.0
     nodata: float | None = None
 
@@ -159,7 +159,7 @@ class LogCosh(Term):
     """
 
     tasks = REGRESSION
-    task: TaskKind | str = TaskKind.regression
+    task: str = "regression"
     nodata: float | None = None
 
     def formula(self, logits: Tensor, target: Tensor) -> Tensor:

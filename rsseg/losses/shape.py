@@ -14,15 +14,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rsseg.collective import global_ratio, global_sum
-from rsseg.contract import IGNORE, TaskKind
+from rsseg.contract import IGNORE
 from rsseg.losses.average import Classes, class_mean, pick
 from rsseg.losses.statistics import Over
 from rsseg.losses.target import planes, prepare
+from rsseg.task import TASKS
 
 
-def boundary(
-    logits: Tensor, target: Tensor, task: TaskKind | str, classes: Classes = "all", ignore_index: int = IGNORE
-) -> Tensor:
+def boundary(logits: Tensor, target: Tensor, task: str, classes: Classes = "all", ignore_index: int = IGNORE) -> Tensor:
     """Boundary loss (Kervadec et al. 2019): the mean over valid pixels and classes of ``phi p``.
 
     ``phi`` is the distance in pixels to the class's true boundary, which runs between pixels: positive outside, negative
@@ -63,7 +62,7 @@ def _distances(own: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]) -> npt.
 def cl_dice(
     logits: Tensor,
     target: Tensor,
-    task: TaskKind | str,
+    task: str,
     iterations: int = 3,
     smooth: float = 1.0,
     classes: Classes = "all",
@@ -135,9 +134,9 @@ def _opened(x: Tensor) -> Tensor:
     return F.max_pool2d(_eroded(x), 3, 1, 1)
 
 
-def _probabilities(logits: Tensor, target: Tensor, task: TaskKind | str, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
+def _probabilities(logits: Tensor, target: Tensor, task: str, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
     """Probabilities, 0 where ignored, which pixels belong to each class, and which are valid; ``[B, C, H, W]``."""
     prepared = prepare(logits, target, task, ignore_index)
     own, valid = planes(prepared, task)
-    p = prepared.logits.softmax(1) if task == TaskKind.multiclass else prepared.logits.sigmoid()
+    p = prepared.logits.softmax(1) if TASKS[task].exclusive else prepared.logits.sigmoid()
     return torch.where(valid, p, torch.zeros_like(p)), own, valid

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rsseg.collective import global_sum
-from rsseg.contract import IGNORE, TaskKind
+from rsseg.contract import IGNORE
 from rsseg.losses.onepass import one_pass
 from rsseg.losses.sums import COUNT, Sum
 from rsseg.losses.target import planes, prepare
 from rsseg.losses.triton_pass import fits, triton_pass
+from rsseg.task import TASKS
 
 Over: TypeAlias = Literal["batch", "image"]
 """What sums are taken over: the global batch, or each image, with the losses averaged afterwards."""
@@ -39,7 +40,7 @@ Statistics: TypeAlias = Mapping[tuple[Sum, Over], Tensor]
 def statistics(
     logits: Tensor,
     target: Tensor,
-    task: TaskKind | str,
+    task: str,
     needs: Needs,
     ignore_index: int = IGNORE,
     backend: Backend = "auto",
@@ -98,7 +99,7 @@ def _batch(images: list[Tensor]) -> list[Tensor]:
 
 
 def reference(
-    logits: Tensor, target: Tensor, task: TaskKind | str, wanted: tuple[Sum, ...], ignore_index: int, images: bool
+    logits: Tensor, target: Tensor, task: str, wanted: tuple[Sum, ...], ignore_index: int, images: bool
 ) -> dict[Sum, Tensor]:
     """The sums of this rank's images in plain PyTorch: what `one_pass` is held to.
 
@@ -113,7 +114,7 @@ def reference(
     prepared = prepare(logits, target, task, ignore_index)
     own, valid = planes(prepared, task)
     z, other = prepared.logits, valid & ~own
-    softmax = task == TaskKind.multiclass
+    softmax = TASKS[task].exclusive
     log_p = z.log_softmax(1) if softmax else F.logsigmoid(z)
     log_not_p = torch.zeros_like(z) if softmax else F.logsigmoid(-z)
     p = log_p.exp() if softmax else z.sigmoid()

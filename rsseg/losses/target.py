@@ -8,9 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rsseg.contract import IGNORE, InputError, TaskKind
+from rsseg.contract import IGNORE, InputError
+from rsseg.task import TASKS
 
 log = logging.getLogger(__name__)
+
+SEGMENTATION = tuple(kind for kind, task in TASKS.items() if not task.real)
+"""The tasks whose targets are labels."""
 
 
 class Prepared(NamedTuple):
@@ -27,7 +31,7 @@ class Prepared(NamedTuple):
     valid: Tensor
 
 
-def check_shapes(logits: Tensor, target: Tensor, task: TaskKind | str) -> None:
+def check_shapes(logits: Tensor, target: Tensor, task: str) -> None:
     """Refuse logits and target that do not fit each other. Looks at shapes and dtypes only, so it costs nothing.
 
     Args:
@@ -41,16 +45,11 @@ def check_shapes(logits: Tensor, target: Tensor, task: TaskKind | str) -> None:
     found, shape = tuple(target.shape), tuple(logits.shape)
     if not logits.is_floating_point() or len(shape) != 4:
         raise InputError(f"the loss needs floating-point logits [B, C, H, W]; found {logits.dtype} {list(shape)}")
-    if task == TaskKind.binary and shape[1] != 1:
-        raise InputError(
-            f"a binary head has 1 logit; found {shape[1]}: use task=multiclass for exclusive classes, "
-            "task=multilabel for classes that may overlap"
-        )
-    if task == TaskKind.multiclass and shape[1] < 2:
-        raise InputError("a multiclass head has 2 logits or more; found 1: use task=binary")
-    if task not in (TaskKind.binary, TaskKind.multiclass, TaskKind.multilabel):
-        raise InputError(f"segmentation losses know the tasks binary, multiclass and multilabel; found '{task}'")
-    expected = shape if task == TaskKind.multilabel else (shape[0], *shape[2:])
+    if task not in SEGMENTATION:
+        raise InputError(f"segmentation losses know the tasks {', '.join(SEGMENTATION)}; found '{task}'")
+    if misfit := TASKS[task].misfit(shape[1]):
+        raise InputError(f"logits {list(shape)}: {misfit}")
+    expected = shape if TASKS[task].separate else (shape[0], *shape[2:])
     if found != expected:
         raise InputError(
             f"a {task} target for logits {list(shape)} has the shape {list(expected)}; "
@@ -75,7 +74,7 @@ def _likely(found: tuple[int, ...], expected: tuple[int, ...], logits: tuple[int
     return ": check that the mask was cut and batched like its image"
 
 
-def check_values(logits: Tensor, target: Tensor, task: TaskKind | str, ignore_index: int = IGNORE) -> None:
+def check_values(logits: Tensor, target: Tensor, task: str, ignore_index: int = IGNORE) -> None:
     """Refuse labels outside the classes. Reads the target's values, which waits for the device.
 
     Args:
@@ -94,17 +93,17 @@ def check_values(logits: Tensor, target: Tensor, task: TaskKind | str, ignore_in
         rsseg.contract.InputError: the target holds 7, but 3 classes are numbered 0..2 ...
     """
     check_shapes(logits, target, task)
-    labels = logits.shape[1] if task == TaskKind.multiclass else 2
+    labels = logits.shape[1] if TASKS[task].exclusive else 2
     values = target.long()
     wrong = (values != ignore_index) & ((values < 0) | (values >= labels))
     if not bool(wrong.any()):
         ignored = values == ignore_index
-        if labels == 2 and task != TaskKind.multiclass and bool(ignored.any() & ~(values == 1).any() & ~ignored.all()):
+        if labels == 2 and not TASKS[task].exclusive and bool(ignored.any() & ~(values == 1).any() & ~ignored.all()):
             line = "the target holds 0 and %d alone, and %d is ignored: if it means 1 there, pass (target > 0)"
             log.warning(line, ignore_index, ignore_index)
         return
     shown = ", ".join(str(v) for v in torch.unique(values[wrong])[:5].tolist())
-    if task == TaskKind.multiclass:
+    if TASKS[task].exclusive:
         raise InputError(
             f"the target holds {shown}, but {labels} classes are numbered 0..{labels - 1} (ignored: {ignore_index}): "
             f"map other labels to a class or to {ignore_index}, or give the head more classes"
@@ -115,7 +114,7 @@ def check_values(logits: Tensor, target: Tensor, task: TaskKind | str, ignore_in
     )
 
 
-def warn_of_probabilities(logits: Tensor, task: TaskKind | str) -> None:
+def warn_of_probabilities(logits: Tensor, task: str) -> None:
     """Say so where the logits look like probabilities: softmax or sigmoid would be applied twice.
 
     They do if all are from 0 to 1, not all the same, and, for multiclass, the classes of every pixel sum to 1. Logits of a
@@ -129,20 +128,20 @@ def warn_of_probabilities(logits: Tensor, task: TaskKind | str) -> None:
     values = logits.detach()
     if values.numel() == 0 or not bool((values.amin() >= 0) & (values.amax() <= 1) & (values.amin() < values.amax())):
         return
-    if task == TaskKind.multiclass and not bool(((values.float().sum(1) - 1).abs() < 1e-2).all()):
+    if TASKS[task].exclusive and not bool(((values.float().sum(1) - 1).abs() < 1e-2).all()):
         return
-    name = "softmax" if task == TaskKind.multiclass else "sigmoid"
+    name = "softmax" if TASKS[task].exclusive else "sigmoid"
     log.warning(
         "the loss takes logits, but its input lies within %.3g..%.3g like probabilities%s: with a %s in the model it would "
         "be applied twice, and the gradient would all but vanish; remove it (smp: activation=None)",
         float(values.amin()),
         float(values.amax()),
-        " that sum to 1" if task == TaskKind.multiclass else "",
+        " that sum to 1" if TASKS[task].exclusive else "",
         name,
     )
 
 
-def prepare(logits: Tensor, target: Tensor, task: TaskKind | str, ignore_index: int = IGNORE) -> Prepared:
+def prepare(logits: Tensor, target: Tensor, task: str, ignore_index: int = IGNORE) -> Prepared:
     """Logits in float32 or better and an integer target, both 0 at ignored pixels, with the mask of valid pixels.
 
     Ignored logits are replaced, not multiplied by 0: NaN and infinity under ignored pixels reach neither the value nor
@@ -164,11 +163,11 @@ def prepare(logits: Tensor, target: Tensor, task: TaskKind | str, ignore_index: 
     """
     check_shapes(logits, target, task)
     target = target.long()
-    if task == TaskKind.binary:
-        target = target.unsqueeze(1)
+    if not TASKS[task].exclusive:
+        target = target.reshape(logits.shape)
     valid = target != ignore_index
     wide = logits if logits.dtype == torch.float64 else logits.float()
-    per_logit = valid.unsqueeze(1) if task == TaskKind.multiclass else valid
+    per_logit = valid.unsqueeze(1) if TASKS[task].exclusive else valid
     return Prepared(
         torch.where(per_logit, wide, torch.zeros_like(wide)),
         torch.where(valid, target, torch.zeros_like(target)),
@@ -176,7 +175,7 @@ def prepare(logits: Tensor, target: Tensor, task: TaskKind | str, ignore_index: 
     )
 
 
-def planes(prepared: Prepared, task: TaskKind | str) -> tuple[Tensor, Tensor]:
+def planes(prepared: Prepared, task: str) -> tuple[Tensor, Tensor]:
     """Which valid pixels belong to each class, and which are valid; both bool ``[B, C, H, W]``.
 
     Args:
@@ -184,7 +183,7 @@ def planes(prepared: Prepared, task: TaskKind | str) -> tuple[Tensor, Tensor]:
         task: `binary`, `multiclass` or `multilabel`.
     """
     logits, target, valid = prepared
-    if task != TaskKind.multiclass:
+    if not TASKS[task].exclusive:
         return (target == 1) & valid, valid
     number = torch.arange(logits.shape[1], device=logits.device).view(-1, 1, 1)
     valid = valid.unsqueeze(1)

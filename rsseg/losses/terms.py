@@ -7,25 +7,24 @@ float64 logits) scalar. Misfitting shapes and, in the first calls, labels outsid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from rsseg.contract import IGNORE, InputError, TaskKind, number
+from rsseg.contract import IGNORE, InputError, number
 from rsseg.losses import functional as F
-from rsseg.losses.arguments import RULES, numbers, task_kind
-from rsseg.losses.target import check_values, warn_of_probabilities
+from rsseg.losses.arguments import RULES, fitting, numbers
+from rsseg.losses.target import SEGMENTATION, check_values, warn_of_probabilities
+from rsseg.task import TASKS
 
 VALUE_CHECKS = 2
 """In how many calls a term reads the labels: that waits for the device, and a wrong mapping shows at once."""
 
 PerClass: TypeAlias = Sequence[float] | Tensor | None
 """One number per class."""
-
-SEGMENTATION = frozenset({TaskKind.binary, TaskKind.multiclass, TaskKind.multilabel})
 
 
 @dataclass(eq=False, repr=False)
@@ -41,17 +40,17 @@ class Term(nn.Module):
         class_weights_: The numbers of a parameter `class_weights`, on the module's device.
     """
 
-    tasks: ClassVar[frozenset[TaskKind]] = SEGMENTATION
+    tasks: ClassVar[Collection[str]] = SEGMENTATION
     sums: ClassVar[tuple[F.Sum, ...]] = ()
     class_weights_: ClassVar[Tensor | None]
 
-    task: TaskKind | str
+    task: str
     _: KW_ONLY
     ignore_index: int = IGNORE
 
     def __post_init__(self) -> None:
         super().__init__()
-        self.task = task_kind(type(self).__name__, self.task, self.tasks)
+        self.task = fitting(type(self).__name__, self.task, self.tasks)
         given = {parameter.name for parameter in fields(self)}
         for name in given & RULES.keys():
             setattr(self, name, RULES[name](name, getattr(self, name)))
@@ -67,7 +66,7 @@ class Term(nn.Module):
 
     def check(self, logits: Tensor, target: Tensor, always: bool = False) -> None:
         """Refuse labels outside the classes, and say that logits look like probabilities, in the first calls or always."""
-        if self.task is TaskKind.regression or torch.compiler.is_compiling():
+        if TASKS[self.task].real or torch.compiler.is_compiling():
             return
         first = self._unchecked_calls > 0
         self._unchecked_calls -= first
@@ -75,6 +74,11 @@ class Term(nn.Module):
             check_values(logits, target, self.task, self.ignore_index)
         if first:
             warn_of_probabilities(logits, self.task)
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether the logits' classes exclude each other: softmax, not sigmoid."""
+        return TASKS[self.task].exclusive
 
     def formula(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss itself."""
@@ -129,9 +133,9 @@ class CrossEntropy(Term):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.task is TaskKind.multiclass and self.pos_weight is not None:
+        if self.exclusive and self.pos_weight is not None:
             raise InputError("pos_weight is for binary and multilabel heads; for multiclass use class_weights")
-        if self.task is not TaskKind.multiclass and self.class_weights is not None:
+        if not self.exclusive and self.class_weights is not None:
             raise InputError(f"class_weights is for multiclass heads; for {self.task} use pos_weight")
         self.hold("pos_weight", scalar=True)
 
@@ -142,7 +146,7 @@ class CrossEntropy(Term):
 
     def from_statistics(self, found: F.Statistics) -> Tensor:
         """See the class."""
-        if self.task is TaskKind.multiclass:
+        if self.exclusive:
             return F.cross_entropy(found, self.class_weights_, self.label_smoothing, self.over)
         return F.binary_cross_entropy(found, self.pos_weight_, self.label_smoothing, self.over)
 
@@ -165,7 +169,7 @@ class BinaryCrossEntropy(Term):
         tensor(0.6931)
     """
 
-    tasks = frozenset({TaskKind.binary, TaskKind.multilabel})
+    tasks = tuple(kind for kind in SEGMENTATION if not TASKS[kind].exclusive)
     sums = (F.NLL,)
     pos_weight: float | PerClass = None
     over: F.Over = "batch"
@@ -208,7 +212,7 @@ class Focal(Term):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.task is TaskKind.multiclass:
+        if self.exclusive:
             self.hold("alpha")
         elif self.alpha is not None:
             self.alpha = number("alpha", self.alpha, high=1.0)
@@ -220,7 +224,7 @@ class Focal(Term):
 
     def from_statistics(self, found: F.Statistics) -> Tensor:
         """See the class."""
-        if self.task is TaskKind.multiclass:
+        if self.exclusive:
             return F.focal(found, self.gamma, self.alpha_, self.over)
         alpha = self.alpha if isinstance(self.alpha, float) else None
         return F.binary_focal(found, self.gamma, alpha, self.over)

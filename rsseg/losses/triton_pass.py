@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rsseg.contract import TaskKind
 from rsseg.losses.plan import Plan, counts_and_errors
 from rsseg.losses.sums import Sum
 from rsseg.losses.target import check_shapes
+from rsseg.task import TASKS
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def _runs() -> bool:
 
 
 def triton_pass(
-    logits: Tensor, target: Tensor, task: TaskKind | str, wanted: tuple[Sum, ...], ignore_index: int, images: bool
+    logits: Tensor, target: Tensor, task: str, wanted: tuple[Sum, ...], ignore_index: int, images: bool
 ) -> dict[Sum, Tensor]:
     """As `statistics.reference`.
 
@@ -88,7 +88,7 @@ def triton_pass(
         InputError: For shapes that do not fit.
     """
     check_shapes(logits, target, task)
-    plan = Plan(task == TaskKind.multiclass, wanted, ignore_index, images)
+    plan = Plan(TASKS[task].exclusive, wanted, ignore_index, images)
     with torch.cuda.device_of(logits):  # type: ignore[no-untyped-call]
         return plan.named(_Statistics.apply(logits, target, plan))
 

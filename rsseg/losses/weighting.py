@@ -8,12 +8,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-from rsseg.contract import InputError, TaskKind
+from rsseg.contract import InputError, nearest
+from rsseg.task import Task
 
 EXTREME = 1e3
 """The weight of positives where none was counted, instead of infinity."""
+
+
+class Counts(Protocol):
+    """Counted training pixels.
+
+    Attributes:
+        positives: Of each class.
+        valid: Labelled ones, per class.
+    """
+
+    @property
+    def positives(self) -> list[int]: ...  # noqa: D102
+
+    @property
+    def valid(self) -> list[int]: ...  # noqa: D102
+
 
 Rule: TypeAlias = Callable[[Sequence[int]], list[float]]
 """From the pixels of each class to weights."""
@@ -126,7 +143,7 @@ def positive_weight(negatives: int, positives: int, rule: Rule = inverse_frequen
     return of_positives / of_negatives
 
 
-def uncounted(task: TaskKind, positives: Sequence[int], valid: Sequence[int]) -> list[int]:
+def uncounted(task: Task, positives: Sequence[int], valid: Sequence[int]) -> list[int]:
     """The classes whose weight no rule can count: without a pixel, or (binary, multilabel) without one of anything else.
 
     Args:
@@ -135,10 +152,46 @@ def uncounted(task: TaskKind, positives: Sequence[int], valid: Sequence[int]) ->
         valid: The labelled pixels, by class.
 
     Example:
-        >>> uncounted(TaskKind.multilabel, [0, 3, 9], [9, 9, 9])
+        >>> from rsseg.task import Multiclass, Multilabel
+        >>> uncounted(Multilabel(("a", "b", "c")), [0, 3, 9], [9, 9, 9])
         [0, 2]
-        >>> uncounted(TaskKind.multiclass, [0, 9], [9, 9])
+        >>> uncounted(Multiclass(("a", "b")), [0, 9], [9, 9])
         [0]
     """
-    whole = [0] * len(positives) if task is TaskKind.multiclass else valid
+    whole = [0] * len(positives) if task.exclusive else valid
     return [c for c, (own, most) in enumerate(zip(positives, whole, strict=True)) if own in (0, most)]
+
+
+def counted_weights(term: Mapping[str, Any], where: str, task: Task, counts: Counts | None) -> dict[str, Any]:
+    """A term's arguments with the name of a rule as `class_weights` turned into counts.
+
+    For binary and multilabel tasks that is the rule's weight of positives relative to negatives, as `pos_weight`; 1 for a
+    label that no pixel has or lacks.
+
+    Args:
+        term: The term's config.
+        where: Its place.
+        task: The head's task.
+        counts: Of the training split; None: leave the weights out, to check the rest.
+    """
+    rule = term.get("class_weights")
+    if not isinstance(rule, str):
+        return dict(term)
+    rest = {key: value for key, value in term.items() if key != "class_weights"}
+    if rule not in WEIGHTING:
+        raise InputError(
+            f"{where}.class_weights={rule}{nearest(rule, WEIGHTING)}: numbers, null, {', '.join(WEIGHTING)} are expected"
+        )
+    if not task.exclusive and not term["_target_"].endswith("CrossEntropy"):
+        raise InputError(
+            f"{where}.class_weights={rule} of a {task.kind} task weighs positive pixels: only cross-entropy terms do that"
+        )
+    if counts is None:
+        return rest
+    if task.exclusive:
+        return {**rest, "class_weights": WEIGHTING[rule](counts.positives)}
+    pairs = zip(counts.positives, counts.valid, strict=True)
+    return {
+        **rest,
+        "pos_weight": [positive_weight(valid - own, own, WEIGHTING[rule]) if valid else 1.0 for own, valid in pairs],
+    }

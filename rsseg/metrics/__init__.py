@@ -2,7 +2,7 @@
 
 from rsseg.metrics.boundary import Boundary, boundary_counts
 from rsseg.metrics.calibration import brier, calibration, calibration_error
-from rsseg.metrics.confusion import Confusion, predicted_labels
+from rsseg.metrics.confusion import Confusion
 from rsseg.metrics.histogram import ScoreHistogram
 from rsseg.metrics.sample import LogitSample, SampledLogits
 from rsseg.metrics.scores import Scores, scores
@@ -18,6 +18,5 @@ __all__ = [
     "brier",
     "calibration",
     "calibration_error",
-    "predicted_labels",
     "scores",
 ]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from rsseg.contract import IGNORE, Head, InputError, TaskKind, number
+from rsseg.contract import IGNORE, InputError, number
+from rsseg.task import Task
 
 DISTANCE = 0.02
 """The width of the band as a fraction of the image's diagonal, the paper's choice for large images."""
@@ -65,13 +66,13 @@ def _largest_near(x: Tensor, width: int) -> Tensor:
     return x
 
 
-def boundary_counts(predicted: Tensor, target: Tensor, head: Head, distance: float = DISTANCE) -> Tensor:
+def boundary_counts(predicted: Tensor, target: Tensor, task: Task, distance: float = DISTANCE) -> Tensor:
     """True positives, false positives and false negatives of the bands of whole scenes.
 
     Args:
-        predicted: Labels ``[..., H, W]`` (``[..., L, H, W]`` for multilabel), as `predicted_labels` gives them.
+        predicted: Labels ``[..., H, W]`` (``[..., L, H, W]`` for multilabel), as `Task.predict` gives them.
         target: Likewise; `IGNORE` is not counted.
-        head: Task and classes.
+        task: The head's task.
         distance: The width of the band as a fraction of the image's diagonal.
 
     Returns:
@@ -84,8 +85,8 @@ def boundary_counts(predicted: Tensor, target: Tensor, head: Head, distance: flo
     Example:
         >>> mask = torch.zeros(8, 8, dtype=torch.uint8)
         >>> mask[2:6, 2:6] = 1
-        >>> from rsseg.contract import TaskKind
-        >>> boundary_counts(mask, mask, Head(TaskKind.binary, ("building",)))  # a ring of 4 x 4 without its core
+        >>> from rsseg.task import Binary
+        >>> boundary_counts(mask, mask, Binary(("building",)))  # a ring of 4 x 4 without its core
         tensor([[12,  0,  0]])
     """
     if predicted.shape != target.shape:
@@ -95,20 +96,16 @@ def boundary_counts(predicted: Tensor, target: Tensor, head: Head, distance: flo
     valid = target != IGNORE
     ours, theirs = (inner_band(labels, width, valid) for labels in (predicted, target))
     both = ours & theirs & (predicted == target)
-    found, there, hits = (
-        _count(labels, band, head.labels) for labels, band in ((predicted, ours), (target, theirs), (target, both))
-    )
-    counts = torch.stack([hits, found - hits, there - hits], dim=-1)
-    if head.task is TaskKind.multiclass:
-        return counts
-    return counts[..., 1, :] if head.task is TaskKind.multilabel else counts[..., 1:, :]
+    found, there, hits = (_count(labels, band, task) for labels, band in ((predicted, ours), (target, theirs), (target, both)))
+    return torch.stack([hits, found - hits, there - hits], dim=-1)
 
 
-def _count(labels: Tensor, where: Tensor, values: int) -> Tensor:
-    """How often each value occurs there, ``[..., H, W]`` to int64 ``[..., values]``."""
+def _count(labels: Tensor, where: Tensor, task: Task) -> Tensor:
+    """How often each class occurs there, ``[..., *planes, H, W]`` to int64 ``[..., classes]``."""
     planes = zip(labels.flatten(0, -3), where.flatten(0, -3), strict=True) if labels.ndim > 2 else [(labels, where)]
-    counts = torch.stack([torch.bincount(plane[there], minlength=values) for plane, there in planes])
-    return counts.view(*labels.shape[:-2], values)
+    counts = torch.stack([torch.bincount(plane[there], minlength=task.labels) for plane, there in planes])
+    leading = labels.shape[: labels.ndim - 2 - len(task.planes)]
+    return task.by_class(counts.view(*leading, len(task.matrices), task.labels))
 
 
 class Boundary(Metric):
@@ -117,7 +114,7 @@ class Boundary(Metric):
     The state is int64 ``[S, classes, 3]``, summed over processes. Scenes must come whole: the edge of a window is no contour.
 
     Args:
-        head: Task and classes.
+        task: The head's task.
         scenes: The number of scenes.
         distance: The width of the band as a fraction of the scene's diagonal.
     """
@@ -125,10 +122,10 @@ class Boundary(Metric):
     full_state_update = False
     counts: Tensor
 
-    def __init__(self, head: Head, scenes: int, distance: float = DISTANCE) -> None:
+    def __init__(self, task: Task, scenes: int, distance: float = DISTANCE) -> None:
         super().__init__()
-        self.head, self.distance = head, number("distance", distance, high=1.0)
-        self.add_state("counts", torch.zeros(scenes, head.channels, 3, dtype=torch.int64), dist_reduce_fx="sum")
+        self.task, self.distance = task, number("distance", distance, high=1.0)
+        self.add_state("counts", torch.zeros(scenes, task.channels, 3, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, predicted: Tensor, target: Tensor, scene: Tensor) -> None:
         """Count whole scenes of one size.
@@ -138,7 +135,7 @@ class Boundary(Metric):
             target: Likewise; `IGNORE` is not counted.
             scene: int64 ``[B]``.
         """
-        self.counts.index_add_(0, scene, boundary_counts(predicted, target, self.head, self.distance))
+        self.counts.index_add_(0, scene, boundary_counts(predicted, target, self.task, self.distance))
 
     def compute(self) -> Tensor:
         """The counts, int64 ``[S, classes, 3]``."""

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.contract import Head, InputError, TaskKind
+from rsseg.contract import InputError
 from rsseg.metrics.average import present_mean, ratio
 from rsseg.metrics.histogram import CENTRES
+from rsseg.task import Task
 
 PROBABILITIES: NDArray[np.float64] = 1 / (1 + np.exp(-CENTRES))
 
@@ -75,12 +76,12 @@ def brier(histogram: ArrayLike) -> NDArray[np.float64]:
     return ratio(total, pixels)
 
 
-def calibration_sums(histogram: ArrayLike, head: Head, bins: int = 15) -> dict[str, NDArray[np.float64]]:
+def calibration_sums(histogram: ArrayLike, task: Task, bins: int = 15) -> dict[str, NDArray[np.float64]]:
     """What the scores of a run's calibration are functions of; it may be summed over scenes.
 
     Args:
         histogram: ``[S, P, 2, 256]``, as `rsseg.metrics.ScoreHistogram` counts it.
-        head: Task and classes.
+        task: The head's task.
         bins: Of equal width over the probability.
 
     Returns:
@@ -88,8 +89,8 @@ def calibration_sums(histogram: ArrayLike, head: Head, bins: int = 15) -> dict[s
         summed squares and pixels, of each label, or for multiclass of all classes together.
     """
     counts = np.asarray(histogram, dtype=np.float64)
-    several = head.task is TaskKind.multiclass
-    classes = counts[:, : head.channels]
+    several = task.exclusive
+    classes = counts[:, : task.channels]
     squares = _squares(classes)
     if several:
         squares = np.stack([squares[..., 0].sum(1, keepdims=True), squares[:, :1, 1]], axis=-1)
@@ -100,12 +101,12 @@ def calibration_sums(histogram: ArrayLike, head: Head, bins: int = 15) -> dict[s
     }
 
 
-def calibration(histogram: ArrayLike, head: Head, bins: int = 15) -> dict[str, float]:
+def calibration(histogram: ArrayLike, task: Task, bins: int = 15) -> dict[str, float]:
     """The calibration of a run.
 
     Args:
         histogram: ``[scenes, P, 2, 256]``, as `rsseg.metrics.ScoreHistogram` counts it; pooled over scenes.
-        head: Task and classes.
+        task: The head's task.
         bins: Of equal width over the probability.
 
     Returns:
@@ -114,7 +115,7 @@ def calibration(histogram: ArrayLike, head: Head, bins: int = 15) -> dict[str, f
         background does not drown. ``brier``: summed over the classes for multiclass, else the mean over the labels that
         have a labelled pixel.
     """
-    sums = calibration_sums(histogram, head, bins)
+    sums = calibration_sums(histogram, task, bins)
     return {name: float(score(sums[name].sum(0))) for name, (score, _) in SCORES.items()}
 
 

@@ -6,33 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from rsseg.contract import IGNORE, Head, TaskKind
-
-
-def predicted_labels(logits: Tensor, head: Head, threshold: float | Tensor = 0.0) -> Tensor:
-    """The labels that logits stand for.
-
-    Args:
-        logits: ``[B, K, H, W]``.
-        head: Task and classes.
-        threshold: One number, or one per class ``[K]``. Binary and multilabel: the logit above which a pixel is positive;
-            0 is a probability of 0.5. Multiclass: the bias that is added to a class's logit before the largest is looked for.
-
-    Returns:
-        int64 ``[B, H, W]``, or ``[B, L, H, W]`` for multilabel.
-
-    Example:
-        >>> logits = torch.tensor([[[[1.0]], [[0.8]]]])
-        >>> two = Head(TaskKind.multiclass, ("a", "b"))
-        >>> predicted_labels(logits, two).item(), predicted_labels(logits, two, torch.tensor([0.0, 0.3])).item()
-        (0, 1)
-    """
-    limit = threshold.to(logits.device).view(-1, 1, 1) if isinstance(threshold, Tensor) else threshold
-    if head.task is TaskKind.multiclass:
-        shifted = logits + limit if isinstance(limit, Tensor) else logits
-        return shifted.max(dim=1).indices  # ten times faster than argmax(1) on a CPU
-    positive = (logits > limit).long()
-    return positive[:, 0] if head.task is TaskKind.binary else positive
+from rsseg.contract import IGNORE
+from rsseg.task import Task
 
 
 class Confusion(Metric):
@@ -42,12 +17,13 @@ class Confusion(Metric):
     binary and multilabel. Counts are summed over processes.
 
     Args:
-        head: Task and classes.
+        task: The head's task.
         scenes: The number of scenes.
-        threshold: As for `predicted_labels`.
+        threshold: As for `Task.predict`.
 
     Example:
-        >>> confusion = Confusion(Head(TaskKind.binary, ("building",)), scenes=1)
+        >>> from rsseg.task import Binary
+        >>> confusion = Confusion(Binary(("building",)), scenes=1)
         >>> logits = torch.tensor([[[[2.0, -1.0, 3.0]]]])
         >>> confusion.update(logits, torch.tensor([[[1, 0, 255]]], dtype=torch.uint8), torch.tensor([0]))
         >>> confusion.compute().tolist()
@@ -57,11 +33,10 @@ class Confusion(Metric):
     full_state_update = False
     counts: Tensor
 
-    def __init__(self, head: Head, scenes: int, threshold: float | Tensor = 0.0) -> None:
+    def __init__(self, task: Task, scenes: int, threshold: Tensor | None = None) -> None:
         super().__init__()
-        self.head, self.threshold = head, threshold
-        planes = 1 if head.task is TaskKind.multiclass else head.channels
-        shape = (scenes, planes, head.labels, head.labels)
+        self.task, self.threshold = task, threshold
+        shape = (scenes, len(task.matrices), task.labels, task.labels)
         self.add_state("counts", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, target: Tensor, scene: Tensor) -> None:
@@ -74,7 +49,7 @@ class Confusion(Metric):
         """
         _, planes, labels, _ = self.counts.shape
         shape = (len(logits), planes, *logits.shape[2:])
-        predicted = predicted_labels(logits, self.head, self.threshold).reshape(shape)
+        predicted = self.task.predict(logits, self.threshold).reshape(shape)
         target = target.long().reshape(shape)
         plane = torch.arange(planes, device=logits.device)[:, None, None]
         cell = ((scene[:, None, None, None] * planes + plane) * labels + target) * labels + predicted

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from rsseg.contract import IGNORE, Head, TaskKind
+from rsseg.contract import IGNORE
+from rsseg.task import Task
 
 BINS = 256
 LIMIT = 16.0
@@ -57,11 +58,12 @@ class ScoreHistogram(Metric):
     in `lost`: a model that has diverged has no scores. Counts are summed over processes.
 
     Args:
-        head: Task and classes.
+        task: The head's task.
         scenes: The number of scenes.
 
     Example:
-        >>> histogram = ScoreHistogram(Head(TaskKind.binary, ("building",)), scenes=1)
+        >>> from rsseg.task import Binary
+        >>> histogram = ScoreHistogram(Binary(("building",)), scenes=1)
         >>> logits = torch.tensor([[[[2.0, -1.0, 3.0]]]])
         >>> histogram.update(logits, torch.tensor([[[1, 0, 255]]], dtype=torch.uint8), torch.tensor([0]))
         >>> histogram.compute()[0, 0].nonzero().tolist()
@@ -72,10 +74,10 @@ class ScoreHistogram(Metric):
     counts: Tensor
     lost: Tensor
 
-    def __init__(self, head: Head, scenes: int) -> None:
+    def __init__(self, task: Task, scenes: int) -> None:
         super().__init__()
-        self.head = head
-        planes = head.channels + (head.task is TaskKind.multiclass)
+        self.task = task
+        planes = task.channels + task.exclusive
         self.add_state("counts", torch.zeros(scenes, planes, 2, BINS, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("lost", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
@@ -101,11 +103,10 @@ class ScoreHistogram(Metric):
 
     def _planes(self, logits: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Score and label, by plane, both ``[B, H, W]``; `target` is ``[B, 1 or L, H, W]``."""
-        multiclass = self.head.task is TaskKind.multiclass
-        scores = log_odds(logits) if multiclass else logits
+        scores = log_odds(logits) if self.task.exclusive else logits
         for c in range(logits.shape[1]):
-            yield scores[:, c], target[:, 0] == c if multiclass else target[:, c] == 1
-        if multiclass:
+            yield scores[:, c], target[:, 0] == c if self.task.exclusive else target[:, c] == 1
+        if self.task.exclusive:
             predicted = logits.max(1, keepdim=True).indices
             yield scores.gather(1, predicted)[:, 0], (target == predicted)[:, 0]
 

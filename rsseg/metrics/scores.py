@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rsseg.contract import Head, TaskKind
+from rsseg.task import Task
 
 
-def class_counts(confusion: Tensor, head: Head) -> tuple[Tensor, Tensor, Tensor]:
+def class_counts(confusion: Tensor, task: Task) -> tuple[Tensor, Tensor, Tensor]:
     """True positives, false positives and false negatives per class.
 
     Args:
         confusion: ``[..., P, K, K]``, rows the target, as `Confusion` counts them.
-        head: Task and classes.
+        task: The head's task.
 
     Returns:
         Three float64 tensors ``[..., classes]``.
@@ -28,14 +28,12 @@ def class_counts(confusion: Tensor, head: Head) -> tuple[Tensor, Tensor, Tensor]
     counts = confusion.double()
     hits = counts.diagonal(dim1=-2, dim2=-1)
     wrong, missed = counts.sum(dim=-2) - hits, counts.sum(dim=-1) - hits
-    if head.task is TaskKind.multiclass:
-        return hits[..., 0, :], wrong[..., 0, :], missed[..., 0, :]
-    return hits[..., 1], wrong[..., 1], missed[..., 1]
+    return task.by_class(hits), task.by_class(wrong), task.by_class(missed)
 
 
-def iou_and_dice(confusion: Tensor, head: Head) -> tuple[Tensor, Tensor]:
+def iou_and_dice(confusion: Tensor, task: Task) -> tuple[Tensor, Tensor]:
     """IoU and Dice per class, float64 ``[..., classes]``; NaN for a class that the target does not hold."""
-    hits, wrong, missed = class_counts(confusion, head)
+    hits, wrong, missed = class_counts(confusion, task)
     absent = hits + missed == 0
     iou = (hits / (hits + wrong + missed)).masked_fill(absent, torch.nan)
     return iou, (2 * hits / (2 * hits + wrong + missed)).masked_fill(absent, torch.nan)
@@ -84,23 +82,23 @@ class Scores:
         return [*rows, {"class": "", "iou": self.iou, "dice": self.dice, "pixels": int(self.pixels.sum())}]
 
 
-def scores(confusion: Tensor, head: Head) -> Scores:
+def scores(confusion: Tensor, task: Task) -> Scores:
     """Score the counts of all scenes.
 
     Args:
         confusion: int64 ``[S, P, K, K]``.
-        head: Task and classes.
+        task: The head's task.
 
     Example:
-        >>> from rsseg.contract import TaskKind
+        >>> from rsseg.task import Binary
         >>> counts = torch.tensor([[[[6, 1], [1, 2]]]])
-        >>> scores(counts, Head(TaskKind.binary, ("building",))).iou
+        >>> scores(counts, Binary(("building",))).iou
         0.5
     """
     pooled = confusion.sum(dim=0)
-    class_iou, class_dice = iou_and_dice(pooled, head)
-    scene_iou, scene_dice = iou_and_dice(confusion, head)
-    hits, _, missed = class_counts(pooled, head)
+    class_iou, class_dice = iou_and_dice(pooled, task)
+    scene_iou, scene_dice = iou_and_dice(confusion, task)
+    hits, _, missed = class_counts(pooled, task)
     right = pooled.diagonal(dim1=-2, dim2=-1).sum()
     return Scores(
         iou=float(class_iou.nanmean()),
@@ -108,7 +106,7 @@ def scores(confusion: Tensor, head: Head) -> Scores:
         scene_iou=float(scene_iou.nanmean(dim=-1).nanmean()),
         scene_dice=float(scene_dice.nanmean(dim=-1).nanmean()),
         accuracy=float(right / pooled.sum()),
-        classes=head.classes,
+        classes=task.classes,
         class_iou=class_iou,
         class_dice=class_dice,
         pixels=(hits + missed).long(),

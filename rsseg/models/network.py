@@ -11,7 +11,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from rsseg.contract import Head, InputError, nearest
+from rsseg.contract import InputError, nearest
+from rsseg.task import Task
 
 
 class ModelFacts(Protocol):
@@ -50,16 +51,16 @@ class Network(nn.Module):
 
     Args:
         net: The smp model, with as many output channels as all heads need.
-        heads: Facts by head name, in the order of the channels.
+        tasks: By head name, in the order of the channels.
         dropout: The share of the decoder's channels that are dropped before the last convolution, in training.
         freeze: `encoder`, `decoder`: parts whose weights stay as they are. They are always in evaluation mode, so that
             their normalisation statistics stay too.
     """
 
-    def __init__(self, net: nn.Module, heads: Mapping[str, Head], dropout: float = 0.0, freeze: Sequence[str] = ()) -> None:
+    def __init__(self, net: nn.Module, tasks: Mapping[str, Task], dropout: float = 0.0, freeze: Sequence[str] = ()) -> None:
         super().__init__()
         self.net = net
-        self.channels = {name: head.channels for name, head in heads.items()}
+        self.channels = {name: task.channels for name, task in tasks.items()}
         self.dropout, self.freeze = dropout, tuple(freeze)
         if dropout:  # a hook, not a layer: the names of the weights stay those of smp
             net.get_submodule("segmentation_head").register_forward_pre_hook(self._drop)
@@ -83,14 +84,14 @@ class Network(nn.Module):
         return dict(zip(self.channels, torch.split(logits, list(self.channels.values()), dim=1), strict=True))
 
 
-def build_network(make: Callable[..., nn.Module], model: ModelFacts, bands: int, heads: Mapping[str, Head]) -> Network:
+def build_network(make: Callable[..., nn.Module], model: ModelFacts, bands: int, tasks: Mapping[str, Task]) -> Network:
     """Make a network for a dataset's bands and heads.
 
     Args:
         make: Makes the smp model from the arguments that rsseg computes: encoder_name, encoder_weights, in_channels, classes.
         model: What the config says of it.
         bands: Image bands.
-        heads: Facts by head name.
+        tasks: By head name.
 
     Raises:
         InputError: If the pretrained weights can't be had, or the network can't be made.
@@ -104,7 +105,7 @@ def build_network(make: Callable[..., nn.Module], model: ModelFacts, bands: int,
     if model.weights == "imagenet":
         pretrained = True if name.startswith("tu-") else "imagenet"  # smp's convention for timm's encoders
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # one clear message instead of its retries
-    classes = sum(head.channels for head in heads.values())
+    classes = sum(task.channels for task in tasks.values())
     try:
         net = make(encoder_name=name, encoder_weights=pretrained, in_channels=bands, classes=classes, **model.encoder_args)
     except (InputError, OSError) as error:  # OSError: no network
@@ -116,7 +117,7 @@ def build_network(make: Callable[..., nn.Module], model: ModelFacts, bands: int,
             f"model.weights=imagenet can't be had for encoder {model.encoder} ({type(error).__name__}): they are fetched from "
             "a model hub on first use. Without one, take model.weights=none or a file"
         ) from None
-    return Network(net, heads, model.dropout, model.freeze)
+    return Network(net, tasks, model.dropout, model.freeze)
 
 
 def freeze_idle(network: Network, bands: int, size: int) -> None:

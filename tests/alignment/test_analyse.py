@@ -14,7 +14,7 @@ from rsseg.alignment.checkpoints import own_loss, selection
 from rsseg.alignment.fair import gather
 from rsseg.alignment.gaps import rare, unselected
 from rsseg.alignment.report import tables
-from rsseg.contract import Head, TaskKind
+from rsseg.task import Multiclass
 
 
 def compare(root, metric="iou"):
@@ -173,15 +173,15 @@ def test_classes_in_few_scenes_are_named(tmp_path, monkeypatch):
     counts = np.ones((1, 1, 30, 3, 3))
     counts[:, :, 2:, 1] = 0
     counts[:, :, 1:, 2] = 0
-    head = Head(TaskKind.multiclass, ("land", "road", "dam"))
-    (note,) = rare(head, counts)
+    task = Multiclass(("land", "road", "dam"))
+    (note,) = rare(task, counts)
     assert note.startswith(
         "Classes in few of 30 validation scenes: road in 2, dam in 1. Intervals are wide for that; no score "
     )
     assert "no score that counts dam has an interval" in note
     counts[:, :, :10, 1] = 1e-3
     counts[:, :, 0, 1] = 1
-    assert "road in 10 (as good as 1.0 of equal size), dam in 1" in rare(head, counts)[0]
-    assert rare(Head(TaskKind.multiclass, ("land",)), counts[:, :, :, :1]) == []
+    assert "road in 10 (as good as 1.0 of equal size), dam in 1" in rare(task, counts)[0]
+    assert rare(Multiclass(("land",)), counts[:, :, :, :1]) == []
     make_sweep(tmp_path, monkeypatch, FOUR, losses=("ce",), seeds=(1, 2), scenes=3)
     assert any(note.startswith("Only 3 validation scenes: intervals are wide") for note in compare(tmp_path)[1].notes)

@@ -7,17 +7,18 @@ from rsseg.alignment.analyse import paired
 from rsseg.alignment.bootstrap import WinMatrix, compare, crossed_bootstrap, interval, p_values, t_interval, win_matrix
 from rsseg.alignment.counts import counts_of, overlap, per_scene, pooled
 from rsseg.alignment.measures import effective_scenes, of_calibration, of_counts, of_scenes
-from rsseg.contract import Head, InputError, TaskKind
+from rsseg.contract import InputError
 from rsseg.metrics import calibration
 from rsseg.metrics.calibration import calibration_sums
+from rsseg.task import Binary, Multiclass
 
 
 def test_counts_of_three_classes_by_hand():
-    head = Head(TaskKind.multiclass, ("a", "b", "c"))
+    task = Multiclass(("a", "b", "c"))
     confusion = np.zeros((2, 1, 3, 3), dtype=int)
     confusion[0, 0] = [[5, 1, 0], [2, 3, 0], [0, 0, 0]]
     confusion[1, 0] = [[0, 0, 0], [0, 4, 1], [0, 0, 0]]
-    counts = counts_of(confusion, head)
+    counts = counts_of(confusion, task)
     assert counts[0].tolist() == [[5, 2, 1], [3, 1, 2], [0, 0, 0]]
     assert pooled(counts) == pytest.approx((5 / 8 + 7 / 11) / 2)  # c is never there
     assert per_scene(counts) == pytest.approx(((5 / 8 + 3 / 6) / 2 + 4 / 5) / 2)
@@ -169,11 +170,11 @@ def test_scores_from_sums_are_those_of_whole_runs():
     counts[:, :, 1, 0], counts[:, :, 2] = 0, 0  # one scene lacks a class, one has none
     assert of_counts(counts, "dice").values == pytest.approx(pooled(counts, "dice"))
     assert of_scenes(counts).values == pytest.approx(per_scene(counts))
-    head = Head(TaskKind.multiclass, ("a", "b", "c"))
+    task = Multiclass(("a", "b", "c"))
     histograms = rng.integers(0, 9, (2, 3, 4, 4, 2, 256))
-    found = of_calibration([[calibration_sums(run, head) for run in row] for row in histograms])
+    found = of_calibration([[calibration_sums(run, task) for run in row] for row in histograms])
     for name, measure in found.items():
-        assert measure.values == pytest.approx(np.array([[calibration(x, head)[name] for x in row] for row in histograms]))
+        assert measure.values == pytest.approx(np.array([[calibration(x, task)[name] for x in row] for row in histograms]))
         assert not measure.higher_is_better
     assert found["class_ece"].mass == pytest.approx(histograms[0, 0, :, :3, 1].sum(-1))
     assert found["brier"].mass == pytest.approx(histograms[0, 0, :, :1].sum((-2, -1)))
@@ -184,7 +185,7 @@ def test_the_better_of_two_errors_is_the_smaller():
     histograms = np.zeros((2, 5, 6, 1, 2, 256))
     histograms[:, :, :, 0, :, 160] = rng.integers(40, 60, (2, 5, 6, 2))
     histograms[1, :, :, 0, 0, 200] = 50  # said to be positive, and wrong
-    sums = [[calibration_sums(run, Head(TaskKind.binary, ("a",))) for run in row] for row in histograms]
+    sums = [[calibration_sums(run, Binary(("a",))) for run in row] for row in histograms]
     found = compare(of_calibration(sums)["ece"])
     assert found.difference.value[0, 1] < 0
     assert found.better[0, 1] > 0.95

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from rsseg.alignment.panel import PANEL, PanelSums
-from rsseg.config.build import build
-from rsseg.contract import IGNORE, Head, TaskKind
+from rsseg.config.build import TERM, build
+from rsseg.contract import IGNORE
 from rsseg.losses import Composite, CrossEntropy, Dice, Lovasz
+from rsseg.task import Binary, make_task
 
 CHANNELS = {"binary": 1, "multiclass": 3, "multilabel": 2}
 
@@ -15,12 +16,12 @@ CHANNELS = {"binary": 1, "multiclass": 3, "multilabel": 2}
 def case(task):
     """Seven windows of three scenes, one of them with ignored pixels, one with none labelled."""
     draw, channels = torch.Generator().manual_seed(3), CHANNELS[task]
-    head = Head(TaskKind(task), tuple("abc"[:channels]))
+    task = make_task(task, tuple("abc"[:channels]))
     logits = 2 * torch.randn(7, channels, 6, 5, generator=draw, dtype=torch.float64)
-    shape = (7, channels, 6, 5) if task == "multilabel" else (7, 6, 5)
-    target = torch.randint(0, head.labels, shape, generator=draw, dtype=torch.uint8)
+    shape = (7, channels, 6, 5) if task.kind == "multilabel" else (7, 6, 5)
+    target = torch.randint(0, task.labels, shape, generator=draw, dtype=torch.uint8)
     target[1, ..., :2], target[5] = IGNORE, IGNORE
-    return head, logits, target, torch.tensor([0, 0, 1, 1, 2, 2, 2])
+    return task, logits, target, torch.tensor([0, 0, 1, 1, 2, 2, 2])
 
 
 def panel(task):
@@ -28,21 +29,21 @@ def panel(task):
     nodes = {name: dict(node) for name, node in PANEL.items()}
     del nodes["weighted_ce"]["class_weights"]
     nodes["weighted_ce"] |= weights
-    return {name: build(node, name, task=task) for name, node in nodes.items()}
+    return {name: build(node, name, TERM, task=task) for name, node in nodes.items()}
 
 
 @pytest.mark.parametrize("sizes", [[7], [1] * 7, [3, 3, 1]])
 @pytest.mark.parametrize("task", CHANNELS)
 def test_values_are_those_of_a_half_as_one_batch(task, sizes):
-    head, logits, target, scene = case(task)
+    task, logits, target, scene = case(task)
     first = np.array([True, False, True])
-    sums = PanelSums(head, panel(task), first)
+    sums = PanelSums(task, panel(task.kind), first)
     for part in torch.split(torch.arange(7), sizes):
         sums.update(logits[part], target[part], scene[part])
     values = sums.values()
     for half, chosen in enumerate((first, ~first)):
         here = torch.from_numpy(chosen)[scene]
-        expected = [float(term(logits[here], target[here])) for term in panel(task).values()]  # no sums in between
+        expected = [float(term(logits[here], target[here])) for term in panel(task.kind).values()]  # no sums in between
         assert values[:, half] == pytest.approx(expected, rel=1e-6), list(PANEL)
     sums.reset()
     assert np.isnan(sums.values()).all()
@@ -50,11 +51,11 @@ def test_values_are_those_of_a_half_as_one_batch(task, sizes):
 
 def test_a_composition_is_valued_as_one_of_them():
     """Its own weights, a weighted term among them, and a term of weight 0 that has no such sums."""
-    head, logits, target, scene = case("multiclass")
+    task, logits, target, scene = case("multiclass")
     weighed = CrossEntropy("multiclass", class_weights=[0.5, 1.0, 1.5], label_smoothing=0.1)
     terms = {"ce": (0.3, weighed), "dice": (2.0, Dice("multiclass")), "off": (0.0, Lovasz("multiclass"))}
     loss, first = Composite(terms), np.array([True, False, True])
-    sums = PanelSums(head, {**panel("multiclass"), "own": loss}, first)
+    sums = PanelSums(task, {**panel("multiclass"), "own": loss}, first)
     sums.update(logits, target, scene)
     for half, chosen in enumerate((first, ~first)):
         here = torch.from_numpy(chosen)[scene]
@@ -63,8 +64,8 @@ def test_a_composition_is_valued_as_one_of_them():
 
 def test_dice_and_cross_entropy_by_hand():
     """p = 1/2 everywhere: Dice of 3 positives among 4 pixels is 1 - (3 + 1) / (3/2 + 1/2 + 3 + 1), CE is log 2."""
-    head = Head(TaskKind.binary, ("a",))
-    sums = PanelSums(head, panel("binary"), np.array([True, False]))
+    task = Binary(("a",))
+    sums = PanelSums(task, panel("binary"), np.array([True, False]))
     target = torch.tensor([1, 1, 1, 0], dtype=torch.uint8).view(4, 1, 1)
     sums.update(torch.zeros(4, 1, 1, 1), target, torch.zeros(4, dtype=torch.int64))
     values = dict(zip(PANEL, sums.values(), strict=True))

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from rsseg.alignment.probe import probe
-from rsseg.contract import IGNORE, Batch, Head, TaskKind
+from rsseg.contract import IGNORE, Batch
 from rsseg.losses import Composite, CrossEntropy, Dice
 from rsseg.module import SegmentationModule
+from rsseg.task import Binary
 
 WEIGHTS = torch.tensor([0.7, -0.4])
 BIAS = 0.1
@@ -35,7 +36,7 @@ def setting():
     loss = Composite(
         {"ce": (2.0, CrossEntropy("binary")), "dice": (0.5, Dice("binary", smooth=0)), "none": (0.0, Dice("binary"))}
     )
-    module = SegmentationModule(Linear(), {"mask": loss}, {"mask": Head(TaskKind.binary, ("a",))}, [0, 0], [1, 1], scenes=1)
+    module = SegmentationModule(Linear(), {"mask": loss}, {"mask": Binary(("a",))}, [0, 0], [1, 1], scenes=1)
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     rng = np.random.default_rng(0)
     image, mask = rng.normal(size=(3, 2, 4, 4)).astype(np.float32), rng.integers(0, 2, (3, 4, 4), dtype=np.uint8)

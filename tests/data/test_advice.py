@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from tiny import CONFIGS
 
-from rsseg.contract import Head, TaskKind
 from rsseg.data.advice import LOSSES, METRICS, SAMPLING, Facts, Kind, advise, candidates
 from rsseg.data.blocks import Blocks
 from rsseg.data.census import BandStatistics, Census
 from rsseg.data.objects import ObjectSizes
+from rsseg.task import make_task
 
 CONFIG_NAMES = {path.stem for path in (CONFIGS / "loss").glob("*.yaml")}
 BANDS = BandStatistics(1, *np.zeros((5, 1)), missing=0.0)
@@ -16,14 +16,14 @@ BANDS = BandStatistics(1, *np.zeros((5, 1)), missing=0.0)
 
 def facts_of(task, classes, scenes, objects=None):
     """Facts of scenes of one block each, given as pixels per class; the rest of 10,000 is unlabelled (binary: label 0)."""
-    head, positives = Head(TaskKind(task), tuple(classes)), np.array(scenes)
+    task, positives = make_task(task, tuple(classes)), np.array(scenes)
     sizes = np.full((len(scenes), 2), 100)
-    if task == "multiclass":
+    if task.kind == "multiclass":
         valid, ignored = np.repeat(positives.sum(axis=1, keepdims=True), len(classes), axis=1), 10_000 - positives.sum(axis=1)
     else:
         valid, ignored = np.full_like(positives, 10_000), np.zeros(len(scenes), int)
     blocks = Blocks.of(np.column_stack([positives, ignored]).astype(np.uint16), sizes)
-    return Facts.of(Census(positives, valid, BANDS, blocks), head, sizes, objects or {})
+    return Facts.of(Census(positives, valid, BANDS, blocks), task, sizes, objects or {})
 
 
 def situations(rules, facts):

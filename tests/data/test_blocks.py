@@ -5,32 +5,33 @@ from block_counts import blocks_of, count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsseg.contract import IGNORE, Head, TaskKind
+from rsseg.contract import IGNORE
 from rsseg.data.blocks import SIZE
+from rsseg.task import Binary, Multiclass, Multilabel
 
-HEADS = [
-    Head(TaskKind.binary, ("a",)),
-    Head(TaskKind.multiclass, ("a", "b", "c")),
-    Head(TaskKind.multilabel, ("a", "b")),
+TASKS = [
+    Binary(("a",)),
+    Multiclass(("a", "b", "c")),
+    Multilabel(("a", "b")),
 ]
 
 
-def masks(head, sizes, seed=0):
+def masks(task, sizes, seed=0):
     rng = np.random.default_rng(seed)
-    planes = (head.channels,) if head.task is TaskKind.multilabel else ()
-    labels = np.array([*range(head.labels), IGNORE], np.uint8)
+    planes = (task.channels,) if task.kind == "multilabel" else ()
+    labels = np.array([*range(task.labels), IGNORE], np.uint8)
     return [rng.choice(labels, (*planes, *size)) for size in sizes]
 
 
-def by_hand(mask, head, top, left, size):
+def by_hand(mask, task, top, left, size):
     """Counts of one block, pixel by pixel."""
-    found = [0] * (head.channels + 1)
+    found = [0] * (task.channels + 1)
     for y in range(top, min(top + size, mask.shape[-2])):
         for x in range(left, min(left + size, mask.shape[-1])):
             values = np.atleast_1d(mask[..., y, x]).tolist()
             if all(v == IGNORE for v in values):
                 found[-1] += 1
-            elif head.task is TaskKind.multiclass:
+            elif task.kind == "multiclass":
                 found[values[0]] += 1
             else:
                 for k, v in enumerate(values):
@@ -40,20 +41,20 @@ def by_hand(mask, head, top, left, size):
 
 @settings(deadline=None, max_examples=40)
 @given(
-    st.sampled_from(HEADS),
+    st.sampled_from(TASKS),
     st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), min_size=1, max_size=3),
     st.integers(1, 9),
     st.integers(0, 2**32 - 1),
 )
-def test_blocks_equal_a_loop(head, sizes, size, seed):
-    drawn = masks(head, sizes, seed)
-    blocks = blocks_of(drawn, head, size)
+def test_blocks_equal_a_loop(task, sizes, size, seed):
+    drawn = masks(task, sizes, seed)
+    blocks = blocks_of(drawn, task, size)
     expected, n = [], 0
     for scene, (height, width) in enumerate(sizes):
         for row in range(-(-height // size)):
             for col in range(-(-width // size)):
                 assert (blocks.scene[n], blocks.row[n], blocks.col[n]) == (scene, row, col)
-                expected.append(by_hand(drawn[scene], head, row * size, col * size, size))
+                expected.append(by_hand(drawn[scene], task, row * size, col * size, size))
                 n += 1
     assert len(blocks) == n
     np.testing.assert_array_equal(blocks.counts, expected)
@@ -63,16 +64,16 @@ def test_blocks_equal_a_loop(head, sizes, size, seed):
     np.testing.assert_array_equal(
         np.bincount(blocks.scene, extent.height * extent.width), sizes.prod(axis=1)
     )  # no gap, no overlap
-    labels = blocks.by_label(head, sizes).sum(axis=0)
-    if head.task is TaskKind.multilabel:
+    labels = blocks.by_label(task, sizes).sum(axis=0)
+    if task.kind == "multilabel":
         np.testing.assert_array_equal(labels, sum((mask == 1).sum(axis=(1, 2)) for mask in drawn))
     else:
-        np.testing.assert_array_equal(labels, [sum((mask == v).sum() for mask in drawn) for v in range(head.labels)])
+        np.testing.assert_array_equal(labels, [sum((mask == v).sum() for mask in drawn) for v in range(task.labels)])
 
 
 def test_full_blocks():
-    head = HEADS[1]
-    (mask,) = masks(head, [(3 * SIZE - 5, 2 * SIZE + 1)])
+    task = TASKS[1]
+    (mask,) = masks(task, [(3 * SIZE - 5, 2 * SIZE + 1)])
     mask[:SIZE, :SIZE] = 2
-    whole = count(mask, head)
+    whole = count(mask, task)
     assert whole[0, 0].tolist() == [0, 0, SIZE**2, 0]  # more than a byte holds

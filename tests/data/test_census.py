@@ -2,16 +2,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stores import HEAD, LABELS, store_of
+from stores import LABELS, TASK, store_of
 from tiny import write_tif
 
-from rsseg.contract import Head, InputError, TaskKind
+from rsseg.contract import InputError
 from rsseg.data.blocks import SIZE, Blocks
 from rsseg.data.census import PERCENTILES, check_absent
 from rsseg.data.count import Counter
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene
 from rsseg.data.tile import parts
+from rsseg.task import Binary, Multiclass, Multilabel
 
 RNG = np.random.default_rng(4)
 
@@ -40,7 +41,7 @@ def test_statistics_are_those_of_all_pixels_with_data(tmp_path):
 def test_deviation_of_large_values_that_are_nearly_alike():
     """The mean of squares less the square of the mean would give 0 or nonsense here."""
     values = 1e9 + RNG.normal(0, 0.01, (1, 40, 40))
-    counter = Counter(HEAD, (40, 40), 1)
+    counter = Counter(TASK, (40, 40), 1)
     for top in range(0, 40, 8):
         part = values[:, top : top + 8]
         counter.add(top, 0, part, np.zeros(part.shape[1:], bool), np.zeros(part.shape[1:], np.uint8))
@@ -49,15 +50,20 @@ def test_deviation_of_large_values_that_are_nearly_alike():
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 300), st.integers(1, 300), st.sampled_from(list(TaskKind)[:3]))
+@given(
+    st.integers(1, 400),
+    st.integers(1, 400),
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.sampled_from([Binary(("a",)), Multiclass(("a", "b")), Multilabel(("a", "b"))]),
+)
 def test_counts_do_not_depend_on_the_parts(height, width, block_height, block_width, task):
     """Labels by block against a plain loop, whatever the parts that a tile is decoded in."""
     rng = np.random.default_rng(height * width)
-    head = Head(task, ("a",) if task is TaskKind.binary else ("a", "b"))
-    planes = (2,) if task is TaskKind.multilabel else ()
+    planes = (2,) if task.kind == "multilabel" else ()
     labels = rng.choice(np.array([0, 1, 255], np.uint8), (*planes, height, width), p=[0.5, 0.2, 0.3])
     image = rng.integers(0, 9, (1, height, width), dtype=np.uint8)
-    counter = Counter(head, (height, width), 1)
+    counter = Counter(task, (height, width), 1)
     for window in parts((height, width), (block_height, block_width)):
         at = (..., *window.toslices())
         counter.add(window.row_off, window.col_off, image[at], np.zeros(image[at].shape[1:], bool), labels[at])
@@ -68,9 +74,9 @@ def test_counts_do_not_depend_on_the_parts(height, width, block_height, block_wi
             at = (..., slice(row * SIZE, (row + 1) * SIZE), slice(col * SIZE, (col + 1) * SIZE))
             part = labels[at] if planes else labels[at][None]
             own = {"binary": [(part == 1).sum()], "multiclass": [(part == 0).sum(), (part == 1).sum()]}
-            assert counts.tolist() == [*own.get(task, (part == 1).sum(axis=(1, 2)).tolist()), ignored[at].sum()]
+            assert counts.tolist() == [*own.get(task.kind, (part == 1).sum(axis=(1, 2)).tolist()), ignored[at].sum()]
     every = labels if planes else labels[None]
-    assert found.labels[1].tolist() == [int((plane != 255).sum()) for plane in every] * (head.channels // len(every))
+    assert found.labels[1].tolist() == [int((plane != 255).sum()) for plane in every] * (task.channels // len(every))
     np.testing.assert_array_equal(found.labels[0], found.blocks[..., :-1].sum(axis=(0, 1), dtype=int))
     assert found.bands[2:, 0].tolist() == [image.min(), image.max()]
 
@@ -95,7 +101,7 @@ def test_fingerprints_are_those_of_names_and_labels(tmp_path):
 
 def test_binary_and_multilabel(tmp_path):
     mask = np.array([[[0, 255, 255]], [[1, 255, 0]]], np.uint8)
-    labels = Labels(Head(TaskKind.multilabel, ("a", "b")), [0, 255], [1])
+    labels = Labels(Multilabel(("a", "b")), [0, 255], [1])
     census = store_of([scene(tmp_path, np.ones((1, 1, 3), np.uint8), mask)], tmp_path / "store", labels, [1]).census
     assert census.positives.tolist() == [[2, 1]]
     assert census.valid.tolist() == [[3, 2]]
@@ -113,16 +119,16 @@ def test_pixels_without_data_are_not_counted(tmp_path):
 
 
 def test_what_cannot_be_learnt_is_refused(tmp_path, caplog):
-    image, head = np.ones((3, 9, 9), np.uint8), Head(TaskKind.binary, ("building",))
+    image, task = np.ones((3, 9, 9), np.uint8), Binary(("building",))
 
     def census(value, labels, name):
         return store_of([scene(tmp_path, image, np.full((1, 9, 9), value, np.uint8), name)], tmp_path / "store", labels).census
 
     with pytest.raises(InputError, match="no pixel of the train split is labelled in 1 scenes, all are ignored"):
-        check_absent(census(255, LABELS, "ignored"), HEAD, "train")
+        check_absent(census(255, LABELS, "ignored"), TASK, "train")
     with pytest.raises(InputError, match="no pixel of the val split is labelled building"):
-        check_absent(census(0, Labels(head), "empty"), head, "val")
-    check_absent(census(1, LABELS, "one"), HEAD, "train")
+        check_absent(census(0, Labels(task), "empty"), task, "val")
+    check_absent(census(1, LABELS, "one"), TASK, "train")
     assert "No pixel of class a, c in the train split" in caplog.text
 
 
@@ -130,7 +136,7 @@ def test_the_lattice_is_that_of_the_scene_whatever_its_parts(monkeypatch):
     monkeypatch.setattr("rsseg.data.tile.PART", 64 * 100)
     image = RNG.integers(0, 60000, (2, 200, 150), dtype=np.uint16)
     missing = RNG.random((200, 150)) < 0.3
-    counter = Counter(HEAD, (200, 150), 2)
+    counter = Counter(TASK, (200, 150), 2)
     windows = list(parts((200, 150), (50, 50)))
     assert len(windows) > 3
     for window in windows:
@@ -143,13 +149,13 @@ def test_the_lattice_is_that_of_the_scene_whatever_its_parts(monkeypatch):
 
 
 def test_a_split_without_any_class_is_refused(tmp_path):
-    for head in (HEAD, Head(TaskKind.multilabel, ("a", "b"))):
-        planes = 1 if head is HEAD else 2
+    for task in (TASK, Multilabel(("a", "b"))):
+        planes = 1 if task is TASK else 2
         image = write_tif(tmp_path / "i.tif", np.ones((3, 40, 40), np.uint8))
         mask = write_tif(tmp_path / "m.tif", np.zeros((planes, 40, 40), np.uint8))
-        store = store_of([Scene("s", image, mask)], tmp_path / "store", Labels(head))
-        if head is HEAD:
-            check_absent(store.census, head, "train")  # all of class a
+        store = store_of([Scene("s", image, mask)], tmp_path / "store", Labels(task))
+        if task is TASK:
+            check_absent(store.census, task, "train")  # all of class a
         else:
             with pytest.raises(InputError, match="no pixel of the train split is labelled a or b"):
-                check_absent(store.census, head, "train")
+                check_absent(store.census, task, "train")

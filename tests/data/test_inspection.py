@@ -8,12 +8,13 @@ from rasterio.windows import Window
 from readers import read_window
 from tiny import write_tif
 
-from rsseg.contract import Head, InputError, TaskKind
+from rsseg.contract import InputError
 from rsseg.data.files import Files
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene, SceneReader
+from rsseg.task import Multiclass
 
-LABELS = Labels(Head(TaskKind.multiclass, ("a", "b")))
+LABELS = Labels(Multiclass(("a", "b")))
 NEAR, FAR = from_origin(500000, 4000000, 10, 10), from_origin(600000, 4000000, 10, 10)
 RNG = np.random.default_rng(1)
 

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
-from rsseg.contract import Head, InputError, TaskKind
+from rsseg.contract import InputError
 from rsseg.data.labels import Labels
+from rsseg.task import Multiclass, Multilabel
 
-THREE = Head(TaskKind.multiclass, ("a", "b", "c"))
+THREE = Multiclass(("a", "b", "c"))
 
 
 def test_integers_of_any_dtype():
@@ -26,7 +27,7 @@ def test_colours():
 
 
 def test_multilabel_planes():
-    labels = Labels(Head(TaskKind.multilabel, ("a", "b")), [0, 1], [9])
+    labels = Labels(Multilabel(("a", "b")), [0, 1], [9])
     assert labels.decode(np.array([[[1, 0]], [[9, 1]]], np.uint8)).tolist() == [[[1, 0]], [[255, 1]]]
 
 

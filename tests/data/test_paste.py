@@ -9,12 +9,13 @@ from block_counts import blocks_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsseg.contract import IGNORE, Head, InputError, TaskKind
+from rsseg.contract import IGNORE, InputError
 from rsseg.data.paste import Fits, Paste, Piece, paste, regions
+from rsseg.task import Binary, Multiclass, Multilabel
 
-BINARY = Head(TaskKind.binary, ("building",))
-CLASSES = Head(TaskKind.multiclass, ("land", "road", "water"))
-LABELS = Head(TaskKind.multilabel, ("tree", "shade"))
+BINARY = Binary(("building",))
+CLASSES = Multiclass(("land", "road", "water"))
+LABELS = Multilabel(("tree", "shade"))
 SIDE = 16
 MEAN, STD = [10.0, 20.0], [2.0, 4.0]
 
@@ -22,10 +23,10 @@ MEAN, STD = [10.0, 20.0], [2.0, 4.0]
 class Split:
     """Scenes in memory, of which each pixel's two bands say where it is from."""
 
-    def __init__(self, head, masks):
-        self.head, self.masks = head, masks
+    def __init__(self, task, masks):
+        self.task, self.masks = task, masks
         self.images = [np.stack(np.indices(mask.shape[-2:])) + 1000 * s for s, mask in enumerate(masks)]
-        self.blocks = blocks_of(masks, head, SIDE)
+        self.blocks = blocks_of(masks, task, SIDE)
 
     def read(self, scene, top, left, size):
         assert top >= 0
@@ -39,22 +40,22 @@ class Split:
         return part(self.images[scene].astype(np.uint16), 0), part(self.masks[scene], IGNORE)
 
     def fitted(self, seed=1, **options):
-        augmentation = Paste(seed, self.head, **options)
+        augmentation = Paste(seed, self.task, **options)
         augmentation.fit(self.read, self.blocks, MEAN, STD)
         return augmentation
 
 
-def spotted(seed=0, shape=(70, 90), head=CLASSES):
+def spotted(seed=0, shape=(70, 90), task=CLASSES):
     """Scenes of land with boxes of road and water, up to one block large."""
     rng, masks = np.random.default_rng(seed), []
     for _ in range(3):
         mask = np.zeros(shape, np.uint8)
         for _ in range(14):
             y, x, h, w = rng.integers(0, [shape[0], shape[1], 20, 20])
-            mask[y : y + h, x : x + w] = rng.integers(1, head.labels)
+            mask[y : y + h, x : x + w] = rng.integers(1, task.labels)
         mask[:3, :3] = IGNORE
         masks.append(mask)
-    return Split(head, masks)
+    return Split(task, masks)
 
 
 def windows(n, side=32, planes=()):
@@ -106,15 +107,15 @@ def test_regions_are_found_whole_and_each_by_one_square(seed, least):
     assert n == len(boxes)
 
 
-@pytest.mark.parametrize("head", [BINARY, CLASSES])
+@pytest.mark.parametrize("task", [BINARY, CLASSES])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_bank_holds_every_object_of_the_scenes_once(head, seed):
+def test_the_bank_holds_every_object_of_the_scenes_once(task, seed):
     """Those smaller than a block, found in the whole scenes by another way; each from the very pixels it says it is from."""
-    split = spotted(seed, head=head)
-    names = head.classes[-2:]
+    split = spotted(seed, task=task)
+    names = task.classes[-2:]
     bank = split.fitted(classes=names, min_area=4, bank=1000).pieces
     for name, pieces in zip(names, bank, strict=True):
-        value, expected, found = head.classes.index(name) + (head is BINARY), set(), []
+        value, expected, found = task.classes.index(name) + (task is BINARY), set(), []
         for scene, mask in enumerate(split.masks):
             numbered, _ = scipy.ndimage.label(mask == value, np.ones((3, 3)))
             for i, box in enumerate(scipy.ndimage.find_objects(numbered), 1):
@@ -136,7 +137,7 @@ def test_the_default_is_the_class_with_the_fewest_pixels_that_occurs():
     masks = [np.zeros((40, 40), np.uint8)]
     masks[0][:20] = 1
     masks[0][30:34, 30:34] = 2
-    augmentation = Split(Head(TaskKind.multiclass, ("land", "road", "water", "never")), masks).fitted()
+    augmentation = Split(Multiclass(("land", "road", "water", "never")), masks).fitted()
     assert [[piece.mask.unique().tolist() for piece in pieces] for pieces in augmentation.pieces] == [[[2]]]
 
 
@@ -164,10 +165,10 @@ def test_a_window_depends_on_seed_and_number_alone(numbers, seed):
 
 @pytest.mark.parametrize("planes", [(), (2,)])
 def test_pasted_pixels_are_labelled_and_the_rest_stays(planes):
-    head = LABELS if planes else CLASSES
+    task = LABELS if planes else CLASSES
     split = spotted()
     if planes:
-        split = Split(head, [np.stack([mask == 1, mask == 2]).astype(np.uint8) for mask in split.masks])
+        split = Split(task, [np.stack([mask == 1, mask == 2]).astype(np.uint8) for mask in split.masks])
     image, mask = windows(200, planes=planes)
     before, labels_before = image.clone(), mask.clone()
     changed, labels = split.fitted(count=2, probability=0.5)(image, mask, torch.arange(200))

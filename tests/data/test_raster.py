@@ -13,13 +13,14 @@ from rasterio.windows import Window
 from readers import read_labels, read_window
 from tiny import write_tif
 
-from rsseg.contract import IGNORE, Head, TaskKind
+from rsseg.contract import IGNORE
 from rsseg.data import raster
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene, SceneReader
+from rsseg.task import Multiclass
 
-HEAD = Head(TaskKind.multiclass, ("a", "b", "c"))
-LABELS = Labels(HEAD, [3, 7, -2], [-1])
+TASK = Multiclass(("a", "b", "c"))
+LABELS = Labels(TASK, [3, 7, -2], [-1])
 VALUES = np.array([3, 7, -2, -1], np.int16)
 RNG = np.random.default_rng(5)
 GRID = from_origin(500000, 4000000, 10, 10)

@@ -10,16 +10,17 @@ from hypothesis import strategies as st
 from rasterio.windows import Window
 from tiny import write_tif
 
-from rsseg.contract import Head, InputError, TaskKind
+from rsseg.contract import InputError
 from rsseg.data.build import open_store
 from rsseg.data.files import Files
 from rsseg.data.labels import Labels
 from rsseg.data.regions import apart, blocks_of, cut
 from rsseg.data.scene import Scene
 from rsseg.data.windows import GridWindows
+from rsseg.task import Multiclass
 
 SPLITS = ("train", "val", "test", None)
-LABELS = Labels(Head(TaskKind.multiclass, ("a", "b")))
+LABELS = Labels(Multiclass(("a", "b")))
 
 
 def distance(a: Window, b: Window) -> int:

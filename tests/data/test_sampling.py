@@ -10,31 +10,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from rsseg.contract import IGNORE, Head, InputError, TaskKind
+from rsseg.contract import IGNORE, InputError
 from rsseg.data.balance import Balanced, NearMiss, Undersample
 from rsseg.data.sampling import ByScene, Uniform, around
+from rsseg.task import Binary, Multiclass, Multilabel
 
-BINARY = Head(TaskKind.binary, ("building",))
-CLASSES = Head(TaskKind.multiclass, ("land", "road", "water", "never"))
-LABELS = Head(TaskKind.multilabel, ("tree", "shade"))
+BINARY = Binary(("building",))
+CLASSES = Multiclass(("land", "road", "water", "never"))
+LABELS = Multilabel(("tree", "shade"))
 SIDE = 8
 
 
 class Split:
     """Scenes in memory: masks with few pixels of the rarer classes, some ignored."""
 
-    def __init__(self, head, sizes, seed=0, shares=(0.9, 0.06, 0.02)):
+    def __init__(self, task, sizes, seed=0, shares=(0.9, 0.06, 0.02)):
         rng = np.random.default_rng(seed)
-        self.head, self.sizes = head, np.array(sizes)
-        planes = (head.channels,) if head.task is TaskKind.multilabel else ()
-        labels = [0, 1, 2, IGNORE] if head is CLASSES else [0, 1, IGNORE]
-        p = np.array([*shares, 0.02] if head is CLASSES else [*shares[:2], 0.04])
+        self.task, self.sizes = task, np.array(sizes)
+        planes = (task.channels,) if task.kind == "multilabel" else ()
+        labels = [0, 1, 2, IGNORE] if task is CLASSES else [0, 1, IGNORE]
+        p = np.array([*shares, 0.02] if task is CLASSES else [*shares[:2], 0.04])
         self.masks = [rng.choice(labels, (*planes, *size), p=p / p.sum()).astype(np.uint8) for size in sizes]
         for mask in self.masks:
             mask[..., 0, 0] = 1  # every class but the last occurs
-        if head is CLASSES:
+        if task is CLASSES:
             self.masks[0][-1, -1] = 2
-        self.blocks = blocks_of(self.masks, head, SIDE)
+        self.blocks = blocks_of(self.masks, task, SIDE)
 
     def read(self, scene, top, left, size):
         part = self.masks[scene][..., top : top + size, left : left + size]
@@ -44,7 +45,7 @@ class Split:
     def make(self, kind, seed=0, window=1, **options):
         given = {"seed": seed, "sizes": self.sizes, "window": window}
         if kind not in (Uniform, ByScene):
-            given |= {"blocks": self.blocks, "head": self.head}
+            given |= {"blocks": self.blocks, "task": self.task}
         return kind(**given, **({"read": self.read} if kind is Balanced else {}), **options)
 
 
@@ -60,9 +61,9 @@ SIZES = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(deadline=None, max_examples=30)
 @given(st.sampled_from([BINARY, CLASSES, LABELS]), SIZES, st.integers(1, 50), st.integers(0, 2**32 - 1))
-def test_a_place_depends_on_seed_and_number_alone_and_lies_inside(kind, head, sizes, window, seed):
+def test_a_place_depends_on_seed_and_number_alone_and_lies_inside(kind, task, sizes, window, seed):
     sizes = [(max(h, 2), max(w, 2)) for h, w in sizes]
-    split = Split(head, sizes, seed)
+    split = Split(task, sizes, seed)
     sampler, numbers = split.make(kind, seed, window), [*range(10), 2**40]
     places = [sampler(k) for k in numbers]
     again = split.make(kind, seed, window)
@@ -109,19 +110,19 @@ def test_windows_around_a_pixel(pixel, length, window):
     assert len(expected) == 1 or chisquare(counts).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("head", [BINARY, CLASSES])
+@pytest.mark.parametrize("task", [BINARY, CLASSES])
 @pytest.mark.parametrize("options", [{}, {"power": 0.5}, {"power": 1}, {"weights": {"road": 3, "water": 1}}])
-def test_balanced_draws_classes_as_often_as_asked_and_their_pixels_evenly(head, options):
-    if head is BINARY and "weights" in options:
+def test_balanced_draws_classes_as_often_as_asked_and_their_pixels_evenly(task, options):
+    if task is BINARY and "weights" in options:
         options = {"weights": {"building": 3, "background": 1}}
-    split = Split(head, [(40, 33), (17, 50)])
-    totals = np.array([sum((mask == v).sum() for mask in split.masks) for v in range(head.labels)])
+    split = Split(task, [(40, 33), (17, 50)])
+    totals = np.array([sum((mask == v).sum() for mask in split.masks) for v in range(task.labels)])
     expected = np.where(totals > 0, totals.astype(float) ** options.get("power", 0), 0)
     if "weights" in options:
-        expected = np.array([0, 3, 1, 0.0] if head is CLASSES else [1, 3.0])
+        expected = np.array([0, 3, 1, 0.0] if task is CLASSES else [1, 3.0])
     sampler, n = split.make(Balanced, 4, 1, **options), 6000
     places = [sampler(k) for k in range(n)]
-    drawn = np.bincount([split.masks[s][y, x] for s, y, x in places], minlength=head.labels)
+    drawn = np.bincount([split.masks[s][y, x] for s, y, x in places], minlength=task.labels)
     occur = expected > 0
     assert (drawn[~occur] == 0).all()
     assert chisquare(drawn[occur], expected[occur] / expected.sum() * n).pvalue > 1e-3

@@ -3,12 +3,13 @@ import pytest
 from readers import read_window
 from tiny import write_tif
 
-from rsseg.contract import IGNORE, Head, InputError, TaskKind
+from rsseg.contract import IGNORE, InputError
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene, SceneReader
+from rsseg.task import Multiclass
 
-HEAD = Head(TaskKind.multiclass, ("a", "b", "c"))
-LABELS = Labels(HEAD, None, [255])
+TASK = Multiclass(("a", "b", "c"))
+LABELS = Labels(TASK, None, [255])
 RNG = np.random.default_rng(3)
 
 

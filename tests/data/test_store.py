@@ -13,17 +13,18 @@ from hypothesis import strategies as st
 from PIL import Image
 from rasterio.windows import Window
 from readers import read_window
-from stores import HEAD, LABELS, store_of, whole_scene
+from stores import LABELS, TASK, store_of, whole_scene
 from tiny import checker, coloured, write_tif
 
 import rsseg.data.build as build
 import rsseg.data.store as room
-from rsseg.contract import Head, InputError, TaskKind
+from rsseg.contract import InputError
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import load, put, put_by_torch
 from rsseg.data.tile import PART, map_array, parts, pixels_in_file, tile_name
 from rsseg.data.vector import Burn
+from rsseg.task import Binary, make_task
 
 RNG = np.random.default_rng(3)
 
@@ -95,7 +96,7 @@ def test_photographs(tmp_path, suffix):
 @pytest.mark.parametrize("residence", ["disk", "ram", "gpu"])
 def test_windows_are_the_readers(tmp_path, dtype, task, residence):
     """Anywhere, over edges and pixels without data, cut from tiles of one or several planes: as read by rasterio one by one."""
-    labels = Labels(Head(TaskKind(task), ("a", "b")), None, [255])
+    labels = Labels(make_task(task, ("a", "b")), None, [255])
     made = []
     for i, (height, width) in enumerate([(40, 90), (20, 20), (64, 64)]):
         image = RNG.integers(1, 200, (3, height, width)).astype(dtype)
@@ -174,7 +175,7 @@ def test_only_what_changed_is_decoded_again(tmp_path):
     assert (whole_scene(changed, 1)[1] == 2).all()
     assert changed.census.positives[1].tolist() == [0, 0, 64 * 64]
     assert store_of(made, tmp_path / "store", bands=(3, 2, 1))._names[0] != first._names[0]
-    assert store_of(made, tmp_path / "store", Labels(HEAD, [0, 2, 1], [255]))._names[0] != first._names[0]
+    assert store_of(made, tmp_path / "store", Labels(TASK, [0, 2, 1], [255]))._names[0] != first._names[0]
 
 
 def test_an_existing_store_opens_no_raster(tmp_path, monkeypatch):
@@ -383,8 +384,8 @@ def test_many_tiles_open_at_once(tmp_path):
 
 def test_what_a_tiles_name_depends_on(tmp_path):
     one = scenes(tmp_path, count=1)[0]
-    head = Head(TaskKind.binary, ("a",))
-    colours, numbers = Labels(head, ["#000000", "#0000ff"]), Labels(head, [0, 255])  # equal as numbers
+    task = Binary(("a",))
+    colours, numbers = Labels(task, ["#000000", "#0000ff"]), Labels(task, [0, 255])  # equal as numbers
     burnt = [Scene("s", one.image, one.mask, burn=Burn(attribute, ())) for attribute in ("a", "b")]
     names = [
         tile_name(one, numbers, [1]),

@@ -11,14 +11,15 @@ from readers import read_window
 from shapely.geometry import Point, Polygon, box
 from tiny import write_tif
 
-from rsseg.contract import IGNORE, Head, InputError, TaskKind
+from rsseg.contract import IGNORE, InputError
 from rsseg.data import vector
 from rsseg.data.files import Files
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.vector import Burn
+from rsseg.task import Multiclass, Multilabel
 
-LABELS = Labels(Head(TaskKind.multiclass, ("land", "house", "road")), None, [255])
+LABELS = Labels(Multiclass(("land", "house", "road")), None, [255])
 GRID = from_origin(500000, 4000000, 10, 10)
 RNG = np.random.default_rng(2)
 
@@ -137,7 +138,7 @@ def test_vector_files_that_do_not_fit(tmp_path, image):
     bare = write_tif(tmp_path / "bare.tif", np.ones((1, 9, 9), np.uint8), crs=None)
     with pytest.raises(InputError, match=r"bare\.tif has no coordinates"):
         reader_of(bare, path, Burn())
-    multilabel = Labels(Head(TaskKind.multilabel, ("a", "b")))
+    multilabel = Labels(Multilabel(("a", "b")))
     with pytest.raises(InputError, match="one value a pixel, but a multilabel task need 2"):
         SceneReader([Scene("a", image, path, burn=Burn())], multilabel, [1])
 

@@ -49,7 +49,7 @@ def same(ours, theirs):
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_threads_and_resumption_change_nothing(store, threads):
-    balanced = Balanced(5, store.sizes, 32, store.census.blocks, store.head, store.read)
+    balanced = Balanced(5, store.sizes, 32, store.census.blocks, store.task, store.read)
     for windows in (train_windows(store), TrainWindows(store, 32, balanced), GridWindows(store, 32, overlap=4)):
         whole = list(Loader(windows, Batches(31, 2), threads=0))
         rest = Loader(windows, Batches(31, 2, start=6), threads)

@@ -5,10 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from rsseg.contract import IGNORE, Head, TaskKind
+from rsseg.contract import IGNORE
 from rsseg.inference.examples import Example, disagreement, draw_examples, most_different
+from rsseg.task import Binary
 
-TWO = Head(TaskKind.binary, ("water",))
+TWO = Binary(("water",))
 
 
 class Constant(torch.nn.Module):
@@ -18,7 +19,7 @@ class Constant(torch.nn.Module):
 
     def __init__(self, column):
         super().__init__()
-        self.column, self.heads = column, {"mask": TWO}
+        self.column, self.tasks = column, {"mask": TWO}
 
     def normalise(self, images):
         return images.float()

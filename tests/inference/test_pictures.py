@@ -9,15 +9,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 from test_run import folder_data, settings
 
-from rsseg.contract import Head, TaskKind
 from rsseg.inference.diagnostics import draw_confusion, draw_curves
-from rsseg.inference.picture import GREY, MISSED, RIGHT, WRONG, draw, flatten, paint_errors, stretch
+from rsseg.inference.picture import ERRORS, GREY, MISSED, RIGHT, WRONG, draw, paint, stretch
 from rsseg.metrics import scores
 from rsseg.run import train
+from rsseg.task import Binary, Multiclass, Multilabel
 
-BINARY = Head(TaskKind.binary, ("water",))
-THREE = Head(TaskKind.multiclass, ("a", "b", "c"))
-TWO = Head(TaskKind.multilabel, ("a", "b"))
+BINARY = Binary(("water",))
+THREE = Multiclass(("a", "b", "c"))
+TWO = Multilabel(("a", "b"))
 
 
 def rgb(colour):
@@ -25,7 +25,7 @@ def rgb(colour):
 
 
 @pytest.mark.parametrize(
-    ("head", "mask", "prediction", "colours"),
+    ("task", "mask", "prediction", "colours"),
     [
         (BINARY, [[0, 0, 1, 1, 255]], [[0, 1, 0, 1, 1]], [RIGHT, WRONG, MISSED, RIGHT, GREY]),
         (THREE, [[0, 1, 2, 255]], [[0, 2, 2, 1]], [RIGHT, WRONG, RIGHT, GREY]),
@@ -37,8 +37,8 @@ def rgb(colour):
         ),
     ],
 )
-def test_errors(head, mask, prediction, colours):
-    found = paint_errors(np.array(mask, np.uint8), np.array(prediction, np.uint8), head)
+def test_errors(task, mask, prediction, colours):
+    found = paint(task.errors(np.array(mask, np.uint8), np.array(prediction, np.uint8)), ERRORS)
     np.testing.assert_array_equal(found[0], [rgb(colour) for colour in colours])
 
 
@@ -53,7 +53,7 @@ def test_the_bands_that_are_shown():
 
 
 def test_flatten_shows_the_last_label():
-    np.testing.assert_array_equal(flatten(np.array([[[1, 0, 1]], [[0, 1, 1]]]), TWO), [[1, 2, 2]])
+    np.testing.assert_array_equal(TWO.flatten(np.array([[[1, 0, 1]], [[0, 1, 1]]])), [[1, 2, 2]])
 
 
 def test_a_picture_has_four_columns(tmp_path):
@@ -67,14 +67,14 @@ def test_a_picture_has_four_columns(tmp_path):
     assert colours == [[0, 0, 0], [0, 0, 0], [255, 255, 255], rgb(WRONG)]
 
 
-@pytest.mark.parametrize("head", [BINARY, THREE, TWO])
-def test_confusion_and_curves_of_every_task(tmp_path, head):
-    planes = 1 if head.task is TaskKind.multiclass else head.channels
-    counts = torch.randint(0, 50, (2, planes, head.labels, head.labels))
+@pytest.mark.parametrize("task", [BINARY, THREE, TWO])
+def test_confusion_and_curves_of_every_task(tmp_path, task):
+    planes = 1 if task.kind == "multiclass" else task.channels
+    counts = torch.randint(0, 50, (2, planes, task.labels, task.labels))
     counts[:, :, -1] = 0  # a label without a pixel
-    draw_confusion(tmp_path / "c.png", head, scores(counts, head))
-    rows = [{"step": i, "val/mask/iou": 0.5, "val/loss": 1, f"val/mask/iou/{head.classes[0]}": math.nan} for i in range(3)]
-    draw_curves(tmp_path / "v.png", "mask", head, None, rows)
+    draw_confusion(tmp_path / "c.png", task, scores(counts, task))
+    rows = [{"step": i, "val/mask/iou": 0.5, "val/loss": 1, f"val/mask/iou/{task.classes[0]}": math.nan} for i in range(3)]
+    draw_curves(tmp_path / "v.png", "mask", task, None, rows)
     for name in ("c.png", "v.png"):
         assert np.asarray(Image.open(tmp_path / name)).std() > 5
 

@@ -6,36 +6,37 @@ import torch
 from sklearn.metrics import brier_score_loss, jaccard_score
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
-from rsseg.contract import IGNORE, Head, InputError, TaskKind
+from rsseg.contract import IGNORE, InputError
 from rsseg.metrics import ScoreHistogram, brier, calibration, calibration_error
 from rsseg.metrics.histogram import CENTRES, THRESHOLDS, log_odds, threshold_counts
+from rsseg.task import Binary, Multiclass, Multilabel
 
-BINARY, SEVERAL = Head(TaskKind.binary, ("a",)), Head(TaskKind.multiclass, ("a", "b", "c"))
-LABELS = Head(TaskKind.multilabel, ("a", "b"))
+BINARY, SEVERAL = Binary(("a",)), Multiclass(("a", "b", "c"))
+LABELS = Multilabel(("a", "b"))
 
 
-def batch(head, seed=0, n=2, size=40):
+def batch(task, seed=0, n=2, size=40):
     generator = torch.Generator().manual_seed(seed)
-    logits = 2 * torch.randn(n, head.channels, size, size, generator=generator)
-    shape = logits.shape if head.task is TaskKind.multilabel else (n, size, size)
-    target = torch.randint(0, head.labels, shape, generator=generator, dtype=torch.uint8)
+    logits = 2 * torch.randn(n, task.channels, size, size, generator=generator)
+    shape = logits.shape if task.kind == "multilabel" else (n, size, size)
+    target = torch.randint(0, task.labels, shape, generator=generator, dtype=torch.uint8)
     target[torch.rand(target.shape, generator=generator) < 0.2] = IGNORE
     return logits, target
 
 
-def counted(head, logits, target):
-    histogram = ScoreHistogram(head, scenes=3)
+def counted(task, logits, target):
+    histogram = ScoreHistogram(task, scenes=3)
     histogram.update(logits, target, torch.tensor([2, 0]))
     return histogram.compute().numpy()
 
 
-@pytest.mark.parametrize("head", [BINARY, LABELS], ids=["binary", "multilabel"])
-def test_overlap_at_thresholds_equals_scikit_learn(head):
-    logits, target = batch(head)
-    counts = threshold_counts(counted(head, logits, target).sum(0))
+@pytest.mark.parametrize("task", [BINARY, LABELS], ids=["binary", "multilabel"])
+def test_overlap_at_thresholds_equals_scikit_learn(task):
+    logits, target = batch(task)
+    counts = threshold_counts(counted(task, logits, target).sum(0))
     labels = target.view(logits.shape)
     for i in (3, 100, 127, 140, 250):
-        for c in range(head.channels):
+        for c in range(task.channels):
             valid = labels[:, c] != IGNORE
             true, called = labels[:, c][valid].numpy(), (logits[:, c][valid] > THRESHOLDS[i]).numpy()
             tp, fp, fn = counts[c, i]

@@ -2,10 +2,11 @@ import pytest
 import torch
 
 from rsseg.config.schema import ModelConfig
-from rsseg.contract import Head, InputError, TaskKind
+from rsseg.contract import InputError
 from rsseg.models import Network, build_network, encoder_name, freeze_idle, load_weights
+from rsseg.task import Binary, Multiclass
 
-HEADS = {"mask": Head(TaskKind.multiclass, ("a", "b", "c")), "edge": Head(TaskKind.binary, ("edge",))}
+TASKS = {"mask": Multiclass(("a", "b", "c")), "edge": Binary(("edge",))}
 
 
 def make(**arguments):
@@ -15,7 +16,7 @@ def make(**arguments):
 
 
 def network(bands=3, encoder="resnet18", **facts):
-    return build_network(make, ModelConfig(encoder=encoder, **facts), bands, HEADS)
+    return build_network(make, ModelConfig(encoder=encoder, **facts), bands, TASKS)
 
 
 def test_heads_share_the_logits_out():
@@ -128,7 +129,7 @@ def test_weights_that_the_network_refuses_to_fetch(monkeypatch):
         raise OSError("no network")
 
     with pytest.raises(InputError, match="model hub"):
-        build_network(offline, ModelConfig(weights="imagenet"), 3, HEADS)
+        build_network(offline, ModelConfig(weights="imagenet"), 3, TASKS)
 
 
 def test_torchgeo_weights_load_by_name(tmp_path, monkeypatch):
@@ -207,10 +208,10 @@ def test_encoder_args_reach_timm_alone():
 def build(encoder, **arguments):
     from functools import partial
 
-    from rsseg.config.build import build
+    from rsseg.config.build import MODEL, build
 
-    node = {"_target_": "segmentation_models_pytorch.Unet"}
-    return build_network(partial(build, node, "model.net"), ModelConfig(encoder=encoder, encoder_args=arguments), 3, HEADS)
+    make = partial(build, {"_target_": "segmentation_models_pytorch.Unet"}, "model.net", MODEL)
+    return build_network(make, ModelConfig(encoder=encoder, encoder_args=arguments), 3, TASKS)
 
 
 def test_windows_that_a_network_cannot_take_and_weights_that_it_does_not_use():
@@ -218,7 +219,7 @@ def test_windows_that_a_network_cannot_take_and_weights_that_it_does_not_use():
 
     def made(kind, **more):
         facts = ModelConfig(encoder="resnet18")
-        return build_network(lambda **given: kind(**given, **more), facts, 3, HEADS)
+        return build_network(lambda **given: kind(**given, **more), facts, 3, TASKS)
 
     with pytest.raises(InputError, match="can't take windows of 64 px"):
         freeze_idle(made(smp.PAN), 3, 64)

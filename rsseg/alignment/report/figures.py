@@ -14,15 +14,9 @@ from rsseg.alignment.ranks import cross_evaluation, seed_interval
 from rsseg.alignment.report.style import BLUE, GREY, HATCHES, PURPLE, RED, WIDTH, canvas, grid, on, rows_height, spread, wrap
 from rsseg.alignment.report.words import percent
 from rsseg.alignment.threshold import residual_regret
-from rsseg.contract import TaskKind
 
 FEW = 7
 """So many losses have room for their names, or for two numbers in a cell."""
-
-
-def ends(found: Findings) -> tuple[str, str]:
-    """What a prediction is made by, as it is and tuned."""
-    return ("argmax", "biases per class") if found.head.task is TaskKind.multiclass else ("threshold 0.5", "threshold")
 
 
 def draw_ranking(found: Findings) -> Figure:
@@ -32,7 +26,7 @@ def draw_ranking(found: Findings) -> Figure:
     figure = canvas(rows_height(labels) + 1.1)
     axis, places = figure.subplots(), np.arange(len(order), dtype=float)
     tuned = found.wins_tuned if found.metric == found.tuned_metric else None
-    plain, moved = ends(found)
+    plain, moved = found.task.untuned, found.task.all_tuned
     series = [(win.score, BLUE, "o", BLUE, plain, 0.12 if tuned else 0.0)]
     if tuned:
         series.append((tuned.score, RED, "D", "white", f"{moved} tuned on other scenes", -0.16))
@@ -84,7 +78,7 @@ def draw_slopes(found: Findings) -> Figure | None:
         xticks=[0, 1],
         ylim=(min(low, *(n.min() for n in names)) - gap, max(high, *(n.max() for n in names)) + gap),
     )
-    axis.set_xticklabels([ends(found)[0].replace("threshold", "at"), "tuned"])
+    axis.set_xticklabels([found.task.untuned.replace("threshold", "at"), "tuned"])
     axis.set_yticks([])
     axis.spines["left"].set_visible(False)
     return figure

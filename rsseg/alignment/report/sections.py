@@ -10,10 +10,9 @@ import numpy as np
 from rsseg.alignment.fair import Comparison
 from rsseg.alignment.findings import MEASURES, Findings
 from rsseg.alignment.report import tables
-from rsseg.alignment.report.figures import FEW, ends
+from rsseg.alignment.report.figures import FEW
 from rsseg.alignment.report.page import Picture, Section, Shown, show
 from rsseg.alignment.report.words import span
-from rsseg.contract import TaskKind
 
 MOST_SCENES = 15
 """Rows of the table of scenes in the page; ``scenes.csv`` holds all."""
@@ -56,7 +55,7 @@ def sections(comparison: Comparison, found: Findings, uris: dict[str, str]) -> l
     if not sure:
         captions["ranking"] = "{metric}, tuned and not; no intervals can be given."
         words["cells"] = "differences, of which nothing can be said how sure they are. Red to blue: from lower to higher"
-    words |= dict(zip(("plain", "moved"), ends(found), strict=True))
+    words |= {"plain": found.task.untuned, "moved": found.task.all_tuned}
 
     def pictures(*names: str) -> list[Picture]:
         known = [(name, captions[name].format(**words)) for name in names if name in uris]
@@ -108,7 +107,7 @@ def _best_by_measure(found: Findings) -> Shown:
 
 
 def _threshold(found: Findings, pictures: Callable[..., list[Picture]]) -> Section:
-    several = found.head.task is TaskKind.multiclass
+    several = found.task.exclusive
     text = "Not known; the notes above say why."
     if found.tuned is not None:
         text = (

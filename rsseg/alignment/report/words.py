@@ -11,7 +11,6 @@ from rsseg.alignment.bootstrap import SEEDS
 from rsseg.alignment.fair import DIVERGED, Comparison
 from rsseg.alignment.findings import MEASURES, Findings
 from rsseg.alignment.runs import SEARCH_SEED, TRIALS
-from rsseg.contract import TaskKind
 
 Ends: TypeAlias = tuple[float, float, float]
 """An estimate and the two ends of its interval."""
@@ -87,12 +86,11 @@ def reference(found: Findings) -> int:
 def _after_tuning(found: Findings) -> str:
     if found.wins_tuned is None or found.moved is None:
         return "Whether the difference survives tuning the threshold is not known; the notes say why."
-    what = "biases per class" if found.head.task is TaskKind.multiclass else "thresholds"
-    best, other, name = found.order[0], reference(found), MEASURES[found.tuned_metric][0]
+    tuned, best, other, name = found.task.all_tuned, found.order[0], reference(found), MEASURES[found.tuned_metric][0]
     before, after = (win.difference.at(best, other) for win in (found.wins[found.tuned_metric], found.wins_tuned))
     gap = f"{name} {'lead over' if before[0] > 0 else 'difference to'} {found.labels[other]}"
     ends = f"from {number(before[0], True)} to {number(after[0], True)}{span(*after[1:], sign=True)}"
-    said = f"With {what} tuned on other scenes its {gap} goes {ends}: {verdict(before, after, found.moved.at(best, other))}"
+    said = f"With {tuned} tuned on other scenes its {gap} goes {ends}: {verdict(before, after, found.moved.at(best, other))}"
     first = int(np.nanargmax(found.wins_tuned.score.value))
     if first == best:
         return f"{said}."

@@ -1,0 +1,327 @@
+"""What a head predicts: a class per kind of task, which holds everything that differs between the kinds.
+
+Nothing outside this file asks for a kind. Torch is not imported, so that a config can be checked before it is: methods that
+take tensors call the tensors' own methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsseg.contract import IGNORE, InputError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Task:
+    """A head's classes, and how its logits and targets are read.
+
+    As it stands every logit is a yes or no of its own, and a target holds 0 and 1; subclasses change what is different.
+
+    Attributes:
+        kind: The task's name in configs.
+        exclusive: Whether a pixel belongs to one class alone: softmax over the logits, argmax for the label. Otherwise a logit
+            stands for itself: sigmoid, and a threshold.
+        separate: Whether a target has a plane for each logit, otherwise one for all of them.
+        real: Whether a target holds real values instead of labels.
+        subject: What masks of this kind are about, as `rsseg.data.advice.Kind` names it.
+        untuned: How labels are found as long as nothing is tuned.
+        tuned: What tuning changes, one class at a time.
+        all_tuned: The same for all classes.
+        error_names: What the values of `errors` stand for.
+        usual_colours: The colours that labels are drawn in without a palette; empty: chosen from a colour map.
+        classes: The class names, one for each logit.
+    """
+
+    kind: ClassVar[str]
+    exclusive: ClassVar[bool] = False
+    separate: ClassVar[bool] = False
+    real: ClassVar[bool] = False
+    subject: ClassVar[str] = "foreground"
+    untuned: ClassVar[str] = "threshold 0.5"
+    tuned: ClassVar[str] = "threshold"
+    all_tuned: ClassVar[str] = "thresholds"
+    error_names: ClassVar[tuple[str, ...]] = ("right", "wrong")
+    usual_colours: ClassVar[tuple[str, ...]] = ()
+
+    classes: tuple[str, ...]
+
+    @property
+    def channels(self) -> int:
+        """The number of logits per pixel."""
+        return len(self.classes)
+
+    @property
+    def labels(self) -> int:
+        """The number of values that a mask may hold: 0, 1, ..."""
+        return 2
+
+    @property
+    def planes(self) -> tuple[int, ...]:
+        """The leading shape of one image's target, before height and width: ``(channels,)`` or ``()``."""
+        return (self.channels,) if self.separate else ()
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """What a pixel may be called; the classes are the last of them. A palette has a colour for each."""
+        return self.classes
+
+    @property
+    def drawn_names(self) -> tuple[str, ...]:
+        """What the values of a drawn mask (see `flatten`) stand for."""
+        return self.label_names
+
+    @property
+    def matrices(self) -> tuple[tuple[str, ...], ...]:
+        """The confusion matrices to count, each with the names of its rows."""
+        return tuple((f"not {name}", name) for name in self.classes)
+
+    @classmethod
+    def misfit(cls, channels: int) -> str:
+        """Why a head of this kind can't have so many classes; empty where it can.
+
+        Example:
+            >>> Multiclass.misfit(1)
+            'a multiclass task has two classes or more; found 1: take task=binary'
+        """
+        return "" if channels else f"a {cls.kind} task needs a class; found none"
+
+    def faults(self, mask_values: Sequence[Any] | None = None, palette: Sequence[str] | None = None) -> list[str]:
+        """What is wrong with the classes and with lists that are as long, one sentence each.
+
+        Args:
+            mask_values: What mask files hold for each label; None: 0, 1, ...
+            palette: The colours of `label_names`; None: chosen.
+        """
+        shown = f"dataset.classes={list(self.classes)}"
+        if not self.classes:
+            return ["dataset.classes is empty: name at least one class"]
+        faults = [f"{shown} names a class twice"] if len(set(self.classes)) < self.channels else []
+        if misfit := self.misfit(self.channels):
+            return [*faults, f"{shown}: {misfit}"]
+        if mask_values is not None and len(mask_values) != self.labels:
+            faults.append(f"dataset.mask_values lists {len(mask_values)} values, but the masks have {self.labels} labels")
+        if self.labels > IGNORE:
+            faults.append(f"{self.labels} classes: masks are 8-bit and {IGNORE} means ignored, so {IGNORE} is the most")
+        if palette is not None and len(palette) != len(self.label_names):
+            needed = len(self.label_names)
+            faults.append(f"dataset.palette has {len(palette)} colours, but {needed} are needed; null chooses them")
+        return faults
+
+    def predict(self, logits: Tensor, threshold: Tensor | None = None) -> Tensor:
+        """The labels (regression: the values) that logits stand for.
+
+        Args:
+            logits: ``[B, K, H, W]``.
+            threshold: ``[K]``, the logit above which a pixel is positive; None: 0, a probability of 0.5. For exclusive classes
+                it is the bias that is added to a class's logit before the largest is looked for.
+
+        Returns:
+            int64 ``[B, *planes, H, W]``.
+        """
+        positive = (logits > (0 if threshold is None else _per_class(threshold, logits))).long()
+        return positive if self.separate else positive[:, 0]
+
+    def by_class(self, counts: Tensor) -> Tensor:
+        """What belongs to each class, of numbers for each label of each of `matrices`.
+
+        Args:
+            counts: ``[..., P, K]``.
+
+        Returns:
+            ``[..., classes]``.
+        """
+        return counts[..., 1]
+
+    def label_mask(self, mask: NDArray[np.integer], label: int) -> NDArray[np.bool_]:
+        """Where a mask ``[*planes, H, W]`` holds the label of this place in `label_names`: bool ``[H, W]``."""
+        found: NDArray[np.bool_] = mask[label] == 1 if self.separate else mask == label
+        return found
+
+    def class_masks(self, mask: NDArray[np.integer]) -> list[NDArray[np.bool_]]:
+        """Where a mask ``[*planes, H, W]`` holds each class: bool ``[H, W]`` each."""
+        names = len(self.label_names)
+        return [self.label_mask(mask, label) for label in range(names - self.channels, names)]
+
+    def label_counts(
+        self, positives: NDArray[np.int64], valid: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Pixels of each of `label_names`, and labelled pixels beside them.
+
+        Args:
+            positives: ``[..., K]``, pixels of each class.
+            valid: ``[..., K]``, labelled pixels.
+        """
+        return positives, valid
+
+    def flatten(self, mask: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """A mask ``[*planes, H, W]`` as one plane to draw."""
+        return mask.astype(np.uint8)
+
+    def shades(self, colours: Sequence[str]) -> list[str]:
+        """The colours of the values of a drawn mask, from those of `label_names`."""
+        return list(colours)
+
+    def errors(self, mask: NDArray[np.integer], prediction: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Where a prediction is wrong, as places in `error_names`; `IGNORE` where nothing is labelled.
+
+        Args:
+            mask: ``[*planes, H, W]``.
+            prediction: Likewise.
+        """
+        labelled = mask != IGNORE
+        wrong = (mask != prediction) & labelled
+        if self.separate:
+            wrong, labelled = wrong.any(axis=0), labelled.any(axis=0)
+        return np.where(labelled, wrong, IGNORE).astype(np.uint8)
+
+
+class Binary(Task):
+    """One class against all else: one logit a pixel; labels 0 and 1.
+
+    Example:
+        >>> Binary(("building",)).label_names
+        ('background', 'building')
+    """
+
+    kind = "binary"
+    error_names = ("right", "false alarm", "missed")
+    usual_colours = ("#000000", "#ffffff")
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The background before the class."""
+        return ("background", *self.classes)
+
+    @classmethod
+    def misfit(cls, channels: int) -> str:
+        """See `Task`."""
+        return (
+            ""
+            if channels == 1
+            else (
+                f"a binary task has one class, the positive one; found {channels}: take task=multiclass for exclusive classes, "
+                "task=multilabel for classes that may overlap"
+            )
+        )
+
+    def label_counts(
+        self, positives: NDArray[np.int64], valid: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """See `Task`."""
+        return np.concatenate([valid - positives, positives], axis=-1), np.concatenate([valid, valid], axis=-1)
+
+    def errors(self, mask: NDArray[np.integer], prediction: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """See `Task`; wrong pixels are false alarms or missed."""
+        codes = super().errors(mask, prediction)
+        return np.where((codes == 1) & (mask == 1), np.uint8(2), codes)
+
+
+class Multiclass(Task):
+    """Several classes of which each pixel has one: a logit per class; labels 0 to C - 1."""
+
+    kind = "multiclass"
+    exclusive = True
+    subject = "land cover"
+    untuned = "argmax"
+    tuned = "bias"
+    all_tuned = "biases per class"
+
+    @property
+    def labels(self) -> int:
+        """One for each class."""
+        return self.channels
+
+    @property
+    def matrices(self) -> tuple[tuple[str, ...], ...]:
+        """One, of all classes."""
+        return (self.classes,)
+
+    @classmethod
+    def misfit(cls, channels: int) -> str:
+        """See `Task`."""
+        return "" if channels > 1 else f"a multiclass task has two classes or more; found {channels}: take task=binary"
+
+    def predict(self, logits: Tensor, threshold: Tensor | None = None) -> Tensor:
+        """See `Task`."""
+        biased = logits if threshold is None else logits + _per_class(threshold, logits)
+        return biased.max(dim=1).indices  # ten times faster than argmax(1) on a CPU
+
+    def by_class(self, counts: Tensor) -> Tensor:
+        """See `Task`."""
+        return counts[..., 0, :]
+
+
+class Multilabel(Task):
+    """Several labels that may overlap: a logit per label, each on its own; 0 and 1 in a plane for each label."""
+
+    kind = "multilabel"
+    separate = True
+
+    @property
+    def drawn_names(self) -> tuple[str, ...]:
+        """Nothing, and the labels."""
+        return ("none of them", *self.classes)
+
+    def flatten(self, mask: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """The last label that is set, plus 1; `IGNORE` where all are ignored."""
+        plane = np.zeros(mask.shape[1:], dtype=np.uint8)
+        for i, label in enumerate(mask):
+            plane = np.where(label == 1, np.uint8(i + 1), plane)
+        return np.where((mask == IGNORE).all(axis=0), np.uint8(IGNORE), plane)
+
+    def shades(self, colours: Sequence[str]) -> list[str]:
+        """Black for nothing, and the labels' own."""
+        return ["#000000", *colours]
+
+
+class Regression(Task):
+    """Real values instead of labels: a target plane for each of the values that `classes` names, NaN where unknown."""
+
+    kind = "regression"
+    separate = True
+    real = True
+    subject = "regression"
+
+    def faults(self, mask_values: Sequence[Any] | None = None, palette: Sequence[str] | None = None) -> list[str]:
+        """See `Task`."""
+        refused = "dataset.task=regression: the datasets read masks of labels; take binary, multiclass or multilabel"
+        return [refused, *super().faults(mask_values, palette)]
+
+    def predict(self, logits: Tensor, threshold: Tensor | None = None) -> Tensor:
+        """The values themselves, ``[B, V, H, W]``."""
+        return logits
+
+
+TASKS: dict[str, type[Task]] = {task.kind: task for task in (Binary, Multiclass, Multilabel, Regression)}
+"""The kinds of tasks by name."""
+
+
+def make_task(kind: str, classes: Sequence[str]) -> Task:
+    """A task by the name of its kind.
+
+    Raises:
+        InputError: If there is no such kind.
+
+    Example:
+        >>> make_task("multiclas", ["land", "water"])
+        Traceback (most recent call last):
+        ...
+        rsseg.contract.InputError: there is no task multiclas (did you mean 'multiclass'?): take binary, ... or regression
+    """
+    if kind not in TASKS:
+        *others, last = TASKS
+        raise InputError(f"there is no task {kind}{nearest(str(kind), TASKS)}: take {', '.join(others)} or {last}")
+    return TASKS[kind](tuple(classes))
+
+
+def _per_class(numbers: Tensor, logits: Tensor) -> Tensor:
+    """Numbers per class so that they broadcast with logits."""
+    return numbers.to(logits.device).view(-1, 1, 1)
