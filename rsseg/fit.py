@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,13 +12,14 @@ import torch
 from lightning.pytorch.callbacks import Timer
 
 from rsseg.assembly import Setup
-from rsseg.config.folder import resume_word, write_json
+from rsseg.config.folder import RunFolder, resume_word
 from rsseg.contract import InputError
 from rsseg.data.sampling import Places
 from rsseg.data.store import Store
 from rsseg.data.windows import Batches, TrainWindows
 from rsseg.dataset import Data
 from rsseg.distributed import is_main, launched
+from rsseg.files import UnwritableError, write_csv, write_json
 from rsseg.inference.diagnostics import draw_confusion, draw_curves
 from rsseg.inference.gallery import Gallery
 from rsseg.inference.picture import pick_windows, predict_windows
@@ -27,7 +27,7 @@ from rsseg.loggers import side_loggers
 from rsseg.metrics import Scores
 from rsseg.module import SegmentationModule
 from rsseg.recording import make_recorder, validation_windows
-from rsseg.scoring import feed, load_checkpoint, reside, score, score_checkpoints, write_scores
+from rsseg.scoring import feed, load_checkpoint, name_means, reside, score, score_checkpoints, score_rows
 from rsseg.table import print_table
 from rsseg.training import make_trainer
 
@@ -78,9 +78,10 @@ def fit(
             result = score_checkpoints(made, folder, module, stores["val"], recorder)
         elif load_checkpoint(module, folder) < trainer.global_step or not result:  # else the last validation has scored it
             result = score(made, module, validation_windows(made, stores["val"]))
-        rows = write_scores(folder / "classes.csv", result)
-        print_table(rows, f"{folder.name}: validation, best checkpoint, pooled over whole scenes")
-        _draw_end(folder, module, trainer, gallery, result[head], rows)
+        rows = score_rows(result)
+        write_csv(folder / "classes.csv", rows)
+        print_table(name_means(rows), f"{folder.name}: validation, best checkpoint, pooled over whole scenes")
+        _draw_end(folder, module, trainer, gallery, result[head], name_means(rows))
     finally:
         for logger in side_loggers(trainer):
             logger.close()
@@ -170,10 +171,9 @@ def _draw_end(
         gallery.draw(trainer, folder / "picture.png", predict_windows(module.eval(), gallery.head, gallery.windows), "best")
     try:
         draw_confusion(folder / "confusion.png", task, result)
-        with (folder / "metrics.csv").open(newline="") as file:
-            draw_curves(folder / "curves.png", gallery.head, task, gallery.palette, list(csv.DictReader(file)))
-    except OSError as error:
-        log.warning("Pictures could not be written: %s", error)
+        draw_curves(folder / "curves.png", gallery.head, task, gallery.palette, RunFolder(folder).metrics())
+    except UnwritableError as error:
+        log.warning("%s; the run goes on without its last pictures", error)
         return
     for logger in side_loggers(trainer):
         logger.show("confusion", folder / "confusion.png", step)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Sequence
@@ -16,8 +15,6 @@ import torch
 from rsseg.alignment.analyse import analyse, check_metric
 from rsseg.alignment.fair import gather
 from rsseg.alignment.report import write_report
-from rsseg.alignment.tuned import FILE as TUNED
-from rsseg.alignment.tuned import load_tuned
 from rsseg.assembly import (
     Setup,
     check_machine,
@@ -26,7 +23,7 @@ from rsseg.assembly import (
     setup,
     warn_of_uncounted,
 )
-from rsseg.config.folder import alone, config_to_resume, load_config, resume_word, save_config, unfinished, write_json
+from rsseg.config.folder import RunFolder, config_to_resume
 from rsseg.config.provenance import provenance
 from rsseg.contract import InputError
 from rsseg.data.scene import Scene, SceneReader
@@ -34,6 +31,7 @@ from rsseg.data.windows import GridWindows
 from rsseg.dataset import Numbers, open_data, open_split, scenes_of
 from rsseg.description import write_description
 from rsseg.distributed import is_main
+from rsseg.files import UnwritableError, write_csv, write_json
 from rsseg.fit import fit
 from rsseg.inference.examples import draw_examples, most_different
 from rsseg.inference.picture import pick_windows
@@ -42,7 +40,7 @@ from rsseg.metrics import Scores
 from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
-from rsseg.scoring import load_checkpoint, score, write_scores
+from rsseg.scoring import load_checkpoint, name_means, score, score_rows
 from rsseg.table import print_table
 from rsseg.training import choose_precision
 
@@ -71,16 +69,18 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
         config = config_to_resume(folder, overrides or [])
     made = setup(config, trust)
     check_machine(made)
-    with alone(folder) if is_main() else nullcontext():
-        return _train(made, config, folder, overrides or [], loss)
+    run = RunFolder(folder)
+    with run.lock() if is_main() else nullcontext():
+        return _train(made, run, overrides or [], loss)
 
 
-def _train(made: Setup, config: Any, folder: Path, overrides: list[str], loss: str) -> float:
-    last = unfinished(folder, config)
-    if (folder / "summary.json").is_file():
-        summary = json.loads((folder / "summary.json").read_text())
-        log.info("%s: finished already, IoU %.4f; not run again.", folder, summary["iou"])
-        return float(summary["iou"])
+def _train(made: Setup, run: RunFolder, overrides: list[str], loss: str) -> float:
+    run.refuse_other(made.plain)
+    if run.finished:
+        iou = float(run.summary()["iou"])
+        log.info("%s: finished already, IoU %.4f; not run again.", run, iou)
+        return iou
+    last = run.last if run.last.is_file() else None
     torch.set_float32_matmul_precision("high")
     L.seed_everything(made.seed, workers=True, verbose=False)
     source = made.source()
@@ -96,14 +96,14 @@ def _train(made: Setup, config: Any, folder: Path, overrides: list[str], loss: s
     module = make_module(made, network, data.numbers, len(data.stores["val"]))
     fit_augmentations(module, data)
     record = data.record()
-    if last is not None and json.loads((folder / "data.json").read_text())["fingerprint"] != record["fingerprint"]:
-        raise InputError(f"the data have changed since {folder} was begun (other scenes or labels): start a new run")
+    if last is not None and run.data()["fingerprint"] != record["fingerprint"]:
+        raise InputError(f"the data have changed since {run} was begun (other scenes or labels): start a new run")
     if is_main():
-        if not (folder / "run.json").is_file():
-            save_config(made.plain, folder)
-            write_json(folder / "run.json", provenance(overrides, loss) | {"seed": made.seed})
-        write_json(folder / "data.json", record)
-    return fit(made, folder, module, data, last)
+        if not run.run_file.is_file():
+            run.write_config(made.plain)
+            write_json(run.run_file, provenance(overrides, loss) | {"seed": made.seed})
+        write_json(run.data_file, record)
+    return fit(made, run.path, module, data, last)
 
 
 def load_run(folder: Path, scenes: int = 1, trust: Sequence[str] = ()) -> tuple[Setup, SegmentationModule]:
@@ -114,10 +114,8 @@ def load_run(folder: Path, scenes: int = 1, trust: Sequence[str] = ()) -> tuple[
         scenes: The number of scenes that will be scored.
         trust: Packages whose classes the run's config may name.
     """
-    made = setup(load_config(folder), trust)
-    if not (folder / "data.json").is_file():
-        raise InputError(f"{folder} holds a run that never started training: go on with {resume_word(folder)}")
-    saved = json.loads((folder / "data.json").read_text())
+    run = RunFolder(folder)
+    made, saved = setup(run.config(), trust), run.data()
     numbers = Numbers(**{name: saved[name] for name in ("positives", "valid", "mean", "std")})
     module = make_module(made, made.network(pretrained=False), numbers, scenes)
     load_checkpoint(module, folder)
@@ -133,7 +131,7 @@ def tune_module(module: SegmentationModule, run: Path, threshold: str) -> None:
     if threshold not in ("fixed", "tuned"):
         raise InputError(f"threshold={threshold}: fixed (0.5, or the largest logit) or tuned is expected")
     if threshold == "tuned":
-        module.tune(load_tuned(run, module.tasks))
+        module.tune(RunFolder(run).thresholds(module.tasks))
 
 
 def evaluate(run: Path, split: str, threshold: str = "fixed", trust: Sequence[str] = ()) -> dict[str, Scores]:
@@ -143,14 +141,14 @@ def evaluate(run: Path, split: str, threshold: str = "fixed", trust: Sequence[st
         run: The run folder.
         split: train, val or test.
         threshold: "fixed": 0.5, or the largest logit. "tuned": what was tuned on the validation scenes, see `tuned.tune`;
-            the file is then ``evaluation-{split}-tuned.csv``.
+            the file is then ``evaluation-{split}-tuned.csv``. In a folder that can't be written to nothing is.
         trust: Packages whose classes the run's config may name.
 
     Raises:
         InputError: If the run or the split can't be used, or the split has no labels.
     """
     quiet()
-    made = setup(load_config(run), trust)
+    made = setup(RunFolder(run).config(), trust)
     name = made.dataset.name
     scenes = scenes_of(made.source(), name, split)
     bare = sum(scene.mask is None for scene in scenes)
@@ -166,12 +164,18 @@ def evaluate(run: Path, split: str, threshold: str = "fixed", trust: Sequence[st
     result = score(made, module, GridWindows(store, made.window, made.overlap))
     path = run / f"evaluation-{split}{'-tuned' * (threshold == 'tuned')}.csv"
     tuned = ", at tuned thresholds" * (threshold == "tuned")
-    print_table(write_scores(path, result), f"{run}: {split}, best checkpoint{tuned}, pooled over whole scenes")
+    rows = score_rows(result)
+    print_table(name_means(rows), f"{run}: {split}, best checkpoint{tuned}, pooled over whole scenes")
     if tuned and split == "val":
-        log.warning("The thresholds were tuned on these scenes: scores are too good; %s has those to expect of others.", TUNED)
+        line = "The thresholds were tuned on these scenes: scores are too good; %s has those to expect of others."
+        log.warning(line, RunFolder(run).thresholds_file)
     for head, scores in result.items():
         log.info("%s: %s", head, ", ".join(f"{name} {value:.4f}" for name, value in scores.means().items()))
-    log.info("Table: %s", path)
+    try:
+        write_csv(path, rows)
+        log.info("Table: %s", path)
+    except UnwritableError as error:
+        log.warning("%s; the table above is all that there is of it", error)
     return result
 
 
@@ -238,10 +242,6 @@ def compare(
     check_metric(metric)
     comparison = gather(runs, keep_unfair, metric)
     found = analyse(comparison, metric)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the comparison can't be written to {out} ({error}): give another folder, out=...") from None
     folders = [comparison.runs[i][0].folder for i in found.order]
     names = [comparison.labels[i] for i in found.order]
     try:
@@ -249,7 +249,10 @@ def compare(
     except InputError as error:
         log.warning("Example windows are left out of the report: %s", error)
         examples = None
-    write_report(comparison, found, out, examples)
+    try:
+        write_report(comparison, found, out, examples)
+    except UnwritableError as error:
+        raise UnwritableError(f"{error}; out=... writes the comparison elsewhere") from None
     return out
 
 
@@ -277,7 +280,6 @@ def draw_disagreements(runs: list[Path], names: list[str], path: Path, trust: Se
         examples = most_different(
             pick_windows(store, made.window, 16), made.head, (load_run(run, trust=trust)[1] for run in folders), 3
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
     draw_examples(path, made.tasks[made.head], made.dataset.palette, examples, names, made.shown_bands)
     return path
 
@@ -300,10 +302,7 @@ def describe(config: Any, out: Path | None = None, overrides: list[str] | None =
         made = made.with_bands(scenes_of(source, made.dataset.name, "train")[0].all_bands())
     data = open_data(made.dataset, source, made.window)
     out = out or made.output / "describe" / made.dataset.name
-    try:
-        write_description(made, data.stores, out, overrides or [])
-    except OSError as error:
-        raise InputError(f"the description can't be written to {out}: {error}") from None
+    write_description(made, data.stores, out, overrides or [])
     return out
 
 

@@ -123,7 +123,7 @@ def earlier_rows(metrics: Path, step: int) -> list[dict[str, float]]:
     """The rows of a metrics file that were logged before a step."""
     if not metrics.is_file():
         return []
-    with metrics.open(newline="") as file:
+    with metrics.open(newline="", encoding="utf-8") as file:
         rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
     return [{**row, "step": int(row["step"])} for row in rows if row["step"] < step]
 

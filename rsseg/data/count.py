@@ -36,7 +36,7 @@ class TileCounts:
     blocks: NDArray[np.uint16]
 
     def save(self, path: Path) -> None:
-        """Write the arrays into one file."""
+        """Write the arrays into a file."""
         with path.open("wb") as file:
             for item in fields(self):
                 np.save(file, getattr(self, item.name))
