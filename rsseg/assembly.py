@@ -32,6 +32,7 @@ from rsseg.data.paste import Fits
 from rsseg.data.sampling import Places, Read
 from rsseg.data.scene import Source
 from rsseg.dataset import Data, Dataset, Numbers, scenes_of
+from rsseg.devices import device_faults
 from rsseg.loggers import given_to_logger
 from rsseg.losses import Composite
 from rsseg.losses.weighting import counted_weights, uncounted
@@ -130,6 +131,8 @@ class Setup:
     batch_size: int
     steps: int
     validations: int
+    checkpoint_every: int | None
+    on_nonfinite: str
     overlap: int
     pictures: int
     workers: int | None
@@ -353,6 +356,8 @@ def _setup(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
         batch_size=plain["batch_size"],
         steps=plain["steps"],
         validations=plain["validations"],
+        checkpoint_every=plain["checkpoint_every"],
+        on_nonfinite=plain["on_nonfinite"],
         overlap=plain["overlap"],
         pictures=plain["pictures"],
         workers=plain["workers"],
@@ -399,12 +404,7 @@ def check_machine(made: Setup) -> None:
     Raises:
         InputError: All that is missing, together.
     """
-    found = []
-    gpu = torch.cuda.is_available()
-    if made.accelerator in ("gpu", "cuda") and not gpu:
-        found.append("trainer.accelerator=gpu, but no GPU is found: take trainer=cpu, or auto for whatever there is")
-    if made.residence is Residence.gpu and made.accelerator == "auto" and not gpu:
-        found.append("residence=gpu, but no GPU is found: take residence=ram, or disk for tiles that memory does not hold")
+    found = device_faults(made.plain["trainer"], made.residence is Residence.gpu)
     absent = [name for name in made.plain["logger"] if name in PACKAGES and find_spec(name) is None]
     found += [f"logger={name}: its package is not installed: pip install 'rsseg[{name}]'" for name in absent]
     raise_faults(found)

@@ -93,10 +93,11 @@ class Data:
     numbers: Numbers
 
     def record(self) -> dict[str, Any]:
-        """What data.json holds: the numbers, and per split the scenes, a fingerprint of their labels, and what was skipped."""
+        """What data.json holds: the numbers, and per split scenes, fingerprints of labels and pixels, and what was skipped."""
         names = {split: [scene.name for scene in store.scenes] for split, store in self.stores.items()}
         return asdict(self.numbers) | {
             "fingerprint": {split: store.census.fingerprint(names[split]) for split, store in self.stores.items()},
+            "pixels": {split: store.pixels for split, store in self.stores.items()},
             "scenes": names,
             "skipped": {split: store.skipped for split, store in self.stores.items()},
         }

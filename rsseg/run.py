@@ -23,26 +23,31 @@ from rsseg.assembly import (
     setup,
     warn_of_uncounted,
 )
-from rsseg.config.folder import RunFolder, config_to_resume
+from rsseg.config.continuation import Continuation
+from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import provenance
 from rsseg.contract import InputError
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.windows import GridWindows
 from rsseg.dataset import Numbers, open_data, open_split, scenes_of
 from rsseg.description import write_description
+from rsseg.devices import choose_precision, scoring_accelerator
 from rsseg.distributed import is_main
 from rsseg.files import UnwritableError, write_csv, write_json
-from rsseg.fit import fit
 from rsseg.inference.examples import draw_examples, most_different
 from rsseg.inference.picture import pick_windows
 from rsseg.inference.scene import predict_scene
+from rsseg.interrupt import Interrupts
+from rsseg.keeping import last_good
 from rsseg.metrics import Scores
 from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
+from rsseg.nonfinite import DivergedError
 from rsseg.progress import progress
+from rsseg.resume import config_of, go_on, write_down
 from rsseg.scoring import load_checkpoint, name_means, score, score_rows
 from rsseg.table import print_table
-from rsseg.training import choose_precision
+from rsseg.trainer import fit
 
 log = logging.getLogger(__name__)
 
@@ -66,21 +71,26 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
     trust = list(config.trust)  # of the command line, also where it resumes
     if config.resume:
         folder = Path(config.resume)
-        config = config_to_resume(folder, overrides or [])
-    made = setup(config, trust)
-    check_machine(made)
     run = RunFolder(folder)
-    with run.lock() if is_main() else nullcontext():
-        return _train(made, run, overrides or [], loss)
+    with Interrupts(folder) as interrupts:
+        going = go_on(run, config, overrides or []) if config.resume else None
+        made = setup(config_of(going) if going else config, trust)
+        check_machine(made)
+        with run.lock() if is_main() else nullcontext():
+            return _train(made, run, overrides or [], loss, interrupts, going)
 
 
-def _train(made: Setup, run: RunFolder, overrides: list[str], loss: str) -> float:
-    run.refuse_other(made.plain)
-    if run.finished:
-        iou = float(run.summary()["iou"])
-        log.info("%s: finished already, IoU %.4f; not run again.", run, iou)
-        return iou
-    last = run.last if run.last.is_file() else None
+def _train(
+    made: Setup, run: RunFolder, overrides: list[str], loss: str, interrupts: Interrupts, going: Continuation | None
+) -> float:
+    if going is None:
+        run.refuse_other(made.plain)
+    if run.finished and not (going and going.trains):
+        return _finished(run)
+    if going and going.changed and is_main():
+        write_down(run, going, overrides)
+        log.info("Changed: %s. %s", ", ".join(f"{key}={value}" for key, value in going.changed.items()), going.line)
+    last = last_good(run.path)
     torch.set_float32_matmul_precision("high")
     L.seed_everything(made.seed, workers=True, verbose=False)
     source = made.source()
@@ -96,14 +106,37 @@ def _train(made: Setup, run: RunFolder, overrides: list[str], loss: str) -> floa
     module = make_module(made, network, data.numbers, len(data.stores["val"]))
     fit_augmentations(module, data)
     record = data.record()
-    if last is not None and run.data()["fingerprint"] != record["fingerprint"]:
-        raise InputError(f"the data have changed since {run} was begun (other scenes or labels): start a new run")
+    if last is not None:
+        before = run.data()
+        changed = {"fingerprint": "other scenes or labels", "pixels": "other pixels"}
+        found = [what for key, what in changed.items() if before.get(key, record[key]) != record[key]]
+        if found:
+            raise InputError(f"the data have changed since {run} was begun ({found[0]}): start a new run")
     if is_main():
         if not run.run_file.is_file():
             run.write_config(made.plain)
             write_json(run.run_file, provenance(overrides, loss) | {"seed": made.seed})
         write_json(run.data_file, record)
-    return fit(made, run.path, module, data, last)
+    return fit(made, run.path, module, data, last, interrupts)
+
+
+def _finished(run: RunFolder) -> float:
+    """What a finished run gave.
+
+    Raises:
+        DivergedError: If it has diverged.
+    """
+    summary = run.summary()
+    if "diverged" in summary:
+        facts = summary["diverged"]
+        raise DivergedError(
+            f"{run}: diverged at step {facts['step']}; not run again. Go on with {run.resume_word} and a lower "
+            "optimizer.lr=..., or on_nonfinite=skip, or remove the folder",
+            facts,
+        )
+    iou = float(summary["iou"])
+    log.info("%s: finished already, IoU %.4f; not run again.", run, iou)
+    return iou
 
 
 def load_run(folder: Path, scenes: int = 1, trust: Sequence[str] = ()) -> tuple[Setup, SegmentationModule]:
@@ -208,9 +241,9 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed", trust: 
         )
     reader = SceneReader([Scene(scene.stem, scene, None)], made.dataset.labels, bands)
     reader.fill = module.mean.numpy().ravel()
-    if torch.cuda.is_available() and made.accelerator != "cpu":
-        module = module.to("cuda")
-    precision = choose_precision(made.plain["trainer"].get("precision", "auto"), made.accelerator)
+    accelerator = scoring_accelerator(made.accelerator)
+    module = module.to(accelerator if accelerator in ("cuda", "mps") else "cpu")
+    precision = choose_precision(made.plain["trainer"].get("precision", "auto"), accelerator)
     with torch.autocast(module.device.type, torch.bfloat16, enabled=str(precision).startswith("bf16")):  # as it was scored
         predict_scene(module, made.head, reader, out, made.window, made.overlap, made.batch_size, made.dataset.palette)
     log.info("Map: %s", out)

@@ -20,9 +20,9 @@ from rsseg.assembly import check_machine, setup
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import load
+from rsseg.keeping import load_state
 from rsseg.module import SegmentationModule
 from rsseg.run import compare, evaluate, predict, train
-from rsseg.training import WholeCheckpoints, earlier_rows
 
 TINY = [
     "model.encoder=test_resnet",  # timm's smallest: checkpoints of 27 MB
@@ -179,7 +179,7 @@ def test_run_folder_is_complete(tmp_path, folder_root):
 
 
 def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
-    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=False)["state_dict"]
+    return load_state(run, name)[0]
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_best_checkpoint_survives_a_resumption_and_a_move(tmp_path, folder_root,
         train(settings(tmp_path, *common), tmp_path / "run")
     moved, cut = (tmp_path / "run").rename(tmp_path / "moved"), False
     train(settings(tmp_path, f"resume={moved}"), moved, [f"resume={moved}"])
-    assert torch.load(moved / "checkpoints" / "best.ckpt", weights_only=False)["global_step"] == 4
+    assert load_state(moved)[1] == 4
 
 
 def test_a_run_killed_before_its_summary_is_finished_on_resumption(tmp_path, folder_root):
@@ -451,28 +451,6 @@ def test_compare_refuses_other_data(tmp_path, folder_root, inria_root):
     )
     with pytest.raises(InputError, match="different data"):
         compare([tmp_path / "sweep"])
-
-
-def test_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
-    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    WholeCheckpoints().save_checkpoint({"step": torch.ones(3)}, path)
-    import rsseg.training as training
-
-    def full(content, place):
-        Path(place).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(training.torch, "save", full)
-    with pytest.raises(InputError, match=r"No space left.*kept.*resume="):
-        WholeCheckpoints().save_checkpoint({"step": torch.zeros(3)}, path)
-    assert torch.load(path)["step"].sum() == 3
-    assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
-
-
-def test_earlier_rows(tmp_path):
-    (tmp_path / "metrics.csv").write_text("a,step\n1.5,0\n,3\n2.5,7\n")
-    assert earlier_rows(tmp_path / "metrics.csv", 4) == [{"a": 1.5, "step": 0}, {"step": 3}]
-    assert earlier_rows(tmp_path / "none.csv", 4) == []
 
 
 def command(*words, cwd=CONFIGS.parent):

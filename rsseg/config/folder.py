@@ -23,7 +23,7 @@ from rsseg.files import LockedError, UnwritableError, from_cell, lock, read_json
 if TYPE_CHECKING:
     from torch import Tensor
 
-PLACE_KEYS = ("output", "resume", "workers", "residence", "pictures", "logger", "trust")
+PLACE_KEYS = ("output", "resume", "workers", "residence", "pictures", "logger", "checkpoint_every", "trust")
 """What two runs of a config may differ in."""
 
 FOUND_KEYS = ("dataset.bands",)
@@ -198,7 +198,7 @@ class RunFolder:
         return self._json(self.data_file)
 
     def summary(self) -> dict[str, Any]:
-        """What ``summary.json`` says: the scores of the best checkpoint, NaN where there is none."""
+        """What ``summary.json`` says: the scores of the best checkpoint, NaN where there is none; or where it has `diverged`."""
         return {name: math.nan if value is None else value for name, value in self._json(self.summary_file).items()}
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -288,7 +288,8 @@ class RunFolder:
         return content
 
     def _check(self, path: Path, content: Any) -> None:
-        needed = NEEDED.get(path.name, {})
+        scored = path != self.summary_file or "diverged" not in content
+        needed = NEEDED.get(path.name, {}) if scored else {"diverged.step": "a whole number"}
         found = {key: _look_up(content, key.split(".")) for key in needed}
         lacking = [key for key, value in found.items() if value is LACKING]
         if lacking:
@@ -346,20 +347,6 @@ def quoted_resume(folder: Path) -> str:
     """The word as Hydra reads it, without the shell's quotes: a quote in the folder's name has a backslash before it."""
     escaped = str(folder).replace('"', '\\"')
     return f'resume="{escaped}"'
-
-
-def config_to_resume(folder: Path, overrides: list[str]) -> Any:
-    """The config of a run that is to be gone on with.
-
-    Raises:
-        InputError: If the folder holds no run, or other overrides were given too.
-    """
-    others = [o for o in overrides if not o.startswith(("resume=", "trust="))]
-    if others:
-        raise InputError(f"resume={folder} goes on with the run's own config: leave out {' '.join(others)}")
-    if not RunFolder(folder).begun:
-        raise InputError(f"resume={folder}: there is no run in that folder (no config.yaml)")
-    return RunFolder(folder).config()
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -6,6 +6,7 @@ Imports neither torch nor torchgeo, so that `python train.py --help` answers at 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -32,6 +33,9 @@ class Residence(StrEnum):
     ram = "ram"
     gpu = "gpu"
 
+
+OnNonFinite = StrEnum("OnNonFinite", {"stop": "stop", "skip": "skip"})
+"""What is done about a loss or gradient that is not finite: stop the run, or leave the step out."""
 
 OnBadTile = StrEnum("OnBadTile", {"raise": "raise", "skip": "skip"})
 """What is done about a scene that can't be decoded: stop, or leave it out."""
@@ -141,6 +145,8 @@ class Config:
     batch_size: int = 8
     steps: int = 2000
     validations: int = 10
+    checkpoint_every: int | None = None
+    on_nonfinite: OnNonFinite = OnNonFinite["stop"]
     overlap: int = 32
     pictures: int = 4
     workers: int | None = None
@@ -155,9 +161,29 @@ SCHEMAS = {"dataset": DatasetConfig, "model": ModelConfig, "loss": LossConfig, "
 """The nodes whose keys are known."""
 
 
-def run_folder(resume: str | None, new: str) -> str:
-    """The folder of a single run: the one to go on with, or a new one."""
-    return resume or new
+def run_folder(resume: str | None, parent: str, now: str, overrides: str) -> str:
+    """The folder of a single run: the one to go on with, or a new one.
+
+    A SLURM batch job that is queued again finds the folder that it has begun: it is named by the job and the overrides.
+
+    Args:
+        resume: The folder to go on with.
+        parent: Where new ones are made.
+        now: The time, which names them.
+        overrides: What the run was started with, which tells the runs of one job apart.
+    """
+    job = slurm_job()
+    if job is not None:
+        now = f"job-{job}-{hashlib.blake2b(overrides.encode(), digest_size=4).hexdigest()}"
+    return resume or f"{parent}/{now}"
+
+
+def slurm_job() -> str | None:
+    """The number of the SLURM batch job that this process belongs to; None outside of one, and in an interactive session."""
+    if os.environ.get("SLURM_JOB_NAME") in ("bash", "sh", "zsh", "interactive"):
+        return None
+    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 def folder_name(overrides: str) -> str:
@@ -217,6 +243,8 @@ def cross_check(config: Config) -> list[str]:
         faults.append(f"model.dropout={config.model.dropout} must be at least 0 and less than 1")
     if config.pictures < 0:
         faults.append(f"pictures={config.pictures} must be at least 0")
+    if config.checkpoint_every is not None and config.checkpoint_every < 1:
+        faults.append(f"checkpoint_every={config.checkpoint_every} must be at least 1, or null")
     if config.workers is not None and config.workers < 0:
         faults.append(f"workers={config.workers} must be at least 0, or null")
     try:

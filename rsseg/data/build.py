@@ -75,6 +75,8 @@ def open_store(
     try:
         with np.load(path) as saved:
             index = dict(saved)
+        if "pixels" not in index:
+            raise ValueError("written by an earlier version")
     except (OSError, EOFError, ValueError, BadZipFile):  # it is not there, or not whole
         save_index(path, [TileCounts.load(folder / f"{name}.counts") for name in chosen])
         with np.load(path) as saved:
@@ -88,6 +90,7 @@ def save_index(path: Path, tiles: Sequence[TileCounts]) -> None:
         "layout": np.stack([tile.layout for tile in tiles]),
         "labels": np.stack([tile.labels for tile in tiles]),
         "dtypes": np.array([tile.sample.dtype.str for tile in tiles]),
+        "pixels": np.stack([np.frombuffer(tile.digest(), np.uint8) for tile in tiles]),
         "blocks": np.concatenate([tile.blocks.reshape(-1, tile.blocks.shape[-1]) for tile in tiles]),
         **{f"bands_{name}": value for name, value in vars(band_statistics(tiles)).items()},
     }
