@@ -93,6 +93,13 @@ class LeftOut:
     remedy: str
 
 
+DIVERGED = "it has diverged"
+"""How the reason begins why such a run is left out."""
+
+LOWER_RATE = "train it again at a lower learning rate (optimizer.lr)"
+"""What to do about it."""
+
+
 def find_runs(places: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
     """Finished run folders in some folders, or those folders themselves; and why others are not finished.
 
@@ -104,8 +111,11 @@ def find_runs(places: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
             beside = [path.name for path in place.parent.glob("*/")]
             raise InputError(f"runs={place}: there is no such folder{nearest(place.name, beside)}")
     begun = sorted({path.parent for place in places for path in place.rglob("run.json")})
-    finished = [run for run in begun if RunFolder(run).finished]
-    left_out = [_unfinished(run) for run in begun if run not in finished]
+    ended = [run for run in begun if RunFolder(run).finished]
+    diverged = {run: facts["step"] for run in ended if (facts := RunFolder(run).summary().get("diverged"))}
+    finished = [run for run in ended if run not in diverged]
+    left_out = [_unfinished(run) for run in begun if run not in ended]
+    left_out += [LeftOut(run, f"{DIVERGED} at step {step}", LOWER_RATE) for run, step in diverged.items()]
     if not finished:
         found = f" ({len(begun)} begun; {left_out[0].run}: {left_out[0].why})" if begun else ""
         remedy = left_out[0].remedy if begun else "train first"

@@ -198,7 +198,7 @@ class RunFolder:
         return self._json(self.data_file)
 
     def summary(self) -> dict[str, Any]:
-        """What ``summary.json`` says: the scores of the best checkpoint, NaN where there is none; or where it has `diverged`."""
+        """What ``summary.json`` says: the scores of the best checkpoint, NaN where there is none; or where it `diverged`."""
         return {name: math.nan if value is None else value for name, value in self._json(self.summary_file).items()}
 
     def metrics(self) -> list[dict[str, Any]]:

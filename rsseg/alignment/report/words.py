@@ -8,9 +8,9 @@ from typing import TypeAlias
 import numpy as np
 
 from rsseg.alignment.bootstrap import SEEDS
-from rsseg.alignment.fair import DIVERGED, Comparison
+from rsseg.alignment.fair import Comparison
 from rsseg.alignment.findings import MEASURES, Findings
-from rsseg.alignment.runs import SEARCH_SEED, TRIALS
+from rsseg.alignment.runs import DIVERGED, SEARCH_SEED, TRIALS
 
 Ends: TypeAlias = tuple[float, float, float]
 """An estimate and the two ends of its interval."""
