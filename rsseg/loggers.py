@@ -211,4 +211,4 @@ def side_loggers(trainer: Any) -> list[SideLogger]:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4f}" if isinstance(value, float) else str(value).replace("|", "\\|")  # which would end a Markdown cell

@@ -12,30 +12,30 @@ from omegaconf import OmegaConf
 from rsseg.checkpoints import read_checkpoint
 from rsseg.config.build import plain
 from rsseg.config.continuation import Continuation, continuation, overridden
-from rsseg.config.folder import load_config, save_config, write_json
+from rsseg.config.folder import RunFolder
 from rsseg.config.schema import Config
 from rsseg.contract import InputError
-from rsseg.files import read_json
+from rsseg.files import write_json
 from rsseg.keeping import last_good
 
 
-def go_on(folder: Path, composed: Any, overrides: Sequence[str]) -> Continuation:
+def go_on(run: RunFolder, composed: Any, overrides: Sequence[str]) -> Continuation:
     """How the run in a folder goes on.
 
     Args:
-        folder: The run folder.
+        run: The run folder.
         composed: The config that the overrides were composed into.
         overrides: The words of the command line.
 
     Raises:
         InputError: If there is no run, or what is given can't be changed.
     """
-    if not (folder / "config.yaml").is_file():
-        raise InputError(f"resume={folder}: there is no run in that folder (no config.yaml)")
-    saved, given = plain(load_config(folder)), overridden(plain(composed), overrides)
+    if not run.begun:
+        raise InputError(f"resume={run}: there is no run in that folder (no config.yaml)")
+    saved, given = plain(run.config()), overridden(plain(composed), overrides)
     if not given:
         return Continuation(saved, {})
-    return continuation(saved, given, step_of(folder), (folder / "summary.json").is_file())
+    return continuation(saved, given, step_of(run.path), run.finished)
 
 
 def step_of(folder: Path) -> int:
@@ -49,21 +49,21 @@ def config_of(going: Continuation) -> Any:
     return OmegaConf.merge(OmegaConf.structured(Config), going.plain)
 
 
-def write_down(folder: Path, going: Continuation, overrides: Sequence[str]) -> None:
+def write_down(run: RunFolder, going: Continuation, overrides: Sequence[str]) -> None:
     """Write the changed config into the run folder, and into ``run.json`` from which step on it holds.
 
     In an order in which a process that is killed, or reads meanwhile, leaves or finds a run that can go on.
     """
     if going.trains:
-        (folder / "summary.json").unlink(missing_ok=True)
-        origin = read_json(folder / "run.json")
-        entry = {"step": step_of(folder), "overrides": list(overrides), "new_schedule": going.new_schedule}
+        run.summary_file.unlink(missing_ok=True)
+        origin = run.origin()
+        entry = {"step": step_of(run.path), "overrides": list(overrides), "new_schedule": going.new_schedule}
         entry["started"] = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(folder / "run.json", origin | {"continued": [*origin.get("continued", []), entry]})
-    save_config(going.plain, folder)
+        write_json(run.run_file, origin | {"continued": [*origin.get("continued", []), entry]})
+    run.write_config(going.plain)
 
 
-def begins_anew(folder: Path, step: int) -> bool:
+def begins_anew(run: RunFolder, step: int) -> bool:
     """Whether the schedule begins anew at a checkpoint: the last change came there, or later and was not trained on yet."""
-    continued = read_json(folder / "run.json").get("continued", [])
+    continued = run.origin().get("continued", [])
     return bool(continued) and bool(continued[-1]["new_schedule"]) and step <= int(continued[-1]["step"])

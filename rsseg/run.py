@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Sequence
@@ -16,8 +15,6 @@ import torch
 from rsseg.alignment.analyse import analyse, check_metric
 from rsseg.alignment.fair import gather
 from rsseg.alignment.report import write_report
-from rsseg.alignment.tuned import FILE as TUNED
-from rsseg.alignment.tuned import load_tuned
 from rsseg.assembly import (
     Setup,
     check_machine,
@@ -27,7 +24,7 @@ from rsseg.assembly import (
     warn_of_uncounted,
 )
 from rsseg.config.continuation import Continuation
-from rsseg.config.folder import alone, load_config, resume_word, save_config, unfinished, write_json
+from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import provenance
 from rsseg.contract import InputError
 from rsseg.data.scene import Scene, SceneReader
@@ -36,6 +33,7 @@ from rsseg.dataset import Numbers, open_data, open_split, scenes_of
 from rsseg.description import write_description
 from rsseg.devices import choose_precision, scoring_accelerator
 from rsseg.distributed import is_main
+from rsseg.files import UnwritableError, write_csv, write_json
 from rsseg.inference.examples import draw_examples, most_different
 from rsseg.inference.picture import pick_windows
 from rsseg.inference.scene import predict_scene
@@ -47,7 +45,7 @@ from rsseg.module import SegmentationModule
 from rsseg.nonfinite import DivergedError
 from rsseg.progress import progress
 from rsseg.resume import config_of, go_on, write_down
-from rsseg.scoring import load_checkpoint, score, write_scores
+from rsseg.scoring import load_checkpoint, name_means, score, score_rows
 from rsseg.table import print_table
 from rsseg.trainer import fit
 
@@ -73,41 +71,26 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
     trust = list(config.trust)  # of the command line, also where it resumes
     if config.resume:
         folder = Path(config.resume)
+    run = RunFolder(folder)
     with Interrupts(folder) as interrupts:
-        going = go_on(folder, config, overrides or []) if config.resume else None
-        config = config_of(going) if going else config
-        made = setup(config, trust)
+        going = go_on(run, config, overrides or []) if config.resume else None
+        made = setup(config_of(going) if going else config, trust)
         check_machine(made)
-        with alone(folder) if is_main() else nullcontext():
-            return _train(made, config, folder, overrides or [], loss, interrupts, going)
+        with run.lock() if is_main() else nullcontext():
+            return _train(made, run, overrides or [], loss, interrupts, going)
 
 
 def _train(
-    made: Setup,
-    config: Any,
-    folder: Path,
-    overrides: list[str],
-    loss: str,
-    interrupts: Interrupts,
-    going: Continuation | None,
+    made: Setup, run: RunFolder, overrides: list[str], loss: str, interrupts: Interrupts, going: Continuation | None
 ) -> float:
     if going is None:
-        unfinished(folder, config)
-    if (folder / "summary.json").is_file() and not (going and going.trains):
-        summary = json.loads((folder / "summary.json").read_text())
-        if "diverged" in summary:
-            facts = summary["diverged"]
-            raise DivergedError(
-                f"{folder}: diverged at step {facts['step']}; not run again. Go on with {resume_word(folder)} and a lower "
-                "optimizer.lr=..., or on_nonfinite=skip, or remove the folder",
-                facts,
-            )
-        log.info("%s: finished already, IoU %.4f; not run again.", folder, summary["iou"])
-        return float(summary["iou"])
+        run.refuse_other(made.plain)
+    if run.finished and not (going and going.trains):
+        return _finished(run)
     if going and going.changed and is_main():
-        write_down(folder, going, overrides)
+        write_down(run, going, overrides)
         log.info("Changed: %s. %s", ", ".join(f"{key}={value}" for key, value in going.changed.items()), going.line)
-    last = last_good(folder)
+    last = last_good(run.path)
     torch.set_float32_matmul_precision("high")
     L.seed_everything(made.seed, workers=True, verbose=False)
     source = made.source()
@@ -124,17 +107,36 @@ def _train(
     fit_augmentations(module, data)
     record = data.record()
     if last is not None:
-        before = json.loads((folder / "data.json").read_text())
+        before = run.data()
         changed = {"fingerprint": "other scenes or labels", "pixels": "other pixels"}
         found = [what for key, what in changed.items() if before.get(key, record[key]) != record[key]]
         if found:
-            raise InputError(f"the data have changed since {folder} was begun ({found[0]}): start a new run")
+            raise InputError(f"the data have changed since {run} was begun ({found[0]}): start a new run")
     if is_main():
-        if not (folder / "run.json").is_file():
-            save_config(made.plain, folder)
-            write_json(folder / "run.json", provenance(overrides, loss) | {"seed": made.seed})
-        write_json(folder / "data.json", record)
-    return fit(made, folder, module, data, last, interrupts)
+        if not run.run_file.is_file():
+            run.write_config(made.plain)
+            write_json(run.run_file, provenance(overrides, loss) | {"seed": made.seed})
+        write_json(run.data_file, record)
+    return fit(made, run.path, module, data, last, interrupts)
+
+
+def _finished(run: RunFolder) -> float:
+    """What a finished run gave.
+
+    Raises:
+        DivergedError: If it has diverged.
+    """
+    summary = run.summary()
+    if "diverged" in summary:
+        facts = summary["diverged"]
+        raise DivergedError(
+            f"{run}: diverged at step {facts['step']}; not run again. Go on with {run.resume_word} and a lower "
+            "optimizer.lr=..., or on_nonfinite=skip, or remove the folder",
+            facts,
+        )
+    iou = float(summary["iou"])
+    log.info("%s: finished already, IoU %.4f; not run again.", run, iou)
+    return iou
 
 
 def load_run(folder: Path, scenes: int = 1, trust: Sequence[str] = ()) -> tuple[Setup, SegmentationModule]:
@@ -145,10 +147,8 @@ def load_run(folder: Path, scenes: int = 1, trust: Sequence[str] = ()) -> tuple[
         scenes: The number of scenes that will be scored.
         trust: Packages whose classes the run's config may name.
     """
-    made = setup(load_config(folder), trust)
-    if not (folder / "data.json").is_file():
-        raise InputError(f"{folder} holds a run that never started training: go on with {resume_word(folder)}")
-    saved = json.loads((folder / "data.json").read_text())
+    run = RunFolder(folder)
+    made, saved = setup(run.config(), trust), run.data()
     numbers = Numbers(**{name: saved[name] for name in ("positives", "valid", "mean", "std")})
     module = make_module(made, made.network(pretrained=False), numbers, scenes)
     load_checkpoint(module, folder)
@@ -164,7 +164,7 @@ def tune_module(module: SegmentationModule, run: Path, threshold: str) -> None:
     if threshold not in ("fixed", "tuned"):
         raise InputError(f"threshold={threshold}: fixed (0.5, or the largest logit) or tuned is expected")
     if threshold == "tuned":
-        module.tune(load_tuned(run, module.tasks))
+        module.tune(RunFolder(run).thresholds(module.tasks))
 
 
 def evaluate(run: Path, split: str, threshold: str = "fixed", trust: Sequence[str] = ()) -> dict[str, Scores]:
@@ -174,14 +174,14 @@ def evaluate(run: Path, split: str, threshold: str = "fixed", trust: Sequence[st
         run: The run folder.
         split: train, val or test.
         threshold: "fixed": 0.5, or the largest logit. "tuned": what was tuned on the validation scenes, see `tuned.tune`;
-            the file is then ``evaluation-{split}-tuned.csv``.
+            the file is then ``evaluation-{split}-tuned.csv``. In a folder that can't be written to nothing is.
         trust: Packages whose classes the run's config may name.
 
     Raises:
         InputError: If the run or the split can't be used, or the split has no labels.
     """
     quiet()
-    made = setup(load_config(run), trust)
+    made = setup(RunFolder(run).config(), trust)
     name = made.dataset.name
     scenes = scenes_of(made.source(), name, split)
     bare = sum(scene.mask is None for scene in scenes)
@@ -197,12 +197,18 @@ def evaluate(run: Path, split: str, threshold: str = "fixed", trust: Sequence[st
     result = score(made, module, GridWindows(store, made.window, made.overlap))
     path = run / f"evaluation-{split}{'-tuned' * (threshold == 'tuned')}.csv"
     tuned = ", at tuned thresholds" * (threshold == "tuned")
-    print_table(write_scores(path, result), f"{run}: {split}, best checkpoint{tuned}, pooled over whole scenes")
+    rows = score_rows(result)
+    print_table(name_means(rows), f"{run}: {split}, best checkpoint{tuned}, pooled over whole scenes")
     if tuned and split == "val":
-        log.warning("The thresholds were tuned on these scenes: scores are too good; %s has those to expect of others.", TUNED)
+        line = "The thresholds were tuned on these scenes: scores are too good; %s has those to expect of others."
+        log.warning(line, RunFolder(run).thresholds_file)
     for head, scores in result.items():
         log.info("%s: %s", head, ", ".join(f"{name} {value:.4f}" for name, value in scores.means().items()))
-    log.info("Table: %s", path)
+    try:
+        write_csv(path, rows)
+        log.info("Table: %s", path)
+    except UnwritableError as error:
+        log.warning("%s; the table above is all that there is of it", error)
     return result
 
 
@@ -269,10 +275,6 @@ def compare(
     check_metric(metric)
     comparison = gather(runs, keep_unfair, metric)
     found = analyse(comparison, metric)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the comparison can't be written to {out} ({error}): give another folder, out=...") from None
     folders = [comparison.runs[i][0].folder for i in found.order]
     names = [comparison.labels[i] for i in found.order]
     try:
@@ -280,7 +282,10 @@ def compare(
     except InputError as error:
         log.warning("Example windows are left out of the report: %s", error)
         examples = None
-    write_report(comparison, found, out, examples)
+    try:
+        write_report(comparison, found, out, examples)
+    except UnwritableError as error:
+        raise UnwritableError(f"{error}; out=... writes the comparison elsewhere") from None
     return out
 
 
@@ -308,7 +313,6 @@ def draw_disagreements(runs: list[Path], names: list[str], path: Path, trust: Se
         examples = most_different(
             pick_windows(store, made.window, 16), made.head, (load_run(run, trust=trust)[1] for run in folders), 3
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
     draw_examples(path, made.tasks[made.head], made.dataset.palette, examples, names, made.shown_bands)
     return path
 
@@ -331,10 +335,7 @@ def describe(config: Any, out: Path | None = None, overrides: list[str] | None =
         made = made.with_bands(scenes_of(source, made.dataset.name, "train")[0].all_bands())
     data = open_data(made.dataset, source, made.window)
     out = out or made.output / "describe" / made.dataset.name
-    try:
-        write_description(made, data.stores, out, overrides or [])
-    except OSError as error:
-        raise InputError(f"the description can't be written to {out}: {error}") from None
+    write_description(made, data.stores, out, overrides or [])
     return out
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,14 +116,14 @@ def score_checkpoints(
     return {head: replace(scores, boundary_iou=float(pooled(taken[head].boundary))) for head, scores in result.items()}
 
 
-def write_scores(path: Path, result: dict[str, Scores]) -> list[dict[str, Any]]:
-    """Write the per-class table of each head as CSV and return its rows."""
-    rows = [{"head": head, **row} for head, scores in result.items() for row in scores.table()]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return rows
+def score_rows(result: Mapping[str, Scores]) -> list[dict[str, Any]]:
+    """The per-class table of each head; the row of the mean, its last, has no class."""
+    return [{"head": head, **row} for head, scores in result.items() for row in scores.table()]
+
+
+def name_means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `score_rows` for people: files do not call the mean so, since a class may have any name."""
+    return [{**row, "class": row["class"] or "mean"} for row in rows]
 
 
 def reside(made: Setup, stores: list[Store], trainer: L.Trainer) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +15,14 @@ from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor,
 
 from rsseg.assembly import Setup
 from rsseg.checkpoints import read_checkpoint
-from rsseg.config.folder import resume_word, write_json
+from rsseg.config.folder import RunFolder, resume_word
 from rsseg.contract import InputError
 from rsseg.data.windows import Batches, TrainWindows
 from rsseg.dataset import Data
 from rsseg.devices import choose_accelerator, choose_precision
 from rsseg.distributed import OneFolder, SyncBatchNorm, is_main, launched
 from rsseg.errors import in_one_line
+from rsseg.files import UnwritableError, write_csv, write_json
 from rsseg.inference.diagnostics import draw_confusion, draw_curves
 from rsseg.inference.gallery import Gallery
 from rsseg.inference.picture import pick_windows, predict_windows
@@ -36,7 +36,7 @@ from rsseg.nonfinite import DivergedError, NonFinite
 from rsseg.progress import Lines, estimate, shows_bars
 from rsseg.recording import make_recorder, validation_windows
 from rsseg.resume import begins_anew
-from rsseg.scoring import feed, load_checkpoint, reside, score, score_checkpoints, write_scores
+from rsseg.scoring import feed, load_checkpoint, name_means, reside, score, score_checkpoints, score_rows
 from rsseg.table import print_table
 
 log = logging.getLogger(__name__)
@@ -190,7 +190,7 @@ def _fit(
     panel = made.panel(data.numbers)
     recorder = make_recorder(made, folder, module, stores, windows.sampler, panel) if made.record.enabled else None
     guard = NonFinite(_trained_on(made, windows), made.on_nonfinite == "skip")
-    renewed = [NewSchedule(made.plain["optimizer"]["lr"])] if last and begins_anew(folder, step) else []
+    renewed = [NewSchedule(made.plain["optimizer"]["lr"])] if last and begins_anew(RunFolder(folder), step) else []
     marks = validation_steps(made.steps, made.validations)
     kept = Checkpoints(folder / "checkpoints", f"val/{head}/iou", marks, made.checkpoint_every, interrupts)
     callbacks = [gallery, *([recorder] if recorder else []), guard, *renewed]
@@ -208,9 +208,10 @@ def _fit(
             result = score_checkpoints(made, folder, module, stores["val"], recorder)
         elif load_checkpoint(module, folder) < trainer.global_step or not result:  # else the last validation has scored it
             result = score(made, module, validation_windows(made, stores["val"]))
-        rows = write_scores(folder / "classes.csv", result)
-        print_table(rows, f"{folder.name}: validation, best checkpoint, pooled over whole scenes")
-        _draw_end(folder, module, trainer, gallery, result[head], rows)
+        rows = score_rows(result)
+        write_csv(folder / "classes.csv", rows)
+        print_table(name_means(rows), f"{folder.name}: validation, best checkpoint, pooled over whole scenes")
+        _draw_end(folder, module, trainer, gallery, result[head], name_means(rows))
     except DivergedError as error:
         if is_main():
             write_json(folder / "summary.json", {"diverged": error.facts, **_ending(trainer, timer, guard)})
@@ -321,10 +322,9 @@ def _draw_end(
         gallery.draw(trainer, folder / "picture.png", predict_windows(module.eval(), gallery.head, gallery.windows), "best")
     try:
         draw_confusion(folder / "confusion.png", task, result)
-        with (folder / "metrics.csv").open(newline="") as file:
-            draw_curves(folder / "curves.png", gallery.head, task, gallery.palette, list(csv.DictReader(file)))
-    except OSError as error:
-        log.warning("Pictures could not be written: %s", error)
+        draw_curves(folder / "curves.png", gallery.head, task, gallery.palette, RunFolder(folder).metrics())
+    except UnwritableError as error:
+        log.warning("%s; the run goes on without its last pictures", error)
         return
     for logger in side_loggers(trainer):
         logger.show("confusion", folder / "confusion.png", step)

@@ -17,7 +17,7 @@ from tiny import CONFIGS, checker, coloured, compose, power_cut, write_tif
 
 from rsseg import scoring
 from rsseg.assembly import check_machine, setup
-from rsseg.config.folder import load_config
+from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import load
 from rsseg.keeping import load_state
@@ -122,7 +122,7 @@ def test_any_torchgeo_dataset_trains_and_is_found_finished(tmp_path):
     classes = "dataset.classes=[none,background,building,road,water,barren,forest,agriculture]"
     data = ["dataset=torchgeo", "dataset.name=LoveDA", f"dataset.args.root={root}", classes]
     iou = train(settings(tmp_path, *data), tmp_path / "run")
-    assert load_config(tmp_path / "run").dataset.bands == [1, 2, 3]  # found in the data
+    assert RunFolder(tmp_path / "run").config().dataset.bands == [1, 2, 3]  # found in the data
     assert train(settings(tmp_path, *data), tmp_path / "run") == pytest.approx(iou)
     assert evaluate(tmp_path / "run", "val")["mask"].iou == pytest.approx(iou)
 
@@ -133,7 +133,7 @@ def test_every_experiment_trains(tmp_path, name):
     root = layouts.write(tmp_path, data)
     config = settings(tmp_path, f"experiment={name}", f"dataset.source.root={root}", "pictures=0")
     train(config, tmp_path / "run")
-    assert load_config(tmp_path / "run").dataset.name == data
+    assert RunFolder(tmp_path / "run").config().dataset.name == data
 
 
 @pytest.mark.parametrize(("group", "names"), [(g, options(g)) for g in ("logger", "trainer", "callbacks")])

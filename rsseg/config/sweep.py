@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import multiprocessing
 import os
@@ -26,7 +25,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.config.cli import check_early, one_line, own_part, refuse_foreign
-from rsseg.config.folder import differences
+from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 
 log = logging.getLogger(__name__)
@@ -152,7 +151,7 @@ def check_runs(master: DictConfig, jobs: Sequence[Sequence[str]], thorough: bool
         folders.add(folder)
         with _noted(faults, folder.name):
             check_early(config)
-            if (folder / "config.yaml").is_file():
+            if RunFolder(folder).begun:
                 others |= _described(folder, config)
         if not config.resume:
             distinct.setdefault(" ".join(word for word in words if not word.startswith("seed=")), (folder.name, config))
@@ -187,7 +186,7 @@ def _noted(faults: dict[str, str], name: str) -> Iterator[None]:
 
 def _described(folder: Path, config: DictConfig) -> dict[str, str]:
     """What differs between the run in a folder and a config, by the folder's name; nothing if nothing does."""
-    changed = list(differences(folder, config).items())[:5]
+    changed = list(RunFolder(folder).differences(config).items())[:5]
     return {folder.name: ", ".join(f"{key}: {old} -> {new}" for key, (old, new) in changed)} if changed else {}
 
 
@@ -195,7 +194,7 @@ def _words_now(folder: Path, jobs: Sequence[Sequence[str]]) -> list[str]:
     """What a sweep's command would give a run of another sweep: that one's varied settings, and what this one's runs share."""
     varied = {part.partition("=")[0] for part in folder.name.split(",")}
     shared = [word for word in jobs[0] if all(word in words for words in jobs)]
-    own = json.loads((folder / "run.json").read_text(encoding="utf-8"))["overrides"]
+    own = RunFolder(folder).origin()["overrides"]
     return [
         *(word for word in shared if word.partition("=")[0] not in varied),
         *(word for word in own if word.partition("=")[0] in varied),

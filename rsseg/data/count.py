@@ -45,7 +45,7 @@ class TileCounts:
         return hashlib.blake2b(b"".join(part.tobytes() for part in parts), digest_size=8).digest()
 
     def save(self, path: Path) -> None:
-        """Write the arrays into one file."""
+        """Write the arrays into a file."""
         with path.open("wb") as file:
             for item in fields(self):
                 np.save(file, getattr(self, item.name))

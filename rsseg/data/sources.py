@@ -34,10 +34,7 @@ class Synthetic(Source):
 
     def scenes(self, split: str) -> list[Scene]:
         """The scenes of train, val or test; writes all of them if they are not there yet."""
-        try:
-            write_scenes(self.root, self.recipe, self.counts, self.seed)
-        except OSError as error:
-            raise InputError(f"the synthetic scenes can't be written to {self.root}: {error}") from None
+        write_scenes(self.root, self.recipe, self.counts, self.seed)
         return [
             Scene(name, path, self.root / "masks" / path.name)
             for (name,), path in find(self.root, "images/{name}.*").items()

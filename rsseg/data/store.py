@@ -224,4 +224,5 @@ def free_memory(device: torch.device | None) -> float:
     meminfo = Path("/proc/meminfo")
     if not meminfo.is_file():
         return float("inf")
-    return next(float(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable"))
+    lines = meminfo.read_text(encoding="utf-8").splitlines()
+    return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))

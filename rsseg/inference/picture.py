@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rsseg.contract import IGNORE, Batch
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
+from rsseg.figure import save
 from rsseg.module import SegmentationModule
 from rsseg.task import Task
 
@@ -85,7 +86,7 @@ def draw(
     entries = [*zip(shades, task.drawn_names, strict=True), (GREY, "ignored"), *errors]
     patches = [Patch(facecolor=colour, edgecolor="#888888", label=name) for colour, name in entries]
     figure.legend(handles=patches, loc="outside lower center", ncols=min(7, len(patches)), frameon=False)
-    figure.savefig(path, dpi=100, bbox_inches="tight")
+    save(figure, path, dpi=100, bbox_inches="tight")
 
 
 def pick_windows(store: Store, size: int, count: int) -> list[Batch]:

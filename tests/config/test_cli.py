@@ -8,8 +8,9 @@ import sys
 import pytest
 from tiny import CONFIGS
 
-from rsseg.config.cli import ELSEWHERE, STEPS, SYNONYMS, check_early, choices, compose, help_text, own_part, word_faults
+from rsseg.config.cli import check_early, compose, help_text, own_part
 from rsseg.config.schema import SCHEMAS, Config
+from rsseg.config.words import ELSEWHERE, STEPS, SYNONYMS, choices, word_faults
 from rsseg.contract import InputError
 
 
@@ -38,6 +39,7 @@ def said(*words, **options):
         ("gpus=2", "write trainer=ddp trainer.devices=2"),
         ("devices=2", "write trainer=ddp trainer.devices=2"),
         ("loss.weight=2", "write loss.terms.<term>.weight=2"),
+        ("model.steps=20", "write steps=20"),
         ("dataset.root=/data", "write dataset.source.root=/data"),
         ("max_steps=5", "write steps=5"),
         ("trainer.max_steps=5", "write steps=5"),
@@ -45,7 +47,7 @@ def said(*words, **options):
         ("dataset.clases=[a]", "did you mean 'classes'?"),
         ("record.gains=true", "did you mean 'gain'?"),
         ("+los=dice", "did you mean 'loss'?"),
-        ("xyzzy=1", "there is no such setting; python train.py --help"),
+        ("xyzzy=1", "there is no such setting; see docs/configuration.md"),
         ("xyzzy", "write key=value"),
         ("loss=focal_dise", "did you mean 'focal_dice'?"),
         ("augment=[d4,noize]", "did you mean 'noise'?"),
@@ -121,6 +123,7 @@ FOREIGN = [
     "hydra.callbacks.sweep._target_=os.system",
     "+hydra.callbacks.x={_target_: os.system}",
     "+hydra.callbacks.x._target_=hydra.experimental.callbacks.PickleJobInfoCallback",
+    "+hydra.callbacks.x={_target_: logging.FileHandler, filename: x}",
     "hydra.callbacks=${augment}",
     "+hydra.job_logging.handlers.x.class=os.system",
     "hydra.job_logging.handlers.console.stream=ext://os.environ",

@@ -322,15 +322,15 @@ def test_trust_is_a_word_of_the_command_line(own_package, tmp_path):
 
 
 def test_trust_is_never_taken_from_a_run_folder(tmp_path):
-    from rsseg.config.folder import differences, load_config, save_config
+    from rsseg.config.folder import RunFolder
 
-    config = compose(["trust=[own]"])
-    save_config(setup(config, ["own"]).plain, tmp_path)
+    config, run = compose(["trust=[own]"]), RunFolder(tmp_path)
+    run.write_config(setup(config, ["own"]).plain)
     assert "trust" not in (tmp_path / "config.yaml").read_text()
     with (tmp_path / "config.yaml").open("a") as file:
         file.write("trust: [os]\n")
-    assert list(load_config(tmp_path).trust) == []
-    assert differences(tmp_path, config) == {}
+    assert list(run.config().trust) == []
+    assert run.differences(config) == {}
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed():

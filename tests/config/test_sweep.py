@@ -24,10 +24,12 @@ from tiny import CONFIGS
 
 from rsseg.assembly import setup
 from rsseg.config.cli import own_part
-from rsseg.config.folder import alone, save_config
+from rsseg.config.folder import RunFolder
+from rsseg.config.provenance import provenance
 from rsseg.config.schema import register
 from rsseg.config.sweep import Runs, Sweep
 from rsseg.contract import InputError
+from rsseg.files import write_json
 
 SWEEPS = sorted(path.stem for path in (CONFIGS / "sweep").glob("*.yaml"))
 
@@ -111,15 +113,15 @@ def test_imbalance_runs_of_one_seed_start_alike_and_differ_in_windows_where_they
 
 
 def test_a_run_folder_is_one_processs_own(tmp_path):
-    hold = "import sys; from pathlib import Path; from rsseg.config.folder import alone\n"
-    hold += "with alone(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    hold = "import sys; from pathlib import Path; from rsseg.config.folder import RunFolder\n"
+    hold += "with RunFolder(Path(sys.argv[1])).lock(): print('held', flush=True); sys.stdin.read()"
     other = subprocess.Popen([sys.executable, "-c", hold, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "held\n"
-    with pytest.raises(InputError, match="another process is training this run"), alone(tmp_path):
+    with pytest.raises(InputError, match="another process is training this run"), RunFolder(tmp_path).lock():
         pass
     other.kill()
     other.wait()
-    with alone(tmp_path):
+    with RunFolder(tmp_path).lock():
         pass
 
 
@@ -202,8 +204,8 @@ def refused(tmp_path, *words) -> str:
 def begun(folder: Path, tmp_path, *words) -> None:
     """A run's folder as training leaves it."""
     folder.mkdir(parents=True)
-    save_config(setup(settings(tmp_path, *words)).plain, folder)
-    (folder / "run.json").write_text(json.dumps({"overrides": [*TINY, f"output={tmp_path}", *words]}))
+    RunFolder(folder).write_config(setup(settings(tmp_path, *words)).plain)
+    write_json(folder / "run.json", provenance([*TINY, f"output={tmp_path}", *words], ""))
 
 
 def test_a_sweep_without_data_fails_once(tmp_path):
