@@ -17,10 +17,10 @@ import rsseg.alignment.recorder as recorder
 import rsseg.data.build as build
 import rsseg.scoring as scoring
 import rsseg.trainer as trainer
+from rsseg.config.folder import RunFolder
 from rsseg.config.schema import run_folder
 from rsseg.contract import InputError
 from rsseg.interrupt import Interrupts, StoppedError
-from rsseg.keeping import last_good, load_state
 from rsseg.loggers import MetricsFile
 from rsseg.module import SegmentationModule
 from rsseg.run import evaluate, predict, train
@@ -59,7 +59,7 @@ def whole(tmp_path_factory, folder_root):
 def assert_same(run, whole):
     """Weights, what was logged, records, tables and the summary: bit by bit."""
     for name in ("last", "best"):
-        (ours, step), (theirs, of) = load_state(run, name), load_state(whole, name)
+        (ours, step), (theirs, of) = RunFolder(run).load_state(name), RunFolder(whole).load_state(name)
         assert step == of
         assert ours.keys() == theirs.keys()
         for key, value in ours.items():
@@ -126,7 +126,7 @@ def test_a_stopped_run_goes_on(tmp_path, folder_root, whole, monkeypatch, caplog
     made = config(tmp_path, folder_root, choice)
     assert stopped(monkeypatch, method, step, signal.SIGTERM, lambda: train(made, run)).code == 143
     assert f"Stopped by SIGTERM at step {kept} of 7; go on with resume={run}" in caplog.text
-    assert load_state(run, "last")[1] == kept
+    assert RunFolder(run).load_state("last")[1] == kept
     resume(run)
     assert_same(run, whole(choice))
 
@@ -276,9 +276,9 @@ def test_checkpoints_between_validations(tmp_path, folder_root, whole):
         finally:
             os._exit(0)
     os.waitpid(child, 0)
-    assert load_state(run, "last")[1] == 2
+    assert RunFolder(run).load_state("last")[1] == 2
     resume(run)
-    assert load_state(run, "previous")[1] == 6
+    assert RunFolder(run).load_state("previous")[1] == 6
     assert_same(run, whole("dropout"))
 
 
@@ -296,7 +296,7 @@ def test_a_damaged_last_checkpoint_falls_back(tmp_path, folder_root, whole, monk
     resume(run)
     assert "last.ckpt is damaged" in caplog.text
     assert "going on from the checkpoint before it" in caplog.text
-    assert load_state(run, "previous")[1] == 4  # the damaged one has not taken its place
+    assert RunFolder(run).load_state("previous")[1] == 4  # the damaged one has not taken its place
     assert_same(run, whole("plain"))
 
 
@@ -332,7 +332,7 @@ def test_code_in_a_checkpoint_is_refused_everywhere(tmp_path, folder_root, whole
     for name in ("last", "best"):
         path = run / "checkpoints" / f"{name}.ckpt"
         torch.save({**torch.load(path, weights_only=True), "more": Payload(mark)}, path)
-    for attempt in (lambda: resume(run), lambda: evaluate(run, "val"), lambda: last_good(run)):
+    for attempt in (lambda: resume(run), lambda: evaluate(run, "val"), lambda: RunFolder(run).last_good()):
         with pytest.raises(InputError, match="might run code when it is read"):
             attempt()
     assert not mark.exists()
@@ -343,11 +343,11 @@ def test_an_ended_run_ends_again(tmp_path, folder_root, monkeypatch):
     stop = ["callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer=sgd", "optimizer.lr=0", "steps=20"]
     run = tmp_path / "run"
     train(config(tmp_path, folder_root, "plain", *stop, "validations=10"), run)
-    step = load_state(run, "last")[1]
+    step = RunFolder(run).load_state("last")[1]
     assert step < 20
     (run / "summary.json").unlink()
     resume(run)
-    assert load_state(run, "last")[1] == step
+    assert RunFolder(run).load_state("last")[1] == step
 
 
 def test_the_best_checkpoint_holds_weights_alone(whole):
@@ -443,7 +443,7 @@ def test_a_requeued_job_goes_on_by_itself(tmp_path, folder_root, monkeypatch):
     assert "go on with resume=" in said[-2], said
     assert asked.read_text() == "requeue 77\n"
     (run,) = (tmp_path / "out" / "folder").iterdir()
-    step = load_state(run, "last")[1]
+    step = RunFolder(run).load_state("last")[1]
     assert 100 <= step < 300
     done = command(*words)
     assert done.returncode == 0, done.stdout + done.stderr

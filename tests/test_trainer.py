@@ -19,10 +19,11 @@ from tiny import CONFIGS, power_cut
 from rsseg import devices
 from rsseg.assembly import setup
 from rsseg.config.continuation import continuation, overridden
+from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import Store
 from rsseg.interrupt import Interrupts
-from rsseg.keeping import Checkpoints, load_state, validation_steps
+from rsseg.keeping import Checkpoints, validation_steps
 from rsseg.loggers import MetricsFile
 from rsseg.metrics import scores
 from rsseg.module import SegmentationModule
@@ -208,7 +209,7 @@ def test_a_run_that_diverges_stops(tmp_path, folder_root, monkeypatch, caplog, d
     assert "train/mask/loss/ce" not in facts["values"]
     assert facts["windows"] == [6, 7]
     assert "iou" not in summary
-    assert load_state(run, "last")[1] == 2  # no state is kept after it
+    assert RunFolder(run).load_state("last")[1] == 2  # no state is kept after it
     assert summary["steps"] == (3 if device == "cpu" else 4)
     with pytest.raises(DivergedError, match="diverged at step 4; not run again"):
         train(config, run)
@@ -510,7 +511,7 @@ def test_a_finished_run_trains_on(tmp_path, folder_root):
     train(settings(tmp_path, *common, "steps=3"), tmp_path / "short")
     words = [f"resume={tmp_path / 'short'}", "steps=6"]
     train(settings(tmp_path, *words), tmp_path / "short", words)
-    assert load_state(tmp_path / "short", "last")[1] == 6
+    assert RunFolder(tmp_path / "short").load_state("last")[1] == 6
     for (name, ours), theirs in zip(weights(tmp_path / "short").items(), weights(tmp_path / "long").values(), strict=True):
         assert torch.equal(ours, theirs), name
     assert rows(tmp_path / "short", "train/loss") == rows(tmp_path / "long", "train/loss")
@@ -533,4 +534,4 @@ def test_a_new_cosine_follows(tmp_path, folder_root, monkeypatch):
     assert rows(run, "lr-AdamW") == pytest.approx([*(1e-3 * cosine), *(4e-3 * cosine)])
     (run / "summary.json").unlink()
     train(settings(tmp_path, f"resume={run}"), run, [f"resume={run}"])
-    assert load_state(run, "last")[1] == 8
+    assert RunFolder(run).load_state("last")[1] == 8
