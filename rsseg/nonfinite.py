@@ -33,6 +33,8 @@ class DivergedError(InputError):
         facts: What ``summary.json`` says: ``step``, ``values`` of the losses that are not finite, and what was trained on.
     """
 
+    by_all = True  # processes that train together find it together
+
     def __init__(self, message: str, facts: Mapping[str, Any]) -> None:
         super().__init__(message)
         self.facts = dict(facts)
