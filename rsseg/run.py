@@ -71,7 +71,10 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
     check_machine(made)
     run = RunFolder(folder)
     with run.lock() if is_main() else nullcontext():
-        return _train(made, run, overrides or [], loss)
+        try:
+            return _train(made, run, overrides or [], loss)
+        except UnwritableError as error:
+            raise UnwritableError(f"{error}{f', and go on with {run.resume_word}' * run.begun}") from None
 
 
 def _train(made: Setup, run: RunFolder, overrides: list[str], loss: str) -> float:
