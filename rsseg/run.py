@@ -77,7 +77,10 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
         made = setup(config_of(going) if going else config, trust)
         check_machine(made)
         with run.lock() if is_main() else nullcontext():
-            return _train(made, run, overrides or [], loss, interrupts, going)
+            try:
+                return _train(made, run, overrides or [], loss, interrupts, going)
+            except UnwritableError as error:
+                raise UnwritableError(f"{error}{f', and go on with {run.resume_word}' * run.begun}") from None
 
 
 def _train(
