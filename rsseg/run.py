@@ -38,7 +38,6 @@ from rsseg.inference.examples import draw_examples, most_different
 from rsseg.inference.picture import pick_windows
 from rsseg.inference.scene import predict_scene
 from rsseg.interrupt import Interrupts
-from rsseg.keeping import last_good
 from rsseg.metrics import Scores
 from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
@@ -93,7 +92,7 @@ def _train(
     if going and going.changed and is_main():
         write_down(run, going, overrides)
         log.info("Changed: %s. %s", ", ".join(f"{key}={value}" for key, value in going.changed.items()), going.line)
-    last = last_good(run.path)
+    last = run.last_good()
     torch.set_float32_matmul_precision("high")
     L.seed_everything(made.seed, workers=True, verbose=False)
     source = made.source()

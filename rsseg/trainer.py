@@ -27,7 +27,7 @@ from rsseg.inference.diagnostics import draw_confusion, draw_curves
 from rsseg.inference.gallery import Gallery
 from rsseg.inference.picture import pick_windows, predict_windows
 from rsseg.interrupt import Interrupts
-from rsseg.keeping import CheckpointFiles, Checkpoints, NewSchedule, load_state, validation_steps
+from rsseg.keeping import LAST, PREVIOUS, CheckpointFiles, Checkpoints, NewSchedule, validation_steps
 from rsseg.loggers import MetricsFile, SideLogger, side_loggers
 from rsseg.metrics import Scores
 from rsseg.metrics.scores import class_counts
@@ -244,7 +244,9 @@ def _resumed_step(folder: Path, last: Path | None) -> int:
         return 0
     content = read_checkpoint(last)
     if content["callbacks"][Checkpoints.__name__]["_any"]:
-        load_state(folder)
+        RunFolder(folder).load_state()
+    if last.name == PREVIOUS and is_main():
+        last.with_name(LAST).unlink(missing_ok=True)  # damaged, it must not take this one's place
     return int(content["global_step"])
 
 
