@@ -37,16 +37,16 @@ from rsseg.files import UnwritableError, write_csv, write_json
 from rsseg.inference.examples import draw_examples, most_different
 from rsseg.inference.picture import pick_windows
 from rsseg.inference.scene import predict_scene
-from rsseg.interrupt import Interrupts
 from rsseg.metrics import Scores
 from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
-from rsseg.nonfinite import DivergedError
 from rsseg.progress import progress
-from rsseg.resume import config_of, go_on, write_down
-from rsseg.scoring import load_checkpoint, name_means, score, score_rows
 from rsseg.table import print_table
-from rsseg.trainer import fit
+from rsseg.training.divergence import DivergedError
+from rsseg.training.resume import config_of, go_on, write_down
+from rsseg.training.scoring import load_checkpoint, name_means, score, score_rows
+from rsseg.training.signals import Interrupts
+from rsseg.training.trainer import fit
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,8 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 
 from rsseg.checkpoints import read_checkpoint, write_checkpoint
-from rsseg.config.folder import resume_word
-from rsseg.contract import InputError
 from rsseg.files import UnwritableError
-from rsseg.interrupt import Interrupts
+from rsseg.training.signals import Interrupts
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 STATE = ("best_model_score", "_any", "_ended", "_validated")
