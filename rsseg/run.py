@@ -37,16 +37,16 @@ from rsseg.files import UnwritableError, write_csv, write_json
 from rsseg.inference.examples import draw_examples, most_different
 from rsseg.inference.picture import pick_windows
 from rsseg.inference.scene import predict_scene
-from rsseg.interrupt import Interrupts
 from rsseg.metrics import Scores
 from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
-from rsseg.nonfinite import DivergedError
 from rsseg.progress import progress
-from rsseg.resume import config_of, go_on, write_down
-from rsseg.scoring import load_checkpoint, name_means, score, score_rows
 from rsseg.table import print_table
-from rsseg.trainer import fit
+from rsseg.training.divergence import DivergedError
+from rsseg.training.resume import config_of, go_on, write_down
+from rsseg.training.scoring import load_checkpoint, name_means, score, score_rows
+from rsseg.training.signals import Interrupts
+from rsseg.training.trainer import fit
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,10 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
         made = setup(config_of(going) if going else config, trust)
         check_machine(made)
         with run.lock() if is_main() else nullcontext():
-            return _train(made, run, overrides or [], loss, interrupts, going)
+            try:
+                return _train(made, run, overrides or [], loss, interrupts, going)
+            except UnwritableError as error:
+                raise UnwritableError(f"{error}{f', and go on with {run.resume_word}' * run.begun}") from None
 
 
 def _train(

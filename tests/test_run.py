@@ -15,13 +15,13 @@ import rasterio
 import torch
 from tiny import CONFIGS, checker, coloured, compose, power_cut, write_tif
 
-from rsseg import scoring
 from rsseg.assembly import check_machine, setup
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import load
 from rsseg.module import SegmentationModule
 from rsseg.run import compare, evaluate, predict, train
+from rsseg.training import scoring
 
 TINY = [
     "model.encoder=test_resnet",  # timm's smallest: checkpoints of 27 MB

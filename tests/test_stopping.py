@@ -15,15 +15,15 @@ from test_run import command, folder_data, settings
 
 import rsseg.alignment.recorder as recorder
 import rsseg.data.build as build
-import rsseg.scoring as scoring
-import rsseg.trainer as trainer
+import rsseg.training.scoring as scoring
+import rsseg.training.trainer as trainer
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import run_folder
 from rsseg.contract import InputError
-from rsseg.interrupt import Interrupts, StoppedError
 from rsseg.loggers import MetricsFile
 from rsseg.module import SegmentationModule
 from rsseg.run import evaluate, predict, train
+from rsseg.training.signals import Interrupts, StoppedError
 
 CHOICES = {
     "plain": [],

@@ -22,16 +22,16 @@ from rsseg.config.continuation import continuation, overridden
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import Store
-from rsseg.interrupt import Interrupts
-from rsseg.keeping import Checkpoints, validation_steps
 from rsseg.loggers import MetricsFile
 from rsseg.metrics import scores
 from rsseg.module import SegmentationModule
-from rsseg.nonfinite import DivergedError, NonFinite
 from rsseg.progress import Lines
 from rsseg.run import compare, train
 from rsseg.task import Multiclass
-from rsseg.trainer import ProgressLines, make_trainer
+from rsseg.training.checkpointing import Checkpoints, validation_steps
+from rsseg.training.divergence import DivergedError, NonFinite
+from rsseg.training.signals import Interrupts
+from rsseg.training.trainer import ProgressLines, make_trainer
 
 
 def rows(run, column):

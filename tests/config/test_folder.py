@@ -100,7 +100,6 @@ def test_flipped_bytes_and_cuts_never_give_a_trace(run, name):
         ("config.yaml", "steps: 400", "steps: many", "steps is 'many', a whole number is expected"),
         ("config.yaml", "steps: 400", "steps: true", "steps is True, a whole number is expected"),
         ("config.yaml", "bands:\n  - 1", "bands: red", "dataset.bands: "),
-        ("config.yaml", "  task: multiclass", "  task: guess", "dataset.task: Invalid value 'guess', expected one of [binary"),
         ("config.yaml", "heads:\n    mask: {}", "heads: mask", "model.heads is 'mask', a mapping of mappings is expected"),
         (
             "config.yaml",

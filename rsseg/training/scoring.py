@@ -24,7 +24,7 @@ from rsseg.errors import in_one_line
 from rsseg.metrics import Scores
 from rsseg.module import SegmentationModule
 from rsseg.progress import shows_bars
-from rsseg.recording import keep, keep_thresholds, make_snapshots, validation_windows
+from rsseg.training.recording import keep, keep_thresholds, make_snapshots, validation_windows
 
 
 def load_checkpoint(module: SegmentationModule, folder: Path, name: str = "best") -> int:

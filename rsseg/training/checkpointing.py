@@ -13,9 +13,8 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 
 from rsseg.checkpoints import read_checkpoint, write_checkpoint
-from rsseg.config.folder import resume_word
-from rsseg.contract import InputError
-from rsseg.interrupt import Interrupts
+from rsseg.files import UnwritableError
+from rsseg.training.signals import Interrupts
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 STATE = ("best_model_score", "_any", "_ended", "_validated")
@@ -41,10 +40,10 @@ class CheckpointFiles(CheckpointIO):
             checkpoint = {"state_dict": checkpoint["state_dict"], "global_step": checkpoint["global_step"]}
         try:
             write_checkpoint(path, checkpoint, path.with_name(PREVIOUS) if path.name == LAST else None)
-        except InputError as error:
+        except UnwritableError as error:
             kept = [name for name in (LAST, PREVIOUS) if (path.parent / name).exists()]
             state = f"the last good state is kept in {path.parent / kept[0]}" if kept else "there was none before"
-            raise InputError(f"{error}; {state}. Then go on with {resume_word(path.parents[1])}") from None
+            raise UnwritableError(f"{error}; {state}") from None
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
