@@ -91,7 +91,8 @@ def _train(
         return _finished(run)
     if going and going.changed and is_main():
         write_down(run, going, overrides)
-        log.info("Changed: %s. %s", ", ".join(f"{key}={value}" for key, value in going.changed.items()), going.line)
+        if going.line:
+            log.info("%s", going.line)
     last = run.last_good()
     torch.set_float32_matmul_precision("high")
     L.seed_everything(made.seed, workers=True, verbose=False)
