@@ -276,7 +276,6 @@ def read_run(run: Path) -> Found:
 
 def inside(work: Path, data: Path, results: Path, names: list[str]) -> None:
     """Run cases of this tree, each in a process of its own that is forked when the large libraries are imported."""
-    os.nice(10)
     if not data.is_dir():
         write_data(data.with_name("data.part"))
         data.with_name("data.part").rename(data)
