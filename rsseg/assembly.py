@@ -33,7 +33,7 @@ from rsseg.data.sources import Source
 from rsseg.dataset import Data, Dataset, Numbers
 from rsseg.loggers import given_to_logger
 from rsseg.losses import Composite
-from rsseg.losses.weighting import counted_weights, uncounted
+from rsseg.losses.class_weights import counted_weights, uncounted
 from rsseg.models import Network, build_network, encoder_name, load_weights
 from rsseg.module import SegmentationModule, logged_names
 from rsseg.task import Task
