@@ -13,7 +13,6 @@ stays in the cache; elsewhere the whole batch is, and nothing waits for the devi
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -174,54 +173,55 @@ class _Piece:
         v: ``[b, L, n]``, 1 where a pixel counts and 0 where it is ignored.
         y: ``[b, C, n]``, v where a pixel is of the class, else 0.
         p_t: ``[b, L, n]``, the probability of the label.
-        log_p_t: ``[b, L, n]``, its logarithm.
-        error: ``[b, C, n]``, ``|y - p|``; 0 where ignored.
     """
 
-    z: Tensor
-    v: Tensor
     y: Tensor
     p_t: Tensor
-    log_p_t: Tensor
-    error: Tensor
 
-    def keep(self, x: Tensor, v: Tensor) -> None:
-        """Take over logits and which pixels count: what lies under ignored ones, NaN too, must not matter."""
+    def __init__(self, x: Tensor, v: Tensor) -> None:
         self.v, self.z = v, x.to(_wide(x)).contiguous()
         if not (_may_look(x) and float(v.sum()) == v.numel()):
-            self.z = self.z.masked_fill(v == 0, 0)
+            self.z = self.z.masked_fill(v == 0, 0)  # what lies under ignored pixels, NaN too, must not matter
+
+    def log_p_t(self) -> Tensor:
+        """``[b, L, n]``, the logarithm of p_t."""
+        raise NotImplementedError
+
+    def error(self) -> Tensor:
+        """``[b, C, n]``, ``|y - p|``; 0 where ignored."""
+        raise NotImplementedError
 
     def focal(self, gamma: float) -> Tensor:
         """``-(1 - p_t)^gamma log p_t``."""
-        return (1 - self.p_t).pow_(gamma).mul_(self.log_p_t).neg_()
+        return (1 - self.p_t).pow_(gamma).mul_(self.log_p_t()).neg_()
 
     def focal_slope(self, gamma: float) -> Tensor:
         """Its derivative with respect to ``log p_t``; about 0 at p_t = 1, where the power may be infinite."""
         if gamma == 0:
             return torch.full_like(self.p_t, -1)
         q = (1 - self.p_t).clamp_(min=torch.finfo(self.p_t.dtype).eps)
-        return q ** (gamma - 1) * (gamma * self.p_t * self.log_p_t - q)
-
-    def places(self, bins: int) -> Tensor:
-        """Where each error belongs in a table ``[b, C, 2, bins]``, own pixels first."""
-        images, classes, _ = self.z.shape
-        start = torch.arange(images * classes, device=self.z.device).mul_(2 * bins).view(images, classes, 1)
-        level = (self.error * (bins - 1)).nan_to_num_(0).sub_(self.y, alpha=bins).add_(bins + 0.5)
-        return level.long().add_(start).flatten()
+        return (self.p_t * self.log_p_t()).mul_(gamma).sub_(q).mul_(q ** (gamma - 1))
 
     def histogram(self, bins: int) -> Tensor:
         """The number of errors at each level, ``[2, b, C, bins]``; all NaN for a class with an error that is."""
-        place = self.places(bins)
-        number = 2 * bins * self.z.shape[0] * self.z.shape[1]
-        table = torch.zeros(number, dtype=torch.int32, device=place.device)
+        error = self.error()
+        place = self.places(error, bins)
+        table = torch.zeros(2 * bins * self.z[..., :1].numel(), dtype=torch.int32, device=place.device)
         table.scatter_add_(0, place, torch.ones_like(table[:1]).expand(place.shape))
         counts = table.view(*self.z.shape[:2], 2, bins).movedim(2, 0).to(self.z.dtype)
         counts[1, ..., 0] -= (1 - self.v).sum(-1)  # the ignored pixels
-        return counts + (self.error.sum(-1) * 0).unsqueeze(-1)
+        return counts + (error.sum(-1) * 0).unsqueeze(-1)
 
-    def at_places(self, table: Tensor, bins: int) -> Tensor:
+    def of_level(self, table: Tensor, bins: int) -> Tensor:
         """What a table ``[2, b, C, bins]`` holds for each error, ``[b, C, n]``."""
-        return table.movedim(0, 2).flatten().index_select(0, self.places(bins)).view_as(self.z)
+        return table.movedim(0, 2).flatten().index_select(0, self.places(self.error(), bins)).view_as(self.z)
+
+    def places(self, error: Tensor, bins: int) -> Tensor:
+        """Where each error belongs in a table ``[b, C, 2, bins]``, own pixels first."""
+        images, classes, _ = self.z.shape
+        start = torch.arange(images * classes, device=self.z.device).mul_(2 * bins).view(images, classes, 1)
+        level = (error * (bins - 1)).nan_to_num_(0).sub_(self.y, alpha=bins).add_(bins + 0.5)
+        return level.long().add_(start).flatten()
 
 
 class _Softmax(_Piece):
@@ -230,60 +230,54 @@ class _Softmax(_Piece):
     def __init__(self, x: Tensor, label: Tensor, ignore: int) -> None:
         number = label.to(_wide(x))
         inside = number.clamp(0, x.shape[1] - 1)  # a label beyond the classes counts for nothing
-        self.keep(x, _flags(torch.ne, number, ignore).mul_(_flags(torch.eq, number, inside)))
+        super().__init__(x, _flags(torch.ne, number, ignore).mul_(_flags(torch.eq, number, inside)))
         self.label = inside.long()
+        self.y = torch.zeros_like(self.z).scatter_(1, self.label, self.v)
         self.highest = self.z.amax(1, keepdim=True)
         self.p = (self.z - self.highest).exp_()
-        self.total = self.p.sum(1, keepdim=True)
-        self.p.mul_(self.v / self.total)
+        total = self.p.sum(1, keepdim=True)
+        self.p.mul_(self.v / total)
+        self.log_total = total.log_()
+        self.p_t = self.log_p_t().exp_()
 
-    @cached_property
-    def y(self) -> Tensor:  # type: ignore[override]
-        return torch.zeros_like(self.p).scatter_(1, self.label, self.v)
+    def log_p_t(self) -> Tensor:
+        """See `_Piece`."""
+        return _finite((self.z.gather(1, self.label) - self.highest).sub_(self.log_total))
 
-    @cached_property
-    def log_p_t(self) -> Tensor:  # type: ignore[override]
-        return _finite((self.z.gather(1, self.label) - self.highest).sub_(self.total.log()))
-
-    @cached_property
-    def p_t(self) -> Tensor:  # type: ignore[override]
-        return self.log_p_t.exp()
-
-    @cached_property
-    def error(self) -> Tensor:  # type: ignore[override]
+    def error(self) -> Tensor:
+        """See `_Piece`."""
         return (self.y - self.p).abs_()
 
     def sums(self, key: Sum) -> Tensor:
         """A sum, ``[2, b, C]``."""
         if key.name == "levels":
             return self.histogram(int(key.number))
-        if key == SOFT:
-            own = self.y * self.p
-            return torch.stack([own.sum(-1), (self.p - own).sum(-1)])
         if key == COUNT:
             count = self.y.sum(-1)
             return torch.stack([count, self.v.sum(-1) - count])
+        if key == SOFT:
+            own = self.y * self.p
+            return torch.stack([own.sum(-1), (self.p - own).sum(-1)])
         if key == SPREAD:
-            log_p = _finite((self.z - self.highest).sub_(self.total.log()))
-            return _first(-(log_p * self.v).sum(-1))
-        return _first((self.y * (-self.log_p_t if key == NLL else self.focal(key.number))).sum(-1))
+            value = _finite((self.z - self.highest).sub_(self.log_total)).mul_(-self.v)
+        else:
+            value = self.y * (-self.log_p_t() if key == NLL else self.focal(key.number))
+        return torch.stack([value.sum(-1), torch.zeros_like(value[..., 0])])
 
     def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
         """The gradient ``[b, C, n]`` from those of the sums."""
-        worth, u = self.p.new_zeros(*self.p.shape[:2], 1), torch.zeros_like(self.total)
-        for key, g in by.items():
-            own, other = g
+        a, u = self.p.new_zeros(*self.p.shape[:2], 1), torch.zeros_like(self.p_t)
+        for key, (own, other) in by.items():
             if key == SOFT:
-                worth = worth + other.unsqueeze(-1)
-                u += self.p_t * self.of_label(own - other)
+                a = a + other.unsqueeze(-1)
+                u += self.of_label(own - other).mul_(self.p_t)
             elif key == NLL:
                 u -= self.of_label(own)
             elif key.name == "focal":
-                u += self.of_label(own) * self.focal_slope(key.number)
+                u += self.of_label(own).mul_(self.focal_slope(key.number))
             elif key.name == "levels":
-                worth = worth + self.at_places(torch.stack([-own, other]), int(key.number))
-        out = (worth - (worth * self.p).sum(1, keepdim=True).add_(u)).mul_(self.p)
-        out.scatter_add_(1, self.label, u.mul_(self.v))
+                a = a + self.of_level(torch.stack([-own, other]), int(key.number))
+        out = (a - (a * self.p).sum(1, keepdim=True).add_(u)).mul_(self.p).addcmul_(self.y, u)
         if SPREAD in by:
             spread = by[SPREAD][0].unsqueeze(-1)
             out += self.p * spread.sum(1, keepdim=True) - spread * self.v
@@ -295,22 +289,25 @@ class _Softmax(_Piece):
 
 
 class _Sigmoid(_Piece):
-    """Labels each on its own. With s = z or -z the logit of the label, ``p_t = sigmoid(s)``."""
+    """Labels each on its own. With s = z or -z the logit of the label, ``p_t = sigmoid(s)`` and ``q = 1 - p_t``."""
 
     def __init__(self, x: Tensor, label: Tensor, ignore: int) -> None:
         number = label.to(_wide(x))
-        self.keep(x, _flags(torch.ne, number, ignore))
+        super().__init__(x, _flags(torch.ne, number, ignore))
         self.y = _flags(torch.eq, number, 1).mul_(self.v)
         self.sign = (2 * self.y).sub_(1)
         self.s = self.sign * self.z
         self.p_t, self.q = self.s.sigmoid(), (-self.s).sigmoid_()
+        self.logarithm: Tensor | None = None
 
-    @cached_property
-    def log_p_t(self) -> Tensor:  # type: ignore[override]
-        return F.logsigmoid(self.s)
+    def log_p_t(self) -> Tensor:
+        """See `_Piece`."""
+        if self.logarithm is None:
+            self.logarithm = F.logsigmoid(self.s)
+        return self.logarithm
 
-    @cached_property
-    def error(self) -> Tensor:  # type: ignore[override]
+    def error(self) -> Tensor:
+        """See `_Piece`."""
         return self.q * self.v
 
     def sums(self, key: Sum) -> Tensor:
@@ -322,9 +319,9 @@ class _Sigmoid(_Piece):
         if key == SOFT:
             return self.pair(self.p_t, self.q)
         if key == SPREAD:
-            label, opposite = -self.log_p_t, self.s - self.log_p_t
+            label, opposite = -self.log_p_t(), self.s - self.log_p_t()
             return torch.stack([self.pair(label, opposite).sum(0), self.pair(opposite, label).sum(0)])
-        value = -self.log_p_t if key == NLL else self.focal(key.number)
+        value = -self.log_p_t() if key == NLL else self.focal(key.number)
         return self.pair(value, value)
 
     def pair(self, of_own: Tensor, of_other: Tensor) -> Tensor:
@@ -336,27 +333,22 @@ class _Sigmoid(_Piece):
         by_log_p, by_s = torch.zeros_like(self.s), None
         for key, g in by.items():
             if key == SOFT:
-                by_log_p += self.at(g[0], -g[1]).mul_(self.p_t)
+                by_log_p += self.of_label(g[0], -g[1]).mul_(self.p_t)
             elif key == NLL:
-                by_log_p -= self.at(g[0], g[1])
+                by_log_p -= self.of_label(g[0], g[1])
             elif key == SPREAD:
                 by_log_p -= g.sum(0).unsqueeze(-1)
-                by_s = self.at(g[1], g[0])
+                by_s = self.of_label(g[1], g[0])
             elif key.name == "focal":
-                by_log_p += self.at(g[0], g[1]).mul_(self.focal_slope(key.number))
+                by_log_p += self.of_label(g[0], g[1]).mul_(self.focal_slope(key.number))
             elif key.name == "levels":
-                by_log_p -= self.at_places(g, int(key.number)).mul_(self.p_t)
-        by_log_p.mul_(self.q)
-        return (by_log_p if by_s is None else by_log_p.add_(by_s)).mul_(self.sign).mul_(self.v)
+                by_log_p -= self.of_level(g, int(key.number)).mul_(self.p_t)
+        out = by_log_p.mul_(self.q)
+        return (out if by_s is None else out.add_(by_s)).mul_(self.sign).mul_(self.v)
 
-    def at(self, own: Tensor, other: Tensor) -> Tensor:
+    def of_label(self, own: Tensor, other: Tensor) -> Tensor:
         """What two tables ``[b, C]`` hold for each pixel, by its label."""
         return (self.y * (own - other).unsqueeze(-1)).add_(other.unsqueeze(-1))
-
-
-def _first(x: Tensor) -> Tensor:
-    """What only the pixels of the label add to."""
-    return torch.stack([x, torch.zeros_like(x)])
 
 
 def _finite(x: Tensor) -> Tensor:
