@@ -179,12 +179,21 @@ class _Piece:
     p_t: Tensor
 
     def __init__(self, x: Tensor, v: Tensor) -> None:
-        self.v, self.z = v, x.to(_wide(x)).contiguous()
+        self.v, self.z = v, x.to(_wide(x))
+        self.log: Tensor | None = None
+        if self.z.stride(2) != 1:
+            self.z = self.z.contiguous()
         if not (_may_look(x) and float(v.sum()) == v.numel()):
             self.z = self.z.masked_fill(v == 0, 0)  # what lies under ignored pixels, NaN too, must not matter
 
     def log_p_t(self) -> Tensor:
-        """``[b, L, n]``, the logarithm of p_t."""
+        """The logarithm of p_t, computed where it is first asked for."""
+        if self.log is None:
+            self.log = self.new_log_p_t()
+        return self.log
+
+    def new_log_p_t(self) -> Tensor:
+        """See `log_p_t`."""
         raise NotImplementedError
 
     def error(self) -> Tensor:
@@ -192,11 +201,11 @@ class _Piece:
         raise NotImplementedError
 
     def focal(self, gamma: float) -> Tensor:
-        """``-(1 - p_t)^gamma log p_t``."""
-        return (1 - self.p_t).pow_(gamma).mul_(self.log_p_t()).neg_()
+        """``(1 - p_t)^gamma log p_t``."""
+        return (1 - self.p_t).pow_(gamma).mul_(self.log_p_t())
 
     def focal_slope(self, gamma: float) -> Tensor:
-        """Its derivative with respect to ``log p_t``; about 0 at p_t = 1, where the power may be infinite."""
+        """The derivative of ``-focal`` with respect to ``log p_t``; about 0 at p_t = 1, where the power may be infinite."""
         if gamma == 0:
             return torch.full_like(self.p_t, -1)
         q = (1 - self.p_t).clamp_(min=torch.finfo(self.p_t.dtype).eps)
@@ -238,9 +247,9 @@ class _Softmax(_Piece):
         total = self.p.sum(1, keepdim=True)
         self.p.mul_(self.v / total)
         self.log_total = total.log_()
-        self.p_t = self.log_p_t().exp_()
+        self.p_t = self.log_p_t().exp()
 
-    def log_p_t(self) -> Tensor:
+    def new_log_p_t(self) -> Tensor:
         """See `_Piece`."""
         return _finite((self.z.gather(1, self.label) - self.highest).sub_(self.log_total))
 
@@ -259,10 +268,11 @@ class _Softmax(_Piece):
             own = self.y * self.p
             return torch.stack([own.sum(-1), (self.p - own).sum(-1)])
         if key == SPREAD:
-            value = _finite((self.z - self.highest).sub_(self.log_total)).mul_(-self.v)
+            value = _finite((self.z - self.highest).sub_(self.log_total)).mul_(self.v)
         else:
-            value = self.y * (-self.log_p_t() if key == NLL else self.focal(key.number))
-        return torch.stack([value.sum(-1), torch.zeros_like(value[..., 0])])
+            value = self.y * (self.log_p_t() if key == NLL else self.focal(key.number))
+        own = -value.sum(-1)
+        return torch.stack([own, torch.zeros_like(own)])
 
     def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
         """The gradient ``[b, C, n]`` from those of the sums."""
@@ -295,16 +305,14 @@ class _Sigmoid(_Piece):
         number = label.to(_wide(x))
         super().__init__(x, _flags(torch.ne, number, ignore))
         self.y = _flags(torch.eq, number, 1).mul_(self.v)
-        self.sign = (2 * self.y).sub_(1)
+        self.other = self.v - self.y
+        self.sign = self.y - self.other
         self.s = self.sign * self.z
         self.p_t, self.q = self.s.sigmoid(), (-self.s).sigmoid_()
-        self.logarithm: Tensor | None = None
 
-    def log_p_t(self) -> Tensor:
+    def new_log_p_t(self) -> Tensor:
         """See `_Piece`."""
-        if self.logarithm is None:
-            self.logarithm = F.logsigmoid(self.s)
-        return self.logarithm
+        return F.logsigmoid(self.s)
 
     def error(self) -> Tensor:
         """See `_Piece`."""
@@ -315,18 +323,18 @@ class _Sigmoid(_Piece):
         if key.name == "levels":
             return self.histogram(int(key.number))
         if key == COUNT:
-            return self.pair(self.v, self.v)
+            return torch.stack([self.y.sum(-1), self.other.sum(-1)])
         if key == SOFT:
             return self.pair(self.p_t, self.q)
         if key == SPREAD:
             label, opposite = -self.log_p_t(), self.s - self.log_p_t()
             return torch.stack([self.pair(label, opposite).sum(0), self.pair(opposite, label).sum(0)])
-        value = -self.log_p_t() if key == NLL else self.focal(key.number)
-        return self.pair(value, value)
+        value = self.log_p_t() if key == NLL else self.focal(key.number)
+        return -self.pair(value, value)
 
     def pair(self, of_own: Tensor, of_other: Tensor) -> Tensor:
         """Two sums, over the pixels labelled 1 and over those labelled 0."""
-        return torch.stack([(self.y * of_own).sum(-1), ((self.v - self.y) * of_other).sum(-1)])
+        return torch.stack([(self.y * of_own).sum(-1), (self.other * of_other).sum(-1)])
 
     def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
         """The gradient ``[b, C, n]`` from those of the sums."""
@@ -344,7 +352,7 @@ class _Sigmoid(_Piece):
             elif key.name == "levels":
                 by_log_p -= self.of_level(g, int(key.number)).mul_(self.p_t)
         out = by_log_p.mul_(self.q)
-        return (out if by_s is None else out.add_(by_s)).mul_(self.sign).mul_(self.v)
+        return (out if by_s is None else out.add_(by_s)).mul_(self.sign)
 
     def of_label(self, own: Tensor, other: Tensor) -> Tensor:
         """What two tables ``[b, C]`` hold for each pixel, by its label."""
