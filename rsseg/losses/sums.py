@@ -237,11 +237,13 @@ class _Softmax(_Piece):
     """Classes that exclude each other."""
 
     def __init__(self, x: Tensor, label: Tensor, ignore: int) -> None:
-        number = label.to(_wide(x))
-        inside = number.clamp(0, x.shape[1] - 1)  # a label beyond the classes counts for nothing
-        super().__init__(x, _flags(torch.ne, number, ignore).mul_(_flags(torch.eq, number, inside)))
-        self.label = inside.long()
-        self.y = torch.zeros_like(self.z).scatter_(1, self.label, self.v)
+        number, classes = label.to(_wide(x)), x.shape[1]
+        y = number.new_empty(len(x), classes, x.shape[2])
+        self.y = torch.eq(number, torch.arange(classes, device=x.device).to(number.dtype).unsqueeze(-1), out=y)
+        if 0 <= ignore < classes:
+            self.y[:, ignore] = 0
+        super().__init__(x, self.y.sum(1, keepdim=True))  # a label beyond the classes counts for nothing
+        self.label = number.clamp_(0, classes - 1).long()
         self.highest = self.z.amax(1, keepdim=True)
         self.p = (self.z - self.highest).exp_()
         total = self.p.sum(1, keepdim=True)
