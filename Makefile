@@ -25,7 +25,7 @@ format:
 	$(PYTHON) -m ruff check --fix
 
 docs:  ## the reference of all settings, from the schema and the YAML files
-	$(PYTHON) -m rsseg.config.reference > docs/configuration.md
+	$(PYTHON) docs/make_configuration.py
 
 image:
 	docker build -t rsseg .

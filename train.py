@@ -1,6 +1,7 @@
 """Train a segmentation model: python train.py loss=focal_dice dataset=inria"""
 
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -10,35 +11,39 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from rsseg.config.schema import misspelt, register
+from rsseg.config.cli import prepare
 from rsseg.contract import InputError
 
-register()
+CONFIGS = Path(__file__).resolve().parent / "configs"
+FIRST = all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))  # of several processes
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 def main(config: DictConfig) -> float:
     """One job: a single run, or one run of a sweep."""
-    job = HydraConfig.get()
+    job, log = HydraConfig.get(), logging.getLogger("rsseg")
+    folder, loss = Path(job.runtime.output_dir), job.runtime.choices.get("loss", "")
+    single = job.mode is not RunMode.MULTIRUN
+    if single and FIRST:
+        log.info("Going on with %s", folder) if config.resume else log.info(
+            "Training loss=%s on dataset=%s in %s", loss, config.dataset.name, folder
+        )
     try:
-        if job.runtime.choices.sweep and job.mode is not RunMode.MULTIRUN:
-            raise InputError(f"sweep={job.runtime.choices.sweep} is many runs: add -m, as in python train.py -m sweep=...")
-        from rsseg.run import train  # torch and Lightning take seconds to import: `--help` does without
+        from rsseg.run import train  # torch and Lightning take seconds to import: mistakes in the command are told before
 
-        return train(config, Path(job.runtime.output_dir), list(job.overrides.task), job.runtime.choices.get("loss", ""))
+        return train(config, folder, list(job.overrides.task), loss)
     except InputError as error:
-        if job.mode is RunMode.MULTIRUN:  # Hydra would say it at the end of the sweep only
-            logging.getLogger("rsseg").error("%s: %s", job.runtime.output_dir, error)
-            raise CompactHydraException(str(error)) from None  # what Hydra prints without a stack trace; the sweep goes on
-        sys.exit(f"error: {error}")
+        if single:
+            sys.exit(f"error: {error}")
+        log.error("%s: %s", folder, error)  # Hydra would say it at the end of the sweep only
+        raise CompactHydraException(str(error)) from None  # what Hydra prints without a stack trace; the sweep goes on
 
 
 if __name__ == "__main__":
     try:
+        prepare(CONFIGS, sys.argv[1:])
         main()
+    except InputError as error:
+        sys.exit(f"error: {error}")
     except KeyboardInterrupt:  # a sweep's, or after the last step; what trains says itself how to go on
         sys.exit("interrupted: the same command goes on, in a sweep with what is not finished")
-    except SystemExit:
-        for word in misspelt(sys.argv[1:]):
-            print(word, file=sys.stderr)
-        raise

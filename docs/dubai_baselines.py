@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from rsseg.alignment.report import print_table
 from rsseg.assembly import setup
 from rsseg.config.arguments import run_script
-from rsseg.config.folder import load_config
+from rsseg.config.folder import RunFolder
 from rsseg.contract import IGNORE
 from rsseg.data.raster import read_bands
 from rsseg.dataset import open_data
@@ -43,7 +43,7 @@ def pixels(reader, scene):
 
 def main(arguments: Arguments) -> None:
     """Fit on the training scenes, score on the validation scenes."""
-    made = setup(load_config(Path(arguments.run)))
+    made = setup(RunFolder(Path(arguments.run)).config())
     source, task = made.source(), made.dataset.task
     stores = open_data(made.dataset, source, made.window).stores
     train, val = stores["train"], stores["val"]

@@ -22,21 +22,23 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, SequentialLR
 
 from rsseg.alignment.panel import PANEL
-from rsseg.config.build import build, faults, missing, wanted
-from rsseg.config.schema import ModelConfig, Residence, cross_check, raise_faults, task_of
+from rsseg.config import build as kinds
+from rsseg.config.build import Kind, build, faults, missing
+from rsseg.config.schema import ModelConfig, Residence, cross_check, raise_faults
 from rsseg.contract import IGNORE, InputError, nearest
 from rsseg.data.blocks import SIZE, Blocks
 from rsseg.data.labels import Labels
 from rsseg.data.paste import Fits
 from rsseg.data.sampling import Places, Read
-from rsseg.data.sources import Source
-from rsseg.dataset import Data, Dataset, Numbers
+from rsseg.data.scene import Source
+from rsseg.dataset import Data, Dataset, Numbers, scenes_of
+from rsseg.devices import device_faults
 from rsseg.loggers import given_to_logger
 from rsseg.losses import Composite
 from rsseg.losses.class_weights import counted_weights, uncounted
 from rsseg.models import Network, build_network, encoder_name, load_weights
 from rsseg.module import SegmentationModule, logged_names
-from rsseg.task import Task
+from rsseg.task import Task, make_task
 
 log = logging.getLogger(__name__)
 
@@ -60,33 +62,35 @@ class Place(NamedTuple):
     Attributes:
         where: Its place in the config.
         node: What stands there.
+        kind: What it has to be.
         given: The arguments that rsseg adds.
         beside: What the node may hold that its target is not given.
     """
 
     where: str
     node: Any
+    kind: Kind
     given: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
 
 
 def places(plain: Mapping[str, Any]) -> Iterator[Place]:
     """Every node of a config that is built."""
-    yield Place("dataset.source", plain["dataset"]["source"])
-    yield Place("model.net", plain["model"]["net"], NET_GIVEN)
-    yield Place("optimizer", plain["optimizer"], ("params",))
-    yield Place("scheduler", plain["scheduler"], ("optimizer",))
-    yield Place("sampler", plain["sampler"], SAMPLER_GIVEN)
-    yield Place("trainer", plain["trainer"], TRAINER_GIVEN)
+    yield Place("dataset.source", plain["dataset"]["source"], kinds.SOURCE)
+    yield Place("model.net", plain["model"]["net"], kinds.MODEL, NET_GIVEN)
+    yield Place("optimizer", plain["optimizer"], kinds.OPTIMIZER, ("params",))
+    yield Place("scheduler", plain["scheduler"], kinds.SCHEDULER, ("optimizer",))
+    yield Place("sampler", plain["sampler"], kinds.SAMPLER, SAMPLER_GIVEN)
+    yield Place("trainer", plain["trainer"], kinds.TRAINER, TRAINER_GIVEN)
     for name, node in plain["augment"].items():
-        yield Place(f"augment.{name}", node, AUGMENT_GIVEN)
+        yield Place(f"augment.{name}", node, kinds.AUGMENTATION, AUGMENT_GIVEN)
     for name, node in plain["callbacks"].items():
-        yield Place(f"callbacks.{name}", node)
+        yield Place(f"callbacks.{name}", node, kinds.CALLBACK)
     for name, node in plain["logger"].items():
-        yield Place(f"logger.{name}", node, tuple(given_to_logger(node, Path())))
+        yield Place(f"logger.{name}", node, kinds.LOGGER, tuple(given_to_logger(node, Path())))
     for where, terms in loss_places(plain).values():
         for name, node in terms.items():
-            yield Place(f"{where}.terms.{name}", node, ("task", "ignore_index"), ("weight",))
+            yield Place(f"{where}.terms.{name}", node, kinds.TERM, ("task", "ignore_index"), ("weight",))
 
 
 def loss_places(plain: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -116,6 +120,7 @@ class Setup:
         plain: The resolved config as plain values: what config.yaml holds.
         dataset: The dataset.
         tasks: The task of each head, by name.
+        trust: Packages of the user's whose classes the config may name.
     """
 
     plain: dict[str, Any]
@@ -126,12 +131,15 @@ class Setup:
     batch_size: int
     steps: int
     validations: int
+    checkpoint_every: int | None
+    on_nonfinite: str
     overlap: int
     pictures: int
     workers: int | None
     residence: Residence
     output: Path
     record: Record
+    trust: tuple[str, ...]
 
     @property
     def head(self) -> str:
@@ -165,7 +173,7 @@ class Setup:
         Raises:
             InputError: If they can't be found.
         """
-        source: Source = build(self.plain["dataset"]["source"], "dataset.source")
+        source: Source = build(self.plain["dataset"]["source"], "dataset.source", kinds.SOURCE, self.trust)
         return source
 
     def network(self, pretrained: bool = True) -> Network:
@@ -177,7 +185,7 @@ class Setup:
         model = ModelConfig(**self.plain["model"])
         if not pretrained:
             model.weights = "none"
-        net = partial(build, model.net, "model.net")
+        net = partial(build, model.net, "model.net", kinds.MODEL, self.trust)
         network = build_network(net, model, len(self.dataset.read_bands), self.tasks)
         load_weights(network, model.weights)
         return network
@@ -195,7 +203,7 @@ class Setup:
                 place, weight = f"{where}.terms.{name}", node.get("weight", 1.0)
                 arguments = {key: value for key, value in node.items() if key != "weight"}
                 counted = counted_weights(arguments, place, self.tasks[head], numbers)
-                terms[name] = (weight, build(counted, place, task=self.tasks[head].kind))
+                terms[name] = (weight, build(counted, place, kinds.TERM, self.trust, task=self.tasks[head].kind))
             node = self.plain["model"]["heads"][head]["loss"]
             made[head] = Composite(terms, **{key: node[key] for key in ("backend", "check_targets") if key in node})
         return made
@@ -206,8 +214,8 @@ class Setup:
 
     def augmentations(self) -> list[Any]:
         """The augmentations, in the order of the config."""
-        given = {"seed": self.seed, "task": self.dataset.task}
-        return [self._build_with(node, f"augment.{name}", given) for name, node in self.plain["augment"].items()]
+        make = partial(build, seed=self.seed, task=self.dataset.task)
+        return [make(node, f"augment.{name}", kinds.AUGMENTATION, self.trust) for name, node in self.plain["augment"].items()]
 
     def sampler(self, sizes: NDArray[np.int64], blocks: Blocks, read: Read) -> Places:
         """What says where each training window lies.
@@ -218,21 +226,24 @@ class Setup:
             read: Reads their windows.
         """
         given = {"seed": self.seed, "sizes": sizes, "window": self.window, "blocks": blocks, "task": self.dataset.task}
-        sampler: Places = self._build_with(self.plain["sampler"], "sampler", {**given, "read": read})
+        sampler: Places = build(self.plain["sampler"], "sampler", kinds.SAMPLER, self.trust, **given, read=read)
         return sampler
 
     def optimizer(self, params: Any) -> torch.optim.Optimizer:
         """The optimizer of some parameters."""
-        optimizer: torch.optim.Optimizer = build(self.plain["optimizer"], "optimizer", params=params)
+        optimizer: torch.optim.Optimizer = build(
+            self.plain["optimizer"], "optimizer", kinds.OPTIMIZER, self.trust, params=params
+        )
         return optimizer
 
     def scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
         """The schedule of an optimizer's rate, stepped every optimiser step."""
-        return build(self.plain["scheduler"], "scheduler", optimizer=optimizer)
+        return build(self.plain["scheduler"], "scheduler", kinds.SCHEDULER, self.trust, optimizer=optimizer)
 
     def callbacks(self) -> dict[str, L.Callback]:
         """The callbacks of the config, by name."""
-        return {name: build(node, f"callbacks.{name}") for name, node in self.plain["callbacks"].items()}
+        nodes = self.plain["callbacks"].items()
+        return {name: build(node, f"callbacks.{name}", kinds.CALLBACK, self.trust) for name, node in nodes}
 
     def logger(self, name: str, folder: Path) -> Logger:
         """A logger of the config; one that writes files writes them in the run folder.
@@ -242,7 +253,7 @@ class Setup:
         """
         node = self.plain["logger"][name]
         try:
-            logger: Logger = build(node, f"logger.{name}", **given_to_logger(node, folder))
+            logger: Logger = build(node, f"logger.{name}", kinds.LOGGER, self.trust, **given_to_logger(node, folder))
         except InputError as error:
             if error.__cause__ is None or isinstance(error.__cause__, TypeError | ValueError | ModuleNotFoundError):
                 raise
@@ -252,12 +263,8 @@ class Setup:
     def trainer(self, **given: Any) -> L.Trainer:
         """Lightning's trainer; `given` replaces what the config says."""
         node = {key: value for key, value in self.plain["trainer"].items() if key not in given}
-        trainer: L.Trainer = build(node, "trainer", **given)
+        trainer: L.Trainer = build(node, "trainer", kinds.TRAINER, self.trust, **given)
         return trainer
-
-    def _build_with(self, node: Mapping[str, Any], where: str, given: Mapping[str, Any]) -> Any:
-        """Build a node with those of the given arguments that it has a parameter for."""
-        return build(node, where, **{name: given[name] for name in wanted(node, given)})
 
     def faults(self) -> list[str]:
         """What shows only when every part is made and tried once: a wrong number, weights of a wrong length."""
@@ -298,11 +305,12 @@ class Setup:
             raise InputError(f"optimizer or scheduler can't make a step: {error}") from None
 
 
-def setup(config: Any) -> Setup:
+def setup(config: Any, trust: Sequence[str] = ()) -> Setup:
     """Make the objects of a composed config, or say everything that is wrong with it.
 
     Args:
         config: As Hydra composes it, or as a run folder holds it.
+        trust: Packages whose classes it may name, as the user says at the command line; what the config says of it is left out.
 
     Raises:
         InputError: All faults that can be found without reading data, together.
@@ -312,17 +320,20 @@ def setup(config: Any) -> Setup:
     except OmegaConfBaseException as error:
         raise InputError(f"the config can't be resolved: {str(error).splitlines()[0]}") from None
     raise_faults(missing(config))
+    plain.pop("trust")
     found = cross_check(config)
     for place in places(plain):
-        found += [fault for fault in faults(place.node, place.where, place.given, place.beside) if fault not in found]
+        own = faults(place.node, place.where, place.kind, trust, place.given, place.beside)
+        found += [fault for fault in own if fault not in found]
     raise_faults(found)
-    made = _setup(plain, task_of(config.dataset))
+    made = _setup(plain, tuple(trust))
     raise_faults([*_combination_faults(made), *made.faults()])
     return made
 
 
-def _setup(plain: dict[str, Any], task: Task) -> Setup:
+def _setup(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
     dataset, record = plain["dataset"], plain["record"]
+    task = make_task(dataset["task"], dataset["classes"])
     ignore = dataset["ignore_values"]
     if ignore is None:
         ignore = [] if any(isinstance(value, str) for value in dataset["mask_values"] or []) else [IGNORE]
@@ -345,12 +356,15 @@ def _setup(plain: dict[str, Any], task: Task) -> Setup:
         batch_size=plain["batch_size"],
         steps=plain["steps"],
         validations=plain["validations"],
+        checkpoint_every=plain["checkpoint_every"],
+        on_nonfinite=plain["on_nonfinite"],
         overlap=plain["overlap"],
         pictures=plain["pictures"],
         workers=plain["workers"],
         residence=Residence(plain["residence"]),
         output=Path(plain["output"]),
         record=Record(record["enabled"], record["gain"]),
+        trust=trust,
     )
 
 
@@ -390,15 +404,28 @@ def check_machine(made: Setup) -> None:
     Raises:
         InputError: All that is missing, together.
     """
-    found = []
-    gpu = torch.cuda.is_available()
-    if made.accelerator in ("gpu", "cuda") and not gpu:
-        found.append("trainer.accelerator=gpu, but no GPU is found: take trainer=cpu, or auto for whatever there is")
-    if made.residence is Residence.gpu and made.accelerator == "auto" and not gpu:
-        found.append("residence=gpu, but no GPU is found: take residence=ram, or disk for tiles that memory does not hold")
+    found = device_faults(made.plain["trainer"], made.residence is Residence.gpu)
     absent = [name for name in made.plain["logger"] if name in PACKAGES and find_spec(name) is None]
     found += [f"logger={name}: its package is not installed: pip install 'rsseg[{name}]'" for name in absent]
     raise_faults(found)
+
+
+def check_run(config: Any, scenes: bool) -> None:
+    """Find what can be found before a run of a sweep.
+
+    Args:
+        config: As Hydra composes it.
+        scenes: Also look for the scenes of the training and the validation split.
+
+    Raises:
+        InputError: For faults of the config, and what machine or dataset lack.
+    """
+    made = setup(config, config.trust)
+    check_machine(made)
+    if scenes:
+        source = made.source()
+        for split in ("train", "val"):
+            scenes_of(source, made.dataset.name, split)
 
 
 def warn_of_uncounted(made: Setup, numbers: Numbers) -> None:

@@ -14,8 +14,7 @@ from rsseg.contract import InputError, nearest
 from rsseg.data.build import open_store
 from rsseg.data.census import Census, check_absent
 from rsseg.data.labels import Labels
-from rsseg.data.scene import Scene
-from rsseg.data.sources import Source
+from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import SPLITS
 from rsseg.data.store import Store
 from rsseg.task import Task
@@ -94,10 +93,11 @@ class Data:
     numbers: Numbers
 
     def record(self) -> dict[str, Any]:
-        """What data.json holds: the numbers, and per split the scenes, a fingerprint of their labels, and what was skipped."""
+        """What data.json holds: the numbers, and per split scenes, fingerprints of labels and pixels, and what was skipped."""
         names = {split: [scene.name for scene in store.scenes] for split, store in self.stores.items()}
         return asdict(self.numbers) | {
             "fingerprint": {split: store.census.fingerprint(names[split]) for split, store in self.stores.items()},
+            "pixels": {split: store.pixels for split, store in self.stores.items()},
             "scenes": names,
             "skipped": {split: store.skipped for split, store in self.stores.items()},
         }

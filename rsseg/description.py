@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsseg.assembly import Setup
-from rsseg.config.folder import write_json
 from rsseg.data.advice import EXTREME, LOSSES, METRICS, MODERATE, SAMPLING, Advice, Facts, advise, candidates
 from rsseg.data.census import PERCENTILES, Census
 from rsseg.data.objects import SPECK, ObjectSizes
 from rsseg.data.store import Store
 from rsseg.data.survey import Survey, survey
+from rsseg.files import write_json
 from rsseg.inference.portrait import draw_portrait
 from rsseg.table import print_table
 from rsseg.task import Task
@@ -48,14 +48,13 @@ def write_description(made: Setup, stores: Mapping[str, Store], out: Path, overr
         "dataset": made.dataset.name,
         "splits": splits,
         "facts": asdict(facts),
-        "objects": {name: known(asdict(sizes)) for name, sizes in objects.items()},
+        "objects": {name: asdict(sizes) for name, sizes in objects.items()},
         "survey": {"pixels": found.pixels, "share": found.share, "missing": found.missing, "labelled": found.labelled},
         "noise": hints_of_noise(splits, objects, found, train.task),
         "advice": {name: [item._asdict() for item in items] for name, items in advice.items()},
         "sweep": sweep_command(facts, overrides),
     }
     say(description, advice)
-    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "description.json", description)
     rgb = None if made.dataset.rgb is None else list(made.dataset.rgb)
     draw_portrait(out / "description.png", stores, objects, made.dataset.palette, made.window, bands, rgb)
@@ -189,24 +188,14 @@ def object_row(name: str, own: Mapping[str, Any]) -> dict[str, Any]:
     return row | {"mean width, pixels": short(own["width"]), "specks": own["specks"]}
 
 
-def known(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values with None for NaN, which JSON does not have.
+def short(value: float) -> str:
+    """A number in few characters, NaN as a dash.
 
     Example:
-        >>> known({"count": 0, "width": float("nan")})
-        {'count': 0, 'width': None}
-    """
-    return {key: None if isinstance(value, float) and value != value else value for key, value in values.items()}
-
-
-def short(value: float | None) -> str:
-    """A number in few characters.
-
-    Example:
-        >>> short(1234567.0), short(0.012345), short(None)
+        >>> short(1234567.0), short(0.012345), short(float("nan"))
         ('1,234,567', '0.0123', '-')
     """
-    if value is None:
+    if value != value:
         return "-"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def is_main() -> bool:
 
 
 @contextmanager
-def launched(trainer: Any, folder: Path) -> Iterator[None]:
+def launched(trainer: Any, folder: Path, trust: Sequence[str] = ()) -> Iterator[None]:
     """While this is open, what Lightning starts as further processes goes on with the run in a folder.
 
     Lightning would start them with this process's command line: in a sweep that is the whole sweep. What it leaves behind in
@@ -41,11 +41,13 @@ def launched(trainer: Any, folder: Path) -> Iterator[None]:
     Args:
         trainer: The trainer that is about to fit.
         folder: The run folder, with its config.
+        trust: Packages that the user trusts, as this process's command line says.
     """
     if trainer.world_size == 1:
         yield
         return
-    with patch.dict(os.environ), patch.object(sys, "argv", [sys.argv[0], quoted_resume(folder.resolve())]), _no_hydra():
+    words = [quoted_resume(folder.resolve()), *([f"trust=[{','.join(trust)}]"] if trust else [])]
+    with patch.dict(os.environ), patch.object(sys, "argv", [sys.argv[0], *words]), _no_hydra():
         yield
     ours = isinstance(trainer.strategy.cluster_environment, LightningEnvironment)
     if dist.is_initialized():

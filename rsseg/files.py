@@ -7,14 +7,23 @@ import errno
 import json
 import math
 import os
+import shutil
+import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from rsseg.contract import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STALE = 3600
+"""Seconds after which a temporary file that nobody writes to is taken for one of a process that was killed."""
 
 WAYS_OUT = {
     errno.ENOSPC: "free some space",
@@ -32,20 +41,33 @@ class LockedError(InputError):
     """Another process holds a lock."""
 
 
-def file_error(path: Path | str, error: OSError) -> InputError:
+class UnwritableError(InputError):
+    """A file or a folder can't be written."""
+
+
+def file_error(path: Path | str, error: OSError) -> UnwritableError:
     """One line for an error of the file system.
 
     Example:
         >>> file_error("runs/a.json", OSError(errno.ENOSPC, "No space left on device"))
-        InputError("runs/a.json can't be written (No space left on device): free some space")
+        UnwritableError("runs/a.json can't be written (No space left on device): free some space")
     """
-    reason = error.strerror or str(error) or type(error).__name__
-    way_out = WAYS_OUT.get(error.errno or 0)
-    return InputError(f"{path} can't be written ({reason})" + (f": {way_out}" if way_out else ""))
+    number, reason = error.errno, error.strerror or " ".join(str(error).split()) or type(error).__name__
+    if number is None and _is_full(Path(path).parent):  # NumPy and GDAL do not say why they could not write
+        number, reason = errno.ENOSPC, os.strerror(errno.ENOSPC)
+    way_out = WAYS_OUT.get(number or 0)
+    return UnwritableError(f"{path} can't be written ({reason})" + (f": {way_out}" if way_out else ""))
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < 2**20
+    except OSError:
+        return False
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, sync: bool = True) -> Iterator[Path]:
     """A temporary path beside a file, which replaces the file when the block ends without an error.
 
     The temporary file has the suffix of the file, so that libraries that choose a format by it can write it. It is synced
@@ -53,9 +75,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     Args:
         path: The file. Its folder is made if it does not exist.
+        sync: False for many small files that can be made again: after a power cut the last ones may be damaged.
 
     Raises:
-        InputError: If the file can't be written.
+        UnwritableError: If the file can't be written.
 
     Example:
         >>> import tempfile
@@ -65,19 +88,38 @@ def atomic_write(path: Path) -> Iterator[Path]:
         >>> path.read_text(), len(list(path.parent.iterdir()))
         ('road', 1)
     """
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    part = path.with_name(f".{path.stem[:40]}.{uuid.uuid4().hex}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
         os.replace(part, path)
-        _sync_folder(path.parent)
+        if sync:
+            _sync_folder(path.parent)
     except OSError as error:
         raise file_error(path, error) from None
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path, older: float = STALE) -> None:
+    """Remove the temporary files, and folders, that killed processes left in a folder.
+
+    Args:
+        folder: The folder.
+        older: Those that were last written to at least so many seconds ago.
+    """
+    for part in folder.glob(".*.part*"):
+        with suppress(OSError):  # another process may have just finished it
+            if time.time() - max(path.stat().st_mtime for path in (part, *part.rglob("*"))) < older:
+                continue
+            if part.is_dir():
+                shutil.rmtree(part)
+            else:
+                part.unlink()
 
 
 def _sync_folder(folder: Path) -> None:
@@ -94,7 +136,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8.
 
     Raises:
-        InputError: If it can't be written.
+        UnwritableError: If it can't be written.
     """
     with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
@@ -104,7 +146,7 @@ def write_json(path: Path, content: Any) -> None:
     """Write a JSON file. Numbers that are not finite become null, which JSON has; NumPy's values become plain ones.
 
     Raises:
-        InputError: If it can't be written.
+        UnwritableError: If it can't be written.
     """
     write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -142,12 +184,23 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         rows: At least one.
 
     Raises:
-        InputError: If it can't be written.
+        UnwritableError: If it can't be written.
     """
     with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
+        writer.writerow({key: as_cell(key) for key in rows[0]})
         writer.writerows({key: as_cell(value) for key, value in row.items()} for row in rows)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a data frame with its index as CSV, as `write_csv` does.
+
+    Raises:
+        UnwritableError: If it can't be written.
+    """
+    safe = table.map(as_cell).rename(index=as_cell, columns=as_cell)
+    with atomic_write(path) as part:
+        safe.to_csv(part, encoding="utf-8", lineterminator="\n")
 
 
 def as_cell(value: Any) -> Any:
@@ -180,7 +233,7 @@ def lock(path: Path, wait: bool = False) -> Iterator[None]:
 
     Raises:
         LockedError: If another process holds it, and is not waited for.
-        InputError: If the file can't be written.
+        UnwritableError: If the file can't be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,9 @@
-"""Loggers beside metrics.csv: what they can't be told does not stop a run."""
+"""metrics.csv, and loggers beside it, which may fail without stopping a run."""
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,8 +13,81 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from rsseg.contract import InputError
+from rsseg.files import atomic_write, file_error
 
 log = logging.getLogger(__name__)
+
+
+class MetricsFile(Logger):
+    """A CSV file with a row for each time that something is logged; a run that goes on keeps the rows that it had by then.
+
+    Args:
+        path: The file.
+        step: The first step whose rows are not kept.
+
+    Raises:
+        InputError: If the file can't be read or written.
+    """
+
+    name, version = "metrics", ""
+
+    def __init__(self, path: Path, step: int = 0) -> None:
+        super().__init__()
+        self.path, self.rows = path, earlier_rows(path, step)
+        self._columns = sorted({key for row in self.rows for key in row})
+        if getattr(rank_zero_only, "rank", None):
+            return
+        if self.rows:
+            self._write_all()
+        else:
+            path.unlink(missing_ok=True)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write a row.
+
+        Raises:
+            InputError: If it can't be written.
+        """
+        if getattr(rank_zero_only, "rank", None):
+            return
+        self.rows.append({**{key: str(value) for key, value in metrics.items()}, "step": str(step)})
+        if not self.rows[-1].keys() <= set(self._columns):
+            self._columns = sorted({*self._columns, *self.rows[-1]})
+            self._write_all()
+            return
+        try:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self._columns).writerow(self.rows[-1])
+        except OSError as error:
+            raise file_error(self.path, error) from None
+
+    def _write_all(self) -> None:
+        with atomic_write(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: config.yaml has them."""
+
+
+def earlier_rows(path: Path, step: int) -> list[dict[str, str]]:
+    """The rows of a metrics file that were logged before a step; a line that a killed process has left half written is none.
+
+    Raises:
+        InputError: If the file can't be read.
+    """
+    if step == 0 or not path.exists():
+        return []
+    try:
+        text = path.read_text(encoding="utf-8")
+        lines = io.StringIO(text[: text.rfind("\n") + 1], newline="")
+        rows = [{key: cell for key, cell in row.items() if cell} for row in csv.DictReader(lines)]
+        return [row for row in rows if int(row["step"]) < step]
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise InputError(
+            f"{path} can't be read ({error}): remove it, and the run goes on without the rows that it had"
+        ) from None
 
 
 class SideLogger(Logger):
@@ -136,4 +211,4 @@ def side_loggers(trainer: Any) -> list[SideLogger]:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4f}" if isinstance(value, float) else str(value).replace("|", "\\|")  # which would end a Markdown cell

@@ -80,6 +80,8 @@ class SegmentationModule(L.LightningModule):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
         self.seed = seed
         self.lr: float | None = None  # where Lightning's LearningRateFinder leaves what it found
+        self.terms: dict[str, Tensor] = {}  # the losses of the last training batch, by their names in the log
+        self.gradient_norm: Tensor | None = None  # of the step that is about to be taken, if a callback has taken it
         self.augmentations, self._optimizer, self._scheduler = list(augmentations), optimizer, scheduler
         self.scores: dict[str, Scores] = {}
         self._val_losses: dict[str, Tensor] = {}
@@ -139,8 +141,23 @@ class SegmentationModule(L.LightningModule):
         """The loss of a batch; every term is logged."""
         total, values = self._loss(self(batch["image"]), batch["mask"], "train")
         self.log("loss", total.detach(), prog_bar=True, logger=False)
-        self.log_dict({name: value.detach() for name, value in values.items()})
+        self.terms = {name: value.detach() for name, value in values.items()}
+        self.log_dict(self.terms)
         return total
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as Lightning does, by the norm that is known if it is."""
+        norm, self.gradient_norm = self.gradient_norm, None
+        if norm is None or not gradient_clip_val or gradient_clip_algorithm not in (None, "norm"):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
 
     def on_validation_epoch_start(self) -> None:
         """Forget the losses of an earlier round."""

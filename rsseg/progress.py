@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
+from rich.markup import escape
 from rich.progress import Progress
 
 Item = TypeVar("Item")
@@ -87,7 +88,7 @@ def progress(items: Sequence[Item], title: str) -> Iterator[Iterator[Item]]:
     shown = shows_bars() and spoken
     lines = Lines()
     with Progress(transient=True, disable=not shown) as bar:
-        task = bar.add_task(title, total=len(items))
+        task = bar.add_task(escape(title), total=len(items))
 
         def steps() -> Iterator[Item]:
             for done, item in enumerate(items, start=1):

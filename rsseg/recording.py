@@ -10,20 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.alignment import tuned
 from rsseg.alignment.archive import write_arrays
 from rsseg.alignment.recorder import Recorder
 from rsseg.alignment.records import FOLDER, Snapshot, snapshot_arrays
 from rsseg.alignment.snapshot import Snapshots, in_halves
 from rsseg.alignment.threshold import halves
+from rsseg.alignment.tuned import tune
 from rsseg.assembly import Setup
-from rsseg.config.build import build
-from rsseg.config.folder import write_json
+from rsseg.config.build import TERM, build
+from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.sampling import Places
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows, TrainWindows
 from rsseg.distributed import is_main
+from rsseg.files import write_json
 from rsseg.inference.picture import pick_windows
 from rsseg.losses.class_weights import uncounted
 from rsseg.module import SegmentationModule
@@ -52,7 +53,7 @@ def make_recorder(
         sampler: Where each training window lies.
         panel: What the losses of the panel are made with, by name.
     """
-    terms = {name: build(node, f"panel.{name}", task=made.dataset.task.kind) for name, node in panel.items()}
+    terms = {name: build(node, f"panel.{name}", TERM, task=made.dataset.task.kind) for name, node in panel.items()}
     stream = TrainWindows(stores["train"], made.window, sampler)
     probes = [stream.batch([k]) for k in range(PROBES)] if is_main() else []
     held_out = pick_windows(stores["val"], made.window, PROBES) if made.record.gain and is_main() else []
@@ -85,7 +86,7 @@ def keep_thresholds(folder: Path, module: SegmentationModule, taken: Mapping[str
     found = {}
     for head, snapshot in taken.items():
         try:
-            found[head] = tuned.tune(snapshot, module.tasks[head], first)
+            found[head] = tune(snapshot, module.tasks[head], first)
         except InputError as error:
             log.warning("No threshold is tuned for head %s: %s", head, error)
-    write_json(folder / tuned.FILE, found)
+    write_json(RunFolder(folder).thresholds_file, found)

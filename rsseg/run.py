@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,6 @@ import torch
 from rsseg.alignment.analyse import analyse, check_metric
 from rsseg.alignment.fair import gather
 from rsseg.alignment.report import write_report
-from rsseg.alignment.tuned import FILE as TUNED
-from rsseg.alignment.tuned import load_tuned
 from rsseg.assembly import (
     Setup,
     check_machine,
@@ -25,25 +23,31 @@ from rsseg.assembly import (
     setup,
     warn_of_uncounted,
 )
-from rsseg.config.folder import alone, config_to_resume, load_config, resume_word, save_config, unfinished, write_json
+from rsseg.config.continuation import Continuation
+from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import provenance
 from rsseg.contract import InputError
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.windows import GridWindows
 from rsseg.dataset import Numbers, open_data, open_split, scenes_of
 from rsseg.description import write_description
+from rsseg.devices import choose_precision, scoring_accelerator
 from rsseg.distributed import is_main
-from rsseg.fit import fit
+from rsseg.files import UnwritableError, write_csv, write_json
 from rsseg.inference.examples import draw_examples, most_different
 from rsseg.inference.picture import pick_windows
 from rsseg.inference.scene import predict_scene
+from rsseg.interrupt import Interrupts
+from rsseg.keeping import last_good
 from rsseg.metrics import Scores
 from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
+from rsseg.nonfinite import DivergedError
 from rsseg.progress import progress
-from rsseg.scoring import load_checkpoint, score, write_scores
+from rsseg.resume import config_of, go_on, write_down
+from rsseg.scoring import load_checkpoint, name_means, score, score_rows
 from rsseg.table import print_table
-from rsseg.training import choose_precision
+from rsseg.trainer import fit
 
 log = logging.getLogger(__name__)
 
@@ -64,21 +68,32 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
         InputError: For anything in config or data that can't be used.
     """
     quiet()
+    trust = list(config.trust)  # of the command line, also where it resumes
     if config.resume:
         folder = Path(config.resume)
-        config = config_to_resume(folder, overrides or [])
-    made = setup(config)
-    check_machine(made)
-    with alone(folder) if is_main() else nullcontext():
-        return _train(made, config, folder, overrides or [], loss)
+    run = RunFolder(folder)
+    with Interrupts(folder) as interrupts:
+        going = go_on(run, config, overrides or []) if config.resume else None
+        made = setup(config_of(going) if going else config, trust)
+        check_machine(made)
+        with run.lock() if is_main() else nullcontext():
+            try:
+                return _train(made, run, overrides or [], loss, interrupts, going)
+            except UnwritableError as error:
+                raise UnwritableError(f"{error}{f', and go on with {run.resume_word}' * run.begun}") from None
 
 
-def _train(made: Setup, config: Any, folder: Path, overrides: list[str], loss: str) -> float:
-    last = unfinished(folder, config)
-    if (folder / "summary.json").is_file():
-        summary = json.loads((folder / "summary.json").read_text())
-        log.info("%s: finished already, IoU %.4f; not run again.", folder, summary["iou"])
-        return float(summary["iou"])
+def _train(
+    made: Setup, run: RunFolder, overrides: list[str], loss: str, interrupts: Interrupts, going: Continuation | None
+) -> float:
+    if going is None:
+        run.refuse_other(made.plain)
+    if run.finished and not (going and going.trains):
+        return _finished(run)
+    if going and going.changed and is_main():
+        write_down(run, going, overrides)
+        log.info("Changed: %s. %s", ", ".join(f"{key}={value}" for key, value in going.changed.items()), going.line)
+    last = last_good(run.path)
     torch.set_float32_matmul_precision("high")
     L.seed_everything(made.seed, workers=True, verbose=False)
     source = made.source()
@@ -94,27 +109,49 @@ def _train(made: Setup, config: Any, folder: Path, overrides: list[str], loss: s
     module = make_module(made, network, data.numbers, len(data.stores["val"]))
     fit_augmentations(module, data)
     record = data.record()
-    if last is not None and json.loads((folder / "data.json").read_text())["fingerprint"] != record["fingerprint"]:
-        raise InputError(f"the data have changed since {folder} was begun (other scenes or labels): start a new run")
+    if last is not None:
+        before = run.data()
+        changed = {"fingerprint": "other scenes or labels", "pixels": "other pixels"}
+        found = [what for key, what in changed.items() if before.get(key, record[key]) != record[key]]
+        if found:
+            raise InputError(f"the data have changed since {run} was begun ({found[0]}): start a new run")
     if is_main():
-        if not (folder / "run.json").is_file():
-            save_config(made.plain, folder)
-            write_json(folder / "run.json", provenance(overrides, loss) | {"seed": made.seed})
-        write_json(folder / "data.json", record)
-    return fit(made, folder, module, data, last)
+        if not run.run_file.is_file():
+            run.write_config(made.plain)
+            write_json(run.run_file, provenance(overrides, loss) | {"seed": made.seed})
+        write_json(run.data_file, record)
+    return fit(made, run.path, module, data, last, interrupts)
 
 
-def load_run(folder: Path, scenes: int = 1) -> tuple[Setup, SegmentationModule]:
+def _finished(run: RunFolder) -> float:
+    """What a finished run gave.
+
+    Raises:
+        DivergedError: If it has diverged.
+    """
+    summary = run.summary()
+    if "diverged" in summary:
+        facts = summary["diverged"]
+        raise DivergedError(
+            f"{run}: diverged at step {facts['step']}; not run again. Go on with {run.resume_word} and a lower "
+            "optimizer.lr=..., or on_nonfinite=skip, or remove the folder",
+            facts,
+        )
+    iou = float(summary["iou"])
+    log.info("%s: finished already, IoU %.4f; not run again.", run, iou)
+    return iou
+
+
+def load_run(folder: Path, scenes: int = 1, trust: Sequence[str] = ()) -> tuple[Setup, SegmentationModule]:
     """The setup of a run and its module with the best weights, in evaluation mode.
 
     Args:
         folder: The run folder.
         scenes: The number of scenes that will be scored.
+        trust: Packages whose classes the run's config may name.
     """
-    made = setup(load_config(folder))
-    if not (folder / "data.json").is_file():
-        raise InputError(f"{folder} holds a run that never started training: go on with {resume_word(folder)}")
-    saved = json.loads((folder / "data.json").read_text())
+    run = RunFolder(folder)
+    made, saved = setup(run.config(), trust), run.data()
     numbers = Numbers(**{name: saved[name] for name in ("positives", "valid", "mean", "std")})
     module = make_module(made, made.network(pretrained=False), numbers, scenes)
     load_checkpoint(module, folder)
@@ -130,23 +167,24 @@ def tune_module(module: SegmentationModule, run: Path, threshold: str) -> None:
     if threshold not in ("fixed", "tuned"):
         raise InputError(f"threshold={threshold}: fixed (0.5, or the largest logit) or tuned is expected")
     if threshold == "tuned":
-        module.tune(load_tuned(run, module.tasks))
+        module.tune(RunFolder(run).thresholds(module.tasks))
 
 
-def evaluate(run: Path, split: str, threshold: str = "fixed") -> dict[str, Scores]:
+def evaluate(run: Path, split: str, threshold: str = "fixed", trust: Sequence[str] = ()) -> dict[str, Scores]:
     """Score a run's best checkpoint on a split; print the table and write ``evaluation-{split}.csv`` into the run folder.
 
     Args:
         run: The run folder.
         split: train, val or test.
         threshold: "fixed": 0.5, or the largest logit. "tuned": what was tuned on the validation scenes, see `tuned.tune`;
-            the file is then ``evaluation-{split}-tuned.csv``.
+            the file is then ``evaluation-{split}-tuned.csv``. In a folder that can't be written to nothing is.
+        trust: Packages whose classes the run's config may name.
 
     Raises:
         InputError: If the run or the split can't be used, or the split has no labels.
     """
     quiet()
-    made = setup(load_config(run))
+    made = setup(RunFolder(run).config(), trust)
     name = made.dataset.name
     scenes = scenes_of(made.source(), name, split)
     bare = sum(scene.mask is None for scene in scenes)
@@ -156,22 +194,28 @@ def evaluate(run: Path, split: str, threshold: str = "fixed") -> dict[str, Score
             "have no labels. Take split=val, or map the scenes with scripts/predict.py"
         )
     store = open_split(made.dataset, scenes, split, made.window)
-    made, module = load_run(run, len(store))
+    made, module = load_run(run, len(store), trust)
     tune_module(module, run, threshold)
     store.fill = module.mean.numpy().ravel()
     result = score(made, module, GridWindows(store, made.window, made.overlap))
     path = run / f"evaluation-{split}{'-tuned' * (threshold == 'tuned')}.csv"
     tuned = ", at tuned thresholds" * (threshold == "tuned")
-    print_table(write_scores(path, result), f"{run}: {split}, best checkpoint{tuned}, pooled over whole scenes")
+    rows = score_rows(result)
+    print_table(name_means(rows), f"{run}: {split}, best checkpoint{tuned}, pooled over whole scenes")
     if tuned and split == "val":
-        log.warning("The thresholds were tuned on these scenes: scores are too good; %s has those to expect of others.", TUNED)
+        line = "The thresholds were tuned on these scenes: scores are too good; %s has those to expect of others."
+        log.warning(line, RunFolder(run).thresholds_file)
     for head, scores in result.items():
         log.info("%s: %s", head, ", ".join(f"{name} {value:.4f}" for name, value in scores.means().items()))
-    log.info("Table: %s", path)
+    try:
+        write_csv(path, rows)
+        log.info("Table: %s", path)
+    except UnwritableError as error:
+        log.warning("%s; the table above is all that there is of it", error)
     return result
 
 
-def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed") -> Path:
+def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed", trust: Sequence[str] = ()) -> Path:
     """Map a scene with a run's best checkpoint.
 
     Args:
@@ -179,6 +223,7 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed") -> Path
         scene: An image with the run's bands.
         out: The GeoTIFF to write.
         threshold: As for `evaluate`.
+        trust: As for `evaluate`.
 
     Raises:
         InputError: If run or scene can't be used, or the map can't be written.
@@ -188,7 +233,7 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed") -> Path
         raise InputError(f"scene={scene}: there is no such file")
     if out.resolve() == scene.resolve():
         raise InputError(f"out={out} would overwrite the scene: choose another name")
-    made, module = load_run(run)
+    made, module = load_run(run, trust=trust)
     tune_module(module, run, threshold)
     bands = made.dataset.read_bands
     found = sum(Scene(scene.stem, scene, None).counts())
@@ -199,16 +244,18 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed") -> Path
         )
     reader = SceneReader([Scene(scene.stem, scene, None)], made.dataset.labels, bands)
     reader.fill = module.mean.numpy().ravel()
-    if torch.cuda.is_available() and made.accelerator != "cpu":
-        module = module.to("cuda")
-    precision = choose_precision(made.plain["trainer"].get("precision", "auto"), made.accelerator)
+    accelerator = scoring_accelerator(made.accelerator)
+    module = module.to(accelerator if accelerator in ("cuda", "mps") else "cpu")
+    precision = choose_precision(made.plain["trainer"].get("precision", "auto"), accelerator)
     with torch.autocast(module.device.type, torch.bfloat16, enabled=str(precision).startswith("bf16")):  # as it was scored
         predict_scene(module, made.head, reader, out, made.window, made.overlap, made.batch_size, made.dataset.palette)
     log.info("Map: %s", out)
     return out
 
 
-def compare(runs: list[Path], out: Path | None = None, metric: str = "iou", keep_unfair: bool = False) -> Path:
+def compare(
+    runs: list[Path], out: Path | None = None, metric: str = "iou", keep_unfair: bool = False, trust: Sequence[str] = ()
+) -> Path:
     """Compare finished runs: print the ranking, and write a report, tables and figures.
 
     Args:
@@ -216,6 +263,7 @@ def compare(runs: list[Path], out: Path | None = None, metric: str = "iou", keep
         out: Where to write; if None ``comparison`` in the first folder, or ``comparison_dice`` for another metric than IoU.
         metric: What losses are ranked by: iou, dice or boundary_iou.
         keep_unfair: Compare runs of other training data, steps, code or settings all the same.
+        trust: Packages whose classes the runs' configs may name.
 
     Returns:
         The folder that was written.
@@ -230,28 +278,28 @@ def compare(runs: list[Path], out: Path | None = None, metric: str = "iou", keep
     check_metric(metric)
     comparison = gather(runs, keep_unfair, metric)
     found = analyse(comparison, metric)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the comparison can't be written to {out} ({error}): give another folder, out=...") from None
     folders = [comparison.runs[i][0].folder for i in found.order]
     names = [comparison.labels[i] for i in found.order]
     try:
-        examples = draw_disagreements(folders, names, out / "examples.png")
+        examples = draw_disagreements(folders, names, out / "examples.png", trust)
     except InputError as error:
         log.warning("Example windows are left out of the report: %s", error)
         examples = None
-    write_report(comparison, found, out, examples)
+    try:
+        write_report(comparison, found, out, examples)
+    except UnwritableError as error:
+        raise UnwritableError(f"{error}; out=... writes the comparison elsewhere") from None
     return out
 
 
-def draw_disagreements(runs: list[Path], names: list[str], path: Path) -> Path | None:
+def draw_disagreements(runs: list[Path], names: list[str], path: Path, trust: Sequence[str] = ()) -> Path | None:
     """Draw the validation windows that the best checkpoints of some runs label most differently.
 
     Args:
         runs: Run folders, of the same validation data.
         names: What to call them.
         path: The PNG.
+        trust: As for `compare`.
 
     Returns:
         The PNG; None where there are no two runs.
@@ -261,12 +309,13 @@ def draw_disagreements(runs: list[Path], names: list[str], path: Path) -> Path |
     """
     if len(runs) < 2:
         return None
-    made, module = load_run(runs[0])
+    made, module = load_run(runs[0], trust=trust)
     store = open_split(made.dataset, scenes_of(made.source(), made.dataset.name, "val"), "val", made.window)
     store.fill = module.mean.numpy().ravel()
     with progress(runs, "predicting examples") as folders:
-        examples = most_different(pick_windows(store, made.window, 16), made.head, (load_run(run)[1] for run in folders), 3)
-    path.parent.mkdir(parents=True, exist_ok=True)
+        examples = most_different(
+            pick_windows(store, made.window, 16), made.head, (load_run(run, trust=trust)[1] for run in folders), 3
+        )
     draw_examples(path, made.tasks[made.head], made.dataset.palette, examples, names, made.shown_bands)
     return path
 
@@ -283,16 +332,13 @@ def describe(config: Any, out: Path | None = None, overrides: list[str] | None =
         InputError: For anything in config or data that can't be used.
     """
     quiet()
-    made = setup(config)
+    made = setup(config, config.trust)
     source = made.source()
     if made.dataset.bands is None:
         made = made.with_bands(scenes_of(source, made.dataset.name, "train")[0].all_bands())
     data = open_data(made.dataset, source, made.window)
     out = out or made.output / "describe" / made.dataset.name
-    try:
-        write_description(made, data.stores, out, overrides or [])
-    except OSError as error:
-        raise InputError(f"the description can't be written to {out}: {error}") from None
+    write_description(made, data.stores, out, overrides or [])
     return out
 
 

@@ -2,45 +2,44 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 from torch import Tensor
 
 from rsseg.alignment.counts import pooled
 from rsseg.alignment.recorder import Recorder
 from rsseg.assembly import Setup
-from rsseg.config.folder import resume_word
 from rsseg.config.schema import Residence
 from rsseg.contract import Batch, InputError
 from rsseg.data.store import Store, load
 from rsseg.data.windows import Batches, GridWindows, Loader, Windows, thread_count
+from rsseg.devices import choose_precision, scoring_accelerator
+from rsseg.errors import in_one_line
+from rsseg.keeping import load_state
 from rsseg.metrics import Scores
 from rsseg.module import SegmentationModule
+from rsseg.progress import shows_bars
 from rsseg.recording import keep, keep_thresholds, make_snapshots, validation_windows
-from rsseg.training import choose_precision
 
 
 def load_checkpoint(module: SegmentationModule, folder: Path, name: str = "best") -> int:
     """Give a module the weights of a run's best or last checkpoint, and return the step that it was saved at.
 
     Raises:
-        InputError: If there is none.
+        InputError: If there is none, it can't be read, or holds the weights of another network.
     """
-    path = folder / "checkpoints" / f"{name}.ckpt"
-    if not path.is_file():
-        raise InputError(
-            f"{folder} has no checkpoints/{name}.ckpt: the run was not scored yet; go on with {resume_word(folder)}"
-        )
-    checkpoint = torch.load(path, map_location="cpu", weights_only=False)
-    module.load_state_dict(checkpoint["state_dict"])
-    return int(checkpoint["global_step"])
+    weights, step = load_state(folder, name)
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        found = str(error).strip().splitlines()[-1].strip()
+        raise InputError(f"checkpoints/{name}.ckpt of {folder} does not fit its config.yaml: {found}") from None
+    return step
 
 
 class _Counting(L.Callback):
@@ -71,17 +70,20 @@ def score(
     """Score whole scenes in this process, and count their batches of logits by head; scores by head."""
     settings = made.plain["trainer"]
     devices = settings.get("devices", 1)
+    accelerator = scoring_accelerator(made.accelerator)
     trainer = L.Trainer(
-        accelerator=made.accelerator,
-        devices=devices[:1] if isinstance(devices, list) else 1,
-        precision=choose_precision(settings.get("precision", "auto"), made.accelerator),
+        accelerator=accelerator,
+        devices=devices[:1] if isinstance(devices, list) and accelerator != "cpu" else 1,
+        precision=choose_precision(settings.get("precision", "auto"), accelerator),
         callbacks=[_Counting(count)] if count else [],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
+        enable_progress_bar=shows_bars(),
     )
     reside(made, [windows.store], trainer)
-    trainer.validate(module, feed(made, windows, Batches(len(windows), made.batch_size)), verbose=False)
+    with in_one_line(made.output, made.batch_size, made.window):
+        trainer.validate(module, feed(made, windows, Batches(len(windows), made.batch_size)), verbose=False)
     return dict(module.scores)
 
 
@@ -114,14 +116,14 @@ def score_checkpoints(
     return {head: replace(scores, boundary_iou=float(pooled(taken[head].boundary))) for head, scores in result.items()}
 
 
-def write_scores(path: Path, result: dict[str, Scores]) -> list[dict[str, Any]]:
-    """Write the per-class table of each head as CSV and return its rows."""
-    rows = [{"head": head, **row} for head, scores in result.items() for row in scores.table()]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return rows
+def score_rows(result: Mapping[str, Scores]) -> list[dict[str, Any]]:
+    """The per-class table of each head; the row of the mean, its last, has no class."""
+    return [{"head": head, **row} for head, scores in result.items() for row in scores.table()]
+
+
+def name_means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `score_rows` for people: files do not call the mean so, since a class may have any name."""
+    return [{**row, "class": row["class"] or "mean"} for row in rows]
 
 
 def reside(made: Setup, stores: list[Store], trainer: L.Trainer) -> None:

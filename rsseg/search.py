@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import logging
 import multiprocessing
@@ -15,10 +14,11 @@ import torch
 
 from rsseg.alignment.runs import TRIALS
 from rsseg.assembly import setup
-from rsseg.config.folder import alone
+from rsseg.config.folder import RunFolder
 from rsseg.config.search import Interval, Search
 from rsseg.config.sweep import end_with_parent
 from rsseg.contract import InputError, nearest
+from rsseg.files import LockedError, write_csv
 from rsseg.metrics import scores
 from rsseg.run import train
 from rsseg.table import print_table
@@ -78,7 +78,7 @@ def check_search(wanted: Search, processes: int) -> None:
     if min(wanted.trials, processes) < 1:
         raise InputError(f"trials={wanted.trials} and processes={processes} must be at least 1")
     config, _ = wanted.config(wanted.first())
-    made = setup(config)
+    made = setup(config, config.trust)
     if BOUNDARY in wanted.objectives and not made.record.enabled:
         raise InputError(f"objectives={BOUNDARY}: contours are counted by the recorder alone; leave record.enabled=false out")
     devices = made.plain["trainer"].get("devices", 1)
@@ -129,9 +129,9 @@ def release_dead_trials(study: Any, wanted: Search) -> None:
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         folder = wanted.run_folder(trial.params)
         try:
-            with alone(folder):
+            with RunFolder(folder).lock():
                 study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-        except InputError:
+        except LockedError:
             continue  # it lives
         if trial.params.keys() == wanted.space().keys():
             study.enqueue_trial(trial.params)
@@ -176,10 +176,11 @@ def try_one(study: Any, wanted: Search, lock: Any) -> bool:
         }
     folder = wanted.run_folder(params)
     config, loss = wanted.config(params)
-    with alone(folder, wait=True), (folder / "train.log").open("a", buffering=1) as file, _output_to(file):
+    run = RunFolder(folder)
+    with run.lock(wait=True), (folder / "train.log").open("a", buffering=1, encoding="utf-8") as file, _output_to(file):
         trial.set_user_attr("folder", str(folder))
         train(config, folder, wanted.words(params), loss)
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = run.summary()
     lacking = [name for name in wanted.objectives if name not in summary]
     if lacking:
         study.tell(trial, state=TrialState.FAIL)
@@ -243,10 +244,7 @@ def report(study: Any, wanted: Search) -> None:
         {"trial": t.number, **dict(zip(wanted.objectives, t.values, strict=True)), **t.params, "folder": t.user_attrs["folder"]}
         for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     ]
-    with (wanted.folder / TRIALS).open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(wanted.folder / TRIALS, rows)
     best = {t.number for t in study.best_trials}
     shown = [{key: value for key, value in row.items() if key != "folder"} for row in rows if row["trial"] in best]
     print_table(shown, "Best trial" if len(wanted.objectives) == 1 else "Pareto front: no other trial is better in all")

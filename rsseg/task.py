@@ -126,7 +126,8 @@ class Task:
         Returns:
             int64 ``[B, *planes, H, W]``.
         """
-        return (logits > (0 if threshold is None else _per_class(threshold, logits))).long()
+        positive = (logits > (0 if threshold is None else _per_class(threshold, logits))).long()
+        return positive if self.separate else positive[:, 0]
 
     def by_class(self, counts: Tensor) -> Tensor:
         """What belongs to each class, of numbers for each label of each of `matrices`.
@@ -202,16 +203,14 @@ class Binary(Task):
     @classmethod
     def misfit(cls, channels: int) -> str:
         """See `Task`."""
-        if channels == 1:
-            return ""
         return (
-            f"a binary task has one class, the positive one; found {channels}: take task=multiclass for exclusive classes, "
-            "task=multilabel for classes that may overlap"
+            ""
+            if channels == 1
+            else (
+                f"a binary task has one class, the positive one; found {channels}: take task=multiclass for exclusive classes, "
+                "task=multilabel for classes that may overlap"
+            )
         )
-
-    def predict(self, logits: Tensor, threshold: Tensor | None = None) -> Tensor:
-        """See `Task`."""
-        return super().predict(logits, threshold)[:, 0]
 
     def label_counts(
         self, positives: NDArray[np.int64], valid: NDArray[np.int64]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rsseg.config.arguments import run_script, split_places
+from rsseg.config.arguments import names, run_script, split_places
 
 
 @dataclass
@@ -14,12 +14,14 @@ class Arguments:
     out=FOLDER                 default: comparison in the first folder (comparison_dice, ... by another metric)
     metric=METRIC              what losses are ranked by: iou (the default), dice or boundary_iou
     unfair=keep                compare runs of other training data, steps, code or settings too; default: name and leave out
+    trust=PACKAGE[,PACKAGE...] packages of your own that the runs were trained with: their code runs
     """
 
     runs: str
     out: str | None = None
     metric: str = "iou"
     unfair: str = "leave"
+    trust: str | None = None
 
 
 def main(arguments: Arguments) -> None:
@@ -34,6 +36,7 @@ def main(arguments: Arguments) -> None:
         Path(arguments.out) if arguments.out else None,
         arguments.metric,
         arguments.unfair == "keep",
+        names(arguments.trust),
     )
 
 

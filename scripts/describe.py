@@ -9,10 +9,7 @@ import logging
 import sys
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException, OverrideParseException
-
-from rsseg.config.schema import register
+from rsseg.config.cli import check_early, compose, own_part
 from rsseg.contract import InputError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -25,22 +22,17 @@ def main(words: list[str]) -> None:
     if {"-h", "--help"} & set(words):
         print(__doc__)
         return
-    register()
     try:
         for word in words:
             if word.startswith("-"):
                 raise InputError(f"'{word}' is not understood: write key=value, as for a single run of train.py")
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = compose("train", overrides=words)
-        from rsseg.run import describe  # torch takes seconds to import: a misspelt override is told without
+        config = own_part(compose(CONFIGS, words))
+        check_early(config)
+        from rsseg.run import describe  # torch takes seconds to import: mistakes in the command are told before
 
         describe(config, overrides=words)
     except InputError as error:
         sys.exit(f"error: {error}")
-    except HydraException as error:
-        word = f"{error.override}: " if isinstance(error, OverrideParseException) else ""
-        said = str(error).partition("Config search path")[0].partition("See https")[0]
-        sys.exit(f"error: {word}{' '.join(said.split())}")
 
 
 if __name__ == "__main__":

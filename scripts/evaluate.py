@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rsseg.config.arguments import run_script
+from rsseg.config.arguments import names, run_script
 
 
 @dataclass
@@ -13,18 +13,20 @@ class Arguments:
     run=FOLDER    the run folder
     split=NAME    train, val (default) or test
     threshold=tuned    at the thresholds (multiclass: biases) that were tuned on the validation scenes, not at 0.5 (argmax)
+    trust=PACKAGE[,PACKAGE...]    packages of your own that the run was trained with: their code runs
     """
 
     run: str
     split: str = "val"
     threshold: str = "fixed"
+    trust: str | None = None
 
 
 def main(arguments: Arguments) -> None:
     """Evaluate as the command line says."""
     from rsseg.run import evaluate
 
-    evaluate(Path(arguments.run), arguments.split, arguments.threshold)
+    evaluate(Path(arguments.run), arguments.split, arguments.threshold, names(arguments.trust))
 
 
 if __name__ == "__main__":

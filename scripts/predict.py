@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rsseg.config.arguments import run_script
+from rsseg.config.arguments import names, run_script
 
 
 @dataclass
@@ -14,12 +14,14 @@ class Arguments:
     scene=FILE    an image with the bands that the run was trained on
     out=FILE      the GeoTIFF to write; default: <run>/maps/<scene>.tif
     threshold=tuned    at the thresholds (multiclass: biases) that were tuned on the validation scenes, not at 0.5 (argmax)
+    trust=PACKAGE[,PACKAGE...]    packages of your own that the run was trained with: their code runs
     """
 
     run: str
     scene: str
     out: str | None = None
     threshold: str = "fixed"
+    trust: str | None = None
 
 
 def main(arguments: Arguments) -> None:
@@ -28,7 +30,7 @@ def main(arguments: Arguments) -> None:
 
     run, scene = Path(arguments.run), Path(arguments.scene)
     out = Path(arguments.out) if arguments.out else run / "maps" / f"{scene.stem}.tif"
-    predict(run, scene, out, arguments.threshold)
+    predict(run, scene, out, arguments.threshold, names(arguments.trust))
 
 
 if __name__ == "__main__":

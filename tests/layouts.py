@@ -1,5 +1,6 @@
 """Tiny copies of the shipped datasets in their published layouts, with random pixels."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -147,6 +148,29 @@ def own_scenes(root: Path, rng: np.random.Generator) -> Path:
 LAYOUTS: dict[str, Callable[[Path, np.random.Generator], None]] = {
     f.__name__: f for f in (deepglobe, gid15, inria, l8biome, landcoverai, loveda, potsdam, sen1floods11, vaihingen)
 }
+
+
+TEST_PARTS = {
+    "deepglobe": ["data/test_data"],
+    "gid15": ["GID/img_dir/test"],
+    "inria": ["AerialImageDataset/test"],
+    "l8biome": [],  # is published without splits
+    "landcoverai": ["output/M-33_3*", "test.txt"],
+    "loveda": ["Test"],
+    "potsdam": ["top_potsdam_2_13_label.tif", "4_Ortho_RGBIR/top_potsdam_2_13_RGBIR.tif"],
+    "sen1floods11": ["HandLabeled/*/Bolivia_*"],
+    "vaihingen": ["top/*_area2.tif", "top_mosaic_09cm_area2.tif"],
+}
+
+
+def without_test_part(folder: Path, name: str) -> Path:
+    """Remove what many copies of a dataset lack."""
+    for pattern in TEST_PARTS[name]:
+        found = list(folder.glob(pattern))
+        assert found, pattern
+        for path in found:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return folder
 
 
 def write(root: Path, name: str, seed: int = 0) -> Path:

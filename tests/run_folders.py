@@ -125,7 +125,7 @@ def write_run(folder, task, loss, seed, records, overrides=(), fingerprint="v1",
     terms = {name: {"_target_": f"rsseg.losses.{TARGETS[name]}", "weight": 1.0} for name in TERMS.get(loss, [loss])}
     config = {
         "loss": {"terms": loss_terms or terms},
-        "dataset": {"name": "made_up", "task": task.kind, "classes": list(task.classes)},
+        "dataset": {"name": "made_up", "task": task.kind, "classes": list(task.classes), "bands": [1]},
         "model": {"encoder": "resnet18", "heads": {"mask": {}}}, "optimizer": {"lr": 1e-3}, "seed": seed, "steps": 400,
         "batch_size": 8, "window": 64, **changes,
     }  # fmt: skip
@@ -138,6 +138,8 @@ def write_run(folder, task, loss, seed, records, overrides=(), fingerprint="v1",
     data = {
         "mean": [100.0],
         "std": [20.0],
+        "positives": [1] * task.channels,
+        "valid": [9] * task.channels,
         "fingerprint": {"train": "t1", "val": fingerprint},
         "scenes": {"train": ["a"], "val": records.scenes},
     }
@@ -151,7 +153,7 @@ def write_run(folder, task, loss, seed, records, overrides=(), fingerprint="v1",
     (folder / "metrics.csv").write_text("\n".join(["step,val/loss,val/mask/iou,val/mask/dice", *rows]) + "\n")
     number = (hits + missed)[-1]
     lines = [f"mask,{c},{i},{d},{int(n)}" for c, i, d, n in zip(task.classes, iou[-1], dice[-1], number, strict=True)]
-    mean = f"mask,mean,{means['iou']},{means['dice']},{int(number.sum())}"
+    mean = f"mask,,{means['iou']},{means['dice']},{int(number.sum())}"
     (folder / "classes.csv").write_text("\n".join(["head,class,iou,dice,pixels", *lines, mean]) + "\n")
 
 

@@ -10,9 +10,10 @@ summary.json, threshold.json, records/, 50 windows of every sampler and augmenta
 and the tables of evaluate, describe and compare. "same" means bit by bit. A case that was ended by an error shows the last
 line that it printed.
 
-The older side's results are kept in ~/.cache/rsseg_same_as_before, by commit and by the text of this file, so that only
-the first call runs both sides (each about four minutes). The working tree is compared as it lies there, committed or not.
-Exit status 0: everything is the same; 1: something is not.
+The older side's results are kept in ~/.cache/rsseg_same_as_before, by commit and by the cases of this file, so that only
+the first call runs both sides (each about five minutes on a quiet core). The working tree is compared as it lies there,
+committed or not; it is copied first, so that it may be edited meanwhile. Exit status 0: everything is the same; 1: something
+is not.
 
 This is a tool for people who change the inside of rsseg; pytest does not collect it.
 """
@@ -22,6 +23,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -379,17 +381,24 @@ def brief(name: str, array: np.ndarray) -> Found:
 
 
 def run_side(tree: Path, work: Path, data: Path, results: Path, names: Iterable[str]) -> None:
-    """Run cases in a tree, in a process of its own."""
+    """Run cases in a tree, in a process of its own that imports nothing from the folder of this file (-P)."""
     paths = os.pathsep.join(map(str, (tree, tree / "tests")))
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    words = [sys.executable, str(HERE), "inside", str(work), str(data), str(results), *names]
+    words = [sys.executable, "-P", str(HERE), "inside", str(work), str(data), str(results), *names]
     subprocess.run(words, cwd=tree, env={**os.environ, **one, "PYTHONPATH": paths}, check=True)
 
 
 def load(path: Path) -> Found:
-    """What a case gave."""
+    """What a case gave, without the folders of the sides in texts."""
     with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays}
+        found = {name: arrays[name] for name in arrays}
+    side = re.compile(r"/\S*same_as_before\S*?/(before|now|data)\b")
+    return {
+        name: np.array([side.sub("", text) for text in array.ravel()]).reshape(array.shape)
+        if array.dtype.kind == "U"
+        else array
+        for name, array in found.items()
+    }
 
 
 def difference(before: np.ndarray, now: np.ndarray) -> float | None:
@@ -455,7 +464,8 @@ def main(words: list[str]) -> int:
     names = [name for name in everything if name in chosen or any(name in everything[other].needs for other in chosen)]
     if not names:
         sys.exit(f"only={given['only']}: no case's name contains that; there are {', '.join(everything)}")
-    old = CACHE / f"{commit[:12]}-{hashlib.sha256(HERE.read_bytes()).hexdigest()[:12]}"
+    decisive = HERE.read_text(encoding="utf-8").partition("# ---- the cases")[2].partition("# ---- both sides")[0]
+    old = CACHE / f"{commit[:12]}-{hashlib.sha256(decisive.encode()).hexdigest()[:12]}"
     old.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="same_as_before_"))
     with (old / "lock").open("w") as lock:
@@ -472,7 +482,12 @@ def main(words: list[str]) -> int:
                 git("worktree", "remove", "--force", str(tree))
                 shutil.rmtree(work / "before", ignore_errors=True)
     print(f"now: {TREE}", flush=True)
-    run_side(TREE, work / "now", old / "data", work / "results", names)
+    tree = work / "tree"
+    for name in git("ls-files", "--cached", "--others", "--exclude-standard").splitlines():
+        if (TREE / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(TREE / name, tree / name)
+    run_side(tree, work / "now", old / "data", work / "results", names)
     before, now = ({name: load(place / f"{name}.npz") for name in names} for place in (old / "results", work / "results"))
     rows = [row for name in names for row in tell(name, before[name], now[name])]
     for case in names:

@@ -79,7 +79,7 @@ def test_other_tasks(tmp_path, task):
 
 def test_what_cannot_be_written(root, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="can't be written to"):
+    with pytest.raises(InputError, match="a part of this path is a file"):
         describe(settings(tmp_path, *folder_data(root)), tmp_path / "file" / "below")
 
 

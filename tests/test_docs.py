@@ -10,11 +10,11 @@ import layouts
 import numpy as np
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from make_configuration import GROUPS, reference
 from omegaconf import OmegaConf
 from test_run import SMALL, TINY, settings
 from tiny import CONFIGS, checker, coloured, compose, write_tif
 
-from rsseg.config.reference import GROUPS, reference
 from rsseg.config.schema import Config
 from rsseg.config.search import Search
 from rsseg.run import compare, describe, evaluate, predict, train

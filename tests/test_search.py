@@ -16,7 +16,7 @@ from tiny import CONFIGS
 
 from rsseg.alignment.records import load_records
 from rsseg.config.arguments import parse
-from rsseg.config.folder import alone
+from rsseg.config.folder import RunFolder
 from rsseg.config.search import Interval, Search
 from rsseg.contract import InputError
 from rsseg.search import check_search, open_study, release_dead_trials, report, try_one
@@ -61,8 +61,8 @@ def test_a_trial_is_the_run_that_train_makes_of_its_overrides(wanted):
         ({"overrides": (f"{WEIGHT}=interval(1,0)",)}, "must be the smaller"),
         ({"overrides": (f"{WEIGHT}=tag(log,interval(0,1))",)}, "above 0 with log"),
         ({"overrides": (f"{WEIGHT}=interval(0,1",)}, "can't be read"),
-        ({"overrides": (f"{WEIGHT}=interval(0,1)", "trails=3")}, "'trails'"),
-        ({"overrides": (f"{WEIGHT}=interval(0,1)", "loss=nope")}, "Could not find 'loss/nope'"),
+        ({"overrides": (f"{WEIGHT}=interval(0,1)", "trails=3")}, "trails=3: there is no such setting"),
+        ({"overrides": (f"{WEIGHT}=interval(0,1)", "loss=nope")}, "loss=nope: there is no such choice"),
         ({"overrides": (f"{WEIGHT}=interval(0,1)", "trainer=ddp", "trainer.devices=2")}, "trains on one device"),
     ],
 )
@@ -96,7 +96,8 @@ def scored(monkeypatch):
 
     def train(config, folder, overrides, loss):
         weight = config.loss.terms.dice.weight
-        (folder / "summary.json").write_text(json.dumps({"iou": weight, "dice": math.sin(3 * weight)}))
+        scores = {"iou": weight, "dice": math.sin(3 * weight), "scene_iou": 0, "scene_dice": 0}
+        (folder / "summary.json").write_text(json.dumps(scores | {"finished": "now", "steps": 2, "seconds": 1}))
 
     monkeypatch.setattr(rsseg.search, "train", train)
 
@@ -144,8 +145,8 @@ def test_what_a_dead_process_tried_is_proposed_again(wanted, scored):
     pytest.importorskip("optuna")
     study = open_study(wanted)
     dead, living = ({WEIGHT: study.ask().suggest_float(WEIGHT, 0, 1)} for _ in range(2))
-    hold = "import sys; from pathlib import Path; from rsseg.config.folder import alone\n"
-    hold += "with alone(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    hold = "import sys; from pathlib import Path; from rsseg.config.folder import RunFolder\n"
+    hold += "with RunFolder(Path(sys.argv[1])).lock(): print('held', flush=True); sys.stdin.read()"
     words = [sys.executable, "-c", hold, wanted.run_folder(living)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
@@ -169,7 +170,7 @@ def test_another_search_under_the_same_name_and_a_bad_storage_are_refused(wanted
 
 
 def test_one_process_may_take_a_folder_twice(tmp_path):
-    with alone(tmp_path), alone(tmp_path, wait=True):  # a trial's own run takes its folder again
+    with RunFolder(tmp_path).lock(), RunFolder(tmp_path).lock(wait=True):  # a trial's own run takes its folder again
         pass
 
 

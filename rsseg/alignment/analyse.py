@@ -21,11 +21,10 @@ from rsseg.alignment.ranks import rank_alignment, seed_interval
 from rsseg.alignment.records import Snapshot, StoredSnapshot
 from rsseg.alignment.runs import Run
 from rsseg.alignment.threshold import crossfit_histogram
-from rsseg.config.schema import task_of
 from rsseg.contract import InputError, nearest
 from rsseg.metrics.average import present_mean
 from rsseg.metrics.calibration import calibration_sums
-from rsseg.task import Task
+from rsseg.task import Task, make_task
 
 RANKED = ("iou", "dice", "boundary_iou")
 """What losses can be ranked by."""
@@ -48,7 +47,8 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
     Raises:
         InputError: For a metric that not every run recorded.
     """
-    grid, task = comparison.runs, task_of(comparison.runs[0][0].config.dataset)
+    grid, dataset = comparison.runs, comparison.runs[0][0].config.dataset
+    task = make_task(dataset.task, dataset.classes)
     scored: Overlap = "dice" if metric == "dice" else "iou"
     shares, cosines, gains, skipped = mean_gradients(comparison)
     has_records = grid[0][0].records is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.config.folder import resume_word
 from rsseg.contract import InputError
+from rsseg.files import atomic_write
 
 
 class RecordError(InputError):
@@ -32,22 +31,13 @@ class RecordError(InputError):
 
 
 def write_arrays(path: Path, arrays: Mapping[str, ArrayLike]) -> None:
-    """Write an npz file whole or not at all.
+    """Write an npz file of a run's records.
 
     Raises:
-        InputError: If it can't be written.
+        UnwritableError: If it can't be written.
     """
-    part = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            np.savez_compressed(file, **{name: np.asarray(a) for name, a in arrays.items()})  # type: ignore[arg-type]
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError(
-            f"the record {path} can't be written ({error}): free some space and go on with {resume_word(path.parents[1])}"
-        ) from None
+    with atomic_write(path) as part:
+        np.savez_compressed(part, **{name: np.asarray(a) for name, a in arrays.items()})  # type: ignore[arg-type]
 
 
 def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:

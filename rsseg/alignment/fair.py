@@ -16,7 +16,7 @@ import numpy as np
 from rsseg.alignment.crossing import crossed, latest
 from rsseg.alignment.rates import pick_rates, reporting
 from rsseg.alignment.recipes import REBALANCING, by_design, column, differing, follows, is_cross_entropy, labels, within
-from rsseg.alignment.runs import SEARCH_SEED, LeftOut, Run, find_runs, read_runs
+from rsseg.alignment.runs import DIVERGED, LOWER_RATE, SEARCH_SEED, LeftOut, Run, find_runs, read_runs
 from rsseg.contract import InputError
 
 
@@ -142,14 +142,10 @@ def recorded(runs: list[Run]) -> tuple[list[Run], list[LeftOut]]:
     return runs, left_out
 
 
-DIVERGED = "it has diverged"
-"""How the reason begins why such a run is left out."""
-
-
 def _diverged(run: Run) -> LeftOut | None:
     lost = run.records.best.lost if run.records and run.records.best else 0
     why = f"{DIVERGED}: {lost} pixels of its best checkpoint have logits that are not finite"
-    return LeftOut(run.folder, why, "train it again at a lower learning rate (optimizer.lr)") if lost else None
+    return LeftOut(run.folder, why, LOWER_RATE) if lost else None
 
 
 def _lacks_records(run: Run) -> LeftOut | None:

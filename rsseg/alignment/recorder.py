@@ -16,8 +16,8 @@ from rsseg.alignment.panel import PanelSums
 from rsseg.alignment.probe import probe
 from rsseg.alignment.records import ABOUT, FOLDER, OWN, Snapshot
 from rsseg.alignment.snapshot import Snapshots
-from rsseg.config.folder import write_json
 from rsseg.contract import Batch
+from rsseg.files import write_json
 from rsseg.losses import Composite, Term
 from rsseg.module import SegmentationModule
 
@@ -84,7 +84,6 @@ class Recorder(L.Callback):
             }
             for name, task in module.tasks.items()
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / ABOUT, {"scenes": self.scenes, "first_half": self.first.tolist(), "heads": heads})
 
     def on_validation_batch_start(

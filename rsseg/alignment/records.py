@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from rsseg.alignment.archive import RecordError, checked_names, damaged, read_arrays
 from rsseg.alignment.counts import Array, counts_of
 from rsseg.config.folder import resume_word
-from rsseg.contract import nearest
+from rsseg.contract import InputError, nearest
+from rsseg.files import read_json
 from rsseg.metrics import SampledLogits
 from rsseg.task import Task, make_task
 
@@ -218,11 +218,11 @@ def load_records(run: Path, head: str = "mask") -> Records:
 def _about(path: Path, head: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """What ``records.json`` says, of all and of one head."""
     try:
-        about = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise damaged(path, f"can't be read ({error})") from None
+        about = read_json(path)
+    except InputError as error:
+        raise damaged(path, str(error).removeprefix(f"{path} ")) from None
     kinds = {"scenes": list, "first_half": list, "heads": dict}
-    if not isinstance(about, dict) or not all(isinstance(about.get(key), kind) for key, kind in kinds.items()):
+    if not all(isinstance(about.get(key), kind) for key, kind in kinds.items()):
         raise damaged(path, f"lacks {' or '.join(kinds)}")
     heads = about["heads"]
     if head not in heads:

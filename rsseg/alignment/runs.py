@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml  # type: ignore[import-untyped]
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.alignment.archive import RecordError
 from rsseg.alignment.recipes import settings
 from rsseg.alignment.records import Records, load_records
 from rsseg.config.build import plain
-from rsseg.config.folder import flat, in_training, resume_word
+from rsseg.config.folder import RunFolder, flat
 from rsseg.contract import InputError, nearest
 
 TRIALS = "trials.csv"
@@ -97,6 +93,13 @@ class LeftOut:
     remedy: str
 
 
+DIVERGED = "it has diverged"
+"""How the reason begins why such a run is left out."""
+
+LOWER_RATE = "train it again at a lower learning rate (optimizer.lr)"
+"""What to do about it."""
+
+
 def find_runs(places: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
     """Finished run folders in some folders, or those folders themselves; and why others are not finished.
 
@@ -108,8 +111,11 @@ def find_runs(places: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
             beside = [path.name for path in place.parent.glob("*/")]
             raise InputError(f"runs={place}: there is no such folder{nearest(place.name, beside)}")
     begun = sorted({path.parent for place in places for path in place.rglob("run.json")})
-    finished = [run for run in begun if (run / "summary.json").is_file()]
-    left_out = [_unfinished(run) for run in begun if run not in finished]
+    ended = [run for run in begun if RunFolder(run).finished]
+    diverged = {run: facts["step"] for run in ended if (facts := RunFolder(run).summary().get("diverged"))}
+    finished = [run for run in ended if run not in diverged]
+    left_out = [_unfinished(run) for run in begun if run not in ended]
+    left_out += [LeftOut(run, f"{DIVERGED} at step {step}", LOWER_RATE) for run, step in diverged.items()]
     if not finished:
         found = f" ({len(begun)} begun; {left_out[0].run}: {left_out[0].why})" if begun else ""
         remedy = left_out[0].remedy if begun else "train first"
@@ -118,22 +124,9 @@ def find_runs(places: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
 
 
 def _unfinished(run: Path) -> LeftOut:
-    if in_training(run):
+    if RunFolder(run).in_training:
         return LeftOut(run, "it is training now", "wait until it is finished")
-    return LeftOut(run, "it is not finished", f"go on with python train.py {resume_word(run)}")
-
-
-NEEDED = {
-    "run.json": ("overrides", "loss", "git.commit", "git.changed", "rsseg", "python", "platform", "libraries"),
-    "data.json": ("fingerprint.train", "fingerprint.val", "scenes.val", "mean", "std"),
-    "summary.json": ("iou", "dice", "scene_iou", "scene_dice", "finished", "steps", "seconds"),
-    "config.yaml": (
-        "seed", "steps", "batch_size", "window", "optimizer", "loss", "dataset.name", "dataset.task", "dataset.classes",
-        "model.encoder", "model.heads",
-    ),
-    "classes.csv": ("head", "class", "iou", "dice", "pixels"),
-}  # fmt: skip
-"""What each file of a finished run has to hold for a comparison."""
+    return LeftOut(run, "it is not finished", f"go on with python train.py {RunFolder(run).resume_word}")
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
@@ -146,67 +139,34 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def _read(folder: Path) -> Run:
-    origin, data, summary = (_mapping(folder / f"{name}.json") for name in ("run", "data", "summary"))
-    node = _mapping(folder / "config.yaml")
+    run = RunFolder(folder)
+    config, origin = run.config(), run.origin()
+    node = plain(config)
     heads = node["model"]["heads"]
     if not heads:
-        raise _unusable(folder / "config.yaml", "it has no model.heads")
+        raise InputError(f"{run.config_file} names no model.heads: remove the folder, or train the run again")
     head, *others = heads
-    losses = {name: (heads[name] or {}).get("loss") or node["loss"] for name in heads}
-    classes = _table(folder / "classes.csv", NEEDED["classes.csv"])
+    losses = {name: flat(heads[name].get("loss") or node["loss"]) for name in heads}
+    rate = node["optimizer"].get("lr")
     records = _records(folder, head)
-    config: Any = OmegaConf.create(node)
     return Run(
         folder=folder,
         loss=origin["loss"] or "loss",
         label="",
-        seed=int(config.seed),
-        rate=float(config.optimizer.get("lr", np.nan)),
+        seed=config.seed,
+        rate=float(rate) if isinstance(rate, int | float) else np.nan,
         searching=False,
         plain=False,
         losses=flat(losses[head] | {f"heads.{name}": losses[name] for name in others if losses[name] != losses[head]}),
         settings=settings(node),
         config=config,
         origin=origin,
-        data=data,
-        summary=summary,
-        curve=read_curve(folder / "metrics.csv", head),
-        classes=classes[classes["head"] == head].drop(columns="head"),
+        data=run.data(),
+        summary=run.summary(),
+        curve=read_curve(run, head),
+        classes=pd.DataFrame(run.classes(head)),
         records=records if isinstance(records, Records) else None,
         unrecorded=records if isinstance(records, LeftOut) else None,
-    )
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    """What a JSON or YAML file of a run says."""
-    try:
-        found = json.loads(path.read_text()) if path.suffix == ".json" else plain(OmegaConf.load(path))
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise _unusable(path, " ".join(str(error).split())) from None
-    lacking = [key for key in NEEDED[path.name] if not _has(found, key.split("."))]
-    if lacking:
-        raise _unusable(path, f"it lacks {', '.join(lacking)}")
-    return dict(found)
-
-
-def _has(node: Any, names: list[str]) -> bool:
-    return not names or (isinstance(node, Mapping) and names[0] in node and _has(node[names[0]], names[1:]))
-
-
-def _table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    try:
-        found = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise _unusable(path, str(error)) from None
-    lacking = [name for name in columns if name not in found]
-    if lacking:
-        raise _unusable(path, f"it lacks the columns {', '.join(lacking)}")
-    return found
-
-
-def _unusable(path: Path, found: str) -> InputError:
-    return InputError(
-        f"{path.parent} can't be read as a finished run; {path.name}: {found}. Remove the folder, or train the run again"
     )
 
 
@@ -218,19 +178,18 @@ def _records(folder: Path, head: str) -> Records | LeftOut:
         return LeftOut(folder, f"{what} {error.found}", error.remedy)
 
 
-def read_curve(path: Path, head: str) -> pd.DataFrame:
-    """Validation loss, IoU and Dice of every validation in a ``metrics.csv``, in order; a loss that was NaN stays NaN.
+def read_curve(run: RunFolder, head: str) -> pd.DataFrame:
+    """Validation loss, IoU and Dice of every validation of a run, in order; a loss that was NaN stays NaN.
 
-    Steps are how many were done, as in records: the file counts them from 0.
+    Steps are how many were done, as in records: ``metrics.csv`` counts them from 0.
 
     Raises:
         InputError: If the file can't be read, or holds no validation.
     """
     names = {"step": "step", "val/loss": "val_loss", f"val/{head}/iou": "iou", f"val/{head}/dice": "dice"}
-    metrics = _table(path, names)
-    curve = metrics[list(names)].rename(columns=names).groupby("step", as_index=False).first()
+    curve = pd.DataFrame(run.metrics(), columns=list(names)).rename(columns=names).groupby("step", as_index=False).first()
     curve["step"] += 1
     scored = curve[curve["iou"].notna() | curve["val_loss"].notna()].reset_index(drop=True)
     if scored.empty:
-        raise _unusable(path, "it holds no validation")
+        raise InputError(f"{run.metrics_file} holds no validation of head {head}: remove the folder, or train the run again")
     return scored

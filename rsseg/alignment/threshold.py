@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -55,7 +56,13 @@ def halves(holds: ArrayLike, seed: int = 0, tries: int = 50) -> NDArray[np.bool_
         >>> int(first.sum()), int(first[2:4].sum())
         (3, 1)
     """
-    there, rng = np.asarray(holds, dtype=bool), np.random.default_rng(seed)
+    there = np.asarray(holds, dtype=bool)
+    return _best_deal(there.tobytes(), there.shape, seed, tries).copy()
+
+
+@lru_cache(maxsize=4)  # a run asks several times for the halves of the same scenes
+def _best_deal(holds: bytes, shape: tuple[int, ...], seed: int, tries: int) -> NDArray[np.bool_]:
+    there, rng = np.frombuffer(holds, dtype=bool).reshape(shape), np.random.default_rng(seed)
     orders = [rng.permutation(len(there)) for _ in range(tries)]
     deals = [_deal(there, order) for order in orders]
     deals += [order < len(there) // 2 for order in orders if len(there) > 1]  # classes that interlock: plain halves too
@@ -63,12 +70,16 @@ def halves(holds: ArrayLike, seed: int = 0, tries: int = 50) -> NDArray[np.bool_
 
 
 def _deal(holds: NDArray[np.bool_], order: NDArray[np.intp]) -> NDArray[np.bool_]:
-    side = np.full(len(holds), -1)
+    """Each scene goes to the side with fewer of its class, else with fewer of all, else to the first."""
+    side = np.full(len(holds), -1, dtype=np.int8)
     classes = [holds[:, c] for c in np.argsort(holds.sum(0), kind="stable")]
     for member in [*classes, np.ones(len(holds), dtype=bool)]:
-        for scene in order[member[order] & (side[order] < 0)]:
-            of_class, of_all = (np.bincount(side[chosen & (side >= 0)], minlength=2) for chosen in (member, True))
-            side[scene] = int((of_class[1], of_all[1]) < (of_class[0], of_all[0]))
+        scenes = order[member[order] & (side[order] < 0)]
+        excess = int((side[member] == 0).sum()) - int((side[member] == 1).sum())
+        to_level, in_turn = np.split(scenes, [abs(excess)])
+        side[to_level] = int(excess > 0)
+        begin = int((side == 1).sum() < (side == 0).sum())  # the same after each pair
+        side[in_turn] = (begin + np.arange(len(in_turn))) % 2
     return np.asarray(side == 0)
 
 

@@ -56,6 +56,16 @@ def parse(arguments: type[Any], words: list[str]) -> Any:
     return arguments(**values)
 
 
+def names(text: str | None) -> tuple[str, ...]:
+    """The names that a text lists with commas, with brackets or without.
+
+    Example:
+        >>> names("[mine,yours]"), names("mine"), names(None)
+        (('mine', 'yours'), ('mine',), ())
+    """
+    return tuple(name.strip() for name in (text or "").strip("[]").split(",") if name.strip())
+
+
 def split_places(text: str) -> list[Path]:
     """The folders that a text lists with commas, which their names may hold too: each is as long as one that exists.
 

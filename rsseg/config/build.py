@@ -1,33 +1,70 @@
 """The only place that turns `_target_` into objects.
 
-Every target comes from an allow-list of packages, and every target's arguments are bound to its signature before any
-data is read, so that all misspelt and missing parameters are reported together.
+What a target may be is decided by its place: each has a `Kind`, which names the base class that a target has to derive from and
+the modules that such classes lie in. Nothing else is imported, let alone called, whatever a config says; arguments are plain
+values. Targets of another kind, unknown and missing parameters are reported together, before data are read.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from rsseg.contract import InputError, nearest
 
-ALLOWED = frozenset(
-    {
-        "lightning",
-        "pytorch_lightning",
-        "rsseg",
-        "segmentation_models_pytorch",
-        "timm",
-        "torch",
-        "torchgeo",
-        "torchmetrics",
-    }
+
+@dataclass(frozen=True)
+class Kind:
+    """What a place of the config accepts: classes that derive from a base. Names are dotted: they are imported when needed.
+
+    Attributes:
+        what: What messages call it.
+        base: What a target has to derive from.
+        homes: The modules, or classes, at or below which a target lies.
+        own: What a target of a package that the user trusts has to derive from; None: `base`.
+        nested: The kinds of the nodes below some parameters; others are of the kind itself.
+    """
+
+    what: str
+    base: str
+    homes: tuple[str, ...]
+    own: str | None = None
+    nested: Mapping[str, Kind] = field(default_factory=dict)
+
+
+OPTIMIZER = Kind("an optimiser", "torch.optim.Optimizer", ("torch.optim", "timm.optim"))
+SCHEDULER = Kind("a schedule", "torch.optim.lr_scheduler.LRScheduler", ("torch.optim",))
+CALLBACK = Kind("a callback", "lightning.pytorch.callbacks.Callback", ("lightning.pytorch.callbacks",))
+LOGGER = Kind("a logger", "lightning.pytorch.loggers.Logger", ("lightning.pytorch.loggers",))
+SAMPLER = Kind("a sampler", "rsseg.data.sampling.Sampler", ("rsseg.data",))
+AUGMENTATION = Kind("an augmentation", "rsseg.data.augment.Augmentation", ("rsseg.data",))
+RECIPE = Kind("a recipe of scenes", "rsseg.data.synthetic.SceneRecipe", ("rsseg.data",))
+SOURCE = Kind("a source of scenes", "rsseg.data.scene.Source", ("rsseg.data",), nested={"recipe": RECIPE})
+TERM = Kind("a loss", "rsseg.losses.Term", ("rsseg.losses",), own="torch.nn.Module")
+MODEL = Kind(
+    "a model",
+    "segmentation_models_pytorch.base.SegmentationModel",
+    ("segmentation_models_pytorch",),
+    own="torch.nn.Module",
 )
-"""The packages whose classes and functions a config may name."""
+STRATEGY = Kind("a strategy", "lightning.pytorch.strategies.Strategy", ("lightning.pytorch.strategies",))
+PROFILER = Kind("a profiler", "lightning.pytorch.profilers.Profiler", ("lightning.pytorch.profilers",))
+TRAINER = Kind(
+    "a trainer",
+    "lightning.pytorch.Trainer",
+    ("lightning.Trainer", "lightning.pytorch.Trainer"),
+    nested={"strategy": STRATEGY, "profiler": PROFILER},
+)
+
+LIBRARIES = frozenset({"hydra", "lightning", "omegaconf", "rsseg", "segmentation_models_pytorch", "timm", "torch", "torchgeo"})
+"""What a config of somebody else's may name, but nobody has to trust by name."""
 
 
 def plain(node: Any) -> Any:
@@ -35,53 +72,67 @@ def plain(node: Any) -> Any:
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
-def locate(target: str, where: str) -> Any:
-    """The class or function that a `_target_` names.
+def locate(target: Any, where: str, kind: Kind, trust: Collection[str] = ()) -> type:
+    """The class that a `_target_` names.
 
     Args:
         target: A dotted path.
         where: The place in the config, for the message.
+        kind: What the place accepts.
+        trust: Packages that the user at the command line trusts: their classes are accepted too.
 
     Raises:
-        InputError: If it does not exist, can't be called, or does not live in an allowed package.
+        InputError: If it is no class of that kind. What lies elsewhere is not even imported: importing runs code.
     """
-    if target.split(".")[0] not in ALLOWED:
-        raise InputError(f"{where}._target_={target}: only these packages may be named: {', '.join(sorted(ALLOWED))}")
+    place, homes = f"{where}._target_={target}", " or ".join(kind.homes)
+    if not isinstance(target, str) or not all(part.isidentifier() and part[0] != "_" for part in target.split(".")):
+        raise InputError(f"{place}: a dotted path such as {kind.homes[0]}.Name is expected, with no private name in it")
+    home = next((home for home in (*kind.homes, *trust) if f"{target}.".startswith(f"{home}.")), None)
+    if home is None:
+        own = target.split(".")[0]
+        known = own in sys.stdlib_module_names or own in LIBRARIES  # what lies there is not the user's own
+        way_out = "" if known else f"; if {own} is code that you trust, add trust=[{own}]"
+        raise InputError(f"{place}: {kind.what} of {homes} is expected{way_out}")
     try:
-        found = get_object(target)
-    except Exception as error:  # Hydra wraps whatever the import raises
-        parent, _, name = target.rpartition(".")
-        try:
-            near = nearest(name, dir(get_object(parent)))
-        except Exception:
-            near = ""
-        raise InputError(f"{where}._target_={target} can't be imported{near}: {_last_line(error)}") from None
-    home = (getattr(found, "__module__", None) or "").split(".")[0]
-    if not callable(found) or home not in ALLOWED:
-        raise InputError(f"{where}._target_={target} is {home or 'no'} code, not a class or function of {target.split('.')[0]}")
+        found = _named(target)
+    except Exception as error:  # whatever an import raises
+        raise InputError(f"{place} can't be imported{_near(target)}: {_last_line(error)}") from None
+    base = kind.base if home in kind.homes or kind.own is None else kind.own
+    packages = {home.split(".")[0] for home in (*kind.homes, *trust)}
+    if not inspect.isclass(found) or not issubclass(found, _named(base)) or found.__module__.split(".")[0] not in packages:
+        raise InputError(f"{place} is not {kind.what}: a class that derives from {base} is expected")
     return found
 
 
-def faults(node: Mapping[str, Any], where: str, given: tuple[str, ...] = (), beside: tuple[str, ...] = ()) -> list[str]:
-    """What keeps a node from being built: unknown and missing parameters of its target, and of the nodes in it.
+def faults(
+    node: Any,
+    where: str,
+    kind: Kind,
+    trust: Collection[str] = (),
+    given: Collection[str] = (),
+    beside: Collection[str] = (),
+) -> list[str]:
+    """What keeps a node from being built: a target of another kind, unknown and missing parameters, here and in nodes below.
 
     Args:
         node: A plain mapping with `_target_`.
         where: Its place in the config.
+        kind: What the place accepts.
+        trust: As for `locate`.
         given: The parameters that `build` will be passed beside the config's.
         beside: What the node may hold that the target is not given.
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
         return [f"{where} has no _target_: found {node}; to leave it out, remove it with '~{where}'"]
     try:
-        target = locate(node["_target_"], where)
+        parameters = inspect.signature(locate(node["_target_"], where, kind, trust)).parameters
     except InputError as error:
         return [str(error)]
-    found = []
-    arguments = {key: value for key, value in node.items() if key != "_target_"}
-    for place, leaf in _nodes(arguments, where):
-        found += faults(leaf, place, wanted(leaf, given))
-    parameters = inspect.signature(target).parameters
+    found, arguments = [], {key: value for key, value in node.items() if key != "_target_"}
+    for key, value in arguments.items():
+        below = kind.nested.get(key, kind)
+        for place, leaf in _nodes(value, f"{where}.{key}"):
+            found += faults(leaf, place, below, trust, _taken(leaf, place, below, trust, given))
     named = [name for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]  # **kwargs hide typos
     short = node["_target_"].rpartition(".")[2]
     for key in arguments:
@@ -89,33 +140,43 @@ def faults(node: Mapping[str, Any], where: str, given: tuple[str, ...] = (), bes
             found.append(f"{where}.{key} is set by rsseg: remove it")
         elif key not in (*named, *beside):
             known = [*(name for name in named if name not in given), *beside]
-            found.append(f"{where}.{key}: {short} has no parameter '{key}'{nearest(key, known)}; it has {', '.join(known)}")
-    for name, p in parameters.items():
-        required = p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
-        if required and name not in arguments and name not in given:
+            near, has = nearest(str(key), known), ", ".join(known)
+            found.append(f"{where}.{key}: {short} has no parameter '{key}'{near}; it has {has}")
+    for name in named:
+        if parameters[name].default is inspect.Parameter.empty and name not in arguments and name not in given:
             found.append(f"{where}.{name} is missing: {short} needs it")
     return found
 
 
-def build(node: Mapping[str, Any], where: str, **given: Any) -> Any:
+def build(node: Mapping[str, Any], where: str, kind: Kind, trust: Collection[str] = (), /, **given: Any) -> Any:
     """Build the object that a node describes.
 
     Args:
         node: A plain mapping with `_target_`; nodes in it, in lists too, are built first.
         where: Its place in the config, for messages.
-        given: Further arguments, from rsseg; nodes in it get those that they have a parameter for.
+        kind: What the place accepts.
+        trust: As for `locate`.
+        given: Further arguments, from rsseg: the target, and each node in it, gets those that it has a parameter for.
 
     Raises:
-        InputError: If the target refuses its arguments.
+        InputError: If the node has `faults`, or the target refuses its arguments.
 
     Example:
-        >>> build({"_target_": "torch.nn.Linear", "in_features": 2}, "net", out_features=3)
-        Linear(in_features=2, out_features=3, bias=True)
+        >>> build({"_target_": "rsseg.losses.Dice", "smooth": 0}, "loss.terms.dice", TERM, task="binary").smooth
+        0.0
     """
-    target = locate(node["_target_"], where)
-    arguments = {key: _build_nested(value, f"{where}.{key}", given) for key, value in node.items() if key != "_target_"}
+    found = faults(node, where, kind, trust, given)
+    if found:
+        raise InputError("; ".join(found))
+    target = locate(node["_target_"], where, kind, trust)
+    parameters = inspect.signature(target).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    arguments = {name: value for name, value in given.items() if open_ended or name in parameters}
+    for key, value in node.items():
+        if key != "_target_":
+            arguments[key] = _built(value, f"{where}.{key}", kind.nested.get(key, kind), trust, given)
     try:
-        return target(**arguments, **given)
+        return target(**arguments)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     except OSError:  # a missing network or disk is not an argument's fault: the caller knows what to say
@@ -124,43 +185,61 @@ def build(node: Mapping[str, Any], where: str, **given: Any) -> Any:
         raise InputError(f"{where}: {node['_target_']} refused its arguments: {_last_line(error)}") from error
 
 
-def _nodes(value: Any, where: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """The nodes with a `_target_` right below a value, with their places."""
+def missing(config: DictConfig) -> list[str]:
+    """The values that a config leaves open with `???`."""
+    return [f"{key} is not set: give it on the command line, {key}=..." for key in sorted(OmegaConf.missing_keys(config))]
+
+
+def _built(value: Any, where: str, kind: Kind, trust: Collection[str], given: Mapping[str, Any]) -> Any:
+    """A value with the nodes in it built."""
     if isinstance(value, Mapping):
+        if "_target_" in value:
+            taken = _taken(value, where, kind, trust, given)
+            return build(value, where, kind, trust, **{name: given[name] for name in taken})
+        return {key: _built(child, f"{where}.{key}", kind, trust, given) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_built(child, f"{where}[{i}]", kind, trust, given) for i, child in enumerate(value)]
+    return value
+
+
+def _nodes(value: Any, where: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """The uppermost nodes with a `_target_` in a value, with their places."""
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            return [(where, value)]
         pairs = [(f"{where}.{key}", child) for key, child in value.items()]
-    elif isinstance(value, list):
-        pairs = [(f"{where}[{i}]", child) for i, child in enumerate(value)]
     else:
-        return []
-    return [
-        leaf
-        for place, child in pairs
-        for leaf in ([(place, child)] if isinstance(child, Mapping) and "_target_" in child else _nodes(child, place))
-    ]
+        pairs = [(f"{where}[{i}]", child) for i, child in enumerate(value)] if isinstance(value, list) else []
+    return [leaf for place, child in pairs for leaf in _nodes(child, place)]
 
 
-def wanted(node: Mapping[str, Any], given: Iterable[str]) -> tuple[str, ...]:
-    """Those of the given names that a node's target has a parameter for; none if it can't be found."""
+def _taken(node: Mapping[str, Any], where: str, kind: Kind, trust: Collection[str], given: Collection[str]) -> tuple[str, ...]:
+    """Those of the given names that the target of a node below another has a parameter for; none if it is refused."""
     try:
-        parameters = inspect.signature(locate(node["_target_"], "")).parameters
+        parameters = inspect.signature(locate(node["_target_"], where, kind, trust)).parameters
     except InputError:
         return ()
     return tuple(name for name in given if name in parameters)
 
 
-def _build_nested(value: Any, where: str, given: Mapping[str, Any]) -> Any:
-    if isinstance(value, Mapping):
-        if "_target_" in value:
-            return build(value, where, **{name: given[name] for name in wanted(value, given)})
-        return {key: _build_nested(child, f"{where}.{key}", given) for key, child in value.items()}
-    if isinstance(value, list):
-        return [_build_nested(child, f"{where}[{i}]", given) for i, child in enumerate(value)]
-    return value
+def _named(path: str) -> Any:
+    """What a dotted path names; modules are imported on the way, nothing else runs."""
+    parts = path.split(".")
+    found: Any = import_module(parts[0])
+    for i, part in enumerate(parts[1:], start=2):
+        if isinstance(found, ModuleType) and not hasattr(found, part):
+            found = import_module(".".join(parts[:i]))
+        else:
+            found = getattr(found, part)
+    return found
 
 
-def missing(config: DictConfig) -> list[str]:
-    """The values that a config leaves open with `???`."""
-    return [f"{key} is not set: give it on the command line, {key}=..." for key in sorted(OmegaConf.missing_keys(config))]
+def _near(path: str) -> str:
+    parent, _, name = path.rpartition(".")
+    try:
+        return nearest(name, dir(_named(parent)))
+    except Exception:  # as in `locate`
+        return ""
 
 
 def _last_line(error: BaseException) -> str:

@@ -1,25 +1,334 @@
-"""The run folder: what a run wrote before, and whether it can be gone on with."""
+"""The run folder: where its files lie, what is there, and what they say."""
 
 from __future__ import annotations
 
-import json
-import os
+import csv
+import io
+import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.config.build import plain
 from rsseg.config.schema import Config
 from rsseg.contract import InputError
-from rsseg.files import write_text
+from rsseg.files import LockedError, UnwritableError, from_cell, lock, read_json, remove_parts, write_text
 
-PLACE_KEYS = ("output", "resume", "workers", "residence", "pictures", "logger")  # what two runs of a config may differ in
-FOUND_KEYS = ("dataset.bands",)  # null until a run has seen the data
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PLACE_KEYS = ("output", "resume", "workers", "residence", "pictures", "logger", "checkpoint_every", "trust")
+"""What two runs of a config may differ in."""
+
+FOUND_KEYS = ("dataset.bands",)
+"""What is null until a run has seen the data."""
+
+NEEDED = {
+    "config.yaml": {
+        "seed": "a whole number", "steps": "a whole number", "batch_size": "a whole number", "window": "a whole number",
+        "optimizer": "a mapping", "loss": "a mapping", "dataset.name": "text", "dataset.task": "text",
+        "dataset.classes": "a list of text", "model.encoder": "text", "model.heads": "a mapping of mappings",
+    },
+    "run.json": {
+        "overrides": "a list of text", "loss": "text", "git.commit": "text or null", "git.changed": "true, false or null",
+        "rsseg": "text", "python": "text", "platform": "text", "libraries": "a mapping",
+    },
+    "data.json": {
+        "fingerprint.train": "text", "fingerprint.val": "text", "scenes.train": "a list of text",
+        "scenes.val": "a list of text", "positives": "a list of numbers", "valid": "a list of numbers",
+        "mean": "a list of numbers", "std": "a list of numbers",
+    },
+    "summary.json": {
+        "iou": "a number or null", "dice": "a number or null", "scene_iou": "a number or null",
+        "scene_dice": "a number or null", "finished": "text", "steps": "a whole number", "seconds": "a number",
+    },
+}  # fmt: skip
+"""What each file of a run has to hold, by dotted keys, and as what."""
+
+COLUMNS = {"metrics.csv": ("step",), "classes.csv": ("head", "class", "iou", "dice", "pixels")}
+"""What each table of a run has to hold."""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "text": lambda value: isinstance(value, str),
+    "text or null": lambda value: value is None or isinstance(value, str),
+    "true, false or null": lambda value: value is None or isinstance(value, bool),
+    "a whole number": lambda value: _is_number(value) and isinstance(value, int),
+    "a number": lambda value: _is_number(value) and math.isfinite(value),
+    "a number or null": lambda value: value is None or _is_number(value),
+    "a mapping": lambda value: isinstance(value, dict),
+    "a mapping of mappings": lambda value: isinstance(value, dict) and all(isinstance(one, dict) for one in value.values()),
+    "a list of text": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
+    "a list of numbers": lambda value: isinstance(value, list) and all(KINDS["a number"](one) for one in value),
+}
+"""What values may be expected to be, in words."""
+
+
+class RunFolder:
+    """A run folder. Whatever is wrong with a file that is read from it is an `InputError` of one line that says what to do.
+
+    Args:
+        path: The folder.
+
+    Attributes:
+        config_file: The resolved config; its presence says that a run was begun.
+        run_file: What made the run: overrides, code, libraries.
+        data_file: Scenes, fingerprints and statistics of the splits.
+        summary_file: The scores of the best checkpoint; its presence says that the run is finished.
+        metrics_file: What was logged, by step.
+        classes_file: The scores of the best checkpoint by class.
+        thresholds_file: The thresholds, or biases, that were tuned at the best checkpoint.
+        lock_file: Held while a process trains.
+        checkpoints: The folder of checkpoints.
+        best: The checkpoint with the best score.
+        last: The newest one.
+        previous: The one before the newest.
+        records: The folder of what comparisons need.
+        pictures: The folder of pictures that are drawn while training.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file, self.run_file, self.data_file = path / "config.yaml", path / "run.json", path / "data.json"
+        self.summary_file, self.metrics_file = path / "summary.json", path / "metrics.csv"
+        self.classes_file, self.thresholds_file = path / "classes.csv", path / "threshold.json"
+        self.lock_file, self.records, self.pictures = path / "run.lock", path / "records", path / "pictures"
+        self.checkpoints = path / "checkpoints"
+        self.best, self.last, self.previous = (self.checkpoints / f"{name}.ckpt" for name in ("best", "last", "previous"))
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run in the folder."""
+        return self.config_file.is_file()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is finished."""
+        return self.summary_file.is_file()
+
+    @property
+    def in_training(self) -> bool:
+        """Whether another process trains in the folder; False also where the folder can't be written to."""
+        if not self.lock_file.is_file():
+            return False
+        try:
+            with lock(self.lock_file):
+                return False
+        except LockedError:
+            return True
+        except UnwritableError:
+            return False
+
+    @property
+    def resume_word(self) -> str:
+        """The command-line word that goes on with the run."""
+        return resume_word(self.path)
+
+    @contextmanager
+    def lock(self, wait: bool = False) -> Iterator[None]:
+        """While this is open, no other process trains in the folder; what a killed one left half written is removed.
+
+        Args:
+            wait: Wait for another process that trains in it.
+
+        Raises:
+            LockedError: If another process does, and is not waited for.
+            UnwritableError: If the folder can't be written to.
+        """
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(lock(self.lock_file, wait))
+            except LockedError:
+                raise LockedError(f"{self}: another process is training this run; wait for it, or stop it") from None
+            except UnwritableError as error:
+                raise UnwritableError(f"{error}{', copy the run there and resume it' * self.begun}") from None
+            for folder in (self.checkpoints, self.records, self.pictures):
+                remove_parts(folder, older=0)
+            remove_parts(self.path)  # a younger one may be a table that another process writes beside this run
+            yield
+
+    def config(self) -> Any:
+        """The config of the run, typed by the schema. Nothing in it is resolved; keys that the schema lacks are kept."""
+        if not self.begun:
+            raise InputError(f"{self} is no run folder: it has no config.yaml")
+        try:
+            content = OmegaConf.to_container(OmegaConf.load(self.config_file), resolve=False)
+        except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+            raise self._unusable(self.config_file, str(error)) from None
+        self._check(self.config_file, content)
+        references = [key for key, value in flat(content).items() if "${" in str(value)]
+        if references:
+            raise self._unusable(self.config_file, f"{references[0]} holds '${{', and the config of a run holds values alone")
+        schema = OmegaConf.structured(Config)
+        for node in (schema, schema.dataset, schema.model, schema.loss, schema.record):
+            OmegaConf.set_struct(node, False)  # a run of another version may have other keys
+        schema.model.heads = {}  # the default refers to another node
+        try:
+            config = OmegaConf.merge(schema, content)
+        except OmegaConfBaseException as error:
+            place = f"{error.full_key}: " if error.full_key else ""
+            raise self._unusable(self.config_file, place + str(error).splitlines()[0]) from None
+        lacking = sorted(OmegaConf.missing_keys(config))
+        if lacking:
+            raise self._unusable(self.config_file, f"it lacks {', '.join(lacking)}")
+        config.trust = []  # the person at the command line trusts, not a file
+        return config
+
+    def origin(self) -> dict[str, Any]:
+        """What ``run.json`` says: overrides, code, libraries, machine."""
+        return self._json(self.run_file)
+
+    def data(self) -> dict[str, Any]:
+        """What ``data.json`` says: scenes, fingerprints, and the training images' statistics."""
+        if not self.data_file.is_file() and not self.last.is_file():
+            raise InputError(f"{self} holds a run that never started training: go on with {self.resume_word}")
+        return self._json(self.data_file)
+
+    def summary(self) -> dict[str, Any]:
+        """What ``summary.json`` says: the scores of the best checkpoint, NaN where there is none; or where it `diverged`."""
+        return {name: math.nan if value is None else value for name, value in self._json(self.summary_file).items()}
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of ``metrics.csv``: `step`, from 0, and the numbers that were logged there."""
+        rows = self._rows(self.metrics_file)
+        try:
+            return [{key: float(cell) for key, cell in row.items() if cell} | {"step": int(row["step"])} for row in rows]
+        except ValueError as error:
+            raise self._unusable(self.metrics_file, str(error)) from None
+
+    def classes(self, head: str) -> list[dict[str, Any]]:
+        """The rows of ``classes.csv`` of a head, one per class: `class`, `iou`, `dice`, `pixels`. NaN: the class is absent."""
+        rows = [row for row in self._rows(self.classes_file) if row["head"] == head]
+        try:
+            found = [
+                {"class": from_cell(row["class"]), "pixels": int(row["pixels"])}
+                | {name: float(row[name] or "nan") for name in ("iou", "dice")}
+                for row in rows[:-1]  # the last one is the mean
+            ]
+        except ValueError as error:
+            raise self._unusable(self.classes_file, str(error)) from None
+        if not found:
+            raise self._unusable(self.classes_file, f"it holds no class of head {head}")
+        return found
+
+    def thresholds(self, tasks: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What `rsseg.metrics.predicted_labels` takes as `threshold`, float32 ``[classes]``, by head.
+
+        Args:
+            tasks: The task of each head.
+
+        Raises:
+            InputError: If the run has none, or they can't be read.
+        """
+        import torch
+
+        stored = self._json(self.thresholds_file) if self.thresholds_file.is_file() else {}
+        missing = [name for name in tasks if name not in stored]
+        if missing:
+            raise InputError(
+                f"threshold=tuned: {self} has no threshold.json of head {', '.join(missing)}: the run is not finished, was "
+                "trained with record.enabled=false or has diverged; leave threshold=tuned out"
+            )
+        try:
+            return {name: torch.tensor([stored[name]["values"][c] for c in task.classes]) for name, task in tasks.items()}
+        except (KeyError, TypeError, ValueError):
+            raise self._unusable(self.thresholds_file, "it lacks a number for each class") from None
+
+    def write_config(self, values: Mapping[str, Any]) -> None:
+        """Write the config of the run, plain values.
+
+        Raises:
+            UnwritableError: If it can't be written.
+        """
+        write_text(self.config_file, OmegaConf.to_yaml(OmegaConf.create(dict(values))))
+
+    def differences(self, config: Any) -> dict[str, tuple[Any, Any]]:
+        """The flattened keys in which the run's config and another one differ, with both values; empty: it is the same run.
+
+        Where a run writes is no difference, nor is what the run has found out itself and the other config leaves open.
+        """
+        before, now = flat(plain(self.config())), flat(plain(config))
+        left_open = {key for key in FOUND_KEYS if now.get(key) is None}
+        both = {key: (before.get(key), now.get(key)) for key in sorted((before.keys() | now.keys()) - left_open)}
+        return {key: (a, b) for key, (a, b) in both.items() if a != b and key.split(".")[0] not in PLACE_KEYS}
+
+    def refuse_other(self, config: Any) -> None:
+        """Let no run go on with another config.
+
+        Raises:
+            InputError: If the folder holds a run of another config.
+        """
+        changed = self.differences(config) if self.begun else {}
+        if changed:
+            listed = ", ".join(f"{key}: {before} -> {now}" for key, (before, now) in list(changed.items())[:5])
+            raise InputError(
+                f"{self} holds a run of another config ({listed}): choose another folder (hydra.run.dir=..., for a sweep "
+                "hydra.sweep.dir=...) or remove it"
+            )
+
+    def _json(self, path: Path) -> dict[str, Any]:
+        try:
+            content = read_json(path)
+        except InputError as error:
+            raise self._unusable(path, str(error).removeprefix(f"{path} can't be read: ")) from None
+        self._check(path, content)
+        return content
+
+    def _check(self, path: Path, content: Any) -> None:
+        scored = path != self.summary_file or "diverged" not in content
+        needed = NEEDED.get(path.name, {}) if scored else {"diverged.step": "a whole number"}
+        found = {key: _look_up(content, key.split(".")) for key in needed}
+        lacking = [key for key, value in found.items() if value is LACKING]
+        if lacking:
+            raise self._unusable(path, f"it lacks {', '.join(lacking)}")
+        for key, kind in needed.items():
+            if not KINDS[kind](found[key]):
+                raise self._unusable(path, f"{key} is {repr(found[key])[:60]}, {kind} is expected")
+
+    def _rows(self, path: Path) -> list[dict[str, str]]:
+        """The rows of a table, all of them whole."""
+        try:
+            text = path.read_text(encoding="utf-8")
+            table = csv.DictReader(io.StringIO(text, newline=""))
+            rows, columns = list(table), table.fieldnames or ()
+        except (OSError, ValueError, csv.Error) as error:  # ValueError: it is not UTF-8
+            raise self._unusable(path, str(error)) from None
+        if not text.endswith("\n") or any(None in row or None in row.values() for row in rows):
+            raise self._unusable(path, "it is cut" if text else "it is empty")
+        lacking = [name for name in COLUMNS[path.name] if name not in columns]
+        if lacking:
+            raise self._unusable(path, f"it lacks the columns {', '.join(lacking)}")
+        return rows
+
+    def _unusable(self, path: Path, found: str) -> InputError:
+        remedy = "Put a copy of the file there, or remove the folder and train the run again"
+        if path in (self.summary_file, self.classes_file, self.thresholds_file):
+            remedy = f"Remove summary.json and go on with {self.resume_word}: it scores the run again"
+        return InputError(f"{path} can't be read: {' '.join(found.split())}. {remedy}")
+
+
+LACKING = object()
+
+
+def _look_up(node: Any, names: list[str]) -> Any:
+    for name in names:
+        if not isinstance(node, Mapping) or name not in node:
+            return LACKING
+        node = node[name]
+    return node
 
 
 def resume_word(folder: Path) -> str:
@@ -40,95 +349,6 @@ def quoted_resume(folder: Path) -> str:
     return f'resume="{escaped}"'
 
 
-@contextmanager
-def alone(folder: Path, wait: bool = False) -> Iterator[None]:
-    """While this is open, no other process trains in a run folder; the system lets go of it when this process is killed.
-
-    Args:
-        folder: The run folder.
-        wait: Wait for another process that trains in it.
-
-    Raises:
-        InputError: If another process does, and is not waited for.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "run.lock", is_singleton=True)  # one object per process: it may be taken twice
-    try:
-        lock.acquire(timeout=-1 if wait else 0)
-    except Timeout:
-        raise InputError(f"{folder}: another process is training this run; wait for it, or stop it") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def in_training(folder: Path) -> bool:
-    """Whether another process trains in a run folder; False also where that can't be seen, as nothing may be written there."""
-    if not (folder / "run.lock").is_file():
-        return False
-    try:
-        with alone(folder):
-            return False
-    except InputError:
-        return True
-    except OSError:
-        return False
-
-
-def config_to_resume(folder: Path, overrides: list[str]) -> Any:
-    """The config of a run that is to be gone on with.
-
-    Raises:
-        InputError: If the folder holds no run, or other overrides were given too.
-    """
-    others = [o for o in overrides if not o.startswith("resume=")]
-    if others:
-        raise InputError(f"resume={folder} goes on with the run's own config: leave out {' '.join(others)}")
-    if not (folder / "config.yaml").is_file():
-        raise InputError(f"resume={folder}: there is no run in that folder (no config.yaml)")
-    return load_config(folder)
-
-
-def load_config(folder: Path) -> Any:
-    """The config that a run folder holds.
-
-    Raises:
-        InputError: If it holds none.
-    """
-    if not (folder / "config.yaml").is_file():
-        raise InputError(f"{folder} is no run folder: it has no config.yaml")
-    return OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(folder / "config.yaml"))
-
-
-def save_config(values: dict[str, Any], folder: Path) -> None:
-    """Write the config of a run, plain values."""
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(values)))
-
-
-def unfinished(folder: Path, config: Any) -> Path | None:
-    """The last checkpoint of a run that was begun in a folder; None for a fresh folder.
-
-    Raises:
-        InputError: If the folder holds a run of another config.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "config.yaml").is_file():
-        return None
-    before, now = (flat(plain(c)) for c in (load_config(folder), config))
-    left_open = {key for key in FOUND_KEYS if now.get(key) is None}
-    changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k) and k.split(".")[0] not in PLACE_KEYS)
-    changed = [key for key in changed if key not in left_open]
-    if changed:
-        listed = ", ".join(f"{key}: {before.get(key)} -> {now.get(key)}" for key in changed[:5])
-        raise InputError(
-            f"{folder} holds a run of another config ({listed}): choose another folder (hydra.run.dir=..., for a sweep "
-            "hydra.sweep.dir=...) or remove it"
-        )
-    last = folder / "checkpoints" / "last.ckpt"
-    return last if last.is_file() else None
-
-
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:
     """A node's values by their dotted keys.
 
@@ -139,10 +359,3 @@ def flat(node: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(node, dict):
         return {prefix: node}
     return {key: value for name, child in node.items() for key, value in flat(child, f"{prefix}.{name}".lstrip(".")).items()}
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(part, path)

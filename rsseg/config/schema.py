@@ -6,8 +6,8 @@ Imports neither torch nor torchgeo, so that `python train.py --help` answers at 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
@@ -16,7 +16,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from rsseg.contract import InputError, nearest
-from rsseg.task import Task, make_task
+from rsseg.task import make_task
 
 COLOUR = re.compile("#[0-9a-fA-F]{6}")
 
@@ -33,6 +33,9 @@ class Residence(StrEnum):
     ram = "ram"
     gpu = "gpu"
 
+
+OnNonFinite = StrEnum("OnNonFinite", {"stop": "stop", "skip": "skip"})
+"""What is done about a loss or gradient that is not finite: stop the run, or leave the step out."""
 
 OnBadTile = StrEnum("OnBadTile", {"raise": "raise", "skip": "skip"})
 """What is done about a scene that can't be decoded: stop, or leave it out."""
@@ -142,6 +145,8 @@ class Config:
     batch_size: int = 8
     steps: int = 2000
     validations: int = 10
+    checkpoint_every: int | None = None
+    on_nonfinite: OnNonFinite = OnNonFinite["stop"]
     overlap: int = 32
     pictures: int = 4
     workers: int | None = None
@@ -149,11 +154,36 @@ class Config:
     on_bad_tile: OnBadTile = OnBadTile["raise"]
     output: str = "runs"
     resume: str | None = None
+    trust: list[str] = field(default_factory=list)
 
 
-def run_folder(resume: str | None, new: str) -> str:
-    """The folder of a single run: the one to go on with, or a new one."""
-    return resume or new
+SCHEMAS = {"dataset": DatasetConfig, "model": ModelConfig, "loss": LossConfig, "record": RecordConfig}
+"""The nodes whose keys are known."""
+
+
+def run_folder(resume: str | None, parent: str, now: str, overrides: str) -> str:
+    """The folder of a single run: the one to go on with, or a new one.
+
+    A SLURM batch job that is queued again finds the folder that it has begun: it is named by the job and the overrides.
+
+    Args:
+        resume: The folder to go on with.
+        parent: Where new ones are made.
+        now: The time, which names them.
+        overrides: What the run was started with, which tells the runs of one job apart.
+    """
+    job = slurm_job()
+    if job is not None:
+        now = f"job-{job}-{hashlib.blake2b(overrides.encode(), digest_size=4).hexdigest()}"
+    return resume or f"{parent}/{now}"
+
+
+def slurm_job() -> str | None:
+    """The number of the SLURM batch job that this process belongs to; None outside of one, and in an interactive session."""
+    if os.environ.get("SLURM_JOB_NAME") in ("bash", "sh", "zsh", "interactive"):
+        return None
+    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 def folder_name(overrides: str) -> str:
@@ -191,27 +221,6 @@ def register() -> None:
     OmegaConf.register_new_resolver("rsseg.folder_name", folder_name, replace=True)
 
 
-def misspelt(words: Iterable[str]) -> list[str]:
-    """The words of a command line that override what is no setting, with what may have been meant; Hydra says only the first.
-
-    Example:
-        >>> misspelt(["loss=ce", "step=20"])
-        ["step=20 (did you mean 'steps'?)"]
-    """
-    known = [*(item.name for item in fields(Config)), "experiment", "sweep", "hydra"]
-    names = ((word, re.match(r"(\w+)[^=]*=", word)) for word in words)  # neither flags nor words that add (+) or remove (~)
-    return [f"{word}{near}" for word, name in names if name and name[1] not in known and (near := nearest(name[1], known))]
-
-
-def task_of(dataset: DatasetConfig) -> Task:
-    """The task that a dataset's masks are of.
-
-    Raises:
-        InputError: If there is no such kind of task.
-    """
-    return make_task(dataset.task, dataset.classes)
-
-
 def cross_check(config: Config) -> list[str]:
     """The faults that concern single numbers and pairs of fields, one sentence each; an empty list if there are none."""
     dataset = config.dataset
@@ -234,34 +243,30 @@ def cross_check(config: Config) -> list[str]:
         faults.append(f"model.dropout={config.model.dropout} must be at least 0 and less than 1")
     if config.pictures < 0:
         faults.append(f"pictures={config.pictures} must be at least 0")
+    if config.checkpoint_every is not None and config.checkpoint_every < 1:
+        faults.append(f"checkpoint_every={config.checkpoint_every} must be at least 1, or null")
     if config.workers is not None and config.workers < 0:
         faults.append(f"workers={config.workers} must be at least 0, or null")
-    return faults + _label_faults(dataset)
+    try:
+        faults += make_task(dataset.task, dataset.classes).faults(dataset.mask_values, dataset.palette)
+    except InputError as error:
+        faults.append(f"dataset.task={dataset.task}: {error}")
+    if dataset.bands is not None and (not dataset.bands or min(dataset.bands) < 1):
+        faults.append(f"dataset.bands={list(dataset.bands)}: list at least one band, counted from 1")
+    if dataset.rgb is not None and len(dataset.rgb) != 3:
+        faults.append(f"dataset.rgb={list(dataset.rgb)}: three band numbers are expected; null: the first three")
+    colours = [colour for colour in dataset.palette or () if not COLOUR.fullmatch(colour)]
+    return faults + [f"dataset.palette: {colour} is no colour such as #ff8000" for colour in colours]
 
 
 def _unknown_keys(config: Any) -> list[str]:
     """What was added with a "+", as Hydra advises for misspelt keys, but nothing reads."""
     found = []
-    schemas = {"": Config, "dataset.": DatasetConfig, "model.": ModelConfig, "loss.": LossConfig, "record.": RecordConfig}
-    for prefix, schema in schemas.items():
+    for name, schema in {"": Config, **SCHEMAS}.items():
         known = [item.name for item in fields(schema)]
-        node = config[prefix[:-1]] if prefix else config
-        found += [f"{prefix}{key}: there is no such setting{nearest(key, known)}" for key in node if key not in known]
+        unknown = [key for key in (config[name] if name else config) if key not in known]
+        found += [f"{name}.{key}".lstrip(".") + f": there is no such setting{nearest(key, known)}" for key in unknown]
     return found
-
-
-def _label_faults(dataset: DatasetConfig) -> list[str]:
-    try:
-        faults = task_of(dataset).faults(dataset.mask_values, dataset.palette)
-    except InputError as error:
-        faults = [f"dataset.task={dataset.task}: {error}"]
-    if dataset.bands is not None and (not dataset.bands or min(dataset.bands) < 1):
-        faults.append(f"dataset.bands={list(dataset.bands)}: list at least one band, counted from 1")
-    if dataset.rgb is not None and len(dataset.rgb) != 3:
-        faults.append(f"dataset.rgb={list(dataset.rgb)}: three band numbers are expected; null: the first three")
-    return faults + [
-        f"dataset.palette: {c} is no colour such as #ff8000" for c in dataset.palette or () if not COLOUR.fullmatch(c)
-    ]
 
 
 def raise_faults(faults: list[str]) -> None:
@@ -270,5 +275,7 @@ def raise_faults(faults: list[str]) -> None:
     Raises:
         InputError: If there are any.
     """
+    if len(faults) == 1:
+        raise InputError(faults[0])
     if faults:
         raise InputError("The config can't be used:\n" + "\n".join(f"  - {fault}" for fault in faults))

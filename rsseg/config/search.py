@@ -8,14 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import open_dict
 
+from rsseg.config.cli import compose, own_part
 from rsseg.config.folder import PLACE_KEYS
-from rsseg.config.schema import folder_name, register
+from rsseg.config.schema import folder_name
 from rsseg.contract import InputError
 
 
@@ -89,16 +88,8 @@ class Search:
         Raises:
             InputError: If there is no such config.
         """
-        register()
-        try:
-            with initialize_config_dir(str(self.configs.resolve()), version_base="1.3"):
-                config = compose("train", overrides=self.words(params), return_hydra_config=True)
-        except HydraException as error:
-            raise InputError(" ".join(str(error).partition("Config search path")[0].split())) from None
-        loss = str(config.hydra.runtime.choices.loss)
-        with open_dict(config):
-            del config["hydra"]
-        return config, loss
+        config = compose(self.configs, self.words(params))
+        return own_part(config), str(config.hydra.runtime.choices.loss)
 
     def first(self) -> dict[str, Any]:
         """One point of the space."""

@@ -1,20 +1,32 @@
-"""What a sweep's runs are called, and how their lines are told apart when several run at once."""
+"""Before a sweep: what its runs are called, whether they can run, and whether their folders are free."""
 
 from __future__ import annotations
 
 import logging
-import math
 import multiprocessing
 import os
 import shutil
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+from hydra._internal.config_loader_impl import get_overrides_dirname
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from rsseg.config.cli import check_early, one_line, own_part, refuse_foreign
+from rsseg.config.folder import RunFolder
+from rsseg.contract import InputError
 
 log = logging.getLogger(__name__)
 
@@ -34,41 +46,48 @@ def end_with_parent() -> None:
 
 
 class Sweep(Callback):
-    """Names the runs of a sweep by what the sweep varies, and says which of how many begins.
+    """Checks a sweep before its first run, names its runs by what it varies, and says which of how many begins.
 
     Hydra makes it (`hydra.callbacks` in train.yaml) and hands it to every process that runs a part of the sweep. What all
-    runs have in common stays out of the names: where two sweeps into one folder differ in it, `rsseg.config.folder.unfinished`
-    refuses to go on with the other one's runs.
+    runs have in common stays out of the names: where two sweeps into one folder differ in it, the second is refused.
     """
 
     total = 0
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
-        """Give Hydra the names' parts, as overrides that each run's config is composed with.
+        """Give Hydra the names' parts, as overrides that each run's config is composed with, and check all runs.
 
         Args:
             config: The sweep's config, which the launcher will use.
             kwargs: What else Hydra tells.
         """
+        try:
+            self._plan(config)
+        except InputError as error:
+            sys.exit(f"error: {error}")  # Hydra passes over what is no exit
+        except (HydraException, OmegaConfBaseException) as error:
+            sys.exit(f"error: {one_line(error)}")
+
+    def _plan(self, config: DictConfig) -> None:
         launcher = config.hydra.launcher._target_
-        if launcher.endswith(".SlurmLauncher") and shutil.which("srun") is None:  # Hydra passes over what is no exit
-            sys.exit("error: hydra/launcher=submitit_slurm: this machine has no srun; start it where SLURM is, or take joblib")
+        if launcher.endswith(".SlurmLauncher") and shutil.which("srun") is None:
+            raise InputError("hydra/launcher=submitit_slurm: this machine has no srun; start it where SLURM is, or take joblib")
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         params = parser.parse_overrides([f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()])
         given = parser.parse_overrides(list(config.hydra.overrides.task))
         named = {*NAMED, *(o.key_or_group for o in params), *(o.key_or_group for o in given if o.is_sweep_override())}
-        counts = {  # of two that set the same key, the later holds, as in Hydra
-            o.get_key_element(): len(list(o.sweep_string_iterator())) if o.is_sweep_override() else 1 for o in [*params, *given]
-        }
-        self.total = math.prod(counts.values())
         left_out = {*config.hydra.job.config.override_dirname.exclude_keys, *(o.key_or_group for o in given)} - named
         words = [f"hydra.job.config.override_dirname.exclude_keys={sorted(left_out)}"]
         if not launcher.endswith(".BasicLauncher"):
             words.append("hydra.job_logging.formatters.simple.format='${hydra.job.override_dirname} | %(message)s'")
-        if "submitit_folder" in config.hydra.launcher:
-            jobs = config.hydra.launcher.submitit_folder.replace("%j", "<job>")  # submitit also makes a folder of the name %j
-            log.info("Runs show nothing here: see %s/<run>/train.log, and %s for all they print", config.hydra.sweep.dir, jobs)
         config.hydra.overrides.hydra.extend(words)
+        (jobs,) = BasicSweeper.split_arguments([*params, *given], None)
+        self.total = len(jobs)
+        log.info("Checking the %d runs of a sweep into %s", self.total, config.hydra.sweep.dir)
+        check_runs(config, jobs, thorough=not launcher.endswith(".SlurmLauncher"))  # a login node may lack the GPU
+        if "submitit_folder" in config.hydra.launcher:
+            said = config.hydra.launcher.submitit_folder.replace("%j", "<job>")  # submitit also makes a folder of the name %j
+            log.info("Runs show nothing here: see %s/<run>/train.log, and %s for all they print", config.hydra.sweep.dir, said)
 
     def on_job_start(self, config: Any, **kwargs: Any) -> None:
         """Say which run begins, and let a process of joblib's end with the sweep."""
@@ -80,3 +99,103 @@ class Sweep(Callback):
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
         """Say how to go on."""
         log.info("Compare them: python scripts/compare.py runs='%s'", config.hydra.sweep.dir)
+
+
+class Runs:
+    """The configs of a sweep's runs, as Hydra will compose them; those that differ in the seed alone are composed once.
+
+    Args:
+        master: The sweep's config.
+    """
+
+    def __init__(self, master: DictConfig) -> None:
+        self.master, self.loader = master, GlobalHydra.instance().config_loader()
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def config(self, words: Sequence[str]) -> tuple[DictConfig, Path]:
+        """A run's config and its folder.
+
+        Args:
+            words: Its overrides.
+        """
+        rest = tuple(word for word in words if not word.startswith("seed="))
+        if rest not in self._composed:
+            self._composed[rest] = self.loader.load_sweep_config(self.master, list(words))
+            refuse_foreign(self._composed[rest])
+        config = self._composed[rest]
+        overrides = OverridesParser.create().parse_overrides(list(words))
+        named = [o for o in overrides if not o.is_hydra_override()]
+        for o in named:
+            if o.key_or_group == "seed":
+                config.seed = o.value()
+        naming = config.hydra.job.config.override_dirname
+        config.hydra.job.override_dirname = get_overrides_dirname(named, naming.exclude_keys, naming.item_sep, naming.kv_sep)
+        return own_part(config), Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir
+
+
+def check_runs(master: DictConfig, jobs: Sequence[Sequence[str]], thorough: bool) -> None:
+    """Refuse a sweep of which some runs would fail, or that would be mixed with runs of another config.
+
+    Args:
+        master: The sweep's config.
+        jobs: The overrides of each run.
+        thorough: Also look for what needs torch, and for the scenes.
+
+    Raises:
+        InputError: For faults of the configs, each with the first run that has it; for folders with runs of another config.
+    """
+    runs, distinct = Runs(master), dict[str, tuple[str, DictConfig]]()
+    faults, others, folders = dict[str, str](), dict[str, str](), set[Path]()
+    for words in jobs:
+        config, folder = runs.config(words)
+        folders.add(folder)
+        with _noted(faults, folder.name):
+            check_early(config)
+            if RunFolder(folder).begun:
+                others |= _described(folder, config)
+        if not config.resume:
+            distinct.setdefault(" ".join(word for word in words if not word.startswith("seed=")), (folder.name, config))
+    for folder in sorted(path.parent for path in Path(master.hydra.sweep.dir).glob("*/run.json")):
+        if folder not in folders and "..." not in folder.name:  # of a name cut short it can't be told what was varied
+            with _noted(faults, folder.name):
+                others |= _described(folder, runs.config(_words_now(folder, jobs))[0])
+    if thorough and not faults and not others:
+        check_run, datasets = import_module("rsseg.assembly").check_run, set[str]()  # by name, and late: it imports torch
+        for name, config in distinct.values():
+            with _noted(faults, name):
+                check_run(config, scenes=str(config.dataset) not in datasets)
+            datasets.add(str(config.dataset))
+    if faults:
+        raise InputError("\n  ".join(f"{name}: {fault}" for fault, name in list(faults.items())[:5]))
+    if others:
+        name, change = next(iter(others.items()))
+        raise InputError(
+            f"{master.hydra.sweep.dir} holds runs of another config: {len(others)}, such as {name} ({change}); choose another "
+            "folder, hydra.sweep.dir=..., or remove it"
+        )
+
+
+@contextmanager
+def _noted(faults: dict[str, str], name: str) -> Iterator[None]:
+    """Note what is refused inside, with the first run that it was said of."""
+    try:
+        yield
+    except InputError as error:
+        faults.setdefault(str(error), name)
+
+
+def _described(folder: Path, config: DictConfig) -> dict[str, str]:
+    """What differs between the run in a folder and a config, by the folder's name; nothing if nothing does."""
+    changed = list(RunFolder(folder).differences(config).items())[:5]
+    return {folder.name: ", ".join(f"{key}: {old} -> {new}" for key, (old, new) in changed)} if changed else {}
+
+
+def _words_now(folder: Path, jobs: Sequence[Sequence[str]]) -> list[str]:
+    """What a sweep's command would give a run of another sweep: that one's varied settings, and what this one's runs share."""
+    varied = {part.partition("=")[0] for part in folder.name.split(",")}
+    shared = [word for word in jobs[0] if all(word in words for words in jobs)]
+    own = RunFolder(folder).origin()["overrides"]
+    return [
+        *(word for word in shared if word.partition("=")[0] not in varied),
+        *(word for word in own if word.partition("=")[0] in varied),
+    ]

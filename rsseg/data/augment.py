@@ -108,7 +108,21 @@ def bounds(name: str, values: Any, least: float = 0.0, most: float = math.inf) -
     return low, high
 
 
-class D4:
+class Augmentation(ABC):
+    """What each of `augment` has to derive from; of seed and what else `Paste` takes, it gets what it names."""
+
+    @abstractmethod
+    def __call__(self, image: Tensor, mask: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Augment a batch.
+
+        Args:
+            image: Normalised, ``[B, C, H, W]``.
+            mask: uint8 ``[B, H, W]`` or ``[B, L, H, W]``.
+            k: The windows' numbers, int64 ``[B]``.
+        """
+
+
+class D4(Augmentation):
     """Flips and quarter turns: north is as good as any other side in an aerial image.
 
     Args:
@@ -137,7 +151,7 @@ class D4:
         )
 
 
-class Sometimes(ABC):
+class Sometimes(Augmentation):
     """An augmentation that each window undergoes or not, by its own draw. A subclass says how, in `apply`.
 
     Args:

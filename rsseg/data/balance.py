@@ -14,11 +14,11 @@ from scipy.spatial import cKDTree
 
 from rsseg.contract import InputError, nearest, number
 from rsseg.data.blocks import Blocks
-from rsseg.data.sampling import Read, around, stream
+from rsseg.data.sampling import Read, Sampler, around, stream
 from rsseg.task import Task
 
 
-class Balanced:
+class Balanced(Sampler):
     """Rare classes more often (imbalanced-learn: RandomOverSampler): a class, then a pixel of it, then a window around it.
 
     All pixels of the drawn class are equally likely, and so are all windows in the scene that contain the drawn one. For binary
@@ -95,7 +95,7 @@ def _class_weights(
     return found
 
 
-class Undersample:
+class Undersample(Sampler):
     """Fewer windows of the majority class alone (imbalanced-learn: RandomUnderSampler).
 
     The majority is the class with the most training pixels; for binary tasks "background" is a class too, for multilabel tasks

@@ -6,12 +6,9 @@ import hashlib
 import logging
 import os
 import shutil
-import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -24,12 +21,11 @@ from rsseg.data.inspection import Facts, check_scene, compare_scenes, raise_toge
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import Store
-from rsseg.data.tile import UnwritableError, pixels_in_file, tile_bytes, tile_name, write_tile
+from rsseg.data.tile import pixels_in_file, tile_bytes, tile_name, write_tile
+from rsseg.files import UnwritableError, atomic_write, file_error, remove_parts
 from rsseg.progress import progress
 
 log = logging.getLogger(__name__)
-
-STALE = 3600  # seconds after which an unfinished file that nobody writes to is taken for a killed process's
 
 
 def cores() -> int:
@@ -59,7 +55,7 @@ def open_store(
         folder.mkdir(parents=True, exist_ok=True)
         there = {entry.name for entry in os.scandir(folder)}
     except OSError as error:
-        raise InputError(f"the tile store {folder} can't be used: {error}") from None
+        raise file_error(folder, error) from None
     skipped: dict[str, str] = {}
     names: dict[Scene, str] = {}
     for scene in scenes:
@@ -79,6 +75,8 @@ def open_store(
     try:
         with np.load(path) as saved:
             index = dict(saved)
+        if "pixels" not in index:
+            raise ValueError("written by an earlier version")
     except (OSError, EOFError, ValueError, BadZipFile):  # it is not there, or not whole
         save_index(path, [TileCounts.load(folder / f"{name}.counts") for name in chosen])
         with np.load(path) as saved:
@@ -92,18 +90,12 @@ def save_index(path: Path, tiles: Sequence[TileCounts]) -> None:
         "layout": np.stack([tile.layout for tile in tiles]),
         "labels": np.stack([tile.labels for tile in tiles]),
         "dtypes": np.array([tile.sample.dtype.str for tile in tiles]),
+        "pixels": np.stack([np.frombuffer(tile.digest(), np.uint8) for tile in tiles]),
         "blocks": np.concatenate([tile.blocks.reshape(-1, tile.blocks.shape[-1]) for tile in tiles]),
         **{f"bands_{name}": value for name, value in vars(band_statistics(tiles)).items()},
     }
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            np.savez(file, **index)
-        part.replace(path)
-    except OSError as error:
-        raise InputError(f"the tile store's index can't be written: {error}") from None
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_write(path) as part:
+        np.savez(part, **index)
 
 
 def build_tiles(
@@ -136,7 +128,7 @@ def build_tiles(
     """
     if not todo and not faults:
         return {}
-    _clear(folder)
+    remove_parts(folder)
     names = list(todo)
     start = os.getpid() * 7919 % max(len(names), 1)  # processes that build the same store start at different places
     names = names[start:] + names[:start]
@@ -190,19 +182,6 @@ def _estimate(title: str, count: int, need: int, folder: Path) -> None:
     log.info(line, title, count, need / 1e9, folder, free / 1e9)
 
 
-def _clear(folder: Path) -> None:
-    """Remove what a process that was killed has left half written."""
-    newest: dict[str, float] = {}  # of all parts of one tile by one process
-    for path in folder.glob(".*.part"):
-        with suppress(FileNotFoundError):  # another process has just finished it
-            whose = ".".join(path.name.split(".")[:3])
-            newest[whose] = max(newest.get(whose, 0), path.stat().st_mtime)
-    for whose, time_of in newest.items():
-        if time.time() - time_of > STALE:
-            for path in folder.glob(f"{whose}.*"):
-                path.unlink(missing_ok=True)
-
-
 def _in_threads(work: Callable[[str], None], names: Sequence[str], title: str, stop: bool) -> dict[str, str]:
     """Call a function with every tile's name, in threads; returns what went wrong, by that name.
 
@@ -212,7 +191,7 @@ def _in_threads(work: Callable[[str], None], names: Sequence[str], title: str, s
         title: What the progress bar and lines begin with.
         stop: Begin no other tile once something went wrong.
     """
-    stopped, say_at = threading.Event(), 5.0
+    stopped = threading.Event()
 
     def attempt(name: str) -> str:
         if stopped.is_set():
@@ -227,17 +206,8 @@ def _in_threads(work: Callable[[str], None], names: Sequence[str], title: str, s
             return str(error)
         return ""
 
-    found = {}
     with ThreadPoolExecutor(cores()) as pool, progress(names, title) as steps:
         try:
-            results, began = pool.map(attempt, names), time.monotonic()
-            for done, (name, fault) in enumerate(zip(steps, results, strict=True), start=1):
-                if fault:
-                    found[name] = fault
-                gone = time.monotonic() - began
-                if gone > say_at and done < len(names) and not sys.stdout.isatty():
-                    log.info("%s: %d of %d, about %.0f s left", title, done, len(names), gone / done * (len(names) - done))
-                    say_at *= 2
+            return {name: fault for name, fault in zip(steps, pool.map(attempt, names), strict=True) if fault}
         finally:
             stopped.set()  # an interruption waits for the tiles at hand alone
-    return found

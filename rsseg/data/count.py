@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,16 @@ class TileCounts:
     sample: NDArray[np.generic]
     blocks: NDArray[np.uint16]
 
+    def digest(self) -> bytes:
+        """Eight bytes that are others where pixels are: of all sums, of the sample, and of where the classes lie.
+
+        The same on any machine: sums of real numbers, whose last digits may differ, are rounded.
+        """
+        parts = (self.layout[[0, 1, 3]], self.labels, self.bands.astype(np.float32), self.sample, self.blocks)
+        return hashlib.blake2b(b"".join(part.tobytes() for part in parts), digest_size=8).digest()
+
     def save(self, path: Path) -> None:
-        """Write the arrays into one file."""
+        """Write the arrays into a file."""
         with path.open("wb") as file:
             for item in fields(self):
                 np.save(file, getattr(self, item.name))
@@ -99,13 +108,10 @@ class Counter:
             code = block * (kinds + 1) + np.minimum(plane, kinds)  # the ignored ones are the last kind
             counts = np.bincount(code.ravel(), minlength=shape[0] * shape[1] * (kinds + 1)).reshape(*shape, kinds + 1)
             total = counts.sum(axis=(0, 1))
-            if self.task.exclusive:
-                found[..., :kinds] += counts[..., :kinds]
-                self.labels[0] += total[:kinds]
-                self.labels[1] += total[:kinds].sum()
-            else:
-                found[..., i] += counts[..., 1]
-                self.labels[:, i] += total[1], total[:2].sum()
+            own, classes = (slice(kinds), slice(kinds)) if self.task.exclusive else (slice(1, 2), slice(i, i + 1))
+            found[..., classes] += counts[..., own]
+            self.labels[0, classes] += total[own]
+            self.labels[1, classes] += total[:kinds].sum()
             if labels.ndim == 2:
                 found[..., -1] += counts[..., -1]
         if labels.ndim == 3:

@@ -6,11 +6,12 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rsseg.contract import InputError
-from rsseg.data.scene import Scene
+from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import Split
 from rsseg.data.vector import VECTORS, Burn, text_of
 
@@ -66,7 +67,7 @@ def find(root: Path, pattern: str, endings: frozenset[str] = IMAGES) -> dict[tup
     return dict(sorted(found.items()))
 
 
-class Files:
+class Files(Source):
     """Images and masks in files, paired by the fields of their paths: most datasets, and the user's own.
 
     A scene's name is the values of the image pattern's fields, joined by "-"; without fields, the file's name.
@@ -80,7 +81,7 @@ class Files:
         split: As `Split` takes it.
         attribute: Of vector masks, the attribute that holds a feature's mask value; None: 1 for every feature.
         values: The mask value for each of the attribute's values, where they are not integers already.
-        published: How many images the dataset has in full; fewer are reported.
+        published: How many images the dataset has in full; fewer are reported, unless its test part is not there.
 
     Raises:
         InputError: If there is no such folder or no image in it, or the split can't be understood.
@@ -109,15 +110,21 @@ class Files:
         images = find(self.root, self.patterns[0])
         if not images:
             raise InputError(f"no image below {self.root} fits dataset.source.image={self.patterns[0]}{self._archives()}")
-        if published and len(images) < published:
-            found = "%d of the %d published images are below %s%s"
-            log.warning(found, len(images), published, self.root, self._archives())
         stacks = [self._stacked(images, pattern) for pattern in self.patterns[1:]]
         masks = self._partners(images, mask, "mask", IMAGES | VECTORS)
         self._all = []
         for (fields, path), own_mask, *stack in zip(images.items(), masks, *stacks, strict=True):
             vector = own_mask is not None and own_mask.suffix.lower() in VECTORS
             self._all.append(Scene("-".join(fields) or path.stem, path, own_mask, tuple(stack), burn=burn if vector else None))
+        if published and len(images) < published and self._tests():
+            found = "%d of the %d published images are below %s%s"
+            log.warning(found, len(images), published, self.root, self._archives())
+
+    def _tests(self) -> bool:
+        """Whether any image is for testing."""
+        with suppress(InputError):  # `scenes` tells it
+            return bool(self.split.side) or "test" in self.split.owners(self._all).values()
+        return True
 
     def _partners(
         self, images: Iterable[tuple[str, ...]], pattern: str, what: str, endings: frozenset[str] = IMAGES

@@ -7,6 +7,7 @@ alone; those that look at the classes are in `rsseg.data.balance`.
 from __future__ import annotations
 
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -45,7 +46,15 @@ def around(rng: np.random.Generator, pixel: tuple[int, int], size: NDArray[np.in
     return top, left
 
 
-class Uniform:
+class Sampler(ABC):
+    """What `sampler` has to derive from; of seed, sizes, window and what else `Balanced` takes, it gets what it names."""
+
+    @abstractmethod
+    def __call__(self, k: int) -> tuple[int, int, int]:
+        """Scene, top and left of window k."""
+
+
+class Uniform(Sampler):
     """Every pixel alike: a scene drawn by its area, then a window evenly inside it.
 
     Args:
@@ -69,7 +78,7 @@ class Uniform:
         return scene, *corner(rng, self.sizes[scene], self.window)
 
 
-class ByScene:
+class ByScene(Sampler):
     """Every scene alike, whatever its area: as a metric that is averaged over scenes weighs them.
 
     Args:

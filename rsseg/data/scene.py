@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,14 @@ class Scene:
             kept += [first + band for band in range(1, count + 1) if band != alpha]
             first += count
         return kept
+
+
+class Source(ABC):
+    """What `dataset.source` has to derive from: it lists the scenes and decides the split; it reads no pixels."""
+
+    @abstractmethod
+    def scenes(self, split: str) -> list[Scene]:
+        """The scenes of train, val or test, in a fixed order."""
 
 
 class SceneReader:

@@ -6,23 +6,15 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
 
 from rsseg.contract import InputError
 from rsseg.data.files import find
-from rsseg.data.scene import Scene
+from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import SPLITS
 from rsseg.data.synthetic import SceneRecipe, write_scenes
 
 
-class Source(Protocol):
-    """What `dataset.source` must be."""
-
-    def scenes(self, split: str) -> list[Scene]:
-        """The scenes of train, val or test, in a fixed order."""
-
-
-class Synthetic:
+class Synthetic(Source):
     """Made-up scenes, written on first use as GeoTIFFs in a folder of their own per recipe.
 
     Args:
@@ -42,10 +34,7 @@ class Synthetic:
 
     def scenes(self, split: str) -> list[Scene]:
         """The scenes of train, val or test; writes all of them if they are not there yet."""
-        try:
-            write_scenes(self.root, self.recipe, self.counts, self.seed)
-        except OSError as error:
-            raise InputError(f"the synthetic scenes can't be written to {self.root}: {error}") from None
+        write_scenes(self.root, self.recipe, self.counts, self.seed)
         return [
             Scene(name, path, self.root / "masks" / path.name)
             for (name,), path in find(self.root, "images/{name}.*").items()

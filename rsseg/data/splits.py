@@ -52,9 +52,10 @@ class Split:
         parts: Per split a fraction (``{train: 0.7, val: 0.3}``: in the order of a hash of the names), a list of names or
             name patterns (``{val: [tile3_*]}``; one with a slash is for the image's path below the root; the rest
             trains unless train is listed too), or a text file below the root that lists one name a line; null
-            where a part of the dataset's YAML shall not hold. With ``blocks: 1024, buffer: 64`` beside the fractions,
-            blocks of that side are dealt out instead of whole scenes, with that many pixels between splits. None:
-            `FRACTIONS`.
+            where a part of the dataset's YAML shall not hold. The test part may be missing where only training and
+            validation are asked for; where the rest trains, names of it that have no slash may not. With
+            ``blocks: 1024, buffer: 64`` beside the fractions, blocks of that side are dealt out instead of whole scenes,
+            with that many pixels between splits. None: `FRACTIONS`.
         root: The folder that paths begin at.
 
     Raises:
@@ -105,9 +106,24 @@ class Split:
         """
         if self.side:
             return self._in_blocks(split, scenes)
-        choose = {"fractions": self._by_fraction, "name patterns": self._by_pattern, "list files": self._by_list}
-        names = choose[self.kind](split, scenes)
-        return [scene for scene in scenes if scene.name in names]
+        owner = self.owners(scenes, asked=split)
+        return [scene for scene in scenes if owner.get(scene.name) == split]
+
+    def owners(self, scenes: Sequence[Scene], asked: str | None = None) -> dict[str, str]:
+        """The split of each scene that is in one, by name; without `blocks`.
+
+        Many copies of a dataset come without its test part: what it names need not be there unless it is asked for.
+
+        Args:
+            scenes: All scenes.
+            asked: The split that is wanted, if one is.
+
+        Raises:
+            InputError: If the split names scenes that are not there, or one for two splits.
+        """
+        if self.kind == "fractions":
+            return {name: key for key, names in self._dealt([scene.name for scene in scenes]).items() for name in names}
+        return self._by_pattern(asked, scenes) if self.kind == "name patterns" else self._by_list(asked, scenes)
 
     @staticmethod
     def _kind(part: Any) -> str:
@@ -135,21 +151,19 @@ class Split:
             )
         return found
 
-    def _by_fraction(self, split: str, scenes: Sequence[Scene]) -> set[str]:
-        return set(self._dealt([scene.name for scene in scenes]).get(split, []))
-
-    def _by_pattern(self, split: str, scenes: Sequence[Scene]) -> set[str]:
+    def _by_pattern(self, asked: str | None, scenes: Sequence[Scene]) -> dict[str, str]:
         owner: dict[str, str] = {}
         for key, listed in self.parts.items():
             patterns = list(map(str, listed)) if isinstance(listed, Sequence) else []
             hits = {pattern: {s.name for s in scenes if self._fits(s, pattern)} for pattern in patterns}
             lost = [pattern for pattern, names in hits.items() if not names]
-            if lost and "train" not in self.parts:  # what is not named trains: a misspelt name must not
+            misspelt = [pattern for pattern in lost if key != "test" or "/" not in pattern]  # a path: the folder is not there
+            if misspelt and "train" not in self.parts:  # what is not named trains: a misspelt name must not
                 raise InputError(
-                    f"dataset.source.split.{key}: no image's name is '{lost[0]}'; found {scenes[0].name} and so on. "
-                    f"For all names that start so, write '{lost[0].rstrip('*')}*'"
+                    f"dataset.source.split.{key}: no image's name is '{misspelt[0]}'; found {scenes[0].name} and so on. "
+                    f"For all names that start so, write '{misspelt[0].rstrip('*')}*'"
                 )
-            if key == split and 0 < len(lost) < len(patterns):
+            if key == asked and 0 < len(lost) < len(patterns):
                 log.warning(
                     "%d of %d scenes in dataset.source.split.%s are not there, first %s.",
                     len(lost),
@@ -160,27 +174,30 @@ class Split:
             for name in sorted(set().union(*hits.values())):
                 if owner.setdefault(name, key) != key:
                     raise InputError(f"dataset.source.split puts {name} in {owner[name]} and {key}")
-        rest = set() if "train" in self.parts or split != "train" else {s.name for s in scenes} - owner.keys()
-        return rest | {name for name, key in owner.items() if key == split}
+        return owner if "train" in self.parts else {scene.name: "train" for scene in scenes} | owner
 
     def _fits(self, scene: Scene, pattern: str) -> bool:
         return fnmatchcase(scene.image.relative_to(self.root).as_posix() if "/" in pattern else scene.name, pattern)
 
-    def _by_list(self, split: str, scenes: Sequence[Scene]) -> set[str]:
-        listed = {key: self._listed(key, {scene.name for scene in scenes}) for key in self.parts}
-        for other in listed.keys() - {split}:
-            twice = sorted(listed[other] & listed.get(split, set()))
-            if twice:
-                raise InputError(f"dataset.source.split puts {twice[0]} in {split} and {other}: no scene may be in two splits")
-        return listed.get(split, set())
+    def _by_list(self, asked: str | None, scenes: Sequence[Scene]) -> dict[str, str]:
+        owner: dict[str, str] = {}
+        for key in self.parts:
+            for name in sorted(self._listed(key, {scene.name for scene in scenes}, needed=key != "test" or asked == "test")):
+                if owner.setdefault(name, key) != key:
+                    raise InputError(
+                        f"dataset.source.split puts {name} in {owner[name]} and {key}: no scene may be in two splits"
+                    )
+        return owner
 
-    def _listed(self, split: str, known: set[str]) -> set[str]:
+    def _listed(self, split: str, known: set[str], needed: bool) -> set[str]:
         path = self.root / str(self.parts[split])
+        if not path.is_file() and not needed:
+            return set()
         if not path.is_file():
             raise InputError(f"dataset.source.split.{split}: there is no file {path}; it should list one name a line")
-        lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         names = {line if line in known else Path(line).stem for line in lines}
         unknown = sorted(names - known)
-        if unknown:
+        if unknown and needed:
             raise InputError(f"{path} lists {len(unknown)} names without an image: {', '.join(unknown[:5])}")
-        return names
+        return names & known

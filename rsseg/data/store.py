@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ class Store:
         sizes: int64 ``[S, 2]``, height and width of each scene.
         dtype: What windows come as: the common type of all tiles.
         census: What the split holds.
+        pixels: A hash that is another one where pixels or labels are.
         skipped: As given.
         pin: Whether windows are cut into memory that a GPU reads fast.
         device: The device that holds the tiles; None: they are arrays in memory, or mapped into it.
@@ -70,6 +72,7 @@ class Store:
         )
         labels: NDArray[np.int64] = index["labels"]  # type: ignore[assignment]
         self.census = Census(labels[:, 0], labels[:, 1], statistics, Blocks.of(index["blocks"], self.sizes))  # type: ignore[arg-type]
+        self.pixels = hashlib.blake2b(index["pixels"].tobytes(), digest_size=8).hexdigest()
         self.pin = False
         self.device: torch.device | None = None
         self._loaded: list[Tile] = []
@@ -221,4 +224,5 @@ def free_memory(device: torch.device | None) -> float:
     meminfo = Path("/proc/meminfo")
     if not meminfo.is_file():
         return float("inf")
-    return next(float(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable"))
+    lines = meminfo.read_text(encoding="utf-8").splitlines()
+    return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))

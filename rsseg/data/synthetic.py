@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-import tempfile
+import shutil
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from rsseg.contract import InputError, nearest
 from rsseg.data.splits import SPLITS
+from rsseg.files import file_error, remove_parts
 from rsseg.progress import progress
 
 CLASSES = ("land", "building", "road", "field", "water")
@@ -138,6 +140,9 @@ def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], see
         recipe: What the scenes are made of.
         counts: How many scenes each split (train, val, test) gets, up to 1000.
         seed: Which world the scenes come from.
+
+    Raises:
+        InputError: If a split has another name or number of scenes; `UnwritableError` if the folder can't be written.
     """
     for split, count in counts.items():
         if split not in SPLITS:
@@ -146,23 +151,24 @@ def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], see
             raise InputError(f"write_scenes: {split} has {count} scenes; it must be from 0 to 1000")
     if root.exists():
         return
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as workplace:
-        draft = Path(workplace) / "scenes"
+    remove_parts(root.parent)
+    draft = root.with_name(f".{root.name}.{uuid.uuid4().hex}.part")
+    todo = [(split, i) for split, count in counts.items() for i in range(count)]
+    try:
         (draft / "images").mkdir(parents=True)
         (draft / "masks").mkdir()
-        todo = [(split, i) for split, count in counts.items() for i in range(count)]
         with progress(todo, "Making scenes") as steps:
             for split, i in steps:
                 number = 1000 * SPLITS.index(split) + i
                 image, mask = generate(recipe, seed, number)
                 _write(draft / "images" / f"{split}_{i:03d}.tif", image, number)
                 _write(draft / "masks" / f"{split}_{i:03d}.tif", mask[None], number)
-        try:
-            draft.rename(root)
-        except OSError:
-            if not root.exists():  # where it does, another process was faster
-                raise
+        draft.rename(root)
+    except OSError as error:
+        if not root.exists():  # where it does, another process was faster
+            raise file_error(root, error) from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _write(path: Path, bands: Labels, number: int) -> None:

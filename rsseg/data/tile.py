@@ -7,8 +7,8 @@ import math
 import mmap
 import os
 import sys
-import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,18 @@ import torch
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from rsseg.contract import IGNORE, InputError
+from rsseg.contract import IGNORE
 from rsseg.data.count import Counter
 from rsseg.data.labels import Labels
 from rsseg.data.raster import open_raster, reading
 from rsseg.data.scene import Scene, SceneReader
+from rsseg.files import atomic_write
 
 FORMAT = 1  # to be raised when tiles or counts are written otherwise
 PART = 1 << 20  # pixels that a thread decodes at a time
 LARGE = 1 << 30  # bytes of a file from which on it is mapped in another way
+SYNC = False  # 500 tiles of 256 px would take a third longer, and the store can be made again
 MAPS = 40_000  # arrays that are mapped at a time: a process may have 65,530 maps, unless its kernel was told otherwise
-
-
-class UnwritableError(InputError):
-    """The store can't be written to, which is no scene's fault."""
 
 
 def tile_name(scene: Scene, labels: Labels, bands: Sequence[int]) -> str:
@@ -119,7 +117,7 @@ class ArrayFile:
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], size: tuple[int, int], pixel: int) -> None:
-        self.path, self.file = path, path.open("wb", buffering=0)
+        self.file = path.open("wb", buffering=0)
         header = {"shape": shape, "fortran_order": False, "descr": np.lib.format.dtype_to_descr(dtype)}
         np.lib.format.write_array_header_1_0(self.file, header)
         self.start, self.pixel, self.height, self.width = self.file.tell(), pixel, *size
@@ -155,7 +153,7 @@ def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
         name: The tile's name.
 
     Raises:
-        InputError: If the scene can't be decoded; `UnwritableError` if the tile can't be written.
+        InputError: If the scene can't be decoded; `UnwritableError` if the tile can't be written, which is no scene's fault.
     """
     height, width = reader.sizes[0].tolist()
     task, dtype, bands = reader.labels.task, reader.dtype, len(reader.bands)
@@ -166,15 +164,16 @@ def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
         "missing": ((height, width), np.dtype(np.bool_)),
     }
     files: dict[str, ArrayFile] = {}
-    part = f".{name}.{uuid.uuid4().hex}"
+    with ExitStack() as stack:
 
-    def write(kind: str, window: Window, pixels: NDArray[np.generic]) -> None:
-        if kind not in files:
-            pixel = bands * dtype.itemsize if kind == "image" else 1
-            files[kind] = ArrayFile(folder / f"{part}.{kind}.part", *arrays[kind], (height, width), pixel)
-        files[kind].write(window, pixels)
+        def write(kind: str, window: Window, pixels: NDArray[np.generic]) -> None:
+            if kind not in files:
+                part = stack.enter_context(atomic_write(folder / f"{name}.{kind}.npy", SYNC))
+                pixel = bands * dtype.itemsize if kind == "image" else 1
+                files[kind] = ArrayFile(part, *arrays[kind], (height, width), pixel)
+                stack.callback(files[kind].file.close)
+            files[kind].write(window, pixels)
 
-    try:
         for window in parts((height, width), reader.block(0)):
             image, missing = reader.read_pixels(0, window)
             labels = np.where(missing, np.uint8(IGNORE), reader.read_mask(0, window))
@@ -183,20 +182,10 @@ def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
             if offset < 0:
                 write("image", window, image.astype(dtype, copy=False).transpose(1, 2, 0)[None])
             write("labels", window, labels if task.planes else labels[None])
-            if missing.any():
+            if "missing" in files or missing.any():  # once it is begun, so that it does not look like a killed process's
                 write("missing", window, missing[None])
-        for kind, array in files.items():
-            array.file.close()
-            os.replace(array.path, folder / f"{name}.{kind}.npy")
-        counter.counts(offset, dtype).save(folder / f"{part}.part")
-        os.replace(folder / f"{part}.part", folder / f"{name}.counts")
-    except OSError as error:
-        raise UnwritableError(f"tiles can't be written to {folder}: {error}") from None
-    finally:
-        for array in files.values():
-            array.file.close()
-            array.path.unlink(missing_ok=True)
-        (folder / f"{part}.part").unlink(missing_ok=True)
+    with atomic_write(folder / f"{name}.counts", SYNC) as part:
+        counter.counts(offset, dtype).save(part)
 
 
 @lru_cache(maxsize=MAPS)

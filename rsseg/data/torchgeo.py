@@ -20,8 +20,10 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_bounds
 
 from rsseg.contract import InputError, nearest
-from rsseg.data.scene import Scene
+from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import FRACTIONS, SPLITS, by_fraction
+from rsseg.data.tile import SYNC
+from rsseg.files import atomic_write, file_error, remove_parts
 from rsseg.progress import progress
 
 NAMES = {"train": ("train", "training", "trainval"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
@@ -31,7 +33,7 @@ HELD_OUT = {"train": 0.85, "val": 0.15}
 """How the training split of a dataset without a validation split is dealt out."""
 
 
-class TorchGeo:
+class TorchGeo(Source):
     """The scenes of a torchgeo dataset: one per sample, or, for geospatial datasets, one per piece of each indexed file.
 
     Samples become uncompressed GeoTIFFs in a cache, in the smallest type that holds their values. They are decoded once:
@@ -78,7 +80,11 @@ class TorchGeo:
         folder = self.cache / f"{self.name}-{self._fingerprint()}" / own_split
         places = [Scene(f"{i:06d}", folder / f"{i:06d}.image.tif", folder / f"{i:06d}.mask.tif") for i in keys]
         todo = [(scene, key) for scene, key in zip(places, keys.values(), strict=True) if not scene.image.is_file()]
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise file_error(folder, error) from None
+        remove_parts(folder)
         with progress(todo, f"decoding {self.name} {split}") as steps:
             for n, (scene, key) in enumerate(steps):
                 try:
@@ -267,21 +273,13 @@ def write_raster(path: Path, pixels: NDArray[Any], place: Mapping[str, Any]) -> 
     """Write ``[bands, height, width]`` whole or not at all; returns its bytes.
 
     Raises:
-        InputError: If the disk is full or can't be written to.
+        UnwritableError: If the file can't be written.
     """
     pixels = smallest(pixels)
     count, height, width = pixels.shape
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part.tif")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(
-                part, "w", driver="GTiff", count=count, height=height, width=width, dtype=pixels.dtype.name, **place
-            ) as file:
-                file.write(pixels)
-        part.replace(path)
-    except OSError as error:
-        raise InputError(f"the decoded samples can't be written to {path.parent}: {error}") from None
-    finally:
-        part.unlink(missing_ok=True)
+    form = {"count": count, "height": height, "width": width, "dtype": pixels.dtype.name, **place}
+    with atomic_write(path, SYNC) as part, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(part, "w", driver="GTiff", **form) as file:
+            file.write(pixels)
     return pixels.nbytes

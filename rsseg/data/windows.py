@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rsseg.contract import IGNORE, Batch
+from rsseg.contract import IGNORE, Batch, InputError
 from rsseg.data.build import cores
 from rsseg.data.sampling import Places
 from rsseg.data.store import Store
+from rsseg.errors import is_out_of_memory
 
 
 class Core(NamedTuple):
@@ -194,16 +195,45 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         if not self.threads:
-            yield from map(self.windows.batch, self.batches)
+            yield from map(self._cut, self.batches)
             return
         with ThreadPoolExecutor(self.threads) as pool:
             ahead: deque[Future[Batch]] = deque()
             for numbers in self.batches:
-                ahead.append(pool.submit(self.windows.batch, numbers))
+                ahead.append(pool.submit(self._cut, numbers))
                 if len(ahead) > 2 * self.threads:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
+
+    def _cut(self, numbers: Sequence[int]) -> Batch:
+        """A batch.
+
+        Raises:
+            InputError: If a window can't be cut: it names the window and its scene. Lack of memory is left as it is.
+        """
+        try:
+            return self.windows.batch(numbers)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            found = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            raise InputError(
+                f"{self._named(numbers)} can't be cut ({found}): look whether that file can be read and is what it was"
+            ) from error
+
+    def _named(self, numbers: Sequence[int]) -> str:
+        """The first of some windows that can't be cut, and its scene."""
+        for k in numbers:
+            try:
+                self.windows.batch([k])
+            except Exception:  # whatever it is, it is what is being reported
+                try:
+                    scene = self.windows.store.scenes[self.windows.place(k)[0]]
+                except Exception:
+                    return f"window {k}"
+                return f"window {k} of scene {scene.name} ({scene.image})"
+        return f"one of the windows {numbers[0]} to {numbers[-1]}"
 
 
 def thread_count(workers: int | None, world: int = 1) -> int:

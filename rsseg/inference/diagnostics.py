@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from rsseg.figure import save
 from rsseg.inference.picture import colours
 from rsseg.metrics import Scores
 from rsseg.task import Task
@@ -42,11 +43,11 @@ def draw_confusion(path: Path, task: Task, scores: Scores) -> None:
     for axis in list(axes)[len(panels) :]:
         axis.set_axis_off()
     figure.suptitle("% of each label's pixels; -: no such pixel", fontsize=10)
-    figure.savefig(path, dpi=110)
+    save(figure, path, dpi=110)
 
 
 def draw_curves(
-    path: Path, head_name: str, task: Task, palette: Sequence[str] | None, rows: Sequence[Mapping[str, str]]
+    path: Path, head_name: str, task: Task, palette: Sequence[str] | None, rows: Sequence[Mapping[str, float]]
 ) -> None:
     """Write a PNG of every class's IoU and of the losses over the steps.
 
@@ -55,7 +56,7 @@ def draw_curves(
         head_name: The head's name in the columns.
         task: The head's task.
         palette: The dataset's colours, if it has any.
-        rows: Those of ``metrics.csv``.
+        rows: Those of ``metrics.csv``, as `RunFolder.metrics` reads them.
     """
     figure = Figure(figsize=(10.4, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -64,7 +65,7 @@ def draw_curves(
         left.plot(*_column(rows, f"val/{head_name}/iou/{name}"), marker="o", markersize=3, color=_visible(shade), label=name)
     left.plot(*_column(rows, f"val/{head_name}/iou"), color="black", linewidth=2, marker="o", markersize=3, label="mean")
     left.set(xlabel="step", ylabel="IoU, validation", ylim=(0, 1))
-    left.legend(frameon=False, fontsize=8, ncols=2)
+    left.legend(handles=list(left.lines), frameon=False, fontsize=8, ncols=2)  # else without names that begin with _
     right.plot(*_column(rows, "train/loss"), label="train/loss", color="#999999")
     right.plot(*_column(rows, "val/loss"), label="val/loss", color="#d1495b", marker="o", markersize=3)
     right.set(xlabel="step", ylabel="loss")
@@ -72,11 +73,11 @@ def draw_curves(
     for axis in (left, right):
         axis.grid(color="#dddddd", linewidth=0.6)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.savefig(path, dpi=110)
+    save(figure, path, dpi=110)
 
 
-def _column(rows: Sequence[Mapping[str, str]], name: str) -> tuple[list[int], list[float]]:
-    pairs = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
+def _column(rows: Sequence[Mapping[str, float]], name: str) -> tuple[list[float], list[float]]:
+    pairs = [(row["step"], row[name]) for row in rows if name in row]
     return [step for step, _ in pairs], [value for _, value in pairs]
 
 

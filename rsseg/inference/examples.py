@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from rsseg.contract import IGNORE, Batch
+from rsseg.figure import save
 from rsseg.inference.picture import GREY, colours, paint, predict_windows, stretch
 from rsseg.module import SegmentationModule
 from rsseg.task import Task
@@ -102,4 +103,4 @@ def draw_examples(
     entries = [*zip(shades, task.drawn_names, strict=True), (GREY, "ignored")]
     patches = [Patch(facecolor=colour, edgecolor="#888888", label=label) for colour, label in entries]
     figure.legend(handles=patches, loc="outside lower center", ncols=min(4, len(patches)), frameon=False, fontsize=9)
-    figure.savefig(path, dpi=150)
+    save(figure, path, dpi=150)

@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 
 from rsseg.contract import Batch
+from rsseg.files import UnwritableError
 from rsseg.inference.picture import draw, predict_windows
 from rsseg.loggers import side_loggers
 from rsseg.module import SegmentationModule
@@ -55,10 +56,9 @@ class Gallery(L.Callback):
         module = trainer.lightning_module
         assert isinstance(module, SegmentationModule)
         try:
-            path.parent.mkdir(exist_ok=True)
             draw(path, module.tasks[self.head], self.palette, rows, self.shown)
-        except OSError as error:
-            log.warning("The picture %s could not be written: %s", path, error)
+        except UnwritableError as error:
+            log.warning("%s; the run goes on without this picture", error)
             return
         for logger in side_loggers(trainer):
             logger.show(name, path, trainer.global_step)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rsseg.contract import IGNORE, Batch
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
+from rsseg.figure import save
 from rsseg.module import SegmentationModule
 from rsseg.task import Task
 
@@ -53,11 +54,6 @@ ERRORS = (RIGHT, WRONG, MISSED)
 """What the values of `Task.errors` are drawn in."""
 
 
-def paint_errors(mask: NDArray[np.integer], prediction: NDArray[np.integer], task: Task) -> NDArray[np.uint8]:
-    """Where a prediction is wrong, uint8 ``[H, W, 3]``; grey where the mask is ignored."""
-    return paint(task.errors(mask, prediction), ERRORS)
-
-
 def draw(
     path: Path,
     task: Task,
@@ -81,7 +77,7 @@ def draw(
         line[0].imshow(stretch(image, shown))
         line[1].imshow(paint(task.flatten(mask), shades))
         line[2].imshow(paint(task.flatten(prediction), shades))
-        line[3].imshow(paint_errors(mask, prediction, task))
+        line[3].imshow(paint(task.errors(mask, prediction), ERRORS))
     for axis, title in zip(axes[0], ("image", "mask", "prediction", "errors"), strict=True):
         axis.set_title(title)
     for axis in axes.flat:
@@ -90,7 +86,7 @@ def draw(
     entries = [*zip(shades, task.drawn_names, strict=True), (GREY, "ignored"), *errors]
     patches = [Patch(facecolor=colour, edgecolor="#888888", label=name) for colour, name in entries]
     figure.legend(handles=patches, loc="outside lower center", ncols=min(7, len(patches)), frameon=False)
-    figure.savefig(path, dpi=100, bbox_inches="tight")
+    save(figure, path, dpi=100, bbox_inches="tight")
 
 
 def pick_windows(store: Store, size: int, count: int) -> list[Batch]:

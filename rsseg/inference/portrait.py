@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from rsseg.data.advice import THIN
@@ -17,6 +17,7 @@ from rsseg.data.balance import Balanced
 from rsseg.data.census import PERCENTILES
 from rsseg.data.objects import SMALL, SPECK, ObjectSizes
 from rsseg.data.store import Store
+from rsseg.figure import save
 from rsseg.inference.picture import GREY, colours, paint, stretch
 
 WINDOWS = 6
@@ -60,7 +61,7 @@ def draw_portrait(
     draw_widths(axes[1, 1], objects, own)
     draw_specks(axes[1, 2], objects, own)
     draw_windows(lower, train, shades, window, [list(bands).index(b) for b in rgb] if rgb and set(rgb) <= set(bands) else None)
-    figure.savefig(path, dpi=100)
+    save(figure, path, dpi=100)
 
 
 def rows(axis: Axes, names: Sequence[str], title: str) -> None:
@@ -132,6 +133,10 @@ def draw_areas(axis: Axes, objects: Mapping[str, ObjectSizes], tints: Sequence[s
         axis.plot([low, high], [y, y], color=tint, linewidth=5.5, solid_capstyle="butt")
         axis.plot(median, y, "o", color="white", markeredgecolor=DARK, markersize=6)
     axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))  # the axis's own would write formulas
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.axvline(SMALL, color="#c8511b", linestyle="--", linewidth=1)
     names = [f"{name} ({sizes.count:,})" for name, sizes in objects.items()]
     rows(axis, names, f"object area, px: 5-95 %, median (dashed: {SMALL})")

@@ -12,10 +12,11 @@ import rasterio
 import torch
 from rasterio.windows import Window
 
-from rsseg.contract import IGNORE, InputError
+from rsseg.contract import IGNORE
 from rsseg.data.raster import GDAL, open_raster
 from rsseg.data.scene import SceneReader
 from rsseg.data.windows import grid
+from rsseg.files import atomic_write
 from rsseg.inference.picture import colours
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
@@ -47,29 +48,21 @@ def predict_scene(
         palette: The dataset's colours, if it has any.
 
     Raises:
-        InputError: If the map can't be written.
+        UnwritableError: If the map can't be written.
     """
     task = module.tasks[head_name]
     image = open_raster(reader.scenes[0].image)
     georeference = {"crs": image.crs, "transform": image.transform}
     height, width = reader.sizes[0].tolist()
     planes = math.prod(task.planes)
-    part = out.with_name(f".{out.stem}.part.tif")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with rasterio.Env(**GDAL), rasterio.open(
-            part, "w", driver="GTiff", height=height, width=width, count=planes, dtype="uint8", nodata=IGNORE,
-            tiled=True, blockxsize=256, blockysize=256, compress="deflate", bigtiff="if_safer",
-            photometric="PALETTE" if planes == 1 else "MINISBLACK", **georeference,
-        ) as target:  # fmt: skip
-            if planes == 1:
-                target.write_colormap(1, {i: _rgb(c) for i, c in enumerate(colours(task, palette))})
-            _write_windows(target, module, head_name, reader, size, overlap, batch_size)
-        part.replace(out)
-    except OSError as error:
-        raise InputError(f"the map {out} can't be written: {error}") from None
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_write(out) as part, rasterio.Env(**GDAL), rasterio.open(
+        part, "w", driver="GTiff", height=height, width=width, count=planes, dtype="uint8", nodata=IGNORE,
+        tiled=True, blockxsize=256, blockysize=256, compress="deflate", bigtiff="if_safer",
+        photometric="PALETTE" if planes == 1 else "MINISBLACK", **georeference,
+    ) as target:  # fmt: skip
+        if planes == 1:
+            target.write_colormap(1, {i: _rgb(c) for i, c in enumerate(colours(task, palette))})
+        _write_windows(target, module, head_name, reader, size, overlap, batch_size)
 
 
 @torch.inference_mode()

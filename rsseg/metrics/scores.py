@@ -76,10 +76,10 @@ class Scores:
         return {name: value for name, value in values.items() if value is not None}
 
     def table(self) -> list[dict[str, Any]]:
-        """One row per class and one for the mean over the classes present."""
+        """One row per class and one, its class empty, for the mean over the classes present."""
         columns = zip(self.classes, self.class_iou.tolist(), self.class_dice.tolist(), self.pixels.tolist(), strict=True)
         rows: list[dict[str, Any]] = [{"class": c, "iou": i, "dice": d, "pixels": n} for c, i, d, n in columns]
-        return [*rows, {"class": "mean", "iou": self.iou, "dice": self.dice, "pixels": int(self.pixels.sum())}]
+        return [*rows, {"class": "", "iou": self.iou, "dice": self.dice, "pixels": int(self.pixels.sum())}]
 
 
 def scores(confusion: Tensor, task: Task) -> Scores:

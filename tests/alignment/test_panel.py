@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rsseg.alignment.panel import PANEL, PanelSums
-from rsseg.config.build import build
+from rsseg.config.build import TERM, build
 from rsseg.contract import IGNORE
 from rsseg.losses import Composite, CrossEntropy, Dice, Lovasz
 from rsseg.task import Binary, make_task
@@ -29,7 +29,7 @@ def panel(task):
     nodes = {name: dict(node) for name, node in PANEL.items()}
     del nodes["weighted_ce"]["class_weights"]
     nodes["weighted_ce"] |= weights
-    return {name: build(node, name, task=task) for name, node in nodes.items()}
+    return {name: build(node, name, TERM, task=task) for name, node in nodes.items()}
 
 
 @pytest.mark.parametrize("sizes", [[7], [1] * 7, [3, 3, 1]])

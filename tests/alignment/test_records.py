@@ -118,7 +118,7 @@ def test_what_is_whole_is_read(run):
     ("text", "found"),
     [
         ("{", "can't be read"),
-        ("[]", "lacks scenes or first_half or heads"),
+        ("[]", "can't be read: a mapping is expected"),
         ('{"scenes": ["a"]}', "lacks scenes or first_half or heads"),
         (
             '{"scenes": ["a"], "first_half": [true], "heads": {"mask": {"task": "binary"}}}',

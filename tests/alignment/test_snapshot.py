@@ -1,5 +1,7 @@
 """Scenes that are put together from windows are counted as if they had never been cut."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,11 @@ from run_folders import crossfit_bias
 from rsseg.alignment.records import Crossfit, Snapshot, snapshot_arrays
 from rsseg.alignment.snapshot import Snapshots, TunedCounts, in_halves
 from rsseg.alignment.threshold import halves
-from rsseg.alignment.tuned import load_tuned, tune
-from rsseg.config.folder import write_json
+from rsseg.alignment.tuned import tune
+from rsseg.config.folder import RunFolder
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.windows import grid
+from rsseg.files import write_json
 from rsseg.metrics import LogitSample, SampledLogits, ScoreHistogram, boundary_counts
 from rsseg.task import Binary, Multiclass, make_task
 
@@ -92,16 +95,17 @@ def test_threshold_by_hand(tmp_path):
     assert (found["kind"], found["fixed"], found["tuned"], found["regret"]) == ("threshold", 0, 1, 1)
     one = tune(Snapshot(3, histogram[:1], None, np.zeros((1, 1, 3))), task, TWO[:1])
     assert one["values"] == found["values"]
-    assert one["regret"] is None
+    assert np.isnan(one["regret"])
     assert (found["untuned"], one["untuned"]) == ([], [])
     histogram[0, 0, 1] = 0  # positives in the second scene alone: nothing to tune it on
     lone = tune(Snapshot(3, histogram, None, np.zeros((2, 1, 3))), task, TWO)
-    assert (lone["values"], lone["untuned"], lone["regret"]) == ({"a": 0}, ["a"], None)
+    assert (lone["values"], lone["untuned"]) == ({"a": 0}, ["a"])
+    assert np.isnan(lone["regret"])
     write_json(tmp_path / "threshold.json", {"mask": found})
-    limit = load_tuned(tmp_path, {"mask": task})["mask"]
+    limit = RunFolder(tmp_path).thresholds({"mask": task})["mask"]
     assert task.predict(torch.tensor([[[[-2.9, -3.9]]]]), limit).tolist() == [[[1, 0]]]
     with pytest.raises(InputError, match="of head other"):
-        load_tuned(tmp_path, {"other": task})
+        RunFolder(tmp_path).thresholds({"other": task})
 
 
 def test_bias_by_hand():
@@ -116,7 +120,7 @@ def test_bias_by_hand():
         found = tune(Snapshot(3, None, here, np.zeros((scenes, 2, 3)), crossfit), task, TWO[:scenes])
         assert 0.6 < found["values"]["b"] - found["values"]["a"] < 1
         assert found["kind"] == "bias"
-        assert found["regret"] == (None if scenes == 1 else pytest.approx(0.75))  # argmax: IoU 1/2 and 0
+        assert found["regret"] == pytest.approx(math.nan if scenes == 1 else 0.75, nan_ok=True)  # argmax: IoU 1/2 and 0
     bias = torch.tensor([found["values"]["a"], found["values"]["b"]])
     assert task.predict(z.view(4, 2, 1, 1), bias).flatten().tolist() == y.tolist()
     third = sample._replace(logits=torch.cat([z, torch.full((4, 1), 0.9)], 1))

@@ -13,13 +13,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from test_run import TINY, folder_data, settings
 from tiny import CONFIGS
 
 from rsseg.assembly import setup
-from rsseg.config.folder import alone
+from rsseg.config.cli import own_part
+from rsseg.config.folder import RunFolder
+from rsseg.config.provenance import provenance
+from rsseg.config.schema import register
+from rsseg.config.sweep import Runs, Sweep
 from rsseg.contract import InputError
+from rsseg.files import write_json
 
 SWEEPS = sorted(path.stem for path in (CONFIGS / "sweep").glob("*.yaml"))
 
@@ -103,15 +113,15 @@ def test_imbalance_runs_of_one_seed_start_alike_and_differ_in_windows_where_they
 
 
 def test_a_run_folder_is_one_processs_own(tmp_path):
-    hold = "import sys; from pathlib import Path; from rsseg.config.folder import alone\n"
-    hold += "with alone(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    hold = "import sys; from pathlib import Path; from rsseg.config.folder import RunFolder\n"
+    hold += "with RunFolder(Path(sys.argv[1])).lock(): print('held', flush=True); sys.stdin.read()"
     other = subprocess.Popen([sys.executable, "-c", hold, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "held\n"
-    with pytest.raises(InputError, match="another process is training this run"), alone(tmp_path):
+    with pytest.raises(InputError, match="another process is training this run"), RunFolder(tmp_path).lock():
         pass
     other.kill()
     other.wait()
-    with alone(tmp_path):
+    with RunFolder(tmp_path).lock():
         pass
 
 
@@ -147,7 +157,7 @@ def test_a_killed_sweep_goes_on_and_is_named_by_what_it_varies(tmp_path, folder_
     assert json.loads((second / "summary.json").read_text())["steps"] == 40
     other = command(*words, "batch_size=3")  # common to all runs, so not in the names: refused, not mixed
     assert other.returncode == 1
-    assert "holds a run of another config (batch_size: 2 -> 3)" in other.stdout + other.stderr
+    assert "holds runs of another config: 2, such as loss=ce,seed=3 (batch_size: 2 -> 3)" in other.stdout + other.stderr
     assert "Traceback" not in other.stdout + other.stderr
 
 
@@ -168,16 +178,110 @@ def test_several_runs_at_once(tmp_path, folder_root, launcher):
         assert np.isfinite(json.loads((folder / "summary.json").read_text())["iou"])
 
 
-@pytest.mark.slow
+def plan(tmp_path, *words) -> list[Path]:
+    """What is done before a sweep's first run; the runs' folders."""
+    register()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("train", [*TINY, f"output={tmp_path}", *words], RunMode.MULTIRUN)
+        Sweep().on_multirun_start(master)
+        return [Runs(master).config(job)[1] for job in jobs_of(master.hydra.overrides.task)]
+
+
+def jobs_of(words) -> list[list[str]]:
+    (jobs,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(list(words)), None)
+    return jobs
+
+
+def refused(tmp_path, *words) -> str:
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as caught:
+        plan(tmp_path, *words)
+    assert sorted(tmp_path.rglob("*")) == before
+    return str(caught.value)
+
+
+def begun(folder: Path, tmp_path, *words) -> None:
+    """A run's folder as training leaves it."""
+    folder.mkdir(parents=True)
+    RunFolder(folder).write_config(setup(settings(tmp_path, *words)).plain)
+    write_json(folder / "run.json", provenance([*TINY, f"output={tmp_path}", *words], ""))
+
+
+def test_a_sweep_without_data_fails_once(tmp_path):
+    line = refused(tmp_path, "sweep=losses", "dataset=inria", "dataset.source.root=/nowhere")
+    assert line.startswith("error: loss=ce,seed=1: dataset.source: there is no folder /nowhere")
+    assert "\n" not in line
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["sweep=losses"], "add -m"),
-        (["-m", "sweep=loses"], "Could not find 'sweep/loses'"),
+        (["loss=ce,bce", "seed=1,2"], "error: loss=bce,seed=1: loss.terms.bce: BinaryCrossEntropy fits the tasks"),
+        (["loss=ce", "seed=1,-1"], "error: loss=ce,seed=-1: seed=-1 must be"),
+        (["loss=ce,dice", "window=32,33"], "loss=ce,window=33: window=33 is not a multiple of 32"),
+        (["loss=ce", "optimizer.lr=0.1,x"], "loss=ce,optimizer.lr=x: optimizer: "),
+        (["loss=ce", "model.encoder=resnet18,resnet19"], "model.encoder=resnet19 is no encoder"),
+        (["dataset.source.split={train: train*, val: null}", "seed=1,2"], "seed=1: "),
     ],
 )
-def test_mistakes_about_sweeps_give_one_message(tmp_path, words, message):
-    done = command("train.py", *words, f"output={tmp_path}")
-    assert done.returncode in (1, 2)
-    assert message in done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+def test_the_faults_of_some_runs_are_told_before_the_first(tmp_path, folder_root, words, message):
+    assert message in refused(tmp_path, *folder_data(folder_root), *words)
+
+
+def test_a_sweep_does_not_begin_in_the_folder_of_another(tmp_path, folder_root):
+    data, sweep = folder_data(folder_root), tmp_path / "sweep/folder"
+    begun(sweep / "loss=ce,seed=1", tmp_path, *data, "loss=ce", "seed=1")
+    begun(sweep / "loss=ce,seed=2", tmp_path, *data, "loss=ce", "seed=2")
+    assert len(plan(tmp_path, *data, "loss=ce,dice,focal", "seed=1,2")) == 6  # wider
+    assert len(plan(tmp_path, *data, "loss=dice", "seed=1,2", "workers=1")) == 2  # other runs, alike but for the loss
+    for losses in ("ce,dice,focal", "dice,focal"):  # some of the same folders, none of them
+        line = refused(tmp_path, *data, f"loss={losses}", "seed=1,2", "model.encoder=resnet18")
+        assert f"{sweep} holds runs of another config: 2, such as loss=ce,seed=1" in line
+        assert "(model.encoder: test_resnet -> resnet18)" in line
+    begun(sweep / "loss=focal,optimizer.lr=0.1,seed=1", tmp_path, *data, "loss=focal", "seed=1", "optimizer.lr=0.1")
+    plan(tmp_path, *data, "loss=dice,lovasz", "seed=3")  # what the others varied is no difference
+
+
+def test_a_sweep_of_experiments_can_be_narrowed(tmp_path, folder_root):
+    words = [*folder_data(folder_root), "sweep=imbalance", "seed=1"]
+    for name in ("oversample", "paste_dice"):
+        own = [f"experiment=imbalance/{name}", "seed=1"]
+        folder = tmp_path / f"sweep/folder_imbalance/experiment=imbalance.{name},seed=1"
+        begun(folder, tmp_path, *folder_data(folder_root), *own)
+    plan(tmp_path, *words, "experiment=imbalance/ce,imbalance/oversample")
+    assert "batch_size: 2 -> 4" in refused(tmp_path, *words, "experiment=imbalance/ce,imbalance/focal", "batch_size=4")
+
+
+def test_the_runs_are_what_hydra_will_make_of_them(tmp_path, folder_root):
+    """Those that share a composition as well."""
+    register()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        given = [*TINY, f"output={tmp_path}", *folder_data(folder_root), "loss=ce,dice", "seed=1,2,30"]
+        master = loader.load_configuration("train", given, RunMode.MULTIRUN)
+        Sweep().on_multirun_start(master)
+        runs = Runs(master)
+        for job in jobs_of(given):
+            config, folder = runs.config(job)
+            whole = loader.load_sweep_config(master, job)
+            assert folder == Path(whole.hydra.sweep.dir) / whole.hydra.sweep.subdir
+            assert OmegaConf.to_container(config, resolve=True) == OmegaConf.to_container(own_part(whole), resolve=True)
+
+
+def test_forty_runs_are_checked_in_seconds(tmp_path, folder_root):
+    before = time.process_time()
+    losses = "loss=ce,weighted_ce,focal,dice,tversky,lovasz,ce_dice,focal_dice"
+    plan(tmp_path, *folder_data(folder_root), losses, "seed=1,2,3,4,5")
+    assert time.process_time() - before < 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_a_sweep_with_a_launcher_is_checked_before_it(tmp_path, launcher):
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
+    words = ["-m", "sweep=losses", "dataset=inria", "dataset.source.root=/nowhere", f"hydra/launcher={launcher}"]
+    done = command("train.py", *words, f"output={tmp_path}/out")
+    assert done.returncode == 1
+    assert done.stderr.count("there is no folder /nowhere") == 1
+    assert not (tmp_path / "out").exists()

@@ -182,6 +182,54 @@ def test_half_an_archive(tmp_path, roots, name):
         scenes_of(source_of(config), config.dataset.name, "train")
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_without_the_test_part(tmp_path, roots, name, caplog):
+    """As many copies come: train and val are what they were, nothing is said of test until it is asked for."""
+    root = layouts.without_test_part(shutil.copytree(roots[name], tmp_path / name), name)
+    config = settings(name, root)
+    with caplog.at_level("INFO"):
+        found = {split: [scene.name for scene in source_of(config).scenes(split)] for split in ("train", "val")}
+    assert "split.test" not in caplog.text
+    assert "published" not in caplog.text or name == "l8biome"
+    whole = source_of(settings(name, roots[name]))
+    assert found == {split: [scene.name for scene in whole.scenes(split)] for split in ("train", "val")}
+    if name == "l8biome":
+        return  # its split is a share of what is there
+    with pytest.raises(InputError, match=r"split\.test") as error:
+        scenes_of(source_of(config), config, "test")
+    assert str(root) in str(error.value)
+
+
+def test_landcoverai_with_the_list_of_a_missing_test_part(tmp_path, roots):
+    root = shutil.copytree(roots["landcoverai"], tmp_path / "data")
+    for path in root.glob("output/M-33_3*"):
+        path.unlink()
+    config = settings("landcoverai", root)
+    assert [scene.name for scene in source_of(config).scenes("train")] == ["M-33_0", "M-33_1"]
+    with pytest.raises(InputError, match=r"test\.txt lists 1 names without an image: M-33_3"):
+        source_of(config).scenes("test")
+    (root / "val.txt").write_text("M-33_2\nM-33_9\n")
+    for split in ("train", "val"):
+        with pytest.raises(InputError, match=r"val\.txt lists 1 names without an image: M-33_9"):
+            source_of(config).scenes(split)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"val": ["austin1", "austn5"]},
+        {"val": ["*trian/images/*1.tif"]},
+        {"test": ["bellingham3"]},  # a name, not a folder that is not there: misspelt, it would train
+        {"test": ["belingham*"]},
+    ],
+)
+def test_a_misspelt_name_is_refused_where_the_rest_trains(roots, parts):
+    words = [f"dataset.source.split.{key}=[{','.join(map(repr, names))}]" for key, names in parts.items()]
+    source = source_of(settings("inria", roots["inria"], *words))
+    with pytest.raises(InputError, match=rf"split\.{next(iter(parts))}: no image's name is"):
+        source.scenes("train")
+
+
 def test_landcoverai_without_its_list(tmp_path, roots):
     root = shutil.copytree(roots["landcoverai"], tmp_path / "data")
     (root / "val.txt").unlink()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import folder_scenes, store_of
 
-from rsseg.contract import IGNORE
+from rsseg.contract import IGNORE, InputError
 from rsseg.data.balance import Balanced
 from rsseg.data.sampling import Uniform
 from rsseg.data.windows import Batches, GridWindows, Loader, TrainWindows, grid
@@ -72,9 +72,10 @@ def test_a_loader_cuts_no_more_than_it_has_to(store):
     batches = iter(Loader(Windows(store, 32, 0), Batches(1000, 1), threads=2))
     found = [next(batches)["k"].tolist() for _ in range(6)]
     assert found == [[k] for k in range(6)]
-    with pytest.raises(ValueError, match="seven"):
+    with pytest.raises(InputError, match=r"window 6 of scene .* can't be cut \(ValueError: seven\)") as told:
         next(batches)
-    assert len(asked) <= 7 + 2 * 2
+    assert isinstance(told.value.__cause__, ValueError)
+    assert len(asked) <= 7 + 2 * 2 + 1  # the window that fails is looked for
 
 
 def test_ranks_and_batches_change_nothing(store):

@@ -1,13 +1,16 @@
 """What pictures show: colours by label, errors by kind, the bands that were asked for, the windows of every validation."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from test_run import folder_data, settings
 
 from rsseg.inference.diagnostics import draw_confusion, draw_curves
-from rsseg.inference.picture import GREY, MISSED, RIGHT, WRONG, draw, paint_errors, stretch
+from rsseg.inference.picture import ERRORS, GREY, MISSED, RIGHT, WRONG, draw, paint, stretch
 from rsseg.metrics import scores
 from rsseg.run import train
 from rsseg.task import Binary, Multiclass, Multilabel
@@ -35,7 +38,7 @@ def rgb(colour):
     ],
 )
 def test_errors(task, mask, prediction, colours):
-    found = paint_errors(np.array(mask, np.uint8), np.array(prediction, np.uint8), task)
+    found = paint(task.errors(np.array(mask, np.uint8), np.array(prediction, np.uint8)), ERRORS)
     np.testing.assert_array_equal(found[0], [rgb(colour) for colour in colours])
 
 
@@ -70,9 +73,7 @@ def test_confusion_and_curves_of_every_task(tmp_path, task):
     counts = torch.randint(0, 50, (2, planes, task.labels, task.labels))
     counts[:, :, -1] = 0  # a label without a pixel
     draw_confusion(tmp_path / "c.png", task, scores(counts, task))
-    rows = [
-        {"step": str(i), "val/mask/iou": "0.5", "val/loss": "1", f"val/mask/iou/{task.classes[0]}": "nan"} for i in range(3)
-    ]
+    rows = [{"step": i, "val/mask/iou": 0.5, "val/loss": 1, f"val/mask/iou/{task.classes[0]}": math.nan} for i in range(3)]
     draw_curves(tmp_path / "v.png", "mask", task, None, rows)
     for name in ("c.png", "v.png"):
         assert np.asarray(Image.open(tmp_path / name)).std() > 5
@@ -92,15 +93,14 @@ def test_every_validation_has_a_picture(tmp_path, folder_root):
 
 
 def test_pictures_can_be_left_out_and_a_full_disk_does_not_stop_a_run(tmp_path, folder_root, monkeypatch, caplog):
-    import rsseg.inference.gallery as gallery
-
     train(settings(tmp_path, *folder_data(folder_root), "pictures=0"), tmp_path / "none")
     assert not (tmp_path / "none" / "pictures").exists()
 
-    def full(*arguments):
+    def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(gallery, "draw", full)
+    monkeypatch.setattr(Figure, "savefig", full)
     train(settings(tmp_path, *folder_data(folder_root)), tmp_path / "full")
-    assert "could not be written" in caplog.text
+    assert "picture.png can't be written (No space left on device): free some space; the run goes on" in caplog.text
+    assert "confusion.png can't be written" in caplog.text
     assert (tmp_path / "full" / "summary.json").is_file()

@@ -208,10 +208,10 @@ def test_encoder_args_reach_timm_alone():
 def build(encoder, **arguments):
     from functools import partial
 
-    from rsseg.config.build import build
+    from rsseg.config.build import MODEL, build
 
-    node = {"_target_": "segmentation_models_pytorch.Unet"}
-    return build_network(partial(build, node, "model.net"), ModelConfig(encoder=encoder, encoder_args=arguments), 3, TASKS)
+    make = partial(build, {"_target_": "segmentation_models_pytorch.Unet"}, "model.net", MODEL)
+    return build_network(make, ModelConfig(encoder=encoder, encoder_args=arguments), 3, TASKS)
 
 
 def test_windows_that_a_network_cannot_take_and_weights_that_it_does_not_use():

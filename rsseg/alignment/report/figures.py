@@ -19,11 +19,6 @@ FEW = 7
 """So many losses have room for their names, or for two numbers in a cell."""
 
 
-def ends(found: Findings) -> tuple[str, str]:
-    """What a prediction is made by, as it is and tuned."""
-    return found.task.untuned, found.task.all_tuned
-
-
 def draw_ranking(found: Findings) -> Figure:
     """Every loss's score with its interval, as it is and tuned."""
     order, win = found.order[::-1], found.wins[found.metric]
@@ -31,7 +26,7 @@ def draw_ranking(found: Findings) -> Figure:
     figure = canvas(rows_height(labels) + 1.1)
     axis, places = figure.subplots(), np.arange(len(order), dtype=float)
     tuned = found.wins_tuned if found.metric == found.tuned_metric else None
-    plain, moved = ends(found)
+    plain, moved = found.task.untuned, found.task.all_tuned
     series = [(win.score, BLUE, "o", BLUE, plain, 0.12 if tuned else 0.0)]
     if tuned:
         series.append((tuned.score, RED, "D", "white", f"{moved} tuned on other scenes", -0.16))
@@ -83,7 +78,7 @@ def draw_slopes(found: Findings) -> Figure | None:
         xticks=[0, 1],
         ylim=(min(low, *(n.min() for n in names)) - gap, max(high, *(n.max() for n in names)) + gap),
     )
-    axis.set_xticklabels([ends(found)[0].replace("threshold", "at"), "tuned"])
+    axis.set_xticklabels([found.task.untuned.replace("threshold", "at"), "tuned"])
     axis.set_yticks([])
     axis.spines["left"].set_visible(False)
     return figure

@@ -215,7 +215,7 @@ def render(
         left_out: The table of those left out.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.from_string(TEMPLATE.read_text()).render(
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=f"Which loss for {MEASURES[found.metric][0]} on {comparison.runs[0][0].config.dataset.name}?",
         answer=answer(found),
         ranking=ranking(found),

@@ -10,7 +10,7 @@ import numpy as np
 from rsseg.alignment.fair import Comparison
 from rsseg.alignment.findings import MEASURES, Findings
 from rsseg.alignment.report import tables
-from rsseg.alignment.report.figures import FEW, ends
+from rsseg.alignment.report.figures import FEW
 from rsseg.alignment.report.page import Picture, Section, Shown, show
 from rsseg.alignment.report.words import span
 
@@ -55,7 +55,7 @@ def sections(comparison: Comparison, found: Findings, uris: dict[str, str]) -> l
     if not sure:
         captions["ranking"] = "{metric}, tuned and not; no intervals can be given."
         words["cells"] = "differences, of which nothing can be said how sure they are. Red to blue: from lower to higher"
-    words |= dict(zip(("plain", "moved"), ends(found), strict=True))
+    words |= {"plain": found.task.untuned, "moved": found.task.all_tuned}
 
     def pictures(*names: str) -> list[Picture]:
         known = [(name, captions[name].format(**words)) for name in names if name in uris]

@@ -14,6 +14,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rsseg.figure import plain_text
+from rsseg.figure import save as write_figure
+
 BLUE, RED, GREEN, SKY, PURPLE, AMBER, GREY = "#0072b2", "#d55e00", "#009e73", "#56b4e9", "#cc79a7", "#e69f00", "#9a9a9a"
 """From Okabe and Ito's palette. In every figure blue is what the figure is about, grey the others, and red what is tuned."""
 
@@ -26,7 +29,7 @@ WIDTH = 5.2
 
 RULES: Any = {
     "font.size": 10, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
-    "svg.fonttype": "path", "svg.hashsalt": "rsseg", "legend.frameon": False, "text.parse_math": False,  # names may hold a $
+    "svg.fonttype": "path", "svg.hashsalt": "rsseg", "legend.frameon": False,
 }  # fmt: skip
 
 
@@ -104,7 +107,8 @@ def save(figure: Figure, path: Path) -> str:
         figure: The figure.
         path: The PNG.
     """
-    figure.savefig(path, dpi=150)
+    write_figure(figure, path, dpi=150)
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+    with plain_text(figure):
+        figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
     return f"data:image/svg+xml;base64,{base64.b64encode(drawn.getvalue()).decode()}"

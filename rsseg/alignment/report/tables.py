@@ -65,9 +65,7 @@ def cross(found: Findings) -> pd.DataFrame:
 
 def classes(found: Findings, comparison: Comparison) -> pd.DataFrame:
     """One row per class: pixels, and each loss's score, mean over seeds; NaN where the class is absent."""
-    first = comparison.runs[0][0].classes
-    named = first[first["class"] != "mean"].set_index("class")
-    table = pd.DataFrame({"pixels": named["pixels"]})
+    table = comparison.runs[0][0].classes.set_index("class")[["pixels"]]
     for i in found.order:
         if found.counts is not None:
             table[found.labels[i]] = class_scores(found.counts, found.tuned_metric)[i].mean(0)

@@ -8,9 +8,9 @@ from typing import TypeAlias
 import numpy as np
 
 from rsseg.alignment.bootstrap import SEEDS
-from rsseg.alignment.fair import DIVERGED, Comparison
+from rsseg.alignment.fair import Comparison
 from rsseg.alignment.findings import MEASURES, Findings
-from rsseg.alignment.runs import SEARCH_SEED, TRIALS
+from rsseg.alignment.runs import DIVERGED, SEARCH_SEED, TRIALS
 
 Ends: TypeAlias = tuple[float, float, float]
 """An estimate and the two ends of its interval."""
@@ -156,7 +156,7 @@ def caveats(comparison: Comparison, found: Findings) -> list[str]:
         lacking = [name for key, (name, _) in MEASURES.items() if key not in found.measures]
         if lacking:
             notes.append(f"Not recorded, so not compared: {', '.join(lacking)}.")
-    absent = runs[0].classes[(runs[0].classes["pixels"] == 0) & (runs[0].classes["class"] != "mean")]["class"]
+    absent = runs[0].classes["class"][runs[0].classes["pixels"] == 0]
     notes += [f"Class {name} does not occur in the validation scenes: it is in no mean; add scenes with it." for name in absent]
     if found.metric != found.tuned_metric and found.tuned is not None:
         name = MEASURES[found.metric][0]

@@ -18,7 +18,7 @@ from rsseg.alignment.report.page import render
 from rsseg.alignment.report.sections import sections
 from rsseg.alignment.report.style import RULES, save
 from rsseg.alignment.report.words import answer, caveats
-from rsseg.contract import InputError
+from rsseg.files import write_table, write_text
 from rsseg.table import print_table
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def write_report(comparison: Comparison, found: Findings, out: Path, examples: P
         The page.
 
     Raises:
-        InputError: If nothing can be written there.
+        UnwritableError: If something can't be written there.
     """
     say(comparison, found)
     left_out = pd.DataFrame(
@@ -48,17 +48,13 @@ def write_report(comparison: Comparison, found: Findings, out: Path, examples: P
         columns=["run", "why", "what to do"],
     )
     runs = tables.runs(found, comparison)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, table in _all_tables(comparison, found, runs, left_out).items():
-            table.to_csv(out / f"{name}.csv")
-        pictures = draw_all(comparison, found, out)
-        if examples is not None:
-            pictures["examples"] = _embed(examples)
-        page = out / "report.html"
-        page.write_text(render(comparison, found, sections(comparison, found, pictures), runs, left_out))
-    except OSError as error:
-        raise InputError(f"the comparison can't be written to {out}: {error}") from None
+    for name, table in _all_tables(comparison, found, runs, left_out).items():
+        write_table(out / f"{name}.csv", table)
+    pictures = draw_all(comparison, found, out)
+    if examples is not None:
+        pictures["examples"] = _embed(examples)
+    page = out / "report.html"
+    write_text(page, render(comparison, found, sections(comparison, found, pictures), runs, left_out))
     log.info("Report: %s; tables and figures beside it", page)
     return page
 

@@ -6,12 +6,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from rsseg.training import make_trainer
 from test_run import folder_data, settings, weights
 
 from rsseg.assembly import setup
 from rsseg.module import SegmentationModule
 from rsseg.run import train
-from rsseg.training import make_trainer
 
 
 def rows(run, column):

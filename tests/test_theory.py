@@ -1,15 +1,14 @@
+import re
 from functools import partial
 from itertools import product
 
 import numpy as np
 import pytest
+import theory
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from rsseg.alignment import experiments as ex
-from rsseg.alignment import theory
-from rsseg.alignment.simulation import exact_labels, fixed_and_tuned, train
 from rsseg.contract import InputError
 from rsseg.losses import CrossEntropy, Dice
 
@@ -57,7 +56,7 @@ def test_half_spaces_of_a_square_are_all_but_the_diagonals():
 
 
 def test_the_numerical_optimum_of_cross_entropy_is_the_posterior():
-    mass, posterior = ex.THRESHOLD
+    mass, posterior = theory.THRESHOLD
     z = theory.numerical_optimum(np.zeros(7), lambda z: theory.expected_focal(mass, posterior, 1 / (1 + np.exp(-z)), 0))
     np.testing.assert_allclose(1 / (1 + np.exp(-z)), posterior, atol=1e-3)
 
@@ -69,31 +68,31 @@ def test_impossible_populations_are_refused():
     with pytest.raises(InputError, match="no type has positives"):
         theory.tversky_optimum([1.0], [0.0], 1, 1)
     with pytest.raises(InputError, match="7 pixels"):
-        exact_labels([0.5, 0.5], [0.5, 0.5], 7)
+        theory.exact_labels([0.5, 0.5], [0.5, 0.5], 7)
 
 
 def test_exact_labels_are_exact():
-    kind, label = exact_labels(*ex.CAPACITY, 1140)
-    for i, (mass, posterior) in enumerate(zip(*ex.CAPACITY, strict=True)):
+    kind, label = theory.exact_labels(*theory.CAPACITY, 1140)
+    for i, (mass, posterior) in enumerate(zip(*theory.CAPACITY, strict=True)):
         assert (kind == i).sum() == round(1000 * mass)
         assert label[kind == i].sum() == round(1000 * mass * posterior)
 
 
 def test_dice_beats_ce_by_its_threshold_alone_in_a_short_run():
     mass, posterior = [0.8, 0.1, 0.1], [0.0, 0.4, 0.9]  # tau between 0 and .4, so that CE loses the second type
-    kind, label = exact_labels(mass, posterior, 100)
+    kind, label = theory.exact_labels(mass, posterior, 100)
     found = {}
     for loss in (CrossEntropy("binary"), Dice("binary", smooth=0)):
-        z = train(loss, lambda z: z[kind].view(1, 1, 10, 10), torch.zeros(3), label.view(1, 10, 10), 200,
+        z = theory.train(loss, lambda z: z[kind].view(1, 1, 10, 10), torch.zeros(3), label.view(1, 10, 10), 200,
                   partial(torch.optim.Adam, lr=0.1))  # fmt: skip
-        found[type(loss).__name__] = fixed_and_tuned(z[kind].view(1, 1, 10, 10), label.view(1, 10, 10))
+        found[type(loss).__name__] = theory.fixed_and_tuned(z[kind].view(1, 1, 10, 10), label.view(1, 10, 10))
     assert found["CrossEntropy"] == pytest.approx({"IoU at 0.5": 9 / 14, "IoU tuned": 13 / 20})
     assert found["Dice"] == pytest.approx({"IoU at 0.5": 13 / 20, "IoU tuned": 13 / 20})
 
 
 def test_gradients_not_values_say_which_term_leads():
-    kind, label = exact_labels(*ex.THRESHOLD, 10_000)
-    outcome = ex.zero_logits(kind, label.view(1, 100, 100))
+    kind, label = theory.exact_labels(*theory.THRESHOLD, 10_000)
+    outcome = theory.zero_logits(kind, label.view(1, 100, 100))
     assert outcome.measured == pytest.approx(outcome.predicted, abs=1e-5)
     known = {"CE value": 0.69, "Dice value": 0.84, "CE gradient norm": 0.383, "Dice gradient norm": 0.053}
     assert outcome.measured == pytest.approx(known, abs=5e-3)
@@ -120,7 +119,7 @@ KNOWN = {  # worked out apart from this code: IoU at 0.5 and tuned; pooled and p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("experiment", [ex.threshold_experiment, ex.aggregation_experiment, ex.capacity_experiment])
+@pytest.mark.parametrize("experiment", [theory.threshold_experiment, theory.aggregation_experiment, theory.capacity_experiment])
 def test_the_losses_do_what_theory_predicts(experiment):
     seen = set()
     for outcome in experiment():
@@ -133,3 +132,16 @@ def test_the_losses_do_what_theory_predicts(experiment):
             assert outcome.measured["types within .02 of 0.5"] == 5
         seen.add(key)
     assert {key for key in KNOWN if key[0] == outcome.experiment} <= seen
+
+
+def test_the_example_draws_and_ends_with_an_error_where_a_prediction_is_missed(tmp_path, monkeypatch, capsys):
+    experiments = theory.threshold_experiment, theory.aggregation_experiment, theory.capacity_experiment
+    monkeypatch.setattr(theory, "EXPERIMENTS", dict(zip("ABC", (partial(each, 2) for each in experiments), strict=True)))
+    with pytest.raises(SystemExit) as end:
+        theory.main(theory.Arguments(out=str(tmp_path / "theory.png")))
+    assert end.value.code == 1
+    said = capsys.readouterr().out
+    assert re.search(r"A  CE and Dice, logits 0 +CE value +0.6931 +0.6931\n", said)
+    assert re.search(r"C  Dice, Adam .05 +IoU at 0.5 +0.6154 +0\.\d+  DIFFERS\n", said)
+    assert "NOT all predictions met" in said
+    assert (tmp_path / "theory.png").stat().st_size > 10_000

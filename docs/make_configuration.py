@@ -1,4 +1,4 @@
-"""docs/configuration.md, made from the schema and the YAML files: python -m rsseg.config.reference > docs/configuration.md"""
+"""Make docs/configuration.md from the schema and the YAML files: python docs/make_configuration.py"""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ Made from `rsseg/config/schema.py` and `configs/` by `make docs`; a test holds i
 A run's config is put together by [Hydra](https://hydra.cc): each line of the defaults list below picks one file of a group,
 `group=file` on the command line picks another, `group=[one,two]` several (augment, callbacks, logger), and `key=value` sets any
 value. Arguments of a `_target_` that a file does not list can be set too: what the target does not know is refused, with the
-nearest name that it does. `python train.py --cfg job` prints the config without running it.
+nearest name that it does. A `_target_` is a class that its place accepts, of a package of your own too: `trust=[mypackage]`,
+see [losses.md](losses.md#a-loss-of-your-own). `python train.py --cfg job` prints the config without running it.
 """
 
 GROUPS = {
@@ -58,9 +59,9 @@ def schema_table(schema: type[Any]) -> str:
     return "\n".join(rows)
 
 
-def option(path: Path) -> str:
-    """One file: its name, and its text, whose comments say what it is."""
-    return f"**`{path.stem}`**\n\n```yaml\n{path.read_text().strip()}\n```"
+def text(path: Path) -> str:
+    """The text of a YAML file, whose comments say what it is."""
+    return f"```yaml\n{path.read_text(encoding='utf-8').strip()}\n```\n"
 
 
 def reference(configs: Path) -> str:
@@ -69,7 +70,7 @@ def reference(configs: Path) -> str:
     Args:
         configs: The folder of the YAML files.
     """
-    parts = [INTRODUCTION, f"## The root: `train.yaml`\n\n```yaml\n{(configs / 'train.yaml').read_text().strip()}\n```\n"]
+    parts = [INTRODUCTION, f"## The root: `train.yaml`\n\n{text(configs / 'train.yaml')}"]
     parts.append(f"## `record`\n\n{schema_table(RecordConfig)}\n")
     known = {path.parent.relative_to(configs).as_posix() for path in configs.rglob("*.yaml")} - {"."}
     assert known == set(GROUPS), f"groups without a place in the reference: {known ^ set(GROUPS)}"
@@ -77,9 +78,10 @@ def reference(configs: Path) -> str:
         parts.append(f"## `{group}`\n")
         if schema is not None:
             parts.append(schema_table(schema) + "\n")
-        parts += [option(path) + "\n" for path in sorted((configs / group).glob("*.yaml"))]
+        parts += [f"**`{path.stem}`**\n\n{text(path)}" for path in sorted((configs / group).glob("*.yaml"))]
     return "\n".join(parts)
 
 
 if __name__ == "__main__":
-    print(reference(Path(__file__).parents[2] / "configs"), end="")
+    here = Path(__file__).resolve().parent
+    (here / "configuration.md").write_text(reference(here.parent / "configs"), encoding="utf-8")

@@ -1,0 +1,154 @@
+"""Checkpoint files: written whole, read with their check sum, and read without running what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rsseg.contract import InputError
+from rsseg.files import atomic_write
+
+SUM = 16
+"""Bytes of the check sum, which is the comment of the zip archive that `torch.save` writes."""
+
+PLAIN: tuple[Any, ...] = (bool, int, float, complex, str, bytes)
+
+
+class DamagedError(InputError):
+    """A checkpoint is not what was written."""
+
+
+def write_checkpoint(path: Path, content: Mapping[str, Any], previous: Path | None = None) -> None:
+    """Write a checkpoint whole or not at all, with a check sum of all its bytes.
+
+    Zip archives have a sum of each record, but not of their directory: a flipped bit there can change weights silently.
+
+    Args:
+        path: The file.
+        content: Tensors, plain values, and mappings and lists of them.
+        previous: Where the file that is replaced is kept.
+
+    Raises:
+        InputError: If it can't be written, or holds anything else.
+    """
+    content = plain_values(content)
+    with atomic_write(path) as part:
+        try:
+            with part.open("w+b") as file:
+                torch.save(content, file)
+                file.flush()
+                digest = _digest(file, os.path.getsize(part))
+                file.seek(-2, os.SEEK_END)  # the length of the archive's comment
+                file.write(struct.pack("<H", SUM) + digest)
+        except RuntimeError as error:  # torch's word for a full disk
+            if not isinstance(error.__context__, OSError):
+                raise
+            raise error.__context__ from None
+        if previous is not None and path.exists():
+            os.replace(path, previous)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, its tensors in memory.
+
+    Raises:
+        DamagedError: If it is cut, empty, or a bit of it has changed.
+        InputError: If it is not there, or holds more than tensors and plain values.
+    """
+    try:
+        with path.open("rb") as file:
+            if not _is_sealed(file):
+                _check_records(file)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"there is no {path}") from None
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{path} holds more than tensors and plain values, which might run code when it is read: it was not read. "
+            "No version of rsseg writes such a file; take it from where it was trained"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror or error})") from None
+    except (ValueError, RuntimeError, LookupError, EOFError, zipfile.BadZipFile, zlib.error, struct.error) as error:
+        raise DamagedError(f"{path} is damaged ({str(error).splitlines()[0][:80] if str(error) else 'cut'})") from None
+    if not isinstance(content, dict) or not {"state_dict", "global_step"} <= content.keys():
+        raise DamagedError(f"{path} is no checkpoint of a run (it holds neither weights nor a step)")
+    return content
+
+
+def _is_sealed(file: Any) -> bool:
+    """Whether a file has a check sum, as those of earlier versions have not.
+
+    Raises:
+        ValueError: If the sum is wrong.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 22 - SUM))
+    tail = file.read()
+    if tail[:4] != b"PK\5\6" or tail[20:22] != struct.pack("<H", SUM):
+        return False
+    if _digest(file, size - SUM) != tail[22:]:
+        raise ValueError("its check sum is wrong")
+    return True
+
+
+def _digest(file: Any, size: int) -> bytes:
+    """The sum of an archive, its comment and the comment's length left out."""
+    total, left = hashlib.blake2b(digest_size=SUM), size - 2
+    file.seek(0)
+    while left:
+        data = file.read(min(left, 1 << 20))
+        if not data:
+            raise EOFError("cut")
+        total.update(data)
+        left -= len(data)
+    return total.digest()
+
+
+def _check_records(file: Any) -> None:
+    with zipfile.ZipFile(file) as archive:
+        broken = archive.testzip()
+    if broken:
+        raise ValueError(f"the check sum of its record {broken} is wrong")
+
+
+def plain_values(value: Any, where: str = "the checkpoint") -> Any:
+    """A value made of tensors and of what Python itself has, as it can be read again without running anything.
+
+    Args:
+        value: NumPy's numbers and enumerations become Python's, mappings become dictionaries.
+        where: What it is called in messages.
+
+    Raises:
+        InputError: If it holds anything else.
+
+    Example:
+        >>> plain_values({"lr": np.float64(0.5), "betas": (0.9, 0.99)})
+        {'lr': 0.5, 'betas': (0.9, 0.99)}
+    """
+    if value is None or type(value) in PLAIN or isinstance(value, Tensor | torch.dtype | torch.Size):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    for kind in PLAIN:
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, Mapping):
+        return {plain_values(key, where): plain_values(child, f"{where}.{key}") for key, child in value.items()}
+    if isinstance(value, list | tuple | set):
+        kind = next(kind for kind in (list, tuple, set) if isinstance(value, kind))
+        return kind(plain_values(child, where) for child in value)
+    raise InputError(
+        f"{where} would hold a {type(value).__name__}: only tensors, numbers, text, lists and mappings can be kept"
+    )

@@ -1,0 +1,199 @@
+"""The command line of train.py before Hydra runs it: its help, what it composes, and what can't be used, without torch."""
+
+from __future__ import annotations
+
+import re
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rsseg.config.build import missing, plain
+from rsseg.config.schema import cross_check, raise_faults, register
+from rsseg.config.words import choices, word_faults
+from rsseg.contract import InputError
+
+HELP = """\
+rsseg trains a segmentation model of remote-sensing images from a config, and measures which loss serves which metric.
+Every run writes a folder: its config, checkpoints, metrics.csv, classes.csv, pictures, and records to compare losses by.
+
+  python train.py                                        made-up scenes, on a CPU, in minutes
+  python train.py loss=focal_dice dataset=inria dataset.source.root=/data/inria
+  python train.py -m sweep=losses dataset=inria          8 losses x 5 seeds; then python scripts/compare.py runs=<folder>
+
+Settings are key=value: docs/configuration.md lists them, --cfg job prints those that a command gives. Choices are group=name;
+what is in brackets is the default. Several of augment, callbacks and logger go together, as in augment=[d4,noise].
+"""
+FLAGS = """\
+-m: a run for each of several values, as in loss=ce,dice seed=1,2. resume=<run folder>: go on with a run.
+--hydra-help: the flags of Hydra, which reads this command line.
+"""
+
+MADE: dict[str, tuple[str, ...]] = {
+    "_target_": (
+        "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+        "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+        "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
+        "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
+        "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+        "rsseg.config.sweep.Sweep",
+    ),
+    "class": ("logging.FileHandler", "logging.StreamHandler"),
+    "()": (),
+}
+"""What Hydra, and for it Python's logging, may make of its node of the config, by the keys that name it."""
+
+
+def prepare(configs: Path, words: list[str]) -> None:
+    """Before Hydra and torch start: show the help, or find what is wrong with a command line.
+
+    Args:
+        configs: The folder with `train.yaml`.
+        words: The command line of train.py.
+
+    Raises:
+        InputError: If there is a mistake that shows without data; of a sweep, one in what its runs have in common.
+    """
+    flags = get_args_parser().parse_args(words)
+    if flags.help:
+        print(help_text(configs))
+        sys.exit()
+    if flags.hydra_help or flags.shell_completion:
+        return
+    if flags.experimental_rerun or flags.config_path or flags.config_name:
+        raise InputError("--experimental-rerun, --config-path and --config-name are not for rsseg; --config-dir adds a folder")
+    searched = [f"hydra.searchpath=[file://{Path(flags.config_dir).resolve()}]"] if flags.config_dir else []
+    config = compose(configs, [*flags.overrides, *searched], flags.multirun)
+    if flags.multirun or flags.cfg or flags.info or config.hydra.mode is RunMode.MULTIRUN:
+        return
+    sweep = config.hydra.runtime.choices.get("sweep")
+    if sweep:
+        raise InputError(f"sweep={sweep} is many runs: add -m, as in python train.py -m sweep={sweep}")
+    check_early(own_part(config))
+
+
+def own_part(config: DictConfig) -> DictConfig:
+    """A composed config without Hydra's node."""
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+
+
+def compose(configs: Path, words: Sequence[str], multirun: bool = False) -> DictConfig:
+    """The root config of a command line, with Hydra's own node in it.
+
+    Args:
+        configs: The folder with `train.yaml`.
+        words: The overrides.
+        multirun: Whether they may have several values.
+
+    Raises:
+        InputError: For words that can't be understood, and for launchers and the like that are not of `MADE`.
+    """
+    register()
+    found = word_faults(configs, words, multirun)
+    if found:
+        several = "the command line can't be used:\n  - " if len(found) > 1 else ""
+        raise InputError(several + "\n  - ".join(found))
+    with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        try:
+            mode = RunMode.MULTIRUN if multirun else RunMode.RUN
+            config: DictConfig = loader.load_configuration("train", list(words), mode, from_shell=False)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise InputError(one_line(error)) from None
+    refuse_foreign(config)
+    return config
+
+
+def check_early(config: Any) -> None:
+    """Refuse what can be seen of a config without torch: open values, numbers, names, labels, the dataset's folder.
+
+    Raises:
+        InputError: All faults together.
+    """
+    if config.resume:
+        if not (Path(config.resume) / "config.yaml").is_file():
+            raise InputError(f"resume={config.resume}: there is no run in that folder (no config.yaml)")
+        return
+    raise_faults(missing(config))
+    try:
+        source = plain(config.dataset.source)
+        found = cross_check(config)
+    except OmegaConfBaseException as error:
+        raise InputError(f"the config can't be resolved: {str(error).splitlines()[0]}") from None
+    root = Path(str(source.get("root", ""))).expanduser()
+    if source.get("_target_") == "rsseg.data.files.Files" and not root.is_dir():
+        way_out = "set dataset.source.root, or RSSEG_DATA to the folder that holds your datasets"
+        found.append(f"dataset.source: there is no folder {root}: {way_out}")
+    raise_faults(found)
+
+
+def one_line(error: Exception) -> str:
+    """What Hydra or OmegaConf says, without its advice to add an unknown key with a plus."""
+    said = f"{error}\n{error.__cause__ or ''}"
+    for pattern, words in (
+        (r"Could not override '(.+?)'.*", r"\1: there is no such setting"),
+        (r"Could not append to config. An item is already at '(.+?)'.*", r"\1 is set already: leave out the + before it"),
+        (r"Error merging override (.+?)\n", r"\1: "),
+    ):
+        said = re.sub(pattern, words, said, flags=re.DOTALL)
+    for end in ("\nConfig search path", "\nSee https", "\nSet the environment", "\n    full_key"):
+        said = said.partition(end)[0]
+    return " ".join(said.split())
+
+
+def refuse_foreign(config: DictConfig) -> None:
+    """Refuse what Hydra would make of its node of a config, or import for it, that is not of `MADE`.
+
+    Raises:
+        InputError: At the first such place.
+    """
+    for key, value in _leaves(config.hydra, "hydra"):
+        name = key.rpartition(".")[2]
+        makes = name in MADE and value not in MADE[name]
+        imports = str(value).startswith(("ext://", "cfg://")) and value not in ("ext://sys.stdout", "ext://sys.stderr")
+        if makes or imports or OmegaConf.is_config(value):
+            raise InputError(
+                f"{key}={value}: Hydra may use its own launcher, sweeper and log files here, and the launchers of joblib and "
+                "submitit; remove it"
+            )
+
+
+def _leaves(node: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """The values in a node with their places; an interpolation that stands for a node is such a value."""
+    keys = range(len(node)) if OmegaConf.is_list(node) else node
+    for key in keys:
+        place = f"{where}.{key}"
+        if OmegaConf.is_missing(node, key):
+            continue
+        try:
+            value = node[key]
+        except OmegaConfBaseException:  # it says itself, when it is used
+            continue
+        if OmegaConf.is_config(value) and not OmegaConf.is_interpolation(node, key):
+            yield from _leaves(value, place)
+        else:
+            yield place, value
+
+
+def help_text(configs: Path) -> str:
+    """What `--help` prints: what rsseg does, examples, and the choices of each group, made from the files.
+
+    Args:
+        configs: The folder with `train.yaml`.
+    """
+    defaults = OmegaConf.load(configs / "train.yaml").defaults
+    chosen = {group: default for entry in defaults if OmegaConf.is_dict(entry) for group, default in entry.items()}
+    lines = []
+    for group, default in chosen.items():
+        names = (f"[{name}]" if name == default else name for name in choices(configs, group))
+        lines.append(textwrap.fill(", ".join(names), 120, initial_indent=f"  {group:12}", subsequent_indent=" " * 14))
+    return f"{HELP}\n" + "\n".join(lines) + f"\n\n{FLAGS}"

@@ -1,0 +1,166 @@
+"""The words of a command line: what is wrong with each, and what to write instead."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from rsseg.config.schema import SCHEMAS, Config
+from rsseg.contract import nearest
+
+STEPS = (
+    "steps=..., such as steps=2000: a run is counted in optimiser steps, each of batch_size windows drawn at random; an "
+    "epoch, windows that together hold as many pixels as the training split, is pixels / (window * window * batch_size) steps"
+)
+ELSEWHERE = {
+    "optimizer=": "optim",
+    "optimizer.lr=": "lr learning_rate base_lr max_lr",
+    "optimizer.weight_decay=": "weight_decay wd",
+    "optimizer.momentum=": "momentum",
+    "scheduler=": "lr_scheduler schedule",
+    "batch_size=": "batch bs train_batch_size",
+    "window=": "crop_size patch_size chip_size tile_size image_size img_size input_size size",
+    "workers=": "num_workers n_workers",
+    "seed=": "random_seed manual_seed random_state",
+    "output=": "output_dir out out_dir save_dir log_dir work_dir default_root_dir",
+    "resume=": "ckpt_path ckpt checkpoint resume_from resume_from_checkpoint",
+    "model=": "arch architecture network",
+    "model.encoder=": "encoder backbone encoder_name",
+    "model.weights=": "encoder_weights weights",
+    "model.weights=imagenet": "pretrained",
+    "model.freeze=[encoder]": "freeze freeze_backbone freeze_encoder",
+    "model.dropout=": "dropout",
+    "loss=": "criterion loss_fn losses",
+    "loss.terms.<term>.weight=": "loss_weight loss.weight",
+    "loss.terms.<term>.class_weights=": "class_weights",
+    "augment=": "augmentation augmentations transforms transform aug",
+    "dataset=": "data datamodule",
+    "dataset.source.root=": "root data_root data_dir data_path dataset_root",
+    "dataset.task=": "task",
+    "dataset.classes=[...]": "classes num_classes n_classes class_names",
+    "dataset.bands=[...]": "bands in_channels channels",
+    "dataset.ignore_values=[...]": "ignore_index ignore_label",
+    "trainer=gpu": "gpu cuda device accelerator",
+    "trainer=ddp trainer.devices=": "gpus devices num_gpus n_gpus num_devices",
+    "trainer.precision=": "precision",
+    "trainer.precision=bf16-mixed": "amp fp16 bf16",
+    "trainer.accumulate_grad_batches=": "accumulate_grad_batches accumulation_steps",
+    "trainer.gradient_clip_val=": "gradient_clip_val grad_clip clip_grad max_grad_norm",
+    "logger=wandb": "wandb",
+    "logger=tensorboard": "tensorboard",
+    "logger=mlflow": "mlflow",
+    "callbacks=early_stopping": "early_stopping patience",
+    "callbacks=ema": "ema",
+    "hydra.run.dir=": "name run_name exp_name run_dir",
+    "validations=10, spread evenly over the run": "val_check_interval val_interval eval_interval check_val_every_n_epoch",
+    "steps=": "max_steps num_steps total_steps iterations iters max_iters trainer.max_steps",
+    STEPS: "epochs epoch max_epochs num_epochs n_epochs trainer.max_epochs",
+}
+"""What to write, and how it is called elsewhere. What ends with "=" takes the value that was given."""
+
+SYNONYMS = {name: target for target, names in ELSEWHERE.items() for name in names.split()}
+
+PLUGINS = {
+    "hydra/launcher": ("basic", "joblib", "submitit_local", "submitit_slurm"),
+    "hydra/sweeper": ("basic",),
+    "hydra/job_logging": ("default", "disabled", "none", "stdout"),
+    "hydra/hydra_logging": ("default", "disabled", "none", "hydra_debug"),
+}
+"""What may be chosen of Hydra's groups."""
+
+
+def word_faults(configs: Path, words: Sequence[str], multirun: bool = False) -> list[str]:
+    """What is wrong with the words of a command line, a line each: unknown settings and choices, and what can't be read.
+
+    Args:
+        configs: The folder of the groups.
+        words: The overrides.
+        multirun: Whether they may have several values.
+
+    Example:
+        >>> word_faults(Path("configs"), ["lr=0.01"])
+        ['lr=0.01: write optimizer.lr=0.01']
+    """
+    parser, found = OverridesParser.create(), []
+    own_groups = not any(word.startswith("hydra.searchpath=") for word in words)  # else there are groups elsewhere too
+    for word in words:
+        try:
+            override = parser.parse_override(word)
+        except HydraException:
+            found.append(_unreadable(word))
+            continue
+        fault = None
+        if override.is_sweep_override() and not multirun:
+            fault = "several values are several runs, add -m; for a list of values write brackets, as in [1,2]"
+        elif override.key_or_group.startswith("hydra/") or (own_groups and (configs / override.key_or_group).is_dir()):
+            fault = _choice_fault(configs, override)
+        fault = fault or _setting_fault(override) or _number_fault(override)
+        found += [f"{word}: {fault}"] if fault else []
+    return found
+
+
+def _choice_fault(configs: Path, override: Override) -> str | None:
+    """What is wrong with the choice of a group's file."""
+    group, value = override.key_or_group, override.value()
+    known = PLUGINS.get(group, ()) if group.startswith("hydra/") else choices(configs, group)
+    if not known:
+        return f"of Hydra's own parts, {', '.join(PLUGINS)} alone can be chosen"
+    if override.is_sweep_override():
+        value = list(override.sweep_string_iterator())
+    for name in value if isinstance(value, list) else [value]:
+        if isinstance(name, str) and re.fullmatch(r"[\w/.-]+", name) and name not in (*known, "null"):
+            return f"there is no such choice{nearest(name, known)}; there are {', '.join(known)}"
+    return None
+
+
+def _setting_fault(override: Override) -> str | None:
+    """What is wrong with the name of a setting."""
+    key = override.key_or_group
+    root, *below = key.split("/")[0].split(".")
+    if root in ("hydra", "experiment", "sweep"):
+        return None
+    roots = [item.name for item in fields(Config)]
+    name, known = root, roots
+    if root in SCHEMAS and below:
+        name, known = below[0], [item.name for item in fields(SCHEMAS[root])]
+    if name in known and key not in SYNONYMS:
+        return None
+    target = SYNONYMS.get(key) or SYNONYMS.get(name) or (f"{name}=" if name in roots else None)
+    if target is None:
+        return f"there is no such setting{nearest(name, known) or '; see docs/configuration.md and python train.py --help'}"
+    return f"write {target}{str(override.input_line).partition('=')[2] if target.endswith('=') else ''}"
+
+
+def _number_fault(override: Override) -> str | None:
+    """A scene's name in a split that Hydra reads as a number."""
+    if override.key_or_group.startswith("dataset.source.split"):
+        for name in re.findall(r"(?<![\w.\"'*])\d+(?:_\d+|[eE]\d+)+(?![\w.\"'*])", str(override.input_line).partition("=")[2]):
+            return f'{name} is read as the number {float(name):g}: if it is a name, write it in double quotes, "{name}"'
+    return None
+
+
+def _unreadable(word: str) -> str:
+    """How to write a word that Hydra's grammar does not take."""
+    key, equals, value = word.partition("=")
+    if not equals or not re.fullmatch(r"[+~]*[\w./@:-]+", key):
+        return f"'{word}' is not understood: write key=value"
+    if value.startswith("{"):
+        return f"{word}: the keys of a mapping are letters from a to z, digits and _ here; write others into a file of configs/"
+    if value.startswith("["):
+        items = ",".join(f'"{item.strip()}"' for item in value.strip("[]").split(","))
+        return f"{word}: can't be read as it stands: write '{key}=[{items}]'"
+    return f"{word}: can't be read as it stands: write '{key}=\"{value.replace(chr(34), chr(92) + chr(34))}\"'"
+
+
+def choices(configs: Path, group: str) -> tuple[str, ...]:
+    """The names of a group's files; those of a subfolder with it, unless they are a group of their own."""
+    folder = configs / group
+    paths = sorted(folder.glob("*.yaml")) + sorted(folder.glob("*/*.yaml"))
+    own = (p for p in paths if p.parent == folder or "@package _global_" in p.read_text(encoding="utf-8"))
+    return tuple(p.relative_to(folder).with_suffix("").as_posix() for p in own)

@@ -1,0 +1,84 @@
+"""Which device trains, in which precision, and what it cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+
+from rsseg.contract import InputError
+
+
+def choose_accelerator(name: str) -> str:
+    """What a name stands for: "gpu" for whatever accelerator is found, an NVIDIA, AMD or Apple GPU; "auto" for that or the CPU.
+
+    Raises:
+        InputError: If it is not found.
+    """
+    found = "mps" if MPSAccelerator.is_available() else "cuda" if CUDAAccelerator.is_available() else None
+    if name == "auto":
+        return found or "cpu"
+    if name in ("gpu", "cuda", "mps") and (found is None or name not in ("gpu", found)):
+        there = f"there is {found}" if found else "no GPU is found"
+        raise InputError(f"trainer.accelerator={name}, but {there}: take trainer=cpu, or auto for whatever there is")
+    return found if name == "gpu" and found else name
+
+
+def scoring_accelerator(name: str) -> str:
+    """As `choose_accelerator`, but whatever there is where that is not found: weights can be scored on any device."""
+    try:
+        return choose_accelerator(name)
+    except InputError:
+        return choose_accelerator("auto")
+
+
+def choose_precision(precision: str | int, accelerator: str) -> Any:
+    """The precision that "auto" stands for: bf16-mixed where the hardware multiplies in bf16, else 32-true.
+
+    Args:
+        precision: As in the config.
+        accelerator: As `choose_accelerator` gives it.
+    """
+    if precision != "auto":
+        return precision
+    if accelerator == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    if accelerator != "cpu":
+        return "32-true"
+    has = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    return "bf16-mixed" if any(check is not None and check() for check in has) else "32-true"
+
+
+def device_faults(trainer: Mapping[str, Any], on_device: bool) -> list[str]:
+    """What the device that a config asks for is not, or cannot do; found before data are read.
+
+    Args:
+        trainer: The config's node of that name.
+        on_device: Whether decoded scenes are to lie on it.
+    """
+    name, precision = str(trainer.get("accelerator", "auto")), str(trainer.get("precision", "auto"))
+    try:
+        accelerator = choose_accelerator(name)
+    except InputError as error:
+        return [str(error)]
+    found = []
+    if accelerator == "cpu" and precision in ("16-mixed", "16", "16-true"):
+        found.append(f"trainer.precision={precision}: a CPU has no fast float16; take bf16-mixed, 32-true or auto")
+    if accelerator == "mps" and precision.startswith("64"):
+        found.append(f"trainer.precision={precision}: Apple's GPUs have no float64; take 32-true, or trainer=cpu")
+    if on_device and accelerator == "mps":
+        found.append("residence=gpu: Apple's GPUs share the machine's memory; take residence=ram")
+    if on_device and accelerator == "cpu" and name == "auto":
+        found.append("residence=gpu, but no GPU is found: take residence=ram, or disk for tiles that memory does not hold")
+    chosen = ("devices", "num_nodes", "strategy", "sync_batchnorm")
+    given = {key: trainer[key] for key in chosen if key in trainer}
+    try:
+        L.Trainer(accelerator=accelerator, logger=False, enable_checkpointing=False, enable_progress_bar=False, **given)
+    except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
+        asked = ", ".join(f"trainer.{key}={value}" for key, value in given.items())
+        found.append(f"{asked} on {accelerator}: {' '.join(str(error).split())}")
+    return found

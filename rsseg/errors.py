@@ -1,0 +1,90 @@
+"""What a machine may lack while a run trains (memory, disk), told in one line."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from rsseg.contract import InputError
+from rsseg.files import WAYS_OUT, file_error
+
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+log = logging.getLogger(__name__)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a CPU or a GPU has no memory left.
+
+    Example:
+        >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"))
+        True
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+
+
+def explain(error: BaseException, folder: Path, batch_size: int, window: int) -> str | None:
+    """One line for an error that a smaller batch, or another disk, would mend; None for any other.
+
+    Args:
+        error: The error.
+        folder: Where files are written.
+        batch_size: The windows of a batch.
+        window: Their side.
+    """
+    windows = f"batch_size={batch_size} windows of window={window} px"
+    if is_out_of_memory(error):
+        return f"out of memory with {windows} ({_first_line(error)}): a new run with a smaller batch_size or window needs less"
+    if isinstance(error, ValueError) and "more than 1 value per channel" in str(error):
+        return f"{windows} leave batch normalisation one value per channel: take a larger batch or window"
+    if isinstance(error, OSError) and error.errno in WAYS_OUT:
+        return str(file_error(error.filename or folder, error))
+    return None
+
+
+@contextmanager
+def in_one_line(folder: Path, batch_size: int, window: int, way_on: str = "") -> Iterator[None]:
+    """Let an error that can be explained end the block as one line; its trace goes into the log file alone.
+
+    Args:
+        folder: Where files are written.
+        batch_size: The windows of a batch.
+        window: Their side.
+        way_on: How to go on once it is mended.
+
+    Raises:
+        InputError: In place of the error.
+    """
+    try:
+        yield
+    except InputError as error:
+        if error.__cause__ is None:
+            raise
+        write_trace(error.__cause__)
+        raise InputError(f"{error}; {way_on}" if way_on else str(error)) from None
+    except Exception as error:
+        line = explain(error, folder, batch_size, window)
+        if line is None:
+            raise
+        write_trace(error)
+        raise InputError(f"{line}; {way_on}" if way_on else line) from None
+
+
+def write_trace(error: BaseException) -> None:
+    """Write an error with its trace into the log files, not to the terminal."""
+    record = log.makeRecord(
+        log.name, logging.ERROR, __file__, 0, "%s", (type(error).__name__,), (type(error), error, error.__traceback__)
+    )
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

@@ -1,0 +1,38 @@
+"""Figures as picture files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from rsseg.files import atomic_write
+
+
+@contextmanager
+def plain_text(figure: Figure) -> Iterator[None]:
+    """Let a figure show every text as it is while it is drawn: names of classes may hold a $, which would begin a formula."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    with mpl.rc_context({"text.parse_math": False}):  # for the ticks that drawing adds
+        yield
+
+
+def save(figure: Figure, path: Path, **options: Any) -> None:
+    """Write a figure.
+
+    Args:
+        figure: The figure.
+        path: The file, whose suffix says the format.
+        options: For `Figure.savefig`, such as its dpi.
+
+    Raises:
+        UnwritableError: If the file can't be written.
+    """
+    with plain_text(figure), atomic_write(path) as part:
+        figure.savefig(part, **options)

@@ -1,0 +1,128 @@
+"""A run that is told to stop: it keeps its state, says how to go on, and under SLURM queues its job again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import lightning as L
+import torch
+
+from rsseg.config.folder import resume_word
+from rsseg.config.schema import slurm_job
+from rsseg.distributed import is_main
+
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
+
+CANCELLED = 300.0
+"""A SIGTERM that comes so many seconds before a SLURM job's time is over is a cancellation, not the end of its time."""
+
+log = logging.getLogger(__name__)
+
+
+class StoppedError(SystemExit):
+    """A signal has stopped a run; the process ends with 128 + its number, as one that the signal had killed.
+
+    Args:
+        number: The signal's.
+        done: How far the run is, for the line that says how to go on.
+    """
+
+    def __init__(self, number: int, done: str = "") -> None:
+        super().__init__(128 + number)
+        self.number, self.done = number, done
+
+
+class Interrupts:
+    """While this is open, SIGTERM, SIGINT and SIGUSR1 stop a run: while it trains at the end of a step, else at once.
+
+    At the end one line says how to go on, and the job of a SLURM batch script is queued again.
+
+    Args:
+        folder: The run folder.
+
+    Attributes:
+        received: The signal that waits for the end of a step.
+        waits: Whether signals do so now; a second SIGINT never does.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.received: int | None = None
+        self.waits = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():  # others can't take signals
+            self._before = {number: signal.getsignal(number) for number in SIGNALS}
+        self.listen()
+        return self
+
+    def listen(self) -> None:
+        """Take the signals; to be called again where a library has taken them since."""
+        self._take(self._note)
+
+    def _take(self, handler: Callable[[int, FrameType | None], None]) -> None:
+        for number in self._before:
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if not self.waits or (number == signal.SIGINT and self.received is not None):
+            raise StoppedError(number)
+        self.received = number
+
+    def arrived(self, trainer: L.Trainer) -> bool:
+        """Whether a signal has come to any of the processes that train together; all get the same answer."""
+        if trainer.world_size > 1:
+            number = torch.tensor(self.received or 0, device=trainer.strategy.root_device)
+            self.received = int(trainer.strategy.reduce(number, reduce_op="max")) or None
+        return self.received is not None
+
+    def stop(self, trainer: L.Trainer) -> None:
+        """End the run, which has kept its state.
+
+        Raises:
+            StoppedError: In any case.
+        """
+        raise StoppedError(self.received or signal.SIGTERM, f" at step {trainer.global_step} of {trainer.max_steps}")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._take(lambda *_: None)  # a further one does not keep the job from being queued again
+        try:
+            if isinstance(error, StoppedError) and is_main():
+                name = signal.Signals(error.number).name
+                begun = (self.folder / "run.json").is_file()
+                way_on = resume_word(self.folder) if begun else "the same command, which begins anew"
+                log.warning("Stopped by %s%s; go on with %s", name, error.done or " outside training", way_on)
+                requeue(error.number)
+        finally:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+
+
+def requeue(number: int) -> None:
+    """Queue the SLURM job again that a signal has stopped; nothing outside of a job, and for what a person stops.
+
+    Args:
+        number: The signal's. SLURM sends SIGTERM when a job's time is over, but also when it is cancelled.
+    """
+    job, left = slurm_job(), float(os.environ.get("SLURM_JOB_END_TIME", "0")) - time.time()
+    if job is None or number == signal.SIGINT or (number == signal.SIGTERM and left > CANCELLED):
+        return
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60)
+        fault = done.stderr.strip() or f"exit status {done.returncode}" if done.returncode else ""
+    except (OSError, subprocess.SubprocessError) as error:
+        fault = str(error)
+    if fault:
+        log.warning("SLURM job %s can't be queued again (%s): submit it again, it goes on by itself", job, fault)
+    else:
+        log.info("SLURM job %s is queued again and goes on by itself.", job)

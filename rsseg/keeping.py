@@ -1,0 +1,306 @@
+"""What a run keeps: its checkpoints, when they are written and when it is validated."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
+from torch import Tensor
+
+from rsseg.checkpoints import DamagedError, read_checkpoint, write_checkpoint
+from rsseg.config.folder import resume_word
+from rsseg.contract import InputError
+from rsseg.files import UnwritableError
+from rsseg.interrupt import Interrupts
+
+BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
+STATE = ("best_model_score", "_any", "_ended", "_validated")
+"""What `Checkpoints` keeps of itself."""
+
+log = logging.getLogger(__name__)
+
+
+def load_state(folder: Path, name: str = "best") -> tuple[dict[str, Tensor], int]:
+    """The weights of one of a run's checkpoints, and the step that they are of.
+
+    Args:
+        folder: The run folder.
+        name: best, last or previous.
+
+    Raises:
+        InputError: If there is none, or it can't be read.
+    """
+    path = folder / "checkpoints" / f"{name}.ckpt"
+    if not path.exists():
+        raise InputError(f"{folder} has no checkpoints/{name}.ckpt: the run is not finished; go on with {resume_word(folder)}")
+    try:
+        content = read_checkpoint(path)
+    except DamagedError as error:
+        raise InputError(f"{error}. {again(folder)}") from None
+    return content["state_dict"], int(content["global_step"])
+
+
+def last_good(folder: Path) -> Path | None:
+    """The newest checkpoint to go on from; the one before it where it is damaged, or was about to be replaced.
+
+    Args:
+        folder: The run folder.
+
+    Returns:
+        None where no checkpoint was written yet.
+
+    Raises:
+        InputError: If there are some and none can be used.
+    """
+    faults = []
+    for path in (folder / "checkpoints" / LAST, folder / "checkpoints" / PREVIOUS):
+        if not path.exists():
+            continue
+        try:
+            read_checkpoint(path)
+        except DamagedError as error:
+            faults.append(str(error))
+            continue
+        if faults:
+            log.warning("%s: going on from the checkpoint before it, %s.", faults[0], path)
+        return path
+    if faults:
+        raise InputError(f"{faults[-1]}. {again(folder)}")
+    return None
+
+
+def again(folder: Path) -> str:
+    """How to make a run's checkpoints again."""
+    return (
+        f"Training gives the same weights again: remove {folder / 'checkpoints'} and {folder / 'summary.json'}, then "
+        f"python train.py {resume_word(folder)}"
+    )
+
+
+class CheckpointFiles(CheckpointIO):
+    """How Lightning reads and writes checkpoints; of the best one weights and step alone, and the last one's predecessor stays.
+
+    Lightning's `save_weights_only` would leave out what callbacks put in: averaged weights.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write one whole or not at all.
+
+        Raises:
+            InputError: If the file can't be written.
+        """
+        path = Path(path)
+        if path.name == BEST:
+            checkpoint = {"state_dict": checkpoint["state_dict"], "global_step": checkpoint["global_step"]}
+        try:
+            write_checkpoint(path, checkpoint, path.with_name(PREVIOUS) if path.name == LAST else None)
+        except UnwritableError as error:
+            kept = [name for name in (LAST, PREVIOUS) if (path.parent / name).exists()]
+            state = f"the last good state is kept in {path.parent / kept[0]}" if kept else "there was none before"
+            raise UnwritableError(f"{error}; {state}") from None
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read one, never by unpickling.
+
+        Raises:
+            InputError: If it can't be read.
+        """
+        return read_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove one."""
+        Path(path).unlink(missing_ok=True)
+
+
+def validation_steps(steps: int, validations: int) -> list[int]:
+    """After which steps a run is validated: evenly spread, the last one among them.
+
+    Example:
+        >>> validation_steps(240, 4), validation_steps(25, 10), validation_steps(3, 10)
+        ([60, 120, 180, 240], [2, 5, 8, 10, 12, 15, 18, 20, 22, 25], [1, 2, 3])
+    """
+    count = min(steps, validations)
+    return [round(i * steps / count) for i in range(1, count + 1)]
+
+
+class Checkpoints(Checkpoint):
+    """Validates when it is due, keeps the state of the run, and ends it when a signal says so.
+
+    ``best.ckpt`` is written after a validation with a better score than all before; ``last.ckpt`` after every validation, every
+    `every` steps, and when the run is stopped. A validation that is stopped is done again when the run goes on.
+
+    Args:
+        folder: Where they lie.
+        monitor: The score that is to be high.
+        steps: After which steps the run is validated, rising.
+        every: Steps between further checkpoints; None: none.
+        interrupts: Says when to stop.
+
+    Attributes:
+        best_model_path: What loggers ask for that keep checkpoints; so are the next two.
+    """
+
+    save_top_k = 1
+
+    def __init__(self, folder: Path, monitor: str, steps: Sequence[int], every: int | None, interrupts: Interrupts) -> None:
+        self.folder, self.monitor, self.steps, self.every, self.interrupts = folder, monitor, list(steps), every, interrupts
+        self.best_model_path, self.best_model_score = str(folder / BEST), -math.inf
+        self._any = False  # whether there is a best one
+        self._ended: int | None = None  # the number of steps of the run, where a callback has ended it before
+        self._saved = self._validated = 0  # the last steps that it was saved and validated at
+        self._where = ""  # in the loops, where a checkpoint is written: between two steps, before a validation, or after one
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score, the last validation, and whether the training was ended by it."""
+        return {name: getattr(self, name) for name in STATE}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from it; the folder may have been moved."""
+        vars(self).update({name: state_dict[name] for name in STATE})
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen for signals, which Lightning has taken, and aim at the next validation."""
+        self._saved = step = trainer.global_step
+        self._aim(trainer, step)
+        if step and step == self._validated:  # Lightning passes over a validation that is done
+            trainer.val_check_batch = step * trainer.accumulate_grad_batches
+            trainer.should_stop = trainer.should_stop or self._ended == trainer.max_steps
+        self.interrupts.listen()
+        self.interrupts.waits = True
+
+    def _aim(self, trainer: L.Trainer, least: int) -> None:
+        """Let the run be validated after the first of the steps that is not less than one; Lightning counts batches."""
+        aim = next((step for step in self.steps if step >= least), self.steps[-1])
+        trainer.val_check_batch = aim * trainer.accumulate_grad_batches
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Between two steps: keep the state if it is due, and stop if a signal says so.
+
+        Raises:
+            StoppedError: Then.
+        """
+        step = trainer.global_step
+        if batch_idx % trainer.accumulate_grad_batches:
+            return
+        self._aim(trainer, step + 1)
+        stop = self.interrupts.arrived(trainer)
+        if step > self._saved and (stop or (self.every and step % self.every == 0)):
+            self._keep_last(trainer, "between")
+        if stop:
+            self.interrupts.stop(trainer)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop if a signal has come during the step.
+
+        Raises:
+            StoppedError: Then.
+        """
+        trainer.fit_loop.epoch_loop.max_steps = self.steps[-1]
+        progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+        progress.total.reset_on_restart()  # an interrupted one counts its first batch twice
+        self._stop_before(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Stop if a signal has come: the validation is done again when the run goes on.
+
+        Raises:
+            StoppedError: Then.
+        """
+        if self.interrupts.arrived(trainer):
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, WeightAveraging):
+                    callback.on_validation_epoch_end(trainer, pl_module)  # puts the weights that are trained back
+            self._stop_before(trainer)
+
+    def _stop_before(self, trainer: L.Trainer) -> None:
+        if self.interrupts.arrived(trainer):
+            self._keep_last(trainer, "before")
+            self.interrupts.stop(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the state, and the weights if they are the best.
+
+        Raises:
+            StoppedError: If a signal has come.
+        """
+        self._validated = trainer.global_step
+        self._ended = trainer.max_steps if trainer.should_stop else None
+        score = float(trainer.callback_metrics[self.monitor])
+        if not self._any or score > self.best_model_score:
+            self._any, self.best_model_score = True, -math.inf if math.isnan(score) else score
+            trainer.save_checkpoint(self.folder / BEST, weights_only=False)
+        self._keep_last(trainer, "after")
+        for logger in trainer.loggers:
+            logger.after_save_checkpoint(self)  # type: ignore[arg-type]
+        if self.interrupts.arrived(trainer):
+            self.interrupts.stop(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Let signals stop the run at once from here on."""
+        self.interrupts.waits = False
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Likewise."""
+        self.interrupts.waits = False
+
+    def _keep_last(self, trainer: L.Trainer, where: str) -> None:
+        self._where, self._saved = where, trainer.global_step
+        trainer.save_checkpoint(self.folder / LAST, weights_only=False)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let the loops' progress say where the run goes on; Lightning would skip a step, or a validation.
+
+        Between two steps the next batch is counted as ready already. A validation that is to be done again is one whose first
+        batch was started and not processed.
+        """
+        loops = checkpoint["loops"]["fit_loop"]
+        if self._where == "between":
+            for progress in loops["epoch_loop.batch_progress"].values():
+                if isinstance(progress, dict):
+                    progress["ready"] -= 1
+        if self._where == "before":
+            total, current = (loops["epoch_loop.val_loop.batch_progress"][key] for key in ("total", "current"))
+            done = total["completed"] - current["completed"]
+            total.update(ready=done + 1, started=done + 1, processed=done, completed=done)
+            current.update(ready=0, started=0, processed=0, completed=0)
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let a run go on that has come to its last step: to more steps, or to the validation after it."""
+        step = checkpoint["global_step"]
+        checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = step == trainer.max_steps
+        if step == trainer.max_steps and checkpoint["callbacks"][self.state_key]["_validated"] < step:
+            trainer.fit_loop.epoch_loop.max_steps = step + 1  # Lightning would end at once; put back when the validation starts
+
+
+class NewSchedule(L.Callback):
+    """Lets the schedule begin anew where a run goes on.
+
+    Args:
+        rate: The rate that it begins with.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Forget the schedule's state, and the rate that it has left the optimizer with."""
+        checkpoint["lr_schedulers"] = []
+        for state in checkpoint["optimizer_states"]:
+            for group in state["param_groups"]:
+                group["lr"] = group["initial_lr"] = self.rate

@@ -1,0 +1,186 @@
+"""A loss or gradient that is not finite: it stops the run at its step, or the step is left out."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from rsseg.contract import InputError
+from rsseg.module import SegmentationModule
+
+CONSECUTIVE = 10
+"""So many steps may be left out one after the other."""
+
+SHOWN = 3
+"""So many steps that are left out get a line of their own."""
+
+log = logging.getLogger(__name__)
+
+Cut = Callable[[int], Mapping[str, Any]]
+
+
+class DivergedError(InputError):
+    """A run has diverged.
+
+    Args:
+        message: What is said.
+        facts: What ``summary.json`` says: ``step``, ``values`` of the losses that are not finite, and what was trained on.
+    """
+
+    def __init__(self, message: str, facts: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.facts = dict(facts)
+
+
+class Taken(NamedTuple):
+    """What is kept of an optimiser step until it is looked at.
+
+    Attributes:
+        number: The step's number, counted from 1.
+        values: The losses of each of its batches, by their names in the log.
+        norm: The gradient's norm.
+    """
+
+    number: int
+    values: list[dict[str, Tensor]]
+    norm: Tensor
+
+
+class NonFinite(L.Callback):
+    """Looks whether losses and gradients are finite.
+
+    On a CPU at every step. On a GPU that would let it wait for the device: there the numbers are kept, and looked at with the
+    next values that are logged and before every validation, so that no diverged weights are scored or kept. A float16 gradient
+    is the scaler's to look at.
+
+    Args:
+        batch: Tells of an optimiser step, by its number from 0, what it trained on: ``scenes`` and ``windows``.
+        skip: Leave such steps out: the optimizer is not stepped, statistics of batch normalisation stay as they were. The
+            numbers are then looked at in every step, on a GPU too.
+
+    Attributes:
+        skipped: How many steps were left out.
+    """
+
+    def __init__(self, batch: Cut, skip: bool = False) -> None:
+        self.batch, self.skip = batch, skip
+        self.skipped = self._consecutive = 0
+        self._values: list[dict[str, Tensor]] = []
+        self._steps: list[Taken] = []
+        self._buffers: dict[str, Tensor] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many steps were left out."""
+        return {"skipped": self.skipped, "consecutive": self._consecutive}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.skipped, self._consecutive = state_dict["skipped"], state_dict["consecutive"]
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Keep the statistics of batch normalisation, which a forward pass changes."""
+        if self.skip and batch_idx % trainer.accumulate_grad_batches == 0:
+            self._buffers = {name: buffer.clone() for name, buffer in pl_module.named_buffers()}
+
+    def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep a batch's losses."""
+        assert isinstance(pl_module, SegmentationModule)
+        self._values.append(pl_module.terms)
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Take the gradient's norm, which clipping needs too.
+
+        Raises:
+            DivergedError: If it, or a loss, is not finite.
+        """
+        assert isinstance(pl_module, SegmentationModule)
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self._steps.append(Taken(trainer.global_step + 1, self._values, norm))
+        self._values, pl_module.gradient_norm = [], norm
+        if self.skip:
+            self._leave_out(trainer, pl_module, optimizer)
+        elif pl_module.device.type == "cpu":
+            self._stop(trainer)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look with the values that are logged.
+
+        Raises:
+            DivergedError: If one is not finite.
+        """
+        if self._steps and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._stop(trainer)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Look before weights are scored.
+
+        Raises:
+            DivergedError: If a value is not finite.
+        """
+        self._stop(trainer)
+
+    def _bad(self, trainer: L.Trainer) -> tuple[Taken, dict[str, float]] | None:
+        """The first step that is kept whose numbers are not finite, and these, in any of the processes; forget all steps."""
+        steps, self._steps = self._steps, []
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        rows = [(step, *pair) for step in steps for batch in step.values for pair in batch.items()]
+        rows += [(step, "gradient norm", step.norm) for step in steps if not scaled]
+        numbers = torch.stack([value.detach().float() for _, _, value in rows]).tolist() if rows else []  # one wait for a GPU
+        found = [(*row, number) for row, number in zip(rows, numbers, strict=True) if not math.isfinite(number)]
+        if not trainer.strategy.reduce_boolean_decision(bool(found), all=False):
+            return None
+        first = min((step for step, *_ in found), key=lambda step: step.number, default=steps[-1])
+        values = {name: number for step, name, _, number in found if step is first}
+        return first, values or {"a value of another process": math.nan}
+
+    def _stop(self, trainer: L.Trainer) -> None:
+        bad = self._bad(trainer)
+        if bad is not None:
+            self._raise(trainer, *bad)
+
+    def _raise(self, trainer: L.Trainer, step: Taken, values: Mapping[str, float]) -> None:
+        facts = {"step": step.number, "values": {k: str(v) for k, v in values.items()}, **self.batch(step.number - 1)}
+        again = f", the {CONSECUTIVE}th step in a row" if self.skip else ""
+        raise DivergedError(f"diverged at step {step.number} of {trainer.max_steps}{again}: {said(facts)}", facts)
+
+    def _leave_out(self, trainer: L.Trainer, module: SegmentationModule, optimizer: torch.optim.Optimizer) -> None:
+        bad = self._bad(trainer)
+        if bad is None:
+            self._consecutive = 0
+            return
+        self.skipped, self._consecutive = self.skipped + 1, self._consecutive + 1
+        if self._consecutive == CONSECUTIVE:
+            self._raise(trainer, *bad)
+        if self.skipped <= SHOWN:
+            step, values = bad
+            facts = {"values": values, **self.batch(step.number - 1)}
+            log.warning("step %d is left out: %s%s", step.number, said(facts), " (no more are named)" * (self.skipped == SHOWN))
+        optimizer.zero_grad(set_to_none=True)  # every optimizer passes over parameters without a gradient
+        module.gradient_norm = None
+        for name, buffer in module.named_buffers():
+            buffer.copy_(self._buffers[name])
+
+
+def said(facts: Mapping[str, Any]) -> str:
+    """What is not finite, and in which scenes.
+
+    Example:
+        >>> said({"values": {"train/loss": "nan", "train/mask/loss/dice": "nan"}, "scenes": ["a", "b", "a"]})
+        'train/mask/loss/dice is nan in a batch of the scenes a, b'
+    """
+    values = {name: value for name, value in facts["values"].items() if not name.endswith(".weighted")}
+    terms = {name: value for name, value in values.items() if name != "train/loss"} or values
+    scenes = sorted(set(facts["scenes"]))
+    listed = ", ".join(scenes[:5]) + (f" and {len(scenes) - 5} more" if len(scenes) > 5 else "")
+    return f"{', '.join(f'{name} is {value}' for name, value in terms.items())} in a batch of the scenes {listed}"

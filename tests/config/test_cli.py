@@ -1,0 +1,202 @@
+"""The command line: help, one line for each mistake before torch is imported, and Hydra's own parts."""
+
+import re
+import resource
+import subprocess
+import sys
+
+import pytest
+from tiny import CONFIGS
+
+from rsseg.config.cli import check_early, compose, help_text, own_part
+from rsseg.config.schema import SCHEMAS, Config
+from rsseg.config.words import ELSEWHERE, STEPS, SYNONYMS, choices, word_faults
+from rsseg.contract import InputError
+
+
+def said(*words, **options):
+    """What a command line is refused with."""
+    with pytest.raises(InputError) as caught:
+        check_early(own_part(compose(CONFIGS, words, **options)))
+    assert "+lr" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "advice"),
+    [
+        ("lr=0.01", "write optimizer.lr=0.01"),
+        ("+learning_rate=1e-3", "write optimizer.lr=1e-3"),
+        ("batch=4", "write batch_size=4"),
+        ("bs=4", "write batch_size=4"),
+        ("crop_size=512", "write window=512"),
+        ("patch_size=512", "write window=512"),
+        ("encoder=resnet50", "write model.encoder=resnet50"),
+        ("backbone=resnet50", "write model.encoder=resnet50"),
+        ("model.backbone=resnet50", "write model.encoder=resnet50"),
+        ("pretrained=true", "write model.weights=imagenet"),
+        ("num_workers=8", "write workers=8"),
+        ("gpus=2", "write trainer=ddp trainer.devices=2"),
+        ("devices=2", "write trainer=ddp trainer.devices=2"),
+        ("loss.weight=2", "write loss.terms.<term>.weight=2"),
+        ("model.steps=20", "write steps=20"),
+        ("dataset.root=/data", "write dataset.source.root=/data"),
+        ("max_steps=5", "write steps=5"),
+        ("trainer.max_steps=5", "write steps=5"),
+        ("step=20", "did you mean 'steps'?"),
+        ("dataset.clases=[a]", "did you mean 'classes'?"),
+        ("record.gains=true", "did you mean 'gain'?"),
+        ("+los=dice", "did you mean 'loss'?"),
+        ("xyzzy=1", "there is no such setting; see docs/configuration.md"),
+        ("xyzzy", "write key=value"),
+        ("loss=focal_dise", "did you mean 'focal_dice'?"),
+        ("augment=[d4,noize]", "did you mean 'noise'?"),
+        ("experiment=imbalance/focl", "did you mean 'imbalance/focal'?"),
+        ("loss/term@loss.terms.x=dise", "did you mean 'dice'?"),
+        ("loss=ce,dice", "several values are several runs, add -m"),
+        ("steps=many", "steps=many: Value 'many' of type 'str' could not be converted to Integer"),
+        ("residence=tape", "expected one of [disk, ram, gpu]"),
+        ("hydra.run.dirr=x", "hydra.run.dirr: there is no such setting"),
+        ("+steps=3", "leave out the +"),
+        ("~loss.terms.nothing", "does not exist"),
+        ("dataset.source.root=/data/São Paulo", "write 'dataset.source.root=\"/data/São Paulo\"'"),
+        ("dataset.source.root=/data/a=b", "write 'dataset.source.root=\"/data/a=b\"'"),
+        ("dataset.classes=[água,terra]", 'write \'dataset.classes=["água","terra"]\''),
+        ("dataset.source.values={Gebäude: 1}", "a file of configs/"),
+        ("dataset.source.split={val: [2_10,1e3]}", "2_10 is read as the number 210"),
+    ],
+)
+def test_each_mistake_gives_one_line(word, advice):
+    line = said(word)
+    assert advice in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("word", ["epochs=3", "max_epochs=3", "trainer.max_epochs=3"])
+def test_epochs_are_steps_here(word):
+    assert "write steps=..." in said(word)
+    assert "window * window * batch_size" in said(word)
+
+
+def test_what_is_advised_exists():
+    keys = {word.partition("=")[0] for target in ELSEWHERE.keys() - {STEPS} for word in target.partition(",")[0].split()}
+    assert [key for key in keys if "<" not in key and word_faults(CONFIGS, [f"{key}=null"])] == []
+    known = {*Config.__dataclass_fields__, *(f"{node}.{key}" for node in SCHEMAS for key in SCHEMAS[node].__dataclass_fields__)}
+    assert not SYNONYMS.keys() & known
+
+
+def test_all_mistakes_are_told_together():
+    lines = said("lr=1", "batch=3", "loss=dise").splitlines()
+    assert lines[0] == "the command line can't be used:"
+    assert [line.split(":")[0] for line in lines[1:]] == ["  - lr=1", "  - batch=3", "  - loss=dise"]
+    lines = said("window=100", "batch_size=0", "dataset=inria", "dataset.source.root=/nowhere").splitlines()
+    assert len(lines) == 4
+    assert "there is no folder /nowhere" in lines[-1]
+
+
+def test_words_that_are_right_are_left_alone(tmp_path):
+    right = ["loss=focal_dice", "loss.terms.dice.weight=2", "~loss.terms.focal", "+loss/term@loss.terms.tversky=tversky",
+             "augment=[d4,noise]", "callbacks=none", "experiment=null", "optimizer.lr=3e-4", "trainer.devices=[1]",
+             "hydra.run.dir=x", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra/job_logging=none", "steps=10_000",
+             "scheduler.schedulers=[{_target_: x}]", "dataset.args={root: a}", "model.encoder_args.drop_path_rate=0.1",
+             "dataset.source.split={val: [\"2_10\", tile3_1, 3]}", "output=${oc.env:HOME}", "trust=[mine]"]  # fmt: skip
+    assert word_faults(CONFIGS, right) == []
+    assert word_faults(CONFIGS, ["loss=ce,dice", "seed=1,2", "sweep=losses", "augment=[d4],[d4,noise]"], multirun=True) == []
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss/mine.yaml").write_text("terms: {dice: {_target_: rsseg.losses.Dice}}\n")
+    config = compose(CONFIGS, ["loss=mine", f"hydra.searchpath=[file://{tmp_path}]"])
+    assert list(config.loss.terms) == ["dice"]
+
+
+FOREIGN = [
+    "hydra/launcher=ray",
+    "hydra/sweeper=optuna",
+    "hydra/env=mine",
+    "hydra/callbacks=mine",
+    "hydra/job_logging=colorlog",
+    "hydra.launcher._target_=os.system",
+    "hydra.launcher._target_=hydra_plugins.evil.Launcher",
+    "hydra.sweeper._target_=os.system",
+    "hydra.launcher={_target_: os.system}",
+    "+hydra.launcher.n_jobs={_target_: os.system, command: touch x}",
+    "+hydra.launcher.n_jobs=${augment.d4}",
+    "hydra.callbacks.sweep._target_=os.system",
+    "+hydra.callbacks.x={_target_: os.system}",
+    "+hydra.callbacks.x._target_=hydra.experimental.callbacks.PickleJobInfoCallback",
+    "+hydra.callbacks.x={_target_: logging.FileHandler, filename: x}",
+    "hydra.callbacks=${augment}",
+    "+hydra.job_logging.handlers.x.class=os.system",
+    "hydra.job_logging.handlers.console.stream=ext://os.environ",
+    "+hydra.job_logging.formatters.x.class=subprocess.Popen",
+    "hydra.hydra_logging.handlers=${augment}",
+    "hydra.job_logging.handlers.file.class=logging.config.dictConfig",
+]
+
+
+@pytest.mark.parametrize("word", FOREIGN)
+@pytest.mark.parametrize("multirun", [False, True])
+def test_hydra_makes_its_own_parts_alone(word, multirun):
+    line = said(word, multirun=multirun)
+    assert "\n" not in line
+    assert re.search("there are (basic|default)|alone can be chosen|Hydra may use its own", line)
+
+
+def test_a_factory_in_a_config_file_is_refused(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\nhydra: {job_logging: {handlers: {x: {(): os.system, command: 'touch x'}}}}\n"
+    (tmp_path / "experiment/received.yaml").write_text(text)
+    line = said("experiment=received", f"hydra.searchpath=[file://{tmp_path}]")
+    assert "hydra.job_logging.handlers.x.()=os.system: Hydra may use its own" in line
+
+
+def command(*words):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "train.py", *words], cwd=CONFIGS.parent, capture_output=True, text=True, timeout=300)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["dataset=inria", "dataset.source.root=/nowhere"], "error: dataset.source: there is no folder /nowhere"),
+        (["dataset.classes=[a,a,b,c,d]"], "names a class twice"),
+        (["window=100"], "take 96 or 128"),
+        (["loss=focal_dise"], "did you mean 'focal_dice'?"),
+        (["--cfg", "job", "lr=0.01"], "write optimizer.lr=0.01"),
+        (["sweep=losses"], "sweep=losses is many runs: add -m"),
+        (["resume=/nowhere"], "there is no run in that folder"),
+        (["--experimental-rerun", "x.pkl"], "not for rsseg"),
+        (["-m", "hydra.launcher._target_=os.system"], "Hydra may use its own"),
+    ],
+)
+def test_mistakes_are_told_before_torch_is_imported(words, message, tmp_path):
+    done, seconds = command(*words, f"output={tmp_path}/out")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert seconds < 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_help():
+    done, seconds = command("--help")
+    assert done.returncode == 0
+    assert seconds < 2
+    first, examples, *_ = done.stdout.split("\n\n")
+    assert first.startswith("rsseg trains")
+    assert examples.count("python train.py") == 3
+    assert "[synthetic]" in done.stdout
+    assert "[ce_dice]" in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines()) <= 132
+    assert "_target_" not in done.stdout
+    assert "== Configuration groups" not in done.stdout
+    hydras, _ = command("--hydra-help")
+    assert "--experimental-rerun" in hydras.stdout
+
+
+@pytest.mark.parametrize("group", ["dataset", "model", "loss", "optimizer", "experiment", "sweep"])
+def test_help_names_every_choice(group):
+    text = help_text(CONFIGS).replace("[", "").replace("]", "").replace(",", " ").split()
+    assert set(choices(CONFIGS, group)) <= set(text)
+    assert {path.stem for path in (CONFIGS / group).glob("*.yaml")} <= set(choices(CONFIGS, group))
