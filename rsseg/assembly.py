@@ -205,7 +205,7 @@ class Setup:
                 counted = counted_weights(arguments, place, self.tasks[head], numbers)
                 terms[name] = (weight, build(counted, place, kinds.TERM, self.trust, task=self.tasks[head].kind))
             node = self.plain["model"]["heads"][head]["loss"]
-            made[head] = Composite(terms, **{key: node[key] for key in ("backend", "check_targets") if key in node})
+            made[head] = Composite(terms, node.get("check_targets", False))
         return made
 
     def panel(self, numbers: Numbers) -> dict[str, dict[str, Any]]:

@@ -86,7 +86,5 @@ class PanelSums:
     def _half(self, sums: Mapping[Sum, Tensor]) -> NDArray[np.float64]:
         if not sums[COUNT].any():
             return np.full(len(self.terms), np.nan)
-        found: Sums = {
-            (key, "batch"): total.unsqueeze(total.ndim - 1 - (total.ndim > 2)) for key, total in sums.items()
-        }
+        found: Sums = {(key, "batch"): total.unsqueeze(total.ndim - 1 - (total.ndim > 2)) for key, total in sums.items()}
         return np.array([float(term.from_sums(found)) for term in self.terms.values()])

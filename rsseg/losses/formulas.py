@@ -22,9 +22,7 @@ PerClass: TypeAlias = Sequence[float] | Tensor | None
 """One number per class; None: 1 for all."""
 
 
-def cross_entropy(
-    found: Sums, class_weights: PerClass = None, label_smoothing: float = 0.0, over: Over = "batch"
-) -> Tensor:
+def cross_entropy(found: Sums, class_weights: PerClass = None, label_smoothing: float = 0.0, over: Over = "batch") -> Tensor:
     """Multiclass softmax cross-entropy, ``sum w_t (-log p_t) / sum w_t``.
 
     Label smoothing e replaces ``-w_t log p_t`` by ``(1 - e)`` of it plus ``e / C`` of the weighted sum over classes,

@@ -12,9 +12,7 @@ from rsseg.collective import global_ratio
 from rsseg.contract import InputError
 
 
-def mean_error(
-    prediction: Tensor, target: Tensor, function: Callable[[Tensor], Tensor], nodata: float | None = None
-) -> Tensor:
+def mean_error(prediction: Tensor, target: Tensor, function: Callable[[Tensor], Tensor], nodata: float | None = None) -> Tensor:
     """The mean of a function of prediction minus target, of the global batch; float32, float64 for a float64 prediction.
 
     Where the target is NaN or `nodata` nothing counts, whatever the prediction there; 0 where nothing is known.

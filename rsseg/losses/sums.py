@@ -110,7 +110,7 @@ def _batch(images: Mapping[Sum, Tensor]) -> dict[Sum, Tensor]:
 
 
 class _Pass(torch.autograd.Function):
-    """``(logits [B, C, N], labels [B, 1 or C, N]) -> [2, B, C]`` for each sum, ``[2, B, C, bins]`` for a histogram of errors."""
+    """``(logits [B, C, N], labels [B, 1 or C, N]) -> [2, B, C]`` for each sum, ``[2, B, C, bins]`` for a histogram."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, softmax: bool, wanted: tuple[Sum, ...], ignore: int) -> tuple[Tensor, ...]:
@@ -160,13 +160,10 @@ def _wide(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def _flags(compare: Any, x: Tensor, other: Any) -> Tensor:
-    """A comparison as 0 and 1 of x's dtype: on a CPU, operations on mixed dtypes are many times slower."""
-    return compare(x, other, out=torch.empty_like(x))
-
-
 class _Piece:
     """Some pixels of some images: logits ``[b, C, n]`` and labels ``[b, L, n]``, L being 1 for softmax and C for sigmoid.
+
+    Flags are numbers: on a CPU, operations on mixed dtypes are many times slower.
 
     Attributes:
         z: The logits, float32 or better, 0 where ignored.
@@ -305,8 +302,8 @@ class _Sigmoid(_Piece):
 
     def __init__(self, x: Tensor, label: Tensor, ignore: int) -> None:
         number = label.to(_wide(x))
-        super().__init__(x, _flags(torch.ne, number, ignore))
-        self.y = _flags(torch.eq, number, 1).mul_(self.v)
+        super().__init__(x, torch.ne(number, ignore, out=torch.empty_like(number)))
+        self.y = torch.eq(number, 1, out=torch.empty_like(number)).mul_(self.v)
         self.other = self.v - self.y
         self.sign = self.y - self.other
         self.s = self.sign * self.z

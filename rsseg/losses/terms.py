@@ -35,10 +35,17 @@ class Term(nn.Module):
     That is either `formula`, of logits and target, or `needs` and `from_sums`: the loss is then a function of sums that a
     `Composite` takes for all such terms in one pass over the logits.
 
+    Args:
+        task: One of `tasks`.
+        ignore_index: The label of pixels that do not count.
+
     Attributes:
         tasks: The task kinds that the term fits.
         sums: What `needs` asks for over the term's `over`, unless its parameters decide that.
         rules: How parameters are checked, beside and before `RULES`.
+
+    Raises:
+        InputError: For arguments that do not fit, and misfitting shapes and labels.
     """
 
     tasks: ClassVar[Collection[str]] = SEGMENTATION
@@ -101,15 +108,10 @@ class CrossEntropy(Term):
     Multiclass: ``sum w_t (-log p_t) / sum w_t``, as `torch.nn.CrossEntropyLoss`.
 
     Args:
-        task: `binary`, `multiclass` or `multilabel`.
         class_weights: Multiclass only, one number per class.
         pos_weight: Binary and multilabel only, the weight of positives: a number, or one per label.
         label_smoothing: Between 0 and 1.
         over: `batch`, or `image` for the mean of the images' losses.
-        ignore_index: The label of pixels that do not count.
-
-    Raises:
-        InputError: For arguments that do not fit.
 
     Example:
         >>> CrossEntropy("multiclass")(torch.zeros(1, 4, 2, 2), torch.ones(1, 2, 2, dtype=torch.uint8))
@@ -145,13 +147,8 @@ class BinaryCrossEntropy(Term):
     """Sigmoid cross-entropy: the mean of ``-(w y log p + (1 - y) log(1 - p))`` over the valid entries.
 
     Args:
-        task: `binary` or `multilabel`.
         pos_weight: The weight w of positives: a number, or one per label.
         over: `batch`, or `image` for the mean of the images' losses.
-        ignore_index: The label of entries that do not count.
-
-    Raises:
-        InputError: For arguments that do not fit.
 
     Example:
         >>> BinaryCrossEntropy("binary")(torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2, dtype=torch.uint8))
@@ -175,14 +172,9 @@ class Focal(Term):
     ``p_t`` is the probability of the target, by softmax for multiclass and by sigmoid else.
 
     Args:
-        task: `binary`, `multiclass` or `multilabel`.
         gamma: 0 or more; 0 is cross-entropy.
         alpha: Multiclass: one number per class. Else one number from 0 to 1 for positives; negatives get 1 - alpha.
         over: `batch`, or `image` for the mean of the images' losses.
-        ignore_index: The label of pixels that do not count.
-
-    Raises:
-        InputError: For arguments that do not fit.
 
     Example:
         >>> Focal("binary")(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, dtype=torch.uint8))  # 0.25 log 2
@@ -239,15 +231,10 @@ class Dice(_Overlap):
     cross-entropy, or use ``over="image"``.
 
     Args:
-        task: `binary`, `multiclass` or `multilabel`.
         smooth: s, 0 or more; 0 / 0 is a loss of 0.
         classes: `all`, `present` (those in the target) or class numbers: what is averaged over.
         over: `batch`: of the counts of the batch. `image`: the mean of the images' losses.
         class_weights: One number per class, for a weighted mean over classes.
-        ignore_index: The label of pixels that do not count.
-
-    Raises:
-        InputError: For arguments that do not fit.
 
     Example:
         >>> Dice("binary", smooth=0)(torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2, dtype=torch.uint8))  # 1 - 4 / 6
@@ -265,16 +252,7 @@ class Dice(_Overlap):
 class Jaccard(_Overlap):
     """Soft Jaccard (Rahman & Wang 2016): the mean over classes of ``1 - (TP + s) / (TP + FP + FN + s)``.
 
-    Args:
-        task: `binary`, `multiclass` or `multilabel`.
-        smooth: s, 0 or more; 0 / 0 is a loss of 0.
-        classes: As for `Dice`.
-        over: As for `Dice`.
-        class_weights: As for `Dice`.
-        ignore_index: The label of pixels that do not count.
-
-    Raises:
-        InputError: For arguments that do not fit.
+    The arguments are those of `Dice`.
 
     Example:
         >>> Jaccard("binary", smooth=0)(torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2, dtype=torch.uint8))  # 1 - 2 / 4
@@ -293,18 +271,11 @@ class Tversky(_Overlap):
 
     With alpha = beta = 1/2 and s it is `Dice` with 2s, with alpha = beta = 1 it is `Jaccard`.
 
+    The arguments are those of `Dice`, and these:
+
     Args:
-        task: `binary`, `multiclass` or `multilabel`.
         alpha: The weight of false positives.
         beta: The weight of false negatives.
-        smooth: s, 0 or more; 0 / 0 is a loss of 0.
-        classes: As for `Dice`.
-        over: As for `Dice`.
-        class_weights: As for `Dice`.
-        ignore_index: The label of pixels that do not count.
-
-    Raises:
-        InputError: For arguments that do not fit.
 
     Example:
         >>> half = torch.zeros(1, 1, 2, 2)
@@ -327,19 +298,12 @@ class FocalTversky(_Overlap):
     The paper writes the exponent ``1 / gamma`` and takes gamma = 4/3: here that is gamma = 0.75. Below 1 it lifts small
     losses, so a class that is nearly right still has a gradient; above 1 it flattens them.
 
+    The arguments are those of `Dice`, and these:
+
     Args:
-        task: `binary`, `multiclass` or `multilabel`.
         alpha: The weight of false positives.
         beta: The weight of false negatives.
         gamma: The power of a class's loss, 0 or more.
-        smooth: As for `Tversky`.
-        classes: As for `Dice`.
-        over: As for `Dice`.
-        class_weights: As for `Dice`.
-        ignore_index: The label of pixels that do not count.
-
-    Raises:
-        InputError: For arguments that do not fit.
 
     Example:
         >>> half = torch.zeros(1, 1, 2, 2)
@@ -373,16 +337,10 @@ class Lovasz(Term):
     sort but joins the one pass. The value is within ``1 / (2 bins - 2)`` of the
     exact one; a class of a few tens of pixels, whose errors fill few levels, is better served exactly.
 
-    Args:
-        task: `binary`, `multiclass` or `multilabel`.
-        bins: The number of levels, 2 or more; None: exact.
-        classes: As for `Dice`.
-        over: As for `Dice`.
-        class_weights: As for `Dice`.
-        ignore_index: The label of pixels that do not count.
+    The arguments are those of `Dice` but `smooth`, and:
 
-    Raises:
-        InputError: For arguments that do not fit.
+    Args:
+        bins: The number of levels, 2 or more; None: exact.
 
     Example:
         >>> Lovasz("binary")(torch.tensor([[[[3.0, -3.0]]]]), torch.tensor([[[1, 1]]]))  # half of the error 1 + 3
@@ -422,12 +380,7 @@ class Boundary(Term):
     pixels). Each step computes distances on the CPU. Ignored pixels: see `shape`.
 
     Args:
-        task: `binary`, `multiclass` or `multilabel`.
         classes: `all`, `present` (in an image) or class numbers: what is averaged over.
-        ignore_index: The label of pixels that do not count.
-
-    Raises:
-        InputError: For arguments that do not fit.
 
     Example:
         >>> Boundary("binary")(torch.tensor([[[[9e9, 9e9, 9e9]]]]), torch.tensor([[[1, 0, 0]]]))  # (-.5 + .5 + 1.5) / 3
@@ -449,15 +402,10 @@ class ClDice(Term):
     `shape`.
 
     Args:
-        task: `binary`, `multiclass` or `multilabel`.
         iterations: Of thinning; at least half the width in pixels of the widest structure.
         smooth: s, more than 0, added to both sides of both rates.
         classes: `all`, `present` (those in the target) or class numbers: what is averaged over.
         over: `batch`, or `image` for the mean of the images' losses.
-        ignore_index: The label of pixels that do not count.
-
-    Raises:
-        InputError: For arguments that do not fit.
 
     Example:
         >>> line = torch.zeros(1, 5, 9, dtype=torch.long)
@@ -480,7 +428,7 @@ class ClDice(Term):
 
 @dataclass(eq=False, repr=False)
 class _Regression(Term):
-    """The mean of a function of the error, see `regression.mean_error`; `nodata` takes the place of an ignored label."""
+    """The mean of a function of the error, see `regression.mean_error`; `nodata` is the target's value for "unknown"."""
 
     tasks = tuple(kind for kind, task in TASKS.items() if task.real)
     task: str = "regression"
@@ -500,10 +448,6 @@ class _Regression(Term):
 class MSE(_Regression):
     """Mean squared error: large errors dominate, so outliers do.
 
-    Args:
-        task: `regression`.
-        nodata: The target's value for "unknown", beside NaN.
-
     Example:
         >>> MSE()(torch.tensor([[[[1.0, 3.0]]]]), torch.tensor([[[0.0, torch.nan]]]))
         tensor(1.)
@@ -513,10 +457,6 @@ class MSE(_Regression):
 @dataclass(eq=False, repr=False)
 class RMSE(_Regression):
     """Root of the mean squared error of the batch: in the target's unit, with the gradient's direction of `MSE`.
-
-    Args:
-        task: `regression`.
-        nodata: As for `MSE`.
 
     Example:
         >>> RMSE()(torch.tensor([[[[3.0, 4.0]]]]), torch.zeros(1, 1, 2))
@@ -531,10 +471,6 @@ class RMSE(_Regression):
 @dataclass(eq=False, repr=False)
 class MAE(_Regression):
     """Mean absolute error: fits the median, so outliers count little; its slope does not fade near 0.
-
-    Args:
-        task: `regression`.
-        nodata: As for `MSE`.
 
     Example:
         >>> MAE(nodata=-99)(torch.tensor([[[[3.0, 4.0]]]]), torch.tensor([[[0.0, -99.0]]]))
@@ -551,9 +487,7 @@ class Huber(_Regression):
     """Huber loss (Huber 1964): half the squared error up to delta, straight beyond with the slope delta.
 
     Args:
-        task: `regression`.
         delta: More than 0, in the target's unit.
-        nodata: As for `MSE`.
 
     Example:
         >>> Huber(delta=2)(torch.tensor([[[[3.0]]]]), torch.zeros(1, 1, 1))
@@ -573,9 +507,7 @@ class SmoothL1(_Regression):
     """Smooth L1 (Girshick 2015): `Huber` divided by its delta, here called beta.
 
     Args:
-        task: `regression`.
         beta: More than 0, in the target's unit.
-        nodata: As for `MSE`.
 
     Example:
         >>> SmoothL1(beta=2)(torch.tensor([[[[3.0]]]]), torch.zeros(1, 1, 1))
@@ -593,10 +525,6 @@ class SmoothL1(_Regression):
 @dataclass(eq=False, repr=False)
 class LogCosh(_Regression):
     """The mean of ``log cosh e``: like `Huber` with delta 1, but smooth everywhere.
-
-    Args:
-        task: `regression`.
-        nodata: As for `MSE`.
 
     Example:
         >>> LogCosh()(torch.tensor([[[[1e4]]]]), torch.zeros(1, 1, 1))
