@@ -35,7 +35,7 @@ from rsseg.dataset import Data, Dataset, Numbers, scenes_of
 from rsseg.devices import device_faults
 from rsseg.loggers import given_to_logger
 from rsseg.losses import Composite
-from rsseg.losses.weighting import counted_weights, uncounted
+from rsseg.losses.class_weights import counted_weights, uncounted
 from rsseg.models import Network, build_network, encoder_name, load_weights
 from rsseg.module import SegmentationModule, logged_names
 from rsseg.task import Task, make_task
@@ -205,7 +205,7 @@ class Setup:
                 counted = counted_weights(arguments, place, self.tasks[head], numbers)
                 terms[name] = (weight, build(counted, place, kinds.TERM, self.trust, task=self.tasks[head].kind))
             node = self.plain["model"]["heads"][head]["loss"]
-            made[head] = Composite(terms, **{key: node[key] for key in ("backend", "check_targets") if key in node})
+            made[head] = Composite(terms, node.get("check_targets", False))
         return made
 
     def panel(self, numbers: Numbers) -> dict[str, dict[str, Any]]:

@@ -26,7 +26,7 @@ from rsseg.data.windows import GridWindows, TrainWindows
 from rsseg.distributed import is_main
 from rsseg.files import write_json
 from rsseg.inference.picture import pick_windows
-from rsseg.losses.weighting import uncounted
+from rsseg.losses.class_weights import uncounted
 from rsseg.module import SegmentationModule
 
 log = logging.getLogger(__name__)
