@@ -88,7 +88,7 @@ DATA = {
 }  # fmt: skip
 LOSSES = {
     "multiclass": (
-        "ce weighted_ce focal dice jaccard tversky focal_tversky lovasz ce_dice focal_dice ce_lovasz ce_lovasz_levels "
+        "ce weighted_ce focal dice jaccard tversky focal_tversky lovasz ce_dice focal_dice ce_lovasz ce_lovasz_binned "
         "ce_dice_boundary dice_cl_dice"
     ),
     "binary": "bce ce weighted_ce focal dice tversky lovasz ce_dice_boundary",
@@ -276,7 +276,6 @@ def read_run(run: Path) -> Found:
 
 def inside(work: Path, data: Path, results: Path, names: list[str]) -> None:
     """Run cases of this tree, each in a process of its own that is forked when the large libraries are imported."""
-    os.nice(10)
     if not data.is_dir():
         write_data(data.with_name("data.part"))
         data.with_name("data.part").rename(data)

@@ -168,10 +168,13 @@ class RunFolder:
         if not self.begun:
             raise InputError(f"{self} is no run folder: it has no config.yaml")
         try:
-            content = OmegaConf.to_container(OmegaConf.load(self.config_file), resolve=False)
+            content: Any = OmegaConf.to_container(OmegaConf.load(self.config_file), resolve=False)
         except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
             raise self._unusable(self.config_file, str(error)) from None
         self._check(self.config_file, content)
+        for loss in (content["loss"], *(head.get("loss") for head in content["model"]["heads"].values())):
+            if isinstance(loss, dict):
+                loss.pop("backend", None)  # a setting of older versions that changed nothing but the speed
         references = [key for key, value in flat(content).items() if "${" in str(value)]
         if references:
             raise self._unusable(self.config_file, f"{references[0]} holds '${{', and the config of a run holds values alone")

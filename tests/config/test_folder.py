@@ -145,6 +145,12 @@ def test_keys_of_another_version_are_kept_and_new_ones_have_their_defaults(run):
     assert (config.old_key, config.loss.backend2, config.overlap) == (3, "fast", 32)
 
 
+def test_settings_of_older_versions_that_are_gone_are_left_out(run):
+    edit(run, "config.yaml", "loss:\n", "loss:\n  backend: auto\n")
+    edit(run, "config.yaml", "mask: {}", "mask: {loss: {backend: reference}}")
+    assert "backend" not in str(run.config())
+
+
 def test_null_is_nan_in_scores(run):
     edit(run, "summary.json", '"iou": ', '"iou": null, "old": ')
     assert math.isnan(run.summary()["iou"])
