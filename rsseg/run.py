@@ -344,6 +344,7 @@ def describe(config: Any, out: Path | None = None, overrides: list[str] | None =
 
 def quiet() -> None:
     """Leave out what the libraries say at every start and no user can act on."""
+    logging.raiseExceptions = False  # of a full disk, what can't be written tells once, not each line of the log
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").propagate = False  # it has a handler of its own
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
