@@ -29,27 +29,29 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
 
 
-def explain(error: BaseException, folder: Path, batch_size: int, window: int) -> str | None:
-    """One line for an error that a smaller batch, or another disk, would mend; None for any other.
+def explain(error: BaseException, folder: Path, batch_size: int, window: int, way_on: str) -> str | None:
+    """One line for an error that a smaller batch, another machine or another disk would mend; None for any other.
 
     Args:
         error: The error.
         folder: Where files are written.
         batch_size: The windows of a batch.
         window: Their side.
+        way_on: How to go on once it is mended.
     """
     windows = f"batch_size={batch_size} windows of window={window} px"
     if is_out_of_memory(error):
-        return f"out of memory with {windows} ({_first_line(error)}): a new run with a smaller batch_size or window needs less"
+        found = f"out of memory with {windows} ({_first_line(error)})"
+        return f"{found}: begin a new run with a smaller batch_size or window, or {way_on} where there is more memory"
     if isinstance(error, ValueError) and "more than 1 value per channel" in str(error):
         return f"{windows} leave batch normalisation one value per channel: take a larger batch or window"
     if isinstance(error, OSError) and error.errno in WAYS_OUT:
-        return str(file_error(error.filename or folder, error))
+        return f"{file_error(error.filename or folder, error)}; then {way_on}"
     return None
 
 
 @contextmanager
-def in_one_line(folder: Path, batch_size: int, window: int, way_on: str = "") -> Iterator[None]:
+def in_one_line(folder: Path, batch_size: int, window: int, way_on: str) -> Iterator[None]:
     """Let an error that can be explained end the block as one line; its trace goes into the log file alone.
 
     Args:
@@ -67,13 +69,13 @@ def in_one_line(folder: Path, batch_size: int, window: int, way_on: str = "") ->
         if error.__cause__ is None:
             raise
         write_trace(error.__cause__)
-        raise InputError(f"{error}; {way_on}" if way_on else str(error)) from None
+        raise InputError(f"{error}; then {way_on}") from None
     except Exception as error:
-        line = explain(error, folder, batch_size, window)
+        line = explain(error, folder, batch_size, window, way_on)
         if line is None:
             raise
         write_trace(error)
-        raise InputError(f"{line}; {way_on}" if way_on else line) from None
+        raise InputError(line) from None
 
 
 def write_trace(error: BaseException) -> None:

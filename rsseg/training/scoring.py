@@ -82,7 +82,7 @@ def score(
         enable_progress_bar=shows_bars(),
     )
     reside(setup, [windows.store], trainer)
-    with in_one_line(setup.output, setup.batch_size, setup.window):
+    with in_one_line(setup.output, setup.batch_size, setup.window, "score it again"):
         trainer.validate(module, feed(setup, windows, Batches(len(windows), setup.batch_size)), verbose=False)
     return dict(module.scores)
 

@@ -170,7 +170,7 @@ def fit(
         DivergedError: If it diverges.
         StoppedError: If a signal stops it.
     """
-    with in_one_line(folder, setup.batch_size, setup.window, f"then go on with {resume_word(folder)}"):
+    with in_one_line(folder, setup.batch_size, setup.window, f"go on with {resume_word(folder)}"):
         return _fit(setup, folder, module, data, last, interrupts)
 
 
