@@ -193,6 +193,7 @@ def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
         "scheduler=cosine_warmup",
         "callbacks=[ema,early_stopping]",
         "trainer.accumulate_grad_batches=2",
+        "trainer.precision=64-true",
     ],
 )
 def test_resumed_run_equals_uninterrupted_one(tmp_path, folder_root, choice):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor, Timer
@@ -294,6 +294,9 @@ def _train_all_steps(
     val_windows = validation_windows(setup, data.stores["val"])
     val_batches = Batches(len(val_windows), setup.batch_size, 0, rank, world)
     _say_start(setup, data, trainer, step if last else None)
+    module = cast(
+        SegmentationModule, trainer.precision_plugin.convert_module(module)
+    )  # before Lightning, which loads weights first
     trainer.fit(module, feed(setup, windows, batches, world), feed(setup, val_windows, val_batches, world), ckpt_path=last)
     if trainer.global_step < setup.steps:
         log.info("Stopped early, at step %d of %d.", trainer.global_step, setup.steps)
