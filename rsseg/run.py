@@ -94,15 +94,14 @@ def _train(config: Any, run: RunFolder, overrides: list[str], loss: str, interru
     with in_one_line(run.path, setup.batch_size, setup.window):
         setup, module, data = _open(setup)
         _write_start(setup, run, data, overrides, loss, last is not None)
-    way_on = f"then go on with {run.resume_word}"
-    with in_one_line(run.path, setup.batch_size, setup.window, way_on):
+    with in_one_line(run.path, setup.batch_size, setup.window, f"then go on with {run.resume_word}"):
         with closing(make_loop(setup, run, module, data, step, interrupts)) as loop:
-            fit(setup, run, module, data, loop, last)
+            fit(loop, last)
             if not is_main():  # a process that another program started: the first one writes
                 return module.scores[setup.head].iou
             result = score_best(setup, run, module, data.stores["val"], loop.recorder, loop.trainer.global_step)
-            write_scores(setup, run, module, loop, result)
-        write_summary(run, data, loop, result[setup.head])
+            write_scores(loop, result)
+        write_summary(loop, result[setup.head])
     return result[setup.head].iou
 
 

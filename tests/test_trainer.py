@@ -23,9 +23,10 @@ from rsseg.contract import InputError
 from rsseg.data.store import Store
 from rsseg.loggers import MetricsFile
 from rsseg.metrics import scores
+from rsseg.models import Network
 from rsseg.module import SegmentationModule
 from rsseg.progress import Lines
-from rsseg.run import compare, train
+from rsseg.run import compare, draw_disagreements, evaluate, predict, train
 from rsseg.task import Multiclass
 from rsseg.training.checkpointing import Checkpoints, validation_steps
 from rsseg.training.divergence import DivergedError, NonFinite
@@ -339,6 +340,49 @@ def test_what_a_machine_lacks_is_one_line(tmp_path, folder_root, monkeypatch, er
     assert "go on with resume=" in str(told.value)
 
 
+def test_memory_that_runs_out_while_scoring_is_one_line(tmp_path, folder_root, monkeypatch):
+    run, config = tmp_path / "run", settings(tmp_path, *folder_data(folder_root), "record.enabled=false", "pictures=0")
+    train(config, run)
+
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(SegmentationModule, "forward", fail)
+    for attempt in (
+        lambda: evaluate(run, "val"),
+        lambda: predict(run, next((folder_root / "images").iterdir()), tmp_path / "map.tif"),
+        lambda: draw_disagreements([run, run], ["a", "b"], tmp_path / "examples.png"),
+    ):
+        with pytest.raises(InputError, match=r"out of memory.*both are the run's and stay: free memory") as told:
+            attempt()
+        assert "smaller" not in str(told.value)
+
+
+def test_memory_that_runs_out_at_the_first_try_of_a_network_is_said_so(tmp_path, folder_root, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("[x] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr(Network, "forward", fail)
+    with pytest.raises(InputError, match="out of memory with batch_size=2") as told:
+        train(settings(tmp_path, *folder_data(folder_root)), tmp_path / "run")
+    assert "larger window" not in str(told.value)
+
+
+def test_what_evaluate_lacks_is_said_before_scenes_are_decoded(tmp_path, folder_root, monkeypatch):
+    run, config = tmp_path / "run", settings(tmp_path, *folder_data(folder_root), "record.enabled=false", "pictures=0")
+    train(config, run)
+
+    def fail(*_):
+        raise AssertionError("scenes are decoded")
+
+    monkeypatch.setattr("rsseg.run.open_split", fail)
+    with pytest.raises(InputError, match="threshold=tunde: fixed"):
+        evaluate(run, "val", "tunde")
+    RunFolder(run).best.unlink()
+    with pytest.raises(InputError, match=r"no checkpoints/best\.ckpt"):
+        evaluate(run, "val")
+
+
 def test_faults_of_the_program_keep_their_trace(tmp_path, folder_root, monkeypatch):
     def fail(*_):
         raise OSError(5, "Input/output error")
@@ -471,6 +515,8 @@ def test_what_a_run_that_goes_on_may_change():
     assert SAVED["steps"] == 100
     slower = continuation(SAVED, {"optimizer.lr": 0.001}, 40, False)
     assert (slower.plain["optimizer"]["lr"], slower.plain["scheduler"]["T_max"], slower.new_schedule) == (0.001, 60, True)
+    fresh = continuation(SAVED, {"optimizer.lr": 0.001}, 0, False)
+    assert (fresh.new_schedule, fresh.plain["scheduler"]) == (False, SAVED["scheduler"])
     fresh = continuation(SAVED, {"steps": 400}, 0, False)
     assert fresh.plain["scheduler"] == SAVED["scheduler"] | {"T_max": 400}
     for name in ("ConstantLR", "ReduceLROnPlateau"):

@@ -123,20 +123,16 @@ def continuation(saved: Mapping[str, Any], given: Mapping[str, Any], step: int, 
     if faults:
         raise InputError(f"a run that goes on can't change {'; '.join(faults)}. Begin a new run without resume=")
     added, rate, schedule = plain["steps"] - step, plain["optimizer"].get("lr"), str(plain["scheduler"].get("_target_", ""))
-    if not changed.keys() & {"steps", "optimizer.lr"}:
+    only_scaled = step == 0 and "steps" not in changed and not schedule.endswith("OneCycleLR")  # which names the rate
+    if only_scaled or not changed.keys() & {"steps", "optimizer.lr"}:
         return Continuation(plain, changed)
     if schedule.endswith(GOES_ON):
         new = "optimizer.lr" in changed
         at = f"at the rate {rate}" if new else "and the schedule goes on"
         return Continuation(plain, changed, new, f"{added} steps follow, {at}.")
     plain["scheduler"] = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "T_max": added, "eta_min": 0.0}
-    changed["scheduler"] = plain["scheduler"]
-    return Continuation(
-        plain,
-        changed,
-        True,
-        f"{added} steps follow, with a new cosine schedule from the rate {rate or 'of its optimizer'} to 0.",
-    )
+    changed["scheduler"], begins = plain["scheduler"], "its first rate" if rate is None else f"the rate {rate}"
+    return Continuation(plain, changed, True, f"{added} steps follow, with a new cosine schedule from {begins} to 0.")
 
 
 def last_state(run: RunFolder) -> tuple[Path | None, int]:

@@ -18,6 +18,7 @@ from rsseg.alignment.recorder import Recorder
 from rsseg.assembly import Setup
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
+from rsseg.data.store import Store
 from rsseg.data.windows import Batches, TrainWindows
 from rsseg.dataset import Data
 from rsseg.devices import choose_accelerator, choose_precision
@@ -146,20 +147,28 @@ def make_trainer(
 
 @dataclass(frozen=True)
 class Loop:
-    """What trains a module.
+    """A module, and what trains it.
 
     Attributes:
+        setup: The setup.
+        run: The run folder, with its config.
+        module: The module.
+        data: The scenes of train and val.
+        step: The step that it goes on from; 0: from the beginning.
         trainer: Lightning's trainer.
         windows: What it trains on.
-        step: The step that it goes on from; 0: from the beginning.
         gallery: Draws pictures.
-        guard: Looks for losses and gradients that are not finite.
+        guard: Checks whether losses and gradients are finite.
         recorder: Records the run; None: it is not recorded.
     """
 
+    setup: Setup
+    run: RunFolder
+    module: SegmentationModule
+    data: Data
+    step: int
     trainer: L.Trainer
     windows: TrainWindows
-    step: int
     gallery: Gallery
     guard: NonFinite
     recorder: Recorder | None
@@ -180,16 +189,7 @@ class Loop:
 
 
 def make_loop(setup: Setup, run: RunFolder, module: SegmentationModule, data: Data, step: int, interrupts: Interrupts) -> Loop:
-    """What trains a module.
-
-    Args:
-        setup: The setup.
-        run: The run folder, with its config.
-        module: The module.
-        data: The scenes of train and val.
-        step: The step that it goes on from; 0: from the beginning.
-        interrupts: Signals, which stop the run.
-    """
+    """Make the loop of a module; the arguments are its attributes, and the signals that stop the run."""
     head, train, val = setup.head, data.stores["train"], data.stores["val"]
     windows = TrainWindows(train, setup.window, setup.sampler(train.sizes, train.census.blocks, train.read))
     drawn = pick_windows(val, setup.window, setup.pictures) if is_main() else []
@@ -200,18 +200,15 @@ def make_loop(setup: Setup, run: RunFolder, module: SegmentationModule, data: Da
     marks = validation_steps(setup.steps, setup.validations)
     kept = Checkpoints(run, f"val/{head}/iou", marks, setup.checkpoint_every, interrupts)
     callbacks = [gallery, *([recorder] if recorder else []), guard, *renewed]
-    return Loop(make_trainer(setup, run, callbacks, kept, step), windows, step, gallery, guard, recorder)
+    trainer = make_trainer(setup, run, callbacks, kept, step)
+    return Loop(setup, run, module, data, step, trainer, windows, gallery, guard, recorder)
 
 
-def fit(setup: Setup, run: RunFolder, module: SegmentationModule, data: Data, loop: Loop, last: Path | None) -> None:
+def fit(loop: Loop, last: Path | None) -> None:
     """Train a module to the end.
 
     Args:
-        setup: The setup.
-        run: The run folder, with its config.
-        module: The module.
-        data: The scenes of train and val.
-        loop: What trains it.
+        loop: The loop.
         last: The checkpoint to go on from; None: from the beginning.
 
     Raises:
@@ -219,11 +216,12 @@ def fit(setup: Setup, run: RunFolder, module: SegmentationModule, data: Data, lo
         DivergedError: If it diverges; ``summary.json`` says so.
         StoppedError: If a signal stops it.
     """
+    setup, run = loop.setup, loop.run
     try:
         for logger in side_loggers(loop.trainer):
             logger.log_hyperparams(setup.plain)
         with launched(loop.trainer, run.path, setup.trust):
-            _train_all_steps(setup, module, data, loop, last)
+            _train_all_steps(loop, last)
     except DivergedError as error:
         if is_main():
             write_json(run.summary_file, {"diverged": error.facts, **loop.ending()})
@@ -246,29 +244,26 @@ def _trained_on(setup: Setup, windows: TrainWindows) -> Callable[[int], Mapping[
     return batch
 
 
-def _train_all_steps(setup: Setup, module: SegmentationModule, data: Data, loop: Loop, last: Path | None) -> None:
-    """Fit, from a checkpoint's step on if there is one."""
-    trainer = loop.trainer
-    rank, world = trainer.global_rank, trainer.world_size
-    if setup.batch_size % world:
-        raise InputError(
-            f"batch_size={setup.batch_size} can't be shared evenly among {world} devices: take a multiple of {world}"
-        )
-    per_step = setup.batch_size * trainer.accumulate_grad_batches
-    batches = Batches(setup.steps * per_step, setup.batch_size, loop.step * per_step, rank, world)
-    reside(setup, list(data.stores.values()), trainer)
-    val_windows = validation_windows(setup, data.stores["val"])
-    val_batches = Batches(len(val_windows), setup.batch_size, 0, rank, world)
-    _say_start(setup, data, trainer, loop.step if last else None)
-    trainer.fit(module, feed(setup, loop.windows, batches, world), feed(setup, val_windows, val_batches, world), ckpt_path=last)
+def _train_all_steps(loop: Loop, last: Path | None) -> None:
+    setup, trainer, stores = loop.setup, loop.trainer, loop.data.stores
+    rank, world, size = trainer.global_rank, trainer.world_size, setup.batch_size
+    if size % world:
+        raise InputError(f"batch_size={size} can't be shared evenly among {world} devices: take a multiple of {world}")
+    per_step = size * trainer.accumulate_grad_batches
+    reside(setup, list(stores.values()), trainer)
+    windows = validation_windows(setup, stores["val"])
+    train = feed(setup, loop.windows, Batches(setup.steps * per_step, size, loop.step * per_step, rank, world), world)
+    val = feed(setup, windows, Batches(len(windows), size, 0, rank, world), world)
+    _log_start(setup, stores, trainer, loop.step if last else None)
+    trainer.fit(loop.module, train, val, ckpt_path=last)
     if trainer.global_step < setup.steps:
         log.info("Stopped early, at step %d of %d.", trainer.global_step, setup.steps)
 
 
-def _say_start(setup: Setup, data: Data, trainer: L.Trainer, step: int | None) -> None:
+def _log_start(setup: Setup, stores: Mapping[str, Store], trainer: L.Trainer, step: int | None) -> None:
     log.info(
         "%s: %d training and %d validation scenes, %d steps of %d windows of %d px on %s in %s%s%s",
-        setup.dataset.name, len(data.stores["train"]), len(data.stores["val"]), setup.steps, setup.batch_size, setup.window,
+        setup.dataset.name, len(stores["train"]), len(stores["val"]), setup.steps, setup.batch_size, setup.window,
         trainer.strategy.root_device, trainer.precision, f", {trainer.world_size} processes" * (trainer.world_size > 1),
         "" if step is None else f", going on from step {step}",
     )  # fmt: skip
@@ -282,25 +277,23 @@ def _say_start(setup: Setup, data: Data, trainer: L.Trainer, step: int | None) -
         )  # fmt: skip
 
 
-def write_scores(setup: Setup, run: RunFolder, module: SegmentationModule, loop: Loop, result: Mapping[str, Scores]) -> None:
+def write_scores(loop: Loop, result: Mapping[str, Scores]) -> None:
     """Write tables and pictures of the best checkpoint into the run folder, print them, and show them in the loggers.
 
     Args:
-        setup: The setup.
-        run: The run folder.
-        module: The module with the best weights.
-        loop: What has trained it.
+        loop: What has trained the module, which holds the best weights.
         result: Its scores by head.
     """
-    head, gallery, trainer, rows = setup.head, loop.gallery, loop.trainer, score_rows(result)
+    run, gallery, trainer, rows = loop.run, loop.gallery, loop.trainer, score_rows(result)
+    head, task = gallery.head, loop.module.tasks[gallery.head]
     write_csv(run.classes_file, rows)
     print_table(name_means(rows), f"{run.path.name}: validation, best checkpoint, pooled over whole scenes")
     drawn = {name: run.path / f"{name}.png" for name in ("picture", "confusion", "curves")}
     if gallery.windows:
-        gallery.draw(trainer, drawn["picture"], predict_windows(module.eval(), head, gallery.windows), "best")
+        gallery.draw(trainer, drawn["picture"], predict_windows(loop.module.eval(), head, gallery.windows), "best")
     try:
-        draw_confusion(drawn["confusion"], setup.tasks[head], result[head])
-        draw_curves(drawn["curves"], head, setup.tasks[head], gallery.palette, run.metrics())
+        draw_confusion(drawn["confusion"], task, result[head])
+        draw_curves(drawn["curves"], head, task, gallery.palette, run.metrics())
     except UnwritableError as error:
         log.warning("%s; the run goes on without its last pictures", error)
         return
@@ -311,20 +304,13 @@ def write_scores(setup: Setup, run: RunFolder, module: SegmentationModule, loop:
     log.info("Pictures: %s", ", ".join(str(path) for path in drawn.values() if path.is_file()))
 
 
-def write_summary(run: RunFolder, data: Data, loop: Loop, scores: Scores) -> None:
-    """Write ``summary.json``, which says that the run is finished, and say what was left out.
-
-    Args:
-        run: The run folder.
-        data: The scenes.
-        loop: What has trained.
-        scores: The first head's, of the best checkpoint.
-    """
-    write_json(run.summary_file, scores.means() | loop.ending())
-    for split, store in data.stores.items():
+def write_summary(loop: Loop, scores: Scores) -> None:
+    """Write ``summary.json``, which says that the run is finished, with the best checkpoint's scores; say what was left out."""
+    write_json(loop.run.summary_file, scores.means() | loop.ending())
+    for split, store in loop.data.stores.items():
         if store.skipped:
             log.warning("%d scenes of the %s split were skipped: see data.json.", len(store.skipped), split)
     skipped, steps = loop.guard.skipped, loop.trainer.global_step
     if skipped:
         log.warning("%d of %d steps were left out: losses or gradients were not finite.", skipped, steps)
-    log.info("Run folder: %s", run)
+    log.info("Run folder: %s", loop.run)
