@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 
 from rsseg.alignment.analyse import analyse, check_metric
 from rsseg.alignment.fair import gather
@@ -27,6 +28,7 @@ from rsseg.assembly import (
 from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import provenance
+from rsseg.config.schema import Config
 from rsseg.contract import InputError
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.windows import GridWindows
@@ -44,7 +46,7 @@ from rsseg.module import SegmentationModule
 from rsseg.progress import progress
 from rsseg.table import print_table
 from rsseg.training.divergence import DivergedError
-from rsseg.training.resume import config_of, continuation, last_state, overridden, write_down
+from rsseg.training.resume import continuation, last_state, overridden, write_down
 from rsseg.training.scoring import load_checkpoint, name_means, score, score_best, score_rows, scoring_trainer
 from rsseg.training.signals import Interrupts
 from rsseg.training.trainer import fit, make_loop, write_scores, write_summary
@@ -82,7 +84,7 @@ def _train(config: Any, run: RunFolder, overrides: list[str], loss: str, interru
     given = overridden(plain(config), overrides) if config.resume else {}
     last, step = last_state(run) if given or not run.finished else (None, 0)
     going = continuation(plain(run.config()), given, step, run.finished) if config.resume else None
-    setup = make_setup(config_of(going) if going else config, list(config.trust))
+    setup = make_setup(OmegaConf.merge(OmegaConf.structured(Config), going.plain) if going else config, list(config.trust))
     check_machine(setup)
     if going is None:
         run.refuse_other(setup.plain)

@@ -98,16 +98,9 @@ class Recorder(L.Callback):
             found = probe(trainer, _segmentation(pl_module), self.windows, self.held_out)
             self._gradients = {head: {key: value.numpy() for key, value in values.items()} for head, values in found.items()}
 
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *given: Any, **_: Any) -> None:
         """Add a batch to the sums."""
+        outputs, batch = given[:2]
         for name, sums in self._sums.items():
             sums.update(outputs[name], batch["mask"], batch["scene"])
         if _last_alone(trainer):

@@ -161,20 +161,13 @@ class Checkpoints(Checkpoint):
         progress.total.reset_on_restart()  # an interrupted one counts its first batch twice
         self._stop_before(trainer)
 
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *given: Any, **_: Any) -> None:
         """Stop if a signal has come: the validation is done again when the run goes on.
 
         Raises:
             StoppedError: Then.
         """
+        batch_idx: int = given[2]
         if self.interrupts.arrived(trainer, batch_idx + 1):
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, WeightAveraging):

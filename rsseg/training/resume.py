@@ -11,10 +11,8 @@ from typing import Any
 
 import lightning as L
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
 from rsseg.config.folder import RunFolder
-from rsseg.config.schema import Config
 from rsseg.contract import InputError
 from rsseg.distributed import is_main
 from rsseg.files import write_json
@@ -149,11 +147,6 @@ def last_state(run: RunFolder) -> tuple[Path | None, int]:
     if path == run.previous and is_main():
         run.last.unlink(missing_ok=True)  # damaged, it must not take this one's place
     return path, int(content["global_step"])
-
-
-def config_of(going: Continuation) -> Any:
-    """The config of a run that goes on, typed."""
-    return OmegaConf.merge(OmegaConf.structured(Config), going.plain)
 
 
 def write_down(run: RunFolder, going: Continuation, overrides: Sequence[str], step: int) -> None:

@@ -81,10 +81,8 @@ class Interrupts:
     def arrived(self, trainer: L.Trainer, number: int = 0) -> bool:
         """Whether a signal has come to any of the processes that train together; all get the same answer.
 
-        Args:
-            trainer: The trainer.
-            number: Of a step or batch. To ask the others is to wait for them, and for a GPU: they are asked where it is a
-                multiple of `log_every_n_steps`, as values are logged there; else no signal has come.
+        To ask the others is to wait for them, and for a GPU: it is done where `number`, of a step or batch, is a multiple of
+        `log_every_n_steps`; elsewhere the answer of several processes is no.
         """
         if trainer.world_size > 1:
             if number % trainer.log_every_n_steps:  # type: ignore[attr-defined]

@@ -147,17 +147,11 @@ def make_trainer(
 
 @dataclass(frozen=True)
 class Loop:
-    """A module, and what trains it.
+    """A run's module, and what trains it.
 
     Attributes:
-        setup: The setup.
-        run: The run folder, with its config.
-        module: The module.
-        data: The scenes of train and val.
         step: The step that it goes on from; 0: from the beginning.
-        trainer: Lightning's trainer.
         windows: What it trains on.
-        gallery: Draws pictures.
         guard: Checks whether losses and gradients are finite.
         recorder: Records the run; None: it is not recorded.
     """
