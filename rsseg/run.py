@@ -37,17 +37,16 @@ from rsseg.files import UnwritableError, write_csv, write_json
 from rsseg.inference.examples import draw_examples, most_different
 from rsseg.inference.picture import pick_windows
 from rsseg.inference.scene import predict_scene
-from rsseg.interrupt import Interrupts
-from rsseg.keeping import last_good
 from rsseg.metrics import Scores
 from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
-from rsseg.nonfinite import DivergedError
 from rsseg.progress import progress
-from rsseg.resume import config_of, go_on, write_down
-from rsseg.scoring import load_checkpoint, name_means, score, score_rows
 from rsseg.table import print_table
-from rsseg.trainer import fit
+from rsseg.training.divergence import DivergedError
+from rsseg.training.resume import config_of, go_on, write_down
+from rsseg.training.scoring import load_checkpoint, name_means, score, score_rows
+from rsseg.training.signals import Interrupts
+from rsseg.training.trainer import fit
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +92,7 @@ def _train(
     if going and going.changed and is_main():
         write_down(run, going, overrides)
         log.info("Changed: %s. %s", ", ".join(f"{key}={value}" for key, value in going.changed.items()), going.line)
-    last = last_good(run.path)
+    last = run.last_good()
     torch.set_float32_matmul_precision("high")
     L.seed_everything(made.seed, workers=True, verbose=False)
     source = made.source()

@@ -276,7 +276,6 @@ def read_run(run: Path) -> Found:
 
 def inside(work: Path, data: Path, results: Path, names: list[str]) -> None:
     """Run cases of this tree, each in a process of its own that is forked when the large libraries are imported."""
-    os.nice(10)
     if not data.is_dir():
         write_data(data.with_name("data.part"))
         data.with_name("data.part").rename(data)
@@ -344,7 +343,7 @@ def read_case(case: Case, work: Path, data: Path) -> Found:
             found |= {key: value for name in arrays for key, value in brief(f"windows: {name}", arrays[name]).items()}
     tables = {path for place in (folder, run) for path in place.glob("*.csv") if path.name != "metrics.csv"}
     if case.name.startswith("evaluate/"):
-        tables |= set((work / "sweep/loss=ce,seed=1").glob("evaluation*.csv"))
+        tables.add(work / f"sweep/loss=ce,seed=1/evaluation-val{'-tuned' * case.name.endswith('tuned')}.csv")
     for path in sorted(tables):
         rows = list(csv.reader(path.open(encoding="utf-8", newline="")))
         for i, name in enumerate(rows[0]):
@@ -401,16 +400,17 @@ def load(path: Path) -> Found:
     }
 
 
-def difference(before: np.ndarray, now: np.ndarray) -> float | None:
-    """The largest difference of two arrays, NaN like NaN; None: equal; infinite: not comparable as numbers."""
-    if before.shape == now.shape and before.dtype == now.dtype and before.tobytes() == now.tobytes():
+def difference(before: np.ndarray, now: np.ndarray) -> float | str | None:
+    """The largest difference of two arrays, NaN like NaN; None: equal; a text: not comparable as numbers, and why."""
+    if before.shape != now.shape:
+        return f"shape {before.shape} -> {now.shape}"
+    if before.dtype == now.dtype and before.tobytes() == now.tobytes():
         return None
     try:
         a, b = before.astype(np.float64), now.astype(np.float64)
     except ValueError:
-        return None if before.shape == now.shape and (before == now).all() else float("inf")
-    if a.shape != b.shape:
-        return float("inf")
+        wrong = np.flatnonzero(before.ravel() != now.ravel())
+        return f"{before.ravel()[wrong[0]]} -> {now.ravel()[wrong[0]]}" if len(wrong) else None
     if np.array_equal(a, b, equal_nan=True):
         return None
     with np.errstate(invalid="ignore"):
@@ -436,9 +436,13 @@ def tell(case: str, before: Found, now: Found) -> Iterator[tuple[str, str, str]]
         fresh = [name for name, key in keys.items() if key not in before]
         both = [name for name in names if name not in gone and name not in fresh]
         gaps = {name: difference(before[keys[name]], now[keys[name]]) for name in both}
-        differs = {name.removesuffix(" #"): gap for name, gap in gaps.items() if gap is not None}
-        numbers = [gap for gap in differs.values() if np.isfinite(gap)]
-        size = f"by up to {max(numbers):.3g}" if numbers else "in text or shape, or outside the elements that are kept"
+        differs = {name: gap for name, gap in gaps.items() if gap is not None and not name.endswith(" #")}
+        hidden = {
+            name: "in elements that are not kept" for name, gap in gaps.items() if gap is not None and name.endswith(" #")
+        }
+        differs = {name.removesuffix(" #"): gap for name, gap in hidden.items()} | differs
+        numbers = [gap for gap in differs.values() if isinstance(gap, float)]
+        size = f"by up to {max(numbers):.3g}" if numbers else f"({next(iter(differs.values()), None)})"
         verdict = [
             *([f"{len(differs)} of {len(both)} differ {size}: {some(differs)}"] if differs else []),
             *([f"missing: {some(gone)}"] if gone else []),

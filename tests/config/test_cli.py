@@ -170,7 +170,7 @@ def command(*words):
         (["loss=focal_dise"], "did you mean 'focal_dice'?"),
         (["--cfg", "job", "lr=0.01"], "write optimizer.lr=0.01"),
         (["sweep=losses"], "sweep=losses is many runs: add -m"),
-        (["resume=/nowhere"], "there is no run in that folder"),
+        (["resume=/nowhere"], "/nowhere is no run folder"),
         (["--experimental-rerun", "x.pkl"], "not for rsseg"),
         (["-m", "hydra.launcher._target_=os.system"], "Hydra may use its own"),
     ],

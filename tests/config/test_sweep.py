@@ -62,7 +62,7 @@ def start_of(tmp_path, folder_root, monkeypatch):
 
     seen = {}
 
-    def fit(made, folder, module, data, last):
+    def fit(made, folder, module, data, last, interrupts):
         train = data.stores["train"]
         sampler = made.sampler(train.sizes, train.census.blocks, train.read)
         numbers = torch.arange(4)

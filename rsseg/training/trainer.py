@@ -26,18 +26,18 @@ from rsseg.files import UnwritableError, write_csv, write_json
 from rsseg.inference.diagnostics import draw_confusion, draw_curves
 from rsseg.inference.gallery import Gallery
 from rsseg.inference.picture import pick_windows, predict_windows
-from rsseg.interrupt import Interrupts
-from rsseg.keeping import CheckpointFiles, Checkpoints, NewSchedule, load_state, validation_steps
 from rsseg.loggers import MetricsFile, SideLogger, side_loggers
 from rsseg.metrics import Scores
 from rsseg.metrics.scores import class_counts
 from rsseg.module import SegmentationModule
-from rsseg.nonfinite import DivergedError, NonFinite
 from rsseg.progress import Lines, estimate, shows_bars
-from rsseg.recording import make_recorder, validation_windows
-from rsseg.resume import begins_anew
-from rsseg.scoring import feed, load_checkpoint, name_means, reside, score, score_checkpoints, score_rows
 from rsseg.table import print_table
+from rsseg.training.checkpointing import LAST, PREVIOUS, CheckpointFiles, Checkpoints, NewSchedule, validation_steps
+from rsseg.training.divergence import DivergedError, NonFinite
+from rsseg.training.recording import make_recorder, validation_windows
+from rsseg.training.resume import begins_anew
+from rsseg.training.scoring import feed, load_checkpoint, name_means, reside, score, score_checkpoints, score_rows
+from rsseg.training.signals import Interrupts
 
 log = logging.getLogger(__name__)
 
@@ -244,7 +244,9 @@ def _resumed_step(folder: Path, last: Path | None) -> int:
         return 0
     content = read_checkpoint(last)
     if content["callbacks"][Checkpoints.__name__]["_any"]:
-        load_state(folder)
+        RunFolder(folder).load_state()
+    if last.name == PREVIOUS and is_main():
+        last.with_name(LAST).unlink(missing_ok=True)  # damaged, it must not take this one's place
     return int(content["global_step"])
 
 

@@ -14,17 +14,17 @@ from torch import Tensor
 from rsseg.alignment.counts import pooled
 from rsseg.alignment.recorder import Recorder
 from rsseg.assembly import Setup
+from rsseg.config.folder import RunFolder
 from rsseg.config.schema import Residence
 from rsseg.contract import Batch, InputError
 from rsseg.data.store import Store, load
 from rsseg.data.windows import Batches, GridWindows, Loader, Windows, thread_count
 from rsseg.devices import choose_precision, scoring_accelerator
 from rsseg.errors import in_one_line
-from rsseg.keeping import load_state
 from rsseg.metrics import Scores
 from rsseg.module import SegmentationModule
 from rsseg.progress import shows_bars
-from rsseg.recording import keep, keep_thresholds, make_snapshots, validation_windows
+from rsseg.training.recording import keep, keep_thresholds, make_snapshots, validation_windows
 
 
 def load_checkpoint(module: SegmentationModule, folder: Path, name: str = "best") -> int:
@@ -33,7 +33,7 @@ def load_checkpoint(module: SegmentationModule, folder: Path, name: str = "best"
     Raises:
         InputError: If there is none, it can't be read, or holds the weights of another network.
     """
-    weights, step = load_state(folder, name)
+    weights, step = RunFolder(folder).load_state(name)
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
