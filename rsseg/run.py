@@ -91,7 +91,8 @@ def _train(
         return _finished(run)
     if going and going.changed and is_main():
         write_down(run, going, overrides)
-        log.info("Changed: %s. %s", ", ".join(f"{key}={value}" for key, value in going.changed.items()), going.line)
+        if going.line:
+            log.info("%s", going.line)
     last = run.last_good()
     torch.set_float32_matmul_precision("high")
     L.seed_everything(setup.seed, workers=True, verbose=False)
@@ -343,6 +344,7 @@ def describe(config: Any, out: Path | None = None, overrides: list[str] | None =
 
 def quiet() -> None:
     """Leave out what the libraries say at every start and no user can act on."""
+    logging.raiseExceptions = False  # of a full disk, what can't be written tells once, not each line of the log
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").propagate = False  # it has a handler of its own
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)

@@ -86,11 +86,13 @@ class LeftOut:
         run: Its folder.
         why: What is wrong with it.
         remedy: What to do.
+        loss: The name of its loss, if it has diverged.
     """
 
     run: Path
     why: str
     remedy: str
+    loss: str = ""
 
 
 DIVERGED = "it has diverged"
@@ -115,7 +117,10 @@ def find_runs(places: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
     diverged = {run: facts["step"] for run in ended if (facts := RunFolder(run).summary().get("diverged"))}
     finished = [run for run in ended if run not in diverged]
     left_out = [_unfinished(run) for run in begun if run not in ended]
-    left_out += [LeftOut(run, f"{DIVERGED} at step {step}", LOWER_RATE) for run, step in diverged.items()]
+    left_out += [
+        LeftOut(run, f"{DIVERGED} at step {step}", LOWER_RATE, RunFolder(run).origin()["loss"])
+        for run, step in diverged.items()
+    ]
     if not finished:
         found = f" ({len(begun)} begun; {left_out[0].run}: {left_out[0].why})" if begun else ""
         remedy = left_out[0].remedy if begun else "train first"

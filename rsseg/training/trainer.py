@@ -243,7 +243,10 @@ def _resumed_step(folder: Path, last: Path | None) -> int:
     if last is None:
         return 0
     content = read_checkpoint(last)
-    if content["callbacks"][Checkpoints.__name__]["_any"]:
+    state = content.get("callbacks", {}).get(Checkpoints.__name__)
+    if state is None:
+        raise InputError(f"{last} was written by an earlier version, which alone can go on from it; or begin a new run")
+    if state["_any"]:
         RunFolder(folder).load_state()
     if last.name == PREVIOUS and is_main():
         last.with_name(LAST).unlink(missing_ok=True)  # damaged, it must not take this one's place
