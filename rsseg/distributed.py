@@ -36,7 +36,7 @@ def launched(trainer: Any, folder: Path, trust: Sequence[str] = ()) -> Iterator[
 
     Lightning would start them with this process's command line: in a sweep that is the whole sweep. What it leaves behind in
     the environment would make the sweep's next run wait for processes that nobody starts. A process that it started ends
-    here; the first one goes on alone.
+    here; the first one goes on alone. An error that says that it came to all of them at once (`by_all`) ends them likewise.
 
     Args:
         trainer: The trainer that is about to fit.
@@ -47,8 +47,14 @@ def launched(trainer: Any, folder: Path, trust: Sequence[str] = ()) -> Iterator[
         yield
         return
     words = [quoted_resume(folder.resolve()), *([f"trust=[{','.join(trust)}]"] if trust else [])]
+    end: BaseException | None = None
     with patch.dict(os.environ), patch.object(sys, "argv", [sys.argv[0], *words]), _no_hydra():
-        yield
+        try:
+            yield
+        except BaseException as error:
+            if not getattr(error, "by_all", False):  # another process may be anywhere: it can't be waited for
+                raise
+            end = error
     ours = isinstance(trainer.strategy.cluster_environment, LightningEnvironment)
     if dist.is_initialized():
         dist.barrier()
@@ -57,6 +63,8 @@ def launched(trainer: Any, folder: Path, trust: Sequence[str] = ()) -> Iterator[
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)  # gloo's threads, torn down by the interpreter, now and then abort the process instead
+    if end:
+        raise end
 
 
 class OneFolder(L.Callback):

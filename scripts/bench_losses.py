@@ -30,7 +30,6 @@ class Arguments:
     busy=N        processes that each keep a core busy meanwhile (0)
     peers=no      leave out smp, kornia and MONAI
     compile=no    leave out torch.compile, which takes a minute and a C++ compiler
-    device=cuda   on a GPU instead, in half precision, beside the bytes that have to move
     """
 
     rounds: str = "15"
@@ -38,7 +37,6 @@ class Arguments:
     busy: str = "0"
     peers: str = "yes"
     compile: str = "yes"
-    device: str = "cpu"
 
 
 def scene(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -58,10 +56,9 @@ def ours() -> dict[str, Loss]:
         "ce": Composite({"ce": (1.0, ce)}),
         "ce + dice": Composite({"ce": (1.0, ce), "dice": (1.0, dice)}),
         "ce + dice + focal + tversky": Composite(four),
-        "the four + lovasz, 512 levels": Composite({**four, "lovasz": (1.0, Lovasz(TASK, bins=512))}),
+        "the four + lovasz, 512 bins": Composite({**four, "lovasz": (1.0, Lovasz(TASK, bins=512))}),
         "the four + lovasz, exact": Composite({**four, "lovasz": (1.0, Lovasz(TASK))}),
         "lovasz, exact": Composite({"lovasz": (1.0, Lovasz(TASK))}),
-        "the four, reference": Composite(four, backend="reference"),
     }
     return {f"rsseg: {name}": lambda x, _, small, loss=loss: loss(x, small).total for name, loss in made.items()}
 
@@ -186,11 +183,6 @@ def _peak(name: str, shape: tuple[int, ...], arguments: Arguments) -> str:
 
 def main(arguments: Arguments) -> None:
     """Measure all shapes."""
-    if arguments.device != "cpu":
-        from bench_gpu_losses import main as on_gpu
-
-        on_gpu(arguments)
-        return
     torch.set_num_threads(int(arguments.threads))
     packages = ("torch", "segmentation-models-pytorch", "kornia")
     print(", ".join(f"{name} {version(name)}" for name in packages), f"on {platform.machine()}, {arguments.threads} threads")

@@ -95,7 +95,7 @@ DATA = {
 }  # fmt: skip
 LOSSES = {
     "multiclass": (
-        "ce weighted_ce focal dice jaccard tversky focal_tversky lovasz ce_dice focal_dice ce_lovasz ce_lovasz_levels "
+        "ce weighted_ce focal dice jaccard tversky focal_tversky lovasz ce_dice focal_dice ce_lovasz ce_lovasz_binned "
         "ce_dice_boundary dice_cl_dice"
     ),
     "binary": "bce ce weighted_ce focal dice tversky lovasz ce_dice_boundary",

@@ -15,14 +15,13 @@ import rasterio
 import torch
 from tiny import CONFIGS, checker, coloured, compose, power_cut, write_tif
 
-from rsseg import scoring
-from rsseg.assembly import check_machine, setup
+from rsseg.assembly import check_machine, make_setup
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import load
-from rsseg.keeping import load_state
 from rsseg.module import SegmentationModule
 from rsseg.run import compare, evaluate, predict, train
+from rsseg.training import scoring
 
 TINY = [
     "model.encoder=test_resnet",  # timm's smallest: checkpoints of 27 MB
@@ -139,12 +138,12 @@ def test_every_experiment_trains(tmp_path, name):
 @pytest.mark.parametrize(("group", "names"), [(g, options(g)) for g in ("logger", "trainer", "callbacks")])
 def test_every_other_choice_composes_and_binds(group, names):
     for name in names:
-        made = setup(compose([f"{group}={name}"]))
+        setup = make_setup(compose([f"{group}={name}"]))
         if name == "gpu" and not torch.cuda.is_available():
             with pytest.raises(InputError, match="no GPU is found"):
-                check_machine(made)
+                check_machine(setup)
         else:
-            check_machine(made)
+            check_machine(setup)
 
 
 def test_synthetic_end_to_end(tmp_path):
@@ -179,7 +178,7 @@ def test_run_folder_is_complete(tmp_path, folder_root):
 
 
 def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
-    return load_state(run, name)[0]
+    return RunFolder(run).load_state(name)[0]
 
 
 @pytest.mark.parametrize(
@@ -240,7 +239,7 @@ def test_best_checkpoint_survives_a_resumption_and_a_move(tmp_path, folder_root,
         train(settings(tmp_path, *common), tmp_path / "run")
     moved, cut = (tmp_path / "run").rename(tmp_path / "moved"), False
     train(settings(tmp_path, f"resume={moved}"), moved, [f"resume={moved}"])
-    assert load_state(moved)[1] == 4
+    assert RunFolder(moved).load_state()[1] == 4
 
 
 def test_a_run_killed_before_its_summary_is_finished_on_resumption(tmp_path, folder_root):
@@ -352,8 +351,8 @@ def test_same_seed_same_weights_windows_and_result_whatever_the_loss(tmp_path, f
     nets = []
     for loss in ("ce", "lovasz"):
         L.seed_everything(1, verbose=False)
-        made = setup(settings(tmp_path, *folder_data(folder_root), f"loss={loss}"))
-        nets.append(made.with_bands([1, 2, 3]).network())
+        setup = make_setup(settings(tmp_path, *folder_data(folder_root), f"loss={loss}"))
+        nets.append(setup.with_bands([1, 2, 3]).network())
     for ours, theirs in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         assert torch.equal(ours, theirs)
 

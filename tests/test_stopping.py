@@ -5,6 +5,7 @@ import os
 import signal
 import stat
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,15 @@ from test_run import command, folder_data, settings
 
 import rsseg.alignment.recorder as recorder
 import rsseg.data.build as build
-import rsseg.scoring as scoring
-import rsseg.trainer as trainer
+import rsseg.training.scoring as scoring
+import rsseg.training.trainer as trainer
+from rsseg.config.folder import RunFolder
 from rsseg.config.schema import run_folder
 from rsseg.contract import InputError
-from rsseg.interrupt import Interrupts, StoppedError
-from rsseg.keeping import last_good, load_state
 from rsseg.loggers import MetricsFile
 from rsseg.module import SegmentationModule
 from rsseg.run import evaluate, predict, train
+from rsseg.training.signals import Interrupts, StoppedError
 
 CHOICES = {
     "plain": [],
@@ -58,7 +59,7 @@ def whole(tmp_path_factory, folder_root):
 def assert_same(run, whole):
     """Weights, what was logged, records, tables and the summary: bit by bit."""
     for name in ("last", "best"):
-        (ours, step), (theirs, of) = load_state(run, name), load_state(whole, name)
+        (ours, step), (theirs, of) = RunFolder(run).load_state(name), RunFolder(whole).load_state(name)
         assert step == of
         assert ours.keys() == theirs.keys()
         for key, value in ours.items():
@@ -90,6 +91,15 @@ def send(patch, method, step, number, times=1):
     patch.setattr(SegmentationModule, method, signalled)
 
 
+def stopped(monkeypatch, method, step, number, run):
+    """The exit of a run that gets a signal."""
+    with monkeypatch.context() as patch:
+        send(patch, method, step, number)
+        with pytest.raises(StoppedError) as error:
+            run()
+    return error.value
+
+
 STOPS = {  # where the signal comes, and the step whose state is kept
     "the first step": ("training_step", 0, 1),
     "between validations": ("training_step", 1, 2),
@@ -113,12 +123,10 @@ QUICK = [("between validations", "averaged"), ("a validation", "averaged")]
 def test_a_stopped_run_goes_on(tmp_path, folder_root, whole, monkeypatch, caplog, place, choice):
     method, step, kept = STOPS[place]
     run = tmp_path / "run"
-    with monkeypatch.context() as patch, pytest.raises(StoppedError) as stopped:
-        send(patch, method, step, signal.SIGTERM)
-        train(config(tmp_path, folder_root, choice), run)
-    assert stopped.value.code == 143
+    made = config(tmp_path, folder_root, choice)
+    assert stopped(monkeypatch, method, step, signal.SIGTERM, lambda: train(made, run)).code == 143
     assert f"Stopped by SIGTERM at step {kept} of 7; go on with resume={run}" in caplog.text
-    assert load_state(run, "last")[1] == kept
+    assert RunFolder(run).load_state("last")[1] == kept
     resume(run)
     assert_same(run, whole(choice))
 
@@ -127,9 +135,8 @@ def test_a_stopped_run_goes_on(tmp_path, folder_root, whole, monkeypatch, caplog
 def test_a_run_that_is_stopped_again_and_again_goes_on(tmp_path, folder_root, whole, monkeypatch):
     run = tmp_path / "run"
     for step, method in ((2, "training_step"), (4, "validation_step"), (4, "training_step"), (7, "validation_step")):
-        with monkeypatch.context() as patch, pytest.raises(StoppedError):
-            send(patch, method, step, signal.SIGUSR1)
-            resume(run) if run.exists() else train(config(tmp_path, folder_root, "averaged"), run)
+        go_on = partial(resume, run) if run.exists() else partial(train, config(tmp_path, folder_root, "averaged"), run)
+        stopped(monkeypatch, method, step, signal.SIGUSR1, go_on)
     resume(run)
     assert_same(run, whole("averaged"))
 
@@ -141,22 +148,24 @@ def test_signals_outside_training_stop_at_once(tmp_path, folder_root, monkeypatc
         os.kill(os.getpid(), signal.SIGUSR1)
         return real(*arguments)
 
-    with monkeypatch.context() as patch, pytest.raises(StoppedError) as stopped:
-        patch.setattr(build, "_in_threads", lambda work, names, *_, **__: {name: work(name) for name in names} and {})
-        patch.setattr(build, "write_tile", decode)
-        train(config(tmp_path, folder_root, "plain"), run)
-    assert stopped.value.code == 128 + signal.SIGUSR1
+    monkeypatch.setattr(build, "_in_threads", lambda work, names, *_, **__: {name: work(name) for name in names} and {})
+    monkeypatch.setattr(build, "write_tile", decode)
+    made = config(tmp_path, folder_root, "plain")
+    with pytest.raises(StoppedError) as error:
+        train(made, run)
+    assert error.value.code == 128 + signal.SIGUSR1
     assert "Stopped by SIGUSR1 outside training; go on with the same command, which begins anew" in caplog.text
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_second_interrupt_does_not_wait(tmp_path):
-    with pytest.raises(StoppedError) as stopped, Interrupts(tmp_path) as interrupts:
+    with Interrupts(tmp_path) as interrupts:
         interrupts.waits = True
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGINT)
-    assert stopped.value.code == 130
+        with pytest.raises(StoppedError) as error:
+            os.kill(os.getpid(), signal.SIGINT)
+    assert error.value.code == 130
 
 
 def kill_after(count, real):
@@ -267,9 +276,9 @@ def test_checkpoints_between_validations(tmp_path, folder_root, whole):
         finally:
             os._exit(0)
     os.waitpid(child, 0)
-    assert load_state(run, "last")[1] == 2
+    assert RunFolder(run).load_state("last")[1] == 2
     resume(run)
-    assert load_state(run, "previous")[1] == 6
+    assert RunFolder(run).load_state("previous")[1] == 6
     assert_same(run, whole("dropout"))
 
 
@@ -281,14 +290,13 @@ def damage(path, how):
 @pytest.mark.parametrize("how", ["cut", pytest.param("empty", marks=pytest.mark.slow), "flipped"])
 def test_a_damaged_last_checkpoint_falls_back(tmp_path, folder_root, whole, monkeypatch, caplog, how):
     run = tmp_path / "run"
-    with monkeypatch.context() as patch, pytest.raises(StoppedError):
-        send(patch, "training_step", 5, signal.SIGINT)
-        train(config(tmp_path, folder_root, "plain"), run)
+    made = config(tmp_path, folder_root, "plain")
+    assert stopped(monkeypatch, "training_step", 5, signal.SIGINT, lambda: train(made, run)).code == 130
     damage(run / "checkpoints" / "last.ckpt", how)
     resume(run)
     assert "last.ckpt is damaged" in caplog.text
     assert "going on from the checkpoint before it" in caplog.text
-    assert load_state(run, "previous")[1] == 4  # the damaged one has not taken its place
+    assert RunFolder(run).load_state("previous")[1] == 4  # the damaged one has not taken its place
     assert_same(run, whole("plain"))
 
 
@@ -324,7 +332,7 @@ def test_code_in_a_checkpoint_is_refused_everywhere(tmp_path, folder_root, whole
     for name in ("last", "best"):
         path = run / "checkpoints" / f"{name}.ckpt"
         torch.save({**torch.load(path, weights_only=True), "more": Payload(mark)}, path)
-    for attempt in (lambda: resume(run), lambda: evaluate(run, "val"), lambda: last_good(run)):
+    for attempt in (lambda: resume(run), lambda: evaluate(run, "val"), lambda: RunFolder(run).last_good()):
         with pytest.raises(InputError, match="might run code when it is read"):
             attempt()
     assert not mark.exists()
@@ -335,11 +343,11 @@ def test_an_ended_run_ends_again(tmp_path, folder_root, monkeypatch):
     stop = ["callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer=sgd", "optimizer.lr=0", "steps=20"]
     run = tmp_path / "run"
     train(config(tmp_path, folder_root, "plain", *stop, "validations=10"), run)
-    step = load_state(run, "last")[1]
+    step = RunFolder(run).load_state("last")[1]
     assert step < 20
     (run / "summary.json").unlink()
     resume(run)
-    assert load_state(run, "last")[1] == step
+    assert RunFolder(run).load_state("last")[1] == step
 
 
 def test_the_best_checkpoint_holds_weights_alone(whole):
@@ -366,9 +374,9 @@ def slurm(monkeypatch, folder, answer=""):
 
 def test_a_slurm_job_is_queued_again(tmp_path, folder_root, monkeypatch, caplog):
     asked = slurm(monkeypatch, tmp_path)
-    with pytest.raises(StoppedError), caplog.at_level("INFO"), monkeypatch.context() as patch:
-        send(patch, "training_step", 1, signal.SIGUSR1)
-        train(config(tmp_path, folder_root, "plain"), tmp_path / "run")
+    made = config(tmp_path, folder_root, "plain")
+    with caplog.at_level("INFO"):
+        stopped(monkeypatch, "training_step", 1, signal.SIGUSR1, lambda: train(made, tmp_path / "run"))
     assert asked.read_text() == "requeue 77\n"
     assert "SLURM job 77 is queued again" in caplog.text
 
@@ -435,7 +443,7 @@ def test_a_requeued_job_goes_on_by_itself(tmp_path, folder_root, monkeypatch):
     assert "go on with resume=" in said[-2], said
     assert asked.read_text() == "requeue 77\n"
     (run,) = (tmp_path / "out" / "folder").iterdir()
-    step = load_state(run, "last")[1]
+    step = RunFolder(run).load_state("last")[1]
     assert 100 <= step < 300
     done = command(*words)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rsseg.collective import global_sum
 from rsseg.losses import Composite, Term
-from rsseg.losses import functional as F
+from rsseg.losses.sums import COUNT, Needs, Sum, Sums, pixel_sums
 from rsseg.task import Task
 
 PANEL: Mapping[str, Mapping[str, Any]] = {
@@ -23,9 +23,9 @@ PANEL: Mapping[str, Mapping[str, Any]] = {
     "jaccard": {"_target_": "rsseg.losses.Jaccard"},
     "tversky": {"_target_": "rsseg.losses.Tversky", "alpha": 0.3, "beta": 0.7},
     "focal_tversky": {"_target_": "rsseg.losses.FocalTversky", "alpha": 0.3, "beta": 0.7, "gamma": 0.75},
-    "lovasz_levels": {"_target_": "rsseg.losses.Lovasz", "bins": 512},
+    "lovasz_binned": {"_target_": "rsseg.losses.Lovasz", "bins": 512},
 }
-"""Under the names of ``configs/loss/term``. Lovasz by levels joins the one pass, where the exact one would sort every error."""
+"""Under the names of ``configs/loss/term``. Binned Lovasz joins the one pass, where the exact one would sort every error."""
 
 
 class PanelSums:
@@ -51,8 +51,8 @@ class PanelSums:
 
     def __init__(self, task: Task, terms: Mapping[str, Term | Composite], first: NDArray[np.bool_]) -> None:
         self.task, self.terms, self.first = task, terms, torch.from_numpy(np.asarray(first))
-        self.needs: set[tuple[F.Sum, F.Over]] = {(key, "image") for term in terms.values() for key, _ in term.needs}
-        self._totals: dict[F.Sum, Tensor] = {}  # [halves, ..., C] or [halves, ..., C, bins]
+        self.needs: Needs = {(key, "image") for term in terms.values() for key, _ in term.needs}
+        self._totals: dict[Sum, Tensor] = {}  # [halves, ..., C] or [halves, ..., C, bins]
 
     def reset(self) -> None:
         """Forget everything."""
@@ -69,7 +69,7 @@ class PanelSums:
         exact = torch.float32 if logits.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
         first = self.first.to(logits.device)[scene]
         member = torch.stack([first, ~first]).to(exact)
-        found = F.statistics(logits, target, self.task.kind, self.needs)  # per image: nothing is sent between processes
+        found = pixel_sums(logits, target, self.task.kind, self.needs)  # per image: nothing is sent between processes
         for (key, _), value in found.items():
             part = torch.tensordot(member, value.to(exact), dims=([1], [1 if value.ndim == 3 else 2]))
             self._totals[key] = self._totals[key] + part if key in self._totals else part
@@ -83,10 +83,8 @@ class PanelSums:
         sums = {key: part.view_as(total) for (key, total), part in zip(self._totals.items(), parts, strict=True)}
         return np.stack([self._half({key: total[half] for key, total in sums.items()}) for half in (0, 1)], axis=1)
 
-    def _half(self, sums: Mapping[F.Sum, Tensor]) -> NDArray[np.float64]:
-        if not sums[F.COUNT].any():
+    def _half(self, sums: Mapping[Sum, Tensor]) -> NDArray[np.float64]:
+        if not sums[COUNT].any():
             return np.full(len(self.terms), np.nan)
-        found: F.Statistics = {
-            (key, "batch"): total.unsqueeze(total.ndim - 1 - (total.ndim > 2)) for key, total in sums.items()
-        }
-        return np.array([float(term.from_statistics(found)) for term in self.terms.values()])
+        found: Sums = {(key, "batch"): total.unsqueeze(total.ndim - 1 - (total.ndim > 2)) for key, total in sums.items()}
+        return np.array([float(term.from_sums(found)) for term in self.terms.values()])

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.config.build import missing, plain
+from rsseg.config.folder import RunFolder
 from rsseg.config.schema import cross_check, raise_faults, register
 from rsseg.config.words import choices, word_faults
 from rsseg.contract import InputError
@@ -120,8 +121,7 @@ def check_early(config: Any) -> None:
         InputError: All faults together.
     """
     if config.resume:
-        if not (Path(config.resume) / "config.yaml").is_file():
-            raise InputError(f"resume={config.resume}: there is no run in that folder (no config.yaml)")
+        RunFolder(Path(config.resume)).config()
         return
     raise_faults(missing(config))
     try:

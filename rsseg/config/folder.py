@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,8 @@ from rsseg.files import LockedError, UnwritableError, from_cell, lock, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 PLACE_KEYS = ("output", "resume", "workers", "residence", "pictures", "logger", "checkpoint_every", "trust")
 """What two runs of a config may differ in."""
@@ -165,10 +168,13 @@ class RunFolder:
         if not self.begun:
             raise InputError(f"{self} is no run folder: it has no config.yaml")
         try:
-            content = OmegaConf.to_container(OmegaConf.load(self.config_file), resolve=False)
+            content: Any = OmegaConf.to_container(OmegaConf.load(self.config_file), resolve=False)
         except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
             raise self._unusable(self.config_file, str(error)) from None
         self._check(self.config_file, content)
+        for loss in (content["loss"], *(head.get("loss") for head in content["model"]["heads"].values())):
+            if isinstance(loss, dict):
+                loss.pop("backend", None)  # a setting of older versions that changed nothing but the speed
         references = [key for key, value in flat(content).items() if "${" in str(value)]
         if references:
             raise self._unusable(self.config_file, f"{references[0]} holds '${{', and the config of a run holds values alone")
@@ -246,6 +252,57 @@ class RunFolder:
             return {name: torch.tensor([stored[name]["values"][c] for c in task.classes]) for name, task in tasks.items()}
         except (KeyError, TypeError, ValueError):
             raise self._unusable(self.thresholds_file, "it lacks a number for each class") from None
+
+    def load_state(self, name: str = "best") -> tuple[dict[str, Tensor], int]:
+        """The weights of a checkpoint, and the step that they are of.
+
+        Args:
+            name: best, last or previous.
+
+        Raises:
+            InputError: If there is none, or it can't be read.
+        """
+        from rsseg.checkpoints import DamagedError, read_checkpoint
+
+        path = self.checkpoints / f"{name}.ckpt"
+        if not path.exists():
+            raise InputError(f"{self} has no checkpoints/{name}.ckpt: the run is not finished; go on with {self.resume_word}")
+        try:
+            content = read_checkpoint(path)
+        except DamagedError as error:
+            raise InputError(f"{error}. {self._train_again}") from None
+        return content["state_dict"], int(content["global_step"])
+
+    def last_good(self) -> Path | None:
+        """The newest checkpoint to go on from; the one before it where that is damaged. None: no checkpoint was written yet.
+
+        Raises:
+            InputError: If there are some and none can be used.
+        """
+        from rsseg.checkpoints import DamagedError, read_checkpoint
+
+        faults = []
+        for path in (self.last, self.previous):
+            if not path.exists():
+                continue
+            try:
+                read_checkpoint(path)
+            except DamagedError as error:
+                faults.append(str(error))
+                continue
+            if faults:
+                log.warning("%s: going on from the checkpoint before it, %s.", faults[0], path)
+            return path
+        if faults:
+            raise InputError(f"{faults[-1]}. {self._train_again}")
+        return None
+
+    @property
+    def _train_again(self) -> str:
+        return (
+            f"Training gives the same weights again: remove {self.checkpoints} and {self.summary_file}, then "
+            f"python train.py {self.resume_word}"
+        )
 
     def write_config(self, values: Mapping[str, Any]) -> None:
         """Write the config of the run, plain values.

@@ -103,12 +103,10 @@ class LossConfig:
 
     Attributes:
         terms: By name; each a `_target_` with its arguments and its weight in the sum.
-        backend: How the sums that most terms are functions of are taken: auto, or reference for plain PyTorch.
         check_targets: Look for labels outside the classes at every step, not at the first ones only.
     """
 
     terms: dict[str, Any] = field(default_factory=dict)
-    backend: str = "auto"
     check_targets: bool = False
 
 

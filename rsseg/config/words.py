@@ -66,6 +66,12 @@ ELSEWHERE = {
 
 SYNONYMS = {name: target for target, names in ELSEWHERE.items() for name in names.split()}
 
+GONE = {"loss.backend": "this setting is gone, and not needed: sums are taken in one way on every device; leave it out"}
+"""Settings of older versions, and what to do without them."""
+
+RENAMED = {"lovasz_levels": "lovasz_binned", "ce_lovasz_levels": "ce_lovasz_binned"}
+"""Choices of older versions, and what they are called now."""
+
 PLUGINS = {
     "hydra/launcher": ("basic", "joblib", "submitit_local", "submitit_slurm"),
     "hydra/sweeper": ("basic",),
@@ -115,6 +121,8 @@ def _choice_fault(configs: Path, override: Override) -> str | None:
         value = list(override.sweep_string_iterator())
     for name in value if isinstance(value, list) else [value]:
         if isinstance(name, str) and re.fullmatch(r"[\w/.-]+", name) and name not in (*known, "null"):
+            if RENAMED.get(name) in known:
+                return f"{name} is called {RENAMED[name]} now"
             return f"there is no such choice{nearest(name, known)}; there are {', '.join(known)}"
     return None
 
@@ -122,6 +130,8 @@ def _choice_fault(configs: Path, override: Override) -> str | None:
 def _setting_fault(override: Override) -> str | None:
     """What is wrong with the name of a setting."""
     key = override.key_or_group
+    if key in GONE:
+        return GONE[key]
     root, *below = key.split("/")[0].split(".")
     if root in ("hydra", "experiment", "sweep"):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import warnings
@@ -22,6 +23,7 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from rsseg.contract import InputError
+from rsseg.files import atomic_write
 
 GDAL = {"GDAL_CACHEMAX": 128}  # MB of decoded blocks a process keeps; GDAL's own default is 5 % of the machine's memory
 
@@ -32,6 +34,37 @@ TOLERANCE = 0.01  # of a pixel: corners that are nearer than this are equal
 
 # Plain JPEG and PNG are welcome. Said once and for all: a filter that a thread sets for a while is undone by the next.
 warnings.simplefilter("ignore", NotGeoreferencedWarning)
+
+
+@contextmanager
+def new_raster(path: Path, sync: bool = True, **form: Any) -> Iterator[Any]:
+    """A GeoTIFF that is written while this is open, whole or not at all.
+
+    GDAL keeps a full disk to itself when it closes a file, so it is looked whether all blocks are there.
+
+    Args:
+        path: The file.
+        sync: As for `atomic_write`.
+        form: Count, height, width, dtype and what else rasterio takes.
+
+    Raises:
+        UnwritableError: If the file can't be written.
+    """
+    with atomic_write(path, sync) as part:
+        with rasterio.Env(**GDAL), rasterio.open(part, "w", driver="GTiff", **form) as raster:
+            yield raster
+        with rasterio.open(part) as raster:
+            ends = [sum(place) for place in block_places(raster)]
+            if min(ends) <= 0 or max(ends) > part.stat().st_size:
+                raise OSError("a part of it is missing")
+
+
+def block_places(raster: Any) -> list[tuple[int, int]]:
+    """Where the blocks of a TIFF's first band begin, and how long they are, row by row; 0 for those that are not there."""
+    height, width = raster.block_shapes[0]
+    places = itertools.product(range(-(-raster.height // height)), range(-(-raster.width // width)))
+    tags = [[raster.get_tag_item(f"BLOCK_{what}_{x}_{y}", "TIFF", bidx=1) for what in ("OFFSET", "SIZE")] for y, x in places]
+    return [(int(offset or 0), int(size or 0)) for offset, size in tags]
 
 
 def version(path: Path) -> tuple[int, int]:

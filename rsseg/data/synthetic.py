@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from rsseg.contract import InputError, nearest
+from rsseg.data.raster import new_raster
 from rsseg.data.splits import SPLITS
-from rsseg.files import file_error, remove_parts
+from rsseg.files import UnwritableError, file_error, remove_parts
 from rsseg.progress import progress
 
 CLASSES = ("land", "building", "road", "field", "water")
@@ -164,6 +164,8 @@ def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], see
                 _write(draft / "images" / f"{split}_{i:03d}.tif", image, number)
                 _write(draft / "masks" / f"{split}_{i:03d}.tif", mask[None], number)
         draft.rename(root)
+    except UnwritableError as error:
+        raise UnwritableError(str(error).replace(str(draft), str(root))) from None
     except OSError as error:
         if not root.exists():  # where it does, another process was faster
             raise file_error(root, error) from None
@@ -178,7 +180,7 @@ def _write(path: Path, bands: Labels, number: int) -> None:
     place = from_origin(300_000 + number % 100 * pitch, 5_400_000 - number // 100 * pitch, 0.5, 0.5)
     form = {"count": count, "height": height, "width": width, "dtype": "uint8", "crs": "EPSG:32633", "transform": place}
     form |= {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
-    with rasterio.open(path, "w", driver="GTiff", photometric="RGB" if count == 3 else "PALETTE", **form) as file:
+    with new_raster(path, sync=False, photometric="RGB" if count == 3 else "PALETTE", **form) as file:
         if count == 1:
             file.write_colormap(1, {label: (*bytes.fromhex(tint[1:]), 255) for label, tint in enumerate(PALETTE)})
         file.write(bands)

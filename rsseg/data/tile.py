@@ -21,14 +21,13 @@ from rasterio.windows import Window
 from rsseg.contract import IGNORE
 from rsseg.data.count import Counter
 from rsseg.data.labels import Labels
-from rsseg.data.raster import open_raster, reading
+from rsseg.data.raster import block_places, open_raster, reading
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.files import atomic_write
 
 FORMAT = 1  # to be raised when tiles or counts are written otherwise
 PART = 1 << 20  # pixels that a thread decodes at a time
 LARGE = 1 << 30  # bytes of a file from which on it is mapped in another way
-SYNC = False  # 500 tiles of 256 px would take a third longer, and the store can be made again
 MAPS = 40_000  # arrays that are mapped at a time: a process may have 65,530 maps, unless its kernel was told otherwise
 
 
@@ -57,17 +56,13 @@ def pixels_in_file(reader: SceneReader) -> int:
         return -1
     if count > 1 and raster.interleaving.name != "pixel":
         return -1
-    rows, width = raster.block_shapes[0]
+    width = raster.block_shapes[0][1]
     if (raster.height, width) != tuple(reader.sizes[0]) or len(set(raster.dtypes)) > 1 or sys.byteorder != "little":
         return -1
     with reading(path), path.open("rb") as file:
         if file.read(2) != b"II":  # big-endian
             return -1
-    tags = [[raster.get_tag_item(f"BLOCK_{what}_0_{i}", "TIFF", bidx=1) for what in ("OFFSET", "SIZE")]
-            for i in range(-(-raster.height // rows))]  # fmt: skip
-    if any(tag is None for pair in tags for tag in pair):
-        return -1
-    offsets, sizes = np.array(tags, dtype=np.int64).T
+    offsets, sizes = np.array(block_places(raster), dtype=np.int64).T
     total = raster.height * width * count * step
     whole = (np.diff(offsets) == sizes[:-1]).all() and sizes.sum() == total and offsets[-1] + sizes[-1] <= path.stat().st_size
     return int(offsets[0]) if whole else -1
@@ -143,6 +138,8 @@ class ArrayFile:
 def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
     """Decode a scene into the store, part by part, whole or not at all.
 
+    Nothing is synced: 500 tiles of 256 pixels would take a third longer, and the store can be made again.
+
     ``{name}.image.npy`` holds ``[H, W, C]`` in the scene's dtype, unless the scene's own file can be mapped;
     ``{name}.labels.npy`` uint8 ``[H, W]`` or ``[L, H, W]``; ``{name}.missing.npy``, where there are any, bool ``[H, W]``, true
     for pixels without data; and ``{name}.counts``, which comes last, a `TileCounts`.
@@ -168,7 +165,7 @@ def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
 
         def write(kind: str, window: Window, pixels: NDArray[np.generic]) -> None:
             if kind not in files:
-                part = stack.enter_context(atomic_write(folder / f"{name}.{kind}.npy", SYNC))
+                part = stack.enter_context(atomic_write(folder / f"{name}.{kind}.npy", sync=False))
                 pixel = bands * dtype.itemsize if kind == "image" else 1
                 files[kind] = ArrayFile(part, *arrays[kind], (height, width), pixel)
                 stack.callback(files[kind].file.close)
@@ -184,7 +181,7 @@ def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
             write("labels", window, labels if task.planes else labels[None])
             if "missing" in files or missing.any():  # once it is begun, so that it does not look like a killed process's
                 write("missing", window, missing[None])
-    with atomic_write(folder / f"{name}.counts", SYNC) as part:
+    with atomic_write(folder / f"{name}.counts", sync=False) as part:
         counter.counts(offset, dtype).save(part)
 
 

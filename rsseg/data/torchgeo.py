@@ -6,24 +6,21 @@ import hashlib
 import inspect
 import os
 import shutil
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 import torchgeo.datasets
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_bounds
 
 from rsseg.contract import InputError, nearest
+from rsseg.data.raster import new_raster
 from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import FRACTIONS, SPLITS, by_fraction
-from rsseg.data.tile import SYNC
-from rsseg.files import atomic_write, file_error, remove_parts
+from rsseg.files import file_error, remove_parts
 from rsseg.progress import progress
 
 NAMES = {"train": ("train", "training", "trainval"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
@@ -278,8 +275,6 @@ def write_raster(path: Path, pixels: NDArray[Any], place: Mapping[str, Any]) -> 
     pixels = smallest(pixels)
     count, height, width = pixels.shape
     form = {"count": count, "height": height, "width": width, "dtype": pixels.dtype.name, **place}
-    with atomic_write(path, SYNC) as part, warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(part, "w", driver="GTiff", **form) as file:
-            file.write(pixels)
+    with new_raster(path, sync=False, **form) as raster:  # not synced, as tiles
+        raster.write(pixels)
     return pixels.nbytes

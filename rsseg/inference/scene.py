@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 import torch
 from rasterio.windows import Window
 
 from rsseg.contract import IGNORE
-from rsseg.data.raster import GDAL, open_raster
+from rsseg.data.raster import new_raster, open_raster
 from rsseg.data.scene import SceneReader
 from rsseg.data.windows import grid
-from rsseg.files import atomic_write
 from rsseg.inference.picture import colours
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
@@ -55,8 +53,8 @@ def predict_scene(
     georeference = {"crs": image.crs, "transform": image.transform}
     height, width = reader.sizes[0].tolist()
     planes = math.prod(task.planes)
-    with atomic_write(out) as part, rasterio.Env(**GDAL), rasterio.open(
-        part, "w", driver="GTiff", height=height, width=width, count=planes, dtype="uint8", nodata=IGNORE,
+    with new_raster(
+        out, height=height, width=width, count=planes, dtype="uint8", nodata=IGNORE,
         tiled=True, blockxsize=256, blockysize=256, compress="deflate", bigtiff="if_safer",
         photometric="PALETTE" if planes == 1 else "MINISBLACK", **georeference,
     ) as target:  # fmt: skip

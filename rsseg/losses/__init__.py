@@ -1,18 +1,40 @@
 """Loss terms for segmentation and regression, and how they are combined.
 
-* `terms`, `overlap_terms`, `shape_terms` and `regression_terms`: one `nn.Module` per loss, ``term(logits, target) ->
-  scalar``, over the pure functions of `functional`.
+* `terms`: one `nn.Module` per loss, ``term(logits, target) -> scalar``, over the pure functions of `formulas`, `lovasz`,
+  `shape` and `regression`.
 * `composite`: a weighted sum of terms that reports every part.
-* `statistics`: the sums that most losses are functions of; `onepass` takes them all in one pass over the logits.
-* `weighting`: class weights from pixel counts.
+* `sums`: the sums that most losses are functions of, taken in one pass over the logits.
+* `checks`: what is refused.
+* `class_weights`: class weights from pixel counts.
 """
 
+from rsseg.losses.class_weights import (
+    WEIGHTING,
+    effective_number,
+    inverse_frequency,
+    positive_weight,
+    root_inverse_frequency,
+)
 from rsseg.losses.composite import Composite, CompositeValue
-from rsseg.losses.overlap_terms import Dice, FocalTversky, Jaccard, Lovasz, Tversky
-from rsseg.losses.regression_terms import MAE, MSE, RMSE, Huber, LogCosh, SmoothL1
-from rsseg.losses.shape_terms import Boundary, ClDice
-from rsseg.losses.terms import BinaryCrossEntropy, CrossEntropy, Focal, Term
-from rsseg.losses.weighting import WEIGHTING, effective_number, inverse_frequency, positive_weight, root_inverse_frequency
+from rsseg.losses.terms import (
+    MAE,
+    MSE,
+    RMSE,
+    BinaryCrossEntropy,
+    Boundary,
+    ClDice,
+    CrossEntropy,
+    Dice,
+    Focal,
+    FocalTversky,
+    Huber,
+    Jaccard,
+    LogCosh,
+    Lovasz,
+    SmoothL1,
+    Term,
+    Tversky,
+)
 
 __all__ = [
     "MAE",

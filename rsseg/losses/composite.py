@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias, get_args
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from rsseg.contract import InputError, number
-from rsseg.losses import functional as F
+from rsseg.losses.sums import Needs, Over, Sum, Sums, pixel_sums
 from rsseg.losses.terms import Term
 
 
@@ -35,13 +35,11 @@ class Composite(nn.Module):
 
     Args:
         terms: By name, the weight and the module, called as ``module(logits, target)``.
-        backend: Of the sums, see `functional.statistics`: `auto` or `reference`.
         check_targets: Whether to look for labels outside the classes in every call, which waits for the device, and not
             in the first calls only.
 
     Raises:
-        InputError: Without terms, for weights that are not finite numbers of 0 or more, if all of them are 0, and for an
-            unknown backend.
+        InputError: Without terms, for weights that are not finite numbers of 0 or more, and if all of them are 0.
 
     Example:
         >>> from rsseg.losses import CrossEntropy, Dice
@@ -51,13 +49,9 @@ class Composite(nn.Module):
         {'ce': 0.693, 'dice': 0.143}
     """
 
-    def __init__(
-        self, terms: Mapping[str, tuple[float, nn.Module]], backend: F.Backend = "auto", check_targets: bool = False
-    ) -> None:
+    def __init__(self, terms: Mapping[str, tuple[float, nn.Module]], check_targets: bool = False) -> None:
         super().__init__()
-        if backend not in get_args(F.Backend):
-            raise InputError(f"backend has to be auto or reference; found {backend!r}")
-        self.backend, self.check_targets = backend, check_targets
+        self.check_targets = check_targets
         if not terms:
             raise InputError("the loss has no terms: give at least one, such as loss=ce_dice")
         self.weights = {name: number(f"the weight of the term '{name}'", weight) for name, (weight, _) in terms.items()}
@@ -72,36 +66,36 @@ class Composite(nn.Module):
         """The loss of logits and target, and its parts."""
         raw: dict[str, Tensor] = {}
         weighted: dict[str, Tensor] = {}
-        found = self._statistics(logits, target)
+        found = self._sums(logits, target)
         for name, term in self.terms.items():
             weight = self.weights[name]
             with torch.set_grad_enabled(weight > 0 and torch.is_grad_enabled()):
                 joined = _joins(term)
-                raw[name] = joined.from_statistics(found[_key(joined)]) if joined else term(logits, target)
+                raw[name] = joined.from_sums(found[_key(joined)]) if joined else term(logits, target)
             weighted[name] = weight * raw[name] if weight > 0 else torch.zeros_like(raw[name])
         total = torch.stack(list(weighted.values())).sum()
         return CompositeValue(total, raw, weighted)
 
     @property
-    def needs(self) -> F.Needs:
+    def needs(self) -> Needs:
         """The sums that its weighted terms are functions of, as `Term.needs`."""
         return [need for name, term in self.terms.items() if self.weights[name] for need in getattr(term, "needs", ())]
 
-    def from_statistics(self, found: F.Statistics) -> Tensor:
-        """The loss from the sums in `needs`, if all its weighted terms are functions of such, as `Term.from_statistics`."""
-        parts = [w * self.terms[name].from_statistics(found) for name, w in self.weights.items() if w]  # type: ignore[operator]
+    def from_sums(self, found: Sums) -> Tensor:
+        """The loss from the sums in `needs`, if all its weighted terms are functions of such, as `Term.from_sums`."""
+        parts = [w * self.terms[name].from_sums(found) for name, w in self.weights.items() if w]  # type: ignore[operator]
         return torch.stack(parts).sum()
 
-    def _statistics(self, logits: Tensor, target: Tensor) -> dict[_Key, F.Statistics]:
+    def _sums(self, logits: Tensor, target: Tensor) -> dict[_Key, Sums]:
         """What the terms of the one pass need; more than one pass only if their tasks or ignore values differ."""
-        needs: dict[_Key, set[tuple[F.Sum, F.Over]]] = {}
+        needs: dict[_Key, set[tuple[Sum, Over]]] = {}
         for term in self.terms.values():
             if isinstance(term, Term) and (term.needs or self.check_targets):
                 term.check(logits, target, self.check_targets)
             if joined := _joins(term):
                 needs.setdefault(_key(joined), set()).update(joined.needs)
         with torch.autocast(logits.device.type, enabled=False):
-            return {key: F.statistics(logits, target, key[0], wanted, key[1], self.backend) for key, wanted in needs.items()}
+            return {key: pixel_sums(logits, target, key[0], wanted, key[1]) for key, wanted in needs.items()}
 
 
 _Key: TypeAlias = tuple[str, int]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rsseg.collective import global_cat
 from rsseg.contract import IGNORE
-from rsseg.losses.average import Classes, class_mean, pick, picked_weights
-from rsseg.losses.chunk import Scratch
-from rsseg.losses.statistics import Over
-from rsseg.losses.target import planes, prepare
-from rsseg.losses.threads import share
+from rsseg.losses.checks import planes, prepare
+from rsseg.losses.formulas import Classes, PerClass, class_mean, pick, weights
+from rsseg.losses.sums import Over
 from rsseg.task import TASKS
 
 
@@ -21,7 +20,7 @@ def lovasz(
     task: str,
     classes: Classes = "present",
     over: Over = "batch",
-    class_weights: Tensor | None = None,
+    class_weights: PerClass = None,
     ignore_index: int = IGNORE,
 ) -> Tensor:
     """Lovasz-Softmax for multiclass, the Lovasz hinge for binary and multilabel: the Jaccard loss's convex extension.
@@ -37,9 +36,9 @@ def lovasz(
         logits: ``[B, C, H, W]``, any floating dtype.
         target: Integers, ``[B, H, W]``, or ``[B, L, H, W]`` for multilabel.
         task: `binary`, `multiclass` or `multilabel`.
-        classes: As for `tversky`.
-        over: As for `tversky`.
-        class_weights: As for `tversky`.
+        classes: As for `formulas.tversky`.
+        over: As for `formulas.tversky`.
+        class_weights: As for `formulas.tversky`.
         ignore_index: The label of pixels that do not count.
 
     Raises:
@@ -59,9 +58,10 @@ def lovasz(
     if over == "batch":
         errors, truth, valid = (global_cat(x) for x in (errors, truth, valid))
     errors, own, other = (_rows(x, classes, over) for x in (errors, truth, valid & ~truth))  # [C, G, N]
-    losses = (errors * _weights(errors.detach(), own, other)).sum(2).t()
+    losses = (errors * _slopes(errors.detach(), own, other)).sum(2).t()
     count = torch.stack([own.sum(2).t(), other.sum(2).t()])
-    return class_mean(losses, count, classes, over, picked_weights(class_weights, logits.shape[1], classes))
+    by_class = prepared.logits.new_zeros(logits.shape[1])
+    return class_mean(losses, count, classes, over, weights(class_weights, by_class, "class_weights"))
 
 
 def _rows(x: Tensor, classes: Classes, over: Over) -> Tensor:
@@ -70,22 +70,18 @@ def _rows(x: Tensor, classes: Classes, over: Over) -> Tensor:
     return by_class.flatten(2) if over == "image" else by_class.flatten(1).unsqueeze(1)
 
 
-def _weights(errors: Tensor, own: Tensor, other: Tensor) -> Tensor:
+def _slopes(errors: Tensor, own: Tensor, other: Tensor) -> Tensor:
     """What each error of ``[C, G, N]`` counts for."""
     if errors.device.type != "cpu" or errors.dtype != torch.float32 or torch.compiler.is_compiling():
-        return _weights_in_order(errors.sort(dim=2, descending=True, stable=True).indices, own, other, errors.dtype)
-    weights = torch.empty_like(errors)
-
-    def work(row: tuple[int, int], _: Scratch) -> None:
-        weights[row] = _weights_in_order(_order(errors[row]), own[row], other[row], errors.dtype)
-
-    orders = [(c, group) for c in range(errors.shape[0]) for group in range(errors.shape[1])]
-    share(work, orders, torch.get_num_threads())
-    return weights
+        return _slopes_in_order(errors.sort(dim=2, descending=True, stable=True).indices, own, other, errors.dtype)
+    slopes = torch.empty_like(errors)
+    for row in np.ndindex(errors.shape[:2]):
+        slopes[row] = _slopes_in_order(_order(errors[row]), own[row], other[row], errors.dtype)
+    return slopes
 
 
-def _weights_in_order(order: Tensor, own: Tensor, other: Tensor, dtype: torch.dtype) -> Tensor:
-    """The weights ``[..., N]`` where `order` sorts the errors downwards. Ignored pixels, neither own nor other, get 0."""
+def _slopes_in_order(order: Tensor, own: Tensor, other: Tensor, dtype: torch.dtype) -> Tensor:
+    """The slopes ``[..., N]`` where `order` sorts the errors downwards. Ignored pixels, neither own nor other, get 0."""
     kind = (own.view(torch.uint8) + 2 * other.view(torch.uint8)).gather(-1, order)  # once: it jumps about in memory
     hit, miss = ((kind == number).view(torch.uint8).to(dtype) for number in (1, 2))
     count = torch.float64 if order.shape[-1] > 2**24 else dtype  # whole numbers are exact
@@ -94,8 +90,8 @@ def _weights_in_order(order: Tensor, own: Tensor, other: Tensor, dtype: torch.dt
     union = miss.cumsum(-1, dtype=count).add_(total).clamp_(min=1)
     # of an absent class all weight is on the largest error, the first to make the union 1
     intersection.addcmul_(torch.eq(union, 1).to(count), torch.eq(total, 0).to(count))
-    weights = intersection.mul_(miss).div_((union - 1).clamp_(min=1)).add_(hit).div_(union).to(dtype)
-    return torch.empty_like(weights).scatter_(-1, order, weights)
+    slopes = intersection.mul_(miss).div_((union - 1).clamp_(min=1)).add_(hit).div_(union).to(dtype)
+    return torch.empty_like(slopes).scatter_(-1, order, slopes)
 
 
 def _order(errors: Tensor) -> Tensor:

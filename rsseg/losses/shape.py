@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from rsseg.collective import global_ratio, global_sum
 from rsseg.contract import IGNORE
-from rsseg.losses.average import Classes, class_mean, pick
-from rsseg.losses.statistics import Over
-from rsseg.losses.target import planes, prepare
+from rsseg.losses.checks import planes, prepare
+from rsseg.losses.formulas import Classes, class_mean, pick
+from rsseg.losses.sums import Over
 from rsseg.task import TASKS
 
 

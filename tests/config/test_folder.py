@@ -100,7 +100,6 @@ def test_flipped_bytes_and_cuts_never_give_a_trace(run, name):
         ("config.yaml", "steps: 400", "steps: many", "steps is 'many', a whole number is expected"),
         ("config.yaml", "steps: 400", "steps: true", "steps is True, a whole number is expected"),
         ("config.yaml", "bands:\n  - 1", "bands: red", "dataset.bands: "),
-        ("config.yaml", "  task: multiclass", "  task: guess", "dataset.task: Invalid value 'guess', expected one of [binary"),
         ("config.yaml", "heads:\n    mask: {}", "heads: mask", "model.heads is 'mask', a mapping of mappings is expected"),
         (
             "config.yaml",
@@ -144,6 +143,12 @@ def test_keys_of_another_version_are_kept_and_new_ones_have_their_defaults(run):
     edit(run, "config.yaml", "loss:\n", "old_key: 3\nloss:\n  backend2: fast\n")
     config = run.config()
     assert (config.old_key, config.loss.backend2, config.overlap) == (3, "fast", 32)
+
+
+def test_settings_of_older_versions_that_are_gone_are_left_out(run):
+    edit(run, "config.yaml", "loss:\n", "loss:\n  backend: auto\n")
+    edit(run, "config.yaml", "mask: {}", "mask: {loss: {backend: reference}}")
+    assert "backend" not in str(run.config())
 
 
 def test_null_is_nan_in_scores(run):

@@ -1,5 +1,8 @@
 """Files on another grid, alpha and mask bands, and handles: against arithmetic, pyproj and rasterio's own functions."""
 
+import json
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -210,3 +213,29 @@ def test_the_files_of_a_vrt_belong_to_the_scene(tmp_path):
     )
     (tmp_path / "b.vrt").write_text(text)
     assert set(Scene("s", tmp_path / "b.vrt", None).files) == {tmp_path / "b.vrt", tif}
+
+
+@pytest.mark.parametrize("form", [{}, {"compress": "deflate", "tiled": True, "blockxsize": 64, "blockysize": 64}])
+def test_a_raster_is_whole_or_not_there_wherever_the_disk_ends(tmp_path, form):
+    """GDAL raises nothing about what it writes as it closes a file. A limit on the size of files stands in for the disk's."""
+    code = (
+        "import json, resource, signal, sys; from pathlib import Path; import numpy as np, rasterio\n"
+        "from rsseg.data.raster import new_raster; from rsseg.files import UnwritableError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "path, form, seen = Path(sys.argv[1]), json.loads(sys.argv[2]), []\n"
+        "pixels = np.random.default_rng(0).integers(0, 255, (3, 200, 200), dtype=np.uint8)\n"
+        "for limit in [*range(1000, 125000, 6000), resource.RLIM_INFINITY]:\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))\n"
+        "    try:\n"
+        "        with new_raster(path, count=3, height=200, width=200, dtype='uint8', **form) as file:\n"
+        "            file.write(pixels)\n"
+        "        seen.append(bool((rasterio.open(path).read() == pixels).all()))\n"
+        "    except UnwritableError:\n"
+        "        seen.append([p.name for p in path.parent.iterdir()])\n"
+        "print(json.dumps(seen))"
+    )
+    words = [sys.executable, "-c", code, tmp_path / "a.tif", json.dumps(form)]
+    *refused, whole = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    assert whole is True
+    assert refused[:15] == [[]] * 15
+    assert all(one in ([], True) for one in refused)

@@ -17,10 +17,10 @@ from rsseg.losses import (
     Lovasz,
     effective_number,
     inverse_frequency,
-    onepass,
     positive_weight,
     root_inverse_frequency,
 )
+from rsseg.losses.sums import pixel_sums
 
 
 def test_composite_sums_weighted_terms_and_reports_all():
@@ -75,9 +75,9 @@ def test_one_pass_serves_all_terms_that_are_functions_of_sums(monkeypatch):
 
     def counted(*arguments):
         calls.append(arguments)
-        return onepass.one_pass(*arguments)
+        return pixel_sums(*arguments)
 
-    monkeypatch.setattr("rsseg.losses.statistics.one_pass", counted)
+    monkeypatch.setattr("rsseg.losses.composite.pixel_sums", counted)
     task = "multiclass"
     logits, target = batch(task, 1)
     terms = {
@@ -105,16 +105,13 @@ class UserTerm(torch.nn.Module):
         return logits.square().mean()
 
 
-@pytest.mark.parametrize("backend", ["auto", "reference"])
-def test_labels_are_checked_always_if_asked_for(backend):
+def test_labels_are_checked_always_if_asked_for():
     logits, target = torch.randn(1, 3, 2, 2), torch.full((1, 2, 2), 7)
     terms = {"ce": (1, CrossEntropy("multiclass")), "boundary": (1, Boundary("multiclass"))}
-    loss = Composite(terms, backend, check_targets=True)
+    loss = Composite(terms, check_targets=True)
     for _ in range(5):
         with pytest.raises(InputError, match="holds 7"):
             loss(logits, target)
-    with pytest.raises(InputError, match="backend"):
-        Composite(terms, "triton")
 
 
 @pytest.mark.parametrize(("task", "squash"), [("multiclass", lambda x: x.softmax(1)), ("binary", torch.sigmoid)])

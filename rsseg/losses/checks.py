@@ -1,14 +1,17 @@
-"""What a loss is given: checks of shapes and labels, and the neutralising of ignored pixels."""
+"""Checks of what a loss is made with and of what it is given, and the neutralising of ignored pixels."""
 
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from numbers import Real
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from rsseg.contract import IGNORE, InputError
+from rsseg.contract import IGNORE, InputError, nearest, number
 from rsseg.task import TASKS
 
 log = logging.getLogger(__name__)
@@ -17,18 +20,98 @@ SEGMENTATION = tuple(kind for kind, task in TASKS.items() if not task.real)
 """The tasks whose targets are labels."""
 
 
-class Prepared(NamedTuple):
-    """Logits and target in which ignored pixels are harmless.
+def fitting(term: str, task: str, fits: Collection[str]) -> str:
+    """The name of the task, if the term fits it."""
+    if task not in fits:
+        raise InputError(
+            f"{term} fits the tasks {', '.join(fits)}; found '{task}'{nearest(str(task), fits)}: "
+            "choose another loss for this head"
+        )
+    return task
 
-    Attributes:
-        logits: ``[B, C, H, W]``, float32 or float64, 0 at ignored pixels.
-        target: int64, 0 at ignored pixels; ``[B, H, W]`` for multiclass, else ``[B, L, H, W]`` (binary is L = 1).
-        valid: bool, the target's shape; False at ignored pixels.
+
+def positive(name: str, value: Any) -> float:
+    """A finite number above 0.
+
+    Example:
+        >>> positive("delta", 0)
+        Traceback (most recent call last):
+        ...
+        rsseg.contract.InputError: delta has to be more than 0; found 0
     """
+    if not number(name, value):
+        raise InputError(f"{name} has to be more than 0; found {value!r}")
+    return float(value)
 
-    logits: Tensor
-    target: Tensor
-    valid: Tensor
+
+def whole(name: str, value: Any) -> int:
+    """A whole number of 0 or more."""
+    if type(value) is not int or value < 0:
+        raise InputError(f"{name} has to be a whole number of 0 or more; found {value!r}")
+    return value
+
+
+def per_class(name: str, values: Any, scalar: bool = False) -> tuple[float, ...] | float | None:
+    """Numbers of 0 or more, not all 0; how many there must be shows with the first logits.
+
+    Args:
+        name: What the user calls them.
+        values: A sequence or vector; None stays None.
+        scalar: Whether one number for all classes will do.
+
+    Raises:
+        InputError: If they are none.
+    """
+    if isinstance(values, Tensor):
+        values = values.tolist()
+    if values is None or (scalar and isinstance(values, Real)):
+        return None if values is None else number(name, values)
+    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+        one = "a number, or " if scalar else ""
+        raise InputError(f"{name} has to be {one}a list with one number per class; found {values!r}")
+    found = tuple(number(f"{name}[{i}]", value) for i, value in enumerate(values))
+    if not any(found):
+        raise InputError(f"{name} is 0 for every class, so nothing would be learnt: give one of them a positive number")
+    return found
+
+
+def class_choice(name: str, classes: Any) -> str | tuple[int, ...]:
+    """`all`, `present`, or different class numbers."""
+    if classes in ("all", "present"):
+        return str(classes)
+    listed = isinstance(classes, Sequence) and not isinstance(classes, str) and len(classes) > 0
+    if not listed or not all(isinstance(c, int) and not isinstance(c, bool) and c >= 0 for c in classes):
+        raise InputError(f"{name} has to be all, present or a list of class numbers; found {classes!r}")
+    if len(set(classes)) < len(classes):
+        raise InputError(f"{name} names a class twice: {list(classes)}; to weigh classes use class_weights")
+    return tuple(classes)
+
+
+def reduction(name: str, over: Any) -> str:
+    """`batch` or `image`."""
+    if over not in ("batch", "image"):
+        raise InputError(f"{name} has to be batch or image; found {over!r}")
+    return str(over)
+
+
+def nodata(name: str, value: Any) -> float | None:
+    """A number, NaN and infinities among them, or nothing."""
+    if value is not None and (not isinstance(value, Real) or isinstance(value, bool)):
+        raise InputError(f"{name} has to be a number or null; found {value!r}")
+    return None if value is None else float(value)
+
+
+RULES: Mapping[str, Callable[[str, Any], Any]] = {
+    "gamma": number,
+    "smooth": number,
+    "label_smoothing": partial(number, high=1.0),
+    "class_weights": per_class,
+    "pos_weight": partial(per_class, scalar=True),
+    "classes": class_choice,
+    "over": reduction,
+    "nodata": nodata,
+}
+"""How the parameters of terms are checked, by name; a term may have rules of its own."""
 
 
 def check_shapes(logits: Tensor, target: Tensor, task: str) -> None:
@@ -141,6 +224,20 @@ def warn_of_probabilities(logits: Tensor, task: str) -> None:
     )
 
 
+class Prepared(NamedTuple):
+    """Logits and target in which ignored pixels are harmless.
+
+    Attributes:
+        logits: ``[B, C, H, W]``, float32 or float64, 0 at ignored pixels.
+        target: int64, 0 at ignored pixels; ``[B, H, W]`` for multiclass, else ``[B, L, H, W]`` (binary is L = 1).
+        valid: bool, the target's shape; False at ignored pixels.
+    """
+
+    logits: Tensor
+    target: Tensor
+    valid: Tensor
+
+
 def prepare(logits: Tensor, target: Tensor, task: str, ignore_index: int = IGNORE) -> Prepared:
     """Logits in float32 or better and an integer target, both 0 at ignored pixels, with the mask of valid pixels.
 
@@ -188,19 +285,3 @@ def planes(prepared: Prepared, task: str) -> tuple[Tensor, Tensor]:
     number = torch.arange(logits.shape[1], device=logits.device).view(-1, 1, 1)
     valid = valid.unsqueeze(1)
     return (target.unsqueeze(1) == number) & valid, valid.expand_as(logits)
-
-
-def per_class(numbers: Tensor, classes: int, name: str) -> Tensor:
-    """The same tensor, once it is seen to hold one number per class.
-
-    Args:
-        numbers: Should be ``[classes]``.
-        classes: The number of logits.
-        name: What the user calls these numbers.
-
-    Raises:
-        InputError: If it holds more or fewer.
-    """
-    if numbers.shape != (classes,):
-        raise InputError(f"{name} needs one number per class, {classes} for these logits; found {numbers.numel()}")
-    return numbers

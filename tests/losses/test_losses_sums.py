@@ -1,6 +1,4 @@
-"""The one pass gives what its plain PyTorch reference gives, whatever the batch, the sums and the threads."""
-
-import threading
+"""The one pass gives what its plain PyTorch reference gives, whatever the batch, the sums and the pieces."""
 
 import pytest
 import torch
@@ -8,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from losses_cases import CASES, CHANNELS, TERMS
 from losses_cases import batch as batch_of_task
+from losses_reference import reference_sums
 
 from rsseg.contract import IGNORE
-from rsseg.losses import Composite, onepass
-from rsseg.losses.functional import COUNT, NLL, SOFT, SPREAD, Sum, statistics
-from rsseg.losses.threads import share
+from rsseg.losses import sums as S
+from rsseg.losses import terms as T
+from rsseg.losses.sums import COUNT, NLL, SOFT, SPREAD, Sum, pixel_sums
 
 SMOOTH = (COUNT, SOFT, NLL, SPREAD, Sum("focal", 2.0), Sum("focal", 0.5), Sum("focal", 0.0))
 SUMS = (*SMOOTH, Sum("levels", 16))
@@ -28,27 +27,21 @@ every_dtype = pytest.mark.parametrize("dtype", TOLERANCE)
 
 
 def batch(case, *arguments, **options):
-    """As `losses_cases.batch`, and the task; two classes are a case of their own, which one sigmoid does."""
+    """As `losses_cases.batch`, and the task; two classes are a case of their own, as many datasets are."""
     if case != PAIR:
         return *batch_of_task(case, *arguments, **options), case
     logits, target = batch_of_task("multiclass", *arguments, **options)
     return logits[:, :2].contiguous(), target.masked_fill((target > 1) & (target != IGNORE), 0), "multiclass"
 
 
-@pytest.fixture
-def small_chunks(monkeypatch):
-    monkeypatch.setattr(onepass, "CHUNK", (12, 20))
-    monkeypatch.setattr(onepass, "ALONE", 1)
-
-
-def sums_and_gradient(logits, target, task, over, backend, seed=0):
+def sums_and_gradient(take, logits, target, task, over, seed=0):
     """All sums, and the gradient of a random combination of them: tables of every shape and sign.
 
     Levels in float64 only: an error that another dtype puts on the border of two may be rounded to either.
     """
     leaf = logits.detach().clone().requires_grad_()
     sums = SUMS if logits.dtype == torch.float64 else SMOOTH
-    found = statistics(leaf, target, task, [(key, over) for key in sums], backend=backend)
+    found = take(leaf, target, task, [(key, over) for key in sums])
     g = torch.Generator().manual_seed(seed)
     total = 0
     for key in sums:
@@ -66,8 +59,8 @@ def sums_and_gradient(logits, target, task, over, backend, seed=0):
 @given(seed=st.integers(0, 10**6), ignored=st.sampled_from([0.0, 0.3, 1.1]))
 def test_sums_and_gradients_are_those_of_the_reference(case, dtype, over, seed, ignored):
     logits, target, task = batch(case, seed, images=3, size=(3, 5), ignored=ignored, dtype=dtype)
-    mine, gradient = sums_and_gradient(logits, target, task, over, "auto", seed)
-    plain, expected = sums_and_gradient(logits, target, task, over, "reference", seed)
+    mine, gradient = sums_and_gradient(pixel_sums, logits, target, task, over, seed)
+    plain, expected = sums_and_gradient(reference_sums, logits, target, task, over, seed)
     absolute, relative = TOLERANCE[dtype]
     for key, value in plain.items():
         assert mine[key].dtype == value.dtype
@@ -77,18 +70,14 @@ def test_sums_and_gradients_are_those_of_the_reference(case, dtype, over, seed, 
 
 @every_task
 @pytest.mark.parametrize("over", ["batch", "image"])
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("chunk", [4, 40, 110, 10**6])  # pixels of an image, an image, two of three, all
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_chunks_threads_and_layouts_change_nothing(case, over, threads, layout, small_chunks):
+def test_pieces_and_layouts_change_nothing(case, over, chunk, layout, monkeypatch):
+    monkeypatch.setattr(S, "CHUNK", chunk)
     logits, target, task = batch(case, 3, images=3, size=(5, 7))
-    before = torch.get_num_threads()
-    plain, expected = sums_and_gradient(logits, target, task, over, "reference")
-    torch.set_num_threads(threads)
-    try:
-        mine, gradient = sums_and_gradient(logits.to(memory_format=layout), target, task, over, "auto")
-        again, same = sums_and_gradient(logits.to(memory_format=layout), target, task, over, "auto")
-    finally:
-        torch.set_num_threads(before)
+    plain, expected = sums_and_gradient(reference_sums, logits, target, task, over)
+    mine, gradient = sums_and_gradient(pixel_sums, logits.to(memory_format=layout), target, task, over)
+    again, same = sums_and_gradient(pixel_sums, logits.to(memory_format=layout), target, task, over)
     for key, value in plain.items():
         torch.testing.assert_close(mine[key], value)
         assert torch.equal(mine[key], again[key])
@@ -97,42 +86,50 @@ def test_chunks_threads_and_layouts_change_nothing(case, over, threads, layout, 
     assert gradient.is_contiguous(memory_format=layout)
 
 
-def test_each_thread_works_alone():
-    """PyTorch's threads within ours would be many more than there are cores, and wait for each other in every operation."""
-    before, meeting, found = torch.get_num_threads(), threading.Barrier(3), []
+@every_task
+def test_on_an_accelerator_no_value_is_looked_at(case):
+    """Meta tensors have no values: whatever waits for one fails."""
+    logits, target, task = batch(case, 3)
+    leaf = logits.to("meta").requires_grad_()
+    found = pixel_sums(leaf, target.to("meta"), task, [(key, over) for key in SUMS for over in ("batch", "image")])
+    sum(value.sum() for value in found.values()).backward()
+    assert leaf.grad.shape == logits.shape
 
-    def work(_job, _scratch):
-        meeting.wait(60)  # every thread has one
-        found.append(torch.get_num_threads())
 
-    torch.set_num_threads(3)
-    try:
-        share(work, range(3), 3)
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
-    assert found == [1, 1, 1]
+@every_task
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_whole_batch_at_once_gives_the_same(case, dtype, monkeypatch):
+    """What an accelerator does."""
+    monkeypatch.setattr(S, "_may_look", lambda _: False)
+    logits, target, task = batch(case, 3, images=3, dtype=dtype)
+    plain, expected = sums_and_gradient(reference_sums, logits, target, task, "image")
+    mine, gradient = sums_and_gradient(pixel_sums, logits, target, task, "image")
+    absolute, relative = TOLERANCE[dtype]
+    for key, value in plain.items():
+        torch.testing.assert_close(mine[key], value, atol=absolute, rtol=relative)
+    torch.testing.assert_close(gradient, expected, atol=10 * absolute, rtol=relative)
 
 
 @every_task
 def test_logits_of_any_strides(case):
     logits, target, task = batch(case, 4, size=(3, 5))
-    _, expected = sums_and_gradient(logits, target, task, "batch", "reference")
+    _, expected = sums_and_gradient(reference_sums, logits, target, task, "batch")
     for strided in (logits.mT.contiguous().mT, logits.movedim(0, -1).contiguous().movedim(-1, 0)):
-        _, gradient = sums_and_gradient(strided, target, task, "batch", "auto")
+        _, gradient = sums_and_gradient(pixel_sums, strided, target, task, "batch")
         torch.testing.assert_close(gradient, expected)
 
 
 @pytest.mark.parametrize(("name", "task"), CASES, ids=[f"{n}-{t}" for n, t in CASES])
 @every_dtype
-def test_terms_are_those_of_the_reference(name, task, dtype):
+def test_terms_are_those_of_the_reference(name, task, dtype, monkeypatch):
     if name.startswith("levels") and dtype != torch.float64:
         return
     logits, target = batch_of_task(task, 5, dtype=dtype)
     found = []
-    for backend in ("auto", "reference"):
+    for take in (pixel_sums, reference_sums):
+        monkeypatch.setattr(T, "pixel_sums", take)
         leaf = logits.clone().requires_grad_()
-        value = Composite({name: (1, TERMS[name](task))}, backend=backend)(leaf, target).total
+        value = TERMS[name](task)(leaf, target)
         value.backward()
         found.append((value.detach(), leaf.grad))
     absolute, relative = TOLERANCE[dtype]
@@ -144,8 +141,8 @@ def test_a_class_ruled_out_by_minus_infinity_costs_nothing(case):
     logits, target, task = batch(case, 2)
     target[target == 1] = 0
     logits[:, -1 if task == "binary" else 1] = -torch.inf
-    found = statistics(logits, target, task, [(SOFT, "batch"), (NLL, "batch")])
-    plain = statistics(logits, target, task, [(SOFT, "batch"), (NLL, "batch")], backend="reference")
+    found = pixel_sums(logits, target, task, [(SOFT, "batch"), (NLL, "batch")])
+    plain = reference_sums(logits, target, task, [(SOFT, "batch"), (NLL, "batch")])
     assert found[NLL, "batch"].isfinite().all()
     torch.testing.assert_close(found[SOFT, "batch"], plain[SOFT, "batch"])
 
@@ -156,7 +153,7 @@ def test_nan_at_a_valid_pixel_shows(case):
     valid = (target != IGNORE) if task != "multilabel" else (target != IGNORE).all(1)
     image, row, column = valid.nonzero()[0].tolist()
     logits[image, 0, row, column] = torch.nan
-    found = statistics(logits, target, task, [(SOFT, "batch"), (NLL, "batch")])
+    found = pixel_sums(logits, target, task, [(SOFT, "batch"), (NLL, "batch")])
     assert found[SOFT, "batch"].isnan().any()
     assert found[NLL, "batch"].isnan().any()
 
@@ -164,19 +161,19 @@ def test_nan_at_a_valid_pixel_shows(case):
 @every_task
 def test_no_pixels_and_inference_mode(case):
     logits, target, task = batch(case, 2)
-    expected = statistics(logits, target, task, [(SOFT, "batch")])[SOFT, "batch"]
+    expected = pixel_sums(logits, target, task, [(SOFT, "batch")])[SOFT, "batch"]
     with torch.inference_mode():
-        found = statistics(logits.clone(), target, task, [(SOFT, "batch")])[SOFT, "batch"]
+        found = pixel_sums(logits.clone(), target, task, [(SOFT, "batch")])[SOFT, "batch"]
     assert torch.equal(found, expected)
-    assert torch.equal(statistics(logits, target, task, [(SOFT, "batch")])[SOFT, "batch"], expected)
-    assert not statistics(logits[..., :0], target[..., :0], task, [(SOFT, "batch")])[SOFT, "batch"].any()
+    assert torch.equal(pixel_sums(logits, target, task, [(SOFT, "batch")])[SOFT, "batch"], expected)
+    assert not pixel_sums(logits[..., :0], target[..., :0], task, [(SOFT, "batch")])[SOFT, "batch"].any()
 
 
 @pytest.mark.parametrize("ignore", [0, -1, 1])
 def test_a_class_number_may_be_ignored(ignore):
     logits, target, _ = batch("multiclass", 2, ignored=0)
     found, plain = (
-        statistics(logits, target.long(), "multiclass", [(SOFT, "batch")], ignore, backend) for backend in ("auto", "reference")
+        take(logits, target.long(), "multiclass", [(SOFT, "batch")], ignore) for take in (pixel_sums, reference_sums)
     )
     torch.testing.assert_close(found[SOFT, "batch"], plain[SOFT, "batch"])
 
@@ -193,9 +190,9 @@ def test_logits_of_any_size_are_as_right_as_small_ones(offset, smooth, classes):
     target = torch.randint(0, max(classes, 2), (1, 8, 4), generator=torch.Generator().manual_seed(1))
     task, keys = "binary" if classes == 1 else "multiclass", [key for key in SMOOTH if smooth or key != SPREAD]
     found = []
-    for of, backend in ((logits, "auto"), (logits.double(), "reference")):
+    for of, take in ((logits, pixel_sums), (logits.double(), reference_sums)):
         leaf = of.requires_grad_()
-        sums = statistics(leaf, target, task, [(key, "batch") for key in keys], backend=backend)
+        sums = take(leaf, target, task, [(key, "batch") for key in keys])
         sum(value.sum() for value in sums.values()).backward()
         found.append((sums, leaf.grad))
     (mine, gradient), (exact, expected) = found
@@ -204,11 +201,10 @@ def test_logits_of_any_size_are_as_right_as_small_ones(offset, smooth, classes):
     torch.testing.assert_close(gradient.double(), expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("backend", ["auto", "reference"])
 @every_task
-def test_nan_reaches_every_sum_but_the_counts(case, backend):
+def test_nan_reaches_every_sum_but_the_counts(case):
     logits, target, task = batch(case, 2, ignored=0.0)
     logits[0, :, 0, 0] = torch.nan
-    found = statistics(logits, target, task, [(key, "batch") for key in SUMS], backend=backend)
+    found = pixel_sums(logits, target, task, [(key, "batch") for key in SUMS])
     for (key, _), value in found.items():
         assert value.isnan().any() == (key != COUNT), key

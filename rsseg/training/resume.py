@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -16,7 +15,6 @@ from rsseg.config.folder import RunFolder
 from rsseg.config.schema import Config
 from rsseg.contract import InputError
 from rsseg.files import write_json
-from rsseg.keeping import last_good
 
 
 def go_on(run: RunFolder, composed: Any, overrides: Sequence[str]) -> Continuation:
@@ -35,12 +33,12 @@ def go_on(run: RunFolder, composed: Any, overrides: Sequence[str]) -> Continuati
     saved, given = plain(run.config()), overridden(plain(composed), overrides)
     if not given:
         return Continuation(saved, {})
-    return continuation(saved, given, step_of(run.path), run.finished)
+    return continuation(saved, given, step_of(run), run.finished)
 
 
-def step_of(folder: Path) -> int:
+def step_of(run: RunFolder) -> int:
     """The step of the checkpoint that a run goes on from."""
-    last = last_good(folder)
+    last = run.last_good()
     return int(read_checkpoint(last)["global_step"]) if last else 0
 
 
@@ -57,7 +55,7 @@ def write_down(run: RunFolder, going: Continuation, overrides: Sequence[str]) ->
     if going.trains:
         run.summary_file.unlink(missing_ok=True)
         origin = run.origin()
-        entry = {"step": step_of(run.path), "overrides": list(overrides), "new_schedule": going.new_schedule}
+        entry = {"step": step_of(run), "overrides": list(overrides), "new_schedule": going.new_schedule}
         entry["started"] = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(run.run_file, origin | {"continued": [*origin.get("continued", []), entry]})
     run.write_config(going.plain)

@@ -33,6 +33,8 @@ class DivergedError(InputError):
         facts: What ``summary.json`` says: ``step``, ``values`` of the losses that are not finite, and what was trained on.
     """
 
+    by_all = True  # processes that train together find it together
+
     def __init__(self, message: str, facts: Mapping[str, Any]) -> None:
         super().__init__(message)
         self.facts = dict(facts)
@@ -66,6 +68,7 @@ class NonFinite(L.Callback):
 
     Attributes:
         skipped: How many steps were left out.
+        at_once: Whether numbers are looked at in every step.
     """
 
     def __init__(self, batch: Cut, skip: bool = False) -> None:
@@ -74,6 +77,7 @@ class NonFinite(L.Callback):
         self._values: list[dict[str, Tensor]] = []
         self._steps: list[Taken] = []
         self._buffers: dict[str, Tensor] = {}
+        self.at_once = skip
 
     def state_dict(self) -> dict[str, Any]:
         """How many steps were left out."""
@@ -82,6 +86,10 @@ class NonFinite(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self.skipped, self._consecutive = state_dict["skipped"], state_dict["consecutive"]
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """See which device trains."""
+        self.at_once = self.skip or pl_module.device.type == "cpu"
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
         """Keep the statistics of batch normalisation, which a forward pass changes."""
@@ -108,7 +116,7 @@ class NonFinite(L.Callback):
         self._values, pl_module.gradient_norm = [], norm
         if self.skip:
             self._leave_out(trainer, pl_module, optimizer)
-        elif pl_module.device.type == "cpu":
+        elif self.at_once:
             self._stop(trainer)
 
     def on_train_batch_end(
@@ -180,7 +188,7 @@ def said(facts: Mapping[str, Any]) -> str:
         'train/mask/loss/dice is nan in a batch of the scenes a, b'
     """
     values = {name: value for name, value in facts["values"].items() if not name.endswith(".weighted")}
-    terms = {name: value for name, value in values.items() if name != "train/loss"} or values
+    terms = {name: value for name, value in values.items() if name not in ("train/loss", "gradient norm")} or values
     scenes = sorted(set(facts["scenes"]))
     listed = ", ".join(scenes[:5]) + (f" and {len(scenes) - 5} more" if len(scenes) > 5 else "")
     return f"{', '.join(f'{name} is {value}' for name, value in terms.items())} in a batch of the scenes {listed}"

@@ -38,7 +38,7 @@ class StoppedError(SystemExit):
 
     def __init__(self, number: int, done: str = "") -> None:
         super().__init__(128 + number)
-        self.number, self.done = number, done
+        self.number, self.done, self.by_all = number, done, bool(done)
 
 
 class Interrupts:

@@ -11,75 +11,16 @@ from typing import Any
 import lightning as L
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
-from torch import Tensor
 
-from rsseg.checkpoints import DamagedError, read_checkpoint, write_checkpoint
-from rsseg.config.folder import resume_word
-from rsseg.contract import InputError
-from rsseg.interrupt import Interrupts
+from rsseg.checkpoints import read_checkpoint, write_checkpoint
+from rsseg.files import UnwritableError
+from rsseg.training.signals import Interrupts
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 STATE = ("best_model_score", "_any", "_ended", "_validated")
 """What `Checkpoints` keeps of itself."""
 
 log = logging.getLogger(__name__)
-
-
-def load_state(folder: Path, name: str = "best") -> tuple[dict[str, Tensor], int]:
-    """The weights of one of a run's checkpoints, and the step that they are of.
-
-    Args:
-        folder: The run folder.
-        name: best, last or previous.
-
-    Raises:
-        InputError: If there is none, or it can't be read.
-    """
-    path = folder / "checkpoints" / f"{name}.ckpt"
-    if not path.exists():
-        raise InputError(f"{folder} has no checkpoints/{name}.ckpt: the run is not finished; go on with {resume_word(folder)}")
-    try:
-        content = read_checkpoint(path)
-    except DamagedError as error:
-        raise InputError(f"{error}. {again(folder)}") from None
-    return content["state_dict"], int(content["global_step"])
-
-
-def last_good(folder: Path) -> Path | None:
-    """The newest checkpoint to go on from; the one before it where it is damaged, or was about to be replaced.
-
-    Args:
-        folder: The run folder.
-
-    Returns:
-        None where no checkpoint was written yet.
-
-    Raises:
-        InputError: If there are some and none can be used.
-    """
-    faults = []
-    for path in (folder / "checkpoints" / LAST, folder / "checkpoints" / PREVIOUS):
-        if not path.exists():
-            continue
-        try:
-            read_checkpoint(path)
-        except DamagedError as error:
-            faults.append(str(error))
-            continue
-        if faults:
-            log.warning("%s: going on from the checkpoint before it, %s.", faults[0], path)
-        return path
-    if faults:
-        raise InputError(f"{faults[-1]}. {again(folder)}")
-    return None
-
-
-def again(folder: Path) -> str:
-    """How to make a run's checkpoints again."""
-    return (
-        f"Training gives the same weights again: remove {folder / 'checkpoints'} and {folder / 'summary.json'}, then "
-        f"python train.py {resume_word(folder)}"
-    )
 
 
 class CheckpointFiles(CheckpointIO):
@@ -99,10 +40,10 @@ class CheckpointFiles(CheckpointIO):
             checkpoint = {"state_dict": checkpoint["state_dict"], "global_step": checkpoint["global_step"]}
         try:
             write_checkpoint(path, checkpoint, path.with_name(PREVIOUS) if path.name == LAST else None)
-        except InputError as error:
+        except UnwritableError as error:
             kept = [name for name in (LAST, PREVIOUS) if (path.parent / name).exists()]
             state = f"the last good state is kept in {path.parent / kept[0]}" if kept else "there was none before"
-            raise InputError(f"{error}; {state}. Then go on with {resume_word(path.parents[1])}") from None
+            raise UnwritableError(f"{error}; {state}") from None
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None

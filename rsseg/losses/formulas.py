@@ -1,0 +1,245 @@
+"""The losses as pure functions of `sums.pixel_sums`: cross-entropy, focal, overlap and binned Lovasz.
+
+All return a scalar of the sums' dtype, 0 where no pixel counts. Under DDP the sums are those of the global batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from rsseg.collective import global_ratio
+from rsseg.contract import InputError
+from rsseg.losses.sums import COUNT, NLL, SOFT, SPREAD, Over, Sum, Sums
+
+Classes: TypeAlias = Literal["all", "present"] | Sequence[int]
+"""Which classes are averaged: all that have a valid pixel to be judged on, those in the target, or a list."""
+
+PerClass: TypeAlias = Sequence[float] | Tensor | None
+"""One number per class; None: 1 for all."""
+
+
+def cross_entropy(found: Sums, class_weights: PerClass = None, label_smoothing: float = 0.0, over: Over = "batch") -> Tensor:
+    """Multiclass softmax cross-entropy, ``sum w_t (-log p_t) / sum w_t``.
+
+    Label smoothing e replaces ``-w_t log p_t`` by ``(1 - e)`` of it plus ``e / C`` of the weighted sum over classes,
+    divided by the same ``sum w_t``: what `torch.nn.functional.cross_entropy` computes.
+
+    Args:
+        found: ``nll`` and, for label smoothing, ``spread``.
+        class_weights: ``[C]``, not negative.
+        label_smoothing: Between 0 and 1.
+        over: `batch`, or `image` for the mean of the images' losses.
+
+    Example:
+        >>> from rsseg.losses.sums import pixel_sums
+        >>> needs = [(NLL, "batch")]
+        >>> cross_entropy(pixel_sums(torch.zeros(1, 4, 2, 2), torch.ones(1, 2, 2).byte(), "multiclass", needs))
+        tensor(1.3863)
+    """
+    present, nll = found[COUNT, over][0], found[NLL, over][0]
+    w = weights(class_weights, nll, "class_weights")
+    top = (nll * w).sum(1)
+    if label_smoothing > 0:
+        top = (1 - label_smoothing) * top + label_smoothing / nll.shape[1] * (found[SPREAD, over][0] * w).sum(1)
+    return mean_of_ratios(top, (present * w).sum(1), over)
+
+
+def binary_cross_entropy(
+    found: Sums, pos_weight: float | PerClass = None, label_smoothing: float = 0.0, over: Over = "batch"
+) -> Tensor:
+    """Sigmoid cross-entropy, the mean of ``-(w y log p + (1 - y) log(1 - p))`` over the valid entries.
+
+    Label smoothing e moves the labels to ``y (1 - e) + e / 2``, as for a softmax over the two classes.
+
+    Args:
+        found: ``nll`` and, for label smoothing, ``spread``.
+        pos_weight: The weight w of positive entries, ``[L]`` or one number for all labels.
+        label_smoothing: Between 0 and 1.
+        over: `batch`, or `image` for the mean of the images' losses.
+    """
+    nll = found[NLL, over]
+    w = weights(pos_weight, nll, "pos_weight")
+    top = (nll[0] * w + nll[1]).sum(1)
+    if label_smoothing > 0:
+        spread = found[SPREAD, over]
+        top = (1 - label_smoothing) * top + label_smoothing / 2 * (spread[0] * w + spread[1]).sum(1)
+    return mean_of_ratios(top, found[COUNT, over].sum((0, 2)), over)
+
+
+def focal(found: Sums, gamma: float = 2.0, alpha: PerClass = None, over: Over = "batch") -> Tensor:
+    """Multiclass focal loss, the mean of ``-alpha_t (1 - p_t)^gamma log p_t`` over the valid pixels, p by softmax.
+
+    Args:
+        found: ``Sum("focal", gamma)``.
+        gamma: 0 or more; 0 is cross-entropy.
+        alpha: ``[C]``.
+        over: `batch`, or `image` for the mean of the images' losses.
+    """
+    value = found[Sum("focal", gamma), over][0]
+    return mean_of_ratios((value * weights(alpha, value, "alpha")).sum(1), found[COUNT, over][0].sum(1), over)
+
+
+def binary_focal(found: Sums, gamma: float = 2.0, alpha: float | None = None, over: Over = "batch") -> Tensor:
+    """Sigmoid focal loss, the mean of ``-alpha_t (1 - p_t)^gamma log p_t`` over the valid entries.
+
+    Args:
+        found: ``Sum("focal", gamma)``.
+        gamma: 0 or more; 0 is cross-entropy.
+        alpha: For positives; negatives get ``1 - alpha``. None: 1 for both.
+        over: `batch`, or `image` for the mean of the images' losses.
+    """
+    positive, negative = found[Sum("focal", gamma), over].sum(2)
+    value = positive + negative if alpha is None else alpha * positive + (1 - alpha) * negative
+    return mean_of_ratios(value, found[COUNT, over].sum((0, 2)), over)
+
+
+def tversky(
+    found: Sums,
+    alpha: float = 0.5,
+    beta: float = 0.5,
+    gamma: float = 1.0,
+    smooth: float = 1.0,
+    classes: Classes = "all",
+    over: Over = "batch",
+    class_weights: PerClass = None,
+) -> Tensor:
+    """Focal Tversky loss, the mean over classes of ``(1 - T)^gamma``, ``T = (TP + s) / (TP + alpha FP + beta FN + s)``.
+
+    Dice, ``1 - (2 TP + s) / (2 TP + FP + FN + s)``, is alpha = beta = 1/2 with s/2; Jaccard is alpha = beta = 1.
+
+    Args:
+        found: ``soft``.
+        alpha: The weight of false positives.
+        beta: The weight of false negatives.
+        gamma: The power of a class's loss. Where that is 0 to rounding it has no gradient.
+        smooth: s, 0 or more; 0 / 0 is a loss of 0.
+        classes: The classes that are averaged. A plane without a valid pixel never counts.
+        over: `batch`: of the counts of the batch. `image`: the mean over the images that have a class to count.
+        class_weights: ``[C]``, for a weighted mean over classes.
+
+    Raises:
+        InputError: For classes that do not exist.
+
+    Example:
+        >>> from rsseg.losses.sums import pixel_sums
+        >>> logits, target = torch.full((1, 1, 2, 2), 99.0), torch.ones(1, 2, 2, dtype=torch.uint8)
+        >>> tversky(pixel_sums(logits, target, "binary", [(SOFT, "batch")]))
+        tensor(0.)
+    """
+    count, (tp, fp) = pick(found[COUNT, over], classes), pick(found[SOFT, over], classes)
+    whole = tp + alpha * fp + beta * (count[0] - tp) + smooth
+    defined = ~(whole <= torch.finfo(whole.dtype).tiny ** 0.5)  # so that NaN stays NaN
+    index = (tp + smooth) / torch.where(defined, whole, torch.ones_like(whole))
+    losses = torch.where(defined, 1 - index, torch.zeros_like(index))
+    if gamma != 1:
+        some = ~(losses <= torch.finfo(losses.dtype).eps)
+        losses = torch.where(some, torch.where(some, losses, torch.ones_like(losses)) ** gamma, torch.zeros_like(losses))
+    return class_mean(losses, count, classes, over, weights(class_weights, found[COUNT, over], "class_weights"))
+
+
+def lovasz_binned(
+    found: Sums, bins: int, classes: Classes = "present", over: Over = "batch", class_weights: PerClass = None
+) -> Tensor:
+    """The Lovasz extension of the Jaccard loss at the errors ``|y - p|`` rounded to `bins` levels.
+
+    Pixels of one level share what they add to the Jaccard loss, own and other pixels by the mean over which come first:
+    with I and U the intersection and union before the level and I', U' after it, ``(1/U + 1/U') / 2`` for a pixel of the
+    class and ``(I + I') / (2 U U')`` for another. The value is within ``1 / (2 bins - 2)`` of the exact one.
+
+    Args:
+        found: ``Sum("levels", bins)``.
+        bins: The number of levels, 0 and 1 among them.
+        classes: As for `tversky`.
+        over: As for `tversky`.
+        class_weights: As for `tversky`.
+
+    Raises:
+        InputError: For classes that do not exist.
+
+    Example:
+        >>> from rsseg.losses.sums import pixel_sums
+        >>> needs = [(Sum("levels", 65), "batch")]
+        >>> logits, target = torch.tensor([[[[0.0, -99.0]]]]), torch.tensor([[[1, 0]]])
+        >>> lovasz_binned(pixel_sums(logits, target, "binary", needs), 65)  # one error of a half, as large as the truth
+        tensor(0.5000)
+    """
+    count, levels = found[COUNT, over], pick(found[Sum("levels", bins), over], classes, dim=-2)
+    (own, other), errors = levels[0].detach(), levels[1]
+    total = own.sum(-1, keepdim=True)
+    missed, added = own.flip(-1).cumsum(-1).flip(-1), other.flip(-1).cumsum(-1).flip(-1)  # of this level or worse
+    before, after = total - (missed - own), total - missed
+    union_before, union = total + (added - other), total + added
+    inverse, inverse_before = union.clamp(min=1).reciprocal(), union_before.clamp(min=1).reciprocal()
+    of_own = (inverse + inverse_before) / 2
+    of_other = (before + after) / 2 * inverse * inverse_before
+    of_other = torch.where(union_before > 0, of_other, inverse)  # an absent class: all weight on the largest errors
+    losses = (errors * torch.stack([of_own, of_other])).sum((0, -1))
+    return class_mean(losses, pick(count, classes), classes, over, weights(class_weights, count, "class_weights"))
+
+
+def pick(x: Tensor, classes: Classes, dim: int = -1) -> Tensor:
+    """The chosen classes along a dimension, by slices: an index made from a list would wait for the device.
+
+    Args:
+        x: Any tensor.
+        classes: The choice.
+        dim: The dimension of the classes.
+
+    Raises:
+        InputError: If a class does not exist.
+    """
+    if isinstance(classes, str):
+        return x
+    count = x.shape[dim]
+    if max(classes) >= count:
+        raise InputError(f"classes lists {max(classes)}, but {count} classes are numbered 0..{count - 1}: leave it out")
+    return torch.stack([x.select(dim, c) for c in classes], dim)
+
+
+def class_mean(losses: Tensor, count: Tensor, classes: Classes, over: Over, class_weights: Tensor | None = None) -> Tensor:
+    """The (weighted) mean of the chosen classes, then of the images that have any to count.
+
+    Args:
+        losses: ``[G, C]``, of the chosen classes.
+        count: ``[2, G, C]``, the pixels of each of them and the other valid pixels.
+        classes: The choice; a class without a valid pixel never counts.
+        over: Whether the groups are images.
+        class_weights: One number, or one for each class, chosen or not.
+    """
+    share = ((count[0] if classes == "present" else count.sum(0)) > 0).to(losses.dtype)
+    if class_weights is not None and class_weights.ndim:
+        share = share * pick(class_weights, classes)
+    return mean_of_ratios((losses * share).sum(1), share.sum(1), over)
+
+
+def mean_of_ratios(top: Tensor, bottom: Tensor, over: Over) -> Tensor:
+    """``top / bottom`` of the batch, or its mean over the images of all ranks where the bottom is not 0; 0 without any.
+
+    Args:
+        top: ``[G]``; G is 1 over the batch.
+        bottom: ``[G]``, not negative.
+        over: Whether the groups are images.
+    """
+    ratios = top / torch.where(bottom > 0, bottom, torch.ones_like(bottom))
+    return ratios.squeeze(0) if over == "batch" else global_ratio(ratios.sum(), (bottom > 0).sum())
+
+
+def weights(numbers: float | PerClass, like: Tensor, name: str) -> Tensor:
+    """Numbers per class as a tensor that fits another one; 1 if there are none.
+
+    Args:
+        numbers: One for each class, or one for all.
+        like: ``[..., C]``.
+        name: What the user calls the numbers.
+
+    Raises:
+        InputError: If there are more or fewer than classes.
+    """
+    found = torch.as_tensor(1.0 if numbers is None else numbers, dtype=like.dtype)
+    if found.ndim and found.shape != like.shape[-1:]:
+        raise InputError(f"{name} needs one number per class, {like.shape[-1]} for these logits; found {found.numel()}")
+    return found.to(like.device, non_blocking=True)
