@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from rsseg.alignment.report import print_table
-from rsseg.assembly import setup
+from rsseg.assembly import make_setup
 from rsseg.config.arguments import run_script
 from rsseg.config.folder import RunFolder
 from rsseg.contract import IGNORE
@@ -43,9 +43,9 @@ def pixels(reader, scene):
 
 def main(arguments: Arguments) -> None:
     """Fit on the training scenes, score on the validation scenes."""
-    made = setup(RunFolder(Path(arguments.run)).config())
-    source, task = made.source(), made.dataset.task
-    stores = open_data(made.dataset, source, made.window).stores
+    setup = make_setup(RunFolder(Path(arguments.run)).config())
+    source, task = setup.source(), setup.dataset.task
+    stores = open_data(setup.dataset, source, setup.window).stores
     train, val = stores["train"], stores["val"]
     rng, drawn = np.random.default_rng(0), []
     counts = np.zeros(task.channels, dtype=int)

@@ -196,7 +196,7 @@ class Setup:
         Args:
             numbers: The training split's counts; None: leave counted weights out, to check the rest.
         """
-        made = {}
+        composites = {}
         for head, (where, nodes) in loss_places(self.plain).items():
             terms = {}
             for name, node in nodes.items():
@@ -205,8 +205,8 @@ class Setup:
                 counted = counted_weights(arguments, place, self.tasks[head], numbers)
                 terms[name] = (weight, build(counted, place, kinds.TERM, self.trust, task=self.tasks[head].kind))
             node = self.plain["model"]["heads"][head]["loss"]
-            made[head] = Composite(terms, node.get("check_targets", False))
-        return made
+            composites[head] = Composite(terms, node.get("check_targets", False))
+        return composites
 
     def panel(self, numbers: Numbers) -> dict[str, dict[str, Any]]:
         """What the losses of the panel are made with, counted weights as numbers, by name."""
@@ -305,7 +305,7 @@ class Setup:
             raise InputError(f"optimizer or scheduler can't make a step: {error}") from None
 
 
-def setup(config: Any, trust: Sequence[str] = ()) -> Setup:
+def make_setup(config: Any, trust: Sequence[str] = ()) -> Setup:
     """Make the objects of a composed config, or say everything that is wrong with it.
 
     Args:
@@ -326,9 +326,9 @@ def setup(config: Any, trust: Sequence[str] = ()) -> Setup:
         own = faults(place.node, place.where, place.kind, trust, place.given, place.beside)
         found += [fault for fault in own if fault not in found]
     raise_faults(found)
-    made = _setup(plain, tuple(trust))
-    raise_faults([*_combination_faults(made), *made.faults()])
-    return made
+    setup = _setup(plain, tuple(trust))
+    raise_faults([*_combination_faults(setup), *setup.faults()])
+    return setup
 
 
 def _setup(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
@@ -368,27 +368,27 @@ def _setup(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
     )
 
 
-def _combination_faults(made: Setup) -> list[str]:
+def _combination_faults(setup: Setup) -> list[str]:
     """What can't go together."""
-    found, trainer, scheduler = [], made.plain["trainer"], made.plain["scheduler"]
+    found, trainer, scheduler = [], setup.plain["trainer"], setup.plain["scheduler"]
     times = trainer.get("accumulate_grad_batches", 1)
     if not isinstance(times, int) or times < 1:
         found.append(f"trainer.accumulate_grad_batches={times} has to be a whole number of 1 or more")
     milestones = scheduler.get("milestones", [0])
-    if isinstance(milestones, list) and milestones and max(milestones) >= made.steps:
-        found.append(f"scheduler.milestones={milestones}: all have to come before the last of steps={made.steps}")
-    names = logged_names(made.tasks, {head: list(terms) for head, (_, terms) in loss_places(made.plain).items()})
-    for name, node in made.plain["callbacks"].items():
+    if isinstance(milestones, list) and milestones and max(milestones) >= setup.steps:
+        found.append(f"scheduler.milestones={milestones}: all have to come before the last of steps={setup.steps}")
+    names = logged_names(setup.tasks, {head: list(terms) for head, (_, terms) in loss_places(setup.plain).items()})
+    for name, node in setup.plain["callbacks"].items():
         monitor = node.get("monitor")
         if monitor is not None and monitor not in names:
             found.append(f"callbacks.{name}.monitor={monitor}: a run logs no such value{nearest(str(monitor), names)}")
     devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
     devices = len(devices) if isinstance(devices, list) else devices
-    if isinstance(devices, int) and devices > 0 and made.batch_size % (devices * nodes):
-        found.append(f"batch_size={made.batch_size} can't be shared evenly among {devices * nodes} devices")
+    if isinstance(devices, int) and devices > 0 and setup.batch_size % (devices * nodes):
+        found.append(f"batch_size={setup.batch_size} can't be shared evenly among {devices * nodes} devices")
     if devices not in (1, "1") and trainer.get("strategy", "auto") == "auto":
         found.append(f"trainer.devices={devices}: take trainer=ddp to train on several")
-    finders = [name for name, callback in made.callbacks().items() if isinstance(callback, LearningRateFinder)]
+    finders = [name for name, callback in setup.callbacks().items() if isinstance(callback, LearningRateFinder)]
     schedule = scheduler["_target_"].rpartition(".")[2]
     if finders and schedule in (SequentialLR.__name__, OneCycleLR.__name__):
         found.append(
@@ -398,14 +398,14 @@ def _combination_faults(made: Setup) -> list[str]:
     return found
 
 
-def check_machine(made: Setup) -> None:
+def check_machine(setup: Setup) -> None:
     """Find what this machine lacks to train a setup: a GPU, a logger's package.
 
     Raises:
         InputError: All that is missing, together.
     """
-    found = device_faults(made.plain["trainer"], made.residence is Residence.gpu)
-    absent = [name for name in made.plain["logger"] if name in PACKAGES and find_spec(name) is None]
+    found = device_faults(setup.plain["trainer"], setup.residence is Residence.gpu)
+    absent = [name for name in setup.plain["logger"] if name in PACKAGES and find_spec(name) is None]
     found += [f"logger={name}: its package is not installed: pip install 'rsseg[{name}]'" for name in absent]
     raise_faults(found)
 
@@ -420,18 +420,18 @@ def check_run(config: Any, scenes: bool) -> None:
     Raises:
         InputError: For faults of the config, and what machine or dataset lack.
     """
-    made = setup(config, config.trust)
-    check_machine(made)
+    setup = make_setup(config, config.trust)
+    check_machine(setup)
     if scenes:
-        source = made.source()
+        source = setup.source()
         for split in ("train", "val"):
-            scenes_of(source, made.dataset.name, split)
+            scenes_of(source, setup.dataset.name, split)
 
 
-def warn_of_uncounted(made: Setup, numbers: Numbers) -> None:
+def warn_of_uncounted(setup: Setup, numbers: Numbers) -> None:
     """Log which classes have a weight that can't be counted, as no labelled training pixel is of them."""
-    for head, (where, terms) in loss_places(made.plain).items():
-        task = made.tasks[head]
+    for head, (where, terms) in loss_places(setup.plain).items():
+        task = setup.tasks[head]
         clipped = [task.classes[c] for c in uncounted(task, numbers.positives, numbers.valid)]
         if not clipped:
             continue
@@ -442,26 +442,26 @@ def warn_of_uncounted(made: Setup, numbers: Numbers) -> None:
                 log.warning(line, where, name, ", ".join(clipped), every)
 
 
-def make_module(made: Setup, network: nn.Module, numbers: Numbers, scenes: int) -> SegmentationModule:
+def make_module(setup: Setup, network: nn.Module, numbers: Numbers, scenes: int) -> SegmentationModule:
     """Everything that trains, around a network.
 
     Args:
-        made: The setup.
+        setup: The setup.
         network: The network.
         numbers: The training split's numbers.
         scenes: The number of scenes that are scored.
     """
     return SegmentationModule(
         network=network,
-        losses=made.losses(numbers),
-        tasks=made.tasks,
+        losses=setup.losses(numbers),
+        tasks=setup.tasks,
         mean=numbers.mean,
         std=numbers.std,
         scenes=scenes,
-        seed=made.seed,
-        augmentations=made.augmentations(),
-        optimizer=made.optimizer,
-        scheduler=made.scheduler,
+        seed=setup.seed,
+        augmentations=setup.augmentations(),
+        optimizer=setup.optimizer,
+        scheduler=setup.scheduler,
     )
 
 

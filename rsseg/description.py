@@ -29,23 +29,23 @@ SEEDS = "seed=1,2,3,4,5"
 """Fewer than five seeds per loss are exploratory."""
 
 
-def write_description(made: Setup, stores: Mapping[str, Store], out: Path, overrides: Sequence[str]) -> None:
+def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, overrides: Sequence[str]) -> None:
     """Describe the training and validation split; print it, and write ``description.json`` and ``description.png``.
 
     Args:
-        made: The setup.
+        setup: The setup.
         stores: The tiles by split.
         out: The folder to write into, made if it is not there.
         overrides: The command line's overrides, for the command that is recommended.
     """
-    train, bands = stores["train"], made.dataset.read_bands
-    found = survey(train, made.dataset.labels, bands, made.seed, "train split: objects")
+    train, bands = stores["train"], setup.dataset.read_bands
+    found = survey(train, setup.dataset.labels, bands, setup.seed, "train split: objects")
     objects = dict(zip(train.task.classes, found.objects, strict=True))
     splits = {split: split_facts(store.census, store.task, store.sizes, bands) for split, store in stores.items()}
     facts = Facts.of(train.census, train.task, train.sizes, objects)
     advice = {name: advise(rules, facts) for name, rules in RULES.items()}
     description = {
-        "dataset": made.dataset.name,
+        "dataset": setup.dataset.name,
         "splits": splits,
         "facts": asdict(facts),
         "objects": {name: asdict(sizes) for name, sizes in objects.items()},
@@ -56,8 +56,8 @@ def write_description(made: Setup, stores: Mapping[str, Store], out: Path, overr
     }
     say(description, advice)
     write_json(out / "description.json", description)
-    rgb = None if made.dataset.rgb is None else list(made.dataset.rgb)
-    draw_portrait(out / "description.png", stores, objects, made.dataset.palette, made.window, bands, rgb)
+    rgb = None if setup.dataset.rgb is None else list(setup.dataset.rgb)
+    draw_portrait(out / "description.png", stores, objects, setup.dataset.palette, setup.window, bands, rgb)
     log.info("\nNumbers and picture: %s\nWhat would settle it, a comparison of these losses:\n%s", out, description["sweep"])
 
 

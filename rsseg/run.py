@@ -20,7 +20,7 @@ from rsseg.assembly import (
     check_machine,
     fit_augmentations,
     make_module,
-    setup,
+    make_setup,
     warn_of_uncounted,
 )
 from rsseg.config.continuation import Continuation
@@ -73,20 +73,20 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
     run = RunFolder(folder)
     with Interrupts(folder) as interrupts:
         going = go_on(run, config, overrides or []) if config.resume else None
-        made = setup(config_of(going) if going else config, trust)
-        check_machine(made)
+        setup = make_setup(config_of(going) if going else config, trust)
+        check_machine(setup)
         with run.lock() if is_main() else nullcontext():
             try:
-                return _train(made, run, overrides or [], loss, interrupts, going)
+                return _train(setup, run, overrides or [], loss, interrupts, going)
             except UnwritableError as error:
                 raise UnwritableError(f"{error}{f', and go on with {run.resume_word}' * run.begun}") from None
 
 
 def _train(
-    made: Setup, run: RunFolder, overrides: list[str], loss: str, interrupts: Interrupts, going: Continuation | None
+    setup: Setup, run: RunFolder, overrides: list[str], loss: str, interrupts: Interrupts, going: Continuation | None
 ) -> float:
     if going is None:
-        run.refuse_other(made.plain)
+        run.refuse_other(setup.plain)
     if run.finished and not (going and going.trains):
         return _finished(run)
     if going and going.changed and is_main():
@@ -94,18 +94,18 @@ def _train(
         log.info("Changed: %s. %s", ", ".join(f"{key}={value}" for key, value in going.changed.items()), going.line)
     last = run.last_good()
     torch.set_float32_matmul_precision("high")
-    L.seed_everything(made.seed, workers=True, verbose=False)
-    source = made.source()
-    if made.dataset.bands is None:
-        made = made.with_bands(scenes_of(source, made.dataset.name, "train")[0].all_bands())
-    if made.dataset.rgb and made.shown_bands is None:
-        rgb, bands = list(made.dataset.rgb), made.dataset.read_bands
+    L.seed_everything(setup.seed, workers=True, verbose=False)
+    source = setup.source()
+    if setup.dataset.bands is None:
+        setup = setup.with_bands(scenes_of(source, setup.dataset.name, "train")[0].all_bands())
+    if setup.dataset.rgb and setup.shown_bands is None:
+        rgb, bands = list(setup.dataset.rgb), setup.dataset.read_bands
         log.info("dataset.rgb=%s is not among dataset.bands=%s: pictures show the first bands.", rgb, bands)
-    network = made.network()
-    freeze_idle(network, len(made.dataset.read_bands), made.window)
-    data = open_data(made.dataset, source, made.window)
-    warn_of_uncounted(made, data.numbers)
-    module = make_module(made, network, data.numbers, len(data.stores["val"]))
+    network = setup.network()
+    freeze_idle(network, len(setup.dataset.read_bands), setup.window)
+    data = open_data(setup.dataset, source, setup.window)
+    warn_of_uncounted(setup, data.numbers)
+    module = make_module(setup, network, data.numbers, len(data.stores["val"]))
     fit_augmentations(module, data)
     record = data.record()
     if last is not None:
@@ -116,10 +116,10 @@ def _train(
             raise InputError(f"the data have changed since {run} was begun ({found[0]}): start a new run")
     if is_main():
         if not run.run_file.is_file():
-            run.write_config(made.plain)
-            write_json(run.run_file, provenance(overrides, loss) | {"seed": made.seed})
+            run.write_config(setup.plain)
+            write_json(run.run_file, provenance(overrides, loss) | {"seed": setup.seed})
         write_json(run.data_file, record)
-    return fit(made, run.path, module, data, last, interrupts)
+    return fit(setup, run.path, module, data, last, interrupts)
 
 
 def _finished(run: RunFolder) -> float:
@@ -150,11 +150,11 @@ def load_run(folder: Path, scenes: int = 1, trust: Sequence[str] = ()) -> tuple[
         trust: Packages whose classes the run's config may name.
     """
     run = RunFolder(folder)
-    made, saved = setup(run.config(), trust), run.data()
+    setup, saved = make_setup(run.config(), trust), run.data()
     numbers = Numbers(**{name: saved[name] for name in ("positives", "valid", "mean", "std")})
-    module = make_module(made, made.network(pretrained=False), numbers, scenes)
+    module = make_module(setup, setup.network(pretrained=False), numbers, scenes)
     load_checkpoint(module, folder)
-    return made, module.eval()
+    return setup, module.eval()
 
 
 def tune_module(module: SegmentationModule, run: Path, threshold: str) -> None:
@@ -183,20 +183,20 @@ def evaluate(run: Path, split: str, threshold: str = "fixed", trust: Sequence[st
         InputError: If the run or the split can't be used, or the split has no labels.
     """
     quiet()
-    made = setup(RunFolder(run).config(), trust)
-    name = made.dataset.name
-    scenes = scenes_of(made.source(), name, split)
+    setup = make_setup(RunFolder(run).config(), trust)
+    name = setup.dataset.name
+    scenes = scenes_of(setup.source(), name, split)
     bare = sum(scene.mask is None for scene in scenes)
     if bare:
         raise InputError(
             f"split={split} of dataset {name} can't be scored: {bare} of its {len(scenes)} scenes "
             "have no labels. Take split=val, or map the scenes with scripts/predict.py"
         )
-    store = open_split(made.dataset, scenes, split, made.window)
-    made, module = load_run(run, len(store), trust)
+    store = open_split(setup.dataset, scenes, split, setup.window)
+    setup, module = load_run(run, len(store), trust)
     tune_module(module, run, threshold)
     store.fill = module.mean.numpy().ravel()
-    result = score(made, module, GridWindows(store, made.window, made.overlap))
+    result = score(setup, module, GridWindows(store, setup.window, setup.overlap))
     path = run / f"evaluation-{split}{'-tuned' * (threshold == 'tuned')}.csv"
     tuned = ", at tuned thresholds" * (threshold == "tuned")
     rows = score_rows(result)
@@ -232,22 +232,22 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed", trust: 
         raise InputError(f"scene={scene}: there is no such file")
     if out.resolve() == scene.resolve():
         raise InputError(f"out={out} would overwrite the scene: choose another name")
-    made, module = load_run(run, trust=trust)
+    setup, module = load_run(run, trust=trust)
     tune_module(module, run, threshold)
-    bands = made.dataset.read_bands
+    bands = setup.dataset.read_bands
     found = sum(Scene(scene.stem, scene, None).counts())
     if max(bands) > found:
         raise InputError(
             f"{scene} has {found} bands, but {run} was trained on the bands {bands} of its scenes: give one file that holds "
             "them all (for scenes of several files: a stack of these, in their order)"
         )
-    reader = SceneReader([Scene(scene.stem, scene, None)], made.dataset.labels, bands)
+    reader = SceneReader([Scene(scene.stem, scene, None)], setup.dataset.labels, bands)
     reader.fill = module.mean.numpy().ravel()
-    accelerator = scoring_accelerator(made.accelerator)
+    accelerator = scoring_accelerator(setup.accelerator)
     module = module.to(accelerator if accelerator in ("cuda", "mps") else "cpu")
-    precision = choose_precision(made.plain["trainer"].get("precision", "auto"), accelerator)
+    precision = choose_precision(setup.plain["trainer"].get("precision", "auto"), accelerator)
     with torch.autocast(module.device.type, torch.bfloat16, enabled=str(precision).startswith("bf16")):  # as it was scored
-        predict_scene(module, made.head, reader, out, made.window, made.overlap, made.batch_size, made.dataset.palette)
+        predict_scene(module, setup.head, reader, out, setup.window, setup.overlap, setup.batch_size, setup.dataset.palette)
     log.info("Map: %s", out)
     return out
 
@@ -308,14 +308,14 @@ def draw_disagreements(runs: list[Path], names: list[str], path: Path, trust: Se
     """
     if len(runs) < 2:
         return None
-    made, module = load_run(runs[0], trust=trust)
-    store = open_split(made.dataset, scenes_of(made.source(), made.dataset.name, "val"), "val", made.window)
+    setup, module = load_run(runs[0], trust=trust)
+    store = open_split(setup.dataset, scenes_of(setup.source(), setup.dataset.name, "val"), "val", setup.window)
     store.fill = module.mean.numpy().ravel()
     with progress(runs, "predicting examples") as folders:
         examples = most_different(
-            pick_windows(store, made.window, 16), made.head, (load_run(run, trust=trust)[1] for run in folders), 3
+            pick_windows(store, setup.window, 16), setup.head, (load_run(run, trust=trust)[1] for run in folders), 3
         )
-    draw_examples(path, made.tasks[made.head], made.dataset.palette, examples, names, made.shown_bands)
+    draw_examples(path, setup.tasks[setup.head], setup.dataset.palette, examples, names, setup.shown_bands)
     return path
 
 
@@ -331,13 +331,13 @@ def describe(config: Any, out: Path | None = None, overrides: list[str] | None =
         InputError: For anything in config or data that can't be used.
     """
     quiet()
-    made = setup(config, config.trust)
-    source = made.source()
-    if made.dataset.bands is None:
-        made = made.with_bands(scenes_of(source, made.dataset.name, "train")[0].all_bands())
-    data = open_data(made.dataset, source, made.window)
-    out = out or made.output / "describe" / made.dataset.name
-    write_description(made, data.stores, out, overrides or [])
+    setup = make_setup(config, config.trust)
+    source = setup.source()
+    if setup.dataset.bands is None:
+        setup = setup.with_bands(scenes_of(source, setup.dataset.name, "train")[0].all_bands())
+    data = open_data(setup.dataset, source, setup.window)
+    out = out or setup.output / "describe" / setup.dataset.name
+    write_description(setup, data.stores, out, overrides or [])
     return out
 
 

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import torch
 
 from rsseg.alignment.runs import TRIALS
-from rsseg.assembly import setup
+from rsseg.assembly import make_setup
 from rsseg.config.folder import RunFolder
 from rsseg.config.search import Interval, Search
 from rsseg.config.sweep import end_with_parent
@@ -78,10 +78,10 @@ def check_search(wanted: Search, processes: int) -> None:
     if min(wanted.trials, processes) < 1:
         raise InputError(f"trials={wanted.trials} and processes={processes} must be at least 1")
     config, _ = wanted.config(wanted.first())
-    made = setup(config, config.trust)
-    if BOUNDARY in wanted.objectives and not made.record.enabled:
+    setup = make_setup(config, config.trust)
+    if BOUNDARY in wanted.objectives and not setup.record.enabled:
         raise InputError(f"objectives={BOUNDARY}: contours are counted by the recorder alone; leave record.enabled=false out")
-    devices = made.plain["trainer"].get("devices", 1)
+    devices = setup.plain["trainer"].get("devices", 1)
     if devices not in (1, "1"):
         raise InputError(f"trainer.devices={devices}: each trial trains on one device; start more processes")
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from tiny import compose
 
-from rsseg.assembly import setup
+from rsseg.assembly import make_setup
 from rsseg.contract import InputError
 
 WATER = "+model.heads.water={loss: {terms: {focal: {_target_: rsseg.losses.Focal, gama: 2}}}}"
@@ -13,7 +13,7 @@ WATER = "+model.heads.water={loss: {terms: {focal: {_target_: rsseg.losses.Focal
 
 def faults_of(*overrides):
     with pytest.raises(InputError) as caught:
-        setup(compose(list(overrides)))
+        make_setup(compose(list(overrides)))
     first, *more = str(caught.value).splitlines()
     return [line.removeprefix("  - ") for line in more] or [first]
 
@@ -37,10 +37,10 @@ def test_faults_of_all_places_are_told_together():
 
 
 def test_a_setup_is_frozen_and_holds_the_resolved_config():
-    made = setup(compose(["steps=40"]))
+    setup = make_setup(compose(["steps=40"]))
     with pytest.raises(dataclasses.FrozenInstanceError):
-        made.steps = 3
-    assert made.plain["scheduler"]["T_max"] == 40
-    seen = made.with_bands([3, 2])
+        setup.steps = 3
+    assert setup.plain["scheduler"]["T_max"] == 40
+    seen = setup.with_bands([3, 2])
     assert (seen.dataset.read_bands, seen.plain["dataset"]["bands"]) == ([3, 2], [3, 2])
-    assert made.plain["dataset"]["bands"] != [3, 2]
+    assert setup.plain["dataset"]["bands"] != [3, 2]

@@ -14,7 +14,7 @@ from rsseg.alignment.archive import read_arrays
 from rsseg.alignment.bias import tune_bias
 from rsseg.alignment.counts import pooled
 from rsseg.alignment.records import load_records
-from rsseg.assembly import setup
+from rsseg.assembly import make_setup
 from rsseg.contract import InputError
 from rsseg.dataset import Numbers
 from rsseg.metrics.histogram import THRESHOLDS, threshold_counts
@@ -175,7 +175,7 @@ def test_a_class_that_training_lacks_is_clipped_in_the_panel_without_a_word(tmp_
 def test_the_panel_takes_labels_that_all_pixels_or_none_have(caplog):
     config = compose(["dataset=folder", "dataset.task=multilabel", "dataset.classes=[a,b,c,d]"])
     numbers = Numbers(positives=[2, 0, 8, 0], valid=[8, 8, 8, 0], mean=[0], std=[1])
-    assert setup(config).panel(numbers)["weighted_ce"]["pos_weight"] == [6 / 2, 1e3, 1e-3, 1]
+    assert make_setup(config).panel(numbers)["weighted_ce"]["pos_weight"] == [6 / 2, 1e3, 1e-3, 1]
     assert not caplog.records
 
 

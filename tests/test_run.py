@@ -15,7 +15,7 @@ import rasterio
 import torch
 from tiny import CONFIGS, checker, coloured, compose, power_cut, write_tif
 
-from rsseg.assembly import check_machine, setup
+from rsseg.assembly import check_machine, make_setup
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import load
@@ -138,12 +138,12 @@ def test_every_experiment_trains(tmp_path, name):
 @pytest.mark.parametrize(("group", "names"), [(g, options(g)) for g in ("logger", "trainer", "callbacks")])
 def test_every_other_choice_composes_and_binds(group, names):
     for name in names:
-        made = setup(compose([f"{group}={name}"]))
+        setup = make_setup(compose([f"{group}={name}"]))
         if name == "gpu" and not torch.cuda.is_available():
             with pytest.raises(InputError, match="no GPU is found"):
-                check_machine(made)
+                check_machine(setup)
         else:
-            check_machine(made)
+            check_machine(setup)
 
 
 def test_synthetic_end_to_end(tmp_path):
@@ -351,8 +351,8 @@ def test_same_seed_same_weights_windows_and_result_whatever_the_loss(tmp_path, f
     nets = []
     for loss in ("ce", "lovasz"):
         L.seed_everything(1, verbose=False)
-        made = setup(settings(tmp_path, *folder_data(folder_root), f"loss={loss}"))
-        nets.append(made.with_bands([1, 2, 3]).network())
+        setup = make_setup(settings(tmp_path, *folder_data(folder_root), f"loss={loss}"))
+        nets.append(setup.with_bands([1, 2, 3]).network())
     for ours, theirs in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         assert torch.equal(ours, theirs)
 

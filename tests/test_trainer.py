@@ -17,7 +17,7 @@ from test_run import folder_data, settings, weights
 from tiny import CONFIGS, power_cut
 
 from rsseg import devices
-from rsseg.assembly import setup
+from rsseg.assembly import make_setup
 from rsseg.config.continuation import continuation, overridden
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
@@ -108,9 +108,9 @@ def test_accumulated_gradients_of_a_mean_over_pixels_are_those_of_one_batch(tmp_
 def rates(tmp_path, *overrides, steps=40):
     """The learning rate of every step, as training would use it."""
     config = settings(tmp_path, "dataset=folder", "dataset.classes=[a,b]", *overrides, f"steps={steps}")
-    made = setup(config)
-    optimizer = made.optimizer([torch.nn.Parameter(torch.zeros(1))])
-    scheduler = made.scheduler(optimizer)
+    setup = make_setup(config)
+    optimizer = setup.optimizer([torch.nn.Parameter(torch.zeros(1))])
+    scheduler = setup.scheduler(optimizer)
     found = []
     for _ in range(steps):
         found.append(optimizer.param_groups[0]["lr"])
@@ -142,11 +142,11 @@ def test_plateau_follows_validation(tmp_path, folder_root):
 
 @pytest.mark.parametrize("name", ["early_stopping", "ema", "lr_finder"])
 def test_callbacks_come_from_the_config(tmp_path, name):
-    made = setup(settings(tmp_path, "dataset=folder", "dataset.classes=[a,b]", f"callbacks={name}"))
+    setup = make_setup(settings(tmp_path, "dataset=folder", "dataset.classes=[a,b]", f"callbacks={name}"))
 
     def kinds(step):
         kept = Checkpoints(tmp_path, "val/mask/iou", [2], None, Interrupts(tmp_path))
-        return [type(c).__name__ for c in make_trainer(made, tmp_path, [], kept, step).callbacks]
+        return [type(c).__name__ for c in make_trainer(setup, tmp_path, [], kept, step).callbacks]
 
     wanted = {"early_stopping": "EarlyStopping", "ema": "EMAWeightAveraging", "lr_finder": "LearningRateFinder"}[name]
     assert wanted in kinds(0)

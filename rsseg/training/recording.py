@@ -36,7 +36,7 @@ PROBES = 4
 
 
 def make_recorder(
-    made: Setup,
+    setup: Setup,
     folder: Path,
     module: SegmentationModule,
     stores: Mapping[str, Store],
@@ -46,33 +46,33 @@ def make_recorder(
     """The callback that records a run; its probe windows are the first of the training stream, not augmented.
 
     Args:
-        made: The setup.
+        setup: The setup.
         folder: The run folder.
         module: The module.
         stores: The tiles of train and val.
         sampler: Where each training window lies.
         panel: What the losses of the panel are made with, by name.
     """
-    terms = {name: build(node, f"panel.{name}", TERM, task=made.dataset.task.kind) for name, node in panel.items()}
-    stream = TrainWindows(stores["train"], made.window, sampler)
+    terms = {name: build(node, f"panel.{name}", TERM, task=setup.dataset.task.kind) for name, node in panel.items()}
+    stream = TrainWindows(stores["train"], setup.window, sampler)
     probes = [stream.batch([k]) for k in range(PROBES)] if is_main() else []
-    held_out = pick_windows(stores["val"], made.window, PROBES) if made.record.gain and is_main() else []
+    held_out = pick_windows(stores["val"], setup.window, PROBES) if setup.record.gain and is_main() else []
     names = [scene.name for scene in stores["val"].scenes]
-    census, task = stores["train"].census, made.dataset.task
+    census, task = stores["train"].census, setup.dataset.task
     counts = census.positives.sum(axis=0).tolist(), census.valid.sum(axis=0).tolist()
     clipped = [task.classes[c] for c in uncounted(task, *counts)]
-    snapshots = make_snapshots(made, module, stores["val"])
+    snapshots = make_snapshots(setup, module, stores["val"])
     return Recorder(folder, names, terms, panel, clipped, snapshots, probes, held_out)
 
 
-def validation_windows(made: Setup, store: Store) -> GridWindows:
+def validation_windows(setup: Setup, store: Store) -> GridWindows:
     """The windows of whole scenes; one half of the scenes comes first, so that the other can be counted at its biases."""
-    return GridWindows(store, made.window, made.overlap, in_halves(halves(store.census.positives > 0)))
+    return GridWindows(store, setup.window, setup.overlap, in_halves(halves(store.census.positives > 0)))
 
 
-def make_snapshots(made: Setup, module: SegmentationModule, store: Store) -> Snapshots:
+def make_snapshots(setup: Setup, module: SegmentationModule, store: Store) -> Snapshots:
     """What takes snapshots of a module while the scenes of a store are scored, by `validation_windows`."""
-    return Snapshots(module.tasks, store.sizes, validation_windows(made, store).cores, store.census.positives > 0)
+    return Snapshots(module.tasks, store.sizes, validation_windows(setup, store).cores, store.census.positives > 0)
 
 
 def keep(folder: Path, name: str, taken: Mapping[str, Snapshot]) -> None:

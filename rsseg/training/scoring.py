@@ -62,15 +62,15 @@ class _Counting(L.Callback):
 
 
 def score(
-    made: Setup,
+    setup: Setup,
     module: SegmentationModule,
     windows: GridWindows,
     count: Callable[[Mapping[str, Tensor], Batch], None] | None = None,
 ) -> dict[str, Scores]:
     """Score whole scenes in this process, and count their batches of logits by head; scores by head."""
-    settings = made.plain["trainer"]
+    settings = setup.plain["trainer"]
     devices = settings.get("devices", 1)
-    accelerator = scoring_accelerator(made.accelerator)
+    accelerator = scoring_accelerator(setup.accelerator)
     trainer = L.Trainer(
         accelerator=accelerator,
         devices=devices[:1] if isinstance(devices, list) and accelerator != "cpu" else 1,
@@ -81,14 +81,14 @@ def score(
         enable_model_summary=False,
         enable_progress_bar=shows_bars(),
     )
-    reside(made, [windows.store], trainer)
-    with in_one_line(made.output, made.batch_size, made.window):
-        trainer.validate(module, feed(made, windows, Batches(len(windows), made.batch_size)), verbose=False)
+    reside(setup, [windows.store], trainer)
+    with in_one_line(setup.output, setup.batch_size, setup.window):
+        trainer.validate(module, feed(setup, windows, Batches(len(windows), setup.batch_size)), verbose=False)
     return dict(module.scores)
 
 
 def score_checkpoints(
-    made: Setup, folder: Path, module: SegmentationModule, store: Store, recorder: Recorder
+    setup: Setup, folder: Path, module: SegmentationModule, store: Store, recorder: Recorder
 ) -> dict[str, Scores]:
     """Keep what comparisons need of the last and the best checkpoint; the module is left with the best.
 
@@ -103,13 +103,13 @@ def score_checkpoints(
     for name in ("last", "best"):
         step = load_checkpoint(module, folder, name)
         if {shot.step for shot in taken.values()} != {step}:
-            snapshots = make_snapshots(made, module, store)
-            result = score(made, module, validation_windows(made, store), snapshots.count)
+            snapshots = make_snapshots(setup, module, store)
+            result = score(setup, module, validation_windows(setup, store), snapshots.count)
             taken = snapshots.take(step)
         again = snapshots.again() if name == "best" else None
         if again:
-            half = GridWindows(store, made.window, made.overlap, np.flatnonzero(snapshots.first))
-            score(made, module, half, again.count)
+            half = GridWindows(store, setup.window, setup.overlap, np.flatnonzero(snapshots.first))
+            score(setup, module, half, again.count)
             taken = snapshots.complete(taken, again)
         keep(folder, name, taken)
     keep_thresholds(folder, module, taken, recorder.first)
@@ -126,7 +126,7 @@ def name_means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, "class": row["class"] or "mean"} for row in rows]
 
 
-def reside(made: Setup, stores: list[Store], trainer: L.Trainer) -> None:
+def reside(setup: Setup, stores: list[Store], trainer: L.Trainer) -> None:
     """Bring tiles to where `residence` says.
 
     Raises:
@@ -134,10 +134,10 @@ def reside(made: Setup, stores: list[Store], trainer: L.Trainer) -> None:
     """
     for store in stores:
         store.pin = trainer.strategy.root_device.type == "cuda"
-    if made.residence is not Residence.disk:
-        load(stores, trainer.strategy.root_device if made.residence is Residence.gpu else None)
+    if setup.residence is not Residence.disk:
+        load(stores, trainer.strategy.root_device if setup.residence is Residence.gpu else None)
 
 
-def feed(made: Setup, windows: Windows, batches: Batches, world: int = 1) -> Loader:
+def feed(setup: Setup, windows: Windows, batches: Batches, world: int = 1) -> Loader:
     """Batches for a trainer, cut ahead by threads, or on its device where the tiles lie there."""
-    return Loader(windows, batches, 0 if made.residence is Residence.gpu else thread_count(made.workers, world))
+    return Loader(windows, batches, 0 if setup.residence is Residence.gpu else thread_count(setup.workers, world))

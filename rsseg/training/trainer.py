@@ -97,37 +97,37 @@ class ProgressLines(L.Callback):
 
 
 def make_trainer(
-    made: Setup, folder: Path, callbacks: Sequence[L.Callback], kept: Checkpoints, resumed_step: int = 0
+    setup: Setup, folder: Path, callbacks: Sequence[L.Callback], kept: Checkpoints, resumed_step: int = 0
 ) -> L.Trainer:
     """The trainer of a run.
 
     Args:
-        made: The setup.
+        setup: The setup.
         folder: The run folder.
         callbacks: rsseg's own, beside those of the config.
         kept: Writes checkpoints.
         resumed_step: The step that a resumed run goes on from.
     """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own 7 wait for minutes when a server is away
-    node, accelerator = made.plain["trainer"], choose_accelerator(made.accelerator)
-    chosen = list(made.callbacks().values())
+    node, accelerator = setup.plain["trainer"], choose_accelerator(setup.accelerator)
+    chosen = list(setup.callbacks().values())
     if resumed_step:
         chosen = [callback for callback in chosen if not isinstance(callback, LearningRateFinder)]  # the rate is found
     if not any(isinstance(callback, Timer) for callback in chosen):
         chosen.append(Timer())  # its time goes on with a resumed run
     bars = {} if shows_bars() or "enable_progress_bar" in node else {"enable_progress_bar": False}  # `ProgressLines` stands in
-    return made.trainer(
+    return setup.trainer(
         accelerator=accelerator,
         precision=choose_precision(node.get("precision", "auto"), accelerator),
         default_root_dir=str(folder),
-        max_steps=made.steps,
+        max_steps=setup.steps,
         max_epochs=1,  # one long epoch of all steps: the progress bar then estimates the whole run
-        val_check_interval=kept.steps[0] * made.accumulate,  # in batches; `Checkpoints` sets the next
+        val_check_interval=kept.steps[0] * setup.accumulate,  # in batches; `Checkpoints` sets the next
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         logger=[
             MetricsFile(folder / "metrics.csv", resumed_step),
-            *(SideLogger(name, partial(made.logger, name, folder)) for name in made.plain["logger"]),
+            *(SideLogger(name, partial(setup.logger, name, folder)) for name in setup.plain["logger"]),
         ],
         callbacks=[
             OneFolder(folder),
@@ -145,7 +145,7 @@ def make_trainer(
 
 
 def fit(
-    made: Setup,
+    setup: Setup,
     folder: Path,
     module: SegmentationModule,
     data: Data,
@@ -155,7 +155,7 @@ def fit(
     """Train a module to the end, score its best checkpoint, and write everything into the run folder.
 
     Args:
-        made: The setup.
+        setup: The setup.
         folder: The run folder, with its config.
         module: The module.
         data: The scenes of train and val.
@@ -170,12 +170,12 @@ def fit(
         DivergedError: If it diverges.
         StoppedError: If a signal stops it.
     """
-    with in_one_line(folder, made.batch_size, made.window, f"then go on with {resume_word(folder)}"):
-        return _fit(made, folder, module, data, last, interrupts)
+    with in_one_line(folder, setup.batch_size, setup.window, f"then go on with {resume_word(folder)}"):
+        return _fit(setup, folder, module, data, last, interrupts)
 
 
 def _fit(
-    made: Setup,
+    setup: Setup,
     folder: Path,
     module: SegmentationModule,
     data: Data,
@@ -183,31 +183,31 @@ def _fit(
     interrupts: Interrupts,
 ) -> float:
     step = _resumed_step(folder, last)
-    head, stores, train = made.head, data.stores, data.stores["train"]
-    windows = TrainWindows(train, made.window, made.sampler(train.sizes, train.census.blocks, train.read))
-    drawn = pick_windows(stores["val"], made.window, made.pictures) if is_main() else []
-    gallery = Gallery(folder, head, drawn, made.dataset.palette, made.shown_bands)
-    panel = made.panel(data.numbers)
-    recorder = make_recorder(made, folder, module, stores, windows.sampler, panel) if made.record.enabled else None
-    guard = NonFinite(_trained_on(made, windows), made.on_nonfinite == "skip")
-    renewed = [NewSchedule(made.plain["optimizer"]["lr"])] if last and begins_anew(RunFolder(folder), step) else []
-    marks = validation_steps(made.steps, made.validations)
-    kept = Checkpoints(folder / "checkpoints", f"val/{head}/iou", marks, made.checkpoint_every, interrupts)
+    head, stores, train = setup.head, data.stores, data.stores["train"]
+    windows = TrainWindows(train, setup.window, setup.sampler(train.sizes, train.census.blocks, train.read))
+    drawn = pick_windows(stores["val"], setup.window, setup.pictures) if is_main() else []
+    gallery = Gallery(folder, head, drawn, setup.dataset.palette, setup.shown_bands)
+    panel = setup.panel(data.numbers)
+    recorder = make_recorder(setup, folder, module, stores, windows.sampler, panel) if setup.record.enabled else None
+    guard = NonFinite(_trained_on(setup, windows), setup.on_nonfinite == "skip")
+    renewed = [NewSchedule(setup.plain["optimizer"]["lr"])] if last and begins_anew(RunFolder(folder), step) else []
+    marks = validation_steps(setup.steps, setup.validations)
+    kept = Checkpoints(folder / "checkpoints", f"val/{head}/iou", marks, setup.checkpoint_every, interrupts)
     callbacks = [gallery, *([recorder] if recorder else []), guard, *renewed]
-    trainer = make_trainer(made, folder, callbacks, kept, step)
+    trainer = make_trainer(setup, folder, callbacks, kept, step)
     timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
     try:
         for logger in side_loggers(trainer):
-            logger.log_hyperparams(made.plain)
-        with launched(trainer, folder, made.trust):
-            _train_all_steps(made, module, windows, data, trainer, last, step)
+            logger.log_hyperparams(setup.plain)
+        with launched(trainer, folder, setup.trust):
+            _train_all_steps(setup, module, windows, data, trainer, last, step)
         result = dict(module.scores)
         if not is_main():  # a process that another program started: the first one writes
             return result[head].iou
         if recorder:
-            result = score_checkpoints(made, folder, module, stores["val"], recorder)
+            result = score_checkpoints(setup, folder, module, stores["val"], recorder)
         elif load_checkpoint(module, folder) < trainer.global_step or not result:  # else the last validation has scored it
-            result = score(made, module, validation_windows(made, stores["val"]))
+            result = score(setup, module, validation_windows(setup, stores["val"]))
         rows = score_rows(result)
         write_csv(folder / "classes.csv", rows)
         print_table(name_means(rows), f"{folder.name}: validation, best checkpoint, pooled over whole scenes")
@@ -215,7 +215,7 @@ def _fit(
     except DivergedError as error:
         if is_main():
             write_json(folder / "summary.json", {"diverged": error.facts, **_ending(trainer, timer, guard)})
-        rate = made.plain["optimizer"].get("lr")
+        rate = setup.plain["optimizer"].get("lr")
         raise DivergedError(
             f"{error}. summary.json has the windows. Take a lower optimizer.lr (it was {rate}), or on_nonfinite=skip to leave "
             f"such steps out, for a new run or behind {resume_word(folder)}",
@@ -259,9 +259,9 @@ def _ending(trainer: L.Trainer, timer: Timer, guard: NonFinite) -> dict[str, Any
     } | ({"skipped_steps": guard.skipped} if guard.skipped else {})
 
 
-def _trained_on(made: Setup, windows: TrainWindows) -> Callable[[int], Mapping[str, Any]]:
+def _trained_on(setup: Setup, windows: TrainWindows) -> Callable[[int], Mapping[str, Any]]:
     """What tells the windows of a step, by its number from 0, and their scenes."""
-    per_step = made.batch_size * made.accumulate
+    per_step = setup.batch_size * setup.accumulate
 
     def batch(step: int) -> Mapping[str, Any]:
         numbers = list(range(step * per_step, (step + 1) * per_step))
@@ -271,7 +271,7 @@ def _trained_on(made: Setup, windows: TrainWindows) -> Callable[[int], Mapping[s
 
 
 def _train_all_steps(
-    made: Setup,
+    setup: Setup,
     module: SegmentationModule,
     windows: TrainWindows,
     data: Data,
@@ -281,25 +281,25 @@ def _train_all_steps(
 ) -> None:
     """Fit, from a checkpoint's step on if there is one."""
     rank, world = trainer.global_rank, trainer.world_size
-    if made.batch_size % world:
+    if setup.batch_size % world:
         raise InputError(
-            f"batch_size={made.batch_size} can't be shared evenly among {world} devices: take a multiple of {world}"
+            f"batch_size={setup.batch_size} can't be shared evenly among {world} devices: take a multiple of {world}"
         )
-    per_step = made.batch_size * trainer.accumulate_grad_batches
-    batches = Batches(made.steps * per_step, made.batch_size, step * per_step, rank, world)
-    reside(made, list(data.stores.values()), trainer)
-    val_windows = validation_windows(made, data.stores["val"])
-    val_batches = Batches(len(val_windows), made.batch_size, 0, rank, world)
-    _say_start(made, data, trainer, step if last else None)
-    trainer.fit(module, feed(made, windows, batches, world), feed(made, val_windows, val_batches, world), ckpt_path=last)
-    if trainer.global_step < made.steps:
-        log.info("Stopped early, at step %d of %d.", trainer.global_step, made.steps)
+    per_step = setup.batch_size * trainer.accumulate_grad_batches
+    batches = Batches(setup.steps * per_step, setup.batch_size, step * per_step, rank, world)
+    reside(setup, list(data.stores.values()), trainer)
+    val_windows = validation_windows(setup, data.stores["val"])
+    val_batches = Batches(len(val_windows), setup.batch_size, 0, rank, world)
+    _say_start(setup, data, trainer, step if last else None)
+    trainer.fit(module, feed(setup, windows, batches, world), feed(setup, val_windows, val_batches, world), ckpt_path=last)
+    if trainer.global_step < setup.steps:
+        log.info("Stopped early, at step %d of %d.", trainer.global_step, setup.steps)
 
 
-def _say_start(made: Setup, data: Data, trainer: L.Trainer, step: int | None) -> None:
+def _say_start(setup: Setup, data: Data, trainer: L.Trainer, step: int | None) -> None:
     log.info(
         "%s: %d training and %d validation scenes, %d steps of %d windows of %d px on %s in %s%s%s",
-        made.dataset.name, len(data.stores["train"]), len(data.stores["val"]), made.steps, made.batch_size, made.window,
+        setup.dataset.name, len(data.stores["train"]), len(data.stores["val"]), setup.steps, setup.batch_size, setup.window,
         trainer.strategy.root_device, trainer.precision, f", {trainer.world_size} processes" * (trainer.world_size > 1),
         "" if step is None else f", going on from step {step}",
     )  # fmt: skip
@@ -309,7 +309,7 @@ def _say_start(made: Setup, data: Data, trainer: L.Trainer, step: int | None) ->
             "Gradients are accumulated over %d batches: the loss is taken per batch and averaged. For losses of a whole batch "
             "(overlap losses, weighted cross-entropy) that is another loss than that of one batch of %d windows.",
             times,
-            times * made.batch_size,
+            times * setup.batch_size,
         )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 import pytest
 from tiny import compose
 
-from rsseg.assembly import check_machine, setup
+from rsseg.assembly import check_machine, make_setup
 from rsseg.config.arguments import parse
 from rsseg.config.build import OPTIMIZER, SOURCE, TERM, build, faults, locate
 from rsseg.config.schema import folder_name
@@ -100,15 +100,15 @@ def test_build_says_where():
 )  # fmt: skip
 def test_bad_configs_are_refused_before_data_is_read(overrides, messages):
     with pytest.raises(InputError) as caught:
-        setup(compose(overrides))
+        make_setup(compose(overrides))
     for message in messages:
         assert message.lower() in str(caught.value).lower()
 
 
 def test_the_second_device_alone(monkeypatch):
-    setup(compose(["trainer.devices=[1]"]))
+    make_setup(compose(["trainer.devices=[1]"]))
     with pytest.raises(InputError, match=r"trainer\.devices=2: take trainer=ddp"):
-        setup(compose(["trainer.devices=[0,1]"]))
+        make_setup(compose(["trainer.devices=[0,1]"]))
 
 
 def test_a_logger_that_is_not_installed(monkeypatch):
@@ -116,7 +116,7 @@ def test_a_logger_that_is_not_installed(monkeypatch):
 
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'rsseg\[wandb\]'"):
-        check_machine(setup(compose(["logger=wandb"])))
+        check_machine(make_setup(compose(["logger=wandb"])))
 
 
 def test_a_gpu_that_is_not_there(monkeypatch):
@@ -124,9 +124,9 @@ def test_a_gpu_that_is_not_there(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="no GPU is found: take trainer=cpu"):
-        check_machine(setup(compose(["trainer=gpu"])))
+        check_machine(make_setup(compose(["trainer=gpu"])))
     with pytest.raises(InputError, match="no GPU is found: take residence=ram"):
-        check_machine(setup(compose(["residence=gpu"])))
+        check_machine(make_setup(compose(["residence=gpu"])))
 
 
 def test_one_loss_serves_the_head_and_terms_can_be_edited():
@@ -136,7 +136,7 @@ def test_one_loss_serves_the_head_and_terms_can_be_edited():
     terms = config.model.heads.mask.loss.terms
     assert sorted(terms) == ["dice", "tversky"]
     assert terms.dice.weight == 0.3
-    setup(config)
+    make_setup(config)
 
 
 def test_the_word_that_resumes_survives_shell_and_hydra():

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny import CONFIGS, compose
 
-from rsseg.assembly import setup
+from rsseg.assembly import make_setup
 from rsseg.config import build as kinds
 from rsseg.config.build import Kind, build, faults, locate
 from rsseg.contract import InputError
@@ -315,17 +315,17 @@ def test_trust_is_a_word_of_the_command_line(own_package, tmp_path):
     words = ["loss.terms={mine: {_target_: own.things.Mine, weight: 1}}"]
     for config in (compose(words), compose([*words, "trust=[own]"])):  # what a file says counts for nothing
         with pytest.raises(InputError, match=r"add trust=\[own\]"):
-            setup(config)
-    made = setup(compose([*words, "trust=[own]"]), ["own"])
-    assert type(made.losses(None)["mask"].terms["mine"]).__name__ == "Mine"
-    assert "trust" not in made.plain
+            make_setup(config)
+    setup = make_setup(compose([*words, "trust=[own]"]), ["own"])
+    assert type(setup.losses(None)["mask"].terms["mine"]).__name__ == "Mine"
+    assert "trust" not in setup.plain
 
 
 def test_trust_is_never_taken_from_a_run_folder(tmp_path):
     from rsseg.config.folder import RunFolder
 
     config, run = compose(["trust=[own]"]), RunFolder(tmp_path)
-    run.write_config(setup(config, ["own"]).plain)
+    run.write_config(make_setup(config, ["own"]).plain)
     assert "trust" not in (tmp_path / "config.yaml").read_text()
     with (tmp_path / "config.yaml").open("a") as file:
         file.write("trust: [os]\n")

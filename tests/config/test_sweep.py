@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from test_run import TINY, folder_data, settings
 from tiny import CONFIGS
 
-from rsseg.assembly import setup
+from rsseg.assembly import make_setup
 from rsseg.config.cli import own_part
 from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import provenance
@@ -47,7 +47,7 @@ def test_every_run_of_every_sweep_fits_every_task(tmp_path, folder_root, sweep, 
     narrowed = {"seed": "1", "optimizer.lr": "1e-3"} if sweep == "losses_lr" else {"seed": "1"}
     for run in runs_of(sweep, **narrowed):
         words = [*folder_data(folder_root), f"dataset.task={task[0]}", f"dataset.classes={task[1]}"]
-        setup(settings(tmp_path, *words, f"sweep={sweep}", *run))
+        make_setup(settings(tmp_path, *words, f"sweep={sweep}", *run))
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)
@@ -62,16 +62,16 @@ def start_of(tmp_path, folder_root, monkeypatch):
 
     seen = {}
 
-    def fit(made, folder, module, data, last, interrupts):
+    def fit(setup, folder, module, data, last, interrupts):
         train = data.stores["train"]
-        sampler = made.sampler(train.sizes, train.census.blocks, train.read)
+        sampler = setup.sampler(train.sizes, train.census.blocks, train.read)
         numbers = torch.arange(4)
         image = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         mask = torch.zeros(4, 32, 32, dtype=torch.uint8)
         for augment in module.augmentations:
             image, mask = augment(image, mask, numbers)
         seen["weights"] = {k: v.clone() for k, v in module.network.state_dict().items()}
-        seen["places"], seen["image"], seen["steps"] = [sampler(k) for k in range(200)], image, made.steps
+        seen["places"], seen["image"], seen["steps"] = [sampler(k) for k in range(200)], image, setup.steps
         return 0.0
 
     monkeypatch.setattr(rsseg.run, "fit", fit)
@@ -204,7 +204,7 @@ def refused(tmp_path, *words) -> str:
 def begun(folder: Path, tmp_path, *words) -> None:
     """A run's folder as training leaves it."""
     folder.mkdir(parents=True)
-    RunFolder(folder).write_config(setup(settings(tmp_path, *words)).plain)
+    RunFolder(folder).write_config(make_setup(settings(tmp_path, *words)).plain)
     write_json(folder / "run.json", provenance([*TINY, f"output={tmp_path}", *words], ""))
 
 

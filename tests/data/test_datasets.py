@@ -9,7 +9,7 @@ import torchgeo.datasets as tg
 from stores import whole_scene
 from tiny import CONFIGS, compose, write_tif
 
-from rsseg.assembly import setup
+from rsseg.assembly import make_setup
 from rsseg.contract import IGNORE, InputError
 from rsseg.dataset import open_split, scenes_of
 
@@ -27,12 +27,12 @@ def settings(name, root, *overrides):
 
 
 def source_of(config):
-    return setup(config).source()
+    return make_setup(config).source()
 
 
 def store_of(config, split):
-    made = setup(config)
-    return open_split(made.dataset, scenes_of(made.source(), made.dataset.name, split), split, made.window)
+    setup = make_setup(config)
+    return open_split(setup.dataset, scenes_of(setup.source(), setup.dataset.name, split), split, setup.window)
 
 
 def samples(name, root, split):
@@ -148,7 +148,7 @@ def test_published_splits_are_torchgeos(name):
 @pytest.mark.parametrize("name", FILES)
 def test_classes_palette_and_labels_agree(name):
     config = settings(name, "anywhere")
-    assert len(config.dataset.palette) == setup(config).dataset.task.labels
+    assert len(config.dataset.palette) == make_setup(config).dataset.task.labels
     assert len(set(config.dataset.palette)) == len(config.dataset.palette)
 
 

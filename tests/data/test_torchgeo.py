@@ -9,7 +9,7 @@ from stores import whole_scene
 from tiny import checker, coloured, compose, write_tif
 from torchgeo.datasets import NonGeoDataset, RasterDataset
 
-from rsseg.assembly import setup
+from rsseg.assembly import make_setup
 from rsseg.contract import InputError
 from rsseg.data.torchgeo import TorchGeo, grouped_keys
 from rsseg.dataset import open_split
@@ -25,7 +25,7 @@ def settings(tmp_path, name, *overrides):
 
 
 def source_of(config):
-    return setup(config).source()
+    return make_setup(config).source()
 
 
 def test_samples_with_the_classes_own_splits(tmp_path, loveda):
@@ -33,9 +33,12 @@ def test_samples_with_the_classes_own_splits(tmp_path, loveda):
     config = settings(tmp_path, "LoveDA", f"dataset.args.root={loveda}", classes)
     source = source_of(config)
     assert source.scenes("train")[0].all_bands() == [1, 2, 3]
-    made = setup(config).with_bands([1, 2, 3])
+    setup = make_setup(config).with_bands([1, 2, 3])
     for split in ("train", "val"):
-        store, theirs = open_split(made.dataset, source.scenes(split), split, made.window), tg.LoveDA(str(loveda), split=split)
+        store, theirs = (
+            open_split(setup.dataset, source.scenes(split), split, setup.window),
+            tg.LoveDA(str(loveda), split=split),
+        )
         assert len(store) == len(theirs) == 2
         assert store.dtype == np.uint8  # float32 in torchgeo's samples, but bytes hold them
         for i in range(2):
