@@ -22,7 +22,7 @@ from rsseg.dataset import Data
 from rsseg.devices import choose_accelerator, choose_precision
 from rsseg.distributed import OneFolder, SyncBatchNorm, is_main, launched
 from rsseg.errors import in_one_line
-from rsseg.files import UnwritableError, write_csv, write_json
+from rsseg.files import write_csv, write_json
 from rsseg.inference.diagnostics import draw_confusion, draw_curves
 from rsseg.inference.gallery import Gallery
 from rsseg.inference.picture import pick_windows, predict_windows
@@ -326,7 +326,7 @@ def _draw_end(
     try:
         draw_confusion(folder / "confusion.png", task, result)
         draw_curves(folder / "curves.png", gallery.head, task, gallery.palette, RunFolder(folder).metrics())
-    except UnwritableError as error:
+    except InputError as error:  # a full disk, or a metrics.csv that was removed or edited
         log.warning("%s; the run goes on without its last pictures", error)
         return
     for logger in side_loggers(trainer):
