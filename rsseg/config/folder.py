@@ -231,8 +231,8 @@ class RunFolder:
             raise InputError(f"{error}. {self._train_again}") from None
         return content["state_dict"], int(content["global_step"])
 
-    def last_good(self) -> Path | None:
-        """The newest checkpoint to go on from; the one before it where that is damaged. None: no checkpoint was written yet.
+    def last_good(self) -> tuple[Path, dict[str, Any]] | None:
+        """The newest checkpoint to go on from, and what it holds; the one before it where that is damaged. None: there is none.
 
         Raises:
             InputError: If there are some and none can be used.
@@ -244,13 +244,13 @@ class RunFolder:
             if not path.exists():
                 continue
             try:
-                read_checkpoint(path)
+                content = read_checkpoint(path)
             except DamagedError as error:
                 faults.append(str(error))
                 continue
             if faults:
                 log.warning("%s: going on from the checkpoint before it, %s.", faults[0], path)
-            return path
+            return path, content
         if faults:
             raise InputError(f"{faults[-1]}. {self._train_again}")
         return None
