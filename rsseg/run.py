@@ -92,7 +92,8 @@ def _train(config: Any, run: RunFolder, overrides: list[str], loss: str, interru
         return _finished(run)
     if going and going.changed and is_main():
         write_down(run, going, overrides, step)
-        log.info("Changed: %s. %s", ", ".join(f"{key}={value}" for key, value in going.changed.items()), going.line)
+        if going.line:
+            log.info("%s", going.line)
     with in_one_line(run.path, setup.batch_size, setup.window):
         setup, module, data = _open(setup)
         _write_start(setup, run, data, overrides, loss, last is not None)
@@ -368,6 +369,7 @@ def describe(config: Any, out: Path | None = None, overrides: list[str] | None =
 
 def quiet() -> None:
     """Leave out what the libraries say at every start and no user can act on."""
+    logging.raiseExceptions = False  # of a full disk, what can't be written tells once, not each line of the log
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").propagate = False  # it has a handler of its own
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)

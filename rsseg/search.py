@@ -23,6 +23,7 @@ from rsseg.metrics import scores
 from rsseg.run import train
 from rsseg.table import print_table
 from rsseg.task import Binary
+from rsseg.training.divergence import DivergedError
 
 BOUNDARY = "boundary_iou"
 """The score that runs have only if they were recorded."""
@@ -179,7 +180,12 @@ def try_one(study: Any, wanted: Search, lock: Any) -> bool:
     run = RunFolder(folder)
     with run.lock(wait=True), (folder / "train.log").open("a", buffering=1, encoding="utf-8") as file, _output_to(file):
         trial.set_user_attr("folder", str(folder))
-        train(config, folder, wanted.words(params), loss)
+        try:
+            train(config, folder, wanted.words(params), loss)
+        except DivergedError as error:  # no score is lower
+            log.warning("%s", error)
+            study.tell(trial, [0.0] * len(wanted.objectives), skip_if_finished=True)
+            return True
     summary = run.summary()
     lacking = [name for name in wanted.objectives if name not in summary]
     if lacking:

@@ -20,6 +20,7 @@ from rsseg.config.folder import RunFolder
 from rsseg.config.search import Interval, Search
 from rsseg.contract import InputError
 from rsseg.search import check_search, open_study, release_dead_trials, report, try_one
+from rsseg.training.divergence import DivergedError
 
 WEIGHT = "loss.terms.dice.weight"
 
@@ -139,6 +140,26 @@ def test_a_run_without_a_score_is_named(wanted, scored):
     with pytest.raises(InputError, match=r"finished without boundary_iou: remove it"):
         try_one(study, wanted, NoLock())
     assert study.trials[0].state.name == "FAIL"
+
+
+def test_a_trial_that_diverges_scores_nothing(wanted, scored, monkeypatch):
+    pytest.importorskip("optuna")
+    import rsseg.search
+
+    real = rsseg.search.train
+
+    def train(config, folder, overrides, loss):
+        if config.loss.terms.dice.weight > 0.3:
+            raise DivergedError("diverged at step 1 of 2", {"step": 1})
+        real(config, folder, overrides, loss)
+
+    monkeypatch.setattr(rsseg.search, "train", train)
+    study = open_study(replace(wanted, trials=6))
+    while try_one(study, replace(wanted, trials=6), NoLock()):
+        pass
+    assert len(study.trials) == 6
+    assert {trial.value == 0 for trial in study.trials if trial.params[WEIGHT] > 0.3} == {True}
+    assert study.best_value <= 0.3
 
 
 def test_what_a_dead_process_tried_is_proposed_again(wanted, scored):

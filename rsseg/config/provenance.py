@@ -15,7 +15,10 @@ LIBRARIES = (
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """The commit of a checkout and whether files differ from it; both None outside a checkout."""
+    """The commit of the checkout that tracks this file and whether files differ from it; both None where none does.
+
+    An environment below another project's checkout is none of it.
+    """
 
     def git(*words: str) -> str | None:
         try:
@@ -24,6 +27,8 @@ def git_state(folder: Path) -> dict[str, Any]:
             return None
         return done.stdout.strip()
 
+    if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return {"commit": None, "changed": None}
     status = git("status", "--porcelain")
     return {"commit": git("rev-parse", "HEAD"), "changed": None if status is None else bool(status)}
 

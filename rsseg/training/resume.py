@@ -142,7 +142,10 @@ def last_state(run: RunFolder) -> tuple[Path | None, int]:
     path, content = run.last_good() or (None, {})
     if path is None:
         return None, 0
-    if content["callbacks"][Checkpoints.__name__]["_any"]:
+    state = content.get("callbacks", {}).get(Checkpoints.__name__)
+    if state is None:
+        raise InputError(f"{path} was written by an earlier version, which alone can go on from it; or begin a new run")
+    if state["_any"]:
         run.load_state()
     if path == run.previous and is_main():
         run.last.unlink(missing_ok=True)  # damaged, it must not take this one's place

@@ -23,7 +23,7 @@ from rsseg.data.windows import Batches, TrainWindows
 from rsseg.dataset import Data
 from rsseg.devices import choose_accelerator, choose_precision
 from rsseg.distributed import OneFolder, SyncBatchNorm, is_main, launched
-from rsseg.files import UnwritableError, write_csv, write_json
+from rsseg.files import write_csv, write_json
 from rsseg.inference.diagnostics import draw_confusion, draw_curves
 from rsseg.inference.gallery import Gallery
 from rsseg.inference.picture import pick_windows, predict_windows
@@ -288,7 +288,7 @@ def write_scores(loop: Loop, result: Mapping[str, Scores]) -> None:
     try:
         draw_confusion(drawn["confusion"], task, result[head])
         draw_curves(drawn["curves"], head, task, gallery.palette, run.metrics())
-    except UnwritableError as error:
+    except InputError as error:  # a full disk, or a metrics.csv that was removed or edited
         log.warning("%s; the run goes on without its last pictures", error)
         return
     for logger in side_loggers(trainer):
