@@ -62,9 +62,9 @@ def parse(arguments: type[Any], words: list[str]) -> Any:
     elif others:
         near = nearest(others[0].partition("=")[0], known)
         raise InputError(f"'{others[0]}' is not understood{near}: write key=value with {', '.join(known)}")
-    missing = OmegaConf.missing_keys(typed)
+    missing = [key for key in known if OmegaConf.is_missing(typed, key)]
     if missing:
-        raise InputError(f"{', '.join(f'{key}=...' for key in known if key in missing)} must be given")
+        raise InputError(f"{', '.join(f'{key}=...' for key in missing)} must be given")
     values: Any = OmegaConf.to_container(typed)  # nothing is resolved: an override may refer to another setting
     return arguments(**values)
 
