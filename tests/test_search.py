@@ -144,11 +144,7 @@ def test_a_run_without_a_score_is_named(wanted, scored):
     assert study.trials[0].state.name == "FAIL"
 
 
-def test_a_search_goes_on_after_a_run_that_diverges(
-    wanted,
-    scored,
-    monkeypatch,
-):
+def test_a_search_goes_on_after_a_run_that_diverges(wanted, scored, monkeypatch):
     import rsseg.search
 
     pytest.importorskip("optuna")

@@ -18,7 +18,6 @@ from tiny import CONFIGS, power_cut
 
 from rsseg import devices
 from rsseg.assembly import make_setup
-from rsseg.config.continuation import continuation, overridden
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import Store
@@ -30,6 +29,7 @@ from rsseg.run import compare, train
 from rsseg.task import Multiclass
 from rsseg.training.checkpointing import Checkpoints, validation_steps
 from rsseg.training.divergence import DivergedError, NonFinite
+from rsseg.training.resume import ABSENT, begins_anew, continuation, overridden
 from rsseg.training.signals import Interrupts
 from rsseg.training.trainer import ProgressLines, make_trainer
 
@@ -145,8 +145,9 @@ def test_callbacks_come_from_the_config(tmp_path, name):
     setup = make_setup(settings(tmp_path, "dataset=folder", "dataset.classes=[a,b]", f"callbacks={name}"))
 
     def kinds(step):
-        kept = Checkpoints(tmp_path, "val/mask/iou", [2], None, Interrupts(tmp_path))
-        return [type(c).__name__ for c in make_trainer(setup, tmp_path, [], kept, step).callbacks]
+        run = RunFolder(tmp_path)
+        kept = Checkpoints(run, "val/mask/iou", [2], None, Interrupts(run))
+        return [type(c).__name__ for c in make_trainer(setup, run, [], kept, step).callbacks]
 
     wanted = {"early_stopping": "EarlyStopping", "ema": "EMAWeightAveraging", "lr_finder": "LearningRateFinder"}[name]
     assert wanted in kinds(0)
@@ -470,8 +471,8 @@ def test_what_a_run_that_goes_on_may_change():
     assert SAVED["steps"] == 100
     slower = continuation(SAVED, {"optimizer.lr": 0.001}, 40, False)
     assert (slower.plain["optimizer"]["lr"], slower.plain["scheduler"]["T_max"], slower.new_schedule) == (0.001, 60, True)
-    fresh = continuation(SAVED, {"optimizer.lr": 0.001}, 0, False)
-    assert (fresh.new_schedule, fresh.plain["scheduler"]) == (False, SAVED["scheduler"])
+    fresh = continuation(SAVED, {"steps": 400}, 0, False)
+    assert fresh.plain["scheduler"] == SAVED["scheduler"] | {"T_max": 400}
     for name in ("ConstantLR", "ReduceLROnPlateau"):
         saved = SAVED | {"scheduler": {"_target_": f"torch.optim.lr_scheduler.{name}"}}
         longer = continuation(saved, {"steps": 400}, 100, True)
@@ -487,7 +488,8 @@ def test_what_a_run_that_goes_on_may_change():
         ({"seed": 2}, False, "seed: its windows are functions of the seed"),
         ({"model.encoder": "resnet34"}, False, "model.encoder: the weights that it has are those of its model"),
         ({"optimizer": {"lr": 0.1}}, False, r"optimizer: .*only optimizer\.lr can change"),
-        ({"experiment": "floods"}, False, "experiment: a run goes on with the config that it began with"),
+        ({"experiment": ABSENT}, False, "experiment: a run goes on with the config that it began with"),
+        ({"loss/term": ABSENT, "logger.csv": ABSENT}, False, r"loss/term: .*under its loss; logger\.csv: a run goes on"),
         ({"steps": 50}, True, "steps=50: the run has come to step 100 already; give more"),
         ({"optimizer.lr": 0.1}, True, r"optimizer\.lr=0\.1: all 100 steps are done; give steps=\.\.\. too"),
         ({"seed": 2, "window": 64}, False, "seed: .*; window: .*Begin a new run without resume="),
@@ -500,8 +502,9 @@ def test_what_it_cannot_change_says_why(given, ended, why):
 
 def test_the_values_of_a_command_line():
     composed = {"steps": 9, "optimizer": {"lr": 0.1}, "logger": {"csv": {}}}
-    words = ["resume=a", "trust=[mine]", "hydra.run.dir=b", "optimizer.lr=0.1", "logger=csv", "+new=1"]
-    assert overridden(composed, words) == {"optimizer.lr": 0.1, "logger": {"csv": {}}, "new": None}
+    words = ["resume=a", "trust=[mine]", "hydra.run.dir=b", "optimizer.lr=0.1", "logger=csv", "+loss/term@loss.terms.x=dice"]
+    found = {"optimizer.lr": 0.1, "logger": {"csv": {}}, "loss/term": ABSENT, "experiment": ABSENT, "sweep": ABSENT}
+    assert overridden(composed, [*words, "experiment=floods", "sweep=losses"]) == found
 
 
 def test_a_finished_run_trains_on(tmp_path, folder_root):
@@ -519,6 +522,26 @@ def test_a_finished_run_trains_on(tmp_path, folder_root):
     origin = json.loads((tmp_path / "short" / "run.json").read_text())
     assert [(entry["step"], entry["overrides"]) for entry in origin["continued"]] == [(3, words)]
     assert train(settings(tmp_path, *words), tmp_path / "short", words) > 0  # finished already
+
+
+def test_a_new_schedule_stays_where_a_run_is_resumed_twice(tmp_path):
+    """It diverged at 230, was resumed with another rate, and diverged at 210 before the next checkpoint."""
+    run = RunFolder(tmp_path)
+    entries = [{"step": 200, "new_schedule": True}, {"step": 200, "new_schedule": False}]
+    run.origin = lambda: {"continued": entries}
+    assert begins_anew(run, 200)
+    assert begins_anew(run, 150)  # the newest checkpoint is damaged
+    assert not begins_anew(run, 201)
+
+
+def test_more_steps_before_the_first_checkpoint(tmp_path, folder_root, monkeypatch):
+    run, common = tmp_path / "run", [*folder_data(folder_root), "validations=1", "pictures=0", "record.enabled=false"]
+    with power_cut(step=1):
+        train(settings(tmp_path, *common, "scheduler=one_cycle", "steps=4"), run)
+    words = [f"resume={run}", "steps=8"]
+    train(settings(tmp_path, *words), run, words)
+    assert RunFolder(run).load_state("last")[1] == 8
+    assert RunFolder(run).config().scheduler.T_max == 8
 
 
 def test_a_new_cosine_follows(tmp_path, folder_root, monkeypatch):
