@@ -114,7 +114,7 @@ class RunFolder:
             except LockedError:
                 raise LockedError(f"{self}: another process is training this run; wait for it, or stop it") from None
             except UnwritableError as error:
-                raise UnwritableError(f"{error}{', copy the run there and resume it' * self.begun}") from None
+                raise UnwritableError(f"{error}{', copy the run there and resume it' if self.begun else ''}") from None
             for folder in (self.checkpoints, self.records, self.pictures):
                 remove_parts(folder, older=0)
             remove_parts(self.path)  # a younger one may be a table that another process writes beside this run
@@ -189,7 +189,7 @@ class RunFolder:
         return found
 
     def thresholds(self, tasks: Mapping[str, Any]) -> dict[str, Tensor]:
-        """What `Task.predict` takes as `threshold`, float32 ``[classes]``, by head.
+        """The tuned thresholds, or biases, that `Task.predict` takes: float32 ``[classes]``, by head.
 
         Args:
             tasks: The task of each head.

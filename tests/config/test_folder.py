@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import subprocess
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from run_folders import BINARY, FOUR, make_records, write_run
 
 from rsseg.alignment.runs import read_runs
 from rsseg.config.folder import RunFolder
-from rsseg.config.provenance import git_state
 from rsseg.contract import InputError
 from rsseg.files import write_csv, write_json
 
@@ -225,21 +223,3 @@ def test_a_changed_number_is_not_read_as_another_run(run):
     content = json.loads(run.summary_file.read_text())
     write_json(run.summary_file, {**content, "iou": 0.25})
     assert read_runs([run.path])[0].summary["iou"] == 0.25
-
-
-def test_the_commit_is_that_of_the_code_not_of_a_project_around_it(tmp_path):
-    def git(*words):
-        names = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        return subprocess.run(["git", *names, *words], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
-
-    file = tmp_path / "provenance.py"
-    file.write_text("1")
-    assert git_state(tmp_path) == {"commit": None, "changed": None}
-    git("init")
-    git("commit", "--allow-empty", "-m", "the project")
-    assert git_state(tmp_path) == {"commit": None, "changed": None}
-    git("add", ".")
-    git("commit", "-m", "the code")
-    assert git_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "changed": False}
-    file.write_text("2")
-    assert git_state(tmp_path)["changed"] is True
