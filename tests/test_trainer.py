@@ -319,12 +319,15 @@ def test_a_window_that_cannot_be_cut_is_named(tmp_path, folder_root, monkeypatch
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (MemoryError(), r"out of memory with batch_size=2 windows of window=32 px \(MemoryError\): a new run with a smaller"),
+        (
+            MemoryError(),
+            r"out of memory with batch_size=2 windows of window=32 px \(MemoryError\): a new run with a smaller",
+        ),
         (RuntimeError("[x] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), "out of memory with"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has"), r"out of memory .* 2 GiB\.\)"),
         (
             OSError(28, "No space left on device", "/data/x"),
-            r"/data/x can't be written \(No space.*free some space; then go on",
+            r"/data/x can't be written \(No space.*free some space; then go on with",
         ),
         (OSError(30, "Read-only file system"), "can't be written .Read-only.*: give a folder that can be written to"),
     ],
