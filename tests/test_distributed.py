@@ -4,6 +4,9 @@ import csv
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,9 +14,11 @@ import torch
 import torch.distributed as dist
 from test_run import TINY, command, folder_data, weights
 from timm.layers import BatchNormAct2d
+from tiny import CONFIGS
 from torch import nn
 
 from rsseg.alignment.records import load_records
+from rsseg.config.folder import RunFolder
 from rsseg.distributed import SyncBatchNorm
 
 EXACT = ["trainer.precision=64-true", "optimizer=sgd", "trainer.log_every_n_steps=1", "pictures=0", "batch_size=4", "steps=4"]
@@ -72,6 +77,29 @@ def test_two_processes_are_one(tmp_path, folder_root, scenes):
         pixels = [int(row["pixels"]) for row in csv.DictReader(file) if row["class"]]
     scenes = len(json.loads((tmp_path / "two" / "data.json").read_text())["scenes"]["val"])
     assert sum(pixels) == scenes * (80 * 96 - 16)  # every labelled pixel of whole scenes, once
+
+
+@pytest.mark.slow
+def test_two_processes_stop_at_one_step_and_go_on(tmp_path, folder_root):
+    data = [*folder_data(folder_root), "validations=2", "record.gain=true"]
+    run(tmp_path, "whole", data, *TWO)
+    words = [w for w in TINY if w.split("=")[0] not in ("trainer.precision", "batch_size", "steps")]
+    words += [*data, *EXACT, *TWO, f"output={tmp_path}", f"hydra.run.dir={tmp_path / 'stopped'}"]
+    job = subprocess.Popen(
+        [sys.executable, "train.py", *words], cwd=CONFIGS.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    said = []
+    for line in job.stdout:
+        said.append(line)
+        if line.startswith("step 2 of"):
+            job.send_signal(signal.SIGTERM)
+    assert job.wait() == 143, said
+    assert sum("Stopped by SIGTERM at step" in line for line in said) == 1
+    assert RunFolder(tmp_path / "stopped").load_state("last")[1] in (2, 3)
+    done = command("train.py", f"resume={tmp_path / 'stopped'}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "going on from step" in done.stdout
+    assert_same(tmp_path / "stopped", tmp_path / "whole")
 
 
 @pytest.mark.slow

@@ -429,21 +429,21 @@ def test_a_requeued_job_goes_on_by_itself(tmp_path, folder_root, monkeypatch):
     from test_run import CONFIGS, TINY
 
     asked = slurm(monkeypatch, tmp_path)
-    words = ["train.py", *TINY, f"output={tmp_path}/out", *folder_data(folder_root), "steps=300", "validations=3", "pictures=0"]
+    words = ["train.py", *TINY, f"output={tmp_path}/out", *folder_data(folder_root), "steps=60", "validations=3", "pictures=0"]
     job = subprocess.Popen(
         [sys.executable, *words], cwd=CONFIGS.parent, stdout=subprocess.PIPE, text=True, stderr=subprocess.STDOUT
     )
     said = []
     for line in job.stdout:
         said.append(line)
-        if line.startswith("step 100 of"):
+        if line.startswith("step 20 of"):
             job.send_signal(signal.SIGTERM)
     assert job.wait() == 143, said
     assert "go on with resume=" in said[-2], said
     assert asked.read_text() == "requeue 77\n"
     (run,) = (tmp_path / "out" / "folder").iterdir()
     step = RunFolder(run).load_state("last")[1]
-    assert 100 <= step < 300
+    assert 20 <= step < 60
     done = command(*words)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"going on from step {step}" in done.stdout

@@ -19,7 +19,7 @@ from rsseg.config.folder import RunFolder
 from rsseg.config.schema import slurm_job
 from rsseg.distributed import is_main
 
-SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
 
 CANCELLED = 300.0
 """A SIGTERM that comes so many seconds before a SLURM job's time is over is a cancellation, not the end of its time."""
@@ -41,7 +41,7 @@ class StoppedError(SystemExit):
 
 
 class Interrupts:
-    """While this is open, SIGTERM, SIGINT and SIGUSR1 stop a run: while it trains at the end of a step, else at once.
+    """While this is open, SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 stop a run: while it trains at the end of a step, else at once.
 
     At the end one line says how to go on, and the job of a SLURM batch script is queued again.
 
