@@ -67,9 +67,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         InputError: If it is not there, or holds more than tensors and plain values.
     """
     try:
-        with path.open("rb") as file:
-            if not _is_sealed(file):
-                _check_records(file)
+        if not is_sealed(path):
+            _check_records(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"there is no {path}") from None
@@ -87,19 +86,20 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def _is_sealed(file: Any) -> bool:
-    """Whether a file has a check sum, as those of earlier versions have not.
+def is_sealed(path: Path) -> bool:
+    """Whether a file has a check sum, as those of other programs and of earlier versions have not.
 
     Raises:
         ValueError: If the sum is wrong.
     """
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - 22 - SUM))
-    tail = file.read()
-    if tail[:4] != b"PK\5\6" or tail[20:22] != struct.pack("<H", SUM):
-        return False
-    if _digest(file, size - SUM) != tail[22:]:
-        raise ValueError("its check sum is wrong")
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 22 - SUM))
+        tail = file.read()
+        if tail[:4] != b"PK\5\6" or tail[20:22] != struct.pack("<H", SUM):
+            return False
+        if _digest(file, size - SUM) != tail[22:]:
+            raise ValueError("its check sum is wrong")
     return True
 
 
@@ -116,8 +116,8 @@ def _digest(file: Any, size: int) -> bytes:
     return total.digest()
 
 
-def _check_records(file: Any) -> None:
-    with zipfile.ZipFile(file) as archive:
+def _check_records(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
         broken = archive.testzip()
     if broken:
         raise ValueError(f"the check sum of its record {broken} is wrong")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,9 +77,14 @@ def device_faults(trainer: Mapping[str, Any], on_device: bool) -> list[str]:
         found.append("residence=gpu, but no GPU is found: take residence=ram, or disk for tiles that memory does not hold")
     chosen = ("devices", "num_nodes", "strategy", "sync_batchnorm")
     given = {key: trainer[key] for key in chosen if key in trainer}
+    said = logging.getLogger("lightning.pytorch")
+    level = said.level
+    said.setLevel(logging.ERROR)  # it says what there is
     try:
         L.Trainer(accelerator=accelerator, logger=False, enable_checkpointing=False, enable_progress_bar=False, **given)
     except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
         asked = ", ".join(f"trainer.{key}={value}" for key, value in given.items())
         found.append(f"{asked} on {accelerator}: {' '.join(str(error).split())}")
+    finally:
+        said.setLevel(level)
     return found

@@ -94,6 +94,16 @@ def test_code_in_a_file_does_not_run(path, tmp_path, legacy):
     assert not (tmp_path / "mark").exists()
 
 
+def test_damaged_weights_are_not_taken_for_pretrained_ones(path):
+    from rsseg.models.weights import load_weights
+
+    whole = bytearray(path.read_bytes())
+    whole[whole.find(WEIGHTS["layer1.weight"].numpy().tobytes()) + 5] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(InputError, match=r"a\.ckpt can't be read as weights: its check sum is wrong"):
+        load_weights(torch.nn.Identity(), str(path))
+
+
 def test_files_that_are_no_checkpoints(tmp_path, path):
     with pytest.raises(InputError, match="there is no"):
         read_checkpoint(tmp_path / "b.ckpt")

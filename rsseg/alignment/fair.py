@@ -145,7 +145,7 @@ def recorded(runs: list[Run]) -> tuple[list[Run], list[LeftOut]]:
 def _diverged(run: Run) -> LeftOut | None:
     lost = run.records.best.lost if run.records and run.records.best else 0
     why = f"{DIVERGED}: {lost} pixels of its best checkpoint have logits that are not finite"
-    return LeftOut(run.folder, why, LOWER_RATE) if lost else None
+    return LeftOut(run.folder, why, LOWER_RATE, run.loss) if lost else None
 
 
 def _lacks_records(run: Run) -> LeftOut | None:

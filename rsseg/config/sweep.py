@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -33,13 +34,19 @@ log = logging.getLogger(__name__)
 NAMED = ("loss", "seed")  # in a folder's name whenever given, swept or not: a sweep over one seed can be widened later
 
 
+GRACE = 30
+"""The seconds that a run has to keep its state in."""
+
+
 def end_with_parent() -> None:
-    """Let this process end within a second of the one that started it, which may be killed and can't say so then."""
+    """Let this process end after the one that started it, which may be killed and can't say so then: as by SIGTERM."""
     parent = os.getppid()
 
     def wait() -> None:
         while os.getppid() == parent:
             time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)  # a run keeps its state at the end of its step
+        time.sleep(GRACE)
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

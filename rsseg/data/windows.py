@@ -84,11 +84,35 @@ class Windows:
         raise NotImplementedError
 
     def batch(self, numbers: Sequence[int]) -> Batch:
-        """The windows of these numbers."""
-        places = [self.place(k) for k in numbers]
-        image, mask = self.store.cut(places, self.size)
+        """The windows of these numbers.
+
+        Raises:
+            InputError: If one can't be cut: it names the window and its scene. Lack of memory is left as it is.
+        """
+        try:
+            places = [self.place(k) for k in numbers]
+            image, mask = self.store.cut(places, self.size)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            found = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            raise InputError(
+                f"{self._first_fault(numbers)} can't be cut ({found}): look whether that file can be read and is what it was"
+            ) from error
         scene = torch.tensor([scene for scene, _, _ in places], device=self.store.device)
         return Batch(image=image, mask=mask, scene=scene, k=torch.tensor(numbers))
+
+    def _first_fault(self, numbers: Sequence[int]) -> str:
+        """The first of some windows that can't be cut, and its scene."""
+        for k in numbers:
+            name = f"window {k}"
+            try:
+                place = self.place(k)
+                name += f" of scene {self.store.scenes[place[0]].name} ({self.store.scenes[place[0]].image})"
+                self.store.cut([place], self.size)
+            except Exception:  # whatever it is, it is what is being reported
+                return name
+        return f"one of the windows {numbers[0]} to {numbers[-1]}"
 
 
 class TrainWindows(Windows):
@@ -195,45 +219,16 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         if not self.threads:
-            yield from map(self._cut, self.batches)
+            yield from map(self.windows.batch, self.batches)
             return
         with ThreadPoolExecutor(self.threads) as pool:
             ahead: deque[Future[Batch]] = deque()
             for numbers in self.batches:
-                ahead.append(pool.submit(self._cut, numbers))
+                ahead.append(pool.submit(self.windows.batch, numbers))
                 if len(ahead) > 2 * self.threads:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
-
-    def _cut(self, numbers: Sequence[int]) -> Batch:
-        """A batch.
-
-        Raises:
-            InputError: If a window can't be cut: it names the window and its scene. Lack of memory is left as it is.
-        """
-        try:
-            return self.windows.batch(numbers)
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            found = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-            raise InputError(
-                f"{self._named(numbers)} can't be cut ({found}): look whether that file can be read and is what it was"
-            ) from error
-
-    def _named(self, numbers: Sequence[int]) -> str:
-        """The first of some windows that can't be cut, and its scene."""
-        for k in numbers:
-            try:
-                self.windows.batch([k])
-            except Exception:  # whatever it is, it is what is being reported
-                try:
-                    scene = self.windows.store.scenes[self.windows.place(k)[0]]
-                except Exception:
-                    return f"window {k}"
-                return f"window {k} of scene {scene.name} ({scene.image})"
-        return f"one of the windows {numbers[0]} to {numbers[-1]}"
 
 
 def thread_count(workers: int | None, world: int = 1) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from rsseg.checkpoints import is_sealed
 from rsseg.contract import InputError, nearest
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ def _from_file(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
+        is_sealed(path)  # a run's checkpoint that is damaged is not read
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever the unpickler does
         raise InputError(f"model.weights={path} can't be read as weights: {str(error).splitlines()[0]}") from None

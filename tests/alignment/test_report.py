@@ -231,6 +231,17 @@ def test_no_records_are_said(tmp_path, monkeypatch):
     assert np.isfinite(found.wins["iou"].score.low).all()
 
 
+def test_runs_that_diverged_are_counted_by_loss(tmp_path, monkeypatch):
+    make_sweep(tmp_path, monkeypatch, losses=("ce", "dice", "focal"), seeds=(1, 2, 3))
+    for name in ("loss=dice,seed=2", "loss=dice,seed=3", "loss=focal,seed=3"):
+        facts = {"diverged": {"step": 7}, "finished": "2026-01-01T01:00:00+00:00", "steps": 6, "seconds": 1.0}
+        (tmp_path / name / "summary.json").write_text(json.dumps(facts))
+    notes, found = notes_of(tmp_path)
+    assert "Runs that diverged are left out, 2 of dice, 1 of focal, such as" in notes
+    assert (sorted(found.labels), found.seeds) == (["ce", "focal"], [1, 2])
+    assert "it has diverged at step 7" in (tmp_path / "out" / "left_out.csv").read_text()
+
+
 def test_what_went_wrong_in_runs_is_said(tmp_path, monkeypatch):
     make_sweep(tmp_path, monkeypatch, losses=("ce", "dice"), seeds=(1, 2))
     curve = tmp_path / "loss=ce,seed=2" / "metrics.csv"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -207,9 +208,8 @@ def _trouble(comparison: Comparison) -> list[str]:
         notes.append("Some runs were made with uncommitted changes: their commit does not say which code ran.")
     lost = [left for left in comparison.left_out if left.why.startswith(DIVERGED)]
     if lost:
-        notes.append(
-            f"{len(lost)} runs that diverged are left out, such as {lost[0].run}: their losses are worse than they look."
-        )
+        each = listed([f"{many} of {loss}" for loss, many in Counter(left.loss for left in lost).items()])
+        notes.append(f"Runs that diverged are left out, {each}, such as {lost[0].run}: their losses are worse than they look.")
     if comparison.left_out:
         many = len(comparison.left_out)
         notes.append(f"{many} run{'s are' if many > 1 else ' is'} left out; the protocol below says why.")
