@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +24,8 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, SequentialLR
 
 from rsseg.alignment.panel import PANEL
 from rsseg.config import build as kinds
-from rsseg.config.build import Kind, build, faults, missing
-from rsseg.config.schema import ModelConfig, Residence, cross_check, raise_faults
+from rsseg.config.build import FailedError, Kind, build, faults, locate, missing
+from rsseg.config.schema import ModelConfig, RecordConfig, Residence, cross_check, has_loss, raise_faults
 from rsseg.contract import IGNORE, InputError, nearest
 from rsseg.data.blocks import SIZE, Blocks
 from rsseg.data.labels import Labels
@@ -64,7 +65,7 @@ class Place(NamedTuple):
         node: What stands there.
         kind: What it has to be.
         given: The arguments that rsseg adds.
-        beside: What the node may hold that its target is not given.
+        beside: Keys that the node may hold for rsseg, such as a term's weight: its target is not given them.
     """
 
     where: str
@@ -87,27 +88,21 @@ def places(plain: Mapping[str, Any]) -> Iterator[Place]:
     for name, node in plain["callbacks"].items():
         yield Place(f"callbacks.{name}", node, kinds.CALLBACK)
     for name, node in plain["logger"].items():
-        yield Place(f"logger.{name}", node, kinds.LOGGER, tuple(given_to_logger(node, Path())))
+        yield Place(f"logger.{name}", node, kinds.LOGGER, tuple(given_to_logger(node or {}, Path())))
     for where, terms in loss_places(plain).values():
         for name, node in terms.items():
             yield Place(f"{where}.terms.{name}", node, kinds.TERM, ("task", "ignore_index"), ("weight",))
 
 
 def loss_places(plain: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """By head, the place of its loss in the config, and the loss's terms; ``loss`` for a head that has no loss of its own."""
-    found = {}
-    for head, node in plain["model"]["heads"].items():
-        own = node["loss"] != plain["loss"]
-        found[head] = (f"model.heads.{head}.loss" if own else "loss", node["loss"]["terms"])
-    return found
+    """By head, the place of its loss in the config, and the loss's terms; ``loss`` for a head that has no loss of its own.
 
-
-@dataclass(frozen=True)
-class Record:
-    """What a run records of itself: at all, and also each term's one-step gain."""
-
-    enabled: bool
-    gain: bool
+    Heads without a loss are left out: `cross_check` names them.
+    """
+    losses = {head: node["loss"] for head, node in plain["model"]["heads"].items() if has_loss(node)}
+    return {
+        head: ("loss" if loss == plain["loss"] else f"model.heads.{head}.loss", loss["terms"]) for head, loss in losses.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -138,7 +133,7 @@ class Setup:
     workers: int | None
     residence: Residence
     output: Path
-    record: Record
+    record: RecordConfig
     trust: tuple[str, ...]
 
     @property
@@ -198,15 +193,18 @@ class Setup:
         """
         composites = {}
         for head, (where, nodes) in loss_places(self.plain).items():
-            terms = {}
-            for name, node in nodes.items():
-                place, weight = f"{where}.terms.{name}", node.get("weight", 1.0)
-                arguments = {key: value for key, value in node.items() if key != "weight"}
-                counted = counted_weights(arguments, place, self.tasks[head], numbers)
-                terms[name] = (weight, build(counted, place, kinds.TERM, self.trust, task=self.tasks[head].kind))
-            node = self.plain["model"]["heads"][head]["loss"]
-            composites[head] = Composite(terms, node.get("check_targets", False))
+            terms = {
+                name: (node.get("weight", 1.0), self._term(f"{where}.terms.{name}", node, self.tasks[head], numbers))
+                for name, node in nodes.items()
+            }
+            composites[head] = Composite(terms, self.plain["model"]["heads"][head]["loss"].get("check_targets", False))
         return composites
+
+    def _term(self, where: str, node: Mapping[str, Any], task: Task, numbers: Numbers | None) -> nn.Module:
+        arguments = {key: value for key, value in node.items() if key != "weight"}
+        counted = counted_weights(arguments, where, task, numbers)
+        term: nn.Module = build(counted, where, kinds.TERM, self.trust, task=task.kind)
+        return term
 
     def panel(self, numbers: Numbers) -> dict[str, dict[str, Any]]:
         """What the losses of the panel are made with, counted weights as numbers, by name."""
@@ -214,8 +212,11 @@ class Setup:
 
     def augmentations(self) -> list[Any]:
         """The augmentations, in the order of the config."""
-        make = partial(build, seed=self.seed, task=self.dataset.task)
-        return [make(node, f"augment.{name}", kinds.AUGMENTATION, self.trust) for name, node in self.plain["augment"].items()]
+        return [self._augmentation(name) for name in self.plain["augment"]]
+
+    def _augmentation(self, name: str) -> Any:
+        node, given = self.plain["augment"][name], {"seed": self.seed, "task": self.dataset.task}
+        return build(node, f"augment.{name}", kinds.AUGMENTATION, self.trust, **given)
 
     def sampler(self, sizes: NDArray[np.int64], blocks: Blocks, read: Read) -> Places:
         """What says where each training window lies.
@@ -242,8 +243,11 @@ class Setup:
 
     def callbacks(self) -> dict[str, L.Callback]:
         """The callbacks of the config, by name."""
-        nodes = self.plain["callbacks"].items()
-        return {name: build(node, f"callbacks.{name}", kinds.CALLBACK, self.trust) for name, node in nodes}
+        return {name: self._callback(name) for name in self.plain["callbacks"]}
+
+    def _callback(self, name: str) -> L.Callback:
+        callback: L.Callback = build(self.plain["callbacks"][name], f"callbacks.{name}", kinds.CALLBACK, self.trust)
+        return callback
 
     def logger(self, name: str, folder: Path) -> Logger:
         """A logger of the config; one that writes files writes them in the run folder.
@@ -254,10 +258,8 @@ class Setup:
         node = self.plain["logger"][name]
         try:
             logger: Logger = build(node, f"logger.{name}", kinds.LOGGER, self.trust, **given_to_logger(node, folder))
-        except InputError as error:
-            if error.__cause__ is None or isinstance(error.__cause__, TypeError | ValueError | ModuleNotFoundError):
-                raise
-            raise error.__cause__ from None
+        except FailedError as error:
+            raise error.failure from None
         return logger
 
     def trainer(self, **given: Any) -> L.Trainer:
@@ -266,35 +268,34 @@ class Setup:
         trainer: L.Trainer = build(node, "trainer", kinds.TRAINER, self.trust, **given)
         return trainer
 
-    def faults(self) -> list[str]:
-        """What shows only when every part is made and tried once: a wrong number, weights of a wrong length."""
-        found = []
-        for attempt in (
-            lambda: encoder_name(self.plain["model"]["encoder"]),
-            self.augmentations,
-            self.callbacks,
-            self._try_sampler,
-            self._try_losses,
-            self._try_optimizer,
-        ):
-            try:
-                attempt()
-            except InputError as error:
-                found.append(str(error))
-        return found
+    def attempts(self) -> Iterator[tuple[str, Callable[[], object]]]:
+        """By place, what makes a part and tries it once: then a wrong number shows, or weights of a wrong length."""
+        yield "model.encoder", partial(encoder_name, self.plain["model"]["encoder"])
+        for name in self.plain["augment"]:
+            yield f"augment.{name}", partial(self._augmentation, name)
+        for name in self.plain["callbacks"]:
+            yield f"callbacks.{name}", partial(self._callback, name)
+        yield "sampler", self._try_sampler
+        for head, (where, terms) in loss_places(self.plain).items():
+            for name, node in terms.items():
+                place = f"{where}.terms.{name}"
+                yield place, partial(self._try_term, place, name, node, self.tasks[head])
+            weights = {name: (node.get("weight", 1.0), nn.Identity()) for name, node in terms.items() if node}
+            yield where, partial(Composite, weights)
+        yield "optimizer", partial(self.optimizer, [nn.Parameter(torch.zeros(1))])
+        yield "scheduler", self._try_scheduler
 
-    def _try_losses(self) -> None:
-        """Call the losses on two pixels."""
-        for head, composite in self.losses(None).items():
-            task = self.tasks[head]
-            composite(torch.zeros(1, task.channels, 2, 2), torch.zeros(1, *task.planes, 2, 2, dtype=torch.uint8))
+    def _try_term(self, where: str, name: str, node: Mapping[str, Any], task: Task) -> None:
+        """Call a term of a loss on two pixels."""
+        composite = Composite({name: (node.get("weight", 1.0) or 1.0, self._term(where, node, task, None))})
+        composite(torch.zeros(1, task.channels, 2, 2), torch.zeros(1, *task.planes, 2, 2, dtype=torch.uint8))
 
     def _try_sampler(self) -> None:
         """Make the sampler for one block in which every class occurs."""
         counts, sizes = np.ones((1, self.dataset.task.channels + 1), dtype=np.uint16), np.array([[SIZE, SIZE]])
         self.sampler(sizes, Blocks.of(counts, sizes), read=lambda *_: (counts, counts.astype(np.uint8)))
 
-    def _try_optimizer(self) -> None:
+    def _try_scheduler(self) -> None:
         """Step the optimizer and the schedule of one parameter."""
         optimizer = self.optimizer([nn.Parameter(torch.zeros(1))])
         scheduler = self.scheduler(optimizer)
@@ -321,26 +322,44 @@ def make_setup(config: Any, trust: Sequence[str] = ()) -> Setup:
         raise InputError(f"the config can't be resolved: {str(error).splitlines()[0]}") from None
     raise_faults(missing(config))
     plain.pop("trust")
-    found = cross_check(config)
-    for place in places(plain):
-        own = faults(place.node, place.where, place.kind, trust, place.given, place.beside)
-        found += [fault for fault in own if fault not in found]
-    raise_faults(found)
-    setup = _setup(plain, tuple(trust))
-    raise_faults([*_combination_faults(setup), *setup.faults()])
+    found = {p.where: faults(p.node, p.where, p.kind, trust, p.given, p.beside) for p in places(plain)}
+    together = [*cross_check(config), *chain(*found.values())]
+    try:
+        setup = _setup(plain, tuple(trust))
+    except InputError as error:  # the dataset's labels, which parts are made for
+        raise_faults(_once([*together, str(error)]))
+        raise
+    for where, attempt in setup.attempts():
+        if found.get(where) or (where == "scheduler" and (found["optimizer"] or setup.steps < 1)):
+            continue  # it, or what it is made with, is wrong already
+        try:
+            attempt()
+        except InputError as error:
+            found[where] = [str(error)]
+            together.append(str(error))
+    sound = {name: node for name, node in plain["callbacks"].items() if not found[f"callbacks.{name}"]}
+    raise_faults(_once([*together, *_callback_faults(setup, sound)]))
     return setup
 
 
+def _once(faults: Sequence[str]) -> list[str]:
+    """Faults without those that are told already, perhaps with their place before them."""
+    found: list[str] = []
+    for fault in faults:
+        found += [] if any(fault in told for told in found) else [fault]
+    return found
+
+
 def _setup(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
-    dataset, record = plain["dataset"], plain["record"]
+    dataset = plain["dataset"]
     task = make_task(dataset["task"], dataset["classes"])
     ignore = dataset["ignore_values"]
     if ignore is None:
         ignore = [] if any(isinstance(value, str) for value in dataset["mask_values"] or []) else [IGNORE]
     bands, rgb = (None if dataset[key] is None else tuple(dataset[key]) for key in ("bands", "rgb"))
-    return Setup(
-        plain=plain,
-        dataset=Dataset(
+    made: dict[str, Any] = {
+        "plain": plain,
+        "dataset": Dataset(
             name=dataset["name"],
             task=task,
             bands=bands,
@@ -350,51 +369,32 @@ def _setup(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
             store=Path(plain["output"]) / "cache" / "store",
             skip_bad_scenes=plain["on_bad_tile"] == "skip",
         ),
-        tasks=dict.fromkeys(plain["model"]["heads"], task),
-        seed=plain["seed"],
-        window=plain["window"],
-        batch_size=plain["batch_size"],
-        steps=plain["steps"],
-        validations=plain["validations"],
-        checkpoint_every=plain["checkpoint_every"],
-        on_nonfinite=plain["on_nonfinite"],
-        overlap=plain["overlap"],
-        pictures=plain["pictures"],
-        workers=plain["workers"],
-        residence=Residence(plain["residence"]),
-        output=Path(plain["output"]),
-        record=Record(record["enabled"], record["gain"]),
-        trust=trust,
-    )
+        "tasks": dict.fromkeys(plain["model"]["heads"], task),
+        "residence": Residence(plain["residence"]),
+        "output": Path(plain["output"]),
+        "record": RecordConfig(**plain["record"]),
+        "trust": trust,
+    }
+    return Setup(**made, **{item.name: plain[item.name] for item in fields(Setup) if item.name not in made})
 
 
-def _combination_faults(setup: Setup) -> list[str]:
-    """What can't go together."""
-    found, trainer, scheduler = [], setup.plain["trainer"], setup.plain["scheduler"]
-    times = trainer.get("accumulate_grad_batches", 1)
-    if not isinstance(times, int) or times < 1:
-        found.append(f"trainer.accumulate_grad_batches={times} has to be a whole number of 1 or more")
-    milestones = scheduler.get("milestones", [0])
-    if isinstance(milestones, list) and milestones and max(milestones) >= setup.steps:
-        found.append(f"scheduler.milestones={milestones}: all have to come before the last of steps={setup.steps}")
-    names = logged_names(setup.tasks, {head: list(terms) for head, (_, terms) in loss_places(setup.plain).items()})
-    for name, node in setup.plain["callbacks"].items():
+def _callback_faults(setup: Setup, callbacks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What of the callbacks does not go together with the rest."""
+    found = []
+    losses = loss_places(setup.plain)
+    tasks = {head: task for head, task in setup.tasks.items() if head in losses}
+    names = logged_names(tasks, {head: list(terms) for head, (_, terms) in losses.items()})
+    schedule = str(setup.plain["scheduler"].get("_target_")).rpartition(".")[2]
+    for name, node in callbacks.items():
         monitor = node.get("monitor")
         if monitor is not None and monitor not in names:
             found.append(f"callbacks.{name}.monitor={monitor}: a run logs no such value{nearest(str(monitor), names)}")
-    devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
-    devices = len(devices) if isinstance(devices, list) else devices
-    if isinstance(devices, int) and devices > 0 and setup.batch_size % (devices * nodes):
-        found.append(f"batch_size={setup.batch_size} can't be shared evenly among {devices * nodes} devices")
-    if devices not in (1, "1") and trainer.get("strategy", "auto") == "auto":
-        found.append(f"trainer.devices={devices}: take trainer=ddp to train on several")
-    finders = [name for name, callback in setup.callbacks().items() if isinstance(callback, LearningRateFinder)]
-    schedule = scheduler["_target_"].rpartition(".")[2]
-    if finders and schedule in (SequentialLR.__name__, OneCycleLR.__name__):
-        found.append(
-            f"callbacks.{finders[0]} with {schedule}: its first steps have a rate of their own, which the found one would "
-            "overwrite; take scheduler=cosine, poly, plateau or constant"
-        )
+        made = locate(node["_target_"], f"callbacks.{name}", kinds.CALLBACK, setup.trust)
+        if issubclass(made, LearningRateFinder) and schedule in (SequentialLR.__name__, OneCycleLR.__name__):
+            found.append(
+                f"callbacks.{name} with {schedule}: its first steps have a rate of their own, which the found one would "
+                "overwrite; take scheduler=cosine, poly, plateau or constant"
+            )
     return found
 
 

@@ -14,6 +14,13 @@ from rsseg.files import WAYS_OUT, file_error
 
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
+TRAINING = "a new run with a smaller batch_size or window needs less"
+SCORING = (
+    "both are the run's and stay: free memory, or take a machine with more; CUDA_VISIBLE_DEVICES= before the command computes "
+    "on the CPU"
+)
+"""What helps where memory runs out."""
+
 log = logging.getLogger(__name__)
 
 
@@ -29,29 +36,28 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
 
 
-def explain(error: BaseException, folder: Path, batch_size: int, window: int, way_on: str) -> str | None:
-    """One line for an error that a smaller batch, another machine or another disk would mend; None for any other.
+def explain(error: BaseException, folder: Path, batch_size: int, window: int, memory: str) -> str | None:
+    """One line for an error that more memory, a larger batch, or another disk would mend; None for any other.
 
     Args:
         error: The error.
         folder: Where files are written.
         batch_size: The windows of a batch.
         window: Their side.
-        way_on: How to go on once it is mended.
+        memory: What helps where memory runs out.
     """
     windows = f"batch_size={batch_size} windows of window={window} px"
     if is_out_of_memory(error):
-        found = f"out of memory with {windows} ({_first_line(error)})"
-        return f"{found}: begin a new run with a smaller batch_size or window, or {way_on} where there is more memory"
+        return f"out of memory with {windows} ({_first_line(error)}): {memory}"
     if isinstance(error, ValueError) and "more than 1 value per channel" in str(error):
         return f"{windows} leave batch normalisation one value per channel: take a larger batch or window"
     if isinstance(error, OSError) and error.errno in WAYS_OUT:
-        return f"{file_error(error.filename or folder, error)}; then {way_on}"
+        return str(file_error(error.filename or folder, error))
     return None
 
 
 @contextmanager
-def in_one_line(folder: Path, batch_size: int, window: int, way_on: str) -> Iterator[None]:
+def in_one_line(folder: Path, batch_size: int, window: int, way_on: str = "", memory: str = TRAINING) -> Iterator[None]:
     """Let an error that can be explained end the block as one line; its trace goes into the log file alone.
 
     Args:
@@ -59,6 +65,7 @@ def in_one_line(folder: Path, batch_size: int, window: int, way_on: str) -> Iter
         batch_size: The windows of a batch.
         window: Their side.
         way_on: How to go on once it is mended.
+        memory: What helps where memory runs out.
 
     Raises:
         InputError: In place of the error.
@@ -69,13 +76,13 @@ def in_one_line(folder: Path, batch_size: int, window: int, way_on: str) -> Iter
         if error.__cause__ is None:
             raise
         write_trace(error.__cause__)
-        raise InputError(f"{error}; then {way_on}") from None
+        raise InputError(f"{error}; {way_on}" if way_on else str(error)) from None
     except Exception as error:
-        line = explain(error, folder, batch_size, window, way_on)
+        line = explain(error, folder, batch_size, window, memory)
         if line is None:
             raise
         write_trace(error)
-        raise InputError(line) from None
+        raise InputError(f"{line}; {way_on}" if way_on else line) from None
 
 
 def write_trace(error: BaseException) -> None:

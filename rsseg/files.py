@@ -169,7 +169,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: neither UTF-8 nor JSON
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:  # ValueError: neither UTF-8 nor JSON
         raise InputError(f"{path} can't be read: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} can't be read: a mapping is expected, found {type(content).__name__}")

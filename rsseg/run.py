@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
+from omegaconf import OmegaConf
 
 from rsseg.alignment.analyse import analyse, check_metric
 from rsseg.alignment.fair import gather
@@ -23,16 +25,17 @@ from rsseg.assembly import (
     make_setup,
     warn_of_uncounted,
 )
-from rsseg.config.continuation import Continuation
+from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import provenance
+from rsseg.config.schema import Config
 from rsseg.contract import InputError
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.windows import GridWindows
-from rsseg.dataset import Numbers, open_data, open_split, scenes_of
+from rsseg.dataset import Data, Numbers, open_data, open_split, scenes_of
 from rsseg.description import write_description
-from rsseg.devices import choose_precision, scoring_accelerator
 from rsseg.distributed import is_main
+from rsseg.errors import SCORING, in_one_line
 from rsseg.files import UnwritableError, write_csv, write_json
 from rsseg.inference.examples import draw_examples, most_different
 from rsseg.inference.picture import pick_windows
@@ -43,10 +46,10 @@ from rsseg.module import SegmentationModule
 from rsseg.progress import progress
 from rsseg.table import print_table
 from rsseg.training.divergence import DivergedError
-from rsseg.training.resume import config_of, go_on, write_down
-from rsseg.training.scoring import load_checkpoint, name_means, score, score_rows
+from rsseg.training.resume import continuation, last_state, overridden, write_down
+from rsseg.training.scoring import load_checkpoint, name_means, score, score_best, score_rows, scoring_trainer
 from rsseg.training.signals import Interrupts
-from rsseg.training.trainer import fit
+from rsseg.training.trainer import fit, make_loop, write_scores, write_summary
 
 log = logging.getLogger(__name__)
 
@@ -67,33 +70,46 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
         InputError: For anything in config or data that can't be used.
     """
     quiet()
-    trust = list(config.trust)  # of the command line, also where it resumes
-    if config.resume:
-        folder = Path(config.resume)
-    run = RunFolder(folder)
-    with Interrupts(folder) as interrupts:
-        going = go_on(run, config, overrides or []) if config.resume else None
-        setup = make_setup(config_of(going) if going else config, trust)
-        check_machine(setup)
-        with run.lock() if is_main() else nullcontext():
-            try:
-                return _train(setup, run, overrides or [], loss, interrupts, going)
-            except UnwritableError as error:
-                raise UnwritableError(f"{error}{f', and go on with {run.resume_word}' * run.begun}") from None
+    run = RunFolder(Path(config.resume) if config.resume else folder)
+    if config.resume and not run.begun:
+        raise InputError(f"resume={run}: there is no run in that folder (no config.yaml)")
+    with Interrupts(run) as interrupts, run.lock() if is_main() else nullcontext():
+        try:
+            return _train(config, run, overrides or [], loss, interrupts)
+        except UnwritableError as error:
+            raise UnwritableError(f"{error}{f', and go on with {run.resume_word}' * run.begun}") from None
 
 
-def _train(
-    setup: Setup, run: RunFolder, overrides: list[str], loss: str, interrupts: Interrupts, going: Continuation | None
-) -> float:
+def _train(config: Any, run: RunFolder, overrides: list[str], loss: str, interrupts: Interrupts) -> float:
+    given = overridden(plain(config), overrides) if config.resume else {}
+    last, step = last_state(run) if given or not run.finished else (None, 0)
+    going = continuation(plain(run.config()), given, step, run.finished) if config.resume else None
+    setup = make_setup(OmegaConf.merge(OmegaConf.structured(Config), going.plain) if going else config, list(config.trust))
+    check_machine(setup)
     if going is None:
         run.refuse_other(setup.plain)
     if run.finished and not (going and going.trains):
         return _finished(run)
     if going and going.changed and is_main():
-        write_down(run, going, overrides)
+        write_down(run, going, overrides, step)
         if going.line:
             log.info("%s", going.line)
-    last = run.last_good()
+    with in_one_line(run.path, setup.batch_size, setup.window):
+        setup, module, data = _open(setup)
+        _write_start(setup, run, data, overrides, loss, last is not None)
+    with in_one_line(run.path, setup.batch_size, setup.window, f"then go on with {run.resume_word}"):
+        with closing(make_loop(setup, run, module, data, step, interrupts)) as loop:
+            fit(loop, last)
+            if not is_main():  # a process that another program started: the first one writes
+                return module.scores[setup.head].iou
+            result = score_best(setup, run, module, data.stores["val"], loop.recorder, loop.trainer.global_step)
+            write_scores(loop, result)
+        write_summary(loop, result[setup.head])
+    return result[setup.head].iou
+
+
+def _open(setup: Setup) -> tuple[Setup, SegmentationModule, Data]:
+    """The setup with the bands of its data, the module, and the data."""
     torch.set_float32_matmul_precision("high")
     L.seed_everything(setup.seed, workers=True, verbose=False)
     source = setup.source()
@@ -108,8 +124,17 @@ def _train(
     warn_of_uncounted(setup, data.numbers)
     module = make_module(setup, network, data.numbers, len(data.stores["val"]))
     fit_augmentations(module, data)
+    return setup, module, data
+
+
+def _write_start(setup: Setup, run: RunFolder, data: Data, overrides: list[str], loss: str, resumed: bool) -> None:
+    """Write what the run is made of.
+
+    Raises:
+        InputError: If a run that goes on had other data.
+    """
     record = data.record()
-    if last is not None:
+    if resumed:
         before = run.data()
         changed = {"fingerprint": "other scenes or labels", "pixels": "other pixels"}
         found = [what for key, what in changed.items() if before.get(key, record[key]) != record[key]]
@@ -120,7 +145,6 @@ def _train(
             run.write_config(setup.plain)
             write_json(run.run_file, provenance(overrides, loss) | {"seed": setup.seed})
         write_json(run.data_file, record)
-    return fit(setup, run.path, module, data, last, interrupts)
 
 
 def _finished(run: RunFolder) -> float:
@@ -142,32 +166,28 @@ def _finished(run: RunFolder) -> float:
     return iou
 
 
-def load_run(folder: Path, scenes: int = 1, trust: Sequence[str] = ()) -> tuple[Setup, SegmentationModule]:
-    """The setup of a run and its module with the best weights, in evaluation mode.
+def load_run(run: RunFolder, setup: Setup, scenes: int = 1, threshold: str = "fixed") -> SegmentationModule:
+    """The module of a run with its best weights, in evaluation mode.
 
     Args:
-        folder: The run folder.
+        run: The run folder.
+        setup: Its setup.
         scenes: The number of scenes that will be scored.
-        trust: Packages whose classes the run's config may name.
-    """
-    run = RunFolder(folder)
-    setup, saved = make_setup(run.config(), trust), run.data()
-    numbers = Numbers(**{name: saved[name] for name in ("positives", "valid", "mean", "std")})
-    module = make_module(setup, setup.network(pretrained=False), numbers, scenes)
-    load_checkpoint(module, folder)
-    return setup, module.eval()
-
-
-def tune_module(module: SegmentationModule, run: Path, threshold: str) -> None:
-    """Let a module predict at the thresholds that were tuned for its run, if `threshold` is "tuned".
+        threshold: "fixed": it predicts at 0.5, or the largest logit. "tuned": at what was tuned on the validation scenes.
 
     Raises:
-        InputError: If it is neither "tuned" nor "fixed", or the run has none.
+        InputError: If there are no weights, no thresholds, or `threshold` is neither.
     """
     if threshold not in ("fixed", "tuned"):
         raise InputError(f"threshold={threshold}: fixed (0.5, or the largest logit) or tuned is expected")
-    if threshold == "tuned":
-        module.tune(RunFolder(run).thresholds(module.tasks))
+    thresholds = run.thresholds(setup.tasks) if threshold == "tuned" else None
+    saved = run.data()
+    numbers = Numbers(**{name: saved[name] for name in ("positives", "valid", "mean", "std")})
+    module = make_module(setup, setup.network(pretrained=False), numbers, scenes)
+    load_checkpoint(module, run)
+    if thresholds is not None:
+        module.tune(thresholds)
+    return module.eval()
 
 
 def evaluate(run: Path, split: str, threshold: str = "fixed", trust: Sequence[str] = ()) -> dict[str, Scores]:
@@ -184,7 +204,8 @@ def evaluate(run: Path, split: str, threshold: str = "fixed", trust: Sequence[st
         InputError: If the run or the split can't be used, or the split has no labels.
     """
     quiet()
-    setup = make_setup(RunFolder(run).config(), trust)
+    folder = RunFolder(run)
+    setup = make_setup(folder.config(), trust)
     name = setup.dataset.name
     scenes = scenes_of(setup.source(), name, split)
     bare = sum(scene.mask is None for scene in scenes)
@@ -193,18 +214,18 @@ def evaluate(run: Path, split: str, threshold: str = "fixed", trust: Sequence[st
             f"split={split} of dataset {name} can't be scored: {bare} of its {len(scenes)} scenes "
             "have no labels. Take split=val, or map the scenes with scripts/predict.py"
         )
-    store = open_split(setup.dataset, scenes, split, setup.window)
-    setup, module = load_run(run, len(store), trust)
-    tune_module(module, run, threshold)
-    store.fill = module.mean.numpy().ravel()
-    result = score(setup, module, GridWindows(store, setup.window, setup.overlap))
+    with in_one_line(run, setup.batch_size, setup.window, memory=SCORING):
+        module = load_run(folder, setup, len(scenes), threshold)  # before any scene is decoded
+        store = open_split(setup.dataset, scenes, split, setup.window)
+        store.fill = module.mean.numpy().ravel()
+        result = score(setup, module, GridWindows(store, setup.window, setup.overlap))
     path = run / f"evaluation-{split}{'-tuned' * (threshold == 'tuned')}.csv"
     tuned = ", at tuned thresholds" * (threshold == "tuned")
     rows = score_rows(result)
     print_table(name_means(rows), f"{run}: {split}, best checkpoint{tuned}, pooled over whole scenes")
     if tuned and split == "val":
         line = "The thresholds were tuned on these scenes: scores are too good; %s has those to expect of others."
-        log.warning(line, RunFolder(run).thresholds_file)
+        log.warning(line, folder.thresholds_file)
     for head, scores in result.items():
         log.info("%s: %s", head, ", ".join(f"{name} {value:.4f}" for name, value in scores.means().items()))
     try:
@@ -233,8 +254,8 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed", trust: 
         raise InputError(f"scene={scene}: there is no such file")
     if out.resolve() == scene.resolve():
         raise InputError(f"out={out} would overwrite the scene: choose another name")
-    setup, module = load_run(run, trust=trust)
-    tune_module(module, run, threshold)
+    folder = RunFolder(run)
+    setup = make_setup(folder.config(), trust)
     bands = setup.dataset.read_bands
     found = sum(Scene(scene.stem, scene, None).counts())
     if max(bands) > found:
@@ -243,12 +264,13 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed", trust: 
             "them all (for scenes of several files: a stack of these, in their order)"
         )
     reader = SceneReader([Scene(scene.stem, scene, None)], setup.dataset.labels, bands)
-    reader.fill = module.mean.numpy().ravel()
-    accelerator = scoring_accelerator(setup.accelerator)
-    module = module.to(accelerator if accelerator in ("cuda", "mps") else "cpu")
-    precision = choose_precision(setup.plain["trainer"].get("precision", "auto"), accelerator)
-    with torch.autocast(module.device.type, torch.bfloat16, enabled=str(precision).startswith("bf16")):  # as it was scored
-        predict_scene(module, setup.head, reader, out, setup.window, setup.overlap, setup.batch_size, setup.dataset.palette)
+    with in_one_line(out.parent, setup.batch_size, setup.window, memory=SCORING):
+        module = load_run(folder, setup, threshold=threshold)
+        reader.fill = module.mean.numpy().ravel()
+        trainer = scoring_trainer(setup)  # its device and precision are those of scores
+        trainer.precision_plugin.convert_module(module.to(trainer.strategy.root_device))
+        with trainer.precision_plugin.forward_context():
+            predict_scene(module, setup.head, reader, out, setup.window, setup.overlap, setup.batch_size, setup.dataset.palette)
     log.info("Map: %s", out)
     return out
 
@@ -309,13 +331,16 @@ def draw_disagreements(runs: list[Path], names: list[str], path: Path, trust: Se
     """
     if len(runs) < 2:
         return None
-    setup, module = load_run(runs[0], trust=trust)
-    store = open_split(setup.dataset, scenes_of(setup.source(), setup.dataset.name, "val"), "val", setup.window)
-    store.fill = module.mean.numpy().ravel()
-    with progress(runs, "predicting examples") as folders:
-        examples = most_different(
-            pick_windows(store, setup.window, 16), setup.head, (load_run(run, trust=trust)[1] for run in folders), 3
-        )
+    setups = [make_setup(RunFolder(run).config(), trust) for run in runs]
+    setup, size = setups[0], setups[0].window
+    store = open_split(setup.dataset, scenes_of(setup.source(), setup.dataset.name, "val"), "val", size)
+    store.fill = np.array(RunFolder(runs[0]).data()["mean"])
+    with (
+        in_one_line(path.parent, 1, size, memory=SCORING),
+        progress(list(zip(runs, setups, strict=True)), "predicting examples") as made,
+    ):
+        modules = (load_run(RunFolder(run), own) for run, own in made)
+        examples = most_different(pick_windows(store, size, 16), setup.head, modules, 3)
     draw_examples(path, setup.tasks[setup.head], setup.dataset.palette, examples, names, setup.shown_bands)
     return path
 

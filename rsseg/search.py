@@ -15,11 +15,12 @@ import torch
 from rsseg.alignment.runs import TRIALS
 from rsseg.assembly import make_setup
 from rsseg.config.folder import RunFolder
-from rsseg.config.search import Interval, Search
+from rsseg.config.search import Search
 from rsseg.config.sweep import end_with_parent
 from rsseg.contract import InputError, nearest
 from rsseg.files import LockedError, write_csv
 from rsseg.metrics import scores
+from rsseg.progress import estimate
 from rsseg.run import train
 from rsseg.table import print_table
 from rsseg.task import Binary
@@ -27,6 +28,9 @@ from rsseg.training.divergence import DivergedError
 
 BOUNDARY = "boundary_iou"
 """The score that runs have only if they were recorded."""
+
+DIVERGED = "diverged"
+"""Under this name a trial says at which step its run has diverged."""
 
 log = logging.getLogger(__name__)
 
@@ -91,12 +95,9 @@ def open_study(wanted: Search) -> Any:
     """The study in its storage, new or begun.
 
     Raises:
-        InputError: If Optuna is missing, the storage can't be opened, or holds another search under that name.
+        InputError: If the storage can't be opened, or holds another search under that name.
     """
-    try:
-        import optuna
-    except ModuleNotFoundError:
-        raise InputError("a search needs Optuna: pip install 'rsseg[search]'") from None
+    import optuna
     from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # `watch` says how far the search is
@@ -166,25 +167,21 @@ def try_one(study: Any, wanted: Search, lock: Any) -> bool:
     from optuna.trial import TrialState
 
     with lock:
-        if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))) >= wanted.trials:
+        trials = study.get_trials(deepcopy=False)
+        if sum(_is_over(t) or t.state is TrialState.RUNNING for t in trials) >= wanted.trials:
             return False
-        trial = study.ask()
-        params = {
-            key: trial.suggest_float(key, one.low, one.high, log=one.log)
-            if isinstance(one, Interval)
-            else trial.suggest_categorical(key, one)
-            for key, one in wanted.space().items()
-        }
-    folder = wanted.run_folder(params)
-    config, loss = wanted.config(params)
+        trial = study.ask(wanted.space())
+    folder = wanted.run_folder(trial.params)
+    config, loss = wanted.config(trial.params)
     run = RunFolder(folder)
     with run.lock(wait=True), (folder / "train.log").open("a", buffering=1, encoding="utf-8") as file, _output_to(file):
         trial.set_user_attr("folder", str(folder))
         try:
-            train(config, folder, wanted.words(params), loss)
-        except DivergedError as error:  # no score is lower
-            log.warning("%s", error)
-            study.tell(trial, [0.0] * len(wanted.objectives), skip_if_finished=True)
+            train(config, folder, wanted.words(trial.params), loss)
+        except DivergedError as error:
+            log.error("%s", error)
+            trial.set_user_attr(DIVERGED, error.facts["step"])
+            study.tell(trial, state=TrialState.FAIL)
             return True
     summary = run.summary()
     lacking = [name for name in wanted.objectives if name not in summary]
@@ -197,6 +194,13 @@ def try_one(study: Any, wanted: Search, lock: Any) -> bool:
         raise InputError(f"{folder}: {', '.join(wanted.objectives)} = {values}: a NaN can't be searched by")
     study.tell(trial, values, skip_if_finished=True)
     return True
+
+
+def _is_over(trial: Any) -> bool:
+    """Whether a trial counts as tried: it was finished, or it has diverged. One that was stopped is proposed again."""
+    from optuna.trial import TrialState
+
+    return trial.state is TrialState.COMPLETE or (trial.state is TrialState.FAIL and DIVERGED in trial.user_attrs)
 
 
 @contextlib.contextmanager
@@ -215,41 +219,42 @@ def _output_to(file: TextIO) -> Iterator[None]:
 
 def watch(study: Any, wanted: Search, workers: Sequence[Any]) -> None:
     """Say which trials begin and end, and about how long the rest takes, until the workers are done."""
-    from optuna.trial import TrialState
-
     began = time.monotonic()
-    done = {t.number for t in study.get_trials(deepcopy=False) if t.state.is_finished()}
+    done = {t.number for t in study.get_trials(deepcopy=False) if _is_over(t)}
     begun, at_first = set(done), len(done)
     while True:
         working = any(worker.is_alive() for worker in workers)
-        complete = 0
         for t in study.get_trials(deepcopy=False):
-            complete += t.state is TrialState.COMPLETE
             if "folder" in t.user_attrs and t.number not in begun:
                 begun.add(t.number)
                 log.info("trial %d: %s", t.number, t.user_attrs["folder"])
-            if t.state is TrialState.COMPLETE and t.number not in done:
+            if _is_over(t) and t.number not in done:
                 done.add(t.number)
-                gone = time.monotonic() - began
-                left = gone / (len(done) - at_first) * max(0, wanted.trials - complete)
-                scored = ", ".join(f"{name} {value:.4f}" for name, value in zip(wanted.objectives, t.values, strict=True))
-                line = "trial %d: %s; %d of %d done, %.0f s gone, about %.0f s left"
-                log.info(line, t.number, scored, complete, wanted.trials, gone, left)
+                scored = (f"{name} {value:.4f}" for name, value in zip(wanted.objectives, t.values or (), strict=False))
+                said = ", ".join(scored) or f"diverged at step {t.user_attrs[DIVERGED]}"
+                rest = estimate(len(done) - at_first, wanted.trials - at_first, time.monotonic() - began)
+                log.info("trial %d: %s; %d of %d done, %s", t.number, said, len(done), wanted.trials, rest)
         if any(worker.exitcode for worker in workers):
-            raise RuntimeError("a trial failed, as said above")
+            raise InputError("a process of the search has failed, as said above; the same command goes on")
         if not working:
             return
         time.sleep(0.5)
 
 
 def report(study: Any, wanted: Search) -> None:
-    """Print the best trials, of several objectives those that no other beats in all, and write all of them."""
+    """Print the best trials, of several objectives those that no other beats in all, and write all of them.
+
+    Raises:
+        InputError: If none was finished.
+    """
     from optuna.trial import TrialState
 
     rows = [
         {"trial": t.number, **dict(zip(wanted.objectives, t.values, strict=True)), **t.params, "folder": t.user_attrs["folder"]}
         for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     ]
+    if not rows:
+        raise InputError(f"no trial of study={wanted.study} was finished: a higher trials=... tries on, another study=... anew")
     write_csv(wanted.folder / TRIALS, rows)
     best = {t.number for t in study.best_trials}
     shown = [{key: value for key, value in row.items() if key != "folder"} for row in rows if row["trial"] in best]

@@ -42,10 +42,10 @@ class Arguments:
     compress=...  of the tiles: none (as Inria's), deflate, lzw
     """
 
-    tiles: str = "4"
-    side: str = "5000"
-    window: str = "512"
-    rounds: str = "50"
+    tiles: int = 4
+    side: int = 5000
+    window: int = 512
+    rounds: int = 50
     compress: str = "none"
 
 
@@ -159,7 +159,7 @@ def passing(store: Store, size: int) -> None:
 
 def main(arguments: Arguments) -> None:
     """Measure everything on the same tiles."""
-    count, side, size, rounds = (int(getattr(arguments, name)) for name in ("tiles", "side", "window", "rounds"))
+    count, side, size, rounds = arguments.tiles, arguments.side, arguments.window, arguments.rounds
     torch.set_num_threads(1)
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "rasterio", "torchgeo"))
     print(f"{packages} on {platform.machine()}, one thread; {count} tiles of {side} px, windows of {size} px")

@@ -32,11 +32,11 @@ class Arguments:
     compile=no    leave out torch.compile, which takes a minute and a C++ compiler
     """
 
-    rounds: str = "15"
-    threads: str = "2"
-    busy: str = "0"
-    peers: str = "yes"
-    compile: str = "yes"
+    rounds: int = 15
+    threads: int = 2
+    busy: int = 0
+    peers: bool = True
+    compile: bool = True
 
 
 def scene(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -111,9 +111,9 @@ def of_monai() -> dict[str, Loss]:
 def losses(arguments: Arguments) -> dict[str, Loss]:
     """Everything that is measured, by name; what cannot be imported is said."""
     found: dict[str, Loss] = {"torch: ce": lambda x, label, _: F.cross_entropy(x, label), **ours()}
-    if arguments.peers == "yes":
+    if arguments.peers:
         for name, peer in {
-            "smp": lambda: of_smp(arguments.compile == "yes"),
+            "smp": lambda: of_smp(arguments.compile),
             "kornia": of_kornia,
             "monai": of_monai,
         }.items():
@@ -140,7 +140,7 @@ def measure(shape: tuple[int, ...], arguments: Arguments) -> None:
     times: dict[str, list[float]] = {name: [] for name in compared}
     for loss in compared.values():
         step(loss, x, label, small)
-    for _ in range(int(arguments.rounds)):
+    for _ in range(arguments.rounds):
         for name, loss in compared.items():
             step(loss, x, label, small)  # what another loss has left of caches and free memory is not measured
             times[name].append(step(loss, x, label, small))
@@ -157,7 +157,7 @@ import resource, sys, torch
 sys.path.insert(0, {folder!r})
 from bench_losses import Arguments, losses, scene, step
 torch.set_num_threads({threads})
-loss = losses(Arguments(compile="no"))[{name!r}]
+loss = losses(Arguments(compile=False))[{name!r}]
 x, label = scene((16, {classes}, 64, 64))  # libraries and threads set themselves up
 step(loss, x.requires_grad_(), label, label.byte())
 x, label = scene({shape})
@@ -183,10 +183,10 @@ def _peak(name: str, shape: tuple[int, ...], arguments: Arguments) -> str:
 
 def main(arguments: Arguments) -> None:
     """Measure all shapes."""
-    torch.set_num_threads(int(arguments.threads))
+    torch.set_num_threads(arguments.threads)
     packages = ("torch", "segmentation-models-pytorch", "kornia")
     print(", ".join(f"{name} {version(name)}" for name in packages), f"on {platform.machine()}, {arguments.threads} threads")
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(int(arguments.busy))]
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(arguments.busy)]
     try:
         for shape in SHAPES:
             measure(shape, arguments)

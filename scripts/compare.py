@@ -1,9 +1,9 @@
 """Compare losses: python scripts/compare.py runs=runs/sweep/synthetic"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from rsseg.config.arguments import names, run_script, split_places
+from rsseg.config.arguments import run_script, split_places
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Arguments:
     out: str | None = None
     metric: str = "iou"
     unfair: str = "leave"
-    trust: str | None = None
+    trust: list[str] = field(default_factory=list)
 
 
 def main(arguments: Arguments) -> None:
@@ -36,7 +36,7 @@ def main(arguments: Arguments) -> None:
         Path(arguments.out) if arguments.out else None,
         arguments.metric,
         arguments.unfair == "keep",
-        names(arguments.trust),
+        arguments.trust,
     )
 
 

@@ -1,39 +1,37 @@
-"""Describe a dataset before training on it: class shares, object sizes, hints of label noise, and which losses to compare.
-
-    python scripts/describe.py dataset=inria dataset.source.root=/data/inria
-
-Takes the overrides of train.py and writes description.json and description.png into <output>/describe/<dataset>.
-"""
+"""Describe a dataset: python scripts/describe.py dataset=inria dataset.source.root=/data/inria"""
 
 import logging
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+from rsseg.config.arguments import run_script
 from rsseg.config.cli import check_early, compose, own_part
-from rsseg.contract import InputError
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
-def main(words: list[str]) -> None:
+@dataclass
+class Arguments:
+    """Describe a dataset before training on it: class shares, object sizes, label noise, and which losses to compare.
+
+    python scripts/describe.py dataset=inria dataset.source.root=/data/inria
+
+    Takes the overrides of train.py and writes description.json and description.png into <output>/describe/<dataset>.
+    """
+
+    overrides: list[str]
+
+
+def main(arguments: Arguments) -> None:
     """Describe the dataset that train.py would train on with these overrides."""
-    # what is logged goes where the tables go, so that all stays in one order
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    if {"-h", "--help"} & set(words):
-        print(__doc__)
-        return
-    try:
-        for word in words:
-            if word.startswith("-"):
-                raise InputError(f"'{word}' is not understood: write key=value, as for a single run of train.py")
-        config = own_part(compose(CONFIGS, words))
-        check_early(config)
-        from rsseg.run import describe  # torch takes seconds to import: mistakes in the command are told before
+    config = own_part(compose(CONFIGS, arguments.overrides))
+    check_early(config)
+    from rsseg.run import describe  # torch takes seconds to import: mistakes in the command are told before
 
-        describe(config, overrides=words)
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    describe(config, overrides=arguments.overrides)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)  # where the tables go: all in one order
+    run_script(Arguments, main)

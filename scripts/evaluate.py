@@ -1,9 +1,9 @@
 """Score a run: python scripts/evaluate.py run=runs/... split=test"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from rsseg.config.arguments import names, run_script
+from rsseg.config.arguments import run_script
 
 
 @dataclass
@@ -19,14 +19,14 @@ class Arguments:
     run: str
     split: str = "val"
     threshold: str = "fixed"
-    trust: str | None = None
+    trust: list[str] = field(default_factory=list)
 
 
 def main(arguments: Arguments) -> None:
     """Evaluate as the command line says."""
     from rsseg.run import evaluate
 
-    evaluate(Path(arguments.run), arguments.split, arguments.threshold, names(arguments.trust))
+    evaluate(Path(arguments.run), arguments.split, arguments.threshold, arguments.trust)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Map a scene: python scripts/predict.py run=runs/... scene=big.tif"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from rsseg.config.arguments import names, run_script
+from rsseg.config.arguments import run_script
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Arguments:
     scene: str
     out: str | None = None
     threshold: str = "fixed"
-    trust: str | None = None
+    trust: list[str] = field(default_factory=list)
 
 
 def main(arguments: Arguments) -> None:
@@ -30,7 +30,7 @@ def main(arguments: Arguments) -> None:
 
     run, scene = Path(arguments.run), Path(arguments.scene)
     out = Path(arguments.out) if arguments.out else run / "maps" / f"{scene.stem}.tif"
-    predict(run, scene, out, arguments.threshold, names(arguments.trust))
+    predict(run, scene, out, arguments.threshold, arguments.trust)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 """Search for settings: python scripts/search.py loss=ce_dice 'loss.terms.dice.weight=tag(log,interval(0.01,10))'"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rsseg.config.arguments import run_script
-from rsseg.contract import InputError
 
 
 @dataclass
@@ -22,18 +21,11 @@ class Arguments:
     """
 
     overrides: list[str]
-    objectives: str = "iou"
-    trials: str = "20"
-    processes: str = "1"
+    objectives: list[str] = field(default_factory=lambda: ["iou"])
+    trials: int = 20
+    processes: int = 1
     study: str = "search"
     storage: str | None = None
-
-
-def whole(name: str, text: str) -> int:
-    """A whole number from the command line."""
-    if not text.isdecimal():
-        raise InputError(f"{name}={text} must be a whole number")
-    return int(text)
 
 
 def main(arguments: Arguments) -> None:
@@ -44,12 +36,12 @@ def main(arguments: Arguments) -> None:
     wanted = Search(
         configs=Path(__file__).resolve().parents[1] / "configs",
         overrides=tuple(arguments.overrides),
-        objectives=tuple(arguments.objectives.split(",")),
+        objectives=tuple(arguments.objectives),
         study=arguments.study,
         storage=arguments.storage,
-        trials=whole("trials", arguments.trials),
+        trials=arguments.trials,
     )
-    search(wanted, whole("processes", arguments.processes))
+    search(wanted, arguments.processes)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,49 @@ def test_faults_of_all_places_are_told_together():
         assert sum(text in fault for fault in found) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["window=100", "trainer.accumulate_grad_batches=0"], ["window=100", "accumulate_grad_batches=0"]),
+        (["loss.terms.dice.smooth=-1", "loss.terms.ce.class_weights=[1,2]"], ["smooth", "class_weights"]),
+        (["loss.terms.dice.weight=-1", "loss.terms.ce.weight=-2"], ["term 'dice'", "term 'ce'"]),
+        (["augment=[scale_crop,noise]", "augment.scale_crop.scale=[2,1]", "augment.noise.std=-1"],
+         ["scale_crop", "augment.noise"]),
+        (["callbacks=[early_stopping,ema]", "callbacks.early_stopping.mode=up", "callbacks.ema.decay=7"],
+         ["early_stopping", "ema"]),
+        (["overlap=90", "optimizer.lr=-1", "+sampler.kep=1", "model.encoder=resnt18", "trainer.devices=2"],
+         ["overlap=90", "learning rate", "sampler.kep", "resnt18", "trainer=ddp"]),
+        (["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/iou", "seed=-1", "loss=bce"],
+         ["monitor=val/iou", "seed=-1", "loss.terms.bce"]),
+        (["dataset.mask_values=['#000000',1,2,3,4]", "optimizer.lrr=1"], ["mix colours and integers", "optimizer.lrr"]),
+        (["loss.terms.dice.weight=0", "loss.terms.ce.weight=0", "optimizer.lr=-1"], ["all weights are 0", "learning rate"]),
+    ],
+)  # fmt: skip
+def test_faults_that_show_at_different_times_are_told_in_one_round(words, parts):
+    found = faults_of(*words)
+    assert len(found) == len(parts), found
+    for part in parts:
+        assert sum(part in fault for fault in found) == 1, (part, found)
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        (["+model.heads.water={}"], "model.heads.water has no loss with terms: found {}"),
+        (["model.heads.mask=null"], "model.heads.mask has no loss with terms: found None"),
+        (["+model.heads.water={loss: 3}"], "model.heads.water has no loss with terms"),
+        (["+model.heads.water={loss: {terms: null}}"], "model.heads.water has no loss with terms"),
+        (["logger=wandb", "logger.wandb=null"], "logger.wandb has no _target_: found None"),
+        (["callbacks=ema", "callbacks.ema=null"], "callbacks.ema has no _target_: found None"),
+        (["augment.d4=null"], "augment.d4 has no _target_: found None"),
+        (["loss.terms.dice=null"], "loss.terms.dice has no _target_: found None"),
+    ],
+)
+def test_a_part_that_is_empty_is_named(words, place):
+    (fault,) = faults_of(*words)
+    assert fault.startswith(place)
+
+
 def test_a_setup_is_frozen_and_holds_the_resolved_config():
     setup = make_setup(compose(["steps=40"]))
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -171,7 +171,7 @@ def test_run_folder_is_complete(tmp_path, folder_root):
     assert (run / "picture.png").stat().st_size > 10_000
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     table = list(csv.DictReader((run / "classes.csv").open()))
-    assert [row["class"] for row in table] == ["a", "b", "c", "mean"]
+    assert [row["class"] for row in table] == ["a", "b", "c", ""]
     assert float(table[-1]["iou"]) == pytest.approx(iou)
     labelled = sum(int(row["pixels"]) for row in table[:-1])
     assert labelled == 2 * (80 * 96 - 16)  # every labelled pixel of both validation scenes, once

@@ -17,9 +17,9 @@ from tiny import CONFIGS
 from rsseg.alignment.records import load_records
 from rsseg.config.arguments import parse
 from rsseg.config.folder import RunFolder
-from rsseg.config.search import Interval, Search
+from rsseg.config.search import Search
 from rsseg.contract import InputError
-from rsseg.search import check_search, open_study, release_dead_trials, report, try_one
+from rsseg.search import check_search, open_study, release_dead_trials, report, try_one, watch
 from rsseg.training.divergence import DivergedError
 
 WEIGHT = "loss.terms.dice.weight"
@@ -32,12 +32,13 @@ def wanted(tmp_path, folder_root):
 
 
 def test_the_space_is_read_as_hydra_writes_it(wanted):
+    distributions = pytest.importorskip("optuna").distributions
     words = ("a=interval(0,4)", "b=tag(log,interval(0.01,10))", "loss=ce,dice", "c=range(1,4)", "steps=3")
     assert replace(wanted, overrides=words).space() == {
-        "a": Interval(0.0, 4.0, False),
-        "b": Interval(0.01, 10.0, True),
-        "loss": ["ce", "dice"],
-        "c": ["1", "2", "3"],
+        "a": distributions.FloatDistribution(0.0, 4.0),
+        "b": distributions.FloatDistribution(0.01, 10.0, log=True),
+        "loss": distributions.CategoricalDistribution(["ce", "dice"]),
+        "c": distributions.CategoricalDistribution(["1", "2", "3"]),
     }
     assert replace(wanted, overrides=words).words({"a": 0.5, "loss": "ce"}) == ["steps=3", "a=0.5", "loss=ce"]
 
@@ -68,6 +69,7 @@ def test_a_trial_is_the_run_that_train_makes_of_its_overrides(wanted):
     ],
 )
 def test_mistakes_are_found_before_the_search(wanted, changes, message):
+    pytest.importorskip("optuna")
     with pytest.raises(InputError, match=message):
         check_search(replace(wanted, **changes), 1)
 
@@ -142,24 +144,45 @@ def test_a_run_without_a_score_is_named(wanted, scored):
     assert study.trials[0].state.name == "FAIL"
 
 
-def test_a_trial_that_diverges_scores_nothing(wanted, scored, monkeypatch):
-    pytest.importorskip("optuna")
+def test_a_search_goes_on_after_a_run_that_diverges(wanted, scored, monkeypatch):
     import rsseg.search
 
-    real = rsseg.search.train
+    pytest.importorskip("optuna")
+    study, good = open_study(wanted), rsseg.search.train
+    study.enqueue_trial({WEIGHT: 0.75})
+    study.enqueue_trial({WEIGHT: 0.25})
 
-    def train(config, folder, overrides, loss):
-        if config.loss.terms.dice.weight > 0.3:
-            raise DivergedError("diverged at step 1 of 2", {"step": 1})
-        real(config, folder, overrides, loss)
+    def train(config, *given):
+        if config.loss.terms.dice.weight > 0.5:
+            raise DivergedError("diverged at step 7 of 9", {"step": 7})
+        good(config, *given)
 
     monkeypatch.setattr(rsseg.search, "train", train)
-    study = open_study(replace(wanted, trials=6))
-    while try_one(study, replace(wanted, trials=6), NoLock()):
+    wanted = replace(wanted, trials=2)
+    while try_one(study, wanted, NoLock()):
         pass
-    assert len(study.trials) == 6
-    assert {trial.value == 0 for trial in study.trials if trial.params[WEIGHT] > 0.3} == {True}
-    assert study.best_value <= 0.3
+    assert [(t.state.name, t.params[WEIGHT], t.value) for t in study.trials] == [("FAIL", 0.75, None), ("COMPLETE", 0.25, 0.25)]
+    assert "diverged at step 7" in (wanted.run_folder({WEIGHT: 0.75}) / "train.log").read_text()
+    release_dead_trials(study, wanted)
+    assert len(study.trials) == 2  # it is not proposed again
+
+
+def test_a_search_of_which_all_runs_diverge_says_so(wanted):
+    pytest.importorskip("optuna")
+    with pytest.raises(InputError, match="no trial of study=study was finished"):
+        report(open_study(wanted), wanted)
+
+
+def test_a_worker_that_fails_ends_the_search_in_one_line(wanted):
+    class Failed:
+        exitcode = 1
+
+        def is_alive(self):
+            return False
+
+    pytest.importorskip("optuna")
+    with pytest.raises(InputError, match="the same command goes on"):
+        watch(open_study(wanted), wanted, [Failed()])
 
 
 def test_what_a_dead_process_tried_is_proposed_again(wanted, scored):

@@ -16,7 +16,6 @@ from test_run import command, folder_data, settings
 import rsseg.alignment.recorder as recorder
 import rsseg.data.build as build
 import rsseg.training.scoring as scoring
-import rsseg.training.trainer as trainer
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import run_folder
 from rsseg.contract import InputError
@@ -159,7 +158,7 @@ def test_signals_outside_training_stop_at_once(tmp_path, folder_root, monkeypatc
 
 
 def test_a_second_interrupt_does_not_wait(tmp_path):
-    with Interrupts(tmp_path) as interrupts:
+    with Interrupts(RunFolder(tmp_path)) as interrupts:
         interrupts.waits = True
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -237,7 +236,7 @@ KILLS = {
     "between the best checkpoint and the last": lambda: at_replace("best.ckpt", 1, after=True),
     "before the last checkpoint becomes the previous one": lambda: at_replace("previous.ckpt", 1),
     "between the previous checkpoint and the last": lambda: at_replace("previous.ckpt", 1, after=True),
-    "before the run is scored": lambda: replaced(trainer, "score_checkpoints"),
+    "before the run is scored": lambda: replaced(scoring, "score_checkpoints"),
     "before thresholds are tuned": lambda: replaced(scoring, "keep_thresholds"),
     "before the summary is in place": lambda: at_replace("summary.json", 1),
 }
@@ -397,14 +396,14 @@ def test_what_is_queued_again(tmp_path, monkeypatch, environment, number, wanted
     asked = slurm(monkeypatch, tmp_path)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(StoppedError), Interrupts(tmp_path):
+    with pytest.raises(StoppedError), Interrupts(RunFolder(tmp_path)):
         os.kill(os.getpid(), number)
     assert (asked.read_text() if asked.exists() else None) == wanted
 
 
 def test_a_job_that_cannot_be_queued_again_is_said(tmp_path, monkeypatch, caplog):
     slurm(monkeypatch, tmp_path, "echo 'Requested operation is presently disabled' >&2; exit 1")
-    with pytest.raises(StoppedError), Interrupts(tmp_path):
+    with pytest.raises(StoppedError), Interrupts(RunFolder(tmp_path)):
         os.kill(os.getpid(), signal.SIGUSR1)
     assert "SLURM job 77 can't be queued again (Requested operation is presently disabled)" in caplog.text
 

@@ -18,18 +18,19 @@ from tiny import CONFIGS, power_cut
 
 from rsseg import devices
 from rsseg.assembly import make_setup
-from rsseg.config.continuation import continuation, overridden
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import Store
 from rsseg.loggers import MetricsFile
 from rsseg.metrics import scores
+from rsseg.models import Network
 from rsseg.module import SegmentationModule
 from rsseg.progress import Lines
-from rsseg.run import compare, train
+from rsseg.run import compare, draw_disagreements, evaluate, predict, train
 from rsseg.task import Multiclass
 from rsseg.training.checkpointing import Checkpoints, validation_steps
 from rsseg.training.divergence import DivergedError, NonFinite
+from rsseg.training.resume import ABSENT, begins_anew, continuation, overridden
 from rsseg.training.signals import Interrupts
 from rsseg.training.trainer import ProgressLines, make_trainer
 
@@ -145,8 +146,9 @@ def test_callbacks_come_from_the_config(tmp_path, name):
     setup = make_setup(settings(tmp_path, "dataset=folder", "dataset.classes=[a,b]", f"callbacks={name}"))
 
     def kinds(step):
-        kept = Checkpoints(tmp_path, "val/mask/iou", [2], None, Interrupts(tmp_path))
-        return [type(c).__name__ for c in make_trainer(setup, tmp_path, [], kept, step).callbacks]
+        run = RunFolder(tmp_path)
+        kept = Checkpoints(run, "val/mask/iou", [2], None, Interrupts(run))
+        return [type(c).__name__ for c in make_trainer(setup, run, [], kept, step).callbacks]
 
     wanted = {"early_stopping": "EarlyStopping", "ema": "EMAWeightAveraging", "lr_finder": "LearningRateFinder"}[name]
     assert wanted in kinds(0)
@@ -319,7 +321,7 @@ def test_a_window_that_cannot_be_cut_is_named(tmp_path, folder_root, monkeypatch
     [
         (
             MemoryError(),
-            r"out of memory with batch_size=2 windows of window=32 px \(MemoryError\): begin a new run with a smaller",
+            r"out of memory with batch_size=2 windows of window=32 px \(MemoryError\): a new run with a smaller",
         ),
         (RuntimeError("[x] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), "out of memory with"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has"), r"out of memory .* 2 GiB\.\)"),
@@ -339,6 +341,49 @@ def test_what_a_machine_lacks_is_one_line(tmp_path, folder_root, monkeypatch, er
         train(settings(tmp_path, *folder_data(folder_root), "record.enabled=false"), tmp_path / "run")
     assert "\n" not in str(told.value)
     assert "go on with resume=" in str(told.value)
+
+
+def test_memory_that_runs_out_while_scoring_is_one_line(tmp_path, folder_root, monkeypatch):
+    run, config = tmp_path / "run", settings(tmp_path, *folder_data(folder_root), "record.enabled=false", "pictures=0")
+    train(config, run)
+
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(SegmentationModule, "forward", fail)
+    for attempt in (
+        lambda: evaluate(run, "val"),
+        lambda: predict(run, next((folder_root / "images").iterdir()), tmp_path / "map.tif"),
+        lambda: draw_disagreements([run, run], ["a", "b"], tmp_path / "examples.png"),
+    ):
+        with pytest.raises(InputError, match=r"out of memory.*both are the run's and stay: free memory") as told:
+            attempt()
+        assert "smaller" not in str(told.value)
+
+
+def test_memory_that_runs_out_at_the_first_try_of_a_network_is_said_so(tmp_path, folder_root, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("[x] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr(Network, "forward", fail)
+    with pytest.raises(InputError, match="out of memory with batch_size=2") as told:
+        train(settings(tmp_path, *folder_data(folder_root)), tmp_path / "run")
+    assert "larger window" not in str(told.value)
+
+
+def test_what_evaluate_lacks_is_said_before_scenes_are_decoded(tmp_path, folder_root, monkeypatch):
+    run, config = tmp_path / "run", settings(tmp_path, *folder_data(folder_root), "record.enabled=false", "pictures=0")
+    train(config, run)
+
+    def fail(*_):
+        raise AssertionError("scenes are decoded")
+
+    monkeypatch.setattr("rsseg.run.open_split", fail)
+    with pytest.raises(InputError, match="threshold=tunde: fixed"):
+        evaluate(run, "val", "tunde")
+    RunFolder(run).best.unlink()
+    with pytest.raises(InputError, match=r"no checkpoints/best\.ckpt"):
+        evaluate(run, "val")
 
 
 def test_faults_of_the_program_keep_their_trace(tmp_path, folder_root, monkeypatch):
@@ -475,6 +520,8 @@ def test_what_a_run_that_goes_on_may_change():
     assert (slower.plain["optimizer"]["lr"], slower.plain["scheduler"]["T_max"], slower.new_schedule) == (0.001, 60, True)
     fresh = continuation(SAVED, {"optimizer.lr": 0.001}, 0, False)
     assert (fresh.new_schedule, fresh.plain["scheduler"]) == (False, SAVED["scheduler"])
+    fresh = continuation(SAVED, {"steps": 400}, 0, False)
+    assert fresh.plain["scheduler"] == SAVED["scheduler"] | {"T_max": 400}
     for name in ("ConstantLR", "ReduceLROnPlateau"):
         saved = SAVED | {"scheduler": {"_target_": f"torch.optim.lr_scheduler.{name}"}}
         longer = continuation(saved, {"steps": 400}, 100, True)
@@ -490,7 +537,8 @@ def test_what_a_run_that_goes_on_may_change():
         ({"seed": 2}, False, "seed: its windows are functions of the seed"),
         ({"model.encoder": "resnet34"}, False, "model.encoder: the weights that it has are those of its model"),
         ({"optimizer": {"lr": 0.1}}, False, r"optimizer: .*only optimizer\.lr can change"),
-        ({"experiment": "floods"}, False, "experiment: a run goes on with the config that it began with"),
+        ({"experiment": ABSENT}, False, "experiment: a run goes on with the config that it began with"),
+        ({"loss/term": ABSENT, "logger.csv": ABSENT}, False, r"loss/term: .*under its loss; logger\.csv: a run goes on"),
         ({"steps": 50}, True, "steps=50: the run has come to step 100 already; give more"),
         ({"optimizer.lr": 0.1}, True, r"optimizer\.lr=0\.1: all 100 steps are done; give steps=\.\.\. too"),
         ({"seed": 2, "window": 64}, False, "seed: .*; window: .*Begin a new run without resume="),
@@ -503,8 +551,9 @@ def test_what_it_cannot_change_says_why(given, ended, why):
 
 def test_the_values_of_a_command_line():
     composed = {"steps": 9, "optimizer": {"lr": 0.1}, "logger": {"csv": {}}}
-    words = ["resume=a", "trust=[mine]", "hydra.run.dir=b", "optimizer.lr=0.1", "logger=csv", "+new=1"]
-    assert overridden(composed, words) == {"optimizer.lr": 0.1, "logger": {"csv": {}}, "new": None}
+    words = ["resume=a", "trust=[mine]", "hydra.run.dir=b", "optimizer.lr=0.1", "logger=csv", "+loss/term@loss.terms.x=dice"]
+    found = {"optimizer.lr": 0.1, "logger": {"csv": {}}, "loss/term": ABSENT, "experiment": ABSENT, "sweep": ABSENT}
+    assert overridden(composed, [*words, "experiment=floods", "sweep=losses"]) == found
 
 
 def test_a_finished_run_trains_on(tmp_path, folder_root):
@@ -522,6 +571,26 @@ def test_a_finished_run_trains_on(tmp_path, folder_root):
     origin = json.loads((tmp_path / "short" / "run.json").read_text())
     assert [(entry["step"], entry["overrides"]) for entry in origin["continued"]] == [(3, words)]
     assert train(settings(tmp_path, *words), tmp_path / "short", words) > 0  # finished already
+
+
+def test_a_new_schedule_stays_where_a_run_is_resumed_twice(tmp_path):
+    """It diverged at 230, was resumed with another rate, and diverged at 210 before the next checkpoint."""
+    run = RunFolder(tmp_path)
+    entries = [{"step": 200, "new_schedule": True}, {"step": 200, "new_schedule": False}]
+    run.origin = lambda: {"continued": entries}
+    assert begins_anew(run, 200)
+    assert begins_anew(run, 150)  # the newest checkpoint is damaged
+    assert not begins_anew(run, 201)
+
+
+def test_more_steps_before_the_first_checkpoint(tmp_path, folder_root, monkeypatch):
+    run, common = tmp_path / "run", [*folder_data(folder_root), "validations=1", "pictures=0", "record.enabled=false"]
+    with power_cut(step=1):
+        train(settings(tmp_path, *common, "scheduler=one_cycle", "steps=4"), run)
+    words = [f"resume={run}", "steps=8"]
+    train(settings(tmp_path, *words), run, words)
+    assert RunFolder(run).load_state("last")[1] == 8
+    assert RunFolder(run).config().scheduler.T_max == 8
 
 
 def test_a_new_cosine_follows(tmp_path, folder_root, monkeypatch):

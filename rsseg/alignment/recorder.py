@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from rsseg.alignment.archive import write_arrays
 from rsseg.alignment.panel import PanelSums
 from rsseg.alignment.probe import probe
-from rsseg.alignment.records import ABOUT, FOLDER, OWN, Snapshot
+from rsseg.alignment.records import ABOUT, OWN, Snapshot
 from rsseg.alignment.snapshot import Snapshots
 from rsseg.contract import Batch
 from rsseg.files import write_json
@@ -34,7 +34,7 @@ class Recorder(L.Callback):
         taken: The snapshots of the last step by head, if one process alone has validated it: contours need whole scenes.
 
     Args:
-        folder: The run folder.
+        folder: The folder of its records.
         scenes: The validation scenes' names.
         panel: By name, the losses to be valued, functions of sums over the batch.
         facts: By name, what each of them was made with.
@@ -55,7 +55,7 @@ class Recorder(L.Callback):
         windows: Sequence[Batch],
         held_out: Sequence[Batch] = (),
     ) -> None:
-        self.folder, self.scenes, self.panel, self.facts = folder / FOLDER, list(scenes), panel, facts
+        self.folder, self.scenes, self.panel, self.facts = folder, list(scenes), panel, facts
         self.clipped, self.windows, self.held_out = list(clipped), list(windows), list(held_out)
         self.snapshots, self.first = snapshots, snapshots.first
         self.taken: dict[str, Snapshot] | None = None
@@ -98,16 +98,9 @@ class Recorder(L.Callback):
             found = probe(trainer, _segmentation(pl_module), self.windows, self.held_out)
             self._gradients = {head: {key: value.numpy() for key, value in values.items()} for head, values in found.items()}
 
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *given: Any, **_: Any) -> None:
         """Add a batch to the sums."""
+        outputs, batch = given[:2]
         for name, sums in self._sums.items():
             sums.update(outputs[name], batch["mask"], batch["scene"])
         if _last_alone(trainer):

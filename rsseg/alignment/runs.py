@@ -112,7 +112,10 @@ def find_runs(places: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
         if not place.is_dir():
             beside = [path.name for path in place.parent.glob("*/")]
             raise InputError(f"runs={place}: there is no such folder{nearest(place.name, beside)}")
-    begun = sorted({path.parent for place in places for path in place.rglob("run.json")})
+    found = {name: {path.parent for place in places for path in place.rglob(name)} for name in ("run.json", "summary.json")}
+    begun = sorted(
+        found["run.json"] | {run for run in found["summary.json"] if RunFolder(run).begun}
+    )  # also one without run.json
     ended = [run for run in begun if RunFolder(run).finished]
     diverged = {run: facts["step"] for run in ended if (facts := RunFolder(run).summary().get("diverged"))}
     finished = [run for run in ended if run not in diverged]
@@ -122,9 +125,9 @@ def find_runs(places: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
         for run, step in diverged.items()
     ]
     if not finished:
-        found = f" ({len(begun)} begun; {left_out[0].run}: {left_out[0].why})" if begun else ""
+        which = f" ({len(begun)} begun; {left_out[0].run}: {left_out[0].why})" if begun else ""
         remedy = left_out[0].remedy if begun else "train first"
-        raise InputError(f"no finished run in {', '.join(map(str, places))}{found}: {remedy}")
+        raise InputError(f"no finished run in {', '.join(map(str, places))}{which}: {remedy}")
     return finished, left_out
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import sys
@@ -11,6 +10,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import ValidationError
+
 from rsseg.contract import InputError, nearest
 
 
@@ -18,8 +20,8 @@ def run_script(arguments: type[Any], action: Callable[[Any], object], words: lis
     """Parse the command line, call an action with it, and end the process; a user's mistake gives one line, no stack trace.
 
     Args:
-        arguments: A dataclass of strings; its fields are the keys, its docstring the help text. Where it has a field
-            `overrides`, a list, words with other keys go there, to be read as train.py reads them.
+        arguments: A dataclass of texts, numbers, truths and lists of texts; its fields are the keys, its docstring the help.
+            Where it has a field `overrides`, words with other keys go there, to be read as train.py reads them.
         action: Called with the parsed arguments.
         words: The command line, `sys.argv` if None.
     """
@@ -34,36 +36,47 @@ def run_script(arguments: type[Any], action: Callable[[Any], object], words: lis
         sys.exit(f"error: {error}")
 
 
+EXPECTED: dict[Any, str] = {int: "a whole number", bool: "yes or no"}
+"""What messages call the values of a field's type."""
+
+
 def parse(arguments: type[Any], words: list[str]) -> Any:
-    """The command line as an instance of a dataclass.
+    """The command line as an instance of a dataclass, its values of the types of the fields.
 
     Raises:
-        InputError: For words without "=", and unknown or missing keys.
+        InputError: For words without "=", unknown or missing keys, and values of another type.
     """
-    known = [field.name for field in fields(arguments) if field.name != "overrides"]
-    open_ended = len(known) < len(fields(arguments))
+    known = {field.name: field.type for field in fields(arguments) if field.name != "overrides"}
+    typed, others = OmegaConf.structured(arguments), []
     for word in words:
-        key, equals, _ = word.partition("=")
-        if not open_ended and (not equals or key not in known):
-            raise InputError(f"'{word}' is not understood{nearest(key, known)}: write key=value with {', '.join(known)}")
-    own = [word for word in words if "=" in word and word.partition("=")[0] in known]
-    values: dict[str, Any] = dict(word.split("=", 1) for word in own)
-    if open_ended:
-        values["overrides"] = [word for word in words if word not in own]
-    missing = [field.name for field in fields(arguments) if field.default is dataclasses.MISSING and field.name not in values]
+        key, equals, text = word.partition("=")
+        if not equals or key not in known:
+            others.append(word)
+            continue
+        try:
+            typed[key] = names(text) if known[key] == list[str] else text
+        except ValidationError:
+            raise InputError(f"{word}: {EXPECTED.get(known[key], known[key])} is expected") from None
+    if "overrides" in typed.keys():  # noqa: SIM118 (`in typed` is False of what is not set yet)
+        typed.overrides = others
+    elif others:
+        near = nearest(others[0].partition("=")[0], known)
+        raise InputError(f"'{others[0]}' is not understood{near}: write key=value with {', '.join(known)}")
+    missing = [key for key in known if OmegaConf.is_missing(typed, key)]
     if missing:
         raise InputError(f"{', '.join(f'{key}=...' for key in missing)} must be given")
+    values: Any = OmegaConf.to_container(typed)  # nothing is resolved: an override may refer to another setting
     return arguments(**values)
 
 
-def names(text: str | None) -> tuple[str, ...]:
+def names(text: str) -> list[str]:
     """The names that a text lists with commas, with brackets or without.
 
     Example:
-        >>> names("[mine,yours]"), names("mine"), names(None)
-        (('mine', 'yours'), ('mine',), ())
+        >>> names("[mine,yours]"), names("mine"), names("")
+        (['mine', 'yours'], ['mine'], [])
     """
-    return tuple(name.strip() for name in (text or "").strip("[]").split(",") if name.strip())
+    return [name.strip() for name in text.strip("[]").split(",") if name.strip()]
 
 
 def split_places(text: str) -> list[Path]:

@@ -20,6 +20,19 @@ from omegaconf import DictConfig, OmegaConf
 from rsseg.contract import InputError, nearest
 
 
+class FailedError(InputError):
+    """A target failed while it was made, over something else than its arguments: a server that is away, a full disk.
+
+    Args:
+        message: What is said.
+        failure: What the target raised.
+    """
+
+    def __init__(self, message: str, failure: Exception) -> None:
+        super().__init__(message)
+        self.failure = failure
+
+
 @dataclass(frozen=True)
 class Kind:
     """What a place of the config accepts: classes that derive from a base. Names are dotted: they are imported when needed.
@@ -27,15 +40,15 @@ class Kind:
     Attributes:
         what: What messages call it.
         base: What a target has to derive from.
-        homes: The modules, or classes, at or below which a target lies.
-        own: What a target of a package that the user trusts has to derive from; None: `base`.
+        allowed_modules: The modules, or classes, at or below which a target lies.
+        trusted_base: What a target of a package that the user trusts has to derive from; None: `base`.
         nested: The kinds of the nodes below some parameters; others are of the kind itself.
     """
 
     what: str
     base: str
-    homes: tuple[str, ...]
-    own: str | None = None
+    allowed_modules: tuple[str, ...]
+    trusted_base: str | None = None
     nested: Mapping[str, Kind] = field(default_factory=dict)
 
 
@@ -47,12 +60,12 @@ SAMPLER = Kind("a sampler", "rsseg.data.sampling.Sampler", ("rsseg.data",))
 AUGMENTATION = Kind("an augmentation", "rsseg.data.augment.Augmentation", ("rsseg.data",))
 RECIPE = Kind("a recipe of scenes", "rsseg.data.synthetic.SceneRecipe", ("rsseg.data",))
 SOURCE = Kind("a source of scenes", "rsseg.data.scene.Source", ("rsseg.data",), nested={"recipe": RECIPE})
-TERM = Kind("a loss", "rsseg.losses.Term", ("rsseg.losses",), own="torch.nn.Module")
+TERM = Kind("a loss", "rsseg.losses.Term", ("rsseg.losses",), trusted_base="torch.nn.Module")
 MODEL = Kind(
     "a model",
     "segmentation_models_pytorch.base.SegmentationModel",
     ("segmentation_models_pytorch",),
-    own="torch.nn.Module",
+    trusted_base="torch.nn.Module",
 )
 STRATEGY = Kind("a strategy", "lightning.pytorch.strategies.Strategy", ("lightning.pytorch.strategies",))
 PROFILER = Kind("a profiler", "lightning.pytorch.profilers.Profiler", ("lightning.pytorch.profilers",))
@@ -63,8 +76,8 @@ TRAINER = Kind(
     nested={"strategy": STRATEGY, "profiler": PROFILER},
 )
 
-LIBRARIES = frozenset({"hydra", "lightning", "omegaconf", "rsseg", "segmentation_models_pytorch", "timm", "torch", "torchgeo"})
-"""What a config of somebody else's may name, but nobody has to trust by name."""
+NO_USER_CODE = {"hydra", "lightning", "omegaconf", "rsseg", "segmentation_models_pytorch", "timm", "torch", "torchgeo"}
+"""Packages that messages do not advise to trust: they are no code of the user's."""
 
 
 def plain(node: Any) -> Any:
@@ -84,21 +97,23 @@ def locate(target: Any, where: str, kind: Kind, trust: Collection[str] = ()) -> 
     Raises:
         InputError: If it is no class of that kind. What lies elsewhere is not even imported: importing runs code.
     """
-    place, homes = f"{where}._target_={target}", " or ".join(kind.homes)
+    place, modules = f"{where}._target_={target}", " or ".join(kind.allowed_modules)
     if not isinstance(target, str) or not all(part.isidentifier() and part[0] != "_" for part in target.split(".")):
-        raise InputError(f"{place}: a dotted path such as {kind.homes[0]}.Name is expected, with no private name in it")
-    home = next((home for home in (*kind.homes, *trust) if f"{target}.".startswith(f"{home}.")), None)
-    if home is None:
+        raise InputError(
+            f"{place}: a dotted path such as {kind.allowed_modules[0]}.Name is expected, with no private name in it"
+        )
+    module = next((name for name in (*kind.allowed_modules, *trust) if f"{target}.".startswith(f"{name}.")), None)
+    if module is None:
         own = target.split(".")[0]
-        known = own in sys.stdlib_module_names or own in LIBRARIES  # what lies there is not the user's own
+        known = own in sys.stdlib_module_names or own in NO_USER_CODE  # what lies there is not the user's own
         way_out = "" if known else f"; if {own} is code that you trust, add trust=[{own}]"
-        raise InputError(f"{place}: {kind.what} of {homes} is expected{way_out}")
+        raise InputError(f"{place}: {kind.what} of {modules} is expected{way_out}")
     try:
         found = _named(target)
     except Exception as error:  # whatever an import raises
         raise InputError(f"{place} can't be imported{_near(target)}: {_last_line(error)}") from None
-    base = kind.base if home in kind.homes or kind.own is None else kind.own
-    packages = {home.split(".")[0] for home in (*kind.homes, *trust)}
+    base = kind.base if module in kind.allowed_modules or kind.trusted_base is None else kind.trusted_base
+    packages = {name.split(".")[0] for name in (*kind.allowed_modules, *trust)}
     if not inspect.isclass(found) or not issubclass(found, _named(base)) or found.__module__.split(".")[0] not in packages:
         raise InputError(f"{place} is not {kind.what}: a class that derives from {base} is expected")
     return found
@@ -120,7 +135,7 @@ def faults(
         kind: What the place accepts.
         trust: As for `locate`.
         given: The parameters that `build` will be passed beside the config's.
-        beside: What the node may hold that the target is not given.
+        beside: Keys that the node may hold for rsseg, such as a term's weight: the target is not given them.
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
         return [f"{where} has no _target_: found {node}; to leave it out, remove it with '~{where}'"]
@@ -160,6 +175,7 @@ def build(node: Mapping[str, Any], where: str, kind: Kind, trust: Collection[str
 
     Raises:
         InputError: If the node has `faults`, or the target refuses its arguments.
+        FailedError: If the target fails over something else.
 
     Example:
         >>> build({"_target_": "rsseg.losses.Dice", "smooth": 0}, "loss.terms.dice", TERM, task="binary").smooth
@@ -181,8 +197,10 @@ def build(node: Mapping[str, Any], where: str, kind: Kind, trust: Collection[str
         raise InputError(f"{where}: {error}") from None
     except OSError:  # a missing network or disk is not an argument's fault: the caller knows what to say
         raise
-    except Exception as error:  # whatever a constructor raises over its arguments
+    except (TypeError, ValueError, ModuleNotFoundError) as error:
         raise InputError(f"{where}: {node['_target_']} refused its arguments: {_last_line(error)}") from error
+    except Exception as error:  # whatever a constructor raises
+        raise FailedError(f"{where}: {node['_target_']} could not be made: {_last_line(error)}", error) from error
 
 
 def missing(config: DictConfig) -> list[str]:

@@ -39,7 +39,7 @@ FLAGS = """\
 --hydra-help: the flags of Hydra, which reads this command line.
 """
 
-MADE: dict[str, tuple[str, ...]] = {
+ALLOWED_HYDRA_TARGETS: dict[str, tuple[str, ...]] = {
     "_target_": (
         "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
         "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
@@ -96,7 +96,7 @@ def compose(configs: Path, words: Sequence[str], multirun: bool = False) -> Dict
         multirun: Whether they may have several values.
 
     Raises:
-        InputError: For words that can't be understood, and for launchers and the like that are not of `MADE`.
+        InputError: For words that can't be understood, and for launchers and the like that are not of `ALLOWED_HYDRA_TARGETS`.
     """
     register()
     found = word_faults(configs, words, multirun)
@@ -151,14 +151,14 @@ def one_line(error: Exception) -> str:
 
 
 def refuse_foreign(config: DictConfig) -> None:
-    """Refuse what Hydra would make of its node of a config, or import for it, that is not of `MADE`.
+    """Refuse what Hydra would make of its node of a config, or import for it, that is not of `ALLOWED_HYDRA_TARGETS`.
 
     Raises:
         InputError: At the first such place.
     """
     for key, value in _leaves(config.hydra, "hydra"):
         name = key.rpartition(".")[2]
-        makes = name in MADE and value not in MADE[name]
+        makes = name in ALLOWED_HYDRA_TARGETS and value not in ALLOWED_HYDRA_TARGETS[name]
         imports = str(value).startswith(("ext://", "cfg://")) and value not in ("ext://sys.stdout", "ext://sys.stderr")
         if makes or imports or OmegaConf.is_config(value):
             raise InputError(

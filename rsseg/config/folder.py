@@ -7,7 +7,7 @@ import io
 import logging
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.config.build import plain
+from rsseg.config.contents import COLUMNS, fault
 from rsseg.config.schema import Config
 from rsseg.contract import InputError
 from rsseg.files import LockedError, UnwritableError, from_cell, lock, read_json, remove_parts, write_text
@@ -31,50 +32,6 @@ PLACE_KEYS = ("output", "resume", "workers", "residence", "pictures", "logger", 
 
 FOUND_KEYS = ("dataset.bands",)
 """What is null until a run has seen the data."""
-
-NEEDED = {
-    "config.yaml": {
-        "seed": "a whole number", "steps": "a whole number", "batch_size": "a whole number", "window": "a whole number",
-        "optimizer": "a mapping", "loss": "a mapping", "dataset.name": "text", "dataset.task": "text",
-        "dataset.classes": "a list of text", "model.encoder": "text", "model.heads": "a mapping of mappings",
-    },
-    "run.json": {
-        "overrides": "a list of text", "loss": "text", "git.commit": "text or null", "git.changed": "true, false or null",
-        "rsseg": "text", "python": "text", "platform": "text", "libraries": "a mapping",
-    },
-    "data.json": {
-        "fingerprint.train": "text", "fingerprint.val": "text", "scenes.train": "a list of text",
-        "scenes.val": "a list of text", "positives": "a list of numbers", "valid": "a list of numbers",
-        "mean": "a list of numbers", "std": "a list of numbers",
-    },
-    "summary.json": {
-        "iou": "a number or null", "dice": "a number or null", "scene_iou": "a number or null",
-        "scene_dice": "a number or null", "finished": "text", "steps": "a whole number", "seconds": "a number",
-    },
-}  # fmt: skip
-"""What each file of a run has to hold, by dotted keys, and as what."""
-
-COLUMNS = {"metrics.csv": ("step",), "classes.csv": ("head", "class", "iou", "dice", "pixels")}
-"""What each table of a run has to hold."""
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-KINDS: dict[str, Callable[[Any], bool]] = {
-    "text": lambda value: isinstance(value, str),
-    "text or null": lambda value: value is None or isinstance(value, str),
-    "true, false or null": lambda value: value is None or isinstance(value, bool),
-    "a whole number": lambda value: _is_number(value) and isinstance(value, int),
-    "a number": lambda value: _is_number(value) and math.isfinite(value),
-    "a number or null": lambda value: value is None or _is_number(value),
-    "a mapping": lambda value: isinstance(value, dict),
-    "a mapping of mappings": lambda value: isinstance(value, dict) and all(isinstance(one, dict) for one in value.values()),
-    "a list of text": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
-    "a list of numbers": lambda value: isinstance(value, list) and all(KINDS["a number"](one) for one in value),
-}
-"""What values may be expected to be, in words."""
 
 
 class RunFolder:
@@ -157,7 +114,7 @@ class RunFolder:
             except LockedError:
                 raise LockedError(f"{self}: another process is training this run; wait for it, or stop it") from None
             except UnwritableError as error:
-                raise UnwritableError(f"{error}{', copy the run there and resume it' * self.begun}") from None
+                raise UnwritableError(f"{error}{', copy the run there and resume it' if self.begun else ''}") from None
             for folder in (self.checkpoints, self.records, self.pictures):
                 remove_parts(folder, older=0)
             remove_parts(self.path)  # a younger one may be a table that another process writes beside this run
@@ -171,7 +128,8 @@ class RunFolder:
             content: Any = OmegaConf.to_container(OmegaConf.load(self.config_file), resolve=False)
         except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
             raise self._unusable(self.config_file, str(error)) from None
-        self._check(self.config_file, content)
+        if wrong := fault(self.config_file.name, content):
+            raise self._unusable(self.config_file, wrong)
         for loss in (content["loss"], *(head.get("loss") for head in content["model"]["heads"].values())):
             if isinstance(loss, dict):
                 loss.pop("backend", None)  # a setting of older versions that changed nothing but the speed
@@ -231,7 +189,7 @@ class RunFolder:
         return found
 
     def thresholds(self, tasks: Mapping[str, Any]) -> dict[str, Tensor]:
-        """What `rsseg.metrics.predicted_labels` takes as `threshold`, float32 ``[classes]``, by head.
+        """The tuned thresholds, or biases, that `Task.predict` takes: float32 ``[classes]``, by head.
 
         Args:
             tasks: The task of each head.
@@ -273,8 +231,8 @@ class RunFolder:
             raise InputError(f"{error}. {self._train_again}") from None
         return content["state_dict"], int(content["global_step"])
 
-    def last_good(self) -> Path | None:
-        """The newest checkpoint to go on from; the one before it where that is damaged. None: no checkpoint was written yet.
+    def last_good(self) -> tuple[Path, dict[str, Any]] | None:
+        """The newest checkpoint to go on from, and what it holds; the one before it where that is damaged. None: there is none.
 
         Raises:
             InputError: If there are some and none can be used.
@@ -286,13 +244,13 @@ class RunFolder:
             if not path.exists():
                 continue
             try:
-                read_checkpoint(path)
+                content = read_checkpoint(path)
             except DamagedError as error:
                 faults.append(str(error))
                 continue
             if faults:
                 log.warning("%s: going on from the checkpoint before it, %s.", faults[0], path)
-            return path
+            return path, content
         if faults:
             raise InputError(f"{faults[-1]}. {self._train_again}")
         return None
@@ -341,19 +299,9 @@ class RunFolder:
             content = read_json(path)
         except InputError as error:
             raise self._unusable(path, str(error).removeprefix(f"{path} can't be read: ")) from None
-        self._check(path, content)
+        if wrong := fault(path.name, content):
+            raise self._unusable(path, wrong)
         return content
-
-    def _check(self, path: Path, content: Any) -> None:
-        scored = path != self.summary_file or "diverged" not in content
-        needed = NEEDED.get(path.name, {}) if scored else {"diverged.step": "a whole number"}
-        found = {key: _look_up(content, key.split(".")) for key in needed}
-        lacking = [key for key, value in found.items() if value is LACKING]
-        if lacking:
-            raise self._unusable(path, f"it lacks {', '.join(lacking)}")
-        for key, kind in needed.items():
-            if not KINDS[kind](found[key]):
-                raise self._unusable(path, f"{key} is {repr(found[key])[:60]}, {kind} is expected")
 
     def _rows(self, path: Path) -> list[dict[str, str]]:
         """The rows of a table, all of them whole."""
@@ -361,7 +309,9 @@ class RunFolder:
             text = path.read_text(encoding="utf-8")
             table = csv.DictReader(io.StringIO(text, newline=""))
             rows, columns = list(table), table.fieldnames or ()
-        except (OSError, ValueError, csv.Error) as error:  # ValueError: it is not UTF-8
+        except OSError as error:
+            raise self._unusable(path, error.strerror or str(error)) from None
+        except (ValueError, csv.Error) as error:  # ValueError: it is not UTF-8
             raise self._unusable(path, str(error)) from None
         if not text.endswith("\n") or any(None in row or None in row.values() for row in rows):
             raise self._unusable(path, "it is cut" if text else "it is empty")
@@ -375,17 +325,6 @@ class RunFolder:
         if path in (self.summary_file, self.classes_file, self.thresholds_file):
             remedy = f"Remove summary.json and go on with {self.resume_word}: it scores the run again"
         return InputError(f"{path} can't be read: {' '.join(found.split())}. {remedy}")
-
-
-LACKING = object()
-
-
-def _look_up(node: Any, names: list[str]) -> Any:
-    for name in names:
-        if not isinstance(node, Mapping) or name not in node:
-            return LACKING
-        node = node[name]
-    return node
 
 
 def resume_word(folder: Path) -> str:

@@ -9,22 +9,29 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = (
+RECORDED = (
     "hydra-core", "lightning", "numpy", "rasterio", "segmentation-models-pytorch", "timm", "torch", "torchgeo", "torchmetrics",
 )  # fmt: skip
 
 
-def git_state(folder: Path) -> dict[str, Any]:
-    """The commit of a checkout and whether files differ from it; both None outside a checkout."""
+def git_state(package: Path) -> dict[str, Any]:
+    """The commit of rsseg's checkout and whether its code or configs differ from it; both None where rsseg is installed.
+
+    Args:
+        package: The folder of the package. Files that git does not track count nowhere: a package that lies in somebody
+            else's repository, as in a .venv there, is not of that repository's commit.
+    """
 
     def git(*words: str) -> str | None:
         try:
-            done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+            done = subprocess.run(["git", *words], cwd=package, capture_output=True, text=True, timeout=10, check=True)
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout.strip()
 
-    status = git("status", "--porcelain")
+    if git("ls-files", "--error-unmatch", "__init__.py") is None:
+        return {"commit": None, "changed": None}
+    status = git("status", "--porcelain", "--untracked-files=no", "--", ".", "../configs", "../train.py")
     return {"commit": git("rev-parse", "HEAD"), "changed": None if status is None else bool(status)}
 
 
@@ -39,9 +46,9 @@ def provenance(overrides: list[str], loss: str) -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "overrides": overrides,
         "loss": loss,
-        "git": git_state(Path(__file__).parent),
+        "git": git_state(Path(__file__).parents[1]),
         "rsseg": version("rsseg"),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "libraries": {name: version(name) for name in LIBRARIES},
+        "libraries": {name: version(name) for name in RECORDED},
     }

@@ -232,8 +232,15 @@ def cross_check(config: Config) -> list[str]:
         faults.append(f"overlap={config.overlap} must be at least 0 and less than half of window={config.window}")
     if not 0 <= config.seed < 2**32:
         faults.append(f"seed={config.seed} must be from 0 to 2**32 - 1")
-    if not config.model.heads:
+    heads: Any = OmegaConf.to_container(config.model.heads, resolve=True)
+    if not heads:
         faults.append("model.heads is empty: a model needs a head, such as mask")
+    faults += [
+        f"model.heads.{head} has no loss with terms: found {node}; write model.heads.{head}={{loss: ${{loss}}}}"
+        for head, node in heads.items()
+        if not has_loss(node)
+    ]
+    faults += _device_faults(config)
     wrong = [part for part in config.model.freeze if part not in ("encoder", "decoder")]
     if wrong:
         faults.append(f"model.freeze={list(config.model.freeze)}: a list of encoder and decoder is expected")
@@ -255,6 +262,31 @@ def cross_check(config: Config) -> list[str]:
         faults.append(f"dataset.rgb={list(dataset.rgb)}: three band numbers are expected; null: the first three")
     colours = [colour for colour in dataset.palette or () if not COLOUR.fullmatch(colour)]
     return faults + [f"dataset.palette: {colour} is no colour such as #ff8000" for colour in colours]
+
+
+def has_loss(head: Any) -> bool:
+    """Whether a head of the model, a plain node, has a loss with terms."""
+    loss = head.get("loss") if isinstance(head, dict) else None
+    return isinstance(loss, dict) and isinstance(loss.get("terms"), dict)
+
+
+def _device_faults(config: Config) -> list[str]:
+    """What does not go together in steps, batches and devices."""
+    faults = []
+    trainer: Any = OmegaConf.to_container(config.trainer, resolve=True)
+    times = trainer.get("accumulate_grad_batches", 1)
+    if not isinstance(times, int) or times < 1:
+        faults.append(f"trainer.accumulate_grad_batches={times} has to be a whole number of 1 or more")
+    milestones = config.scheduler.get("milestones")
+    if OmegaConf.is_list(milestones) and milestones and max(milestones) >= config.steps:
+        faults.append(f"scheduler.milestones={milestones}: all have to come before the last of steps={config.steps}")
+    devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
+    devices = len(devices) if isinstance(devices, list) else devices
+    if isinstance(devices, int) and isinstance(nodes, int) and devices * nodes > 0 and config.batch_size % (devices * nodes):
+        faults.append(f"batch_size={config.batch_size} can't be shared evenly among {devices * nodes} devices")
+    if devices not in (1, "1") and trainer.get("strategy", "auto") == "auto":
+        faults.append(f"trainer.devices={devices}: take trainer=ddp to train on several")
+    return faults
 
 
 def _unknown_keys(config: Any) -> list[str]:

@@ -19,15 +19,6 @@ from rsseg.contract import InputError
 
 
 @dataclass(frozen=True)
-class Interval:
-    """All numbers between two, both included; with `log`, drawn evenly by their logarithm."""
-
-    low: float
-    high: float
-    log: bool
-
-
-@dataclass(frozen=True)
 class Search:
     """What is searched for, and where.
 
@@ -38,7 +29,7 @@ class Search:
         objectives: The scores in `summary.json` that are to be high.
         study: The study's name, and its folder's in ``<output>/search``.
         storage: The URL of a database; None: a file ``study.db`` in the study's folder.
-        trials: How many finished trials the study is to have.
+        trials: How many trials the study is to have that are finished or have diverged.
     """
 
     configs: Path
@@ -55,21 +46,27 @@ class Search:
         except HydraException as error:
             raise InputError(f"an override can't be read: {str(error).splitlines()[0]}") from None
 
-    def space(self) -> dict[str, Interval | list[str]]:
-        """What is searched: for each key the interval or the choices.
+    def space(self) -> dict[str, Any]:
+        """What is searched: for each key Optuna's distribution of its values.
 
         Raises:
-            InputError: If that is nothing, or an interval is none.
+            InputError: If Optuna is missing, nothing is searched, or an interval is none.
         """
-        found: dict[str, Interval | list[str]] = {}
+        try:
+            from optuna.distributions import CategoricalDistribution, FloatDistribution
+        except ModuleNotFoundError:
+            raise InputError("a search needs Optuna: pip install 'rsseg[search]'") from None
+        found: dict[str, Any] = {}
         for o in self.parsed():
+            key = o.get_key_element()
             if o.is_interval_sweep():
                 bounds: Any = o.value()
-                found[o.get_key_element()] = one = Interval(float(bounds.start), float(bounds.end), "log" in bounds.tags)
-                if one.low >= one.high or (one.log and one.low <= 0):
+                low, high, log = float(bounds.start), float(bounds.end), "log" in bounds.tags
+                if low >= high or (log and low <= 0):
                     raise InputError(f"{o.input_line}: the first number must be the smaller, and above 0 with log")
+                found[key] = FloatDistribution(low, high, log=log)
             elif o.is_sweep_override():
-                found[o.get_key_element()] = list(o.sweep_string_iterator())
+                found[key] = CategoricalDistribution(list(o.sweep_string_iterator()))
         if not found:
             raise InputError("nothing is searched: give a value as 'key=interval(0,1)' or key=a,b,c, quoted for the shell")
         return found
@@ -93,7 +90,7 @@ class Search:
 
     def first(self) -> dict[str, Any]:
         """One point of the space."""
-        return {key: one.low if isinstance(one, Interval) else one[0] for key, one in self.space().items()}
+        return {key: one.choices[0] if hasattr(one, "choices") else one.low for key, one in self.space().items()}
 
     @cached_property
     def folder(self) -> Path:

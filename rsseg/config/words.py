@@ -120,7 +120,12 @@ def _choice_fault(configs: Path, override: Override) -> str | None:
     if override.is_sweep_override():
         value = list(override.sweep_string_iterator())
     for name in value if isinstance(value, list) else [value]:
-        if isinstance(name, str) and re.fullmatch(r"[\w/.-]+", name) and name not in (*known, "null"):
+        if name == "null" or (name is None and not override.is_delete()):
+            empty = next((one for one in ("none", "csv") if one in known), None)
+            return "a choice can't be null: " + (
+                f"write {group}={empty}" if empty else f"leave it out, or take {', '.join(known)}"
+            )
+        if isinstance(name, str) and re.fullmatch(r"[\w/.-]+", name) and name not in known:
             if RENAMED.get(name) in known:
                 return f"{name} is called {RENAMED[name]} now"
             return f"there is no such choice{nearest(name, known)}; there are {', '.join(known)}"

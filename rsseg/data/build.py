@@ -78,7 +78,11 @@ def open_store(
         if "pixels" not in index:
             raise ValueError("written by an earlier version")
     except (OSError, EOFError, ValueError, BadZipFile):  # it is not there, or not whole
-        save_index(path, [TileCounts.load(folder / f"{name}.counts") for name in chosen])
+        try:
+            tiles = [TileCounts.load(folder / f"{name}.counts") for name in chosen]
+        except (OSError, EOFError, ValueError):  # a power cut
+            raise InputError(f"the tile store {folder} is damaged: remove it, and the same command makes it again") from None
+        save_index(path, tiles)
         with np.load(path) as saved:
             index = dict(saved)
     return Store(folder, kept, chosen, labels.task, index, skipped)

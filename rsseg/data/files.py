@@ -55,7 +55,8 @@ def find(root: Path, pattern: str, endings: frozenset[str] = IMAGES) -> dict[tup
     fits, any_ending = path_pattern(pattern), pattern.endswith(".*")
     found: dict[tuple[str, ...], Path] = {}
     fixed = re.split(r"[{*]", pattern)[0].rpartition("/")[0]  # the folder that all such paths begin with
-    for folder, _, names in os.walk(root / fixed, followlinks=True):
+    for folder, folders, names in os.walk(root / fixed, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]  # half written, or another program's
         for name in names:
             path = Path(folder, name)
             match = fits.fullmatch(path.relative_to(root).as_posix())

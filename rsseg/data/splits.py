@@ -195,7 +195,10 @@ class Split:
             return set()
         if not path.is_file():
             raise InputError(f"dataset.source.split.{split}: there is no file {path}; it should list one name a line")
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        try:
+            lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        except UnicodeDecodeError:
+            raise InputError(f"{path} can't be read: it is no text in UTF-8") from None
         names = {line if line in known else Path(line).stem for line in lines}
         unknown = sorted(names - known)
         if unknown and needed:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from rsseg.contract import IGNORE
+from rsseg.contract import IGNORE, InputError
 from rsseg.data.count import Counter
 from rsseg.data.labels import Labels
 from rsseg.data.raster import block_places, open_raster, reading
@@ -201,12 +201,20 @@ def map_array(
         shape: Its shape.
         dtype: Its dtype.
         version: Another one maps the file anew.
+
+    Raises:
+        InputError: If the file is shorter, as a power cut may leave it.
     """
     size, length = os.path.getsize(path), math.prod(shape) * dtype.itemsize
+    start = size - length if offset < 0 else offset
+    if not 0 <= start <= size - length:
+        way_out = (
+            f"remove {Path(path).parent}, and the same command makes it again" if offset < 0 else "fetch or write it again"
+        )
+        raise InputError(f"{path} is cut: {way_out}")
     if size < LARGE:  # a private map, which keeps no file open: in many places a process may have but 1,024
         whole: Any = torch.from_file(path, shared=False, size=size, dtype=torch.uint8).numpy()
     else:  # private maps count as memory: the kernel refuses one that is larger
         with open(path, "rb") as file:
             whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    start = size - length if offset < 0 else offset
     return np.frombuffer(whole, dtype, math.prod(shape), start).reshape(shape)

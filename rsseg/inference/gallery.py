@@ -22,7 +22,7 @@ class Gallery(L.Callback):
     """Draws some windows in ``pictures/step-000240.png`` of the run folder and shows them in the loggers.
 
     Args:
-        folder: The run folder.
+        folder: The folder of pictures.
         head: The head to draw.
         windows: The windows.
         palette: The dataset's colours, if it has any.
@@ -47,7 +47,7 @@ class Gallery(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw and show what was predicted."""
         if self._rows:
-            path = self.folder / "pictures" / f"step-{trainer.global_step:06d}.png"
+            path = self.folder / f"step-{trainer.global_step:06d}.png"
             self.draw(trainer, path, self._rows, "windows")
             self._rows = []
 

@@ -200,7 +200,7 @@ def pick(x: Tensor, classes: Classes, dim: int = -1) -> Tensor:
     return torch.stack([x.select(dim, c) for c in classes], dim)
 
 
-def class_mean(losses: Tensor, count: Tensor, classes: Classes, over: Over, class_weights: Tensor | None = None) -> Tensor:
+def class_mean(losses: Tensor, count: Tensor, classes: Classes, over: Over, class_weights: Tensor | float = 1.0) -> Tensor:
     """The (weighted) mean of the chosen classes, then of the images that have any to count.
 
     Args:
@@ -211,7 +211,7 @@ def class_mean(losses: Tensor, count: Tensor, classes: Classes, over: Over, clas
         class_weights: One number, or one for each class, chosen or not.
     """
     share = ((count[0] if classes == "present" else count.sum(0)) > 0).to(losses.dtype)
-    if class_weights is not None and class_weights.ndim:
+    if isinstance(class_weights, Tensor):
         share = share * pick(class_weights, classes)
     return mean_of_ratios((losses * share).sum(1), share.sum(1), over)
 
@@ -228,8 +228,8 @@ def mean_of_ratios(top: Tensor, bottom: Tensor, over: Over) -> Tensor:
     return ratios.squeeze(0) if over == "batch" else global_ratio(ratios.sum(), (bottom > 0).sum())
 
 
-def weights(numbers: float | PerClass, like: Tensor, name: str) -> Tensor:
-    """Numbers per class as a tensor that fits another one; 1 if there are none.
+def weights(numbers: float | PerClass, like: Tensor, name: str) -> Tensor | float:
+    """Numbers per class as a tensor that fits another one, or one number for all; 1 if there are none.
 
     Args:
         numbers: One for each class, or one for all.
@@ -239,7 +239,9 @@ def weights(numbers: float | PerClass, like: Tensor, name: str) -> Tensor:
     Raises:
         InputError: If there are more or fewer than classes.
     """
-    found = torch.as_tensor(1.0 if numbers is None else numbers, dtype=like.dtype)
-    if found.ndim and found.shape != like.shape[-1:]:
+    if numbers is None or isinstance(numbers, float):
+        return 1.0 if numbers is None else numbers
+    found = torch.as_tensor(numbers, dtype=like.dtype)
+    if found.shape != like.shape[-1:]:
         raise InputError(f"{name} needs one number per class, {like.shape[-1]} for these logits; found {found.numel()}")
     return found.to(like.device, non_blocking=True)

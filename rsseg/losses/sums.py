@@ -236,7 +236,7 @@ class _Softmax(_Piece):
     def __init__(self, x: Tensor, label: Tensor, ignore: int) -> None:
         number, classes = label.to(_wide(x)), x.shape[1]
         y = number.new_empty(len(x), classes, x.shape[2])
-        self.y = torch.eq(number, torch.arange(classes, device=x.device).to(number.dtype).unsqueeze(-1), out=y)
+        self.y = torch.eq(number, torch.arange(classes, dtype=number.dtype, device=x.device).unsqueeze(-1), out=y)
         if 0 <= ignore < classes:
             self.y[:, ignore] = 0
         super().__init__(x, self.y.sum(1, keepdim=True))  # a label beyond the classes counts for nothing

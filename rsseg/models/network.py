@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rsseg.contract import InputError, nearest
+from rsseg.errors import is_out_of_memory
 from rsseg.task import Task
 
 
@@ -139,6 +140,8 @@ def freeze_idle(network: Network, bands: int, size: int) -> None:
         logits = network.eval()(torch.zeros(1, bands, size, size))
         torch.stack([plane.sum() for plane in logits.values()]).sum().backward()  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, AssertionError) as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(
             f"model.net can't take windows of {size} px ({str(error).splitlines()[0]}): take a larger window, other "
             "arguments or another model"

@@ -6,28 +6,37 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 
 from rsseg.checkpoints import read_checkpoint, write_checkpoint
+from rsseg.config.folder import RunFolder
 from rsseg.files import UnwritableError
 from rsseg.training.signals import Interrupts
 
-BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 STATE = ("best_model_score", "_any", "_ended", "_validated")
 """What `Checkpoints` keeps of itself."""
+
+Moment = Literal["between steps", "before validation", "after validation"]
+"""When a checkpoint is written, as its loop counters have to say."""
 
 log = logging.getLogger(__name__)
 
 
 class CheckpointFiles(CheckpointIO):
-    """How Lightning reads and writes checkpoints; of the best one weights and step alone, and the last one's predecessor stays.
+    """Reads and writes checkpoints for Lightning: of the best one weights and step alone; the one before the last is kept.
 
     Lightning's `save_weights_only` would leave out what callbacks put in: averaged weights.
+
+    Args:
+        run: The run folder.
     """
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write one whole or not at all.
@@ -36,13 +45,13 @@ class CheckpointFiles(CheckpointIO):
             InputError: If the file can't be written.
         """
         path = Path(path)
-        if path.name == BEST:
+        if path == self.run.best:
             checkpoint = {"state_dict": checkpoint["state_dict"], "global_step": checkpoint["global_step"]}
         try:
-            write_checkpoint(path, checkpoint, path.with_name(PREVIOUS) if path.name == LAST else None)
+            write_checkpoint(path, checkpoint, self.run.previous if path == self.run.last else None)
         except UnwritableError as error:
-            kept = [name for name in (LAST, PREVIOUS) if (path.parent / name).exists()]
-            state = f"the last good state is kept in {path.parent / kept[0]}" if kept else "there was none before"
+            kept = [state for state in (self.run.last, self.run.previous) if state.exists()]
+            state = f"the last good state is kept in {kept[0]}" if kept else "there was none before"
             raise UnwritableError(f"{error}; {state}") from None
 
     def load_checkpoint(
@@ -72,13 +81,17 @@ def validation_steps(steps: int, validations: int) -> list[int]:
 
 
 class Checkpoints(Checkpoint):
-    """Validates when it is due, keeps the state of the run, and ends it when a signal says so.
+    """Says when the run is validated, writes its checkpoints, and ends the run when a signal has come.
 
     ``best.ckpt`` is written after a validation with a better score than all before; ``last.ckpt`` after every validation, every
     `every` steps, and when the run is stopped. A validation that is stopped is done again when the run goes on.
 
+    Lightning's own loop counters would not let a run go on exactly. `on_save_checkpoint` changes `epoch_loop.batch_progress`,
+    and `epoch_loop.val_loop.batch_progress` in the file; `on_load_checkpoint` changes `is_last_batch`, and other hooks set
+    `trainer.val_check_batch` and `epoch_loop.max_steps`. Tested with Lightning 2.6.6, by tests/test_stopping.py.
+
     Args:
-        folder: Where they lie.
+        run: The run folder.
         monitor: The score that is to be high.
         steps: After which steps the run is validated, rising.
         every: Steps between further checkpoints; None: none.
@@ -90,13 +103,13 @@ class Checkpoints(Checkpoint):
 
     save_top_k = 1
 
-    def __init__(self, folder: Path, monitor: str, steps: Sequence[int], every: int | None, interrupts: Interrupts) -> None:
-        self.folder, self.monitor, self.steps, self.every, self.interrupts = folder, monitor, list(steps), every, interrupts
-        self.best_model_path, self.best_model_score = str(folder / BEST), -math.inf
+    def __init__(self, run: RunFolder, monitor: str, steps: Sequence[int], every: int | None, interrupts: Interrupts) -> None:
+        self.run, self.monitor, self.steps, self.every, self.interrupts = run, monitor, list(steps), every, interrupts
+        self.best_model_path, self.best_model_score = str(run.best), -math.inf
         self._any = False  # whether there is a best one
         self._ended: int | None = None  # the number of steps of the run, where a callback has ended it before
         self._saved = self._validated = 0  # the last steps that it was saved and validated at
-        self._where = ""  # in the loops, where a checkpoint is written: between two steps, before a validation, or after one
+        self._moment: Moment = "between steps"
 
     def state_dict(self) -> dict[str, Any]:
         """The best score, the last validation, and whether the training was ended by it."""
@@ -107,7 +120,7 @@ class Checkpoints(Checkpoint):
         vars(self).update({name: state_dict[name] for name in STATE})
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen for signals, which Lightning has taken, and aim at the next validation."""
+        """Take the signals back from Lightning, and set the step of the next validation."""
         self._saved = step = trainer.global_step
         self._aim(trainer, step)
         if step and step == self._validated:  # Lightning passes over a validation that is done
@@ -117,7 +130,7 @@ class Checkpoints(Checkpoint):
         self.interrupts.waits = True
 
     def _aim(self, trainer: L.Trainer, least: int) -> None:
-        """Let the run be validated after the first of the steps that is not less than one; Lightning counts batches."""
+        """Set the next validation to the first of `steps` that is not less than `least`; Lightning counts batches."""
         aim = next((step for step in self.steps if step >= least), self.steps[-1])
         trainer.val_check_batch = aim * trainer.accumulate_grad_batches
 
@@ -131,9 +144,9 @@ class Checkpoints(Checkpoint):
         if batch_idx % trainer.accumulate_grad_batches:
             return
         self._aim(trainer, step + 1)
-        stop = self.interrupts.arrived(trainer)
+        stop = self.interrupts.arrived(trainer, step)
         if step > self._saved and (stop or (self.every and step % self.every == 0)):
-            self._keep_last(trainer, "between")
+            self._keep_last(trainer, "between steps")
         if stop:
             self.interrupts.stop(trainer)
 
@@ -148,21 +161,14 @@ class Checkpoints(Checkpoint):
         progress.total.reset_on_restart()  # an interrupted one counts its first batch twice
         self._stop_before(trainer)
 
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *given: Any, **_: Any) -> None:
         """Stop if a signal has come: the validation is done again when the run goes on.
 
         Raises:
             StoppedError: Then.
         """
-        if self.interrupts.arrived(trainer):
+        batch_idx: int = given[2]
+        if self.interrupts.arrived(trainer, batch_idx + 1):
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, WeightAveraging):
                     callback.on_validation_epoch_end(trainer, pl_module)  # puts the weights that are trained back
@@ -170,7 +176,7 @@ class Checkpoints(Checkpoint):
 
     def _stop_before(self, trainer: L.Trainer) -> None:
         if self.interrupts.arrived(trainer):
-            self._keep_last(trainer, "before")
+            self._keep_last(trainer, "before validation")
             self.interrupts.stop(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -184,8 +190,8 @@ class Checkpoints(Checkpoint):
         score = float(trainer.callback_metrics[self.monitor])
         if not self._any or score > self.best_model_score:
             self._any, self.best_model_score = True, -math.inf if math.isnan(score) else score
-            trainer.save_checkpoint(self.folder / BEST, weights_only=False)
-        self._keep_last(trainer, "after")
+            trainer.save_checkpoint(self.run.best, weights_only=False)
+        self._keep_last(trainer, "after validation")
         for logger in trainer.loggers:
             logger.after_save_checkpoint(self)  # type: ignore[arg-type]
         if self.interrupts.arrived(trainer):
@@ -199,48 +205,30 @@ class Checkpoints(Checkpoint):
         """Likewise."""
         self.interrupts.waits = False
 
-    def _keep_last(self, trainer: L.Trainer, where: str) -> None:
-        self._where, self._saved = where, trainer.global_step
-        trainer.save_checkpoint(self.folder / LAST, weights_only=False)
+    def _keep_last(self, trainer: L.Trainer, moment: Moment) -> None:
+        self._moment, self._saved = moment, trainer.global_step
+        trainer.save_checkpoint(self.run.last, weights_only=False)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let the loops' progress say where the run goes on; Lightning would skip a step, or a validation.
+        """Correct the loop counters that Lightning saves: it would skip a step, or a validation, when the run goes on.
 
-        Between two steps the next batch is counted as ready already. A validation that is to be done again is one whose first
-        batch was started and not processed.
+        Between steps the next batch is counted as ready already: take it back. Before a validation that is to be done, or done
+        again: its first batch was started and not processed. After a validation they are right.
         """
         loops = checkpoint["loops"]["fit_loop"]
-        if self._where == "between":
+        if self._moment == "between steps":
             for progress in loops["epoch_loop.batch_progress"].values():
                 if isinstance(progress, dict):
                     progress["ready"] -= 1
-        if self._where == "before":
+        if self._moment == "before validation":
             total, current = (loops["epoch_loop.val_loop.batch_progress"][key] for key in ("total", "current"))
             done = total["completed"] - current["completed"]
             total.update(ready=done + 1, started=done + 1, processed=done, completed=done)
             current.update(ready=0, started=0, processed=0, completed=0)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let a run go on that has come to its last step: to more steps, or to the validation after it."""
+        """Let a run that has come to its last step go on to more steps, or to the validation after that step."""
         step = checkpoint["global_step"]
         checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = step == trainer.max_steps
         if step == trainer.max_steps and checkpoint["callbacks"][self.state_key]["_validated"] < step:
             trainer.fit_loop.epoch_loop.max_steps = step + 1  # Lightning would end at once; put back when the validation starts
-
-
-class NewSchedule(L.Callback):
-    """Lets the schedule begin anew where a run goes on.
-
-    Args:
-        rate: The rate that it begins with.
-    """
-
-    def __init__(self, rate: float) -> None:
-        self.rate = rate
-
-    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Forget the schedule's state, and the rate that it has left the optimizer with."""
-        checkpoint["lr_schedulers"] = []
-        for state in checkpoint["optimizer_states"]:
-            for group in state["param_groups"]:
-                group["lr"] = group["initial_lr"] = self.rate

@@ -1,4 +1,4 @@
-"""A loss or gradient that is not finite: it stops the run at its step, or the step is left out."""
+"""A loss or gradient that is not finite: the run stops at that step, or leaves the step out."""
 
 from __future__ import annotations
 
@@ -55,20 +55,19 @@ class Taken(NamedTuple):
 
 
 class NonFinite(L.Callback):
-    """Looks whether losses and gradients are finite.
+    """Checks whether losses and gradients are finite.
 
-    On a CPU at every step. On a GPU that would let it wait for the device: there the numbers are kept, and looked at with the
-    next values that are logged and before every validation, so that no diverged weights are scored or kept. A float16 gradient
-    is the scaler's to look at.
+    CPU: checked every step. GPU: values are kept and checked with the next logged values and before each validation, to avoid a
+    sync per step; no diverged weights are scored or kept. Float16 gradients are left to the gradient scaler.
 
     Args:
         batch: Tells of an optimiser step, by its number from 0, what it trained on: ``scenes`` and ``windows``.
-        skip: Leave such steps out: the optimizer is not stepped, statistics of batch normalisation stay as they were. The
-            numbers are then looked at in every step, on a GPU too.
+        skip: Leave such steps out: the optimizer is not stepped, statistics of batch normalisation stay as they were. Values
+            are then checked every step, on a GPU too.
 
     Attributes:
         skipped: How many steps were left out.
-        at_once: Whether numbers are looked at in every step.
+        at_once: Whether values are checked every step.
     """
 
     def __init__(self, batch: Cut, skip: bool = False) -> None:

@@ -1,53 +1,158 @@
-"""A run folder that is gone on with: what changes, written down before training."""
+"""How a run goes on: from which checkpoint, and what may be changed: how long it trains, at which rate, and where."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import lightning as L
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from rsseg.checkpoints import read_checkpoint
-from rsseg.config.build import plain
-from rsseg.config.continuation import Continuation, continuation, overridden
 from rsseg.config.folder import RunFolder
-from rsseg.config.schema import Config
 from rsseg.contract import InputError
+from rsseg.distributed import is_main
 from rsseg.files import write_json
+from rsseg.training.checkpointing import Checkpoints
+
+FREE = (
+    "workers", "residence", "pictures", "logger", "output", "checkpoint_every", "on_nonfinite", "dataset.source.root",
+    "dataset.args.root",
+)  # fmt: skip
+"""What says where and how a run is trained, and changes no number of it; data that moved are compared by their fingerprint."""
+
+REASONS = {
+    "model": "the weights that it has are those of its model",
+    "loss": "its best checkpoint was chosen under its loss",
+    "optimizer": "what the optimizer has gathered is its own; only optimizer.lr can change",
+    "scheduler": "with steps=... or optimizer.lr=... a cosine schedule begins anew; constant and plateau go on",
+    "dataset": "it goes on with the same data",
+    "seed": "its windows are functions of the seed",
+    "window": "its windows are functions of (seed, window number) and would be others",
+    "batch_size": "its windows are counted in batches of this size",
+    "sampler": "its windows would be others",
+    "augment": "its windows would be others",
+    "trainer": "other devices and precisions give other numbers",
+    "callbacks": "their state belongs to the run",
+    "record": "its records would not go together",
+    "validations": "its validations would not go together",
+    "overlap": "its validations would not go together",
+}
+"""Why a run that goes on keeps a part of its config."""
+
+ABSENT = object()
+"""The value of a word that is no key of the config: a choice of experiment, of a part below a group, or a removed key."""
+
+GOES_ON = ("ConstantLR", "ReduceLROnPlateau")
+"""The schedules that have no end."""
 
 
-def go_on(run: RunFolder, composed: Any, overrides: Sequence[str]) -> Continuation:
-    """How the run in a folder goes on.
+@dataclass(frozen=True)
+class Continuation:
+    """How a run goes on.
+
+    Attributes:
+        plain: Its config from now on, as plain values.
+        changed: What is changed by that: new values by dotted key; empty: nothing.
+        new_schedule: Whether the schedule begins anew, at the optimizer's rate.
+        line: What to say of it; may be empty.
+    """
+
+    plain: dict[str, Any]
+    changed: dict[str, Any]
+    new_schedule: bool = False
+    line: str = ""
+
+    @property
+    def trains(self) -> bool:
+        """Whether a run that has ended is to train again."""
+        return bool(self.changed.keys() & {"steps", "optimizer.lr", "on_nonfinite"})
+
+
+def overridden(composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The values that a command line gives, by dotted key; `ABSENT` where the composed config has no such key.
 
     Args:
-        run: The run folder.
-        composed: The config that the overrides were composed into.
+        composed: The config that they were composed into, as plain values.
         overrides: The words of the command line.
 
-    Raises:
-        InputError: If there is no run, or what is given can't be changed.
+    Example:
+        >>> overridden({"steps": 9, "optimizer": {"lr": 0.1}}, ["optimizer.lr=0.1", "resume=runs/a"])
+        {'optimizer.lr': 0.1}
     """
-    if not run.begun:
-        raise InputError(f"resume={run}: there is no run in that folder (no config.yaml)")
-    saved, given = plain(run.config()), overridden(plain(composed), overrides)
-    if not given:
-        return Continuation(saved, {})
-    return continuation(saved, given, step_of(run), run.finished)
+    found = {}
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key = override.key_or_group
+        if key not in ("resume", "trust") and not key.startswith("hydra"):
+            found[key] = _get(composed, key)
+    return found
 
 
-def step_of(run: RunFolder) -> int:
-    """The step of the checkpoint that a run goes on from."""
-    last = run.last_good()
-    return int(read_checkpoint(last)["global_step"]) if last else 0
+def continuation(saved: Mapping[str, Any], given: Mapping[str, Any], step: int, ended: bool) -> Continuation:
+    """How a run goes on with some values of its config changed.
+
+    Args:
+        saved: Its config as plain values.
+        given: The values that are given, by dotted key.
+        step: The step that it has come to.
+        ended: Whether it is finished, or has diverged.
+
+    Raises:
+        InputError: If one of them can't be changed; all of these together.
+    """
+    plain, changed, faults = deepcopy(dict(saved)), {}, []
+    for key, value in given.items():
+        if value is not ABSENT and _get(plain, key) == value:
+            continue
+        may = key in ("steps", "optimizer.lr") or any(key == free or key.startswith(f"{free}.") for free in FREE)
+        if may and value is not ABSENT:
+            changed[key] = value
+            _set(plain, key, value)
+        else:
+            root = key.split("/")[0].split(".")[0]
+            faults.append(f"{key}: {REASONS.get(root, 'a run goes on with the config that it began with')}")
+    if "steps" in changed and plain["steps"] <= step:
+        faults.append(f"steps={plain['steps']}: the run has come to step {step} already; give more")
+    elif ended and "optimizer.lr" in changed and plain["steps"] <= step:
+        faults.append(f"optimizer.lr={plain['optimizer']['lr']}: all {step} steps are done; give steps=... too")
+    if faults:
+        raise InputError(f"a run that goes on can't change {'; '.join(faults)}. Begin a new run without resume=")
+    added, rate, schedule = plain["steps"] - step, plain["optimizer"].get("lr"), str(plain["scheduler"].get("_target_", ""))
+    only_scaled = step == 0 and "steps" not in changed and not schedule.endswith("OneCycleLR")  # which names the rate
+    if only_scaled or not changed.keys() & {"steps", "optimizer.lr"}:
+        return Continuation(plain, changed)
+    if schedule.endswith(GOES_ON):
+        new = "optimizer.lr" in changed
+        at = f"at the rate {rate}" if new else "and the schedule goes on"
+        return Continuation(plain, changed, new, f"{added} steps follow, {at}.")
+    plain["scheduler"] = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "T_max": added, "eta_min": 0.0}
+    changed["scheduler"], begins = plain["scheduler"], "its first rate" if rate is None else f"the rate {rate}"
+    return Continuation(plain, changed, True, f"{added} steps follow, with a new cosine schedule from {begins} to 0.")
 
 
-def config_of(going: Continuation) -> Any:
-    """The config of a run that goes on, typed."""
-    return OmegaConf.merge(OmegaConf.structured(Config), going.plain)
+def last_state(run: RunFolder) -> tuple[Path | None, int]:
+    """The checkpoint that a run goes on from, and its step; None, 0: from the beginning.
+
+    Raises:
+        InputError: If there are checkpoints and none can be used, or the best one so far, which is scored at the end, can't be.
+    """
+    path, content = run.last_good() or (None, {})
+    if path is None:
+        return None, 0
+    state = content.get("callbacks", {}).get(Checkpoints.__name__)
+    if state is None:
+        raise InputError(f"{path} was written by an earlier version, which alone can go on from it; or begin a new run")
+    if state["_any"]:
+        run.load_state()
+    if path == run.previous and is_main():
+        run.last.unlink(missing_ok=True)  # damaged, it must not take this one's place
+    return path, int(content["global_step"])
 
 
-def write_down(run: RunFolder, going: Continuation, overrides: Sequence[str]) -> None:
+def write_down(run: RunFolder, going: Continuation, overrides: Sequence[str], step: int) -> None:
     """Write the changed config into the run folder, and into ``run.json`` from which step on it holds.
 
     In an order in which a process that is killed, or reads meanwhile, leaves or finds a run that can go on.
@@ -55,13 +160,45 @@ def write_down(run: RunFolder, going: Continuation, overrides: Sequence[str]) ->
     if going.trains:
         run.summary_file.unlink(missing_ok=True)
         origin = run.origin()
-        entry = {"step": step_of(run), "overrides": list(overrides), "new_schedule": going.new_schedule}
+        entry = {"step": step, "overrides": list(overrides), "new_schedule": going.new_schedule}
         entry["started"] = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(run.run_file, origin | {"continued": [*origin.get("continued", []), entry]})
     run.write_config(going.plain)
 
 
 def begins_anew(run: RunFolder, step: int) -> bool:
-    """Whether the schedule begins anew at a checkpoint: the last change came there, or later and was not trained on yet."""
-    continued = run.origin().get("continued", [])
-    return bool(continued) and bool(continued[-1]["new_schedule"]) and step <= int(continued[-1]["step"])
+    """Whether the schedule begins anew at a checkpoint: it was changed there, or later, and not trained on from there yet."""
+    return any(entry["new_schedule"] and step <= int(entry["step"]) for entry in run.origin().get("continued", []))
+
+
+class NewSchedule(L.Callback):
+    """Lets the schedule begin anew where a run goes on.
+
+    Args:
+        rate: The rate that it begins with; None: the optimizer's own.
+    """
+
+    def __init__(self, rate: float | None) -> None:
+        self.rate = rate
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Forget the schedule's state, and the rate that it has left the optimizer with."""
+        checkpoint["lr_schedulers"] = []
+        for state in checkpoint["optimizer_states"]:
+            for group in state["param_groups"]:
+                group["lr"] = group["initial_lr"] = group["initial_lr"] if self.rate is None else self.rate
+
+
+def _get(node: Any, key: str) -> Any:
+    for name in key.split("."):
+        if not isinstance(node, Mapping) or name not in node:
+            return ABSENT
+        node = node[name]
+    return node
+
+
+def _set(node: dict[str, Any], key: str, value: Any) -> None:
+    *names, last = key.split(".")
+    for name in names:
+        node = node.setdefault(name, {})
+    node[last] = value

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
+from lightning.pytorch.callbacks import LambdaCallback
 from torch import Tensor
 
 from rsseg.alignment.counts import pooled
@@ -20,45 +20,41 @@ from rsseg.contract import Batch, InputError
 from rsseg.data.store import Store, load
 from rsseg.data.windows import Batches, GridWindows, Loader, Windows, thread_count
 from rsseg.devices import choose_precision, scoring_accelerator
-from rsseg.errors import in_one_line
 from rsseg.metrics import Scores
 from rsseg.module import SegmentationModule
 from rsseg.progress import shows_bars
 from rsseg.training.recording import keep, keep_thresholds, make_snapshots, validation_windows
 
 
-def load_checkpoint(module: SegmentationModule, folder: Path, name: str = "best") -> int:
+def load_checkpoint(module: SegmentationModule, run: RunFolder, name: str = "best") -> int:
     """Give a module the weights of a run's best or last checkpoint, and return the step that it was saved at.
 
     Raises:
         InputError: If there is none, it can't be read, or holds the weights of another network.
     """
-    weights, step = RunFolder(folder).load_state(name)
+    weights, step = run.load_state(name)
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
         found = str(error).strip().splitlines()[-1].strip()
-        raise InputError(f"checkpoints/{name}.ckpt of {folder} does not fit its config.yaml: {found}") from None
+        raise InputError(f"checkpoints/{name}.ckpt of {run} does not fit its config.yaml: {found}") from None
     return step
 
 
-class _Counting(L.Callback):
-    """Hands every validation batch, and its logits by head, to a function."""
-
-    def __init__(self, count: Callable[[Mapping[str, Tensor], Batch], None]) -> None:
-        self.count = count
-
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Count a batch."""
-        self.count(outputs, batch)
+def scoring_trainer(setup: Setup, callbacks: Sequence[L.Callback] = ()) -> L.Trainer:
+    """What scores and predicts in this process: on the run's accelerator, or the one there is, in its precision."""
+    settings, accelerator = setup.plain["trainer"], scoring_accelerator(setup.accelerator)
+    devices = settings.get("devices", 1)
+    return L.Trainer(
+        accelerator=accelerator,
+        devices=devices[:1] if isinstance(devices, list) and accelerator != "cpu" else 1,
+        precision=choose_precision(settings.get("precision", "auto"), accelerator),
+        callbacks=list(callbacks),
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=shows_bars(),
+    )
 
 
 def score(
@@ -68,27 +64,36 @@ def score(
     count: Callable[[Mapping[str, Tensor], Batch], None] | None = None,
 ) -> dict[str, Scores]:
     """Score whole scenes in this process, and count their batches of logits by head; scores by head."""
-    settings = setup.plain["trainer"]
-    devices = settings.get("devices", 1)
-    accelerator = scoring_accelerator(setup.accelerator)
-    trainer = L.Trainer(
-        accelerator=accelerator,
-        devices=devices[:1] if isinstance(devices, list) and accelerator != "cpu" else 1,
-        precision=choose_precision(settings.get("precision", "auto"), accelerator),
-        callbacks=[_Counting(count)] if count else [],
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=shows_bars(),
-    )
+    counting = [LambdaCallback(on_validation_batch_end=lambda *given: count(given[2], given[3]))] if count else []
+    trainer = scoring_trainer(setup, counting)
     reside(setup, [windows.store], trainer)
-    with in_one_line(setup.output, setup.batch_size, setup.window, "score it again"):
-        trainer.validate(module, feed(setup, windows, Batches(len(windows), setup.batch_size)), verbose=False)
+    trainer.validate(module, feed(setup, windows, Batches(len(windows), setup.batch_size)), verbose=False)
     return dict(module.scores)
 
 
+def score_best(
+    setup: Setup, run: RunFolder, module: SegmentationModule, store: Store, recorder: Recorder | None, step: int
+) -> dict[str, Scores]:
+    """The scores by head of a run's best checkpoint, whose weights the module is left with.
+
+    Args:
+        setup: The setup.
+        run: The run folder.
+        module: The module after its last validation.
+        store: The validation scenes.
+        recorder: What has recorded the run; None: it is not recorded.
+        step: The run's last step.
+    """
+    if recorder:
+        return score_checkpoints(setup, run, module, store, recorder)
+    result = dict(module.scores)
+    if load_checkpoint(module, run) == step and result:  # the last validation has scored it
+        return result
+    return score(setup, module, validation_windows(setup, store))
+
+
 def score_checkpoints(
-    setup: Setup, folder: Path, module: SegmentationModule, store: Store, recorder: Recorder
+    setup: Setup, run: RunFolder, module: SegmentationModule, store: Store, recorder: Recorder
 ) -> dict[str, Scores]:
     """Keep what comparisons need of the last and the best checkpoint; the module is left with the best.
 
@@ -101,7 +106,7 @@ def score_checkpoints(
     """
     snapshots, taken, result = recorder.snapshots, recorder.taken or {}, dict(module.scores)
     for name in ("last", "best"):
-        step = load_checkpoint(module, folder, name)
+        step = load_checkpoint(module, run, name)
         if {shot.step for shot in taken.values()} != {step}:
             snapshots = make_snapshots(setup, module, store)
             result = score(setup, module, validation_windows(setup, store), snapshots.count)
@@ -111,8 +116,8 @@ def score_checkpoints(
             half = GridWindows(store, setup.window, setup.overlap, np.flatnonzero(snapshots.first))
             score(setup, module, half, again.count)
             taken = snapshots.complete(taken, again)
-        keep(folder, name, taken)
-    keep_thresholds(folder, module, taken, recorder.first)
+        keep(run, name, taken)
+    keep_thresholds(run, module, taken, recorder.first)
     return {head: replace(scores, boundary_iou=float(pooled(taken[head].boundary))) for head, scores in result.items()}
 
 

@@ -9,14 +9,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
 import lightning as L
 import torch
 
-from rsseg.config.folder import resume_word
+from rsseg.config.folder import RunFolder
 from rsseg.config.schema import slurm_job
 from rsseg.distributed import is_main
 
@@ -47,15 +46,15 @@ class Interrupts:
     At the end one line says how to go on, and the job of a SLURM batch script is queued again.
 
     Args:
-        folder: The run folder.
+        run: The run folder.
 
     Attributes:
         received: The signal that waits for the end of a step.
         waits: Whether signals do so now; a second SIGINT never does.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
         self.received: int | None = None
         self.waits = False
         self._before: dict[int, Any] = {}
@@ -79,11 +78,17 @@ class Interrupts:
             raise StoppedError(number)
         self.received = number
 
-    def arrived(self, trainer: L.Trainer) -> bool:
-        """Whether a signal has come to any of the processes that train together; all get the same answer."""
+    def arrived(self, trainer: L.Trainer, number: int = 0) -> bool:
+        """Whether a signal has come to any of the processes that train together; all get the same answer.
+
+        To ask the others is to wait for them, and for a GPU: it is done where `number`, of a step or batch, is a multiple of
+        `log_every_n_steps`; elsewhere the answer of several processes is no.
+        """
         if trainer.world_size > 1:
-            number = torch.tensor(self.received or 0, device=trainer.strategy.root_device)
-            self.received = int(trainer.strategy.reduce(number, reduce_op="max")) or None
+            if number % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+                return False
+            received = torch.tensor(self.received or 0, device=trainer.strategy.root_device)
+            self.received = int(trainer.strategy.reduce(received, reduce_op="max")) or None
         return self.received is not None
 
     def stop(self, trainer: L.Trainer) -> None:
@@ -99,8 +104,7 @@ class Interrupts:
         try:
             if isinstance(error, StoppedError) and is_main():
                 name = signal.Signals(error.number).name
-                begun = (self.folder / "run.json").is_file()
-                way_on = resume_word(self.folder) if begun else "the same command, which begins anew"
+                way_on = self.run.resume_word if self.run.run_file.is_file() else "the same command, which begins anew"
                 log.warning("Stopped by %s%s; go on with %s", name, error.done or " outside training", way_on)
                 requeue(error.number)
         finally:

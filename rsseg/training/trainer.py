@@ -1,28 +1,29 @@
-"""Training: from a module and its scenes to a finished run folder."""
+"""Training: what trains a module, and what it leaves in the run folder."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor, Timer
 
+from rsseg.alignment.recorder import Recorder
 from rsseg.assembly import Setup
-from rsseg.checkpoints import read_checkpoint
-from rsseg.config.folder import RunFolder, resume_word
+from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
+from rsseg.data.store import Store
 from rsseg.data.windows import Batches, TrainWindows
 from rsseg.dataset import Data
 from rsseg.devices import choose_accelerator, choose_precision
 from rsseg.distributed import OneFolder, SyncBatchNorm, is_main, launched
-from rsseg.errors import in_one_line
-from rsseg.files import UnwritableError, write_csv, write_json
+from rsseg.files import write_csv, write_json
 from rsseg.inference.diagnostics import draw_confusion, draw_curves
 from rsseg.inference.gallery import Gallery
 from rsseg.inference.picture import pick_windows, predict_windows
@@ -32,11 +33,11 @@ from rsseg.metrics.scores import class_counts
 from rsseg.module import SegmentationModule
 from rsseg.progress import Lines, estimate, shows_bars
 from rsseg.table import print_table
-from rsseg.training.checkpointing import LAST, PREVIOUS, CheckpointFiles, Checkpoints, NewSchedule, validation_steps
+from rsseg.training.checkpointing import CheckpointFiles, Checkpoints, validation_steps
 from rsseg.training.divergence import DivergedError, NonFinite
 from rsseg.training.recording import make_recorder, validation_windows
-from rsseg.training.resume import begins_anew
-from rsseg.training.scoring import feed, load_checkpoint, name_means, reside, score, score_checkpoints, score_rows
+from rsseg.training.resume import NewSchedule, begins_anew
+from rsseg.training.scoring import feed, name_means, reside, score_rows
 from rsseg.training.signals import Interrupts
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class ProgressLines(L.Callback):
             self._say(trainer, "train/loss", float(pl_module.terms["train/loss"]))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say the score, and what is wrong with it."""
+        """Say the score, and which classes are not predicted any more."""
         assert isinstance(pl_module, SegmentationModule)
         if not trainer.is_global_zero:
             return
@@ -97,13 +98,13 @@ class ProgressLines(L.Callback):
 
 
 def make_trainer(
-    setup: Setup, folder: Path, callbacks: Sequence[L.Callback], kept: Checkpoints, resumed_step: int = 0
+    setup: Setup, run: RunFolder, callbacks: Sequence[L.Callback], kept: Checkpoints, resumed_step: int = 0
 ) -> L.Trainer:
     """The trainer of a run.
 
     Args:
         setup: The setup.
-        folder: The run folder.
+        run: The run folder.
         callbacks: rsseg's own, beside those of the config.
         kept: Writes checkpoints.
         resumed_step: The step that a resumed run goes on from.
@@ -119,147 +120,111 @@ def make_trainer(
     return setup.trainer(
         accelerator=accelerator,
         precision=choose_precision(node.get("precision", "auto"), accelerator),
-        default_root_dir=str(folder),
+        default_root_dir=str(run),
         max_steps=setup.steps,
         max_epochs=1,  # one long epoch of all steps: the progress bar then estimates the whole run
         val_check_interval=kept.steps[0] * setup.accumulate,  # in batches; `Checkpoints` sets the next
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         logger=[
-            MetricsFile(folder / "metrics.csv", resumed_step),
-            *(SideLogger(name, partial(setup.logger, name, folder)) for name in setup.plain["logger"]),
+            MetricsFile(run.metrics_file, resumed_step),
+            *(SideLogger(name, partial(setup.logger, name, run.path)) for name in setup.plain["logger"]),
         ],
         callbacks=[
-            OneFolder(folder),
+            OneFolder(run.path),
             *chosen,
             *callbacks,
             LearningRateMonitor(logging_interval="step"),
             ProgressLines(kept.monitor),
             kept,
         ],
-        plugins=[CheckpointFiles(), *([SyncBatchNorm(accelerator)] if node.get("sync_batchnorm") else [])],
+        plugins=[CheckpointFiles(run), *([SyncBatchNorm(accelerator)] if node.get("sync_batchnorm") else [])],
         use_distributed_sampler=False,
         enable_model_summary=False,
         **bars,
     )
 
 
-def fit(
-    setup: Setup,
-    folder: Path,
-    module: SegmentationModule,
-    data: Data,
-    last: Path | None,
-    interrupts: Interrupts,
-) -> float:
-    """Train a module to the end, score its best checkpoint, and write everything into the run folder.
+@dataclass(frozen=True)
+class Loop:
+    """A run's module, and what trains it.
+
+    Attributes:
+        step: The step that it goes on from; 0: from the beginning.
+        windows: What it trains on.
+        guard: Checks whether losses and gradients are finite.
+        recorder: Records the run; None: it is not recorded.
+    """
+
+    setup: Setup
+    run: RunFolder
+    module: SegmentationModule
+    data: Data
+    step: int
+    trainer: L.Trainer
+    windows: TrainWindows
+    gallery: Gallery
+    guard: NonFinite
+    recorder: Recorder | None
+
+    def ending(self) -> dict[str, Any]:
+        """What summary.json says of any run that has ended."""
+        timer = next(callback for callback in self.trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
+        return {
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "steps": self.trainer.global_step,
+            "seconds": round(timer.time_elapsed(), 1),
+        } | ({"skipped_steps": self.guard.skipped} if self.guard.skipped else {})
+
+    def close(self) -> None:
+        """Close the loggers."""
+        for logger in side_loggers(self.trainer):
+            logger.close()
+
+
+def make_loop(setup: Setup, run: RunFolder, module: SegmentationModule, data: Data, step: int, interrupts: Interrupts) -> Loop:
+    """Make the loop of a module; the arguments are its attributes, and the signals that stop the run."""
+    head, train, val = setup.head, data.stores["train"], data.stores["val"]
+    windows = TrainWindows(train, setup.window, setup.sampler(train.sizes, train.census.blocks, train.read))
+    drawn = pick_windows(val, setup.window, setup.pictures) if is_main() else []
+    gallery = Gallery(run.pictures, head, drawn, setup.dataset.palette, setup.shown_bands)
+    recorder = make_recorder(setup, run, module, data, windows.sampler) if setup.record.enabled else None
+    guard = NonFinite(_trained_on(setup, windows), setup.on_nonfinite == "skip")
+    renewed = [NewSchedule(setup.plain["optimizer"].get("lr"))] if step and begins_anew(run, step) else []
+    marks = validation_steps(setup.steps, setup.validations)
+    kept = Checkpoints(run, f"val/{head}/iou", marks, setup.checkpoint_every, interrupts)
+    callbacks = [gallery, *([recorder] if recorder else []), guard, *renewed]
+    trainer = make_trainer(setup, run, callbacks, kept, step)
+    return Loop(setup, run, module, data, step, trainer, windows, gallery, guard, recorder)
+
+
+def fit(loop: Loop, last: Path | None) -> None:
+    """Train a module to the end.
 
     Args:
-        setup: The setup.
-        folder: The run folder, with its config.
-        module: The module.
-        data: The scenes of train and val.
+        loop: The loop.
         last: The checkpoint to go on from; None: from the beginning.
-        interrupts: Signals, which stop the run.
-
-    Returns:
-        The best validation IoU of the first head.
 
     Raises:
         InputError: If training stops before its last step for a reason that is the user's.
-        DivergedError: If it diverges.
+        DivergedError: If it diverges; ``summary.json`` says so.
         StoppedError: If a signal stops it.
     """
-    with in_one_line(folder, setup.batch_size, setup.window, f"go on with {resume_word(folder)}"):
-        return _fit(setup, folder, module, data, last, interrupts)
-
-
-def _fit(
-    setup: Setup,
-    folder: Path,
-    module: SegmentationModule,
-    data: Data,
-    last: Path | None,
-    interrupts: Interrupts,
-) -> float:
-    step = _resumed_step(folder, last)
-    head, stores, train = setup.head, data.stores, data.stores["train"]
-    windows = TrainWindows(train, setup.window, setup.sampler(train.sizes, train.census.blocks, train.read))
-    drawn = pick_windows(stores["val"], setup.window, setup.pictures) if is_main() else []
-    gallery = Gallery(folder, head, drawn, setup.dataset.palette, setup.shown_bands)
-    panel = setup.panel(data.numbers)
-    recorder = make_recorder(setup, folder, module, stores, windows.sampler, panel) if setup.record.enabled else None
-    guard = NonFinite(_trained_on(setup, windows), setup.on_nonfinite == "skip")
-    renewed = [NewSchedule(setup.plain["optimizer"]["lr"])] if last and begins_anew(RunFolder(folder), step) else []
-    marks = validation_steps(setup.steps, setup.validations)
-    kept = Checkpoints(folder / "checkpoints", f"val/{head}/iou", marks, setup.checkpoint_every, interrupts)
-    callbacks = [gallery, *([recorder] if recorder else []), guard, *renewed]
-    trainer = make_trainer(setup, folder, callbacks, kept, step)
-    timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
+    setup, run = loop.setup, loop.run
     try:
-        for logger in side_loggers(trainer):
+        for logger in side_loggers(loop.trainer):
             logger.log_hyperparams(setup.plain)
-        with launched(trainer, folder, setup.trust):
-            _train_all_steps(setup, module, windows, data, trainer, last, step)
-        result = dict(module.scores)
-        if not is_main():  # a process that another program started: the first one writes
-            return result[head].iou
-        if recorder:
-            result = score_checkpoints(setup, folder, module, stores["val"], recorder)
-        elif load_checkpoint(module, folder) < trainer.global_step or not result:  # else the last validation has scored it
-            result = score(setup, module, validation_windows(setup, stores["val"]))
-        rows = score_rows(result)
-        write_csv(folder / "classes.csv", rows)
-        print_table(name_means(rows), f"{folder.name}: validation, best checkpoint, pooled over whole scenes")
-        _draw_end(folder, module, trainer, gallery, result[head], name_means(rows))
+        with launched(loop.trainer, run.path, setup.trust):
+            _train_all_steps(loop, last)
     except DivergedError as error:
         if is_main():
-            write_json(folder / "summary.json", {"diverged": error.facts, **_ending(trainer, timer, guard)})
+            write_json(run.summary_file, {"diverged": error.facts, **loop.ending()})
         rate = setup.plain["optimizer"].get("lr")
         raise DivergedError(
             f"{error}. summary.json has the windows. Take a lower optimizer.lr (it was {rate}), or on_nonfinite=skip to leave "
-            f"such steps out, for a new run or behind {resume_word(folder)}",
+            f"such steps out, for a new run or behind {run.resume_word}",
             error.facts,
         ) from None
-    finally:
-        for logger in side_loggers(trainer):
-            logger.close()
-    write_json(folder / "summary.json", result[head].means() | _ending(trainer, timer, guard))
-    for split, store in stores.items():
-        if store.skipped:
-            log.warning("%d scenes of the %s split were skipped: see data.json.", len(store.skipped), split)
-    if guard.skipped:
-        log.warning("%d of %d steps were left out: losses or gradients were not finite.", guard.skipped, trainer.global_step)
-    log.info("Run folder: %s", folder)
-    return result[head].iou
-
-
-def _resumed_step(folder: Path, last: Path | None) -> int:
-    """The step of the checkpoint that a run goes on from.
-
-    Raises:
-        InputError: If the best checkpoint so far, which is scored at the end, can't be read.
-    """
-    if last is None:
-        return 0
-    content = read_checkpoint(last)
-    state = content.get("callbacks", {}).get(Checkpoints.__name__)
-    if state is None:
-        raise InputError(f"{last} was written by an earlier version, which alone can go on from it; or begin a new run")
-    if state["_any"]:
-        RunFolder(folder).load_state()
-    if last.name == PREVIOUS and is_main():
-        last.with_name(LAST).unlink(missing_ok=True)  # damaged, it must not take this one's place
-    return int(content["global_step"])
-
-
-def _ending(trainer: L.Trainer, timer: Timer, guard: NonFinite) -> dict[str, Any]:
-    """What summary.json says of any run that has ended."""
-    return {
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "steps": trainer.global_step,
-        "seconds": round(timer.time_elapsed(), 1),
-    } | ({"skipped_steps": guard.skipped} if guard.skipped else {})
 
 
 def _trained_on(setup: Setup, windows: TrainWindows) -> Callable[[int], Mapping[str, Any]]:
@@ -273,39 +238,29 @@ def _trained_on(setup: Setup, windows: TrainWindows) -> Callable[[int], Mapping[
     return batch
 
 
-def _train_all_steps(
-    setup: Setup,
-    module: SegmentationModule,
-    windows: TrainWindows,
-    data: Data,
-    trainer: L.Trainer,
-    last: Path | None,
-    step: int,
-) -> None:
-    """Fit, from a checkpoint's step on if there is one."""
-    rank, world = trainer.global_rank, trainer.world_size
-    if setup.batch_size % world:
-        raise InputError(
-            f"batch_size={setup.batch_size} can't be shared evenly among {world} devices: take a multiple of {world}"
-        )
-    per_step = setup.batch_size * trainer.accumulate_grad_batches
-    batches = Batches(setup.steps * per_step, setup.batch_size, step * per_step, rank, world)
-    reside(setup, list(data.stores.values()), trainer)
-    val_windows = validation_windows(setup, data.stores["val"])
-    val_batches = Batches(len(val_windows), setup.batch_size, 0, rank, world)
-    _say_start(setup, data, trainer, step if last else None)
-    module = cast(
-        SegmentationModule, trainer.precision_plugin.convert_module(module)
-    )  # before Lightning, which loads weights first
-    trainer.fit(module, feed(setup, windows, batches, world), feed(setup, val_windows, val_batches, world), ckpt_path=last)
+def _train_all_steps(loop: Loop, last: Path | None) -> None:
+    setup, trainer, stores = loop.setup, loop.trainer, loop.data.stores
+    rank, world, size = trainer.global_rank, trainer.world_size, setup.batch_size
+    if size % world:
+        raise InputError(f"batch_size={size} can't be shared evenly among {world} devices: take a multiple of {world}")
+    per_step = size * trainer.accumulate_grad_batches
+    reside(setup, list(stores.values()), trainer)
+    windows = validation_windows(setup, stores["val"])
+    train = feed(setup, loop.windows, Batches(setup.steps * per_step, size, loop.step * per_step, rank, world), world)
+    val = feed(setup, windows, Batches(len(windows), size, 0, rank, world), world)
+    _log_start(setup, stores, trainer, loop.step if last else None)
+    trainer.precision_plugin.convert_module(
+        loop.module
+    )  # Lightning does it after it has loaded weights, which cuts doubles short
+    trainer.fit(loop.module, train, val, ckpt_path=last)
     if trainer.global_step < setup.steps:
         log.info("Stopped early, at step %d of %d.", trainer.global_step, setup.steps)
 
 
-def _say_start(setup: Setup, data: Data, trainer: L.Trainer, step: int | None) -> None:
+def _log_start(setup: Setup, stores: Mapping[str, Store], trainer: L.Trainer, step: int | None) -> None:
     log.info(
         "%s: %d training and %d validation scenes, %d steps of %d windows of %d px on %s in %s%s%s",
-        setup.dataset.name, len(data.stores["train"]), len(data.stores["val"]), setup.steps, setup.batch_size, setup.window,
+        setup.dataset.name, len(stores["train"]), len(stores["val"]), setup.steps, setup.batch_size, setup.window,
         trainer.strategy.root_device, trainer.precision, f", {trainer.world_size} processes" * (trainer.world_size > 1),
         "" if step is None else f", going on from step {step}",
     )  # fmt: skip
@@ -319,21 +274,40 @@ def _say_start(setup: Setup, data: Data, trainer: L.Trainer, step: int | None) -
         )  # fmt: skip
 
 
-def _draw_end(
-    folder: Path, module: SegmentationModule, trainer: L.Trainer, gallery: Gallery, result: Scores, rows: list[dict[str, Any]]
-) -> None:
-    """Pictures and the table of the best checkpoint, in the run folder and the loggers."""
-    task, step = module.tasks[gallery.head], trainer.global_step
+def write_scores(loop: Loop, result: Mapping[str, Scores]) -> None:
+    """Write tables and pictures of the best checkpoint into the run folder, print them, and show them in the loggers.
+
+    Args:
+        loop: What has trained the module, which holds the best weights.
+        result: Its scores by head.
+    """
+    run, gallery, trainer, rows = loop.run, loop.gallery, loop.trainer, score_rows(result)
+    head, task = gallery.head, loop.module.tasks[gallery.head]
+    write_csv(run.classes_file, rows)
+    print_table(name_means(rows), f"{run.path.name}: validation, best checkpoint, pooled over whole scenes")
+    drawn = {name: run.path / f"{name}.png" for name in ("picture", "confusion", "curves")}
     if gallery.windows:
-        gallery.draw(trainer, folder / "picture.png", predict_windows(module.eval(), gallery.head, gallery.windows), "best")
+        gallery.draw(trainer, drawn["picture"], predict_windows(loop.module.eval(), head, gallery.windows), "best")
     try:
-        draw_confusion(folder / "confusion.png", task, result)
-        draw_curves(folder / "curves.png", gallery.head, task, gallery.palette, RunFolder(folder).metrics())
-    except UnwritableError as error:
+        draw_confusion(drawn["confusion"], task, result[head])
+        draw_curves(drawn["curves"], head, task, gallery.palette, run.metrics())
+    except InputError as error:  # a full disk, or a metrics.csv that was removed or edited
         log.warning("%s; the run goes on without its last pictures", error)
         return
     for logger in side_loggers(trainer):
-        logger.show("confusion", folder / "confusion.png", step)
-        logger.show("curves", folder / "curves.png", step)
-        logger.tabulate("classes", rows, step)
-    log.info("Pictures: %s, confusion.png, curves.png", folder / "picture.png")
+        logger.show("confusion", drawn["confusion"], trainer.global_step)
+        logger.show("curves", drawn["curves"], trainer.global_step)
+        logger.tabulate("classes", name_means(rows), trainer.global_step)
+    log.info("Pictures: %s", ", ".join(str(path) for path in drawn.values() if path.is_file()))
+
+
+def write_summary(loop: Loop, scores: Scores) -> None:
+    """Write ``summary.json``, which says that the run is finished, with the best checkpoint's scores; say what was left out."""
+    write_json(loop.run.summary_file, scores.means() | loop.ending())
+    for split, store in loop.data.stores.items():
+        if store.skipped:
+            log.warning("%d scenes of the %s split were skipped: see data.json.", len(store.skipped), split)
+    skipped, steps = loop.guard.skipped, loop.trainer.global_step
+    if skipped:
+        log.warning("%d of %d steps were left out: losses or gradients were not finite.", skipped, steps)
+    log.info("Run folder: %s", loop.run)

@@ -500,6 +500,13 @@ def test_a_spoilt_file_is_named(tmp_path, add, file, text, found):
         gather([tmp_path])
 
 
+def test_a_run_without_run_json_is_not_passed_over(tmp_path, add):
+    add("good", "ce")
+    (add("bad", "dice") / "run.json").unlink()
+    with pytest.raises(InputError, match=r"bad/run\.json can't be read: No such file or directory"):
+        gather([tmp_path])
+
+
 def test_a_whole_sweep(tmp_path, monkeypatch):
     make_sweep(tmp_path, monkeypatch, losses=("ce", "dice"), seeds=(3, 4))
     found = gather([tmp_path])

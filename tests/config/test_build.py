@@ -160,18 +160,23 @@ def test_folder_names():
 
 
 def test_script_arguments():
-    from dataclasses import dataclass
+    from dataclasses import dataclass, field
 
     @dataclass
     class Arguments:
         run: str
-        size: str = "3"
+        size: int = 3
+        deep: bool = False
+        trust: list[str] = field(default_factory=list)
 
-    assert parse(Arguments, ["run=a/b=c{d: [e"]).run == "a/b=c{d: [e"
+    assert parse(Arguments, ["run=a/b=c{d: [e"]) == Arguments("a/b=c{d: [e")
+    assert parse(Arguments, ["run=${x}", "size=4", "deep=yes", "trust=[a, b]"]) == Arguments("${x}", 4, True, ["a", "b"])
     for words, message in {
         (): r"run=\.\.\. must be given",
         ("runs=x",): "did you mean 'run'",
         ("x",): "not understood",
+        ("run=x", "size=2.5"): r"size=2\.5: a whole number is expected",
+        ("run=x", "deep=maybe"): "deep=maybe: yes or no is expected",
     }.items():
         with pytest.raises(InputError, match=message):
             parse(Arguments, list(words))

@@ -85,7 +85,8 @@ def test_epochs_are_steps_here(word):
 
 def test_what_is_advised_exists():
     keys = {word.partition("=")[0] for target in ELSEWHERE.keys() - {STEPS} for word in target.partition(",")[0].split()}
-    assert [key for key in keys if "<" not in key and word_faults(CONFIGS, [f"{key}=null"])] == []
+    advised = [f"{key}=null" for key in keys if "<" not in key]
+    assert [fault for fault in word_faults(CONFIGS, advised) if "a choice can't be null" not in fault] == []
     known = {*Config.__dataclass_fields__, *(f"{node}.{key}" for node in SCHEMAS for key in SCHEMAS[node].__dataclass_fields__)}
     assert not SYNONYMS.keys() & known
 
@@ -99,9 +100,22 @@ def test_all_mistakes_are_told_together():
     assert "there is no folder /nowhere" in lines[-1]
 
 
+@pytest.mark.parametrize(
+    ("group", "way_out"),
+    [("augment", "write augment=none"), ("callbacks", "write callbacks=none"), ("logger", "write logger=csv"),
+     ("optimizer", "leave it out, or take adam"), ("experiment", "leave it out")],
+)  # fmt: skip
+def test_a_choice_of_null_is_refused_in_one_line(group, way_out):
+    line = said(f"{group}=null")
+    assert line.startswith(f"{group}=null: ")
+    assert way_out in line
+    assert "\n" not in line
+    assert way_out in said(f"{group}=null,d4", multirun=True)
+
+
 def test_words_that_are_right_are_left_alone(tmp_path):
     right = ["loss=focal_dice", "loss.terms.dice.weight=2", "~loss.terms.focal", "+loss/term@loss.terms.tversky=tversky",
-             "augment=[d4,noise]", "callbacks=none", "experiment=null", "optimizer.lr=3e-4", "trainer.devices=[1]",
+             "augment=[d4,noise]", "callbacks=none", "~augment", "optimizer.lr=3e-4", "trainer.devices=[1]",
              "hydra.run.dir=x", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra/job_logging=none", "steps=10_000",
              "scheduler.schedulers=[{_target_: x}]", "dataset.args={root: a}", "model.encoder_args.drop_path_rate=0.1",
              "dataset.source.split={val: [\"2_10\", tile3_1, 3]}", "output=${oc.env:HOME}", "trust=[mine]"]  # fmt: skip

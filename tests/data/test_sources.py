@@ -3,7 +3,7 @@ import pytest
 from tiny import write_tif
 
 from rsseg.contract import InputError
-from rsseg.data.files import Files, path_pattern
+from rsseg.data.files import Files, find, path_pattern
 
 
 def names(source, split):
@@ -117,3 +117,27 @@ def test_a_listed_scene_that_is_not_there(folder_root, caplog):
     assert "1 of 3 scenes in dataset.source.split.train are not there, first tile9_a" in caplog.text
     with pytest.raises(InputError, match="name is 'tile9_a'"):  # without a list of training scenes, it would train
         folder(folder_root, {"val": ["tile2_a", "tile9_a"]}).scenes("train")
+
+
+def test_what_is_half_written_is_no_scene(tmp_path):
+    pixels = np.zeros((1, 8, 8), np.uint8)
+    for name in ("a/one.tif", "a/.two.1f.part.tif", ".scenes.1f.part/three.tif"):
+        write_tif(tmp_path / name, pixels)
+    assert [path.name for path in find(tmp_path, "**/{name}.tif").values()] == ["one.tif"]
+
+
+def test_a_list_of_names_from_another_system(tmp_path):
+    for name in ("Köln", "b"):
+        write_tif(tmp_path / "images" / f"{name}.tif", np.zeros((1, 8, 8), np.uint8))
+        write_tif(tmp_path / "masks" / f"{name}.tif", np.zeros((1, 8, 8), np.uint8))
+    split = {"train": "train.txt", "val": "val.txt"}
+    (tmp_path / "val.txt").write_text("b\n")
+    (tmp_path / "train.txt").write_bytes(b"\xef\xbb\xbf" + "Köln\r\n".encode())  # as Windows' editors write it
+
+    def source():
+        return Files(str(tmp_path), "images/{name}.tif", "masks/{name}.tif", split)
+
+    assert [scene.name for scene in source().scenes("train")] == ["Köln"]
+    (tmp_path / "train.txt").write_bytes("Köln".encode("latin-1"))
+    with pytest.raises(InputError, match=r"train\.txt can't be read: it is no text in UTF-8"):
+        source().scenes("train")

@@ -231,6 +231,24 @@ def test_what_a_killed_process_left_behind_is_removed_in_time(tmp_path):
     assert young.exists()
 
 
+def test_a_store_that_a_power_cut_has_damaged_is_to_be_removed(tmp_path):
+    folder, made = tmp_path / "store", scenes(tmp_path, count=1, compress="deflate")
+    store_of(made, folder)
+    (image,) = folder.glob("*.image.npy")
+    truncated(image)
+    with pytest.raises(InputError, match=rf"image\.npy is cut: remove {folder}, and the same command makes it again"):
+        store_of(made, folder).tile(0)
+    (counts,) = folder.glob("*.counts")
+    for keep in (0.5, 0):
+        truncated(counts, keep)
+        for index in folder.glob("index-*"):
+            index.unlink()
+        with pytest.raises(
+            InputError, match=f"the tile store {folder} is damaged: remove it, and the same command makes it again"
+        ):
+            store_of(made, folder)
+
+
 def open_in_process(made, folder, queue):
     store = store_of(made, folder)
     queue.put((os.getpid(), store.census.fingerprint([s.name for s in made])))

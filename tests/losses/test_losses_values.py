@@ -152,6 +152,14 @@ def test_cross_entropy_is_that_of_torch(weights, smoothing):
     torch.testing.assert_close(value, expected)
 
 
+def test_class_weights_are_as_exact_as_the_logits():
+    logits, target = batch("multiclass", 5)
+    weights = [0.1, 0.7, 1.3]  # none of them is a float32
+    expected = F.cross_entropy(logits, target.long(), torch.tensor(weights, dtype=torch.float64), ignore_index=IGNORE)
+    found = CrossEntropy("multiclass", class_weights=weights)(logits, target)
+    torch.testing.assert_close(found, expected, rtol=1e-14, atol=0)
+
+
 def test_binary_cross_entropy_is_that_of_torch():
     logits, target = batch("multilabel", 5)
     keep = target != IGNORE
