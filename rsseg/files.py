@@ -91,6 +91,8 @@ def atomic_write(path: Path, sync: bool = True) -> Iterator[Path]:
     part = path.with_name(f".{path.stem[:40]}.{uuid.uuid4().hex}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError(errno.EINVAL, "it is a device or a pipe; give another name")
         yield part
         if sync:
             with part.open("rb+") as file:

@@ -54,6 +54,15 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
     assert path.read_text() == "new"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_a_device_or_a_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UnwritableError, match=r"pipe can't be written \(it is a device or a pipe; give another name\)"):
+        write_text(tmp_path / "pipe", "road")
+    assert (tmp_path / "pipe").is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
 def test_what_a_killed_process_leaves_is_hidden_keeps_its_suffix_and_is_removed_in_time(tmp_path):
     code = "import os, sys; from pathlib import Path; from rsseg.files import atomic_write\n"
     code += "with atomic_write(Path(sys.argv[1])) as part: part.write_text('half'); os._exit(1)"
