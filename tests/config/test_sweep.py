@@ -60,24 +60,27 @@ def start_of(tmp_path, folder_root, monkeypatch):
     """What a run starts from and sees: initial weights, the places of its windows, and a batch as it is augmented."""
     import rsseg.run
 
+    class SeenError(Exception):
+        pass
+
     seen = {}
 
-    def fit(setup, folder, module, data, last, interrupts):
-        train = data.stores["train"]
-        sampler = setup.sampler(train.sizes, train.census.blocks, train.read)
+    def fit(loop, last):
+        module, sampler = loop.module, loop.windows.sampler
         numbers = torch.arange(4)
         image = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         mask = torch.zeros(4, 32, 32, dtype=torch.uint8)
         for augment in module.augmentations:
             image, mask = augment(image, mask, numbers)
         seen["weights"] = {k: v.clone() for k, v in module.network.state_dict().items()}
-        seen["places"], seen["image"], seen["steps"] = [sampler(k) for k in range(200)], image, setup.steps
-        return 0.0
+        seen["places"], seen["image"], seen["steps"] = [sampler(k) for k in range(200)], image, loop.setup.steps
+        raise SeenError
 
     monkeypatch.setattr(rsseg.run, "fit", fit)
 
     def start(name, *words):
-        rsseg.run.train(settings(tmp_path, *folder_data(folder_root), *words), tmp_path / name)
+        with pytest.raises(SeenError):
+            rsseg.run.train(settings(tmp_path, *folder_data(folder_root), *words), tmp_path / name)
         return dict(seen)
 
     return start
