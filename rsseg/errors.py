@@ -82,7 +82,8 @@ def in_one_line(folder: Path, batch_size: int, window: int, way_on: str = "", me
         if line is None:
             raise
         write_trace(error)
-        raise InputError(f"{line}; {way_on}" if way_on else line) from None
+        can_go_on = way_on and not isinstance(error, ValueError)  # another batch or window is another run
+        raise InputError(f"{line}; {way_on}" if can_go_on else line) from None
 
 
 def write_trace(error: BaseException) -> None:

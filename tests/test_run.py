@@ -357,7 +357,9 @@ def test_same_seed_same_weights_windows_and_result_whatever_the_loss(tmp_path, f
 
 
 def test_a_batch_too_small_for_batch_norm_is_said(tmp_path, folder_root):
-    with pytest.raises(InputError, match="batch_size=1 of window=32"):
+    with pytest.raises(
+        InputError, match=r"batch_size=1 windows of window=32 px leave batch normalisation .* take a larger batch or window$"
+    ):
         train(settings(tmp_path, *folder_data(folder_root), "batch_size=1", "model=deeplabv3plus"), tmp_path / "run")
 
 
