@@ -244,7 +244,7 @@ KILLS = {
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the run is killed in a process of its own")
-@pytest.mark.parametrize("choice", ["plain", "averaged"])
+@pytest.mark.parametrize("choice", ["averaged"])
 @pytest.mark.parametrize("where", KILLS)
 def test_a_killed_run_goes_on(tmp_path, folder_root, whole, where, choice):
     run, wanted = tmp_path / "run", whole(choice)
