@@ -75,7 +75,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError:
         raise InputError(
             f"{path} holds more than tensors and plain values, which might run code when it is read: it was not read. "
-            "No version of rsseg writes such a file; take it from where it was trained"
+            "Take the file from where the run was trained"
         ) from None
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror or error})") from None

@@ -52,6 +52,7 @@ KINDS: dict[str, Callable[[Any], bool]] = {
 
 
 LACKING = object()
+"""What a key that is not there gives, as null is a value."""
 
 
 def fault(name: str, content: Any) -> str:

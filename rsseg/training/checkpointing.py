@@ -202,7 +202,7 @@ class Checkpoints(Checkpoint):
         self.interrupts.waits = False
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Likewise."""
+        """Let signals stop the run at once from here on."""
         self.interrupts.waits = False
 
     def _keep_last(self, trainer: L.Trainer, moment: Moment) -> None:
