@@ -6,6 +6,8 @@ take tensors call the tensors' own methods.
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,12 +20,17 @@ from rsseg.contract import IGNORE, InputError, nearest
 if TYPE_CHECKING:
     from torch import Tensor
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Task:
     """A head's classes, and how its logits and targets are read.
 
     As it stands every logit is a yes or no of its own, and a target holds 0 and 1; subclasses change what is different.
+
+    A target holds labels, or, if it is soft, the share of every class in every pixel: probabilities, fractions of an area, or
+    the mean of several annotators.
 
     Attributes:
         kind: The task's name in configs.
@@ -38,6 +45,7 @@ class Task:
         error_names: What the values of `errors` stand for.
         usual_colours: The colours that labels are drawn in without a palette; empty: chosen from a colour map.
         classes: The class names, one for each logit.
+        soft: Whether targets hold class shares instead of labels.
     """
 
     kind: ClassVar[str]
@@ -52,6 +60,7 @@ class Task:
     usual_colours: ClassVar[tuple[str, ...]] = ()
 
     classes: tuple[str, ...]
+    soft: bool = False
 
     @property
     def channels(self) -> int:
@@ -66,7 +75,17 @@ class Task:
     @property
     def planes(self) -> tuple[int, ...]:
         """The leading shape of one image's target, before height and width: ``(channels,)`` or ``()``."""
-        return (self.channels,) if self.separate else ()
+        return (self.channels,) if self.separate or self.soft else ()
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of a target: uint8 for labels, float32 for shares and values."""
+        return np.dtype(np.float32 if self.soft or self.real else np.uint8)
+
+    @property
+    def unknown(self) -> float:
+        """What a target holds where nothing is known: `IGNORE` for labels, NaN for shares and values."""
+        return math.nan if self.dtype.kind == "f" else IGNORE
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -114,6 +133,124 @@ class Task:
             needed = len(self.label_names)
             faults.append(f"dataset.palette has {len(palette)} colours, but {needed} are needed; null chooses them")
         return faults
+
+    @classmethod
+    def check_shapes(cls, logits: Tensor, target: Tensor) -> None:
+        """Refuse logits and a target that do not fit each other. Looks at shapes and dtypes only, so it costs nothing.
+
+        Args:
+            logits: Floating point, ``[B, C, H, W]`` (C = 1 for binary).
+            target: Labels, integers ``[B, *planes, H, W]``; or shares, floating point ``[B, C, H, W]``.
+
+        Raises:
+            InputError: If a shape or dtype is another one, with the likely reason and the way out.
+        """
+        found, shape = tuple(target.shape), tuple(logits.shape)
+        if not logits.is_floating_point() or len(shape) != 4:
+            raise InputError(f"the loss needs floating-point logits [B, C, H, W]; found {logits.dtype} {list(shape)}")
+        if misfit := cls.misfit(shape[1]):
+            raise InputError(f"logits {list(shape)}: {misfit}")
+        if target.is_complex():
+            raise InputError(f"the target holds class numbers and needs an integer dtype; found {target.dtype}")
+        of_labels = shape if cls.separate else (shape[0], *shape[2:])
+        shares = target.is_floating_point()
+        expected = shape if shares else of_labels
+        if found == expected:
+            return
+        if shares and found == of_labels:
+            raise InputError(
+                f"the target holds class numbers and needs an integer dtype; found {target.dtype}: use .long(). "
+                f"Shares of the classes have the logits' shape {list(shape)}"
+            )
+        kind = f"{cls.kind} target" + (" of class shares" if shares else "")
+        raise InputError(
+            f"a {kind} for logits {list(shape)} has the shape {list(expected)}; "
+            f"found {list(found)}{_likely(found, expected, shape)}"
+        )
+
+    @classmethod
+    def check_values(cls, logits: Tensor, target: Tensor, ignore_index: int = IGNORE) -> None:
+        """Refuse labels outside the classes, and shares outside 0 to 1. Reads the target, which waits for the device.
+
+        Args:
+            logits: As for `check_shapes`.
+            target: As for `check_shapes`.
+            ignore_index: The label of pixels that do not count. Shares are NaN there.
+
+        Raises:
+            InputError: As `check_shapes`, and for a value that is neither a label nor the ignore value, naming it.
+
+        Example:
+            >>> import torch
+            >>> Multiclass.check_values(torch.zeros(1, 3, 1, 2), torch.tensor([[[0, 7]]]))
+            Traceback (most recent call last):
+            ...
+            rsseg.contract.InputError: the target holds 7, but 3 classes are numbered 0..2 ...
+        """
+        cls.check_shapes(logits, target)
+        if target.is_floating_point():
+            cls._check_shares(target)
+            return
+        labels = logits.shape[1] if cls.exclusive else 2
+        values = target.long()
+        ignored = values == ignore_index
+        wrong = ~ignored & ((values < 0) | (values >= labels))
+        if bool(wrong.any()):
+            shown = ", ".join(str(value) for value in sorted(set(values[wrong].tolist()))[:5])
+            raise InputError(f"the target holds {shown}, but {cls._known_labels(logits.shape[1], ignore_index)}")
+        if not cls.exclusive and bool(ignored.any() & ~(values == 1).any() & ~ignored.all()):
+            line = "the target holds 0 and %d alone, and %d is ignored: if it means 1 there, pass (target > 0)"
+            log.warning(line, ignore_index, ignore_index)
+
+    @classmethod
+    def _check_shares(cls, target: Tensor) -> None:
+        """Refuse shares outside 0 to 1 and, for exclusive classes, shares of a pixel that do not sum to 1."""
+        known = (target == target).all(dim=1, keepdim=True)
+        wrong = ((target < 0) | (target > 1)) & known
+        if bool(wrong.any()):
+            raise InputError(
+                f"the target holds the share {float(target[wrong][0]):g}, but class shares lie from 0 to 1 (ignored: NaN): "
+                "divide by what stands for a whole pixel"
+            )
+        total = target.sum(dim=1, keepdim=True)[known]
+        off = (total - 1).abs() > 0.01
+        if cls.exclusive and bool(off.any()):
+            raise InputError(
+                f"the class shares of a pixel sum to {float(total[off][0]):.4g}, but those of exclusive classes sum to 1: "
+                "divide by their sum, add the missing class, or take task=multilabel"
+            )
+
+    @classmethod
+    def _known_labels(cls, channels: int, ignore_index: int) -> str:
+        """What labels there are, and what to do about others."""
+        return (
+            f"{cls.kind} targets hold 0 and 1 in each of {channels} plane(s) (ignored: {ignore_index}): "
+            "use (target > 0) for masks stored as 0 and 255, or task=multiclass for class numbers"
+        )
+
+    def hard_labels(self, target: Any) -> Any:
+        """The labels that a target stands for: itself, or where it is soft what has the largest share, or more than a half.
+
+        Args:
+            target: A tensor or array ``[..., *planes, H, W]``.
+
+        Returns:
+            Labels of the same library, as a target that is not soft holds them; int64 where they were found from shares.
+
+        Example:
+            >>> Multiclass(("land", "water"), soft=True).hard_labels(np.array([[[0.3, np.nan]], [[0.7, np.nan]]]))
+            array([[  1, 255]])
+        """
+        if not self.soft:
+            return target
+        labels, unknown = self._largest_share(target)
+        labels[unknown] = IGNORE
+        return labels
+
+    def _largest_share(self, target: Any) -> tuple[Any, Any]:
+        """Labels, and where they are unknown."""
+        positive, unknown = (target > 0.5) * 1, target != target  # whole numbers in either library
+        return (positive, unknown) if self.separate else (positive[..., 0, :, :], unknown[..., 0, :, :])
 
     def predict(self, logits: Tensor, threshold: Tensor | None = None) -> Tensor:
         """The labels (regression: the values) that logits stand for.
@@ -254,6 +391,18 @@ class Multiclass(Task):
         biased = logits if threshold is None else logits + _per_class(threshold, logits)
         return biased.max(dim=1).indices  # ten times faster than argmax(1) on a CPU
 
+    @classmethod
+    def _known_labels(cls, channels: int, ignore_index: int) -> str:
+        """See `Task`."""
+        return (
+            f"{channels} classes are numbered 0..{channels - 1} (ignored: {ignore_index}): "
+            f"map other labels to a class or to {ignore_index}, or give the head more classes"
+        )
+
+    def _largest_share(self, target: Any) -> tuple[Any, Any]:
+        """See `Task`."""
+        return target.argmax(-3), (target != target).any(-3)
+
     def by_class(self, counts: Tensor) -> Tensor:
         """See `Task`."""
         return counts[..., 0, :]
@@ -295,6 +444,34 @@ class Regression(Task):
         refused = "dataset.task=regression: the datasets read masks of labels; take binary, multiclass or multilabel"
         return [refused, *super().faults(mask_values, palette)]
 
+    @classmethod
+    def check_shapes(cls, logits: Tensor, target: Tensor) -> None:
+        """Refuse a prediction and a target that do not fit each other.
+
+        Args:
+            logits: The predicted values, floating point ``[B, V, H, W]``.
+            target: Real numbers of any dtype, likewise or ``[B, H, W]`` for one value.
+
+        Raises:
+            InputError: For shapes that do not fit, complex numbers and booleans.
+        """
+        shape, found = list(logits.shape), list(target.shape)
+        if not logits.is_floating_point() or len(shape) != 4:
+            raise InputError(f"a regression loss needs a floating-point prediction [B, C, H, W]; found {logits.dtype} {shape}")
+        if target.is_complex() or str(target.dtype) == "torch.bool":
+            raise InputError(f"a regression target holds real numbers; found {target.dtype}")
+        one = shape[1] == 1
+        if found != shape and not (one and found == [shape[0], *shape[2:]]):
+            raise InputError(
+                f"a regression target for a prediction {shape} has the same shape"
+                f"{' or lacks its dimension of 1' if one else ''}; found {found}"
+            )
+
+    @classmethod
+    def check_values(cls, logits: Tensor, target: Tensor, ignore_index: int = IGNORE) -> None:  # noqa: ARG003
+        """Any real number will do; see `check_shapes`."""
+        cls.check_shapes(logits, target)
+
     def predict(self, logits: Tensor, threshold: Tensor | None = None) -> Tensor:
         """The values themselves, ``[B, V, H, W]``."""
         return logits
@@ -304,8 +481,13 @@ TASKS: dict[str, type[Task]] = {task.kind: task for task in (Binary, Multiclass,
 """The kinds of tasks by name."""
 
 
-def make_task(kind: str, classes: Sequence[str]) -> Task:
+def make_task(kind: str, classes: Sequence[str], soft: bool = False) -> Task:
     """A task by the name of its kind.
+
+    Args:
+        kind: binary, multiclass, multilabel or regression.
+        classes: The class names.
+        soft: Whether targets hold class shares.
 
     Raises:
         InputError: If there is no such kind.
@@ -319,9 +501,24 @@ def make_task(kind: str, classes: Sequence[str]) -> Task:
     if kind not in TASKS:
         *others, last = TASKS
         raise InputError(f"there is no task {kind}{nearest(str(kind), TASKS)}: take {', '.join(others)} or {last}")
-    return TASKS[kind](tuple(classes))
+    return TASKS[kind](tuple(classes), soft)
 
 
 def _per_class(numbers: Tensor, logits: Tensor) -> Tensor:
     """Numbers per class so that they broadcast with logits."""
     return numbers.to(logits.device).view(-1, 1, 1)
+
+
+def _likely(found: tuple[int, ...], expected: tuple[int, ...], logits: tuple[int, ...]) -> str:
+    """The likely reason for a target's wrong shape, and the way out."""
+    if len(expected) == 3 and found == (expected[0], 1, *expected[1:]):
+        return ": use target.squeeze(1)"
+    if len(expected) == 3 and found == logits:
+        return ": it looks one-hot; give class numbers, target.argmax(1)"
+    if len(expected) == 3 and found == (*expected, logits[1]):
+        return ": it looks one-hot with the classes last; give class numbers, target.argmax(-1)"
+    if len(expected) == 4 and found == (expected[0], *expected[2:]):
+        return ": give one plane of 0 and 1 per label (task=multiclass takes class numbers)"
+    if len(found) == len(expected) and found == (*expected[:-2], expected[-1], expected[-2]):
+        return ": height and width are swapped, use target.transpose(-1, -2)"
+    return ": check that the mask was cut and batched like its image"

@@ -1,4 +1,4 @@
-"""Checks of what a loss is made with and of what it is given, and the neutralising of ignored pixels."""
+"""Checks of the parameters of a loss, and the neutralising of ignored pixels."""
 
 from __future__ import annotations
 
@@ -114,87 +114,37 @@ RULES: Mapping[str, Callable[[str, Any], Any]] = {
 """How the parameters of terms are checked, by name; a term may have rules of its own."""
 
 
-def check_shapes(logits: Tensor, target: Tensor, task: str) -> None:
-    """Refuse logits and target that do not fit each other. Looks at shapes and dtypes only, so it costs nothing.
+def check_weight(logits: Tensor, weight: Tensor | None) -> None:
+    """Refuse pixel weights that do not fit logits. Looks at shapes and dtypes only.
 
     Args:
-        logits: Floating point, ``[B, C, H, W]`` (C = 1 for binary).
-        target: Integers, ``[B, H, W]``, or ``[B, L, H, W]`` for multilabel.
-        task: `binary`, `multiclass` or `multilabel`.
+        logits: ``[B, C, H, W]``.
+        weight: Floating point ``[B, H, W]``, or none.
 
     Raises:
-        InputError: If a shape or dtype is another one, with the likely reason and the way out.
+        InputError: If the shape or dtype is another one.
     """
-    found, shape = tuple(target.shape), tuple(logits.shape)
-    if not logits.is_floating_point() or len(shape) != 4:
-        raise InputError(f"the loss needs floating-point logits [B, C, H, W]; found {logits.dtype} {list(shape)}")
-    if task not in SEGMENTATION:
-        raise InputError(f"segmentation losses know the tasks {', '.join(SEGMENTATION)}; found '{task}'")
-    if misfit := TASKS[task].misfit(shape[1]):
-        raise InputError(f"logits {list(shape)}: {misfit}")
-    expected = shape if TASKS[task].separate else (shape[0], *shape[2:])
-    if found != expected:
-        raise InputError(
-            f"a {task} target for logits {list(shape)} has the shape {list(expected)}; "
-            f"found {list(found)}{_likely(found, expected, shape)}"
-        )
-    if target.is_floating_point() or target.is_complex():
-        raise InputError(f"the target holds class numbers and needs an integer dtype; found {target.dtype}: use .long()")
-
-
-def _likely(found: tuple[int, ...], expected: tuple[int, ...], logits: tuple[int, ...]) -> str:
-    """The likely reason for a wrong shape, and the way out."""
-    if len(expected) == 3 and found == (expected[0], 1, *expected[1:]):
-        return ": use target.squeeze(1)"
-    if len(expected) == 3 and found == logits:
-        return ": it looks one-hot; give class numbers, target.argmax(1)"
-    if len(expected) == 3 and found == (*expected, logits[1]):
-        return ": it looks one-hot with the classes last; give class numbers, target.argmax(-1)"
-    if len(expected) == 4 and found == (expected[0], *expected[2:]):
-        return ": give one plane of 0 and 1 per label (task=multiclass takes class numbers)"
-    if len(found) == len(expected) and found == (*expected[:-2], expected[-1], expected[-2]):
-        return ": height and width are swapped, use target.transpose(-1, -2)"
-    return ": check that the mask was cut and batched like its image"
-
-
-def check_values(logits: Tensor, target: Tensor, task: str, ignore_index: int = IGNORE) -> None:
-    """Refuse labels outside the classes. Reads the target's values, which waits for the device.
-
-    Args:
-        logits: As for `check_shapes`.
-        target: As for `check_shapes`.
-        task: As for `check_shapes`.
-        ignore_index: The label of pixels that do not count.
-
-    Raises:
-        InputError: If a label is neither a class number nor the ignore value, naming it.
-
-    Example:
-        >>> check_values(torch.zeros(1, 3, 1, 2), torch.tensor([[[0, 7]]]), "multiclass")
-        Traceback (most recent call last):
-        ...
-        rsseg.contract.InputError: the target holds 7, but 3 classes are numbered 0..2 ...
-    """
-    check_shapes(logits, target, task)
-    labels = logits.shape[1] if TASKS[task].exclusive else 2
-    values = target.long()
-    wrong = (values != ignore_index) & ((values < 0) | (values >= labels))
-    if not bool(wrong.any()):
-        ignored = values == ignore_index
-        if labels == 2 and not TASKS[task].exclusive and bool(ignored.any() & ~(values == 1).any() & ~ignored.all()):
-            line = "the target holds 0 and %d alone, and %d is ignored: if it means 1 there, pass (target > 0)"
-            log.warning(line, ignore_index, ignore_index)
+    if weight is None:
         return
-    shown = ", ".join(str(v) for v in torch.unique(values[wrong])[:5].tolist())
-    if TASKS[task].exclusive:
+    expected = (logits.shape[0], *logits.shape[2:])
+    if tuple(weight.shape) != expected or not weight.is_floating_point():
         raise InputError(
-            f"the target holds {shown}, but {labels} classes are numbered 0..{labels - 1} (ignored: {ignore_index}): "
-            f"map other labels to a class or to {ignore_index}, or give the head more classes"
+            f"pixel weights for logits {list(logits.shape)} are floating-point numbers {list(expected)}; "
+            f"found {weight.dtype} {list(weight.shape)}"
         )
-    raise InputError(
-        f"the target holds {shown}, but {task} targets hold 0 and 1 in each of {logits.shape[1]} plane(s) (ignored: "
-        f"{ignore_index}): use (target > 0) for masks stored as 0 and 255, or task=multiclass for class numbers"
-    )
+
+
+def check_weight_values(weight: Tensor | None) -> None:
+    """Refuse weights below 0 and infinite ones. Reads the values, which waits for the device.
+
+    Raises:
+        InputError: If there are any. NaN is a weight of 0.
+    """
+    if weight is None:
+        return
+    wrong = (weight < 0) | weight.isinf()
+    if bool(wrong.any()):
+        raise InputError(f"pixel weights are finite numbers of 0 or more; found {float(weight[wrong][0]):g}")
 
 
 def warn_of_probabilities(logits: Tensor, task: str) -> None:
@@ -224,64 +174,62 @@ def warn_of_probabilities(logits: Tensor, task: str) -> None:
     )
 
 
-class Prepared(NamedTuple):
-    """Logits and target in which ignored pixels are harmless.
+class Planes(NamedTuple):
+    """Logits in which ignored pixels are harmless, and a plane of truth for each class; all ``[B, C, H, W]``.
 
     Attributes:
-        logits: ``[B, C, H, W]``, float32 or float64, 0 at ignored pixels.
-        target: int64, 0 at ignored pixels; ``[B, H, W]`` for multiclass, else ``[B, L, H, W]`` (binary is L = 1).
-        valid: bool, the target's shape; False at ignored pixels.
+        logits: float32 or float64, 0 at ignored pixels.
+        own: bool, which valid pixels belong to the class.
+        valid: bool.
+        weight: What each pixel counts for, 0 at ignored ones, in the logits' dtype; None: 1 at valid ones.
     """
 
     logits: Tensor
-    target: Tensor
+    own: Tensor
     valid: Tensor
+    weight: Tensor | None
+
+    @property
+    def share(self) -> Tensor:
+        """What each pixel counts for, as numbers."""
+        return self.valid.to(self.logits.dtype) if self.weight is None else self.weight
 
 
-def prepare(logits: Tensor, target: Tensor, task: str, ignore_index: int = IGNORE) -> Prepared:
-    """Logits in float32 or better and an integer target, both 0 at ignored pixels, with the mask of valid pixels.
+def class_planes(logits: Tensor, target: Tensor, task: str, ignore_index: int = IGNORE, weight: Tensor | None = None) -> Planes:
+    """Logits and labels as planes, for losses that look at a pixel's surroundings or order.
 
     Ignored logits are replaced, not multiplied by 0: NaN and infinity under ignored pixels reach neither the value nor
     the gradient.
 
     Args:
-        logits: As for `check_shapes`, of any floating dtype.
-        target: As for `check_shapes`, of any integer dtype.
-        task: As for `check_shapes`.
+        logits: ``[B, C, H, W]``, of any floating dtype.
+        target: Labels of any integer dtype, see `Task.check_shapes`.
+        task: `binary`, `multiclass` or `multilabel`.
         ignore_index: The label of pixels that do not count.
+        weight: ``[B, H, W]``, see `check_weight`; None: 1.
 
     Raises:
-        InputError: As `check_shapes`.
+        InputError: As `Task.check_shapes`.
 
     Example:
-        >>> logits, target, valid = prepare(torch.full((1, 1, 1, 2), torch.nan), torch.tensor([[[1, 255]]]), "binary")
-        >>> logits.flatten(), target.flatten(), valid.flatten()
-        (tensor([nan, 0.]), tensor([1, 0]), tensor([ True, False]))
+        >>> planes = class_planes(torch.full((1, 1, 1, 2), torch.nan), torch.tensor([[[1, 255]]]), "binary")
+        >>> planes.logits.flatten(), planes.own.flatten(), planes.valid.flatten()
+        (tensor([nan, 0.]), tensor([ True, False]), tensor([ True, False]))
     """
-    check_shapes(logits, target, task)
-    target = target.long()
-    if not TASKS[task].exclusive:
-        target = target.reshape(logits.shape)
-    valid = target != ignore_index
+    TASKS[task].check_shapes(logits, target)
+    check_weight(logits, weight)
+    labels = target.long()
+    if TASKS[task].exclusive:
+        labels = labels.unsqueeze(1)
+        positive = torch.arange(logits.shape[1], device=logits.device).view(-1, 1, 1)
+    else:
+        labels = labels.reshape(logits.shape)
+        positive = labels.new_ones(())
+    valid = labels != ignore_index
+    if weight is not None:
+        valid = valid & (weight > 0).unsqueeze(1)
+    own, valid = (labels == positive) & valid, valid.expand_as(logits)
     wide = logits if logits.dtype == torch.float64 else logits.float()
-    per_logit = valid.unsqueeze(1) if TASKS[task].exclusive else valid
-    return Prepared(
-        torch.where(per_logit, wide, torch.zeros_like(wide)),
-        torch.where(valid, target, torch.zeros_like(target)),
-        valid,
-    )
-
-
-def planes(prepared: Prepared, task: str) -> tuple[Tensor, Tensor]:
-    """Which valid pixels belong to each class, and which are valid; both bool ``[B, C, H, W]``.
-
-    Args:
-        prepared: What `prepare` made of logits and target.
-        task: `binary`, `multiclass` or `multilabel`.
-    """
-    logits, target, valid = prepared
-    if not TASKS[task].exclusive:
-        return (target == 1) & valid, valid
-    number = torch.arange(logits.shape[1], device=logits.device).view(-1, 1, 1)
-    valid = valid.unsqueeze(1)
-    return (target.unsqueeze(1) == number) & valid, valid.expand_as(logits)
+    zero = torch.zeros_like(wide)
+    share = None if weight is None else torch.where(valid, weight.unsqueeze(1).to(wide.dtype), zero)
+    return Planes(torch.where(valid, wide, zero), own, valid, share)

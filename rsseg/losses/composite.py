@@ -62,17 +62,18 @@ class Composite(nn.Module):
                 raise InputError(f"the term '{name}' has to be an nn.Module; found {type(term).__name__}")
         self.terms = nn.ModuleDict({name: term for name, (_, term) in terms.items()})
 
-    def forward(self, logits: Tensor, target: Tensor) -> CompositeValue:
-        """The loss of logits and target, and its parts."""
+    def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> CompositeValue:
+        """The loss of logits and target, and its parts; see `rsseg.losses.terms` for what they are."""
         raw: dict[str, Tensor] = {}
         weighted: dict[str, Tensor] = {}
-        found = self._sums(logits, target)
+        given = (logits, target) if weight is None else (logits, target, weight)
+        found = self._sums(logits, target, weight)
         for name, term in self.terms.items():
-            weight = self.weights[name]
-            with torch.set_grad_enabled(weight > 0 and torch.is_grad_enabled()):
+            factor = self.weights[name]
+            with torch.set_grad_enabled(factor > 0 and torch.is_grad_enabled()):
                 joined = _joins(term)
-                raw[name] = joined.from_sums(found[_key(joined)]) if joined else term(logits, target)
-            weighted[name] = weight * raw[name] if weight > 0 else torch.zeros_like(raw[name])
+                raw[name] = joined.from_sums(found[_key(joined)]) if joined else term(*given)
+            weighted[name] = factor * raw[name] if factor > 0 else torch.zeros_like(raw[name])
         total = torch.stack(list(weighted.values())).sum()
         return CompositeValue(total, raw, weighted)
 
@@ -86,16 +87,16 @@ class Composite(nn.Module):
         parts = [w * self.terms[name].from_sums(found) for name, w in self.weights.items() if w]  # type: ignore[operator]
         return torch.stack(parts).sum()
 
-    def _sums(self, logits: Tensor, target: Tensor) -> dict[_Key, Sums]:
+    def _sums(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> dict[_Key, Sums]:
         """What the terms of the one pass need; more than one pass only if their tasks or ignore values differ."""
         needs: dict[_Key, set[tuple[Sum, Over]]] = {}
         for term in self.terms.values():
             if isinstance(term, Term) and (term.needs or self.check_targets):
-                term.check(logits, target, self.check_targets)
+                term.check(logits, target, weight, self.check_targets)
             if joined := _joins(term):
                 needs.setdefault(_key(joined), set()).update(joined.needs)
         with torch.autocast(logits.device.type, enabled=False):
-            return {key: pixel_sums(logits, target, key[0], wanted, key[1]) for key, wanted in needs.items()}
+            return {key: pixel_sums(logits, target, key[0], wanted, key[1], weight) for key, wanted in needs.items()}
 
 
 _Key: TypeAlias = tuple[str, int]

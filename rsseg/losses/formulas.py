@@ -173,7 +173,7 @@ def lovasz_binned(
     missed, added = own.flip(-1).cumsum(-1).flip(-1), other.flip(-1).cumsum(-1).flip(-1)  # of this level or worse
     before, after = total - (missed - own), total - missed
     union_before, union = total + (added - other), total + added
-    inverse, inverse_before = union.clamp(min=1).reciprocal(), union_before.clamp(min=1).reciprocal()
+    inverse, inverse_before = (x.masked_fill(x <= 0, 1).reciprocal() for x in (union, union_before))
     of_own = (inverse + inverse_before) / 2
     of_other = (before + after) / 2 * inverse * inverse_before
     of_other = torch.where(union_before > 0, of_other, inverse)  # an absent class: all weight on the largest errors

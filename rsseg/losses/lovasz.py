@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rsseg.collective import global_cat
 from rsseg.contract import IGNORE
-from rsseg.losses.checks import planes, prepare
+from rsseg.losses.checks import class_planes
 from rsseg.losses.formulas import Classes, PerClass, class_mean, pick, weights
 from rsseg.losses.sums import Over
 from rsseg.task import TASKS
@@ -22,6 +22,7 @@ def lovasz(
     over: Over = "batch",
     class_weights: PerClass = None,
     ignore_index: int = IGNORE,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Lovasz-Softmax for multiclass, the Lovasz hinge for binary and multilabel: the Jaccard loss's convex extension.
 
@@ -29,6 +30,8 @@ def lovasz(
     each, as the next mistake, raises the Jaccard loss: with I and U the intersection and union after it, ``1 / U`` for
     a pixel of the class and ``I / (U (U - 1))`` for another. Without a pixel of the class all weight is on the largest
     error. Exact: one sort per class.
+
+    Pixels of weight w count as w pixels: the Jaccard index is that of the summed weights.
 
     Under DDP with ``over="batch"`` the errors of all ranks are sorted together.
 
@@ -40,6 +43,7 @@ def lovasz(
         over: As for `formulas.tversky`.
         class_weights: As for `formulas.tversky`.
         ignore_index: The label of pixels that do not count.
+        weight: ``[B, H, W]``, what each pixel counts for; None: 1.
 
     Raises:
         InputError: For shapes that do not fit, and classes that do not exist.
@@ -48,19 +52,20 @@ def lovasz(
         >>> lovasz(torch.tensor([[[[3.0, -3.0]]]]), torch.tensor([[[1, 1]]]), "binary")  # half of the error 1 + 3
         tensor(2.)
     """
-    prepared = prepare(logits, target, task, ignore_index)
-    truth, valid = planes(prepared, task)
+    planes = class_planes(logits, target, task, ignore_index, weight)
     if TASKS[task].exclusive:
-        p = prepared.logits.softmax(1)
-        errors = (truth.view(torch.uint8).to(p.dtype) - p).abs()
+        p = planes.logits.softmax(1)
+        errors = (planes.own.view(torch.uint8).to(p.dtype) - p).abs()
     else:
-        errors = torch.relu(1 - torch.where(truth, prepared.logits, -prepared.logits))
+        errors = torch.relu(1 - torch.where(planes.own, planes.logits, -planes.logits))
+    parts = [errors, planes.own, planes.valid & ~planes.own, *([] if planes.weight is None else [planes.weight])]
     if over == "batch":
-        errors, truth, valid = (global_cat(x) for x in (errors, truth, valid))
-    errors, own, other = (_rows(x, classes, over) for x in (errors, truth, valid & ~truth))  # [C, G, N]
-    losses = (errors * _slopes(errors.detach(), own, other)).sum(2).t()
+        parts = [global_cat(part) for part in parts]
+    errors, own, other, *shares = (_rows(part, classes, over) for part in parts)  # [C, G, N]
+    share = shares[0] if shares else None
+    losses = (errors * _slopes(errors.detach(), own, other, share)).sum(2).t()
     count = torch.stack([own.sum(2).t(), other.sum(2).t()])
-    by_class = prepared.logits.new_zeros(logits.shape[1])
+    by_class = planes.logits.new_zeros(logits.shape[1])
     return class_mean(losses, count, classes, over, weights(class_weights, by_class, "class_weights"))
 
 
@@ -70,28 +75,39 @@ def _rows(x: Tensor, classes: Classes, over: Over) -> Tensor:
     return by_class.flatten(2) if over == "image" else by_class.flatten(1).unsqueeze(1)
 
 
-def _slopes(errors: Tensor, own: Tensor, other: Tensor) -> Tensor:
+def _slopes(errors: Tensor, own: Tensor, other: Tensor, share: Tensor | None) -> Tensor:
     """What each error of ``[C, G, N]`` counts for."""
     if errors.device.type != "cpu" or errors.dtype != torch.float32 or torch.compiler.is_compiling():
-        return _slopes_in_order(errors.sort(dim=2, descending=True, stable=True).indices, own, other, errors.dtype)
+        order = errors.sort(dim=2, descending=True, stable=True).indices
+        return _slopes_in_order(order, own, other, share, errors.dtype)
     slopes = torch.empty_like(errors)
     for row in np.ndindex(errors.shape[:2]):
-        slopes[row] = _slopes_in_order(_order(errors[row]), own[row], other[row], errors.dtype)
+        of_row = None if share is None else share[row]
+        slopes[row] = _slopes_in_order(_order(errors[row]), own[row], other[row], of_row, errors.dtype)
     return slopes
 
 
-def _slopes_in_order(order: Tensor, own: Tensor, other: Tensor, dtype: torch.dtype) -> Tensor:
+def _slopes_in_order(order: Tensor, own: Tensor, other: Tensor, share: Tensor | None, dtype: torch.dtype) -> Tensor:
     """The slopes ``[..., N]`` where `order` sorts the errors downwards. Ignored pixels, neither own nor other, get 0."""
     kind = (own.view(torch.uint8) + 2 * other.view(torch.uint8)).gather(-1, order)  # once: it jumps about in memory
     hit, miss = ((kind == number).view(torch.uint8).to(dtype) for number in (1, 2))
+    if share is not None:
+        in_order = share.gather(-1, order)
+        hit, miss = hit * in_order, miss * in_order
     count = torch.float64 if order.shape[-1] > 2**24 else dtype  # whole numbers are exact
     total = hit.sum(-1, keepdim=True, dtype=count)
     intersection = total - hit.cumsum(-1, dtype=count)
-    union = miss.cumsum(-1, dtype=count).add_(total).clamp_(min=1)
-    # of an absent class all weight is on the largest error, the first to make the union 1
-    intersection.addcmul_(torch.eq(union, 1).to(count), torch.eq(total, 0).to(count))
-    slopes = intersection.mul_(miss).div_((union - 1).clamp_(min=1)).add_(hit).div_(union).to(dtype)
+    union = miss.cumsum(-1, dtype=count).add_(total)
+    before = union - miss
+    # of an absent class all weight is on the largest error, the first that makes a union
+    intersection.addcmul_(torch.eq(before, 0).to(count), torch.eq(total, 0).to(count))
+    slopes = intersection.mul_(miss).div_(_or_one(before)).add_(hit).div_(_or_one(union)).to(dtype)
     return torch.empty_like(slopes).scatter_(-1, order, slopes)
+
+
+def _or_one(x: Tensor) -> Tensor:
+    """A divisor, 1 where it is 0."""
+    return x.masked_fill(x == 0, 1)
 
 
 def _order(errors: Tensor) -> Tensor:

@@ -9,11 +9,18 @@ import torch
 from torch import Tensor
 
 from rsseg.collective import global_ratio
-from rsseg.contract import InputError
+from rsseg.losses.checks import check_weight
+from rsseg.task import Regression
 
 
-def mean_error(prediction: Tensor, target: Tensor, function: Callable[[Tensor], Tensor], nodata: float | None = None) -> Tensor:
-    """The mean of a function of prediction minus target, of the global batch; float32, float64 for a float64 prediction.
+def mean_error(
+    prediction: Tensor,
+    target: Tensor,
+    function: Callable[[Tensor], Tensor],
+    nodata: float | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """The weighted mean of a function of prediction minus target, of the global batch, in float32 or better.
 
     Where the target is NaN or `nodata` nothing counts, whatever the prediction there; 0 where nothing is known.
 
@@ -22,6 +29,7 @@ def mean_error(prediction: Tensor, target: Tensor, function: Callable[[Tensor], 
         target: Real numbers, likewise or ``[B, H, W]`` for one channel, any dtype.
         function: Of the errors, element by element.
         nodata: The value of the target that means "unknown", beside NaN.
+        weight: ``[B, H, W]``, what each pixel counts for; None: 1.
 
     Raises:
         InputError: For shapes that do not fit, complex numbers and booleans.
@@ -30,25 +38,18 @@ def mean_error(prediction: Tensor, target: Tensor, function: Callable[[Tensor], 
         >>> mean_error(torch.tensor([[[[1.0, 3.0]]]]), torch.tensor([[[0.0, torch.nan]]]), torch.square)
         tensor(1.)
     """
-    if not prediction.is_floating_point() or prediction.ndim != 4:
-        raise InputError(
-            "a regression loss needs a floating-point prediction [B, C, H, W]; "
-            f"found {prediction.dtype} {list(prediction.shape)}"
-        )
-    if target.is_complex() or target.dtype == torch.bool:
-        raise InputError(f"a regression target holds real numbers; found {target.dtype}")
-    if target.ndim == 3 and prediction.shape[1] == 1:
-        target = target.unsqueeze(1)
-    if target.shape != prediction.shape:
-        raise InputError(
-            f"a regression target for a prediction {list(prediction.shape)} has the same shape"
-            f"{' or lacks its dimension of 1' if prediction.shape[1] == 1 else ''}; found {list(target.shape)}"
-        )
+    Regression.check_shapes(prediction, target)
+    check_weight(prediction, weight)
+    target = target.view_as(prediction)
     dtype = torch.promote_types(prediction.dtype, torch.float32)
     value = target.to(dtype)
     known = ~value.isnan() if nodata is None or math.isnan(nodata) else ~value.isnan() & (target != nodata)
+    share = known.to(dtype)
+    if weight is not None:
+        share = torch.where(known & (weight > 0).unsqueeze(1), weight.unsqueeze(1).to(dtype), torch.zeros_like(share))
+        known = share > 0
     error = prediction.to(dtype).masked_fill(~known, 0) - value.masked_fill(~known, 0)
-    return global_ratio(function(error).masked_fill(~known, 0).sum(), known.sum())
+    return global_ratio((function(error).masked_fill(~known, 0) * share).sum(), share.sum())
 
 
 def root(mean: Tensor) -> Tensor:

@@ -15,14 +15,21 @@ from torch.nn import functional as F
 
 from rsseg.collective import global_ratio, global_sum
 from rsseg.contract import IGNORE
-from rsseg.losses.checks import planes, prepare
+from rsseg.losses.checks import Planes, class_planes
 from rsseg.losses.formulas import Classes, class_mean, pick
 from rsseg.losses.sums import Over
 from rsseg.task import TASKS
 
 
-def boundary(logits: Tensor, target: Tensor, task: str, classes: Classes = "all", ignore_index: int = IGNORE) -> Tensor:
-    """Boundary loss (Kervadec et al. 2019): the mean over valid pixels and classes of ``phi p``.
+def boundary(
+    logits: Tensor,
+    target: Tensor,
+    task: str,
+    classes: Classes = "all",
+    ignore_index: int = IGNORE,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Boundary loss (Kervadec et al. 2019): the (weighted) mean over valid pixels and classes of ``phi p``.
 
     ``phi`` is the distance in pixels to the class's true boundary, which runs between pixels: positive outside, negative
     inside, 0 everywhere in an image without that class or without anything else. So the loss may be negative. Distances
@@ -34,6 +41,7 @@ def boundary(logits: Tensor, target: Tensor, task: str, classes: Classes = "all"
         task: `binary`, `multiclass` or `multilabel`.
         classes: The classes that are averaged.
         ignore_index: The label of pixels that do not count.
+        weight: ``[B, H, W]``, what each pixel counts for; None: 1.
 
     Raises:
         InputError: For shapes that do not fit, and classes that do not exist.
@@ -42,10 +50,13 @@ def boundary(logits: Tensor, target: Tensor, task: str, classes: Classes = "all"
         >>> boundary(torch.tensor([[[[9e9, 9e9, 9e9]]]]), torch.tensor([[[1, 0, 0]]]), "binary")  # (-.5 + .5 + 1.5) / 3
         tensor(0.5000)
     """
-    p, own, valid = (pick(x, classes, dim=1) for x in _probabilities(logits, target, task, ignore_index))
+    planes = class_planes(logits, target, task, ignore_index, weight)
+    parts = _probabilities(planes, task), planes.own, planes.valid, planes.share
+    p, own, valid, share = (pick(x, classes, dim=1) for x in parts)
     phi = torch.from_numpy(_distances(own.cpu().numpy(), valid.cpu().numpy())).to(p)
-    counted = valid & own.any(dim=3, keepdim=True).any(dim=2, keepdim=True) if classes == "present" else valid
-    return global_ratio(torch.where(counted, phi * p, torch.zeros_like(p)).sum(), counted.sum())
+    if classes == "present":
+        share = share * own.any(dim=3, keepdim=True).any(dim=2, keepdim=True)
+    return global_ratio((phi * p * share).sum(), share.sum())
 
 
 def _distances(own: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
@@ -68,6 +79,7 @@ def cl_dice(
     classes: Classes = "all",
     over: Over = "batch",
     ignore_index: int = IGNORE,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Soft clDice (Shit et al. 2021): one minus the harmonic mean of the skeletons' precision and sensitivity.
 
@@ -83,6 +95,7 @@ def cl_dice(
         classes: The classes that are averaged.
         over: `batch`, or `image` for the mean of the images' losses.
         ignore_index: The label of pixels that do not count.
+        weight: ``[B, H, W]``, what each pixel counts for; None: 1.
 
     Raises:
         InputError: For shapes that do not fit, and classes that do not exist.
@@ -93,10 +106,12 @@ def cl_dice(
         >>> cl_dice(line.unsqueeze(1) * 99.0 - 49, line, "binary")
         tensor(0.)
     """
-    p, own, valid = (pick(x, classes, dim=1) for x in _probabilities(logits, target, task, ignore_index))
+    planes = class_planes(logits, target, task, ignore_index, weight)
+    parts = _probabilities(planes, task), planes.own, planes.valid & ~planes.own, planes.share
+    p, own, other, share = (pick(x, classes, dim=1) for x in parts)
     y = own.to(p.dtype)
     thin_p, thin_y = soft_skeleton(p, iterations), soft_skeleton(y, iterations)
-    sums = torch.stack([(thin_p * y), thin_p, thin_y * p, thin_y, y, (valid & ~own).to(p.dtype)]).sum((3, 4))
+    sums = (torch.stack([(thin_p * y), thin_p, thin_y * p, thin_y, y, other.to(p.dtype)]) * share).sum((3, 4))
     if over == "batch":
         sums = global_sum(sums.sum(1, keepdim=True))
     hit_p, all_p, hit_y, all_y, present, absent = sums.unbind()
@@ -134,9 +149,7 @@ def _opened(x: Tensor) -> Tensor:
     return F.max_pool2d(_eroded(x), 3, 1, 1)
 
 
-def _probabilities(logits: Tensor, target: Tensor, task: str, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Probabilities, 0 where ignored, which pixels belong to each class, and which are valid; ``[B, C, H, W]``."""
-    prepared = prepare(logits, target, task, ignore_index)
-    own, valid = planes(prepared, task)
-    p = prepared.logits.softmax(1) if TASKS[task].exclusive else prepared.logits.sigmoid()
-    return torch.where(valid, p, torch.zeros_like(p)), own, valid
+def _probabilities(planes: Planes, task: str) -> Tensor:
+    """Probabilities ``[B, C, H, W]``, 0 where ignored."""
+    p = planes.logits.softmax(1) if TASKS[task].exclusive else planes.logits.sigmoid()
+    return torch.where(planes.valid, p, torch.zeros_like(p))

@@ -8,20 +8,22 @@ Whatever the mixture, its gradient with respect to softmax logits is ``p * (a - 
 class, ``u`` per pixel and ``S = sum_c p_c a_c + u``. So the forward pass keeps the logits and nothing else; the backward pass
 computes p again and writes the gradient once. On a CPU a few pixels are worked on at a time, so that what is made of them
 stays in the cache; elsewhere the whole batch is, and nothing waits for the device.
+
+A pixel's weight multiplies all that it adds to the sums. An ignored pixel is one of weight 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from rsseg.collective import global_sum
-from rsseg.contract import IGNORE
-from rsseg.losses.checks import check_shapes
+from rsseg.contract import IGNORE, InputError
+from rsseg.losses.checks import check_weight
 from rsseg.task import TASKS
 
 CHUNK = 2**17
@@ -31,19 +33,23 @@ CHUNK = 2**17
 class Sum(NamedTuple):
     """One of the sums that a term can ask for.
 
-    Every sum comes twice, ``[own, other]``: over the pixels labelled with the class, and over the other valid pixels.
-    With ``p`` the probability of the class and ``p_t`` that of the label:
+    Every sum comes twice, ``[own, other]``: over the pixels labelled with the class, and over the other valid pixels, each
+    times the pixel's weight. With ``p`` the probability of the class and ``p_t`` that of the label:
 
     * ``count``: 1.
     * ``soft``: ``p``; over the class's own pixels that is TP, over the others FP.
     * ``nll``: ``-log p_t``. For multiclass the other pixels' belongs to their own classes and is 0 here.
-    * ``spread``: ``-log p`` over all valid pixels; and, 0 for multiclass, ``-log (1 - p)``. For label smoothing.
     * ``focal``: ``-(1 - p_t)^number log p_t``; others as for ``nll``.
+    * ``power``: ``(1 - p_t^number) / number``; others as for ``nll``.
+    * ``spread``: ``-log p`` over all valid pixels; and, 0 for multiclass, ``-log (1 - p)``. For label smoothing.
     * ``levels``: the histogram of the errors ``|y - p|`` rounded to one of `number` levels from 0 to 1, see `pixel_sums`.
+
+    Of a target of shares y, a pixel belongs to the class by y and to the others by 1 - y. TP is then the sum of
+    ``(p + y - |p - y|) / 2``, the smaller of p and y (Wang et al. 2023), and FP that of ``p`` less TP.
 
     Attributes:
         name: One of these.
-        number: Focal's gamma, or the number of levels.
+        number: Focal's gamma, the power, or the number of levels.
     """
 
     name: str
@@ -62,7 +68,9 @@ Sums: TypeAlias = Mapping[tuple[Sum, Over], Tensor]
 """The sums, ``[2, 1, C]`` over the batch and ``[2, B, C]`` per image; ``levels`` have further dimensions."""
 
 
-def pixel_sums(logits: Tensor, target: Tensor, task: str, needs: Needs, ignore_index: int = IGNORE) -> Sums:
+def pixel_sums(
+    logits: Tensor, target: Tensor, task: str, needs: Needs, ignore_index: int = IGNORE, weight: Tensor | None = None
+) -> Sums:
     """Every sum that is asked for, differentiable with respect to the logits.
 
     Sums over the batch are over the batches of all ranks. Sums per image stay on their rank. ``levels`` are
@@ -71,25 +79,31 @@ def pixel_sums(logits: Tensor, target: Tensor, task: str, needs: Needs, ignore_i
 
     Args:
         logits: ``[B, C, H, W]``, any floating dtype.
-        target: Integers, ``[B, H, W]``, or ``[B, L, H, W]`` for multilabel.
+        target: Labels, integers ``[B, H, W]``, or ``[B, L, H, W]`` for multilabel; or shares, floating point ``[B, C, H, W]``.
         task: `binary`, `multiclass` or `multilabel`.
         needs: The sums and what they go over.
-        ignore_index: The label of pixels that do not count.
+        ignore_index: The label of pixels that do not count. A share that does not is NaN.
+        weight: ``[B, H, W]``, what each pixel counts for; None: 1. Pixels of weight 0 or NaN are ignored.
 
     Raises:
-        InputError: For shapes that do not fit.
+        InputError: For shapes that do not fit, and levels of shares.
 
     Example:
         >>> found = pixel_sums(torch.zeros(1, 1, 1, 3), torch.tensor([[[1, 0, 255]]]), "binary", [(SOFT, "batch")])
         >>> found[SOFT, "batch"].flatten()  # TP, FP
         tensor([0.5000, 0.5000])
     """
-    check_shapes(logits, target, task)
+    TASKS[task].check_shapes(logits, target)
     wanted = (COUNT, *sorted({key for key, _ in needs} - {COUNT}))
+    check_weight(logits, weight)
+    soft = target.is_floating_point()
+    if soft and any(key.name == "levels" for key in wanted):
+        raise InputError("binned errors need a target of labels; found class shares")
     flat = logits.flatten(2)  # a view for contiguous and channels-last logits
-    softmax = TASKS[task].exclusive
-    labels = target.reshape(len(flat), 1 if softmax else flat.shape[1], flat.shape[2])
-    images = dict(zip(wanted, _Pass.apply(flat, labels, softmax, wanted, ignore_index), strict=True))
+    labels = target.flatten(-2) if target.ndim == 4 else target.flatten(1).unsqueeze(1)
+    weights = None if weight is None else weight.flatten(1).unsqueeze(1)
+    kind = _PIECES[TASKS[task].exclusive, soft]
+    images = dict(zip(wanted, _Pass.apply(flat, labels, weights, kind, wanted, ignore_index), strict=True))
     for key, counts in images.items():
         if key.name == "levels":
             level = torch.linspace(0, 1, counts.shape[-1], dtype=counts.dtype, device=counts.device)
@@ -110,38 +124,47 @@ def _batch(images: Mapping[Sum, Tensor]) -> dict[Sum, Tensor]:
 
 
 class _Pass(torch.autograd.Function):
-    """``(logits [B, C, N], labels [B, 1 or C, N]) -> [2, B, C]`` for each sum, ``[2, B, C, bins]`` for a histogram."""
+    """Logits ``[B, C, N]``, target ``[B, 1 or C, N]`` and weights ``[B, 1, N]`` to sums ``[2, B, C]``.
+
+    A histogram is ``[2, B, C, bins]``.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, softmax: bool, wanted: tuple[Sum, ...], ignore: int) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(x, y)
-        ctx.piece, ctx.wanted, ctx.ignore = _Softmax if softmax else _Sigmoid, wanted, ignore
-        pieces = _pieces(x)
-        if len(pieces) == 1:
-            piece = ctx.piece(x, y, ignore)
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor, w: Tensor | None, kind: type[_Piece], wanted: tuple[Sum, ...], ignore: int
+    ) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(x, y, w)
+        ctx.kind, ctx.wanted, ctx.ignore = kind, wanted, ignore
+        parts = _parts(x)
+        if len(parts) == 1:
+            piece = kind.cut(x, y, w, parts[0], ignore)
             return tuple(piece.sums(key) for key in wanted)
         shapes = [(2, len(x), x.shape[1], *([int(key.number)] if key.name == "levels" else [])) for key in wanted]
         found = [torch.zeros(shape, dtype=torch.float64) for shape in shapes]
-        for images, pixels in pieces:
-            piece = ctx.piece(x[images, :, pixels], y[images, :, pixels], ignore)
+        for part in parts:
+            piece = kind.cut(x, y, w, part, ignore)
             for key, total in zip(wanted, found, strict=True):
-                total[:, images] += piece.sums(key)
+                total[:, part[0]] += piece.sums(key)
         return tuple(total.to(_wide(x)) for total in found)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, y = ctx.saved_tensors
+        x, y, w = ctx.saved_tensors
         out = torch.empty_like(x)
-        for images, pixels in _pieces(x):
-            piece = ctx.piece(x[images, :, pixels], y[images, :, pixels], ctx.ignore)
-            of_sums = {key: g[:, images] for key, g in zip(ctx.wanted, gradients, strict=True)}
-            out[images, :, pixels] = piece.gradient(of_sums)
-        return out, None, None, None, None
+        for images, pixels in _parts(x):
+            piece = ctx.kind.cut(x, y, w, (images, pixels), ctx.ignore)
+            gradient = piece.gradient({key: g[:, images] for key, g in zip(ctx.wanted, gradients, strict=True)})
+            out[images, :, pixels] = gradient if piece.w is None else gradient.mul_(piece.w)
+        return out, None, None, None, None, None
 
 
-def _pieces(x: Tensor) -> list[tuple[slice, slice]]:
-    """The images and pixels of ``[B, C, N]`` that are worked on together."""
+Part: TypeAlias = tuple[slice, slice]
+"""The images and pixels of ``[B, C, N]`` that are worked on together."""
+
+
+def _parts(x: Tensor) -> list[Part]:
+    """What covers ``[B, C, N]``: everything at once, or on a CPU parts that stay in its cache."""
     if not _may_look(x):
         return [(slice(None), slice(None))]
     images, classes, pixels = x.shape
@@ -160,62 +183,109 @@ def _wide(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+def _of_label(key: Sum, p: Tensor, log_p: Tensor) -> Tensor:
+    """A sum's function of the probability of the label."""
+    if key == NLL:
+        return -log_p
+    if key.name == "focal":
+        return (1 - p).pow_(key.number).mul_(log_p).neg_()
+    return (log_p * key.number).expm1_().div_(-key.number)
+
+
+def _slope(key: Sum, p: Tensor, log_p: Tensor) -> Tensor | float:
+    """The derivative of `_of_label` with respect to ``log p``."""
+    if key == NLL or key == Sum("focal", 0):
+        return -1.0
+    if key.name == "focal":  # about 0 at p = 1, where the power may be infinite
+        q = (1 - p).clamp_(min=torch.finfo(p.dtype).eps)
+        return (p * log_p).mul_(key.number).sub_(q).mul_(q ** (key.number - 1))
+    return p.pow(key.number).neg_()
+
+
 class _Piece:
-    """Some pixels of some images: logits ``[b, C, n]`` and labels ``[b, L, n]``, L being 1 for softmax and C for sigmoid.
+    """Some pixels of some images: logits ``[b, C, n]``, a target ``[b, L, n]`` and weights ``[b, 1, n]`` or None.
 
     Flags are numbers: on a CPU, operations on mixed dtypes are many times slower.
 
     Attributes:
+        w: The weights, 0 where ignored; None: 1.
+        v: ``[b, 1 or C, n]``, 1 where a pixel counts and 0 where it is ignored.
         z: The logits, float32 or better, 0 where ignored.
-        v: ``[b, L, n]``, 1 where a pixel counts and 0 where it is ignored.
-        y: ``[b, C, n]``, v where a pixel is of the class, else 0.
-        p_t: ``[b, L, n]``, the probability of the label.
+        y: ``[b, C, n]``, the share of the class, for a label 0 or 1; 0 where ignored.
     """
 
     y: Tensor
-    p_t: Tensor
+    v: Tensor
 
-    def __init__(self, x: Tensor, v: Tensor) -> None:
-        self.v, self.z = v, x.to(_wide(x))
-        self.log: Tensor | None = None
+    def __init__(self, x: Tensor, target: Tensor, w: Tensor | None, ignore: int) -> None:
+        number = target.to(_wide(x))
+        self.y, self.v = self.read(number, x.shape[1], ignore)
+        self.w: Tensor | None = None
+        if w is not None:
+            wide = w.to(number.dtype)
+            counts = torch.gt(wide, 0, out=torch.empty_like(wide))
+            self.v, self.y = self.v * counts, self.y.mul_(counts)
+            self.w = torch.where(self.v > 0, wide, torch.zeros_like(wide))
+        self.z = x.to(number.dtype)
         if self.z.stride(2) != 1:
             self.z = self.z.contiguous()
-        if not (_may_look(x) and float(v.sum()) == v.numel()):
-            self.z = self.z.masked_fill(v == 0, 0)  # what lies under ignored pixels, NaN too, must not matter
+        if not (_may_look(x) and float(self.v.sum()) == self.v.numel()):
+            self.z = self.z.masked_fill(self.v == 0, 0)  # what lies under ignored pixels, NaN too, must not matter
+        self.start(number)
 
-    def log_p_t(self) -> Tensor:
-        """The logarithm of p_t, computed where it is first asked for."""
-        if self.log is None:
-            self.log = self.new_log_p_t()
-        return self.log
+    @classmethod
+    def cut(cls, x: Tensor, y: Tensor, w: Tensor | None, part: Part, ignore: int) -> Self:
+        """The piece of a part of a batch."""
+        images, pixels = part
+        weights = None if w is None else w[images, :, pixels]
+        return cls(x[images, :, pixels], y[images, :, pixels], weights, ignore)
 
-    def new_log_p_t(self) -> Tensor:
-        """See `log_p_t`."""
+    def read(self, number: Tensor, classes: int, ignore: int) -> tuple[Tensor, Tensor]:
+        """Y and v of a target as numbers."""
         raise NotImplementedError
+
+    def start(self, number: Tensor) -> None:
+        """Compute what sums and gradient share."""
+        raise NotImplementedError
+
+    def total(self, values: Tensor) -> Tensor:
+        """The weighted sum over the pixels of ``[b, C, n]``, whose ignored pixels are 0."""
+        return (values if self.w is None else values * self.w).sum(-1)
+
+    def sums(self, key: Sum) -> Tensor:
+        """A sum, ``[2, b, C]``."""
+        raise NotImplementedError
+
+    def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
+        """The gradient ``[b, C, n]`` from those of the sums, for pixels of weight 1."""
+        raise NotImplementedError
+
+
+class _Hard(_Piece):
+    """Pixels with labels.
+
+    Attributes:
+        p_t: ``[b, L, n]``, the probability of the label.
+    """
+
+    p_t: Tensor
 
     def error(self) -> Tensor:
         """``[b, C, n]``, ``|y - p|``; 0 where ignored."""
         raise NotImplementedError
 
-    def focal(self, gamma: float) -> Tensor:
-        """``(1 - p_t)^gamma log p_t``."""
-        return (1 - self.p_t).pow_(gamma).mul_(self.log_p_t())
-
-    def focal_slope(self, gamma: float) -> Tensor:
-        """The derivative of ``-focal`` with respect to ``log p_t``; about 0 at p_t = 1, where the power may be infinite."""
-        if gamma == 0:
-            return torch.full_like(self.p_t, -1)
-        q = (1 - self.p_t).clamp_(min=torch.finfo(self.p_t.dtype).eps)
-        return (self.p_t * self.log_p_t()).mul_(gamma).sub_(q).mul_(q ** (gamma - 1))
-
     def histogram(self, bins: int) -> Tensor:
-        """The number of errors at each level, ``[2, b, C, bins]``; all NaN for a class with an error that is."""
+        """The weight of the errors at each level, ``[2, b, C, bins]``; all NaN for a class with an error that is."""
         error = self.error()
         place = self.places(error, bins)
         table = torch.zeros(2 * bins * self.z[..., :1].numel(), dtype=torch.int32, device=place.device)
-        table.scatter_add_(0, place, torch.ones_like(table[:1]).expand(place.shape))
+        if self.w is None:
+            table.scatter_add_(0, place, torch.ones_like(table[:1]).expand(place.shape))
+        else:
+            table = table.to(self.z.dtype).scatter_add_(0, place, self.w.expand_as(self.z).flatten())
         counts = table.view(*self.z.shape[:2], 2, bins).movedim(2, 0).to(self.z.dtype)
-        counts[1, ..., 0] -= (1 - self.v).sum(-1)  # the ignored pixels
+        if self.w is None:
+            counts[1, ..., 0] -= (1 - self.v).sum(-1)  # the ignored pixels
         return counts + (error.sum(-1) * 0).unsqueeze(-1)
 
     def of_level(self, table: Tensor, bins: int) -> Tensor:
@@ -230,62 +300,60 @@ class _Piece:
         return level.long().add_(start).flatten()
 
 
-class _Softmax(_Piece):
+class _Softmax(_Hard):
     """Classes that exclude each other."""
 
-    def __init__(self, x: Tensor, label: Tensor, ignore: int) -> None:
-        number, classes = label.to(_wide(x)), x.shape[1]
-        y = number.new_empty(len(x), classes, x.shape[2])
-        self.y = torch.eq(number, torch.arange(classes, dtype=number.dtype, device=x.device).unsqueeze(-1), out=y)
+    def read(self, number: Tensor, classes: int, ignore: int) -> tuple[Tensor, Tensor]:
+        """See `_Piece`."""
+        y = number.new_empty(len(number), classes, number.shape[2])
+        torch.eq(number, torch.arange(classes, dtype=number.dtype, device=number.device).unsqueeze(-1), out=y)
         if 0 <= ignore < classes:
-            self.y[:, ignore] = 0
-        super().__init__(x, self.y.sum(1, keepdim=True))  # a label beyond the classes counts for nothing
-        self.label = number.clamp_(0, classes - 1).long()
+            y[:, ignore] = 0
+        return y, y.sum(1, keepdim=True)  # a label beyond the classes counts for nothing
+
+    def start(self, number: Tensor) -> None:
+        """See `_Piece`."""
+        self.label = number.clamp_(0, self.z.shape[1] - 1).long()
         self.highest = self.z.amax(1, keepdim=True)
         self.p = (self.z - self.highest).exp_()
         total = self.p.sum(1, keepdim=True)
         self.p.mul_(self.v / total)
         self.log_total = total.log_()
-        self.p_t = self.log_p_t().exp()
-
-    def new_log_p_t(self) -> Tensor:
-        """See `_Piece`."""
-        return _finite((self.z.gather(1, self.label) - self.highest).sub_(self.log_total))
+        self.log_p_t = _finite((self.z.gather(1, self.label) - self.highest).sub_(self.log_total))
+        self.p_t = self.log_p_t.exp()
 
     def error(self) -> Tensor:
-        """See `_Piece`."""
+        """See `_Hard`."""
         return (self.y - self.p).abs_()
 
     def sums(self, key: Sum) -> Tensor:
-        """A sum, ``[2, b, C]``."""
+        """See `_Piece`."""
         if key.name == "levels":
             return self.histogram(int(key.number))
         if key == COUNT:
-            count = self.y.sum(-1)
-            return torch.stack([count, self.v.sum(-1) - count])
+            count = self.total(self.y)
+            return torch.stack([count, self.total(self.v) - count])
         if key == SOFT:
             own = self.y * self.p
-            return torch.stack([own.sum(-1), (self.p - own).sum(-1)])
+            return torch.stack([self.total(own), self.total(self.p - own)])
         if key == SPREAD:
-            value = _finite((self.z - self.highest).sub_(self.log_total)).mul_(self.v)
+            value = _finite((self.z - self.highest).sub_(self.log_total)).mul_(self.v).neg_()
         else:
-            value = self.y * (self.log_p_t() if key == NLL else self.focal(key.number))
-        own = -value.sum(-1)
+            value = self.y * _of_label(key, self.p_t, self.log_p_t)
+        own = self.total(value)
         return torch.stack([own, torch.zeros_like(own)])
 
     def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
-        """The gradient ``[b, C, n]`` from those of the sums."""
+        """See `_Piece`."""
         a, u = self.p.new_zeros(*self.p.shape[:2], 1), torch.zeros_like(self.p_t)
         for key, (own, other) in by.items():
             if key == SOFT:
                 a = a + other.unsqueeze(-1)
                 u += self.of_label(own - other).mul_(self.p_t)
-            elif key == NLL:
-                u -= self.of_label(own)
-            elif key.name == "focal":
-                u += self.of_label(own).mul_(self.focal_slope(key.number))
             elif key.name == "levels":
                 a = a + self.of_level(torch.stack([-own, other]), int(key.number))
+            elif key not in (COUNT, SPREAD):
+                u += self.of_label(own).mul_(_slope(key, self.p_t, self.log_p_t))
         out = (a - (a * self.p).sum(1, keepdim=True).add_(u)).mul_(self.p).addcmul_(self.y, u)
         if SPREAD in by:
             spread = by[SPREAD][0].unsqueeze(-1)
@@ -297,65 +365,176 @@ class _Softmax(_Piece):
         return table.gather(1, self.label.flatten(1)).unsqueeze(1)
 
 
-class _Sigmoid(_Piece):
+class _Sigmoid(_Hard):
     """Labels each on its own. With s = z or -z the logit of the label, ``p_t = sigmoid(s)`` and ``q = 1 - p_t``."""
 
-    def __init__(self, x: Tensor, label: Tensor, ignore: int) -> None:
-        number = label.to(_wide(x))
-        super().__init__(x, torch.ne(number, ignore, out=torch.empty_like(number)))
-        self.y = torch.eq(number, 1, out=torch.empty_like(number)).mul_(self.v)
+    def read(self, number: Tensor, classes: int, ignore: int) -> tuple[Tensor, Tensor]:
+        """See `_Piece`."""
+        v = torch.ne(number, ignore, out=torch.empty_like(number))
+        return torch.eq(number, 1, out=torch.empty_like(number)).mul_(v), v
+
+    def start(self, number: Tensor) -> None:
+        """See `_Piece`."""
         self.other = self.v - self.y
         self.sign = self.y - self.other
         self.s = self.sign * self.z
         self.p_t, self.q = self.s.sigmoid(), (-self.s).sigmoid_()
+        self.log: Tensor | None = None
 
-    def new_log_p_t(self) -> Tensor:
-        """See `_Piece`."""
-        return F.logsigmoid(self.s)
+    @property
+    def log_p_t(self) -> Tensor:
+        """The logarithm of p_t, computed where it is first asked for."""
+        if self.log is None:
+            self.log = F.logsigmoid(self.s)
+        return self.log
 
     def error(self) -> Tensor:
-        """See `_Piece`."""
+        """See `_Hard`."""
         return self.q * self.v
 
     def sums(self, key: Sum) -> Tensor:
-        """A sum, ``[2, b, C]``."""
+        """See `_Piece`."""
         if key.name == "levels":
             return self.histogram(int(key.number))
         if key == COUNT:
-            return torch.stack([self.y.sum(-1), self.other.sum(-1)])
+            return torch.stack([self.total(self.y), self.total(self.other)])
         if key == SOFT:
             return self.pair(self.p_t, self.q)
         if key == SPREAD:
-            label, opposite = -self.log_p_t(), self.s - self.log_p_t()
+            label, opposite = -self.log_p_t, self.s - self.log_p_t
             return torch.stack([self.pair(label, opposite).sum(0), self.pair(opposite, label).sum(0)])
-        value = self.log_p_t() if key == NLL else self.focal(key.number)
-        return -self.pair(value, value)
+        value = _of_label(key, self.p_t, self.log_p_t)
+        return self.pair(value, value)
 
     def pair(self, of_own: Tensor, of_other: Tensor) -> Tensor:
         """Two sums, over the pixels labelled 1 and over those labelled 0."""
-        return torch.stack([(self.y * of_own).sum(-1), (self.other * of_other).sum(-1)])
+        return torch.stack([self.total(self.y * of_own), self.total(self.other * of_other)])
 
     def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
-        """The gradient ``[b, C, n]`` from those of the sums."""
+        """See `_Piece`."""
         by_log_p, by_s = torch.zeros_like(self.s), None
         for key, g in by.items():
             if key == SOFT:
                 by_log_p += self.of_label(g[0], -g[1]).mul_(self.p_t)
-            elif key == NLL:
-                by_log_p -= self.of_label(g[0], g[1])
             elif key == SPREAD:
                 by_log_p -= g.sum(0).unsqueeze(-1)
                 by_s = self.of_label(g[1], g[0])
-            elif key.name == "focal":
-                by_log_p += self.of_label(g[0], g[1]).mul_(self.focal_slope(key.number))
             elif key.name == "levels":
                 by_log_p -= self.of_level(g, int(key.number)).mul_(self.p_t)
+            elif key != COUNT:
+                by_log_p += self.of_label(g[0], g[1]).mul_(_slope(key, self.p_t, self.log_p_t))
         out = by_log_p.mul_(self.q)
         return (out if by_s is None else out.add_(by_s)).mul_(self.sign)
 
     def of_label(self, own: Tensor, other: Tensor) -> Tensor:
         """What two tables ``[b, C]`` hold for each pixel, by its label."""
         return (self.y * (own - other).unsqueeze(-1)).add_(other.unsqueeze(-1))
+
+
+class _Soft(_Piece):
+    """Pixels with a share of every class.
+
+    Attributes:
+        log_p: ``[b, C, n]``, the logarithm of the probability of each class.
+        p: The probability; 0 where ignored.
+    """
+
+    log_p: Tensor
+    p: Tensor
+
+    def read(self, number: Tensor, classes: int, ignore: int) -> tuple[Tensor, Tensor]:
+        """See `_Piece`."""
+        v = self.known(number).to(number.dtype)
+        return torch.where(v > 0, number, torch.zeros_like(number)), v
+
+    def known(self, shares: Tensor) -> Tensor:
+        """Where shares are known, bool ``[b, 1 or C, n]``."""
+        return ~shares.isnan()
+
+    def sums(self, key: Sum) -> Tensor:
+        """See `_Piece`."""
+        rest = self.v - self.y
+        if key == COUNT:
+            return torch.stack([self.total(self.y), self.total(rest)])
+        if key == SOFT:
+            common = torch.minimum(self.p, self.y)
+            return torch.stack([self.total(common), self.total(self.p - common)])
+        if key == SPREAD:
+            return torch.stack([self.total(-self.log_p * self.v), self.of_rest(NLL, self.v)])
+        return torch.stack([self.total(self.y * _of_label(key, self.p, self.log_p)), self.of_rest(key, rest)])
+
+    def of_rest(self, key: Sum, share: Tensor) -> Tensor:
+        """A sum's function of the probability of not being of the class, by shares; ``[b, C]``."""
+        raise NotImplementedError
+
+    def by_log_p(self, by: Mapping[Sum, Tensor]) -> Tensor:
+        """The gradient with respect to `log_p`."""
+        out = torch.zeros_like(self.z)
+        for key, g in by.items():
+            own, other = g.unsqueeze(-1)
+            if key == SOFT:
+                below = (torch.sign(self.y - self.p) + 1) / 2
+                out += self.p * (other + (own - other) * below)
+            elif key == SPREAD:
+                out -= own * self.v
+            elif key != COUNT:
+                out += own * self.y * _slope(key, self.p, self.log_p)
+        return out
+
+
+class _SoftmaxShares(_Soft):
+    """Shares of classes that exclude each other."""
+
+    def known(self, shares: Tensor) -> Tensor:
+        """See `_Soft`."""
+        return super().known(shares).all(1, keepdim=True)
+
+    def start(self, number: Tensor) -> None:
+        """See `_Piece`."""
+        self.log_p = _finite(self.z.log_softmax(1))
+        self.p = self.log_p.exp() * self.v
+
+    def of_rest(self, key: Sum, share: Tensor) -> Tensor:
+        """See `_Soft`; the other classes have sums of their own."""
+        return self.z.new_zeros(self.z.shape[:2])
+
+    def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
+        """See `_Piece`."""
+        slope = self.by_log_p(by)
+        return slope - self.p * slope.sum(1, keepdim=True)
+
+
+class _SigmoidShares(_Soft):
+    """Shares of labels each on its own."""
+
+    def start(self, number: Tensor) -> None:
+        """See `_Piece`."""
+        self.log_p, self.log_q = F.logsigmoid(self.z), F.logsigmoid(-self.z)
+        self.p, self.q = self.z.sigmoid() * self.v, (-self.z).sigmoid() * self.v
+
+    def of_rest(self, key: Sum, share: Tensor) -> Tensor:
+        """See `_Soft`."""
+        return self.total(share * _of_label(key, self.q, self.log_q))
+
+    def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
+        """See `_Piece`."""
+        by_log_q = torch.zeros_like(self.z)
+        for key, g in by.items():
+            other = g[1].unsqueeze(-1)
+            if key == SPREAD:
+                by_log_q -= other * self.v
+            elif key not in (COUNT, SOFT):
+                by_log_q += other * (self.v - self.y) * _slope(key, self.q, self.log_q)
+        return self.by_log_p(by) * self.q - by_log_q * self.p
+
+
+_PIECES: dict[tuple[bool, bool], type[_Piece]] = {
+    (True, False): _Softmax,
+    (False, False): _Sigmoid,
+    (True, True): _SoftmaxShares,
+    (False, True): _SigmoidShares,
+}
+"""By whether classes exclude each other, and whether the target holds shares."""
 
 
 def _finite(x: Tensor) -> Tensor:

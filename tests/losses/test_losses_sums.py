@@ -10,10 +10,10 @@ from losses_reference import reference_sums
 
 from rsseg.contract import IGNORE
 from rsseg.losses import sums as S
-from rsseg.losses import terms as T
 from rsseg.losses.sums import COUNT, NLL, SOFT, SPREAD, Sum, pixel_sums
+from rsseg.losses.terms import term as T
 
-SMOOTH = (COUNT, SOFT, NLL, SPREAD, Sum("focal", 2.0), Sum("focal", 0.5), Sum("focal", 0.0))
+SMOOTH = (COUNT, SOFT, NLL, SPREAD, Sum("focal", 2.0), Sum("focal", 0.5), Sum("focal", 0.0), Sum("power", 0.7))
 SUMS = (*SMOOTH, Sum("levels", 16))
 TOLERANCE = {
     torch.float64: (1e-10, 1e-9),
@@ -34,14 +34,15 @@ def batch(case, *arguments, **options):
     return logits[:, :2].contiguous(), target.masked_fill((target > 1) & (target != IGNORE), 0), "multiclass"
 
 
-def sums_and_gradient(take, logits, target, task, over, seed=0):
+def sums_and_gradient(take, logits, target, task, over, seed=0, weight=None):
     """All sums, and the gradient of a random combination of them: tables of every shape and sign.
 
     Levels in float64 only: an error that another dtype puts on the border of two may be rounded to either.
     """
     leaf = logits.detach().clone().requires_grad_()
-    sums = SUMS if logits.dtype == torch.float64 else SMOOTH
-    found = take(leaf, target, task, [(key, over) for key in sums])
+    hard = not target.is_floating_point()
+    sums = SUMS if logits.dtype == torch.float64 and hard else SMOOTH
+    found = take(leaf, target, task, [(key, over) for key in sums], weight=weight)
     g = torch.Generator().manual_seed(seed)
     total = 0
     for key in sums:
@@ -66,6 +67,81 @@ def test_sums_and_gradients_are_those_of_the_reference(case, dtype, over, seed, 
         assert mine[key].dtype == value.dtype
         torch.testing.assert_close(mine[key], value, atol=absolute, rtol=relative, msg=lambda m, key=key: f"{key}: {m}")
     torch.testing.assert_close(gradient, expected, atol=10 * absolute, rtol=relative)
+
+
+def shares_of(logits, target, task, seed):
+    """Random class shares where the target is labelled; some are all but 0 or 1."""
+    g = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(logits.shape, generator=g, dtype=torch.float64) * 3
+    drawn = torch.where(torch.rand(drawn.shape, generator=g) < 0.2, drawn * 1000, drawn)
+    shares = drawn.softmax(1) if task == "multiclass" else drawn.sigmoid()
+    labelled = (target != IGNORE).reshape(len(logits), -1, *logits.shape[2:])
+    return torch.where(labelled, shares, torch.nan).to(logits.dtype)
+
+
+def one_hot(logits, target, task):
+    """Labels as class shares of 0 and 1."""
+    planes = target.long().reshape(len(logits), -1, *logits.shape[2:])
+    positive = torch.arange(logits.shape[1]).view(-1, 1, 1) if task == "multiclass" else 1
+    return torch.where(planes == IGNORE, torch.nan, (planes == positive).to(logits.dtype))
+
+
+def weights_of(logits, seed):
+    """Random pixel weights, NaN and 0 among them."""
+    g = torch.Generator().manual_seed(seed)
+    weight = 3 * torch.rand(len(logits), *logits.shape[2:], generator=g, dtype=torch.float64)
+    weight[weight < 0.5] = 0
+    weight[weight > 2.8] = torch.nan
+    return weight.to(logits.dtype)
+
+
+@every_task
+@every_dtype
+@pytest.mark.parametrize("over", ["batch", "image"])
+@pytest.mark.parametrize(("soft", "weighted"), [(False, True), (True, False), (True, True)])
+@pytest.mark.parametrize("chunk", [4, 40, None])
+def test_shares_and_weights_are_those_of_the_reference(case, dtype, over, soft, weighted, chunk, monkeypatch):
+    if chunk is None:
+        monkeypatch.setattr(S, "_may_look", lambda _: False)  # what an accelerator does
+    else:
+        monkeypatch.setattr(S, "CHUNK", chunk)
+    logits, target, task = batch(case, 8, images=3, size=(3, 5), dtype=dtype)
+    weight = weights_of(logits, 1) if weighted else None
+    if soft:
+        target = shares_of(logits, target, task, 2)
+    mine, gradient = sums_and_gradient(pixel_sums, logits, target, task, over, weight=weight)
+    plain, expected = sums_and_gradient(reference_sums, logits, target, task, over, weight=weight)
+    absolute, relative = TOLERANCE[dtype]
+    for key, value in plain.items():
+        torch.testing.assert_close(mine[key], value, atol=3 * absolute, rtol=relative, msg=lambda m, key=key: f"{key}: {m}")
+    torch.testing.assert_close(gradient, expected, atol=10 * absolute, rtol=relative)
+
+
+@every_task
+def test_labels_are_shares_of_0_and_1(case):
+    logits, target, task = batch(case, 6)
+    of_shares, gradient = sums_and_gradient(pixel_sums, logits, one_hot(logits, target, task), task, "batch")
+    needs = [(key, "batch") for key in SMOOTH]
+    of_labels = pixel_sums(logits, target, task, needs)
+    for key, value in of_shares.items():
+        torch.testing.assert_close(value, of_labels[key])
+    assert gradient.isfinite().all()
+
+
+@every_task
+@pytest.mark.parametrize("soft", [False, True])
+def test_whole_weights_are_repeated_pixels(case, soft):
+    """A pixel of weight 3 is three pixels; one of weight 0, or NaN, is none, whatever its logits."""
+    logits, target, task = batch(case, 9, images=1, size=(1, 6), ignored=0)
+    target = shares_of(logits, target, task, 3) if soft else target
+    repeats = torch.tensor([3, 1, 0, 2, 1, 0])
+    weight = repeats.double().view(1, 1, -1).masked_fill(torch.arange(6) == 5, torch.nan)
+    needs = [(key, "batch") for key in (SMOOTH if soft else SUMS)]
+    blind = logits.masked_fill(repeats == 0, torch.nan)
+    found = pixel_sums(blind, target, task, needs, weight=weight)
+    expected = pixel_sums(logits.repeat_interleave(repeats, -1), target.repeat_interleave(repeats, -1), task, needs)
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, msg=lambda m, key=key: f"{key}: {m}")
 
 
 @every_task

@@ -1,0 +1,126 @@
+"""Terms of real-valued targets."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rsseg.losses import regression
+from rsseg.losses.checks import positive
+from rsseg.losses.terms.term import Term
+from rsseg.task import TASKS
+
+
+@dataclass(eq=False, repr=False)
+class _Regression(Term):
+    """The mean of a function of the error, see `regression.mean_error`; `nodata` is the target's value for "unknown"."""
+
+    tasks = tuple(kind for kind, task in TASKS.items() if task.real)
+    task: str = "regression"
+    _: KW_ONLY
+    nodata: float | None = None
+
+    def of_error(self, error: Tensor) -> Tensor:
+        """What is averaged."""
+        return error.square()
+
+    def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        """See the class."""
+        return regression.mean_error(logits, target, self.of_error, self.nodata, weight)
+
+
+@dataclass(eq=False, repr=False)
+class MSE(_Regression):
+    """Mean squared error: large errors dominate, so outliers do.
+
+    Example:
+        >>> MSE()(torch.tensor([[[[1.0, 3.0]]]]), torch.tensor([[[0.0, torch.nan]]]))
+        tensor(1.)
+    """
+
+
+@dataclass(eq=False, repr=False)
+class RMSE(_Regression):
+    """Root of the mean squared error of the batch: in the target's unit, with the gradient's direction of `MSE`.
+
+    Example:
+        >>> RMSE()(torch.tensor([[[[3.0, 4.0]]]]), torch.zeros(1, 1, 2))
+        tensor(3.5355)
+    """
+
+    def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        """See the class."""
+        return regression.root(super().formula(logits, target, weight))
+
+
+@dataclass(eq=False, repr=False)
+class MAE(_Regression):
+    """Mean absolute error: fits the median, so outliers count little; its slope does not fade near 0.
+
+    Example:
+        >>> MAE(nodata=-99)(torch.tensor([[[[3.0, 4.0]]]]), torch.tensor([[[0.0, -99.0]]]))
+        tensor(3.)
+    """
+
+    def of_error(self, error: Tensor) -> Tensor:
+        """See the class."""
+        return error.abs()
+
+
+@dataclass(eq=False, repr=False)
+class Huber(_Regression):
+    """Huber loss (Huber 1964): half the squared error up to delta, straight beyond with the slope delta.
+
+    Args:
+        delta: More than 0, in the target's unit.
+
+    Example:
+        >>> Huber(delta=2)(torch.tensor([[[[3.0]]]]), torch.zeros(1, 1, 1))
+        tensor(4.)
+    """
+
+    rules = {"delta": positive}  # noqa: RUF012
+    delta: float = 1.0
+
+    def of_error(self, error: Tensor) -> Tensor:
+        """See the class."""
+        return F.huber_loss(error, torch.zeros_like(error), "none", self.delta)
+
+
+@dataclass(eq=False, repr=False)
+class SmoothL1(_Regression):
+    """Smooth L1 (Girshick 2015): `Huber` divided by its delta, here called beta.
+
+    Args:
+        beta: More than 0, in the target's unit.
+
+    Example:
+        >>> SmoothL1(beta=2)(torch.tensor([[[[3.0]]]]), torch.zeros(1, 1, 1))
+        tensor(2.)
+    """
+
+    rules = {"beta": positive}  # noqa: RUF012
+    beta: float = 1.0
+
+    def of_error(self, error: Tensor) -> Tensor:
+        """See the class."""
+        return F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=self.beta)
+
+
+@dataclass(eq=False, repr=False)
+class LogCosh(_Regression):
+    """The mean of ``log cosh e``: like `Huber` with delta 1, but smooth everywhere.
+
+    Example:
+        >>> LogCosh()(torch.tensor([[[[1e4]]]]), torch.zeros(1, 1, 1))
+        tensor(9999.3066)
+    """
+
+    def of_error(self, error: Tensor) -> Tensor:
+        """``|e| + log(1 + exp(-2 |e|)) - log 2``, which does not overflow."""
+        size = error.abs()
+        return size + F.softplus(-2 * size) - math.log(2)

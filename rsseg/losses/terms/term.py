@@ -1,0 +1,110 @@
+"""The base of loss terms: a module of (logits, target) that checks its parameters and what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from rsseg.contract import IGNORE, InputError
+from rsseg.losses.checks import RULES, SEGMENTATION, check_weight_values, fitting, warn_of_probabilities
+from rsseg.losses.sums import Needs, Over, Sum, Sums, pixel_sums
+from rsseg.task import TASKS
+
+VALUE_CHECKS = 2
+"""In how many calls a term reads the labels: that waits for the device, and a wrong mapping shows at once."""
+
+
+@dataclass(eq=False, repr=False)
+class Term(nn.Module):
+    """A loss of (logits, target). Subclasses state the tasks that they fit and their parameters, and give the formula.
+
+    That is either `formula`, of logits and target, or `needs` and `from_sums`: the loss is then a function of sums that a
+    `Composite` takes for all such terms in one pass over the logits.
+
+    Args:
+        task: One of `tasks`.
+        ignore_index: The label of pixels that do not count.
+
+    Attributes:
+        tasks: The task kinds that the term fits.
+        soft: Whether it takes a target of class shares.
+        sums: What `needs` asks for over the term's `over`, unless its parameters decide that.
+        rules: How parameters are checked, beside and before `RULES`.
+
+    Raises:
+        InputError: For arguments that do not fit, and misfitting shapes and labels.
+    """
+
+    tasks: ClassVar[Collection[str]] = SEGMENTATION
+    soft: ClassVar[bool] = False
+    sums: ClassVar[tuple[Sum, ...]] = ()
+    rules: ClassVar[Mapping[str, Callable[[str, Any], Any]]] = {}
+
+    task: str
+    _: KW_ONLY
+    ignore_index: int = IGNORE
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.task = fitting(type(self).__name__, self.task, self.tasks)
+        rules = {**RULES, **self.rules}
+        for name in {parameter.name for parameter in fields(self)} & rules.keys():
+            setattr(self, name, rules[name](name, getattr(self, name)))
+        self._unchecked_calls = VALUE_CHECKS
+
+    def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The loss, computed outside autocast.
+
+        Args:
+            logits: ``[B, C, H, W]``.
+            target: See `rsseg.losses.terms`.
+            weight: ``[B, H, W]``, what each pixel counts for; None: 1. Pixels of weight 0 or NaN are ignored.
+        """
+        self.check(logits, target, weight)
+        with torch.autocast(logits.device.type, enabled=False):
+            return self.formula(logits, target, weight)
+
+    def check(self, logits: Tensor, target: Tensor, weight: Tensor | None = None, always: bool = False) -> None:
+        """Refuse a target and weights that do not fit, in the first calls or always by their values too.
+
+        Logits that look like probabilities are said to.
+        """
+        if torch.compiler.is_compiling():
+            return
+        task = TASKS[self.task]
+        task.check_shapes(logits, target)
+        if target.is_floating_point() and not (task.real or self.soft):
+            raise InputError(
+                f"{type(self).__name__} needs labels; found class shares: take cross-entropy, focal, Dice, Jaccard or Tversky "
+                "terms, or dataset.fractions=null"
+            )
+        first = self._unchecked_calls > 0
+        self._unchecked_calls -= first
+        if first or always:
+            task.check_values(logits, target, self.ignore_index)
+            check_weight_values(weight)
+        if first and not task.real:
+            warn_of_probabilities(logits, self.task)
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether the logits' classes exclude each other: softmax, not sigmoid."""
+        return TASKS[self.task].exclusive
+
+    def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        """The loss itself."""
+        return self.from_sums(pixel_sums(logits, target, self.task, self.needs, self.ignore_index, weight))
+
+    @property
+    def needs(self) -> Needs:
+        """The sums that the term is a function of; none if it is another function of logits and target."""
+        over: Over = getattr(self, "over", "batch")
+        return [(wanted, over) for wanted in self.sums]
+
+    def from_sums(self, found: Sums) -> Tensor:
+        """The loss from the sums in `needs`."""
+        raise NotImplementedError
