@@ -1,0 +1,169 @@
+"""Every term with pixel weights, and soft terms with class shares, against repeated pixels, closed forms and torch."""
+
+import pytest
+import torch
+from losses_cases import CASES, CHANNELS, PIXELWISE, TERMS, batch, value_and_gradient
+from torch.nn import functional as F
+
+from rsseg.contract import IGNORE, InputError
+from rsseg.losses import Composite, CrossEntropy, Dice, Focal, FocalTversky, Jaccard, Lovasz, Tversky
+from rsseg.losses.regression import mean_error
+
+every_case = pytest.mark.parametrize(("name", "task"), CASES, ids=[f"{n}-{t}" for n, t in CASES])
+every_task = pytest.mark.parametrize("task", CHANNELS)
+
+
+def shares(logits, task):
+    return logits.log_softmax(1).exp() if task == "multiclass" else logits.sigmoid()  # to the bit as the pass computes them
+
+
+@pytest.mark.parametrize(("name", "task"), PIXELWISE, ids=[f"{n}-{t}" for n, t in PIXELWISE])
+def test_a_pixel_of_weight_three_is_three_pixels(name, task):
+    logits, target = batch(task, 3, images=2, size=(1, 6))
+    repeats = torch.tensor([3, 1, 0, 2, 1, 4])
+    weight = repeats.double().expand(2, 1, 6)
+    term = TERMS[name](task)
+    leaf, several = logits.clone().requires_grad_(), logits.repeat_interleave(repeats, -1).requires_grad_()
+    value = term(leaf, target, weight)
+    expected = term(several, target.repeat_interleave(repeats, -1))
+    torch.testing.assert_close(value, expected)
+    value.backward()
+    expected.backward()
+    of_pixel = torch.stack([part.sum(-1) for part in several.grad.split(repeats.tolist(), -1)], -1)
+    torch.testing.assert_close(leaf.grad, of_pixel)
+
+
+@every_case
+@pytest.mark.parametrize("nothing", [0.0, torch.nan])
+def test_a_pixel_without_weight_is_an_ignored_pixel(name, task, nothing):
+    logits, target = batch(task, 4)
+    weight = torch.ones(2, 3, 4, dtype=torch.float64)
+    weight[:, 1, 1:3] = nothing
+    term = TERMS[name](task)
+    ignored = target.clone()
+    ignored[..., 1, 1:3] = IGNORE
+    logits[..., 1, 1] = torch.nan
+    leaf = logits.clone().requires_grad_()
+    value = term(leaf, target, weight)
+    value.backward()
+    expected, gradient = value_and_gradient(term, logits, ignored)
+    torch.testing.assert_close(value.detach(), expected)
+    torch.testing.assert_close(leaf.grad, gradient)
+
+
+@every_case
+def test_weights_of_one_change_nothing_and_weights_of_zero_leave_nothing(name, task):
+    logits, target = batch(task, 5)
+    term = TERMS[name](task)
+    torch.testing.assert_close(term(logits, target, torch.ones(2, 3, 4)), term(logits, target))
+    leaf = logits.clone().requires_grad_()
+    value = term(leaf, target, torch.zeros(2, 3, 4))
+    value.backward()
+    assert value == 0
+    assert not leaf.grad.any()
+
+
+def test_weighted_boundary_and_regression_are_weighted_means():
+    prediction, target = torch.tensor([[[[1.0, 3.0, 9.0]]]]), torch.tensor([[[[0.0, 1.0, torch.nan]]]])
+    weight = torch.tensor([[[3.0, 1.0, 5.0]]])
+    assert mean_error(prediction, target, torch.square, weight=weight) == (3 * 1 + 1 * 4) / 4
+    always = torch.full((1, 1, 1, 3), 99.0)
+    value = TERMS["boundary"]("binary")(always, torch.tensor([[[1, 0, 0]]]), torch.tensor([[[1.0, 1.0, 2.0]]]))
+    torch.testing.assert_close(value, torch.tensor((-0.5 + 0.5 + 2 * 1.5) / 4))
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (torch.ones(2, 1, 3, 4), r"pixel weights for logits \[2, 1, 3, 4\] are floating-point numbers \[2, 3, 4\]"),
+        (torch.ones(2, 3, 4, dtype=torch.uint8), r"found torch.uint8 \[2, 3, 4\]"),
+        (torch.full((2, 3, 4), -1.0), "finite numbers of 0 or more; found -1"),
+        (torch.full((2, 3, 4), torch.inf), "found inf"),
+    ],
+)
+@pytest.mark.parametrize("name", ["dice", "lovasz", "boundary", "cl_dice"])
+def test_wrong_weights_are_refused(name, weight, message):
+    logits, target = batch("binary")
+    with pytest.raises(InputError, match=message):
+        TERMS[name]("binary")(logits, target, weight)
+
+
+@every_task
+def test_a_composite_weighs_all_its_terms(task):
+    logits, target = batch(task, 6)
+    weight = torch.rand(2, 3, 4, dtype=torch.float64)
+    terms = {"ce": CrossEntropy(task), "dice": Dice(task), "lovasz": Lovasz(task)}
+    value = Composite({name: (2.0, term) for name, term in terms.items()})(logits, target, weight)
+    for name, term in terms.items():
+        torch.testing.assert_close(value.raw[name], term(logits, target, weight))
+
+
+@every_task
+@pytest.mark.parametrize("over", ["batch", "image"])
+def test_overlap_losses_are_0_where_the_prediction_is_the_shares(task, over):
+    """Wang et al. 2023: the product p y of the usual soft Dice has its minimum elsewhere."""
+    logits, _ = batch(task, 7)
+    target = shares(logits, task)
+    for term in (Dice, Jaccard, Tversky, FocalTversky):
+        leaf = logits.clone().requires_grad_()
+        value = term(task, smooth=0, over=over)(leaf, target)
+        value.backward()
+        assert abs(value) < 1e-12
+        assert leaf.grad.abs().max() < 1e-12
+        for seed in range(5):
+            elsewhere, _ = batch(task, 100 + seed)
+            assert term(task, smooth=0, over=over)(elsewhere, target) > 0.01
+
+
+@every_task
+def test_cross_entropy_of_shares_is_that_of_torch(task):
+    logits, _ = batch(task, 8)
+    target = shares(batch(task, 9)[0], task)
+    found, gradient = value_and_gradient(CrossEntropy(task), logits, target)
+    function = F.cross_entropy if task == "multiclass" else F.binary_cross_entropy_with_logits
+    expected, by_torch = value_and_gradient(function, logits, target)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient, by_torch)
+
+
+@every_task
+def test_focal_loss_of_shares_is_the_expectation_over_labels(task):
+    logits, _ = batch(task, 10)
+    target = shares(batch(task, 11)[0], task)
+    p = shares(logits, task)
+    per_entry = target * (1 - p) ** 2 * p.log()
+    if task != "multiclass":
+        per_entry = per_entry + (1 - target) * p**2 * (1 - p).log()
+    pixels = per_entry.numel() / (per_entry.shape[1] if task == "multiclass" else 1)
+    torch.testing.assert_close(Focal(task)(logits, target), -per_entry.sum() / pixels)
+
+
+@every_task
+@pytest.mark.parametrize("name", ["ce", "focal", "dice", "jaccard", "tversky", "focal_tversky"])
+def test_ignored_shares_do_not_count(task, name):
+    logits, _ = batch(task, 12, images=1, size=(1, 6))
+    target = shares(batch(task, 13, images=1, size=(1, 6))[0], task)
+    blind = target.clone()
+    blind[..., 4:] = torch.nan
+    logits[..., 5] = torch.nan
+    term = TERMS[name](task)
+    value, gradient = value_and_gradient(term, logits, blind)
+    expected, kept = value_and_gradient(term, logits[..., :4], target[..., :4])
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradient[..., :4], kept)
+    assert not gradient[..., 4:].any()
+
+
+@pytest.mark.parametrize(
+    ("term", "task", "target", "message"),
+    [
+        (Dice, "multiclass", torch.full((2, 3, 3, 4), 0.5), r"sum to 1.5, but those of exclusive classes sum to 1"),
+        (Dice, "binary", torch.full((2, 1, 3, 4), 255.0), r"holds the share 255, but class shares lie from 0 to 1"),
+        (Lovasz, "binary", torch.full((2, 1, 3, 4), 0.5), r"Lovasz needs labels; found class shares"),
+        (Dice, "binary", torch.full((2, 3, 4), 1.0), r"integer dtype; found torch.float32: use .long\(\)"),
+    ],
+)
+def test_wrong_shares_are_refused(term, task, target, message):
+    logits, _ = batch(task)
+    with pytest.raises(InputError, match=message):
+        term(task)(logits, target)
