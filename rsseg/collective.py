@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -61,6 +61,18 @@ def global_sum(x: Tensor) -> Tensor:
         tensor([1., 2.])
     """
     return cast(Tensor, _AllReduceSum.apply(x)) if ranks() > 1 else x
+
+
+def global_sums(parts: Sequence[Tensor]) -> list[Tensor]:
+    """`global_sum` of several tensors of one dtype, in one collective.
+
+    Args:
+        parts: Any shapes, the same on every rank.
+    """
+    if ranks() == 1:
+        return list(parts)
+    sums = torch.split(global_sum(torch.cat([part.flatten() for part in parts])), [part.numel() for part in parts])
+    return [total.view_as(part) for total, part in zip(sums, parts, strict=True)]
 
 
 class _AllGather(torch.autograd.Function):

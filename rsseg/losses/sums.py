@@ -14,14 +14,14 @@ A pixel's weight multiplies all that it adds to the sums. An ignored pixel is on
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rsseg.collective import global_sum
+from rsseg.collective import global_sums
 from rsseg.contract import IGNORE, InputError
 from rsseg.losses.checks import check_weight
 from rsseg.task import TASKS
@@ -94,69 +94,77 @@ def pixel_sums(
         tensor([0.5000, 0.5000])
     """
     TASKS[task].check_shapes(logits, target)
-    wanted = (COUNT, *sorted({key for key, _ in needs} - {COUNT}))
     check_weight(logits, weight)
+    asked = {key for key, _ in needs} - {COUNT}
+    levels = sorted(key for key in asked if key.name == "levels")
+    plain = (COUNT, *sorted(asked.difference(levels)))
     soft = target.is_floating_point()
-    if soft and any(key.name == "levels" for key in wanted):
+    if soft and levels:
         raise InputError("binned errors need a target of labels; found class shares")
     flat = logits.flatten(2)  # a view for contiguous and channels-last logits
     labels = target.flatten(-2) if target.ndim == 4 else target.flatten(1).unsqueeze(1)
     weights = None if weight is None else weight.flatten(1).unsqueeze(1)
     kind = _PIECES[TASKS[task].exclusive, soft]
-    images = dict(zip(wanted, _Pass.apply(flat, labels, weights, kind, wanted, ignore_index), strict=True))
-    for key, counts in images.items():
-        if key.name == "levels":
-            level = torch.linspace(0, 1, counts.shape[-1], dtype=counts.dtype, device=counts.device)
-            fixed = counts.detach()
-            images[key] = torch.stack([fixed, fixed * level + (counts - fixed)])
+    table, *counts = _Pass.apply(flat, labels, weights, kind, plain, levels, ignore_index)
+    images = [table, *(_errors(count) for count in counts)]
     found: dict[tuple[Sum, Over], Tensor] = {}
     for over in {over for _, over in needs}:
-        chosen = {key: value for key, value in images.items() if key == COUNT or (key, over) in needs}
-        found |= {(key, over): value for key, value in (chosen if over == "image" else _batch(chosen)).items()}
+        parts = images if over == "image" else global_sums([part.sum(2, keepdim=True) for part in images])
+        named = zip((*plain, *levels), (*parts[0].unbind(), *parts[1:]), strict=True)
+        found |= {(key, over): value for key, value in named}
     return found
 
 
-def _batch(images: Mapping[Sum, Tensor]) -> dict[Sum, Tensor]:
-    """The sums over the images of all ranks, in one collective."""
-    local = [x.sum(-2 if x.ndim == 3 else -3, keepdim=True) for x in images.values()]
-    parts = torch.split(global_sum(torch.cat([x.flatten() for x in local])), [x.numel() for x in local])
-    return {key: part.view_as(x) for key, part, x in zip(images, parts, local, strict=True)}
+def _errors(counts: Tensor) -> Tensor:
+    """Numbers of pixels ``[2, B, C, number]`` at each level, and the sums of their errors beside them, as `pixel_sums` says."""
+    level = torch.linspace(0, 1, counts.shape[-1], dtype=counts.dtype, device=counts.device)
+    fixed = counts.detach()
+    return torch.stack([fixed, fixed * level + (counts - fixed)])
 
 
 class _Pass(torch.autograd.Function):
-    """Logits ``[B, C, N]``, target ``[B, 1 or C, N]`` and weights ``[B, 1, N]`` to sums ``[2, B, C]``.
+    """Logits ``[B, C, N]``, target ``[B, 1 or C, N]`` and weights ``[B, 1, N]`` to sums.
 
-    A histogram is ``[2, B, C, bins]``.
+    That is a table ``[keys, 2, B, C]`` of the plain ones, and ``[2, B, C, number]`` for each histogram.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, y: Tensor, w: Tensor | None, kind: type[_Piece], wanted: tuple[Sum, ...], ignore: int
+        ctx: Any,
+        x: Tensor,
+        y: Tensor,
+        w: Tensor | None,
+        kind: type[_Piece],
+        plain: Sequence[Sum],
+        levels: Sequence[Sum],
+        ignore: int,
     ) -> tuple[Tensor, ...]:
         ctx.save_for_backward(x, y, w)
-        ctx.kind, ctx.wanted, ctx.ignore = kind, wanted, ignore
+        ctx.kind, ctx.plain, ctx.levels, ctx.ignore = kind, plain, levels, ignore
         parts = _parts(x)
         if len(parts) == 1:
-            piece = kind.cut(x, y, w, parts[0], ignore)
-            return tuple(piece.sums(key) for key in wanted)
-        shapes = [(2, len(x), x.shape[1], *([int(key.number)] if key.name == "levels" else [])) for key in wanted]
+            return tuple(kind.cut(x, y, w, parts[0], ignore).tables(plain, levels))
+        shapes = [(len(plain), 2, len(x), x.shape[1]), *((2, len(x), x.shape[1], int(key.number)) for key in levels)]
         found = [torch.zeros(shape, dtype=torch.float64) for shape in shapes]
         for part in parts:
-            piece = kind.cut(x, y, w, part, ignore)
-            for key, total in zip(wanted, found, strict=True):
-                total[:, part[0]] += piece.sums(key)
+            table, *counts = kind.cut(x, y, w, part, ignore).tables(plain, levels)
+            found[0][:, :, part[0]] += table
+            for total, count in zip(found[1:], counts, strict=True):
+                total[:, part[0]] += count
         return tuple(total.to(_wide(x)) for total in found)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, by_table: Tensor, *by_counts: Tensor) -> tuple[Tensor | None, ...]:
         x, y, w = ctx.saved_tensors
+        by = dict(zip((*ctx.plain, *ctx.levels), (*by_table.unbind(), *by_counts), strict=True))
+        del by[COUNT]
         out = torch.empty_like(x)
         for images, pixels in _parts(x):
             piece = ctx.kind.cut(x, y, w, (images, pixels), ctx.ignore)
-            gradient = piece.gradient({key: g[:, images] for key, g in zip(ctx.wanted, gradients, strict=True)})
+            gradient = piece.gradient({key: g[:, images] for key, g in by.items()})
             out[images, :, pixels] = gradient if piece.w is None else gradient.mul_(piece.w)
-        return out, None, None, None, None, None
+        return out, None, None, None, None, None, None
 
 
 Part: TypeAlias = tuple[slice, slice]
@@ -252,8 +260,17 @@ class _Piece:
         """The weighted sum over the pixels of ``[b, C, n]``, whose ignored pixels are 0."""
         return (values if self.w is None else values * self.w).sum(-1)
 
-    def sums(self, key: Sum) -> Tensor:
-        """A sum, ``[2, b, C]``."""
+    def tables(self, plain: Sequence[Sum], levels: Sequence[Sum]) -> list[Tensor]:
+        """The plain sums ``[keys, 2, b, C]``, and the histogram ``[2, b, C, number]`` of each of the levels."""
+        table = torch.stack([part for key in plain for part in self.sums(key)])
+        return [table.view(-1, 2, *table.shape[1:]), *(self.histogram(int(key.number)) for key in levels)]
+
+    def sums(self, key: Sum) -> tuple[Tensor, Tensor]:
+        """A sum over own and other pixels, ``[b, C]`` each."""
+        raise NotImplementedError
+
+    def histogram(self, bins: int) -> Tensor:
+        """The weight of the errors at each level, ``[2, b, C, bins]``; all NaN for a class with an error that is."""
         raise NotImplementedError
 
     def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
@@ -275,7 +292,7 @@ class _Hard(_Piece):
         raise NotImplementedError
 
     def histogram(self, bins: int) -> Tensor:
-        """The weight of the errors at each level, ``[2, b, C, bins]``; all NaN for a class with an error that is."""
+        """See `_Piece`."""
         error = self.error()
         place = self.places(error, bins)
         table = torch.zeros(2 * bins * self.z[..., :1].numel(), dtype=torch.int32, device=place.device)
@@ -314,55 +331,57 @@ class _Softmax(_Hard):
     def start(self, number: Tensor) -> None:
         """See `_Piece`."""
         self.label = number.clamp_(0, self.z.shape[1] - 1).long()
-        self.highest = self.z.amax(1, keepdim=True)
-        self.p = (self.z - self.highest).exp_()
-        total = self.p.sum(1, keepdim=True)
-        self.p.mul_(self.v / total)
-        self.log_total = total.log_()
-        self.log_p_t = _finite((self.z.gather(1, self.label) - self.highest).sub_(self.log_total))
+        log_p = self.z.log_softmax(1)
+        self.log_p_t = _finite(log_p.gather(1, self.label))
         self.p_t = self.log_p_t.exp()
+        self.p = log_p.exp_().mul_(self.v)
 
     def error(self) -> Tensor:
         """See `_Hard`."""
         return (self.y - self.p).abs_()
 
-    def sums(self, key: Sum) -> Tensor:
+    def sums(self, key: Sum) -> tuple[Tensor, Tensor]:
         """See `_Piece`."""
-        if key.name == "levels":
-            return self.histogram(int(key.number))
         if key == COUNT:
             count = self.total(self.y)
-            return torch.stack([count, self.total(self.v) - count])
+            return count, self.total(self.v) - count
         if key == SOFT:
             own = self.y * self.p
-            return torch.stack([self.total(own), self.total(self.p - own)])
+            return self.total(own), self.total(self.p - own)
         if key == SPREAD:
-            value = _finite((self.z - self.highest).sub_(self.log_total)).mul_(self.v).neg_()
+            value = _finite(self.z.log_softmax(1)).mul_(self.v).neg_()
         else:
             value = self.y * _of_label(key, self.p_t, self.log_p_t)
         own = self.total(value)
-        return torch.stack([own, torch.zeros_like(own)])
+        return own, torch.zeros_like(own)
 
     def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
         """See `_Piece`."""
-        a, u = self.p.new_zeros(*self.p.shape[:2], 1), torch.zeros_like(self.p_t)
+        a = self.p.new_zeros(*self.p.shape[:2], 1)
+        by_label: dict[Sum, Tensor] = {}
         for key, (own, other) in by.items():
             if key == SOFT:
                 a = a + other.unsqueeze(-1)
-                u += self.of_label(own - other).mul_(self.p_t)
+                by_label[key] = own - other
             elif key.name == "levels":
                 a = a + self.of_level(torch.stack([-own, other]), int(key.number))
-            elif key not in (COUNT, SPREAD):
-                u += self.of_label(own).mul_(_slope(key, self.p_t, self.log_p_t))
+            elif key != SPREAD:
+                by_label[key] = own
+        u = torch.zeros_like(self.p_t)
+        for key, table in zip(by_label, self.of_label(list(by_label.values())), strict=True):
+            u += table * (self.p_t if key == SOFT else _slope(key, self.p_t, self.log_p_t))
         out = (a - (a * self.p).sum(1, keepdim=True).add_(u)).mul_(self.p).addcmul_(self.y, u)
         if SPREAD in by:
             spread = by[SPREAD][0].unsqueeze(-1)
             out += self.p * spread.sum(1, keepdim=True) - spread * self.v
         return out
 
-    def of_label(self, table: Tensor) -> Tensor:
-        """What a table ``[b, C]`` holds for each pixel's label."""
-        return table.gather(1, self.label.flatten(1)).unsqueeze(1)
+    def of_label(self, tables: Sequence[Tensor]) -> list[Tensor]:
+        """What tables ``[b, C]`` hold for each pixel's label, ``[b, 1, n]`` each."""
+        if not tables:
+            return []
+        found = torch.stack(list(tables)).gather(2, self.label.squeeze(1).expand(len(tables), -1, -1))
+        return [plane.unsqueeze(1) for plane in found]
 
 
 class _Sigmoid(_Hard):
@@ -392,23 +411,17 @@ class _Sigmoid(_Hard):
         """See `_Hard`."""
         return self.q * self.v
 
-    def sums(self, key: Sum) -> Tensor:
+    def sums(self, key: Sum) -> tuple[Tensor, Tensor]:
         """See `_Piece`."""
-        if key.name == "levels":
-            return self.histogram(int(key.number))
         if key == COUNT:
-            return torch.stack([self.total(self.y), self.total(self.other)])
+            return self.total(self.y), self.total(self.other)
         if key == SOFT:
-            return self.pair(self.p_t, self.q)
+            return self.total(self.y * self.p_t), self.total(self.other * self.q)
         if key == SPREAD:
-            label, opposite = -self.log_p_t, self.s - self.log_p_t
-            return torch.stack([self.pair(label, opposite).sum(0), self.pair(opposite, label).sum(0)])
+            label = self.total(-self.log_p_t * self.v)
+            return label + self.total(self.other * self.s), label + self.total(self.y * self.s)
         value = _of_label(key, self.p_t, self.log_p_t)
-        return self.pair(value, value)
-
-    def pair(self, of_own: Tensor, of_other: Tensor) -> Tensor:
-        """Two sums, over the pixels labelled 1 and over those labelled 0."""
-        return torch.stack([self.total(self.y * of_own), self.total(self.other * of_other)])
+        return self.total(self.y * value), self.total(self.other * value)
 
     def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
         """See `_Piece`."""
@@ -421,7 +434,7 @@ class _Sigmoid(_Hard):
                 by_s = self.of_label(g[1], g[0])
             elif key.name == "levels":
                 by_log_p -= self.of_level(g, int(key.number)).mul_(self.p_t)
-            elif key != COUNT:
+            else:
                 by_log_p += self.of_label(g[0], g[1]).mul_(_slope(key, self.p_t, self.log_p_t))
         out = by_log_p.mul_(self.q)
         return (out if by_s is None else out.add_(by_s)).mul_(self.sign)
@@ -451,17 +464,17 @@ class _Soft(_Piece):
         """Where shares are known, bool ``[b, 1 or C, n]``."""
         return ~shares.isnan()
 
-    def sums(self, key: Sum) -> Tensor:
+    def sums(self, key: Sum) -> tuple[Tensor, Tensor]:
         """See `_Piece`."""
         rest = self.v - self.y
         if key == COUNT:
-            return torch.stack([self.total(self.y), self.total(rest)])
+            return self.total(self.y), self.total(rest)
         if key == SOFT:
             common = torch.minimum(self.p, self.y)
-            return torch.stack([self.total(common), self.total(self.p - common)])
+            return self.total(common), self.total(self.p - common)
         if key == SPREAD:
-            return torch.stack([self.total(-self.log_p * self.v), self.of_rest(NLL, self.v)])
-        return torch.stack([self.total(self.y * _of_label(key, self.p, self.log_p)), self.of_rest(key, rest)])
+            return self.total(-self.log_p * self.v), self.of_rest(NLL, self.v)
+        return self.total(self.y * _of_label(key, self.p, self.log_p)), self.of_rest(key, rest)
 
     def of_rest(self, key: Sum, share: Tensor) -> Tensor:
         """A sum's function of the probability of not being of the class, by shares; ``[b, C]``."""
@@ -477,7 +490,7 @@ class _Soft(_Piece):
                 out += self.p * (other + (own - other) * below)
             elif key == SPREAD:
                 out -= own * self.v
-            elif key != COUNT:
+            else:
                 out += own * self.y * _slope(key, self.p, self.log_p)
         return out
 
@@ -523,7 +536,7 @@ class _SigmoidShares(_Soft):
             other = g[1].unsqueeze(-1)
             if key == SPREAD:
                 by_log_q -= other * self.v
-            elif key not in (COUNT, SOFT):
+            elif key != SOFT:
                 by_log_q += other * (self.v - self.y) * _slope(key, self.q, self.log_q)
         return self.by_log_p(by) * self.q - by_log_q * self.p
 
