@@ -40,12 +40,12 @@ def cross_entropy(found: Sums, class_weights: PerClass = None, label_smoothing: 
         >>> cross_entropy(pixel_sums(torch.zeros(1, 4, 2, 2), torch.ones(1, 2, 2).byte(), "multiclass", needs))
         tensor(1.3863)
     """
-    present, nll = found[COUNT, over][0], found[NLL, over][0]
+    present, nll = own(found[COUNT, over]), own(found[NLL, over])
     w = weights(class_weights, nll, "class_weights")
-    top = (nll * w).sum(1)
+    top = weighted_sum(nll, w)
     if label_smoothing > 0:
-        top = (1 - label_smoothing) * top + label_smoothing / nll.shape[1] * (found[SPREAD, over][0] * w).sum(1)
-    return mean_of_ratios(top, (present * w).sum(1), over)
+        top = (1 - label_smoothing) * top + label_smoothing / nll.shape[1] * weighted_sum(own(found[SPREAD, over]), w)
+    return mean_of_ratios(top, weighted_sum(present, w), over)
 
 
 def binary_cross_entropy(
@@ -63,10 +63,13 @@ def binary_cross_entropy(
     """
     nll = found[NLL, over]
     w = weights(pos_weight, nll, "pos_weight")
-    top = (nll[0] * w + nll[1]).sum(1)
+
+    def total(of_positive: Tensor, of_negative: Tensor) -> Tensor:
+        return weighted_sum(of_positive, w) + of_negative.sum(1)
+
+    top = total(*nll.unbind())
     if label_smoothing > 0:
-        spread = found[SPREAD, over]
-        top = (1 - label_smoothing) * top + label_smoothing / 2 * (spread[0] * w + spread[1]).sum(1)
+        top = (1 - label_smoothing) * top + label_smoothing / 2 * total(*found[SPREAD, over].unbind())
     return mean_of_ratios(top, found[COUNT, over].sum((0, 2)), over)
 
 
@@ -79,8 +82,8 @@ def focal(found: Sums, gamma: float = 2.0, alpha: PerClass = None, over: Over = 
         alpha: ``[C]``.
         over: `batch`, or `image` for the mean of the images' losses.
     """
-    value = found[Sum("focal", gamma), over][0]
-    return mean_of_ratios((value * weights(alpha, value, "alpha")).sum(1), found[COUNT, over][0].sum(1), over)
+    value = own(found[Sum("focal", gamma), over])
+    return mean_of_ratios(weighted_sum(value, weights(alpha, value, "alpha")), own(found[COUNT, over]).sum(1), over)
 
 
 def binary_focal(found: Sums, gamma: float = 2.0, alpha: float | None = None, over: Over = "batch") -> Tensor:
@@ -130,14 +133,14 @@ def tversky(
         >>> tversky(pixel_sums(logits, target, "binary", [(SOFT, "batch")]))
         tensor(0.)
     """
-    count, (tp, fp) = pick(found[COUNT, over], classes), pick(found[SOFT, over], classes)
-    whole = tp + alpha * fp + beta * (count[0] - tp) + smooth
-    defined = ~(whole <= torch.finfo(whole.dtype).tiny ** 0.5)  # so that NaN stays NaN
-    index = (tp + smooth) / torch.where(defined, whole, torch.ones_like(whole))
-    losses = torch.where(defined, 1 - index, torch.zeros_like(index))
+    count = pick(found[COUNT, over], classes)
+    tp, fp = pick(found[SOFT, over], classes).unbind()
+    smooth = smooth + torch.finfo(tp.dtype).tiny ** 0.5  # 0 / 0 becomes 1
+    whole = (beta * count[0] + smooth).add(tp, alpha=1 - beta).add(fp, alpha=alpha)
+    losses = 1 - (tp + smooth) / whole
     if gamma != 1:
-        some = ~(losses <= torch.finfo(losses.dtype).eps)
-        losses = torch.where(some, torch.where(some, losses, torch.ones_like(losses)) ** gamma, torch.zeros_like(losses))
+        least = torch.finfo(losses.dtype).eps
+        losses = losses.clamp(min=least) ** gamma * (losses > least)
     return class_mean(losses, count, classes, over, weights(class_weights, found[COUNT, over], "class_weights"))
 
 
@@ -200,7 +203,7 @@ def pick(x: Tensor, classes: Classes, dim: int = -1) -> Tensor:
     return torch.stack([x.select(dim, c) for c in classes], dim)
 
 
-def class_mean(losses: Tensor, count: Tensor, classes: Classes, over: Over, class_weights: Tensor | float = 1.0) -> Tensor:
+def class_mean(losses: Tensor, count: Tensor, classes: Classes, over: Over, class_weights: Tensor | None = None) -> Tensor:
     """The (weighted) mean of the chosen classes, then of the images that have any to count.
 
     Args:
@@ -208,10 +211,10 @@ def class_mean(losses: Tensor, count: Tensor, classes: Classes, over: Over, clas
         count: ``[2, G, C]``, the pixels of each of them and the other valid pixels.
         classes: The choice; a class without a valid pixel never counts.
         over: Whether the groups are images.
-        class_weights: One number, or one for each class, chosen or not.
+        class_weights: One number for each class, chosen or not; None: 1.
     """
     share = ((count[0] if classes == "present" else count.sum(0)) > 0).to(losses.dtype)
-    if isinstance(class_weights, Tensor):
+    if class_weights is not None:
         share = share * pick(class_weights, classes)
     return mean_of_ratios((losses * share).sum(1), share.sum(1), over)
 
@@ -220,27 +223,39 @@ def mean_of_ratios(top: Tensor, bottom: Tensor, over: Over) -> Tensor:
     """``top / bottom`` of the batch, or its mean over the images of all ranks where the bottom is not 0; 0 without any.
 
     Args:
-        top: ``[G]``; G is 1 over the batch.
+        top: ``[G]``, 0 where the bottom is; G is 1 over the batch.
         bottom: ``[G]``, not negative.
         over: Whether the groups are images.
     """
-    ratios = top / torch.where(bottom > 0, bottom, torch.ones_like(bottom))
+    ratios = top / bottom.clamp(min=torch.finfo(top.dtype).tiny)
     return ratios.squeeze(0) if over == "batch" else global_ratio(ratios.sum(), (bottom > 0).sum())
 
 
-def weights(numbers: float | PerClass, like: Tensor, name: str) -> Tensor | float:
-    """Numbers per class as a tensor that fits another one, or one number for all; 1 if there are none.
+def own(sums: Tensor) -> Tensor:
+    """Of sums ``[2, ...]`` over own and other pixels, the first."""
+    return sums.unbind()[0]
+
+
+def weighted_sum(values: Tensor, weights: Tensor | None) -> Tensor:
+    """The sum over the last dimension, weighted if there are weights."""
+    return (values if weights is None else values * weights).sum(-1)
+
+
+def weights(numbers: float | PerClass, like: Tensor, name: str) -> Tensor | None:
+    """Numbers per class, or one number for all, as a tensor that fits another one.
 
     Args:
-        numbers: One for each class, or one for all.
+        numbers: One for each class, or one for all; None: 1.
         like: ``[..., C]``.
         name: What the user calls the numbers.
 
     Raises:
         InputError: If there are more or fewer than classes.
     """
-    if numbers is None or isinstance(numbers, float):
-        return 1.0 if numbers is None else numbers
+    if numbers is None:
+        return None
+    if isinstance(numbers, float):
+        return like.new_full((), numbers)
     found = torch.as_tensor(numbers, dtype=like.dtype)
     if found.shape != like.shape[-1:]:
         raise InputError(f"{name} needs one number per class, {like.shape[-1]} for these logits; found {found.numel()}")

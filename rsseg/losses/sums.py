@@ -26,7 +26,7 @@ from rsseg.contract import IGNORE, InputError
 from rsseg.losses.checks import check_weight
 from rsseg.task import TASKS
 
-CHUNK = 2**17
+CHUNK = 2**18
 """The logits that are worked on at a time on a CPU."""
 
 
@@ -111,7 +111,7 @@ def pixel_sums(
     for over in {over for _, over in needs}:
         parts = images if over == "image" else global_sums([part.sum(2, keepdim=True) for part in images])
         named = zip((*plain, *levels), (*parts[0].unbind(), *parts[1:]), strict=True)
-        found |= {(key, over): value for key, value in named}
+        found |= {(key, over): value.detach() if key == COUNT else value for key, value in named}
     return found
 
 
@@ -218,7 +218,6 @@ class _Piece:
     Attributes:
         w: The weights, 0 where ignored; None: 1.
         v: ``[b, 1 or C, n]``, 1 where a pixel counts and 0 where it is ignored.
-        z: The logits, float32 or better, 0 where ignored.
         y: ``[b, C, n]``, the share of the class, for a label 0 or 1; 0 where ignored.
     """
 
@@ -226,20 +225,16 @@ class _Piece:
     v: Tensor
 
     def __init__(self, x: Tensor, target: Tensor, w: Tensor | None, ignore: int) -> None:
-        number = target.to(_wide(x))
-        self.y, self.v = self.read(number, x.shape[1], ignore)
+        self.x = x
+        self.y, self.v = self.read(target, x.shape[1], ignore)
         self.w: Tensor | None = None
         if w is not None:
-            wide = w.to(number.dtype)
+            wide = w.to(self.y.dtype)
             counts = torch.gt(wide, 0, out=torch.empty_like(wide))
             self.v, self.y = self.v * counts, self.y.mul_(counts)
             self.w = torch.where(self.v > 0, wide, torch.zeros_like(wide))
-        self.z = x.to(number.dtype)
-        if self.z.stride(2) != 1:
-            self.z = self.z.contiguous()
-        if not (_may_look(x) and float(self.v.sum()) == self.v.numel()):
-            self.z = self.z.masked_fill(self.v == 0, 0)  # what lies under ignored pixels, NaN too, must not matter
-        self.start(number)
+        self.whole = _may_look(x) and float(self.v.sum(-1).sum()) == self.v.numel()
+        self.start(target)
 
     @classmethod
     def cut(cls, x: Tensor, y: Tensor, w: Tensor | None, part: Part, ignore: int) -> Self:
@@ -248,13 +243,21 @@ class _Piece:
         weights = None if w is None else w[images, :, pixels]
         return cls(x[images, :, pixels], y[images, :, pixels], weights, ignore)
 
-    def read(self, number: Tensor, classes: int, ignore: int) -> tuple[Tensor, Tensor]:
+    def read(self, target: Tensor, classes: int, ignore: int) -> tuple[Tensor, Tensor]:
         """Y and v of a target as numbers."""
         raise NotImplementedError
 
-    def start(self, number: Tensor) -> None:
+    def start(self, target: Tensor) -> None:
         """Compute what sums and gradient share."""
         raise NotImplementedError
+
+    def clean(self, values: Tensor) -> Tensor:
+        """New values, set to 0 where they are ignored: what lies there, NaN too, must not matter."""
+        return values if self.whole else values.masked_fill_(self.v == 0, 0)
+
+    def valid(self, values: Tensor) -> Tensor:
+        """New finite values, set to 0 where they are ignored."""
+        return values if self.whole else values.mul_(self.v)
 
     def total(self, values: Tensor) -> Tensor:
         """The weighted sum over the pixels of ``[b, C, n]``, whose ignored pixels are 0."""
@@ -295,24 +298,24 @@ class _Hard(_Piece):
         """See `_Piece`."""
         error = self.error()
         place = self.places(error, bins)
-        table = torch.zeros(2 * bins * self.z[..., :1].numel(), dtype=torch.int32, device=place.device)
+        table = torch.zeros(2 * bins * self.y[..., :1].numel(), dtype=torch.int32, device=place.device)
         if self.w is None:
             table.scatter_add_(0, place, torch.ones_like(table[:1]).expand(place.shape))
         else:
-            table = table.to(self.z.dtype).scatter_add_(0, place, self.w.expand_as(self.z).flatten())
-        counts = table.view(*self.z.shape[:2], 2, bins).movedim(2, 0).to(self.z.dtype)
+            table = table.to(self.y.dtype).scatter_add_(0, place, self.w.expand_as(self.y).flatten())
+        counts = table.view(*self.y.shape[:2], 2, bins).movedim(2, 0).to(self.y.dtype)
         if self.w is None:
             counts[1, ..., 0] -= (1 - self.v).sum(-1)  # the ignored pixels
         return counts + (error.sum(-1) * 0).unsqueeze(-1)
 
     def of_level(self, table: Tensor, bins: int) -> Tensor:
         """What a table ``[2, b, C, bins]`` holds for each error, ``[b, C, n]``."""
-        return table.movedim(0, 2).flatten().index_select(0, self.places(self.error(), bins)).view_as(self.z)
+        return table.movedim(0, 2).flatten().index_select(0, self.places(self.error(), bins)).view_as(self.y)
 
     def places(self, error: Tensor, bins: int) -> Tensor:
         """Where each error belongs in a table ``[b, C, 2, bins]``, own pixels first."""
-        images, classes, _ = self.z.shape
-        start = torch.arange(images * classes, device=self.z.device).mul_(2 * bins).view(images, classes, 1)
+        images, classes, _ = self.y.shape
+        start = torch.arange(images * classes, device=self.y.device).mul_(2 * bins).view(images, classes, 1)
         level = (error * (bins - 1)).nan_to_num_(0).sub_(self.y, alpha=bins).add_(bins + 0.5)
         return level.long().add_(start).flatten()
 
@@ -320,21 +323,30 @@ class _Hard(_Piece):
 class _Softmax(_Hard):
     """Classes that exclude each other."""
 
-    def read(self, number: Tensor, classes: int, ignore: int) -> tuple[Tensor, Tensor]:
-        """See `_Piece`."""
+    def read(self, target: Tensor, classes: int, ignore: int) -> tuple[Tensor, Tensor]:
+        """See `_Piece`; a label beyond the classes counts for nothing."""
+        number = target.to(_wide(self.x))
         y = number.new_empty(len(number), classes, number.shape[2])
         torch.eq(number, torch.arange(classes, dtype=number.dtype, device=number.device).unsqueeze(-1), out=y)
+        v = torch.lt(number, classes, out=torch.empty_like(number))
+        if target.dtype.is_signed:
+            v.mul_(number >= 0)
         if 0 <= ignore < classes:
             y[:, ignore] = 0
-        return y, y.sum(1, keepdim=True)  # a label beyond the classes counts for nothing
+            v.mul_(number != ignore)
+        return y, v
 
-    def start(self, number: Tensor) -> None:
+    def start(self, target: Tensor) -> None:
         """See `_Piece`."""
-        self.label = number.clamp_(0, self.z.shape[1] - 1).long()
-        log_p = self.z.log_softmax(1)
+        self.label = target.long() if self.whole else target.long().clamp(0, self.x.shape[1] - 1)
+        log_p = self.log_p()
         self.log_p_t = _finite(log_p.gather(1, self.label))
         self.p_t = self.log_p_t.exp()
-        self.p = log_p.exp_().mul_(self.v)
+        self.p = self.valid(log_p.exp_())
+
+    def log_p(self) -> Tensor:
+        """The logarithms of all probabilities, made anew: the pass does without them but for label smoothing."""
+        return self.clean(self.x.log_softmax(1, dtype=self.y.dtype))
 
     def error(self) -> Tensor:
         """See `_Hard`."""
@@ -348,29 +360,30 @@ class _Softmax(_Hard):
         if key == SOFT:
             own = self.y * self.p
             return self.total(own), self.total(self.p - own)
-        if key == SPREAD:
-            value = _finite(self.z.log_softmax(1)).mul_(self.v).neg_()
-        else:
-            value = self.y * _of_label(key, self.p_t, self.log_p_t)
+        value = -_finite(self.log_p()) if key == SPREAD else self.y * _of_label(key, self.p_t, self.log_p_t)
         own = self.total(value)
         return own, torch.zeros_like(own)
 
     def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
         """See `_Piece`."""
-        a = self.p.new_zeros(*self.p.shape[:2], 1)
+        by_p: list[Tensor] = []
         by_label: dict[Sum, Tensor] = {}
         for key, (own, other) in by.items():
             if key == SOFT:
-                a = a + other.unsqueeze(-1)
+                by_p.append(other.unsqueeze(-1))
                 by_label[key] = own - other
             elif key.name == "levels":
-                a = a + self.of_level(torch.stack([-own, other]), int(key.number))
+                by_p.append(self.of_level(torch.stack([-own, other]), int(key.number)))
             elif key != SPREAD:
                 by_label[key] = own
         u = torch.zeros_like(self.p_t)
         for key, table in zip(by_label, self.of_label(list(by_label.values())), strict=True):
             u += table * (self.p_t if key == SOFT else _slope(key, self.p_t, self.log_p_t))
-        out = (a - (a * self.p).sum(1, keepdim=True).add_(u)).mul_(self.p).addcmul_(self.y, u)
+        if by_p:
+            a = sum(by_p[1:], by_p[0])
+            out = (a - (a * self.p).sum(1, keepdim=True).add_(u)).mul_(self.p).addcmul_(self.y, u)
+        else:
+            out = (self.y - self.p).mul_(u)
         if SPREAD in by:
             spread = by[SPREAD][0].unsqueeze(-1)
             out += self.p * spread.sum(1, keepdim=True) - spread * self.v
@@ -387,16 +400,17 @@ class _Softmax(_Hard):
 class _Sigmoid(_Hard):
     """Labels each on its own. With s = z or -z the logit of the label, ``p_t = sigmoid(s)`` and ``q = 1 - p_t``."""
 
-    def read(self, number: Tensor, classes: int, ignore: int) -> tuple[Tensor, Tensor]:
+    def read(self, target: Tensor, classes: int, ignore: int) -> tuple[Tensor, Tensor]:
         """See `_Piece`."""
+        number = target.to(_wide(self.x))
         v = torch.ne(number, ignore, out=torch.empty_like(number))
         return torch.eq(number, 1, out=torch.empty_like(number)).mul_(v), v
 
-    def start(self, number: Tensor) -> None:
+    def start(self, target: Tensor) -> None:
         """See `_Piece`."""
         self.other = self.v - self.y
         self.sign = self.y - self.other
-        self.s = self.sign * self.z
+        self.s = self.clean(self.sign * self.x)
         self.p_t, self.q = self.s.sigmoid(), (-self.s).sigmoid_()
         self.log: Tensor | None = None
 
@@ -455,10 +469,11 @@ class _Soft(_Piece):
     log_p: Tensor
     p: Tensor
 
-    def read(self, number: Tensor, classes: int, ignore: int) -> tuple[Tensor, Tensor]:
+    def read(self, target: Tensor, classes: int, ignore: int) -> tuple[Tensor, Tensor]:
         """See `_Piece`."""
-        v = self.known(number).to(number.dtype)
-        return torch.where(v > 0, number, torch.zeros_like(number)), v
+        shares = target.to(_wide(self.x))
+        v = self.known(shares).to(shares.dtype)
+        return torch.where(v > 0, shares, torch.zeros_like(shares)), v
 
     def known(self, shares: Tensor) -> Tensor:
         """Where shares are known, bool ``[b, 1 or C, n]``."""
@@ -482,7 +497,7 @@ class _Soft(_Piece):
 
     def by_log_p(self, by: Mapping[Sum, Tensor]) -> Tensor:
         """The gradient with respect to `log_p`."""
-        out = torch.zeros_like(self.z)
+        out = torch.zeros_like(self.p)
         for key, g in by.items():
             own, other = g.unsqueeze(-1)
             if key == SOFT:
@@ -502,14 +517,14 @@ class _SoftmaxShares(_Soft):
         """See `_Soft`."""
         return super().known(shares).all(1, keepdim=True)
 
-    def start(self, number: Tensor) -> None:
+    def start(self, target: Tensor) -> None:
         """See `_Piece`."""
-        self.log_p = _finite(self.z.log_softmax(1))
+        self.log_p = _finite(self.clean(self.x.log_softmax(1, dtype=self.y.dtype)))
         self.p = self.log_p.exp() * self.v
 
     def of_rest(self, key: Sum, share: Tensor) -> Tensor:
         """See `_Soft`; the other classes have sums of their own."""
-        return self.z.new_zeros(self.z.shape[:2])
+        return self.y.new_zeros(self.y.shape[:2])
 
     def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
         """See `_Piece`."""
@@ -520,10 +535,11 @@ class _SoftmaxShares(_Soft):
 class _SigmoidShares(_Soft):
     """Shares of labels each on its own."""
 
-    def start(self, number: Tensor) -> None:
+    def start(self, target: Tensor) -> None:
         """See `_Piece`."""
-        self.log_p, self.log_q = F.logsigmoid(self.z), F.logsigmoid(-self.z)
-        self.p, self.q = self.z.sigmoid() * self.v, (-self.z).sigmoid() * self.v
+        z = self.clean(self.x.to(self.y.dtype, copy=True))
+        self.log_p, self.log_q = F.logsigmoid(z), F.logsigmoid(-z)
+        self.p, self.q = z.sigmoid() * self.v, (-z).sigmoid() * self.v
 
     def of_rest(self, key: Sum, share: Tensor) -> Tensor:
         """See `_Soft`."""
@@ -531,7 +547,7 @@ class _SigmoidShares(_Soft):
 
     def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
         """See `_Piece`."""
-        by_log_q = torch.zeros_like(self.z)
+        by_log_q = torch.zeros_like(self.p)
         for key, g in by.items():
             other = g[1].unsqueeze(-1)
             if key == SPREAD:
