@@ -438,7 +438,7 @@ def warn_of_uncounted(setup: Setup, numbers: Numbers) -> None:
         every = "" if task.exclusive else ", or every one,"
         line = "%s.terms.%s: the weight of class %s can't be counted and is clipped: no labelled training pixel%s is of it."
         for name, term in terms.items():
-            if isinstance(term.get("class_weights"), str):
+            if isinstance(term.get("class_weights") or term.get("priors"), str):
                 log.warning(line, where, name, ", ".join(clipped), every)
 
 

@@ -44,6 +44,13 @@ def positive(name: str, value: Any) -> float:
     return float(value)
 
 
+def share(name: str, value: Any) -> float:
+    """A number above 0 and up to 1."""
+    if not number(name, value, high=1.0):
+        raise InputError(f"{name} has to be more than 0; found {value!r}")
+    return float(value)
+
+
 def whole(name: str, value: Any) -> int:
     """A whole number of 0 or more."""
     if type(value) is not int or value < 0:

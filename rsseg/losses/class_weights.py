@@ -162,8 +162,30 @@ def uncounted(task: Task, positives: Sequence[int], valid: Sequence[int]) -> lis
     return [c for c, (own, most) in enumerate(zip(positives, whole, strict=True)) if own in (0, most)]
 
 
+def counted_priors(task: Task, counts: Counts) -> list[float]:
+    """The share of each class in the labelled pixels; of each label, in its own pixels.
+
+    Shares of 0 and 1, whose logarithm or odds are infinite, are clipped as the inverse weights are.
+
+    Args:
+        task: The head's task.
+        counts: Of the training split.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from rsseg.task import Binary
+        >>> counted_priors(Binary(("a",)), SimpleNamespace(positives=[100], valid=[1000]))
+        [0.1]
+    """
+    if task.exclusive:
+        relative = [1 / weight for weight in inverse_frequency(counts.positives)]
+        return [share / sum(relative) for share in relative]
+    pairs = zip(counts.positives, counts.valid, strict=True)
+    return [1 / (1 + positive_weight(valid - own, own)) if valid else 0.5 for own, valid in pairs]
+
+
 def counted_weights(term: Mapping[str, Any], where: str, task: Task, counts: Counts | None) -> dict[str, Any]:
-    """A term's arguments with the name of a rule as `class_weights` turned into counts.
+    """A term's arguments with what is to be counted as numbers: `priors`, and `class_weights` that name a rule.
 
     For binary and multilabel tasks that is the rule's weight of positives relative to negatives, as `pos_weight`; 1 for a
     label that no pixel has or lacks.
@@ -174,6 +196,10 @@ def counted_weights(term: Mapping[str, Any], where: str, task: Task, counts: Cou
         task: The head's task.
         counts: Of the training split; None: leave the weights out, to check the rest.
     """
+    if isinstance(priors := term.get("priors"), str):
+        if priors != "counted":
+            raise InputError(f"{where}.priors={priors}{nearest(priors, ['counted'])}: numbers or counted are expected")
+        term = {**term, "priors": [0.5] * task.channels if counts is None else counted_priors(task, counts)}
     rule = term.get("class_weights")
     if not isinstance(rule, str):
         return dict(term)

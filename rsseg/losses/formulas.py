@@ -100,10 +100,44 @@ def binary_focal(found: Sums, gamma: float = 2.0, alpha: float | None = None, ov
     return mean_of_ratios(value, found[COUNT, over].sum((0, 2)), over)
 
 
+def pixel_mean(found: Sums, wanted: Sum, exclusive: bool, over: Over = "batch") -> Tensor:
+    """The mean over the valid pixels, or entries of sigmoid tasks, of a function of the label's probability.
+
+    Args:
+        found: The sum of the function.
+        wanted: Which one that is.
+        exclusive: Whether p is by softmax.
+        over: `batch`, or `image` for the mean of the images' losses.
+    """
+    return mean_of_ratios(found[wanted, over].sum((0, 2)), _entries(found, exclusive, over), over)
+
+
+def likelihood_and_error(found: Sums, exclusive: bool, likelihood: float, error: float, over: Over = "batch") -> Tensor:
+    """The mean over the valid pixels of ``likelihood (-log p_t) + error (1 - p_t)``; see `pixel_mean`.
+
+    Args:
+        found: ``nll`` and ``soft``.
+        exclusive: Whether p is by softmax.
+        likelihood: The weight of cross-entropy.
+        error: The weight of the label's lacking probability, which is half the absolute error of all probabilities.
+        over: `batch`, or `image` for the mean of the images' losses.
+    """
+    (own, _), (tp, fp) = found[COUNT, over], found[SOFT, over]
+    errors = own - tp if exclusive else own - tp + fp
+    top = likelihood * found[NLL, over].sum((0, 2)) + error * errors.sum(1)
+    return mean_of_ratios(top, _entries(found, exclusive, over), over)
+
+
+def _entries(found: Sums, exclusive: bool, over: Over) -> Tensor:
+    """The valid pixels, or entries of sigmoid tasks, ``[G]``."""
+    count = found[COUNT, over].sum(2)
+    return count[0] if exclusive else count.sum(0)
+
+
 def tversky(
     found: Sums,
-    alpha: float = 0.5,
-    beta: float = 0.5,
+    alpha: float | Tensor = 0.5,
+    beta: float | Tensor = 0.5,
     gamma: float = 1.0,
     smooth: float = 1.0,
     classes: Classes = "all",
@@ -116,8 +150,8 @@ def tversky(
 
     Args:
         found: ``soft``.
-        alpha: The weight of false positives.
-        beta: The weight of false negatives.
+        alpha: The weight of false positives, one number or ``[G, C]`` for the chosen classes.
+        beta: The weight of false negatives, likewise.
         gamma: The power of a class's loss. Where that is 0 to rounding it has no gradient.
         smooth: s, 0 or more; 0 / 0 is a loss of 0.
         classes: The classes that are averaged. A plane without a valid pixel never counts.
@@ -133,15 +167,75 @@ def tversky(
         >>> tversky(pixel_sums(logits, target, "binary", [(SOFT, "batch")]))
         tensor(0.)
     """
-    count = pick(found[COUNT, over], classes)
-    tp, fp = pick(found[SOFT, over], classes).unbind()
-    smooth = smooth + torch.finfo(tp.dtype).tiny ** 0.5  # 0 / 0 becomes 1
-    whole = (beta * count[0] + smooth).add(tp, alpha=1 - beta).add(fp, alpha=alpha)
-    losses = 1 - (tp + smooth) / whole
+    losses, count = _overlap_losses(found, alpha, beta, smooth, classes, over)
     if gamma != 1:
         least = torch.finfo(losses.dtype).eps
         losses = losses.clamp(min=least) ** gamma * (losses > least)
     return class_mean(losses, count, classes, over, weights(class_weights, found[COUNT, over], "class_weights"))
+
+
+def log_cosh_dice(
+    found: Sums, smooth: float = 1.0, classes: Classes = "all", over: Over = "batch", class_weights: PerClass = None
+) -> Tensor:
+    """The mean over classes of the logarithm of the hyperbolic cosine of the Dice loss.
+
+    The arguments are those of `tversky`, smooth that of Dice.
+    """
+    losses, count = _overlap_losses(found, 0.5, 0.5, smooth / 2, classes, over)
+    return class_mean(losses.cosh().log(), count, classes, over, weights(class_weights, found[COUNT, over], "class_weights"))
+
+
+def _overlap_losses(
+    found: Sums, alpha: float | Tensor, beta: float | Tensor, smooth: float, classes: Classes, over: Over
+) -> tuple[Tensor, Tensor]:
+    """The Tversky loss of each chosen class, ``[G, C]``, and its pixels, ``[2, G, C]``; see `tversky`."""
+    count = pick(found[COUNT, over], classes)
+    tp, fp = pick(found[SOFT, over], classes).unbind()
+    smooth = smooth + torch.finfo(tp.dtype).tiny ** 0.5  # 0 / 0 becomes 1
+    whole = beta * count[0] + smooth + (1 - beta) * tp + alpha * fp
+    return 1 - (tp + smooth) / whole, count
+
+
+def matthews(found: Sums, smooth: float = 1.0, classes: Classes = "all", over: Over = "batch") -> Tensor:
+    """One minus the mean over classes of Matthews' correlation coefficient.
+
+    Args:
+        found: ``soft``.
+        smooth: More than 0, added to TP and TN: right pixels that every class and its rest have beforehand.
+        classes: As for `tversky`.
+        over: As for `tversky`.
+    """
+    count, (tp, fp) = pick(found[COUNT, over], classes), pick(found[SOFT, over], classes)
+    fn, tn = count[0] - tp, count[1] - fp + smooth
+    tp = tp + smooth
+    spread = ((tp + fp) * (tp + fn)).sqrt() * ((tn + fp) * (tn + fn)).sqrt()
+    return class_mean(1 - (tp * tn - fp * fn) / spread, count, classes, over)
+
+
+def region_size(found: Sums, classes: Classes = "all", over: Over = "image") -> Tensor:
+    """The mean over classes of the absolute difference between the predicted and the true share of the class in the pixels.
+
+    Args:
+        found: ``soft``.
+        classes: As for `tversky`.
+        over: As for `tversky`.
+    """
+    count, (tp, fp) = pick(found[COUNT, over], classes), pick(found[SOFT, over], classes)
+    whole = count.sum(0)
+    return class_mean((tp + fp - count[0]).abs() / torch.where(whole > 0, whole, 1), count, classes, over)
+
+
+def recall(found: Sums, classes: Classes = "all", over: Over = "batch") -> Tensor:
+    """One minus the mean over the classes in the target of ``TP / (TP + FN)``; the others have none.
+
+    Args:
+        found: ``soft``.
+        classes: As for `tversky`.
+        over: As for `tversky`.
+    """
+    own, tp = pick(found[COUNT, over][0], classes), pick(found[SOFT, over][0], classes)
+    losses = 1 - tp / torch.where(own > 0, own, 1)
+    return class_mean(losses, torch.stack([own, torch.zeros_like(own)]), classes, over)
 
 
 def lovasz_binned(

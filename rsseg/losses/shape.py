@@ -9,15 +9,16 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_dilation, distance_transform_edt, generate_binary_structure, label
 from torch import Tensor
 from torch.nn import functional as F
 
 from rsseg.collective import global_ratio, global_sum
 from rsseg.contract import IGNORE
 from rsseg.losses.checks import Planes, class_planes
-from rsseg.losses.formulas import Classes, class_mean, pick
-from rsseg.losses.sums import Over
+from rsseg.losses.formulas import Classes, class_mean, pick, recall, tversky
+from rsseg.losses.sums import COUNT, SOFT, Over, pixel_sums
+from rsseg.losses.thinning import thin
 from rsseg.task import TASKS
 
 
@@ -138,6 +139,175 @@ def soft_skeleton(x: Tensor, iterations: int) -> Tensor:
         new = F.relu(x - _opened(x))
         skeleton = skeleton + F.relu(new - skeleton * new)
     return skeleton
+
+
+def skeleton_recall(
+    logits: Tensor,
+    target: Tensor,
+    task: str,
+    radius: int = 2,
+    classes: Classes = "all",
+    over: Over = "batch",
+    ignore_index: int = IGNORE,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Skeleton recall loss (Kirchhoff et al. 2024): one minus the mean probability on the tubed centre lines of each class.
+
+    The tube is what lies in the class within `radius` steps, of an edge each, from the centre line. Centre lines are found on
+    the CPU, where a target on another device is copied to.
+
+    Args:
+        logits: ``[B, C, H, W]``, any floating dtype.
+        target: Integers, ``[B, H, W]``, or ``[B, L, H, W]`` for multilabel.
+        task: `binary`, `multiclass` or `multilabel`.
+        radius: Of the tube, in pixels.
+        classes: The classes that are averaged, of those in the target.
+        over: `batch`, or `image` for the mean of the images' losses.
+        ignore_index: The label of pixels that do not count.
+        weight: ``[B, H, W]``, what each pixel counts for; None: 1.
+
+    Raises:
+        InputError: For shapes that do not fit, and classes that do not exist.
+
+    Example:
+        >>> logits = torch.where(torch.arange(10) < 4, 99.0, -99.0).view(1, 1, 1, 10)
+        >>> skeleton_recall(logits, torch.ones(1, 1, 10, dtype=torch.long), "binary")
+        tensor(0.6000)
+    """
+    own = class_planes(logits.detach(), target, task, ignore_index, weight).own
+    chosen, tube = pick(torch.arange(own.shape[1]), classes), torch.zeros_like(own)
+    tube[:, chosen] = torch.from_numpy(_tubes(own.cpu()[:, chosen].numpy(), radius)).to(own.device)
+    counted = tube if target.ndim == 4 else tube.any(1)
+    labels = target.long().masked_fill(~counted, ignore_index)
+    return recall(pixel_sums(logits, labels, task, [(SOFT, over)], ignore_index, weight), classes, over)
+
+
+def _tubes(own: npt.NDArray[np.bool_], radius: int) -> npt.NDArray[np.bool_]:
+    """The tubes around the centre lines of ``[B, C, H, W]``."""
+    lines = thin(own)
+    cross = generate_binary_structure(2, 1)[None, None]
+    return own & binary_dilation(lines, cross, radius) if radius else lines
+
+
+def component_dice(
+    logits: Tensor,
+    target: Tensor,
+    task: str,
+    smooth: float = 0.0,
+    classes: Classes = "all",
+    over: Over = "batch",
+    ignore_index: int = IGNORE,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """CC-Dice loss (Bouteille et al. 2025): the mean over a class's true components of the Dice loss in their regions.
+
+    Components are connected by edges or corners. A component's region is made of the pixels of its image that no other
+    component of the class is nearer to (Jaus et al. 2025). Regions are found on the CPU, where a target on another device is
+    copied to.
+
+    Args:
+        logits: ``[B, C, H, W]``, any floating dtype.
+        target: Integers, ``[B, H, W]``, or ``[B, L, H, W]`` for multilabel.
+        task: `binary`, `multiclass` or `multilabel`.
+        smooth: s of ``1 - (2 TP + s) / (2 TP + FP + FN + s)``, 0 or more.
+        classes: The classes that are averaged, of those in the target.
+        over: `batch`, or `image` for the mean of the images' losses.
+        ignore_index: The label of pixels that do not count.
+        weight: ``[B, H, W]``, what each pixel counts for; None: 1.
+
+    Raises:
+        InputError: For shapes that do not fit, and classes that do not exist.
+
+    Example:
+        >>> objects = torch.tensor([[[1, 0, 0, 0, 1, 1, 1, 1, 1]]])
+        >>> logits = torch.where(torch.arange(9) > 3, 99.0, -99.0).view(1, 1, 1, 9)  # the small one is missed
+        >>> component_dice(logits, objects, "binary")
+        tensor(0.5000)
+    """
+    planes = class_planes(logits, target, task, ignore_index, weight)
+    p, own, share = (pick(x, classes, dim=1) for x in (_probabilities(planes, task), planes.own, planes.share))
+    region, plane = (torch.from_numpy(x).to(p.device) for x in _regions(own.cpu().numpy()))
+    zero, true = p.new_zeros(len(plane) + 1), own * share
+    parts = (p * true, p * share, true)
+    tp, predicted, true = (zero.index_add(0, region.flatten(), part.flatten())[1:] for part in parts)
+    losses = 1 - (2 * tp + smooth) / (predicted + true + smooth)
+    by_plane = p.new_zeros(2, p.shape[0] * p.shape[1])
+    total, count = by_plane.index_add(1, plane, torch.stack([losses, torch.ones_like(losses)])).view(2, *p.shape[:2])
+    if over == "batch":
+        total, count = global_sum(torch.stack([total, count]).sum(1, keepdim=True))
+    mean = total / count.clamp(min=1)
+    return class_mean(mean, torch.stack([count, torch.zeros_like(count)]), classes, over)
+
+
+def _regions(own: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Which component each pixel of ``[B, C, H, W]`` is nearest to, from 1 on, 0 where there is none; and each one's plane."""
+    region = np.zeros(own.shape, np.int64)
+    plane: list[int] = []
+    for place, index in enumerate(np.ndindex(own.shape[:2])):
+        parts, count = label(own[index], np.ones((3, 3)))
+        if count:
+            nearest = distance_transform_edt(~own[index], return_distances=False, return_indices=True)
+            region[index] = parts[tuple(nearest)] + len(plane)
+            plane += [place] * count
+    return region, np.array(plane, np.int64)
+
+
+def boundary_dou(
+    logits: Tensor,
+    target: Tensor,
+    task: str,
+    limit: float = 0.8,
+    smooth: float = 1.0,
+    classes: Classes = "all",
+    over: Over = "batch",
+    ignore_index: int = IGNORE,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Boundary difference over union (Sun et al. 2023): ``(FP + FN) / (FP + FN + (1 - a) TP)``, the mean over classes.
+
+    ``a = 1 - 2 C / S``, held to 0 to `limit`, with S the pixels of the class and C those of them that have a neighbour, across
+    an edge, of another class. That is the Tversky loss with alpha = beta = ``1 / (1 - a)``: Jaccard for a thin class, and more
+    weight on the errors, which lie at the boundary, the more compact a class is.
+
+    Args:
+        logits: ``[B, C, H, W]``, any floating dtype.
+        target: Integers, ``[B, H, W]``, or ``[B, L, H, W]`` for multilabel.
+        task: `binary`, `multiclass` or `multilabel`.
+        limit: The highest a, from 0 to below 1.
+        smooth: s of the Tversky loss.
+        classes: As for `formulas.tversky`.
+        over: As for `formulas.tversky`.
+        ignore_index: The label of pixels that do not count.
+        weight: ``[B, H, W]``, what each pixel counts for; None: 1.
+
+    Raises:
+        InputError: For shapes that do not fit, and classes that do not exist.
+
+    Example:
+        >>> square = torch.zeros(1, 10, 10, dtype=torch.long)
+        >>> square[:, 1:9, 1:9] = 1  # C = 28, S = 64, a = 1 / 8
+        >>> boundary_dou(torch.zeros(1, 1, 10, 10), square, "binary", smooth=0)  # 50 / (50 + 7 / 8 x 32)
+        tensor(0.6410)
+    """
+    planes = class_planes(logits.detach(), target, task, ignore_index, weight)
+    rim = planes.own & _beside(planes.valid & ~planes.own)
+    lengths = (rim * planes.share).sum((2, 3))
+    lengths = global_sum(lengths.sum(0, keepdim=True)) if over == "batch" else lengths
+    found = pixel_sums(logits, target, task, [(SOFT, over)], ignore_index, weight)
+    sizes = found[COUNT, over][0]
+    a = pick(1 - 2 * lengths / torch.where(sizes > 0, sizes, 1), classes).clamp(0, limit)
+    errors = 1 / (1 - a)
+    return tversky(found, errors, errors, smooth=smooth, classes=classes, over=over)
+
+
+def _beside(x: Tensor) -> Tensor:
+    """Which pixels of ``[..., H, W]`` have a neighbour across an edge that is true."""
+    near = torch.zeros_like(x)
+    near[..., 1:, :] |= x[..., :-1, :]
+    near[..., :-1, :] |= x[..., 1:, :]
+    near[..., 1:] |= x[..., :-1]
+    near[..., :-1] |= x[..., 1:]
+    return near
 
 
 def _eroded(x: Tensor) -> Tensor:

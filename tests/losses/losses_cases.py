@@ -1,23 +1,37 @@
 """Every term with every task kind that it fits, and random batches: shared by the tests of this folder."""
 
+import numpy as np
 import torch
 
 from rsseg.contract import IGNORE
 from rsseg.losses import (
+    MCC,
     BinaryCrossEntropy,
     Boundary,
+    BoundaryDoU,
     ClDice,
+    ComponentDice,
     CrossEntropy,
     Dice,
     Focal,
     FocalTversky,
+    GeneralizedCrossEntropy,
     Jaccard,
+    LogCoshDice,
+    LogitAdjustedCrossEntropy,
+    LogitMargin,
     Lovasz,
+    Poly1CrossEntropy,
+    RegionSize,
+    SkeletonRecall,
+    SymmetricCrossEntropy,
+    TopKCrossEntropy,
     Tversky,
 )
 
 CLASSES = 3
 CHANNELS = {"binary": 1, "multiclass": CLASSES, "multilabel": CLASSES}
+PRIORS = [0.125, 0.625, 0.25]
 WEIGHTS = [0.5, 2.0, 0.75]  # exact in float32
 
 
@@ -55,6 +69,30 @@ TERMS = {
     "lovasz_weighted": lambda task: Lovasz(task, classes="all", class_weights=WEIGHTS[: CHANNELS[task]]),
     "levels": lambda task: Lovasz(task, bins=64),
     "levels_image": lambda task: Lovasz(task, bins=16, classes="all", over="image"),
+    "generalized_ce": lambda task: GeneralizedCrossEntropy(task, q=0.7),
+    "generalized_ce_image": lambda task: GeneralizedCrossEntropy(task, q=0.3, over="image"),
+    "symmetric_ce": SymmetricCrossEntropy,
+    "symmetric_ce_image": lambda task: SymmetricCrossEntropy(task, alpha=0.5, over="image"),
+    "poly1_ce": lambda task: Poly1CrossEntropy(task, epsilon=2.0),
+    "poly1_ce_image": lambda task: Poly1CrossEntropy(task, epsilon=-1.0, over="image"),
+    "top_k_ce": lambda task: TopKCrossEntropy(task, fraction=0.45),
+    "top_k_ce_image": lambda task: TopKCrossEntropy(task, fraction=0.3, over="image"),
+    "logit_adjusted_ce": lambda task: LogitAdjustedCrossEntropy(task, priors=PRIORS[: CHANNELS[task]]),
+    "logit_adjusted_ce_image": lambda task: LogitAdjustedCrossEntropy(task, PRIORS[: CHANNELS[task]], tau=2, over="image"),
+    "logit_margin": lambda task: LogitMargin(task, margin=0.5),
+    "logit_margin_image": lambda task: LogitMargin(task, margin=1.0, over="image"),
+    "log_cosh_dice": LogCoshDice,
+    "log_cosh_dice_image": lambda task: LogCoshDice(task, classes="present", over="image"),
+    "mcc": MCC,
+    "mcc_image": lambda task: MCC(task, smooth=0.1, classes="present", over="image"),
+    "region_size": RegionSize,
+    "region_size_batch": lambda task: RegionSize(task, over="batch"),
+    "skeleton_recall": lambda task: SkeletonRecall(task, radius=1),
+    "skeleton_recall_image": lambda task: SkeletonRecall(task, radius=0, over="image"),
+    "component_dice": ComponentDice,
+    "component_dice_image": lambda task: ComponentDice(task, smooth=0.5, over="image"),
+    "boundary_dou": BoundaryDoU,
+    "boundary_dou_image": lambda task: BoundaryDoU(task, limit=0.5, classes="present", over="image"),
     "boundary": Boundary,
     "cl_dice": lambda task: ClDice(task, iterations=1),
     "cl_dice_image": lambda task: ClDice(task, iterations=2, over="image"),
@@ -62,7 +100,7 @@ TERMS = {
 CASES = [(name, task) for name in TERMS for task in CHANNELS if (name, task) != ("bce", "multiclass")]
 """Names and tasks; build with ``TERMS[name](task)``."""
 
-PIXELWISE = [c for c in CASES if not c[0].startswith(("boundary", "cl_dice"))]
+PIXELWISE = [c for c in CASES if not c[0].startswith(("boundary", "cl_dice", "component", "skeleton"))]
 """Those that do not look at a pixel's surroundings."""
 
 SMOOTH = [c for c in CASES if not c[0].startswith("levels")]
@@ -78,6 +116,22 @@ def batch(task, seed=0, images=2, size=(3, 4), ignored=0.3, dtype=torch.float64)
     drop = torch.rand(images, *size, generator=g) < ignored
     drop = drop.unsqueeze(1).expand_as(target) if task == "multilabel" else drop
     return logits.to(dtype), target.masked_fill(drop, IGNORE)
+
+
+def pixels(logits, target, task):
+    """Per class a list of (probability, logit, is it this class?, image), of the valid pixels."""
+    z, t = logits.numpy(), target.numpy()
+    found = [[] for _ in range(z.shape[1])]
+    for b, c, i, j in np.ndindex(z.shape):
+        label = t[b, c, i, j] if task == "multilabel" else t[b, i, j]
+        if label == IGNORE:
+            continue
+        if task == "multiclass":
+            p = np.exp(z[b, c, i, j]) / sum(np.exp(z[b, k, i, j]) for k in range(z.shape[1]))
+        else:
+            p = 1 / (1 + np.exp(-z[b, c, i, j]))
+        found[c].append((p, z[b, c, i, j], label == (c if task == "multiclass" else 1), b))
+    return found
 
 
 def over(term):

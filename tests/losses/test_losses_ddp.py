@@ -10,6 +10,9 @@ from torch import nn
 
 TERM_NAMES = ["ce", "ce_smooth", "ce_weighted", "bce", "focal_alpha", "dice", "dice_image", "dice_weighted"]
 TERM_NAMES += ["jaccard", "jaccard_present", "tversky", "lovasz", "lovasz_all", "lovasz_image", "focal_tversky", "levels"]
+TERM_NAMES += ["generalized_ce", "symmetric_ce", "poly1_ce", "top_k_ce", "top_k_ce_image", "logit_adjusted_ce", "logit_margin"]
+TERM_NAMES += ["logit_margin_image", "log_cosh_dice", "mcc", "region_size", "region_size_batch", "skeleton_recall"]
+TERM_NAMES += ["skeleton_recall_image", "component_dice", "component_dice_image", "boundary_dou", "boundary_dou_image"]
 TERM_NAMES += ["ce_image", "focal_image", "levels_image", "boundary", "cl_dice", "cl_dice_image"]
 CASES = [(n, t) for n in TERM_NAMES for t in CHANNELS if (n, t) != ("bce", "multiclass")]
 

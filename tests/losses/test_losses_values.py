@@ -3,29 +3,25 @@
 import numpy as np
 import pytest
 import torch
-from losses_cases import CHANNELS, CLASSES, WEIGHTS, batch
+from losses_cases import CHANNELS, CLASSES, WEIGHTS, batch, pixels
 from torch.nn import functional as F
 
 from rsseg.contract import IGNORE
-from rsseg.losses import BinaryCrossEntropy, CrossEntropy, Dice, Focal, FocalTversky, Jaccard, Lovasz, Tversky
+from rsseg.losses import (
+    MCC,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Dice,
+    Focal,
+    FocalTversky,
+    Jaccard,
+    LogCoshDice,
+    Lovasz,
+    RegionSize,
+    Tversky,
+)
 
 TASKS = list(CHANNELS)
-
-
-def pixels(logits, target, task):
-    """Per class a list of (probability, logit, is it this class?, image), of the valid pixels."""
-    z, t = logits.numpy(), target.numpy()
-    found = [[] for _ in range(z.shape[1])]
-    for b, c, i, j in np.ndindex(z.shape):
-        label = t[b, c, i, j] if task == "multilabel" else t[b, i, j]
-        if label == IGNORE:
-            continue
-        if task == "multiclass":
-            p = np.exp(z[b, c, i, j]) / sum(np.exp(z[b, k, i, j]) for k in range(z.shape[1]))
-        else:
-            p = 1 / (1 + np.exp(-z[b, c, i, j]))
-        found[c].append((p, z[b, c, i, j], label == (c if task == "multiclass" else 1), b))
-    return found
 
 
 def tversky_by_hand(logits, target, task, alpha, beta, s, classes, over, weights=None, gamma=1):
@@ -296,3 +292,57 @@ def test_kornia_agrees_where_the_definitions_do():
     torch.testing.assert_close(mine(logits, target), theirs)
     focal = kornia.focal_loss(logits, target.long(), alpha=None, gamma=2.0, reduction="none")
     torch.testing.assert_close(Focal("multiclass")(logits, target), focal.sum() / target.numel())
+
+
+def cells(logits, target, task, over):
+    """TP, FP, FN, TN of every group and class by hand."""
+    found = pixels(logits, target, task)
+    for group in [None] if over == "batch" else range(len(logits)):
+        for mine in found:
+            p = np.array([p for p, _, _, b in mine if group in (None, b)])
+            y = np.array([y for _, _, y, b in mine if group in (None, b)], float)
+            yield (p * y).sum(), (p * (1 - y)).sum(), ((1 - p) * y).sum(), ((1 - p) * (1 - y)).sum()
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("over", ["batch", "image"])
+def test_functions_of_the_confusion_by_hand(task, over):
+    logits, target = batch(task, 3, images=3)
+    target[1][target[1] == 1] = 0
+    mcc, dice, size = [], [], []
+    for tp, fp, fn, tn in cells(logits, target, task, over):
+        a, d = tp + 0.25, tn + 0.25
+        mcc.append(1 - (a * d - fp * fn) / np.sqrt((a + fp) * (a + fn) * (d + fp) * (d + fn)))
+        dice.append(np.log(np.cosh(1 - (2 * tp + 1) / (2 * tp + fp + fn + 1))))
+        size.append(abs((tp + fp) - (tp + fn)) / (tp + fp + fn + tn))
+    terms = (MCC(task, smooth=0.25, over=over), LogCoshDice(task, over=over), RegionSize(task, over=over))
+    for term, by_hand in zip(terms, (mcc, dice, size), strict=True):
+        assert term(logits, target).item() == pytest.approx(np.mean(by_hand), abs=1e-12)
+
+
+def test_mcc_is_that_of_scikit_learn():
+    metrics = pytest.importorskip("sklearn.metrics")
+    logits, target = batch("binary", 9, size=(9, 9), ignored=0)
+    expected = metrics.matthews_corrcoef(target.flatten(), (logits > 0).flatten())
+    assert MCC("binary", smooth=1e-9)(1e4 * logits, target).item() == pytest.approx(1 - expected, abs=1e-6)
+
+
+def test_mcc_judges_an_absent_class_and_is_0_where_all_is_right():
+    target = torch.zeros(1, 4, 4, dtype=torch.long)
+    right, wrong = torch.full((1, 1, 4, 4), -99.0), torch.full((1, 1, 4, 4), -99.0)
+    wrong[..., 0] = 99.0
+    assert MCC("binary")(right, target) == 0
+    assert MCC("binary")(wrong, target) > 0.3
+    assert MCC("binary", classes="present")(wrong, target) == 0
+    half = torch.tensor([[[[99.0, -99.0]]]])
+    assert MCC("binary", smooth=1e-6)(half, torch.tensor([[[0, 1]]])) == pytest.approx(2, abs=1e-4)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_terms_of_shares_agree_with_labels_and_vanish_where_the_shares_are_met(task):
+    logits, target = batch(task, 9, ignored=0)
+    hard = F.one_hot(target.long(), CLASSES).movedim(-1, 1) if task == "multiclass" else target.reshape(logits.shape)
+    for term in (MCC(task), LogCoshDice(task), RegionSize(task)):
+        torch.testing.assert_close(term(logits, hard.double()), term(logits, target))
+        shares = logits.softmax(1) if task == "multiclass" else logits.sigmoid()
+        assert term(logits, shares) == pytest.approx(0, abs=1e-12)

@@ -10,6 +10,7 @@ from rsseg.losses import Composite, CrossEntropy, Dice, Focal, FocalTversky, Jac
 from rsseg.losses.regression import mean_error
 
 every_case = pytest.mark.parametrize(("name", "task"), CASES, ids=[f"{n}-{t}" for n, t in CASES])
+SOFT = ["generalized_ce", "logit_adjusted_ce", "log_cosh_dice", "mcc", "region_size"]
 every_task = pytest.mark.parametrize("task", CHANNELS)
 
 
@@ -139,7 +140,7 @@ def test_focal_loss_of_shares_is_the_expectation_over_labels(task):
 
 
 @every_task
-@pytest.mark.parametrize("name", ["ce", "focal", "dice", "jaccard", "tversky", "focal_tversky"])
+@pytest.mark.parametrize("name", ["ce", "focal", "dice", "jaccard", "tversky", "focal_tversky", *SOFT])
 def test_ignored_shares_do_not_count(task, name):
     logits, _ = batch(task, 12, images=1, size=(1, 6))
     target = shares(batch(task, 13, images=1, size=(1, 6))[0], task)

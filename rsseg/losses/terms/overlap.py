@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch  # noqa: F401 (the examples use it)
 from torch import Tensor
 
 from rsseg.contract import InputError, number
 from rsseg.losses import formulas, lovasz
+from rsseg.losses.checks import positive
 from rsseg.losses.formulas import Classes, PerClass
 from rsseg.losses.sums import SOFT, Needs, Over, Sum, Sums
 from rsseg.losses.terms.term import Term
@@ -130,6 +132,77 @@ class FocalTversky(_Overlap):
     classes: Classes = "all"
     over: Over = "batch"
     class_weights: PerClass = None
+
+
+@dataclass(eq=False, repr=False)
+class LogCoshDice(Dice):
+    """Log-cosh Dice (Jadon 2020): the mean over classes of ``log cosh`` of their Dice loss.
+
+    About half its square below a half: steep where a class is lost, flat where it is nearly right. The arguments are those of
+    `Dice`.
+
+    Example:
+        >>> LogCoshDice("binary", smooth=0)(torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2, dtype=torch.uint8))  # of 1 / 3
+        tensor(0.0546)
+    """
+
+    def from_sums(self, found: Sums) -> Tensor:
+        """See the class."""
+        return formulas.log_cosh_dice(found, self.smooth, self.classes, self.over, self.class_weights)
+
+
+@dataclass(eq=False, repr=False)
+class MCC(Term):
+    """One minus Matthews' correlation coefficient (Abhishek & Hamarneh 2021), the mean over classes; 0 to 2.
+
+    ``(TP TN - FP FN) / sqrt((TP + FP) (TP + FN) (TN + FP) (TN + FN))``: unlike overlap losses it counts right background too.
+
+    Args:
+        smooth: s, more than 0, added to TP and TN, so that a class without a pixel is judged by its false positives.
+        classes: As for `Dice`.
+        over: As for `Dice`.
+
+    Example:
+        >>> logits = torch.tensor([[[[0.0, -99.0]]]])
+        >>> MCC("binary", smooth=1e-6)(logits, torch.tensor([[[1, 0]]]))  # 1 - 0.5 / sqrt(0.5 x 1 x 1 x 1.5)
+        tensor(0.4226)
+    """
+
+    sums = (SOFT,)
+    soft = True
+    rules = {"smooth": positive}  # noqa: RUF012
+    smooth: float = 1.0
+    classes: Classes = "all"
+    over: Over = "batch"
+
+    def from_sums(self, found: Sums) -> Tensor:
+        """See the class."""
+        return formulas.matthews(found, self.smooth, self.classes, self.over)
+
+
+@dataclass(eq=False, repr=False)
+class RegionSize(Term):
+    """Region-size term (Liu et al. 2024): the mean over classes of ``|predicted size - true size|``, in shares of the pixels.
+
+    It does not say where a region is: add it to a cross-entropy, whose own leaning to the right size it makes explicit.
+
+    Args:
+        classes: As for `Dice`.
+        over: As for `Dice`; the paper's is `image`.
+
+    Example:
+        >>> RegionSize("binary")(torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2, dtype=torch.uint8))
+        tensor(0.5000)
+    """
+
+    sums = (SOFT,)
+    soft = True
+    classes: Classes = "all"
+    over: Over = "image"
+
+    def from_sums(self, found: Sums) -> Tensor:
+        """See the class."""
+        return formulas.region_size(found, self.classes, self.over)
 
 
 def _bins(name: str, value: Any) -> int | None:
