@@ -41,11 +41,12 @@ def exact(path: Path, device: torch.device) -> Row:
     """For each dtype the largest relative error of a term's value and gradient, over the tasks that it fits."""
     node: Any = OmegaConf.to_container(OmegaConf.load(path))
     node.pop("weight", None)
-    counts, cells = SimpleNamespace(positives=[3, 1, 2], valid=[6, 6, 6]), []
+    cells = []
     for dtype, tolerance in TOLERANCES.items():
         worst = 0.0
         for kind in locate(node["_target_"], path.stem, TERM).tasks:
             task = make_task(kind, ("a",) if kind == "binary" else ("a", "b", "c"))
+            counts = SimpleNamespace(positives=list(range(1, task.channels + 1)), valid=[6] * task.channels)
             term = build(counted_weights(node, path.stem, task, counts), path.stem, TERM, task=kind)
             logits, target = random_batch(task)
             logits = logits.to(dtype)

@@ -25,7 +25,7 @@ from rsseg.config.schema import register
 from rsseg.data.synthetic import CLASSES, SceneRecipe, generate
 from rsseg.devices import choose_precision
 from rsseg.losses import Composite, CrossEntropy, Dice
-from rsseg.models import Network
+from rsseg.models import Network, encoder_name
 from rsseg.run import predict, train
 from rsseg.task import make_task
 
@@ -121,7 +121,7 @@ def training(arguments: Arguments) -> Jobs:
 def train_bare(arguments: Arguments) -> Row:
     """The least that a training loop does: the same network, loss and optimiser, on one batch that lies on the device."""
     device, timeline = torch.device(arguments.device), Timeline()
-    net = smp.Unet(arguments.encoder, encoder_weights=None, classes=len(CLASSES))
+    net = smp.Unet(encoder_name(arguments.encoder), encoder_weights=None, classes=len(CLASSES))
     network = Network(net, {"head": make_task(TASK, CLASSES)}).to(device, memory_format=torch.channels_last)
     loss = Composite({"ce": (1.0, CrossEntropy(TASK)), "dice": (1.0, Dice(TASK))})
     image = torch.randn(arguments.batch, 3, arguments.side, arguments.side, device=device)
