@@ -1,7 +1,6 @@
 """The losses against their peers, for scripts/bench.py."""
 
 import platform
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from statistics import median
 from typing import NamedTuple
 
 import torch
-from bench_measure import CPU, Call, Row, fill, interleaved, judged, peak_bytes, table, versions
+from bench_measure import CPU, Call, Row, fill, interleaved, judged, now, peak_bytes, seconds, table, versions
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -207,20 +206,18 @@ def step_shares(shape: tuple[int, ...], compared: Mapping[str, Case], steps: int
     losses: dict[str, list[float]] = {name: [] for name in compared}
     rest = []
     for _ in range(steps + 1):
-        begin = time.perf_counter()
+        begin = now()
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             logits = network(image)
-        forward = time.perf_counter() - begin
+        forward = now() - begin
         x = logits.detach().requires_grad_()
         for name, call in passes(compared, x, label).items():
-            begin = time.perf_counter()
-            call()
-            losses[name].append(time.perf_counter() - begin)
-        begin = time.perf_counter()
+            losses[name].append(seconds(call))
+        begin = now()
         logits.backward(x.grad)
         optimizer.step()
         optimizer.zero_grad()
-        rest.append(forward + time.perf_counter() - begin)
+        rest.append(forward + now() - begin)
     without = median(rest[1:])  # the first step sets libraries up
     return {name: (taken := median(times[1:])) / (without + taken) for name, times in losses.items()}
 

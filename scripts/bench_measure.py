@@ -28,17 +28,20 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def seconds(call: Call, device: torch.device = CPU) -> float:
-    """What a call takes until the device has finished it.
+def now(device: torch.device = CPU) -> float:
+    """The time in seconds at which a device has done what it was given.
 
     On one thread of a CPU that is the processor's time, which does not go on while other programs run.
     """
-    clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     synchronize(device)
-    begin = clock()
+    return time.process_time() if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def seconds(call: Call, device: torch.device = CPU) -> float:
+    """What a call takes."""
+    begin = now(device)
     call()
-    synchronize(device)
-    return clock() - begin
+    return now(device) - begin
 
 
 def interleaved(calls: Mapping[str, Call], rounds: int, device: torch.device = CPU) -> dict[str, float]:
