@@ -118,7 +118,8 @@ def result(measure: Callable[[], Row], end: float) -> Row:
     try:
         return measure()
     except Exception as error:
-        return [f"failed: {type(error).__name__}: {str(error).strip().splitlines()[0][:200]}".replace("|", "/")]
+        line = f"failed: {type(error).__name__}: {str(error).strip()}".splitlines()[0]
+        return [line[:200].replace("|", "/")]
 
 
 def pad(row: Row, width: int) -> Row:

@@ -52,6 +52,8 @@ class Timeline(L.Callback):
         """Mark where a network and its losses begin and end from now on."""
         Timeline.last = self
         self.cuda = next(network.parameters()).is_cuda
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
         self.hooks = [network.register_forward_pre_hook(self._begin), network.register_forward_hook(self._predicted)]
         self.hooks += [loss.register_forward_hook(lambda *_: self.mark("loss")) for loss in losses]
 
