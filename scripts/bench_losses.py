@@ -1,5 +1,6 @@
 """The losses against their peers, for scripts/bench.py."""
 
+import os
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -55,16 +56,16 @@ COMPOSITIONS = {
 class Arguments:
     """Forward and backward of compositions of losses: time, memory, and their share of a U-Net's training step.
 
-    rounds=N      how often each is measured, all of them in turn (5); medians are printed
-    steps=N       training steps per shape (3); 0: none
+    rounds=N      how often each is measured, all of them in turn (3); medians are printed
+    steps=N       training steps per shape (2); 0: none
     threads=N     PyTorch's threads (1)
     peers=no      leave out smp, kornia and MONAI (smp is what the limits are about)
     compile=yes   also each library's four by torch.compile, which takes minutes and a C++ compiler
     page=FILE     write the tables into this page too: docs/benchmarks.md
     """
 
-    rounds: int = 5
-    steps: int = 3
+    rounds: int = 3
+    steps: int = 2
     threads: int = 1
     peers: bool = True
     compile: bool = False
@@ -254,7 +255,8 @@ def main(arguments: Arguments) -> None:
     """Measure all shapes."""
     torch.set_num_threads(arguments.threads)
     precision = choose_precision("auto", "cpu")
-    text = f"{versions(PACKAGES)} on {platform.machine()}, {arguments.threads} thread(s); training steps in {precision}."
+    text = f"{versions(PACKAGES)} on {platform.machine()}, {arguments.threads} thread(s); training steps in {precision}; "
+    text += f"{os.cpu_count()} cores with a load of {os.getloadavg()[0]:.1f} before it began."
     print(text, flush=True)
     for shape in SHAPES:
         part = table([str(shape), *HEAD], rows(shape, arguments))
