@@ -67,7 +67,7 @@ class Section(NamedTuple):
 
 
 SECTIONS = {
-    "exactness": Section(0.1, ["term", "float32", "bfloat16", "float16"], exactness),
+    "exactness": Section(0.05, ["term", "float32", "bfloat16", "float16"], exactness),
     "launches": Section(0.05, ["7 classes", "kernels forward", "backward", "waits for the device"], launches),
     "losses": Section(0.25, ["forward and backward", "ms", "x byte floor", "peak memory, x logits"], loss_times),
     "training": Section(
@@ -76,7 +76,7 @@ SECTIONS = {
         training,
     ),
     "mapping": Section(0.1, ["", "seconds", "megapixels/s"], mapping),
-    "compiled": Section(0.2, ["forward and backward", "ms", "x byte floor", "peak memory, x logits"], compiled_times),
+    "compiled": Section(0.25, ["forward and backward", "ms", "x byte floor", "peak memory, x logits"], compiled_times),
 }
 """In this order: what compiles comes last, as it may take any time."""
 

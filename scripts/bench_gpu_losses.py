@@ -141,9 +141,8 @@ def loss_times(arguments: Arguments) -> Jobs:
 
 
 def compiled_times(arguments: Arguments) -> Jobs:
-    """A job for rsseg's and smp's four as they are, and for the same compiled."""
-    fours = {name: case for name, case in cases(["rsseg", "smp"]).items() if name.endswith(": four")}
-    return time_jobs(arguments, fours | compiled(fours))
+    """A job for rsseg's and smp's four by torch.compile."""
+    return time_jobs(arguments, compiled(cases(["rsseg", "smp"])))
 
 
 def time_jobs(arguments: Arguments, compared: Mapping[str, Case]) -> Jobs:
