@@ -56,7 +56,7 @@ COMPOSITIONS = {
 class Arguments:
     """Forward and backward of compositions of losses: time, memory, and their share of a U-Net's training step.
 
-    rounds=N      how often each is measured, all of them in turn (3); medians are printed
+    rounds=N      how often each is measured, all of them in turn (5); medians are printed
     steps=N       training steps per shape (2); 0: none
     threads=N     PyTorch's threads (1)
     peers=no      leave out smp, kornia and MONAI (smp is what the limits are about)
@@ -64,7 +64,7 @@ class Arguments:
     page=FILE     write the tables into this page too: docs/benchmarks.md
     """
 
-    rounds: int = 3
+    rounds: int = 5
     steps: int = 2
     threads: int = 1
     peers: bool = True

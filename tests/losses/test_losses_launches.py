@@ -44,14 +44,16 @@ def on_an_accelerator(monkeypatch):
     monkeypatch.setattr(S, "_may_look", lambda x: False)
 
 
-def steady(loss, task):
+def steady(loss, task, soft=False, weighted=False):
     """The operations of a forward and of a backward pass, when the first calls are over."""
     logits, target = batch(task, images=2, size=(8, 8), dtype=torch.float32)
-    logits.requires_grad_()
+    if soft:
+        target = logits.softmax(1) if task == "multiclass" else logits.sigmoid()
+    given = (logits.requires_grad_(), target, *([torch.ones(2, 8, 8)] if weighted else []))
     for _ in range(3):
-        loss(logits, target)
+        loss(*given)
     with Kernels() as forward:
-        value = loss(logits, target)
+        value = loss(*given)
     with Kernels() as backward:
         value.backward()
     return forward.names, backward.names
@@ -59,7 +61,7 @@ def steady(loss, task):
 
 def total(**terms):
     composite = Composite({name: (1.0, term) for name, term in terms.items()})
-    return lambda logits, target: composite(logits, target).total
+    return lambda *given: composite(*given).total
 
 
 def four(task):
@@ -73,8 +75,11 @@ def test_no_term_looks_at_values_in_steady_training(name, task):
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
-def test_no_composite_looks_at_values_in_steady_training(task):
-    for names in steady(total(**four(task), lovasz=Lovasz(task, bins=64)), task):
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("soft", [False, True])
+def test_no_composite_looks_at_values_in_steady_training(task, soft, weighted):
+    binned = {} if soft else {"lovasz": Lovasz(task, bins=64)}
+    for names in steady(total(**four(task), **binned), task, soft, weighted):
         assert not LOOKS.intersection(names)
 
 
