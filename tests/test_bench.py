@@ -1,21 +1,18 @@
 """The benchmarks run, on tiny sizes, and what they measure with gives what is known."""
 
-import sys
 from pathlib import Path
 
+import bench_gpu
+import bench_losses
+import bench_measure
 import pytest
 import torch
+from bench_gpu_training import Timeline
 
 from rsseg.config.arguments import parse
 from rsseg.contract import InputError
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-import bench_gpu  # noqa: E402
-import bench_losses  # noqa: E402
-import bench_measure  # noqa: E402
-from bench_gpu_training import Timeline  # noqa: E402
-
 TINY = ["device=cpu", "batch=2", "side=32", "rounds=1", "steps=5", "tile=80", "scene=100", "encoder=test_resnet", "minutes=60"]
 
 
