@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -145,6 +146,7 @@ def train_bare(arguments: Arguments) -> Row:
 
 def train_run(arguments: Arguments, place: str) -> Row:
     """A run of rsseg as a user starts it, with a `Timeline` among its callbacks."""
+    gc.collect()  # the network of an earlier run is no part of this one's memory
     folder = Path(arguments.output)
     write_scenes(folder, arguments.tile)
     overrides = [
