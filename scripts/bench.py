@@ -1,13 +1,17 @@
-"""Measure rsseg against its peers: python scripts/bench.py losses|data [key=value ...]"""
+"""Measure rsseg against its peers: python scripts/bench.py losses|data|gpu [key=value ...]"""
 
+import os
 import sys
 
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler announces itself otherwise, every time
+
 import bench_data
+import bench_gpu
 import bench_losses
 
 from rsseg.config.arguments import run_script
 
-ROOMS = {"losses": bench_losses, "data": bench_data}
+ROOMS = {"losses": bench_losses, "data": bench_data, "gpu": bench_gpu}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in ROOMS:

@@ -1,195 +1,266 @@
 """The losses against their peers, for scripts/bench.py."""
 
+import os
 import platform
-import subprocess
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
+from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import torch
+from bench_measure import CPU, Call, Row, fill, interleaved, judged, now, peak_bytes, seconds, table, versions
 from torch import Tensor
 from torch.nn import functional as F
 
+from rsseg.devices import choose_precision
 from rsseg.losses import Composite, CrossEntropy, Dice, Focal, Lovasz, Tversky
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Of logits and target."""
+
 SHAPES = [(8, 2, 256, 256), (4, 7, 512, 512), (2, 21, 512, 512)]
+PACKAGES = ("torch", "segmentation-models-pytorch", "kornia", "monai")
 TASK = "multiclass"
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Of logits, and the target as int64 and uint8."""
+CE, FOUR = "torch: ce", ("ce", "dice", "focal", "tversky")
+MEMORY, SHARE = 5.0, {2: 0.02, 7: 0.03, 21: 0.06}
+"""What rsseg's losses may take at most: memory in multiples of the logits, and a share of a training step by classes."""
+
+
+HEAD = ("ms", "x torch's CE", "of smp's time", "memory, x logits", "% of a step")
+
+
+class Composition(NamedTuple):
+    """Terms that are added up.
+
+    Attributes:
+        terms: Their names, in every library.
+        limit: What rsseg's may cost at most, of smp's time; None: nothing is demanded of it.
+    """
+
+    terms: tuple[str, ...]
+    limit: float | None = None
+
+
+COMPOSITIONS = {
+    "ce": Composition(("ce",)),
+    "ce + dice": Composition(("ce", "dice"), 0.7),
+    "four": Composition(FOUR, 0.5),
+    "four + lovasz": Composition((*FOUR, "lovasz"), 0.2),
+    "four + lovasz, exact": Composition((*FOUR, "exact lovasz")),
+}
+"""The four are CE, Dice, focal and Tversky. rsseg's Lovasz is binned in 512 levels; the peers' is exact."""
 
 
 @dataclass
 class Arguments:
-    """Forward and backward of compositions of losses, as multiples of torch's cross-entropy alone.
+    """Forward and backward of compositions of losses: time, memory, and their share of a U-Net's training step.
 
-    rounds=N      how often each is measured, all of them in turn (15); the median and, in brackets, the minimum are printed
-    threads=N     PyTorch's threads (2)
-    busy=N        processes that each keep a core busy meanwhile (0)
-    peers=no      leave out smp, kornia and MONAI
-    compile=no    leave out torch.compile, which takes a minute and a C++ compiler
+    rounds=N      how often each is measured, all of them in turn (5); medians are printed
+    steps=N       training steps per shape (2); 0: none
+    threads=N     PyTorch's threads (1)
+    peers=no      leave out smp, kornia and MONAI (smp is what the limits are about)
+    compile=yes   also each library's four by torch.compile, which takes minutes and a C++ compiler
+    page=FILE     write the tables into this page too: docs/benchmarks.md
     """
 
-    rounds: int = 15
-    threads: int = 2
-    busy: int = 0
+    rounds: int = 5
+    steps: int = 2
+    threads: int = 1
     peers: bool = True
-    compile: bool = True
+    compile: bool = False
+    page: str | None = None
 
 
-def scene(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+class Case(NamedTuple):
+    """A loss that is measured, and the integers that it is given."""
+
+    loss: Loss
+    target: torch.dtype
+
+
+def scene(shape: tuple[int, ...], device: torch.device = CPU) -> tuple[Tensor, Tensor]:
     """Labels in patches of 16 pixels, as masks have them, and logits that favour them."""
     images, classes, height, width = shape
     torch.manual_seed(0)
-    label = torch.randint(0, classes, (images, height // 16, width // 16))
+    label = torch.randint(0, classes, (images, height // 16, width // 16), device=device)
     label = label.repeat_interleave(16, 1).repeat_interleave(16, 2)
-    return torch.randn(shape) + 2 * F.one_hot(label, classes).movedim(-1, 1), label
+    x = torch.randn(shape, device=device)
+    return x.scatter_add_(1, label.unsqueeze(1), torch.full_like(x[:, :1], 2)), label
 
 
-def ours() -> dict[str, Loss]:
-    """The compositions of rsseg."""
-    ce, dice, focal, tversky = CrossEntropy(TASK), Dice(TASK), Focal(TASK), Tversky(TASK, 0.3, 0.7)
-    four = {"ce": (1.0, ce), "dice": (1.0, dice), "focal": (1.0, focal), "tversky": (1.0, tversky)}
-    made = {
-        "ce": Composite({"ce": (1.0, ce)}),
-        "ce + dice": Composite({"ce": (1.0, ce), "dice": (1.0, dice)}),
-        "ce + dice + focal + tversky": Composite(four),
-        "the four + lovasz, 512 bins": Composite({**four, "lovasz": (1.0, Lovasz(TASK, bins=512))}),
-        "the four + lovasz, exact": Composite({**four, "lovasz": (1.0, Lovasz(TASK))}),
-        "lovasz, exact": Composite({"lovasz": (1.0, Lovasz(TASK))}),
-    }
-    return {f"rsseg: {name}": lambda x, _, small, loss=loss: loss(x, small).total for name, loss in made.items()}
+def of_rsseg() -> dict[str, Loss]:
+    """The terms of rsseg."""
+    terms = {"ce": CrossEntropy(TASK), "dice": Dice(TASK), "focal": Focal(TASK), "tversky": Tversky(TASK, 0.3, 0.7)}
+    return {**terms, "lovasz": Lovasz(TASK, bins=512), "exact lovasz": Lovasz(TASK)}
 
 
-def of_smp(compiled: bool) -> dict[str, Loss]:
-    """Sums of segmentation_models_pytorch's losses."""
+def of_smp() -> dict[str, Loss]:
+    """The terms of segmentation_models_pytorch; its focal is a sigmoid's."""
     import segmentation_models_pytorch.losses as smp
 
-    ce, dice, focal = smp.SoftCrossEntropyLoss(smooth_factor=0.0), smp.DiceLoss(TASK), smp.FocalLoss(TASK)
-    tversky, lovasz = smp.TverskyLoss(TASK, alpha=0.3, beta=0.7), smp.LovaszLoss(TASK)
-
-    def total(*terms: Callable[[Tensor, Tensor], Tensor]) -> Loss:
-        return lambda x, label, _: sum(term(x, label) for term in terms)
-
-    found = {
-        "smp: ce + dice": total(ce, dice),
-        "smp: ce + dice + focal + tversky": total(ce, dice, focal, tversky),
-        "smp: the four + lovasz": total(ce, dice, focal, tversky, lovasz),
-        "smp: lovasz": total(lovasz),
+    return {
+        "ce": smp.SoftCrossEntropyLoss(smooth_factor=0.0),
+        "dice": smp.DiceLoss(TASK),
+        "focal": smp.FocalLoss(TASK),
+        "tversky": smp.TverskyLoss(TASK, alpha=0.3, beta=0.7),
+        "lovasz": smp.LovaszLoss(TASK),
     }
-    if compiled:
-        found["smp, torch.compile: the four"] = torch.compile(total(ce, dice, focal, tversky), dynamic=False)
-    return found
 
 
 def of_kornia() -> dict[str, Loss]:
-    """Sums of kornia's losses."""
-    from kornia.losses import DiceLoss, FocalLoss, TverskyLoss
+    """The terms of kornia, which leaves cross-entropy to torch."""
+    import kornia.losses as kornia
 
-    terms = [DiceLoss(), FocalLoss(alpha=None, reduction="mean"), TverskyLoss(0.3, 0.7)]
-    return {"kornia: torch's ce + dice + focal + tversky": lambda x, y, _: F.cross_entropy(x, y) + sum(t(x, y) for t in terms)}
-
-
-def of_monai() -> dict[str, Loss]:
-    """Sums of MONAI's losses; its focal is a sigmoid's unless told."""
-    from monai.losses import DiceLoss, FocalLoss, TverskyLoss
-
-    terms = [
-        DiceLoss(to_onehot_y=True, softmax=True, batch=True),
-        FocalLoss(to_onehot_y=True, use_softmax=True),
-        TverskyLoss(to_onehot_y=True, softmax=True, alpha=0.3, beta=0.7, batch=True),
-    ]
     return {
-        "monai: torch's ce + dice + focal + tversky": lambda x, y, _: (
-            F.cross_entropy(x, y) + sum(t(x, y.unsqueeze(1)) for t in terms)
-        )
+        "ce": F.cross_entropy,
+        "dice": kornia.DiceLoss(),
+        "focal": kornia.FocalLoss(alpha=None, reduction="mean"),
+        "tversky": kornia.TverskyLoss(0.3, 0.7),
+        "lovasz": kornia.LovaszSoftmaxLoss(),
     }
 
 
-def losses(arguments: Arguments) -> dict[str, Loss]:
-    """Everything that is measured, by name; what cannot be imported is said."""
-    found: dict[str, Loss] = {"torch: ce": lambda x, label, _: F.cross_entropy(x, label), **ours()}
-    if arguments.peers:
-        for name, peer in {
-            "smp": lambda: of_smp(arguments.compile),
-            "kornia": of_kornia,
-            "monai": of_monai,
-        }.items():
-            try:
-                found |= peer()
-            except ImportError:
-                print(f"{name} is not installed: left out")
+def of_monai() -> dict[str, Loss]:
+    """The terms of MONAI, which leaves cross-entropy to torch and has no Lovasz."""
+    import monai.losses as monai
+
+    planes = {
+        "dice": monai.DiceLoss(to_onehot_y=True, softmax=True, batch=True),
+        "focal": monai.FocalLoss(to_onehot_y=True, use_softmax=True),
+        "tversky": monai.TverskyLoss(to_onehot_y=True, softmax=True, alpha=0.3, beta=0.7, batch=True),
+    }
+    return {"ce": F.cross_entropy} | {name: lambda x, y, term=term: term(x, y.unsqueeze(1)) for name, term in planes.items()}
+
+
+def composed(terms: Mapping[str, Loss]) -> Loss:
+    """Rsseg's composite of some terms."""
+    composite = Composite({name: (1.0, term) for name, term in terms.items()})
+    return lambda x, label: composite(x, label).total
+
+
+def added(terms: Mapping[str, Loss]) -> Loss:
+    """The plain sum of some terms."""
+    return lambda x, label: sum(term(x, label) for term in terms.values())
+
+
+LIBRARIES: dict[str, Callable[[], dict[str, Loss]]] = {
+    "rsseg": of_rsseg,
+    "smp": of_smp,
+    "kornia": of_kornia,
+    "MONAI": of_monai,
+}
+
+
+def cases(libraries: Iterable[str]) -> dict[str, Case]:
+    """Everything that is measured, by library and composition; a library that cannot be imported is said."""
+    found = {CE: Case(F.cross_entropy, torch.int64)}
+    for library in libraries:
+        try:
+            terms = LIBRARIES[library]()
+        except ImportError:
+            print(f"{library} is not installed: left out", flush=True)
+            continue
+        join, target = (composed, torch.uint8) if library == "rsseg" else (added, torch.int64)
+        for name, (chosen, _) in COMPOSITIONS.items():
+            if terms.keys() >= set(chosen):
+                found[f"{library}: {name}"] = Case(join({term: terms[term] for term in chosen}), target)
     return found
 
 
-def step(loss: Loss, x: Tensor, label: Tensor, small: Tensor) -> float:
-    """The seconds that one forward and backward takes."""
-    x.grad = None
-    begin = time.perf_counter()
-    loss(x, label, small).backward()
-    return time.perf_counter() - begin
+def compiled(found: Mapping[str, Case]) -> dict[str, Case]:
+    """Each library's four by torch.compile."""
+    return {
+        f"{name}, compiled": Case(torch.compile(case.loss, dynamic=False), case.target)
+        for name, case in found.items()
+        if name.endswith(": four")
+    }
 
 
-def measure(shape: tuple[int, ...], arguments: Arguments) -> None:
-    """Print a table for one shape."""
+def passes(compared: Mapping[str, Case], x: Tensor, label: Tensor) -> dict[str, Call]:
+    """The forward and backward pass of each case; the gradient is left in the logits."""
+
+    def make(loss: Loss, target: Tensor) -> Call:
+        def call() -> None:
+            x.grad = None
+            loss(x, target).backward()
+
+        return call
+
+    targets = {dtype: label.to(dtype) for dtype in {case.target for case in compared.values()}}
+    return {name: make(case.loss, targets[case.target]) for name, case in compared.items()}
+
+
+def step_shares(shape: tuple[int, ...], compared: Mapping[str, Case], steps: int) -> dict[str, float]:
+    """What share of a training step of a U-Net with a ResNet-18 each loss would have, forward and backward.
+
+    Every step has one forward and backward pass of the network and one update, and in between, on the same logits, the
+    passes of all losses in turn. The precision is the one that rsseg chooses on this machine.
+    """
+    import segmentation_models_pytorch as smp
+
+    images, classes, height, width = shape
+    network = smp.Unet("resnet18", encoder_weights=None, classes=classes).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters())
+    image = torch.randn(images, 3, height, width).contiguous(memory_format=torch.channels_last)
+    label, half = scene(shape)[1], choose_precision("auto", "cpu") == "bf16-mixed"
+    losses: dict[str, list[float]] = {name: [] for name in compared}
+    rest = []
+    for _ in range(steps + 1):
+        begin = now()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            logits = network(image)
+        forward = now() - begin
+        x = logits.detach().requires_grad_()
+        for name, call in passes(compared, x, label).items():
+            losses[name].append(seconds(call))
+        begin = now()
+        logits.backward(x.grad)
+        optimizer.step()
+        optimizer.zero_grad()
+        rest.append(forward + now() - begin)
+    without = median(rest[1:])  # the first step sets libraries up
+    return {name: (taken := median(times[1:])) / (without + taken) for name, times in losses.items()}
+
+
+def rows(shape: tuple[int, ...], arguments: Arguments) -> list[Row]:
+    """A row of the table for each case."""
     x, label = scene(shape)
-    x.requires_grad_()
-    small, compared = label.to(torch.uint8), losses(arguments)
-    times: dict[str, list[float]] = {name: [] for name in compared}
-    for loss in compared.values():
-        step(loss, x, label, small)
-    for _ in range(arguments.rounds):
-        for name, loss in compared.items():
-            step(loss, x, label, small)  # what another loss has left of caches and free memory is not measured
-            times[name].append(step(loss, x, label, small))
-    base = times["torch: ce"]
-    print(f"\n{shape}: torch's cross-entropy {1e3 * median(base):.1f} ms ({1e3 * min(base):.1f})")
-    print(f"{'':48}{'ms':>8}{'x torch ce':>16}{'peak memory, x logits':>24}")
-    for name, taken in times.items():
-        ratio = f"{median(taken) / median(base):.2f} ({min(taken) / min(base):.2f})"
-        print(f"{name:48}{1e3 * median(taken):>8.1f}{ratio:>16}{_peak(name, shape, arguments):>24}")
-
-
-PEAK = """
-import resource, sys, torch
-sys.path.insert(0, {folder!r})
-from bench_losses import Arguments, losses, scene, step
-torch.set_num_threads({threads})
-loss = losses(Arguments(compile=False))[{name!r}]
-x, label = scene((16, {classes}, 64, 64))  # libraries and threads set themselves up
-step(loss, x.requires_grad_(), label, label.byte())
-x, label = scene({shape})
-x, small = x.requires_grad_(), label.to(torch.uint8)
-with open("/proc/self/clear_refs", "w") as f:
-    f.write("5")
-def status(key):
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key)) * 1024
-before = status("VmRSS")
-step(loss, x, label, small)
-print((status("VmHWM") - before) / (x.numel() * 4))
-"""
-
-
-def _peak(name: str, shape: tuple[int, ...], arguments: Arguments) -> str:
-    """What a fresh process's resident memory grows by in one forward and backward, the gradient included."""
-    if "compile" in name or platform.system() != "Linux":
-        return "-"
-    code = PEAK.format(folder=sys.path[0], threads=arguments.threads, name=name, classes=shape[1], shape=shape)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    return f"{float(done.stdout.split()[-1]):.1f}" if done.returncode == 0 else "failed"
+    compared = cases(LIBRARIES if arguments.peers else ["rsseg"])
+    compared |= compiled(compared) if arguments.compile else {}
+    calls = passes(compared, x.requires_grad_(), label)
+    time_of = interleaved(calls, arguments.rounds)
+    shares = step_shares(shape, compared, arguments.steps) if arguments.steps else {}
+    found = []
+    for name, taken in time_of.items():
+        composition = COMPOSITIONS.get(name.removeprefix("rsseg: "), Composition(()))
+        held = composition.limit is not None
+        smp = time_of.get(name.replace("rsseg: ", "smp: ").removesuffix(", exact")) if name.startswith("rsseg") else None
+        x.grad = None
+        memory = peak_bytes(calls[name]) / (x.numel() * x.element_size())
+        found.append(
+            [
+                name,
+                f"{1e3 * taken:.1f}",
+                f"{taken / time_of[CE]:.2f}",
+                judged(taken / smp, composition.limit) if smp else "",
+                judged(memory, MEMORY if held else None, ".1f"),
+                judged(100 * shares[name], 100 * SHARE[shape[1]] if held else None, ".1f") if shares else "",
+            ]
+        )
+    return found
 
 
 def main(arguments: Arguments) -> None:
     """Measure all shapes."""
     torch.set_num_threads(arguments.threads)
-    packages = ("torch", "segmentation-models-pytorch", "kornia")
-    print(", ".join(f"{name} {version(name)}" for name in packages), f"on {platform.machine()}, {arguments.threads} threads")
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(arguments.busy)]
-    try:
-        for shape in SHAPES:
-            measure(shape, arguments)
-    finally:
-        for process in busy:
-            process.kill()
+    precision = choose_precision("auto", "cpu")
+    text = f"{versions(PACKAGES)} on {platform.machine()}, {arguments.threads} thread(s); training steps in {precision}; "
+    text += f"{os.cpu_count()} cores with a load of {os.getloadavg()[0]:.1f} before it began."
+    print(text, flush=True)
+    for shape in SHAPES:
+        part = table([str(shape), *HEAD], rows(shape, arguments))
+        print(f"\n{part}", flush=True)
+        text += f"\n\n{part}"
+    if arguments.page:
+        fill(Path(arguments.page), "losses", text)
