@@ -321,7 +321,7 @@ def mean_of_ratios(top: Tensor, bottom: Tensor, over: Over) -> Tensor:
         bottom: ``[G]``, not negative.
         over: Whether the groups are images.
     """
-    ratios = top / bottom.clamp(min=torch.finfo(top.dtype).tiny)
+    ratios = top / bottom.clamp(min=torch.finfo(top.dtype).tiny ** 0.5)  # its inverse has to be finite, for the gradient
     return ratios.squeeze(0) if over == "batch" else global_ratio(ratios.sum(), (bottom > 0).sum())
 
 
