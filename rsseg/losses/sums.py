@@ -142,12 +142,13 @@ class _Pass(torch.autograd.Function):
         ctx.save_for_backward(x, y, w)
         ctx.kind, ctx.plain, ctx.levels, ctx.ignore = kind, plain, levels, ignore
         parts = _parts(x)
+        logs = any(key.name in ("nll", "focal", "power") for key in plain)
         if len(parts) == 1:
-            return tuple(kind.cut(x, y, w, parts[0], ignore).tables(plain, levels))
+            return tuple(kind.cut(x, y, w, parts[0], ignore, logs).tables(plain, levels))
         shapes = [(len(plain), 2, len(x), x.shape[1]), *((2, len(x), x.shape[1], int(key.number)) for key in levels)]
         found = [torch.zeros(shape, dtype=torch.float64) for shape in shapes]
         for part in parts:
-            table, *counts = kind.cut(x, y, w, part, ignore).tables(plain, levels)
+            table, *counts = kind.cut(x, y, w, part, ignore, logs).tables(plain, levels)
             found[0][:, :, part[0]] += table
             for total, count in zip(found[1:], counts, strict=True):
                 total[:, part[0]] += count
@@ -161,7 +162,7 @@ class _Pass(torch.autograd.Function):
         del by[COUNT]
         out = torch.empty_like(x)
         for images, pixels in _parts(x):
-            piece = ctx.kind.cut(x, y, w, (images, pixels), ctx.ignore)
+            piece = ctx.kind.cut(x, y, w, (images, pixels), ctx.ignore, logs=False)
             gradient = piece.gradient({key: g[:, images] for key, g in by.items()})
             out[images, :, pixels] = gradient if piece.w is None else gradient.mul_(piece.w)
         return out, None, None, None, None, None, None
@@ -216,6 +217,7 @@ class _Piece:
     Flags are numbers: on a CPU, operations on mixed dtypes are many times slower.
 
     Attributes:
+        logs: Whether logarithms of probabilities have to be right where these vanish, as a loss needs and a gradient does not.
         w: The weights, 0 where ignored; None: 1.
         v: ``[b, 1 or C, n]``, 1 where a pixel counts and 0 where it is ignored.
         y: ``[b, C, n]``, the share of the class, for a label 0 or 1; 0 where ignored.
@@ -224,8 +226,8 @@ class _Piece:
     y: Tensor
     v: Tensor
 
-    def __init__(self, x: Tensor, target: Tensor, w: Tensor | None, ignore: int) -> None:
-        self.x = x
+    def __init__(self, x: Tensor, target: Tensor, w: Tensor | None, ignore: int, logs: bool) -> None:
+        self.x, self.logs = x, logs
         self.y, self.v = self.read(target, x.shape[1], ignore)
         self.w: Tensor | None = None
         if w is not None:
@@ -237,11 +239,11 @@ class _Piece:
         self.start(target)
 
     @classmethod
-    def cut(cls, x: Tensor, y: Tensor, w: Tensor | None, part: Part, ignore: int) -> Self:
+    def cut(cls, x: Tensor, y: Tensor, w: Tensor | None, part: Part, ignore: int, logs: bool) -> Self:
         """The piece of a part of a batch."""
         images, pixels = part
         weights = None if w is None else w[images, :, pixels]
-        return cls(x[images, :, pixels], y[images, :, pixels], weights, ignore)
+        return cls(x[images, :, pixels], y[images, :, pixels], weights, ignore, logs)
 
     def read(self, target: Tensor, classes: int, ignore: int) -> tuple[Tensor, Tensor]:
         """Y and v of a target as numbers."""
@@ -259,9 +261,9 @@ class _Piece:
         """New finite values, set to 0 where they are ignored."""
         return values if self.whole else values.mul_(self.v)
 
-    def total(self, values: Tensor) -> Tensor:
+    def total(self, values: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """The weighted sum over the pixels of ``[b, C, n]``, whose ignored pixels are 0."""
-        return (values if self.w is None else values * self.w).sum(-1)
+        return (values if self.w is None else values * self.w).sum(-1, dtype=dtype)
 
     def tables(self, plain: Sequence[Sum], levels: Sequence[Sum]) -> list[Tensor]:
         """The plain sums ``[keys, 2, b, C]``, and the histogram ``[2, b, C, number]`` of each of the levels."""
@@ -339,10 +341,15 @@ class _Softmax(_Hard):
     def start(self, target: Tensor) -> None:
         """See `_Piece`."""
         self.label = target.long() if self.whole else target.long().clamp(0, self.x.shape[1] - 1)
-        log_p = self.log_p()
-        self.log_p_t = _finite(log_p.gather(1, self.label))
-        self.p_t = self.log_p_t.exp()
-        self.p = self.valid(log_p.exp_())
+        if self.logs:
+            log_p = self.log_p()
+            self.log_p_t = _finite(log_p.gather(1, self.label))
+            self.p_t = self.log_p_t.exp()
+            self.p = self.valid(log_p.exp_())
+        else:
+            self.p = self.valid(self.clean(self.x.softmax(1, dtype=self.y.dtype)))
+            self.p_t = self.p.gather(1, self.label)
+            self.log_p_t = _finite(self.p_t.log())
 
     def log_p(self) -> Tensor:
         """The logarithms of all probabilities, made anew: the pass does without them but for label smoothing."""
@@ -357,12 +364,33 @@ class _Softmax(_Hard):
         if key == COUNT:
             count = self.total(self.y)
             return count, self.total(self.v) - count
+        if key == SOFT and self.scatters:
+            own = self.of_class(self.p_t)
+            return own.to(self.p.dtype), (self.total(self.p, torch.float64) - own).to(self.p.dtype)
         if key == SOFT:
             own = self.y * self.p
             return self.total(own), self.total(self.p - own)
-        value = -_finite(self.log_p()) if key == SPREAD else self.y * _of_label(key, self.p_t, self.log_p_t)
-        own = self.total(value)
+        if key == SPREAD:
+            own = self.total(-_finite(self.log_p()))
+        else:
+            own = self.of_class(_of_label(key, self.p_t, self.log_p_t)).to(self.p.dtype)
         return own, torch.zeros_like(own)
+
+    @property
+    def scatters(self) -> bool:
+        """Whether a sum by label is one of scattered pixels, which for more than a few classes is less than one of planes.
+
+        On an accelerator pixels of one class would wait for each other.
+        """
+        return _may_look(self.x) and self.x.shape[1] > 3
+
+    def of_class(self, values: Tensor) -> Tensor:
+        """The weighted sums ``[b, C]`` over each class's own pixels of numbers ``[b, 1, n]``."""
+        if not self.scatters:
+            return self.total(self.y * values)
+        weighted = values * (self.v if self.w is None else self.w)
+        sums = torch.zeros(self.y.shape[:2], dtype=torch.float64)
+        return sums.scatter_add_(1, self.label.squeeze(1), weighted.squeeze(1).double())
 
     def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
         """See `_Piece`."""

@@ -21,16 +21,18 @@ TOLERANCE = {
     torch.bfloat16: (4e-3, 2e-2),
     torch.float16: (1e-3, 4e-3),
 }
-PAIR = "multiclass of two"
-every_task = pytest.mark.parametrize("case", [*CHANNELS, PAIR])
+PAIR, SIX = "multiclass of two", "multiclass of six"
+every_task = pytest.mark.parametrize("case", [*CHANNELS, PAIR, SIX])
 every_dtype = pytest.mark.parametrize("dtype", TOLERANCE)
 
 
 def batch(case, *arguments, **options):
-    """As `losses_cases.batch`, and the task; two classes are a case of their own, as many datasets are."""
-    if case != PAIR:
+    """As `losses_cases.batch`, and the task; two classes are a case of their own, as many datasets are, and many are."""
+    if case not in (PAIR, SIX):
         return *batch_of_task(case, *arguments, **options), case
     logits, target = batch_of_task("multiclass", *arguments, **options)
+    if case == SIX:
+        return torch.cat([logits, logits.flip(1).roll(1, -1)], 1), torch.where(target == 1, 4, target), "multiclass"
     return logits[:, :2].contiguous(), target.masked_fill((target > 1) & (target != IGNORE), 0), "multiclass"
 
 
