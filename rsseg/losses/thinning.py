@@ -42,15 +42,16 @@ def thin(planes: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return padded[..., 1:-1, 1:-1]
 
 
-def _deletable(free: int) -> npt.NDArray[np.bool_]:
-    """For each pattern of the eight neighbours, clockwise from above, whether a pixel may go whose neighbour `free` is."""
-    table = np.zeros(256, bool)
+def _deletable() -> npt.NDArray[np.bool_]:
+    """Whether a pixel may go, ``[4, 256]``: free above, below, to the left or to the right; the pattern of its neighbours."""
+    table = np.zeros((4, 256), bool)
     for pattern in range(256):
         ring = [pattern >> place & 1 for place in range(8)]
         block = np.array([[ring[7], ring[0], ring[1]], [ring[6], 0, ring[2]], [ring[5], ring[4], ring[3]]])
         pieces = label(block, np.ones((3, 3)))[1]
-        table[pattern] = not ring[free] and pieces == 1 and sum(ring) > 1
+        if pieces == 1 and sum(ring) > 1:
+            table[:, pattern] = [not ring[side] for side in (0, 4, 6, 2)]
     return table
 
 
-_DELETABLE = [_deletable(free) for free in (0, 4, 6, 2)]
+_DELETABLE = _deletable()
