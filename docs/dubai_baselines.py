@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from rsseg.alignment.report import print_table
 from rsseg.assembly import make_setup
+from rsseg.compare.report import print_table
 from rsseg.config.arguments import run_script
 from rsseg.config.folder import RunFolder
 from rsseg.contract import IGNORE

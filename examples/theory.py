@@ -27,9 +27,9 @@ from scipy.special import expit, xlogy
 from torch import Tensor, nn
 from torch.optim import LBFGS, SGD, Adam, Optimizer, RMSprop
 
-from rsseg.alignment.counts import Array, counts_of, overlap, per_scene, pooled
-from rsseg.alignment.gradients import component_share, term_gradients
-from rsseg.alignment.threshold import threshold_regret
+from rsseg.compare.counts import Array, counts_of, overlap, per_scene, pooled
+from rsseg.compare.gradients import component_share, term_gradients
+from rsseg.compare.threshold import threshold_regret
 from rsseg.config.arguments import run_script
 from rsseg.contract import InputError
 from rsseg.losses import Composite, CrossEntropy, Dice, Focal, Jaccard, Lovasz, Tversky

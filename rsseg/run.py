@@ -14,9 +14,6 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from rsseg.alignment.analyse import analyse, check_metric
-from rsseg.alignment.fair import gather
-from rsseg.alignment.report import write_report
 from rsseg.assembly import (
     Setup,
     check_machine,
@@ -25,6 +22,9 @@ from rsseg.assembly import (
     make_setup,
     warn_of_uncounted,
 )
+from rsseg.compare.analyse import analyse, check_metric
+from rsseg.compare.fair import gather
+from rsseg.compare.report import write_report
 from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import provenance

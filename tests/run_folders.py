@@ -10,8 +10,8 @@ import numpy as np
 import torch
 import yaml
 
-from rsseg.alignment.bias import scenes_bias
-from rsseg.alignment.records import Crossfit, Records, Snapshot
+from rsseg.compare.bias import scenes_bias
+from rsseg.compare.records import Crossfit, Records, Snapshot
 from rsseg.metrics import SampledLogits
 from rsseg.task import Binary, Multiclass
 
@@ -165,5 +165,5 @@ def make_sweep(root, monkeypatch, task=BINARY, losses=tuple(MOVED), seeds=(1, 2,
             folder = root / f"loss={loss},seed={seed}"
             kept[folder] = make_records(task, loss, seed, **options)
             write_run(folder, task, loss, seed, kept[folder])
-    monkeypatch.setattr("rsseg.alignment.runs.load_records", lambda folder, head: kept[folder])
+    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: kept[folder])
     return kept

@@ -17,7 +17,7 @@ from timm.layers import BatchNormAct2d
 from tiny import CONFIGS
 from torch import nn
 
-from rsseg.alignment.records import load_records
+from rsseg.compare.records import load_records
 from rsseg.config.folder import RunFolder
 from rsseg.distributed import SyncBatchNorm
 

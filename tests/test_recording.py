@@ -10,11 +10,11 @@ import torch
 from test_run import SPLIT, folder_data, settings, weights
 from tiny import compose, power_cut
 
-from rsseg.alignment.archive import read_arrays
-from rsseg.alignment.bias import tune_bias
-from rsseg.alignment.counts import pooled
-from rsseg.alignment.records import load_records
 from rsseg.assembly import make_setup
+from rsseg.compare.archive import read_arrays
+from rsseg.compare.bias import tune_bias
+from rsseg.compare.counts import pooled
+from rsseg.compare.records import load_records
 from rsseg.contract import InputError
 from rsseg.dataset import Numbers
 from rsseg.metrics.histogram import THRESHOLDS, threshold_counts

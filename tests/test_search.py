@@ -14,7 +14,7 @@ import pytest
 from test_run import TINY, folder_data
 from tiny import CONFIGS
 
-from rsseg.alignment.records import load_records
+from rsseg.compare.records import load_records
 from rsseg.config.arguments import parse
 from rsseg.config.folder import RunFolder
 from rsseg.config.search import Search

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.alignment.archive import write_arrays
-from rsseg.alignment.recorder import Recorder
-from rsseg.alignment.records import Snapshot, snapshot_arrays
-from rsseg.alignment.snapshot import Snapshots, in_halves
-from rsseg.alignment.threshold import halves
-from rsseg.alignment.tuned import tune
 from rsseg.assembly import Setup
+from rsseg.compare.archive import write_arrays
+from rsseg.compare.recorder import Recorder
+from rsseg.compare.records import Snapshot, snapshot_arrays
+from rsseg.compare.snapshot import Snapshots, in_halves
+from rsseg.compare.threshold import halves
+from rsseg.compare.tuned import tune
 from rsseg.config.build import TERM, build
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError

@@ -11,9 +11,9 @@ import numpy as np
 from lightning.pytorch.callbacks import LambdaCallback
 from torch import Tensor
 
-from rsseg.alignment.counts import pooled
-from rsseg.alignment.recorder import Recorder
 from rsseg.assembly import Setup
+from rsseg.compare.counts import pooled
+from rsseg.compare.recorder import Recorder
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import Residence
 from rsseg.contract import Batch, InputError

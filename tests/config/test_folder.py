@@ -9,7 +9,7 @@ import pytest
 import torch
 from run_folders import BINARY, FOUR, make_records, write_run
 
-from rsseg.alignment.runs import read_runs
+from rsseg.compare.runs import read_runs
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.files import write_csv, write_json
