@@ -22,8 +22,8 @@ from rsseg.assembly import (
     make_setup,
     warn_of_uncounted,
 )
-from rsseg.compare.analyse import analyse, check_metric
 from rsseg.compare.fair import gather
+from rsseg.compare.findings import analyse, check_metric
 from rsseg.compare.report import write_report
 from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
@@ -196,7 +196,7 @@ def evaluate(run: Path, split: str, threshold: str = "fixed", trust: Sequence[st
     Args:
         run: The run folder.
         split: train, val or test.
-        threshold: "fixed": 0.5, or the largest logit. "tuned": what was tuned on the validation scenes, see `tuned.tune`;
+        threshold: "fixed": 0.5, or the largest logit. "tuned": what was tuned on the validation scenes, see `rsseg.compare.tuning.thresholds`;
             the file is then ``evaluation-{split}-tuned.csv``. In a folder that can't be written to nothing is.
         trust: Packages whose classes the run's config may name.
 
@@ -308,7 +308,7 @@ def compare(
         log.warning("Example windows are left out of the report: %s", error)
         examples = None
     try:
-        write_report(comparison, found, out, examples)
+        write_report(found, out, examples)
     except UnwritableError as error:
         raise UnwritableError(f"{error}; out=... writes the comparison elsewhere") from None
     return out

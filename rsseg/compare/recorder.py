@@ -1,25 +1,39 @@
-"""The callback that records a run while it trains."""
+"""What records a run while it trains: a callback for every validation, and snapshots of whole scenes at chosen checkpoints."""
 
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, get_args
 
 import lightning as L
 import numpy as np
-from numpy.typing import ArrayLike
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
-from rsseg.compare.archive import write_arrays
+from rsseg.compare.counts import Overlap
+from rsseg.compare.gradients import probe
 from rsseg.compare.panel import PanelSums
-from rsseg.compare.probe import probe
-from rsseg.compare.records import ABOUT, OWN, Snapshot
-from rsseg.compare.snapshot import Snapshots
-from rsseg.contract import Batch
+from rsseg.compare.records import ABOUT, CROSSFIT, OWN, write_arrays
+from rsseg.compare.tuning import halves, scenes_bias, tunable
+from rsseg.contract import IGNORE, Batch, InputError
+from rsseg.data.windows import Core
 from rsseg.files import write_json
 from rsseg.losses import Composite, Term
+from rsseg.metrics import Boundary, Confusion, LogitSample, ScoreHistogram
 from rsseg.module import SegmentationModule
+from rsseg.task import Task
+
+SAMPLE = 2**15
+"""Pixels whose logits are kept of a multiclass run, at most 1024 and at least one per class and scene."""
+
+Snapshot: TypeAlias = dict[str, NDArray[Any]]
+"""What whole scenes say of a checkpoint of a head: arrays by name, as docs/records.md describes them."""
+
+log = logging.getLogger(__name__)
 
 
 class Recorder(L.Callback):
@@ -64,27 +78,21 @@ class Recorder(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write what the numbers are about."""
-        module = _segmentation(pl_module)
+        module, heads = _segmentation(pl_module), {}
         for name, task in module.tasks.items():
-            terms: dict[str, Term | Composite] = {**self.panel}
             loss = module.losses[name]
-            if isinstance(loss, Composite) and _of_sums(loss):
-                terms[OWN] = copy.deepcopy(loss).cpu()
-            self._sums[name] = PanelSums(task, terms, self.first)
-        if not trainer.is_global_zero:
-            return
-        heads = {
-            name: {
+            own = {OWN: copy.deepcopy(loss).cpu()} if isinstance(loss, Composite) and _of_sums(loss) else {}
+            self._sums[name] = PanelSums(task, {**self.panel, **own}, self.first)
+            heads[name] = {
                 "task": task.kind,
                 "classes": list(task.classes),
-                "terms": list(module.losses[name].terms),  # type: ignore[arg-type]
-                "weights": module.losses[name].weights,
+                "terms": list(loss.terms),  # type: ignore[arg-type]
+                "weights": loss.weights,
                 "panel": dict(self.facts),
                 "clipped": self.clipped,
             }
-            for name, task in module.tasks.items()
-        }
-        write_json(self.folder / ABOUT, {"scenes": self.scenes, "first_half": self.first.tolist(), "heads": heads})
+        if trainer.is_global_zero:
+            write_json(self.folder / ABOUT, {"scenes": self.scenes, "first_half": self.first.tolist(), "heads": heads})
 
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -136,3 +144,159 @@ def _last_alone(trainer: L.Trainer) -> bool:
 def _segmentation(module: L.LightningModule) -> SegmentationModule:
     assert isinstance(module, SegmentationModule)
     return module
+
+
+def in_halves(first: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """The scenes, the first half before the second.
+
+    Example:
+        >>> in_halves(np.array([False, True, True, False]))
+        array([1, 2, 0, 3])
+    """
+    return np.argsort(~first, kind="stable")
+
+
+class Snapshots:
+    """Takes the snapshot of a module while one process validates it, window after window of whole scenes.
+
+    A bias is tuned on one half of the scenes to score the other. When the first half is through its sample is complete, so
+    that the second is counted at its bias at once; `again` is what counts the first half, in half a validation more.
+
+    A snapshot takes at most ``4 KiB * S * (K + 1)`` for histograms, ``24 S K`` bytes for contours, and for a multiclass
+    sample ``(4 K + 24) max(SAMPLE, S K)`` bytes. While a scene is put together and its bands are counted, 16 bytes per pixel of
+    it are in memory.
+
+    Args:
+        tasks: Each head's task.
+        sizes: ``[S, 2]``, the scenes' heights and widths.
+        cores: The windows, scene after scene, those of the first half before the others.
+        holds: bool ``[S, K]``, which classes each scene's labels hold.
+
+    Raises:
+        ValueError: If the windows come in another order.
+    """
+
+    def __init__(
+        self, tasks: Mapping[str, Task], sizes: NDArray[np.int64], cores: Sequence[Core], holds: NDArray[np.bool_]
+    ) -> None:
+        self.tasks, self.sizes, self.cores, self.holds = dict(tasks), sizes, cores, holds
+        self.first = halves(holds)
+        if np.diff(self.first[[core.scene for core in cores]].astype(int)).max(initial=0) > 0:
+            raise ValueError("a window of the first half comes after one of the second: see in_halves")
+        scenes = len(sizes)
+        self.histograms = {name: ScoreHistogram(task, scenes) for name, task in tasks.items()}
+        self.boundaries = {name: Boundary(task, scenes) for name, task in tasks.items()}
+        self.samples = {
+            name: LogitSample(task.channels, scenes, most=min(1024, max(1, SAMPLE // (scenes * task.channels))))
+            for name, task in tasks.items()
+            if task.exclusive
+        }
+        self.second = TunedCounts(tasks, self.samples, holds, ~self.first)
+        self._scenes: dict[str, tuple[Tensor, Tensor]] = {}  # prediction and mask of the scene that is being put together
+
+    def count(self, outputs: Mapping[str, Tensor], batch: Batch) -> None:
+        """Count a batch, logits by head."""
+        mask, scene, k = batch["mask"], batch["scene"], batch["k"]
+        for name, logits in outputs.items():
+            self.histograms[name].to(logits.device).update(logits, mask, scene)
+            if name in self.samples:
+                self.samples[name].update(logits, mask, scene, k)
+            predicted = self.tasks[name].predict(logits).to(torch.uint8)
+            for labels, target, number in zip(predicted, mask, k.tolist(), strict=True):
+                self._place(name, labels, target, number)
+        self.second.count(outputs, batch)
+
+    def _place(self, name: str, labels: Tensor, target: Tensor, k: int) -> None:
+        """Put a window's inner part into its scene; a scene that is complete is counted."""
+        core = self.cores[k]
+        if k == 0 or self.cores[k - 1].scene != core.scene:
+            shape = (*target.shape[:-2], *self.sizes[core.scene].tolist())
+            empty = torch.full(shape, IGNORE, dtype=torch.uint8, device=target.device)
+            self._scenes[name] = empty, empty.clone()
+        for whole, part in zip(self._scenes[name], (labels, target), strict=True):
+            rows, columns = (core.inner_top, core.inner_bottom), (core.inner_left, core.inner_right)
+            there = whole[..., core.top + rows[0] : core.top + rows[1], core.left + columns[0] : core.left + columns[1]]
+            there.copy_(part[..., slice(*rows), slice(*columns)])
+        if k == len(self.cores) - 1 or self.cores[k + 1].scene != core.scene:
+            predicted, mask = (whole.unsqueeze(0) for whole in self._scenes.pop(name))
+            number = torch.tensor([core.scene], device=mask.device)
+            self.boundaries[name].to(mask.device).update(predicted, mask, number)
+
+    def take(self, step: int) -> dict[str, Snapshot]:
+        """The snapshots by head, of a checkpoint of this step."""
+        taken = {}
+        for name in self.tasks:
+            histogram = self.histograms[name]
+            taken[name] = {
+                "step": np.array(step),
+                "boundary": self.boundaries[name].counts.cpu().numpy(),
+                "lost": np.array(int(histogram.lost)),
+                "histogram": histogram.counts.cpu().numpy(),
+            }
+            if name in self.samples:
+                sample = self.samples[name].compute()._asdict()
+                taken[name] |= {f"sample.{part}": value.numpy() for part, value in sample.items()}
+        return taken
+
+    def again(self) -> TunedCounts | None:
+        """What counts the first half's scenes at the bias of the second, once all have been counted; None: nothing is tuned."""
+        tuned = any(self.second.at.values())
+        return TunedCounts(self.tasks, self.samples, self.holds, self.first) if tuned else None
+
+    def complete(self, taken: Mapping[str, Snapshot], again: TunedCounts) -> dict[str, Snapshot]:
+        """The snapshots with the counts of both halves at their biases."""
+        one, other = self.second.take(), again.take()
+        both = {name: {key: counts + other[name][key] for key, counts in one[name].items()} for name in one if name in other}
+        return {name: shot | both.get(name, {}) for name, shot in taken.items()}
+
+
+class TunedCounts:
+    """Counts the scenes of one half at biases that were tuned on a sample of the other half, while these are validated.
+
+    Counts take ``24 S K^2`` bytes a head from when it is tuned.
+
+    Args:
+        tasks: Each head's task.
+        samples: Of multiclass heads, complete for the other half before the first scene of this one is counted.
+        holds: bool ``[S, K]``, which classes each scene's labels hold.
+        part: bool ``[S]``, the scenes that are counted.
+    """
+
+    def __init__(
+        self, tasks: Mapping[str, Task], samples: Mapping[str, LogitSample], holds: NDArray[np.bool_], part: NDArray[np.bool_]
+    ) -> None:
+        self.tasks, self.samples, self.holds, self.part = tasks, samples, holds, part
+        self.counted = torch.from_numpy(part)
+        self.at: dict[str, dict[str, tuple[Tensor, Confusion]]] = {}  # the biases of a head, and what is counted at them
+
+    def count(self, outputs: Mapping[str, Tensor], batch: Batch) -> None:
+        """Count a batch, logits by head."""
+        here = self.counted.to(batch["mask"].device)[batch["scene"]].nonzero().flatten()
+        if not len(here):
+            return
+        for name in self.samples:
+            if name not in self.at:
+                biases = self._tune(name)
+                self.at[name] = {of: (bias, Confusion(self.tasks[name], len(self.part))) for of, bias in biases.items()}
+            for bias, confusion in self.at[name].values():
+                moved = outputs[name][here] + bias.to(here.device).view(-1, 1, 1)
+                confusion.to(here.device).update(moved, batch["mask"][here], batch["scene"][here])
+
+    def _tune(self, name: str) -> dict[str, Tensor]:
+        """The biases by what they are tuned for; none if there is nothing to tune on."""
+        try:
+            classes = tunable(self.holds, self.part, least=2)
+            sample = self.samples[name].compute()
+            tuned = {of: scenes_bias(sample, ~self.part, of, classes) for of in get_args(Overlap)}
+        except InputError as error:
+            log.warning("Head %s is not counted at tuned biases: %s", name, error)
+            return {}
+        return {of: torch.from_numpy(bias).float() for of, bias in tuned.items()} | {"fixed": torch.zeros(len(classes))}
+
+    def take(self) -> dict[str, Snapshot]:
+        """The counts, by head that could be tuned."""
+        found = {}
+        for name, at in self.at.items():
+            if at:
+                found[name] = {f"crossfit.{of}": at[of][1].counts.cpu().numpy() for of in CROSSFIT}
+        return found

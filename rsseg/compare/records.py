@@ -2,123 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.compare.archive import RecordError, checked_names, damaged, read_arrays
-from rsseg.compare.counts import Array, counts_of
+from rsseg.compare.counts import Array, counts_of, pooled
+from rsseg.compare.tuning import cross_fit
 from rsseg.config.folder import resume_word
 from rsseg.contract import InputError, nearest
-from rsseg.files import read_json
-from rsseg.metrics import SampledLogits
+from rsseg.files import atomic_write, read_json
+from rsseg.metrics.calibration import calibration_sums
 from rsseg.task import Task, make_task
 
 FOLDER = "records"
 ABOUT = "records.json"
 OWN = "own"
 """The name of the training loss's own values."""
+
 PLACES = ("logits", "layer")
 """Where gradients are taken: at the logits, and at the last layer that all terms share."""
-
-Gradients = tuple[Array, Array]
 
 ARRAYS = ("step", "confusion", "values", *(f"{place}.{kind}" for place in PLACES for kind in ("norm", "cosine")))
 """What a validation records of a head at least."""
 
+CROSSFIT = ("fixed", "iou", "dice")
+"""What whole scenes of a multiclass head are counted at together: the argmax, and biases of the other half of the scenes."""
 
-class Crossfit(NamedTuple):
-    """Confusion matrices of a multiclass head, int64 ``[S, 1, K, K]``, of all pixels of whole scenes.
+POINTS = ("fixed", "untuned", "iou", "dice", "contours")
+"""Operating points of a checkpoint: at 0.5 or the argmax, as it was validated; the same, as it was counted together with the
+tuned points; with each scene at what was tuned for IoU, or Dice, on the half that it is not in; the bands along contours."""
+
+Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+
+
+class RecordError(InputError):
+    """What is wrong with a run's records.
 
     Attributes:
-        fixed: At the argmax.
-        iou: With the bias per class that was tuned for IoU on a sample of the half of the scenes that a scene is not in.
-        dice: Likewise, tuned for Dice.
+        place: The run folder, or a file in it.
+        found: What is wrong with that.
+        remedy: What to do.
     """
 
-    fixed: NDArray[np.int64]
-    iou: NDArray[np.int64]
-    dice: NDArray[np.int64]
+    def __init__(self, place: Path, found: str, remedy: str = "train the run again in a new folder") -> None:
+        super().__init__(f"{place} {found}: {remedy}")
+        self.place, self.found, self.remedy = place, found, remedy
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class Checkpoint:
     """What whole scenes say of one checkpoint.
 
     Attributes:
         step: Its optimiser step.
-        histogram: int64 ``[S, P, 2, 256]``, as `rsseg.metrics.ScoreHistogram` counts it.
-        sample: Multiclass: some pixels' logits, see `rsseg.metrics.LogitSample`.
-        boundary: int64 ``[S, classes, 3]``: TP, FP and FN of the bands along contours.
-        crossfit: Multiclass, best checkpoint: the counts at biases that were tuned on the sample. None where there was
-            nothing to tune on, and in records that were written before they were counted.
+        counts: float64 ``[point, S, classes, 3]``, at `POINTS` but the first; NaN where it was not counted.
+        calibration: By score, what `rsseg.metrics.calibration.calibration_sums` gives, ``[S, ...]``; empty: not recorded.
+        untuned: Why no tuned points were counted, where that is known.
         lost: Labelled pixels with logits that are not finite; they are in no histogram.
     """
 
     step: int
-    histogram: NDArray[np.int64] | None
-    sample: SampledLogits | None
-    boundary: NDArray[np.int64]
-    crossfit: Crossfit | None = None
+    counts: Array
+    calibration: dict[str, Array]
+    untuned: str = ""
     lost: int = 0
-
-
-class StoredSnapshot:
-    """A snapshot in a file, with the attributes of `Snapshot`.
-
-    Args:
-        path: The file.
-        head: The head's name.
-
-    Raises:
-        RecordError: If the file is damaged, or holds nothing of this head.
-    """
-
-    def __init__(self, path: Path, head: str) -> None:
-        self.path, self.head = path, head
-        self.names = checked_names(path)
-        _need(
-            path, head, [name.partition("/")[2] for name in self.names if name.partition("/")[0] == head], ("step", "boundary")
-        )
-        for part, fields in (("sample", SampledLogits._fields), ("crossfit", Crossfit._fields)):
-            held = [name for name in fields if f"{head}/{part}.{name}" in self.names]
-            if held and len(held) < len(fields):
-                raise damaged(path, f"holds {', '.join(held)} of a {part} alone")
-        self.step = int(self._array("step"))
-        self.lost = int(self._array("lost")) if f"{head}/lost" in self.names else 0
-
-    def _array(self, name: str) -> NDArray[Any]:
-        return read_arrays(self.path, [f"{self.head}/{name}"])[f"{self.head}/{name}"]
-
-    def _all(self, part: str, fields: tuple[str, ...]) -> list[NDArray[Any]]:
-        return [self._array(f"{part}.{name}") for name in fields if f"{self.head}/{part}.{name}" in self.names]
-
-    @property
-    def histogram(self) -> NDArray[np.int64] | None:
-        """See `Snapshot`."""
-        return self._array("histogram") if f"{self.head}/histogram" in self.names else None
-
-    @property
-    def sample(self) -> SampledLogits | None:
-        """See `Snapshot`."""
-        found = self._all("sample", SampledLogits._fields)
-        return SampledLogits(*map(torch.from_numpy, found)) if found else None
-
-    @property
-    def boundary(self) -> NDArray[np.int64]:
-        """See `Snapshot`."""
-        return self._array("boundary")
-
-    @property
-    def crossfit(self) -> Crossfit | None:
-        """See `Snapshot`."""
-        found = self._all("crossfit", Crossfit._fields)
-        return Crossfit(*found) if found else None
 
 
 @dataclass(frozen=True)
@@ -138,9 +91,7 @@ class Records:
             were written before it was.
         gradient: By place (`PLACES`), of each weighted term: norms ``[V, T]``, cosines ``[V, T, T]``.
         gain: float64 ``[V, T]``, the one-step gains in IoU, if they were recorded.
-        best: At the best checkpoint, once the run is finished. Snapshots of a file are read anew whenever they are asked for:
-            those of many runs together would fill the memory.
-        last: At the last one.
+        best: The best checkpoint, once the run is finished.
     """
 
     scenes: list[str]
@@ -152,22 +103,52 @@ class Records:
     counts: Array
     values: Array
     own: Array | None
-    gradient: dict[str, Gradients]
+    gradient: dict[str, tuple[Array, Array]]
     gain: Array | None
-    best: Snapshot | StoredSnapshot | None
-    last: Snapshot | StoredSnapshot | None
+    best: Checkpoint | None
+
+    @property
+    def best_index(self) -> int:
+        """Which validation the best checkpoint comes from."""
+        if self.best is not None and self.best.step in self.steps:
+            return int(np.flatnonzero(self.steps == self.best.step)[-1])
+        return int(np.nanargmax(pooled(self.counts)))
+
+    @property
+    def points(self) -> Array:
+        """The counts of the best checkpoint, ``[point, S, classes, 3]``; NaN where it was not counted."""
+        fixed = self.counts[self.best_index]
+        others = np.full((len(POINTS) - 1, *fixed.shape), np.nan) if self.best is None else self.best.counts
+        return np.concatenate([fixed[None], others])
+
+    @property
+    def calibration(self) -> dict[str, Array]:
+        """By score, the sums of the best checkpoint's calibration; empty: not recorded."""
+        return {} if self.best is None else self.best.calibration
 
 
-def snapshot_arrays(snapshot: Snapshot) -> dict[str, ArrayLike]:
-    """A snapshot as arrays to be written."""
-    arrays: dict[str, ArrayLike] = {"step": snapshot.step, "boundary": snapshot.boundary, "lost": snapshot.lost}
-    if snapshot.histogram is not None:
-        arrays["histogram"] = snapshot.histogram
-    if snapshot.sample is not None:
-        arrays |= {f"sample.{name}": value.numpy() for name, value in snapshot.sample._asdict().items()}
-    if snapshot.crossfit is not None:
-        arrays |= {f"crossfit.{name}": value for name, value in snapshot.crossfit._asdict().items()}
-    return arrays
+def write_arrays(path: Path, arrays: Mapping[str, ArrayLike]) -> None:
+    """Write an npz file of a run's records, whole or not at all.
+
+    Raises:
+        UnwritableError: If it can't be written.
+    """
+    with atomic_write(path) as part:
+        np.savez_compressed(part, **{name: np.asarray(a) for name, a in arrays.items()})  # type: ignore[arg-type]
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an npz file, once its check sums are seen to be right.
+
+    Raises:
+        RecordError: If it is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        why = error if isinstance(error, OSError) else "it is damaged"  # NumPy takes what is no archive for a pickle
+        raise RecordError(path, f"can't be read ({why})") from None
 
 
 def load_records(run: Path, head: str = "mask") -> Records:
@@ -187,20 +168,21 @@ def load_records(run: Path, head: str = "mask") -> Records:
     paths = sorted(folder.glob("step-*.npz"), key=lambda path: int(path.stem.partition("-")[2]))
     if not paths:
         raise RecordError(run, "was not validated yet", f"go on with {resume_word(run)}")
-    task = make_task(facts["task"], facts["classes"])
+    task, first = make_task(facts["task"], facts["classes"]), np.array(about["first_half"], dtype=bool)
     rows = [_validation(path, head, task) for path in paths]
     scenes, panel = list(about["scenes"]), list(facts["panel"])
     try:
         columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     except (KeyError, ValueError):
-        raise RecordError(run, "has records of different settings", "train it again in a new folder") from None
+        raise RecordError(run, "has records of different settings") from None
     counted = (columns["counts"].shape[1], columns["values"].shape[1])
     if counted != (len(scenes), len(panel)):
         found = f"holds {counted[0]} scenes and {counted[1]} losses, {ABOUT} names {len(scenes)} and {len(panel)}"
-        raise damaged(paths[0], found)
+        raise RecordError(paths[0], found)
+    best = folder / "best.npz"
     return Records(
         scenes=scenes,
-        first=np.array(about["first_half"], dtype=bool),
+        first=first,
         task=task,
         terms=list(facts["terms"]),
         panel=panel,
@@ -210,9 +192,31 @@ def load_records(run: Path, head: str = "mask") -> Records:
         own=columns.get(OWN),
         gradient={place: (columns[f"{place}.norm"], columns[f"{place}.cosine"]) for place in PLACES},
         gain=columns.get("gain"),
-        best=_snapshot(folder / "best.npz", head),
-        last=_snapshot(folder / "last.npz", head),
+        best=checkpoint(_of_head(best, head, ("step", "boundary")), task, first) if best.is_file() else None,
     )
+
+
+def checkpoint(arrays: Arrays, task: Task, first: NDArray[np.bool_]) -> Checkpoint:
+    """What the arrays of a snapshot say of a checkpoint: see docs/records.md.
+
+    Args:
+        arrays: By name, of one head.
+        task: The head's task.
+        first: bool ``[S]``, which scenes are the first half.
+    """
+    histogram, untuned = arrays.get("histogram"), ""
+    counts = np.full((len(POINTS) - 1, *arrays["boundary"].shape), np.nan)
+    counts[-1] = arrays["boundary"]
+    if f"crossfit.{CROSSFIT[0]}" in arrays:
+        counts[:3] = [counts_of(arrays[f"crossfit.{name}"], task) for name in CROSSFIT]
+    elif histogram is not None and not task.exclusive and not first.all():
+        try:
+            counts[0], counts[1] = cross_fit(histogram, "iou", first)
+            counts[2] = cross_fit(histogram, "dice", first)[1]
+        except InputError as error:
+            untuned = str(error)
+    calibration = {} if histogram is None else calibration_sums(histogram, task)
+    return Checkpoint(int(arrays["step"]), counts, calibration, untuned, int(arrays.get("lost", 0)))
 
 
 def _about(path: Path, head: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -220,32 +224,33 @@ def _about(path: Path, head: str) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         about = read_json(path)
     except InputError as error:
-        raise damaged(path, str(error).removeprefix(f"{path} ")) from None
+        raise RecordError(path, str(error).removeprefix(f"{path} ")) from None
     kinds = {"scenes": list, "first_half": list, "heads": dict}
     if not all(isinstance(about.get(key), kind) for key, kind in kinds.items()):
-        raise damaged(path, f"lacks {' or '.join(kinds)}")
+        raise RecordError(path, f"lacks {' or '.join(kinds)}")
     heads = about["heads"]
     if head not in heads:
         raise RecordError(path.parents[1], f"has no head '{head}'{nearest(head, heads)}", f"name {' or '.join(heads)}")
-    lacking = [key for key in ("task", "classes", "terms", "panel") if key not in heads[head]]
-    if lacking:
-        raise damaged(path, f"lacks {', '.join(lacking)} of head {head}")
+    _need(path, head, heads[head], ("task", "classes", "terms", "panel"))
     return about, heads[head]
 
 
-def _validation(path: Path, name: str, task: Task) -> dict[str, NDArray[Any]]:
+def _validation(path: Path, head: str, task: Task) -> dict[str, NDArray[Any]]:
     """What a validation recorded of a head; of its confusion matrices the counts, which are a K-th of them."""
-    arrays = {key.partition("/")[2]: array for key, array in read_arrays(path).items() if key.partition("/")[0] == name}
-    _need(path, name, arrays, ARRAYS)
+    arrays = _of_head(path, head, ARRAYS)
     arrays["counts"] = counts_of(arrays.pop("confusion"), task)
     return arrays
 
 
-def _need(path: Path, head: str, held: Iterable[str], needed: Iterable[str]) -> None:
-    lacking = [name for name in needed if name not in set(held)]
+def _of_head(path: Path, head: str, needed: Iterable[str]) -> dict[str, NDArray[Any]]:
+    arrays = {key.partition("/")[2]: array for key, array in read_arrays(path).items() if key.partition("/")[0] == head}
+    _need(path, head, arrays, needed)
+    if any(key.startswith("crossfit.") for key in arrays):
+        _need(path, head, arrays, (f"crossfit.{name}" for name in CROSSFIT))
+    return arrays
+
+
+def _need(path: Path, head: str, found: Iterable[str], needed: Iterable[str]) -> None:
+    lacking = [name for name in needed if name not in set(found)]
     if lacking:
-        raise damaged(path, f"lacks {', '.join(lacking)} of head {head}")
-
-
-def _snapshot(path: Path, head: str) -> StoredSnapshot | None:
-    return StoredSnapshot(path, head) if path.is_file() else None
+        raise RecordError(path, f"lacks {', '.join(lacking)} of head {head}")

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
-from rsseg.compare.archive import RecordError
-from rsseg.compare.recipes import settings
-from rsseg.compare.records import Records, load_records
+from rsseg.compare.records import RecordError, Records, load_records
 from rsseg.config.build import plain
-from rsseg.config.folder import RunFolder, flat
+from rsseg.config.folder import PLACE_KEYS, RunFolder, flat
 from rsseg.contract import InputError, nearest
 
 TRIALS = "trials.csv"
 """What `rsseg.search` writes beside the runs that are its trials."""
 
-SEARCH_SEED = 1000
-"""In a sweep over learning rates the seeds from here on choose each loss's rate, and the others report on it."""
+DIVERGED = "it has diverged"
+"""How the reason begins why such a run is left out."""
+
+LOWER_RATE = "train it again at a lower learning rate (optimizer.lr)"
+"""What to do about it."""
+
+APART = ("loss", "seed", "record", "dataset.palette", "dataset.rgb", *PLACE_KEYS)
+"""What is compared, and what training does not depend on."""
+
+ROOTS = ("root", "paths")
+"""How keys of a dataset are called that say where it lies; what lies there is told by its fingerprint and its statistics."""
+
+Reason: TypeAlias = tuple[str, str]
+"""Why a run is left out, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,7 @@ class Run:
     curve: pd.DataFrame
     classes: pd.DataFrame
     records: Records | None
-    unrecorded: LeftOut | None
+    unrecorded: Reason | None
 
     @property
     def recorded(self) -> Records:
@@ -86,20 +96,13 @@ class LeftOut:
         run: Its folder.
         why: What is wrong with it.
         remedy: What to do.
-        loss: The name of its loss, if it has diverged.
+        loss: The name of its loss; empty where it was not read.
     """
 
     run: Path
     why: str
     remedy: str
     loss: str = ""
-
-
-DIVERGED = "it has diverged"
-"""How the reason begins why such a run is left out."""
-
-LOWER_RATE = "train it again at a lower learning rate (optimizer.lr)"
-"""What to do about it."""
 
 
 def find_runs(places: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
@@ -113,17 +116,11 @@ def find_runs(places: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
             beside = [path.name for path in place.parent.glob("*/")]
             raise InputError(f"runs={place}: there is no such folder{nearest(place.name, beside)}")
     found = {name: {path.parent for place in places for path in place.rglob(name)} for name in ("run.json", "summary.json")}
-    begun = sorted(
-        found["run.json"] | {run for run in found["summary.json"] if RunFolder(run).begun}
-    )  # also one without run.json
+    lost = {run for run in found["summary.json"] if RunFolder(run).begun}  # a run whose run.json is lost is not passed over
+    begun = sorted(found["run.json"] | lost)
     ended = [run for run in begun if RunFolder(run).finished]
-    diverged = {run: facts["step"] for run in ended if (facts := RunFolder(run).summary().get("diverged"))}
-    finished = [run for run in ended if run not in diverged]
-    left_out = [_unfinished(run) for run in begun if run not in ended]
-    left_out += [
-        LeftOut(run, f"{DIVERGED} at step {step}", LOWER_RATE, RunFolder(run).origin()["loss"])
-        for run, step in diverged.items()
-    ]
+    left_out = [_unfinished(run) for run in begun if run not in ended] + list(_diverged(ended))
+    finished = [run for run in ended if run not in {left.run for left in left_out}]
     if not finished:
         which = f" ({len(begun)} begun; {left_out[0].run}: {left_out[0].why})" if begun else ""
         remedy = left_out[0].remedy if begun else "train first"
@@ -137,16 +134,19 @@ def _unfinished(run: Path) -> LeftOut:
     return LeftOut(run, "it is not finished", f"go on with python train.py {RunFolder(run).resume_word}")
 
 
-def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Read finished runs; their rows have no labels yet.
+def _diverged(runs: Sequence[Path]) -> Iterator[LeftOut]:
+    for run in runs:
+        facts = RunFolder(run).summary().get("diverged")
+        if facts:
+            yield LeftOut(run, f"{DIVERGED} at step {facts['step']}", LOWER_RATE, RunFolder(run).origin()["loss"])
+
+
+def read_run(folder: Path) -> Run:
+    """Read a finished run; its row has no label yet.
 
     Raises:
-        InputError: If a folder holds files that can't be read, or that lack something.
+        InputError: If the folder holds files that can't be read, or that lack something.
     """
-    return [_read(folder) for folder in folders]
-
-
-def _read(folder: Path) -> Run:
     run = RunFolder(folder)
     config, origin = run.config(), run.origin()
     node = plain(config)
@@ -156,7 +156,7 @@ def _read(folder: Path) -> Run:
     head, *others = heads
     losses = {name: flat(heads[name].get("loss") or node["loss"]) for name in heads}
     rate = node["optimizer"].get("lr")
-    records = _records(folder, head)
+    records, unrecorded = _records(folder, head)
     return Run(
         folder=folder,
         loss=origin["loss"] or "loss",
@@ -173,17 +173,17 @@ def _read(folder: Path) -> Run:
         summary=run.summary(),
         curve=read_curve(run, head),
         classes=pd.DataFrame(run.classes(head)),
-        records=records if isinstance(records, Records) else None,
-        unrecorded=records if isinstance(records, LeftOut) else None,
+        records=records,
+        unrecorded=unrecorded,
     )
 
 
-def _records(folder: Path, head: str) -> Records | LeftOut:
+def _records(folder: Path, head: str) -> tuple[Records | None, Reason | None]:
     try:
-        return load_records(folder, head)
+        return load_records(folder, head), None
     except RecordError as error:  # whether it may lack them depends on the other runs
         what = "it" if error.place == folder else error.place.relative_to(folder)
-        return LeftOut(folder, f"{what} {error.found}", error.remedy)
+        return None, (f"{what} {error.found}", error.remedy)
 
 
 def read_curve(run: RunFolder, head: str) -> pd.DataFrame:
@@ -201,3 +201,29 @@ def read_curve(run: RunFolder, head: str) -> pd.DataFrame:
     if scored.empty:
         raise InputError(f"{run.metrics_file} holds no validation of head {head}: remove the folder, or train the run again")
     return scored
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without its losses, its seed and the places it names, flattened.
+
+    Example:
+        >>> settings({"seed": 1, "loss": {}, "output": "runs", "optimizer": {"lr": 0.1}})
+        {'optimizer.lr': 0.1}
+    """
+    kept = {}
+    for key, value in flat(dict(config)).items():
+        place = key.startswith("dataset.") and key.rpartition(".")[2] in ROOTS
+        of_head = key.startswith("model.heads.") and ".loss." in f"{key}."
+        if not (place or of_head or within(key, APART)):
+            kept[key] = value
+    return kept
+
+
+def within(key: str, nodes: Sequence[str]) -> bool:
+    """Whether a key is one of some nodes of the config, or lies in one.
+
+    Example:
+        >>> within("sampler.power", ["sampler"]), within("steps", ["step"])
+        (True, False)
+    """
+    return any(f"{key}.".startswith(f"{node}.") for node in nodes)

@@ -107,7 +107,7 @@ def score_checkpoints(
     snapshots, taken, result = recorder.snapshots, recorder.taken or {}, dict(module.scores)
     for name in ("last", "best"):
         step = load_checkpoint(module, run, name)
-        if {shot.step for shot in taken.values()} != {step}:
+        if {int(snapshot["step"]) for snapshot in taken.values()} != {step}:
             snapshots = make_snapshots(setup, module, store)
             result = score(setup, module, validation_windows(setup, store), snapshots.count)
             taken = snapshots.take(step)
@@ -118,7 +118,7 @@ def score_checkpoints(
             taken = snapshots.complete(taken, again)
         keep(run, name, taken)
     keep_thresholds(run, module, taken, recorder.first)
-    return {head: replace(scores, boundary_iou=float(pooled(taken[head].boundary))) for head, scores in result.items()}
+    return {head: replace(scores, boundary_iou=float(pooled(taken[head]["boundary"]))) for head, scores in result.items()}
 
 
 def score_rows(result: Mapping[str, Scores]) -> list[dict[str, Any]]:

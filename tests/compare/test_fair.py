@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from run_folders import BINARY, make_records, make_sweep, write_run
 
-from rsseg.compare.archive import RecordError, damaged
-from rsseg.compare.crossing import largest_grid
-from rsseg.compare.fair import gather
+from rsseg.compare.fair import gather, largest_grid
+from rsseg.compare.records import RecordError
 from rsseg.config.arguments import split_places
 from rsseg.contract import InputError
 
@@ -149,7 +148,7 @@ def test_unfinished_runs_and_runs_without_records_are_named(tmp_path, add, recor
 
     def load(folder, head):
         if folder.name == "focal":
-            raise damaged(folder / "records/best.npz", "can't be read (it is no zip file)")
+            raise RecordError(folder / "records/best.npz", "can't be read (it is no zip file)")
         return records
 
     monkeypatch.setattr("rsseg.compare.runs.load_records", load)

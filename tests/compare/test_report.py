@@ -16,24 +16,30 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from run_folders import BINARY, FOUR, make_records, make_sweep, write_run
 
-from rsseg.compare.analyse import analyse, check_metric
-from rsseg.compare.archive import RecordError
-from rsseg.compare.bootstrap import compare as compare_measure
-from rsseg.compare.bootstrap import win_matrix
 from rsseg.compare.fair import gather
-from rsseg.compare.findings import MEASURES
-from rsseg.compare.measures import of_tuning
-from rsseg.compare.report import curves, figures, pareto, tables, write_report
-from rsseg.compare.report.figures import draw_cross, draw_regrets
-from rsseg.compare.report.page import protocol
-from rsseg.compare.report.style import RULES, spread
-from rsseg.compare.report.tables import checkpoints
-from rsseg.compare.report.words import answer, caveats, verdict
-from rsseg.compare.report.write import say
+from rsseg.compare.figures import FIGURES, draw_cross, draw_curves, draw_regrets
+from rsseg.compare.findings import MEASURES, Tuning, analyse, check_metric, mean_gradients
+from rsseg.compare.records import POINTS, RecordError
+from rsseg.compare.report import protocol, say, write_report
+from rsseg.compare.scores import compare as compare_sums
+from rsseg.compare.scores import of_counts, of_tuning
+from rsseg.compare.style import RULES, spread
+from rsseg.compare.tables import checkpoints
+from rsseg.compare.words import answer, caveats, verdict
 from rsseg.contract import InputError
 from rsseg.run import compare as compare_runs
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+
+
+def win_matrix(counts):
+    return compare_sums(np.asarray(counts, dtype=float), of_counts("iou"))
+
+
+def tuning_of(fixed, tuned):
+    """What tuning adds, by counts ``[L, R, S, C, 3]`` before and after."""
+    moved = compare_sums(np.stack([fixed, tuned], axis=3), of_tuning("iou")).difference
+    return Tuning(of_counts("iou").score(fixed.sum(2)), win_matrix(tuned), moved)
 
 
 def compare(root, metric="iou", **options):
@@ -48,7 +54,7 @@ def binary(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         records = make_sweep(root, patch)
         comparison, found = compare(root)
-    write_report(comparison, found, root / "comparison")
+    write_report(found, root / "comparison")
     return records, comparison, found, root / "comparison"
 
 
@@ -58,7 +64,7 @@ def test_scores_are_those_of_the_confusion_matrices(binary):
         hits, wrong, missed = known.counts[-1, :, 0].sum(0)
         loss, seed = re.findall("=([a-z_0-9]+)", folder.name)
         at = found.labels.index(loss), found.seeds.index(int(seed))
-        assert found.measures["iou"][at] == pytest.approx(hits / (hits + wrong + missed)), place
+        assert found.wins["iou"].values[at] == pytest.approx(hits / (hits + wrong + missed)), place
     assert [found.labels[i] for i in found.order] == ["dice", "ce_dice", "lovasz", "ce", "focal"]
 
 
@@ -91,14 +97,16 @@ def test_a_lead_that_survives(tmp_path, monkeypatch):
 def test_another_leader_after_tuning_is_named(binary):
     found = binary[2]
     second = found.order[1]
-    raised = found.wins_tuned.score.value.copy()
+    wins = found.tuning.wins
+
+    def said(value):
+        changed = dataclasses.replace(wins, score=dataclasses.replace(wins.score, value=value))
+        return answer(dataclasses.replace(found, tuning=dataclasses.replace(found.tuning, wins=changed)))[1]
+
+    raised = wins.score.value.copy()
     raised[second] = 0.9
-    score = dataclasses.replace(found.wins_tuned.score, value=raised)
-    turned = dataclasses.replace(found, wins_tuned=dataclasses.replace(found.wins_tuned, score=score))
-    assert answer(turned)[1].endswith(f"; {found.labels[second]} then has the highest IoU, 0.900.")
-    low = dataclasses.replace(score, value=np.where(np.arange(len(raised)) == found.order[0], 0.9, 0.1))
-    kept = dataclasses.replace(found, wins_tuned=dataclasses.replace(found.wins_tuned, score=low))
-    assert "then has" not in answer(kept)[1]
+    assert said(raised).endswith(f"; {found.labels[second]} then has the highest IoU, 0.900.")
+    assert "then has" not in said(np.where(np.arange(len(raised)) == found.order[0], 0.9, 0.1))
 
 
 def test_a_file_is_no_folder_to_write_into(tmp_path):
@@ -143,8 +151,8 @@ def test_tables_and_figures_are_there(binary):
 
 
 def test_the_printed_table_says_what_it_holds(binary, capsys):
-    say(*binary[1:3])
-    printed, iou = " ".join(capsys.readouterr().out.split()), binary[2].measures["iou"][binary[2].order[0]]
+    say(binary[2])
+    printed, iou = " ".join(capsys.readouterr().out.split()), binary[2].wins["iou"].values[binary[2].order[0]]
     assert "mean ± standard deviation over seeds" in printed
     assert f"{iou.mean():.3f} ± │" in printed
     assert f"{iou.std(ddof=1):.3f} │" in printed
@@ -152,9 +160,12 @@ def test_the_printed_table_says_what_it_holds(binary, capsys):
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_a_term_without_a_gradient_has_no_cosine(binary):
-    places = {key: np.where(np.eye(2, dtype=bool), 1.0, np.nan) * values for key, values in binary[2].cosines.items()}
-    found = tables.cosines(dataclasses.replace(binary[2], cosines=places))
-    assert len(found) == len(places) == 2
+    apart, row = np.where(np.eye(2), 1, np.nan), []
+    for run in binary[1].runs[binary[1].labels.index("ce_dice")]:
+        gradient = {place: (norms, cosines * apart) for place, (norms, cosines) in run.records.gradient.items()}
+        row.append(dataclasses.replace(run, records=dataclasses.replace(run.records, gradient=gradient)))
+    _, found, _, _ = mean_gradients(dataclasses.replace(binary[1], runs=[row]))
+    assert len(found) == 2
     assert found["cosine"].isna().all()
 
 
@@ -162,14 +173,13 @@ def test_multiclass_is_tuned_on_its_sample_and_counted_anew(tmp_path, monkeypatc
     records = make_sweep(tmp_path, monkeypatch, FOUR, losses=("ce", "dice"), seeds=(1, 2))
     for metric in ("iou", "dice"):
         comparison, found = compare(tmp_path, metric)
-        np.testing.assert_array_equal(found.fixed, found.counts)
+        np.testing.assert_array_equal(found.tuning.fixed, found.wins[metric].values)
         for i, j in np.ndindex(2, 2):
-            counted = getattr(records[comparison.runs[i][j].folder].best.crossfit, metric)[:, 0]
-            hits = counted.diagonal(axis1=1, axis2=2)
-            expected = np.stack([hits, counted.sum(1) - hits, counted.sum(2) - hits], axis=-1)
-            np.testing.assert_array_equal(found.tuned[i, j], expected)
-    assert any(note.startswith("Not recorded, so not compared: calibration error") for note in caveats(comparison, found))
-    write_report(comparison, found, tmp_path / "out")
+            counted = records[comparison.runs[i][j].folder].points[POINTS.index(metric)].sum(0)
+            hits = (2 if metric == "dice" else 1) * counted[:, 0]
+            assert found.tuning.wins.values[i, j] == pytest.approx((hits / (hits + counted[:, 1] + counted[:, 2])).mean())
+    assert any(note.startswith("Not recorded, so not compared: calibration error") for note in caveats(found))
+    write_report(found, tmp_path / "out")
     text = (tmp_path / "out" / "report.html").read_text()
     assert "A bias per class is tuned" in text
     assert "predicted anew" in text
@@ -178,10 +188,12 @@ def test_multiclass_is_tuned_on_its_sample_and_counted_anew(tmp_path, monkeypatc
 def test_a_run_that_was_not_counted_at_tuned_biases_is_named(tmp_path, monkeypatch):
     records = make_sweep(tmp_path, monkeypatch, FOUR, losses=("ce", "dice"), seeds=(1, 2))
     one = tmp_path / "loss=ce,seed=2"
-    records[one] = dataclasses.replace(records[one], best=dataclasses.replace(records[one].best, crossfit=None))
+    best, unknown = records[one].best, records[one].best.counts.copy()
+    unknown[:3] = np.nan
+    records[one] = dataclasses.replace(records[one], best=dataclasses.replace(best, counts=unknown))
     notes, found = notes_of(tmp_path)
     assert f"Tuned thresholds are not compared: {one} was not counted at tuned biases" in notes
-    assert found.tuned is None
+    assert found.tuning is None
 
 
 def test_a_metric_that_nobody_recorded(tmp_path, monkeypatch):
@@ -198,10 +210,10 @@ def test_a_metric_that_nobody_recorded(tmp_path, monkeypatch):
 
 
 def notes_of(root, **options):
-    comparison, found = compare(root, **options)
-    write_report(comparison, found, root / "out")
+    found = compare(root, **options)[1]
+    write_report(found, root / "out")
     page = (root / "out" / "report.html").read_text()
-    notes = caveats(comparison, found)
+    notes = caveats(found)
     assert all(re.sub("['<>&]", "", note)[:40] in re.sub("&#39;|['<>]", "", page) for note in notes)
     return " ".join(notes), found
 
@@ -278,7 +290,7 @@ def test_an_absent_class_is_in_no_mean(tmp_path, monkeypatch):
     assert "Class roof does not occur in the validation scenes" in notes
     counts = records[tmp_path / "loss=ce,seed=1"].counts[-1].sum(0)
     iou = [counts[c, 0] / counts[c].sum() for c in range(3)]
-    assert found.measures["iou"][0, 0] == pytest.approx(np.mean(iou))
+    assert found.wins["iou"].values[0, 0] == pytest.approx(np.mean(iou))
     assert pd.read_csv(tmp_path / "out" / "classes.csv", index_col="class").loc["roof", ["ce", "dice"]].isna().all()
 
 
@@ -299,8 +311,8 @@ def ranked(found, labels, scores, **changed):
     counts = same_scenes(scores)
     plain = [label == "ce" for label in labels]
     return dataclasses.replace(
-        found, labels=labels, plain=plain, metric="iou", wins={"iou": win_matrix(counts)}, fixed=counts, tuned=counts,
-        wins_tuned=win_matrix(counts), moved=compare_measure(of_tuning(counts, counts)).difference, **changed,
+        found, labels=labels, plain=plain, metric="iou", wins={"iou": win_matrix(counts)},
+        tuning=tuning_of(counts, counts), **changed,
     )  # fmt: skip
 
 
@@ -344,8 +356,7 @@ def test_what_tuning_makes_of_a_lead_that_is_sure(binary, before, after, said):
     fixed, tuned = (same_scenes([[0.5 + gap + 0.001 * x for x in (0, 1, 0, -1, 0)], [0.5] * 5]) for gap in (before, after))
     win = {"iou": win_matrix(fixed), "boundary_iou": win_matrix(same_scenes(ahead))}
     found = dataclasses.replace(
-        ranked(binary[2], ["dice", "ce"], ahead), metric="boundary_iou", wins=win, fixed=fixed, tuned=tuned,
-        wins_tuned=win_matrix(tuned), moved=compare_measure(of_tuning(fixed, tuned)).difference,
+        ranked(binary[2], ["dice", "ce"], ahead), metric="boundary_iou", wins=win, tuning=tuning_of(fixed, tuned),
     )  # fmt: skip
     assert re.search(re.escape(said).replace(r"\(\.\*\)", r"\(.*\)"), answer(found)[1])
 
@@ -398,18 +409,18 @@ def rate_sweep(root, monkeypatch, rates, good):
 def test_a_rate_at_the_edge_of_the_search_is_said(tmp_path, monkeypatch, good, edge):
     rate_sweep(tmp_path, monkeypatch, dict.fromkeys(("ce", "dice"), (0.001, 0.01, 0.1)), good)
     comparison, found = compare(tmp_path)
-    notes = " ".join(caveats(comparison, found))
+    notes = " ".join(caveats(found))
     for loss in ("ce", "dice"):
         assert (f"{loss}: the search seeds chose learning rate {good:g}, the {edge} tried" in notes) == (edge is not None)
     assert "Unequal search" not in notes
     assert "recipes" not in notes
-    assert "chosen by mean IoU" in dict(protocol(comparison, found))["Learning rates"]
+    assert "chosen by mean IoU" in dict(protocol(comparison, found.metric))["Learning rates"]
 
 
 def test_an_unequal_search_is_said(tmp_path, monkeypatch):
     rate_sweep(tmp_path, monkeypatch, {"ce": (0.01,), "dice": (0.001, 0.01, 0.1)}, 0.01)
     assert "Unequal search: not every loss tried the same learning rates (ce 1, dice 3)" in " ".join(
-        caveats(*compare(tmp_path))
+        caveats(compare(tmp_path)[1])
     )
 
 
@@ -422,10 +433,10 @@ def test_two_heads_and_two_platforms_are_said(tmp_path, monkeypatch):
     path = tmp_path / "dice" / "run.json"
     path.write_text(path.read_text().replace("Linux", "Windows"))
     comparison, found = compare(tmp_path)
-    notes = " ".join(caveats(comparison, found))
+    notes = " ".join(caveats(found))
     assert "The runs have 2 heads, mask, water: mask alone is compared." in notes
     assert "different platforms" in notes
-    assert dict(protocol(comparison, found))["Made on"] == "Python 3.11.0 on Linux, Python 3.11.0 on Windows"
+    assert dict(protocol(comparison, found.metric))["Made on"] == "Python 3.11.0 on Linux, Python 3.11.0 on Windows"
 
 
 @pytest.mark.parametrize(
@@ -451,8 +462,9 @@ def test_two_heads_and_two_platforms_are_said(tmp_path, monkeypatch):
 )
 def test_what_a_seed_fixes_is_derived(binary, design, unfair, said):
     comparison = dataclasses.replace(binary[1], design=design, unfair=unfair)
-    assert dict(protocol(comparison, binary[2]))["Alike per seed"].startswith(said)
-    notes = " ".join(caveats(comparison, binary[2]))
+    found = dataclasses.replace(binary[2], comparison=comparison)
+    assert dict(protocol(comparison, found.metric))["Alike per seed"].startswith(said)
+    notes = " ".join(caveats(found))
     assert ("The rows are recipes" in notes) == bool(design)
     assert ("kept because unfair=keep asked for it" in notes) == bool(unfair)
 
@@ -479,7 +491,7 @@ def test_the_cross_map_shows_the_ranks(binary):
     for column, name in enumerate(names):
         loss = name.removeprefix("loss ")
         key = next((key for key, (called, _) in MEASURES.items() if called == name), None)
-        values = found.values[..., found.panel.index(loss)] if key is None else found.measures[key]
+        values = found.values[..., found.panel.index(loss)] if key is None else found.wins[key].values
         cost = -values if key and MEASURES[key][1] else values
         better = (cost[None] < cost[:, None]).sum(1) + ((cost[None] == cost[:, None]).sum(1) - 1) / 2 + 1
         assert shown[:, column] == pytest.approx(better.mean(1)[found.order], abs=5e-3), name
@@ -489,7 +501,9 @@ def test_the_cross_map_shows_the_ranks(binary):
 def test_regret_bars_grow_from_zero_by_their_sign(binary):
     found = ranked(binary[2], ["a", "b"], [A, B])
     found = dataclasses.replace(
-        found, tuned=same_scenes([[0.55] * 5, [0.70] * 5]), selection=np.array([[0.02] * 5, [-0.03] * 5])
+        found,
+        tuning=tuning_of(same_scenes([A, B]), same_scenes([[0.55] * 5, [0.70] * 5])),
+        selection=np.array([[0.02] * 5, [-0.03] * 5]),
     )
     (axis,) = draw_regrets(found).axes
     losses = [text.get_text() for text in axis.get_yticklabels()]
@@ -508,28 +522,22 @@ def test_regret_bars_grow_from_zero_by_their_sign(binary):
 def with_long_names(found, number=12):
     """The same losses over and over, with the names of recipes."""
     again = np.arange(number) % len(found.labels)
-    counts, tuned = found.counts[again], found.tuned[again]
-    return again, dataclasses.replace(
+    counts = found.counts[again]
+    wins = {name: dataclasses.replace(win, values=win.values[again]) for name, win in found.wins.items()}
+    grid = [found.comparison.runs[i] for i in again]
+    return dataclasses.replace(
         found, labels=[f"focal_dice sampler=Balanced augment.p=Paste{i}" for i in range(number)], counts=counts,
-        tuned=tuned, measures={name: values[again] for name, values in found.measures.items()},
-        wins={"iou": win_matrix(counts)}, fixed=found.fixed[again], wins_tuned=win_matrix(tuned), values=found.values[again],
-        selection=None, tau=found.tau[again],
+        comparison=dataclasses.replace(found.comparison, runs=grid), wins=wins | {"iou": win_matrix(counts)},
+        tuning=tuning_of(counts, counts[::-1]), values=found.values[again], selection=None, tau=found.tau[again],
     )  # fmt: skip
 
 
-DRAWN = {
-    "ranking": figures.draw_ranking, "slopes": figures.draw_slopes, "regrets": figures.draw_regrets, "wins": figures.draw_wins,
-    "cross": figures.draw_cross, "pareto": pareto.draw_pareto, "curves": curves.draw_curves, "alignment": curves.draw_alignment,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", [name for name in FIGURES if name not in ("shares", "gains")])
 @pytest.mark.parametrize("number", [5, 12])
 def test_long_names_neither_leave_a_figure_nor_cover_one_another(binary, monkeypatch, name, number):
-    again, found = with_long_names(binary[2], number)
+    found = with_long_names(binary[2], number)
     with mpl.rc_context(RULES):
-        grid = [[binary[1].runs[i] for i in again]] * (name in ("curves", "alignment"))
-        figure = DRAWN[name](found, *grid)
+        figure = FIGURES[name](found)
         texts, draw = [], mpl.text.Text.draw
         monkeypatch.setattr(mpl.text.Text, "draw", lambda text, to: (texts.append(text), draw(text, to))[1])
         FigureCanvasAgg(figure).draw()
@@ -544,9 +552,9 @@ def test_long_names_neither_leave_a_figure_nor_cover_one_another(binary, monkeyp
 
 def test_steps_are_counted_as_records_count_them(binary):
     """Lightning counts the first step as 0 in ``metrics.csv``; after 100 steps it writes 99."""
-    _, comparison, found, _ = binary
-    assert set(checkpoints(comparison)["step"]) == {100, 200, 300, 400}
-    axis = curves.draw_curves(found, comparison.runs).axes[0]
+    found = binary[2]
+    assert set(checkpoints(found)["step"]) == {100, 200, 300, 400}
+    axis = draw_curves(found).axes[0]
     assert {tuple(line.get_xdata()) for line in axis.lines} == {(100, 200, 300, 400)}
 
 

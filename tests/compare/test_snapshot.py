@@ -7,10 +7,8 @@ import pytest
 import torch
 from run_folders import crossfit_bias
 
-from rsseg.compare.records import Crossfit, Snapshot, snapshot_arrays
-from rsseg.compare.snapshot import Snapshots, TunedCounts, in_halves
-from rsseg.compare.threshold import halves
-from rsseg.compare.tuned import tune
+from rsseg.compare.recorder import Snapshots, TunedCounts, in_halves
+from rsseg.compare.tuning import halves, thresholds
 from rsseg.config.folder import RunFolder
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.windows import grid
@@ -58,31 +56,36 @@ def test_whole_scenes(task):
 
     validate(snapshots, len(cores))
     found = snapshots.take(7)["mask"]
-    assert found.step == 7
+    assert found["step"] == 7
     for s in range(3):
         predicted = task.predict(torch.from_numpy(scores[s])[None])[0]
         whole = boundary_counts(predicted, torch.from_numpy(truth[s]).long(), task)
-        assert found.boundary[s].tolist() == whole.tolist()
+        assert found["boundary"][s].tolist() == whole.tolist()
         valid = (truth[s] != IGNORE).sum(axis=(-2, -1))
-        assert found.histogram[s].sum(axis=(-2, -1)).tolist() == np.broadcast_to(valid, found.histogram.shape[1]).tolist()
+        assert found["histogram"][s].sum(axis=(-2, -1)).tolist() == np.broadcast_to(valid, found["histogram"].shape[1]).tolist()
     if task.kind == "multiclass":
-        assert len(found.sample.logits) == sum(int((t != IGNORE).sum()) for t in truth)  # fewer than 1024 of each: all
+        sample = SampledLogits(*(torch.from_numpy(found[f"sample.{name}"]) for name in SampledLogits._fields))
+        assert len(sample.logits) == sum(int((t != IGNORE).sum()) for t in truth)  # fewer than 1024 of each: all
         labelled = [np.bincount(t.ravel(), minlength=256)[:3] for t in truth]
-        weight = torch.zeros(9, dtype=torch.float64).index_add_(
-            0, found.sample.scene * 3 + found.sample.target, found.sample.weight
-        )
+        weight = torch.zeros(9, dtype=torch.float64).index_add_(0, sample.scene * 3 + sample.target, sample.weight)
         assert weight.numpy() == pytest.approx(np.concatenate(labelled))
         again = snapshots.again()
         validate(again, sum(bool(first[core.scene]) for core in cores))
-        crossfit = snapshots.complete({"mask": found}, again)["mask"].crossfit
-        biases = [np.zeros((3, 3)), *(crossfit_bias(found.sample, first, metric) for metric in ("iou", "dice"))]
-        for counts, bias in zip(crossfit, biases, strict=True):
+        complete = snapshots.complete({"mask": found}, again)["mask"]
+        biases = {metric: crossfit_bias(sample, first, metric) for metric in ("iou", "dice")} | {"fixed": np.zeros((3, 3))}
+        for name, bias in biases.items():
             for s, t in enumerate(truth):
                 called, expected = (scores[s] + bias[s][:, None, None]).argmax(0), np.zeros((3, 3), dtype=np.int64)
                 np.add.at(expected, (t[t != IGNORE], called[t != IGNORE]), 1)
-                np.testing.assert_array_equal(counts[s, 0], expected)
+                np.testing.assert_array_equal(complete[f"crossfit.{name}"][s, 0], expected)
     else:
         assert snapshots.again() is None
+
+
+def shot(step=3, lost=0, sample=None, **arrays):
+    """A snapshot of these arrays."""
+    parts = {} if sample is None else {f"sample.{name}": part.numpy() for name, part in sample._asdict().items()}
+    return {"step": np.array(step), "lost": np.array(lost), **parts, **arrays}
 
 
 def test_threshold_by_hand(tmp_path):
@@ -90,15 +93,15 @@ def test_threshold_by_hand(tmp_path):
     histogram = np.zeros((2, 1, 2, 256), dtype=np.int64)
     histogram[:, 0, 1, 104], histogram[:, 0, 0, 96] = 5, 9
     task = Binary(("a",))
-    found = tune(Snapshot(3, histogram, None, np.zeros((2, 1, 3))), task, TWO)
+    found = thresholds(shot(histogram=histogram), task, TWO)
     assert -3.9 <= found["values"]["a"] <= -2.9
     assert (found["kind"], found["fixed"], found["tuned"], found["regret"]) == ("threshold", 0, 1, 1)
-    one = tune(Snapshot(3, histogram[:1], None, np.zeros((1, 1, 3))), task, TWO[:1])
+    one = thresholds(shot(histogram=histogram[:1]), task, TWO[:1])
     assert one["values"] == found["values"]
     assert np.isnan(one["regret"])
     assert (found["untuned"], one["untuned"]) == ([], [])
     histogram[0, 0, 1] = 0  # positives in the second scene alone: nothing to tune it on
-    lone = tune(Snapshot(3, histogram, None, np.zeros((2, 1, 3))), task, TWO)
+    lone = thresholds(shot(histogram=histogram), task, TWO)
     assert (lone["values"], lone["untuned"]) == ({"a": 0}, ["a"])
     assert np.isnan(lone["regret"])
     write_json(tmp_path / "threshold.json", {"mask": found})
@@ -115,20 +118,20 @@ def test_bias_by_hand():
     argmax, right = np.array([[[[1, 0], [1, 0]]]] * 2), np.array([[[[1, 0], [0, 1]]]] * 2)
     task = Multiclass(("a", "b"))
     for scenes in (1, 2):
-        crossfit = None if scenes == 1 else Crossfit(argmax, right, right)
+        crossfit = {} if scenes == 1 else {"crossfit.fixed": argmax, "crossfit.iou": right, "crossfit.dice": right}
         here = sample._replace(scene=sample.scene % scenes)
-        found = tune(Snapshot(3, None, here, np.zeros((scenes, 2, 3)), crossfit), task, TWO[:scenes])
+        found = thresholds(shot(sample=here, **crossfit), task, TWO[:scenes])
         assert 0.6 < found["values"]["b"] - found["values"]["a"] < 1
         assert found["kind"] == "bias"
         assert found["regret"] == pytest.approx(math.nan if scenes == 1 else 0.75, nan_ok=True)  # argmax: IoU 1/2 and 0
     bias = torch.tensor([found["values"]["a"], found["values"]["b"]])
     assert task.predict(z.view(4, 2, 1, 1), bias).flatten().tolist() == y.tolist()
     third = sample._replace(logits=torch.cat([z, torch.full((4, 1), 0.9)], 1))
-    absent = tune(Snapshot(3, None, third, np.zeros((2, 3, 3))), Multiclass(("a", "b", "c")), TWO)
+    absent = thresholds(shot(sample=third), Multiclass(("a", "b", "c")), TWO)
     assert (absent["values"]["c"], absent["untuned"]) == (0, ["c"])
     broken = sample._replace(logits=z * torch.nan)
     with pytest.raises(InputError, match="diverged"):
-        tune(Snapshot(3, None, broken, np.zeros((2, 2, 3))), task, TWO)
+        thresholds(shot(sample=broken), task, TWO)
 
 
 def test_nothing_is_counted_at_biases_where_there_is_nothing_to_tune(caplog):
@@ -161,7 +164,7 @@ def test_logits_that_are_not_finite_are_counted_and_refused(task):
     assert histogram.compute().sum((0, 2, 3)).tolist() == [5] * histogram.counts.shape[1]
     sample = SampledLogits(torch.ones(1, 2), torch.zeros(1).long(), torch.zeros(1).long(), torch.ones(1))
     with pytest.raises(InputError, match="2 labelled pixels have logits that are not finite: the run has diverged"):
-        tune(Snapshot(1, histogram.compute().numpy(), sample, np.zeros((1, channels, 3)), lost=int(histogram.lost)), task, 1)
+        thresholds(shot(1, int(histogram.lost), sample, histogram=histogram.compute().numpy()), task, 1)
 
 
 def test_a_snapshot_of_a_run_that_has_diverged_says_so():
@@ -171,6 +174,5 @@ def test_a_snapshot_of_a_run_that_has_diverged_says_so():
     logits = torch.full((1, 1, 32, 32), torch.nan)
     snapshots.count({"mask": logits}, batch)
     taken = snapshots.take(1)["mask"]
-    assert taken.lost == 32 * 32
-    assert taken.histogram.sum() == 0
-    assert int(snapshot_arrays(taken)["lost"]) == 32 * 32
+    assert taken["lost"] == 32 * 32
+    assert taken["histogram"].sum() == 0

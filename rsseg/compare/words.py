@@ -8,13 +8,19 @@ from typing import TypeAlias
 
 import numpy as np
 
-from rsseg.compare.bootstrap import SEEDS
-from rsseg.compare.fair import Comparison
-from rsseg.compare.findings import MEASURES, Findings
-from rsseg.compare.runs import DIVERGED, SEARCH_SEED, TRIALS
+from rsseg.compare.counts import Array
+from rsseg.compare.fair import SEARCH_SEED, Comparison
+from rsseg.compare.findings import MEASURES, Findings, own_loss
+from rsseg.compare.runs import DIVERGED, TRIALS
+from rsseg.compare.scores import SEEDS, effective_scenes, present
+from rsseg.compare.tuning import shared
+from rsseg.task import Task
 
 Ends: TypeAlias = tuple[float, float, float]
 """An estimate and the two ends of its interval."""
+
+FEW_SCENES = 5.0
+"""A class that is as good as in fewer scenes is named."""
 
 
 def number(value: float, sign: bool = False) -> str:
@@ -28,8 +34,17 @@ def number(value: float, sign: bool = False) -> str:
 
 
 def span(low: float, high: float, sign: bool = False) -> str:
-    """An interval in brackets; nothing where it isn't known."""
-    return "" if np.isnan(low) else f" ({number(low, sign)} to {number(high, sign)})"
+    """An interval; empty where it isn't known.
+
+    Example:
+        >>> span(0.1, 0.25)
+        '0.100 to 0.250'
+    """
+    return "" if np.isnan(low) else f"{number(low, sign)} to {number(high, sign)}"
+
+
+def _brackets(low: float, high: float, sign: bool = False) -> str:
+    return "" if np.isnan(low) else f" ({span(low, high, sign)})"
 
 
 def percent(share: float) -> str:
@@ -42,6 +57,16 @@ def percent(share: float) -> str:
     return ">99 %" if share > 0.99 else "<1 %" if share < 0.01 else f"{100 * share:.0f} %"
 
 
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Names with commas; if they are many, the first of them and how many more there are.
+
+    Example:
+        >>> listed(["a", "b", "c"], most=1)
+        'a and 2 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def answer(found: Findings) -> list[str]:
     """Which loss is best, by how much and how surely; and whether tuning the threshold leaves the difference."""
     if len(found.labels) < 2:
@@ -50,13 +75,13 @@ def answer(found: Findings) -> list[str]:
 
 
 def _lead(found: Findings) -> str:
-    best, second = found.order[:2]
+    best, second, *_ = found.order
     win, name, leader = found.wins[found.metric], MEASURES[found.metric][0], found.labels[best]
-    score = f"{number(win.score.value[best])}{span(win.score.low[best], win.score.high[best])}"
+    score = f"{number(win.score.value[best])}{_brackets(win.score.low[best], win.score.high[best])}"
     gap, low, high = win.difference.at(best, second)
     share = win.better[best, second]
     ahead = "" if np.isnan(share) else f", and is ahead with a confidence of {percent(share)}"
-    by = f"{number(gap)}{span(low, high, sign=True)} above {found.labels[second]}, the next best{ahead}"
+    by = f"{number(gap)}{_brackets(low, high, sign=True)} above {found.labels[second]}, the next best{ahead}"
     if np.isnan(low):
         return f"{leader} has the highest {name}, {score}, {by}; how sure that is can't be said."
     others = found.order[1:]
@@ -68,34 +93,22 @@ def _lead(found: Findings) -> str:
     return f"No loss is surely the best: {leader} has the highest {name}, {score}, {but}{by}{rest}."
 
 
-def listed(names: Sequence[str], most: int = 6) -> str:
-    """Names with commas; if they are many, the first of them and how many more there are.
-
-    Example:
-        >>> listed(["a", "b", "c"], most=1)
-        'a and 2 more'
-    """
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def reference(found: Findings) -> int:
-    """The loss that the best one is held against after tuning: cross-entropy if it is there and not the best, else the next."""
-    others = found.order[1:]
-    return next((i for i in others if found.plain[i]), others[0])
-
-
 def _after_tuning(found: Findings) -> str:
-    if found.wins_tuned is None or found.moved is None:
+    """What tuning leaves of the lead over cross-entropy, or over the next best where that leads or is not there."""
+    if found.tuning is None:
         return "Whether the difference survives tuning the threshold is not known; the notes say why."
-    tuned, best, other, name = found.task.all_tuned, found.order[0], reference(found), MEASURES[found.tuned_metric][0]
-    before, after = (win.difference.at(best, other) for win in (found.wins[found.tuned_metric], found.wins_tuned))
+    best, *others = found.order
+    other = next((i for i in others if found.plain[i]), others[0])
+    name, wins = MEASURES[found.tuned_metric][0], found.tuning.wins
+    before, after = (win.difference.at(best, other) for win in (found.wins[found.tuned_metric], wins))
     gap = f"{name} {'lead over' if before[0] > 0 else 'difference to'} {found.labels[other]}"
-    ends = f"from {number(before[0], True)} to {number(after[0], True)}{span(*after[1:], sign=True)}"
-    said = f"With {tuned} tuned on other scenes its {gap} goes {ends}: {verdict(before, after, found.moved.at(best, other))}"
-    first = int(np.nanargmax(found.wins_tuned.score.value))
+    ends = f"from {number(before[0], True)} to {number(after[0], True)}{_brackets(*after[1:], sign=True)}"
+    left = verdict(before, after, found.tuning.moved.at(best, other))
+    said = f"With {found.task.all_tuned} tuned on other scenes its {gap} goes {ends}: {left}"
+    first = int(np.nanargmax(wins.score.value))
     if first == best:
         return f"{said}."
-    return f"{said}; {found.labels[first]} then has the highest {name}, {number(found.wins_tuned.score.value[first])}."
+    return f"{said}; {found.labels[first]} then has the highest {name}, {number(wins.score.value[first])}."
 
 
 def verdict(before: Ends, after: Ends, moved: Ends) -> str:
@@ -132,37 +145,19 @@ def verdict(before: Ends, after: Ends, moved: Ends) -> str:
     return sure if moved[2] < 0 < before[0] or moved[1] > 0 > before[0] else "what is left of it may be chance"
 
 
-def caveats(comparison: Comparison, found: Findings) -> list[str]:
+def caveats(found: Findings) -> list[str]:
     """What weakens the answer, one sentence each, with what to do."""
-    runs = [run for row in comparison.runs for run in row]
-    notes = []
-    seeds, scenes = len(found.seeds), len(found.scenes)
-    if seeds == 1:
-        notes.append(f"Only seed {found.seeds[0]}: no interval can be given; train at least {SEEDS} seeds per loss.")
-    elif seeds < SEEDS:
-        notes.append(
-            f"Exploratory: {seeds} seeds per loss, whose spread says little of others', so that intervals reach far beyond "
-            f"them. Train {SEEDS} or more before you rely on an order."
-        )
-    if scenes == 1:
-        notes.append("One validation scene: no interval and no cross-fitted threshold; validate on more scenes.")
-    if found.counts is None:
-        some = sum(run.unrecorded is None for run in runs)
-        few = f"Only {some} of {len(runs)} runs {'have' if some > 1 else 'has'} records" if some else "No run has records"
-        notes.append(
-            f"{few}: intervals are over seeds alone, and thresholds, contours, calibration and gradients are not known; train "
-            "again with this version of rsseg and recording on."
-        )
-    else:
-        lacking = [name for key, (name, _) in MEASURES.items() if key not in found.measures]
-        if lacking:
-            notes.append(f"Not recorded, so not compared: {', '.join(lacking)}.")
-    absent = runs[0].classes["class"][runs[0].classes["pixels"] == 0]
+    notes, comparison = _sample(found), found.comparison
+    classes = comparison.runs[0][0].classes
+    absent = classes["class"][classes["pixels"] == 0]
     notes += [f"Class {name} does not occur in the validation scenes: it is in no mean; add scenes with it." for name in absent]
-    if found.metric != found.tuned_metric and found.tuned is not None:
+    if found.metric != found.tuned_metric and found.tuning is not None:
         name = MEASURES[found.metric][0]
         notes.append(f"Thresholds are tuned for IoU and scored by it: what tuning does to {name} is not known.")
-    notes += found.notes + _trouble(comparison)
+    notes += found.notes
+    if found.counts is not None:
+        notes += rare(found.task, found.counts) + _untuned(found, found.counts)
+    notes += unselected(comparison, found.selection) + _unknown(found) + _trouble(comparison)
     if not any(found.plain):
         notes.append(
             "No plain cross-entropy among the runs: whether the best loss gives more than cross-entropy with a tuned threshold "
@@ -171,9 +166,102 @@ def caveats(comparison: Comparison, found: Findings) -> list[str]:
     return notes + _rates(comparison)
 
 
+def _sample(found: Findings) -> list[str]:
+    """Too few seeds or scenes, or records."""
+    notes = []
+    seeds, runs = len(found.seeds), found.comparison.all_runs
+    if seeds == 1:
+        notes.append(f"Only seed {found.seeds[0]}: no interval can be given; train at least {SEEDS} seeds per loss.")
+    elif seeds < SEEDS:
+        notes.append(
+            f"Exploratory: {seeds} seeds per loss, whose spread says little of others', so that intervals reach far beyond "
+            f"them. Train {SEEDS} or more before you rely on an order."
+        )
+    if len(found.scenes) == 1:
+        notes.append("One validation scene: no interval and no cross-fitted threshold; validate on more scenes.")
+    lacking = [name for key, (name, _) in MEASURES.items() if key not in found.wins]
+    if found.counts is None:
+        some = sum(run.unrecorded is None for run in runs)
+        few = f"Only {some} of {len(runs)} runs {'have' if some > 1 else 'has'} records" if some else "No run has records"
+        notes.append(
+            f"{few}: intervals are over seeds alone, and thresholds, contours, calibration and gradients are not known; train "
+            "again with this version of rsseg and recording on."
+        )
+    elif lacking:
+        notes.append(f"Not recorded, so not compared: {', '.join(lacking)}.")
+    return notes
+
+
+def rare(task: Task, counts: Array) -> list[str]:
+    """The classes that occur in few scenes, by counts ``[L, R, S, C, 3]``."""
+    pixels = present(counts[0, 0])
+    if len(pixels) < 2:
+        return []
+    good, holding = effective_scenes(pixels), (pixels > 0).sum(0)
+    wide = [f"Only {len(pixels)} validation scenes: intervals are wide; validate on more."] * (len(pixels) < FEW_SCENES)
+    few = []
+    for c in np.flatnonzero((good < FEW_SCENES) & (holding < len(pixels))):
+        small = f" (as good as {good[c]:.1f} of equal size)" * bool(good[c] < 0.75 * holding[c])
+        few.append(f"{task.classes[c]} in {holding[c]}{small}")
+    if not few:
+        return wide
+    lone = [task.classes[c] for c in np.flatnonzero(holding == 1)]
+    effect = f"; no score that counts {', '.join(lone)} has an interval" if lone else ""
+    where = f"Classes in few of {len(pixels)} validation scenes: {', '.join(few)}"
+    return [*wide, f"{where}. Intervals are wide for that{effect}; validate on more scenes that hold them."]
+
+
+def _untuned(found: Findings, counts: Array) -> list[str]:
+    """The classes whose threshold, or bias, was not tuned, as they occur in one half of the scenes alone."""
+    first = found.comparison.runs[0][0].recorded.first
+    if first.all():
+        return []
+    holds = present(counts[0, 0]) > 0
+    lost = holds.any(0) & ~shared(holds, first)
+    return [
+        f"Class {found.task.classes[c]} occurs in one half of the validation scenes alone: its {found.task.tuned} could not be "
+        "tuned on the one and scored on the other, and is left as it was; validate on more scenes that hold it."
+        for c in np.flatnonzero(lost)
+    ]
+
+
+def unselected(comparison: Comparison, regret: Array | None) -> list[str]:
+    """The losses whose selection regret ``[L, R]`` is not known of some seed, and why."""
+    if regret is None or len(comparison.runs[0][0].data["scenes"]["val"]) < 2:
+        return []
+    names: dict[str, list[str]] = {
+        "their loss is not a function of sums over pixels, or was not recorded by half of the scenes": [],
+        "a half of the scenes has no loss, or no score, in some seed": [],
+    }
+    no_loss, no_score = names.values()
+    for row in np.flatnonzero(np.isnan(regret).any(1)):
+        runs = comparison.runs[row]
+        (no_loss if any(own_loss(run) is None for run in runs) else no_score).append(runs[0].label)
+    told = "Selection regret is known of some losses alone, not of"
+    return [f"{told} {', '.join(losses)}: {why}." for why, losses in names.items() if losses]
+
+
+def _unknown(found: Findings) -> list[str]:
+    """The runs whose value is NaN where others have one: means over seeds leave them out."""
+    values = {MEASURES[key][0]: win.values for key, win in found.wins.items()}
+    values |= {"tau over the run": found.tau[..., 0], "tau over its last half": found.tau[..., 1]}
+    notes = []
+    for name, scores in values.items():
+        lacking = np.isnan(scores)
+        if lacking.all():
+            notes.append(f"No run has a {name}.")
+            continue
+        for label, row in zip(found.labels, lacking, strict=True):
+            if row.any():
+                seeds = ", ".join(str(seed) for seed, lost in zip(found.seeds, row, strict=True) if lost)
+                left = f"its mean is over {int((~row).sum())} of {len(row)} seeds" if not row.all() else "it has no mean"
+                notes.append(f"{label}: {name} is not known of seed {seeds}; {left}.")
+    return notes
+
+
 def _trouble(comparison: Comparison) -> list[str]:
     """What runs had trouble with, or differ in."""
-    runs = [run for row in comparison.runs for run in row]
+    runs = comparison.all_runs
     notes = []
     for run in runs:
         lost = run.curve[run.curve["val_loss"].isna()]
@@ -206,10 +294,12 @@ def _trouble(comparison: Comparison) -> list[str]:
         notes.append(f"The runs have {len(heads)} heads, {listed(heads)}: {heads[0]} alone is compared.")
     if any(run.origin["git"]["changed"] for run in runs):
         notes.append("Some runs were made with uncommitted changes: their commit does not say which code ran.")
-    lost = [left for left in comparison.left_out if left.why.startswith(DIVERGED)]
-    if lost:
-        each = listed([f"{many} of {loss}" for loss, many in Counter(left.loss for left in lost).items()])
-        notes.append(f"Runs that diverged are left out, {each}, such as {lost[0].run}: their losses are worse than they look.")
+    diverged = [left for left in comparison.left_out if left.why.startswith(DIVERGED)]
+    if diverged:
+        each = listed([f"{many} of {loss}" for loss, many in Counter(left.loss for left in diverged).items()])
+        notes.append(
+            f"Runs that diverged are left out, {each}, such as {diverged[0].run}: their losses are worse than they look."
+        )
     if comparison.left_out:
         many = len(comparison.left_out)
         notes.append(f"{many} run{'s are' if many > 1 else ' is'} left out; the protocol below says why.")
@@ -231,7 +321,7 @@ def _rates(comparison: Comparison) -> list[str]:
         notes.append(
             f"Unequal search: not every loss tried the same learning rates ({each}); one that tried more has an advantage."
         )
-    if not comparison.rates and len({run.rate for row in comparison.runs for run in row}) > 1:
+    if not comparison.rates and len({run.rate for run in comparison.all_runs}) > 1:
         notes.append(
             f"Learning rates differ, but there are no seeds from {SEARCH_SEED} on to choose among them: every rate is a row of "
             "its own. The best of several rows looks better than it is; use sweep=losses_lr."

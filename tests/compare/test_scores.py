@@ -3,14 +3,33 @@ from itertools import product
 import numpy as np
 import pytest
 
-from rsseg.compare.analyse import paired
-from rsseg.compare.bootstrap import WinMatrix, compare, crossed_bootstrap, interval, p_values, t_interval, win_matrix
 from rsseg.compare.counts import counts_of, overlap, per_scene, pooled
-from rsseg.compare.measures import effective_scenes, of_calibration, of_counts, of_scenes
-from rsseg.contract import InputError
+from rsseg.compare.scores import (
+    CALIBRATION,
+    SCENE_MEAN,
+    compare,
+    compare_seeds,
+    crossed_bootstrap,
+    effective_scenes,
+    of_counts,
+    p_values,
+    scene_interval,
+    scene_sums,
+    t_interval,
+)
 from rsseg.metrics import calibration
 from rsseg.metrics.calibration import calibration_sums
 from rsseg.task import Binary, Multiclass
+
+IOU = of_counts("iou")
+
+
+def win_matrix(counts, **options):
+    return compare(counts, IOU, **options)
+
+
+def drawn_iou(counts, **options):
+    return crossed_bootstrap(counts, IOU.score, **options)
 
 
 def test_counts_of_three_classes_by_hand():
@@ -102,7 +121,7 @@ def test_a_class_in_one_scene_gives_no_interval_and_in_two_no_loss_to_both():
     assert two.better[0, 1] > 0.9
     # a frequent class beside it: draws are means over both, so that the score varies about the mean of all scenes
     macro = np.concatenate([np.full((2, 5, 5, 1, 3), [90.0, 5.0, 5.0]), rare_counts(2)], axis=3)
-    drawn = crossed_bootstrap(of_counts(macro), draws=4000)
+    drawn = drawn_iou(macro, draws=4000)
     assert drawn.mean(0) == pytest.approx(pooled(macro).mean(1), abs=0.03)
     assert drawn[:, 0].max() < 0.87  # 0.9 alone without it
 
@@ -110,18 +129,21 @@ def test_a_class_in_one_scene_gives_no_interval_and_in_two_no_loss_to_both():
 def test_effective_scenes_are_those_of_the_rarest_part():
     counts = rare_counts(3)
     counts[:, :, 2] *= 4
-    assert of_counts(counts).scenes == pytest.approx(6**2 / 18)
-    assert of_counts(np.concatenate([counts, np.ones((2, 5, 5, 1, 3)), 0 * counts], axis=3)).scenes == pytest.approx(2)
-    assert of_scenes(counts).scenes == 3  # scenes weigh alike there
+    several = np.concatenate([counts, np.ones((2, 5, 5, 1, 3)), 0 * counts], axis=3)
+    assert effective_scenes(IOU.mass(several[0, 0])) == pytest.approx([2, 5, np.nan], nan_ok=True)
+    assert effective_scenes(SCENE_MEAN.mass(scene_sums(counts, "iou")[0, 0])) == 3  # scenes weigh alike there
     assert np.isnan(effective_scenes([[0], [0]])).all()
-    assert of_counts(0 * counts).scenes == 0
+    drawn = drawn_iou(several, draws=200)
+    found = scene_interval(drawn, IOU.score(several.sum(2)), scenes=2)
+    assert win_matrix(several, draws=200).score.at(0) == pytest.approx(found.at(0))
+    assert np.isnan(win_matrix(0 * counts).score.low).all()
 
 
 def test_one_draw_of_scenes_serves_all_losses():
     """The shared draw of scenes is what makes a difference of losses sharp."""
     counts = simulated(np.random.default_rng(1), 5, 30, (0.05, 1.0, 0.05, 0.05))
-    shared = crossed_bootstrap(of_counts(counts))
-    apart = np.stack([crossed_bootstrap(of_counts(counts[i : i + 1]), seed=i)[:, 0] for i in range(2)], axis=1)
+    shared = drawn_iou(counts)
+    apart = np.stack([drawn_iou(counts[i : i + 1], seed=i)[:, 0] for i in range(2)], axis=1)
     assert np.subtract(*shared.T).std() < 0.5 * np.subtract(*apart.T).std()
 
 
@@ -131,13 +153,13 @@ def test_draws_vary_as_the_mean_of_independent_seeds_does():
     right = rng.uniform(0.4, 0.6, 6)
     counts = np.zeros((1, 6, 10, 1, 3))
     counts[0, :, :, 0, 0], counts[0, :, :, 0, 2] = right[:, None], 1 - right[:, None]
-    drawn = crossed_bootstrap(of_counts(counts), draws=40_000)[:, 0]
+    drawn = drawn_iou(counts, draws=40_000)[:, 0]
     assert drawn.mean() == pytest.approx(right.mean(), abs=1e-3)
     assert drawn.var() == pytest.approx(right.var(ddof=1) / 6, rel=0.03)
     from scipy.stats import t
 
     half = t.ppf(0.975, 5) * right.std(ddof=1) / 6**0.5
-    found = interval(drawn[:, None], right[None], scenes=10)
+    found = scene_interval(drawn[:, None], right[None], scenes=10)
     assert found.high - found.value == pytest.approx(half, rel=0.03)
     assert found.above == pytest.approx(t.cdf(right.mean() / right.std(ddof=1) * 6**0.5, 5))
 
@@ -150,8 +172,8 @@ def test_alike_seeds_have_the_interval_of_a_mean_over_scenes():
     counts = np.zeros((1, 5, 8, 1, 3))
     counts[..., 0, 0], counts[..., 0, 2] = right, 1 - right
     expected = ttest_1samp(right, 0).confidence_interval(0.95)
-    for measure in (of_counts(counts), of_scenes(counts)):
-        found = compare(measure, draws=40_000).score
+    for sums, measure in ((counts, IOU), (scene_sums(counts, "iou"), SCENE_MEAN)):
+        found = compare(sums, measure, draws=40_000).score
         assert (found.low[0], found.high[0]) == pytest.approx((expected.low, expected.high), abs=2e-3)
 
 
@@ -159,7 +181,7 @@ def test_pooled_scores_are_computed_anew_from_drawn_counts():
     """A large and a small scene at random weights w and 1 - w: the quantiles of (90 w + 1 - w) / (100 w + 10 (1 - w))."""
     counts = np.zeros((1, 1, 2, 1, 3))
     counts[0, 0, :, 0] = [[90, 0, 10], [1, 0, 9]]
-    drawn = crossed_bootstrap(of_counts(counts), draws=20_000)[:, 0]
+    drawn = drawn_iou(counts, draws=20_000)[:, 0]
     w = np.array([0.1, 0.25, 0.5, 0.75])
     assert np.quantile(drawn, w) == pytest.approx((90 * w + 1 - w) / (100 * w + 10 * (1 - w)), abs=0.01)
 
@@ -168,16 +190,18 @@ def test_scores_from_sums_are_those_of_whole_runs():
     rng = np.random.default_rng(4)
     counts = rng.integers(0, 50, (2, 3, 4, 2, 3)).astype(float)
     counts[:, :, 1, 0], counts[:, :, 2] = 0, 0  # one scene lacks a class, one has none
-    assert of_counts(counts, "dice").values == pytest.approx(pooled(counts, "dice"))
-    assert of_scenes(counts).values == pytest.approx(per_scene(counts))
+    assert of_counts("dice").score(counts.sum(2)) == pytest.approx(pooled(counts, "dice"))
+    assert SCENE_MEAN.score(scene_sums(counts, "iou").sum(2)) == pytest.approx(per_scene(counts))
     task = Multiclass(("a", "b", "c"))
     histograms = rng.integers(0, 9, (2, 3, 4, 4, 2, 256))
-    found = of_calibration([[calibration_sums(run, task) for run in row] for row in histograms])
-    for name, measure in found.items():
-        assert measure.values == pytest.approx(np.array([[calibration(x, task)[name] for x in row] for row in histograms]))
+    sums = [[calibration_sums(run, task) for run in row] for row in histograms]
+    for name, measure in CALIBRATION.items():
+        values = measure.score(np.array([[run[name] for run in row] for row in sums]).sum(2))
+        assert values == pytest.approx(np.array([[calibration(x, task)[name] for x in row] for row in histograms]))
         assert not measure.higher_is_better
-    assert found["class_ece"].mass == pytest.approx(histograms[0, 0, :, :3, 1].sum(-1))
-    assert found["brier"].mass == pytest.approx(histograms[0, 0, :, :1].sum((-2, -1)))
+    first = sums[0][0]
+    assert CALIBRATION["class_ece"].mass(first["class_ece"]) == pytest.approx(histograms[0, 0, :, :3, 1].sum(-1))
+    assert CALIBRATION["brier"].mass(first["brier"]) == pytest.approx(histograms[0, 0, :, :1].sum((-2, -1)))
 
 
 def test_the_better_of_two_errors_is_the_smaller():
@@ -185,8 +209,8 @@ def test_the_better_of_two_errors_is_the_smaller():
     histograms = np.zeros((2, 5, 6, 1, 2, 256))
     histograms[:, :, :, 0, :, 160] = rng.integers(40, 60, (2, 5, 6, 2))
     histograms[1, :, :, 0, 0, 200] = 50  # said to be positive, and wrong
-    sums = [[calibration_sums(run, Binary(("a",))) for run in row] for row in histograms]
-    found = compare(of_calibration(sums)["ece"])
+    sums = np.array([[calibration_sums(run, Binary(("a",)))["ece"] for run in row] for row in histograms])
+    found = compare(sums, CALIBRATION["ece"])
     assert found.difference.value[0, 1] < 0
     assert found.better[0, 1] > 0.95
     assert np.isfinite(found.difference.low[0, 1])
@@ -206,9 +230,6 @@ def test_win_matrix_by_hand():
     assert np.isnan(found.p_value).all()  # 2 / 2^6 times three comparisons is .094
     assert win_matrix(counts[:2], draws=50).p_value[0, 1] == pytest.approx(2 / 2**6)
     assert win_matrix(np.repeat(counts, 2, axis=1), draws=50).p_value[0, 1] == pytest.approx(3 * 2 / 2**12)
-    assert not found.exploratory
-    few = win_matrix(counts[:, :3], draws=50)
-    assert few.exploratory
     for one in (win_matrix(counts[:, :1], draws=50), win_matrix(counts[:, :, :1], draws=50)):  # one seed, one scene
         assert np.isnan(one.difference.low).all()
         assert np.isnan(one.better).all()
@@ -225,12 +246,13 @@ def test_intervals_of_scores_keep_to_where_scores_lie():
     assert (found.score.low.tolist(), found.score.high.tolist()) == ([0, 0], [1, 1])
     assert found.difference.low[0, 1] < -1  # a difference is not cut
     values = np.array([[0.1, 0.5], [0.9, 0.5]])
-    assert paired(values).score.low.tolist() == [0, 0]
-    narrow = paired(np.array([[0.5, 0.51], [0.3, 0.31]])).score
+    assert compare_seeds(values).score.low.tolist() == [0, 0]
+    narrow = compare_seeds(np.array([[0.5, 0.51], [0.3, 0.31]])).score
     assert (narrow.low[0], narrow.high[0]) == pytest.approx((0.505 - 12.706 * 0.005, 0.505 + 12.706 * 0.005), abs=1e-5)
-    gaps = np.zeros((1, 1, 2))
-    brier = WinMatrix.of(t_interval([1.5], [0.1], 1), t_interval([[0.0]], [[0.1]], 1), gaps, higher_is_better=False).score
-    assert brier.high == pytest.approx(1.5 + 12.706 * 0.1, abs=1e-4)  # for multiclass up to 2
+    squares = np.ones((1, 2, 6, 1, 2)) * [1.4, 1.0]
+    squares[:, 1, ..., 0] = 1.6
+    brier = compare(squares, CALIBRATION["brier"], draws=300).score
+    assert brier.high == pytest.approx(1.5 + 12.706 * 0.1, abs=0.1)  # for multiclass up to 2: not cut at 1
 
 
 def test_how_surely_agrees_with_where_the_interval_begins():
@@ -252,12 +274,3 @@ def test_p_values_enumerate_all_signs():
     assert p_values(np.ones(20), 1) < 1e-3
     assert p_values(np.zeros(8), 1) == 1
     assert np.isnan(p_values(np.append(gaps, np.nan), 1))
-
-
-def test_incomplete_counts_are_refused():
-    with pytest.raises(InputError, match="shape"):
-        win_matrix(np.ones((2, 5, 8, 3)))
-    counts = np.ones((2, 5, 8, 1, 3))
-    counts[0, 2] = np.nan
-    with pytest.raises(InputError, match="NaN"):
-        win_matrix(counts)
