@@ -4,13 +4,14 @@ The posterior of every pixel is known. Cross-entropy's logits are that posterior
 which is better at 0.5 and the same at a tuned threshold; focal's are blurred more, which no threshold mends.
 """
 
+import copy
 import json
 
 import numpy as np
 import torch
 import yaml
 
-from rsseg.compare.records import Records, checkpoint
+from rsseg.compare.records import Records, checkpoint_of
 from rsseg.compare.tuning import scenes_bias
 from rsseg.metrics import SampledLogits
 from rsseg.task import Binary, Multiclass
@@ -116,7 +117,7 @@ def make_records(task, loss, seed, scenes=6, steps=(100, 200, 300, 400), absent=
     cosines = np.full((len(steps), len(terms), len(terms)), 0.6)
     return Records(
         scenes=[f"scene_{s}" for s in range(scenes)], first=first, task=task, terms=terms, panel=PANEL, steps=np.array(steps),
-        counts=counts.astype(float), own=None, gain=None, best=checkpoint(snapshot, task, first),
+        counts=counts.astype(float), own=None, gain=None, best=checkpoint_of(snapshot, task, first),
         values=np.stack([each[:, first].mean(1), each[:, ~first].mean(1)], axis=-1),
         gradient={"logits": (norms, cosines), "layer": (norms**0.5, cosines)},
     )  # fmt: skip
@@ -161,6 +162,13 @@ def write_run(folder, task, loss, seed, records, overrides=(), fingerprint="v1",
     lines = [f"mask,{c},{i},{d},{int(n)}" for c, i, d, n in zip(task.classes, iou[-1], dice[-1], number, strict=True)]
     mean = f"mask,,{means['iou']},{means['dice']},{int(number.sum())}"
     (folder / "classes.csv").write_text("\n".join(["head,class,iou,dice,pixels", *lines, mean]) + "\n")
+
+
+def changed(thing, **values):
+    """A copy of an object with other values of what it holds, or computes when it is asked for."""
+    other = copy.copy(thing)
+    vars(other).update(values)
+    return other
 
 
 def make_sweep(root, monkeypatch, task=BINARY, losses=tuple(MOVED), seeds=(1, 2, 3, 4, 5), **options):

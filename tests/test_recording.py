@@ -12,7 +12,7 @@ from tiny import compose, power_cut
 
 from rsseg.assembly import make_setup
 from rsseg.compare.counts import counts_of, pooled
-from rsseg.compare.records import POINTS, load_records, read_arrays
+from rsseg.compare.records import load_records, read_arrays
 from rsseg.compare.tuning import tune_bias
 from rsseg.contract import InputError
 from rsseg.dataset import Numbers
@@ -154,7 +154,7 @@ def test_every_scene_is_counted_as_its_map_at_the_other_half_s_bias(tmp_path, fo
     assert np.abs(crossfit["fixed"] - crossfit["iou"]).sum() > 100
     records = load_records(run)
     for point, name in (("untuned", "fixed"), ("iou", "iou"), ("dice", "dice")):
-        np.testing.assert_array_equal(records.points[POINTS.index(point)], counts_of(crossfit[name], records.task))
+        np.testing.assert_array_equal(records.at(point), counts_of(crossfit[name], records.task))
     for key, counts in (("fixed", total["fixed"]), ("tuned", total["iou"])):
         hits = np.diag(counts).astype(float)
         assert stored[key] == pytest.approx((hits / (counts.sum(0) + counts.sum(1) - hits)).mean())
@@ -189,7 +189,7 @@ def test_one_validation_scene_has_no_second_half(tmp_path, folder_root):
     assert len(records.scenes) == 1
     assert np.isfinite(records.values[:, :, 0]).all()
     assert np.isnan(records.values[:, :, 1]).all()
-    assert np.isnan(records.points[1:4]).all()
+    assert np.isnan(records.at("iou")).all()
 
 
 def test_what_cannot_be_loaded_is_said(tmp_path, folder_root):

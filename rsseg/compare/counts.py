@@ -20,14 +20,7 @@ Overlap: TypeAlias = Literal["iou", "dice"]
 
 
 def counts_of(confusion: ArrayLike, task: Task) -> Array:
-    """The counts of confusion matrices.
-
-    Args:
-        confusion: Integers ``[..., scenes, P, K, K]``, rows the target, as `rsseg.metrics.Confusion` counts them.
-        task: The head's task.
-
-    Returns:
-        float64 ``[..., scenes, classes, 3]``.
+    """The counts of confusion matrices ``[..., scenes, P, K, K]``, rows the target, as `rsseg.metrics.Confusion` counts them.
 
     Example:
         >>> from rsseg.task import Binary

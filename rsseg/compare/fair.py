@@ -16,15 +16,21 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.compare.recipes import as_text, by_design, column, differing, follows, is_cross_entropy, labels
-from rsseg.compare.runs import DIVERGED, LOWER_RATE, LeftOut, Reason, Run, find_runs, read_run, within
+from rsseg.compare.runs import (
+    DIVERGED,
+    LOWER_RATE,
+    SEARCH_SEED,
+    LeftOut,
+    Reason,
+    Run,
+    by_design,
+    column,
+    differing,
+    find_runs,
+    follows,
+    set_labels,
+)
 from rsseg.contract import InputError
-
-SEARCH_SEED = 1000
-"""In a sweep over learning rates the seeds from here on choose each loss's rate."""
-
-REBALANCING = ("sampler", "augment")
-"""Where recipes against imbalance live beside the loss: with one of them cross-entropy is not plain any more."""
 
 SCENES = {"train": "training scenes or labels", "val": "validation scenes or labels"}
 """What a fingerprint is of; it says nothing to a reader itself."""
@@ -113,7 +119,7 @@ def gather(places: Sequence[Path], keep_unfair: bool = False, metric: str = "iou
         InputError: If nothing can be compared, or it is not clear which of several kinds of runs is meant.
     """
     folders, left_out = find_runs(places)
-    chosen = Selection([read_run(folder) for folder in folders], left_out)
+    chosen = Selection([Run(folder) for folder in folders], left_out)
     drop_unscored(chosen)
     for number, fact in enumerate(FACTS.values()):
         if number == 0 or not keep_unfair:
@@ -121,9 +127,9 @@ def gather(places: Sequence[Path], keep_unfair: bool = False, metric: str = "iou
     design = by_design(chosen.runs)
     if not keep_unfair:
         keys = [key for key in differing(chosen.runs) if key not in design]
-        chosen.drop(minority(chosen.runs, lambda run: {key: as_text(run.settings.get(key)) for key in keys}, optional=True))
+        chosen.drop(minority(chosen.runs, lambda run: {key: run.settings.get(key, "none") for key in keys}, optional=True))
     drop_unrecorded(chosen)
-    chosen.runs = named(chosen.runs)
+    set_labels(chosen.runs)
     rates: dict[str, tuple[float, list[float]]] = {}
     if any(run.searching for run in chosen.runs):
         rates = pick_rates(chosen.runs, metric)
@@ -171,24 +177,21 @@ def drop_unrecorded(chosen: Selection) -> None:
     chosen.drop(diverged)
     lacking = {run.folder: run.unrecorded for run in chosen.runs if run.unrecorded}
     if 2 * len(lacking) > len(chosen.runs):
-        chosen.runs = [replace(run, records=None) for run in chosen.runs]
+        for run in chosen.runs:
+            run.records = None
         return
     chosen.drop({folder: (f"{why}, unlike others", remedy) for folder, (why, remedy) in lacking.items()})
     reason = ("it has no records of its best checkpoint (records/best.npz), unlike others", "train it again")
     unfinished = {run.folder: reason for run in chosen.runs if run.recorded.best is None}
     if 2 * len(unfinished) > len(chosen.runs):
-        chosen.runs = [replace(run, records=replace(run.recorded, best=None)) for run in chosen.runs]
+        for run in chosen.runs:
+            run.records = replace(run.recorded, best=None)
     else:
         chosen.drop(unfinished)
 
 
 def minority(runs: Sequence[Run], fact: Fact, optional: bool) -> dict[Path, Reason]:
-    """The runs that are unlike most others.
-
-    Args:
-        runs: The runs.
-        fact: What they should share.
-        optional: Whether they can be compared if that is asked for.
+    """The runs that most others do not share a fact with; `optional`: they can be compared if that is asked for.
 
     Raises:
         InputError: If there are as many runs of one kind as of another.
@@ -229,25 +232,10 @@ def _brief(text: str, most: int = 160) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-def named(runs: Sequence[Run]) -> list[Run]:
-    """The runs with their rows' labels, which of them a learning rate is searched on, and which are plain cross-entropy."""
-    searched = len({run.rate for run in runs}) > 1 and len({run.seed >= SEARCH_SEED for run in runs}) == 2
-    found = []
-    for run, label in zip(runs, labels(runs, searched), strict=True):
-        rebalanced = any(within(word.split("=")[0], REBALANCING) for word in label.split())
-        plain = is_cross_entropy(run.losses) and not rebalanced
-        found.append(replace(run, label=label, searching=searched and run.seed >= SEARCH_SEED, plain=plain))
-    return found
-
-
 def pick_rates(runs: Sequence[Run], metric: str) -> dict[str, tuple[float, list[float]]]:
-    """Each loss's learning rate with the best mean score over the search seeds, and all rates tried.
+    """Each loss's learning rate with the best mean score of ``summary.json`` over the search seeds, and all rates tried.
 
     Rates are compared on the seeds that all of a loss's rates were tried with.
-
-    Args:
-        runs: Labelled runs.
-        metric: By which score in their ``summary.json``.
 
     Raises:
         InputError: If a loss has no such run, or no seed with which all its rates were tried.
@@ -328,7 +316,7 @@ def crossed(chosen: Selection) -> list[list[Run]]:
 
 
 def largest_grid(present: ArrayLike, plain: Sequence[bool] = ()) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """The losses and seeds to keep so that every loss has every seed and most runs are left.
+    """The losses and seeds to keep so that every loss has every seed and most runs are left: bool ``[losses]``, ``[seeds]``.
 
     Two losses at least are kept, and plain cross-entropy among them, wherever they share a seed; of equally many runs, those
     of more losses.
@@ -336,9 +324,6 @@ def largest_grid(present: ArrayLike, plain: Sequence[bool] = ()) -> tuple[NDArra
     Args:
         present: bool ``[losses, seeds]``, which runs there are.
         plain: ``[losses]``, which are plain cross-entropy.
-
-    Returns:
-        bool ``[losses]`` and bool ``[seeds]``.
 
     Example:
         >>> rows, columns = largest_grid([[1, 1, 1], [1, 1, 1], [1, 0, 0]])

@@ -10,9 +10,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
 
-from rsseg.compare.findings import MEASURES, Findings
-from rsseg.compare.scores import pareto_front, seed_interval
+from rsseg.compare.findings import Findings
+from rsseg.compare.scores import MEASURES, seed_interval
 from rsseg.compare.style import (
     BLUE,
     FEW,
@@ -68,7 +69,7 @@ def draw_ranking(found: Findings) -> Figure:
     axis.plot(win.values[order], places + shift, "|", color=BLUE, markersize=8)
     axis.set_yticks(places, labels)
     axis.set(ylim=(-0.6, len(order) - 0.4))
-    figure.supxlabel(f"{MEASURES[found.metric][0]}, validation", fontsize=10)
+    figure.supxlabel(f"{MEASURES[found.metric].label}, validation", fontsize=10)
     grid(axis, "x")
     if tuning:
         figure.legend(loc="outside upper left", ncols=2)
@@ -138,7 +139,7 @@ def draw_regrets(found: Findings) -> Figure | None:
     axis.axvline(0, color="#333333", linewidth=0.8)
     axis.set_yticks(rows, names)
     axis.set(ylim=(-0.7, len(order) - 0.4))
-    figure.supxlabel(f"{MEASURES[found.tuned_metric][0]} lost to the best known", fontsize=10)
+    figure.supxlabel(f"{MEASURES[found.tuned_metric].label} lost to the best known", fontsize=10)
     grid(axis, "x")
     figure.legend(loc="outside upper left", ncols=3, title="regret", alignment="left")
     return figure
@@ -187,14 +188,14 @@ def draw_pareto(found: Findings) -> Figure:
     points = {key: np.stack([x, found.wins[key].values.mean(1)[found.order]], axis=-1) for key in others}
     names = [str(place + 1) if numbered else found.labels[i] for place, i in enumerate(found.order)]
     for axis, (key, point) in zip(axes, points.items(), strict=True):
-        (name, up), y = MEASURES[key], point[:, 1]
-        front = pareto_front(point, [True, up])
+        measure, y = MEASURES[key], point[:, 1]
+        front = pareto_front(point, [True, measure.higher_is_better])
         along = np.flatnonzero(front)[np.argsort(x[front])]
         axis.plot(x[along], y[along], color=BLUE, linewidth=1.2, zorder=1)
         axis.scatter(x[~front], y[~front], s=34, facecolor="white", edgecolor=GREY, linewidth=1.5, zorder=2)
         axis.scatter(x[front], y[front], s=46, color=BLUE, zorder=3)
-        axis.set_ylabel(wrap(name, 17) + "\n(up: better)")
-        if not up:
+        axis.set_ylabel(wrap(measure.label, 17) + "\n(up: better)")
+        if not measure.higher_is_better:
             axis.invert_yaxis()
         axis.margins(0.14)
         axis.xaxis.set_major_locator(MaxNLocator(5))
@@ -211,13 +212,31 @@ def draw_pareto(found: Findings) -> Figure:
     return figure
 
 
+def pareto_front(values: ArrayLike, higher_is_better: ArrayLike) -> NDArray[np.bool_]:
+    """Which losses no other one beats in one measure without losing in another: bool ``[losses]``.
+
+    Args:
+        values: ``[losses, measures]``, such as pooled IoU and calibration error; with a NaN among them a loss is not in front.
+        higher_is_better: bool ``[measures]``.
+
+    Example:
+        >>> pareto_front([[0.8, 0.1], [0.7, 0.05], [0.7, 0.1]], [True, False]).tolist()
+        [True, True, False]
+    """
+    found = np.asarray(values, dtype=np.float64)
+    good = np.where(np.asarray(higher_is_better, dtype=bool), found, -found)
+    no_worse = (good[:, None] >= good[None]).all(-1)
+    beats = no_worse & (good[:, None] > good[None]).any(-1)
+    return np.asarray(~beats.any(0) & ~np.isnan(good).any(-1))
+
+
 def draw_curves(found: Findings) -> Figure:
     """The validation score over steps: per panel one loss's seeds, the other losses' means in grey."""
     metric = found.tuned_metric
     lines = [[run.curve.set_index("step")[metric] for run in row] for row in found.comparison.runs]
     means = [pd.concat(seeds, axis=1, join="inner").mean(axis=1, skipna=False) for seeds in lines]  # at the steps of all
     titles = [wrap(found.labels[i], 24) for i in found.order]
-    figure, axes = panels(titles, "optimiser step", f"{MEASURES[metric][0]}, validation")
+    figure, axes = panels(titles, "optimiser step", f"{MEASURES[metric].label}, validation")
     for axis, i in zip(axes, found.order, strict=True):
         for other in found.order:
             if other != i:
@@ -239,7 +258,7 @@ def draw_alignment(found: Findings) -> Figure:
         said += "" if np.isnan(tau.low) else f" ({max(tau.low, -1.0):.2f} to {min(tau.high, 1.0):.2f})"
         titles.append(f"{wrap(found.labels[i], 24)}\n{said.replace('nan', '-')}")
     across = "checkpoints of a run by validation loss, 1: the lowest"
-    figure, axes = panels(titles, across, f"{MEASURES[metric][0]}, validation")
+    figure, axes = panels(titles, across, f"{MEASURES[metric].label}, validation")
     for axis, i in zip(axes, found.order, strict=True):
         for run in found.comparison.runs[i]:
             known = run.curve.dropna()
@@ -253,7 +272,7 @@ def draw_alignment(found: Findings) -> Figure:
 
 def draw_shares(found: Findings) -> Figure | None:
     """How much of a composition's gradient comes from each term, over the steps."""
-    groups = dict(list(found.shares.groupby(["loss", "place"], sort=False)))
+    groups = dict(list(found.gradients.shares.groupby(["loss", "place"], sort=False)))
     if not groups:
         return None
     titles = [wrap(f"{loss}, {'at the logits' if place == 'logits' else 'at the last layer'}", 26) for loss, place in groups]
@@ -276,7 +295,7 @@ def draw_shares(found: Findings) -> Figure | None:
 
 def draw_gains(found: Findings) -> Figure | None:
     """The one-step gain of each term, over the steps."""
-    groups = dict(list(found.gains.groupby("loss", sort=False)))
+    groups = dict(list(found.gradients.gains.groupby("loss", sort=False)))
     if not groups:
         return None
     figure, axes = panels([wrap(loss, 24) for loss in groups], "optimiser step", "gain per unit step")

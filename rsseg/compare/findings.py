@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import combinations
-from typing import get_args
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,11 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from rsseg.compare.counts import Array, Overlap, pooled
 from rsseg.compare.fair import Comparison
-from rsseg.compare.records import POINTS
 from rsseg.compare.runs import Run
 from rsseg.compare.scores import (
-    CALIBRATION,
-    SCENE_MEAN,
+    MEASURES,
     Interval,
     Measure,
     WinMatrix,
@@ -27,18 +25,10 @@ from rsseg.compare.scores import (
     of_counts,
     of_tuning,
     rank_alignment,
-    scene_sums,
 )
 from rsseg.contract import InputError, nearest
 from rsseg.metrics.average import present_mean, ratio
-from rsseg.task import Task, make_task
-
-MEASURES = {
-    "iou": ("IoU", True), "dice": ("Dice", True), "scene_iou": ("IoU per scene", True), "scene_dice": ("Dice per scene", True),
-    "boundary_iou": ("boundary IoU", True), "ece": ("calibration error", False),
-    "class_ece": ("calibration error by class", False), "brier": ("Brier score", False),
-}  # fmt: skip
-"""By name: what people call it, and whether higher is better."""
+from rsseg.task import make_task
 
 RANKED = ("iou", "dice", "boundary_iou")
 """What losses can be ranked by."""
@@ -75,78 +65,33 @@ class Tuning:
         return difference
 
 
-@dataclass(frozen=True)
-class Findings:
-    """What a comparison found. L losses, R seeds, S scenes, C classes; None: not recorded.
+class Gradients(NamedTuple):
+    """Which terms lead, means over the seeds, a row each; only of losses that were recorded.
 
     Attributes:
-        comparison: The runs.
-        labels: The losses.
-        plain: Which of them are cross-entropy and no more.
-        task: The head's task.
-        metric: What losses are ranked by.
-        wins: By measure, the scores of the best checkpoints, and every loss against every other.
-        last: The metric of the last checkpoint, ``[L, R]``.
-        counts: ``[L, R, S, C, 3]`` of the best checkpoint.
-        tuning: What tuning adds.
-        panel: The losses that were evaluated whichever one trained.
-        values: Their values at the best checkpoint, ``[L, R, panel]``.
-        selection: Selection regret, ``[L, R]``.
-        tau: Kendall's tau-b of falling loss and rising metric, ``[L, R, 2]``: whole run, last half.
-        shares: Of losses of two terms or more, by place, step and term: its share of the gradient, mean over seeds.
-        cosines: By place and pair of terms: the cosine of their gradients, mean over seeds and steps.
-        gains: By loss, step and term: its one-step gain, mean over seeds.
-        notes: What could not be known, a sentence each.
+        shares: Of losses of two terms or more, by place, step and term: its share of the gradient.
+        cosines: Of the same, by place and pair of terms: the cosine of their gradients, mean over steps.
+        gains: By loss, step and term: its one-step gain.
+        notes: What had to be left out, a sentence each.
     """
 
-    comparison: Comparison
-    labels: list[str]
-    plain: list[bool]
-    task: Task
-    metric: str
-    wins: dict[str, WinMatrix]
-    last: Array
-    counts: Array | None
-    tuning: Tuning | None
-    panel: list[str]
-    values: Array | None
-    selection: Array | None
-    tau: Array
     shares: pd.DataFrame
     cosines: pd.DataFrame
     gains: pd.DataFrame
     notes: list[str]
 
-    @property
-    def seeds(self) -> list[int]:
-        """The seeds."""
-        return self.comparison.seeds
 
-    @property
-    def scenes(self) -> list[str]:
-        """The validation scenes' names."""
-        return list(self.comparison.runs[0][0].data["scenes"]["val"])
+class Findings:
+    """What a comparison found, computed when it is first asked for. L losses, R seeds, S scenes, C classes.
 
-    @property
-    def order(self) -> list[int]:
-        """The losses, best first."""
-        return [int(i) for i in np.argsort(-self.wins[self.metric].score.value, kind="stable")]
-
-    @property
-    def tuned_metric(self) -> Overlap:
-        """What thresholds are tuned for."""
-        return "dice" if self.metric == "dice" else "iou"
-
-
-def check_metric(metric: str) -> None:
-    """Refuse a metric that losses can't be ranked by."""
-    if metric not in RANKED:
-        near = nearest(metric, RANKED)
-        raise InputError(f"metric={metric}: losses can't be ranked by it{near}; take {', '.join(RANKED[:-1])} or {RANKED[-1]}")
-
-
-def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
-    """Compute every measure that the runs' records allow.
+    Attributes:
+        labels: The losses.
+        plain: Which of them are cross-entropy and no more.
+        seeds: The seeds.
+        has_records: Whether there are records, of all runs or of none.
+        scenes: The validation scenes' names.
+        task: The head's task.
+        tuned_metric: What thresholds are tuned for.
 
     Args:
         comparison: The runs.
@@ -155,90 +100,114 @@ def analyse(comparison: Comparison, metric: str = "iou") -> Findings:
     Raises:
         InputError: For a metric that not every run recorded.
     """
-    first = comparison.runs[0][0]
-    scored: Overlap = "dice" if metric == "dice" else "iou"
-    recorded = first.records is not None
-    points = _each(comparison, lambda run: run.recorded.points) if recorded else None
-    panel = _shared_panel(comparison) if recorded else []
-    wins = _summarised(comparison) if points is None else _compared(comparison, points)
-    if metric not in wins:
-        known = [name for name in RANKED if name in wins]
-        raise InputError(f"metric={metric}: not every run recorded it; take {' or '.join(known)}")
-    tuning, why = (None, []) if points is None else _tuning(comparison, points, scored)
-    shares, cosines, gains, skipped = mean_gradients(comparison)
-    return Findings(
-        comparison=comparison,
-        labels=comparison.labels,
-        plain=[row[0].plain for row in comparison.runs],
-        task=make_task(first.config.dataset.task, first.config.dataset.classes),
-        metric=metric,
-        wins=wins,
-        last=_each(comparison, lambda run: run.curve[scored].iloc[-1]),
-        counts=None if points is None else points[:, :, 0],
-        tuning=tuning,
-        panel=panel,
-        values=_each(comparison, lambda run: _panel_values(run, panel)) if recorded else None,
-        selection=_each(comparison, lambda run: selection(run, scored)) if recorded else None,
-        tau=_each(comparison, lambda run: rank_alignment(run.curve["val_loss"], run.curve[scored])),
-        shares=shares,
-        cosines=cosines,
-        gains=gains,
-        notes=why + skipped,
-    )
+
+    def __init__(self, comparison: Comparison, metric: str = "iou") -> None:
+        self.comparison, self.metric = comparison, metric
+        self.labels, self.seeds = comparison.labels, comparison.seeds
+        self.plain = [row[0].plain for row in comparison.runs]
+        first = comparison.runs[0][0]
+        self.has_records = first.records is not None
+        self.scenes = list(first.data["scenes"]["val"])
+        self.task = make_task(first.config.dataset.task, first.config.dataset.classes)
+        self.tuned_metric: Overlap = "dice" if metric == "dice" else "iou"
+        if metric not in self.wins:
+            known = [name for name in RANKED if name in self.wins]
+            raise InputError(f"metric={metric}: not every run recorded it; take {' or '.join(known)}")
+
+    @property
+    def order(self) -> list[int]:
+        """The losses, best first."""
+        return [int(i) for i in np.argsort(-self.wins[self.metric].score.value, kind="stable")]
+
+    @cached_property
+    def counts(self) -> Array | None:
+        """The counts of the best checkpoints at 0.5 (argmax), ``[L, R, S, C, 3]``; None: no records."""
+        return self._each(lambda run: run.recorded.at("fixed")) if self.has_records else None
+
+    @cached_property
+    def wins(self) -> dict[str, WinMatrix]:
+        """By measure that is known of all runs: the scores of the best checkpoints, and every loss against every other."""
+        if not self.has_records:  # what runs say of themselves
+            names = ("iou", "dice", "scene_iou", "scene_dice")
+            return {name: compare_seeds(self._each(lambda run: run.summary[name])) for name in names}  # noqa: B023
+        sums = {name: self._sums(measure) for name, measure in MEASURES.items()}
+        return {name: compare(known, MEASURES[name]) for name, known in sums.items() if known is not None}
+
+    @cached_property
+    def tuning(self) -> Tuning | None:
+        """What tuning adds; None where some run has no tuned counts."""
+        metric = self.tuned_metric
+        both = self._sums(of_tuning(metric)) if self.has_records else None  # [L, R, S, 2, C, 3]
+        if both is None:
+            return None
+        moved = compare(both, of_tuning(metric)).difference
+        return Tuning(pooled(both[:, :, :, 0], metric), compare(both[:, :, :, 1], of_counts(metric)), moved)
+
+    def _sums(self, measure: Measure) -> Array | None:
+        """What a measure is made of, ``[L, R, S, ...]``; None where some run did not record it."""
+        each = [[measure.sums(run.recorded) for run in row] for row in self.comparison.runs]
+        known = all(sums is not None and not np.isnan(sums).any() for row in each for sums in row)
+        return np.array(each, dtype=np.float64) if known else None
+
+    @property
+    def why_untuned(self) -> list[str]:
+        """Why it is not known what tuning adds, in a sentence, where nothing else says so."""
+        runs = self.comparison.all_runs
+        if not self.has_records or self.tuning is not None or runs[0].recorded.first.all():
+            return []
+        run = next(run for run in runs if np.isnan(run.recorded.at(self.tuned_metric)).any())
+        why = f"{run.folder} was not counted at tuned biases; its train.log says why"
+        if run.recorded.best is None:
+            why = f"{run.folder} recorded no best checkpoint"
+        elif run.recorded.best.untuned:
+            why = run.recorded.best.untuned
+        return [f"Tuned thresholds are not compared: {why}."]
+
+    @cached_property
+    def last(self) -> Array:
+        """The metric of the last checkpoint, ``[L, R]``."""
+        return self._each(lambda run: run.curve[self.tuned_metric].iloc[-1])
+
+    @cached_property
+    def tau(self) -> Array:
+        """Kendall's tau-b of falling loss and rising metric, ``[L, R, 2]``: whole run, last half."""
+        return self._each(lambda run: rank_alignment(run.curve["val_loss"], run.curve[self.tuned_metric]))
+
+    @cached_property
+    def selection(self) -> Array | None:
+        """What choosing checkpoints by their validation loss costs, ``[L, R]``; None: no records."""
+        return self._each(lambda run: selection(run, self.tuned_metric)) if self.has_records else None
+
+    @cached_property
+    def panel(self) -> list[str]:
+        """The losses that every run was valued under, whichever one trained."""
+        first, *others = (run.records.panel if run.records else [] for run in self.comparison.all_runs)
+        return [name for name in first if all(name in other for other in others)]
+
+    @cached_property
+    def values(self) -> Array:
+        """Their values at the best checkpoints, mean over the halves of the scenes, ``[L, R, panel]``."""
+
+        def of(run: Run) -> Array:
+            records = run.recorded
+            return present_mean(records.values[records.best_index][[records.panel.index(name) for name in self.panel]])
+
+        return self._each(of)
+
+    @cached_property
+    def gradients(self) -> Gradients:
+        """Which terms lead."""
+        return mean_gradients(self.comparison)
+
+    def _each(self, value: Callable[[Run], Array | float]) -> Array:
+        return np.array([[value(run) for run in row] for row in self.comparison.runs], dtype=np.float64)
 
 
-def _each(comparison: Comparison, value: Callable[[Run], Array | float]) -> Array:
-    return np.array([[value(run) for run in row] for row in comparison.runs], dtype=np.float64)
-
-
-def _summarised(comparison: Comparison) -> dict[str, WinMatrix]:
-    """What runs without records say of themselves."""
-    names = ("iou", "dice", "scene_iou", "scene_dice")
-    return {name: compare_seeds(_each(comparison, lambda run: run.summary[name])) for name in names}  # noqa: B023
-
-
-def _compared(comparison: Comparison, points: Array) -> dict[str, WinMatrix]:
-    """Every measure that is known of all runs, from counts ``[L, R, point, S, C, 3]``."""
-    fixed, contours = points[:, :, 0], points[:, :, POINTS.index("contours")]
-    found: dict[str, tuple[Array, Measure]] = {name: (fixed, of_counts(name)) for name in get_args(Overlap)}
-    found |= {f"scene_{name}": (scene_sums(fixed, name), SCENE_MEAN) for name in get_args(Overlap)}
-    if not np.isnan(contours).any():
-        found["boundary_iou"] = contours, of_counts("iou")
-    if all(run.recorded.calibration for run in comparison.all_runs):
-        for name, measure in CALIBRATION.items():
-            found[name] = _each(comparison, lambda run: run.recorded.calibration[name]), measure  # noqa: B023
-    return {name: compare(sums, measure) for name, (sums, measure) in found.items()}
-
-
-def _tuning(comparison: Comparison, points: Array, metric: Overlap) -> tuple[Tuning | None, list[str]]:
-    """What tuning for a metric adds; None, and a sentence why, where some run has no tuned counts."""
-    both = points[:, :, [POINTS.index("untuned"), POINTS.index(metric)]]
-    if not np.isnan(both).any():
-        untuned, tuned = both[:, :, 0], both[:, :, 1]
-        moved = compare(np.moveaxis(both, 2, 3), of_tuning(metric)).difference
-        return Tuning(pooled(untuned, metric), compare(tuned, of_counts(metric)), moved), []
-    if comparison.runs[0][0].recorded.first.all():  # one scene: the caveats say so
-        return None, []
-    lacking = np.isnan(both).any((2, 3, 4, 5))
-    run = comparison.all_runs[int(lacking.argmax())]
-    why = f"{run.folder} was not counted at tuned biases; its train.log says why"
-    if run.recorded.best is None:
-        why = f"{run.folder} recorded no best checkpoint"
-    elif run.recorded.best.untuned:
-        why = run.recorded.best.untuned
-    return None, [f"Tuned thresholds are not compared: {why}."]
-
-
-def _shared_panel(comparison: Comparison) -> list[str]:
-    """The losses that every run was valued under."""
-    first, *others = (run.recorded.panel for run in comparison.all_runs)
-    return [name for name in first if all(name in other for other in others)]
-
-
-def _panel_values(run: Run, panel: list[str]) -> Array:
-    """Their values at the best checkpoint, mean over the halves of the scenes."""
-    records = run.recorded
-    return present_mean(records.values[records.best_index][[records.panel.index(name) for name in panel]])
+def check_metric(metric: str) -> None:
+    """Refuse a metric that losses can't be ranked by."""
+    if metric not in RANKED:
+        near = nearest(metric, RANKED)
+        raise InputError(f"metric={metric}: losses can't be ranked by it{near}; take {', '.join(RANKED[:-1])} or {RANKED[-1]}")
 
 
 def own_loss(run: Run) -> Array | None:
@@ -264,7 +233,7 @@ def selection_regret(losses: ArrayLike, counts: ArrayLike, first: NDArray[np.boo
 
     On one half of the scenes a checkpoint is chosen by the loss and another by the metric; both are scored on the other
     half; the halves are swapped and the differences averaged. The choice by metric is the one that a user could make, so
-    the regret can be negative.
+    the regret can be negative. NaN if a half has no checkpoint with a loss, or none with a score.
 
     Args:
         losses: ``[checkpoints, 2]``, the validation loss on the first and the second half. A loss of all scenes won't do: it
@@ -272,9 +241,6 @@ def selection_regret(losses: ArrayLike, counts: ArrayLike, first: NDArray[np.boo
         counts: ``[checkpoints, scenes, classes, 3]``.
         first: Which scenes are the first half.
         metric: `iou` or `dice`.
-
-    Returns:
-        NaN if a half has no checkpoint with a loss, or none with a score.
 
     Example:
         >>> counts = np.array([[[[1, 1, 0]]] * 2, [[[1, 0, 0]]] * 2]).reshape(2, 2, 1, 3)  # IoU 0.5, then 1
@@ -292,8 +258,8 @@ def selection_regret(losses: ArrayLike, counts: ArrayLike, first: NDArray[np.boo
     return float(np.mean(regrets))
 
 
-def mean_gradients(comparison: Comparison) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, list[str]]:
-    """Shares, cosines and gains: means over all seeds, at the validations that all have; and what was left out, in words."""
+def mean_gradients(comparison: Comparison) -> Gradients:
+    """Means over all seeds, at the validations that all have."""
     shares, cosines, gains, notes = [], [], [], []
     for row in comparison.runs:
         label, records = row[0].label, [run.records for run in row if run.records is not None]
@@ -317,7 +283,7 @@ def mean_gradients(comparison: Comparison) -> tuple[pd.DataFrame, pd.DataFrame, 
             gains += [(label, *values) for values in _by_step(steps, terms, gain)]
             if len(measured) < len(records):
                 notes.append(f"{label}: one-step gains were recorded for {len(measured)} of {len(records)} seeds.")
-    return (
+    return Gradients(
         pd.DataFrame(shares, columns=["loss", "place", "step", "term", "share"]),
         pd.DataFrame(cosines, columns=["loss", "place", "terms", "cosine"]),
         pd.DataFrame(gains, columns=["loss", "step", "term", "gain"]),

@@ -23,14 +23,11 @@ STEP = 1e-2
 
 
 def term_gradients(weighted: Mapping[str, Tensor], at: Tensor) -> Tensor:
-    """Every weighted term's gradient at the logits.
+    """Every weighted term's gradient at the logits, ``[terms, numbers]``; 0 for a term that does not depend on them.
 
     Args:
         weighted: Weighted values by name, as `rsseg.losses.Composite` returns them.
         at: The logits. Their graph is kept.
-
-    Returns:
-        ``[terms, numbers]``; a term that does not depend on `at` has gradient 0.
 
     Example:
         >>> z = torch.tensor([1.0, 2.0], requires_grad=True)
@@ -47,10 +44,7 @@ def term_gradients(weighted: Mapping[str, Tensor], at: Tensor) -> Tensor:
 
 
 def norms_and_cosines(gradients: Tensor) -> tuple[Tensor, Tensor]:
-    """How hard each weighted term pulls, and how far any two pull in the same direction.
-
-    Args:
-        gradients: ``[terms, numbers]``.
+    """How hard each weighted term pulls, and how far any two pull in the same direction, of gradients ``[terms, numbers]``.
 
     Returns:
         ``||w_k g_k||``, float64 ``[terms]``, and cosines, float64 ``[terms, terms]``; NaN where a gradient vanishes.
@@ -69,16 +63,13 @@ def norms_and_cosines(gradients: Tensor) -> tuple[Tensor, Tensor]:
 def one_step_gain(
     parameters: Sequence[Tensor], gradient: Sequence[Tensor], metric: Callable[[], float], step: float = STEP
 ) -> float:
-    """How much a hard metric gains per unit step down a gradient.
+    """How much a hard metric gains per unit step down a gradient: ``(M(theta - step g / ||g||) - M(theta)) / step``.
 
     Args:
         parameters: Moved by `step` against the gradient's direction, and put back exactly, even if the metric fails.
-        gradient: One tensor per parameter.
+        gradient: One tensor per parameter; where it vanishes the gain is 0.
         metric: Of held-out windows, at the parameters as they are when it is called.
         step: The length of the step, above 0.
-
-    Returns:
-        ``(M(theta - step g / ||g||) - M(theta)) / step``; 0 for a gradient that vanishes.
 
     Example:
         >>> theta = torch.tensor([2.0])

@@ -160,7 +160,7 @@ class Snapshots:
     """Takes the snapshot of a module while one process validates it, window after window of whole scenes.
 
     A bias is tuned on one half of the scenes to score the other. When the first half is through its sample is complete, so
-    that the second is counted at its bias at once; `again` is what counts the first half, in half a validation more.
+    that the second is counted at its bias at once; the first half needs half a validation more, see `count_again`.
 
     A snapshot takes at most ``4 KiB * S * (K + 1)`` for histograms, ``24 S K`` bytes for contours, and for a multiclass
     sample ``(4 K + 24) max(SAMPLE, S K)`` bytes. While a scene is put together and its bands are counted, 16 bytes per pixel of
@@ -179,7 +179,7 @@ class Snapshots:
     def __init__(
         self, tasks: Mapping[str, Task], sizes: NDArray[np.int64], cores: Sequence[Core], holds: NDArray[np.bool_]
     ) -> None:
-        self.tasks, self.sizes, self.cores, self.holds = dict(tasks), sizes, cores, holds
+        self.tasks, self.sizes, self.cores = dict(tasks), sizes, cores
         self.first = halves(holds)
         if np.diff(self.first[[core.scene for core in cores]].astype(int)).max(initial=0) > 0:
             raise ValueError("a window of the first half comes after one of the second: see in_halves")
@@ -191,7 +191,7 @@ class Snapshots:
             for name, task in tasks.items()
             if task.exclusive
         }
-        self.second = TunedCounts(tasks, self.samples, holds, ~self.first)
+        self.halves = [TunedCounts(tasks, self.samples, holds, part) for part in (~self.first, self.first)]
         self._scenes: dict[str, tuple[Tensor, Tensor]] = {}  # prediction and mask of the scene that is being put together
 
     def count(self, outputs: Mapping[str, Tensor], batch: Batch) -> None:
@@ -204,7 +204,16 @@ class Snapshots:
             predicted = self.tasks[name].predict(logits).to(torch.uint8)
             for labels, target, number in zip(predicted, mask, k.tolist(), strict=True):
                 self._place(name, labels, target, number)
-        self.second.count(outputs, batch)
+        self.halves[0].count(outputs, batch)
+
+    @property
+    def tuned(self) -> bool:
+        """Whether there are biases, once all scenes have been counted."""
+        return any(self.halves[0].at.values())
+
+    def count_again(self, outputs: Mapping[str, Tensor], batch: Batch) -> None:
+        """Count a batch of the first half at the biases of the second, once all scenes have been counted."""
+        self.halves[1].count(outputs, batch)
 
     def _place(self, name: str, labels: Tensor, target: Tensor, k: int) -> None:
         """Put a window's inner part into its scene; a scene that is complete is counted."""
@@ -223,7 +232,7 @@ class Snapshots:
             self.boundaries[name].to(mask.device).update(predicted, mask, number)
 
     def take(self, step: int) -> dict[str, Snapshot]:
-        """The snapshots by head, of a checkpoint of this step."""
+        """The snapshots by head, of a checkpoint of this step; with counts at biases where both halves have them."""
         taken = {}
         for name in self.tasks:
             histogram = self.histograms[name]
@@ -236,18 +245,10 @@ class Snapshots:
             if name in self.samples:
                 sample = self.samples[name].compute()._asdict()
                 taken[name] |= {f"sample.{part}": value.numpy() for part, value in sample.items()}
+            one, other = (half.at.get(name) or {} for half in self.halves)
+            for of in CROSSFIT if one and other else ():
+                taken[name][f"crossfit.{of}"] = (one[of][1].counts + other[of][1].counts).cpu().numpy()
         return taken
-
-    def again(self) -> TunedCounts | None:
-        """What counts the first half's scenes at the bias of the second, once all have been counted; None: nothing is tuned."""
-        tuned = any(self.second.at.values())
-        return TunedCounts(self.tasks, self.samples, self.holds, self.first) if tuned else None
-
-    def complete(self, taken: Mapping[str, Snapshot], again: TunedCounts) -> dict[str, Snapshot]:
-        """The snapshots with the counts of both halves at their biases."""
-        one, other = self.second.take(), again.take()
-        both = {name: {key: counts + other[name][key] for key, counts in one[name].items()} for name in one if name in other}
-        return {name: shot | both.get(name, {}) for name, shot in taken.items()}
 
 
 class TunedCounts:
@@ -292,11 +293,3 @@ class TunedCounts:
             log.warning("Head %s is not counted at tuned biases: %s", name, error)
             return {}
         return {of: torch.from_numpy(bias).float() for of, bias in tuned.items()} | {"fixed": torch.zeros(len(classes))}
-
-    def take(self) -> dict[str, Snapshot]:
-        """The counts, by head that could be tuned."""
-        found = {}
-        for name, at in self.at.items():
-            if at:
-                found[name] = {f"crossfit.{of}": at[of][1].counts.cpu().numpy() for of in CROSSFIT}
-        return found

@@ -34,9 +34,9 @@ ARRAYS = ("step", "confusion", "values", *(f"{place}.{kind}" for place in PLACES
 CROSSFIT = ("fixed", "iou", "dice")
 """What whole scenes of a multiclass head are counted at together: the argmax, and biases of the other half of the scenes."""
 
-POINTS = ("fixed", "untuned", "iou", "dice", "contours")
-"""Operating points of a checkpoint: at 0.5 or the argmax, as it was validated; the same, as it was counted together with the
-tuned points; with each scene at what was tuned for IoU, or Dice, on the half that it is not in; the bands along contours."""
+POINTS = ("untuned", "iou", "dice", "contours")
+"""Operating points of a checkpoint, beside `fixed`, 0.5 or the argmax as it was validated: the same as it was counted together
+with the tuned points; each scene at what was tuned for IoU, or Dice, on the half that it is not in; bands along contours."""
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
@@ -61,7 +61,7 @@ class Checkpoint:
 
     Attributes:
         step: Its optimiser step.
-        counts: float64 ``[point, S, classes, 3]``, at `POINTS` but the first; NaN where it was not counted.
+        counts: float64 ``[point, S, classes, 3]``, at `POINTS`; NaN where it was not counted.
         calibration: By score, what `rsseg.metrics.calibration.calibration_sums` gives, ``[S, ...]``; empty: not recorded.
         untuned: Why no tuned points were counted, where that is known.
         lost: Labelled pixels with logits that are not finite; they are in no histogram.
@@ -114,12 +114,12 @@ class Records:
             return int(np.flatnonzero(self.steps == self.best.step)[-1])
         return int(np.nanargmax(pooled(self.counts)))
 
-    @property
-    def points(self) -> Array:
-        """The counts of the best checkpoint, ``[point, S, classes, 3]``; NaN where it was not counted."""
-        fixed = self.counts[self.best_index]
-        others = np.full((len(POINTS) - 1, *fixed.shape), np.nan) if self.best is None else self.best.counts
-        return np.concatenate([fixed[None], others])
+    def at(self, point: str) -> Array:
+        """The counts of the best checkpoint at `fixed` or one of `POINTS`, ``[S, classes, 3]``; NaN: not counted."""
+        fixed: Array = self.counts[self.best_index]
+        if point == "fixed":
+            return fixed
+        return np.full_like(fixed, np.nan) if self.best is None else self.best.counts[POINTS.index(point)]
 
     @property
     def calibration(self) -> dict[str, Array]:
@@ -192,11 +192,11 @@ def load_records(run: Path, head: str = "mask") -> Records:
         own=columns.get(OWN),
         gradient={place: (columns[f"{place}.norm"], columns[f"{place}.cosine"]) for place in PLACES},
         gain=columns.get("gain"),
-        best=checkpoint(_of_head(best, head, ("step", "boundary")), task, first) if best.is_file() else None,
+        best=checkpoint_of(_of_head(best, head, ("step", "boundary")), task, first) if best.is_file() else None,
     )
 
 
-def checkpoint(arrays: Arrays, task: Task, first: NDArray[np.bool_]) -> Checkpoint:
+def checkpoint_of(arrays: Arrays, task: Task, first: NDArray[np.bool_]) -> Checkpoint:
     """What the arrays of a snapshot say of a checkpoint: see docs/records.md.
 
     Args:
@@ -205,7 +205,7 @@ def checkpoint(arrays: Arrays, task: Task, first: NDArray[np.bool_]) -> Checkpoi
         first: bool ``[S]``, which scenes are the first half.
     """
     histogram, untuned = arrays.get("histogram"), ""
-    counts = np.full((len(POINTS) - 1, *arrays["boundary"].shape), np.nan)
+    counts = np.full((len(POINTS), *arrays["boundary"].shape), np.nan)
     counts[-1] = arrays["boundary"]
     if f"crossfit.{CROSSFIT[0]}" in arrays:
         counts[:3] = [counts_of(arrays[f"crossfit.{name}"], task) for name in CROSSFIT]

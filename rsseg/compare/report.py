@@ -16,9 +16,9 @@ from jinja2 import Environment, StrictUndefined
 from rsseg.compare.counts import Array
 from rsseg.compare.fair import Comparison
 from rsseg.compare.figures import draw_all
-from rsseg.compare.findings import MEASURES, Findings
+from rsseg.compare.findings import Findings
 from rsseg.compare.runs import Run, within
-from rsseg.compare.scores import Interval
+from rsseg.compare.scores import MEASURES, Interval
 from rsseg.compare.style import FEW
 from rsseg.compare.tables import all_tables
 from rsseg.compare.words import answer, caveats, listed, number, percent, span
@@ -92,7 +92,7 @@ def say(found: Findings) -> None:
     """Print the ranking, the answer and what weakens it."""
     for left in found.comparison.left_out:
         log.warning("%s is left out: %s; %s.", left.run, left.why, left.remedy)
-    columns = {MEASURES[name][0]: found.wins[name].values for name in PRINTED if name in found.wins}
+    columns = {MEASURES[name].label: found.wins[name].values for name in PRINTED if name in found.wins}
     columns |= {"tau whole run": found.tau[..., 0], "tau last half": found.tau[..., 1]}
     rows = []
     for i in found.order:
@@ -130,8 +130,8 @@ def render(found: Findings, tables: dict[str, pd.DataFrame], figures: dict[str, 
         figures=figures,
         answer=answer(found),
         notes=caveats(found),
-        metric=MEASURES[found.metric][0],
-        tuned=MEASURES[found.tuned_metric][0],
+        metric=MEASURES[found.metric].label,
+        tuned=MEASURES[found.tuned_metric].label,
         sure=_is_sure(found),
         few=len(found.labels) <= FEW,
         dataset=found.comparison.runs[0][0].config.dataset.name,
@@ -139,7 +139,7 @@ def render(found: Findings, tables: dict[str, pd.DataFrame], figures: dict[str, 
         ranking_note=ranking_note(found),
         measures=_measures(tables["measures"]),
         where=_where(found, tables),
-        cosines=_shown(found.cosines, "Cosine between the terms' gradients, mean over the run", index=False),
+        cosines=_shown(found.gradients.cosines, "Cosine between the terms' gradients, mean over the run", index=False),
         protocol=protocol(found.comparison, found.metric),
         runs=_runs(tables["runs"].reset_index()),
         left_out=_left_out(tables["left_out"]),
@@ -172,9 +172,9 @@ def _text(value: Any) -> str:
 def ranking(found: Findings) -> Table:
     """The losses, best first, with intervals: the table of the first screen."""
     win, best, tuning, sure = found.wins[found.metric], found.order[0], found.tuning, _is_sure(found)
-    names = ["loss", MEASURES[found.metric][0]]
+    names = ["loss", MEASURES[found.metric].label]
     if tuning is not None:
-        names.append(f"{MEASURES[found.tuned_metric][0]} tuned")
+        names.append(f"{MEASURES[found.tuned_metric].label} tuned")
     names += ["behind the best"] + ["best is ahead"] * sure
     rows = []
     for i in found.order:
@@ -218,7 +218,7 @@ def _measures(table: pd.DataFrame) -> Table:
 
 def _where(found: Findings, tables: dict[str, pd.DataFrame]) -> list[Table]:
     """Scores by class and by scene."""
-    metric, classes = MEASURES[found.tuned_metric][0], tables["classes"]
+    metric, classes = MEASURES[found.tuned_metric].label, tables["classes"]
     if len(found.labels) > max(FEW, len(classes)):
         classes = classes.set_index("pixels", append=True).T.rename_axis("loss")
         classes.columns = [f"{name} ({pixels:,} px)" for name, pixels in classes.columns]
@@ -238,7 +238,7 @@ def _runs(runs: pd.DataFrame) -> Table:
     """What the page says of each run; ``runs.csv`` says more."""
     scores = [name for name in MEASURES if name in runs][:2]
     brief = runs[["loss", "seed", "rate", *scores, "steps", "seconds"]]
-    brief = brief.rename(columns={key: MEASURES[key][0] for key in scores})
+    brief = brief.rename(columns={key: MEASURES[key].label for key in scores})
     seconds = brief["seconds"].round().astype(int)
     return _shown(brief.assign(rate=[f"{rate:g}" for rate in brief["rate"]], seconds=seconds), index=False)
 
@@ -280,7 +280,7 @@ def protocol(comparison: Comparison, metric: str) -> list[tuple[str, str]]:
     ]
     if comparison.rates:
         tried = [f"{loss}: {rate:g} of {', '.join(f'{x:g}' for x in all_)}" for loss, (rate, all_) in comparison.rates.items()]
-        how = f"chosen by mean {MEASURES[metric][0]} on search seeds that are not compared"
+        how = f"chosen by mean {MEASURES[metric].label} on search seeds that are not compared"
         rows.append(("Learning rates", f"{how}: {'; '.join(tried)}"))
     return rows
 

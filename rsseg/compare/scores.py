@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.stats import kendalltau, rankdata
+from numpy.typing import ArrayLike
+from scipy.stats import kendalltau
 from scipy.stats import t as student
 
 from rsseg.compare.counts import Array, Overlap, overlap
+from rsseg.compare.records import Records
 from rsseg.metrics.average import present_mean, ratio
 from rsseg.metrics.calibration import SCORES
 
@@ -31,39 +32,67 @@ class Measure:
     """A score that is a function of sums over scenes.
 
     Attributes:
+        label: What people call it.
+        sums: From a run's records to what is added up over S scenes, ``[S, ...]``; None or NaN: it was not recorded.
         score: From sums ``[...]``, as one scene has them, to scores; a factor common to all sums changes nothing.
-        mass: From the sums of S scenes to ``[S, parts]``, how much each scene adds to each part of the score, such as a class.
+        mass: From sums ``[S, ...]`` to ``[S, parts]``, how much each scene adds to each part of the score, such as a class.
         higher_is_better: False for errors.
     """
 
+    label: str
+    sums: Callable[[Records], Array | None]
     score: Callable[[Array], Array]
     mass: Callable[[Array], Array]
     higher_is_better: bool = True
 
 
-def present(counts: Array) -> Array:
+def class_pixels(counts: Array) -> Array:
     """The pixels of each class, of counts ``[..., 3]``."""
     pixels: Array = counts[..., 0] + counts[..., 2]
     return pixels
 
 
-def of_counts(metric: Overlap) -> Measure:
-    """IoU or Dice pooled over scenes, then the mean over the classes present; sums are counts ``[classes, 3]``."""
-    return Measure(lambda sums: present_mean(overlap(sums, metric)), present)
+def of_counts(metric: Overlap, point: str = "fixed", label: str = "") -> Measure:
+    """IoU or Dice at an operating point, pooled over scenes, then the mean over the classes present."""
+    return Measure(label, lambda records: records.at(point), lambda sums: present_mean(overlap(sums, metric)), class_pixels)
 
 
-def of_tuning(metric: Overlap) -> Measure:
-    """What tuning adds to a score, drawn together; sums are counts before and after, ``[2, classes, 3]``."""
+def of_scenes(metric: Overlap, label: str = "") -> Measure:
+    """IoU or Dice of each scene, mean over the classes in it, then over the scenes that hold one."""
     return Measure(
-        lambda sums: np.diff(present_mean(overlap(sums, metric)), axis=-1)[..., 0], lambda sums: present(sums[..., 0, :, :])
+        label,
+        lambda records: scene_sums(records.at("fixed"), metric),
+        lambda sums: ratio(sums[..., 0], sums[..., 1]),
+        lambda sums: sums[..., 1:],
     )
 
 
-SCENE_MEAN = Measure(lambda sums: ratio(sums[..., 0], sums[..., 1]), lambda sums: sums[..., 1:])
-"""The mean over the scenes that have a score, of `scene_sums`."""
+def of_tuning(metric: Overlap) -> Measure:
+    """What tuning adds to a score, drawn together: sums are counts before and after, ``[S, 2, classes, 3]``."""
+    return Measure(
+        "",
+        lambda records: np.stack([records.at("untuned"), records.at(metric)], axis=1),
+        lambda sums: np.diff(present_mean(overlap(sums, metric)), axis=-1)[..., 0],
+        lambda sums: class_pixels(sums[:, 0]),
+    )
 
-CALIBRATION = {name: Measure(score, mass, higher_is_better=False) for name, (score, mass) in SCORES.items()}
-"""Calibration errors and the Brier score, of sums as `rsseg.metrics.calibration.calibration_sums` gives them."""
+
+def of_calibration(name: str, label: str = "") -> Measure:
+    """A calibration error or the Brier score, see `rsseg.metrics.calibration`."""
+    return Measure(label, lambda records: records.calibration.get(name), *SCORES[name], higher_is_better=False)
+
+
+MEASURES = {
+    "iou": of_counts("iou", "fixed", "IoU"),
+    "dice": of_counts("dice", "fixed", "Dice"),
+    "scene_iou": of_scenes("iou", "IoU per scene"),
+    "scene_dice": of_scenes("dice", "Dice per scene"),
+    "boundary_iou": of_counts("iou", "contours", "boundary IoU"),
+    "ece": of_calibration("ece", "calibration error"),
+    "class_ece": of_calibration("class_ece", "calibration error by class"),
+    "brier": of_calibration("brier", "Brier score"),
+}
+"""What losses are compared by."""
 
 
 def scene_sums(counts: ArrayLike, metric: Overlap) -> Array:
@@ -76,11 +105,7 @@ def scene_sums(counts: ArrayLike, metric: Overlap) -> Array:
 def effective_scenes(mass: ArrayLike) -> Array:
     """How many scenes of equal mass each part is as good as (Kish 1965): ``(sum m)^2 / sum m^2``.
 
-    Args:
-        mass: ``[scenes, parts]``, such as the pixels of each class.
-
-    Returns:
-        ``[parts]``; NaN for a part that occurs nowhere.
+    Of mass ``[scenes, parts]``, such as the pixels of each class, to ``[parts]``; NaN for a part that occurs nowhere.
 
     Example:
         >>> effective_scenes([[5, 9], [5, 0], [5, 1], [5, 0]]).round(2).tolist()
@@ -273,26 +298,6 @@ def p_values(differences: Array, comparisons: int) -> Array:
     return np.where(np.isnan(observed[..., 0]), np.nan, np.minimum(share * comparisons, 1.0))
 
 
-def cross_evaluation(values: ArrayLike, higher_is_better: ArrayLike) -> Array:
-    """The rank of every loss's models under every measure, mean over seeds; 1 is the best, ties share theirs.
-
-    Args:
-        values: ``[losses, seeds, measures]``.
-        higher_is_better: bool ``[measures]``; False for losses and errors.
-
-    Returns:
-        ``[losses, measures]``; NaN for a measure that lacks a value.
-
-    Example:
-        >>> cross_evaluation([[[0.5, 0.1]], [[0.7, 0.3]]], [True, False]).tolist()
-        [[2.0, 1.0], [1.0, 2.0]]
-    """
-    found = np.asarray(values, dtype=np.float64)
-    ordered = np.where(np.asarray(higher_is_better, dtype=bool), -found, found)
-    ranks: Array = rankdata(ordered, axis=0, nan_policy="propagate").mean(axis=1)
-    return ranks
-
-
 def rank_alignment(losses: ArrayLike, scores: ArrayLike) -> Array:
     """How far a falling loss means a rising metric: Kendall's tau-b over a run's checkpoints.
 
@@ -312,24 +317,3 @@ def rank_alignment(losses: ArrayLike, scores: ArrayLike) -> Array:
     x, y = np.asarray(losses, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     known, half = ~np.isnan(x + y), np.arange(len(x)) >= len(x) // 2
     return np.array([kendalltau(-x[part], y[part]).statistic if part.sum() > 1 else np.nan for part in (known, known & half)])
-
-
-def pareto_front(values: ArrayLike, higher_is_better: ArrayLike) -> NDArray[np.bool_]:
-    """Which losses no other one beats in one measure without losing in another.
-
-    Args:
-        values: ``[losses, measures]``, such as pooled IoU, IoU per scene, boundary IoU and calibration error.
-        higher_is_better: bool ``[measures]``.
-
-    Returns:
-        bool ``[losses]``; False for a loss of which a measure is NaN.
-
-    Example:
-        >>> pareto_front([[0.8, 0.1], [0.7, 0.05], [0.7, 0.1]], [True, False]).tolist()
-        [True, True, False]
-    """
-    found = np.asarray(values, dtype=np.float64)
-    good = np.where(np.asarray(higher_is_better, dtype=bool), found, -found)
-    no_worse = (good[:, None] >= good[None]).all(-1)
-    beats = no_worse & (good[:, None] > good[None]).any(-1)
-    return np.asarray(~beats.any(0) & ~np.isnan(good).any(-1))

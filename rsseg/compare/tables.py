@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.stats import rankdata
 
 from rsseg.compare.counts import Array, overlap
-from rsseg.compare.findings import MEASURES, Findings
-from rsseg.compare.scores import cross_evaluation, seed_interval
+from rsseg.compare.findings import Findings
+from rsseg.compare.scores import MEASURES, seed_interval
 from rsseg.metrics.average import present_mean
 
 
@@ -19,16 +21,16 @@ def all_tables(found: Findings) -> dict[str, pd.DataFrame]:
         "ranks": cross(found),
         "measures": best_by_measure(found).set_index("measure"),
         "classes": classes(found),
-        "shares": found.shares.set_index("loss"),
-        "cosines": found.cosines.set_index("loss"),
+        "shares": found.gradients.shares.set_index("loss"),
+        "cosines": found.gradients.cosines.set_index("loss"),
         "checkpoints": checkpoints(found).set_index("run"),
         "runs": runs(found).set_index("run"),
         "left_out": left_out(found).set_index("run"),
     }
     if found.counts is not None:
         tables["scenes"] = scenes(found, found.counts)
-    if len(found.gains):
-        tables["gains"] = found.gains.set_index("loss")
+    if len(found.gradients.gains):
+        tables["gains"] = found.gradients.gains.set_index("loss")
     return tables
 
 
@@ -74,13 +76,33 @@ def pairs(found: Findings) -> pd.DataFrame:
 def ranks(found: Findings) -> tuple[list[str], Array]:
     """The measures and losses that everything is ranked by, and the mean ranks ``[L, measures]``."""
     keys = [key for key in MEASURES if key in found.wins]
-    names, up = [MEASURES[key][0] for key in keys], [MEASURES[key][1] for key in keys]
+    names, up = [MEASURES[key].label for key in keys], [MEASURES[key].higher_is_better for key in keys]
     values = [found.wins[key].values for key in keys]
-    if found.values is not None:
+    if found.panel:
         names += [f"loss {name}" for name in found.panel]
         values += list(np.moveaxis(found.values, -1, 0))
         up += [False] * len(found.panel)
     return names, cross_evaluation(np.stack(values, axis=-1), up)
+
+
+def cross_evaluation(values: ArrayLike, higher_is_better: ArrayLike) -> Array:
+    """The rank of every loss's models under every measure, mean over seeds; 1 is the best, ties share theirs.
+
+    Args:
+        values: ``[losses, seeds, measures]``.
+        higher_is_better: bool ``[measures]``; False for losses and errors.
+
+    Returns:
+        ``[losses, measures]``; NaN for a measure that lacks a value.
+
+    Example:
+        >>> cross_evaluation([[[0.5, 0.1]], [[0.7, 0.3]]], [True, False]).tolist()
+        [[2.0, 1.0], [1.0, 2.0]]
+    """
+    found = np.asarray(values, dtype=np.float64)
+    ordered = np.where(np.asarray(higher_is_better, dtype=bool), -found, found)
+    ranks: Array = rankdata(ordered, axis=0, nan_policy="propagate").mean(axis=1)
+    return ranks
 
 
 def cross(found: Findings) -> pd.DataFrame:
@@ -93,10 +115,9 @@ def best_by_measure(found: Findings) -> pd.DataFrame:
     """One row per measure: the loss that is best by it, and by how much."""
     columns, rows = ["measure", "best loss", "value", "next", "difference", "low", "high"], []
     for key, win in found.wins.items():
-        name, up = MEASURES[key]
-        mean = win.values.mean(1)
-        best, *others = np.argsort(-mean if up else mean, kind="stable")
-        row = (name, found.labels[best], mean[best])
+        measure, mean = MEASURES[key], win.values.mean(1)
+        best, *others = np.argsort(-mean if measure.higher_is_better else mean, kind="stable")
+        row = (measure.label, found.labels[best], mean[best])
         if others:
             rows.append((*row, found.labels[others[0]], *win.difference.at(best, others[0])))
         else:

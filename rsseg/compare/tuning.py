@@ -260,7 +260,7 @@ def sampled_classes(sample: SampledLogits, scenes: int) -> NDArray[np.bool_]:
     return found
 
 
-def thresholds(snapshot: Mapping[str, NDArray[Any]], task: Task, first: NDArray[np.bool_]) -> dict[str, Any]:
+def tune_thresholds(snapshot: Mapping[str, NDArray[Any]], task: Task, first: NDArray[np.bool_]) -> dict[str, Any]:
     """The threshold of each class, or for multiclass its bias, that makes the pooled mean IoU of all scenes largest.
 
     Args:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rsseg.assembly import Setup
 from rsseg.compare.recorder import Recorder, Snapshot, Snapshots, in_halves
 from rsseg.compare.records import write_arrays
-from rsseg.compare.tuning import halves, thresholds
+from rsseg.compare.tuning import halves, tune_thresholds
 from rsseg.config.build import TERM, build
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
@@ -74,7 +74,7 @@ def keep_thresholds(
     found = {}
     for head, snapshot in taken.items():
         try:
-            found[head] = thresholds(snapshot, module.tasks[head], first)
+            found[head] = tune_thresholds(snapshot, module.tasks[head], first)
         except InputError as error:
             log.warning("No threshold is tuned for head %s: %s", head, error)
     write_json(run.thresholds_file, found)

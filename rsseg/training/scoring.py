@@ -111,11 +111,10 @@ def score_checkpoints(
             snapshots = make_snapshots(setup, module, store)
             result = score(setup, module, validation_windows(setup, store), snapshots.count)
             taken = snapshots.take(step)
-        again = snapshots.again() if name == "best" else None
-        if again:
+        if name == "best" and snapshots.tuned:
             half = GridWindows(store, setup.window, setup.overlap, np.flatnonzero(snapshots.first))
-            score(setup, module, half, again.count)
-            taken = snapshots.complete(taken, again)
+            score(setup, module, half, snapshots.count_again)
+            taken = snapshots.take(step)
         keep(run, name, taken)
     keep_thresholds(run, module, taken, recorder.first)
     return {head: replace(scores, boundary_iou=float(pooled(taken[head]["boundary"]))) for head, scores in result.items()}

@@ -6,13 +6,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from run_folders import BINARY, FOUR, make_records, make_snapshot, make_sweep, write_run
+from run_folders import BINARY, FOUR, changed, make_records, make_snapshot, make_sweep, write_run
 from scipy.stats import kendalltau, ttest_1samp
 
 from rsseg.compare import tables
 from rsseg.compare.fair import gather
-from rsseg.compare.findings import Tuning, analyse, own_loss, selection
-from rsseg.compare.records import checkpoint
+from rsseg.compare.findings import Findings, Tuning, own_loss, selection
+from rsseg.compare.records import checkpoint_of
 from rsseg.compare.scores import compare_seeds
 from rsseg.compare.words import caveats, rare, unselected
 from rsseg.task import Multiclass
@@ -20,7 +20,7 @@ from rsseg.task import Multiclass
 
 def compare(root, metric="iou"):
     comparison = gather([root])
-    return comparison, analyse(comparison, metric)
+    return comparison, Findings(comparison, metric)
 
 
 def test_values_are_those_of_the_best_checkpoint(tmp_path, monkeypatch):
@@ -90,13 +90,13 @@ def test_shares_are_means_over_all_seeds_of_each_seed_s_share(tmp_path, monkeypa
         records[tmp_path / f"loss=ce,seed={seed}"] = make_records(BINARY, "ce", seed)
     monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: records[folder])
     _, found = compare(tmp_path)
-    assert found.shares[["loss", "place"]].drop_duplicates().to_numpy().tolist() == [["ce_dice", "logits"]]
-    shares = found.shares.pivot(index="step", columns="term", values="share")
+    assert found.gradients.shares[["loss", "place"]].drop_duplicates().to_numpy().tolist() == [["ce_dice", "logits"]]
+    shares = found.gradients.shares.pivot(index="step", columns="term", values="share")
     assert (shares.columns.tolist(), shares.index.tolist()) == (["ce", "dice"], [100, 200])
     assert shares["ce"].tolist() == pytest.approx([(0.25 + 0.75 + 0.5) / 3, (0.5 + 0.5 + 0.25) / 3])
-    assert any(note.startswith("ce_dice: its seeds share 2 of 4 validations") for note in found.notes)
-    assert "ce_dice: one-step gains were recorded for 1 of 3 seeds." in found.notes
-    assert found.gains.to_numpy().tolist() == [["ce_dice", s, term, 2] for s in (100, 200) for term in ("ce", "dice")]
+    assert any(note.startswith("ce_dice: its seeds share 2 of 4 validations") for note in found.gradients.notes)
+    assert "ce_dice: one-step gains were recorded for 1 of 3 seeds." in found.gradients.notes
+    assert found.gradients.gains.to_numpy().tolist() == [["ce_dice", s, term, 2] for s in (100, 200) for term in ("ce", "dice")]
 
 
 def test_a_seed_without_a_value_is_counted_and_named(tmp_path, monkeypatch):
@@ -135,9 +135,9 @@ def test_selection_is_by_the_loss_that_trained(tmp_path, monkeypatch):
         )
         records[folder] = dataclasses.replace(known, counts=counts.astype(float), values=np.moveaxis(values, -1, 0))
     for seed in (1, 2):
-        changed = tmp_path / f"loss=ce,seed={seed}" / "run.json"
-        origin = json.loads(changed.read_text())
-        changed.write_text(json.dumps(origin | {"overrides": [*origin["overrides"], "loss.terms.ce.over=image"]}))
+        path = tmp_path / f"loss=ce,seed={seed}" / "run.json"
+        origin = json.loads(path.read_text())
+        path.write_text(json.dumps(origin | {"overrides": [*origin["overrides"], "loss.terms.ce.over=image"]}))
     comparison = gather([tmp_path])
     runs = {run.folder: run for row in comparison.runs for run in row}
     for folder, known in records.items():
@@ -150,10 +150,10 @@ def test_selection_is_by_the_loss_that_trained(tmp_path, monkeypatch):
             assert own.tolist() == column.tolist()
             assert selection(runs[folder], "iou") == pytest.approx(selected(known, column))
     other = np.array([[2.0, 1.0], [3.0, 0.0], [0.0, 2.0], [1.0, 3.0]])
-    run = runs[changed.parent]
-    run = dataclasses.replace(run, records=dataclasses.replace(run.records, own=other))
+    run = runs[path.parent]
+    run = changed(run, records=dataclasses.replace(run.records, own=other))
     assert selection(run, "iou") == pytest.approx(selected(run.records, other))
-    silent = dataclasses.replace(run, records=dataclasses.replace(run.records, own=other * np.nan))
+    silent = changed(run, records=dataclasses.replace(run.records, own=other * np.nan))
     assert own_loss(silent) is None
     first, second = unselected(comparison, np.array([[0.1, np.nan], [0.1, np.nan], [np.nan, np.nan]]))  # ce, dice, lovasz
     assert "not of ce, lovasz: their loss is not a function of sums" in first
@@ -167,7 +167,7 @@ def test_a_class_in_one_half_alone_is_not_tuned_and_named(tmp_path, monkeypatch)
         counts, shot = known.counts.copy(), make_snapshot(BINARY, "ce", 1)
         counts[:, ~known.first, :, 0], counts[:, ~known.first, :, 2] = 0, 0
         shot["histogram"][~known.first, :, 1] = 0
-        best = checkpoint(shot | {"boundary": counts[-1]}, BINARY, known.first)
+        best = checkpoint_of(shot | {"boundary": counts[-1]}, BINARY, known.first)
         records[folder] = dataclasses.replace(known, counts=counts, best=best)
     _, found = compare(tmp_path)
     assert found.tuning is None

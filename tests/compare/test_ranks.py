@@ -3,8 +3,10 @@ import pytest
 import torch
 from scipy.stats import ttest_1samp
 
+from rsseg.compare.figures import pareto_front
 from rsseg.compare.gradients import norms_and_cosines, one_step_gain, term_gradients
-from rsseg.compare.scores import cross_evaluation, pareto_front, rank_alignment, seed_interval
+from rsseg.compare.scores import rank_alignment, seed_interval
+from rsseg.compare.tables import cross_evaluation
 from rsseg.losses import Composite, CrossEntropy, Dice
 
 

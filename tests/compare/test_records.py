@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rsseg.compare.counts import counts_of
-from rsseg.compare.records import PLACES, POINTS, load_records, read_arrays, write_arrays
+from rsseg.compare.records import PLACES, load_records, read_arrays, write_arrays
 from rsseg.compare.tuning import cross_fit
 from rsseg.contract import InputError
 from rsseg.metrics.calibration import SCORES, calibration
@@ -45,11 +45,10 @@ def test_what_is_read_is_what_was_written(large):
     np.testing.assert_array_equal(records.counts[0], expected)
     assert records.own is None
     assert records.best.step == 3
-    points = dict(zip(POINTS, records.points, strict=True))
-    np.testing.assert_array_equal(points["fixed"], expected)
-    np.testing.assert_array_equal(points["contours"], shot["boundary"])
+    np.testing.assert_array_equal(records.at("fixed"), expected)
+    np.testing.assert_array_equal(records.at("contours"), shot["boundary"])
     for point, name in (("untuned", "fixed"), ("iou", "iou"), ("dice", "dice")):
-        np.testing.assert_array_equal(points[point], counts_of(shot[f"crossfit.{name}"], records.task))
+        np.testing.assert_array_equal(records.at(point), counts_of(shot[f"crossfit.{name}"], records.task))
     for name, (score, _) in SCORES.items():
         assert score(records.calibration[name].sum(0)) == calibration(shot["histogram"], records.task)[name]
 
@@ -103,7 +102,7 @@ def test_what_is_whole_is_read(run):
     assert load_records(run).steps.tolist() == [1]
     write_arrays(run / "records" / "best.npz", {"mask/step": 1, "mask/boundary": np.zeros((2, 1, 3), dtype=int)})
     assert (load_records(run).best.step, load_records(run).best.lost) == (1, 0)
-    assert np.isnan(load_records(run).points[1:4]).all()
+    assert np.isnan(load_records(run).at("iou")).all()
 
 
 def test_a_binary_run_is_tuned_where_a_class_is_in_both_halves(run):
@@ -115,12 +114,12 @@ def test_a_binary_run_is_tuned_where_a_class_is_in_both_halves(run):
     assert records.task == Binary(("building",))
     for point in ("iou", "dice"):
         fixed, tuned = cross_fit(histogram, point, first)
-        np.testing.assert_array_equal(records.points[POINTS.index("untuned")], fixed)
-        np.testing.assert_array_equal(records.points[POINTS.index(point)], tuned)
+        np.testing.assert_array_equal(records.at("untuned"), fixed)
+        np.testing.assert_array_equal(records.at(point), tuned)
     histogram[1, 0, 1] = 0
     write_arrays(run / "records" / "best.npz", arrays)
     records = load_records(run)
-    assert np.isnan(records.points[1:4]).all()
+    assert np.isnan(records.at("dice")).all()
     assert records.best.untuned.startswith("tuning on one half of the scenes and scoring on the other needs 1 class")
 
 

@@ -14,15 +14,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from run_folders import BINARY, FOUR, make_records, make_sweep, write_run
+from run_folders import BINARY, FOUR, changed, make_records, make_sweep, write_run
 
 from rsseg.compare.fair import gather
 from rsseg.compare.figures import FIGURES, draw_cross, draw_curves, draw_regrets
-from rsseg.compare.findings import MEASURES, Tuning, analyse, check_metric, mean_gradients
-from rsseg.compare.records import POINTS, RecordError
+from rsseg.compare.findings import Findings, Tuning, check_metric, mean_gradients
+from rsseg.compare.records import RecordError
 from rsseg.compare.report import protocol, say, write_report
+from rsseg.compare.scores import MEASURES, of_counts, of_tuning
 from rsseg.compare.scores import compare as compare_sums
-from rsseg.compare.scores import of_counts, of_tuning
 from rsseg.compare.style import RULES, spread
 from rsseg.compare.tables import checkpoints
 from rsseg.compare.words import answer, caveats, verdict
@@ -44,7 +44,7 @@ def tuning_of(fixed, tuned):
 
 def compare(root, metric="iou", **options):
     comparison = gather([root], **options)
-    return comparison, analyse(comparison, metric)
+    return comparison, Findings(comparison, metric)
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +100,8 @@ def test_another_leader_after_tuning_is_named(binary):
     wins = found.tuning.wins
 
     def said(value):
-        changed = dataclasses.replace(wins, score=dataclasses.replace(wins.score, value=value))
-        return answer(dataclasses.replace(found, tuning=dataclasses.replace(found.tuning, wins=changed)))[1]
+        tuned = dataclasses.replace(wins, score=dataclasses.replace(wins.score, value=value))
+        return answer(changed(found, tuning=changed(found.tuning, wins=tuned)))[1]
 
     raised = wins.score.value.copy()
     raised[second] = 0.9
@@ -163,8 +163,8 @@ def test_a_term_without_a_gradient_has_no_cosine(binary):
     apart, row = np.where(np.eye(2), 1, np.nan), []
     for run in binary[1].runs[binary[1].labels.index("ce_dice")]:
         gradient = {place: (norms, cosines * apart) for place, (norms, cosines) in run.records.gradient.items()}
-        row.append(dataclasses.replace(run, records=dataclasses.replace(run.records, gradient=gradient)))
-    _, found, _, _ = mean_gradients(dataclasses.replace(binary[1], runs=[row]))
+        row.append(changed(run, records=dataclasses.replace(run.records, gradient=gradient)))
+    found = mean_gradients(dataclasses.replace(binary[1], runs=[row])).cosines
     assert len(found) == 2
     assert found["cosine"].isna().all()
 
@@ -175,7 +175,7 @@ def test_multiclass_is_tuned_on_its_sample_and_counted_anew(tmp_path, monkeypatc
         comparison, found = compare(tmp_path, metric)
         np.testing.assert_array_equal(found.tuning.fixed, found.wins[metric].values)
         for i, j in np.ndindex(2, 2):
-            counted = records[comparison.runs[i][j].folder].points[POINTS.index(metric)].sum(0)
+            counted = records[comparison.runs[i][j].folder].at(metric).sum(0)
             hits = (2 if metric == "dice" else 1) * counted[:, 0]
             assert found.tuning.wins.values[i, j] == pytest.approx((hits / (hits + counted[:, 1] + counted[:, 2])).mean())
     assert any(note.startswith("Not recorded, so not compared: calibration error") for note in caveats(found))
@@ -306,13 +306,12 @@ def same_scenes(scores, scenes=8):
     return np.stack([1000 * iou, 0 * iou, 1000 - 1000 * iou], axis=-1)
 
 
-def ranked(found, labels, scores, **changed):
+def ranked(found, labels, scores):
     """Findings of other losses, with these IoUs."""
     counts = same_scenes(scores)
     plain = [label == "ce" for label in labels]
-    return dataclasses.replace(
-        found, labels=labels, plain=plain, metric="iou", wins={"iou": win_matrix(counts)},
-        tuning=tuning_of(counts, counts), **changed,
+    return changed(found, labels=labels, plain=plain, metric="iou", wins={"iou": win_matrix(counts)},
+        tuning=tuning_of(counts, counts),
     )  # fmt: skip
 
 
@@ -355,8 +354,7 @@ def test_what_tuning_makes_of_a_lead_that_is_sure(binary, before, after, said):
     ahead = [[0.6 + 0.001 * x for x in (0, 1, 0, -1, 0)], [0.5] * 5]
     fixed, tuned = (same_scenes([[0.5 + gap + 0.001 * x for x in (0, 1, 0, -1, 0)], [0.5] * 5]) for gap in (before, after))
     win = {"iou": win_matrix(fixed), "boundary_iou": win_matrix(same_scenes(ahead))}
-    found = dataclasses.replace(
-        ranked(binary[2], ["dice", "ce"], ahead), metric="boundary_iou", wins=win, tuning=tuning_of(fixed, tuned),
+    found = changed(ranked(binary[2], ["dice", "ce"], ahead), metric="boundary_iou", wins=win, tuning=tuning_of(fixed, tuned),
     )  # fmt: skip
     assert re.search(re.escape(said).replace(r"\(\.\*\)", r"\(.*\)"), answer(found)[1])
 
@@ -387,7 +385,7 @@ def test_many_losses_must_be_further_behind_to_be_told_apart(binary):
     found = ranked(binary[2], list("abcdef"), [A, *[SCATTERED] * 5])
     better = np.full((6, 6), 0.5)
     better[0, 1:] = [0.5, 0.978, 0.978, 0.999, 0.978]
-    found = dataclasses.replace(found, wins={"iou": dataclasses.replace(found.wins["iou"], better=better)})
+    found = changed(found, wins={"iou": changed(found.wins["iou"], better=better)})
     assert answer(found)[0].endswith("; not told apart from it, when all are compared: b, c, d, f.")
 
 
@@ -462,7 +460,7 @@ def test_two_heads_and_two_platforms_are_said(tmp_path, monkeypatch):
 )
 def test_what_a_seed_fixes_is_derived(binary, design, unfair, said):
     comparison = dataclasses.replace(binary[1], design=design, unfair=unfair)
-    found = dataclasses.replace(binary[2], comparison=comparison)
+    found = changed(binary[2], comparison=comparison)
     assert dict(protocol(comparison, found.metric))["Alike per seed"].startswith(said)
     notes = " ".join(caveats(found))
     assert ("The rows are recipes" in notes) == bool(design)
@@ -490,9 +488,9 @@ def test_the_cross_map_shows_the_ranks(binary):
     shown = np.array([float(text.get_text()) for text in figure.axes[0].texts]).reshape(len(names), len(found.labels)).T
     for column, name in enumerate(names):
         loss = name.removeprefix("loss ")
-        key = next((key for key, (called, _) in MEASURES.items() if called == name), None)
+        key = next((key for key, measure in MEASURES.items() if measure.label == name), None)
         values = found.values[..., found.panel.index(loss)] if key is None else found.wins[key].values
-        cost = -values if key and MEASURES[key][1] else values
+        cost = -values if key and MEASURES[key].higher_is_better else values
         better = (cost[None] < cost[:, None]).sum(1) + ((cost[None] == cost[:, None]).sum(1) - 1) / 2 + 1
         assert shown[:, column] == pytest.approx(better.mean(1)[found.order], abs=5e-3), name
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == [found.labels[i] for i in found.order]
@@ -500,7 +498,7 @@ def test_the_cross_map_shows_the_ranks(binary):
 
 def test_regret_bars_grow_from_zero_by_their_sign(binary):
     found = ranked(binary[2], ["a", "b"], [A, B])
-    found = dataclasses.replace(
+    found = changed(
         found,
         tuning=tuning_of(same_scenes([A, B]), same_scenes([[0.55] * 5, [0.70] * 5])),
         selection=np.array([[0.02] * 5, [-0.03] * 5]),
@@ -525,9 +523,8 @@ def with_long_names(found, number=12):
     counts = found.counts[again]
     wins = {name: dataclasses.replace(win, values=win.values[again]) for name, win in found.wins.items()}
     grid = [found.comparison.runs[i] for i in again]
-    return dataclasses.replace(
-        found, labels=[f"focal_dice sampler=Balanced augment.p=Paste{i}" for i in range(number)], counts=counts,
-        comparison=dataclasses.replace(found.comparison, runs=grid), wins=wins | {"iou": win_matrix(counts)},
+    return changed(found, labels=[f"focal_dice sampler=Balanced augment.p=Paste{i}" for i in range(number)], counts=counts,
+        comparison=changed(found.comparison, runs=grid), wins=wins | {"iou": win_matrix(counts)},
         tuning=tuning_of(counts, counts[::-1]), values=found.values[again], selection=None, tau=found.tau[again],
     )  # fmt: skip
 

@@ -5,8 +5,7 @@ import pytest
 
 from rsseg.compare.counts import counts_of, overlap, per_scene, pooled
 from rsseg.compare.scores import (
-    CALIBRATION,
-    SCENE_MEAN,
+    MEASURES,
     compare,
     compare_seeds,
     crossed_bootstrap,
@@ -21,7 +20,7 @@ from rsseg.metrics import calibration
 from rsseg.metrics.calibration import calibration_sums
 from rsseg.task import Binary, Multiclass
 
-IOU = of_counts("iou")
+IOU, SCENE_MEAN = MEASURES["iou"], MEASURES["scene_iou"]
 
 
 def win_matrix(counts, **options):
@@ -195,13 +194,14 @@ def test_scores_from_sums_are_those_of_whole_runs():
     task = Multiclass(("a", "b", "c"))
     histograms = rng.integers(0, 9, (2, 3, 4, 4, 2, 256))
     sums = [[calibration_sums(run, task) for run in row] for row in histograms]
-    for name, measure in CALIBRATION.items():
+    for name in ("ece", "class_ece", "brier"):
+        measure = MEASURES[name]
         values = measure.score(np.array([[run[name] for run in row] for row in sums]).sum(2))
         assert values == pytest.approx(np.array([[calibration(x, task)[name] for x in row] for row in histograms]))
         assert not measure.higher_is_better
     first = sums[0][0]
-    assert CALIBRATION["class_ece"].mass(first["class_ece"]) == pytest.approx(histograms[0, 0, :, :3, 1].sum(-1))
-    assert CALIBRATION["brier"].mass(first["brier"]) == pytest.approx(histograms[0, 0, :, :1].sum((-2, -1)))
+    assert MEASURES["class_ece"].mass(first["class_ece"]) == pytest.approx(histograms[0, 0, :, :3, 1].sum(-1))
+    assert MEASURES["brier"].mass(first["brier"]) == pytest.approx(histograms[0, 0, :, :1].sum((-2, -1)))
 
 
 def test_the_better_of_two_errors_is_the_smaller():
@@ -210,7 +210,7 @@ def test_the_better_of_two_errors_is_the_smaller():
     histograms[:, :, :, 0, :, 160] = rng.integers(40, 60, (2, 5, 6, 2))
     histograms[1, :, :, 0, 0, 200] = 50  # said to be positive, and wrong
     sums = np.array([[calibration_sums(run, Binary(("a",)))["ece"] for run in row] for row in histograms])
-    found = compare(sums, CALIBRATION["ece"])
+    found = compare(sums, MEASURES["ece"])
     assert found.difference.value[0, 1] < 0
     assert found.better[0, 1] > 0.95
     assert np.isfinite(found.difference.low[0, 1])
@@ -251,7 +251,7 @@ def test_intervals_of_scores_keep_to_where_scores_lie():
     assert (narrow.low[0], narrow.high[0]) == pytest.approx((0.505 - 12.706 * 0.005, 0.505 + 12.706 * 0.005), abs=1e-5)
     squares = np.ones((1, 2, 6, 1, 2)) * [1.4, 1.0]
     squares[:, 1, ..., 0] = 1.6
-    brier = compare(squares, CALIBRATION["brier"], draws=300).score
+    brier = compare(squares, MEASURES["brier"], draws=300).score
     assert brier.high == pytest.approx(1.5 + 12.706 * 0.1, abs=0.1)  # for multiclass up to 2: not cut at 1
 
 

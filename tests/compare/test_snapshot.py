@@ -8,7 +8,7 @@ import torch
 from run_folders import crossfit_bias
 
 from rsseg.compare.recorder import Snapshots, TunedCounts, in_halves
-from rsseg.compare.tuning import halves, thresholds
+from rsseg.compare.tuning import halves, tune_thresholds
 from rsseg.config.folder import RunFolder
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.windows import grid
@@ -47,14 +47,14 @@ def test_whole_scenes(task):
         windows.append((torch.from_numpy(logits), torch.from_numpy(mask)))
 
     @torch.inference_mode()
-    def validate(callback, stop):
+    def validate(count, stop):
         for start in range(0, stop, 3):
             numbers = torch.arange(start, min(start + 3, stop))
             logits, mask = (torch.stack([windows[k][i] for k in numbers]) for i in (0, 1))
             batch = {"mask": mask, "scene": torch.tensor([cores[k].scene for k in numbers]), "k": numbers}
-            callback.count({"mask": logits}, batch)
+            count({"mask": logits}, batch)
 
-    validate(snapshots, len(cores))
+    validate(snapshots.count, len(cores))
     found = snapshots.take(7)["mask"]
     assert found["step"] == 7
     for s in range(3):
@@ -69,9 +69,10 @@ def test_whole_scenes(task):
         labelled = [np.bincount(t.ravel(), minlength=256)[:3] for t in truth]
         weight = torch.zeros(9, dtype=torch.float64).index_add_(0, sample.scene * 3 + sample.target, sample.weight)
         assert weight.numpy() == pytest.approx(np.concatenate(labelled))
-        again = snapshots.again()
-        validate(again, sum(bool(first[core.scene]) for core in cores))
-        complete = snapshots.complete({"mask": found}, again)["mask"]
+        assert snapshots.tuned
+        assert "crossfit.fixed" not in found
+        validate(snapshots.count_again, sum(bool(first[core.scene]) for core in cores))
+        complete = snapshots.take(7)["mask"]
         biases = {metric: crossfit_bias(sample, first, metric) for metric in ("iou", "dice")} | {"fixed": np.zeros((3, 3))}
         for name, bias in biases.items():
             for s, t in enumerate(truth):
@@ -79,7 +80,7 @@ def test_whole_scenes(task):
                 np.add.at(expected, (t[t != IGNORE], called[t != IGNORE]), 1)
                 np.testing.assert_array_equal(complete[f"crossfit.{name}"][s, 0], expected)
     else:
-        assert snapshots.again() is None
+        assert not snapshots.tuned
 
 
 def shot(step=3, lost=0, sample=None, **arrays):
@@ -93,15 +94,15 @@ def test_threshold_by_hand(tmp_path):
     histogram = np.zeros((2, 1, 2, 256), dtype=np.int64)
     histogram[:, 0, 1, 104], histogram[:, 0, 0, 96] = 5, 9
     task = Binary(("a",))
-    found = thresholds(shot(histogram=histogram), task, TWO)
+    found = tune_thresholds(shot(histogram=histogram), task, TWO)
     assert -3.9 <= found["values"]["a"] <= -2.9
     assert (found["kind"], found["fixed"], found["tuned"], found["regret"]) == ("threshold", 0, 1, 1)
-    one = thresholds(shot(histogram=histogram[:1]), task, TWO[:1])
+    one = tune_thresholds(shot(histogram=histogram[:1]), task, TWO[:1])
     assert one["values"] == found["values"]
     assert np.isnan(one["regret"])
     assert (found["untuned"], one["untuned"]) == ([], [])
     histogram[0, 0, 1] = 0  # positives in the second scene alone: nothing to tune it on
-    lone = thresholds(shot(histogram=histogram), task, TWO)
+    lone = tune_thresholds(shot(histogram=histogram), task, TWO)
     assert (lone["values"], lone["untuned"]) == ({"a": 0}, ["a"])
     assert np.isnan(lone["regret"])
     write_json(tmp_path / "threshold.json", {"mask": found})
@@ -120,18 +121,18 @@ def test_bias_by_hand():
     for scenes in (1, 2):
         crossfit = {} if scenes == 1 else {"crossfit.fixed": argmax, "crossfit.iou": right, "crossfit.dice": right}
         here = sample._replace(scene=sample.scene % scenes)
-        found = thresholds(shot(sample=here, **crossfit), task, TWO[:scenes])
+        found = tune_thresholds(shot(sample=here, **crossfit), task, TWO[:scenes])
         assert 0.6 < found["values"]["b"] - found["values"]["a"] < 1
         assert found["kind"] == "bias"
         assert found["regret"] == pytest.approx(math.nan if scenes == 1 else 0.75, nan_ok=True)  # argmax: IoU 1/2 and 0
     bias = torch.tensor([found["values"]["a"], found["values"]["b"]])
     assert task.predict(z.view(4, 2, 1, 1), bias).flatten().tolist() == y.tolist()
     third = sample._replace(logits=torch.cat([z, torch.full((4, 1), 0.9)], 1))
-    absent = thresholds(shot(sample=third), Multiclass(("a", "b", "c")), TWO)
+    absent = tune_thresholds(shot(sample=third), Multiclass(("a", "b", "c")), TWO)
     assert (absent["values"]["c"], absent["untuned"]) == (0, ["c"])
     broken = sample._replace(logits=z * torch.nan)
     with pytest.raises(InputError, match="diverged"):
-        thresholds(shot(sample=broken), task, TWO)
+        tune_thresholds(shot(sample=broken), task, TWO)
 
 
 def test_nothing_is_counted_at_biases_where_there_is_nothing_to_tune(caplog):
@@ -142,10 +143,10 @@ def test_nothing_is_counted_at_biases_where_there_is_nothing_to_tune(caplog):
     sample.update(logits["mask"], batch["mask"], batch["scene"], batch["k"])
     none = TunedCounts({"mask": task}, {"mask": sample}, np.ones((2, 2), dtype=bool), np.array([False, False]))  # one half
     none.count(logits, batch)
-    assert (none.take(), caplog.text) == ({}, "")
+    assert (none.at, caplog.text) == ({}, "")
     lone = TunedCounts({"mask": task}, {"mask": sample}, np.array([[True, True], [True, False]]), TWO)
     lone.count(logits, batch)
-    assert lone.take() == {}
+    assert lone.at == {"mask": {}}
     assert "Head mask is not counted at tuned biases: tuning on one half of the scenes" in caplog.text
 
 
@@ -164,7 +165,7 @@ def test_logits_that_are_not_finite_are_counted_and_refused(task):
     assert histogram.compute().sum((0, 2, 3)).tolist() == [5] * histogram.counts.shape[1]
     sample = SampledLogits(torch.ones(1, 2), torch.zeros(1).long(), torch.zeros(1).long(), torch.ones(1))
     with pytest.raises(InputError, match="2 labelled pixels have logits that are not finite: the run has diverged"):
-        thresholds(shot(1, int(histogram.lost), sample, histogram=histogram.compute().numpy()), task, 1)
+        tune_thresholds(shot(1, int(histogram.lost), sample, histogram=histogram.compute().numpy()), task, 1)
 
 
 def test_a_snapshot_of_a_run_that_has_diverged_says_so():
