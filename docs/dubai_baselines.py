@@ -13,7 +13,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from rsseg.alignment.report import print_table
 from rsseg.assembly import make_setup
 from rsseg.config.arguments import run_script
 from rsseg.config.folder import RunFolder
@@ -21,6 +20,7 @@ from rsseg.contract import IGNORE
 from rsseg.data.raster import read_bands
 from rsseg.dataset import open_data
 from rsseg.metrics import scores
+from rsseg.table import print_table
 
 PIXELS_PER_SCENE = 4000
 

@@ -27,9 +27,9 @@ from scipy.special import expit, xlogy
 from torch import Tensor, nn
 from torch.optim import LBFGS, SGD, Adam, Optimizer, RMSprop
 
-from rsseg.alignment.counts import Array, counts_of, overlap, per_scene, pooled
-from rsseg.alignment.gradients import component_share, term_gradients
-from rsseg.alignment.threshold import threshold_regret
+from rsseg.compare.counts import Array, counts_of, overlap, per_scene, pooled
+from rsseg.compare.gradients import norms_and_cosines, term_gradients
+from rsseg.compare.tuning import cross_fit
 from rsseg.config.arguments import run_script
 from rsseg.contract import InputError
 from rsseg.losses import Composite, CrossEntropy, Dice, Focal, Jaccard, Lovasz, Tversky
@@ -289,7 +289,7 @@ def fixed_and_tuned(logits: Tensor, target: Tensor) -> dict[str, float]:
     for scene in range(2):
         histogram.update(logits, target, torch.tensor([scene]))
         confusion.update(logits, target, torch.tensor([scene]))
-    tuned = threshold_regret(histogram.compute().numpy()).tuned
+    tuned = float(pooled(cross_fit(histogram.compute().numpy())[1]))
     return {"IoU at 0.5": float(pooled(counts_of(confusion.compute(), TASK))), "IoU tuned": tuned}
 
 
@@ -368,7 +368,7 @@ def zero_logits(kind: Tensor, target: Tensor) -> Outcome:
     (m, p), start = population(*THRESHOLD), torch.zeros(len(THRESHOLD[0]), requires_grad=True)
     both = Composite({"CE": (1.0, CrossEntropy("binary")), "Dice": (1.0, Dice("binary", smooth=0))})
     value = both(start[kind].view(1, 1, 100, 100), target)
-    norms = component_share(term_gradients(value.weighted, start)).norm
+    norms, _ = norms_and_cosines(term_gradients(value.weighted, start))
     measured = {f"{name} value": float(part.detach()) for name, part in value.raw.items()}
     measured |= {f"{name} gradient norm": float(norm) for name, norm in zip(value.raw, norms, strict=True)}
     base = m @ p

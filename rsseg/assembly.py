@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, SequentialLR
 
-from rsseg.alignment.panel import PANEL
+from rsseg.compare.panel import PANEL
 from rsseg.config import build as kinds
 from rsseg.config.build import FailedError, Kind, build, faults, locate, missing
 from rsseg.config.schema import ModelConfig, RecordConfig, Residence, cross_check, has_loss, raise_faults

@@ -14,9 +14,6 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from rsseg.alignment.analyse import analyse, check_metric
-from rsseg.alignment.fair import gather
-from rsseg.alignment.report import write_report
 from rsseg.assembly import (
     Setup,
     check_machine,
@@ -25,6 +22,9 @@ from rsseg.assembly import (
     make_setup,
     warn_of_uncounted,
 )
+from rsseg.compare.fair import gather
+from rsseg.compare.findings import Findings, check_metric
+from rsseg.compare.report import write_report
 from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import provenance
@@ -196,7 +196,7 @@ def evaluate(run: Path, split: str, threshold: str = "fixed", trust: Sequence[st
     Args:
         run: The run folder.
         split: train, val or test.
-        threshold: "fixed": 0.5, or the largest logit. "tuned": what was tuned on the validation scenes, see `tuned.tune`;
+        threshold: "fixed": 0.5, or the largest logit. "tuned": what was tuned on the validation scenes (`tune_thresholds`);
             the file is then ``evaluation-{split}-tuned.csv``. In a folder that can't be written to nothing is.
         trust: Packages whose classes the run's config may name.
 
@@ -299,7 +299,7 @@ def compare(
         raise InputError(f"out={out} is a file: give a folder to write the comparison into")
     check_metric(metric)
     comparison = gather(runs, keep_unfair, metric)
-    found = analyse(comparison, metric)
+    found = Findings(comparison, metric)
     folders = [comparison.runs[i][0].folder for i in found.order]
     names = [comparison.labels[i] for i in found.order]
     try:
@@ -308,7 +308,7 @@ def compare(
         log.warning("Example windows are left out of the report: %s", error)
         examples = None
     try:
-        write_report(comparison, found, out, examples)
+        write_report(found, out, examples)
     except UnwritableError as error:
         raise UnwritableError(f"{error}; out=... writes the comparison elsewhere") from None
     return out

@@ -4,14 +4,15 @@ The posterior of every pixel is known. Cross-entropy's logits are that posterior
 which is better at 0.5 and the same at a tuned threshold; focal's are blurred more, which no threshold mends.
 """
 
+import copy
 import json
 
 import numpy as np
 import torch
 import yaml
 
-from rsseg.alignment.bias import scenes_bias
-from rsseg.alignment.records import Crossfit, Records, Snapshot
+from rsseg.compare.records import Records, checkpoint_of
+from rsseg.compare.tuning import scenes_bias
 from rsseg.metrics import SampledLogits
 from rsseg.task import Binary, Multiclass
 
@@ -73,20 +74,23 @@ def crossfit_bias(sample, first, metric="iou", classes=None):
 
 
 def crossfit(task, sample, scenes, first):
-    """All pixels of each scene at the biases that the other half's sample gives."""
-    counts = [[confusion(task, *scene) for scene in scenes]]
+    """All pixels of each scene at the argmax and at the biases that the other half's sample gives."""
+    counts = {"crossfit.fixed": np.array([confusion(task, *scene) for scene in scenes])}
     for metric in ("iou", "dice"):
-        biases = crossfit_bias(sample, first, metric)
-        counts.append([confusion(task, logits + bias, label) for (logits, label), bias in zip(scenes, biases, strict=True)])
-    return Crossfit(*map(np.array, counts))
+        pairs = zip(scenes, crossfit_bias(sample, first, metric), strict=True)
+        counts[f"crossfit.{metric}"] = np.array([confusion(task, logits + bias, label) for (logits, label), bias in pairs])
+    return counts
 
 
-def make_records(task, loss, seed, scenes=6, steps=(100, 200, 300, 400), absent=False):
-    """The records of a run whose last checkpoint is its best."""
-    seen = [[pixels(task, loss, seed, s, (i + 1) / len(steps), absent) for s in range(scenes)] for i in range(len(steps))]
-    first = np.arange(scenes) % 2 == 0
-    each = np.array([[values(task, *scene) for scene in row] for row in seen])  # [V, S, panel]
-    last, rng = seen[-1], np.random.default_rng([seed, 99])
+def make_snapshot(task, loss, seed, scenes=6, step=400, absent=False):
+    """What is recorded of the best checkpoint, but contours: arrays by name."""
+    last = [pixels(task, loss, seed, s, 1, absent) for s in range(scenes)]
+    arrays = {"step": np.array(step)}
+    if task.kind == "binary":
+        return arrays | {"histogram": np.array([histogram(*scene) for scene in last])}
+    if scenes < 2:
+        return arrays
+    rng = np.random.default_rng([seed, 99])
     logits, label = (np.concatenate(x) for x in zip(*last, strict=True))
     where = np.repeat(np.arange(scenes), PIXELS)
     many = min(4000, len(where))
@@ -94,23 +98,26 @@ def make_records(task, loss, seed, scenes=6, steps=(100, 200, 300, 400), absent=
     sample = SampledLogits(
         *(torch.tensor(x[some]) for x in (logits, label, where)), torch.full((many,), len(where) / many, dtype=torch.float64)
     )
+    return arrays | crossfit(task, sample, last, np.arange(scenes) % 2 == 0)
+
+
+def make_records(task, loss, seed, scenes=6, steps=(100, 200, 300, 400), absent=False):
+    """The records of a run whose last checkpoint is its best."""
+    seen = [[pixels(task, loss, seed, s, (i + 1) / len(steps), absent) for s in range(scenes)] for i in range(len(steps))]
+    first = np.arange(scenes) % 2 == 0
+    each = np.array([[values(task, *scene) for scene in row] for row in seen])  # [V, S, panel]
+    rng = np.random.default_rng([seed, 99])
+    rng.choice(scenes * PIXELS, min(4000, scenes * PIXELS), replace=False)
     matrices = np.array([[confusion(task, *scene) for scene in row] for row in seen])[:, :, 0]  # [V, S, K, K]
     hits = matrices.diagonal(axis1=2, axis2=3)
     counts = np.stack([hits, matrices.sum(2) - hits, matrices.sum(3) - hits], axis=-1)[:, :, -task.channels :]
-    binary = task.kind == "binary"
-    snapshot = Snapshot(
-        step=steps[-1],
-        histogram=np.array([histogram(*scene) for scene in last]) if binary else None,
-        sample=None if binary else sample,
-        boundary=counts[-1] // [9, 4, 4],
-        crossfit=None if binary or scenes < 2 else crossfit(task, sample, last, first),
-    )
+    snapshot = make_snapshot(task, loss, seed, scenes, steps[-1], absent) | {"boundary": counts[-1] // [9, 4, 4]}
     terms = TERMS.get(loss, [loss])
     norms = np.array([[0.4 / (i + 1), 0.1 + 0.05 * i][: len(terms)] for i in range(len(steps))]) * rng.uniform(0.9, 1.1)
     cosines = np.full((len(steps), len(terms), len(terms)), 0.6)
     return Records(
         scenes=[f"scene_{s}" for s in range(scenes)], first=first, task=task, terms=terms, panel=PANEL, steps=np.array(steps),
-        counts=counts.astype(float), own=None, gain=None, best=snapshot, last=snapshot,
+        counts=counts.astype(float), own=None, gain=None, best=checkpoint_of(snapshot, task, first),
         values=np.stack([each[:, first].mean(1), each[:, ~first].mean(1)], axis=-1),
         gradient={"logits": (norms, cosines), "layer": (norms**0.5, cosines)},
     )  # fmt: skip
@@ -157,6 +164,13 @@ def write_run(folder, task, loss, seed, records, overrides=(), fingerprint="v1",
     (folder / "classes.csv").write_text("\n".join(["head,class,iou,dice,pixels", *lines, mean]) + "\n")
 
 
+def changed(thing, **values):
+    """A copy of an object with other values of what it holds, or computes when it is asked for."""
+    other = copy.copy(thing)
+    vars(other).update(values)
+    return other
+
+
 def make_sweep(root, monkeypatch, task=BINARY, losses=tuple(MOVED), seeds=(1, 2, 3, 4, 5), **options):
     """Runs of losses x seeds below a folder; `load_records` finds their records."""
     kept = {}
@@ -165,5 +179,5 @@ def make_sweep(root, monkeypatch, task=BINARY, losses=tuple(MOVED), seeds=(1, 2,
             folder = root / f"loss={loss},seed={seed}"
             kept[folder] = make_records(task, loss, seed, **options)
             write_run(folder, task, loss, seed, kept[folder])
-    monkeypatch.setattr("rsseg.alignment.runs.load_records", lambda folder, head: kept[folder])
+    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: kept[folder])
     return kept

@@ -10,13 +10,13 @@ import torch
 from test_run import SPLIT, folder_data, settings, weights
 from tiny import compose, power_cut
 
-from rsseg.alignment.archive import read_arrays
-from rsseg.alignment.bias import tune_bias
-from rsseg.alignment.counts import pooled
-from rsseg.alignment.records import load_records
 from rsseg.assembly import make_setup
+from rsseg.compare.counts import counts_of, pooled
+from rsseg.compare.records import load_records, read_arrays
+from rsseg.compare.tuning import tune_bias
 from rsseg.contract import InputError
 from rsseg.dataset import Numbers
+from rsseg.metrics import SampledLogits
 from rsseg.metrics.histogram import THRESHOLDS, threshold_counts
 from rsseg.run import evaluate, predict, train
 from rsseg.task import Multiclass
@@ -62,11 +62,10 @@ def test_records_hold_what_was_scored(tmp_path, folder_root):
     assert records.gain.shape == (2, 2)
     stated = 8 * (2 * 1 * 3**2 + 2 * len(records.panel) + 2 * 2 * 3 + 2 + 3)  # docs/records.md
     assert sum(array.nbytes for array in read_arrays(run / "records" / "step-000002.npz").values()) == stated
-    assert records.last is not None
-    assert records.last.step == 4
-    assert records.last.sample is not None
-    assert records.last.histogram is not None
-    assert (records.last.histogram.sum((2, 3)) == 80 * 96 - 16).all()
+    last = read_arrays(run / "records" / "last.npz")
+    assert last["mask/step"] == 4
+    assert len(last["mask/sample.logits"]) == len(last["mask/sample.weight"])
+    assert (last["mask/histogram"].sum((2, 3)) == 80 * 96 - 16).all()
 
 
 def test_a_loss_that_is_no_function_of_sums_has_no_value_by_half(tmp_path, folder_root):
@@ -91,8 +90,9 @@ def test_a_resumed_run_has_the_records_of_an_uninterrupted_one(tmp_path, folder_
         assert np.array_equal(getattr(ours, name), getattr(theirs, name))
     for place in ours.gradient:
         assert np.array_equal(ours.gradient[place][0], theirs.gradient[place][0])
-    assert np.array_equal(ours.best.histogram, theirs.best.histogram)
-    assert all(np.array_equal(x, y) for x, y in zip(ours.best.crossfit, theirs.best.crossfit, strict=True))
+    for name in ("best", "last"):
+        ours, theirs = (read_arrays(run / "records" / f"{name}.npz") for run in (half, tmp_path / "whole"))
+        assert all(np.array_equal(ours[key], theirs[key]) for key in ours | theirs)
     assert (half / "threshold.json").read_text() == (tmp_path / "whole" / "threshold.json").read_text()
 
 
@@ -100,8 +100,7 @@ def test_the_tuned_threshold_is_used(tmp_path, inria_root):
     """Re-inference at the stored threshold gives what the histogram says of it, exactly."""
     run = tmp_path / "run"
     train(settings(tmp_path, "dataset=inria", f"dataset.source.root={inria_root}", *QUICK), run)
-    snapshot = load_records(run).best
-    counts = threshold_counts(snapshot.histogram.sum(0))[0]
+    counts = threshold_counts(read_arrays(run / "records" / "best.npz")["mask/histogram"].sum(0))[0]
     iou = counts[:, 0] / counts.sum(-1)
     result = evaluate(run, "val", "tuned")["mask"]
     assert result.iou == pytest.approx(iou.max())
@@ -133,14 +132,15 @@ def test_every_scene_is_counted_as_its_map_at_the_other_half_s_bias(tmp_path, fo
     """`predict` goes another way through the scenes; the sample holds at most 3 x 1,024 of a scene's 7,664 pixels."""
     run = tmp_path / "run"
     train(settings(tmp_path, *folder_data(folder_root), *QUICK), run)
-    shot, classes = load_records(run).best, ("a", "b", "c")
-    z, y, s, w = (x.numpy() for x in shot.sample)
+    shot, classes = read_arrays(run / "records" / "best.npz"), ("a", "b", "c")
+    z, y, s, w = (shot[f"mask/sample.{name}"] for name in SampledLogits._fields)
+    crossfit = {name: shot[f"mask/crossfit.{name}"] for name in ("fixed", "iou", "dice")}
     stored = json.loads((run / "threshold.json").read_text())["mask"]
     total = {"fixed": 0, "iou": 0, "dice": 0}
     for i, scene in enumerate(json.loads((run / "data.json").read_text())["scenes"]["val"]):
         with rasterio.open(folder_root / "masks" / f"{scene}.tif") as mask:
             truth = mask.read(1)
-        for metric, value in shot.crossfit._asdict().items():
+        for metric, value in crossfit.items():
             bias = tune_bias(z[s != i], y[s != i], w[s != i], metric) if metric != "fixed" else np.zeros(3)
             values = dict(zip(classes, bias.tolist(), strict=True))
             (run / "threshold.json").write_text(json.dumps({"mask": stored | {"values": values}}))
@@ -151,7 +151,10 @@ def test_every_scene_is_counted_as_its_map_at_the_other_half_s_bias(tmp_path, fo
             np.add.at(counts, (truth[truth != 255], labels[truth != 255]), 1)
             assert np.abs(counts - value[i, 0]).sum() <= 4, (scene, metric)  # windows come in other batches
             total[metric] = total[metric] + value[i, 0]
-    assert np.abs(shot.crossfit.fixed - shot.crossfit.iou).sum() > 100
+    assert np.abs(crossfit["fixed"] - crossfit["iou"]).sum() > 100
+    records = load_records(run)
+    for point, name in (("untuned", "fixed"), ("iou", "iou"), ("dice", "dice")):
+        np.testing.assert_array_equal(records.at(point), counts_of(crossfit[name], records.task))
     for key, counts in (("fixed", total["fixed"]), ("tuned", total["iou"])):
         hits = np.diag(counts).astype(float)
         assert stored[key] == pytest.approx((hits / (counts.sum(0) + counts.sum(1) - hits)).mean())
@@ -186,7 +189,7 @@ def test_one_validation_scene_has_no_second_half(tmp_path, folder_root):
     assert len(records.scenes) == 1
     assert np.isfinite(records.values[:, :, 0]).all()
     assert np.isnan(records.values[:, :, 1]).all()
-    assert records.best.crossfit is None
+    assert np.isnan(records.at("iou")).all()
 
 
 def test_what_cannot_be_loaded_is_said(tmp_path, folder_root):

@@ -14,7 +14,7 @@ import pytest
 from test_run import TINY, folder_data
 from tiny import CONFIGS
 
-from rsseg.alignment.records import load_records
+from rsseg.compare.records import load_records
 from rsseg.config.arguments import parse
 from rsseg.config.folder import RunFolder
 from rsseg.config.search import Search
@@ -130,7 +130,7 @@ def test_boundary_iou_is_an_objective(wanted):
     assert try_one(study, wanted, NoLock())
     (trial,) = study.trials
     records = load_records(wanted.run_folder(trial.params))
-    both = records.counts[-1].sum(0), records.best.boundary.sum(0)
+    both = records.at("fixed").sum(0), records.at("contours").sum(0)
     expected = [counts[:, 0] / counts.sum(1) for counts in both]
     assert trial.values == pytest.approx([each.mean() for each in expected])
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from test_run import command, folder_data, settings
 
-import rsseg.alignment.recorder as recorder
+import rsseg.compare.recorder as recorder
 import rsseg.data.build as build
 import rsseg.training.scoring as scoring
 from rsseg.config.folder import RunFolder

@@ -8,13 +8,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.alignment.archive import write_arrays
-from rsseg.alignment.recorder import Recorder
-from rsseg.alignment.records import Snapshot, snapshot_arrays
-from rsseg.alignment.snapshot import Snapshots, in_halves
-from rsseg.alignment.threshold import halves
-from rsseg.alignment.tuned import tune
 from rsseg.assembly import Setup
+from rsseg.compare.recorder import Recorder, Snapshot, Snapshots, in_halves
+from rsseg.compare.records import write_arrays
+from rsseg.compare.tuning import halves, tune_thresholds
 from rsseg.config.build import TERM, build
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
@@ -66,7 +63,7 @@ def make_snapshots(setup: Setup, module: SegmentationModule, store: Store) -> Sn
 
 def keep(run: RunFolder, name: str, taken: Mapping[str, Snapshot]) -> None:
     """Write snapshots, by head, as ``records/{name}.npz`` of a run folder."""
-    arrays = {f"{head}/{key}": array for head, shot in taken.items() for key, array in snapshot_arrays(shot).items()}
+    arrays = {f"{head}/{key}": array for head, snapshot in taken.items() for key, array in snapshot.items()}
     write_arrays(run.records / f"{name}.npz", arrays)
 
 
@@ -77,7 +74,7 @@ def keep_thresholds(
     found = {}
     for head, snapshot in taken.items():
         try:
-            found[head] = tune(snapshot, module.tasks[head], first)
+            found[head] = tune_thresholds(snapshot, module.tasks[head], first)
         except InputError as error:
             log.warning("No threshold is tuned for head %s: %s", head, error)
     write_json(run.thresholds_file, found)

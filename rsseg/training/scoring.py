@@ -11,9 +11,9 @@ import numpy as np
 from lightning.pytorch.callbacks import LambdaCallback
 from torch import Tensor
 
-from rsseg.alignment.counts import pooled
-from rsseg.alignment.recorder import Recorder
 from rsseg.assembly import Setup
+from rsseg.compare.counts import pooled
+from rsseg.compare.recorder import Recorder
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import Residence
 from rsseg.contract import Batch, InputError
@@ -107,18 +107,17 @@ def score_checkpoints(
     snapshots, taken, result = recorder.snapshots, recorder.taken or {}, dict(module.scores)
     for name in ("last", "best"):
         step = load_checkpoint(module, run, name)
-        if {shot.step for shot in taken.values()} != {step}:
+        if {int(snapshot["step"]) for snapshot in taken.values()} != {step}:
             snapshots = make_snapshots(setup, module, store)
             result = score(setup, module, validation_windows(setup, store), snapshots.count)
             taken = snapshots.take(step)
-        again = snapshots.again() if name == "best" else None
-        if again:
+        if name == "best" and snapshots.tuned:
             half = GridWindows(store, setup.window, setup.overlap, np.flatnonzero(snapshots.first))
-            score(setup, module, half, again.count)
-            taken = snapshots.complete(taken, again)
+            score(setup, module, half, snapshots.count_again)
+            taken = snapshots.take(step)
         keep(run, name, taken)
     keep_thresholds(run, module, taken, recorder.first)
-    return {head: replace(scores, boundary_iou=float(pooled(taken[head].boundary))) for head, scores in result.items()}
+    return {head: replace(scores, boundary_iou=float(pooled(taken[head]["boundary"]))) for head, scores in result.items()}
 
 
 def score_rows(result: Mapping[str, Scores]) -> list[dict[str, Any]]:

@@ -14,8 +14,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor, Timer
 
-from rsseg.alignment.recorder import Recorder
 from rsseg.assembly import Setup
+from rsseg.compare.recorder import Recorder
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import Store

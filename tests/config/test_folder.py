@@ -9,7 +9,7 @@ import pytest
 import torch
 from run_folders import BINARY, FOUR, make_records, write_run
 
-from rsseg.alignment.runs import read_runs
+from rsseg.compare.runs import Run
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.files import write_csv, write_json
@@ -80,7 +80,7 @@ def test_every_damage_is_one_line_that_says_what_to_do(run, name, damage):
 def test_flipped_bytes_and_cuts_never_give_a_trace(run, name):
     path, rng, lines = run.path / name, np.random.default_rng(0), []
     content = path.read_bytes()
-    read = READ[name] if name == "threshold.json" else lambda run: read_runs([run.path])
+    read = READ[name] if name == "threshold.json" else lambda run: Run(run.path)
     for k in range(60):
         damaged = bytearray(content)
         for place in rng.integers(len(damaged), size=k % 3 + 1):
@@ -222,4 +222,4 @@ def test_a_changed_number_is_not_read_as_another_run(run):
     """The table of runs takes what the folder says."""
     content = json.loads(run.summary_file.read_text())
     write_json(run.summary_file, {**content, "iou": 0.25})
-    assert read_runs([run.path])[0].summary["iou"] == 0.25
+    assert Run(run.path).summary["iou"] == 0.25

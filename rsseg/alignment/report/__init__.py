@@ -1,5 +1,0 @@
-"""The report of a comparison: words, tables, figures and the page that holds them."""
-
-from rsseg.alignment.report.write import write_report
-
-__all__ = ["write_report"]

@@ -1,0 +1,319 @@
+"""Scores as functions of sums over scenes, and how surely one loss is better than another by them.
+
+Seeds and scenes are crossed: every seed is scored on the same scenes, and a hard scene is hard for all. So both are drawn,
+independently, and one draw of scenes serves all seeds and losses (Owen and Eckles 2012). A score is computed anew from the
+drawn scenes' sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import kendalltau
+from scipy.stats import t as student
+
+from rsseg.compare.counts import Array, Overlap, overlap
+from rsseg.compare.records import Records
+from rsseg.metrics.average import present_mean, ratio
+from rsseg.metrics.calibration import SCORES
+
+SEEDS = 5
+"""With fewer a comparison is exploratory."""
+
+CHUNK = 2**24
+"""Numbers that are summed at a time."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A score that is a function of sums over scenes.
+
+    Attributes:
+        label: What people call it.
+        sums: From a run's records to what is added up over S scenes, ``[S, ...]``; None or NaN: it was not recorded.
+        score: From sums ``[...]``, as one scene has them, to scores; a factor common to all sums changes nothing.
+        mass: From sums ``[S, ...]`` to ``[S, parts]``, how much each scene adds to each part of the score, such as a class.
+        higher_is_better: False for errors.
+    """
+
+    label: str
+    sums: Callable[[Records], Array | None]
+    score: Callable[[Array], Array]
+    mass: Callable[[Array], Array]
+    higher_is_better: bool = True
+
+
+def class_pixels(counts: Array) -> Array:
+    """The pixels of each class, of counts ``[..., 3]``."""
+    pixels: Array = counts[..., 0] + counts[..., 2]
+    return pixels
+
+
+def of_counts(metric: Overlap, point: str = "fixed", label: str = "") -> Measure:
+    """IoU or Dice at an operating point, pooled over scenes, then the mean over the classes present."""
+    return Measure(label, lambda records: records.at(point), lambda sums: present_mean(overlap(sums, metric)), class_pixels)
+
+
+def of_scenes(metric: Overlap, label: str = "") -> Measure:
+    """IoU or Dice of each scene, mean over the classes in it, then over the scenes that hold one."""
+    return Measure(
+        label,
+        lambda records: scene_sums(records.at("fixed"), metric),
+        lambda sums: ratio(sums[..., 0], sums[..., 1]),
+        lambda sums: sums[..., 1:],
+    )
+
+
+def of_tuning(metric: Overlap) -> Measure:
+    """What tuning adds to a score, drawn together: sums are counts before and after, ``[S, 2, classes, 3]``."""
+    return Measure(
+        "",
+        lambda records: np.stack([records.at("untuned"), records.at(metric)], axis=1),
+        lambda sums: np.diff(present_mean(overlap(sums, metric)), axis=-1)[..., 0],
+        lambda sums: class_pixels(sums[:, 0]),
+    )
+
+
+def of_calibration(name: str, label: str = "") -> Measure:
+    """A calibration error or the Brier score, see `rsseg.metrics.calibration`."""
+    return Measure(label, lambda records: records.calibration.get(name), *SCORES[name], higher_is_better=False)
+
+
+MEASURES = {
+    "iou": of_counts("iou", "fixed", "IoU"),
+    "dice": of_counts("dice", "fixed", "Dice"),
+    "scene_iou": of_scenes("iou", "IoU per scene"),
+    "scene_dice": of_scenes("dice", "Dice per scene"),
+    "boundary_iou": of_counts("iou", "contours", "boundary IoU"),
+    "ece": of_calibration("ece", "calibration error"),
+    "class_ece": of_calibration("class_ece", "calibration error by class"),
+    "brier": of_calibration("brier", "Brier score"),
+}
+"""What losses are compared by."""
+
+
+def scene_sums(counts: ArrayLike, metric: Overlap) -> Array:
+    """IoU or Dice of each scene, mean over the classes in it, and whether it has one: ``[..., scenes, 2]``."""
+    values = present_mean(overlap(counts, metric))
+    known = ~np.isnan(values)
+    return np.stack([np.where(known, values, 0), known], axis=-1)
+
+
+def effective_scenes(mass: ArrayLike) -> Array:
+    """How many scenes of equal mass each part is as good as (Kish 1965): ``(sum m)^2 / sum m^2``.
+
+    Of mass ``[scenes, parts]``, such as the pixels of each class, to ``[parts]``; NaN for a part that occurs nowhere.
+
+    Example:
+        >>> effective_scenes([[5, 9], [5, 0], [5, 1], [5, 0]]).round(2).tolist()
+        [4.0, 1.22]
+    """
+    found = np.asarray(mass, dtype=np.float64)
+    return ratio(found.sum(0) ** 2, (found**2).sum(0))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and what it may as well be; arrays of one shape.
+
+    Attributes:
+        value: The estimate.
+        low: Lower end, NaN where it can't be known.
+        high: Upper end.
+        above: How surely the true value is above 0, by the same t distribution: .975 where the 95 % interval begins at 0.
+    """
+
+    value: Array
+    low: Array
+    high: Array
+    above: Array
+
+    def at(self, *place: int) -> tuple[float, float, float]:
+        """One estimate and the ends of its interval."""
+        return float(self.value[place]), float(self.low[place]), float(self.high[place])
+
+
+def t_interval(value: ArrayLike, deviation: ArrayLike, freedom: ArrayLike) -> Interval:
+    """Student's interval of an estimate with a standard deviation; NaN where it, or its degrees of freedom, are.
+
+    Example:
+        >>> found = t_interval(2.571, 1.0, 5)
+        >>> [round(float(x), 3) for x in (found.low, found.high, found.above)]
+        [0.0, 5.142, 0.975]
+    """
+    middle, sd = np.asarray(value, dtype=np.float64), np.asarray(deviation, dtype=np.float64)
+    half = student.ppf(0.975, freedom) * sd
+    exact = (np.sign(middle) + 1) / 2  # where nothing varies
+    above = np.where(sd == 0, exact, student.cdf(middle / np.where(sd == 0, 1, sd), freedom))
+    return Interval(middle, middle - half, middle + half, above)
+
+
+def seed_interval(values: ArrayLike) -> Interval:
+    """The mean over seeds, the last axis, with Student's 95 % interval. Checkpoints of one run are no sample and do not count.
+
+    Seeds that are NaN are left out; with fewer than two left the ends are NaN.
+    """
+    found = np.asarray(values, dtype=np.float64)
+    known = ~np.isnan(found)
+    number = known.sum(-1)
+    mean = present_mean(found)
+    squares = np.where(known, found - mean[..., None], 0) ** 2
+    freedom = np.where(number > 1, number - 1, np.nan)
+    return t_interval(mean, np.sqrt(squares.sum(-1) / freedom / np.maximum(number, 1)), freedom)
+
+
+def scene_interval(draws: Array, by_seed: Array, scenes: float) -> Interval:
+    """The estimate from all data with a 95 % interval from bootstrap draws.
+
+    It is symmetric, ``t`` standard deviations to either side. Quantiles of the draws would claim too much for a handful of
+    seeds, or of scenes. ``t`` has Welch and Satterthwaite's degrees of freedom for a variance that comes partly from the
+    seeds, partly from the scenes.
+
+    Args:
+        draws: ``[draws, ...]``.
+        by_seed: ``[..., seeds]``, the same quantity of each seed on all scenes.
+        scenes: Their effective number; with one there is no interval.
+    """
+    value, seeds = by_seed.mean(-1), by_seed.shape[-1]
+    if seeds < 2 or scenes <= 1 + 1e-9:
+        return t_interval(value, np.full_like(value, np.nan), np.nan)
+    total = draws.var(axis=0)
+    of_seeds = np.minimum(by_seed.var(-1, ddof=1) / seeds, total)
+    of_scenes = (total - of_seeds) * (scenes + 1) / (scenes - 1)
+    total = of_seeds + of_scenes
+    freedom = of_seeds**2 / (seeds - 1) + of_scenes**2 / (scenes - 1)
+    freedom = total**2 / np.where(freedom > 0, freedom, np.inf)
+    return t_interval(value, np.sqrt(total), np.maximum(freedom, 1))
+
+
+@dataclass(frozen=True)
+class WinMatrix:
+    """Every loss by a score, and every loss against every other.
+
+    Attributes:
+        values: The score of every run, ``[losses, seeds]``.
+        score: The mean over seeds. Its interval is cut to where scores can lie, which no true value lies beyond, so that it
+            covers as often.
+        difference: Row minus column, ``[losses, losses]``.
+        better: ``P(the row's loss is better)``, by the t distribution of the difference; that of the column is 1 minus it.
+            ``[losses, losses]``, NaN on the diagonal and where there is no interval.
+        p_value: Of no difference between row and column, times the number of comparisons; NaN where the rule forbids one.
+    """
+
+    values: Array
+    score: Interval
+    difference: Interval
+    better: Array
+    p_value: Array
+
+
+def compare(sums: Array, measure: Measure, draws: int = 2000, seed: int = 0) -> WinMatrix:
+    """Compare every loss with every other, by draws of seeds and scenes.
+
+    Args:
+        sums: ``[losses, seeds, scenes, ...]``, what the score is made of.
+        measure: The score.
+        draws: Of the bootstrap.
+        seed: Of the draws.
+
+    Example:
+        >>> counts = np.ones((2, 5, 8, 1, 3))
+        >>> counts[0, ..., 0] = 4  # IoU 4 / 6 against 1 / 3
+        >>> found = compare(counts, of_counts("iou"), draws=100)
+        >>> float(found.better[0, 1]), float(found.difference.value[0, 1].round(3))
+        (1.0, 0.333)
+    """
+    values = measure.score(sums.sum(2))
+    effective = effective_scenes(measure.mass(sums[0, 0]))
+    scenes = float(np.nanmin(effective)) if (effective > 0).any() else 0.0
+    drawn = crossed_bootstrap(sums, measure.score, draws, seed)
+    score = scene_interval(drawn, values, scenes)
+    difference = scene_interval(drawn[:, :, None] - drawn[:, None], values[:, None] - values[None], scenes)
+    return _win_matrix(values, score, difference, measure.higher_is_better)
+
+
+def compare_seeds(values: Array) -> WinMatrix:
+    """Compare losses by scores ``[losses, seeds]``, higher is better: intervals over seeds, for these scenes and no others.
+
+    Example:
+        >>> compare_seeds(np.array([[0.5, 0.6], [0.4, 0.4]])).difference.value[0, 1].round(2).item()
+        0.15
+    """
+    return _win_matrix(values, seed_interval(values), seed_interval(values[:, None] - values[None]), True)
+
+
+def _win_matrix(values: Array, score: Interval, difference: Interval, higher_is_better: bool) -> WinMatrix:
+    losses = len(values)
+    score = replace(score, low=np.maximum(score.low, 0), high=np.minimum(score.high, 1 if higher_is_better else np.inf))
+    better = difference.above.copy() if higher_is_better else 1 - difference.above
+    np.fill_diagonal(better, np.nan)
+    chance = p_values(values[:, None] - values[None], losses * (losses - 1) // 2)
+    return WinMatrix(values, score, difference, better, chance)
+
+
+def crossed_bootstrap(sums: Array, score: Callable[[Array], Array], draws: int = 2000, seed: int = 0) -> Array:
+    """Bootstrap draws of every loss's mean over seeds of a score, ``[draws, losses]``, of sums as for `compare`.
+
+    Scenes get random weights, uniform among all that sum to 1 (the Bayesian bootstrap, Rubin 1981). None is ever quite left
+    out, so that every draw is a mean over the same classes, whichever of them are rare. Over scenes the draws vary
+    ``(n - 1) / (n + 1)`` times as much as scores of other scenes would, which `scene_interval` makes up for. Seeds are drawn
+    with replacement, one fewer than there are: so many independent draws vary as the mean of the whole sample does. A single
+    seed is kept. Seed r of all losses shares weights and windows, so it is drawn for all of them.
+    """
+    rng = np.random.default_rng(seed)
+    losses, seeds, scenes = sums.shape[:3]
+    weights = rng.dirichlet(np.ones(scenes), draws)
+    drawn = rng.multinomial(max(seeds - 1, 1), np.full(seeds, 1 / seeds), draws) / max(seeds - 1, 1)
+    by_scene = np.moveaxis(sums, 2, 0).reshape(scenes, -1)
+    parts = np.array_split(weights, min(draws, 1 + draws * by_scene.shape[1] // CHUNK))
+    scores = [score((part @ by_scene).reshape(len(part), losses, seeds, *sums.shape[3:])) for part in parts]
+    found: Array = np.einsum("dlr,dr->dl", np.concatenate(scores), drawn)
+    return found
+
+
+def p_values(differences: Array, comparisons: int) -> Array:
+    """Sign-flip tests of differences between paired seeds, ``[..., seeds]``, times the number of comparisons: at most 1.
+
+    Without a difference each seed's sign is a coin: the p-value is the share of all ``2^seeds`` signs that make the mean at
+    least as large as it is. The least that it can be is ``2 / 2^seeds``; where that times the comparisons is not below
+    .05 nothing could ever be found, and there is no p-value. NaN where a seed's difference is.
+
+    Example:
+        >>> float(p_values(np.ones(6), 1)), float(p_values(np.ones(5), 1))
+        (0.03125, nan)
+    """
+    seeds = differences.shape[-1]
+    if 2 / 2**seeds * comparisons >= 0.05:
+        return np.full(differences.shape[:-1], np.nan)
+    if seeds <= 14:
+        signs = 1.0 - 2 * ((np.arange(2**seeds)[:, None] >> np.arange(seeds)) & 1)
+    else:  # a random sample of them, with the signs as they are
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], (2**14, seeds))
+        signs[0] = 1
+    flipped, observed = np.abs(differences @ signs.T), np.abs(differences.sum(-1, keepdims=True))
+    share: Array = (flipped >= observed * (1 - 1e-9)).mean(-1)
+    return np.where(np.isnan(observed[..., 0]), np.nan, np.minimum(share * comparisons, 1.0))
+
+
+def rank_alignment(losses: ArrayLike, scores: ArrayLike) -> Array:
+    """How far a falling loss means a rising metric: Kendall's tau-b over a run's checkpoints.
+
+    Args:
+        losses: ``[checkpoints]``, the validation loss; NaN is left out.
+        scores: ``[checkpoints]``, the metric, higher is better.
+
+    Returns:
+        ``[2]``: over all checkpoints, and over the last half of them, where checkpoints are chosen; 1: the loss orders them
+        as the metric does. NaN for fewer than two checkpoints, or where one never changes. Checkpoints of one run are no
+        sample: `seed_interval` of several runs says how sure it is.
+
+    Example:
+        >>> rank_alignment([3, 2, 1, 0], [0.1, 0.2, 0.4, 0.3]).round(3).tolist()
+        [0.667, -1.0]
+    """
+    x, y = np.asarray(losses, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    known, half = ~np.isnan(x + y), np.arange(len(x)) >= len(x) // 2
+    return np.array([kendalltau(-x[part], y[part]).statistic if part.sum() > 1 else np.nan for part in (known, known & half)])

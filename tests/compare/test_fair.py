@@ -1,0 +1,512 @@
+"""Which runs are compared: what is left out is named."""
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from run_folders import BINARY, make_records, make_sweep, write_run
+
+from rsseg.compare.fair import gather, largest_grid
+from rsseg.compare.records import RecordError
+from rsseg.config.arguments import split_places
+from rsseg.contract import InputError
+
+
+@pytest.fixture(scope="module")
+def records():
+    return make_records(BINARY, "ce", 1)
+
+
+@pytest.fixture
+def add(tmp_path, records, monkeypatch):
+    """Adds a finished run with the same records as all others."""
+    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: records)
+
+    def add_run(name, loss="ce", seed=1, **options):
+        write_run(tmp_path / name, BINARY, loss, seed, records, **options)
+        return tmp_path / name
+
+    return add_run
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_every_loss_has_every_seed(tmp_path, add):
+    for loss, seed in (("ce", 1), ("ce", 2), ("dice", 1), ("dice", 2), ("focal", 1)):
+        add(f"{loss}{seed}", loss, seed)
+    found = gather([tmp_path])
+    assert (found.labels, found.seeds) == (["ce", "dice"], [1, 2])
+    assert [[run.folder.name for run in row] for row in found.runs] == [["ce1", "ce2"], ["dice1", "dice2"]]
+    assert [left.run.name for left in found.left_out] == ["focal1"]
+    assert "not every loss" in found.left_out[0].why
+
+
+@given(arrays(bool, st.tuples(st.integers(1, 6), st.integers(1, 6))), st.lists(st.booleans(), min_size=6, max_size=6))
+def test_no_other_choice_of_losses_is_worth_more(present, plain):
+    rows, columns = largest_grid(present, plain[: len(present)])
+    assert present[np.ix_(rows, columns)].all()
+
+    def worth(chosen, seeds):
+        kept = any(plain[i] for i in chosen)
+        return seeds > 0, min(len(chosen), 2), kept, len(chosen) * seeds, len(chosen)
+
+    numbers = range(len(present))
+    choices = (c for many in numbers for c in itertools.combinations(numbers, many + 1))
+    best = max(worth(c, present[list(c)].all(0).sum()) for c in choices)
+    assert worth(np.flatnonzero(rows), columns.sum()) == best
+
+
+def test_one_loss_on_other_seeds_does_not_drop_the_rest(tmp_path, add):
+    for loss, seeds in (("ce", range(1, 7)), ("dice", range(11, 16)), ("focal", range(11, 16))):
+        for seed in seeds:
+            add(f"{loss}{seed}", loss, seed)
+    found = gather([tmp_path])
+    assert (found.labels, found.seeds) == (["dice", "focal"], [11, 12, 13, 14, 15])
+    assert {left.run.name for left in found.left_out} == {f"ce{seed}" for seed in range(1, 7)}
+
+
+def test_plain_cross_entropy_stays_though_it_lacks_a_seed(tmp_path, add):
+    for loss in ("ce", "dice", "focal", "lovasz"):
+        for seed in range(1, 6 - (loss == "ce")):
+            add(f"{loss}{seed}", loss, seed)
+    found = gather([tmp_path])
+    assert (found.labels, found.seeds) == (["ce", "dice", "focal", "lovasz"], [1, 2, 3, 4])
+
+
+def test_losses_without_a_common_seed_are_refused(tmp_path, add):
+    for loss, seeds in (("ce", (1, 2)), ("dice", (3, 4))):
+        for seed in seeds:
+            add(f"{loss}{seed}", loss, seed)
+    with pytest.raises(InputError, match=r"no two losses share a seed(?s:.*)ce: 1, 2\n.*dice: 3, 4"):
+        gather([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"fingerprint": "v2"}, "different validation scenes or labels$"),
+        ({"steps": 500}, r"different steps \(500, the others 400\)$"),
+    ],
+)
+def test_the_odd_one_out_is_named(tmp_path, add, options, why):
+    for loss in ("ce", "dice"):
+        add(loss, loss)
+    add("odd", "focal", **options)
+    found = gather([tmp_path])
+    assert found.labels == ["ce", "dice"]
+    (left,) = found.left_out
+    assert left.run.name == "odd"
+    assert re.search(why, left.why)
+    kept = gather([tmp_path], keep_unfair=True)
+    assert ("focal steps=500" in kept.labels) == ("steps" in options)  # other scenes can't be compared whoever asks
+
+
+def test_code_and_training_data_count(tmp_path, add):
+    for loss in ("ce", "dice"):
+        add(loss, loss)
+    edit(add("other code", "focal") / "run.json", git={"commit": "feed", "changed": False})
+    edit(add("other data", "lovasz") / "data.json", fingerprint={"train": "t2", "val": "v1"})
+    found = gather([tmp_path])
+    assert {left.run.name: left.why for left in found.left_out} == {
+        "other code": "different code (feed, the others c0ffee)",
+        "other data": "different training scenes or labels",
+    }
+    assert "unfair=keep" in found.left_out[0].remedy
+
+
+def test_two_halves_are_refused(tmp_path, add):
+    add("a", "ce")
+    add("b", "dice", steps=500)
+    with pytest.raises(InputError, match=r"different steps and can't.*unfair=keep:\n.*a: steps 400\n.*b: steps 500$"):
+        gather([tmp_path])
+    kept = gather([tmp_path], keep_unfair=True)
+    assert kept.labels == ["ce steps=400", "dice steps=500"]
+    assert kept.unfair == ["numbers of steps"]
+    add("c", "focal", fingerprint="v2")
+    add("d", "focal", fingerprint="v2", seed=2)
+    with pytest.raises(
+        InputError, match=r"different validation scenes.* of one kind:\n  - 2 runs such as .*a\n  - 2 runs such as .*c$"
+    ):
+        gather([tmp_path], keep_unfair=True)
+
+
+def test_unfinished_runs_and_runs_without_records_are_named(tmp_path, add, records, monkeypatch):
+    for name in ("ce", "dice", "focal", "lovasz"):
+        add(name, name)
+    (tmp_path / "dice" / "summary.json").unlink()
+
+    def load(folder, head):
+        if folder.name == "focal":
+            raise RecordError(folder / "records/best.npz", "can't be read (it is no zip file)")
+        return records
+
+    monkeypatch.setattr("rsseg.compare.runs.load_records", load)
+    found = gather([tmp_path])
+    assert found.labels == ["ce", "lovasz"]
+    assert [(left.run.name, left.why) for left in found.left_out] == [
+        ("dice", "it is not finished"),
+        ("focal", "records/best.npz can't be read (it is no zip file), unlike others"),
+    ]
+    assert not (tmp_path / "dice" / "run.lock").exists()  # to compare writes nothing into runs
+    assert [left.remedy.split("=")[0] for left in found.left_out] == [
+        "go on with python train.py resume",
+        "train the run again in a new folder",
+    ]
+
+
+def test_a_run_that_trains_now_is_waited_for(tmp_path, add, monkeypatch):
+    (add("ce") / "summary.json").rename(tmp_path / "later.json")
+    hold = "import sys; from pathlib import Path; from rsseg.config.folder import RunFolder\n"
+    hold += "with RunFolder(Path(sys.argv[1])).lock(): print('held', flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", hold, tmp_path / "ce"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=r"\(1 begun; .*ce: it is training now\): wait until it is finished$"):
+            gather([tmp_path])
+        add("dice", "dice")
+        assert [(left.why, left.remedy) for left in gather([tmp_path]).left_out] == [
+            ("it is training now", "wait until it is finished")
+        ]
+    assert gather([tmp_path]).left_out[0].why == "it is not finished"
+
+
+def test_the_later_of_two_equal_runs_counts(tmp_path, add):
+    add("old", "ce")
+    edit(add("new", "ce") / "summary.json", finished="2026-02-01T00:00:00+00:00")
+    found = gather([tmp_path])
+    assert [run.folder.name for run in found.runs[0]] == ["new"]
+    assert "finished later" in found.left_out[0].why
+
+
+def test_no_iou(tmp_path, add):
+    add("good", "ce")
+    edit(add("bad", "dice") / "summary.json", iou=float("nan"))
+    assert [left.run.name for left in gather([tmp_path]).left_out] == ["bad"]
+    edit(tmp_path / "good" / "summary.json", iou=float("nan"))
+    with pytest.raises(InputError, match="no run has an IoU"):
+        gather([tmp_path])
+
+
+def test_nothing_to_compare(tmp_path, add):
+    with pytest.raises(InputError, match="no such folder"):
+        gather([tmp_path / "nowhere"])
+    with pytest.raises(InputError, match="no finished run"):
+        gather([tmp_path])
+    (add("broken") / "metrics.csv").unlink()
+    with pytest.raises(InputError, match=r"metrics\.csv can't be read: .*No such file"):
+        gather([tmp_path])
+
+
+def test_listed_folders_may_have_commas_in_their_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "loss=ce", "loss=ce,seed=1", "loss=ce,seed=2", "b c"):
+        (tmp_path / name).mkdir()
+    names = ["loss=ce,seed=1", "a", "loss=ce", "loss=ce,seed=2", "b c"]
+    for some in itertools.chain.from_iterable(itertools.permutations(names, many) for many in range(1, 6)):
+        assert [str(place) for place in split_places(",".join(some))] == list(some)
+    assert split_places("a,") == [Path("a")]
+    lost = ["a", "loss=dice,seed=1", "b c", "loss=focal,seed=2"]
+    assert [str(place) for place in split_places(",".join(lost))] == lost
+
+
+def test_a_misspelt_folder_is_told_from_its_neighbours(tmp_path, add):
+    add("loss=ce,seed=1")
+    (tmp_path / "loss=ce,sed=11").touch()  # a file is no folder
+    with pytest.raises(InputError, match=r"ce,sed=1: there is no such folder \(did you mean 'loss=ce,seed=1'\?\)"):
+        gather([tmp_path / "loss=ce,sed=1"])
+
+
+def rate_sweep(add, scores):
+    """Runs of losses x rates x seeds."""
+    for (loss, rate, seed), iou in scores.items():
+        folder = add(f"{loss},{rate},{seed}", loss, seed, overrides=[f"optimizer.lr={rate}"], optimizer={"lr": rate})
+        edit(folder / "summary.json", iou=iou)
+
+
+def test_rates_are_chosen_on_the_search_seeds_alone(tmp_path, add):
+    scores = {}
+    for loss, good in (("ce", 0.1), ("dice", 0.01)):
+        for rate in (0.01, 0.1):
+            scores |= {(loss, rate, seed): 0.6 if rate == good else 0.5 for seed in (1001, 1002)}
+            scores |= {(loss, rate, seed): 0.4 if rate == good else 0.9 for seed in (1, 2)}  # would choose the other
+    rate_sweep(add, scores)
+    found = gather([tmp_path])
+    assert found.rates == {"ce": (0.1, [0.01, 0.1]), "dice": (0.01, [0.01, 0.1])}
+    assert (found.labels, found.seeds, found.left_out) == (["ce", "dice"], [1, 2], [])
+    assert {run.rate for run in found.runs[0]} == {0.1}
+    assert not any(run.searching for row in found.runs for run in row)
+
+
+def test_rates_are_compared_on_the_seeds_that_all_were_tried_with(tmp_path, add):
+    rate_sweep(add, {("ce", 0.1, 1001): 0.5, ("ce", 0.1, 1002): 0.9, ("ce", 0.01, 1001): 0.6, ("ce", 0.01, 1): 0.6})
+    assert gather([tmp_path]).rates["ce"][0] == 0.01  # on seed 1001: 0.6 against 0.5
+
+
+def test_a_search_that_is_not_finished(tmp_path, add):
+    rate_sweep(add, {("ce", 0.1, 1001): 0.5, ("ce", 0.01, 1002): 0.6, ("ce", 0.01, 1): 0.6})
+    with pytest.raises(InputError, match="no search seed with which all its learning rates"):
+        gather([tmp_path])
+
+
+def test_a_chosen_rate_that_nobody_reports_on(tmp_path, add):
+    rate_sweep(add, {("ce", 0.1, 1001): 0.9, ("ce", 0.01, 1001): 0.6, ("ce", 0.01, 1): 0.6})
+    with pytest.raises(InputError, match="finish the sweep"):
+        gather([tmp_path])
+    rate_sweep(add, {("dice", 0.1, 1001): 0.9, ("dice", 0.01, 1001): 0.6, ("dice", 0.1, 1): 0.6})
+    found = gather([tmp_path])
+    assert found.labels == ["dice"]
+    assert [left.run.name for left in found.left_out] == ["ce,0.1,1001"]
+
+
+def test_large_seeds_without_a_search_are_seeds_like_others(tmp_path, add):
+    for loss in ("ce", "dice"):
+        for seed in (1, 2026):
+            add(f"{loss}{seed}", loss, seed)
+    assert gather([tmp_path]).seeds == [1, 2026]
+
+
+def test_without_search_seeds_every_rate_is_a_row(tmp_path, add):
+    for rate in (0.01, 0.1):
+        add(f"{rate}", overrides=[f"optimizer.lr={rate}"], optimizer={"lr": rate})
+    assert gather([tmp_path]).labels == ["ce optimizer.lr=0.01", "ce optimizer.lr=0.1"]
+
+
+UNIFORM, BALANCED = ({"_target_": f"rsseg.data.{name}"} for name in ("sampling.Uniform", "balance.Balanced"))
+D4, PASTE = ({name: {"_target_": f"rsseg.data.augment.{name.title()}", "p": 0.5}} for name in ("d4", "paste"))
+
+
+def imbalance(add):
+    """Recipes of sweep=imbalance: name, loss, sampler, augmentation."""
+    recipes = [("ce", "ce", UNIFORM, D4), ("focal", "focal", UNIFORM, D4), ("dice", "dice", UNIFORM, D4),
+               ("over", "ce", BALANCED | {"power": 0}, D4), ("paste_dice", "dice", UNIFORM, PASTE | D4)]  # fmt: skip
+    for name, loss, sampler, augment in recipes:
+        for seed in (1, 2):
+            told = [f"experiment=imbalance/{name}"]
+            add(f"{name}{seed}", loss, seed, overrides=told, sampler=sampler, augment=augment)
+
+
+def test_what_a_sweep_varies_makes_recipes(tmp_path, add):
+    imbalance(add)
+    found = gather([tmp_path])
+    assert found.labels == ["ce", "ce sampler=Balanced", "dice", "dice augment.paste=Paste", "focal"]
+    assert [row[0].plain for row in found.runs] == [True, False, False, False, False]
+    assert {key.split(".")[0] for key in found.design} == {"sampler", "augment"}
+    assert (found.unfair, found.left_out) == ([], [])
+
+
+def test_a_difference_beside_the_recipes_is_unfair(tmp_path, add):
+    imbalance(add)
+    folder = add("again", "focal", 3, overrides=["experiment=imbalance/focal"], sampler=UNIFORM, augment=D4, window=32)
+    for name in ("ce", "dice"):
+        add(f"{name}3", name, 3, overrides=[f"experiment=imbalance/{name}"], sampler=UNIFORM, augment=D4)
+    odd = [left for left in gather([tmp_path]).left_out if "different" in left.why]
+    assert [(left.run, left.why) for left in odd] == [(folder, "different window (32, the others 64)")]
+
+
+OTHER = {
+    "batch_size": 2, "window": 32, "optimizer": {"lr": 0.1}, "scheduler": {"gamma": 0.1}, "sampler": BALANCED,
+    "augment": PASTE, "trainer": {"precision": "bf16-mixed"}, "callbacks": {"ema": {"decay": 0.9}}, "validations": 3,
+    "model": {"encoder": "resnet18", "weights": "imagenet", "heads": {"mask": {}}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", OTHER)
+def test_every_other_setting_must_be_equal(tmp_path, add, key):
+    for loss in ("ce", "dice", "lovasz"):
+        add(loss, loss)
+    add("odd", "focal", **{key: OTHER[key]})
+    (left,) = gather([tmp_path]).left_out
+    assert left.run.name == "odd"
+    assert re.match(f"different {key}", left.why) or (key == "model" and "different model.weights" in left.why)
+    assert "unfair=keep" in left.remedy
+    kept = gather([tmp_path], keep_unfair=True)
+    assert [name.split(".")[0] for name in kept.unfair] == [key] * len(kept.unfair) != []
+    assert next(label for label in kept.labels if label.startswith("focal")) != "focal"
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_setting_that_goes_with_the_loss_is_unfair(tmp_path, add, told):
+    for loss, size in (("ce", 2), ("dice", 16)):
+        for seed in (1, 2):
+            add(f"{loss}{seed}", loss, seed, overrides=[f"batch_size={size}"] * told, batch_size=size)
+    with pytest.raises(InputError, match=r"different batch_size .*unfair=keep"):
+        gather([tmp_path])
+    kept = gather([tmp_path], keep_unfair=True)
+    assert kept.labels == ["ce batch_size=2", "dice batch_size=16"]
+    assert kept.unfair == ["batch_size"]
+    assert all(row[0].plain == row[0].label.startswith("ce") for row in kept.runs)
+
+
+def test_other_images_under_the_same_labels(tmp_path, add):
+    for loss in ("ce", "dice"):
+        add(loss, loss)
+    edit(add("odd", "focal") / "data.json", mean=[99.0])
+    (left,) = gather([tmp_path]).left_out
+    assert left.why == "different mean of the images (99, the others 100)"
+
+
+def test_a_run_that_is_left_out_names_no_other(tmp_path, add):
+    for loss in ("ce", "dice"):
+        add(loss, loss, overrides=["steps=400"])
+    add("odd", "ce", 2, overrides=["steps=100"], steps=100)
+    found = gather([tmp_path])
+    assert found.labels == ["ce", "dice"]
+    assert [row[0].plain for row in found.runs] == [True, False]
+
+
+def test_a_default_that_is_spelt_out_is_no_difference(tmp_path, add):
+    add("a", "dice", 1, overrides=["optimizer.lr=1"], optimizer={"lr": 1})
+    add("b", "dice", 2, optimizer={"lr": 1.0})
+    assert (gather([tmp_path]).labels, gather([tmp_path]).seeds) == (["dice"], [1, 2])
+
+
+def test_labels_say_what_a_loss_was_made_with(tmp_path, add):
+    for name in ("dice", "ce_dice"):
+        for over in ("batch", "image"):
+            terms = {"dice": {"_target_": "rsseg.losses.Dice", "over": over}}
+            if name == "ce_dice":
+                terms["ce"] = {"_target_": "rsseg.losses.CrossEntropy"}
+            add(f"{name},{over}", name, overrides=[f"loss.terms.dice.over={over}"], loss_terms=terms)
+    add("ce", "ce")
+    expected = ["ce", *(f"{name} dice.over={over}" for name in ("ce_dice", "dice") for over in ("batch", "image"))]
+    assert gather([tmp_path]).labels == expected
+
+
+def test_every_setting_that_a_search_varied_is_in_the_label_rounded(tmp_path, add):
+    for seed, (weight, gamma) in enumerate([(0.10312345, 0.3212345), (3.0012345, 3.1061061240745302)]):
+        terms = {
+            "dice": {"_target_": "rsseg.losses.Dice", "weight": weight},
+            "focal": {"_target_": "rsseg.losses.Focal", "gamma": gamma},
+        }
+        overrides = [f"loss.terms.dice.weight={weight}", f"loss.terms.focal.gamma={gamma}"]
+        add(f"trial{seed}", "ce_dice", overrides=overrides, loss_terms=terms)
+    assert set(gather([tmp_path]).labels) == {
+        "ce_dice dice.weight=0.1031 focal.gamma=0.3212",
+        "ce_dice dice.weight=3.001 focal.gamma=3.106",
+    }
+
+
+@pytest.mark.parametrize(
+    ("terms", "plain"),
+    [
+        ({"ce": {"_target_": "rsseg.losses.CrossEntropy"}, "dice": {"_target_": "rsseg.losses.Dice", "weight": 0}}, True),
+        ({"bce": {"_target_": "rsseg.losses.BinaryCrossEntropy", "pos_weight": None}}, True),
+        ({"ce": {"_target_": "rsseg.losses.CrossEntropy", "class_weights": "inverse_frequency"}}, False),
+        ({"ce": {"_target_": "rsseg.losses.CrossEntropy", "class_weights": [1, 9]}}, False),
+        ({"ce": {"_target_": "rsseg.losses.CrossEntropy", "label_smoothing": 0.1}}, False),
+        ({"ce": {"_target_": "rsseg.losses.CrossEntropy"}, "dice": {"_target_": "rsseg.losses.Dice", "weight": 1}}, False),
+        ({"ce": {"_target_": "rsseg.losses.Dice"}}, False),
+    ],
+)
+def test_plain_is_decided_by_what_the_loss_is(tmp_path, add, terms, plain):
+    add("a", "ce", loss_terms=terms)
+    assert gather([tmp_path]).runs[0][0].plain is plain
+
+
+def test_places_are_no_part_of_a_recipe(tmp_path, add):
+    add("a", "ce", overrides=["output=x"], output="x", workers=2, residence="ram", logger={"csv": {}}, pictures=4)
+    add("b", "dice", overrides=["output=y"], output="y", record={"gain": True})
+    found = gather([tmp_path])
+    assert (found.labels, found.left_out) == (["ce", "dice"], [])
+
+
+def test_what_follows_from_a_searched_rate_tells_no_rows_apart(tmp_path, add):
+    for loss, good in (("ce", 0.1), ("dice", 0.01)):
+        for rate, seed in itertools.product((0.01, 0.1), (1, 1001)):
+            follows = {"optimizer": {"lr": rate}, "scheduler": {"max_lr": rate}}
+            folder = add(f"{loss},{rate},{seed}", loss, seed, overrides=[f"optimizer.lr={rate}"], **follows)
+            edit(folder / "summary.json", iou=0.6 if rate == good else 0.5)
+    found = gather([tmp_path])
+    assert (found.labels, found.design, found.unfair, found.left_out) == (["ce", "dice"], [], [], [])
+
+
+def without(records, folders):
+    """Loads records, but not of some folders."""
+
+    def load(folder, head):
+        if folder.name in folders:
+            raise RecordError(folder, "has no records", "train it again")
+        return records
+
+    return load
+
+
+def test_records_go_by_majority(tmp_path, add, records, monkeypatch):
+    names = [f"{loss}{seed}" for loss in ("ce", "dice", "focal") for seed in (1, 2, 3)]
+    for name in names:
+        add(name, name[:-1], int(name[-1]))
+    monkeypatch.setattr("rsseg.compare.runs.load_records", without(records, names[1:]))
+    found = gather([tmp_path])
+    assert (found.labels, found.seeds) == (["ce", "dice", "focal"], [1, 2, 3])
+    assert all(run.records is None for row in found.runs for run in row)
+    monkeypatch.setattr("rsseg.compare.runs.load_records", without(records, names[-1:]))
+    found = gather([tmp_path])
+    assert [left.run.name for left in found.left_out if "no records" in left.why] == ["focal3"]
+    assert all(run.records is not None for row in found.runs for run in row)
+
+
+@pytest.mark.parametrize(("odd", "why"), [({"best": None}, "best.npz"), ({"lost": 7}, "7 pixels .* not finite")])
+def test_a_run_without_its_best_checkpoint_is_named(tmp_path, add, records, monkeypatch, odd, why):
+    for loss in ("ce", "dice", "focal"):
+        add(loss, loss)
+    broken = replace(records, best=None if "best" in odd else replace(records.best, **odd))
+    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: broken if folder.name == "focal" else records)
+    found = gather([tmp_path])
+    assert found.labels == ["ce", "dice"]
+    assert [re.search(why, left.why) is not None for left in found.left_out] == [True]
+    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: records if folder.name == "focal" else broken)
+    found = gather([tmp_path])
+    if "lost" in odd:  # diverged runs are never compared, how many of them there are
+        assert found.labels == ["focal"]
+        monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: broken)
+        with pytest.raises(InputError, match=r"all 3 runs have diverged.*: 7 pixels .*; train it again at a lower"):
+            gather([tmp_path])
+    else:
+        assert found.labels == ["ce", "dice", "focal"]
+        assert all(row[0].records.best is None for row in found.runs)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "found"),
+    [
+        ("summary.json", "", "Expecting value"),
+        ("run.json", "[1]", "a mapping is expected, found list"),
+        ("data.json", "{}", "it lacks fingerprint.train, fingerprint.val"),
+        ("config.yaml", "a: [1", "while parsing"),
+        ("config.yaml", None, "model.heads"),
+        ("metrics.csv", "step,val/mask/iou\n", "holds no validation of head mask"),
+        ("metrics.csv", "step,other\n1,2\n", "holds no validation of head mask"),
+        ("classes.csv", "class\n1\n", "it lacks the columns head"),
+    ],
+)
+def test_a_spoilt_file_is_named(tmp_path, add, file, text, found):
+    add("good", "ce")
+    bad = add("bad", "dice", **({} if text is not None else {"model": {"encoder": "resnet18", "heads": {}}}))
+    if text is not None:
+        (bad / file).write_text(text)
+    with pytest.raises(InputError, match=rf"^\S*bad/{file} .*{re.escape(found)}.*(train the run again|scores the run again)$"):
+        gather([tmp_path])
+
+
+def test_a_run_without_run_json_is_not_passed_over(tmp_path, add):
+    add("good", "ce")
+    (add("bad", "dice") / "run.json").unlink()
+    with pytest.raises(InputError, match=r"bad/run\.json can't be read: No such file or directory"):
+        gather([tmp_path])
+
+
+def test_a_whole_sweep(tmp_path, monkeypatch):
+    make_sweep(tmp_path, monkeypatch, losses=("ce", "dice"), seeds=(3, 4))
+    found = gather([tmp_path])
+    assert (found.labels, found.seeds, found.left_out) == (["ce", "dice"], [3, 4], [])

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+import torch
+from scipy.stats import ttest_1samp
+
+from rsseg.compare.figures import pareto_front
+from rsseg.compare.gradients import norms_and_cosines, one_step_gain, term_gradients
+from rsseg.compare.scores import rank_alignment, seed_interval
+from rsseg.compare.tables import cross_evaluation
+from rsseg.losses import Composite, CrossEntropy, Dice
+
+
+def test_ranks_are_averaged_over_seeds_and_shared_by_ties():
+    values = np.array([[[0.9, 0.2], [0.5, 0.2]], [[0.8, 0.2], [0.6, 0.1]], [[0.1, 0.3], [0.7, np.nan]]])
+    ranks = cross_evaluation(values, [True, False])
+    assert ranks[:, 0].tolist() == [2, 2, 2]  # 1, 2, 3 and 3, 2, 1
+    assert np.isnan(ranks[:, 1]).all()
+    assert cross_evaluation(values[:, :1], [True, False])[:, 1].tolist() == [1.5, 1.5, 3]
+
+
+def tau_b(x, y):
+    """Its definition, pair by pair."""
+    signs = [(np.sign(x[i] - x[j]), np.sign(y[i] - y[j])) for i in range(len(x)) for j in range(i)]
+    a, b = np.array(signs).T
+    return (a * b).sum() / np.sqrt((a != 0).sum() * (b != 0).sum())
+
+
+def test_rank_alignment_equals_the_definition_whole_and_last_half():
+    rng = np.random.default_rng(0)
+    loss, score = rng.integers(0, 6, (4, 11)).astype(float), rng.integers(0, 6, (4, 11)).astype(float)
+    found = np.array([rank_alignment(a, b) for a, b in zip(loss, score, strict=True)])
+    np.testing.assert_allclose(found[:, 0], [tau_b(-a, b) for a, b in zip(loss, score, strict=True)])
+    np.testing.assert_allclose(found[:, 1], [tau_b(-a[5:], b[5:]) for a, b in zip(loss, score, strict=True)])
+    expected, mean = ttest_1samp(found[:, 0], 0), seed_interval(found[:, 0])
+    assert (mean.low, mean.high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert min(mean.above, 1 - mean.above) * 2 == pytest.approx(expected.pvalue)
+    loss[0, [2, 7]] = np.nan  # the last half is of all validations, known or not
+    kept = [5, 6, 8, 9, 10]
+    assert rank_alignment(loss[0], score[0])[1] == pytest.approx(tau_b(-loss[0, kept], score[0, kept]))
+    assert rank_alignment([2, 1], [0.1, 0.2])[0] == 1
+    assert np.isnan(rank_alignment([1], [1])).all()
+
+
+def test_one_seed_has_no_interval_and_nan_is_left_out():
+    found = seed_interval([[0.5, np.nan, 0.7], [0.3, np.nan, np.nan], [np.nan] * 3])
+    assert found.value[:2].tolist() == pytest.approx([0.6, 0.3])
+    assert np.isfinite(found.low[0])
+    assert np.isnan(found.low[1])
+    assert np.isnan(found.value[2])
+
+
+def test_the_front_is_what_nothing_dominates():
+    values = [[0.8, 0.10], [0.8, 0.20], [0.9, 0.30], [0.9, 0.30], [0.1, 0.05], [np.nan, 0.0]]
+    assert pareto_front(values, [True, False]).tolist() == [True, False, True, True, True, False]
+
+
+def test_norms_and_cosines_of_a_composition_are_those_of_each_terms_own_gradient():
+    torch.manual_seed(0)
+    logits, target = torch.randn(1, 1, 6, 6, requires_grad=True), torch.randint(0, 2, (1, 6, 6))
+    terms = {"ce": (0.3, CrossEntropy("binary")), "dice": (2.0, Dice("binary")), "off": (0.0, Dice("binary"))}
+    norm, cosines = norms_and_cosines(term_gradients(Composite(terms)(logits, target).weighted, logits))
+    own = []
+    for weight, term in list(terms.values())[:2]:
+        own.append(weight * torch.autograd.grad(term(logits, target), logits)[0].flatten().double())
+    norms = torch.stack([g.norm() for g in own])
+    torch.testing.assert_close(norm[:2], norms, rtol=1e-5, atol=1e-8)
+    assert norm[2] == 0
+    cosine = torch.nn.functional.cosine_similarity(own[0], own[1], dim=0)
+    torch.testing.assert_close(cosines[0, 1], cosine, rtol=1e-5, atol=1e-8)
+    assert cosines[2].isnan().all()
+
+
+def test_one_step_gain_of_a_linear_metric_is_its_slope_and_parameters_stay():
+    theta, gradient = [torch.tensor([1.0, 2.0]), torch.tensor([[3.0]])], [torch.tensor([3.0, 0.0]), torch.tensor([[-4.0]])]
+    kept = [p.clone() for p in theta]
+    gain = one_step_gain(theta, gradient, lambda: float(2 * theta[0][0] - 10 * theta[1].sum()), step=0.1)
+    assert gain == pytest.approx(2 * -0.6 - 10 * 0.8, rel=1e-5)
+    assert all(torch.equal(a, b) for a, b in zip(theta, kept, strict=True))
+    assert one_step_gain(theta, [torch.zeros(2), torch.zeros(1, 1)], lambda: 0.0) == 0
+
+    def fails():
+        if not torch.equal(theta[0], kept[0]):
+            raise RuntimeError("at the second call")
+        return 0.0
+
+    with pytest.raises(RuntimeError):
+        one_step_gain(theta, gradient, fails)
+    assert all(torch.equal(a, b) for a, b in zip(theta, kept, strict=True))
