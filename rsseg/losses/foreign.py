@@ -32,12 +32,8 @@ def given_to_loss(node: Mapping[str, Any], task: str = "") -> dict[str, Any]:
         >>> given_to_loss({"_target_": "segmentation_models_pytorch.losses.DiceLoss"}, "binary")
         {'task': 'binary', 'ignore_index': 255, 'mode': 'binary'}
     """
-    given: dict[str, Any] = {"task": task}
-    if not node.get("pixels"):  # else there are no ignored pixels
-        given["ignore_index"] = IGNORE
-    if str(node.get("_target_")).startswith(f"{SMP}."):
-        given["mode"] = task
-    return given
+    given = {"task": task, "ignore_index": IGNORE}
+    return given | {"mode": task} if str(node.get("_target_")).startswith(f"{SMP}.") else given
 
 
 def adapted(loss: nn.Module, where: str, task: Task, pixels: Any = False) -> nn.Module:
@@ -186,7 +182,7 @@ class Foreign(nn.Module):
         """Stop at ignored pixels. To look waits for the device: a GPU looks in the first calls and in evaluation mode."""
         found = ~known.all()
         self._ignored = found if self._ignored is None else self._ignored | found
-        if (first or not self.training or known.device.type == "cpu") and bool(self._ignored):
+        if (first or not self.training or _is_cpu(known)) and bool(self._ignored):
             raise self._advice()
 
     def _form(self, logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
@@ -228,6 +224,10 @@ class Foreign(nn.Module):
             f"{self.where}: the value of {self.name} has no gradient, so nothing would be learnt: compute it from the logits "
             "with torch alone, without argmax, thresholds, detach() or item()"
         )
+
+
+def _is_cpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
 
 
 def _column(values: Tensor, whole: Tensor) -> Tensor:

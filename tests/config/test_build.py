@@ -11,9 +11,11 @@ from rsseg.contract import InputError
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("os.system", r"a loss of rsseg\.losses is expected$"),
-        ("mine.Loss", r"a loss of rsseg\.losses is expected; if mine is code that you trust, add trust=\[mine\]$"),
-        ("rsseg.data.scene.os.system", r"a loss of rsseg\.losses is expected"),
+        ("os.system", r"a loss of rsseg\.losses or torch\.nn or .* or monai\.losses is expected$"),
+        ("mine.Loss", r"a loss of rsseg\.losses or .* is expected; if mine is code that you trust, add trust=\[mine\]$"),
+        ("rsseg.data.scene.os.system", r"a loss of rsseg\.losses or .* is expected"),
+        ("torch.nn.Linear", r"is not a loss: .* derives from torch\.nn\.Module and lies in torch\.nn\.modules\.loss"),
+        ("torch.optim.SGD", r"a loss of rsseg\.losses or .* is expected$"),
         ("rsseg.losses.Dise", "did you mean 'Dice'"),
         ("rsseg.losses.nowhere.Thing", "can't be imported"),
         ("rsseg.losses.terms.torch.save", r"is not a loss: a class that derives from rsseg\.losses\.Term is expected"),
