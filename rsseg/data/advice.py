@@ -156,6 +156,7 @@ LOSSES = (
          f"an edge; Lovasz follows IoU itself, {BESIDE_CE}"),
     Rule("thin objects", _thin, ("ce_dice_boundary",), "{thin}: a mistake costs its distance to the edge; not measured yet"),
     Rule("thin objects", _thin, ("dice_cl_dice",), "{thin}: a gap costs its length, however narrow; not measured yet"),
+    Rule("thin objects", _thin, ("ce_dice_skeleton_recall",), "{thin}: every pixel of a centre line counts; not measured yet"),
     Rule("small objects", _small, ("ce_lovasz",), f"{{small}}: mostly in objects below {SMALL} pixels, little in a mean over "
          f"all pixels; Lovasz follows IoU itself, {BESIDE_CE}"),
     Rule("small objects", _small, ("ce_dice_boundary",), "{small}: a false alarm costs its distance; not measured yet"),
