@@ -101,7 +101,7 @@ ATTACKS = {
     "rsseg.data.scene.os.system": {"command": "touch {canary}"},
     "rsseg.data.torchgeo.write_raster": {"path": "{canary}", "pixels": [], "place": {}},
     "rsseg.data.store.Store": {"folder": "{folder}"},
-    "rsseg.losses.terms.torch.save": {"obj": 1, "f": "{canary}"},
+    "rsseg.losses.composite.torch.save": {"obj": 1, "f": "{canary}"},
     "rsseg.losses.Composite": {"terms": {}},
     "rsseg.losses": {},
     # the standard library and what is installed beside
