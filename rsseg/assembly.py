@@ -34,9 +34,11 @@ from rsseg.data.sampling import Places, Read
 from rsseg.data.scene import Source
 from rsseg.dataset import Data, Dataset, Numbers, scenes_of
 from rsseg.devices import device_faults
+from rsseg.errors import write_trace
 from rsseg.loggers import given_to_logger
-from rsseg.losses import Composite
+from rsseg.losses import Composite, Foreign, Weight
 from rsseg.losses.class_weights import counted_weights, uncounted
+from rsseg.losses.foreign import adapted, given_to_loss
 from rsseg.models import Network, build_network, encoder_name, load_weights
 from rsseg.module import SegmentationModule, logged_names
 from rsseg.task import Task, make_task
@@ -52,6 +54,9 @@ TRAINER_GIVEN = (
     "limit_val_batches", "overfit_batches", "max_time", "min_steps", "min_epochs",
 )  # fmt: skip
 """The parameters of each target that rsseg fills in or, as a run is made of steps, leaves alone."""
+
+BESIDE_TERM = ("weight", "start", "ramp", "pixels")
+"""The keys of a loss term that are not for its target: see `Weight`, and `Foreign` for `pixels`."""
 
 PACKAGES = ("tensorboard", "wandb", "mlflow")
 """The loggers that an extra of rsseg installs; each is called as its package."""
@@ -91,7 +96,8 @@ def places(plain: Mapping[str, Any]) -> Iterator[Place]:
         yield Place(f"logger.{name}", node, kinds.LOGGER, tuple(given_to_logger(node or {}, Path())))
     for where, terms in loss_places(plain).values():
         for name, node in terms.items():
-            yield Place(f"{where}.terms.{name}", node, kinds.TERM, ("task", "ignore_index"), ("weight",))
+            given = tuple(given_to_loss(node or {}))
+            yield Place(f"{where}.terms.{name}", node, kinds.TERM, given, BESIDE_TERM)
 
 
 def loss_places(plain: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -194,17 +200,17 @@ class Setup:
         composites = {}
         for head, (where, nodes) in loss_places(self.plain).items():
             terms = {
-                name: (node.get("weight", 1.0), self._term(f"{where}.terms.{name}", node, self.tasks[head], numbers))
+                name: (_weight(node), self._term(f"{where}.terms.{name}", node, self.tasks[head], numbers))
                 for name, node in nodes.items()
             }
             composites[head] = Composite(terms, self.plain["model"]["heads"][head]["loss"].get("check_targets", False))
         return composites
 
     def _term(self, where: str, node: Mapping[str, Any], task: Task, numbers: Numbers | None) -> nn.Module:
-        arguments = {key: value for key, value in node.items() if key != "weight"}
+        arguments = {key: value for key, value in node.items() if key not in BESIDE_TERM}
         counted = counted_weights(arguments, where, task, numbers)
-        term: nn.Module = build(counted, where, kinds.TERM, self.trust, task=task.kind)
-        return term
+        loss = build(counted, where, kinds.TERM, self.trust, **given_to_loss(node, task.kind))
+        return adapted(loss, where, task, node.get("pixels", False))
 
     def panel(self, numbers: Numbers) -> dict[str, dict[str, Any]]:
         """What the losses of the panel are made with, counted weights as numbers, by name."""
@@ -280,14 +286,19 @@ class Setup:
             for name, node in terms.items():
                 place = f"{where}.terms.{name}"
                 yield place, partial(self._try_term, place, name, node, self.tasks[head])
-            weights = {name: (node.get("weight", 1.0), nn.Identity()) for name, node in terms.items() if node}
+            weights = {name: (_weight(node), nn.Identity()) for name, node in terms.items() if node}
             yield where, partial(Composite, weights)
         yield "optimizer", partial(self.optimizer, [nn.Parameter(torch.zeros(1))])
         yield "scheduler", self._try_scheduler
 
     def _try_term(self, where: str, name: str, node: Mapping[str, Any], task: Task) -> None:
-        """Call a term of a loss on two pixels."""
-        composite = Composite({name: (node.get("weight", 1.0) or 1.0, self._term(where, node, task, None))})
+        """Call a term of a loss on a few pixels."""
+        _weight(node).check(name)
+        term = self._term(where, node, task, None)
+        if isinstance(term, Foreign):
+            term.try_out()
+            return
+        composite = Composite({name: (1.0, term)})
         composite(torch.zeros(1, task.channels, 2, 2), torch.zeros(1, *task.planes, 2, 2, dtype=torch.uint8))
 
     def _try_sampler(self) -> None:
@@ -304,6 +315,11 @@ class Setup:
             scheduler.step(*([0.0] if isinstance(scheduler, ReduceLROnPlateau) else []))
         except (TypeError, ValueError, ArithmeticError) as error:
             raise InputError(f"optimizer or scheduler can't make a step: {error}") from None
+
+
+def _weight(node: Mapping[str, Any]) -> Weight:
+    """The weight of a term's node."""
+    return Weight(node.get("weight", 1.0), node.get("start", 0.0), node.get("ramp", 0.0))
 
 
 def make_setup(config: Any, trust: Sequence[str] = ()) -> Setup:
@@ -335,6 +351,8 @@ def make_setup(config: Any, trust: Sequence[str] = ()) -> Setup:
         try:
             attempt()
         except InputError as error:
+            if error.__cause__ is not None:
+                write_trace(error.__cause__)
             found[where] = [str(error)]
             together.append(str(error))
     sound = {name: node for name, node in plain["callbacks"].items() if not found[f"callbacks.{name}"]}
@@ -458,6 +476,7 @@ def make_module(setup: Setup, network: nn.Module, numbers: Numbers, scenes: int)
         mean=numbers.mean,
         std=numbers.std,
         scenes=scenes,
+        steps=setup.steps,
         seed=setup.seed,
         augmentations=setup.augmentations(),
         optimizer=setup.optimizer,

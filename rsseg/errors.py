@@ -76,7 +76,8 @@ def in_one_line(folder: Path, batch_size: int, window: int, way_on: str = "", me
         if error.__cause__ is None:
             raise
         write_trace(error.__cause__)
-        raise InputError(f"{error}; {way_on}" if way_on else str(error)) from None
+        said = explain(error.__cause__, folder, batch_size, window, memory) or str(error)
+        raise InputError(f"{said}; {way_on}" if way_on else said) from None
     except Exception as error:
         line = explain(error, folder, batch_size, window, memory)
         if line is None:

@@ -49,6 +49,8 @@ class SegmentationModule(L.LightningModule):
         mean: Per band, what is subtracted from stored pixels.
         std: Per band, what they are divided by then.
         scenes: The number of scenes that are scored.
+        steps: The run's optimiser steps, which the terms' weights may depend on; 0: all steps have the full weights. Validation
+            always has them, so that its losses can be compared.
         seed: The run's seed; dropout at step s is a function of (seed, s).
         augmentations: Applied in turn to normalised training batches, on the device.
         optimizer: Makes the optimizer from the parameters.
@@ -66,6 +68,7 @@ class SegmentationModule(L.LightningModule):
         mean: Sequence[float],
         std: Sequence[float],
         scenes: int,
+        steps: int = 0,
         seed: int = 0,
         augmentations: Sequence[Augmentation] = (),
         optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
@@ -78,7 +81,7 @@ class SegmentationModule(L.LightningModule):
         self.tasks = dict(tasks)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
-        self.seed = seed
+        self.steps, self.seed = steps, seed
         self.lr: float | None = None  # where Lightning's LearningRateFinder leaves what it found
         self.terms: dict[str, Tensor] = {}  # the losses of the last training batch, by their names in the log
         self.gradient_norm: Tensor | None = None  # of the step that is about to be taken, if a callback has taken it
@@ -123,8 +126,9 @@ class SegmentationModule(L.LightningModule):
 
     def _loss(self, logits: Mapping[str, Tensor], mask: Tensor, stage: str) -> tuple[Tensor, dict[str, Tensor]]:
         total, values = mask.new_zeros((), dtype=torch.float32), {}
+        done = self.global_step / self.steps if self.steps and stage == "train" else 1.0
         for name, composite in self.losses.items():
-            value = composite(logits[name], mask)
+            value = composite(logits[name], mask, done=done)
             total = total + value.total
             for term in value.raw:
                 values[f"{stage}/{name}/loss/{term}"] = value.raw[term]

@@ -194,6 +194,7 @@ def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
         "callbacks=[ema,early_stopping]",
         "trainer.accumulate_grad_batches=2",
         "trainer.precision=64-true",
+        "loss.terms.dice.start=0.8",  # at the step that the resumed run begins with
     ],
 )
 def test_resumed_run_equals_uninterrupted_one(tmp_path, folder_root, choice):
@@ -213,6 +214,76 @@ def test_resumed_run_equals_uninterrupted_one(tmp_path, folder_root, choice):
     rows = [list(csv.DictReader((run / "metrics.csv").open())) for run in (half, tmp_path / "whole")]
     steps = [[(r["step"], r["train/loss"], r["val/loss"]) for r in run if r["train/loss"] or r["val/loss"]] for run in rows]
     assert sorted(steps[0]) == sorted(steps[1])
+
+
+def test_a_term_that_starts_later_is_logged_as_it_is_weighed(tmp_path, folder_root):
+    common = [*folder_data(folder_root), "steps=4", "validations=2", "trainer.log_every_n_steps=1", "pictures=0"]
+    words = ["loss.terms.dice.start=0.5", "loss.terms.dice.weight=2", "trainer.accumulate_grad_batches=2"]
+    train(settings(tmp_path, *common, *words), tmp_path / "run")
+    rows = list(csv.DictReader((tmp_path / "run/metrics.csv").open()))
+    found = {
+        stage: [
+            float(row[f"{stage}/mask/loss/dice.weighted"]) / float(row[f"{stage}/mask/loss/dice"])
+            for row in rows
+            if row[f"{stage}/mask/loss/dice"]
+        ]
+        for stage in ("train", "val")
+    }
+    assert found["train"] == pytest.approx([0, 0, 2, 2])
+    assert found["val"] == pytest.approx([2, 2])  # comparable with each other
+
+
+OWN_LOSS = """\
+import torch
+from torch.nn import functional as F
+
+class Mine(torch.nn.Module):
+    def __init__(self, ignore_index, fails_at=100):
+        super().__init__()
+        self.ignore_index, self.fails_at, self.calls = ignore_index, fails_at, 0
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, logits, target):
+        self.calls += 1
+        if self.calls > self.fails_at:
+            raise ValueError("too tired")
+        return self.scale * F.cross_entropy(logits, target, ignore_index=self.ignore_index)
+"""
+
+
+def test_a_loss_of_ones_own_trains_goes_on_and_is_compared(tmp_path, folder_root, monkeypatch):
+    (tmp_path / "tried_losses.py").write_text(OWN_LOSS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(__import__("sys").path))
+    trust = "trust=[tried_losses]"
+    data = [*folder_data(folder_root), "steps=4", "validations=2", "pictures=0", "seed=1"]
+    common = [*data, "loss=ce", "~loss.terms.ce"]
+    own = "+loss.terms.mine={_target_: tried_losses.Mine}"
+    torchs = "+loss.terms.ce={_target_: torch.nn.CrossEntropyLoss}"
+    late = "+loss.terms.mine={_target_: tried_losses.Mine, fails_at: 3}"
+    run = tmp_path / "sweep" / "mine"
+    with power_cut(step=3):
+        train(settings(tmp_path, *common, own, trust), run, [own], "mine")
+    for words in ([], ["trust=[other]"]):
+        with pytest.raises(InputError, match=r"add trust=\[tried_losses\]"):
+            train(settings(tmp_path, f"resume={run}", *words), run, [f"resume={run}"])
+    train(settings(tmp_path, f"resume={run}", trust), run, [f"resume={run}"])
+    train(settings(tmp_path, *common, torchs), tmp_path / "sweep" / "torch", [torchs], "torch")
+    scores = evaluate(run, "val", trust=["tried_losses"])
+    assert scores["mask"].iou == pytest.approx(float(RunFolder(run).summary()["iou"]))
+    out = compare([tmp_path / "sweep"], trust=["tried_losses"])
+    assert (out / "report.html").is_file()
+    with pytest.raises(InputError, match=r"^loss\.terms\.mine: Mine failed .*line 13: ValueError: too tired; then go on with"):
+        train(settings(tmp_path, *common, late, trust), tmp_path / "late")
+
+
+def test_ignored_pixels_are_found_before_the_first_step(tmp_path, inria_root):
+    words = ["dataset=inria", f"dataset.source.root={inria_root}", "loss=ce", "~loss.terms.ce"]
+    bce = "+loss.terms.bce={_target_: torch.nn.BCEWithLogitsLoss}"
+    with pytest.raises(InputError, match=r"^loss\.terms\.bce: there are ignored pixels .* loss\.terms\.bce\.pixels=true"):
+        train(settings(tmp_path, *words, bce), tmp_path / "bare")
+    assert not (tmp_path / "bare" / "checkpoints").exists()
+    train(settings(tmp_path, *words, bce, "loss.terms.bce.pixels=true"), tmp_path / "pixels")
 
 
 def test_best_checkpoint_survives_a_resumption_and_a_move(tmp_path, folder_root, monkeypatch):

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -42,6 +43,8 @@ class Kind:
         base: What a target has to derive from.
         allowed_modules: The modules, or classes, at or below which a target lies.
         trusted_base: What a target of a package that the user trusts has to derive from; None: `base`.
+        libraries: Other modules whose classes are accepted if they derive from `trusted_base`, each with the modules that these
+            classes have to be defined in: what a library merely imports is none of them.
         nested: The kinds of the nodes below some parameters; others are of the kind itself.
     """
 
@@ -49,6 +52,7 @@ class Kind:
     base: str
     allowed_modules: tuple[str, ...]
     trusted_base: str | None = None
+    libraries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     nested: Mapping[str, Kind] = field(default_factory=dict)
 
 
@@ -60,7 +64,18 @@ SAMPLER = Kind("a sampler", "rsseg.data.sampling.Sampler", ("rsseg.data",))
 AUGMENTATION = Kind("an augmentation", "rsseg.data.augment.Augmentation", ("rsseg.data",))
 RECIPE = Kind("a recipe of scenes", "rsseg.data.synthetic.SceneRecipe", ("rsseg.data",))
 SOURCE = Kind("a source of scenes", "rsseg.data.scene.Source", ("rsseg.data",), nested={"recipe": RECIPE})
-TERM = Kind("a loss", "rsseg.losses.Term", ("rsseg.losses",), trusted_base="torch.nn.Module")
+MONAI_LOSSES = (
+    "boundary_loss", "cldice", "dice", "focal_loss", "hausdorff_loss", "mcc_loss", "tversky", "unified_focal_loss",
+)  # fmt: skip
+"""The modules of MONAI's losses of logits and target; another, PerceptualLoss, runs code from the internet."""
+
+LOSS_LIBRARIES = {
+    "torch.nn": ("torch.nn.modules.loss",),
+    "segmentation_models_pytorch.losses": ("segmentation_models_pytorch.losses",),
+    "kornia.losses": ("kornia.losses",),
+    "monai.losses": tuple(f"monai.losses.{name}" for name in MONAI_LOSSES),
+}
+TERM = Kind("a loss", "rsseg.losses.Term", ("rsseg.losses",), trusted_base="torch.nn.Module", libraries=LOSS_LIBRARIES)
 MODEL = Kind(
     "a model",
     "segmentation_models_pytorch.base.SegmentationModel",
@@ -76,7 +91,9 @@ TRAINER = Kind(
     nested={"strategy": STRATEGY, "profiler": PROFILER},
 )
 
-NO_USER_CODE = {"hydra", "lightning", "omegaconf", "rsseg", "segmentation_models_pytorch", "timm", "torch", "torchgeo"}
+NO_USER_CODE = {
+    "hydra", "kornia", "lightning", "monai", "omegaconf", "rsseg", "segmentation_models_pytorch", "timm", "torch", "torchgeo",
+}  # fmt: skip
 """Packages that messages do not advise to trust: they are no code of the user's."""
 
 
@@ -97,25 +114,33 @@ def locate(target: Any, where: str, kind: Kind, trust: Collection[str] = ()) -> 
     Raises:
         InputError: If it is no class of that kind. What lies elsewhere is not even imported: importing runs code.
     """
-    place, modules = f"{where}._target_={target}", " or ".join(kind.allowed_modules)
+    accepted = (*kind.allowed_modules, *kind.libraries)
+    place = f"{where}._target_={target}"
     if not isinstance(target, str) or not all(part.isidentifier() and part[0] != "_" for part in target.split(".")):
         raise InputError(
             f"{place}: a dotted path such as {kind.allowed_modules[0]}.Name is expected, with no private name in it"
         )
-    module = next((name for name in (*kind.allowed_modules, *trust) if f"{target}.".startswith(f"{name}.")), None)
+    module = next((name for name in (*kind.allowed_modules, *trust, *kind.libraries) if _lies_in(target, name)), None)
     if module is None:
         own = target.split(".")[0]
         known = own in sys.stdlib_module_names or own in NO_USER_CODE  # what lies there is not the user's own
         way_out = "" if known else f"; if {own} is code that you trust, add trust=[{own}]"
-        raise InputError(f"{place}: {kind.what} of {modules} is expected{way_out}")
+        raise InputError(f"{place}: {kind.what} of {' or '.join(accepted)} is expected{way_out}")
+    if module in trust:
+        _look_for_own_code()
     try:
         found = _named(target)
     except Exception as error:  # whatever an import raises
         raise InputError(f"{place} can't be imported{_near(target)}: {_last_line(error)}") from None
     base = kind.base if module in kind.allowed_modules or kind.trusted_base is None else kind.trusted_base
-    packages = {name.split(".")[0] for name in (*kind.allowed_modules, *trust)}
-    if not inspect.isclass(found) or not issubclass(found, _named(base)) or found.__module__.split(".")[0] not in packages:
-        raise InputError(f"{place} is not {kind.what}: a class that derives from {base} is expected")
+    homes = kind.libraries.get(module, [name.split(".")[0] for name in (*kind.allowed_modules, *trust)])
+    if (
+        not inspect.isclass(found)
+        or not issubclass(found, _named(base))
+        or not any(_lies_in(found.__module__, h) for h in homes)
+    ):
+        own = f" and lies in {' or '.join(homes)}" if module in kind.libraries else ""
+        raise InputError(f"{place} is not {kind.what}: a class that derives from {base}{own} is expected")
     return found
 
 
@@ -238,6 +263,18 @@ def _taken(node: Mapping[str, Any], where: str, kind: Kind, trust: Collection[st
     except InputError:
         return ()
     return tuple(name for name in given if name in parameters)
+
+
+def _lies_in(path: str, *modules: str) -> bool:
+    """Whether a dotted path names one of the modules, or something below it."""
+    return any(f"{path}.".startswith(f"{module}.") for module in modules)
+
+
+def _look_for_own_code() -> None:
+    """Let trusted code also be found in the working directory and beside train.py, after everything else."""
+    for folder in (str(Path.cwd()), str(Path(__file__).resolve().parents[2])):
+        if folder not in sys.path:
+            sys.path.append(folder)
 
 
 def _named(path: str) -> Any:

@@ -102,7 +102,9 @@ class LossConfig:
     """The loss of a head.
 
     Attributes:
-        terms: By name; each a `_target_` with its arguments and its weight in the sum.
+        terms: By name; each a `_target_` with its arguments and its weight in the sum. `start` and `ramp` are the shares of the
+            steps before which the weight is 0 and in which it then rises; `pixels` gives another library's loss, or your own,
+            the labelled pixels alone.
         check_targets: Look for labels outside the classes at every step, not at the first ones only.
     """
 

@@ -128,10 +128,21 @@ def _pixels(facts: Facts) -> bool:
     return facts.kind in (Kind.land_cover, Kind.foreground)
 
 
+def _thin(facts: Facts) -> bool:
+    return bool(facts.thin)
+
+
+def _small(facts: Facts) -> bool:
+    return bool(facts.small)
+
+
+BESIDE_CE = "but beside CE: alone it was among the last wherever it was measured"
+"""What docs/alignment.md measured of plain Lovasz."""
+
 LOSSES = (
     Rule("land cover", lambda f: f.kind is Kind.land_cover, ("ce", "weighted_ce", "focal"),
          "every pixel has a class, so each is a sample: alike, weighed by class, or by how hard it is"),
-    Rule("buildings, roads, water", lambda f: f.kind is Kind.foreground, ("dice", "jaccard", "focal", "tversky", "lovasz"),
+    Rule("buildings, roads, water", lambda f: f.kind is Kind.foreground, ("dice", "jaccard", "focal", "tversky", "ce_lovasz"),
          "what is to be found is judged by its overlap, and the background must not outvote it"),
     Rule("detection", lambda f: f.kind is Kind.detection, ("focal", "smooth_l1"),
          "almost all places are empty, which focal plays down; smooth L1 fits the boxes"),
@@ -141,10 +152,14 @@ LOSSES = (
          "{ratio:.3g} pixels of {frequent} for one of {rare}: weights give it a say"),
     Rule("extreme imbalance", lambda f: _pixels(f) and f.ratio >= EXTREME, ("focal",),
          "{ratio:.3g} pixels of {frequent} for one of {rare}: such weights let few pixels decide; focal fades easy ones"),
-    Rule("thin objects", lambda f: bool(f.thin), ("lovasz",),
-         f"{{thin}}: thinner than {THIN} pixels, so a quarter of them and more lie at an edge; Lovasz follows IoU itself"),
-    Rule("small objects", lambda f: bool(f.small), ("lovasz",),
-         f"{{small}}: mostly in objects below {SMALL} pixels, little in a mean over all pixels; Lovasz follows IoU itself"),
+    Rule("thin objects", _thin, ("ce_lovasz",), f"{{thin}}: thinner than {THIN} pixels, so a quarter of them and more lie at "
+         f"an edge; Lovasz follows IoU itself, {BESIDE_CE}"),
+    Rule("thin objects", _thin, ("ce_dice_boundary",), "{thin}: a mistake costs its distance to the edge; not measured yet"),
+    Rule("thin objects", _thin, ("dice_cl_dice",), "{thin}: a gap costs its length, however narrow; not measured yet"),
+    Rule("thin objects", _thin, ("ce_dice_skeleton_recall",), "{thin}: every pixel of a centre line counts; not measured yet"),
+    Rule("small objects", _small, ("ce_lovasz",), f"{{small}}: mostly in objects below {SMALL} pixels, little in a mean over "
+         f"all pixels; Lovasz follows IoU itself, {BESIDE_CE}"),
+    Rule("small objects", _small, ("ce_dice_boundary",), "{small}: a false alarm costs its distance; not measured yet"),
     Rule("if misses cost more than false alarms", _pixels, ("tversky",),
          "its beta (misses) is larger than its alpha (false alarms): .7 and .3 unless you say otherwise", asked=True),
 )  # fmt: skip
@@ -170,7 +185,7 @@ METRICS = (
          "not accuracy: who finds nothing has {majority:.0%} of it; tune the threshold before comparing losses"),
     Rule("detection", lambda f: f.kind is Kind.detection, ("mean average precision",), "it ranks boxes by their score"),
     Rule("regression", lambda f: f.kind is Kind.regression, ("RMSE", "MAE"), "one minds outliers, the other does not"),
-    Rule("thin objects", lambda f: bool(f.thin), ("boundary IoU",), "for {thin} IoU hangs on one pixel at the edge"),
+    Rule("thin objects", _thin, ("boundary IoU",), "for {thin} IoU hangs on one pixel at the edge"),
     Rule("classes that many scenes lack", lambda f: bool(f.patchy), ("IoU pooled over scenes",),
          "{patchy}: a mean over scenes hangs on the few that have them"),
     Rule("scenes of very different size", lambda f: f.uneven >= MODERATE, ("IoU per scene",),
@@ -209,7 +224,7 @@ def candidates(facts: Facts) -> list[str]:
 
     Example:
         >>> candidates(Facts(Kind.foreground, "background", "building", ratio=10))
-        ['ce', 'dice', 'jaccard', 'focal', 'tversky', 'lovasz', 'weighted_ce', 'ce_dice']
+        ['ce', 'dice', 'jaccard', 'focal', 'tversky', 'ce_lovasz', 'weighted_ce', 'ce_dice']
     """
     named = [loss for rule in LOSSES if rule.holds(facts) and not rule.asked for loss in rule.take]
     return list(dict.fromkeys(["ce", *named, "ce_dice"] if _pixels(facts) else named))

@@ -153,6 +153,11 @@ class GridWindows(Windows):
     def __len__(self) -> int:
         return len(self.cores)
 
+    @property
+    def masked(self) -> bool:
+        """Whether any window has pixels outside its inner part."""
+        return any((c.inner_bottom - c.inner_top, c.inner_right - c.inner_left) != (self.size, self.size) for c in self.cores)
+
     def place(self, k: int) -> tuple[int, int, int]:
         """The k-th window of the grid."""
         core = self.cores[min(k, len(self) - 1)]

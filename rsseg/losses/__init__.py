@@ -3,6 +3,7 @@
 * `terms`: one `nn.Module` per loss, ``term(logits, target) -> scalar``, over the pure functions of `formulas`, `lovasz`,
   `pixelwise`, `shape` and `regression`.
 * `composite`: a weighted sum of terms that reports every part.
+* `foreign`: losses that were not written for rsseg, as terms.
 * `sums`: the sums that most losses are functions of, taken in one pass over the logits.
 * `checks`: what is refused.
 * `class_weights`: class weights from pixel counts.
@@ -15,7 +16,8 @@ from rsseg.losses.class_weights import (
     positive_weight,
     root_inverse_frequency,
 )
-from rsseg.losses.composite import Composite, CompositeValue
+from rsseg.losses.composite import Composite, CompositeValue, Weight
+from rsseg.losses.foreign import Foreign
 from rsseg.losses.terms import (
     MAE,
     MCC,
@@ -65,6 +67,7 @@ __all__ = [
     "Dice",
     "Focal",
     "FocalTversky",
+    "Foreign",
     "GeneralizedCrossEntropy",
     "Huber",
     "Jaccard",
@@ -81,6 +84,7 @@ __all__ = [
     "Term",
     "TopKCrossEntropy",
     "Tversky",
+    "Weight",
     "effective_number",
     "inverse_frequency",
     "positive_weight",

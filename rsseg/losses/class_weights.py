@@ -194,7 +194,7 @@ def counted_weights(term: Mapping[str, Any], where: str, task: Task, counts: Cou
         term: The term's config.
         where: Its place.
         task: The head's task.
-        counts: Of the training split; None: leave the weights out, to check the rest.
+        counts: Of the training split; None: weights of 1, to check the rest.
     """
     if isinstance(priors := term.get("priors"), str):
         if priors != "counted":
@@ -213,7 +213,7 @@ def counted_weights(term: Mapping[str, Any], where: str, task: Task, counts: Cou
             f"{where}.class_weights={rule} of a {task.kind} task weighs positive pixels: only cross-entropy terms do that"
         )
     if counts is None:
-        return rest
+        return {**rest, "class_weights" if task.exclusive else "pos_weight": [1.0] * task.channels}
     if task.exclusive:
         return {**rest, "class_weights": WEIGHTING[rule](counts.positives)}
     pairs = zip(counts.positives, counts.valid, strict=True)

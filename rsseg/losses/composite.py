@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -11,6 +12,46 @@ from torch import Tensor, nn
 from rsseg.contract import InputError, number
 from rsseg.losses.sums import Needs, Over, Sum, Sums, pixel_sums
 from rsseg.losses.terms import Term
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A term's weight, as a function of the share of the training steps that are done.
+
+    Args:
+        full: The weight in the end, 0 or more.
+        start: The share of the steps before which it is 0.
+        ramp: The share of the steps in which it then rises from 0 to `full`, in proportion to the steps.
+
+    Example:
+        >>> [Weight(2.0, start=0.5, ramp=0.25).at(done) for done in (0.25, 0.5, 0.625, 0.75, 1.0)]
+        [0.0, 0.0, 1.0, 2.0, 2.0]
+    """
+
+    full: float = 1.0
+    start: float = 0.0
+    ramp: float = 0.0
+
+    def at(self, done: float) -> float:
+        """The weight of a step before which this share of the steps is done."""
+        if done < self.start:
+            return 0.0
+        return self.full * min(1.0, (done - self.start) / self.ramp) if self.ramp else self.full
+
+    def check(self, name: str) -> None:
+        """Refuse what is no weight and no share.
+
+        Args:
+            name: The term's.
+
+        Raises:
+            InputError: If there is any.
+        """
+        number(f"the weight of the term '{name}'", self.full)
+        start = number(f"the start of the term '{name}', a share of the steps,", self.start, high=1.0)
+        number(f"the ramp of the term '{name}', a share of the steps after its start,", self.ramp, high=1.0 - start)
+        if start == 1:
+            raise InputError(f"the term '{name}' starts when all steps are done: give it a start below 1")
 
 
 class CompositeValue(NamedTuple):
@@ -34,12 +75,13 @@ class Composite(nn.Module):
     beside it. A term of weight 0 is evaluated without a gradient, to be logged beside the others.
 
     Args:
-        terms: By name, the weight and the module, called as ``module(logits, target)``.
+        terms: By name, the weight and the module, called as ``module(logits, target)`` or ``module(logits, target, weight)``.
         check_targets: Whether to look for labels outside the classes in every call, which waits for the device, and not
             in the first calls only.
 
     Raises:
-        InputError: Without terms, for weights that are not finite numbers of 0 or more, and if all of them are 0.
+        InputError: Without terms, for weights that are not finite numbers of 0 or more, and if there are steps at which all
+            of them are 0.
 
     Example:
         >>> from rsseg.losses import CrossEntropy, Dice
@@ -49,27 +91,46 @@ class Composite(nn.Module):
         {'ce': 0.693, 'dice': 0.143}
     """
 
-    def __init__(self, terms: Mapping[str, tuple[float, nn.Module]], check_targets: bool = False) -> None:
+    def __init__(self, terms: Mapping[str, tuple[float | Weight, nn.Module]], check_targets: bool = False) -> None:
         super().__init__()
         self.check_targets = check_targets
         if not terms:
             raise InputError("the loss has no terms: give at least one, such as loss=ce_dice")
-        self.weights = {name: number(f"the weight of the term '{name}'", weight) for name, (weight, _) in terms.items()}
+        self._weights = {name: weight if isinstance(weight, Weight) else Weight(weight) for name, (weight, _) in terms.items()}
+        for name, weight in self._weights.items():
+            weight.check(name)
         if not any(self.weights.values()):
             raise InputError(f"all weights are 0 ({', '.join(terms)}), so nothing would be learnt: give one a weight")
+        if not any(weight.at(0.0) for weight in self._weights.values()):
+            raise InputError(
+                f"no term has a weight at the first step ({', '.join(terms)}), so nothing would be learnt: give one a start "
+                "and a ramp of 0"
+            )
         for name, (_, term) in terms.items():
             if not isinstance(term, nn.Module):
                 raise InputError(f"the term '{name}' has to be an nn.Module; found {type(term).__name__}")
         self.terms = nn.ModuleDict({name: term for name, (_, term) in terms.items()})
 
-    def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> CompositeValue:
-        """The loss of logits and target, and its parts; see `rsseg.losses.terms` for what they are."""
+    @property
+    def weights(self) -> dict[str, float]:
+        """The terms' full weights by name."""
+        return {name: weight.full for name, weight in self._weights.items()}
+
+    def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None, done: float = 1.0) -> CompositeValue:
+        """The loss of logits and target, and its parts; see `rsseg.losses.terms` for what they are.
+
+        Args:
+            logits: See `rsseg.losses.terms`.
+            target: Likewise.
+            weight: Likewise.
+            done: The share of the training steps that are done, which sets the terms' weights; 1: the full ones.
+        """
         raw: dict[str, Tensor] = {}
         weighted: dict[str, Tensor] = {}
         given = (logits, target) if weight is None else (logits, target, weight)
         found = self._sums(logits, target, weight)
         for name, term in self.terms.items():
-            factor = self.weights[name]
+            factor = self._weights[name].at(done)
             with torch.set_grad_enabled(factor > 0 and torch.is_grad_enabled()):
                 joined = _joins(term)
                 raw[name] = joined.from_sums(found[_key(joined)]) if joined else term(*given)

@@ -28,6 +28,7 @@ from rsseg.inference.diagnostics import draw_confusion, draw_curves
 from rsseg.inference.gallery import Gallery
 from rsseg.inference.picture import pick_windows, predict_windows
 from rsseg.loggers import MetricsFile, SideLogger, side_loggers
+from rsseg.losses import Foreign
 from rsseg.metrics import Scores
 from rsseg.metrics.scores import class_counts
 from rsseg.module import SegmentationModule
@@ -246,6 +247,10 @@ def _train_all_steps(loop: Loop, last: Path | None) -> None:
     per_step = size * trainer.accumulate_grad_batches
     reside(setup, list(stores.values()), trainer)
     windows = validation_windows(setup, stores["val"])
+    if windows.masked or any(store.census.blocks.counts[:, -1].any() for store in stores.values()):
+        for loss in loop.module.losses.modules():
+            if isinstance(loss, Foreign):
+                loss.refuse_ignored()
     train = feed(setup, loop.windows, Batches(setup.steps * per_step, size, loop.step * per_step, rank, world), world)
     val = feed(setup, windows, Batches(len(windows), size, 0, rank, world), world)
     _log_start(setup, stores, trainer, loop.step if last else None)

@@ -67,7 +67,24 @@ ATTACKS = {
     "segmentation_models_pytorch.from_pretrained": {"pretrained_model_name_or_path": "{folder}"},
     "segmentation_models_pytorch.create_model": {"arch": "unet"},
     "segmentation_models_pytorch.encoders.get_encoder": {"name": "resnet18"},
-    "segmentation_models_pytorch.losses.DiceLoss": {"mode": "binary"},
+    "segmentation_models_pytorch.losses.dice.F.one_hot": {"tensor": 1},
+    "segmentation_models_pytorch.losses.dice._Loss": {},
+    "segmentation_models_pytorch.losses.dice.torch.load": {"f": "{pickle}", "weights_only": False},
+    "kornia.losses.dice.torch.load": {"f": "{pickle}", "weights_only": False},
+    "kornia.losses.dice.nn.Sequential": {},
+    "kornia.losses.dice.torch.hub.load": {"repo_or_dir": "{hub}", "model": "net", "source": "local"},
+    "kornia.losses.dice_loss": {"pred": 1, "target": 1},
+    "kornia.io.load_image": {"path_file": "{pickle}", "desired_type": 1},
+    "kornia.feature.KeyNetAffNetHardNet": {},
+    "monai.losses.PerceptualLoss": {"spatial_dims": 2},
+    "monai.losses.perceptual.torch.hub.load": {"repo_or_dir": "{hub}", "model": "net", "source": "local"},
+    "monai.bundle.run": {"config_file": "{pickle}"},
+    "torch.nn.modules.loss.Module": {},
+    "torch.nn.modules.loss.Callable": {},
+    "torch.nn.DataParallel": {"module": 1},
+    "torch.nn.functional.cross_entropy": {"input": 1, "target": 1},
+    "torch.nn.utils.torch.load": {"f": "{pickle}", "weights_only": False},
+    "torch.nn.init.torch.save": {"obj": 1, "f": "{canary}"},
     "lightning.pytorch.cli.LightningCLI": {"args": ["fit", "--model", "os.system"]},
     "lightning.pytorch.cli.SaveConfigCallback": {"parser": None, "config": None},
     "lightning.fabric.utilities.cloud_io._load": {"path_or_url": "{pickle}"},
@@ -84,7 +101,7 @@ ATTACKS = {
     "rsseg.data.scene.os.system": {"command": "touch {canary}"},
     "rsseg.data.torchgeo.write_raster": {"path": "{canary}", "pixels": [], "place": {}},
     "rsseg.data.store.Store": {"folder": "{folder}"},
-    "rsseg.losses.terms.torch.save": {"obj": 1, "f": "{canary}"},
+    "rsseg.losses.composite.torch.save": {"obj": 1, "f": "{canary}"},
     "rsseg.losses.Composite": {"terms": {}},
     "rsseg.losses": {},
     # the standard library and what is installed beside
@@ -207,7 +224,9 @@ def test_the_canary_would_show(target, names):
         ("AUGMENTATION", "rsseg.data.sampling.Uniform"),
         ("SOURCE", "rsseg.data.synthetic.SceneRecipe"),
         ("TERM", "rsseg.losses.Composite"),
-        ("TERM", "torch.nn.MSELoss"),
+        ("TERM", "rsseg.losses.Foreign"),
+        ("MODEL", "torch.nn.MSELoss"),
+        ("TERM", "torch.nn.Softmax"),
         ("MODEL", "segmentation_models_pytorch.encoders.resnet.ResNetEncoder"),
         ("TRAINER", "lightning.pytorch.callbacks.Timer"),
     ],
@@ -215,6 +234,17 @@ def test_the_canary_would_show(target, names):
 def test_a_class_of_another_place_is_refused(kind, target):
     with pytest.raises(InputError, match=f"{target}.* is (not|expected)|is expected"):
         locate(target, "here", KINDS[kind])
+
+
+@pytest.mark.parametrize(
+    "target", ["torch.nn.MSELoss", "segmentation_models_pytorch.losses.DiceLoss", "kornia.losses.DiceLoss"]
+)
+def test_losses_of_known_libraries_are_losses_and_nothing_else(target):
+    assert issubclass(locate(target, "here", kinds.TERM), torch.nn.Module)
+    for kind in KINDS.values():
+        if kind is not kinds.TERM:
+            with pytest.raises(InputError):
+                locate(target, "here", kind)
 
 
 PLACES = {
@@ -317,7 +347,7 @@ def test_trust_is_a_word_of_the_command_line(own_package, tmp_path):
         with pytest.raises(InputError, match=r"add trust=\[own\]"):
             make_setup(config)
     setup = make_setup(compose([*words, "trust=[own]"]), ["own"])
-    assert type(setup.losses(None)["mask"].terms["mine"]).__name__ == "Mine"
+    assert type(setup.losses(None)["mask"].terms["mine"].loss).__name__ == "Mine"
     assert "trust" not in setup.plain
 
 

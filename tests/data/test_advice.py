@@ -65,21 +65,30 @@ def test_imbalance_of_a_binary_split_begins_at_a_fifth_and_is_extreme_at_a_hundr
     assert ("imbalance" in situations(SAMPLING, facts)) == (expected is not None)
 
 
-def test_thin_and_small_objects_ask_for_lovasz():
-    scenes = [[6000, 4000]]
-    assert "lovasz" not in candidates(facts_of("multiclass", ["a", "b"], scenes, {"a": sizes(), "b": sizes()}))
+def test_thin_and_small_objects_ask_for_losses_of_edges_and_gaps_never_for_lovasz_alone():
+    scenes, asked = [[6000, 4000]], {"ce_lovasz", "ce_dice_boundary", "dice_cl_dice", "ce_dice_skeleton_recall"}
+    plain = facts_of("multiclass", ["a", "b"], scenes, {"a": sizes(), "b": sizes()})
     thin = facts_of("multiclass", ["a", "b"], scenes, {"a": sizes(), "b": sizes(width=4)})
     small = facts_of("multiclass", ["a", "b"], scenes, {"a": sizes(small=0.6), "b": sizes()})
     assert (thin.thin, thin.small, small.thin, small.small) == (["b"], [], [], ["a"])
-    for facts in (thin, small):
-        assert "lovasz" in candidates(facts)
+    for facts, expected in ((plain, set()), (thin, asked), (small, {"ce_lovasz", "ce_dice_boundary"})):
+        assert asked & set(candidates(facts)) == expected
+        assert "lovasz" not in candidates(facts)
     assert "boundary IoU" in [name for advice in advise(METRICS, thin) for name in advice.take]
+
+
+def test_plain_lovasz_came_behind_and_is_recommended_nowhere():
+    from omegaconf import OmegaConf
+
+    assert not any("lovasz" in rule.take for rule in LOSSES)
+    for name in ("losses", "losses_lr"):
+        assert "lovasz" not in OmegaConf.load(CONFIGS / f"sweep/{name}.yaml").hydra.sweeper.params.loss.split(",")
 
 
 @pytest.mark.parametrize(("kind", "ratio", "expected"), [
     ("land cover", 2, ["ce", "weighted_ce", "focal", "ce_dice"]),
-    ("foreground", 2, ["ce", "dice", "jaccard", "focal", "tversky", "lovasz", "ce_dice"]),
-    ("foreground", 20, ["ce", "dice", "jaccard", "focal", "tversky", "lovasz", "weighted_ce", "ce_dice"]),
+    ("foreground", 2, ["ce", "dice", "jaccard", "focal", "tversky", "ce_lovasz", "ce_dice"]),
+    ("foreground", 20, ["ce", "dice", "jaccard", "focal", "tversky", "ce_lovasz", "weighted_ce", "ce_dice"]),
     ("detection", 1, ["focal", "smooth_l1"]),
     ("regression", 1, ["mse", "mae", "huber", "log_cosh"]),
 ])  # fmt: skip

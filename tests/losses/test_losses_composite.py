@@ -15,6 +15,7 @@ from rsseg.losses import (
     Dice,
     Focal,
     Lovasz,
+    Weight,
     effective_number,
     inverse_frequency,
     positive_weight,
@@ -40,6 +41,50 @@ def test_composite_sums_weighted_terms_and_reports_all():
 def test_composite_refuses_weights_that_make_no_sense(weight):
     with pytest.raises(InputError, match=r"weight"):
         Composite({"ce": (weight, CrossEntropy("binary"))})
+
+
+def test_a_weight_is_a_function_of_the_share_of_the_steps():
+    steps = 40
+    weight = Weight(2.0, start=0.3, ramp=0.25)
+    found = [weight.at(step / steps) for step in range(steps)]
+    assert found == pytest.approx([2 * min(1, max(0, (step - 12) / 10)) for step in range(steps)])
+    late = Weight(3.0, start=0.3)
+    for steps in (7, 10, 100, 333, 1000):  # exact: the first step at or after 30 % of them
+        first = next(step for step in range(steps) if late.at(step / steps))
+        assert first == -(-3 * steps // 10)
+    assert Weight(0.5).at(0.0) == Weight(0.5).at(1.0) == 0.5
+
+
+def test_a_term_that_starts_later_is_valued_without_a_gradient_before():
+    logits, target = batch("binary", 1)
+    logits.requires_grad_()
+    ce, lovasz = CrossEntropy("binary"), Lovasz("binary")
+    loss = Composite({"ce": (1, ce), "lovasz": (Weight(0.5, start=0.4), lovasz)})
+    assert loss.weights == {"ce": 1, "lovasz": 0.5}
+    before, after, validation = loss(logits, target, done=0.39), loss(logits, target, done=0.4), loss(logits, target)
+    torch.testing.assert_close(before.total, ce(logits, target))
+    assert (before.raw["lovasz"], before.weighted["lovasz"]) == (lovasz(logits, target), 0)
+    assert not before.raw["lovasz"].requires_grad
+    torch.testing.assert_close(after.total, ce(logits, target) + 0.5 * lovasz(logits, target))
+    assert after.total == validation.total
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([Weight(1, start=0.3)], "no term has a weight at the first step"),
+        ([Weight(1, start=0.3), Weight(1, ramp=0.5), 0], "no term has a weight at the first step"),
+        ([1, Weight(1, start=1.5)], r"start of the term '1'.* from 0 to 1; found 1\.5"),
+        ([1, Weight(1, start=1)], "starts when all steps are done"),
+        ([1, Weight(1, start=-0.1)], "start of the term"),
+        ([1, Weight(1, start="late")], "start of the term"),
+        ([1, Weight(1, start=0.6, ramp=0.5)], r"ramp of the term.* to 0\.4"),
+        ([1, Weight(-1, start=0.6)], "weight of the term"),
+    ],
+)
+def test_composite_refuses_steps_without_a_weight(weights, message):
+    with pytest.raises(InputError, match=message):
+        Composite({str(i): (weight, CrossEntropy("binary")) for i, weight in enumerate(weights)})
 
 
 def test_composite_refuses_what_is_no_term():

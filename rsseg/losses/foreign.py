@@ -1,0 +1,241 @@
+"""Losses that were not written for rsseg, torch's, other libraries' and your own: each is called with what it expects."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rsseg.contract import IGNORE, InputError
+from rsseg.losses.checks import check_weight, check_weight_values
+from rsseg.losses.terms.term import VALUE_CHECKS, Term
+from rsseg.task import Task
+
+SMP, MONAI = "segmentation_models_pytorch", "monai"
+
+
+def given_to_loss(node: Mapping[str, Any], task: str = "") -> dict[str, Any]:
+    """What the constructor of a loss is given, where its signature has it.
+
+    Args:
+        node: Its node in the config.
+        task: The kind of the head's task.
+
+    Example:
+        >>> given_to_loss({"_target_": "segmentation_models_pytorch.losses.DiceLoss"}, "binary")
+        {'task': 'binary', 'ignore_index': 255, 'mode': 'binary'}
+    """
+    given = {"task": task, "ignore_index": IGNORE}
+    return given | {"mode": task} if str(node.get("_target_")).startswith(f"{SMP}.") else given
+
+
+def adapted(loss: nn.Module, where: str, task: Task, pixels: Any = False) -> nn.Module:
+    """The loss as a term of a `Composite`: itself if it is one of rsseg's, else a `Foreign`.
+
+    Args:
+        loss: The loss.
+        where: Its place in the config.
+        task: The head's task.
+        pixels: See `Foreign`.
+
+    Raises:
+        InputError: For `pixels` that is neither true nor false, and of a loss that leaves out ignored pixels itself.
+    """
+    if not isinstance(pixels, bool):
+        raise InputError(f"{where}.pixels has to be true or false; found {pixels!r}")
+    if isinstance(loss, Term):
+        if pixels:
+            raise InputError(f"{where}.pixels: {type(loss).__name__} leaves out ignored pixels itself: remove it")
+        return loss
+    return Foreign(loss, where, task, pixels)
+
+
+class Foreign(nn.Module):
+    """Calls a loss that is no `Term`, outside autocast, as ``loss(logits, target)``; docs/own_loss.md is its page.
+
+    The loss gets logits ``[B, C, H, W]`` in float32 (float64 stays) and, of the same batch, a target:
+
+    * multiclass labels: int64 ``[B, H, W]``, for MONAI's losses ``[B, 1, H, W]``.
+    * binary and multilabel labels, class shares, real values: ``[B, C, H, W]`` in the logits' dtype.
+
+    Ignored pixels hold `IGNORE` in labels if the constructor takes `ignore_index`; a batch that has no other pixels then gives
+    0. Any other loss may get the pixels that are known in all planes alone, in a column of one image: ``[1, C, N, 1]`` and
+    ``[1, N, 1]``. Without that a batch with ignored pixels is refused: at once on a CPU, in the first calls and in evaluation
+    mode; other calls leave a mark on the device, which the next call in evaluation mode finds.
+
+    Pixel weights ``[B, H, W]``, 0 where ignored, are passed as ``weight=`` if ``forward`` has a parameter of that name.
+
+    Args:
+        loss: The loss.
+        where: Its place in the config, for messages.
+        task: The head's task.
+        pixels: Give it the known pixels alone.
+
+    Raises:
+        InputError: When it is called: for ignored pixels and pixel weights that the loss has no notion of, and if it fails,
+            returns no scalar, or one without a gradient.
+
+    Example:
+        >>> from rsseg.task import Binary
+        >>> loss = Foreign(nn.BCEWithLogitsLoss(), "loss.terms.bce", Binary(("roof",)), pixels=True)
+        >>> loss(torch.zeros(1, 1, 1, 2), torch.tensor([[[1, 255]]]))
+        tensor(0.6931)
+    """
+
+    def __init__(self, loss: nn.Module, where: str, task: Task, pixels: bool = False) -> None:
+        super().__init__()
+        self.loss, self.where, self.task, self.pixels = loss, where, task, pixels
+        self.name = type(loss).__name__
+        self.ignores = "ignore_index" in inspect.signature(type(loss)).parameters
+        self.weighted = "weight" in inspect.signature(loss.forward).parameters
+        self.plane = type(loss).__module__.startswith(f"{MONAI}.")
+        self._unchecked_calls = VALUE_CHECKS
+        self._ignored: Tensor | None = None
+
+    def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The loss; the arguments are those of `Term.forward`."""
+        first = self._unchecked_calls > 0
+        self._unchecked_calls -= first
+        self._check(logits, target, weight, first)
+        labels = not target.is_floating_point()
+        known = target != IGNORE if labels else target == target
+        if weight is not None:
+            weight = torch.where(weight > 0, weight, torch.zeros_like(weight))  # NaN too
+            known = known & ((weight > 0) if known.ndim == 3 else (weight > 0).unsqueeze(1))
+        logits = (logits if logits.dtype == torch.float64 else logits.float()).contiguous()
+        target = self._form(logits, target, known)
+        if self.pixels:
+            whole = known if known.ndim == 3 else known.all(dim=1)
+            weight = None if weight is None else _column(weight, whole)
+            logits, target = _column(logits, whole), _column(target, whole)
+            return self._call(logits, target, weight) if logits.numel() else logits.sum()
+        if not (self.ignores and labels):
+            self._watch(known, first)
+            return self._call(logits, target, weight)
+        some = known.any()  # libraries divide by the number of pixels: none would give NaN
+        logits = torch.where(some, logits, torch.zeros_like(logits))
+        target = torch.where(some, target, torch.zeros_like(target))
+        return torch.where(some, self._call(logits, target, weight), logits.new_zeros(()))
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether ignored pixels are left out; else data that have some are refused."""
+        return self.pixels or (self.ignores and self.task.dtype.kind != "f")
+
+    def refuse_ignored(self) -> None:
+        """Refuse data with ignored pixels before the first step, if the loss has no notion of them.
+
+        Raises:
+            InputError: If it has none.
+        """
+        if not self.leaves_out:
+            raise self._advice()
+
+    def try_out(self) -> None:
+        """Take value and gradient of a small batch, some of it ignored if these pixels are left out.
+
+        Raises:
+            InputError: As when it is called, and if ignored pixels have a gradient.
+        """
+        size, planes = (2, self.task.channels, 32, 32), (2, *self.task.planes, 32, 32)
+        logits = torch.linspace(-3, 3, math.prod(size)).view(size).requires_grad_()
+        real = self.task.dtype.kind == "f"
+        target = torch.full(planes, 1 / self.task.channels) if real else torch.ones(planes, dtype=torch.uint8)
+        if self.leaves_out:
+            target[..., :3, :] = self.task.unknown
+        value = self(logits, target)
+        try:
+            (gradient,) = torch.autograd.grad(value, logits, allow_unused=True)
+        except Exception as error:
+            raise self._failure(error, "in its gradient") from error
+        if gradient is None:
+            raise self._no_gradient()
+        if self.leaves_out and gradient[..., :3, :].any():
+            raise self._advice(f"{self.name} takes ignore_index, but ignored pixels have a gradient")
+
+    def _advice(self, found: str = "") -> InputError:
+        found = found or (
+            f"there are ignored pixels (not labelled, or at the cut edges of validation windows), which {self.name} would count"
+        )
+        return InputError(f"{self.where}: {found}: {self.where}.pixels=true gives it the others alone (docs/own_loss.md)")
+
+    def _check(self, logits: Tensor, target: Tensor, weight: Tensor | None, first: bool) -> None:
+        self.task.check_shapes(logits, target)
+        check_weight(logits, weight)
+        if weight is not None and not self.weighted:
+            raise InputError(
+                f"{self.where}: pixels have weights, but {self.name}.forward has no parameter weight: give it one, or leave "
+                "the weights out"
+            )
+        if first:
+            self.task.check_values(logits, target)
+            check_weight_values(weight)
+
+    def _watch(self, known: Tensor, first: bool) -> None:
+        """Stop at ignored pixels. To look waits for the device: a GPU looks in the first calls and in evaluation mode."""
+        found = ~known.all()
+        self._ignored = found if self._ignored is None else self._ignored | found
+        if (first or not self.training or _is_cpu(known)) and bool(self._ignored):
+            raise self._advice()
+
+    def _form(self, logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
+        """The target in the form that libraries expect."""
+        if target.is_floating_point():
+            return torch.where(known, target.to(logits.dtype), torch.nan).reshape(logits.shape)
+        labels = torch.where(known, target.long(), IGNORE)
+        if not self.task.exclusive:
+            return labels.to(logits.dtype).reshape(logits.shape)
+        return labels.unsqueeze(1) if self.plane else labels
+
+    def _call(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        """The value of the loss, or one line about what is wrong with it."""
+        options = {} if weight is None else {"weight": weight}
+        try:
+            with torch.autocast(logits.device.type, enabled=False):
+                value = self.loss(logits, target, **options)
+        except InputError:
+            raise
+        except Exception as error:  # whatever the code of others raises
+            raise self._failure(error, f"with logits {_shown(logits)}, target {_shown(target)}") from error
+        if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
+            found = _shown(value) if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(f"{self.where}: {self.name} returned {found}; a loss returns one number, such as a mean")
+        if logits.requires_grad and torch.is_grad_enabled() and not value.requires_grad:
+            raise self._no_gradient()
+        return value.to(logits)
+
+    def _failure(self, error: Exception, when: str) -> InputError:
+        """One line about an error, with its line in the loss's own file."""
+        file = getattr(sys.modules.get(type(self.loss).__module__), "__file__", None)
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        place = f", {Path(str(file)).name} line {lines[-1]}" if lines else ""
+        said = (str(error).strip().splitlines() or [""])[0]
+        return InputError(f"{self.where}: {self.name} failed {when}{place}: {type(error).__name__}: {said}")
+
+    def _no_gradient(self) -> InputError:
+        return InputError(
+            f"{self.where}: the value of {self.name} has no gradient, so nothing would be learnt: compute it from the logits "
+            "with torch alone, without argmax, thresholds, detach() or item()"
+        )
+
+
+def _is_cpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
+
+
+def _column(values: Tensor, whole: Tensor) -> Tensor:
+    """The chosen pixels of ``[B, C, H, W]`` as ``[1, C, N, 1]``, of ``[B, H, W]`` as ``[1, N, 1]``."""
+    if values.ndim == 3:
+        return values[whole].view(1, -1, 1)
+    return values.movedim(1, -1)[whole].T.contiguous()[None, :, :, None]
+
+
+def _shown(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
