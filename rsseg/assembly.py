@@ -28,14 +28,14 @@ from rsseg.config.build import FailedError, Kind, build, faults, locate, missing
 from rsseg.config.schema import ModelConfig, RecordConfig, Residence, cross_check, has_loss, raise_faults
 from rsseg.contract import IGNORE, InputError, nearest
 from rsseg.data.blocks import SIZE, Blocks
-from rsseg.data.labels import Labels
+from rsseg.data.labels import Labels, Shares
 from rsseg.data.paste import Fits
 from rsseg.data.sampling import Places, Read
 from rsseg.data.scene import Source
 from rsseg.dataset import Data, Dataset, Numbers, scenes_of
 from rsseg.devices import device_faults
 from rsseg.loggers import given_to_logger
-from rsseg.losses import Composite
+from rsseg.losses import Composite, EdgeWeight
 from rsseg.losses.class_weights import counted_weights, uncounted
 from rsseg.models import Network, build_network, encoder_name, load_weights
 from rsseg.module import SegmentationModule, logged_names
@@ -197,8 +197,27 @@ class Setup:
                 name: (node.get("weight", 1.0), self._term(f"{where}.terms.{name}", node, self.tasks[head], numbers))
                 for name, node in nodes.items()
             }
-            composites[head] = Composite(terms, self.plain["model"]["heads"][head]["loss"].get("check_targets", False))
+            composites[head] = self._composite(head, where, terms)
         return composites
+
+    def _composite(self, head: str, where: str, terms: Mapping[str, tuple[float, nn.Module]]) -> Composite:
+        """A head's terms put together."""
+        node = self.plain["model"]["heads"][head]["loss"]
+        edges = node.get("edge_weight")
+        known = [item.name for item in fields(EdgeWeight)]
+        for key in edges or ():
+            if key not in known:
+                raise InputError(f"{where}.edge_weight.{key}: there is no such setting{nearest(str(key), known)}")
+        try:
+            return Composite(
+                terms,
+                node.get("check_targets", False),
+                task=self.tasks[head].kind,
+                label_smoothing=node.get("label_smoothing", 0.0),
+                edge_weight=None if edges is None else EdgeWeight(**edges),
+            )
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
 
     def _term(self, where: str, node: Mapping[str, Any], task: Task, numbers: Numbers | None) -> nn.Module:
         arguments = {key: value for key, value in node.items() if key != "weight"}
@@ -280,15 +299,31 @@ class Setup:
             for name, node in terms.items():
                 place = f"{where}.terms.{name}"
                 yield place, partial(self._try_term, place, name, node, self.tasks[head])
-            weights = {name: (node.get("weight", 1.0), nn.Identity()) for name, node in terms.items() if node}
-            yield where, partial(Composite, weights)
+            yield where, partial(self._try_loss, head, where, terms)
         yield "optimizer", partial(self.optimizer, [nn.Parameter(torch.zeros(1))])
         yield "scheduler", self._try_scheduler
 
     def _try_term(self, where: str, name: str, node: Mapping[str, Any], task: Task) -> None:
         """Call a term of a loss on two pixels."""
         composite = Composite({name: (node.get("weight", 1.0) or 1.0, self._term(where, node, task, None))})
-        composite(torch.zeros(1, task.channels, 2, 2), torch.zeros(1, *task.planes, 2, 2, dtype=torch.uint8))
+        logits = torch.zeros(1, task.channels, 2, 2)
+        target = torch.zeros(1, *task.planes, 2, 2, dtype=torch.uint8)
+        try:
+            composite(logits, torch.full_like(logits, 1 / task.channels) if task.soft else target)
+        except InputError as error:
+            raise error if where in str(error) else InputError(f"{where}: {error}") from None
+
+    def _try_loss(self, head: str, where: str, nodes: Mapping[str, Any]) -> None:
+        """Put the terms of a loss together, those that can be made."""
+        terms: dict[str, tuple[float, nn.Module]] = {}
+        for name, node in nodes.items():
+            if node:
+                try:
+                    term = self._term(f"{where}.terms.{name}", node, self.tasks[head], None)
+                except InputError:  # it is told already
+                    term = nn.Identity()
+                terms[name] = node.get("weight", 1.0), term
+        self._composite(head, where, terms)
 
     def _try_sampler(self) -> None:
         """Make the sampler for one block in which every class occurs."""
@@ -352,7 +387,8 @@ def _once(faults: Sequence[str]) -> list[str]:
 
 def _setup(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
     dataset = plain["dataset"]
-    task = make_task(dataset["task"], dataset["classes"])
+    whole = dataset["fractions"]
+    task = make_task(dataset["task"], dataset["classes"], soft=whole is not None)
     ignore = dataset["ignore_values"]
     if ignore is None:
         ignore = [] if any(isinstance(value, str) for value in dataset["mask_values"] or []) else [IGNORE]
@@ -365,7 +401,7 @@ def _setup(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
             bands=bands,
             rgb=rgb,
             palette=dataset["palette"],
-            labels=Labels(task, dataset["mask_values"], ignore),
+            labels=Labels(task, dataset["mask_values"], ignore) if whole is None else Shares(task, whole),
             store=Path(plain["output"]) / "cache" / "store",
             skip_bad_scenes=plain["on_bad_tile"] == "skip",
         ),
@@ -470,4 +506,4 @@ def fit_augmentations(module: SegmentationModule, data: Data) -> None:
     train, numbers = data.stores["train"], data.numbers
     for augmentation in module.augmentations:
         if isinstance(augmentation, Fits):
-            augmentation.fit(train.read, train.census.blocks, numbers.mean, numbers.std)
+            augmentation.fit(train.read_layers, train.census.blocks, numbers.mean, numbers.std)

@@ -79,11 +79,12 @@ class Snapshots:
         """Count a batch, logits by head."""
         mask, scene, k = batch["mask"], batch["scene"], batch["k"]
         for name, logits in outputs.items():
-            self.histograms[name].to(logits.device).update(logits, mask, scene)
+            truth = self.tasks[name].hard_labels(mask)
+            self.histograms[name].to(logits.device).update(logits, truth, scene)
             if name in self.samples:
-                self.samples[name].update(logits, mask, scene, k)
+                self.samples[name].update(logits, truth, scene, k)
             predicted = self.tasks[name].predict(logits).to(torch.uint8)
-            for labels, target, number in zip(predicted, mask, k.tolist(), strict=True):
+            for labels, target, number in zip(predicted, truth, k.tolist(), strict=True):
                 self._place(name, labels, target, number)
         self.second.count(outputs, batch)
 

@@ -3,6 +3,7 @@
 * `terms`: one `nn.Module` per loss, ``term(logits, target) -> scalar``, over the pure functions of `formulas`, `lovasz`,
   `shape` and `regression`.
 * `composite`: a weighted sum of terms that reports every part.
+* `targets`: what is made of a target before: weights near borders, softened labels.
 * `sums`: the sums that most losses are functions of, taken in one pass over the logits.
 * `checks`: what is refused.
 * `class_weights`: class weights from pixel counts.
@@ -16,6 +17,7 @@ from rsseg.losses.class_weights import (
     root_inverse_frequency,
 )
 from rsseg.losses.composite import Composite, CompositeValue
+from rsseg.losses.targets import EdgeWeight
 from rsseg.losses.terms import (
     MAE,
     MSE,
@@ -48,6 +50,7 @@ __all__ = [
     "CompositeValue",
     "CrossEntropy",
     "Dice",
+    "EdgeWeight",
     "Focal",
     "FocalTversky",
     "Huber",
