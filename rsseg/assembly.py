@@ -208,16 +208,13 @@ class Setup:
         for key in edges or ():
             if key not in known:
                 raise InputError(f"{where}.edge_weight.{key}: there is no such setting{nearest(str(key), known)}")
-        try:
-            return Composite(
-                terms,
-                node.get("check_targets", False),
-                task=self.tasks[head].kind,
-                label_smoothing=node.get("label_smoothing", 0.0),
-                edge_weight=None if edges is None else EdgeWeight(**edges),
-            )
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
+        return Composite(
+            terms,
+            node.get("check_targets", False),
+            task=self.tasks[head].kind,
+            label_smoothing=node.get("label_smoothing", 0.0),
+            edge_weight=None if edges is None else EdgeWeight(**edges),
+        )
 
     def _term(self, where: str, node: Mapping[str, Any], task: Task, numbers: Numbers | None) -> nn.Module:
         arguments = {key: value for key, value in node.items() if key != "weight"}
