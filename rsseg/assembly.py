@@ -205,6 +205,8 @@ class Setup:
         node = self.plain["model"]["heads"][head]["loss"]
         edges = node.get("edge_weight")
         known = [item.name for item in fields(EdgeWeight)]
+        if edges is not None and not isinstance(edges, Mapping):
+            raise InputError(f"{where}.edge_weight={edges}: null or a mapping such as {{amount: 10, sigma: 5}} is expected")
         for key in edges or ():
             if key not in known:
                 raise InputError(f"{where}.edge_weight.{key}: there is no such setting{nearest(str(key), known)}")

@@ -75,7 +75,12 @@ class Task:
     @property
     def planes(self) -> tuple[int, ...]:
         """The leading shape of one image's target, before height and width: ``(channels,)`` or ``()``."""
-        return (self.channels,) if self.separate or self.soft else ()
+        return (self.channels,) if self.soft else self.label_planes
+
+    @property
+    def label_planes(self) -> tuple[int, ...]:
+        """The same of one image's labels, predicted ones or those that a soft target stands for."""
+        return (self.channels,) if self.separate else ()
 
     @property
     def dtype(self) -> np.dtype[Any]:
