@@ -109,8 +109,8 @@ class LossConfig:
         terms: By name; each a `_target_` with its arguments and its weight in the sum.
         check_targets: Look for labels outside the classes at every step, not at the first ones only.
         label_smoothing: The part of the labels that is dealt out evenly among the classes, for terms that take class shares.
-        edge_weight: The weights of pixels near a border between labels, ``1 + amount exp(-d^2 / (2 sigma^2))`` at a distance of d
-            pixels: {amount: 10, sigma: 5}, where an amount from -1 to 0 weighs them less; null: 1.
+        edge_weight: The weights of pixels near a border between labels, ``1 + amount exp(-d^2 / (2 sigma^2))`` at d pixels from
+            it: {amount: 10, sigma: 5}. An amount from -1 to 0 weighs them less; null: 1.
     """
 
     terms: dict[str, Any] = field(default_factory=dict)
