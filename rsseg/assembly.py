@@ -28,7 +28,7 @@ from rsseg.config.build import FailedError, Kind, build, faults, locate, missing
 from rsseg.config.schema import ModelConfig, RecordConfig, Residence, cross_check, has_loss, raise_faults
 from rsseg.contract import IGNORE, InputError, nearest
 from rsseg.data.blocks import SIZE, Blocks
-from rsseg.data.labels import Labels
+from rsseg.data.labels import Labels, Shares
 from rsseg.data.paste import Fits
 from rsseg.data.sampling import Places, Read
 from rsseg.data.scene import Source
@@ -36,7 +36,7 @@ from rsseg.dataset import Data, Dataset, Numbers, scenes_of
 from rsseg.devices import device_faults
 from rsseg.errors import write_trace
 from rsseg.loggers import given_to_logger
-from rsseg.losses import Composite, Foreign, Weight
+from rsseg.losses import Composite, EdgeWeight, Foreign, Weight
 from rsseg.losses.class_weights import counted_weights, uncounted
 from rsseg.losses.foreign import adapted, given_to_loss
 from rsseg.models import Network, build_network, encoder_name, load_weights
@@ -203,8 +203,26 @@ class Setup:
                 name: (_weight(node), self._term(f"{where}.terms.{name}", node, self.tasks[head], numbers))
                 for name, node in nodes.items()
             }
-            composites[head] = Composite(terms, self.plain["model"]["heads"][head]["loss"].get("check_targets", False))
+            composites[head] = self._composite(head, where, terms)
         return composites
+
+    def _composite(self, head: str, where: str, terms: Mapping[str, tuple[float | Weight, nn.Module]]) -> Composite:
+        """A head's terms put together."""
+        node = self.plain["model"]["heads"][head]["loss"]
+        edges = node.get("edge_weight")
+        known = [item.name for item in fields(EdgeWeight)]
+        if edges is not None and not isinstance(edges, Mapping):
+            raise InputError(f"{where}.edge_weight={edges}: null or a mapping such as {{amount: 10, sigma: 5}} is expected")
+        for key in edges or ():
+            if key not in known:
+                raise InputError(f"{where}.edge_weight.{key}: there is no such setting{nearest(str(key), known)}")
+        return Composite(
+            terms,
+            node.get("check_targets", False),
+            task=self.tasks[head].kind,
+            label_smoothing=node.get("label_smoothing", 0.0),
+            edge_weight=None if edges is None else EdgeWeight(**edges),
+        )
 
     def _term(self, where: str, node: Mapping[str, Any], task: Task, numbers: Numbers | None) -> nn.Module:
         arguments = {key: value for key, value in node.items() if key not in BESIDE_TERM}
@@ -286,8 +304,7 @@ class Setup:
             for name, node in terms.items():
                 place = f"{where}.terms.{name}"
                 yield place, partial(self._try_term, place, name, node, self.tasks[head])
-            weights = {name: (_weight(node), nn.Identity()) for name, node in terms.items() if node}
-            yield where, partial(Composite, weights)
+            yield where, partial(self._try_loss, head, where, terms)
         yield "optimizer", partial(self.optimizer, [nn.Parameter(torch.zeros(1))])
         yield "scheduler", self._try_scheduler
 
@@ -298,8 +315,24 @@ class Setup:
         if isinstance(term, Foreign):
             term.try_out()
             return
-        composite = Composite({name: (1.0, term)})
-        composite(torch.zeros(1, task.channels, 2, 2), torch.zeros(1, *task.planes, 2, 2, dtype=torch.uint8))
+        logits = torch.zeros(1, task.channels, 2, 2)
+        target = torch.zeros(1, *task.planes, 2, 2, dtype=torch.uint8)
+        try:
+            Composite({name: (1.0, term)})(logits, torch.full_like(logits, 1 / task.channels) if task.soft else target)
+        except InputError as error:
+            raise error if where in str(error) else InputError(f"{where}: {error}") from None
+
+    def _try_loss(self, head: str, where: str, nodes: Mapping[str, Any]) -> None:
+        """Put the terms of a loss together, those that can be made."""
+        terms: dict[str, tuple[float | Weight, nn.Module]] = {}
+        for name, node in nodes.items():
+            if node:
+                try:
+                    term = self._term(f"{where}.terms.{name}", node, self.tasks[head], None)
+                except InputError:  # it is told already
+                    term = nn.Identity()
+                terms[name] = _weight(node), term
+        self._composite(head, where, terms)
 
     def _try_sampler(self) -> None:
         """Make the sampler for one block in which every class occurs."""
@@ -370,7 +403,8 @@ def _once(faults: Sequence[str]) -> list[str]:
 
 def _setup(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
     dataset = plain["dataset"]
-    task = make_task(dataset["task"], dataset["classes"])
+    whole = dataset["fractions"]
+    task = make_task(dataset["task"], dataset["classes"], soft=whole is not None)
     ignore = dataset["ignore_values"]
     if ignore is None:
         ignore = [] if any(isinstance(value, str) for value in dataset["mask_values"] or []) else [IGNORE]
@@ -383,7 +417,7 @@ def _setup(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
             bands=bands,
             rgb=rgb,
             palette=dataset["palette"],
-            labels=Labels(task, dataset["mask_values"], ignore),
+            labels=Labels(task, dataset["mask_values"], ignore) if whole is None else Shares(task, whole),
             store=Path(plain["output"]) / "cache" / "store",
             skip_bad_scenes=plain["on_bad_tile"] == "skip",
         ),
@@ -489,4 +523,4 @@ def fit_augmentations(module: SegmentationModule, data: Data) -> None:
     train, numbers = data.stores["train"], data.numbers
     for augmentation in module.augmentations:
         if isinstance(augmentation, Fits):
-            augmentation.fit(train.read, train.census.blocks, numbers.mean, numbers.std)
+            augmentation.fit(train.read_layers, train.census.blocks, numbers.mean, numbers.std)

@@ -1,4 +1,4 @@
-"""The few things that every room shares: the ignore value, the batch, the user's error."""
+"""The few things that every room shares: what is not known of a pixel, the batch, the user's error."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import difflib
 import math
 from collections.abc import Iterable
 from numbers import Real
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 IGNORE = 255
 """The label that means "do not train on and do not score this pixel", in every mask inside rsseg."""
+
+Layers: TypeAlias = "dict[str, Tensor]"
+"""What goes with an image, pixel by pixel: its ``mask`` and, where there is one, its ``weight``, as in a `Batch`."""
 
 
 class InputError(Exception):
@@ -28,15 +31,45 @@ class Batch(TypedDict):
 
     Attributes:
         image: ``[B, C, H, W]``, in the stored dtype until it is normalised on the device, float32 afterwards.
-        mask: uint8 ``[B, H, W]`` (binary, multiclass) or ``[B, L, H, W]`` (multilabel), `IGNORE` where not labelled.
+        mask: Labels, uint8 ``[B, H, W]`` (binary, multiclass) or ``[B, L, H, W]`` (multilabel), `IGNORE` where not labelled; or
+            class shares, float32 ``[B, C, H, W]``, NaN where not known.
+        weight: float32 ``[B, H, W]``, what a pixel counts for in the loss; absent: 1.
         scene: int64 ``[B]``, the number of the scene that the window was cut from.
         k: int64 ``[B]``, the number of the window in the stream; seeds its augmentation.
     """
 
     image: Tensor
     mask: Tensor
+    weight: NotRequired[Tensor]
     scene: Tensor
     k: Tensor
+
+
+def layers_of(batch: Batch) -> Layers:
+    """The layers of a batch."""
+    layers: Any = {name: batch[name] for name in ("mask", "weight") if name in batch}
+    return dict(layers)
+
+
+def holds_reals(values: Any) -> bool:
+    """Whether a tensor or an array holds real numbers, not labels."""
+    return bool(values.is_floating_point() if hasattr(values, "is_floating_point") else values.dtype.kind == "f")
+
+
+def unknown(values: Any) -> float:
+    """What a layer of this dtype holds where nothing is known: NaN among real numbers, `IGNORE` among labels."""
+    return math.nan if holds_reals(values) else IGNORE
+
+
+def known(values: Any) -> Any:
+    """Where a layer, a tensor or an array, says something: bool of its shape.
+
+    Example:
+        >>> import numpy as np
+        >>> known(np.array([0, IGNORE])), known(np.array([np.nan, 255.0]))
+        (array([ True, False]), array([False,  True]))
+    """
+    return values == values if holds_reals(values) else values != IGNORE
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

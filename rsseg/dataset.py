@@ -13,7 +13,7 @@ import numpy as np
 from rsseg.contract import InputError, nearest
 from rsseg.data.build import open_store
 from rsseg.data.census import Census, check_absent
-from rsseg.data.labels import Labels
+from rsseg.data.labels import Decoder
 from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import SPLITS
 from rsseg.data.store import Store
@@ -42,7 +42,7 @@ class Dataset:
     bands: tuple[int, ...] | None
     rgb: tuple[int, ...] | None
     palette: list[str] | None
-    labels: Labels
+    labels: Decoder
     store: Path
     skip_bad_scenes: bool
 
@@ -118,6 +118,11 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
     stores = {split: open_split(dataset, scenes[split], split, window) for split in scenes}
     for split, store in stores.items():
         check_absent(store.census, store.task, split)
+    if dataset.task.soft:
+        log.info(
+            "Masks hold class shares, which the loss learns. Counts, samplers, metrics and pictures go by the class with %s.",
+            "the largest share" if dataset.task.exclusive else "more than half of a pixel",
+        )
     numbers = Numbers.of(stores["train"].census)
     for store in stores.values():
         store.fill = np.array(numbers.mean)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from rsseg.contract import IGNORE, Batch
+from rsseg.contract import Batch, Layers, known, layers_of
 from rsseg.losses import Composite
 from rsseg.metrics import Confusion, Scores, scores
 from rsseg.task import Task
 
-Augmentation = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+Augmentation = Callable[[Tensor, Layers, Tensor], tuple[Tensor, Layers]]
 
 
 def logged_names(tasks: Mapping[str, Task], terms: Mapping[str, Sequence[str]]) -> list[str]:
@@ -108,12 +108,13 @@ class SegmentationModule(L.LightningModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Normalise and (in training) augment, on the device."""
-        image, mask = self.normalise(batch["image"]), batch["mask"]
+        image, layers = self.normalise(batch["image"]), layers_of(batch)
         if self.trainer.training:
             for augment in self.augmentations:
-                image, mask = augment(image, mask, batch["k"])
+                image, layers = augment(image, layers, batch["k"])
         image = image.contiguous(memory_format=torch.channels_last)
-        return Batch(image=image, mask=mask, scene=batch["scene"], k=batch["k"])
+        ready: Any = {**batch, "image": image, **layers}
+        return cast(Batch, ready)
 
     def tune(self, thresholds: Mapping[str, Tensor]) -> None:
         """Score and predict at these thresholds by head, see `Task.predict`."""
@@ -124,11 +125,11 @@ class SegmentationModule(L.LightningModule):
         """The labels of a head's logits, as they are scored."""
         return self.tasks[head].predict(logits, cast(Confusion, self.confusions[head]).threshold)
 
-    def _loss(self, logits: Mapping[str, Tensor], mask: Tensor, stage: str) -> tuple[Tensor, dict[str, Tensor]]:
-        total, values = mask.new_zeros((), dtype=torch.float32), {}
+    def _loss(self, logits: Mapping[str, Tensor], batch: Batch, stage: str) -> tuple[Tensor, dict[str, Tensor]]:
+        total, values = batch["mask"].new_zeros((), dtype=torch.float32), {}
         done = self.global_step / self.steps if self.steps and stage == "train" else 1.0
         for name, composite in self.losses.items():
-            value = composite(logits[name], mask, done=done)
+            value = composite(logits[name], batch["mask"], batch.get("weight"), done)
             total = total + value.total
             for term in value.raw:
                 values[f"{stage}/{name}/loss/{term}"] = value.raw[term]
@@ -143,7 +144,7 @@ class SegmentationModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch; every term is logged."""
-        total, values = self._loss(self(batch["image"]), batch["mask"], "train")
+        total, values = self._loss(self(batch["image"]), batch, "train")
         self.log("loss", total.detach(), prog_bar=True, logger=False)
         self.terms = {name: value.detach() for name, value in values.items()}
         self.log_dict(self.terms)
@@ -169,12 +170,19 @@ class SegmentationModule(L.LightningModule):
         self._val_losses, self._val_labelled = {}, torch.zeros((), dtype=exact, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Count a batch; the losses are averaged over batches by their labelled pixels. Callbacks get the logits by head."""
+        """Count a batch; the losses are averaged over batches by their labelled pixels, each counted by its weight.
+
+        Scores know nothing of weights. Callbacks get the logits by head.
+        """
         logits = self(batch["image"])
-        _, values = self._loss(logits, batch["mask"], "val")
+        _, values = self._loss(logits, batch, "val")
         for name, confusion in self._confusions():
             confusion.update(logits[name], batch["mask"], batch["scene"])
-        labelled = (batch["mask"] != IGNORE).sum()
+        labelled = known(batch["mask"])
+        if "weight" in batch:
+            weight = batch["weight"].nan_to_num(0).to(self._val_labelled.dtype)
+            labelled = labelled * (weight if labelled.ndim == 3 else weight.unsqueeze(1))
+        labelled = labelled.sum()
         self._val_labelled += labelled
         for name, value in values.items():
             self._val_losses[name] = self._val_losses.get(name, 0) + value.to(self._val_labelled.dtype) * labelled

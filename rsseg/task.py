@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.contract import IGNORE, InputError, nearest
+from rsseg.contract import IGNORE, InputError, holds_reals, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,7 +75,12 @@ class Task:
     @property
     def planes(self) -> tuple[int, ...]:
         """The leading shape of one image's target, before height and width: ``(channels,)`` or ``()``."""
-        return (self.channels,) if self.separate or self.soft else ()
+        return (self.channels,) if self.soft else self.label_planes
+
+    @property
+    def label_planes(self) -> tuple[int, ...]:
+        """The same of one image's labels, predicted ones or those that a soft target stands for."""
+        return (self.channels,) if self.separate else ()
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -228,29 +233,31 @@ class Task:
             "use (target > 0) for masks stored as 0 and 255, or task=multiclass for class numbers"
         )
 
-    def hard_labels(self, target: Any) -> Any:
-        """The labels that a target stands for: itself, or where it is soft what has the largest share, or more than a half.
+    @classmethod
+    def hard_labels(cls, target: Any) -> Any:
+        """The labels that a target stands for: of shares what has the largest one, or more than a half; labels are themselves.
 
         Args:
-            target: A tensor or array ``[..., *planes, H, W]``.
+            target: A tensor or array, labels ``[..., H, W]`` or shares ``[..., C, H, W]``.
 
         Returns:
-            Labels of the same library, as a target that is not soft holds them; int64 where they were found from shares.
+            Labels of the same library; int64 where they were found from shares.
 
         Example:
-            >>> Multiclass(("land", "water"), soft=True).hard_labels(np.array([[[0.3, np.nan]], [[0.7, np.nan]]]))
+            >>> Multiclass.hard_labels(np.array([[[0.3, np.nan]], [[0.7, np.nan]]]))
             array([[  1, 255]])
         """
-        if not self.soft:
+        if cls.real or not holds_reals(target):
             return target
-        labels, unknown = self._largest_share(target)
+        labels, unknown = cls._largest_share(target)
         labels[unknown] = IGNORE
         return labels
 
-    def _largest_share(self, target: Any) -> tuple[Any, Any]:
+    @classmethod
+    def _largest_share(cls, target: Any) -> tuple[Any, Any]:
         """Labels, and where they are unknown."""
         positive, unknown = (target > 0.5) * 1, target != target  # whole numbers in either library
-        return (positive, unknown) if self.separate else (positive[..., 0, :, :], unknown[..., 0, :, :])
+        return (positive, unknown) if cls.separate else (positive[..., 0, :, :], unknown[..., 0, :, :])
 
     def predict(self, logits: Tensor, threshold: Tensor | None = None) -> Tensor:
         """The labels (regression: the values) that logits stand for.
@@ -277,14 +284,15 @@ class Task:
         """
         return counts[..., 1]
 
-    def label_mask(self, mask: NDArray[np.integer], label: int) -> NDArray[np.bool_]:
-        """Where a mask ``[*planes, H, W]`` holds the label of this place in `label_names`: bool ``[H, W]``."""
-        found: NDArray[np.bool_] = mask[label] == 1 if self.separate else mask == label
+    def label_mask(self, mask: NDArray[np.generic], label: int) -> NDArray[np.bool_]:
+        """Where a target ``[*planes, H, W]`` has the label of this place in `label_names`: bool ``[H, W]``."""
+        labels = self.hard_labels(mask)
+        found: NDArray[np.bool_] = labels[label] == 1 if self.separate else labels == label
         return found
 
-    def class_masks(self, mask: NDArray[np.integer]) -> list[NDArray[np.bool_]]:
-        """Where a mask ``[*planes, H, W]`` holds each class: bool ``[H, W]`` each."""
-        names = len(self.label_names)
+    def class_masks(self, mask: NDArray[np.generic]) -> list[NDArray[np.bool_]]:
+        """Where a target ``[*planes, H, W]`` has each class: bool ``[H, W]`` each."""
+        mask, names = self.hard_labels(mask), len(self.label_names)
         return [self.label_mask(mask, label) for label in range(names - self.channels, names)]
 
     def label_counts(
@@ -299,7 +307,7 @@ class Task:
         return positives, valid
 
     def flatten(self, mask: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """A mask ``[*planes, H, W]`` as one plane to draw."""
+        """Labels ``[*planes, H, W]`` as one plane to draw."""
         return mask.astype(np.uint8)
 
     def shades(self, colours: Sequence[str]) -> list[str]:
@@ -399,7 +407,8 @@ class Multiclass(Task):
             f"map other labels to a class or to {ignore_index}, or give the head more classes"
         )
 
-    def _largest_share(self, target: Any) -> tuple[Any, Any]:
+    @classmethod
+    def _largest_share(cls, target: Any) -> tuple[Any, Any]:
         """See `Task`."""
         return target.argmax(-3), (target != target).any(-3)
 

@@ -28,5 +28,5 @@ def folder_scenes(root: Path, split: str = "train") -> list[Scene]:
 def whole_scene(store: Store, scene: int) -> tuple[np.ndarray, np.ndarray]:
     """Image and labels of a scene, by way of a window that is larger."""
     height, width = store.sizes[scene]
-    image, mask = store.cut([(scene, 0, 0)], int(max(height, width)))
-    return image[0].numpy()[:, :height, :width], mask[0].numpy()[..., :height, :width]
+    image, layers = store.cut([(scene, 0, 0)], int(max(height, width)))
+    return image[0].numpy()[:, :height, :width], layers["mask"][0].numpy()[..., :height, :width]

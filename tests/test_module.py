@@ -16,9 +16,9 @@ def test_batches_are_normalised_then_augmented_in_training_alone(training):
     stored = torch.randint(0, 255, (2, 2, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     seen = []
 
-    def watch(image, mask, k):
+    def watch(image, layers, k):
         seen.append(image)
-        return image + 1, mask
+        return image + 1, layers
 
     module = SegmentationModule(
         nn.Identity(),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rsseg.collective import alone
-from rsseg.contract import Batch
+from rsseg.contract import Batch, Layers, layers_of
 from rsseg.metrics import Confusion, scores
 from rsseg.module import SegmentationModule
 
@@ -113,13 +113,13 @@ def probe(
     precision = nullcontext() if trainer.precision == "16-mixed" else trainer.precision_plugin.forward_context()
     found: dict[str, dict[str, Tensor]] = {}
     with torch.inference_mode(False), torch.enable_grad(), alone():
-        image, mask = _batch(module, windows)
+        image, layers = _batch(module, windows)
         layer = _last_layer(module.network)
         with precision, nullcontext() if held_out else _graph_from(layer):
             logits = module(image)
         for name, composite in module.losses.items():
             z = logits[name].float()
-            at_logits = term_gradients(composite(z, mask).weighted, z)
+            at_logits = term_gradients(composite(z, layers["mask"], layers.get("weight")).weighted, z)
             at_layer = torch.stack([torch.cat([g.flatten() for g in row]) for row in _pulled(z, at_logits, layer)])
             values = found[name] = {}
             for place, gradients in (("logits", at_logits), ("layer", at_layer)):
@@ -131,9 +131,10 @@ def probe(
     return {name: {key: value.detach().cpu() for key, value in values.items()} for name, values in found.items()}
 
 
-def _batch(module: SegmentationModule, windows: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+def _batch(module: SegmentationModule, windows: Sequence[Batch]) -> tuple[Tensor, Layers]:
     image = module.normalise(torch.cat([window["image"] for window in windows]).to(module.device))
-    return image, torch.cat([window["mask"] for window in windows]).to(module.device)
+    parts = [layers_of(window) for window in windows]
+    return image, {name: torch.cat([part[name] for part in parts]).to(module.device) for name in parts[0]}
 
 
 def _last_layer(network: nn.Module) -> nn.Module:
@@ -171,13 +172,13 @@ def _pulled(z: Tensor, at_logits: Tensor, module: nn.Module) -> list[list[Tensor
 
 def _iou(trainer: L.Trainer, module: SegmentationModule, name: str, windows: Sequence[Batch]) -> Callable[[], float]:
     """The mean IoU of a head on windows, at the parameters as they are when it is called."""
-    image, mask = _batch(module, windows)
+    image, layers = _batch(module, windows)
     scene: Any = torch.zeros(len(windows), dtype=torch.int64, device=module.device)
 
     def metric() -> float:
         confusion = Confusion(module.tasks[name], scenes=1).to(module.device)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            confusion.update(module(image)[name], mask, scene)
+            confusion.update(module(image)[name], layers["mask"], scene)
         return scores(confusion.counts, module.tasks[name]).iou  # its `compute` would wait for the other processes
 
     return metric

@@ -58,18 +58,20 @@ class PanelSums:
         """Forget everything."""
         self._totals = {}
 
-    def update(self, logits: Tensor, target: Tensor, scene: Tensor) -> None:
+    def update(self, logits: Tensor, target: Tensor, scene: Tensor, weight: Tensor | None = None) -> None:
         """Add a batch.
 
         Args:
             logits: ``[B, K, H, W]``.
-            target: ``[B, H, W]`` or ``[B, L, H, W]``; `IGNORE` is not counted.
+            target: Labels ``[B, H, W]`` or ``[B, L, H, W]``, or shares if all losses take them; what is ignored is not counted.
             scene: int64 ``[B]``.
+            weight: ``[B, H, W]``, what each pixel counts for; None: 1.
         """
         exact = torch.float32 if logits.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
         first = self.first.to(logits.device)[scene]
         member = torch.stack([first, ~first]).to(exact)
-        found = pixel_sums(logits, target, self.task.kind, self.needs)  # per image: nothing is sent between processes
+        # per image: nothing is sent between processes
+        found = pixel_sums(logits, target, self.task.kind, self.needs, weight=weight)
         for (key, _), value in found.items():
             part = torch.tensordot(member, value.to(exact), dims=([1], [1 if value.ndim == 3 else 2]))
             self._totals[key] = self._totals[key] + part if key in self._totals else part

@@ -73,7 +73,8 @@ class Recorder(L.Callback):
         self.clipped, self.windows, self.held_out = list(clipped), list(windows), list(held_out)
         self.snapshots, self.first = snapshots, snapshots.first
         self.taken: dict[str, Snapshot] | None = None
-        self._sums: dict[str, PanelSums] = {}
+        self._sums: dict[str, PanelSums] = {}  # of the panel, on labels
+        self._own: dict[str, PanelSums] = {}  # of the loss that trains, on what it is given
         self._gradients: dict[str, dict[str, ArrayLike]] = {}
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -81,8 +82,9 @@ class Recorder(L.Callback):
         module, heads = _segmentation(pl_module), {}
         for name, task in module.tasks.items():
             loss = module.losses[name]
-            own = {OWN: copy.deepcopy(loss).cpu()} if isinstance(loss, Composite) and _of_sums(loss) else {}
-            self._sums[name] = PanelSums(task, {**self.panel, **own}, self.first)
+            self._sums[name] = PanelSums(task, self.panel, self.first)
+            if isinstance(loss, Composite) and _of_sums(loss):
+                self._own[name] = PanelSums(task, {OWN: copy.deepcopy(loss).cpu()}, self.first)
             heads[name] = {
                 "task": task.kind,
                 "classes": list(task.classes),
@@ -100,7 +102,7 @@ class Recorder(L.Callback):
         """Probe the weights that are being scored: averaged ones are in place between the first batch and the last."""
         if batch_idx:
             return
-        for sums in self._sums.values():
+        for sums in (*self._sums.values(), *self._own.values()):
             sums.reset()
         if trainer.is_global_zero:
             found = probe(trainer, _segmentation(pl_module), self.windows, self.held_out)
@@ -109,8 +111,12 @@ class Recorder(L.Callback):
     def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *given: Any, **_: Any) -> None:
         """Add a batch to the sums."""
         outputs, batch = given[:2]
+        module = _segmentation(pl_module)
         for name, sums in self._sums.items():
-            sums.update(outputs[name], batch["mask"], batch["scene"])
+            sums.update(outputs[name], module.tasks[name].hard_labels(batch["mask"]), batch["scene"])
+        for name, sums in self._own.items():
+            _, target, weight = module.losses[name].given(outputs[name], batch["mask"], batch.get("weight"))  # type: ignore[operator]
+            sums.update(outputs[name], target, batch["scene"], weight)
         if _last_alone(trainer):
             self.snapshots.count(outputs, batch)
 
@@ -119,9 +125,9 @@ class Recorder(L.Callback):
         module = _segmentation(pl_module)
         arrays: dict[str, ArrayLike] = {}
         for name, sums in self._sums.items():
-            values = dict(zip(sums.terms, sums.values(), strict=True))
-            found = {"step": np.int64(trainer.global_step), OWN: values.pop(OWN, np.full(2, np.nan))}
-            found |= {"values": np.stack(list(values.values())), **self._gradients.get(name, {})}
+            own = self._own[name].values()[0] if name in self._own else np.full(2, np.nan)
+            found = {"step": np.int64(trainer.global_step), OWN: own}
+            found |= {"values": sums.values(), **self._gradients.get(name, {})}
             found["confusion"] = module.confusions[name].compute().cpu().numpy()  # type: ignore[operator]
             arrays |= {f"{name}/{key}": value for key, value in found.items()}
         if trainer.is_global_zero:
@@ -133,6 +139,8 @@ class Recorder(L.Callback):
 def _of_sums(loss: Composite) -> bool:
     """Whether a loss is a function of sums over the pixels of a batch, and can be valued on half of the scenes."""
     terms = [term for name, term in loss.terms.items() if loss.weights[name]]
+    if loss.label_smoothing and not all(getattr(term, "soft", False) for term in terms):  # sums of two targets
+        return False
     return all(isinstance(term, Term) and term.needs and {over for _, over in term.needs} == {"batch"} for term in terms)
 
 
@@ -198,11 +206,12 @@ class Snapshots:
         """Count a batch, logits by head."""
         mask, scene, k = batch["mask"], batch["scene"], batch["k"]
         for name, logits in outputs.items():
-            self.histograms[name].to(logits.device).update(logits, mask, scene)
+            truth = self.tasks[name].hard_labels(mask)
+            self.histograms[name].to(logits.device).update(logits, truth, scene)
             if name in self.samples:
-                self.samples[name].update(logits, mask, scene, k)
+                self.samples[name].update(logits, truth, scene, k)
             predicted = self.tasks[name].predict(logits).to(torch.uint8)
-            for labels, target, number in zip(predicted, mask, k.tolist(), strict=True):
+            for labels, target, number in zip(predicted, truth, k.tolist(), strict=True):
                 self._place(name, labels, target, number)
         self.halves[0].count(outputs, batch)
 

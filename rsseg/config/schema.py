@@ -6,6 +6,7 @@ Imports neither torch nor torchgeo, so that `python train.py --help` answers at 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 from dataclasses import dataclass, field, fields
@@ -54,6 +55,8 @@ class DatasetConfig:
         rgb: The bands that pictures show as red, green and blue; null: the first three.
         mask_values: What the mask files hold for label 0, 1, ...: integers or "#rrggbb" colours; null: 0, 1, ...
         ignore_values: The values in the mask files that mean "not labelled"; null: 255, none for colours.
+        fractions: What stands for a whole pixel (1, 100, 255) in masks that hold the share of each class in a band of its own;
+            null: masks hold labels.
         window: A sensible side of the training windows, in pixels.
         steps: A sensible number of optimiser steps.
         args: For `dataset=torchgeo`: what the class is made with.
@@ -68,6 +71,7 @@ class DatasetConfig:
     rgb: list[int] | None = None
     mask_values: list[Any] | None = None
     ignore_values: list[Any] | None = None
+    fractions: float | None = None
     window: int = 256
     steps: int = 2000
     args: dict[str, Any] = field(default_factory=dict)
@@ -106,10 +110,15 @@ class LossConfig:
             steps before which the weight is 0 and in which it then rises; `pixels` gives another library's loss, or your own,
             the labelled pixels alone.
         check_targets: Look for labels outside the classes at every step, not at the first ones only.
+        label_smoothing: The part of the labels that is dealt out evenly among the classes, for terms that take class shares.
+        edge_weight: The weights of pixels near a border between labels, ``1 + amount exp(-d^2 / (2 sigma^2))`` at d pixels from
+            it: {amount: 10, sigma: 5}. An amount from -1 to 0 weighs them less; null: 1.
     """
 
     terms: dict[str, Any] = field(default_factory=dict)
     check_targets: bool = False
+    label_smoothing: float = 0.0
+    edge_weight: Any = None
 
 
 @dataclass
@@ -258,12 +267,26 @@ def cross_check(config: Config) -> list[str]:
         faults += make_task(dataset.task, dataset.classes).faults(dataset.mask_values, dataset.palette)
     except InputError as error:
         faults.append(f"dataset.task={dataset.task}: {error}")
+    faults += _fraction_faults(dataset)
     if dataset.bands is not None and (not dataset.bands or min(dataset.bands) < 1):
         faults.append(f"dataset.bands={list(dataset.bands)}: list at least one band, counted from 1")
     if dataset.rgb is not None and len(dataset.rgb) != 3:
         faults.append(f"dataset.rgb={list(dataset.rgb)}: three band numbers are expected; null: the first three")
     colours = [colour for colour in dataset.palette or () if not COLOUR.fullmatch(colour)]
     return faults + [f"dataset.palette: {colour} is no colour such as #ff8000" for colour in colours]
+
+
+def _fraction_faults(dataset: DatasetConfig) -> list[str]:
+    """What does not go together with masks of class shares."""
+    if dataset.fractions is None:
+        return []
+    shown = f"dataset.fractions={dataset.fractions:g}"
+    faults = [f"{shown}: what stands for a whole pixel has to be above 0"] if not 0 < dataset.fractions < math.inf else []
+    both = [name for name in ("mask_values", "ignore_values") if getattr(dataset, name)]
+    return faults + [
+        f"{shown} and dataset.{name}: masks hold class shares or labels; set dataset.{name}=null (NaN and no-data are ignored)"
+        for name in both
+    ]
 
 
 def has_loss(head: Any) -> bool:

@@ -1,12 +1,14 @@
 """Augmentation on the device, in batches, each window's parameters drawn from (seed, k): turns, scale, holes.
 
-Augmentations see normalised images, in which 0 is a band's mean. Every pixel that one invents is 0 in all bands and
-`IGNORE` in the mask. Those that change values alone are in `rsseg.data.radiometry`. One that needs something from the training
-split has a method `fit`, see `rsseg.data.paste.Fits`.
+Augmentations see normalised images, in which 0 is a band's mean, and the layers that go with them: the mask, and the weight
+where there is one. All layers move alike. Every pixel that an augmentation invents is 0 in all bands and unknown in the
+layers. Those that change values alone are in `rsseg.data.radiometry`. One that needs something from the training split has a
+method `fit`, see `rsseg.data.paste.Fits`.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,20 +20,21 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsseg.contract import IGNORE, InputError, number
+from rsseg.contract import InputError, Layers, number, unknown
 from rsseg.data.sampling import stream
 
 
-def erase(image: Tensor, mask: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
-    """Set pixels to 0 in the image and to `IGNORE` in the mask.
+def erase(image: Tensor, layers: Layers, where: Tensor) -> tuple[Tensor, Layers]:
+    """Set pixels to 0 in the image and to what is unknown in the layers: `IGNORE` among labels, NaN among real numbers.
 
     Args:
         image: ``[B, C, H, W]``.
-        mask: uint8 ``[B, H, W]`` or ``[B, L, H, W]``.
+        layers: ``[B, H, W]`` or ``[B, L, H, W]`` each.
         where: bool ``[B, H, W]``.
     """
     planes = where[:, None]
-    return image.masked_fill(planes, 0), mask.masked_fill(where if mask.ndim == 3 else planes, IGNORE)
+    erased = {name: layer.masked_fill(where if layer.ndim == 3 else planes, unknown(layer)) for name, layer in layers.items()}
+    return image.masked_fill(planes, 0), erased
 
 
 def dihedral(image: Tensor, element: int) -> Tensor:
@@ -50,25 +53,25 @@ def dihedral(image: Tensor, element: int) -> Tensor:
     return torch.rot90(flipped, element % 4, dims=(-2, -1))
 
 
-def rescale(image: Tensor, mask: Tensor, scale: NDArray[np.float64], shift: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+def rescale(image: Tensor, layers: Layers, scale: NDArray[np.float64], shift: NDArray[np.float64]) -> tuple[Tensor, Layers]:
     """Enlarge a part of each window to the whole frame, or shrink the window into a part of it.
 
-    With coordinates from -1 to 1 over the frame, what was at ``u / scale + shift`` comes to ``u``: images bilinearly, masks
-    by the nearest pixel. What lies beyond the window is 0 and `IGNORE`. Shrinking does not smooth: below a scale of
+    With coordinates from -1 to 1 over the frame, what was at ``u / scale + shift`` comes to ``u``: images bilinearly, layers
+    by the nearest pixel. What lies beyond the window is erased. Shrinking does not smooth: below a scale of
     about 0.5, fine texture aliases.
 
     Args:
         image: float32 ``[B, C, H, W]``.
-        mask: uint8 ``[B, H, W]`` or ``[B, L, H, W]``.
+        layers: ``[B, H, W]`` or ``[B, L, H, W]`` each.
         scale: ``[B]``, above 1 to enlarge.
         shift: ``[B, 2]``, down and right.
 
     Returns:
-        Image and mask of the same shapes and dtypes.
+        Image and layers of the same shapes and dtypes.
 
     Example:
         >>> mask = torch.tensor([[[1, 2], [3, 4]]], dtype=torch.uint8)
-        >>> rescale(mask[None].float(), mask, np.array([2.0]), np.array([[-0.5, 0.5]]))[1]
+        >>> rescale(mask[None].float(), {"mask": mask}, np.array([2.0]), np.array([[-0.5, 0.5]]))[1]["mask"]
         tensor([[[2, 2],
                  [2, 2]]], dtype=torch.uint8)
     """
@@ -84,10 +87,13 @@ def rescale(image: Tensor, mask: Tensor, scale: NDArray[np.float64], shift: NDAr
     across, down = places[1][:, None, :].expand(-1, height, -1), places[0][:, :, None].expand(-1, -1, width)
     grid = torch.stack([across, down], dim=-1)
     moved = F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    planes = mask if mask.ndim == 4 else mask[:, None]
-    for dim, index in ((2, nearest[0][:, None, :, None]), (3, nearest[1][:, None, None, :])):
-        planes = planes.gather(dim, index.expand_as(planes))
-    return erase(moved, planes.view_as(mask), ~(inside[0][:, :, None] & inside[1][:, None, :]))
+    taken = {}
+    for name, layer in layers.items():
+        planes = layer if layer.ndim == 4 else layer[:, None]
+        for dim, index in ((2, nearest[0][:, None, :, None]), (3, nearest[1][:, None, None, :])):
+            planes = planes.gather(dim, index.expand_as(planes))
+        taken[name] = planes.view_as(layer)
+    return erase(moved, taken, ~(inside[0][:, :, None] & inside[1][:, None, :]))
 
 
 def bounds(name: str, values: Any, least: float = 0.0, most: float = math.inf) -> tuple[float, float]:
@@ -111,13 +117,27 @@ def bounds(name: str, values: Any, least: float = 0.0, most: float = math.inf) -
 class Augmentation(ABC):
     """What each of `augment` has to derive from; of seed and what else `Paste` takes, it gets what it names."""
 
+    def __init_subclass__(cls, **given: Any) -> None:
+        """Refuse classes that were written for a mask alone.
+
+        Raises:
+            InputError: If a method takes a mask where it is given layers.
+        """
+        super().__init_subclass__(**given)
+        for name in {"__call__", "apply"} & vars(cls).keys():
+            if list(inspect.signature(vars(cls)[name]).parameters)[2:3] == ["mask"]:
+                raise InputError(
+                    f"{cls.__name__}.{name} takes (image, mask, ...): it has to take, and return, image and layers, a "
+                    'dictionary of the tensors "mask" and, in some batches, "weight", which moves as the mask does'
+                )
+
     @abstractmethod
-    def __call__(self, image: Tensor, mask: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Tensor, layers: Layers, k: Tensor) -> tuple[Tensor, Layers]:
         """Augment a batch.
 
         Args:
             image: Normalised, ``[B, C, H, W]``.
-            mask: uint8 ``[B, H, W]`` or ``[B, L, H, W]``.
+            layers: ``[B, H, W]`` or ``[B, L, H, W]`` each: the ``mask``, see `Batch`, and in some batches a ``weight``.
             k: The windows' numbers, int64 ``[B]``.
         """
 
@@ -132,23 +152,23 @@ class D4(Augmentation):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def __call__(self, image: Tensor, mask: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Tensor, layers: Layers, k: Tensor) -> tuple[Tensor, Layers]:
         """Turn each window of a batch.
 
         Args:
             image: ``[B, C, H, W]``.
-            mask: ``[B, H, W]`` or ``[B, L, H, W]``.
+            layers: ``[B, H, W]`` or ``[B, L, H, W]`` each.
             k: int64 ``[B]`` on the CPU, the windows' numbers.
 
         Returns:
-            Image and mask in the same dtypes.
+            Image and layers in the same dtypes.
         """
         elements = [int(stream(self.seed, number, "d4").integers(8)) for number in k.tolist()]
-        pairs = list(enumerate(elements))
-        return (
-            torch.stack([dihedral(image[i], element) for i, element in pairs]),
-            torch.stack([dihedral(mask[i], element) for i, element in pairs]),
-        )
+
+        def turned(planes: Tensor) -> Tensor:
+            return torch.stack([dihedral(window, element) for window, element in zip(planes, elements, strict=True)])
+
+        return turned(image), {name: turned(layer) for name, layer in layers.items()}
 
 
 class Sometimes(Augmentation):
@@ -166,34 +186,37 @@ class Sometimes(Augmentation):
         self.seed, self.probability = seed, number("probability", probability, 0, 1)
 
     @abstractmethod
-    def apply(self, image: Tensor, mask: Tensor, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor]:
+    def apply(self, image: Tensor, layers: Layers, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Layers]:
         """Change windows.
 
         Args:
             image: float32 ``[B, C, H, W]``, contiguous.
-            mask: uint8 ``[B, H, W]`` or ``[B, L, H, W]``.
+            layers: ``[B, H, W]`` or ``[B, L, H, W]`` each.
             streams: The random numbers of each window.
         """
 
-    def __call__(self, image: Tensor, mask: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Tensor, layers: Layers, k: Tensor) -> tuple[Tensor, Layers]:
         """Change some windows of a batch; the others stay as they are, bit by bit.
 
         Args:
             image: float32 ``[B, C, H, W]``, normalised.
-            mask: uint8 ``[B, H, W]`` or ``[B, L, H, W]``.
+            layers: ``[B, H, W]`` or ``[B, L, H, W]`` each.
             k: int64 ``[B]`` on the CPU, the windows' numbers.
 
         Returns:
-            Image and mask in the same dtypes.
+            Image and layers in the same dtypes.
         """
         streams = [stream(self.seed, window, self.purpose) for window in k.tolist()]
         chosen = [i for i, rng in enumerate(streams) if rng.random() < self.probability]
         if not chosen:
-            return image, mask
+            return image, layers
         index = torch.tensor(chosen, device=image.device)
         planes = image[index].contiguous()  # CPUs reduce bands several times faster than in channels_last
-        changed, labels = self.apply(planes, mask[index], [streams[i] for i in chosen])
-        return image.index_copy(0, index, changed), mask.index_copy(0, index, labels)
+        parts = {name: layer[index] for name, layer in layers.items()}
+        changed, moved = self.apply(planes, parts, [streams[i] for i in chosen])
+        return image.index_copy(0, index, changed), {
+            name: layer.index_copy(0, index, moved[name]) for name, layer in layers.items()
+        }
 
 
 class ScaleCrop(Sometimes):
@@ -206,8 +229,8 @@ class ScaleCrop(Sometimes):
 
     Example:
         >>> image, mask = torch.ones(1, 1, 64, 64), torch.ones(1, 64, 64, dtype=torch.uint8)
-        >>> half, labels = ScaleCrop(seed=1, scale=(0.5, 0.5))(image, mask, torch.tensor([7]))
-        >>> int((labels == 1).sum()) == 32 * 32, int((labels == 255).sum()) == 64 * 64 - 32 * 32
+        >>> half, layers = ScaleCrop(seed=1, scale=(0.5, 0.5))(image, {"mask": mask}, torch.tensor([7]))
+        >>> int((layers["mask"] == 1).sum()) == 32 * 32, int((layers["mask"] == 255).sum()) == 64 * 64 - 32 * 32
         (True, True)
     """
 
@@ -217,17 +240,17 @@ class ScaleCrop(Sometimes):
         super().__init__(seed, probability)
         self.scale = bounds("scale", scale, 0.1, 10)
 
-    def apply(self, image: Tensor, mask: Tensor, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor]:
+    def apply(self, image: Tensor, layers: Layers, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Layers]:
         """Draw scale and place of each window, then move them together."""
         scale = np.exp([rng.uniform(*np.log(self.scale)) for rng in streams])
         reach = np.abs(1 - 1 / scale)  # how far the part can move within the window, or the window within the frame
-        return rescale(image, mask, scale, reach[:, None] * [rng.uniform(-1, 1, 2) for rng in streams])
+        return rescale(image, layers, scale, reach[:, None] * [rng.uniform(-1, 1, 2) for rng in streams])
 
 
 class CutOut(Sometimes):
     """Hides rectangles (DeVries and Taylor 2017), so that a model learns to use what surrounds an object.
 
-    The hidden pixels are `IGNORE`: nothing is learnt from guessing what lies there.
+    The hidden pixels are erased from the layers: nothing is learnt from guessing what lies there.
 
     Args:
         seed: The run's seed.
@@ -237,8 +260,8 @@ class CutOut(Sometimes):
 
     Example:
         >>> image, mask = torch.ones(1, 1, 64, 64), torch.ones(1, 64, 64, dtype=torch.uint8)
-        >>> holed, labels = CutOut(seed=1, count=1, size=(0.25, 0.25))(image, mask, torch.tensor([7]))
-        >>> int((labels == 255).sum()) == 16 * 16
+        >>> holed, layers = CutOut(seed=1, count=1, size=(0.25, 0.25))(image, {"mask": mask}, torch.tensor([7]))
+        >>> int((layers["mask"] == 255).sum()) == 16 * 16
         True
     """
 
@@ -250,7 +273,7 @@ class CutOut(Sometimes):
             raise InputError(f"count={count!r}: a whole number from 1 to 100 is expected")
         self.count, self.size = int(count), bounds("size", size, 0, 1)
 
-    def apply(self, image: Tensor, mask: Tensor, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor]:
+    def apply(self, image: Tensor, layers: Layers, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Layers]:
         """Draw the rectangles of each window, wholly inside it, and erase them."""
         shares = np.stack([rng.uniform(*self.size, (2, self.count)) for rng in streams])
         places = np.stack([rng.random((2, self.count)) for rng in streams])
@@ -261,4 +284,4 @@ class CutOut(Sometimes):
             pixels = np.arange(length)
             covered = (pixels >= first[..., None]) & (pixels < (first + extent)[..., None])
             sides.append(torch.from_numpy(covered).to(image.device))
-        return erase(image, mask, (sides[0][..., :, None] & sides[1][..., None, :]).any(dim=1))
+        return erase(image, layers, (sides[0][..., :, None] & sides[1][..., None, :]).any(dim=1))

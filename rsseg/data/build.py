@@ -18,7 +18,7 @@ from rsseg.contract import InputError
 from rsseg.data.census import band_statistics
 from rsseg.data.count import TileCounts
 from rsseg.data.inspection import Facts, check_scene, compare_scenes, raise_together
-from rsseg.data.labels import Labels
+from rsseg.data.labels import Decoder
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import Store
 from rsseg.data.tile import pixels_in_file, tile_bytes, tile_name, write_tile
@@ -34,7 +34,7 @@ def cores() -> int:
 
 
 def open_store(
-    scenes: Sequence[Scene], labels: Labels, bands: Sequence[int], folder: Path, title: str = "store", skip: bool = False
+    scenes: Sequence[Scene], labels: Decoder, bands: Sequence[int], folder: Path, title: str = "store", skip: bool = False
 ) -> Store:
     """The tiles of a split; those that are not in the store yet, or whose files have changed, are decoded.
 
@@ -91,7 +91,7 @@ def open_store(
 def save_index(path: Path, tiles: Sequence[TileCounts]) -> None:
     """One file of everything about a split's tiles but their pixels: a hundred thousand of them are opened by it."""
     index = {
-        "layout": np.stack([tile.layout for tile in tiles]),
+        "layout": np.stack([tile.layout[:4] for tile in tiles]),
         "labels": np.stack([tile.labels for tile in tiles]),
         "dtypes": np.array([tile.sample.dtype.str for tile in tiles]),
         "pixels": np.stack([np.frombuffer(tile.digest(), np.uint8) for tile in tiles]),
@@ -105,7 +105,7 @@ def save_index(path: Path, tiles: Sequence[TileCounts]) -> None:
 def build_tiles(
     todo: Mapping[str, Scene],
     beside: Mapping[str, Scene],
-    labels: Labels,
+    labels: Decoder,
     bands: Sequence[int],
     folder: Path,
     title: str,

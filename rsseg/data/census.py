@@ -71,7 +71,7 @@ class Census:
 
 def band_statistics(tiles: Sequence[TileCounts]) -> BandStatistics:
     """The statistics of all tiles together."""
-    layout, bands = (np.stack([getattr(tile, name) for tile in tiles]) for name in ("layout", "bands"))
+    layout, bands = np.stack([tile.layout[:4] for tile in tiles]), np.stack([tile.bands for tile in tiles])
     area = int(layout[:, :2].prod(axis=1).sum())
     n = (layout[:, :2].prod(axis=1) - layout[:, 3])[:, None].astype(np.float64)
     count = n.sum()
@@ -104,10 +104,10 @@ def check_absent(census: Census, task: Task, split: str) -> None:
         )
     absent = [name for name, n in zip(task.classes, census.positives.sum(axis=0), strict=True) if n == 0]
     if len(absent) == task.channels:
-        raise InputError(
-            f"no pixel of the {split} split is labelled {' or '.join(absent)}: if the masks hold 0 and 255, "
-            "set dataset.mask_values=[0,255] dataset.ignore_values=[]"
-        )
+        way_out = "if the masks hold 0 and 255, set dataset.mask_values=[0,255] dataset.ignore_values=[]"
+        if task.soft:
+            way_out = "none has a share above a half: is dataset.fractions what stands for a whole pixel in the masks?"
+        raise InputError(f"no pixel of the {split} split is labelled {' or '.join(absent)}: {way_out}")
     if absent:
         line = "No pixel of class %s in the %s split: %s."
         effect = "a model can't learn it there" if split == "train" else "its score is NaN and left out of means"

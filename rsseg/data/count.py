@@ -22,8 +22,8 @@ class TileCounts:
     """What is known of one tile; a file of these arrays one after the other says that the tile is in the store.
 
     Attributes:
-        layout: int64 ``[4]``: height, width, where the pixels begin in the scene's own file (-1: the store holds a copy), and
-            the number of pixels without data.
+        layout: int64: height, width, where the pixels begin in the scene's own file (-1: the store holds a copy), the number of
+            pixels without data and, where there are weights or shares, a check sum of them.
         labels: int64 ``[2, K]``: pixels of each class, labelled pixels.
         bands: float64 ``[4, C]``: mean, sum of squared deviations from it, minimum, maximum.
         sample: ``[n, C]`` in the tile's dtype.
@@ -41,7 +41,7 @@ class TileCounts:
 
         The same on any machine: sums of real numbers, whose last digits may differ, are rounded.
         """
-        parts = (self.layout[[0, 1, 3]], self.labels, self.bands.astype(np.float32), self.sample, self.blocks)
+        parts = (self.layout[[0, 1, 3]], self.layout[4:], self.labels, self.bands.astype(np.float32), self.sample, self.blocks)
         return hashlib.blake2b(b"".join(part.tobytes() for part in parts), digest_size=8).digest()
 
     def save(self, path: Path) -> None:
@@ -70,12 +70,13 @@ class Counter:
         self.task, self.size = task, size
         self.labels = np.zeros((2, task.channels), np.int64)
         self.blocks = np.zeros((*(-(-length // SIZE) for length in size), task.channels + 1), np.int64)
+        self.checksum = 0  # of what is not counted
         self.count, self.mean, self.deviation = 0, np.zeros(bands), np.zeros(bands)
         self.low, self.high = np.full(bands, np.inf), np.full(bands, -np.inf)
         self.sample: list[NDArray[np.generic]] = []
 
     def add(
-        self, top: int, left: int, image: NDArray[np.generic], missing: NDArray[np.bool_], labels: NDArray[np.uint8]
+        self, top: int, left: int, image: NDArray[np.generic], missing: NDArray[np.bool_], labels: NDArray[np.integer]
     ) -> None:
         """Count a part.
 
@@ -84,7 +85,7 @@ class Counter:
             left: Its first column.
             image: ``[C, h, w]``.
             missing: bool ``[h, w]``, true where there is no data.
-            labels: uint8 ``[h, w]`` or ``[L, h, w]``.
+            labels: Labels ``[h, w]`` or ``[L, h, w]``.
         """
         self._add_labels(top, left, labels)
         rows, columns = (
@@ -97,7 +98,7 @@ class Counter:
         if pixels.shape[1]:
             self._add_bands(pixels)
 
-    def _add_labels(self, top: int, left: int, labels: NDArray[np.uint8]) -> None:
+    def _add_labels(self, top: int, left: int, labels: NDArray[np.integer]) -> None:
         kinds = self.task.labels
         rows, columns = (start + np.arange(n) for start, n in zip((top, left), labels.shape[-2:], strict=True))
         first, last = (top // SIZE, left // SIZE), (rows[-1] // SIZE, columns[-1] // SIZE)
@@ -141,7 +142,7 @@ class Counter:
         """
         height, width = self.size
         return TileCounts(
-            np.array([height, width, offset, height * width - self.count]),
+            np.array([height, width, offset, height * width - self.count, *([self.checksum] if self.checksum else [])]),
             self.labels,
             np.stack([self.mean, self.deviation, self.low, self.high]),
             np.concatenate(self.sample).astype(dtype, copy=False),

@@ -83,6 +83,8 @@ class Files(Source):
         attribute: Of vector masks, the attribute that holds a feature's mask value; None: 1 for every feature.
         values: The mask value for each of the attribute's values, where they are not integers already.
         published: How many images the dataset has in full; fewer are reported, unless its test part is not there.
+        weight: The paths of rasters that say what each pixel counts for in the loss, paired as the masks are. Pixels of an
+            image that none fits count 1; None: all do.
 
     Raises:
         InputError: If there is no such folder or no image in it, or the split can't be understood.
@@ -97,6 +99,7 @@ class Files(Source):
         attribute: str | None = None,
         values: Mapping[Any, int] | None = None,
         published: int | None = None,
+        weight: str | None = None,
     ) -> None:
         self.root = Path(root).expanduser()
         if not self.root.is_dir():
@@ -113,10 +116,12 @@ class Files(Source):
             raise InputError(f"no image below {self.root} fits dataset.source.image={self.patterns[0]}{self._archives()}")
         stacks = [self._stacked(images, pattern) for pattern in self.patterns[1:]]
         masks = self._partners(images, mask, "mask", IMAGES | VECTORS)
+        weights = self._weights(images, weight)
         self._all = []
-        for (fields, path), own_mask, *stack in zip(images.items(), masks, *stacks, strict=True):
+        for (fields, path), own_mask, own_weight, *stack in zip(images.items(), masks, weights, *stacks, strict=True):
             vector = own_mask is not None and own_mask.suffix.lower() in VECTORS
-            self._all.append(Scene("-".join(fields) or path.stem, path, own_mask, tuple(stack), burn=burn if vector else None))
+            name, its_burn = "-".join(fields) or path.stem, burn if vector else None
+            self._all.append(Scene(name, path, own_mask, tuple(stack), burn=its_burn, weight=own_weight))
         if published and len(images) < published and self._tests():
             found = "%d of the %d published images are below %s%s"
             log.warning(found, len(images), published, self.root, self._archives())
@@ -150,6 +155,21 @@ class Files(Source):
                 f"dataset.source.image={pattern}, first {alone[0]}{self._archives()}"
             )
         return [file for file in files if file is not None]
+
+    def _weights(self, images: Mapping[tuple[str, ...], Path], pattern: str | None) -> list[Path | None]:
+        """As `_partners`, where one at least has to be there."""
+        if pattern is None:
+            return [None] * len(images)
+        files = self._partners(images, pattern, "weight")
+        there = sum(file is not None for file in files)
+        if not there:
+            raise InputError(
+                f"no file below {self.root} fits dataset.source.weight={pattern} for any of {len(images)} images"
+                f"{self._archives()}"
+            )
+        if there < len(images):
+            log.info("%d of %d images have a weight; all pixels of the others count 1.", there, len(images))
+        return files
 
     def _archives(self) -> str:
         packed = sorted(p.name for p in self.root.iterdir() if p.name.endswith((".zip", ".tar", ".tar.gz", ".tgz", ".7z")))

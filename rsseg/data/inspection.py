@@ -13,7 +13,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from rsseg.contract import InputError
-from rsseg.data.labels import Labels
+from rsseg.data.labels import Decoder
 from rsseg.data.raster import JPEG, alpha_band, check_overlap, open_raster, read_bands
 from rsseg.data.vector import read_features
 
@@ -45,7 +45,7 @@ class Facts(NamedTuple):
     elsewhere: str
 
 
-def check_scenes(scenes: Sequence[Scene], labels: Labels, bands: Sequence[int]) -> list[Facts]:
+def check_scenes(scenes: Sequence[Scene], labels: Decoder, bands: Sequence[int]) -> list[Facts]:
     """Open every file of some scenes.
 
     Args:
@@ -99,7 +99,7 @@ def compare_scenes(scenes: Sequence[Scene], facts: Sequence[Facts], bands: Seque
         _say(scenes, facts, bands)
 
 
-def check_scene(scene: Scene, labels: Labels, bands: Sequence[int]) -> Facts:
+def check_scene(scene: Scene, labels: Decoder, bands: Sequence[int]) -> Facts:
     """Open every file of a scene.
 
     Args:
@@ -130,6 +130,8 @@ def check_scene(scene: Scene, labels: Labels, bands: Sequence[int]) -> Facts:
         elsewhere = _check_vector(scene, labels)
     elif scene.mask is not None and _check_mask(scene.mask, scene.image, labels):
         warped.append(scene.mask)
+    if scene.weight is not None and _check_weight(scene.weight, scene.image):
+        warped.append(scene.weight)
     return Facts(size, np.result_type(*dtypes), counts, warped, alpha, elsewhere)
 
 
@@ -145,16 +147,32 @@ def _is_warped(path: Path, bands: Sequence[int], onto: Path, bilinear: bool) -> 
     return True
 
 
-def _check_mask(path: Path, image: Path, labels: Labels) -> bool:
+def _check_mask(path: Path, image: Path, labels: Decoder) -> bool:
     """Whether the mask is warped."""
     mask, needed = open_raster(path), labels.mask_bands
+    bands = mask.count - (alpha_band(mask) == mask.count)
+    if labels.task.soft and bands != needed:
+        raise InputError(
+            f"{path} has {bands} bands, but class shares (dataset.fractions) need one for each of {needed} classes: "
+            f"{', '.join(labels.task.classes)}"
+        )
     if needed > mask.count:
         kind = "colours" if labels.colours else f"a {labels.task.kind} task"
         raise InputError(f"{path} has {mask.count} bands, but {kind} need {needed}")
     return _is_warped(path, range(1, needed + 1), image, bilinear=False)
 
 
-def _check_vector(scene: Scene, labels: Labels) -> str:
+def _check_weight(path: Path, image: Path) -> bool:
+    """Whether the weight is warped."""
+    raster = open_raster(path)
+    if raster.count != 1 + (alpha_band(raster) == 2):
+        raise InputError(f"{path} has {raster.count} bands, but a weight has one: what a pixel counts for in the loss")
+    if np.dtype(raster.dtypes[0]).kind == "c":
+        raise InputError(f"{path} holds complex numbers, but weights are numbers of 0 or more")
+    return _is_warped(path, [1], image, bilinear=False)
+
+
+def _check_vector(scene: Scene, labels: Decoder) -> str:
     """Why the features lie outside of the image, if they do."""
     if scene.mask is None or scene.burn is None:
         return ""

@@ -1,8 +1,9 @@
-"""From the values in mask files to labels: 0, 1, ... and `IGNORE`."""
+"""From the values in mask files to targets: labels 0, 1, ... and `IGNORE`, or the share of every class in a pixel."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsseg.contract import IGNORE, InputError
+from rsseg.data.raster import blank_missing
 from rsseg.task import Task
+
+TOLERANCE = 0.01
+"""How far the shares of exclusive classes may be from 1 together."""
 
 
 def parse_colour(text: str) -> int:
@@ -32,8 +37,57 @@ def parse_colour(text: str) -> int:
         raise InputError(f'\'{text}\' is no colour: write it as "#rrggbb", for example "#ff8000"') from None
 
 
-class Labels:
-    """Decodes raw mask pixels of one dataset.
+class Decoder(ABC):
+    """What a pixel of a dataset's mask files means.
+
+    Attributes:
+        task: The head's task, whose target is decoded.
+        colours: Whether the pixels are colours.
+    """
+
+    task: Task
+    colours: bool = False
+
+    @property
+    @abstractmethod
+    def mask_bands(self) -> int:
+        """The number of bands that are read of a mask file."""
+
+    @property
+    @abstractmethod
+    def signature(self) -> tuple[object, ...]:
+        """What distinguishes this decoding from another; part of cache keys."""
+
+    @abstractmethod
+    def blank(self, raw: NDArray[np.generic], nodata: float) -> NDArray[np.bool_]:
+        """Where a file holds its no-data value and says nothing by it.
+
+        Args:
+            raw: ``[bands, H, W]`` as read from the file.
+            nodata: The value.
+
+        Returns:
+            bool ``[H, W]``.
+        """
+
+    @abstractmethod
+    def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.generic]:
+        """The target of raw mask pixels.
+
+        Args:
+            raw: ``[bands, H, W]`` as read from the file.
+            missing: bool ``[H, W]``, where the file has no pixel, whatever `raw` holds there.
+
+        Returns:
+            ``[*planes, H, W]`` in the task's dtype, `Task.unknown` where nothing is known.
+
+        Raises:
+            InputError: If a pixel holds what can't be.
+        """
+
+
+class Labels(Decoder):
+    """Decodes masks of labels.
 
     Args:
         task: The head's task.
@@ -77,29 +131,18 @@ class Labels:
 
     @property
     def mask_bands(self) -> int:
-        """The number of bands that are read of a mask file."""
+        """See `Decoder`."""
         if self.colours:
             return 3
         return math.prod(self.task.planes)
 
     @property
     def signature(self) -> tuple[bool, bytes, bytes]:
-        """What distinguishes this decoding from another; part of cache keys."""
+        """See `Decoder`."""
         return self.colours, self._raw.tobytes(), self._codes.tobytes()
 
     def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
-        """Labels of raw mask pixels.
-
-        Args:
-            raw: ``[bands, H, W]`` as read from the file.
-            missing: bool ``[H, W]``, where the file has no pixel: `IGNORE`, whatever `raw` holds there.
-
-        Returns:
-            uint8 ``[H, W]``, or ``[L, H, W]`` for multilabel.
-
-        Raises:
-            InputError: If a pixel holds a value that is neither a label nor ignored.
-        """
+        """See `Decoder`: uint8 ``[H, W]``, or ``[L, H, W]`` for multilabel; each value has to be a label or ignored."""
         if missing is not None and missing.any():
             return np.where(missing, np.uint8(IGNORE), self.decode(np.where(missing, self._any_value(raw), raw)))
         if self.colours:
@@ -114,6 +157,12 @@ class Labels:
         if wrong.any():
             raise InputError(self._unknown(flat[wrong]))
         return self._squeeze(self._codes[place])
+
+    def blank(self, raw: NDArray[np.generic], nodata: float) -> NDArray[np.bool_]:
+        """See `Decoder`; a value that is a label stays one."""
+        if self.knows(nodata):
+            return np.zeros(raw.shape[1:], dtype=bool)
+        return blank_missing(raw, nodata)[1]
 
     def knows(self, value: float) -> bool:
         """Whether a raw value is a label or ignored.
@@ -147,3 +196,68 @@ class Labels:
             f"which is neither a label nor ignored; known: {', '.join(show(v) for v in self._raw)}. "
             "Add it to dataset.mask_values (with its class) or to dataset.ignore_values"
         )
+
+
+class Shares(Decoder):
+    """Decodes masks with a band for each class, which holds the share of the class in each pixel.
+
+    NaN and no-data are unknown. Of exclusive classes a pixel is unknown as a whole, and its shares are divided by their sum,
+    which may be off by `TOLERANCE`.
+
+    Args:
+        task: The head's task, a soft one.
+        whole: What stands for a whole pixel in the files: 1, 100, 255.
+
+    Example:
+        >>> from rsseg.task import Multiclass
+        >>> shares = Shares(Multiclass(("land", "water"), soft=True), whole=100)
+        >>> shares.decode(np.array([[[25, 100]], [[75, 0]]], dtype=np.uint8)).tolist()
+        [[[0.25, 1.0]], [[0.75, 0.0]]]
+    """
+
+    def __init__(self, task: Task, whole: float) -> None:
+        self.task, self.whole = task, whole
+
+    @property
+    def mask_bands(self) -> int:
+        """See `Decoder`; one for each class."""
+        return self.task.channels
+
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """See `Decoder`."""
+        return "shares", float(self.whole)
+
+    def blank(self, raw: NDArray[np.generic], nodata: float) -> NDArray[np.bool_]:
+        """See `Decoder`; a value that may be a share stays one, unless all bands hold it and can't together."""
+        found = raw == nodata
+        if not 0 <= nodata <= self.whole:
+            return np.asarray(found.any(axis=0))
+        possible = not self.task.exclusive or abs(nodata * len(raw) / self.whole - 1) <= TOLERANCE
+        return np.zeros(raw.shape[1:], dtype=bool) if possible else np.asarray(found.all(axis=0))
+
+    def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.generic]:
+        """See `Decoder`: float32 ``[C, H, W]``, each from 0 to 1."""
+        unknown = raw != raw
+        if self.task.exclusive:
+            unknown[:] = unknown.any(axis=0)
+        if missing is not None:
+            unknown = unknown | missing
+        shares = np.where(unknown, np.nan, raw.astype(np.float64) / self.whole)
+        wrong = shares[(shares < 0) | (shares > 1)] * self.whole
+        if len(wrong):
+            raise InputError(
+                f"the mask holds {wrong[0]:g}, but with dataset.fractions={self.whole:g} shares lie from 0 to {self.whole:g}: "
+                f"set it to what stands for a whole pixel, or mark such pixels as no-data ({len(wrong)} values)"
+            )
+        if self.task.exclusive:
+            total = shares.sum(axis=0)
+            off = total[abs(total - 1) > TOLERANCE + 1e-6]
+            if len(off):
+                raise InputError(
+                    f"the shares of {len(off)} pixels do not sum to {self.whole:g}, such as {off[0] * self.whole:.4g}: with "
+                    f"dataset.fractions={self.whole:g} those of exclusive classes do within 1 %: add the missing class, take "
+                    "task=multilabel, or mark such pixels as no-data"
+                )
+            shares /= total
+        return shares.astype(np.float32)

@@ -8,7 +8,7 @@ can be put together anew is whole objects and their surroundings (Copy-Paste, Gh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects, label
 from torch import Tensor
 
-from rsseg.contract import IGNORE, InputError, nearest, number
+from rsseg.contract import InputError, Layers, known, nearest, number
 from rsseg.data.augment import Sometimes
 from rsseg.data.blocks import Blocks
-from rsseg.data.sampling import Read, stream
+from rsseg.data.sampling import stream
 from rsseg.task import Task
+
+ReadLayers: TypeAlias = Callable[[int, int, int, int], tuple[NDArray[np.generic], dict[str, NDArray[np.generic]]]]
+"""From (scene, top, left, size) to a square window, as stored: image ``[C, size, size]`` and layers."""
 
 BLOCKS_PER_PIECE = 20
 """How many blocks are looked into, at most, for each piece that is wanted."""
@@ -35,7 +38,7 @@ class Fits(Protocol):
     and of the arguments here, so that all processes and a resumed run keep the same.
     """
 
-    def fit(self, read: Read, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
+    def fit(self, read: ReadLayers, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
         """Take what is needed.
 
         Args:
@@ -51,17 +54,18 @@ class Piece(NamedTuple):
 
     Attributes:
         image: float32 ``[C, h, w]``, normalised.
-        mask: uint8 ``[h, w]`` or ``[L, h, w]``.
+        layers: ``[h, w]`` or ``[L, h, w]`` each.
         inside: bool ``[h, w]``, its pixels.
     """
 
     image: Tensor
-    mask: Tensor
+    layers: Layers
     inside: Tensor
 
     def to(self, image: Tensor) -> Piece:
         """On the device and in the dtype of an image; itself if it is there."""
-        return Piece(self.image.to(image), self.mask.to(image.device), self.inside.to(image.device))
+        layers = {name: layer.to(image.device) for name, layer in self.layers.items()}
+        return Piece(self.image.to(image), layers, self.inside.to(image.device))
 
 
 Region: TypeAlias = tuple[tuple[slice, slice], NDArray[np.bool_]]
@@ -93,11 +97,11 @@ def regions(has: NDArray[np.bool_], least: int, centre: tuple[int, int], side: i
 
 
 class Paste(Sometimes):
-    """Pastes rare objects, connected regions of a class with their image and mask, into windows.
+    """Pastes rare objects, connected regions of a class with their image and layers, into windows.
 
     The objects come from a bank that `fit` cuts once from the training split; which of them a window gets, and where, is a
     function of (seed, k). They keep size and direction: take further augmentations after it, ``augment=[paste,d4]``. Pasted
-    pixels replace those of image and mask. Nothing is pasted where a window has no label, such as beyond a scene's edge: what
+    pixels replace those of image and layers. Nothing is pasted where a window has no label, such as beyond a scene's edge: what
     is ignored stays so (multilabel: what is ignored in every plane).
 
     It raises the share of the pasted classes above that of the data, as oversampling does, so a model that is trained with it
@@ -138,7 +142,7 @@ class Paste(Sometimes):
         self.task, self.classes, self.count, self.bank, self.min_area = task, classes, int(count), int(bank), int(min_area)
         self.pieces: list[list[Piece]] = []
 
-    def fit(self, read: Read, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
+    def fit(self, read: ReadLayers, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
         """Cut the bank, as `Fits` says. The objects are those of randomly drawn blocks, smaller than a block.
 
         Raises:
@@ -150,7 +154,7 @@ class Paste(Sometimes):
         scale = [np.asarray(values, dtype=np.float32)[:, None, None] for values in (mean, std)]
         self.pieces = [self._cut_all(read, blocks, wanted, scale) for wanted in labels]
 
-    def _cut_all(self, read: Read, blocks: Blocks, wanted: int, scale: Sequence[NDArray[np.float32]]) -> list[Piece]:
+    def _cut_all(self, read: ReadLayers, blocks: Blocks, wanted: int, scale: Sequence[NDArray[np.float32]]) -> list[Piece]:
         found: list[Piece] = []
         order = stream(self.seed, wanted, "paste bank").permutation(np.flatnonzero(blocks.counts[:, wanted]))
         for block in order[: BLOCKS_PER_PIECE * self.bank].tolist():
@@ -164,51 +168,55 @@ class Paste(Sometimes):
             )
         return found[: self.bank]
 
-    def _cut(self, read: Read, blocks: Blocks, block: int, wanted: int, scale: Sequence[NDArray[np.float32]]) -> list[Piece]:
+    def _cut(
+        self, read: ReadLayers, blocks: Blocks, block: int, wanted: int, scale: Sequence[NDArray[np.float32]]
+    ) -> list[Piece]:
         """The objects whose centre lies in a block, read with half a block around it so that each is seen whole."""
         side = blocks.size
         first = [int(index[block]) * side for index in (blocks.row, blocks.col)]
         start = [max(place - side // 2, 0) for place in first]
-        pixels, mask = read(int(blocks.scene[block]), start[0], start[1], 2 * side)
-        pixels, mask = np.asarray(pixels), np.asarray(mask)
-        has = self.task.class_masks(mask)[wanted]
+        pixels, layers = read(int(blocks.scene[block]), start[0], start[1], 2 * side)
+        has = self.task.class_masks(layers["mask"])[wanted]
         found = []
         for box, inside in regions(has, self.min_area, (first[0] - start[0], first[1] - start[1]), side):
             image = (pixels[:, *box].astype(np.float32) - scale[0]) / scale[1]
-            found.append(Piece(*(torch.from_numpy(np.ascontiguousarray(part)) for part in (image, mask[..., *box], inside))))
+            own = {name: torch.from_numpy(layer[..., *box].copy()) for name, layer in layers.items()}
+            found.append(Piece(torch.from_numpy(np.ascontiguousarray(image)), own, torch.from_numpy(inside)))
         return found
 
-    def apply(self, image: Tensor, mask: Tensor, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor]:
+    def apply(self, image: Tensor, layers: Layers, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Layers]:
         """Draw the objects of each window and their places, wholly inside it if they fit, and paste one after the other."""
         if not self.pieces:
             raise RuntimeError("Paste.fit has to be called before windows are augmented")
         if self.pieces[0][0].image.device != image.device:
             self.pieces = [[piece.to(image) for piece in pieces] for pieces in self.pieces]
-        image, mask = image.clone(), mask.clone()
-        for window, labels, rng in zip(image, mask, streams, strict=True):
+        image, layers = image.clone(), {name: layer.clone() for name, layer in layers.items()}
+        for i, rng in enumerate(streams):
+            window, own = image[i], {name: layer[i] for name, layer in layers.items()}
             for _ in range(self.count):
                 pieces = self.pieces[int(rng.integers(len(self.pieces)))]
-                paste(window, labels, pieces[int(rng.integers(len(pieces)))].to(image), rng.random(2))
-        return image, mask
+                paste(window, own, pieces[int(rng.integers(len(pieces)))].to(image), rng.random(2))
+        return image, layers
 
 
-def paste(image: Tensor, mask: Tensor, piece: Piece, place: NDArray[np.float64]) -> None:
+def paste(image: Tensor, layers: Layers, piece: Piece, place: NDArray[np.float64]) -> None:
     """Put an object into a window, in place. What does not fit into a small window is cut off; what has no label stays.
 
     Args:
         image: ``[C, H, W]``.
-        mask: uint8 ``[H, W]`` or ``[L, H, W]``.
+        layers: ``[H, W]`` or ``[L, H, W]`` each.
         piece: The object.
         place: From 0 (at the upper or left edge) up to 1 (at the lower or right one), down and across.
     """
     here = []
-    for length, extent, share in zip(mask.shape[-2:], piece.inside.shape, place.tolist(), strict=True):
+    for length, extent, share in zip(image.shape[-2:], piece.inside.shape, place.tolist(), strict=True):
         fitting = min(extent, length)
         first = int(share * (length - fitting + 1))
         here.append(slice(first, first + fitting))
     own = (..., slice(here[0].stop - here[0].start), slice(here[1].stop - here[1].start))
     there = (..., here[0], here[1])
-    labelled = mask[there] != IGNORE
-    where = piece.inside[own] & (labelled.any(dim=0) if mask.ndim == 3 else labelled)
+    labelled = known(layers["mask"][there])
+    where = piece.inside[own] & (labelled.any(dim=0) if labelled.ndim == 3 else labelled)
     image[there] = torch.where(where, piece.image[own], image[there])
-    mask[there] = torch.where(where, piece.mask[own], mask[there])
+    for name, layer in layers.items():
+        layer[there] = torch.where(where, piece.layers[name][own], layer[there])

@@ -1,6 +1,6 @@
 """Augmentations that change values and leave every pixel in its place: radiometry, blur, noise.
 
-Amounts are in standard deviations of a band over the training split, as images come normalised. Masks stay as they are.
+Amounts are in standard deviations of a band over the training split, as images come normalised. Layers stay as they are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsseg.contract import IGNORE, InputError, number
+from rsseg.contract import InputError, Layers, known, number
 from rsseg.data.augment import Sometimes, bounds
 
 
@@ -88,7 +88,7 @@ class Radiometry(Sometimes):
 
     Example:
         >>> image, mask = torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8, dtype=torch.uint8)
-        >>> lit, _ = Radiometry(seed=1, brightness=0.5)(image, mask, torch.tensor([7]))
+        >>> lit, _ = Radiometry(seed=1, brightness=0.5)(image, {"mask": mask}, torch.tensor([7]))
         >>> offsets = lit[0, :, 0, 0]
         >>> bool((offsets.abs() <= 0.5).all()), len(offsets.unique())
         (True, 3)
@@ -103,15 +103,15 @@ class Radiometry(Sometimes):
         self.brightness, self.contrast = number("brightness", brightness, 0, 3), number("contrast", contrast, 0, 3)
         self.gamma = number("gamma", gamma, 0, 3)
 
-    def apply(self, image: Tensor, mask: Tensor, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor]:
+    def apply(self, image: Tensor, layers: Layers, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Layers]:
         """Draw an offset, a factor and an exponent for each band of each window."""
         drawn = np.stack([rng.uniform(-1, 1, (3, image.shape[1])) for rng in streams], axis=1)
         drawn *= np.reshape([self.brightness, self.contrast, self.gamma], (3, 1, 1))
         offset, factor, exponent = torch.from_numpy(drawn).to(image)[..., None, None]
         if self.gamma:
-            valid = mask != IGNORE
-            image = power_law(image, valid if mask.ndim == 3 else valid.any(dim=1), exponent.exp())
-        return torch.addcmul(offset, image, factor.exp()), mask
+            valid = known(layers["mask"])
+            image = power_law(image, valid if valid.ndim == 3 else valid.any(dim=1), exponent.exp())
+        return torch.addcmul(offset, image, factor.exp()), layers
 
 
 class Blur(Sometimes):
@@ -127,7 +127,7 @@ class Blur(Sometimes):
 
     Example:
         >>> image, mask = torch.eye(16)[None, None], torch.zeros(1, 16, 16, dtype=torch.uint8)
-        >>> blurred, _ = Blur(seed=1, sigma=(1, 1))(image, mask, torch.tensor([7]))
+        >>> blurred, _ = Blur(seed=1, sigma=(1, 1))(image, {"mask": mask}, torch.tensor([7]))
         >>> bool(blurred.max() < 0.5)
         True
     """
@@ -138,10 +138,10 @@ class Blur(Sometimes):
         super().__init__(seed, probability)
         self.sigma = bounds("sigma", sigma)
 
-    def apply(self, image: Tensor, mask: Tensor, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor]:
+    def apply(self, image: Tensor, layers: Layers, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Layers]:
         """Draw a sigma for each window and blur it; all kernels reach as far, whatever the batch holds."""
         sigma = np.array([rng.uniform(*self.sigma) for rng in streams])
-        return gaussian_blur(image, sigma, math.ceil(3 * self.sigma[1])), mask
+        return gaussian_blur(image, sigma, math.ceil(3 * self.sigma[1])), layers
 
 
 class Noise(Sometimes):
@@ -157,7 +157,7 @@ class Noise(Sometimes):
 
     Example:
         >>> image, mask = torch.zeros(1, 3, 64, 64), torch.zeros(1, 64, 64, dtype=torch.uint8)
-        >>> noisy, _ = Noise(seed=1, std=(0.1, 0.1))(image, mask, torch.tensor([7]))
+        >>> noisy, _ = Noise(seed=1, std=(0.1, 0.1))(image, {"mask": mask}, torch.tensor([7]))
         >>> round(float(noisy.std()), 2)
         0.1
     """
@@ -168,10 +168,10 @@ class Noise(Sometimes):
         super().__init__(seed, probability)
         self.std = bounds("std", std)
 
-    def apply(self, image: Tensor, mask: Tensor, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor]:
+    def apply(self, image: Tensor, layers: Layers, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Layers]:
         """Draw a level and a field for each window."""
         field, generator = torch.empty_like(image), torch.Generator(image.device)
         for window, rng in zip(field, streams, strict=True):
             level = rng.uniform(*self.std)
             window.normal_(0, level, generator=generator.manual_seed(int(rng.integers(2**63))))
-        return image + field, mask
+        return image + field, layers

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 Places: TypeAlias = Callable[[int], tuple[int, int, int]]
 """What a sampler is: from a window's number to its scene, top and left. A scene smaller than the window gives its corner 0."""
 
-Read: TypeAlias = Callable[[int, int, int, int], tuple[NDArray[np.generic], NDArray[np.uint8]]]
-"""From (scene, top, left, size) to a square window, as stored: image ``[C, size, size]`` and mask, `IGNORE` outside."""
+Read: TypeAlias = Callable[[int, int, int, int], tuple[NDArray[np.generic], NDArray[np.generic]]]
+"""From (scene, top, left, size) to a square window, as stored: image ``[C, size, size]`` and mask, unknown outside."""
 
 
 def stream(seed: int, k: int, purpose: str) -> np.random.Generator:

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from rsseg.contract import IGNORE, InputError
+from rsseg.contract import InputError
 from rsseg.data.inspection import Facts, check_scenes
-from rsseg.data.labels import Labels
+from rsseg.data.labels import Decoder
 from rsseg.data.raster import JPEG, alpha_band, as_pixel, blank_missing, masked_out, open_raster, read_bands, version
 from rsseg.data.vector import Burn, rasterise
 
@@ -24,7 +24,7 @@ BESIDE_SHAPES = (".dbf", ".shx", ".prj")
 
 @dataclass(frozen=True)
 class Scene:
-    """An image, or a part of one, and the mask where it is labelled.
+    """An image, or a part of one, the mask where it is labelled, and what its pixels count for.
 
     Attributes:
         name: Unique in its dataset.
@@ -33,6 +33,7 @@ class Scene:
         stack: Files whose bands follow those of `image`, in this order; warped to its grid if they lie on another.
         region: The part of the image that is the scene; None: all of it.
         burn: How a vector mask becomes pixels.
+        weight: A raster of one band: what a pixel counts for in the loss; warped to the grid if it lies on another. None: 1.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Scene:
     stack: tuple[Path, ...] = ()
     region: Window | None = None
     burn: Burn | None = None
+    weight: Path | None = None
 
     @property
     def images(self) -> tuple[Path, ...]:
@@ -49,8 +51,8 @@ class Scene:
 
     @property
     def files(self) -> list[Path]:
-        """Every file that its pixels depend on: image, mask, what stands beside them, what a VRT is made of."""
-        found, todo = list[Path](), [*self.images, *([] if self.mask is None else [self.mask])]
+        """Every file that its pixels depend on: image, mask, weight, what stands beside them, what a VRT is made of."""
+        found, todo = list[Path](), [*self.images, *(path for path in (self.mask, self.weight) if path is not None)]
         for path in todo:
             beside = [path.with_suffix(end) for end in BESIDE_SHAPES] if path.suffix.lower() == ".shp" else []
             beside += [path.with_name(path.name + end) for end in BESIDE]
@@ -66,9 +68,10 @@ class Scene:
             InputError: If a file is not there.
         """
         try:
-            return [(os.path.abspath(path), *version(path)) for path in self.files], self.region, self.burn
+            facts = [(os.path.abspath(path), *version(path)) for path in self.files], self.region, self.burn
         except OSError as error:
             raise InputError(f"{error.filename} can't be read: {error.strerror}") from None
+        return facts if self.weight is None else (*facts, os.path.abspath(self.weight))
 
     def counts(self) -> tuple[int, ...]:
         """The number of bands in each of the image's files."""
@@ -122,7 +125,7 @@ class SceneReader:
     """
 
     def __init__(
-        self, scenes: Sequence[Scene], labels: Labels, bands: Sequence[int], facts: Sequence[Facts] | None = None
+        self, scenes: Sequence[Scene], labels: Decoder, bands: Sequence[int], facts: Sequence[Facts] | None = None
     ) -> None:
         self.scenes, self.labels, self.bands = list(scenes), labels, list(bands)
         facts = check_scenes(self.scenes, labels, self.bands) if facts is None else facts
@@ -133,15 +136,27 @@ class SceneReader:
     def __len__(self) -> int:
         return len(self.scenes)
 
-    def read_mask(self, scene: int, window: Window) -> NDArray[np.uint8]:
-        """Labels of a part of a scene that lies inside it: uint8 ``[h, w]`` or ``[L, h, w]``; `IGNORE` beyond a warped mask.
+    def read_layers(self, scene: int, window: Window) -> dict[str, NDArray[np.generic]]:
+        """The layers of a part of a scene that lies inside it, by name: its mask, and its weight if it has one."""
+        layers = {"mask": self.read_mask(scene, window)}
+        weight = self.scenes[scene].weight
+        if weight is not None:
+            layers["weight"] = self._read_weight(weight, scene, window)
+        return layers
+
+    def read_mask(self, scene: int, window: Window) -> NDArray[np.generic]:
+        """The target in a part of a scene that lies inside it, `Task.unknown` beyond a warped mask.
+
+        Returns:
+            ``[*planes, h, w]`` in the task's dtype.
 
         Raises:
-            InputError: If the mask is damaged or holds an unknown value; the file is named.
+            InputError: If the mask is damaged or holds a value that can't be; the file is named.
         """
         own, labels, place = self.scenes[scene], self.labels, self._place(scene, window)
         if own.mask is None:
-            return np.full((*labels.task.planes, int(window.height), int(window.width)), IGNORE, dtype=np.uint8)
+            shape = (*labels.task.planes, int(window.height), int(window.width))
+            return np.full(shape, labels.task.unknown, dtype=labels.task.dtype)
         try:
             if own.burn is not None:
                 return labels.decode(rasterise(own.mask, own.burn, own.image, place)[None])
@@ -149,14 +164,33 @@ class SceneReader:
             raw = read_bands(own.mask, bands, place, own.image)
             missing = masked_out(own.mask, bands, place, own.image)
             nodata = open_raster(own.mask).nodata
-            if nodata is not None and not labels.knows(nodata):  # a value that is a label stays one
-                missing |= blank_missing(raw, nodata)[1]
+            if nodata is not None:
+                missing |= labels.blank(raw, nodata)
             return labels.decode(raw, missing)
         except InputError as error:
             count = open_raster(own.mask).count if own.burn is None else 1
             several = count >= 3 and not labels.colours and labels.mask_bands == 1
             hint = f'. It has {count} bands: if they are colours, write dataset.mask_values as "#rrggbb"' if several else ""
             raise error if str(own.mask) in str(error) else InputError(f"{own.mask}: {error}{hint}") from None
+
+    def _read_weight(self, path: Path, scene: int, window: Window) -> NDArray[np.generic]:
+        """The weight in a part of a scene that lies inside it, 0 where the file has no data: ``[h, w]`` in its own dtype.
+
+        Raises:
+            InputError: If the file is damaged, or a weight is negative or infinite; the file is named.
+        """
+        place, grid, nodata = self._place(scene, window), self.scenes[scene].image, open_raster(path).nodata
+        raw = read_bands(path, [1], place, grid)[0]
+        absent = masked_out(path, [1], place, grid) | (raw != raw)
+        if nodata is not None:
+            absent |= raw == nodata
+        wrong = raw[~absent & ((raw < 0) | ~np.isfinite(raw))]
+        if len(wrong):
+            raise InputError(
+                f"{path}: {len(wrong)} pixels have a weight such as {wrong[0]:g}; weights are finite numbers of 0 or more: "
+                "0, no-data and NaN leave a pixel out of the loss"
+            )
+        return np.where(absent, np.zeros((), raw.dtype), raw)
 
     def read_pixels(self, scene: int, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """The image in a part of a scene that lies inside it, 0 where it has no data.

@@ -7,27 +7,41 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsseg.contract import IGNORE, InputError
+from rsseg.contract import InputError, Layers, unknown
 from rsseg.data.blocks import Blocks
 from rsseg.data.census import BandStatistics, Census
 from rsseg.data.raster import as_pixel
 from rsseg.data.scene import Scene
-from rsseg.data.tile import map_array
+from rsseg.data.tile import layer_file, map_array, stored_dtype
 from rsseg.progress import progress
 from rsseg.task import Task
 
-BYTE, BOOL = np.dtype(np.uint8), np.dtype(np.bool_)
+BOOL = np.dtype(np.bool_)
 
-Tile = tuple[Any, Any, Any]
-"""Image ``[H, W, C]``, labels ``[H, W]`` or ``[L, H, W]``, and bool ``[H, W]``, true where pixels are missing, or None if none
-are: arrays, or tensors on a device."""
+Tile = tuple[Any, dict[str, Any], Any]
+"""Image ``[H, W, C]``; the layers that the scene has by name, ``[*planes, H, W]`` each; and bool ``[H, W]``, true where pixels
+are missing, or None if none are: arrays, or tensors on a device."""
+
+
+class Layer(NamedTuple):
+    """What goes with the images of a split, pixel by pixel.
+
+    Attributes:
+        planes: The leading shape of a scene's, before height and width.
+        dtype: That of windows.
+        default: What windows hold of a scene that has no such layer.
+    """
+
+    planes: tuple[int, ...]
+    dtype: np.dtype[Any]
+    default: float
 
 
 class Store:
@@ -45,6 +59,7 @@ class Store:
         scenes: As given.
         sizes: int64 ``[S, 2]``, height and width of each scene.
         dtype: What windows come as: the common type of all tiles.
+        layers: What goes with the images, by name: the mask and, if any scene has one, the weight.
         census: What the split holds.
         pixels: A hash that is another one where pixels or labels are.
         skipped: As given.
@@ -66,6 +81,9 @@ class Store:
         self._layout: list[list[int]] = index["layout"].tolist()
         self.sizes: NDArray[np.int64] = index["layout"][:, :2]  # type: ignore[assignment]
         self.dtype = np.result_type(*set(self._dtypes))
+        self.layers = {"mask": Layer(task.planes, task.dtype, default=task.unknown)}
+        if any(scene.weight is not None for scene in scenes):
+            self.layers["weight"] = Layer((), np.dtype(np.float32), default=1)
         bands = {key.removeprefix("bands_"): index[key] for key in index if key.startswith("bands_")}
         statistics = BandStatistics(
             **bands | {"count": int(bands["count"]), "missing": float(bands["missing"])}  # type: ignore[arg-type]
@@ -98,9 +116,20 @@ class Store:
     @property
     def nbytes(self) -> int:
         """What the tiles take in memory."""
-        planes = math.prod(self.task.planes)
-        pairs = zip(self._layout, self._dtypes, strict=True)
-        return sum(h * w * (len(self.fill) * dtype.itemsize + planes + (gone > 0)) for (h, w, _, gone), dtype in pairs)
+        found = 0
+        for scene, ((height, width, _, gone), dtype) in enumerate(zip(self._layout, self._dtypes, strict=True)):
+            stored = [math.prod(self.layers[name].planes) * self._stored(scene, name).itemsize for name in self._own(scene)]
+            found += height * width * (len(self.fill) * dtype.itemsize + sum(stored) + (gone > 0))
+        return found
+
+    def _own(self, scene: int) -> list[str]:
+        """The layers that a scene has."""
+        return ["mask"] if self.scenes[scene].weight is None else ["mask", "weight"]
+
+    def _stored(self, scene: int, layer: str) -> np.dtype[Any]:
+        """The dtype of a scene's layer in the store."""
+        name = self._names[scene]
+        return self.task.dtype if layer == "mask" else stored_dtype(layer_file(self.folder, name, layer), name)
 
     def tile(self, scene: int) -> Tile:
         """The pixels of a scene; they must not be written to."""
@@ -109,19 +138,35 @@ class Store:
         (height, width, offset, gone), name = self._layout[scene], self._names[scene]
         path = str(self.scenes[scene].image) if offset >= 0 else f"{self.folder}/{name}.image.npy"
         image = map_array(path, offset, (height, width, len(self._fill)), self._dtypes[scene], name)
-        labels = map_array(f"{self.folder}/{name}.labels.npy", -1, (*self.task.planes, height, width), BYTE, name)
+        layers = {}
+        for layer in self._own(scene):
+            shape = *self.layers[layer].planes, height, width
+            layers[layer] = map_array(layer_file(self.folder, name, layer), -1, shape, self._stored(scene, layer), name)
         if not gone:
-            return image, labels, None
-        return image, labels, map_array(f"{self.folder}/{name}.missing.npy", -1, (height, width), BOOL, name)
+            return image, layers, None
+        return image, layers, map_array(layer_file(self.folder, name, "missing"), -1, (height, width), BOOL, name)
 
     def load(self, device: torch.device | None) -> None:
         """Hold all tiles on a device, where windows are cut from now on; None: in memory, as arrays."""
         with progress(range(len(self)), f"loading to {device or 'memory'}") as scenes:
-            loaded = [[None if part is None else held(part, device) for part in self.tile(scene)] for scene in scenes]
-        self._loaded, self.device = [(image, labels, missing) for image, labels, missing in loaded], device
+            loaded = [self._held(self.tile(scene), device) for scene in scenes]
+        self._loaded, self.device = loaded, device
 
-    def read(self, scene: int, top: int, left: int, size: int) -> tuple[NDArray[np.generic], NDArray[np.uint8]]:
-        """A window as arrays: image ``[C, size, size]`` and labels; from the disk, whatever device holds the tiles.
+    @staticmethod
+    def _held(tile: Tile, device: torch.device | None) -> Tile:
+        image, layers, missing = tile
+        copies = {name: held(layer, device) for name, layer in layers.items()}
+        return held(image, device), copies, None if missing is None else held(missing, device)
+
+    def read(self, scene: int, top: int, left: int, size: int) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+        """Image and mask of a window, as `read_layers` gives them."""
+        image, layers = self.read_layers(scene, top, left, size)
+        return image, layers["mask"]
+
+    def read_layers(
+        self, scene: int, top: int, left: int, size: int
+    ) -> tuple[NDArray[np.generic], dict[str, NDArray[np.generic]]]:
+        """A window as arrays: image ``[C, size, size]`` and layers; from the disk, whatever device holds the tiles.
 
         Args:
             scene: The scene's number.
@@ -131,42 +176,58 @@ class Store:
         """
         disk = copy.copy(self)
         disk._loaded, disk.device, disk.pin = [], None, False
-        image, labels = disk.cut([(scene, top, left)], size)
-        return image[0].numpy(), labels[0].numpy()
+        image, layers = disk.cut([(scene, top, left)], size)
+        return image[0].numpy(), {name: layer[0].numpy() for name, layer in layers.items()}
 
-    def cut(self, places: Sequence[tuple[int, int, int]], size: int) -> tuple[Tensor, Tensor]:
-        """Square windows; beyond a scene, and where pixels are missing, `fill` and `IGNORE`.
+    def cut(self, places: Sequence[tuple[int, int, int]], size: int) -> tuple[Tensor, Layers]:
+        """Square windows; beyond a scene, and where pixels are missing, they hold `fill`, and the layers nothing known.
 
         Args:
             places: Scene, top and left of each.
             size: Their side.
 
         Returns:
-            The image ``[B, C, size, size]`` in `dtype`, its bands side by side in memory (channels_last), and the labels uint8
-            ``[B, size, size]`` or ``[B, L, size, size]``; on `device`, else in memory.
+            The image ``[B, C, size, size]`` in `dtype`, its bands side by side in memory (channels_last), and the layers
+            ``[B, *planes, size, size]``; on `device`, else in memory.
         """
         device, fill = self.device, torch.from_numpy(as_pixel(self._fill, self.dtype)).to(self.device or "cpu")
         pinned = device is None and self.pin
-        shape = len(places), size, size, len(fill)
-        images = torch.empty(shape, dtype=fill.dtype, device=device, pin_memory=pinned)
-        masks = torch.empty((len(places), *self.task.planes, size, size), dtype=torch.uint8, device=device, pin_memory=pinned)
-        parts: list[Any] = [images, masks, fill]
+
+        def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+            return torch.empty((len(places), *shape), dtype=dtype, device=device, pin_memory=pinned)
+
+        images = empty((size, size, len(fill)), fill.dtype)
+        layers = {name: empty((*layer.planes, size, size), torch_dtype(layer.dtype)) for name, layer in self.layers.items()}
+        to_image, blank, to_layers = cast(Any, images), cast(Any, fill), cast(dict[str, Any], layers)
         put_in: Callable[..., None] = put_by_torch
         if device is None:
-            parts, put_in = [part.numpy() for part in parts], put
-        for image, mask, (scene, top, left) in zip(*parts[:2], places, strict=True):
-            pixels, labels, missing = self.tile(scene)
+            to_image, blank, put_in = images.numpy(), fill.numpy(), put
+            to_layers = {name: layer.numpy() for name, layer in layers.items()}
+        for i, (scene, top, left) in enumerate(places):
+            pixels, own, missing = self.tile(scene)
             rows, columns = slice(top, top + size), slice(left, left + size)
             part = pixels[rows, columns]
             height, width = part.shape[:2]
+            there = (..., slice(height), slice(width))
             if height < size or width < size:
-                put_in(image, parts[2])
-                mask[...] = IGNORE
-            put_in(image[:height, :width], part)
-            put_in(mask[..., :height, :width], labels[..., rows, columns])
+                put_in(to_image[i], blank)
+            put_in(to_image[i, :height, :width], part)
             if missing is not None:
-                put_in(image[:height, :width], parts[2], missing[rows, columns, None])
-        return images.permute(0, 3, 1, 2), masks
+                put_in(to_image[i, :height, :width], blank, missing[rows, columns, None])
+            for name, layer in self.layers.items():
+                window = to_layers[name][i]
+                if height < size or width < size:
+                    window[...] = unknown(layers[name])
+                if name in own:
+                    put_in(window[there], own[name][..., rows, columns])
+                else:
+                    window[there] = layer.default
+        return images.permute(0, 3, 1, 2), layers
+
+
+def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
+    """The same dtype in torch."""
+    return torch.from_numpy(np.empty(0, dtype)).dtype
 
 
 def held(pixels: NDArray[np.generic], device: torch.device | None) -> Any:

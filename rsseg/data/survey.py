@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from rsseg.contract import IGNORE
+from rsseg.contract import known
 from rsseg.data.build import cores
-from rsseg.data.labels import Labels
+from rsseg.data.labels import Decoder
 from rsseg.data.objects import Objects, ObjectSizes, find
 from rsseg.data.raster import open_raster
 from rsseg.data.regions import cut
@@ -89,7 +89,7 @@ def square_metres(scene: Scene) -> float:
     return float(abs(raster.transform.determinant) * raster.crs.linear_units_factor[1] ** 2)
 
 
-def survey(store: Store, labels: Labels, bands: list[int], seed: int, title: str) -> Survey:
+def survey(store: Store, labels: Decoder, bands: list[int], seed: int, title: str) -> Survey:
     """Look for the objects of each class, and for labels where there is no data.
 
     An object that the border of a piece goes through counts with what is seen of it, once on either side.
@@ -108,13 +108,13 @@ def survey(store: Store, labels: Labels, bands: list[int], seed: int, title: str
     def look(piece: tuple[int, Window]) -> tuple[list[Objects], int, int]:
         scene, window = piece
         rows, columns = window.toslices()
-        _, mask, missing = store.tile(scene)
+        _, layers, missing = store.tile(scene)
         pixel = square_metres(store.scenes[scene])
-        objects = [find(has, pixel) for has in store.task.class_masks(np.asarray(mask[..., rows, columns]))]
+        objects = [find(has, pixel) for has in store.task.class_masks(np.asarray(layers["mask"][..., rows, columns]))]
         gone = np.zeros(0, bool) if missing is None else np.asarray(missing[rows, columns])
         if not gone.any():
             return objects, 0, 0
-        given = SceneReader([store.scenes[scene]], labels, bands).read_mask(0, window) != IGNORE
+        given = known(SceneReader([store.scenes[scene]], labels, bands).read_mask(0, window))
         return objects, int(gone.sum()), int(((given.any(axis=0) if given.ndim == 3 else given) & gone).sum())
 
     with ThreadPoolExecutor(cores()) as pool, progress(taken, title) as steps:

@@ -7,6 +7,7 @@ import math
 import mmap
 import os
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
@@ -18,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from rsseg.contract import IGNORE, InputError
+from rsseg.contract import InputError
 from rsseg.data.count import Counter
-from rsseg.data.labels import Labels
+from rsseg.data.labels import Decoder
 from rsseg.data.raster import block_places, open_raster, reading
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.files import atomic_write
@@ -31,7 +32,7 @@ LARGE = 1 << 30  # bytes of a file from which on it is mapped in another way
 MAPS = 40_000  # arrays that are mapped at a time: a process may have 65,530 maps, unless its kernel was told otherwise
 
 
-def tile_name(scene: Scene, labels: Labels, bands: Sequence[int]) -> str:
+def tile_name(scene: Scene, labels: Decoder, bands: Sequence[int]) -> str:
     """What a tile's files begin with: a hash of everything that its pixels depend on.
 
     Raises:
@@ -70,10 +71,23 @@ def pixels_in_file(reader: SceneReader) -> int:
 
 def tile_bytes(reader: SceneReader, offset: int) -> int:
     """What the tile of a reader's only scene takes on disk, but for its counts."""
-    labels = reader.labels
-    planes = math.prod(labels.task.planes)
-    per_pixel = planes + (len(reader.bands) * reader.dtype.itemsize if offset < 0 else 0)
+    per_pixel = sum(math.prod(planes) * dtype.itemsize for planes, dtype in layer_forms(reader).values())
+    per_pixel += len(reader.bands) * reader.dtype.itemsize if offset < 0 else 0
     return int(reader.sizes[0].prod()) * per_pixel
+
+
+def layer_forms(reader: SceneReader) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """The planes and the stored dtype of each layer of a reader's only scene."""
+    task, weight = reader.labels.task, reader.scenes[0].weight
+    forms: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {"mask": (task.planes, task.dtype)}
+    if weight is not None:
+        forms["weight"] = (), np.dtype(open_raster(weight).dtypes[0])
+    return forms
+
+
+def layer_file(folder: Path | str, name: str, layer: str) -> str:
+    """The file of a tile's layer."""
+    return f"{folder}/{name}.{'labels' if layer == 'mask' else layer}.npy"
 
 
 def parts(size: Sequence[int], block: Sequence[int]) -> Iterator[Window]:
@@ -141,8 +155,9 @@ def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
     Nothing is synced: 500 tiles of 256 pixels would take a third longer, and the store can be made again.
 
     ``{name}.image.npy`` holds ``[H, W, C]`` in the scene's dtype, unless the scene's own file can be mapped;
-    ``{name}.labels.npy`` uint8 ``[H, W]`` or ``[L, H, W]``; ``{name}.missing.npy``, where there are any, bool ``[H, W]``, true
-    for pixels without data; and ``{name}.counts``, which comes last, a `TileCounts`.
+    ``{name}.labels.npy`` the mask ``[*planes, H, W]`` in the task's dtype; ``{name}.weight.npy``, where the scene has one,
+    ``[H, W]`` in its file's dtype; ``{name}.missing.npy``, where there are any, bool ``[H, W]``, true for pixels without data;
+    and ``{name}.counts``, which comes last, a `TileCounts`.
 
     Args:
         reader: A reader of just the one scene.
@@ -155,30 +170,34 @@ def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
     height, width = reader.sizes[0].tolist()
     task, dtype, bands = reader.labels.task, reader.dtype, len(reader.bands)
     offset, counter = pixels_in_file(reader), Counter(task, (height, width), bands)
-    arrays: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
-        "image": ((height, width, bands), dtype),
-        "labels": ((*task.planes, height, width), np.dtype(np.uint8)),
-        "missing": ((height, width), np.dtype(np.bool_)),
-    }
+    forms = {"missing": ((), np.dtype(np.bool_)), **layer_forms(reader)}
+    arrays = {kind: ((*planes, height, width), stored) for kind, (planes, stored) in forms.items()}
+    arrays["image"] = (height, width, bands), dtype
+    unknown = np.array(task.unknown, dtype=task.dtype)
     files: dict[str, ArrayFile] = {}
     with ExitStack() as stack:
 
         def write(kind: str, window: Window, pixels: NDArray[np.generic]) -> None:
             if kind not in files:
-                part = stack.enter_context(atomic_write(folder / f"{name}.{kind}.npy", sync=False))
-                pixel = bands * dtype.itemsize if kind == "image" else 1
+                part = stack.enter_context(atomic_write(Path(layer_file(folder, name, kind)), sync=False))
+                pixel = arrays[kind][1].itemsize * (bands if kind == "image" else 1)
                 files[kind] = ArrayFile(part, *arrays[kind], (height, width), pixel)
                 stack.callback(files[kind].file.close)
             files[kind].write(window, pixels)
 
         for window in parts((height, width), reader.block(0)):
             image, missing = reader.read_pixels(0, window)
-            labels = np.where(missing, np.uint8(IGNORE), reader.read_mask(0, window))
+            layers = reader.read_layers(0, window)
+            layers["mask"] = np.where(missing, unknown, layers["mask"])
+            labels = task.hard_labels(layers["mask"])
             for rows in slabs(window):  # counting takes several times a part's memory
                 counter.add(window.row_off + rows.start, window.col_off, image[:, rows], missing[rows], labels[..., rows, :])
             if offset < 0:
                 write("image", window, image.astype(dtype, copy=False).transpose(1, 2, 0)[None])
-            write("labels", window, labels if task.planes else labels[None])
+            for layer, pixels in layers.items():
+                write(layer, window, pixels.reshape(-1, *missing.shape))
+                if layer == "weight" or task.soft:  # labels are counted
+                    counter.checksum = zlib.crc32(np.ascontiguousarray(pixels).data, counter.checksum)
             if "missing" in files or missing.any():  # once it is begun, so that it does not look like a killed process's
                 write("missing", window, missing[None])
     with atomic_write(folder / f"{name}.counts", sync=False) as part:
@@ -218,3 +237,19 @@ def map_array(
         with open(path, "rb") as file:
             whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return np.frombuffer(whole, dtype, math.prod(shape), start).reshape(shape)
+
+
+@lru_cache(maxsize=MAPS)
+def stored_dtype(path: str, version: str) -> np.dtype[Any]:  # noqa: ARG001
+    """The dtype of an array in the store, which its file says; `version` as for `map_array`.
+
+    Raises:
+        InputError: If the file is not whole.
+    """
+    try:
+        with open(path, "rb") as file:
+            np.lib.format.read_magic(file)
+            dtype: np.dtype[Any] = np.lib.format.read_array_header_1_0(file)[2]
+    except (OSError, ValueError):
+        raise InputError(f"{path} is cut: remove {Path(path).parent}, and the same command makes it again") from None
+    return dtype

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rsseg.contract import IGNORE, Batch, InputError
+from rsseg.contract import Batch, InputError
 from rsseg.data.build import cores
 from rsseg.data.sampling import Places
 from rsseg.data.store import Store
@@ -91,7 +91,7 @@ class Windows:
         """
         try:
             places = [self.place(k) for k in numbers]
-            image, mask = self.store.cut(places, self.size)
+            image, layers = self.store.cut(places, self.size)
         except Exception as error:
             if is_out_of_memory(error):
                 raise
@@ -100,7 +100,8 @@ class Windows:
                 f"{self._first_fault(numbers)} can't be cut ({found}): look whether that file can be read and is what it was"
             ) from error
         scene = torch.tensor([scene for scene, _, _ in places], device=self.store.device)
-        return Batch(image=image, mask=mask, scene=scene, k=torch.tensor(numbers))
+        batch: Any = {"image": image, **layers, "scene": scene, "k": torch.tensor(numbers)}
+        return cast(Batch, batch)
 
     def _first_fault(self, numbers: Sequence[int]) -> str:
         """The first of some windows that can't be cut, and its scene."""
@@ -134,7 +135,7 @@ class TrainWindows(Windows):
 
 
 class GridWindows(Windows):
-    """Every labelled pixel of every scene once: outside a window's inner part the mask is `IGNORE`.
+    """Every labelled pixel of every scene once: outside a window's inner part the mask says nothing.
 
     Numbers beyond the last window give it again with nothing labelled: they fill up what several processes share.
 
@@ -165,13 +166,13 @@ class GridWindows(Windows):
 
     def batch(self, numbers: Sequence[int]) -> Batch:
         """The windows of these numbers, labelled in their inner parts."""
-        batch = super().batch(numbers)
+        batch, unknown = super().batch(numbers), self.store.task.unknown
         for k, mask in zip(numbers, batch["mask"], strict=True):
             core = self.cores[min(k, len(self) - 1)]
-            mask[..., : core.inner_top, :] = IGNORE
-            mask[..., core.inner_bottom if k < len(self) else 0 :, :] = IGNORE
-            mask[..., : core.inner_left] = IGNORE
-            mask[..., core.inner_right :] = IGNORE
+            mask[..., : core.inner_top, :] = unknown
+            mask[..., core.inner_bottom if k < len(self) else 0 :, :] = unknown
+            mask[..., : core.inner_left] = unknown
+            mask[..., core.inner_right :] = unknown
         return batch
 
 

@@ -61,8 +61,9 @@ def most_different(windows: Sequence[Batch], head: str, modules: Iterable[Segmen
     """
     examples = [Example(w["image"][0].numpy(), w["mask"][0].numpy(), []) for w in windows]
     for module in modules:
-        for window, example in zip(windows, examples, strict=True):
-            example.predictions.append(predict_windows(module, head, [window])[0][2])
+        for i, window in enumerate(windows):
+            image, mask, label = predict_windows(module, head, [window])[0]
+            examples[i] = Example(image, mask, [*examples[i].predictions, label])
     return sorted(examples, key=disagreement, reverse=True)[:count]
 
 

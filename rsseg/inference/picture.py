@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rsseg.contract import IGNORE, Batch
 from rsseg.data.store import Store
@@ -93,21 +94,24 @@ def pick_windows(store: Store, size: int, count: int) -> list[Batch]:
     """Of some evenly spread windows the ones with most labels in them, each a batch of one, on the CPU."""
     windows = GridWindows(store, size, overlap=0)
     spread = np.unique(np.linspace(0, len(windows) - 1, 48).astype(int))
-    return sorted((windows.batch([int(i)]) for i in spread), key=_variety, reverse=True)[:count]
+    batches = (windows.batch([int(i)]) for i in spread)
+    return sorted(batches, key=lambda batch: _variety(store.task.hard_labels(batch["mask"])), reverse=True)[:count]
 
 
 @torch.inference_mode()
 def predict_windows(
     module: SegmentationModule, head: str, windows: Sequence[Batch]
 ) -> list[tuple[NDArray[np.generic], NDArray[np.integer], NDArray[np.integer]]]:
-    """Image, mask and prediction of windows, as `draw` takes them; the module has to be in evaluation mode."""
+    """Image, labels and prediction of windows, as `draw` takes them; the module has to be in evaluation mode."""
     images = torch.cat([window["image"] for window in windows]).to(module.device)
-    labels = module.tasks[head].predict(module(module.normalise(images))[head]).cpu().numpy()
-    return [(w["image"][0].numpy(), w["mask"][0].numpy(), label) for w, label in zip(windows, labels, strict=True)]
+    task = module.tasks[head]
+    labels = task.predict(module(module.normalise(images))[head]).cpu().numpy()
+    masks = [task.hard_labels(window["mask"][0].numpy()) for window in windows]
+    return [(w["image"][0].numpy(), mask, label) for w, mask, label in zip(windows, masks, labels, strict=True)]
 
 
-def _variety(item: Batch) -> float:
+def _variety(mask: Tensor) -> float:
     """The entropy of a window's labels."""
-    shares = np.bincount(item["mask"].numpy().ravel(), minlength=256)[:IGNORE] / item["mask"].numel()
+    shares = np.bincount(mask.numpy().ravel(), minlength=256)[:IGNORE] / mask.numel()
     shares = shares[shares > 0]
     return float(-(shares * np.log(shares)).sum())

@@ -170,14 +170,14 @@ def draw_windows(figure: SubFigure, store: Store, shades: Sequence[str], window:
         axis.set_axis_off()
     for column, (image, mask) in zip(axes.T, picked, strict=False):
         column[0].imshow(stretch(image, shown))
-        column[1].imshow(paint(store.task.flatten(mask), shades), interpolation="nearest")
+        column[1].imshow(paint(store.task.flatten(store.task.hard_labels(mask)), shades), interpolation="nearest")
     patches = [Patch(facecolor=c, edgecolor="#888888", label=n) for c, n in zip(shades, store.task.drawn_names, strict=True)]
     patches.append(Patch(facecolor=GREY, edgecolor="#888888", label="ignored"))
     figure.legend(handles=patches, loc="outside lower center", ncols=min(8, len(patches)), frameon=False, fontsize=9)
     figure.suptitle(f"train windows of {window} px", fontsize=10)
 
 
-def show_all(store: Store, window: int, count: int) -> list[tuple[NDArray[np.generic], NDArray[np.uint8]]]:
+def show_all(store: Store, window: int, count: int) -> list[tuple[NDArray[np.generic], NDArray[np.generic]]]:
     """Of some windows drawn by class those that show a class not seen yet, lie in another scene, and hold most classes.
 
     Args:

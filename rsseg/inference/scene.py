@@ -52,7 +52,7 @@ def predict_scene(
     image = open_raster(reader.scenes[0].image)
     georeference = {"crs": image.crs, "transform": image.transform}
     height, width = reader.sizes[0].tolist()
-    planes = math.prod(task.planes)
+    planes = math.prod(task.label_planes)
     with new_raster(
         out, height=height, width=width, count=planes, dtype="uint8", nodata=IGNORE,
         tiled=True, blockxsize=256, blockysize=256, compress="deflate", bigtiff="if_safer",

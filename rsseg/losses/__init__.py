@@ -4,6 +4,7 @@
   `pixelwise`, `shape` and `regression`.
 * `composite`: a weighted sum of terms that reports every part.
 * `foreign`: losses that were not written for rsseg, as terms.
+* `targets`: what is made of a target before: weights near borders, softened labels.
 * `sums`: the sums that most losses are functions of, taken in one pass over the logits.
 * `checks`: what is refused.
 * `class_weights`: class weights from pixel counts.
@@ -18,6 +19,7 @@ from rsseg.losses.class_weights import (
 )
 from rsseg.losses.composite import Composite, CompositeValue, Weight
 from rsseg.losses.foreign import Foreign
+from rsseg.losses.targets import EdgeWeight
 from rsseg.losses.terms import (
     MAE,
     MCC,
@@ -65,6 +67,7 @@ __all__ = [
     "CompositeValue",
     "CrossEntropy",
     "Dice",
+    "EdgeWeight",
     "Focal",
     "FocalTversky",
     "Foreign",

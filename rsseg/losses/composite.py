@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from rsseg.contract import InputError, number
 from rsseg.losses.sums import Needs, Over, Sum, Sums, pixel_sums
+from rsseg.losses.targets import EdgeWeight, smoothed
 from rsseg.losses.terms import Term
+from rsseg.task import TASKS
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,24 @@ class CompositeValue(NamedTuple):
     weighted: dict[str, Tensor]
 
 
+class Given(NamedTuple):
+    """What the terms of a composite are given for a target.
+
+    Attributes:
+        labels: The target, for terms that need labels.
+        soft: The target for terms that take class shares: those of softened labels, else the same.
+        weight: What each pixel counts for, ``[B, H, W]``; None: 1.
+    """
+
+    labels: Tensor
+    soft: Tensor
+    weight: Tensor | None
+
+    def target(self, term: nn.Module) -> Tensor:
+        """The target of a term."""
+        return self.soft if getattr(term, "soft", False) else self.labels
+
+
 class Composite(nn.Module):
     """``sum_k weight_k term_k(logits, target)``.
 
@@ -78,10 +98,14 @@ class Composite(nn.Module):
         terms: By name, the weight and the module, called as ``module(logits, target)`` or ``module(logits, target, weight)``.
         check_targets: Whether to look for labels outside the classes in every call, which waits for the device, and not
             in the first calls only.
+        task: The kind of the head's task; needed for the further arguments.
+        label_smoothing: From 0 to 1, the part of the labels that is dealt out among the classes, see `smoothed`, for terms that
+            are `Term.soft`. Others get the labels.
+        edge_weight: The weights of pixels near a border; they multiply those of the batch.
 
     Raises:
         InputError: Without terms, for weights that are not finite numbers of 0 or more, and if there are steps at which all
-            of them are 0.
+            of them are 0; for smoothed labels or weighted borders of real values, and for smoothing that no term would know of.
 
     Example:
         >>> from rsseg.losses import CrossEntropy, Dice
@@ -91,9 +115,17 @@ class Composite(nn.Module):
         {'ce': 0.693, 'dice': 0.143}
     """
 
-    def __init__(self, terms: Mapping[str, tuple[float | Weight, nn.Module]], check_targets: bool = False) -> None:
+    def __init__(
+        self,
+        terms: Mapping[str, tuple[float | Weight, nn.Module]],
+        check_targets: bool = False,
+        task: str = "",
+        label_smoothing: float = 0.0,
+        edge_weight: EdgeWeight | None = None,
+    ) -> None:
         super().__init__()
-        self.check_targets = check_targets
+        self.check_targets, self.task, self.edge_weight = check_targets, task, edge_weight
+        self.label_smoothing = number("label_smoothing", label_smoothing, high=1.0)
         if not terms:
             raise InputError("the loss has no terms: give at least one, such as loss=ce_dice")
         self._weights = {name: weight if isinstance(weight, Weight) else Weight(weight) for name, (weight, _) in terms.items()}
@@ -110,6 +142,13 @@ class Composite(nn.Module):
             if not isinstance(term, nn.Module):
                 raise InputError(f"the term '{name}' has to be an nn.Module; found {type(term).__name__}")
         self.terms = nn.ModuleDict({name: term for name, (_, term) in terms.items()})
+        if (self.label_smoothing or self.edge_weight) and TASKS[task].real:
+            raise InputError("label_smoothing and edge_weight need labels, but the target holds real values: leave them out")
+        if self.label_smoothing and not any(getattr(term, "soft", False) for term in self.terms.values()):
+            raise InputError(
+                f"label_smoothing={self.label_smoothing:g} changes nothing: {', '.join(terms)} take labels as they are; "
+                "cross-entropy, focal, Dice, Jaccard and Tversky terms take softened ones"
+            )
 
     @property
     def weights(self) -> dict[str, float]:
@@ -127,16 +166,29 @@ class Composite(nn.Module):
         """
         raw: dict[str, Tensor] = {}
         weighted: dict[str, Tensor] = {}
-        given = (logits, target) if weight is None else (logits, target, weight)
-        found = self._sums(logits, target, weight)
+        given = self.given(logits, target, weight)
+        beside = () if given.weight is None else (given.weight,)
+        found = self._sums(logits, given)
         for name, term in self.terms.items():
             factor = self._weights[name].at(done)
             with torch.set_grad_enabled(factor > 0 and torch.is_grad_enabled()):
                 joined = _joins(term)
-                raw[name] = joined.from_sums(found[_key(joined)]) if joined else term(*given)
+                raw[name] = joined.from_sums(found[self._key(joined)]) if joined else term(logits, given.target(term), *beside)
             weighted[name] = factor * raw[name] if factor > 0 else torch.zeros_like(raw[name])
         total = torch.stack(list(weighted.values())).sum()
         return CompositeValue(total, raw, weighted)
+
+    def given(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Given:
+        """What the terms are given for a target and the weights of a batch."""
+        soft = target
+        if self.label_smoothing or self.edge_weight:
+            TASKS[self.task].check_shapes(logits, target)
+        if self.edge_weight:
+            edges = self.edge_weight(TASKS[self.task].hard_labels(target))
+            weight = edges if weight is None else weight * edges
+        if self.label_smoothing:
+            soft = smoothed(target, logits.shape[1], self.task, self.label_smoothing)
+        return Given(target, soft, weight)
 
     @property
     def needs(self) -> Needs:
@@ -148,24 +200,26 @@ class Composite(nn.Module):
         parts = [w * self.terms[name].from_sums(found) for name, w in self.weights.items() if w]  # type: ignore[operator]
         return torch.stack(parts).sum()
 
-    def _sums(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> dict[_Key, Sums]:
-        """What the terms of the one pass need; more than one pass only if their tasks or ignore values differ."""
+    def _sums(self, logits: Tensor, given: Given) -> dict[_Key, Sums]:
+        """What the terms of the one pass need; more than one pass only if their tasks, targets or ignore values differ."""
         needs: dict[_Key, set[tuple[Sum, Over]]] = {}
+        targets: dict[_Key, Tensor] = {}
         for term in self.terms.values():
             if isinstance(term, Term) and (term.needs or self.check_targets):
-                term.check(logits, target, weight, self.check_targets)
+                term.check(logits, given.target(term), given.weight, self.check_targets)
             if joined := _joins(term):
-                needs.setdefault(_key(joined), set()).update(joined.needs)
+                key = self._key(joined)
+                targets[key] = given.target(joined)
+                needs.setdefault(key, set()).update(joined.needs)
         with torch.autocast(logits.device.type, enabled=False):
-            return {key: pixel_sums(logits, target, key[0], wanted, key[1], weight) for key, wanted in needs.items()}
+            return {key: pixel_sums(logits, targets[key], key[0], need, key[1], given.weight) for key, need in needs.items()}
+
+    def _key(self, term: Term) -> _Key:
+        """What terms have to agree in to share their sums."""
+        return term.task, term.ignore_index, bool(self.label_smoothing) and term.soft
 
 
-_Key: TypeAlias = tuple[str, int]
-
-
-def _key(term: Term) -> _Key:
-    """What terms have to agree in to share their sums."""
-    return term.task, term.ignore_index
+_Key: TypeAlias = tuple[str, int, bool]
 
 
 def _joins(term: nn.Module) -> Term | None:

@@ -101,10 +101,10 @@ def boundary_counts(predicted: Tensor, target: Tensor, task: Task, distance: flo
 
 
 def _count(labels: Tensor, where: Tensor, task: Task) -> Tensor:
-    """How often each class occurs there, ``[..., *planes, H, W]`` to int64 ``[..., classes]``."""
+    """How often each class occurs there, ``[..., *label_planes, H, W]`` to int64 ``[..., classes]``."""
     planes = zip(labels.flatten(0, -3), where.flatten(0, -3), strict=True) if labels.ndim > 2 else [(labels, where)]
     counts = torch.stack([torch.bincount(plane[there], minlength=task.labels) for plane, there in planes])
-    leading = labels.shape[: labels.ndim - 2 - len(task.planes)]
+    leading = labels.shape[: labels.ndim - 2 - len(task.label_planes)]
     return task.by_class(counts.view(*leading, len(task.matrices), task.labels))
 
 

@@ -44,13 +44,13 @@ class Confusion(Metric):
 
         Args:
             logits: ``[B, K, H, W]``.
-            target: ``[B, H, W]`` or ``[B, L, H, W]``; `IGNORE` is not counted.
+            target: Labels ``[B, H, W]`` or ``[B, L, H, W]``; `IGNORE` is not counted. Of shares the `Task.hard_labels` are.
             scene: int64 ``[B]``.
         """
         _, planes, labels, _ = self.counts.shape
         shape = (len(logits), planes, *logits.shape[2:])
         predicted = self.task.predict(logits, self.threshold).reshape(shape)
-        target = target.long().reshape(shape)
+        target = self.task.hard_labels(target).long().reshape(shape)
         plane = torch.arange(planes, device=logits.device)[:, None, None]
         cell = ((scene[:, None, None, None] * planes + plane) * labels + target) * labels + predicted
         cells = self.counts.numel()

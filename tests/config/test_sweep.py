@@ -69,9 +69,9 @@ def start_of(tmp_path, folder_root, monkeypatch):
         module, sampler = loop.module, loop.windows.sampler
         numbers = torch.arange(4)
         image = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-        mask = torch.zeros(4, 32, 32, dtype=torch.uint8)
+        layers = {"mask": torch.zeros(4, 32, 32, dtype=torch.uint8)}
         for augment in module.augmentations:
-            image, mask = augment(image, mask, numbers)
+            image, layers = augment(image, layers, numbers)
         seen["weights"] = {k: v.clone() for k, v in module.network.state_dict().items()}
         seen["places"], seen["image"], seen["steps"] = [sampler(k) for k in range(200)], image, loop.setup.steps
         raise SeenError

@@ -34,6 +34,18 @@ def windows(count, side=24, bands=3, seed=0, width=None):
     return torch.from_numpy(image.astype(np.float32)), torch.from_numpy(mask.astype(np.uint8))
 
 
+def run(augmentation, image, mask, k):
+    """Image and mask of an augmented batch."""
+    changed, layers = augmentation(image, {"mask": mask}, k)
+    return changed, layers["mask"]
+
+
+def rescaled(image, mask, scale, shift):
+    """Image and mask of `rescale`."""
+    moved, layers = rescale(image, {"mask": mask}, scale, shift)
+    return moved, layers["mask"]
+
+
 def same(name, ours, theirs):
     """Equal; a blur, a sum whose order may depend on the batch, to a few units in the last place."""
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6 if name == "blur" else 0)
@@ -45,9 +57,9 @@ def same(name, ours, theirs):
 def test_a_window_depends_on_seed_and_number_alone(name, numbers, seed):
     image, mask = windows(len(numbers))
     options = {} if name == "d4" else {"probability": 0.7}
-    together, labels = MAKE[name](seed, **options)(image, mask, torch.tensor(numbers))
+    together, labels = run(MAKE[name](seed, **options), image, mask, torch.tensor(numbers))
     for i in reversed(range(len(numbers))):
-        alone, label = MAKE[name](seed, **options)(image[i : i + 1], mask[i : i + 1], torch.tensor(numbers[i : i + 1]))
+        alone, label = run(MAKE[name](seed, **options), image[i : i + 1], mask[i : i + 1], torch.tensor(numbers[i : i + 1]))
         same(name, alone[0], together[i])
         assert torch.equal(label[0], labels[i])
 
@@ -56,7 +68,7 @@ def test_a_window_depends_on_seed_and_number_alone(name, numbers, seed):
 def test_seeds_and_windows_differ(name):
     image, mask = windows(1)
     many = [image.expand(64, -1, -1, -1), mask.expand(64, -1, -1)]
-    first, second = (MAKE[name](seed)(*many, torch.arange(64))[0] for seed in (1, 2))
+    first, second = (run(MAKE[name](seed), *many, torch.arange(64))[0] for seed in (1, 2))
     results = len(first.flatten(1).unique(dim=0))
     assert results == (8 if name == "d4" else 64)
     assert (first != second).flatten(1).any(dim=1).sum() >= 48  # D4 draws the same element by chance one time in eight
@@ -66,7 +78,7 @@ def test_seeds_and_windows_differ(name):
 def test_shapes_dtypes_labels_and_input(name):
     image, mask = windows(16)
     given_image, given_mask = image.clone(), mask.clone()
-    changed, labels = MAKE[name](3)(image, mask, torch.arange(16))
+    changed, labels = run(MAKE[name](3), image, mask, torch.arange(16))
     assert torch.equal(image, given_image)
     assert torch.equal(mask, given_mask)
     assert (changed.shape, changed.dtype, labels.shape, labels.dtype) == (image.shape, torch.float32, mask.shape, torch.uint8)
@@ -81,8 +93,8 @@ def test_shapes_dtypes_labels_and_input(name):
 @every
 def test_channels_last_changes_nothing(name):
     image, mask = windows(4)
-    plain, labels = MAKE[name](3)(image, mask, torch.arange(4))
-    last, last_labels = MAKE[name](3)(image.contiguous(memory_format=torch.channels_last), mask, torch.arange(4))
+    plain, labels = run(MAKE[name](3), image, mask, torch.arange(4))
+    last, last_labels = run(MAKE[name](3), image.contiguous(memory_format=torch.channels_last), mask, torch.arange(4))
     assert torch.equal(plain, last)
     assert torch.equal(labels, last_labels)
 
@@ -91,20 +103,20 @@ def test_channels_last_changes_nothing(name):
 def test_every_plane_of_a_multilabel_mask_moves_as_a_mask(name):
     image, mask = windows(6)
     planes = torch.stack([mask, mask.flip(-1), mask.flip(-2)], dim=1)
-    _, moved = MAKE[name](3)(image, planes, torch.arange(6))
+    _, moved = run(MAKE[name](3), image, planes, torch.arange(6))
     assert (moved.shape, moved.dtype) == (planes.shape, torch.uint8)
     for plane in range(3):
-        assert torch.equal(moved[:, plane], MAKE[name](3)(image, planes[:, plane], torch.arange(6))[1])
+        assert torch.equal(moved[:, plane], run(MAKE[name](3), image, planes[:, plane], torch.arange(6))[1])
 
 
 @pytest.mark.parametrize("name", SOMETIMES)
 def test_probability_is_the_share_of_windows_that_change(name):
     image, mask = windows(400, side=16)
-    changed, labels = MAKE[name](3, probability=0.3)(image, mask, torch.arange(400))
+    changed, labels = run(MAKE[name](3, probability=0.3), image, mask, torch.arange(400))
     touched = (changed != image).flatten(1).any(dim=1)
     assert torch.equal(labels[~touched], mask[~touched])
     assert scipy.stats.binomtest(int(touched.sum()), 400, 0.3).pvalue > 1e-3
-    never, labels = MAKE[name](3, probability=0)(image, mask, torch.arange(400))
+    never, labels = run(MAKE[name](3, probability=0), image, mask, torch.arange(400))
     assert torch.equal(never, image)
     assert torch.equal(labels, mask)
 
@@ -114,7 +126,7 @@ def test_probability_is_the_share_of_windows_that_change(name):
 )
 def test_neutral_settings_change_nothing(neutral):
     image, mask = windows(3, width=40)
-    kept, labels = neutral(image, mask, torch.arange(3))
+    kept, labels = run(neutral, image, mask, torch.arange(3))
     assert torch.equal(labels, mask)
     # grid_sample computes its places in float32
     torch.testing.assert_close(kept, image, rtol=0, atol=1e-4 if isinstance(neutral, ScaleCrop) else 0)
@@ -158,7 +170,7 @@ def test_dihedral_is_the_group_of_the_square():
 
 def test_d4_moves_image_and_mask_alike_and_draws_all_elements_evenly():
     image, mask = windows(400, side=6)
-    moved, labels = D4(seed=1)(image, mask, torch.arange(400))
+    moved, labels = run(D4(seed=1), image, mask, torch.arange(400))
     drawn = []
     for i in range(400):
         drawn += [e for e, turned in enumerate(turns(image[i].numpy())) if np.array_equal(turned, moved[i])]
@@ -173,7 +185,7 @@ def test_rescale_equals_scipy(seed, height, width):
     image, mask = windows(2, side=height, width=width, seed=seed)
     scale = np.exp(rng.uniform(-1.5, 1.5, 2))
     shift = np.abs(1 - 1 / scale)[:, None] * rng.uniform(-1, 1, (2, 2))
-    moved, labels = rescale(image, mask, scale, shift)
+    moved, labels = rescaled(image, mask, scale, shift)
     for i in range(2):
         # the same map in pixels: about the frame's centre, pixel n from n - 1/2 to n + 1/2
         rows, columns = (
@@ -193,11 +205,11 @@ def test_rescale_equals_scipy(seed, height, width):
 def test_half_scale_averages_blocks_and_double_scale_repeats_pixels():
     image, _ = windows(1, side=8)
     mask = torch.arange(16, dtype=torch.uint8).view(4, 4).repeat_interleave(2, 0).repeat_interleave(2, 1)[None]
-    half, labels = rescale(image, mask, np.array([0.5]), np.zeros((1, 2)))
+    half, labels = rescaled(image, mask, np.array([0.5]), np.zeros((1, 2)))
     blocks = image.numpy().reshape(3, 4, 2, 4, 2).mean(axis=(2, 4))
     np.testing.assert_allclose(half[0], np.pad(blocks, ((0, 0), (2, 2), (2, 2))), atol=1e-6)
     np.testing.assert_array_equal(labels[0], np.pad(np.arange(16).reshape(4, 4), 2, constant_values=IGNORE))
-    _, labels = rescale(image, mask, np.array([2.0]), np.array([[-0.5, 0.5]]))  # the upper right quarter
+    _, labels = rescaled(image, mask, np.array([2.0]), np.array([[-0.5, 0.5]]))  # the upper right quarter
     np.testing.assert_array_equal(labels[0], np.kron(mask[0, :4, 4:], np.ones((2, 2))))
 
 
@@ -205,7 +217,7 @@ def test_scale_crop_draws_scales_log_uniformly_and_places_evenly():
     count, side = 400, 32
     ramps = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij")).astype(np.float32)
     image, mask = torch.from_numpy(ramps).expand(count, -1, -1, -1), torch.ones(count, side, side, dtype=torch.uint8)
-    moved, labels = ScaleCrop(seed=1, scale=(1.25, 4))(image, mask, torch.arange(count))
+    moved, labels = run(ScaleCrop(seed=1, scale=(1.25, 4)), image, mask, torch.arange(count))
     assert (labels == 1).all()
     rows, columns = moved[:, 0, :, 16].numpy(), moved[:, 1, 16].numpy()
     scale = 1 / (rows[:, 16] - rows[:, 15])  # a ramp's slope
@@ -218,7 +230,7 @@ def test_scale_crop_draws_scales_log_uniformly_and_places_evenly():
 
 def test_scale_crop_puts_the_whole_shrunk_window_anywhere_in_the_frame():
     image, mask = torch.ones(300, 1, 32, 32), torch.ones(300, 32, 32, dtype=torch.uint8)
-    moved, labels = ScaleCrop(seed=1, scale=(0.5, 0.5))(image, mask, torch.arange(300))
+    moved, labels = run(ScaleCrop(seed=1, scale=(0.5, 0.5)), image, mask, torch.arange(300))
     corners = []
     for frame, label in zip(moved[:, 0], labels, strict=True):
         (box,) = scipy.ndimage.find_objects((label == 1).numpy().astype(int))
@@ -235,7 +247,7 @@ def test_scale_crop_puts_the_whole_shrunk_window_anywhere_in_the_frame():
 def test_an_image_equal_to_its_mask_stays_so(name):
     blocks = np.random.default_rng(0).integers(1, 5, (20, 3, 3)).repeat(16, axis=1).repeat(16, axis=2)
     mask = torch.from_numpy(blocks.astype(np.uint8))
-    image, labels = MAKE[name](1)(mask[:, None].float(), mask, torch.arange(20))
+    image, labels = run(MAKE[name](1), mask[:, None].float(), mask, torch.arange(20))
     image, labels = image[:, 0].numpy(), labels.numpy()
     if name == "scale_crop":  # but for the blend between two blocks, up to 2 pixels wide
         size = (1, 5, 5)
@@ -248,7 +260,7 @@ def test_an_image_equal_to_its_mask_stays_so(name):
 def test_cutout_hides_one_rectangle_anywhere_in_the_window():
     image, _ = windows(300, side=30, width=20)
     mask = torch.ones(300, 30, 20, dtype=torch.uint8)
-    holed, labels = CutOut(seed=1, count=1, size=(0.1, 0.5))(image, mask, torch.arange(300))
+    holed, labels = run(CutOut(seed=1, count=1, size=(0.1, 0.5)), image, mask, torch.arange(300))
     assert torch.equal(holed, torch.where(labels[:, None] == IGNORE, 0, image))
     boxes = np.array(
         [[[side.start, side.stop] for side in scipy.ndimage.find_objects((m == IGNORE).numpy().astype(int))[0]] for m in labels]
@@ -267,7 +279,7 @@ def test_cutout_hides_one_rectangle_anywhere_in_the_window():
 
 def test_cutout_hides_as_many_rectangles_as_asked_each_of_its_own_size():
     image, mask = torch.ones(60, 1, 64, 64), torch.ones(60, 64, 64, dtype=torch.uint8)
-    _, labels = CutOut(seed=1, count=4, size=(0.05, 0.15))(image, mask, torch.arange(60))
+    _, labels = run(CutOut(seed=1, count=4, size=(0.05, 0.15)), image, mask, torch.arange(60))
     holes = [scipy.ndimage.label(m == IGNORE)[0] for m in labels.numpy()]
     counts = [hole.max() for hole in holes]
     assert max(counts) == 4  # fewer where they touch
@@ -279,4 +291,4 @@ def test_cutout_hides_as_many_rectangles_as_asked_each_of_its_own_size():
 @every
 def test_double_precision_stays(name):
     image, mask = torch.randn(2, 3, 32, 32, dtype=torch.float64), torch.zeros(2, 32, 32, dtype=torch.uint8)
-    assert MAKE[name](1)(image, mask, torch.arange(2))[0].dtype == torch.float64
+    assert run(MAKE[name](1), image, mask, torch.arange(2))[0].dtype == torch.float64

@@ -20,6 +20,12 @@ SIDE = 16
 MEAN, STD = [10.0, 20.0], [2.0, 4.0]
 
 
+def run(augmentation, image, mask, k):
+    """Image and mask of an augmented batch."""
+    changed, layers = augmentation(image, {"mask": mask}, k)
+    return changed, layers["mask"]
+
+
 class Split:
     """Scenes in memory, of which each pixel's two bands say where it is from."""
 
@@ -37,7 +43,7 @@ class Split:
             pad = [(0, 0)] * (cut.ndim - 2) + [(0, size - cut.shape[-2]), (0, size - cut.shape[-1])]
             return np.pad(cut, pad, constant_values=value)
 
-        return part(self.images[scene].astype(np.uint16), 0), part(self.masks[scene], IGNORE)
+        return part(self.images[scene].astype(np.uint16), 0), {"mask": part(self.masks[scene], IGNORE)}
 
     def fitted(self, seed=1, **options):
         augmentation = Paste(seed, self.task, **options)
@@ -69,23 +75,25 @@ def test_pasting_equals_a_case_made_by_hand():
     image, mask = torch.zeros(1, 4, 5), torch.zeros(4, 5, dtype=torch.uint8)
     mask[0, 3] = IGNORE
     corner = torch.tensor([[True, True], [True, False]])
-    piece = Piece(torch.tensor([[[5.0, 6.0], [7.0, 8.0]]]), torch.full((2, 2), 3, dtype=torch.uint8), corner)
-    paste(image, mask, piece, np.array([0.0, 0.75]))  # the last of four columns
+    piece = Piece(torch.tensor([[[5.0, 6.0], [7.0, 8.0]]]), {"mask": torch.full((2, 2), 3, dtype=torch.uint8)}, corner)
+    paste(image, {"mask": mask}, piece, np.array([0.0, 0.75]))  # the last of four columns
     assert image[0].tolist() == [[0, 0, 0, 0, 6], [0, 0, 0, 7, 0], [0] * 5, [0] * 5]  # nothing at the ignored pixel
     assert mask.tolist() == [[0, 0, 0, 255, 3], [0, 0, 0, 3, 0], [0] * 5, [0] * 5]
 
 
 def test_what_a_small_window_has_no_room_for_is_cut_off():
     image, mask = torch.zeros(1, 2, 8), torch.zeros(2, 8, dtype=torch.uint8)
-    piece = Piece(torch.arange(12.0).view(1, 4, 3) + 1, torch.ones(4, 3, dtype=torch.uint8), torch.ones(4, 3, dtype=torch.bool))
-    paste(image, mask, piece, np.array([0.9, 0.99]))
+    piece = Piece(
+        torch.arange(12.0).view(1, 4, 3) + 1, {"mask": torch.ones(4, 3, dtype=torch.uint8)}, torch.ones(4, 3, dtype=torch.bool)
+    )
+    paste(image, {"mask": mask}, piece, np.array([0.9, 0.99]))
     assert image[0].tolist() == [[0, 0, 0, 0, 0, 1, 2, 3], [0, 0, 0, 0, 0, 4, 5, 6]]
 
 
 def test_multilabel_pixels_bring_all_their_planes():
     image, mask = torch.zeros(1, 1, 3), torch.tensor([[[0, 255, 255]], [[1, 255, 1]]], dtype=torch.uint8)
     labels = torch.tensor([[[1, 1, 1]], [[0, 0, 255]]], dtype=torch.uint8)
-    paste(image, mask, Piece(torch.ones(1, 1, 3), labels, torch.ones(1, 3, dtype=torch.bool)), np.zeros(2))
+    paste(image, {"mask": mask}, Piece(torch.ones(1, 1, 3), {"mask": labels}, torch.ones(1, 3, dtype=torch.bool)), np.zeros(2))
     assert image.tolist() == [[[1, 0, 1]]]
     assert mask.tolist() == [[[1, 255, 1]], [[0, 255, 255]]]  # the middle one was ignored in every plane
 
@@ -126,7 +134,7 @@ def test_the_bank_holds_every_object_of_the_scenes_once(task, seed):
             raw = piece.image.numpy() * np.array(STD)[:, None, None] + np.array(MEAN)[:, None, None]
             places = np.rint(raw[:, piece.inside.numpy()]).astype(int).T
             scene = places[0, 0] // 1000
-            assert (piece.mask[piece.inside] == value).all()
+            assert (piece.layers["mask"][piece.inside] == value).all()
             found.append((scene, frozenset(map(tuple, (places - 1000 * scene).tolist()))))
         assert len(found) == len(set(found))
         assert len(expected) > 3
@@ -138,7 +146,7 @@ def test_the_default_is_the_class_with_the_fewest_pixels_that_occurs():
     masks[0][:20] = 1
     masks[0][30:34, 30:34] = 2
     augmentation = Split(Multiclass(("land", "road", "water", "never")), masks).fitted()
-    assert [[piece.mask.unique().tolist() for piece in pieces] for pieces in augmentation.pieces] == [[[2]]]
+    assert [[piece.layers["mask"].unique().tolist() for piece in pieces] for pieces in augmentation.pieces] == [[[2]]]
 
 
 def test_multilabel_objects_are_those_of_their_plane():
@@ -147,7 +155,7 @@ def test_multilabel_objects_are_those_of_their_plane():
     (pieces,) = Split(LABELS, [mask]).fitted(classes=["tree"]).pieces
     (piece,) = pieces
     assert piece.inside.shape == (5, 6)
-    assert piece.mask[:, 0].tolist() == [[1] * 6, [0, 0, 1, 1, 1, 1]]
+    assert piece.layers["mask"][:, 0].tolist() == [[1] * 6, [0, 0, 1, 1, 1, 1]]
 
 
 @settings(deadline=None, max_examples=20)
@@ -155,10 +163,10 @@ def test_multilabel_objects_are_those_of_their_plane():
 def test_a_window_depends_on_seed_and_number_alone(numbers, seed):
     image, mask = windows(len(numbers))
     split = spotted()
-    together, labels = split.fitted(seed, probability=0.7)(image, mask, torch.tensor(numbers))
+    together, labels = run(split.fitted(seed, probability=0.7), image, mask, torch.tensor(numbers))
     again = split.fitted(seed, probability=0.7)
     for i in reversed(range(len(numbers))):
-        alone, label = again(image[i : i + 1], mask[i : i + 1], torch.tensor(numbers[i : i + 1]))
+        alone, label = run(again, image[i : i + 1], mask[i : i + 1], torch.tensor(numbers[i : i + 1]))
         assert torch.equal(alone[0], together[i])
         assert torch.equal(label[0], labels[i])
 
@@ -171,7 +179,7 @@ def test_pasted_pixels_are_labelled_and_the_rest_stays(planes):
         split = Split(task, [np.stack([mask == 1, mask == 2]).astype(np.uint8) for mask in split.masks])
     image, mask = windows(200, planes=planes)
     before, labels_before = image.clone(), mask.clone()
-    changed, labels = split.fitted(count=2, probability=0.5)(image, mask, torch.arange(200))
+    changed, labels = run(split.fitted(count=2, probability=0.5), image, mask, torch.arange(200))
     assert torch.equal(image, before)
     assert torch.equal(mask, labels_before)
     assert (changed.dtype, changed.shape, labels.dtype, labels.shape) == (image.dtype, image.shape, mask.dtype, mask.shape)
@@ -182,9 +190,8 @@ def test_pasted_pixels_are_labelled_and_the_rest_stays(planes):
     assert torch.equal((changed != 0).any(dim=1), pasted)
     share = pasted.flatten(1).any(dim=1).sum()
     assert scipy.stats.binomtest(int(share), 200, 0.5).pvalue > 1e-3  # all but windows whose objects fell on ignored pixels
-    last, last_labels = split.fitted(count=2, probability=0.5)(
-        image.contiguous(memory_format=torch.channels_last), mask, torch.arange(200)
-    )
+    last_image = image.contiguous(memory_format=torch.channels_last)
+    last, last_labels = run(split.fitted(count=2, probability=0.5), last_image, mask, torch.arange(200))
     assert torch.equal(last, changed)
     assert torch.equal(last_labels, labels)
 
@@ -194,7 +201,7 @@ def test_classes_pieces_and_places_are_drawn_evenly():
     masks[0][2:4, 2:4], masks[0][40:42, 40:42], masks[0][50:52, 20:22] = 1, 2, 2
     augmentation = Split(CLASSES, masks).fitted(classes=["road", "water"], count=1, min_area=1, probability=1)
     image, mask = torch.zeros(3000, 2, 6, 6), torch.zeros(3000, 6, 6, dtype=torch.uint8)
-    changed, labels = augmentation(image, mask, torch.arange(3000))
+    changed, labels = run(augmentation, image, mask, torch.arange(3000))
     classes = torch.bincount(labels.flatten(1).amax(dim=1), minlength=3)
     assert classes[0] == 0
     assert scipy.stats.chisquare(classes[1:]).pvalue > 1e-3
@@ -207,7 +214,7 @@ def test_classes_pieces_and_places_are_drawn_evenly():
 def test_it_takes_the_hook_and_refuses_to_run_without():
     assert isinstance(Paste(1, CLASSES), Fits)
     with pytest.raises(RuntimeError, match="fit has to be called"):
-        Paste(1, CLASSES, probability=1)(*windows(1), torch.arange(1))
+        run(Paste(1, CLASSES, probability=1), *windows(1), torch.arange(1))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ def images(count, bands=3, side=16, seed=0):
 
 
 def labelled(image):
-    return torch.zeros(image.shape[0], *image.shape[2:], dtype=torch.uint8)
+    return {"mask": torch.zeros(image.shape[0], *image.shape[2:], dtype=torch.uint8)}
 
 
 def uniform(drawn, low, high):
@@ -42,19 +42,19 @@ def test_power_law_is_the_formula_over_the_valid_range():
 
 
 def test_ignored_pixels_do_not_decide_the_range():
-    image, mask = images(3), labelled(images(3))
+    image, mask = images(3), labelled(images(3))["mask"]
     mask[:, :5] = IGNORE
     wild = torch.where(mask[:, None] == IGNORE, 1e3 * image, image)
     augment = Radiometry(1, gamma=1)
-    ours, theirs = (augment(pixels, mask, torch.arange(3))[0] for pixels in (image, wild))
+    ours, theirs = (augment(pixels, {"mask": mask}, torch.arange(3))[0] for pixels in (image, wild))
     assert torch.equal(ours[..., 5:, :], theirs[..., 5:, :])
     assert torch.isfinite(theirs).all()
-    every = augment(wild, torch.zeros_like(mask), torch.arange(3))[0]
+    every = augment(wild, {"mask": torch.zeros_like(mask)}, torch.arange(3))[0]
     assert not torch.allclose(every[..., 5:, :], ours[..., 5:, :], atol=0.1)
 
 
 def test_a_pixel_of_a_multilabel_mask_is_valid_where_any_label_is():
-    image, mask = images(2), labelled(images(2))
+    image, mask = images(2), labelled(images(2))["mask"]
     mask[:, :5] = IGNORE
     lower = torch.zeros_like(mask)
     lower[:, 3:] = IGNORE
@@ -62,19 +62,19 @@ def test_a_pixel_of_a_multilabel_mask_is_valid_where_any_label_is():
     either = torch.zeros_like(mask)
     either[:, 3:5] = IGNORE
     augment = Radiometry(1, gamma=1)
-    ours, theirs = (augment(image, labels, torch.arange(2))[0] for labels in (planes, either))
+    ours, theirs = (augment(image, {"mask": labels}, torch.arange(2))[0] for labels in (planes, either))
     assert torch.equal(ours, theirs)
-    assert not torch.equal(ours, augment(image, mask, torch.arange(2))[0])
+    assert not torch.equal(ours, augment(image, {"mask": mask}, torch.arange(2))[0])
 
 
 @pytest.mark.parametrize("case", ["all ignored", "constant band"])
 def test_gamma_leaves_what_has_no_range(case):
-    image, mask = images(2), labelled(images(2))
+    image, mask = images(2), labelled(images(2))["mask"]
     if case == "all ignored":
         mask[0] = IGNORE
     else:
         image[0] = 1.5
-    bent, _ = Radiometry(1, gamma=1)(image, mask, torch.arange(2))
+    bent, _ = Radiometry(1, gamma=1)(image, {"mask": mask}, torch.arange(2))
     torch.testing.assert_close(bent[0], image[0])
     assert not torch.allclose(bent[1], image[1], atol=0.1)
 

@@ -1,0 +1,132 @@
+"""What is made of a target before the terms see it: weights of the pixels near a border, and softened labels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rsseg.contract import IGNORE, holds_reals, number
+from rsseg.losses.checks import positive
+from rsseg.task import TASKS
+
+FAR = 3
+"""In standard deviations, how far from a border weights change."""
+
+
+def borders(labels: Tensor, ignore_index: int = IGNORE) -> Tensor:
+    """The pixels that have another label than the one beside, above or below them. Ignored pixels are beside no other.
+
+    Args:
+        labels: Integers ``[B, H, W]``, or ``[B, L, H, W]``: a border of any plane is one.
+        ignore_index: The label of pixels that do not count.
+
+    Returns:
+        bool ``[B, H, W]``.
+
+    Example:
+        >>> borders(torch.tensor([[[0, 0, 1, 255, 0]]])).int()
+        tensor([[[0, 1, 1, 0, 0]]], dtype=torch.int32)
+    """
+    planes = labels if labels.ndim == 4 else labels.unsqueeze(1)
+    valid = planes != ignore_index
+    found = torch.zeros_like(valid)
+    for dim in (-2, -1):
+        length = planes.shape[dim] - 1
+        (one, other), (known, beside) = ((x.narrow(dim, 0, length), x.narrow(dim, 1, length)) for x in (planes, valid))
+        unlike = (one != other) & known & beside
+        found.narrow(dim, 0, length).logical_or_(unlike)
+        found.narrow(dim, 1, length).logical_or_(unlike)
+    return found.any(dim=1)
+
+
+def squared_distance(where: Tensor, reach: int) -> Tensor:
+    """The squared distance, in pixels, from each pixel to the nearest one of some, if that is at most `reach` away.
+
+    Exact, on any device and without waiting for it: first along the rows, then, from these, along the columns.
+
+    Args:
+        where: bool ``[B, H, W]``.
+        reach: How far to look.
+
+    Returns:
+        float32 ``[B, H, W]``; infinite where none is as near.
+
+    Example:
+        >>> squared_distance(torch.tensor([[[True, False, False, False]]]), reach=2)
+        tensor([[[0., 1., 4., inf]]])
+    """
+    found = torch.zeros(where.shape, device=where.device).masked_fill_(~where, math.inf)
+    for dim in (-1, -2):
+        before, length = found.clone(), found.shape[dim]
+        for step in range(1, min(reach, length - 1) + 1):
+            far = before + step**2
+            for start, there in ((0, step), (step, 0)):
+                part = found.narrow(dim, start, length - step)
+                torch.minimum(part, far.narrow(dim, there, length - step), out=part)
+    return found.masked_fill_(found > reach**2, math.inf)
+
+
+@dataclass(frozen=True)
+class EdgeWeight:
+    """Weights of the pixels near a border between labels, ``1 + amount exp(-d^2 / (2 sigma^2))``.
+
+    That is the weight map of U-Net (Ronneberger et al. 2015) with the distance d to the nearest border pixel, see `borders`, in
+    place of the distances to the two nearest objects, d1 + d2, which needs objects that are told apart. On both sides of a
+    border d is 0. From three sigma on the weight is 1.
+
+    Args:
+        amount: What is added at a border. Above 0, pixels there weigh more; from -1 to 0 less, for labels that are uncertain.
+        sigma: How far the border reaches, in pixels.
+
+    Raises:
+        InputError: For an amount below -1, and a sigma of 0 or beyond 50.
+
+    Example:
+        >>> EdgeWeight(amount=-1.0, sigma=1.0)(torch.tensor([[[0, 0, 0, 0, 1]]]))
+        tensor([[[0.9889, 0.8647, 0.3935, 0.0000, 0.0000]]])
+    """
+
+    amount: float = 10.0
+    sigma: float = 5.0
+
+    def __post_init__(self) -> None:
+        number("edge_weight.amount", self.amount, low=-1.0)
+        number("edge_weight.sigma", positive("edge_weight.sigma", self.sigma), high=50.0)
+
+    def __call__(self, labels: Tensor, ignore_index: int = IGNORE) -> Tensor:
+        """The weights, float32 ``[B, H, W]``; labels as for `borders`."""
+        squares = squared_distance(borders(labels, ignore_index), math.ceil(FAR * self.sigma))
+        return 1 + self.amount * torch.exp(squares / (-2 * self.sigma**2))
+
+
+def smoothed(target: Tensor, classes: int, task: str, amount: float, ignore_index: int = IGNORE) -> Tensor:
+    """The shares of a target, a part of them dealt out evenly among the classes (Szegedy et al. 2016).
+
+    That is ``(1 - amount) y + amount / C`` for exclusive classes, and ``(1 - amount) y + amount / 2`` for each label otherwise.
+
+    Args:
+        target: Labels or shares, see `rsseg.losses.terms`.
+        classes: C, the number of logits.
+        task: `binary`, `multiclass` or `multilabel`.
+        amount: From 0 to 1.
+        ignore_index: The label of pixels that do not count.
+
+    Returns:
+        float32 ``[B, C, H, W]``, NaN where ignored.
+
+    Example:
+        >>> smoothed(torch.tensor([[[1, 255]]]), classes=2, task="multiclass", amount=0.1).flatten(2)
+        tensor([[[0.0500,    nan],
+                 [0.9500,    nan]]])
+    """
+    exclusive = TASKS[task].exclusive
+    if holds_reals(target):
+        shares = target
+    else:
+        planes = target.long() if target.ndim == 4 else target.long().unsqueeze(1)
+        positive_label = torch.arange(classes, device=target.device).view(-1, 1, 1) if exclusive else 1
+        shares = (planes == positive_label).float().masked_fill(planes == ignore_index, math.nan)
+    return shares * (1 - amount) + amount / (classes if exclusive else 2)
