@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import layouts
@@ -50,8 +51,12 @@ def data(tmp_path_factory, folder_root):
         layouts.write(base, name)
     root = base / "disk1"
     layouts.own_scenes(root / "floods", rng)
-    for name in ("mine", "dubai"):
-        (root / name).symlink_to(folder_root)
+    (root / "dubai").symlink_to(folder_root)
+    shutil.copytree(folder_root, root / "mine")
+    for image in sorted((folder_root / "images").iterdir()):
+        water = rng.integers(0, 101, (80, 96))
+        write_tif(root / "mine/shares" / image.name, np.stack([100 - water, water, 0 * water]).astype(np.uint8))
+        write_tif(root / "mine/confidence" / image.name, rng.random((1, 80, 96), dtype=np.float32))
     for i, place in enumerate(["north_1", "south_1", "south_2"]):
         mask = checker(rng, 96, 2)
         write_tif(root / f"coloured/images/{place}.tif", coloured(rng, mask))
