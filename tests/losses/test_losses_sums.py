@@ -9,7 +9,7 @@ from losses_cases import batch as batch_of_task
 from losses_reference import reference_sums
 
 from rsseg.contract import IGNORE
-from rsseg.losses import sums as S
+from rsseg.losses import pieces
 from rsseg.losses.sums import COUNT, NLL, SOFT, SPREAD, Sum, pixel_sums
 from rsseg.losses.terms import term as T
 
@@ -104,9 +104,9 @@ def weights_of(logits, seed):
 @pytest.mark.parametrize("chunk", [4, 40, None])
 def test_shares_and_weights_are_those_of_the_reference(case, dtype, over, soft, weighted, chunk, monkeypatch):
     if chunk is None:
-        monkeypatch.setattr(S, "_may_look", lambda _: False)  # what an accelerator does
+        monkeypatch.setattr(pieces, "may_look", lambda _: False)  # what an accelerator does
     else:
-        monkeypatch.setattr(S, "CHUNK", chunk)
+        monkeypatch.setattr(pieces, "CHUNK", chunk)
     logits, target, task = batch(case, 8, images=3, size=(3, 5), dtype=dtype)
     weight = weights_of(logits, 1) if weighted else None
     if soft:
@@ -151,7 +151,7 @@ def test_whole_weights_are_repeated_pixels(case, soft):
 @pytest.mark.parametrize("chunk", [4, 40, 110, 10**6])  # pixels of an image, an image, two of three, all
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_pieces_and_layouts_change_nothing(case, over, chunk, layout, monkeypatch):
-    monkeypatch.setattr(S, "CHUNK", chunk)
+    monkeypatch.setattr(pieces, "CHUNK", chunk)
     logits, target, task = batch(case, 3, images=3, size=(5, 7))
     plain, expected = sums_and_gradient(reference_sums, logits, target, task, over)
     mine, gradient = sums_and_gradient(pixel_sums, logits.to(memory_format=layout), target, task, over)
@@ -178,7 +178,7 @@ def test_on_an_accelerator_no_value_is_looked_at(case):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_the_whole_batch_at_once_gives_the_same(case, dtype, monkeypatch):
     """What an accelerator does."""
-    monkeypatch.setattr(S, "_may_look", lambda _: False)
+    monkeypatch.setattr(pieces, "may_look", lambda _: False)
     logits, target, task = batch(case, 3, images=3, dtype=dtype)
     plain, expected = sums_and_gradient(reference_sums, logits, target, task, "image")
     mine, gradient = sums_and_gradient(pixel_sums, logits, target, task, "image")
