@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from rsseg.alignment.records import load_records
 from test_run import folder_data, settings
 from tiny import checker, coloured, write_tif
 
+from rsseg.compare.records import load_records
 from rsseg.contract import IGNORE, InputError
 from rsseg.run import evaluate, predict, train
 
