@@ -96,7 +96,7 @@ def places(plain: Mapping[str, Any]) -> Iterator[Place]:
         yield Place(f"logger.{name}", node, kinds.LOGGER, tuple(given_to_logger(node or {}, Path())))
     for where, terms in loss_places(plain).values():
         for name, node in terms.items():
-            given = tuple(given_to_loss(node or {}))
+            given = tuple(given_to_loss(node if isinstance(node, Mapping) else {}))
             yield Place(f"{where}.terms.{name}", node, kinds.TERM, given, BESIDE_TERM)
 
 
@@ -227,7 +227,7 @@ class Setup:
     def _term(self, where: str, node: Mapping[str, Any], task: Task, numbers: Numbers | None) -> nn.Module:
         arguments = {key: value for key, value in node.items() if key not in BESIDE_TERM}
         counted = counted_weights(arguments, where, task, numbers)
-        loss = build(counted, where, kinds.TERM, self.trust, **given_to_loss(node, task.kind))
+        loss = build(counted, where, kinds.TERM, self.trust, **given_to_loss(node, task.kind, task.soft))
         return adapted(loss, where, task, node.get("pixels", False))
 
     def panel(self, numbers: Numbers) -> dict[str, dict[str, Any]]:
@@ -303,30 +303,37 @@ class Setup:
         for head, (where, terms) in loss_places(self.plain).items():
             for name, node in terms.items():
                 place = f"{where}.terms.{name}"
-                yield place, partial(self._try_term, place, name, node, self.tasks[head])
+                yield place, partial(self._try_term, place, head, name, node)
             yield where, partial(self._try_loss, head, where, terms)
         yield "optimizer", partial(self.optimizer, [nn.Parameter(torch.zeros(1))])
         yield "scheduler", self._try_scheduler
 
-    def _try_term(self, where: str, name: str, node: Mapping[str, Any], task: Task) -> None:
-        """Call a term of a loss on a few pixels."""
+    def _try_term(self, where: str, head: str, name: str, node: Mapping[str, Any]) -> None:
+        """Call a term of a head's loss on a few pixels."""
+        task, loss = self.tasks[head], self.plain["model"]["heads"][head]["loss"]
+        if not isinstance(node, Mapping):
+            raise InputError(f"{where}={node!r}: a mapping with _target_ is expected")
         _weight(node).check(name)
         term = self._term(where, node, task, None)
         if isinstance(term, Foreign):
-            term.try_out()
+            term.try_out(weighted=bool(loss.get("edge_weight") or self.plain["dataset"]["source"].get("weight")))
             return
         logits = torch.zeros(1, task.channels, 2, 2)
         target = torch.zeros(1, *task.planes, 2, 2, dtype=torch.uint8)
         try:
-            Composite({name: (1.0, term)})(logits, torch.full_like(logits, 1 / task.channels) if task.soft else target)
+            value = Composite({name: (1.0, term)})(logits, torch.full_like(logits, 1 / task.channels) if task.soft else target)
         except InputError as error:
             raise error if where in str(error) else InputError(f"{where}: {error}") from None
+        except Exception as error:  # whatever a term of the user's own raises
+            raise InputError(f"{where}: {type(term).__name__} failed: {type(error).__name__}: {error}") from error
+        if value.total.ndim:
+            raise InputError(f"{where}: {type(term).__name__} returned {list(value.total.shape)} numbers; a loss is one number")
 
     def _try_loss(self, head: str, where: str, nodes: Mapping[str, Any]) -> None:
         """Put the terms of a loss together, those that can be made."""
         terms: dict[str, tuple[float | Weight, nn.Module]] = {}
         for name, node in nodes.items():
-            if node:
+            if isinstance(node, Mapping) and node:
                 try:
                     term = self._term(f"{where}.terms.{name}", node, self.tasks[head], None)
                 except InputError:  # it is told already

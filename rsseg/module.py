@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from rsseg.contract import Batch, Layers, known, layers_of
+from rsseg.contract import Batch, InputError, Layers, known, layers_of
 from rsseg.losses import Composite
 from rsseg.metrics import Confusion, Scores, scores
 from rsseg.task import Task
@@ -195,6 +195,8 @@ class SegmentationModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Score the whole scenes and log everything."""
         sums = self.trainer.strategy.reduce(torch.stack([self._val_labelled, *self._val_losses.values()]), reduce_op="sum")
+        if not sums[0]:
+            raise InputError("the pixel weights of the validation scenes are 0 everywhere: look at dataset.source.weight")
         values = dict(zip(self._val_losses, (sums[1:] / sums[0]).tolist(), strict=True))
         for name, confusion in self._confusions():
             self.scores[name] = result = scores(confusion.compute(), self.tasks[name])

@@ -165,7 +165,7 @@ def faults(
     if not isinstance(node, Mapping) or "_target_" not in node:
         return [f"{where} has no _target_: found {node}; to leave it out, remove it with '~{where}'"]
     try:
-        parameters = inspect.signature(locate(node["_target_"], where, kind, trust)).parameters
+        parameters = _parameters(locate(node["_target_"], where, kind, trust))
     except InputError as error:
         return [str(error)]
     found, arguments = [], {key: value for key, value in node.items() if key != "_target_"}
@@ -210,7 +210,7 @@ def build(node: Mapping[str, Any], where: str, kind: Kind, trust: Collection[str
     if found:
         raise InputError("; ".join(found))
     target = locate(node["_target_"], where, kind, trust)
-    parameters = inspect.signature(target).parameters
+    parameters = _parameters(target)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     arguments = {name: value for name, value in given.items() if open_ended or name in parameters}
     for key, value in node.items():
@@ -226,6 +226,14 @@ def build(node: Mapping[str, Any], where: str, kind: Kind, trust: Collection[str
         raise InputError(f"{where}: {node['_target_']} refused its arguments: {_last_line(error)}") from error
     except Exception as error:  # whatever a constructor raises
         raise FailedError(f"{where}: {node['_target_']} could not be made: {_last_line(error)}", error) from error
+
+
+def _parameters(target: Any) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a target; none of a module that has no constructor of its own, whose signature takes anything."""
+    constructor = getattr(target, "__init__", None)
+    if getattr(constructor, "__qualname__", "") == "Module.__init__":
+        return {}
+    return inspect.signature(target).parameters
 
 
 def missing(config: DictConfig) -> list[str]:
@@ -259,7 +267,7 @@ def _nodes(value: Any, where: str) -> list[tuple[str, Mapping[str, Any]]]:
 def _taken(node: Mapping[str, Any], where: str, kind: Kind, trust: Collection[str], given: Collection[str]) -> tuple[str, ...]:
     """Those of the given names that the target of a node below another has a parameter for; none if it is refused."""
     try:
-        parameters = inspect.signature(locate(node["_target_"], where, kind, trust)).parameters
+        parameters = _parameters(locate(node["_target_"], where, kind, trust))
     except InputError:
         return ()
     return tuple(name for name in given if name in parameters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from rsseg.config.folder import RunFolder
 from rsseg.config.schema import cross_check, raise_faults, register
 from rsseg.config.words import choices, word_faults
 from rsseg.contract import InputError
+from rsseg.files import file_error
 
 HELP = """\
 rsseg trains a segmentation model of remote-sensing images from a config, and measures which loss serves which metric.
@@ -74,12 +76,27 @@ def prepare(configs: Path, words: list[str]) -> None:
         raise InputError("--experimental-rerun, --config-path and --config-name are not for rsseg; --config-dir adds a folder")
     searched = [f"hydra.searchpath=[file://{Path(flags.config_dir).resolve()}]"] if flags.config_dir else []
     config = compose(configs, [*flags.overrides, *searched], flags.multirun)
+    if not (flags.cfg or flags.info or config.resume):
+        check_output(Path(config.output))
     if flags.multirun or flags.cfg or flags.info or config.hydra.mode is RunMode.MULTIRUN:
         return
     sweep = config.hydra.runtime.choices.get("sweep")
     if sweep:
         raise InputError(f"sweep={sweep} is many runs: add -m, as in python train.py -m sweep={sweep}")
     check_early(own_part(config))
+
+
+def check_output(folder: Path) -> None:
+    """Refuse a folder that runs can't be written into: Hydra would tell of it by a stack trace.
+
+    Raises:
+        InputError: If it can't be made or written into.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        tempfile.TemporaryDirectory(dir=there).cleanup()
+    except OSError as error:
+        raise InputError(f"{file_error(folder, error)}; output=... is where runs are written") from None
 
 
 def own_part(config: DictConfig) -> DictConfig:
@@ -110,7 +127,7 @@ def compose(configs: Path, words: Sequence[str], multirun: bool = False) -> Dict
             config: DictConfig = loader.load_configuration("train", list(words), mode, from_shell=False)
         except (HydraException, OmegaConfBaseException) as error:
             raise InputError(one_line(error)) from None
-    refuse_foreign(config)
+    refuse_foreign(config, words)
     return config
 
 
@@ -150,12 +167,23 @@ def one_line(error: Exception) -> str:
     return " ".join(said.split())
 
 
-def refuse_foreign(config: DictConfig) -> None:
-    """Refuse what Hydra would make of its node of a config, or import for it, that is not of `ALLOWED_HYDRA_TARGETS`.
+def refuse_foreign(config: DictConfig, words: Sequence[str]) -> None:
+    """Refuse what lets in code that the user does not name: of Hydra's node of a config, and trust that a file states.
+
+    Of Hydra's node that is what it would make, or import, that is not of `ALLOWED_HYDRA_TARGETS`.
+
+    Args:
+        config: As Hydra composes it.
+        words: The overrides that it was composed with.
 
     Raises:
         InputError: At the first such place.
     """
+    typed = any(word.lstrip("+").partition("=")[0] == "trust" for word in words)
+    if "trust" in (config.hydra.sweeper.get("params") or {}) or (config.trust and not typed):
+        raise InputError(
+            "trust is set by a file of the config: if you trust the code that it names, write trust=[...] on the command line"
+        )
     for key, value in _leaves(config.hydra, "hydra"):
         name = key.rpartition(".")[2]
         makes = name in ALLOWED_HYDRA_TARGETS and value not in ALLOWED_HYDRA_TARGETS[name]

@@ -128,7 +128,7 @@ class Runs:
         rest = tuple(word for word in words if not word.startswith("seed="))
         if rest not in self._composed:
             self._composed[rest] = self.loader.load_sweep_config(self.master, list(words))
-            refuse_foreign(self._composed[rest])
+            refuse_foreign(self._composed[rest], words)
         config = self._composed[rest]
         overrides = OverridesParser.create().parse_overrides(list(words))
         named = [o for o in overrides if not o.is_hydra_override()]

@@ -165,6 +165,8 @@ def _unreadable(word: str) -> str:
     key, equals, value = word.partition("=")
     if not equals or not re.fullmatch(r"[+~]*[\w./@:-]+", key):
         return f"'{word}' is not understood: write key=value"
+    if value.startswith(("[", "{")) and not value.endswith(("]", "}")):
+        return f"{word}: the shell has cut it at a space: quote the whole argument, as in '{key}=[a, b]'"
     if value.startswith("{"):
         return f"{word}: the keys of a mapping are letters from a to z, digits and _ here; write others into a file of configs/"
     if value.startswith("["):

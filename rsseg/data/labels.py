@@ -190,11 +190,13 @@ class Labels(Decoder):
         def show(value: float) -> str:
             return f"#{int(value):06x}" if self.colours else f"{value:g}"
 
+        codes = [f'"{show(v)}"' if self.colours else show(v) for v in (*found[:5], *self._raw[self._codes == IGNORE])]
+        ignored = f"[{','.join(codes)}]"
         listed = ", ".join(f"{show(v)} ({n} pixels)" for v, n in zip(found[:5], counts[:5], strict=True))
         return (
             f"the mask holds the {name} {listed}{', ...' if len(found) > 5 else ''}, "
             f"which is neither a label nor ignored; known: {', '.join(show(v) for v in self._raw)}. "
-            "Add it to dataset.mask_values (with its class) or to dataset.ignore_values"
+            f"Add it to dataset.mask_values (with its class), or leave it out with dataset.ignore_values={ignored}"
         )
 
 
@@ -244,12 +246,14 @@ class Shares(Decoder):
         if missing is not None:
             unknown = unknown | missing
         shares = np.where(unknown, np.nan, raw.astype(np.float64) / self.whole)
-        wrong = shares[(shares < 0) | (shares > 1)] * self.whole
+        rounded = shares.clip(0, 1)
+        wrong = shares[abs(shares - rounded) > 1e-6] * self.whole
         if len(wrong):
             raise InputError(
                 f"the mask holds {wrong[0]:g}, but with dataset.fractions={self.whole:g} shares lie from 0 to {self.whole:g}: "
                 f"set it to what stands for a whole pixel, or mark such pixels as no-data ({len(wrong)} values)"
             )
+        shares = rounded
         if self.task.exclusive:
             total = shares.sum(axis=0)
             off = total[abs(total - 1) > TOLERANCE + 1e-6]

@@ -225,6 +225,8 @@ def class_planes(logits: Tensor, target: Tensor, task: str, ignore_index: int = 
     """
     TASKS[task].check_shapes(logits, target)
     check_weight(logits, weight)
+    if target.is_floating_point():
+        raise InputError(f"the loss needs labels; found class shares, {target.dtype}")
     labels = target.long()
     if TASKS[task].exclusive:
         labels = labels.unsqueeze(1)

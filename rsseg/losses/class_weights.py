@@ -87,7 +87,7 @@ def effective_number(counts: Sequence[int], beta: float | None = None) -> list[f
         [0.776, 1.224]
     """
     if beta is None:
-        occurring = [n for n in counts if n > 0]
+        occurring = [n for n in counts if n > 0] or [1]
         beta = 1 - len(occurring) / max(1, sum(occurring))
     if not 0 <= beta < 1:
         raise InputError(f"beta of the effective number has to be from 0 up to, not including, 1; found {beta}")
@@ -208,7 +208,7 @@ def counted_weights(term: Mapping[str, Any], where: str, task: Task, counts: Cou
         raise InputError(
             f"{where}.class_weights={rule}{nearest(rule, WEIGHTING)}: numbers, null, {', '.join(WEIGHTING)} are expected"
         )
-    if not task.exclusive and not term["_target_"].endswith("CrossEntropy"):
+    if not task.exclusive and term["_target_"].rpartition(".")[2] not in ("CrossEntropy", "BinaryCrossEntropy"):
         raise InputError(
             f"{where}.class_weights={rule} of a {task.kind} task weighs positive pixels: only cross-entropy terms do that"
         )

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from rsseg.contract import InputError, number
+from rsseg.contract import IGNORE, InputError, number
 from rsseg.losses.sums import Needs, Over, Sum, Sums, pixel_sums
 from rsseg.losses.targets import EdgeWeight, smoothed
 from rsseg.losses.terms import Term
@@ -51,7 +51,11 @@ class Weight:
         """
         number(f"the weight of the term '{name}'", self.full)
         start = number(f"the start of the term '{name}', a share of the steps,", self.start, high=1.0)
-        number(f"the ramp of the term '{name}', a share of the steps after its start,", self.ramp, high=1.0 - start)
+        ramp = number(f"the ramp of the term '{name}', a share of the steps,", self.ramp, high=1.0)
+        if start + ramp > 1 + 1e-9:  # 0.9 + 0.1 is rounded
+            raise InputError(
+                f"the term '{name}': start {start:g} and ramp {ramp:g} are shares of the steps, together at most 1"
+            )
         if start == 1:
             raise InputError(f"the term '{name}' starts when all steps are done: give it a start below 1")
 
@@ -139,16 +143,28 @@ class Composite(nn.Module):
                 "and a ramp of 0"
             )
         for name, (_, term) in terms.items():
+            if hasattr(nn.ModuleDict(), name) or "." in name:
+                raise InputError(f"a term can't be called '{name}', which PyTorch keeps for itself: choose another name")
             if not isinstance(term, nn.Module):
                 raise InputError(f"the term '{name}' has to be an nn.Module; found {type(term).__name__}")
         self.terms = nn.ModuleDict({name: term for name, (_, term) in terms.items()})
-        if (self.label_smoothing or self.edge_weight) and TASKS[task].real:
-            raise InputError("label_smoothing and edge_weight need labels, but the target holds real values: leave them out")
+        self.ignore_index = IGNORE
+        if self.label_smoothing or self.edge_weight:
+            self._check_labels()
         if self.label_smoothing and not any(getattr(term, "soft", False) for term in self.terms.values()):
             raise InputError(
                 f"label_smoothing={self.label_smoothing:g} changes nothing: {', '.join(terms)} take labels as they are; "
                 "cross-entropy, focal, Dice, Jaccard and Tversky terms take softened ones"
             )
+
+    def _check_labels(self) -> None:
+        """Refuse to change labels that there are none of, or that terms read differently."""
+        if self.task not in TASKS or TASKS[self.task].real:
+            raise InputError(f"label_smoothing and edge_weight need labels; found the task '{self.task}': leave them out")
+        ignored = {term.ignore_index for term in self.terms.values() if isinstance(term, Term)}
+        if len(ignored) > 1:
+            raise InputError(f"label_smoothing and edge_weight need one ignore_index for all terms; found {sorted(ignored)}")
+        self.ignore_index = next(iter(ignored), IGNORE)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -171,10 +187,11 @@ class Composite(nn.Module):
         found = self._sums(logits, given)
         for name, term in self.terms.items():
             factor = self._weights[name].at(done)
-            with torch.set_grad_enabled(factor > 0 and torch.is_grad_enabled()):
+            learns = any(parameter.requires_grad for parameter in term.parameters())  # DDP waits for its gradient
+            with torch.set_grad_enabled((factor > 0 or learns) and torch.is_grad_enabled()):
                 joined = _joins(term)
                 raw[name] = joined.from_sums(found[self._key(joined)]) if joined else term(logits, given.target(term), *beside)
-            weighted[name] = factor * raw[name] if factor > 0 else torch.zeros_like(raw[name])
+            weighted[name] = factor * raw[name] if factor > 0 or learns else torch.zeros_like(raw[name])
         total = torch.stack(list(weighted.values())).sum()
         return CompositeValue(total, raw, weighted)
 
@@ -184,10 +201,10 @@ class Composite(nn.Module):
         if self.label_smoothing or self.edge_weight:
             TASKS[self.task].check_shapes(logits, target)
         if self.edge_weight:
-            edges = self.edge_weight(TASKS[self.task].hard_labels(target))
+            edges = self.edge_weight(TASKS[self.task].hard_labels(target), self.ignore_index)
             weight = edges if weight is None else weight * edges
         if self.label_smoothing:
-            soft = smoothed(target, logits.shape[1], self.task, self.label_smoothing)
+            soft = smoothed(target, logits.shape[1], self.task, self.label_smoothing, self.ignore_index)
         return Given(target, soft, weight)
 
     @property
@@ -206,7 +223,7 @@ class Composite(nn.Module):
         targets: dict[_Key, Tensor] = {}
         for term in self.terms.values():
             if isinstance(term, Term) and (term.needs or self.check_targets):
-                term.check(logits, given.target(term), given.weight, self.check_targets)
+                term.check(logits, given.labels, given.weight, self.check_targets)
             if joined := _joins(term):
                 key = self._key(joined)
                 targets[key] = given.target(joined)

@@ -21,18 +21,19 @@ from rsseg.task import Task
 SMP, MONAI = "segmentation_models_pytorch", "monai"
 
 
-def given_to_loss(node: Mapping[str, Any], task: str = "") -> dict[str, Any]:
+def given_to_loss(node: Mapping[str, Any], task: str = "", soft: bool = False) -> dict[str, Any]:
     """What the constructor of a loss is given, where its signature has it.
 
     Args:
         node: Its node in the config.
         task: The kind of the head's task.
+        soft: Whether the target holds class shares: NaN is ignored among them, no label is.
 
     Example:
         >>> given_to_loss({"_target_": "segmentation_models_pytorch.losses.DiceLoss"}, "binary")
         {'task': 'binary', 'ignore_index': 255, 'mode': 'binary'}
     """
-    given = {"task": task, "ignore_index": IGNORE}
+    given = {"task": task} if soft else {"task": task, "ignore_index": IGNORE}
     return given | {"mode": task} if str(node.get("_target_")).startswith(f"{SMP}.") else given
 
 
@@ -107,8 +108,9 @@ class Foreign(nn.Module):
         labels = not target.is_floating_point()
         known = target != IGNORE if labels else target == target
         if weight is not None:
-            weight = torch.where(weight > 0, weight, torch.zeros_like(weight))  # NaN too
-            known = known & ((weight > 0) if known.ndim == 3 else (weight > 0).unsqueeze(1))
+            weighs = weight > 0  # NaN does not
+            known = known & (weighs if known.ndim == 3 else weighs.unsqueeze(1))
+            weight = torch.where(known if known.ndim == 3 else known.any(dim=1), weight, torch.zeros_like(weight))
         logits = (logits if logits.dtype == torch.float64 else logits.float()).contiguous()
         target = self._form(logits, target, known)
         if self.pixels:
@@ -138,8 +140,11 @@ class Foreign(nn.Module):
         if not self.leaves_out:
             raise self._advice()
 
-    def try_out(self) -> None:
+    def try_out(self, weighted: bool = False) -> None:
         """Take value and gradient of a small batch, some of it ignored if these pixels are left out.
+
+        Args:
+            weighted: Whether pixels have weights.
 
         Raises:
             InputError: As when it is called, and if ignored pixels have a gradient.
@@ -150,7 +155,7 @@ class Foreign(nn.Module):
         target = torch.full(planes, 1 / self.task.channels) if real else torch.ones(planes, dtype=torch.uint8)
         if self.leaves_out:
             target[..., :3, :] = self.task.unknown
-        value = self(logits, target)
+        value = self(logits, target, torch.ones(2, 32, 32) if weighted else None)
         try:
             (gradient,) = torch.autograd.grad(value, logits, allow_unused=True)
         except Exception as error:

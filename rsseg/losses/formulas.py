@@ -348,7 +348,7 @@ def weights(numbers: float | PerClass, like: Tensor, name: str) -> Tensor | None
     """
     if numbers is None:
         return None
-    if isinstance(numbers, float):
+    if isinstance(numbers, int | float):
         return like.new_full((), numbers)
     found = torch.as_tensor(numbers, dtype=like.dtype)
     if found.shape != like.shape[-1:]:

@@ -55,7 +55,7 @@ def of_label(key: Sum, p: Tensor, log_p: Tensor) -> Tensor:
 
 
 def slope(key: Sum, p: Tensor, log_p: Tensor) -> Tensor | float:
-    """The derivative of `_of_label` with respect to ``log p``."""
+    """The derivative of `of_label` with respect to ``log p``."""
     if key.name == "nll" or (key.name == "focal" and key.number == 0):
         return -1.0
     if key.name == "focal":  # about 0 at p = 1, where the power may be infinite

@@ -79,7 +79,7 @@ class SoftmaxShares(Soft):
         """See `Piece`."""
         self.log_p = finite(self.clean(self.x.log_softmax(1, dtype=self.y.dtype)))
         self.p = self.log_p.exp() * self.v
-        self.log_q, self.q = self.y.new_zeros(()), self.y.new_ones(())
+        self.log_q, self.q = (self.y.new_full((), value).expand_as(self.y) for value in (0, 1))
 
     def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
         """See `Piece`."""

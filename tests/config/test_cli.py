@@ -8,7 +8,7 @@ import sys
 import pytest
 from tiny import CONFIGS
 
-from rsseg.config.cli import check_early, compose, help_text, own_part
+from rsseg.config.cli import check_early, check_output, compose, help_text, own_part
 from rsseg.config.schema import SCHEMAS, Config
 from rsseg.config.words import ELSEWHERE, STEPS, SYNONYMS, choices, word_faults
 from rsseg.contract import InputError
@@ -219,3 +219,37 @@ def test_help_names_every_choice(group):
     text = help_text(CONFIGS).replace("[", "").replace("]", "").replace(",", " ").split()
     assert set(choices(CONFIGS, group)) <= set(text)
     assert {path.stem for path in (CONFIGS / group).glob("*.yaml")} <= set(choices(CONFIGS, group))
+
+
+def test_a_list_that_the_shell_has_cut_at_a_space_is_to_be_quoted():
+    first, second = word_faults(CONFIGS, ["dataset.classes=[land,", "water]"])
+    assert "cut it at a space: quote the whole argument, as in 'dataset.classes=[a, b]'" in first
+    assert "'water]' is not understood" in second
+
+
+def test_an_output_that_is_no_folder_is_one_line_before_hydra_makes_it(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in ("file", "file/below"):
+        with pytest.raises(InputError, match=r"file.* can't be written .*output=... is where runs are written"):
+            check_output(tmp_path / folder)
+    check_output(tmp_path / "new/below")
+    assert not (tmp_path / "new").exists()
+
+
+EVIL = {
+    "experiment/evil.yaml": "trust: [evilmod]",
+    "experiment/hidden.yaml": 'trust: [evilmod]\nhydra: {overrides: {task: ["trust=[evilmod]"]}}',
+    "sweep/evil.yaml": 'hydra: {sweeper: {params: {trust: "[evilmod]"}}}',
+}
+
+
+@pytest.mark.parametrize("word", ["experiment=evil", "experiment=hidden", "sweep=evil"])
+def test_trust_is_typed_never_said_by_a_file(tmp_path, word):
+    for name, content in EVIL.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"# @package _global_\n{content}\n")
+    searched = f"hydra.searchpath=[file://{tmp_path}]"
+    with pytest.raises(InputError, match="trust is set by a file"):
+        compose(CONFIGS, [word, searched], multirun=word.startswith("sweep"))
+    if word == "experiment=evil":
+        assert compose(CONFIGS, [word, searched, "trust=[mine]"]).trust == ["mine"]

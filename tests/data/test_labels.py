@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from rsseg.contract import InputError
-from rsseg.data.labels import Labels
-from rsseg.task import Multiclass, Multilabel
+from rsseg.data.labels import Labels, Shares
+from rsseg.task import Binary, Multiclass, Multilabel
 
 THREE = Multiclass(("a", "b", "c"))
 
@@ -55,3 +55,13 @@ def test_unknown_colour_is_named():
 def test_bad_tables(values, ignore, message):
     with pytest.raises(InputError, match=message):
         Labels(THREE, values, ignore)
+
+
+def test_the_advice_to_ignore_a_value_keeps_those_that_are_ignored():
+    with pytest.raises(InputError, match=r"dataset\.ignore_values=\[5,255\]"):
+        Labels(Binary(("water",)), ignore=[255]).decode(np.array([[[0, 5]]]))
+
+
+def test_a_share_may_be_rounded_beyond_a_whole_pixel():
+    mask = Shares(Binary(("water",), soft=True), 1).decode(np.array([[[1.0000001, -1e-7, 0.5]]]))
+    assert mask.tolist() == [[[1.0, 0.0, 0.5]]]

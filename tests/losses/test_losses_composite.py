@@ -78,7 +78,7 @@ def test_a_term_that_starts_later_is_valued_without_a_gradient_before():
         ([1, Weight(1, start=1)], "starts when all steps are done"),
         ([1, Weight(1, start=-0.1)], "start of the term"),
         ([1, Weight(1, start="late")], "start of the term"),
-        ([1, Weight(1, start=0.6, ramp=0.5)], r"ramp of the term.* to 0\.4"),
+        ([1, Weight(1, start=0.6, ramp=0.5)], r"start 0.6 and ramp 0.5"),
         ([1, Weight(-1, start=0.6)], "weight of the term"),
     ],
 )
@@ -197,3 +197,63 @@ def test_every_rule_clips_an_absent_class(rule):
     weights = rule([600, 300, 0])
     assert weights[2] == max(weights[:2])
     assert np.mean(weights[:2]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("start", "ramp"), [(0.8, 0.2), (0.9, 0.1), (0.7, 0.3), (0.0, 1.0)])
+def test_a_ramp_may_end_with_the_last_step(start, ramp):
+    terms = {"ce": (1.0, CrossEntropy("binary")), "dice": (Weight(1.0, start, ramp), Dice("binary"))}
+    assert Composite(terms).weights == {"ce": 1.0, "dice": 1.0}
+
+
+def test_a_ramp_beyond_the_last_step_is_refused():
+    with pytest.raises(InputError, match=r"start 0.8 and ramp 0.5 .*together"):
+        Composite({"ce": (1.0, CrossEntropy("binary")), "dice": (Weight(1.0, 0.8, 0.5), Dice("binary"))})
+
+
+@pytest.mark.parametrize("name", ["train", "keys", "type", "a.b"])
+def test_names_that_pytorch_keeps_for_itself_are_refused(name):
+    with pytest.raises(InputError, match=f"can't be called '{name}'"):
+        Composite({name: (1.0, CrossEntropy("binary"))})
+
+
+def test_softened_labels_ignore_what_the_terms_ignore():
+    logits, target = torch.randn(1, 3, 2, 2, dtype=torch.float64), torch.tensor([[[0, 1], [2, 1]]])
+    term = CrossEntropy("multiclass", ignore_index=0)
+    value = Composite({"ce": (1.0, term)}, task="multiclass", label_smoothing=0.1)(logits, target).total
+    expected = torch.nn.functional.cross_entropy(logits, target, ignore_index=0, label_smoothing=0.1)
+    torch.testing.assert_close(value, expected)
+
+
+def test_softened_labels_need_one_ignore_index_and_a_task():
+    terms = {"ce": (1.0, CrossEntropy("binary", ignore_index=7)), "dice": (1.0, Dice("binary"))}
+    with pytest.raises(InputError, match=r"one ignore_index for all terms; found \[7, 255\]"):
+        Composite(terms, task="binary", label_smoothing=0.1)
+    with pytest.raises(InputError, match="need labels; found the task ''"):
+        Composite({"ce": (1.0, CrossEntropy("binary"))}, label_smoothing=0.1)
+
+
+class Scale(torch.nn.Module):
+    """A loss with a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, logits, target):
+        return self.scale * logits.mean()
+
+
+def test_a_term_that_learns_takes_part_in_every_backward_pass():
+    """DistributedDataParallel stops a run in which a parameter gets no gradient."""
+    own = Scale()
+    composite = Composite({"ce": (1.0, CrossEntropy("binary")), "own": (Weight(1.0, 0.5), own)})
+    logits, target = batch("binary")
+    logits.requires_grad_()
+    composite(logits, target, done=0.0).total.backward()
+    assert own.scale.grad == 0
+
+
+def test_wrong_labels_show_under_label_smoothing():
+    composite = Composite({"ce": (1.0, CrossEntropy("binary"))}, task="binary", label_smoothing=0.1)
+    with pytest.raises(InputError, match="the target holds 2"):
+        composite(torch.zeros(1, 1, 1, 2), torch.tensor([[[0, 2]]]))

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from rsseg.assembly import make_setup
+from rsseg.config.build import TERM, build
 from rsseg.contract import IGNORE, InputError
 from rsseg.losses import Composite, CrossEntropy, Dice, Foreign
 from rsseg.losses.foreign import adapted, given_to_loss
@@ -238,7 +239,7 @@ def test_pixel_weights_are_passed_to_what_takes_them():
     weight[:, -2] = torch.nan
     seen = Seen()
     foreign(seen, "multiclass")(logits, target, weight)
-    assert torch.equal(seen.weight[:, :-2], weight[:, :-2])
+    assert torch.equal(seen.weight[:, :-2], (weight * (target != IGNORE))[:, :-2])
     assert not seen.weight[:, -2:].any()
     assert (seen.target[:, -2:] == IGNORE).all()
     foreign(seen, "multiclass", pixels=True)(logits, target, weight)
@@ -322,3 +323,45 @@ def test_a_file_in_the_working_directory_is_found_and_given_what_its_signature_h
     }.items():
         with pytest.raises(InputError, match=message):
             make_setup(compose([node, word]), ["mylosses_here"])
+
+
+class Bare(nn.Module):
+    """The simplest loss there is: no constructor of its own."""
+
+    def forward(self, logits, target):
+        return F.cross_entropy(logits, target, ignore_index=255)
+
+
+class Weighted(nn.Module):
+    """A loss that asks for weights."""
+
+    def forward(self, logits, target, weight):
+        return (F.cross_entropy(logits, target, ignore_index=255, reduction="none") * weight).mean()
+
+
+def test_a_loss_without_a_constructor_is_given_nothing():
+    node = {"_target_": f"{__name__}.Bare"}
+    assert isinstance(build(node, "loss.terms.mine", TERM, (__name__,), task="multiclass", ignore_index=255), Bare)
+
+
+def test_a_trial_has_weights_where_pixels_have_them():
+    foreign(Weighted(), "multiclass", pixels=True).try_out(weighted=True)
+    with pytest.raises(InputError, match="missing 1 required positional argument: 'weight'"):
+        foreign(Weighted(), "multiclass", pixels=True).try_out()
+    with pytest.raises(InputError, match=r"pixels have weights, but Bare.forward has no parameter weight"):
+        foreign(Bare(), "multiclass", pixels=True).try_out(weighted=True)
+
+
+def test_weights_are_0_where_the_mask_is_ignored():
+    seen = []
+
+    class Keeps(nn.Module):
+        def forward(self, logits, target, weight):
+            seen.append(weight)
+            return logits.mean()
+
+    mask, weight = torch.tensor([[[0, 1, 255]]], dtype=torch.uint8), torch.tensor([[[2.0, torch.nan, 3.0]]])
+    loss = Foreign(Keeps(), "loss.terms.mine", make_task("multiclass", ["a", "b"]), pixels=False)
+    loss.ignores = True
+    loss(torch.zeros(1, 2, 1, 3), mask, weight)
+    assert seen[0].tolist() == [[[2.0, 0.0, 0.0]]]

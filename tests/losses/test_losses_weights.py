@@ -168,3 +168,23 @@ def test_wrong_shares_are_refused(term, task, target, message):
     logits, _ = batch(task)
     with pytest.raises(InputError, match=message):
         term(task)(logits, target)
+
+
+@pytest.mark.parametrize("name", ["lovasz", "boundary", "top_k_cross_entropy"])
+def test_functions_of_labels_refuse_shares(name):
+    from rsseg.losses import lovasz, pixelwise, shape
+
+    function = next(getattr(module, name) for module in (lovasz, shape, pixelwise) if hasattr(module, name))
+    with pytest.raises(InputError, match="needs labels; found class shares"):
+        function(torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 0.9), "binary")
+
+
+@every_task
+def test_a_smoothed_cross_entropy_of_shares_is_that_of_torch(task):
+    logits, _ = batch(task, 14)
+    target = shares(batch(task, 15)[0], task)
+    found = CrossEntropy(task, label_smoothing=0.1)(logits, target)
+    classes = logits.shape[1] if task == "multiclass" else 2
+    softened = target * 0.9 + 0.1 / classes
+    function = F.cross_entropy if task == "multiclass" else F.binary_cross_entropy_with_logits
+    torch.testing.assert_close(found, function(logits, softened))

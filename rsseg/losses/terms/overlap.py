@@ -218,9 +218,9 @@ class Lovasz(Term):
     With ``classes="present"`` a binary batch without a positive gives 0; ``classes="all"`` makes its largest error the
     loss.
 
-    With `bins` the errors are ``|y - p|`` for binary and multilabel too, and rounded to that many levels. That takes no
-    sort but joins the one pass. The value is within ``1 / (2 bins - 2)`` of the
-    exact one; a class of a few tens of pixels, whose errors fill few levels, is better served exactly.
+    With `bins` the errors are ``|y - p|`` for every task (for binary and multilabel another loss than the hinge), rounded to
+    that many levels. The loss then takes no sort but joins the one pass. Its value is within ``1 / (2 bins - 2)`` of that of
+    the errors as they are; a class of a few tens of pixels, whose errors fill few levels, is better served exactly.
 
     The arguments are those of `Dice` but `smooth`, and:
 

@@ -107,4 +107,4 @@ class Term(nn.Module):
 
     def from_sums(self, found: Sums) -> Tensor:
         """The loss from the sums in `needs`."""
-        raise NotImplementedError
+        raise InputError(f"{type(self).__name__} has no formula: define `needs` and `from_sums`, or `formula`")
