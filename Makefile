@@ -6,8 +6,10 @@ PYTHON ?= python
 install:  ## the project as it stands here, with the tools of the other verbs
 	$(PYTHON) -m pip install -e '.[dev]'
 
-test: lint types  ## everything that must hold
-	$(PYTHON) -m pytest
+test: lint types  ## everything that must hold, in two processes: whole runs, and all the rest
+	$(PYTHON) -m pytest -o cache_dir=.pytest_cache/runs tests/test_*.py & runs=$$!; \
+	$(PYTHON) -m pytest --ignore-glob='tests/test_*.py'; rest=$$?; \
+	wait $$runs && exit $$rest
 
 fast: lint types  ## the same without the slow tests
 	$(PYTHON) -m pytest -m "not slow"
