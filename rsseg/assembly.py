@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.loggers import Logger
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, SequentialLR
@@ -362,7 +362,7 @@ def _weight(node: Mapping[str, Any]) -> Weight:
     return Weight(node.get("weight", 1.0), node.get("start", 0.0), node.get("ramp", 0.0))
 
 
-def make_setup(config: Any, trust: Sequence[str] = ()) -> Setup:
+def make_setup(config: DictConfig, trust: Sequence[str] = ()) -> Setup:
     """Make the objects of a composed config, or say everything that is wrong with it.
 
     Args:
@@ -469,7 +469,7 @@ def check_machine(setup: Setup) -> None:
     raise_faults(found)
 
 
-def check_run(config: Any, scenes: bool) -> None:
+def check_run(config: DictConfig, scenes: bool) -> None:
     """Find what can be found before a run of a sweep.
 
     Args:

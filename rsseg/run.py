@@ -84,7 +84,8 @@ def _train(config: Any, run: RunFolder, overrides: list[str], loss: str, interru
     given = overridden(plain(config), overrides) if config.resume else {}
     last, step = last_state(run) if given or not run.finished else (None, 0)
     going = continuation(plain(run.config()), given, step, run.finished) if config.resume else None
-    setup = make_setup(OmegaConf.merge(OmegaConf.structured(Config), going.plain) if going else config, list(config.trust))
+    whole: Any = OmegaConf.merge(OmegaConf.structured(Config), going.plain) if going else config
+    setup = make_setup(whole, list(config.trust))
     check_machine(setup)
     if going is None:
         run.refuse_other(setup.plain)

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from rsseg.contract import InputError, nearest
 from rsseg.task import make_task
@@ -230,7 +230,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("rsseg.folder_name", folder_name, replace=True)
 
 
-def cross_check(config: Config) -> list[str]:
+def cross_check(config: Config | DictConfig) -> list[str]:
     """The faults that concern single numbers and pairs of fields, one sentence each; an empty list if there are none."""
     dataset = config.dataset
     faults = _unknown_keys(config)
@@ -295,7 +295,7 @@ def has_loss(head: Any) -> bool:
     return isinstance(loss, dict) and isinstance(loss.get("terms"), dict)
 
 
-def _device_faults(config: Config) -> list[str]:
+def _device_faults(config: Config | DictConfig) -> list[str]:
     """What does not go together in steps, batches and devices."""
     faults = []
     trainer: Any = OmegaConf.to_container(config.trainer, resolve=True)
