@@ -189,12 +189,20 @@ class Planes(NamedTuple):
         own: bool, which valid pixels belong to the class.
         valid: bool.
         weight: What each pixel counts for, 0 at ignored ones, in the logits' dtype; None: 1 at valid ones.
+        exclusive: Whether the classes exclude each other: softmax, not sigmoid.
     """
 
     logits: Tensor
     own: Tensor
     valid: Tensor
     weight: Tensor | None
+    exclusive: bool
+
+    @property
+    def p(self) -> Tensor:
+        """Probabilities, 0 where ignored."""
+        p = self.logits.softmax(1) if self.exclusive else self.logits.sigmoid()
+        return torch.where(self.valid, p, torch.zeros_like(p))
 
     @property
     def share(self) -> Tensor:
@@ -241,4 +249,4 @@ def class_planes(logits: Tensor, target: Tensor, task: str, ignore_index: int = 
     wide = logits if logits.dtype == torch.float64 else logits.float()
     zero = torch.zeros_like(wide)
     share = None if weight is None else torch.where(valid, weight.unsqueeze(1).to(wide.dtype), zero)
-    return Planes(torch.where(valid, wide, zero), own, valid, share)
+    return Planes(torch.where(valid, wide, zero), own, valid, share, TASKS[task].exclusive)

@@ -7,23 +7,12 @@ import torch
 from torch import Tensor
 
 from rsseg.collective import global_cat
-from rsseg.contract import IGNORE
-from rsseg.losses.checks import class_planes
+from rsseg.losses.checks import Planes
 from rsseg.losses.formulas import Classes, PerClass, class_mean, pick, weights
 from rsseg.losses.sums import Over
-from rsseg.task import TASKS
 
 
-def lovasz(
-    logits: Tensor,
-    target: Tensor,
-    task: str,
-    classes: Classes = "present",
-    over: Over = "batch",
-    class_weights: PerClass = None,
-    ignore_index: int = IGNORE,
-    weight: Tensor | None = None,
-) -> Tensor:
+def lovasz(planes: Planes, classes: Classes = "present", over: Over = "batch", class_weights: PerClass = None) -> Tensor:
     """Lovasz-Softmax for multiclass, the Lovasz hinge for binary and multilabel: the Jaccard loss's convex extension.
 
     The errors, ``|y - p_c|`` or ``max(0, 1 - z (2y - 1))``, are sorted downwards and summed with the weights by which
@@ -36,24 +25,15 @@ def lovasz(
     Under DDP with ``over="batch"`` the errors of all ranks are sorted together.
 
     Args:
-        logits: ``[B, C, H, W]``, any floating dtype.
-        target: Integers, ``[B, H, W]``, or ``[B, L, H, W]`` for multilabel.
-        task: `binary`, `multiclass` or `multilabel`.
+        planes: Logits and labels, see `class_planes`.
         classes: As for `formulas.tversky`.
         over: As for `formulas.tversky`.
         class_weights: As for `formulas.tversky`.
-        ignore_index: The label of pixels that do not count.
-        weight: ``[B, H, W]``, what each pixel counts for; None: 1.
 
     Raises:
-        InputError: For shapes that do not fit, and classes that do not exist.
-
-    Example:
-        >>> lovasz(torch.tensor([[[[3.0, -3.0]]]]), torch.tensor([[[1, 1]]]), "binary")  # half of the error 1 + 3
-        tensor(2.)
+        InputError: For classes that do not exist.
     """
-    planes = class_planes(logits, target, task, ignore_index, weight)
-    if TASKS[task].exclusive:
+    if planes.exclusive:
         p = planes.logits.softmax(1)
         errors = (planes.own.view(torch.uint8).to(p.dtype) - p).abs()
     else:
@@ -65,7 +45,7 @@ def lovasz(
     share = shares[0] if shares else None
     losses = (errors * _slopes(errors.detach(), own, other, share)).sum(2).t()
     count = torch.stack([own.sum(2).t(), other.sum(2).t()])
-    by_class = planes.logits.new_zeros(logits.shape[1])
+    by_class = planes.logits.new_zeros(planes.logits.shape[1])
     return class_mean(losses, count, classes, over, weights(class_weights, by_class, "class_weights"))
 
 

@@ -9,25 +9,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rsseg.collective import global_cat, global_sum
-from rsseg.contract import IGNORE
-from rsseg.losses.checks import class_planes
+from rsseg.losses.checks import Planes
 from rsseg.losses.formulas import mean_of_ratios, weights
 from rsseg.losses.sums import Over
-from rsseg.task import TASKS
 
 COUNTABLE = 2**24
 """Up to here float32 counts whole pixels."""
 
 
-def top_k_cross_entropy(
-    logits: Tensor,
-    target: Tensor,
-    task: str,
-    fraction: float = 0.1,
-    over: Over = "batch",
-    ignore_index: int = IGNORE,
-    weight: Tensor | None = None,
-) -> Tensor:
+def top_k_cross_entropy(planes: Planes, fraction: float = 0.1, over: Over = "batch") -> Tensor:
     """The mean cross-entropy of the pixels (multilabel: entries) that have the largest one.
 
     Pixels of weight w count as w pixels. The last pixel of the fraction counts by the part of it that belongs to it, so the
@@ -36,24 +26,11 @@ def top_k_cross_entropy(
     Under DDP with ``over="batch"`` the losses of all ranks are ordered together.
 
     Args:
-        logits: ``[B, C, H, W]``, any floating dtype.
-        target: Integers, ``[B, H, W]``, or ``[B, L, H, W]`` for multilabel.
-        task: `binary`, `multiclass` or `multilabel`.
+        planes: Logits and labels, see `class_planes`.
         fraction: Of the valid pixels, above 0 and up to 1; 1 is cross-entropy.
         over: `batch`, or `image` for the mean of the images' losses.
-        ignore_index: The label of pixels that do not count.
-        weight: ``[B, H, W]``, what each pixel counts for; None: 1.
-
-    Raises:
-        InputError: For shapes that do not fit.
-
-    Example:
-        >>> logits, target = torch.tensor([[[[0.0, 9.0, 9.0, 9.0]]]]), torch.ones(1, 1, 4, dtype=torch.uint8)
-        >>> top_k_cross_entropy(logits, target, "binary", 0.25)
-        tensor(0.6931)
     """
-    planes = class_planes(logits, target, task, ignore_index, weight)
-    if TASKS[task].exclusive:
+    if planes.exclusive:
         losses = -torch.where(planes.own, planes.logits.log_softmax(1), 0).sum(1)
         share = planes.share[:, 0]
     else:
@@ -62,7 +39,7 @@ def top_k_cross_entropy(
     if over == "batch":
         losses, share = (global_cat(x.flatten()).unsqueeze(0) for x in (losses, share))
     count = losses.shape[1]
-    hardest, order = losses.topk(math.ceil(fraction * count) if weight is None else count, dim=1)
+    hardest, order = losses.topk(math.ceil(fraction * count) if planes.weight is None else count, dim=1)
     share_in_order = share.gather(1, order)
     total = torch.float64 if count > COUNTABLE else share.dtype
     before = share_in_order.cumsum(1, dtype=total) - share_in_order
@@ -71,50 +48,30 @@ def top_k_cross_entropy(
     return mean_of_ratios((hardest * taken).sum(1), wanted.to(losses.dtype), over)
 
 
-def logit_margin(
-    logits: Tensor,
-    target: Tensor,
-    task: str,
-    margin: float = 10.0,
-    over: Over = "batch",
-    ignore_index: int = IGNORE,
-    weight: Tensor | None = None,
-) -> Tensor:
+def logit_margin(planes: Planes, margin: float = 10.0, over: Over = "batch") -> Tensor:
     """The mean over valid pixels and classes of ``max(0, max_j z_j - z_c - m)``.
 
     A sigmoid's logit z is that of two classes with the logits 0 and z.
 
     Args:
-        logits: ``[B, C, H, W]``, any floating dtype.
-        target: Says which pixels are ignored. Integers, ``[B, H, W]``, or ``[B, L, H, W]`` for multilabel.
-        task: `binary`, `multiclass` or `multilabel`.
+        planes: Logits and labels, see `class_planes`.
         margin: m, 0 or more.
         over: `batch`, or `image` for the mean of the images' losses.
-        ignore_index: The label of pixels that do not count.
-        weight: ``[B, H, W]``, what each pixel counts for; None: 1.
-
-    Raises:
-        InputError: For shapes that do not fit.
-
-    Example:
-        >>> logit_margin(torch.tensor([9.0, 0.0, -6.0]).view(1, 3, 1, 1), torch.zeros(1, 1, 1).long(), "multiclass", 10)
-        tensor(1.6667)
     """
-    planes = class_planes(logits, target, task, ignore_index, weight)
     z = planes.logits
-    gap = z.amax(1, keepdim=True) - z if TASKS[task].exclusive else z.abs()
-    classes = 1 if TASKS[task].exclusive else 2
+    gap = z.amax(1, keepdim=True) - z if planes.exclusive else z.abs()
+    classes = 1 if planes.exclusive else 2
     sums = torch.stack([F.relu(gap - margin) / classes * planes.share, planes.share]).sum((2, 3, 4))
     top, bottom = global_sum(sums.sum(1, keepdim=True)) if over == "batch" else sums
     return mean_of_ratios(top, bottom, over)
 
 
-def adjust(logits: Tensor, task: str, priors: Tensor | list[float], tau: float = 1.0) -> Tensor:
+def adjust(logits: Tensor, exclusive: bool, priors: Tensor | list[float], tau: float = 1.0) -> Tensor:
     """Logits plus `tau` times the logarithm of each class's prior; for a sigmoid's logit, of its odds.
 
     Args:
         logits: ``[B, C, H, W]``, any floating dtype.
-        task: `binary`, `multiclass` or `multilabel`.
+        exclusive: Whether the classes exclude each other.
         priors: The share of each class in the pixels.
         tau: How much of it.
 
@@ -125,10 +82,10 @@ def adjust(logits: Tensor, task: str, priors: Tensor | list[float], tau: float =
         InputError: If there are more or fewer priors than classes.
 
     Example:
-        >>> adjust(torch.zeros(1, 1, 1, 1), "binary", [0.2])  # log(0.2 / 0.8)
+        >>> adjust(torch.zeros(1, 1, 1, 1), False, [0.2])  # log(0.2 / 0.8)
         tensor([[[[-1.3863]]]])
     """
     wide = logits if logits.dtype == torch.float64 else logits.float()
     by_class = torch.as_tensor(weights(priors, wide.movedim(1, -1), "priors"))
-    offset = by_class.log() if TASKS[task].exclusive else by_class.logit()
+    offset = by_class.log() if exclusive else by_class.logit()
     return wide + tau * offset.view(-1, 1, 1)

@@ -1,4 +1,4 @@
-"""Losses of shape, as pure functions of logits and target: distance to the true boundary, and overlap of skeletons.
+"""Losses of shape, as pure functions of planes of logits and labels: distance to the true boundary, and overlap of skeletons.
 
 They look at a pixel's surroundings, so ignored pixels cannot be cut away: their logits do not matter, no boundary runs
 along them, and they are part of no structure.
@@ -14,22 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rsseg.collective import global_ratio, global_sum
-from rsseg.contract import IGNORE
-from rsseg.losses.checks import Planes, class_planes
-from rsseg.losses.formulas import Classes, class_mean, pick, recall, tversky
-from rsseg.losses.sums import COUNT, SOFT, Over, pixel_sums
+from rsseg.losses.checks import Planes
+from rsseg.losses.formulas import Classes, class_mean, pick, tversky
+from rsseg.losses.sums import COUNT, Over, Sums
 from rsseg.losses.thinning import thin
-from rsseg.task import TASKS
 
 
-def boundary(
-    logits: Tensor,
-    target: Tensor,
-    task: str,
-    classes: Classes = "all",
-    ignore_index: int = IGNORE,
-    weight: Tensor | None = None,
-) -> Tensor:
+def boundary(planes: Planes, classes: Classes = "all") -> Tensor:
     """Boundary loss (Kervadec et al. 2019): the (weighted) mean over valid pixels and classes of ``phi p``.
 
     ``phi`` is the distance in pixels to the class's true boundary, which runs between pixels: positive outside, negative
@@ -37,22 +28,13 @@ def boundary(
     are computed on the CPU, where a target on another device is copied to.
 
     Args:
-        logits: ``[B, C, H, W]``, any floating dtype.
-        target: Integers, ``[B, H, W]``, or ``[B, L, H, W]`` for multilabel.
-        task: `binary`, `multiclass` or `multilabel`.
+        planes: Logits and labels, see `class_planes`.
         classes: The classes that are averaged.
-        ignore_index: The label of pixels that do not count.
-        weight: ``[B, H, W]``, what each pixel counts for; None: 1.
 
     Raises:
-        InputError: For shapes that do not fit, and classes that do not exist.
-
-    Example:
-        >>> boundary(torch.tensor([[[[9e9, 9e9, 9e9]]]]), torch.tensor([[[1, 0, 0]]]), "binary")  # (-.5 + .5 + 1.5) / 3
-        tensor(0.5000)
+        InputError: For classes that do not exist.
     """
-    planes = class_planes(logits, target, task, ignore_index, weight)
-    parts = _probabilities(planes, task), planes.own, planes.valid, planes.share
+    parts = planes.p, planes.own, planes.valid, planes.share
     p, own, valid, share = (pick(x, classes, dim=1) for x in parts)
     phi = torch.from_numpy(_distances(own.cpu().numpy(), valid.cpu().numpy())).to(p)
     if classes == "present":
@@ -71,44 +53,23 @@ def _distances(own: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]) -> npt.
     return phi
 
 
-def cl_dice(
-    logits: Tensor,
-    target: Tensor,
-    task: str,
-    iterations: int = 3,
-    smooth: float = 1.0,
-    classes: Classes = "all",
-    over: Over = "batch",
-    ignore_index: int = IGNORE,
-    weight: Tensor | None = None,
-) -> Tensor:
+def cl_dice(planes: Planes, iterations: int = 3, smooth: float = 1.0, classes: Classes = "all", over: Over = "batch") -> Tensor:
     """Soft clDice (Shit et al. 2021): one minus the harmonic mean of the skeletons' precision and sensitivity.
 
     With P and L the probabilities and the labels, S the soft skeleton and s the smoothing:
     precision ``(sum S(P) L + s) / (sum S(P) + s)``, sensitivity ``(sum S(L) P + s) / (sum S(L) + s)``, per class.
 
     Args:
-        logits: ``[B, C, H, W]``, any floating dtype.
-        target: Integers, ``[B, H, W]``, or ``[B, L, H, W]`` for multilabel.
-        task: `binary`, `multiclass` or `multilabel`.
+        planes: Logits and labels, see `class_planes`.
         iterations: Of thinning; at least half the width in pixels of the widest structure.
         smooth: s, more than 0.
         classes: The classes that are averaged.
         over: `batch`, or `image` for the mean of the images' losses.
-        ignore_index: The label of pixels that do not count.
-        weight: ``[B, H, W]``, what each pixel counts for; None: 1.
 
     Raises:
-        InputError: For shapes that do not fit, and classes that do not exist.
-
-    Example:
-        >>> line = torch.zeros(1, 5, 9, dtype=torch.long)
-        >>> line[:, 2] = 1
-        >>> cl_dice(line.unsqueeze(1) * 99.0 - 49, line, "binary")
-        tensor(0.)
+        InputError: For classes that do not exist.
     """
-    planes = class_planes(logits, target, task, ignore_index, weight)
-    parts = _probabilities(planes, task), planes.own, planes.valid & ~planes.own, planes.share
+    parts = planes.p, planes.own, planes.valid & ~planes.own, planes.share
     p, own, other, share = (pick(x, classes, dim=1) for x in parts)
     y = own.to(p.dtype)
     thin_p, thin_y = soft_skeleton(p, iterations), soft_skeleton(y, iterations)
@@ -141,64 +102,31 @@ def soft_skeleton(x: Tensor, iterations: int) -> Tensor:
     return skeleton
 
 
-def skeleton_recall(
-    logits: Tensor,
-    target: Tensor,
-    task: str,
-    radius: int = 2,
-    classes: Classes = "all",
-    over: Over = "batch",
-    ignore_index: int = IGNORE,
-    weight: Tensor | None = None,
-) -> Tensor:
-    """Skeleton recall loss (Kirchhoff et al. 2024): one minus the mean probability on the tubed centre lines of each class.
+def tubes(own: Tensor, radius: int, classes: Classes = "all") -> Tensor:
+    """The tubed centre lines (Kirchhoff et al. 2024): what lies within `radius` steps, of an edge each, from the centre line.
 
-    The tube is what lies in the class within `radius` steps, of an edge each, from the centre line. Centre lines are found on
-    the CPU, where a target on another device is copied to.
+    Centre lines are found on the CPU, where planes on another device are copied to.
 
     Args:
-        logits: ``[B, C, H, W]``, any floating dtype.
-        target: Integers, ``[B, H, W]``, or ``[B, L, H, W]`` for multilabel.
-        task: `binary`, `multiclass` or `multilabel`.
+        own: bool ``[B, C, H, W]``, which pixels belong to each class.
         radius: Of the tube, in pixels.
-        classes: The classes that are averaged, of those in the target.
-        over: `batch`, or `image` for the mean of the images' losses.
-        ignore_index: The label of pixels that do not count.
-        weight: ``[B, H, W]``, what each pixel counts for; None: 1.
+        classes: The classes that have tubes.
+
+    Returns:
+        bool ``[B, C, H, W]``, inside the classes.
 
     Raises:
-        InputError: For shapes that do not fit, and classes that do not exist.
-
-    Example:
-        >>> logits = torch.where(torch.arange(10) < 4, 99.0, -99.0).view(1, 1, 1, 10)
-        >>> skeleton_recall(logits, torch.ones(1, 1, 10, dtype=torch.long), "binary")
-        tensor(0.6000)
+        InputError: For classes that do not exist.
     """
-    own = class_planes(logits.detach(), target, task, ignore_index, weight).own
-    chosen, tube = pick(torch.arange(own.shape[1]), classes), torch.zeros_like(own)
-    tube[:, chosen] = torch.from_numpy(_tubes(own.cpu()[:, chosen].numpy(), radius)).to(own.device)
-    counted = tube if target.ndim == 4 else tube.any(1)
-    labels = target.long().masked_fill(~counted, ignore_index)
-    return recall(pixel_sums(logits, labels, task, [(SOFT, over)], ignore_index, weight), classes, over)
-
-
-def _tubes(own: npt.NDArray[np.bool_], radius: int) -> npt.NDArray[np.bool_]:
-    """The tubes around the centre lines of ``[B, C, H, W]``."""
-    lines = thin(own)
+    chosen, found = pick(torch.arange(own.shape[1]), classes), torch.zeros_like(own)
+    planes = own.cpu()[:, chosen].numpy()
+    lines = thin(planes)
     cross = generate_binary_structure(2, 1)[None, None]
-    return own & binary_dilation(lines, cross, radius) if radius else lines
+    found[:, chosen] = torch.from_numpy(planes & binary_dilation(lines, cross, radius) if radius else lines).to(own.device)
+    return found
 
 
-def component_dice(
-    logits: Tensor,
-    target: Tensor,
-    task: str,
-    smooth: float = 0.0,
-    classes: Classes = "all",
-    over: Over = "batch",
-    ignore_index: int = IGNORE,
-    weight: Tensor | None = None,
-) -> Tensor:
+def component_dice(planes: Planes, smooth: float = 0.0, classes: Classes = "all", over: Over = "batch") -> Tensor:
     """CC-Dice loss (Bouteille et al. 2025): the mean over a class's true components of the Dice loss in their regions.
 
     Components are connected by edges or corners. A component's region is made of the pixels of its image that no other
@@ -206,26 +134,15 @@ def component_dice(
     copied to.
 
     Args:
-        logits: ``[B, C, H, W]``, any floating dtype.
-        target: Integers, ``[B, H, W]``, or ``[B, L, H, W]`` for multilabel.
-        task: `binary`, `multiclass` or `multilabel`.
+        planes: Logits and labels, see `class_planes`.
         smooth: s of ``1 - (2 TP + s) / (2 TP + FP + FN + s)``, 0 or more.
         classes: The classes that are averaged, of those in the target.
         over: `batch`, or `image` for the mean of the images' losses.
-        ignore_index: The label of pixels that do not count.
-        weight: ``[B, H, W]``, what each pixel counts for; None: 1.
 
     Raises:
-        InputError: For shapes that do not fit, and classes that do not exist.
-
-    Example:
-        >>> objects = torch.tensor([[[1, 0, 0, 0, 1, 1, 1, 1, 1]]])
-        >>> logits = torch.where(torch.arange(9) > 3, 99.0, -99.0).view(1, 1, 1, 9)  # the small one is missed
-        >>> component_dice(logits, objects, "binary")
-        tensor(0.5000)
+        InputError: For classes that do not exist.
     """
-    planes = class_planes(logits, target, task, ignore_index, weight)
-    p, own, share = (pick(x, classes, dim=1) for x in (_probabilities(planes, task), planes.own, planes.share))
+    p, own, share = (pick(x, classes, dim=1) for x in (planes.p, planes.own, planes.share))
     region, plane = (torch.from_numpy(x).to(p.device) for x in _regions(own.cpu().numpy()))
     zero, true = p.new_zeros(len(plane) + 1), own * share
     parts = (p * true, p * share, true)
@@ -253,15 +170,7 @@ def _regions(own: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], npt.NDA
 
 
 def boundary_dou(
-    logits: Tensor,
-    target: Tensor,
-    task: str,
-    limit: float = 0.8,
-    smooth: float = 1.0,
-    classes: Classes = "all",
-    over: Over = "batch",
-    ignore_index: int = IGNORE,
-    weight: Tensor | None = None,
+    planes: Planes, found: Sums, limit: float = 0.8, smooth: float = 1.0, classes: Classes = "all", over: Over = "batch"
 ) -> Tensor:
     """Boundary difference over union (Sun et al. 2023): ``(FP + FN) / (FP + FN + (1 - a) TP)``, the mean over classes.
 
@@ -270,30 +179,19 @@ def boundary_dou(
     weight on the errors, which lie at the boundary, the more compact a class is.
 
     Args:
-        logits: ``[B, C, H, W]``, any floating dtype.
-        target: Integers, ``[B, H, W]``, or ``[B, L, H, W]`` for multilabel.
-        task: `binary`, `multiclass` or `multilabel`.
+        planes: Logits and labels, see `class_planes`.
+        found: ``soft``.
         limit: The highest a, from 0 to below 1.
         smooth: s of the Tversky loss.
         classes: As for `formulas.tversky`.
         over: As for `formulas.tversky`.
-        ignore_index: The label of pixels that do not count.
-        weight: ``[B, H, W]``, what each pixel counts for; None: 1.
 
     Raises:
-        InputError: For shapes that do not fit, and classes that do not exist.
-
-    Example:
-        >>> square = torch.zeros(1, 10, 10, dtype=torch.long)
-        >>> square[:, 1:9, 1:9] = 1  # C = 28, S = 64, a = 1 / 8
-        >>> boundary_dou(torch.zeros(1, 1, 10, 10), square, "binary", smooth=0)  # 50 / (50 + 7 / 8 x 32)
-        tensor(0.6410)
+        InputError: For classes that do not exist.
     """
-    planes = class_planes(logits.detach(), target, task, ignore_index, weight)
     rim = planes.own & _beside(planes.valid & ~planes.own)
     lengths = (rim * planes.share).sum((2, 3))
     lengths = global_sum(lengths.sum(0, keepdim=True)) if over == "batch" else lengths
-    found = pixel_sums(logits, target, task, [(SOFT, over)], ignore_index, weight)
     sizes = found[COUNT, over][0]
     a = pick(1 - 2 * lengths / torch.where(sizes > 0, sizes, 1), classes).clamp(0, limit)
     errors = 1 / (1 - a)
@@ -317,9 +215,3 @@ def _eroded(x: Tensor) -> Tensor:
 
 def _opened(x: Tensor) -> Tensor:
     return F.max_pool2d(_eroded(x), 3, 1, 1)
-
-
-def _probabilities(planes: Planes, task: str) -> Tensor:
-    """Probabilities ``[B, C, H, W]``, 0 where ignored."""
-    p = planes.logits.softmax(1) if TASKS[task].exclusive else planes.logits.sigmoid()
-    return torch.where(planes.valid, p, torch.zeros_like(p))

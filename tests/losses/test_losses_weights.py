@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.losses import Composite, CrossEntropy, Dice, Focal, FocalTversky, Jaccard, Lovasz, Tversky
+from rsseg.losses.checks import class_planes
 from rsseg.losses.regression import mean_error
 
 every_case = pytest.mark.parametrize(("name", "task"), CASES, ids=[f"{n}-{t}" for n, t in CASES])
@@ -170,13 +171,9 @@ def test_wrong_shares_are_refused(term, task, target, message):
         term(task)(logits, target)
 
 
-@pytest.mark.parametrize("name", ["lovasz", "boundary", "top_k_cross_entropy"])
-def test_functions_of_labels_refuse_shares(name):
-    from rsseg.losses import lovasz, pixelwise, shape
-
-    function = next(getattr(module, name) for module in (lovasz, shape, pixelwise) if hasattr(module, name))
+def test_planes_of_labels_are_none_of_shares():
     with pytest.raises(InputError, match="needs labels; found class shares"):
-        function(torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 0.9), "binary")
+        class_planes(torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 0.9), "binary")
 
 
 @every_task

@@ -230,8 +230,7 @@ class TopKCrossEntropy(Term):
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """See the class."""
-        options = (self.fraction, self.over, self.ignore_index, weight)
-        return pixelwise.top_k_cross_entropy(logits, target, self.task, *options)
+        return pixelwise.top_k_cross_entropy(self.planes(logits, target, weight), self.fraction, self.over)
 
 
 @dataclass(eq=False, repr=False)
@@ -266,7 +265,7 @@ class LogitAdjustedCrossEntropy(Term):
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """See the class."""
-        adjusted = pixelwise.adjust(logits, self.task, self.priors, self.tau)
+        adjusted = pixelwise.adjust(logits, self.exclusive, self.priors, self.tau)
         found = pixel_sums(adjusted, target, self.task, [(NLL, self.over)], self.ignore_index, weight)
         return formulas.pixel_mean(found, NLL, self.exclusive, self.over)
 
@@ -295,5 +294,4 @@ class LogitMargin(Term):
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """See the class."""
-        options = (self.margin, self.over, self.ignore_index, weight)
-        return pixelwise.logit_margin(logits, target, self.task, *options)
+        return pixelwise.logit_margin(self.planes(logits, target, weight), self.margin, self.over)

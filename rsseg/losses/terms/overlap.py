@@ -252,5 +252,4 @@ class Lovasz(Term):
         """See the class."""
         if self.bins is not None:
             return super().formula(logits, target, weight)
-        options = (self.classes, self.over, self.class_weights, self.ignore_index, weight)
-        return lovasz.lovasz(logits, target, self.task, *options)
+        return lovasz.lovasz(self.planes(logits, target, weight), self.classes, self.over, self.class_weights)

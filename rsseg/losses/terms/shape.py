@@ -9,10 +9,10 @@ import torch  # noqa: F401 (the examples use it)
 from torch import Tensor
 
 from rsseg.contract import InputError, number
-from rsseg.losses import shape
+from rsseg.losses import formulas, shape
 from rsseg.losses.checks import positive, whole
 from rsseg.losses.formulas import Classes
-from rsseg.losses.sums import Over
+from rsseg.losses.sums import SOFT, Over, pixel_sums
 from rsseg.losses.terms.term import Term
 
 
@@ -36,7 +36,7 @@ class Boundary(Term):
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """See the class."""
-        return shape.boundary(logits, target, self.task, self.classes, self.ignore_index, weight)
+        return shape.boundary(self.planes(logits, target, weight), self.classes)
 
 
 @dataclass(eq=False, repr=False)
@@ -67,8 +67,8 @@ class ClDice(Term):
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """See the class."""
-        options = (self.iterations, self.smooth, self.classes, self.over, self.ignore_index, weight)
-        return shape.cl_dice(logits, target, self.task, *options)
+        planes = self.planes(logits, target, weight)
+        return shape.cl_dice(planes, self.iterations, self.smooth, self.classes, self.over)
 
 
 @dataclass(eq=False, repr=False)
@@ -97,8 +97,11 @@ class SkeletonRecall(Term):
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """See the class."""
-        options = (self.radius, self.classes, self.over, self.ignore_index, weight)
-        return shape.skeleton_recall(logits, target, self.task, *options)
+        tube = shape.tubes(self.planes(logits.detach(), target, weight).own, self.radius, self.classes)
+        counted = tube if target.ndim == 4 else tube.any(1)
+        labels = target.long().masked_fill(~counted, self.ignore_index)
+        found = pixel_sums(logits, labels, self.task, [(SOFT, self.over)], self.ignore_index, weight)
+        return formulas.recall(found, self.classes, self.over)
 
 
 @dataclass(eq=False, repr=False)
@@ -128,8 +131,7 @@ class ComponentDice(Term):
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """See the class."""
-        options = (self.smooth, self.classes, self.over, self.ignore_index, weight)
-        return shape.component_dice(logits, target, self.task, *options)
+        return shape.component_dice(self.planes(logits, target, weight), self.smooth, self.classes, self.over)
 
 
 def _below_one(name: str, value: Any) -> float:
@@ -167,5 +169,6 @@ class BoundaryDoU(Term):
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """See the class."""
-        options = (self.limit, self.smooth, self.classes, self.over, self.ignore_index, weight)
-        return shape.boundary_dou(logits, target, self.task, *options)
+        planes = self.planes(logits.detach(), target, weight)
+        found = pixel_sums(logits, target, self.task, [(SOFT, self.over)], self.ignore_index, weight)
+        return shape.boundary_dou(planes, found, self.limit, self.smooth, self.classes, self.over)

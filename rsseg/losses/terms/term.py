@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rsseg.contract import IGNORE, InputError
-from rsseg.losses.checks import RULES, SEGMENTATION, check_weight_values, fitting, warn_of_probabilities
+from rsseg.losses.checks import RULES, SEGMENTATION, Planes, check_weight_values, class_planes, fitting, warn_of_probabilities
 from rsseg.losses.sums import Needs, Over, Sum, Sums, pixel_sums
 from rsseg.task import TASKS
 
@@ -98,6 +98,10 @@ class Term(nn.Module):
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """The loss itself."""
         return self.from_sums(pixel_sums(logits, target, self.task, self.needs, self.ignore_index, weight))
+
+    def planes(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Planes:
+        """Logits and labels as planes, for a formula that looks at a pixel's surroundings or order."""
+        return class_planes(logits, target, self.task, self.ignore_index, weight)
 
     @property
     def needs(self) -> Needs:
