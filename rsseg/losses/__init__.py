@@ -20,37 +20,21 @@ from rsseg.losses.class_weights import (
 from rsseg.losses.composite import Composite, CompositeValue, Weight
 from rsseg.losses.foreign import Foreign
 from rsseg.losses.targets import EdgeWeight
-from rsseg.losses.terms import (
-    MAE,
-    MCC,
-    MSE,
-    RMSE,
+from rsseg.losses.terms.likelihood import (
     BinaryCrossEntropy,
-    Boundary,
-    BoundaryDoU,
-    ClDice,
-    ComponentDice,
     CrossEntropy,
-    Dice,
     Focal,
-    FocalTversky,
     GeneralizedCrossEntropy,
-    Huber,
-    Jaccard,
-    LogCosh,
-    LogCoshDice,
     LogitAdjustedCrossEntropy,
     LogitMargin,
-    Lovasz,
     Poly1CrossEntropy,
-    RegionSize,
-    SkeletonRecall,
-    SmoothL1,
     SymmetricCrossEntropy,
-    Term,
     TopKCrossEntropy,
-    Tversky,
 )
+from rsseg.losses.terms.overlap import MCC, Dice, FocalTversky, Jaccard, LogCoshDice, Lovasz, RegionSize, Tversky
+from rsseg.losses.terms.regression import MAE, MSE, RMSE, Huber, LogCosh, SmoothL1
+from rsseg.losses.terms.shape import Boundary, BoundaryDoU, ClDice, ComponentDice, SkeletonRecall
+from rsseg.losses.terms.term import Term
 
 __all__ = [
     "MAE",

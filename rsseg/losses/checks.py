@@ -181,6 +181,11 @@ def warn_of_probabilities(logits: Tensor, task: str) -> None:
     )
 
 
+def widened(logits: Tensor) -> Tensor:
+    """Logits in the dtype that losses are computed in: float64 stays, any other becomes float32."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 class Planes(NamedTuple):
     """Logits in which ignored pixels are harmless, and a plane of truth for each class; all ``[B, C, H, W]``.
 
@@ -246,7 +251,7 @@ def class_planes(logits: Tensor, target: Tensor, task: str, ignore_index: int = 
     if weight is not None:
         valid = valid & (weight > 0).unsqueeze(1)
     own, valid = (labels == positive) & valid, valid.expand_as(logits)
-    wide = logits if logits.dtype == torch.float64 else logits.float()
+    wide = widened(logits)
     zero = torch.zeros_like(wide)
     share = None if weight is None else torch.where(valid, weight.unsqueeze(1).to(wide.dtype), zero)
     return Planes(torch.where(valid, wide, zero), own, valid, share, TASKS[task].exclusive)

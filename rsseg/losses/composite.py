@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rsseg.contract import IGNORE, InputError, number
 from rsseg.losses.sums import Needs, Over, Sum, Sums, pixel_sums
 from rsseg.losses.targets import EdgeWeight, smoothed
-from rsseg.losses.terms import Term
+from rsseg.losses.terms.term import Term
 from rsseg.task import TASKS
 
 

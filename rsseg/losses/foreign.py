@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rsseg.contract import IGNORE, InputError
-from rsseg.losses.checks import check_weight, check_weight_values
+from rsseg.losses.checks import check_weight, check_weight_values, widened
 from rsseg.losses.terms.term import VALUE_CHECKS, Term
 from rsseg.task import Task
 
@@ -111,7 +111,7 @@ class Foreign(nn.Module):
             weighs = weight > 0  # NaN does not
             known = known & (weighs if known.ndim == 3 else weighs.unsqueeze(1))
             weight = torch.where(known if known.ndim == 3 else known.any(dim=1), weight, torch.zeros_like(weight))
-        logits = (logits if logits.dtype == torch.float64 else logits.float()).contiguous()
+        logits = widened(logits).contiguous()
         target = self._form(logits, target, known)
         if self.pixels:
             whole = known if known.ndim == 3 else known.all(dim=1)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rsseg.collective import global_cat, global_sum
-from rsseg.losses.checks import Planes
+from rsseg.losses.checks import Planes, widened
 from rsseg.losses.formulas import mean_of_ratios, weights
 from rsseg.losses.sums import Over
 
@@ -85,7 +85,7 @@ def adjust(logits: Tensor, exclusive: bool, priors: Tensor | list[float], tau: f
         >>> adjust(torch.zeros(1, 1, 1, 1), False, [0.2])  # log(0.2 / 0.8)
         tensor([[[[-1.3863]]]])
     """
-    wide = logits if logits.dtype == torch.float64 else logits.float()
+    wide = widened(logits)
     by_class = torch.as_tensor(weights(priors, wide.movedim(1, -1), "priors"))
     offset = by_class.log() if exclusive else by_class.logit()
     return wide + tau * offset.view(-1, 1, 1)
