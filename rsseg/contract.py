@@ -1,4 +1,4 @@
-"""The few things that every room shares: what is not known of a pixel, the batch, the user's error."""
+"""Definitions that all rooms use: ignored pixels, the batch, the user's error."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ Rule: TypeAlias = Callable[[Sequence[int]], list[float]]
 
 
 def inverse_frequency(counts: Sequence[int]) -> list[float]:
-    """Weights in proportion to ``1 / n``: every class weighs the same in the sum, and a rare one is shouted.
+    """Weights in proportion to ``1 / n``: every class weighs the same in the sum, so rare ones get very large weights.
 
     Args:
         counts: The pixels n of each class.

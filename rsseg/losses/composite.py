@@ -35,7 +35,7 @@ class Weight:
     ramp: float = 0.0
 
     def at(self, done: float) -> float:
-        """The weight of a step before which this share of the steps is done."""
+        """The weight at the step before which this share of the steps is done."""
         if done < self.start:
             return 0.0
         return self.full * min(1.0, (done - self.start) / self.ramp) if self.ramp else self.full
@@ -109,7 +109,7 @@ class Composite(nn.Module):
 
     Raises:
         InputError: Without terms, for weights that are not finite numbers of 0 or more, and if there are steps at which all
-            of them are 0; for smoothed labels or weighted borders of real values, and for smoothing that no term would know of.
+            of them are 0; for smoothed labels or weighted borders of real values, and for smoothing if no term takes shares.
 
     Example:
         >>> from rsseg.losses import CrossEntropy, Dice

@@ -41,11 +41,11 @@ def wide(x: Tensor) -> torch.dtype:
 
 
 def finite(x: Tensor) -> Tensor:
-    """A logarithm of 0 times 0 has to be 0."""
+    """Clamp -inf, so that 0 * log 0 is 0."""
     return x.clamp_(min=torch.finfo(x.dtype).min / 2**40)
 
 
-def of_label(key: Sum, p: Tensor, log_p: Tensor) -> Tensor:
+def pixel_value(key: Sum, p: Tensor, log_p: Tensor) -> Tensor:
     """A sum's function of the probability of the label."""
     if key.name == "nll":
         return -log_p
@@ -55,7 +55,7 @@ def of_label(key: Sum, p: Tensor, log_p: Tensor) -> Tensor:
 
 
 def slope(key: Sum, p: Tensor, log_p: Tensor) -> Tensor | float:
-    """The derivative of `of_label` with respect to ``log p``."""
+    """The derivative of `pixel_value` with respect to ``log p``."""
     if key.name == "nll" or (key.name == "focal" and key.number == 0):
         return -1.0
     if key.name == "focal":  # about 0 at p = 1, where the power may be infinite
@@ -67,7 +67,7 @@ def slope(key: Sum, p: Tensor, log_p: Tensor) -> Tensor | float:
 class Piece:
     """Some pixels of some images: logits ``[b, C, n]``, a target ``[b, L, n]`` and weights ``[b, 1, n]`` or None.
 
-    Flags are numbers: on a CPU, operations on mixed dtypes are many times slower.
+    Masks are stored as floats: on a CPU, operations on mixed dtypes are many times slower.
 
     Attributes:
         logs: Whether logarithms of probabilities have to be right where these vanish, as a loss needs and a gradient does not.
@@ -128,7 +128,7 @@ class Piece:
         raise NotImplementedError
 
     def histogram(self, bins: int) -> Tensor:
-        """The weight of the errors at each level, ``[2, b, C, bins]``; all NaN for a class with an error that is."""
+        """The weight of the errors at each level, ``[2, b, C, bins]``; all NaN for a class with a NaN among its errors."""
         raise NotImplementedError
 
     def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
@@ -218,7 +218,7 @@ class Softmax(Hard):
             count = self.total(self.y)
             return count, self.total(self.v) - count
         if key.name == "soft" and self.scatters:
-            own = self.of_class(self.p_t)
+            own = self.sum_by_class(self.p_t)
             return own.to(self.p.dtype), (self.total(self.p, torch.float64) - own).to(self.p.dtype)
         if key.name == "soft":
             own = self.y * self.p
@@ -226,18 +226,18 @@ class Softmax(Hard):
         if key.name == "spread":
             own = self.total(-finite(self.log_p()))
         else:
-            own = self.of_class(of_label(key, self.p_t, self.log_p_t)).to(self.p.dtype)
+            own = self.sum_by_class(pixel_value(key, self.p_t, self.log_p_t)).to(self.p.dtype)
         return own, torch.zeros_like(own)
 
     @property
     def scatters(self) -> bool:
-        """Whether a sum by label is one of scattered pixels, which for more than a few classes is less than one of planes.
+        """Whether to sum by class with scatter_add, which is faster on a CPU for more than three classes.
 
-        On an accelerator pixels of one class would wait for each other.
+        On an accelerator the additions to one class would wait for each other.
         """
         return may_look(self.x) and self.x.shape[1] > 3
 
-    def of_class(self, values: Tensor) -> Tensor:
+    def sum_by_class(self, values: Tensor) -> Tensor:
         """The weighted sums ``[b, C]`` over each class's own pixels of numbers ``[b, 1, n]``."""
         if not self.scatters:
             return self.total(self.y * values)
@@ -261,7 +261,7 @@ class Softmax(Hard):
             else:
                 by_label[key] = own
         u = torch.zeros_like(self.p_t)
-        for key, table in zip(by_label, self.of_label(list(by_label.values())), strict=True):
+        for key, table in zip(by_label, self.at_label(list(by_label.values())), strict=True):
             u += table * (self.p_t if key.name == "soft" else slope(key, self.p_t, self.log_p_t))
         if by_p:
             a = sum(by_p[1:], by_p[0])
@@ -272,7 +272,7 @@ class Softmax(Hard):
             out += self.p * spread.sum(1, keepdim=True) - spread * self.v
         return out
 
-    def of_label(self, tables: Sequence[Tensor]) -> list[Tensor]:
+    def at_label(self, tables: Sequence[Tensor]) -> list[Tensor]:
         """What tables ``[b, C]`` hold for each pixel's label, ``[b, 1, n]`` each."""
         if not tables:
             return []
@@ -317,7 +317,7 @@ class Sigmoid(Hard):
         if key.name == "spread":
             label = self.total(-self.log_p_t * self.v)
             return label + self.total(self.other * self.s), label + self.total(self.y * self.s)
-        value = of_label(key, self.p_t, self.log_p_t)
+        value = pixel_value(key, self.p_t, self.log_p_t)
         return self.total(self.y * value), self.total(self.other * value)
 
     def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
@@ -325,17 +325,17 @@ class Sigmoid(Hard):
         by_log_p, by_s = torch.zeros_like(self.s), None
         for key, g in by.items():
             if key.name == "soft":
-                by_log_p += self.of_label(g[0], -g[1]).mul_(self.p_t)
+                by_log_p += self.by_label(g[0], -g[1]).mul_(self.p_t)
             elif key.name == "spread":
                 by_log_p -= g.sum(0).unsqueeze(-1)
-                by_s = self.of_label(g[1], g[0])
+                by_s = self.by_label(g[1], g[0])
             elif key.name == "levels":
                 by_log_p -= self.of_level(g, int(key.number)).mul_(self.p_t)
             else:
-                by_log_p += self.of_label(g[0], g[1]).mul_(slope(key, self.p_t, self.log_p_t))
+                by_log_p += self.by_label(g[0], g[1]).mul_(slope(key, self.p_t, self.log_p_t))
         out = by_log_p.mul_(self.q)
         return (out if by_s is None else out.add_(by_s)).mul_(self.sign)
 
-    def of_label(self, own: Tensor, other: Tensor) -> Tensor:
+    def by_label(self, own: Tensor, other: Tensor) -> Tensor:
         """What two tables ``[b, C]`` hold for each pixel, by its label."""
         return (self.y * (own - other).unsqueeze(-1)).add_(other.unsqueeze(-1))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rsseg.losses.pieces import Piece, finite, of_label, slope, wide
+from rsseg.losses.pieces import Piece, finite, pixel_value, slope, wide
 
 if TYPE_CHECKING:
     from rsseg.losses.sums import Sum
@@ -50,8 +50,8 @@ class Soft(Piece):
             return self.total(common), self.total(self.p - common)
         if key.name == "spread":
             return self.total(-self.log_p * self.v), self.total(-self.log_q * self.v)
-        own = self.y * of_label(key, self.p, self.log_p)
-        return self.total(own), self.total(rest * of_label(key, self.q, self.log_q))
+        own = self.y * pixel_value(key, self.p, self.log_p)
+        return self.total(own), self.total(rest * pixel_value(key, self.q, self.log_q))
 
     def by_log_p(self, by: Mapping[Sum, Tensor]) -> Tensor:
         """The gradient with respect to `log_p`."""

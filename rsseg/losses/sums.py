@@ -31,12 +31,12 @@ from rsseg.task import TASKS
 class Sum(NamedTuple):
     """One of the sums that a term can ask for.
 
-    Every sum comes twice, ``[own, other]``: over the pixels labelled with the class, and over the other valid pixels, each
-    times the pixel's weight. With ``p`` the probability of the class and ``p_t`` that of the label:
+    Each sum has two rows, ``[own, other]``: over the pixels labelled with the class, and over all other valid pixels. Each
+    pixel is multiplied by its weight. With ``p`` the probability of the class and ``p_t`` that of the label:
 
     * ``count``: 1.
     * ``soft``: ``p``; over the class's own pixels that is TP, over the others FP.
-    * ``nll``: ``-log p_t``. For multiclass the other pixels' belongs to their own classes and is 0 here.
+    * ``nll``: ``-log p_t``. For multiclass the second row is 0: a pixel counts once, under its own class.
     * ``focal``: ``-(1 - p_t)^number log p_t``; others as for ``nll``.
     * ``power``: ``(1 - p_t^number) / number``; others as for ``nll``.
     * ``spread``: ``-log p`` over all valid pixels; and, 0 for multiclass, ``-log (1 - p)``. For label smoothing.
@@ -72,8 +72,8 @@ def pixel_sums(
     """Every sum that is asked for, differentiable with respect to the logits.
 
     Sums over the batch are over the batches of all ranks. Sums per image stay on their rank. ``levels`` are
-    ``[2, 2, G, C, number]``: first the numbers of pixels, which have no gradient, then the sums of their errors, each
-    pixel's counted as its level but with the gradient of the error itself.
+    ``[2, 2, G, C, number]``: per level, the number of pixels, which has no gradient, and the sum of their errors. An error's
+    value is rounded to its level; its gradient is that of the exact error.
 
     Args:
         logits: ``[B, C, H, W]``, any floating dtype.

@@ -209,10 +209,10 @@ class Poly1CrossEntropy(Term):
 
 @dataclass(eq=False, repr=False)
 class TopKCrossEntropy(Term):
-    """Cross-entropy of the hardest pixels alone (Wu et al. 2016; online hard example mining, Shrivastava et al. 2016).
+    """Cross-entropy of the hardest pixels alone (Wu et al. 2016; OHEM, online hard example mining, Shrivastava et al. 2016).
 
     The mean over the `fraction` of the valid pixels (multilabel: entries) with the largest cross-entropy in the global batch,
-    or in each image. Easy pixels have no gradient; wrong labels, always among the hardest, have the more.
+    or in each image. Easy pixels have no gradient. Wrong labels are usually among the hardest pixels, so they count for more.
 
     Args:
         fraction: Above 0 and up to 1; 1 is cross-entropy.
@@ -237,8 +237,8 @@ class TopKCrossEntropy(Term):
 class LogitAdjustedCrossEntropy(Term):
     """Logit-adjusted cross-entropy (Menon et al. 2021): of the logits plus `tau` times the logarithm of the class priors.
 
-    What training adds, predictions lack: each class is weighed as if all were equally frequent, which serves the mean of the
-    classes' accuracies. Without more epochs it does what biases tuned after training do. A sigmoid's logit is adjusted by
+    The offset is added in training only; predictions then treat all classes as equally frequent, which serves the mean of the
+    classes' accuracies, as biases that are tuned after training do. A sigmoid's logit is adjusted by
     ``tau log(prior / (1 - prior))``.
 
     Args:

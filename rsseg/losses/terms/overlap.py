@@ -184,7 +184,7 @@ class MCC(Term):
 class RegionSize(Term):
     """Region-size term (Liu et al. 2024): the mean over classes of ``|predicted size - true size|``, in shares of the pixels.
 
-    It does not say where a region is: add it to a cross-entropy, whose own leaning to the right size it makes explicit.
+    It ignores where a region is: combine it with a cross-entropy.
 
     Args:
         classes: As for `Dice`.

@@ -33,7 +33,7 @@ class Term(nn.Module):
         tasks: The task kinds that the term fits.
         soft: Whether it takes a target of class shares.
         sums: What `needs` asks for over the term's `over`, unless its parameters decide that.
-        rules: How parameters are checked, beside and before `RULES`.
+        rules: How parameters are checked; they override `RULES`.
 
     Raises:
         InputError: For arguments that do not fit, and misfitting shapes and labels.
