@@ -230,9 +230,11 @@ def build(node: Mapping[str, Any], where: str, kind: Kind, trust: Collection[str
 
 def _parameters(target: Any) -> Mapping[str, inspect.Parameter]:
     """The parameters of a target; none of a module that has no constructor of its own, whose signature takes anything."""
-    constructor = getattr(target, "__init__", None)
-    if getattr(constructor, "__qualname__", "") == "Module.__init__":
-        return {}
+    for base in getattr(target, "__mro__", ()):
+        if "__init__" in vars(base):  # by its owner: torch.compile exchanges the function
+            if base.__module__ == "torch.nn.modules.module":
+                return {}
+            break
     return inspect.signature(target).parameters
 
 

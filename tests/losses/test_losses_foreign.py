@@ -340,6 +340,8 @@ class Weighted(nn.Module):
 
 
 def test_a_loss_without_a_constructor_is_given_nothing():
+    import torch._dynamo  # noqa: F401 as torch.compile does: it exchanges nn.Module's constructor
+
     node = {"_target_": "kornia.losses.TotalVariation"}
     assert isinstance(build(node, "loss.terms.mine", TERM, (), task="multiclass", ignore_index=255), nn.Module)
 
