@@ -12,7 +12,7 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from rsseg.losses.sums import Sum
 
-CHUNK = 2**18
+CHUNK = 2**17
 """The logits that are worked on at a time on a CPU."""
 
 Part: TypeAlias = tuple[slice, slice]
@@ -60,8 +60,18 @@ def slope(key: Sum, p: Tensor, log_p: Tensor) -> Tensor | float:
         return -1.0
     if key.name == "focal":  # about 0 at p = 1, where the power may be infinite
         q = (1 - p).clamp_(min=torch.finfo(p.dtype).eps)
-        return (p * log_p).mul_(key.number).sub_(q).mul_(q ** (key.number - 1))
+        return (p * log_p).mul_(key.number).sub_(q).mul_(q.pow_(key.number - 1))
     return p.pow(key.number).neg_()
+
+
+def labelled(target: Tensor, number: Tensor, labels: int, ignore: int) -> Tensor:
+    """1 where a target, given as floating-point numbers too, is one of so many labels and not the ignored one, else 0."""
+    v = torch.lt(number, labels, out=torch.empty_like(number))
+    if target.dtype.is_signed:
+        v.mul_(number >= 0)
+    if 0 <= ignore < labels:
+        v.mul_(number != ignore)
+    return v
 
 
 class Piece:
@@ -131,8 +141,13 @@ class Piece:
         """The weight of the errors at each level, ``[2, b, C, bins]``; all NaN for a class with a NaN among its errors."""
         raise NotImplementedError
 
+    def weighted_gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
+        """The gradient ``[b, C, n]`` from those of the sums."""
+        found = self.gradient(by)
+        return found if self.w is None else found.mul_(self.w)
+
     def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
-        """The gradient ``[b, C, n]`` from those of the sums, for pixels of weight 1."""
+        """The same for pixels of weight 1."""
         raise NotImplementedError
 
 
@@ -183,12 +198,9 @@ class Softmax(Hard):
         number = target.to(wide(self.x))
         y = number.new_empty(len(number), classes, number.shape[2])
         torch.eq(number, torch.arange(classes, dtype=number.dtype, device=number.device).unsqueeze(-1), out=y)
-        v = torch.lt(number, classes, out=torch.empty_like(number))
-        if target.dtype.is_signed:
-            v.mul_(number >= 0)
+        v = labelled(target, number, classes, ignore)
         if 0 <= ignore < classes:
             y[:, ignore] = 0
-            v.mul_(number != ignore)
         return y, v
 
     def start(self, target: Tensor) -> None:
@@ -222,7 +234,7 @@ class Softmax(Hard):
             return own.to(self.p.dtype), (self.total(self.p, torch.float64) - own).to(self.p.dtype)
         if key.name == "soft":
             own = self.y * self.p
-            return self.total(own), self.total(self.p - own)
+            return self.total(own), self.total(own.neg_().add_(self.p))
         if key.name == "spread":
             own = self.total(-finite(self.log_p()))
         else:
@@ -286,15 +298,14 @@ class Sigmoid(Hard):
     def read(self, target: Tensor, classes: int, ignore: int) -> tuple[Tensor, Tensor]:
         """See `Piece`."""
         number = target.to(wide(self.x))
-        v = torch.ne(number, ignore, out=torch.empty_like(number))
+        v = labelled(target, number, 2, ignore)
         return torch.eq(number, 1, out=torch.empty_like(number)).mul_(v), v
 
     def start(self, target: Tensor) -> None:
         """See `Piece`."""
-        self.other = self.v - self.y
-        self.sign = self.y - self.other
-        self.s = self.clean(self.sign * self.x)
-        self.p_t, self.q = self.s.sigmoid(), (-self.s).sigmoid_()
+        minus_s = self.clean(self.v.sub(self.y, alpha=2).mul_(self.x))
+        self.q, self.s = minus_s.sigmoid(), minus_s.neg_()
+        self.p_t = self.s.sigmoid()
         self.log: Tensor | None = None
 
     @property
@@ -303,6 +314,11 @@ class Sigmoid(Hard):
         if self.log is None:
             self.log = F.logsigmoid(self.s)
         return self.log
+
+    def tables(self, plain: Sequence[Sum], levels: Sequence[Sum]) -> list[Tensor]:
+        """See `Piece`."""
+        self.other = self.v - self.y  # the gradient does without it
+        return super().tables(plain, levels)
 
     def error(self) -> Tensor:
         """See `Hard`."""
@@ -334,7 +350,9 @@ class Sigmoid(Hard):
             else:
                 by_log_p += self.by_label(g[0], g[1]).mul_(slope(key, self.p_t, self.log_p_t))
         out = by_log_p.mul_(self.q)
-        return (out if by_s is None else out.add_(by_s)).mul_(self.sign)
+        if by_s is not None:
+            out += by_s
+        return out.mul_(self.y.mul(2).sub_(self.v))
 
     def by_label(self, own: Tensor, other: Tensor) -> Tensor:
         """What two tables ``[b, C]`` hold for each pixel, by its label."""

@@ -99,11 +99,16 @@ def pixel_sums(
     soft = target.is_floating_point()
     if soft and levels:
         raise InputError("binned errors need a target of labels; found class shares")
-    flat = logits.flatten(2)  # a view for contiguous and channels-last logits
+    exclusive = TASKS[task].exclusive
+    two = exclusive and not soft and logits.shape[1] == 2
+    flat = _log_odds(logits) if two else logits.flatten(2)  # a view for contiguous and channels-last logits
     labels = target.flatten(-2) if target.ndim == 4 else target.flatten(1).unsqueeze(1)
     weights = None if weight is None else weight.flatten(1).unsqueeze(1)
-    kind = _PIECES[TASKS[task].exclusive, soft]
+    kind = _PIECES[exclusive and not two, soft]
     table, *counts = _Pass.apply(flat, labels, weights, kind, plain, levels, ignore_index)
+    if two:
+        table = torch.stack([_both_classes(key, sums, table[0]) for key, sums in zip(plain, table.unbind(), strict=True)])
+        counts = [_both_classes(key, count, table[0]) for key, count in zip(levels, counts, strict=True)]
     images = [table, *(_errors(count) for count in counts)]
     found: dict[tuple[Sum, Over], Tensor] = {}
     for over in {over for _, over in needs}:
@@ -111,6 +116,27 @@ def pixel_sums(
         named = zip((*plain, *levels), (*parts[0].unbind(), *parts[1:]), strict=True)
         found |= {(key, over): value.detach() if key == COUNT else value for key, value in named}
     return found
+
+
+def _log_odds(logits: Tensor) -> Tensor:
+    """The logits ``[B, 1, N]`` of the second of two exclusive classes as a label of its own.
+
+    The softmax of two logits is the sigmoid of their difference, which has half the numbers.
+    """
+    first, second = logits.flatten(2).to(wide(logits)).unbind(1)
+    return (second - first).unsqueeze(1)
+
+
+def _both_classes(key: Sum, second: Tensor, count: Tensor) -> Tensor:
+    """The sums ``[2, B, 2, ...]`` of two exclusive classes, from those of the second as a label of its own, ``[2, B, 1, ...]``.
+
+    What is the one's own is the other's rest.
+    """
+    first = (count - second if key == SOFT else second).flip(0)
+    both = torch.cat([first, second], dim=2)
+    if key.name in ("count", "soft", "levels"):
+        return both
+    return torch.stack([both[0], torch.zeros_like(both[0])])
 
 
 def _errors(counts: Tensor) -> Tensor:
@@ -158,11 +184,14 @@ class _Pass(torch.autograd.Function):
         x, y, w = ctx.saved_tensors
         by = dict(zip((*ctx.plain, *ctx.levels), (*by_table.unbind(), *by_counts), strict=True))
         del by[COUNT]
-        out = torch.empty_like(x)
-        for images, pixels in parts_of(x):
-            piece = ctx.kind.cut(x, y, w, (images, pixels), ctx.ignore, logs=False)
-            gradient = piece.gradient({key: g[:, images] for key, g in by.items()})
-            out[images, :, pixels] = gradient if piece.w is None else gradient.mul_(piece.w)
+        parts = parts_of(x)
+        if len(parts) == 1:
+            out = ctx.kind.cut(x, y, w, parts[0], ctx.ignore, logs=False).weighted_gradient(by).to(x.dtype)
+        else:
+            out = torch.empty_like(x)
+            for images, pixels in parts:
+                piece = ctx.kind.cut(x, y, w, (images, pixels), ctx.ignore, logs=False)
+                out[images, :, pixels] = piece.weighted_gradient({key: g[:, images] for key, g in by.items()})
         return out, None, None, None, None, None, None
 
 
