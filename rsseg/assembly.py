@@ -26,12 +26,13 @@ from rsseg.compare.panel import PANEL
 from rsseg.config import build as kinds
 from rsseg.config.build import FailedError, Kind, build, faults, locate, missing
 from rsseg.config.schema import ModelConfig, RecordConfig, Residence, cross_check, has_loss, raise_faults
-from rsseg.contract import IGNORE, InputError, nearest
+from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import SIZE, Blocks
-from rsseg.data.labels import Labels, Shares
+from rsseg.data.labels import make_decoder
 from rsseg.data.paste import Fits
 from rsseg.data.sampling import Places, Read
 from rsseg.data.scene import Source
+from rsseg.data.store import torch_dtype
 from rsseg.dataset import Data, Dataset, Numbers, scenes_of
 from rsseg.devices import device_faults
 from rsseg.errors import write_trace
@@ -146,6 +147,11 @@ class Setup:
     def head(self) -> str:
         """The first head, whose scores choose the best checkpoint."""
         return next(iter(self.tasks))
+
+    @property
+    def task(self) -> Task:
+        """The first head's."""
+        return self.tasks[self.head]
 
     @property
     def accelerator(self) -> str:
@@ -319,9 +325,9 @@ class Setup:
             term.try_out(weighted=bool(loss.get("edge_weight") or self.plain["dataset"]["source"].get("weight")))
             return
         logits = torch.zeros(1, task.channels, 2, 2)
-        target = torch.zeros(1, *task.planes, 2, 2, dtype=torch.uint8)
+        target = torch.full((1, *task.planes, 2, 2), 1 / task.channels if task.soft else 0, dtype=torch_dtype(task.dtype))
         try:
-            value = Composite({name: (1.0, term)})(logits, torch.full_like(logits, 1 / task.channels) if task.soft else target)
+            value = Composite({name: (1.0, term)})(logits, target)
         except InputError as error:
             raise error if where in str(error) else InputError(f"{where}: {error}") from None
         except Exception as error:  # whatever a term of the user's own raises
@@ -411,10 +417,7 @@ def _once(faults: Sequence[str]) -> list[str]:
 def _setup(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
     dataset = plain["dataset"]
     whole = dataset["fractions"]
-    task = make_task(dataset["task"], dataset["classes"], soft=whole is not None)
-    ignore = dataset["ignore_values"]
-    if ignore is None:
-        ignore = [] if any(isinstance(value, str) for value in dataset["mask_values"] or []) else [IGNORE]
+    task = make_task(dataset["task"], dataset["classes"], whole is not None, dataset["units"])
     bands, rgb = (None if dataset[key] is None else tuple(dataset[key]) for key in ("bands", "rgb"))
     made: dict[str, Any] = {
         "plain": plain,
@@ -424,7 +427,7 @@ def _setup(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
             bands=bands,
             rgb=rgb,
             palette=dataset["palette"],
-            labels=Labels(task, dataset["mask_values"], ignore) if whole is None else Shares(task, whole),
+            labels=make_decoder(task, dataset["mask_values"], dataset["ignore_values"], whole, dataset["range"]),
             store=Path(plain["output"]) / "cache" / "store",
             skip_bad_scenes=plain["on_bad_tile"] == "skip",
         ),
@@ -513,7 +516,7 @@ def make_module(setup: Setup, network: nn.Module, numbers: Numbers, scenes: int)
     return SegmentationModule(
         network=network,
         losses=setup.losses(numbers),
-        tasks=setup.tasks,
+        tasks={head: task.scaled(numbers.value_mean, numbers.value_std) for head, task in setup.tasks.items()},
         mean=numbers.mean,
         std=numbers.std,
         scenes=scenes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +62,16 @@ class Numbers:
         valid: Labelled training pixels, per class.
         mean: Per band.
         std: Per band.
+        value_mean: Per real value of a regression's target.
+        value_std: Likewise.
     """
 
     positives: list[int]
     valid: list[int]
     mean: list[float]
     std: list[float]
+    value_mean: list[float] = field(default_factory=list)
+    value_std: list[float] = field(default_factory=list)
 
     @classmethod
     def of(cls, census: Census) -> Numbers:
@@ -77,6 +81,8 @@ class Numbers:
             census.valid.sum(axis=0).tolist(),
             census.bands.mean.tolist(),
             census.bands.std.tolist(),
+            census.values.mean.tolist(),
+            census.values.std.tolist(),
         )
 
 

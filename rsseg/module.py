@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torchmetrics import Metric
 
 from rsseg.contract import Batch, InputError, Layers, known, layers_of
 from rsseg.losses import Composite
-from rsseg.metrics import Confusion, Scores, scores
+from rsseg.metrics import AnyScores, Confusion, ErrorSums, error_scores, scores
 from rsseg.task import Task
 
 Augmentation = Callable[[Tensor, Layers, Tensor], tuple[Tensor, Layers]]
@@ -29,8 +30,8 @@ def logged_names(tasks: Mapping[str, Task], terms: Mapping[str, Sequence[str]]) 
     """
     found = ["val/loss"]
     for name, task in tasks.items():
-        found += [f"val/{name}/{score}" for score in ("iou", "dice", "scene_iou", "scene_dice", "accuracy")]
-        found += [f"val/{name}/{score}/{label}" for score in ("iou", "dice") for label in task.classes]
+        found += [f"val/{name}/{score}" for score in task.scores]
+        found += [f"val/{name}/{score}/{label}" for score in task.class_scores for label in task.classes]
         found += [f"val/{name}/loss/{term}{kind}" for term in terms[name] for kind in ("", ".weighted")]
     return found
 
@@ -39,8 +40,8 @@ class SegmentationModule(L.LightningModule):
     """Trains and scores a network with one composition of losses per head.
 
     Logged per head: ``{stage}/{head}/loss/{term}`` and ``.../{term}.weighted`` for every term, ``{stage}/loss`` for the sum,
-    and for validation ``val/{head}/iou``, ``dice``, ``scene_iou``, ``scene_dice``, ``accuracy`` and, per class,
-    ``val/{head}/iou/{class}`` and ``dice/{class}``.
+    and for validation ``val/{head}/{score}`` for each of `Task.scores` and, per class, ``val/{head}/{score}/{class}`` for each
+    of `Task.class_scores`.
 
     Args:
         network: Maps an image to logits by head.
@@ -77,7 +78,9 @@ class SegmentationModule(L.LightningModule):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         self.losses = nn.ModuleDict(losses)
-        self.confusions = nn.ModuleDict({name: Confusion(task, scenes) for name, task in tasks.items()})
+        self.scene_sums = nn.ModuleDict(
+            {name: (ErrorSums if task.real else Confusion)(task, scenes) for name, task in tasks.items()}
+        )
         self.tasks = dict(tasks)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
@@ -86,7 +89,7 @@ class SegmentationModule(L.LightningModule):
         self.terms: dict[str, Tensor] = {}  # the losses of the last training batch, by their names in the log
         self.gradient_norm: Tensor | None = None  # of the step that is about to be taken, if a callback has taken it
         self.augmentations, self._optimizer, self._scheduler = list(augmentations), optimizer, scheduler
-        self.scores: dict[str, Scores] = {}
+        self.scores: dict[str, AnyScores] = {}
         self._val_losses: dict[str, Tensor] = {}
 
     def normalise(self, image: Tensor) -> Tensor:
@@ -109,6 +112,7 @@ class SegmentationModule(L.LightningModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Normalise and (in training) augment, on the device."""
         image, layers = self.normalise(batch["image"]), layers_of(batch)
+        layers["mask"] = next(iter(self.tasks.values())).standardise(layers["mask"])
         if self.trainer.training:
             for augment in self.augmentations:
                 image, layers = augment(image, layers, batch["k"])
@@ -118,12 +122,12 @@ class SegmentationModule(L.LightningModule):
 
     def tune(self, thresholds: Mapping[str, Tensor]) -> None:
         """Score and predict at these thresholds by head, see `Task.predict`."""
-        for name, confusion in self._confusions():
-            confusion.threshold = thresholds[name]
+        for name, threshold in thresholds.items():
+            cast(Confusion, self.scene_sums[name]).threshold = threshold
 
     def labels(self, head: str, logits: Tensor) -> Tensor:
-        """The labels of a head's logits, as they are scored."""
-        return self.tasks[head].predict(logits, cast(Confusion, self.confusions[head]).threshold)
+        """The labels, or values, of a head's logits, as they are scored."""
+        return self.tasks[head].predict(logits, cast(Confusion, self.scene_sums[head]).threshold)
 
     def _loss(self, logits: Mapping[str, Tensor], batch: Batch, stage: str) -> tuple[Tensor, dict[str, Tensor]]:
         total, values = batch["mask"].new_zeros((), dtype=torch.float32), {}
@@ -176,8 +180,8 @@ class SegmentationModule(L.LightningModule):
         """
         logits = self(batch["image"])
         _, values = self._loss(logits, batch, "val")
-        for name, confusion in self._confusions():
-            confusion.update(logits[name], batch["mask"], batch["scene"])
+        for name, sums in self._scene_sums():
+            sums.update(logits[name], batch["mask"], batch["scene"])
         labelled = known(batch["mask"])
         if "weight" in batch:
             weight = batch["weight"].nan_to_num(0).to(self._val_labelled.dtype)
@@ -188,9 +192,9 @@ class SegmentationModule(L.LightningModule):
             self._val_losses[name] = self._val_losses.get(name, 0) + value.to(self._val_labelled.dtype) * labelled
         return dict(logits)
 
-    def _confusions(self) -> Iterator[tuple[str, Confusion]]:
-        for name, confusion in self.confusions.items():
-            yield name, cast(Confusion, confusion)
+    def _scene_sums(self) -> Iterator[tuple[str, Metric]]:
+        for name, sums in self.scene_sums.items():
+            yield name, cast(Metric, sums)
 
     def on_validation_epoch_end(self) -> None:
         """Score the whole scenes and log everything."""
@@ -198,21 +202,28 @@ class SegmentationModule(L.LightningModule):
         if not sums[0]:
             raise InputError("the pixel weights of the validation scenes are 0 everywhere: look at dataset.source.weight")
         values = dict(zip(self._val_losses, (sums[1:] / sums[0]).tolist(), strict=True))
-        for name, confusion in self._confusions():
-            self.scores[name] = result = scores(confusion.compute(), self.tasks[name])
-            confusion.reset()
+        for name, sums in self._scene_sums():
+            task = self.tasks[name]
+            self.scores[name] = result = (error_scores if task.real else scores)(sums.compute(), task)
+            sums.reset()
             values |= {f"val/{name}/{key}": value for key, value in result.means().items()}
-            for i, label in enumerate(self.tasks[name].classes):
-                values[f"val/{name}/iou/{label}"] = float(result.class_iou[i])
-                values[f"val/{name}/dice/{label}"] = float(result.class_dice[i])
+            for score, by_class in result.by_class().items():
+                values |= {f"val/{name}/{score}/{label}": float(by_class[i]) for i, label in enumerate(task.classes)}
         self.log_dict(values)
+        head, first = next(iter(self.tasks.items()))
         if (
             self.trainer.state.fn == "fit"
         ):  # before the checkpoint is written: Lightning steps after it, and a resumed run misses that
             for schedule in self.trainer.lr_scheduler_configs:
                 if isinstance(schedule.scheduler, ReduceLROnPlateau):
-                    schedule.scheduler.step(next(iter(self.scores.values())).iou)
-        self.log("iou", next(iter(self.scores.values())).iou, prog_bar=True, logger=False)
+                    schedule.scheduler.step(self.quality(head))
+        self.log(first.score, self.scores[head].means()[first.score], prog_bar=True, logger=False)
+
+    def quality(self, head: str) -> float:
+        """The last validation's score that chooses the best checkpoint: more is better, so an error has a minus."""
+        task = self.tasks[head]
+        value = self.scores[head].means()[task.score]
+        return value if task.higher_is_better else -value
 
     def configure_optimizers(self) -> Any:
         """The optimizer and its schedule, as Lightning expects them."""

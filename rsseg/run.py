@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,12 @@ from rsseg.files import UnwritableError, write_csv, write_json
 from rsseg.inference.examples import draw_examples, most_different
 from rsseg.inference.picture import pick_windows
 from rsseg.inference.scene import predict_scene
-from rsseg.metrics import Scores
+from rsseg.metrics import AnyScores
 from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
 from rsseg.table import print_table
+from rsseg.task import Task
 from rsseg.training.divergence import DivergedError
 from rsseg.training.resume import continuation, last_state, overridden, write_down
 from rsseg.training.scoring import load_checkpoint, name_means, score, score_best, score_rows, scoring_trainer
@@ -64,7 +66,7 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
         loss: The name of the chosen loss, for the record.
 
     Returns:
-        The best validation IoU of the first head.
+        The first head's best validation IoU; of a regression the RMSE, with a minus, so that more is better.
 
     Raises:
         InputError: For anything in config or data that can't be used.
@@ -90,7 +92,7 @@ def _train(config: Any, run: RunFolder, overrides: list[str], loss: str, interru
     if going is None:
         run.refuse_other(setup.plain)
     if run.finished and not (going and going.trains):
-        return _finished(run)
+        return _finished(run, setup.task)
     if going and going.changed and is_main():
         write_down(run, going, overrides, step)
         if going.line:
@@ -102,11 +104,12 @@ def _train(config: Any, run: RunFolder, overrides: list[str], loss: str, interru
         with closing(make_loop(setup, run, module, data, step, interrupts)) as loop:
             fit(loop, last)
             if not is_main():  # a process that another program started: the first one writes
-                return module.scores[setup.head].iou
+                return module.quality(setup.head)
             result = score_best(setup, run, module, data.stores["val"], loop.recorder, loop.trainer.global_step)
             write_scores(loop, result)
         write_summary(loop, result[setup.head])
-    return result[setup.head].iou
+    value = result[setup.head].means()[setup.task.score]
+    return value if setup.task.higher_is_better else -value
 
 
 def _open(setup: Setup) -> tuple[Setup, SegmentationModule, Data]:
@@ -148,7 +151,7 @@ def _write_start(setup: Setup, run: RunFolder, data: Data, overrides: list[str],
         write_json(run.data_file, record)
 
 
-def _finished(run: RunFolder) -> float:
+def _finished(run: RunFolder, task: Task) -> float:
     """What a finished run gave.
 
     Raises:
@@ -162,9 +165,9 @@ def _finished(run: RunFolder) -> float:
             "optimizer.lr=..., or on_nonfinite=skip, or remove the folder",
             facts,
         )
-    iou = float(summary["iou"])
-    log.info("%s: finished already, IoU %.4f; not run again.", run, iou)
-    return iou
+    value = float(summary[task.score])
+    log.info("%s: finished already, %s %.4f; not run again.", run, task.score_name, value)
+    return value if task.higher_is_better else -value
 
 
 def load_run(run: RunFolder, setup: Setup, scenes: int = 1, threshold: str = "fixed") -> SegmentationModule:
@@ -181,9 +184,11 @@ def load_run(run: RunFolder, setup: Setup, scenes: int = 1, threshold: str = "fi
     """
     if threshold not in ("fixed", "tuned"):
         raise InputError(f"threshold={threshold}: fixed (0.5, or the largest logit) or tuned is expected")
+    if threshold == "tuned" and setup.task.real:
+        raise InputError("threshold=tuned: a regression has no threshold; leave it out")
     thresholds = run.thresholds(setup.tasks) if threshold == "tuned" else None
     saved = run.data()
-    numbers = Numbers(**{name: saved[name] for name in ("positives", "valid", "mean", "std")})
+    numbers = Numbers(**{item.name: saved[item.name] for item in fields(Numbers) if item.name in saved})
     module = make_module(setup, setup.network(pretrained=False), numbers, scenes)
     load_checkpoint(module, run)
     if thresholds is not None:
@@ -191,7 +196,7 @@ def load_run(run: RunFolder, setup: Setup, scenes: int = 1, threshold: str = "fi
     return module.eval()
 
 
-def evaluate(run: Path, split: str, threshold: str = "fixed", trust: Sequence[str] = ()) -> dict[str, Scores]:
+def evaluate(run: Path, split: str, threshold: str = "fixed", trust: Sequence[str] = ()) -> dict[str, AnyScores]:
     """Score a run's best checkpoint on a split; print the table and write ``evaluation-{split}.csv`` into the run folder.
 
     Args:

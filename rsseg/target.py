@@ -66,6 +66,11 @@ class Target:
         return np.dtype(np.float32 if self.soft or self.real else np.uint8)
 
     @property
+    def map_dtype(self) -> np.dtype[Any]:
+        """The dtype of a map of predictions."""
+        return np.dtype(np.float32 if self.real else np.uint8)
+
+    @property
     def unknown(self) -> float:
         """What a target holds where nothing is known: `IGNORE` for labels, NaN for shares and values."""
         return math.nan if self.dtype.kind == "f" else IGNORE
@@ -180,6 +185,8 @@ class Target:
     def hard_labels(cls, target: Any) -> Any:
         """The labels that a target stands for: of shares what has the largest one, or more than a half; labels are themselves.
 
+        Real values are labelled 1 where they are known, so that they are counted and sampled as a class is.
+
         Args:
             target: A tensor or array, labels ``[..., H, W]`` or shares ``[..., C, H, W]``.
 
@@ -191,7 +198,7 @@ class Target:
             >>> Multiclass.hard_labels(np.array([[[0.3, np.nan]], [[0.7, np.nan]]]))
             array([[  1, 255]])
         """
-        if cls.real or not holds_reals(target):
+        if not holds_reals(target):
             return target
         labels, unknown = cls._largest_share(target)
         labels[unknown] = IGNORE

@@ -7,8 +7,8 @@ take tensors call the tensors' own methods.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,11 @@ class Task(Target):
         untuned: How labels are found as long as nothing is tuned.
         tuned: What tuning changes, one class at a time.
         all_tuned: The same for all classes.
+        scores: What is logged of a validation.
+        class_scores: What is logged of each class.
+        score: The score that chooses the best checkpoint, as it is logged.
+        score_name: What people call it.
+        higher_is_better: Whether it is to be high.
         error_names: What the values of `errors` stand for.
         usual_colours: The colours that labels are drawn in without a palette; empty: chosen from a colour map.
     """
@@ -39,6 +44,11 @@ class Task(Target):
     untuned: ClassVar[str] = "threshold 0.5"
     tuned: ClassVar[str] = "threshold"
     all_tuned: ClassVar[str] = "thresholds"
+    scores: ClassVar[tuple[str, ...]] = ("iou", "dice", "scene_iou", "scene_dice", "accuracy")
+    class_scores: ClassVar[tuple[str, ...]] = ("iou", "dice")
+    score: ClassVar[str] = "iou"
+    score_name: ClassVar[str] = "IoU"
+    higher_is_better: ClassVar[bool] = True
     error_names: ClassVar[tuple[str, ...]] = ("right", "wrong")
     usual_colours: ClassVar[tuple[str, ...]] = ()
 
@@ -84,8 +94,16 @@ class Task(Target):
             faults.append(f"dataset.palette has {len(palette)} colours, but {needed} are needed; null chooses them")
         return faults
 
+    def scaled(self, mean: Sequence[float], std: Sequence[float]) -> Self:
+        """The task with the mean and deviation of real values in the training split; itself where targets hold labels."""
+        return self
+
+    def standardise(self, target: Tensor) -> Tensor:
+        """A target as the loss sees it: real values about 0 with a deviation of about 1, labels as they are."""
+        return target
+
     def predict(self, logits: Tensor, threshold: Tensor | None = None) -> Tensor:
-        """The labels (regression: the values) that logits stand for.
+        """The labels (regression: the values in their unit) that logits stand for.
 
         Args:
             logits: ``[B, K, H, W]``.
@@ -131,7 +149,7 @@ class Task(Target):
         """
         return positives, valid
 
-    def flatten(self, mask: NDArray[np.integer]) -> NDArray[np.uint8]:
+    def flatten(self, mask: NDArray[np.generic]) -> NDArray[np.uint8]:
         """Labels ``[*planes, H, W]`` as one plane to draw."""
         return mask.astype(np.uint8)
 
@@ -139,7 +157,7 @@ class Task(Target):
         """The colours of the values of a drawn mask, from those of `label_names`."""
         return list(colours)
 
-    def errors(self, mask: NDArray[np.integer], prediction: NDArray[np.integer]) -> NDArray[np.uint8]:
+    def errors(self, mask: NDArray[np.generic], prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
         """Where a prediction is wrong, as places in `error_names`; `IGNORE` where nothing is labelled.
 
         Args:
@@ -188,7 +206,7 @@ class Binary(Task):
         """See `Task`."""
         return np.concatenate([valid - positives, positives], axis=-1), np.concatenate([valid, valid], axis=-1)
 
-    def errors(self, mask: NDArray[np.integer], prediction: NDArray[np.integer]) -> NDArray[np.uint8]:
+    def errors(self, mask: NDArray[np.generic], prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
         """See `Task`; wrong pixels are false alarms or missed."""
         codes = super().errors(mask, prediction)
         return np.where((codes == 1) & (mask == 1), np.uint8(2), codes)
@@ -253,7 +271,7 @@ class Multilabel(Task):
         """Nothing, and the labels."""
         return ("none of them", *self.classes)
 
-    def flatten(self, mask: NDArray[np.integer]) -> NDArray[np.uint8]:
+    def flatten(self, mask: NDArray[np.generic]) -> NDArray[np.uint8]:
         """The last label that is set, plus 1; `IGNORE` where all are ignored."""
         plane = np.zeros(mask.shape[1:], dtype=np.uint8)
         for i, label in enumerate(mask):
@@ -265,18 +283,63 @@ class Multilabel(Task):
         return ["#000000", *colours]
 
 
+@dataclass(frozen=True)
 class Regression(Task):
-    """Real values instead of labels: a target plane for each of the values that `classes` names, NaN where unknown."""
+    """Real values instead of labels: a target plane for each of the values that `classes` names, NaN where unknown.
+
+    A loss sees values that are standardised by the mean and the deviation of the training split, as logits are. Predictions,
+    scores and maps have the target's unit.
+
+    Attributes:
+        units: The unit of each value, for people; empty: not known.
+        mean: Of each value in the training split; empty: logits are values.
+        std: Likewise its standard deviation.
+
+    Example:
+        >>> import torch
+        >>> height = Regression(("height",), units=("m",)).scaled([10.0], [5.0])
+        >>> height.standardise(torch.tensor([[[[20.0]]]])).item(), height.predict(torch.tensor([[[[2.0]]]])).item()
+        (2.0, 20.0)
+    """
 
     kind = "regression"
     separate = True
     real = True
     subject = "regression"
+    scores = ("rmse", "mae", "r2", "bias", "scene_rmse")
+    class_scores = ("rmse", "mae")
+    score = "rmse"
+    score_name = "RMSE"
+    higher_is_better = False
+
+    units: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     def faults(self, mask_values: Sequence[Any] | None = None, palette: Sequence[str] | None = None) -> list[str]:
         """See `Task`."""
-        refused = "dataset.task=regression: the datasets read masks of labels; take binary, multiclass or multilabel"
-        return [refused, *super().faults(mask_values, palette)]
+        found = super().faults()
+        given = {"mask_values": mask_values, "palette": palette}
+        for name, value in given.items():
+            if value is not None:
+                found.append(f"dataset.{name}: masks of a regression hold real values, no labels; set dataset.{name}=null")
+        if self.units and len(self.units) != self.channels:
+            found.append(f"dataset.units lists {len(self.units)} units, but dataset.classes names {self.channels} values")
+        return found
+
+    def scaled(self, mean: Sequence[float], std: Sequence[float]) -> Self:
+        """See `Task`."""
+        return replace(self, mean=tuple(mean), std=tuple(std))
+
+    def standardise(self, target: Tensor) -> Tensor:
+        """See `Task`."""
+        return (target - _planes(self.mean, target)) / _planes(self.std, target) if self.mean else target
+
+    @classmethod
+    def _largest_share(cls, target: Any) -> tuple[Any, Any]:
+        """See `Task`."""
+        known = target == target
+        return known * 1, ~known
 
     @classmethod
     def check_shapes(cls, logits: Tensor, target: Tensor) -> None:
@@ -307,24 +370,25 @@ class Regression(Task):
         cls.check_shapes(logits, target)
 
     def predict(self, logits: Tensor, threshold: Tensor | None = None) -> Tensor:
-        """The values themselves, ``[B, V, H, W]``."""
-        return logits
+        """The values, floating point ``[B, V, H, W]``."""
+        return logits * _planes(self.std, logits) + _planes(self.mean, logits) if self.mean else logits
 
 
 TASKS: dict[str, type[Task]] = {task.kind: task for task in (Binary, Multiclass, Multilabel, Regression)}
 """The kinds of tasks by name."""
 
 
-def make_task(kind: str, classes: Sequence[str], soft: bool = False) -> Task:
+def make_task(kind: str, classes: Sequence[str], soft: bool = False, units: Sequence[str] | None = None) -> Task:
     """A task by the name of its kind.
 
     Args:
         kind: binary, multiclass, multilabel or regression.
         classes: The class names.
         soft: Whether targets hold class shares.
+        units: The units of real values.
 
     Raises:
-        InputError: If there is no such kind.
+        InputError: If there is no such kind, or it has no units.
 
     Example:
         >>> make_task("multiclas", ["land", "water"])
@@ -335,7 +399,19 @@ def make_task(kind: str, classes: Sequence[str], soft: bool = False) -> Task:
     if kind not in TASKS:
         *others, last = TASKS
         raise InputError(f"there is no task {kind}{nearest(str(kind), TASKS)}: take {', '.join(others)} or {last}")
+    if kind == Regression.kind:
+        if soft:
+            raise InputError("masks of a regression hold values, no class shares: set dataset.fractions=null")
+        return Regression(tuple(classes), units=tuple(units or ()))
+    if units:
+        raise InputError(f"units={list(units)} are for task=regression; found {kind}: remove them")
     return TASKS[kind](tuple(classes), soft)
+
+
+def _planes(numbers: Sequence[float], like: Tensor) -> Tensor:
+    """A number for each plane of ``[..., V, H, W]``, in float32 or better, so that they broadcast."""
+    wide = like.float() if like.element_size() < 4 else like
+    return wide.new_tensor(numbers).view(-1, 1, 1)
 
 
 def _per_class(numbers: Tensor, logits: Tensor) -> Tensor:

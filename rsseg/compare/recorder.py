@@ -128,7 +128,7 @@ class Recorder(L.Callback):
             own = self._own[name].values()[0] if name in self._own else np.full(2, np.nan)
             found = {"step": np.int64(trainer.global_step), OWN: own}
             found |= {"values": sums.values(), **self._gradients.get(name, {})}
-            found["confusion"] = module.confusions[name].compute().cpu().numpy()  # type: ignore[operator]
+            found["confusion"] = module.scene_sums[name].compute().cpu().numpy()  # type: ignore[operator]
             arrays |= {f"{name}/{key}": value for key, value in found.items()}
         if trainer.is_global_zero:
             write_arrays(self.folder / f"step-{trainer.global_step:06d}.npz", arrays)

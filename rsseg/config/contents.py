@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 NEEDED = {
@@ -21,15 +21,20 @@ NEEDED = {
         "scenes.val": "a list of text", "positives": "a list of numbers", "valid": "a list of numbers",
         "mean": "a list of numbers", "std": "a list of numbers",
     },
-    "summary.json": {
-        "iou": "a number or null", "dice": "a number or null", "scene_iou": "a number or null",
-        "scene_dice": "a number or null", "finished": "text", "steps": "a whole number", "seconds": "a number",
-    },
+    "summary.json": {"finished": "text", "steps": "a whole number", "seconds": "a number"},
 }  # fmt: skip
 """What each file of a run has to hold, by dotted keys, and as what."""
 
-COLUMNS = {"metrics.csv": ("step",), "classes.csv": ("head", "class", "iou", "dice", "pixels")}
+COLUMNS = {"metrics.csv": ("step",), "classes.csv": ("head", "class", "pixels")}
 """What each table of a run has to hold."""
+
+SCORES = (("rmse", "mae"), ("iou", "dice", "scene_iou", "scene_dice"))
+"""What a run may be scored by: a file that holds the first of some scores has to hold all of them; the last are expected."""
+
+
+def scores_in(names: Collection[str]) -> tuple[str, ...]:
+    """The scores that a file has to hold, by the names of what it holds."""
+    return next((scores for scores in SCORES if scores[0] in names), SCORES[-1])
 
 
 def _is_number(value: Any) -> bool:
@@ -69,6 +74,8 @@ def fault(name: str, content: Any) -> str:
     needed = NEEDED.get(name, {})
     if name == "summary.json" and isinstance(content, Mapping) and "diverged" in content:
         needed = {"diverged.step": "a whole number"}
+    elif name == "summary.json" and isinstance(content, Mapping):
+        needed = {**dict.fromkeys(scores_in(content), "a number or null"), **needed}
     found = {key: _look_up(content, key.split(".")) for key in needed}
     lacking = [key for key, value in found.items() if value is LACKING]
     if lacking:

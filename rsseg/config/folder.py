@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.config.build import plain
-from rsseg.config.contents import COLUMNS, fault
+from rsseg.config.contents import COLUMNS, fault, scores_in
 from rsseg.config.schema import Config
 from rsseg.contract import InputError
 from rsseg.files import LockedError, UnwritableError, from_cell, lock, read_json, remove_parts, write_text
@@ -174,12 +174,15 @@ class RunFolder:
             raise self._unusable(self.metrics_file, str(error)) from None
 
     def classes(self, head: str) -> list[dict[str, Any]]:
-        """The rows of ``classes.csv`` of a head, one per class: `class`, `iou`, `dice`, `pixels`. NaN: the class is absent."""
+        """The rows of ``classes.csv`` of a head, one per class: `class`, `pixels` and scores. NaN: the class is absent."""
         rows = [row for row in self._rows(self.classes_file) if row["head"] == head]
+        scores = [name for name in scores_in(rows[0] if rows else ()) if not name.startswith("scene_")]
+        if rows and not set(scores) <= rows[0].keys():
+            raise self._unusable(self.classes_file, f"it lacks {' or '.join(scores)}")
         try:
             found = [
                 {"class": from_cell(row["class"]), "pixels": int(row["pixels"])}
-                | {name: float(row[name] or "nan") for name in ("iou", "dice")}
+                | {name: float(row[name] or "nan") for name in scores}
                 for row in rows[:-1]  # the last one is the mean
             ]
         except ValueError as error:

@@ -48,8 +48,8 @@ class DatasetConfig:
 
     Attributes:
         name: Used in folder names.
-        task: What a mask says about a pixel: binary, multiclass or multilabel.
-        classes: Names in label order; for binary the one positive class.
+        task: What a mask says about a pixel: binary, multiclass, multilabel, or regression (real values).
+        classes: Names in label order; for binary the one positive class; for regression the names of the values.
         palette: Colours of the labels for pictures and maps, "#rrggbb"; null: chosen.
         bands: The image bands to read, counted from 1; null: all that the first training image has, but alpha.
         rgb: The bands that pictures show as red, green and blue; null: the first three.
@@ -57,6 +57,8 @@ class DatasetConfig:
         ignore_values: The values in the mask files that mean "not labelled"; null: 255, none for colours.
         fractions: What stands for a whole pixel (1, 100, 255) in masks that hold the share of each class in a band of its own;
             null: masks hold labels.
+        units: For a regression, the unit of each value, such as [m]; null: not known.
+        range: For a regression, the lowest and the highest value that can be; null: any finite one.
         window: A sensible side of the training windows, in pixels.
         steps: A sensible number of optimiser steps.
         args: For `dataset=torchgeo`: what the class is made with.
@@ -72,6 +74,8 @@ class DatasetConfig:
     mask_values: list[Any] | None = None
     ignore_values: list[Any] | None = None
     fractions: float | None = None
+    units: list[str] | None = None
+    range: list[float] | None = None
     window: int = 256
     steps: int = 2000
     args: dict[str, Any] = field(default_factory=dict)
@@ -264,7 +268,8 @@ def cross_check(config: Config | DictConfig) -> list[str]:
     if config.workers is not None and config.workers < 0:
         faults.append(f"workers={config.workers} must be at least 0, or null")
     try:
-        faults += make_task(dataset.task, dataset.classes).faults(dataset.mask_values, dataset.palette)
+        task = make_task(dataset.task, dataset.classes, dataset.fractions is not None, dataset.units)
+        faults += task.faults(dataset.mask_values, dataset.palette)
     except InputError as error:
         faults.append(f"dataset.task={dataset.task}: {error}")
     faults += _fraction_faults(dataset)

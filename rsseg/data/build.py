@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from rsseg.contract import InputError
-from rsseg.data.census import band_statistics
+from rsseg.data.census import band_statistics, value_statistics
 from rsseg.data.count import TileCounts
 from rsseg.data.inspection import Facts, check_scene, compare_scenes, raise_together
 from rsseg.data.labels import Decoder
@@ -97,6 +97,7 @@ def save_index(path: Path, tiles: Sequence[TileCounts]) -> None:
         "pixels": np.stack([np.frombuffer(tile.digest(), np.uint8) for tile in tiles]),
         "blocks": np.concatenate([tile.blocks.reshape(-1, tile.blocks.shape[-1]) for tile in tiles]),
         **{f"bands_{name}": value for name, value in vars(band_statistics(tiles)).items()},
+        **{f"values_{name}": value for name, value in vars(value_statistics(tiles)).items()},
     }
     with atomic_write(path) as part:
         np.savez(part, **index)

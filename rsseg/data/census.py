@@ -47,6 +47,23 @@ class BandStatistics:
 
 
 @dataclass(frozen=True)
+class ValueStatistics:
+    """The known real values of a split's targets, value by value; of label tasks there are none.
+
+    Attributes:
+        mean: float64 ``[V]``, exact.
+        std: float64 ``[V]``, exact; 1 for a constant value.
+        min: float64 ``[V]``.
+        max: float64 ``[V]``.
+    """
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    min: NDArray[np.float64]
+    max: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Census:
     """What is known of a split.
 
@@ -55,12 +72,14 @@ class Census:
         valid: int64 ``[S, K]``, per scene the pixels that are labelled.
         bands: The pixels' values.
         blocks: Where the classes lie.
+        values: The real values of a regression's targets.
     """
 
     positives: NDArray[np.int64]
     valid: NDArray[np.int64]
     bands: BandStatistics
     blocks: Blocks
+    values: ValueStatistics
 
     def fingerprint(self, names: list[str]) -> str:
         """A short hash of scene names and label counts: same split and labels, same fingerprint, on any machine."""
@@ -75,20 +94,34 @@ def band_statistics(tiles: Sequence[TileCounts]) -> BandStatistics:
     area = int(layout[:, :2].prod(axis=1).sum())
     n = (layout[:, :2].prod(axis=1) - layout[:, 3])[:, None].astype(np.float64)
     count = n.sum()
-    mean = (n * bands[:, 0]).sum(axis=0) / max(count, 1)
-    squares = bands[:, 1].sum(axis=0) + (n * (bands[:, 0] - mean) ** 2).sum(axis=0)
-    std = np.sqrt(squares / max(count, 1))
+    mean, std = _mean_and_std(n, bands[:, 0], bands[:, 1])
     sample = np.concatenate([tile.sample for tile in tiles])
     percentiles = np.percentile(sample if len(sample) else mean[None], PERCENTILES, axis=0)
     return BandStatistics(
         count=int(count),
         mean=mean,
-        std=np.where(std > 0, std, 1.0),
+        std=std,
         min=bands[:, 2].min(axis=0),
         max=bands[:, 3].max(axis=0),
         percentiles=percentiles.astype(np.float64),
         missing=1 - count / area,
     )
+
+
+def value_statistics(tiles: Sequence[TileCounts]) -> ValueStatistics:
+    """The statistics of the real values of all tiles together."""
+    n, mean, squares, low, high = np.stack([tile.values for tile in tiles], axis=1)
+    return ValueStatistics(*_mean_and_std(n, mean, squares), low.min(axis=0), high.max(axis=0))
+
+
+def _mean_and_std(
+    n: NDArray[np.float64], means: NDArray[np.float64], squares: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and deviation of everything, from numbers, means and squared deviations of parts, ``[parts, rows]``; 1 for none."""
+    count = np.maximum(n.sum(axis=0), 1)
+    mean = (n * means).sum(axis=0) / count
+    std = np.sqrt((squares.sum(axis=0) + (n * (means - mean) ** 2).sum(axis=0)) / count)
+    return mean, np.where(std > 0, std, 1.0)
 
 
 def check_absent(census: Census, task: Task, split: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.contract import IGNORE
+from rsseg.contract import IGNORE, known
 from rsseg.data.blocks import SIZE
 from rsseg.task import Task
 
@@ -28,6 +28,7 @@ class TileCounts:
         bands: float64 ``[4, C]``: mean, sum of squared deviations from it, minimum, maximum.
         sample: ``[n, C]`` in the tile's dtype.
         blocks: uint16 ``[rows, columns, K + 1]``, as in `Blocks`.
+        values: float64 ``[5, V]``, of V real values, as `Moments.table`; V is 0 for labels.
     """
 
     layout: NDArray[np.int64]
@@ -35,6 +36,7 @@ class TileCounts:
     bands: NDArray[np.float64]
     sample: NDArray[np.generic]
     blocks: NDArray[np.uint16]
+    values: NDArray[np.float64]
 
     def digest(self) -> bytes:
         """Eight bytes that are others where pixels are: of all sums, of the sample, and of where the classes lie.
@@ -57,6 +59,42 @@ class TileCounts:
             return cls(*(np.load(file) for _ in fields(cls)))
 
 
+class Moments:
+    """Mean, squared deviation and extremes of rows of numbers that come part by part (Chan et al. 1983).
+
+    Args:
+        rows: The number of rows.
+
+    Example:
+        >>> moments = Moments(1)
+        >>> for part in ([1.0, 2.0], [3.0]):
+        ...     moments.add(0, np.array(part))
+        >>> moments.table()[:, 0].tolist()
+        [3.0, 2.0, 2.0, 1.0, 3.0]
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.count, self.mean, self.deviation = np.zeros(rows), np.zeros(rows), np.zeros(rows)
+        self.low, self.high = np.full(rows, np.inf), np.full(rows, -np.inf)
+
+    def add(self, row: int, numbers: NDArray[np.generic]) -> None:
+        """Add some numbers to a row; squares of large and like numbers cancel nothing."""
+        if not len(numbers):
+            return
+        exact = numbers.astype(np.float64)
+        mean = exact.mean()
+        exact -= mean
+        whole, step = self.count[row] + len(numbers), mean - self.mean[row]
+        self.deviation[row] += np.dot(exact, exact) + step**2 * self.count[row] * len(numbers) / whole
+        self.mean[row] += step * len(numbers) / whole
+        self.low[row], self.high[row] = min(self.low[row], numbers.min()), max(self.high[row], numbers.max())
+        self.count[row] = whole
+
+    def table(self) -> NDArray[np.float64]:
+        """Number, mean, sum of squared deviations, minimum and maximum, ``[5, rows]``."""
+        return np.stack([self.count, self.mean, self.deviation, self.low, self.high])
+
+
 class Counter:
     """Counts a tile while it is decoded, part by part.
 
@@ -71,12 +109,11 @@ class Counter:
         self.labels = np.zeros((2, task.channels), np.int64)
         self.blocks = np.zeros((*(-(-length // SIZE) for length in size), task.channels + 1), np.int64)
         self.checksum = 0  # of what is not counted
-        self.count, self.mean, self.deviation = 0, np.zeros(bands), np.zeros(bands)
-        self.low, self.high = np.full(bands, np.inf), np.full(bands, -np.inf)
+        self.bands, self.values = Moments(bands), Moments(task.channels if task.real else 0)
         self.sample: list[NDArray[np.generic]] = []
 
     def add(
-        self, top: int, left: int, image: NDArray[np.generic], missing: NDArray[np.bool_], labels: NDArray[np.integer]
+        self, top: int, left: int, image: NDArray[np.generic], missing: NDArray[np.bool_], target: NDArray[np.generic]
     ) -> None:
         """Count a part.
 
@@ -85,9 +122,12 @@ class Counter:
             left: Its first column.
             image: ``[C, h, w]``.
             missing: bool ``[h, w]``, true where there is no data.
-            labels: Labels ``[h, w]`` or ``[L, h, w]``.
+            target: The target, ``[*planes, h, w]``.
         """
-        self._add_labels(top, left, labels)
+        self._add_labels(top, left, self.task.hard_labels(target))
+        if self.task.real:
+            for row, plane in enumerate(target):
+                self.values.add(row, plane[known(plane)])
         rows, columns = (
             np.arange(min(LATTICE // 2, whole // 2), whole, LATTICE) - start
             for start, whole in zip((top, left), self.size, strict=True)
@@ -95,8 +135,8 @@ class Counter:
         cross = np.ix_(*(at[(at >= 0) & (at < n)] for at, n in zip((rows, columns), missing.shape, strict=True)))
         self.sample.append(image[:, *cross][:, ~missing[cross]].T)
         pixels = image[:, ~missing] if missing.any() else image.reshape(len(image), -1)
-        if pixels.shape[1]:
-            self._add_bands(pixels)
+        for band, values in enumerate(pixels):
+            self.bands.add(band, values)
 
     def _add_labels(self, top: int, left: int, labels: NDArray[np.integer]) -> None:
         kinds = self.task.labels
@@ -119,20 +159,6 @@ class Counter:
             nothing = block[(labels == IGNORE).all(axis=0)]
             found[..., -1] += np.bincount(nothing, minlength=shape[0] * shape[1]).reshape(shape)
 
-    def _add_bands(self, pixels: NDArray[np.generic]) -> None:
-        """Join means and squared deviations (Chan et al. 1983), which cancel nothing where values are large and alike."""
-        n = pixels.shape[1]
-        whole = self.count + n
-        for band, values in enumerate(pixels):
-            exact = values.astype(np.float64)
-            mean = exact.mean()
-            exact -= mean
-            step = mean - self.mean[band]
-            self.deviation[band] += np.dot(exact, exact) + step**2 * self.count * n / whole
-            self.mean[band] += step * n / whole
-            self.low[band], self.high[band] = min(self.low[band], values.min()), max(self.high[band], values.max())
-        self.count = whole
-
     def counts(self, offset: int, dtype: np.dtype[Any]) -> TileCounts:
         """What was counted.
 
@@ -141,10 +167,13 @@ class Counter:
             dtype: The tile's.
         """
         height, width = self.size
+        bands = self.bands.table()
+        missing = height * width - int(bands[0, 0])
         return TileCounts(
-            np.array([height, width, offset, height * width - self.count, *([self.checksum] if self.checksum else [])]),
+            np.array([height, width, offset, missing, *([self.checksum] if self.checksum else [])]),
             self.labels,
-            np.stack([self.mean, self.deviation, self.low, self.high]),
+            bands[1:],
             np.concatenate(self.sample).astype(dtype, copy=False),
             self.blocks.astype(np.uint16),
+            self.values.table(),
         )

@@ -67,7 +67,7 @@ class Decoder(ABC):
             nodata: The value.
 
         Returns:
-            bool ``[H, W]``.
+            bool ``[H, W]``, or ``[bands, H, W]`` where each band says it of its own.
         """
 
     @abstractmethod
@@ -76,7 +76,7 @@ class Decoder(ABC):
 
         Args:
             raw: ``[bands, H, W]`` as read from the file.
-            missing: bool ``[H, W]``, where the file has no pixel, whatever `raw` holds there.
+            missing: bool, as `blank` returns it, where the file has no pixel, whatever `raw` holds there.
 
         Returns:
             ``[*planes, H, W]`` in the task's dtype, `Task.unknown` where nothing is known.
@@ -265,3 +265,87 @@ class Shares(Decoder):
                 )
             shares /= total
         return shares.astype(np.float32)
+
+
+class Values(Decoder):
+    """Decodes masks of real values: heights, biomass, yields; NaN and no-data are unknown.
+
+    Args:
+        task: The head's task, a regression.
+        ignore: Values that mean "unknown", beside NaN and the file's no-data value.
+        span: The lowest and the highest value that can be; None: any finite one.
+
+    Example:
+        >>> from rsseg.task import Regression
+        >>> heights = Values(Regression(("height",)), ignore=[-9999])
+        >>> heights.decode(np.array([[[1.5, -9999.0]]])).tolist()
+        [[[1.5, nan]]]
+    """
+
+    def __init__(self, task: Task, ignore: Sequence[float] = (), span: Sequence[float] | None = None) -> None:
+        self.task = task
+        for name, values in (("ignore_values", ignore), ("range", span or ())):
+            if not all(isinstance(value, int | float) for value in values):
+                raise InputError(f"dataset.{name}={list(values)}: numbers are expected for a regression")
+        if span is not None and (len(span) != 2 or not span[0] < span[1]):
+            raise InputError(f"dataset.range={list(span)}: the lowest and the highest value are expected, such as [0, 100]")
+        self.ignore = tuple(float(value) for value in ignore)
+        self.span = (-math.inf, math.inf) if span is None else (float(span[0]), float(span[1]))
+
+    @property
+    def mask_bands(self) -> int:
+        """See `Decoder`; one for each value."""
+        return self.task.channels
+
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """See `Decoder`."""
+        return "values", self.ignore, self.span
+
+    def blank(self, raw: NDArray[np.generic], nodata: float) -> NDArray[np.bool_]:
+        """See `Decoder`; each band for itself."""
+        return np.asarray(raw == nodata)
+
+    def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.generic]:
+        """See `Decoder`: float32 ``[V, H, W]``."""
+        unknown = (raw != raw) | np.isin(raw, self.ignore)
+        if missing is not None:
+            unknown = unknown | missing
+        low, high = self.span
+        numbers = raw.astype(np.float64)
+        wrong = numbers[~unknown & ((numbers < low) | (numbers > high) | np.isinf(numbers))]
+        if len(wrong):
+            expected = "finite values are" if math.isinf(low) else f"dataset.range=[{low:g}, {high:g}] is"
+            raise InputError(
+                f"the mask holds {wrong[0]:g} in {len(wrong)} pixels, but {expected} expected: mark such pixels as no-data, or "
+                f"leave the value out with dataset.ignore_values=[{wrong[0]:g}]"
+            )
+        return np.where(unknown, np.nan, raw).astype(np.float32)
+
+
+def make_decoder(
+    task: Task,
+    values: Sequence[Any] | None = None,
+    ignore: Sequence[Any] | None = None,
+    whole: float | None = None,
+    span: Sequence[float] | None = None,
+) -> Decoder:
+    """The decoder of a task's masks.
+
+    Args:
+        task: The task.
+        values: What mask files hold for each label, see `Labels`.
+        ignore: The values that mean "not labelled"; None: 255 for labels, none for colours and real values.
+        whole: What stands for a whole pixel in masks of class shares.
+        span: The lowest and the highest real value.
+
+    Raises:
+        InputError: If they do not go together.
+    """
+    if task.real:
+        return Values(task, ignore or (), span)
+    if whole is not None:
+        return Shares(task, whole)
+    if ignore is None:
+        ignore = [] if any(isinstance(value, str) for value in values or []) else [IGNORE]
+    return Labels(task, values, ignore)

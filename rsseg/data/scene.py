@@ -165,7 +165,7 @@ class SceneReader:
             missing = masked_out(own.mask, bands, place, own.image)
             nodata = open_raster(own.mask).nodata
             if nodata is not None:
-                missing |= labels.blank(raw, nodata)
+                missing = missing | labels.blank(raw, nodata)
             return labels.decode(raw, missing)
         except InputError as error:
             count = open_raster(own.mask).count if own.burn is None else 1

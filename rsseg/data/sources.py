@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from rsseg.contract import InputError
+from rsseg.contract import InputError, nearest
 from rsseg.data.files import find
 from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import SPLITS
@@ -22,9 +22,15 @@ class Synthetic(Source):
         scenes: How many scenes each split has.
         recipe: What they look like.
         seed: Same seed and recipe, same scenes.
+        target: What is to be learnt: masks (labels) or heights (metres).
     """
 
-    def __init__(self, root: str, scenes: Mapping[str, int], recipe: SceneRecipe, seed: int = 0) -> None:
+    def __init__(self, root: str, scenes: Mapping[str, int], recipe: SceneRecipe, seed: int = 0, target: str = "masks") -> None:
+        if target not in ("masks", "heights"):
+            raise InputError(
+                f"dataset.source.target={target}{nearest(target, ('masks', 'heights'))}: masks or heights is expected"
+            )
+        self.target = target
         wrong = {key: n for key, n in scenes.items() if key not in SPLITS or not isinstance(n, int) or n < 0}
         if wrong:
             raise InputError(f"dataset.source.scenes={dict(scenes)}: whole numbers for {', '.join(SPLITS)} are expected")
@@ -36,7 +42,7 @@ class Synthetic(Source):
         """The scenes of train, val or test; writes all of them if they are not there yet."""
         write_scenes(self.root, self.recipe, self.counts, self.seed)
         return [
-            Scene(name, path, self.root / "masks" / path.name)
+            Scene(name, path, self.root / self.target / path.name)
             for (name,), path in find(self.root, "images/{name}.*").items()
             if name.startswith(split)
         ]

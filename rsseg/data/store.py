@@ -6,6 +6,7 @@ import copy
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from rsseg.contract import InputError, Layers, unknown
 from rsseg.data.blocks import Blocks
-from rsseg.data.census import BandStatistics, Census
+from rsseg.data.census import BandStatistics, Census, ValueStatistics
 from rsseg.data.raster import as_pixel
 from rsseg.data.scene import Scene
 from rsseg.data.tile import layer_file, map_array, stored_dtype
@@ -89,7 +90,9 @@ class Store:
             **bands | {"count": int(bands["count"]), "missing": float(bands["missing"])}  # type: ignore[arg-type]
         )
         labels: NDArray[np.int64] = index["labels"]  # type: ignore[assignment]
-        self.census = Census(labels[:, 0], labels[:, 1], statistics, Blocks.of(index["blocks"], self.sizes))  # type: ignore[arg-type]
+        values = ValueStatistics(**{item.name: index[f"values_{item.name}"] for item in fields(ValueStatistics)})  # type: ignore[arg-type]
+        blocks = Blocks.of(index["blocks"], self.sizes)  # type: ignore[arg-type]
+        self.census = Census(labels[:, 0], labels[:, 1], statistics, blocks, values)
         self.pixels = hashlib.blake2b(index["pixels"].tobytes(), digest_size=8).hexdigest()
         self.pin = False
         self.device: torch.device | None = None

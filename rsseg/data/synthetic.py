@@ -25,6 +25,9 @@ CLASSES = ("land", "building", "road", "field", "water")
 PALETTE = ("#d8d2b8", "#d1495b", "#55555f", "#e0a92e", "#2e86ab")
 LAND, BUILDING, ROAD, FIELD, WATER = range(5)
 
+PIXEL = 0.5
+"""The side of a pixel in metres."""
+
 Floats = NDArray[np.float64]
 Labels = NDArray[np.uint8]
 
@@ -48,6 +51,8 @@ class SceneRecipe:
         label_noise: Share of the buildings that the mask shifts by a pixel or two, drops or invents, and share of all
             borders that it draws ragged, 0 (exact) to 0.99. The image stays the same.
         noise: Standard deviation of the sensor noise in grey levels, 0 to 64.
+        height_outliers: Share of the pixels of a training scene whose height is a wrong one, as laser echoes from birds, masts
+            or below the ground are, 0 (exact) to 0.99. Heights of other splits are exact.
 
     Example:
         >>> SceneRecipe(building_share=0.5)
@@ -61,13 +66,29 @@ class SceneRecipe:
     blur: float = 0.8
     label_noise: float = 0.0
     noise: float = 4.0
+    height_outliers: float = 0.0
 
     def __post_init__(self) -> None:
-        tops = {"size": 4096, "building_share": 0.15, "road_width": 16, "blur": 8, "label_noise": 0.99, "noise": 64}
+        tops = {"size": 4096, "building_share": 0.15, "road_width": 16, "blur": 8, "noise": 64}
+        tops |= {"label_noise": 0.99, "height_outliers": 0.99}
         for name, top in tops.items():
             low, value = {"size": 64, "road_width": 2}.get(name, 0), getattr(self, name)
             if not low <= value <= top:
                 raise InputError(f"SceneRecipe: {name} is {value}; it must be from {low} to {top}")
+
+
+class SyntheticScene(NamedTuple):
+    """A made-up scene.
+
+    Attributes:
+        image: RGB, uint8 ``[3, H, W]``.
+        mask: uint8 ``[H, W]``, with the labels of `CLASSES`.
+        height: float32 ``[H, W]``, how far buildings and trees stand above the ground, in metres.
+    """
+
+    image: Labels
+    mask: Labels
+    height: NDArray[np.float32]
 
 
 class _Plan(NamedTuple):
@@ -103,7 +124,7 @@ class _House:
         return (rows, cols), (abs(along) <= self.length / 2 + margin) & (abs(across) <= self.width / 2 + margin), across
 
 
-def generate(recipe: SceneRecipe, seed: int, index: int) -> tuple[Labels, Labels]:
+def generate(recipe: SceneRecipe, seed: int, index: int) -> SyntheticScene:
     """Make one scene; the same arguments always give the same scene.
 
     Args:
@@ -111,26 +132,27 @@ def generate(recipe: SceneRecipe, seed: int, index: int) -> tuple[Labels, Labels
         seed: Which world, 0 or more.
         index: Which scene of that world, 0 or more. Every scene has its own tints and light.
 
-    Returns:
-        The RGB image, uint8 ``[3, H, W]``, and the mask, uint8 ``[H, W]``, with the labels of `CLASSES`.
-
     Example:
-        >>> image, mask = generate(SceneRecipe(size=64), seed=0, index=0)
-        >>> image.shape, mask.shape
-        ((3, 64, 64), (64, 64))
+        >>> scene = generate(SceneRecipe(size=64), seed=0, index=0)
+        >>> scene.image.shape, scene.mask.shape, scene.height.shape
+        ((3, 64, 64), (64, 64), (64, 64))
     """
     if seed < 0 or index < 0:
         raise InputError(f"generate: seed is {seed} and index is {index}; both must be 0 or more")
-    land, paint, sensor, labels = np.random.default_rng([seed, index]).spawn(4)
+    land, paint, sensor, labels, echoes = np.random.default_rng([seed, index]).spawn(5)
     plan = _draw_plan(land, recipe)
     houses = _place_houses(land, plan, recipe)
-    picture = gaussian_filter(_paint(paint, plan, houses), (0, recipe.blur, recipe.blur))
+    scene, standing = _paint(paint, plan, houses)
+    picture = gaussian_filter(scene, (0, recipe.blur, recipe.blur))
     picture += recipe.noise * sensor.standard_normal(picture.shape, dtype=np.float32)
-    return picture.clip(0, 255).round().astype(np.uint8), _label(labels, plan.ground, houses, recipe.label_noise)
+    mask, heights = _label(labels, plan.ground, houses, recipe.label_noise), PIXEL * standing
+    wrong = echoes.random(heights.shape) < recipe.height_outliers
+    heights[wrong] = echoes.uniform(-10, 60, int(wrong.sum()))
+    return SyntheticScene(picture.clip(0, 255).round().astype(np.uint8), mask, heights.astype(np.float32))
 
 
 def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], seed: int) -> None:
-    """Write scenes as GeoTIFFs: ``root/images/train_000.tif`` and its ``root/masks/train_000.tif``, and so on.
+    """Write scenes as GeoTIFFs: ``root/images/train_000.tif``, its ``root/masks/train_000.tif`` and ``root/heights/...``.
 
     `root` appears only when complete. If it is there already, nothing happens. How many scenes one split has does not
     change those of another.
@@ -155,14 +177,15 @@ def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], see
     draft = root.with_name(f".{root.name}.{uuid.uuid4().hex}.part")
     todo = [(split, i) for split, count in counts.items() for i in range(count)]
     try:
-        (draft / "images").mkdir(parents=True)
-        (draft / "masks").mkdir()
+        for kind in ("images", "masks", "heights"):
+            (draft / kind).mkdir(parents=True)
         with progress(todo, "Making scenes") as steps:
             for split, i in steps:
                 number = 1000 * SPLITS.index(split) + i
-                image, mask = generate(recipe, seed, number)
-                _write(draft / "images" / f"{split}_{i:03d}.tif", image, number)
-                _write(draft / "masks" / f"{split}_{i:03d}.tif", mask[None], number)
+                own = recipe if split == "train" else replace(recipe, height_outliers=0)
+                image, mask, height = generate(own, seed, number)
+                for kind, bands in (("images", image), ("masks", mask[None]), ("heights", height[None])):
+                    _write(draft / kind / f"{split}_{i:03d}.tif", bands, number)
         draft.rename(root)
     except UnwritableError as error:
         raise UnwritableError(str(error).replace(str(draft), str(root))) from None
@@ -173,15 +196,24 @@ def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], see
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _write(path: Path, bands: Labels, number: int) -> None:
-    """Write a GeoTIFF of an image (three bands) or a mask (one); `number` says where on the ground it lies."""
+def _write(path: Path, bands: NDArray[np.generic], number: int) -> None:
+    """Write a GeoTIFF of an image (three bands), a mask or heights (one); `number` says where on the ground it lies."""
     count, height, width = bands.shape
-    pitch = 0.5 * width + 100  # metres: scenes do not touch
-    place = from_origin(300_000 + number % 100 * pitch, 5_400_000 - number // 100 * pitch, 0.5, 0.5)
-    form = {"count": count, "height": height, "width": width, "dtype": "uint8", "crs": "EPSG:32633", "transform": place}
+    pitch = PIXEL * width + 100  # metres: scenes do not touch
+    place = from_origin(300_000 + number % 100 * pitch, 5_400_000 - number // 100 * pitch, PIXEL, PIXEL)
+    form = {
+        "count": count,
+        "height": height,
+        "width": width,
+        "dtype": bands.dtype.name,
+        "crs": "EPSG:32633",
+        "transform": place,
+    }
     form |= {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
-    with new_raster(path, sync=False, photometric="RGB" if count == 3 else "PALETTE", **form) as file:
-        if count == 1:
+    labels = count == 1 and bands.dtype == np.uint8
+    photometric = "RGB" if count == 3 else "PALETTE" if labels else "MINISBLACK"
+    with new_raster(path, sync=False, photometric=photometric, **form) as file:
+        if labels:
             file.write_colormap(1, {label: (*bytes.fromhex(tint[1:]), 255) for label, tint in enumerate(PALETTE)})
         file.write(bands)
 
@@ -284,8 +316,11 @@ def _trees(rng: np.random.Generator, plan: _Plan, sun: Floats) -> tuple[Floats, 
     return np.where(crown, 2 * np.sqrt(np.maximum(radius**2 - distance**2, 0)), 0), tone + 0.4 * slope
 
 
-def _paint(rng: np.random.Generator, plan: _Plan, houses: list[_House]) -> NDArray[np.float32]:
-    """The scene in clear air, ``[3, H, W]`` in grey levels: surfaces, then trees and roofs, then shadows and light."""
+def _paint(rng: np.random.Generator, plan: _Plan, houses: list[_House]) -> tuple[NDArray[np.float32], Floats]:
+    """The scene in clear air, ``[3, H, W]`` in grey levels: surfaces, then trees and roofs, then shadows and light.
+
+    Beside it the height of trees and roofs in pixels.
+    """
     size = len(plan.ground)
     rough, fine = _noise(rng, size, 60) + _noise(rng, size, 14), _noise(rng, size, 2) + rng.normal(0, 0.5, (size, size))
     grass, soil, crown, water = (_tints(rng, table, 1, 10)[0] for table in ((_GRASS,), (_SOIL,), (_CROWN,), _WATERS))
@@ -314,7 +349,7 @@ def _paint(rng: np.random.Generator, plan: _Plan, houses: list[_House]) -> NDArr
         height[window][inside] = house.height
     picture *= np.where(_shadow(height, sun, reach), dusk, 1)[..., None]
     scene: NDArray[np.float32] = (picture * light + glare).transpose(2, 0, 1).astype(np.float32)
-    return scene
+    return scene, height
 
 
 def _tints(rng: np.random.Generator, table: tuple[tuple[int, ...], ...], count: int, spread: float) -> Floats:

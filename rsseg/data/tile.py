@@ -26,7 +26,7 @@ from rsseg.data.raster import block_places, open_raster, reading
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.files import atomic_write
 
-FORMAT = 1  # to be raised when tiles or counts are written otherwise
+FORMAT = 2  # to be raised when tiles or counts are written otherwise
 PART = 1 << 20  # pixels that a thread decodes at a time
 LARGE = 1 << 30  # bytes of a file from which on it is mapped in another way
 MAPS = 40_000  # arrays that are mapped at a time: a process may have 65,530 maps, unless its kernel was told otherwise
@@ -189,14 +189,14 @@ def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
             image, missing = reader.read_pixels(0, window)
             layers = reader.read_layers(0, window)
             layers["mask"] = np.where(missing, unknown, layers["mask"])
-            labels = task.hard_labels(layers["mask"])
             for rows in slabs(window):  # counting takes several times a part's memory
-                counter.add(window.row_off + rows.start, window.col_off, image[:, rows], missing[rows], labels[..., rows, :])
+                target = layers["mask"][..., rows, :]
+                counter.add(window.row_off + rows.start, window.col_off, image[:, rows], missing[rows], target)
             if offset < 0:
                 write("image", window, image.astype(dtype, copy=False).transpose(1, 2, 0)[None])
             for layer, pixels in layers.items():
                 write(layer, window, pixels.reshape(-1, *missing.shape))
-                if layer == "weight" or task.soft:  # labels are counted
+                if layer == "weight" or task.dtype.kind == "f":  # labels are counted
                     counter.checksum = zlib.crc32(np.ascontiguousarray(pixels).data, counter.checksum)
             if "missing" in files or missing.any():  # once it is begun, so that it does not look like a killed process's
                 write("missing", window, missing[None])

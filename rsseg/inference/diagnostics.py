@@ -49,7 +49,7 @@ def draw_confusion(path: Path, task: Task, scores: Scores) -> None:
 def draw_curves(
     path: Path, head_name: str, task: Task, palette: Sequence[str] | None, rows: Sequence[Mapping[str, float]]
 ) -> None:
-    """Write a PNG of every class's IoU and of the losses over the steps.
+    """Write a PNG of every class's score and of the losses over the steps.
 
     Args:
         path: The file.
@@ -60,11 +60,12 @@ def draw_curves(
     """
     figure = Figure(figsize=(10.4, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
+    score = f"val/{head_name}/{task.score}"
     shades = colours(task, palette)[-task.channels :]
     for shade, name in zip(shades, task.classes, strict=True):
-        left.plot(*_column(rows, f"val/{head_name}/iou/{name}"), marker="o", markersize=3, color=_visible(shade), label=name)
-    left.plot(*_column(rows, f"val/{head_name}/iou"), color="black", linewidth=2, marker="o", markersize=3, label="mean")
-    left.set(xlabel="step", ylabel="IoU, validation", ylim=(0, 1))
+        left.plot(*_column(rows, f"{score}/{name}"), marker="o", markersize=3, color=_visible(shade), label=name)
+    left.plot(*_column(rows, score), color="black", linewidth=2, marker="o", markersize=3, label="mean")
+    left.set(xlabel="step", ylabel=f"{task.score_name}, validation", ylim=(0, 1 if task.higher_is_better else None))
     left.legend(handles=list(left.lines), frameon=False, fontsize=8, ncols=2)  # else without names that begin with _
     right.plot(*_column(rows, "train/loss"), label="train/loss", color="#999999")
     right.plot(*_column(rows, "val/loss"), label="val/loss", color="#d1495b", marker="o", markersize=3)

@@ -33,8 +33,8 @@ class Example:
     """
 
     image: NDArray[np.generic]
-    mask: NDArray[np.integer]
-    predictions: list[NDArray[np.integer]]
+    mask: NDArray[np.generic]
+    predictions: list[NDArray[np.generic]]
 
 
 def disagreement(example: Example) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import matplotlib as mpl
 import numpy as np
@@ -18,7 +19,7 @@ from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
 from rsseg.figure import save
 from rsseg.module import SegmentationModule
-from rsseg.task import Task
+from rsseg.task import Regression, Task
 
 
 def colours(task: Task, palette: Sequence[str] | None) -> list[str]:
@@ -55,39 +56,73 @@ ERRORS = (RIGHT, WRONG, MISSED)
 """What the values of `Task.errors` are drawn in."""
 
 
+Pair: TypeAlias = tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]
+"""A window to draw: image, target and prediction."""
+
+
 def draw(
     path: Path,
     task: Task,
     palette: Sequence[str] | None,
-    rows: Sequence[tuple[NDArray[np.generic], NDArray[np.integer], NDArray[np.integer]]],
+    rows: Sequence[Pair],
     shown: Sequence[int] | None = None,
 ) -> None:
     """Write a PNG with one row per window: image, mask, prediction, errors.
+
+    Of several real values the first is drawn, with one colour scale for all windows.
 
     Args:
         path: The file.
         task: The head's task.
         palette: The dataset's colours, if it has any.
-        rows: Image ``[C, H, W]`` as stored, mask and prediction ``[H, W]`` or ``[L, H, W]``.
+        rows: Image ``[C, H, W]`` as stored, mask and prediction ``[*planes, H, W]``.
         shown: As for `stretch`.
     """
-    shades = colours(task, palette)
     figure = Figure(figsize=(10.4, 2.6 * len(rows) + 0.7), layout="constrained")
     axes = figure.subplots(len(rows), 4, squeeze=False)
-    for line, (image, mask, prediction) in zip(axes, rows, strict=True):
-        line[0].imshow(stretch(image, shown))
-        line[1].imshow(paint(task.flatten(mask), shades))
-        line[2].imshow(paint(task.flatten(prediction), shades))
-        line[3].imshow(paint(task.errors(mask, prediction), ERRORS))
+    for axis, row in zip(axes[:, 0], rows, strict=True):
+        axis.imshow(stretch(row[0], shown))
     for axis, title in zip(axes[0], ("image", "mask", "prediction", "errors"), strict=True):
         axis.set_title(title)
     for axis in axes.flat:
         axis.set_axis_off()
+    if isinstance(task, Regression):
+        _draw_values(figure, axes[:, 1:], task, rows)
+    else:
+        _draw_labels(figure, axes[:, 1:], task, colours(task, palette), rows)
+    save(figure, path, dpi=100, bbox_inches="tight")
+
+
+def _draw_labels(figure: Figure, axes: NDArray[np.object_], task: Task, shades: Sequence[str], rows: Sequence[Pair]) -> None:
+    """Mask, prediction and errors of labels, and a legend."""
+    for line, (_, mask, prediction) in zip(axes, rows, strict=True):
+        line[0].imshow(paint(task.flatten(mask), shades))
+        line[1].imshow(paint(task.flatten(prediction), shades))
+        line[2].imshow(paint(task.errors(mask, prediction), ERRORS))
     errors = zip(ERRORS, task.error_names, strict=False)
     entries = [*zip(shades, task.drawn_names, strict=True), (GREY, "ignored"), *errors]
     patches = [Patch(facecolor=colour, edgecolor="#888888", label=name) for colour, name in entries]
     figure.legend(handles=patches, loc="outside lower center", ncols=min(7, len(patches)), frameon=False)
-    save(figure, path, dpi=100, bbox_inches="tight")
+
+
+def _draw_values(figure: Figure, axes: NDArray[np.object_], task: Regression, rows: Sequence[Pair]) -> None:
+    """Target, prediction and error of the first real value, and their colour scales; grey where it is unknown."""
+    truth, found = (np.stack([row[i][0] for row in rows]) for i in (1, 2))
+    low, high = np.nanpercentile(truth, (1, 99)) if np.isfinite(truth).any() else (0.0, 1.0)
+    errors = found - truth
+    reach = max(float(np.nanpercentile(abs(errors), 99)) if np.isfinite(errors).any() else 0.0, 1e-9)
+    for line, value, prediction, error in zip(axes, truth, found, errors, strict=True):
+        for axis, pixels in zip(line, (value, prediction), strict=False):
+            scale = axis.imshow(pixels, cmap=_with_grey("viridis"), vmin=low, vmax=high)
+        misses = line[2].imshow(error, cmap=_with_grey("RdBu_r"), vmin=-reach, vmax=reach)
+    unit = f" in {task.units[0]}" if task.units else ""
+    figure.colorbar(scale, ax=axes[:, :2], location="bottom", label=f"{task.classes[0]}{unit}", shrink=0.6, aspect=40)
+    figure.colorbar(misses, ax=axes[:, 2], location="bottom", label=f"prediction - target{unit}", aspect=20)
+
+
+def _with_grey(name: str) -> mpl.colors.Colormap:
+    """A colour map that draws NaN in grey."""
+    return mpl.colormaps[name].with_extremes(bad=GREY)
 
 
 def pick_windows(store: Store, size: int, count: int) -> list[Batch]:
@@ -95,23 +130,24 @@ def pick_windows(store: Store, size: int, count: int) -> list[Batch]:
     windows = GridWindows(store, size, overlap=0)
     spread = np.unique(np.linspace(0, len(windows) - 1, 48).astype(int))
     batches = (windows.batch([int(i)]) for i in spread)
-    return sorted(batches, key=lambda batch: _variety(store.task.hard_labels(batch["mask"])), reverse=True)[:count]
+    return sorted(batches, key=lambda batch: _variety(store.task, batch["mask"]), reverse=True)[:count]
 
 
 @torch.inference_mode()
-def predict_windows(
-    module: SegmentationModule, head: str, windows: Sequence[Batch]
-) -> list[tuple[NDArray[np.generic], NDArray[np.integer], NDArray[np.integer]]]:
-    """Image, labels and prediction of windows, as `draw` takes them; the module has to be in evaluation mode."""
+def predict_windows(module: SegmentationModule, head: str, windows: Sequence[Batch]) -> list[Pair]:
+    """Image, target and prediction of windows, as `draw` takes them; the module has to be in evaluation mode."""
     images = torch.cat([window["image"] for window in windows]).to(module.device)
     task = module.tasks[head]
     labels = task.predict(module(module.normalise(images))[head]).cpu().numpy()
-    masks = [task.hard_labels(window["mask"][0].numpy()) for window in windows]
+    masks = [window["mask"][0].numpy() if task.real else task.hard_labels(window["mask"][0].numpy()) for window in windows]
     return [(w["image"][0].numpy(), mask, label) for w, mask, label in zip(windows, masks, labels, strict=True)]
 
 
-def _variety(mask: Tensor) -> float:
-    """The entropy of a window's labels."""
+def _variety(task: Task, target: Tensor) -> float:
+    """The entropy of a window's labels, or the deviation of its values."""
+    if task.real:
+        return float(np.nan_to_num(target.numpy()).std())
+    mask = task.hard_labels(target)
     shares = np.bincount(mask.numpy().ravel(), minlength=256)[:IGNORE] / mask.numel()
     shares = shares[shares > 0]
     return float(-(shares * np.log(shares)).sum())

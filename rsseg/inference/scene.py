@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from rasterio.windows import Window
 
-from rsseg.contract import IGNORE
+from rsseg.contract import unknown
 from rsseg.data.raster import new_raster, open_raster
 from rsseg.data.scene import SceneReader
 from rsseg.data.windows import grid
 from rsseg.inference.picture import colours
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
+from rsseg.task import Regression
 
 
 def predict_scene(
@@ -32,8 +33,9 @@ def predict_scene(
 ) -> None:
     """Write the predicted labels of one scene as a GeoTIFF on the scene's own grid.
 
-    Windows overlap; what lies near their inner borders is cut away. The map is uint8 with the dataset's colours, one
-    band (multilabel: one per label), 255 where the image has no data. It is written whole or not at all.
+    Windows overlap; what lies near their inner borders is cut away. A map of labels is uint8 with the dataset's colours, one
+    band (multilabel: one per label), 255 where the image has no data. A map of real values is float32 in their units, one band
+    per value, NaN where the image has no data. It is written whole or not at all.
 
     Args:
         module: The trained module, on its device.
@@ -52,13 +54,15 @@ def predict_scene(
     image = open_raster(reader.scenes[0].image)
     georeference = {"crs": image.crs, "transform": image.transform}
     height, width = reader.sizes[0].tolist()
-    planes = math.prod(task.label_planes)
+    planes, painted = math.prod(task.label_planes), not task.real and not task.label_planes
     with new_raster(
-        out, height=height, width=width, count=planes, dtype="uint8", nodata=IGNORE,
+        out, height=height, width=width, count=planes, dtype=task.map_dtype.name, nodata=unknown(np.zeros(0, task.map_dtype)),
         tiled=True, blockxsize=256, blockysize=256, compress="deflate", bigtiff="if_safer",
-        photometric="PALETTE" if planes == 1 else "MINISBLACK", **georeference,
+        photometric="PALETTE" if painted else "MINISBLACK", **georeference,
     ) as target:  # fmt: skip
-        if planes == 1:
+        if isinstance(task, Regression):
+            target.descriptions, target.units = task.classes, task.units or ("",) * planes
+        if painted:
             target.write_colormap(1, {i: _rgb(c) for i, c in enumerate(colours(task, palette))})
         _write_windows(target, module, head_name, reader, size, overlap, batch_size)
 
@@ -67,15 +71,16 @@ def predict_scene(
 def _write_windows(
     target: Any, module: SegmentationModule, head: str, reader: SceneReader, size: int, overlap: int, batch_size: int
 ) -> None:
-    cores = grid(reader.sizes, size, overlap)
+    cores, dtype = grid(reader.sizes, size, overlap), module.tasks[head].map_dtype
+    nothing = np.array(unknown(np.zeros(0, dtype)), dtype)
     with progress(range(0, len(cores), batch_size), "predicting") as starts:
         for start in starts:
             batch = cores[start : start + batch_size]
             images, missing = zip(*(reader.read_image(c.scene, c.top, c.left, size) for c in batch), strict=True)
             pixels = torch.from_numpy(np.stack(images).astype(np.float32)).to(module.device)
-            labels = module.labels(head, module(module.normalise(pixels))[head]).cpu().numpy().astype(np.uint8)
+            labels = module.labels(head, module(module.normalise(pixels))[head]).cpu().numpy().astype(dtype)
             for core, label, absent in zip(batch, labels, missing, strict=True):
-                planes = np.where(absent, np.uint8(IGNORE), label).reshape(-1, size, size)
+                planes = np.where(absent, nothing, label).reshape(-1, size, size)
                 rows, columns = slice(core.inner_top, core.inner_bottom), slice(core.inner_left, core.inner_right)
                 part = planes[:, rows, columns]
                 place = Window(core.left + core.inner_left, core.top + core.inner_top, part.shape[2], part.shape[1])

@@ -75,6 +75,10 @@ class Scores:
         values = {name: getattr(self, name) for name in names}
         return {name: value for name, value in values.items() if value is not None}
 
+    def by_class(self) -> dict[str, Tensor]:
+        """Scores of each class, ``[classes]``, by name."""
+        return {"iou": self.class_iou, "dice": self.class_dice}
+
     def table(self) -> list[dict[str, Any]]:
         """One row per class and one, its class empty, for the mean over the classes present."""
         columns = zip(self.classes, self.class_iou.tolist(), self.class_dice.tolist(), self.pixels.tolist(), strict=True)

@@ -92,7 +92,8 @@ class Checkpoints(Checkpoint):
 
     Args:
         run: The run folder.
-        monitor: The score that is to be high.
+        monitor: The score that chooses the best checkpoint.
+        higher_is_better: Whether it is to be high.
         steps: After which steps the run is validated, rising.
         every: Steps between further checkpoints; None: none.
         interrupts: Says when to stop.
@@ -103,8 +104,17 @@ class Checkpoints(Checkpoint):
 
     save_top_k = 1
 
-    def __init__(self, run: RunFolder, monitor: str, steps: Sequence[int], every: int | None, interrupts: Interrupts) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        monitor: str,
+        steps: Sequence[int],
+        every: int | None,
+        interrupts: Interrupts,
+        higher_is_better: bool = True,
+    ) -> None:
         self.run, self.monitor, self.steps, self.every, self.interrupts = run, monitor, list(steps), every, interrupts
+        self.sign = 1 if higher_is_better else -1
         self.best_model_path, self.best_model_score = str(run.best), -math.inf
         self._any = False  # whether there is a best one
         self._ended: int | None = None  # the number of steps of the run, where a callback has ended it before
@@ -187,9 +197,9 @@ class Checkpoints(Checkpoint):
         """
         self._validated = trainer.global_step
         self._ended = trainer.max_steps if trainer.should_stop else None
-        score = float(trainer.callback_metrics[self.monitor])
-        if not self._any or score > self.best_model_score:
-            self._any, self.best_model_score = True, -math.inf if math.isnan(score) else score
+        quality = self.sign * float(trainer.callback_metrics[self.monitor])
+        if not self._any or quality > self.best_model_score:
+            self._any, self.best_model_score = True, -math.inf if math.isnan(quality) else quality
             trainer.save_checkpoint(self.run.best, weights_only=False)
         self._keep_last(trainer, "after validation")
         for logger in trainer.loggers:

@@ -20,7 +20,7 @@ from rsseg.contract import Batch, InputError
 from rsseg.data.store import Store, load
 from rsseg.data.windows import Batches, GridWindows, Loader, Windows, thread_count
 from rsseg.devices import choose_precision, scoring_accelerator
-from rsseg.metrics import Scores
+from rsseg.metrics import AnyScores, Scores
 from rsseg.module import SegmentationModule
 from rsseg.progress import shows_bars
 from rsseg.training.recording import keep, keep_thresholds, make_snapshots, validation_windows
@@ -62,7 +62,7 @@ def score(
     module: SegmentationModule,
     windows: GridWindows,
     count: Callable[[Mapping[str, Tensor], Batch], None] | None = None,
-) -> dict[str, Scores]:
+) -> dict[str, AnyScores]:
     """Score whole scenes in this process, and count their batches of logits by head; scores by head."""
     counting = [LambdaCallback(on_validation_batch_end=lambda *given: count(given[2], given[3]))] if count else []
     trainer = scoring_trainer(setup, counting)
@@ -73,7 +73,7 @@ def score(
 
 def score_best(
     setup: Setup, run: RunFolder, module: SegmentationModule, store: Store, recorder: Recorder | None, step: int
-) -> dict[str, Scores]:
+) -> dict[str, AnyScores]:
     """The scores by head of a run's best checkpoint, whose weights the module is left with.
 
     Args:
@@ -94,7 +94,7 @@ def score_best(
 
 def score_checkpoints(
     setup: Setup, run: RunFolder, module: SegmentationModule, store: Store, recorder: Recorder
-) -> dict[str, Scores]:
+) -> dict[str, AnyScores]:
     """Keep what comparisons need of the last and the best checkpoint; the module is left with the best.
 
     Writes ``records/last.npz``, ``records/best.npz`` and ``threshold.json``. A checkpoint whose snapshots the recorder has
@@ -117,10 +117,13 @@ def score_checkpoints(
             taken = snapshots.take(step)
         keep(run, name, taken)
     keep_thresholds(run, module, taken, recorder.first)
-    return {head: replace(scores, boundary_iou=float(pooled(taken[head]["boundary"]))) for head, scores in result.items()}
+    return {
+        head: replace(scores, boundary_iou=float(pooled(taken[head]["boundary"]))) if isinstance(scores, Scores) else scores
+        for head, scores in result.items()
+    }
 
 
-def score_rows(result: Mapping[str, Scores]) -> list[dict[str, Any]]:
+def score_rows(result: Mapping[str, AnyScores]) -> list[dict[str, Any]]:
     """The per-class table of each head; the row of the mean, its last, has no class."""
     return [{"head": head, **row} for head, scores in result.items() for row in scores.table()]
 

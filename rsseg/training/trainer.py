@@ -29,7 +29,7 @@ from rsseg.inference.gallery import Gallery
 from rsseg.inference.picture import pick_windows, predict_windows
 from rsseg.loggers import MetricsFile, SideLogger, side_loggers
 from rsseg.losses import Foreign
-from rsseg.metrics import Scores
+from rsseg.metrics import AnyScores, Scores
 from rsseg.metrics.scores import class_counts
 from rsseg.module import SegmentationModule
 from rsseg.progress import Lines, estimate, shows_bars
@@ -78,7 +78,8 @@ class ProgressLines(L.Callback):
         if not shows_bars():
             self._say(trainer, self.monitor, float(trainer.callback_metrics[self.monitor]))
         for head, scores in pl_module.scores.items():
-            self._say_unpredicted(trainer.global_step, head, scores, *class_counts(scores.confusion, pl_module.tasks[head]))
+            if isinstance(scores, Scores):
+                self._say_unpredicted(trainer.global_step, head, scores, *class_counts(scores.confusion, pl_module.tasks[head]))
 
     def _say(self, trainer: L.Trainer, name: str, value: float) -> None:
         step, steps, first = trainer.global_step, trainer.max_steps, self._first
@@ -189,11 +190,15 @@ def make_loop(setup: Setup, run: RunFolder, module: SegmentationModule, data: Da
     windows = TrainWindows(train, setup.window, setup.sampler(train.sizes, train.census.blocks, train.read))
     drawn = pick_windows(val, setup.window, setup.pictures) if is_main() else []
     gallery = Gallery(run.pictures, head, drawn, setup.dataset.palette, setup.shown_bands)
-    recorder = make_recorder(setup, run, module, data, windows.sampler) if setup.record.enabled else None
+    recorded = setup.record.enabled and not setup.tasks[head].real
+    recorder = make_recorder(setup, run, module, data, windows.sampler) if recorded else None
     guard = NonFinite(_trained_on(setup, windows), setup.on_nonfinite == "skip")
     renewed = [NewSchedule(setup.plain["optimizer"].get("lr"))] if step and begins_anew(run, step) else []
     marks = validation_steps(setup.steps, setup.validations)
-    kept = Checkpoints(run, f"val/{head}/iou", marks, setup.checkpoint_every, interrupts)
+    task = setup.tasks[head]
+    kept = Checkpoints(
+        run, f"val/{head}/{task.score}", marks, setup.checkpoint_every, interrupts, higher_is_better=task.higher_is_better
+    )
     callbacks = [gallery, *([recorder] if recorder else []), guard, *renewed]
     trainer = make_trainer(setup, run, callbacks, kept, step)
     return Loop(setup, run, module, data, step, trainer, windows, gallery, guard, recorder)
@@ -279,7 +284,7 @@ def _log_start(setup: Setup, stores: Mapping[str, Store], trainer: L.Trainer, st
         )  # fmt: skip
 
 
-def write_scores(loop: Loop, result: Mapping[str, Scores]) -> None:
+def write_scores(loop: Loop, result: Mapping[str, AnyScores]) -> None:
     """Write tables and pictures of the best checkpoint into the run folder, print them, and show them in the loggers.
 
     Args:
@@ -294,19 +299,22 @@ def write_scores(loop: Loop, result: Mapping[str, Scores]) -> None:
     if gallery.windows:
         gallery.draw(trainer, drawn["picture"], predict_windows(loop.module.eval(), head, gallery.windows), "best")
     try:
-        draw_confusion(drawn["confusion"], task, result[head])
+        scores = result[head]
+        if isinstance(scores, Scores):
+            draw_confusion(drawn["confusion"], task, scores)
         draw_curves(drawn["curves"], head, task, gallery.palette, run.metrics())
     except InputError as error:  # a full disk, or a metrics.csv that was removed or edited
         log.warning("%s; the run goes on without its last pictures", error)
         return
     for logger in side_loggers(trainer):
-        logger.show("confusion", drawn["confusion"], trainer.global_step)
-        logger.show("curves", drawn["curves"], trainer.global_step)
+        for name in ("confusion", "curves"):
+            if drawn[name].is_file():
+                logger.show(name, drawn[name], trainer.global_step)
         logger.tabulate("classes", name_means(rows), trainer.global_step)
     log.info("Pictures: %s", ", ".join(str(path) for path in drawn.values() if path.is_file()))
 
 
-def write_summary(loop: Loop, scores: Scores) -> None:
+def write_summary(loop: Loop, scores: AnyScores) -> None:
     """Write ``summary.json``, which says that the run is finished, with the best checkpoint's scores; say what was left out."""
     write_json(loop.run.summary_file, scores.means() | loop.ending())
     for split, store in loop.data.stores.items():

@@ -26,7 +26,7 @@ def test_other_seed_or_index_other_scene(other):
 
 
 def test_shapes_types_and_every_class():
-    image, mask = generate(SceneRecipe(), 0, 0)
+    image, mask, _ = generate(SceneRecipe(), 0, 0)
     assert (image.shape, image.dtype, mask.shape, mask.dtype) == ((3, 512, 512), np.uint8, (512, 512), np.uint8)
     assert set(np.unique(mask)) == set(range(len(CLASSES)))
     assert image.std(axis=(1, 2)).min() > 10
@@ -60,7 +60,7 @@ def test_label_noise_changes_the_mask_alone_and_the_more_the_worse():
 
 @pytest.mark.parametrize("flaw", [{"blur": 3.0}, {"noise": 20.0}])
 def test_blur_and_noise_change_the_image_alone(flaw):
-    (image, mask), (flawed, same) = generate(SMALL, 1, 0), generate(replace(SMALL, **flaw), 1, 0)
+    (image, mask, _), (flawed, same, _) = generate(SMALL, 1, 0), generate(replace(SMALL, **flaw), 1, 0)
     np.testing.assert_array_equal(mask, same)
     assert (image != flawed).any()
 
