@@ -32,7 +32,7 @@ from rsseg.losses.terms.likelihood import (
     TopKCrossEntropy,
 )
 from rsseg.losses.terms.overlap import MCC, Dice, FocalTversky, Jaccard, LogCoshDice, Lovasz, RegionSize, Tversky
-from rsseg.losses.terms.regression import MAE, MSE, RMSE, Huber, LogCosh, SmoothL1
+from rsseg.losses.terms.regression import MAE, MSE, RMSE, BerHu, Huber, LogCosh, Pinball, SmoothL1
 from rsseg.losses.terms.shape import Boundary, BoundaryDoU, ClDice, ComponentDice, SkeletonRecall
 from rsseg.losses.terms.term import Term
 
@@ -42,6 +42,7 @@ __all__ = [
     "MSE",
     "RMSE",
     "WEIGHTING",
+    "BerHu",
     "BinaryCrossEntropy",
     "Boundary",
     "BoundaryDoU",
@@ -63,6 +64,7 @@ __all__ = [
     "LogitAdjustedCrossEntropy",
     "LogitMargin",
     "Lovasz",
+    "Pinball",
     "Poly1CrossEntropy",
     "RegionSize",
     "SkeletonRecall",

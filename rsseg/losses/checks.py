@@ -25,9 +25,16 @@ def fitting(term: str, task: str, fits: Collection[str]) -> str:
     if task not in fits:
         raise InputError(
             f"{term} fits the tasks {', '.join(fits)}; found '{task}'{nearest(str(task), fits)}: "
-            "choose another loss for this head"
+            f"choose another loss for this head{_such_as(task)}"
         )
     return task
+
+
+def _such_as(task: str) -> str:
+    """Losses that fit a task."""
+    if task not in TASKS:
+        return ""
+    return ", such as huber, mse or mae" if TASKS[task].real else ", such as ce_dice"
 
 
 def positive(name: str, value: Any) -> float:

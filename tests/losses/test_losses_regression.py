@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from rsseg.contract import InputError
-from rsseg.losses import MAE, MSE, RMSE, CrossEntropy, Huber, LogCosh, SmoothL1
+from rsseg.losses import MAE, MSE, RMSE, BerHu, CrossEntropy, Huber, LogCosh, Pinball, SmoothL1
 
 NODATA = -9999.0
 
@@ -22,6 +22,8 @@ def by_hand(name, e):
         "huber": np.mean(np.where(size <= 0.7, e**2 / 2, 0.7 * (size - 0.35))),
         "smooth_l1": np.mean(np.where(size < 0.7, e**2 / 1.4, size - 0.35)),
         "log_cosh": np.mean(np.log(np.cosh(e))),
+        "ber_hu": np.mean(np.where(size <= 0.7, size, (e**2 + 0.49) / 1.4)),
+        "pinball": np.mean(np.where(e < 0, 0.9 * size, 0.1 * size)),
     }[name]
 
 
@@ -32,6 +34,8 @@ TERMS = {
     "huber": lambda: Huber(delta=0.7, nodata=NODATA),
     "smooth_l1": lambda: SmoothL1(beta=0.7, nodata=NODATA),
     "log_cosh": lambda: LogCosh(nodata=NODATA),
+    "ber_hu": lambda: BerHu(delta=0.7, nodata=NODATA),
+    "pinball": lambda: Pinball(quantile=0.9, nodata=NODATA),
 }
 every_term = pytest.mark.parametrize("name", TERMS)
 
@@ -118,6 +122,17 @@ def test_torch_agrees_and_extremes_are_finite(size):
     assert LogCosh()(prediction, target).isfinite()
 
 
+def test_pinball_fits_the_quantile():
+    values = torch.randn(1, 1, 50, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    guess = torch.zeros(1, 1, 1, 1, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.SGD([guess], lr=0.5)
+    for _ in range(500):
+        optimizer.zero_grad()
+        Pinball(quantile=0.8)(guess.expand_as(values), values).backward()
+        optimizer.step()
+    assert guess.item() == pytest.approx(np.quantile(values.numpy(), 0.8), abs=0.02)
+
+
 def test_what_is_refused():
     prediction = torch.zeros(2, 3, 4, 5)
     for target in (torch.zeros(2, 4, 5), torch.zeros(2, 3, 5, 4), torch.zeros(2, 3, 4, 5, dtype=torch.bool)):
@@ -129,7 +144,8 @@ def test_what_is_refused():
         MSE("binary")
     with pytest.raises(InputError, match="CrossEntropy fits the tasks"):
         CrossEntropy("regression")
-    for build in (lambda: Huber(delta=0), lambda: SmoothL1(beta=-1), lambda: MAE(nodata="none")):
+    bad = (lambda: Huber(delta=0), lambda: SmoothL1(beta=-1), lambda: BerHu(delta=0), lambda: Pinball(quantile=1))
+    for build in (*bad, lambda: MAE(nodata="none")):
         with pytest.raises(InputError):
             build()
 

@@ -1,4 +1,8 @@
-"""Terms of real-valued targets."""
+"""Terms of real-valued targets.
+
+A run standardises targets and predictions by the training split, so that parameters in the target's unit are there in standard
+deviations of the training targets.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rsseg.contract import InputError
 from rsseg.losses import regression
-from rsseg.losses.checks import positive
+from rsseg.losses.checks import positive, share
 from rsseg.losses.terms.term import Term
 from rsseg.task import TASKS
 
@@ -124,3 +129,52 @@ class LogCosh(_Regression):
         """``|e| + log(1 + exp(-2 |e|)) - log 2``, which does not overflow."""
         size = error.abs()
         return size + F.softplus(-2 * size) - math.log(2)
+
+
+@dataclass(eq=False, repr=False)
+class BerHu(_Regression):
+    """Reverse Huber loss (Owen 2007): the absolute error up to delta, ``(e^2 + delta^2) / (2 delta)`` beyond.
+
+    Small errors keep a slope of 1, large ones weigh as in `MSE`; used for depth by Laina et al. (2016), who take a fifth of a
+    batch's largest error for delta. Here it is fixed, so that the loss of a batch is not a matter of one pixel.
+
+    Args:
+        delta: More than 0, in the target's unit.
+
+    Example:
+        >>> BerHu(delta=1)(torch.tensor([[[[0.5, 3.0]]]]), torch.zeros(1, 1, 2))  # (0.5 + 5) / 2
+        tensor(2.7500)
+    """
+
+    rules = {"delta": positive}  # noqa: RUF012
+    delta: float = 1.0
+
+    def of_error(self, error: Tensor) -> Tensor:
+        """See the class."""
+        size = error.abs()
+        return torch.where(size <= self.delta, size, (error.square() + self.delta**2) / (2 * self.delta))
+
+
+@dataclass(eq=False, repr=False)
+class Pinball(_Regression):
+    """Pinball loss (Koenker & Bassett 1978), which fits a quantile: ``q`` times what is predicted too low, ``1 - q`` too high.
+
+    Args:
+        quantile: q, above 0 and below 1; 0.5 is half of `MAE` and fits the median.
+
+    Example:
+        >>> Pinball(quantile=0.9)(torch.tensor([[[[1.0, 3.0]]]]), torch.full((1, 1, 2), 2.0))  # (0.9 + 0.1) / 2
+        tensor(0.5000)
+    """
+
+    rules = {"quantile": share}  # noqa: RUF012
+    quantile: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.quantile == 1:
+            raise InputError("quantile has to be less than 1: the highest value has no pinball loss; found 1")
+
+    def of_error(self, error: Tensor) -> Tensor:
+        """See the class."""
+        return (1 - self.quantile) * error.relu() + self.quantile * (-error).relu()
