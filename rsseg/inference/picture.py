@@ -113,14 +113,14 @@ def _draw_values(figure: Figure, axes: NDArray[np.object_], task: Regression, ro
     reach = max(float(np.nanpercentile(abs(errors), 99)) if np.isfinite(errors).any() else 0.0, 1e-9)
     for line, value, prediction, error in zip(axes, truth, found, errors, strict=True):
         for axis, pixels in zip(line, (value, prediction), strict=False):
-            scale = axis.imshow(pixels, cmap=_with_grey("viridis"), vmin=low, vmax=high)
-        misses = line[2].imshow(error, cmap=_with_grey("RdBu_r"), vmin=-reach, vmax=reach)
+            scale = axis.imshow(pixels, cmap=with_grey("viridis"), vmin=low, vmax=high)
+        misses = line[2].imshow(error, cmap=with_grey("RdBu_r"), vmin=-reach, vmax=reach)
     unit = f" in {task.units[0]}" if task.units else ""
     figure.colorbar(scale, ax=axes[:, :2], location="bottom", label=f"{task.classes[0]}{unit}", shrink=0.6, aspect=40)
     figure.colorbar(misses, ax=axes[:, 2], location="bottom", label=f"prediction - target{unit}", aspect=20)
 
 
-def _with_grey(name: str) -> mpl.colors.Colormap:
+def with_grey(name: str) -> mpl.colors.Colormap:
     """A colour map that draws NaN in grey."""
     return mpl.colormaps[name].with_extremes(bad=GREY)
 
