@@ -35,3 +35,10 @@ def folder_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def inria_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Inria's layout below a path with digits: two cities of four tiles, of which 1 and 5 validate."""
     return layouts.write(tmp_path_factory.mktemp("inria"), "inria", seed=1)
+
+
+@pytest.fixture
+def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs leave out the charts of their scores, which take as long as a tiny training."""
+    monkeypatch.setattr("rsseg.training.trainer.draw_confusion", lambda *_: None)
+    monkeypatch.setattr("rsseg.training.trainer.draw_curves", lambda *_: None)

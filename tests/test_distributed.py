@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from test_run import TINY, command, folder_data, weights
+from test_run import command, folder_data, settings, tiny, weights
 from timm.layers import BatchNormAct2d
 from tiny import CONFIGS
 from torch import nn
@@ -20,14 +20,18 @@ from torch import nn
 from rsseg.compare.records import load_records, read_arrays
 from rsseg.config.folder import RunFolder
 from rsseg.distributed import SyncBatchNorm
+from rsseg.run import train
 
-EXACT = ["trainer.precision=64-true", "optimizer=sgd", "trainer.log_every_n_steps=1", "pictures=0", "batch_size=4", "steps=4"]
+EXACT = ["trainer.precision=64-true", "optimizer=sgd", "trainer.log_every_n_steps=1", "batch_size=4", "steps=4"]
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 
 
-def run(tmp_path, name, data, *more):
-    words = [w for w in TINY if w.split("=")[0] not in ("trainer.precision", "batch_size", "steps")]
-    done = command("train.py", *words, *data, *EXACT, f"output={tmp_path}", f"hydra.run.dir={tmp_path / name}", *more)
+def run_one(tmp_path, name, data):
+    train(settings(tmp_path, *data, *EXACT), tmp_path / name)
+
+
+def run_two(tmp_path, name, data):
+    done = command("train.py", *tiny(tmp_path, *data, *EXACT, *TWO, f"hydra.run.dir={tmp_path / name}"))
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -67,8 +71,8 @@ def test_two_processes_are_one(tmp_path, folder_root, scenes):
             path.unlink()
     terms = ["loss=ce_dice", "+loss/term@loss.terms.lovasz=lovasz", "+loss/term@loss.terms.weighted_ce=weighted_ce"]
     data = [*folder_data(root), *terms, "validations=2", "augment=full", "record.gain=true"]
-    run(tmp_path, "one", data, "trainer=cpu")
-    said = run(tmp_path, "two", data, *TWO)
+    run_one(tmp_path, "one", data)
+    said = run_two(tmp_path, "two", data)
     assert_same(tmp_path / "one", tmp_path / "two")
     assert np.isnan(load_records(tmp_path / "two").at("iou")).all() == (scenes == "odd")  # none of one scene
     assert said.count("2 processes") == 1  # the second process is silent
@@ -81,9 +85,8 @@ def test_two_processes_are_one(tmp_path, folder_root, scenes):
 @pytest.mark.slow
 def test_two_processes_stop_at_one_step_and_go_on(tmp_path, folder_root):
     data = [*folder_data(folder_root), "validations=2", "record.gain=true"]
-    run(tmp_path, "whole", data, *TWO)
-    words = [w for w in TINY if w.split("=")[0] not in ("trainer.precision", "batch_size", "steps")]
-    words += [*data, *EXACT, *TWO, f"output={tmp_path}", f"hydra.run.dir={tmp_path / 'stopped'}"]
+    run_one(tmp_path, "whole", data)
+    words = tiny(tmp_path, *data, *EXACT, *TWO, f"hydra.run.dir={tmp_path / 'stopped'}")
     job = subprocess.Popen(
         [sys.executable, "train.py", *words], cwd=CONFIGS.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -102,13 +105,16 @@ def test_two_processes_stop_at_one_step_and_go_on(tmp_path, folder_root):
 
 
 @pytest.mark.slow
-def test_a_sweep_of_two_processes_each_is_continued(tmp_path, folder_root):
-    words = [*TINY, *folder_data(folder_root), *TWO, f"output={tmp_path}", f"hydra.sweep.dir={tmp_path}/sweep", "loss=ce,dice"]
-    first = command("train.py", "-m", *words)
-    assert first.returncode == 0, first.stdout + first.stderr
-    assert len(list((tmp_path / "sweep").glob("*/summary.json"))) == 2
-    again = command("train.py", "-m", *words)
-    assert again.stdout.count("finished already") == 2
+def test_a_sweep_of_two_processes_each_is_continued(tmp_path, folder_root, caplog):
+    words = [*folder_data(folder_root), *TWO]
+    done = command("train.py", "-m", *tiny(tmp_path, *words, f"hydra.sweep.dir={tmp_path}/sweep", "loss=ce,dice", "seed=1"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    for loss in ("ce", "dice"):
+        run = tmp_path / f"sweep/loss={loss},seed=1"
+        with caplog.at_level("INFO"):
+            again = train(settings(tmp_path, *words, f"loss={loss}", "seed=1"), run)
+        assert again == json.loads((run / "summary.json").read_text())["iou"]
+        assert f"{run}: finished already" in caplog.text
 
 
 def norms():
@@ -144,7 +150,7 @@ def rank_main(rank, store, folder):
 @pytest.mark.slow
 def test_batch_statistics_are_those_of_both_processes(tmp_path):
     """Against torch's own layer on the whole batch."""
-    torch.multiprocessing.spawn(rank_main, (tmp_path / "store", tmp_path), nprocs=2)
+    torch.multiprocessing.start_processes(rank_main, (tmp_path / "store", tmp_path), nprocs=2, start_method="fork")
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     whole = step(norms(), images())
     torch.testing.assert_close(torch.cat([rank[0] for rank in ranks]), whole[0])

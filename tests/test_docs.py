@@ -13,7 +13,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from make_configuration import GROUPS, reference
 from omegaconf import OmegaConf
-from test_run import SMALL, TINY, settings
+from test_run import TINY, settings
 from tiny import CONFIGS, checker, coloured, compose, write_tif
 
 from rsseg.config.schema import Config
@@ -63,7 +63,7 @@ def data(tmp_path_factory, folder_root):
         blue = np.stack([mask * 0, mask * 0, mask * 255]).astype(np.uint8)
         blue[:, :4, : 4 * i] = np.array([255, 0, 255], np.uint8)[:, None, None]
         write_tif(root / f"coloured/masks/{place}.tif", blue)
-    net = __import__("segmentation_models_pytorch").Unet("resnet18", encoder_weights=None)
+    net = __import__("segmentation_models_pytorch").Unet("resnet18", encoder_weights=None, decoder_channels=(16, 16, 8, 8, 8))
     torch.save(net.state_dict(), root / "weights.pt")
     return root
 
@@ -92,14 +92,13 @@ def test_commands_to_train(page, line, data, tmp_path, monkeypatch):
     if any(word.startswith(("resume=", "--")) for word in words):
         return  # going on with a run, and --help, are tested elsewhere
     for number, run in enumerate(sweep(words)[:2]):
-        model = next((word.removeprefix("model=") for word in run if word.startswith("model=")), "")
         encoder = [] if any("weights" in word for word in run) else ["model.encoder=test_resnet"]
         if any(word.startswith("callbacks=") and "lr_finder" in word for word in run):
             encoder.append("callbacks.lr_finder.num_training_steps=5")
         own = ["model.encoder=resnet18", *(word for word in run if not word.startswith(ELSEWHERE))]
         if any(word.startswith("scheduler.milestones") for word in run):
             encoder.append("scheduler.milestones=[1]")  # of two steps
-        config = settings(tmp_path, *own, *TINY[1:], *encoder, *SMALL.get(model, []), "pictures=0")
+        config = settings(tmp_path, *own, *TINY[1:], *encoder)
         if config.dataset.name == "synthetic":
             config.dataset.source.scenes, config.dataset.source.recipe["size"] = {"train": 1, "val": 1, "test": 1}, 96
         assert 0 <= train(config, tmp_path / str(number), own, "loss") <= 1
@@ -108,7 +107,7 @@ def test_commands_to_train(page, line, data, tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, folder_root):
     folder = tmp_path_factory.mktemp("finished")
-    words = ["dataset=folder", f"dataset.source.root={folder_root}", "dataset.classes=[a,b,c]", "pictures=0"]
+    words = ["dataset=folder", f"dataset.source.root={folder_root}", "dataset.classes=[a,b,c]"]
     train(settings(folder, *words, "dataset.source.split={train: 0.5, val: 0.3, test: 0.2}"), folder / "run", [], "ce_dice")
     return folder / "run"
 

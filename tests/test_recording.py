@@ -21,6 +21,8 @@ from rsseg.metrics.histogram import THRESHOLDS, threshold_counts
 from rsseg.run import evaluate, predict, train
 from rsseg.task import Multiclass
 
+pytestmark = pytest.mark.usefixtures("no_charts")
+
 QUICK = ["pictures=0", "trainer.log_every_n_steps=1"]
 
 

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import runpy
 import subprocess
 import sys
 import time
@@ -32,12 +33,29 @@ TINY = [
     "workers=0",
     "trainer=cpu",
     "trainer.precision=32-true",
+    "pictures=0",
 ]
+SMALL = {
+    "unet": ["model.net.decoder_channels=[16,16,8,8,8]"],
+    "dpt": [
+        "model.encoder=test_vit",
+        "model.net.decoder_fusion_channels=16",
+        "model.net.decoder_intermediate_channels=[16,16,16,16]",
+    ],
+    "pan": ["window=128"],
+}
 SPLIT = "dataset.source.split={train: 0.7, val: 0.3}"
 
 
+def tiny(tmp_path, *overrides):
+    """The words of a tiny run, with the smallest model of its kind; an experiment and a run that goes on have their own."""
+    chosen = dict(word.split("=", 1) for word in overrides if "=" in word)
+    small = [] if {"experiment", "resume"} & chosen.keys() else SMALL.get(chosen.get("model", "unet"), [])
+    return [*TINY, *small, f"output={tmp_path}", *overrides]
+
+
 def settings(tmp_path, *overrides):
-    return compose([*TINY, f"output={tmp_path}", *overrides])
+    return compose(tiny(tmp_path, *overrides))
 
 
 def folder_data(root, *more):
@@ -58,6 +76,7 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
 
 
+@pytest.mark.usefixtures("no_charts")
 @pytest.mark.parametrize("loss", options("loss"))
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
 def test_every_loss_trains_every_task(tmp_path, loss, task, inria_root, folder_root, multilabel_root):
@@ -83,24 +102,14 @@ def test_every_loss_trains_every_task(tmp_path, loss, task, inria_root, folder_r
             assert weighted == pytest.approx([config.loss.terms[term].weight * value for value in values], rel=1e-5)
 
 
-SMALL = {
-    "dpt": [
-        "model.encoder=test_vit",
-        "model.net.decoder_fusion_channels=16",
-        "model.net.decoder_intermediate_channels=[16,16,16,16]",
-    ],
-    "pan": ["window=128"],
-}
-
-
+@pytest.mark.usefixtures("no_charts")
 @pytest.mark.parametrize(
     "choice",
     [f"{group}={name}" for group in ("model", "augment", "optimizer", "scheduler", "sampler") for name in options(group)]
     + ["augment=[d4,scale_crop,noise]", "model.freeze=[encoder]", "model.freeze=[decoder]", "model.dropout=0.2"],
 )
 def test_every_choice_trains(tmp_path, folder_root, choice):
-    small = SMALL.get(choice.removeprefix("model="), [])
-    config = settings(tmp_path, *folder_data(folder_root), choice, *small, "trainer.log_every_n_steps=1", "pictures=0")
+    config = settings(tmp_path, *folder_data(folder_root), choice, "trainer.log_every_n_steps=1")
     train(config, tmp_path / "run")
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
     assert {row["step"] for row in rows if row["train/mask/loss/dice"]} == {"0", "1"}
@@ -159,7 +168,7 @@ def test_synthetic_end_to_end(tmp_path):
 
 def test_run_folder_is_complete(tmp_path, folder_root):
     run = tmp_path / "run"
-    config = settings(tmp_path, *folder_data(folder_root), "seed=3")
+    config = settings(tmp_path, *folder_data(folder_root), "seed=3", "pictures=1")
     iou = train(config, run, ["seed=3"], "ce_dice")
     record, data = json.loads((run / "run.json").read_text()), json.loads((run / "data.json").read_text())
     assert record["seed"] == 3
@@ -181,6 +190,7 @@ def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
     return RunFolder(run).load_state(name)[0]
 
 
+@pytest.mark.usefixtures("no_charts")
 @pytest.mark.parametrize(
     "choice",
     [
@@ -529,52 +539,48 @@ def command(*words, cwd=CONFIGS.parent):
 
 
 @pytest.mark.slow
-def test_sweep_from_the_command_line_is_continued(tmp_path, folder_root):
-    words = ["train.py", "-m", *TINY, f"output={tmp_path}", *folder_data(folder_root), "loss=ce,dice", "seed=1,2"]
-    words.append(f"hydra.sweep.dir={tmp_path}/sweep")
-    first = command(*words)
-    assert first.returncode == 0, first.stdout + first.stderr
-    folders = sorted(p.name for p in (tmp_path / "sweep").iterdir() if p.is_dir())
-    assert len(folders) == 4
-    for loss in ("ce", "dice"):
-        for seed in (1, 2):
-            assert any(f"loss={loss}," in name and f"seed={seed}" in name for name in folders)
-    second = command(*words)
-    assert second.returncode == 0
-    assert second.stdout.count("finished already") == 4
+def test_a_sweep_from_the_command_line_is_compared(tmp_path, folder_root):
+    words = tiny(tmp_path, *folder_data(folder_root), "loss=ce,dice", "seed=1,2", f"hydra.sweep.dir={tmp_path}/sweep")
+    done = command("train.py", "-m", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folders = {p.name for p in (tmp_path / "sweep").iterdir() if p.is_dir()}
+    assert folders == {f"loss={loss},seed={seed}" for loss in ("ce", "dice") for seed in (1, 2)}
     done = command("scripts/compare.py", f"runs={tmp_path}/sweep")
     assert done.returncode == 0, done.stderr
     assert "±" in done.stdout
 
 
-@pytest.mark.slow
-def test_the_bench_of_the_store_runs():
-    done = command("scripts/bench.py", "data", "tiles=1", "side=96", "window=32", "rounds=2")
-    assert done.returncode == 0, done.stderr
+def test_the_bench_of_the_store_runs(monkeypatch, capsys):
+    script(monkeypatch, "bench.py", "data", "tiles=1", "side=96", "window=32", "rounds=2")
+    said = capsys.readouterr().out
     for name in ("np.memmap slice", "rsseg: store, disk", "rasterio", "torchgeo", "float32, int64"):
-        assert name in done.stdout
+        assert name in said
 
 
-@pytest.mark.slow
+def script(monkeypatch, name, *words):
+    """Run a file of scripts/ in this process."""
+    monkeypatch.setattr("sys.argv", [name, *words])
+    runpy.run_path(str(CONFIGS.parent / "scripts" / name), run_name="__main__")
+
+
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("name", "word", "message"),
     [
-        (["train.py", "loss=focal_dise"], "did you mean 'focal_dice'?"),
-        (["train.py", "loss=focal", "loss.terms.focal.gama=1"], "gama"),
-        (["train.py", "loss=focal", "+loss.terms.focal.gama=1"], "did you mean 'gamma'"),
-        (["train.py", "dataset=inria", "dataset.source.root=/nowhere"], "there is no folder /nowhere"),
-        (["train.py", "steps=many"], "many"),
-        (["train.py", "step=20"], "error: step=20: there is no such setting (did you mean 'steps'?)"),
-        (["train.py", "loss.terms.dice.wieght=1"], "error: loss.terms.dice.wieght: Dice has no"),
-        (["scripts/evaluate.py", "run=/nowhere"], "no run folder"),
-        (["scripts/predict.py", "run=x"], "scene=... must be given"),
-        (["scripts/compare.py", "run=x"], "did you mean 'runs'"),
+        ("evaluate.py", "run=/nowhere", "no run folder"),
+        ("predict.py", "run=x", "scene=... must be given"),
+        ("compare.py", "run=x", "did you mean 'runs'"),
     ],
 )
-def test_mistakes_on_the_command_line_give_one_message(tmp_path, words, message):
-    done = command(*words, *([f"output={tmp_path}"] if words[0] == "train.py" else []))
-    assert done.returncode in (1, 2)
+def test_mistakes_in_the_words_of_a_script_give_one_message(monkeypatch, name, word, message):
+    with pytest.raises(SystemExit, match=f"^error: .*{message}"):
+        script(monkeypatch, name, word)
+
+
+def test_a_mistake_that_needs_torch_to_be_seen_gives_one_message(tmp_path):
+    done = command("train.py", "loss=focal", "+loss.terms.focal.gama=1", f"output={tmp_path}")
+    assert done.returncode == 1
     said = done.stdout + done.stderr
-    assert message in said
+    assert "error: loss.terms.focal.gama: Focal has no" in said
+    assert "did you mean 'gamma'" in said
     assert "Traceback" not in said
     assert "Error executing job" not in said

@@ -24,6 +24,8 @@ from rsseg.module import SegmentationModule
 from rsseg.run import evaluate, predict, train
 from rsseg.training.signals import Interrupts, StoppedError
 
+pytestmark = pytest.mark.usefixtures("no_charts")
+
 CHOICES = {
     "plain": [],
     "averaged": ["callbacks=ema", "callbacks.ema.decay=0.5", "scheduler=plateau", "scheduler.patience=0"],

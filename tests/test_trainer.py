@@ -34,6 +34,8 @@ from rsseg.training.resume import ABSENT, begins_anew, continuation, overridden
 from rsseg.training.signals import Interrupts
 from rsseg.training.trainer import ProgressLines, make_trainer
 
+pytestmark = pytest.mark.usefixtures("no_charts")
+
 
 def rows(run, column):
     with (run / "metrics.csv").open() as file:

@@ -13,6 +13,8 @@ from rsseg.compare.records import load_records
 from rsseg.contract import IGNORE, InputError
 from rsseg.run import evaluate, predict, train
 
+pytestmark = pytest.mark.usefixtures("no_charts")
+
 QUICK = ["pictures=1", "trainer.log_every_n_steps=1", "loss=ce_dice", "augment=[d4,scale_crop,cutout]"]
 QUICK += ["dataset.source.split={train: ['s[2-5]'], val: ['s[01]'], test: null}"]
 

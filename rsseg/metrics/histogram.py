@@ -96,7 +96,8 @@ class ScoreHistogram(Metric):
         valid = (labelled & ~broken).expand(-1, self.counts.shape[1], -1, -1)
         scenes, number = len(self.counts), scene.view(-1, 1, 1)
         for plane, (score, label) in enumerate(self._planes(logits, target)):  # one at a time: it stays in the cache
-            place = (score.float().clamp(-LIMIT, LIMIT) + LIMIT).mul_(BINS / (2 * LIMIT)).ceil_().sub_(1).clamp_(min=0)
+            steps = score.float().clamp(-LIMIT, LIMIT).mul_(BINS / (2 * LIMIT)).ceil_()  # from 0, to which a sum would round
+            place = steps.add_(BINS // 2 - 1).clamp_(min=0)
             cell = torch.where(valid[:, plane], (2 * number + label) * BINS + place.long(), scenes * 2 * BINS)
             counts = torch.bincount(cell.flatten(), minlength=scenes * 2 * BINS + 1)[:-1]  # the last: what is not valid
             self.counts[:, plane] += counts.view(scenes, 2, BINS)

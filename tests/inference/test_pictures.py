@@ -100,7 +100,7 @@ def test_pictures_can_be_left_out_and_a_full_disk_does_not_stop_a_run(tmp_path, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Figure, "savefig", full)
-    train(settings(tmp_path, *folder_data(folder_root)), tmp_path / "full")
+    train(settings(tmp_path, *folder_data(folder_root), "pictures=1"), tmp_path / "full")
     assert "picture.png can't be written (No space left on device): free some space; the run goes on" in caplog.text
     assert "confusion.png can't be written" in caplog.text
     assert (tmp_path / "full" / "summary.json").is_file()

@@ -44,6 +44,13 @@ def test_overlap_at_thresholds_equals_scikit_learn(task):
     assert THRESHOLDS[127] == 0
 
 
+def test_a_score_next_to_a_threshold_is_on_its_own_side():
+    edges = torch.tensor(THRESHOLDS, dtype=torch.float32)
+    logits = torch.stack([edges.nextafter(edges - 1), edges.nextafter(edges + 1)]).view(2, 1, 1, -1)
+    counts = threshold_counts(counted(BINARY, logits, torch.ones(2, 1, 255)).sum(0))[0]
+    assert counts[:, 0].tolist() == [2 * (255 - i) - 1 for i in range(255)]
+
+
 def test_scenes_are_kept_apart_and_extreme_or_missing_scores_harm_nothing():
     logits, target = batch(BINARY)
     logits[0, 0, 0, :3] = torch.tensor([1e30, -1e30, math.nan])

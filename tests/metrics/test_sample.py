@@ -76,7 +76,7 @@ def rank_main(rank, store, out):
 
 @pytest.mark.slow
 def test_two_processes_draw_what_one_does(tmp_path):
-    torch.multiprocessing.spawn(rank_main, (tmp_path / "store", tmp_path), nprocs=2)
+    torch.multiprocessing.start_processes(rank_main, (tmp_path / "store", tmp_path), nprocs=2, start_method="fork")
     whole = sampled([[0, 1, 2, 3, 4, 5]])
     for rank in range(2):
         for a, b in zip(whole, torch.load(tmp_path / f"{rank}.pt"), strict=True):
