@@ -119,7 +119,9 @@ KNOWN = {  # worked out apart from this code: IoU at 0.5 and tuned; pooled and p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("experiment", [theory.threshold_experiment, theory.aggregation_experiment, theory.capacity_experiment])
+@pytest.mark.parametrize(
+    "experiment", [partial(theory.threshold_experiment, 400), theory.aggregation_experiment, theory.capacity_experiment]
+)
 def test_the_losses_do_what_theory_predicts(experiment, monkeypatch):
     monkeypatch.setattr(
         theory, "OPTIMIZERS", {"Adam .05": theory.OPTIMIZERS["Adam .05"]}
