@@ -93,6 +93,8 @@ def test_build_says_where():
         (["sampler=balanced", "sampler.weights={rode: 1}"], ["sampler: weights", "did you mean 'road'"]),
         (["sampler=near_miss", "sampler.keep=2"], ["sampler: keep has to be a number from 0 to 1; found 2"]),
         (["sampler=uniform", "sampler.kep=2"], ["sampler.kep: Uniform has no parameter"]),
+        (["loss.terms.dice.wieght=1"], ["loss.terms.dice.wieght: Dice has no parameter"]),
+        (["loss=focal", "loss.terms.focal.gama=1"], ["loss.terms.focal.gama: Focal has no parameter"]),
         (["sampler.blocks=3"], ["sampler.blocks is set by rsseg"]),
         (["augment=paste", "augment.paste.classes=[rode]"], ["augment.paste: classes", "did you mean 'road'"]),
         (["augment=paste", "augment.paste.cuont=1"], ["did you mean 'count'"]),
