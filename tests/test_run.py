@@ -584,3 +584,23 @@ def test_a_mistake_that_needs_torch_to_be_seen_gives_one_message(tmp_path):
     assert "did you mean 'gamma'" in said
     assert "Traceback" not in said
     assert "Error executing job" not in said
+
+
+def test_what_is_monitored_is_logged_and_classes_left_out_of_means(tmp_path, folder_root):
+    run, monitor = tmp_path / "run", "val/mask/recall/c"
+    words = ["steps=2", "validations=1", "metrics.without=[a]", "record.enabled=false", "pictures=1"]
+    stop = ["callbacks=early_stopping", f"callbacks.early_stopping.monitor={monitor}"]
+    train(settings(tmp_path, *folder_data(folder_root), *words, *stop), run)
+    row = next(row for row in RunFolder(run).metrics() if "val/mask/iou" in row)
+    assert row["val/mask/iou"] == pytest.approx((row["val/mask/iou/b"] + row["val/mask/iou/c"]) / 2)
+    found = evaluate(run, "val", without=["b"])["mask"]
+    assert found["recall/c"] == pytest.approx(row[monitor], abs=1e-3)
+    assert found["iou"] == pytest.approx((found["iou/a"] + found["iou/c"]) / 2)
+    for name in (".csv", "-scenes.csv", "-confusion.csv", "-confusion.png", "-picture.png"):
+        assert (run / f"evaluation-val{name}").is_file(), name
+    for word, said in {
+        "metrics.without=[d]": "without=d: there is no such class",
+        "callbacks.early_stopping.monitor=val/mask/recall/d": "a run logs no such value",
+    }.items():
+        with pytest.raises(InputError, match=said):
+            train(settings(tmp_path, *folder_data(folder_root), *stop[:1], word), tmp_path / "other")

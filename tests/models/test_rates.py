@@ -13,6 +13,7 @@ from rsseg.assembly import make_module, make_setup
 from rsseg.contract import InputError
 from rsseg.dataset import Numbers
 from rsseg.models.rates import layers_above, rate_groups
+from rsseg.training.resume import NewSchedule
 
 NUMBERS = Numbers(positives=[1] * 5, valid=[9] * 5, mean=[0.0] * 3, std=[1.0] * 3)
 
@@ -105,3 +106,9 @@ def test_layers_of_other_encoders_and_wrong_factors_are_refused(tmp_path):
     }.items():
         with pytest.raises(InputError, match=said):
             make_setup(compose([f"output={tmp_path}", word]))
+
+
+def test_a_new_schedule_begins_with_the_factors():
+    groups = [{"lr": 0.0, "initial_lr": 0.001, "lr_scale": 0.1}, {"lr": 0.0, "initial_lr": 0.01}]
+    NewSchedule(0.05).on_load_checkpoint(None, None, {"optimizer_states": [{"param_groups": groups}]})
+    assert [group["lr"] for group in groups] == [group["initial_lr"] for group in groups] == pytest.approx([0.005, 0.05])
