@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -40,7 +41,9 @@ from rsseg.loggers import given_to_logger
 from rsseg.losses import Composite, EdgeWeight, Foreign, Weight
 from rsseg.losses.class_weights import counted_weights, uncounted
 from rsseg.losses.foreign import adapted, given_to_loss
+from rsseg.metrics import metrics
 from rsseg.models import Network, build_network, encoder_name, load_weights
+from rsseg.models.rates import layers_above, rate_groups
 from rsseg.module import SegmentationModule, logged_names
 from rsseg.task import Task, make_task
 
@@ -58,6 +61,12 @@ TRAINER_GIVEN = (
 
 BESIDE_TERM = ("weight", "start", "ramp", "pixels")
 """The keys of a loss term that are not for its target: see `Weight`, and `Foreign` for `pixels`."""
+
+BESIDE_OPTIMIZER = ("encoder_lr", "layer_decay")
+"""The keys of the optimizer that are not for its target: see `rate_groups`."""
+
+ABSOLUTE = ("max_lr", "base_lr", "min_lr")
+"""The arguments of schedules that are learning rates, and may be given for each group of parameters."""
 
 PACKAGES = ("tensorboard", "wandb", "mlflow")
 """The loggers that an extra of rsseg installs; each is called as its package."""
@@ -85,7 +94,7 @@ def places(plain: Mapping[str, Any]) -> Iterator[Place]:
     """Every node of a config that is built."""
     yield Place("dataset.source", plain["dataset"]["source"], kinds.SOURCE)
     yield Place("model.net", plain["model"]["net"], kinds.MODEL, NET_GIVEN)
-    yield Place("optimizer", plain["optimizer"], kinds.OPTIMIZER, ("params",))
+    yield Place("optimizer", plain["optimizer"], kinds.OPTIMIZER, ("params",), BESIDE_OPTIMIZER)
     yield Place("scheduler", plain["scheduler"], kinds.SCHEDULER, ("optimizer",))
     yield Place("sampler", plain["sampler"], kinds.SAMPLER, SAMPLER_GIVEN)
     yield Place("trainer", plain["trainer"], kinds.TRAINER, TRAINER_GIVEN)
@@ -152,6 +161,16 @@ class Setup:
     def task(self) -> Task:
         """The first head's."""
         return self.tasks[self.head]
+
+    @property
+    def without(self) -> tuple[str, ...]:
+        """The classes that are left out of mean scores."""
+        return tuple(self.plain["metrics"]["without"])
+
+    @property
+    def monitored(self) -> tuple[str, ...]:
+        """What callbacks monitor."""
+        return tuple(str(node["monitor"]) for node in self.plain["callbacks"].values() if node.get("monitor") is not None)
 
     @property
     def accelerator(self) -> str:
@@ -260,16 +279,29 @@ class Setup:
         sampler: Places = build(self.plain["sampler"], "sampler", kinds.SAMPLER, self.trust, **given, read=read)
         return sampler
 
-    def optimizer(self, params: Any) -> torch.optim.Optimizer:
-        """The optimizer of some parameters."""
-        optimizer: torch.optim.Optimizer = build(
-            self.plain["optimizer"], "optimizer", kinds.OPTIMIZER, self.trust, params=params
-        )
+    @property
+    def rates(self) -> tuple[float, float]:
+        """The factor on the encoder's learning rate, and the further one for each layer above."""
+        encoder_lr, layer_decay = (self.plain["optimizer"].get(key, 1.0) for key in BESIDE_OPTIMIZER)
+        return encoder_lr, layer_decay
+
+    def optimizer(self, params: Any, network: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimizer of some parameters; those of the network's encoder may have rates of their own."""
+        node = {key: value for key, value in self.plain["optimizer"].items() if key not in BESIDE_OPTIMIZER}
+        grouped = self.rates != (1, 1)
+        if network is not None and grouped:
+            params = rate_groups(params, network, self.plain["model"]["encoder"], *self.rates)
+        optimizer: torch.optim.Optimizer = build(node, "optimizer", kinds.OPTIMIZER, self.trust, params=params)
+        for group in optimizer.param_groups if grouped else ():
+            group["lr"] *= group.get("lr_scale", 1.0)
         return optimizer
 
     def scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
-        """The schedule of an optimizer's rate, stepped every optimiser step."""
-        return build(self.plain["scheduler"], "scheduler", kinds.SCHEDULER, self.trust, optimizer=optimizer)
+        """The schedule of an optimizer's rates, stepped every optimiser step; it keeps the factors between them."""
+        node, scales = self.plain["scheduler"], [group.get("lr_scale", 1.0) for group in optimizer.param_groups]
+        if len(scales) > 1:
+            node = node | {key: [node[key] * scale for scale in scales] for key in ABSOLUTE if key in node}
+        return build(node, "scheduler", kinds.SCHEDULER, self.trust, optimizer=optimizer)
 
     def callbacks(self) -> dict[str, L.Callback]:
         """The callbacks of the config, by name."""
@@ -301,6 +333,7 @@ class Setup:
     def attempts(self) -> Iterator[tuple[str, Callable[[], object]]]:
         """By place, what makes a part and tries it once: then a wrong number shows, or weights of a wrong length."""
         yield "model.encoder", partial(encoder_name, self.plain["model"]["encoder"])
+        yield "metrics", partial(metrics, self.dataset.task, self.without)
         for name in self.plain["augment"]:
             yield f"augment.{name}", partial(self._augmentation, name)
         for name in self.plain["callbacks"]:
@@ -311,7 +344,7 @@ class Setup:
                 place = f"{where}.terms.{name}"
                 yield place, partial(self._try_term, place, head, name, node)
             yield where, partial(self._try_loss, head, where, terms)
-        yield "optimizer", partial(self.optimizer, [nn.Parameter(torch.zeros(1))])
+        yield "optimizer", self._try_optimizer
         yield "scheduler", self._try_scheduler
 
     def _try_term(self, where: str, head: str, name: str, node: Mapping[str, Any]) -> None:
@@ -351,6 +384,19 @@ class Setup:
         """Make the sampler for one block in which every class occurs."""
         counts, sizes = np.ones((1, self.dataset.task.channels + 1), dtype=np.uint16), np.array([[SIZE, SIZE]])
         self.sampler(sizes, Blocks.of(counts, sizes), read=lambda *_: (counts, counts.astype(np.uint8)))
+
+    def _try_optimizer(self) -> None:
+        """Make the optimizer of one parameter, and look at the factors on its rate."""
+        for key, value in zip(BESIDE_OPTIMIZER, self.rates, strict=True):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 < value < (math.inf if key == "encoder_lr" else 1 + 1e-9):
+                most = "" if key == "encoder_lr" else ", 1 at most"
+                raise InputError(f"optimizer.{key}={value}: a factor above 0{most} is expected; 1 leaves the rates as they are")
+        if self.rates[1] != 1:
+            layers_above(self.plain["model"]["encoder"])
+        optimizer = self.optimizer([nn.Parameter(torch.zeros(1))])
+        if self.rates != (1, 1) and not isinstance(optimizer.param_groups[0].get("lr"), int | float):
+            raise InputError(f"optimizer.encoder_lr: {type(optimizer).__name__} has no learning rate; leave the factor out")
 
     def _try_scheduler(self) -> None:
         """Step the optimizer and the schedule of one parameter."""
@@ -523,8 +569,10 @@ def make_module(setup: Setup, network: nn.Module, numbers: Numbers, scenes: int)
         steps=setup.steps,
         seed=setup.seed,
         augmentations=setup.augmentations(),
-        optimizer=setup.optimizer,
+        optimizer=partial(setup.optimizer, network=network),
         scheduler=setup.scheduler,
+        without=setup.without,
+        monitored=setup.monitored,
     )
 
 

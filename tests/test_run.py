@@ -1,7 +1,6 @@
 """The whole chain on tiny data: every shipped config, resumption, sweeps, and what a user gets wrong."""
 
 import csv
-import dataclasses
 import json
 import runpy
 import subprocess
@@ -163,7 +162,7 @@ def test_synthetic_end_to_end(tmp_path):
     ]
     config = settings(tmp_path, *[f"+{d}" if "recipe.size" in d else d for d in data])
     train(config, tmp_path / "run")
-    assert evaluate(tmp_path / "run", "test")["mask"].pixels.sum() == 96 * 96
+    assert evaluate(tmp_path / "run", "test")["mask"].confusion.sum() == 96 * 96
 
 
 def test_run_folder_is_complete(tmp_path, folder_root):
@@ -300,11 +299,12 @@ def test_best_checkpoint_survives_a_resumption_and_a_move(tmp_path, folder_root,
     import rsseg.module as module
 
     common = [*folder_data(folder_root), "steps=6", "validations=3"]
-    forced, real = {2: 0.1, 4: 0.9, 6: 0.5}, module.scores
+    forced, real = {2: 0.1, 4: 0.9, 6: 0.5}, module.Scores
     now = [0]
 
-    def scores(confusion, head):
-        return dataclasses.replace(real(confusion, head), iou=forced[now[0]])
+    class Forced(real):
+        def __getitem__(self, name):
+            return forced[now[0]] if name == "iou" else super().__getitem__(name)
 
     step = module.SegmentationModule.training_step
 
@@ -314,7 +314,7 @@ def test_best_checkpoint_survives_a_resumption_and_a_move(tmp_path, folder_root,
             raise RuntimeError("power cut")
         return step(self, batch, batch_idx)
 
-    monkeypatch.setattr(module, "scores", scores)
+    monkeypatch.setattr(module, "Scores", Forced)
     monkeypatch.setattr(module.SegmentationModule, "training_step", fail)
     cut = True
     with pytest.raises(RuntimeError, match="power cut"):
@@ -584,3 +584,23 @@ def test_a_mistake_that_needs_torch_to_be_seen_gives_one_message(tmp_path):
     assert "did you mean 'gamma'" in said
     assert "Traceback" not in said
     assert "Error executing job" not in said
+
+
+def test_what_is_monitored_is_logged_and_classes_left_out_of_means(tmp_path, folder_root):
+    run, monitor = tmp_path / "run", "val/mask/recall/c"
+    words = ["steps=2", "validations=1", "metrics.without=[a]", "record.enabled=false", "pictures=1"]
+    stop = ["callbacks=early_stopping", f"callbacks.early_stopping.monitor={monitor}"]
+    train(settings(tmp_path, *folder_data(folder_root), *words, *stop), run)
+    row = next(row for row in RunFolder(run).metrics() if "val/mask/iou" in row)
+    assert row["val/mask/iou"] == pytest.approx((row["val/mask/iou/b"] + row["val/mask/iou/c"]) / 2)
+    found = evaluate(run, "val", without=["b"])["mask"]
+    assert found["recall/c"] == pytest.approx(row[monitor], abs=1e-3)
+    assert found["iou"] == pytest.approx((found["iou/a"] + found["iou/c"]) / 2)
+    for name in (".csv", "-scenes.csv", "-confusion.csv", "-confusion.png", "-picture.png"):
+        assert (run / f"evaluation-val{name}").is_file(), name
+    for word, said in {
+        "metrics.without=[d]": "without=d: there is no such class",
+        "callbacks.early_stopping.monitor=val/mask/recall/d": "a run logs no such value",
+    }.items():
+        with pytest.raises(InputError, match=said):
+            train(settings(tmp_path, *folder_data(folder_root), *stop[:1], word), tmp_path / "other")

@@ -8,7 +8,7 @@ from rsseg.metrics.confusion import Confusion
 from rsseg.metrics.errors import ErrorScores, ErrorSums, error_scores
 from rsseg.metrics.histogram import ScoreHistogram
 from rsseg.metrics.sample import LogitSample, SampledLogits
-from rsseg.metrics.scores import Scores, scores
+from rsseg.metrics.scores import Scores, metrics
 
 AnyScores: TypeAlias = Scores | ErrorScores
 """The scores of a head, whatever its task."""
@@ -28,5 +28,5 @@ __all__ = [
     "calibration",
     "calibration_error",
     "error_scores",
-    "scores",
+    "metrics",
 ]

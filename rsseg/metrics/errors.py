@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,9 +110,13 @@ class ErrorScores:
         """The scalar scores by name."""
         return {name: getattr(self, name) for name in ("rmse", "mae", "r2", "bias", "scene_rmse")}
 
-    def by_class(self) -> dict[str, Tensor]:
-        """Scores of each value, ``[V]``, by name."""
-        return {"rmse": rmse(self.sums), "mae": mae(self.sums)}
+    def logged(self, monitored: Iterable[str] = ()) -> dict[str, float]:
+        """What a validation logs: the means, and RMSE and MAE of each value; callbacks monitor nothing beside."""
+        by_class = {"rmse": rmse(self.sums).tolist(), "mae": mae(self.sums).tolist()}
+        each = {
+            f"{name}/{label}": value for name, all_ in by_class.items() for label, value in zip(self.classes, all_, strict=True)
+        }
+        return self.means() | each
 
     def table(self) -> list[dict[str, Any]]:
         """One row per value and one, its class empty, for the mean over the values."""

@@ -186,7 +186,8 @@ class NewSchedule(L.Callback):
         checkpoint["lr_schedulers"] = []
         for state in checkpoint["optimizer_states"]:
             for group in state["param_groups"]:
-                group["lr"] = group["initial_lr"] = group["initial_lr"] if self.rate is None else self.rate
+                rate = group["initial_lr"] if self.rate is None else self.rate * group.get("lr_scale", 1.0)
+                group["lr"] = group["initial_lr"] = rate
 
 
 def _get(node: Any, key: str) -> Any:
