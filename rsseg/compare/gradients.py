@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rsseg.collective import alone
 from rsseg.contract import Batch, Layers, layers_of
-from rsseg.metrics import Confusion, scores
+from rsseg.metrics import Confusion, Scores
 from rsseg.module import SegmentationModule
 
 STEP = 1e-2
@@ -179,6 +179,7 @@ def _iou(trainer: L.Trainer, module: SegmentationModule, name: str, windows: Seq
         confusion = Confusion(module.tasks[name], scenes=1).to(module.device)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             confusion.update(module(image)[name], layers["mask"], scene)
-        return scores(confusion.counts, module.tasks[name]).iou  # its `compute` would wait for the other processes
+        counts = confusion.counts  # its `compute` would wait for the other processes
+        return Scores(counts, module.tasks[name], module.without).iou
 
     return metric

@@ -12,12 +12,13 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.compare.counts import Array, counts_of, pooled
 from rsseg.compare.tuning import cross_fit
 from rsseg.config.folder import resume_word
 from rsseg.contract import InputError, nearest
 from rsseg.files import atomic_write, read_json
+from rsseg.metrics.average import Array
 from rsseg.metrics.calibration import calibration_sums
+from rsseg.metrics.scores import class_counts, pooled
 from rsseg.task import Task, make_task
 
 FOLDER = "records"
@@ -85,7 +86,7 @@ class Records:
         terms: The terms of the loss that trained.
         panel: The names of the panel's losses.
         steps: int64 ``[V]``, rising.
-        counts: float64 ``[V, S, classes, 3]``, TP, FP and FN.
+        counts: float64 ``[V, S, classes, 4]``, TP, FP, FN and TN.
         values: float64 ``[V, len(panel), 2]``, every loss of the panel on each half of the scenes.
         own: float64 ``[V, 2]``, the loss that trained; NaN where it is no function of sums over pixels, None in records that
             were written before it was.
@@ -115,11 +116,11 @@ class Records:
         return int(np.nanargmax(pooled(self.counts)))
 
     def at(self, point: str) -> Array:
-        """The counts of the best checkpoint at `fixed` or one of `POINTS`, ``[S, classes, 3]``; NaN: not counted."""
+        """The counts of the best checkpoint, ``[S, classes, 4]`` at `fixed`, without TN at `POINTS`; NaN: not counted."""
         fixed: Array = self.counts[self.best_index]
         if point == "fixed":
             return fixed
-        return np.full_like(fixed, np.nan) if self.best is None else self.best.counts[POINTS.index(point)]
+        return np.full_like(fixed[..., :3], np.nan) if self.best is None else self.best.counts[POINTS.index(point)]
 
     @property
     def calibration(self) -> dict[str, Array]:
@@ -208,7 +209,7 @@ def checkpoint_of(arrays: Arrays, task: Task, first: NDArray[np.bool_]) -> Check
     counts = np.full((len(POINTS), *arrays["boundary"].shape), np.nan)
     counts[-1] = arrays["boundary"]
     if f"crossfit.{CROSSFIT[0]}" in arrays:
-        counts[:3] = [counts_of(arrays[f"crossfit.{name}"], task) for name in CROSSFIT]
+        counts[:3] = [class_counts(arrays[f"crossfit.{name}"], task)[..., :3] for name in CROSSFIT]
     elif histogram is not None and not task.exclusive and not first.all():
         try:
             counts[0], counts[1] = cross_fit(histogram, "iou", first)
@@ -238,7 +239,7 @@ def _about(path: Path, head: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def _validation(path: Path, head: str, task: Task) -> dict[str, NDArray[Any]]:
     """What a validation recorded of a head; of its confusion matrices the counts, which are a K-th of them."""
     arrays = _of_head(path, head, ARRAYS)
-    arrays["counts"] = counts_of(arrays.pop("confusion"), task)
+    arrays["counts"] = class_counts(arrays.pop("confusion"), task)
     return arrays
 
 

@@ -5,7 +5,7 @@ from rsseg.metrics.calibration import brier, calibration, calibration_error
 from rsseg.metrics.confusion import Confusion
 from rsseg.metrics.histogram import ScoreHistogram
 from rsseg.metrics.sample import LogitSample, SampledLogits
-from rsseg.metrics.scores import Scores, scores
+from rsseg.metrics.scores import Scores, metrics
 
 __all__ = [
     "Boundary",
@@ -18,5 +18,5 @@ __all__ = [
     "brier",
     "calibration",
     "calibration_error",
-    "scores",
+    "metrics",
 ]
