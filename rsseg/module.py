@@ -15,7 +15,7 @@ from torchmetrics import Metric
 
 from rsseg.contract import Batch, InputError, Layers, known, layers_of
 from rsseg.losses import Composite
-from rsseg.metrics import AnyScores, Confusion, ErrorSums, error_scores, scores
+from rsseg.metrics import SCENE_SUMS, AnyScores, Confusion, score_scenes
 from rsseg.task import Task
 
 Augmentation = Callable[[Tensor, Layers, Tensor], tuple[Tensor, Layers]]
@@ -78,9 +78,7 @@ class SegmentationModule(L.LightningModule):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         self.losses = nn.ModuleDict(losses)
-        self.scene_sums = nn.ModuleDict(
-            {name: (ErrorSums if task.real else Confusion)(task, scenes) for name, task in tasks.items()}
-        )
+        self.scene_sums = nn.ModuleDict({name: SCENE_SUMS[task.counted](task, scenes) for name, task in tasks.items()})
         self.tasks = dict(tasks)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
@@ -97,6 +95,12 @@ class SegmentationModule(L.LightningModule):
         values = torch.nan_to_num((image.float() - self.mean) / self.std, nan=0.0, posinf=0.0, neginf=0.0)
         return values.contiguous(memory_format=torch.channels_last)
 
+    def layers(self, batch: Batch) -> Layers:
+        """The layers of a batch as losses see them: real values are standardised."""
+        layers = layers_of(batch)
+        layers["mask"] = next(iter(self.tasks.values())).standardise(layers["mask"])
+        return layers
+
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Logits ``[B, K, H, W]`` by head of a normalised image ``[B, C, H, W]``."""
         logits: dict[str, Tensor] = self.network(image)
@@ -111,8 +115,7 @@ class SegmentationModule(L.LightningModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Normalise and (in training) augment, on the device."""
-        image, layers = self.normalise(batch["image"]), layers_of(batch)
-        layers["mask"] = next(iter(self.tasks.values())).standardise(layers["mask"])
+        image, layers = self.normalise(batch["image"]), self.layers(batch)
         if self.trainer.training:
             for augment in self.augmentations:
                 image, layers = augment(image, layers, batch["k"])
@@ -204,7 +207,7 @@ class SegmentationModule(L.LightningModule):
         values = dict(zip(self._val_losses, (sums[1:] / sums[0]).tolist(), strict=True))
         for name, sums in self._scene_sums():
             task = self.tasks[name]
-            self.scores[name] = result = (error_scores if task.real else scores)(sums.compute(), task)
+            self.scores[name] = result = score_scenes(sums.compute(), task)
             sums.reset()
             values |= {f"val/{name}/{key}": value for key, value in result.means().items()}
             for score, by_class in result.by_class().items():
@@ -220,10 +223,8 @@ class SegmentationModule(L.LightningModule):
         self.log(first.score, self.scores[head].means()[first.score], prog_bar=True, logger=False)
 
     def quality(self, head: str) -> float:
-        """The last validation's score that chooses the best checkpoint: more is better, so an error has a minus."""
-        task = self.tasks[head]
-        value = self.scores[head].means()[task.score]
-        return value if task.higher_is_better else -value
+        """The last validation's `Task.quality`."""
+        return self.tasks[head].quality(self.scores[head].means())
 
     def configure_optimizers(self) -> Any:
         """The optimizer and its schedule, as Lightning expects them."""

@@ -108,8 +108,7 @@ def _train(config: Any, run: RunFolder, overrides: list[str], loss: str, interru
             result = score_best(setup, run, module, data.stores["val"], loop.recorder, loop.trainer.global_step)
             write_scores(loop, result)
         write_summary(loop, result[setup.head])
-    value = result[setup.head].means()[setup.task.score]
-    return value if setup.task.higher_is_better else -value
+    return setup.task.quality(result[setup.head].means())
 
 
 def _open(setup: Setup) -> tuple[Setup, SegmentationModule, Data]:
@@ -165,9 +164,8 @@ def _finished(run: RunFolder, task: Task) -> float:
             "optimizer.lr=..., or on_nonfinite=skip, or remove the folder",
             facts,
         )
-    value = float(summary[task.score])
-    log.info("%s: finished already, %s %.4f; not run again.", run, task.score_name, value)
-    return value if task.higher_is_better else -value
+    log.info("%s: finished already, %s %.4f; not run again.", run, task.score_name, summary[task.score])
+    return task.quality(summary)
 
 
 def load_run(run: RunFolder, setup: Setup, scenes: int = 1, threshold: str = "fixed") -> SegmentationModule:

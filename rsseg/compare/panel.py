@@ -67,6 +67,8 @@ class PanelSums:
             scene: int64 ``[B]``.
             weight: ``[B, H, W]``, what each pixel counts for; None: 1.
         """
+        if not self.terms:
+            return
         exact = torch.float32 if logits.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
         first = self.first.to(logits.device)[scene]
         member = torch.stack([first, ~first]).to(exact)

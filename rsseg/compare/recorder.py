@@ -39,8 +39,9 @@ log = logging.getLogger(__name__)
 class Recorder(L.Callback):
     """Writes ``records/step-000240.npz`` of the run folder after every validation; see docs/records.md.
 
-    A file holds, per head, every scene's confusion matrix, the value of every loss of the panel, and of the one that trains,
-    on each half of the scenes, and each weighted term's gradient norms and cosines on the probe windows. With S scenes, P
+    A file holds, per head, every scene's confusion matrix (real values: sums of errors), the value of every loss of the panel,
+    and of the one that trains, on each half of the scenes, and each weighted term's gradient norms and cosines on the probe
+    windows. With S scenes, P
     planes of K x K counts, N losses in the panel and T terms its arrays take ``8 (S P K^2 + 2 N + 2 T (T + 1) + T + 3)``
     bytes, before they are compressed. A resumed run writes the validations that it repeats again, under their names.
 
@@ -128,7 +129,7 @@ class Recorder(L.Callback):
             own = self._own[name].values()[0] if name in self._own else np.full(2, np.nan)
             found = {"step": np.int64(trainer.global_step), OWN: own}
             found |= {"values": sums.values(), **self._gradients.get(name, {})}
-            found["confusion"] = module.scene_sums[name].compute().cpu().numpy()  # type: ignore[operator]
+            found[module.tasks[name].counted] = module.scene_sums[name].compute().cpu().numpy()  # type: ignore[operator]
             arrays |= {f"{name}/{key}": value for key, value in found.items()}
         if trainer.is_global_zero:
             write_arrays(self.folder / f"step-{trainer.global_step:06d}.npz", arrays)
@@ -172,7 +173,7 @@ class Snapshots:
 
     A snapshot takes at most ``4 KiB * S * (K + 1)`` for histograms, ``24 S K`` bytes for contours, and for a multiclass
     sample ``(4 K + 24) max(SAMPLE, S K)`` bytes. While a scene is put together and its bands are counted, 16 bytes per pixel of
-    it are in memory.
+    it are in memory. Of real values it says the step alone: they have no threshold to tune and no contours.
 
     Args:
         tasks: Each head's task.
@@ -192,8 +193,9 @@ class Snapshots:
         if np.diff(self.first[[core.scene for core in cores]].astype(int)).max(initial=0) > 0:
             raise ValueError("a window of the first half comes after one of the second: see in_halves")
         scenes = len(sizes)
-        self.histograms = {name: ScoreHistogram(task, scenes) for name, task in tasks.items()}
-        self.boundaries = {name: Boundary(task, scenes) for name, task in tasks.items()}
+        labelled = {name: task for name, task in tasks.items() if not task.real}
+        self.histograms = {name: ScoreHistogram(task, scenes) for name, task in labelled.items()}
+        self.boundaries = {name: Boundary(task, scenes) for name, task in labelled.items()}
         self.samples = {
             name: LogitSample(task.channels, scenes, most=min(1024, max(1, SAMPLE // (scenes * task.channels))))
             for name, task in tasks.items()
@@ -205,9 +207,10 @@ class Snapshots:
     def count(self, outputs: Mapping[str, Tensor], batch: Batch) -> None:
         """Count a batch, logits by head."""
         mask, scene, k = batch["mask"], batch["scene"], batch["k"]
-        for name, logits in outputs.items():
+        for name, histogram in self.histograms.items():
+            logits = outputs[name]
             truth = self.tasks[name].hard_labels(mask)
-            self.histograms[name].to(logits.device).update(logits, truth, scene)
+            histogram.to(logits.device).update(logits, truth, scene)
             if name in self.samples:
                 self.samples[name].update(logits, truth, scene, k)
             predicted = self.tasks[name].predict(logits).to(torch.uint8)
@@ -242,11 +245,9 @@ class Snapshots:
 
     def take(self, step: int) -> dict[str, Snapshot]:
         """The snapshots by head, of a checkpoint of this step; with counts at biases where both halves have them."""
-        taken = {}
-        for name in self.tasks:
-            histogram = self.histograms[name]
-            taken[name] = {
-                "step": np.array(step),
+        taken = {name: {"step": np.array(step)} for name in self.tasks}
+        for name, histogram in self.histograms.items():
+            taken[name] |= {
                 "boundary": self.boundaries[name].counts.cpu().numpy(),
                 "lost": np.array(int(histogram.lost)),
                 "histogram": histogram.counts.cpu().numpy(),

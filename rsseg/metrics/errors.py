@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from rsseg.contract import known
+from rsseg.metrics.average import Array, present_mean, ratio
 from rsseg.task import Task
 
 SUMS = ("count", "error", "absolute", "squared", "value", "value_squared")
@@ -62,25 +64,30 @@ class ErrorSums(Metric):
         return self.counts
 
 
-def rmse(sums: Tensor) -> Tensor:
+def rmse(sums: Array) -> Array:
     """The root of the mean squared error, of sums ``[..., 6]``; NaN where nothing is known."""
-    return (sums[..., 3] / sums[..., 0]).sqrt()
+    return np.sqrt(ratio(sums[..., 3], sums[..., 0]))
 
 
-def mae(sums: Tensor) -> Tensor:
+def mae(sums: Array) -> Array:
     """The mean absolute error, likewise."""
-    return sums[..., 2] / sums[..., 0]
+    return ratio(sums[..., 2], sums[..., 0])
 
 
-def bias(sums: Tensor) -> Tensor:
+def bias(sums: Array) -> Array:
     """The mean error, likewise."""
-    return sums[..., 1] / sums[..., 0]
+    return ratio(sums[..., 1], sums[..., 0])
 
 
-def r2(sums: Tensor) -> Tensor:
+def r2(sums: Array) -> Array:
     """The coefficient of determination, the share of the target's variance that is predicted; NaN for a constant target."""
-    varies = sums[..., 5] - sums[..., 4].square() / sums[..., 0]
-    return torch.where(varies > 1e-12 * sums[..., 5], 1 - sums[..., 3] / varies, torch.nan)
+    squares = sums[..., 5]
+    varies = squares - ratio(sums[..., 4] ** 2, sums[..., 0])
+    return 1 - ratio(sums[..., 3], np.where(varies > 1e-12 * squares, varies, 0))
+
+
+ERRORS = {"rmse": rmse, "mae": mae, "r2": r2, "bias": bias}
+"""The scores that every value has, by name."""
 
 
 @dataclass(frozen=True)
@@ -88,39 +95,34 @@ class ErrorScores:
     """The scores of a split.
 
     Attributes:
-        rmse: Pooled over the dataset, the mean over the values that are known somewhere.
-        mae: Likewise.
-        r2: Likewise.
-        bias: Likewise.
-        scene_rmse: RMSE per scene, mean over the values known in it, then mean over scenes.
+        sums: float64 ``[S, V, 6]``, `SUMS` of each scene.
         classes: The values' names.
-        sums: float64 ``[V, 6]``, `SUMS` of all scenes.
     """
 
-    rmse: float
-    mae: float
-    r2: float
-    bias: float
-    scene_rmse: float
+    sums: Array
     classes: tuple[str, ...]
-    sums: Tensor
 
     def means(self) -> dict[str, float]:
-        """The scalar scores by name."""
-        return {name: getattr(self, name) for name in ("rmse", "mae", "r2", "bias", "scene_rmse")}
+        """Of `ERRORS`, pooled over scenes, the means over the values that are known somewhere.
 
-    def by_class(self) -> dict[str, Tensor]:
+        ``scene_rmse`` is the RMSE of each scene, mean over the values known in it, then over scenes.
+        """
+        pooled = {name: float(present_mean(score(self.sums.sum(0)))) for name, score in ERRORS.items()}
+        return pooled | {"scene_rmse": float(present_mean(present_mean(rmse(self.sums))))}
+
+    def by_class(self) -> dict[str, Array]:
         """Scores of each value, ``[V]``, by name."""
-        return {"rmse": rmse(self.sums), "mae": mae(self.sums)}
+        pooled = self.sums.sum(0)
+        return {"rmse": rmse(pooled), "mae": mae(pooled)}
 
     def table(self) -> list[dict[str, Any]]:
         """One row per value and one, its class empty, for the mean over the values."""
-        found = {name: score(self.sums).tolist() for name, score in (("rmse", rmse), ("mae", mae), ("r2", r2), ("bias", bias))}
-        pixels = self.sums[:, 0].long().tolist()
+        pooled, means = self.sums.sum(0), self.means()
+        pixels = pooled[:, 0].astype(int).tolist()
         rows: list[dict[str, Any]] = []
         for i, name in enumerate(self.classes):
-            rows.append({"class": name, **{score: values[i] for score, values in found.items()}, "pixels": pixels[i]})
-        return [*rows, {"class": "", **{score: getattr(self, score) for score in found}, "pixels": sum(pixels)}]
+            rows.append({"class": name, **{key: float(score(pooled[i])) for key, score in ERRORS.items()}, "pixels": pixels[i]})
+        return [*rows, {"class": "", **{key: means[key] for key in ERRORS}, "pixels": sum(pixels)}]
 
 
 def error_scores(sums: Tensor, task: Task) -> ErrorScores:
@@ -132,13 +134,8 @@ def error_scores(sums: Tensor, task: Task) -> ErrorScores:
 
     Example:
         >>> from rsseg.task import Regression
-        >>> error_scores(torch.tensor([[[2.0, 0.0, 6.0, 18.0, 4.0, 10.0]]]), Regression(("height",))).rmse
+        >>> sums = torch.tensor([[[2.0, 0.0, 6.0, 18.0, 4.0, 10.0]]], dtype=torch.float64)
+        >>> error_scores(sums, Regression(("height",))).means()["rmse"]
         3.0
     """
-    pooled = sums.sum(dim=0)
-    return ErrorScores(
-        **{score.__name__: float(score(pooled).nanmean()) for score in (rmse, mae, r2, bias)},
-        scene_rmse=float(rmse(sums).nanmean(dim=-1).nanmean()),
-        classes=task.classes,
-        sums=pooled,
-    )
+    return ErrorScores(sums.cpu().numpy(), task.classes)
