@@ -19,7 +19,7 @@ from rsseg.config.folder import RunFolder
 from rsseg.contract import IGNORE
 from rsseg.data.raster import read_bands
 from rsseg.dataset import open_data
-from rsseg.metrics import scores
+from rsseg.metrics import Scores
 from rsseg.table import print_table
 
 PIXELS_PER_SCENE = 4000
@@ -66,7 +66,7 @@ def main(arguments: Arguments) -> None:
             cells = np.bincount(labels.astype(int) * task.channels + guess, minlength=task.channels**2)
             tables[name].append(cells.reshape(1, task.channels, task.channels))
     for name, table in tables.items():
-        print_table(scores(torch.from_numpy(np.stack(table)), task).table(), f"{name}, validation, pooled over whole scenes")
+        print_table(Scores(torch.from_numpy(np.stack(table)), task).table(), f"{name}, validation, pooled over whole scenes")
 
 
 if __name__ == "__main__":

@@ -27,13 +27,14 @@ from scipy.special import expit, xlogy
 from torch import Tensor, nn
 from torch.optim import LBFGS, SGD, Adam, Optimizer, RMSprop
 
-from rsseg.compare.counts import Array, counts_of, overlap, per_scene, pooled
 from rsseg.compare.gradients import norms_and_cosines, term_gradients
 from rsseg.compare.tuning import cross_fit
 from rsseg.config.arguments import run_script
 from rsseg.contract import InputError
 from rsseg.losses import Composite, CrossEntropy, Dice, Focal, Jaccard, Lovasz, Tversky
-from rsseg.metrics import Confusion, ScoreHistogram
+from rsseg.metrics import Confusion, ScoreHistogram, metrics
+from rsseg.metrics.average import Array
+from rsseg.metrics.scores import class_counts, overlap, pooled
 from rsseg.task import Binary
 
 # The closed forms
@@ -290,7 +291,7 @@ def fixed_and_tuned(logits: Tensor, target: Tensor) -> dict[str, float]:
         histogram.update(logits, target, torch.tensor([scene]))
         confusion.update(logits, target, torch.tensor([scene]))
     tuned = float(pooled(cross_fit(histogram.compute().numpy())[1]))
-    return {"IoU at 0.5": float(pooled(counts_of(confusion.compute(), TASK))), "IoU tuned": tuned}
+    return {"IoU at 0.5": float(pooled(class_counts(confusion.compute(), TASK))), "IoU tuned": tuned}
 
 
 # The experiments
@@ -402,8 +403,8 @@ def aggregation_experiment(steps: int = 600) -> Iterator[Outcome]:
         chosen = posterior > threshold
         expected = np.stack([expected_counts(*AGGREGATION[i], chosen[4 * i : 4 * i + 4]) for i in range(2)])[:, None]
         measured, predicted = (
-            {"pooled IoU": float(pooled(c)), "IoU per scene": float(per_scene(c))}
-            for c in (counts_of(confusion.compute(), TASK), expected)
+            {"pooled IoU": float(pooled(c)), "IoU per scene": float(metrics(TASK)["scene_iou"](c))}
+            for c in (class_counts(confusion.compute(), TASK), expected)
         )
         yield Outcome("B", name, learnt.double().numpy(), measured, predicted)
 

@@ -40,6 +40,7 @@ from rsseg.loggers import given_to_logger
 from rsseg.losses import Composite, EdgeWeight, Foreign, Weight
 from rsseg.losses.class_weights import counted_weights, uncounted
 from rsseg.losses.foreign import adapted, given_to_loss
+from rsseg.metrics import metrics
 from rsseg.models import Network, build_network, encoder_name, load_weights
 from rsseg.module import SegmentationModule, logged_names
 from rsseg.task import Task, make_task
@@ -152,6 +153,16 @@ class Setup:
     def task(self) -> Task:
         """The first head's."""
         return self.tasks[self.head]
+
+    @property
+    def without(self) -> tuple[str, ...]:
+        """The classes that are left out of mean scores."""
+        return tuple(self.plain["metrics"]["without"])
+
+    @property
+    def monitored(self) -> tuple[str, ...]:
+        """What callbacks monitor."""
+        return tuple(str(node["monitor"]) for node in self.plain["callbacks"].values() if node.get("monitor") is not None)
 
     @property
     def accelerator(self) -> str:
@@ -303,6 +314,7 @@ class Setup:
     def attempts(self) -> Iterator[tuple[str, Callable[[], object]]]:
         """By place, what makes a part and tries it once: then a wrong number shows, or weights of a wrong length."""
         yield "model.encoder", partial(encoder_name, self.plain["model"]["encoder"])
+        yield "metrics", partial(metrics, self.dataset.task, self.without)
         for name in self.plain["augment"]:
             yield f"augment.{name}", partial(self._augmentation, name)
         for name in self.plain["callbacks"]:
@@ -527,6 +539,8 @@ def make_module(setup: Setup, network: nn.Module, numbers: Numbers, scenes: int)
         augmentations=setup.augmentations(),
         optimizer=setup.optimizer,
         scheduler=setup.scheduler,
+        without=setup.without,
+        monitored=setup.monitored,
     )
 
 

@@ -15,14 +15,14 @@ from torchmetrics import Metric
 
 from rsseg.contract import Batch, InputError, Layers, known, layers_of
 from rsseg.losses import Composite
-from rsseg.metrics import SCENE_SUMS, AnyScores, Confusion, score_scenes
+from rsseg.metrics import SCENE_SUMS, AnyScores, Confusion, metrics, score_scenes
 from rsseg.task import Task
 
 Augmentation = Callable[[Tensor, Layers, Tensor], tuple[Tensor, Layers]]
 
 
 def logged_names(tasks: Mapping[str, Task], terms: Mapping[str, Sequence[str]]) -> list[str]:
-    """What a run logs at every validation, and a callback can monitor.
+    """What a callback can monitor: all that a run logs at every validation, and what it logs there if it is monitored.
 
     Args:
         tasks: Each head's task.
@@ -30,8 +30,7 @@ def logged_names(tasks: Mapping[str, Task], terms: Mapping[str, Sequence[str]]) 
     """
     found = ["val/loss"]
     for name, task in tasks.items():
-        found += [f"val/{name}/{score}" for score in task.scores]
-        found += [f"val/{name}/{score}/{label}" for score in task.class_scores for label in task.classes]
+        found += [f"val/{name}/{score}" for score in metrics(task)]
         found += [f"val/{name}/loss/{term}{kind}" for term in terms[name] for kind in ("", ".weighted")]
     return found
 
@@ -40,8 +39,8 @@ class SegmentationModule(L.LightningModule):
     """Trains and scores a network with one composition of losses per head.
 
     Logged per head: ``{stage}/{head}/loss/{term}`` and ``.../{term}.weighted`` for every term, ``{stage}/loss`` for the sum,
-    and for validation ``val/{head}/{score}`` for each of `Task.scores` and, per class, ``val/{head}/{score}/{class}`` for each
-    of `Task.class_scores`.
+    and for validation ``val/{head}/{score}`` for each of `Task.scores`, per class ``val/{head}/{score}/{class}`` for each of
+    `Task.class_scores`, and what is monitored.
 
     Args:
         network: Maps an image to logits by head.
@@ -56,6 +55,8 @@ class SegmentationModule(L.LightningModule):
         augmentations: Applied in turn to normalised training batches, on the device.
         optimizer: Makes the optimizer from the parameters.
         scheduler: Makes the schedule, stepped every optimiser step, from the optimizer.
+        without: Classes that are left out of mean scores.
+        monitored: Names of scores that are logged beside the usual ones.
     """
 
     mean: Tensor
@@ -74,6 +75,8 @@ class SegmentationModule(L.LightningModule):
         augmentations: Sequence[Augmentation] = (),
         optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
         scheduler: Callable[..., Any] | None = None,
+        without: Sequence[str] = (),
+        monitored: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
@@ -87,6 +90,7 @@ class SegmentationModule(L.LightningModule):
         self.terms: dict[str, Tensor] = {}  # the losses of the last training batch, by their names in the log
         self.gradient_norm: Tensor | None = None  # of the step that is about to be taken, if a callback has taken it
         self.augmentations, self._optimizer, self._scheduler = list(augmentations), optimizer, scheduler
+        self.without, self.monitored = tuple(without), tuple(monitored)
         self.scores: dict[str, AnyScores] = {}
         self._val_losses: dict[str, Tensor] = {}
 
@@ -206,12 +210,10 @@ class SegmentationModule(L.LightningModule):
             raise InputError("the pixel weights of the validation scenes are 0 everywhere: look at dataset.source.weight")
         values = dict(zip(self._val_losses, (sums[1:] / sums[0]).tolist(), strict=True))
         for name, sums in self._scene_sums():
-            task = self.tasks[name]
-            self.scores[name] = result = score_scenes(sums.compute(), task)
+            self.scores[name] = result = score_scenes(sums.compute(), self.tasks[name], self.without)
             sums.reset()
-            values |= {f"val/{name}/{key}": value for key, value in result.means().items()}
-            for score, by_class in result.by_class().items():
-                values |= {f"val/{name}/{score}/{label}": float(by_class[i]) for i, label in enumerate(task.classes)}
+            monitored = [full.removeprefix(f"val/{name}/") for full in self.monitored]
+            values |= {f"val/{name}/{key}": value for key, value in result.logged(monitored).items()}
         self.log_dict(values)
         head, first = next(iter(self.tasks.items()))
         if (

@@ -24,7 +24,7 @@ from rsseg.assembly import (
     warn_of_uncounted,
 )
 from rsseg.compare.fair import gather
-from rsseg.compare.findings import Findings, check_metric
+from rsseg.compare.findings import Findings
 from rsseg.compare.report import write_report
 from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
@@ -38,10 +38,11 @@ from rsseg.description import write_description
 from rsseg.distributed import is_main
 from rsseg.errors import SCORING, in_one_line
 from rsseg.files import UnwritableError, write_csv, write_json
+from rsseg.inference.diagnostics import draw_confusion
 from rsseg.inference.examples import draw_examples, most_different
-from rsseg.inference.picture import pick_windows
+from rsseg.inference.picture import draw, pick_windows, predict_windows
 from rsseg.inference.scene import predict_scene
-from rsseg.metrics import AnyScores
+from rsseg.metrics import AnyScores, Scores
 from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
@@ -49,7 +50,16 @@ from rsseg.table import print_table
 from rsseg.task import Task
 from rsseg.training.divergence import DivergedError
 from rsseg.training.resume import continuation, last_state, overridden, write_down
-from rsseg.training.scoring import load_checkpoint, name_means, score, score_best, score_rows, scoring_trainer
+from rsseg.training.scoring import (
+    confusion_rows,
+    load_checkpoint,
+    name_means,
+    scene_rows,
+    score,
+    score_best,
+    score_rows,
+    scoring_trainer,
+)
 from rsseg.training.signals import Interrupts
 from rsseg.training.trainer import fit, make_loop, write_scores, write_summary
 
@@ -194,22 +204,31 @@ def load_run(run: RunFolder, setup: Setup, scenes: int = 1, threshold: str = "fi
     return module.eval()
 
 
-def evaluate(run: Path, split: str, threshold: str = "fixed", trust: Sequence[str] = ()) -> dict[str, AnyScores]:
-    """Score a run's best checkpoint on a split; print the table and write ``evaluation-{split}.csv`` into the run folder.
+def evaluate(
+    run: Path, split: str, threshold: str = "fixed", trust: Sequence[str] = (), without: Sequence[str] = ()
+) -> dict[str, AnyScores]:
+    """Score a run's best checkpoint on a split; print the table and write tables and pictures into the run folder.
+
+    ``evaluation-{split}.csv`` has a row per class and average, ``-scenes.csv`` one per scene, ``-confusion.csv`` one per cell
+    of the confusion matrices; ``-confusion.png`` and ``-picture.png`` show the first head's matrix and some windows.
 
     Args:
         run: The run folder.
         split: train, val or test.
         threshold: "fixed": 0.5, or the largest logit. "tuned": what was tuned on the validation scenes (`tune_thresholds`);
-            the file is then ``evaluation-{split}-tuned.csv``. In a folder that can't be written to nothing is.
+            the files then begin with ``evaluation-{split}-tuned``. In a folder that can't be written to nothing is.
         trust: Packages whose classes the run's config may name.
+        without: Classes that are left out of means; empty: those that the run leaves out.
 
     Raises:
         InputError: If the run or the split can't be used, or the split has no labels.
     """
     quiet()
     folder = RunFolder(run)
-    setup = make_setup(folder.config(), trust)
+    config = folder.config()
+    if without:
+        config.metrics.without = list(without)
+    setup = make_setup(config, trust)
     name = setup.dataset.name
     scenes = scenes_of(setup.source(), name, split)
     bare = sum(scene.mask is None for scene in scenes)
@@ -234,7 +253,16 @@ def evaluate(run: Path, split: str, threshold: str = "fixed", trust: Sequence[st
         log.info("%s: %s", head, ", ".join(f"{name} {value:.4f}" for name, value in scores.means().items()))
     try:
         write_csv(path, rows)
-        log.info("Table: %s", path)
+        write_csv(path.with_name(f"{path.stem}-scenes.csv"), scene_rows(result, [scene.name for scene in store.scenes]))
+        if confusions := confusion_rows(result):
+            write_csv(path.with_name(f"{path.stem}-confusion.csv"), confusions)
+        if isinstance(first := result[setup.head], Scores):
+            draw_confusion(path.with_name(f"{path.stem}-confusion.png"), first)
+        if setup.pictures:
+            windows = predict_windows(module, setup.head, pick_windows(store, setup.window, setup.pictures))
+            picture = path.with_name(f"{path.stem}-picture.png")
+            draw(picture, module.tasks[setup.head], setup.dataset.palette, windows, setup.shown_bands)
+        log.info("Tables and pictures: %s", path.with_name(f"{path.stem}*"))
     except UnwritableError as error:
         log.warning("%s; the table above is all that there is of it", error)
     return result
@@ -280,16 +308,22 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed", trust: 
 
 
 def compare(
-    runs: list[Path], out: Path | None = None, metric: str = "iou", keep_unfair: bool = False, trust: Sequence[str] = ()
+    runs: list[Path],
+    out: Path | None = None,
+    metric: str = "iou",
+    keep_unfair: bool = False,
+    trust: Sequence[str] = (),
+    without: Sequence[str] = (),
 ) -> Path:
     """Compare finished runs: print the ranking, and write a report, tables and figures.
 
     Args:
         runs: Run folders, or folders that hold them.
         out: Where to write; if None ``comparison`` in the first folder, or ``comparison_dice`` for another metric than IoU.
-        metric: What losses are ranked by: iou, dice or boundary_iou.
+        metric: What losses are ranked by, see `rsseg.compare.scores.measures`.
         keep_unfair: Compare runs of other training data, steps, code or settings all the same.
         trust: Packages whose classes the runs' configs may name.
+        without: Classes that are left out of means; empty: those that the runs leave out.
 
     Returns:
         The folder that was written.
@@ -298,12 +332,11 @@ def compare(
         InputError: If there is nothing to compare, or the runs can't be compared.
     """
     quiet()
-    out = out or runs[0] / f"comparison{f'_{metric}' * (metric != 'iou')}"
+    out = out or runs[0] / f"comparison{f'_{metric}' * (metric != 'iou')}".replace("/", "_")
     if out.exists() and not out.is_dir():
         raise InputError(f"out={out} is a file: give a folder to write the comparison into")
-    check_metric(metric)
-    comparison = gather(runs, keep_unfair, metric)
-    found = Findings(comparison, metric)
+    comparison = gather(runs, keep_unfair, metric, without)
+    found = Findings(comparison, metric, without)
     folders = [comparison.runs[i][0].folder for i in found.order]
     names = [comparison.labels[i] for i in found.order]
     try:

@@ -19,11 +19,10 @@ from rsseg.config.search import Search
 from rsseg.config.sweep import end_with_parent
 from rsseg.contract import InputError, nearest
 from rsseg.files import LockedError, write_csv
-from rsseg.metrics import scores
 from rsseg.progress import estimate
 from rsseg.run import train
 from rsseg.table import print_table
-from rsseg.task import Binary
+from rsseg.task import Task
 from rsseg.training.divergence import DivergedError
 
 BOUNDARY = "boundary_iou"
@@ -75,8 +74,7 @@ def check_search(wanted: Search, processes: int) -> None:
     Raises:
         InputError: If anything is.
     """
-    any_scores = scores(torch.ones(1, 1, 2, 2, dtype=torch.int64), Binary(("one",)))
-    known = [*any_scores.means(), BOUNDARY]
+    known = [*Task.scores, BOUNDARY]
     for name in wanted.objectives:
         if name not in known:
             raise InputError(f"objectives={name}: no run scores that{nearest(name, known)}; there are {', '.join(known)}")

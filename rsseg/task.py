@@ -45,7 +45,9 @@ class Task(Target):
     untuned: ClassVar[str] = "threshold 0.5"
     tuned: ClassVar[str] = "threshold"
     all_tuned: ClassVar[str] = "thresholds"
-    scores: ClassVar[tuple[str, ...]] = ("iou", "dice", "scene_iou", "scene_dice", "accuracy")
+    scores: ClassVar[tuple[str, ...]] = (
+        "iou", "dice", "precision", "recall", "f0.5", "f2", "balanced_accuracy", "kappa", "accuracy", "scene_iou", "scene_dice",
+    )  # fmt: skip
     class_scores: ClassVar[tuple[str, ...]] = ("iou", "dice")
     score: ClassVar[str] = "iou"
     score_name: ClassVar[str] = "IoU"

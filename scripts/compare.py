@@ -12,7 +12,10 @@ class Arguments:
 
     runs=FOLDER[,FOLDER...]    a sweep's folder, or several run folders
     out=FOLDER                 default: comparison in the first folder (comparison_dice, ... by another metric)
-    metric=METRIC              what losses are ranked by: iou (the default), dice or boundary_iou
+    metric=METRIC              what losses are ranked by: iou (the default), dice, precision, recall, f0.5, f2, kappa,
+                               balanced_accuracy or boundary_iou; of a class: recall/road; recall_micro, recall_weighted,
+                               scene_recall
+    without=CLASS[,CLASS...]   classes that are left out of mean scores; default: as the runs were trained (metrics.without)
     unfair=keep                compare runs of other training data, steps, code or settings too; default: name and leave out
     trust=PACKAGE[,PACKAGE...] packages of your own that the runs were trained with: their code runs
     """
@@ -21,6 +24,7 @@ class Arguments:
     out: str | None = None
     metric: str = "iou"
     unfair: str = "leave"
+    without: list[str] = field(default_factory=list)
     trust: list[str] = field(default_factory=list)
 
 
@@ -37,6 +41,7 @@ def main(arguments: Arguments) -> None:
         arguments.metric,
         arguments.unfair == "keep",
         arguments.trust,
+        arguments.without,
     )
 
 

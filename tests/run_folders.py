@@ -110,8 +110,9 @@ def make_records(task, loss, seed, scenes=6, steps=(100, 200, 300, 400), absent=
     rng.choice(scenes * PIXELS, min(4000, scenes * PIXELS), replace=False)
     matrices = np.array([[confusion(task, *scene) for scene in row] for row in seen])[:, :, 0]  # [V, S, K, K]
     hits = matrices.diagonal(axis1=2, axis2=3)
-    counts = np.stack([hits, matrices.sum(2) - hits, matrices.sum(3) - hits], axis=-1)[:, :, -task.channels :]
-    snapshot = make_snapshot(task, loss, seed, scenes, steps[-1], absent) | {"boundary": counts[-1] // [9, 4, 4]}
+    wrong, missed = matrices.sum(2) - hits, matrices.sum(3) - hits
+    counts = np.stack([hits, wrong, missed, PIXELS - hits - wrong - missed], axis=-1)[:, :, -task.channels :]
+    snapshot = make_snapshot(task, loss, seed, scenes, steps[-1], absent) | {"boundary": counts[-1, ..., :3] // [9, 4, 4]}
     terms = TERMS.get(loss, [loss])
     norms = np.array([[0.4 / (i + 1), 0.1 + 0.05 * i][: len(terms)] for i in range(len(steps))]) * rng.uniform(0.9, 1.1)
     cosines = np.full((len(steps), len(terms), len(terms)), 0.6)
@@ -126,7 +127,7 @@ def make_records(task, loss, seed, scenes=6, steps=(100, 200, 300, 400), absent=
 def write_run(folder, task, loss, seed, records, overrides=(), fingerprint="v1", loss_terms=None, **changes):
     """The files of a finished run; `changes` go into its config."""
     folder.mkdir(parents=True)
-    hits, wrong, missed = np.moveaxis(records.counts.sum(1), -1, 0)  # [V, K]
+    hits, wrong, missed, _ = np.moveaxis(records.counts.sum(1), -1, 0)  # [V, K]
     iou = np.where(hits + missed > 0, hits / np.maximum(hits + wrong + missed, 1), np.nan)
     dice = 2 * iou / (1 + iou)
     terms = {name: {"_target_": f"rsseg.losses.{TARGETS[name]}", "weight": 1.0} for name in TERMS.get(loss, [loss])}

@@ -1,7 +1,6 @@
 """The whole chain on tiny data: every shipped config, resumption, sweeps, and what a user gets wrong."""
 
 import csv
-import dataclasses
 import json
 import subprocess
 import sys
@@ -154,7 +153,7 @@ def test_synthetic_end_to_end(tmp_path):
     ]
     config = settings(tmp_path, *[f"+{d}" if "recipe.size" in d else d for d in data])
     train(config, tmp_path / "run")
-    assert evaluate(tmp_path / "run", "test")["mask"].pixels.sum() == 96 * 96
+    assert evaluate(tmp_path / "run", "test")["mask"].confusion.sum() == 96 * 96
 
 
 def test_run_folder_is_complete(tmp_path, folder_root):
@@ -290,11 +289,12 @@ def test_best_checkpoint_survives_a_resumption_and_a_move(tmp_path, folder_root,
     import rsseg.module as module
 
     common = [*folder_data(folder_root), "steps=6", "validations=3"]
-    forced, real = {2: 0.1, 4: 0.9, 6: 0.5}, module.scores
+    forced, real = {2: 0.1, 4: 0.9, 6: 0.5}, module.Scores
     now = [0]
 
-    def scores(confusion, head):
-        return dataclasses.replace(real(confusion, head), iou=forced[now[0]])
+    class Forced(real):
+        def __getitem__(self, name):
+            return forced[now[0]] if name == "iou" else super().__getitem__(name)
 
     step = module.SegmentationModule.training_step
 
@@ -304,7 +304,7 @@ def test_best_checkpoint_survives_a_resumption_and_a_move(tmp_path, folder_root,
             raise RuntimeError("power cut")
         return step(self, batch, batch_idx)
 
-    monkeypatch.setattr(module, "scores", scores)
+    monkeypatch.setattr(module, "Scores", Forced)
     monkeypatch.setattr(module.SegmentationModule, "training_step", fail)
     cut = True
     with pytest.raises(RuntimeError, match="power cut"):

@@ -22,7 +22,7 @@ from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import Store
 from rsseg.loggers import MetricsFile
-from rsseg.metrics import scores
+from rsseg.metrics import Scores
 from rsseg.models import Network
 from rsseg.module import SegmentationModule
 from rsseg.progress import Lines
@@ -477,7 +477,7 @@ def test_a_class_that_is_not_predicted_any_more_is_named_once(caplog):
 
     def validate(lines, step, *rows):
         module = SegmentationModule(torch.nn.Identity(), {}, {"mask": task}, [0.0], [1.0], 1)
-        module.scores = {"mask": scores(torch.tensor([[rows]]), task)}
+        module.scores = {"mask": Scores(torch.tensor([[rows]]), task)}
         trainer = mock.Mock(global_step=step, is_global_zero=True, max_steps=9, callback_metrics={"x": 0.5})
         caplog.clear()
         lines.on_validation_end(trainer, module)

@@ -30,6 +30,7 @@ from rsseg.compare.runs import (
     follows,
     set_labels,
 )
+from rsseg.compare.scores import measures
 from rsseg.contract import InputError
 
 SCENES = {"train": "training scenes or labels", "val": "validation scenes or labels"}
@@ -107,13 +108,14 @@ class Selection:
         self.runs = [run for run in self.runs if run.folder not in reasons]
 
 
-def gather(places: Sequence[Path], keep_unfair: bool = False, metric: str = "iou") -> Comparison:
+def gather(places: Sequence[Path], keep_unfair: bool = False, metric: str = "iou", without: Sequence[str] = ()) -> Comparison:
     """Find runs and keep those that can be compared.
 
     Args:
         places: Run folders, or folders that hold them.
         keep_unfair: Compare runs of other training data, steps, code or settings all the same.
-        metric: By which score learning rates that were searched are chosen.
+        metric: By which score learning rates that were searched are chosen, see `rsseg.compare.scores.measures`.
+        without: As for `rsseg.compare.findings.Findings`.
 
     Raises:
         InputError: If nothing can be compared, or it is not clear which of several kinds of runs is meant.
@@ -132,7 +134,7 @@ def gather(places: Sequence[Path], keep_unfair: bool = False, metric: str = "iou
     set_labels(chosen.runs)
     rates: dict[str, tuple[float, list[float]]] = {}
     if any(run.searching for run in chosen.runs):
-        rates = pick_rates(chosen.runs, metric)
+        rates = pick_rates(chosen.runs, metric, without)
         keep_reporting(chosen, rates)
     chosen.runs.sort(key=lambda run: str(run.summary["finished"]))
     chosen.drop(older(chosen.runs))
@@ -232,22 +234,17 @@ def _brief(text: str, most: int = 160) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-def pick_rates(runs: Sequence[Run], metric: str) -> dict[str, tuple[float, list[float]]]:
-    """Each loss's learning rate with the best mean score of ``summary.json`` over the search seeds, and all rates tried.
+def pick_rates(runs: Sequence[Run], metric: str, without: Sequence[str] = ()) -> dict[str, tuple[float, list[float]]]:
+    """Each loss's learning rate with the best mean score over the search seeds, and all rates tried.
 
     Rates are compared on the seeds that all of a loss's rates were tried with.
 
     Raises:
         InputError: If a loss has no such run, or no seed with which all its rates were tried.
     """
-    unknown = [run.folder for run in runs if run.searching and metric not in run.summary]
-    if unknown:
-        raise InputError(
-            f"metric={metric}: {unknown[0]} was not scored by it, so no learning rate can be chosen; take iou or dice"
-        )
     rates = {}
     for label in sorted({run.label for run in runs}):
-        scores = {(run.rate, run.seed): run.summary[metric] for run in runs if run.searching and run.label == label}
+        scores = {(run.rate, run.seed): _score(run, metric, without) for run in runs if run.searching and run.label == label}
         tried = sorted({rate for rate, _ in scores})
         seeds = [seed for seed in sorted({seed for _, seed in scores}) if all((rate, seed) in scores for rate in tried)]
         if not seeds:
@@ -257,6 +254,21 @@ def pick_rates(runs: Sequence[Run], metric: str) -> dict[str, tuple[float, list[
         means = {rate: float(np.mean([scores[rate, seed] for seed in seeds])) for rate in tried}
         rates[label] = (max(means, key=means.__getitem__), tried)
     return rates
+
+
+def _score(run: Run, metric: str, without: Sequence[str]) -> float:
+    """A run's score: as ``summary.json`` has it, or from its records.
+
+    Raises:
+        InputError: If neither has it.
+    """
+    measure = measures(run.task, without or run.without, metric)[metric]
+    if metric in run.summary and not without:
+        return float(run.summary[metric])
+    sums = measure.sums(run.records) if run.records else None
+    if sums is not None:
+        return float(measure.score(sums.sum(0)))
+    raise InputError(f"metric={metric}: {run.folder} was not scored by it, so no learning rate can be chosen; take iou or dice")
 
 
 def keep_reporting(chosen: Selection, rates: Mapping[str, tuple[float, list[float]]]) -> None:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from rsseg.compare.findings import Findings
-from rsseg.compare.scores import MEASURES, seed_interval
+from rsseg.compare.scores import seed_interval
 from rsseg.compare.style import (
     BLUE,
     FEW,
@@ -69,7 +69,7 @@ def draw_ranking(found: Findings) -> Figure:
     axis.plot(win.values[order], places + shift, "|", color=BLUE, markersize=8)
     axis.set_yticks(places, labels)
     axis.set(ylim=(-0.6, len(order) - 0.4))
-    figure.supxlabel(f"{MEASURES[found.metric].label}, validation", fontsize=10)
+    figure.supxlabel(f"{found.measures[found.metric].label}, validation", fontsize=10)
     grid(axis, "x")
     if tuning:
         figure.legend(loc="outside upper left", ncols=2)
@@ -139,7 +139,7 @@ def draw_regrets(found: Findings) -> Figure | None:
     axis.axvline(0, color="#333333", linewidth=0.8)
     axis.set_yticks(rows, names)
     axis.set(ylim=(-0.7, len(order) - 0.4))
-    figure.supxlabel(f"{MEASURES[found.tuned_metric].label} lost to the best known", fontsize=10)
+    figure.supxlabel(f"{found.measures[found.tuned_metric].label} lost to the best known", fontsize=10)
     grid(axis, "x")
     figure.legend(loc="outside upper left", ncols=3, title="regret", alignment="left")
     return figure
@@ -188,7 +188,7 @@ def draw_pareto(found: Findings) -> Figure:
     points = {key: np.stack([x, found.wins[key].values.mean(1)[found.order]], axis=-1) for key in others}
     names = [str(place + 1) if numbered else found.labels[i] for place, i in enumerate(found.order)]
     for axis, (key, point) in zip(axes, points.items(), strict=True):
-        measure, y = MEASURES[key], point[:, 1]
+        measure, y = found.measures[key], point[:, 1]
         front = pareto_front(point, [True, measure.higher_is_better])
         along = np.flatnonzero(front)[np.argsort(x[front])]
         axis.plot(x[along], y[along], color=BLUE, linewidth=1.2, zorder=1)
@@ -236,7 +236,7 @@ def draw_curves(found: Findings) -> Figure:
     lines = [[run.curve.set_index("step")[metric] for run in row] for row in found.comparison.runs]
     means = [pd.concat(seeds, axis=1, join="inner").mean(axis=1, skipna=False) for seeds in lines]  # at the steps of all
     titles = [wrap(found.labels[i], 24) for i in found.order]
-    figure, axes = panels(titles, "optimiser step", f"{MEASURES[metric].label}, validation")
+    figure, axes = panels(titles, "optimiser step", f"{found.measures[metric].label}, validation")
     for axis, i in zip(axes, found.order, strict=True):
         for other in found.order:
             if other != i:
@@ -258,7 +258,7 @@ def draw_alignment(found: Findings) -> Figure:
         said += "" if np.isnan(tau.low) else f" ({max(tau.low, -1.0):.2f} to {min(tau.high, 1.0):.2f})"
         titles.append(f"{wrap(found.labels[i], 24)}\n{said.replace('nan', '-')}")
     across = "checkpoints of a run by validation loss, 1: the lowest"
-    figure, axes = panels(titles, across, f"{MEASURES[metric].label}, validation")
+    figure, axes = panels(titles, across, f"{found.measures[metric].label}, validation")
     for axis, i in zip(axes, found.order, strict=True):
         for run in found.comparison.runs[i]:
             known = run.curve.dropna()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from itertools import combinations
@@ -12,26 +12,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.compare.counts import Array, Overlap, pooled
 from rsseg.compare.fair import Comparison
 from rsseg.compare.runs import Run
 from rsseg.compare.scores import (
-    MEASURES,
     Interval,
     Measure,
     WinMatrix,
     compare,
     compare_seeds,
-    of_counts,
+    measures,
+    of_metric,
     of_tuning,
     rank_alignment,
 )
-from rsseg.contract import InputError, nearest
-from rsseg.metrics.average import present_mean, ratio
-from rsseg.task import make_task
-
-RANKED = ("iou", "dice", "boundary_iou")
-"""What losses can be ranked by."""
+from rsseg.compare.tuning import Overlap
+from rsseg.contract import InputError
+from rsseg.metrics import Metric, metrics
+from rsseg.metrics.average import Array, present_mean, ratio
+from rsseg.metrics.scores import pooled
 
 
 @dataclass(frozen=True)
@@ -92,27 +90,34 @@ class Findings:
         scenes: The validation scenes' names.
         task: The head's task.
         tuned_metric: What thresholds are tuned for.
+        measures: What losses are compared by, by name.
+        scene_metric: What scenes are told apart by.
+        class_score: What classes are told apart by, one of `rsseg.metrics.scores.CLASS_SCORES`.
 
     Args:
         comparison: The runs.
-        metric: What losses are ranked by: `iou`, `dice` or `boundary_iou`.
+        metric: What losses are ranked by, see `rsseg.compare.scores.measures`.
+        without: Classes that are left out of means; empty: those that the runs leave out.
 
     Raises:
-        InputError: For a metric that not every run recorded.
+        InputError: For a metric that there is not, or that not every run recorded.
     """
 
-    def __init__(self, comparison: Comparison, metric: str = "iou") -> None:
+    def __init__(self, comparison: Comparison, metric: str = "iou", without: Sequence[str] = ()) -> None:
         self.comparison, self.metric = comparison, metric
         self.labels, self.seeds = comparison.labels, comparison.seeds
         self.plain = [row[0].plain for row in comparison.runs]
         first = comparison.runs[0][0]
         self.has_records = first.records is not None
         self.scenes = list(first.data["scenes"]["val"])
-        self.task = make_task(first.config.dataset.task, first.config.dataset.classes)
+        self.task, without = first.task, without or first.without
         self.tuned_metric: Overlap = "dice" if metric == "dice" else "iou"
+        self.measures, known = measures(self.task, without, metric), metrics(self.task, without)
+        self.tuned: Metric = known[self.tuned_metric]
+        self.scene_metric = known.get(metric.removeprefix("scene_"), self.tuned)
+        self.class_score = self.scene_metric.score if self.has_records else self.tuned_metric
         if metric not in self.wins:
-            known = [name for name in RANKED if name in self.wins]
-            raise InputError(f"metric={metric}: not every run recorded it; take {' or '.join(known)}")
+            raise InputError(f"metric={metric}: not every run recorded it; take {', '.join(self.wins)}")
 
     @property
     def order(self) -> list[int]:
@@ -121,27 +126,27 @@ class Findings:
 
     @cached_property
     def counts(self) -> Array | None:
-        """The counts of the best checkpoints at 0.5 (argmax), ``[L, R, S, C, 3]``; None: no records."""
+        """The counts of the best checkpoints at 0.5 (argmax), ``[L, R, S, C, 4]``; None: no records."""
         return self._each(lambda run: run.recorded.at("fixed")) if self.has_records else None
 
     @cached_property
     def wins(self) -> dict[str, WinMatrix]:
         """By measure that is known of all runs: the scores of the best checkpoints, and every loss against every other."""
         if not self.has_records:  # what runs say of themselves
-            names = ("iou", "dice", "scene_iou", "scene_dice")
+            names = [name for name in self.measures if all(name in run.summary for run in self.comparison.all_runs)]
             return {name: compare_seeds(self._each(lambda run: run.summary[name])) for name in names}  # noqa: B023
-        sums = {name: self._sums(measure) for name, measure in MEASURES.items()}
-        return {name: compare(known, MEASURES[name]) for name, known in sums.items() if known is not None}
+        sums = {name: self._sums(measure) for name, measure in self.measures.items()}
+        return {name: compare(known, self.measures[name]) for name, known in sums.items() if known is not None}
 
     @cached_property
     def tuning(self) -> Tuning | None:
         """What tuning adds; None where some run has no tuned counts."""
-        metric = self.tuned_metric
-        both = self._sums(of_tuning(metric)) if self.has_records else None  # [L, R, S, 2, C, 3]
+        gain, measure = of_tuning(self.tuned, self.tuned_metric), of_metric(self.tuned)
+        both = self._sums(gain) if self.has_records else None  # [L, R, S, 2, C, 3]
         if both is None:
             return None
-        moved = compare(both, of_tuning(metric)).difference
-        return Tuning(pooled(both[:, :, :, 0], metric), compare(both[:, :, :, 1], of_counts(metric)), moved)
+        moved = compare(both, gain).difference
+        return Tuning(measure.score(both[:, :, :, 0].sum(2)), compare(both[:, :, :, 1], measure), moved)
 
     def _sums(self, measure: Measure) -> Array | None:
         """What a measure is made of, ``[L, R, S, ...]``; None where some run did not record it."""
@@ -176,7 +181,7 @@ class Findings:
     @cached_property
     def selection(self) -> Array | None:
         """What choosing checkpoints by their validation loss costs, ``[L, R]``; None: no records."""
-        return self._each(lambda run: selection(run, self.tuned_metric)) if self.has_records else None
+        return self._each(lambda run: selection(run, self.tuned)) if self.has_records else None
 
     @cached_property
     def panel(self) -> list[str]:
@@ -203,13 +208,6 @@ class Findings:
         return np.array([[value(run) for run in row] for row in self.comparison.runs], dtype=np.float64)
 
 
-def check_metric(metric: str) -> None:
-    """Refuse a metric that losses can't be ranked by."""
-    if metric not in RANKED:
-        near = nearest(metric, RANKED)
-        raise InputError(f"metric={metric}: losses can't be ranked by it{near}; take {', '.join(RANKED[:-1])} or {RANKED[-1]}")
-
-
 def own_loss(run: Run) -> Array | None:
     """The loss that trained a run on each half of the scenes, ``[V, 2]``; None if it was not recorded.
 
@@ -222,14 +220,16 @@ def own_loss(run: Run) -> Array | None:
     return records.values[:, records.panel.index(run.loss)] if run.loss in records.panel and not changed else None
 
 
-def selection(run: Run, metric: Overlap) -> float:
+def selection(run: Run, metric: Metric) -> float:
     """What choosing the checkpoint by the run's own validation loss costs; NaN where halves of the scenes can't tell."""
     own, records = own_loss(run), run.recorded
     return float("nan") if own is None else selection_regret(own, records.counts, records.first, metric)
 
 
-def selection_regret(losses: ArrayLike, counts: ArrayLike, first: NDArray[np.bool_], metric: Overlap = "iou") -> float:
-    """What choosing the checkpoint by its validation loss costs in a pooled metric.
+def selection_regret(
+    losses: ArrayLike, counts: ArrayLike, first: NDArray[np.bool_], metric: Callable[[Array], Array] = pooled
+) -> float:
+    """What choosing the checkpoint by its validation loss costs in a metric.
 
     On one half of the scenes a checkpoint is chosen by the loss and another by the metric; both are scored on the other
     half; the halves are swapped and the differences averaged. The choice by metric is the one that a user could make, so
@@ -238,9 +238,9 @@ def selection_regret(losses: ArrayLike, counts: ArrayLike, first: NDArray[np.boo
     Args:
         losses: ``[checkpoints, 2]``, the validation loss on the first and the second half. A loss of all scenes won't do: it
             has seen those that score its choice.
-        counts: ``[checkpoints, scenes, classes, 3]``.
+        counts: ``[checkpoints, scenes, classes, 3 or 4]``.
         first: Which scenes are the first half.
-        metric: `iou` or `dice`.
+        metric: From counts to scores ``[checkpoints]``; the mean IoU if it is not given.
 
     Example:
         >>> counts = np.array([[[[1, 1, 0]]] * 2, [[[1, 0, 0]]] * 2]).reshape(2, 2, 1, 3)  # IoU 0.5, then 1
@@ -248,7 +248,7 @@ def selection_regret(losses: ArrayLike, counts: ArrayLike, first: NDArray[np.boo
         0.5
     """
     by_half, counted = np.asarray(losses, dtype=np.float64), np.asarray(counts)
-    scored = np.stack([pooled(counted[:, part], metric) for part in (first, ~first)], axis=1)
+    scored = np.stack([metric(counted[:, part]) for part in (first, ~first)], axis=1)
     if np.isnan(by_half).all(0).any() or np.isnan(scored).all(0).any():
         return float("nan")
     regrets = [

@@ -180,6 +180,7 @@ def _quality(trainer: L.Trainer, module: SegmentationModule, name: str, windows:
         sums = SCENE_SUMS[task.counted](task, scenes=1).to(module.device)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             sums.update(module(image)[name], layers["mask"], scene)
-        return task.quality(score_scenes(sums.counts, task).means())  # their `compute` would wait for the other processes
+        counts = sums.counts  # its `compute` would wait for the other processes
+        return task.quality(score_scenes(counts, task, module.without).means())
 
     return metric

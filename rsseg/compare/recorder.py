@@ -14,11 +14,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from rsseg.compare.counts import Overlap
 from rsseg.compare.gradients import probe
 from rsseg.compare.panel import PanelSums
 from rsseg.compare.records import ABOUT, CROSSFIT, OWN, write_arrays
-from rsseg.compare.tuning import halves, scenes_bias, tunable
+from rsseg.compare.tuning import Overlap, halves, scenes_bias, tunable
 from rsseg.contract import IGNORE, Batch, InputError
 from rsseg.data.windows import Core
 from rsseg.files import write_json

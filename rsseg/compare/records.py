@@ -12,13 +12,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.compare.counts import Array, counts_of, pooled
 from rsseg.compare.tuning import cross_fit
 from rsseg.config.folder import resume_word
 from rsseg.contract import InputError, nearest
 from rsseg.files import atomic_write, read_json
+from rsseg.metrics import metrics
+from rsseg.metrics.average import Array
 from rsseg.metrics.calibration import calibration_sums
 from rsseg.metrics.errors import SUMS
+from rsseg.metrics.scores import class_counts
 from rsseg.task import Task, make_task
 
 FOLDER = "records"
@@ -86,7 +88,7 @@ class Records:
         terms: The terms of the loss that trained.
         panel: The names of the panel's losses.
         steps: int64 ``[V]``, rising.
-        counts: float64 ``[V, S, classes, 3]``, TP, FP and FN; of real values ``[V, S, values, 6]``, see `rsseg.metrics.errors`.
+        counts: float64 ``[V, S, classes, 4]``, TP, FP, FN and TN; of real values `rsseg.metrics.errors.SUMS`.
         values: float64 ``[V, len(panel), 2]``, every loss of the panel on each half of the scenes.
         own: float64 ``[V, 2]``, the loss that trained; NaN where it is no function of sums over pixels, None in records that
             were written before it was.
@@ -113,14 +115,14 @@ class Records:
         """Which validation the best checkpoint comes from."""
         if self.best is not None and self.best.step in self.steps:
             return int(np.flatnonzero(self.steps == self.best.step)[-1])
-        return int(np.nanargmax(pooled(self.counts)))
+        return int(np.nanargmax(metrics(self.task)[self.task.score].quality(self.counts)))
 
     def at(self, point: str) -> Array:
-        """The counts of the best checkpoint at `fixed` or one of `POINTS`, ``[S, classes, 3]``; NaN: not counted."""
+        """The counts of the best checkpoint, ``[S, classes, 4]`` at `fixed`, without TN at `POINTS`; NaN: not counted."""
         fixed: Array = self.counts[self.best_index]
         if point == "fixed":
             return fixed
-        return np.full_like(fixed, np.nan) if self.best is None else self.best.counts[POINTS.index(point)]
+        return np.full_like(fixed[..., :3], np.nan) if self.best is None else self.best.counts[POINTS.index(point)]
 
     @property
     def calibration(self) -> dict[str, Array]:
@@ -211,7 +213,7 @@ def checkpoint_of(arrays: Arrays, task: Task, first: NDArray[np.bool_]) -> Check
     counts = np.full((len(POINTS), *arrays["boundary"].shape), np.nan)
     counts[-1] = arrays["boundary"]
     if f"crossfit.{CROSSFIT[0]}" in arrays:
-        counts[:3] = [counts_of(arrays[f"crossfit.{name}"], task) for name in CROSSFIT]
+        counts[:3] = [class_counts(arrays[f"crossfit.{name}"], task)[..., :3] for name in CROSSFIT]
     elif histogram is not None and not task.exclusive and not first.all():
         try:
             counts[0], counts[1] = cross_fit(histogram, "iou", first)
@@ -242,7 +244,7 @@ def _validation(path: Path, head: str, task: Task) -> dict[str, NDArray[Any]]:
     """What a validation recorded of a head; of its confusion matrices the counts, which are a K-th of them."""
     arrays = _of_head(path, head, (*ARRAYS, task.counted))
     counted = arrays.pop(task.counted)
-    arrays["counts"] = counted if task.real else counts_of(counted, task)
+    arrays["counts"] = counted if task.real else class_counts(counted, task)
     return arrays
 
 

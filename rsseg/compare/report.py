@@ -13,16 +13,17 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
-from rsseg.compare.counts import Array
 from rsseg.compare.fair import Comparison
 from rsseg.compare.figures import draw_all
 from rsseg.compare.findings import Findings
 from rsseg.compare.runs import Run, within
-from rsseg.compare.scores import MEASURES, Interval
+from rsseg.compare.scores import Interval
 from rsseg.compare.style import FEW
 from rsseg.compare.tables import all_tables
 from rsseg.compare.words import answer, caveats, listed, number, percent, span
 from rsseg.files import write_table, write_text
+from rsseg.metrics.average import Array
+from rsseg.metrics.scores import LABELS
 from rsseg.table import print_table
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -92,7 +93,11 @@ def say(found: Findings) -> None:
     """Print the ranking, the answer and what weakens it."""
     for left in found.comparison.left_out:
         log.warning("%s is left out: %s; %s.", left.run, left.why, left.remedy)
-    columns = {MEASURES[name].label: found.wins[name].values for name in PRINTED if name in found.wins}
+    columns = {
+        found.measures[name].label: found.wins[name].values
+        for name in dict.fromkeys([found.metric, *PRINTED])
+        if name in found.wins
+    }
     columns |= {"tau whole run": found.tau[..., 0], "tau last half": found.tau[..., 1]}
     rows = []
     for i in found.order:
@@ -130,8 +135,8 @@ def render(found: Findings, tables: dict[str, pd.DataFrame], figures: dict[str, 
         figures=figures,
         answer=answer(found),
         notes=caveats(found),
-        metric=MEASURES[found.metric].label,
-        tuned=MEASURES[found.tuned_metric].label,
+        metric=found.measures[found.metric].label,
+        tuned=found.measures[found.tuned_metric].label,
         sure=_is_sure(found),
         few=len(found.labels) <= FEW,
         dataset=found.comparison.runs[0][0].config.dataset.name,
@@ -140,8 +145,8 @@ def render(found: Findings, tables: dict[str, pd.DataFrame], figures: dict[str, 
         measures=_measures(tables["measures"]),
         where=_where(found, tables),
         cosines=_shown(found.gradients.cosines, "Cosine between the terms' gradients, mean over the run", index=False),
-        protocol=protocol(found.comparison, found.metric),
-        runs=_runs(tables["runs"].reset_index()),
+        protocol=protocol(found.comparison, found.measures[found.metric].label),
+        runs=_runs(found, tables["runs"].reset_index()),
         left_out=_left_out(tables["left_out"]),
     )
 
@@ -172,9 +177,9 @@ def _text(value: Any) -> str:
 def ranking(found: Findings) -> Table:
     """The losses, best first, with intervals: the table of the first screen."""
     win, best, tuning, sure = found.wins[found.metric], found.order[0], found.tuning, _is_sure(found)
-    names = ["loss", MEASURES[found.metric].label]
+    names = ["loss", found.measures[found.metric].label]
     if tuning is not None:
-        names.append(f"{MEASURES[found.tuned_metric].label} tuned")
+        names.append(f"{found.measures[found.tuned_metric].label} tuned")
     names += ["behind the best"] + ["best is ahead"] * sure
     rows = []
     for i in found.order:
@@ -218,14 +223,14 @@ def _measures(table: pd.DataFrame) -> Table:
 
 def _where(found: Findings, tables: dict[str, pd.DataFrame]) -> list[Table]:
     """Scores by class and by scene."""
-    metric, classes = MEASURES[found.tuned_metric].label, tables["classes"]
+    of_classes, of_scenes, classes = LABELS[found.class_score], found.scene_metric.label, tables["classes"]
     if len(found.labels) > max(FEW, len(classes)):
         classes = classes.set_index("pixels", append=True).T.rename_axis("loss")
         classes.columns = [f"{name} ({pixels:,} px)" for name, pixels in classes.columns]
-    shown = [_shown(classes, f"{metric} per class, pooled over scenes, mean over seeds")]
+    shown = [_shown(classes, f"{of_classes} per class, pooled over scenes, mean over seeds")]
     if "scenes" in tables:
         scenes = tables["scenes"]
-        title = f"{metric} per scene, mean over the classes in it and over seeds (all in scenes.csv)"
+        title = f"{of_scenes} per scene, mean over seeds (all in scenes.csv)"
         if len(scenes) > MOST_SCENES:
             title += f"; the {MOST_SCENES} of {len(scenes)} that losses differ in most"
         if len(scenes.columns) > FEW:
@@ -234,11 +239,11 @@ def _where(found: Findings, tables: dict[str, pd.DataFrame]) -> list[Table]:
     return shown
 
 
-def _runs(runs: pd.DataFrame) -> Table:
+def _runs(found: Findings, runs: pd.DataFrame) -> Table:
     """What the page says of each run; ``runs.csv`` says more."""
-    scores = [name for name in MEASURES if name in runs][:2]
+    scores = list(dict.fromkeys([found.metric, *found.wins]))[:2]
     brief = runs[["loss", "seed", "rate", *scores, "steps", "seconds"]]
-    brief = brief.rename(columns={key: MEASURES[key].label for key in scores})
+    brief = brief.rename(columns={key: found.measures[key].label for key in scores})
     seconds = brief["seconds"].round().astype(int)
     return _shown(brief.assign(rate=[f"{rate:g}" for rate in brief["rate"]], seconds=seconds), index=False)
 
@@ -250,7 +255,7 @@ def _left_out(table: pd.DataFrame) -> Table:
 
 
 def protocol(comparison: Comparison, metric: str) -> list[tuple[str, str]]:
-    """What was compared, and how it was made."""
+    """What was compared, and how it was made; `metric` is the label of what losses are ranked by."""
     first, runs = comparison.runs[0][0], comparison.all_runs
     config, data = first.config, first.data
 
@@ -280,7 +285,7 @@ def protocol(comparison: Comparison, metric: str) -> list[tuple[str, str]]:
     ]
     if comparison.rates:
         tried = [f"{loss}: {rate:g} of {', '.join(f'{x:g}' for x in all_)}" for loss, (rate, all_) in comparison.rates.items()]
-        how = f"chosen by mean {MEASURES[metric].label} on search seeds that are not compared"
+        how = f"chosen by mean {metric} on search seeds that are not compared"
         rows.append(("Learning rates", f"{how}: {'; '.join(tried)}"))
     return rows
 

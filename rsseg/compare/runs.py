@@ -19,6 +19,7 @@ from rsseg.compare.records import RecordError, Records, load_records
 from rsseg.config.build import plain
 from rsseg.config.folder import PLACE_KEYS, RunFolder, flat
 from rsseg.contract import InputError, nearest
+from rsseg.task import make_task
 
 TRIALS = "trials.csv"
 """What `rsseg.search` writes beside the runs that are its trials."""
@@ -61,6 +62,8 @@ class Run:
         losses: The flattened loss of the head that is compared, and those of other heads if they differ from it.
         settings: All else that it was trained with, flattened, as text.
         seed: Its seed.
+        task: The task of its head.
+        without: The classes that are left out of its means.
         rate: Its learning rate, NaN where the optimiser has none.
         curve: ``step``, ``val_loss``, ``iou`` and ``dice`` of every validation.
         classes: ``classes.csv``: class, iou, dice, pixels of its head.
@@ -87,7 +90,8 @@ class Run:
         losses = {name: flat(heads[name].get("loss") or node["loss"]) for name in heads}
         self.loss = self.origin["loss"] or "loss"
         self.losses = flat(losses[head] | {f"heads.{name}": losses[name] for name in others if losses[name] != losses[head]})
-        self.settings, self.seed = settings(node), self.config.seed
+        self.settings, self.seed, self.without = settings(node), self.config.seed, list(self.config.metrics.without)
+        self.task = make_task(self.config.dataset.task, self.config.dataset.classes)
         rate = node["optimizer"].get("lr")
         self.rate = float(rate) if isinstance(rate, int | float) else np.nan
         self.records: Records | None = None

@@ -7,7 +7,7 @@ drawn scenes' sums.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,10 +15,13 @@ from numpy.typing import ArrayLike
 from scipy.stats import kendalltau
 from scipy.stats import t as student
 
-from rsseg.compare.counts import Array, Overlap, overlap
 from rsseg.compare.records import Records
-from rsseg.metrics.average import present_mean, ratio
+from rsseg.contract import InputError
+from rsseg.metrics import Metric, metrics
+from rsseg.metrics.average import Array, present_mean, ratio
 from rsseg.metrics.calibration import SCORES
+from rsseg.metrics.scores import CLASS_SCORES, class_pixels, no_metric
+from rsseg.task import Task
 
 SEEDS = 5
 """With fewer a comparison is exploratory."""
@@ -46,58 +49,69 @@ class Measure:
     higher_is_better: bool = True
 
 
-def class_pixels(counts: Array) -> Array:
-    """The pixels of each class, of counts ``[..., 3]``."""
-    pixels: Array = counts[..., 0] + counts[..., 2]
-    return pixels
-
-
-def of_counts(metric: Overlap, point: str = "fixed", label: str = "") -> Measure:
-    """IoU or Dice at an operating point, pooled over scenes, then the mean over the classes present."""
-    return Measure(label, lambda records: records.at(point), lambda sums: present_mean(overlap(sums, metric)), class_pixels)
-
-
-def of_scenes(metric: Overlap, label: str = "") -> Measure:
-    """IoU or Dice of each scene, mean over the classes in it, then over the scenes that hold one."""
+def of_metric(metric: Metric, point: str = "fixed", label: str = "") -> Measure:
+    """A score of counts at an operating point."""
+    if metric.by_scene:
+        return Measure(
+            label or metric.label,
+            lambda records: scene_sums(metric.each(records.at(point))),
+            lambda sums: ratio(sums[..., 0], sums[..., 1]),
+            lambda sums: sums[..., 1:],
+        )
     return Measure(
-        label,
-        lambda records: scene_sums(records.at("fixed"), metric),
-        lambda sums: ratio(sums[..., 0], sums[..., 1]),
-        lambda sums: sums[..., 1:],
+        label or metric.label, lambda records: records.at(point)[..., metric.classes, :], metric.average, class_pixels
     )
 
 
-def of_tuning(metric: Overlap) -> Measure:
+def of_tuning(metric: Metric, point: str) -> Measure:
     """What tuning adds to a score, drawn together: sums are counts before and after, ``[S, 2, classes, 3]``."""
     return Measure(
         "",
-        lambda records: np.stack([records.at("untuned"), records.at(metric)], axis=1),
-        lambda sums: np.diff(present_mean(overlap(sums, metric)), axis=-1)[..., 0],
+        lambda records: np.stack([records.at("untuned"), records.at(point)], axis=1)[..., metric.classes, :],
+        lambda sums: np.diff(metric.average(sums), axis=-1)[..., 0],
         lambda sums: class_pixels(sums[:, 0]),
     )
 
 
-def of_calibration(name: str, label: str = "") -> Measure:
+def of_calibration(name: str, label: str) -> Measure:
     """A calibration error or the Brier score, see `rsseg.metrics.calibration`."""
     return Measure(label, lambda records: records.calibration.get(name), *SCORES[name], higher_is_better=False)
 
 
-MEASURES = {
-    "iou": of_counts("iou", "fixed", "IoU"),
-    "dice": of_counts("dice", "fixed", "Dice"),
-    "scene_iou": of_scenes("iou", "IoU per scene"),
-    "scene_dice": of_scenes("dice", "Dice per scene"),
-    "boundary_iou": of_counts("iou", "contours", "boundary IoU"),
+CALIBRATION = {
     "ece": of_calibration("ece", "calibration error"),
     "class_ece": of_calibration("class_ece", "calibration error by class"),
     "brier": of_calibration("brier", "Brier score"),
 }
-"""What losses are compared by."""
+"""By what losses are compared, but not ranked."""
 
 
-def scene_sums(counts: ArrayLike, metric: Overlap) -> Array:
-    """IoU or Dice of each scene, mean over the classes in it, and whether it has one: ``[..., scenes, 2]``."""
-    values = present_mean(overlap(counts, metric))
+def measures(task: Task, without: Sequence[str] = (), ranked_by: str = "iou") -> dict[str, Measure]:
+    """What losses are compared by, by name: the usual scores, and the one that they are ranked by.
+
+    Args:
+        task: The head's task.
+        without: Classes that are left out of means.
+        ranked_by: One of `rsseg.metrics.scores.metrics`, or boundary_iou.
+
+    Raises:
+        InputError: If losses can't be ranked by it.
+    """
+    known = metrics(task, without)
+    names = [*CLASS_SCORES, "scene_iou", "scene_dice", *([ranked_by] if ranked_by in known else [])]
+    found = {name: of_metric(known[name]) for name in names}
+    found["boundary_iou"] = of_metric(known["iou"], "contours", "boundary IoU")
+    if ranked_by not in found:
+        why = no_metric(ranked_by, [*known, *found])
+        raise InputError(
+            f"metric={ranked_by}: losses can't be ranked by it: {why}; take {', '.join(CLASS_SCORES)} or boundary_iou, such as "
+            f"recall, recall/{task.classes[-1]}, recall_micro or scene_recall"
+        )
+    return found | CALIBRATION
+
+
+def scene_sums(values: Array) -> Array:
+    """The score of each scene, 0 for one that has none, and whether it has one: ``[..., scenes]`` to ``[..., scenes, 2]``."""
     known = ~np.isnan(values)
     return np.stack([np.where(known, values, 0), known], axis=-1)
 
@@ -220,9 +234,10 @@ def compare(sums: Array, measure: Measure, draws: int = 2000, seed: int = 0) -> 
         seed: Of the draws.
 
     Example:
+        >>> from rsseg.task import Binary
         >>> counts = np.ones((2, 5, 8, 1, 3))
         >>> counts[0, ..., 0] = 4  # IoU 4 / 6 against 1 / 3
-        >>> found = compare(counts, of_counts("iou"), draws=100)
+        >>> found = compare(counts, of_metric(metrics(Binary(("road",)))["iou"]), draws=100)
         >>> float(found.better[0, 1]), float(found.difference.value[0, 1].round(3))
         (1.0, 0.333)
     """

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from rsseg.compare.counts import Array
 from rsseg.figure import plain_text
 from rsseg.figure import save as write_figure
+from rsseg.metrics.average import Array
 
 BLUE, RED, GREEN, SKY, PURPLE, AMBER, GREY = "#0072b2", "#d55e00", "#009e73", "#56b4e9", "#cc79a7", "#e69f00", "#9a9a9a"
 """From Okabe and Ito's palette. In every figure blue is what the figure is about, grey the others, and red what is tuned."""

@@ -7,10 +7,10 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
-from rsseg.compare.counts import Array, overlap
 from rsseg.compare.findings import Findings
-from rsseg.compare.scores import MEASURES, seed_interval
-from rsseg.metrics.average import present_mean
+from rsseg.compare.scores import seed_interval
+from rsseg.metrics.average import Array
+from rsseg.metrics.scores import CLASS_SCORES
 
 
 def all_tables(found: Findings) -> dict[str, pd.DataFrame]:
@@ -75,8 +75,8 @@ def pairs(found: Findings) -> pd.DataFrame:
 
 def ranks(found: Findings) -> tuple[list[str], Array]:
     """The measures and losses that everything is ranked by, and the mean ranks ``[L, measures]``."""
-    keys = [key for key in MEASURES if key in found.wins]
-    names, up = [MEASURES[key].label for key in keys], [MEASURES[key].higher_is_better for key in keys]
+    keys = [key for key in found.measures if key in found.wins]
+    names, up = [found.measures[key].label for key in keys], [found.measures[key].higher_is_better for key in keys]
     values = [found.wins[key].values for key in keys]
     if found.panel:
         names += [f"loss {name}" for name in found.panel]
@@ -115,7 +115,7 @@ def best_by_measure(found: Findings) -> pd.DataFrame:
     """One row per measure: the loss that is best by it, and by how much."""
     columns, rows = ["measure", "best loss", "value", "next", "difference", "low", "high"], []
     for key, win in found.wins.items():
-        measure, mean = MEASURES[key], win.values.mean(1)
+        measure, mean = found.measures[key], win.values.mean(1)
         best, *others = np.argsort(-mean if measure.higher_is_better else mean, kind="stable")
         row = (measure.label, found.labels[best], mean[best])
         if others:
@@ -131,16 +131,16 @@ def classes(found: Findings) -> pd.DataFrame:
     table = grid[0][0].classes.set_index("class")[["pixels"]]
     for i in found.order:
         if found.counts is not None:
-            table[found.labels[i]] = overlap(found.counts[i].sum(1), found.tuned_metric).mean(0)
+            table[found.labels[i]] = CLASS_SCORES[found.class_score](found.counts[i].sum(1)).mean(0)
         else:
-            seeds = [run.classes.set_index("class")[found.tuned_metric] for run in grid[i]]
+            seeds = [run.classes.set_index("class")[found.class_score] for run in grid[i]]
             table[found.labels[i]] = sum(seeds).reindex(table.index) / len(seeds)
     return table
 
 
 def scenes(found: Findings, counts: Array) -> pd.DataFrame:
-    """One row per scene: each loss's score, mean over classes and seeds; the scenes they differ in most first."""
-    values = present_mean(overlap(counts, found.tuned_metric)).mean(1)  # [L, S]
+    """One row per scene: each loss's score, mean over seeds; the scenes they differ in most first."""
+    values = found.scene_metric.each(counts).mean(1)  # [L, S]
     table = pd.DataFrame(values.T, index=pd.Index(found.scenes, name="scene"), columns=found.labels)
     table = table.iloc[:, found.order]
     width = (table.max(axis=1) - table.min(axis=1)).fillna(-1)

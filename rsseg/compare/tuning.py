@@ -9,18 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.compare.counts import Array, Overlap, counts_of, overlap, pooled
 from rsseg.contract import InputError
 from rsseg.metrics import SampledLogits
-from rsseg.metrics.average import present_mean
+from rsseg.metrics.average import Array, present_mean
 from rsseg.metrics.histogram import THRESHOLDS, threshold_counts
+from rsseg.metrics.scores import class_counts, overlap, pooled
 from rsseg.task import Task
+
+Overlap: TypeAlias = Literal["iou", "dice"]
+"""What thresholds and biases are tuned for."""
 
 FIXED = int(np.flatnonzero(THRESHOLDS == 0)[0])
 """Where `THRESHOLDS` holds 0, a probability of 0.5."""
@@ -286,7 +289,7 @@ def tune_thresholds(snapshot: Mapping[str, NDArray[Any]], task: Task, first: NDA
         classes = shared(sampled_classes(sample, len(first)), first)
         values = scenes_bias(sample, np.ones_like(first), "iou", classes)
         if "crossfit.iou" in snapshot:
-            fixed, tuned = (float(pooled(counts_of(snapshot[f"crossfit.{at}"], task))) for at in ("fixed", "iou"))
+            fixed, tuned = (float(pooled(class_counts(snapshot[f"crossfit.{at}"], task))) for at in ("fixed", "iou"))
     else:
         histogram = snapshot["histogram"]
         classes = shared(histogram[:, :, 1].any(-1), first)

@@ -8,12 +8,13 @@ from typing import TypeAlias
 
 import numpy as np
 
-from rsseg.compare.counts import Array
 from rsseg.compare.fair import Comparison
 from rsseg.compare.findings import Findings, own_loss
 from rsseg.compare.runs import DIVERGED, SEARCH_SEED, TRIALS
-from rsseg.compare.scores import MEASURES, SEEDS, class_pixels, effective_scenes
+from rsseg.compare.scores import SEEDS, effective_scenes
 from rsseg.compare.tuning import shared
+from rsseg.metrics.average import Array
+from rsseg.metrics.scores import class_pixels
 from rsseg.task import Task
 
 Ends: TypeAlias = tuple[float, float, float]
@@ -76,7 +77,7 @@ def answer(found: Findings) -> list[str]:
 
 def _lead(found: Findings) -> str:
     best, second, *_ = found.order
-    win, name, leader = found.wins[found.metric], MEASURES[found.metric].label, found.labels[best]
+    win, name, leader = found.wins[found.metric], found.measures[found.metric].label, found.labels[best]
     score = f"{number(win.score.value[best])}{_brackets(win.score.low[best], win.score.high[best])}"
     gap, low, high = win.difference.at(best, second)
     share = win.better[best, second]
@@ -99,7 +100,7 @@ def _after_tuning(found: Findings) -> str:
         return "Whether the difference survives tuning the threshold is not known; the notes say why."
     best, *others = found.order
     other = next((i for i in others if found.plain[i]), others[0])
-    name, wins = MEASURES[found.tuned_metric].label, found.tuning.wins
+    name, wins = found.measures[found.tuned_metric].label, found.tuning.wins
     before, after = (win.difference.at(best, other) for win in (found.wins[found.tuned_metric], wins))
     gap = f"{name} {'lead over' if before[0] > 0 else 'difference to'} {found.labels[other]}"
     ends = f"from {number(before[0], True)} to {number(after[0], True)}{_brackets(*after[1:], sign=True)}"
@@ -152,7 +153,7 @@ def caveats(found: Findings) -> list[str]:
     absent = classes["class"][classes["pixels"] == 0]
     notes += [f"Class {name} does not occur in the validation scenes: it is in no mean; add scenes with it." for name in absent]
     if found.metric != found.tuned_metric and found.tuning is not None:
-        name = MEASURES[found.metric].label
+        name = found.measures[found.metric].label
         notes.append(f"Thresholds are tuned for IoU and scored by it: what tuning does to {name} is not known.")
     notes += found.why_untuned + found.gradients.notes
     if found.counts is not None:
@@ -179,7 +180,7 @@ def _sample(found: Findings) -> list[str]:
         )
     if len(found.scenes) == 1:
         notes.append("One validation scene: no interval and no cross-fitted threshold; validate on more scenes.")
-    lacking = [measure.label for name, measure in MEASURES.items() if name not in found.wins]
+    lacking = [measure.label for name, measure in found.measures.items() if name not in found.wins]
     if found.counts is None:
         some = sum(run.unrecorded is None for run in runs)
         few = f"Only {some} of {len(runs)} runs {'have' if some > 1 else 'has'} records" if some else "No run has records"
@@ -243,7 +244,7 @@ def unselected(comparison: Comparison, regret: Array | None) -> list[str]:
 
 def _unknown(found: Findings) -> list[str]:
     """The runs whose value is NaN where others have one: means over seeds leave them out."""
-    values = {MEASURES[key].label: win.values for key, win in found.wins.items()}
+    values = {found.measures[key].label: win.values for key, win in found.wins.items()}
     values |= {"tau over the run": found.tau[..., 0], "tau over its last half": found.tau[..., 1]}
     notes = []
     for name, scores in values.items():

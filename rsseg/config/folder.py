@@ -137,7 +137,7 @@ class RunFolder:
         if references:
             raise self._unusable(self.config_file, f"{references[0]} holds '${{', and the config of a run holds values alone")
         schema = OmegaConf.structured(Config)
-        for node in (schema, schema.dataset, schema.model, schema.loss, schema.record):
+        for node in (schema, schema.dataset, schema.model, schema.loss, schema.record, schema.metrics):
             OmegaConf.set_struct(node, False)  # a run of another version may have other keys
         schema.model.heads = {}  # the default refers to another node
         try:
@@ -176,6 +176,8 @@ class RunFolder:
     def classes(self, head: str) -> list[dict[str, Any]]:
         """The rows of ``classes.csv`` of a head, one per class: `class`, `pixels` and scores. NaN: the class is absent."""
         rows = [row for row in self._rows(self.classes_file) if row["head"] == head]
+        whole = rows and "average" in rows[0]  # older runs have one average, the last row
+        rows = [row for row in rows if not row["average"]] if whole else rows[:-1]
         scores = [name for name in scores_in(rows[0] if rows else ()) if not name.startswith("scene_")]
         if rows and not set(scores) <= rows[0].keys():
             raise self._unusable(self.classes_file, f"it lacks {' or '.join(scores)}")
@@ -183,7 +185,7 @@ class RunFolder:
             found = [
                 {"class": from_cell(row["class"]), "pixels": int(row["pixels"])}
                 | {name: float(row[name] or "nan") for name in scores}
-                for row in rows[:-1]  # the last one is the mean
+                for row in rows
             ]
         except ValueError as error:
             raise self._unusable(self.classes_file, str(error)) from None

@@ -139,6 +139,17 @@ class RecordConfig:
 
 
 @dataclass
+class MetricsConfig:
+    """How a run is scored.
+
+    Attributes:
+        without: Classes that are left out of mean scores, and so of the choice of the best checkpoint; not of training.
+    """
+
+    without: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Config:
     """Everything that a training run is made of; `configs/train.yaml` explains each value."""
 
@@ -153,6 +164,7 @@ class Config:
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
     record: RecordConfig = field(default_factory=RecordConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     seed: int = 1
     window: int = 256
     batch_size: int = 8
@@ -170,7 +182,7 @@ class Config:
     trust: list[str] = field(default_factory=list)
 
 
-SCHEMAS = {"dataset": DatasetConfig, "model": ModelConfig, "loss": LossConfig, "record": RecordConfig}
+SCHEMAS = {"dataset": DatasetConfig, "model": ModelConfig, "loss": LossConfig, "record": RecordConfig, "metrics": MetricsConfig}
 """The nodes whose keys are known."""
 
 

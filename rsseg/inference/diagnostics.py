@@ -15,16 +15,15 @@ from rsseg.metrics import Scores
 from rsseg.task import Task
 
 
-def draw_confusion(path: Path, task: Task, scores: Scores) -> None:
+def draw_confusion(path: Path, scores: Scores) -> None:
     """Write a PNG of the pixel counts by label (rows) and prediction (columns), as shares of each row.
 
     Args:
         path: The file.
-        task: The head's task.
         scores: The scores of a split; one panel per label where labels are independent.
     """
-    planes = scores.confusion.double().cpu().numpy()
-    panels = task.matrices
+    planes = scores.confusion.sum(0).double().numpy()
+    panels = scores.task.matrices
     side = max(2.6, 0.62 * len(panels[0]) + 1.6)
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)

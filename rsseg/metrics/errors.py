@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+import torchmetrics
 from torch import Tensor
-from torchmetrics import Metric
 
 from rsseg.contract import known
-from rsseg.metrics.average import Array, present_mean, ratio
-from rsseg.task import Task
+from rsseg.metrics.average import Array, ratio
+from rsseg.metrics.metric import Metric, SceneScores, kept_classes, mean_of
+from rsseg.task import Regression, Task
 
 SUMS = ("count", "error", "absolute", "squared", "value", "value_squared")
 """What is summed over the pixels whose value is known: 1, e, ``|e|``, ``e^2``, y and ``y^2``, e being prediction minus y."""
 
 
-class ErrorSums(Metric):
+class ErrorSums(torchmetrics.Metric):
     """`SUMS` per scene, in the target's unit.
 
     The state is float64 ``[S, V, 6]``, summed over processes.
@@ -86,56 +89,98 @@ def r2(sums: Array) -> Array:
     return 1 - ratio(sums[..., 3], np.where(varies > 1e-12 * squares, varies, 0))
 
 
-ERRORS = {"rmse": rmse, "mae": mae, "r2": r2, "bias": bias}
+ERRORS: dict[str, Callable[[Array], Array]] = {"rmse": rmse, "mae": mae, "r2": r2, "bias": bias}
 """The scores that every value has, by name."""
+
+LABELS = {"rmse": "RMSE", "mae": "MAE", "r2": "R2", "bias": "bias", "absolute_bias": "absolute bias"}
+"""What people call each score."""
+
+
+def known_pixels(sums: Array) -> Array:
+    """The pixels whose value is known."""
+    pixels: Array = sums[..., 0]
+    return pixels
+
+
+def error_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
+    """What a head of real values can be scored by, by name.
+
+    ``rmse``, ``mae``, ``r2``, ``bias`` and ``absolute_bias`` are pooled over scenes, then means over the values; with
+    ``/height`` behind it a name is that of a value, with ``scene_`` before it the mean over scenes. Nothing can be ranked by
+    the bias, which has a sign.
+
+    Args:
+        task: The head's task.
+        without: Values that are left out of means.
+
+    Raises:
+        InputError: If there is no such value, or none is left.
+
+    Example:
+        >>> from rsseg.task import Regression
+        >>> found = error_metrics(Regression(("height",), units=("m",)))
+        >>> sums = np.array([[[2.0, -4.0, 6.0, 18.0, 4.0, 10.0]]])
+        >>> [float(found[name](sums)) for name in ("rmse", "bias", "absolute_bias/height")], found["rmse"].unit
+        ([3.0, -2.0, 2.0], 'm')
+    """
+    kept, found = kept_classes(task.classes, without), {}
+    named = (isinstance(task, Regression) and task.units) or ("",) * task.channels
+    error = Metric("", "", kept, mean_of(rmse), known_pixels, higher_is_better=False, limits=(0.0, np.inf))
+    kinds = {
+        "rmse": error,
+        "mae": replace(error, average=mean_of(mae)),
+        "r2": replace(error, average=mean_of(r2), higher_is_better=True, limits=(-np.inf, 1.0)),
+        "bias": replace(error, average=mean_of(bias), higher_is_better=None, limits=(-np.inf, np.inf)),
+        "absolute_bias": replace(error, average=mean_of(lambda sums: np.abs(bias(sums)))),
+    }
+    for name, kind in kinds.items():
+        units = named if name != "r2" else ("",) * task.channels
+        found[name] = replace(kind, label=LABELS[name], score=name, unit=units[0] if len(set(units)) == 1 else "")
+        for v, each in enumerate(task.classes):
+            label = f"{LABELS[name]} of {each}"
+            found[f"{name}/{each}"] = replace(kind, label=label, score=name, classes=[v], unit=units[v])
+    return found | {
+        f"scene_{name}": replace(metric, label=f"{metric.label} per scene", by_scene=True) for name, metric in found.items()
+    }
 
 
 @dataclass(frozen=True)
-class ErrorScores:
-    """The scores of a split.
+class ErrorScores(SceneScores):
+    """The scores of a split, by the names that `error_metrics` lists.
 
     Attributes:
         sums: float64 ``[S, V, 6]``, `SUMS` of each scene.
-        classes: The values' names.
-    """
-
-    sums: Array
-    classes: tuple[str, ...]
-
-    def means(self) -> dict[str, float]:
-        """Of `ERRORS`, pooled over scenes, the means over the values that are known somewhere.
-
-        ``scene_rmse`` is the RMSE of each scene, mean over the values known in it, then over scenes.
-        """
-        pooled = {name: float(present_mean(score(self.sums.sum(0)))) for name, score in ERRORS.items()}
-        return pooled | {"scene_rmse": float(present_mean(present_mean(rmse(self.sums))))}
-
-    def by_class(self) -> dict[str, Array]:
-        """Scores of each value, ``[V]``, by name."""
-        pooled = self.sums.sum(0)
-        return {"rmse": rmse(pooled), "mae": mae(pooled)}
-
-    def table(self) -> list[dict[str, Any]]:
-        """One row per value and one, its class empty, for the mean over the values."""
-        pooled, means = self.sums.sum(0), self.means()
-        pixels = pooled[:, 0].astype(int).tolist()
-        rows: list[dict[str, Any]] = []
-        for i, name in enumerate(self.classes):
-            rows.append({"class": name, **{key: float(score(pooled[i])) for key, score in ERRORS.items()}, "pixels": pixels[i]})
-        return [*rows, {"class": "", **{key: means[key] for key in ERRORS}, "pixels": sum(pixels)}]
-
-
-def error_scores(sums: Tensor, task: Task) -> ErrorScores:
-    """Score the sums of all scenes.
-
-    Args:
-        sums: float64 ``[S, V, 6]``.
         task: The head's task.
+        without: Values that are left out of means.
 
     Example:
         >>> from rsseg.task import Regression
         >>> sums = torch.tensor([[[2.0, 0.0, 6.0, 18.0, 4.0, 10.0]]], dtype=torch.float64)
-        >>> error_scores(sums, Regression(("height",))).means()["rmse"]
+        >>> ErrorScores(sums, Regression(("height",)))["rmse"]
         3.0
     """
-    return ErrorScores(sums.cpu().numpy(), task.classes)
+
+    sums: Tensor
+    task: Task
+    without: tuple[str, ...] = ()
+    scene_columns = (*ERRORS,)
+
+    @cached_property
+    def counts(self) -> Array:
+        """The sums as an array."""
+        return self.sums.cpu().numpy()
+
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """What the split can be scored by."""
+        return error_metrics(self.task, self.without)
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row per value, then, their class empty, the means over values, of all scenes and of each scene."""
+        pixels = self.counts[..., 0].sum(0).astype(int).tolist()
+        rows = [self._row(label, "", "", f"/{label}", n) for label, n in zip(self.task.classes, pixels, strict=True)]
+        return [*rows, self._row("", "macro", "", "", sum(pixels)), self._row("", "scenes", "scene_", "", sum(pixels))]
+
+    def _row(self, label: str, average: str, before: str, after: str, pixels: int) -> dict[str, Any]:
+        scores = {name: self[f"{before}{name}{after}"] for name in ERRORS}
+        return {"class": label, "average": average, **scores, "pixels": pixels}

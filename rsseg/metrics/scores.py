@@ -1,118 +1,266 @@
-"""IoU, Dice and their means from confusion counts: pure functions.
+"""Scores of confusion counts: each is defined once here, for training, evaluation and comparisons alike.
 
-IoU and Dice are pooled: counts are summed over the dataset first, then scored per class, then averaged over the classes
-that occur in the target. A class that never occurs there is NaN, left out of means, and counted.
+Counts are float64 ``[..., classes, 4]``, their last axis TP, FP, FN and TN of a class against the rest; the scores of `TVERSKY`
+take them without TN as well. A class that the target does not hold has no score: it is NaN, and left out of means.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from rsseg.contract import nearest
+from rsseg.metrics.average import Array, present_mean, ratio
+from rsseg.metrics.metric import Metric, SceneScores, kept_classes
 from rsseg.task import Task
 
+ClassScore: TypeAlias = Callable[[Array], Array]
+"""From counts ``[..., 4]`` to the score of each class ``[...]``, NaN where it is absent."""
 
-def class_counts(confusion: Tensor, task: Task) -> tuple[Tensor, Tensor, Tensor]:
-    """True positives, false positives and false negatives per class.
+TVERSKY = {
+    "iou": (1.0, 1.0), "dice": (0.5, 0.5), "precision": (1.0, 0.0), "recall": (0.0, 1.0), "f0.5": (0.8, 0.2), "f2": (0.2, 0.8),
+}  # fmt: skip
+"""The weights a and b of false positives and false negatives in ``TP / (TP + a FP + b FN)`` (Tversky 1977).
 
-    Args:
-        confusion: ``[..., P, K, K]``, rows the target, as `Confusion` counts them.
-        task: The head's task.
+F-beta has ``1 / (1 + beta^2)`` and ``beta^2 / (1 + beta^2)``; F1 is Dice.
+"""
 
-    Returns:
-        Three float64 tensors ``[..., classes]``.
-    """
-    counts = confusion.double()
-    hits = counts.diagonal(dim1=-2, dim2=-1)
-    wrong, missed = counts.sum(dim=-2) - hits, counts.sum(dim=-1) - hits
-    return task.by_class(hits), task.by_class(wrong), task.by_class(missed)
+LABELS = {
+    "iou": "IoU", "dice": "Dice", "precision": "precision", "recall": "recall", "f0.5": "F0.5", "f2": "F2",
+    "balanced_accuracy": "balanced accuracy", "kappa": "kappa", "accuracy": "accuracy",
+}  # fmt: skip
+"""What people call each score."""
 
-
-def iou_and_dice(confusion: Tensor, task: Task) -> tuple[Tensor, Tensor]:
-    """IoU and Dice per class, float64 ``[..., classes]``; NaN for a class that the target does not hold."""
-    hits, wrong, missed = class_counts(confusion, task)
-    absent = hits + missed == 0
-    iou = (hits / (hits + wrong + missed)).masked_fill(absent, torch.nan)
-    return iou, (2 * hits / (2 * hits + wrong + missed)).masked_fill(absent, torch.nan)
+SYNONYMS = {"f1": "dice", "miou": "iou", "jaccard": "iou", "sensitivity": "recall"}
+"""Other names of some scores."""
 
 
-@dataclass(frozen=True)
-class Scores:
-    """The scores of a split.
-
-    Attributes:
-        iou: Pooled over the dataset, mean over the classes present.
-        dice: Likewise.
-        scene_iou: IoU per scene, mean over the classes present in it, then mean over scenes.
-        scene_dice: Likewise.
-        accuracy: The share of labelled pixels (multilabel: of labelled entries) predicted right.
-        classes: The classes' names.
-        class_iou: float64 ``[classes]``, NaN where absent.
-        class_dice: float64 ``[classes]``, NaN where absent.
-        pixels: int64 ``[classes]``, target pixels of each class.
-        confusion: int64 ``[P, K, K]``, the counts of all scenes, rows the target.
-        boundary_iou: IoU of the bands along contours, pooled, mean over the classes present; None where nobody counted them.
-    """
-
-    iou: float
-    dice: float
-    scene_iou: float
-    scene_dice: float
-    accuracy: float
-    classes: tuple[str, ...]
-    class_iou: Tensor
-    class_dice: Tensor
-    pixels: Tensor
-    confusion: Tensor
-    boundary_iou: float | None = None
-
-    def means(self) -> dict[str, float]:
-        """The scalar scores by name, those that are known."""
-        names = ("iou", "dice", "scene_iou", "scene_dice", "accuracy", "boundary_iou")
-        values = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in values.items() if value is not None}
-
-    def by_class(self) -> dict[str, Tensor]:
-        """Scores of each class, ``[classes]``, by name."""
-        return {"iou": self.class_iou, "dice": self.class_dice}
-
-    def table(self) -> list[dict[str, Any]]:
-        """One row per class and one, its class empty, for the mean over the classes present."""
-        columns = zip(self.classes, self.class_iou.tolist(), self.class_dice.tolist(), self.pixels.tolist(), strict=True)
-        rows: list[dict[str, Any]] = [{"class": c, "iou": i, "dice": d, "pixels": n} for c, i, d, n in columns]
-        return [*rows, {"class": "", "iou": self.iou, "dice": self.dice, "pixels": int(self.pixels.sum())}]
-
-
-def scores(confusion: Tensor, task: Task) -> Scores:
-    """Score the counts of all scenes.
-
-    Args:
-        confusion: int64 ``[S, P, K, K]``.
-        task: The head's task.
+def class_counts(confusion: Tensor | ArrayLike, task: Task) -> Array:
+    """The counts of confusion matrices ``[..., P, K, K]``, rows the target, as `rsseg.metrics.Confusion` counts them.
 
     Example:
         >>> from rsseg.task import Binary
-        >>> counts = torch.tensor([[[[6, 1], [1, 2]]]])
-        >>> scores(counts, Binary(("building",))).iou
+        >>> class_counts([[[[6, 1], [2, 3]]]], Binary(("road",)))
+        array([[[3., 1., 2., 6.]]])
+    """
+    matrix = torch.as_tensor(confusion).cpu().double()
+    hits = matrix.diagonal(dim1=-2, dim2=-1)
+    wrong, missed = matrix.sum(dim=-2) - hits, matrix.sum(dim=-1) - hits
+    rest = matrix.sum(dim=(-2, -1)).unsqueeze(-1) - hits - wrong - missed
+    return np.stack([task.by_class(part).numpy() for part in (hits, wrong, missed, rest)], axis=-1)
+
+
+def class_pixels(counts: Array) -> Array:
+    """The target's pixels of each class, of counts ``[..., 3 or 4]``."""
+    pixels: Array = counts[..., 0] + counts[..., 2]
+    return pixels
+
+
+def overlap(counts: ArrayLike, metric: str = "iou") -> Array:
+    """A score of `TVERSKY`, of counts ``[..., 3 or 4]``; 0 for a class that is there and not predicted.
+
+    Example:
+        >>> [float(overlap([3, 1, 2], name)) for name in ("iou", "precision", "recall")]
+        [0.5, 0.75, 0.6]
+    """
+    hits, wrong, missed = np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0)[:3]
+    weight_wrong, weight_missed = TVERSKY[metric]
+    whole = hits + weight_wrong * wrong + weight_missed * missed
+    value: Array = np.where(hits + missed > 0, hits / np.where(whole > 0, whole, 1.0), np.nan)
+    return value
+
+
+def balanced_accuracy(counts: Array) -> Array:
+    """The mean of recall and specificity of each class against the rest, of counts ``[..., 4]``."""
+    value: Array = (overlap(counts, "recall") + overlap(counts[..., ::-1], "recall")) / 2
+    return value
+
+
+def kappa(counts: Array) -> Array:
+    """Cohen's kappa (1960) of each class against the rest, of counts ``[..., 4]``."""
+    better, most = _agreement(counts)
+    return np.where(class_pixels(counts) > 0, ratio(better, most), np.nan)
+
+
+def exclusive_kappa(counts: Array) -> Array:
+    """Cohen's kappa of a whole confusion matrix, of the counts ``[..., classes, 4]`` of all its classes.
+
+    Its numerator and denominator are the sums of those of the classes against the rest.
+    """
+    better, most = _agreement(counts)
+    return ratio(better.sum(-1), most.sum(-1))
+
+
+def _agreement(counts: Array) -> tuple[Array, Array]:
+    """How much more target and prediction agree than by chance, and how much more they could, times half the pixels squared."""
+    hits, wrong, missed, rest = np.moveaxis(counts, -1, 0)
+    most: Array = (hits + wrong) * (wrong + rest) + (hits + missed) * (missed + rest)
+    return 2 * (hits * rest - wrong * missed), most
+
+
+CLASS_SCORES: dict[str, ClassScore] = {
+    **{name: partial(overlap, metric=name) for name in TVERSKY},
+    "balanced_accuracy": balanced_accuracy,
+    "kappa": kappa,
+}
+"""The scores that every class has, by name."""
+
+
+def macro(counts: Array, score: ClassScore) -> Array:
+    """The mean of the classes' scores."""
+    return present_mean(score(counts))
+
+
+def micro(counts: Array, score: ClassScore) -> Array:
+    """The score of counts that are summed over the classes."""
+    return score(counts.sum(-2))
+
+
+def weighted(counts: Array, score: ClassScore) -> Array:
+    """The mean of the classes' scores, each weighted by its pixels in the target."""
+    pixels = class_pixels(counts)
+    return ratio(np.where(pixels > 0, score(counts) * pixels, 0).sum(-1), pixels.sum(-1))
+
+
+ROWS = {"macro": ("", ""), "micro": ("", "_micro"), "weighted": ("", "_weighted"), "scenes": ("scene_", "")}
+"""What stands before and behind the names of the averages that a table of scores has a row of."""
+
+AVERAGES = {"": macro, "_micro": micro, "_weighted": weighted}
+"""How the scores of `TVERSKY` are averaged over classes, by what is behind their names."""
+
+
+def label_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
+    """What a head of labels can be scored by, by name.
+
+    ``iou``, ``dice``, ``precision``, ``recall``, ``f0.5`` and ``f2`` are means over the classes; with ``_micro`` or
+    ``_weighted`` behind it a name is that of another average, and with ``/road`` that of a class. ``kappa`` and
+    ``balanced_accuracy`` of exclusive classes are those of the whole confusion matrix, else means over the labels; of a class
+    they are those against the rest. ``accuracy`` is the share of labels that are right. All are pooled over scenes; with
+    ``scene_`` before it a name is the mean over scenes.
+
+    Args:
+        task: The head's task.
+        without: Classes that are left out of all averages over classes, but not of kappa and accuracy of exclusive classes.
+
+    Raises:
+        InputError: If there is no such class, or none is left.
+
+    Example:
+        >>> from rsseg.task import Multiclass
+        >>> found = label_metrics(Multiclass(("land", "water")))
+        >>> counts = class_counts([[[[6, 1], [2, 3]]]], Multiclass(("land", "water")))
+        >>> [round(float(found[name](counts)), 3) for name in ("recall", "recall_micro", "recall/water", "kappa")]
+        [0.729, 0.75, 0.6, 0.471]
+    """
+    every, kept = slice(None), kept_classes(task.classes, without)
+    found = {}
+    for name, score in CLASS_SCORES.items():
+        for suffix, average in AVERAGES.items() if name in TVERSKY else [("", macro)]:
+            label = f"{LABELS[name]} {suffix[1:]}".strip()
+            found[name + suffix] = Metric(label, name, kept, partial(average, score=score), class_pixels)
+        for c, each in enumerate(task.classes):
+            found[f"{name}/{each}"] = Metric(f"{LABELS[name]} of {each}", name, [c], partial(macro, score=score), class_pixels)
+    if task.exclusive:
+        found["balanced_accuracy"] = replace(found["recall"], label=LABELS["balanced_accuracy"], score="balanced_accuracy")
+        found["kappa"] = replace(found["kappa"], classes=every, average=exclusive_kappa)
+        found["accuracy"] = Metric(LABELS["accuracy"], "recall", every, found["recall_micro"].average, class_pixels)
+    else:
+        found["accuracy"] = Metric(LABELS["accuracy"], "recall", kept, _label_accuracy, class_pixels)
+    found |= {name: replace(metric, limits=(-1.0, 1.0)) for name, metric in found.items() if metric.score == "kappa"}
+    return found | {
+        f"scene_{name}": replace(metric, label=f"{metric.label} per scene", by_scene=True) for name, metric in found.items()
+    }
+
+
+def _label_accuracy(counts: Array) -> Array:
+    """The share of right yes and no, of labels that are independent."""
+    return overlap((counts + counts[..., ::-1]).sum(-2), "recall")
+
+
+def no_metric(name: str, known: Iterable[str]) -> str:
+    """What is wrong with the name of a metric that is not known.
+
+    Example:
+        >>> no_metric("f1/road", ["dice/road"]), no_metric("recal", ["recall"])
+        ("it is called 'dice/road' here", "there is no such score (did you mean 'recall'?)")
+    """
+    base, slash, label = name.partition("/")
+    if base in SYNONYMS:
+        return f"it is called '{SYNONYMS[base]}{slash}{label}' here"
+    return f"there is no such score{nearest(name, list(known))}"
+
+
+def pooled(counts: ArrayLike, metric: str = "iou") -> Array:
+    """A score of `TVERSKY` of summed counts, then the mean over classes: ``[..., scenes, classes, 3 or 4]`` to ``[...]``."""
+    return present_mean(overlap(np.asarray(counts, dtype=np.float64).sum(-3), metric))
+
+
+@dataclass(frozen=True)
+class Scores(SceneScores):
+    """The scores of a split, by the names that `label_metrics` lists.
+
+    Attributes:
+        confusion: int64 ``[S, P, K, K]``, the counts of each scene, rows the target.
+        task: The head's task.
+        without: Classes that are left out of means.
+        boundary_iou: IoU of the bands along contours, pooled, mean over the classes present; None where nobody counted them.
+
+    Example:
+        >>> from rsseg.task import Binary
+        >>> Scores(torch.tensor([[[[6, 1], [1, 2]]]]), Binary(("building",)))["iou"]
         0.5
     """
-    pooled = confusion.sum(dim=0)
-    class_iou, class_dice = iou_and_dice(pooled, task)
-    scene_iou, scene_dice = iou_and_dice(confusion, task)
-    hits, _, missed = class_counts(pooled, task)
-    right = pooled.diagonal(dim1=-2, dim2=-1).sum()
-    return Scores(
-        iou=float(class_iou.nanmean()),
-        dice=float(class_dice.nanmean()),
-        scene_iou=float(scene_iou.nanmean(dim=-1).nanmean()),
-        scene_dice=float(scene_dice.nanmean(dim=-1).nanmean()),
-        accuracy=float(right / pooled.sum()),
-        classes=task.classes,
-        class_iou=class_iou,
-        class_dice=class_dice,
-        pixels=(hits + missed).long(),
-        confusion=pooled,
-    )
+
+    confusion: Tensor
+    task: Task
+    without: tuple[str, ...] = ()
+    boundary_iou: float | None = None
+    scene_columns = (*CLASS_SCORES, "accuracy")
+
+    @cached_property
+    def counts(self) -> Array:
+        """The counts, ``[S, classes, 4]``."""
+        return class_counts(self.confusion, self.task)
+
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """What the split can be scored by."""
+        return label_metrics(self.task, self.without)
+
+    @property
+    def iou(self) -> float:
+        """The mean IoU, pooled over scenes."""
+        return self["iou"]
+
+    def means(self) -> dict[str, float]:
+        """The scores of the split as a whole, those that are known."""
+        bounds = {} if self.boundary_iou is None else {"boundary_iou": self.boundary_iou}
+        return super().means() | bounds
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row per class, then, their class empty, one per average: macro, micro, weighted, and macro of each scene."""
+        pixels = class_pixels(self.counts.sum(0)).astype(int)
+        rows = [self._row(label, "", "", f"/{label}", n) for label, n in zip(self.task.classes, pixels, strict=True)]
+        return rows + [self._row("", average, *words, pixels.sum()) for average, words in ROWS.items()]
+
+    def _row(self, label: str, average: str, before: str, after: str, pixels: int) -> dict[str, Any]:
+        """A row of the table: of each score the metric with these words before and after its name; NaN: there is none."""
+        names = {score: f"{before}{score}{after}" for score in CLASS_SCORES}
+        known = {score: self[name] if name in self.metrics else float("nan") for score, name in names.items()}
+        return {"class": label, "average": average, **known, "pixels": int(pixels)}
+
+    def pair_table(self) -> list[dict[str, Any]]:
+        """One row per cell of the confusion matrices, summed over scenes: labelled as, predicted as, pixels."""
+        return [
+            {"labelled": row, "predicted": column, "pixels": int(self.confusion[:, plane, i, j].sum())}
+            for plane, names in enumerate(self.task.matrices)
+            for i, row in enumerate(names)
+            for j, column in enumerate(names)
+        ]

@@ -12,7 +12,6 @@ from lightning.pytorch.callbacks import LambdaCallback
 from torch import Tensor
 
 from rsseg.assembly import Setup
-from rsseg.compare.counts import pooled
 from rsseg.compare.recorder import Recorder
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import Residence
@@ -24,6 +23,9 @@ from rsseg.metrics import AnyScores, Scores
 from rsseg.module import SegmentationModule
 from rsseg.progress import shows_bars
 from rsseg.training.recording import keep, keep_thresholds, make_snapshots, validation_windows
+
+SHOWN = ("head", "class", "iou", "dice", "precision", "recall", "rmse", "mae", "r2", "bias", "pixels")
+"""The columns of scores that fit into a terminal."""
 
 
 def load_checkpoint(module: SegmentationModule, run: RunFolder, name: str = "best") -> int:
@@ -118,19 +120,33 @@ def score_checkpoints(
         keep(run, name, taken)
     keep_thresholds(run, module, taken, recorder.first)
     return {
-        head: replace(scores, boundary_iou=float(pooled(taken[head]["boundary"]))) if isinstance(scores, Scores) else scores
+        head: replace(scores, boundary_iou=float(scores.metrics["iou"](taken[head]["boundary"])))
+        if isinstance(scores, Scores)
+        else scores
         for head, scores in result.items()
     }
 
 
 def score_rows(result: Mapping[str, AnyScores]) -> list[dict[str, Any]]:
-    """The per-class table of each head; the row of the mean, its last, has no class."""
+    """The table of each head: a row per class, then rows of averages, which have no class."""
     return [{"head": head, **row} for head, scores in result.items() for row in scores.table()]
 
 
+def scene_rows(result: Mapping[str, AnyScores], scenes: Sequence[str]) -> list[dict[str, Any]]:
+    """The scores of each scene and head."""
+    return [{"head": head, **row} for head, scores in result.items() for row in scores.scene_table(scenes)]
+
+
+def confusion_rows(result: Mapping[str, AnyScores]) -> list[dict[str, Any]]:
+    """The cells of the confusion matrices of each head that has some."""
+    labelled = {head: scores for head, scores in result.items() if isinstance(scores, Scores)}
+    return [{"head": head, **row} for head, scores in labelled.items() for row in scores.pair_table()]
+
+
 def name_means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of `score_rows` for people: files do not call the mean so, since a class may have any name."""
-    return [{**row, "class": row["class"] or "mean"} for row in rows]
+    """What people are shown of `score_rows`: files do not call the usual mean so, since a class may have any name."""
+    shown = [row for row in rows if row["average"] in ("", "macro")]
+    return [{key: row[key] for key in SHOWN if key in row} | {"class": row["class"] or "mean"} for row in shown]
 
 
 def reside(setup: Setup, stores: list[Store], trainer: L.Trainer) -> None:

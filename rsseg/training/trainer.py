@@ -30,7 +30,6 @@ from rsseg.inference.picture import pick_windows, predict_windows
 from rsseg.loggers import MetricsFile, SideLogger, side_loggers
 from rsseg.losses import Foreign
 from rsseg.metrics import AnyScores, Scores
-from rsseg.metrics.scores import class_counts
 from rsseg.module import SegmentationModule
 from rsseg.progress import Lines, estimate, shows_bars
 from rsseg.table import print_table
@@ -79,18 +78,18 @@ class ProgressLines(L.Callback):
             self._say(trainer, self.monitor, float(trainer.callback_metrics[self.monitor]))
         for head, scores in pl_module.scores.items():
             if isinstance(scores, Scores):
-                self._say_unpredicted(trainer.global_step, head, scores, *class_counts(scores.confusion, pl_module.tasks[head]))
+                self._say_unpredicted(trainer.global_step, head, scores)
 
     def _say(self, trainer: L.Trainer, name: str, value: float) -> None:
         step, steps, first = trainer.global_step, trainer.max_steps, self._first
         so_far = estimate(step - first, steps - first, self._lines.seconds)
         log.info("step %d of %d: %s %.4f, %s", step, steps, name, value, so_far)
 
-    def _say_unpredicted(self, step: int, head: str, scores: Scores, *counts: Any) -> None:
-        hits, wrong, missed = (count.tolist() for count in counts)
+    def _say_unpredicted(self, step: int, head: str, scores: Scores) -> None:
+        hits, wrong, missed, _ = scores.counts.sum(0).T.tolist()
         share = {
             name: missed[c] / max(sum(hits) + sum(missed), 1)
-            for c, name in enumerate(scores.classes)
+            for c, name in enumerate(scores.task.classes)
             if hits[c] + wrong[c] == 0 and missed[c] > 0
         }
         for name in share.keys() - self._unpredicted.get(head, set()):
@@ -300,7 +299,7 @@ def write_scores(loop: Loop, result: Mapping[str, AnyScores]) -> None:
     try:
         scores = result[head]
         if isinstance(scores, Scores):
-            draw_confusion(drawn["confusion"], task, scores)
+            draw_confusion(drawn["confusion"], scores)
         draw_curves(drawn["curves"], head, task, gallery.palette, run.metrics())
     except InputError as error:  # a full disk, or a metrics.csv that was removed or edited
         log.warning("%s; the run goes on without its last pictures", error)

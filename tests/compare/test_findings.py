@@ -15,7 +15,10 @@ from rsseg.compare.findings import Findings, Tuning, own_loss, selection
 from rsseg.compare.records import checkpoint_of
 from rsseg.compare.scores import compare_seeds
 from rsseg.compare.words import caveats, rare, unselected
-from rsseg.task import Multiclass
+from rsseg.metrics import metrics
+from rsseg.task import Binary, Multiclass
+
+SCORED = metrics(Binary(("a",)))
 
 
 def compare(root, metric="iou"):
@@ -144,15 +147,15 @@ def test_selection_is_by_the_loss_that_trained(tmp_path, monkeypatch):
         own = own_loss(runs[folder])
         if not folder.name.startswith("loss=dice"):  # not as it was trained, not in the panel
             assert own is None
-            assert np.isnan(selection(runs[folder], "iou"))
+            assert np.isnan(selection(runs[folder], SCORED["iou"]))
         else:
             column = known.values[:, known.panel.index(runs[folder].loss)]
             assert own.tolist() == column.tolist()
-            assert selection(runs[folder], "iou") == pytest.approx(selected(known, column))
+            assert selection(runs[folder], SCORED["iou"]) == pytest.approx(selected(known, column))
     other = np.array([[2.0, 1.0], [3.0, 0.0], [0.0, 2.0], [1.0, 3.0]])
     run = runs[path.parent]
     run = changed(run, records=dataclasses.replace(run.records, own=other))
-    assert selection(run, "iou") == pytest.approx(selected(run.records, other))
+    assert selection(run, SCORED["iou"]) == pytest.approx(selected(run.records, other))
     silent = changed(run, records=dataclasses.replace(run.records, own=other * np.nan))
     assert own_loss(silent) is None
     first, second = unselected(comparison, np.array([[0.1, np.nan], [0.1, np.nan], [np.nan, np.nan]]))  # ce, dice, lovasz

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from rsseg.compare.counts import counts_of
 from rsseg.compare.records import PLACES, load_records, read_arrays, write_arrays
 from rsseg.compare.tuning import cross_fit
 from rsseg.contract import InputError
 from rsseg.metrics.calibration import SCORES, calibration
+from rsseg.metrics.scores import class_counts
 from rsseg.task import Binary
 
 SCENES, CLASSES = 20, 6
@@ -41,14 +41,16 @@ def test_what_is_read_is_what_was_written(large):
     folder, confusion, shot = large
     records = load_records(folder)
     hits = confusion[:, 0].diagonal(axis1=1, axis2=2)
-    expected = np.stack([hits, confusion[:, 0].sum(1) - hits, confusion[:, 0].sum(2) - hits], axis=-1)
+    wrong, missed = confusion[:, 0].sum(1) - hits, confusion[:, 0].sum(2) - hits
+    rest = confusion[:, 0].sum((1, 2))[:, None] - hits - wrong - missed
+    expected = np.stack([hits, wrong, missed, rest], axis=-1)
     np.testing.assert_array_equal(records.counts[0], expected)
     assert records.own is None
     assert records.best.step == 3
     np.testing.assert_array_equal(records.at("fixed"), expected)
     np.testing.assert_array_equal(records.at("contours"), shot["boundary"])
     for point, name in (("untuned", "fixed"), ("iou", "iou"), ("dice", "dice")):
-        np.testing.assert_array_equal(records.at(point), counts_of(shot[f"crossfit.{name}"], records.task))
+        np.testing.assert_array_equal(records.at(point), class_counts(shot[f"crossfit.{name}"], records.task)[..., :3])
     for name, (score, _) in SCORES.items():
         assert score(records.calibration[name].sum(0)) == calibration(shot["histogram"], records.task)[name]
 

@@ -18,28 +18,33 @@ from run_folders import BINARY, FOUR, changed, make_records, make_sweep, write_r
 
 from rsseg.compare.fair import gather
 from rsseg.compare.figures import FIGURES, draw_cross, draw_curves, draw_regrets
-from rsseg.compare.findings import Findings, Tuning, check_metric, mean_gradients
+from rsseg.compare.findings import Findings, Tuning, mean_gradients
 from rsseg.compare.records import RecordError
 from rsseg.compare.report import protocol, say, write_report
-from rsseg.compare.scores import MEASURES, of_counts, of_tuning
 from rsseg.compare.scores import compare as compare_sums
+from rsseg.compare.scores import measures, of_tuning
 from rsseg.compare.style import RULES, spread
 from rsseg.compare.tables import checkpoints
 from rsseg.compare.words import answer, caveats, verdict
 from rsseg.contract import InputError
+from rsseg.metrics import metrics
 from rsseg.run import compare as compare_runs
+from rsseg.task import Binary
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 
 
+SCORED, MEASURES = metrics(Binary(("a",))), measures(Binary(("a",)))
+
+
 def win_matrix(counts):
-    return compare_sums(np.asarray(counts, dtype=float), of_counts("iou"))
+    return compare_sums(np.asarray(counts, dtype=float), MEASURES["iou"])
 
 
 def tuning_of(fixed, tuned):
     """What tuning adds, by counts ``[L, R, S, C, 3]`` before and after."""
-    moved = compare_sums(np.stack([fixed, tuned], axis=3), of_tuning("iou")).difference
-    return Tuning(of_counts("iou").score(fixed.sum(2)), win_matrix(tuned), moved)
+    moved = compare_sums(np.stack([fixed, tuned], axis=3), of_tuning(SCORED["iou"], "iou")).difference
+    return Tuning(MEASURES["iou"].score(fixed.sum(2)), win_matrix(tuned), moved)
 
 
 def compare(root, metric="iou", **options):
@@ -61,7 +66,7 @@ def binary(tmp_path_factory):
 def test_scores_are_those_of_the_confusion_matrices(binary):
     records, _, found, _ = binary
     for (folder, known), place in zip(records.items(), np.ndindex(5, 5), strict=True):
-        hits, wrong, missed = known.counts[-1, :, 0].sum(0)
+        hits, wrong, missed, _ = known.counts[-1, :, 0].sum(0)
         loss, seed = re.findall("=([a-z_0-9]+)", folder.name)
         at = found.labels.index(loss), found.seeds.index(int(seed))
         assert found.wins["iou"].values[at] == pytest.approx(hits / (hits + wrong + missed)), place
@@ -199,13 +204,15 @@ def test_a_run_that_was_not_counted_at_tuned_biases_is_named(tmp_path, monkeypat
 def test_a_metric_that_nobody_recorded(tmp_path, monkeypatch):
     records = make_sweep(tmp_path, monkeypatch, losses=("ce", "dice"), seeds=(1, 2))
     assert compare(tmp_path, "boundary_iou")[1].metric == "boundary_iou"
-    with pytest.raises(InputError, match=r"=bounday_iou: losses can't be ranked by it \(did you mean 'boundary_iou'"):
-        check_metric("bounday_iou")
-    with pytest.raises(InputError, match=r"=class_ece: losses can't be ranked by it; take iou, dice or boundary_iou$"):
-        check_metric("class_ece")
+    with pytest.raises(InputError, match=r"=bounday_iou: losses can't be ranked by it.*\(did you mean 'boundary_iou'"):
+        measures(Binary(("a",)), ranked_by="bounday_iou")
+    with pytest.raises(
+        InputError, match=r"=class_ece: losses can't be ranked by it.*; take iou, dice, precision, .* or boundary_iou"
+    ):
+        measures(Binary(("a",)), ranked_by="class_ece")
     for folder, known in records.items():
         records[folder] = dataclasses.replace(known, best=None)
-    with pytest.raises(InputError, match=r"boundary_iou: not every run recorded it; take iou or dice$"):
+    with pytest.raises(InputError, match=r"boundary_iou: not every run recorded it; take iou, dice, precision, recall"):
         compare(tmp_path, "boundary_iou")
 
 
@@ -289,7 +296,7 @@ def test_an_absent_class_is_in_no_mean(tmp_path, monkeypatch):
     notes, found = notes_of(tmp_path)
     assert "Class roof does not occur in the validation scenes" in notes
     counts = records[tmp_path / "loss=ce,seed=1"].counts[-1].sum(0)
-    iou = [counts[c, 0] / counts[c].sum() for c in range(3)]
+    iou = [counts[c, 0] / counts[c, :3].sum() for c in range(3)]
     assert found.wins["iou"].values[0, 0] == pytest.approx(np.mean(iou))
     assert pd.read_csv(tmp_path / "out" / "classes.csv", index_col="class").loc["roof", ["ce", "dice"]].isna().all()
 
@@ -412,7 +419,7 @@ def test_a_rate_at_the_edge_of_the_search_is_said(tmp_path, monkeypatch, good, e
         assert (f"{loss}: the search seeds chose learning rate {good:g}, the {edge} tried" in notes) == (edge is not None)
     assert "Unequal search" not in notes
     assert "recipes" not in notes
-    assert "chosen by mean IoU" in dict(protocol(comparison, found.metric))["Learning rates"]
+    assert "chosen by mean IoU" in dict(protocol(comparison, "IoU"))["Learning rates"]
 
 
 def test_an_unequal_search_is_said(tmp_path, monkeypatch):
@@ -434,7 +441,7 @@ def test_two_heads_and_two_platforms_are_said(tmp_path, monkeypatch):
     notes = " ".join(caveats(found))
     assert "The runs have 2 heads, mask, water: mask alone is compared." in notes
     assert "different platforms" in notes
-    assert dict(protocol(comparison, found.metric))["Made on"] == "Python 3.11.0 on Linux, Python 3.11.0 on Windows"
+    assert dict(protocol(comparison, "IoU"))["Made on"] == "Python 3.11.0 on Linux, Python 3.11.0 on Windows"
 
 
 @pytest.mark.parametrize(
@@ -461,7 +468,7 @@ def test_two_heads_and_two_platforms_are_said(tmp_path, monkeypatch):
 def test_what_a_seed_fixes_is_derived(binary, design, unfair, said):
     comparison = dataclasses.replace(binary[1], design=design, unfair=unfair)
     found = changed(binary[2], comparison=comparison)
-    assert dict(protocol(comparison, found.metric))["Alike per seed"].startswith(said)
+    assert dict(protocol(comparison, "IoU"))["Alike per seed"].startswith(said)
     notes = " ".join(caveats(found))
     assert ("The rows are recipes" in notes) == bool(design)
     assert ("kept because unfair=keep asked for it" in notes) == bool(unfair)

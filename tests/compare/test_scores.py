@@ -3,23 +3,24 @@ from itertools import product
 import numpy as np
 import pytest
 
-from rsseg.compare.counts import counts_of, overlap, per_scene, pooled
 from rsseg.compare.scores import (
-    MEASURES,
     compare,
     compare_seeds,
     crossed_bootstrap,
     effective_scenes,
-    of_counts,
+    measures,
+    of_metric,
     p_values,
     scene_interval,
     scene_sums,
     t_interval,
 )
-from rsseg.metrics import calibration
+from rsseg.metrics import calibration, metrics
 from rsseg.metrics.calibration import calibration_sums
+from rsseg.metrics.scores import class_counts, overlap, pooled
 from rsseg.task import Binary, Multiclass
 
+SCORED, MEASURES = metrics(Binary(("a",))), measures(Binary(("a",)))
 IOU, SCENE_MEAN = MEASURES["iou"], MEASURES["scene_iou"]
 
 
@@ -36,10 +37,10 @@ def test_counts_of_three_classes_by_hand():
     confusion = np.zeros((2, 1, 3, 3), dtype=int)
     confusion[0, 0] = [[5, 1, 0], [2, 3, 0], [0, 0, 0]]
     confusion[1, 0] = [[0, 0, 0], [0, 4, 1], [0, 0, 0]]
-    counts = counts_of(confusion, task)
-    assert counts[0].tolist() == [[5, 2, 1], [3, 1, 2], [0, 0, 0]]
+    counts = class_counts(confusion, task)
+    assert counts[0].tolist() == [[5, 2, 1, 3], [3, 1, 2, 5], [0, 0, 0, 11]]
     assert pooled(counts) == pytest.approx((5 / 8 + 7 / 11) / 2)  # c is never there
-    assert per_scene(counts) == pytest.approx(((5 / 8 + 3 / 6) / 2 + 4 / 5) / 2)
+    assert SCORED["scene_iou"](counts) == pytest.approx(((5 / 8 + 3 / 6) / 2 + 4 / 5) / 2)
     assert np.isnan(overlap(np.zeros(3)))
     assert overlap([0, 3, 0], "dice") != overlap([0, 0, 3], "dice")  # absent, and missed altogether
 
@@ -130,7 +131,7 @@ def test_effective_scenes_are_those_of_the_rarest_part():
     counts[:, :, 2] *= 4
     several = np.concatenate([counts, np.ones((2, 5, 5, 1, 3)), 0 * counts], axis=3)
     assert effective_scenes(IOU.mass(several[0, 0])) == pytest.approx([2, 5, np.nan], nan_ok=True)
-    assert effective_scenes(SCENE_MEAN.mass(scene_sums(counts, "iou")[0, 0])) == 3  # scenes weigh alike there
+    assert effective_scenes(SCENE_MEAN.mass(scene_sums(SCORED["iou"].each(counts))[0, 0])) == 3  # scenes weigh alike there
     assert np.isnan(effective_scenes([[0], [0]])).all()
     drawn = drawn_iou(several, draws=200)
     found = scene_interval(drawn, IOU.score(several.sum(2)), scenes=2)
@@ -171,7 +172,7 @@ def test_alike_seeds_have_the_interval_of_a_mean_over_scenes():
     counts = np.zeros((1, 5, 8, 1, 3))
     counts[..., 0, 0], counts[..., 0, 2] = right, 1 - right
     expected = ttest_1samp(right, 0).confidence_interval(0.95)
-    for sums, measure in ((counts, IOU), (scene_sums(counts, "iou"), SCENE_MEAN)):
+    for sums, measure in ((counts, IOU), (scene_sums(SCORED["iou"].each(counts)), SCENE_MEAN)):
         found = compare(sums, measure, draws=40_000).score
         assert (found.low[0], found.high[0]) == pytest.approx((expected.low, expected.high), abs=2e-3)
 
@@ -189,8 +190,8 @@ def test_scores_from_sums_are_those_of_whole_runs():
     rng = np.random.default_rng(4)
     counts = rng.integers(0, 50, (2, 3, 4, 2, 3)).astype(float)
     counts[:, :, 1, 0], counts[:, :, 2] = 0, 0  # one scene lacks a class, one has none
-    assert of_counts("dice").score(counts.sum(2)) == pytest.approx(pooled(counts, "dice"))
-    assert SCENE_MEAN.score(scene_sums(counts, "iou").sum(2)) == pytest.approx(per_scene(counts))
+    assert of_metric(SCORED["dice"]).score(counts.sum(2)) == pytest.approx(pooled(counts, "dice"))
+    assert SCENE_MEAN.score(scene_sums(SCORED["iou"].each(counts)).sum(2)) == pytest.approx(SCORED["scene_iou"](counts))
     task = Multiclass(("a", "b", "c"))
     histograms = rng.integers(0, 9, (2, 3, 4, 4, 2, 256))
     sums = [[calibration_sums(run, task) for run in row] for row in histograms]

@@ -11,7 +11,7 @@ from test_run import folder_data, settings
 
 from rsseg.inference.diagnostics import draw_confusion, draw_curves
 from rsseg.inference.picture import ERRORS, GREY, MISSED, RIGHT, WRONG, draw, paint, stretch
-from rsseg.metrics import scores
+from rsseg.metrics import Scores
 from rsseg.run import train
 from rsseg.task import Binary, Multiclass, Multilabel
 
@@ -72,16 +72,11 @@ def test_confusion_and_curves_of_every_task(tmp_path, task):
     planes = 1 if task.kind == "multiclass" else task.channels
     counts = torch.randint(0, 50, (2, planes, task.labels, task.labels))
     counts[:, :, -1] = 0  # a label without a pixel
-    draw_confusion(tmp_path / "c.png", task, scores(counts, task))
+    draw_confusion(tmp_path / "c.png", Scores(counts, task))
     rows = [{"step": i, "val/mask/iou": 0.5, "val/loss": 1, f"val/mask/iou/{task.classes[0]}": math.nan} for i in range(3)]
     draw_curves(tmp_path / "v.png", "mask", task, None, rows)
     for name in ("c.png", "v.png"):
         assert np.asarray(Image.open(tmp_path / name)).std() > 5
-
-
-def test_scores_keep_the_pooled_confusion():
-    counts = torch.arange(18).view(2, 1, 3, 3)
-    assert torch.equal(scores(counts, THREE).confusion, counts[0] + counts[1])
 
 
 def test_every_validation_has_a_picture(tmp_path, folder_root):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score, jaccard_score
 
 from rsseg.contract import IGNORE
-from rsseg.metrics import Confusion, scores
+from rsseg.metrics import Confusion, Scores
 from rsseg.task import Binary, Multiclass, Multilabel
 
 KINDS = [
@@ -57,33 +57,34 @@ def test_pooled_scores_equal_scikit_learn(seed):
     logits, target = batch(task, generator, n=2, size=6)
     confusion = Confusion(task, scenes=2)
     confusion.update(logits, target, torch.tensor([0, 1]))
-    result = scores(confusion.compute(), task)
+    result = Scores(confusion.compute(), task)
     valid = target != IGNORE
     true, guess = target[valid].numpy(), logits.argmax(1)[valid].numpy()
     present = np.unique(true).astype(int)
     iou = jaccard_score(true, guess, labels=present, average=None, zero_division=0)
-    np.testing.assert_allclose(result.class_iou[present], iou, rtol=1e-12)
+    np.testing.assert_allclose([result[f"iou/{task.classes[c]}"] for c in present], iou, rtol=1e-12)
     assert result.iou == pytest.approx(iou.mean())
-    assert result.dice == pytest.approx(f1_score(true, guess, labels=present, average="macro", zero_division=0))
-    assert result.accuracy == pytest.approx((true == guess).mean())
+    assert result["dice"] == pytest.approx(f1_score(true, guess, labels=present, average="macro", zero_division=0))
+    assert result["accuracy"] == pytest.approx((true == guess).mean())
 
 
 def test_absent_class_is_nan_and_left_out():
     task = Multiclass(("a", "b", "c"))
     counts = torch.tensor([[[[8, 1, 1], [0, 4, 0], [0, 0, 0]]]])  # c never occurs, though it is predicted once
-    result = scores(counts, task)
-    assert math.isnan(result.class_iou[2])
+    result = Scores(counts, task)
+    assert math.isnan(result["iou/c"])
     assert result.iou == pytest.approx((8 / 10 + 4 / 5) / 2)
-    assert result.pixels.tolist() == [10, 4, 0]
+    assert [row["pixels"] for row in result.table()] == [10, 4, 0, 14, 14, 14, 14]
 
 
 def test_pooled_and_per_scene_differ_as_they_should():
     task = Binary(("a",))
     counts = torch.tensor([[[[0, 0], [0, 90]]], [[[5, 4], [5, 1]]], [[[9, 1], [0, 0]]]])
-    result = scores(counts, task)
+    result = Scores(counts, task)
     assert result.iou == pytest.approx(91 / 101)
-    assert result.scene_iou == pytest.approx((1 + 1 / 10) / 2)  # the third scene holds no a: it has no IoU
-    assert result.table()[0] == {"class": "a", "iou": result.iou, "dice": pytest.approx(182 / 192), "pixels": 96}
+    assert result["scene_iou"] == pytest.approx((1 + 1 / 10) / 2)  # the third scene holds no a: it has no IoU
+    of_class = {key: result.table()[0][key] for key in ("class", "iou", "dice", "pixels")}
+    assert of_class == {"class": "a", "iou": result.iou, "dice": pytest.approx(182 / 192), "pixels": 96}
 
 
 def test_all_ignored_counts_nothing():
@@ -91,4 +92,4 @@ def test_all_ignored_counts_nothing():
     confusion = Confusion(task, scenes=1)
     confusion.update(torch.ones(1, 1, 3, 3), torch.full((1, 3, 3), IGNORE, dtype=torch.uint8), torch.tensor([0]))
     assert confusion.compute().sum() == 0
-    assert math.isnan(scores(confusion.compute(), task).iou)
+    assert math.isnan(Scores(confusion.compute(), task).iou)
