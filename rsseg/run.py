@@ -47,7 +47,7 @@ from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
 from rsseg.table import print_table
-from rsseg.task import Task
+from rsseg.task import TASKS, Task
 from rsseg.training.divergence import DivergedError
 from rsseg.training.resume import continuation, last_state, overridden, write_down
 from rsseg.training.scoring import (
@@ -310,7 +310,7 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed", trust: 
 def compare(
     runs: list[Path],
     out: Path | None = None,
-    metric: str = "iou",
+    metric: str = "",
     keep_unfair: bool = False,
     trust: Sequence[str] = (),
     without: Sequence[str] = (),
@@ -319,8 +319,9 @@ def compare(
 
     Args:
         runs: Run folders, or folders that hold them.
-        out: Where to write; if None ``comparison`` in the first folder, or ``comparison_dice`` for another metric than IoU.
-        metric: What losses are ranked by, see `rsseg.compare.scores.measures`.
+        out: Where to write; if None ``comparison`` in the first folder, or ``comparison_dice`` for another metric than
+            `Task.score`.
+        metric: What losses are ranked by, see `rsseg.compare.scores.measures`; empty: `Task.score`, IoU or RMSE.
         keep_unfair: Compare runs of other training data, steps, code or settings all the same.
         trust: Packages whose classes the runs' configs may name.
         without: Classes that are left out of means; empty: those that the runs leave out.
@@ -332,7 +333,8 @@ def compare(
         InputError: If there is nothing to compare, or the runs can't be compared.
     """
     quiet()
-    out = out or runs[0] / f"comparison{f'_{metric}' * (metric != 'iou')}".replace("/", "_")
+    usual = ("", *(task.score for task in TASKS.values()))
+    out = out or runs[0] / f"comparison{f'_{metric}' * (metric not in usual)}".replace("/", "_")
     if out.exists() and not out.is_dir():
         raise InputError(f"out={out} is a file: give a folder to write the comparison into")
     comparison = gather(runs, keep_unfair, metric, without)
