@@ -98,6 +98,10 @@ def split_facts(census: Census, task: Task, sizes: NDArray[np.int64], numbers: S
             | {f"p{p}": value for p, value in zip(PERCENTILES, bands.percentiles[:, i].tolist(), strict=True)}
             for i, number in enumerate(numbers)
         ],
+        "values": {
+            name: {key: float(getattr(census.values, key)[i]) for key in ("mean", "std", "min", "max")}
+            for i, name in enumerate(task.classes if task.real else ())
+        },
     }
 
 
@@ -148,7 +152,7 @@ def sweep_command(facts: Facts, overrides: Sequence[str]) -> str:
 
 def say(description: Mapping[str, Any], advice: Mapping[str, Sequence[Advice]]) -> None:
     """Print a description."""
-    splits, facts = description["splits"], description["facts"]
+    splits = description["splits"]
     first = next(iter(splits.values()))
     scenes = ", ".join(f"{split} {part['scenes']} scenes, {part['pixels'] / 1e6:.3g} Mpx" for split, part in splits.items())
     rows = [
@@ -159,15 +163,34 @@ def say(description: Mapping[str, Any], advice: Mapping[str, Sequence[Advice]]) 
         for name, own in first["classes"].items()
     ]
     print_table(rows, f"{description['dataset']}: {scenes}. Shares of labelled pixels")
-    degree = "no" if facts["ratio"] < MODERATE else "moderate" if facts["ratio"] < EXTREME else "extreme"
-    line = "Imbalance ratio in train, %s to %s: %s, %s imbalance"
-    log.info(line, facts["frequent"], facts["rare"], short(facts["ratio"]), degree)
-    print_table([object_row(name, own) for name, own in description["objects"].items()], objects_title(description["survey"]))
+    if first["values"]:
+        say_values(splits)
+    else:
+        say_classes(description)
     bands = [{key: short(value) for key, value in band.items()} for band in first["bands"]]
     print_table(bands, f"Bands of train, as read; {first['missing']:.2%} of the pixels have no data")
     print_list("Hints of label noise", description["noise"] or ["none found"])
     for name, items in advice.items():
         print_list(f"Where to begin: {name}", [f"{item.situation}: {', '.join(item.take)} ({item.why})" for item in items])
+
+
+def say_values(splits: Mapping[str, Any]) -> None:
+    """Print what real values there are in each split."""
+    rows = [
+        {"value": name, "split": split} | {key: short(value) for key, value in own.items()}
+        for split, part in splits.items()
+        for name, own in part["values"].items()
+    ]
+    print_table(rows, "Values of the targets; training standardises them by mean and std of train")
+
+
+def say_classes(description: Mapping[str, Any]) -> None:
+    """Print how rare classes are, and how large their objects."""
+    facts = description["facts"]
+    degree = "no" if facts["ratio"] < MODERATE else "moderate" if facts["ratio"] < EXTREME else "extreme"
+    line = "Imbalance ratio in train, %s to %s: %s, %s imbalance"
+    log.info(line, facts["frequent"], facts["rare"], short(facts["ratio"]), degree)
+    print_table([object_row(name, own) for name, own in description["objects"].items()], objects_title(description["survey"]))
 
 
 def objects_title(found: Mapping[str, float]) -> str:

@@ -129,7 +129,8 @@ def test_colours_are_as_many_as_names(task):
         (Multiclass(tuple(f"c{i}" for i in range(255))), None, []),
         (Multiclass(tuple(f"c{i}" for i in range(256))), None, ["256 classes: masks are 8-bit"]),
         (Multilabel(tuple(f"c{i}" for i in range(256))), None, []),
-        (Regression(("height",)), None, ["dataset.task=regression: the datasets read masks of labels; take binary"]),
+        (Regression(("height",)), [0, 1], ["dataset.mask_values: masks of a regression hold real values"]),
+        (Regression(("height", "slope"), units=("m",)), None, ["dataset.units lists 1 units, but dataset.classes names 2"]),
     ],
 )
 def test_faults(task, mask_values, expected):

@@ -195,7 +195,7 @@ def draw_pareto(found: Findings) -> Figure:
         axis.plot(x[along], y[along], color=BLUE, linewidth=1.2, zorder=1)
         axis.scatter(x[~front], y[~front], s=34, facecolor="white", edgecolor=GREY, linewidth=1.5, zorder=2)
         axis.scatter(x[front], y[front], s=46, color=BLUE, zorder=3)
-        axis.set_ylabel(wrap(measure.heading, 17) + "\n(up: better)")
+        axis.set_ylabel(f"{wrap(measure.label, 17)}{measure.heading.removeprefix(measure.label)}\n(up: better)")
         if not measure.higher_is_better:
             axis.invert_yaxis()
         axis.margins(0.14)

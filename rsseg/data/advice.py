@@ -30,7 +30,7 @@ class Kind(StrEnum):
     * ``land cover``: every pixel has one of several classes.
     * ``foreground``: something is to be found, such as buildings, roads or water.
     * ``detection``: boxes around objects; no dataset of rsseg has them yet.
-    * ``regression``: a value per pixel; no dataset of rsseg has them yet.
+    * ``regression``: a value per pixel.
     """
 
     land_cover = "land cover"

@@ -63,6 +63,9 @@ class ValueStatistics:
     max: NDArray[np.float64]
 
 
+NO_VALUES = ValueStatistics(np.zeros(0), np.ones(0), np.zeros(0), np.zeros(0))
+
+
 @dataclass(frozen=True)
 class Census:
     """What is known of a split.
@@ -79,7 +82,7 @@ class Census:
     valid: NDArray[np.int64]
     bands: BandStatistics
     blocks: Blocks
-    values: ValueStatistics
+    values: ValueStatistics = NO_VALUES
 
     def fingerprint(self, names: list[str]) -> str:
         """A short hash of scene names and label counts: same split and labels, same fingerprint, on any machine."""

@@ -113,7 +113,7 @@ def _draw_values(figure: Figure, axes: NDArray[np.object_], task: Regression, ro
     for line, value, prediction, error in zip(axes, truth, found, errors, strict=True):
         for axis, pixels in zip(line, (value, prediction), strict=False):
             scale = axis.imshow(pixels, **shades)
-        misses = line[2].imshow(error, cmap=_with_grey("RdBu_r"), vmin=-reach, vmax=reach)
+        misses = line[2].imshow(error, cmap=with_grey("RdBu_r"), vmin=-reach, vmax=reach)
     figure.colorbar(scale, ax=axes[:, :2], location="bottom", label=in_unit(task.classes[0], task), shrink=0.6, aspect=40)
     figure.colorbar(misses, ax=axes[:, 2], location="bottom", label=in_unit("prediction - target", task), aspect=20)
 
@@ -121,7 +121,7 @@ def _draw_values(figure: Figure, axes: NDArray[np.object_], task: Regression, ro
 def value_shades(truth: NDArray[Any]) -> dict[str, Any]:
     """How Matplotlib draws real values: one scale for all, from the 1st to the 99th percentile of the target."""
     low, high = np.nanpercentile(truth, (1, 99)) if np.isfinite(truth).any() else (0.0, 1.0)
-    return {"cmap": _with_grey("viridis"), "vmin": low, "vmax": high}
+    return {"cmap": with_grey("viridis"), "vmin": low, "vmax": high}
 
 
 def in_unit(label: str, task: Regression) -> str:
@@ -129,7 +129,7 @@ def in_unit(label: str, task: Regression) -> str:
     return f"{label} in {task.units[0]}" if task.units else label
 
 
-def _with_grey(name: str) -> mpl.colors.Colormap:
+def with_grey(name: str) -> mpl.colors.Colormap:
     """A colour map that draws NaN in grey."""
     return mpl.colormaps[name].with_extremes(bad=GREY)
 

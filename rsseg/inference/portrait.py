@@ -18,7 +18,7 @@ from rsseg.data.census import PERCENTILES
 from rsseg.data.objects import SMALL, SPECK, ObjectSizes
 from rsseg.data.store import Store
 from rsseg.figure import save
-from rsseg.inference.picture import GREY, colours, paint, stretch
+from rsseg.inference.picture import GREY, colours, paint, stretch, with_grey
 
 WINDOWS = 6
 DARK, LIGHT = "#333333", "#aaaaaa"
@@ -166,15 +166,22 @@ def draw_windows(figure: SubFigure, store: Store, shades: Sequence[str], window:
     """Train windows and their masks below."""
     picked = show_all(store, window, WINDOWS)
     axes = figure.subplots(2, WINDOWS, squeeze=False)
+    low, high = (store.census.values.min[0], store.census.values.max[0]) if store.task.real else (None, None)
     for axis in axes.flat:
         axis.set_axis_off()
     for column, (image, mask) in zip(axes.T, picked, strict=False):
         column[0].imshow(stretch(image, shown))
-        column[1].imshow(paint(store.task.flatten(store.task.hard_labels(mask)), shades), interpolation="nearest")
+        if store.task.real:
+            column[1].imshow(mask[0], cmap=with_grey("viridis"), vmin=low, vmax=high, interpolation="nearest")
+        else:
+            column[1].imshow(paint(store.task.flatten(store.task.hard_labels(mask)), shades), interpolation="nearest")
+    figure.suptitle(f"train windows of {window} px", fontsize=10)
+    if store.task.real:
+        figure.colorbar(axes[1, 0].images[0], ax=axes[1], location="bottom", label=store.task.classes[0], shrink=0.5, aspect=40)
+        return
     patches = [Patch(facecolor=c, edgecolor="#888888", label=n) for c, n in zip(shades, store.task.drawn_names, strict=True)]
     patches.append(Patch(facecolor=GREY, edgecolor="#888888", label="ignored"))
     figure.legend(handles=patches, loc="outside lower center", ncols=min(8, len(patches)), frameon=False, fontsize=9)
-    figure.suptitle(f"train windows of {window} px", fontsize=10)
 
 
 def show_all(store: Store, window: int, count: int) -> list[tuple[NDArray[np.generic], NDArray[np.generic]]]:

@@ -258,4 +258,4 @@ def test_unknown_label_and_band(tmp_path, roots, name):
 
 def test_every_layout_has_a_config():
     shipped = {path.stem for path in (CONFIGS / "dataset").glob("*.yaml")}
-    assert shipped - {"folder", "geotiff", "synthetic", "torchgeo"} == set(FILES)
+    assert shipped - {"folder", "geotiff", "synthetic", "synthetic_height", "torchgeo"} == set(FILES)

@@ -9,7 +9,7 @@ import rasterio
 
 from rsseg.contract import InputError
 from rsseg.data import synthetic
-from rsseg.data.synthetic import BUILDING, CLASSES, PALETTE, SceneRecipe, generate, write_scenes
+from rsseg.data.synthetic import BUILDING, CLASSES, FIELD, LAND, PALETTE, ROAD, WATER, SceneRecipe, generate, write_scenes
 
 SMALL = SceneRecipe(size=128)
 
@@ -52,9 +52,9 @@ def test_no_buildings_at_all():
 
 def test_label_noise_changes_the_mask_alone_and_the_more_the_worse():
     scenes = [generate(SceneRecipe(label_noise=flaw), 1, 0) for flaw in (0, 0.1, 0.6)]
-    wrong = [np.mean(mask != scenes[0][1]) for _, mask in scenes]
+    wrong = [np.mean(mask != scenes[0][1]) for _, mask, _ in scenes]
     assert 0 < wrong[1] < wrong[2] < 0.2
-    for image, _ in scenes:
+    for image, _, _ in scenes:
         np.testing.assert_array_equal(image, scenes[0][0])
 
 
@@ -75,12 +75,12 @@ def test_blur_softens_and_noise_roughens():
 def test_colour_alone_does_not_solve_it():
     """A nearest-mean colour classifier, fitted on other scenes, confuses buildings with much else."""
     train, test = ([generate(SceneRecipe(), 0, i) for i in indices] for indices in (range(3), range(3, 6)))
-    colours = np.concatenate([image.reshape(3, -1).T for image, _ in train]).astype(float)
-    labels = np.concatenate([mask.ravel() for _, mask in train])
+    colours = np.concatenate([image.reshape(3, -1).T for image, _, _ in train]).astype(float)
+    labels = np.concatenate([mask.ravel() for _, mask, _ in train])
     means = np.stack([colours[labels == label].mean(0) for label in range(len(CLASSES))])
-    pixels = np.concatenate([image.reshape(3, -1).T for image, _ in test]).astype(float)
+    pixels = np.concatenate([image.reshape(3, -1).T for image, _, _ in test]).astype(float)
     found = np.stack([((pixels - mean) ** 2).sum(1) for mean in means]).argmin(0) == BUILDING
-    truth = np.concatenate([mask.ravel() for _, mask in test]) == BUILDING
+    truth = np.concatenate([mask.ravel() for _, mask, _ in test]) == BUILDING
     assert (found & truth).sum() / (found | truth).sum() < 0.4
 
 
@@ -94,6 +94,7 @@ def test_colour_alone_does_not_solve_it():
         ({"blur": float("nan")}, "blur is nan; it must be from 0 to 8"),
         ({"label_noise": 1.0}, "label_noise is 1.0; it must be from 0 to 0.99"),
         ({"noise": 65.0}, "noise is 65.0; it must be from 0 to 64"),
+        ({"height_outliers": 1.0}, "height_outliers is 1.0; it must be from 0 to 0.99"),
     ],
 )
 def test_bad_recipes_are_refused(wrong, message):
@@ -115,7 +116,7 @@ def test_files_hold_the_scenes_and_where_they_lie(tmp_path: Path):
     root = tmp_path / "new" / "scenes"
     write_scenes(root, SceneRecipe(size=320), {"train": 2, "test": 1}, seed=7)
     names = ["test_000.tif", "train_000.tif", "train_001.tif"]
-    assert sorted(p.name for p in root.iterdir()) == ["images", "masks"]
+    assert sorted(p.name for p in root.iterdir()) == ["heights", "images", "masks"]
     assert [sorted(p.name for p in (root / kind).iterdir()) for kind in ("images", "masks")] == [names, names]
     assert [p.name for p in root.parent.iterdir()] == ["scenes"]
     origins = set()
@@ -132,7 +133,7 @@ def test_files_hold_the_scenes_and_where_they_lie(tmp_path: Path):
             origins.add(image.transform[2:6:3])
     assert len(origins) == 3
     expected = generate(SceneRecipe(size=320), 7, 1)
-    for kind, pixels in zip(("images", "masks"), expected, strict=True):
+    for kind, pixels in zip(("images", "masks", "heights"), expected, strict=True):
         with rasterio.open(root / kind / "train_001.tif") as file:
             np.testing.assert_array_equal(file.read().squeeze(), pixels)
 
@@ -174,3 +175,23 @@ def test_a_faster_process_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write_scenes(root, SMALL, {"train": 1}, 0)
     assert [p.name for p in root.iterdir()] == ["theirs"]
     assert [p.name for p in tmp_path.iterdir()] == ["scenes"]
+
+
+def test_heights_are_those_of_buildings_and_trees():
+    _, mask, height = generate(SceneRecipe(), 0, 0)
+    assert height.dtype == np.float32
+    assert (height[mask == BUILDING] >= 3.5).all()
+    assert (height[mask == BUILDING] <= 6.5).all()
+    assert not height[np.isin(mask, (ROAD, FIELD, WATER))].any()
+    trees = height[mask == LAND]
+    assert 0.01 < (trees > 0).mean() < 0.5
+    assert trees.max() <= 7
+
+
+def test_outliers_are_as_many_as_asked_for_and_in_training_scenes_alone(tmp_path):
+    recipe = SceneRecipe(size=128, height_outliers=0.2)
+    write_scenes(tmp_path / "scenes", recipe, {"train": 1, "val": 1}, seed=0)
+    for name, index, share in (("train_000", 0, 0.2), ("val_000", 1000, 0.0)):
+        with rasterio.open(tmp_path / "scenes" / "heights" / f"{name}.tif") as file:
+            wrong = file.read(1) != generate(SceneRecipe(size=128), 0, index).height
+        assert wrong.mean() == pytest.approx(share, abs=0.02)
