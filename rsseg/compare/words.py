@@ -253,7 +253,7 @@ def unselected(comparison: Comparison, regret: Array | None) -> list[str]:
     for row in np.flatnonzero(np.isnan(regret).any(1)):
         runs = comparison.runs[row]
         (no_loss if any(own_loss(run) is None for run in runs) else no_score).append(runs[0].label)
-    told = f"Selection regret is {'not known of' if np.isnan(regret).all() else 'known of some losses alone, not of'}"
+    told = "Selection regret is known of some losses alone, not of"
     return [f"{told} {', '.join(losses)}: {why}." for why, losses in names.items() if losses]
 
 
