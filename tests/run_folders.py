@@ -153,7 +153,8 @@ def make_height_records(loss, seed, scenes=6, steps=(100, 200, 300, 400)):
     gradient = dict.fromkeys(("logits", "layer"), (norms, np.ones((len(steps), 1, 1))))
     return Records(
         scenes=[f"scene_{s}" for s in range(scenes)], first=first, task=HEIGHT, terms=[loss], panel=[], steps=np.array(steps),
-        counts=sums, values=np.zeros((len(steps), 0, 2)), own=np.full((len(steps), 2), np.nan), gradient=gradient, gain=None,
+        counts=sums, values=np.zeros((len(steps), 0, 2)), gradient=gradient, gain=None,
+        own=np.stack([sums[:, half, 0, 3].sum(1) / sums[:, half, 0, 0].sum(1) for half in (first, ~first)], axis=-1),
         best=checkpoint_of({"step": np.array(steps[-1])}, HEIGHT, first),
     )  # fmt: skip
 

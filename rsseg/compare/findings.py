@@ -185,11 +185,8 @@ class Findings:
 
     @cached_property
     def selection(self) -> Array | None:
-        """What choosing checkpoints by their validation loss costs, ``[L, R]``; None: no records, or real values.
-
-        Losses of real values are not recorded by half of the scenes.
-        """
-        return self._each(lambda run: selection(run, self.tuned)) if self.has_records and not self.task.real else None
+        """What choosing checkpoints by their validation loss costs, ``[L, R]``; None: no records."""
+        return self._each(lambda run: selection(run, self.tuned)) if self.has_records else None
 
     @cached_property
     def panel(self) -> list[str]:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from rsseg.compare.gradients import probe
-from rsseg.compare.panel import PanelSums
+from rsseg.compare.panel import ErrorMeans, PanelSums
 from rsseg.compare.records import ABOUT, CROSSFIT, OWN, write_arrays
 from rsseg.compare.tuning import Overlap, halves, scenes_bias, tunable
 from rsseg.contract import IGNORE, Batch, InputError
@@ -74,7 +74,7 @@ class Recorder(L.Callback):
         self.snapshots, self.first = snapshots, snapshots.first
         self.taken: dict[str, Snapshot] | None = None
         self._sums: dict[str, PanelSums] = {}  # of the panel, on labels
-        self._own: dict[str, PanelSums] = {}  # of the loss that trains, on what it is given
+        self._own: dict[str, PanelSums | ErrorMeans] = {}  # of the loss that trains, on what it is given
         self._gradients: dict[str, dict[str, ArrayLike]] = {}
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -83,7 +83,9 @@ class Recorder(L.Callback):
         for name, task in module.tasks.items():
             loss = module.losses[name]
             self._sums[name] = PanelSums(task, self.panel, self.first)
-            if isinstance(loss, Composite) and _of_sums(loss):
+            if isinstance(loss, Composite) and task.real and _of_means(loss):
+                self._own[name] = ErrorMeans(copy.deepcopy(loss), self.first)
+            elif isinstance(loss, Composite) and _of_sums(loss):
                 self._own[name] = PanelSums(task, {OWN: copy.deepcopy(loss).cpu()}, self.first)
             heads[name] = {
                 "task": task.kind,
@@ -114,9 +116,9 @@ class Recorder(L.Callback):
         module = _segmentation(pl_module)
         for name, sums in self._sums.items():
             sums.update(outputs[name], module.tasks[name].hard_labels(batch["mask"]), batch["scene"])
-        for name, sums in self._own.items():
+        for name, own in self._own.items():
             _, target, weight = module.losses[name].given(outputs[name], batch["mask"], batch.get("weight"))  # type: ignore[operator]
-            sums.update(outputs[name], target, batch["scene"], weight)
+            own.update(outputs[name], target, batch["scene"], weight)
         if _last_alone(trainer):
             self.snapshots.count(outputs, batch)
 
@@ -142,6 +144,11 @@ def _of_sums(loss: Composite) -> bool:
     if loss.label_smoothing and not all(getattr(term, "soft", False) for term in terms):  # sums of two targets
         return False
     return all(isinstance(term, Term) and term.needs and {over for _, over in term.needs} == {"batch"} for term in terms)
+
+
+def _of_means(loss: Composite) -> bool:
+    """Whether a loss of real values is a function of means over pixels."""
+    return all(hasattr(term, "of_mean") for name, term in loss.terms.items() if loss.weights[name])
 
 
 def _last_alone(trainer: L.Trainer) -> bool:

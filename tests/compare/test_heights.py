@@ -14,11 +14,13 @@ from test_regression import dem_root, of_heights  # noqa: F401
 from test_run import settings
 
 from rsseg.compare.fair import gather, pick_rates
-from rsseg.compare.findings import Findings
+from rsseg.compare.findings import Findings, selection_regret
+from rsseg.compare.records import load_records
 from rsseg.compare.report import say, write_report
 from rsseg.compare.scores import compare, compare_seeds, measures
 from rsseg.compare.words import answer, caveats
 from rsseg.contract import InputError
+from rsseg.metrics import metrics
 from rsseg.run import compare as compare_runs
 from rsseg.run import predict, train
 
@@ -70,6 +72,7 @@ def test_the_loss_with_the_lowest_error_is_the_best(swept):
     assert " below huber, the next best" in said
     assert np.all(found.tau == 1)  # the validation loss is the error here
     assert found.tuning is None
+    assert found.selection == pytest.approx(np.zeros((3, 5)))  # it chooses as the metric does
 
 
 def test_tables_figures_and_page_speak_of_errors(swept, capsys):
@@ -181,6 +184,27 @@ def test_labels_and_real_values_are_not_compared(tmp_path, monkeypatch):
     assert "task (binary, the others regression)" in comparison.left_out[0].why
     with pytest.raises(InputError, match="metric=rmse: losses can't be ranked by it"):
         Findings(gather([tmp_path / f"loss=ce,seed={seed}" for seed in (1, 2)]), "rmse")
+
+
+def test_a_checkpoint_is_chosen_by_the_loss_of_a_half():
+    """RMSE of the first half 3, 1, 2, of the second 1, 2, 3; the loss prefers 2 in the first, 1 in the second."""
+    sums = np.zeros((3, 2, 1, 6))
+    sums[..., 0], sums[:, 0, 0, 3], sums[:, 1, 0, 3] = 1, [9, 1, 4], [1, 4, 9]
+    losses = np.array([[3, 1], [2, 2], [1, 3]])
+    found = selection_regret(losses, sums, np.array([True, False]), metrics(HEIGHT)["rmse"].quality)
+    assert found == pytest.approx(((3 - 2) + (3 - 3)) / 2)
+
+
+@pytest.mark.parametrize("loss", ["mse", "rmse", "mae"])
+def test_the_training_loss_is_recorded_by_half_of_the_scenes(tmp_path, dem_root, loss):  # noqa: F811
+    """Of standardised values, so that it is an error divided by the deviation of the training split."""
+    run = tmp_path / "run"
+    train(settings(tmp_path, *of_heights(dem_root), f"loss={loss}", "steps=4", "validations=2", "pictures=0"), run)
+    records, std = load_records(run), json.loads((run / "data.json").read_text())["value_std"][0]
+    for half, part in enumerate((records.first, ~records.first)):
+        number, _, absolute, squares = records.counts[:, part, 0].sum(1).T[:4]
+        expected = {"mse": squares / number / std**2, "rmse": np.sqrt(squares / number) / std, "mae": absolute / number / std}
+        assert records.own[:, half] == pytest.approx(expected[loss], rel=1e-5)
 
 
 def test_a_real_sweep(tmp_path, dem_root):  # noqa: F811
