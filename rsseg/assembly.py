@@ -256,8 +256,10 @@ class Setup:
         return adapted(loss, where, task, node.get("pixels", False))
 
     def panel(self, numbers: Numbers) -> dict[str, dict[str, Any]]:
-        """What the losses of the panel are made with, counted weights as numbers, by name."""
-        return {name: counted_weights(node, f"panel.{name}", self.dataset.task, numbers) for name, node in PANEL.items()}
+        """What the losses of the panel are made with, counted weights as numbers, by name; of real values there are none."""
+        task = self.dataset.task
+        losses = {} if task.real else PANEL
+        return {name: counted_weights(node, f"panel.{name}", task, numbers) for name, node in losses.items()}
 
     def augmentations(self) -> list[Any]:
         """The augmentations, in the order of the config."""

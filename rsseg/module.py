@@ -15,7 +15,7 @@ from torchmetrics import Metric
 
 from rsseg.contract import Batch, InputError, Layers, known, layers_of
 from rsseg.losses import Composite
-from rsseg.metrics import AnyScores, Confusion, ErrorSums, Scores, error_scores, metrics
+from rsseg.metrics import SCENE_SUMS, AnyScores, Confusion, metrics, score_scenes
 from rsseg.task import Task
 
 Augmentation = Callable[[Tensor, Layers, Tensor], tuple[Tensor, Layers]]
@@ -30,9 +30,7 @@ def logged_names(tasks: Mapping[str, Task], terms: Mapping[str, Sequence[str]]) 
     """
     found = ["val/loss"]
     for name, task in tasks.items():
-        found += [f"val/{name}/{score}" for score in (() if task.real else metrics(task))]
-        found += [f"val/{name}/{score}" for score in task.scores]
-        found += [f"val/{name}/{score}/{label}" for score in task.class_scores for label in task.classes]
+        found += [f"val/{name}/{score}" for score in metrics(task)]
         found += [f"val/{name}/loss/{term}{kind}" for term in terms[name] for kind in ("", ".weighted")]
     return found
 
@@ -41,8 +39,8 @@ class SegmentationModule(L.LightningModule):
     """Trains and scores a network with one composition of losses per head.
 
     Logged per head: ``{stage}/{head}/loss/{term}`` and ``.../{term}.weighted`` for every term, ``{stage}/loss`` for the sum,
-    and for validation ``val/{head}/{score}`` for each of `Task.scores` and, per class, ``val/{head}/{score}/{class}`` for each
-    of `Task.class_scores`, and what is monitored.
+    and for validation ``val/{head}/{score}`` for each of `Task.scores`, per class ``val/{head}/{score}/{class}`` for each of
+    `Task.class_scores`, and what is monitored.
 
     Args:
         network: Maps an image to logits by head.
@@ -83,9 +81,7 @@ class SegmentationModule(L.LightningModule):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         self.losses = nn.ModuleDict(losses)
-        self.scene_sums = nn.ModuleDict(
-            {name: (ErrorSums if task.real else Confusion)(task, scenes) for name, task in tasks.items()}
-        )
+        self.scene_sums = nn.ModuleDict({name: SCENE_SUMS[task.counted](task, scenes) for name, task in tasks.items()})
         self.tasks = dict(tasks)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
@@ -103,6 +99,12 @@ class SegmentationModule(L.LightningModule):
         values = torch.nan_to_num((image.float() - self.mean) / self.std, nan=0.0, posinf=0.0, neginf=0.0)
         return values.contiguous(memory_format=torch.channels_last)
 
+    def layers(self, batch: Batch) -> Layers:
+        """The layers of a batch as losses see them: real values are standardised."""
+        layers = layers_of(batch)
+        layers["mask"] = next(iter(self.tasks.values())).standardise(layers["mask"])
+        return layers
+
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Logits ``[B, K, H, W]`` by head of a normalised image ``[B, C, H, W]``."""
         logits: dict[str, Tensor] = self.network(image)
@@ -117,8 +119,7 @@ class SegmentationModule(L.LightningModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Normalise and (in training) augment, on the device."""
-        image, layers = self.normalise(batch["image"]), layers_of(batch)
-        layers["mask"] = next(iter(self.tasks.values())).standardise(layers["mask"])
+        image, layers = self.normalise(batch["image"]), self.layers(batch)
         if self.trainer.training:
             for augment in self.augmentations:
                 image, layers = augment(image, layers, batch["k"])
@@ -215,11 +216,10 @@ class SegmentationModule(L.LightningModule):
             raise InputError("the pixel weights of the validation scenes are 0 everywhere: look at dataset.source.weight")
         values = dict(zip(self._val_losses, (sums[1:] / sums[0]).tolist(), strict=True))
         for name, sums in self._scene_sums():
-            task, counted = self.tasks[name], sums.compute()
-            self.scores[name] = error_scores(counted, task) if task.real else Scores(counted.cpu(), task, self.without)
+            self.scores[name] = result = score_scenes(sums.compute(), self.tasks[name], self.without)
             sums.reset()
             monitored = [full.removeprefix(f"val/{name}/") for full in self.monitored]
-            values |= {f"val/{name}/{key}": value for key, value in self.scores[name].logged(monitored).items()}
+            values |= {f"val/{name}/{key}": value for key, value in result.logged(monitored).items()}
         self.log_dict(values)
         head, first = next(iter(self.tasks.items()))
         if (
@@ -231,10 +231,8 @@ class SegmentationModule(L.LightningModule):
         self.log(first.score, self.scores[head].means()[first.score], prog_bar=True, logger=False)
 
     def quality(self, head: str) -> float:
-        """The last validation's score that chooses the best checkpoint: more is better, so an error has a minus."""
-        task = self.tasks[head]
-        value = self.scores[head].means()[task.score]
-        return value if task.higher_is_better else -value
+        """The last validation's `Task.quality`."""
+        return self.tasks[head].quality(self.scores[head].means())
 
     def configure_optimizers(self) -> Any:
         """The optimizer and its schedule, as Lightning expects them."""

@@ -47,7 +47,7 @@ from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
 from rsseg.table import print_table
-from rsseg.task import Task
+from rsseg.task import TASKS, Task
 from rsseg.training.divergence import DivergedError
 from rsseg.training.resume import continuation, last_state, overridden, write_down
 from rsseg.training.scoring import (
@@ -118,8 +118,7 @@ def _train(config: Any, run: RunFolder, overrides: list[str], loss: str, interru
             result = score_best(setup, run, module, data.stores["val"], loop.recorder, loop.trainer.global_step)
             write_scores(loop, result)
         write_summary(loop, result[setup.head])
-    value = result[setup.head].means()[setup.task.score]
-    return value if setup.task.higher_is_better else -value
+    return setup.task.quality(result[setup.head].means())
 
 
 def _open(setup: Setup) -> tuple[Setup, SegmentationModule, Data]:
@@ -175,9 +174,8 @@ def _finished(run: RunFolder, task: Task) -> float:
             "optimizer.lr=..., or on_nonfinite=skip, or remove the folder",
             facts,
         )
-    value = float(summary[task.score])
-    log.info("%s: finished already, %s %.4f; not run again.", run, task.score_name, value)
-    return value if task.higher_is_better else -value
+    log.info("%s: finished already, %s %.4f; not run again.", run, task.score_name, summary[task.score])
+    return task.quality(summary)
 
 
 def load_run(run: RunFolder, setup: Setup, scenes: int = 1, threshold: str = "fixed") -> SegmentationModule:
@@ -255,10 +253,10 @@ def evaluate(
         log.info("%s: %s", head, ", ".join(f"{name} {value:.4f}" for name, value in scores.means().items()))
     try:
         write_csv(path, rows)
-        first = result[setup.head]
-        if isinstance(first, Scores):
-            write_csv(path.with_name(f"{path.stem}-scenes.csv"), scene_rows(result, [scene.name for scene in store.scenes]))
-            write_csv(path.with_name(f"{path.stem}-confusion.csv"), confusion_rows(result))
+        write_csv(path.with_name(f"{path.stem}-scenes.csv"), scene_rows(result, [scene.name for scene in store.scenes]))
+        if confusions := confusion_rows(result):
+            write_csv(path.with_name(f"{path.stem}-confusion.csv"), confusions)
+        if isinstance(first := result[setup.head], Scores):
             draw_confusion(path.with_name(f"{path.stem}-confusion.png"), first)
         if setup.pictures:
             windows = predict_windows(module, setup.head, pick_windows(store, setup.window, setup.pictures))
@@ -312,7 +310,7 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed", trust: 
 def compare(
     runs: list[Path],
     out: Path | None = None,
-    metric: str = "iou",
+    metric: str = "",
     keep_unfair: bool = False,
     trust: Sequence[str] = (),
     without: Sequence[str] = (),
@@ -321,8 +319,9 @@ def compare(
 
     Args:
         runs: Run folders, or folders that hold them.
-        out: Where to write; if None ``comparison`` in the first folder, or ``comparison_dice`` for another metric than IoU.
-        metric: What losses are ranked by, see `rsseg.compare.scores.measures`.
+        out: Where to write; if None ``comparison`` in the first folder, or ``comparison_dice`` for another metric than
+            `Task.score`.
+        metric: What losses are ranked by, see `rsseg.compare.scores.measures`; empty: `Task.score`, IoU or RMSE.
         keep_unfair: Compare runs of other training data, steps, code or settings all the same.
         trust: Packages whose classes the runs' configs may name.
         without: Classes that are left out of means; empty: those that the runs leave out.
@@ -334,7 +333,8 @@ def compare(
         InputError: If there is nothing to compare, or the runs can't be compared.
     """
     quiet()
-    out = out or runs[0] / f"comparison{f'_{metric}' * (metric != 'iou')}".replace("/", "_")
+    usual = ("", *(task.score for task in TASKS.values()))
+    out = out or runs[0] / f"comparison{f'_{metric}' * (metric not in usual)}".replace("/", "_")
     if out.exists() and not out.is_dir():
         raise InputError(f"out={out} is a file: give a folder to write the comparison into")
     comparison = gather(runs, keep_unfair, metric, without)

@@ -6,7 +6,7 @@ take tensors call the tensors' own methods.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -36,6 +36,7 @@ class Task(Target):
         score: The score that chooses the best checkpoint, as it is logged.
         score_name: What people call it.
         higher_is_better: Whether it is to be high.
+        counted: What `rsseg.metrics.Confusion`, or of real values `ErrorSums`, counts of each scene, as records name it.
         error_names: What the values of `errors` stand for.
         usual_colours: The colours that labels are drawn in without a palette; empty: chosen from a colour map.
     """
@@ -51,6 +52,7 @@ class Task(Target):
     score: ClassVar[str] = "iou"
     score_name: ClassVar[str] = "IoU"
     higher_is_better: ClassVar[bool] = True
+    counted: ClassVar[str] = "confusion"
     error_names: ClassVar[tuple[str, ...]] = ("right", "wrong")
     usual_colours: ClassVar[tuple[str, ...]] = ()
 
@@ -103,6 +105,10 @@ class Task(Target):
     def standardise(self, target: Tensor) -> Tensor:
         """A target as the loss sees it: real values about 0 with a deviation of about 1, labels as they are."""
         return target
+
+    def quality(self, scores: Mapping[str, float]) -> float:
+        """The score that chooses checkpoints, among scores by name: more is better, so an error has a minus."""
+        return scores[self.score] if self.higher_is_better else -scores[self.score]
 
     def predict(self, logits: Tensor, threshold: Tensor | None = None) -> Tensor:
         """The labels (regression: the values in their unit) that logits stand for.
@@ -313,6 +319,7 @@ class Regression(Task):
     score = "rmse"
     score_name = "RMSE"
     higher_is_better = False
+    counted = "errors"
 
     units: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()

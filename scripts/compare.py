@@ -14,7 +14,7 @@ class Arguments:
     out=FOLDER                 default: comparison in the first folder (comparison_dice, ... by another metric)
     metric=METRIC              what losses are ranked by: iou (the default), dice, precision, recall, f0.5, f2, kappa,
                                balanced_accuracy or boundary_iou; of a class: recall/road; recall_micro, recall_weighted,
-                               scene_recall
+                               scene_recall; of a regression rmse (the default), mae, r2, absolute_bias; of a value: rmse/height
     without=CLASS[,CLASS...]   classes that are left out of mean scores; default: as the runs were trained (metrics.without)
     unfair=keep                compare runs of other training data, steps, code or settings too; default: name and leave out
     trust=PACKAGE[,PACKAGE...] packages of your own that the runs were trained with: their code runs
@@ -22,7 +22,7 @@ class Arguments:
 
     runs: str
     out: str | None = None
-    metric: str = "iou"
+    metric: str = ""
     unfair: str = "leave"
     without: list[str] = field(default_factory=list)
     trust: list[str] = field(default_factory=list)

@@ -6,6 +6,7 @@ which is better at 0.5 and the same at a tuned threshold; focal's are blurred mo
 
 import copy
 import json
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,14 +15,17 @@ import yaml
 from rsseg.compare.records import Records, checkpoint_of
 from rsseg.compare.tuning import scenes_bias
 from rsseg.metrics import SampledLogits
-from rsseg.task import Binary, Multiclass
+from rsseg.task import Binary, Multiclass, Regression
 
 BINARY = Binary(("building",))
 FOUR = Multiclass(("land", "water", "road", "roof"))
 PANEL = ["ce", "dice", "jaccard"]
 MOVED = {"ce": (0.0, 0.5), "dice": (1.1, 0.5), "ce_dice": (0.5, 0.5), "focal": (0.0, 1.6), "lovasz": (1.3, 0.7)}
 TERMS = {"ce_dice": ["ce", "dice"]}
-TARGETS = {"ce": "CrossEntropy", "dice": "Dice", "focal": "Focal", "lovasz": "Lovasz", "weighted_ce": "CrossEntropy"}
+TARGETS = {
+    "ce": "CrossEntropy", "dice": "Dice", "focal": "Focal", "lovasz": "Lovasz", "weighted_ce": "CrossEntropy",
+    "mse": "MSE", "mae": "MAE", "huber": "Huber",
+}  # fmt: skip
 PIXELS = 3000
 
 
@@ -124,16 +128,56 @@ def make_records(task, loss, seed, scenes=6, steps=(100, 200, 300, 400), absent=
     )  # fmt: skip
 
 
+HEIGHT = Regression(("height",), units=("m",))
+SPREAD = {"mse": (0.0, 1.0), "huber": (0.2, 1.1), "mae": (-0.9, 1.2)}
+"""Mean and deviation of each loss's errors, in metres."""
+
+
+def heights(loss, seed, scene, progress=1.0):
+    """Predicted and true heights ``[N]`` of a scene: errors are Gaussian, and larger in harder scenes and early in training."""
+    world, trained = np.random.default_rng([8, scene]), np.random.default_rng([seed, scene])
+    mean, deviation = SPREAD[loss]
+    truth, hard = world.gamma(2, 2, PIXELS), world.lognormal(0, 0.3)
+    return truth + mean + hard * deviation * (2 - progress) * trained.normal(size=PIXELS), truth
+
+
+def error_sums(predicted, truth):
+    error = predicted - truth
+    return [len(error), error.sum(), abs(error).sum(), (error**2).sum(), truth.sum(), (truth**2).sum()]
+
+
+def make_height_records(loss, seed, scenes=6, steps=(100, 200, 300, 400)):
+    """The records of a regression whose last checkpoint is its best."""
+    sums = np.array([[[error_sums(*heights(loss, seed, s, step / steps[-1]))] for s in range(scenes)] for step in steps])
+    norms, first = np.full((len(steps), 1), 0.3), np.arange(scenes) % 2 == 0
+    gradient = dict.fromkeys(("logits", "layer"), (norms, np.ones((len(steps), 1, 1))))
+    return Records(
+        scenes=[f"scene_{s}" for s in range(scenes)], first=first, task=HEIGHT, terms=[loss], panel=[], steps=np.array(steps),
+        counts=sums, values=np.zeros((len(steps), 0, 2)), gradient=gradient, gain=None,
+        own=np.stack([sums[:, half, 0, 3].sum(1) / sums[:, half, 0, 0].sum(1) for half in (first, ~first)], axis=-1),
+        best=checkpoint_of({"step": np.array(steps[-1])}, HEIGHT, first),
+    )  # fmt: skip
+
+
+def class_scores(task, counts):
+    """Two scores of each class at every validation ``[V, K]`` by name, and the pixels of each ``[K]``."""
+    if task.real:
+        number, _, absolute, squares = np.moveaxis(counts.sum(1), -1, 0)[:4]
+        return {"rmse": np.sqrt(squares / number), "mae": absolute / number}, number[-1]
+    hits, wrong, missed, *_ = np.moveaxis(counts.sum(1), -1, 0)
+    iou = np.where(hits + missed > 0, hits / np.maximum(hits + wrong + missed, 1), np.nan)
+    return {"iou": iou, "dice": 2 * iou / (1 + iou)}, (hits + missed)[-1]
+
+
 def write_run(folder, task, loss, seed, records, overrides=(), fingerprint="v1", loss_terms=None, **changes):
     """The files of a finished run; `changes` go into its config."""
     folder.mkdir(parents=True)
-    hits, wrong, missed, _ = np.moveaxis(records.counts.sum(1), -1, 0)  # [V, K]
-    iou = np.where(hits + missed > 0, hits / np.maximum(hits + wrong + missed, 1), np.nan)
-    dice = 2 * iou / (1 + iou)
+    scores, number = class_scores(task, records.counts)
     terms = {name: {"_target_": f"rsseg.losses.{TARGETS[name]}", "weight": 1.0} for name in TERMS.get(loss, [loss])}
     config = {
         "loss": {"terms": loss_terms or terms},
-        "dataset": {"name": "made_up", "task": task.kind, "classes": list(task.classes), "bands": [1]},
+        "dataset": {"name": "made_up", "task": task.kind, "classes": list(task.classes), "bands": [1],
+                    "units": list(task.units) if task.real else None},
         "model": {"encoder": "resnet18", "heads": {"mask": {}}}, "optimizer": {"lr": 1e-3}, "seed": seed, "steps": 400,
         "batch_size": 8, "window": 64, **changes,
     }  # fmt: skip
@@ -151,18 +195,18 @@ def write_run(folder, task, loss, seed, records, overrides=(), fingerprint="v1",
         "fingerprint": {"train": "t1", "val": fingerprint},
         "scenes": {"train": ["a"], "val": records.scenes},
     }
-    means = {name: float(np.nanmean(value[-1])) for name, value in (("iou", iou), ("dice", dice))}
+    means = {name: float(np.nanmean(value[-1])) for name, value in scores.items()}
     summary = means | {f"scene_{k}": v for k, v in means.items()}
     summary |= {"accuracy": 0.9, "finished": "2026-01-01T01:00:00+00:00", "steps": config["steps"], "seconds": 12.5}
     for name, content in (("run", origin), ("data", data), ("summary", summary)):
         (folder / f"{name}.json").write_text(json.dumps(content))
-    own = records.values.mean(-1)[:, PANEL.index(loss) if loss in PANEL else 0]
-    rows = [f"{s - 1},{v},{np.nanmean(i)},{np.nanmean(d)}" for s, v, i, d in zip(records.steps, own, iou, dice, strict=True)]
-    (folder / "metrics.csv").write_text("\n".join(["step,val/loss,val/mask/iou,val/mask/dice", *rows]) + "\n")
-    number = (hits + missed)[-1]
-    lines = [f"mask,{c},{i},{d},{int(n)}" for c, i, d, n in zip(task.classes, iou[-1], dice[-1], number, strict=True)]
-    mean = f"mask,,{means['iou']},{means['dice']},{int(number.sum())}"
-    (folder / "classes.csv").write_text("\n".join(["head,class,iou,dice,pixels", *lines, mean]) + "\n")
+    one, other = scores.values()
+    own = one.mean(-1) if task.real else records.values.mean(-1)[:, PANEL.index(loss) if loss in PANEL else 0]
+    rows = [f"{s - 1},{v},{np.nanmean(i)},{np.nanmean(d)}" for s, v, i, d in zip(records.steps, own, one, other, strict=True)]
+    (folder / "metrics.csv").write_text("\n".join([f"step,val/loss,{','.join(f'val/mask/{n}' for n in scores)}", *rows]) + "\n")
+    lines = [f"mask,{c},{i},{d},{int(n)}" for c, i, d, n in zip(task.classes, one[-1], other[-1], number, strict=True)]
+    mean = f"mask,,{','.join(map(str, means.values()))},{int(number.sum())}"
+    (folder / "classes.csv").write_text("\n".join([f"head,class,{','.join(scores)},pixels", *lines, mean]) + "\n")
 
 
 def changed(thing, **values):
@@ -178,7 +222,8 @@ def make_sweep(root, monkeypatch, task=BINARY, losses=tuple(MOVED), seeds=(1, 2,
     for loss in losses:
         for seed in seeds:
             folder = root / f"loss={loss},seed={seed}"
-            kept[folder] = make_records(task, loss, seed, **options)
+            make = make_height_records if task.real else partial(make_records, task)
+            kept[folder] = make(loss, seed, **options)
             write_run(folder, task, loss, seed, kept[folder])
     monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: kept[folder])
     return kept

@@ -52,7 +52,7 @@ def test_a_run_learns_is_scored_mapped_drawn_and_resumed(tmp_path, dem_root):
     assert {"picture.png", "curves.png"} <= {path.name for path in run.iterdir()}
     assert RunFolder(run).classes("mask")[0]["rmse"] == pytest.approx(-score)
     found = evaluate(run, "val")["mask"]
-    assert found.rmse == pytest.approx(-score, rel=1e-5)
+    assert found["rmse"] == pytest.approx(-score, rel=1e-5)
     out = predict(run, dem_root / "images" / "tile0.tif", tmp_path / "map.tif")
     with rasterio.open(out) as file, rasterio.open(dem_root / "masks" / "tile0.tif") as truth:
         values = file.read(1)

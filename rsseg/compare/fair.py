@@ -32,9 +32,13 @@ from rsseg.compare.runs import (
 )
 from rsseg.compare.scores import measures
 from rsseg.contract import InputError
+from rsseg.task import Task
 
 SCENES = {"train": "training scenes or labels", "val": "validation scenes or labels"}
 """What a fingerprint is of; it says nothing to a reader itself."""
+
+SPLIT_WITH_SOME = "choose a split that holds some"
+"""What to do where nothing can be scored."""
 
 Fact: TypeAlias = Callable[[Run], dict[str, str]]
 """What runs may differ in, by name."""
@@ -108,13 +112,14 @@ class Selection:
         self.runs = [run for run in self.runs if run.folder not in reasons]
 
 
-def gather(places: Sequence[Path], keep_unfair: bool = False, metric: str = "iou", without: Sequence[str] = ()) -> Comparison:
+def gather(places: Sequence[Path], keep_unfair: bool = False, metric: str = "", without: Sequence[str] = ()) -> Comparison:
     """Find runs and keep those that can be compared.
 
     Args:
         places: Run folders, or folders that hold them.
         keep_unfair: Compare runs of other training data, steps, code or settings all the same.
-        metric: By which score learning rates that were searched are chosen, see `rsseg.compare.scores.measures`.
+        metric: By which score learning rates that were searched are chosen, see `rsseg.compare.scores.measures`; empty:
+            `Task.score`.
         without: As for `rsseg.compare.findings.Findings`.
 
     Raises:
@@ -134,7 +139,7 @@ def gather(places: Sequence[Path], keep_unfair: bool = False, metric: str = "iou
     set_labels(chosen.runs)
     rates: dict[str, tuple[float, list[float]]] = {}
     if any(run.searching for run in chosen.runs):
-        rates = pick_rates(chosen.runs, metric, without)
+        rates = pick_rates(chosen.runs, metric or chosen.runs[0].task.score, without)
         keep_reporting(chosen, rates)
     chosen.runs.sort(key=lambda run: str(run.summary["finished"]))
     chosen.drop(older(chosen.runs))
@@ -153,15 +158,23 @@ def gather(places: Sequence[Path], keep_unfair: bool = False, metric: str = "iou
 
 
 def drop_unscored(chosen: Selection) -> None:
-    """Leave out runs whose IoU is NaN.
+    """Leave out runs whose IoU, or RMSE, is NaN.
 
     Raises:
         InputError: If none is left.
     """
-    reason = ("its IoU is NaN: no class occurs in its validation scenes", "choose a split that holds some")
-    chosen.drop({run.folder: reason for run in chosen.runs if np.isnan(run.summary["iou"])})
+    task, reasons = chosen.runs[0].task, {}
+    for run in chosen.runs:
+        if np.isnan(run.summary[run.task.score]):
+            why = f"its {run.task.score_name} is NaN: {_nothing(run.task)} its validation scenes"
+            reasons[run.folder] = (why, SPLIT_WITH_SOME)
+    chosen.drop(reasons)
     if not chosen.runs:
-        raise InputError("no run has an IoU: no class occurs in the validation scenes; choose a split that holds some")
+        raise InputError(f"no run has an {task.score_name}: {_nothing(task)} the validation scenes; {SPLIT_WITH_SOME}")
+
+
+def _nothing(task: Task) -> str:
+    return "no value is known in" if task.real else "no class occurs in"
 
 
 def drop_unrecorded(chosen: Selection) -> None:
@@ -257,18 +270,23 @@ def pick_rates(runs: Sequence[Run], metric: str, without: Sequence[str] = ()) ->
 
 
 def _score(run: Run, metric: str, without: Sequence[str]) -> float:
-    """A run's score: as ``summary.json`` has it, or from its records.
+    """A run's score, as ``summary.json`` has it, or from its records; more is better, so an error has a minus.
 
     Raises:
         InputError: If neither has it.
     """
     measure = measures(run.task, without or run.without, metric)[metric]
-    if metric in run.summary and not without:
-        return float(run.summary[metric])
     sums = measure.sums(run.records) if run.records else None
-    if sums is not None:
-        return float(measure.score(sums.sum(0)))
-    raise InputError(f"metric={metric}: {run.folder} was not scored by it, so no learning rate can be chosen; take iou or dice")
+    if metric in run.summary and not without:
+        score = float(run.summary[metric])
+    elif sums is not None:
+        score = float(measure.score(sums.sum(0)))
+    else:
+        way_out = " or ".join(run.task.class_scores)
+        raise InputError(
+            f"metric={metric}: {run.folder} was not scored by it, so no learning rate can be chosen; take {way_out}"
+        )
+    return score if measure.higher_is_better else -score
 
 
 def keep_reporting(chosen: Selection, rates: Mapping[str, tuple[float, list[float]]]) -> None:

@@ -37,8 +37,8 @@ from rsseg.compare.style import (
 from rsseg.compare.tables import ranks
 from rsseg.compare.words import percent
 
-FRONT = ("scene_iou", "boundary_iou", "class_ece")
-"""What pooled IoU is traded for."""
+FRONT = {"iou": ("scene_iou", "boundary_iou", "class_ece"), "rmse": ("scene_rmse", "mae", "absolute_bias")}
+"""What `Task.score`, pooled over scenes, is traded for."""
 
 
 def draw_all(found: Findings, out: Path) -> dict[str, str]:
@@ -69,7 +69,7 @@ def draw_ranking(found: Findings) -> Figure:
     axis.plot(win.values[order], places + shift, "|", color=BLUE, markersize=8)
     axis.set_yticks(places, labels)
     axis.set(ylim=(-0.6, len(order) - 0.4))
-    figure.supxlabel(f"{found.measures[found.metric].label}, validation", fontsize=10)
+    figure.supxlabel(f"{found.measures[found.metric].heading}, validation", fontsize=10)
     grid(axis, "x")
     if tuning:
         figure.legend(loc="outside upper left", ncols=2)
@@ -150,7 +150,7 @@ def draw_wins(found: Findings) -> Figure | None:
     if len(found.labels) < 2:
         return None
     order, win = found.order, found.wins[found.metric]
-    better, gaps = win.better[np.ix_(order, order)], win.difference.value[np.ix_(order, order)]
+    better, gaps = win.better[np.ix_(order, order)], win.lead.value[np.ix_(order, order)]
     names, sure, room = [found.labels[i] for i in order], bool(not np.isnan(better[0, -1])), len(order) <= FEW
     text = np.full(gaps.shape, "", dtype=object)
     for at in zip(*np.nonzero(~np.eye(len(order), dtype=bool)), strict=True):
@@ -179,29 +179,32 @@ def draw_cross(found: Findings) -> Figure:
 
 
 def draw_pareto(found: Findings) -> Figure:
-    """Pooled IoU against IoU per scene, boundary IoU and calibration: which losses no other one beats in both."""
-    others = [key for key in FRONT if key in found.wins]
+    """`Task.score` against what it is traded for: which losses no other one beats in both."""
+    score = found.measures[found.task.score]
+    others = [key for key in FRONT[found.task.score] if key in found.wins]
     numbered = len(found.labels) > FEW
     figure = canvas(1.7 * len(others) + 0.4 + 0.1 * len(found.labels) * numbered)
     axes = figure.subplots(len(others), 1, squeeze=False, sharex=True)[:, 0]
-    x = found.wins["iou"].values.mean(1)[found.order]
+    x = found.wins[found.task.score].values.mean(1)[found.order]
     points = {key: np.stack([x, found.wins[key].values.mean(1)[found.order]], axis=-1) for key in others}
     names = [str(place + 1) if numbered else found.labels[i] for place, i in enumerate(found.order)]
     for axis, (key, point) in zip(axes, points.items(), strict=True):
         measure, y = found.measures[key], point[:, 1]
-        front = pareto_front(point, [True, measure.higher_is_better])
+        front = pareto_front(point, [score.higher_is_better, measure.higher_is_better])
         along = np.flatnonzero(front)[np.argsort(x[front])]
         axis.plot(x[along], y[along], color=BLUE, linewidth=1.2, zorder=1)
         axis.scatter(x[~front], y[~front], s=34, facecolor="white", edgecolor=GREY, linewidth=1.5, zorder=2)
         axis.scatter(x[front], y[front], s=46, color=BLUE, zorder=3)
-        axis.set_ylabel(wrap(measure.label, 17) + "\n(up: better)")
+        axis.set_ylabel(f"{wrap(measure.label, 17)}{measure.heading.removeprefix(measure.label)}\n(up: better)")
         if not measure.higher_is_better:
             axis.invert_yaxis()
         axis.margins(0.14)
         axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.yaxis.set_major_locator(MaxNLocator(5))
         grid(axis)
-    axes[-1].set_xlabel("IoU, pooled over scenes (right: better)")
+    axes[-1].set_xlabel(f"{score.heading}, pooled over scenes (right: better)")
+    if not score.higher_is_better:
+        axes[-1].invert_xaxis()  # of all, which share it
     if numbered:
         keys = [wrap(f"{name}  {found.labels[i]}", 34) for name, i in zip(names, found.order, strict=True)]
         empty = [Line2D([], [], linestyle="")] * len(keys)
@@ -236,7 +239,7 @@ def draw_curves(found: Findings) -> Figure:
     lines = [[run.curve.set_index("step")[metric] for run in row] for row in found.comparison.runs]
     means = [pd.concat(seeds, axis=1, join="inner").mean(axis=1, skipna=False) for seeds in lines]  # at the steps of all
     titles = [wrap(found.labels[i], 24) for i in found.order]
-    figure, axes = panels(titles, "optimiser step", f"{found.measures[metric].label}, validation")
+    figure, axes = panels(titles, "optimiser step", f"{found.measures[metric].heading}, validation")
     for axis, i in zip(axes, found.order, strict=True):
         for other in found.order:
             if other != i:
@@ -258,7 +261,7 @@ def draw_alignment(found: Findings) -> Figure:
         said += "" if np.isnan(tau.low) else f" ({max(tau.low, -1.0):.2f} to {min(tau.high, 1.0):.2f})"
         titles.append(f"{wrap(found.labels[i], 24)}\n{said.replace('nan', '-')}")
     across = "checkpoints of a run by validation loss, 1: the lowest"
-    figure, axes = panels(titles, across, f"{found.measures[metric].label}, validation")
+    figure, axes = panels(titles, across, f"{found.measures[metric].heading}, validation")
     for axis, i in zip(axes, found.order, strict=True):
         for run in found.comparison.runs[i]:
             known = run.curve.dropna()

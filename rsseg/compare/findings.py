@@ -25,10 +25,10 @@ from rsseg.compare.scores import (
     of_tuning,
     rank_alignment,
 )
-from rsseg.compare.tuning import Overlap
 from rsseg.contract import InputError
+from rsseg.metrics import Metric, metrics
 from rsseg.metrics.average import Array, present_mean, ratio
-from rsseg.metrics.scores import Metric, metrics, pooled
+from rsseg.metrics.scores import pooled
 
 
 @dataclass(frozen=True)
@@ -88,32 +88,33 @@ class Findings:
         has_records: Whether there are records, of all runs or of none.
         scenes: The validation scenes' names.
         task: The head's task.
-        tuned_metric: What thresholds are tuned for.
+        tuned_metric: What thresholds are tuned for, and checkpoints told apart by.
         measures: What losses are compared by, by name.
         scene_metric: What scenes are told apart by.
-        class_score: What classes are told apart by, one of `rsseg.metrics.scores.CLASS_SCORES`.
+        class_score: What classes are told apart by, a score that each of them has in `rsseg.metrics.metrics`.
 
     Args:
         comparison: The runs.
-        metric: What losses are ranked by, see `rsseg.compare.scores.measures`.
+        metric: What losses are ranked by, see `rsseg.compare.scores.measures`; empty: `Task.score`.
         without: Classes that are left out of means; empty: those that the runs leave out.
 
     Raises:
         InputError: For a metric that there is not, or that not every run recorded.
     """
 
-    def __init__(self, comparison: Comparison, metric: str = "iou", without: Sequence[str] = ()) -> None:
-        self.comparison, self.metric = comparison, metric
+    def __init__(self, comparison: Comparison, metric: str = "", without: Sequence[str] = ()) -> None:
+        self.comparison = comparison
         self.labels, self.seeds = comparison.labels, comparison.seeds
         self.plain = [row[0].plain for row in comparison.runs]
         first = comparison.runs[0][0]
         self.has_records = first.records is not None
         self.scenes = list(first.data["scenes"]["val"])
         self.task, without = first.task, without or first.without
-        self.tuned_metric: Overlap = "dice" if metric == "dice" else "iou"
-        self.measures, known = measures(self.task, without, metric), metrics(self.task, without)
-        self.tuned: Metric = known[self.tuned_metric]
-        self.scene_metric = known.get(metric.removeprefix("scene_"), self.tuned)
+        self.metric = metric = metric or self.task.score
+        self.tuned_metric = metric if metric in self.task.class_scores else self.task.score
+        self.measures, self.metrics = measures(self.task, without, metric), metrics(self.task, without)
+        self.tuned = self.metrics[self.tuned_metric]
+        self.scene_metric = self.metrics.get(metric.removeprefix("scene_"), self.tuned)
         self.class_score = self.scene_metric.score if self.has_records else self.tuned_metric
         if metric not in self.wins:
             raise InputError(f"metric={metric}: not every run recorded it; take {', '.join(self.wins)}")
@@ -121,27 +122,31 @@ class Findings:
     @property
     def order(self) -> list[int]:
         """The losses, best first."""
-        return [int(i) for i in np.argsort(-self.wins[self.metric].score.value, kind="stable")]
+        value = self.wins[self.metric].score.value
+        return [int(i) for i in np.argsort(-value if self.measures[self.metric].higher_is_better else value, kind="stable")]
 
     @cached_property
     def counts(self) -> Array | None:
-        """The counts of the best checkpoints at 0.5 (argmax), ``[L, R, S, C, 4]``; None: no records."""
+        """The counts of the best checkpoints at 0.5 (argmax), ``[L, R, S, C, N]``; None: no records."""
         return self._each(lambda run: run.recorded.at("fixed")) if self.has_records else None
 
     @cached_property
     def wins(self) -> dict[str, WinMatrix]:
         """By measure that is known of all runs: the scores of the best checkpoints, and every loss against every other."""
         if not self.has_records:  # what runs say of themselves
-            names = [name for name in self.measures if all(name in run.summary for run in self.comparison.all_runs)]
-            return {name: compare_seeds(self._each(lambda run: run.summary[name])) for name in names}  # noqa: B023
+            known = {k: m for k, m in self.measures.items() if all(k in run.summary for run in self.comparison.all_runs)}
+            return {
+                name: compare_seeds(self._each(lambda run: run.summary[name]), measure.higher_is_better, measure.limits)  # noqa: B023
+                for name, measure in known.items()
+            }
         sums = {name: self._sums(measure) for name, measure in self.measures.items()}
         return {name: compare(known, self.measures[name]) for name, known in sums.items() if known is not None}
 
     @cached_property
     def tuning(self) -> Tuning | None:
-        """What tuning adds; None where some run has no tuned counts."""
+        """What tuning adds; None where some run has no tuned counts, as of real values."""
         gain, measure = of_tuning(self.tuned, self.tuned_metric), of_metric(self.tuned)
-        both = self._sums(gain) if self.has_records else None  # [L, R, S, 2, C, 3]
+        both = self._sums(gain) if self.has_records and not self.task.real else None  # [L, R, S, 2, C, 3]
         if both is None:
             return None
         moved = compare(both, gain).difference
@@ -157,7 +162,7 @@ class Findings:
     def why_untuned(self) -> list[str]:
         """Why it is not known what tuning adds, in a sentence, where nothing else says so."""
         runs = self.comparison.all_runs
-        if not self.has_records or self.tuning is not None or runs[0].recorded.first.all():
+        if not self.has_records or self.task.real or self.tuning is not None or runs[0].recorded.first.all():
             return []
         run = next(run for run in runs if np.isnan(run.recorded.at(self.tuned_metric)).any())
         why = f"{run.folder} was not counted at tuned biases; its train.log says why"
@@ -174,8 +179,9 @@ class Findings:
 
     @cached_property
     def tau(self) -> Array:
-        """Kendall's tau-b of falling loss and rising metric, ``[L, R, 2]``: whole run, last half."""
-        return self._each(lambda run: rank_alignment(run.curve["val_loss"], run.curve[self.tuned_metric]))
+        """Kendall's tau-b of falling loss and rising metric (or falling error), ``[L, R, 2]``: whole run, last half."""
+        sign = -1 if self.task.real else 1
+        return self._each(lambda run: rank_alignment(run.curve["val_loss"], sign * run.curve[self.tuned_metric]))
 
     @cached_property
     def selection(self) -> Array | None:
@@ -222,7 +228,7 @@ def own_loss(run: Run) -> Array | None:
 def selection(run: Run, metric: Metric) -> float:
     """What choosing the checkpoint by the run's own validation loss costs; NaN where halves of the scenes can't tell."""
     own, records = own_loss(run), run.recorded
-    return float("nan") if own is None else selection_regret(own, records.counts, records.first, metric)
+    return float("nan") if own is None else selection_regret(own, records.counts, records.first, metric.quality)
 
 
 def selection_regret(
@@ -237,9 +243,9 @@ def selection_regret(
     Args:
         losses: ``[checkpoints, 2]``, the validation loss on the first and the second half. A loss of all scenes won't do: it
             has seen those that score its choice.
-        counts: ``[checkpoints, scenes, classes, 3 or 4]``.
+        counts: ``[checkpoints, scenes, classes, N]``.
         first: Which scenes are the first half.
-        metric: From counts to scores ``[checkpoints]``; the mean IoU if it is not given.
+        metric: From counts to scores ``[checkpoints]``, more is better; the mean IoU if it is not given.
 
     Example:
         >>> counts = np.array([[[[1, 1, 0]]] * 2, [[[1, 0, 0]]] * 2]).reshape(2, 2, 1, 3)  # IoU 0.5, then 1

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from rsseg.collective import alone
-from rsseg.contract import Batch, Layers, layers_of
-from rsseg.metrics import Confusion, Scores
+from rsseg.contract import Batch, Layers
+from rsseg.metrics import SCENE_SUMS, score_scenes
 from rsseg.module import SegmentationModule
 
 STEP = 1e-2
@@ -104,7 +104,7 @@ def probe(
         trainer: Of the run; its precision is used, but float32 in place of float16, whose small gradients are 0.
         module: In evaluation mode.
         windows: The windows as one batch, of stored pixels, not augmented.
-        held_out: Windows on which the gain in mean IoU of one step down each term's gradient is measured, if any.
+        held_out: Windows on which the gain of one step down each term's gradient is measured in `Task.quality`, if any.
 
     Returns:
         By head: ``logits.norm`` and ``layer.norm`` ``[T]``, ``logits.cosine`` and ``layer.cosine`` ``[T, T]``, and ``gain``
@@ -125,7 +125,7 @@ def probe(
             for place, gradients in (("logits", at_logits), ("layer", at_layer)):
                 values[f"{place}.norm"], values[f"{place}.cosine"] = norms_and_cosines(gradients)
             if held_out:
-                metric, moved = _iou(trainer, module, name, held_out), _trainable(module.network)
+                metric, moved = _quality(trainer, module, name, held_out), _trainable(module.network)
                 gains = [one_step_gain(moved, row, metric, STEP) for row in _pulled(z, at_logits, module.network)]
                 values["gain"] = torch.tensor(gains, dtype=torch.float64)
     return {name: {key: value.detach().cpu() for key, value in values.items()} for name, values in found.items()}
@@ -133,7 +133,7 @@ def probe(
 
 def _batch(module: SegmentationModule, windows: Sequence[Batch]) -> tuple[Tensor, Layers]:
     image = module.normalise(torch.cat([window["image"] for window in windows]).to(module.device))
-    parts = [layers_of(window) for window in windows]
+    parts = [module.layers(window) for window in windows]
     return image, {name: torch.cat([part[name] for part in parts]).to(module.device) for name in parts[0]}
 
 
@@ -170,16 +170,17 @@ def _pulled(z: Tensor, at_logits: Tensor, module: nn.Module) -> list[list[Tensor
     return rows
 
 
-def _iou(trainer: L.Trainer, module: SegmentationModule, name: str, windows: Sequence[Batch]) -> Callable[[], float]:
-    """The mean IoU of a head on windows, at the parameters as they are when it is called."""
+def _quality(trainer: L.Trainer, module: SegmentationModule, name: str, windows: Sequence[Batch]) -> Callable[[], float]:
+    """The score of a head on windows, see `Task.quality`, at the parameters as they are when it is called."""
+    task = module.tasks[name]
     image, layers = _batch(module, windows)
     scene: Any = torch.zeros(len(windows), dtype=torch.int64, device=module.device)
 
     def metric() -> float:
-        confusion = Confusion(module.tasks[name], scenes=1).to(module.device)
+        sums = SCENE_SUMS[task.counted](task, scenes=1).to(module.device)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            confusion.update(module(image)[name], layers["mask"], scene)
-        counts = confusion.counts  # its `compute` would wait for the other processes
-        return Scores(counts, module.tasks[name], module.without).iou
+            sums.update(module(image)[name], layers["mask"], scene)
+        counts = sums.counts  # its `compute` would wait for the other processes
+        return task.quality(score_scenes(counts, task, module.without).means())
 
     return metric

@@ -28,6 +28,42 @@ PANEL: Mapping[str, Mapping[str, Any]] = {
 """Under the names of ``configs/loss/term``. Binned Lovasz joins the one pass, where the exact one would sort every error."""
 
 
+class ErrorMeans:
+    """The value of a loss of real values on each half of the scenes; it has the methods of `PanelSums`.
+
+    Args:
+        loss: Its weighted terms are functions of a mean over pixels, as those of `rsseg.losses` are.
+        first: bool ``[scenes]``, which are the first half.
+    """
+
+    def __init__(self, loss: Composite, first: NDArray[np.bool_]) -> None:
+        self.terms: dict[str, Any] = {name: loss.terms[name] for name, weight in loss.weights.items() if weight}
+        self.weights, self.first = loss.weights, torch.from_numpy(np.asarray(first))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._totals: Tensor | None = None  # [terms, 2, halves], errors and weights
+
+    def update(self, logits: Tensor, target: Tensor, scene: Tensor, weight: Tensor | None = None) -> None:
+        """Add a batch: logits and target ``[B, V, H, W]``, scene int64 ``[B]``, weight ``[B, H, W]``."""
+        exact = torch.float32 if logits.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        first = self.first.to(logits.device)[scene]
+        member = torch.stack([first, ~first], dim=1).to(exact)
+        parts = torch.stack([torch.stack(term.parts(logits, target, weight)) for term in self.terms.values()])
+        total = parts.to(exact) @ member
+        self._totals = total if self._totals is None else self._totals + total
+
+    def values(self) -> NDArray[np.float64]:
+        """The loss on each half, float64 ``[1, 2]``, NaN where nothing is known; every process has to call it."""
+        if self._totals is None:
+            return np.full((1, 2), np.nan)
+        errors, share = global_sum(self._totals).cpu().double().unbind(1)
+        means = zip(self.terms.items(), errors / share, strict=True)
+        parts = [self.weights[name] * torch.stack([term.of_mean(half) for half in mean]) for (name, term), mean in means]
+        return torch.stack(parts).sum(0, keepdim=True).numpy()
+
+
 class PanelSums:
     """Sums of what the panel's losses are functions of, apart for the two halves of the scenes.
 
@@ -67,6 +103,8 @@ class PanelSums:
             scene: int64 ``[B]``.
             weight: ``[B, H, W]``, what each pixel counts for; None: 1.
         """
+        if not self.terms:
+            return
         exact = torch.float32 if logits.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
         first = self.first.to(logits.device)[scene]
         member = torch.stack([first, ~first]).to(exact)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from rsseg.compare.gradients import probe
-from rsseg.compare.panel import PanelSums
+from rsseg.compare.panel import ErrorMeans, PanelSums
 from rsseg.compare.records import ABOUT, CROSSFIT, OWN, write_arrays
 from rsseg.compare.tuning import Overlap, halves, scenes_bias, tunable
 from rsseg.contract import IGNORE, Batch, InputError
@@ -38,8 +38,9 @@ log = logging.getLogger(__name__)
 class Recorder(L.Callback):
     """Writes ``records/step-000240.npz`` of the run folder after every validation; see docs/records.md.
 
-    A file holds, per head, every scene's confusion matrix, the value of every loss of the panel, and of the one that trains,
-    on each half of the scenes, and each weighted term's gradient norms and cosines on the probe windows. With S scenes, P
+    A file holds, per head, every scene's confusion matrix (real values: sums of errors), the value of every loss of the panel,
+    and of the one that trains, on each half of the scenes, and each weighted term's gradient norms and cosines on the probe
+    windows. With S scenes, P
     planes of K x K counts, N losses in the panel and T terms its arrays take ``8 (S P K^2 + 2 N + 2 T (T + 1) + T + 3)``
     bytes, before they are compressed. A resumed run writes the validations that it repeats again, under their names.
 
@@ -73,7 +74,7 @@ class Recorder(L.Callback):
         self.snapshots, self.first = snapshots, snapshots.first
         self.taken: dict[str, Snapshot] | None = None
         self._sums: dict[str, PanelSums] = {}  # of the panel, on labels
-        self._own: dict[str, PanelSums] = {}  # of the loss that trains, on what it is given
+        self._own: dict[str, PanelSums | ErrorMeans] = {}  # of the loss that trains, on what it is given
         self._gradients: dict[str, dict[str, ArrayLike]] = {}
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -82,7 +83,9 @@ class Recorder(L.Callback):
         for name, task in module.tasks.items():
             loss = module.losses[name]
             self._sums[name] = PanelSums(task, self.panel, self.first)
-            if isinstance(loss, Composite) and _of_sums(loss):
+            if isinstance(loss, Composite) and task.real and _of_means(loss):
+                self._own[name] = ErrorMeans(copy.deepcopy(loss), self.first)
+            elif isinstance(loss, Composite) and _of_sums(loss):
                 self._own[name] = PanelSums(task, {OWN: copy.deepcopy(loss).cpu()}, self.first)
             heads[name] = {
                 "task": task.kind,
@@ -113,9 +116,9 @@ class Recorder(L.Callback):
         module = _segmentation(pl_module)
         for name, sums in self._sums.items():
             sums.update(outputs[name], module.tasks[name].hard_labels(batch["mask"]), batch["scene"])
-        for name, sums in self._own.items():
+        for name, own in self._own.items():
             _, target, weight = module.losses[name].given(outputs[name], batch["mask"], batch.get("weight"))  # type: ignore[operator]
-            sums.update(outputs[name], target, batch["scene"], weight)
+            own.update(outputs[name], target, batch["scene"], weight)
         if _last_alone(trainer):
             self.snapshots.count(outputs, batch)
 
@@ -127,7 +130,7 @@ class Recorder(L.Callback):
             own = self._own[name].values()[0] if name in self._own else np.full(2, np.nan)
             found = {"step": np.int64(trainer.global_step), OWN: own}
             found |= {"values": sums.values(), **self._gradients.get(name, {})}
-            found["confusion"] = module.scene_sums[name].compute().cpu().numpy()  # type: ignore[operator]
+            found[module.tasks[name].counted] = module.scene_sums[name].compute().cpu().numpy()  # type: ignore[operator]
             arrays |= {f"{name}/{key}": value for key, value in found.items()}
         if trainer.is_global_zero:
             write_arrays(self.folder / f"step-{trainer.global_step:06d}.npz", arrays)
@@ -141,6 +144,11 @@ def _of_sums(loss: Composite) -> bool:
     if loss.label_smoothing and not all(getattr(term, "soft", False) for term in terms):  # sums of two targets
         return False
     return all(isinstance(term, Term) and term.needs and {over for _, over in term.needs} == {"batch"} for term in terms)
+
+
+def _of_means(loss: Composite) -> bool:
+    """Whether a loss of real values is a function of means over pixels."""
+    return all(hasattr(term, "of_mean") for name, term in loss.terms.items() if loss.weights[name])
 
 
 def _last_alone(trainer: L.Trainer) -> bool:
@@ -171,7 +179,7 @@ class Snapshots:
 
     A snapshot takes at most ``4 KiB * S * (K + 1)`` for histograms, ``24 S K`` bytes for contours, and for a multiclass
     sample ``(4 K + 24) max(SAMPLE, S K)`` bytes. While a scene is put together and its bands are counted, 16 bytes per pixel of
-    it are in memory.
+    it are in memory. Of real values it says the step alone: they have no threshold to tune and no contours.
 
     Args:
         tasks: Each head's task.
@@ -191,8 +199,9 @@ class Snapshots:
         if np.diff(self.first[[core.scene for core in cores]].astype(int)).max(initial=0) > 0:
             raise ValueError("a window of the first half comes after one of the second: see in_halves")
         scenes = len(sizes)
-        self.histograms = {name: ScoreHistogram(task, scenes) for name, task in tasks.items()}
-        self.boundaries = {name: Boundary(task, scenes) for name, task in tasks.items()}
+        labelled = {name: task for name, task in tasks.items() if not task.real}
+        self.histograms = {name: ScoreHistogram(task, scenes) for name, task in labelled.items()}
+        self.boundaries = {name: Boundary(task, scenes) for name, task in labelled.items()}
         self.samples = {
             name: LogitSample(task.channels, scenes, most=min(1024, max(1, SAMPLE // (scenes * task.channels))))
             for name, task in tasks.items()
@@ -204,9 +213,10 @@ class Snapshots:
     def count(self, outputs: Mapping[str, Tensor], batch: Batch) -> None:
         """Count a batch, logits by head."""
         mask, scene, k = batch["mask"], batch["scene"], batch["k"]
-        for name, logits in outputs.items():
+        for name, histogram in self.histograms.items():
+            logits = outputs[name]
             truth = self.tasks[name].hard_labels(mask)
-            self.histograms[name].to(logits.device).update(logits, truth, scene)
+            histogram.to(logits.device).update(logits, truth, scene)
             if name in self.samples:
                 self.samples[name].update(logits, truth, scene, k)
             predicted = self.tasks[name].predict(logits).to(torch.uint8)
@@ -241,11 +251,9 @@ class Snapshots:
 
     def take(self, step: int) -> dict[str, Snapshot]:
         """The snapshots by head, of a checkpoint of this step; with counts at biases where both halves have them."""
-        taken = {}
-        for name in self.tasks:
-            histogram = self.histograms[name]
-            taken[name] = {
-                "step": np.array(step),
+        taken = {name: {"step": np.array(step)} for name in self.tasks}
+        for name, histogram in self.histograms.items():
+            taken[name] |= {
                 "boundary": self.boundaries[name].counts.cpu().numpy(),
                 "lost": np.array(int(histogram.lost)),
                 "histogram": histogram.counts.cpu().numpy(),

@@ -16,9 +16,11 @@ from rsseg.compare.tuning import cross_fit
 from rsseg.config.folder import resume_word
 from rsseg.contract import InputError, nearest
 from rsseg.files import atomic_write, read_json
+from rsseg.metrics import metrics
 from rsseg.metrics.average import Array
 from rsseg.metrics.calibration import calibration_sums
-from rsseg.metrics.scores import class_counts, pooled
+from rsseg.metrics.errors import SUMS
+from rsseg.metrics.scores import class_counts
 from rsseg.task import Task, make_task
 
 FOLDER = "records"
@@ -29,8 +31,8 @@ OWN = "own"
 PLACES = ("logits", "layer")
 """Where gradients are taken: at the logits, and at the last layer that all terms share."""
 
-ARRAYS = ("step", "confusion", "values", *(f"{place}.{kind}" for place in PLACES for kind in ("norm", "cosine")))
-"""What a validation records of a head at least."""
+ARRAYS = ("step", "values", *(f"{place}.{kind}" for place in PLACES for kind in ("norm", "cosine")))
+"""What a validation records of a head at least, beside `Task.counted`."""
 
 CROSSFIT = ("fixed", "iou", "dice")
 """What whole scenes of a multiclass head are counted at together: the argmax, and biases of the other half of the scenes."""
@@ -86,7 +88,7 @@ class Records:
         terms: The terms of the loss that trained.
         panel: The names of the panel's losses.
         steps: int64 ``[V]``, rising.
-        counts: float64 ``[V, S, classes, 4]``, TP, FP, FN and TN.
+        counts: float64 ``[V, S, classes, 4]``, TP, FP, FN and TN; of real values `rsseg.metrics.errors.SUMS`.
         values: float64 ``[V, len(panel), 2]``, every loss of the panel on each half of the scenes.
         own: float64 ``[V, 2]``, the loss that trained; NaN where it is no function of sums over pixels, None in records that
             were written before it was.
@@ -113,7 +115,7 @@ class Records:
         """Which validation the best checkpoint comes from."""
         if self.best is not None and self.best.step in self.steps:
             return int(np.flatnonzero(self.steps == self.best.step)[-1])
-        return int(np.nanargmax(pooled(self.counts)))
+        return int(np.nanargmax(metrics(self.task)[self.task.score].quality(self.counts)))
 
     def at(self, point: str) -> Array:
         """The counts of the best checkpoint, ``[S, classes, 4]`` at `fixed`, without TN at `POINTS`; NaN: not counted."""
@@ -193,7 +195,7 @@ def load_records(run: Path, head: str = "mask") -> Records:
         own=columns.get(OWN),
         gradient={place: (columns[f"{place}.norm"], columns[f"{place}.cosine"]) for place in PLACES},
         gain=columns.get("gain"),
-        best=checkpoint_of(_of_head(best, head, ("step", "boundary")), task, first) if best.is_file() else None,
+        best=_checkpoint(best, head, task, first) if best.is_file() else None,
     )
 
 
@@ -205,6 +207,8 @@ def checkpoint_of(arrays: Arrays, task: Task, first: NDArray[np.bool_]) -> Check
         task: The head's task.
         first: bool ``[S]``, which scenes are the first half.
     """
+    if task.real:
+        return Checkpoint(int(arrays["step"]), np.full((len(POINTS), len(first), task.channels, len(SUMS)), np.nan), {})
     histogram, untuned = arrays.get("histogram"), ""
     counts = np.full((len(POINTS), *arrays["boundary"].shape), np.nan)
     counts[-1] = arrays["boundary"]
@@ -238,9 +242,15 @@ def _about(path: Path, head: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _validation(path: Path, head: str, task: Task) -> dict[str, NDArray[Any]]:
     """What a validation recorded of a head; of its confusion matrices the counts, which are a K-th of them."""
-    arrays = _of_head(path, head, ARRAYS)
-    arrays["counts"] = class_counts(arrays.pop("confusion"), task)
+    arrays = _of_head(path, head, (*ARRAYS, task.counted))
+    counted = arrays.pop(task.counted)
+    arrays["counts"] = counted if task.real else class_counts(counted, task)
     return arrays
+
+
+def _checkpoint(path: Path, head: str, task: Task, first: NDArray[np.bool_]) -> Checkpoint:
+    """What a file of snapshots says of a head."""
+    return checkpoint_of(_of_head(path, head, ("step",) if task.real else ("step", "boundary")), task, first)
 
 
 def _of_head(path: Path, head: str, needed: Iterable[str]) -> dict[str, NDArray[Any]]:

@@ -23,12 +23,11 @@ from rsseg.compare.tables import all_tables
 from rsseg.compare.words import answer, caveats, listed, number, percent, span
 from rsseg.files import write_table, write_text
 from rsseg.metrics.average import Array
-from rsseg.metrics.scores import LABELS
 from rsseg.table import print_table
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
-PRINTED = ("iou", "dice", "scene_iou", "boundary_iou", "class_ece")
+PRINTED = ("iou", "dice", "scene_iou", "boundary_iou", "class_ece", "rmse", "mae", "r2", "absolute_bias")
 """The measures that fit into a terminal; ``comparison.csv`` holds all."""
 
 MOST_SCENES = 15
@@ -94,7 +93,7 @@ def say(found: Findings) -> None:
     for left in found.comparison.left_out:
         log.warning("%s is left out: %s; %s.", left.run, left.why, left.remedy)
     columns = {
-        found.measures[name].label: found.wins[name].values
+        found.measures[name].heading: found.wins[name].values
         for name in dict.fromkeys([found.metric, *PRINTED])
         if name in found.wins
     }
@@ -106,7 +105,7 @@ def say(found: Findings) -> None:
     print_table(
         rows,
         "Best checkpoint on validation, mean ± standard deviation over seeds\n"
-        "tau: rank correlation of falling loss and rising metric",
+        f"tau: rank correlation of falling loss and {'falling error' if found.task.real else 'rising metric'}",
     )
     for sentence in answer(found):
         log.info("%s", sentence)
@@ -137,6 +136,7 @@ def render(found: Findings, tables: dict[str, pd.DataFrame], figures: dict[str, 
         notes=caveats(found),
         metric=found.measures[found.metric].label,
         tuned=found.measures[found.tuned_metric].label,
+        score=found.task.score_name,
         sure=_is_sure(found),
         few=len(found.labels) <= FEW,
         dataset=found.comparison.runs[0][0].config.dataset.name,
@@ -177,7 +177,7 @@ def _text(value: Any) -> str:
 def ranking(found: Findings) -> Table:
     """The losses, best first, with intervals: the table of the first screen."""
     win, best, tuning, sure = found.wins[found.metric], found.order[0], found.tuning, _is_sure(found)
-    names = ["loss", found.measures[found.metric].label]
+    names = ["loss", found.measures[found.metric].heading]
     if tuning is not None:
         names.append(f"{found.measures[found.tuned_metric].label} tuned")
     names += ["behind the best"] + ["best is ahead"] * sure
@@ -187,7 +187,7 @@ def ranking(found: Findings) -> Table:
         row = [Cell(found.labels[i], f"text {kind}".strip()), _with_span(win.score, i, kind)]
         if tuning is not None:
             row.append(_with_span(tuning.wins.score, i, "best" if i == np.nanargmax(tuning.wins.score.value) else ""))
-        row.append(Cell("", kind) if i == best else _with_span(win.difference, (best, i), kind))
+        row.append(Cell("", kind) if i == best else _with_span(win.lead, (best, i), kind))
         if sure:
             row.append(Cell("" if i == best else percent(win.better[best, i]), kind))
         rows.append(row)
@@ -207,9 +207,10 @@ def ranking_note(found: Findings) -> str:
     each = "Each interval is of one comparison: among many losses some differ by chance."
     if np.isnan(found.wins[found.metric].score.low).all():
         how, each = "no intervals", ""
+    means = "values that are known" if found.task.real else "classes present"
     return (
-        f"Mean over {seeds}, {scenes} of validation, each run's best checkpoint by validation IoU; pooled over scenes, mean "
-        f"over the classes present; {how}. {each}"
+        f"Mean over {seeds}, {scenes} of validation, each run's best checkpoint by validation {found.task.score_name}; pooled "
+        f"over scenes, mean over the {means}; {how}. {each}"
     )
 
 
@@ -223,11 +224,12 @@ def _measures(table: pd.DataFrame) -> Table:
 
 def _where(found: Findings, tables: dict[str, pd.DataFrame]) -> list[Table]:
     """Scores by class and by scene."""
-    of_classes, of_scenes, classes = LABELS[found.class_score], found.scene_metric.label, tables["classes"]
+    of_classes, of_scenes, classes = found.metrics[found.class_score].label, found.scene_metric.label, tables["classes"]
+    each = "value" if found.task.real else "class"
     if len(found.labels) > max(FEW, len(classes)):
         classes = classes.set_index("pixels", append=True).T.rename_axis("loss")
         classes.columns = [f"{name} ({pixels:,} px)" for name, pixels in classes.columns]
-    shown = [_shown(classes, f"{of_classes} per class, pooled over scenes, mean over seeds")]
+    shown = [_shown(classes, f"{of_classes} per {each}, pooled over scenes, mean over seeds")]
     if "scenes" in tables:
         scenes = tables["scenes"]
         title = f"{of_scenes} per scene, mean over seeds (all in scenes.csv)"
@@ -243,7 +245,7 @@ def _runs(found: Findings, runs: pd.DataFrame) -> Table:
     """What the page says of each run; ``runs.csv`` says more."""
     scores = list(dict.fromkeys([found.metric, *found.wins]))[:2]
     brief = runs[["loss", "seed", "rate", *scores, "steps", "seconds"]]
-    brief = brief.rename(columns={key: found.measures[key].label for key in scores})
+    brief = brief.rename(columns={key: found.measures[key].heading for key in scores})
     seconds = brief["seconds"].round().astype(int)
     return _shown(brief.assign(rate=[f"{rate:g}" for rate in brief["rate"]], seconds=seconds), index=False)
 
@@ -278,7 +280,11 @@ def protocol(comparison: Comparison, metric: str) -> list[tuple[str, str]]:
             f"{each(lambda run: run.config.window)} px; {each(lambda run: run.config.model.encoder)}",
         ),
         ("Alike per seed", alike_per_seed(comparison)),
-        ("Checkpoint", "the one with the best validation IoU; it is chosen on the scenes that score it, for every loss alike"),
+        (
+            "Checkpoint",
+            f"the one with the best validation {first.task.score_name}; it is chosen on the scenes that score it, for every "
+            "loss alike",
+        ),
         ("Code", each(code, "; ")),
         ("Made on", each(lambda run: f"Python {run.origin['python']} on {run.origin['platform']}")),
         ("Libraries", each(lambda run: ", ".join(f"{k} {v}" for k, v in run.origin["libraries"].items()), "; ")),

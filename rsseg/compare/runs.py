@@ -19,7 +19,7 @@ from rsseg.compare.records import RecordError, Records, load_records
 from rsseg.config.build import plain
 from rsseg.config.folder import PLACE_KEYS, RunFolder, flat
 from rsseg.contract import InputError, nearest
-from rsseg.task import make_task
+from rsseg.task import Task, make_task
 
 TRIALS = "trials.csv"
 """What `rsseg.search` writes beside the runs that are its trials."""
@@ -65,8 +65,8 @@ class Run:
         task: The task of its head.
         without: The classes that are left out of its means.
         rate: Its learning rate, NaN where the optimiser has none.
-        curve: ``step``, ``val_loss``, ``iou`` and ``dice`` of every validation.
-        classes: ``classes.csv``: class, iou, dice, pixels of its head.
+        curve: ``step``, ``val_loss`` and `Task.class_scores` of every validation.
+        classes: ``classes.csv``: class, scores and pixels of its head.
         records: What the recorder wrote; None without.
         unrecorded: Why there are none, and what to do.
         label: What its row is called; empty before rows are told apart.
@@ -85,13 +85,14 @@ class Run:
         if not heads:
             raise InputError(f"{run.config_file} names no model.heads: remove the folder, or train the run again")
         head, *others = heads
+        dataset = self.config.dataset
+        self.task = make_task(dataset.task, dataset.classes, units=dataset.units)
         self.data, self.summary = run.data(), run.summary()
-        self.curve, self.classes = read_curve(run, head), pd.DataFrame(run.classes(head))
+        self.curve, self.classes = read_curve(run, head, self.task), pd.DataFrame(run.classes(head))
         losses = {name: flat(heads[name].get("loss") or node["loss"]) for name in heads}
         self.loss = self.origin["loss"] or "loss"
         self.losses = flat(losses[head] | {f"heads.{name}": losses[name] for name in others if losses[name] != losses[head]})
         self.settings, self.seed, self.without = settings(node), self.config.seed, list(self.config.metrics.without)
-        self.task = make_task(self.config.dataset.task, self.config.dataset.classes)
         rate = node["optimizer"].get("lr")
         self.rate = float(rate) if isinstance(rate, int | float) else np.nan
         self.records: Records | None = None
@@ -168,18 +169,18 @@ def _diverged(runs: Sequence[Path]) -> Iterator[LeftOut]:
             yield LeftOut(run, f"{DIVERGED} at step {facts['step']}", LOWER_RATE, RunFolder(run).origin()["loss"])
 
 
-def read_curve(run: RunFolder, head: str) -> pd.DataFrame:
-    """Validation loss, IoU and Dice of every validation of a run, in order; a loss that was NaN stays NaN.
+def read_curve(run: RunFolder, head: str, task: Task) -> pd.DataFrame:
+    """Validation loss and `Task.class_scores` of every validation of a run, in order; a loss that was NaN stays NaN.
 
     Steps are how many were done, as in records: ``metrics.csv`` counts them from 0.
 
     Raises:
         InputError: If the file can't be read, or holds no validation.
     """
-    names = {"step": "step", "val/loss": "val_loss", f"val/{head}/iou": "iou", f"val/{head}/dice": "dice"}
+    names = {"step": "step", "val/loss": "val_loss"} | {f"val/{head}/{score}": score for score in task.class_scores}
     curve = pd.DataFrame(run.metrics(), columns=list(names)).rename(columns=names).groupby("step", as_index=False).first()
     curve["step"] += 1
-    scored = curve[curve["iou"].notna() | curve["val_loss"].notna()].reset_index(drop=True)
+    scored = curve[curve[task.score].notna() | curve["val_loss"].notna()].reset_index(drop=True)
     if scored.empty:
         raise InputError(f"{run.metrics_file} holds no validation of head {head}: remove the folder, or train the run again")
     return scored

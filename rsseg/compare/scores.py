@@ -17,9 +17,10 @@ from scipy.stats import t as student
 
 from rsseg.compare.records import Records
 from rsseg.contract import InputError
+from rsseg.metrics import Metric, metrics
 from rsseg.metrics.average import Array, present_mean, ratio
 from rsseg.metrics.calibration import SCORES
-from rsseg.metrics.scores import CLASS_SCORES, Metric, class_pixels, metrics, no_metric
+from rsseg.metrics.scores import CLASS_SCORES, class_pixels, no_metric
 from rsseg.task import Task
 
 SEEDS = 5
@@ -39,6 +40,8 @@ class Measure:
         score: From sums ``[...]``, as one scene has them, to scores; a factor common to all sums changes nothing.
         mass: From sums ``[S, ...]`` to ``[S, parts]``, how much each scene adds to each part of the score, such as a class.
         higher_is_better: False for errors.
+        limits: Between what it lies.
+        unit: Its unit, for people; empty: none.
     """
 
     label: str
@@ -46,19 +49,33 @@ class Measure:
     score: Callable[[Array], Array]
     mass: Callable[[Array], Array]
     higher_is_better: bool = True
+    limits: tuple[float, float] = (0.0, 1.0)
+    unit: str = ""
+
+    @property
+    def heading(self) -> str:
+        """The label with the unit, for columns and axes."""
+        return f"{self.label} in {self.unit}" if self.unit else self.label
 
 
 def of_metric(metric: Metric, point: str = "fixed", label: str = "") -> Measure:
     """A score of counts at an operating point."""
-    if metric.by_scene:
-        return Measure(
-            label or metric.label,
-            lambda records: scene_sums(metric.each(records.at(point))),
-            lambda sums: ratio(sums[..., 0], sums[..., 1]),
-            lambda sums: sums[..., 1:],
-        )
-    return Measure(
-        label or metric.label, lambda records: records.at(point)[..., metric.classes, :], metric.average, class_pixels
+    pooled = Measure(
+        label or metric.label,
+        lambda records: records.at(point)[..., metric.classes, :],
+        metric.average,
+        metric.pixels,
+        metric.higher_is_better is not False,
+        metric.limits,
+        metric.unit,
+    )
+    if not metric.by_scene:
+        return pooled
+    return replace(
+        pooled,
+        sums=lambda records: scene_sums(metric.each(records.at(point))),
+        score=lambda sums: ratio(sums[..., 0], sums[..., 1]),
+        mass=lambda sums: sums[..., 1:],
     )
 
 
@@ -74,7 +91,7 @@ def of_tuning(metric: Metric, point: str) -> Measure:
 
 def of_calibration(name: str, label: str) -> Measure:
     """A calibration error or the Brier score, see `rsseg.metrics.calibration`."""
-    return Measure(label, lambda records: records.calibration.get(name), *SCORES[name], higher_is_better=False)
+    return Measure(label, lambda records: records.calibration.get(name), *SCORES[name], False, (0.0, np.inf))
 
 
 CALIBRATION = {
@@ -84,29 +101,36 @@ CALIBRATION = {
 }
 """By what losses are compared, but not ranked."""
 
+USUAL = {
+    "confusion": (*CLASS_SCORES, "scene_iou", "scene_dice"),
+    "errors": ("rmse", "mae", "r2", "absolute_bias", "scene_rmse"),
+}
+"""By what losses are always compared, by `Task.counted`."""
 
-def measures(task: Task, without: Sequence[str] = (), ranked_by: str = "iou") -> dict[str, Measure]:
+
+def measures(task: Task, without: Sequence[str] = (), ranked_by: str = "") -> dict[str, Measure]:
     """What losses are compared by, by name: the usual scores, and the one that they are ranked by.
 
     Args:
         task: The head's task.
         without: Classes that are left out of means.
-        ranked_by: One of `rsseg.metrics.scores.metrics`, or boundary_iou.
+        ranked_by: One of `rsseg.metrics.metrics`, or of labels boundary_iou; empty: `Task.score`.
 
     Raises:
         InputError: If losses can't be ranked by it.
     """
-    known = metrics(task, without)
-    names = [*CLASS_SCORES, "scene_iou", "scene_dice", *([ranked_by] if ranked_by in known else [])]
-    found = {name: of_metric(known[name]) for name in names}
-    found["boundary_iou"] = of_metric(known["iou"], "contours", "boundary IoU")
+    known = {name: metric for name, metric in metrics(task, without).items() if metric.higher_is_better is not None}
+    usual, ranked_by = USUAL[task.counted], ranked_by or task.score
+    found = {name: of_metric(known[name]) for name in (*usual, *([ranked_by] if ranked_by in known else []))}
+    if not task.real:
+        found["boundary_iou"] = of_metric(known["iou"], "contours", "boundary IoU")
     if ranked_by not in found:
-        why = no_metric(ranked_by, [*known, *found])
-        raise InputError(
-            f"metric={ranked_by}: losses can't be ranked by it: {why}; take {', '.join(CLASS_SCORES)} or boundary_iou, such as "
-            f"recall, recall/{task.classes[-1]}, recall_micro or scene_recall"
-        )
-    return found | CALIBRATION
+        why, last = no_metric(ranked_by, [*known, *found]), task.classes[-1]
+        way_out = f"{', '.join(CLASS_SCORES)} or boundary_iou, such as recall, recall/{last}, recall_micro or scene_recall"
+        if task.real:
+            way_out = f"{', '.join(usual)} or that of a value, such as rmse/{last}"
+        raise InputError(f"metric={ranked_by}: losses can't be ranked by it: {why}; take {way_out}")
+    return found if task.real else found | CALIBRATION
 
 
 def scene_sums(values: Array) -> Array:
@@ -143,6 +167,9 @@ class Interval:
     low: Array
     high: Array
     above: Array
+
+    def __neg__(self) -> Interval:
+        return Interval(-self.value, -self.high, -self.low, 1 - self.above)
 
     def at(self, *place: int) -> tuple[float, float, float]:
         """One estimate and the ends of its interval."""
@@ -211,6 +238,7 @@ class WinMatrix:
         score: The mean over seeds. Its interval is cut to where scores can lie, which no true value lies beyond, so that it
             covers as often.
         difference: Row minus column, ``[losses, losses]``.
+        lead: The same, but above 0 where the row's loss is better: of errors, column minus row.
         better: ``P(the row's loss is better)``, by the t distribution of the difference; that of the column is 1 minus it.
             ``[losses, losses]``, NaN on the diagonal and where there is no interval.
         p_value: Of no difference between row and column, times the number of comparisons; NaN where the rule forbids one.
@@ -219,6 +247,7 @@ class WinMatrix:
     values: Array
     score: Interval
     difference: Interval
+    lead: Interval
     better: Array
     p_value: Array
 
@@ -246,26 +275,35 @@ def compare(sums: Array, measure: Measure, draws: int = 2000, seed: int = 0) -> 
     drawn = crossed_bootstrap(sums, measure.score, draws, seed)
     score = scene_interval(drawn, values, scenes)
     difference = scene_interval(drawn[:, :, None] - drawn[:, None], values[:, None] - values[None], scenes)
-    return _win_matrix(values, score, difference, measure.higher_is_better)
+    return _win_matrix(values, score, difference, measure.higher_is_better, measure.limits)
 
 
-def compare_seeds(values: Array) -> WinMatrix:
-    """Compare losses by scores ``[losses, seeds]``, higher is better: intervals over seeds, for these scenes and no others.
+def compare_seeds(values: Array, higher_is_better: bool = True, limits: tuple[float, float] = (0.0, 1.0)) -> WinMatrix:
+    """Compare losses by scores ``[losses, seeds]``: intervals over seeds, for these scenes and no others.
+
+    Args:
+        values: The scores.
+        higher_is_better: False for errors.
+        limits: Between what scores lie.
 
     Example:
         >>> compare_seeds(np.array([[0.5, 0.6], [0.4, 0.4]])).difference.value[0, 1].round(2).item()
         0.15
     """
-    return _win_matrix(values, seed_interval(values), seed_interval(values[:, None] - values[None]), True)
+    difference = seed_interval(values[:, None] - values[None])
+    return _win_matrix(values, seed_interval(values), difference, higher_is_better, limits)
 
 
-def _win_matrix(values: Array, score: Interval, difference: Interval, higher_is_better: bool) -> WinMatrix:
+def _win_matrix(
+    values: Array, score: Interval, difference: Interval, higher_is_better: bool, limits: tuple[float, float]
+) -> WinMatrix:
     losses = len(values)
-    score = replace(score, low=np.maximum(score.low, 0), high=np.minimum(score.high, 1 if higher_is_better else np.inf))
-    better = difference.above.copy() if higher_is_better else 1 - difference.above
+    score = replace(score, low=np.maximum(score.low, limits[0]), high=np.minimum(score.high, limits[1]))
+    lead = difference if higher_is_better else -difference
+    better = lead.above.copy()
     np.fill_diagonal(better, np.nan)
     chance = p_values(values[:, None] - values[None], losses * (losses - 1) // 2)
-    return WinMatrix(values, score, difference, better, chance)
+    return WinMatrix(values, score, difference, lead, better, chance)
 
 
 def crossed_bootstrap(sums: Array, score: Callable[[Array], Array], draws: int = 2000, seed: int = 0) -> Array:

@@ -10,7 +10,6 @@ from scipy.stats import rankdata
 from rsseg.compare.findings import Findings
 from rsseg.compare.scores import seed_interval
 from rsseg.metrics.average import Array
-from rsseg.metrics.scores import CLASS_SCORES
 
 
 def all_tables(found: Findings) -> dict[str, pd.DataFrame]:
@@ -131,7 +130,8 @@ def classes(found: Findings) -> pd.DataFrame:
     table = grid[0][0].classes.set_index("class")[["pixels"]]
     for i in found.order:
         if found.counts is not None:
-            table[found.labels[i]] = CLASS_SCORES[found.class_score](found.counts[i].sum(1)).mean(0)
+            scores = [found.metrics[f"{found.class_score}/{name}"](found.counts[i]).mean(0) for name in table.index]
+            table[found.labels[i]] = scores
         else:
             seeds = [run.classes.set_index("class")[found.class_score] for run in grid[i]]
             table[found.labels[i]] = sum(seeds).reindex(table.index) / len(seeds)
@@ -148,7 +148,7 @@ def scenes(found: Findings, counts: Array) -> pd.DataFrame:
 
 
 def checkpoints(found: Findings) -> pd.DataFrame:
-    """One row per run and validation: step, validation loss, IoU, Dice."""
+    """One row per run and validation: step, validation loss, `Task.class_scores`."""
     frames = [run.curve.assign(run=str(run.folder), loss=run.label, seed=run.seed) for run in found.comparison.all_runs]
     return pd.concat(frames, ignore_index=True)
 

@@ -13,6 +13,7 @@ from rsseg.compare.findings import Findings, own_loss
 from rsseg.compare.runs import DIVERGED, SEARCH_SEED, TRIALS
 from rsseg.compare.scores import SEEDS, effective_scenes
 from rsseg.compare.tuning import shared
+from rsseg.metrics import metrics
 from rsseg.metrics.average import Array
 from rsseg.metrics.scores import class_pixels
 from rsseg.task import Task
@@ -69,29 +70,33 @@ def listed(names: Sequence[str], most: int = 6) -> str:
 
 
 def answer(found: Findings) -> list[str]:
-    """Which loss is best, by how much and how surely; and whether tuning the threshold leaves the difference."""
+    """Which loss is best, by how much and how surely; and, of labels, whether tuning the threshold leaves the difference."""
     if len(found.labels) < 2:
         return [f"There is only one loss, {found.labels[0]}: train others to compare it with, such as loss=ce,dice."]
-    return [_lead(found), _after_tuning(found)]
+    return [_lead(found)] if found.task.real else [_lead(found), _after_tuning(found)]
 
 
 def _lead(found: Findings) -> str:
     best, second, *_ = found.order
-    win, name, leader = found.wins[found.metric], found.measures[found.metric].label, found.labels[best]
-    score = f"{number(win.score.value[best])}{_brackets(win.score.low[best], win.score.high[best])}"
-    gap, low, high = win.difference.at(best, second)
+    win, measure, leader = found.wins[found.metric], found.measures[found.metric], found.labels[best]
+    name, highest, above = measure.label, "highest", "above"
+    if not measure.higher_is_better:
+        highest, above = "lowest", "below"
+    unit = f" {measure.unit}" * bool(measure.unit)
+    score = f"{number(win.score.value[best])}{unit}{_brackets(win.score.low[best], win.score.high[best])}"
+    gap, low, high = win.lead.at(best, second)
     share = win.better[best, second]
     ahead = "" if np.isnan(share) else f", and is ahead with a confidence of {percent(share)}"
-    by = f"{number(gap)}{_brackets(low, high, sign=True)} above {found.labels[second]}, the next best{ahead}"
+    by = f"{number(gap)}{unit}{_brackets(low, high, sign=True)} {above} {found.labels[second]}, the next best{ahead}"
     if np.isnan(low):
-        return f"{leader} has the highest {name}, {score}, {by}; how sure that is can't be said."
+        return f"{leader} has the {highest} {name}, {score}, {by}; how sure that is can't be said."
     others = found.order[1:]
-    if (win.difference.low[best, others] > 0).all():  # each at 97.5 %: so sure is that it beats all
+    if (win.lead.low[best, others] > 0).all():  # each at 97.5 %: so sure is that it beats all
         return f"{leader} gives the best {name}: {score}, {by}."
     near = [found.labels[i] for i in others if not win.better[best, i] > 1 - 0.025 / len(others)]
     but = "" if low > 0 else "but only "
     rest = "" if near == [found.labels[second]] else f"; not told apart from it, when all are compared: {listed(near)}"
-    return f"No loss is surely the best: {leader} has the highest {name}, {score}, {but}{by}{rest}."
+    return f"No loss is surely the best: {leader} has the {highest} {name}, {score}, {but}{by}{rest}."
 
 
 def _after_tuning(found: Findings) -> str:
@@ -151,7 +156,10 @@ def caveats(found: Findings) -> list[str]:
     notes, comparison = _sample(found), found.comparison
     classes = comparison.runs[0][0].classes
     absent = classes["class"][classes["pixels"] == 0]
-    notes += [f"Class {name} does not occur in the validation scenes: it is in no mean; add scenes with it." for name in absent]
+    absence = "does not occur in the validation scenes: it is in no mean; add scenes with it"
+    if found.task.real:
+        absence = "is known nowhere in the validation scenes: it is in no mean; add scenes where it is"
+    notes += [f"{_kind(found.task)} {name} {absence}." for name in absent]
     if found.metric != found.tuned_metric and found.tuning is not None:
         name = found.measures[found.metric].label
         notes.append(f"Thresholds are tuned for IoU and scored by it: what tuning does to {name} is not known.")
@@ -159,12 +167,17 @@ def caveats(found: Findings) -> list[str]:
     if found.counts is not None:
         notes += rare(found.task, found.counts) + _untuned(found, found.counts)
     notes += unselected(comparison, found.selection) + _unknown(found) + _trouble(comparison)
-    if not any(found.plain):
+    if not found.task.real and not any(found.plain):
         notes.append(
             "No plain cross-entropy among the runs: whether the best loss gives more than cross-entropy with a tuned threshold "
             "is not known; add loss=ce."
         )
     return notes + _rates(comparison)
+
+
+def _kind(task: Task, many: bool = False) -> str:
+    """What a score of its own is of."""
+    return ("Values" if many else "Value") if task.real else ("Classes" if many else "Class")
 
 
 def _sample(found: Findings) -> list[str]:
@@ -179,14 +192,16 @@ def _sample(found: Findings) -> list[str]:
             f"them. Train {SEEDS} or more before you rely on an order."
         )
     if len(found.scenes) == 1:
-        notes.append("One validation scene: no interval and no cross-fitted threshold; validate on more scenes.")
+        threshold = "" if found.task.real else " and no cross-fitted threshold"
+        notes.append(f"One validation scene: no interval{threshold}; validate on more scenes.")
     lacking = [measure.label for name, measure in found.measures.items() if name not in found.wins]
     if found.counts is None:
         some = sum(run.unrecorded is None for run in runs)
         few = f"Only {some} of {len(runs)} runs {'have' if some > 1 else 'has'} records" if some else "No run has records"
+        lost = "gradients" if found.task.real else "thresholds, contours, calibration and gradients"
         notes.append(
-            f"{few}: intervals are over seeds alone, and thresholds, contours, calibration and gradients are not known; train "
-            "again with this version of rsseg and recording on."
+            f"{few}: intervals are over seeds alone, and {lost} are not known; train again with this version of rsseg and "
+            "recording on."
         )
     elif lacking:
         notes.append(f"Not recorded, so not compared: {', '.join(lacking)}.")
@@ -194,8 +209,8 @@ def _sample(found: Findings) -> list[str]:
 
 
 def rare(task: Task, counts: Array) -> list[str]:
-    """The classes that occur in few scenes, by counts ``[L, R, S, C, 3]``."""
-    pixels = class_pixels(counts[0, 0])
+    """The classes that occur, or values that are known, in few scenes, by counts ``[L, R, S, C, N]``."""
+    pixels = metrics(task)[task.score].pixels(counts[0, 0])
     if len(pixels) < 2:
         return []
     good, holding = effective_scenes(pixels), (pixels > 0).sum(0)
@@ -208,14 +223,14 @@ def rare(task: Task, counts: Array) -> list[str]:
         return wide
     lone = [task.classes[c] for c in np.flatnonzero(holding == 1)]
     effect = f"; no score that counts {', '.join(lone)} has an interval" if lone else ""
-    where = f"Classes in few of {len(pixels)} validation scenes: {', '.join(few)}"
+    where = f"{_kind(task, many=True)} in few of {len(pixels)} validation scenes: {', '.join(few)}"
     return [*wide, f"{where}. Intervals are wide for that{effect}; validate on more scenes that hold them."]
 
 
 def _untuned(found: Findings, counts: Array) -> list[str]:
     """The classes whose threshold, or bias, was not tuned, as they occur in one half of the scenes alone."""
     first = found.comparison.runs[0][0].recorded.first
-    if first.all():
+    if first.all() or found.task.real:
         return []
     holds = class_pixels(counts[0, 0]) > 0
     lost = holds.any(0) & ~shared(holds, first)

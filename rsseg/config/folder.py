@@ -176,6 +176,8 @@ class RunFolder:
     def classes(self, head: str) -> list[dict[str, Any]]:
         """The rows of ``classes.csv`` of a head, one per class: `class`, `pixels` and scores. NaN: the class is absent."""
         rows = [row for row in self._rows(self.classes_file) if row["head"] == head]
+        whole = rows and "average" in rows[0]  # older runs have one average, the last row
+        rows = [row for row in rows if not row["average"]] if whole else rows[:-1]
         scores = [name for name in scores_in(rows[0] if rows else ()) if not name.startswith("scene_")]
         if rows and not set(scores) <= rows[0].keys():
             raise self._unusable(self.classes_file, f"it lacks {' or '.join(scores)}")

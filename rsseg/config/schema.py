@@ -131,7 +131,7 @@ class RecordConfig:
 
     Attributes:
         enabled: Record at all.
-        gain: Also the one-step gain in IoU of each term: a backward pass and a prediction per term and validation.
+        gain: Also the one-step gain in IoU, or RMSE, of each term: a backward pass and a prediction per term and validation.
     """
 
     enabled: bool = True

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from rsseg.contract import IGNORE, Batch
 from rsseg.figure import save
-from rsseg.inference.picture import GREY, colours, paint, predict_windows, stretch
+from rsseg.inference.picture import GREY, colours, in_unit, paint, predict_windows, stretch, value_shades
 from rsseg.module import SegmentationModule
-from rsseg.task import Task
+from rsseg.task import Regression, Task
 
 COLUMNS = 4
 """Panels side by side, at most: more would be too small on a phone."""
@@ -40,11 +40,16 @@ class Example:
 def disagreement(example: Example) -> float:
     """The share of labelled pixels (multilabel: labels) that the models don't agree about; 0 where nothing is labelled.
 
+    Of real values, how far their predictions lie apart, mean over the pixels whose value is known.
+
     Example:
         >>> zero, one = np.array([[0, 0]]), np.array([[0, 1]])
         >>> disagreement(Example(np.zeros((3, 1, 2)), zero, [zero, one]))
         0.5
     """
+    if example.mask.dtype.kind == "f":
+        apart, known = np.ptp(example.predictions, axis=0), np.isfinite(example.mask)
+        return float(apart[known].mean()) if known.any() else 0.0
     labelled = example.mask != IGNORE
     unlike = np.any([p != example.predictions[0] for p in example.predictions], axis=0)
     return float((unlike & labelled).sum() / max(1, labelled.sum()))
@@ -75,7 +80,7 @@ def draw_examples(
     names: Sequence[str],
     shown: Sequence[int] | None = None,
 ) -> None:
-    """Write a PNG of windows: image, mask, predictions.
+    """Write a PNG of windows: image, mask, predictions; of several real values the first.
 
     Args:
         path: The file.
@@ -85,7 +90,7 @@ def draw_examples(
         names: Of the models.
         shown: The indices of the bands for red, green and blue, as for `stretch`.
     """
-    shades, number = colours(task, palette), len(names) + 2
+    number = len(names) + 2
     lines = -(-number // COLUMNS)
     columns = -(-number // lines)
     names = [textwrap.fill(name, 80 // columns, break_on_hyphens=False) for name in names]
@@ -94,14 +99,19 @@ def draw_examples(
     axes = figure.subplots(lines * len(examples), columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
+    values = value_shades(np.stack([example.mask[0] for example in examples])) if task.real else {}
+    shades = [] if task.real else colours(task, palette)
     for i, example in enumerate(examples):
-        panels = [("image", stretch(example.image, shown)), ("mask", paint(task.flatten(example.mask), shades))]
-        found = zip(names, example.predictions, strict=True)
-        panels += [(name, paint(task.flatten(labels), shades)) for name, labels in found]
-        for axis, (name, pixels) in zip(axes[i * lines : (i + 1) * lines].flat, panels, strict=False):
-            axis.imshow(pixels, interpolation="nearest")
+        masks = [example.mask, *example.predictions]
+        drawn = [mask[0] if task.real else paint(task.flatten(mask), shades) for mask in masks]
+        panels = zip(axes[i * lines : (i + 1) * lines].flat, ["image", "mask", *names], [None, *drawn], strict=False)
+        for axis, name, pixels in panels:
+            scale = axis.imshow(stretch(example.image, shown) if pixels is None else pixels, interpolation="nearest", **values)
             axis.set_title(name, fontsize=7.5, loc="left")
-    entries = [*zip(shades, task.drawn_names, strict=True), (GREY, "ignored")]
-    patches = [Patch(facecolor=colour, edgecolor="#888888", label=label) for colour, label in entries]
-    figure.legend(handles=patches, loc="outside lower center", ncols=min(4, len(patches)), frameon=False, fontsize=9)
+    if isinstance(task, Regression):
+        figure.colorbar(scale, ax=axes, location="bottom", label=in_unit(task.classes[0], task), shrink=0.6, aspect=40)
+    else:
+        entries = [*zip(shades, task.drawn_names, strict=True), (GREY, "ignored")]
+        patches = [Patch(facecolor=colour, edgecolor="#888888", label=label) for colour, label in entries]
+        figure.legend(handles=patches, loc="outside lower center", ncols=min(4, len(patches)), frameon=False, fontsize=9)
     save(figure, path, dpi=150)

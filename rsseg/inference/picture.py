@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import matplotlib as mpl
 import numpy as np
@@ -108,16 +108,25 @@ def _draw_labels(figure: Figure, axes: NDArray[np.object_], task: Task, shades: 
 def _draw_values(figure: Figure, axes: NDArray[np.object_], task: Regression, rows: Sequence[Pair]) -> None:
     """Target, prediction and error of the first real value, and their colour scales; grey where it is unknown."""
     truth, found = (np.stack([row[i][0] for row in rows]) for i in (1, 2))
-    low, high = np.nanpercentile(truth, (1, 99)) if np.isfinite(truth).any() else (0.0, 1.0)
-    errors = found - truth
+    errors, shades = found - truth, value_shades(truth)
     reach = max(float(np.nanpercentile(abs(errors), 99)) if np.isfinite(errors).any() else 0.0, 1e-9)
     for line, value, prediction, error in zip(axes, truth, found, errors, strict=True):
         for axis, pixels in zip(line, (value, prediction), strict=False):
-            scale = axis.imshow(pixels, cmap=with_grey("viridis"), vmin=low, vmax=high)
+            scale = axis.imshow(pixels, **shades)
         misses = line[2].imshow(error, cmap=with_grey("RdBu_r"), vmin=-reach, vmax=reach)
-    unit = f" in {task.units[0]}" if task.units else ""
-    figure.colorbar(scale, ax=axes[:, :2], location="bottom", label=f"{task.classes[0]}{unit}", shrink=0.6, aspect=40)
-    figure.colorbar(misses, ax=axes[:, 2], location="bottom", label=f"prediction - target{unit}", aspect=20)
+    figure.colorbar(scale, ax=axes[:, :2], location="bottom", label=in_unit(task.classes[0], task), shrink=0.6, aspect=40)
+    figure.colorbar(misses, ax=axes[:, 2], location="bottom", label=in_unit("prediction - target", task), aspect=20)
+
+
+def value_shades(truth: NDArray[Any]) -> dict[str, Any]:
+    """How Matplotlib draws real values: one scale for all, from the 1st to the 99th percentile of the target."""
+    low, high = np.nanpercentile(truth, (1, 99)) if np.isfinite(truth).any() else (0.0, 1.0)
+    return {"cmap": with_grey("viridis"), "vmin": low, "vmax": high}
+
+
+def in_unit(label: str, task: Regression) -> str:
+    """A label with the unit of the first value."""
+    return f"{label} in {task.units[0]}" if task.units else label
 
 
 def with_grey(name: str) -> mpl.colors.Colormap:

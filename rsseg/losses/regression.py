@@ -38,6 +38,18 @@ def mean_error(
         >>> mean_error(torch.tensor([[[[1.0, 3.0]]]]), torch.tensor([[[0.0, torch.nan]]]), torch.square)
         tensor(1.)
     """
+    errors, share = weighted_errors(prediction, target, function, nodata, weight)
+    return global_ratio(errors.sum(), share.sum())
+
+
+def weighted_errors(
+    prediction: Tensor,
+    target: Tensor,
+    function: Callable[[Tensor], Tensor],
+    nodata: float | None = None,
+    weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """A function of each error times its weight, and the weight, ``[B, C, H, W]`` each: see `mean_error`."""
     Regression.check_shapes(prediction, target)
     check_weight(prediction, weight)
     target = target.view_as(prediction)
@@ -49,7 +61,7 @@ def mean_error(
         share = torch.where(known & (weight > 0).unsqueeze(1), weight.unsqueeze(1).to(dtype), torch.zeros_like(share))
         known = share > 0
     error = prediction.to(dtype).masked_fill(~known, 0) - value.masked_fill(~known, 0)
-    return global_ratio((function(error).masked_fill(~known, 0) * share).sum(), share.sum())
+    return function(error).masked_fill(~known, 0) * share, share
 
 
 def root(mean: Tensor) -> Tensor:

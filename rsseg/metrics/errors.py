@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+import torchmetrics
 from torch import Tensor
-from torchmetrics import Metric
 
 from rsseg.contract import known
-from rsseg.task import Task
+from rsseg.metrics.average import Array, ratio
+from rsseg.metrics.metric import Metric, SceneScores, kept_classes, mean_of
+from rsseg.task import Regression, Task
 
 SUMS = ("count", "error", "absolute", "squared", "value", "value_squared")
 """What is summed over the pixels whose value is known: 1, e, ``|e|``, ``e^2``, y and ``y^2``, e being prediction minus y."""
 
 
-class ErrorSums(Metric):
+class ErrorSums(torchmetrics.Metric):
     """`SUMS` per scene, in the target's unit.
 
     The state is float64 ``[S, V, 6]``, summed over processes.
@@ -63,87 +67,120 @@ class ErrorSums(Metric):
         return self.counts
 
 
-def rmse(sums: Tensor) -> Tensor:
+def rmse(sums: Array) -> Array:
     """The root of the mean squared error, of sums ``[..., 6]``; NaN where nothing is known."""
-    return (sums[..., 3] / sums[..., 0]).sqrt()
+    return np.sqrt(ratio(sums[..., 3], sums[..., 0]))
 
 
-def mae(sums: Tensor) -> Tensor:
+def mae(sums: Array) -> Array:
     """The mean absolute error, likewise."""
-    return sums[..., 2] / sums[..., 0]
+    return ratio(sums[..., 2], sums[..., 0])
 
 
-def bias(sums: Tensor) -> Tensor:
+def bias(sums: Array) -> Array:
     """The mean error, likewise."""
-    return sums[..., 1] / sums[..., 0]
+    return ratio(sums[..., 1], sums[..., 0])
 
 
-def r2(sums: Tensor) -> Tensor:
+def r2(sums: Array) -> Array:
     """The coefficient of determination, the share of the target's variance that is predicted; NaN for a constant target."""
-    varies = sums[..., 5] - sums[..., 4].square() / sums[..., 0]
-    return torch.where(varies > 1e-12 * sums[..., 5], 1 - sums[..., 3] / varies, torch.nan)
+    squares = sums[..., 5]
+    varies = squares - ratio(sums[..., 4] ** 2, sums[..., 0])
+    return 1 - ratio(sums[..., 3], np.where(varies > 1e-12 * squares, varies, 0))
 
 
-@dataclass(frozen=True)
-class ErrorScores:
-    """The scores of a split.
+ERRORS: dict[str, Callable[[Array], Array]] = {"rmse": rmse, "mae": mae, "r2": r2, "bias": bias}
+"""The scores that every value has, by name."""
 
-    Attributes:
-        rmse: Pooled over the dataset, the mean over the values that are known somewhere.
-        mae: Likewise.
-        r2: Likewise.
-        bias: Likewise.
-        scene_rmse: RMSE per scene, mean over the values known in it, then mean over scenes.
-        classes: The values' names.
-        sums: float64 ``[V, 6]``, `SUMS` of all scenes.
-    """
-
-    rmse: float
-    mae: float
-    r2: float
-    bias: float
-    scene_rmse: float
-    classes: tuple[str, ...]
-    sums: Tensor
-
-    def means(self) -> dict[str, float]:
-        """The scalar scores by name."""
-        return {name: getattr(self, name) for name in ("rmse", "mae", "r2", "bias", "scene_rmse")}
-
-    def logged(self, monitored: Iterable[str] = ()) -> dict[str, float]:
-        """What a validation logs: the means, and RMSE and MAE of each value; callbacks monitor nothing beside."""
-        by_class = {"rmse": rmse(self.sums).tolist(), "mae": mae(self.sums).tolist()}
-        each = {
-            f"{name}/{label}": value for name, all_ in by_class.items() for label, value in zip(self.classes, all_, strict=True)
-        }
-        return self.means() | each
-
-    def table(self) -> list[dict[str, Any]]:
-        """One row per value and one, its class empty, for the mean over the values."""
-        found = {name: score(self.sums).tolist() for name, score in (("rmse", rmse), ("mae", mae), ("r2", r2), ("bias", bias))}
-        pixels = self.sums[:, 0].long().tolist()
-        rows: list[dict[str, Any]] = []
-        for i, name in enumerate(self.classes):
-            rows.append({"class": name, **{score: values[i] for score, values in found.items()}, "pixels": pixels[i]})
-        return [*rows, {"class": "", **{score: getattr(self, score) for score in found}, "pixels": sum(pixels)}]
+LABELS = {"rmse": "RMSE", "mae": "MAE", "r2": "R2", "bias": "bias", "absolute_bias": "absolute bias"}
+"""What people call each score."""
 
 
-def error_scores(sums: Tensor, task: Task) -> ErrorScores:
-    """Score the sums of all scenes.
+def known_pixels(sums: Array) -> Array:
+    """The pixels whose value is known."""
+    pixels: Array = sums[..., 0]
+    return pixels
+
+
+def error_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
+    """What a head of real values can be scored by, by name.
+
+    ``rmse``, ``mae``, ``r2``, ``bias`` and ``absolute_bias`` are pooled over scenes, then means over the values; with
+    ``/height`` behind it a name is that of a value, with ``scene_`` before it the mean over scenes. Nothing can be ranked by
+    the bias, which has a sign.
 
     Args:
-        sums: float64 ``[S, V, 6]``.
         task: The head's task.
+        without: Values that are left out of means.
+
+    Raises:
+        InputError: If there is no such value, or none is left.
 
     Example:
         >>> from rsseg.task import Regression
-        >>> error_scores(torch.tensor([[[2.0, 0.0, 6.0, 18.0, 4.0, 10.0]]]), Regression(("height",))).rmse
+        >>> found = error_metrics(Regression(("height",), units=("m",)))
+        >>> sums = np.array([[[2.0, -4.0, 6.0, 18.0, 4.0, 10.0]]])
+        >>> [float(found[name](sums)) for name in ("rmse", "bias", "absolute_bias/height")], found["rmse"].unit
+        ([3.0, -2.0, 2.0], 'm')
+    """
+    kept, found = kept_classes(task.classes, without), {}
+    named = (isinstance(task, Regression) and task.units) or ("",) * task.channels
+    error = Metric("", "", kept, mean_of(rmse), known_pixels, higher_is_better=False, limits=(0.0, np.inf))
+    kinds = {
+        "rmse": error,
+        "mae": replace(error, average=mean_of(mae)),
+        "r2": replace(error, average=mean_of(r2), higher_is_better=True, limits=(-np.inf, 1.0)),
+        "bias": replace(error, average=mean_of(bias), higher_is_better=None, limits=(-np.inf, np.inf)),
+        "absolute_bias": replace(error, average=mean_of(lambda sums: np.abs(bias(sums)))),
+    }
+    for name, kind in kinds.items():
+        units = named if name != "r2" else ("",) * task.channels
+        found[name] = replace(kind, label=LABELS[name], score=name, unit=units[0] if len(set(units)) == 1 else "")
+        for v, each in enumerate(task.classes):
+            label = f"{LABELS[name]} of {each}"
+            found[f"{name}/{each}"] = replace(kind, label=label, score=name, classes=[v], unit=units[v])
+    return found | {
+        f"scene_{name}": replace(metric, label=f"{metric.label} per scene", by_scene=True) for name, metric in found.items()
+    }
+
+
+@dataclass(frozen=True)
+class ErrorScores(SceneScores):
+    """The scores of a split, by the names that `error_metrics` lists.
+
+    Attributes:
+        sums: float64 ``[S, V, 6]``, `SUMS` of each scene.
+        task: The head's task.
+        without: Values that are left out of means.
+
+    Example:
+        >>> from rsseg.task import Regression
+        >>> sums = torch.tensor([[[2.0, 0.0, 6.0, 18.0, 4.0, 10.0]]], dtype=torch.float64)
+        >>> ErrorScores(sums, Regression(("height",)))["rmse"]
         3.0
     """
-    pooled = sums.sum(dim=0)
-    return ErrorScores(
-        **{score.__name__: float(score(pooled).nanmean()) for score in (rmse, mae, r2, bias)},
-        scene_rmse=float(rmse(sums).nanmean(dim=-1).nanmean()),
-        classes=task.classes,
-        sums=pooled,
-    )
+
+    sums: Tensor
+    task: Task
+    without: tuple[str, ...] = ()
+    scene_columns = (*ERRORS,)
+
+    @cached_property
+    def counts(self) -> Array:
+        """The sums as an array."""
+        return self.sums.cpu().numpy()
+
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """What the split can be scored by."""
+        return error_metrics(self.task, self.without)
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row per value, then, their class empty, the means over values, of all scenes and of each scene."""
+        pixels = self.counts[..., 0].sum(0).astype(int).tolist()
+        rows = [self._row(label, "", "", f"/{label}", n) for label, n in zip(self.task.classes, pixels, strict=True)]
+        return [*rows, self._row("", "macro", "", "", sum(pixels)), self._row("", "scenes", "scene_", "", sum(pixels))]
+
+    def _row(self, label: str, average: str, before: str, after: str, pixels: int) -> dict[str, Any]:
+        scores = {name: self[f"{before}{name}{after}"] for name in ERRORS}
+        return {"class": label, "average": average, **scores, "pixels": pixels}

@@ -16,8 +16,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from rsseg.contract import InputError, nearest
+from rsseg.contract import nearest
 from rsseg.metrics.average import Array, present_mean, ratio
+from rsseg.metrics.metric import Metric, SceneScores, kept_classes
 from rsseg.task import Task
 
 ClassScore: TypeAlias = Callable[[Array], Array]
@@ -135,35 +136,8 @@ AVERAGES = {"": macro, "_micro": micro, "_weighted": weighted}
 """How the scores of `TVERSKY` are averaged over classes, by what is behind their names."""
 
 
-@dataclass(frozen=True)
-class Metric:
-    """One number that a head's counts give.
-
-    Attributes:
-        label: What people call it.
-        score: The score in `CLASS_SCORES` that it belongs to.
-        classes: The classes that it is of, as an index.
-        average: From their counts ``[..., classes, 4]`` to the number ``[...]``.
-        by_scene: Whether scenes are scored one by one, and those averaged that have a score; else their counts are summed.
-    """
-
-    label: str
-    score: str
-    classes: list[int] | slice
-    average: Callable[[Array], Array]
-    by_scene: bool = False
-
-    def each(self, counts: Array) -> Array:
-        """The number of every scene: ``[..., scenes, classes, 4]`` to ``[..., scenes]``."""
-        return self.average(counts[..., self.classes, :])
-
-    def __call__(self, counts: Array) -> Array:
-        """The number of all scenes together: ``[..., scenes, classes, 4]`` to ``[...]``."""
-        return present_mean(self.each(counts)) if self.by_scene else self.each(counts.sum(-3))
-
-
-def metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
-    """What a head can be scored by, by name.
+def label_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
+    """What a head of labels can be scored by, by name.
 
     ``iou``, ``dice``, ``precision``, ``recall``, ``f0.5`` and ``f2`` are means over the classes; with ``_micro`` or
     ``_weighted`` behind it a name is that of another average, and with ``/road`` that of a class. ``kappa`` and
@@ -180,42 +154,29 @@ def metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
 
     Example:
         >>> from rsseg.task import Multiclass
-        >>> found = metrics(Multiclass(("land", "water")))
+        >>> found = label_metrics(Multiclass(("land", "water")))
         >>> counts = class_counts([[[[6, 1], [2, 3]]]], Multiclass(("land", "water")))
         >>> [round(float(found[name](counts)), 3) for name in ("recall", "recall_micro", "recall/water", "kappa")]
         [0.729, 0.75, 0.6, 0.471]
     """
-    every, kept = slice(None), _kept(task.classes, without)
+    every, kept = slice(None), kept_classes(task.classes, without)
     found = {}
     for name, score in CLASS_SCORES.items():
         for suffix, average in AVERAGES.items() if name in TVERSKY else [("", macro)]:
             label = f"{LABELS[name]} {suffix[1:]}".strip()
-            found[name + suffix] = Metric(label, name, kept, partial(average, score=score))
+            found[name + suffix] = Metric(label, name, kept, partial(average, score=score), class_pixels)
         for c, each in enumerate(task.classes):
-            found[f"{name}/{each}"] = Metric(f"{LABELS[name]} of {each}", name, [c], partial(macro, score=score))
+            found[f"{name}/{each}"] = Metric(f"{LABELS[name]} of {each}", name, [c], partial(macro, score=score), class_pixels)
     if task.exclusive:
         found["balanced_accuracy"] = replace(found["recall"], label=LABELS["balanced_accuracy"], score="balanced_accuracy")
         found["kappa"] = replace(found["kappa"], classes=every, average=exclusive_kappa)
-        found["accuracy"] = Metric(LABELS["accuracy"], "recall", every, found["recall_micro"].average)
+        found["accuracy"] = Metric(LABELS["accuracy"], "recall", every, found["recall_micro"].average, class_pixels)
     else:
-        found["accuracy"] = Metric(LABELS["accuracy"], "recall", kept, _label_accuracy)
+        found["accuracy"] = Metric(LABELS["accuracy"], "recall", kept, _label_accuracy, class_pixels)
+    found |= {name: replace(metric, limits=(-1.0, 1.0)) for name, metric in found.items() if metric.score == "kappa"}
     return found | {
         f"scene_{name}": replace(metric, label=f"{metric.label} per scene", by_scene=True) for name, metric in found.items()
     }
-
-
-def _kept(classes: Sequence[str], without: Sequence[str]) -> list[int] | slice:
-    """The classes that are in the means, as an index."""
-    for name in without:
-        if name not in classes:
-            raise InputError(
-                f"without={name}: there is no such class to leave out of the means{nearest(name, classes)}; the classes are "
-                f"{', '.join(classes)}"
-            )
-    kept = [c for c, name in enumerate(classes) if name not in without]
-    if not kept:
-        raise InputError(f"without={', '.join(without)}: no class is left to take a mean over")
-    return kept if without else slice(None)
 
 
 def _label_accuracy(counts: Array) -> Array:
@@ -242,8 +203,8 @@ def pooled(counts: ArrayLike, metric: str = "iou") -> Array:
 
 
 @dataclass(frozen=True)
-class Scores:
-    """The scores of a split, by the names that `metrics` lists.
+class Scores(SceneScores):
+    """The scores of a split, by the names that `label_metrics` lists.
 
     Attributes:
         confusion: int64 ``[S, P, K, K]``, the counts of each scene, rows the target.
@@ -261,6 +222,7 @@ class Scores:
     task: Task
     without: tuple[str, ...] = ()
     boundary_iou: float | None = None
+    scene_columns = (*CLASS_SCORES, "accuracy")
 
     @cached_property
     def counts(self) -> Array:
@@ -270,10 +232,7 @@ class Scores:
     @cached_property
     def metrics(self) -> dict[str, Metric]:
         """What the split can be scored by."""
-        return metrics(self.task, self.without)
-
-    def __getitem__(self, name: str) -> float:
-        return float(self.metrics[name](self.counts))
+        return label_metrics(self.task, self.without)
 
     @property
     def iou(self) -> float:
@@ -283,13 +242,7 @@ class Scores:
     def means(self) -> dict[str, float]:
         """The scores of the split as a whole, those that are known."""
         bounds = {} if self.boundary_iou is None else {"boundary_iou": self.boundary_iou}
-        return {name: self[name] for name in self.task.scores} | bounds
-
-    def logged(self, monitored: Iterable[str] = ()) -> dict[str, float]:
-        """What a validation logs: the means, `Task.class_scores` of each class, and what callbacks monitor beside."""
-        names = [f"{score}/{label}" for score in self.task.class_scores for label in self.task.classes]
-        names += [name for name in monitored if name in self.metrics]
-        return self.means() | {name: self[name] for name in names}
+        return super().means() | bounds
 
     def table(self) -> list[dict[str, Any]]:
         """One row per class, then, their class empty, one per average: macro, micro, weighted, and macro of each scene."""
@@ -302,11 +255,6 @@ class Scores:
         names = {score: f"{before}{score}{after}" for score in CLASS_SCORES}
         known = {score: self[name] if name in self.metrics else float("nan") for score, name in names.items()}
         return {"class": label, "average": average, **known, "pixels": int(pixels)}
-
-    def scene_table(self, scenes: Sequence[str]) -> list[dict[str, Any]]:
-        """One row per scene: its name, and the scores of the scene as a whole."""
-        columns = {name: self.metrics[name].each(self.counts) for name in (*CLASS_SCORES, "accuracy")}
-        return [{"scene": scene, **{name: float(c[i]) for name, c in columns.items()}} for i, scene in enumerate(scenes)]
 
     def pair_table(self) -> list[dict[str, Any]]:
         """One row per cell of the confusion matrices, summed over scenes: labelled as, predicted as, pixels."""

@@ -47,7 +47,7 @@ def make_recorder(setup: Setup, run: RunFolder, module: SegmentationModule, data
     probes = [stream.batch([k]) for k in range(PROBES)] if is_main() else []
     held_out = pick_windows(val, setup.window, PROBES) if setup.record.gain and is_main() else []
     names = [scene.name for scene in val.scenes]
-    clipped = [task.classes[c] for c in uncounted(task, numbers.positives, numbers.valid)]
+    clipped = [task.classes[c] for c in uncounted(task, numbers.positives, numbers.valid)] if panel else []
     return Recorder(run.records, names, terms, panel, clipped, make_snapshots(setup, module, val), probes, held_out)
 
 
@@ -70,11 +70,15 @@ def keep(run: RunFolder, name: str, taken: Mapping[str, Snapshot]) -> None:
 def keep_thresholds(
     run: RunFolder, module: SegmentationModule, taken: Mapping[str, Snapshot], first: NDArray[np.bool_]
 ) -> None:
-    """Tune thresholds on snapshots, by head, and write ``threshold.json``; a head that has diverged gets none."""
-    found = {}
-    for head, snapshot in taken.items():
+    """Tune thresholds on snapshots, by head, and write ``threshold.json``; a head that has diverged gets none.
+
+    Real values have none: without another head there is no such file.
+    """
+    labelled, found = {head: snapshot for head, snapshot in taken.items() if not module.tasks[head].real}, {}
+    for head, snapshot in labelled.items():
         try:
             found[head] = tune_thresholds(snapshot, module.tasks[head], first)
         except InputError as error:
             log.warning("No threshold is tuned for head %s: %s", head, error)
-    write_json(run.thresholds_file, found)
+    if labelled:
+        write_json(run.thresholds_file, found)

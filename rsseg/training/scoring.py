@@ -24,8 +24,8 @@ from rsseg.module import SegmentationModule
 from rsseg.progress import shows_bars
 from rsseg.training.recording import keep, keep_thresholds, make_snapshots, validation_windows
 
-HIDDEN = ("average", "f0.5", "f2", "balanced_accuracy", "kappa")
-"""The columns of scores that do not fit into a terminal."""
+SHOWN = ("head", "class", "iou", "dice", "precision", "recall", "rmse", "mae", "r2", "bias", "pixels")
+"""The columns of scores that fit into a terminal."""
 
 
 def load_checkpoint(module: SegmentationModule, run: RunFolder, name: str = "best") -> int:
@@ -139,16 +139,15 @@ def scene_rows(result: Mapping[str, AnyScores], scenes: Sequence[str]) -> list[d
 
 
 def confusion_rows(result: Mapping[str, AnyScores]) -> list[dict[str, Any]]:
-    """The cells of each head's confusion matrices."""
-    counted = [(head, scores) for head, scores in result.items() if isinstance(scores, Scores)]
-    return [{"head": head, **row} for head, scores in counted for row in scores.pair_table()]
+    """The cells of the confusion matrices of each head that has some."""
+    labelled = {head: scores for head, scores in result.items() if isinstance(scores, Scores)}
+    return [{"head": head, **row} for head, scores in labelled.items() for row in scores.pair_table()]
 
 
 def name_means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What people are shown of `score_rows`: files do not call the usual mean so, since a class may have any name."""
-    shown = [row for row in rows if row.get("average", "") in ("", "macro")]
-    named = [{**row, "class": row["class"] or "mean"} for row in shown]
-    return [{key: value for key, value in row.items() if key not in HIDDEN} for row in named]
+    shown = [row for row in rows if row["average"] in ("", "macro")]
+    return [{key: row[key] for key in SHOWN if key in row} | {"class": row["class"] or "mean"} for row in shown]
 
 
 def reside(setup: Setup, stores: list[Store], trainer: L.Trainer) -> None:

@@ -189,8 +189,7 @@ def make_loop(setup: Setup, run: RunFolder, module: SegmentationModule, data: Da
     windows = TrainWindows(train, setup.window, setup.sampler(train.sizes, train.census.blocks, train.read))
     drawn = pick_windows(val, setup.window, setup.pictures) if is_main() else []
     gallery = Gallery(run.pictures, head, drawn, setup.dataset.palette, setup.shown_bands)
-    recorded = setup.record.enabled and not setup.tasks[head].real
-    recorder = make_recorder(setup, run, module, data, windows.sampler) if recorded else None
+    recorder = make_recorder(setup, run, module, data, windows.sampler) if setup.record.enabled else None
     guard = NonFinite(_trained_on(setup, windows), setup.on_nonfinite == "skip")
     renewed = [NewSchedule(setup.plain["optimizer"].get("lr"))] if step and begins_anew(run, step) else []
     marks = validation_steps(setup.steps, setup.validations)

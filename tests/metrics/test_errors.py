@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-from rsseg.metrics import ErrorSums, error_scores
+from rsseg.metrics import ErrorScores, ErrorSums
 from rsseg.task import Regression
 
 TASK = Regression(("height", "slope"), mean=(2000.0, -3.0), std=(5.0, 0.5))
@@ -31,7 +31,7 @@ def summed(prediction, target, scene):
 @pytest.mark.parametrize("seed", range(3))
 def test_scores_are_those_of_other_libraries(seed):
     prediction, target, scene = batches(seed)
-    found = error_scores(summed(prediction, target, scene), TASK)
+    found = ErrorScores(summed(prediction, target, scene), TASK)
     expected = {name: [] for name in ("rmse", "mae", "r2", "bias")}
     for v in range(2):
         known = ~target[:, v].isnan()
@@ -42,40 +42,39 @@ def test_scores_are_those_of_other_libraries(seed):
         expected["bias"].append((p - y).mean())
     for name, values in expected.items():
         assert found.means()[name] == pytest.approx(np.mean(values), rel=1e-9)
-        assert [row[name] for row in found.table()] == pytest.approx([*values, np.mean(values)], rel=1e-9)
+        assert [row[name] for row in found.table()[:3]] == pytest.approx([*values, np.mean(values)], rel=1e-9)
     of_scenes = []
     for s in range(3):
         errors = (prediction - target)[scene == s].square().nanmean(dim=(0, 2, 3)).sqrt()
         of_scenes.append(float(errors.mean()))
-    assert found.scene_rmse == pytest.approx(np.mean(of_scenes), rel=1e-9)
+    assert found["scene_rmse"] == pytest.approx(np.mean(of_scenes), rel=1e-9)
     assert found.table()[0]["pixels"] == int((~target[:, 0].isnan()).sum())
 
 
 def test_what_is_not_known_is_nan_and_left_out():
     prediction, target, scene = batches(0)
     target[:, 1] = torch.nan
-    found = error_scores(summed(prediction, target, scene), TASK)
+    found = ErrorScores(summed(prediction, target, scene), TASK)
     assert np.isnan(found.table()[1]["rmse"])
-    assert found.rmse == found.table()[0]["rmse"]
+    assert found["rmse"] == found.table()[0]["rmse"]
     assert found.table()[1]["pixels"] == 0
 
 
 def test_a_constant_target_has_no_r2():
     flat = torch.full((1, 2, 2, 2), 7.0, dtype=torch.float64)
-    found = error_scores(summed(flat + 1, flat, torch.tensor([0])), TASK)
-    assert found.rmse == pytest.approx(1)
-    assert np.isnan(found.r2)
+    found = ErrorScores(summed(flat + 1, flat, torch.tensor([0])), TASK)
+    assert found["rmse"] == pytest.approx(1)
+    assert np.isnan(found["r2"])
 
 
 def test_nan_in_a_prediction_shows_where_the_target_is_known():
     prediction, target, scene = batches(0)
     hidden = prediction.masked_fill(target.isnan(), torch.nan)
     assert (
-        error_scores(summed(hidden, target, scene), TASK).means()
-        == error_scores(summed(prediction, target, scene), TASK).means()
+        ErrorScores(summed(hidden, target, scene), TASK).means() == ErrorScores(summed(prediction, target, scene), TASK).means()
     )
     prediction[~target.isnan()] = torch.nan
-    assert np.isnan(error_scores(summed(prediction, target, scene), TASK).rmse)
+    assert np.isnan(ErrorScores(summed(prediction, target, scene), TASK)["rmse"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -33,9 +33,18 @@ class _Regression(Term):
         """What is averaged."""
         return error.square()
 
+    def of_mean(self, mean: Tensor) -> Tensor:
+        """The loss of that mean."""
+        return mean
+
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """See the class."""
-        return regression.mean_error(logits, target, self.of_error, self.nodata, weight)
+        return self.of_mean(regression.mean_error(logits, target, self.of_error, self.nodata, weight))
+
+    def parts(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What the mean is a quotient of, ``[B]`` each: images are added up before it is taken."""
+        errors, share = regression.weighted_errors(logits, target, self.of_error, self.nodata, weight)
+        return errors.sum((1, 2, 3)), share.sum((1, 2, 3))
 
 
 @dataclass(eq=False, repr=False)
@@ -57,9 +66,9 @@ class RMSE(_Regression):
         tensor(3.5355)
     """
 
-    def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """See the class."""
-        return regression.root(super().formula(logits, target, weight))
+    def of_mean(self, mean: Tensor) -> Tensor:
+        """The root."""
+        return regression.root(mean)
 
 
 @dataclass(eq=False, repr=False)

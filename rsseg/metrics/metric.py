@@ -1,0 +1,113 @@
+"""What a head can be scored by, whatever is counted of its scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rsseg.contract import InputError, nearest
+from rsseg.metrics.average import Array, present_mean
+from rsseg.task import Task
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that a head's counts give: of labels TP, FP, FN and TN, of real values sums of errors.
+
+    Attributes:
+        label: What people call it.
+        score: The score of a class, or value, that it belongs to.
+        classes: The classes that it is of, as an index.
+        average: From their counts ``[..., classes, N]`` to the number ``[...]``.
+        pixels: From counts ``[..., classes, N]`` to the pixels ``[..., classes]`` that the score of each class is of.
+        by_scene: Whether scenes are scored one by one, and those averaged that have a score; else their counts are summed.
+        higher_is_better: False for errors; None for what nothing can be ranked by.
+        limits: Between what it lies.
+        unit: Its unit, for people; empty: none.
+    """
+
+    label: str
+    score: str
+    classes: list[int] | slice
+    average: Callable[[Array], Array]
+    pixels: Callable[[Array], Array]
+    by_scene: bool = False
+    higher_is_better: bool | None = True
+    limits: tuple[float, float] = (0.0, 1.0)
+    unit: str = ""
+
+    def each(self, counts: Array) -> Array:
+        """The number of every scene: ``[..., scenes, classes, N]`` to ``[..., scenes]``."""
+        return self.average(counts[..., self.classes, :])
+
+    def __call__(self, counts: Array) -> Array:
+        """The number of all scenes together: ``[..., scenes, classes, N]`` to ``[...]``."""
+        return present_mean(self.each(counts)) if self.by_scene else self.each(counts.sum(-3))
+
+    def quality(self, counts: Array) -> Array:
+        """The same, but more is better: an error has a minus."""
+        return -self(counts) if self.higher_is_better is False else self(counts)
+
+
+def kept_classes(classes: Sequence[str], without: Sequence[str]) -> list[int] | slice:
+    """The classes that are in the means, as an index."""
+    for name in without:
+        if name not in classes:
+            raise InputError(
+                f"without={name}: there is no such class to leave out of the means{nearest(name, classes)}; the classes are "
+                f"{', '.join(classes)}"
+            )
+    kept = [c for c, name in enumerate(classes) if name not in without]
+    if not kept:
+        raise InputError(f"without={', '.join(without)}: no class is left to take a mean over")
+    return kept if without else slice(None)
+
+
+class SceneScores:
+    """The scores of a split, by the names of its metrics.
+
+    Attributes:
+        task: The head's task.
+        counts: Float64 ``[S, classes, N]``, what was counted of each scene.
+        metrics: What the split can be scored by.
+        scene_columns: What the table of scenes holds of each.
+    """
+
+    task: Task
+    scene_columns: ClassVar[tuple[str, ...]]
+
+    @property
+    def counts(self) -> Array:
+        """See the class."""
+        raise NotImplementedError
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """See the class."""
+        raise NotImplementedError
+
+    def __getitem__(self, name: str) -> float:
+        return float(self.metrics[name](self.counts))
+
+    def means(self) -> dict[str, float]:
+        """The scores of the split as a whole, those of `Task.scores`."""
+        return {name: self[name] for name in self.task.scores}
+
+    def logged(self, monitored: Iterable[str] = ()) -> dict[str, float]:
+        """What a validation logs: the means, `Task.class_scores` of each class, and what callbacks monitor beside."""
+        names = [f"{score}/{label}" for score in self.task.class_scores for label in self.task.classes]
+        names += [name for name in monitored if name in self.metrics]
+        return self.means() | {name: self[name] for name in names}
+
+    def scene_table(self, scenes: Sequence[str]) -> list[dict[str, Any]]:
+        """One row per scene: its name, and the scores of the scene as a whole."""
+        columns = {name: self.metrics[name].each(self.counts) for name in self.scene_columns}
+        return [{"scene": scene, **{name: float(c[i]) for name, c in columns.items()}} for i, scene in enumerate(scenes)]
+
+
+def mean_of(score: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """The mean of a score over the classes that have one."""
+    return lambda counts: present_mean(np.asarray(score(counts)))
