@@ -181,8 +181,6 @@ class RunFolder:
         scores = [name for name in scores_in(rows[0] if rows else ()) if not name.startswith("scene_")]
         if rows and not set(scores) <= rows[0].keys():
             raise self._unusable(self.classes_file, f"it lacks {' or '.join(scores)}")
-        averaged = rows and "average" in rows[0]  # others have one average, the last row
-        rows = [row for row in rows if not row["average"]] if averaged else rows[:-1]
         try:
             found = [
                 {"class": from_cell(row["class"]), "pixels": int(row["pixels"])}

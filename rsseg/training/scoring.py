@@ -134,8 +134,7 @@ def score_rows(result: Mapping[str, AnyScores]) -> list[dict[str, Any]]:
 
 def scene_rows(result: Mapping[str, AnyScores], scenes: Sequence[str]) -> list[dict[str, Any]]:
     """The scores of each scene and head."""
-    counted = [(head, scores) for head, scores in result.items() if isinstance(scores, Scores)]
-    return [{"head": head, **row} for head, scores in counted for row in scores.scene_table(scenes)]
+    return [{"head": head, **row} for head, scores in result.items() for row in scores.scene_table(scenes)]
 
 
 def confusion_rows(result: Mapping[str, AnyScores]) -> list[dict[str, Any]]:
