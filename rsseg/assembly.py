@@ -251,6 +251,11 @@ class Setup:
 
     def _term(self, where: str, node: Mapping[str, Any], task: Task, numbers: Numbers | None) -> nn.Module:
         arguments = {key: value for key, value in node.items() if key not in BESIDE_TERM}
+        if task.real and arguments.get("nodata") is not None:
+            raise InputError(
+                f"{where}.nodata={arguments['nodata']}: a run standardises values, so it would match none; unknown values are "
+                "those of dataset.ignore_values"
+            )
         counted = counted_weights(arguments, where, task, numbers)
         loss = build(counted, where, kinds.TERM, self.trust, **given_to_loss(node, task.kind, task.soft))
         return adapted(loss, where, task, node.get("pixels", False))
@@ -295,14 +300,23 @@ class Setup:
             params = rate_groups(params, network, self.plain["model"]["encoder"], *self.rates)
         optimizer: torch.optim.Optimizer = build(node, "optimizer", kinds.OPTIMIZER, self.trust, params=params)
         for group in optimizer.param_groups if grouped else ():
+            if not isinstance(group.get("lr"), int | float):
+                name = type(optimizer).__name__
+                raise InputError(f"{name} has no learning rate: leave optimizer.encoder_lr and optimizer.layer_decay out")
             group["lr"] *= group.get("lr_scale", 1.0)
         return optimizer
 
     def scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
-        """The schedule of an optimizer's rates, stepped every optimiser step; it keeps the factors between them."""
+        """The schedule of an optimizer's rates, stepped every optimiser step.
+
+        It keeps the factors between them, but for a floor such as ``eta_min``, which is one for all.
+        """
         node, scales = self.plain["scheduler"], [group.get("lr_scale", 1.0) for group in optimizer.param_groups]
         if len(scales) > 1:
-            node = node | {key: [node[key] * scale for scale in scales] for key in ABSOLUTE if key in node}
+            given = [key for key in ABSOLUTE if node.get(key) is not None]
+            node = node | {key: [node[key] * scale for scale in scales] for key in given}
+        if node.get("mode") == "max" and not self.task.higher_is_better:  # a plateau of the score
+            node = node | {"mode": "min"}
         return build(node, "scheduler", kinds.SCHEDULER, self.trust, optimizer=optimizer)
 
     def callbacks(self) -> dict[str, L.Callback]:
@@ -396,9 +410,7 @@ class Setup:
                 raise InputError(f"optimizer.{key}={value}: a factor above 0{most} is expected; 1 leaves the rates as they are")
         if self.rates[1] != 1:
             layers_above(self.plain["model"]["encoder"])
-        optimizer = self.optimizer([nn.Parameter(torch.zeros(1))])
-        if self.rates != (1, 1) and not isinstance(optimizer.param_groups[0].get("lr"), int | float):
-            raise InputError(f"optimizer.encoder_lr: {type(optimizer).__name__} has no learning rate; leave the factor out")
+        self.optimizer([nn.Parameter(torch.zeros(1))])
 
     def _try_scheduler(self) -> None:
         """Step the optimizer and the schedule of one parameter."""

@@ -227,7 +227,7 @@ class SegmentationModule(L.LightningModule):
         ):  # before the checkpoint is written: Lightning steps after it, and a resumed run misses that
             for schedule in self.trainer.lr_scheduler_configs:
                 if isinstance(schedule.scheduler, ReduceLROnPlateau):
-                    schedule.scheduler.step(self.quality(head))
+                    schedule.scheduler.step(self.scores[head].means()[first.score])
         self.log(first.score, self.scores[head].means()[first.score], prog_bar=True, logger=False)
 
     def quality(self, head: str) -> float:

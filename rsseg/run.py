@@ -242,7 +242,8 @@ def evaluate(
         store = open_split(setup.dataset, scenes, split, setup.window)
         store.fill = module.mean.numpy().ravel()
         result = score(setup, module, GridWindows(store, setup.window, setup.overlap))
-    path = run / f"evaluation-{split}{'-tuned' * (threshold == 'tuned')}.csv"
+    left = f"-without-{'-'.join(without)}".replace("/", "_") * bool(without)
+    path = run / f"evaluation-{split}{'-tuned' * (threshold == 'tuned')}{left}.csv"
     tuned = ", at tuned thresholds" * (threshold == "tuned")
     rows = score_rows(result)
     print_table(name_means(rows), f"{run}: {split}, best checkpoint{tuned}, pooled over whole scenes")
@@ -334,7 +335,8 @@ def compare(
     """
     quiet()
     usual = ("", *(task.score for task in TASKS.values()))
-    out = out or runs[0] / f"comparison{f'_{metric}' * (metric not in usual)}".replace("/", "_")
+    words = [metric] * (metric not in usual) + [f"without_{'_'.join(without)}"] * bool(without)
+    out = out or runs[0] / "_".join(["comparison", *words]).replace("/", "_")
     if out.exists() and not out.is_dir():
         raise InputError(f"out={out} is a file: give a folder to write the comparison into")
     comparison = gather(runs, keep_unfair, metric, without)

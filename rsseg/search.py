@@ -74,14 +74,16 @@ def check_search(wanted: Search, processes: int) -> None:
     Raises:
         InputError: If anything is.
     """
+    config, _ = wanted.config(wanted.first())
+    setup = make_setup(config, config.trust)
+    if setup.task.real:
+        raise InputError("a search is for scores of labels; compare losses of a regression by a sweep, train.py -m loss=...")
     known = [*Task.scores, BOUNDARY]
     for name in wanted.objectives:
         if name not in known:
             raise InputError(f"objectives={name}: no run scores that{nearest(name, known)}; there are {', '.join(known)}")
     if min(wanted.trials, processes) < 1:
         raise InputError(f"trials={wanted.trials} and processes={processes} must be at least 1")
-    config, _ = wanted.config(wanted.first())
-    setup = make_setup(config, config.trust)
     if BOUNDARY in wanted.objectives and not setup.record.enabled:
         raise InputError(f"objectives={BOUNDARY}: contours are counted by the recorder alone; leave record.enabled=false out")
     devices = setup.plain["trainer"].get("devices", 1)

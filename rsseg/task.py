@@ -1,7 +1,7 @@
-"""What a head predicts: a class per kind of task, which holds everything that differs between the kinds.
+"""What a head predicts: a class per kind of task, which holds what differs between the kinds.
 
-Nothing outside this file asks for a kind. Torch is not imported, so that a config can be checked before it is: methods that
-take tensors call the tensors' own methods.
+Others ask whether a target is real, and what else a task says of itself, not for its kind. Torch is not imported, so that a
+config can be checked before it is: methods that take tensors call the tensors' own methods.
 """
 
 from __future__ import annotations

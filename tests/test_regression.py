@@ -82,6 +82,7 @@ def test_the_first_loss_is_that_of_standardised_values(tmp_path, dem_root):
         (["loss=mse", "dataset.mask_values=[0,1]"], "dataset.mask_values: masks of a regression hold real values"),
         (["loss=mse", "dataset.units=[m,m]"], "dataset.units lists 2 units, but dataset.classes names 1 values"),
         (["loss=mse", "dataset.fractions=100"], "masks of a regression hold values, no class shares"),
+        (["loss=huber", "+loss.terms.huber.nodata=-9999"], "loss.terms.huber.nodata=-9999: a run standardises values"),
         (["loss=mse", "dataset.range=[0,110]"], r"dataset.range=\[0, 110\] is expected"),
     ],
 )
@@ -102,3 +103,11 @@ def test_values_are_described(tmp_path, dem_root):
     assert facts["min"] >= 100
     assert facts["max"] <= 140
     assert (out / "description.png").is_file()
+
+
+def test_a_plateau_of_the_error_lowers_the_rate(tmp_path, dem_root):
+    """An unchanged RMSE is no better one."""
+    words = ["loss=mse", "scheduler=plateau", "scheduler.patience=0", "optimizer.lr=1e-12", "steps=4", "validations=4"]
+    train(settings(tmp_path, *of_heights(dem_root), *words, "pictures=0"), tmp_path / "run")
+    rates = [float(row["lr-AdamW"]) for row in csv.DictReader((tmp_path / "run" / "metrics.csv").open()) if row["lr-AdamW"]]
+    assert rates[-1] < rates[0]

@@ -174,7 +174,7 @@ def drop_unscored(chosen: Selection) -> None:
 
 
 def _nothing(task: Task) -> str:
-    return "no value is known in" if task.real else "no class occurs in"
+    return "no value is known, or a prediction is not finite, in" if task.real else "no class occurs in"
 
 
 def drop_unrecorded(chosen: Selection) -> None:
@@ -279,7 +279,7 @@ def _score(run: Run, metric: str, without: Sequence[str]) -> float:
     sums = measure.sums(run.records) if run.records else None
     if metric in run.summary and not without:
         score = float(run.summary[metric])
-    elif sums is not None:
+    elif sums is not None and not np.isnan(sums).any():
         score = float(measure.score(sums.sum(0)))
     else:
         way_out = " or ".join(run.task.class_scores)

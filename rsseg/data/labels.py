@@ -308,17 +308,17 @@ class Values(Decoder):
 
     def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.generic]:
         """See `Decoder`: float32 ``[V, H, W]``."""
-        unknown = (raw != raw) | np.isin(raw, self.ignore)
+        unknown = (raw != raw) | np.isin(raw, np.array(self.ignore).astype(raw.dtype) if raw.dtype.kind == "f" else self.ignore)
         if missing is not None:
             unknown = unknown | missing
         low, high = self.span
         numbers = raw.astype(np.float64)
         wrong = numbers[~unknown & ((numbers < low) | (numbers > high) | np.isinf(numbers))]
         if len(wrong):
-            expected = "finite values are" if math.isinf(low) else f"dataset.range=[{low:g}, {high:g}] is"
+            expected = "finite values are" if self.span == (-math.inf, math.inf) else f"dataset.range=[{low:g}, {high:g}] is"
             raise InputError(
-                f"the mask holds {wrong[0]:g} in {len(wrong)} pixels, but {expected} expected: mark such pixels as no-data, or "
-                f"leave the value out with dataset.ignore_values=[{wrong[0]:g}]"
+                f"the mask holds {wrong[0]:.9g}, {len(wrong)} such values in all, but {expected} expected: mark such pixels as "
+                f"no-data, or leave the value out with dataset.ignore_values=[{wrong[0]:.9g}]"
             )
         return np.where(unknown, np.nan, raw).astype(np.float32)
 
@@ -342,6 +342,8 @@ def make_decoder(
     Raises:
         InputError: If they do not go together.
     """
+    if span is not None and not task.real:
+        raise InputError(f"dataset.range={list(span)}: masks of labels have no range, those of a regression do; set it to null")
     if task.real:
         return Values(task, ignore or (), span)
     if whole is not None:

@@ -56,7 +56,7 @@ ERRORS = (RIGHT, WRONG, MISSED)
 """What the values of `Task.errors` are drawn in."""
 
 
-Pair: TypeAlias = tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]
+Drawn: TypeAlias = tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]
 """A window to draw: image, target and prediction."""
 
 
@@ -64,7 +64,7 @@ def draw(
     path: Path,
     task: Task,
     palette: Sequence[str] | None,
-    rows: Sequence[Pair],
+    rows: Sequence[Drawn],
     shown: Sequence[int] | None = None,
 ) -> None:
     """Write a PNG with one row per window: image, mask, prediction, errors.
@@ -93,7 +93,7 @@ def draw(
     save(figure, path, dpi=100, bbox_inches="tight")
 
 
-def _draw_labels(figure: Figure, axes: NDArray[np.object_], task: Task, shades: Sequence[str], rows: Sequence[Pair]) -> None:
+def _draw_labels(figure: Figure, axes: NDArray[np.object_], task: Task, shades: Sequence[str], rows: Sequence[Drawn]) -> None:
     """Mask, prediction and errors of labels, and a legend."""
     for line, (_, mask, prediction) in zip(axes, rows, strict=True):
         line[0].imshow(paint(task.flatten(mask), shades))
@@ -105,7 +105,7 @@ def _draw_labels(figure: Figure, axes: NDArray[np.object_], task: Task, shades: 
     figure.legend(handles=patches, loc="outside lower center", ncols=min(7, len(patches)), frameon=False)
 
 
-def _draw_values(figure: Figure, axes: NDArray[np.object_], task: Regression, rows: Sequence[Pair]) -> None:
+def _draw_values(figure: Figure, axes: NDArray[np.object_], task: Regression, rows: Sequence[Drawn]) -> None:
     """Target, prediction and error of the first real value, and their colour scales; grey where it is unknown."""
     truth, found = (np.stack([row[i][0] for row in rows]) for i in (1, 2))
     errors, shades = found - truth, value_shades(truth)
@@ -143,11 +143,11 @@ def pick_windows(store: Store, size: int, count: int) -> list[Batch]:
 
 
 @torch.inference_mode()
-def predict_windows(module: SegmentationModule, head: str, windows: Sequence[Batch]) -> list[Pair]:
+def predict_windows(module: SegmentationModule, head: str, windows: Sequence[Batch]) -> list[Drawn]:
     """Image, target and prediction of windows, as `draw` takes them; the module has to be in evaluation mode."""
     images = torch.cat([window["image"] for window in windows]).to(module.device)
     task = module.tasks[head]
-    labels = task.predict(module(module.normalise(images))[head]).cpu().numpy()
+    labels = module.labels(head, module(module.normalise(images))[head]).cpu().numpy()
     masks = [window["mask"][0].numpy() if task.real else task.hard_labels(window["mask"][0].numpy()) for window in windows]
     return [(w["image"][0].numpy(), mask, label) for w, mask, label in zip(windows, masks, labels, strict=True)]
 

@@ -5,9 +5,10 @@ per class. A term names those that it needs (`Sum`), `pixel_sums` takes the sums
 them into losses.
 
 Whatever the mixture, its gradient with respect to softmax logits is ``p * (a - S) + onehot * u``, with a number ``a`` per
-class, ``u`` per pixel and ``S = sum_c p_c a_c + u``. So the forward pass keeps the logits and nothing else; the backward pass
-computes p again and writes the gradient once. On a CPU a few pixels are worked on at a time, so that what is made of them
-stays in the cache; elsewhere the whole batch is, and nothing waits for the device.
+class, ``u`` per pixel and ``S = sum_c p_c a_c + u``. So the forward pass keeps the logits and nothing else (of two exclusive
+classes their difference, whose sigmoid is the softmax); the backward pass computes p again and writes the gradient once. On a
+CPU a few pixels are worked on at a time, so that what is made of them stays in the cache; elsewhere the whole batch is, and
+nothing waits for the device.
 
 A pixel's weight multiplies all that it adds to the sums. An ignored pixel is one of weight 0.
 """

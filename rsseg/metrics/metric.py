@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
-
-import numpy as np
 
 from rsseg.contract import InputError, nearest
 from rsseg.metrics.average import Array, present_mean
@@ -108,6 +106,14 @@ class SceneScores:
         return [{"scene": scene, **{name: float(c[i]) for name, c in columns.items()}} for i, scene in enumerate(scenes)]
 
 
-def mean_of(score: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """The mean of a score over the classes that have one."""
-    return lambda counts: present_mean(np.asarray(score(counts)))
+def macro(counts: Array, score: Callable[[Array], Array]) -> Array:
+    """The mean of the scores of the classes, or values, that have one."""
+    return present_mean(score(counts))
+
+
+def with_scenes(found: dict[str, Metric]) -> dict[str, Metric]:
+    """Metrics, and each with ``scene_`` before its name: the mean over scenes."""
+    scenes = {
+        f"scene_{name}": replace(metric, label=f"{metric.label} per scene", by_scene=True) for name, metric in found.items()
+    }
+    return found | scenes

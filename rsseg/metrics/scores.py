@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rsseg.contract import nearest
 from rsseg.metrics.average import Array, present_mean, ratio
-from rsseg.metrics.metric import Metric, SceneScores, kept_classes
+from rsseg.metrics.metric import Metric, SceneScores, kept_classes, macro, with_scenes
 from rsseg.task import Task
 
 ClassScore: TypeAlias = Callable[[Array], Array]
@@ -113,11 +113,6 @@ CLASS_SCORES: dict[str, ClassScore] = {
 """The scores that every class has, by name."""
 
 
-def macro(counts: Array, score: ClassScore) -> Array:
-    """The mean of the classes' scores."""
-    return present_mean(score(counts))
-
-
 def micro(counts: Array, score: ClassScore) -> Array:
     """The score of counts that are summed over the classes."""
     return score(counts.sum(-2))
@@ -174,9 +169,7 @@ def label_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
     else:
         found["accuracy"] = Metric(LABELS["accuracy"], "recall", kept, _label_accuracy, class_pixels)
     found |= {name: replace(metric, limits=(-1.0, 1.0)) for name, metric in found.items() if metric.score == "kappa"}
-    return found | {
-        f"scene_{name}": replace(metric, label=f"{metric.label} per scene", by_scene=True) for name, metric in found.items()
-    }
+    return with_scenes(found)
 
 
 def _label_accuracy(counts: Array) -> Array:

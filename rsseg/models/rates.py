@@ -55,7 +55,7 @@ def rate_groups(
         layer_decay: The further factor for each layer that lies above a parameter of the encoder (Clark et al. 2020).
 
     Returns:
-        Groups with their `name` and `lr_scale`, the factor on their rate; first the one that a parameter comes of first.
+        Groups with their `name` and `lr_scale`, the factor on their rate, in the order in which their first parameter comes.
     """
     above = layers_above(encoder) if layer_decay != 1 else {}
     inside = {id(parameter): name for name, parameter in network.get_submodule("net.encoder").named_parameters()}

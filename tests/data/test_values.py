@@ -70,9 +70,15 @@ def test_statistics_are_those_of_all_known_values(tmp_path):
         (
             lambda: Values(HEIGHT, span=[0, 50]),
             [[[3.0, 61.0]]],
-            r"holds 61 in 1 pixels, but dataset.range=\[0, 50\] is expected",
+            r"holds 61, 1 such values in all, but dataset.range=\[0, 50\]",
         ),
-        (lambda: Values(HEIGHT), [[[np.inf]]], "holds inf in 1 pixels, but finite values are expected"),
+        (lambda: Values(HEIGHT), [[[np.inf]]], "holds inf, 1 such values in all, but finite values are expected"),
+        (
+            lambda: Values(HEIGHT, span=[-np.inf, 100]),
+            [[[1.0, 101.0]]],
+            r"holds 101, .* dataset.range=\[-inf, 100\] is expected",
+        ),
+        (lambda: make_decoder(Multiclass(("a", "b")), span=[0, 1]), None, r"dataset.range=\[0, 1\]: masks of labels have no"),
         (lambda: Values(HEIGHT, span=[5, 1]), None, r"dataset.range=\[5, 1\]: the lowest and the highest value"),
         (lambda: Values(HEIGHT, ignore=["#ff0000"]), None, r"dataset.ignore_values=\['#ff0000'\]: numbers are expected"),
     ],
@@ -80,6 +86,13 @@ def test_statistics_are_those_of_all_known_values(tmp_path):
 def test_what_is_refused(decoder, raw, message):
     with pytest.raises(InputError, match=message):
         decoder().decode(np.array(raw))
+
+
+@pytest.mark.parametrize("value", [-9999.9, -3.4028234663852886e38, 0.1])
+def test_an_ignored_value_is_that_of_the_files_dtype(value):
+    for dtype in (np.float32, np.float64):
+        found = Values(HEIGHT, ignore=[value]).decode(np.array([[[value, 5]]], dtype=dtype))
+        assert np.isnan(found[0, 0]).tolist() == [True, False]
 
 
 def test_the_decoder_follows_the_task():

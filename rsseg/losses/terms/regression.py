@@ -1,7 +1,7 @@
 """Terms of real-valued targets.
 
-A run standardises targets and predictions by the training split, so that parameters in the target's unit are there in standard
-deviations of the training targets.
+`delta` and `beta` have the unit of what the loss is given. Called from Python that is the target's; a run gives standardised
+values, so that there they are standard deviations of the training targets.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Huber(_Regression):
     """Huber loss (Huber 1964): half the squared error up to delta, straight beyond with the slope delta.
 
     Args:
-        delta: More than 0, in the target's unit.
+        delta: More than 0, in the unit of the errors.
 
     Example:
         >>> Huber(delta=2)(torch.tensor([[[[3.0]]]]), torch.zeros(1, 1, 1))
@@ -110,7 +110,7 @@ class SmoothL1(_Regression):
     """Smooth L1 (Girshick 2015): `Huber` divided by its delta, here called beta.
 
     Args:
-        beta: More than 0, in the target's unit.
+        beta: More than 0, in the unit of the errors.
 
     Example:
         >>> SmoothL1(beta=2)(torch.tensor([[[[3.0]]]]), torch.zeros(1, 1, 1))
@@ -148,7 +148,7 @@ class BerHu(_Regression):
     batch's largest error for delta. Here it is fixed, so that the loss of a batch is not a matter of one pixel.
 
     Args:
-        delta: More than 0, in the target's unit.
+        delta: More than 0, in the unit of the errors.
 
     Example:
         >>> BerHu(delta=1)(torch.tensor([[[[0.5, 3.0]]]]), torch.zeros(1, 1, 2))  # (0.5 + 5) / 2
