@@ -175,8 +175,9 @@ def write_scenes(folder: Path, side: int) -> None:
 
 @cache
 def one_scene(side: int) -> tuple[np.ndarray, np.ndarray]:
-    """A generated scene."""
-    return generate(SceneRecipe(size=side), seed=0, index=0)
+    """The image and the mask of a generated scene."""
+    scene = generate(SceneRecipe(size=side), seed=0, index=0)
+    return scene.image, scene.mask
 
 
 def write_raster(path: Path, pixels: np.ndarray, side: int) -> None:

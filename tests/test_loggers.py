@@ -14,7 +14,7 @@ PICTURES = {"windows", "best", "confusion", "curves"}
 
 
 def run(tmp_path, folder_root, *overrides):
-    train(settings(tmp_path, *folder_data(folder_root), "validations=2", *overrides), tmp_path / "run")
+    train(settings(tmp_path, *folder_data(folder_root), "validations=2", "pictures=1", *overrides), tmp_path / "run")
     return tmp_path / "run"
 
 
@@ -30,7 +30,7 @@ def test_tensorboard(tmp_path, folder_root):
         written = [float(row["val/mask/iou"]) for row in csv.DictReader(file) if row["val/mask/iou"]]
     assert [event.value for event in events.Scalars("val/mask/iou")] == pytest.approx(written)
     table = events.Tensors("classes/text_summary")[0].tensor_proto.string_val[0].decode()
-    assert table.startswith("| head | class | iou | dice | pixels |\n| --- |")
+    assert table.startswith("| head | class | iou | dice | precision | recall | pixels |\n| --- |")
     assert "| mask | mean |" in table
 
 
@@ -44,7 +44,7 @@ def test_wandb_offline(tmp_path, folder_root, monkeypatch):
     media = next((folder / "wandb").glob("offline-run-*")) / "files" / "media"
     assert {path.name.split("_")[0] for path in (media / "images").iterdir()} == PICTURES
     table = json.loads(next((media / "table").rglob("classes*.json")).read_text())
-    assert table["columns"] == ["head", "class", "iou", "dice", "pixels"]
+    assert table["columns"] == ["head", "class", "iou", "dice", "precision", "recall", "pixels"]
     assert [row[1] for row in table["data"]] == ["a", "b", "c", "mean"]
 
 
