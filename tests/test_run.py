@@ -19,6 +19,7 @@ from rsseg.assembly import check_machine, make_setup
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import load
+from rsseg.metrics import Scores
 from rsseg.module import SegmentationModule
 from rsseg.run import compare, evaluate, predict, train
 from rsseg.training import scoring
@@ -303,10 +304,9 @@ def test_best_checkpoint_survives_a_resumption_and_a_move(tmp_path, folder_root,
     import rsseg.module as module
 
     common = [*folder_data(folder_root), "steps=6", "validations=3"]
-    forced, real = {2: 0.1, 4: 0.9, 6: 0.5}, module.Scores
-    now = [0]
+    forced, now = {2: 0.1, 4: 0.9, 6: 0.5}, [0]
 
-    class Forced(real):
+    class Forced(Scores):
         def __getitem__(self, name):
             return forced[now[0]] if name == "iou" else super().__getitem__(name)
 
@@ -318,7 +318,7 @@ def test_best_checkpoint_survives_a_resumption_and_a_move(tmp_path, folder_root,
             raise RuntimeError("power cut")
         return step(self, batch, batch_idx)
 
-    monkeypatch.setattr(module, "Scores", Forced)
+    monkeypatch.setattr(module, "score_scenes", lambda counted, task, without: Forced(counted.cpu(), task, without))
     monkeypatch.setattr(module.SegmentationModule, "training_step", fail)
     cut = True
     with pytest.raises(RuntimeError, match="power cut"):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from rsseg.losses.sums import Sum
 
-CHUNK = 2**17
+CHUNK = 2**18
 """The logits that are worked on at a time on a CPU."""
 
 Part: TypeAlias = tuple[slice, slice]
@@ -24,7 +24,7 @@ def parts_of(x: Tensor) -> list[Part]:
     if not may_look(x):
         return [(slice(None), slice(None))]
     images, classes, pixels = x.shape
-    step = max(1, CHUNK // max(1, classes))
+    step = max(1, CHUNK // max(2, classes))  # what is made of a single plane is many times as large
     together = max(1, step // max(1, pixels))
     starts = [(i, n) for i in range(0, images, together) for n in range(0, max(1, pixels), step)]
     return [(slice(i, i + together), slice(n, n + step)) for i, n in starts]

@@ -24,6 +24,9 @@ class Constant(torch.nn.Module):
     def normalise(self, images):
         return images.float()
 
+    def labels(self, head, logits):
+        return self.tasks[head].predict(logits)
+
     def forward(self, images):
         place = torch.arange(images.shape[-1]).expand(len(images), 1, *images.shape[-2:])
         return {"mask": torch.where(place < self.column, 1.0, -1.0) * images[:, :1]}
