@@ -601,7 +601,7 @@ def test_what_is_monitored_is_logged_and_classes_left_out_of_means(tmp_path, fol
     assert found["recall/c"] == pytest.approx(row[monitor], abs=1e-3)
     assert found["iou"] == pytest.approx((found["iou/a"] + found["iou/c"]) / 2)
     for name in (".csv", "-scenes.csv", "-confusion.csv", "-confusion.png", "-picture.png"):
-        assert (run / f"evaluation-val{name}").is_file(), name
+        assert (run / f"evaluation-val-without-b{name}").is_file(), name
     for word, said in {
         "metrics.without=[d]": "without=d: there is no such class",
         "callbacks.early_stopping.monitor=val/mask/recall/d": "a run logs no such value",
