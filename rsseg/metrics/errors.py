@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -161,7 +160,8 @@ class ErrorScores(SceneScores):
     sums: Tensor
     task: Task
     without: tuple[str, ...] = ()
-    scene_columns = (*ERRORS,)
+    columns = scene_columns = (*ERRORS,)
+    averages = {"macro": ("", ""), "scenes": ("scene_", "")}  # noqa: RUF012
 
     @cached_property
     def counts(self) -> Array:
@@ -173,12 +173,7 @@ class ErrorScores(SceneScores):
         """What the split can be scored by."""
         return error_metrics(self.task, self.without)
 
-    def table(self) -> list[dict[str, Any]]:
-        """One row per value, then, their class empty, the means over values, of all scenes and of each scene."""
-        pixels = self.counts[..., 0].sum(0).astype(int).tolist()
-        rows = [self._row(label, "", "", f"/{label}", n) for label, n in zip(self.task.classes, pixels, strict=True)]
-        return [*rows, self._row("", "macro", "", "", sum(pixels)), self._row("", "scenes", "scene_", "", sum(pixels))]
-
-    def _row(self, label: str, average: str, before: str, after: str, pixels: int) -> dict[str, Any]:
-        scores = {name: self[f"{before}{name}{after}"] for name in ERRORS}
-        return {"class": label, "average": average, **scores, "pixels": pixels}
+    @property
+    def pixels(self) -> list[int]:
+        """Pixels whose value is known, of each value."""
+        return [int(n) for n in known_pixels(self.counts).sum(0)]

@@ -71,10 +71,15 @@ class SceneScores:
         task: The head's task.
         counts: Float64 ``[S, classes, N]``, what was counted of each scene.
         metrics: What the split can be scored by.
-        scene_columns: What the table of scenes holds of each.
+        pixels: Pixels of each class in the target, or whose value is known.
+        columns: The scores that the table has.
+        averages: By the average that a row of the table is of, what stands before and behind the names of its metrics.
+        scene_columns: The scores that the table of scenes has.
     """
 
     task: Task
+    columns: ClassVar[tuple[str, ...]]
+    averages: ClassVar[dict[str, tuple[str, str]]]
     scene_columns: ClassVar[tuple[str, ...]]
 
     @property
@@ -84,6 +89,11 @@ class SceneScores:
 
     @property
     def metrics(self) -> dict[str, Metric]:
+        """See the class."""
+        raise NotImplementedError
+
+    @property
+    def pixels(self) -> list[int]:
         """See the class."""
         raise NotImplementedError
 
@@ -99,6 +109,17 @@ class SceneScores:
         names = [f"{score}/{label}" for score in self.task.class_scores for label in self.task.classes]
         names += [name for name in monitored if name in self.metrics]
         return self.means() | {name: self[name] for name in names}
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row per class, then, their class empty, one per average."""
+        rows = [self._row(label, "", "", f"/{label}", n) for label, n in zip(self.task.classes, self.pixels, strict=True)]
+        return rows + [self._row("", average, *words, sum(self.pixels)) for average, words in self.averages.items()]
+
+    def _row(self, label: str, average: str, before: str, after: str, pixels: int) -> dict[str, Any]:
+        """A row of the table: of each score the metric with these words before and after its name; NaN: there is none."""
+        names = {score: f"{before}{score}{after}" for score in self.columns}
+        known = {score: self[name] if name in self.metrics else float("nan") for score, name in names.items()}
+        return {"class": label, "average": average, **known, "pixels": pixels}
 
     def scene_table(self, scenes: Sequence[str]) -> list[dict[str, Any]]:
         """One row per scene: its name, and the scores of the scene as a whole."""

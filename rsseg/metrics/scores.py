@@ -124,9 +124,6 @@ def weighted(counts: Array, score: ClassScore) -> Array:
     return ratio(np.where(pixels > 0, score(counts) * pixels, 0).sum(-1), pixels.sum(-1))
 
 
-ROWS = {"macro": ("", ""), "micro": ("", "_micro"), "weighted": ("", "_weighted"), "scenes": ("scene_", "")}
-"""What stands before and behind the names of the averages that a table of scores has a row of."""
-
 AVERAGES = {"": macro, "_micro": micro, "_weighted": weighted}
 """How the scores of `TVERSKY` are averaged over classes, by what is behind their names."""
 
@@ -215,7 +212,8 @@ class Scores(SceneScores):
     task: Task
     without: tuple[str, ...] = ()
     boundary_iou: float | None = None
-    scene_columns = (*CLASS_SCORES, "accuracy")
+    columns, scene_columns = (*CLASS_SCORES,), (*CLASS_SCORES, "accuracy")
+    averages = {"macro": ("", ""), "micro": ("", "_micro"), "weighted": ("", "_weighted"), "scenes": ("scene_", "")}  # noqa: RUF012
 
     @cached_property
     def counts(self) -> Array:
@@ -237,17 +235,10 @@ class Scores(SceneScores):
         bounds = {} if self.boundary_iou is None else {"boundary_iou": self.boundary_iou}
         return super().means() | bounds
 
-    def table(self) -> list[dict[str, Any]]:
-        """One row per class, then, their class empty, one per average: macro, micro, weighted, and macro of each scene."""
-        pixels = class_pixels(self.counts.sum(0)).astype(int)
-        rows = [self._row(label, "", "", f"/{label}", n) for label, n in zip(self.task.classes, pixels, strict=True)]
-        return rows + [self._row("", average, *words, pixels.sum()) for average, words in ROWS.items()]
-
-    def _row(self, label: str, average: str, before: str, after: str, pixels: int) -> dict[str, Any]:
-        """A row of the table: of each score the metric with these words before and after its name; NaN: there is none."""
-        names = {score: f"{before}{score}{after}" for score in CLASS_SCORES}
-        known = {score: self[name] if name in self.metrics else float("nan") for score, name in names.items()}
-        return {"class": label, "average": average, **known, "pixels": int(pixels)}
+    @property
+    def pixels(self) -> list[int]:
+        """Pixels of each class in the target."""
+        return [int(n) for n in class_pixels(self.counts.sum(0))]
 
     def pair_table(self) -> list[dict[str, Any]]:
         """One row per cell of the confusion matrices, summed over scenes: labelled as, predicted as, pixels."""
