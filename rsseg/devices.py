@@ -88,3 +88,8 @@ def device_faults(trainer: Mapping[str, Any], on_device: bool) -> list[str]:
     finally:
         said.setLevel(level)
     return found
+
+
+def exact_dtype(device: torch.device) -> torch.dtype:
+    """The dtype of long sums on a device: float64, but float32 on Apple's GPUs, which have no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64

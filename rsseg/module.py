@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
 from rsseg.contract import Batch, InputError, Layers, known, layers_of
+from rsseg.devices import exact_dtype
 from rsseg.losses import Composite
 from rsseg.metrics import SCENE_SUMS, AnyScores, Confusion, metrics, score_scenes
 from rsseg.task import Task
@@ -183,7 +184,7 @@ class SegmentationModule(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the losses of an earlier round."""
-        exact = torch.float32 if self.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        exact = exact_dtype(self.device)
         self._val_losses, self._val_labelled = {}, torch.zeros((), dtype=exact, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsseg.collective import global_sum
+from rsseg.devices import exact_dtype
 from rsseg.losses import Composite, Term
 from rsseg.losses.sums import COUNT, Needs, Sum, Sums, pixel_sums
 from rsseg.task import Task
@@ -47,7 +48,7 @@ class ErrorMeans:
 
     def update(self, logits: Tensor, target: Tensor, scene: Tensor, weight: Tensor | None = None) -> None:
         """Add a batch: logits and target ``[B, V, H, W]``, scene int64 ``[B]``, weight ``[B, H, W]``."""
-        exact = torch.float32 if logits.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        exact = exact_dtype(logits.device)
         first = self.first.to(logits.device)[scene]
         member = torch.stack([first, ~first], dim=1).to(exact)
         parts = torch.stack([torch.stack(term.parts(logits, target, weight)) for term in self.terms.values()])
@@ -105,7 +106,7 @@ class PanelSums:
         """
         if not self.terms:
             return
-        exact = torch.float32 if logits.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        exact = exact_dtype(logits.device)
         first = self.first.to(logits.device)[scene]
         member = torch.stack([first, ~first]).to(exact)
         # per image: nothing is sent between processes
