@@ -193,10 +193,8 @@ def make_loop(setup: Setup, run: RunFolder, module: SegmentationModule, data: Da
     guard = NonFinite(_trained_on(setup, windows), setup.on_nonfinite == "skip")
     renewed = [NewSchedule(setup.plain["optimizer"].get("lr"))] if step and begins_anew(run, step) else []
     marks = validation_steps(setup.steps, setup.validations)
-    task = setup.tasks[head]
-    kept = Checkpoints(
-        run, f"val/{head}/{task.score}", marks, setup.checkpoint_every, interrupts, higher_is_better=task.higher_is_better
-    )
+    monitor, higher_is_better = f"val/{head}/{setup.task.score}", setup.task.higher_is_better
+    kept = Checkpoints(run, monitor, marks, setup.checkpoint_every, interrupts, higher_is_better)
     callbacks = [gallery, *([recorder] if recorder else []), guard, *renewed]
     trainer = make_trainer(setup, run, callbacks, kept, step)
     return Loop(setup, run, module, data, step, trainer, windows, gallery, guard, recorder)
