@@ -119,7 +119,8 @@ def probe(
             logits = module(image)
         for name, composite in module.losses.items():
             z = logits[name].float()
-            at_logits = term_gradients(composite(z, layers["mask"], layers.get("weight")).weighted, z)
+            target = layers[module.tasks[name].target]
+            at_logits = term_gradients(composite(z, target, layers.get("weight")).weighted, z)
             at_layer = torch.stack([torch.cat([g.flatten() for g in row]) for row in _pulled(z, at_logits, layer)])
             values = found[name] = {}
             for place, gradients in (("logits", at_logits), ("layer", at_layer)):
@@ -179,8 +180,8 @@ def _quality(trainer: L.Trainer, module: SegmentationModule, name: str, windows:
     def metric() -> float:
         sums = SCENE_SUMS[task.counted](task, scenes=1).to(module.device)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            sums.update(module(image)[name], layers["mask"], scene)
+            sums.update(module(image)[name], layers[task.target], scene)
         counts = sums.counts  # its `compute` would wait for the other processes
-        return task.quality(score_scenes(counts, task, module.without).means())
+        return task.quality(score_scenes(counts, task, module.without[name]).means())
 
     return metric
