@@ -246,12 +246,10 @@ class Files(Source):
                 f"{len(bare)} of {len(found)} {split} images below {self.root} have no mask that fits "
                 f"{' or '.join(self.patterns_of_masks)}, first {bare[0].image}{self._archives()}"
             )
-        for (place, files), masks in zip(
-            self.targets.items(), zip(*(scene.masks for scene in found), strict=True), strict=True
-        ):
-            if None in masks and split != "test":
-                there = len(masks) - masks.count(None)
-                log.info("%d of %d %s images have dataset.%s.mask=%s.", there, len(masks), split, place, files.mask)
+        for number, pattern in enumerate(self.patterns_of_masks):
+            there = sum(scene.masks[number] is not None for scene in found)
+            if there < len(found) and split != "test":
+                log.info("%d of %d %s images have a mask that fits %s.", there, len(found), split, pattern)
         return found
 
     @property

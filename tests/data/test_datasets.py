@@ -1,6 +1,7 @@
 """Every shipped dataset: its windows are torchgeo's own samples, pixel for pixel, and what is broken is named."""
 
 import shutil
+from types import SimpleNamespace
 
 import layouts
 import numpy as np
@@ -32,7 +33,7 @@ def source_of(config):
 
 def store_of(config, split):
     setup = make_setup(config)
-    return open_split(setup.dataset, scenes_of(setup.source(), setup.dataset.name, split), split, setup.window)
+    return open_split(setup.dataset, scenes_of(setup.source(), setup.dataset, split), split, setup.window)
 
 
 def samples(name, root, split):
@@ -164,7 +165,7 @@ def test_wrong_root_and_unpacked_archive(tmp_path, name):
 
 
 def masks(config, root, split):
-    return [scene.mask for scene in scenes_of(source_of(config), config.dataset.name, split)]
+    return [scene.mask for scene in source_of(config).scenes(split)]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -179,7 +180,7 @@ def test_half_an_archive(tmp_path, roots, name):
     if name in ("l8biome", "landcoverai"):
         return  # dealt out by fractions of what is there; listed in a file, tested below
     with pytest.raises(InputError, match=r"the train split of dataset .* has no scenes|no scene of the train split"):
-        scenes_of(source_of(config), config.dataset.name, "train")
+        scenes_of(source_of(config), SimpleNamespace(name=name), "train")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -196,7 +197,7 @@ def test_without_the_test_part(tmp_path, roots, name, caplog):
     if name == "l8biome":
         return  # its split is a share of what is there
     with pytest.raises(InputError, match=r"split\.test") as error:
-        scenes_of(source_of(config), config, "test")
+        source_of(config).scenes("test")
     assert str(root) in str(error.value)
 
 
