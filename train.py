@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from rsseg.config.cli import prepare
+from rsseg.config.provenance import losses_of_heads
 from rsseg.contract import InputError
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
@@ -23,6 +24,7 @@ def main(config: DictConfig) -> float:
     """One job: a single run, or one run of a sweep."""
     job, log = HydraConfig.get(), logging.getLogger("rsseg")
     folder, loss = Path(job.runtime.output_dir), job.runtime.choices.get("loss", "")
+    of_heads = losses_of_heads(job.runtime.choices)
     single = job.mode is not RunMode.MULTIRUN
     if single and FIRST:
         log.info("Going on with %s", folder) if config.resume else log.info(
@@ -31,7 +33,7 @@ def main(config: DictConfig) -> float:
     try:
         from rsseg.run import train  # torch and Lightning take seconds to import: mistakes in the command are told before
 
-        return train(config, folder, list(job.overrides.task), loss)
+        return train(config, folder, list(job.overrides.task), loss, of_heads)
     except InputError as error:
         if single:
             sys.exit(f"error: {error}")

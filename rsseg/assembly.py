@@ -28,7 +28,16 @@ from rsseg.compare.panel import PANEL
 from rsseg.config import build as kinds
 from rsseg.config.build import FailedError, Kind, build, faults, locate, missing
 from rsseg.config.schema import ModelConfig, RecordConfig, Residence, cross_check, raise_faults
-from rsseg.config.targets import FROM_FILES, full_names, has_loss, heads_of, leave_out_short_form, targets_of, tasks_of
+from rsseg.config.targets import (
+    FROM_FILES,
+    full_names,
+    has_loss,
+    heads_of,
+    in_place,
+    leave_out_short_form,
+    targets_of,
+    tasks_of,
+)
 from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import SIZE, Blocks
 from rsseg.data.labels import Decoder, make_decoder
@@ -534,14 +543,22 @@ def _setup(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
 def _decoder(task: Task, target: Mapping[str, Any]) -> Decoder:
     """The decoder of a target's masks."""
     values, ignored = target["mask_values"], target["ignore_values"]
-    return make_decoder(task, values, ignored, target["fractions"], target["range"])
+    try:
+        return make_decoder(task, values, ignored, target["fractions"], target["range"])
+    except InputError as error:
+        raise InputError(in_place(str(error), task.target)) from None
 
 
 def _given_to_source(plain: Mapping[str, Any]) -> dict[str, Any]:
     """What a source is given: of several targets what holds each of them, by name."""
-    several = plain["dataset"].get("targets") or {}
-    masks = {name: {key: target[key] for key in FROM_FILES if target[key] is not None} for name, target in several.items()}
-    return {"targets": masks} if several else {}
+    if not plain["dataset"].get("targets"):
+        return {}
+    targets = targets_of(plain["dataset"])
+    return {
+        "targets": {
+            name: {key: target[key] for key in FROM_FILES if target[key] is not None} for name, target in targets.items()
+        }
+    }
 
 
 def _unlabelled(dataset: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str, tuple[str, ...]]:

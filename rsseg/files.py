@@ -181,7 +181,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, a column for each of their keys; text that a spreadsheet would take for a formula is written after an apostrophe.
+    """Write rows as CSV, a column for each of their keys.
+
+    Text that a spreadsheet would take for a formula is written after an apostrophe.
 
     Args:
         path: The file.

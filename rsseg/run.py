@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from rsseg.compare.findings import Findings
 from rsseg.compare.report import write_report
 from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
-from rsseg.config.provenance import provenance
+from rsseg.config.provenance import Chosen, provenance
 from rsseg.config.schema import Config
 from rsseg.contract import InputError, nearest
 from rsseg.data.scene import Scene, SceneReader
@@ -65,7 +65,13 @@ from rsseg.training.trainer import fit, make_loop, write_scores, write_summary
 log = logging.getLogger(__name__)
 
 
-def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: str = "") -> float:
+def train(
+    config: Any,
+    folder: Path,
+    overrides: list[str] | None = None,
+    loss: str = "",
+    of_heads: Mapping[str, str] | None = None,
+) -> float:
     """Train one model, or go on with a run that was begun, or say what a finished one gave.
 
     Args:
@@ -73,6 +79,7 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
         folder: The run folder.
         overrides: The command line's overrides, for the record.
         loss: The name of the chosen loss, for the record.
+        of_heads: By head, the name of the loss that was chosen for it alone, for the record.
 
     Returns:
         The first head's best validation IoU; of a regression the RMSE, with a minus, so that more is better.
@@ -86,13 +93,13 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
         raise InputError(f"resume={run}: there is no run in that folder (no config.yaml)")
     with Interrupts(run) as interrupts, run.lock() if is_main() else nullcontext():
         try:
-            return _train(config, run, overrides or [], loss, interrupts)
+            return _train(config, run, Chosen(overrides or [], loss, of_heads or {}), interrupts)
         except UnwritableError as error:
             raise UnwritableError(f"{error}{f', and go on with {run.resume_word}' * run.begun}") from None
 
 
-def _train(config: Any, run: RunFolder, overrides: list[str], loss: str, interrupts: Interrupts) -> float:
-    given = overridden(plain(config), overrides) if config.resume else {}
+def _train(config: Any, run: RunFolder, chosen: Chosen, interrupts: Interrupts) -> float:
+    given = overridden(plain(config), chosen.overrides) if config.resume else {}
     last, step = last_state(run) if given or not run.finished else (None, 0)
     going = continuation(plain(run.config()), given, step, run.finished) if config.resume else None
     whole: Any = OmegaConf.merge(OmegaConf.structured(Config), going.plain) if going else config
@@ -103,12 +110,12 @@ def _train(config: Any, run: RunFolder, overrides: list[str], loss: str, interru
     if run.finished and not (going and going.trains):
         return _finished(run, setup.task)
     if going and going.changed and is_main():
-        write_down(run, going, overrides, step)
+        write_down(run, going, chosen.overrides, step)
         if going.line:
             log.info("%s", going.line)
     with in_one_line(run.path, setup.batch_size, setup.window):
         setup, module, data = _open(setup)
-        _write_start(setup, run, data, overrides, loss, last is not None)
+        _write_start(setup, run, data, chosen, last is not None)
     with in_one_line(run.path, setup.batch_size, setup.window, f"then go on with {run.resume_word}"):
         with closing(make_loop(setup, run, module, data, step, interrupts)) as loop:
             fit(loop, last)
@@ -139,7 +146,7 @@ def _open(setup: Setup) -> tuple[Setup, SegmentationModule, Data]:
     return setup, module, data
 
 
-def _write_start(setup: Setup, run: RunFolder, data: Data, overrides: list[str], loss: str, resumed: bool) -> None:
+def _write_start(setup: Setup, run: RunFolder, data: Data, chosen: Chosen, resumed: bool) -> None:
     """Write what the run is made of.
 
     Raises:
@@ -155,7 +162,7 @@ def _write_start(setup: Setup, run: RunFolder, data: Data, overrides: list[str],
     if is_main():
         if not run.run_file.is_file():
             run.write_config(setup.plain)
-            write_json(run.run_file, provenance(overrides, loss) | {"seed": setup.seed})
+            write_json(run.run_file, provenance(chosen) | {"seed": setup.seed})
         write_json(run.data_file, record)
 
 

@@ -102,7 +102,7 @@ class Run:
             self.summary = {**self.summary, **self.summary["heads"][head]}
         self.curve, self.classes = read_curve(run, head, self.task), pd.DataFrame(run.classes(head))
         losses = {name: flat(own.get("loss") or node["loss"]) for name, own in heads.items()}
-        self.loss = self.origin["loss"] or "loss"
+        self.loss = self.origin.get("losses", {}).get(head) or self.origin["loss"] or "loss"
         self.losses = flat(losses[head] | {f"heads.{name}": losses[name] for name in others if losses[name] != losses[head]})
         self.settings, self.seed = settings(node), self.config.seed
         self.without = [name for name in self.config.metrics.without if len(heads) == 1 or name in self.task.classes]

@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from rsseg.config.targets import TargetConfig, head_faults, target_faults
+from rsseg.config.targets import head_faults, target_faults
 from rsseg.contract import InputError, nearest
 
 
@@ -46,8 +46,8 @@ class DatasetConfig:
         name: Used in folder names.
         task: What a mask says about a pixel: binary, multiclass, multilabel, or regression (real values).
         classes: Names in label order; for binary the one positive class; for regression the names of the values.
-        targets: Several targets by name, each with these settings of its own (see `TargetConfig`); task, classes and what else
-            of them stands here is then null.
+        targets: Several targets by name, each with settings of its own (see `rsseg.config.targets.TargetConfig`); task, classes
+            and what else of them stands here is then null.
         unlabelled: By the name of a scene, or a pattern of names such as ``tile_*``, the classes that are not labelled in it,
             with their target before them (``cover/road``) if another target has one of that name. Their pixels neither train
             nor score that class.
@@ -69,7 +69,7 @@ class DatasetConfig:
     name: str = MISSING
     task: str | None = MISSING
     classes: list[str] | None = MISSING
-    targets: dict[str, TargetConfig] = field(default_factory=dict)
+    targets: dict[str, Any] = field(default_factory=dict)
     unlabelled: dict[str, list[str]] = field(default_factory=dict)
     palette: list[str] | None = None
     bands: list[int] | None = MISSING
@@ -232,8 +232,8 @@ def folder_name(overrides: str) -> str:
 
 
 OPEN = (
-    "dataset.args", "dataset.source", "model.encoder_args", "model.net", "loss.terms", "optimizer", "scheduler", "sampler",
-    "augment", "trainer", "callbacks", "logger",
+    "dataset.args", "dataset.source", "dataset.targets", "dataset.unlabelled", "model.encoder_args", "model.heads", "model.net",
+    "loss.terms", "optimizer", "scheduler", "sampler", "augment", "trainer", "callbacks", "logger",
 )  # fmt: skip
 """Nodes that take any argument of their target without a "+": what the target does not know, the binder refuses."""
 

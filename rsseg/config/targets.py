@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.contract import BESIDE_LAYERS, ONE_TARGET, InputError, nearest
 from rsseg.task import Task, make_task
@@ -39,8 +40,8 @@ class TargetConfig:
         range: For a regression, the lowest and the highest value that can be; null: any finite one.
     """
 
-    task: str = MISSING
-    classes: list[str] = MISSING
+    task: str | None = None
+    classes: list[str] | None = None
     mask: str | None = None
     attribute: str | None = None
     values: dict[str, int] | None = None
@@ -74,9 +75,11 @@ def targets_of(dataset: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         >>> targets_of({"task": "binary", "classes": ["road"], "targets": {}})["mask"]["classes"]
         ['road']
     """
-    names = [item.name for item in fields(TargetConfig) if item.name not in FROM_FILES]
-    several = dataset.get("targets") or {}
-    return dict(several) or {ONE_TARGET: {name: dataset.get(name) for name in names}}
+    names, several = [item.name for item in fields(TargetConfig)], dataset.get("targets") or {}
+    if not several:
+        return {ONE_TARGET: {name: dataset.get(name) for name in names if name not in FROM_FILES}}
+    nodes = {name: node if isinstance(node, Mapping) else {} for name, node in several.items()}
+    return {target: {name: node.get(name) for name in names} for target, node in nodes.items()}
 
 
 def tasks_of(dataset: Mapping[str, Any]) -> dict[str, Task]:
@@ -89,6 +92,8 @@ def tasks_of(dataset: Mapping[str, Any]) -> dict[str, Task]:
 
 
 def _task(name: str, target: Mapping[str, Any]) -> Task:
+    if target["classes"] is None:
+        raise InputError(f"target {name} has no classes")
     return make_task(target["task"], target["classes"], target.get("fractions") is not None, target.get("units"), name)
 
 
@@ -115,9 +120,10 @@ def target_faults(dataset: Mapping[str, Any]) -> list[str]:
     if several and isinstance(classes := dataset.get("classes"), list):
         faults.append(f"dataset.classes={classes} beside dataset.targets: a dataset has one form or the other; set it to null")
     for name, target in targets.items():
-        found = _faults(name, target)
+        found = _faults(name, target) if target["task"] and isinstance(target["classes"], list) else []
         if several:
-            found = [fault.replace("dataset.", f"dataset.targets.{name}.") for fault in found]
+            found += _key_faults(dataset["targets"][name])
+            found = [in_place(fault, name) for fault in found]
             if not TARGET_NAME.fullmatch(name) or name in RESERVED:
                 found.append(f"dataset.targets.{name}: a target is called by letters, digits and _, not {', '.join(RESERVED)}")
         faults += found
@@ -129,6 +135,25 @@ def target_faults(dataset: Mapping[str, Any]) -> list[str]:
             if not any(full in known for full in full_names(str(label), targets))
         ]
     return faults
+
+
+def in_place(fault: str, target: str) -> str:
+    """What is wrong with a target of several, from how the short form says it."""
+    return fault if target == ONE_TARGET else fault.replace("dataset.", f"dataset.targets.{target}.")
+
+
+def _key_faults(node: Any) -> list[str]:
+    """What is wrong with the settings of a target by themselves, called as in the short form."""
+    known = [item.name for item in fields(TargetConfig)]
+    if not isinstance(node, Mapping):
+        return [f"dataset.: found {node}; a mapping such as {{task: binary, classes: [road], mask: ...}} is expected"]
+    unknown = [f"dataset.{key}: there is no such setting{nearest(str(key), known)}" for key in node if key not in known]
+    absent = [f"dataset.{key} is not set" for key in ("task", "classes") if node.get(key) is None]
+    try:
+        OmegaConf.merge(OmegaConf.structured(TargetConfig), {key: value for key, value in node.items() if key in known})
+    except OmegaConfBaseException as error:
+        return [*unknown, f"dataset.{error.full_key}: {str(error).splitlines()[0]}"]
+    return unknown + absent
 
 
 def full_names(label: str, targets: Mapping[str, Any]) -> list[str]:

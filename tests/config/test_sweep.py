@@ -25,7 +25,7 @@ from tiny import CONFIGS
 from rsseg.assembly import make_setup
 from rsseg.config.cli import own_part
 from rsseg.config.folder import RunFolder
-from rsseg.config.provenance import provenance
+from rsseg.config.provenance import Chosen, provenance
 from rsseg.config.schema import register
 from rsseg.config.sweep import Runs, Sweep
 from rsseg.contract import InputError
@@ -201,7 +201,7 @@ def begun(folder: Path, tmp_path, *words) -> None:
     """A run's folder as training leaves it."""
     folder.mkdir(parents=True)
     RunFolder(folder).write_config(make_setup(settings(tmp_path, *words)).plain)
-    write_json(folder / "run.json", provenance(tiny(tmp_path, *words), ""))
+    write_json(folder / "run.json", provenance(Chosen(tiny(tmp_path, *words), "", {})))
 
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
