@@ -35,6 +35,9 @@ class Residence(StrEnum):
     gpu = "gpu"
 
 
+Decoder = StrEnum("Decoder", {"shared": "shared", "own": "own"})
+"""Whether heads share a decoder, or each has its own."""
+
 OnNonFinite = StrEnum("OnNonFinite", {"stop": "stop", "skip": "skip"})
 """What is done about a loss or gradient that is not finite: stop the run, or leave the step out."""
 
@@ -93,7 +96,8 @@ class ModelConfig:
         freeze: Parts that are not trained: encoder, decoder.
         dropout: The share of the decoder's channels that are dropped before the last convolution, in training.
         net: The smp class as `_target_` with its arguments; bands, logits and weights are filled in from the dataset's facts.
-        heads: Per head, its loss.
+        decoder: Whether the heads share a decoder: shared, or own, one for each head on the one encoder.
+        heads: Per head, its loss; and its `decoder`, if it is to differ from `model.decoder`.
     """
 
     encoder: str = "resnet18"
@@ -102,6 +106,7 @@ class ModelConfig:
     freeze: list[str] = field(default_factory=list)
     dropout: float = 0.0
     net: dict[str, Any] = field(default_factory=dict)
+    decoder: Decoder = Decoder["shared"]
     heads: dict[str, Any] = field(default_factory=lambda: {"mask": {"loss": "${loss}"}})
 
 
@@ -182,6 +187,9 @@ class Config:
     trust: list[str] = field(default_factory=list)
 
 
+HEAD = ("loss", "decoder")
+"""The settings of a head of the model."""
+
 SCHEMAS = {"dataset": DatasetConfig, "model": ModelConfig, "loss": LossConfig, "record": RecordConfig, "metrics": MetricsConfig}
 """The nodes whose keys are known."""
 
@@ -228,8 +236,8 @@ def folder_name(overrides: str) -> str:
 
 
 OPEN = (
-    "dataset.args", "dataset.source", "model.encoder_args", "model.net", "loss.terms", "optimizer", "scheduler", "sampler",
-    "augment", "trainer", "callbacks", "logger",
+    "dataset.args", "dataset.source", "model.encoder_args", "model.net", "model.heads", "loss.terms", "optimizer", "scheduler",
+    "sampler", "augment", "trainer", "callbacks", "logger",
 )  # fmt: skip
 """Nodes that take any argument of their target without a "+": what the target does not know, the binder refuses."""
 
@@ -267,6 +275,8 @@ def cross_check(config: Config | DictConfig) -> list[str]:
         for head, node in heads.items()
         if not has_loss(node)
     ]
+    for head, node in heads.items():
+        faults += _head_faults(f"model.heads.{head}", node) if isinstance(node, dict) else []
     faults += _device_faults(config)
     wrong = [part for part in config.model.freeze if part not in ("encoder", "decoder")]
     if wrong:
@@ -304,6 +314,15 @@ def _fraction_faults(dataset: DatasetConfig) -> list[str]:
         f"{shown} and dataset.{name}: masks hold class shares or labels; set dataset.{name}=null (NaN and no-data are ignored)"
         for name in both
     ]
+
+
+def _head_faults(where: str, head: dict[str, Any]) -> list[str]:
+    """What is wrong with a head's settings beside its loss."""
+    faults = [f"{where}.{key}: there is no such setting{nearest(key, HEAD)}" for key in head if key not in HEAD]
+    decoder = head.get("decoder")
+    if decoder not in (None, *Decoder):
+        faults.append(f"{where}.decoder={decoder}: {' or '.join(Decoder)} is expected")
+    return faults
 
 
 def has_loss(head: Any) -> bool:

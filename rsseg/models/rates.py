@@ -11,14 +11,14 @@ from timm.models import group_parameters
 from torch import nn
 
 from rsseg.contract import InputError
-from rsseg.models.network import encoder_name
+from rsseg.models.build import encoder_name
 
 
 def layers_above(encoder: str) -> dict[str, int]:
     """How many layers of a timm model lie above each parameter, its classifier among them: the last block has 1.
 
     Args:
-        encoder: As for `rsseg.models.network.encoder_name`.
+        encoder: As for `rsseg.models.build.encoder_name`.
 
     Returns:
         By the parameter's name, with "_" for ".": the feature extractor that smp makes of a model names its blocks so.

@@ -1,0 +1,154 @@
+"""Making a network from what a config says of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from segmentation_models_pytorch.base import SegmentationModel
+from torch import nn
+
+from rsseg.contract import InputError, nearest
+from rsseg.errors import is_out_of_memory
+from rsseg.models.network import Network
+from rsseg.task import Task
+
+
+class ModelFacts(Protocol):
+    """What the config says of a model."""
+
+    encoder: str
+    weights: str
+    encoder_args: dict[str, Any]
+    dropout: float
+    freeze: list[str]
+    heads: dict[str, Any]
+
+    @property
+    def decoder(self) -> str:
+        """Whether heads share a decoder."""
+
+
+def encoder_name(name: str) -> str:
+    """The name by which smp knows an encoder; timm's get smp's prefix ``tu-``.
+
+    Raises:
+        InputError: If neither library knows it.
+
+    Example:
+        >>> encoder_name("resnet34"), encoder_name("convnext_tiny")
+        ('resnet34', 'tu-convnext_tiny')
+    """
+    known = smp.encoders.get_encoder_names()
+    if name in known:
+        return name
+    bare = name.removeprefix("tu-")
+    if timm.is_model(bare):
+        return f"tu-{bare}"
+    raise InputError(f"model.encoder={name} is no encoder of smp or timm{nearest(bare, [*known, *timm.list_models()])}")
+
+
+def build_network(make: Callable[..., nn.Module], model: ModelFacts, bands: int, tasks: Mapping[str, Task]) -> Network:
+    """Make a network for a dataset's bands and heads.
+
+    Args:
+        make: Makes the smp model from the arguments that rsseg computes: encoder_name, encoder_weights, in_channels, classes.
+        model: What the config says of it.
+        bands: Image bands.
+        tasks: By head name.
+
+    Raises:
+        InputError: If the pretrained weights can't be had, or the network can't be made.
+    """
+    name = encoder_name(model.encoder)
+    if model.encoder_args and not name.startswith("tu-"):
+        raise InputError(
+            f"model.encoder_args={dict(model.encoder_args)} go to encoders of timm; {name} is smp's own: take tu-{name} or none"
+        )
+    pretrained: str | bool | None = None
+    if model.weights == "imagenet":
+        pretrained = True if name.startswith("tu-") else "imagenet"  # smp's convention for timm's encoders
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # one clear message instead of its retries
+    try:
+        network = _network(make, name, pretrained, model, bands, tasks)
+    except (InputError, OSError) as error:  # OSError: no network
+        if pretrained is None:
+            if not model.encoder_args:
+                raise
+            raise InputError(f"{error}. The encoder {model.encoder} was given {dict(model.encoder_args)}") from None
+        raise InputError(
+            f"model.weights=imagenet can't be had for encoder {model.encoder} ({type(error).__name__}): they are fetched from "
+            "a model hub on first use. Without one, take model.weights=none or a file"
+        ) from None
+    return network
+
+
+def _network(
+    make: Callable[..., nn.Module],
+    encoder: str,
+    pretrained: str | bool | None,
+    model: ModelFacts,
+    bands: int,
+    tasks: Mapping[str, Task],
+) -> Network:
+    """A network with as many decoders as its heads ask for: the first is that of the smp model, a branch has each other."""
+    first, *others = decoders(model, tasks)
+    make = partial(make, encoder_name=encoder, in_channels=bands, **model.encoder_args)
+    net = make(encoder_weights=pretrained, classes=sum(tasks[head].channels for head in first))
+    if others and not isinstance(net, SegmentationModel):
+        raise InputError(
+            f"model.decoder=own needs an architecture of smp; found {type(net).__name__}: take model.decoder=shared"
+        )
+    branches = {head: make(encoder_weights=None, classes=tasks[head].channels) for (head,) in others}
+    return Network(net, tasks, model.dropout, model.freeze, branches)
+
+
+def decoders(model: ModelFacts, heads: Iterable[str]) -> list[list[str]]:
+    """The heads of each decoder: those that share one, which comes first, and each that has one of its own.
+
+    Example:
+        >>> from rsseg.config.schema import ModelConfig
+        >>> model = ModelConfig(heads={"cover": {}, "height": {"decoder": "own"}, "cloud": {}})
+        >>> decoders(model, model.heads)
+        [['cover', 'cloud'], ['height']]
+    """
+    chosen = {head: model.heads.get(head, {}).get("decoder") or model.decoder for head in heads}
+    shared = [head for head, decoder in chosen.items() if decoder == "shared"]
+    own = [[head] for head, decoder in chosen.items() if decoder == "own"]
+    return [shared, *own] if shared else own
+
+
+def freeze_idle(network: Network, bands: int, size: int) -> None:
+    """Freeze the weights that the logits do not depend on, such as an encoder's last stage under a shallow decoder.
+
+    Several processes could not train in step otherwise. They are found by one empty window, forward and backward, which
+    also shows whether the network takes such windows.
+
+    Args:
+        network: The network.
+        bands: Its image bands.
+        size: The windows' side.
+
+    Raises:
+        InputError: If the network can't take such windows.
+    """
+    mode = network.training
+    try:
+        logits = network.eval()(torch.zeros(1, bands, size, size))
+        torch.stack([plane.sum() for plane in logits.values()]).sum().backward()  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError, AssertionError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"model.net can't take windows of {size} px ({str(error).splitlines()[0]}): take a larger window, other "
+            "arguments or another model"
+        ) from None
+    for parameter in network.parameters():
+        parameter.requires_grad_(parameter.grad is not None)
+        parameter.grad = None
+    network.train(mode)
