@@ -42,7 +42,7 @@ from rsseg.losses import Composite, EdgeWeight, Foreign, Weight
 from rsseg.losses.class_weights import counted_weights, uncounted
 from rsseg.losses.foreign import adapted, given_to_loss
 from rsseg.metrics import metrics
-from rsseg.models import Network, build_network, encoder_name, load_weights
+from rsseg.models import Network, build_network, check_architecture, encoder_name, load_weights
 from rsseg.models.rates import layers_above, rate_groups
 from rsseg.module import SegmentationModule, logged_names
 from rsseg.task import Task, make_task
@@ -349,6 +349,7 @@ class Setup:
     def attempts(self) -> Iterator[tuple[str, Callable[[], object]]]:
         """By place, what makes a part and tries it once: then a wrong number shows, or weights of a wrong length."""
         yield "model.encoder", partial(encoder_name, self.plain["model"]["encoder"])
+        yield "model.net", self._try_architecture
         yield "metrics", partial(metrics, self.dataset.task, self.without)
         for name in self.plain["augment"]:
             yield f"augment.{name}", partial(self._augmentation, name)
@@ -362,6 +363,11 @@ class Setup:
             yield where, partial(self._try_loss, head, where, terms)
         yield "optimizer", self._try_optimizer
         yield "scheduler", self._try_scheduler
+
+    def _try_architecture(self) -> None:
+        """Look whether the smp class has what the other settings of the model ask for."""
+        kind = locate(self.plain["model"]["net"]["_target_"], "model.net", kinds.MODEL, self.trust)
+        check_architecture(kind, ModelConfig(**self.plain["model"]), self.tasks)
 
     def _try_term(self, where: str, head: str, name: str, node: Mapping[str, Any]) -> None:
         """Call a term of a head's loss on a few pixels."""
@@ -587,6 +593,7 @@ def make_module(setup: Setup, network: nn.Module, numbers: Numbers, scenes: int)
         scheduler=setup.scheduler,
         without=setup.without,
         monitored=setup.monitored,
+        classifier=setup.plain["model"]["classifier"] or 0.0,
     )
 
 

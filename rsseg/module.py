@@ -15,7 +15,7 @@ from torchmetrics import Metric
 
 from rsseg.contract import Batch, InputError, Layers, known, layers_of
 from rsseg.devices import exact_dtype
-from rsseg.losses import Composite
+from rsseg.losses import Composite, presence_loss
 from rsseg.metrics import SCENE_SUMS, AnyScores, Confusion, metrics, score_scenes
 from rsseg.task import Task
 
@@ -40,6 +40,7 @@ class SegmentationModule(L.LightningModule):
     """Trains and scores a network with one composition of losses per head.
 
     Logged per head: ``{stage}/{head}/loss/{term}`` and ``.../{term}.weighted`` for every term, ``{stage}/loss`` for the sum,
+    in training ``train/{head}/loss/aux`` and ``.../classifier`` where the network gives more than logits (`Network.outputs`),
     and for validation ``val/{head}/{score}`` for each of `Task.scores`, per class ``val/{head}/{score}/{class}`` for each of
     `Task.class_scores`, and what is monitored.
 
@@ -58,6 +59,7 @@ class SegmentationModule(L.LightningModule):
         scheduler: Makes the schedule, stepped every optimiser step, from the optimizer.
         without: Classes that are left out of mean scores.
         monitored: Names of scores that are logged beside the usual ones.
+        classifier: The weight of the losses of the network's classifiers.
     """
 
     mean: Tensor
@@ -78,6 +80,7 @@ class SegmentationModule(L.LightningModule):
         scheduler: Callable[..., Any] | None = None,
         without: Sequence[str] = (),
         monitored: Sequence[str] = (),
+        classifier: float = 0.0,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
@@ -91,7 +94,7 @@ class SegmentationModule(L.LightningModule):
         self.terms: dict[str, Tensor] = {}  # the losses of the last training batch, by their names in the log
         self.gradient_norm: Tensor | None = None  # of the step that is about to be taken, if a callback has taken it
         self.augmentations, self._optimizer, self._scheduler = list(augmentations), optimizer, scheduler
-        self.without, self.monitored = tuple(without), tuple(monitored)
+        self.without, self.monitored, self.classifier = tuple(without), tuple(monitored), classifier
         self.scores: dict[str, AnyScores] = {}
         self._val_losses: dict[str, Tensor] = {}
 
@@ -146,7 +149,21 @@ class SegmentationModule(L.LightningModule):
             for term in value.raw:
                 values[f"{stage}/{name}/loss/{term}"] = value.raw[term]
                 values[f"{stage}/{name}/loss/{term}.weighted"] = value.weighted[term]
+            for part, loss in self._losses_beside(name, logits, batch, done).items():
+                total = total + (self.classifier if part == "classifier" else 1) * loss
+                values[f"{stage}/{name}/loss/{part}"] = loss
         return total, {f"{stage}/loss": total, **values}
+
+    def _losses_beside(self, head: str, found: Mapping[str, Tensor], batch: Batch, done: float) -> dict[str, Tensor]:
+        """The losses of what a network gives beside a head's logits, see `Network.outputs`: aux and classifier, if any."""
+        target, weight, losses = batch["mask"], batch.get("weight"), {}
+        levels = [key for key in found if key.startswith(f"{head}/aux")]
+        if levels:
+            coarse = [self.losses[head](found[key], target, weight, done).total for key in levels]
+            losses["aux"] = torch.stack([loss / 2**level for level, loss in enumerate(coarse, start=1)]).sum()
+        if f"{head}/classifier" in found:
+            losses["classifier"] = presence_loss(found[f"{head}/classifier"], target, self.tasks[head], weight)
+        return losses
 
     def on_train_start(self) -> None:
         """Keep the factors between the rates of groups of parameters where `LearningRateFinder` has set all to one."""

@@ -113,6 +113,7 @@ def probe(
     """
     precision = nullcontext() if trainer.precision == "16-mixed" else trainer.precision_plugin.forward_context()
     found: dict[str, dict[str, Tensor]] = {}
+    pulled: dict[str, list[list[Tensor]]] = {}
     with torch.inference_mode(False), torch.enable_grad(), alone():
         image, layers = _batch(module, windows)
         last = {name: _last_layer(module.network, name) for name in module.losses}
@@ -125,10 +126,11 @@ def probe(
             values = found[name] = {}
             for place, gradients in (("logits", at_logits), ("layer", at_layer)):
                 values[f"{place}.norm"], values[f"{place}.cosine"] = norms_and_cosines(gradients)
-            if held_out:
-                metric, moved = _quality(trainer, module, name, held_out), _trainable(module.network)
-                gains = [one_step_gain(moved, row, metric, STEP) for row in _pulled(z, at_logits, module.network)]
-                values["gain"] = torch.tensor(gains, dtype=torch.float64)
+            pulled[name] = _pulled(z, at_logits, module.network) if held_out else []
+        for name in module.losses if held_out else ():  # when no graph is needed any more: parameters are moved in place
+            metric, moved = _quality(trainer, module, name, held_out), _trainable(module.network)
+            gains = [one_step_gain(moved, row, metric, STEP) for row in pulled[name]]
+            found[name]["gain"] = torch.tensor(gains, dtype=torch.float64)
     return {name: {key: value.detach().cpu() for key, value in values.items()} for name, values in found.items()}
 
 

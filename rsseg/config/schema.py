@@ -97,6 +97,9 @@ class ModelConfig:
         dropout: The share of the decoder's channels that are dropped before the last convolution, in training.
         net: The smp class as `_target_` with its arguments; bands, logits and weights are filled in from the dataset's facts.
         decoder: Whether the heads share a decoder: shared, or own, one for each head on the one encoder.
+        aux: Deep supervision: the number of coarser outputs of the decoder, 0 to 4, that have the heads' losses too, in
+            training, with weights of 1/2, 1/4, ...
+        classifier: The weight of the loss of a classifier that says, in training, which classes a window shows; null: none.
         heads: Per head, its loss; and its `decoder`, if it is to differ from `model.decoder`.
     """
 
@@ -107,6 +110,8 @@ class ModelConfig:
     dropout: float = 0.0
     net: dict[str, Any] = field(default_factory=dict)
     decoder: Decoder = Decoder["shared"]
+    aux: int = 0
+    classifier: float | None = None
     heads: dict[str, Any] = field(default_factory=lambda: {"mask": {"loss": "${loss}"}})
 
 
@@ -186,6 +191,9 @@ class Config:
     resume: str | None = None
     trust: list[str] = field(default_factory=list)
 
+
+AUX = 4
+"""The most outputs of a decoder that are supervised."""
 
 HEAD = ("loss", "decoder")
 """The settings of a head of the model."""
@@ -283,6 +291,10 @@ def cross_check(config: Config | DictConfig) -> list[str]:
         faults.append(f"model.freeze={list(config.model.freeze)}: a list of encoder and decoder is expected")
     if not 0 <= config.model.dropout < 1:
         faults.append(f"model.dropout={config.model.dropout} must be at least 0 and less than 1")
+    if not 0 <= config.model.aux <= AUX:
+        faults.append(f"model.aux={config.model.aux} must be from 0 to {AUX}")
+    if config.model.classifier is not None and not 0 < config.model.classifier < math.inf:
+        faults.append(f"model.classifier={config.model.classifier:g} must be a weight above 0, or null")
     if config.pictures < 0:
         faults.append(f"pictures={config.pictures} must be at least 0")
     if config.checkpoint_every is not None and config.checkpoint_every < 1:

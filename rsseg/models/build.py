@@ -16,6 +16,7 @@ from torch import nn
 from rsseg.contract import InputError, nearest
 from rsseg.errors import is_out_of_memory
 from rsseg.models.network import Network
+from rsseg.models.supervision import SUPERVISED
 from rsseg.task import Task
 
 
@@ -28,6 +29,8 @@ class ModelFacts(Protocol):
     dropout: float
     freeze: list[str]
     heads: dict[str, Any]
+    aux: int
+    classifier: float | None
 
     @property
     def decoder(self) -> str:
@@ -100,12 +103,39 @@ def _network(
     first, *others = decoders(model, tasks)
     make = partial(make, encoder_name=encoder, in_channels=bands, **model.encoder_args)
     net = make(encoder_weights=pretrained, classes=sum(tasks[head].channels for head in first))
-    if others and not isinstance(net, SegmentationModel):
-        raise InputError(
-            f"model.decoder=own needs an architecture of smp; found {type(net).__name__}: take model.decoder=shared"
-        )
+    check_architecture(type(net), model, tasks)
     branches = {head: make(encoder_weights=None, classes=tasks[head].channels) for (head,) in others}
-    return Network(net, tasks, model.dropout, model.freeze, branches)
+    classified = [head for head, task in tasks.items() if model.classifier and not task.real]
+    return Network(net, tasks, model.dropout, model.freeze, branches, model.aux, classified)
+
+
+def check_architecture(kind: type, model: ModelFacts, tasks: Mapping[str, Task]) -> None:
+    """Refuse what an architecture, or the tasks of its heads, have no place for.
+
+    Args:
+        kind: Its class.
+        model: What the config says of it.
+        tasks: By head name.
+
+    Raises:
+        InputError: If it can't be done.
+    """
+    wanted = {
+        "model.decoder=own": len(decoders(model, tasks)) > 1,
+        f"model.aux={model.aux}": model.aux > 0,
+        f"model.classifier={model.classifier}": model.classifier is not None,
+    }
+    for setting, is_set in wanted.items():
+        if is_set and not issubclass(kind, SegmentationModel):
+            raise InputError(f"{setting} needs an architecture of smp; found {kind.__name__}: take one, or leave it out")
+    if model.aux and not issubclass(kind, SUPERVISED):
+        *others, last = (each.__name__ for each in SUPERVISED)
+        raise InputError(
+            f"model.aux={model.aux}: {kind.__name__} has no coarser outputs to supervise; {', '.join(others)} and {last} have: "
+            "take one of them, or model.aux=0"
+        )
+    if model.classifier is not None and all(task.real for task in tasks.values()):
+        raise InputError(f"model.classifier={model.classifier:g} needs a head with classes; found real values: leave it out")
 
 
 def decoders(model: ModelFacts, heads: Iterable[str]) -> list[list[str]]:
@@ -124,7 +154,7 @@ def decoders(model: ModelFacts, heads: Iterable[str]) -> list[list[str]]:
 
 
 def freeze_idle(network: Network, bands: int, size: int) -> None:
-    """Freeze the weights that the logits do not depend on, such as an encoder's last stage under a shallow decoder.
+    """Freeze the weights that nothing depends on, such as an encoder's last stage under a shallow decoder.
 
     Several processes could not train in step otherwise. They are found by one empty window, forward and backward, which
     also shows whether the network takes such windows.
@@ -139,8 +169,8 @@ def freeze_idle(network: Network, bands: int, size: int) -> None:
     """
     mode = network.training
     try:
-        logits = network.eval()(torch.zeros(1, bands, size, size))
-        torch.stack([plane.sum() for plane in logits.values()]).sum().backward()  # type: ignore[no-untyped-call]
+        found = network.eval().outputs(torch.zeros(1, bands, size, size), beside=True)
+        torch.stack([values.sum() for values in found.values()]).sum().backward()  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, AssertionError) as error:
         if is_out_of_memory(error):
             raise

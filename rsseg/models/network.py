@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
+from segmentation_models_pytorch.base import ClassificationHead
 from torch import Tensor, nn
 
 from rsseg.contract import InputError
+from rsseg.models.supervision import CoarseLogits, decode
 from rsseg.task import Task
 
 
@@ -25,6 +27,12 @@ class Network(nn.Module):
             their normalisation statistics stay too.
         branches: By head, for those that do not share the decoder of `net`, another smp model whose decoder and last
             convolution are used; its encoder is removed.
+        aux: The number of a decoder's coarser outputs that give logits too, in training: deep supervision.
+        classified: The heads of whose classes a classifier on the encoder's last features says, in training, which ones an
+            image shows.
+
+    Raises:
+        InputError: If a decoder has fewer coarser outputs.
     """
 
     def __init__(
@@ -34,6 +42,8 @@ class Network(nn.Module):
         dropout: float = 0.0,
         freeze: Sequence[str] = (),
         branches: Mapping[str, nn.Module] | None = None,
+        aux: int = 0,
+        classified: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.net = net
@@ -41,7 +51,12 @@ class Network(nn.Module):
         for branch in self.branches.values():
             del branch.encoder
         self.channels = {name: task.channels for name, task in tasks.items()}
-        self.dropout, self.freeze = dropout, tuple(freeze)
+        self.dropout, self.freeze, self.levels = dropout, tuple(freeze), aux
+        self.aux = nn.ModuleDict()
+        for model, heads in self._parts() if aux else ():
+            self.aux[heads[0]] = CoarseLogits(model.get_submodule("decoder"), aux, sum(self.channels[head] for head in heads))
+        width = net.get_submodule("encoder").out_channels[-1] if classified else 0  # type: ignore[index]
+        self.classifiers = nn.ModuleDict({head: ClassificationHead(width, self.channels[head]) for head in classified})
         for model in (net, *self.branches.values()) if dropout else ():
             # a hook, not a layer: the names of the weights stay those of smp
             model.get_submodule("segmentation_head").register_forward_pre_hook(self._drop)
@@ -85,18 +100,39 @@ class Network(nn.Module):
         return weights[-1]
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Logits ``[B, K, H, W]`` by head of an image ``[B, C, H, W]``."""
-        if not self.branches:
+        """Logits ``[B, K, H, W]`` by head of an image ``[B, C, H, W]``; in training also what `outputs` gives beside them."""
+        return self.outputs(image, beside=self.training)
+
+    def outputs(self, image: Tensor, beside: bool) -> dict[str, Tensor]:
+        """Logits by head, and, if asked for, what losses of their own train beside them.
+
+        Args:
+            image: ``[B, C, H, W]``.
+            beside: Also give ``{head}/aux1``, ``{head}/aux2``, ..., which are logits from ever coarser outputs of the decoder,
+                ``[B, K, H, W]``, and ``{head}/classifier``, a logit for each class that the image may show, ``[B, K]``.
+        """
+        beside = beside and bool(self.aux or self.classifiers)
+        if not self.branches and not beside:
             return self._by_head(self.net(image), list(self.channels))
         encoded = self.net.get_submodule("encoder")(image)
         encoded = encoded if isinstance(encoded, tuple) else (encoded,)  # DPT's encoder also gives tokens
+        parts = self._parts()
+        decoded = [decode(model.get_submodule("decoder"), encoded, self.levels * beside) for model, _ in parts]
+        logits: dict[str, Tensor] = {}
+        more: dict[str, Tensor] = {}
+        for (model, heads), (features, stages) in zip(parts, decoded, strict=True):
+            logits |= self._by_head(model.get_submodule("segmentation_head")(features), heads)
+            coarse = self.aux[heads[0]](stages, image.shape[-2:]) if stages else []
+            for level, z in enumerate(coarse, start=1):
+                more |= {f"{head}/aux{level}": own for head, own in self._by_head(z, heads).items()}
+        for head, classify in self.classifiers.items() if beside else ():
+            more[f"{head}/classifier"] = classify(encoded[0][-1])
+        return {head: logits[head] for head in self.channels} | more
+
+    def _parts(self) -> list[tuple[nn.Module, list[str]]]:
+        """The smp models of the decoders, each with its heads."""
         shared = [head for head in self.channels if head not in self.branches]
-        parts = [(self.net, shared), *((branch, [head]) for head, branch in self.branches.items())]
-        features = [model.get_submodule("decoder")(*encoded) for model, _ in parts]
-        found: dict[str, Tensor] = {}
-        for (model, heads), x in zip(parts, features, strict=True):
-            found |= self._by_head(model.get_submodule("segmentation_head")(x), heads)
-        return {head: found[head] for head in self.channels}
+        return [(self.net, shared), *((branch, [head]) for head, branch in self.branches.items())]
 
     def _by_head(self, logits: Tensor, heads: list[str]) -> dict[str, Tensor]:
         channels = [self.channels[head] for head in heads]
