@@ -44,6 +44,7 @@ from rsseg.losses.foreign import adapted, given_to_loss
 from rsseg.metrics import metrics
 from rsseg.models import Network, build_network, check_architecture, encoder_name, load_weights
 from rsseg.models.rates import layers_above, rate_groups
+from rsseg.models.siamese import bands_of_a_date
 from rsseg.module import SegmentationModule, logged_names
 from rsseg.task import Task, make_task
 
@@ -367,7 +368,10 @@ class Setup:
     def _try_architecture(self) -> None:
         """Look whether the smp class has what the other settings of the model ask for."""
         kind = locate(self.plain["model"]["net"]["_target_"], "model.net", kinds.MODEL, self.trust)
-        check_architecture(kind, ModelConfig(**self.plain["model"]), self.tasks)
+        model = ModelConfig(**self.plain["model"])
+        check_architecture(kind, model, self.tasks)
+        if model.siamese and self.dataset.bands is not None:
+            bands_of_a_date(len(self.dataset.bands))
 
     def _try_term(self, where: str, head: str, name: str, node: Mapping[str, Any]) -> None:
         """Call a term of a head's loss on a few pixels."""

@@ -38,6 +38,9 @@ class Residence(StrEnum):
 Decoder = StrEnum("Decoder", {"shared": "shared", "own": "own"})
 """Whether heads share a decoder, or each has its own."""
 
+Fusion = StrEnum("Fusion", {"concat": "concat", "difference": "difference"})
+"""How the features of two dates are fused: concatenated, or their absolute difference."""
+
 OnNonFinite = StrEnum("OnNonFinite", {"stop": "stop", "skip": "skip"})
 """What is done about a loss or gradient that is not finite: stop the run, or leave the step out."""
 
@@ -100,6 +103,9 @@ class ModelConfig:
         aux: Deep supervision: the number of coarser outputs of the decoder, 0 to 4, that have the heads' losses too, in
             training, with weights of 1/2, 1/4, ...
         classifier: The weight of the loss of a classifier that says, in training, which classes a window shows; null: none.
+        siamese: The image's bands are those of one date, then as many of another: the encoder runs over each, and the decoder
+            gets the fused features.
+        fusion: How features of two dates are fused: concat, or difference, their absolute difference.
         heads: Per head, its loss; and its `decoder`, if it is to differ from `model.decoder`.
     """
 
@@ -112,6 +118,8 @@ class ModelConfig:
     decoder: Decoder = Decoder["shared"]
     aux: int = 0
     classifier: float | None = None
+    siamese: bool = False
+    fusion: Fusion = Fusion["concat"]
     heads: dict[str, Any] = field(default_factory=lambda: {"mask": {"loss": "${loss}"}})
 
 
@@ -295,6 +303,8 @@ def cross_check(config: Config | DictConfig) -> list[str]:
         faults.append(f"model.aux={config.model.aux} must be from 0 to {AUX}")
     if config.model.classifier is not None and not 0 < config.model.classifier < math.inf:
         faults.append(f"model.classifier={config.model.classifier:g} must be a weight above 0, or null")
+    if config.model.fusion != ModelConfig.fusion and not config.model.siamese:
+        faults.append(f"model.fusion={config.model.fusion} is about two dates: set model.siamese=true too")
     if config.pictures < 0:
         faults.append(f"pictures={config.pictures} must be at least 0")
     if config.checkpoint_every is not None and config.checkpoint_every < 1:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import Any, Protocol
 
 import segmentation_models_pytorch as smp
@@ -16,6 +15,7 @@ from torch import nn
 from rsseg.contract import InputError, nearest
 from rsseg.errors import is_out_of_memory
 from rsseg.models.network import Network
+from rsseg.models.siamese import bands_of_a_date, siamese_encoder
 from rsseg.models.supervision import SUPERVISED
 from rsseg.task import Task
 
@@ -31,10 +31,15 @@ class ModelFacts(Protocol):
     heads: dict[str, Any]
     aux: int
     classifier: float | None
+    siamese: bool
 
     @property
     def decoder(self) -> str:
         """Whether heads share a decoder."""
+
+    @property
+    def fusion(self) -> str:
+        """How the features of two dates are fused."""
 
 
 def encoder_name(name: str) -> str:
@@ -101,10 +106,18 @@ def _network(
 ) -> Network:
     """A network with as many decoders as its heads ask for: the first is that of the smp model, a branch has each other."""
     first, *others = decoders(model, tasks)
-    make = partial(make, encoder_name=encoder, in_channels=bands, **model.encoder_args)
-    net = make(encoder_weights=pretrained, classes=sum(tasks[head].channels for head in first))
+
+    def made(weights: str | bool | None, classes: int) -> nn.Module:
+        if not model.siamese:
+            more = {"encoder_name": encoder, "encoder_weights": weights, **model.encoder_args}
+            return make(in_channels=bands, classes=classes, **more)
+        arguments = {"bands": bands_of_a_date(bands), "fusion": model.fusion, "arguments": model.encoder_args}
+        with siamese_encoder(encoder, weights=weights, **arguments) as alias:
+            return make(in_channels=bands, classes=classes, encoder_name=alias, encoder_weights=None)
+
+    net = made(pretrained, sum(tasks[head].channels for head in first))
     check_architecture(type(net), model, tasks)
-    branches = {head: make(encoder_weights=None, classes=tasks[head].channels) for (head,) in others}
+    branches = {head: made(None, tasks[head].channels) for (head,) in others}
     classified = [head for head, task in tasks.items() if model.classifier and not task.real]
     return Network(net, tasks, model.dropout, model.freeze, branches, model.aux, classified)
 
@@ -124,10 +137,13 @@ def check_architecture(kind: type, model: ModelFacts, tasks: Mapping[str, Task])
         "model.decoder=own": len(decoders(model, tasks)) > 1,
         f"model.aux={model.aux}": model.aux > 0,
         f"model.classifier={model.classifier}": model.classifier is not None,
+        "model.siamese=true": model.siamese,
     }
     for setting, is_set in wanted.items():
         if is_set and not issubclass(kind, SegmentationModel):
             raise InputError(f"{setting} needs an architecture of smp; found {kind.__name__}: take one, or leave it out")
+    if model.siamese and issubclass(kind, smp.DPT):
+        raise InputError("model.siamese=true: DPT takes tokens beside features, which are not fused: take another architecture")
     if model.aux and not issubclass(kind, SUPERVISED):
         *others, last = (each.__name__ for each in SUPERVISED)
         raise InputError(

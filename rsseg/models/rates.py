@@ -63,7 +63,7 @@ def rate_groups(
     for parameter in parameters:
         name, scale = "decoder", 1.0
         if id(parameter) in inside:
-            many = above.get(inside[id(parameter)].removeprefix("model.").replace(".", "_"), 0)
+            many = above.get(inside[id(parameter)].removeprefix("encoder.").removeprefix("model.").replace(".", "_"), 0)
             name, scale = f"encoder-{many}" if above else "encoder", encoder_lr * layer_decay**many
         groups.setdefault(name, {"params": [], "name": name, "lr_scale": scale})["params"].append(parameter)
     return list(groups.values())

@@ -14,7 +14,7 @@ from rsseg.contract import InputError, nearest
 log = logging.getLogger(__name__)
 
 ENDINGS = frozenset({".pt", ".pth", ".ckpt", ".bin", ".safetensors"})
-PARTS = ("", "net", "net.encoder")
+PARTS = ("", "net", "net.encoder", "net.encoder.encoder")
 """The parts of a network that weights may be of."""
 
 WRAPPINGS = ("model.", "net.", "module.", "encoder.", "backbone.")
@@ -83,8 +83,11 @@ def _strip_own(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Te
 
 
 def _bare(name: str) -> str:
-    """A tensor's name as smp, timm and timm as an encoder of smp have it in common: stages.0 is model.stages_0 there."""
-    return name.removeprefix("model.").replace("_", ".")
+    """A tensor's name as smp, timm and timm as an encoder of smp have it in common: stages.0 is model.stages_0 there.
+
+    The encoder of one date lies in one of two.
+    """
+    return name.removeprefix("model.").replace("encoder.encoder.", "encoder.").replace("_", ".")
 
 
 def _from_file(path: Path) -> dict[str, Tensor]:
