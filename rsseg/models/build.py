@@ -163,7 +163,8 @@ def decoders(model: ModelFacts, heads: Iterable[str]) -> list[list[str]]:
         >>> decoders(model, model.heads)
         [['cover', 'cloud'], ['height']]
     """
-    chosen = {head: model.heads.get(head, {}).get("decoder") or model.decoder for head in heads}
+    nodes = {head: node for head, node in model.heads.items() if isinstance(node, Mapping)}
+    chosen = {head: nodes.get(head, {}).get("decoder") or model.decoder for head in heads}
     shared = [head for head, decoder in chosen.items() if decoder == "shared"]
     own = [[head] for head, decoder in chosen.items() if decoder == "own"]
     return [shared, *own] if shared else own
