@@ -9,7 +9,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from rsseg.config.cli import prepare
 from rsseg.contract import InputError
@@ -31,7 +31,7 @@ def main(config: DictConfig) -> float:
     try:
         from rsseg.run import train  # torch and Lightning take seconds to import: mistakes in the command are told before
 
-        return train(config, folder, list(job.overrides.task), loss)
+        return train(config, folder, OmegaConf.to_container(job.overrides.task, resolve=False), loss)  # as they were typed
     except InputError as error:
         if single:
             sys.exit(f"error: {error}")
