@@ -93,10 +93,15 @@ class Network(nn.Module):
             InputError: If nothing that they share is trained.
         """
         shared = ("encoder",) if self.branches else ("encoder", "decoder")
-        parameters = [parameter for part in shared for parameter in self.net.get_submodule(part).parameters()]
+        parts = [getattr(self.net, part, nn.Identity()) for part in shared]
+        parameters = [parameter for part in parts for parameter in part.parameters()]
         weights = [parameter for parameter in parameters if parameter.requires_grad and parameter.ndim > 1]
         if not weights:
-            raise InputError(f"model.freeze={list(self.freeze)}: the heads share no layer that is trained")
+            found = f"{type(self.net).__name__} with model.freeze={list(self.freeze)}"
+            raise InputError(
+                f"gradients are measured at the last layer that all heads share; {found} has none that is trained: take "
+                "balancing=uncertainty or dwa"
+            )
         return weights[-1]
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:

@@ -142,7 +142,7 @@ def test_the_shared_weight_of_a_unet_is_the_decoders_last_convolution():
     net = network()
     assert net.shared_weight is net.net.decoder.blocks[-1].conv2[0].weight
     assert network(freeze=["decoder"]).shared_weight.shape[1:] != net.shared_weight.shape[1:]
-    with pytest.raises(InputError, match="the heads share no layer that is trained"):
+    with pytest.raises(InputError, match=r"Unet with model\.freeze=\['encoder', 'decoder'\] has none that is trained"):
         _ = network(freeze=["encoder", "decoder"]).shared_weight
 
 
