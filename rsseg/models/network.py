@@ -56,7 +56,7 @@ class Network(nn.Module):
         for model, heads in self._parts() if aux else ():
             self.aux[heads[0]] = CoarseLogits(model.get_submodule("decoder"), aux, sum(self.channels[head] for head in heads))
         width = net.get_submodule("encoder").out_channels[-1] if classified else 0  # type: ignore[index]
-        self.classifiers = nn.ModuleDict({head: ClassificationHead(width, self.channels[head]) for head in classified})
+        self.classifiers = nn.ModuleDict({head: ClassificationHead(width, tasks[head].channels) for head in classified})
         for model in (net, *self.branches.values()) if dropout else ():
             # a hook, not a layer: the names of the weights stay those of smp
             model.get_submodule("segmentation_head").register_forward_pre_hook(self._drop)
