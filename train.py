@@ -9,7 +9,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from rsseg.config.cli import prepare
 from rsseg.config.provenance import losses_of_heads
@@ -33,7 +33,8 @@ def main(config: DictConfig) -> float:
     try:
         from rsseg.run import train  # torch and Lightning take seconds to import: mistakes in the command are told before
 
-        return train(config, folder, list(job.overrides.task), loss, of_heads)
+        words = OmegaConf.to_container(job.overrides.task, resolve=False)  # as they were typed
+        return train(config, folder, words, loss, of_heads)
     except InputError as error:
         if single:
             sys.exit(f"error: {error}")

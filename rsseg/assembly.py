@@ -53,8 +53,9 @@ from rsseg.losses import Composite, EdgeWeight, Foreign, Weight
 from rsseg.losses.class_weights import counted_weights, uncounted
 from rsseg.losses.foreign import adapted, given_to_loss
 from rsseg.metrics import metrics
-from rsseg.models import Network, build_network, encoder_name, load_weights
+from rsseg.models import Network, build_network, check_architecture, encoder_name, load_weights
 from rsseg.models.rates import layers_above, rate_groups
+from rsseg.models.siamese import bands_of_a_date
 from rsseg.module import SegmentationModule, logged_names
 from rsseg.task import Task
 
@@ -379,6 +380,7 @@ class Setup:
     def attempts(self) -> Iterator[tuple[str, Callable[[], object]]]:
         """By place, what makes a part and tries it once: then a wrong number shows, or weights of a wrong length."""
         yield "model.encoder", partial(encoder_name, self.plain["model"]["encoder"])
+        yield "model.net", self._try_architecture
         yield "metrics", self._try_metrics
         for name in self.plain["augment"]:
             yield f"augment.{name}", partial(self._augmentation, name)
@@ -401,6 +403,14 @@ class Setup:
                 raise InputError(f"metrics.without: there is no class {name}{nearest(name, known)}")
         for head in self.tasks:
             metrics(self.tasks[head], self.without_of(head))
+
+    def _try_architecture(self) -> None:
+        """Look whether the smp class has what the other settings of the model ask for."""
+        kind = locate(self.plain["model"]["net"]["_target_"], "model.net", kinds.MODEL, self.trust)
+        model = ModelConfig(**self.plain["model"])
+        check_architecture(kind, model, self.tasks)
+        if model.siamese and self.dataset.bands is not None:
+            bands_of_a_date(len(self.dataset.bands))
 
     def _try_term(self, where: str, head: str, name: str, node: Mapping[str, Any]) -> None:
         """Call a term of a head's loss on a few pixels."""
@@ -659,6 +669,7 @@ def make_module(setup: Setup, network: nn.Module, numbers: Numbers, scenes: int)
         scheduler=setup.scheduler,
         without={head: setup.without_of(head) for head in setup.tasks},
         monitored=setup.monitored,
+        classifier=setup.plain["model"]["classifier"] or 0.0,
     )
 
 

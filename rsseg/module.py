@@ -15,7 +15,7 @@ from torchmetrics import Metric
 
 from rsseg.contract import Batch, InputError, Layers, known, layers_of
 from rsseg.devices import exact_dtype
-from rsseg.losses import Composite, CompositeValue
+from rsseg.losses import Composite, CompositeValue, presence_loss
 from rsseg.metrics import SCENE_SUMS, AnyScores, Confusion, metrics, score_scenes
 from rsseg.task import Task
 
@@ -50,6 +50,7 @@ class SegmentationModule(L.LightningModule):
     """Trains and scores a network with one composition of losses per head.
 
     Logged per head: ``{stage}/{head}/loss/{term}`` and ``.../{term}.weighted`` for every term, ``{stage}/loss`` for the sum,
+    in training ``train/{head}/loss/aux`` and ``.../classifier`` where the network gives more than logits (`Network.outputs`),
     and for validation ``val/{head}/{score}`` for each of `Task.scores`, per class ``val/{head}/{score}/{class}`` for each of
     `Task.class_scores`, and what is monitored.
 
@@ -69,6 +70,7 @@ class SegmentationModule(L.LightningModule):
         without: By head, the classes that are left out of mean scores.
         weights: By head, the weight of its loss in the sum; None: 1.
         monitored: Names of scores that are logged beside the usual ones.
+        classifier: The weight of the losses of the network's classifiers.
     """
 
     mean: Tensor
@@ -90,6 +92,7 @@ class SegmentationModule(L.LightningModule):
         without: Mapping[str, Sequence[str]] | None = None,
         weights: Mapping[str, float] | None = None,
         monitored: Sequence[str] = (),
+        classifier: float = 0.0,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
@@ -105,7 +108,7 @@ class SegmentationModule(L.LightningModule):
         self.augmentations, self._optimizer, self._scheduler = list(augmentations), optimizer, scheduler
         self.without = {name: tuple((without or {}).get(name, ())) for name in tasks}
         self.weights = {name: (weights or {}).get(name, 1.0) for name in tasks}
-        self.monitored = tuple(monitored)
+        self.monitored, self.classifier = tuple(monitored), classifier
         self.scores: dict[str, AnyScores] = {}
         self._val_losses: dict[str, Tensor] = {}
 
@@ -167,6 +170,19 @@ class SegmentationModule(L.LightningModule):
             first = first + other
         return first
 
+    def _beside(self, outputs: Mapping[str, Tensor], batch: Batch, done: float) -> dict[str, Tensor]:
+        """The losses of what a network gives beside logits, see `Network.outputs`: ``{head}/aux`` and ``{head}/classifier``."""
+        layers, found = layers_of(batch), {}
+        for head, task in self.tasks.items():
+            target, weight = layers[task.target], layers.get("weight")
+            levels = [key for key in outputs if key.startswith(f"{head}/aux")]
+            if levels:
+                coarse = [self.losses[head](outputs[key], target, weight, done).total for key in levels]
+                found[f"{head}/aux"] = torch.stack([loss / 2**level for level, loss in enumerate(coarse, start=1)]).sum()
+            if f"{head}/classifier" in outputs:
+                found[f"{head}/classifier"] = presence_loss(outputs[f"{head}/classifier"], target, task, weight)
+        return found
+
     def on_train_start(self) -> None:
         """Keep the factors between the rates of groups of parameters where `LearningRateFinder` has set all to one."""
         if self.lr is not None:
@@ -182,9 +198,14 @@ class SegmentationModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch; every term is logged."""
         done = self.global_step / self.steps if self.steps else 1.0
-        losses = self._losses(self(batch["image"]), batch, done)
+        outputs = self(batch["image"])
+        losses, beside = self._losses(outputs, batch, done), self._beside(outputs, batch, done)
         total = self._sum({name: loss.total for name, loss in losses.items()})
-        values = {"train/loss": total, **_named(losses, "train")}
+        for name, loss in beside.items():
+            head, _, part = name.rpartition("/")
+            total = total + self.weights[head] * (self.classifier if part == "classifier" else 1) * loss
+        named = {f"train/{name.replace('/', '/loss/')}": loss for name, loss in beside.items()}
+        values = {"train/loss": total, **_named(losses, "train"), **named}
         self.log("loss", total.detach(), prog_bar=True, logger=False)
         self.terms = {name: value.detach() for name, value in values.items()}
         self.log_dict(self.terms)

@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from rsseg.config.targets import head_faults, target_faults
+from rsseg.config.targets import DECODERS, head_faults, target_faults
 from rsseg.contract import InputError, nearest
 
 
@@ -30,6 +30,12 @@ class Residence(StrEnum):
     ram = "ram"
     gpu = "gpu"
 
+
+Decoder = StrEnum("Decoder", {name: name for name in DECODERS})
+"""Whether heads share a decoder, or each has its own."""
+
+Fusion = StrEnum("Fusion", {"concat": "concat", "difference": "difference"})
+"""How the features of two dates are fused: concatenated, or their absolute difference."""
 
 OnNonFinite = StrEnum("OnNonFinite", {"stop": "stop", "skip": "skip"})
 """What is done about a loss or gradient that is not finite: stop the run, or leave the step out."""
@@ -96,8 +102,15 @@ class ModelConfig:
         freeze: Parts that are not trained: encoder, decoder.
         dropout: The share of the decoder's channels that are dropped before the last convolution, in training.
         net: The smp class as `_target_` with its arguments; bands, logits and weights are filled in from the dataset's facts.
-        heads: By name, each with its `loss`, the `target` that it learns (default: that of its name, or the only one), and the
-            `weight` of its loss in the sum (default: 1).
+        decoder: Whether the heads share a decoder: shared, or own, one for each head on the one encoder.
+        aux: Deep supervision: the number of coarser outputs of the decoder, 0 to 4, that have the heads' losses too, in
+            training, with weights of 1/2, 1/4, ...
+        classifier: The weight of the loss of a classifier that says, in training, which classes a window shows; null: none.
+        siamese: The image's bands are those of one date, then as many of another: the encoder runs over each, and the decoder
+            gets the fused features.
+        fusion: How features of two dates are fused: concat, or difference, their absolute difference.
+        heads: By name, each with its `loss`, the `target` that it learns (default: that of its name, or the only one), the
+            `weight` of its loss in the sum (default: 1), and its `decoder`, if it is to differ from `model.decoder`.
     """
 
     encoder: str = "resnet18"
@@ -106,6 +119,11 @@ class ModelConfig:
     freeze: list[str] = field(default_factory=list)
     dropout: float = 0.0
     net: dict[str, Any] = field(default_factory=dict)
+    decoder: Decoder = Decoder["shared"]
+    aux: int = 0
+    classifier: float | None = None
+    siamese: bool = False
+    fusion: Fusion = Fusion["concat"]
     heads: dict[str, Any] = field(default_factory=lambda: {"mask": {"loss": "${loss}"}})
 
 
@@ -185,6 +203,9 @@ class Config:
     resume: str | None = None
     trust: list[str] = field(default_factory=list)
 
+
+AUX = 4
+"""The most outputs of a decoder that are supervised."""
 
 SCHEMAS = {"dataset": DatasetConfig, "model": ModelConfig, "loss": LossConfig, "record": RecordConfig, "metrics": MetricsConfig}
 """The nodes whose keys are known."""
@@ -272,6 +293,12 @@ def cross_check(config: Config | DictConfig) -> list[str]:
         faults.append(f"model.freeze={list(config.model.freeze)}: a list of encoder and decoder is expected")
     if not 0 <= config.model.dropout < 1:
         faults.append(f"model.dropout={config.model.dropout} must be at least 0 and less than 1")
+    if not 0 <= config.model.aux <= AUX:
+        faults.append(f"model.aux={config.model.aux} must be from 0 to {AUX}")
+    if config.model.classifier is not None and not 0 < config.model.classifier < math.inf:
+        faults.append(f"model.classifier={config.model.classifier:g} must be a weight above 0, or null")
+    if config.model.fusion != ModelConfig.fusion and not config.model.siamese:
+        faults.append(f"model.fusion={config.model.fusion} is about two dates: set model.siamese=true too")
     if config.pictures < 0:
         faults.append(f"pictures={config.pictures} must be at least 0")
     if config.checkpoint_every is not None and config.checkpoint_every < 1:

@@ -64,6 +64,12 @@ def leave_out_short_form(config: DictConfig) -> DictConfig:
     return config
 
 
+DECODERS = ("shared", "own")
+"""Whether a head has a decoder of its own."""
+
+HEAD = ("target", "loss", "weight", "decoder")
+"""The settings of a head."""
+
 FROM_FILES = ("mask", "attribute", "values")
 """The settings of a target that the source is given."""
 
@@ -203,6 +209,10 @@ def head_faults(config: Mapping[str, Any]) -> list[str]:
                 f"model.heads.{name} has no loss with terms: found {found}; write model.heads.{name}={{loss: ${{loss}}}}, or "
                 f"+loss@model.heads.{name}.loss=ce_dice"
             )
+        faults += [f"model.heads.{name}.{key}: there is no such setting{nearest(key, HEAD)}" for key in head if key not in HEAD]
+        decoder = head.get("decoder")
+        if decoder not in (None, *DECODERS):
+            faults.append(f"model.heads.{name}.decoder={decoder}: {' or '.join(DECODERS)} is expected")
         weight = head["weight"]
         if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 <= weight < math.inf:
             faults.append(f"model.heads.{name}.weight={weight}: a number of 0 or more is expected")
