@@ -16,6 +16,7 @@ from torchmetrics import Metric
 from rsseg.contract import Batch, InputError, Layers, known, layers_of
 from rsseg.devices import exact_dtype
 from rsseg.losses import Composite
+from rsseg.losses.balancing import Balancing, Fixed, parts_of
 from rsseg.metrics import SCENE_SUMS, AnyScores, Confusion, metrics, score_scenes
 from rsseg.task import Task
 
@@ -52,6 +53,8 @@ class SegmentationModule(L.LightningModule):
         scenes: The number of scenes that are scored.
         steps: The run's optimiser steps, which the terms' weights may depend on; 0: all steps have the full weights. Validation
             always has them, so that its losses can be compared.
+        balancing: Puts the losses of heads, or of terms, together in training; None: their sum, as in validation.
+        between: What it puts together, ``heads`` or ``terms``.
         seed: The run's seed; dropout at step s is a function of (seed, s).
         augmentations: Applied in turn to normalised training batches, on the device.
         optimizer: Makes the optimizer from the parameters.
@@ -72,6 +75,8 @@ class SegmentationModule(L.LightningModule):
         std: Sequence[float],
         scenes: int,
         steps: int = 0,
+        balancing: Balancing | None = None,
+        between: str = "heads",
         seed: int = 0,
         augmentations: Sequence[Augmentation] = (),
         optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
@@ -82,6 +87,7 @@ class SegmentationModule(L.LightningModule):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         self.losses = nn.ModuleDict(losses)
+        self.balancing, self.between = balancing or Fixed(), between
         self.scene_sums = nn.ModuleDict({name: SCENE_SUMS[task.counted](task, scenes) for name, task in tasks.items()})
         self.tasks = dict(tasks)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
@@ -138,14 +144,16 @@ class SegmentationModule(L.LightningModule):
         return self.tasks[head].predict(logits, cast(Confusion, self.scene_sums[head]).threshold)
 
     def _loss(self, logits: Mapping[str, Tensor], batch: Batch, stage: str) -> tuple[Tensor, dict[str, Tensor]]:
-        total, values = batch["mask"].new_zeros((), dtype=torch.float32), {}
+        found, values = {}, {}
         done = self.global_step / self.steps if self.steps and stage == "train" else 1.0
         for name, composite in self.losses.items():
-            value = composite(logits[name], batch["mask"], batch.get("weight"), done)
-            total = total + value.total
+            found[name] = value = composite(logits[name], batch["mask"], batch.get("weight"), done)
             for term in value.raw:
                 values[f"{stage}/{name}/loss/{term}"] = value.raw[term]
                 values[f"{stage}/{name}/loss/{term}.weighted"] = value.weighted[term]
+        balancing = self.balancing if stage == "train" else Fixed()
+        shared = cast(Tensor, self.network.shared_weight) if balancing.at_shared_layer else None
+        total = balancing(*parts_of(found, self.between), shared)
         return total, {f"{stage}/loss": total, **values}
 
     def on_train_start(self) -> None:
@@ -166,6 +174,7 @@ class SegmentationModule(L.LightningModule):
         self.log("loss", total.detach(), prog_bar=True, logger=False)
         self.terms = {name: value.detach() for name, value in values.items()}
         self.log_dict(self.terms)
+        self.log_dict({f"train/balance/{part}": weight for part, weight in self.balancing.weights.items()})
         return total
 
     def configure_gradient_clipping(
@@ -237,7 +246,9 @@ class SegmentationModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer and its schedule, as Lightning expects them."""
-        optimizer = self._optimizer(params=self.parameters())
+        free = list(self.balancing.parameters())
+        trained = [parameter for parameter in self.parameters() if all(parameter is not other for other in free)]
+        optimizer = self._optimizer(params=trained, **({"undecayed": free} if free else {}))
         if self._scheduler is None:
             return optimizer
         schedule: dict[str, Any] = {"scheduler": self._scheduler(optimizer=optimizer), "interval": "step"}

@@ -149,6 +149,10 @@ class MetricsConfig:
     without: list[str] = field(default_factory=list)
 
 
+UNBALANCED = {"_target_": "rsseg.losses.balancing.Fixed", "between": "heads"}
+"""What `balancing=fixed` is, and so every run that was trained before there was a choice."""
+
+
 @dataclass
 class Config:
     """Everything that a training run is made of; `configs/train.yaml` explains each value."""
@@ -156,6 +160,7 @@ class Config:
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    balancing: dict[str, Any] = field(default_factory=lambda: {**UNBALANCED})
     optimizer: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)
     sampler: dict[str, Any] = field(default_factory=dict)
@@ -228,8 +233,8 @@ def folder_name(overrides: str) -> str:
 
 
 OPEN = (
-    "dataset.args", "dataset.source", "model.encoder_args", "model.net", "loss.terms", "optimizer", "scheduler", "sampler",
-    "augment", "trainer", "callbacks", "logger",
+    "dataset.args", "dataset.source", "model.encoder_args", "model.net", "loss.terms", "balancing", "optimizer", "scheduler",
+    "sampler", "augment", "trainer", "callbacks", "logger",
 )  # fmt: skip
 """Nodes that take any argument of their target without a "+": what the target does not know, the binder refuses."""
 

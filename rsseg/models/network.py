@@ -79,6 +79,22 @@ class Network(nn.Module):
             self.net.get_submodule(part).eval()
         return self
 
+    @property
+    def shared_weight(self) -> Tensor:
+        """The weight of the last layer that all heads depend on: of the decoder's last convolution.
+
+        Raises:
+            InputError: If the model has no decoder with a convolution.
+        """
+        decoder = getattr(self.net, "decoder", nn.Identity())
+        found = [layer for layer in decoder.modules() if isinstance(layer, nn.Conv2d)]
+        if not found:
+            raise InputError(
+                f"gradients are measured at the decoder's last convolution; {type(self.net).__name__} has none: take "
+                "balancing=uncertainty or dwa"
+            )
+        return found[-1].weight
+
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Logits ``[B, K, H, W]`` by head of an image ``[B, C, H, W]``."""
         logits: Tensor = self.net(image)

@@ -24,7 +24,7 @@ from rsseg.dataset import Data
 from rsseg.devices import choose_accelerator, choose_precision
 from rsseg.distributed import OneFolder, SyncBatchNorm, is_main, launched
 from rsseg.files import write_csv, write_json
-from rsseg.inference.diagnostics import draw_confusion, draw_curves
+from rsseg.inference.diagnostics import draw_balance, draw_confusion, draw_curves
 from rsseg.inference.gallery import Gallery
 from rsseg.inference.picture import pick_windows, predict_windows
 from rsseg.loggers import MetricsFile, SideLogger, side_loggers
@@ -291,7 +291,7 @@ def write_scores(loop: Loop, result: Mapping[str, AnyScores]) -> None:
     head, task = gallery.head, loop.module.tasks[gallery.head]
     write_csv(run.classes_file, rows)
     print_table(name_means(rows), f"{run.path.name}: validation, best checkpoint, pooled over whole scenes")
-    drawn = {name: run.path / f"{name}.png" for name in ("picture", "confusion", "curves")}
+    drawn = {name: run.path / f"{name}.png" for name in ("picture", "confusion", "curves", "balance")}
     if gallery.windows:
         gallery.draw(trainer, drawn["picture"], predict_windows(loop.module.eval(), head, gallery.windows), "best")
     try:
@@ -299,11 +299,12 @@ def write_scores(loop: Loop, result: Mapping[str, AnyScores]) -> None:
         if isinstance(scores, Scores):
             draw_confusion(drawn["confusion"], scores)
         draw_curves(drawn["curves"], head, task, gallery.palette, run.metrics())
+        draw_balance(drawn["balance"], run.metrics())
     except InputError as error:  # a full disk, or a metrics.csv that was removed or edited
         log.warning("%s; the run goes on without its last pictures", error)
         return
     for logger in side_loggers(trainer):
-        for name in ("confusion", "curves"):
+        for name in ("confusion", "curves", "balance"):
             if drawn[name].is_file():
                 logger.show(name, drawn[name], trainer.global_step)
         logger.tabulate("classes", name_means(rows), trainer.global_step)
