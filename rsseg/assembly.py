@@ -270,13 +270,17 @@ class Setup:
         node = {key: value for key, value in self.plain["balancing"].items() if key not in BESIDE_BALANCING}
         if self.between not in ("heads", "terms"):
             raise InputError(f"balancing.between={self.between}: heads or terms is expected")
-        parts: dict[str, bool] = {}  # with a weight, and whether they are of real values
-        for head, (_, terms) in loss_places(self.plain).items():
-            weighed = [f"{head}/{name}" for name, term in terms.items() if isinstance(term, Mapping) and _weight(term).full]
-            parts |= dict.fromkeys([head] if self.between == "heads" else weighed, self.tasks[head].real)
-        given = {"parts": list(parts), "real": [name for name, real in parts.items() if real]}
-        made: Balancing = build(node, "balancing", kinds.BALANCING, self.trust, **given)
+        heads = {(head if self.between == "heads" else f"{head}/{name}"): head for head, name, _ in self._weighed()}
+        real = [part for part, head in heads.items() if self.tasks[head].real]
+        made: Balancing = build(node, "balancing", kinds.BALANCING, self.trust, parts=list(heads), real=real)
         return made
+
+    def _weighed(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+        """The loss terms that have a weight: each one's head, name and node."""
+        for head, (_, terms) in loss_places(self.plain).items():
+            for name, node in terms.items():
+                if isinstance(node, Mapping) and "_target_" in node and _weight(node).full:
+                    yield head, name, node
 
     @property
     def between(self) -> str:
@@ -447,6 +451,15 @@ class Setup:
                 f"balancing: {type(made).__name__} measures gradients at the decoder's last convolution, which model.freeze "
                 "keeps as it is; train the decoder, or take balancing=uncertainty or dwa"
             )
+
+        for head, name, node in self._weighed():
+            place = f"{loss_places(self.plain)[head][0]}.terms.{name}"
+            term = locate(node["_target_"], place, kinds.TERM, self.trust)
+            if getattr(term, "signed", False) and not made.takes_signed:
+                raise InputError(
+                    f"{place}: {term.__name__} may be negative, and {type(made).__name__} needs losses of 0 or more; take "
+                    "balancing=equal_gradients or fixed"
+                )
 
     def _try_sampler(self) -> None:
         """Make the sampler for one block in which every class occurs."""

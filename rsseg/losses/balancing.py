@@ -10,13 +10,13 @@ A method's state is in the checkpoint; factors are the same in all processes; no
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rsseg.collective import global_sum, ranks
-from rsseg.contract import InputError, number
+from rsseg.contract import number
+from rsseg.losses.checks import positive, share, whole
 from rsseg.losses.composite import CompositeValue
 
 FINE = 2.0**12
@@ -70,6 +70,9 @@ class Balancing(nn.Module):
 
     at_shared_layer = False
     """Whether it needs gradients at the last layer that all parts depend on."""
+
+    takes_signed = True
+    """Whether a part may be negative."""
 
     def __init__(self, parts: Sequence[str] = ()) -> None:
         super().__init__()
@@ -137,7 +140,7 @@ class EqualGradients(Balancing):
 
     def __init__(self, parts: Sequence[str] = (), batches: int = 10) -> None:
         super().__init__(parts)
-        self.batches, self._looked = _count("batches", batches), dict.fromkeys(self.parts, 0)
+        self.batches, self._looked = positive("batches", whole("batches", batches)), dict.fromkeys(self.parts, 0)
         self.norms, self.measured = nn.Buffer(torch.zeros(len(parts))), nn.Buffer(torch.zeros(len(parts), dtype=torch.int64))
         self.scale = nn.Buffer(torch.ones(()))
 
@@ -187,6 +190,8 @@ class Uncertainty(Balancing):
         real: Those whose head predicts real values.
     """
 
+    takes_signed = False
+
     def __init__(self, parts: Sequence[str] = (), real: Collection[str] = ()) -> None:
         super().__init__(parts)
         self.a = nn.Buffer(torch.tensor([0.5 if name in real else 1.0 for name in parts]), persistent=False)
@@ -216,9 +221,11 @@ class DynamicWeightAverage(Balancing):
         window: The number of batches, 1 or more.
     """
 
+    takes_signed = False
+
     def __init__(self, parts: Sequence[str] = (), temperature: float = 2.0, window: int = 50) -> None:
         super().__init__(parts)
-        self.temperature, self.window = number("temperature", temperature, low=0.01), _count("window", window)
+        self.temperature, self.window = positive("temperature", temperature), positive("window", whole("window", window))
         self.sums, self.counts = nn.Buffer(torch.zeros(len(parts))), nn.Buffer(torch.zeros(len(parts), dtype=torch.int64))
         self.last, self.before = nn.Buffer(torch.zeros(len(parts))), nn.Buffer(torch.zeros(len(parts)))
         self.batches = nn.Buffer(torch.zeros((), dtype=torch.int64))
@@ -254,14 +261,15 @@ class GradNorm(Balancing):
     Args:
         parts: As for `Balancing`.
         alpha: How much more is asked of slow parts, 0 or more; 0: equal norms.
-        lr: The rate of the factors, from 0 to 1.
+        lr: The rate of the factors, above 0, 1 at most.
     """
 
     at_shared_layer = True
+    takes_signed = False
 
     def __init__(self, parts: Sequence[str] = (), alpha: float = 1.5, lr: float = 0.025) -> None:
         super().__init__(parts)
-        self.alpha, self.lr = number("alpha", alpha), number("lr", lr, high=1.0)
+        self.alpha, self.lr = number("alpha", alpha), share("lr", lr)
         self.found, self.first = nn.Buffer(torch.ones(len(parts))), nn.Buffer(torch.zeros(len(parts)))
 
     def update(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], shared: Tensor | None) -> None:
@@ -296,14 +304,3 @@ def parts_of(values: Mapping[str, CompositeValue], between: str) -> tuple[dict[s
     losses = {f"{head}/{term}": loss for head, value in values.items() for term, loss in value.raw.items()}
     weights = {f"{head}/{term}": weight for head, value in values.items() for term, weight in value.weights.items()}
     return losses, weights
-
-
-def _count(name: str, value: Any) -> int:
-    """A whole number of 1 or more.
-
-    Raises:
-        InputError: If it is none.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} has to be a whole number of 1 or more; found {value!r}")
-    return value
