@@ -114,6 +114,16 @@ def test_equal_gradients_average_the_first_batches_and_take_a_late_part_beside_t
     assert float(balancing.weights["late"]) == pytest.approx(0.5 * float(balancing.factors()[2]))
 
 
+def test_recorded_gradients_are_those_of_the_weights_that_were_found():
+    between_terms, between_heads = GradNorm(("mask/ce", "mask/dice")), GradNorm(("mask", "height"))
+    for balancing in (between_terms, between_heads):
+        balancing.found.copy_(torch.tensor([0.5, 1.5]))
+    weighted = {"ce": torch.tensor(2.0), "dice": torch.tensor(4.0), "logged": torch.tensor(0.0)}
+    assert between_terms.scaled("mask", weighted) == {"ce": 1.0, "dice": 6.0, "logged": 0.0}
+    assert between_heads.scaled("mask", weighted) == {"ce": 1.0, "dice": 2.0, "logged": 0.0}
+    assert Fixed(("mask", "height")).scaled("mask", weighted) == weighted
+
+
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_a_part_that_says_nothing_is_not_measured(name):
     x = torch.tensor([0.5, 1.0, -1.0]).requires_grad_()
