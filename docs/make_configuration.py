@@ -28,6 +28,7 @@ GROUPS = {
     "model": ModelConfig,
     "loss": LossConfig,
     "loss/term": None,
+    "balancing": None,
     "optimizer": None,
     "scheduler": None,
     "sampler": None,

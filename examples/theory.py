@@ -27,11 +27,12 @@ from scipy.special import expit, xlogy
 from torch import Tensor, nn
 from torch.optim import LBFGS, SGD, Adam, Optimizer, RMSprop
 
-from rsseg.compare.gradients import norms_and_cosines, term_gradients
+from rsseg.compare.gradients import norms_and_cosines
 from rsseg.compare.tuning import cross_fit
 from rsseg.config.arguments import run_script
 from rsseg.contract import InputError
 from rsseg.losses import Composite, CrossEntropy, Dice, Focal, Jaccard, Lovasz, Tversky
+from rsseg.losses.balancing import term_gradients
 from rsseg.metrics import Confusion, ScoreHistogram, metrics
 from rsseg.metrics.average import Array
 from rsseg.metrics.scores import class_counts, overlap, pooled

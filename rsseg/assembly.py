@@ -50,6 +50,7 @@ from rsseg.devices import device_faults
 from rsseg.errors import write_trace
 from rsseg.loggers import given_to_logger
 from rsseg.losses import Composite, EdgeWeight, Foreign, Weight
+from rsseg.losses.balancing import Balancing, Fixed
 from rsseg.losses.class_weights import counted_weights, uncounted
 from rsseg.losses.foreign import adapted, given_to_loss
 from rsseg.metrics import metrics
@@ -73,6 +74,9 @@ TRAINER_GIVEN = (
 
 BESIDE_TERM = ("weight", "start", "ramp", "pixels")
 """The keys of a loss term that are not for its target: see `Weight`, and `Foreign` for `pixels`."""
+
+BESIDE_BALANCING = ("between",)
+"""The key of the balancing that is not for its target: what the parts are, ``heads`` or ``terms``, see `weighed_parts`."""
 
 BESIDE_OPTIMIZER = ("encoder_lr", "layer_decay")
 """The keys of the optimizer that are not for its target: see `rate_groups`."""
@@ -106,6 +110,7 @@ def places(plain: Mapping[str, Any]) -> Iterator[Place]:
     """Every node of a config that is built."""
     yield Place("dataset.source", plain["dataset"]["source"], kinds.SOURCE, tuple(_given_to_source(plain)))
     yield Place("model.net", plain["model"]["net"], kinds.MODEL, NET_GIVEN)
+    yield Place("balancing", plain["balancing"], kinds.BALANCING, ("parts", "real"), BESIDE_BALANCING)
     yield Place("optimizer", plain["optimizer"], kinds.OPTIMIZER, ("params",), BESIDE_OPTIMIZER)
     yield Place("scheduler", plain["scheduler"], kinds.SCHEDULER, ("optimizer",))
     yield Place("sampler", plain["sampler"], kinds.SAMPLER, SAMPLER_GIVEN)
@@ -291,6 +296,28 @@ class Setup:
         loss = build(counted, where, kinds.TERM, self.trust, **given_to_loss(node, task.kind, task.soft))
         return adapted(loss, where, task, node.get("pixels", False))
 
+    def balancing(self) -> Balancing:
+        """What puts the losses of the heads, or their terms, together."""
+        node = {key: value for key, value in self.plain["balancing"].items() if key not in BESIDE_BALANCING}
+        if self.between not in ("heads", "terms"):
+            raise InputError(f"balancing.between={self.between}: heads or terms is expected")
+        heads = {(head if self.between == "heads" else f"{head}/{name}"): head for head, name, _ in self._weighed()}
+        real = [part for part, head in heads.items() if self.tasks[head].real]
+        made: Balancing = build(node, "balancing", kinds.BALANCING, self.trust, parts=list(heads), real=real)
+        return made
+
+    def _weighed(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+        """The loss terms that have a weight: each one's head, name and node."""
+        for head, (_, terms) in loss_places(self.plain).items():
+            for name, node in terms.items():
+                if isinstance(node, Mapping) and "_target_" in node and _weight(node).full:
+                    yield head, name, node
+
+    @property
+    def between(self) -> str:
+        """Whether the losses of heads are balanced, or those of all terms."""
+        return str(self.plain["balancing"].get("between", "heads"))
+
     def panel(self, head: str, numbers: Numbers) -> dict[str, dict[str, Any]]:
         """What the losses of a head's panel are made with, counted weights as numbers, by name; none for real values."""
         task = self.tasks[head]
@@ -323,12 +350,23 @@ class Setup:
         encoder_lr, layer_decay = (self.plain["optimizer"].get(key, 1.0) for key in BESIDE_OPTIMIZER)
         return encoder_lr, layer_decay
 
-    def optimizer(self, params: Any, network: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimizer of some parameters; those of the network's encoder may have rates of their own."""
+    def optimizer(
+        self, params: Any, network: nn.Module | None = None, undecayed: Sequence[nn.Parameter] = ()
+    ) -> torch.optim.Optimizer:
+        """The optimizer of some parameters; those of the network's encoder may have rates of their own.
+
+        Args:
+            params: The parameters.
+            network: The network, for the rates of its encoder.
+            undecayed: Further parameters, without weight decay.
+        """
         node = {key: value for key, value in self.plain["optimizer"].items() if key not in BESIDE_OPTIMIZER}
         grouped = self.rates != (1, 1)
         if network is not None and grouped:
             params = rate_groups(params, network, self.plain["model"]["encoder"], *self.rates)
+        if undecayed:
+            rest = params if grouped else [{"params": params, "name": "network"}]
+            params = [*rest, {"params": undecayed, "name": "balancing", "weight_decay": 0.0}]
         optimizer: torch.optim.Optimizer = build(node, "optimizer", kinds.OPTIMIZER, self.trust, params=params)
         for group in optimizer.param_groups if grouped else ():
             if not isinstance(group.get("lr"), int | float):
@@ -392,6 +430,7 @@ class Setup:
                 place = f"{where}.terms.{name}"
                 yield place, partial(self._try_term, place, head, name, node)
             yield where, partial(self._try_loss, head, where, terms)
+        yield "balancing", self._try_balancing
         yield "optimizer", self._try_optimizer
         yield "scheduler", self._try_scheduler
 
@@ -444,6 +483,32 @@ class Setup:
                     term = nn.Identity()
                 terms[name] = _weight(node), term
         self._composite(head, where, terms)
+
+    def _try_balancing(self) -> None:
+        """Make the balancing, which needs two parts, and for gradients a layer that is trained."""
+        made = self.balancing()
+        if isinstance(made, Fixed):
+            return
+        if len(made.parts) < 2:
+            one = f"one {self.between[:-1]} alone ({', '.join(made.parts)})"
+            more = "balancing.between=terms" if self.between == "heads" else "a loss of several terms"
+            raise InputError(
+                f"balancing.between={self.between}: with {one} there is nothing to balance; take {more}, or balancing=fixed"
+            )
+        if made.at_shared_layer and "decoder" in self.plain["model"]["freeze"]:
+            raise InputError(
+                f"balancing: {type(made).__name__} measures gradients at the decoder's last convolution, which model.freeze "
+                "keeps as it is; train the decoder, or take balancing=uncertainty or dwa"
+            )
+
+        for head, name, node in self._weighed():
+            place = f"{loss_places(self.plain)[head][0]}.terms.{name}"
+            term = locate(node["_target_"], place, kinds.TERM, self.trust)
+            if getattr(term, "signed", False) and not made.takes_signed:
+                raise InputError(
+                    f"{place}: {term.__name__} may be negative, and {type(made).__name__} needs losses of 0 or more; take "
+                    "balancing=equal_gradients or fixed"
+                )
 
     def _try_sampler(self) -> None:
         """Make the sampler for one block in which every class occurs."""
@@ -663,6 +728,8 @@ def make_module(setup: Setup, network: nn.Module, numbers: Numbers, scenes: int)
         std=numbers.std,
         scenes=scenes,
         steps=setup.steps,
+        balancing=setup.balancing(),
+        between=setup.between,
         seed=setup.seed,
         augmentations=setup.augmentations(),
         optimizer=partial(setup.optimizer, network=network),

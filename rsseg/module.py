@@ -16,6 +16,7 @@ from torchmetrics import Metric
 from rsseg.contract import Batch, InputError, Layers, known, layers_of
 from rsseg.devices import exact_dtype
 from rsseg.losses import Composite, CompositeValue, presence_loss
+from rsseg.losses.balancing import Balancing, Fixed, weighed_parts
 from rsseg.metrics import SCENE_SUMS, AnyScores, Confusion, metrics, score_scenes
 from rsseg.task import Task
 
@@ -63,6 +64,8 @@ class SegmentationModule(L.LightningModule):
         scenes: The number of scenes that are scored.
         steps: The run's optimiser steps, which the terms' weights may depend on; 0: all steps have the full weights. Validation
             always has them, so that its losses can be compared.
+        balancing: Puts the losses of heads, or of terms, together in training; None: their sum, as in validation.
+        between: What it puts together, ``heads`` or ``terms``.
         seed: The run's seed; dropout at step s is a function of (seed, s).
         augmentations: Applied in turn to normalised training batches, on the device.
         optimizer: Makes the optimizer from the parameters.
@@ -85,6 +88,8 @@ class SegmentationModule(L.LightningModule):
         std: Sequence[float],
         scenes: int,
         steps: int = 0,
+        balancing: Balancing | None = None,
+        between: str = "heads",
         seed: int = 0,
         augmentations: Sequence[Augmentation] = (),
         optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
@@ -97,6 +102,7 @@ class SegmentationModule(L.LightningModule):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         self.losses = nn.ModuleDict(losses)
+        self.balancing, self.between = balancing or Fixed(), between
         self.scene_sums = nn.ModuleDict({name: SCENE_SUMS[task.counted](task, scenes) for name, task in tasks.items()})
         self.tasks = dict(tasks)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
@@ -162,13 +168,10 @@ class SegmentationModule(L.LightningModule):
             for name, composite in self.losses.items()
         }
 
-    def _sum(self, totals: Mapping[str, Tensor]) -> Tensor:
-        """The weighted sum of the heads' losses."""
-        weighted = [total if self.weights[name] == 1 else total * self.weights[name] for name, total in totals.items()]
-        first, *others = weighted
-        for other in others:
-            first = first + other
-        return first
+    def _total(self, losses: Mapping[str, CompositeValue], balancing: Balancing) -> Tensor:
+        """The heads' losses, or their terms, put together."""
+        shared = cast(Tensor, self.network.shared_weight) if balancing.at_shared_layer else None
+        return cast(Tensor, balancing(*weighed_parts(losses, self.between, self.weights), shared))
 
     def _beside(self, outputs: Mapping[str, Tensor], batch: Batch, done: float) -> dict[str, Tensor]:
         """The losses of what a network gives beside logits, see `Network.outputs`: ``{head}/aux`` and ``{head}/classifier``."""
@@ -200,7 +203,7 @@ class SegmentationModule(L.LightningModule):
         done = self.global_step / self.steps if self.steps else 1.0
         outputs = self(batch["image"])
         losses, beside = self._losses(outputs, batch, done), self._beside(outputs, batch, done)
-        total = self._sum({name: loss.total for name, loss in losses.items()})
+        total = self._total(losses, self.balancing)
         for name, loss in beside.items():
             head, _, part = name.rpartition("/")
             total = total + self.weights[head] * (self.classifier if part == "classifier" else 1) * loss
@@ -209,6 +212,7 @@ class SegmentationModule(L.LightningModule):
         self.log("loss", total.detach(), prog_bar=True, logger=False)
         self.terms = {name: value.detach() for name, value in values.items()}
         self.log_dict(self.terms)
+        self.log_dict({f"train/balance/{part}": weight for part, weight in self.balancing.weights.items()})
         return total
 
     def configure_gradient_clipping(
@@ -298,7 +302,9 @@ class SegmentationModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer and its schedule, as Lightning expects them."""
-        optimizer = self._optimizer(params=self.parameters())
+        free = list(self.balancing.parameters())
+        trained = [parameter for parameter in self.parameters() if all(parameter is not other for other in free)]
+        optimizer = self._optimizer(params=trained, **({"undecayed": free} if free else {}))
         if self._scheduler is None:
             return optimizer
         schedule: dict[str, Any] = {"scheduler": self._scheduler(optimizer=optimizer), "interval": "step"}

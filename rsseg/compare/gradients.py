@@ -5,7 +5,7 @@ Gradients are taken on a few fixed windows, without leaving a trace in the train
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -15,33 +15,13 @@ from torch import Tensor, nn
 
 from rsseg.collective import alone
 from rsseg.contract import Batch, Layers
+from rsseg.losses.balancing import term_gradients
 from rsseg.metrics import SCENE_SUMS, score_scenes
 from rsseg.models import Network
 from rsseg.module import SegmentationModule
 
 STEP = 1e-2
 """The length of the step whose gain is measured, in the parameters' own units."""
-
-
-def term_gradients(weighted: Mapping[str, Tensor], at: Tensor) -> Tensor:
-    """Every weighted term's gradient at the logits, ``[terms, numbers]``; 0 for a term that does not depend on them.
-
-    Args:
-        weighted: Weighted values by name, as `rsseg.losses.Composite` returns them.
-        at: The logits. Their graph is kept.
-
-    Example:
-        >>> z = torch.tensor([1.0, 2.0], requires_grad=True)
-        >>> term_gradients({"a": (z**2).sum(), "b": 3 * z[0], "c": torch.tensor(1.0)}, z)
-        tensor([[2., 4.],
-                [3., 0.],
-                [0., 0.]])
-    """
-    rows = []
-    for value in weighted.values():
-        found = torch.autograd.grad(value, [at], retain_graph=True, allow_unused=True)[0] if value.requires_grad else None
-        rows.append(torch.zeros_like(at).flatten() if found is None else found.flatten())
-    return torch.stack(rows)
 
 
 def norms_and_cosines(gradients: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,8 +101,8 @@ def probe(
             logits = module(image)
         for name, composite in module.losses.items():
             z = logits[name].float()
-            target = layers[module.tasks[name].target]
-            at_logits = term_gradients(composite(z, target, layers.get("weight")).weighted, z)
+            weighted = composite(z, layers[module.tasks[name].target], layers.get("weight")).weighted
+            at_logits = term_gradients(module.balancing.scaled(name, weighted), z)
             at_layer = torch.stack([torch.cat([g.flatten() for g in row]) for row in _pulled(z, at_logits, last[name])])
             values = found[name] = {}
             for place, gradients in (("logits", at_logits), ("layer", at_layer)):

@@ -40,8 +40,8 @@ ROOTS = ("root", "paths")
 SEARCH_SEED = 1000
 """In a sweep over learning rates the seeds from here on choose each loss's rate."""
 
-REBALANCING = ("sampler", "augment")
-"""Where recipes against imbalance live beside the loss: with one of them cross-entropy is not plain any more."""
+REBALANCING = ("sampler", "augment", "balancing")
+"""Where recipes live beside the loss: with one of them cross-entropy is not plain any more."""
 
 Reason: TypeAlias = tuple[str, str]
 """Why a run is left out, and what to do."""

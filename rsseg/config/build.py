@@ -64,6 +64,7 @@ SAMPLER = Kind("a sampler", "rsseg.data.sampling.Sampler", ("rsseg.data",))
 AUGMENTATION = Kind("an augmentation", "rsseg.data.augment.Augmentation", ("rsseg.data",))
 RECIPE = Kind("a recipe of scenes", "rsseg.data.synthetic.SceneRecipe", ("rsseg.data",))
 SOURCE = Kind("a source of scenes", "rsseg.data.scene.Source", ("rsseg.data",), nested={"recipe": RECIPE})
+BALANCING = Kind("a balancing", "rsseg.losses.balancing.Balancing", ("rsseg.losses",))
 MONAI_LOSSES = (
     "boundary_loss", "cldice", "dice", "focal_loss", "hausdorff_loss", "mcc_loss", "tversky", "unified_focal_loss",
 )  # fmt: skip

@@ -6,6 +6,7 @@ Imports neither torch nor torchgeo, so that `python train.py --help` answers at 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -14,7 +15,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from rsseg.config.targets import DECODERS, head_faults, target_faults
+from rsseg.config.targets import head_faults, target_faults
 from rsseg.contract import InputError, nearest
 
 
@@ -31,7 +32,7 @@ class Residence(StrEnum):
     gpu = "gpu"
 
 
-Decoder = StrEnum("Decoder", {name: name for name in DECODERS})
+Decoder = StrEnum("Decoder", {"shared": "shared", "own": "own"})
 """Whether heads share a decoder, or each has its own."""
 
 Fusion = StrEnum("Fusion", {"concat": "concat", "difference": "difference"})
@@ -171,6 +172,10 @@ class MetricsConfig:
     without: list[str] = field(default_factory=list)
 
 
+UNBALANCED = {"_target_": "rsseg.losses.balancing.Fixed", "between": "heads"}
+"""What `balancing=fixed` is, and so every run that was trained before there was a choice."""
+
+
 @dataclass
 class Config:
     """Everything that a training run is made of; `configs/train.yaml` explains each value."""
@@ -178,6 +183,7 @@ class Config:
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    balancing: dict[str, Any] = field(default_factory=lambda: {**UNBALANCED})
     optimizer: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)
     sampler: dict[str, Any] = field(default_factory=dict)
@@ -254,7 +260,7 @@ def folder_name(overrides: str) -> str:
 
 OPEN = (
     "dataset.args", "dataset.source", "dataset.targets", "dataset.unlabelled", "model.encoder_args", "model.heads", "model.net",
-    "loss.terms", "optimizer", "scheduler", "sampler", "augment", "trainer", "callbacks", "logger",
+    "loss.terms", "balancing", "optimizer", "scheduler", "sampler", "augment", "trainer", "callbacks", "logger",
 )  # fmt: skip
 """Nodes that take any argument of their target without a "+": what the target does not know, the binder refuses."""
 

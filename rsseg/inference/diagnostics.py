@@ -1,4 +1,4 @@
-"""Pictures of how a run ended and went: the confusion matrix, and the score of every class over the steps."""
+"""Pictures of how a run ended and went: the confusion matrix, and over the steps the score of every class and the weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from rsseg.figure import save
 from rsseg.inference.picture import colours
@@ -73,6 +73,33 @@ def draw_curves(
     for axis in (left, right):
         axis.grid(color="#dddddd", linewidth=0.6)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    save(figure, path, dpi=110)
+
+
+def draw_balance(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Write a PNG of the weights that a run has found, over the steps; none where no weight was logged.
+
+    Args:
+        path: The file.
+        rows: As for `draw_curves`.
+    """
+    prefix = "train/balance/"
+    parts = dict.fromkeys(name.removeprefix(prefix) for row in rows for name in row if name.startswith(prefix))
+    if not parts:
+        return
+    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+    axis = figure.subplots()
+    columns = {name: _column(rows, f"{prefix}{name}") for name in parts}
+    for name, (steps, weights) in columns.items():
+        axis.plot(steps, weights, label=name)
+    shown = [weight for _, weights in columns.values() for weight in weights if weight > 0]  # 0: a term that has not begun
+    axis.set(xlabel="step", ylabel="weight in training", yscale="log", ylim=(min(shown) / 2, max(shown) * 2))
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.grid(color="#dddddd", linewidth=0.6)
+    axis.legend(handles=list(axis.lines), frameon=False, fontsize=8)
     save(figure, path, dpi=110)
 
 

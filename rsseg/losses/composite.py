@@ -67,11 +67,13 @@ class CompositeValue(NamedTuple):
         total: The sum of the weighted terms, to be trained on.
         raw: Every term's own value by name, differentiable unless its weight is 0.
         weighted: Every term's value times its weight.
+        weights: Every term's weight at this step.
     """
 
     total: Tensor
     raw: dict[str, Tensor]
     weighted: dict[str, Tensor]
+    weights: dict[str, float]
 
 
 class Given(NamedTuple):
@@ -182,18 +184,19 @@ class Composite(nn.Module):
         """
         raw: dict[str, Tensor] = {}
         weighted: dict[str, Tensor] = {}
+        weights = {name: factor.at(done) for name, factor in self._weights.items()}
         given = self.given(logits, target, weight)
         beside = () if given.weight is None else (given.weight,)
         found = self._sums(logits, given)
         for name, term in self.terms.items():
-            factor = self._weights[name].at(done)
+            factor = weights[name]
             learns = any(parameter.requires_grad for parameter in term.parameters())  # DDP waits for its gradient
             with torch.set_grad_enabled((factor > 0 or learns) and torch.is_grad_enabled()):
                 joined = _joins(term)
                 raw[name] = joined.from_sums(found[self._key(joined)]) if joined else term(logits, given.target(term), *beside)
             weighted[name] = factor * raw[name] if factor > 0 or learns else torch.zeros_like(raw[name])
         total = torch.stack(list(weighted.values())).sum()
-        return CompositeValue(total, raw, weighted)
+        return CompositeValue(total, raw, weighted, weights)
 
     def given(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Given:
         """What the terms are given for a target and the weights of a batch."""

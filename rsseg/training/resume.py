@@ -27,6 +27,7 @@ FREE = (
 REASONS = {
     "model": "the weights that it has are those of its model",
     "loss": "its best checkpoint was chosen under its loss",
+    "balancing": "it has learnt its weights",
     "optimizer": "what the optimizer has gathered is its own; only optimizer.lr can change",
     "scheduler": "with steps=... or optimizer.lr=... a cosine schedule begins anew; constant and plateau go on",
     "dataset": "it goes on with the same data",

@@ -24,7 +24,7 @@ from rsseg.dataset import Data
 from rsseg.devices import choose_accelerator, choose_precision
 from rsseg.distributed import OneFolder, SyncBatchNorm, is_main, launched
 from rsseg.files import write_csv, write_json
-from rsseg.inference.diagnostics import draw_confusion, draw_curves
+from rsseg.inference.diagnostics import draw_balance, draw_confusion, draw_curves
 from rsseg.inference.gallery import Gallery
 from rsseg.inference.picture import of_head, pick_windows, predict_windows
 from rsseg.loggers import MetricsFile, SideLogger, side_loggers
@@ -302,6 +302,8 @@ def write_scores(loop: Loop, result: Mapping[str, AnyScores]) -> None:
                 drawn[confusion.stem] = confusion
             draw_curves(curves, head, loop.module.tasks[head], gallery.palettes[head], run.metrics())
             drawn[curves.stem] = curves
+        drawn["balance"] = run.path / "balance.png"
+        draw_balance(drawn["balance"], run.metrics())
     except InputError as error:  # a full disk, or a metrics.csv that was removed or edited
         log.warning("%s; the run goes on without its last pictures", error)
         return

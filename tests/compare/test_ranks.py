@@ -4,10 +4,11 @@ import torch
 from scipy.stats import ttest_1samp
 
 from rsseg.compare.figures import pareto_front
-from rsseg.compare.gradients import norms_and_cosines, one_step_gain, term_gradients
+from rsseg.compare.gradients import norms_and_cosines, one_step_gain
 from rsseg.compare.scores import rank_alignment, seed_interval
 from rsseg.compare.tables import cross_evaluation
 from rsseg.losses import Composite, CrossEntropy, Dice
+from rsseg.losses.balancing import term_gradients
 
 
 def test_ranks_are_averaged_over_seeds_and_shared_by_ties():

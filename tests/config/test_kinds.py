@@ -248,8 +248,9 @@ def test_losses_of_known_libraries_are_losses_and_nothing_else(target):
 
 
 PLACES = {
-    "augment": "AUGMENTATION", "callbacks": "CALLBACK", "dataset": "SOURCE", "logger": "LOGGER", "loss": "TERM",
-    "model": "MODEL", "optimizer": "OPTIMIZER", "sampler": "SAMPLER", "scheduler": "SCHEDULER", "trainer": "TRAINER",
+    "augment": "AUGMENTATION", "balancing": "BALANCING", "callbacks": "CALLBACK", "dataset": "SOURCE",
+    "logger": "LOGGER", "loss": "TERM", "model": "MODEL", "optimizer": "OPTIMIZER", "sampler": "SAMPLER",
+    "scheduler": "SCHEDULER", "trainer": "TRAINER",
 }  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 import pytest
 import torch
+from tiny import CONFIGS, compose
 
+from rsseg.assembly import make_setup
 from rsseg.config.schema import ModelConfig
 from rsseg.contract import InputError
 from rsseg.models import Network, build_network, encoder_name, freeze_idle, load_weights
@@ -233,3 +235,20 @@ def test_windows_that_a_network_cannot_take_and_weights_that_it_does_not_use():
 
 def test_network_is_a_module():
     assert isinstance(network(), Network)
+
+
+@pytest.mark.parametrize("model", sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml")))
+def test_all_heads_depend_on_the_shared_weight(model):
+    heads = "+model.heads.other.loss=${loss}"
+    net = make_setup(compose([f"model={model}", heads, *(["model.encoder=test_vit"] if model == "dpt" else [])])).network()
+    name = next(name for name, parameter in net.named_parameters() if parameter is net.shared_weight)
+    assert name.startswith("net.decoder.")
+    image = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    for logits in net.train()(image).values():
+        (gradient,) = torch.autograd.grad(logits.square().mean(), net.shared_weight, retain_graph=True)
+        assert gradient.norm() > 0
+
+
+def test_a_model_without_a_decoder_has_no_shared_weight():
+    with pytest.raises(InputError, match="Conv2d has none: take balancing=uncertainty or dwa"):
+        _ = Network(torch.nn.Conv2d(3, 4, 1), TASKS).shared_weight

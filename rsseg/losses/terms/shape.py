@@ -32,6 +32,7 @@ class Boundary(Term):
         tensor(0.5000)
     """
 
+    signed = True
     classes: Classes = "all"
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:

@@ -32,6 +32,7 @@ class Term(nn.Module):
     Attributes:
         tasks: The task kinds that the term fits.
         soft: Whether it takes a target of class shares.
+        signed: Whether its value may be negative.
         sums: What `needs` asks for over the term's `over`, unless its parameters decide that.
         rules: How parameters are checked; they override `RULES`.
 
@@ -41,6 +42,7 @@ class Term(nn.Module):
 
     tasks: ClassVar[Collection[str]] = SEGMENTATION
     soft: ClassVar[bool] = False
+    signed: ClassVar[bool] = False
     sums: ClassVar[tuple[Sum, ...]] = ()
     rules: ClassVar[Mapping[str, Callable[[str, Any], Any]]] = {}
 

@@ -1,0 +1,311 @@
+"""Weights that set themselves: how the losses of heads, or of their terms, become the one that is trained on.
+
+A part is a head's loss, or a single term of it. The loss is ``sum_k w_k f_k L_k``: L_k is a part's own value, w_k the weight
+that the config gives it at this step, and f_k the factor that a method finds. So a weight of 2 asks for twice as much of what
+the method makes equal.
+
+A method's state is in the checkpoint; factors are the same in all processes; nothing waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rsseg.collective import global_sum, ranks
+from rsseg.contract import number
+from rsseg.losses.checks import positive, share, whole
+from rsseg.losses.composite import CompositeValue
+
+FINE = 2.0**12
+"""What losses are multiplied by before their gradients are taken, which float16 would round to 0 otherwise."""
+
+
+def term_gradients(terms: Mapping[str, Tensor], at: Tensor) -> Tensor:
+    """Every term's gradient at a tensor, ``[terms, numbers]``; 0 for a term that does not depend on it.
+
+    Args:
+        terms: Scalars by name, such as the weighted values that `rsseg.losses.Composite` returns.
+        at: Logits, or a parameter. The graph is kept.
+
+    Example:
+        >>> z = torch.tensor([1.0, 2.0], requires_grad=True)
+        >>> term_gradients({"a": (z**2).sum(), "b": 3 * z[0], "c": torch.tensor(1.0)}, z)
+        tensor([[2., 4.],
+                [3., 0.],
+                [0., 0.]])
+    """
+    rows = []
+    for term in terms.values():
+        found = torch.autograd.grad(term, [at], retain_graph=True, allow_unused=True)[0] if term.requires_grad else None
+        rows.append(torch.zeros_like(at).flatten() if found is None else found.flatten())
+    return torch.stack(rows)
+
+
+def gradient_norms(losses: Mapping[str, Tensor], shared: Tensor | None) -> Tensor:
+    """The norm of every loss's gradient at a parameter, ``[losses]``, of the batches of all processes together."""
+    assert shared is not None
+    with torch.enable_grad():
+        large = {name: FINE * loss for name, loss in losses.items()}
+    norms: Tensor = _over_ranks(term_gradients(large, shared)).norm(dim=1) / FINE
+    return norms
+
+
+def _over_ranks(values: Tensor) -> Tensor:
+    """The mean over all processes."""
+    return global_sum(values) / ranks()
+
+
+class Balancing(nn.Module):
+    """Puts parts together. Methods are subclasses, see `update` and `factors`.
+
+    Args:
+        parts: The names of the parts that have a weight.
+
+    Attributes:
+        weights: By part, what its value was multiplied by in the last total, for the log.
+    """
+
+    at_shared_layer = False
+    """Whether it needs gradients at the last layer that all parts depend on."""
+
+    takes_signed = True
+    """Whether a part may be negative."""
+
+    def __init__(self, parts: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.parts = list(parts)
+        self.weights: dict[str, Tensor] = {}
+
+    def forward(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], shared: Tensor | None = None) -> Tensor:
+        """The loss to be trained on.
+
+        Args:
+            losses: The parts' own values, scalars, by name. What is none of `parts` has the factor 1.
+            weights: What the config weighs them by at this step.
+            shared: The parameter of the last layer that all parts depend on, for methods that measure gradients there.
+        """
+        with torch.no_grad():
+            self.update(losses, weights, shared)
+        factors = self.by_part()
+        total = torch.zeros_like(next(iter(losses.values())), requires_grad=False)
+        for name, loss in losses.items():
+            if weights[name] or loss.requires_grad:  # DDP waits for the gradients of a term that learns itself
+                total = total + weights[name] * factors.get(name, 1.0) * loss
+        self.weights = {name: weights[name] * factor.detach() for name, factor in factors.items()}
+        return total
+
+    def update(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], shared: Tensor | None) -> None:
+        """Learn from a training batch; no graph is recorded here."""
+
+    def factors(self) -> Tensor | None:
+        """What each part is multiplied by beside its weight, ``[parts]``, as far as has been learnt; None: 1."""
+        return None
+
+    def by_part(self) -> dict[str, Tensor]:
+        """The factors by the parts' names."""
+        factors = self.factors()
+        return {} if factors is None else dict(zip(self.parts, factors.unbind(), strict=True))
+
+    def scaled(self, head: str, weighted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weighted terms of a head times their factors."""
+        factors = self.by_part()
+        whole = factors.get(head, 1.0)
+        return {term: value * factors.get(f"{head}/{term}", whole) for term, value in weighted.items()}
+
+    def _values(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The parts' values, ``[parts]``, the mean over all processes."""
+        return _over_ranks(torch.stack([losses[name] for name in self.parts]))
+
+
+class Fixed(Balancing):
+    """The weights of the config: ``sum_k w_k L_k``."""
+
+
+class EqualGradients(Balancing):
+    """Each part is scaled at the start so that its gradient has the share that its weight asks for, and stays so.
+
+    ``f_k = c / ||grad L_k||`` at the last shared layer, with the mean norm of the first batches in which a part has a weight. c
+    keeps the sum of the weights, ``sum_k w_k f_k = sum_k w_k``, of the parts that have one in the first batches of the run; a
+    part that starts later takes its share beside them.
+
+    Args:
+        parts: As for `Balancing`.
+        batches: Over how many batches norms are averaged, 1 or more.
+    """
+
+    at_shared_layer = True
+
+    def __init__(self, parts: Sequence[str] = (), batches: int = 10) -> None:
+        super().__init__(parts)
+        self.batches, self._looked = positive("batches", whole("batches", batches)), dict.fromkeys(self.parts, 0)
+        self.norms, self.measured = nn.Buffer(torch.zeros(len(parts))), nn.Buffer(torch.zeros(len(parts), dtype=torch.int64))
+        self.scale = nn.Buffer(torch.ones(()))
+
+    def update(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], shared: Tensor | None) -> None:
+        """Measure the parts that have not been measured often enough."""
+        new = [name for name in self.parts if weights[name] and self._looked[name] < self.batches]
+        if not new:
+            return
+        sets_scale = max(self._looked.values()) < self.batches
+        looked_at = {name: losses[name] if name in new else losses[name].detach() for name in self.parts}
+        found = gradient_norms(looked_at, shared)
+        usable = found.isfinite() & (found > 0)
+        self.norms.add_(found.where(usable, 0))
+        self.measured.add_(usable)
+        for name in new:
+            self._looked[name] += 1
+        if sets_scale:
+            shares = [weights[name] * known for name, known in zip(self.parts, (self.measured > 0).unbind(), strict=True)]
+            shared_out = torch.stack(shares)
+            self.scale.copy_(shared_out.sum() / (shared_out / self._means()).sum())
+
+    def _means(self) -> Tensor:
+        return torch.where(self.measured > 0, self.norms / self.measured, 1)
+
+    def factors(self) -> Tensor:
+        """Inverse to the norms; 1 for a part that is not measured."""
+        return torch.where(self.measured > 0, self.scale / self._means(), 1)
+
+    def get_extra_state(self) -> Tensor:
+        """In how many batches each part was looked at; kept beside the device, which need not be waited for."""
+        return torch.tensor(list(self._looked.values()))
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Go on counting."""
+        self._looked = dict(zip(self.parts, state.tolist(), strict=True))
+
+
+class Uncertainty(Balancing):
+    """Weights by learnt variances (Kendall et al. 2018).
+
+    The loss is ``sum_k w_k (a_k exp(-s_k) L_k + s_k / 2)``, with ``s_k = log sigma_k^2``. a is 1/2 for real values, from the
+    likelihood of a normal distribution, and 1 for labels, from that of a scaled softmax; at the minimum the variance is
+    ``2 a_k L_k``. The s are trained by the run's optimizer, without weight decay.
+
+    Args:
+        parts: As for `Balancing`.
+        real: Those whose head predicts real values.
+    """
+
+    takes_signed = False
+
+    def __init__(self, parts: Sequence[str] = (), real: Collection[str] = ()) -> None:
+        super().__init__(parts)
+        self.a = nn.Buffer(torch.tensor([0.5 if name in real else 1.0 for name in parts]), persistent=False)
+        self.log_variance = nn.Parameter(torch.zeros(len(parts)))
+
+    def factors(self) -> Tensor:
+        """The parts' precisions, with a gradient."""
+        return self.a * torch.exp(-self.log_variance)
+
+    def forward(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], shared: Tensor | None = None) -> Tensor:
+        """The loss, with what keeps variances small; a part that is 0, such as a head without labels, leaves its own alone."""
+        total = super().forward(losses, weights, shared)
+        for name, log_variance in zip(self.parts, self.log_variance.unbind(), strict=True):
+            total = total + weights[name] * (losses[name].detach() != 0) * log_variance / 2
+        return total
+
+
+class DynamicWeightAverage(Balancing):
+    """More for the parts that fall more slowly (Liu et al. 2019).
+
+    ``f = K softmax(r / T)`` of K parts, with ``r_k = L_k(t - 1) / L_k(t - 2)``. The paper counts t in epochs; here L(t) is the
+    mean over a window of batches. In the first two windows all factors are 1.
+
+    Args:
+        parts: As for `Balancing`.
+        temperature: T, above 0; the larger, the more alike the factors.
+        window: The number of batches, 1 or more.
+    """
+
+    takes_signed = False
+
+    def __init__(self, parts: Sequence[str] = (), temperature: float = 2.0, window: int = 50) -> None:
+        super().__init__(parts)
+        self.temperature, self.window = positive("temperature", temperature), positive("window", whole("window", window))
+        self.sums, self.counts = nn.Buffer(torch.zeros(len(parts))), nn.Buffer(torch.zeros(len(parts), dtype=torch.int64))
+        self.last, self.before = nn.Buffer(torch.zeros(len(parts))), nn.Buffer(torch.zeros(len(parts)))
+        self.batches = nn.Buffer(torch.zeros((), dtype=torch.int64))
+
+    def update(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], shared: Tensor | None) -> None:
+        """Add a batch, and begin a window where one is full; a part that is 0, such as a head without labels, adds nothing."""
+        values = self._values(losses)
+        usable = values.isfinite() & (values != 0)
+        self.sums.add_(values.where(usable, 0))
+        self.counts.add_(usable)
+        self.batches.add_(1)
+        full = self.batches == self.window
+        means = torch.where(self.counts > 0, self.sums / self.counts, self.last)
+        self.before.copy_(torch.where(full, self.last, self.before))
+        self.last.copy_(torch.where(full, means, self.last))
+        for begun in (self.sums, self.counts, self.batches):
+            begun.mul_(~full)
+
+    def factors(self) -> Tensor:
+        """The softmax of the last two windows' ratios."""
+        ratios = torch.where(self.before > 0, self.last / self.before, 1)
+        return len(self.parts) * torch.softmax(ratios / self.temperature, dim=0)
+
+
+class GradNorm(Balancing):
+    """Gradients of equal norm, of a larger one for parts that fall more slowly (Chen et al. 2018).
+
+    With ``G_k = f_k ||grad L_k||`` at the last shared layer and ``r_k = (L_k / L_k(0)) / mean_j(L_j / L_j(0))``, each batch
+    makes a step down the gradient of ``sum_k abs(G_k - mean(G) r_k^alpha)`` in f, with ``mean(G) r_k^alpha`` held fixed; then f
+    is scaled back to the mean 1. The paper leaves the kind of step open: here it is one of ``log f``, relative to ``mean(G)``,
+    so that f stays positive and the rate means the same whatever the losses' units.
+
+    Args:
+        parts: As for `Balancing`.
+        alpha: How much more is asked of slow parts, 0 or more; 0: equal norms.
+        lr: The rate of the factors, above 0, 1 at most.
+    """
+
+    at_shared_layer = True
+    takes_signed = False
+
+    def __init__(self, parts: Sequence[str] = (), alpha: float = 1.5, lr: float = 0.025) -> None:
+        super().__init__(parts)
+        self.alpha, self.lr = number("alpha", alpha), share("lr", lr)
+        self.found, self.first = nn.Buffer(torch.ones(len(parts))), nn.Buffer(torch.zeros(len(parts)))
+
+    def update(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], shared: Tensor | None) -> None:
+        """Make a step; a part without a gradient in this batch keeps its factor."""
+        norms = gradient_norms({name: losses[name] for name in self.parts}, shared)
+        values = self._values(losses)
+        usable = norms.isfinite() & (norms > 0) & (values > 0)
+        many = usable.sum().clamp(min=1)
+        self.first.copy_(torch.where(usable & (self.first == 0), values, self.first))
+        rates = torch.where(usable, values / self.first, 0)
+        pulls = torch.where(usable, self.found * norms, 0)
+        mean = pulls.sum() / many
+        asked = mean * (rates / (rates.sum() / many)) ** self.alpha
+        stepped = torch.where(usable, self.found * torch.exp(-self.lr * torch.sign(pulls - asked) * pulls / mean), 0)
+        kept = self.found.where(usable, 0).sum()
+        self.found.copy_(torch.where(usable, stepped * kept / stepped.sum(), self.found))
+
+    def factors(self) -> Tensor:
+        """As the last step has left them."""
+        return self.found.clone()
+
+
+def weighed_parts(
+    values: Mapping[str, CompositeValue], between: str, heads: Mapping[str, float]
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The parts' own values and their weights at this step, as `Balancing` takes them.
+
+    Args:
+        values: The loss of each head.
+        between: What the parts are, ``heads`` or ``terms``.
+        heads: By head, the weight of its loss.
+    """
+    if between == "heads":
+        return {head: value.total for head, value in values.items()}, {head: heads[head] for head in values}
+    losses = {f"{head}/{term}": loss for head, value in values.items() for term, loss in value.raw.items()}
+    weights = {
+        f"{head}/{term}": heads[head] * weight for head, value in values.items() for term, weight in value.weights.items()
+    }
+    return losses, weights
