@@ -29,6 +29,7 @@ from rsseg.run import train
 TERMS = "balancing.between=terms"
 A, B = torch.tensor([3.0, -1.0, 2.0]), torch.tensor([-2.0, 4.0, 0.5])
 PARTS = ("a", "b")
+ONE = {"one": 1.0, "two": 1.0}
 
 
 def quadratics(x, scale=1000.0):
