@@ -32,6 +32,8 @@ SEEDS = "seed=1,2,3,4,5"
 def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, overrides: Sequence[str]) -> None:
     """Describe the training and validation split; print it, and write ``description.json`` and ``description.png``.
 
+    Of several targets the stores' first one is described.
+
     Args:
         setup: The setup.
         stores: The tiles by split.
@@ -52,7 +54,7 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
         "survey": {"pixels": found.pixels, "share": found.share, "missing": found.missing, "labelled": found.labelled},
         "noise": hints_of_noise(splits, objects, found, train.task),
         "advice": {name: [item._asdict() for item in items] for name, items in advice.items()},
-        "sweep": sweep_command(facts, overrides),
+        "sweep": sweep_command(facts, overrides, _place_of_loss(setup, train.task.target)),
     }
     say(description, advice)
     write_json(out / "description.json", description)
@@ -137,17 +139,30 @@ def hints_of_noise(splits: Mapping[str, Any], objects: Mapping[str, ObjectSizes]
     return hints
 
 
-def sweep_command(facts: Facts, overrides: Sequence[str]) -> str:
+def _place_of_loss(setup: Setup, target: str) -> str:
+    """Where the loss of a target is chosen: that of its first head, if the dataset has several targets."""
+    heads = [head for head, task in setup.tasks.items() if task.target == target]
+    return f"loss@model.heads.{heads[0]}.loss" if heads and len(setup.dataset.tasks) > 1 else "loss"
+
+
+def sweep_command(facts: Facts, overrides: Sequence[str], place: str = "loss") -> str:
     """The command that compares the losses, with the overrides that the dataset was described with.
+
+    Args:
+        facts: Of the training split.
+        overrides: The overrides.
+        place: Where the loss is chosen.
 
     Example:
         >>> from rsseg.data.advice import Kind
         >>> sweep_command(Facts(Kind.land_cover, ratio=2), ["dataset=loveda", "loss=ce"])
         'python train.py -m dataset=loveda loss=ce,weighted_ce,focal,ce_dice seed=1,2,3,4,5'
     """
-    kept = [word for word in overrides if word.lstrip("+~").split("=")[0].split(".")[0] not in ("loss", "seed", "resume")]
+    chosen = ("loss", "seed", "resume", place)
+    names = {word: word.lstrip("+~").partition("=")[0] for word in overrides}
+    kept = [word for word, name in names.items() if name not in chosen and name.partition(".")[0] not in chosen]
     words = ["python", "train.py", "-m", *(shlex.quote(word) for word in kept)]
-    return " ".join([*words, f"loss={','.join(candidates(facts))}", SEEDS])
+    return " ".join([*words, f"{place}={','.join(candidates(facts))}", SEEDS])
 
 
 def say(description: Mapping[str, Any], advice: Mapping[str, Sequence[Advice]]) -> None:

@@ -418,6 +418,8 @@ def draw_disagreements(
 def describe(config: Any, out: Path | None = None, overrides: list[str] | None = None) -> Path:
     """Describe a dataset's training and validation split: print it, and write numbers and a picture.
 
+    Further targets are described after the first, in folders of their own below.
+
     Args:
         config: The composed config, as for `train`.
         out: Where to write; ``<output>/describe/<dataset>`` if None.
@@ -433,7 +435,13 @@ def describe(config: Any, out: Path | None = None, overrides: list[str] | None =
         setup = setup.with_bands(scenes_of(source, setup.dataset, "train")[0].all_bands())
     data = open_data(setup.dataset, source, setup.window)
     out = out or setup.output / "describe" / setup.dataset.name
-    write_description(setup, data.stores, out, overrides or [])
+    first, *further = setup.dataset.tasks
+    for target, folder in {first: out, **{name: out / name for name in further}}.items():
+        if further:
+            log.info("\nTarget %s", target)
+        write_description(
+            setup, {split: store.seen_by(target) for split, store in data.stores.items()}, folder, overrides or []
+        )
     return out
 
 

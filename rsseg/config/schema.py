@@ -110,6 +110,7 @@ class ModelConfig:
         siamese: The image's bands are those of one date, then as many of another: the encoder runs over each, and the decoder
             gets the fused features.
         fusion: How features of two dates are fused: concat, or difference, their absolute difference.
+        rebuild: The network rebuilds the image; the logit of its only class, of a binary task, is the logarithm of the error.
         heads: By name, each with its `loss`, the `target` that it learns (default: that of its name, or the only one), the
             `weight` of its loss in the sum (default: 1), and its `decoder`, if it is to differ from `model.decoder`.
     """
@@ -125,6 +126,7 @@ class ModelConfig:
     classifier: float | None = None
     siamese: bool = False
     fusion: Fusion = Fusion["concat"]
+    rebuild: bool = False
     heads: dict[str, Any] = field(default_factory=lambda: {"mask": {"loss": "${loss}"}})
 
 

@@ -102,7 +102,7 @@ def survey(store: Store, decoders: Sequence[Decoder], bands: list[int], seed: in
         seed: Of the pieces that are drawn where not all can be looked at.
         title: What the progress bar and lines begin with.
     """
-    taken = pieces(store.sizes, seed)
+    taken, place = pieces(store.sizes, seed), [decoder.task.target for decoder in decoders].index(store.task.target)
     pixels, whole = sum(w.height * w.width for _, w in taken), int(store.sizes.prod(axis=1).sum())
     log.info("%s: %d pieces, %.3g Mpx, %.3g %% of the split", title, len(taken), pixels / 1e6, 100 * pixels / whole)
 
@@ -117,7 +117,7 @@ def survey(store: Store, decoders: Sequence[Decoder], bands: list[int], seed: in
         gone = np.zeros(0, bool) if missing is None else np.asarray(missing[rows, columns])
         if not gone.any():
             return objects, 0, 0
-        given = known(SceneReader([store.scenes[scene]], decoders, bands).read_mask(0, window))
+        given = known(SceneReader([store.scenes[scene]], decoders, bands).read_mask(0, window, place))
         return objects, int(gone.sum()), int(((given.any(axis=0) if given.ndim == 3 else given) & gone).sum())
 
     with ThreadPoolExecutor(cores()) as pool, progress(taken, title) as steps:
