@@ -9,9 +9,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from rsseg.config.cli import prepare
+from rsseg.config.provenance import losses_of_heads
 from rsseg.contract import InputError
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
@@ -23,6 +24,7 @@ def main(config: DictConfig) -> float:
     """One job: a single run, or one run of a sweep."""
     job, log = HydraConfig.get(), logging.getLogger("rsseg")
     folder, loss = Path(job.runtime.output_dir), job.runtime.choices.get("loss", "")
+    of_heads = losses_of_heads(job.runtime.choices)
     single = job.mode is not RunMode.MULTIRUN
     if single and FIRST:
         log.info("Going on with %s", folder) if config.resume else log.info(
@@ -31,7 +33,8 @@ def main(config: DictConfig) -> float:
     try:
         from rsseg.run import train  # torch and Lightning take seconds to import: mistakes in the command are told before
 
-        return train(config, folder, list(job.overrides.task), loss)
+        words = OmegaConf.to_container(job.overrides.task, resolve=False)  # as they were typed
+        return train(config, folder, words, loss, of_heads)
     except InputError as error:
         if single:
             sys.exit(f"error: {error}")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from importlib.util import find_spec
+from inspect import signature
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,10 +27,20 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, SequentialLR
 from rsseg.compare.panel import PANEL
 from rsseg.config import build as kinds
 from rsseg.config.build import FailedError, Kind, build, faults, locate, missing
-from rsseg.config.schema import ModelConfig, RecordConfig, Residence, cross_check, has_loss, raise_faults
+from rsseg.config.schema import ModelConfig, RecordConfig, Residence, cross_check, raise_faults
+from rsseg.config.targets import (
+    FROM_FILES,
+    full_names,
+    has_loss,
+    heads_of,
+    in_place,
+    leave_out_short_form,
+    targets_of,
+    tasks_of,
+)
 from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import SIZE, Blocks
-from rsseg.data.labels import make_decoder
+from rsseg.data.labels import Decoder, make_decoder
 from rsseg.data.paste import Fits
 from rsseg.data.sampling import Places, Read
 from rsseg.data.scene import Source
@@ -43,10 +54,11 @@ from rsseg.losses.balancing import Balancing, Fixed
 from rsseg.losses.class_weights import counted_weights, uncounted
 from rsseg.losses.foreign import adapted, given_to_loss
 from rsseg.metrics import metrics
-from rsseg.models import Network, build_network, encoder_name, load_weights
+from rsseg.models import Network, build_network, check_architecture, encoder_name, load_weights
 from rsseg.models.rates import layers_above, rate_groups
+from rsseg.models.siamese import bands_of_a_date
 from rsseg.module import SegmentationModule, logged_names
-from rsseg.task import Task, make_task
+from rsseg.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +76,7 @@ BESIDE_TERM = ("weight", "start", "ramp", "pixels")
 """The keys of a loss term that are not for its target: see `Weight`, and `Foreign` for `pixels`."""
 
 BESIDE_BALANCING = ("between",)
-"""The key of the balancing that is not for its target: what the parts are, ``heads`` or ``terms``, see `parts_of`."""
+"""The key of the balancing that is not for its target: what the parts are, ``heads`` or ``terms``, see `weighed_parts`."""
 
 BESIDE_OPTIMIZER = ("encoder_lr", "layer_decay")
 """The keys of the optimizer that are not for its target: see `rate_groups`."""
@@ -96,7 +108,7 @@ class Place(NamedTuple):
 
 def places(plain: Mapping[str, Any]) -> Iterator[Place]:
     """Every node of a config that is built."""
-    yield Place("dataset.source", plain["dataset"]["source"], kinds.SOURCE)
+    yield Place("dataset.source", plain["dataset"]["source"], kinds.SOURCE, tuple(_given_to_source(plain)))
     yield Place("model.net", plain["model"]["net"], kinds.MODEL, NET_GIVEN)
     yield Place("balancing", plain["balancing"], kinds.BALANCING, ("parts", "real"), BESIDE_BALANCING)
     yield Place("optimizer", plain["optimizer"], kinds.OPTIMIZER, ("params",), BESIDE_OPTIMIZER)
@@ -120,7 +132,7 @@ def loss_places(plain: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]
 
     Heads without a loss are left out: `cross_check` names them.
     """
-    losses = {head: node["loss"] for head, node in plain["model"]["heads"].items() if has_loss(node)}
+    losses = {head: node["loss"] for head, node in heads_of(plain).items() if has_loss(node)}
     return {
         head: ("loss" if loss == plain["loss"] else f"model.heads.{head}.loss", loss["terms"]) for head, loss in losses.items()
     }
@@ -172,6 +184,10 @@ class Setup:
         """The classes that are left out of mean scores."""
         return tuple(self.plain["metrics"]["without"])
 
+    def without_of(self, head: str) -> tuple[str, ...]:
+        """Those of a head; of the only one all that are named, so that a wrong name shows."""
+        return self.without if len(self.tasks) == 1 else tuple(c for c in self.without if c in self.tasks[head].classes)
+
     @property
     def monitored(self) -> tuple[str, ...]:
         """What callbacks monitor."""
@@ -193,6 +209,15 @@ class Setup:
         bands, rgb = self.dataset.read_bands, self.dataset.rgb
         return [bands.index(band) for band in rgb] if rgb and set(rgb) <= set(bands) else None
 
+    @property
+    def head_weights(self) -> dict[str, float]:
+        """The weight of each head's loss in the sum."""
+        return {head: float(node["weight"]) for head, node in heads_of(self.plain).items()}
+
+    def palette(self, head: str) -> list[str] | None:
+        """The colours of a head's labels; None: chosen."""
+        return self.dataset.palette(self.tasks[head].target)
+
     def with_bands(self, bands: Sequence[int]) -> Setup:
         """The same with the bands that were found in the data."""
         plain = {**self.plain, "dataset": {**self.plain["dataset"], "bands": list(bands)}}
@@ -204,7 +229,13 @@ class Setup:
         Raises:
             InputError: If they can't be found.
         """
-        source: Source = build(self.plain["dataset"]["source"], "dataset.source", kinds.SOURCE, self.trust)
+        node, given = self.plain["dataset"]["source"], _given_to_source(self.plain)
+        made = locate(node["_target_"], "dataset.source", kinds.SOURCE, self.trust)
+        if given and "targets" not in signature(made).parameters:
+            raise InputError(
+                f"dataset.targets={list(self.dataset.tasks)}: {made.__name__} has one target; leave dataset.targets out"
+            )
+        source: Source = build(node, "dataset.source", kinds.SOURCE, self.trust, **given)
         return source
 
     def network(self, pretrained: bool = True) -> Network:
@@ -238,7 +269,7 @@ class Setup:
 
     def _composite(self, head: str, where: str, terms: Mapping[str, tuple[float | Weight, nn.Module]]) -> Composite:
         """A head's terms put together."""
-        node = self.plain["model"]["heads"][head]["loss"]
+        node = heads_of(self.plain)[head]["loss"]
         edges = node.get("edge_weight")
         known = [item.name for item in fields(EdgeWeight)]
         if edges is not None and not isinstance(edges, Mapping):
@@ -261,7 +292,7 @@ class Setup:
                 f"{where}.nodata={arguments['nodata']}: a run standardises values, so it would match none; unknown values are "
                 "those of dataset.ignore_values"
             )
-        counted = counted_weights(arguments, where, task, numbers)
+        counted = counted_weights(arguments, where, task, None if numbers is None else numbers.targets[task.target])
         loss = build(counted, where, kinds.TERM, self.trust, **given_to_loss(node, task.kind, task.soft))
         return adapted(loss, where, task, node.get("pixels", False))
 
@@ -287,11 +318,11 @@ class Setup:
         """Whether the losses of heads are balanced, or those of all terms."""
         return str(self.plain["balancing"].get("between", "heads"))
 
-    def panel(self, numbers: Numbers) -> dict[str, dict[str, Any]]:
-        """What the losses of the panel are made with, counted weights as numbers, by name; of real values there are none."""
-        task = self.dataset.task
-        losses = {} if task.real else PANEL
-        return {name: counted_weights(node, f"panel.{name}", task, numbers) for name, node in losses.items()}
+    def panel(self, head: str, numbers: Numbers) -> dict[str, dict[str, Any]]:
+        """What the losses of a head's panel are made with, counted weights as numbers, by name; none for real values."""
+        task = self.tasks[head]
+        losses, counted = {} if task.real else PANEL, numbers.targets[task.target]
+        return {name: counted_weights(node, f"panel.{name}", task, counted) for name, node in losses.items()}
 
     def augmentations(self) -> list[Any]:
         """The augmentations, in the order of the config."""
@@ -387,7 +418,8 @@ class Setup:
     def attempts(self) -> Iterator[tuple[str, Callable[[], object]]]:
         """By place, what makes a part and tries it once: then a wrong number shows, or weights of a wrong length."""
         yield "model.encoder", partial(encoder_name, self.plain["model"]["encoder"])
-        yield "metrics", partial(metrics, self.dataset.task, self.without)
+        yield "model.net", self._try_architecture
+        yield "metrics", self._try_metrics
         for name in self.plain["augment"]:
             yield f"augment.{name}", partial(self._augmentation, name)
         for name in self.plain["callbacks"]:
@@ -402,9 +434,26 @@ class Setup:
         yield "optimizer", self._try_optimizer
         yield "scheduler", self._try_scheduler
 
+    def _try_metrics(self) -> None:
+        """Look at the classes that are left out of means: each has to be one of some head."""
+        known = [name for task in self.tasks.values() for name in task.classes]
+        for name in self.without:
+            if len(self.tasks) > 1 and name not in known:
+                raise InputError(f"metrics.without: there is no class {name}{nearest(name, known)}")
+        for head in self.tasks:
+            metrics(self.tasks[head], self.without_of(head))
+
+    def _try_architecture(self) -> None:
+        """Look whether the smp class has what the other settings of the model ask for."""
+        kind = locate(self.plain["model"]["net"]["_target_"], "model.net", kinds.MODEL, self.trust)
+        model = ModelConfig(**self.plain["model"])
+        check_architecture(kind, model, self.tasks)
+        if model.siamese and self.dataset.bands is not None:
+            bands_of_a_date(len(self.dataset.bands))
+
     def _try_term(self, where: str, head: str, name: str, node: Mapping[str, Any]) -> None:
         """Call a term of a head's loss on a few pixels."""
-        task, loss = self.tasks[head], self.plain["model"]["heads"][head]["loss"]
+        task, loss = self.tasks[head], heads_of(self.plain)[head]["loss"]
         if not isinstance(node, Mapping):
             raise InputError(f"{where}={node!r}: a mapping with _target_ is expected")
         _weight(node).check(name)
@@ -503,14 +552,16 @@ def make_setup(config: DictConfig, trust: Sequence[str] = ()) -> Setup:
     Raises:
         InputError: All faults that can be found without reading data, together.
     """
+    config = leave_out_short_form(config)
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     except OmegaConfBaseException as error:
         raise InputError(f"the config can't be resolved: {str(error).splitlines()[0]}") from None
     raise_faults(missing(config))
     plain.pop("trust")
+    together = cross_check(config)
     found = {p.where: faults(p.node, p.where, p.kind, trust, p.given, p.beside) for p in places(plain)}
-    together = [*cross_check(config), *chain(*found.values())]
+    together += chain(*found.values())
     try:
         setup = _setup(plain, tuple(trust))
     except InputError as error:  # the dataset's labels, which parts are made for
@@ -541,28 +592,57 @@ def _once(faults: Sequence[str]) -> list[str]:
 
 def _setup(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
     dataset = plain["dataset"]
-    whole = dataset["fractions"]
-    task = make_task(dataset["task"], dataset["classes"], whole is not None, dataset["units"])
+    targets, tasks = targets_of(dataset), tasks_of(dataset)
     bands, rgb = (None if dataset[key] is None else tuple(dataset[key]) for key in ("bands", "rgb"))
     made: dict[str, Any] = {
         "plain": plain,
         "dataset": Dataset(
             name=dataset["name"],
-            task=task,
+            decoders=tuple(_decoder(tasks[name], target) for name, target in targets.items()),
             bands=bands,
             rgb=rgb,
-            palette=dataset["palette"],
-            labels=make_decoder(task, dataset["mask_values"], dataset["ignore_values"], whole, dataset["range"]),
+            palettes=tuple(target["palette"] for target in targets.values()),
+            unlabelled=_unlabelled(dataset, tasks),
             store=Path(plain["output"]) / "cache" / "store",
             skip_bad_scenes=plain["on_bad_tile"] == "skip",
         ),
-        "tasks": dict.fromkeys(plain["model"]["heads"], task),
+        "tasks": {head: tasks[node["target"]] for head, node in heads_of(plain).items()},
         "residence": Residence(plain["residence"]),
         "output": Path(plain["output"]),
         "record": RecordConfig(**plain["record"]),
         "trust": trust,
     }
     return Setup(**made, **{item.name: plain[item.name] for item in fields(Setup) if item.name not in made})
+
+
+def _decoder(task: Task, target: Mapping[str, Any]) -> Decoder:
+    """The decoder of a target's masks."""
+    values, ignored = target["mask_values"], target["ignore_values"]
+    try:
+        return make_decoder(task, values, ignored, target["fractions"], target["range"])
+    except InputError as error:
+        raise InputError(in_place(str(error), task.target)) from None
+
+
+def _given_to_source(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """What a source is given: of several targets what holds each of them, by name."""
+    if not plain["dataset"].get("targets"):
+        return {}
+    targets = targets_of(plain["dataset"])
+    return {
+        "targets": {
+            name: {key: target[key] for key in FROM_FILES if target[key] is not None} for name, target in targets.items()
+        }
+    }
+
+
+def _unlabelled(dataset: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str, tuple[str, ...]]:
+    """By pattern of scene names, the classes that are not labelled there, each as ``target/class``."""
+    known = {f"{name}/{label}" for name, task in tasks.items() for label in task.classes}
+    return {
+        pattern: tuple(full for label in labels for full in full_names(str(label), tasks) if full in known)
+        for pattern, labels in (dataset.get("unlabelled") or {}).items()
+    }
 
 
 def _callback_faults(setup: Setup, callbacks: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -612,14 +692,15 @@ def check_run(config: DictConfig, scenes: bool) -> None:
     if scenes:
         source = setup.source()
         for split in ("train", "val"):
-            scenes_of(source, setup.dataset.name, split)
+            scenes_of(source, setup.dataset, split)
 
 
 def warn_of_uncounted(setup: Setup, numbers: Numbers) -> None:
     """Log which classes have a weight that can't be counted, as no labelled training pixel is of them."""
     for head, (where, terms) in loss_places(setup.plain).items():
         task = setup.tasks[head]
-        clipped = [task.classes[c] for c in uncounted(task, numbers.positives, numbers.valid)]
+        counted = numbers.targets[task.target]
+        clipped = [task.classes[c] for c in uncounted(task, counted.positives, counted.valid)]
         if not clipped:
             continue
         every = "" if task.exclusive else ", or every one,"
@@ -641,7 +722,8 @@ def make_module(setup: Setup, network: nn.Module, numbers: Numbers, scenes: int)
     return SegmentationModule(
         network=network,
         losses=setup.losses(numbers),
-        tasks={head: task.scaled(numbers.value_mean, numbers.value_std) for head, task in setup.tasks.items()},
+        tasks={head: task.scaled(*numbers.targets[task.target].of_values) for head, task in setup.tasks.items()},
+        weights=setup.head_weights,
         mean=numbers.mean,
         std=numbers.std,
         scenes=scenes,
@@ -652,8 +734,9 @@ def make_module(setup: Setup, network: nn.Module, numbers: Numbers, scenes: int)
         augmentations=setup.augmentations(),
         optimizer=partial(setup.optimizer, network=network),
         scheduler=setup.scheduler,
-        without=setup.without,
+        without={head: setup.without_of(head) for head in setup.tasks},
         monitored=setup.monitored,
+        classifier=setup.plain["model"]["classifier"] or 0.0,
     )
 
 

@@ -15,7 +15,13 @@ IGNORE = 255
 """The label that means "do not train on and do not score this pixel", in every mask inside rsseg."""
 
 Layers: TypeAlias = "dict[str, Tensor]"
-"""What goes with an image, pixel by pixel: its ``mask`` and, where there is one, its ``weight``, as in a `Batch`."""
+"""What goes with an image, pixel by pixel: its targets by name and, where there is one, its ``weight``, as in a `Batch`."""
+
+ONE_TARGET = "mask"
+"""The name of the target of a dataset that has one only."""
+
+BESIDE_LAYERS = ("image", "scene", "k")
+"""The entries of a `Batch` that are no layers, which no target can be called as."""
 
 
 class InputError(Exception):
@@ -29,10 +35,13 @@ class InputError(Exception):
 class Batch(TypedDict):
     """What a loader yields and the module consumes.
 
+    A dataset with several targets has an entry for each, by its name, instead of the mask. A target that a window's scene lacks
+    is known nowhere in it.
+
     Attributes:
         image: ``[B, C, H, W]``, in the stored dtype until it is normalised on the device, float32 afterwards.
         mask: Labels, uint8 ``[B, H, W]`` (binary, multiclass) or ``[B, L, H, W]`` (multilabel), `IGNORE` where not labelled; or
-            class shares, float32 ``[B, C, H, W]``, NaN where not known.
+            class shares or real values, float32 ``[B, C, H, W]``, NaN where not known.
         weight: float32 ``[B, H, W]``, what a pixel counts for in the loss; absent: 1.
         scene: int64 ``[B]``, the number of the scene that the window was cut from.
         k: int64 ``[B]``, the number of the window in the stream; seeds its augmentation.
@@ -47,7 +56,7 @@ class Batch(TypedDict):
 
 def layers_of(batch: Batch) -> Layers:
     """The layers of a batch."""
-    layers: Any = {name: batch[name] for name in ("mask", "weight") if name in batch}
+    layers: Any = {name: layer for name, layer in batch.items() if name not in BESIDE_LAYERS}
     return dict(layers)
 
 
@@ -70,6 +79,16 @@ def known(values: Any) -> Any:
         (array([ True, False]), array([False,  True]))
     """
     return values == values if holds_reals(values) else values != IGNORE
+
+
+def labelled(layers: Layers) -> Tensor:
+    """The pixels of which some target says something: bool ``[B, H, W]``."""
+    places = [known(layer) for name, layer in layers.items() if name != "weight"]
+    first: Tensor
+    first, *others = [place.any(dim=1) if place.ndim == 4 else place for place in places]
+    for other in others:
+        first = first | other
+    return first
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +29,41 @@ class Dataset:
 
     Attributes:
         name: Used in folder names.
-        task: Its task and classes.
+        decoders: How the masks of each target are decoded; samplers, augmentations and descriptions go by the first.
         bands: The image bands to read, counted from 1; None until the data are seen.
         rgb: The bands that pictures show; None: the first three.
-        palette: The colours of the labels; None: chosen.
-        labels: How its masks are decoded.
+        palettes: The colours of the labels of each target; None: chosen.
+        unlabelled: By pattern of scene names, the classes that are not labelled there, as ``target/class``.
         store: The folder of its decoded scenes.
         skip_bad_scenes: Leave out scenes that can't be decoded.
     """
 
     name: str
-    task: Task
+    decoders: tuple[Decoder, ...]
     bands: tuple[int, ...] | None
     rgb: tuple[int, ...] | None
-    palette: list[str] | None
-    labels: Decoder
+    palettes: tuple[list[str] | None, ...]
+    unlabelled: Mapping[str, tuple[str, ...]]
     store: Path
     skip_bad_scenes: bool
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """The task of each target, by name."""
+        return {decoder.task.target: decoder.task for decoder in self.decoders}
+
+    @property
+    def task(self) -> Task:
+        """The first target's."""
+        return self.decoders[0].task
+
+    def unlabelled_in(self, scene: str) -> tuple[str, ...]:
+        """The classes that are not labelled in a scene."""
+        return tuple(label for pattern, labels in self.unlabelled.items() if fnmatchcase(scene, pattern) for label in labels)
+
+    def palette(self, target: str) -> list[str] | None:
+        """The colours of a target's labels; None: chosen."""
+        return self.palettes[list(self.tasks).index(target)]
 
     @property
     def read_bands(self) -> list[int]:
@@ -54,36 +73,75 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """What the training split's census says; plain numbers, kept in the run folder.
+class TargetNumbers:
+    """What the training split's census says of a target.
 
     Attributes:
         positives: Training pixels of each class.
         valid: Labelled training pixels, per class.
-        mean: Per band.
-        std: Per band.
         value_mean: Per real value of a regression's target.
         value_std: Likewise.
     """
 
     positives: list[int]
     valid: list[int]
-    mean: list[float]
-    std: list[float]
     value_mean: list[float] = field(default_factory=list)
     value_std: list[float] = field(default_factory=list)
 
     @classmethod
-    def of(cls, census: Census) -> Numbers:
+    def of(cls, census: Census) -> TargetNumbers:
         """Sum a census over its scenes."""
         return cls(
             census.positives.sum(axis=0).tolist(),
             census.valid.sum(axis=0).tolist(),
-            census.bands.mean.tolist(),
-            census.bands.std.tolist(),
             census.values.mean.tolist(),
             census.values.std.tolist(),
         )
+
+    @classmethod
+    def read(cls, saved: Mapping[str, Any]) -> TargetNumbers:
+        """The numbers that a file says, of runs of before too."""
+        return cls(**{item.name: saved[item.name] for item in fields(cls) if item.name in saved})
+
+    @property
+    def of_values(self) -> tuple[list[float], list[float]]:
+        """Mean and deviation of the real values."""
+        return self.value_mean, self.value_std
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What the training split's censuses say; plain numbers, kept in the run folder.
+
+    Attributes:
+        mean: Per band.
+        std: Per band.
+        targets: Of each target, by name.
+    """
+
+    mean: list[float]
+    std: list[float]
+    targets: dict[str, TargetNumbers]
+
+    @classmethod
+    def of(cls, store: Store) -> Numbers:
+        """Sum the censuses of a split over its scenes."""
+        bands = store.census.bands
+        targets = {name: TargetNumbers.of(census) for name, census in store.censuses.items()}
+        return cls(bands.mean.tolist(), bands.std.tolist(), targets)
+
+    def record(self) -> dict[str, Any]:
+        """What data.json holds of them: the first target's beside the bands', then further ones by name."""
+        (_, first), *further = self.targets.items()
+        others = {"targets": {name: asdict(target) for name, target in further}} if further else {}
+        return {"mean": self.mean, "std": self.std, **asdict(first), **others}
+
+    @classmethod
+    def read(cls, saved: Mapping[str, Any], targets: Iterable[str]) -> Numbers:
+        """The numbers that `record` gave, of some targets."""
+        first, *further = targets
+        others = {name: TargetNumbers.read(saved["targets"][name]) for name in further}
+        return cls(saved["mean"], saved["std"], {first: TargetNumbers.read(saved), **others})
 
 
 @dataclass(frozen=True)
@@ -101,12 +159,17 @@ class Data:
     def record(self) -> dict[str, Any]:
         """What data.json holds: the numbers, and per split scenes, fingerprints of labels and pixels, and what was skipped."""
         names = {split: [scene.name for scene in store.scenes] for split, store in self.stores.items()}
-        return asdict(self.numbers) | {
-            "fingerprint": {split: store.census.fingerprint(names[split]) for split, store in self.stores.items()},
+        return self.numbers.record() | {
+            "fingerprint": {split: _fingerprint(store, names[split]) for split, store in self.stores.items()},
             "pixels": {split: store.pixels for split, store in self.stores.items()},
             "scenes": names,
             "skipped": {split: store.skipped for split, store in self.stores.items()},
         }
+
+
+def _fingerprint(store: Store, names: list[str]) -> str:
+    """Those of the targets, one after the other."""
+    return "-".join(census.fingerprint(names) for census in store.censuses.values())
 
 
 def open_data(dataset: Dataset, source: Source, window: int) -> Data:
@@ -120,23 +183,24 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
     Raises:
         InputError: If a split is empty, files can't be used, or a class occurs nowhere.
     """
-    scenes = {split: scenes_of(source, dataset.name, split) for split in ("train", "val")}
+    scenes = {split: scenes_of(source, dataset, split) for split in ("train", "val")}
     stores = {split: open_split(dataset, scenes[split], split, window) for split in scenes}
     for split, store in stores.items():
-        check_absent(store.census, store.task, split)
-    if dataset.task.soft:
+        for name, task in store.tasks.items():
+            check_absent(store.censuses[name], task, split)
+    for soft in (task for task in dataset.tasks.values() if task.soft):
         log.info(
             "Masks hold class shares, which the loss learns. Counts, samplers, metrics and pictures go by the class with %s.",
-            "the largest share" if dataset.task.exclusive else "more than half of a pixel",
+            "the largest share" if soft.exclusive else "more than half of a pixel",
         )
-    numbers = Numbers.of(stores["train"].census)
+    numbers = Numbers.of(stores["train"])
     for store in stores.values():
         store.fill = np.array(numbers.mean)
     return Data(stores, numbers)
 
 
-def scenes_of(source: Source, dataset: str, split: str) -> list[Scene]:
-    """The scenes of a split.
+def scenes_of(source: Source, dataset: Dataset, split: str) -> list[Scene]:
+    """The scenes of a split, with what is not labelled in them.
 
     Raises:
         InputError: If there is no such split, or nothing in it.
@@ -146,10 +210,10 @@ def scenes_of(source: Source, dataset: str, split: str) -> list[Scene]:
     scenes = source.scenes(split)
     if not scenes:
         raise InputError(
-            f"the {split} split of dataset {dataset} has no scenes: see dataset.source, and whether "
+            f"the {split} split of dataset {dataset.name} has no scenes: see dataset.source, and whether "
             "the other splits have taken all of them"
         )
-    return scenes
+    return [replace(scene, unlabelled=dataset.unlabelled_in(scene.name)) for scene in scenes]
 
 
 def open_split(dataset: Dataset, scenes: Sequence[Scene], split: str, window: int) -> Store:
@@ -165,7 +229,7 @@ def open_split(dataset: Dataset, scenes: Sequence[Scene], split: str, window: in
         InputError: If files can't be used.
     """
     store = open_store(
-        scenes, dataset.labels, dataset.read_bands, dataset.store, f"{split} split", skip=dataset.skip_bad_scenes
+        scenes, dataset.decoders, dataset.read_bands, dataset.store, f"{split} split", skip=dataset.skip_bad_scenes
     )
     if store.skipped:
         listed = "".join(f"\n  - {fault}" for fault in list(store.skipped.values())[:5])

@@ -39,7 +39,7 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
         overrides: The command line's overrides, for the command that is recommended.
     """
     train, bands = stores["train"], setup.dataset.read_bands
-    found = survey(train, setup.dataset.labels, bands, setup.seed, "train split: objects")
+    found = survey(train, setup.dataset.decoders, bands, setup.seed, "train split: objects")
     objects = dict(zip(train.task.classes, found.objects, strict=True))
     splits = {split: split_facts(store.census, store.task, store.sizes, bands) for split, store in stores.items()}
     facts = Facts.of(train.census, train.task, train.sizes, objects)
@@ -57,7 +57,7 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
     say(description, advice)
     write_json(out / "description.json", description)
     rgb = None if setup.dataset.rgb is None else list(setup.dataset.rgb)
-    draw_portrait(out / "description.png", stores, objects, setup.dataset.palette, setup.window, bands, rgb)
+    draw_portrait(out / "description.png", stores, objects, setup.dataset.palette(train.task.target), setup.window, bands, rgb)
     log.info("\nNumbers and picture: %s\nWhat would settle it, a comparison of these losses:\n%s", out, description["sweep"])
 
 

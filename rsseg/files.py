@@ -181,7 +181,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows of the same keys as CSV; text that a spreadsheet would take for a formula is written after an apostrophe.
+    """Write rows as CSV, a column for each of their keys.
+
+    Text that a spreadsheet would take for a formula is written after an apostrophe.
 
     Args:
         path: The file.
@@ -191,8 +193,9 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         UnwritableError: If it can't be written.
     """
     with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writerow({key: as_cell(key) for key in rows[0]})
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        writer = csv.DictWriter(file, fieldnames=columns)
+        writer.writerow({key: as_cell(key) for key in columns})
         writer.writerows({key: as_cell(value) for key, value in row.items()} for row in rows)
 
 

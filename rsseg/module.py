@@ -15,8 +15,8 @@ from torchmetrics import Metric
 
 from rsseg.contract import Batch, InputError, Layers, known, layers_of
 from rsseg.devices import exact_dtype
-from rsseg.losses import Composite
-from rsseg.losses.balancing import Balancing, Fixed, parts_of
+from rsseg.losses import Composite, CompositeValue, presence_loss
+from rsseg.losses.balancing import Balancing, Fixed, weighed_parts
 from rsseg.metrics import SCENE_SUMS, AnyScores, Confusion, metrics, score_scenes
 from rsseg.task import Task
 
@@ -37,10 +37,21 @@ def logged_names(tasks: Mapping[str, Task], terms: Mapping[str, Sequence[str]]) 
     return found
 
 
+def _named(losses: Mapping[str, CompositeValue], stage: str) -> dict[str, Tensor]:
+    """The terms of the heads' losses by their names in the log."""
+    found = {}
+    for name, loss in losses.items():
+        for term in loss.raw:
+            found[f"{stage}/{name}/loss/{term}"] = loss.raw[term]
+            found[f"{stage}/{name}/loss/{term}.weighted"] = loss.weighted[term]
+    return found
+
+
 class SegmentationModule(L.LightningModule):
     """Trains and scores a network with one composition of losses per head.
 
     Logged per head: ``{stage}/{head}/loss/{term}`` and ``.../{term}.weighted`` for every term, ``{stage}/loss`` for the sum,
+    in training ``train/{head}/loss/aux`` and ``.../classifier`` where the network gives more than logits (`Network.outputs`),
     and for validation ``val/{head}/{score}`` for each of `Task.scores`, per class ``val/{head}/{score}/{class}`` for each of
     `Task.class_scores`, and what is monitored.
 
@@ -59,8 +70,10 @@ class SegmentationModule(L.LightningModule):
         augmentations: Applied in turn to normalised training batches, on the device.
         optimizer: Makes the optimizer from the parameters.
         scheduler: Makes the schedule, stepped every optimiser step, from the optimizer.
-        without: Classes that are left out of mean scores.
+        without: By head, the classes that are left out of mean scores.
+        weights: By head, the weight of its loss in the sum; None: 1.
         monitored: Names of scores that are logged beside the usual ones.
+        classifier: The weight of the losses of the network's classifiers.
     """
 
     mean: Tensor
@@ -81,8 +94,10 @@ class SegmentationModule(L.LightningModule):
         augmentations: Sequence[Augmentation] = (),
         optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
         scheduler: Callable[..., Any] | None = None,
-        without: Sequence[str] = (),
+        without: Mapping[str, Sequence[str]] | None = None,
+        weights: Mapping[str, float] | None = None,
         monitored: Sequence[str] = (),
+        classifier: float = 0.0,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
@@ -97,7 +112,9 @@ class SegmentationModule(L.LightningModule):
         self.terms: dict[str, Tensor] = {}  # the losses of the last training batch, by their names in the log
         self.gradient_norm: Tensor | None = None  # of the step that is about to be taken, if a callback has taken it
         self.augmentations, self._optimizer, self._scheduler = list(augmentations), optimizer, scheduler
-        self.without, self.monitored = tuple(without), tuple(monitored)
+        self.without = {name: tuple((without or {}).get(name, ())) for name in tasks}
+        self.weights = {name: (weights or {}).get(name, 1.0) for name in tasks}
+        self.monitored, self.classifier = tuple(monitored), classifier
         self.scores: dict[str, AnyScores] = {}
         self._val_losses: dict[str, Tensor] = {}
 
@@ -109,8 +126,8 @@ class SegmentationModule(L.LightningModule):
     def layers(self, batch: Batch) -> Layers:
         """The layers of a batch as losses see them: real values are standardised."""
         layers = layers_of(batch)
-        layers["mask"] = next(iter(self.tasks.values())).standardise(layers["mask"])
-        return layers
+        by_target = {task.target: task for task in self.tasks.values()}
+        return layers | {name: task.standardise(layers[name]) for name, task in by_target.items()}
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Logits ``[B, K, H, W]`` by head of a normalised image ``[B, C, H, W]``."""
@@ -143,18 +160,31 @@ class SegmentationModule(L.LightningModule):
         """The labels, or values, of a head's logits, as they are scored."""
         return self.tasks[head].predict(logits, cast(Confusion, self.scene_sums[head]).threshold)
 
-    def _loss(self, logits: Mapping[str, Tensor], batch: Batch, stage: str) -> tuple[Tensor, dict[str, Tensor]]:
-        found, values = {}, {}
-        done = self.global_step / self.steps if self.steps and stage == "train" else 1.0
-        for name, composite in self.losses.items():
-            found[name] = value = composite(logits[name], batch["mask"], batch.get("weight"), done)
-            for term in value.raw:
-                values[f"{stage}/{name}/loss/{term}"] = value.raw[term]
-                values[f"{stage}/{name}/loss/{term}.weighted"] = value.weighted[term]
-        balancing = self.balancing if stage == "train" else Fixed()
+    def _losses(self, logits: Mapping[str, Tensor], batch: Batch, done: float = 1.0) -> dict[str, CompositeValue]:
+        """The loss of each head at a part of the run; a head whose target the batch lacks has the loss 0."""
+        layers = layers_of(batch)
+        return {
+            name: composite(logits[name], layers[self.tasks[name].target], layers.get("weight"), done)
+            for name, composite in self.losses.items()
+        }
+
+    def _total(self, losses: Mapping[str, CompositeValue], balancing: Balancing) -> Tensor:
+        """The heads' losses, or their terms, put together."""
         shared = cast(Tensor, self.network.shared_weight) if balancing.at_shared_layer else None
-        total = balancing(*parts_of(found, self.between), shared)
-        return total, {f"{stage}/loss": total, **values}
+        return cast(Tensor, balancing(*weighed_parts(losses, self.between, self.weights), shared))
+
+    def _beside(self, outputs: Mapping[str, Tensor], batch: Batch, done: float) -> dict[str, Tensor]:
+        """The losses of what a network gives beside logits, see `Network.outputs`: ``{head}/aux`` and ``{head}/classifier``."""
+        layers, found = layers_of(batch), {}
+        for head, task in self.tasks.items():
+            target, weight = layers[task.target], layers.get("weight")
+            levels = [key for key in outputs if key.startswith(f"{head}/aux")]
+            if levels:
+                coarse = [self.losses[head](outputs[key], target, weight, done).total for key in levels]
+                found[f"{head}/aux"] = torch.stack([loss / 2**level for level, loss in enumerate(coarse, start=1)]).sum()
+            if f"{head}/classifier" in outputs:
+                found[f"{head}/classifier"] = presence_loss(outputs[f"{head}/classifier"], target, task, weight)
+        return found
 
     def on_train_start(self) -> None:
         """Keep the factors between the rates of groups of parameters where `LearningRateFinder` has set all to one."""
@@ -170,7 +200,15 @@ class SegmentationModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch; every term is logged."""
-        total, values = self._loss(self(batch["image"]), batch, "train")
+        done = self.global_step / self.steps if self.steps else 1.0
+        outputs = self(batch["image"])
+        losses, beside = self._losses(outputs, batch, done), self._beside(outputs, batch, done)
+        total = self._total(losses, self.balancing)
+        for name, loss in beside.items():
+            head, _, part = name.rpartition("/")
+            total = total + self.weights[head] * (self.classifier if part == "classifier" else 1) * loss
+        named = {f"train/{name.replace('/', '/loss/')}": loss for name, loss in beside.items()}
+        values = {"train/loss": total, **_named(losses, "train"), **named}
         self.log("loss", total.detach(), prog_bar=True, logger=False)
         self.terms = {name: value.detach() for name, value in values.items()}
         self.log_dict(self.terms)
@@ -193,27 +231,34 @@ class SegmentationModule(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the losses of an earlier round."""
-        exact = exact_dtype(self.device)
-        self._val_losses, self._val_labelled = {}, torch.zeros((), dtype=exact, device=self.device)
+        none = torch.zeros((), dtype=exact_dtype(self.device), device=self.device)
+        self._val_losses, self._val_labelled = {}, dict.fromkeys(self.tasks, none)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Count a batch; the losses are averaged over batches by their labelled pixels, each counted by its weight.
+        """Count a batch; a head's losses are averaged over batches by its labelled pixels, each counted by its weight.
 
         Scores know nothing of weights. Callbacks get the logits by head.
         """
-        logits = self(batch["image"])
-        _, values = self._loss(logits, batch, "val")
+        logits, layers = self(batch["image"]), layers_of(batch)
+        losses = self._losses(logits, batch)
         for name, sums in self._scene_sums():
-            sums.update(logits[name], batch["mask"], batch["scene"])
-        labelled = known(batch["mask"])
-        if "weight" in batch:
-            weight = batch["weight"].nan_to_num(0).to(self._val_labelled.dtype)
-            labelled = labelled * (weight if labelled.ndim == 3 else weight.unsqueeze(1))
-        labelled = labelled.sum()
-        self._val_labelled += labelled
-        for name, value in values.items():
-            self._val_losses[name] = self._val_losses.get(name, 0) + value.to(self._val_labelled.dtype) * labelled
+            target = layers[self.tasks[name].target]
+            sums.update(logits[name], target, batch["scene"])
+            labelled = self._labelled(target, layers.get("weight"))
+            self._val_labelled[name] = self._val_labelled[name] + labelled
+            values = {f"val/{name}/loss": losses[name].total, **_named({name: losses[name]}, "val")}
+            for key, value in values.items():
+                self._val_losses[key] = self._val_losses.get(key, 0) + value.to(labelled.dtype) * labelled
         return dict(logits)
+
+    def _labelled(self, target: Tensor, weight: Tensor | None) -> Tensor:
+        """The labelled pixels of a target, each counted by its weight."""
+        there, dtype = known(target), exact_dtype(self.device)
+        if weight is not None:
+            exact = weight.nan_to_num(0).to(dtype)
+            there = there * (exact if there.ndim == 3 else exact.unsqueeze(1))
+        total: Tensor = there.sum().to(dtype)
+        return total
 
     def _scene_sums(self) -> Iterator[tuple[str, Metric]]:
         for name, sums in self.scene_sums.items():
@@ -221,12 +266,9 @@ class SegmentationModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Score the whole scenes and log everything."""
-        sums = self.trainer.strategy.reduce(torch.stack([self._val_labelled, *self._val_losses.values()]), reduce_op="sum")
-        if not sums[0]:
-            raise InputError("the pixel weights of the validation scenes are 0 everywhere: look at dataset.source.weight")
-        values = dict(zip(self._val_losses, (sums[1:] / sums[0]).tolist(), strict=True))
+        values = self._val_means()
         for name, sums in self._scene_sums():
-            self.scores[name] = result = score_scenes(sums.compute(), self.tasks[name], self.without)
+            self.scores[name] = result = score_scenes(sums.compute(), self.tasks[name], self.without[name])
             sums.reset()
             monitored = [full.removeprefix(f"val/{name}/") for full in self.monitored]
             values |= {f"val/{name}/{key}": value for key, value in result.logged(monitored).items()}
@@ -239,6 +281,20 @@ class SegmentationModule(L.LightningModule):
                 if isinstance(schedule.scheduler, ReduceLROnPlateau):
                     schedule.scheduler.step(self.scores[head].means()[first.score])
         self.log(first.score, self.scores[head].means()[first.score], prog_bar=True, logger=False)
+
+    def _val_means(self) -> dict[str, float]:
+        """The losses of the validation scenes by their names in the log, the sum first."""
+        parts = torch.stack([*self._val_labelled.values(), *self._val_losses.values()])
+        sums = self.trainer.strategy.reduce(parts, reduce_op="sum").tolist()
+        labelled = dict(zip(self._val_labelled, sums, strict=False))
+        if not all(labelled.values()):
+            raise InputError("the pixel weights of the validation scenes are 0 everywhere: look at dataset.source.weight")
+        means = {
+            key: value / labelled[key.split("/")[1]] for key, value in zip(self._val_losses, sums[len(labelled) :], strict=True)
+        }
+        totals = {name: means.pop(f"val/{name}/loss") for name in labelled}
+        heads = {f"val/{name}/loss": total for name, total in totals.items()} if len(totals) > 1 else {}
+        return {"val/loss": sum(self.weights[name] * total for name, total in totals.items()), **heads, **means}
 
     def quality(self, head: str) -> float:
         """The last validation's `Task.quality`."""

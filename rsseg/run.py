@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,9 @@ from rsseg.compare.findings import Findings
 from rsseg.compare.report import write_report
 from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
-from rsseg.config.provenance import provenance
+from rsseg.config.provenance import Chosen, provenance
 from rsseg.config.schema import Config
-from rsseg.contract import InputError
+from rsseg.contract import InputError, nearest
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.windows import GridWindows
 from rsseg.dataset import Data, Numbers, open_data, open_split, scenes_of
@@ -40,7 +39,7 @@ from rsseg.errors import SCORING, in_one_line
 from rsseg.files import UnwritableError, write_csv, write_json
 from rsseg.inference.diagnostics import draw_confusion
 from rsseg.inference.examples import draw_examples, most_different
-from rsseg.inference.picture import draw, pick_windows, predict_windows
+from rsseg.inference.picture import draw, of_head, pick_windows, predict_windows
 from rsseg.inference.scene import predict_scene
 from rsseg.metrics import AnyScores, Scores
 from rsseg.models import freeze_idle
@@ -66,7 +65,13 @@ from rsseg.training.trainer import fit, make_loop, write_scores, write_summary
 log = logging.getLogger(__name__)
 
 
-def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: str = "") -> float:
+def train(
+    config: Any,
+    folder: Path,
+    overrides: list[str] | None = None,
+    loss: str = "",
+    of_heads: Mapping[str, str] | None = None,
+) -> float:
     """Train one model, or go on with a run that was begun, or say what a finished one gave.
 
     Args:
@@ -74,6 +79,7 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
         folder: The run folder.
         overrides: The command line's overrides, for the record.
         loss: The name of the chosen loss, for the record.
+        of_heads: By head, the name of the loss that was chosen for it alone, for the record.
 
     Returns:
         The first head's best validation IoU; of a regression the RMSE, with a minus, so that more is better.
@@ -87,13 +93,13 @@ def train(config: Any, folder: Path, overrides: list[str] | None = None, loss: s
         raise InputError(f"resume={run}: there is no run in that folder (no config.yaml)")
     with Interrupts(run) as interrupts, run.lock() if is_main() else nullcontext():
         try:
-            return _train(config, run, overrides or [], loss, interrupts)
+            return _train(config, run, Chosen(overrides or [], loss, of_heads or {}), interrupts)
         except UnwritableError as error:
             raise UnwritableError(f"{error}{f', and go on with {run.resume_word}' * run.begun}") from None
 
 
-def _train(config: Any, run: RunFolder, overrides: list[str], loss: str, interrupts: Interrupts) -> float:
-    given = overridden(plain(config), overrides) if config.resume else {}
+def _train(config: Any, run: RunFolder, chosen: Chosen, interrupts: Interrupts) -> float:
+    given = overridden(plain(config), chosen.overrides) if config.resume else {}
     last, step = last_state(run) if given or not run.finished else (None, 0)
     going = continuation(plain(run.config()), given, step, run.finished) if config.resume else None
     whole: Any = OmegaConf.merge(OmegaConf.structured(Config), going.plain) if going else config
@@ -104,12 +110,12 @@ def _train(config: Any, run: RunFolder, overrides: list[str], loss: str, interru
     if run.finished and not (going and going.trains):
         return _finished(run, setup.task)
     if going and going.changed and is_main():
-        write_down(run, going, overrides, step)
+        write_down(run, going, chosen.overrides, step)
         if going.line:
             log.info("%s", going.line)
     with in_one_line(run.path, setup.batch_size, setup.window):
         setup, module, data = _open(setup)
-        _write_start(setup, run, data, overrides, loss, last is not None)
+        _write_start(setup, run, data, chosen, last is not None)
     with in_one_line(run.path, setup.batch_size, setup.window, f"then go on with {run.resume_word}"):
         with closing(make_loop(setup, run, module, data, step, interrupts)) as loop:
             fit(loop, last)
@@ -117,7 +123,7 @@ def _train(config: Any, run: RunFolder, overrides: list[str], loss: str, interru
                 return module.quality(setup.head)
             result = score_best(setup, run, module, data.stores["val"], loop.recorder, loop.trainer.global_step)
             write_scores(loop, result)
-        write_summary(loop, result[setup.head])
+        write_summary(loop, result)
     return setup.task.quality(result[setup.head].means())
 
 
@@ -127,7 +133,7 @@ def _open(setup: Setup) -> tuple[Setup, SegmentationModule, Data]:
     L.seed_everything(setup.seed, workers=True, verbose=False)
     source = setup.source()
     if setup.dataset.bands is None:
-        setup = setup.with_bands(scenes_of(source, setup.dataset.name, "train")[0].all_bands())
+        setup = setup.with_bands(scenes_of(source, setup.dataset, "train")[0].all_bands())
     if setup.dataset.rgb and setup.shown_bands is None:
         rgb, bands = list(setup.dataset.rgb), setup.dataset.read_bands
         log.info("dataset.rgb=%s is not among dataset.bands=%s: pictures show the first bands.", rgb, bands)
@@ -140,7 +146,7 @@ def _open(setup: Setup) -> tuple[Setup, SegmentationModule, Data]:
     return setup, module, data
 
 
-def _write_start(setup: Setup, run: RunFolder, data: Data, overrides: list[str], loss: str, resumed: bool) -> None:
+def _write_start(setup: Setup, run: RunFolder, data: Data, chosen: Chosen, resumed: bool) -> None:
     """Write what the run is made of.
 
     Raises:
@@ -156,7 +162,7 @@ def _write_start(setup: Setup, run: RunFolder, data: Data, overrides: list[str],
     if is_main():
         if not run.run_file.is_file():
             run.write_config(setup.plain)
-            write_json(run.run_file, provenance(overrides, loss) | {"seed": setup.seed})
+            write_json(run.run_file, provenance(chosen) | {"seed": setup.seed})
         write_json(run.data_file, record)
 
 
@@ -192,16 +198,28 @@ def load_run(run: RunFolder, setup: Setup, scenes: int = 1, threshold: str = "fi
     """
     if threshold not in ("fixed", "tuned"):
         raise InputError(f"threshold={threshold}: fixed (0.5, or the largest logit) or tuned is expected")
-    if threshold == "tuned" and setup.task.real:
+    labelled = {head: task for head, task in setup.tasks.items() if not task.real}
+    if threshold == "tuned" and not labelled:
         raise InputError("threshold=tuned: a regression has no threshold; leave it out")
-    thresholds = run.thresholds(setup.tasks) if threshold == "tuned" else None
+    thresholds = run.thresholds(labelled) if threshold == "tuned" else None
     saved = run.data()
-    numbers = Numbers(**{item.name: saved[item.name] for item in fields(Numbers) if item.name in saved})
+    numbers = Numbers.read(saved, setup.dataset.tasks)
     module = make_module(setup, setup.network(pretrained=False), numbers, scenes)
     load_checkpoint(module, run)
     if thresholds is not None:
         module.tune(thresholds)
     return module.eval()
+
+
+def known_head(name: str, heads: Collection[str]) -> str:
+    """A head by its name, or the first for no name.
+
+    Raises:
+        InputError: If there is no such head.
+    """
+    if name and name not in heads:
+        raise InputError(f"head={name}{nearest(name, heads)}: the run has {', '.join(heads)}")
+    return name or next(iter(heads))
 
 
 def evaluate(
@@ -210,7 +228,8 @@ def evaluate(
     """Score a run's best checkpoint on a split; print the table and write tables and pictures into the run folder.
 
     ``evaluation-{split}.csv`` has a row per class and average, ``-scenes.csv`` one per scene, ``-confusion.csv`` one per cell
-    of the confusion matrices; ``-confusion.png`` and ``-picture.png`` show the first head's matrix and some windows.
+    of the confusion matrices; ``-confusion.png`` and ``-picture.png`` show the first head's matrix and some windows, those of
+    further heads have the head's name behind that.
 
     Args:
         run: The run folder.
@@ -230,8 +249,8 @@ def evaluate(
         config.metrics.without = list(without)
     setup = make_setup(config, trust)
     name = setup.dataset.name
-    scenes = scenes_of(setup.source(), name, split)
-    bare = sum(scene.mask is None for scene in scenes)
+    scenes = scenes_of(setup.source(), setup.dataset, split)
+    bare = sum(not any(scene.masks) for scene in scenes)
     if bare:
         raise InputError(
             f"split={split} of dataset {name} can't be scored: {bare} of its {len(scenes)} scenes "
@@ -257,19 +276,21 @@ def evaluate(
         write_csv(path.with_name(f"{path.stem}-scenes.csv"), scene_rows(result, [scene.name for scene in store.scenes]))
         if confusions := confusion_rows(result):
             write_csv(path.with_name(f"{path.stem}-confusion.csv"), confusions)
-        if isinstance(first := result[setup.head], Scores):
-            draw_confusion(path.with_name(f"{path.stem}-confusion.png"), first)
+        confusion, picture = (path.with_name(f"{path.stem}-{what}.png") for what in ("confusion", "picture"))
+        for head, scores in result.items():
+            if isinstance(scores, Scores):
+                draw_confusion(of_head(confusion, head, result), scores)
         if setup.pictures:
-            windows = predict_windows(module, setup.head, pick_windows(store, setup.window, setup.pictures))
-            picture = path.with_name(f"{path.stem}-picture.png")
-            draw(picture, module.tasks[setup.head], setup.dataset.palette, windows, setup.shown_bands)
+            drawn = predict_windows(module, pick_windows(store, setup.window, setup.pictures))
+            for head, rows_of in drawn.items():
+                draw(of_head(picture, head, drawn), module.tasks[head], setup.palette(head), rows_of, setup.shown_bands)
         log.info("Tables and pictures: %s", path.with_name(f"{path.stem}*"))
     except UnwritableError as error:
         log.warning("%s; the table above is all that there is of it", error)
     return result
 
 
-def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed", trust: Sequence[str] = ()) -> Path:
+def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed", trust: Sequence[str] = (), head: str = "") -> Path:
     """Map a scene with a run's best checkpoint.
 
     Args:
@@ -278,6 +299,7 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed", trust: 
         out: The GeoTIFF to write.
         threshold: As for `evaluate`.
         trust: As for `evaluate`.
+        head: The head whose map it is; empty: the first.
 
     Raises:
         InputError: If run or scene can't be used, or the map can't be written.
@@ -289,6 +311,7 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed", trust: 
         raise InputError(f"out={out} would overwrite the scene: choose another name")
     folder = RunFolder(run)
     setup = make_setup(folder.config(), trust)
+    head = known_head(head, setup.tasks)
     bands = setup.dataset.read_bands
     found = sum(Scene(scene.stem, scene, None).counts())
     if max(bands) > found:
@@ -296,14 +319,14 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed", trust: 
             f"{scene} has {found} bands, but {run} was trained on the bands {bands} of its scenes: give one file that holds "
             "them all (for scenes of several files: a stack of these, in their order)"
         )
-    reader = SceneReader([Scene(scene.stem, scene, None)], setup.dataset.labels, bands)
+    reader = SceneReader([Scene(scene.stem, scene, None)], setup.dataset.decoders, bands)
     with in_one_line(out.parent, setup.batch_size, setup.window, memory=SCORING):
         module = load_run(folder, setup, threshold=threshold)
         reader.fill = module.mean.numpy().ravel()
         trainer = scoring_trainer(setup)  # its device and precision are those of scores
         trainer.precision_plugin.convert_module(module.to(trainer.strategy.root_device))
         with trainer.precision_plugin.forward_context():
-            predict_scene(module, setup.head, reader, out, setup.window, setup.overlap, setup.batch_size, setup.dataset.palette)
+            predict_scene(module, head, reader, out, setup.window, setup.overlap, setup.batch_size, setup.palette(head))
     log.info("Map: %s", out)
     return out
 
@@ -315,17 +338,19 @@ def compare(
     keep_unfair: bool = False,
     trust: Sequence[str] = (),
     without: Sequence[str] = (),
+    head: str = "",
 ) -> Path:
     """Compare finished runs: print the ranking, and write a report, tables and figures.
 
     Args:
         runs: Run folders, or folders that hold them.
         out: Where to write; if None ``comparison`` in the first folder, or ``comparison_dice`` for another metric than
-            `Task.score`.
+            `Task.score`, ``comparison_water`` for that head.
         metric: What losses are ranked by, see `rsseg.compare.scores.measures`; empty: `Task.score`, IoU or RMSE.
         keep_unfair: Compare runs of other training data, steps, code or settings all the same.
         trust: Packages whose classes the runs' configs may name.
         without: Classes that are left out of means; empty: those that the runs leave out.
+        head: The head that is compared; empty: the first of each run.
 
     Returns:
         The folder that was written.
@@ -335,16 +360,16 @@ def compare(
     """
     quiet()
     usual = ("", *(task.score for task in TASKS.values()))
-    words = [metric] * (metric not in usual) + [f"without_{'_'.join(without)}"] * bool(without)
+    words = [head] * bool(head) + [metric] * (metric not in usual) + [f"without_{'_'.join(without)}"] * bool(without)
     out = out or runs[0] / "_".join(["comparison", *words]).replace("/", "_")
     if out.exists() and not out.is_dir():
         raise InputError(f"out={out} is a file: give a folder to write the comparison into")
-    comparison = gather(runs, keep_unfair, metric, without)
+    comparison = gather(runs, keep_unfair, metric, without, head)
     found = Findings(comparison, metric, without)
     folders = [comparison.runs[i][0].folder for i in found.order]
     names = [comparison.labels[i] for i in found.order]
     try:
-        examples = draw_disagreements(folders, names, out / "examples.png", trust)
+        examples = draw_disagreements(folders, names, out / "examples.png", trust, head)
     except InputError as error:
         log.warning("Example windows are left out of the report: %s", error)
         examples = None
@@ -355,7 +380,9 @@ def compare(
     return out
 
 
-def draw_disagreements(runs: list[Path], names: list[str], path: Path, trust: Sequence[str] = ()) -> Path | None:
+def draw_disagreements(
+    runs: list[Path], names: list[str], path: Path, trust: Sequence[str] = (), head: str = ""
+) -> Path | None:
     """Draw the validation windows that the best checkpoints of some runs label most differently.
 
     Args:
@@ -363,6 +390,7 @@ def draw_disagreements(runs: list[Path], names: list[str], path: Path, trust: Se
         names: What to call them.
         path: The PNG.
         trust: As for `compare`.
+        head: As for `compare`.
 
     Returns:
         The PNG; None where there are no two runs.
@@ -374,15 +402,16 @@ def draw_disagreements(runs: list[Path], names: list[str], path: Path, trust: Se
         return None
     setups = [make_setup(RunFolder(run).config(), trust) for run in runs]
     setup, size = setups[0], setups[0].window
-    store = open_split(setup.dataset, scenes_of(setup.source(), setup.dataset.name, "val"), "val", size)
+    head = known_head(head, setup.tasks)
+    store = open_split(setup.dataset, scenes_of(setup.source(), setup.dataset, "val"), "val", size)
     store.fill = np.array(RunFolder(runs[0]).data()["mean"])
     with (
         in_one_line(path.parent, 1, size, memory=SCORING),
         progress(list(zip(runs, setups, strict=True)), "predicting examples") as made,
     ):
         modules = (load_run(RunFolder(run), own) for run, own in made)
-        examples = most_different(pick_windows(store, size, 16), setup.head, modules, 3)
-    draw_examples(path, setup.tasks[setup.head], setup.dataset.palette, examples, names, setup.shown_bands)
+        examples = most_different(pick_windows(store, size, 16), head, modules, 3)
+    draw_examples(path, setup.tasks[head], setup.palette(head), examples, names, setup.shown_bands)
     return path
 
 
@@ -401,7 +430,7 @@ def describe(config: Any, out: Path | None = None, overrides: list[str] | None =
     setup = make_setup(config, config.trust)
     source = setup.source()
     if setup.dataset.bands is None:
-        setup = setup.with_bands(scenes_of(source, setup.dataset.name, "train")[0].all_bands())
+        setup = setup.with_bands(scenes_of(source, setup.dataset, "train")[0].all_bands())
     data = open_data(setup.dataset, source, setup.window)
     out = out or setup.output / "describe" / setup.dataset.name
     write_description(setup, data.stores, out, overrides or [])

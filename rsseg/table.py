@@ -14,7 +14,7 @@ def print_table(rows: Sequence[dict[str, Any]], title: str) -> None:
     """Print rows as a table: numbers to the right, NaN as a dash.
 
     Args:
-        rows: Of the same keys, which become the columns; one at least.
+        rows: One at least; their keys become the columns, which are empty where a row lacks them.
         title: The line above.
 
     Example:
@@ -24,11 +24,14 @@ def print_table(rows: Sequence[dict[str, Any]], title: str) -> None:
         │ road  │ 0.5000 │
         ...
     """
-    table = Table()
-    for name, value in rows[0].items():
+    table, columns = Table(), dict[str, Any]()
+    for row in rows:
+        for name, value in row.items():
+            columns.setdefault(name, value)
+    for name, value in columns.items():
         table.add_column(escape(name), justify="left" if isinstance(value, str) else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*(_cell(row.get(name, "")) for name in columns))
     console = Console(width=None if Console().is_terminal else 120)
     console.print(escape(title), table, sep="\n")  # at once: another process may print too
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rsseg.contract import IGNORE, InputError, holds_reals
+from rsseg.contract import IGNORE, ONE_TARGET, InputError, holds_reals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +37,7 @@ class Target:
         real: Whether a target holds real values instead of labels.
         classes: The class names, one for each logit.
         soft: Whether targets hold class shares instead of labels.
+        target: The name of the layer that holds the target.
     """
 
     kind: ClassVar[str]
@@ -44,6 +47,7 @@ class Target:
 
     classes: tuple[str, ...]
     soft: bool = False
+    target: str = ONE_TARGET
 
     @property
     def channels(self) -> int:
@@ -74,6 +78,10 @@ class Target:
     def unknown(self) -> float:
         """What a target holds where nothing is known: `IGNORE` for labels, NaN for shares and values."""
         return math.nan if self.dtype.kind == "f" else IGNORE
+
+    def unknown_target(self, size: Sequence[int]) -> NDArray[np.generic]:
+        """A target of this height and width of which nothing is known."""
+        return np.full((*self.planes, *size), self.unknown, dtype=self.dtype)
 
     @classmethod
     def misfit(cls, channels: int) -> str:

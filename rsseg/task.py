@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.contract import IGNORE, InputError, nearest
+from rsseg.contract import IGNORE, ONE_TARGET, InputError, nearest
 from rsseg.target import Target
 
 if TYPE_CHECKING:
@@ -140,6 +140,20 @@ class Task(Target):
         labels = self.hard_labels(mask)
         found: NDArray[np.bool_] = labels[label] == 1 if self.separate else labels == label
         return found
+
+    def without_label(self, mask: NDArray[np.generic], name: str) -> NDArray[np.generic]:
+        """A target ``[*planes, H, W]`` that says nothing of a class: of exclusive ones the pixels labelled so are unknown.
+
+        Example:
+            >>> Multilabel(("road", "house")).without_label(np.array([[[1]], [[1]]], np.uint8), "road").tolist()
+            [[[255]], [[1]]]
+        """
+        place = self.classes.index(name)
+        if self.separate:
+            gone = np.arange(self.channels)[:, None, None] == place
+        else:
+            gone = self.class_masks(mask)[place] if self.exclusive else np.ones(mask.shape[-2:], np.bool_)
+        return np.where(gone, np.array(self.unknown, self.dtype), mask)
 
     def class_masks(self, mask: NDArray[np.generic]) -> list[NDArray[np.bool_]]:
         """Where a target ``[*planes, H, W]`` has each class: bool ``[H, W]`` each."""
@@ -387,7 +401,9 @@ TASKS: dict[str, type[Task]] = {task.kind: task for task in (Binary, Multiclass,
 """The kinds of tasks by name."""
 
 
-def make_task(kind: str, classes: Sequence[str], soft: bool = False, units: Sequence[str] | None = None) -> Task:
+def make_task(
+    kind: str, classes: Sequence[str], soft: bool = False, units: Sequence[str] | None = None, target: str = ONE_TARGET
+) -> Task:
     """A task by the name of its kind.
 
     Args:
@@ -395,6 +411,7 @@ def make_task(kind: str, classes: Sequence[str], soft: bool = False, units: Sequ
         classes: The class names.
         soft: Whether targets hold class shares.
         units: The units of real values.
+        target: The name of the layer that holds the target.
 
     Raises:
         InputError: If there is no such kind, or it has no units.
@@ -411,10 +428,10 @@ def make_task(kind: str, classes: Sequence[str], soft: bool = False, units: Sequ
     if kind == Regression.kind:
         if soft:
             raise InputError("masks of a regression hold values, no class shares: set dataset.fractions=null")
-        return Regression(tuple(classes), units=tuple(units or ()))
+        return Regression(tuple(classes), target=target, units=tuple(units or ()))
     if units:
         raise InputError(f"units={list(units)} are for task=regression; found {kind}: remove them")
-    return TASKS[kind](tuple(classes), soft)
+    return TASKS[kind](tuple(classes), soft, target)
 
 
 def _planes(numbers: Sequence[float], like: Tensor) -> Tensor:

@@ -169,7 +169,7 @@ def main(arguments: Arguments) -> None:
         labels, stores = Labels(Binary(("one",))), {}
         begin = time.perf_counter()
         for name in ("disk", "ram", *(["gpu"] if torch.cuda.is_available() else [])):
-            stores[name] = open_store(scenes, labels, [1, 2, 3], folder / "store")
+            stores[name] = open_store(scenes, [labels], [1, 2, 3], folder / "store")
             if name == "disk":
                 print(f"decoded and counted in {(time.perf_counter() - begin) / count:.2f} s a tile, all cores")
             for scene in range(count):

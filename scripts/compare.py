@@ -15,6 +15,7 @@ class Arguments:
     metric=METRIC              what losses are ranked by: iou (the default), dice, precision, recall, f0.5, f2, kappa,
                                balanced_accuracy or boundary_iou; of a class: recall/road; recall_micro, recall_weighted,
                                scene_recall; of a regression rmse (the default), mae, r2, absolute_bias; of a value: rmse/height
+    head=NAME                  of runs with several heads, the one that is compared; default: the first
     without=CLASS[,CLASS...]   classes that are left out of mean scores; default: as the runs were trained (metrics.without)
     unfair=keep                compare runs of other training data, steps, code or settings too; default: name and leave out
     trust=PACKAGE[,PACKAGE...] packages of your own that the runs were trained with: their code runs
@@ -24,6 +25,7 @@ class Arguments:
     out: str | None = None
     metric: str = ""
     unfair: str = "leave"
+    head: str = ""
     without: list[str] = field(default_factory=list)
     trust: list[str] = field(default_factory=list)
 
@@ -42,6 +44,7 @@ def main(arguments: Arguments) -> None:
         arguments.unfair == "keep",
         arguments.trust,
         arguments.without,
+        arguments.head,
     )
 
 

@@ -12,7 +12,8 @@ class Arguments:
 
     run=FOLDER    the run folder
     scene=FILE    an image with the bands that the run was trained on
-    out=FILE      the GeoTIFF to write; default: <run>/maps/<scene>.tif
+    out=FILE      the GeoTIFF to write; default: <run>/maps/<scene>.tif, with head= <scene>-<head>.tif
+    head=NAME     of a run with several heads, the one whose map it is; default: the first
     threshold=tuned    at the thresholds (multiclass: biases) that were tuned on the validation scenes, not at 0.5 (argmax)
     trust=PACKAGE[,PACKAGE...]    packages of your own that the run was trained with: their code runs
     """
@@ -21,6 +22,7 @@ class Arguments:
     scene: str
     out: str | None = None
     threshold: str = "fixed"
+    head: str = ""
     trust: list[str] = field(default_factory=list)
 
 
@@ -29,8 +31,9 @@ def main(arguments: Arguments) -> None:
     from rsseg.run import predict
 
     run, scene = Path(arguments.run), Path(arguments.scene)
-    out = Path(arguments.out) if arguments.out else run / "maps" / f"{scene.stem}.tif"
-    predict(run, scene, out, arguments.threshold, arguments.trust)
+    name = f"{scene.stem}-{arguments.head}.tif" if arguments.head else f"{scene.stem}.tif"
+    out = Path(arguments.out) if arguments.out else run / "maps" / name
+    predict(run, scene, out, arguments.threshold, arguments.trust, arguments.head)
 
 
 if __name__ == "__main__":

@@ -121,6 +121,15 @@ def inria(root: Path, rng: np.random.Generator) -> None:
         write_tif(root / f"AerialImageDataset/test/images/bellingham{number}.tif", pixels(rng, "inria")[0])
 
 
+def levircd(root: Path, rng: np.random.Generator) -> None:
+    for part, numbers in {"train": [1, 2], "val": [1], "test": [1]}.items():
+        for number in numbers:
+            image, mask = pixels(rng, "levircd")
+            for date, bands in {"A": image[:3], "B": image[3:]}.items():
+                save(root / date / f"{part}_{number}.png", bands.transpose(1, 2, 0))
+            save(root / "label" / f"{part}_{number}.png", mask)
+
+
 def own_scenes(root: Path, rng: np.random.Generator) -> Path:
     """Scenes as `dataset=geotiff` may get them: masks in another CRS, a second sensor with larger pixels, one vector file."""
     rows = []
@@ -146,7 +155,7 @@ def own_scenes(root: Path, rng: np.random.Generator) -> Path:
 
 
 LAYOUTS: dict[str, Callable[[Path, np.random.Generator], None]] = {
-    f.__name__: f for f in (deepglobe, gid15, inria, l8biome, landcoverai, loveda, potsdam, sen1floods11, vaihingen)
+    f.__name__: f for f in (deepglobe, gid15, inria, l8biome, landcoverai, levircd, loveda, potsdam, sen1floods11, vaihingen)
 }
 
 
@@ -156,6 +165,7 @@ TEST_PARTS = {
     "inria": ["AerialImageDataset/test"],
     "l8biome": [],  # is published without splits
     "landcoverai": ["output/M-33_3*", "test.txt"],
+    "levircd": ["*/test_*"],
     "loveda": ["Test"],
     "potsdam": ["top_potsdam_2_13_label.tif", "4_Ortho_RGBIR/top_potsdam_2_13_RGBIR.tif"],
     "sen1floods11": ["HandLabeled/*/Bolivia_*"],

@@ -17,7 +17,7 @@ LABELS = Labels(TASK, None, [255])
 
 def store_of(scenes: list[Scene], folder: Path, labels: Labels = LABELS, bands: tuple[int, ...] = (1, 2, 3), **more) -> Store:
     """The store of some scenes, in a folder of its own."""
-    return open_store(scenes, labels, list(bands), folder, **more)
+    return open_store(scenes, [labels], list(bands), folder, **more)
 
 
 def folder_scenes(root: Path, split: str = "train") -> list[Scene]:

@@ -65,6 +65,7 @@ def test_faults_that_show_at_different_times_are_told_in_one_round(words, parts)
     ("words", "place"),
     [
         (["+model.heads.water={}"], "model.heads.water has no loss with terms: found {}"),
+        (["+model.heads.water=3"], "model.heads.water has no loss with terms: found 3"),
         (["model.heads.mask=null"], "model.heads.mask has no loss with terms: found None"),
         (["+model.heads.water={loss: 3}"], "model.heads.water has no loss with terms"),
         (["+model.heads.water={loss: {terms: null}}"], "model.heads.water has no loss with terms"),
@@ -77,6 +78,29 @@ def test_faults_that_show_at_different_times_are_told_in_one_round(words, parts)
 def test_a_part_that_is_empty_is_named(words, place):
     (fault,) = faults_of(*words)
     assert fault.startswith(place)
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["model.heads.mask.decoder=mine"], ["model.heads.mask.decoder=mine: shared or own is expected"]),
+        (["model.heads.mask.decodr=own"], ["model.heads.mask.decodr: there is no such setting (did you mean 'decoder'?)"]),
+        (
+            ["model.aux=5", "model.classifier=0"],
+            ["model.aux=5 must be from 0 to 4", "model.classifier=0 must be a weight above 0"],
+        ),
+        (["model=pspnet", "model.aux=1"], ["model.aux=1: PSPNet has no coarser outputs to supervise"]),
+        (["dataset=synthetic_height", "loss=mse", "model.classifier=0.1"], ["model.classifier=0.1 needs a head with classes"]),
+        (["model.fusion=difference"], ["model.fusion=difference is about two dates: set model.siamese=true too"]),
+        (["model.siamese=true", "dataset.bands=[1,2,3]"], ["model.siamese=true takes the bands of one date"]),
+        (["model=dpt", "model.siamese=true", "dataset.bands=[1,2]"], ["model.siamese=true: DPT takes tokens"]),
+    ],
+)
+def test_what_a_model_has_no_place_for(words, parts):
+    found = faults_of(*words, "optimizer.lr=-1")
+    assert len(found) == len(parts) + 1
+    for part in parts:
+        assert sum(fault.startswith(part) for fault in found) == 1, (part, found)
 
 
 def test_a_setup_is_frozen_and_holds_the_resolved_config():

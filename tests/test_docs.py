@@ -53,6 +53,8 @@ def data(tmp_path_factory, folder_root):
     layouts.own_scenes(root / "floods", rng)
     (root / "dubai").symlink_to(folder_root)
     shutil.copytree(folder_root, root / "mine")
+    for date in ("before", "after"):
+        shutil.copytree(folder_root / "images", root / "mine" / date)
     for image in sorted((folder_root / "images").iterdir()):
         water = rng.integers(0, 101, (80, 96))
         write_tif(root / "mine/shares" / image.name, np.stack([100 - water, water, 0 * water]).astype(np.uint8))

@@ -107,13 +107,43 @@ def test_every_loss_trains_every_task(tmp_path, loss, task, inria_root, folder_r
 @pytest.mark.parametrize(
     "choice",
     [f"{group}={name}" for group in ("model", "augment", "optimizer", "scheduler", "sampler") for name in options(group)]
-    + ["augment=[d4,scale_crop,noise]", "model.freeze=[encoder]", "model.freeze=[decoder]", "model.dropout=0.2"],
+    + ["augment=[d4,scale_crop,noise]", "model.freeze=[encoder]", "model.freeze=[decoder]", "model.dropout=0.2"]
+    + ["model.aux=4", "model.classifier=0.1"],
 )
 def test_every_choice_trains(tmp_path, folder_root, choice):
     config = settings(tmp_path, *folder_data(folder_root), choice, "trainer.log_every_n_steps=1")
     train(config, tmp_path / "run")
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
     assert {row["step"] for row in rows if row["train/mask/loss/dice"]} == {"0", "1"}
+
+
+@pytest.mark.usefixtures("no_charts")
+def test_several_decoders_train_are_scored_mapped_and_resumed(tmp_path, folder_root):
+    """With losses of their own beside, averaged weights, and gains of single terms."""
+    words = [
+        *folder_data(folder_root),
+        "model.heads.fine={loss: ${loss}, decoder: own}",
+        "model.aux=1",
+        "model.classifier=0.1",
+        "callbacks=ema",
+        "record.gain=true",
+        "trainer.log_every_n_steps=1",
+    ]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(settings(tmp_path, *words), whole)
+    with power_cut(1):
+        train(settings(tmp_path, *words, "checkpoint_every=1"), cut)
+    train(settings(tmp_path, f"resume={cut}"), cut)
+    states = [torch.load(RunFolder(folder).best, weights_only=True)["state_dict"] for folder in (whole, cut)]
+    assert any(name.startswith("network.branches.fine.decoder") for name in states[0])
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
+    rows = list(csv.DictReader((whole / "metrics.csv").open()))
+    for name in ("train/mask/loss/aux", "train/fine/loss/aux", "train/mask/loss/classifier", "train/fine/loss/classifier"):
+        assert sum(bool(row[name]) for row in rows) == 2
+    assert not any(name.startswith("val/") and name.endswith(("aux", "classifier")) for name in rows[0])
+    assert set(evaluate(whole, "val")) == {"mask", "fine"}
+    assert predict(whole, next((folder_root / "images").iterdir()), tmp_path / "map.tif").is_file()
 
 
 @pytest.mark.parametrize("name", sorted(layouts.LAYOUTS))

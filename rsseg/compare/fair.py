@@ -46,8 +46,8 @@ Fact: TypeAlias = Callable[[Run], dict[str, str]]
 FACTS: dict[str, Fact] = {
     "data or splits (validation)": lambda run: {
         "dataset": run.config.dataset.name,
-        "task": str(run.config.dataset.task),
-        "classes": ", ".join(run.config.dataset.classes),
+        "task": run.task.kind,
+        "classes": ", ".join(run.task.classes),
         SCENES["val"]: run.data["fingerprint"]["val"],
     },
     "data or splits (training)": lambda run: {
@@ -112,7 +112,9 @@ class Selection:
         self.runs = [run for run in self.runs if run.folder not in reasons]
 
 
-def gather(places: Sequence[Path], keep_unfair: bool = False, metric: str = "", without: Sequence[str] = ()) -> Comparison:
+def gather(
+    places: Sequence[Path], keep_unfair: bool = False, metric: str = "", without: Sequence[str] = (), head: str = ""
+) -> Comparison:
     """Find runs and keep those that can be compared.
 
     Args:
@@ -121,12 +123,13 @@ def gather(places: Sequence[Path], keep_unfair: bool = False, metric: str = "", 
         metric: By which score learning rates that were searched are chosen, see `rsseg.compare.scores.measures`; empty:
             `Task.score`.
         without: As for `rsseg.compare.findings.Findings`.
+        head: The head to compare; empty: the first of each run.
 
     Raises:
         InputError: If nothing can be compared, or it is not clear which of several kinds of runs is meant.
     """
     folders, left_out = find_runs(places)
-    chosen = Selection([Run(folder) for folder in folders], left_out)
+    chosen = Selection([Run(folder, head) for folder in folders], left_out)
     drop_unscored(chosen)
     for number, fact in enumerate(FACTS.values()):
         if number == 0 or not keep_unfair:

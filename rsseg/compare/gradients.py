@@ -5,7 +5,7 @@ Gradients are taken on a few fixed windows, without leaving a trace in the train
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -17,6 +17,7 @@ from rsseg.collective import alone
 from rsseg.contract import Batch, Layers
 from rsseg.losses.balancing import term_gradients
 from rsseg.metrics import SCENE_SUMS, score_scenes
+from rsseg.models import Network
 from rsseg.module import SegmentationModule
 
 STEP = 1e-2
@@ -92,23 +93,25 @@ def probe(
     """
     precision = nullcontext() if trainer.precision == "16-mixed" else trainer.precision_plugin.forward_context()
     found: dict[str, dict[str, Tensor]] = {}
+    pulled: dict[str, list[list[Tensor]]] = {}
     with torch.inference_mode(False), torch.enable_grad(), alone():
         image, layers = _batch(module, windows)
-        layer = _last_layer(module.network)
-        with precision, nullcontext() if held_out else _graph_from(layer):
+        last = {name: _last_layer(module.network, name) for name in module.losses}
+        with precision, nullcontext() if held_out else _graph_from(last.values()):
             logits = module(image)
         for name, composite in module.losses.items():
             z = logits[name].float()
-            weighted = composite(z, layers["mask"], layers.get("weight")).weighted
+            weighted = composite(z, layers[module.tasks[name].target], layers.get("weight")).weighted
             at_logits = term_gradients(module.balancing.scaled(name, weighted), z)
-            at_layer = torch.stack([torch.cat([g.flatten() for g in row]) for row in _pulled(z, at_logits, layer)])
+            at_layer = torch.stack([torch.cat([g.flatten() for g in row]) for row in _pulled(z, at_logits, last[name])])
             values = found[name] = {}
             for place, gradients in (("logits", at_logits), ("layer", at_layer)):
                 values[f"{place}.norm"], values[f"{place}.cosine"] = norms_and_cosines(gradients)
-            if held_out:
-                metric, moved = _quality(trainer, module, name, held_out), _trainable(module.network)
-                gains = [one_step_gain(moved, row, metric, STEP) for row in _pulled(z, at_logits, module.network)]
-                values["gain"] = torch.tensor(gains, dtype=torch.float64)
+            pulled[name] = _pulled(z, at_logits, module.network) if held_out else []
+        for name in module.losses if held_out else ():  # when no graph is needed any more: parameters are moved in place
+            metric, moved = _quality(trainer, module, name, held_out), _trainable(module.network)
+            gains = [one_step_gain(moved, row, metric, STEP) for row in pulled[name]]
+            found[name]["gain"] = torch.tensor(gains, dtype=torch.float64)
     return {name: {key: value.detach().cpu() for key, value in values.items()} for name, values in found.items()}
 
 
@@ -118,9 +121,10 @@ def _batch(module: SegmentationModule, windows: Sequence[Batch]) -> tuple[Tensor
     return image, {name: torch.cat([part[name] for part in parts]).to(module.device) for name in parts[0]}
 
 
-def _last_layer(network: nn.Module) -> nn.Module:
-    """The last layer that has trainable parameters."""
-    return [layer for layer in network.modules() if any(p.requires_grad for p in layer.parameters(recurse=False))][-1]
+def _last_layer(network: nn.Module, head: str) -> nn.Module:
+    """The last layer before a head's logits that has trainable parameters."""
+    branch = network.branch(head) if isinstance(network, Network) else network
+    return [layer for layer in branch.modules() if any(p.requires_grad for p in layer.parameters(recurse=False))][-1]
 
 
 def _trainable(module: nn.Module) -> list[nn.Parameter]:
@@ -128,18 +132,19 @@ def _trainable(module: nn.Module) -> list[nn.Parameter]:
 
 
 @contextmanager
-def _graph_from(layer: nn.Module) -> Iterator[None]:
-    """While this is open, autograd remembers a forward pass from a layer on: what comes before it takes no memory."""
+def _graph_from(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """While this is open, autograd remembers a forward pass from some layers on: what comes before them takes no memory."""
 
     def remember(*_: Any) -> None:
         torch.set_grad_enabled(True)
 
-    handle = layer.register_forward_pre_hook(remember)
+    handles = [layer.register_forward_pre_hook(remember) for layer in set(layers)]
     try:
         with torch.no_grad():
             yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _pulled(z: Tensor, at_logits: Tensor, module: nn.Module) -> list[list[Tensor]]:
@@ -160,8 +165,8 @@ def _quality(trainer: L.Trainer, module: SegmentationModule, name: str, windows:
     def metric() -> float:
         sums = SCENE_SUMS[task.counted](task, scenes=1).to(module.device)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            sums.update(module(image)[name], layers["mask"], scene)
+            sums.update(module(image)[name], layers[task.target], scene)
         counts = sums.counts  # its `compute` would wait for the other processes
-        return task.quality(score_scenes(counts, task, module.without).means())
+        return task.quality(score_scenes(counts, task, module.without[name]).means())
 
     return metric

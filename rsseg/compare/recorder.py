@@ -6,7 +6,7 @@ import copy
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, get_args
+from typing import Any, NamedTuple, TypeAlias, get_args
 
 import lightning as L
 import numpy as np
@@ -18,7 +18,7 @@ from rsseg.compare.gradients import probe
 from rsseg.compare.panel import ErrorMeans, PanelSums
 from rsseg.compare.records import ABOUT, CROSSFIT, OWN, write_arrays
 from rsseg.compare.tuning import Overlap, halves, scenes_bias, tunable
-from rsseg.contract import IGNORE, Batch, InputError
+from rsseg.contract import IGNORE, Batch, InputError, layers_of
 from rsseg.data.windows import Core
 from rsseg.files import write_json
 from rsseg.losses import Composite, Term
@@ -33,6 +33,20 @@ Snapshot: TypeAlias = dict[str, NDArray[Any]]
 """What whole scenes say of a checkpoint of a head: arrays by name, as docs/records.md describes them."""
 
 log = logging.getLogger(__name__)
+
+
+class Panel(NamedTuple):
+    """The losses that every validation of a head is valued by.
+
+    Attributes:
+        losses: By name, functions of sums over the batch.
+        facts: By name, what each of them was made with.
+        clipped: The classes whose weight in the weighted cross-entropy could not be counted.
+    """
+
+    losses: Mapping[str, Term]
+    facts: Mapping[str, Any]
+    clipped: list[str]
 
 
 class Recorder(L.Callback):
@@ -50,9 +64,7 @@ class Recorder(L.Callback):
     Args:
         folder: The folder of its records.
         scenes: The validation scenes' names.
-        panel: By name, the losses to be valued, functions of sums over the batch.
-        facts: By name, what each of them was made with.
-        clipped: The classes whose weight in the panel's weighted cross-entropy could not be counted.
+        panels: By head, the losses to be valued.
         snapshots: Takes the snapshots, and knows which scenes are the first half.
         windows: The probe windows; needed in the main process alone.
         held_out: The windows of the one-step gain; none: it is not recorded.
@@ -62,15 +74,13 @@ class Recorder(L.Callback):
         self,
         folder: Path,
         scenes: Sequence[str],
-        panel: Mapping[str, Term],
-        facts: Mapping[str, Any],
-        clipped: Sequence[str],
+        panels: Mapping[str, Panel],
         snapshots: Snapshots,
         windows: Sequence[Batch],
         held_out: Sequence[Batch] = (),
     ) -> None:
-        self.folder, self.scenes, self.panel, self.facts = folder, list(scenes), panel, facts
-        self.clipped, self.windows, self.held_out = list(clipped), list(windows), list(held_out)
+        self.folder, self.scenes, self.panels = folder, list(scenes), dict(panels)
+        self.windows, self.held_out = list(windows), list(held_out)
         self.snapshots, self.first = snapshots, snapshots.first
         self.taken: dict[str, Snapshot] | None = None
         self._sums: dict[str, PanelSums] = {}  # of the panel, on labels
@@ -81,8 +91,8 @@ class Recorder(L.Callback):
         """Write what the numbers are about."""
         module, heads = _segmentation(pl_module), {}
         for name, task in module.tasks.items():
-            loss = module.losses[name]
-            self._sums[name] = PanelSums(task, self.panel, self.first)
+            loss, panel = module.losses[name], self.panels[name]
+            self._sums[name] = PanelSums(task, panel.losses, self.first)
             if isinstance(loss, Composite) and task.real and _of_means(loss):
                 self._own[name] = ErrorMeans(copy.deepcopy(loss), self.first)
             elif isinstance(loss, Composite) and _of_sums(loss):
@@ -92,8 +102,8 @@ class Recorder(L.Callback):
                 "classes": list(task.classes),
                 "terms": list(loss.terms),  # type: ignore[arg-type]
                 "weights": loss.weights,
-                "panel": dict(self.facts),
-                "clipped": self.clipped,
+                "panel": dict(panel.facts),
+                "clipped": panel.clipped,
             }
         if trainer.is_global_zero:
             write_json(self.folder / ABOUT, {"scenes": self.scenes, "first_half": self.first.tolist(), "heads": heads})
@@ -113,11 +123,13 @@ class Recorder(L.Callback):
     def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *given: Any, **_: Any) -> None:
         """Add a batch to the sums."""
         outputs, batch = given[:2]
-        module = _segmentation(pl_module)
+        module, layers = _segmentation(pl_module), layers_of(batch)
         for name, sums in self._sums.items():
-            sums.update(outputs[name], module.tasks[name].hard_labels(batch["mask"]), batch["scene"])
+            task = module.tasks[name]
+            sums.update(outputs[name], task.hard_labels(layers[task.target]), batch["scene"])
         for name, own in self._own.items():
-            _, target, weight = module.losses[name].given(outputs[name], batch["mask"], batch.get("weight"))  # type: ignore[operator]
+            given = outputs[name], layers[module.tasks[name].target], layers.get("weight")
+            _, target, weight = module.losses[name].given(*given)  # type: ignore[operator]
             own.update(outputs[name], target, batch["scene"], weight)
         if _last_alone(trainer):
             self.snapshots.count(outputs, batch)
@@ -161,6 +173,15 @@ def _segmentation(module: L.LightningModule) -> SegmentationModule:
     return module
 
 
+Holds: TypeAlias = Mapping[str, NDArray[np.bool_]]
+"""By target, which classes each scene's labels hold: bool ``[S, K]``."""
+
+
+def first_half(holds: Holds) -> NDArray[np.bool_]:
+    """Which scenes are the first half: bool ``[S]``, such that each half holds every class of every target if it can."""
+    return halves(np.concatenate(list(holds.values()), axis=1))
+
+
 def in_halves(first: NDArray[np.bool_]) -> NDArray[np.intp]:
     """The scenes, the first half before the second.
 
@@ -185,17 +206,15 @@ class Snapshots:
         tasks: Each head's task.
         sizes: ``[S, 2]``, the scenes' heights and widths.
         cores: The windows, scene after scene, those of the first half before the others.
-        holds: bool ``[S, K]``, which classes each scene's labels hold.
+        holds: By target, bool ``[S, K]``: which classes each scene's labels hold.
 
     Raises:
         ValueError: If the windows come in another order.
     """
 
-    def __init__(
-        self, tasks: Mapping[str, Task], sizes: NDArray[np.int64], cores: Sequence[Core], holds: NDArray[np.bool_]
-    ) -> None:
+    def __init__(self, tasks: Mapping[str, Task], sizes: NDArray[np.int64], cores: Sequence[Core], holds: Holds) -> None:
         self.tasks, self.sizes, self.cores = dict(tasks), sizes, cores
-        self.first = halves(holds)
+        self.first = first_half(holds)
         if np.diff(self.first[[core.scene for core in cores]].astype(int)).max(initial=0) > 0:
             raise ValueError("a window of the first half comes after one of the second: see in_halves")
         scenes = len(sizes)
@@ -212,14 +231,14 @@ class Snapshots:
 
     def count(self, outputs: Mapping[str, Tensor], batch: Batch) -> None:
         """Count a batch, logits by head."""
-        mask, scene, k = batch["mask"], batch["scene"], batch["k"]
+        layers, scene, k = layers_of(batch), batch["scene"], batch["k"]
         for name, histogram in self.histograms.items():
-            logits = outputs[name]
-            truth = self.tasks[name].hard_labels(mask)
+            logits, task = outputs[name], self.tasks[name]
+            truth = task.hard_labels(layers[task.target])
             histogram.to(logits.device).update(logits, truth, scene)
             if name in self.samples:
                 self.samples[name].update(logits, truth, scene, k)
-            predicted = self.tasks[name].predict(logits).to(torch.uint8)
+            predicted = task.predict(logits).to(torch.uint8)
             for labels, target, number in zip(predicted, truth, k.tolist(), strict=True):
                 self._place(name, labels, target, number)
         self.halves[0].count(outputs, batch)
@@ -275,12 +294,12 @@ class TunedCounts:
     Args:
         tasks: Each head's task.
         samples: Of multiclass heads, complete for the other half before the first scene of this one is counted.
-        holds: bool ``[S, K]``, which classes each scene's labels hold.
+        holds: By target, bool ``[S, K]``: which classes each scene's labels hold.
         part: bool ``[S]``, the scenes that are counted.
     """
 
     def __init__(
-        self, tasks: Mapping[str, Task], samples: Mapping[str, LogitSample], holds: NDArray[np.bool_], part: NDArray[np.bool_]
+        self, tasks: Mapping[str, Task], samples: Mapping[str, LogitSample], holds: Holds, part: NDArray[np.bool_]
     ) -> None:
         self.tasks, self.samples, self.holds, self.part = tasks, samples, holds, part
         self.counted = torch.from_numpy(part)
@@ -288,7 +307,8 @@ class TunedCounts:
 
     def count(self, outputs: Mapping[str, Tensor], batch: Batch) -> None:
         """Count a batch, logits by head."""
-        here = self.counted.to(batch["mask"].device)[batch["scene"]].nonzero().flatten()
+        layers, scene = layers_of(batch), batch["scene"]
+        here = self.counted.to(scene.device)[scene].nonzero().flatten()
         if not len(here):
             return
         for name in self.samples:
@@ -297,12 +317,12 @@ class TunedCounts:
                 self.at[name] = {of: (bias, Confusion(self.tasks[name], len(self.part))) for of, bias in biases.items()}
             for bias, confusion in self.at[name].values():
                 moved = outputs[name][here] + bias.to(here.device).view(-1, 1, 1)
-                confusion.to(here.device).update(moved, batch["mask"][here], batch["scene"][here])
+                confusion.to(here.device).update(moved, layers[self.tasks[name].target][here], scene[here])
 
     def _tune(self, name: str) -> dict[str, Tensor]:
         """The biases by what they are tuned for; none if there is nothing to tune on."""
         try:
-            classes = tunable(self.holds, self.part, least=2)
+            classes = tunable(self.holds[self.tasks[name].target], self.part, least=2)
             sample = self.samples[name].compute()
             tuned = {of: scenes_bias(sample, ~self.part, of, classes) for of in get_args(Overlap)}
         except InputError as error:

@@ -270,7 +270,7 @@ def protocol(comparison: Comparison, metric: str) -> list[tuple[str, str]]:
 
     losses, seeds = len(comparison.labels), comparison.seeds
     rows = [
-        ("Data", f"{config.dataset.name}, {config.dataset.task}: {', '.join(config.dataset.classes)}"),
+        ("Data", f"{config.dataset.name}, {first.task.kind}: {', '.join(first.task.classes)}"),
         ("Scenes", ", ".join(f"{len(names)} {split}" for split, names in data["scenes"].items())),
         ("Fingerprints", each(lambda run: "; ".join(f"{name} {value}" for name, value in run.data["fingerprint"].items()))),
         ("Losses and seeds", f"{losses} losses x {len(seeds)} seeds: {', '.join(map(str, seeds))}"),

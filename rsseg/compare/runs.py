@@ -18,8 +18,9 @@ import pandas as pd
 from rsseg.compare.records import RecordError, Records, load_records
 from rsseg.config.build import plain
 from rsseg.config.folder import PLACE_KEYS, RunFolder, flat
+from rsseg.config.targets import heads_of, tasks_of
 from rsseg.contract import InputError, nearest
-from rsseg.task import Task, make_task
+from rsseg.task import Task
 
 TRIALS = "trials.csv"
 """What `rsseg.search` writes beside the runs that are its trials."""
@@ -54,6 +55,8 @@ class Run:
 
     Attributes:
         folder: Its folder.
+        heads: The names of its heads.
+        head: That of the head that is compared.
         config: Its resolved config.
         origin: ``run.json``: overrides, code, libraries.
         data: ``data.json``: scenes and fingerprints of the splits.
@@ -73,26 +76,36 @@ class Run:
         searching: Whether a learning rate is chosen on it, rather than reported.
         plain: Whether its row is cross-entropy and no more.
 
+    Args:
+        folder: The folder.
+        head: The head to compare; empty: the first.
+
     Raises:
-        InputError: If the folder holds files that can't be read, or that lack something.
+        InputError: If the folder holds files that can't be read, or that lack something, or there is no such head.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, head: str = "") -> None:
         run = RunFolder(folder)
         self.folder, self.config, self.origin = folder, run.config(), run.origin()
         node = plain(self.config)
-        heads = node["model"]["heads"]
+        heads = heads_of(node)
         if not heads:
             raise InputError(f"{run.config_file} names no model.heads: remove the folder, or train the run again")
-        head, *others = heads
-        dataset = self.config.dataset
-        self.task = make_task(dataset.task, dataset.classes, units=dataset.units)
+        if head and head not in heads:
+            raise InputError(f"head={head}{nearest(head, heads)}: {folder} has {', '.join(heads)}")
+        self.heads = list(heads)
+        self.head = head = head or self.heads[0]
+        others = [name for name in heads if name != head]
+        self.task = tasks_of(node["dataset"])[heads[head]["target"]]
         self.data, self.summary = run.data(), run.summary()
+        if "heads" in self.summary:
+            self.summary = {**self.summary, **self.summary["heads"][head]}
         self.curve, self.classes = read_curve(run, head, self.task), pd.DataFrame(run.classes(head))
-        losses = {name: flat(heads[name].get("loss") or node["loss"]) for name in heads}
-        self.loss = self.origin["loss"] or "loss"
+        losses = {name: flat(own.get("loss") or node["loss"]) for name, own in heads.items()}
+        self.loss = self.origin.get("losses", {}).get(head) or self.origin["loss"] or "loss"
         self.losses = flat(losses[head] | {f"heads.{name}": losses[name] for name in others if losses[name] != losses[head]})
-        self.settings, self.seed, self.without = settings(node), self.config.seed, list(self.config.metrics.without)
+        self.settings, self.seed = settings(node), self.config.seed
+        self.without = [name for name in self.config.metrics.without if len(heads) == 1 or name in self.task.classes]
         rate = node["optimizer"].get("lr")
         self.rate = float(rate) if isinstance(rate, int | float) else np.nan
         self.records: Records | None = None

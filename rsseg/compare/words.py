@@ -305,9 +305,11 @@ def _trouble(comparison: Comparison) -> list[str]:
         notes.append(
             "The runs were made on different platforms, which may change scores a little; the protocol below names them."
         )
-    heads = list(runs[0].config.model.heads)
+    heads = runs[0].heads
     if len(heads) > 1:
-        notes.append(f"The runs have {len(heads)} heads, {listed(heads)}: {heads[0]} alone is compared.")
+        notes.append(
+            f"The runs have {len(heads)} heads, {listed(heads)}: {runs[0].head} is compared; head=... compares another."
+        )
     if any(run.origin["git"]["changed"] for run in runs):
         notes.append("Some runs were made with uncommitted changes: their commit does not say which code ran.")
     diverged = [left for left in comparison.left_out if left.why.startswith(DIVERGED)]

@@ -9,8 +9,9 @@ from typing import Any
 NEEDED = {
     "config.yaml": {
         "seed": "a whole number", "steps": "a whole number", "batch_size": "a whole number", "window": "a whole number",
-        "optimizer": "a mapping", "loss": "a mapping", "dataset.name": "text", "dataset.task": "text",
-        "dataset.classes": "a list of text", "model.encoder": "text", "model.heads": "a mapping of mappings",
+        "optimizer": "a mapping", "loss": "a mapping","dataset.name": "text",
+        "dataset.task": "text or null", "dataset.classes": "a list of text or null", "model.encoder": "text",
+        "model.heads": "a mapping of mappings",
     },
     "run.json": {
         "overrides": "a list of text", "loss": "text", "git.commit": "text or null", "git.changed": "true, false or null",
@@ -51,6 +52,7 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "a mapping": lambda value: isinstance(value, dict),
     "a mapping of mappings": lambda value: isinstance(value, dict) and all(isinstance(one, dict) for one in value.values()),
     "a list of text": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
+    "a list of text or null": lambda value: value is None or KINDS["a list of text"](value),
     "a list of numbers": lambda value: isinstance(value, list) and all(KINDS["a number"](one) for one in value),
 }
 """What values may be expected to be, in words."""

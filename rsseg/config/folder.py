@@ -178,7 +178,8 @@ class RunFolder:
         rows = [row for row in self._rows(self.classes_file) if row["head"] == head]
         whole = rows and "average" in rows[0]  # older runs have one average, the last row
         rows = [row for row in rows if not row["average"]] if whole else rows[:-1]
-        scores = [name for name in scores_in(rows[0] if rows else ()) if not name.startswith("scene_")]
+        told = {name for row in rows for name, cell in row.items() if cell}  # other heads have columns of their own
+        scores = [name for name in scores_in(told) if not name.startswith("scene_")]
         if rows and not set(scores) <= rows[0].keys():
             raise self._unusable(self.classes_file, f"it lacks {' or '.join(scores)}")
         try:

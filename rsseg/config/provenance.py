@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 RECORDED = (
     "hydra-core", "lightning", "numpy", "rasterio", "segmentation-models-pytorch", "timm", "torch", "torchgeo", "torchmetrics",
@@ -35,17 +36,42 @@ def git_state(package: Path) -> dict[str, Any]:
     return {"commit": git("rev-parse", "HEAD"), "changed": None if status is None else bool(status)}
 
 
-def provenance(overrides: list[str], loss: str) -> dict[str, Any]:
-    """A record of the code, the libraries and the machine that run now.
+class Chosen(NamedTuple):
+    """What the user chose of a run, for the record.
 
-    Args:
+    Attributes:
         overrides: The command line's overrides.
-        loss: The name of the loss composition that was chosen.
+        loss: The name of the loss composition.
+        of_heads: By head, the name of the composition that was chosen for it alone.
     """
+
+    overrides: list[str]
+    loss: str
+    of_heads: Mapping[str, str]
+
+
+def losses_of_heads(choices: Mapping[str, str | None]) -> dict[str, str]:
+    """By head, the loss that was chosen for it alone, among Hydra's choices.
+
+    Example:
+        >>> losses_of_heads({"loss": "ce", "loss@model.heads.water.loss": "focal_dice"})
+        {'water': 'focal_dice'}
+    """
+    first, last = "loss@model.heads.", ".loss"
+    return {
+        place.removeprefix(first).removesuffix(last): name
+        for place, name in choices.items()
+        if name and place.startswith(first) and place.endswith(last)
+    }
+
+
+def provenance(chosen: Chosen) -> dict[str, Any]:
+    """A record of what the user chose, and of the code, the libraries and the machine that run now."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "overrides": overrides,
-        "loss": loss,
+        "overrides": chosen.overrides,
+        "loss": chosen.loss,
+        "losses": dict(chosen.of_heads),
         "git": git_state(Path(__file__).parents[1]),
         "rsseg": version("rsseg"),
         "python": platform.python_version(),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import re
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
@@ -16,10 +15,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from rsseg.config.targets import head_faults, target_faults
 from rsseg.contract import InputError, nearest
-from rsseg.task import make_task
-
-COLOUR = re.compile("#[0-9a-fA-F]{6}")
 
 
 class Residence(StrEnum):
@@ -34,6 +31,12 @@ class Residence(StrEnum):
     ram = "ram"
     gpu = "gpu"
 
+
+Decoder = StrEnum("Decoder", {"shared": "shared", "own": "own"})
+"""Whether heads share a decoder, or each has its own."""
+
+Fusion = StrEnum("Fusion", {"concat": "concat", "difference": "difference"})
+"""How the features of two dates are fused: concatenated, or their absolute difference."""
 
 OnNonFinite = StrEnum("OnNonFinite", {"stop": "stop", "skip": "skip"})
 """What is done about a loss or gradient that is not finite: stop the run, or leave the step out."""
@@ -50,6 +53,11 @@ class DatasetConfig:
         name: Used in folder names.
         task: What a mask says about a pixel: binary, multiclass, multilabel, or regression (real values).
         classes: Names in label order; for binary the one positive class; for regression the names of the values.
+        targets: Several targets by name, each with settings of its own (see `rsseg.config.targets.TargetConfig`); task, classes
+            and what else of them stands here is then null.
+        unlabelled: By the name of a scene, or a pattern of names such as ``tile_*``, the classes that are not labelled in it,
+            with their target before them (``cover/road``) if another target has one of that name. Their pixels neither train
+            nor score that class.
         palette: Colours of the labels for pictures and maps, "#rrggbb"; null: chosen.
         bands: The image bands to read, counted from 1; null: all that the first training image has, but alpha.
         rgb: The bands that pictures show as red, green and blue; null: the first three.
@@ -66,8 +74,10 @@ class DatasetConfig:
     """
 
     name: str = MISSING
-    task: str = MISSING
-    classes: list[str] = MISSING
+    task: str | None = MISSING
+    classes: list[str] | None = MISSING
+    targets: dict[str, Any] = field(default_factory=dict)
+    unlabelled: dict[str, list[str]] = field(default_factory=dict)
     palette: list[str] | None = None
     bands: list[int] | None = MISSING
     rgb: list[int] | None = None
@@ -93,7 +103,15 @@ class ModelConfig:
         freeze: Parts that are not trained: encoder, decoder.
         dropout: The share of the decoder's channels that are dropped before the last convolution, in training.
         net: The smp class as `_target_` with its arguments; bands, logits and weights are filled in from the dataset's facts.
-        heads: Per head, its loss.
+        decoder: Whether the heads share a decoder: shared, or own, one for each head on the one encoder.
+        aux: Deep supervision: the number of coarser outputs of the decoder, 0 to 4, that have the heads' losses too, in
+            training, with weights of 1/2, 1/4, ...
+        classifier: The weight of the loss of a classifier that says, in training, which classes a window shows; null: none.
+        siamese: The image's bands are those of one date, then as many of another: the encoder runs over each, and the decoder
+            gets the fused features.
+        fusion: How features of two dates are fused: concat, or difference, their absolute difference.
+        heads: By name, each with its `loss`, the `target` that it learns (default: that of its name, or the only one), the
+            `weight` of its loss in the sum (default: 1), and its `decoder`, if it is to differ from `model.decoder`.
     """
 
     encoder: str = "resnet18"
@@ -102,6 +120,11 @@ class ModelConfig:
     freeze: list[str] = field(default_factory=list)
     dropout: float = 0.0
     net: dict[str, Any] = field(default_factory=dict)
+    decoder: Decoder = Decoder["shared"]
+    aux: int = 0
+    classifier: float | None = None
+    siamese: bool = False
+    fusion: Fusion = Fusion["concat"]
     heads: dict[str, Any] = field(default_factory=lambda: {"mask": {"loss": "${loss}"}})
 
 
@@ -187,6 +210,9 @@ class Config:
     trust: list[str] = field(default_factory=list)
 
 
+AUX = 4
+"""The most outputs of a decoder that are supervised."""
+
 SCHEMAS = {"dataset": DatasetConfig, "model": ModelConfig, "loss": LossConfig, "record": RecordConfig, "metrics": MetricsConfig}
 """The nodes whose keys are known."""
 
@@ -233,8 +259,8 @@ def folder_name(overrides: str) -> str:
 
 
 OPEN = (
-    "dataset.args", "dataset.source", "model.encoder_args", "model.net", "loss.terms", "balancing", "optimizer", "scheduler",
-    "sampler", "augment", "trainer", "callbacks", "logger",
+    "dataset.args", "dataset.source", "dataset.targets", "dataset.unlabelled", "model.encoder_args", "model.heads", "model.net",
+    "loss.terms", "balancing", "optimizer", "scheduler", "sampler", "augment", "trainer", "callbacks", "logger",
 )  # fmt: skip
 """Nodes that take any argument of their target without a "+": what the target does not know, the binder refuses."""
 
@@ -264,57 +290,33 @@ def cross_check(config: Config | DictConfig) -> list[str]:
         faults.append(f"overlap={config.overlap} must be at least 0 and less than half of window={config.window}")
     if not 0 <= config.seed < 2**32:
         faults.append(f"seed={config.seed} must be from 0 to 2**32 - 1")
-    heads: Any = OmegaConf.to_container(config.model.heads, resolve=True)
-    if not heads:
-        faults.append("model.heads is empty: a model needs a head, such as mask")
-    faults += [
-        f"model.heads.{head} has no loss with terms: found {node}; write model.heads.{head}={{loss: ${{loss}}}}"
-        for head, node in heads.items()
-        if not has_loss(node)
-    ]
+    nodes: Any = {"dataset": config.dataset, "model": config.model}
+    plain: Any = {name: OmegaConf.to_container(node, resolve=True) for name, node in nodes.items()}
+    faults += head_faults(plain)
     faults += _device_faults(config)
     wrong = [part for part in config.model.freeze if part not in ("encoder", "decoder")]
     if wrong:
         faults.append(f"model.freeze={list(config.model.freeze)}: a list of encoder and decoder is expected")
     if not 0 <= config.model.dropout < 1:
         faults.append(f"model.dropout={config.model.dropout} must be at least 0 and less than 1")
+    if not 0 <= config.model.aux <= AUX:
+        faults.append(f"model.aux={config.model.aux} must be from 0 to {AUX}")
+    if config.model.classifier is not None and not 0 < config.model.classifier < math.inf:
+        faults.append(f"model.classifier={config.model.classifier:g} must be a weight above 0, or null")
+    if config.model.fusion != ModelConfig.fusion and not config.model.siamese:
+        faults.append(f"model.fusion={config.model.fusion} is about two dates: set model.siamese=true too")
     if config.pictures < 0:
         faults.append(f"pictures={config.pictures} must be at least 0")
     if config.checkpoint_every is not None and config.checkpoint_every < 1:
         faults.append(f"checkpoint_every={config.checkpoint_every} must be at least 1, or null")
     if config.workers is not None and config.workers < 0:
         faults.append(f"workers={config.workers} must be at least 0, or null")
-    try:
-        task = make_task(dataset.task, dataset.classes, dataset.fractions is not None, dataset.units)
-        faults += task.faults(dataset.mask_values, dataset.palette)
-    except InputError as error:
-        faults.append(f"dataset.task={dataset.task}: {error}")
-    faults += _fraction_faults(dataset)
+    faults += target_faults(plain["dataset"])
     if dataset.bands is not None and (not dataset.bands or min(dataset.bands) < 1):
         faults.append(f"dataset.bands={list(dataset.bands)}: list at least one band, counted from 1")
     if dataset.rgb is not None and len(dataset.rgb) != 3:
         faults.append(f"dataset.rgb={list(dataset.rgb)}: three band numbers are expected; null: the first three")
-    colours = [colour for colour in dataset.palette or () if not COLOUR.fullmatch(colour)]
-    return faults + [f"dataset.palette: {colour} is no colour such as #ff8000" for colour in colours]
-
-
-def _fraction_faults(dataset: DatasetConfig) -> list[str]:
-    """What does not go together with masks of class shares."""
-    if dataset.fractions is None:
-        return []
-    shown = f"dataset.fractions={dataset.fractions:g}"
-    faults = [f"{shown}: what stands for a whole pixel has to be above 0"] if not 0 < dataset.fractions < math.inf else []
-    both = [name for name in ("mask_values", "ignore_values") if getattr(dataset, name)]
-    return faults + [
-        f"{shown} and dataset.{name}: masks hold class shares or labels; set dataset.{name}=null (NaN and no-data are ignored)"
-        for name in both
-    ]
-
-
-def has_loss(head: Any) -> bool:
-    """Whether a head of the model, a plain node, has a loss with terms."""
-    loss = head.get("loss") if isinstance(head, dict) else None
-    return isinstance(loss, dict) and isinstance(loss.get("terms"), dict)
+    return faults
 
 
 def _device_faults(config: Config | DictConfig) -> list[str]:

@@ -22,7 +22,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.config.cli import check_early, one_line, own_part, refuse_foreign
@@ -81,7 +81,8 @@ class Sweep(Callback):
             raise InputError("hydra/launcher=submitit_slurm: this machine has no srun; start it where SLURM is, or take joblib")
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         params = parser.parse_overrides([f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()])
-        given = parser.parse_overrides(list(config.hydra.overrides.task))
+        typed: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # a head's ${loss} is that of each run
+        given = parser.parse_overrides(typed)
         named = {*NAMED, *(o.key_or_group for o in params), *(o.key_or_group for o in given if o.is_sweep_override())}
         left_out = {*config.hydra.job.config.override_dirname.exclude_keys, *(o.key_or_group for o in given)} - named
         words = [f"hydra.job.config.override_dirname.exclude_keys={sorted(left_out)}"]

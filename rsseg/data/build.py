@@ -34,7 +34,12 @@ def cores() -> int:
 
 
 def open_store(
-    scenes: Sequence[Scene], labels: Decoder, bands: Sequence[int], folder: Path, title: str = "store", skip: bool = False
+    scenes: Sequence[Scene],
+    decoders: Sequence[Decoder],
+    bands: Sequence[int],
+    folder: Path,
+    title: str = "store",
+    skip: bool = False,
 ) -> Store:
     """The tiles of a split; those that are not in the store yet, or whose files have changed, are decoded.
 
@@ -42,7 +47,7 @@ def open_store(
 
     Args:
         scenes: The scenes.
-        labels: How their masks are decoded.
+        decoders: How the masks of each target are decoded.
         bands: The image bands to read, counted from 1.
         folder: Where the tiles of all splits lie.
         title: What messages and the progress bar begin with.
@@ -60,12 +65,12 @@ def open_store(
     names: dict[Scene, str] = {}
     for scene in scenes:
         try:
-            names[scene] = tile_name(scene, labels, bands)
+            names[scene] = tile_name(scene, decoders, bands)
         except InputError as error:
             skipped[scene.name] = str(error)
     todo = {name: scene for scene, name in names.items() if f"{name}.counts" not in there}
-    beside = {name: scene for scene, name in names.items() if name not in todo and (scene.stack or scene.burn)}
-    faults = build_tiles(todo, beside, labels, bands, folder, title, skip, skipped)
+    beside = {name: scene for scene, name in names.items() if name not in todo and (scene.stack or _is_burnt(scene))}
+    faults = build_tiles(todo, beside, decoders, bands, folder, title, skip, skipped)
     skipped |= {scene.name: faults[name] for scene, name in names.items() if name in faults}
     kept = [scene for scene in scenes if scene.name not in skipped]
     if not kept:
@@ -79,34 +84,40 @@ def open_store(
             raise ValueError("written by an earlier version")
     except (OSError, EOFError, ValueError, BadZipFile):  # it is not there, or not whole
         try:
-            tiles = [TileCounts.load(folder / f"{name}.counts") for name in chosen]
+            tiles = [TileCounts.load(folder / f"{name}.counts", len(decoders)) for name in chosen]
         except (OSError, EOFError, ValueError):  # a power cut
             raise InputError(f"the tile store {folder} is damaged: remove it, and the same command makes it again") from None
         save_index(path, tiles)
         with np.load(path) as saved:
             index = dict(saved)
-    return Store(folder, kept, chosen, labels.task, index, skipped)
+    return Store(folder, kept, chosen, [decoder.task for decoder in decoders], index, skipped)
 
 
 def save_index(path: Path, tiles: Sequence[TileCounts]) -> None:
     """One file of everything about a split's tiles but their pixels: a hundred thousand of them are opened by it."""
     index = {
         "layout": np.stack([tile.layout[:4] for tile in tiles]),
-        "labels": np.stack([tile.labels for tile in tiles]),
         "dtypes": np.array([tile.sample.dtype.str for tile in tiles]),
         "pixels": np.stack([np.frombuffer(tile.digest(), np.uint8) for tile in tiles]),
-        "blocks": np.concatenate([tile.blocks.reshape(-1, tile.blocks.shape[-1]) for tile in tiles]),
         **{f"bands_{name}": value for name, value in vars(band_statistics(tiles)).items()},
-        **{f"values_{name}": value for name, value in vars(value_statistics(tiles)).items()},
     }
+    for place, counts in enumerate(zip(*(tile.targets for tile in tiles), strict=True)):
+        index[f"{place}_labels"] = np.stack([each.labels for each in counts])
+        index[f"{place}_blocks"] = np.concatenate([each.blocks.reshape(-1, each.blocks.shape[-1]) for each in counts])
+        index |= {f"{place}_values_{name}": value for name, value in vars(value_statistics(counts)).items()}
     with atomic_write(path) as part:
         np.savez(part, **index)
+
+
+def _is_burnt(scene: Scene) -> bool:
+    """Whether any of a scene's masks is a vector file."""
+    return any(mask is not None and mask.burn is not None for mask in scene.masks)
 
 
 def build_tiles(
     todo: Mapping[str, Scene],
     beside: Mapping[str, Scene],
-    labels: Decoder,
+    decoders: Sequence[Decoder],
     bands: Sequence[int],
     folder: Path,
     title: str,
@@ -118,7 +129,7 @@ def build_tiles(
     Args:
         todo: The scenes, by the names of their tiles.
         beside: Scenes that are in the store and that some of them may have to go together with, likewise.
-        labels: How masks are decoded.
+        decoders: How the masks of each target are decoded.
         bands: The image bands to read, counted from 1.
         folder: The store.
         title: What messages begin with.
@@ -142,14 +153,14 @@ def build_tiles(
     sizes: dict[str, int] = {}  # what each checked scene takes
 
     def reader(name: str) -> SceneReader:
-        return SceneReader([todo[name]], labels, bands, [facts[name]])
+        return SceneReader([todo[name]], decoders, bands, [facts[name]])
 
-    if not any(scene.stack or scene.burn for scene in todo.values()):
+    if not any(scene.stack or _is_burnt(scene) for scene in todo.values()):
         beside = {}
     known = {**todo, **beside}
 
     def check(name: str) -> None:
-        facts[name] = check_scene(known[name], labels, bands)
+        facts[name] = check_scene(known[name], decoders, bands)
         if name in beside:
             return
         if facts[name].dtype.kind == "c":

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.contract import InputError
+from rsseg.contract import ONE_TARGET, InputError
 from rsseg.data.blocks import Blocks
-from rsseg.data.count import TileCounts
+from rsseg.data.count import TargetCounts, TileCounts
 from rsseg.task import Task
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ NO_VALUES = ValueStatistics(np.zeros(0), np.ones(0), np.zeros(0), np.zeros(0))
 
 @dataclass(frozen=True)
 class Census:
-    """What is known of a split.
+    """What is known of a split and one of its targets.
 
     Attributes:
         positives: int64 ``[S, K]``, per scene the pixels of each class (binary, multilabel: of label 1).
@@ -111,9 +111,9 @@ def band_statistics(tiles: Sequence[TileCounts]) -> BandStatistics:
     )
 
 
-def value_statistics(tiles: Sequence[TileCounts]) -> ValueStatistics:
-    """The statistics of the real values of all tiles together."""
-    n, mean, squares, low, high = np.stack([tile.values for tile in tiles], axis=1)
+def value_statistics(counts: Sequence[TargetCounts]) -> ValueStatistics:
+    """The statistics of a target's real values in all tiles together."""
+    n, mean, squares, low, high = np.stack([each.values for each in counts], axis=1)
     return ValueStatistics(*_mean_and_std(n, mean, squares), low.min(axis=0), high.max(axis=0))
 
 
@@ -133,9 +133,10 @@ def check_absent(census: Census, task: Task, split: str) -> None:
     Raises:
         InputError: If nothing is left to learn or to score: no labelled pixel, or a binary split without positive ones.
     """
+    of = "" if task.target == ONE_TARGET else f" for target {task.target}"
     if not census.valid.any():
         raise InputError(
-            f"no pixel of the {split} split is labelled in {len(census.valid)} scenes, all are ignored: "
+            f"no pixel of the {split} split is labelled{of} in {len(census.valid)} scenes, all are ignored: "
             "check dataset.mask_values and dataset.ignore_values"
         )
     absent = [name for name, n in zip(task.classes, census.positives.sum(axis=0), strict=True) if n == 0]

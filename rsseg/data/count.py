@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,20 @@ from rsseg.task import Task
 LATTICE = 32  # the sample that percentiles are taken of: one pixel in every such row and column
 
 
+class TargetCounts(NamedTuple):
+    """What is known of a target of one tile.
+
+    Attributes:
+        labels: int64 ``[2, K]``: pixels of each class, labelled pixels.
+        blocks: uint16 ``[rows, columns, K + 1]``, as in `Blocks`.
+        values: float64 ``[5, V]``, of V real values, as `Moments.table`; V is 0 for labels.
+    """
+
+    labels: NDArray[np.int64]
+    blocks: NDArray[np.uint16]
+    values: NDArray[np.float64]
+
+
 @dataclass(frozen=True)
 class TileCounts:
     """What is known of one tile; a file of these arrays one after the other says that the tile is in the store.
@@ -24,39 +39,50 @@ class TileCounts:
     Attributes:
         layout: int64: height, width, where the pixels begin in the scene's own file (-1: the store holds a copy), the number of
             pixels without data and, where there are weights or shares, a check sum of them.
-        labels: int64 ``[2, K]``: pixels of each class, labelled pixels.
         bands: float64 ``[4, C]``: mean, sum of squared deviations from it, minimum, maximum.
         sample: ``[n, C]`` in the tile's dtype.
-        blocks: uint16 ``[rows, columns, K + 1]``, as in `Blocks`.
-        values: float64 ``[5, V]``, of V real values, as `Moments.table`; V is 0 for labels.
+        targets: The counts of each of the dataset's targets.
     """
 
     layout: NDArray[np.int64]
-    labels: NDArray[np.int64]
     bands: NDArray[np.float64]
     sample: NDArray[np.generic]
-    blocks: NDArray[np.uint16]
-    values: NDArray[np.float64]
+    targets: tuple[TargetCounts, ...]
 
     def digest(self) -> bytes:
         """Eight bytes that are others where pixels are: of all sums, of the sample, and of where the classes lie.
 
         The same on any machine: sums of real numbers, whose last digits may differ, are rounded.
         """
-        parts = (self.layout[[0, 1, 3]], self.layout[4:], self.labels, self.bands.astype(np.float32), self.sample, self.blocks)
+        (labels, blocks, _), *further = self.targets
+        parts: list[NDArray[Any]] = [
+            self.layout[[0, 1, 3]],
+            self.layout[4:],
+            labels,
+            self.bands.astype(np.float32),
+            self.sample,
+            blocks,
+        ]
+        for counts in further:
+            parts += [counts.labels, counts.blocks]
         return hashlib.blake2b(b"".join(part.tobytes() for part in parts), digest_size=8).digest()
 
     def save(self, path: Path) -> None:
         """Write the arrays into a file."""
         with path.open("wb") as file:
-            for item in fields(self):
-                np.save(file, getattr(self, item.name))
+            arrays: list[NDArray[Any]] = [self.layout, self.bands, self.sample]
+            for counts in self.targets:
+                arrays += counts
+            for array in arrays:
+                np.save(file, array)
 
     @classmethod
-    def load(cls, path: Path) -> TileCounts:
-        """Read what `save` wrote."""
+    def load(cls, path: Path, targets: int = 1) -> TileCounts:
+        """Read what `save` wrote of so many targets."""
         with path.open("rb") as file:
-            return cls(*(np.load(file) for _ in fields(cls)))
+            layout, bands, sample = (np.load(file) for _ in range(3))
+            counts = tuple(TargetCounts(*(np.load(file) for _ in TargetCounts._fields)) for _ in range(targets))
+        return cls(layout, bands, sample, counts)
 
 
 class Moments:
@@ -95,48 +121,26 @@ class Moments:
         return np.stack([self.count, self.mean, self.deviation, self.low, self.high])
 
 
-class Counter:
-    """Counts a tile while it is decoded, part by part.
+class TargetCounter:
+    """Counts a target of a tile while it is decoded, part by part.
 
     Args:
-        task: The labels' task.
+        task: The target's task.
         size: Height and width of the tile.
-        bands: The number of bands.
     """
 
-    def __init__(self, task: Task, size: tuple[int, int], bands: int) -> None:
-        self.task, self.size = task, size
+    def __init__(self, task: Task, size: tuple[int, int]) -> None:
+        self.task = task
         self.labels = np.zeros((2, task.channels), np.int64)
         self.blocks = np.zeros((*(-(-length // SIZE) for length in size), task.channels + 1), np.int64)
-        self.checksum = 0  # of what is not counted
-        self.bands, self.values = Moments(bands), Moments(task.channels if task.real else 0)
-        self.sample: list[NDArray[np.generic]] = []
+        self.values = Moments(task.channels if task.real else 0)
 
-    def add(
-        self, top: int, left: int, image: NDArray[np.generic], missing: NDArray[np.bool_], target: NDArray[np.generic]
-    ) -> None:
-        """Count a part.
-
-        Args:
-            top: Its first row.
-            left: Its first column.
-            image: ``[C, h, w]``.
-            missing: bool ``[h, w]``, true where there is no data.
-            target: The target, ``[*planes, h, w]``.
-        """
+    def add(self, top: int, left: int, target: NDArray[np.generic]) -> None:
+        """Count a part, ``[*planes, h, w]``, whose first row and column these are."""
         self._add_labels(top, left, self.task.hard_labels(target))
         if self.task.real:
             for row, plane in enumerate(target):
                 self.values.add(row, plane[known(plane)])
-        rows, columns = (
-            np.arange(min(LATTICE // 2, whole // 2), whole, LATTICE) - start
-            for start, whole in zip((top, left), self.size, strict=True)
-        )
-        cross = np.ix_(*(at[(at >= 0) & (at < n)] for at, n in zip((rows, columns), missing.shape, strict=True)))
-        self.sample.append(image[:, *cross][:, ~missing[cross]].T)
-        pixels = image[:, ~missing] if missing.any() else image.reshape(len(image), -1)
-        for band, values in enumerate(pixels):
-            self.bands.add(band, values)
 
     def _add_labels(self, top: int, left: int, labels: NDArray[np.integer]) -> None:
         kinds = self.task.labels
@@ -159,6 +163,56 @@ class Counter:
             nothing = block[(labels == IGNORE).all(axis=0)]
             found[..., -1] += np.bincount(nothing, minlength=shape[0] * shape[1]).reshape(shape)
 
+    def counts(self) -> TargetCounts:
+        """What was counted."""
+        return TargetCounts(self.labels, self.blocks.astype(np.uint16), self.values.table())
+
+
+class Counter:
+    """Counts a tile while it is decoded, part by part.
+
+    Args:
+        tasks: Those of the dataset's targets.
+        size: Height and width of the tile.
+        bands: The number of bands.
+    """
+
+    def __init__(self, tasks: Sequence[Task], size: tuple[int, int], bands: int) -> None:
+        self.size, self.targets, self.bands = size, [TargetCounter(task, size) for task in tasks], Moments(bands)
+        self.checksum = 0  # of what is not counted
+        self.sample: list[NDArray[np.generic]] = []
+
+    def add(
+        self,
+        top: int,
+        left: int,
+        image: NDArray[np.generic],
+        missing: NDArray[np.bool_],
+        layers: Mapping[str, NDArray[np.generic]],
+    ) -> None:
+        """Count a part.
+
+        Args:
+            top: Its first row.
+            left: Its first column.
+            image: ``[C, h, w]``.
+            missing: bool ``[h, w]``, true where there is no data.
+            layers: The targets that the scene has, ``[*planes, h, w]`` by name.
+        """
+        for counter in self.targets:
+            task = counter.task
+            target = layers.get(task.target)
+            counter.add(top, left, task.unknown_target(missing.shape) if target is None else target)
+        rows, columns = (
+            np.arange(min(LATTICE // 2, whole // 2), whole, LATTICE) - start
+            for start, whole in zip((top, left), self.size, strict=True)
+        )
+        cross = np.ix_(*(at[(at >= 0) & (at < n)] for at, n in zip((rows, columns), missing.shape, strict=True)))
+        self.sample.append(image[:, *cross][:, ~missing[cross]].T)
+        pixels = image[:, ~missing] if missing.any() else image.reshape(len(image), -1)
+        for band, values in enumerate(pixels):
+            self.bands.add(band, values)
+
     def counts(self, offset: int, dtype: np.dtype[Any]) -> TileCounts:
         """What was counted.
 
@@ -171,9 +225,7 @@ class Counter:
         missing = height * width - int(bands[0, 0])
         return TileCounts(
             np.array([height, width, offset, missing, *([self.checksum] if self.checksum else [])]),
-            self.labels,
             bands[1:],
             np.concatenate(self.sample).astype(dtype, copy=False),
-            self.blocks.astype(np.uint16),
-            self.values.table(),
+            tuple(counter.counts() for counter in self.targets),
         )

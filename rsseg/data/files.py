@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rsseg.contract import InputError
-from rsseg.data.scene import Scene, Source
+from rsseg.data.scene import Mask, Scene, Source
 from rsseg.data.splits import Split
 from rsseg.data.vector import VECTORS, Burn, text_of
 
@@ -68,6 +68,43 @@ def find(root: Path, pattern: str, endings: frozenset[str] = IMAGES) -> dict[tup
     return dict(sorted(found.items()))
 
 
+class MaskFiles(NamedTuple):
+    """Where the files of a target lie.
+
+    Attributes:
+        mask: The pattern of their paths.
+        burn: How vector files become pixels.
+    """
+
+    mask: str
+    burn: Burn
+
+    @classmethod
+    def of(cls, place: str, mask: str = "", attribute: str | None = None, values: Any = None) -> MaskFiles:
+        """What a config says of a target, at this place of the dataset.
+
+        Raises:
+            InputError: If it can't be.
+        """
+        values = {} if values is None else values
+        if not isinstance(values, Mapping) or not all(type(value) is int for value in values.values()):
+            raise InputError(f"dataset.{place}.values={values}: a mapping such as {{building: 1, road: 2}} is expected")
+        if values and attribute is None:
+            raise InputError(
+                f"dataset.{place}.values says what an attribute's values mean: name it in dataset.{place}.attribute"
+            )
+        if not mask:
+            raise InputError(
+                f"dataset.{place}.mask is not set: give the pattern of the target's paths, such as masks/{{name}}.tif"
+            )
+        return cls(mask, Burn(attribute, tuple((text_of(name), value) for name, value in values.items())))
+
+
+def is_vector(path: Path) -> bool:
+    """Whether a file holds vectors, by its name."""
+    return path.suffix.lower() in VECTORS
+
+
 class Files(Source):
     """Images and masks in files, paired by the fields of their paths: most datasets, and the user's own.
 
@@ -79,6 +116,8 @@ class Files(Source):
             stacked in this order, the first of which decide what scenes there are and on which pixel grid.
         mask: The masks' paths, rasters or vectors. Here and in the further images all or some of the fields may stand: a
             file with fewer belongs to all scenes that share them, one without any to all.
+        targets: Of several targets what this says of each, by name, instead: ``mask`` and, of vectors, ``attribute`` and
+            ``values``. A scene may lack some of them.
         split: As `Split` takes it.
         attribute: Of vector masks, the attribute that holds a feature's mask value; None: 1 for every feature.
         values: The mask value for each of the attribute's values, where they are not integers already.
@@ -94,34 +133,38 @@ class Files(Source):
         self,
         root: str,
         image: str | Sequence[str],
-        mask: str,
+        mask: str = "",
         split: Mapping[str, float | str | Sequence[str] | None] | None = None,
         attribute: str | None = None,
         values: Mapping[Any, int] | None = None,
         published: int | None = None,
         weight: str | None = None,
+        targets: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.root = Path(root).expanduser()
         if not self.root.is_dir():
             raise InputError(
                 f"there is no folder {self.root}: set dataset.source.root, or RSSEG_DATA to the folder that holds your datasets"
             )
-        self.patterns, self.mask = [image] if isinstance(image, str) else list(image), mask
+        self.patterns = [image] if isinstance(image, str) else list(image)
+        several = {f"targets.{name}": own for name, own in (targets or {}).items()}
+        one = {"mask": mask, "attribute": attribute, "values": values}
+        self.targets = {place: MaskFiles.of(place, **own) for place, own in (several or {"source": one}).items()}
         if not self.patterns:
             raise InputError("dataset.source.image=[]: list one pattern of paths at least")
         self.split = Split(split, self.root)
-        burn = self._burn(attribute, values or {})
         images = find(self.root, self.patterns[0])
         if not images:
             raise InputError(f"no image below {self.root} fits dataset.source.image={self.patterns[0]}{self._archives()}")
         stacks = [self._stacked(images, pattern) for pattern in self.patterns[1:]]
-        masks = self._partners(images, mask, "mask", IMAGES | VECTORS)
+        masks = [self._masks(images, place, files) for place, files in self.targets.items()]
         weights = self._weights(images, weight)
         self._all = []
-        for (fields, path), own_mask, own_weight, *stack in zip(images.items(), masks, weights, *stacks, strict=True):
-            vector = own_mask is not None and own_mask.suffix.lower() in VECTORS
-            name, its_burn = "-".join(fields) or path.stem, burn if vector else None
-            self._all.append(Scene(name, path, own_mask, tuple(stack), burn=its_burn, weight=own_weight))
+        for i, (fields, path) in enumerate(images.items()):
+            first, *further = (files[i] for files in masks)
+            stack, name = tuple(files[i] for files in stacks), "-".join(fields) or path.stem
+            mask_path, burn = (None, None) if first is None else (first.path, first.burn)
+            self._all.append(Scene(name, path, mask_path, stack, None, burn, weights[i], tuple(further)))
         if published and len(images) < published and self._tests():
             found = "%d of the %d published images are below %s%s"
             log.warning(found, len(images), published, self.root, self._archives())
@@ -139,15 +182,20 @@ class Files(Source):
         order, own = (list(path_pattern(p).groupindex) for p in (self.patterns[0], pattern))
         if set(own) - set(order):
             raise InputError(
-                f"dataset.source.image={self.patterns[0]} and dataset.source.{what}={pattern} pair files by their fields, such "
+                f"dataset.source.image={self.patterns[0]} and dataset.{what}={pattern} pair files by their fields, such "
                 f"as {{name}}: those of the second must stand in the first; found {sorted(order)} and {sorted(own)}"
             )
         found = find(self.root, pattern, endings)
         return [found.get(tuple(fields[order.index(field)] for field in own)) for fields in images]
 
+    def _masks(self, images: Iterable[tuple[str, ...]], place: str, files: MaskFiles) -> list[Mask | None]:
+        """For the fields of each image the file of a target, if there is one."""
+        found = self._partners(images, files.mask, f"{place}.mask", IMAGES | VECTORS)
+        return [None if path is None else Mask(path, files.burn if is_vector(path) else None) for path in found]
+
     def _stacked(self, images: Mapping[tuple[str, ...], Path], pattern: str) -> list[Path]:
         """As `_partners`, where none may be missing."""
-        files = self._partners(images, pattern, "image")
+        files = self._partners(images, pattern, "source.image")
         alone = [path for path, file in zip(images.values(), files, strict=True) if file is None]
         if alone:
             raise InputError(
@@ -160,7 +208,7 @@ class Files(Source):
         """As `_partners`, where one at least has to be there."""
         if pattern is None:
             return [None] * len(images)
-        files = self._partners(images, pattern, "weight")
+        files = self._partners(images, pattern, "source.weight")
         there = sum(file is not None for file in files)
         if not there:
             raise InputError(
@@ -177,14 +225,6 @@ class Files(Source):
             return f"; there are archives: extract {', '.join(packed[:5])} there"
         return ": is it the right folder, and was the archive extracted whole?"
 
-    @staticmethod
-    def _burn(attribute: str | None, values: Mapping[Any, int]) -> Burn:
-        if not isinstance(values, Mapping) or not all(type(value) is int for value in values.values()):
-            raise InputError(f"dataset.source.values={values}: a mapping such as {{building: 1, road: 2}} is expected")
-        if values and attribute is None:
-            raise InputError("dataset.source.values says what an attribute's values mean: name it in dataset.source.attribute")
-        return Burn(attribute, tuple((text_of(name), value) for name, value in values.items()))
-
     def scenes(self, split: str) -> list[Scene]:
         """The scenes of train, val or test, sorted by name.
 
@@ -192,7 +232,7 @@ class Files(Source):
             InputError: If there are none, or masks are missing of train or val.
         """
         found = self.split.of(split, self._all)
-        bare = [scene for scene in found if scene.mask is None]
+        bare = [scene for scene in found if not any(scene.masks)]
         if not found and split in self.split.parts:
             few = "; a large image can be split into blocks: {blocks: 1024, buffer: 64, train: 0.7, val: 0.3}"
             raise InputError(
@@ -204,6 +244,15 @@ class Files(Source):
         if bare and split != "test":
             raise InputError(
                 f"{len(bare)} of {len(found)} {split} images below {self.root} have no mask that fits "
-                f"dataset.source.mask={self.mask}, first {bare[0].image}{self._archives()}"
+                f"{' or '.join(self.patterns_of_masks)}, first {bare[0].image}{self._archives()}"
             )
+        for number, pattern in enumerate(self.patterns_of_masks):
+            there = sum(scene.masks[number] is not None for scene in found)
+            if there < len(found) and split != "test":
+                log.info("%d of %d %s images have a mask that fits %s.", there, len(found), split, pattern)
         return found
+
+    @property
+    def patterns_of_masks(self) -> list[str]:
+        """The patterns of the masks, as the user wrote them."""
+        return [f"dataset.{place}.mask={files.mask}" for place, files in self.targets.items()]

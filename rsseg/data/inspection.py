@@ -18,7 +18,7 @@ from rsseg.data.raster import JPEG, alpha_band, check_overlap, open_raster, read
 from rsseg.data.vector import read_features
 
 if TYPE_CHECKING:
-    from rsseg.data.scene import Scene
+    from rsseg.data.scene import Mask, Scene
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Facts(NamedTuple):
         counts: The number of bands in each image file.
         warped: The files that lie on another grid than the scene.
         alpha: The image files with an alpha band that is no image band.
-        elsewhere: Why a vector mask says nothing about the scene, if so.
+        elsewhere: By vector mask, why it says nothing about the scene; empty: it does.
     """
 
     size: tuple[int, int]
@@ -42,15 +42,15 @@ class Facts(NamedTuple):
     counts: tuple[int, ...]
     warped: list[Path]
     alpha: list[Path]
-    elsewhere: str
+    elsewhere: dict[Path, str]
 
 
-def check_scenes(scenes: Sequence[Scene], labels: Decoder, bands: Sequence[int]) -> list[Facts]:
+def check_scenes(scenes: Sequence[Scene], decoders: Sequence[Decoder], bands: Sequence[int]) -> list[Facts]:
     """Open every file of some scenes.
 
     Args:
         scenes: The scenes of one split.
-        labels: How their masks will be decoded.
+        decoders: How the masks of each target will be decoded.
         bands: The bands that will be read.
 
     Returns:
@@ -63,7 +63,7 @@ def check_scenes(scenes: Sequence[Scene], labels: Decoder, bands: Sequence[int])
     facts = []
     for scene in scenes:
         try:
-            facts.append(check_scene(scene, labels, bands))
+            facts.append(check_scene(scene, decoders, bands))
         except InputError as error:
             faults.append(str(error))
     raise_together(faults)
@@ -99,12 +99,12 @@ def compare_scenes(scenes: Sequence[Scene], facts: Sequence[Facts], bands: Seque
         _say(scenes, facts, bands)
 
 
-def check_scene(scene: Scene, labels: Decoder, bands: Sequence[int]) -> Facts:
+def check_scene(scene: Scene, decoders: Sequence[Decoder], bands: Sequence[int]) -> Facts:
     """Open every file of a scene.
 
     Args:
         scene: The scene.
-        labels: How its mask will be decoded.
+        decoders: How the masks of each target will be decoded.
         bands: The bands that will be read.
 
     Raises:
@@ -125,11 +125,14 @@ def check_scene(scene: Scene, labels: Decoder, bands: Sequence[int]) -> Facts:
         if alpha_band(raster) and alpha_band(raster) not in own:
             alpha.append(path)
     size = image.shape if scene.region is None else (int(scene.region.height), int(scene.region.width))
-    elsewhere = ""
-    if scene.burn is not None:
-        elsewhere = _check_vector(scene, labels)
-    elif scene.mask is not None and _check_mask(scene.mask, scene.image, labels):
-        warped.append(scene.mask)
+    elsewhere = dict[Path, str]()
+    for mask, decoder in zip(scene.masks, decoders, strict=False):  # a scene to map has none
+        if mask is None:
+            continue
+        if mask.burn is not None:
+            elsewhere[mask.path] = _check_vector(mask, scene.image, decoder)
+        elif _check_mask(mask.path, scene.image, decoder):
+            warped.append(mask.path)
     if scene.weight is not None and _check_weight(scene.weight, scene.image):
         warped.append(scene.weight)
     return Facts(size, np.result_type(*dtypes), counts, warped, alpha, elsewhere)
@@ -172,17 +175,16 @@ def _check_weight(path: Path, image: Path) -> bool:
     return _is_warped(path, [1], image, bilinear=False)
 
 
-def _check_vector(scene: Scene, labels: Decoder) -> str:
+def _check_vector(mask: Mask, image: Path, labels: Decoder) -> str:
     """Why the features lie outside of the image, if they do."""
-    if scene.mask is None or scene.burn is None:
-        return ""
+    assert mask.burn is not None
     if labels.mask_bands > 1:
         kind = "colours" if labels.colours else "a multilabel task"
-        raise InputError(f"{scene.mask} is a vector mask, which has one value a pixel, but {kind} need {labels.mask_bands}")
-    shapes, _ = read_features(scene.mask, scene.burn, scene.image)
+        raise InputError(f"{mask.path} is a vector mask, which has one value a pixel, but {kind} need {labels.mask_bands}")
+    shapes, _ = read_features(mask.path, mask.burn, image)
     if len(shapes):
         try:
-            check_overlap(scene.mask, open_raster(scene.image).crs, shapes.total_bounds.tolist(), scene.image)
+            check_overlap(mask.path, open_raster(image).crs, shapes.total_bounds.tolist(), image)
         except InputError as error:
             return str(error)
     return ""
@@ -198,8 +200,8 @@ def _faults_between(scenes: Sequence[Scene], facts: Sequence[Facts]) -> list[str
                     f"{scene.images[i]} has {count} bands but {first[0].images[i]} has {expected}: dataset.bands counts "
                     "through the stacked files, so those before the last must have equally many in every scene"
                 )
-    touched = {scene.mask for scene, fact in zip(scenes, facts, strict=True) if not fact.elsewhere}
-    lost = {s.mask: f.elsewhere for s, f in zip(scenes, facts, strict=True) if f.elsewhere and s.mask not in touched}
+    touched = {path for fact in facts for path, why in fact.elsewhere.items() if not why}
+    lost = {path: why for fact in facts for path, why in fact.elsewhere.items() if path not in touched}
     return faults + list(lost.values())
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects, label
 from torch import Tensor
 
-from rsseg.contract import InputError, Layers, known, nearest, number
+from rsseg.contract import ONE_TARGET, InputError, Layers, known, nearest, number
 from rsseg.data.augment import Sometimes
 from rsseg.data.blocks import Blocks
 from rsseg.data.sampling import stream
@@ -176,7 +176,7 @@ class Paste(Sometimes):
         first = [int(index[block]) * side for index in (blocks.row, blocks.col)]
         start = [max(place - side // 2, 0) for place in first]
         pixels, layers = read(int(blocks.scene[block]), start[0], start[1], 2 * side)
-        has = self.task.class_masks(layers["mask"])[wanted]
+        has = self.task.class_masks(layers[self.task.target])[wanted]
         found = []
         for box, inside in regions(has, self.min_area, (first[0] - start[0], first[1] - start[1]), side):
             image = (pixels[:, *box].astype(np.float32) - scale[0]) / scale[1]
@@ -195,11 +195,12 @@ class Paste(Sometimes):
             window, own = image[i], {name: layer[i] for name, layer in layers.items()}
             for _ in range(self.count):
                 pieces = self.pieces[int(rng.integers(len(self.pieces)))]
-                paste(window, own, pieces[int(rng.integers(len(pieces)))].to(image), rng.random(2))
+                piece = pieces[int(rng.integers(len(pieces)))].to(image)
+                paste(window, own, piece, rng.random(2), self.task.target)
         return image, layers
 
 
-def paste(image: Tensor, layers: Layers, piece: Piece, place: NDArray[np.float64]) -> None:
+def paste(image: Tensor, layers: Layers, piece: Piece, place: NDArray[np.float64], target: str = ONE_TARGET) -> None:
     """Put an object into a window, in place. What does not fit into a small window is cut off; what has no label stays.
 
     Args:
@@ -207,6 +208,7 @@ def paste(image: Tensor, layers: Layers, piece: Piece, place: NDArray[np.float64
         layers: ``[H, W]`` or ``[L, H, W]`` each.
         piece: The object.
         place: From 0 (at the upper or left edge) up to 1 (at the lower or right one), down and across.
+        target: The layer that says what has a label.
     """
     here = []
     for length, extent, share in zip(image.shape[-2:], piece.inside.shape, place.tolist(), strict=True):
@@ -215,7 +217,7 @@ def paste(image: Tensor, layers: Layers, piece: Piece, place: NDArray[np.float64
         here.append(slice(first, first + fitting))
     own = (..., slice(here[0].stop - here[0].start), slice(here[1].stop - here[1].start))
     there = (..., here[0], here[1])
-    labelled = known(layers["mask"][there])
+    labelled = known(layers[target][there])
     where = piece.inside[own] & (labelled.any(dim=0) if labelled.ndim == 3 else labelled)
     image[there] = torch.where(where, piece.image[own], image[there])
     for name, layer in layers.items():

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsseg.contract import InputError, Layers, known, number
+from rsseg.contract import InputError, Layers, labelled, number
 from rsseg.data.augment import Sometimes, bounds
 
 
@@ -109,8 +109,7 @@ class Radiometry(Sometimes):
         drawn *= np.reshape([self.brightness, self.contrast, self.gamma], (3, 1, 1))
         offset, factor, exponent = torch.from_numpy(drawn).to(image)[..., None, None]
         if self.gamma:
-            valid = known(layers["mask"])
-            image = power_law(image, valid if valid.ndim == 3 else valid.any(dim=1), exponent.exp())
+            image = power_law(image, labelled(layers), exponent.exp())
         return torch.addcmul(offset, image, factor.exp()), layers
 
 

@@ -23,17 +23,32 @@ BESIDE_SHAPES = (".dbf", ".shx", ".prj")
 
 
 @dataclass(frozen=True)
+class Mask:
+    """A file that holds a target: a raster, or a vector file; warped to the scene's grid if it lies on another.
+
+    Attributes:
+        path: The file.
+        burn: How a vector file becomes pixels; None: it is a raster.
+    """
+
+    path: Path
+    burn: Burn | None = None
+
+
+@dataclass(frozen=True)
 class Scene:
-    """An image, or a part of one, the mask where it is labelled, and what its pixels count for.
+    """An image, or a part of one, the masks where it is labelled, and what its pixels count for.
 
     Attributes:
         name: Unique in its dataset.
         image: The file whose pixel grid is the scene's.
-        mask: A raster, or the vector file that `burn` makes one of; warped to the grid if it lies on another.
+        mask: The file of the dataset's first target, see `Mask`; None: the scene lacks it.
         stack: Files whose bands follow those of `image`, in this order; warped to its grid if they lie on another.
         region: The part of the image that is the scene; None: all of it.
-        burn: How a vector mask becomes pixels.
+        burn: How a vector file `mask` becomes pixels.
         weight: A raster of one band: what a pixel counts for in the loss; warped to the grid if it lies on another. None: 1.
+        further: The files of the dataset's further targets, in their order; None for one that the scene lacks.
+        unlabelled: Classes that are not labelled in the scene, each as ``target/class``.
     """
 
     name: str
@@ -43,6 +58,17 @@ class Scene:
     region: Window | None = None
     burn: Burn | None = None
     weight: Path | None = None
+    further: tuple[Mask | None, ...] = ()
+    unlabelled: tuple[str, ...] = ()
+
+    @property
+    def masks(self) -> tuple[Mask | None, ...]:
+        """The files of the dataset's targets, in their order; None for one that the scene lacks."""
+        return (None if self.mask is None else Mask(self.mask, self.burn), *self.further)
+
+    def mask_of(self, place: int) -> Mask | None:
+        """The file of the target at a place among the dataset's, if the scene has it."""
+        return self.masks[place] if place < len(self.masks) else None
 
     @property
     def images(self) -> tuple[Path, ...]:
@@ -51,8 +77,9 @@ class Scene:
 
     @property
     def files(self) -> list[Path]:
-        """Every file that its pixels depend on: image, mask, weight, what stands beside them, what a VRT is made of."""
-        found, todo = list[Path](), [*self.images, *(path for path in (self.mask, self.weight) if path is not None)]
+        """Every file that its pixels depend on: image, masks, weight, what stands beside them, what a VRT is made of."""
+        masks = [mask.path for mask in self.masks if mask is not None]
+        found, todo = list[Path](), [*self.images, *masks, *([] if self.weight is None else [self.weight])]
         for path in todo:
             beside = [path.with_suffix(end) for end in BESIDE_SHAPES] if path.suffix.lower() == ".shp" else []
             beside += [path.with_name(path.name + end) for end in BESIDE]
@@ -68,10 +95,15 @@ class Scene:
             InputError: If a file is not there.
         """
         try:
-            facts = [(os.path.abspath(path), *version(path)) for path in self.files], self.region, self.burn
+            files = [(os.path.abspath(path), *version(path)) for path in self.files]
         except OSError as error:
             raise InputError(f"{error.filename} can't be read: {error.strerror}") from None
-        return facts if self.weight is None else (*facts, os.path.abspath(self.weight))
+        facts: tuple[object, ...] = files, self.region, self.burn
+        if self.weight is not None:
+            facts = (*facts, os.path.abspath(self.weight))
+        if self.further or self.unlabelled:
+            facts = (*facts, self.further, self.unlabelled)
+        return facts
 
     def counts(self) -> tuple[int, ...]:
         """The number of bands in each of the image's files."""
@@ -111,7 +143,7 @@ class SceneReader:
 
     Args:
         scenes: The scenes of one split.
-        labels: How their masks are decoded.
+        decoders: How the masks of each target are decoded.
         bands: The image bands to read, counted from 1 through all files of a scene.
         facts: What `check_scenes` found, if the scenes are checked already.
 
@@ -125,10 +157,10 @@ class SceneReader:
     """
 
     def __init__(
-        self, scenes: Sequence[Scene], labels: Decoder, bands: Sequence[int], facts: Sequence[Facts] | None = None
+        self, scenes: Sequence[Scene], decoders: Sequence[Decoder], bands: Sequence[int], facts: Sequence[Facts] | None = None
     ) -> None:
-        self.scenes, self.labels, self.bands = list(scenes), labels, list(bands)
-        facts = check_scenes(self.scenes, labels, self.bands) if facts is None else facts
+        self.scenes, self.decoders, self.bands = list(scenes), list(decoders), list(bands)
+        facts = check_scenes(self.scenes, self.decoders, self.bands) if facts is None else facts
         self.dtype = np.result_type(*(fact.dtype for fact in facts))
         self.fill: NDArray[np.floating] = np.zeros(len(self.bands))
         self.sizes: NDArray[np.int64] = np.array([fact.size for fact in facts], dtype=np.int64).reshape(-1, 2)
@@ -137,15 +169,23 @@ class SceneReader:
         return len(self.scenes)
 
     def read_layers(self, scene: int, window: Window) -> dict[str, NDArray[np.generic]]:
-        """The layers of a part of a scene that lies inside it, by name: its mask, and its weight if it has one."""
-        layers = {"mask": self.read_mask(scene, window)}
+        """The layers of a part of a scene that lies inside it, by name: the targets and the weight that it has."""
+        layers: dict[str, NDArray[np.generic]] = {}
+        for place, decoder in enumerate(self.decoders):
+            if self.scenes[scene].mask_of(place) is not None:
+                layers[decoder.task.target] = self.read_mask(scene, window, place)
         weight = self.scenes[scene].weight
         if weight is not None:
             layers["weight"] = self._read_weight(weight, scene, window)
         return layers
 
-    def read_mask(self, scene: int, window: Window) -> NDArray[np.generic]:
-        """The target in a part of a scene that lies inside it, `Task.unknown` beyond a warped mask.
+    def read_mask(self, scene: int, window: Window, place: int = 0) -> NDArray[np.generic]:
+        """A target in a part of a scene that lies inside it, `Task.unknown` beyond a warped mask.
+
+        Args:
+            scene: The scene's number.
+            window: The part.
+            place: That of the target among the dataset's.
 
         Returns:
             ``[*planes, h, w]`` in the task's dtype.
@@ -153,25 +193,35 @@ class SceneReader:
         Raises:
             InputError: If the mask is damaged or holds a value that can't be; the file is named.
         """
-        own, labels, place = self.scenes[scene], self.labels, self._place(scene, window)
-        if own.mask is None:
-            shape = (*labels.task.planes, int(window.height), int(window.width))
-            return np.full(shape, labels.task.unknown, dtype=labels.task.dtype)
+        own, decoder, part = self.scenes[scene], self.decoders[place], self._place(scene, window)
+        mask, task = own.mask_of(place), decoder.task
+        if mask is None:
+            return task.unknown_target((int(window.height), int(window.width)))
         try:
-            if own.burn is not None:
-                return labels.decode(rasterise(own.mask, own.burn, own.image, place)[None])
-            bands = list(range(1, labels.mask_bands + 1))
-            raw = read_bands(own.mask, bands, place, own.image)
-            missing = masked_out(own.mask, bands, place, own.image)
-            nodata = open_raster(own.mask).nodata
-            if nodata is not None:
-                missing = missing | labels.blank(raw, nodata)
-            return labels.decode(raw, missing)
+            target = self._decode(mask, decoder, part, own.image)
         except InputError as error:
-            count = open_raster(own.mask).count if own.burn is None else 1
-            several = count >= 3 and not labels.colours and labels.mask_bands == 1
+            count = open_raster(mask.path).count if mask.burn is None else 1
+            several = count >= 3 and not decoder.colours and decoder.mask_bands == 1
             hint = f'. It has {count} bands: if they are colours, write dataset.mask_values as "#rrggbb"' if several else ""
-            raise error if str(own.mask) in str(error) else InputError(f"{own.mask}: {error}{hint}") from None
+            raise error if str(mask.path) in str(error) else InputError(f"{mask.path}: {error}{hint}") from None
+        for name in own.unlabelled:
+            of, _, label = name.partition("/")
+            if of == task.target:
+                target = task.without_label(target, label)
+        return target
+
+    @staticmethod
+    def _decode(mask: Mask, decoder: Decoder, part: Window, grid: Path) -> NDArray[np.generic]:
+        """A target in a part of a grid, that of an image."""
+        if mask.burn is not None:
+            return decoder.decode(rasterise(mask.path, mask.burn, grid, part)[None])
+        bands = list(range(1, decoder.mask_bands + 1))
+        raw = read_bands(mask.path, bands, part, grid)
+        missing = masked_out(mask.path, bands, part, grid)
+        nodata = open_raster(mask.path).nodata
+        if nodata is not None:
+            missing = missing | decoder.blank(raw, nodata)
+        return decoder.decode(raw, missing)
 
     def _read_weight(self, path: Path, scene: int, window: Window) -> NDArray[np.generic]:
         """The weight in a part of a scene that lies inside it, 0 where the file has no data: ``[h, w]`` in its own dtype.

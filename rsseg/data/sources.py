@@ -6,12 +6,16 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rsseg.contract import InputError, nearest
 from rsseg.data.files import find
-from rsseg.data.scene import Scene, Source
+from rsseg.data.scene import Mask, Scene, Source
 from rsseg.data.splits import SPLITS
 from rsseg.data.synthetic import SceneRecipe, write_scenes
+
+LAYERS = ("masks", "heights")
+"""What the files of a scene may show."""
 
 
 class Synthetic(Source):
@@ -23,14 +27,24 @@ class Synthetic(Source):
         recipe: What they look like.
         seed: Same seed and recipe, same scenes.
         target: What is to be learnt: masks (labels) or heights (metres).
+        targets: Of several targets what each is, one of these, by name: ``{cover: {mask: masks}, height: {mask: heights}}``.
     """
 
-    def __init__(self, root: str, scenes: Mapping[str, int], recipe: SceneRecipe, seed: int = 0, target: str = "masks") -> None:
-        if target not in ("masks", "heights"):
-            raise InputError(
-                f"dataset.source.target={target}{nearest(target, ('masks', 'heights'))}: masks or heights is expected"
-            )
-        self.target = target
+    def __init__(
+        self,
+        root: str,
+        scenes: Mapping[str, int],
+        recipe: SceneRecipe,
+        seed: int = 0,
+        target: str = "masks",
+        targets: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        named = {f"dataset.targets.{name}.mask": own.get("mask") for name, own in (targets or {}).items()}
+        self.folders = []
+        for place, folder in (named or {"dataset.source.target": target}).items():
+            if folder not in LAYERS:
+                raise InputError(f"{place}={folder}{nearest(str(folder), LAYERS)}: {' or '.join(LAYERS)} is expected")
+            self.folders.append(str(folder))
         wrong = {key: n for key, n in scenes.items() if key not in SPLITS or not isinstance(n, int) or n < 0}
         if wrong:
             raise InputError(f"dataset.source.scenes={dict(scenes)}: whole numbers for {', '.join(SPLITS)} are expected")
@@ -41,8 +55,9 @@ class Synthetic(Source):
     def scenes(self, split: str) -> list[Scene]:
         """The scenes of train, val or test; writes all of them if they are not there yet."""
         write_scenes(self.root, self.recipe, self.counts, self.seed)
-        return [
-            Scene(name, path, self.root / self.target / path.name)
-            for (name,), path in find(self.root, "images/{name}.*").items()
-            if name.startswith(split)
-        ]
+        found = []
+        for (name,), path in find(self.root, "images/{name}.*").items():
+            if name.startswith(split):
+                first, *further = (self.root / folder / path.name for folder in self.folders)
+                found.append(Scene(name, path, first, further=tuple(Mask(path) for path in further)))
+        return found

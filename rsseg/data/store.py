@@ -52,7 +52,7 @@ class Store:
         folder: Where the tiles lie.
         scenes: The scenes that they were decoded from.
         names: What their files begin with.
-        task: The labels' task.
+        tasks: Those of the dataset's targets.
         index: The arrays that `rsseg.data.build.save_index` writes.
         skipped: Scenes that could not be decoded, and why.
 
@@ -60,8 +60,9 @@ class Store:
         scenes: As given.
         sizes: int64 ``[S, 2]``, height and width of each scene.
         dtype: What windows come as: the common type of all tiles.
-        layers: What goes with the images, by name: the mask and, if any scene has one, the weight.
-        census: What the split holds.
+        layers: What goes with the images, by name: the targets and, if any scene has one, the weight.
+        tasks: As given, by target.
+        censuses: What the split holds, by target.
         pixels: A hash that is another one where pixels or labels are.
         skipped: As given.
         pin: Whether windows are cut into memory that a GPU reads fast.
@@ -73,26 +74,24 @@ class Store:
         folder: Path,
         scenes: Sequence[Scene],
         names: Sequence[str],
-        task: Task,
+        tasks: Sequence[Task],
         index: dict[str, NDArray[np.generic]],
         skipped: dict[str, str],
     ) -> None:
-        self.folder, self.scenes, self.task, self.skipped = folder, list(scenes), task, skipped
+        self.folder, self.scenes, self.skipped = folder, list(scenes), skipped
+        self.tasks = {task.target: task for task in tasks}
         self._names, self._dtypes = list(names), [np.dtype(str(name)) for name in index["dtypes"]]
         self._layout: list[list[int]] = index["layout"].tolist()
         self.sizes: NDArray[np.int64] = index["layout"][:, :2]  # type: ignore[assignment]
         self.dtype = np.result_type(*set(self._dtypes))
-        self.layers = {"mask": Layer(task.planes, task.dtype, default=task.unknown)}
+        self.layers = {name: Layer(task.planes, task.dtype, default=task.unknown) for name, task in self.tasks.items()}
         if any(scene.weight is not None for scene in scenes):
             self.layers["weight"] = Layer((), np.dtype(np.float32), default=1)
         bands = {key.removeprefix("bands_"): index[key] for key in index if key.startswith("bands_")}
         statistics = BandStatistics(
             **bands | {"count": int(bands["count"]), "missing": float(bands["missing"])}  # type: ignore[arg-type]
         )
-        labels: NDArray[np.int64] = index["labels"]  # type: ignore[assignment]
-        values = ValueStatistics(**{item.name: index[f"values_{item.name}"] for item in fields(ValueStatistics)})  # type: ignore[arg-type]
-        blocks = Blocks.of(index["blocks"], self.sizes)  # type: ignore[arg-type]
-        self.census = Census(labels[:, 0], labels[:, 1], statistics, blocks, values)
+        self.censuses = {name: self._census(index, place, statistics) for place, name in enumerate(self.tasks)}
         self.pixels = hashlib.blake2b(index["pixels"].tobytes(), digest_size=8).hexdigest()
         self.pin = False
         self.device: torch.device | None = None
@@ -101,6 +100,22 @@ class Store:
 
     def __len__(self) -> int:
         return len(self.scenes)
+
+    def _census(self, index: dict[str, Any], place: int, statistics: BandStatistics) -> Census:
+        """The census of the target at a place."""
+        labels, blocks = index[f"{place}_labels"], Blocks.of(index[f"{place}_blocks"], self.sizes)
+        values = ValueStatistics(**{item.name: index[f"{place}_values_{item.name}"] for item in fields(ValueStatistics)})
+        return Census(labels[:, 0], labels[:, 1], statistics, blocks, values)
+
+    @property
+    def task(self) -> Task:
+        """The first target's."""
+        return next(iter(self.tasks.values()))
+
+    @property
+    def census(self) -> Census:
+        """The first target's."""
+        return self.censuses[self.task.target]
 
     @property
     def fill(self) -> NDArray[np.floating]:
@@ -127,12 +142,14 @@ class Store:
 
     def _own(self, scene: int) -> list[str]:
         """The layers that a scene has."""
-        return ["mask"] if self.scenes[scene].weight is None else ["mask", "weight"]
+        own = self.scenes[scene]
+        targets = [name for place, name in enumerate(self.tasks) if own.mask_of(place) is not None]
+        return targets if own.weight is None else [*targets, "weight"]
 
     def _stored(self, scene: int, layer: str) -> np.dtype[Any]:
         """The dtype of a scene's layer in the store."""
         name = self._names[scene]
-        return self.task.dtype if layer == "mask" else stored_dtype(layer_file(self.folder, name, layer), name)
+        return self.tasks[layer].dtype if layer in self.tasks else stored_dtype(layer_file(self.folder, name, layer), name)
 
     def tile(self, scene: int) -> Tile:
         """The pixels of a scene; they must not be written to."""
@@ -162,9 +179,9 @@ class Store:
         return held(image, device), copies, None if missing is None else held(missing, device)
 
     def read(self, scene: int, top: int, left: int, size: int) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
-        """Image and mask of a window, as `read_layers` gives them."""
+        """Image and first target of a window, as `read_layers` gives them."""
         image, layers = self.read_layers(scene, top, left, size)
-        return image, layers["mask"]
+        return image, layers[self.task.target]
 
     def read_layers(
         self, scene: int, top: int, left: int, size: int

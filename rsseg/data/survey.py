@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -89,14 +90,14 @@ def square_metres(scene: Scene) -> float:
     return float(abs(raster.transform.determinant) * raster.crs.linear_units_factor[1] ** 2)
 
 
-def survey(store: Store, labels: Decoder, bands: list[int], seed: int, title: str) -> Survey:
+def survey(store: Store, decoders: Sequence[Decoder], bands: list[int], seed: int, title: str) -> Survey:
     """Look for the objects of each class, and for labels where there is no data.
 
     An object that the border of a piece goes through counts with what is seen of it, once on either side.
 
     Args:
         store: The split's tiles.
-        labels: How masks are decoded.
+        decoders: How the masks of each target are decoded.
         bands: The image bands to read, counted from 1.
         seed: Of the pieces that are drawn where not all can be looked at.
         title: What the progress bar and lines begin with.
@@ -109,12 +110,14 @@ def survey(store: Store, labels: Decoder, bands: list[int], seed: int, title: st
         scene, window = piece
         rows, columns = window.toslices()
         _, layers, missing = store.tile(scene)
-        pixel = square_metres(store.scenes[scene])
-        objects = [find(has, pixel) for has in store.task.class_masks(np.asarray(layers["mask"][..., rows, columns]))]
+        pixel, task = square_metres(store.scenes[scene]), store.task
+        known_of = layers.get(task.target)
+        target = task.unknown_target((window.height, window.width)) if known_of is None else known_of[..., rows, columns]
+        objects = [find(has, pixel) for has in task.class_masks(np.asarray(target))]
         gone = np.zeros(0, bool) if missing is None else np.asarray(missing[rows, columns])
         if not gone.any():
             return objects, 0, 0
-        given = known(SceneReader([store.scenes[scene]], labels, bands).read_mask(0, window))
+        given = known(SceneReader([store.scenes[scene]], decoders, bands).read_mask(0, window))
         return objects, int(gone.sum()), int(((given.any(axis=0) if given.ndim == 3 else given) & gone).sum())
 
     with ThreadPoolExecutor(cores()) as pool, progress(taken, title) as steps:

@@ -19,27 +19,27 @@ import torch
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from rsseg.contract import InputError
+from rsseg.contract import ONE_TARGET, InputError, holds_reals, unknown
 from rsseg.data.count import Counter
 from rsseg.data.labels import Decoder
 from rsseg.data.raster import block_places, open_raster, reading
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.files import atomic_write
 
-FORMAT = 2  # to be raised when tiles or counts are written otherwise
+FORMAT = 3  # to be raised when tiles or counts are written otherwise
 PART = 1 << 20  # pixels that a thread decodes at a time
 LARGE = 1 << 30  # bytes of a file from which on it is mapped in another way
 MAPS = 40_000  # arrays that are mapped at a time: a process may have 65,530 maps, unless its kernel was told otherwise
 
 
-def tile_name(scene: Scene, labels: Decoder, bands: Sequence[int]) -> str:
+def tile_name(scene: Scene, decoders: Sequence[Decoder], bands: Sequence[int]) -> str:
     """What a tile's files begin with: a hash of everything that its pixels depend on.
 
     Raises:
         InputError: If one of the scene's files is not there.
     """
-    task = labels.task
-    facts = (FORMAT, scene.signature(), list(bands), task.kind, task.channels, labels.signature)
+    targets = [(d.task.target, d.task.kind, d.task.channels, d.signature) for d in decoders]
+    facts = (FORMAT, scene.signature(), list(bands), targets)
     return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
 
 
@@ -78,8 +78,9 @@ def tile_bytes(reader: SceneReader, offset: int) -> int:
 
 def layer_forms(reader: SceneReader) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     """The planes and the stored dtype of each layer of a reader's only scene."""
-    task, weight = reader.labels.task, reader.scenes[0].weight
-    forms: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {"mask": (task.planes, task.dtype)}
+    scene, weight = reader.scenes[0], reader.scenes[0].weight
+    tasks = [decoder.task for place, decoder in enumerate(reader.decoders) if scene.mask_of(place) is not None]
+    forms: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {task.target: (task.planes, task.dtype) for task in tasks}
     if weight is not None:
         forms["weight"] = (), np.dtype(open_raster(weight).dtypes[0])
     return forms
@@ -87,7 +88,7 @@ def layer_forms(reader: SceneReader) -> dict[str, tuple[tuple[int, ...], np.dtyp
 
 def layer_file(folder: Path | str, name: str, layer: str) -> str:
     """The file of a tile's layer."""
-    return f"{folder}/{name}.{'labels' if layer == 'mask' else layer}.npy"
+    return f"{folder}/{name}.{'labels' if layer == ONE_TARGET else layer}.npy"
 
 
 def parts(size: Sequence[int], block: Sequence[int]) -> Iterator[Window]:
@@ -155,9 +156,10 @@ def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
     Nothing is synced: 500 tiles of 256 pixels would take a third longer, and the store can be made again.
 
     ``{name}.image.npy`` holds ``[H, W, C]`` in the scene's dtype, unless the scene's own file can be mapped;
-    ``{name}.labels.npy`` the mask ``[*planes, H, W]`` in the task's dtype; ``{name}.weight.npy``, where the scene has one,
-    ``[H, W]`` in its file's dtype; ``{name}.missing.npy``, where there are any, bool ``[H, W]``, true for pixels without data;
-    and ``{name}.counts``, which comes last, a `TileCounts`.
+    ``{name}.labels.npy`` the mask ``[*planes, H, W]`` in the task's dtype, or of several targets, as far as the scene has them,
+    ``{name}.{target}.npy`` each; ``{name}.weight.npy``, where the scene has one, ``[H, W]`` in its file's dtype;
+    ``{name}.missing.npy``, where there are any, bool ``[H, W]``, true for pixels without data; and ``{name}.counts``, which
+    comes last, a `TileCounts`.
 
     Args:
         reader: A reader of just the one scene.
@@ -168,12 +170,11 @@ def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
         InputError: If the scene can't be decoded; `UnwritableError` if the tile can't be written, which is no scene's fault.
     """
     height, width = reader.sizes[0].tolist()
-    task, dtype, bands = reader.labels.task, reader.dtype, len(reader.bands)
-    offset, counter = pixels_in_file(reader), Counter(task, (height, width), bands)
+    tasks, dtype, bands = [decoder.task for decoder in reader.decoders], reader.dtype, len(reader.bands)
+    offset, counter = pixels_in_file(reader), Counter(tasks, (height, width), bands)
     forms = {"missing": ((), np.dtype(np.bool_)), **layer_forms(reader)}
     arrays = {kind: ((*planes, height, width), stored) for kind, (planes, stored) in forms.items()}
     arrays["image"] = (height, width, bands), dtype
-    unknown = np.array(task.unknown, dtype=task.dtype)
     files: dict[str, ArrayFile] = {}
     with ExitStack() as stack:
 
@@ -188,15 +189,17 @@ def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
         for window in parts((height, width), reader.block(0)):
             image, missing = reader.read_pixels(0, window)
             layers = reader.read_layers(0, window)
-            layers["mask"] = np.where(missing, unknown, layers["mask"])
+            for target in layers.keys() - {"weight"}:
+                nothing = np.array(unknown(layers[target]), layers[target].dtype)
+                layers[target] = np.where(missing, nothing, layers[target])
             for rows in slabs(window):  # counting takes several times a part's memory
-                target = layers["mask"][..., rows, :]
-                counter.add(window.row_off + rows.start, window.col_off, image[:, rows], missing[rows], target)
+                slab = {layer: pixels[..., rows, :] for layer, pixels in layers.items()}
+                counter.add(window.row_off + rows.start, window.col_off, image[:, rows], missing[rows], slab)
             if offset < 0:
                 write("image", window, image.astype(dtype, copy=False).transpose(1, 2, 0)[None])
             for layer, pixels in layers.items():
                 write(layer, window, pixels.reshape(-1, *missing.shape))
-                if layer == "weight" or task.dtype.kind == "f":  # labels are counted
+                if layer == "weight" or holds_reals(pixels):  # labels are counted
                     counter.checksum = zlib.crc32(np.ascontiguousarray(pixels).data, counter.checksum)
             if "missing" in files or missing.any():  # once it is begun, so that it does not look like a killed process's
                 write("missing", window, missing[None])

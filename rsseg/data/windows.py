@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from rsseg.contract import Batch, InputError
+from rsseg.contract import Batch, InputError, layers_of
 from rsseg.data.build import cores
 from rsseg.data.sampling import Places
 from rsseg.data.store import Store
@@ -166,14 +167,20 @@ class GridWindows(Windows):
 
     def batch(self, numbers: Sequence[int]) -> Batch:
         """The windows of these numbers, labelled in their inner parts."""
-        batch, unknown = super().batch(numbers), self.store.task.unknown
-        for k, mask in zip(numbers, batch["mask"], strict=True):
-            core = self.cores[min(k, len(self) - 1)]
-            mask[..., : core.inner_top, :] = unknown
-            mask[..., core.inner_bottom if k < len(self) else 0 :, :] = unknown
-            mask[..., : core.inner_left] = unknown
-            mask[..., core.inner_right :] = unknown
+        batch = super().batch(numbers)
+        layers = layers_of(batch)
+        for name, task in self.store.tasks.items():
+            for k, target in zip(numbers, layers[name], strict=True):
+                self._blank_outside(k, target, task.unknown)
         return batch
+
+    def _blank_outside(self, k: int, target: Tensor, unknown: float) -> None:
+        """Blank the target of window k outside of what counts of it."""
+        core = self.cores[min(k, len(self) - 1)]
+        target[..., : core.inner_top, :] = unknown
+        target[..., core.inner_bottom if k < len(self) else 0 :, :] = unknown
+        target[..., : core.inner_left] = unknown
+        target[..., core.inner_right :] = unknown
 
 
 class Batches:

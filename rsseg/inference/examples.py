@@ -64,11 +64,12 @@ def most_different(windows: Sequence[Batch], head: str, modules: Iterable[Segmen
         modules: Gone through once.
         count: How many windows to return.
     """
-    examples = [Example(w["image"][0].numpy(), w["mask"][0].numpy(), []) for w in windows]
+    examples: list[Example] = []
     for module in modules:
-        for i, window in enumerate(windows):
-            image, mask, label = predict_windows(module, head, [window])[0]
-            examples[i] = Example(image, mask, [*examples[i].predictions, label])
+        drawn = [predict_windows(module, [window])[head][0] for window in windows]
+        examples = examples or [Example(image, mask, []) for image, mask, _ in drawn]
+        for example, (_, _, label) in zip(examples, drawn, strict=True):
+            example.predictions.append(label)
     return sorted(examples, key=disagreement, reverse=True)[:count]
 
 

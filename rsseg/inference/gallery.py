@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import lightning as L
 
 from rsseg.contract import Batch
 from rsseg.files import UnwritableError
-from rsseg.inference.picture import draw, predict_windows
+from rsseg.inference.picture import Drawn, draw, of_head, predict_windows
 from rsseg.loggers import side_loggers
 from rsseg.module import SegmentationModule
 
@@ -21,19 +21,24 @@ log = logging.getLogger(__name__)
 class Gallery(L.Callback):
     """Draws some windows in ``pictures/step-000240.png`` of the run folder and shows them in the loggers.
 
+    Further heads have pictures of their own, ``pictures/step-000240-water.png``.
+
     Args:
         folder: The folder of pictures.
-        head: The head to draw.
         windows: The windows.
-        palette: The dataset's colours, if it has any.
+        palettes: By head, the colours of its labels, if there are any.
         shown: The indices of the bands that are drawn as red, green and blue.
     """
 
     def __init__(
-        self, folder: Path, head: str, windows: Sequence[Batch], palette: Sequence[str] | None, shown: Sequence[int] | None
+        self,
+        folder: Path,
+        windows: Sequence[Batch],
+        palettes: Mapping[str, Sequence[str] | None],
+        shown: Sequence[int] | None,
     ) -> None:
-        self.folder, self.head, self.windows, self.palette, self.shown = folder, head, list(windows), palette, shown
-        self._rows: list[Any] = []
+        self.folder, self.windows, self.palettes, self.shown = folder, list(windows), palettes, shown
+        self._rows: dict[str, list[Drawn]] = {}
 
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -42,23 +47,25 @@ class Gallery(L.Callback):
         if batch_idx == 0 and trainer.state.fn == "fit" and trainer.is_global_zero and self.windows:
             assert isinstance(pl_module, SegmentationModule)
             with trainer.precision_plugin.forward_context():
-                self._rows = predict_windows(pl_module, self.head, self.windows)
+                self._rows = predict_windows(pl_module, self.windows)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw and show what was predicted."""
         if self._rows:
             path = self.folder / f"step-{trainer.global_step:06d}.png"
             self.draw(trainer, path, self._rows, "windows")
-            self._rows = []
+            self._rows = {}
 
-    def draw(self, trainer: L.Trainer, path: Path, rows: Sequence[Any], name: str) -> None:
-        """Write a picture of rows as `predict_windows` gives them, and show it; a full disk does not stop the run."""
+    def draw(self, trainer: L.Trainer, path: Path, rows: Mapping[str, list[Drawn]], name: str) -> None:
+        """Write a picture per head of rows as `predict_windows` gives them, and show it; a full disk does not stop the run."""
         module = trainer.lightning_module
         assert isinstance(module, SegmentationModule)
-        try:
-            draw(path, module.tasks[self.head], self.palette, rows, self.shown)
-        except UnwritableError as error:
-            log.warning("%s; the run goes on without this picture", error)
-            return
-        for logger in side_loggers(trainer):
-            logger.show(name, path, trainer.global_step)
+        for head, own in rows.items():
+            place = of_head(path, head, rows)
+            try:
+                draw(place, module.tasks[head], self.palettes[head], own, self.shown)
+            except UnwritableError as error:
+                log.warning("%s; the run goes on without this picture", error)
+                return
+            for logger in side_loggers(trainer):
+                logger.show(of_head(Path(name), head, rows).name, place, trainer.global_step)

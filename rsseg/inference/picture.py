@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsseg.contract import IGNORE, Batch
+from rsseg.contract import IGNORE, Batch, layers_of
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
 from rsseg.figure import save
@@ -139,17 +139,30 @@ def pick_windows(store: Store, size: int, count: int) -> list[Batch]:
     windows = GridWindows(store, size, overlap=0)
     spread = np.unique(np.linspace(0, len(windows) - 1, 48).astype(int))
     batches = (windows.batch([int(i)]) for i in spread)
-    return sorted(batches, key=lambda batch: _variety(store.task, batch["mask"]), reverse=True)[:count]
+    return sorted(batches, key=lambda batch: _variety(store.task, layers_of(batch)[store.task.target]), reverse=True)[:count]
+
+
+def of_head(path: Path, head: str, heads: Collection[str]) -> Path:
+    """Where a picture of a head lies, by where that of the first lies.
+
+    Example:
+        >>> of_head(Path("picture.png"), "water", ["cover", "water"]).name
+        'picture-water.png'
+    """
+    return path if head == next(iter(heads)) else path.with_name(f"{path.stem}-{head}{path.suffix}")
 
 
 @torch.inference_mode()
-def predict_windows(module: SegmentationModule, head: str, windows: Sequence[Batch]) -> list[Drawn]:
-    """Image, target and prediction of windows, as `draw` takes them; the module has to be in evaluation mode."""
+def predict_windows(module: SegmentationModule, windows: Sequence[Batch]) -> dict[str, list[Drawn]]:
+    """By head image, target and prediction of windows, as `draw` takes them; the module has to be in evaluation mode."""
     images = torch.cat([window["image"] for window in windows]).to(module.device)
-    task = module.tasks[head]
-    labels = module.labels(head, module(module.normalise(images))[head]).cpu().numpy()
-    masks = [window["mask"][0].numpy() if task.real else task.hard_labels(window["mask"][0].numpy()) for window in windows]
-    return [(w["image"][0].numpy(), mask, label) for w, mask, label in zip(windows, masks, labels, strict=True)]
+    logits, found = module(module.normalise(images)), {}
+    for head, task in module.tasks.items():
+        labels = module.labels(head, logits[head]).cpu().numpy()
+        targets = [layers_of(window)[task.target][0].numpy() for window in windows]
+        masks = [target if task.real else task.hard_labels(target) for target in targets]
+        found[head] = [(w["image"][0].numpy(), mask, label) for w, mask, label in zip(windows, masks, labels, strict=True)]
+    return found
 
 
 def _variety(task: Task, target: Tensor) -> float:

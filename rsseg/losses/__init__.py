@@ -5,6 +5,7 @@
 * `composite`: a weighted sum of terms that reports every part.
 * `foreign`: losses that were not written for rsseg, as terms.
 * `targets`: what is made of a target before: weights near borders, softened labels.
+* `presence`: the loss of a classifier of whole images.
 * `sums`: the sums that most losses are functions of, taken in one pass over the logits.
 * `checks`: what is refused.
 * `class_weights`: class weights from pixel counts.
@@ -19,6 +20,7 @@ from rsseg.losses.class_weights import (
 )
 from rsseg.losses.composite import Composite, CompositeValue, Weight
 from rsseg.losses.foreign import Foreign
+from rsseg.losses.presence import presence_loss
 from rsseg.losses.targets import EdgeWeight
 from rsseg.losses.terms.likelihood import (
     BinaryCrossEntropy,
@@ -77,5 +79,6 @@ __all__ = [
     "effective_number",
     "inverse_frequency",
     "positive_weight",
+    "presence_loss",
     "root_inverse_frequency",
 ]

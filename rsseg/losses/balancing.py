@@ -292,15 +292,20 @@ class GradNorm(Balancing):
         return self.found.clone()
 
 
-def parts_of(values: Mapping[str, CompositeValue], between: str) -> tuple[dict[str, Tensor], dict[str, float]]:
+def weighed_parts(
+    values: Mapping[str, CompositeValue], between: str, heads: Mapping[str, float]
+) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The parts' own values and their weights at this step, as `Balancing` takes them.
 
     Args:
         values: The loss of each head.
-        between: As for `Balancing`.
+        between: What the parts are, ``heads`` or ``terms``.
+        heads: By head, the weight of its loss.
     """
     if between == "heads":
-        return {head: value.total for head, value in values.items()}, dict.fromkeys(values, 1.0)
+        return {head: value.total for head, value in values.items()}, {head: heads[head] for head in values}
     losses = {f"{head}/{term}": loss for head, value in values.items() for term, loss in value.raw.items()}
-    weights = {f"{head}/{term}": weight for head, value in values.items() for term, weight in value.weights.items()}
+    weights = {
+        f"{head}/{term}": heads[head] * weight for head, value in values.items() for term, weight in value.weights.items()
+    }
     return losses, weights

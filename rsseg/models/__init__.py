@@ -1,6 +1,7 @@
-"""Segmentation networks: an smp model with named heads."""
+"""Segmentation networks: smp models with named heads."""
 
-from rsseg.models.network import Network, build_network, encoder_name, freeze_idle
+from rsseg.models.build import build_network, check_architecture, encoder_name, freeze_idle
+from rsseg.models.network import Network
 from rsseg.models.weights import load_weights
 
-__all__ = ["Network", "build_network", "encoder_name", "freeze_idle", "load_weights"]
+__all__ = ["Network", "build_network", "check_architecture", "encoder_name", "freeze_idle", "load_weights"]

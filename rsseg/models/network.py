@@ -1,168 +1,144 @@
-"""A network of segmentation_models_pytorch whose logits are shared out among named heads."""
+"""Networks of segmentation_models_pytorch with named heads, on one decoder or several."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
-import segmentation_models_pytorch as smp
-import timm
 import torch
+from segmentation_models_pytorch.base import ClassificationHead
 from torch import Tensor, nn
 
-from rsseg.contract import InputError, nearest
-from rsseg.errors import is_out_of_memory
+from rsseg.contract import InputError
+from rsseg.models.supervision import CoarseLogits, decode
 from rsseg.task import Task
 
 
-class ModelFacts(Protocol):
-    """What the config says of a model."""
-
-    encoder: str
-    weights: str
-    encoder_args: dict[str, Any]
-    dropout: float
-    freeze: list[str]
-
-
-def encoder_name(name: str) -> str:
-    """The name by which smp knows an encoder; timm's get smp's prefix ``tu-``.
-
-    Raises:
-        InputError: If neither library knows it.
-
-    Example:
-        >>> encoder_name("resnet34"), encoder_name("convnext_tiny")
-        ('resnet34', 'tu-convnext_tiny')
-    """
-    known = smp.encoders.get_encoder_names()
-    if name in known:
-        return name
-    bare = name.removeprefix("tu-")
-    if timm.is_model(bare):
-        return f"tu-{bare}"
-    raise InputError(f"model.encoder={name} is no encoder of smp or timm{nearest(bare, [*known, *timm.list_models()])}")
-
-
 class Network(nn.Module):
-    """An smp model with one logit map per head.
+    """One encoder, one or several decoders on it, and one logit map per head.
 
-    The heads share one last convolution: heads of their own on the same features would be the same function.
+    Heads that share a decoder share its last convolution too: heads of their own on the same features would be the same
+    function. Where all heads share one decoder, the network is the smp model as it is.
 
     Args:
-        net: The smp model, with as many output channels as all heads need.
+        net: The smp model, with as many output channels as the heads that share its decoder need.
         tasks: By head name, in the order of the channels.
-        dropout: The share of the decoder's channels that are dropped before the last convolution, in training.
+        dropout: The share of a decoder's channels that are dropped before its last convolution, in training.
         freeze: `encoder`, `decoder`: parts whose weights stay as they are. They are always in evaluation mode, so that
             their normalisation statistics stay too.
+        branches: By head, for those that do not share the decoder of `net`, another smp model whose decoder and last
+            convolution are used; its encoder is removed.
+        aux: The number of a decoder's coarser outputs that give logits too, in training: deep supervision.
+        classified: The heads of whose classes a classifier on the encoder's last features says, in training, which ones an
+            image shows.
+
+    Raises:
+        InputError: If a decoder has fewer coarser outputs.
     """
 
-    def __init__(self, net: nn.Module, tasks: Mapping[str, Task], dropout: float = 0.0, freeze: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        tasks: Mapping[str, Task],
+        dropout: float = 0.0,
+        freeze: Sequence[str] = (),
+        branches: Mapping[str, nn.Module] | None = None,
+        aux: int = 0,
+        classified: Collection[str] = (),
+    ) -> None:
         super().__init__()
         self.net = net
+        self.branches = nn.ModuleDict(branches or {})
+        for branch in self.branches.values():
+            del branch.encoder
         self.channels = {name: task.channels for name, task in tasks.items()}
-        self.dropout, self.freeze = dropout, tuple(freeze)
-        if dropout:  # a hook, not a layer: the names of the weights stay those of smp
-            net.get_submodule("segmentation_head").register_forward_pre_hook(self._drop)
-        for part in self.freeze:
-            net.get_submodule(part).requires_grad_(False)
+        self.dropout, self.freeze, self.levels = dropout, tuple(freeze), aux
+        self.aux = nn.ModuleDict()
+        for model, heads in self._parts() if aux else ():
+            self.aux[heads[0]] = CoarseLogits(model.get_submodule("decoder"), aux, sum(self.channels[head] for head in heads))
+        width = net.get_submodule("encoder").out_channels[-1] if classified else 0  # type: ignore[index]
+        self.classifiers = nn.ModuleDict({head: ClassificationHead(width, tasks[head].channels) for head in classified})
+        for model in (net, *self.branches.values()) if dropout else ():
+            # a hook, not a layer: the names of the weights stay those of smp
+            model.get_submodule("segmentation_head").register_forward_pre_hook(self._drop)
+        for part in self._frozen():
+            part.requires_grad_(False)
 
     def _drop(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         features, *rest = inputs
         return (nn.functional.dropout2d(features, self.dropout, module.training), *rest)
 
+    def _frozen(self) -> Iterator[nn.Module]:
+        """The parts that are not trained."""
+        for part in self.freeze:
+            yield self.net.get_submodule(part)
+            if part == "decoder":
+                yield from (branch.get_submodule(part) for branch in self.branches.values())
+
     def train(self, mode: bool = True) -> Network:
         """Switch to training, frozen parts excepted."""
         super().train(mode)
-        for part in self.freeze:
-            self.net.get_submodule(part).eval()
+        for part in self._frozen():
+            part.eval()
         return self
 
+    def branch(self, head: str) -> nn.Module:
+        """The smp model whose decoder and last convolution give a head's logits."""
+        return dict(self.branches.items()).get(head, self.net)
+
     @property
-    def shared_weight(self) -> Tensor:
-        """The weight of the last layer that all heads depend on: of the decoder's last convolution.
+    def shared_weight(self) -> nn.Parameter:
+        """The weight of the last trained layer that all heads share: of the decoder, or of the encoder under several ones.
 
         Raises:
-            InputError: If the model has no decoder with a convolution.
+            InputError: If nothing that they share is trained.
         """
-        decoder = getattr(self.net, "decoder", nn.Identity())
-        found = [layer for layer in decoder.modules() if isinstance(layer, nn.Conv2d)]
-        if not found:
+        shared = ("encoder",) if self.branches else ("encoder", "decoder")
+        parts = [getattr(self.net, part, nn.Identity()) for part in shared]
+        parameters = [parameter for part in parts for parameter in part.parameters()]
+        weights = [parameter for parameter in parameters if parameter.requires_grad and parameter.ndim > 1]
+        if not weights:
+            found = f"{type(self.net).__name__} with model.freeze={list(self.freeze)}"
             raise InputError(
-                f"gradients are measured at the decoder's last convolution; {type(self.net).__name__} has none: take "
+                f"gradients are measured at the last layer that all heads share; {found} has none that is trained: take "
                 "balancing=uncertainty or dwa"
             )
-        return found[-1].weight
+        return weights[-1]
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Logits ``[B, K, H, W]`` by head of an image ``[B, C, H, W]``."""
-        logits: Tensor = self.net(image)
-        return dict(zip(self.channels, torch.split(logits, list(self.channels.values()), dim=1), strict=True))
+        """Logits ``[B, K, H, W]`` by head of an image ``[B, C, H, W]``; in training also what `outputs` gives beside them."""
+        return self.outputs(image, beside=self.training)
 
+    def outputs(self, image: Tensor, beside: bool) -> dict[str, Tensor]:
+        """Logits by head, and, if asked for, what losses of their own train beside them.
 
-def build_network(make: Callable[..., nn.Module], model: ModelFacts, bands: int, tasks: Mapping[str, Task]) -> Network:
-    """Make a network for a dataset's bands and heads.
+        Args:
+            image: ``[B, C, H, W]``.
+            beside: Also give ``{head}/aux1``, ``{head}/aux2``, ..., which are logits from ever coarser outputs of the decoder,
+                ``[B, K, H, W]``, and ``{head}/classifier``, a logit for each class that the image may show, ``[B, K]``.
+        """
+        beside = beside and bool(self.aux or self.classifiers)
+        if not self.branches and not beside:
+            return self._by_head(self.net(image), list(self.channels))
+        encoded = self.net.get_submodule("encoder")(image)
+        encoded = encoded if isinstance(encoded, tuple) else (encoded,)  # DPT's encoder also gives tokens
+        parts = self._parts()
+        decoded = [decode(model.get_submodule("decoder"), encoded, self.levels * beside) for model, _ in parts]
+        logits: dict[str, Tensor] = {}
+        more: dict[str, Tensor] = {}
+        for (model, heads), (features, stages) in zip(parts, decoded, strict=True):
+            logits |= self._by_head(model.get_submodule("segmentation_head")(features), heads)
+            coarse = self.aux[heads[0]](stages, image.shape[-2:]) if stages else []
+            for level, z in enumerate(coarse, start=1):
+                more |= {f"{head}/aux{level}": own for head, own in self._by_head(z, heads).items()}
+        for head, classify in self.classifiers.items() if beside else ():
+            more[f"{head}/classifier"] = classify(encoded[0][-1])
+        return {head: logits[head] for head in self.channels} | more
 
-    Args:
-        make: Makes the smp model from the arguments that rsseg computes: encoder_name, encoder_weights, in_channels, classes.
-        model: What the config says of it.
-        bands: Image bands.
-        tasks: By head name.
+    def _parts(self) -> list[tuple[nn.Module, list[str]]]:
+        """The smp models of the decoders, each with its heads."""
+        shared = [head for head in self.channels if head not in self.branches]
+        return [(self.net, shared), *((branch, [head]) for head, branch in self.branches.items())]
 
-    Raises:
-        InputError: If the pretrained weights can't be had, or the network can't be made.
-    """
-    name = encoder_name(model.encoder)
-    if model.encoder_args and not name.startswith("tu-"):
-        raise InputError(
-            f"model.encoder_args={dict(model.encoder_args)} go to encoders of timm; {name} is smp's own: take tu-{name} or none"
-        )
-    pretrained: str | bool | None = None
-    if model.weights == "imagenet":
-        pretrained = True if name.startswith("tu-") else "imagenet"  # smp's convention for timm's encoders
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # one clear message instead of its retries
-    classes = sum(task.channels for task in tasks.values())
-    try:
-        net = make(encoder_name=name, encoder_weights=pretrained, in_channels=bands, classes=classes, **model.encoder_args)
-    except (InputError, OSError) as error:  # OSError: no network
-        if pretrained is None:
-            if not model.encoder_args:
-                raise
-            raise InputError(f"{error}. The encoder {model.encoder} was given {dict(model.encoder_args)}") from None
-        raise InputError(
-            f"model.weights=imagenet can't be had for encoder {model.encoder} ({type(error).__name__}): they are fetched from "
-            "a model hub on first use. Without one, take model.weights=none or a file"
-        ) from None
-    return Network(net, tasks, model.dropout, model.freeze)
-
-
-def freeze_idle(network: Network, bands: int, size: int) -> None:
-    """Freeze the weights that the logits do not depend on, such as an encoder's last stage under a shallow decoder.
-
-    Several processes could not train in step otherwise. They are found by one empty window, forward and backward, which
-    also shows whether the network takes such windows.
-
-    Args:
-        network: The network.
-        bands: Its image bands.
-        size: The windows' side.
-
-    Raises:
-        InputError: If the network can't take such windows.
-    """
-    mode = network.training
-    try:
-        logits = network.eval()(torch.zeros(1, bands, size, size))
-        torch.stack([plane.sum() for plane in logits.values()]).sum().backward()  # type: ignore[no-untyped-call]
-    except (RuntimeError, ValueError, AssertionError) as error:
-        if is_out_of_memory(error):
-            raise
-        raise InputError(
-            f"model.net can't take windows of {size} px ({str(error).splitlines()[0]}): take a larger window, other "
-            "arguments or another model"
-        ) from None
-    for parameter in network.parameters():
-        parameter.requires_grad_(parameter.grad is not None)
-        parameter.grad = None
-    network.train(mode)
+    def _by_head(self, logits: Tensor, heads: list[str]) -> dict[str, Tensor]:
+        channels = [self.channels[head] for head in heads]
+        return dict(zip(heads, torch.split(logits, channels, dim=1), strict=True))

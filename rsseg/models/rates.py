@@ -11,14 +11,14 @@ from timm.models import group_parameters
 from torch import nn
 
 from rsseg.contract import InputError
-from rsseg.models.network import encoder_name
+from rsseg.models.build import encoder_name
 
 
 def layers_above(encoder: str) -> dict[str, int]:
     """How many layers of a timm model lie above each parameter, its classifier among them: the last block has 1.
 
     Args:
-        encoder: As for `rsseg.models.network.encoder_name`.
+        encoder: As for `rsseg.models.build.encoder_name`.
 
     Returns:
         By the parameter's name, with "_" for ".": the feature extractor that smp makes of a model names its blocks so.
@@ -63,7 +63,7 @@ def rate_groups(
     for parameter in parameters:
         name, scale = "decoder", 1.0
         if id(parameter) in inside:
-            many = above.get(inside[id(parameter)].removeprefix("model.").replace(".", "_"), 0)
+            many = above.get(inside[id(parameter)].removeprefix("encoder.").removeprefix("model.").replace(".", "_"), 0)
             name, scale = f"encoder-{many}" if above else "encoder", encoder_lr * layer_decay**many
         groups.setdefault(name, {"params": [], "name": name, "lr_scale": scale})["params"].append(parameter)
     return list(groups.values())

@@ -14,15 +14,18 @@ from rsseg.contract import InputError, nearest
 log = logging.getLogger(__name__)
 
 ENDINGS = frozenset({".pt", ".pth", ".ckpt", ".bin", ".safetensors"})
+PARTS = ("", "net", "net.encoder", "net.encoder.encoder")
+"""The parts of a network that weights may be of."""
+
 WRAPPINGS = ("model.", "net.", "module.", "encoder.", "backbone.")
 
 
 def load_weights(network: nn.Module, weights: str) -> None:
     """Load pretrained weights into a network, in place.
 
-    Encoder weights and whole networks are both taken: whichever of the two matches more tensors. Tensors that do not
-    occur there (a classifier's last layer) keep their initial values; how many did is logged. A first convolution for
-    another number of bands is averaged over them and scaled, so that activations keep their size.
+    The weights of a run, of an smp model and of an encoder are taken: whichever of them matches more tensors. Tensors
+    that do not occur there (a classifier's last layer) keep their initial values; how many did is logged. A first
+    convolution for another number of bands is averaged over them and scaled, so that activations keep their size.
 
     Args:
         network: Any network with an smp model in it.
@@ -35,7 +38,7 @@ def load_weights(network: nn.Module, weights: str) -> None:
         return
     is_file = Path(weights).suffix in ENDINGS or Path(weights).exists()
     state = _strip(_from_file(Path(weights)) if is_file else _from_torchgeo(weights))
-    candidates = [module for name, module in network.named_modules() if name.endswith(("net", "encoder"))]
+    candidates = [module for name, module in network.named_modules() if name in PARTS]
     targets = [(module, _strip_own(module.state_dict(), state)) for module in candidates]
     module, matched = max(targets, key=lambda pair: len(pair[1]))
     own = module.state_dict()
@@ -54,8 +57,8 @@ def load_weights(network: nn.Module, weights: str) -> None:
 
 def _strip(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names without what the saving program wrapped around the network, as far as all tensors share it."""
-    ours = {name: tensor for name, tensor in state.items() if name.startswith("network.net.")}  # a checkpoint of rsseg
-    state = {name.removeprefix("network.net."): tensor for name, tensor in ours.items()} or state
+    ours = {name: tensor for name, tensor in state.items() if name.startswith("network.")}  # a checkpoint of rsseg
+    state = {name.removeprefix("network."): tensor for name, tensor in ours.items()} or state
     for wrapping in WRAPPINGS * 2:
         if state and all(name.startswith(wrapping) for name in state):
             state = {name.removeprefix(wrapping): tensor for name, tensor in state.items()}
@@ -80,8 +83,11 @@ def _strip_own(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Te
 
 
 def _bare(name: str) -> str:
-    """A tensor's name as smp, timm and timm as an encoder of smp have it in common: stages.0 is model.stages_0 there."""
-    return name.removeprefix("model.").replace("_", ".")
+    """A tensor's name as smp, timm and timm as an encoder of smp have it in common: stages.0 is model.stages_0 there.
+
+    The encoder of one date lies in one of two.
+    """
+    return name.removeprefix("model.").replace("encoder.encoder.", "encoder.").replace("_", ".")
 
 
 def _from_file(path: Path) -> dict[str, Tensor]:

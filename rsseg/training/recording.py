@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsseg.assembly import Setup
-from rsseg.compare.recorder import Recorder, Snapshot, Snapshots, in_halves
+from rsseg.compare.recorder import Holds, Panel, Recorder, Snapshot, Snapshots, first_half, in_halves
 from rsseg.compare.records import write_arrays
-from rsseg.compare.tuning import halves, tune_thresholds
+from rsseg.compare.tuning import tune_thresholds
 from rsseg.config.build import TERM, build
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.sampling import Places
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows, TrainWindows
-from rsseg.dataset import Data
+from rsseg.dataset import Data, Numbers
 from rsseg.distributed import is_main
 from rsseg.files import write_json
 from rsseg.inference.picture import pick_windows
@@ -41,24 +41,36 @@ def make_recorder(setup: Setup, run: RunFolder, module: SegmentationModule, data
         data: The scenes.
         sampler: Where each training window lies.
     """
-    task, numbers, val, panel = setup.dataset.task, data.numbers, data.stores["val"], setup.panel(data.numbers)
-    terms = {name: build(node, f"panel.{name}", TERM, task=task.kind) for name, node in panel.items()}
+    val = data.stores["val"]
     stream = TrainWindows(data.stores["train"], setup.window, sampler)
     probes = [stream.batch([k]) for k in range(PROBES)] if is_main() else []
     held_out = pick_windows(val, setup.window, PROBES) if setup.record.gain and is_main() else []
     names = [scene.name for scene in val.scenes]
-    clipped = [task.classes[c] for c in uncounted(task, numbers.positives, numbers.valid)] if panel else []
-    return Recorder(run.records, names, terms, panel, clipped, make_snapshots(setup, module, val), probes, held_out)
+    panels = {head: _panel(setup, head, data.numbers) for head in setup.tasks}
+    return Recorder(run.records, names, panels, make_snapshots(setup, module, val), probes, held_out)
+
+
+def _panel(setup: Setup, head: str, numbers: Numbers) -> Panel:
+    """The losses that a head is valued by."""
+    task, facts = setup.tasks[head], setup.panel(head, numbers)
+    counted = numbers.targets[task.target]
+    losses = {name: build(node, f"panel.{name}", TERM, task=task.kind) for name, node in facts.items()}
+    clipped = [task.classes[c] for c in uncounted(task, counted.positives, counted.valid)] if facts else []
+    return Panel(losses, facts, clipped)
+
+
+def _holds(store: Store) -> Holds:
+    return {name: census.positives > 0 for name, census in store.censuses.items()}
 
 
 def validation_windows(setup: Setup, store: Store) -> GridWindows:
     """The windows of whole scenes; one half of the scenes comes first, so that the other can be counted at its biases."""
-    return GridWindows(store, setup.window, setup.overlap, in_halves(halves(store.census.positives > 0)))
+    return GridWindows(store, setup.window, setup.overlap, in_halves(first_half(_holds(store))))
 
 
 def make_snapshots(setup: Setup, module: SegmentationModule, store: Store) -> Snapshots:
     """What takes snapshots of a module while the scenes of a store are scored, by `validation_windows`."""
-    return Snapshots(module.tasks, store.sizes, validation_windows(setup, store).cores, store.census.positives > 0)
+    return Snapshots(module.tasks, store.sizes, validation_windows(setup, store).cores, _holds(store))
 
 
 def keep(run: RunFolder, name: str, taken: Mapping[str, Snapshot]) -> None:

@@ -26,7 +26,7 @@ from rsseg.distributed import OneFolder, SyncBatchNorm, is_main, launched
 from rsseg.files import write_csv, write_json
 from rsseg.inference.diagnostics import draw_balance, draw_confusion, draw_curves
 from rsseg.inference.gallery import Gallery
-from rsseg.inference.picture import pick_windows, predict_windows
+from rsseg.inference.picture import of_head, pick_windows, predict_windows
 from rsseg.loggers import MetricsFile, SideLogger, side_loggers
 from rsseg.losses import Foreign
 from rsseg.metrics import AnyScores, Scores
@@ -188,7 +188,7 @@ def make_loop(setup: Setup, run: RunFolder, module: SegmentationModule, data: Da
     head, train, val = setup.head, data.stores["train"], data.stores["val"]
     windows = TrainWindows(train, setup.window, setup.sampler(train.sizes, train.census.blocks, train.read))
     drawn = pick_windows(val, setup.window, setup.pictures) if is_main() else []
-    gallery = Gallery(run.pictures, head, drawn, setup.dataset.palette, setup.shown_bands)
+    gallery = Gallery(run.pictures, drawn, {name: setup.palette(name) for name in setup.tasks}, setup.shown_bands)
     recorder = make_recorder(setup, run, module, data, windows.sampler) if setup.record.enabled else None
     guard = NonFinite(_trained_on(setup, windows), setup.on_nonfinite == "skip")
     renewed = [NewSchedule(setup.plain["optimizer"].get("lr"))] if step and begins_anew(run, step) else []
@@ -248,10 +248,11 @@ def _train_all_steps(loop: Loop, last: Path | None) -> None:
     per_step = size * trainer.accumulate_grad_batches
     reside(setup, list(stores.values()), trainer)
     windows = validation_windows(setup, stores["val"])
-    if windows.masked or any(store.census.blocks.counts[:, -1].any() for store in stores.values()):
-        for loss in loop.module.losses.modules():
-            if isinstance(loss, Foreign):
-                loss.refuse_ignored()
+    for head, task in setup.tasks.items():
+        if windows.masked or any(store.censuses[task.target].blocks.counts[:, -1].any() for store in stores.values()):
+            for loss in loop.module.losses[head].modules():
+                if isinstance(loss, Foreign):
+                    loss.refuse_ignored()
     train = feed(setup, loop.windows, Batches(setup.steps * per_step, size, loop.step * per_step, rank, world), world)
     val = feed(setup, windows, Batches(len(windows), size, 0, rank, world), world)
     _log_start(setup, stores, trainer, loop.step if last else None)
@@ -285,35 +286,44 @@ def write_scores(loop: Loop, result: Mapping[str, AnyScores]) -> None:
 
     Args:
         loop: What has trained the module, which holds the best weights.
-        result: Its scores by head.
+        result: Its scores by head; there is a picture for each.
     """
     run, gallery, trainer, rows = loop.run, loop.gallery, loop.trainer, score_rows(result)
-    head, task = gallery.head, loop.module.tasks[gallery.head]
     write_csv(run.classes_file, rows)
     print_table(name_means(rows), f"{run.path.name}: validation, best checkpoint, pooled over whole scenes")
-    drawn = {name: run.path / f"{name}.png" for name in ("picture", "confusion", "curves", "balance")}
     if gallery.windows:
-        gallery.draw(trainer, drawn["picture"], predict_windows(loop.module.eval(), head, gallery.windows), "best")
+        gallery.draw(trainer, run.path / "picture.png", predict_windows(loop.module.eval(), gallery.windows), "best")
+    drawn = {}
     try:
-        scores = result[head]
-        if isinstance(scores, Scores):
-            draw_confusion(drawn["confusion"], scores)
-        draw_curves(drawn["curves"], head, task, gallery.palette, run.metrics())
+        for head, scores in result.items():
+            confusion, curves = (of_head(run.path / f"{name}.png", head, result) for name in ("confusion", "curves"))
+            if isinstance(scores, Scores):
+                draw_confusion(confusion, scores)
+                drawn[confusion.stem] = confusion
+            draw_curves(curves, head, loop.module.tasks[head], gallery.palettes[head], run.metrics())
+            drawn[curves.stem] = curves
+        drawn["balance"] = run.path / "balance.png"
         draw_balance(drawn["balance"], run.metrics())
     except InputError as error:  # a full disk, or a metrics.csv that was removed or edited
         log.warning("%s; the run goes on without its last pictures", error)
         return
     for logger in side_loggers(trainer):
-        for name in ("confusion", "curves", "balance"):
-            if drawn[name].is_file():
-                logger.show(name, drawn[name], trainer.global_step)
+        for name, path in drawn.items():
+            if path.is_file():
+                logger.show(name, path, trainer.global_step)
         logger.tabulate("classes", name_means(rows), trainer.global_step)
-    log.info("Pictures: %s", ", ".join(str(path) for path in drawn.values() if path.is_file()))
+    pictures = [*(of_head(run.path / "picture.png", head, result) for head in result), *drawn.values()]
+    log.info("Pictures: %s", ", ".join(str(path) for path in pictures if path.is_file()))
 
 
-def write_summary(loop: Loop, scores: AnyScores) -> None:
-    """Write ``summary.json``, which says that the run is finished, with the best checkpoint's scores; say what was left out."""
-    write_json(loop.run.summary_file, scores.means() | loop.ending())
+def write_summary(loop: Loop, result: Mapping[str, AnyScores]) -> None:
+    """Write ``summary.json``, which says that the run is finished, with the best checkpoint's scores; say what was left out.
+
+    They are the first head's, and under `heads` those of all if there are several.
+    """
+    means = {head: scores.means() for head, scores in result.items()}
+    heads = {"heads": means} if len(means) > 1 else {}
+    write_json(loop.run.summary_file, means[loop.setup.head] | heads | loop.ending())
     for split, store in loop.data.stores.items():
         if store.skipped:
             log.warning("%d scenes of the %s split were skipped: see data.json.", len(store.skipped), split)

@@ -25,7 +25,7 @@ from tiny import CONFIGS
 from rsseg.assembly import make_setup
 from rsseg.config.cli import own_part
 from rsseg.config.folder import RunFolder
-from rsseg.config.provenance import provenance
+from rsseg.config.provenance import Chosen, provenance
 from rsseg.config.schema import register
 from rsseg.config.sweep import Runs, Sweep
 from rsseg.contract import InputError
@@ -201,7 +201,7 @@ def begun(folder: Path, tmp_path, *words) -> None:
     """A run's folder as training leaves it."""
     folder.mkdir(parents=True)
     RunFolder(folder).write_config(make_setup(settings(tmp_path, *words)).plain)
-    write_json(folder / "run.json", provenance(tiny(tmp_path, *words), ""))
+    write_json(folder / "run.json", provenance(Chosen(tiny(tmp_path, *words), "", {})))
 
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
@@ -258,7 +258,7 @@ def test_the_runs_are_what_hydra_will_make_of_them(tmp_path, folder_root):
     register()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        given = tiny(tmp_path, *folder_data(folder_root), "loss=ce,dice", "seed=1,2,30")
+        given = tiny(tmp_path, *folder_data(folder_root), "loss=ce,dice", "seed=1,2,30", "model.heads.fine={loss: ${loss}}")
         master = loader.load_configuration("train", given, RunMode.MULTIRUN)
         Sweep().on_multirun_start(master)
         runs = Runs(master)
@@ -267,6 +267,7 @@ def test_the_runs_are_what_hydra_will_make_of_them(tmp_path, folder_root):
             whole = loader.load_sweep_config(master, job)
             assert folder == Path(whole.hydra.sweep.dir) / whole.hydra.sweep.subdir
             assert OmegaConf.to_container(config, resolve=True) == OmegaConf.to_container(own_part(whole), resolve=True)
+            assert config.model.heads.fine.loss == config.loss  # of this run
 
 
 def test_of_forty_runs_those_that_differ_in_the_seed_alone_are_composed_once(tmp_path, folder_root, monkeypatch):

@@ -41,10 +41,10 @@ def test_statistics_are_those_of_all_pixels_with_data(tmp_path):
 def test_deviation_of_large_values_that_are_nearly_alike():
     """The mean of squares less the square of the mean would give 0 or nonsense here."""
     values = 1e9 + RNG.normal(0, 0.01, (1, 40, 40))
-    counter = Counter(TASK, (40, 40), 1)
+    counter = Counter([TASK], (40, 40), 1)
     for top in range(0, 40, 8):
         part = values[:, top : top + 8]
-        counter.add(top, 0, part, np.zeros(part.shape[1:], bool), np.zeros(part.shape[1:], np.uint8))
+        counter.add(top, 0, part, np.zeros(part.shape[1:], bool), {"mask": np.zeros(part.shape[1:], np.uint8)})
     _, squares, *_ = counter.counts(-1, np.dtype(np.float64)).bands[:, 0]
     np.testing.assert_allclose(np.sqrt(squares / 1600), (values - 1e9).std(), rtol=1e-5)
 
@@ -63,21 +63,22 @@ def test_counts_do_not_depend_on_the_parts(height, width, block_height, block_wi
     planes = (2,) if task.kind == "multilabel" else ()
     labels = rng.choice(np.array([0, 1, 255], np.uint8), (*planes, height, width), p=[0.5, 0.2, 0.3])
     image = rng.integers(0, 9, (1, height, width), dtype=np.uint8)
-    counter = Counter(task, (height, width), 1)
+    counter = Counter([task], (height, width), 1)
     for window in parts((height, width), (block_height, block_width)):
         at = (..., *window.toslices())
-        counter.add(window.row_off, window.col_off, image[at], np.zeros(image[at].shape[1:], bool), labels[at])
+        counter.add(window.row_off, window.col_off, image[at], np.zeros(image[at].shape[1:], bool), {"mask": labels[at]})
     found = counter.counts(-1, image.dtype)
+    (target,) = found.targets
     ignored = (labels == 255).all(axis=0) if planes else labels == 255
-    for row, line in enumerate(found.blocks):
+    for row, line in enumerate(target.blocks):
         for col, counts in enumerate(line):
             at = (..., slice(row * SIZE, (row + 1) * SIZE), slice(col * SIZE, (col + 1) * SIZE))
             part = labels[at] if planes else labels[at][None]
             own = {"binary": [(part == 1).sum()], "multiclass": [(part == 0).sum(), (part == 1).sum()]}
             assert counts.tolist() == [*own.get(task.kind, (part == 1).sum(axis=(1, 2)).tolist()), ignored[at].sum()]
     every = labels if planes else labels[None]
-    assert found.labels[1].tolist() == [int((plane != 255).sum()) for plane in every] * (task.channels // len(every))
-    np.testing.assert_array_equal(found.labels[0], found.blocks[..., :-1].sum(axis=(0, 1), dtype=int))
+    assert target.labels[1].tolist() == [int((plane != 255).sum()) for plane in every] * (task.channels // len(every))
+    np.testing.assert_array_equal(target.labels[0], target.blocks[..., :-1].sum(axis=(0, 1), dtype=int))
     assert found.bands[2:, 0].tolist() == [image.min(), image.max()]
 
 
@@ -136,12 +137,12 @@ def test_the_lattice_is_that_of_the_scene_whatever_its_parts(monkeypatch):
     monkeypatch.setattr("rsseg.data.tile.PART", 64 * 100)
     image = RNG.integers(0, 60000, (2, 200, 150), dtype=np.uint16)
     missing = RNG.random((200, 150)) < 0.3
-    counter = Counter(TASK, (200, 150), 2)
+    counter = Counter([TASK], (200, 150), 2)
     windows = list(parts((200, 150), (50, 50)))
     assert len(windows) > 3
     for window in windows:
         at = window.toslices()
-        counter.add(window.row_off, window.col_off, image[:, *at], missing[at], np.zeros(missing[at].shape, np.uint8))
+        counter.add(window.row_off, window.col_off, image[:, *at], missing[at], {"mask": np.zeros(missing[at].shape, np.uint8)})
     lattice = np.zeros_like(missing)
     lattice[16::32, 16::32] = True
     expected = image[:, lattice & ~missing]

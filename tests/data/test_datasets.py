@@ -1,6 +1,7 @@
 """Every shipped dataset: its windows are torchgeo's own samples, pixel for pixel, and what is broken is named."""
 
 import shutil
+from types import SimpleNamespace
 
 import layouts
 import numpy as np
@@ -32,7 +33,7 @@ def source_of(config):
 
 def store_of(config, split):
     setup = make_setup(config)
-    return open_split(setup.dataset, scenes_of(setup.source(), setup.dataset.name, split), split, setup.window)
+    return open_split(setup.dataset, scenes_of(setup.source(), setup.dataset, split), split, setup.window)
 
 
 def samples(name, root, split):
@@ -42,6 +43,7 @@ def samples(name, root, split):
         "gid15": (tg.GID15, {}),
         "inria": (tg.InriaAerialImageLabeling, {}),
         "landcoverai": (tg.LandCoverAI, {}),
+        "levircd": (tg.LEVIRCD, {}),
         "loveda": (tg.LoveDA, {}),
         "potsdam": (tg.Potsdam2D, {}),
         "vaihingen": (tg.Vaihingen2D, {}),
@@ -49,7 +51,8 @@ def samples(name, root, split):
     kind, extra = geo[name]
     dataset = kind(root=str(root), split=split, **extra)
     found = [dataset[i] for i in range(len(dataset))]
-    return [(s["image"].numpy(), s["mask"].numpy() if "mask" in s else None) for s in found]
+    stacked = [s["image"].flatten(end_dim=-3).numpy() for s in found]  # of several dates
+    return [(image, s["mask"].numpy() if "mask" in s else None) for image, s in zip(stacked, found, strict=True)]
 
 
 TO_LABELS = {  # torchgeo's label of each of rsseg's, and what torchgeo calls ignored pixels
@@ -58,6 +61,7 @@ TO_LABELS = {  # torchgeo's label of each of rsseg's, and what torchgeo calls ig
     "inria": (range(2), None),
     "l8biome": (range(1, 5), 0),
     "landcoverai": (range(5), None),
+    "levircd": (range(2), None),
     "loveda": (range(1, 8), 0),
     "potsdam": (range(6), None),
     "vaihingen": (range(6), None),
@@ -120,6 +124,7 @@ SPLITS = {
     "gid15": (["train-GF2_train1-MSS1", "train-GF2_train2-MSS1"], ["val-GF2_val1-MSS1", "val-GF2_val2-MSS1"]),
     "inria": (["austin36", "austin6", "tyrol-w36", "tyrol-w6"], ["austin1", "austin5", "tyrol-w1", "tyrol-w5"]),
     "landcoverai": (["M-33_0", "M-33_1"], ["M-33_2"]),
+    "levircd": (["train_1", "train_2"], ["val_1"]),
     "loveda": (["Train-Rural-1", "Train-Urban-0"], ["Val-Rural-3", "Val-Urban-2"]),
     "potsdam": (["2_10", "3_10"], ["2_11"]),
     "sen1floods11": (["Ghana_3", "Ghana_4"], ["Spain_15"]),
@@ -145,6 +150,17 @@ def test_published_splits_are_torchgeos(name):
     assert not set(split["train"]) & set(split["val"])
 
 
+def test_levircd_in_a_folder_for_each_part(tmp_path, roots):
+    """As its archives give it if each is extracted into a folder of its own."""
+    for path in roots["levircd"].glob("*/*.png"):
+        target = tmp_path / path.name.partition("_")[0] / path.relative_to(roots["levircd"])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    source, flat = (source_of(settings("levircd", root)) for root in (tmp_path, roots["levircd"]))
+    for split in ("train", "val", "test"):
+        assert [scene.name for scene in source.scenes(split)] == [scene.name for scene in flat.scenes(split)]
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_classes_palette_and_labels_agree(name):
     config = settings(name, "anywhere")
@@ -164,7 +180,7 @@ def test_wrong_root_and_unpacked_archive(tmp_path, name):
 
 
 def masks(config, root, split):
-    return [scene.mask for scene in scenes_of(source_of(config), config.dataset.name, split)]
+    return [scene.mask for scene in source_of(config).scenes(split)]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -179,7 +195,7 @@ def test_half_an_archive(tmp_path, roots, name):
     if name in ("l8biome", "landcoverai"):
         return  # dealt out by fractions of what is there; listed in a file, tested below
     with pytest.raises(InputError, match=r"the train split of dataset .* has no scenes|no scene of the train split"):
-        scenes_of(source_of(config), config.dataset.name, "train")
+        scenes_of(source_of(config), SimpleNamespace(name=name), "train")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -196,7 +212,7 @@ def test_without_the_test_part(tmp_path, roots, name, caplog):
     if name == "l8biome":
         return  # its split is a share of what is there
     with pytest.raises(InputError, match=r"split\.test") as error:
-        scenes_of(source_of(config), config, "test")
+        source_of(config).scenes("test")
     assert str(root) in str(error.value)
 
 

@@ -25,7 +25,7 @@ def tif(path, bands=1, size=40, dtype=np.uint8, **options):
 
 def fault(*scenes, bands=(1,)):
     with pytest.raises(InputError) as error:
-        SceneReader(scenes, LABELS, bands)
+        SceneReader(scenes, [LABELS], bands)
     return str(error.value)
 
 
@@ -45,7 +45,7 @@ def test_a_mask_of_another_place_size_or_without_crs(tmp_path):
 
 def test_coordinates_that_one_of_two_lacks_do_not_matter_at_equal_sizes(tmp_path):
     mask = tif(tmp_path / "m.tif", crs=None, transform=None)
-    assert SceneReader([Scene("s", tif(tmp_path / "i.tif"), mask)], LABELS, [1]).sizes.tolist() == [[40, 40]]
+    assert SceneReader([Scene("s", tif(tmp_path / "i.tif"), mask)], [LABELS], [1]).sizes.tolist() == [[40, 40]]
 
 
 def test_faults_are_listed_five_at_a_time_and_once_for_all_blocks_of_a_file(tmp_path):
@@ -57,7 +57,7 @@ def test_faults_are_listed_five_at_a_time_and_once_for_all_blocks_of_a_file(tmp_
 
 def test_bands_out_of_range_count_through_the_stack(tmp_path):
     scene = Scene("s", tif(tmp_path / "a.tif", 3), None, (tif(tmp_path / "b.tif", 2),))
-    assert SceneReader([scene], LABELS, [5]).bands == [5]
+    assert SceneReader([scene], [LABELS], [5]).bands == [5]
     text = fault(scene, bands=[6])
     assert "a.tif" in text
     assert "b.tif has 5 bands, but dataset.bands=[6]: list bands from 1 to 5" in text
@@ -65,7 +65,7 @@ def test_bands_out_of_range_count_through_the_stack(tmp_path):
 
 def test_band_counts_may_differ_as_long_as_the_chosen_bands_are_there(tmp_path):
     wide, narrow = (Scene(str(n), tif(tmp_path / f"{n}.tif", n), None) for n in (4, 2))
-    assert len(SceneReader([wide, narrow], LABELS, [2, 1])) == 2
+    assert len(SceneReader([wide, narrow], [LABELS], [2, 1])) == 2
     assert "2.tif has 2 bands" in fault(wide, narrow, bands=[3])
     more = tif(tmp_path / "more.tif", 2)
     one, other = (Scene(s.name, s.image, None, (more,)) for s in (wide, narrow))  # in a stack they would shift the others
@@ -74,14 +74,14 @@ def test_band_counts_may_differ_as_long_as_the_chosen_bands_are_there(tmp_path):
 
 def test_differing_types_are_said(tmp_path, caplog):
     scenes = [Scene(t, tif(tmp_path / f"{t}.tif", dtype=t), None) for t in ("uint8", "int16", "uint16")]
-    assert SceneReader(scenes, LABELS, [1]).dtype == np.int32
+    assert SceneReader(scenes, [LABELS], [1]).dtype == np.int32
     assert "uint8 (" in caplog.text
     assert "All are read as int32" in caplog.text
 
 
 def test_differing_numbers_of_bands_are_said(tmp_path, caplog):
     scenes = [Scene(str(n), tif(tmp_path / f"{n}.tif", n), None) for n in (3, 4, 3)]
-    SceneReader(scenes, LABELS, [1, 2, 3])
+    SceneReader(scenes, [LABELS], [1, 2, 3])
     assert "number of bands: 3 (" in caplog.text
     assert "4.tif)" in caplog.text
 
@@ -89,7 +89,7 @@ def test_differing_numbers_of_bands_are_said(tmp_path, caplog):
 def test_a_warp_is_said(tmp_path, caplog):
     caplog.set_level("INFO", "rsseg")
     mask = tif(tmp_path / "m.tif", transform=from_origin(500000, 4000000, 20, 20))
-    SceneReader([Scene("s", tif(tmp_path / "i.tif"), mask)], LABELS, [1])
+    SceneReader([Scene("s", tif(tmp_path / "i.tif"), mask)], [LABELS], [1])
     assert "warped to it: 1, first" in caplog.text
 
 
@@ -99,7 +99,7 @@ def test_an_alpha_band_that_a_warp_needs(tmp_path):
     assert "band 4 of" in fault(scene, bands=[5])
     with rasterio.open(other, "r+") as file:
         file.write(np.zeros(file.shape, file.dtypes[0]), 4)
-    assert SceneReader([scene], LABELS, [4]).read_pixels(0, Window(0, 0, 8, 8))[1].all()
+    assert SceneReader([scene], [LABELS], [4]).read_pixels(0, Window(0, 0, 8, 8))[1].all()
 
 
 @pytest.mark.parametrize("which", ["image", "stack", "mask"])
@@ -112,7 +112,7 @@ def test_a_truncated_file_is_named(tmp_path, which, keep):
     paths[which].write_bytes(data[: int(len(data) * keep)])
     scene = Scene("s", paths["image"], paths["mask"], (paths["stack"],))
     with pytest.raises(InputError, match=rf"{which}\.tif can't be"):
-        read_window(SceneReader([scene], LABELS, [1, 2]), 0, 0, 0, 320)
+        read_window(SceneReader([scene], [LABELS], [1, 2]), 0, 0, 0, 320)
 
 
 def test_every_image_needs_its_partners(tmp_path):

@@ -73,7 +73,7 @@ def test_a_weight_on_another_grid_is_warped_as_a_mask_is(tmp_path):
     elsewhere = write_tif(
         tmp_path / "m.tif", RNG.integers(0, 3, (1, 50, 50), dtype=np.uint8), transform=from_origin(500003, 3999998, 0.7, 0.7)
     )
-    reader = SceneReader([Scene("s", image, elsewhere, weight=elsewhere)], LABELS, [1])
+    reader = SceneReader([Scene("s", image, elsewhere, weight=elsewhere)], [LABELS], [1])
     layers = reader.read_layers(0, Window(3, 5, 70, 60))
     known = layers["mask"] != IGNORE
     assert 0 < known.sum() < known.size
@@ -172,8 +172,8 @@ def test_negative_no_data_weighs_nothing(tmp_path):
 def test_other_weights_are_other_tiles_and_other_pixels(tmp_path):
     scene = scene_of(tmp_path, weight=np.ones((80, 80), np.float32))
     bare = Scene("s", scene.image, scene.mask)
-    assert tile_name(scene, LABELS, [1]) != tile_name(bare, LABELS, [1])
-    assert tile_name(Scene("s", scene.image, None, weight=scene.mask), LABELS, [1]) != tile_name(bare, LABELS, [1])
+    assert tile_name(scene, [LABELS], [1]) != tile_name(bare, [LABELS], [1])
+    assert tile_name(Scene("s", scene.image, None, weight=scene.mask), [LABELS], [1]) != tile_name(bare, [LABELS], [1])
     before = store_of([scene], tmp_path / "store")
     write_tif(scene.weight, np.full((1, 80, 80), 0.5, np.float32))
     after = store_of([scene], tmp_path / "store")

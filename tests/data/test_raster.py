@@ -45,7 +45,7 @@ def test_a_mask_of_larger_pixels_is_repeated_and_ignored_beyond_its_edge(tmp_pat
     raw = VALUES[RNG.integers(0, 4, (20, 20))]
     coarse = from_origin(500000 + 200, 4000000 - 100, 20, 20)
     mask = write_tif(tmp_path / "m.tif", raw[None], transform=coarse, nodata=nodata)
-    reader = SceneReader([Scene("s", image, mask)], LABELS, [1])
+    reader = SceneReader([Scene("s", image, mask)], [LABELS], [1])
     rows, columns = np.indices((60, 80))
     row, column = (rows - 10) // 2, (columns - 20) // 2  # what 20 m pixels from 100 m below and 200 m right cover
     outside = (row < 0) | (row >= 20) | (column < 0) | (column >= 20)
@@ -70,7 +70,7 @@ def abroad(tmp_path):
 
 
 def test_a_mask_in_another_crs_takes_the_pixel_under_each_centre(abroad):
-    reader = SceneReader([abroad], LABELS, [1, 2])
+    reader = SceneReader([abroad], [LABELS], [1, 2])
     got = reader.read_mask(0, whole(reader))
     rows, columns = np.indices((300, 200)) + 0.5
     x, y = Transformer.from_crs(32633, 3857, always_xy=True).transform(500000 + 10 * columns, 4000000 - 10 * rows)
@@ -85,7 +85,7 @@ def test_a_mask_in_another_crs_takes_the_pixel_under_each_centre(abroad):
 
 
 def test_windows_of_a_warped_mask_are_warpedvrts(abroad):
-    reader = SceneReader([abroad], LABELS, [1])
+    reader = SceneReader([abroad], [LABELS], [1])
     grid = {"crs": "EPSG:32633", "transform": GRID, "width": 200, "height": 300}
     with rasterio.open(abroad.mask) as file, WarpedVRT(file, src_nodata=None, nodata=None, add_alpha=True, **grid) as vrt:
         expected = decoded(vrt.read(1), vrt.read(2) == 0)
@@ -106,7 +106,7 @@ def test_stacked_files_are_warped_bilinearly_and_missing_beyond(tmp_path, nodata
         other[:, 3:6, 4:8] = nodata
     places = {"crs": "EPSG:32633", "transform": from_origin(500200, 4000000 - 100, 20, 20)}
     stacked = write_tif(tmp_path / "b.tif", other, nodata=nodata, **places)
-    reader = SceneReader([Scene("s", image, None, (stacked,))], LABELS, [5, 2, 4])
+    reader = SceneReader([Scene("s", image, None, (stacked,))], [LABELS], [5, 2, 4])
     got, missing = reader.read_pixels(0, whole(reader))
     assert got.dtype == np.float32
     grid = {"crs": "EPSG:32633", "transform": GRID, "width": 80, "height": 96, "resampling": Resampling.bilinear}
@@ -124,11 +124,11 @@ def test_stacked_files_are_warped_bilinearly_and_missing_beyond(tmp_path, nodata
 def test_files_of_one_band_each_and_of_different_types(tmp_path):
     arrays = [RNG.integers(0, 200, (1, 40, 50)).astype(dtype) for dtype in (np.uint8, np.int16, np.float32)]
     image, *stack = (write_tif(tmp_path / f"{i}.tif", array) for i, array in enumerate(arrays))
-    reader = SceneReader([Scene("s", image, None, tuple(stack))], LABELS, [3, 1, 2])
+    reader = SceneReader([Scene("s", image, None, tuple(stack))], [LABELS], [3, 1, 2])
     got, missing = reader.read_image(0, 4, 7, 32)
     assert not missing.any()
     np.testing.assert_array_equal(got, np.concatenate([arrays[i] for i in (2, 0, 1)])[:, 4:36, 7:39].astype(np.float32))
-    assert SceneReader(reader.scenes, LABELS, [2, 1]).dtype == np.int16  # of the bands that are read
+    assert SceneReader(reader.scenes, [LABELS], [2, 1]).dtype == np.int16  # of the bands that are read
 
 
 def test_alpha_is_no_band_but_says_what_is_missing(tmp_path, caplog):
@@ -139,11 +139,11 @@ def test_alpha_is_no_band_but_says_what_is_missing(tmp_path, caplog):
     path = write_tif(tmp_path / "i.tif", image)  # GDAL marks the fourth of four bytes as alpha
     scene = Scene("s", path, write_tif(tmp_path / "m.tif", np.full((1, 30, 40), 3, np.int16)))
     assert scene.all_bands() == [1, 2, 3]
-    reader = SceneReader([scene], LABELS, [1, 2, 3])
+    reader = SceneReader([scene], [LABELS], [1, 2, 3])
     assert "i.tif (band 4)" in caplog.text
     np.testing.assert_array_equal(read_labels(reader, 0, whole(reader)) == IGNORE, image[3] == 0)
     caplog.clear()
-    infrared = SceneReader([scene], LABELS, [4, 1])  # asked for, it is a band like any other
+    infrared = SceneReader([scene], [LABELS], [4, 1])  # asked for, it is a band like any other
     np.testing.assert_array_equal(infrared.read_image(0, 0, 0, 30)[0], image[[3, 0], :, :30])
     assert not infrared.read_pixels(0, whole(infrared))[1].any()
     assert not caplog.text
@@ -158,7 +158,7 @@ def test_mask_bands_say_what_is_missing(tmp_path, internal):
     scene = Scene("s", path, write_tif(tmp_path / "m.tif", np.full((1, 30, 40), 3, np.int16)))
     assert (tmp_path / "i.tif.msk").is_file() != internal
     assert (tmp_path / "i.tif.msk" in scene.files) != internal
-    reader = SceneReader([scene], LABELS, [1])
+    reader = SceneReader([scene], [LABELS], [1])
     np.testing.assert_array_equal(read_labels(reader, 0, whole(reader)) == 0, valid)
 
 
@@ -167,7 +167,7 @@ def test_a_masks_nodata_is_ignored_unless_it_is_a_label(tmp_path):
     raw = np.array([[[3, 9], [7, -2]]], np.int16)
     for nodata, expected in ((9, [[0, 255], [1, 2]]), (3, None)):
         mask = write_tif(tmp_path / f"m{nodata}.tif", raw, nodata=nodata)
-        reader = SceneReader([Scene("s", image, mask)], LABELS, [1])
+        reader = SceneReader([Scene("s", image, mask)], [LABELS], [1])
         if expected:
             assert reader.read_mask(0, whole(reader)).tolist() == expected
         else:
@@ -176,7 +176,7 @@ def test_a_masks_nodata_is_ignored_unless_it_is_a_label(tmp_path):
 
 
 def test_threads_have_handles_of_their_own_and_read_the_same(abroad):
-    reader = SceneReader([abroad], LABELS, [1, 2])
+    reader = SceneReader([abroad], [LABELS], [1, 2])
     expected = read_labels(reader, 0, whole(reader))
     found, handles = [], set()
 

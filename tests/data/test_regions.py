@@ -104,7 +104,7 @@ def test_a_split_into_blocks(root):
 
 def test_validation_covers_each_block_once_and_reads_nothing_else(root, tmp_path):
     scenes = Files(str(root), "images/{n}.tif", "masks/{n}.tif", SPLIT).scenes("val")
-    store = open_store(scenes, LABELS, [1], tmp_path / "store")
+    store = open_store(scenes, [LABELS], [1], tmp_path / "store")
     store.fill = np.array([-1.0])
     seen = [[] for _ in scenes]
     windows = GridWindows(store, 64, 8)

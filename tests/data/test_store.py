@@ -103,7 +103,7 @@ def test_windows_are_the_readers(tmp_path, dtype, task, residence):
         image[:, RNG.random((height, width)) < 0.1] = 0
         mask = RNG.choice(np.array([0, 1, 255], np.uint8), (2 if task == "multilabel" else 1, height, width))
         made.append(scene(tmp_path, image, mask, f"s{i}", **({} if i == 2 else {"nodata": 0})))
-    store, reader = store_of(made, tmp_path / "store", labels), SceneReader(made, labels, [1, 2, 3])
+    store, reader = store_of(made, tmp_path / "store", labels), SceneReader(made, [labels], [1, 2, 3])
     store.fill = reader.fill = np.array([7.0, 8.0, 9.0])
     if residence != "disk":
         load([store], torch.device("cpu") if residence == "gpu" else None)
@@ -388,7 +388,7 @@ def test_complex_pixels_are_refused(tmp_path):
 def test_a_packed_file_is_not_mapped(tmp_path):
     image = RNG.integers(0, 2, (1, 16, 64), dtype=np.uint8)
     one = scene(tmp_path, image, np.zeros((16, 64), np.uint8), nbits=1)
-    assert pixels_in_file(SceneReader([one], LABELS, [1])) == -1
+    assert pixels_in_file(SceneReader([one], [LABELS], [1])) == -1
     np.testing.assert_array_equal(whole_scene(store_of([one], tmp_path / "store", bands=(1,)), 0)[0], image)
 
 
@@ -411,10 +411,10 @@ def test_what_a_tiles_name_depends_on(tmp_path):
     colours, numbers = Labels(task, ["#000000", "#0000ff"]), Labels(task, [0, 255])  # equal as numbers
     burnt = [Scene("s", one.image, one.mask, burn=Burn(attribute, ())) for attribute in ("a", "b")]
     names = [
-        tile_name(one, numbers, [1]),
-        tile_name(one, colours, [1]),
-        tile_name(one, numbers, [2]),
-        *(tile_name(scene, numbers, [1]) for scene in burnt),
+        tile_name(one, [numbers], [1]),
+        tile_name(one, [colours], [1]),
+        tile_name(one, [numbers], [2]),
+        *(tile_name(scene, [numbers], [1]) for scene in burnt),
     ]
     assert len(set(names)) == len(names)
 

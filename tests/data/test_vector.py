@@ -41,7 +41,7 @@ def frame(n=25, **columns):
 
 
 def reader_of(image, path, burn):
-    return SceneReader([Scene("a", image, path, burn=burn)], LABELS, [1])
+    return SceneReader([Scene("a", image, path, burn=burn)], [LABELS], [1])
 
 
 @pytest.mark.parametrize("ending", ["gpkg", "geojson", "shp", "fgb"])
@@ -105,7 +105,7 @@ def test_one_file_for_all_scenes_or_for_some(tmp_path):
     assert shared[0].burn == Burn("code")
     some = Files(str(tmp_path), "images/{area}_{n}.tif", "{area}.geojson", split).scenes("train")
     assert [scene.mask.name for scene in some] == ["x.geojson", "x.geojson", "y.geojson"]
-    reader = SceneReader(shared, LABELS, [1])  # those beyond all features are land
+    reader = SceneReader(shared, [LABELS], [1])  # those beyond all features are land
     assert [int(reader.read_mask(i, Window(0, 0, 9, 9)).sum()) for i in range(3)] == [36, 0, 0]
 
 
@@ -140,7 +140,7 @@ def test_vector_files_that_do_not_fit(tmp_path, image):
         reader_of(bare, path, Burn())
     multilabel = Labels(Multilabel(("a", "b")))
     with pytest.raises(InputError, match="one value a pixel, but a multilabel task need 2"):
-        SceneReader([Scene("a", image, path, burn=Burn())], multilabel, [1])
+        SceneReader([Scene("a", image, path, burn=Burn())], [multilabel], [1])
 
 
 def test_an_empty_file_is_all_background(tmp_path, image):

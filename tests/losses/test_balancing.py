@@ -22,7 +22,7 @@ from rsseg.losses.balancing import (
     GradNorm,
     Uncertainty,
     gradient_norms,
-    parts_of,
+    weighed_parts,
 )
 from rsseg.run import train
 
@@ -54,16 +54,16 @@ def test_fixed_weights_are_the_sum_of_before_bit_by_bit():
     for done in (0.0, 1.0):
         z, values = values_at(done)
         before = torch.zeros(()) + values["one"].total + values["two"].total
-        now = Fixed()(*parts_of(values, "heads"))
+        now = Fixed()(*weighed_parts(values, "heads", ONE))
         assert torch.equal(now, before)
         assert torch.equal(*(torch.autograd.grad(total, z, retain_graph=True)[0] for total in (now, before)))
-        torch.testing.assert_close(Fixed()(*parts_of(values, "terms")), before)
+        torch.testing.assert_close(Fixed()(*weighed_parts(values, "terms", ONE)), before)
 
 
 def test_parts_are_heads_or_terms_with_the_weights_of_the_step():
     _, values = values_at(0.25)
-    assert parts_of(values, "heads")[1] == {"one": 1.0, "two": 1.0}
-    losses, now = parts_of(values, "terms")
+    assert weighed_parts(values, "heads", ONE)[1] == {"one": 1.0, "two": 1.0}
+    losses, now = weighed_parts(values, "terms", ONE)
     assert now == {"one/ce": 0.7, "one/dice": 0.0, "one/lovasz": 0.0, "two/dice": 1.3}
     assert torch.equal(losses["two/dice"], values["two"].raw["dice"])
 

@@ -11,11 +11,11 @@ from torch import nn
 
 from rsseg.assembly import make_module, make_setup
 from rsseg.contract import InputError
-from rsseg.dataset import Numbers
+from rsseg.dataset import Numbers, TargetNumbers
 from rsseg.models.rates import layers_above, rate_groups
 from rsseg.training.resume import NewSchedule
 
-NUMBERS = Numbers(positives=[1] * 5, valid=[9] * 5, mean=[0.0] * 3, std=[1.0] * 3)
+NUMBERS = Numbers([0.0] * 3, [1.0] * 3, {"mask": TargetNumbers([1] * 5, [9] * 5)})
 
 
 def module_of(tmp_path, *words):

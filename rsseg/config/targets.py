@@ -1,0 +1,227 @@
+"""What a config says of a dataset's targets and of the heads that learn them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rsseg.contract import BESIDE_LAYERS, ONE_TARGET, InputError, nearest
+from rsseg.task import Task, make_task
+
+COLOUR = re.compile("#[0-9a-fA-F]{6}")
+
+TARGET_NAME = re.compile(r"[A-Za-z]\w*")
+
+RESERVED = (*BESIDE_LAYERS, "weight", "missing", "counts", "labels")
+"""Names of other layers, and of other files in the store."""
+
+
+@dataclass
+class TargetConfig:
+    """A target of a dataset that has several; a dataset with one names these settings itself.
+
+    Attributes:
+        task: binary, multiclass, multilabel, or regression (real values).
+        classes: Names in label order; for binary the one positive class; for regression the names of the values.
+        mask: What holds the target: of files the pattern of their paths.
+        attribute: Of vector files, what holds a feature's mask value; null: 1 for every feature.
+        values: Of vector files, the mask value for each value of the attribute; null: it is an integer.
+        palette: Colours of the labels for pictures and maps, "#rrggbb"; null: chosen.
+        mask_values: What the mask files hold for label 0, 1, ...; null: 0, 1, ...
+        ignore_values: The values in the mask files that mean "not labelled"; null: 255, none for colours.
+        fractions: What stands for a whole pixel in masks of class shares; null: masks hold labels.
+        units: For a regression, the unit of each value; null: not known.
+        range: For a regression, the lowest and the highest value that can be; null: any finite one.
+    """
+
+    task: str | None = None
+    classes: list[str] | None = None
+    mask: str | None = None
+    attribute: str | None = None
+    values: dict[str, int] | None = None
+    palette: list[str] | None = None
+    mask_values: list[Any] | None = None
+    ignore_values: list[Any] | None = None
+    fractions: float | None = None
+    units: list[str] | None = None
+    range: list[float] | None = None
+
+
+def leave_out_short_form(config: DictConfig) -> DictConfig:
+    """A config whose dataset has several targets, with nothing missing of the short form."""
+    if not config.dataset.get("targets"):
+        return config
+    config = config.copy()
+    for name in ("task", "classes"):
+        if OmegaConf.is_missing(config.dataset, name):
+            config.dataset[name] = None
+    return config
+
+
+DECODERS = ("shared", "own")
+"""Whether a head has a decoder of its own."""
+
+HEAD = ("target", "loss", "weight", "decoder")
+"""The settings of a head."""
+
+FROM_FILES = ("mask", "attribute", "values")
+"""The settings of a target that the source is given."""
+
+
+def targets_of(dataset: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a dataset's plain node says of each of its targets, by name; the short form says it of one.
+
+    Example:
+        >>> targets_of({"task": "binary", "classes": ["road"], "targets": {}})["mask"]["classes"]
+        ['road']
+    """
+    names, several = [item.name for item in fields(TargetConfig)], dataset.get("targets") or {}
+    if not several:
+        return {ONE_TARGET: {name: dataset.get(name) for name in names if name not in FROM_FILES}}
+    nodes = {name: node if isinstance(node, Mapping) else {} for name, node in several.items()}
+    return {target: {name: node.get(name) for name in names} for target, node in nodes.items()}
+
+
+def tasks_of(dataset: Mapping[str, Any]) -> dict[str, Task]:
+    """The task of each target of a dataset's plain node.
+
+    Raises:
+        InputError: For a task that there is not.
+    """
+    return {name: _task(name, target) for name, target in targets_of(dataset).items()}
+
+
+def _task(name: str, target: Mapping[str, Any]) -> Task:
+    if target["classes"] is None:
+        raise InputError(f"target {name} has no classes")
+    return make_task(target["task"], target["classes"], target.get("fractions") is not None, target.get("units"), name)
+
+
+def heads_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The plain nodes of a config's heads by name, each with the `target` that it learns and its `weight`.
+
+    A head learns the target of its name, or the only one. The head of the default config, ``mask``, is for a dataset with one
+    target: another dataset does not have it.
+    """
+    targets, heads = list(targets_of(config["dataset"])), {}
+    for name, node in config["model"]["heads"].items():
+        given = node if isinstance(node, Mapping) else {}
+        target = given.get("target") or (name if name in targets else targets[0])
+        if name == ONE_TARGET and len(targets) > 1 and name not in targets and not given.get("target"):
+            continue
+        heads[name] = {"weight": 1.0, **given, "target": target}
+    return heads
+
+
+def target_faults(dataset: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a dataset's targets, one sentence each."""
+    faults, targets = list[str](), targets_of(dataset)
+    several = bool(dataset.get("targets"))
+    if several and isinstance(classes := dataset.get("classes"), list):
+        faults.append(f"dataset.classes={classes} beside dataset.targets: a dataset has one form or the other; set it to null")
+    for name, target in targets.items():
+        found = _faults(name, target) if target["task"] and isinstance(target["classes"], list) else []
+        if several:
+            found += _key_faults(dataset["targets"][name])
+            found = [in_place(fault, name) for fault in found]
+            if not TARGET_NAME.fullmatch(name) or name in RESERVED:
+                found.append(f"dataset.targets.{name}: a target is called by letters, digits and _, not {', '.join(RESERVED)}")
+        faults += found
+    known = {f"{name}/{label}" for name, target in targets.items() for label in target["classes"] or ()}
+    for scene, labels in (dataset.get("unlabelled") or {}).items():
+        faults += [
+            f"dataset.unlabelled.{scene}: there is no class {label}{nearest(str(label), known)}"
+            for label in labels
+            if not any(full in known for full in full_names(str(label), targets))
+        ]
+    return faults
+
+
+def in_place(fault: str, target: str) -> str:
+    """What is wrong with a target of several, from how the short form says it."""
+    return fault if target == ONE_TARGET else fault.replace("dataset.", f"dataset.targets.{target}.")
+
+
+def _key_faults(node: Any) -> list[str]:
+    """What is wrong with the settings of a target by themselves, called as in the short form."""
+    known = [item.name for item in fields(TargetConfig)]
+    if not isinstance(node, Mapping):
+        return [f"dataset.: found {node}; a mapping such as {{task: binary, classes: [road], mask: ...}} is expected"]
+    unknown = [f"dataset.{key}: there is no such setting{nearest(str(key), known)}" for key in node if key not in known]
+    absent = [f"dataset.{key} is not set" for key in ("task", "classes") if node.get(key) is None]
+    try:
+        OmegaConf.merge(OmegaConf.structured(TargetConfig), {key: value for key, value in node.items() if key in known})
+    except OmegaConfBaseException as error:
+        return [*unknown, f"dataset.{error.full_key}: {str(error).splitlines()[0]}"]
+    return unknown + absent
+
+
+def full_names(label: str, targets: Mapping[str, Any]) -> list[str]:
+    """How a class that a user names is called with its target: as given, or of each target."""
+    return [label, *(f"{name}/{label}" for name in targets)]
+
+
+def _faults(name: str, target: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a target, called as in the short form."""
+    try:
+        task = _task(name, target)
+    except InputError as error:
+        return [f"dataset.task={target['task']}: {error}"]
+    palette = target.get("palette")
+    faults = task.faults(target.get("mask_values"), palette) + _fraction_faults(target)
+    return faults + [f"dataset.palette: {c} is no colour such as #ff8000" for c in palette or () if not COLOUR.fullmatch(c)]
+
+
+def _fraction_faults(target: Mapping[str, Any]) -> list[str]:
+    """What does not go together with masks of class shares."""
+    fractions = target.get("fractions")
+    if fractions is None:
+        return []
+    shown = f"dataset.fractions={fractions:g}"
+    faults = [f"{shown}: what stands for a whole pixel has to be above 0"] if not 0 < fractions < math.inf else []
+    both = [name for name in ("mask_values", "ignore_values") if target.get(name)]
+    return faults + [
+        f"{shown} and dataset.{name}: masks hold class shares or labels; set dataset.{name}=null (NaN and no-data are ignored)"
+        for name in both
+    ]
+
+
+def head_faults(config: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a config's heads, one sentence each."""
+    targets, heads = targets_of(config["dataset"]), heads_of(config)
+    faults = []
+    if not heads:
+        some = ", ".join(f"{name}: {{loss: ...}}" for name in targets)
+        faults.append(f"model.heads names no head: write one for each target that is to be learnt, such as {{{some}}}")
+    for name, head in heads.items():
+        if head["target"] not in targets:
+            near = nearest(str(head["target"]), targets)
+            faults.append(f"model.heads.{name}.target={head['target']}{near}: the targets are {', '.join(targets)}")
+        if not has_loss(head):
+            found = config["model"]["heads"][name]
+            faults.append(
+                f"model.heads.{name} has no loss with terms: found {found}; write model.heads.{name}={{loss: ${{loss}}}}, or "
+                f"+loss@model.heads.{name}.loss=ce_dice"
+            )
+        faults += [f"model.heads.{name}.{key}: there is no such setting{nearest(key, HEAD)}" for key in head if key not in HEAD]
+        decoder = head.get("decoder")
+        if decoder not in (None, *DECODERS):
+            faults.append(f"model.heads.{name}.decoder={decoder}: {' or '.join(DECODERS)} is expected")
+        weight = head["weight"]
+        if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 <= weight < math.inf:
+            faults.append(f"model.heads.{name}.weight={weight}: a number of 0 or more is expected")
+    if heads and all(head["weight"] == 0 for head in heads.values()):
+        faults.append("model.heads: all weights are 0, so that nothing is learnt")
+    return faults
+
+
+def has_loss(head: Any) -> bool:
+    """Whether a head of the model, a plain node, has a loss with terms."""
+    loss = head.get("loss") if isinstance(head, Mapping) else None
+    return isinstance(loss, Mapping) and isinstance(loss.get("terms"), Mapping)

@@ -1,0 +1,201 @@
+"""Making a network from what a config says of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from segmentation_models_pytorch.base import SegmentationModel
+from torch import nn
+
+from rsseg.contract import InputError, nearest
+from rsseg.errors import is_out_of_memory
+from rsseg.models.network import Network
+from rsseg.models.siamese import bands_of_a_date, siamese_encoder
+from rsseg.models.supervision import SUPERVISED
+from rsseg.task import Task
+
+
+class ModelFacts(Protocol):
+    """What the config says of a model."""
+
+    encoder: str
+    weights: str
+    encoder_args: dict[str, Any]
+    dropout: float
+    freeze: list[str]
+    heads: dict[str, Any]
+    aux: int
+    classifier: float | None
+    siamese: bool
+
+    @property
+    def decoder(self) -> str:
+        """Whether heads share a decoder."""
+
+    @property
+    def fusion(self) -> str:
+        """How the features of two dates are fused."""
+
+
+def encoder_name(name: str) -> str:
+    """The name by which smp knows an encoder; timm's get smp's prefix ``tu-``.
+
+    Raises:
+        InputError: If neither library knows it.
+
+    Example:
+        >>> encoder_name("resnet34"), encoder_name("convnext_tiny")
+        ('resnet34', 'tu-convnext_tiny')
+    """
+    known = smp.encoders.get_encoder_names()
+    if name in known:
+        return name
+    bare = name.removeprefix("tu-")
+    if timm.is_model(bare):
+        return f"tu-{bare}"
+    raise InputError(f"model.encoder={name} is no encoder of smp or timm{nearest(bare, [*known, *timm.list_models()])}")
+
+
+def build_network(make: Callable[..., nn.Module], model: ModelFacts, bands: int, tasks: Mapping[str, Task]) -> Network:
+    """Make a network for a dataset's bands and heads.
+
+    Args:
+        make: Makes the smp model from the arguments that rsseg computes: encoder_name, encoder_weights, in_channels, classes.
+        model: What the config says of it.
+        bands: Image bands.
+        tasks: By head name.
+
+    Raises:
+        InputError: If the pretrained weights can't be had, or the network can't be made.
+    """
+    name = encoder_name(model.encoder)
+    if model.encoder_args and not name.startswith("tu-"):
+        raise InputError(
+            f"model.encoder_args={dict(model.encoder_args)} go to encoders of timm; {name} is smp's own: take tu-{name} or none"
+        )
+    pretrained: str | bool | None = None
+    if model.weights == "imagenet":
+        pretrained = True if name.startswith("tu-") else "imagenet"  # smp's convention for timm's encoders
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # one clear message instead of its retries
+    try:
+        network = _network(make, name, pretrained, model, bands, tasks)
+    except (InputError, OSError) as error:  # OSError: no network
+        if pretrained is None:
+            if not model.encoder_args:
+                raise
+            raise InputError(f"{error}. The encoder {model.encoder} was given {dict(model.encoder_args)}") from None
+        raise InputError(
+            f"model.weights=imagenet can't be had for encoder {model.encoder} ({type(error).__name__}): they are fetched from "
+            "a model hub on first use. Without one, take model.weights=none or a file"
+        ) from None
+    return network
+
+
+def _network(
+    make: Callable[..., nn.Module],
+    encoder: str,
+    pretrained: str | bool | None,
+    model: ModelFacts,
+    bands: int,
+    tasks: Mapping[str, Task],
+) -> Network:
+    """A network with as many decoders as its heads ask for: the first is that of the smp model, a branch has each other."""
+    first, *others = decoders(model, tasks)
+
+    def made(weights: str | bool | None, classes: int) -> nn.Module:
+        if not model.siamese:
+            more = {"encoder_name": encoder, "encoder_weights": weights, **model.encoder_args}
+            return make(in_channels=bands, classes=classes, **more)
+        arguments = {"bands": bands_of_a_date(bands), "fusion": model.fusion, "arguments": model.encoder_args}
+        with siamese_encoder(encoder, weights=weights, **arguments) as alias:
+            return make(in_channels=bands, classes=classes, encoder_name=alias, encoder_weights=None)
+
+    net = made(pretrained, sum(tasks[head].channels for head in first))
+    check_architecture(type(net), model, tasks)
+    branches = {head: made(None, tasks[head].channels) for (head,) in others}
+    classified = [head for head, task in tasks.items() if model.classifier and not task.real]
+    return Network(net, tasks, model.dropout, model.freeze, branches, model.aux, classified)
+
+
+def check_architecture(kind: type, model: ModelFacts, tasks: Mapping[str, Task]) -> None:
+    """Refuse what an architecture, or the tasks of its heads, have no place for.
+
+    Args:
+        kind: Its class.
+        model: What the config says of it.
+        tasks: By head name.
+
+    Raises:
+        InputError: If it can't be done.
+    """
+    wanted = {
+        "model.decoder=own": len(decoders(model, tasks)) > 1,
+        f"model.aux={model.aux}": model.aux > 0,
+        f"model.classifier={model.classifier}": model.classifier is not None,
+        "model.siamese=true": model.siamese,
+    }
+    for setting, is_set in wanted.items():
+        if is_set and not issubclass(kind, SegmentationModel):
+            raise InputError(f"{setting} needs an architecture of smp; found {kind.__name__}: take one, or leave it out")
+    if model.siamese and issubclass(kind, smp.DPT):
+        raise InputError("model.siamese=true: DPT takes tokens beside features, which are not fused: take another architecture")
+    if model.aux and not issubclass(kind, SUPERVISED):
+        *others, last = (each.__name__ for each in SUPERVISED)
+        raise InputError(
+            f"model.aux={model.aux}: {kind.__name__} has no coarser outputs to supervise; {', '.join(others)} and {last} have: "
+            "take one of them, or model.aux=0"
+        )
+    if model.classifier is not None and all(task.real for task in tasks.values()):
+        raise InputError(f"model.classifier={model.classifier:g} needs a head with classes; found real values: leave it out")
+
+
+def decoders(model: ModelFacts, heads: Iterable[str]) -> list[list[str]]:
+    """The heads of each decoder: those that share one, which comes first, and each that has one of its own.
+
+    Example:
+        >>> from rsseg.config.schema import ModelConfig
+        >>> model = ModelConfig(heads={"cover": {}, "height": {"decoder": "own"}, "cloud": {}})
+        >>> decoders(model, model.heads)
+        [['cover', 'cloud'], ['height']]
+    """
+    nodes = {head: node for head, node in model.heads.items() if isinstance(node, Mapping)}
+    chosen = {head: nodes.get(head, {}).get("decoder") or model.decoder for head in heads}
+    shared = [head for head, decoder in chosen.items() if decoder == "shared"]
+    own = [[head] for head, decoder in chosen.items() if decoder == "own"]
+    return [shared, *own] if shared else own
+
+
+def freeze_idle(network: Network, bands: int, size: int) -> None:
+    """Freeze the weights that nothing depends on, such as an encoder's last stage under a shallow decoder.
+
+    Several processes could not train in step otherwise. They are found by one empty window, forward and backward, which
+    also shows whether the network takes such windows.
+
+    Args:
+        network: The network.
+        bands: Its image bands.
+        size: The windows' side.
+
+    Raises:
+        InputError: If the network can't take such windows.
+    """
+    mode = network.training
+    try:
+        found = network.eval().outputs(torch.zeros(1, bands, size, size), beside=True)
+        torch.stack([values.sum() for values in found.values()]).sum().backward()  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError, AssertionError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"model.net can't take windows of {size} px ({str(error).splitlines()[0]}): take a larger window, other "
+            "arguments or another model"
+        ) from None
+    for parameter in network.parameters():
+        parameter.requires_grad_(parameter.grad is not None)
+        parameter.grad = None
+    network.train(mode)

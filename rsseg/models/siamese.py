@@ -1,0 +1,90 @@
+"""Two dates through one encoder, for the detection of changes (Daudt et al. 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import segmentation_models_pytorch as smp
+import torch
+from torch import Tensor, nn
+
+from rsseg.contract import InputError
+
+
+class Siamese(nn.Module):
+    """An encoder of smp that runs over two dates as one doubled batch, and fuses the features of each level.
+
+    Args:
+        name: The encoder's name in smp.
+        weights: Its pretrained weights, as smp names them.
+        bands: The bands of one date.
+        fusion: `concat`: the features of the first date, then those of the second; `difference`: their absolute difference.
+        depth: As smp's encoders take it.
+        output_stride: Likewise.
+        arguments: Further arguments of an encoder of timm.
+
+    Attributes:
+        encoder: The encoder of one date.
+        out_channels: The channels of each level as a decoder gets them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        weights: str | bool | None,
+        bands: int,
+        fusion: str,
+        depth: int,
+        output_stride: int,
+        arguments: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.encoder = smp.encoders.get_encoder(name, bands, depth, weights, output_stride, **arguments)
+        self.fusion, self.output_stride = fusion, self.encoder.output_stride
+        self.out_channels = [channels * (2 if fusion == "concat" else 1) for channels in self.encoder.out_channels]
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """The fused features of an image ``[B, 2 C, H, W]``: the bands of the first date, then those of the second."""
+        dates = torch.cat(image.chunk(2, dim=1))
+        return [self._fused(*features.chunk(2)) for features in self.encoder(dates)]
+
+    def _fused(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.cat([first, second], dim=1) if self.fusion == "concat" else (first - second).abs()
+
+    def set_in_channels(self, bands: int, pretrained: bool = True) -> None:
+        """Smp calls this with the image's bands; the encoder is made with those of a date."""
+
+    def make_dilated(self, output_stride: int) -> None:
+        """Smp calls this for another output stride; the encoder is made with it."""
+
+
+def bands_of_a_date(bands: int) -> int:
+    """The bands of one date of an image that holds two.
+
+    Raises:
+        InputError: If they are no two equal halves.
+    """
+    if bands % 2:
+        raise InputError(
+            f"model.siamese=true takes the bands of one date, then as many of another; found {bands} bands: see dataset.bands"
+        )
+    return bands // 2
+
+
+@contextmanager
+def siamese_encoder(name: str, **arguments: Any) -> Iterator[str]:
+    """While this is open, smp makes a `Siamese` of this encoder under the name that this gives.
+
+    Args:
+        name: The encoder's name in smp.
+        arguments: Those of `Siamese` that smp does not give.
+    """
+    alias = f"{name.removeprefix('tu-').removeprefix('timm-')}-siamese"  # smp's models look at how names begin
+    params = {"name": name, **arguments}
+    smp.encoders.encoders[alias] = {"encoder": Siamese, "pretrained_settings": {}, "params": params}
+    try:
+        yield alias
+    finally:
+        del smp.encoders.encoders[alias]

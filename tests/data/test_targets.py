@@ -1,0 +1,120 @@
+"""Several targets of a scene from their files to windows and counts; classes that are not labelled in some scenes."""
+
+import numpy as np
+import pytest
+from tiny import checker, coloured, write_tif
+
+from rsseg.contract import IGNORE, InputError
+from rsseg.data.build import open_store
+from rsseg.data.files import Files
+from rsseg.data.labels import Labels, Values
+from rsseg.data.scene import Mask, Scene
+from rsseg.data.windows import GridWindows
+from rsseg.dataset import Numbers
+from rsseg.task import Binary, Multiclass, Multilabel, Regression
+
+COVER = Multiclass(("land", "road", "water"), target="cover")
+HEIGHT = Regression(("height",), target="height")
+DECODERS = [Labels(COVER), Values(HEIGHT)]
+
+
+@pytest.fixture
+def truth(tmp_path):
+    """Two scenes of 70 x 90 pixels on disk; the second has no heights: masks and heights."""
+    rng, masks = np.random.default_rng(0), []
+    for name in ("a", "b"):
+        mask = checker(rng, 90, 3)[:70]
+        masks.append(mask)
+        write_tif(tmp_path / "images" / f"{name}.tif", coloured(rng, mask))
+        write_tif(tmp_path / "masks" / f"{name}.tif", mask[None])
+    heights = rng.normal(10, 3, (70, 90)).astype(np.float32)
+    heights[:7] = np.nan
+    write_tif(tmp_path / "heights" / "a.tif", heights[None])
+    return masks, heights
+
+
+def files(root, **targets):
+    return Files(
+        str(root),
+        "images/{name}.tif",
+        targets=targets or {"cover": {"mask": "masks/{name}.tif"}, "height": {"mask": "heights/{name}.tif"}},
+    )
+
+
+def store_of(scenes, folder, decoders=DECODERS):
+    return open_store(scenes, decoders, [1, 2, 3], folder)
+
+
+def test_every_target_has_its_layer_and_its_counts(tmp_path, truth):
+    masks, heights = truth
+    store = store_of(files(tmp_path).scenes("train") + files(tmp_path).scenes("val"), tmp_path / "store")
+    place = [scene.name for scene in store.scenes].index("a")
+    _, layers = store.cut([(place, 3, 5), (1 - place, 3, 5), (place, 50, 60)], 32)
+    np.testing.assert_array_equal(layers["cover"][0], masks[0][3:35, 5:37])
+    np.testing.assert_array_equal(layers["height"][0, 0], heights[3:35, 5:37])
+    np.testing.assert_array_equal(layers["cover"][1], masks[1][3:35, 5:37])
+    assert np.isnan(layers["height"][1]).all()  # the scene has none
+    assert (layers["cover"][2] == IGNORE).sum() == np.isnan(layers["height"][2]).sum() == 32 * 32 - 20 * 30
+    cover, height = (store.censuses[name] for name in ("cover", "height"))
+    assert cover.positives.sum(0).tolist() == [sum(int((mask == c).sum()) for mask in masks) for c in range(3)]
+    assert height.valid[:, 0].tolist() == ([63 * 90, 0] if place == 0 else [0, 63 * 90])
+    numbers = Numbers.of(store)
+    assert numbers.targets["height"].value_mean == pytest.approx([np.nanmean(heights, dtype=np.float64)])
+    assert numbers.targets["height"].value_std == pytest.approx([np.nanstd(heights.astype(np.float64))])
+    assert Numbers.read(numbers.record(), ["cover", "height"]) == numbers
+
+
+def test_a_grid_blanks_every_target_outside_of_what_counts(tmp_path, truth):
+    masks, heights = truth
+    store = store_of([scene for split in ("train", "val") for scene in files(tmp_path).scenes(split)], tmp_path / "store")
+    windows, counted, summed = GridWindows(store, 32, 4), np.zeros(3, int), 0.0
+    for k in range(len(windows)):
+        batch = windows.batch([k])
+        counted += np.bincount(batch["cover"].numpy().ravel(), minlength=256)[:3]
+        summed += float(np.nansum(batch["height"].numpy(), dtype=np.float64))
+    assert counted.tolist() == [sum(int((mask == c).sum()) for mask in masks) for c in range(3)]
+    assert summed == pytest.approx(np.nansum(heights, dtype=np.float64))
+
+
+def test_the_store_of_one_target_is_that_of_several_as_far_as_it_goes(tmp_path, truth):
+    scenes = [scene for split in ("train", "val") for scene in files(tmp_path).scenes(split)]
+    both, alone = store_of(scenes, tmp_path / "both"), store_of(scenes, tmp_path / "alone", DECODERS[:1])
+    assert both.census.fingerprint([]) == alone.census.fingerprint([])
+    np.testing.assert_array_equal(both.census.blocks.counts, alone.census.blocks.counts)
+    assert both.pixels != alone.pixels
+
+
+def test_a_class_that_is_not_labelled_in_a_scene(tmp_path):
+    """Beside the same masks with the values that stand for it ignored, plane by plane."""
+    rng = np.random.default_rng(1)
+    image = write_tif(tmp_path / "i.tif", coloured(rng, checker(rng, 40, 3)))
+    layered = rng.integers(0, 2, (2, 40, 40), dtype=np.uint8)
+    labels = checker(rng, 40, 3)
+    paths = write_tif(tmp_path / "l.tif", layered), write_tif(tmp_path / "m.tif", labels[None])
+    kinds = [
+        (Multilabel(("road", "house"), target="many"), paths[0]),
+        (Multiclass(("land", "road", "water"), target="one"), paths[1]),
+        (Binary(("road",), target="yes"), write_tif(tmp_path / "b.tif", layered[:1])),
+    ]
+    further = tuple(Mask(path) for _, path in kinds[1:])
+    scene = Scene("s", image, kinds[0][1], further=further, unlabelled=("many/road", "one/road", "yes/road"))
+    store = store_of([scene], tmp_path / "store", [Labels(task) for task, _ in kinds])
+    _, layers = store.cut([(0, 0, 0)], 40)
+    assert (layers["many"][0, 0] == IGNORE).all()
+    np.testing.assert_array_equal(layers["many"][0, 1], layered[1])
+    np.testing.assert_array_equal(layers["one"][0], np.where(labels == 1, IGNORE, labels))
+    assert (layers["yes"][0] == IGNORE).all()
+    assert store.censuses["many"].valid.tolist() == [[0, 1600]]
+    whole = Scene("s", image, kinds[0][1], further=further)
+    assert store_of([whole], tmp_path / "store", [Labels(task) for task, _ in kinds]).pixels != store.pixels  # another tile
+
+
+def test_vectors_and_values_of_a_target(tmp_path, truth):
+    with pytest.raises(InputError, match=r"dataset\.targets\.cover\.mask is not set"):
+        files(tmp_path, cover={"attribute": "kind"})
+    with pytest.raises(InputError, match=r"dataset\.targets\.cover\.values=3: a mapping"):
+        files(tmp_path, cover={"mask": "masks/{name}.tif", "values": 3})
+    with pytest.raises(InputError, match=r"dataset\.targets\.cover\.mask=masks/\{tile\}\.tif pair files by their fields"):
+        files(tmp_path, cover={"mask": "masks/{tile}.tif"})
+    with pytest.raises(InputError, match=r"no mask that fits dataset\.targets\.cover\.mask=mask/"):
+        files(tmp_path, cover={"mask": "mask/{name}.tif"}).scenes("train")

@@ -1,0 +1,178 @@
+"""Heads with targets, losses and weights of their own: what is learnt, scored, written and compared, on tiny data."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from test_run import SPLIT, settings
+from tiny import checker, coloured, compose, write_tif
+
+from rsseg.assembly import make_module, make_setup
+from rsseg.compare.records import load_records
+from rsseg.compare.runs import Run
+from rsseg.config.folder import RunFolder
+from rsseg.contract import InputError
+from rsseg.dataset import Numbers, TargetNumbers
+from rsseg.run import compare, evaluate, predict, train
+
+TARGETS = {
+    "cover": "{task: multiclass, classes: [land, road, water], mask: 'masks/{name}.tif'}",
+    "height": "{task: regression, classes: [height], units: [m], mask: 'heights/{name}.tif'}",
+}
+HEADS = ["+loss@model.heads.cover.loss=ce_dice", "+loss@model.heads.height.loss=huber"]
+NUMBERS = Numbers(
+    [0.0] * 3, [1.0] * 3, {"cover": TargetNumbers([1] * 3, [3] * 3), "height": TargetNumbers([1], [1], [10.0], [2.0])}
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Six scenes whose brightness shows cover and height; two of them, one to train and one to validate, have no heights."""
+    root, rng = tmp_path_factory.mktemp("both"), np.random.default_rng(0)
+    for i in range(6):
+        mask = checker(rng, 64, 3)
+        image = coloured(rng, mask)
+        image[2] = 100 + 2 * np.arange(64)[:, None] % 128
+        write_tif(root / "images" / f"tile{i}.tif", image)
+        write_tif(root / "masks" / f"tile{i}.tif", mask[None])
+        if i not in (1, 5):
+            write_tif(root / "heights" / f"tile{i}.tif", (image[2:] / 10).astype(np.float32))
+    return root
+
+
+def words(root, *more):
+    targets = "{" + ", ".join(f"{name}: {node}" for name, node in TARGETS.items()) + "}"
+    data = ["dataset=geotiff", f"dataset.source.root={root}", SPLIT, "dataset.bands=[1,2,3]", f"dataset.targets={targets}"]
+    return [*data, *HEADS, *more]
+
+
+def faults(tmp_path, *more):
+    with pytest.raises(InputError) as error:
+        make_setup(settings(tmp_path, *words(tmp_path, *more)))
+    return str(error.value)
+
+
+def test_a_run_of_two_heads_is_scored_mapped_recorded_and_compared(tmp_path, root):
+    runs = [tmp_path / name for name in ("one", "two")]
+    for seed, run in enumerate(runs):
+        score = train(settings(tmp_path, *words(root, f"seed={seed}", "pictures=1", "validations=2")), run)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["iou"] == pytest.approx(score)
+    assert summary["heads"]["height"]["rmse"] > 0
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    last = {key: float(value) for key, value in rows[-1].items() if value and key.startswith("val/")}
+    assert last["val/loss"] == pytest.approx(last["val/cover/loss"] + last["val/height/loss"])
+    names = {path.name for path in run.iterdir()}
+    assert {"picture.png", "picture-height.png", "confusion.png", "curves.png", "curves-height.png"} <= names
+    assert RunFolder(run).classes("height")[0]["rmse"] == pytest.approx(summary["heads"]["height"]["rmse"])
+    assert [row["class"] for row in RunFolder(run).classes("cover")] == ["land", "road", "water"]
+    found = evaluate(run, "val", threshold="tuned")
+    assert set(found) == {"cover", "height"}
+    assert found["height"]["rmse"] == pytest.approx(summary["heads"]["height"]["rmse"], rel=1e-5)  # it has no threshold
+    with rasterio.open(predict(run, root / "images" / "tile0.tif", tmp_path / "h.tif", head="height")) as file:
+        assert (file.dtypes, file.descriptions) == (("float32",), ("height",))
+    with rasterio.open(predict(run, root / "images" / "tile0.tif", tmp_path / "c.tif")) as file:
+        assert set(np.unique(file.read())) <= {0, 1, 2}
+    with pytest.raises(InputError, match=r"head=heigt \(did you mean 'height'\?\)"):
+        predict(run, root / "images" / "tile0.tif", tmp_path / "x.tif", head="heigt")
+    assert load_records(run, "height").task.real
+    assert not load_records(run, "cover").task.real
+    assert Run(run, "height").summary["rmse"] == summary["heads"]["height"]["rmse"]
+    out = compare(runs, tmp_path / "comparison", head="height")
+    assert "RMSE" in (out / "report.html").read_text()
+    with pytest.raises(InputError, match="head=sky"):
+        compare(runs, head="sky")
+
+
+def test_the_loss_is_the_weighted_sum_and_a_target_that_is_not_there_teaches_nothing(tmp_path):
+    """Closed form of the sum; the height head has no gradient where no height is known."""
+    setup = make_setup(settings(tmp_path, *words(tmp_path, "+model.heads.height.weight=0.25")))
+    module = make_module(setup, setup.network(), NUMBERS, 2)
+    rng = np.random.default_rng(0)
+    image = torch.from_numpy(rng.normal(size=(2, 3, 64, 64)).astype(np.float32))
+    cover = torch.from_numpy(rng.integers(0, 3, (2, 64, 64)).astype(np.uint8))
+    height = torch.from_numpy(rng.normal(10, 2, (2, 1, 64, 64)).astype(np.float32))
+    batch = {"image": image, "cover": cover, "height": height, "scene": torch.arange(2), "k": torch.arange(2)}
+    assert module.layers(batch)["height"] == pytest.approx((height - 10) / 2)
+    logits = {name: value.detach().requires_grad_() for name, value in module(image).items()}
+    losses = module._losses(logits, batch | module.layers(batch))
+    total = module._sum({name: loss.total for name, loss in losses.items()})
+    expected = torch.nn.functional.huber_loss(logits["height"], (height - 10) / 2)
+    assert float(losses["height"].total) == pytest.approx(float(expected), rel=1e-5)
+    assert float(total) == pytest.approx(float(losses["cover"].total) + 0.25 * float(expected), rel=1e-6)
+    unknown = module._losses(logits, batch | {"height": torch.full_like(height, torch.nan)})
+    total = module._sum({name: loss.total for name, loss in unknown.items()})
+    total.backward()
+    assert float(total) == float(unknown["cover"].total)
+    assert not logits["height"].grad.any()
+    assert logits["cover"].grad.any()
+
+
+def test_heads_of_one_target_share_it_and_each_is_standardised_once(tmp_path):
+    more = ["+loss@model.heads.robust.loss=mae", "+model.heads.robust.target=height"]
+    setup = make_setup(settings(tmp_path, *words(tmp_path, *more)))
+    assert {head: task.target for head, task in setup.tasks.items()} == {
+        "cover": "cover",
+        "height": "height",
+        "robust": "height",
+    }
+    module = make_module(setup, setup.network(), NUMBERS, 1)
+    layers = module.layers({"height": torch.full((1, 1, 2, 2), 14.0), "cover": torch.zeros(1, 2, 2), "image": None})
+    assert (layers["height"] == 2).all()
+
+
+def test_scenes_without_a_target_are_not_scored_by_it(tmp_path, root):
+    run = tmp_path / "run"
+    train(settings(tmp_path, *words(root, "pictures=0", "record.enabled=false", "steps=2")), run)
+    found = evaluate(run, "val")
+    rows = list(csv.DictReader((run / "evaluation-val-scenes.csv").open()))
+    scored = {row["scene"]: row["rmse"] for row in rows if row["head"] == "height"}
+    lacking = {name for name in scored if not (root / "heights" / f"{name}.tif").is_file()}
+    assert lacking, "the split has such a scene"
+    assert all((scored[name] == "nan") == (name in lacking) for name in scored)
+    assert np.isfinite(found["height"]["rmse"])
+
+
+def test_mistakes_are_told_together_before_training(tmp_path):
+    told = faults(
+        tmp_path,
+        "+model.heads.water.target=watr",
+        "+loss@model.heads.water.loss=mse",
+        "+model.heads.cover.weight=-1",
+        "model.heads.height.loss={terms:{dice:{_target_:rsseg.losses.Dice}}}",
+        "dataset.unlabelled={tile0:[raod]}",
+        "dataset.targets.height.range=[5,1]",
+    )
+    for part in (
+        r"model.heads.water.target=watr: the targets are cover, height",
+        r"model.heads.cover.weight=-1: a number of 0 or more is expected",
+        r"dataset.unlabelled.tile0: there is no class raod",
+        r"dataset.targets.height.range=[5, 1]: the lowest and the highest value",
+    ):
+        assert part in told, told
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["~model.heads.cover", "~model.heads.height"], "model.heads names no head: write one for each target"),
+        (["+model.heads.cover.weight=0", "+model.heads.height.weight=0"], "all weights are 0"),
+        (["model.heads.height.loss.terms={dice:{_target_:rsseg.losses.Dice}}"], "Dice fits the tasks"),
+        (["dataset.classes=[a,b]"], "a dataset has one form or the other"),
+        (["+dataset.targets.image={task: binary, classes: [a], mask: x}"], "dataset.targets.image: a target is called by"),
+        (["dataset.targets.cover.classes=[a,a]"], "dataset.targets.cover.classes=['a', 'a'] names a class twice"),
+    ],
+)
+def test_one_mistake_in_one_line(tmp_path, more, message):
+    told = faults(tmp_path, *more)
+    assert message in told
+    assert "\n" not in told
+
+
+def test_a_source_of_one_target_says_so(tmp_path):
+    config = compose(["dataset=torchgeo", "dataset.name=LoveDA", "+dataset.targets.a={task: binary, classes: [a]}", "loss=bce"])
+    with pytest.raises(InputError, match=r"TorchGeo has one target"):
+        make_setup(config).source()
