@@ -173,6 +173,19 @@ class SegmentationModule(L.LightningModule):
         shared = cast(Tensor, self.network.shared_weight) if balancing.at_shared_layer else None
         return cast(Tensor, balancing(*weighed_parts(losses, self.between, self.weights), shared))
 
+    def _loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a training batch, from what the network gives in training, and all losses by their names in the log."""
+        done = self.global_step / self.steps if self.steps else 1.0
+        losses = self._losses(outputs, batch, done)
+        total = self._total(losses, self.balancing)
+        beside = self._beside(outputs, batch, done)  # with the factors of this batch
+        for name, loss in beside.items():
+            head, _, part = name.rpartition("/")
+            total = total + self.weights[head] * (self.classifier if part == "classifier" else 1) * loss
+        named = {f"train/{name.replace('/', '/loss/')}": loss for name, loss in beside.items()}
+        values = {"train/loss": total, **_named(losses, "train"), **named}
+        return total, values
+
     def _beside(self, outputs: Mapping[str, Tensor], batch: Batch, done: float) -> dict[str, Tensor]:
         """The losses of what a network gives beside logits, see `Network.outputs`: ``{head}/aux`` and ``{head}/classifier``."""
         layers, found = layers_of(batch), {}
@@ -201,16 +214,7 @@ class SegmentationModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch; every term is logged."""
-        done = self.global_step / self.steps if self.steps else 1.0
-        outputs = self(batch["image"])
-        losses = self._losses(outputs, batch, done)
-        total = self._total(losses, self.balancing)
-        beside = self._beside(outputs, batch, done)  # with the factors of this batch
-        for name, loss in beside.items():
-            head, _, part = name.rpartition("/")
-            total = total + self.weights[head] * (self.classifier if part == "classifier" else 1) * loss
-        named = {f"train/{name.replace('/', '/loss/')}": loss for name, loss in beside.items()}
-        values = {"train/loss": total, **_named(losses, "train"), **named}
+        total, values = self._loss(self(batch["image"]), batch)
         self.log("loss", total.detach(), prog_bar=True, logger=False)
         self.terms = {name: value.detach() for name, value in values.items()}
         self.log_dict(self.terms)

@@ -98,15 +98,14 @@ def test_the_loss_is_the_weighted_sum_and_a_target_that_is_not_there_teaches_not
     batch = {"image": image, "cover": cover, "height": height, "scene": torch.arange(2), "k": torch.arange(2)}
     assert module.layers(batch)["height"] == pytest.approx((height - 10) / 2)
     logits = {name: value.detach().requires_grad_() for name, value in module(image).items()}
-    losses = module._losses(logits, batch | module.layers(batch))
-    total = module._sum({name: loss.total for name, loss in losses.items()})
+    total, values = module._loss(logits, batch | module.layers(batch))
     expected = torch.nn.functional.huber_loss(logits["height"], (height - 10) / 2)
-    assert float(losses["height"].total) == pytest.approx(float(expected), rel=1e-5)
-    assert float(total) == pytest.approx(float(losses["cover"].total) + 0.25 * float(expected), rel=1e-6)
-    unknown = module._losses(logits, batch | {"height": torch.full_like(height, torch.nan)})
-    total = module._sum({name: loss.total for name, loss in unknown.items()})
+    assert float(values["train/height/loss/huber"]) == pytest.approx(float(expected), rel=1e-5)
+    cover_loss = float(values["train/cover/loss/ce.weighted"] + values["train/cover/loss/dice.weighted"])
+    assert float(total) == pytest.approx(cover_loss + 0.25 * float(expected), rel=1e-6)
+    total, values = module._loss(logits, batch | {"height": torch.full_like(height, torch.nan)})
     total.backward()
-    assert float(total) == float(unknown["cover"].total)
+    assert float(total) == pytest.approx(cover_loss, rel=1e-6)
     assert not logits["height"].grad.any()
     assert logits["cover"].grad.any()
 

@@ -308,7 +308,7 @@ def _trouble(comparison: Comparison) -> list[str]:
     heads = runs[0].heads
     if len(heads) > 1:
         notes.append(
-            f"The runs have {len(heads)} heads, {listed(heads)}: {runs[0].head} is compared; head=... compares another."
+            f"The runs have {len(heads)} heads, {listed(heads)}: {runs[0].head} is compared, head=... compares another."
         )
     if any(run.origin["git"]["changed"] for run in runs):
         notes.append("Some runs were made with uncommitted changes: their commit does not say which code ran.")

@@ -439,7 +439,7 @@ def test_two_heads_and_two_platforms_are_said(tmp_path, monkeypatch):
     path.write_text(path.read_text().replace("Linux", "Windows"))
     comparison, found = compare(tmp_path)
     notes = " ".join(caveats(found))
-    assert "The runs have 2 heads, mask, water: mask alone is compared." in notes
+    assert "The runs have 2 heads, mask, water: mask is compared, head=... compares another." in notes
     assert "different platforms" in notes
     assert dict(protocol(comparison, "IoU"))["Made on"] == "Python 3.11.0 on Linux, Python 3.11.0 on Windows"
 

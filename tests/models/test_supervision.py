@@ -125,7 +125,7 @@ def test_the_loss_is_the_sum_of_all_by_their_weights():
     found = module.network.outputs(IMAGE, beside=True)
     mask = torch.from_numpy(np.random.default_rng(0).integers(0, 2, (2, 64, 64), dtype=np.uint8))
     mask[0, :10] = IGNORE
-    total, values = module._loss(found, {"mask": mask, "image": IMAGE}, "train")
+    total, values = module._loss(found, {"mask": mask, "image": IMAGE})
 
     def ce(key):
         return 2 * F.cross_entropy(found[key], mask.long(), ignore_index=IGNORE)
@@ -136,9 +136,9 @@ def test_the_loss_is_the_sum_of_all_by_their_weights():
     torch.testing.assert_close(values["train/mask/loss/aux"], aux)
     torch.testing.assert_close(values["train/mask/loss/classifier"], classifier)
     torch.testing.assert_close(total, ce("mask") + aux + 0.25 * classifier)
-    plain, named = module._loss({"mask": found["mask"]}, {"mask": mask, "image": IMAGE}, "val")
+    plain, named = module._loss({"mask": found["mask"]}, {"mask": mask, "image": IMAGE})
     assert torch.equal(plain, values["train/mask/loss/ce.weighted"])
-    assert set(named) == {"val/loss", "val/mask/loss/ce", "val/mask/loss/ce.weighted"}
+    assert set(named) == {"train/loss", "train/mask/loss/ce", "train/mask/loss/ce.weighted"}
 
 
 TARGETS = {
