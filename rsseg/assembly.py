@@ -249,6 +249,8 @@ class Setup:
             model.weights = "none"
         net = partial(build, model.net, "model.net", kinds.MODEL, self.trust)
         network = build_network(net, model, len(self.dataset.read_bands), self.tasks)
+        if self.balancing().at_shared_layer:
+            _ = network.shared_weight  # it refuses a network that trains nothing that is shared
         load_weights(network, model.weights)
         return network
 
@@ -485,7 +487,7 @@ class Setup:
         self._composite(head, where, terms)
 
     def _try_balancing(self) -> None:
-        """Make the balancing, which needs two parts, and for gradients a layer that is trained."""
+        """Make the balancing, which needs two parts, and may need losses that are not negative."""
         made = self.balancing()
         if isinstance(made, Fixed):
             return
@@ -495,12 +497,6 @@ class Setup:
             raise InputError(
                 f"balancing.between={self.between}: with {one} there is nothing to balance; take {more}, or balancing=fixed"
             )
-        if made.at_shared_layer and "decoder" in self.plain["model"]["freeze"]:
-            raise InputError(
-                f"balancing: {type(made).__name__} measures gradients at the decoder's last convolution, which model.freeze "
-                "keeps as it is; train the decoder, or take balancing=uncertainty or dwa"
-            )
-
         for head, name, node in self._weighed():
             place = f"{loss_places(self.plain)[head][0]}.terms.{name}"
             term = locate(node["_target_"], place, kinds.TERM, self.trust)

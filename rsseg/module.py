@@ -176,8 +176,9 @@ class SegmentationModule(L.LightningModule):
     def _loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a training batch, from what the network gives in training, and all losses by their names in the log."""
         done = self.global_step / self.steps if self.steps else 1.0
-        losses, beside = self._losses(outputs, batch, done), self._beside(outputs, batch, done)
+        losses = self._losses(outputs, batch, done)
         total = self._total(losses, self.balancing)
+        beside = self._beside(outputs, batch, done)  # with the factors of this batch
         for name, loss in beside.items():
             head, _, part = name.rpartition("/")
             total = total + self.weights[head] * (self.classifier if part == "classifier" else 1) * loss
@@ -192,7 +193,8 @@ class SegmentationModule(L.LightningModule):
             target, weight = layers[task.target], layers.get("weight")
             levels = [key for key in outputs if key.startswith(f"{head}/aux")]
             if levels:
-                coarse = [self.losses[head](outputs[key], target, weight, done).total for key in levels]
+                terms = [self.losses[head](outputs[key], target, weight, done).weighted for key in levels]
+                coarse = [torch.stack(list(self.balancing.scaled(head, weighted).values())).sum() for weighted in terms]
                 found[f"{head}/aux"] = torch.stack([loss / 2**level for level, loss in enumerate(coarse, start=1)]).sum()
             if f"{head}/classifier" in outputs:
                 found[f"{head}/classifier"] = presence_loss(outputs[f"{head}/classifier"], target, task, weight)
