@@ -373,8 +373,9 @@ class Setup:
         if isinstance(term, Foreign):
             term.try_out(weighted=bool(loss.get("edge_weight") or self.plain["dataset"]["source"].get("weight")))
             return
-        logits = torch.zeros(1, task.channels, 2, 2)
+        logits = torch.zeros(1, task.outputs, 2, 2)
         target = torch.full((1, *task.planes, 2, 2), 1 / task.channels if task.soft else 0, dtype=torch_dtype(task.dtype))
+        target = task.standardise(target)
         try:
             value = Composite({name: (1.0, term)})(logits, target)
         except InputError as error:
@@ -487,7 +488,9 @@ def _setup(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
             bands=bands,
             rgb=rgb,
             palette=dataset["palette"],
-            labels=make_decoder(task, dataset["mask_values"], dataset["ignore_values"], whole, dataset["range"]),
+            labels=make_decoder(
+                task, dataset["mask_values"], dataset["ignore_values"], whole, dataset["range"], dataset["size"]
+            ),
             store=Path(plain["output"]) / "cache" / "store",
             skip_bad_scenes=plain["on_bad_tile"] == "skip",
         ),

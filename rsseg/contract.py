@@ -35,6 +35,7 @@ class Batch(TypedDict):
             class shares, float32 ``[B, C, H, W]``, NaN where not known.
         weight: float32 ``[B, H, W]``, what a pixel counts for in the loss; absent: 1.
         scene: int64 ``[B]``, the number of the scene that the window was cut from.
+        corner: int64 ``[B, 2]``, the scene's row and column that the window begins in.
         k: int64 ``[B]``, the number of the window in the stream; seeds its augmentation.
     """
 
@@ -42,6 +43,7 @@ class Batch(TypedDict):
     mask: Tensor
     weight: NotRequired[Tensor]
     scene: Tensor
+    corner: NotRequired[Tensor]
     k: Tensor
 
 

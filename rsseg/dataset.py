@@ -13,7 +13,7 @@ import numpy as np
 from rsseg.contract import InputError, nearest
 from rsseg.data.build import open_store
 from rsseg.data.census import Census, check_absent
-from rsseg.data.labels import Decoder
+from rsseg.data.decoder import Decoder
 from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import SPLITS
 from rsseg.data.store import Store

@@ -100,7 +100,7 @@ def split_facts(census: Census, task: Task, sizes: NDArray[np.int64], numbers: S
         ],
         "values": {
             name: {key: float(getattr(census.values, key)[i]) for key in ("mean", "std", "min", "max")}
-            for i, name in enumerate(task.classes if task.real else ())
+            for i, name in enumerate(task.value_names)
         },
     }
 

@@ -100,11 +100,9 @@ class SegmentationModule(L.LightningModule):
         values = torch.nan_to_num((image.float() - self.mean) / self.std, nan=0.0, posinf=0.0, neginf=0.0)
         return values.contiguous(memory_format=torch.channels_last)
 
-    def layers(self, batch: Batch) -> Layers:
-        """The layers of a batch as losses see them: real values are standardised."""
-        layers = layers_of(batch)
-        layers["mask"] = next(iter(self.tasks.values())).standardise(layers["mask"])
-        return layers
+    def standardised(self, layers: Layers) -> Layers:
+        """Layers as losses see them: real values are standardised."""
+        return layers | {"mask": next(iter(self.tasks.values())).standardise(layers["mask"])}
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Logits ``[B, K, H, W]`` by head of a normalised image ``[B, C, H, W]``."""
@@ -120,12 +118,12 @@ class SegmentationModule(L.LightningModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Normalise and (in training) augment, on the device."""
-        image, layers = self.normalise(batch["image"]), self.layers(batch)
+        image, layers = self.normalise(batch["image"]), layers_of(batch)
         if self.trainer.training:
             for augment in self.augmentations:
                 image, layers = augment(image, layers, batch["k"])
         image = image.contiguous(memory_format=torch.channels_last)
-        ready: Any = {**batch, "image": image, **layers}
+        ready: Any = {**batch, "image": image, **self.standardised(layers)}
         return cast(Batch, ready)
 
     def tune(self, thresholds: Mapping[str, Tensor]) -> None:
@@ -195,7 +193,7 @@ class SegmentationModule(L.LightningModule):
         logits = self(batch["image"])
         _, values = self._loss(logits, batch, "val")
         for name, sums in self._scene_sums():
-            sums.update(logits[name], batch["mask"], batch["scene"])
+            sums.update(logits[name], batch["mask"], batch["scene"], batch.get("corner"))
         labelled = known(batch["mask"])
         if "weight" in batch:
             weight = batch["weight"].nan_to_num(0).to(self._val_labelled.dtype)
@@ -217,7 +215,7 @@ class SegmentationModule(L.LightningModule):
             raise InputError("the pixel weights of the validation scenes are 0 everywhere: look at dataset.source.weight")
         values = dict(zip(self._val_losses, (sums[1:] / sums[0]).tolist(), strict=True))
         for name, sums in self._scene_sums():
-            self.scores[name] = result = score_scenes(sums.compute(), self.tasks[name], self.without)
+            self.scores[name] = result = score_scenes(sums, self.tasks[name], self.without)
             sums.reset()
             monitored = [full.removeprefix(f"val/{name}/") for full in self.monitored]
             values |= {f"val/{name}/{key}": value for key, value in result.logged(monitored).items()}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rsseg.contract import IGNORE, InputError, holds_reals
 
@@ -49,6 +50,20 @@ class Target:
     def channels(self) -> int:
         """The number of logits per pixel."""
         return len(self.classes)
+
+    @property
+    def outputs(self) -> int:
+        """The number of planes that a network gives the head: a logit for each class, and what else a task predicts."""
+        return self.channels
+
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        """What is known of the real values of targets, see `values`; nothing of labels."""
+        return ()
+
+    def values(self, target: NDArray[np.generic]) -> list[NDArray[np.generic]]:
+        """The known real values of a target ``[*planes, H, W]``, one array for each of `value_names`."""
+        return []
 
     @property
     def planes(self) -> tuple[int, ...]:

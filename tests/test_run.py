@@ -318,7 +318,7 @@ def test_best_checkpoint_survives_a_resumption_and_a_move(tmp_path, folder_root,
             raise RuntimeError("power cut")
         return step(self, batch, batch_idx)
 
-    monkeypatch.setattr(module, "score_scenes", lambda counted, task, without: Forced(counted.cpu(), task, without))
+    monkeypatch.setattr(module, "score_scenes", lambda counted, task, without: Forced(counted.compute().cpu(), task, without))
     monkeypatch.setattr(module.SegmentationModule, "training_step", fail)
     cut = True
     with pytest.raises(RuntimeError, match="power cut"):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.contract import IGNORE, known
+from rsseg.contract import IGNORE
 from rsseg.data.blocks import SIZE
 from rsseg.task import Task
 
@@ -109,7 +109,7 @@ class Counter:
         self.labels = np.zeros((2, task.channels), np.int64)
         self.blocks = np.zeros((*(-(-length // SIZE) for length in size), task.channels + 1), np.int64)
         self.checksum = 0  # of what is not counted
-        self.bands, self.values = Moments(bands), Moments(task.channels if task.real else 0)
+        self.bands, self.values = Moments(bands), Moments(len(task.value_names))
         self.sample: list[NDArray[np.generic]] = []
 
     def add(
@@ -125,9 +125,8 @@ class Counter:
             target: The target, ``[*planes, h, w]``.
         """
         self._add_labels(top, left, self.task.hard_labels(target))
-        if self.task.real:
-            for row, plane in enumerate(target):
-                self.values.add(row, plane[known(plane)])
+        for row, values in enumerate(self.task.values(target)):
+            self.values.add(row, values)
         rows, columns = (
             np.arange(min(LATTICE // 2, whole // 2), whole, LATTICE) - start
             for start, whole in zip((top, left), self.size, strict=True)

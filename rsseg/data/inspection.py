@@ -13,7 +13,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from rsseg.contract import InputError
-from rsseg.data.labels import Decoder
+from rsseg.data.decoder import Decoder
 from rsseg.data.raster import JPEG, alpha_band, check_overlap, open_raster, read_bands
 from rsseg.data.vector import read_features
 
@@ -149,6 +149,8 @@ def _is_warped(path: Path, bands: Sequence[int], onto: Path, bilinear: bool) -> 
 
 def _check_mask(path: Path, image: Path, labels: Decoder) -> bool:
     """Whether the mask is warped."""
+    if labels.no_raster:
+        raise InputError(f"{path}: {labels.no_raster}")
     mask, needed = open_raster(path), labels.mask_bands
     bands = mask.count - (alpha_band(mask) == mask.count)
     if labels.task.soft and bands != needed:
@@ -179,7 +181,11 @@ def _check_vector(scene: Scene, labels: Decoder) -> str:
     if labels.mask_bands > 1:
         kind = "colours" if labels.colours else "a multilabel task"
         raise InputError(f"{scene.mask} is a vector mask, which has one value a pixel, but {kind} need {labels.mask_bands}")
-    shapes, _ = read_features(scene.mask, scene.burn, scene.image)
+    shapes, values = read_features(scene.mask, scene.burn, scene.image)
+    try:
+        labels.check_features(values)
+    except InputError as error:
+        raise InputError(f"{scene.mask}: {error}") from None
     if len(shapes):
         try:
             check_overlap(scene.mask, open_raster(scene.image).crs, shapes.total_bounds.tolist(), scene.image)

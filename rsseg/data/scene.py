@@ -14,9 +14,9 @@ from rasterio.windows import Window
 
 from rsseg.contract import InputError
 from rsseg.data.inspection import Facts, check_scenes
-from rsseg.data.labels import Decoder
+from rsseg.data.decoder import Decoder
 from rsseg.data.raster import JPEG, alpha_band, as_pixel, blank_missing, masked_out, open_raster, read_bands, version
-from rsseg.data.vector import Burn, rasterise
+from rsseg.data.vector import Burn
 
 BESIDE = (".msk", ".aux.xml")
 BESIDE_SHAPES = (".dbf", ".shx", ".prj")
@@ -159,7 +159,7 @@ class SceneReader:
             return np.full(shape, labels.task.unknown, dtype=labels.task.dtype)
         try:
             if own.burn is not None:
-                return labels.decode(rasterise(own.mask, own.burn, own.image, place)[None])
+                return labels.burn(own.mask, own.burn, own.image, place)
             bands = list(range(1, labels.mask_bands + 1))
             raw = read_bands(own.mask, bands, place, own.image)
             missing = masked_out(own.mask, bands, place, own.image)

@@ -15,7 +15,7 @@ from rasterio.windows import Window
 
 from rsseg.contract import known
 from rsseg.data.build import cores
-from rsseg.data.labels import Decoder
+from rsseg.data.decoder import Decoder
 from rsseg.data.objects import Objects, ObjectSizes, find
 from rsseg.data.raster import open_raster
 from rsseg.data.regions import cut

@@ -61,7 +61,7 @@ class Network(nn.Module):
     def __init__(self, net: nn.Module, tasks: Mapping[str, Task], dropout: float = 0.0, freeze: Sequence[str] = ()) -> None:
         super().__init__()
         self.net = net
-        self.channels = {name: task.channels for name, task in tasks.items()}
+        self.channels = {name: task.outputs for name, task in tasks.items()}
         self.dropout, self.freeze = dropout, tuple(freeze)
         if dropout:  # a hook, not a layer: the names of the weights stay those of smp
             net.get_submodule("segmentation_head").register_forward_pre_hook(self._drop)
@@ -106,7 +106,7 @@ def build_network(make: Callable[..., nn.Module], model: ModelFacts, bands: int,
     if model.weights == "imagenet":
         pretrained = True if name.startswith("tu-") else "imagenet"  # smp's convention for timm's encoders
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # one clear message instead of its retries
-    classes = sum(task.channels for task in tasks.values())
+    classes = sum(task.outputs for task in tasks.values())
     try:
         net = make(encoder_name=name, encoder_weights=pretrained, in_channels=bands, classes=classes, **model.encoder_args)
     except (InputError, OSError) as error:  # OSError: no network
