@@ -57,6 +57,11 @@ class Target:
         return self.channels
 
     @property
+    def first_bias(self) -> tuple[float, ...]:
+        """What is added to the bias of each of `outputs` before training."""
+        return (0.0,) * self.outputs
+
+    @property
     def value_names(self) -> tuple[str, ...]:
         """What is known of the real values of targets, see `values`; nothing of labels."""
         return ()

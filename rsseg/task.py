@@ -476,6 +476,11 @@ class Centres(Task):
         return self.channels + 4
 
     @property
+    def first_bias(self) -> tuple[float, ...]:
+        """A heat of 0.1 (Law & Deng 2018): a half in every pixel would be a loss that swamps all others."""
+        return (-2.19,) * self.channels + (0.0,) * 4
+
+    @property
     def planes(self) -> tuple[int, ...]:
         """Those of `OBJECT_PLANES`."""
         return (len(OBJECT_PLANES),)
@@ -500,8 +505,8 @@ class Centres(Task):
         found = super().faults(palette=palette)
         if mask_values is not None:
             found.append(
-                "dataset.mask_values: features of a vector file have classes, no mask values; set dataset.mask_values=null, and "
-                "dataset.source.attribute and values to what names a feature's class, counted from 1"
+                "dataset.mask_values: features of a vector file have classes, counted from 1; set dataset.mask_values=null, and "
+                "dataset.source.attribute and values to what names a feature's class"
             )
         return found
 
@@ -585,8 +590,8 @@ class Centres(Task):
         shape, found = list(logits.shape), list(target.shape)
         if not logits.is_floating_point() or len(shape) != 4 or shape[1] < 5:
             raise InputError(
-                f"a loss of centres needs floating-point logits [B, K + 4, H, W], a heat for each of K classes, two sides and two "
-                f"offsets; found {logits.dtype} {shape}"
+                "a loss of centres needs floating-point logits [B, K + 4, H, W], a heat for each of K classes, two sides and "
+                f"two offsets; found {logits.dtype} {shape}"
             )
         if not target.is_floating_point() or found != shape:
             raise InputError(f"a target of centres for logits {shape} has the same shape; found {target.dtype} {found}")
@@ -599,7 +604,6 @@ class Centres(Task):
         wrong = (heat < 0) | (heat > 1)
         if bool(wrong.any()):
             raise InputError(f"the target holds the heat {float(heat[wrong][0]):g}, but heat lies from 0 to 1 (unknown: NaN)")
-
 
 
 TASKS: dict[str, type[Task]] = {task.kind: task for task in (Binary, Multiclass, Multilabel, Regression, Centres)}

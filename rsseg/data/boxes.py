@@ -74,23 +74,25 @@ class Boxes(Decoder):
         """See `Decoder`; there are no rasters of objects."""
         raise InputError(self.no_raster)
 
-    def check_features(self, values: NDArray[np.int32]) -> None:
+    def wrong_features(self, values: NDArray[np.int32]) -> str:
         """See `Decoder`."""
         known = [*range(1, self.task.channels + 1), *self.ignore]
         wrong, counts = np.unique(values[~np.isin(values, known)], return_counts=True)
-        if len(wrong):
-            numbered = ", ".join(f"{i} {name}" for i, name in enumerate(self.task.classes, 1))
-            raise InputError(
-                f"features have the mask value {', '.join(f'{v} ({n} features)' for v, n in zip(wrong[:5], counts, strict=False))}, "
-                f"but classes are numbered from 1: {numbered}. Name the attribute that holds the class in "
-                "dataset.source.attribute, give its values numbers in dataset.source.values, or leave features out with "
-                "dataset.ignore_values"
-            )
+        if not len(wrong):
+            return ""
+        listed = ", ".join(f"{value} ({n} features)" for value, n in zip(wrong[:5], counts, strict=False))
+        return (
+            f"features have the mask value {listed}, but classes are numbered from 1: "
+            f"{', '.join(f'{i} {name}' for i, name in enumerate(self.task.classes, 1))}. Name the attribute that holds the class in "
+            "dataset.source.attribute, give its values numbers in dataset.source.values, or leave features out with "
+            "dataset.ignore_values"
+        )
 
     def burn(self, path: Path, burn: Burn, image: Path, window: Window) -> NDArray[np.generic]:
         """See `Decoder`: float32 ``[5, h, w]``."""
         shapes, values = read_features(path, burn, image)
-        self.check_features(values)
+        if fault := self.wrong_features(values):
+            raise InputError(fault)
         to_ground = open_raster(image).window_transform(window)
         height, width = int(window.height), int(window.width)
         room = 2 * ROOM + (self.size or 0)  # Gaussians are narrower than their boxes, but for the smallest
@@ -124,7 +126,7 @@ class Boxes(Decoder):
             here = slice(first[0], stop[0]), slice(first[1], stop[1])
             nearest = apart <= lowest[here]
             lowest[here][nearest] = apart[nearest]
-            inner = pixel + np.minimum(centre - pixel, 0.999)  # not rounded into the next pixel
+            inner = pixel + np.minimum(centre - pixel, 1 - 1e-6)  # float32 does not round it into the next pixel
             down, across = np.meshgrid(inner[0] - rows - 0.5, inner[1] - columns - 0.5, indexing="ij")
             for plane, value in zip(planes, (label, down, across, *side), strict=True):
                 plane[here][nearest] = np.broadcast_to(value, nearest.shape)[nearest]

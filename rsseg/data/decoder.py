@@ -74,9 +74,6 @@ class Decoder(ABC):
         """
         return self.decode(rasterise(path, burn, image, window)[None])
 
-    def check_features(self, values: NDArray[np.int32]) -> None:
-        """Refuse mask values of features that can be known to be wrong before they are decoded.
-
-        Raises:
-            InputError: For such a value.
-        """
+    def wrong_features(self, values: NDArray[np.int32]) -> str:
+        """What is wrong with the mask values of features, if that is known before they are decoded."""
+        return ""

@@ -182,10 +182,8 @@ def _check_vector(scene: Scene, labels: Decoder) -> str:
         kind = "colours" if labels.colours else "a multilabel task"
         raise InputError(f"{scene.mask} is a vector mask, which has one value a pixel, but {kind} need {labels.mask_bands}")
     shapes, values = read_features(scene.mask, scene.burn, scene.image)
-    try:
-        labels.check_features(values)
-    except InputError as error:
-        raise InputError(f"{scene.mask}: {error}") from None
+    if fault := labels.wrong_features(values):
+        raise InputError(f"{scene.mask}: {fault}")
     if len(shapes):
         try:
             check_overlap(scene.mask, open_raster(scene.image).crs, shapes.total_bounds.tolist(), scene.image)

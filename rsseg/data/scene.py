@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from rsseg.contract import InputError
-from rsseg.data.inspection import Facts, check_scenes
 from rsseg.data.decoder import Decoder
+from rsseg.data.inspection import Facts, check_scenes
 from rsseg.data.raster import JPEG, alpha_band, as_pixel, blank_missing, masked_out, open_raster, read_bands, version
 from rsseg.data.vector import Burn
 

@@ -18,8 +18,9 @@ from rsseg.contract import IGNORE, Batch
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
 from rsseg.figure import save
+from rsseg.inference.objects import draw_objects, window_objects
 from rsseg.module import SegmentationModule
-from rsseg.task import Regression, Task
+from rsseg.task import Centres, Regression, Task
 
 
 def colours(task: Task, palette: Sequence[str] | None) -> list[str]:
@@ -75,18 +76,21 @@ def draw(
         path: The file.
         task: The head's task.
         palette: The dataset's colours, if it has any.
-        rows: Image ``[C, H, W]`` as stored, mask and prediction ``[*planes, H, W]``.
+        rows: Image ``[C, H, W]`` as stored, mask and prediction ``[*planes, H, W]``, or tables of objects.
         shown: As for `stretch`.
     """
     figure = Figure(figsize=(10.4, 2.6 * len(rows) + 0.7), layout="constrained")
     axes = figure.subplots(len(rows), 4, squeeze=False)
-    for axis, row in zip(axes[:, 0], rows, strict=True):
-        axis.imshow(stretch(row[0], shown))
+    pictures = [stretch(row[0], shown) for row in rows]
+    for axis, picture in zip(axes[:, 0], pictures, strict=True):
+        axis.imshow(picture)
     for axis, title in zip(axes[0], ("image", "mask", "prediction", "errors"), strict=True):
         axis.set_title(title)
     for axis in axes.flat:
         axis.set_axis_off()
-    if isinstance(task, Regression):
+    if isinstance(task, Centres):
+        draw_objects(figure, axes[:, 1:], task, colours(task, palette), rows, pictures)
+    elif isinstance(task, Regression):
         _draw_values(figure, axes[:, 1:], task, rows)
     else:
         _draw_labels(figure, axes[:, 1:], task, colours(task, palette), rows)
@@ -147,6 +151,8 @@ def predict_windows(module: SegmentationModule, head: str, windows: Sequence[Bat
     """Image, target and prediction of windows, as `draw` takes them; the module has to be in evaluation mode."""
     images = torch.cat([window["image"] for window in windows]).to(module.device)
     task = module.tasks[head]
+    if isinstance(task, Centres):
+        return window_objects(task, windows, module(module.normalise(images))[head])
     labels = module.labels(head, module(module.normalise(images))[head]).cpu().numpy()
     masks = [window["mask"][0].numpy() if task.real else task.hard_labels(window["mask"][0].numpy()) for window in windows]
     return [(w["image"][0].numpy(), mask, label) for w, mask, label in zip(windows, masks, labels, strict=True)]
@@ -154,7 +160,7 @@ def predict_windows(module: SegmentationModule, head: str, windows: Sequence[Bat
 
 def _variety(task: Task, target: Tensor) -> float:
     """The entropy of a window's labels, or the deviation of its values."""
-    if task.real:
+    if isinstance(task, Regression):
         return float(np.nan_to_num(target.numpy()).std())
     mask = task.hard_labels(target)
     shares = np.bincount(mask.numpy().ravel(), minlength=256)[:IGNORE] / mask.numel()

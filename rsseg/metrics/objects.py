@@ -23,7 +23,7 @@ from torchvision.ops import batched_nms
 from rsseg.contract import known
 from rsseg.metrics.average import Array, present_mean
 from rsseg.metrics.metric import Metric, SceneScores, kept_classes, macro, with_scenes
-from rsseg.metrics.scores import AVERAGES, class_pixels, overlap
+from rsseg.metrics.scores import AVERAGES, ClassScore, class_pixels, overlap
 from rsseg.task import Centres, Task
 
 COLUMNS = ("scene", "label", "score", "row", "column", "height", "width")
@@ -260,7 +260,11 @@ def f1(counts: Array) -> Array:
     return overlap(counts, "dice")
 
 
-MATCHES = {"f1": f1, "precision": partial(overlap, metric="precision"), "recall": partial(overlap, metric="recall")}
+MATCHES: dict[str, ClassScore] = {
+    "f1": f1,
+    "precision": partial(overlap, metric="precision"),
+    "recall": partial(overlap, metric="recall"),
+}
 """The scores that every class has, by name."""
 
 
@@ -341,6 +345,12 @@ class MatchScores(SceneScores):
         mean = self.means().get("ap50", float("nan"))
         rows = []
         for row in super().table():
-            own = precision.get(row["class"], float("nan")) if row["class"] else mean if row["average"] == "macro" else float("nan")
+            own = (
+                precision.get(row["class"], float("nan"))
+                if row["class"]
+                else mean
+                if row["average"] == "macro"
+                else float("nan")
+            )
             rows.append({**row, "ap50": own, "objects": row.pop("pixels")})
         return rows

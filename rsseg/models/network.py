@@ -67,6 +67,18 @@ class Network(nn.Module):
             net.get_submodule("segmentation_head").register_forward_pre_hook(self._drop)
         for part in self.freeze:
             net.get_submodule(part).requires_grad_(False)
+        self._begin(tasks)
+
+    def _begin(self, tasks: Mapping[str, Task]) -> None:
+        """Give logits the bias that their tasks begin with."""
+        biases = [bias for task in tasks.values() for bias in task.first_bias]
+        if any(biases):
+            last = [layer for layer in self.net.get_submodule("segmentation_head").modules() if isinstance(layer, nn.Conv2d)][
+                -1
+            ]
+            assert last.bias is not None
+            with torch.no_grad():
+                last.bias += torch.tensor(biases)
 
     def _drop(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         features, *rest = inputs

@@ -24,7 +24,9 @@ from rsseg.module import SegmentationModule
 from rsseg.progress import shows_bars
 from rsseg.training.recording import keep, keep_thresholds, make_snapshots, validation_windows
 
-SHOWN = ("head", "class", "iou", "dice", "precision", "recall", "rmse", "mae", "r2", "bias", "pixels")
+SHOWN = (
+    "head", "class", "iou", "dice", "f1", "precision", "recall", "ap50", "rmse", "mae", "r2", "bias", "pixels", "objects"
+)  # fmt: skip
 """The columns of scores that fit into a terminal."""
 
 
