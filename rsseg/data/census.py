@@ -142,8 +142,8 @@ def check_absent(census: Census, task: Task, split: str) -> None:
     if len(absent) == task.channels:
         if isinstance(task, Centres):
             raise InputError(
-                f"no object of class {' or '.join(task.classes)} has its centre in a scene of the {split} split: look whether the "
-                "vector files hold those places, and at dataset.source.attribute and values"
+                f"no {' or '.join(task.classes)} has its centre in a scene of the {split} split: look whether the vector files "
+                "hold those places, and at dataset.source.attribute and values"
             )
         way_out = "if the masks hold 0 and 255, set dataset.mask_values=[0,255] dataset.ignore_values=[]"
         if task.soft:

@@ -1,6 +1,6 @@
 """Objects found and labelled: taken from planes, made one over the borders of windows, matched, and scored.
 
-A table of objects is a float32 tensor with the columns of `COLUMNS`, one row per object; sides are NaN where they are not known.
+A table of objects is a float32 tensor with the columns of `COLUMNS` and a row per object; sides that are not known are NaN.
 """
 
 from __future__ import annotations
@@ -271,8 +271,8 @@ MATCHES: dict[str, ClassScore] = {
 def match_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
     """What a head of objects can be scored by, by name.
 
-    ``f1``, ``precision`` and ``recall`` are means over the classes; with ``_micro`` or ``_weighted`` behind it a name is that of
-    another average, with ``/car`` that of a class, with ``scene_`` before it the mean over scenes.
+    ``f1``, ``precision`` and ``recall`` are means over the classes; with ``_micro`` or ``_weighted`` behind it a name is that
+    of another average, with ``/car`` that of a class, with ``scene_`` before it the mean over scenes.
 
     Args:
         task: The head's task.

@@ -228,12 +228,14 @@ def test_objects_are_counted_where_their_centres_lie():
         (lambda: Boxes(TWO, size=0), "dataset.size has to be a number of 1 or more; found 0"),
         (lambda: Boxes(TWO, ignore=[1]), r"dataset.ignore_values=\[1\]: 1 is the class car"),
         (lambda: Boxes(TWO, ignore=["x"]), "mask values of features are expected, whole numbers"),
-        (
-            lambda: Boxes(TWO).check_features(np.array([1, 3, 3])),
-            r"3 \(2 features\), but classes are numbered from 1: 1 car, 2 truck",
-        ),
     ],
 )
-def test_mistakes(make, message):
+def test_mistakes_in_settings(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_a_class_that_is_not_known():
+    assert Boxes(TWO, ignore=[7]).wrong_features(np.array([1, 2, 7])) == ""
+    found = Boxes(TWO).wrong_features(np.array([1, 3, 3]))
+    assert found.startswith("features have the mask value 3 (2 features), but classes are numbered from 1: 1 car, 2 truck.")

@@ -1,8 +1,8 @@
 """Terms of objects that are found by their centres (CenterNet, Zhou et al. 2019).
 
 Logits and target are ``[B, K + 4, H, W]``: a heat for each of K classes, height and width, and the centre's offset down and
-across in its pixel. In a target, which `rsseg.task.Centres.standardise` makes, heat lies from 0 to 1 and is 1 in the pixels that
-centres lie in; sides and offsets are NaN everywhere else. NaN is what is not known, and does not count.
+across in its pixel. In a target, which `rsseg.task.Centres.standardise` makes, heat lies from 0 to 1 and is 1 in the pixels of
+centres; sides and offsets are NaN everywhere else. NaN is what is not known, and does not count.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class _Centres(Term):
 class HeatFocal(_Centres):
     """The penalty-reduced focal loss of the heat (Law & Deng 2018), divided by the number of centres.
 
-    A centre's pixel costs ``-(1 - p)^alpha log p``; any other ``-(1 - y)^beta p^alpha log(1 - p)``, less the nearer it lies to a
-    centre, where its heat y is high. A batch without a centre is divided by 1.
+    A centre's pixel costs ``-(1 - p)^alpha log p``; any other ``-(1 - y)^beta p^alpha log(1 - p)``, less near a centre, where
+    its heat y is high. A batch without a centre is divided by 1.
 
     Args:
         alpha: How much easy pixels fade, 1 or more.
