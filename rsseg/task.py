@@ -440,8 +440,8 @@ class Centres(Task):
 
     It is not the heat map itself, for that cannot be scaled by its pixels: a centre would become four, or none. Here every
     pixel knows its object, so that layers are cut and moved pixel by pixel as others are, and an object beyond the border of a
-    window still warms what lies inside. Only vectors and sizes have to be turned and scaled (`moved`). `standardise` makes heat,
-    size and offset of it, each pixel for itself.
+    window still warms what lies inside. Only vectors and sizes have to be turned and scaled (`moved`). Heat, size and offset
+    are made of it last, each pixel for itself (`standardise`).
 
     Attributes:
         mean: The mean height, and the mean width, of objects in the training split; empty: logits are sizes.
@@ -505,8 +505,8 @@ class Centres(Task):
         found = super().faults(palette=palette)
         if mask_values is not None:
             found.append(
-                "dataset.mask_values: features of a vector file have classes, counted from 1; set dataset.mask_values=null, and "
-                "dataset.source.attribute and values to what names a feature's class"
+                "dataset.mask_values: features of a vector file have classes, counted from 1; set dataset.mask_values=null, "
+                "and dataset.source.attribute and values to what names a feature's class"
             )
         return found
 

@@ -83,9 +83,9 @@ class Boxes(Decoder):
         listed = ", ".join(f"{value} ({n} features)" for value, n in zip(wrong[:5], counts, strict=False))
         numbered = ", ".join(f"{i} {name}" for i, name in enumerate(self.task.classes, 1))
         return (
-            f"features have the mask value {listed}, but classes are numbered from 1: {numbered}. Name the attribute that holds the class in "
-            "dataset.source.attribute, give its values numbers in dataset.source.values, or leave features out with "
-            "dataset.ignore_values"
+            f"features have the mask value {listed}, but classes are numbered from 1: {numbered}. "
+            "Name the attribute that holds the class in dataset.source.attribute, give its values numbers in "
+            "dataset.source.values, or leave features out with dataset.ignore_values"
         )
 
     def burn(self, path: Path, burn: Burn, image: Path, window: Window) -> NDArray[np.generic]:
