@@ -16,13 +16,14 @@ from rasterio.windows import Window
 from rsseg.contract import known
 from rsseg.data.build import cores
 from rsseg.data.decoder import Decoder
-from rsseg.data.objects import Objects, ObjectSizes, find
+from rsseg.data.objects import Objects, ObjectSizes, find, find_boxes
 from rsseg.data.raster import open_raster
 from rsseg.data.regions import cut
 from rsseg.data.sampling import stream
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import Store
 from rsseg.progress import progress
+from rsseg.task import Centres
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,11 @@ def survey(store: Store, labels: Decoder, bands: list[int], seed: int, title: st
         rows, columns = window.toslices()
         _, layers, missing = store.tile(scene)
         pixel = square_metres(store.scenes[scene])
-        objects = [find(has, pixel) for has in store.task.class_masks(np.asarray(layers["mask"][..., rows, columns]))]
+        target = np.asarray(layers["mask"][..., rows, columns])
+        if isinstance(store.task, Centres):
+            objects = find_boxes(target, store.task, pixel)
+        else:
+            objects = [find(has, pixel) for has in store.task.class_masks(target)]
         gone = np.zeros(0, bool) if missing is None else np.asarray(missing[rows, columns])
         if not gone.any():
             return objects, 0, 0

@@ -239,7 +239,8 @@ def _write(path: Path, bands: NDArray[np.generic], number: int) -> None:
 def _place(size: int, number: int) -> Affine:
     """Where on the ground a scene lies."""
     pitch = PIXEL * size + 100  # metres: scenes do not touch
-    return from_origin(300_000 + number % 100 * pitch, 5_400_000 - number // 100 * pitch, PIXEL, PIXEL)
+    place: Affine = from_origin(300_000 + number % 100 * pitch, 5_400_000 - number // 100 * pitch, PIXEL, PIXEL)
+    return place
 
 
 def _write_vehicles(path: Path, vehicles: Floats, place: Affine) -> None:

@@ -156,6 +156,12 @@ def by_match(truth: NDArray[Any], found: NDArray[Any], classes: int) -> tuple[li
     return missed, wrong
 
 
+def unlike_objects(predictions: Sequence[NDArray[Any]], classes: int) -> float:
+    """How many objects of each prediction but the first do not match one of the first, and of the first one of theirs."""
+    pairs = [by_match(predictions[0], other, classes) for other in predictions[1:]]
+    return float(sum(missed.count(MISSED) + wrong.count(WRONG) for missed, wrong in pairs))
+
+
 def draw_objects(
     figure: Figure,
     axes: NDArray[np.object_],

@@ -84,7 +84,8 @@ def draw(
     pictures = [stretch(row[0], shown) for row in rows]
     for axis, picture in zip(axes[:, 0], pictures, strict=True):
         axis.imshow(picture)
-    for axis, title in zip(axes[0], ("image", "mask", "prediction", "errors"), strict=True):
+    truth = "objects" if isinstance(task, Centres) else "mask"
+    for axis, title in zip(axes[0], ("image", truth, "prediction", "errors"), strict=True):
         axis.set_title(title)
     for axis in axes.flat:
         axis.set_axis_off()

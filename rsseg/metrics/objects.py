@@ -352,5 +352,6 @@ class MatchScores(SceneScores):
                 if row["average"] == "macro"
                 else float("nan")
             )
-            rows.append({**row, "ap50": own, "objects": row.pop("pixels")})
+            objects = row.pop("pixels")
+            rows.append({**row, "ap50": own, "objects": objects})
         return rows
