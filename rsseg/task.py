@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.contract import IGNORE, InputError, known, nearest
+from rsseg.contract import IGNORE, InputError, holds_reals, known, nearest
 from rsseg.heat import spread, whole_radius
 from rsseg.target import Target
 
@@ -570,6 +570,8 @@ class Centres(Task):
 
     def hard_labels(self, target: Any) -> Any:  # type: ignore[override]  # it has to know the classes
         """1 in the pixels that the centres of a class lie in, so that objects are counted and sampled as pixels are."""
+        if not holds_reals(target):
+            return target
         labels = target[..., [0] * self.channels, :, :]
         for c in range(self.channels):
             labels[..., c, :, :] -= c

@@ -387,7 +387,7 @@ def _paint(rng: np.random.Generator, plan: _Plan, houses: list[_House]) -> tuple
 def _park(rng: np.random.Generator, plan: _Plan, scene: NDArray[np.float32], count: int) -> Floats:
     """Draw vehicles on a scene ``[3, H, W]``, along the roads, none upon another; their kinds and boxes, ``[N, 5]``.
 
-    A seventh of them are trucks.
+    A quarter of them are trucks.
     """
     size, boxes = len(plan.ground), list[tuple[float, ...]]()
     if not count:
@@ -395,7 +395,7 @@ def _park(rng: np.random.Generator, plan: _Plan, scene: NDArray[np.float32], cou
     heading, free = _road_direction(plan), plan.ground == ROAD
     spots = rng.permutation(np.argwhere(free))[: 40 * count]
     for (row, column), shift in zip(spots, rng.uniform(-0.5, 0.5, spots.shape), strict=True):
-        truck = rng.random() < 1 / 7
+        truck = rng.random() < 1 / 4
         length, width = (rng.uniform(14, 20), rng.uniform(4.6, 5.4)) if truck else (rng.uniform(8, 10), rng.uniform(3.6, 4.2))
         angle = heading[row, column] + rng.normal(0, 0.05)
         body = _House(row + shift[0], column + shift[1], length, width, 0, angle)
