@@ -39,6 +39,8 @@ class Task(Target):
         score_name: What people call it.
         higher_is_better: Whether it is to be high.
         counted: What `rsseg.metrics.Confusion`, or of real values `ErrorSums`, counts of each scene, as records name it.
+        score_of: What has a score of its own: a class, or a value.
+        unit: What scores and shares are counted in, for people.
         error_names: What the values of `errors` stand for.
         usual_colours: The colours that labels are drawn in without a palette; empty: chosen from a colour map.
     """
@@ -55,6 +57,8 @@ class Task(Target):
     score_name: ClassVar[str] = "IoU"
     higher_is_better: ClassVar[bool] = True
     counted: ClassVar[str] = "confusion"
+    score_of: ClassVar[str] = "class"
+    unit: ClassVar[str] = "pixels"
     error_names: ClassVar[tuple[str, ...]] = ("right", "wrong")
     usual_colours: ClassVar[tuple[str, ...]] = ()
 
@@ -339,6 +343,7 @@ class Regression(Task):
     score_name = "RMSE"
     higher_is_better = False
     counted = "errors"
+    score_of = "value"
 
     units: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
@@ -465,6 +470,7 @@ class Centres(Task):
     score = "f1"
     score_name = "F1"
     counted = "matches"
+    unit = "objects"
     error_names = ("found", "false alarm", "missed")
 
     mean: tuple[float, ...] = ()

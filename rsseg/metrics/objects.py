@@ -330,7 +330,7 @@ class MatchScores(SceneScores):
 
     @property
     def pixels(self) -> list[int]:
-        """Objects of each class."""
+        """Pixels that the centres of each class lie in: its objects."""
         return [int(n) for n in class_pixels(self.counts.sum(0))]
 
     def means(self) -> dict[str, float]:
@@ -340,7 +340,7 @@ class MatchScores(SceneScores):
         return super().means() | ap
 
     def table(self) -> list[dict[str, Any]]:
-        """See `SceneScores`; rows say how many objects there are, and the average precision of classes and of their mean."""
+        """See `SceneScores`; with the average precision of classes and of their mean. A centre is one pixel."""
         precision = dict(zip(self.task.classes, self.average_precision.tolist(), strict=False))
         mean = self.means().get("ap50", float("nan"))
         rows = []
@@ -352,6 +352,5 @@ class MatchScores(SceneScores):
                 if row["average"] == "macro"
                 else float("nan")
             )
-            objects = row.pop("pixels")
-            rows.append({**row, "ap50": own, "objects": objects})
+            rows.append(row | {"ap50": own})
         return rows
