@@ -17,7 +17,7 @@ from rsseg.data.decoder import Decoder
 from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import SPLITS
 from rsseg.data.store import Store
-from rsseg.task import Task
+from rsseg.task import Centres, Task
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +130,10 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
             "the largest share" if dataset.task.exclusive else "more than half of a pixel",
         )
     numbers = Numbers.of(stores["train"].census)
+    if isinstance(dataset.task, Centres) and not any(numbers.value_mean):
+        log.info(
+            "No object has a size: centres are learnt and scored by F1, no boxes. dataset.size=9 would make them 9 px wide."
+        )
     for store in stores.values():
         store.fill = np.array(numbers.mean)
     return Data(stores, numbers)

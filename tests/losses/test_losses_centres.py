@@ -136,8 +136,14 @@ def test_the_papers_sum():
         (lambda: HeatFocal("binary"), "HeatFocal fits the tasks centres; found 'binary'"),
         (lambda: CrossEntropy("centres"), "CrossEntropy fits the tasks .* choose another loss for this head: loss=centres"),
         (lambda: HeatFocal()(torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 2, 2)), r"logits \[B, K \+ 4, H, W\]"),
-        (lambda: HeatFocal()(torch.zeros(1, 5, 2, 2), torch.zeros(1, 2, 2)), r"has the same shape; found torch.float32 \[1, 2, 2\]"),
-        (lambda: HeatFocal()(torch.zeros(1, 5, 2, 2), torch.full((1, 5, 2, 2), 7.0)), "the target holds the heat 7, but heat lies"),
+        (
+            lambda: HeatFocal()(torch.zeros(1, 5, 2, 2), torch.zeros(1, 2, 2)),
+            r"has the same shape; found torch.float32 \[1, 2, 2\]",
+        ),
+        (
+            lambda: HeatFocal()(torch.zeros(1, 5, 2, 2), torch.full((1, 5, 2, 2), 7.0)),
+            "the target holds the heat 7, but heat lies",
+        ),
     ],
 )
 def test_mistakes(call, message):

@@ -133,7 +133,9 @@ def test_suppression_against_a_loop_over_pairs():
 
 def test_the_best_score_takes_the_nearest_object_within_reach():
     truth = np.array([[0, 0, 1, 10, 10, 8, 8], [0, 0, 1, 10, 13, 8, 8], [0, 0, 1, 50, 50, np.nan, np.nan]])
-    found = np.array([[0, 0, 0.9, 10, 12, 1, 1], [0, 0, 0.8, 10, 12.5, 1, 1], [0, 0, 0.7, 10, 11, 1, 1], [0, 0, 0.6, 52.9, 50, 1, 1]])
+    found = np.array(
+        [[0, 0, 0.9, 10, 12, 1, 1], [0, 0, 0.8, 10, 12.5, 1, 1], [0, 0, 0.7, 10, 11, 1, 1], [0, 0, 0.6, 52.9, 50, 1, 1]]
+    )
     rows, columns = match(found, truth)
     assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == [(0, 1), (1, 0), (3, 2)]
     far = np.array([[0, 0, 0.9, 10, 14.1, 8, 8], [0, 0, 0.9, 53.1, 50, 8, 8]])
