@@ -28,7 +28,8 @@ from rsseg.table import print_table
 TEMPLATE = Path(__file__).with_name("page.html")
 
 PRINTED = (
-    "iou", "dice", "scene_iou", "boundary_iou", "class_ece", "rmse", "mae", "r2", "absolute_bias", "f1", "precision", "recall", "scene_f1",
+    "iou", "dice", "scene_iou", "boundary_iou", "class_ece", "rmse", "mae", "r2", "absolute_bias", "f1", "precision",
+    "recall", "scene_f1",
 )  # fmt: skip
 """The measures that fit into a terminal; ``comparison.csv`` holds all."""
 
