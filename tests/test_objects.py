@@ -167,10 +167,7 @@ def test_objects_are_described(tmp_path, squares_root, mask):
         (["augment=paste"], "augment=paste cuts regions of a class from masks of labels; a centres task has none"),
         (["loss.label_smoothing=0.1"], "label_smoothing and edge_weight need labels; found the task 'centres'"),
         (['dataset.source.mask="images/{name}.*"'], "it is a raster, but task=centres takes a vector file"),
-        (
-            ["dataset.source.values={small: 1, big: 2}"],
-            "the attribute kind holds large, which dataset.source.values does not know",
-        ),
+        (["dataset.source.attribute=sort"], "squares.gpkg has no attribute sort"),
         (
             ["dataset.source.values={small: 0, large: 1}"],
             r"features have the mask value 0 .* classes are numbered from 1: 1 small",

@@ -63,7 +63,7 @@ def test_every_object_is_found_once():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_windows_that_disagree_by_a_pixel_neither_double_nor_lose_an_object(seed):
-    """Every window shows every box up to 1.4 pixels away, each its own way: about borders both windows, or neither, may count."""
+    """Every window shows each box up to 1.4 pixels away, its own way: at a border both windows count it, or neither."""
     own = scene_of_boxes(np.random.default_rng(seed))
     rng = np.random.default_rng(100 + seed)
 
