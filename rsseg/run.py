@@ -429,7 +429,6 @@ def quiet() -> None:
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     if not is_main():
         logging.getLogger("rsseg").setLevel(logging.ERROR)  # the main process says it
-    logging.getLogger("pyogrio").setLevel(logging.WARNING)
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # its errors come as exceptions too
     for message in (
         ".*dataloader is not resumable.*",

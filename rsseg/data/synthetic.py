@@ -195,7 +195,7 @@ def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], see
     draft = root.with_name(f".{root.name}.{uuid.uuid4().hex}.part")
     todo = [(split, i) for split, count in counts.items() for i in range(count)]
     try:
-        for kind in ("images", "masks", "heights", "vehicles"):
+        for kind in ("images", "masks", "heights", *(["vehicles"] if recipe.vehicles else [])):
             (draft / kind).mkdir(parents=True)
         with progress(todo, "Making scenes") as steps:
             for split, i in steps:
