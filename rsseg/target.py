@@ -34,6 +34,7 @@ class Target:
             stands for itself: sigmoid, and a threshold.
         separate: Whether a target has a plane for each logit, otherwise one for all of them.
         real: Whether a target holds real values instead of labels.
+        directed: Whether these are lengths and directions too, which turn and grow with the image.
         classes: The class names, one for each logit.
         soft: Whether targets hold class shares instead of labels.
     """
@@ -42,6 +43,7 @@ class Target:
     exclusive: ClassVar[bool] = False
     separate: ClassVar[bool] = False
     real: ClassVar[bool] = False
+    directed: ClassVar[bool] = False
 
     classes: tuple[str, ...]
     soft: bool = False

@@ -105,7 +105,7 @@ class Task(Target):
         return faults
 
     def moved(self, target: Tensor, matrix: Tensor, shift: Tensor | None = None) -> Tensor:
-        """What lengths and directions in a target become where an augmentation has turned or scaled its pixels.
+        """What lengths and directions in a target become where an augmentation has turned or scaled its pixels: see `directed`.
 
         Args:
             target: The target with its pixels in their new places, ``[B, *planes, H, W]``.
@@ -370,7 +370,7 @@ class Regression(Task):
         return found
 
     def moved(self, target: Tensor, matrix: Tensor, shift: Tensor | None = None) -> Tensor:
-        """What lengths and directions in a target become where an augmentation has turned or scaled its pixels.
+        """What lengths and directions in a target become where an augmentation has turned or scaled its pixels: see `directed`.
 
         Args:
             target: The target with its pixels in their new places, ``[B, *planes, H, W]``.
@@ -463,6 +463,7 @@ class Centres(Task):
     kind = "centres"
     separate = True
     real = True
+    directed = True
     subject = "detection"
     untuned = "score 0.3"
     scores = ("f1", "precision", "recall", "f1_micro", "scene_f1")

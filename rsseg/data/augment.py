@@ -114,7 +114,7 @@ def rescale(
         for dim, index in ((2, nearest[0][:, None, :, None]), (3, nearest[1][:, None, None, :])):
             planes = planes.gather(dim, index.expand_as(planes))
         taken[name] = planes.view_as(layer)
-    if task is not None:
+    if task is not None and task.directed:
         matrix = torch.from_numpy(scale[:, None, None] * np.eye(2)).to(image)
         off = torch.stack([beside[0][:, :, None].expand(-1, -1, width), beside[1][:, None, :].expand(-1, height, -1)], dim=1)
         taken["mask"] = task.moved(taken["mask"], matrix, off)
@@ -195,7 +195,7 @@ class D4(Augmentation):
             return torch.stack([dihedral(window, element) for window, element in zip(planes, elements, strict=True)])
 
         moved = {name: turned(layer) for name, layer in layers.items()}
-        if self.task is not None:
+        if self.task is not None and self.task.directed:
             matrices = np.stack([dihedral_matrix(element) for element in elements])
             moved["mask"] = self.task.moved(moved["mask"], torch.from_numpy(matrices).to(image))
         return turned(image), moved
