@@ -48,6 +48,7 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
     advice = {name: advise(rules, facts) for name, rules in RULES.items()}
     description = {
         "dataset": setup.dataset.name,
+        "task": train.task.kind,
         "splits": splits,
         "facts": asdict(facts),
         "objects": {name: asdict(sizes) for name, sizes in objects.items()},
@@ -102,7 +103,7 @@ def split_facts(census: Census, task: Task, sizes: NDArray[np.int64], numbers: S
         ],
         "values": {
             name: {key: float(getattr(census.values, key)[i]) for key in ("mean", "std", "min", "max")}
-            for i, name in enumerate(task.classes if task.real else ())
+            for i, name in enumerate(task.value_names)
         },
     }
 
@@ -170,18 +171,15 @@ def say(description: Mapping[str, Any], advice: Mapping[str, Sequence[Advice]]) 
     splits = description["splits"]
     first = next(iter(splits.values()))
     scenes = ", ".join(f"{split} {part['scenes']} scenes, {part['pixels'] / 1e6:.3g} Mpx" for split, part in splits.items())
-    rows = [
-        {"class": name}
-        | {f"{split} share": part["classes"][name]["share"] for split, part in splits.items()}
-        | {"scenes: 5 / 50 / 95 %": " / ".join(f"{share:.3f}" for share in own["scenes_p5_p50_p95"])}
-        | {"scenes without": own["scenes_without"]}
-        for name, own in first["classes"].items()
-    ]
-    print_table(rows, f"{description['dataset']}: {scenes}. Shares of labelled pixels")
-    if first["values"]:
-        say_values(splits)
+    title = f"{description['dataset']}: {scenes}"
+    if description["task"] == "centres":
+        say_objects(description, title)
     else:
-        say_classes(description)
+        say_shares(splits, title)
+        if first["values"]:
+            say_values(splits, "Values of the targets; training standardises them by mean and std of train")
+        else:
+            say_classes(description)
     bands = [{key: short(value) for key, value in band.items()} for band in first["bands"]]
     print_table(bands, f"Bands of train, as read; {first['missing']:.2%} of the pixels have no data")
     print_list("Hints of label noise", description["noise"] or ["none found"])
@@ -189,14 +187,41 @@ def say(description: Mapping[str, Any], advice: Mapping[str, Sequence[Advice]]) 
         print_list(f"Where to begin: {name}", [f"{item.situation}: {', '.join(item.take)} ({item.why})" for item in items])
 
 
-def say_values(splits: Mapping[str, Any]) -> None:
+def say_shares(splits: Mapping[str, Any], title: str) -> None:
+    """Print how many of the labelled pixels are of each class."""
+    rows = [
+        {"class": name}
+        | {f"{split} share": part["classes"][name]["share"] for split, part in splits.items()}
+        | {"scenes: 5 / 50 / 95 %": " / ".join(f"{share:.3f}" for share in own["scenes_p5_p50_p95"])}
+        | {"scenes without": own["scenes_without"]}
+        for name, own in splits["train"]["classes"].items()
+    ]
+    print_table(rows, f"{title}. Shares of labelled pixels")
+
+
+def say_objects(description: Mapping[str, Any], title: str) -> None:
+    """Print how many objects there are of each class, and how large they are."""
+    splits = description["splits"]
+    rows = [
+        {"class": name}
+        | {f"{split} objects": part["classes"][name]["pixels"] for split, part in splits.items()}
+        | {"scenes without": own["scenes_without"]}
+        for name, own in splits["train"]["classes"].items()
+    ]
+    print_table(rows, f"{title}. Objects whose centres lie in them")
+    say_values(splits, "Sides of objects in pixels; training standardises them by mean and std of train")
+    boxes = [object_row(name, own) for name, own in description["objects"].items()]
+    print_table(boxes, "Areas of bounding boxes in train; width: the shorter side")
+
+
+def say_values(splits: Mapping[str, Any], title: str) -> None:
     """Print what real values there are in each split."""
     rows = [
         {"value": name, "split": split} | {key: short(value) for key, value in own.items()}
         for split, part in splits.items()
         for name, own in part["values"].items()
     ]
-    print_table(rows, "Values of the targets; training standardises them by mean and std of train")
+    print_table(rows, title)
 
 
 def say_classes(description: Mapping[str, Any]) -> None:

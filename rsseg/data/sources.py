@@ -12,9 +12,12 @@ from rsseg.contract import InputError, nearest
 from rsseg.data.files import find
 from rsseg.data.scene import Mask, Scene, Source
 from rsseg.data.splits import SPLITS
-from rsseg.data.synthetic import SceneRecipe, write_scenes
+from rsseg.data.synthetic import VEHICLES, SceneRecipe, write_scenes
+from rsseg.data.vector import Burn
 
-LAYERS = ("masks", "heights")
+VEHICLE_NUMBERS = Burn("kind", tuple((kind, number) for number, kind in enumerate(VEHICLES, 1)))
+
+LAYERS = ("masks", "heights", "vehicles")
 """What the files of a scene may show."""
 
 
@@ -26,7 +29,7 @@ class Synthetic(Source):
         scenes: How many scenes each split has.
         recipe: What they look like.
         seed: Same seed and recipe, same scenes.
-        target: What is to be learnt: masks (labels) or heights (metres).
+        target: What is to be learnt: masks (labels), heights (metres) or vehicles (objects).
         targets: Of several targets what each is, one of these, by name: ``{cover: {mask: masks}, height: {mask: heights}}``.
     """
 
@@ -43,7 +46,9 @@ class Synthetic(Source):
         self.folders = []
         for place, folder in (named or {"dataset.source.target": target}).items():
             if folder not in LAYERS:
-                raise InputError(f"{place}={folder}{nearest(str(folder), LAYERS)}: {' or '.join(LAYERS)} is expected")
+                raise InputError(f"{place}={folder}{nearest(str(folder), LAYERS)}: one of {', '.join(LAYERS)} is expected")
+            if folder == "vehicles" and not recipe.vehicles:
+                raise InputError(f"{place}=vehicles: there are none; set dataset.source.recipe.vehicles=60, for example")
             self.folders.append(str(folder))
         wrong = {key: n for key, n in scenes.items() if key not in SPLITS or not isinstance(n, int) or n < 0}
         if wrong:
@@ -58,6 +63,12 @@ class Synthetic(Source):
         found = []
         for (name,), path in find(self.root, "images/{name}.*").items():
             if name.startswith(split):
-                first, *further = (self.root / folder / path.name for folder in self.folders)
-                found.append(Scene(name, path, first, further=tuple(Mask(path) for path in further)))
+                first, *further = (self._mask(folder, name) for folder in self.folders)
+                found.append(Scene(name, path, first.path, burn=first.burn, further=tuple(further)))
         return found
+
+    def _mask(self, folder: str, name: str) -> Mask:
+        """The file of a scene's target."""
+        if folder == "vehicles":
+            return Mask(self.root / folder / f"{name}.gpkg", VEHICLE_NUMBERS)
+        return Mask(self.root / folder / f"{name}.tif")

@@ -16,14 +16,15 @@ from rasterio.windows import Window
 
 from rsseg.contract import known
 from rsseg.data.build import cores
-from rsseg.data.labels import Decoder
-from rsseg.data.objects import Objects, ObjectSizes, find
+from rsseg.data.decoder import Decoder
+from rsseg.data.objects import Objects, ObjectSizes, find, find_boxes
 from rsseg.data.raster import open_raster
 from rsseg.data.regions import cut
 from rsseg.data.sampling import stream
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import Store
 from rsseg.progress import progress
+from rsseg.task import Centres
 
 log = logging.getLogger(__name__)
 
@@ -112,8 +113,12 @@ def survey(store: Store, decoders: Sequence[Decoder], bands: list[int], seed: in
         _, layers, missing = store.tile(scene)
         pixel, task = square_metres(store.scenes[scene]), store.task
         known_of = layers.get(task.target)
-        target = task.unknown_target((window.height, window.width)) if known_of is None else known_of[..., rows, columns]
-        objects = [find(has, pixel) for has in task.class_masks(np.asarray(target))]
+        part = task.unknown_target((window.height, window.width)) if known_of is None else known_of[..., rows, columns]
+        target = np.asarray(part)
+        if isinstance(task, Centres):
+            objects = find_boxes(target, task, pixel)
+        else:
+            objects = [find(has, pixel) for has in task.class_masks(target)]
         gone = np.zeros(0, bool) if missing is None else np.asarray(missing[rows, columns])
         if not gone.any():
             return objects, 0, 0

@@ -24,7 +24,9 @@ from rsseg.module import SegmentationModule
 from rsseg.progress import shows_bars
 from rsseg.training.recording import keep, keep_thresholds, make_snapshots, validation_windows
 
-SHOWN = ("head", "class", "iou", "dice", "precision", "recall", "rmse", "mae", "r2", "bias", "pixels")
+SHOWN = (
+    "head", "class", "iou", "dice", "f1", "precision", "recall", "ap50", "rmse", "mae", "r2", "bias", "pixels"
+)  # fmt: skip
 """The columns of scores that fit into a terminal."""
 
 
@@ -146,7 +148,11 @@ def confusion_rows(result: Mapping[str, AnyScores]) -> list[dict[str, Any]]:
 def name_means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What people are shown of `score_rows`: files do not call the usual mean so, since a class may have any name."""
     shown = [row for row in rows if row["average"] in ("", "macro")]
-    return [{key: row[key] for key in SHOWN if key in row} | {"class": row["class"] or "mean"} for row in shown]
+    return [
+        {("objects" if key == "pixels" and "ap50" in row else key): row[key] for key in SHOWN if key in row}
+        | {"class": row["class"] or "mean"}
+        for row in shown
+    ]
 
 
 def reside(setup: Setup, stores: list[Store], trainer: L.Trainer) -> None:
