@@ -117,11 +117,11 @@ def _network(
         with siamese_encoder(encoder, weights=weights, **arguments) as alias:
             return make(in_channels=bands, classes=classes, encoder_name=alias, encoder_weights=None)
 
-    net = made(pretrained, bands if model.rebuild else sum(tasks[head].channels for head in first))
+    net = made(pretrained, bands if model.rebuild else sum(tasks[head].outputs for head in first))
     check_architecture(type(net), model, tasks)
     if model.rebuild:
         return Rebuilding(net, tasks, model.dropout, model.freeze)
-    branches = {head: made(None, tasks[head].channels) for (head,) in others}
+    branches = {head: made(None, tasks[head].outputs) for (head,) in others}
     classified = [head for head, task in tasks.items() if model.classifier and not task.real]
     return Network(net, tasks, model.dropout, model.freeze, branches, model.aux, classified)
 

@@ -129,7 +129,7 @@ def test_scaled_windows_hold_scaled_boxes(scale):
     keep = [i for i, own in enumerate(boxes) if abs(boxes[:, 1:3] - own[1:3]).max(axis=1).argsort().argmin() == i]
     target = torch.from_numpy(Boxes(TWO).draw(boxes[keep], (size, size)))[None]
     shift = np.array([[0.2, -0.1]]) * abs(1 - 1 / scale)
-    _, layers = rescale(torch.rand(1, 1, size, size), {"mask": target}, np.array([scale]), shift, TWO)
+    _, layers = rescale(torch.rand(1, 1, size, size), {"mask": target}, np.array([scale]), shift, [TWO])
     corners = boxes[keep][:, 1:].reshape(-1, 2, 2) / size * 2 - 1
     moved = ((corners - shift) * scale + 1) / 2 * size
     expected = np.column_stack([boxes[keep][:, 0], moved.reshape(-1, 4)])
