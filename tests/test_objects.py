@@ -138,7 +138,8 @@ def test_points_are_found_as_points(tmp_path, squares_root):
     predict(run, squares_root / "images" / "tile0.tif", tmp_path / "points.gpkg")
     assert len(geopandas.read_file(tmp_path / "points.gpkg")) >= 0
     sized = make_setup(settings(tmp_path, *words, "dataset.size=8"))
-    assert sized.dataset.labels.signature != make_setup(settings(tmp_path, *words)).dataset.labels.signature
+    unsized = make_setup(settings(tmp_path, *words))
+    assert sized.dataset.decoders[0].signature != unsized.dataset.decoders[0].signature
 
 
 @pytest.mark.parametrize("mask", ["squares.gpkg", "points.gpkg"])
