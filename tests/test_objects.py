@@ -88,6 +88,9 @@ def test_records_hold_what_f1_is_made_of(trained):
     best = records.counts[records.best_index]
     assert float(metrics(records.task)["f1"](best)) == pytest.approx(score)
     assert np.isnan(records.at("contours")).all()
+    assert records.own.shape == (2, 2)
+    assert np.isfinite(records.own).all()
+    assert 0.3 < records.own[-1].mean() / float(list(csv.DictReader((run / "metrics.csv").open()))[-1]["val/loss"]) < 3
 
 
 def test_objects_of_a_scene_as_a_vector_file(trained, squares_root, tmp_path):
