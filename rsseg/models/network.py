@@ -73,9 +73,8 @@ class Network(nn.Module):
         """Give logits the bias that their tasks begin with."""
         biases = [bias for task in tasks.values() for bias in task.first_bias]
         if any(biases):
-            last = [layer for layer in self.net.get_submodule("segmentation_head").modules() if isinstance(layer, nn.Conv2d)][
-                -1
-            ]
+            layers = self.net.get_submodule("segmentation_head").modules()
+            *_, last = (layer for layer in layers if isinstance(layer, nn.Conv2d))
             assert last.bias is not None
             with torch.no_grad():
                 last.bias += torch.tensor(biases)
