@@ -88,6 +88,9 @@ def test_records_hold_what_f1_is_made_of(trained):
     best = records.counts[records.best_index]
     assert float(metrics(records.task)["f1"](best)) == pytest.approx(score)
     assert np.isnan(records.at("contours")).all()
+    assert records.own.shape == (2, 2)
+    assert np.isfinite(records.own).all()
+    assert 0.3 < records.own[-1].mean() / float(list(csv.DictReader((run / "metrics.csv").open()))[-1]["val/loss"]) < 3
 
 
 def test_objects_of_a_scene_as_a_vector_file(trained, squares_root, tmp_path):
@@ -165,7 +168,7 @@ def test_objects_are_described(tmp_path, squares_root, mask):
         (["dataset.range=[0,1]"], "a centres task has no range"),
         (["dataset.size=-1"], "dataset.size has to be a number of 1 or more; found -1"),
         (["dataset.palette=['#ff0000']"], "dataset.palette has 1 colours, but 2 are needed"),
-        (["augment=paste"], "augment=paste cuts regions of a class from masks of labels; a centres task has none"),
+        (["augment=paste"], "augment.paste: regions of a class are cut from masks of labels; a centres task has none"),
         (["loss.label_smoothing=0.1"], "label_smoothing and edge_weight need labels; found the task 'centres'"),
         (['dataset.source.mask="images/{name}.*"'], "it is a raster, but task=centres takes a vector file"),
         (["dataset.source.attribute=sort"], "squares.gpkg has no attribute sort"),

@@ -135,7 +135,7 @@ class Paste(Sometimes):
         super().__init__(seed, probability)
         if task.real:
             raise InputError(
-                f"augment=paste cuts regions of a class from masks of labels; a {task.kind} task has none: leave it out"
+                f"regions of a class are cut from masks of labels; a {task.kind} task has none: leave augment=paste out"
             )
         for name, value, most in (("count", count, 100), ("bank", bank, 10_000), ("min_area", min_area, 10_000)):
             if int(number(name, value, 1, most)) != value:

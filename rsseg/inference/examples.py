@@ -50,7 +50,7 @@ def disagreement(example: Example, task: Task | None = None) -> float:
         >>> disagreement(Example(np.zeros((3, 1, 2)), zero, [zero, one]))
         0.5
     """
-    if task is not None and isinstance(task, Centres):
+    if isinstance(task, Centres):
         return unlike_objects(example.predictions, task.channels)
     if example.mask.dtype.kind == "f":
         apart, known = np.ptp(example.predictions, axis=0), np.isfinite(example.mask)
@@ -114,9 +114,8 @@ def draw_examples(
         masks, picture = [example.mask, *example.predictions], stretch(example.image, shown)
         drawn = [picture if objects else mask[0] if regression else paint(task.flatten(mask), shades) for mask in masks]
         panels = axes[i * lines : (i + 1) * lines].flat
-        for axis, name, pixels in zip(
-            panels, ["image", "objects" if objects else "mask", *names], [picture, *drawn], strict=False
-        ):
+        titles = ["image", "objects" if objects else "mask", *names]
+        for axis, name, pixels in zip(panels, titles, [picture, *drawn], strict=False):
             scale = axis.imshow(pixels, interpolation="nearest", **values)
             axis.set_title(name, fontsize=7.5, loc="left")
         if objects:

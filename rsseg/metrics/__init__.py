@@ -8,8 +8,8 @@ from rsseg.metrics.calibration import brier, calibration, calibration_error
 from rsseg.metrics.confusion import Confusion
 from rsseg.metrics.errors import ErrorScores, ErrorSums, error_metrics
 from rsseg.metrics.histogram import ScoreHistogram
+from rsseg.metrics.matches import MatchScores, ObjectMatches, match_metrics
 from rsseg.metrics.metric import Metric
-from rsseg.metrics.objects import MatchScores, ObjectMatches, match_metrics
 from rsseg.metrics.sample import LogitSample, SampledLogits
 from rsseg.metrics.scores import Scores, label_metrics
 from rsseg.task import Task

@@ -81,7 +81,7 @@ def test_statistics_are_those_of_all_known_values(tmp_path):
         (
             lambda: make_decoder(Multiclass(("a", "b")), span=[0, 1]),
             None,
-            r"dataset.range=\[0, 1\]: a multiclass task has no range",
+            "a multiclass task has no range",
         ),
         (lambda: Values(HEIGHT, span=[5, 1]), None, r"dataset.range=\[5, 1\]: the lowest and the highest value"),
         (lambda: Values(HEIGHT, ignore=["#ff0000"]), None, r"dataset.ignore_values=\['#ff0000'\]: numbers are expected"),

@@ -8,7 +8,8 @@ from torchvision.ops import box_iou
 from rsseg.data.boxes import Boxes
 from rsseg.data.windows import grid
 from rsseg.metrics import MatchScores, ObjectMatches, match_metrics, metrics
-from rsseg.metrics.objects import COLUMNS, average_precision, boxes, labelled, match, peaks, suppress
+from rsseg.metrics.matches import average_precision
+from rsseg.metrics.objects import COLUMNS, boxes, labelled, match, peaks, suppress
 from rsseg.task import Centres
 
 TWO = Centres(("car", "truck"))

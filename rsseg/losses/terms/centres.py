@@ -18,16 +18,29 @@ from torch.nn import functional as F
 from rsseg.collective import global_ratio
 from rsseg.contract import number
 from rsseg.losses.checks import check_weight, positive
-from rsseg.losses.regression import mean_error
+from rsseg.losses.regression import weighted_errors
 from rsseg.losses.terms.term import Term
 
 
 @dataclass(eq=False, repr=False)
 class _Centres(Term):
-    """A term of some planes of the logits."""
+    """A term of some planes of the logits: a quotient of two sums over the global batch."""
 
     tasks = ("centres",)
     task: str = "centres"
+
+    def parts(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What is divided, and by what, ``[B]`` each: images are added up before."""
+        raise NotImplementedError
+
+    def of_mean(self, mean: Tensor) -> Tensor:
+        """The loss of that quotient."""
+        return mean
+
+    def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        """See the class."""
+        cost, share = self.parts(logits, target, weight)
+        return global_ratio(cost.sum(), share.sum())
 
 
 @dataclass(eq=False, repr=False)
@@ -52,8 +65,8 @@ class HeatFocal(_Centres):
     alpha: float = 2.0
     beta: float = 4.0
 
-    def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """See the class."""
+    def parts(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The cost of all pixels, and the number of centres."""
         check_weight(logits, weight)
         dtype = torch.promote_types(logits.dtype, torch.float32)
         z, y = logits[:, :-4].to(dtype), target[:, :-4].to(dtype)
@@ -64,10 +77,10 @@ class HeatFocal(_Centres):
         share = known.to(dtype) if weight is None else torch.where(known, weight.unsqueeze(1).to(dtype), 0)
         hit, miss = F.logsigmoid(z), F.logsigmoid(-z)
         centre = y == 1
-        cost = torch.where(
-            centre, -miss.exp().pow(self.alpha) * hit, -(1 - y).pow(self.beta) * hit.exp().pow(self.alpha) * miss
-        )
-        return global_ratio((cost * share).sum(), (centre * share).sum())
+        of_centres = -miss.exp().pow(self.alpha) * hit
+        of_others = -(1 - y).pow(self.beta) * hit.exp().pow(self.alpha) * miss
+        cost = torch.where(centre, of_centres, of_others)
+        return (cost * share).sum((1, 2, 3)), (centre * share).sum((1, 2, 3))
 
 
 @dataclass(eq=False, repr=False)
@@ -83,13 +96,14 @@ class _Pairs(_Centres):
     _: KW_ONLY
     beta: float = 1.0
 
-    def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """See the class."""
+    def parts(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The errors of all centres, and their number twice."""
 
         def smooth(error: Tensor) -> Tensor:
             return F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=self.beta)
 
-        return mean_error(logits[:, self.place], target[:, self.place], smooth, weight=weight)
+        errors, share = weighted_errors(logits[:, self.place], target[:, self.place], smooth, weight=weight)
+        return errors.sum((1, 2, 3)), share.sum((1, 2, 3))
 
 
 @dataclass(eq=False, repr=False)
