@@ -47,14 +47,13 @@ from rsseg.metrics.objects import SCORE
 from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
-from rsseg.table import print_table
 from rsseg.task import TASKS, Centres, Task
 from rsseg.training.divergence import DivergedError
 from rsseg.training.resume import continuation, last_state, overridden, write_down
 from rsseg.training.scoring import (
     confusion_rows,
     load_checkpoint,
-    name_means,
+    print_scores,
     scene_rows,
     score,
     score_best,
@@ -267,7 +266,7 @@ def evaluate(
     path = run / f"evaluation-{split}{'-tuned' * (threshold == 'tuned')}{left}.csv"
     tuned = ", at tuned thresholds" * (threshold == "tuned")
     rows = score_rows(result)
-    print_table(name_means(rows), f"{run}: {split}, best checkpoint{tuned}, pooled over whole scenes")
+    print_scores(result, f"{run}: {split}, best checkpoint{tuned}, pooled over whole scenes")
     if tuned and split == "val":
         line = "The thresholds were tuned on these scenes: scores are too good; %s has those to expect of others."
         log.warning(line, folder.thresholds_file)

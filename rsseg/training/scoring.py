@@ -22,6 +22,7 @@ from rsseg.devices import choose_precision, scoring_accelerator
 from rsseg.metrics import AnyScores, Scores
 from rsseg.module import SegmentationModule
 from rsseg.progress import shows_bars
+from rsseg.table import print_table
 from rsseg.training.recording import keep, keep_thresholds, make_snapshots, validation_windows
 
 SHOWN = (
@@ -153,6 +154,15 @@ def name_means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         | {"class": row["class"] or "mean"}
         for row in shown
     ]
+
+
+def print_scores(result: Mapping[str, AnyScores], title: str) -> None:
+    """Print the scores of heads, in a table for all that have the same scores."""
+    alike: dict[type, dict[str, AnyScores]] = {}
+    for head, scores in result.items():
+        alike.setdefault(type(scores), {})[head] = scores
+    for heads in alike.values():
+        print_table(name_means(score_rows(heads)), title)
 
 
 def reside(setup: Setup, stores: list[Store], trainer: L.Trainer) -> None:
