@@ -12,9 +12,12 @@ from rsseg.contract import InputError, nearest
 from rsseg.data.files import find
 from rsseg.data.scene import Mask, Scene, Source
 from rsseg.data.splits import SPLITS
-from rsseg.data.synthetic import SceneRecipe, write_scenes
+from rsseg.data.synthetic import SKY, SceneRecipe, write_scenes
 
-LAYERS = ("masks", "heights")
+IN_CLOUDS = ("sky", *SKY)
+"""What the files of a scene with clouds may show beside."""
+
+LAYERS = ("masks", "heights", *IN_CLOUDS)
 """What the files of a scene may show."""
 
 
@@ -26,7 +29,8 @@ class Synthetic(Source):
         scenes: How many scenes each split has.
         recipe: What they look like.
         seed: Same seed and recipe, same scenes.
-        target: What is to be learnt: masks (labels) or heights (metres).
+        target: What is to be learnt: masks (labels), heights (metres), clouds, shadows, water, or sky, which has a band for
+            each of these three.
         targets: Of several targets what each is, one of these, by name: ``{cover: {mask: masks}, height: {mask: heights}}``.
     """
 
@@ -43,7 +47,9 @@ class Synthetic(Source):
         self.folders = []
         for place, folder in (named or {"dataset.source.target": target}).items():
             if folder not in LAYERS:
-                raise InputError(f"{place}={folder}{nearest(str(folder), LAYERS)}: {' or '.join(LAYERS)} is expected")
+                raise InputError(f"{place}={folder}{nearest(str(folder), LAYERS)}: one of {', '.join(LAYERS)} is expected")
+            if folder in IN_CLOUDS and not recipe.clouds:
+                raise InputError(f"{place}={folder}: there are no clouds; set dataset.source.recipe.clouds=0.2, for example")
             self.folders.append(str(folder))
         wrong = {key: n for key, n in scenes.items() if key not in SPLITS or not isinstance(n, int) or n < 0}
         if wrong:
