@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,9 +197,10 @@ def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], see
                 number = 1000 * SPLITS.index(split) + i
                 own = recipe if split == "train" else replace(recipe, height_outliers=0)
                 image, mask, height, sky = generate(own, seed, number)
-                layers = {"images": image, "masks": mask[None], "heights": height[None]}
+                layers: dict[str, NDArray[Any]] = {"images": image, "masks": mask[None], "heights": height[None]}
                 if sky is not None:
-                    layers |= {"sky": sky, **{kind: band[None] for kind, band in zip(SKY, sky, strict=True)}}
+                    layers["sky"] = sky
+                    layers |= {kind: band[None] for kind, band in zip(SKY, sky, strict=True)}
                 for kind, bands in layers.items():
                     _write(draft / kind / f"{split}_{i:03d}.tif", bands, number)
         draft.rename(root)
