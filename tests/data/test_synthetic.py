@@ -1,6 +1,7 @@
 """The synthetic scenes: what the recipe promises of pictures, labels and files."""
 
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import rasterio
 
 from rsseg.contract import InputError
 from rsseg.data import synthetic
+from rsseg.data.clouds import draw_sky
 from rsseg.data.synthetic import BUILDING, CLASSES, FIELD, LAND, PALETTE, ROAD, WATER, SceneRecipe, generate, write_scenes
 
 SMALL = SceneRecipe(size=128)
@@ -197,3 +199,54 @@ def test_outliers_are_as_many_as_asked_for_and_in_training_scenes_alone(tmp_path
         with rasterio.open(tmp_path / "scenes" / "heights" / f"{name}.tif") as file:
             wrong = file.read(1) != generate(SceneRecipe(size=128), 0, index).height
         assert wrong.mean() == pytest.approx(share, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "seed", "index", "hashes"),
+    [
+        (SMALL, 3, 5, ["845fa87e5d6ee5c5", "1ef33c9c3c762825", "7577261174f048dc"]),
+        (
+            SceneRecipe(size=256, label_noise=0.2, height_outliers=0.1, building_share=0.03),
+            1,
+            2,
+            ["61cdf6560a13e50a", "eb8b776db172649f", "e1176fd6230b5f36"],
+        ),
+    ],
+)
+def test_scenes_without_clouds_are_those_of_before_there_were_any(recipe, seed, index, hashes):
+    layers = generate(recipe, seed, index)[:3]
+    assert [blake2b(layer.tobytes(), digest_size=8).hexdigest() for layer in layers] == hashes
+
+
+def test_clouds_are_bright_and_soft_and_change_the_image_alone():
+    clear, cloudy = (generate(SceneRecipe(size=256, blur=0, noise=0, clouds=share), 0, 2) for share in (0, 0.3))
+    np.testing.assert_array_equal(clear.mask, cloudy.mask)
+    np.testing.assert_array_equal(clear.height, cloudy.height)
+    cloud, shadow, water = cloudy.sky.astype(bool)
+    assert cloud.mean() == pytest.approx(0.3, abs=1e-3)
+    before, after = (scene.image.mean(0) for scene in (clear, cloudy))
+    assert after[cloud].mean() > before[cloud].mean() + 40
+    assert after[shadow & ~cloud].mean() < 0.85 * before[shadow & ~cloud].mean()
+    assert not water[clear.mask != WATER].any()
+    for two in (cloud & water, cloud & shadow, shadow & water):
+        assert two.any()
+    share_of_white = ((after - before) / (225 - before))[cloud]
+    assert 0.2 < ((share_of_white > 0.1) & (share_of_white < 0.7)).mean() < 0.8, "much of a cloud is thin"
+
+
+def test_shadows_are_the_clouds_moved_away_from_the_sun():
+    sun = np.array([0.6, -0.8])
+    sky = draw_sky(np.random.default_rng(0), 200, 0.3, sun)
+    moves = [np.rint(far * sun).astype(int) for far in np.arange(29, 71, 0.5)]
+    assert any(np.array_equal(sky.shadow[:-row, -column:], sky.cloud[row:, :column]) for row, column in moves)
+
+
+def test_the_sky_lies_beside_its_scene(tmp_path: Path):
+    recipe = SceneRecipe(size=96, clouds=0.2)
+    write_scenes(tmp_path / "scenes", recipe, {"val": 1}, seed=3)
+    expected = generate(recipe, 3, 1000).sky
+    with rasterio.open(tmp_path / "scenes/sky/val_000.tif") as file:
+        np.testing.assert_array_equal(file.read(), expected)
+    for kind, band in zip(("clouds", "shadows", "water"), expected, strict=True):
+        with rasterio.open(tmp_path / f"scenes/{kind}/val_000.tif") as file:
+            np.testing.assert_array_equal(file.read(1), band)
