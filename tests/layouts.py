@@ -39,7 +39,7 @@ def pixels(rng: np.random.Generator, name: str) -> tuple[np.ndarray, np.ndarray]
 
 
 def save(path: Path, array: np.ndarray) -> None:
-    """Write ``[H, W]`` or ``[H, W, 3]`` as PNG or JPEG."""
+    """Write ``[H, W]`` or ``[H, W, 3]`` as PNG, JPEG or JPEG 2000 (without loss)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array.astype(np.uint8)).save(path)
 
@@ -152,6 +152,17 @@ def idtrees(root: Path, rng: np.random.Generator) -> None:
     (root / "train/Field/train_data.csv").write_text("\n".join(["indvdID,taxonID", *species]) + "\n")
 
 
+def geonrw(root: Path, rng: np.random.Generator) -> None:
+    """Tiles in a folder for each city: a photograph, land cover with some pixels of no class, and elevations."""
+    for city in ("aachen", "essen", "bonn", "hamm", "kleve", "siegen", "neuss"):
+        cover = checker(rng, SIZE, 11)
+        image, start = coloured(rng, cover // 3), root / city / "32360_5655"
+        save(start.with_name(f"{start.name}_rgb.jp2"), image.transpose(1, 2, 0))
+        write_tif(start.with_name(f"{start.name}_seg.tif"), cover[None])
+        elevation = (60 + image[:1] / 4 + rng.normal(size=image[:1].shape)).astype(np.float32)
+        write_tif(start.with_name(f"{start.name}_dem.tif"), elevation, nodata=-9999)
+
+
 def own_scenes(root: Path, rng: np.random.Generator) -> Path:
     """Scenes as `dataset=geotiff` may get them: masks in another CRS, a second sensor with larger pixels, one vector file."""
     rows = []
@@ -183,13 +194,17 @@ LAYOUTS: dict[str, Callable[[Path, np.random.Generator], None]] = {
 
 OBJECTS = {"idtrees": idtrees}
 """Layouts of objects."""
+SEVERAL = {"geonrw": geonrw, "l8biome_tasks": l8biome}
+"""Layouts with several targets."""
 
 
 TEST_PARTS = {
     "deepglobe": ["data/test_data"],
+    "geonrw": ["neuss"],
     "gid15": ["GID/img_dir/test"],
     "inria": ["AerialImageDataset/test"],
     "l8biome": [],  # is published without splits
+    "l8biome_tasks": [],
     "landcoverai": ["output/M-33_3*", "test.txt"],
     "levircd": ["*/test_*"],
     "loveda": ["Test"],
@@ -212,5 +227,5 @@ def without_test_part(folder: Path, name: str) -> Path:
 def write(root: Path, name: str, seed: int = 0) -> Path:
     """Write a tiny copy of a dataset below a folder of its name, whose path has digits in it, and return that folder."""
     folder = root / "disk1" / name
-    (LAYOUTS | OBJECTS)[name](folder, np.random.default_rng(seed))
+    (LAYOUTS | OBJECTS | SEVERAL)[name](folder, np.random.default_rng(seed))
     return folder

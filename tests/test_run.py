@@ -146,10 +146,15 @@ def test_several_decoders_train_are_scored_mapped_and_resumed(tmp_path, folder_r
     assert predict(whole, next((folder_root / "images").iterdir()), tmp_path / "map.tif").is_file()
 
 
-@pytest.mark.parametrize("name", sorted(layouts.LAYOUTS))
+HEADS = {"geonrw": {"cover": "ce_dice", "elevation": "huber"}, "l8biome_tasks": {"cloud": "ce_dice", "shadow": "focal_dice"}}
+"""The losses of heads of datasets with several targets."""
+
+
+@pytest.mark.parametrize("name", sorted(layouts.LAYOUTS | layouts.SEVERAL))
 def test_every_dataset_trains_without_its_test_part(tmp_path, name):
     root = layouts.without_test_part(layouts.write(tmp_path, name), name)
-    config = settings(tmp_path, f"dataset={name}", f"dataset.source.root={root}", "pictures=1")
+    heads = [f"+loss@model.heads.{head}.loss={loss}" for head, loss in HEADS.get(name, {}).items()]
+    config = settings(tmp_path, f"dataset={name}", f"dataset.source.root={root}", "pictures=1", *heads)
     assert 0 <= train(config, tmp_path / "run") <= 1
     data = json.loads((tmp_path / "run" / "data.json").read_text())
     assert len(data["mean"]) == len(config.dataset.bands)

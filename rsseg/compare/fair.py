@@ -21,6 +21,7 @@ from rsseg.compare.runs import (
     LOWER_RATE,
     SEARCH_SEED,
     LeftOut,
+    NoSuchHeadError,
     Reason,
     Run,
     by_design,
@@ -31,7 +32,7 @@ from rsseg.compare.runs import (
     set_labels,
 )
 from rsseg.compare.scores import measures
-from rsseg.contract import InputError
+from rsseg.contract import InputError, nearest
 from rsseg.task import Task
 
 SCENES = {"train": "training scenes or labels", "val": "validation scenes or labels"}
@@ -123,13 +124,14 @@ def gather(
         metric: By which score learning rates that were searched are chosen, see `rsseg.compare.scores.measures`; empty:
             `Task.score`.
         without: As for `rsseg.compare.findings.Findings`.
-        head: The head to compare; empty: the first of each run.
+        head: The head to compare, of the runs that have it; empty: the first of each run.
 
     Raises:
         InputError: If nothing can be compared, or it is not clear which of several kinds of runs is meant.
     """
     folders, left_out = find_runs(places)
-    chosen = Selection([Run(folder, head) for folder in folders], left_out)
+    chosen = with_head(folders, head)
+    chosen.left_out += left_out
     drop_unscored(chosen)
     for number, fact in enumerate(FACTS.values()):
         if number == 0 or not keep_unfair:
@@ -158,6 +160,28 @@ def gather(
         design=[key for key in unlike if key in design],
         unfair=unequal + [key for key in unlike if key not in design],
     )
+
+
+def with_head(folders: Sequence[Path], head: str) -> Selection:
+    """The runs that have a head, and why the others are left out.
+
+    Raises:
+        InputError: If none has it.
+    """
+    runs, lacking = [], dict[Path, NoSuchHeadError]()
+    for folder in folders:
+        try:
+            runs.append(Run(folder, head))
+        except NoSuchHeadError as error:
+            lacking[folder] = error
+    if not runs:
+        heads = dict.fromkeys(name for error in lacking.values() for name in error.heads)
+        raise InputError(f"head={head}{nearest(head, heads)}: the runs have {', '.join(heads)}")
+    left_out = [
+        LeftOut(folder, f"it has no head {head}", f"compare it by a head that it has: {', '.join(error.heads)}")
+        for folder, error in lacking.items()
+    ]
+    return Selection(runs, left_out)
 
 
 def drop_unscored(chosen: Selection) -> None:

@@ -62,7 +62,8 @@ class Run:
         data: ``data.json``: scenes and fingerprints of the splits.
         summary: ``summary.json``: the scores of its best checkpoint.
         loss: The name of its loss composition.
-        losses: The flattened loss of the head that is compared, and those of other heads if they differ from it.
+        losses: The flattened loss of the head that is compared, those of other heads if they differ from it, and which heads
+            are trained.
         settings: All else that it was trained with, flattened, as text.
         seed: Its seed.
         task: The task of its head.
@@ -81,7 +82,7 @@ class Run:
         head: The head to compare; empty: the first.
 
     Raises:
-        InputError: If the folder holds files that can't be read, or that lack something, or there is no such head.
+        InputError: If the folder holds files that can't be read, or that lack something; `NoSuchHeadError`.
     """
 
     def __init__(self, folder: Path, head: str = "") -> None:
@@ -92,7 +93,7 @@ class Run:
         if not heads:
             raise InputError(f"{run.config_file} names no model.heads: remove the folder, or train the run again")
         if head and head not in heads:
-            raise InputError(f"head={head}{nearest(head, heads)}: {folder} has {', '.join(heads)}")
+            raise NoSuchHeadError(folder, head, heads)
         self.heads = list(heads)
         self.head = head = head or self.heads[0]
         others = [name for name in heads if name != head]
@@ -104,6 +105,7 @@ class Run:
         losses = {name: flat(own.get("loss") or node["loss"]) for name, own in heads.items()}
         self.loss = self.origin.get("losses", {}).get(head) or self.origin["loss"] or "loss"
         self.losses = flat(losses[head] | {f"heads.{name}": losses[name] for name in others if losses[name] != losses[head]})
+        self.losses["heads"] = "+".join(heads)
         self.settings, self.seed = settings(node), self.config.seed
         self.without = [name for name in self.config.metrics.without if len(heads) == 1 or name in self.task.classes]
         rate = node["optimizer"].get("lr")
@@ -127,6 +129,18 @@ class Run:
         if self.records is None:
             raise InputError(f"{self.folder} has no records")
         return self.records
+
+
+class NoSuchHeadError(InputError):
+    """A run lacks the head that is compared.
+
+    Attributes:
+        heads: The heads that it has.
+    """
+
+    def __init__(self, folder: Path, head: str, heads: Collection[str]) -> None:
+        super().__init__(f"head={head}{nearest(head, heads)}: {folder} has {', '.join(heads)}")
+        self.heads = heads
 
 
 @dataclass(frozen=True)

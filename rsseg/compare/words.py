@@ -305,7 +305,7 @@ def _trouble(comparison: Comparison) -> list[str]:
         notes.append(
             "The runs were made on different platforms, which may change scores a little; the protocol below names them."
         )
-    heads = runs[0].heads
+    heads = list(dict.fromkeys(head for run in runs for head in run.heads))
     if len(heads) > 1:
         notes.append(
             f"The runs have {len(heads)} heads, {listed(heads)}: {runs[0].head} is compared, head=... compares another."

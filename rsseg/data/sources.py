@@ -12,12 +12,15 @@ from rsseg.contract import InputError, nearest
 from rsseg.data.files import find
 from rsseg.data.scene import Mask, Scene, Source
 from rsseg.data.splits import SPLITS
-from rsseg.data.synthetic import VEHICLES, SceneRecipe, write_scenes
+from rsseg.data.synthetic import SKY, VEHICLES, SceneRecipe, write_scenes
 from rsseg.data.vector import Burn
 
 VEHICLE_NUMBERS = Burn("kind", tuple((kind, number) for number, kind in enumerate(VEHICLES, 1)))
 
-LAYERS = ("masks", "heights", "vehicles")
+IN_CLOUDS = ("sky", *SKY)
+"""What the files of a scene with clouds may show beside."""
+
+LAYERS = ("masks", "heights", "vehicles", *IN_CLOUDS)
 """What the files of a scene may show."""
 
 
@@ -29,7 +32,8 @@ class Synthetic(Source):
         scenes: How many scenes each split has.
         recipe: What they look like.
         seed: Same seed and recipe, same scenes.
-        target: What is to be learnt: masks (labels), heights (metres) or vehicles (objects).
+        target: What is to be learnt: masks (labels), heights (metres), vehicles (objects), clouds, shadows, water, or sky,
+            which has a band for each of these three.
         targets: Of several targets what each is, one of these, by name: ``{cover: {mask: masks}, height: {mask: heights}}``.
     """
 
@@ -49,6 +53,8 @@ class Synthetic(Source):
                 raise InputError(f"{place}={folder}{nearest(str(folder), LAYERS)}: one of {', '.join(LAYERS)} is expected")
             if folder == "vehicles" and not recipe.vehicles:
                 raise InputError(f"{place}=vehicles: there are none; set dataset.source.recipe.vehicles=60, for example")
+            if folder in IN_CLOUDS and not recipe.clouds:
+                raise InputError(f"{place}={folder}: there are no clouds; set dataset.source.recipe.clouds=0.2, for example")
             self.folders.append(str(folder))
         wrong = {key: n for key, n in scenes.items() if key not in SPLITS or not isinstance(n, int) or n < 0}
         if wrong:

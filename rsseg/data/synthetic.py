@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import geopandas
 import numpy as np
@@ -20,6 +20,7 @@ from shapely.affinity import affine_transform
 from shapely.geometry import box
 
 from rsseg.contract import InputError, nearest
+from rsseg.data.clouds import draw_sky
 from rsseg.data.raster import new_raster
 from rsseg.data.splits import SPLITS
 from rsseg.files import UnwritableError, file_error, remove_parts
@@ -30,6 +31,9 @@ PALETTE = ("#d8d2b8", "#d1495b", "#55555f", "#e0a92e", "#2e86ab")
 LAND, BUILDING, ROAD, FIELD, WATER = range(5)
 
 VEHICLES = ("car", "truck")
+
+SKY = ("clouds", "shadows", "water")
+"""The bands of the layer `sky`, and the layers that hold each of them alone."""
 
 PIXEL = 0.5
 """The side of a pixel in metres."""
@@ -64,6 +68,7 @@ class SceneRecipe:
             or below the ground are, 0 (exact) to 0.99. Heights of other splits are exact.
         vehicles: How many cars and trucks stand on the roads of a scene, 0 to 1000; fewer where there is no room. The mask
             shows the road below them.
+        clouds: Share of the pixels with cloud, 0 to 0.6. Clouds and their shadows change the image alone.
 
     Example:
         >>> SceneRecipe(building_share=0.5)
@@ -79,10 +84,11 @@ class SceneRecipe:
     noise: float = 4.0
     height_outliers: float = 0.0
     vehicles: int = 0
+    clouds: float = 0.0
 
     def __post_init__(self) -> None:
         tops = {"size": 4096, "building_share": 0.15, "road_width": 16, "blur": 8, "noise": 64, "vehicles": 1000}
-        tops |= {"label_noise": 0.99, "height_outliers": 0.99}
+        tops |= {"label_noise": 0.99, "height_outliers": 0.99, "clouds": 0.6}
         for name, top in tops.items():
             low, value = {"size": 64, "road_width": 2}.get(name, 0), getattr(self, name)
             if not low <= value <= top:
@@ -98,12 +104,14 @@ class SyntheticScene(NamedTuple):
         height: float32 ``[H, W]``, how far buildings and trees stand above the ground, in metres.
         vehicles: float64 ``[N, 5]``, of each the number in `VEHICLES`, and the top, left, bottom and right of its bounding box
             in pixels.
+        sky: uint8 ``[3, H, W]`` of 0 and 1, the bands of `SKY`, which overlap; None without clouds.
     """
 
     image: Labels
     mask: Labels
     height: NDArray[np.float32]
     vehicles: Floats
+    sky: Labels | None
 
 
 class _Plan(NamedTuple):
@@ -154,23 +162,27 @@ def generate(recipe: SceneRecipe, seed: int, index: int) -> SyntheticScene:
     """
     if seed < 0 or index < 0:
         raise InputError(f"generate: seed is {seed} and index is {index}; both must be 0 or more")
-    land, paint, sensor, labels, echoes, traffic = np.random.default_rng([seed, index]).spawn(6)
+    land, paint, sensor, labels, echoes, weather, traffic = np.random.default_rng([seed, index]).spawn(7)
     plan = _draw_plan(land, recipe)
     houses = _place_houses(land, plan, recipe)
-    scene, standing = _paint(paint, plan, houses)
+    scene, standing, sun = _paint(paint, plan, houses)
     vehicles = _park(traffic, plan, scene, recipe.vehicles)
+    sky = draw_sky(weather, recipe.size, recipe.clouds, sun) if recipe.clouds else None
+    scene = sky.over(scene) if sky else scene
     picture = gaussian_filter(scene, (0, recipe.blur, recipe.blur))
     picture += recipe.noise * sensor.standard_normal(picture.shape, dtype=np.float32)
     mask, heights = _label(labels, plan.ground, houses, recipe.label_noise), PIXEL * standing
     wrong = echoes.random(heights.shape) < recipe.height_outliers
     heights[wrong] = echoes.uniform(-10, 60, int(wrong.sum()))
-    return SyntheticScene(picture.clip(0, 255).round().astype(np.uint8), mask, heights.astype(np.float32), vehicles)
+    image, seen = picture.clip(0, 255).round().astype(np.uint8), sky.labels(plan.ground == WATER) if sky else None
+    return SyntheticScene(image, mask, heights.astype(np.float32), vehicles, seen)
 
 
 def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], seed: int) -> None:
     """Write scenes as GeoTIFFs: ``root/images/train_000.tif``, its ``root/masks/train_000.tif`` and ``root/heights/...``.
 
     Scenes with vehicles have the bounding boxes of these beside them, in ``root/vehicles/train_000.gpkg``, with a `kind` each.
+    Scenes with clouds have ``root/sky/train_000.tif`` too, with a band for each of `SKY`, and a folder for each of these alone.
 
     `root` appears only when complete. If it is there already, nothing happens. How many scenes one split has does not
     change those of another.
@@ -195,16 +207,21 @@ def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], see
     draft = root.with_name(f".{root.name}.{uuid.uuid4().hex}.part")
     todo = [(split, i) for split, count in counts.items() for i in range(count)]
     try:
-        for kind in ("images", "masks", "heights", *(["vehicles"] if recipe.vehicles else [])):
+        beside = ["vehicles"] * bool(recipe.vehicles) + ["sky", *SKY] * bool(recipe.clouds)
+        for kind in ("images", "masks", "heights", *beside):
             (draft / kind).mkdir(parents=True)
         with progress(todo, "Making scenes") as steps:
             for split, i in steps:
                 number = 1000 * SPLITS.index(split) + i
                 own = recipe if split == "train" else replace(recipe, height_outliers=0)
-                image, mask, height, vehicles = generate(own, seed, number)
+                image, mask, height, vehicles, sky = generate(own, seed, number)
                 if recipe.vehicles:
                     _write_vehicles(draft / "vehicles" / f"{split}_{i:03d}.gpkg", vehicles, _place(recipe.size, number))
-                for kind, bands in (("images", image), ("masks", mask[None]), ("heights", height[None])):
+                layers: dict[str, NDArray[Any]] = {"images": image, "masks": mask[None], "heights": height[None]}
+                if sky is not None:
+                    layers["sky"] = sky
+                    layers |= {kind: band[None] for kind, band in zip(SKY, sky, strict=True)}
+                for kind, bands in layers.items():
                     _write(draft / kind / f"{split}_{i:03d}.tif", bands, number)
         draft.rename(root)
     except UnwritableError as error:
@@ -217,7 +234,7 @@ def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], see
 
 
 def _write(path: Path, bands: NDArray[np.generic], number: int) -> None:
-    """Write a GeoTIFF of an image (three bands), a mask or heights (one); `number` says where on the ground it lies."""
+    """Write a GeoTIFF of the layer that its folder is called after; `number` says where on the ground it lies."""
     count, height, width = bands.shape
     form = {
         "count": count,
@@ -228,10 +245,9 @@ def _write(path: Path, bands: NDArray[np.generic], number: int) -> None:
         "transform": _place(width, number),
     }
     form |= {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
-    labels = count == 1 and bands.dtype == np.uint8
-    photometric = "RGB" if count == 3 else "PALETTE" if labels else "MINISBLACK"
+    photometric = {"images": "RGB", "masks": "PALETTE"}.get(path.parent.name, "MINISBLACK")
     with new_raster(path, sync=False, photometric=photometric, **form) as file:
-        if labels:
+        if photometric == "PALETTE":
             file.write_colormap(1, {label: (*bytes.fromhex(tint[1:]), 255) for label, tint in enumerate(PALETTE)})
         file.write(bands)
 
@@ -348,10 +364,10 @@ def _trees(rng: np.random.Generator, plan: _Plan, sun: Floats) -> tuple[Floats, 
     return np.where(crown, 2 * np.sqrt(np.maximum(radius**2 - distance**2, 0)), 0), tone + 0.4 * slope
 
 
-def _paint(rng: np.random.Generator, plan: _Plan, houses: list[_House]) -> tuple[NDArray[np.float32], Floats]:
+def _paint(rng: np.random.Generator, plan: _Plan, houses: list[_House]) -> tuple[NDArray[np.float32], Floats, Floats]:
     """The scene in clear air, ``[3, H, W]`` in grey levels: surfaces, then trees and roofs, then shadows and light.
 
-    Beside it the height of trees and roofs in pixels.
+    Beside it the height of trees and roofs in pixels, and the direction to the sun.
     """
     size = len(plan.ground)
     rough, fine = _noise(rng, size, 60) + _noise(rng, size, 14), _noise(rng, size, 2) + rng.normal(0, 0.5, (size, size))
@@ -381,7 +397,7 @@ def _paint(rng: np.random.Generator, plan: _Plan, houses: list[_House]) -> tuple
         height[window][inside] = house.height
     picture *= np.where(_shadow(height, sun, reach), dusk, 1)[..., None]
     scene: NDArray[np.float32] = (picture * light + glare).transpose(2, 0, 1).astype(np.float32)
-    return scene, height
+    return scene, height, sun
 
 
 def _park(rng: np.random.Generator, plan: _Plan, scene: NDArray[np.float32], count: int) -> Floats:

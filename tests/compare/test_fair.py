@@ -314,6 +314,25 @@ def test_a_difference_beside_the_recipes_is_unfair(tmp_path, add):
     assert [(left.run, left.why) for left in odd] == [(folder, "different window (32, the others 64)")]
 
 
+def test_runs_that_have_the_head_are_compared_and_told_apart_by_their_heads(tmp_path, monkeypatch, records):
+    """As sweep=mtl makes them: all heads together, and each alone."""
+    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: records)
+    arms = {"together": ["mask", "water"], "mask": ["mask"], "water": ["water"]}
+    for (arm, heads), seed in itertools.product(arms.items(), (1, 2)):
+        model = {"encoder": "resnet18", "heads": {head: {} for head in heads}}
+        folder = tmp_path / f"{arm}{seed}"
+        write_run(folder, BINARY, "ce", seed, records, overrides=[f"experiment=mtl/{arm}"], model=model)
+        if arm == "together":
+            edit(folder / "summary.json", heads={"mask": {"iou": 0.5}, "water": {"iou": 0.6}})
+    found = gather([tmp_path], head="mask")
+    assert found.labels == ["ce heads=mask", "ce heads=mask+water"]
+    assert found.unfair == []
+    assert {left.run.name: left.why for left in found.left_out} == dict.fromkeys(["water1", "water2"], "it has no head mask")
+    assert found.left_out[0].remedy == "compare it by a head that it has: water"
+    with pytest.raises(InputError, match=r"^head=watr \(did you mean 'water'\?\): the runs have mask, water$"):
+        gather([tmp_path], head="watr")
+
+
 OTHER = {
     "batch_size": 2, "window": 32, "optimizer": {"lr": 0.1}, "scheduler": {"gamma": 0.1}, "sampler": BALANCED,
     "augment": PASTE, "trainer": {"precision": "bf16-mixed"}, "callbacks": {"ema": {"decay": 0.9}}, "validations": 3,

@@ -1,11 +1,14 @@
 """Every shipped dataset: its windows are torchgeo's own samples, pixel for pixel, and what is broken is named."""
 
 import shutil
+from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import layouts
 import numpy as np
 import pytest
+import rasterio
 import torch
 import torchgeo.datasets as tg
 from stores import whole_scene
@@ -17,6 +20,11 @@ from rsseg.dataset import open_split, scenes_of
 from rsseg.metrics.objects import boxes, labelled
 
 FILES = sorted(layouts.LAYOUTS)
+
+HEADS = {
+    "geonrw": ["+loss@model.heads.cover.loss=ce_dice", "+loss@model.heads.elevation.loss=huber"],
+    "l8biome_tasks": ["+loss@model.heads.cloud.loss=ce_dice", "+loss@model.heads.shadow.loss=ce_dice"],
+}
 
 
 @pytest.fixture(scope="session")
@@ -119,6 +127,39 @@ def _l8biome_parts():
     from torchgeo.datasets.l8biome import L8BiomeImage, L8BiomeMask
 
     return L8BiomeImage, L8BiomeMask
+
+
+def test_geonrw_targets_are_torchgeos(tmp_path, monkeypatch):
+    root = layouts.write(tmp_path, "geonrw")
+    monkeypatch.setattr(tg.GeoNRW, "train_list", ("aachen", "essen", "bonn", "hamm", "kleve", "siegen"))
+    monkeypatch.setattr(tg.GeoNRW, "test_list", ("neuss",))
+    config, found = settings("geonrw", root, *HEADS["geonrw"]), {}
+    for split in ("train", "val", "test"):
+        store = store_of(config, split)
+        for i, scene in enumerate(store.scenes):
+            image, layers = store.cut([(i, 0, 0)], layouts.SIZE)
+            found[scene.image] = split, image[0], layers["cover"][0], layers["elevation"][0]
+    assert Counter(split for split, *_ in found.values()) == {"train": 2, "val": 4, "test": 1}
+    for part in ("train", "test"):
+        theirs = tg.GeoNRW(root=str(root), split=part)
+        for path, sample in zip(theirs.file_list, theirs, strict=True):
+            split, image, cover, elevation = found.pop(Path(path))
+            assert (split == "test") == (part == "test")
+            np.testing.assert_array_equal(image, (255 * sample["image"].numpy()).round())
+            np.testing.assert_array_equal(cover, np.where(sample["mask"] == 0, IGNORE, sample["mask"] - 1))
+            np.testing.assert_array_equal(elevation, sample["dem"].numpy())
+    assert not found
+
+
+def test_cloud_and_shadow_of_l8biome_are_those_of_its_mask(tmp_path):
+    root = layouts.write(tmp_path, "l8biome_tasks")
+    store = store_of(settings("l8biome_tasks", root, *HEADS["l8biome_tasks"]), "train")
+    for i, scene in enumerate(store.scenes):
+        _, layers = store.cut([(i, 0, 0)], layouts.SIZE)
+        with rasterio.open(scene.mask) as file:
+            raw = file.read(1)
+        for name, values in (("cloud", [192, 255]), ("shadow", [64])):
+            np.testing.assert_array_equal(layers[name][0], np.where(raw == 0, IGNORE, np.isin(raw, values)))
 
 
 SPLITS = {
@@ -277,7 +318,7 @@ def test_unknown_label_and_band(tmp_path, roots, name):
 def test_every_layout_has_a_config():
     shipped = {path.stem for path in (CONFIGS / "dataset").glob("*.yaml")}
     made_up = {name for name in shipped if name.startswith("synthetic")}
-    assert shipped - {"folder", "geotiff", "torchgeo"} - made_up == {*FILES, *layouts.OBJECTS}
+    assert shipped - {"folder", "geotiff", "torchgeo"} - made_up == {*FILES, *layouts.OBJECTS, *layouts.SEVERAL}
 
 
 def test_idtrees_objects_are_torchgeos_boxes(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The synthetic scenes: what the recipe promises of pictures, labels and files."""
 
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 
 import geopandas
@@ -10,6 +11,7 @@ import rasterio
 
 from rsseg.contract import InputError
 from rsseg.data import synthetic
+from rsseg.data.clouds import draw_sky
 from rsseg.data.synthetic import (
     BUILDING,
     CLASSES,
@@ -28,7 +30,8 @@ SMALL = SceneRecipe(size=128)
 
 
 def test_same_arguments_same_scene():
-    for one, again in zip(generate(SMALL, 3, 5), generate(SMALL, 3, 5), strict=True):
+    cloudy = replace(SMALL, clouds=0.3)
+    for one, again in zip(generate(cloudy, 3, 5), generate(cloudy, 3, 5), strict=True):
         np.testing.assert_array_equal(one, again)
 
 
@@ -109,6 +112,7 @@ def test_colour_alone_does_not_solve_it():
         ({"noise": 65.0}, "noise is 65.0; it must be from 0 to 64"),
         ({"vehicles": 1001}, "vehicles is 1001; it must be from 0 to 1000"),
         ({"height_outliers": 1.0}, "height_outliers is 1.0; it must be from 0 to 0.99"),
+        ({"clouds": 0.7}, "clouds is 0.7; it must be from 0 to 0.6"),
     ],
 )
 def test_bad_recipes_are_refused(wrong, message):
@@ -147,7 +151,7 @@ def test_files_hold_the_scenes_and_where_they_lie(tmp_path: Path):
             origins.add(image.transform[2:6:3])
     assert len(origins) == 3
     expected = generate(SceneRecipe(size=320), 7, 1)
-    for kind, pixels in zip(("images", "masks", "heights"), expected, strict=False):
+    for kind, pixels in zip(("images", "masks", "heights"), expected[:3], strict=True):
         with rasterio.open(root / kind / "train_001.tif") as file:
             np.testing.assert_array_equal(file.read().squeeze(), pixels)
 
@@ -192,7 +196,7 @@ def test_a_faster_process_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_heights_are_those_of_buildings_and_trees():
-    _, mask, height, _ = generate(SceneRecipe(), 0, 0)
+    _, mask, height, *_ = generate(SceneRecipe(), 0, 0)
     assert height.dtype == np.float32
     assert (height[mask == BUILDING] >= 3.5).all()
     assert (height[mask == BUILDING] <= 6.5).all()
@@ -240,3 +244,54 @@ def test_vehicles_lie_beside_their_scene(tmp_path: Path):
         corners = boxes.geometry.affine_transform((~image.transform).to_shapely()).bounds[["miny", "minx", "maxy", "maxx"]]
     np.testing.assert_allclose(corners, vehicles[:, 1:], atol=1e-6)
     assert list(boxes["kind"]) == [VEHICLES[int(kind)] for kind in vehicles[:, 0]]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "seed", "index", "hashes"),
+    [
+        (SMALL, 3, 5, ["845fa87e5d6ee5c5", "1ef33c9c3c762825", "7577261174f048dc"]),
+        (
+            SceneRecipe(size=256, label_noise=0.2, height_outliers=0.1, building_share=0.03),
+            1,
+            2,
+            ["61cdf6560a13e50a", "eb8b776db172649f", "e1176fd6230b5f36"],
+        ),
+    ],
+)
+def test_scenes_without_clouds_are_those_of_before_there_were_any(recipe, seed, index, hashes):
+    layers = generate(recipe, seed, index)[:3]
+    assert [blake2b(layer.tobytes(), digest_size=8).hexdigest() for layer in layers] == hashes
+
+
+def test_clouds_are_bright_and_soft_and_change_the_image_alone():
+    clear, cloudy = (generate(SceneRecipe(size=256, blur=0, noise=0, clouds=share), 0, 2) for share in (0, 0.3))
+    np.testing.assert_array_equal(clear.mask, cloudy.mask)
+    np.testing.assert_array_equal(clear.height, cloudy.height)
+    cloud, shadow, water = cloudy.sky.astype(bool)
+    assert cloud.mean() == pytest.approx(0.3, abs=1e-3)
+    before, after = (scene.image.mean(0) for scene in (clear, cloudy))
+    assert after[cloud].mean() > before[cloud].mean() + 40
+    assert after[shadow & ~cloud].mean() < 0.85 * before[shadow & ~cloud].mean()
+    assert not water[clear.mask != WATER].any()
+    for two in (cloud & water, cloud & shadow, shadow & water):
+        assert two.any()
+    share_of_white = ((after - before) / (225 - before))[cloud]
+    assert 0.2 < ((share_of_white > 0.1) & (share_of_white < 0.7)).mean() < 0.8, "much of a cloud is thin"
+
+
+def test_shadows_are_the_clouds_moved_away_from_the_sun():
+    sun = np.array([0.6, -0.8])
+    sky = draw_sky(np.random.default_rng(0), 200, 0.3, sun)
+    moves = [np.rint(far * sun).astype(int) for far in np.arange(29, 71, 0.5)]
+    assert any(np.array_equal(sky.shadow[:-row, -column:], sky.cloud[row:, :column]) for row, column in moves)
+
+
+def test_the_sky_lies_beside_its_scene(tmp_path: Path):
+    recipe = SceneRecipe(size=96, clouds=0.2)
+    write_scenes(tmp_path / "scenes", recipe, {"val": 1}, seed=3)
+    expected = generate(recipe, 3, 1000).sky
+    with rasterio.open(tmp_path / "scenes/sky/val_000.tif") as file:
+        np.testing.assert_array_equal(file.read(), expected)
+    for kind, band in zip(("clouds", "shadows", "water"), expected, strict=True):
+        with rasterio.open(tmp_path / f"scenes/{kind}/val_000.tif") as file:
+            np.testing.assert_array_equal(file.read(1), band)

@@ -9,6 +9,8 @@ from rsseg.data.build import open_store
 from rsseg.data.files import Files
 from rsseg.data.labels import Labels, Values
 from rsseg.data.scene import Mask, Scene
+from rsseg.data.sources import Synthetic
+from rsseg.data.synthetic import CLASSES, SceneRecipe, generate
 from rsseg.data.windows import GridWindows
 from rsseg.dataset import Numbers
 from rsseg.task import Binary, Multiclass, Multilabel, Regression
@@ -118,3 +120,23 @@ def test_vectors_and_values_of_a_target(tmp_path, truth):
         files(tmp_path, cover={"mask": "masks/{tile}.tif"})
     with pytest.raises(InputError, match=r"no mask that fits dataset\.targets\.cover\.mask=mask/"):
         files(tmp_path, cover={"mask": "mask/{name}.tif"}).scenes("train")
+
+
+def test_every_layer_of_the_made_up_scenes_is_a_target(tmp_path):
+    """Beside the scene that is drawn; without clouds there is no sky."""
+    recipe, counts = SceneRecipe(size=64, clouds=0.3), {"train": 1}
+    layers = {"sky": "sky", "cover": "masks", "wet": "water", "dark": "shadows"}
+    source = Synthetic(str(tmp_path), counts, recipe, targets={name: {"mask": mask} for name, mask in layers.items()})
+    tasks = [Multilabel(("cloud", "shadow", "water"), target="sky"), Multiclass(CLASSES, target="cover")]
+    tasks += [Binary((name,), target=name) for name in ("wet", "dark")]
+    store = store_of(source.scenes("train"), tmp_path / "store", [Labels(task) for task in tasks])
+    _, found = store.cut([(0, 0, 0)], 64)
+    drawn = generate(recipe, 0, 0)
+    np.testing.assert_array_equal(found["sky"][0], drawn.sky)
+    np.testing.assert_array_equal(found["cover"][0], drawn.mask)
+    np.testing.assert_array_equal(found["wet"][0], drawn.sky[2])
+    np.testing.assert_array_equal(found["dark"][0], drawn.sky[1])
+    with pytest.raises(InputError, match=r"dataset\.targets\.sky\.mask=sky: there are no clouds; set dataset.source.recipe"):
+        Synthetic(str(tmp_path), counts, SceneRecipe(), targets={"sky": {"mask": "sky"}})
+    with pytest.raises(InputError, match=r"dataset\.source\.target=cloud \(did you mean 'clouds'\?\): one of masks, heights"):
+        Synthetic(str(tmp_path), counts, SceneRecipe(), target="cloud")

@@ -1,0 +1,84 @@
+"""Clouds over a made-up scene, and their shadows on the ground."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+OUTER = 300
+"""Size in pixels of the largest structures of a cloud field."""
+
+REACH = (30, 70)
+"""How far a cloud's shadow lies from the cloud, in pixels: the lowest and the highest."""
+
+OPAQUE = 0.75
+"""The opacity from which on nothing is seen below a cloud."""
+
+COLOUR = (232, 236, 242)
+"""Of a thick cloud in full light."""
+
+DARKNESS = 0.6
+"""The share of the light that a thick cloud takes from the ground."""
+
+
+class Sky(NamedTuple):
+    """The clouds over a scene.
+
+    Attributes:
+        cloud: bool ``[H, W]``, where there is cloud, be it thin.
+        shadow: bool ``[H, W]``, where the ground lies in the shadow of a cloud.
+        opacity: float64 ``[H, W]`` from 0 to 1, how much of the ground a cloud hides.
+        shade: float64 ``[H, W]`` from 0 to 1, the opacity of the cloud between the ground and the sun.
+    """
+
+    cloud: NDArray[np.bool_]
+    shadow: NDArray[np.bool_]
+    opacity: NDArray[np.float64]
+    shade: NDArray[np.float64]
+
+    def over(self, scene: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A scene ``[3, H, W]`` seen through the clouds: shadows first, then what hides them."""
+        lit = scene * (1 - DARKNESS * self.shade)
+        white = np.array(COLOUR)[:, None, None] * (0.82 + 0.18 * self.opacity)  # thin parts are greyer
+        seen: NDArray[np.float32] = (lit * (1 - self.opacity) + white * self.opacity).astype(np.float32)
+        return seen
+
+    def labels(self, water: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """What is seen from above, uint8 ``[3, H, W]`` of 0 and 1: clouds, shadows, water.
+
+        They overlap: shadow and water show through a thin cloud, and are not labelled under an opaque one.
+        """
+        clear = self.opacity < OPAQUE
+        return np.stack([self.cloud, self.shadow & clear, water & clear]).astype(np.uint8)
+
+
+def draw_sky(rng: np.random.Generator, size: int, share: float, sun: NDArray[np.float64]) -> Sky:
+    """Draw the clouds over a scene.
+
+    Args:
+        rng: Where the chance comes from.
+        size: Side of the square scene in pixels.
+        share: Share of its pixels with cloud, above 0.
+        sun: The direction to the sun, a vector of length 1 along rows and columns.
+    """
+    margin = REACH[1] + 1  # clouds beyond the scene throw shadows into it
+    field = _turbulence(rng, size + 2 * margin)
+    scene = slice(margin, margin + size)
+    edge = np.quantile(field[scene, scene], 1 - share)
+    thickness, top = rng.uniform(0.5, 1.2), rng.uniform(0.8, 0.98)
+    rise = np.clip(0.25 + (field - edge) / thickness, 0, 1)  # a haze reaches beyond what is called a cloud
+    opacity = top * rise**2 * (3 - 2 * rise)
+    row, column = np.rint(rng.uniform(*REACH) * sun).astype(int)
+    toward_sun = slice(margin + row, margin + row + size), slice(margin + column, margin + column + size)
+    return Sky(field[scene, scene] > edge, field[toward_sun] > edge, opacity[scene, scene], opacity[toward_sun])
+
+
+def _turbulence(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+    """Noise of mean 0 and spread 1 with the spectrum of von Karman, that of turbulent air."""
+    rows, columns = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)
+    spectrum = (rows**2 + columns**2 + 1 / OUTER**2) ** (-11 / 12)
+    noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((size, size))) * spectrum, s=(size, size))
+    field: NDArray[np.float64] = (noise - noise.mean()) / noise.std()
+    return field
