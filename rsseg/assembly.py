@@ -40,7 +40,8 @@ from rsseg.config.targets import (
 )
 from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import SIZE, Blocks
-from rsseg.data.labels import Decoder, make_decoder
+from rsseg.data.decoder import Decoder
+from rsseg.data.labels import make_decoder
 from rsseg.data.paste import Fits
 from rsseg.data.sampling import Places, Read
 from rsseg.data.scene import Source
@@ -64,7 +65,7 @@ log = logging.getLogger(__name__)
 
 NET_GIVEN = ("encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params")
 SAMPLER_GIVEN = ("seed", "sizes", "window", "blocks", "task", "read")
-AUGMENT_GIVEN = ("seed", "task")
+AUGMENT_GIVEN = ("seed", "task", "tasks")
 TRAINER_GIVEN = (
     "default_root_dir", "max_steps", "max_epochs", "val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps",
     "logger", "callbacks", "plugins", "use_distributed_sampler", "enable_model_summary", "fast_dev_run", "limit_train_batches",
@@ -249,6 +250,8 @@ class Setup:
             model.weights = "none"
         net = partial(build, model.net, "model.net", kinds.MODEL, self.trust)
         network = build_network(net, model, len(self.dataset.read_bands), self.tasks)
+        if self.balancing().at_shared_layer:
+            _ = network.shared_weight  # it refuses a network that trains nothing that is shared
         load_weights(network, model.weights)
         return network
 
@@ -329,7 +332,8 @@ class Setup:
         return [self._augmentation(name) for name in self.plain["augment"]]
 
     def _augmentation(self, name: str) -> Any:
-        node, given = self.plain["augment"][name], {"seed": self.seed, "task": self.dataset.task}
+        node, tasks = self.plain["augment"][name], list(self.dataset.tasks.values())
+        given = {"seed": self.seed, "task": self.dataset.task, "tasks": tasks}
         return build(node, f"augment.{name}", kinds.AUGMENTATION, self.trust, **given)
 
     def sampler(self, sizes: NDArray[np.int64], blocks: Blocks, read: Read) -> Places:
@@ -461,8 +465,9 @@ class Setup:
         if isinstance(term, Foreign):
             term.try_out(weighted=bool(loss.get("edge_weight") or self.plain["dataset"]["source"].get("weight")))
             return
-        logits = torch.zeros(1, task.channels, 2, 2)
+        logits = torch.zeros(1, task.outputs, 2, 2)
         target = torch.full((1, *task.planes, 2, 2), 1 / task.channels if task.soft else 0, dtype=torch_dtype(task.dtype))
+        target = task.standardise(target)
         try:
             value = Composite({name: (1.0, term)})(logits, target)
         except InputError as error:
@@ -485,7 +490,7 @@ class Setup:
         self._composite(head, where, terms)
 
     def _try_balancing(self) -> None:
-        """Make the balancing, which needs two parts, and for gradients a layer that is trained."""
+        """Make the balancing, which needs two parts, and may need losses that are not negative."""
         made = self.balancing()
         if isinstance(made, Fixed):
             return
@@ -495,12 +500,6 @@ class Setup:
             raise InputError(
                 f"balancing.between={self.between}: with {one} there is nothing to balance; take {more}, or balancing=fixed"
             )
-        if made.at_shared_layer and "decoder" in self.plain["model"]["freeze"]:
-            raise InputError(
-                f"balancing: {type(made).__name__} measures gradients at the decoder's last convolution, which model.freeze "
-                "keeps as it is; train the decoder, or take balancing=uncertainty or dwa"
-            )
-
         for head, name, node in self._weighed():
             place = f"{loss_places(self.plain)[head][0]}.terms.{name}"
             term = locate(node["_target_"], place, kinds.TERM, self.trust)
@@ -619,7 +618,7 @@ def _decoder(task: Task, target: Mapping[str, Any]) -> Decoder:
     """The decoder of a target's masks."""
     values, ignored = target["mask_values"], target["ignore_values"]
     try:
-        return make_decoder(task, values, ignored, target["fractions"], target["range"])
+        return make_decoder(task, values, ignored, target["fractions"], target["range"], target["size"])
     except InputError as error:
         raise InputError(in_place(str(error), task.target)) from None
 

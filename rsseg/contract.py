@@ -20,7 +20,7 @@ Layers: TypeAlias = "dict[str, Tensor]"
 ONE_TARGET = "mask"
 """The name of the target of a dataset that has one only."""
 
-BESIDE_LAYERS = ("image", "scene", "k")
+BESIDE_LAYERS = ("image", "scene", "k", "corner")
 """The entries of a `Batch` that are no layers, which no target can be called as."""
 
 
@@ -44,6 +44,7 @@ class Batch(TypedDict):
             class shares or real values, float32 ``[B, C, H, W]``, NaN where not known.
         weight: float32 ``[B, H, W]``, what a pixel counts for in the loss; absent: 1.
         scene: int64 ``[B]``, the number of the scene that the window was cut from.
+        corner: int64 ``[B, 2]``, the scene's row and column that the window begins in.
         k: int64 ``[B]``, the number of the window in the stream; seeds its augmentation.
     """
 
@@ -51,6 +52,7 @@ class Batch(TypedDict):
     mask: Tensor
     weight: NotRequired[Tensor]
     scene: Tensor
+    corner: NotRequired[Tensor]
     k: Tensor
 
 

@@ -14,11 +14,11 @@ import numpy as np
 from rsseg.contract import InputError, nearest
 from rsseg.data.build import open_store
 from rsseg.data.census import Census, check_absent
-from rsseg.data.labels import Decoder
+from rsseg.data.decoder import Decoder
 from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import SPLITS
 from rsseg.data.store import Store
-from rsseg.task import Task
+from rsseg.task import Centres, Task
 
 log = logging.getLogger(__name__)
 
@@ -194,6 +194,11 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
             "the largest share" if soft.exclusive else "more than half of a pixel",
         )
     numbers = Numbers.of(stores["train"])
+    for name, task in dataset.tasks.items():
+        if isinstance(task, Centres) and not any(numbers.targets[name].value_mean):
+            log.info(
+                "No object has a size: centres are learnt and scored by F1, no boxes. dataset.size=9 would make them 9 px wide."
+            )
     for store in stores.values():
         store.fill = np.array(numbers.mean)
     return Data(stores, numbers)

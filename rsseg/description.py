@@ -32,6 +32,8 @@ SEEDS = "seed=1,2,3,4,5"
 def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, overrides: Sequence[str]) -> None:
     """Describe the training and validation split; print it, and write ``description.json`` and ``description.png``.
 
+    Of several targets the stores' first one is described.
+
     Args:
         setup: The setup.
         stores: The tiles by split.
@@ -46,13 +48,14 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
     advice = {name: advise(rules, facts) for name, rules in RULES.items()}
     description = {
         "dataset": setup.dataset.name,
+        "task": train.task.kind,
         "splits": splits,
         "facts": asdict(facts),
         "objects": {name: asdict(sizes) for name, sizes in objects.items()},
         "survey": {"pixels": found.pixels, "share": found.share, "missing": found.missing, "labelled": found.labelled},
         "noise": hints_of_noise(splits, objects, found, train.task),
         "advice": {name: [item._asdict() for item in items] for name, items in advice.items()},
-        "sweep": sweep_command(facts, overrides),
+        "sweep": sweep_command(facts, overrides, _place_of_loss(setup, train.task.target)),
     }
     say(description, advice)
     write_json(out / "description.json", description)
@@ -100,7 +103,7 @@ def split_facts(census: Census, task: Task, sizes: NDArray[np.int64], numbers: S
         ],
         "values": {
             name: {key: float(getattr(census.values, key)[i]) for key in ("mean", "std", "min", "max")}
-            for i, name in enumerate(task.classes if task.real else ())
+            for i, name in enumerate(task.value_names)
         },
     }
 
@@ -137,17 +140,30 @@ def hints_of_noise(splits: Mapping[str, Any], objects: Mapping[str, ObjectSizes]
     return hints
 
 
-def sweep_command(facts: Facts, overrides: Sequence[str]) -> str:
+def _place_of_loss(setup: Setup, target: str) -> str:
+    """Where the loss of a target is chosen: that of its first head, if the dataset has several targets."""
+    heads = [head for head, task in setup.tasks.items() if task.target == target]
+    return f"loss@model.heads.{heads[0]}.loss" if heads and len(setup.dataset.tasks) > 1 else "loss"
+
+
+def sweep_command(facts: Facts, overrides: Sequence[str], place: str = "loss") -> str:
     """The command that compares the losses, with the overrides that the dataset was described with.
+
+    Args:
+        facts: Of the training split.
+        overrides: The overrides.
+        place: Where the loss is chosen.
 
     Example:
         >>> from rsseg.data.advice import Kind
         >>> sweep_command(Facts(Kind.land_cover, ratio=2), ["dataset=loveda", "loss=ce"])
         'python train.py -m dataset=loveda loss=ce,weighted_ce,focal,ce_dice seed=1,2,3,4,5'
     """
-    kept = [word for word in overrides if word.lstrip("+~").split("=")[0].split(".")[0] not in ("loss", "seed", "resume")]
+    chosen = ("loss", "seed", "resume", place)
+    names = {word: word.lstrip("+~").partition("=")[0] for word in overrides}
+    kept = [word for word, name in names.items() if name not in chosen and name.partition(".")[0] not in chosen]
     words = ["python", "train.py", "-m", *(shlex.quote(word) for word in kept)]
-    return " ".join([*words, f"loss={','.join(candidates(facts))}", SEEDS])
+    return " ".join([*words, f"{place}={','.join(candidates(facts))}", SEEDS])
 
 
 def say(description: Mapping[str, Any], advice: Mapping[str, Sequence[Advice]]) -> None:
@@ -155,18 +171,15 @@ def say(description: Mapping[str, Any], advice: Mapping[str, Sequence[Advice]]) 
     splits = description["splits"]
     first = next(iter(splits.values()))
     scenes = ", ".join(f"{split} {part['scenes']} scenes, {part['pixels'] / 1e6:.3g} Mpx" for split, part in splits.items())
-    rows = [
-        {"class": name}
-        | {f"{split} share": part["classes"][name]["share"] for split, part in splits.items()}
-        | {"scenes: 5 / 50 / 95 %": " / ".join(f"{share:.3f}" for share in own["scenes_p5_p50_p95"])}
-        | {"scenes without": own["scenes_without"]}
-        for name, own in first["classes"].items()
-    ]
-    print_table(rows, f"{description['dataset']}: {scenes}. Shares of labelled pixels")
-    if first["values"]:
-        say_values(splits)
+    title = f"{description['dataset']}: {scenes}"
+    if description["task"] == "centres":
+        say_objects(description, title)
     else:
-        say_classes(description)
+        say_shares(splits, title)
+        if first["values"]:
+            say_values(splits, "Values of the targets; training standardises them by mean and std of train")
+        else:
+            say_classes(description)
     bands = [{key: short(value) for key, value in band.items()} for band in first["bands"]]
     print_table(bands, f"Bands of train, as read; {first['missing']:.2%} of the pixels have no data")
     print_list("Hints of label noise", description["noise"] or ["none found"])
@@ -174,14 +187,41 @@ def say(description: Mapping[str, Any], advice: Mapping[str, Sequence[Advice]]) 
         print_list(f"Where to begin: {name}", [f"{item.situation}: {', '.join(item.take)} ({item.why})" for item in items])
 
 
-def say_values(splits: Mapping[str, Any]) -> None:
+def say_shares(splits: Mapping[str, Any], title: str) -> None:
+    """Print how many of the labelled pixels are of each class."""
+    rows = [
+        {"class": name}
+        | {f"{split} share": part["classes"][name]["share"] for split, part in splits.items()}
+        | {"scenes: 5 / 50 / 95 %": " / ".join(f"{share:.3f}" for share in own["scenes_p5_p50_p95"])}
+        | {"scenes without": own["scenes_without"]}
+        for name, own in splits["train"]["classes"].items()
+    ]
+    print_table(rows, f"{title}. Shares of labelled pixels")
+
+
+def say_objects(description: Mapping[str, Any], title: str) -> None:
+    """Print how many objects there are of each class, and how large they are."""
+    splits = description["splits"]
+    rows = [
+        {"class": name}
+        | {f"{split} objects": part["classes"][name]["pixels"] for split, part in splits.items()}
+        | {"scenes without": own["scenes_without"]}
+        for name, own in splits["train"]["classes"].items()
+    ]
+    print_table(rows, f"{title}. Objects whose centres lie in them")
+    say_values(splits, "Sides of objects in pixels; training standardises them by mean and std of train")
+    boxes = [object_row(name, own) for name, own in description["objects"].items()]
+    print_table(boxes, "Areas of bounding boxes in train; width: the shorter side")
+
+
+def say_values(splits: Mapping[str, Any], title: str) -> None:
     """Print what real values there are in each split."""
     rows = [
         {"value": name, "split": split} | {key: short(value) for key, value in own.items()}
         for split, part in splits.items()
         for name, own in part["values"].items()
     ]
-    print_table(rows, "Values of the targets; training standardises them by mean and std of train")
+    print_table(rows, title)
 
 
 def say_classes(description: Mapping[str, Any]) -> None:

@@ -123,9 +123,8 @@ class SegmentationModule(L.LightningModule):
         values = torch.nan_to_num((image.float() - self.mean) / self.std, nan=0.0, posinf=0.0, neginf=0.0)
         return values.contiguous(memory_format=torch.channels_last)
 
-    def layers(self, batch: Batch) -> Layers:
-        """The layers of a batch as losses see them: real values are standardised."""
-        layers = layers_of(batch)
+    def standardised(self, layers: Layers) -> Layers:
+        """Layers as losses see them: real values are standardised."""
         by_target = {task.target: task for task in self.tasks.values()}
         return layers | {name: task.standardise(layers[name]) for name, task in by_target.items()}
 
@@ -143,12 +142,12 @@ class SegmentationModule(L.LightningModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Normalise and (in training) augment, on the device."""
-        image, layers = self.normalise(batch["image"]), self.layers(batch)
+        image, layers = self.normalise(batch["image"]), layers_of(batch)
         if self.trainer.training:
             for augment in self.augmentations:
                 image, layers = augment(image, layers, batch["k"])
         image = image.contiguous(memory_format=torch.channels_last)
-        ready: Any = {**batch, "image": image, **layers}
+        ready: Any = {**batch, "image": image, **self.standardised(layers)}
         return cast(Batch, ready)
 
     def tune(self, thresholds: Mapping[str, Tensor]) -> None:
@@ -176,8 +175,9 @@ class SegmentationModule(L.LightningModule):
     def _loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a training batch, from what the network gives in training, and all losses by their names in the log."""
         done = self.global_step / self.steps if self.steps else 1.0
-        losses, beside = self._losses(outputs, batch, done), self._beside(outputs, batch, done)
+        losses = self._losses(outputs, batch, done)
         total = self._total(losses, self.balancing)
+        beside = self._beside(outputs, batch, done)  # with the factors of this batch
         for name, loss in beside.items():
             head, _, part = name.rpartition("/")
             total = total + self.weights[head] * (self.classifier if part == "classifier" else 1) * loss
@@ -192,7 +192,8 @@ class SegmentationModule(L.LightningModule):
             target, weight = layers[task.target], layers.get("weight")
             levels = [key for key in outputs if key.startswith(f"{head}/aux")]
             if levels:
-                coarse = [self.losses[head](outputs[key], target, weight, done).total for key in levels]
+                terms = [self.losses[head](outputs[key], target, weight, done).weighted for key in levels]
+                coarse = [torch.stack(list(self.balancing.scaled(head, weighted).values())).sum() for weighted in terms]
                 found[f"{head}/aux"] = torch.stack([loss / 2**level for level, loss in enumerate(coarse, start=1)]).sum()
             if f"{head}/classifier" in outputs:
                 found[f"{head}/classifier"] = presence_loss(outputs[f"{head}/classifier"], target, task, weight)
@@ -247,7 +248,7 @@ class SegmentationModule(L.LightningModule):
         losses = self._losses(logits, batch)
         for name, sums in self._scene_sums():
             target = layers[self.tasks[name].target]
-            sums.update(logits[name], target, batch["scene"])
+            sums.update(logits[name], target, batch["scene"], batch.get("corner"))
             labelled = self._labelled(target, layers.get("weight"))
             self._val_labelled[name] = self._val_labelled[name] + labelled
             values = {f"val/{name}/loss": losses[name].total, **_named({name: losses[name]}, "val")}
@@ -272,7 +273,7 @@ class SegmentationModule(L.LightningModule):
         """Score the whole scenes and log everything."""
         values = self._val_means()
         for name, sums in self._scene_sums():
-            self.scores[name] = result = score_scenes(sums.compute(), self.tasks[name], self.without[name])
+            self.scores[name] = result = score_scenes(sums, self.tasks[name], self.without[name])
             sums.reset()
             monitored = [full.removeprefix(f"val/{name}/") for full in self.monitored]
             values |= {f"val/{name}/{key}": value for key, value in result.logged(monitored).items()}

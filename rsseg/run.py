@@ -39,20 +39,21 @@ from rsseg.errors import SCORING, in_one_line
 from rsseg.files import UnwritableError, write_csv, write_json
 from rsseg.inference.diagnostics import draw_confusion
 from rsseg.inference.examples import draw_examples, most_different
+from rsseg.inference.objects import check_out, predict_objects
 from rsseg.inference.picture import draw, of_head, pick_windows, predict_windows
 from rsseg.inference.scene import predict_scene
 from rsseg.metrics import AnyScores, Scores
+from rsseg.metrics.objects import SCORE
 from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
-from rsseg.table import print_table
-from rsseg.task import TASKS, Task
+from rsseg.task import TASKS, Centres, Task
 from rsseg.training.divergence import DivergedError
 from rsseg.training.resume import continuation, last_state, overridden, write_down
 from rsseg.training.scoring import (
     confusion_rows,
     load_checkpoint,
-    name_means,
+    print_scores,
     scene_rows,
     score,
     score_best,
@@ -200,7 +201,7 @@ def load_run(run: RunFolder, setup: Setup, scenes: int = 1, threshold: str = "fi
         raise InputError(f"threshold={threshold}: fixed (0.5, or the largest logit) or tuned is expected")
     labelled = {head: task for head, task in setup.tasks.items() if not task.real}
     if threshold == "tuned" and not labelled:
-        raise InputError("threshold=tuned: a regression has no threshold; leave it out")
+        raise InputError(f"threshold=tuned: a {setup.task.kind} task has no tuned threshold; leave it out")
     thresholds = run.thresholds(labelled) if threshold == "tuned" else None
     saved = run.data()
     numbers = Numbers.read(saved, setup.dataset.tasks)
@@ -265,7 +266,7 @@ def evaluate(
     path = run / f"evaluation-{split}{'-tuned' * (threshold == 'tuned')}{left}.csv"
     tuned = ", at tuned thresholds" * (threshold == "tuned")
     rows = score_rows(result)
-    print_table(name_means(rows), f"{run}: {split}, best checkpoint{tuned}, pooled over whole scenes")
+    print_scores(result, f"{run}: {split}, best checkpoint{tuned}, pooled over whole scenes")
     if tuned and split == "val":
         line = "The thresholds were tuned on these scenes: scores are too good; %s has those to expect of others."
         log.warning(line, folder.thresholds_file)
@@ -290,16 +291,26 @@ def evaluate(
     return result
 
 
-def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed", trust: Sequence[str] = (), head: str = "") -> Path:
-    """Map a scene with a run's best checkpoint.
+def predict(
+    run: Path,
+    scene: Path,
+    out: Path | None = None,
+    threshold: str = "fixed",
+    trust: Sequence[str] = (),
+    head: str = "",
+) -> Path:
+    """Map a scene, or find its objects, with a run's best checkpoint.
 
     Args:
         run: The run folder.
         scene: An image with the run's bands.
-        out: The GeoTIFF to write.
+        out: The GeoTIFF to write, or GeoPackage or GeoJSON of objects; None: ``maps/<scene>`` in the run folder.
         threshold: As for `evaluate`.
         trust: As for `evaluate`.
         head: The head whose map it is; empty: the first.
+
+    Returns:
+        The file.
 
     Raises:
         InputError: If run or scene can't be used, or the map can't be written.
@@ -307,11 +318,16 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed", trust: 
     quiet()
     if not scene.is_file():
         raise InputError(f"scene={scene}: there is no such file")
-    if out.resolve() == scene.resolve():
-        raise InputError(f"out={out} would overwrite the scene: choose another name")
     folder = RunFolder(run)
     setup = make_setup(folder.config(), trust)
-    head = known_head(head, setup.tasks)
+    chosen = known_head(head, setup.tasks)
+    objects = isinstance(setup.tasks[chosen], Centres)
+    suffix = f"{f'-{head}' * bool(head)}{'.gpkg' if objects else '.tif'}"
+    out = out or run / "maps" / f"{scene.stem}{suffix}"
+    if objects:
+        check_out(out)
+    if out.resolve() == scene.resolve():
+        raise InputError(f"out={out} would overwrite the scene: choose another name")
     bands = setup.dataset.read_bands
     found = sum(Scene(scene.stem, scene, None).counts())
     if max(bands) > found:
@@ -325,9 +341,13 @@ def predict(run: Path, scene: Path, out: Path, threshold: str = "fixed", trust: 
         reader.fill = module.mean.numpy().ravel()
         trainer = scoring_trainer(setup)  # its device and precision are those of scores
         trainer.precision_plugin.convert_module(module.to(trainer.strategy.root_device))
+        facts = module, chosen, reader, out, setup.window, setup.overlap, setup.batch_size
         with trainer.precision_plugin.forward_context():
-            predict_scene(module, head, reader, out, setup.window, setup.overlap, setup.batch_size, setup.palette(head))
-    log.info("Map: %s", out)
+            if objects:
+                log.info("%d objects of score %g and more", predict_objects(*facts), SCORE)
+            else:
+                predict_scene(*facts, setup.palette(chosen))
+    log.info("%s: %s", "Objects" if objects else "Map", out)
     return out
 
 
@@ -418,6 +438,8 @@ def draw_disagreements(
 def describe(config: Any, out: Path | None = None, overrides: list[str] | None = None) -> Path:
     """Describe a dataset's training and validation split: print it, and write numbers and a picture.
 
+    Further targets are described after the first, in folders of their own below.
+
     Args:
         config: The composed config, as for `train`.
         out: Where to write; ``<output>/describe/<dataset>`` if None.
@@ -433,7 +455,13 @@ def describe(config: Any, out: Path | None = None, overrides: list[str] | None =
         setup = setup.with_bands(scenes_of(source, setup.dataset, "train")[0].all_bands())
     data = open_data(setup.dataset, source, setup.window)
     out = out or setup.output / "describe" / setup.dataset.name
-    write_description(setup, data.stores, out, overrides or [])
+    first, *further = setup.dataset.tasks
+    for target, folder in {first: out, **{name: out / name for name in further}}.items():
+        if further:
+            log.info("\nTarget %s", target)
+        write_description(
+            setup, {split: store.seen_by(target) for split, store in data.stores.items()}, folder, overrides or []
+        )
     return out
 
 

@@ -77,7 +77,9 @@ def check_search(wanted: Search, processes: int) -> None:
     config, _ = wanted.config(wanted.first())
     setup = make_setup(config, config.trust)
     if setup.task.real:
-        raise InputError("a search is for scores of labels; compare losses of a regression by a sweep, train.py -m loss=...")
+        raise InputError(
+            f"a search is for scores of labels; compare losses of a {setup.task.kind} task by a sweep, train.py -m loss=..."
+        )
     known = [*Task.scores, BOUNDARY]
     for name in wanted.objectives:
         if name not in known:

@@ -35,6 +35,7 @@ class Target:
             stands for itself: sigmoid, and a threshold.
         separate: Whether a target has a plane for each logit, otherwise one for all of them.
         real: Whether a target holds real values instead of labels.
+        directed: Whether these are lengths and directions too, which turn and grow with the image.
         classes: The class names, one for each logit.
         soft: Whether targets hold class shares instead of labels.
         target: The name of the layer that holds the target.
@@ -44,6 +45,7 @@ class Target:
     exclusive: ClassVar[bool] = False
     separate: ClassVar[bool] = False
     real: ClassVar[bool] = False
+    directed: ClassVar[bool] = False
 
     classes: tuple[str, ...]
     soft: bool = False
@@ -53,6 +55,25 @@ class Target:
     def channels(self) -> int:
         """The number of logits per pixel."""
         return len(self.classes)
+
+    @property
+    def outputs(self) -> int:
+        """The number of planes that a network gives the head: a logit for each class, and what else a task predicts."""
+        return self.channels
+
+    @property
+    def first_bias(self) -> tuple[float, ...]:
+        """What is added to the bias of each of `outputs` before training."""
+        return (0.0,) * self.outputs
+
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        """What is known of the real values of targets, see `values`; nothing of labels."""
+        return ()
+
+    def values(self, target: NDArray[np.generic]) -> list[NDArray[np.generic]]:
+        """The known real values of a target ``[*planes, H, W]``, one array for each of `value_names`."""
+        return []
 
     @property
     def planes(self) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ config can be checked before it is: methods that take tensors call the tensors' 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.contract import IGNORE, ONE_TARGET, InputError, nearest
+from rsseg.contract import IGNORE, ONE_TARGET, InputError, holds_reals, known, nearest
+from rsseg.heat import spread, whole_radius
 from rsseg.target import Target
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ class Task(Target):
         score_name: What people call it.
         higher_is_better: Whether it is to be high.
         counted: What `rsseg.metrics.Confusion`, or of real values `ErrorSums`, counts of each scene, as records name it.
+        score_of: What has a score of its own: a class, or a value.
+        unit: What scores and shares are counted in, for people.
         error_names: What the values of `errors` stand for.
         usual_colours: The colours that labels are drawn in without a palette; empty: chosen from a colour map.
     """
@@ -53,6 +57,8 @@ class Task(Target):
     score_name: ClassVar[str] = "IoU"
     higher_is_better: ClassVar[bool] = True
     counted: ClassVar[str] = "confusion"
+    score_of: ClassVar[str] = "class"
+    unit: ClassVar[str] = "pixels"
     error_names: ClassVar[tuple[str, ...]] = ("right", "wrong")
     usual_colours: ClassVar[tuple[str, ...]] = ()
 
@@ -98,12 +104,29 @@ class Task(Target):
             faults.append(f"dataset.palette has {len(palette)} colours, but {needed} are needed; null chooses them")
         return faults
 
+    def moved(self, target: Tensor, matrix: Tensor, shift: Tensor | None = None) -> Tensor:
+        """What lengths and directions in a target become where an augmentation has turned or scaled its pixels: see `directed`.
+
+        Args:
+            target: The target with its pixels in their new places, ``[B, *planes, H, W]``.
+            matrix: ``[B, 2, 2]``, from a vector (down, across) of the old window to that of the new one.
+            shift: ``[B, 2, H, W]``, how far down and across of a new pixel's centre that of the pixel lies which it was taken
+                from; None: nowhere.
+
+        Returns:
+            A target of the same shape; labels and values have no direction and stay as they are.
+        """
+        return target
+
     def scaled(self, mean: Sequence[float], std: Sequence[float]) -> Self:
         """The task with the mean and deviation of real values in the training split; itself where targets hold labels."""
         return self
 
     def standardise(self, target: Tensor) -> Tensor:
-        """A target as the loss sees it: real values about 0 with a deviation of about 1, labels as they are."""
+        """A target as the loss sees it: real values about 0 with a deviation of about 1, labels as they are.
+
+        Taken after augmentation.
+        """
         return target
 
     def quality(self, scores: Mapping[str, float]) -> float:
@@ -334,10 +357,20 @@ class Regression(Task):
     score_name = "RMSE"
     higher_is_better = False
     counted = "errors"
+    score_of = "value"
 
     units: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        """The values' own names."""
+        return self.classes
+
+    def values(self, target: NDArray[np.generic]) -> list[NDArray[np.generic]]:
+        """See `Target`."""
+        return [plane[known(plane)] for plane in target]
 
     def faults(self, mask_values: Sequence[Any] | None = None, palette: Sequence[str] | None = None) -> list[str]:
         """See `Task`."""
@@ -350,6 +383,20 @@ class Regression(Task):
             found.append(f"dataset.units lists {len(self.units)} units, but dataset.classes names {self.channels} values")
         return found
 
+    def moved(self, target: Tensor, matrix: Tensor, shift: Tensor | None = None) -> Tensor:
+        """What lengths and directions in a target become where an augmentation has turned or scaled its pixels: see `directed`.
+
+        Args:
+            target: The target with its pixels in their new places, ``[B, *planes, H, W]``.
+            matrix: ``[B, 2, 2]``, from a vector (down, across) of the old window to that of the new one.
+            shift: ``[B, 2, H, W]``, how far down and across of a new pixel's centre that of the pixel lies which it was taken
+                from; None: nowhere.
+
+        Returns:
+            A target of the same shape; labels and values have no direction and stay as they are.
+        """
+        return target
+
     def scaled(self, mean: Sequence[float], std: Sequence[float]) -> Self:
         """See `Task`."""
         return replace(self, mean=tuple(mean), std=tuple(std))
@@ -361,8 +408,8 @@ class Regression(Task):
     @classmethod
     def _largest_share(cls, target: Any) -> tuple[Any, Any]:
         """See `Task`."""
-        known = target == target
-        return known * 1, ~known
+        there = target == target
+        return there * 1, ~there
 
     @classmethod
     def check_shapes(cls, logits: Tensor, target: Tensor) -> None:
@@ -397,7 +444,192 @@ class Regression(Task):
         return logits * _planes(self.std, logits) + _planes(self.mean, logits) if self.mean else logits
 
 
-TASKS: dict[str, type[Task]] = {task.kind: task for task in (Binary, Multiclass, Multilabel, Regression)}
+OBJECT_PLANES = ("label", "down", "across", "height", "width")
+"""The planes of a target of objects, see `Centres`."""
+
+
+@dataclass(frozen=True)
+class Centres(Task):
+    """Objects, found by their centres (CenterNet, Zhou et al. 2019), at the resolution of the image.
+
+    The network gives a heat logit for each class, then height and width, then how far down and across in its pixel a centre
+    lies. A scene's target has the planes of `OBJECT_PLANES`: every pixel near an object holds the number of its class, counted
+    from 1, the vector from the pixel's centre to the object's centre, and its height and width, all in pixels; NaN where a size
+    is not known. Of several objects the one with the highest heat counts. Pixels far from objects hold 0, unknown ones NaN.
+
+    It is not the heat map itself, for that cannot be scaled by its pixels: a centre would become four, or none. Here every
+    pixel knows its object, so that layers are cut and moved pixel by pixel as others are, and an object beyond the border of a
+    window still warms what lies inside. Only vectors and sizes have to be turned and scaled (`moved`). Heat, size and offset
+    are made of it last, each pixel for itself (`standardise`).
+
+    Attributes:
+        mean: The mean height, and the mean width, of objects in the training split; empty: logits are sizes.
+        std: Likewise their standard deviations.
+
+    Example:
+        >>> import torch
+        >>> cars = Centres(("car",))
+        >>> layer = torch.tensor([1.0, 0.25, -0.5, 9.0, 4.0]).view(1, 5, 1, 1)
+        >>> cars.standardise(layer).flatten().tolist()
+        [1.0, 9.0, 4.0, 0.75, 0.0]
+    """
+
+    kind = "centres"
+    separate = True
+    real = True
+    directed = True
+    subject = "detection"
+    untuned = "score 0.3"
+    scores = ("f1", "precision", "recall", "f1_micro", "scene_f1")
+    class_scores = ("f1",)
+    score = "f1"
+    score_name = "F1"
+    counted = "matches"
+    unit = "objects"
+    error_names = ("found", "false alarm", "missed")
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        """The classes, two sides and two offsets."""
+        return self.channels + 4
+
+    @property
+    def first_bias(self) -> tuple[float, ...]:
+        """A heat of 0.1 (Law & Deng 2018): a half in every pixel would be a loss that swamps all others."""
+        return (-2.19,) * self.channels + (0.0,) * 4
+
+    @property
+    def planes(self) -> tuple[int, ...]:
+        """Those of `OBJECT_PLANES`."""
+        return (len(OBJECT_PLANES),)
+
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        """Height and width."""
+        return OBJECT_PLANES[3:]
+
+    def values(self, target: NDArray[np.generic]) -> list[NDArray[np.generic]]:
+        """The known heights and widths of the objects whose centres lie in a target."""
+        sizes = target[3:, _at_centre(target)]
+        return [side[known(side)] for side in sizes]
+
+    @property
+    def sized(self) -> bool:
+        """Whether the size of any object in training is known: then sizes are predicted."""
+        return not self.mean or min(self.mean) > 0
+
+    def faults(self, mask_values: Sequence[Any] | None = None, palette: Sequence[str] | None = None) -> list[str]:
+        """See `Task`."""
+        found = super().faults(palette=palette)
+        if mask_values is not None:
+            found.append(
+                "dataset.mask_values: features of a vector file have classes, counted from 1; set dataset.mask_values=null, "
+                "and dataset.source.attribute and values to what names a feature's class"
+            )
+        return found
+
+    def scaled(self, mean: Sequence[float], std: Sequence[float]) -> Self:
+        """See `Task`; one mean and one deviation for both sides, which a quarter turn swaps."""
+        middle = float(np.mean(mean))
+        deviation = float(np.sqrt(np.mean(np.square(std) + np.square(np.subtract(mean, middle)))))
+        return replace(self, mean=(middle,) * 2, std=(deviation,) * 2)
+
+    def moved(self, target: Tensor, matrix: Tensor, shift: Tensor | None = None) -> Tensor:
+        """See `Task`: vectors follow the matrix, sides its amounts, so that a quarter turn swaps them."""
+        label, vector, sides = target[:, :1], target[:, 1:3], target[:, 3:]
+        turned = (matrix[:, :, :, None, None] * vector[:, None]).sum(2)
+        moved = target.clone()
+        moved[:, 1:3] = (turned if shift is None else turned + shift) * (label > 0)
+        moved[:, 3:] = (matrix.abs()[:, :, :, None, None] * sides[:, None]).sum(2)
+        return moved
+
+    def standardise(self, target: Tensor) -> Tensor:
+        """What the loss sees: heat from 0 to 1 for each class, sides about 0, and offsets from 0 to 1.
+
+        Args:
+            target: ``[B, 5, H, W]``, of `OBJECT_PLANES`.
+
+        Returns:
+            Of the shape of the logits; sides and offsets are NaN but in the pixels that centres lie in, all is where nothing is
+            known.
+        """
+        label, vector, sides = target[:, 0], target[:, 1:3], target[:, 3:]
+        radius = whole_radius(sides[:, 0], sides[:, 1])
+        away = (vector + 0.5).floor()  # whole pixels to the pixel that the centre lies in
+        warm = (label > 0) & (away.abs() <= radius[:, None]).all(1)
+        heat = (-away.square().sum(1) / (2 * spread(radius) ** 2)).exp() * warm
+        centre = (warm & (away == 0).all(1))[:, None]
+        planes = target.new_empty(len(target), self.outputs, *target.shape[2:])
+        for c in range(self.channels):
+            planes[:, c] = heat * (label == c + 1)
+        planes[:, -4:-2] = ((sides - _planes(self.mean, sides)) / _planes(self.std, sides) if self.mean else sides).masked_fill(
+            ~centre, math.nan
+        )
+        planes[:, -2:] = (vector + 0.5).masked_fill(~centre, math.nan)
+        return planes
+
+    def predict(self, logits: Tensor, threshold: Tensor | None = None) -> Tensor:
+        """The heat as scores from 0 to 1, sides in pixels (NaN if no size was known in training), and offsets from 0 to 1.
+
+        Args:
+            logits: ``[B, K + 4, H, W]``.
+            threshold: Not used.
+        """
+        planes = logits.sigmoid()
+        planes[:, -4:-2] = self.in_pixels(logits[:, -4:-2])
+        planes[:, -2:] = logits[:, -2:].clamp(0, 1)
+        return planes
+
+    def in_pixels(self, sides: Tensor) -> Tensor:
+        """Sides ``[B, 2, H, W]`` as the loss sees them in pixels."""
+        if not self.sized:
+            return sides * math.nan
+        return sides * _planes(self.std, sides) + _planes(self.mean, sides) if self.mean else sides
+
+    def hard_labels(self, target: Any) -> Any:  # type: ignore[override]  # it has to know the classes
+        """1 in the pixels that the centres of a class lie in, so that objects are counted and sampled as pixels are."""
+        if not holds_reals(target):
+            return target
+        labels = target[..., [0] * self.channels, :, :]
+        for c in range(self.channels):
+            labels[..., c, :, :] -= c
+        unknown = labels != labels
+        planes = [target[..., [i], :, :] for i in range(3)]
+        found = ((labels == 1) & _at_centre(planes)) * 1
+        found[unknown] = IGNORE
+        return found
+
+    @classmethod
+    def check_shapes(cls, logits: Tensor, target: Tensor) -> None:
+        """Refuse a prediction and a target that do not fit each other.
+
+        Args:
+            logits: Floating point ``[B, K + 4, H, W]``, K classes.
+            target: Likewise, as `standardise` makes it.
+        """
+        shape, found = list(logits.shape), list(target.shape)
+        if not logits.is_floating_point() or len(shape) != 4 or shape[1] < 5:
+            raise InputError(
+                "a loss of centres needs floating-point logits [B, K + 4, H, W], a heat for each of K classes, two sides and "
+                f"two offsets; found {logits.dtype} {shape}"
+            )
+        if not target.is_floating_point() or found != shape:
+            raise InputError(f"a target of centres for logits {shape} has the same shape; found {target.dtype} {found}")
+
+    @classmethod
+    def check_values(cls, logits: Tensor, target: Tensor, ignore_index: int = IGNORE) -> None:  # noqa: ARG003
+        """Refuse heat outside 0 to 1; see `check_shapes`."""
+        cls.check_shapes(logits, target)
+        heat = target[:, :-4]
+        wrong = (heat < 0) | (heat > 1)
+        if bool(wrong.any()):
+            raise InputError(f"the target holds the heat {float(heat[wrong][0]):g}, but heat lies from 0 to 1 (unknown: NaN)")
+
+
+TASKS: dict[str, type[Task]] = {task.kind: task for task in (Binary, Multiclass, Multilabel, Regression, Centres)}
 """The kinds of tasks by name."""
 
 
@@ -407,7 +639,7 @@ def make_task(
     """A task by the name of its kind.
 
     Args:
-        kind: binary, multiclass, multilabel or regression.
+        kind: binary, multiclass, multilabel, regression or centres.
         classes: The class names.
         soft: Whether targets hold class shares.
         units: The units of real values.
@@ -420,7 +652,7 @@ def make_task(
         >>> make_task("multiclas", ["land", "water"])
         Traceback (most recent call last):
         ...
-        rsseg.contract.InputError: there is no task multiclas (did you mean 'multiclass'?): take binary, ... or regression
+        rsseg.contract.InputError: there is no task multiclas (did you mean 'multiclass'?): take binary, ... or centres
     """
     if kind not in TASKS:
         *others, last = TASKS
@@ -429,6 +661,8 @@ def make_task(
         if soft:
             raise InputError("masks of a regression hold values, no class shares: set dataset.fractions=null")
         return Regression(tuple(classes), target=target, units=tuple(units or ()))
+    if kind == Centres.kind and soft:
+        raise InputError("a vector file of objects holds no class shares: set dataset.fractions=null")
     if units:
         raise InputError(f"units={list(units)} are for task=regression; found {kind}: remove them")
     return TASKS[kind](tuple(classes), soft, target)
@@ -438,6 +672,12 @@ def _planes(numbers: Sequence[float], like: Tensor) -> Tensor:
     """A number for each plane of ``[..., V, H, W]``, in float32 or better, so that they broadcast."""
     wide = like.float() if like.element_size() < 4 else like
     return wide.new_tensor(numbers).view(-1, 1, 1)
+
+
+def _at_centre(target: Any) -> Any:
+    """Where the pixels of a target of objects ``[5, ...]`` hold a centre."""
+    label, down, across = target[0], target[1], target[2]
+    return (label > 0) & (down + 0.5 >= 0) & (down + 0.5 < 1) & (across + 0.5 >= 0) & (across + 0.5 < 1)
 
 
 def _per_class(numbers: Tensor, logits: Tensor) -> Tensor:

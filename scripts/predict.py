@@ -8,11 +8,12 @@ from rsseg.config.arguments import run_script
 
 @dataclass
 class Arguments:
-    """Write a georeferenced map of a scene with a run's best checkpoint, window by window.
+    """Write a georeferenced map of a scene, or its objects, with a run's best checkpoint, window by window.
 
     run=FOLDER    the run folder
     scene=FILE    an image with the bands that the run was trained on
-    out=FILE      the GeoTIFF to write; default: <run>/maps/<scene>.tif, with head= <scene>-<head>.tif
+    out=FILE      the GeoTIFF to write; default: <run>/maps/<scene>.tif; of objects a GeoPackage or GeoJSON, <scene>.gpkg; with
+                  head= <scene>-<head>
     head=NAME     of a run with several heads, the one whose map it is; default: the first
     threshold=tuned    at the thresholds (multiclass: biases) that were tuned on the validation scenes, not at 0.5 (argmax)
     trust=PACKAGE[,PACKAGE...]    packages of your own that the run was trained with: their code runs
@@ -30,10 +31,8 @@ def main(arguments: Arguments) -> None:
     """Predict as the command line says."""
     from rsseg.run import predict
 
-    run, scene = Path(arguments.run), Path(arguments.scene)
-    name = f"{scene.stem}-{arguments.head}.tif" if arguments.head else f"{scene.stem}.tif"
-    out = Path(arguments.out) if arguments.out else run / "maps" / name
-    predict(run, scene, out, arguments.threshold, arguments.trust, arguments.head)
+    out = Path(arguments.out) if arguments.out else None
+    predict(Path(arguments.run), Path(arguments.scene), out, arguments.threshold, arguments.trust, arguments.head)
 
 
 if __name__ == "__main__":

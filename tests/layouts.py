@@ -130,6 +130,28 @@ def levircd(root: Path, rng: np.random.Generator) -> None:
             save(root / "label" / f"{part}_{number}.png", mask)
 
 
+def idtrees(root: Path, rng: np.random.Generator) -> None:
+    """Plots of 20 m, the crowns of a site in one Shapefile, and tables that say which crown is on which plot."""
+    names = []
+    for site in ("MLBS", "OSBS"):
+        rows = []
+        for plot in range(1, 5):
+            place = from_origin(540_000 + 300 * plot, 4_137_000, 0.1, 0.1)
+            write_tif(root / f"train/RemoteSensing/RGB/{site}_{plot}.tif", coloured(rng, checker(rng, 200, 2)), transform=place)
+            for left, down in rng.uniform(0, 15, (3, 2)).tolist():
+                width, height = rng.uniform(2, 5, 2).tolist()
+                top, number = 4_137_000 - down, len(rows)
+                crown = box(540_000 + 300 * plot + left, top - height, 540_000 + 300 * plot + left + width, top)
+                rows.append({"id": f"{site}{number}", "indvdID": f"NEON.{site}{number}", "geometry": crown})
+                names.append(f"NEON.{site}{number},{site}_{plot}.tif,{site}{number}")
+        (root / "train/ITC").mkdir(parents=True, exist_ok=True)
+        geopandas.GeoDataFrame(rows, crs="EPSG:32633").to_file(root / f"train/ITC/train_{site}.shp")
+    (root / "train/Field").mkdir()
+    (root / "train/Field/itc_rsFile.csv").write_text("\n".join(["indvdID,rsFile,id", *names]) + "\n")
+    species = [f"{name.partition(',')[0]},ACRU" for name in names]
+    (root / "train/Field/train_data.csv").write_text("\n".join(["indvdID,taxonID", *species]) + "\n")
+
+
 def geonrw(root: Path, rng: np.random.Generator) -> None:
     """Tiles in a folder for each city: a photograph, land cover with some pixels of no class, and elevations."""
     for city in ("aachen", "essen", "bonn", "hamm", "kleve", "siegen", "neuss"):
@@ -170,6 +192,8 @@ LAYOUTS: dict[str, Callable[[Path, np.random.Generator], None]] = {
 }
 
 
+OBJECTS = {"idtrees": idtrees}
+"""Layouts of objects."""
 SEVERAL = {"geonrw": geonrw, "l8biome_tasks": l8biome}
 """Layouts with several targets."""
 
@@ -203,5 +227,5 @@ def without_test_part(folder: Path, name: str) -> Path:
 def write(root: Path, name: str, seed: int = 0) -> Path:
     """Write a tiny copy of a dataset below a folder of its name, whose path has digits in it, and return that folder."""
     folder = root / "disk1" / name
-    (LAYOUTS | SEVERAL)[name](folder, np.random.default_rng(seed))
+    (LAYOUTS | OBJECTS | SEVERAL)[name](folder, np.random.default_rng(seed))
     return folder

@@ -14,7 +14,7 @@ from rsseg.assembly import make_module, make_setup
 from rsseg.compare.records import load_records
 from rsseg.compare.runs import Run
 from rsseg.config.folder import RunFolder
-from rsseg.contract import InputError
+from rsseg.contract import InputError, layers_of
 from rsseg.dataset import Numbers, TargetNumbers
 from rsseg.run import compare, evaluate, predict, train
 
@@ -96,9 +96,9 @@ def test_the_loss_is_the_weighted_sum_and_a_target_that_is_not_there_teaches_not
     cover = torch.from_numpy(rng.integers(0, 3, (2, 64, 64)).astype(np.uint8))
     height = torch.from_numpy(rng.normal(10, 2, (2, 1, 64, 64)).astype(np.float32))
     batch = {"image": image, "cover": cover, "height": height, "scene": torch.arange(2), "k": torch.arange(2)}
-    assert module.layers(batch)["height"] == pytest.approx((height - 10) / 2)
+    assert module.standardised(layers_of(batch))["height"] == pytest.approx((height - 10) / 2)
     logits = {name: value.detach().requires_grad_() for name, value in module(image).items()}
-    total, values = module._loss(logits, batch | module.layers(batch))
+    total, values = module._loss(logits, batch | module.standardised(layers_of(batch)))
     expected = torch.nn.functional.huber_loss(logits["height"], (height - 10) / 2)
     assert float(values["train/height/loss/huber"]) == pytest.approx(float(expected), rel=1e-5)
     cover_loss = float(values["train/cover/loss/ce.weighted"] + values["train/cover/loss/dice.weighted"])
@@ -119,7 +119,7 @@ def test_heads_of_one_target_share_it_and_each_is_standardised_once(tmp_path):
         "robust": "height",
     }
     module = make_module(setup, setup.network(), NUMBERS, 1)
-    layers = module.layers({"height": torch.full((1, 1, 2, 2), 14.0), "cover": torch.zeros(1, 2, 2), "image": None})
+    layers = module.standardised({"height": torch.full((1, 1, 2, 2), 14.0), "cover": torch.zeros(1, 2, 2)})
     assert (layers["height"] == 2).all()
 
 

@@ -145,7 +145,7 @@ def test_tasks_are_made_by_name():
         assert make_task(kind, ["a", "b"]) == task(("a", "b"))
         assert task.kind == kind
     assert Binary(("a",)) != Multilabel(("a",))
-    with pytest.raises(InputError, match=r"no task mutliclass \(did you mean 'multiclass'\?\): take binary, .* or regression"):
+    with pytest.raises(InputError, match=r"no task mutliclass \(did you mean 'multiclass'\?\): take binary, .* or centres"):
         make_task("mutliclass", ["a"])
 
 

@@ -201,7 +201,7 @@ def drop_unscored(chosen: Selection) -> None:
 
 
 def _nothing(task: Task) -> str:
-    return "no value is known, or a prediction is not finite, in" if task.real else "no class occurs in"
+    return "no value is known, or a prediction is not finite, in" if task.score_of == "value" else "no class occurs in"
 
 
 def drop_unrecorded(chosen: Selection) -> None:

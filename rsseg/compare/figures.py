@@ -37,7 +37,11 @@ from rsseg.compare.style import (
 from rsseg.compare.tables import ranks
 from rsseg.compare.words import percent
 
-FRONT = {"iou": ("scene_iou", "boundary_iou", "class_ece"), "rmse": ("scene_rmse", "mae", "absolute_bias")}
+FRONT = {
+    "iou": ("scene_iou", "boundary_iou", "class_ece"),
+    "rmse": ("scene_rmse", "mae", "absolute_bias"),
+    "f1": ("scene_f1", "precision", "recall"),
+}
 """What `Task.score`, pooled over scenes, is traded for."""
 
 

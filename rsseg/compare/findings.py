@@ -180,7 +180,7 @@ class Findings:
     @cached_property
     def tau(self) -> Array:
         """Kendall's tau-b of falling loss and rising metric (or falling error), ``[L, R, 2]``: whole run, last half."""
-        sign = -1 if self.task.real else 1
+        sign = 1 if self.task.higher_is_better else -1
         return self._each(lambda run: rank_alignment(run.curve["val_loss"], sign * run.curve[self.tuned_metric]))
 
     @cached_property

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rsseg.collective import alone
-from rsseg.contract import Batch, Layers
+from rsseg.contract import Batch, Layers, layers_of
 from rsseg.losses.balancing import term_gradients
 from rsseg.metrics import SCENE_SUMS, score_scenes
 from rsseg.models import Network
@@ -117,7 +117,7 @@ def probe(
 
 def _batch(module: SegmentationModule, windows: Sequence[Batch]) -> tuple[Tensor, Layers]:
     image = module.normalise(torch.cat([window["image"] for window in windows]).to(module.device))
-    parts = [module.layers(window) for window in windows]
+    parts = [module.standardised(layers_of(window)) for window in windows]
     return image, {name: torch.cat([part[name] for part in parts]).to(module.device) for name in parts[0]}
 
 
@@ -166,7 +166,7 @@ def _quality(trainer: L.Trainer, module: SegmentationModule, name: str, windows:
         sums = SCENE_SUMS[task.counted](task, scenes=1).to(module.device)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             sums.update(module(image)[name], layers[task.target], scene)
-        counts = sums.counts  # its `compute` would wait for the other processes
-        return task.quality(score_scenes(counts, task, module.without[name]).means())
+        sums.sync_on_compute = False  # the other processes wait
+        return task.quality(score_scenes(sums, task, module.without[name]).means())
 
     return metric

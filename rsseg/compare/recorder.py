@@ -52,7 +52,8 @@ class Panel(NamedTuple):
 class Recorder(L.Callback):
     """Writes ``records/step-000240.npz`` of the run folder after every validation; see docs/records.md.
 
-    A file holds, per head, every scene's confusion matrix (of V real values: 6 V sums of errors), the value of every loss of
+    A file holds, per head, every scene's confusion matrix (of V real values: 6 V sums of errors; of objects of K
+    classes: 3 K counts), the value of every loss of
     the panel, and of the one that trains, on each half of the scenes, and each weighted term's gradient norms and cosines on
     the probe windows. With S scenes, P planes of K x K counts, N losses in the panel and T terms its arrays take
     ``8 (S P K^2 + 2 N + 2 T (T + 1) + T + 3)`` bytes (6 V for P K^2), before they are compressed. A resumed run writes the

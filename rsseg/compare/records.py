@@ -41,6 +41,9 @@ POINTS = ("untuned", "iou", "dice", "contours")
 """Operating points of a checkpoint, beside `fixed`, 0.5 or the argmax as it was validated: the same as it was counted together
 with the tuned points; each scene at what was tuned for IoU, or Dice, on the half that it is not in; bands along contours."""
 
+COUNTED = {"errors": len(SUMS), "matches": 3}
+"""How many numbers are counted of real values and of objects, by `Task.counted`; TN of objects there are none."""
+
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
 
@@ -88,7 +91,7 @@ class Records:
         terms: The terms of the loss that trained.
         panel: The names of the panel's losses.
         steps: int64 ``[V]``, rising.
-        counts: float64 ``[V, S, classes, 4]``, TP, FP, FN and TN; of real values `rsseg.metrics.errors.SUMS`.
+        counts: float64 ``[V, S, classes, 4]``, TP, FP, FN and TN; of real values `rsseg.metrics.errors.SUMS`, of objects no TN.
         values: float64 ``[V, len(panel), 2]``, every loss of the panel on each half of the scenes.
         own: float64 ``[V, 2]``, the loss that trained; NaN where it is no function of sums over pixels, None in records that
             were written before it was.
@@ -208,7 +211,9 @@ def checkpoint_of(arrays: Arrays, task: Task, first: NDArray[np.bool_]) -> Check
         first: bool ``[S]``, which scenes are the first half.
     """
     if task.real:
-        return Checkpoint(int(arrays["step"]), np.full((len(POINTS), len(first), task.channels, len(SUMS)), np.nan), {})
+        return Checkpoint(
+            int(arrays["step"]), np.full((len(POINTS), len(first), task.channels, COUNTED[task.counted]), np.nan), {}
+        )
     histogram, untuned = arrays.get("histogram"), ""
     counts = np.full((len(POINTS), *arrays["boundary"].shape), np.nan)
     counts[-1] = arrays["boundary"]

@@ -27,7 +27,10 @@ from rsseg.table import print_table
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
-PRINTED = ("iou", "dice", "scene_iou", "boundary_iou", "class_ece", "rmse", "mae", "r2", "absolute_bias")
+PRINTED = (
+    "iou", "dice", "scene_iou", "boundary_iou", "class_ece", "rmse", "mae", "r2", "absolute_bias", "f1", "precision",
+    "recall", "scene_f1",
+)  # fmt: skip
 """The measures that fit into a terminal; ``comparison.csv`` holds all."""
 
 MOST_SCENES = 15
@@ -105,7 +108,7 @@ def say(found: Findings) -> None:
     print_table(
         rows,
         "Best checkpoint on validation, mean ± standard deviation over seeds\n"
-        f"tau: rank correlation of falling loss and {'falling error' if found.task.real else 'rising metric'}",
+        f"tau: rank correlation of falling loss and {'rising metric' if found.task.higher_is_better else 'falling error'}",
     )
     for sentence in answer(found):
         log.info("%s", sentence)
@@ -207,7 +210,7 @@ def ranking_note(found: Findings) -> str:
     each = "Each interval is of one comparison: among many losses some differ by chance."
     if np.isnan(found.wins[found.metric].score.low).all():
         how, each = "no intervals", ""
-    means = "values that are known" if found.task.real else "classes present"
+    means = {"value": "values that are known", "class": "classes present"}[found.task.score_of]
     return (
         f"Mean over {seeds}, {scenes} of validation, each run's best checkpoint by validation {found.task.score_name}; pooled "
         f"over scenes, mean over the {means}; {how}. {each}"
@@ -225,10 +228,11 @@ def _measures(table: pd.DataFrame) -> Table:
 def _where(found: Findings, tables: dict[str, pd.DataFrame]) -> list[Table]:
     """Scores by class and by scene."""
     of_classes, of_scenes, classes = found.metrics[found.class_score].label, found.scene_metric.label, tables["classes"]
-    each = "value" if found.task.real else "class"
+    each, unit = found.task.score_of, found.task.unit
+    classes = classes.rename(columns={"pixels": unit})
     if len(found.labels) > max(FEW, len(classes)):
-        classes = classes.set_index("pixels", append=True).T.rename_axis("loss")
-        classes.columns = [f"{name} ({pixels:,} px)" for name, pixels in classes.columns]
+        classes = classes.set_index(unit, append=True).T.rename_axis("loss")
+        classes.columns = [f"{name} ({number:,} {unit})" for name, number in classes.columns]
     shown = [_shown(classes, f"{of_classes} per {each}, pooled over scenes, mean over seeds")]
     if "scenes" in tables:
         scenes = tables["scenes"]

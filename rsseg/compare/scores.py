@@ -104,6 +104,7 @@ CALIBRATION = {
 USUAL = {
     "confusion": (*CLASS_SCORES, "scene_iou", "scene_dice"),
     "errors": ("rmse", "mae", "r2", "absolute_bias", "scene_rmse"),
+    "matches": ("f1", "precision", "recall", "f1_micro", "scene_f1"),
 }
 """By what losses are always compared, by `Task.counted`."""
 
@@ -128,7 +129,7 @@ def measures(task: Task, without: Sequence[str] = (), ranked_by: str = "") -> di
         why, last = no_metric(ranked_by, [*known, *found]), task.classes[-1]
         way_out = f"{', '.join(CLASS_SCORES)} or boundary_iou, such as recall, recall/{last}, recall_micro or scene_recall"
         if task.real:
-            way_out = f"{', '.join(usual)} or that of a value, such as rmse/{last}"
+            way_out = f"{', '.join(usual)} or that of a {task.score_of}, such as {task.score}/{last}"
         raise InputError(f"metric={ranked_by}: losses can't be ranked by it: {why}; take {way_out}")
     return found if task.real else found | CALIBRATION
 

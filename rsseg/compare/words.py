@@ -157,7 +157,7 @@ def caveats(found: Findings) -> list[str]:
     classes = comparison.runs[0][0].classes
     absent = classes["class"][classes["pixels"] == 0]
     absence = "does not occur in the validation scenes: it is in no mean; add scenes with it"
-    if found.task.real:
+    if found.task.score_of == "value":
         absence = "is known nowhere in the validation scenes: it is in no mean; add scenes where it is"
     notes += [f"{_kind(found.task)} {name} {absence}." for name in absent]
     if found.metric != found.tuned_metric and found.tuning is not None:
@@ -177,7 +177,7 @@ def caveats(found: Findings) -> list[str]:
 
 def _kind(task: Task, many: bool = False) -> str:
     """What a score of its own is of."""
-    return ("Values" if many else "Value") if task.real else ("Classes" if many else "Class")
+    return {"class": ("Class", "Classes"), "value": ("Value", "Values")}[task.score_of][many]
 
 
 def _sample(found: Findings) -> list[str]:

@@ -29,7 +29,7 @@ NEEDED = {
 COLUMNS = {"metrics.csv": ("step",), "classes.csv": ("head", "class", "pixels")}
 """What each table of a run has to hold."""
 
-SCORES = (("rmse", "mae"), ("iou", "dice", "scene_iou", "scene_dice"))
+SCORES = (("rmse", "mae"), ("f1", "precision", "recall"), ("iou", "dice", "scene_iou", "scene_dice"))
 """What a run may be scored by: a file that holds the first of some scores has to hold all of them; the last are expected."""
 
 

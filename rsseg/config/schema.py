@@ -51,7 +51,7 @@ class DatasetConfig:
 
     Attributes:
         name: Used in folder names.
-        task: What a mask says about a pixel: binary, multiclass, multilabel, or regression (real values).
+        task: What a mask says about a pixel: binary, multiclass, multilabel, or regression (real values); or centres (objects).
         classes: Names in label order; for binary the one positive class; for regression the names of the values.
         targets: Several targets by name, each with settings of its own (see `rsseg.config.targets.TargetConfig`); task, classes
             and what else of them stands here is then null.
@@ -67,6 +67,7 @@ class DatasetConfig:
             null: masks hold labels.
         units: For a regression, the unit of each value, such as [m]; null: not known.
         range: For a regression, the lowest and the highest value that can be; null: any finite one.
+        size: For centres, the side in pixels of objects that a vector file gives as points; null: not known.
         window: A sensible side of the training windows, in pixels.
         steps: A sensible number of optimiser steps.
         args: For `dataset=torchgeo`: what the class is made with.
@@ -86,6 +87,7 @@ class DatasetConfig:
     fractions: float | None = None
     units: list[str] | None = None
     range: list[float] | None = None
+    size: float | None = None
     window: int = 256
     steps: int = 2000
     args: dict[str, Any] = field(default_factory=dict)
@@ -110,6 +112,7 @@ class ModelConfig:
         siamese: The image's bands are those of one date, then as many of another: the encoder runs over each, and the decoder
             gets the fused features.
         fusion: How features of two dates are fused: concat, or difference, their absolute difference.
+        rebuild: The network rebuilds the image; the logit of its only class, of a binary task, is the logarithm of the error.
         heads: By name, each with its `loss`, the `target` that it learns (default: that of its name, or the only one), the
             `weight` of its loss in the sum (default: 1), and its `decoder`, if it is to differ from `model.decoder`.
     """
@@ -125,6 +128,7 @@ class ModelConfig:
     classifier: float | None = None
     siamese: bool = False
     fusion: Fusion = Fusion["concat"]
+    rebuild: bool = False
     heads: dict[str, Any] = field(default_factory=lambda: {"mask": {"loss": "${loss}"}})
 
 

@@ -27,7 +27,7 @@ class TargetConfig:
     """A target of a dataset that has several; a dataset with one names these settings itself.
 
     Attributes:
-        task: binary, multiclass, multilabel, or regression (real values).
+        task: binary, multiclass, multilabel, regression (real values), or centres (objects).
         classes: Names in label order; for binary the one positive class; for regression the names of the values.
         mask: What holds the target: of files the pattern of their paths.
         attribute: Of vector files, what holds a feature's mask value; null: 1 for every feature.
@@ -38,6 +38,7 @@ class TargetConfig:
         fractions: What stands for a whole pixel in masks of class shares; null: masks hold labels.
         units: For a regression, the unit of each value; null: not known.
         range: For a regression, the lowest and the highest value that can be; null: any finite one.
+        size: For objects that are points, the side of their boxes in pixels; null: they have none.
     """
 
     task: str | None = None
@@ -51,6 +52,7 @@ class TargetConfig:
     fractions: float | None = None
     units: list[str] | None = None
     range: list[float] | None = None
+    size: float | None = None
 
 
 def leave_out_short_form(config: DictConfig) -> DictConfig:

@@ -29,7 +29,7 @@ class Kind(StrEnum):
 
     * ``land cover``: every pixel has one of several classes.
     * ``foreground``: something is to be found, such as buildings, roads or water.
-    * ``detection``: boxes around objects; no dataset of rsseg has them yet.
+    * ``detection``: objects are to be found by their centres.
     * ``regression``: a value per pixel.
     """
 
@@ -129,11 +129,11 @@ def _pixels(facts: Facts) -> bool:
 
 
 def _thin(facts: Facts) -> bool:
-    return bool(facts.thin)
+    return _pixels(facts) and bool(facts.thin)
 
 
 def _small(facts: Facts) -> bool:
-    return bool(facts.small)
+    return _pixels(facts) and bool(facts.small)
 
 
 BESIDE_CE = "but beside CE: alone it was among the last wherever it was measured"
@@ -144,8 +144,8 @@ LOSSES = (
          "every pixel has a class, so each is a sample: alike, weighed by class, or by how hard it is"),
     Rule("buildings, roads, water", lambda f: f.kind is Kind.foreground, ("dice", "jaccard", "focal", "tversky", "ce_lovasz"),
          "what is to be found is judged by its overlap, and the background must not outvote it"),
-    Rule("detection", lambda f: f.kind is Kind.detection, ("focal", "smooth_l1"),
-         "almost all places are empty, which focal plays down; smooth L1 fits the boxes"),
+    Rule("detection", lambda f: f.kind is Kind.detection, ("centres",),
+         "almost all places are empty, which its focal loss plays down; smooth L1 fits the boxes"),
     Rule("regression", lambda f: f.kind is Kind.regression, ("mse", "mae", "huber", "log_cosh"),
          "from what follows outliers to what does not mind them"),
     Rule("moderate imbalance", lambda f: _pixels(f) and MODERATE <= f.ratio < EXTREME, ("weighted_ce",),
@@ -171,7 +171,7 @@ SAMPLING = (
          "windows around {rare} more often; it multiplies with class weights: take one of the two"),
     Rule("empty windows", lambda f: f.ratio >= MODERATE and f.quiet >= 0.5, ("sampler=undersample", "sampler=near_miss"),
          "{quiet:.0%} of the blocks show {frequent} alone"),
-    Rule("rare small objects", lambda f: f.ratio >= EXTREME and f.rare in f.small, ("augment=[paste,d4]",),
+    Rule("rare small objects", lambda f: _small(f) and f.ratio >= EXTREME and f.rare in f.small, ("augment=[paste,d4]",),
          "{rare} can be pasted into other windows"),
     Rule("scenes of very different size", lambda f: f.uneven >= MODERATE, ("sampler=by_scene",),
          "the largest is {uneven:.3g} times as large as the smallest: if you are judged scene by scene"),
@@ -183,7 +183,8 @@ METRICS = (
          "not accuracy: who calls everything {frequent} has {majority:.0%} of it"),
     Rule("buildings, roads, water", lambda f: f.kind is Kind.foreground, ("IoU of the class", "Dice"),
          "not accuracy: who finds nothing has {majority:.0%} of it; tune the threshold before comparing losses"),
-    Rule("detection", lambda f: f.kind is Kind.detection, ("mean average precision",), "it ranks boxes by their score"),
+    Rule("detection", lambda f: f.kind is Kind.detection, ("F1", "average precision at an IoU of 0.5"),
+         "one of what is called found, by its centre; the other of all boxes, ranked by their score"),
     Rule("regression", lambda f: f.kind is Kind.regression, ("RMSE", "MAE"), "one minds outliers, the other does not"),
     Rule("thin objects", _thin, ("boundary IoU",), "for {thin} IoU hangs on one pixel at the edge"),
     Rule("classes that many scenes lack", lambda f: bool(f.patchy), ("IoU pooled over scenes",),

@@ -1,9 +1,9 @@
 """Augmentation on the device, in batches, each window's parameters drawn from (seed, k): turns, scale, holes.
 
 Augmentations see normalised images, in which 0 is a band's mean, and the layers that go with them: the mask, and the weight
-where there is one. All layers move alike. Every pixel that an augmentation invents is 0 in all bands and unknown in the
-layers. Those that change values alone are in `rsseg.data.radiometry`. One that needs something from the training split has a
-method `fit`, see `rsseg.data.paste.Fits`.
+where there is one. All layers move alike; lengths and directions in the mask are scaled and turned with it (`Task.moved`).
+Every pixel that an augmentation invents is 0 in all bands and unknown in the layers. Those that change values alone are in
+`rsseg.data.radiometry`. One that needs something from the training split has a method `fit`, see `rsseg.data.paste.Fits`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from rsseg.contract import InputError, Layers, number, unknown
 from rsseg.data.sampling import stream
+from rsseg.task import Task
 
 
 def erase(image: Tensor, layers: Layers, where: Tensor) -> tuple[Tensor, Layers]:
@@ -53,7 +54,24 @@ def dihedral(image: Tensor, element: int) -> Tensor:
     return torch.rot90(flipped, element % 4, dims=(-2, -1))
 
 
-def rescale(image: Tensor, layers: Layers, scale: NDArray[np.float64], shift: NDArray[np.float64]) -> tuple[Tensor, Layers]:
+QUARTER, FLIP = np.array([[0.0, -1.0], [1.0, 0.0]]), np.diag([1.0, -1.0])
+"""What a quarter turn and a flip of `dihedral` do to a vector (down, across)."""
+
+
+def dihedral_matrix(element: int) -> NDArray[np.float64]:
+    """What `dihedral` does to a vector (down, across).
+
+    Example:
+        >>> (dihedral_matrix(1) @ [0, 1]).tolist()  # what pointed right points up
+        [-1.0, 0.0]
+    """
+    turns: NDArray[np.float64] = np.linalg.matrix_power(QUARTER, element % 4)
+    return turns @ FLIP if element >= 4 else turns
+
+
+def rescale(
+    image: Tensor, layers: Layers, scale: NDArray[np.float64], shift: NDArray[np.float64], tasks: Sequence[Task] = ()
+) -> tuple[Tensor, Layers]:
     """Enlarge a part of each window to the whole frame, or shrink the window into a part of it.
 
     With coordinates from -1 to 1 over the frame, what was at ``u / scale + shift`` comes to ``u``: images bilinearly, layers
@@ -65,6 +83,7 @@ def rescale(image: Tensor, layers: Layers, scale: NDArray[np.float64], shift: ND
         layers: ``[B, H, W]`` or ``[B, L, H, W]`` each.
         scale: ``[B]``, above 1 to enlarge.
         shift: ``[B, 2]``, down and right.
+        tasks: Those of the targets, whose lengths and directions are scaled too.
 
     Returns:
         Image and layers of the same shapes and dtypes.
@@ -75,11 +94,13 @@ def rescale(image: Tensor, layers: Layers, scale: NDArray[np.float64], shift: ND
         tensor([[[2, 2],
                  [2, 2]]], dtype=torch.uint8)
     """
-    device, inside, nearest, places = image.device, [], [], []
+    device, inside, nearest, places, beside = image.device, [], [], [], []
     for axis, length in enumerate(image.shape[-2:]):
         centres = (2 * np.arange(length) + 1) / length - 1
         source = centres / scale[:, None] + shift[:, axis, None]
-        pixel = np.floor((source + 1) / 2 * length).clip(0, length - 1)
+        exact = (source + 1) / 2 * length
+        pixel = np.floor(exact).clip(0, length - 1)
+        beside.append(torch.from_numpy((pixel + 0.5 - exact) * scale[:, None]).to(image))
         inside.append(torch.from_numpy(np.abs(source) <= 1).to(device))
         nearest.append(torch.from_numpy(pixel.astype(np.int64)).to(device))
         places.append(torch.from_numpy(source).to(image))
@@ -93,6 +114,12 @@ def rescale(image: Tensor, layers: Layers, scale: NDArray[np.float64], shift: ND
         for dim, index in ((2, nearest[0][:, None, :, None]), (3, nearest[1][:, None, None, :])):
             planes = planes.gather(dim, index.expand_as(planes))
         taken[name] = planes.view_as(layer)
+    for task in tasks:
+        if not task.directed:
+            continue
+        matrix = torch.from_numpy(scale[:, None, None] * np.eye(2)).to(image)
+        off = torch.stack([beside[0][:, :, None].expand(-1, -1, width), beside[1][:, None, :].expand(-1, height, -1)], dim=1)
+        taken[task.target] = task.moved(taken[task.target], matrix, off)
     return erase(moved, taken, ~(inside[0][:, :, None] & inside[1][:, None, :]))
 
 
@@ -147,10 +174,11 @@ class D4(Augmentation):
 
     Args:
         seed: The run's seed.
+        tasks: Those of the targets.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, tasks: Sequence[Task] = ()) -> None:
+        self.seed, self.tasks = seed, tasks
 
     def __call__(self, image: Tensor, layers: Layers, k: Tensor) -> tuple[Tensor, Layers]:
         """Turn each window of a batch.
@@ -168,7 +196,12 @@ class D4(Augmentation):
         def turned(planes: Tensor) -> Tensor:
             return torch.stack([dihedral(window, element) for window, element in zip(planes, elements, strict=True)])
 
-        return turned(image), {name: turned(layer) for name, layer in layers.items()}
+        moved = {name: turned(layer) for name, layer in layers.items()}
+        for task in self.tasks:
+            if task.directed:
+                matrices = np.stack([dihedral_matrix(element) for element in elements])
+                moved[task.target] = task.moved(moved[task.target], torch.from_numpy(matrices).to(image))
+        return turned(image), moved
 
 
 class Sometimes(Augmentation):
@@ -226,6 +259,7 @@ class ScaleCrop(Sometimes):
         seed: The run's seed.
         scale: (low, high) between which a window's scale is drawn, log-uniformly; above 1 zooms in.
         probability: The share of the windows that are scaled.
+        tasks: Those of the targets.
 
     Example:
         >>> image, mask = torch.ones(1, 1, 64, 64), torch.ones(1, 64, 64, dtype=torch.uint8)
@@ -236,15 +270,16 @@ class ScaleCrop(Sometimes):
 
     purpose = "scale_crop"
 
-    def __init__(self, seed: int, scale: tuple[float, float], probability: float = 1.0) -> None:
+    def __init__(self, seed: int, scale: tuple[float, float], probability: float = 1.0, tasks: Sequence[Task] = ()) -> None:
         super().__init__(seed, probability)
+        self.tasks = tasks
         self.scale = bounds("scale", scale, 0.1, 10)
 
     def apply(self, image: Tensor, layers: Layers, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Layers]:
         """Draw scale and place of each window, then move them together."""
         scale = np.exp([rng.uniform(*np.log(self.scale)) for rng in streams])
         reach = np.abs(1 - 1 / scale)  # how far the part can move within the window, or the window within the frame
-        return rescale(image, layers, scale, reach[:, None] * [rng.uniform(-1, 1, 2) for rng in streams])
+        return rescale(image, layers, scale, reach[:, None] * [rng.uniform(-1, 1, 2) for rng in streams], self.tasks)
 
 
 class CutOut(Sometimes):

@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 
 from rsseg.contract import InputError, nearest, number
 from rsseg.data.blocks import Blocks
-from rsseg.data.sampling import Read, Sampler, around, stream
+from rsseg.data.sampling import Read, Sampler, around, corner, stream
 from rsseg.task import Task
 
 
@@ -183,3 +183,43 @@ def _minority(blocks: Blocks, task: Task, sizes: NDArray[np.int64]) -> NDArray[n
             "no training pixel has another class than the most frequent one, so nothing is rare: take sampler=uniform"
         )
     return found
+
+
+class Without(Sampler):
+    """Windows that show no pixel of some classes, evenly among the windows of the training scenes.
+
+    A window is drawn again while it shows one of them.
+
+    Args:
+        seed: The run's seed.
+        sizes: int64 ``[S, 2]``, height and width of each scene.
+        window: The window's side in pixels.
+        task: The head's task.
+        read: Reads windows.
+        classes: The names of those that are not to be seen.
+
+    Raises:
+        InputError: For a class that is not known, and if a thousand windows in a row show one of the classes.
+    """
+
+    def __init__(
+        self, seed: int, sizes: NDArray[np.int64], window: int, task: Task, read: Read, classes: Sequence[str]
+    ) -> None:
+        for unknown in [name for name in classes if name not in task.classes]:
+            known = ", ".join(task.classes)
+            raise InputError(f"classes: there is no class {unknown}{nearest(unknown, task.classes)}: the classes are {known}")
+        self.seed, self.sizes, self.window, self.task, self.read = seed, sizes, window, task, read
+        self.wanted = [task.classes.index(name) for name in classes]
+        self._areas = np.cumsum(sizes.prod(axis=1))
+
+    def __call__(self, k: int) -> tuple[int, int, int]:
+        """Scene, top and left of window k."""
+        rng = stream(self.seed, k, "place")
+        for _ in range(1000):
+            scene = int(np.searchsorted(self._areas, rng.integers(self._areas[-1]), side="right"))
+            top, left = corner(rng, self.sizes[scene], self.window)
+            masks = self.task.class_masks(np.asarray(self.read(scene, top, left, self.window)[1]))
+            if not any(masks[c].any() for c in self.wanted):
+                return scene, top, left
+        names = " or ".join(self.task.classes[c] for c in self.wanted)
+        raise InputError(f"no window of {self.window} px without {names} was found: take a smaller window=...")

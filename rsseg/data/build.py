@@ -17,8 +17,8 @@ import numpy as np
 from rsseg.contract import InputError
 from rsseg.data.census import band_statistics, value_statistics
 from rsseg.data.count import TileCounts
+from rsseg.data.decoder import Decoder
 from rsseg.data.inspection import Facts, check_scene, compare_scenes, raise_together
-from rsseg.data.labels import Decoder
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import Store
 from rsseg.data.tile import pixels_in_file, tile_bytes, tile_name, write_tile

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rsseg.contract import ONE_TARGET, InputError
 from rsseg.data.blocks import Blocks
 from rsseg.data.count import TargetCounts, TileCounts
-from rsseg.task import Task
+from rsseg.task import Centres, Task
 
 log = logging.getLogger(__name__)
 
@@ -141,11 +141,16 @@ def check_absent(census: Census, task: Task, split: str) -> None:
         )
     absent = [name for name, n in zip(task.classes, census.positives.sum(axis=0), strict=True) if n == 0]
     if len(absent) == task.channels:
+        if isinstance(task, Centres):
+            raise InputError(
+                f"no {' or '.join(task.classes)} has its centre in a scene of the {split} split: look whether the vector files "
+                "hold those places, and at dataset.source.attribute and values"
+            )
         way_out = "if the masks hold 0 and 255, set dataset.mask_values=[0,255] dataset.ignore_values=[]"
         if task.soft:
             way_out = "none has a share above a half: is dataset.fractions what stands for a whole pixel in the masks?"
         raise InputError(f"no pixel of the {split} split is labelled {' or '.join(absent)}: {way_out}")
     if absent:
-        line = "No pixel of class %s in the %s split: %s."
+        line = "No %s of class %s in the %s split: %s."
         effect = "a model can't learn it there" if split == "train" else "its score is NaN and left out of means"
-        log.warning(line, ", ".join(absent), split, effect)
+        log.warning(line, "object" if isinstance(task, Centres) else "pixel", ", ".join(absent), split, effect)

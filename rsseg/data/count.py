@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.contract import IGNORE, known
+from rsseg.contract import IGNORE
 from rsseg.data.blocks import SIZE
 from rsseg.task import Task
 
@@ -133,14 +133,13 @@ class TargetCounter:
         self.task = task
         self.labels = np.zeros((2, task.channels), np.int64)
         self.blocks = np.zeros((*(-(-length // SIZE) for length in size), task.channels + 1), np.int64)
-        self.values = Moments(task.channels if task.real else 0)
+        self.values = Moments(len(task.value_names))
 
     def add(self, top: int, left: int, target: NDArray[np.generic]) -> None:
         """Count a part, ``[*planes, h, w]``, whose first row and column these are."""
         self._add_labels(top, left, self.task.hard_labels(target))
-        if self.task.real:
-            for row, plane in enumerate(target):
-                self.values.add(row, plane[known(plane)])
+        for row, values in enumerate(self.task.values(target)):
+            self.values.add(row, values)
 
     def _add_labels(self, top: int, left: int, labels: NDArray[np.integer]) -> None:
         kinds = self.task.labels

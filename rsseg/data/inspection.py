@@ -13,7 +13,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from rsseg.contract import InputError
-from rsseg.data.labels import Decoder
+from rsseg.data.decoder import Decoder
 from rsseg.data.raster import JPEG, alpha_band, check_overlap, open_raster, read_bands
 from rsseg.data.vector import read_features
 
@@ -152,6 +152,8 @@ def _is_warped(path: Path, bands: Sequence[int], onto: Path, bilinear: bool) -> 
 
 def _check_mask(path: Path, image: Path, labels: Decoder) -> bool:
     """Whether the mask is warped."""
+    if labels.no_raster:
+        raise InputError(f"{path}: {labels.no_raster}")
     mask, needed = open_raster(path), labels.mask_bands
     bands = mask.count - (alpha_band(mask) == mask.count)
     if labels.task.soft and bands != needed:
@@ -181,7 +183,9 @@ def _check_vector(mask: Mask, image: Path, labels: Decoder) -> str:
     if labels.mask_bands > 1:
         kind = "colours" if labels.colours else "a multilabel task"
         raise InputError(f"{mask.path} is a vector mask, which has one value a pixel, but {kind} need {labels.mask_bands}")
-    shapes, _ = read_features(mask.path, mask.burn, image)
+    shapes, values = read_features(mask.path, mask.burn, image)
+    if fault := labels.wrong_features(values):
+        raise InputError(f"{mask.path}: {fault}")
     if len(shapes):
         try:
             check_overlap(mask.path, open_raster(image).crs, shapes.total_bounds.tolist(), image)

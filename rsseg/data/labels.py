@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsseg.contract import IGNORE, InputError
+from rsseg.data.boxes import Boxes
+from rsseg.data.decoder import Decoder
 from rsseg.data.raster import blank_missing
-from rsseg.task import Task
+from rsseg.task import Centres, Task
 
 TOLERANCE = 0.01
 """How far the shares of exclusive classes may be from 1 together."""
@@ -35,55 +36,6 @@ def parse_colour(text: str) -> int:
         return int(digits, 16)
     except ValueError:
         raise InputError(f'\'{text}\' is no colour: write it as "#rrggbb", for example "#ff8000"') from None
-
-
-class Decoder(ABC):
-    """What a pixel of a dataset's mask files means.
-
-    Attributes:
-        task: The head's task, whose target is decoded.
-        colours: Whether the pixels are colours.
-    """
-
-    task: Task
-    colours: bool = False
-
-    @property
-    @abstractmethod
-    def mask_bands(self) -> int:
-        """The number of bands that are read of a mask file."""
-
-    @property
-    @abstractmethod
-    def signature(self) -> tuple[object, ...]:
-        """What distinguishes this decoding from another; part of cache keys."""
-
-    @abstractmethod
-    def blank(self, raw: NDArray[np.generic], nodata: float) -> NDArray[np.bool_]:
-        """Where a file holds its no-data value and says nothing by it.
-
-        Args:
-            raw: ``[bands, H, W]`` as read from the file.
-            nodata: The value.
-
-        Returns:
-            bool ``[H, W]``, or ``[bands, H, W]`` where each band says it of its own.
-        """
-
-    @abstractmethod
-    def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.generic]:
-        """The target of raw mask pixels.
-
-        Args:
-            raw: ``[bands, H, W]`` as read from the file.
-            missing: bool, as `blank` returns it, where the file has no pixel, whatever `raw` holds there.
-
-        Returns:
-            ``[*planes, H, W]`` in the task's dtype, `Task.unknown` where nothing is known.
-
-        Raises:
-            InputError: If a pixel holds what can't be.
-        """
 
 
 class Labels(Decoder):
@@ -329,6 +281,7 @@ def make_decoder(
     ignore: Sequence[Any] | None = None,
     whole: float | None = None,
     span: Sequence[float] | None = None,
+    size: float | None = None,
 ) -> Decoder:
     """The decoder of a task's masks.
 
@@ -338,12 +291,17 @@ def make_decoder(
         ignore: The values that mean "not labelled"; None: 255 for labels, none for colours and real values.
         whole: What stands for a whole pixel in masks of class shares.
         span: The lowest and the highest real value.
+        size: The side of objects that a vector file gives as points, in pixels.
 
     Raises:
         InputError: If they do not go together.
     """
-    if span is not None and not task.real:
-        raise InputError(f"dataset.range={list(span)}: masks of labels have no range, those of a regression do; set it to null")
+    if span is not None and task.kind != "regression":
+        raise InputError(f"dataset.range={list(span)}: a {task.kind} task has no range, a regression does; set it to null")
+    if size is not None and task.kind != "centres":
+        raise InputError(f"dataset.size={size}: it is the side of points for task=centres; found {task.kind}: set it to null")
+    if isinstance(task, Centres):
+        return Boxes(task, size, ignore or ())
     if task.real:
         return Values(task, ignore or (), span)
     if whole is not None:

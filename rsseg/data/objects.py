@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, find_objects, label
 
+from rsseg.contract import known
+from rsseg.task import Centres
+
 SPECK = 5
 """Objects of fewer pixels are specks: a hint of label noise rather than something to be mapped."""
 
@@ -70,6 +73,28 @@ def find(has: NDArray[np.bool_], pixel: float = np.nan) -> Objects:
             if cut:
                 inside[lines[line][lines[line] > 0] - 1] = False
     return Objects(area, distance, inside, area * np.float64(pixel))
+
+
+def find_boxes(target: NDArray[np.generic], task: Centres, pixel: float = np.nan) -> list[Objects]:
+    """The objects of each class whose centres lie in a target of boxes, those of known size: their area is that of the box.
+
+    Args:
+        target: ``[5, H, W]``, see `rsseg.task.Centres`.
+        task: The task.
+        pixel: The square metres of a pixel.
+
+    Example:
+        >>> target = np.array([2, 0, 0, 10, 4], dtype=np.float32).reshape(5, 1, 1)
+        >>> [ObjectSizes.of(own).count for own in find_boxes(target, Centres(("car", "truck")))]
+        [0, 1]
+    """
+    found = []
+    for centres in task.class_masks(target):
+        height, width = np.asarray(target[3:], dtype=np.float64)[:, centres]
+        area = (height * width)[known(height)]
+        shorter = np.minimum(height, width)[known(height)]
+        found.append(Objects(np.rint(area).astype(np.int64), area * shorter / 4, np.ones(len(area), bool), area * pixel))
+    return found
 
 
 @dataclass(frozen=True)

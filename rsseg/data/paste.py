@@ -133,6 +133,10 @@ class Paste(Sometimes):
         probability: float = 0.5,
     ) -> None:
         super().__init__(seed, probability)
+        if task.real:
+            raise InputError(
+                f"regions of a class are cut from masks of labels; a {task.kind} task has none: leave augment=paste out"
+            )
         for name, value, most in (("count", count, 100), ("bank", bank, 10_000), ("min_area", min_area, 10_000)):
             if int(number(name, value, 1, most)) != value:
                 raise InputError(f"{name}={value!r}: a whole number from 1 to {most} is expected")

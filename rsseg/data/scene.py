@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from rsseg.contract import InputError
+from rsseg.data.decoder import Decoder
 from rsseg.data.inspection import Facts, check_scenes
-from rsseg.data.labels import Decoder
 from rsseg.data.raster import JPEG, alpha_band, as_pixel, blank_missing, masked_out, open_raster, read_bands, version
-from rsseg.data.vector import Burn, rasterise
+from rsseg.data.vector import Burn
 
 BESIDE = (".msk", ".aux.xml")
 BESIDE_SHAPES = (".dbf", ".shx", ".prj")
@@ -214,7 +214,7 @@ class SceneReader:
     def _decode(mask: Mask, decoder: Decoder, part: Window, grid: Path) -> NDArray[np.generic]:
         """A target in a part of a grid, that of an image."""
         if mask.burn is not None:
-            return decoder.decode(rasterise(mask.path, mask.burn, grid, part)[None])
+            return decoder.burn(mask.path, mask.burn, grid, part)
         bands = list(range(1, decoder.mask_bands + 1))
         raw = read_bands(mask.path, bands, part, grid)
         missing = masked_out(mask.path, bands, part, grid)

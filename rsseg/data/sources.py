@@ -12,12 +12,15 @@ from rsseg.contract import InputError, nearest
 from rsseg.data.files import find
 from rsseg.data.scene import Mask, Scene, Source
 from rsseg.data.splits import SPLITS
-from rsseg.data.synthetic import SKY, SceneRecipe, write_scenes
+from rsseg.data.synthetic import SKY, VEHICLES, SceneRecipe, write_scenes
+from rsseg.data.vector import Burn
+
+VEHICLE_NUMBERS = Burn("kind", tuple((kind, number) for number, kind in enumerate(VEHICLES, 1)))
 
 IN_CLOUDS = ("sky", *SKY)
 """What the files of a scene with clouds may show beside."""
 
-LAYERS = ("masks", "heights", *IN_CLOUDS)
+LAYERS = ("masks", "heights", "vehicles", *IN_CLOUDS)
 """What the files of a scene may show."""
 
 
@@ -29,8 +32,8 @@ class Synthetic(Source):
         scenes: How many scenes each split has.
         recipe: What they look like.
         seed: Same seed and recipe, same scenes.
-        target: What is to be learnt: masks (labels), heights (metres), clouds, shadows, water, or sky, which has a band for
-            each of these three.
+        target: What is to be learnt: masks (labels), heights (metres), vehicles (objects), clouds, shadows, water, or sky,
+            which has a band for each of these three.
         targets: Of several targets what each is, one of these, by name: ``{cover: {mask: masks}, height: {mask: heights}}``.
     """
 
@@ -48,6 +51,8 @@ class Synthetic(Source):
         for place, folder in (named or {"dataset.source.target": target}).items():
             if folder not in LAYERS:
                 raise InputError(f"{place}={folder}{nearest(str(folder), LAYERS)}: one of {', '.join(LAYERS)} is expected")
+            if folder == "vehicles" and not recipe.vehicles:
+                raise InputError(f"{place}=vehicles: there are none; set dataset.source.recipe.vehicles=60, for example")
             if folder in IN_CLOUDS and not recipe.clouds:
                 raise InputError(f"{place}={folder}: there are no clouds; set dataset.source.recipe.clouds=0.2, for example")
             self.folders.append(str(folder))
@@ -64,6 +69,12 @@ class Synthetic(Source):
         found = []
         for (name,), path in find(self.root, "images/{name}.*").items():
             if name.startswith(split):
-                first, *further = (self.root / folder / path.name for folder in self.folders)
-                found.append(Scene(name, path, first, further=tuple(Mask(path) for path in further)))
+                first, *further = (self._mask(folder, name) for folder in self.folders)
+                found.append(Scene(name, path, first.path, burn=first.burn, further=tuple(further)))
         return found
+
+    def _mask(self, folder: str, name: str) -> Mask:
+        """The file of a scene's target."""
+        if folder == "vehicles":
+            return Mask(self.root / folder / f"{name}.gpkg", VEHICLE_NUMBERS)
+        return Mask(self.root / folder / f"{name}.tif")

@@ -80,6 +80,7 @@ class Store:
     ) -> None:
         self.folder, self.scenes, self.skipped = folder, list(scenes), skipped
         self.tasks = {task.target: task for task in tasks}
+        self._places = {name: place for place, name in enumerate(self.tasks)}
         self._names, self._dtypes = list(names), [np.dtype(str(name)) for name in index["dtypes"]]
         self._layout: list[list[int]] = index["layout"].tolist()
         self.sizes: NDArray[np.int64] = index["layout"][:, :2]  # type: ignore[assignment]
@@ -106,6 +107,12 @@ class Store:
         labels, blocks = index[f"{place}_labels"], Blocks.of(index[f"{place}_blocks"], self.sizes)
         values = ValueStatistics(**{item.name: index[f"{place}_values_{item.name}"] for item in fields(ValueStatistics)})
         return Census(labels[:, 0], labels[:, 1], statistics, blocks, values)
+
+    def seen_by(self, target: str) -> Store:
+        """The same tiles with this target as the first."""
+        seen = copy.copy(self)
+        seen.tasks = {target: self.tasks[target], **self.tasks}
+        return seen
 
     @property
     def task(self) -> Task:
@@ -143,7 +150,7 @@ class Store:
     def _own(self, scene: int) -> list[str]:
         """The layers that a scene has."""
         own = self.scenes[scene]
-        targets = [name for place, name in enumerate(self.tasks) if own.mask_of(place) is not None]
+        targets = [name for name, place in self._places.items() if own.mask_of(place) is not None]
         return targets if own.weight is None else [*targets, "weight"]
 
     def _stored(self, scene: int, layer: str) -> np.dtype[Any]:

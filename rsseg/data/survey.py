@@ -16,14 +16,15 @@ from rasterio.windows import Window
 
 from rsseg.contract import known
 from rsseg.data.build import cores
-from rsseg.data.labels import Decoder
-from rsseg.data.objects import Objects, ObjectSizes, find
+from rsseg.data.decoder import Decoder
+from rsseg.data.objects import Objects, ObjectSizes, find, find_boxes
 from rsseg.data.raster import open_raster
 from rsseg.data.regions import cut
 from rsseg.data.sampling import stream
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import Store
 from rsseg.progress import progress
+from rsseg.task import Centres
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ def survey(store: Store, decoders: Sequence[Decoder], bands: list[int], seed: in
         seed: Of the pieces that are drawn where not all can be looked at.
         title: What the progress bar and lines begin with.
     """
-    taken = pieces(store.sizes, seed)
+    taken, place = pieces(store.sizes, seed), [decoder.task.target for decoder in decoders].index(store.task.target)
     pixels, whole = sum(w.height * w.width for _, w in taken), int(store.sizes.prod(axis=1).sum())
     log.info("%s: %d pieces, %.3g Mpx, %.3g %% of the split", title, len(taken), pixels / 1e6, 100 * pixels / whole)
 
@@ -112,12 +113,16 @@ def survey(store: Store, decoders: Sequence[Decoder], bands: list[int], seed: in
         _, layers, missing = store.tile(scene)
         pixel, task = square_metres(store.scenes[scene]), store.task
         known_of = layers.get(task.target)
-        target = task.unknown_target((window.height, window.width)) if known_of is None else known_of[..., rows, columns]
-        objects = [find(has, pixel) for has in task.class_masks(np.asarray(target))]
+        part = task.unknown_target((window.height, window.width)) if known_of is None else known_of[..., rows, columns]
+        target = np.asarray(part)
+        if isinstance(task, Centres):
+            objects = find_boxes(target, task, pixel)
+        else:
+            objects = [find(has, pixel) for has in task.class_masks(target)]
         gone = np.zeros(0, bool) if missing is None else np.asarray(missing[rows, columns])
         if not gone.any():
             return objects, 0, 0
-        given = known(SceneReader([store.scenes[scene]], decoders, bands).read_mask(0, window))
+        given = known(SceneReader([store.scenes[scene]], decoders, bands).read_mask(0, window, place))
         return objects, int(gone.sum()), int(((given.any(axis=0) if given.ndim == 3 else given) & gone).sum())
 
     with ThreadPoolExecutor(cores()) as pool, progress(taken, title) as steps:

@@ -10,10 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import geopandas
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
 from scipy.ndimage import distance_transform_edt, gaussian_filter
+from shapely.affinity import affine_transform
+from shapely.geometry import box
 
 from rsseg.contract import InputError, nearest
 from rsseg.data.clouds import draw_sky
@@ -26,11 +30,15 @@ CLASSES = ("land", "building", "road", "field", "water")
 PALETTE = ("#d8d2b8", "#d1495b", "#55555f", "#e0a92e", "#2e86ab")
 LAND, BUILDING, ROAD, FIELD, WATER = range(5)
 
+VEHICLES = ("car", "truck")
+
 SKY = ("clouds", "shadows", "water")
 """The bands of the layer `sky`, and the layers that hold each of them alone."""
 
 PIXEL = 0.5
 """The side of a pixel in metres."""
+
+CRS = "EPSG:32633"
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.uint8]
@@ -40,6 +48,7 @@ _GRASS, _SOIL, _CROWN = (104, 122, 74), (164, 146, 112), (56, 74, 46)
 _WATERS = ((48, 70, 76), (66, 82, 62), (88, 98, 84))
 _PAVINGS = ((122, 122, 122), (164, 160, 150), (158, 138, 108))
 _CROPS = ((196, 176, 118), (92, 122, 60), (70, 98, 52), (146, 118, 90), (170, 170, 84), (124, 132, 84))
+_PAINTS = ((232, 232, 230), (40, 42, 46), (150, 152, 156), (176, 44, 40), (52, 76, 140), (206, 200, 188))
 _ROOFS = ((152, 82, 62), (112, 82, 66), (122, 122, 124), (84, 86, 92), (196, 192, 182), (118, 120, 88))
 
 
@@ -57,6 +66,8 @@ class SceneRecipe:
         noise: Standard deviation of the sensor noise in grey levels, 0 to 64.
         height_outliers: Share of the pixels of a training scene whose height is a wrong one, as laser echoes from birds, masts
             or below the ground are, 0 (exact) to 0.99. Heights of other splits are exact.
+        vehicles: How many cars and trucks stand on the roads of a scene, 0 to 1000; fewer where there is no room. The mask
+            shows the road below them.
         clouds: Share of the pixels with cloud, 0 to 0.6. Clouds and their shadows change the image alone.
 
     Example:
@@ -72,10 +83,11 @@ class SceneRecipe:
     label_noise: float = 0.0
     noise: float = 4.0
     height_outliers: float = 0.0
+    vehicles: int = 0
     clouds: float = 0.0
 
     def __post_init__(self) -> None:
-        tops = {"size": 4096, "building_share": 0.15, "road_width": 16, "blur": 8, "noise": 64}
+        tops = {"size": 4096, "building_share": 0.15, "road_width": 16, "blur": 8, "noise": 64, "vehicles": 1000}
         tops |= {"label_noise": 0.99, "height_outliers": 0.99, "clouds": 0.6}
         for name, top in tops.items():
             low, value = {"size": 64, "road_width": 2}.get(name, 0), getattr(self, name)
@@ -90,12 +102,15 @@ class SyntheticScene(NamedTuple):
         image: RGB, uint8 ``[3, H, W]``.
         mask: uint8 ``[H, W]``, with the labels of `CLASSES`.
         height: float32 ``[H, W]``, how far buildings and trees stand above the ground, in metres.
+        vehicles: float64 ``[N, 5]``, of each the number in `VEHICLES`, and the top, left, bottom and right of its bounding box
+            in pixels.
         sky: uint8 ``[3, H, W]`` of 0 and 1, the bands of `SKY`, which overlap; None without clouds.
     """
 
     image: Labels
     mask: Labels
     height: NDArray[np.float32]
+    vehicles: Floats
     sky: Labels | None
 
 
@@ -142,15 +157,16 @@ def generate(recipe: SceneRecipe, seed: int, index: int) -> SyntheticScene:
 
     Example:
         >>> scene = generate(SceneRecipe(size=64), seed=0, index=0)
-        >>> scene.image.shape, scene.mask.shape, scene.height.shape
-        ((3, 64, 64), (64, 64), (64, 64))
+        >>> scene.image.shape, scene.mask.shape, scene.height.shape, scene.vehicles.shape
+        ((3, 64, 64), (64, 64), (64, 64), (0, 5))
     """
     if seed < 0 or index < 0:
         raise InputError(f"generate: seed is {seed} and index is {index}; both must be 0 or more")
-    land, paint, sensor, labels, echoes, weather = np.random.default_rng([seed, index]).spawn(6)
+    land, paint, sensor, labels, echoes, weather, traffic = np.random.default_rng([seed, index]).spawn(7)
     plan = _draw_plan(land, recipe)
     houses = _place_houses(land, plan, recipe)
     scene, standing, sun = _paint(paint, plan, houses)
+    vehicles = _park(traffic, plan, scene, recipe.vehicles)
     sky = draw_sky(weather, recipe.size, recipe.clouds, sun) if recipe.clouds else None
     scene = sky.over(scene) if sky else scene
     picture = gaussian_filter(scene, (0, recipe.blur, recipe.blur))
@@ -159,12 +175,13 @@ def generate(recipe: SceneRecipe, seed: int, index: int) -> SyntheticScene:
     wrong = echoes.random(heights.shape) < recipe.height_outliers
     heights[wrong] = echoes.uniform(-10, 60, int(wrong.sum()))
     image, seen = picture.clip(0, 255).round().astype(np.uint8), sky.labels(plan.ground == WATER) if sky else None
-    return SyntheticScene(image, mask, heights.astype(np.float32), seen)
+    return SyntheticScene(image, mask, heights.astype(np.float32), vehicles, seen)
 
 
 def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], seed: int) -> None:
     """Write scenes as GeoTIFFs: ``root/images/train_000.tif``, its ``root/masks/train_000.tif`` and ``root/heights/...``.
 
+    Scenes with vehicles have the bounding boxes of these beside them, in ``root/vehicles/train_000.gpkg``, with a `kind` each.
     Scenes with clouds have ``root/sky/train_000.tif`` too, with a band for each of `SKY`, and a folder for each of these alone.
 
     `root` appears only when complete. If it is there already, nothing happens. How many scenes one split has does not
@@ -190,13 +207,16 @@ def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], see
     draft = root.with_name(f".{root.name}.{uuid.uuid4().hex}.part")
     todo = [(split, i) for split, count in counts.items() for i in range(count)]
     try:
-        for kind in ("images", "masks", "heights", *(("sky", *SKY) if recipe.clouds else ())):
+        beside = ["vehicles"] * bool(recipe.vehicles) + ["sky", *SKY] * bool(recipe.clouds)
+        for kind in ("images", "masks", "heights", *beside):
             (draft / kind).mkdir(parents=True)
         with progress(todo, "Making scenes") as steps:
             for split, i in steps:
                 number = 1000 * SPLITS.index(split) + i
                 own = recipe if split == "train" else replace(recipe, height_outliers=0)
-                image, mask, height, sky = generate(own, seed, number)
+                image, mask, height, vehicles, sky = generate(own, seed, number)
+                if recipe.vehicles:
+                    _write_vehicles(draft / "vehicles" / f"{split}_{i:03d}.gpkg", vehicles, _place(recipe.size, number))
                 layers: dict[str, NDArray[Any]] = {"images": image, "masks": mask[None], "heights": height[None]}
                 if sky is not None:
                     layers["sky"] = sky
@@ -216,15 +236,13 @@ def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], see
 def _write(path: Path, bands: NDArray[np.generic], number: int) -> None:
     """Write a GeoTIFF of the layer that its folder is called after; `number` says where on the ground it lies."""
     count, height, width = bands.shape
-    pitch = PIXEL * width + 100  # metres: scenes do not touch
-    place = from_origin(300_000 + number % 100 * pitch, 5_400_000 - number // 100 * pitch, PIXEL, PIXEL)
     form = {
         "count": count,
         "height": height,
         "width": width,
         "dtype": bands.dtype.name,
-        "crs": "EPSG:32633",
-        "transform": place,
+        "crs": CRS,
+        "transform": _place(width, number),
     }
     form |= {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
     photometric = {"images": "RGB", "masks": "PALETTE"}.get(path.parent.name, "MINISBLACK")
@@ -232,6 +250,20 @@ def _write(path: Path, bands: NDArray[np.generic], number: int) -> None:
         if photometric == "PALETTE":
             file.write_colormap(1, {label: (*bytes.fromhex(tint[1:]), 255) for label, tint in enumerate(PALETTE)})
         file.write(bands)
+
+
+def _place(size: int, number: int) -> Affine:
+    """Where on the ground a scene lies."""
+    pitch = PIXEL * size + 100  # metres: scenes do not touch
+    place: Affine = from_origin(300_000 + number % 100 * pitch, 5_400_000 - number // 100 * pitch, PIXEL, PIXEL)
+    return place
+
+
+def _write_vehicles(path: Path, vehicles: Floats, place: Affine) -> None:
+    """Write the bounding boxes of vehicles as a GeoPackage."""
+    corners = [affine_transform(box(left, top, right, bottom), place.to_shapely()) for _, top, left, bottom, right in vehicles]
+    frame = geopandas.GeoDataFrame({"kind": [VEHICLES[int(kind)] for kind in vehicles[:, 0]]}, geometry=corners, crs=CRS)
+    frame.to_file(path, driver="GPKG", engine="pyogrio", geometry_type="Polygon")
 
 
 def _turn(angle: float) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -366,6 +398,59 @@ def _paint(rng: np.random.Generator, plan: _Plan, houses: list[_House]) -> tuple
     picture *= np.where(_shadow(height, sun, reach), dusk, 1)[..., None]
     scene: NDArray[np.float32] = (picture * light + glare).transpose(2, 0, 1).astype(np.float32)
     return scene, height, sun
+
+
+def _park(rng: np.random.Generator, plan: _Plan, scene: NDArray[np.float32], count: int) -> Floats:
+    """Draw vehicles on a scene ``[3, H, W]``, along the roads, none upon another; their kinds and boxes, ``[N, 5]``.
+
+    A quarter of them are trucks.
+    """
+    size, boxes = len(plan.ground), list[tuple[float, ...]]()
+    if not count:
+        return np.zeros((0, 5))
+    heading, free = _road_direction(plan), plan.ground == ROAD
+    spots = rng.permutation(np.argwhere(free))[: 40 * count]
+    for (row, column), shift in zip(spots, rng.uniform(-0.5, 0.5, spots.shape), strict=True):
+        truck = rng.random() < 1 / 4
+        length, width = (rng.uniform(14, 20), rng.uniform(4.6, 5.4)) if truck else (rng.uniform(8, 10), rng.uniform(3.6, 4.2))
+        angle = heading[row, column] + rng.normal(0, 0.05)
+        body = _House(row + shift[0], column + shift[1], length, width, 0, angle)
+        window, inside, _ = body.stamp(size)
+        if len(boxes) == count or not free[window][inside].all():
+            continue
+        around, near, _ = body.stamp(size, margin=1)
+        free[around] &= ~near
+        boxes.append((float(truck), *_extent(body)))
+        _draw_vehicle(scene, body, _tints(rng, _PAINTS, 1, 12)[0])
+    return np.array(boxes).reshape(-1, 5)
+
+
+def _road_direction(plan: _Plan) -> Floats:
+    """The direction of the nearest road in radians, from x to y: across the gradient of the distance to its axis."""
+    down, across = np.gradient(np.where(np.isfinite(plan.road), plan.road, len(plan.road)))
+    squares = (gaussian_filter(part, 4) for part in (across**2, down**2, across * down))  # of either side alike
+    along, over, both = squares
+    direction: Floats = np.arctan2(2 * both, along - over) / 2 + math.pi / 2
+    return direction
+
+
+def _extent(body: _House) -> tuple[float, float, float, float]:
+    """Top, left, bottom and right of a rotated rectangle, counted from the corner of the first pixel."""
+    cosine, sine = abs(math.cos(body.angle)), abs(math.sin(body.angle))
+    tall, wide = (body.length * sine + body.width * cosine) / 2, (body.length * cosine + body.width * sine) / 2
+    y, x = body.y + 0.5, body.x + 0.5  # the coordinates of pixels are those of their centres
+    return y - tall, x - wide, y + tall, x + wide
+
+
+def _draw_vehicle(scene: NDArray[np.float32], body: _House, paint: Floats) -> None:
+    """Draw a shadow, then the body, then a windscreen."""
+    size, ahead = scene.shape[1], np.array([math.sin(body.angle), math.cos(body.angle)])
+    glass = body.length * 0.2 * ahead
+    screen = _House(body.y + glass[0], body.x + glass[1], body.length * 0.16, body.width * 0.8, 0, body.angle)
+    for part, tint in ((replace(body, y=body.y + 1, x=body.x + 1), None), (body, paint), (screen, paint * 0.3)):
+        window, inside, _ = part.stamp(size)
+        pixels = scene[:, *window]
+        pixels[:, inside] = pixels[:, inside] * 0.55 if tint is None else tint[:, None]
 
 
 def _tints(rng: np.random.Generator, table: tuple[tuple[int, ...], ...], count: int, spread: float) -> Floats:

@@ -21,7 +21,7 @@ from rasterio.windows import Window
 
 from rsseg.contract import ONE_TARGET, InputError, holds_reals, unknown
 from rsseg.data.count import Counter
-from rsseg.data.labels import Decoder
+from rsseg.data.decoder import Decoder
 from rsseg.data.raster import block_places, open_raster, reading
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.files import atomic_write

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,8 @@ from shapely.geometry import box
 
 from rsseg.contract import InputError, nearest
 from rsseg.data.raster import located, open_raster, version
+
+logging.getLogger("pyogrio").setLevel(logging.WARNING)  # it counts the features of every file that it writes
 
 VECTORS = frozenset({".gpkg", ".geojson", ".shp", ".fgb"})
 

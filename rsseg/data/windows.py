@@ -101,7 +101,8 @@ class Windows:
                 f"{self._first_fault(numbers)} can't be cut ({found}): look whether that file can be read and is what it was"
             ) from error
         scene = torch.tensor([scene for scene, _, _ in places], device=self.store.device)
-        batch: Any = {"image": image, **layers, "scene": scene, "k": torch.tensor(numbers)}
+        corner = torch.tensor([[top, left] for _, top, left in places], device=self.store.device)
+        batch: Any = {"image": image, **layers, "scene": scene, "corner": corner, "k": torch.tensor(numbers)}
         return cast(Batch, batch)
 
     def _first_fault(self, numbers: Sequence[int]) -> str:

@@ -18,8 +18,9 @@ from rsseg.contract import IGNORE, Batch, layers_of
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
 from rsseg.figure import save
+from rsseg.inference.objects import draw_objects, window_objects
 from rsseg.module import SegmentationModule
-from rsseg.task import Regression, Task
+from rsseg.task import Centres, Regression, Task
 
 
 def colours(task: Task, palette: Sequence[str] | None) -> list[str]:
@@ -75,18 +76,22 @@ def draw(
         path: The file.
         task: The head's task.
         palette: The dataset's colours, if it has any.
-        rows: Image ``[C, H, W]`` as stored, mask and prediction ``[*planes, H, W]``.
+        rows: Image ``[C, H, W]`` as stored, mask and prediction ``[*planes, H, W]``, or tables of objects.
         shown: As for `stretch`.
     """
     figure = Figure(figsize=(10.4, 2.6 * len(rows) + 0.7), layout="constrained")
     axes = figure.subplots(len(rows), 4, squeeze=False)
-    for axis, row in zip(axes[:, 0], rows, strict=True):
-        axis.imshow(stretch(row[0], shown))
-    for axis, title in zip(axes[0], ("image", "mask", "prediction", "errors"), strict=True):
+    pictures = [stretch(row[0], shown) for row in rows]
+    for axis, picture in zip(axes[:, 0], pictures, strict=True):
+        axis.imshow(picture)
+    truth = "objects" if isinstance(task, Centres) else "mask"
+    for axis, title in zip(axes[0], ("image", truth, "prediction", "errors"), strict=True):
         axis.set_title(title)
     for axis in axes.flat:
         axis.set_axis_off()
-    if isinstance(task, Regression):
+    if isinstance(task, Centres):
+        draw_objects(figure, axes[:, 1:], task, colours(task, palette), rows, pictures)
+    elif isinstance(task, Regression):
         _draw_values(figure, axes[:, 1:], task, rows)
     else:
         _draw_labels(figure, axes[:, 1:], task, colours(task, palette), rows)
@@ -158,6 +163,9 @@ def predict_windows(module: SegmentationModule, windows: Sequence[Batch]) -> dic
     images = torch.cat([window["image"] for window in windows]).to(module.device)
     logits, found = module(module.normalise(images)), {}
     for head, task in module.tasks.items():
+        if isinstance(task, Centres):
+            found[head] = window_objects(task, windows, logits[head])
+            continue
         labels = module.labels(head, logits[head]).cpu().numpy()
         targets = [layers_of(window)[task.target][0].numpy() for window in windows]
         masks = [target if task.real else task.hard_labels(target) for target in targets]
@@ -167,7 +175,7 @@ def predict_windows(module: SegmentationModule, windows: Sequence[Batch]) -> dic
 
 def _variety(task: Task, target: Tensor) -> float:
     """The entropy of a window's labels, or the deviation of its values."""
-    if task.real:
+    if isinstance(task, Regression):
         return float(np.nan_to_num(target.numpy()).std())
     mask = task.hard_labels(target)
     shares = np.bincount(mask.numpy().ravel(), minlength=256)[:IGNORE] / mask.numel()

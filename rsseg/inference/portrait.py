@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
@@ -18,7 +19,10 @@ from rsseg.data.census import PERCENTILES
 from rsseg.data.objects import SMALL, SPECK, ObjectSizes
 from rsseg.data.store import Store
 from rsseg.figure import save
+from rsseg.inference.objects import outline
 from rsseg.inference.picture import GREY, colours, paint, stretch, with_grey
+from rsseg.metrics.objects import labelled
+from rsseg.task import Centres, Regression
 
 WINDOWS = 6
 DARK, LIGHT = "#333333", "#aaaaaa"
@@ -76,28 +80,39 @@ def rows(axis: Axes, names: Sequence[str], title: str) -> None:
 
 
 def draw_shares(axis: Axes, stores: Mapping[str, Store], names: Sequence[str], tints: Sequence[str]) -> None:
-    """The share of each class in each split."""
+    """The share of each class in each split, or objects per scene."""
+    counted = any(isinstance(store.task, Centres) for store in stores.values())
     step = 0.8 / len(stores)
     for i, (split, store) in enumerate(stores.items()):
         share = shares(store).sum(axis=0)[0] / np.maximum(shares(store).sum(axis=0)[1], 1)
         where = np.arange(len(names)) + (i - (len(stores) - 1) / 2) * step
         axis.barh(where, share, step * 0.9, color=tints, edgecolor=DARK, linewidth=0.5, hatch="////" * i or None, label=split)
         for y, value in zip(where, share, strict=True):
-            axis.annotate(f"{value:.1%}", (value, y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
-    rows(axis, names, "share of labelled pixels")
-    axis.xaxis.set_major_formatter(PercentFormatter(1.0))
+            axis.annotate(
+                f"{value:.1f}" if counted else f"{value:.1%}",
+                (value, y),
+                xytext=(3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7,
+            )
+    rows(axis, names, "objects per scene" if counted else "share of labelled pixels")
+    axis.xaxis.set_major_formatter("{x:g}" if counted else PercentFormatter(1.0))
     axis.set_xlim(0, axis.get_xlim()[1] * 1.12)
     plain = [Patch(facecolor="white", edgecolor=DARK, hatch="////" * i or None, label=split) for i, split in enumerate(stores)]
     axis.legend(handles=plain, fontsize=8, frameon=False, loc="lower right")
 
 
 def shares(store: Store) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    """Per scene the pixels of each row of the picture, and the labelled ones: ``[S, 2, rows]``."""
+    """Per scene the pixels of each row of the picture, and the labelled ones; or its objects, and 1: ``[S, 2, rows]``."""
+    if isinstance(store.task, Centres):
+        return np.stack([store.census.positives, np.ones_like(store.census.positives)], axis=1)
     return np.stack(store.task.label_counts(store.census.positives, store.census.valid), axis=1)
 
 
 def draw_spread(axis: Axes, store: Store, names: Sequence[str], tints: Sequence[str]) -> None:
-    """The share of each class in each scene, as points, and the median."""
+    """The share of each class in each scene, or its objects, as points, and the median."""
+    counted = isinstance(store.task, Centres)
     own, valid = shares(store).transpose(1, 0, 2)
     rng = np.random.default_rng(0)
     for y, tint in enumerate(tints[: len(names)]):
@@ -106,9 +121,10 @@ def draw_spread(axis: Axes, store: Store, names: Sequence[str], tints: Sequence[
         shake = rng.uniform(-0.22, 0.22, len(picked))
         axis.scatter(picked, y + shake, s=14, color=tint, edgecolors=DARK, linewidths=0.4, alpha=0.8)
         axis.plot([np.median(share)] * 2, [y - 0.32, y + 0.32], color=DARK, linewidth=2)
-    rows(axis, names, "share per train scene (line: median)")
-    axis.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axis.set_xlim(-0.02, 1.02)
+    rows(axis, names, f"{'objects in each' if counted else 'share per'} train scene (line: median)")
+    if not counted:
+        axis.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axis.set_xlim(-0.02, 1.02)
 
 
 def draw_bands(axis: Axes, store: Store, numbers: Sequence[int]) -> None:
@@ -166,21 +182,27 @@ def draw_windows(figure: SubFigure, store: Store, shades: Sequence[str], window:
     """Train windows and their masks below."""
     picked = show_all(store, window, WINDOWS)
     axes = figure.subplots(2, WINDOWS, squeeze=False)
-    low, high = (store.census.values.min[0], store.census.values.max[0]) if store.task.real else (None, None)
+    task, regression = store.task, isinstance(store.task, Regression)
+    low, high = (store.census.values.min[0], store.census.values.max[0]) if regression else (None, None)
     for axis in axes.flat:
         axis.set_axis_off()
     for column, (image, mask) in zip(axes.T, picked, strict=False):
         column[0].imshow(stretch(image, shown))
-        if store.task.real:
+        if isinstance(task, Centres):
+            column[1].imshow(stretch(image, shown))
+            objects = labelled(task.standardise(torch.from_numpy(mask)[None]), task).numpy()
+            outline(column[1], objects, [shades[int(label)] for label in objects[:, 1]])
+        elif regression:
             column[1].imshow(mask[0], cmap=with_grey("viridis"), vmin=low, vmax=high, interpolation="nearest")
         else:
             column[1].imshow(paint(store.task.flatten(store.task.hard_labels(mask)), shades), interpolation="nearest")
     figure.suptitle(f"train windows of {window} px", fontsize=10)
-    if store.task.real:
+    if regression:
         figure.colorbar(axes[1, 0].images[0], ax=axes[1], location="bottom", label=store.task.classes[0], shrink=0.5, aspect=40)
         return
     patches = [Patch(facecolor=c, edgecolor="#888888", label=n) for c, n in zip(shades, store.task.drawn_names, strict=True)]
-    patches.append(Patch(facecolor=GREY, edgecolor="#888888", label="ignored"))
+    if not isinstance(task, Centres):
+        patches.append(Patch(facecolor=GREY, edgecolor="#888888", label="ignored"))
     figure.legend(handles=patches, loc="outside lower center", ncols=min(8, len(patches)), frameon=False, fontsize=9)
 
 

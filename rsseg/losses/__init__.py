@@ -1,4 +1,4 @@
-"""Loss terms for segmentation and regression, and how they are combined.
+"""Loss terms for segmentation, regression and objects, and how they are combined.
 
 * `terms`: one `nn.Module` per loss, ``term(logits, target) -> scalar``, over the pure functions of `formulas`, `lovasz`,
   `pixelwise`, `shape` and `regression`.
@@ -22,6 +22,7 @@ from rsseg.losses.composite import Composite, CompositeValue, Weight
 from rsseg.losses.foreign import Foreign
 from rsseg.losses.presence import presence_loss
 from rsseg.losses.targets import EdgeWeight
+from rsseg.losses.terms.centres import HeatFocal, OffsetSmoothL1, SizeSmoothL1
 from rsseg.losses.terms.likelihood import (
     BinaryCrossEntropy,
     CrossEntropy,
@@ -29,6 +30,7 @@ from rsseg.losses.terms.likelihood import (
     GeneralizedCrossEntropy,
     LogitAdjustedCrossEntropy,
     LogitMargin,
+    OneClass,
     Poly1CrossEntropy,
     SymmetricCrossEntropy,
     TopKCrossEntropy,
@@ -59,6 +61,7 @@ __all__ = [
     "FocalTversky",
     "Foreign",
     "GeneralizedCrossEntropy",
+    "HeatFocal",
     "Huber",
     "Jaccard",
     "LogCosh",
@@ -66,9 +69,12 @@ __all__ = [
     "LogitAdjustedCrossEntropy",
     "LogitMargin",
     "Lovasz",
+    "OffsetSmoothL1",
+    "OneClass",
     "Pinball",
     "Poly1CrossEntropy",
     "RegionSize",
+    "SizeSmoothL1",
     "SkeletonRecall",
     "SmoothL1",
     "SymmetricCrossEntropy",

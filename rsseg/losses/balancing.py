@@ -110,8 +110,8 @@ class Balancing(nn.Module):
         return {} if factors is None else dict(zip(self.parts, factors.unbind(), strict=True))
 
     def scaled(self, head: str, weighted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weighted terms of a head times their factors."""
-        factors = self.by_part()
+        """The weighted terms of a head times their factors, which get no gradient."""
+        factors = {name: factor.detach() for name, factor in self.by_part().items()}
         whole = factors.get(head, 1.0)
         return {term: value * factors.get(f"{head}/{term}", whole) for term, value in weighted.items()}
 

@@ -34,7 +34,7 @@ def _such_as(task: str) -> str:
     """Losses that fit a task."""
     if task not in TASKS:
         return ""
-    return ", such as huber, mse or mae" if TASKS[task].real else ", such as ce_dice"
+    return {"regression": ", such as huber, mse or mae", "centres": ": loss=centres"}.get(task, ", such as ce_dice")
 
 
 def positive(name: str, value: Any) -> float:

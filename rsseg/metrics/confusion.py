@@ -39,13 +39,14 @@ class Confusion(Metric):
         shape = (scenes, len(task.matrices), task.labels, task.labels)
         self.add_state("counts", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, logits: Tensor, target: Tensor, scene: Tensor) -> None:
+    def update(self, logits: Tensor, target: Tensor, scene: Tensor, corner: Tensor | None = None) -> None:
         """Count a batch.
 
         Args:
             logits: ``[B, K, H, W]``.
             target: Labels ``[B, H, W]`` or ``[B, L, H, W]``; `IGNORE` is not counted. Of shares the `Task.hard_labels` are.
             scene: int64 ``[B]``.
+            corner: Where windows lie in their scenes, which does not matter here.
         """
         _, planes, labels, _ = self.counts.shape
         shape = (len(logits), planes, *logits.shape[2:])

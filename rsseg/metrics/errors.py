@@ -47,13 +47,14 @@ class ErrorSums(torchmetrics.Metric):
         shape = (scenes, task.channels, len(SUMS))
         self.add_state("counts", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, logits: Tensor, target: Tensor, scene: Tensor) -> None:
+    def update(self, logits: Tensor, target: Tensor, scene: Tensor, corner: Tensor | None = None) -> None:
         """Add a batch.
 
         Args:
             logits: ``[B, V, H, W]``.
             target: Likewise, standardised as the loss sees it; NaN is not counted.
             scene: int64 ``[B]``.
+            corner: Where windows lie in their scenes, which does not matter here.
         """
         there = known(target)
         value = self.task.predict(target).double().masked_fill(~there, 0)

@@ -15,6 +15,7 @@ from torch import nn
 from rsseg.contract import InputError, nearest
 from rsseg.errors import is_out_of_memory
 from rsseg.models.network import Network
+from rsseg.models.rebuilding import Rebuilding
 from rsseg.models.siamese import bands_of_a_date, siamese_encoder
 from rsseg.models.supervision import SUPERVISED
 from rsseg.task import Task
@@ -32,6 +33,7 @@ class ModelFacts(Protocol):
     aux: int
     classifier: float | None
     siamese: bool
+    rebuild: bool
 
     @property
     def decoder(self) -> str:
@@ -115,9 +117,11 @@ def _network(
         with siamese_encoder(encoder, weights=weights, **arguments) as alias:
             return make(in_channels=bands, classes=classes, encoder_name=alias, encoder_weights=None)
 
-    net = made(pretrained, sum(tasks[head].channels for head in first))
+    net = made(pretrained, bands if model.rebuild else sum(tasks[head].outputs for head in first))
     check_architecture(type(net), model, tasks)
-    branches = {head: made(None, tasks[head].channels) for (head,) in others}
+    if model.rebuild:
+        return Rebuilding(net, tasks, model.dropout, model.freeze)
+    branches = {head: made(None, tasks[head].outputs) for (head,) in others}
     classified = [head for head, task in tasks.items() if model.classifier and not task.real]
     return Network(net, tasks, model.dropout, model.freeze, branches, model.aux, classified)
 
@@ -142,6 +146,15 @@ def check_architecture(kind: type, model: ModelFacts, tasks: Mapping[str, Task])
     for setting, is_set in wanted.items():
         if is_set and not issubclass(kind, SegmentationModel):
             raise InputError(f"{setting} needs an architecture of smp; found {kind.__name__}: take one, or leave it out")
+    if model.rebuild:
+        others = [setting for setting, is_set in wanted.items() if is_set]
+        if others:
+            raise InputError(f"model.rebuild=true has one output, the image: leave {' and '.join(others)} out")
+        if [task.kind for task in tasks.values()] != ["binary"]:
+            found = ", ".join(f"{head} ({task.kind})" for head, task in tasks.items())
+            raise InputError(
+                f"model.rebuild=true is for one head of a binary task, whose class it does not learn; found {found}"
+            )
     if model.siamese and issubclass(kind, smp.DPT):
         raise InputError("model.siamese=true: DPT takes tokens beside features, which are not fused: take another architecture")
     if model.aux and not issubclass(kind, SUPERVISED):

@@ -50,7 +50,7 @@ class Network(nn.Module):
         self.branches = nn.ModuleDict(branches or {})
         for branch in self.branches.values():
             del branch.encoder
-        self.channels = {name: task.channels for name, task in tasks.items()}
+        self.channels = {name: task.outputs for name, task in tasks.items()}
         self.dropout, self.freeze, self.levels = dropout, tuple(freeze), aux
         self.aux = nn.ModuleDict()
         for model, heads in self._parts() if aux else ():
@@ -62,6 +62,19 @@ class Network(nn.Module):
             model.get_submodule("segmentation_head").register_forward_pre_hook(self._drop)
         for part in self._frozen():
             part.requires_grad_(False)
+        for model, heads in self._parts():
+            self._begin(model, [tasks[head] for head in heads])
+
+    @staticmethod
+    def _begin(model: nn.Module, tasks: Sequence[Task]) -> None:
+        """Give the logits of an smp model the bias that their tasks begin with."""
+        biases = [bias for task in tasks for bias in task.first_bias]
+        if any(biases):
+            head = model.get_submodule("segmentation_head")
+            *_, last = (layer for layer in head.modules() if isinstance(layer, nn.Conv2d))
+            assert last.bias is not None
+            with torch.no_grad():
+                last.bias += torch.tensor(biases)
 
     def _drop(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         features, *rest = inputs

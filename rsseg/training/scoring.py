@@ -22,9 +22,12 @@ from rsseg.devices import choose_precision, scoring_accelerator
 from rsseg.metrics import AnyScores, Scores
 from rsseg.module import SegmentationModule
 from rsseg.progress import shows_bars
+from rsseg.table import print_table
 from rsseg.training.recording import keep, keep_thresholds, make_snapshots, validation_windows
 
-SHOWN = ("head", "class", "iou", "dice", "precision", "recall", "rmse", "mae", "r2", "bias", "pixels")
+SHOWN = (
+    "head", "class", "iou", "dice", "f1", "precision", "recall", "ap50", "rmse", "mae", "r2", "bias", "pixels"
+)  # fmt: skip
 """The columns of scores that fit into a terminal."""
 
 
@@ -146,7 +149,20 @@ def confusion_rows(result: Mapping[str, AnyScores]) -> list[dict[str, Any]]:
 def name_means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What people are shown of `score_rows`: files do not call the usual mean so, since a class may have any name."""
     shown = [row for row in rows if row["average"] in ("", "macro")]
-    return [{key: row[key] for key in SHOWN if key in row} | {"class": row["class"] or "mean"} for row in shown]
+    return [
+        {("objects" if key == "pixels" and "ap50" in row else key): row[key] for key in SHOWN if key in row}
+        | {"class": row["class"] or "mean"}
+        for row in shown
+    ]
+
+
+def print_scores(result: Mapping[str, AnyScores], title: str) -> None:
+    """Print the scores of heads, in a table for all that have the same scores."""
+    alike: dict[type, dict[str, AnyScores]] = {}
+    for head, scores in result.items():
+        alike.setdefault(type(scores), {})[head] = scores
+    for heads in alike.values():
+        print_table(name_means(score_rows(heads)), title)
 
 
 def reside(setup: Setup, stores: list[Store], trainer: L.Trainer) -> None:

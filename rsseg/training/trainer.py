@@ -32,12 +32,11 @@ from rsseg.losses import Foreign
 from rsseg.metrics import AnyScores, Scores
 from rsseg.module import SegmentationModule
 from rsseg.progress import Lines, estimate, shows_bars
-from rsseg.table import print_table
 from rsseg.training.checkpointing import CheckpointFiles, Checkpoints, validation_steps
 from rsseg.training.divergence import DivergedError, NonFinite
 from rsseg.training.recording import make_recorder, validation_windows
 from rsseg.training.resume import NewSchedule, begins_anew
-from rsseg.training.scoring import feed, name_means, reside, score_rows
+from rsseg.training.scoring import feed, name_means, print_scores, reside, score_rows
 from rsseg.training.signals import Interrupts
 
 log = logging.getLogger(__name__)
@@ -290,7 +289,7 @@ def write_scores(loop: Loop, result: Mapping[str, AnyScores]) -> None:
     """
     run, gallery, trainer, rows = loop.run, loop.gallery, loop.trainer, score_rows(result)
     write_csv(run.classes_file, rows)
-    print_table(name_means(rows), f"{run.path.name}: validation, best checkpoint, pooled over whole scenes")
+    print_scores(result, f"{run.path.name}: validation, best checkpoint, pooled over whole scenes")
     if gallery.windows:
         gallery.draw(trainer, run.path / "picture.png", predict_windows(loop.module.eval(), gallery.windows), "best")
     drawn = {}

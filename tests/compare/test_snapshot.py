@@ -33,7 +33,7 @@ def test_whole_scenes(task):
     truth = [np.pad(t, [(0, 0)] * len(planes) + [(0, h - t.shape[-2]), (0, w - t.shape[-1])], constant_values=IGNORE)
              for t, (h, w) in zip(truth, SIZES, strict=True)]  # fmt: skip
     scores = [rng.normal(size=(channels, *size)).astype(np.float32) for size in SIZES]
-    snapshots = Snapshots({"mask": task}, SIZES, cores, np.ones((3, channels), dtype=bool))
+    snapshots = Snapshots({"mask": task}, SIZES, cores, {"mask": np.ones((3, channels), dtype=bool)})
     windows = []
     for core in cores:
         logits = np.zeros((channels, 32, 32), dtype=np.float32)
@@ -141,10 +141,12 @@ def test_nothing_is_counted_at_biases_where_there_is_nothing_to_tune(caplog):
     logits = {"mask": torch.zeros(2, 2, 8, 8)}
     sample = LogitSample(2, scenes=2)
     sample.update(logits["mask"], batch["mask"], batch["scene"], batch["k"])
-    none = TunedCounts({"mask": task}, {"mask": sample}, np.ones((2, 2), dtype=bool), np.array([False, False]))  # one half
+    none = TunedCounts(
+        {"mask": task}, {"mask": sample}, {"mask": np.ones((2, 2), dtype=bool)}, np.array([False, False])
+    )  # one half
     none.count(logits, batch)
     assert (none.at, caplog.text) == ({}, "")
-    lone = TunedCounts({"mask": task}, {"mask": sample}, np.array([[True, True], [True, False]]), TWO)
+    lone = TunedCounts({"mask": task}, {"mask": sample}, {"mask": np.array([[True, True], [True, False]])}, TWO)
     lone.count(logits, batch)
     assert lone.at == {"mask": {}}
     assert "Head mask is not counted at tuned biases: tuning on one half of the scenes" in caplog.text
@@ -170,7 +172,7 @@ def test_logits_that_are_not_finite_are_counted_and_refused(task):
 
 def test_a_snapshot_of_a_run_that_has_diverged_says_so():
     task, size = Binary(("a",)), np.array([[32, 32]])
-    snapshots = Snapshots({"mask": task}, size, grid(size, 32, 4), np.ones((1, 1), dtype=bool))
+    snapshots = Snapshots({"mask": task}, size, grid(size, 32, 4), {"mask": np.ones((1, 1), dtype=bool)})
     batch = {"mask": torch.zeros(1, 32, 32, dtype=torch.uint8), "scene": torch.tensor([0]), "k": torch.tensor([0])}
     logits = torch.full((1, 1, 32, 32), torch.nan)
     snapshots.count({"mask": logits}, batch)

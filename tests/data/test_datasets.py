@@ -9,6 +9,7 @@ import layouts
 import numpy as np
 import pytest
 import rasterio
+import torch
 import torchgeo.datasets as tg
 from stores import whole_scene
 from tiny import CONFIGS, compose, write_tif
@@ -16,6 +17,7 @@ from tiny import CONFIGS, compose, write_tif
 from rsseg.assembly import make_setup
 from rsseg.contract import IGNORE, InputError
 from rsseg.dataset import open_split, scenes_of
+from rsseg.metrics.objects import boxes, labelled
 
 FILES = sorted(layouts.LAYOUTS)
 
@@ -315,5 +317,25 @@ def test_unknown_label_and_band(tmp_path, roots, name):
 
 def test_every_layout_has_a_config():
     shipped = {path.stem for path in (CONFIGS / "dataset").glob("*.yaml")}
-    made_up = {"synthetic", "synthetic_height", "synthetic_sky", "synthetic_tasks"}
-    assert shipped - {"folder", "geotiff", "torchgeo"} - made_up == {*FILES, *layouts.SEVERAL}
+    made_up = {name for name in shipped if name.startswith("synthetic")}
+    assert shipped - {"folder", "geotiff", "torchgeo"} - made_up == {*FILES, *layouts.OBJECTS, *layouts.SEVERAL}
+
+
+def test_idtrees_objects_are_torchgeos_boxes(tmp_path, monkeypatch):
+    monkeypatch.setattr("torchgeo.datasets.idtrees.lazy_import", lambda name: None)  # laspy, for point clouds
+    root = layouts.write(tmp_path, "idtrees")
+    theirs = tg.IDTReeS(root=str(root))
+    config, found = settings("idtrees", root, "loss=centres"), []
+    task = make_setup(config).dataset.task
+    for split in ("train", "val"):
+        store = store_of(config, split)
+        for i, scene in enumerate(store.scenes):
+            _, target = whole_scene(store, i)
+            rows = labelled(task.standardise(torch.from_numpy(target)[None]), task)
+            expected = theirs._load_boxes(str(scene.image)).float()
+            assert len(expected) == 3
+            ours = boxes(rows)
+            order, other = (table[:, 0].argsort() for table in (ours, expected))
+            torch.testing.assert_close(ours[order], expected[other], atol=1.0, rtol=0)  # theirs are of whole pixels
+            found.append(scene.image.name)
+    assert len(found) == len(set(found)) == len(theirs.images)

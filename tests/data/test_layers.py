@@ -64,7 +64,7 @@ def test_windows_hold_the_weights_of_the_file(tmp_path, dtype, residence):
 def test_without_weights_there_is_none(tmp_path):
     store = store_of([scene_of(tmp_path)], tmp_path / "store")
     assert set(store.cut([(0, 0, 0)], 32)[1]) == {"mask"}
-    assert set(GridWindows(store, 32, 4).batch([0])) == {"image", "mask", "scene", "k"}
+    assert set(GridWindows(store, 32, 4).batch([0])) == {"image", "corner", "mask", "scene", "k"}
 
 
 def test_a_weight_on_another_grid_is_warped_as_a_mask_is(tmp_path):

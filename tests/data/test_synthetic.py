@@ -4,6 +4,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
@@ -11,7 +12,19 @@ import rasterio
 from rsseg.contract import InputError
 from rsseg.data import synthetic
 from rsseg.data.clouds import draw_sky
-from rsseg.data.synthetic import BUILDING, CLASSES, FIELD, LAND, PALETTE, ROAD, WATER, SceneRecipe, generate, write_scenes
+from rsseg.data.synthetic import (
+    BUILDING,
+    CLASSES,
+    FIELD,
+    LAND,
+    PALETTE,
+    ROAD,
+    VEHICLES,
+    WATER,
+    SceneRecipe,
+    generate,
+    write_scenes,
+)
 
 SMALL = SceneRecipe(size=128)
 
@@ -97,6 +110,7 @@ def test_colour_alone_does_not_solve_it():
         ({"blur": float("nan")}, "blur is nan; it must be from 0 to 8"),
         ({"label_noise": 1.0}, "label_noise is 1.0; it must be from 0 to 0.99"),
         ({"noise": 65.0}, "noise is 65.0; it must be from 0 to 64"),
+        ({"vehicles": 1001}, "vehicles is 1001; it must be from 0 to 1000"),
         ({"height_outliers": 1.0}, "height_outliers is 1.0; it must be from 0 to 0.99"),
         ({"clouds": 0.7}, "clouds is 0.7; it must be from 0 to 0.6"),
     ],
@@ -199,6 +213,37 @@ def test_outliers_are_as_many_as_asked_for_and_in_training_scenes_alone(tmp_path
         with rasterio.open(tmp_path / "scenes" / "heights" / f"{name}.tif") as file:
             wrong = file.read(1) != generate(SceneRecipe(size=128), 0, index).height
         assert wrong.mean() == pytest.approx(share, abs=0.02)
+
+
+def test_vehicles_change_the_image_in_their_boxes_alone():
+    plain, busy = (generate(SceneRecipe(size=256, blur=0, noise=0, vehicles=count), 0, 1) for count in (0, 40))
+    assert busy.vehicles.shape == (40, 5)
+    assert plain.vehicles.shape == (0, 5)
+    np.testing.assert_array_equal(plain.mask, busy.mask)
+    np.testing.assert_array_equal(plain.height, busy.height)
+    changed = (plain.image != busy.image).any(axis=0)
+    covered = np.zeros_like(changed)
+    for kind, top, left, bottom, right in busy.vehicles:
+        rows, columns = (slice(max(0, int(a)), int(np.ceil(b)) + 1) for a, b in ((top, bottom), (left, right)))  # and a shadow
+        covered[rows, columns] = True
+        body = changed[rows, columns]
+        assert body[body.any(axis=1)].shape[0] >= min(bottom, 256) - max(top, 0) - 2
+        assert 3.5 < min(bottom - top, right - left) <= max(bottom - top, right - left) < (21 if kind else 11)
+    assert not (changed & ~covered).any()
+    assert (busy.mask[changed] == ROAD).mean() > 0.8
+    assert len(np.unique(busy.vehicles[:, 0])) == 2
+
+
+def test_vehicles_lie_beside_their_scene(tmp_path: Path):
+    recipe = SceneRecipe(size=128, vehicles=8)
+    write_scenes(tmp_path / "scenes", recipe, {"val": 1}, seed=3)
+    boxes = geopandas.read_file(tmp_path / "scenes/vehicles/val_000.gpkg")
+    vehicles = generate(recipe, 3, 1000).vehicles
+    with rasterio.open(tmp_path / "scenes/images/val_000.tif") as image:
+        assert boxes.crs == image.crs
+        corners = boxes.geometry.affine_transform((~image.transform).to_shapely()).bounds[["miny", "minx", "maxy", "maxx"]]
+    np.testing.assert_allclose(corners, vehicles[:, 1:], atol=1e-6)
+    assert list(boxes["kind"]) == [VEHICLES[int(kind)] for kind in vehicles[:, 0]]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,9 @@ from rsseg.losses.balancing import (
     gradient_norms,
     weighed_parts,
 )
+from rsseg.module import SegmentationModule
 from rsseg.run import train
+from rsseg.task import Multiclass
 
 TERMS = "balancing.between=terms"
 A, B = torch.tensor([3.0, -1.0, 2.0]), torch.tensor([-2.0, 4.0, 0.5])
@@ -67,6 +69,8 @@ def test_parts_are_heads_or_terms_with_the_weights_of_the_step():
     losses, now = weighed_parts(values, "terms", ONE)
     assert now == {"one/ce": 0.7, "one/dice": 0.0, "one/lovasz": 0.0, "two/dice": 1.3}
     assert torch.equal(losses["two/dice"], values["two"].raw["dice"])
+    _, now = weighed_parts(values, "terms", {"one": 2.0, "two": 0.5})
+    assert (now["one/ce"], now["two/dice"]) == (1.4, 0.65)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
@@ -123,6 +127,18 @@ def test_recorded_gradients_are_those_of_the_weights_that_were_found():
     assert between_terms.scaled("mask", weighted) == {"ce": 1.0, "dice": 6.0, "logged": 0.0}
     assert between_heads.scaled("mask", weighted) == {"ce": 1.0, "dice": 2.0, "logged": 0.0}
     assert Fixed(("mask", "height")).scaled("mask", weighted) == weighted
+
+
+def test_deep_supervision_has_the_factor_of_its_head():
+    balancing = GradNorm(("one", "two"))
+    balancing.found.copy_(torch.tensor([0.5, 1.5]))
+    tasks = {"one": Multiclass(("a", "b", "c")), "two": Multiclass(("a", "b", "c"))}
+    module = SegmentationModule(nn.Identity(), composites(), tasks, mean=[0], std=[1], scenes=1, balancing=balancing)
+    z, values = values_at(1.0)
+    target = torch.randint(0, 3, (2, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    beside = module._beside({"one/aux1": z, "two/aux1": z}, {"mask": target}, done=1.0)
+    for head, factor in {"one": 0.5, "two": 1.5}.items():
+        torch.testing.assert_close(beside[f"{head}/aux"], factor * values[head].total / 2)
 
 
 @pytest.mark.parametrize("name", ["a", "b"])
@@ -350,6 +366,11 @@ def test_runs_of_before_have_fixed_weights(tmp_path):
     assert isinstance(make_setup(run.config()).balancing(), Fixed)
 
 
+def test_gradients_need_a_shared_layer_that_is_trained():
+    with pytest.raises(InputError, match="none that is trained: take balancing=uncertainty or dwa"):
+        make_setup(compose(["balancing=gradnorm", TERMS, "model.freeze=[encoder,decoder]"])).network()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -363,7 +384,6 @@ def test_runs_of_before_have_fixed_weights(tmp_path):
         (["balancing=gradnorm", TERMS, "balancing.alpha=-1"], "alpha has to be a number of 0 or more"),
         (["balancing=gradnorm", TERMS, "balancing.lr=2"], "lr has to be a number from 0 to 1"),
         (["balancing=gradnorm", TERMS, "balancing.lrr=2"], r"balancing\.lrr: .*did you mean 'lr'"),
-        (["balancing=gradnorm", TERMS, "model.freeze=[decoder]"], "train the decoder, or take balancing=uncertainty or dwa"),
         (["balancing=uncertainty", TERMS, "loss=ce_dice_boundary"], r"loss\.terms\.boundary: Boundary may be negative"),
         (["balancing._target_=rsseg.losses.Dice"], "is not a balancing"),
         (["balancing=dwa", TERMS, "+loss.terms.x={weight: 1}"], r"loss\.terms\.x has no _target_"),

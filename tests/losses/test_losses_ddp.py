@@ -6,7 +6,10 @@ import pytest
 import torch
 import torch.distributed as dist
 from losses_cases import CHANNELS, TERMS, batch
+from test_losses_centres import batch as centres
 from torch import nn
+
+from rsseg.losses import Composite, HeatFocal, OffsetSmoothL1, SizeSmoothL1
 
 TERM_NAMES = ["ce", "ce_smooth", "ce_weighted", "bce", "focal_alpha", "dice", "dice_image", "dice_weighted"]
 TERM_NAMES += ["jaccard", "jaccard_present", "tversky", "lovasz", "lovasz_all", "lovasz_image", "focal_tversky", "levels"]
@@ -35,6 +38,19 @@ def result(model, term, image, target):
     return [value.detach(), *(p.grad.clone() for p in model.parameters())]
 
 
+def objects():
+    """The same of objects; the first image has no centre."""
+    logits, target = centres(shape=(4, 5, 6))
+    target[0, 2:], target[0, :2] = torch.nan, target[0, :2].clamp(max=0.9)
+    model = nn.Conv2d(6, 6, 1).double()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.linspace(-1, 1, p.numel()).view_as(p))
+    terms = {"heat": (1.0, HeatFocal()), "size": (0.1, SizeSmoothL1()), "offset": (1.0, OffsetSmoothL1())}
+    loss = Composite(terms)
+    return model, lambda z, t: loss(z, t).total, logits, target
+
+
 def rank_main(rank, store, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
@@ -43,6 +59,9 @@ def rank_main(rank, store, folder):
         model, term, image, target = scenario(name, task)
         half = slice(0, 1) if rank == 0 else slice(1, 4)  # ranks need not have equally many
         found[name, task] = result(nn.parallel.DistributedDataParallel(model), term, image[half], target[half])
+    model, term, image, target = objects()
+    half = slice(0, 1) if rank == 0 else slice(1, 4)
+    found["objects"] = result(nn.parallel.DistributedDataParallel(model), term, image[half], target[half])
     # one rank without a single valid pixel must neither hang nor spoil the other
     model, term, image, target = scenario("dice", "multiclass")
     target[:2] = 255
@@ -61,6 +80,8 @@ def test_two_ranks_are_one_process(tmp_path):
     for case in CASES:
         for rank in ranks:
             torch.testing.assert_close(rank[case], result(*scenario(*case)), msg=lambda m, case=case: f"{case}: {m}")
+    for rank in ranks:
+        torch.testing.assert_close(rank["objects"], result(*objects()))
     model, term, image, target = scenario("dice", "multiclass")
     target[:2] = 255
     torch.testing.assert_close(ranks[0]["empty rank"], result(model, term, image, target))

@@ -6,7 +6,7 @@ from rsseg.assembly import make_setup
 from rsseg.config.schema import ModelConfig
 from rsseg.contract import InputError
 from rsseg.models import Network, build_network, encoder_name, freeze_idle, load_weights
-from rsseg.task import Binary, Multiclass
+from rsseg.task import Binary, Centres, Multiclass
 
 TASKS = {"mask": Multiclass(("a", "b", "c")), "edge": Binary(("edge",))}
 
@@ -27,6 +27,20 @@ def test_heads_share_the_logits_out():
     logits = net(image)
     assert {name: tuple(z.shape) for name, z in logits.items()} == {"mask": (2, 3, 64, 64), "edge": (2, 1, 64, 64)}
     assert torch.equal(torch.cat([logits["mask"], logits["edge"]], dim=1), net.net(image))
+
+
+def test_heat_begins_at_a_tenth_and_other_heads_as_before():
+    """The bias is that of Law and Deng; initial weights are otherwise those of the seed."""
+    tasks, found = {"mask": Binary(("a",)), "cars": Centres(("car", "truck"))}, []
+    for own in (tasks, {"mask": tasks["mask"], "cars": Multiclass(tuple("abcdef"))}):
+        torch.manual_seed(3)
+        found.append(build_network(make, ModelConfig(encoder="resnet18"), 3, own))
+    net, plain = found
+    assert net.channels == {"mask": 1, "cars": 6}
+    biases = net.net.segmentation_head[0].bias - plain.net.segmentation_head[0].bias
+    assert biases.tolist() == pytest.approx([0, -2.19, -2.19, 0, 0, 0, 0], abs=1e-6)
+    assert torch.equal(net.net.segmentation_head[0].weight, plain.net.segmentation_head[0].weight)
+    assert float(torch.tensor(-2.19).sigmoid()) == pytest.approx(0.1, abs=0.001)
 
 
 def test_unknown_encoder_suggests():

@@ -6,7 +6,7 @@ float64 logits) scalar.
 * logits: ``[B, C, H, W]``, any floating dtype.
 * target: labels, integers ``[B, H, W]`` for binary and multiclass or ``[B, L, H, W]`` for multilabel. Terms that are `soft`
   also take class shares, floating point ``[B, C, H, W]``, NaN where ignored. Terms of the task `regression` take values instead
-  of logits, and a target of real values.
+  of logits, and a target of real values; for those of the task `centres` see `rsseg.losses.terms.centres`.
 * weight: ``[B, H, W]``, what each pixel counts for. An ignored pixel is one of weight 0.
 
 Misfitting shapes and, in the first calls, labels outside the classes raise `InputError`.

@@ -295,3 +295,30 @@ class LogitMargin(Term):
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """See the class."""
         return pixelwise.logit_margin(self.planes(logits, target, weight), self.margin, self.over)
+
+
+@dataclass(eq=False, repr=False)
+class OneClass(Term):
+    """What is learnt without the class that is looked for: the mean of ``log(1 + exp(z))`` over the pixels that are not of it.
+
+    Pixels of the class do not count, as if they were ignored. With ``model.rebuild=true`` the logit z is the logarithm of the
+    error of a pixel that a network rebuilds, so that the loss is the mean of ``log(1 + error)``: the network learns to
+    rebuild the usual, and what it rebuilds badly is the class (Sakurada & Yairi 2014).
+
+    Args:
+        over: `batch`, or `image` for the mean of the images' losses.
+
+    Example:
+        >>> target = torch.tensor([[[0, 1]]], dtype=torch.uint8)
+        >>> OneClass("binary")(torch.tensor([[[[0.0, 9.0]]]]), target)  # log 2 of the first pixel
+        tensor(0.6931)
+    """
+
+    tasks = ("binary",)
+    over: Over = "batch"
+
+    def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        """See the class."""
+        rest = target.masked_fill(target == 1, self.ignore_index)
+        found = pixel_sums(logits, rest, self.task, [(NLL, self.over)], self.ignore_index, weight)
+        return formulas.binary_cross_entropy(found, None, over=self.over)

@@ -17,14 +17,13 @@ from rsseg.contract import InputError
 from rsseg.losses import regression
 from rsseg.losses.checks import positive, share
 from rsseg.losses.terms.term import Term
-from rsseg.task import TASKS
 
 
 @dataclass(eq=False, repr=False)
 class _Regression(Term):
     """The mean of a function of the error, see `regression.mean_error`; `nodata` is the target's value for "unknown"."""
 
-    tasks = tuple(kind for kind, task in TASKS.items() if task.real)
+    tasks = ("regression",)
     task: str = "regression"
     _: KW_ONLY
     nodata: float | None = None

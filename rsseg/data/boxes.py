@@ -1,0 +1,140 @@
+"""Vector layers of objects, points or shapes, decoded to the planes that `rsseg.task.Centres` describes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+from shapely.affinity import affine_transform
+from shapely.geometry import box
+
+from rsseg.contract import InputError, number
+from rsseg.data.decoder import Decoder
+from rsseg.data.raster import open_raster
+from rsseg.data.vector import Burn, read_features
+from rsseg.heat import spread, whole_radius
+from rsseg.task import OBJECT_PLANES, Task
+
+ROOM = 2
+"""Pixels beyond the radius that know of an object too, for augmentations that enlarge or shrink the window."""
+
+
+class Boxes(Decoder):
+    """Decodes the features of a vector file to objects: their bounding boxes in pixels of the image's grid.
+
+    A feature without extent, a point, has the size that is given, or none. A feature's mask value is the number of its class,
+    counted from 1; without an attribute all are of the first class. The pixels in the boxes of ignored features are unknown.
+
+    Args:
+        task: The head's task.
+        size: The side of points, in pixels; None: their size is not known.
+        ignore: Mask values of features that are neither objects nor background.
+
+    Example:
+        >>> from rsseg.task import Centres
+        >>> boxes = Boxes(Centres(("car",)))
+        >>> planes = boxes.draw(np.array([[1, 1.0, 0.0, 5.0, 4.0]]), (6, 4))
+        >>> planes[:, 3, 2].tolist(), planes[0].sum().item()
+        ([1.0, -0.5, -0.5, 4.0, 4.0], 24.0)
+    """
+
+    no_raster = (
+        "it is a raster, but task=centres takes a vector file (GeoPackage, GeoJSON, Shapefile, FlatGeobuf) of points, boxes or "
+        "polygons; for masks take task=binary or multiclass"
+    )
+
+    def __init__(self, task: Task, size: float | None = None, ignore: Sequence[Any] = ()) -> None:
+        if not all(type(value) is int for value in ignore):
+            raise InputError(f"dataset.ignore_values={list(ignore)}: mask values of features are expected, whole numbers")
+        wrong = [value for value in ignore if 1 <= value <= task.channels]
+        if wrong:
+            raise InputError(f"dataset.ignore_values={list(ignore)}: {wrong[0]} is the class {task.classes[wrong[0] - 1]}")
+        self.task, self.ignore = task, tuple(ignore)
+        self.size = None if size is None else number("dataset.size", size, 1.0)
+
+    @property
+    def mask_bands(self) -> int:
+        """See `Decoder`; features have one mask value each."""
+        return 1
+
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """See `Decoder`."""
+        return "boxes", self.size, self.ignore
+
+    def blank(self, raw: NDArray[np.generic], nodata: float) -> NDArray[np.bool_]:
+        """See `Decoder`; there are no rasters of objects."""
+        raise InputError(self.no_raster)
+
+    def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.generic]:
+        """See `Decoder`; there are no rasters of objects."""
+        raise InputError(self.no_raster)
+
+    def wrong_features(self, values: NDArray[np.int32]) -> str:
+        """See `Decoder`."""
+        known = [*range(1, self.task.channels + 1), *self.ignore]
+        wrong, counts = np.unique(values[~np.isin(values, known)], return_counts=True)
+        if not len(wrong):
+            return ""
+        listed = ", ".join(f"{value} ({n} features)" for value, n in zip(wrong[:5], counts, strict=False))
+        numbered = ", ".join(f"{i} {name}" for i, name in enumerate(self.task.classes, 1))
+        return (
+            f"features have the mask value {listed}, but classes are numbered from 1: {numbered}. "
+            "Name the attribute that holds the class in dataset.source.attribute, give its values numbers in "
+            "dataset.source.values, or leave features out with dataset.ignore_values"
+        )
+
+    def burn(self, path: Path, burn: Burn, image: Path, window: Window) -> NDArray[np.generic]:
+        """See `Decoder`: float32 ``[5, h, w]``."""
+        shapes, values = read_features(path, burn, image)
+        if fault := self.wrong_features(values):
+            raise InputError(fault)
+        to_ground = open_raster(image).window_transform(window)
+        height, width = int(window.height), int(window.width)
+        room = 2 * ROOM + (self.size or 0)  # Gaussians are narrower than their boxes, but for the smallest
+        area = affine_transform(box(-room, -room, width + room, height + room), to_ground.to_shapely())
+        near = np.sort(shapes.sindex.query(area))
+        left, top, right, bottom = shapes.iloc[near].affine_transform((~to_ground).to_shapely()).bounds.to_numpy().T
+        return self.draw(np.stack([values[near], top, left, bottom, right], axis=1), (height, width))
+
+    def draw(self, boxes: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float32]:
+        """The planes of a window: in each pixel the object whose Gaussian is highest there, of equals the last.
+
+        Args:
+            boxes: ``[N, 5]``: mask value, top, left, bottom and right, in pixels of the window.
+            shape: Its height and width.
+        """
+        planes = np.zeros((len(OBJECT_PLANES), *shape), dtype=np.float32)
+        lowest = np.full(shape, np.inf)  # of squared distances to centres in units of the Gaussians' spreads
+        corners = boxes[:, 1:].reshape(-1, 2, 2)
+        sides = np.diff(corners, axis=1)[:, 0]
+        sides[(sides == 0).all(axis=1)] = np.nan if self.size is None else self.size
+        radius = whole_radius(*sides.T)
+        for label, centre, side, reach in zip(boxes[:, 0], corners.mean(axis=1), sides, radius + ROOM, strict=True):
+            if label in self.ignore:
+                continue
+            pixel = np.floor(centre).astype(int)
+            first, stop = np.maximum(pixel - int(reach), 0), np.minimum(pixel + int(reach) + 1, shape)
+            if (stop <= first).any():
+                continue
+            rows, columns = (np.arange(a, b) for a, b in zip(first, stop, strict=True))
+            apart = ((rows - pixel[0])[:, None] ** 2 + (columns - pixel[1]) ** 2) / spread(reach - ROOM) ** 2
+            here = slice(first[0], stop[0]), slice(first[1], stop[1])
+            nearest = apart <= lowest[here]
+            lowest[here][nearest] = apart[nearest]
+            inner = pixel + np.minimum(centre - pixel, 1 - 1e-6)  # float32 does not round it into the next pixel
+            down, across = np.meshgrid(inner[0] - rows - 0.5, inner[1] - columns - 0.5, indexing="ij")
+            for plane, value in zip(planes, (label, down, across, *side), strict=True):
+                plane[here][nearest] = np.broadcast_to(value, nearest.shape)[nearest]
+        for _, top, left, bottom, right in boxes[np.isin(boxes[:, 0], self.ignore)]:
+            planes[:, slice(*_covered(top, bottom)), slice(*_covered(left, right))] = np.nan
+        return planes
+
+
+def _covered(low: float, high: float) -> tuple[int, int]:
+    """The pixels that a side of a box touches."""
+    return max(int(np.floor(low)), 0), max(int(np.ceil(high)), 0)

@@ -1,0 +1,139 @@
+"""Terms of objects that are found by their centres (CenterNet, Zhou et al. 2019).
+
+Logits and target are ``[B, K + 4, H, W]``: a heat for each of K classes, height and width, and the centre's offset down and
+across in its pixel. In a target, which `rsseg.task.Centres.standardise` makes, heat lies from 0 to 1 and is 1 in the pixels of
+centres; sides and offsets are NaN everywhere else. NaN is what is not known, and does not count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rsseg.collective import global_ratio
+from rsseg.contract import number
+from rsseg.losses.checks import check_weight, positive
+from rsseg.losses.regression import weighted_errors
+from rsseg.losses.terms.term import Term
+
+
+@dataclass(eq=False, repr=False)
+class _Centres(Term):
+    """A term of some planes of the logits: a quotient of two sums over the global batch."""
+
+    tasks = ("centres",)
+    task: str = "centres"
+
+    def parts(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What is divided, and by what, ``[B]`` each: images are added up before."""
+        raise NotImplementedError
+
+    def of_mean(self, mean: Tensor) -> Tensor:
+        """The loss of that quotient."""
+        return mean
+
+    def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        """See the class."""
+        cost, share = self.parts(logits, target, weight)
+        return global_ratio(cost.sum(), share.sum())
+
+
+@dataclass(eq=False, repr=False)
+class HeatFocal(_Centres):
+    """The penalty-reduced focal loss of the heat (Law & Deng 2018), divided by the number of centres.
+
+    A centre's pixel costs ``-(1 - p)^alpha log p``; any other ``-(1 - y)^beta p^alpha log(1 - p)``, less near a centre, where
+    its heat y is high. A batch without a centre is divided by 1.
+
+    Args:
+        alpha: How much easy pixels fade, 1 or more.
+        beta: How much the penalty is reduced near centres, 0 or more.
+
+    Example:
+        >>> logits, target = torch.zeros(1, 5, 1, 2), torch.tensor([1.0, 0.5]).expand(1, 5, 1, 2)
+        >>> HeatFocal()(logits, target)  # (0.25 + 0.5^4 * 0.25) log 2
+        tensor(0.1841)
+    """
+
+    rules = {"alpha": partial(number, low=1.0), "beta": number}  # noqa: RUF012
+    _: KW_ONLY
+    alpha: float = 2.0
+    beta: float = 4.0
+
+    def parts(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The cost of all pixels, and the number of centres."""
+        check_weight(logits, weight)
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        z, y = logits[:, :-4].to(dtype), target[:, :-4].to(dtype)
+        known = ~y.isnan()
+        if weight is not None:
+            known = known & (weight > 0).unsqueeze(1)
+        z, y = z.masked_fill(~known, 0), y.masked_fill(~known, 0)
+        share = known.to(dtype) if weight is None else torch.where(known, weight.unsqueeze(1).to(dtype), 0)
+        hit, miss = F.logsigmoid(z), F.logsigmoid(-z)
+        centre = y == 1
+        of_centres = -miss.exp().pow(self.alpha) * hit
+        of_others = -(1 - y).pow(self.beta) * hit.exp().pow(self.alpha) * miss
+        cost = torch.where(centre, of_centres, of_others)
+        return (cost * share).sum((1, 2, 3)), (centre * share).sum((1, 2, 3))
+
+
+@dataclass(eq=False, repr=False)
+class _Pairs(_Centres):
+    """The mean smooth L1 of two planes over the pixels that centres lie in.
+
+    Args:
+        beta: From which error on the loss is straight, more than 0.
+    """
+
+    place: ClassVar[slice]
+    rules = {"beta": positive}  # noqa: RUF012
+    _: KW_ONLY
+    beta: float = 1.0
+
+    def parts(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The errors of all centres, and their number twice."""
+
+        def smooth(error: Tensor) -> Tensor:
+            return F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=self.beta)
+
+        errors, share = weighted_errors(logits[:, self.place], target[:, self.place], smooth, weight=weight)
+        return errors.sum((1, 2, 3)), share.sum((1, 2, 3))
+
+
+@dataclass(eq=False, repr=False)
+class SizeSmoothL1(_Pairs):
+    """Smooth L1 of height and width at the centres; a run standardises them by the objects in training.
+
+    Args:
+        beta: From which error on the loss is straight, more than 0; in a run in standard deviations of the training sizes.
+
+    Example:
+        >>> target = torch.full((1, 5, 1, 2), torch.nan)
+        >>> target[0, 1:3, 0, 0] = torch.tensor([3.0, 0.0])
+        >>> SizeSmoothL1()(torch.zeros(1, 5, 1, 2), target)  # (2.5 + 0) / 2
+        tensor(1.2500)
+    """
+
+    place = slice(-4, -2)
+
+
+@dataclass(eq=False, repr=False)
+class OffsetSmoothL1(_Pairs):
+    """Smooth L1 of where in its pixel a centre lies, down and across.
+
+    Args:
+        beta: From which error on the loss is straight, more than 0, in pixels.
+
+    Example:
+        >>> target = torch.full((1, 5, 1, 1), 0.5)
+        >>> OffsetSmoothL1()(torch.zeros(1, 5, 1, 1), target)
+        tensor(0.1250)
+    """
+
+    place = slice(-2, None)
