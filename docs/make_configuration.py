@@ -38,6 +38,7 @@ GROUPS = {
     "logger": None,
     "experiment": None,
     "experiment/imbalance": None,
+    "experiment/mtl": None,
     "sweep": None,
 }
 

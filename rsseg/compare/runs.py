@@ -62,8 +62,7 @@ class Run:
         data: ``data.json``: scenes and fingerprints of the splits.
         summary: ``summary.json``: the scores of its best checkpoint.
         loss: The name of its loss composition.
-        losses: The flattened loss of the head that is compared, those of other heads if they differ from it, and which heads
-            are trained.
+        losses: The flattened loss of the head that is compared, and those of other heads if they differ from it.
         settings: All else that it was trained with, flattened, as text.
         seed: Its seed.
         task: The task of its head.
@@ -105,7 +104,6 @@ class Run:
         losses = {name: flat(own.get("loss") or node["loss"]) for name, own in heads.items()}
         self.loss = self.origin.get("losses", {}).get(head) or self.origin["loss"] or "loss"
         self.losses = flat(losses[head] | {f"heads.{name}": losses[name] for name in others if losses[name] != losses[head]})
-        self.losses["heads"] = "+".join(heads)
         self.settings, self.seed = settings(node), self.config.seed
         self.without = [name for name in self.config.metrics.without if len(heads) == 1 or name in self.task.classes]
         rate = node["optimizer"].get("lr")
@@ -313,7 +311,9 @@ def set_labels(runs: Sequence[Run]) -> None:
 
 
 def _labels(runs: Sequence[Run], searched: bool) -> list[str]:
-    """What each run's row is called: its loss, and what most others do not share, as briefly as tells all rows apart.
+    """What each run's row is called: its loss, its heads if others have other ones, and what most others do not share.
+
+    As briefly as tells all rows apart.
 
     Where learning rates are searched these, and what follows from them, tell no rows apart.
     """
@@ -323,8 +323,11 @@ def _labels(runs: Sequence[Run], searched: bool) -> list[str]:
     other = {key: column(runs, key) for key in differing(runs)}
     told = {word.split("=")[0].lstrip("+").removeprefix("loss.") for run in runs for word in run.origin["overrides"]}
     rates: list[Column] = [[run.rate for run in runs]] if searched else []
+    heads: Column = ["+".join(run.heads) for run in runs]
     words: list[list[str]] = [[run.loss] for run in runs]
-    for key, values in [*_telling(own, [losses], told), *_telling(other, rates)]:
+    if len(set(heads)) > 1:
+        words = [[run.loss, f"heads={name}"] for run, name in zip(runs, heads, strict=True)]
+    for key, values in [*_telling(own, [losses, heads], told), *_telling(other, [*rates, heads])]:
         usual, often = Counter(values).most_common(1)[0]
         short = [str(value).rpartition(".")[2] if key.endswith("_target_") else _rounded(str(value)) for value in values]
         exact = len(set(short)) == len(set(values))

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rsseg.config.build import missing, plain
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import cross_check, raise_faults, register
+from rsseg.config.targets import leave_out_short_form
 from rsseg.config.words import choices, word_faults
 from rsseg.contract import InputError
 from rsseg.files import file_error
@@ -140,6 +141,7 @@ def check_early(config: Any) -> None:
     if config.resume:
         RunFolder(Path(config.resume)).config()
         return
+    config = leave_out_short_form(config)
     raise_faults(missing(config))
     try:
         source = plain(config.dataset.source)
