@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.assembly import Setup
 from rsseg.data.advice import EXTREME, LOSSES, METRICS, MODERATE, SAMPLING, Advice, Facts, advise, candidates
 from rsseg.data.census import PERCENTILES, Census
 from rsseg.data.objects import SPECK, ObjectSizes
@@ -20,6 +19,7 @@ from rsseg.data.store import Store
 from rsseg.data.survey import Survey, survey
 from rsseg.files import write_json
 from rsseg.inference.portrait import draw_portrait
+from rsseg.setup import Setup
 from rsseg.table import print_table
 from rsseg.task import Task
 

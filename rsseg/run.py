@@ -15,7 +15,6 @@ import torch
 from omegaconf import OmegaConf
 
 from rsseg.assembly import (
-    Setup,
     check_machine,
     fit_augmentations,
     make_module,
@@ -47,6 +46,7 @@ from rsseg.metrics.objects import SCORE
 from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
+from rsseg.setup import Setup
 from rsseg.task import TASKS, Centres, Task
 from rsseg.training.divergence import DivergedError
 from rsseg.training.resume import continuation, last_state, overridden, write_down

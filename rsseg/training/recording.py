@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.assembly import Setup
 from rsseg.compare.recorder import Holds, Panel, Recorder, Snapshot, Snapshots, first_half, in_halves
 from rsseg.compare.records import write_arrays
 from rsseg.compare.tuning import tune_thresholds
@@ -24,6 +23,7 @@ from rsseg.files import write_json
 from rsseg.inference.picture import pick_windows
 from rsseg.losses.class_weights import uncounted
 from rsseg.module import SegmentationModule
+from rsseg.setup import Setup
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ import numpy as np
 from lightning.pytorch.callbacks import LambdaCallback
 from torch import Tensor
 
-from rsseg.assembly import Setup
 from rsseg.compare.recorder import Recorder
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import Residence
@@ -22,6 +21,7 @@ from rsseg.devices import choose_precision, scoring_accelerator
 from rsseg.metrics import AnyScores, Scores
 from rsseg.module import SegmentationModule
 from rsseg.progress import shows_bars
+from rsseg.setup import Setup
 from rsseg.table import print_table
 from rsseg.training.recording import keep, keep_thresholds, make_snapshots, validation_windows
 

@@ -14,7 +14,6 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor, Timer
 
-from rsseg.assembly import Setup
 from rsseg.compare.recorder import Recorder
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
@@ -32,6 +31,7 @@ from rsseg.losses import Foreign
 from rsseg.metrics import AnyScores, Scores
 from rsseg.module import SegmentationModule
 from rsseg.progress import Lines, estimate, shows_bars
+from rsseg.setup import Setup
 from rsseg.training.checkpointing import CheckpointFiles, Checkpoints, validation_steps
 from rsseg.training.divergence import DivergedError, NonFinite
 from rsseg.training.recording import make_recorder, validation_windows

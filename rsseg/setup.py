@@ -1,0 +1,477 @@
+"""A composed config as one frozen object that makes what the config describes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from inspect import signature
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.loggers import Logger
+from numpy.typing import NDArray
+from torch import nn
+
+from rsseg.compare.panel import PANEL
+from rsseg.config import build as kinds
+from rsseg.config.build import FailedError, Kind, build, locate
+from rsseg.config.schema import ModelConfig, RecordConfig, Residence
+from rsseg.config.targets import (
+    FROM_FILES,
+    full_names,
+    has_loss,
+    heads_of,
+    in_place,
+    targets_of,
+    tasks_of,
+)
+from rsseg.contract import InputError, nearest
+from rsseg.data.blocks import Blocks
+from rsseg.data.decoder import Decoder
+from rsseg.data.labels import make_decoder
+from rsseg.data.sampling import Places, Read
+from rsseg.data.scene import Source
+from rsseg.dataset import Dataset, Numbers
+from rsseg.loggers import given_to_logger
+from rsseg.losses import Composite, EdgeWeight, Weight
+from rsseg.losses.balancing import Balancing
+from rsseg.losses.class_weights import counted_weights
+from rsseg.losses.foreign import adapted, given_to_loss
+from rsseg.models import Network, build_network, load_weights
+from rsseg.models.rates import rate_groups
+from rsseg.task import Task
+
+log = logging.getLogger(__name__)
+
+NET_GIVEN = ("encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params")
+SAMPLER_GIVEN = ("seed", "sizes", "window", "blocks", "task", "read")
+AUGMENT_GIVEN = ("seed", "task", "tasks")
+TRAINER_GIVEN = (
+    "default_root_dir", "max_steps", "max_epochs", "val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps",
+    "logger", "callbacks", "plugins", "use_distributed_sampler", "enable_model_summary", "fast_dev_run", "limit_train_batches",
+    "limit_val_batches", "overfit_batches", "max_time", "min_steps", "min_epochs",
+)  # fmt: skip
+"""The parameters of each target that rsseg fills in or, as a run is made of steps, leaves alone."""
+
+BESIDE_TERM = ("weight", "start", "ramp", "pixels")
+"""The keys of a loss term that are not for its target: see `Weight`, and `Foreign` for `pixels`."""
+
+BESIDE_BALANCING = ("between",)
+"""The key of the balancing that is not for its target: what the parts are, ``heads`` or ``terms``, see `weighed_parts`."""
+
+BESIDE_OPTIMIZER = ("encoder_lr", "layer_decay")
+"""The keys of the optimizer that are not for its target: see `rate_groups`."""
+
+ABSOLUTE = ("max_lr", "base_lr", "min_lr")
+"""The arguments of schedules that are learning rates, and may be given for each group of parameters."""
+
+
+class Place(NamedTuple):
+    """A node that is built.
+
+    Attributes:
+        where: Its place in the config.
+        node: What stands there.
+        kind: What it has to be.
+        given: The arguments that rsseg adds.
+        beside: Keys that the node may hold for rsseg, such as a term's weight: its target is not given them.
+    """
+
+    where: str
+    node: Any
+    kind: Kind
+    given: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+
+
+def places(plain: Mapping[str, Any]) -> Iterator[Place]:
+    """Every node of a config that is built."""
+    yield Place("dataset.source", plain["dataset"]["source"], kinds.SOURCE, tuple(given_to_source(plain)))
+    yield Place("model.net", plain["model"]["net"], kinds.MODEL, NET_GIVEN)
+    yield Place("balancing", plain["balancing"], kinds.BALANCING, ("parts", "real"), BESIDE_BALANCING)
+    yield Place("optimizer", plain["optimizer"], kinds.OPTIMIZER, ("params",), BESIDE_OPTIMIZER)
+    yield Place("scheduler", plain["scheduler"], kinds.SCHEDULER, ("optimizer",))
+    yield Place("sampler", plain["sampler"], kinds.SAMPLER, SAMPLER_GIVEN)
+    yield Place("trainer", plain["trainer"], kinds.TRAINER, TRAINER_GIVEN)
+    for name, node in plain["augment"].items():
+        yield Place(f"augment.{name}", node, kinds.AUGMENTATION, AUGMENT_GIVEN)
+    for name, node in plain["callbacks"].items():
+        yield Place(f"callbacks.{name}", node, kinds.CALLBACK)
+    for name, node in plain["logger"].items():
+        yield Place(f"logger.{name}", node, kinds.LOGGER, tuple(given_to_logger(node or {}, Path())))
+    for where, terms in loss_places(plain).values():
+        for name, node in terms.items():
+            given = tuple(given_to_loss(node if isinstance(node, Mapping) else {}))
+            yield Place(f"{where}.terms.{name}", node, kinds.TERM, given, BESIDE_TERM)
+
+
+def loss_places(plain: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """By head, the place of its loss in the config, and the loss's terms; ``loss`` for a head that has no loss of its own.
+
+    Heads without a loss are left out: `cross_check` names them.
+    """
+    losses = {head: node["loss"] for head, node in heads_of(plain).items() if has_loss(node)}
+    return {
+        head: ("loss" if loss == plain["loss"] else f"model.heads.{head}.loss", loss["terms"]) for head, loss in losses.items()
+    }
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A composed config as checked values, and the objects that it describes.
+
+    Scalars have the names that they have in the config; `configs/train.yaml` explains them.
+
+    Attributes:
+        plain: The resolved config as plain values: what config.yaml holds.
+        dataset: The dataset.
+        tasks: The task of each head, by name.
+        trust: Packages of the user's whose classes the config may name.
+    """
+
+    plain: dict[str, Any]
+    dataset: Dataset
+    tasks: dict[str, Task]
+    seed: int
+    window: int
+    batch_size: int
+    steps: int
+    validations: int
+    checkpoint_every: int | None
+    on_nonfinite: str
+    overlap: int
+    pictures: int
+    workers: int | None
+    residence: Residence
+    output: Path
+    record: RecordConfig
+    trust: tuple[str, ...]
+
+    @property
+    def head(self) -> str:
+        """The first head, whose scores choose the best checkpoint."""
+        return next(iter(self.tasks))
+
+    @property
+    def task(self) -> Task:
+        """The first head's."""
+        return self.tasks[self.head]
+
+    @property
+    def without(self) -> tuple[str, ...]:
+        """The classes that are left out of mean scores."""
+        return tuple(self.plain["metrics"]["without"])
+
+    def without_of(self, head: str) -> tuple[str, ...]:
+        """Those of a head; of the only one all that are named, so that a wrong name shows."""
+        return self.without if len(self.tasks) == 1 else tuple(c for c in self.without if c in self.tasks[head].classes)
+
+    @property
+    def monitored(self) -> tuple[str, ...]:
+        """What callbacks monitor."""
+        return tuple(str(node["monitor"]) for node in self.plain["callbacks"].values() if node.get("monitor") is not None)
+
+    @property
+    def accelerator(self) -> str:
+        """The name of Lightning's accelerator."""
+        return str(self.plain["trainer"].get("accelerator", "auto"))
+
+    @property
+    def accumulate(self) -> int:
+        """Batches per optimiser step."""
+        return int(self.plain["trainer"].get("accumulate_grad_batches", 1))
+
+    @property
+    def shown_bands(self) -> list[int] | None:
+        """The indices of the bands that pictures show as red, green and blue; None: the first three."""
+        bands, rgb = self.dataset.read_bands, self.dataset.rgb
+        return [bands.index(band) for band in rgb] if rgb and set(rgb) <= set(bands) else None
+
+    @property
+    def head_weights(self) -> dict[str, float]:
+        """The weight of each head's loss in the sum."""
+        return {head: float(node["weight"]) for head, node in heads_of(self.plain).items()}
+
+    def palette(self, head: str) -> list[str] | None:
+        """The colours of a head's labels; None: chosen."""
+        return self.dataset.palette(self.tasks[head].target)
+
+    def with_bands(self, bands: Sequence[int]) -> Setup:
+        """The same with the bands that were found in the data."""
+        plain = {**self.plain, "dataset": {**self.plain["dataset"], "bands": list(bands)}}
+        return replace(self, plain=plain, dataset=replace(self.dataset, bands=tuple(bands)))
+
+    def source(self) -> Source:
+        """Where the scenes lie; files are listed, no pixels are read.
+
+        Raises:
+            InputError: If they can't be found.
+        """
+        node, given = self.plain["dataset"]["source"], given_to_source(self.plain)
+        made = locate(node["_target_"], "dataset.source", kinds.SOURCE, self.trust)
+        if given and "targets" not in signature(made).parameters:
+            raise InputError(
+                f"dataset.targets={list(self.dataset.tasks)}: {made.__name__} has one target; leave dataset.targets out"
+            )
+        source: Source = build(node, "dataset.source", kinds.SOURCE, self.trust, **given)
+        return source
+
+    def network(self, pretrained: bool = True) -> Network:
+        """The network.
+
+        Args:
+            pretrained: Load its pretrained weights; not where a checkpoint holds all.
+        """
+        model = ModelConfig(**self.plain["model"])
+        if not pretrained:
+            model.weights = "none"
+        net = partial(build, model.net, "model.net", kinds.MODEL, self.trust)
+        network = build_network(net, model, len(self.dataset.read_bands), self.tasks)
+        if self.balancing().at_shared_layer:
+            _ = network.shared_weight  # it refuses a network that trains nothing that is shared
+        load_weights(network, model.weights)
+        return network
+
+    def losses(self, numbers: Numbers | None) -> dict[str, Composite]:
+        """The loss composition of each head.
+
+        Args:
+            numbers: The training split's counts; None: leave counted weights out, to check the rest.
+        """
+        composites = {}
+        for head, (where, nodes) in loss_places(self.plain).items():
+            terms = {
+                name: (weight_of(node), self.term(f"{where}.terms.{name}", node, self.tasks[head], numbers))
+                for name, node in nodes.items()
+            }
+            composites[head] = self.composite(head, where, terms)
+        return composites
+
+    def composite(self, head: str, where: str, terms: Mapping[str, tuple[float | Weight, nn.Module]]) -> Composite:
+        """A head's terms put together."""
+        node = heads_of(self.plain)[head]["loss"]
+        edges = node.get("edge_weight")
+        known = [item.name for item in fields(EdgeWeight)]
+        if edges is not None and not isinstance(edges, Mapping):
+            raise InputError(f"{where}.edge_weight={edges}: null or a mapping such as {{amount: 10, sigma: 5}} is expected")
+        for key in edges or ():
+            if key not in known:
+                raise InputError(f"{where}.edge_weight.{key}: there is no such setting{nearest(str(key), known)}")
+        return Composite(
+            terms,
+            node.get("check_targets", False),
+            task=self.tasks[head].kind,
+            label_smoothing=node.get("label_smoothing", 0.0),
+            edge_weight=None if edges is None else EdgeWeight(**edges),
+        )
+
+    def term(self, where: str, node: Mapping[str, Any], task: Task, numbers: Numbers | None) -> nn.Module:
+        """A loss term.
+
+        Args:
+            where: Its place in the config.
+            node: What stands there.
+            task: The head's.
+            numbers: As for `losses`.
+        """
+        arguments = {key: value for key, value in node.items() if key not in BESIDE_TERM}
+        if task.real and arguments.get("nodata") is not None:
+            raise InputError(
+                f"{where}.nodata={arguments['nodata']}: a run standardises values, so it would match none; unknown values are "
+                "those of dataset.ignore_values"
+            )
+        counted = counted_weights(arguments, where, task, None if numbers is None else numbers.targets[task.target])
+        loss = build(counted, where, kinds.TERM, self.trust, **given_to_loss(node, task.kind, task.soft))
+        return adapted(loss, where, task, node.get("pixels", False))
+
+    def balancing(self) -> Balancing:
+        """What puts the losses of the heads, or their terms, together."""
+        node = {key: value for key, value in self.plain["balancing"].items() if key not in BESIDE_BALANCING}
+        if self.between not in ("heads", "terms"):
+            raise InputError(f"balancing.between={self.between}: heads or terms is expected")
+        heads = {(head if self.between == "heads" else f"{head}/{name}"): head for head, name, _ in self.weighed()}
+        real = [part for part, head in heads.items() if self.tasks[head].real]
+        made: Balancing = build(node, "balancing", kinds.BALANCING, self.trust, parts=list(heads), real=real)
+        return made
+
+    def weighed(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+        """The loss terms that have a weight: each one's head, name and node."""
+        for head, (_, terms) in loss_places(self.plain).items():
+            for name, node in terms.items():
+                if isinstance(node, Mapping) and "_target_" in node and weight_of(node).full:
+                    yield head, name, node
+
+    @property
+    def between(self) -> str:
+        """Whether the losses of heads are balanced, or those of all terms."""
+        return str(self.plain["balancing"].get("between", "heads"))
+
+    def panel(self, head: str, numbers: Numbers) -> dict[str, dict[str, Any]]:
+        """What the losses of a head's panel are made with, counted weights as numbers, by name; none for real values."""
+        task = self.tasks[head]
+        losses, counted = {} if task.real else PANEL, numbers.targets[task.target]
+        return {name: counted_weights(node, f"panel.{name}", task, counted) for name, node in losses.items()}
+
+    def augmentations(self) -> list[Any]:
+        """The augmentations, in the order of the config."""
+        return [self.augmentation(name) for name in self.plain["augment"]]
+
+    def augmentation(self, name: str) -> Any:
+        """One of them, by its name."""
+        node, tasks = self.plain["augment"][name], list(self.dataset.tasks.values())
+        given = {"seed": self.seed, "task": self.dataset.task, "tasks": tasks}
+        return build(node, f"augment.{name}", kinds.AUGMENTATION, self.trust, **given)
+
+    def sampler(self, sizes: NDArray[np.int64], blocks: Blocks, read: Read) -> Places:
+        """What says where each training window lies.
+
+        Args:
+            sizes: ``[S, 2]``, height and width of each training scene.
+            blocks: Their blocks.
+            read: Reads their windows.
+        """
+        given = {"seed": self.seed, "sizes": sizes, "window": self.window, "blocks": blocks, "task": self.dataset.task}
+        sampler: Places = build(self.plain["sampler"], "sampler", kinds.SAMPLER, self.trust, **given, read=read)
+        return sampler
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """The factor on the encoder's learning rate, and the further one for each layer above."""
+        encoder_lr, layer_decay = (self.plain["optimizer"].get(key, 1.0) for key in BESIDE_OPTIMIZER)
+        return encoder_lr, layer_decay
+
+    def optimizer(
+        self, params: Any, network: nn.Module | None = None, undecayed: Sequence[nn.Parameter] = ()
+    ) -> torch.optim.Optimizer:
+        """The optimizer of some parameters; those of the network's encoder may have rates of their own.
+
+        Args:
+            params: The parameters.
+            network: The network, for the rates of its encoder.
+            undecayed: Further parameters, without weight decay.
+        """
+        node = {key: value for key, value in self.plain["optimizer"].items() if key not in BESIDE_OPTIMIZER}
+        grouped = self.rates != (1, 1)
+        if network is not None and grouped:
+            params = rate_groups(params, network, self.plain["model"]["encoder"], *self.rates)
+        if undecayed:
+            rest = params if grouped else [{"params": params, "name": "network"}]
+            params = [*rest, {"params": undecayed, "name": "balancing", "weight_decay": 0.0}]
+        optimizer: torch.optim.Optimizer = build(node, "optimizer", kinds.OPTIMIZER, self.trust, params=params)
+        for group in optimizer.param_groups if grouped else ():
+            if not isinstance(group.get("lr"), int | float):
+                name = type(optimizer).__name__
+                raise InputError(f"{name} has no learning rate: leave optimizer.encoder_lr and optimizer.layer_decay out")
+            group["lr"] *= group.get("lr_scale", 1.0)
+        return optimizer
+
+    def scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
+        """The schedule of an optimizer's rates, stepped every optimiser step.
+
+        It keeps the factors between them, but for a floor such as ``eta_min``, which is one for all.
+        """
+        node, scales = self.plain["scheduler"], [group.get("lr_scale", 1.0) for group in optimizer.param_groups]
+        if len(scales) > 1:
+            given = [key for key in ABSOLUTE if node.get(key) is not None]
+            node = node | {key: [node[key] * scale for scale in scales] for key in given}
+        if node.get("mode") == "max" and not self.task.higher_is_better:  # a plateau of the score
+            node = node | {"mode": "min"}
+        return build(node, "scheduler", kinds.SCHEDULER, self.trust, optimizer=optimizer)
+
+    def callbacks(self) -> dict[str, L.Callback]:
+        """The callbacks of the config, by name."""
+        return {name: self.callback(name) for name in self.plain["callbacks"]}
+
+    def callback(self, name: str) -> L.Callback:
+        """One of them, by its name."""
+        callback: L.Callback = build(self.plain["callbacks"][name], f"callbacks.{name}", kinds.CALLBACK, self.trust)
+        return callback
+
+    def logger(self, name: str, folder: Path) -> Logger:
+        """A logger of the config; one that writes files writes them in the run folder.
+
+        Raises:
+            InputError: If its arguments are wrong or its package is not installed. That its server is away is another error.
+        """
+        node = self.plain["logger"][name]
+        try:
+            logger: Logger = build(node, f"logger.{name}", kinds.LOGGER, self.trust, **given_to_logger(node, folder))
+        except FailedError as error:
+            raise error.failure from None
+        return logger
+
+    def trainer(self, **given: Any) -> L.Trainer:
+        """Lightning's trainer; `given` replaces what the config says."""
+        node = {key: value for key, value in self.plain["trainer"].items() if key not in given}
+        trainer: L.Trainer = build(node, "trainer", kinds.TRAINER, self.trust, **given)
+        return trainer
+
+
+def weight_of(node: Mapping[str, Any]) -> Weight:
+    """The weight of a term's node."""
+    return Weight(node.get("weight", 1.0), node.get("start", 0.0), node.get("ramp", 0.0))
+
+
+def set_up(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
+    """The setup of a config as plain values; see `rsseg.assembly.make_setup`.
+
+    Raises:
+        InputError: For a task or masks that can't be.
+    """
+    dataset = plain["dataset"]
+    targets, tasks = targets_of(dataset), tasks_of(dataset)
+    bands, rgb = (None if dataset[key] is None else tuple(dataset[key]) for key in ("bands", "rgb"))
+    made: dict[str, Any] = {
+        "plain": plain,
+        "dataset": Dataset(
+            name=dataset["name"],
+            decoders=tuple(_decoder(tasks[name], target) for name, target in targets.items()),
+            bands=bands,
+            rgb=rgb,
+            palettes=tuple(target["palette"] for target in targets.values()),
+            unlabelled=_unlabelled(dataset, tasks),
+            store=Path(plain["output"]) / "cache" / "store",
+            skip_bad_scenes=plain["on_bad_tile"] == "skip",
+        ),
+        "tasks": {head: tasks[node["target"]] for head, node in heads_of(plain).items()},
+        "residence": Residence(plain["residence"]),
+        "output": Path(plain["output"]),
+        "record": RecordConfig(**plain["record"]),
+        "trust": trust,
+    }
+    return Setup(**made, **{item.name: plain[item.name] for item in fields(Setup) if item.name not in made})
+
+
+def _decoder(task: Task, target: Mapping[str, Any]) -> Decoder:
+    """The decoder of a target's masks."""
+    values, ignored = target["mask_values"], target["ignore_values"]
+    try:
+        return make_decoder(task, values, ignored, target["fractions"], target["range"], target["size"])
+    except InputError as error:
+        raise InputError(in_place(str(error), task.target)) from None
+
+
+def given_to_source(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """What a source is given: of several targets what holds each of them, by name."""
+    if not plain["dataset"].get("targets"):
+        return {}
+    targets = targets_of(plain["dataset"])
+    return {
+        "targets": {
+            name: {key: target[key] for key in FROM_FILES if target[key] is not None} for name, target in targets.items()
+        }
+    }
+
+
+def _unlabelled(dataset: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str, tuple[str, ...]]:
+    """By pattern of scene names, the classes that are not labelled there, each as ``target/class``."""
+    known = {f"{name}/{label}" for name, task in tasks.items() for label in task.classes}
+    return {
+        pattern: tuple(full for label in labels for full in full_names(str(label), tasks) if full in known)
+        for pattern, labels in (dataset.get("unlabelled") or {}).items()
+    }
