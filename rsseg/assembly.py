@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, SequentialLR
 
 from rsseg.config import build as kinds
 from rsseg.config.build import faults, locate, missing
-from rsseg.config.schema import ModelConfig, Residence, cross_check, raise_faults
+from rsseg.config.schema import Residence, cross_check, raise_faults
 from rsseg.config.targets import (
     heads_of,
     leave_out_short_form,
@@ -81,7 +81,7 @@ def _try_metrics(setup: Setup) -> None:
 def _try_architecture(setup: Setup) -> None:
     """Look whether the smp class has what the other settings of the model ask for."""
     kind = locate(setup.plain["model"]["net"]["_target_"], "model.net", kinds.MODEL, setup.trust)
-    model = ModelConfig(**setup.plain["model"])
+    model = setup.model
     check_architecture(kind, model, setup.tasks)
     if model.siamese and setup.dataset.bands is not None:
         bands_of_a_date(len(setup.dataset.bands))

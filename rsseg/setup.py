@@ -221,13 +221,19 @@ class Setup:
         source: Source = build(node, "dataset.source", kinds.SOURCE, self.trust, **given)
         return source
 
+    @property
+    def model(self) -> ModelConfig:
+        """What the config says of the model."""
+        known = {item.name for item in fields(ModelConfig)}  # what else stands there is a fault that is told
+        return ModelConfig(**{key: value for key, value in self.plain["model"].items() if key in known})
+
     def network(self, pretrained: bool = True) -> Network:
         """The network.
 
         Args:
             pretrained: Load its pretrained weights; not where a checkpoint holds all.
         """
-        model = ModelConfig(**self.plain["model"])
+        model = self.model
         if not pretrained:
             model.weights = "none"
         net = partial(build, model.net, "model.net", kinds.MODEL, self.trust)
