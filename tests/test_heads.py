@@ -124,9 +124,11 @@ def test_heads_of_one_target_share_it_and_each_is_standardised_once(tmp_path):
     assert (layers["height"] == 2).all()
 
 
-def test_scenes_without_a_target_are_not_scored_by_it(tmp_path, root):
-    run = tmp_path / "run"
-    train(settings(tmp_path, *words(root, "pictures=0", "record.enabled=false", "steps=2")), run)
+def test_scenes_without_a_target_are_not_scored_by_it(tmp_path, root, caplog):
+    run, misspelt = tmp_path / "run", "dataset.unlabelled={tile0: [road], tiel1: [road]}"
+    train(settings(tmp_path, *words(root, "pictures=0", "record.enabled=false", "steps=2", misspelt)), run)
+    assert "dataset.unlabelled.tiel1 fits no training or validation scene (did you mean 'tile1'?)." in caplog.text
+    assert "dataset.unlabelled.tile0" not in caplog.text
     found = evaluate(run, "val")
     rows = list(csv.DictReader((run / "evaluation-val-scenes.csv").open()))
     scored = {row["scene"]: row["rmse"] for row in rows if row["head"] == "height"}
