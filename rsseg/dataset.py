@@ -184,6 +184,7 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
         InputError: If a split is empty, files can't be used, or a class occurs nowhere.
     """
     scenes = {split: scenes_of(source, dataset, split) for split in ("train", "val")}
+    warn_of_misspelt(dataset, [scene.name for split in scenes.values() for scene in split])
     stores = {split: open_split(dataset, scenes[split], split, window) for split in scenes}
     for split, store in stores.items():
         for name, task in store.tasks.items():
@@ -202,6 +203,13 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
     for store in stores.values():
         store.fill = np.array(numbers.mean)
     return Data(stores, numbers)
+
+
+def warn_of_misspelt(dataset: Dataset, names: Sequence[str]) -> None:
+    """Log which patterns of `Dataset.unlabelled` fit none of the scenes with these names."""
+    for pattern in dataset.unlabelled:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            log.warning("dataset.unlabelled.%s fits no training or validation scene%s.", pattern, nearest(pattern, names))
 
 
 def scenes_of(source: Source, dataset: Dataset, split: str) -> list[Scene]:

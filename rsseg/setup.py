@@ -27,6 +27,7 @@ from rsseg.config.targets import (
     has_loss,
     heads_of,
     in_place,
+    no_such_target,
     targets_of,
     tasks_of,
 )
@@ -444,13 +445,20 @@ def set_up(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
             store=Path(plain["output"]) / "cache" / "store",
             skip_bad_scenes=plain["on_bad_tile"] == "skip",
         ),
-        "tasks": {head: tasks[node["target"]] for head, node in heads_of(plain).items()},
+        "tasks": {head: _task_of(head, node["target"], tasks) for head, node in heads_of(plain).items()},
         "residence": Residence(plain["residence"]),
         "output": Path(plain["output"]),
         "record": RecordConfig(**plain["record"]),
         "trust": trust,
     }
     return Setup(**made, **{item.name: plain[item.name] for item in fields(Setup) if item.name not in made})
+
+
+def _task_of(head: str, target: str, tasks: Mapping[str, Task]) -> Task:
+    """The task of a head."""
+    if target not in tasks:
+        raise InputError(no_such_target(head, target, tasks))
+    return tasks[target]
 
 
 def _decoder(task: Task, target: Mapping[str, Any]) -> Decoder:

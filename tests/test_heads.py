@@ -13,6 +13,7 @@ from tiny import checker, coloured, compose, write_tif
 from rsseg.assembly import make_module, make_setup
 from rsseg.compare.records import load_records
 from rsseg.compare.runs import Run
+from rsseg.config.cli import check_early
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError, layers_of
 from rsseg.dataset import Numbers, TargetNumbers
@@ -123,9 +124,11 @@ def test_heads_of_one_target_share_it_and_each_is_standardised_once(tmp_path):
     assert (layers["height"] == 2).all()
 
 
-def test_scenes_without_a_target_are_not_scored_by_it(tmp_path, root):
-    run = tmp_path / "run"
-    train(settings(tmp_path, *words(root, "pictures=0", "record.enabled=false", "steps=2")), run)
+def test_scenes_without_a_target_are_not_scored_by_it(tmp_path, root, caplog):
+    run, misspelt = tmp_path / "run", "dataset.unlabelled={tile0: [road], tiel1: [road]}"
+    train(settings(tmp_path, *words(root, "pictures=0", "record.enabled=false", "steps=2", misspelt)), run)
+    assert "dataset.unlabelled.tiel1 fits no training or validation scene (did you mean 'tile1'?)." in caplog.text
+    assert "dataset.unlabelled.tile0" not in caplog.text
     found = evaluate(run, "val")
     rows = list(csv.DictReader((run / "evaluation-val-scenes.csv").open()))
     scored = {row["scene"]: row["rmse"] for row in rows if row["head"] == "height"}
@@ -169,6 +172,17 @@ def test_one_mistake_in_one_line(tmp_path, more, message):
     told = faults(tmp_path, *more)
     assert message in told
     assert "\n" not in told
+
+
+def test_a_head_of_several_targets_learns_that_of_its_name_or_none(tmp_path):
+    told = faults(tmp_path, "+loss@model.heads.heihgt.loss=huber")
+    assert "model.heads.heihgt.target=heihgt (did you mean 'height'?): the targets are cover, height" in told
+
+
+def test_several_targets_pass_the_check_before_anything_is_imported(tmp_path, root):
+    check_early(settings(tmp_path, *words(root)))
+    with pytest.raises(InputError, match=r"dataset\.classes is not set"):
+        check_early(settings(tmp_path, "dataset=geotiff", f"dataset.source.root={root}"))
 
 
 def test_a_source_of_one_target_says_so(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -203,8 +203,7 @@ def head_faults(config: Mapping[str, Any]) -> list[str]:
         faults.append(f"model.heads names no head: write one for each target that is to be learnt, such as {{{some}}}")
     for name, head in heads.items():
         if head["target"] not in targets:
-            near = nearest(str(head["target"]), targets)
-            faults.append(f"model.heads.{name}.target={head['target']}{near}: the targets are {', '.join(targets)}")
+            faults.append(no_such_target(name, head["target"], targets))
         if not has_loss(head):
             found = config["model"]["heads"][name]
             faults.append(
@@ -221,6 +220,11 @@ def head_faults(config: Mapping[str, Any]) -> list[str]:
     if heads and all(head["weight"] == 0 for head in heads.values()):
         faults.append("model.heads: all weights are 0, so that nothing is learnt")
     return faults
+
+
+def no_such_target(head: str, target: Any, targets: Collection[str]) -> str:
+    """What is wrong with a head that learns what the dataset does not have."""
+    return f"model.heads.{head}.target={target}{nearest(str(target), targets)}: the targets are {', '.join(targets)}"
 
 
 def has_loss(head: Any) -> bool:
