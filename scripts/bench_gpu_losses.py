@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from bench_losses import Case, cases, compiled, passes, scene
 from bench_measure import Jobs, Row, interleaved, judged, peak_bytes, synchronize
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 
 from rsseg.config.build import TERM, build, locate
 from rsseg.contract import IGNORE
+from rsseg.data.boxes import Boxes
 from rsseg.losses.class_weights import counted_weights
-from rsseg.task import Task, make_task
+from rsseg.task import Centres, Task, make_task
 
 if TYPE_CHECKING:
     from bench_gpu import Arguments
@@ -60,9 +62,13 @@ def exact(path: Path, device: torch.device) -> Row:
 def random_batch(task: Task) -> tuple[Tensor, Tensor]:
     """Logits and a target whose first rows are ignored."""
     torch.manual_seed(0)
-    logits = 2 * torch.randn(2, task.channels, 64, 64)
+    logits = 2 * torch.randn(2, task.outputs, 64, 64)
     if task.real:
         target = torch.randn(logits.shape)
+        if isinstance(task, Centres):
+            boxes = np.array([[1, 10.0, 10.0, 20.0, 24.0], [1, 40.0, 30.0, 50.0, 44.0]])  # class, top, left, bottom, right
+            layer = torch.from_numpy(Boxes(task).draw(boxes, (64, 64)))
+            target = task.standardise(layer.expand(2, *layer.shape)).clone()
         target[..., :8, :] = torch.nan
         return logits, target
     target = torch.randint(0, task.channels if task.exclusive else 2, (2, *task.planes, 64, 64), dtype=torch.uint8)
