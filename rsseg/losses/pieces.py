@@ -168,7 +168,7 @@ class Hard(Piece):
         """See `Piece`."""
         error = self.error()
         place = self.places(error, bins)
-        table = torch.zeros(2 * bins * self.y[..., :1].numel(), dtype=torch.int32, device=place.device)
+        table = torch.zeros(2 * bins * self.y.shape[0] * self.y.shape[1], dtype=torch.int32, device=place.device)
         if self.w is None:
             table.scatter_add_(0, place, torch.ones_like(table[:1]).expand(place.shape))
         else:

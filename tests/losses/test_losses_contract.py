@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from losses_cases import CASES, CHANNELS, PIXELWISE, SMOOTH, TERMS, WEIGHTS, batch, over, value_and_gradient
 
@@ -36,6 +36,7 @@ def cut(logits, target, keep):
 @every_pixelwise_case
 @few
 @given(seed=st.integers(0, 10**6), ignored=st.sampled_from([0.0, 0.3, 0.8]))
+@example(seed=154, ignored=0.8)  # every pixel is ignored, and nothing left
 def test_ignored_pixels_are_as_if_cut_away(name, task, seed, ignored):
     logits, target = batch(task, seed, ignored=ignored)
     term = TERMS[name](task)
