@@ -166,7 +166,7 @@ def _quality(trainer: L.Trainer, module: SegmentationModule, name: str, windows:
         sums = SCENE_SUMS[task.counted](task, scenes=1).to(module.device)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             sums.update(module(image)[name], layers[task.target], scene)
-        sums.sync_on_compute = False  # the other processes wait
+        sums.distributed_available_fn = lambda: False  # the other processes wait
         return task.quality(score_scenes(sums, task, module.without[name]).means())
 
     return metric
