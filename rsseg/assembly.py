@@ -41,6 +41,7 @@ from rsseg.models.rates import layers_above
 from rsseg.models.siamese import bands_of_a_date
 from rsseg.module import SegmentationModule, logged_names
 from rsseg.setup import BESIDE_OPTIMIZER, Setup, loss_places, places, set_up, weight_of
+from rsseg.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -298,7 +299,7 @@ def make_module(setup: Setup, network: nn.Module, numbers: Numbers, scenes: int)
     return SegmentationModule(
         network=network,
         losses=setup.losses(numbers),
-        tasks={head: task.scaled(*numbers.targets[task.target].of_values) for head, task in setup.tasks.items()},
+        tasks={head: _scaled(task, numbers) for head, task in setup.tasks.items()},
         weights=setup.head_weights,
         mean=numbers.mean,
         std=numbers.std,
@@ -314,6 +315,12 @@ def make_module(setup: Setup, network: nn.Module, numbers: Numbers, scenes: int)
         monitored=setup.monitored,
         classifier=setup.plain["model"]["classifier"] or 0.0,
     )
+
+
+def _scaled(task: Task, numbers: Numbers) -> Task:
+    """A task that knows the real values of its training targets."""
+    known = numbers.targets[task.target]
+    return task.scaled(known.value_mean, known.value_std)
 
 
 def fit_augmentations(module: SegmentationModule, data: Data) -> None:

@@ -103,11 +103,6 @@ class TargetNumbers:
         """The numbers that a file says, of runs of before too."""
         return cls(**{item.name: saved[item.name] for item in fields(cls) if item.name in saved})
 
-    @property
-    def of_values(self) -> tuple[list[float], list[float]]:
-        """Mean and deviation of the real values."""
-        return self.value_mean, self.value_std
-
 
 @dataclass(frozen=True)
 class Numbers:

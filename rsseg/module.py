@@ -160,23 +160,19 @@ class SegmentationModule(L.LightningModule):
         return self.tasks[head].predict(logits, cast(Confusion, self.scene_sums[head]).threshold)
 
     def _losses(self, logits: Mapping[str, Tensor], batch: Batch, done: float = 1.0) -> dict[str, CompositeValue]:
-        """The loss of each head at a part of the run; a head whose target the batch lacks has the loss 0."""
+        """The loss of each head at a part of the run; 0 for a head whose target is known nowhere in the batch."""
         layers = layers_of(batch)
         return {
             name: composite(logits[name], layers[self.tasks[name].target], layers.get("weight"), done)
             for name, composite in self.losses.items()
         }
 
-    def _total(self, losses: Mapping[str, CompositeValue], balancing: Balancing) -> Tensor:
-        """The heads' losses, or their terms, put together."""
-        shared = cast(Tensor, self.network.shared_weight) if balancing.at_shared_layer else None
-        return cast(Tensor, balancing(*weighed_parts(losses, self.between, self.weights), shared))
-
     def _loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a training batch, from what the network gives in training, and all losses by their names in the log."""
         done = self.global_step / self.steps if self.steps else 1.0
         losses = self._losses(outputs, batch, done)
-        total = self._total(losses, self.balancing)
+        shared = cast(Tensor, self.network.shared_weight) if self.balancing.at_shared_layer else None
+        total: Tensor = self.balancing(*weighed_parts(losses, self.between, self.weights), shared)
         beside = self._beside(outputs, batch, done)  # with the factors of this batch
         for name, loss in beside.items():
             head, _, part = name.rpartition("/")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -46,8 +45,6 @@ from rsseg.losses.foreign import adapted, given_to_loss
 from rsseg.models import Network, build_network, load_weights
 from rsseg.models.rates import rate_groups
 from rsseg.task import Task
-
-log = logging.getLogger(__name__)
 
 NET_GIVEN = ("encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params")
 SAMPLER_GIVEN = ("seed", "sizes", "window", "blocks", "task", "read")

@@ -383,20 +383,6 @@ class Regression(Task):
             found.append(f"dataset.units lists {len(self.units)} units, but dataset.classes names {self.channels} values")
         return found
 
-    def moved(self, target: Tensor, matrix: Tensor, shift: Tensor | None = None) -> Tensor:
-        """What lengths and directions in a target become where an augmentation has turned or scaled its pixels: see `directed`.
-
-        Args:
-            target: The target with its pixels in their new places, ``[B, *planes, H, W]``.
-            matrix: ``[B, 2, 2]``, from a vector (down, across) of the old window to that of the new one.
-            shift: ``[B, 2, H, W]``, how far down and across of a new pixel's centre that of the pixel lies which it was taken
-                from; None: nowhere.
-
-        Returns:
-            A target of the same shape; labels and values have no direction and stay as they are.
-        """
-        return target
-
     def scaled(self, mean: Sequence[float], std: Sequence[float]) -> Self:
         """See `Task`."""
         return replace(self, mean=tuple(mean), std=tuple(std))
