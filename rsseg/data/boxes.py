@@ -16,8 +16,8 @@ from rsseg.contract import InputError, number
 from rsseg.data.decoder import Decoder
 from rsseg.data.raster import open_raster
 from rsseg.data.vector import Burn, read_features
-from rsseg.heat import spread, whole_radius
 from rsseg.task import OBJECT_PLANES, Task
+from rsseg.task.heat import spread, whole_radius
 
 ROOM = 2
 """Pixels beyond the radius that know of an object too, for augmentations that enlarge or shrink the window."""

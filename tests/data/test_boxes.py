@@ -12,9 +12,9 @@ from rsseg.contract import InputError
 from rsseg.data.augment import D4, ScaleCrop, dihedral_matrix, erase, rescale
 from rsseg.data.boxes import Boxes
 from rsseg.data.vector import Burn
-from rsseg.heat import OVERLAP, gaussian_radius
 from rsseg.metrics.objects import labelled
 from rsseg.task import Centres
+from rsseg.task.heat import OVERLAP, gaussian_radius
 
 TWO = Centres(("car", "truck"))
 

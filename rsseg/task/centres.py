@@ -1,0 +1,209 @@
+"""The task whose target holds objects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsseg.contract import IGNORE, InputError, holds_reals, known
+from rsseg.task.heat import spread, whole_radius
+from rsseg.task.task import Task, per_plane
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+OBJECT_PLANES = ("label", "down", "across", "height", "width")
+"""The planes of a target of objects, see `Centres`."""
+
+
+@dataclass(frozen=True)
+class Centres(Task):
+    """Objects, found by their centres (CenterNet, Zhou et al. 2019), at the resolution of the image.
+
+    The network gives a heat logit for each class, then height and width, then how far down and across in its pixel a centre
+    lies. A scene's target has the planes of `OBJECT_PLANES`: every pixel near an object holds the number of its class, counted
+    from 1, the vector from the pixel's centre to the object's centre, and its height and width, all in pixels; NaN where a size
+    is not known. Of several objects the one with the highest heat counts. Pixels far from objects hold 0, unknown ones NaN.
+
+    It is not the heat map itself, for that cannot be scaled by its pixels: a centre would become four, or none. Here every
+    pixel knows its object, so that layers are cut and moved pixel by pixel as others are, and an object beyond the border of a
+    window still warms what lies inside. Only vectors and sizes have to be turned and scaled (`moved`). Heat, size and offset
+    are made of it last, each pixel for itself (`standardise`).
+
+    Attributes:
+        mean: The mean height, and the mean width, of objects in the training split; empty: logits are sizes.
+        std: Likewise their standard deviations.
+
+    Example:
+        >>> import torch
+        >>> cars = Centres(("car",))
+        >>> layer = torch.tensor([1.0, 0.25, -0.5, 9.0, 4.0]).view(1, 5, 1, 1)
+        >>> cars.standardise(layer).flatten().tolist()
+        [1.0, 9.0, 4.0, 0.75, 0.0]
+    """
+
+    kind = "centres"
+    separate = True
+    real = True
+    directed = True
+    subject = "detection"
+    untuned = "score 0.3"
+    scores = ("f1", "precision", "recall", "f1_micro", "scene_f1")
+    class_scores = ("f1",)
+    score = "f1"
+    score_name = "F1"
+    counted = "matches"
+    unit = "objects"
+    error_names = ("found", "false alarm", "missed")
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        """The classes, two sides and two offsets."""
+        return self.channels + 4
+
+    @property
+    def first_bias(self) -> tuple[float, ...]:
+        """A heat of 0.1 (Law & Deng 2018): a half in every pixel would be a loss that swamps all others."""
+        return (-2.19,) * self.channels + (0.0,) * 4
+
+    @property
+    def planes(self) -> tuple[int, ...]:
+        """Those of `OBJECT_PLANES`."""
+        return (len(OBJECT_PLANES),)
+
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        """Height and width."""
+        return OBJECT_PLANES[3:]
+
+    def values(self, target: NDArray[np.generic]) -> list[NDArray[np.generic]]:
+        """The known heights and widths of the objects whose centres lie in a target."""
+        sizes = target[3:, _at_centre(target)]
+        return [side[known(side)] for side in sizes]
+
+    @property
+    def sized(self) -> bool:
+        """Whether the size of any object in training is known: then sizes are predicted."""
+        return not self.mean or min(self.mean) > 0
+
+    def faults(self, mask_values: Sequence[Any] | None = None, palette: Sequence[str] | None = None) -> list[str]:
+        """See `Task`."""
+        found = super().faults(palette=palette)
+        if mask_values is not None:
+            found.append(
+                "dataset.mask_values: features of a vector file have classes, counted from 1; set dataset.mask_values=null, "
+                "and dataset.source.attribute and values to what names a feature's class"
+            )
+        return found
+
+    def scaled(self, mean: Sequence[float], std: Sequence[float]) -> Self:
+        """See `Task`; one mean and one deviation for both sides, which a quarter turn swaps."""
+        middle = float(np.mean(mean))
+        deviation = float(np.sqrt(np.mean(np.square(std) + np.square(np.subtract(mean, middle)))))
+        return replace(self, mean=(middle,) * 2, std=(deviation,) * 2)
+
+    def moved(self, target: Tensor, matrix: Tensor, shift: Tensor | None = None) -> Tensor:
+        """See `Task`: vectors follow the matrix, sides its amounts, so that a quarter turn swaps them."""
+        label, vector, sides = target[:, :1], target[:, 1:3], target[:, 3:]
+        turned = (matrix[:, :, :, None, None] * vector[:, None]).sum(2)
+        moved = target.clone()
+        moved[:, 1:3] = (turned if shift is None else turned + shift) * (label > 0)
+        moved[:, 3:] = (matrix.abs()[:, :, :, None, None] * sides[:, None]).sum(2)
+        return moved
+
+    def standardise(self, target: Tensor) -> Tensor:
+        """What the loss sees: heat from 0 to 1 for each class, sides about 0, and offsets from 0 to 1.
+
+        Args:
+            target: ``[B, 5, H, W]``, of `OBJECT_PLANES`.
+
+        Returns:
+            Of the shape of the logits; sides and offsets are NaN but in the pixels that centres lie in, all is where nothing is
+            known.
+        """
+        label, vector, sides = target[:, 0], target[:, 1:3], target[:, 3:]
+        radius = whole_radius(sides[:, 0], sides[:, 1])
+        away = (vector + 0.5).floor()  # whole pixels to the pixel that the centre lies in
+        warm = (label > 0) & (away.abs() <= radius[:, None]).all(1)
+        heat = (-away.square().sum(1) / (2 * spread(radius) ** 2)).exp() * warm
+        centre = (warm & (away == 0).all(1))[:, None]
+        planes = target.new_empty(len(target), self.outputs, *target.shape[2:])
+        for c in range(self.channels):
+            planes[:, c] = heat * (label == c + 1)
+        planes[:, -4:-2] = (
+            (sides - per_plane(self.mean, sides)) / per_plane(self.std, sides) if self.mean else sides
+        ).masked_fill(~centre, math.nan)
+        planes[:, -2:] = (vector + 0.5).masked_fill(~centre, math.nan)
+        return planes
+
+    def predict(self, logits: Tensor, threshold: Tensor | None = None) -> Tensor:
+        """The heat as scores from 0 to 1, sides in pixels (NaN if no size was known in training), and offsets from 0 to 1.
+
+        Args:
+            logits: ``[B, K + 4, H, W]``.
+            threshold: Not used.
+        """
+        planes = logits.sigmoid()
+        planes[:, -4:-2] = self.in_pixels(logits[:, -4:-2])
+        planes[:, -2:] = logits[:, -2:].clamp(0, 1)
+        return planes
+
+    def in_pixels(self, sides: Tensor) -> Tensor:
+        """Sides ``[B, 2, H, W]`` as the loss sees them in pixels."""
+        if not self.sized:
+            return sides * math.nan
+        return sides * per_plane(self.std, sides) + per_plane(self.mean, sides) if self.mean else sides
+
+    def hard_labels(self, target: Any) -> Any:  # type: ignore[override]  # it has to know the classes
+        """1 in the pixels that the centres of a class lie in, so that objects are counted and sampled as pixels are."""
+        if not holds_reals(target):
+            return target
+        labels = target[..., [0] * self.channels, :, :]
+        for c in range(self.channels):
+            labels[..., c, :, :] -= c
+        unknown = labels != labels
+        planes = [target[..., [i], :, :] for i in range(3)]
+        found = ((labels == 1) & _at_centre(planes)) * 1
+        found[unknown] = IGNORE
+        return found
+
+    @classmethod
+    def check_shapes(cls, logits: Tensor, target: Tensor) -> None:
+        """Refuse a prediction and a target that do not fit each other.
+
+        Args:
+            logits: Floating point ``[B, K + 4, H, W]``, K classes.
+            target: Likewise, as `standardise` makes it.
+        """
+        shape, found = list(logits.shape), list(target.shape)
+        if not logits.is_floating_point() or len(shape) != 4 or shape[1] < 5:
+            raise InputError(
+                "a loss of centres needs floating-point logits [B, K + 4, H, W], a heat for each of K classes, two sides and "
+                f"two offsets; found {logits.dtype} {shape}"
+            )
+        if not target.is_floating_point() or found != shape:
+            raise InputError(f"a target of centres for logits {shape} has the same shape; found {target.dtype} {found}")
+
+    @classmethod
+    def check_values(cls, logits: Tensor, target: Tensor, ignore_index: int = IGNORE) -> None:  # noqa: ARG003
+        """Refuse heat outside 0 to 1; see `check_shapes`."""
+        cls.check_shapes(logits, target)
+        heat = target[:, :-4]
+        wrong = (heat < 0) | (heat > 1)
+        if bool(wrong.any()):
+            raise InputError(f"the target holds the heat {float(heat[wrong][0]):g}, but heat lies from 0 to 1 (unknown: NaN)")
+
+
+def _at_centre(target: Any) -> Any:
+    """Where the pixels of a target of objects ``[5, ...]`` hold a centre."""
+    label, down, across = target[0], target[1], target[2]
+    return (label > 0) & (down + 0.5 >= 0) & (down + 0.5 < 1) & (across + 0.5 >= 0) & (across + 0.5 < 1)

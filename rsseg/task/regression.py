@@ -1,0 +1,118 @@
+"""The task whose target holds real values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsseg.contract import IGNORE, InputError, known
+from rsseg.task.task import Task, per_plane
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Regression(Task):
+    """Real values instead of labels: a target plane for each of the values that `classes` names, NaN where unknown.
+
+    A loss sees values that are standardised by the mean and the deviation of the training split, as logits are. Predictions,
+    scores and maps have the target's unit.
+
+    Attributes:
+        units: The unit of each value, for people; empty: not known.
+        mean: Of each value in the training split; empty: logits are values.
+        std: Likewise its standard deviation.
+
+    Example:
+        >>> import torch
+        >>> height = Regression(("height",), units=("m",)).scaled([10.0], [5.0])
+        >>> height.standardise(torch.tensor([[[[20.0]]]])).item(), height.predict(torch.tensor([[[[2.0]]]])).item()
+        (2.0, 20.0)
+    """
+
+    kind = "regression"
+    separate = True
+    real = True
+    subject = "regression"
+    scores = ("rmse", "mae", "r2", "bias", "scene_rmse")
+    class_scores = ("rmse", "mae")
+    score = "rmse"
+    score_name = "RMSE"
+    higher_is_better = False
+    counted = "errors"
+    score_of = "value"
+
+    units: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        """The values' own names."""
+        return self.classes
+
+    def values(self, target: NDArray[np.generic]) -> list[NDArray[np.generic]]:
+        """See `Target`."""
+        return [plane[known(plane)] for plane in target]
+
+    def faults(self, mask_values: Sequence[Any] | None = None, palette: Sequence[str] | None = None) -> list[str]:
+        """See `Task`."""
+        found = super().faults()
+        given = {"mask_values": mask_values, "palette": palette}
+        for name, value in given.items():
+            if value is not None:
+                found.append(f"dataset.{name}: masks of a regression hold real values, no labels; set dataset.{name}=null")
+        if self.units and len(self.units) != self.channels:
+            found.append(f"dataset.units lists {len(self.units)} units, but dataset.classes names {self.channels} values")
+        return found
+
+    def scaled(self, mean: Sequence[float], std: Sequence[float]) -> Self:
+        """See `Task`."""
+        return replace(self, mean=tuple(mean), std=tuple(std))
+
+    def standardise(self, target: Tensor) -> Tensor:
+        """See `Task`."""
+        return (target - per_plane(self.mean, target)) / per_plane(self.std, target) if self.mean else target
+
+    @classmethod
+    def _largest_share(cls, target: Any) -> tuple[Any, Any]:
+        """See `Task`."""
+        there = target == target
+        return there * 1, ~there
+
+    @classmethod
+    def check_shapes(cls, logits: Tensor, target: Tensor) -> None:
+        """Refuse a prediction and a target that do not fit each other.
+
+        Args:
+            logits: The predicted values, floating point ``[B, V, H, W]``.
+            target: Real numbers of any dtype, likewise or ``[B, H, W]`` for one value.
+
+        Raises:
+            InputError: For shapes that do not fit, complex numbers and booleans.
+        """
+        shape, found = list(logits.shape), list(target.shape)
+        if not logits.is_floating_point() or len(shape) != 4:
+            raise InputError(f"a regression loss needs a floating-point prediction [B, C, H, W]; found {logits.dtype} {shape}")
+        if target.is_complex() or str(target.dtype) == "torch.bool":
+            raise InputError(f"a regression target holds real numbers; found {target.dtype}")
+        one = shape[1] == 1
+        if found != shape and not (one and found == [shape[0], *shape[2:]]):
+            raise InputError(
+                f"a regression target for a prediction {shape} has the same shape"
+                f"{' or lacks its dimension of 1' if one else ''}; found {found}"
+            )
+
+    @classmethod
+    def check_values(cls, logits: Tensor, target: Tensor, ignore_index: int = IGNORE) -> None:  # noqa: ARG003
+        """Any real number will do; see `check_shapes`."""
+        cls.check_shapes(logits, target)
+
+    def predict(self, logits: Tensor, threshold: Tensor | None = None) -> Tensor:
+        """The values, floating point ``[B, V, H, W]``."""
+        return logits * per_plane(self.std, logits) + per_plane(self.mean, logits) if self.mean else logits
