@@ -24,7 +24,7 @@ from rsseg.data.raster import open_raster
 from rsseg.data.scene import SceneReader
 from rsseg.data.windows import grid
 from rsseg.files import atomic_write
-from rsseg.metrics.objects import MARGIN, SCORE, boxes, labelled, match, peaks, suppress
+from rsseg.metrics.objects import MARGIN, SCORE, boxes, labelled_objects, match, peaks, suppress
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
 from rsseg.task import Centres
@@ -129,7 +129,7 @@ def window_objects(task: Centres, windows: Sequence[Batch], logits: Tensor) -> l
     found = suppress(peaks(task.predict(logits.float()), task, least=SCORE)).cpu().numpy()
     rows = []
     for i, window in enumerate(windows):
-        truth = labelled(task.standardise(layers_of(window)[task.target]), task).numpy()
+        truth = labelled_objects(task.standardise(layers_of(window)[task.target]), task).numpy()
         rows.append((window["image"][0].numpy(), truth, found[found[:, 0] == i]))
     return rows
 

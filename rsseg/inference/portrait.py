@@ -21,7 +21,7 @@ from rsseg.data.store import Store
 from rsseg.figure import save
 from rsseg.inference.objects import outline
 from rsseg.inference.picture import GREY, colours, paint, stretch, with_grey
-from rsseg.metrics.objects import labelled
+from rsseg.metrics.objects import labelled_objects
 from rsseg.task import Centres, Regression
 
 WINDOWS = 6
@@ -190,7 +190,7 @@ def draw_windows(figure: SubFigure, store: Store, shades: Sequence[str], window:
         column[0].imshow(stretch(image, shown))
         if isinstance(task, Centres):
             column[1].imshow(stretch(image, shown))
-            objects = labelled(task.standardise(torch.from_numpy(mask)[None]), task).numpy()
+            objects = labelled_objects(task.standardise(torch.from_numpy(mask)[None]), task).numpy()
             outline(column[1], objects, [shades[int(label)] for label in objects[:, 1]])
         elif regression:
             column[1].imshow(mask[0], cmap=with_grey("viridis"), vmin=low, vmax=high, interpolation="nearest")

@@ -16,9 +16,9 @@ from torchmetrics.detection import MeanAveragePrecision
 
 from rsseg.contract import known
 from rsseg.metrics.average import Array, present_mean
-from rsseg.metrics.metric import Metric, SceneScores, kept_classes, macro, with_scenes
-from rsseg.metrics.objects import COLUMNS, MARGIN, SCORE, boxes, labelled, match, peaks, suppress
-from rsseg.metrics.scores import AVERAGES, ClassScore, class_pixels, overlap
+from rsseg.metrics.metric import Metric, SceneScores, kept_classes, with_scenes
+from rsseg.metrics.objects import COLUMNS, MARGIN, SCORE, boxes, labelled_objects, match, peaks, suppress
+from rsseg.metrics.scores import ClassScore, class_metrics, class_pixels, overlap
 from rsseg.task import Centres, Task
 
 
@@ -73,7 +73,7 @@ class ObjectMatches(torchmetrics.Metric):
         side = 2 * MARGIN + 1
         near = F.max_pool2d(known(target[:, :1]).float(), side, 1, MARGIN)[:, 0] > 0
         found = peaks(self.task.predict(logits.float()), self.task, where=near)
-        for table, objects in ((self.found, found), (self.truth, labelled(target, self.task))):
+        for table, objects in ((self.found, found), (self.truth, labelled_objects(target, self.task))):
             window = objects[:, 0].long()
             objects[:, 3:5] += corner[window]
             objects[:, 0] = scene[window].to(objects.dtype)
@@ -164,14 +164,7 @@ def match_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
         >>> round(float(match_metrics(Centres(("car",)))["f1"](counts)), 3)
         0.6
     """
-    kept, found = kept_classes(task.classes, without), {}
-    for name, score in MATCHES.items():
-        for suffix, average in AVERAGES.items():
-            label = f"{LABELS[name]} {suffix[1:]}".strip()
-            found[name + suffix] = Metric(label, name, kept, partial(average, score=score), class_pixels)
-        for c, each in enumerate(task.classes):
-            found[f"{name}/{each}"] = Metric(f"{LABELS[name]} of {each}", name, [c], partial(macro, score=score), class_pixels)
-    return with_scenes(found)
+    return with_scenes(class_metrics(MATCHES, task, LABELS, without))
 
 
 @dataclass(frozen=True)
@@ -219,16 +212,10 @@ class MatchScores(SceneScores):
 
     def table(self) -> list[dict[str, Any]]:
         """See `SceneScores`; with the average precision of classes and of their mean. A centre is one pixel."""
-        precision = dict(zip(self.task.classes, self.average_precision.tolist(), strict=False))
-        mean = self.means().get("ap50", float("nan"))
+        averages = {"macro": self.means().get("ap50", float("nan"))}
+        classes = dict(zip(self.task.classes, self.average_precision.tolist(), strict=False))
         rows = []
         for row in super().table():
-            own = (
-                precision.get(row["class"], float("nan"))
-                if row["class"]
-                else mean
-                if row["average"] == "macro"
-                else float("nan")
-            )
-            rows.append(row | {"ap50": own})
+            known, name = (averages, row["average"]) if row["average"] else (classes, row["class"])
+            rows.append(row | {"ap50": known.get(name, float("nan"))})
         return rows

@@ -68,7 +68,7 @@ def peaks(planes: Tensor, task: Centres, least: float = CANDIDATE, where: Tensor
     return _table(planes, heat, there.view_as(heat))
 
 
-def labelled(target: Tensor, task: Centres) -> Tensor:
+def labelled_objects(target: Tensor, task: Centres) -> Tensor:
     """The objects whose centres lie in a target, as a table.
 
     Args:

@@ -6,7 +6,7 @@ take them without TN as well. A class that the target does not hold has no score
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, TypeAlias
@@ -125,7 +125,34 @@ def weighted(counts: Array, score: ClassScore) -> Array:
 
 
 AVERAGES = {"": macro, "_micro": micro, "_weighted": weighted}
-"""How the scores of `TVERSKY` are averaged over classes, by what is behind their names."""
+"""How scores are averaged over classes, by what is behind their names."""
+
+UNSUMMED = ("balanced_accuracy", "kappa")
+"""The scores that are averaged by their mean alone: counts that are summed over classes give another score."""
+
+
+def class_metrics(
+    scores: Mapping[str, ClassScore], task: Task, labels: Mapping[str, str], without: Sequence[str]
+) -> dict[str, Metric]:
+    """The metrics of scores that every class has: the average over the classes, and one of each class.
+
+    Args:
+        scores: By name; all but `UNSUMMED` are averaged in every way of `AVERAGES`.
+        task: The head's task.
+        labels: What people call each score.
+        without: Classes that are left out of averages.
+
+    Raises:
+        InputError: If there is no such class, or none is left.
+    """
+    kept, found = kept_classes(task.classes, without), {}
+    for name, score in scores.items():
+        for suffix, average in AVERAGES.items() if name not in UNSUMMED else [("", macro)]:
+            label = f"{labels[name]} {suffix[1:]}".strip()
+            found[name + suffix] = Metric(label, name, kept, partial(average, score=score), class_pixels)
+        for c, each in enumerate(task.classes):
+            found[f"{name}/{each}"] = Metric(f"{labels[name]} of {each}", name, [c], partial(macro, score=score), class_pixels)
+    return found
 
 
 def label_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
@@ -151,19 +178,13 @@ def label_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
         >>> [round(float(found[name](counts)), 3) for name in ("recall", "recall_micro", "recall/water", "kappa")]
         [0.729, 0.75, 0.6, 0.471]
     """
-    every, kept = slice(None), kept_classes(task.classes, without)
-    found = {}
-    for name, score in CLASS_SCORES.items():
-        for suffix, average in AVERAGES.items() if name in TVERSKY else [("", macro)]:
-            label = f"{LABELS[name]} {suffix[1:]}".strip()
-            found[name + suffix] = Metric(label, name, kept, partial(average, score=score), class_pixels)
-        for c, each in enumerate(task.classes):
-            found[f"{name}/{each}"] = Metric(f"{LABELS[name]} of {each}", name, [c], partial(macro, score=score), class_pixels)
+    every, found = slice(None), class_metrics(CLASS_SCORES, task, LABELS, without)
     if task.exclusive:
         found["balanced_accuracy"] = replace(found["recall"], label=LABELS["balanced_accuracy"], score="balanced_accuracy")
         found["kappa"] = replace(found["kappa"], classes=every, average=exclusive_kappa)
         found["accuracy"] = Metric(LABELS["accuracy"], "recall", every, found["recall_micro"].average, class_pixels)
     else:
+        kept = kept_classes(task.classes, without)
         found["accuracy"] = Metric(LABELS["accuracy"], "recall", kept, _label_accuracy, class_pixels)
     found |= {name: replace(metric, limits=(-1.0, 1.0)) for name, metric in found.items() if metric.score == "kappa"}
     return with_scenes(found)

@@ -139,9 +139,9 @@ class Centres(Task):
         planes = target.new_empty(len(target), self.outputs, *target.shape[2:])
         for c in range(self.channels):
             planes[:, c] = heat * (label == c + 1)
-        planes[:, -4:-2] = (
-            (sides - per_plane(self.mean, sides)) / per_plane(self.std, sides) if self.mean else sides
-        ).masked_fill(~centre, math.nan)
+        if self.mean:
+            sides = (sides - per_plane(self.mean, sides)) / per_plane(self.std, sides)
+        planes[:, -4:-2] = sides.masked_fill(~centre, math.nan)
         planes[:, -2:] = (vector + 0.5).masked_fill(~centre, math.nan)
         return planes
 

@@ -12,7 +12,7 @@ from rsseg.contract import InputError
 from rsseg.data.augment import D4, ScaleCrop, dihedral_matrix, erase, rescale
 from rsseg.data.boxes import Boxes
 from rsseg.data.vector import Burn
-from rsseg.metrics.objects import labelled
+from rsseg.metrics.objects import labelled_objects
 from rsseg.task import Centres
 from rsseg.task.heat import OVERLAP, gaussian_radius
 
@@ -29,7 +29,7 @@ def random_boxes(rng, count, size, smallest=3, largest=20):
 
 def table(target, task=TWO):
     """The objects of one window as sorted rows: label, row, column, height, width."""
-    rows = labelled(task.standardise(target), task).numpy()
+    rows = labelled_objects(task.standardise(target), task).numpy()
     return rows[np.lexsort((rows[:, 4], rows[:, 3]))][:, [1, 3, 4, 5, 6]]
 
 
@@ -192,7 +192,7 @@ def test_points_without_a_size(tmp_path, scene):
     path = features(tmp_path / "points.gpkg", [Point(500_020, 3_999_990)])
     planes = Boxes(TWO).burn(path, Burn(), scene, Window(0, 0, 80, 60))
     one = TWO.scaled([0.0, 0.0], [1.0, 1.0])  # what a census of no sizes says
-    rows = labelled(one.standardise(torch.from_numpy(planes)[None]), one).numpy()
+    rows = labelled_objects(one.standardise(torch.from_numpy(planes)[None]), one).numpy()
     np.testing.assert_allclose(rows[:, 3:], [[20, 40, np.nan, np.nan]], atol=1e-4)
     assert [len(values) for values in TWO.values(planes)] == [0, 0]
 

@@ -17,7 +17,7 @@ from tiny import CONFIGS, compose, write_tif
 from rsseg.assembly import make_setup
 from rsseg.contract import IGNORE, InputError
 from rsseg.dataset import open_split, scenes_of
-from rsseg.metrics.objects import boxes, labelled
+from rsseg.metrics.objects import boxes, labelled_objects
 
 FILES = sorted(layouts.LAYOUTS)
 
@@ -331,7 +331,7 @@ def test_idtrees_objects_are_torchgeos_boxes(tmp_path, monkeypatch):
         store = store_of(config, split)
         for i, scene in enumerate(store.scenes):
             _, target = whole_scene(store, i)
-            rows = labelled(task.standardise(torch.from_numpy(target)[None]), task)
+            rows = labelled_objects(task.standardise(torch.from_numpy(target)[None]), task)
             expected = theirs._load_boxes(str(scene.image)).float()
             assert len(expected) == 3
             ours = boxes(rows)

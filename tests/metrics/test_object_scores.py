@@ -9,7 +9,7 @@ from rsseg.data.boxes import Boxes
 from rsseg.data.windows import grid
 from rsseg.metrics import MatchScores, ObjectMatches, match_metrics, metrics
 from rsseg.metrics.matches import average_precision
-from rsseg.metrics.objects import COLUMNS, boxes, labelled, match, peaks, suppress
+from rsseg.metrics.objects import COLUMNS, boxes, labelled_objects, match, peaks, suppress
 from rsseg.task import Centres
 
 TWO = Centres(("car", "truck"))
@@ -203,5 +203,5 @@ def test_a_scene_without_anything():
     matches.update(sharp(nothing), TWO.standardise(nothing), torch.tensor([0]))
     assert not matches.compute().any()
     assert np.isnan(matches.average_precision).all()
-    assert labelled(TWO.standardise(nothing), TWO).shape == (0, len(COLUMNS))
+    assert labelled_objects(TWO.standardise(nothing), TWO).shape == (0, len(COLUMNS))
     assert suppress(torch.zeros(0, len(COLUMNS))).shape == (0, len(COLUMNS))
