@@ -44,16 +44,20 @@ GROUPS = {
 
 
 def attributes(schema: type[Any]) -> dict[str, str]:
-    """What a dataclass's docstring says of each attribute."""
-    _, _, section = (schema.__doc__ or "").partition("Attributes:\n")
-    found = re.findall(r"^ {8}(\w+): ((?:.+\n?)(?: {12}.+\n?)*)", section, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in found}
+    """What the docstrings of a dataclass and of its bases say of each attribute."""
+    found: dict[str, str] = {}
+    for base in reversed(schema.__mro__):
+        _, _, section = (base.__doc__ or "").partition("Attributes:\n")
+        own = re.findall(r"^ {8}(\w+): ((?:.+\n?)(?: {12}.+\n?)*)", section, re.MULTILINE)
+        found |= {name: " ".join(text.split()) for name, text in own}
+    return found
 
 
 def schema_table(schema: type[Any]) -> str:
     """A table of a dataclass's fields: name, type, default, meaning."""
     meanings, rows = attributes(schema), ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
-    for item in dataclasses.fields(schema):
+    items = sorted(dataclasses.fields(schema), key=lambda item: item.name != "name")  # what it is called comes first
+    for item in items:
         default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
         shown = "" if default == MISSING else "null" if default is None else f"`{default}`"
         kind = str(item.type).replace("|", "or").replace(" or None", " or null")

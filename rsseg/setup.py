@@ -434,7 +434,7 @@ def set_up(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
         "plain": plain,
         "dataset": Dataset(
             name=dataset["name"],
-            decoders=tuple(_decoder(tasks[name], target) for name, target in targets.items()),
+            decoders=tuple(_decoder(dataset, name, tasks[name]) for name in targets),
             bands=bands,
             rgb=rgb,
             palettes=tuple(target["palette"] for target in targets.values()),
@@ -458,13 +458,14 @@ def _task_of(head: str, target: str, tasks: Mapping[str, Task]) -> Task:
     return tasks[target]
 
 
-def _decoder(task: Task, target: Mapping[str, Any]) -> Decoder:
+def _decoder(dataset: Mapping[str, Any], name: str, task: Task) -> Decoder:
     """The decoder of a target's masks."""
+    target = targets_of(dataset)[name]
     values, ignored = target["mask_values"], target["ignore_values"]
     try:
         return make_decoder(task, values, ignored, target["fractions"], target["range"], target["size"])
     except InputError as error:
-        raise InputError(in_place(str(error), task.target)) from None
+        raise InputError(in_place(str(error), dataset, name)) from None
 
 
 def given_to_source(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from rsseg.config.targets import head_faults, target_faults
+from rsseg.config.targets import TargetFacts, head_faults, target_faults
 from rsseg.contract import InputError, nearest
 
 
@@ -46,48 +46,31 @@ OnBadTile = StrEnum("OnBadTile", {"raise": "raise", "skip": "skip"})
 
 
 @dataclass
-class DatasetConfig:
-    """The facts of a dataset; everything downstream follows from them.
+class DatasetConfig(TargetFacts):
+    """The facts of a dataset; everything downstream follows from them. Those of its target, if it has one, stand here too.
 
     Attributes:
         name: Used in folder names.
-        task: What a mask says about a pixel: binary, multiclass, multilabel, or regression (real values); or centres (objects).
-        classes: Names in label order; for binary the one positive class; for regression the names of the values.
         targets: Several targets by name, each with settings of its own (see `rsseg.config.targets.TargetConfig`); task, classes
             and what else of them stands here is then null.
         unlabelled: By the name of a scene, or a pattern of names such as ``tile_*``, the classes that are not labelled in it,
             with their target before them (``cover/road``) if another target has one of that name. Their pixels neither train
             nor score that class.
-        palette: Colours of the labels for pictures and maps, "#rrggbb"; null: chosen.
         bands: The image bands to read, counted from 1; null: all that the first training image has, but alpha.
         rgb: The bands that pictures show as red, green and blue; null: the first three.
-        mask_values: What the mask files hold for label 0, 1, ...: integers or "#rrggbb" colours; null: 0, 1, ...
-        ignore_values: The values in the mask files that mean "not labelled"; null: 255, none for colours.
-        fractions: What stands for a whole pixel (1, 100, 255) in masks that hold the share of each class in a band of its own;
-            null: masks hold labels.
-        units: For a regression, the unit of each value, such as [m]; null: not known.
-        range: For a regression, the lowest and the highest value that can be; null: any finite one.
-        size: For centres, the side in pixels of objects that a vector file gives as points; null: not known.
         window: A sensible side of the training windows, in pixels.
         steps: A sensible number of optimiser steps.
         args: For `dataset=torchgeo`: what the class is made with.
         source: Where the scenes lie: a `_target_` with a method ``scenes(split)``.
     """
 
-    name: str = MISSING
     task: str | None = MISSING
     classes: list[str] | None = MISSING
+    name: str = MISSING
     targets: dict[str, Any] = field(default_factory=dict)
     unlabelled: dict[str, list[str]] = field(default_factory=dict)
-    palette: list[str] | None = None
     bands: list[int] | None = MISSING
     rgb: list[int] | None = None
-    mask_values: list[Any] | None = None
-    ignore_values: list[Any] | None = None
-    fractions: float | None = None
-    units: list[str] | None = None
-    range: list[float] | None = None
-    size: float | None = None
     window: int = 256
     steps: int = 2000
     args: dict[str, Any] = field(default_factory=dict)

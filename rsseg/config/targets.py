@@ -22,30 +22,32 @@ RESERVED = (*BESIDE_LAYERS, "weight", "missing", "counts", "labels")
 """Names of other layers, and of other files in the store."""
 
 
+DECODERS = ("shared", "own")
+"""Whether a head has a decoder of its own."""
+
+HEAD = ("target", "loss", "weight", "decoder")
+"""The settings of a head."""
+
+
 @dataclass
-class TargetConfig:
-    """A target of a dataset that has several; a dataset with one names these settings itself.
+class TargetFacts:
+    """What a dataset says of a target.
 
     Attributes:
-        task: binary, multiclass, multilabel, regression (real values), or centres (objects).
+        task: What a mask says about a pixel: binary, multiclass, multilabel, or regression (real values); or centres (objects).
         classes: Names in label order; for binary the one positive class; for regression the names of the values.
-        mask: What holds the target: of files the pattern of their paths.
-        attribute: Of vector files, what holds a feature's mask value; null: 1 for every feature.
-        values: Of vector files, the mask value for each value of the attribute; null: it is an integer.
         palette: Colours of the labels for pictures and maps, "#rrggbb"; null: chosen.
-        mask_values: What the mask files hold for label 0, 1, ...; null: 0, 1, ...
+        mask_values: What the mask files hold for label 0, 1, ...: integers or "#rrggbb" colours; null: 0, 1, ...
         ignore_values: The values in the mask files that mean "not labelled"; null: 255, none for colours.
-        fractions: What stands for a whole pixel in masks of class shares; null: masks hold labels.
-        units: For a regression, the unit of each value; null: not known.
+        fractions: What stands for a whole pixel (1, 100, 255) in masks that hold the share of each class in a band of its own;
+            null: masks hold labels.
+        units: For a regression, the unit of each value, such as [m]; null: not known.
         range: For a regression, the lowest and the highest value that can be; null: any finite one.
-        size: For objects that are points, the side of their boxes in pixels; null: they have none.
+        size: For centres, the side in pixels of objects that a vector file gives as points; null: not known.
     """
 
     task: str | None = None
     classes: list[str] | None = None
-    mask: str | None = None
-    attribute: str | None = None
-    values: dict[str, int] | None = None
     palette: list[str] | None = None
     mask_values: list[Any] | None = None
     ignore_values: list[Any] | None = None
@@ -53,6 +55,28 @@ class TargetConfig:
     units: list[str] | None = None
     range: list[float] | None = None
     size: float | None = None
+
+
+@dataclass
+class TargetConfig(TargetFacts):
+    """A target of a dataset that has several, and what of the source holds it.
+
+    Attributes:
+        mask: Of files the pattern of their paths.
+        attribute: Of vector files, what holds a feature's mask value; null: 1 for every feature.
+        values: Of vector files, the mask value for each value of the attribute; null: it is an integer.
+    """
+
+    mask: str | None = None
+    attribute: str | None = None
+    values: dict[str, int] | None = None
+
+
+SHORT_FORM = tuple(item.name for item in fields(TargetFacts))
+"""The settings that a dataset with one target has itself."""
+
+FROM_FILES = tuple(item.name for item in fields(TargetConfig) if item.name not in SHORT_FORM)
+"""The settings of a target that the source is given."""
 
 
 def leave_out_short_form(config: DictConfig) -> DictConfig:
@@ -66,16 +90,6 @@ def leave_out_short_form(config: DictConfig) -> DictConfig:
     return config
 
 
-DECODERS = ("shared", "own")
-"""Whether a head has a decoder of its own."""
-
-HEAD = ("target", "loss", "weight", "decoder")
-"""The settings of a head."""
-
-FROM_FILES = ("mask", "attribute", "values")
-"""The settings of a target that the source is given."""
-
-
 def targets_of(dataset: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What a dataset's plain node says of each of its targets, by name; the short form says it of one.
 
@@ -83,11 +97,11 @@ def targets_of(dataset: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         >>> targets_of({"task": "binary", "classes": ["road"], "targets": {}})["mask"]["classes"]
         ['road']
     """
-    names, several = [item.name for item in fields(TargetConfig)], dataset.get("targets") or {}
+    several = dataset.get("targets") or {}
     if not several:
-        return {ONE_TARGET: {name: dataset.get(name) for name in names if name not in FROM_FILES}}
+        return {ONE_TARGET: {name: dataset.get(name) for name in SHORT_FORM}}
     nodes = {name: node if isinstance(node, Mapping) else {} for name, node in several.items()}
-    return {target: {name: node.get(name) for name in names} for target, node in nodes.items()}
+    return {target: {name: node.get(name) for name in (*SHORT_FORM, *FROM_FILES)} for target, node in nodes.items()}
 
 
 def tasks_of(dataset: Mapping[str, Any]) -> dict[str, Task]:
@@ -123,18 +137,15 @@ def heads_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def target_faults(dataset: Mapping[str, Any]) -> list[str]:
     """What is wrong with a dataset's targets, one sentence each."""
-    faults, targets = list[str](), targets_of(dataset)
-    several = bool(dataset.get("targets"))
-    if several and isinstance(classes := dataset.get("classes"), list):
-        faults.append(f"dataset.classes={classes} beside dataset.targets: a dataset has one form or the other; set it to null")
+    targets, several = targets_of(dataset), dataset.get("targets") or {}
+    faults = _beside(dataset) if several else []
     for name, target in targets.items():
         found = _faults(name, target) if target["task"] and isinstance(target["classes"], list) else []
-        if several:
-            found += _key_faults(dataset["targets"][name])
-            found = [in_place(fault, name) for fault in found]
-            if not TARGET_NAME.fullmatch(name) or name in RESERVED:
-                found.append(f"dataset.targets.{name}: a target is called by letters, digits and _, not {', '.join(RESERVED)}")
-        faults += found
+        faults += [in_place(fault, dataset, name) for fault in found]
+    for name, node in several.items():
+        faults += _key_faults(f"dataset.targets.{name}", node)
+        if not TARGET_NAME.fullmatch(name) or name in RESERVED:
+            faults.append(f"dataset.targets.{name}: a target is called by letters, digits and _, not {', '.join(RESERVED)}")
     known = {f"{name}/{label}" for name, target in targets.items() for label in target["classes"] or ()}
     for scene, labels in (dataset.get("unlabelled") or {}).items():
         faults += [
@@ -145,22 +156,32 @@ def target_faults(dataset: Mapping[str, Any]) -> list[str]:
     return faults
 
 
-def in_place(fault: str, target: str) -> str:
-    """What is wrong with a target of several, from how the short form says it."""
-    return fault if target == ONE_TARGET else fault.replace("dataset.", f"dataset.targets.{target}.")
+def _beside(dataset: Mapping[str, Any]) -> list[str]:
+    """What of the short form stands beside several targets; the task alone may, for the shipped configs name one."""
+    given = {name: dataset.get(name) for name in SHORT_FORM if name != "task"}
+    return [
+        f"dataset.{name}={value} beside dataset.targets: a dataset has one form or the other; set it to null"
+        for name, value in given.items()
+        if value is not None
+    ]
 
 
-def _key_faults(node: Any) -> list[str]:
-    """What is wrong with the settings of a target by themselves, called as in the short form."""
-    known = [item.name for item in fields(TargetConfig)]
+def in_place(fault: str, dataset: Mapping[str, Any], target: str) -> str:
+    """What is wrong with a target, from how the short form says it."""
+    return fault.replace("dataset.", f"dataset.targets.{target}.") if dataset.get("targets") else fault
+
+
+def _key_faults(where: str, node: Any) -> list[str]:
+    """What is wrong with the settings of a target by themselves."""
+    known = (*SHORT_FORM, *FROM_FILES)
     if not isinstance(node, Mapping):
-        return [f"dataset.: found {node}; a mapping such as {{task: binary, classes: [road], mask: ...}} is expected"]
-    unknown = [f"dataset.{key}: there is no such setting{nearest(str(key), known)}" for key in node if key not in known]
-    absent = [f"dataset.{key} is not set" for key in ("task", "classes") if node.get(key) is None]
+        return [f"{where}={node}: a mapping such as {{task: binary, classes: [road], mask: ...}} is expected"]
+    unknown = [f"{where}.{key}: there is no such setting{nearest(str(key), known)}" for key in node if key not in known]
+    absent = [f"{where}.{key} is not set" for key in ("task", "classes") if node.get(key) is None]
     try:
         OmegaConf.merge(OmegaConf.structured(TargetConfig), {key: value for key, value in node.items() if key in known})
     except OmegaConfBaseException as error:
-        return [*unknown, f"dataset.{error.full_key}: {str(error).splitlines()[0]}"]
+        return [*unknown, f"{where}.{error.full_key}: {str(error).splitlines()[0]}"]
     return unknown + absent
 
 
