@@ -149,6 +149,11 @@ class Files(Source):
         self.patterns = [image] if isinstance(image, str) else list(image)
         several = {f"targets.{name}": own for name, own in (targets or {}).items()}
         one = {"mask": mask, "attribute": attribute, "values": values}
+        beside = [setting for setting in ("attribute", "values") if one[setting] and several]
+        if beside:
+            raise InputError(
+                f"dataset.source.{beside[0]} beside dataset.targets: set it for a target, dataset.targets.<name>.{beside[0]}"
+            )
         self.targets = {place: MaskFiles.of(place, **own) for place, own in (several or {"source": one}).items()}
         if not self.patterns:
             raise InputError("dataset.source.image=[]: list one pattern of paths at least")

@@ -140,3 +140,9 @@ def test_every_layer_of_the_made_up_scenes_is_a_target(tmp_path):
         Synthetic(str(tmp_path), counts, SceneRecipe(), targets={"sky": {"mask": "sky"}})
     with pytest.raises(InputError, match=r"dataset\.source\.target=cloud \(did you mean 'clouds'\?\): one of masks, heights"):
         Synthetic(str(tmp_path), counts, SceneRecipe(), target="cloud")
+
+
+@pytest.mark.parametrize(("setting", "value"), [("attribute", "kind"), ("values", [0, 1])])
+def test_a_setting_of_the_one_target_beside_several_is_refused(tmp_path, truth, setting, value):
+    with pytest.raises(InputError, match=rf"dataset\.source\.{setting} beside dataset\.targets.*<name>\.{setting}"):
+        Files(str(tmp_path), "images/{name}.tif", targets={"cover": {"mask": "masks/{name}.tif"}}, **{setting: value})
