@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NotRequired, TypeAlias, TypedDict
 
@@ -102,6 +102,29 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def indices(setting: str, names: Iterable[str], classes: Sequence[str]) -> list[int]:
+    """The indices of the named classes.
+
+    Args:
+        setting: The setting that lists the names, for the message.
+        names: Names of classes.
+        classes: All classes, in the order of their indices.
+
+    Raises:
+        InputError: For a class that is not known.
+
+    Example:
+        >>> indices("classes", ["road"], ["land", "road"])
+        [1]
+    """
+    for name in names:
+        if name not in classes:
+            raise InputError(
+                f"{setting}: there is no class {name}{nearest(name, classes)}: the classes are {', '.join(classes)}"
+            )
+    return [classes.index(name) for name in names]
 
 
 def number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> float:

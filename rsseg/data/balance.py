@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from rsseg.contract import InputError, nearest, number
+from rsseg.contract import InputError, indices, number
 from rsseg.data.blocks import Blocks
-from rsseg.data.sampling import Read, Sampler, around, corner, stream
+from rsseg.data.sampling import Read, Sampler, Uniform, around, stream
 from rsseg.task import Task
 
 
@@ -83,9 +83,7 @@ def _class_weights(
         return np.where(totals > 0, np.maximum(totals, 1) / max(totals.sum(), 1), 0.0) ** power * (totals > 0)
     if power:
         raise InputError(f"power={power:g} and weights={dict(weights)}: give one of the two")
-    for name in weights:
-        if name not in names:
-            raise InputError(f"weights: there is no class {name}{nearest(name, names)}: the classes are {', '.join(names)}")
+    indices("weights", weights, names)  # refuses a class that is not known
     found = np.array([number(f"weights.{name}", weights.get(name, 0)) for name in names])
     absent = [name for name, weight, total in zip(names, found, totals, strict=True) if weight and not total]
     if absent:
@@ -185,7 +183,7 @@ def _minority(blocks: Blocks, task: Task, sizes: NDArray[np.int64]) -> NDArray[n
     return found
 
 
-class Without(Sampler):
+class Without(Uniform):
     """Windows that show no pixel of some classes, evenly among the windows of the training scenes.
 
     A window is drawn again while it shows one of them.
@@ -205,19 +203,14 @@ class Without(Sampler):
     def __init__(
         self, seed: int, sizes: NDArray[np.int64], window: int, task: Task, read: Read, classes: Sequence[str]
     ) -> None:
-        for unknown in [name for name in classes if name not in task.classes]:
-            known = ", ".join(task.classes)
-            raise InputError(f"classes: there is no class {unknown}{nearest(unknown, task.classes)}: the classes are {known}")
-        self.seed, self.sizes, self.window, self.task, self.read = seed, sizes, window, task, read
-        self.wanted = [task.classes.index(name) for name in classes]
-        self._areas = np.cumsum(sizes.prod(axis=1))
+        super().__init__(seed, sizes, window)
+        self.task, self.read, self.wanted = task, read, indices("classes", classes, task.classes)
 
     def __call__(self, k: int) -> tuple[int, int, int]:
         """Scene, top and left of window k."""
         rng = stream(self.seed, k, "place")
         for _ in range(1000):
-            scene = int(np.searchsorted(self._areas, rng.integers(self._areas[-1]), side="right"))
-            top, left = corner(rng, self.sizes[scene], self.window)
+            scene, top, left = self.draw(rng)
             masks = self.task.class_masks(np.asarray(self.read(scene, top, left, self.window)[1]))
             if not any(masks[c].any() for c in self.wanted):
                 return scene, top, left

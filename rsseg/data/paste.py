@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects, label
 from torch import Tensor
 
-from rsseg.contract import ONE_TARGET, InputError, Layers, known, nearest, number
+from rsseg.contract import ONE_TARGET, InputError, Layers, indices, known, number
 from rsseg.data.augment import Sometimes
 from rsseg.data.blocks import Blocks
 from rsseg.data.sampling import stream
@@ -140,10 +140,8 @@ class Paste(Sometimes):
         for name, value, most in (("count", count, 100), ("bank", bank, 10_000), ("min_area", min_area, 10_000)):
             if int(number(name, value, 1, most)) != value:
                 raise InputError(f"{name}={value!r}: a whole number from 1 to {most} is expected")
-        for unknown in [name for name in classes or () if name not in task.classes]:
-            known = ", ".join(task.classes)
-            raise InputError(f"classes: there is no class {unknown}{nearest(unknown, task.classes)}: the classes are {known}")
-        self.task, self.classes, self.count, self.bank, self.min_area = task, classes, int(count), int(bank), int(min_area)
+        self.task, self.wanted = task, indices("classes", classes or (), task.classes)
+        self.count, self.bank, self.min_area = int(count), int(bank), int(min_area)
         self.pieces: list[list[Piece]] = []
 
     def fit(self, read: ReadLayers, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -154,7 +152,7 @@ class Paste(Sometimes):
         """
         totals = blocks.counts[:, :-1].sum(axis=0, dtype=np.int64)
         occurs = np.flatnonzero(totals)
-        labels = [self.task.classes.index(name) for name in self.classes or ()] or [int(occurs[totals[occurs].argmin()])]
+        labels = self.wanted or [int(occurs[totals[occurs].argmin()])]
         scale = [np.asarray(values, dtype=np.float32)[:, None, None] for values in (mean, std)]
         self.pieces = [self._cut_all(read, blocks, wanted, scale) for wanted in labels]
 

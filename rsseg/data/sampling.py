@@ -73,7 +73,10 @@ class Uniform(Sampler):
 
     def __call__(self, k: int) -> tuple[int, int, int]:
         """Scene, top and left of window k."""
-        rng = stream(self.seed, k, "place")
+        return self.draw(stream(self.seed, k, "place"))
+
+    def draw(self, rng: np.random.Generator) -> tuple[int, int, int]:
+        """Scene, top and left of a window."""
         scene = int(np.searchsorted(self._areas, rng.integers(self._areas[-1]), side="right"))
         return scene, *corner(rng, self.sizes[scene], self.window)
 
