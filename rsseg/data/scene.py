@@ -49,6 +49,7 @@ class Scene:
         weight: A raster of one band: what a pixel counts for in the loss; warped to the grid if it lies on another. None: 1.
         further: The files of the dataset's further targets, in their order; None for one that the scene lacks.
         unlabelled: Classes that are not labelled in the scene, each as ``target/class``.
+        group: The area that it lies in, such as a tile or a town: scenes of one are no independent sample. Empty: its own.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Scene:
     weight: Path | None = None
     further: tuple[Mask | None, ...] = ()
     unlabelled: tuple[str, ...] = ()
+    group: str = ""
 
     @property
     def masks(self) -> tuple[Mask | None, ...]:
