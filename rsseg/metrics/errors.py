@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rsseg.contract import known
 from rsseg.metrics.average import Array, ratio
-from rsseg.metrics.metric import Metric, SceneScores, kept_classes, macro, with_scenes
+from rsseg.metrics.metric import Metric, SceneScores, kept_classes, with_scenes
 from rsseg.task import Regression, Task
 
 SUMS = ("count", "error", "absolute", "squared", "value", "value_squared")
@@ -125,13 +125,13 @@ def error_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
     """
     kept, found = kept_classes(task.classes, without), {}
     named = (isinstance(task, Regression) and task.units) or ("",) * task.channels
-    error = Metric("", "", kept, partial(macro, score=rmse), known_pixels, higher_is_better=False, limits=(0.0, np.inf))
+    error = Metric("", "", kept, rmse, known_pixels, higher_is_better=False, limits=(0.0, np.inf))
     kinds = {
         "rmse": error,
-        "mae": replace(error, average=partial(macro, score=mae)),
-        "r2": replace(error, average=partial(macro, score=r2), higher_is_better=True, limits=(-np.inf, 1.0)),
-        "bias": replace(error, average=partial(macro, score=bias), higher_is_better=None, limits=(-np.inf, np.inf)),
-        "absolute_bias": replace(error, average=partial(macro, score=lambda sums: np.abs(bias(sums)))),
+        "mae": replace(error, parts=mae),
+        "r2": replace(error, parts=r2, higher_is_better=True, limits=(-np.inf, 1.0)),
+        "bias": replace(error, parts=bias, higher_is_better=None, limits=(-np.inf, np.inf)),
+        "absolute_bias": replace(error, parts=lambda sums: np.abs(bias(sums))),
     }
     for name, kind in kinds.items():
         units = named if name != "r2" else ("",) * task.channels

@@ -19,7 +19,8 @@ class Metric:
         label: What people call it.
         score: The score of a class, or value, that it belongs to.
         classes: The classes that it is of, as an index.
-        average: From their counts ``[..., classes, N]`` to the number ``[...]``.
+        parts: From their counts ``[..., classes, N]`` to the scores ``[..., parts]`` whose mean it is, such as those of the
+            classes; NaN is left out of the mean.
         pixels: From counts ``[..., classes, N]`` to the pixels ``[..., classes]`` that the score of each class is of.
         by_scene: Whether scenes are scored one by one, and those averaged that have a score; else their counts are summed.
         higher_is_better: False for errors; None for what nothing can be ranked by.
@@ -30,12 +31,16 @@ class Metric:
     label: str
     score: str
     classes: list[int] | slice
-    average: Callable[[Array], Array]
+    parts: Callable[[Array], Array]
     pixels: Callable[[Array], Array]
     by_scene: bool = False
     higher_is_better: bool | None = True
     limits: tuple[float, float] = (0.0, 1.0)
     unit: str = ""
+
+    def average(self, counts: Array) -> Array:
+        """The number of counts of its classes: ``[..., classes, N]`` to ``[...]``."""
+        return present_mean(self.parts(counts))
 
     def each(self, counts: Array) -> Array:
         """The number of every scene: ``[..., scenes, classes, N]`` to ``[..., scenes]``."""
@@ -125,11 +130,6 @@ class SceneScores:
         """One row per scene: its name, and the scores of the scene as a whole."""
         columns = {name: self.metrics[name].each(self.counts) for name in self.scene_columns}
         return [{"scene": scene, **{name: float(c[i]) for name, c in columns.items()}} for i, scene in enumerate(scenes)]
-
-
-def macro(counts: Array, score: Callable[[Array], Array]) -> Array:
-    """The mean of the scores of the classes, or values, that have one."""
-    return present_mean(score(counts))
 
 
 def with_scenes(found: dict[str, Metric]) -> dict[str, Metric]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rsseg.contract import nearest
 from rsseg.metrics.average import Array, present_mean, ratio
-from rsseg.metrics.metric import Metric, SceneScores, kept_classes, macro, with_scenes
+from rsseg.metrics.metric import Metric, SceneScores, kept_classes, with_scenes
 from rsseg.task import Task
 
 ClassScore: TypeAlias = Callable[[Array], Array]
@@ -92,10 +92,10 @@ def kappa(counts: Array) -> Array:
 def exclusive_kappa(counts: Array) -> Array:
     """Cohen's kappa of a whole confusion matrix, of the counts ``[..., classes, 4]`` of all its classes.
 
-    Its numerator and denominator are the sums of those of the classes against the rest.
+    Its numerator and denominator are the sums of those of the classes against the rest. Returned as one part, ``[..., 1]``.
     """
     better, most = _agreement(counts)
-    return ratio(better.sum(-1), most.sum(-1))
+    return ratio(better.sum(-1, keepdims=True), most.sum(-1, keepdims=True))
 
 
 def _agreement(counts: Array) -> tuple[Array, Array]:
@@ -113,18 +113,24 @@ CLASS_SCORES: dict[str, ClassScore] = {
 """The scores that every class has, by name."""
 
 
+def each(counts: Array, score: ClassScore) -> Array:
+    """The scores of the classes, whose mean is the macro average."""
+    return score(counts)
+
+
 def micro(counts: Array, score: ClassScore) -> Array:
-    """The score of counts that are summed over the classes."""
-    return score(counts.sum(-2))
+    """The score of counts that are summed over the classes, ``[..., 1]``."""
+    return score(counts.sum(-2, keepdims=True))
 
 
 def weighted(counts: Array, score: ClassScore) -> Array:
-    """The mean of the classes' scores, each weighted by its pixels in the target."""
+    """The mean of the classes' scores, each weighted by its pixels in the target, ``[..., 1]``."""
     pixels = class_pixels(counts)
-    return ratio(np.where(pixels > 0, score(counts) * pixels, 0).sum(-1), pixels.sum(-1))
+    total = np.where(pixels > 0, score(counts) * pixels, 0)
+    return ratio(total.sum(-1, keepdims=True), pixels.sum(-1, keepdims=True))
 
 
-AVERAGES = {"": macro, "_micro": micro, "_weighted": weighted}
+AVERAGES = {"": each, "_micro": micro, "_weighted": weighted}
 """How scores are averaged over classes, by what is behind their names."""
 
 UNSUMMED = ("balanced_accuracy", "kappa")
@@ -147,11 +153,11 @@ def class_metrics(
     """
     kept, found = kept_classes(task.classes, without), {}
     for name, score in scores.items():
-        for suffix, average in AVERAGES.items() if name not in UNSUMMED else [("", macro)]:
+        for suffix, average in AVERAGES.items() if name not in UNSUMMED else [("", each)]:
             label = f"{labels[name]} {suffix[1:]}".strip()
             found[name + suffix] = Metric(label, name, kept, partial(average, score=score), class_pixels)
-        for c, each in enumerate(task.classes):
-            found[f"{name}/{each}"] = Metric(f"{labels[name]} of {each}", name, [c], partial(macro, score=score), class_pixels)
+        for c, of in enumerate(task.classes):
+            found[f"{name}/{of}"] = Metric(f"{labels[name]} of {of}", name, [c], score, class_pixels)
     return found
 
 
@@ -181,8 +187,8 @@ def label_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
     every, found = slice(None), class_metrics(CLASS_SCORES, task, LABELS, without)
     if task.exclusive:
         found["balanced_accuracy"] = replace(found["recall"], label=LABELS["balanced_accuracy"], score="balanced_accuracy")
-        found["kappa"] = replace(found["kappa"], classes=every, average=exclusive_kappa)
-        found["accuracy"] = Metric(LABELS["accuracy"], "recall", every, found["recall_micro"].average, class_pixels)
+        found["kappa"] = replace(found["kappa"], classes=every, parts=exclusive_kappa)
+        found["accuracy"] = Metric(LABELS["accuracy"], "recall", every, found["recall_micro"].parts, class_pixels)
     else:
         kept = kept_classes(task.classes, without)
         found["accuracy"] = Metric(LABELS["accuracy"], "recall", kept, _label_accuracy, class_pixels)
@@ -191,8 +197,8 @@ def label_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
 
 
 def _label_accuracy(counts: Array) -> Array:
-    """The share of right yes and no, of labels that are independent."""
-    return overlap((counts + counts[..., ::-1]).sum(-2), "recall")
+    """The share of right yes and no, of labels that are independent, ``[..., 1]``."""
+    return overlap((counts + counts[..., ::-1]).sum(-2, keepdims=True), "recall")
 
 
 def no_metric(name: str, known: Iterable[str]) -> str:
