@@ -116,7 +116,7 @@ def calibration(histogram: ArrayLike, task: Task, bins: int = 15) -> dict[str, f
         have a labelled pixel.
     """
     sums = calibration_sums(histogram, task, bins)
-    return {name: float(score(sums[name].sum(0))) for name, (score, _) in SCORES.items()}
+    return {name: float(present_mean(parts(sums[name].sum(0)))) for name, (parts, _) in SCORES.items()}
 
 
 def _expected_error(binned: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -124,12 +124,12 @@ def _expected_error(binned: NDArray[np.float64]) -> NDArray[np.float64]:
     return ratio(np.abs(said - happened).sum(-1), number.sum(-1))
 
 
-def _class_error(binned: NDArray[np.float64]) -> NDArray[np.float64]:
-    return present_mean(np.where(binned[..., 2].sum(-1) > 0, _expected_error(binned), np.nan))
+def _class_errors(binned: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(binned[..., 2].sum(-1) > 0, _expected_error(binned), np.nan)
 
 
 def _label_brier(squares: NDArray[np.float64]) -> NDArray[np.float64]:
-    return present_mean(ratio(squares[..., 0], squares[..., 1]))
+    return ratio(squares[..., 0], squares[..., 1])
 
 
 def _squares(histogram: ArrayLike) -> NDArray[np.float64]:
@@ -141,8 +141,8 @@ def _squares(histogram: ArrayLike) -> NDArray[np.float64]:
 
 Score = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 SCORES: Mapping[str, tuple[Score, Score]] = {
-    "ece": (_expected_error, lambda binned: binned[..., 0].sum(-1)[..., None]),
-    "class_ece": (_class_error, lambda binned: binned[..., 2].sum(-1)),
+    "ece": (lambda binned: _expected_error(binned)[..., None], lambda binned: binned[..., 0].sum(-1)[..., None]),
+    "class_ece": (_class_errors, lambda binned: binned[..., 2].sum(-1)),
     "brier": (_label_brier, lambda squares: squares[..., 1]),
 }
-"""By name: the score of sums as `calibration_sums` gives them, and each part's pixels in them."""
+"""By name: the parts whose mean a score of sums as `calibration_sums` gives them is, and each part's pixels in them."""

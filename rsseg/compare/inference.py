@@ -1,0 +1,404 @@
+"""How surely one loss is better than another, by sums over independent groups of scenes.
+
+Seeds and groups are crossed: every seed is scored on the same groups, and a hard group is hard for all. So both are drawn,
+independently, and one draw of groups serves all seeds and losses (Owen and Eckles 2012). A score is computed anew from the
+drawn groups' sums. Intervals of differences hold for all pairs of losses at once (Games and Howell 1976).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+from scipy.special import digamma, polygamma
+from scipy.stats import studentized_range
+from scipy.stats import t as student
+
+from rsseg.compare.measures import Measure
+from rsseg.metrics.average import Array, present_mean, ratio
+
+CLAIMED = 3
+"""With fewer seeds no loss is said to be better than another."""
+
+SEEDS = 5
+"""With fewer a comparison is exploratory."""
+
+GROUPS = 6
+"""With fewer groups intervals say little, see `few` in the words of a report."""
+
+RARE = 2.0
+"""A class that is as good as in fewer groups is left out of means: its variance can't be known."""
+
+CHUNK = 2**24
+"""Numbers that are summed at a time."""
+
+
+def effective_groups(mass: ArrayLike) -> Array:
+    """How many groups of equal mass each part is as good as (Kish 1965): ``(sum m)^2 / sum m^2``.
+
+    Of mass ``[groups, parts]``, such as the pixels of each class, to ``[parts]``; NaN for a part that occurs nowhere.
+
+    Example:
+        >>> effective_groups([[5, 9], [5, 0], [5, 1], [5, 0]]).round(2).tolist()
+        [4.0, 1.22]
+    """
+    found = np.asarray(mass, dtype=np.float64)
+    return ratio(found.sum(0) ** 2, (found**2).sum(0))
+
+
+def sum_groups(sums: ArrayLike, groups: ArrayLike, axis: int = 0) -> Array:
+    """Sums of scenes added up over the groups that they belong to.
+
+    Args:
+        sums: ``[..., scenes, ...]``.
+        groups: ``[scenes]``, each one's group, of any kind.
+        axis: The axis of the scenes.
+
+    Returns:
+        ``[..., groups, ...]``, in the order in which groups occur first.
+
+    Example:
+        >>> sum_groups([[1, 2], [3, 4], [5, 6]], ["a", "b", "a"]).tolist()
+        [[6.0, 8.0], [3.0, 4.0]]
+    """
+    names = np.asarray(groups)
+    order = list(dict.fromkeys(names.tolist()))
+    member = np.array([names == name for name in order], dtype=np.float64)
+    return np.moveaxis(np.tensordot(member, np.asarray(sums, dtype=np.float64), axes=([1], [axis])), 0, axis)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Estimates and what they may as well be; arrays of one shape.
+
+    Attributes:
+        value: The estimate.
+        low: Lower end, NaN where it can't be known.
+        high: Upper end.
+    """
+
+    value: Array
+    low: Array
+    high: Array
+
+    def __neg__(self) -> Interval:
+        return Interval(-self.value, -self.high, -self.low)
+
+    def at(self, *place: int) -> tuple[float, float, float]:
+        """One estimate and the ends of its interval."""
+        return float(self.value[place]), float(self.low[place]), float(self.high[place])
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Estimates and the variance that other seeds and other groups would give them; arrays of one shape.
+
+    Attributes:
+        value: The estimate from all seeds and groups.
+        of_seeds: The part of its variance that is due to the seeds; NaN where it can't be known.
+        of_groups: The part that is due to the groups.
+        variance: Its variance.
+        freedom: The degrees of freedom of that.
+    """
+
+    value: Array
+    of_seeds: Array
+    of_groups: Array
+    variance: Array
+    freedom: Array
+
+    def interval(self, losses: int = 0, level: float = 0.95) -> Interval:
+        """Student's interval, or one of those of all pairs of so many losses, which hold together with this confidence."""
+        factor = critical(losses, self.freedom, level) if losses else student.ppf(0.5 + level / 2, self.freedom)
+        half = factor * np.sqrt(self.variance)
+        return Interval(self.value, self.value - half, self.value + half)
+
+
+NODES = 1 / np.array([1, 1.4, 2, 3, 4, 6, 10, 20, 60, np.inf])
+"""Where the studentized range is computed, by one over its degrees of freedom."""
+
+
+@lru_cache(maxsize=64)
+def _range(losses: int, level: float) -> Array:
+    freedom = np.append(1 / NODES[:-1], np.inf)
+    return np.log(np.array([studentized_range.ppf(level, losses, each) for each in freedom]) / np.sqrt(2))
+
+
+def critical(losses: int, freedom: ArrayLike, level: float = 0.95) -> Array:
+    """How many standard deviations wide to either side all pairwise differences' intervals are, so that they hold together.
+
+    Tukey's studentized range with each pair's own degrees of freedom (Games and Howell 1976), interpolated in one over these.
+
+    Example:
+        >>> critical(2, [4, 10]).round(2).tolist(), critical(8, 10).round(2).tolist()  # of one pair it is Student's t
+        ([2.78, 2.23], 3.75)
+    """
+    places = 1 / np.asarray(freedom, dtype=np.float64)
+    return np.asarray(np.exp(np.interp(places, NODES[::-1], _range(losses, level)[::-1])))
+
+
+def moderate(variance: Array, freedom: Array, most: float) -> tuple[Array, Array]:
+    """Variances drawn together by as much as they look alike, and the degrees of freedom that they have then (Smyth 2004).
+
+    With a handful of seeds some of many pairs would have far too small a variance by chance.
+
+    Args:
+        variance: ``[N]``, positive.
+        freedom: ``[N]``, of each.
+        most: Their degrees of freedom are no more than these.
+
+    Example:
+        >>> moderate(np.array([1.0, 1.2, 0.7]), np.full(3, 4.0), 8.0)[1].tolist()  # no more unlike than by chance
+        [8.0, 8.0, 8.0]
+    """
+    half = np.minimum(freedom, 1e6) / 2
+    logs = np.log(variance) - digamma(half) + np.log(half)
+    excess = logs.var(ddof=1) - polygamma(1, half).mean()
+    if excess <= 0:
+        prior, centre = 1e6, np.exp(logs.mean())
+    else:
+        prior = 2 * float(brentq(lambda x: polygamma(1, x) - excess, 1e-8, 1e8))
+        centre = np.exp(logs.mean() + digamma(prior / 2) - np.log(prior / 2))
+    found = (prior * centre + freedom * variance) / (prior + freedom)
+    return found, np.maximum(np.minimum(prior + freedom, most), freedom)
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Every loss by a measure, and every loss against every other. L losses, R seeds.
+
+    Attributes:
+        values: The score of every run, ``[L, R]``.
+        mean: The mean over seeds, ``[L]``.
+        difference: Row minus column, ``[L, L]``.
+        measure: What they are scores of.
+    """
+
+    values: Array
+    mean: Spread
+    difference: Spread
+    measure: Measure
+
+    @property
+    def claims(self) -> bool:
+        """Whether there are seeds enough to say that one loss is better than another."""
+        return self.values.shape[1] >= CLAIMED
+
+    @property
+    def score(self) -> Interval:
+        """The mean over seeds with its own 95 % interval, cut to where scores can lie: no true value lies beyond."""
+        found, (low, high) = self.mean.interval(), self.measure.limits
+        return replace(found, low=np.maximum(found.low, low), high=np.minimum(found.high, high))
+
+    def lead(self, level: float = 0.95) -> Interval:
+        """How much better the row's loss is, above 0 where it is: intervals that hold together; NaN with too few seeds."""
+        found = self.difference.interval(max(len(self.values), 2), level)
+        found = found if self.measure.higher_is_better else -found
+        unknown = np.full_like(found.value, np.nan)
+        return found if self.claims else Interval(found.value, unknown, unknown)
+
+
+def estimate(sums: Array, measure: Measure, draws: int = 2000, seed: int = 0) -> Estimates:
+    """Compare every loss with every other, by draws of seeds and groups.
+
+    Groups get random weights, uniform among all that sum to 1 (the Bayesian bootstrap, Rubin 1981): none is ever left out, so
+    that every draw is a mean over the same classes. Over n groups the draws of a class vary ``(n - 1) / (n + 1)`` times as
+    much as its scores of other groups would, n being its `effective_groups`. So each class's draws are widened by its own
+    factor before the mean is taken, and its own degrees of freedom count by its share of the variance: one rare class does
+    not make the rest uncertain. Seeds are drawn with replacement, one fewer than there are, since so many draws vary as the
+    mean of the whole sample does. Seed r of all losses shares weights and windows, so it is drawn for all of them.
+
+    Where there are three losses or more, the variances of their differences are `moderate`, but none made smaller than it is.
+
+    Args:
+        sums: ``[L, R, groups, ...]``, what the score is made of.
+        measure: The score.
+        draws: Of the bootstrap.
+        seed: Of the draws.
+
+    Example:
+        >>> from rsseg.compare.measures import measures
+        >>> from rsseg.task import Binary
+        >>> counts = np.ones((2, 5, 8, 1, 4))
+        >>> counts[0, ..., 0] = 4  # IoU 4 / 6 against 1 / 3
+        >>> found = estimate(counts, measures(Binary(("road",)))["iou"], draws=100)
+        >>> round(found.lead().at(0, 1)[0], 3)
+        0.333
+    """
+    parts, mass = measure.parts(sums.sum(2)), measure.mass(sums[0, 0])  # [L, R, P], [groups, P]
+    if mass.shape[1] != parts.shape[-1]:
+        mass = mass.sum(1, keepdims=True)
+    drawn, losses = _draw(sums, measure, draws, seed), len(parts)
+    groups = effective_groups(mass)
+    mean = [_spread(parts[i], drawn[:, i], groups) for i in range(losses)]
+    upper = np.triu_indices(losses, 1)
+    between = [_spread(parts[i] - parts[j], drawn[:, i] - drawn[:, j], groups) for i, j in zip(*upper, strict=True)]
+    found = [np.zeros((losses, losses)) for _ in range(4)] + [np.full((losses, losses), np.inf)]
+    for whole, each in zip(found, np.array(between).reshape(-1, 5).T, strict=True):
+        whole[upper] = whole.T[upper] = each
+    found[0].T[upper] *= -1
+    difference = Spread(*found)
+    if losses > 2 and difference.variance[upper].mean() > 0:
+        own = np.maximum(difference.variance[upper], 1e-4 * difference.variance[upper].mean())
+        freedom = difference.freedom[upper]
+        moderated, freedom = moderate(own, freedom, (losses - 1) * freedom.mean())
+        found[3][upper] = found[3].T[upper] = np.maximum(own, moderated)
+        found[4][upper] = found[4].T[upper] = freedom
+    return Estimates(present_mean(parts), Spread(*np.array(mean).T), difference, measure)
+
+
+def _draw(sums: Array, measure: Measure, draws: int, seed: int) -> Array:
+    """Bootstrap draws of every loss's mean over seeds of each part of a score, ``[draws, L, P]``."""
+    rng = np.random.default_rng(seed)
+    losses, seeds, groups = sums.shape[:3]
+    weights = rng.dirichlet(np.ones(groups), draws)
+    times = rng.multinomial(max(seeds - 1, 1), np.full(seeds, 1 / seeds), draws) / max(seeds - 1, 1)
+    by_group = np.moveaxis(sums, 2, 0).reshape(groups, -1)
+    found = []
+    for part in np.array_split(np.arange(draws), min(draws, 1 + draws * by_group.shape[1] // CHUNK)):
+        drawn = (weights[part] @ by_group).reshape(len(part), losses, seeds, *sums.shape[3:])
+        found.append(np.einsum("dlrp,dr->dlp", measure.parts(drawn), times[part]))
+    return np.concatenate(found)
+
+
+def _spread(parts: Array, drawn: Array, groups: Array) -> tuple[float, float, float, float, float]:
+    """A mean over parts, as the fields of `Spread`.
+
+    Args:
+        parts: ``[R, P]``, each seed's on all groups.
+        drawn: ``[draws, P]``, draws of their means over seeds.
+        groups: ``[P]``, how many groups each part is as good as; NaN: it is absent.
+    """
+    by_seed, seeds, known = present_mean(parts), len(parts), ~np.isnan(groups)
+    value, unknown = float(by_seed.mean()), float("nan")
+    if seeds < 2 or not known.any() or (groups[known] < 1 + 1e-9).any():
+        return value, unknown, unknown, unknown, unknown
+    widened = np.sqrt((groups[known] + 1) / (groups[known] - 1))
+    moved = drawn[:, known] * widened / known.sum()
+    moved = moved - moved.mean(0)
+    whole = moved.sum(1)
+    of_seeds = min(by_seed.var(ddof=1) / seeds, present_mean(drawn).var())
+    wide_seeds = (parts[:, known] * widened).mean(1).var(ddof=1) / seeds
+    of_groups = max(whole.var() - wide_seeds, 0.0)
+    shares = np.maximum(moved.T @ whole, 0)  # each part's covariance with the mean
+    if not shares.any():
+        return value, of_seeds, of_groups, of_seeds + of_groups, seeds - 1.0
+    freedom = shares.sum() ** 2 / (shares**2 / (groups[known] - 1)).sum()
+    welch = of_seeds**2 / (seeds - 1) + of_groups**2 / freedom
+    together = (of_seeds + of_groups) ** 2 / welch if welch > 0 else np.inf
+    return value, of_seeds, of_groups, of_seeds + of_groups, max(together, 1.0)
+
+
+@dataclass(frozen=True)
+class Chances:
+    """What shrinkage makes of the losses' means: no winner's curse. L losses.
+
+    Attributes:
+        mean: The expected score on other seeds and groups, ``[L]``.
+        best: The probability that the loss is the best one, ``[L]``.
+        regret: What choosing it costs on average, beside the best one, ``[L]``.
+    """
+
+    mean: Array
+    best: Array
+    regret: Array
+
+
+def shrink(found: Estimates, draws: int = 8000, seed: int = 0) -> Chances | None:
+    """How probably each loss is the best one, and what choosing it costs: a normal hierarchical model of the losses' means.
+
+    The true means are a sample of a normal distribution whose centre and width are not known; the ratio of its variance to
+    theirs is uniform (Daniels 1999). Of observed means that differ no more than by chance little is believed, so that the
+    best of many is not taken for as good as it looks (Gelman et al. 2013, section 5.4). Each loss's error variance is what
+    explains those of its differences to the others.
+
+    Returns:
+        None where no difference has a variance.
+    """
+    values, variance = found.mean.value, found.difference.variance
+    losses = len(values)
+    if losses < 2 or np.isnan(variance).any():
+        return None
+    up = values if found.measure.higher_is_better else -values
+    sums = variance.sum(1)
+    whole = sums.sum() / (2 * (losses - 1))
+    errors = (sums - whole) / (losses - 2) if losses > 2 else sums / 2
+    if not whole > 0:
+        first = (up == up.max()) / (up == up.max()).sum()
+        return Chances(values, first, up.max() - up)
+    errors = np.maximum(errors, 0.05 * whole / losses)
+    rng, upper = np.random.default_rng(seed), np.triu_indices(losses, 1)
+    freedom = float(np.median(found.difference.freedom[upper]))
+    scale = np.ones(200) if np.isinf(freedom) else freedom / rng.chisquare(freedom, 200)
+    share = (np.arange(60) + 0.5) / 60  # of the variance of a mean that is error
+    error = scale[:, None, None] * errors  # [scales, 1, L]
+    width = (scale * errors.mean())[:, None] * (1 - share) / share  # [scales, shares]
+    spread = error + width[..., None]
+    precision = 1 / spread
+    centre_variance = 1 / precision.sum(-1)
+    centre = (precision * up).sum(-1) * centre_variance
+    likelihood = -0.5 * (np.log(spread) + (up - centre[..., None]) ** 2 * precision).sum(-1) + 0.5 * np.log(centre_variance)
+    weight = np.exp(likelihood - likelihood.max()).ravel()
+    chosen = rng.choice(weight.size, draws, p=weight / weight.sum())
+    row, column = np.unravel_index(chosen, likelihood.shape)
+    middle = rng.normal(centre[row, column], np.sqrt(centre_variance[row, column]))[:, None]
+    tau, sigma = width[row, column][:, None], error[row, 0]
+    true = rng.normal((up * tau + middle * sigma) / (tau + sigma), np.sqrt(tau * sigma / (tau + sigma)))  # [draws, L]
+    best = np.bincount(true.argmax(1), minlength=losses) / draws
+    mean = true.mean(0) if found.measure.higher_is_better else -true.mean(0)
+    return Chances(mean, best, (true.max(1, keepdims=True) - true).mean(0))
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What a sweep can tell apart, and what would tell more.
+
+    Attributes:
+        gap: The smallest difference that intervals of all pairs would not take for chance, the median over the pairs.
+        limit: "seeds" or "groups", whichever the variance is mostly due to.
+        seeds: Per loss, how many would tell the best two apart if they differ as they do here; None: no number would.
+        groups: How many groups would, with the seeds there are; None: no number would.
+    """
+
+    gap: float
+    limit: str
+    seeds: int | None
+    groups: int | None
+
+
+def reach(found: Estimates, groups: int, most: int = 1000) -> Reach | None:
+    """What a comparison can tell apart; None where no difference has a variance.
+
+    Args:
+        found: Its estimates.
+        groups: How many groups it has.
+        most: As many seeds or groups are thought of.
+    """
+    losses, seeds = found.values.shape
+    spread = found.difference
+    if losses < 2 or np.isnan(spread.variance).any():
+        return None
+    upper = np.triu_indices(losses, 1)
+    half = critical(losses, spread.freedom) * np.sqrt(spread.variance)
+    up = found.mean.value if found.measure.higher_is_better else -found.mean.value
+    best, second = np.argsort(-up, kind="stable")[:2]
+    gap, variance, freedom = (float(x[best, second]) for x in (abs(spread.value), spread.variance, spread.freedom))
+    share = float(ratio(spread.of_seeds, spread.of_seeds + spread.of_groups)[best, second])  # of the variance, due to seeds
+
+    def enough(more: Array, kept: float) -> int | None:
+        """How many are needed of what there are `more` times as many of, where a share of the variance is kept."""
+        widths = critical(losses, freedom * more) * np.sqrt(variance * (kept + (1 - kept) / more))
+        first = np.flatnonzero(widths < gap)
+        return int(first[0]) if len(first) else None
+
+    of_seeds = enough(np.arange(seeds, most) / seeds, 1 - share)
+    of_groups = enough(np.arange(groups, most) / groups, share)
+    return Reach(
+        float(np.median(half[upper])),
+        "seeds" if np.median(spread.of_seeds[upper]) > np.median(spread.of_groups[upper]) else "groups",
+        None if of_seeds is None else seeds + of_seeds,
+        None if of_groups is None else groups + of_groups,
+    )

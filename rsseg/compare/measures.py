@@ -1,0 +1,155 @@
+"""By what losses are compared: scores as functions of sums over scenes, and how a loss ranks checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import kendalltau
+
+from rsseg.compare.records import Records
+from rsseg.contract import InputError
+from rsseg.metrics import Metric, metrics
+from rsseg.metrics.average import Array, present_mean, ratio
+from rsseg.metrics.calibration import SCORES
+from rsseg.metrics.scores import CLASS_SCORES, no_metric
+from rsseg.task import Task
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A score that is a function of sums over scenes.
+
+    Attributes:
+        label: What people call it.
+        sums: From a run's records to what is added up over S scenes, ``[S, ...]``; None or NaN: it was not recorded.
+        parts: From sums ``[...]``, as one scene has them, to the scores ``[..., P]`` whose mean it is, such as those of the
+            classes; a factor common to all sums changes nothing. NaN is left out of the mean.
+        mass: From sums ``[S, ...]`` to ``[S, P]``, how much each scene adds to each part; of a single part in any pieces.
+        higher_is_better: False for errors.
+        limits: Between what it lies.
+        unit: Its unit, for people; empty: none.
+    """
+
+    label: str
+    sums: Callable[[Records], Array | None]
+    parts: Callable[[Array], Array]
+    mass: Callable[[Array], Array]
+    higher_is_better: bool = True
+    limits: tuple[float, float] = (0.0, 1.0)
+    unit: str = ""
+
+    def score(self, sums: Array) -> Array:
+        """The score of sums: ``[...]``, as one scene has them, without their own axes."""
+        return present_mean(self.parts(sums))
+
+    @property
+    def heading(self) -> str:
+        """The label with the unit, for columns and axes."""
+        return f"{self.label} in {self.unit}" if self.unit else self.label
+
+
+def of_metric(metric: Metric, point: str = "fixed", label: str = "") -> Measure:
+    """A score of counts at an operating point."""
+    pooled = Measure(
+        label or metric.label,
+        lambda records: records.at(point)[..., metric.classes, :],
+        metric.parts,
+        metric.pixels,
+        metric.higher_is_better is not False,
+        metric.limits,
+        metric.unit,
+    )
+    if not metric.by_scene:
+        return pooled
+    return replace(
+        pooled,
+        sums=lambda records: scene_sums(metric.each(records.at(point))),
+        parts=lambda sums: ratio(sums[..., :1], sums[..., 1:]),
+        mass=lambda sums: sums[..., 1:],
+    )
+
+
+def of_tuning(metric: Metric, point: str) -> Measure:
+    """What tuning adds to a score, drawn together: sums are counts before and after, ``[S, 2, classes, 3]``."""
+    return Measure(
+        f"{metric.label} gained by tuning",
+        lambda records: np.stack([records.at("untuned"), records.at(point)], axis=1)[..., metric.classes, :],
+        lambda sums: metric.parts(sums[..., 1, :, :]) - metric.parts(sums[..., 0, :, :]),
+        lambda sums: metric.pixels(sums[:, 0]),
+        limits=(-np.inf, np.inf),
+    )
+
+
+def of_calibration(name: str, label: str) -> Measure:
+    """A calibration error or the Brier score, see `rsseg.metrics.calibration`."""
+    return Measure(label, lambda records: records.calibration.get(name), *SCORES[name], False, (0.0, np.inf))
+
+
+CALIBRATION = {
+    "ece": of_calibration("ece", "calibration error"),
+    "class_ece": of_calibration("class_ece", "calibration error by class"),
+    "brier": of_calibration("brier", "Brier score"),
+}
+"""By what losses are compared, but not ranked."""
+
+USUAL = {
+    "confusion": (*CLASS_SCORES, "scene_iou", "scene_dice"),
+    "errors": ("rmse", "mae", "r2", "absolute_bias", "scene_rmse"),
+    "matches": ("f1", "precision", "recall", "f1_micro", "scene_f1"),
+}
+"""By what losses are always compared, by `Task.counted`."""
+
+
+def measures(task: Task, without: Sequence[str] = (), ranked_by: str = "") -> dict[str, Measure]:
+    """What losses are compared by, by name: the usual scores, and the one that they are ranked by.
+
+    Args:
+        task: The head's task.
+        without: Classes that are left out of means.
+        ranked_by: One of `rsseg.metrics.metrics`, or of labels boundary_iou; empty: `Task.score`.
+
+    Raises:
+        InputError: If losses can't be ranked by it.
+    """
+    known = {name: metric for name, metric in metrics(task, without).items() if metric.higher_is_better is not None}
+    usual, ranked_by = USUAL[task.counted], ranked_by or task.score
+    found = {name: of_metric(known[name]) for name in (*usual, *([ranked_by] if ranked_by in known else []))}
+    if not task.real:
+        found["boundary_iou"] = of_metric(known["iou"], "contours", "boundary IoU")
+    if ranked_by not in found:
+        why, last = no_metric(ranked_by, [*known, *found]), task.classes[-1]
+        way_out = f"{', '.join(CLASS_SCORES)} or boundary_iou, such as recall, recall/{last}, recall_micro or scene_recall"
+        if task.real:
+            way_out = f"{', '.join(usual)} or that of a {task.score_of}, such as {task.score}/{last}"
+        raise InputError(f"metric={ranked_by}: losses can't be ranked by it: {why}; take {way_out}")
+    return found if task.real else found | CALIBRATION
+
+
+def scene_sums(values: Array) -> Array:
+    """The score of each scene, 0 for one that has none, and whether it has one: ``[..., scenes]`` to ``[..., scenes, 2]``."""
+    known = ~np.isnan(values)
+    return np.stack([np.where(known, values, 0), known], axis=-1)
+
+
+def rank_alignment(losses: ArrayLike, scores: ArrayLike) -> Array:
+    """How far a falling loss means a rising metric: Kendall's tau-b over a run's checkpoints.
+
+    Args:
+        losses: ``[checkpoints]``, the validation loss; NaN is left out.
+        scores: ``[checkpoints]``, the metric, higher is better.
+
+    Returns:
+        ``[2]``: over all checkpoints, and over the last half of them, where checkpoints are chosen; 1: the loss orders them
+        as the metric does. NaN for fewer than two checkpoints, or where one never changes. Checkpoints of one run are no
+        sample: `seed_interval` of several runs says how sure it is.
+
+    Example:
+        >>> rank_alignment([3, 2, 1, 0], [0.1, 0.2, 0.4, 0.3]).round(3).tolist()
+        [0.667, -1.0]
+    """
+    x, y = np.asarray(losses, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    known, half = ~np.isnan(x + y), np.arange(len(x)) >= len(x) // 2
+    return np.array([kendalltau(-x[part], y[part]).statistic if part.sum() > 1 else np.nan for part in (known, known & half)])
