@@ -14,52 +14,26 @@ from numpy.typing import ArrayLike, NDArray
 
 from rsseg.compare.fair import Comparison
 from rsseg.compare.runs import Run
-from rsseg.compare.scores import (
-    Interval,
-    Measure,
-    WinMatrix,
-    compare,
-    compare_seeds,
-    measures,
-    of_metric,
-    of_tuning,
-    rank_alignment,
+from rsseg.compare.inference import (
+    RARE,
+    Chances,
+    Estimates,
+    Reach,
+    effective_groups,
+    estimate,
+    reach,
+    shrink,
+    sum_groups,
 )
+from rsseg.compare.measures import Measure, measures, of_metric, of_tuning, rank_alignment
 from rsseg.contract import InputError
 from rsseg.metrics import Metric, metrics
 from rsseg.metrics.average import Array, present_mean, ratio
 from rsseg.metrics.scores import pooled
 
 
-@dataclass(frozen=True)
-class Tuning:
-    """What thresholds (biases) that were tuned on one half of the scenes do to scores on the other.
-
-    Attributes:
-        fixed: The score at 0.5 (argmax), ``[L, R]``, from the same histograms or passes as the tuned ones.
-        wins: Every tuned loss against every other.
-        moved: How much more tuning adds to the row's loss than to the column's, ``[L, L]``.
-    """
-
-    fixed: Array
-    wins: WinMatrix
-    moved: Interval
-
-    @property
-    def threshold_regret(self) -> Array:
-        """What 0.5 costs, ``[L, R]``; negative where what was tuned does not carry over to other scenes."""
-        return self.wins.values - self.fixed
-
-    @property
-    def residual_regret(self) -> Array:
-        """What is left after tuning, ``[L, R]``: the best known score minus each loss's own.
-
-        The best known score of a seed is that of the best loss on average, so that a lucky run is not taken for a reachable
-        score.
-        """
-        tuned = self.wins.values
-        difference: Array = tuned[np.nanargmax(np.nanmean(tuned, axis=1))] - tuned
-        return difference
+EQUAL = 0.01
+"""Losses whose scores differ by less are practically equal, unless the user says otherwise."""
 
 
 class Gradients(NamedTuple):
@@ -79,119 +53,174 @@ class Gradients(NamedTuple):
 
 
 class Findings:
-    """What a comparison found, computed when it is first asked for. L losses, R seeds, S scenes, C classes.
+    """What a comparison found, computed when it is first asked for. L losses, R seeds, S scenes, G groups, C classes.
+
+    Every score is of scenes that did not choose the checkpoint: see `rsseg.compare.records.Records.at`.
 
     Attributes:
+        comparison: The runs.
         labels: The losses.
         plain: Which of them are cross-entropy and no more.
         seeds: The seeds.
-        has_records: Whether there are records, of all runs or of none.
-        scenes: The validation scenes' names.
+        scenes: The names of the scenes that are scored.
+        groups: The group of each.
         task: The head's task.
-        tuned_metric: What thresholds are tuned for, and checkpoints told apart by.
+        metric: What losses are ranked by.
+        tuned_for: What thresholds are tuned for.
+        equal_within: Losses whose scores differ by less are practically equal.
+        without: Classes that the user leaves out of means.
+        lone: Classes that occur in about one group, whose variance can't be known: they are left out of means too.
         measures: What losses are compared by, by name.
+        metrics: What they are scored by, by name.
         scene_metric: What scenes are told apart by.
         class_score: What classes are told apart by, a score that each of them has in `rsseg.metrics.metrics`.
 
     Args:
         comparison: The runs.
-        metric: What losses are ranked by, see `rsseg.compare.scores.measures`; empty: `Task.score`.
+        metric: What losses are ranked by, see `rsseg.compare.measures.measures`; empty: `Task.score`.
         without: Classes that are left out of means; empty: those that the runs leave out.
+        equal_within: See the attribute.
 
     Raises:
         InputError: For a metric that there is not, or that not every run recorded.
     """
 
-    def __init__(self, comparison: Comparison, metric: str = "", without: Sequence[str] = ()) -> None:
-        self.comparison = comparison
+    def __init__(
+        self, comparison: Comparison, metric: str = "", without: Sequence[str] = (), equal_within: float = EQUAL
+    ) -> None:
+        self.comparison, self.equal_within = comparison, equal_within
         self.labels, self.seeds = comparison.labels, comparison.seeds
         self.plain = [row[0].plain for row in comparison.runs]
         first = comparison.runs[0][0]
-        self.has_records = first.records is not None
-        self.scenes = list(first.data["scenes"]["val"])
-        self.task, without = first.task, without or first.without
+        self.scenes, self.groups = first.records.scenes, first.records.groups
+        self.task = first.task
         self.metric = metric = metric or self.task.score
-        self.tuned_metric = metric if metric in self.task.class_scores else self.task.score
-        self.measures, self.metrics = measures(self.task, without, metric), metrics(self.task, without)
-        self.tuned = self.metrics[self.tuned_metric]
-        self.scene_metric = self.metrics.get(metric.removeprefix("scene_"), self.tuned)
-        self.class_score = self.scene_metric.score if self.has_records else self.tuned_metric
-        if metric not in self.wins:
-            raise InputError(f"metric={metric}: not every run recorded it; take {', '.join(self.wins)}")
+        self.tuned_for = metric if metric in self.task.class_scores else self.task.score
+        self.counts: Array = self._each(lambda run: run.records.at("fixed"))
+        self.without = list(without or first.without)
+        self.lone = self._lone()
+        left_out = [*self.without, *self.lone]
+        self.measures, self.metrics = measures(self.task, left_out, metric), metrics(self.task, left_out)
+        self.scene_metric = self.metrics.get(metric.removeprefix("scene_"), self.metrics[self.tuned_for])
+        self.class_score = self.scene_metric.score
+        if metric not in self.estimates:
+            raise InputError(f"metric={metric}: not every run recorded it; take {', '.join(self.estimates)}")
+
+    def _lone(self) -> list[str]:
+        """The classes that are as good as in fewer than two groups, where others are in more."""
+        pixels = sum_groups(metrics(self.task)[self.task.score].pixels(self.counts[0, 0]), self.groups)
+        effective = effective_groups(pixels)
+        found = [self.task.classes[c] for c in np.flatnonzero(effective < RARE) if self.task.classes[c] not in self.without]
+        kept = [self.task.classes[c] for c in np.flatnonzero(effective >= RARE) if self.task.classes[c] not in self.without]
+        return found if kept else []
+
+    @property
+    def ranked(self) -> Estimates:
+        """Every loss by the measure that they are ranked by."""
+        return self.estimates[self.metric]
 
     @property
     def order(self) -> list[int]:
         """The losses, best first."""
-        value = self.wins[self.metric].score.value
-        return [int(i) for i in np.argsort(-value if self.measures[self.metric].higher_is_better else value, kind="stable")]
-
-    @cached_property
-    def counts(self) -> Array | None:
-        """The counts of the best checkpoints at 0.5 (argmax), ``[L, R, S, C, N]``; None: no records."""
-        return self._each(lambda run: run.recorded.at("fixed")) if self.has_records else None
-
-    @cached_property
-    def wins(self) -> dict[str, WinMatrix]:
-        """By measure that is known of all runs: the scores of the best checkpoints, and every loss against every other."""
-        if not self.has_records:  # what runs say of themselves
-            known = {k: m for k, m in self.measures.items() if all(k in run.summary for run in self.comparison.all_runs)}
-            return {
-                name: compare_seeds(self._each(lambda run: run.summary[name]), measure.higher_is_better, measure.limits)  # noqa: B023
-                for name, measure in known.items()
-            }
-        sums = {name: self._sums(measure) for name, measure in self.measures.items()}
-        return {name: compare(known, self.measures[name]) for name, known in sums.items() if known is not None}
-
-    @cached_property
-    def tuning(self) -> Tuning | None:
-        """What tuning adds; None where some run has no tuned counts, as of real values."""
-        gain, measure = of_tuning(self.tuned, self.tuned_metric), of_metric(self.tuned)
-        both = self._sums(gain) if self.has_records and not self.task.real else None  # [L, R, S, 2, C, 3]
-        if both is None:
-            return None
-        moved = compare(both, gain).difference
-        return Tuning(measure.score(both[:, :, :, 0].sum(2)), compare(both[:, :, :, 1], measure), moved)
-
-    def _sums(self, measure: Measure) -> Array | None:
-        """What a measure is made of, ``[L, R, S, ...]``; None where some run did not record it."""
-        each = [[measure.sums(run.recorded) for run in row] for row in self.comparison.runs]
-        known = all(sums is not None and not np.isnan(sums).any() for row in each for sums in row)
-        return np.array(each, dtype=np.float64) if known else None
+        value = self.ranked.mean.value
+        return [int(i) for i in np.argsort(-value if self.ranked.measure.higher_is_better else value, kind="stable")]
 
     @property
-    def why_untuned(self) -> list[str]:
-        """Why it is not known what tuning adds, in a sentence, where nothing else says so."""
-        runs = self.comparison.all_runs
-        if not self.has_records or self.task.real or self.tuning is not None or runs[0].recorded.first.all():
-            return []
-        run = next(run for run in runs if np.isnan(run.recorded.at(self.tuned_metric)).any())
-        why = f"{run.folder} was not counted at tuned biases; its train.log says why"
-        if run.recorded.best is None:
-            why = f"{run.folder} recorded no best checkpoint"
-        elif run.recorded.best.untuned:
-            why = run.recorded.best.untuned
-        return [f"Tuned thresholds are not compared: {why}."]
+    def group_count(self) -> int:
+        """How many independent areas are scored."""
+        return len(set(self.groups))
 
     @cached_property
-    def last(self) -> Array:
-        """The metric of the last checkpoint, ``[L, R]``."""
-        return self._each(lambda run: run.curve[self.tuned_metric].iloc[-1])
+    def estimates(self) -> dict[str, Estimates]:
+        """By measure that is known of all runs: every loss, and every loss against every other."""
+        sums = {name: self._sums(measure) for name, measure in self.measures.items()}
+        return {name: estimate(known, self.measures[name]) for name, known in sums.items() if known is not None}
+
+    @cached_property
+    def chances(self) -> Chances | None:
+        """How probably each loss is the best one, and what choosing it costs."""
+        return shrink(self.ranked)
+
+    @cached_property
+    def reach(self) -> Reach | None:
+        """What the comparison could tell apart."""
+        return reach(self.ranked, self.group_count)
+
+    @cached_property
+    def tuned(self) -> Estimates | None:
+        """Every loss at thresholds, or biases, tuned on the other half of the groups; None where some run has none."""
+        return self._estimate(of_metric(self.metrics[self.tuned_for], self.tuned_for))
+
+    @cached_property
+    def gain(self) -> Estimates | None:
+        """What that tuning adds to each loss; None where some run has no tuned counts."""
+        return self._estimate(of_tuning(self.metrics[self.tuned_for], self.tuned_for))
+
+    def _estimate(self, measure: Measure) -> Estimates | None:
+        sums = None if self.task.real else self._sums(measure)
+        return None if sums is None else estimate(sums, measure)
+
+    def _sums(self, measure: Measure) -> Array | None:
+        """What a measure is made of, ``[L, R, G, ...]``; None where some run did not record it."""
+        each = [[measure.sums(run.records) for run in row] for row in self.comparison.runs]
+        if not all(sums is not None and not np.isnan(sums).any() for row in each for sums in row):
+            return None
+        return sum_groups(np.array(each, dtype=np.float64), self.groups, axis=2)
+
+    @cached_property
+    def residual(self) -> Array | None:
+        """What is left to the best known score after tuning, ``[L, R]``.
+
+        The best known score is the shrunken one of the loss that is expected to be the best: a lucky run is not taken for a
+        reachable score.
+        """
+        if self.tuned is None:
+            return None
+        found = shrink(self.tuned)
+        best = float(np.nanmax(self.tuned.mean.value if found is None else found.mean))
+        difference: Array = best - self.tuned.values
+        return difference
+
+    @cached_property
+    def optimism(self) -> Array:
+        """How much better each run looks on the scenes that chose its checkpoint, ``[L, R]``, by the ranking metric."""
+        if self.metric not in self.metrics:
+            return np.full(self.ranked.values.shape, np.nan)
+        metric = self.metrics[self.metric]
+        found: Array = self._each(lambda run: float(metric(run.records.optimistic))) - self.ranked.values
+        return found if self.ranked.measure.higher_is_better else -found
+
+    @cached_property
+    def last_is_best(self) -> NDArray[np.bool_]:
+        """Whether the best checkpoint of each run is its last one, ``[L, R]``: it may not be trained enough."""
+        return self._each(lambda run: run.records.last_is_best).astype(bool)
+
+    @cached_property
+    def collapsed(self) -> NDArray[np.bool_]:
+        """Whether the best checkpoint of each run gives every pixel the same label, ``[L, R]``; of labels alone."""
+        if self.task.real:
+            return np.zeros(self.counts.shape[:2], dtype=bool)
+        called = (self.counts[..., 0] + self.counts[..., 1]).sum(2) > 0  # [L, R, C]
+        missed = (self.counts[..., 0] + self.counts[..., 2]).sum(2) > 0
+        negatives = self.counts[..., 3].sum(2) + self.counts[..., 2].sum(2) > 0
+        if self.task.exclusive:
+            return np.asarray((called.sum(-1) == 1) & (missed.sum(-1) > 1))
+        return np.asarray((~called & missed | ~negatives & called).all(-1))
 
     @cached_property
     def tau(self) -> Array:
-        """Kendall's tau-b of falling loss and rising metric (or falling error), ``[L, R, 2]``: whole run, last half."""
-        sign = 1 if self.task.higher_is_better else -1
-        return self._each(lambda run: rank_alignment(run.curve["val_loss"], sign * run.curve[self.tuned_metric]))
+        """Kendall's tau-b of falling loss and rising metric, ``[L, R, 2]``: whole run, last half; NaN under six validations."""
+        return self._each(lambda run: alignment(run, self.metrics[self.tuned_for]))
 
     @cached_property
-    def selection(self) -> Array | None:
-        """What choosing checkpoints by their validation loss costs, ``[L, R]``; None: no records."""
-        return self._each(lambda run: selection(run, self.tuned)) if self.has_records else None
+    def selection(self) -> Array:
+        """What choosing checkpoints by their validation loss costs, ``[L, R]``."""
+        return self._each(lambda run: selection(run, self.metrics[self.tuned_for]))
 
     @cached_property
     def panel(self) -> list[str]:
         """The losses that every run was valued under, whichever one trained."""
-        first, *others = (run.records.panel if run.records else [] for run in self.comparison.all_runs)
+        first, *others = (run.records.panel for run in self.comparison.all_runs)
         return [name for name in first if all(name in other for other in others)]
 
     @cached_property
@@ -199,7 +228,7 @@ class Findings:
         """Their values at the best checkpoints, mean over the halves of the scenes, ``[L, R, panel]``."""
 
         def of(run: Run) -> Array:
-            records = run.recorded
+            records = run.records
             return present_mean(records.values[records.best_index][[records.panel.index(name) for name in self.panel]])
 
         return self._each(of)
@@ -213,22 +242,19 @@ class Findings:
         return np.array([[value(run) for run in row] for row in self.comparison.runs], dtype=np.float64)
 
 
-def own_loss(run: Run) -> Array | None:
-    """The loss that trained a run on each half of the scenes, ``[V, 2]``; None if it was not recorded.
+def alignment(run: Run, metric: Metric) -> Array:
+    """How far a run's falling validation loss means a rising metric, see `rank_alignment`; NaN where the loss is not known.
 
-    Records that lack it may have it in the panel, if the loss was used as it comes.
+    The loss is the mean of the exact values of the halves of the scenes.
     """
-    records = run.recorded
-    if records.own is not None:
-        return None if np.isnan(records.own).all() else records.own
-    changed = any("loss." in override.split("=")[0] for override in run.origin["overrides"])
-    return records.values[:, records.panel.index(run.loss)] if run.loss in records.panel and not changed else None
+    records = run.records
+    return rank_alignment(present_mean(records.own), metric.quality(records.counts))
 
 
 def selection(run: Run, metric: Metric) -> float:
     """What choosing the checkpoint by the run's own validation loss costs; NaN where halves of the scenes can't tell."""
-    own, records = own_loss(run), run.recorded
-    return float("nan") if own is None else selection_regret(own, records.counts, records.first, metric.quality)
+    records = run.records
+    return selection_regret(records.own, records.counts, records.first, metric.quality)
 
 
 def selection_regret(
@@ -267,9 +293,7 @@ def mean_gradients(comparison: Comparison) -> Gradients:
     """Means over all seeds, at the validations that all have."""
     shares, cosines, gains, notes = [], [], [], []
     for row in comparison.runs:
-        label, records = row[0].label, [run.records for run in row if run.records is not None]
-        if not records:
-            continue
+        label, records = row[0].label, [run.records for run in row]
         terms, measured = records[0].terms, [r for r in records if r.gain is not None]
         steps, most = reduce(np.intersect1d, [r.steps for r in records]), max(len(r.steps) for r in records)
         if len(steps) < most and (len(terms) > 1 or measured):

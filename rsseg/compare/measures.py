@@ -76,7 +76,7 @@ def of_tuning(metric: Metric, point: str) -> Measure:
     """What tuning adds to a score, drawn together: sums are counts before and after, ``[S, 2, classes, 3]``."""
     return Measure(
         f"{metric.label} gained by tuning",
-        lambda records: np.stack([records.at("untuned"), records.at(point)], axis=1)[..., metric.classes, :],
+        lambda records: np.stack([records.at("fixed"), records.at(point)], axis=1)[..., metric.classes, :],
         lambda sums: metric.parts(sums[..., 1, :, :]) - metric.parts(sums[..., 0, :, :]),
         lambda sums: metric.pixels(sums[:, 0]),
         limits=(-np.inf, np.inf),
@@ -134,6 +134,10 @@ def scene_sums(values: Array) -> Array:
     return np.stack([np.where(known, values, 0), known], axis=-1)
 
 
+CHECKPOINTS = 6
+"""Of fewer checkpoints no rank correlation is given."""
+
+
 def rank_alignment(losses: ArrayLike, scores: ArrayLike) -> Array:
     """How far a falling loss means a rising metric: Kendall's tau-b over a run's checkpoints.
 
@@ -143,13 +147,13 @@ def rank_alignment(losses: ArrayLike, scores: ArrayLike) -> Array:
 
     Returns:
         ``[2]``: over all checkpoints, and over the last half of them, where checkpoints are chosen; 1: the loss orders them
-        as the metric does. NaN for fewer than two checkpoints, or where one never changes. Checkpoints of one run are no
-        sample: `seed_interval` of several runs says how sure it is.
+        as the metric does. NaN for fewer than `CHECKPOINTS` checkpoints, or where one never changes. Checkpoints of one run
+        are no sample: the spread over several runs says how sure it is.
 
     Example:
-        >>> rank_alignment([3, 2, 1, 0], [0.1, 0.2, 0.4, 0.3]).round(3).tolist()
-        [0.667, -1.0]
+        >>> rank_alignment([6, 5, 4, 3, 2, 1], [0.1, 0.2, 0.3, 0.4, 0.6, 0.5]).round(3).tolist()
+        [0.867, nan]
     """
     x, y = np.asarray(losses, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     known, half = ~np.isnan(x + y), np.arange(len(x)) >= len(x) // 2
-    return np.array([kendalltau(-x[part], y[part]).statistic if part.sum() > 1 else np.nan for part in (known, known & half)])
+    return np.array([kendalltau(-x[part], y[part]).statistic if part.sum() >= CHECKPOINTS else np.nan for part in (known, known & half)])
