@@ -366,7 +366,7 @@ def compare(
         runs: Run folders, or folders that hold them.
         out: Where to write; if None ``comparison`` in the first folder, or ``comparison_dice`` for another metric than
             `Task.score`, ``comparison_water`` for that head.
-        metric: What losses are ranked by, see `rsseg.compare.scores.measures`; empty: `Task.score`, IoU or RMSE.
+        metric: What losses are ranked by, see `rsseg.compare.measures.measures`; empty: `Task.score`, IoU or RMSE.
         keep_unfair: Compare runs of other training data, steps, code or settings all the same.
         trust: Packages whose classes the runs' configs may name.
         without: Classes that are left out of means; empty: those that the runs leave out.

@@ -16,6 +16,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rsseg.compare.measures import measures
 from rsseg.compare.runs import (
     DIVERGED,
     LOWER_RATE,
@@ -31,7 +32,6 @@ from rsseg.compare.runs import (
     follows,
     set_labels,
 )
-from rsseg.compare.scores import measures
 from rsseg.contract import InputError, nearest
 from rsseg.task import Task
 
@@ -121,7 +121,7 @@ def gather(
     Args:
         places: Run folders, or folders that hold them.
         keep_unfair: Compare runs of other training data, steps, code or settings all the same.
-        metric: By which score learning rates that were searched are chosen, see `rsseg.compare.scores.measures`; empty:
+        metric: By which score learning rates that were searched are chosen, see `rsseg.compare.measures.measures`; empty:
             `Task.score`.
         without: As for `rsseg.compare.findings.Findings`.
         head: The head to compare, of the runs that have it; empty: the first of each run.
@@ -210,7 +210,7 @@ def drop_unrecorded(chosen: Selection) -> None:
     Raises:
         InputError: If all have diverged.
     """
-    lost = {run.folder: run.records.best.lost for run in chosen.runs if run.records and run.records.best}
+    lost = {run.folder: run.records.crossed.lost for run in chosen.runs if run.records and run.records.crossed}
     why = f"{DIVERGED}: {{}} pixels of its best checkpoint have logits that are not finite"
     diverged = {folder: (why.format(many), LOWER_RATE) for folder, many in lost.items() if many}
     if len(diverged) == len(chosen.runs):
@@ -223,11 +223,11 @@ def drop_unrecorded(chosen: Selection) -> None:
             run.records = None
         return
     chosen.drop({folder: (f"{why}, unlike others", remedy) for folder, (why, remedy) in lacking.items()})
-    reason = ("it has no records of its best checkpoint (records/best.npz), unlike others", "train it again")
-    unfinished = {run.folder: reason for run in chosen.runs if run.recorded.best is None}
+    reason = ("it has no records of its chosen checkpoints (records/crossed.npz), unlike others", "train it again")
+    unfinished = {run.folder: reason for run in chosen.runs if run.recorded.crossed is None and not run.task.real}
     if 2 * len(unfinished) > len(chosen.runs):
         for run in chosen.runs:
-            run.records = replace(run.recorded, best=None)
+            run.records = replace(run.recorded, crossed=None)
     else:
         chosen.drop(unfinished)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property, reduce
 from itertools import combinations
 from typing import NamedTuple
@@ -13,7 +12,6 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from rsseg.compare.fair import Comparison
-from rsseg.compare.runs import Run
 from rsseg.compare.inference import (
     RARE,
     Chances,
@@ -26,11 +24,11 @@ from rsseg.compare.inference import (
     sum_groups,
 )
 from rsseg.compare.measures import Measure, measures, of_metric, of_tuning, rank_alignment
+from rsseg.compare.runs import Run
 from rsseg.contract import InputError
 from rsseg.metrics import Metric, metrics
 from rsseg.metrics.average import Array, present_mean, ratio
 from rsseg.metrics.scores import pooled
-
 
 EQUAL = 0.01
 """Losses whose scores differ by less are practically equal, unless the user says otherwise."""
@@ -92,11 +90,11 @@ class Findings:
         self.labels, self.seeds = comparison.labels, comparison.seeds
         self.plain = [row[0].plain for row in comparison.runs]
         first = comparison.runs[0][0]
-        self.scenes, self.groups = first.records.scenes, first.records.groups
+        self.scenes, self.groups = first.recorded.scenes, first.recorded.groups
         self.task = first.task
         self.metric = metric = metric or self.task.score
         self.tuned_for = metric if metric in self.task.class_scores else self.task.score
-        self.counts: Array = self._each(lambda run: run.records.at("fixed"))
+        self.counts: Array = self._each(lambda run: run.recorded.at("fixed"))
         self.without = list(without or first.without)
         self.lone = self._lone()
         left_out = [*self.without, *self.lone]
@@ -162,7 +160,7 @@ class Findings:
 
     def _sums(self, measure: Measure) -> Array | None:
         """What a measure is made of, ``[L, R, G, ...]``; None where some run did not record it."""
-        each = [[measure.sums(run.records) for run in row] for row in self.comparison.runs]
+        each = [[measure.sums(run.recorded) for run in row] for row in self.comparison.runs]
         if not all(sums is not None and not np.isnan(sums).any() for row in each for sums in row):
             return None
         return sum_groups(np.array(each, dtype=np.float64), self.groups, axis=2)
@@ -187,13 +185,13 @@ class Findings:
         if self.metric not in self.metrics:
             return np.full(self.ranked.values.shape, np.nan)
         metric = self.metrics[self.metric]
-        found: Array = self._each(lambda run: float(metric(run.records.optimistic))) - self.ranked.values
+        found: Array = self._each(lambda run: float(metric(run.recorded.optimistic))) - self.ranked.values
         return found if self.ranked.measure.higher_is_better else -found
 
     @cached_property
     def last_is_best(self) -> NDArray[np.bool_]:
         """Whether the best checkpoint of each run is its last one, ``[L, R]``: it may not be trained enough."""
-        return self._each(lambda run: run.records.last_is_best).astype(bool)
+        return self._each(lambda run: run.recorded.last_is_best).astype(bool)
 
     @cached_property
     def collapsed(self) -> NDArray[np.bool_]:
@@ -220,7 +218,7 @@ class Findings:
     @cached_property
     def panel(self) -> list[str]:
         """The losses that every run was valued under, whichever one trained."""
-        first, *others = (run.records.panel for run in self.comparison.all_runs)
+        first, *others = (run.recorded.panel for run in self.comparison.all_runs)
         return [name for name in first if all(name in other for other in others)]
 
     @cached_property
@@ -228,7 +226,7 @@ class Findings:
         """Their values at the best checkpoints, mean over the halves of the scenes, ``[L, R, panel]``."""
 
         def of(run: Run) -> Array:
-            records = run.records
+            records = run.recorded
             return present_mean(records.values[records.best_index][[records.panel.index(name) for name in self.panel]])
 
         return self._each(of)
@@ -247,13 +245,13 @@ def alignment(run: Run, metric: Metric) -> Array:
 
     The loss is the mean of the exact values of the halves of the scenes.
     """
-    records = run.records
+    records = run.recorded
     return rank_alignment(present_mean(records.own), metric.quality(records.counts))
 
 
 def selection(run: Run, metric: Metric) -> float:
     """What choosing the checkpoint by the run's own validation loss costs; NaN where halves of the scenes can't tell."""
-    records = run.records
+    records = run.recorded
     return selection_regret(records.own, records.counts, records.first, metric.quality)
 
 
@@ -293,7 +291,7 @@ def mean_gradients(comparison: Comparison) -> Gradients:
     """Means over all seeds, at the validations that all have."""
     shares, cosines, gains, notes = [], [], [], []
     for row in comparison.runs:
-        label, records = row[0].label, [run.records for run in row]
+        label, records = row[0].label, [run.recorded for run in row]
         terms, measured = records[0].terms, [r for r in records if r.gain is not None]
         steps, most = reduce(np.intersect1d, [r.steps for r in records]), max(len(r.steps) for r in records)
         if len(steps) < most and (len(terms) > 1 or measured):
