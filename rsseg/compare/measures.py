@@ -156,4 +156,5 @@ def rank_alignment(losses: ArrayLike, scores: ArrayLike) -> Array:
     """
     x, y = np.asarray(losses, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     known, half = ~np.isnan(x + y), np.arange(len(x)) >= len(x) // 2
-    return np.array([kendalltau(-x[part], y[part]).statistic if part.sum() >= CHECKPOINTS else np.nan for part in (known, known & half)])
+    parts = [known, known & half]
+    return np.array([kendalltau(-x[p], y[p]).statistic if p.sum() >= CHECKPOINTS else np.nan for p in parts])

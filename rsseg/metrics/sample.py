@@ -103,7 +103,14 @@ def choose_pixels(
                 columns = [np.flatnonzero(there[row])[inside[rows == row]] for row in np.unique(rows)]
                 if len(ranks):
                     same = np.ones(len(ranks))
-                    facts = (scene * same, plane * same, rows, np.concatenate(columns), label * same, same * number / len(ranks))
+                    facts = (
+                        scene * same,
+                        plane * same,
+                        rows,
+                        np.concatenate(columns),
+                        label * same,
+                        same * number / len(ranks),
+                    )
                     found.append(np.stack(facts, axis=1))
     *whole, weight = np.concatenate(found).T
     return Pixels(*(column.astype(np.int64) for column in whole), weight)
