@@ -8,8 +8,9 @@ from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from rsseg.compare.findings import Findings
-from rsseg.compare.scores import seed_interval
-from rsseg.metrics.average import Array
+from rsseg.compare.inference import sum_groups
+from rsseg.metrics import metrics
+from rsseg.metrics.average import Array, present_mean
 
 
 def all_tables(found: Findings) -> dict[str, pd.DataFrame]:
@@ -20,63 +21,71 @@ def all_tables(found: Findings) -> dict[str, pd.DataFrame]:
         "ranks": cross(found),
         "measures": best_by_measure(found).set_index("measure"),
         "classes": classes(found),
+        "scenes": scenes(found),
         "shares": found.gradients.shares.set_index("loss"),
         "cosines": found.gradients.cosines.set_index("loss"),
         "checkpoints": checkpoints(found).set_index("run"),
         "runs": runs(found).set_index("run"),
         "left_out": left_out(found).set_index("run"),
     }
-    if found.counts is not None:
-        tables["scenes"] = scenes(found, found.counts)
     if len(found.gradients.gains):
         tables["gains"] = found.gradients.gains.set_index("loss")
     return tables
 
 
 def losses(found: Findings) -> pd.DataFrame:
-    """One row per loss, best first: mean and standard deviation over seeds of every measure, regrets, rank alignment."""
+    """One row per loss, best first: every measure with its interval, what tuning gains, chances, regrets, rank alignment.
+
+    ``behind`` is the difference to the best loss, in intervals that hold for all pairs together. A mean over seeds that lack
+    some says over how many it is, ``_seeds``.
+    """
+    best, chances, lead = found.order[0], found.chances, found.ranked.lead()
     table = pd.DataFrame(index=pd.Index(found.labels, name="loss"))
     table["seeds"] = len(found.seeds)
-    columns = {name: win.values for name, win in found.wins.items()} | {"last": found.last}
-    if found.tuning is not None:
-        columns["tuned"] = found.tuning.wins.values
-        columns["threshold_regret"] = found.tuning.threshold_regret
-        columns["residual_regret"] = found.tuning.residual_regret
-    if found.selection is not None:
-        columns["selection_regret"] = found.selection
-    taus = {"tau": found.tau[..., 0], "tau_last_half": found.tau[..., 1]}
-    for name, values in (columns | taus).items():
-        known = seed_interval(values)
-        table[f"{name}_mean"] = known.value
-        table[f"{name}_std"] = pd.DataFrame(values).std(axis=1).to_numpy()  # of the seeds that the mean is over
-        if np.isnan(values).any():
-            table[f"{name}_seeds"] = (~np.isnan(values)).sum(axis=1)
-        if name in taus:
-            table[f"{name}_low"], table[f"{name}_high"] = known.low, known.high
+    shown = dict(found.estimates)
+    if found.tuned is not None and found.gain is not None:
+        shown |= {"tuned": found.tuned, "gain": found.gain}
+    for name, estimates in shown.items():
+        score = estimates.score
+        table[f"{name}_mean"], table[f"{name}_std"] = score.value, estimates.values.std(axis=1, ddof=1)
+        table[f"{name}_low"], table[f"{name}_high"] = score.low, score.high
+    table["behind"], table["behind_low"], table["behind_high"] = lead.value[best], lead.low[best], lead.high[best]
+    if chances is not None:
+        table["p_best"], table["expected"], table["expected_regret"] = chances.best, chances.mean, chances.regret
+    each = {"optimism": found.optimism, "selection_regret": found.selection, "tau": found.tau[..., 0]}
+    each["tau_last_half"] = found.tau[..., 1]
+    if found.residual is not None:
+        each["residual_regret"] = found.residual
+    for name, values in each.items():
+        known = ~np.isnan(values)
+        table[f"{name}_mean"] = present_mean(values)
+        if not known.all():
+            table[f"{name}_seeds"] = known.sum(1)
+    table["last_is_best"], table["collapsed"] = found.last_is_best.sum(1), found.collapsed.sum(1)
+    table["failed"] = [found.comparison.failed.get(label, 0) for label in found.labels]
+    table["hours"] = [sum(run.summary["seconds"] for run in row) / 3600 for row in found.comparison.runs]
     return table.iloc[found.order]
 
 
 def pairs(found: Findings) -> pd.DataFrame:
-    """One row per metric and ordered pair of losses: the difference, its interval, how surely it is above 0."""
-    wins = dict(found.wins)
-    if found.tuning is not None:
-        wins[f"{found.tuned_metric}, tuned"] = found.tuning.wins
+    """One row per metric and ordered pair of losses: the difference, and its interval among those of all pairs together."""
+    shown = dict(found.estimates)
+    if found.tuned is not None:
+        shown[f"{found.tuned_for}, tuned"] = found.tuned
     rows = []
-    for metric, win in wins.items():
+    for metric, estimates in shown.items():
+        lead, sign = estimates.lead(), 1 if estimates.measure.higher_is_better else -1
+        difference = lead if sign > 0 else -lead
         for a in found.order:
-            for b in found.order:
-                if a != b:
-                    ends = win.difference.at(a, b)
-                    rows.append((metric, found.labels[a], found.labels[b], *ends, win.better[a, b], win.p_value[a, b]))
-    columns = ["metric", "loss", "against", "difference", "low", "high", "better", "p_value_seeds"]
-    return pd.DataFrame(rows, columns=columns)
+            rows += [(metric, found.labels[a], found.labels[b], *difference.at(a, b)) for b in found.order if a != b]
+    return pd.DataFrame(rows, columns=["metric", "loss", "against", "difference", "low", "high"])
 
 
 def ranks(found: Findings) -> tuple[list[str], Array]:
     """The measures and losses that everything is ranked by, and the mean ranks ``[L, measures]``."""
-    keys = [key for key in found.measures if key in found.wins]
+    keys = [key for key in found.measures if key in found.estimates]
     names, up = [found.measures[key].label for key in keys], [found.measures[key].higher_is_better for key in keys]
-    values = [found.wins[key].values for key in keys]
+    values = [found.estimates[key].values for key in keys]
     if found.panel:
         names += [f"loss {name}" for name in found.panel]
         values += list(np.moveaxis(found.values, -1, 0))
@@ -111,40 +120,42 @@ def cross(found: Findings) -> pd.DataFrame:
 
 
 def best_by_measure(found: Findings) -> pd.DataFrame:
-    """One row per measure: the loss that is best by it, and by how much."""
-    columns, rows = ["measure", "best loss", "value", "next", "difference", "low", "high"], []
-    for key, win in found.wins.items():
-        measure, mean = found.measures[key], win.values.mean(1)
+    """One row per measure: the loss that is best by it, and by how much, in intervals that hold for all pairs together."""
+    columns, rows = ["measure", "best loss", "value", "next", "ahead by", "low", "high"], []
+    for estimates in found.estimates.values():
+        measure, mean = estimates.measure, estimates.mean.value
         best, *others = np.argsort(-mean if measure.higher_is_better else mean, kind="stable")
         row = (measure.label, found.labels[best], mean[best])
         if others:
-            rows.append((*row, found.labels[others[0]], *win.difference.at(best, others[0])))
+            rows.append((*row, found.labels[others[0]], *estimates.lead().at(best, others[0])))
         else:
             rows.append((*row, "-", np.nan, np.nan, np.nan))
     return pd.DataFrame(rows, columns=columns)
 
 
 def classes(found: Findings) -> pd.DataFrame:
-    """One row per class: pixels, and each loss's score, mean over seeds; NaN where the class is absent."""
-    grid = found.comparison.runs
-    table = grid[0][0].classes.set_index("class")[["pixels"]]
+    """One row per class: pixels and groups that hold it, and each loss's score, mean over seeds; NaN where it is absent."""
+    metric = found.metrics[found.class_score]
+    pixels = metrics(found.task)[found.task.score].pixels(found.counts[0, 0])
+    holding = (sum_groups(pixels, found.groups) > 0).sum(0)
+    table = pd.DataFrame(
+        {"pixels": pixels.sum(0).astype(int), "groups": holding}, index=pd.Index(found.task.classes, name="class")
+    )
     for i in found.order:
-        if found.counts is not None:
-            scores = [found.metrics[f"{found.class_score}/{name}"](found.counts[i]).mean(0) for name in table.index]
-            table[found.labels[i]] = scores
-        else:
-            seeds = [run.classes.set_index("class")[found.class_score] for run in grid[i]]
-            table[found.labels[i]] = sum(seeds).reindex(table.index) / len(seeds)
+        table[found.labels[i]] = [
+            metrics(found.task)[f"{metric.score}/{name}"](found.counts[i]).mean(0) for name in table.index
+        ]
     return table
 
 
-def scenes(found: Findings, counts: Array) -> pd.DataFrame:
-    """One row per scene: each loss's score, mean over seeds; the scenes they differ in most first."""
-    values = found.scene_metric.each(counts).mean(1)  # [L, S]
+def scenes(found: Findings) -> pd.DataFrame:
+    """One row per scene: its group, and each loss's score, mean over seeds; the scenes they differ in most first."""
+    values = found.scene_metric.each(found.counts).mean(1)  # [L, S]
     table = pd.DataFrame(values.T, index=pd.Index(found.scenes, name="scene"), columns=found.labels)
     table = table.iloc[:, found.order]
     width = (table.max(axis=1) - table.min(axis=1)).fillna(-1)
-    return table.loc[width.sort_values(ascending=False, kind="stable").index]
+    table.insert(0, "group", list(found.groups))
+    return table.iloc[np.argsort(-width.to_numpy(), kind="stable")]
 
 
 def checkpoints(found: Findings) -> pd.DataFrame:
@@ -158,7 +169,7 @@ def runs(found: Findings) -> pd.DataFrame:
     rows = []
     for (i, j), run in zip(np.ndindex(len(found.labels), len(found.seeds)), found.comparison.all_runs, strict=True):
         facts = {"run": str(run.folder), "loss": run.label, "seed": run.seed, "rate": run.rate}
-        scores = {name: win.values[i, j] for name, win in found.wins.items()}
+        scores = {name: estimates.values[i, j] for name, estimates in found.estimates.items()}
         made = {"steps": run.summary["steps"], "seconds": run.summary["seconds"], "commit": run.origin["git"]["commit"]}
         rows.append(facts | scores | made)
     return pd.DataFrame(rows)

@@ -1,28 +1,25 @@
-"""A comparison in words: the answer in two sentences, and what one must know before believing it."""
+"""A comparison in words: what to train with, what a statistician asks about, and what weakens the answer."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
 
-from rsseg.compare.fair import Comparison
-from rsseg.compare.findings import Findings, own_loss
-from rsseg.compare.runs import DIVERGED, SEARCH_SEED, TRIALS
-from rsseg.compare.scores import SEEDS, effective_scenes
+from rsseg.compare.findings import Findings
+from rsseg.compare.inference import CLAIMED, GROUPS, SEEDS, Estimates, effective_groups, sum_groups
+from rsseg.compare.plan import SEARCH_SEED, TRIALS
 from rsseg.compare.tuning import shared
 from rsseg.metrics import metrics
-from rsseg.metrics.average import Array
 from rsseg.metrics.scores import class_pixels
 from rsseg.task import Task
 
-Ends: TypeAlias = tuple[float, float, float]
-"""An estimate and the two ends of its interval."""
+FEW = 5.0
+"""A class that is as good as in fewer groups is named."""
 
-FEW_SCENES = 5.0
-"""A class that is as good as in fewer scenes is named."""
+LIKELY = 0.1
+"""A loss that is the best one with at least this probability is recommended beside the first."""
 
 
 def number(value: float, sign: bool = False) -> str:
@@ -45,12 +42,13 @@ def span(low: float, high: float, sign: bool = False) -> str:
     return "" if np.isnan(low) else f"{number(low, sign)} to {number(high, sign)}"
 
 
-def _brackets(low: float, high: float, sign: bool = False) -> str:
+def brackets(low: float, high: float, sign: bool = False) -> str:
+    """An interval in brackets behind a number; empty where it isn't known."""
     return "" if np.isnan(low) else f" ({span(low, high, sign)})"
 
 
 def percent(share: float) -> str:
-    """A confidence; never 0 or 100 %, which no sample gives.
+    """A probability; never 0 or 100 %, which no sample gives.
 
     Example:
         >>> percent(0.573), percent(0.9999), percent(0.0)
@@ -59,120 +57,224 @@ def percent(share: float) -> str:
     return ">99 %" if share > 0.99 else "<1 %" if share < 0.01 else f"{100 * share:.0f} %"
 
 
-def listed(names: Sequence[str], most: int = 6) -> str:
-    """Names with commas; if they are many, the first of them and how many more there are.
+def listed(words: Sequence[str], last: str = "and") -> str:
+    """Words as a list in a sentence.
 
     Example:
-        >>> listed(["a", "b", "c"], most=1)
-        'a and 2 more'
+        >>> listed(["a", "b", "c"]), listed(["a", "b"], "or")
+        ('a, b and c', 'a or b')
     """
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def _ordered(estimates: Estimates) -> list[int]:
+    value = estimates.mean.value
+    return [int(i) for i in np.argsort(-value if estimates.measure.higher_is_better else value, kind="stable")]
+
+
+def behind(estimates: Estimates) -> list[int]:
+    """The losses that are surely behind the best one, the nearest first; none where nothing may be claimed."""
+    first, *others = _ordered(estimates)
+    return [i for i in others if estimates.lead().low[first, i] > 0]
 
 
 def answer(found: Findings) -> list[str]:
-    """Which loss is best, by how much and how surely; and, of labels, whether tuning the threshold leaves the difference."""
+    """What to train with, and whether to tune the threshold: the first screen."""
     if len(found.labels) < 2:
         return [f"There is only one loss, {found.labels[0]}: train others to compare it with, such as loss=ce,dice."]
-    return [_lead(found)] if found.task.real else [_lead(found), _after_tuning(found)]
+    if not found.ranked.claims:
+        first = found.order[0]
+        return [
+            f"{found.labels[first]} has the {_superlative(found)} {_name(found)} so far, {number(found.ranked.mean.value[first])}. "
+            f"With {len(found.seeds)} seed{'s' * (len(found.seeds) > 1)} per loss no loss can be called better than another: train "
+            f"at least {CLAIMED}, better {SEEDS}."
+        ]
+    tune = _worth_tuning(found)
+    judged = found.tuned if tune and found.tuned is not None else found.ranked
+    return [_train_with(found, judged, tune), *_tuning(found, judged, tune), *_behind(found, judged), *_expected(found)]
 
 
-def _lead(found: Findings) -> str:
-    best, second, *_ = found.order
-    win, measure, leader = found.wins[found.metric], found.measures[found.metric], found.labels[best]
-    name, highest, above = measure.label, "highest", "above"
-    if not measure.higher_is_better:
-        highest, above = "lowest", "below"
-    unit = f" {measure.unit}" * bool(measure.unit)
-    score = f"{number(win.score.value[best])}{unit}{_brackets(win.score.low[best], win.score.high[best])}"
-    gap, low, high = win.lead.at(best, second)
-    share = win.better[best, second]
-    ahead = "" if np.isnan(share) else f", and is ahead with a confidence of {percent(share)}"
-    by = f"{number(gap)}{unit}{_brackets(low, high, sign=True)} {above} {found.labels[second]}, the next best{ahead}"
-    if np.isnan(low):
-        return f"{leader} has the {highest} {name}, {score}, {by}; how sure that is can't be said."
-    others = found.order[1:]
-    if (win.lead.low[best, others] > 0).all():  # each at 97.5 %: so sure is that it beats all
-        return f"{leader} gives the best {name}: {score}, {by}."
-    near = [found.labels[i] for i in others if not win.better[best, i] > 1 - 0.025 / len(others)]
-    but = "" if low > 0 else "but only "
-    rest = "" if near == [found.labels[second]] else f"; not told apart from it, when all are compared: {listed(near)}"
-    return f"No loss is surely the best: {leader} has the {highest} {name}, {score}, {but}{by}{rest}."
+def _name(found: Findings) -> str:
+    return found.ranked.measure.label
 
 
-def _after_tuning(found: Findings) -> str:
-    """What tuning leaves of the lead over cross-entropy, or over the next best where that leads or is not there."""
-    if found.tuning is None:
-        return "Whether the difference survives tuning the threshold is not known; the notes say why."
-    best, *others = found.order
-    other = next((i for i in others if found.plain[i]), others[0])
-    name, wins = found.measures[found.tuned_metric].label, found.tuning.wins
-    before, after = (win.difference.at(best, other) for win in (found.wins[found.tuned_metric], wins))
-    gap = f"{name} {'lead over' if before[0] > 0 else 'difference to'} {found.labels[other]}"
-    ends = f"from {number(before[0], True)} to {number(after[0], True)}{_brackets(*after[1:], sign=True)}"
-    left = verdict(before, after, found.tuning.moved.at(best, other))
-    said = f"With {found.task.all_tuned} tuned on other scenes its {gap} goes {ends}: {left}"
-    first = int(np.nanargmax(wins.score.value))
-    if first == best:
-        return f"{said}."
-    return f"{said}; {found.labels[first]} then has the highest {name}, {number(wins.score.value[first])}."
+def _superlative(found: Findings) -> str:
+    return "highest" if found.ranked.measure.higher_is_better else "lowest"
 
 
-def verdict(before: Ends, after: Ends, moved: Ends) -> str:
-    """What tuning makes of a difference between two losses, from the estimates and intervals of three differences.
+def _worth_tuning(found: Findings) -> bool:
+    """Whether tuning surely helps the loss that is best with it; where losses are ranked by what it is tuned for."""
+    if found.tuned is None or found.gain is None or found.metric != found.tuned_for:
+        return False
+    return bool(found.gain.score.low[_ordered(found.tuned)[0]] > 0)
 
-    It is said to be a matter of the threshold only where tuning surely makes it smaller. Where losses are ranked by another
-    metric than thresholds are tuned for, the leader may be behind before tuning.
 
-    Args:
-        before: The difference before tuning.
-        after: After it.
-        moved: After less before.
+def _train_with(found: Findings, judged: Estimates, tune: bool) -> str:
+    first, *others = _ordered(judged)
+    surely = behind(judged)
+    near = [i for i in others if i not in surely]
+    advice = f", and tune {found.task.all_tuned}" if tune else ""
+    if not tune and found.gain is not None and found.metric == found.tuned_for:
+        advice = f", and leave {found.task.all_tuned} as {'they are' if found.task.all_tuned.endswith('s') else 'it is'}"
+    if not near:
+        return f"Train with {found.labels[first]}{advice}: it is surely better than every other loss."
+    names = [found.labels[i] for i in near]
+    if len(near) == len(others):
+        equal = (np.abs(judged.lead().low[first, near]) < found.equal_within).all() and (
+            judged.lead().high[first, near] < found.equal_within
+        ).all()
+        if equal:
+            return (
+                f"Train with any of them{advice}: {found.labels[first]} is first, and no other differs from it by "
+                f"{found.equal_within:g} or more."
+            )
+        return f"Train with {found.labels[first]}{advice}. No loss is surely better than another here."
+    some = listed(names[:3], "or") if len(names) <= 3 else f"{', '.join(names[:3])} or {len(names) - 3} others"
+    verb = "is" if len(names) == 1 else "are"
+    return f"Train with {found.labels[first]}, or with {some}, which {verb} not surely behind it{advice}."
 
-    Example:
-        >>> verdict((0.06, 0.03, 0.09), (0.05, 0.02, 0.08), (-0.01, -0.03, 0.01))
-        'the difference survives'
-        >>> verdict((0.06, 0.03, 0.09), (0.0, -0.02, 0.02), (-0.06, -0.09, -0.03))
-        'it was a matter of the threshold'
-        >>> verdict((0.06, 0.03, 0.09), (0.02, -0.02, 0.06), (-0.04, -0.09, 0.01))
-        'what is left of it may be chance'
-    """
-    if np.isnan(after[1]):
-        return "what remains can't be told from chance"
-    if after[1] > 0:
-        if before[0] > 0:
-            shrunk = moved[2] < 0 and after[0] < before[0] / 2
-            return "a part survives, but most of it was a matter of the threshold" if shrunk else "the difference survives"
-        return "only tuning puts it ahead" if moved[1] > 0 else "tuned, it is ahead"
-    if after[2] < 0:
-        return "the order turns round" if before[1] > 0 else "tuned, it is behind"
-    if before[1] <= 0 <= before[2]:
-        return "neither can be told from zero"
-    sure = "it was a matter of the threshold" if before[0] > 0 else "tuning makes up for it"
-    return sure if moved[2] < 0 < before[0] or moved[1] > 0 > before[0] else "what is left of it may be chance"
+
+def _tuning(found: Findings, judged: Estimates, tune: bool) -> list[str]:
+    """What tuning gains, beside what the losses differ by."""
+    if found.gain is None or found.task.real:
+        return []
+    first = _ordered(judged)[0]
+    gain, low, high = found.gain.score.at(first)
+    label, all_tuned = found.labels[first], found.task.all_tuned
+    metric = found.metrics[found.tuned_for].label
+    fixed = found.estimates[found.tuned_for].mean.value
+    gains = found.gain.mean.value
+    sentence = f"Tuned on other areas, {all_tuned} of {label} {'gain' if all_tuned.endswith('s') else 'gains'} {number(gain)} of {metric}"
+    sentence += f"{brackets(low, high, sign=True)}"
+    if not tune and not np.isnan(low):
+        sentence += ", which may be chance" if low <= 0 <= high else ""
+    spread = float(np.nanmax(fixed) - np.nanmin(fixed))
+    return [
+        f"{sentence}.",
+        f"From first to last the losses differ by {number(spread)} of {metric}; tuning gains them between "
+        f"{number(float(gains.min()), True)} and {number(float(gains.max()), True)}.",
+    ]
+
+
+def _behind(found: Findings, judged: Estimates) -> list[str]:
+    """The losses that are surely behind, each with its interval; of many the nearest."""
+    first, lead = _ordered(judged)[0], judged.lead()
+    unit = f" {judged.measure.unit}" * bool(judged.measure.unit)
+    surely, tuned = behind(judged), "Tuned, " * (judged is found.tuned)
+    said = []
+    for i in surely[:4]:
+        gap, low, high = lead.at(first, i)
+        said.append(f"{tuned}{found.labels[i]} is surely behind, by {number(gap)}{unit}{brackets(low, high)}.")
+    if len(surely) > 4:
+        said.append(f"So are {len(surely) - 4} more: {listed([found.labels[i] for i in surely[4:]])}.")
+    return said
+
+
+def _expected(found: Findings) -> list[str]:
+    chances, unit = found.chances, f" {found.ranked.measure.unit}" * bool(found.ranked.measure.unit)
+    if chances is None:
+        return []
+    likely = int(np.argmax(chances.best))
+    return [
+        f"{found.labels[likely]} is the best of the {len(found.labels)} with a probability of {percent(chances.best[likely])}: "
+        f"expect {_article(_name(found))} {_name(found)} of {number(chances.mean[likely])}{unit} on new areas. Where another loss is "
+        f"the better one, choosing it costs {number(chances.regret[likely])}{unit} on average."
+    ]
+
+
+def _article(word: str) -> str:
+    return "an" if word[:1] in "AEIOaeio" or word.startswith(("F", "MAE", "RMSE", "R2")) else "a"
+
+
+def statistics(found: Findings) -> list[str]:
+    """What a statistician asks about: what could be seen, what would decide, and what the figures hold for."""
+    said, known = [], found.reach
+    if known is not None and found.ranked.claims:
+        limit = {"seeds": f"the {len(found.seeds)} seeds", "groups": f"the {found.group_count} {_areas(found)}"}[known.limit]
+        said.append(f"Differences of less than {number(known.gap)} can't be told from chance here; {limit} limit that most.")
+        said += _what_decides(found)
+    said.append(_holds_for(found))
+    optimism = np.nanmean(found.optimism) if not np.isnan(found.optimism).all() else np.nan
+    if not np.isnan(optimism) and len(set(found.groups)) > 1:
+        said.append(
+            f"Every scene is scored by checkpoints and thresholds chosen on other {_areas(found)}. On the scenes that chose them, scores "
+            f"would look better by {number(float(optimism))} on average."
+        )
+    return said
+
+
+def _areas(found: Findings) -> str:
+    """What the groups are called: scenes where each is one."""
+    return "scenes" if len(set(found.groups)) == len(found.scenes) else "areas"
+
+
+def _what_decides(found: Findings) -> list[str]:
+    known, (first, second, *_) = found.reach, found.order
+    low, high = (float(x[first, second]) for x in (found.ranked.lead().low, found.ranked.lead().high))
+    if known is None or low > 0:
+        return []
+    pair = f"{found.labels[first]} and {found.labels[second]}"
+    if max(-low, high) < found.equal_within:
+        return [f"{pair} are practically equal: they differ by less than {found.equal_within:g}."]
+    if known.seeds is not None:
+        more = range(max(found.seeds) + 1, max(found.seeds) + 1 + known.seeds - len(found.seeds))
+        command = found.comparison.plan.command(seeds=list(more)) if len(more) <= 100 else ""
+        how = f": {command}" * bool(command)
+        return [f"If {pair} differ as they seem to, about {known.seeds} seeds per loss would tell them apart{how}."]
+    if known.groups is not None:
+        return [
+            f"If {pair} differ as they seem to, no number of seeds would tell them apart; about {known.groups} {_areas(found)} would."
+        ]
+    return [f"Neither more seeds nor more {_areas(found)} alone would tell {pair} apart."]
+
+
+def _holds_for(found: Findings) -> str:
+    first, runs = found.comparison.runs[0][0], found.comparison.all_runs
+    rates = sorted({run.rate for run in runs if not np.isnan(run.rate)})
+    rate = f", a learning rate of {rates[0]:g}" if len(rates) == 1 else ", each loss's learning rate" if rates else ""
+    steps = sorted({int(run.summary["steps"]) for run in runs})
+    return (
+        f"All this holds for models trained on these {len(first.data['scenes']['train'])} training scenes, for areas like the "
+        f"{found.group_count} that are scored, for {listed([f'{n:,}'.replace(',', ' ') for n in steps])} steps{rate}."
+    )
 
 
 def caveats(found: Findings) -> list[str]:
     """What weakens the answer, one sentence each, with what to do."""
-    notes, comparison = _sample(found), found.comparison
-    classes = comparison.runs[0][0].classes
-    absent = classes["class"][classes["pixels"] == 0]
-    absence = "does not occur in the validation scenes: it is in no mean; add scenes with it"
-    if found.task.score_of == "value":
-        absence = "is known nowhere in the validation scenes: it is in no mean; add scenes where it is"
-    notes += [f"{_kind(found.task)} {name} {absence}." for name in absent]
-    if found.metric != found.tuned_metric and found.tuning is not None:
-        name = found.measures[found.metric].label
-        notes.append(f"Thresholds are tuned for IoU and scored by it: what tuning does to {name} is not known.")
-    notes += found.why_untuned + found.gradients.notes
-    if found.counts is not None:
-        notes += rare(found.task, found.counts) + _untuned(found, found.counts)
-    notes += unselected(comparison, found.selection) + _unknown(found) + _trouble(comparison)
+    comparison = found.comparison
+    notes = _sample(found) + _classes(found) + _training(found)
+    if found.metric != found.tuned_for and found.tuned is not None:
+        notes.append(f"Thresholds are tuned for {found.tuned_for}: what tuning does to {_name(found)} is not known.")
+    if found.tuned is None and not found.task.real:
+        notes.append(f"What tuning gains is not known: {_why_untuned(found)}.")
+    notes += found.gradients.notes + _trouble(found)
     if not found.task.real and not any(found.plain):
         notes.append(
             "No plain cross-entropy among the runs: whether the best loss gives more than cross-entropy with a tuned threshold "
             "is not known; add loss=ce."
         )
-    return notes + _rates(comparison)
+    return notes + _rates(found)
+
+
+def _sample(found: Findings) -> list[str]:
+    """Too few seeds or areas, or records."""
+    notes, seeds, groups = [], len(found.seeds), found.group_count
+    if CLAIMED <= seeds < SEEDS:
+        notes.append(f"Exploratory: {seeds} seeds per loss, whose spread says little of others'. Train {SEEDS} or more.")
+    if groups == 1:
+        notes.append(
+            "All scenes lie in one area: no interval can be given, and every score is of the scenes that chose the checkpoint; "
+            "validate on more areas, or name them by dataset.source.group."
+        )
+    elif groups < GROUPS:
+        notes.append(
+            f"Only {groups} independent {_areas(found)} are scored ({listed(list(dict.fromkeys(map(str, found.groups))))}): what they have in "
+            "common is taken for what all have; validate on six or more, or let folds score every area (sweep=kfold)."
+        )
+    lacking = [measure.label for name, measure in found.measures.items() if name not in found.estimates]
+    if lacking:
+        notes.append(f"Not recorded, so not compared: {', '.join(lacking)}.")
+    return notes
 
 
 def _kind(task: Task, many: bool = False) -> str:
@@ -180,131 +282,98 @@ def _kind(task: Task, many: bool = False) -> str:
     return {"class": ("Class", "Classes"), "value": ("Value", "Values")}[task.score_of][many]
 
 
-def _sample(found: Findings) -> list[str]:
-    """Too few seeds or scenes, or records."""
-    notes = []
-    seeds, runs = len(found.seeds), found.comparison.all_runs
-    if seeds == 1:
-        notes.append(f"Only seed {found.seeds[0]}: no interval can be given; train at least {SEEDS} seeds per loss.")
-    elif seeds < SEEDS:
+def _classes(found: Findings) -> list[str]:
+    """The classes that are absent, or occur in few areas, or were not tuned."""
+    pixels = metrics(found.task)[found.task.score].pixels(found.counts[0, 0])
+    grouped, areas, notes = sum_groups(pixels, found.groups), _areas(found), []
+    absence = "is known nowhere" if found.task.score_of == "value" else "does not occur"
+    notes += [
+        f"{_kind(found.task)} {found.task.classes[c]} {absence} in the scenes that are scored: it is in no mean."
+        for c in np.flatnonzero(pixels.sum(0) == 0)
+    ]
+    for name in found.lone:
+        c = found.task.classes.index(name)
+        holding = int((grouped[:, c] > 0).sum())
+        nearly = "" if holding == 1 else f", nearly all of it in one ({holding} hold some)"
+        with_it = metrics(found.task, found.without)[found.tuned_for](found.counts).mean(1)
         notes.append(
-            f"Exploratory: {seeds} seeds per loss, whose spread says little of others', so that intervals reach far beyond "
-            f"them. Train {SEEDS} or more before you rely on an order."
+            f"{_kind(found.task)} {name} lies in one of {found.group_count} {areas}{nearly}: how it varies can't be known, so it is "
+            f"left out of means. With it {found.metrics[found.tuned_for].label} is "
+            + listed([f"{number(with_it[i])} for {found.labels[i]}" for i in found.order[:3]])
+            + "."
         )
-    if len(found.scenes) == 1:
-        threshold = "" if found.task.real else " and no cross-fitted threshold"
-        notes.append(f"One validation scene: no interval{threshold}; validate on more scenes.")
-    lacking = [measure.label for name, measure in found.measures.items() if name not in found.wins]
-    if found.counts is None:
-        some = sum(run.unrecorded is None for run in runs)
-        few = f"Only {some} of {len(runs)} runs {'have' if some > 1 else 'has'} records" if some else "No run has records"
-        lost = "gradients" if found.task.real else "thresholds, contours, calibration and gradients"
-        notes.append(
-            f"{few}: intervals are over seeds alone, and {lost} are not known; train again with this version of rsseg and "
-            "recording on."
-        )
-    elif lacking:
-        notes.append(f"Not recorded, so not compared: {', '.join(lacking)}.")
-    return notes
+    if len(grouped[0]) > 1:
+        good = effective_groups(grouped)
+        few = [
+            f"{found.task.classes[c]} (as good as {good[c]:.1f} {areas} of equal size)"
+            for c in np.flatnonzero(good < FEW)
+            if found.task.classes[c] not in found.lone
+        ]
+        if few and found.group_count >= FEW:
+            notes.append(f"{_kind(found.task, many=True)} in few {areas}: {', '.join(few)}. Their scores are uncertain.")
+    return notes + _one_sided(found)
 
 
-def rare(task: Task, counts: Array) -> list[str]:
-    """The classes that occur, or values that are known, in few scenes, by counts ``[L, R, S, C, N]``."""
-    pixels = metrics(task)[task.score].pixels(counts[0, 0])
-    if len(pixels) < 2:
-        return []
-    good, holding = effective_scenes(pixels), (pixels > 0).sum(0)
-    wide = [f"Only {len(pixels)} validation scenes: intervals are wide; validate on more."] * (len(pixels) < FEW_SCENES)
-    few = []
-    for c in np.flatnonzero((good < FEW_SCENES) & (holding < len(pixels))):
-        small = f" (as good as {good[c]:.1f} of equal size)" * bool(good[c] < 0.75 * holding[c])
-        few.append(f"{task.classes[c]} in {holding[c]}{small}")
-    if not few:
-        return wide
-    lone = [task.classes[c] for c in np.flatnonzero(holding == 1)]
-    effect = f"; no score that counts {', '.join(lone)} has an interval" if lone else ""
-    where = f"{_kind(task, many=True)} in few of {len(pixels)} validation scenes: {', '.join(few)}"
-    return [*wide, f"{where}. Intervals are wide for that{effect}; validate on more scenes that hold them."]
-
-
-def _untuned(found: Findings, counts: Array) -> list[str]:
+def _one_sided(found: Findings) -> list[str]:
     """The classes whose threshold, or bias, was not tuned, as they occur in one half of the scenes alone."""
     first = found.comparison.runs[0][0].recorded.first
-    if first.all() or found.task.real:
+    if first.all() or found.task.real or len(first) != len(found.scenes):
         return []
-    holds = class_pixels(counts[0, 0]) > 0
-    lost = holds.any(0) & ~shared(holds, first)
+    holds = class_pixels(found.counts[0, 0]) > 0
     return [
-        f"Class {found.task.classes[c]} occurs in one half of the validation scenes alone: its {found.task.tuned} could not be "
-        "tuned on the one and scored on the other, and is left as it was; validate on more scenes that hold it."
-        for c in np.flatnonzero(lost)
+        f"Class {found.task.classes[c]} occurs in one half of the {_areas(found)} alone: its {found.task.tuned} could not be tuned on "
+        "the one and scored on the other, and is left as it was."
+        for c in np.flatnonzero(holds.any(0) & ~shared(holds, first))
     ]
 
 
-def unselected(comparison: Comparison, regret: Array | None) -> list[str]:
-    """The losses whose selection regret ``[L, R]`` is not known of some seed, and why."""
-    if regret is None or len(comparison.runs[0][0].data["scenes"]["val"]) < 2:
-        return []
-    names: dict[str, list[str]] = {
-        "their loss is not a function of sums over pixels, or was not recorded by half of the scenes": [],
-        "a half of the scenes has no loss, or no score, in some seed": [],
-    }
-    no_loss, no_score = names.values()
-    for row in np.flatnonzero(np.isnan(regret).any(1)):
-        runs = comparison.runs[row]
-        (no_loss if any(own_loss(run) is None for run in runs) else no_score).append(runs[0].label)
-    told = "Selection regret is known of some losses alone, not of"
-    return [f"{told} {', '.join(losses)}: {why}." for why, losses in names.items() if losses]
-
-
-def _unknown(found: Findings) -> list[str]:
-    """The runs whose value is NaN where others have one: means over seeds leave them out."""
-    values = {found.measures[key].label: win.values for key, win in found.wins.items()}
-    values |= {"tau over the run": found.tau[..., 0], "tau over its last half": found.tau[..., 1]}
-    notes = []
-    for name, scores in values.items():
-        lacking = np.isnan(scores)
-        if lacking.all():
-            notes.append(f"No run has a {name}.")
-            continue
-        for label, row in zip(found.labels, lacking, strict=True):
-            if row.any():
-                seeds = ", ".join(str(seed) for seed, lost in zip(found.seeds, row, strict=True) if lost)
-                left = f"its mean is over {int((~row).sum())} of {len(row)} seeds" if not row.all() else "it has no mean"
-                notes.append(f"{label}: {name} is not known of seed {seeds}; {left}.")
+def _training(found: Findings) -> list[str]:
+    """Whether runs are trained to the end, and which of them failed or collapsed."""
+    notes, last, runs = [], int(found.last_is_best.sum()), found.last_is_best.size
+    if 2 * last > runs:
+        notes.append(
+            f"In {last} of {runs} runs the best checkpoint is the last one: they may not be trained to the end, and the order may "
+            "change with more steps (steps=...)."
+        )
+    for label, row in zip(found.labels, found.collapsed, strict=True):
+        if row.any():
+            notes.append(
+                f"{label}: {int(row.sum())} of {len(row)} runs collapsed; they give every pixel one label. A lower learning rate may "
+                "help."
+            )
+    for label, many in found.comparison.failed.items():
+        notes.append(
+            f"{label}: {many} run{'s' * (many > 1)} failed and {'are' if many > 1 else 'is'} not scored: it is worse than it looks."
+        )
     return notes
 
 
-def _trouble(comparison: Comparison) -> list[str]:
+def _why_untuned(found: Findings) -> str:
+    for run in found.comparison.all_runs:
+        crossed = run.recorded.crossed
+        if crossed is None:
+            return f"{run.folder} has no counts at tuned thresholds"
+        if crossed.untuned:
+            return crossed.untuned
+    return "some run has no counts at tuned thresholds"
+
+
+def _trouble(found: Findings) -> list[str]:
     """What runs had trouble with, or differ in."""
+    comparison, notes = found.comparison, []
     runs = comparison.all_runs
-    notes = []
     for run in runs:
-        lost = run.curve[run.curve["val_loss"].isna()]
-        if len(lost):
-            notes.append(
-                f"{run.label}, seed {run.seed}: its validation loss is NaN at step {lost['step'].iloc[0]}; its best "
-                "checkpoint is compared all the same. A lower learning rate may help."
-            )
         if run.summary["steps"] < int(run.config.steps):
             notes.append(f"{run.label}, seed {run.seed}: stopped early, at step {run.summary['steps']} of {run.config.steps}.")
     if any((run.folder.parent / TRIALS).is_file() for run in runs):
         notes.append(
             "The runs are trials of a search, proposed for their scores on these scenes: the best of many looks better than it "
-            "is; train it again on other seeds, or score it on the test split."
+            "is; train it again on other seeds, or score it on the test split (split=test)."
         )
-    if comparison.unfair:
-        what = listed(comparison.unfair)
-        notes.append(f"Unfair, and kept because unfair=keep asked for it: the runs have different {what}.")
-    if comparison.design:
-        nodes = list(dict.fromkeys(key.split(".")[0] for key in comparison.design))
-        notes.append(
-            f"The rows are recipes: by design they differ in {listed(nodes)} as well, so a lead may not be the loss's."
-        )
+    if comparison.different:
+        notes.append(f"The rows differ in {listed(comparison.different)} as well: a lead may not be the loss's.")
     if len({(run.origin["platform"], run.origin["python"]) for run in runs}) > 1:
-        notes.append(
-            "The runs were made on different platforms, which may change scores a little; the protocol below names them."
-        )
+        notes.append("The runs were made on different platforms, which may change scores a little; the protocol names them.")
     heads = list(dict.fromkeys(head for run in runs for head in run.heads))
     if len(heads) > 1:
         notes.append(
@@ -312,21 +381,15 @@ def _trouble(comparison: Comparison) -> list[str]:
         )
     if any(run.origin["git"]["changed"] for run in runs):
         notes.append("Some runs were made with uncommitted changes: their commit does not say which code ran.")
-    diverged = [left for left in comparison.left_out if left.why.startswith(DIVERGED)]
-    if diverged:
-        each = listed([f"{many} of {loss}" for loss, many in Counter(left.loss for left in diverged).items()])
-        notes.append(
-            f"Runs that diverged are left out, {each}, such as {diverged[0].run}: their losses are worse than they look."
-        )
     if comparison.left_out:
-        many = len(comparison.left_out)
-        notes.append(f"{many} run{'s are' if many > 1 else ' is'} left out; the protocol below says why.")
+        many, why = len(comparison.left_out), Counter(left.why for left in comparison.left_out).most_common(1)[0][0]
+        notes.append(f"{many} run{'s are' if many > 1 else ' is'} left out, such as: {why}; the protocol says why of each.")
     return notes
 
 
-def _rates(comparison: Comparison) -> list[str]:
+def _rates(found: Findings) -> list[str]:
     """How learning rates were chosen."""
-    notes = []
+    notes, comparison = [], found.comparison
     rates = {label: comparison.rates[label] for label in comparison.labels if label in comparison.rates}
     for label, (rate, tried) in rates.items():
         if len(tried) > 1 and rate in (tried[0], tried[-1]):
