@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.compare.fair import Comparison
 from rsseg.compare.runs import Run
 from rsseg.compare.scores import (
     Interval,
@@ -25,6 +24,7 @@ from rsseg.compare.scores import (
     of_tuning,
     rank_alignment,
 )
+from rsseg.compare.selection import Comparison
 from rsseg.contract import InputError
 from rsseg.metrics import Metric, metrics
 from rsseg.metrics.average import Array, present_mean, ratio

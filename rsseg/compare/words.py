@@ -8,11 +8,11 @@ from typing import TypeAlias
 
 import numpy as np
 
-from rsseg.compare.fair import Comparison
 from rsseg.compare.findings import Findings, own_loss
-from rsseg.compare.runs import DIVERGED, SEARCH_SEED, TRIALS
 from rsseg.compare.scores import SEEDS, effective_scenes
+from rsseg.compare.selection import DIVERGED, Comparison
 from rsseg.compare.tuning import shared
+from rsseg.config.plan import SEARCH_SEED, TRIALS
 from rsseg.metrics import metrics
 from rsseg.metrics.average import Array
 from rsseg.metrics.scores import class_pixels
@@ -293,9 +293,9 @@ def _trouble(comparison: Comparison) -> list[str]:
             "The runs are trials of a search, proposed for their scores on these scenes: the best of many looks better than it "
             "is; train it again on other seeds, or score it on the test split."
         )
-    if comparison.unfair:
-        what = listed(comparison.unfair)
-        notes.append(f"Unfair, and kept because unfair=keep asked for it: the runs have different {what}.")
+    if comparison.different:
+        what = listed(comparison.different)
+        notes.append(f"Compared all the same because allow_different=true asked for it: the runs have different {what}.")
     if comparison.design:
         nodes = list(dict.fromkeys(key.split(".")[0] for key in comparison.design))
         notes.append(
