@@ -21,9 +21,9 @@ from rsseg.assembly import (
     make_setup,
     warn_of_uncounted,
 )
-from rsseg.compare.fair import gather
 from rsseg.compare.findings import Findings
 from rsseg.compare.report import write_report
+from rsseg.compare.selection import gather
 from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import Chosen, provenance
@@ -355,7 +355,7 @@ def compare(
     runs: list[Path],
     out: Path | None = None,
     metric: str = "",
-    keep_unfair: bool = False,
+    allow_different: bool = False,
     trust: Sequence[str] = (),
     without: Sequence[str] = (),
     head: str = "",
@@ -367,7 +367,7 @@ def compare(
         out: Where to write; if None ``comparison`` in the first folder, or ``comparison_dice`` for another metric than
             `Task.score`, ``comparison_water`` for that head.
         metric: What losses are ranked by, see `rsseg.compare.measures.measures`; empty: `Task.score`, IoU or RMSE.
-        keep_unfair: Compare runs of other training data, steps, code or settings all the same.
+        allow_different: Compare runs that differ in what no plan varies all the same.
         trust: Packages whose classes the runs' configs may name.
         without: Classes that are left out of means; empty: those that the runs leave out.
         head: The head that is compared; empty: the first of each run.
@@ -384,7 +384,7 @@ def compare(
     out = out or runs[0] / "_".join(["comparison", *words]).replace("/", "_")
     if out.exists() and not out.is_dir():
         raise InputError(f"out={out} is a file: give a folder to write the comparison into")
-    comparison = gather(runs, keep_unfair, metric, without, head)
+    comparison = gather(runs, allow_different, metric, without, head)
     found = Findings(comparison, metric, without)
     folders = [comparison.runs[i][0].folder for i in found.order]
     names = [comparison.labels[i] for i in found.order]

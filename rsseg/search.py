@@ -13,8 +13,8 @@ from typing import Any, TextIO
 import torch
 
 from rsseg.assembly import make_setup
-from rsseg.compare.runs import TRIALS
 from rsseg.config.folder import RunFolder
+from rsseg.config.plan import TRIALS
 from rsseg.config.search import Search
 from rsseg.config.sweep import end_with_parent
 from rsseg.contract import InputError, nearest

@@ -17,14 +17,14 @@ class Arguments:
                                scene_recall; of a regression rmse (the default), mae, r2, absolute_bias; of a value: rmse/height
     head=NAME                  of runs with several heads, the one that is compared; default: the first
     without=CLASS[,CLASS...]   classes that are left out of mean scores; default: as the runs were trained (metrics.without)
-    unfair=keep                compare runs of other training data, steps, code or settings too; default: name and leave out
+    allow_different=true       compare runs that differ in what no sweep varies all the same: settings, training data, code
     trust=PACKAGE[,PACKAGE...] packages of your own that the runs were trained with: their code runs
     """
 
     runs: str
     out: str | None = None
     metric: str = ""
-    unfair: str = "leave"
+    allow_different: bool = False
     head: str = ""
     without: list[str] = field(default_factory=list)
     trust: list[str] = field(default_factory=list)
@@ -32,16 +32,13 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Compare as the command line says."""
-    from rsseg.contract import InputError
     from rsseg.run import compare
 
-    if arguments.unfair not in ("leave", "keep"):
-        raise InputError(f"unfair={arguments.unfair}: leave or keep is expected")
     compare(
         split_places(arguments.runs),
         Path(arguments.out) if arguments.out else None,
         arguments.metric,
-        arguments.unfair == "keep",
+        arguments.allow_different,
         arguments.trust,
         arguments.without,
         arguments.head,

@@ -13,14 +13,15 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
-from rsseg.compare.fair import Comparison
 from rsseg.compare.figures import draw_all
 from rsseg.compare.findings import Findings
-from rsseg.compare.runs import Run, within
+from rsseg.compare.runs import Run
 from rsseg.compare.scores import Interval
+from rsseg.compare.selection import Comparison
 from rsseg.compare.style import FEW
 from rsseg.compare.tables import all_tables
 from rsseg.compare.words import answer, caveats, listed, number, percent, span
+from rsseg.config.plan import within
 from rsseg.files import write_table, write_text
 from rsseg.metrics.average import Array
 from rsseg.table import print_table
@@ -37,9 +38,9 @@ MOST_SCENES = 15
 """Rows of the table of scenes in the page; ``scenes.csv`` holds all."""
 
 MAKE = {
-    "initial weights": ("model", "dataset", "data", "libraries"),
+    "initial weights": ("model", "dataset", "training", "mean", "std", "library"),
     "windows": (
-        "sampler", "window", "batch_size", "steps", "trainer.accumulate_grad_batches", "dataset", "data", "numbers of steps",
+        "sampler", "window", "batch_size", "steps", "trainer.accumulate_grad_batches", "dataset", "training", "stopped",
     ),
     "augmentation": ("augment",),
 }  # fmt: skip
@@ -302,10 +303,10 @@ def protocol(comparison: Comparison, metric: str) -> list[tuple[str, str]]:
 
 def alike_per_seed(comparison: Comparison) -> str:
     """What all losses of a seed had in common, by what the rows differ in; nothing is sure of different code."""
-    unlike = [*comparison.design, *comparison.unfair]
+    unlike = [*comparison.design, *comparison.different]
     if "code" in unlike:
         return "not known: the runs were made by different code"
-    broken = {what: [key for key in unlike if within(key.partition(" or ")[0], nodes)] for what, nodes in MAKE.items()}
+    broken = {what: [key for key in unlike if within(key.partition(" ")[0], nodes)] for what, nodes in MAKE.items()}
     alike = [what for what, keys in broken.items() if not keys]
     other = [f"{what} ({listed(keys)})" for what, keys in broken.items() if keys]
     return "; ".join([", ".join(alike) or "nothing"] + ([f"not alike: {', '.join(other)}"] if other else []))

@@ -9,8 +9,8 @@ import numpy as np
 
 from rsseg.compare.findings import Findings
 from rsseg.compare.inference import CLAIMED, GROUPS, SEEDS, Estimates, effective_groups, sum_groups
-from rsseg.compare.plan import SEARCH_SEED, TRIALS
 from rsseg.compare.tuning import shared
+from rsseg.config.plan import SEARCH_SEED, TRIALS
 from rsseg.metrics import metrics
 from rsseg.metrics.scores import class_pixels
 from rsseg.task import Task

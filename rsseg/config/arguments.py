@@ -36,6 +36,9 @@ def run_script(arguments: type[Any], action: Callable[[Any], object], words: lis
         sys.exit(f"error: {error}")
 
 
+RENAMED = {"unfair=keep": "allow_different=true"}
+"""Arguments of older versions, and what they are called now."""
+
 EXPECTED: dict[Any, str] = {int: "a whole number", bool: "yes or no"}
 """What messages call the values of a field's type."""
 
@@ -49,6 +52,8 @@ def parse(arguments: type[Any], words: list[str]) -> Any:
     known = {field.name: field.type for field in fields(arguments) if field.name != "overrides"}
     typed, others = OmegaConf.structured(arguments), []
     for word in words:
+        if word in RENAMED:
+            raise InputError(f"{word}: write {RENAMED[word]}")
         key, equals, text = word.partition("=")
         if not equals or key not in known:
             others.append(word)

@@ -346,9 +346,14 @@ def resume_word(folder: Path) -> str:
 
 
 def quoted_resume(folder: Path) -> str:
-    """The word as Hydra reads it, without the shell's quotes: a quote in the folder's name has a backslash before it."""
+    """The word as Hydra reads it, without the shell's quotes."""
+    return f"resume={quoted(folder)}"
+
+
+def quoted(folder: Path) -> str:
+    """A folder as Hydra reads it: a quote in its name has a backslash before it."""
     escaped = str(folder).replace('"', '\\"')
-    return f'resume="{escaped}"'
+    return f'"{escaped}"'
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:

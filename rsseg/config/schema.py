@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from rsseg.config.targets import TargetFacts, head_faults, target_faults
@@ -245,6 +246,26 @@ def folder_name(overrides: str) -> str:
     return f"{','.join(short)[:190]}...{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
 
 
+def sweep_name(dataset: str, sweep: str | None, overrides: Any) -> str:
+    """The name of a sweep's folder: its dataset, and what is swept.
+
+    Args:
+        dataset: The dataset's name.
+        sweep: The sweep that was chosen by name, if one was.
+        overrides: The command line's overrides.
+
+    Example:
+        >>> sweep_name("inria", "losses", ["sweep=losses", "seed=1,2"]), sweep_name("inria", None, ["loss=ce,dice", "seed=1,2"])
+        ('inria_losses', 'inria_loss')
+        >>> sweep_name("inria", None, ["loss=ce", "seed=1,2"])
+        'inria_seed'
+    """
+    words: Any = OmegaConf.to_container(overrides, resolve=False) if OmegaConf.is_config(overrides) else overrides
+    swept = [o.get_key_element() for o in OverridesParser.create().parse_overrides(words) if o.is_sweep_override()]
+    names = [key.lstrip("+").rpartition(".")[2] for key in swept if key != "seed"]
+    return folder_name("_".join([*[dataset] * ("dataset" not in swept), *([sweep] if sweep else names or ["seed"])]))
+
+
 OPEN = (
     "dataset.args", "dataset.source", "dataset.targets", "dataset.unlabelled", "model.encoder_args", "model.heads", "model.net",
     "loss.terms", "balancing", "optimizer", "scheduler", "sampler", "augment", "trainer", "callbacks", "logger",
@@ -262,6 +283,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("rsseg.part", lambda whole, parts: max(1, int(whole) // int(parts)), replace=True)
     OmegaConf.register_new_resolver("rsseg.rest", lambda whole, part: max(1, int(whole) - int(part)), replace=True)
     OmegaConf.register_new_resolver("rsseg.folder_name", folder_name, replace=True)
+    OmegaConf.register_new_resolver("rsseg.sweep_name", sweep_name, replace=True)
 
 
 def cross_check(config: Config | DictConfig) -> list[str]:

@@ -1,4 +1,4 @@
-"""Before a sweep: what its runs are called, whether they can run, and whether their folders are free."""
+"""Before a sweep: what its runs are called, whether they can run, whether their folders are free; and their plan."""
 
 from __future__ import annotations
 
@@ -20,18 +20,22 @@ from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rsseg.config.build import plain
 from rsseg.config.cli import check_early, one_line, own_part, refuse_foreign
-from rsseg.config.folder import RunFolder
+from rsseg.config.folder import RunFolder, quoted
+from rsseg.config.plan import EXPERIMENT, LOSS, SEED, Plan, as_text, read_plan, settings
 from rsseg.contract import InputError
+from rsseg.files import lock
 
 log = logging.getLogger(__name__)
 
-NAMED = ("loss", "seed")  # in a folder's name whenever given, swept or not: a sweep over one seed can be widened later
+NAMED = (LOSS, SEED)  # in a folder's name whenever given, swept or not: a sweep over one seed can be widened later
 
 
 GRACE = 30
@@ -53,7 +57,7 @@ def end_with_parent() -> None:
 
 
 class Sweep(Callback):
-    """Checks a sweep before its first run, names its runs by what it varies, and says which of how many begins.
+    """Checks a sweep before its first run, names its runs by what it varies, and writes its plan; says which run begins.
 
     Hydra makes it (`hydra.callbacks` in train.yaml) and hands it to every process that runs a part of the sweep. What all
     runs have in common stays out of the names: where two sweeps into one folder differ in it, the second is refused.
@@ -69,13 +73,13 @@ class Sweep(Callback):
             kwargs: What else Hydra tells.
         """
         try:
-            self._plan(config)
+            self._prepare(config)
         except InputError as error:
             sys.exit(f"error: {error}")  # Hydra passes over what is no exit
         except (HydraException, OmegaConfBaseException) as error:
             sys.exit(f"error: {one_line(error)}")
 
-    def _plan(self, config: DictConfig) -> None:
+    def _prepare(self, config: DictConfig) -> None:
         launcher = config.hydra.launcher._target_
         if launcher.endswith(".SlurmLauncher") and shutil.which("srun") is None:
             raise InputError("hydra/launcher=submitit_slurm: this machine has no srun; start it where SLURM is, or take joblib")
@@ -85,17 +89,22 @@ class Sweep(Callback):
         given = parser.parse_overrides(typed)
         named = {*NAMED, *(o.key_or_group for o in params), *(o.key_or_group for o in given if o.is_sweep_override())}
         left_out = {*config.hydra.job.config.override_dirname.exclude_keys, *(o.key_or_group for o in given)} - named
-        words = [f"hydra.job.config.override_dirname.exclude_keys={sorted(left_out)}"]
+        command = [*typed, *(word for word in config.hydra.overrides.hydra if not word.startswith("hydra.mode="))]
+        folder = Path(config.hydra.sweep.dir)  # its default name is told by the words of the sweep, not by those of a run
+        words = [f"hydra.job.config.override_dirname.exclude_keys={sorted(left_out)}", f"hydra.sweep.dir={quoted(folder)}"]
         if not launcher.endswith(".BasicLauncher"):
             words.append("hydra.job_logging.formatters.simple.format='${hydra.job.override_dirname} | %(message)s'")
         config.hydra.overrides.hydra.extend(words)
         (jobs,) = BasicSweeper.split_arguments([*params, *given], None)
         self.total = len(jobs)
-        log.info("Checking the %d runs of a sweep into %s", self.total, config.hydra.sweep.dir)
-        check_runs(config, jobs, thorough=not launcher.endswith(".SlurmLauncher"))  # a login node may lack the GPU
+        log.info("Checking the %d runs of a sweep into %s", self.total, folder)
+        runs = Runs(config, sorted(named))
+        check_runs(runs, jobs, thorough=not launcher.endswith(".SlurmLauncher"))  # a login node may lack the GPU
+        if not any(o.key_or_group == "resume" for o in given):
+            write_plan(folder, runs.plan(jobs, command))
         if "submitit_folder" in config.hydra.launcher:
             said = config.hydra.launcher.submitit_folder.replace("%j", "<job>")  # submitit also makes a folder of the name %j
-            log.info("Runs show nothing here: see %s/<run>/train.log, and %s for all they print", config.hydra.sweep.dir, said)
+            log.info("Runs show nothing here: see %s/<run>/train.log, and %s for all they print", folder, said)
 
     def on_job_start(self, config: Any, **kwargs: Any) -> None:
         """Say which run begins, and let a process of joblib's end with the sweep."""
@@ -114,10 +123,11 @@ class Runs:
 
     Args:
         master: The sweep's config.
+        named: The settings that name a run's folder.
     """
 
-    def __init__(self, master: DictConfig) -> None:
-        self.master, self.loader = master, GlobalHydra.instance().config_loader()
+    def __init__(self, master: DictConfig, named: Sequence[str] = NAMED) -> None:
+        self.master, self.named, self.loader = master, named, GlobalHydra.instance().config_loader()
         self._composed: dict[tuple[str, ...], DictConfig] = {}
 
     def config(self, words: Sequence[str]) -> tuple[DictConfig, Path]:
@@ -126,33 +136,74 @@ class Runs:
         Args:
             words: Its overrides.
         """
-        rest = tuple(word for word in words if not word.startswith("seed="))
-        if rest not in self._composed:
-            self._composed[rest] = self.loader.load_sweep_config(self.master, list(words))
-            refuse_foreign(self._composed[rest], words)
-        config = self._composed[rest]
+        config = self._whole(words)
         overrides = OverridesParser.create().parse_overrides(list(words))
         named = [o for o in overrides if not o.is_hydra_override()]
         for o in named:
-            if o.key_or_group == "seed":
+            if o.key_or_group == SEED:
                 config.seed = o.value()
         naming = config.hydra.job.config.override_dirname
         config.hydra.job.override_dirname = get_overrides_dirname(named, naming.exclude_keys, naming.item_sep, naming.kv_sep)
         return own_part(config), Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir
 
+    def _whole(self, words: Sequence[str]) -> DictConfig:
+        rest = tuple(word for word in words if not word.startswith(f"{SEED}="))
+        if rest not in self._composed:
+            self._composed[rest] = self.loader.load_sweep_config(self.master, list(words))
+            refuse_foreign(self._composed[rest], words)
+        return self._composed[rest]
 
-def check_runs(master: DictConfig, jobs: Sequence[Sequence[str]], thorough: bool) -> None:
+    def plan(self, jobs: Sequence[Sequence[str]], command: list[str]) -> Plan:
+        """The plan of a sweep.
+
+        Args:
+            jobs: The overrides of each run.
+            command: The words of the sweep's command line.
+        """
+        runs, composed = dict[Path, dict[str, str]](), dict[int, DictConfig]()
+        for words in jobs:
+            (config, folder), whole = self.config(words), self._whole(words)
+            composed[id(whole)] = whole
+            given = OverridesParser.create().parse_overrides(list(words))
+            values = {o.get_key_element(): _text(o) for o in given if o.key_or_group in self.named}
+            if not {LOSS, EXPERIMENT} & values.keys():
+                values = {LOSS: str(whole.hydra.runtime.choices.loss), **values}
+            runs[folder] = values | {SEED: str(config.seed)}
+        first, *others = [settings(plain(own_part(whole))) for whole in composed.values()]
+        common = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
+        return Plan(runs, common, [command])
+
+
+def _text(override: Override) -> str:
+    value = override.value()
+    return as_text(value) if isinstance(value, int | float | None) else str(override.get_value_element_as_str())
+
+
+def write_plan(folder: Path, plan: Plan) -> None:
+    """Write the plan of a sweep before its first run; what an earlier one of the same folder has begun stays in it.
+
+    Raises:
+        UnwritableError: If it can't be written.
+    """
+    with lock(folder / "sweep.lock", wait=True):
+        before = read_plan(folder)
+        if before and any(RunFolder(run).begun for run in before.runs):
+            plan = before.merged(plan)
+        plan.write(folder)
+
+
+def check_runs(runs: Runs, jobs: Sequence[Sequence[str]], thorough: bool) -> None:
     """Refuse a sweep of which some runs would fail, or that would be mixed with runs of another config.
 
     Args:
-        master: The sweep's config.
+        runs: The sweep's runs.
         jobs: The overrides of each run.
         thorough: Also look for what needs torch, and for the scenes.
 
     Raises:
         InputError: For faults of the configs, each with the first run that has it; for folders with runs of another config.
     """
-    runs, distinct = Runs(master), dict[str, tuple[str, DictConfig]]()
+    distinct, sweep = dict[str, tuple[str, DictConfig]](), Path(runs.master.hydra.sweep.dir)
     faults, others, folders = dict[str, str](), dict[str, str](), set[Path]()
     for words in jobs:
         config, folder = runs.config(words)
@@ -163,7 +214,7 @@ def check_runs(master: DictConfig, jobs: Sequence[Sequence[str]], thorough: bool
                 others |= _described(folder, config)
         if not config.resume:
             distinct.setdefault(" ".join(word for word in words if not word.startswith("seed=")), (folder.name, config))
-    for folder in sorted(path.parent for path in Path(master.hydra.sweep.dir).glob("*/run.json")):
+    for folder in sorted(path.parent for path in sweep.glob("*/run.json")):
         if folder not in folders and "..." not in folder.name:  # of a name cut short it can't be told what was varied
             with _noted(faults, folder.name):
                 others |= _described(folder, runs.config(_words_now(folder, jobs))[0])
@@ -178,7 +229,7 @@ def check_runs(master: DictConfig, jobs: Sequence[Sequence[str]], thorough: bool
     if others:
         name, change = next(iter(others.items()))
         raise InputError(
-            f"{master.hydra.sweep.dir} holds runs of another config: {len(others)}, such as {name} ({change}); choose another "
+            f"{sweep} holds runs of another config: {len(others)}, such as {name} ({change}); choose another "
             "folder, hydra.sweep.dir=..., or remove it"
         )
 

@@ -25,6 +25,7 @@ from tiny import CONFIGS
 from rsseg.assembly import make_setup
 from rsseg.config.cli import own_part
 from rsseg.config.folder import RunFolder
+from rsseg.config.plan import FILE, read_plan
 from rsseg.config.provenance import Chosen, provenance
 from rsseg.config.schema import register
 from rsseg.config.sweep import Runs, Sweep
@@ -230,17 +231,86 @@ def test_the_faults_of_some_runs_are_told_before_the_first(tmp_path, folder_root
 
 
 def test_a_sweep_does_not_begin_in_the_folder_of_another(tmp_path, folder_root):
-    data, sweep = folder_data(folder_root), tmp_path / "sweep/folder"
-    begun(sweep / "loss=ce,seed=1", tmp_path, *data, "loss=ce", "seed=1")
-    begun(sweep / "loss=ce,seed=2", tmp_path, *data, "loss=ce", "seed=2")
+    data, sweep = [*folder_data(folder_root), f"hydra.sweep.dir={tmp_path}/sweep/mine"], tmp_path / "sweep/mine"
+    begun(sweep / "loss=ce,seed=1", tmp_path, *folder_data(folder_root), "loss=ce", "seed=1")
+    begun(sweep / "loss=ce,seed=2", tmp_path, *folder_data(folder_root), "loss=ce", "seed=2")
     assert plan(tmp_path, *data, "loss=ce,dice,focal", "seed=1,2") == 6  # wider
     assert plan(tmp_path, *data, "loss=dice", "seed=1,2", "workers=1") == 2  # other runs, alike but for the loss
     for losses in ("ce,dice,focal", "dice,focal"):  # some of the same folders, none of them
         line = refused(tmp_path, *data, f"loss={losses}", "seed=1,2", "model.encoder=resnet18")
         assert f"{sweep} holds runs of another config: 2, such as loss=ce,seed=1" in line
         assert "(model.encoder: test_resnet -> resnet18)" in line
-    begun(sweep / "loss=focal,optimizer.lr=0.1,seed=1", tmp_path, *data, "loss=focal", "seed=1", "optimizer.lr=0.1")
+    tried = ["loss=focal", "seed=1", "optimizer.lr=0.1"]
+    begun(sweep / "loss=focal,optimizer.lr=0.1,seed=1", tmp_path, *folder_data(folder_root), *tried)
     plan(tmp_path, *data, "loss=dice,lovasz", "seed=3")  # what the others varied is no difference
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["sweep=losses", "loss=ce,dice", "seed=1"], "folder_losses"),
+        (["loss=ce,dice", "seed=1,2", "steps=3"], "folder_loss"),
+        (["loss=ce,dice", "optimizer.lr=1e-3,1e-2"], "folder_loss_lr"),
+        (["loss=ce", "seed=range(1,3)"], "folder_seed"),
+        (["loss=ce"], "folder_seed"),
+        (["loss=ce,dice", "model.heads.fine={loss: ${loss}}"], "folder_loss"),
+    ],
+)
+def test_a_folder_is_named_by_what_is_swept(tmp_path, folder_root, words, name):
+    plan(tmp_path, *folder_data(folder_root), *words)
+    assert [path.parent.name for path in tmp_path.rglob(FILE)] == [name]
+
+
+def test_a_plan_is_written_before_the_first_run(tmp_path, folder_root):
+    words = [*folder_data(folder_root), "sweep=losses_lr", "loss=ce,dice", "optimizer.lr=3e-4,1e-3", "seed=1,2,1001"]
+    plan(tmp_path, *words)
+    folder = tmp_path / "sweep/folder_losses_lr"
+    told = json.loads((folder / FILE).read_text())
+    assert (told["format"], told["name"], told["varied"]) == (1, "folder_losses_lr", ["loss", "optimizer.lr", "seed"])
+    assert (told["seeds"], told["search_seeds"]) == ([1, 2, 1001], [1001])
+    assert told["runs"]["loss=ce,optimizer.lr=0.0003,seed=1"] == {"loss": "ce", "optimizer.lr": "0.0003", "seed": "1"}
+    assert len(told["runs"]) == 12
+    assert told["common"]["steps"] == "2"
+    assert not {"optimizer.lr", "seed", "output", "loss.terms.ce.weight"} & told["common"].keys()
+    assert set(read_plan(folder).labels.values()) == {"ce", "dice"}
+    assert read_plan(folder).command([3, 4]).startswith("python train.py -m")
+    assert "sweep=losses_lr" in read_plan(folder).command([3, 4])
+    assert read_plan(folder).command([3, 4]).endswith("seed=3,4")
+
+
+def test_a_plan_grows_with_its_sweep(tmp_path, folder_root):
+    data, folder = folder_data(folder_root), tmp_path / "sweep/folder_loss"
+    plan(tmp_path, *data, "loss=ce,tversky", "seed=7,8")  # stopped before its first run
+    plan(tmp_path, *data, "loss=ce,dice", "seed=1,2")
+    assert len(read_plan(folder).runs) == 4
+    begun(folder / "loss=ce,seed=1", tmp_path, *data, "loss=ce", "seed=1")
+    plan(tmp_path, *data, "loss=ce,dice", "seed=1,2")  # the same again
+    assert len(read_plan(folder).runs) == 4
+    plan(tmp_path, *data, "loss=ce,dice,focal", "seed=2,3")
+    found = read_plan(folder)
+    assert (len(found.runs), found.seeds, len(found.commands)) == (9 - 2 + 1, [1, 2, 3], 1)
+    assert "loss=ce,dice,focal seed=6" in found.command([6])
+    plan(tmp_path, *data, "loss=ce,dice", "optimizer.lr=0.1,0.2", "seed=1", f"hydra.sweep.dir={folder}")
+    found = read_plan(folder)
+    assert found.labels[folder / "loss=ce,seed=1"] == "ce"
+    assert found.labels[folder / "loss=ce,optimizer.lr=0.1,seed=1"] == "ce optimizer.lr=0.1"
+    assert found.command([6]).count("\n") == 1  # no command trains all rows
+    assert "optimizer.lr" not in found.common
+
+
+def test_a_recipe_is_a_row_of_its_own_name(tmp_path, folder_root):
+    words = ["sweep=imbalance", "experiment=imbalance/ce,imbalance/oversample", "seed=1,2"]
+    plan(tmp_path, *folder_data(folder_root), *words)
+    found = read_plan(tmp_path / "sweep/folder_imbalance")
+    assert list(dict.fromkeys(found.labels.values())) == ["ce", "oversample"]
+    assert "sampler._target_" not in found.common
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 9}', '{"format": 1, "runs": [1], "common": {}, "commands": []}'])
+def test_a_spoilt_plan_is_named(tmp_path, text):
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(InputError, match=rf"^{re.escape(str(tmp_path / FILE))} "):
+        read_plan(tmp_path)
 
 
 def test_a_sweep_of_experiments_can_be_narrowed(tmp_path, folder_root):

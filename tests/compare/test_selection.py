@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from run_folders import BINARY, make_records, make_sweep, write_run
 
-from rsseg.compare.fair import gather, largest_grid
 from rsseg.compare.records import RecordError
-from rsseg.config.arguments import split_places
+from rsseg.compare.selection import gather, largest_grid
+from rsseg.config.arguments import parse, split_places
+from rsseg.config.plan import TRIALS, Plan
 from rsseg.contract import InputError
 
 
@@ -92,53 +93,135 @@ def test_losses_without_a_common_seed_are_refused(tmp_path, add):
         gather([tmp_path])
 
 
-@pytest.mark.parametrize(
-    ("options", "why"),
-    [
-        ({"fingerprint": "v2"}, "different validation scenes or labels$"),
-        ({"steps": 500}, r"different steps \(500, the others 400\)$"),
-    ],
-)
-def test_the_odd_one_out_is_named(tmp_path, add, options, why):
+def planned(folder, varied, common=None):
+    """The plan of the runs in a folder, whose overrides say what it varies; `varied`: its keys."""
+    runs = {}
+    for path in sorted(folder.glob("*/run.json")):
+        told = dict(word.split("=", 1) for word in json.loads(path.read_text())["overrides"])
+        runs[path.parent] = {key: told[key] for key in (*varied, "seed") if key in told}
+    Plan(runs, common or {}, [["loss=ce,dice", "seed=1,2"]]).write(folder)
+
+
+def test_other_validation_data_can_not_be_compared(tmp_path, add):
     for loss in ("ce", "dice"):
         add(loss, loss)
-    add("odd", "focal", **options)
-    found = gather([tmp_path])
-    assert found.labels == ["ce", "dice"]
-    (left,) = found.left_out
-    assert left.run.name == "odd"
-    assert re.search(why, left.why)
-    kept = gather([tmp_path], keep_unfair=True)
-    assert ("focal steps=500" in kept.labels) == ("steps" in options)  # other scenes can't be compared whoever asks
+    odd = add("odd", "focal", fingerprint="v2")
+    message = rf"validated on different data.*\n.*\n  validation scenes or labels  v1 +2\n +v2 +1: {odd}\nname the folders of one kind$"
+    for allow in (False, True):
+        with pytest.raises(InputError, match=message):
+            gather([tmp_path], allow)
 
 
-def test_code_and_training_data_count(tmp_path, add):
+def test_what_loose_runs_differ_in_is_one_table(tmp_path, add):
     for loss in ("ce", "dice"):
         add(loss, loss)
-    edit(add("other code", "focal") / "run.json", git={"commit": "feed", "changed": False})
-    edit(add("other data", "lovasz") / "data.json", fingerprint={"train": "t2", "val": "v1"})
-    found = gather([tmp_path])
-    assert {left.run.name: left.why for left in found.left_out} == {
-        "other code": "different code (feed, the others c0ffee)",
-        "other data": "different training scenes or labels",
-    }
-    assert "unfair=keep" in found.left_out[0].remedy
-
-
-def test_two_halves_are_refused(tmp_path, add):
-    add("a", "ce")
-    add("b", "dice", steps=500)
-    with pytest.raises(InputError, match=r"different steps and can't.*unfair=keep:\n.*a: steps 400\n.*b: steps 500$"):
+    add("odd", "focal", steps=500, batch_size=4)
+    with pytest.raises(InputError) as caught:
         gather([tmp_path])
-    kept = gather([tmp_path], keep_unfair=True)
-    assert kept.labels == ["ce steps=400", "dice steps=500"]
-    assert kept.unfair == ["numbers of steps"]
-    add("c", "focal", fingerprint="v2")
-    add("d", "focal", fingerprint="v2", seed=2)
-    with pytest.raises(
-        InputError, match=r"different validation scenes.* of one kind:\n  - 2 runs such as .*a\n  - 2 runs such as .*c$"
-    ):
-        gather([tmp_path], keep_unfair=True)
+    first, *rows, last = str(caught.value).splitlines()
+    assert "differ in what their plan does not vary" in first
+    assert [row.split() for row in rows] == [
+        ["setting", "value", "runs"], ["batch_size", "8", "2"], ["4", "1:", str(tmp_path / "odd")],
+        ["steps", "400", "2"], ["500", "1:", str(tmp_path / "odd")],
+    ]  # fmt: skip
+    assert "allow_different=true" in last
+    kept = gather([tmp_path], allow_different=True)
+    assert kept.labels == ["ce batch_size=8 steps=400", "dice batch_size=8 steps=400", "focal batch_size=4 steps=500"]
+    assert (kept.different, kept.design) == (["batch_size", "steps"], [])
+
+
+def test_code_training_data_and_libraries_count_and_make_no_rows(tmp_path, add):
+    for loss in ("ce", "dice"):
+        add(loss, loss)
+    edit(add("other code", "focal") / "run.json", git={"commit": "feed", "changed": True}, libraries={"torch": "2.1"})
+    edit(add("other data", "lovasz") / "data.json", fingerprint={"train": "t2", "val": "v1"}, mean=[99.0])
+    edit(add("stopped", "weighted_ce") / "summary.json", steps=300)
+    told = ["training scenes or labels", "mean of the images", "stopped early", "code", "library torch"]
+    with pytest.raises(InputError) as caught:
+        gather([tmp_path])
+    assert all(f"\n  {name}  " in str(caught.value) for name in told)
+    kept = gather([tmp_path], allow_different=True)
+    assert kept.labels == ["ce", "dice", "focal", "lovasz", "weighted_ce"]
+    assert kept.different == told
+
+
+def test_the_old_argument_answers_with_the_new_one():
+    from compare import Arguments
+
+    with pytest.raises(InputError, match=r"^unfair=keep: write allow_different=true$"):
+        parse(Arguments, ["runs=a", "unfair=keep"])
+    assert parse(Arguments, ["runs=a", "allow_different=true"]).allow_different
+
+
+def test_a_plan_says_which_runs_are_not_there(tmp_path, add):
+    for loss, seed in itertools.product(("ce", "dice", "focal"), (1, 2)):
+        add(f"{loss}{seed}", loss, seed)
+    planned(tmp_path, ["loss"])
+    (tmp_path / "ce2" / "summary.json").write_text('{"diverged": {"step": 7}}')
+    (tmp_path / "dice2" / "summary.json").unlink()
+    for path in (tmp_path / "focal2").iterdir():
+        path.unlink()
+    found = gather([tmp_path])
+    assert (found.labels, found.seeds) == (["ce", "dice", "focal"], [1])
+    assert (found.failed, found.unfinished) == ({"ce": 1}, {"dice": 1, "focal": 1})
+    assert {left.run.name: (left.why, left.loss) for left in found.left_out} == {
+        "ce2": ("it has diverged at step 7", "ce"), "dice2": ("it is not finished", "dice"),
+    }  # fmt: skip
+    assert found.plan.command([6, 7]) == "python train.py -m loss=ce,dice seed=6,7"
+    some = gather([tmp_path / "ce1", tmp_path / "dice1"])
+    assert (some.labels, some.unfinished) == (["ce", "dice"], {})  # only these are meant
+
+
+def test_a_row_that_lost_all_its_runs_is_counted(tmp_path, add):
+    for loss, seed in itertools.product(("ce", "dice"), (1, 2)):
+        add(f"{loss}{seed}", loss, seed)
+    for seed in (1, 2):
+        (tmp_path / f"dice{seed}" / "summary.json").write_text('{"diverged": {"step": 7}}')
+        edit(add(f"nan{seed}", "focal", seed) / "summary.json", iou=float("nan"))
+    found = gather([tmp_path])
+    assert (found.labels, found.failed) == (["ce"], {"dice": 2, "focal": 2})
+
+
+def test_what_a_plan_varies_is_no_difference_and_what_it_does_not_is(tmp_path, add):
+    for loss, size, seed in itertools.product(("ce", "dice"), (2, 16), (1, 2)):
+        add(f"{loss}{size}{seed}", loss, seed, overrides=[f"batch_size={size}"], batch_size=size)
+    planned(tmp_path, ["loss", "batch_size"], {"steps": "400"})
+    found = gather([tmp_path])
+    assert found.labels == ["ce batch_size=16", "ce batch_size=2", "dice batch_size=16", "dice batch_size=2"]
+    assert (found.design, found.different) == (["batch_size"], [])
+    path = tmp_path / "ce21" / "config.yaml"
+    path.write_text(path.read_text().replace("batch_size: 2", "batch_size: 4"))  # one seed is not what the plan says
+    with pytest.raises(InputError, match=r"batch_size +16 +4\n"):
+        gather([tmp_path])
+    path.write_text(path.read_text().replace("batch_size: 4", "batch_size: 2").replace("steps: 400", "steps: 9"))
+    with pytest.raises(InputError, match=r"steps +400 +7\n"):
+        gather([tmp_path])
+
+
+def test_two_sweeps_alike_are_one_and_two_unlike_are_refused(tmp_path, add):
+    for loss in ("ce", "dice"):
+        for seed in (1, 2):
+            add(f"{loss}/{seed}", loss, seed)
+        planned(tmp_path / loss, ["loss"], {"steps": "400"})
+    found = gather([tmp_path / "ce", tmp_path / "dice"])
+    assert (found.labels, found.seeds) == (["ce", "dice"], [1, 2])
+    assert found.plan.command([3]).count("\n") == 1
+    for seed in (1, 2):
+        add(f"long/{seed}", "ce", seed, steps=800)
+    planned(tmp_path / "long", ["loss"], {"steps": "800"})
+    with pytest.raises(InputError, match=r"steps +400 +4\n +800 +2: .*\nadd allow_different=true"):
+        gather([tmp_path])
+    assert gather([tmp_path], allow_different=True).labels == ["ce steps=400", "ce steps=800", "dice steps=400"]
+
+
+def test_trials_of_a_search_differ_by_what_it_searched(tmp_path, add):
+    for number, (weight, size) in enumerate([(0.10312345, 2), (3.0012345, 4)]):
+        terms = {"dice": {"_target_": "rsseg.losses.Dice", "weight": weight}}
+        words = [f"loss.terms.dice.weight={weight}", f"batch_size={size}"]
+        add(f"trial{number}", "dice", overrides=words, loss_terms=terms, batch_size=size)
+    (tmp_path / TRIALS).write_text("trial,iou,loss.terms.dice.weight,batch_size,folder\n")
+    found = gather([tmp_path])
+    assert found.labels == ["dice dice.weight=0.1031 batch_size=2", "dice dice.weight=3.001 batch_size=4"]
 
 
 def test_unfinished_runs_and_runs_without_records_are_named(tmp_path, add, records, monkeypatch):
@@ -228,10 +311,11 @@ def test_a_misspelt_folder_is_told_from_its_neighbours(tmp_path, add):
 
 
 def rate_sweep(add, scores):
-    """Runs of losses x rates x seeds."""
+    """Runs of losses x rates x seeds, and their plan."""
     for (loss, rate, seed), iou in scores.items():
         folder = add(f"{loss},{rate},{seed}", loss, seed, overrides=[f"optimizer.lr={rate}"], optimizer={"lr": rate})
         edit(folder / "summary.json", iou=iou)
+    planned(folder.parent, ["loss", "optimizer.lr"])
 
 
 def test_rates_are_chosen_on_the_search_seeds_alone(tmp_path, add):
@@ -245,7 +329,7 @@ def test_rates_are_chosen_on_the_search_seeds_alone(tmp_path, add):
     assert found.rates == {"ce": (0.1, [0.01, 0.1]), "dice": (0.01, [0.01, 0.1])}
     assert (found.labels, found.seeds, found.left_out) == (["ce", "dice"], [1, 2], [])
     assert {run.rate for run in found.runs[0]} == {0.1}
-    assert not any(run.searching for row in found.runs for run in row)
+    assert {run.seed for run in found.all_runs} == {1, 2}
 
 
 def test_rates_are_compared_on_the_seeds_that_all_were_tried_with(tmp_path, add):
@@ -277,8 +361,7 @@ def test_large_seeds_without_a_search_are_seeds_like_others(tmp_path, add):
 
 
 def test_without_search_seeds_every_rate_is_a_row(tmp_path, add):
-    for rate in (0.01, 0.1):
-        add(f"{rate}", overrides=[f"optimizer.lr={rate}"], optimizer={"lr": rate})
+    rate_sweep(add, {("ce", rate, 1): 0.5 for rate in (0.01, 0.1)})
     assert gather([tmp_path]).labels == ["ce optimizer.lr=0.01", "ce optimizer.lr=0.1"]
 
 
@@ -298,20 +381,17 @@ def imbalance(add):
 
 def test_what_a_sweep_varies_makes_recipes(tmp_path, add):
     imbalance(add)
+    planned(tmp_path, ["experiment"], {"window": "64"})
     found = gather([tmp_path])
-    assert found.labels == ["ce", "ce sampler=Balanced", "dice", "dice augment.paste=Paste", "focal"]
+    assert found.labels == ["ce", "dice", "focal", "over", "paste_dice"]
     assert [row[0].plain for row in found.runs] == [True, False, False, False, False]
     assert {key.split(".")[0] for key in found.design} == {"sampler", "augment"}
-    assert (found.unfair, found.left_out) == ([], [])
-
-
-def test_a_difference_beside_the_recipes_is_unfair(tmp_path, add):
-    imbalance(add)
-    folder = add("again", "focal", 3, overrides=["experiment=imbalance/focal"], sampler=UNIFORM, augment=D4, window=32)
-    for name in ("ce", "dice"):
-        add(f"{name}3", name, 3, overrides=[f"experiment=imbalance/{name}"], sampler=UNIFORM, augment=D4)
-    odd = [left for left in gather([tmp_path]).left_out if "different" in left.why]
-    assert [(left.run, left.why) for left in odd] == [(folder, "different window (32, the others 64)")]
+    assert (found.different, found.left_out) == ([], [])
+    for seed in (3, 4):
+        add(f"again{seed}", "focal", seed, overrides=["experiment=imbalance/focal"], sampler=UNIFORM, augment=D4, window=32)
+    planned(tmp_path, ["experiment"], {"window": "64"})
+    with pytest.raises(InputError, match=r"  window +64 +10\n +32 +2: "):
+        gather([tmp_path])
 
 
 def test_runs_that_have_the_head_are_compared_and_told_apart_by_their_heads(tmp_path, monkeypatch, records):
@@ -324,9 +404,13 @@ def test_runs_that_have_the_head_are_compared_and_told_apart_by_their_heads(tmp_
         write_run(folder, BINARY, "ce", seed, records, overrides=[f"experiment=mtl/{arm}"], model=model)
         if arm == "together":
             edit(folder / "summary.json", heads={"mask": {"iou": 0.5}, "water": {"iou": 0.6}})
+    with pytest.raises(InputError, match=r"\n  heads +mask"):
+        gather([tmp_path], head="mask")
+    assert gather([tmp_path], head="mask", allow_different=True).labels == ["ce heads=mask", "ce heads=mask+water"]
+    planned(tmp_path, ["experiment"])
     found = gather([tmp_path], head="mask")
-    assert found.labels == ["ce heads=mask", "ce heads=mask+water"]
-    assert found.unfair == []
+    assert found.labels == ["mask", "together"]
+    assert (found.different, found.design) == ([], ["heads"])
     assert {left.run.name: left.why for left in found.left_out} == dict.fromkeys(["water1", "water2"], "it has no head mask")
     assert found.left_out[0].remedy == "compare it by a head that it has: water"
     with pytest.raises(InputError, match=r"^head=watr \(did you mean 'water'\?\): the runs have mask, water$"):
@@ -344,44 +428,12 @@ OTHER = {
 def test_every_other_setting_must_be_equal(tmp_path, add, key):
     for loss in ("ce", "dice", "lovasz"):
         add(loss, loss)
-    add("odd", "focal", **{key: OTHER[key]})
-    (left,) = gather([tmp_path]).left_out
-    assert left.run.name == "odd"
-    assert re.match(f"different {key}", left.why) or (key == "model" and "different model.weights" in left.why)
-    assert "unfair=keep" in left.remedy
-    kept = gather([tmp_path], keep_unfair=True)
-    assert [name.split(".")[0] for name in kept.unfair] == [key] * len(kept.unfair) != []
-    assert next(label for label in kept.labels if label.startswith("focal")) != "focal"
-
-
-@pytest.mark.parametrize("told", [True, False])
-def test_a_setting_that_goes_with_the_loss_is_unfair(tmp_path, add, told):
-    for loss, size in (("ce", 2), ("dice", 16)):
-        for seed in (1, 2):
-            add(f"{loss}{seed}", loss, seed, overrides=[f"batch_size={size}"] * told, batch_size=size)
-    with pytest.raises(InputError, match=r"different batch_size .*unfair=keep"):
+    odd = add("odd", "focal", **{key: OTHER[key]})
+    with pytest.raises(InputError, match=rf"  {key}[\w.]* .*(?s:.*){odd}"):
         gather([tmp_path])
-    kept = gather([tmp_path], keep_unfair=True)
-    assert kept.labels == ["ce batch_size=2", "dice batch_size=16"]
-    assert kept.unfair == ["batch_size"]
-    assert all(row[0].plain == row[0].label.startswith("ce") for row in kept.runs)
-
-
-def test_other_images_under_the_same_labels(tmp_path, add):
-    for loss in ("ce", "dice"):
-        add(loss, loss)
-    edit(add("odd", "focal") / "data.json", mean=[99.0])
-    (left,) = gather([tmp_path]).left_out
-    assert left.why == "different mean of the images (99, the others 100)"
-
-
-def test_a_run_that_is_left_out_names_no_other(tmp_path, add):
-    for loss in ("ce", "dice"):
-        add(loss, loss, overrides=["steps=400"])
-    add("odd", "ce", 2, overrides=["steps=100"], steps=100)
-    found = gather([tmp_path])
-    assert found.labels == ["ce", "dice"]
-    assert [row[0].plain for row in found.runs] == [True, False]
+    kept = gather([tmp_path], allow_different=True)
+    assert [name.split(".")[0] for name in kept.different] == [key] * len(kept.different) != []
+    assert next(label for label in kept.labels if label.startswith("focal")) != "focal"
 
 
 def test_a_default_that_is_spelt_out_is_no_difference(tmp_path, add):
@@ -400,20 +452,6 @@ def test_labels_say_what_a_loss_was_made_with(tmp_path, add):
     add("ce", "ce")
     expected = ["ce", *(f"{name} dice.over={over}" for name in ("ce_dice", "dice") for over in ("batch", "image"))]
     assert gather([tmp_path]).labels == expected
-
-
-def test_every_setting_that_a_search_varied_is_in_the_label_rounded(tmp_path, add):
-    for seed, (weight, gamma) in enumerate([(0.10312345, 0.3212345), (3.0012345, 3.1061061240745302)]):
-        terms = {
-            "dice": {"_target_": "rsseg.losses.Dice", "weight": weight},
-            "focal": {"_target_": "rsseg.losses.Focal", "gamma": gamma},
-        }
-        overrides = [f"loss.terms.dice.weight={weight}", f"loss.terms.focal.gamma={gamma}"]
-        add(f"trial{seed}", "ce_dice", overrides=overrides, loss_terms=terms)
-    assert set(gather([tmp_path]).labels) == {
-        "ce_dice dice.weight=0.1031 focal.gamma=0.3212",
-        "ce_dice dice.weight=3.001 focal.gamma=3.106",
-    }
 
 
 @pytest.mark.parametrize(
@@ -446,8 +484,9 @@ def test_what_follows_from_a_searched_rate_tells_no_rows_apart(tmp_path, add):
             follows = {"optimizer": {"lr": rate}, "scheduler": {"max_lr": rate}}
             folder = add(f"{loss},{rate},{seed}", loss, seed, overrides=[f"optimizer.lr={rate}"], **follows)
             edit(folder / "summary.json", iou=0.6 if rate == good else 0.5)
+    planned(tmp_path, ["loss", "optimizer.lr"])
     found = gather([tmp_path])
-    assert (found.labels, found.design, found.unfair, found.left_out) == (["ce", "dice"], [], [], [])
+    assert (found.labels, found.design, found.different, found.left_out) == (["ce", "dice"], [], [], [])
 
 
 def without(records, folders):
@@ -529,3 +568,56 @@ def test_a_whole_sweep(tmp_path, monkeypatch):
     make_sweep(tmp_path, monkeypatch, losses=("ce", "dice"), seeds=(3, 4))
     found = gather([tmp_path])
     assert (found.labels, found.seeds, found.left_out) == (["ce", "dice"], [3, 4], [])
+
+
+def write_folds(root, monkeypatch, lacking=()):
+    """Runs of losses x seeds x folds, each validated on two scenes of its own."""
+    kept = {}
+    for loss, seed, fold in itertools.product(("ce", "dice"), (1, 2), (1, 2, 3)):
+        folder = root / f"{loss},{seed},{fold}"
+        if (loss, seed, fold) in lacking:
+            continue
+        made = make_records(BINARY, loss, 10 * seed + fold, scenes=2)
+        kept[folder] = replace(made, scenes=[f"{fold}{name}" for name in made.scenes])
+        data = {"name": "made_up", "task": "binary", "classes": list(BINARY.classes), "bands": [1], "folds": 3, "fold": fold}
+        words = [f"dataset.fold={fold}"]
+        write_run(folder, BINARY, loss, seed, kept[folder], words, fingerprint=f"v{fold}", dataset=data)
+        edit(folder / "data.json", fingerprint={"train": f"t{fold}", "val": f"v{fold}"}, mean=[float(fold)])
+    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: kept[folder])
+    return kept
+
+
+@pytest.mark.parametrize("by_plan", [True, False])
+def test_the_folds_of_a_seed_are_one_run_over_all_scenes(tmp_path, monkeypatch, by_plan):
+    kept = write_folds(tmp_path, monkeypatch)
+    if by_plan:
+        planned(tmp_path, ["loss", "dataset.fold"])
+    found = gather([tmp_path])
+    assert (found.labels, found.seeds, found.left_out, found.different) == (["ce", "dice"], [1, 2], [], [])
+    run, parts = found.runs[1][0], [kept[tmp_path / f"dice,1,{fold}"] for fold in (1, 2, 3)]
+    names = [f"{fold}scene_{number}" for fold in (1, 2, 3) for number in (0, 1)]
+    assert run.records.scenes == run.data["scenes"]["val"] == names
+    for point in ("fixed", "iou", "contours"):
+        assert np.array_equal(run.records.at(point), np.concatenate([part.at(point) for part in parts]))
+    assert run.records.counts.shape == (4, 6, 1, 4)
+    assert np.allclose(run.records.values, np.mean([part.values for part in parts], 0))
+    assert run.summary["iou"] == pytest.approx(np.mean([json.loads((tmp_path / f"dice,1,{fold}/summary.json").read_text())["iou"]
+                                                        for fold in (1, 2, 3)]))  # fmt: skip
+    assert run.classes["pixels"].tolist() == [sum(int(part.counts[-1, :, 0, [0, 2]].sum()) for part in parts)]
+    assert run.summary["seconds"] == 3 * 12.5
+
+
+def test_a_seed_that_lacks_a_fold_is_named(tmp_path, monkeypatch):
+    write_folds(tmp_path, monkeypatch, lacking=[("dice", 2, 3)])
+    found = gather([tmp_path])
+    assert found.seeds == [1]
+    assert {left.run.name: left.why for left in found.left_out if "fold" in left.why} == {
+        "dice,2,1": "its seed lacks fold 3", "dice,2,2": "its seed lacks fold 3",
+    }  # fmt: skip
+
+
+def test_other_scenes_in_a_fold_are_refused(tmp_path, monkeypatch):
+    write_folds(tmp_path, monkeypatch)
+    edit(tmp_path / "ce,1,2" / "data.json", fingerprint={"train": "t2", "val": "w2"})
+    with pytest.raises(InputError, match=r"validation scenes or labels of fold 2 +v2 +3\n +w2 +1: "):
+        gather([tmp_path])

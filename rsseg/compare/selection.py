@@ -1,0 +1,441 @@
+"""Which runs are compared: rows by what the plan varies, with the same seeds; whatever is left out is named.
+
+Runs are compared where rows and seeds are crossed: every row with every seed. What they differ in beside loss and seed is
+varied by their plan, or asked for. In a sweep over learning rates some seeds choose each row's rate, the one with the best mean
+score, and the others report on it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rsseg.compare.folds import pool_folds
+from rsseg.compare.measures import measures
+from rsseg.compare.plans import differences, differing, one_plan, plans_of, rows_of, table_of, unlike_facts
+from rsseg.compare.runs import Begun, LeftOut, NoSuchHeadError, Reason, Run, find_runs, is_cross_entropy
+from rsseg.config.folder import RunFolder
+from rsseg.config.plan import Plan, within
+from rsseg.contract import InputError, nearest
+from rsseg.task import Task
+
+DIVERGED = "it has diverged"
+"""How the reason begins why such a run is left out."""
+
+LOWER_RATE = "train it again at a lower learning rate (optimizer.lr)"
+"""What to do about it."""
+
+SPLIT_WITH_SOME = "choose a split that holds some"
+"""What to do where nothing can be scored."""
+
+REBALANCING = ("sampler", "augment", "balancing")
+"""Where recipes live beside the loss: with one of them cross-entropy is not plain any more."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs that can be compared.
+
+    Attributes:
+        runs: One per row and seed, ``[rows][seeds]``.
+        left_out: The runs that are not among them.
+        rates: By row, the learning rate that the search seeds chose, and all that were tried; empty without a search.
+        plan: The plan of these runs.
+        design: The settings that the rows differ in because their plan varies them, but for rates that were searched.
+        different: What else the rows differ in, compared because that was asked for.
+        failed: By row, how many runs have diverged or have no score; rows that lost all their runs too.
+        unfinished: By row, how many planned runs are not finished.
+    """
+
+    runs: list[list[Run]]
+    left_out: list[LeftOut]
+    rates: dict[str, tuple[float, list[float]]]
+    plan: Plan
+    design: list[str]
+    different: list[str]
+    failed: dict[str, int]
+    unfinished: dict[str, int]
+
+    @property
+    def labels(self) -> list[str]:
+        """What the rows are called."""
+        return [row[0].label for row in self.runs]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds, the same for every row."""
+        return [run.seed for run in self.runs[0]]
+
+    @property
+    def all_runs(self) -> list[Run]:
+        """The runs of all rows."""
+        return [run for row in self.runs for run in row]
+
+
+@dataclass
+class Selection:
+    """The runs that may still be compared, and why others are left out."""
+
+    runs: list[Run] = field(default_factory=list)
+    dropped: list[tuple[Begun, Reason]] = field(default_factory=list)
+    headless: list[LeftOut] = field(default_factory=list)
+    failed: list[Begun] = field(default_factory=list)
+
+    @property
+    def begun(self) -> list[Begun]:
+        """All runs that were begun."""
+        return [*self.runs, *(run for run, _ in self.dropped)]
+
+    def drop(self, reasons: Mapping[Path, Reason], failed: bool = False) -> None:
+        """Leave out the runs in some folders; `failed`: they are finished and can't be scored."""
+        dropped = [run for run in self.runs if run.folder in reasons]
+        self.dropped += [(run, reasons[run.folder]) for run in dropped]
+        self.failed += dropped if failed else []
+        self.runs = [run for run in self.runs if run.folder not in reasons]
+
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """The runs that are left out."""
+        return self.headless + [LeftOut(run.folder, *reason, run.label) for run, reason in self.dropped]
+
+
+def gather(
+    places: Sequence[Path], allow_different: bool = False, metric: str = "", without: Sequence[str] = (), head: str = ""
+) -> Comparison:
+    """Find runs and keep those that can be compared.
+
+    Args:
+        places: Run folders, or folders that hold them.
+        allow_different: Compare runs that differ in what no plan varies all the same.
+        metric: By which score learning rates that were searched are chosen, see `rsseg.compare.measures.measures`; empty:
+            `Task.score`.
+        without: As for `rsseg.compare.findings.Findings`.
+        head: The head to compare, of the runs that have it; empty: the first of each run.
+
+    Raises:
+        InputError: If nothing can be compared, or the runs differ in what no plan varies and that was not asked for.
+    """
+    chosen = read_runs(places, head)
+    drop_unscored(chosen)
+    refuse_other_data(chosen.runs)
+    plans = plans_of(chosen.begun)
+    different = differences(chosen.runs, plans)
+    if different and not allow_different:
+        raise InputError(
+            "these runs differ in what their plan does not vary, so that their losses are not told apart from it:\n"
+            f"{table_of(different)}\nadd allow_different=true to compare them all the same, or name the folders of one kind"
+        )
+    plan = one_plan(chosen.begun, plans, places, different)
+    labels = plan.labels
+    for run in chosen.begun:
+        run.label = labels[run.folder]
+    set_plain(chosen.runs)
+    drop_unrecorded(chosen)
+    rates: dict[str, tuple[float, list[float]]] = {}
+    by_rate = list[str]()
+    if plan.search_seeds:
+        searching = [run for run in chosen.runs if run.seed in plan.search_seeds]
+        by_rate = [key for row in rows_of(chosen.runs, labels).values() for key in differing(row)]
+        rates = pick_rates(searching, metric or chosen.runs[0].task.score, without)
+        keep_reporting(chosen, rates, plan.search_seeds)
+    chosen.runs.sort(key=lambda run: str(run.summary["finished"]))
+    chosen.drop(older(chosen.runs))
+    single = list(chosen.runs)
+    pool_all(chosen, plan.folds)
+    grid = crossed(chosen)
+    kept = [run for row in grid for run in row]
+    known = {run.folder for run in single if any((run.label, run.seed) == (one.label, one.seed) for one in kept)}
+    unfinished = [folder for folder in plan.runs if not RunFolder(folder).finished]
+    return Comparison(
+        runs=grid,
+        left_out=chosen.left_out,
+        rates=rates,
+        plan=plan,
+        design=[key for key in differing(kept) if key not in different and key not in by_rate],
+        different=[key for key, values in different.items() if sum(not known.isdisjoint(some) for some in values.values()) > 1],
+        failed=dict(Counter(run.label for run in chosen.failed)),
+        unfinished=dict(Counter(labels[folder] for folder in unfinished)),
+    )
+
+
+def read_runs(places: Sequence[Path], head: str) -> Selection:
+    """The finished runs in some folders, and why others are left out: they lack a head, are not finished, or have diverged.
+
+    Raises:
+        InputError: If none is left.
+    """
+    chosen, lacking, folders = Selection(), dict[Path, NoSuchHeadError](), find_runs(places)
+    for folder in folders:
+        run = RunFolder(folder)
+        diverged = run.summary().get("diverged") if run.finished else None
+        try:
+            if run.finished and not diverged:
+                chosen.runs.append(Run(folder, head))
+                continue
+            begun = Begun(folder, head)
+        except NoSuchHeadError as error:
+            lacking[folder] = error
+            continue
+        if diverged:
+            chosen.failed.append(begun)
+            chosen.dropped.append((begun, (f"{DIVERGED} at step {diverged['step']}", LOWER_RATE)))
+        elif run.in_training:
+            chosen.dropped.append((begun, ("it is training now", "wait until it is finished")))
+        else:
+            chosen.dropped.append((begun, ("it is not finished", f"go on with python train.py {run.resume_word}")))
+    if chosen.runs:
+        chosen.headless = [
+            LeftOut(folder, f"it has no head {head}", f"compare it by a head that it has: {', '.join(error.heads)}")
+            for folder, error in lacking.items()
+        ]
+        return chosen
+    if lacking:
+        heads = dict.fromkeys(name for error in lacking.values() for name in error.heads)
+        raise InputError(f"head={head}{nearest(head, heads)}: the runs have {', '.join(heads)}")
+    which, remedy = "", "train first"
+    if chosen.dropped:
+        first, (why, remedy) = chosen.dropped[0]
+        which = f" ({len(folders)} begun; {first.folder}: {why})"
+    raise InputError(f"no finished run in {', '.join(map(str, places))}{which}: {remedy}")
+
+
+def drop_unscored(chosen: Selection) -> None:
+    """Leave out runs whose IoU, or RMSE, is NaN.
+
+    Raises:
+        InputError: If none is left.
+    """
+    task, reasons = chosen.runs[0].task, {}
+    for run in chosen.runs:
+        if np.isnan(run.summary[run.task.score]):
+            why = f"its {run.task.score_name} is NaN: {_nothing(run.task)} its validation scenes"
+            reasons[run.folder] = (why, SPLIT_WITH_SOME)
+    chosen.drop(reasons, failed=True)
+    if not chosen.runs:
+        raise InputError(f"no run has an {task.score_name}: {_nothing(task)} the validation scenes; {SPLIT_WITH_SOME}")
+
+
+def _nothing(task: Task) -> str:
+    return "no value is known, or a prediction is not finite, in" if task.score_of == "value" else "no class occurs in"
+
+
+def refuse_other_data(runs: Sequence[Run]) -> None:
+    """Refuse runs of different validation data, which can't be compared at all.
+
+    Raises:
+        InputError: If there are such.
+    """
+    unlike = unlike_facts(
+        [
+            (
+                run,
+                {
+                    "dataset": run.config.dataset.name,
+                    "task": run.task.kind,
+                    "classes": ", ".join(run.task.classes),
+                    f"validation scenes or labels{'' if run.fold is None else f' of fold {run.fold}'}": run.data["fingerprint"][
+                        "val"
+                    ],
+                },
+            )
+            for run in runs
+        ]
+    )
+    if unlike:
+        raise InputError(
+            f"these runs were validated on different data and can't be compared:\n{table_of(unlike)}\n"
+            "name the folders of one kind"
+        )
+
+
+def set_plain(runs: Sequence[Run]) -> None:
+    """Say which runs are cross-entropy and no more: where runs are rebalanced in different ways, those that are not at all."""
+    rebalanced = any(within(key, REBALANCING) for key in differing(runs))
+    for run in runs:
+        usual = {"sampler._target_": "Uniform", "balancing._target_": "Fixed"}
+        ordinary = all(run.settings.get(key, name).endswith(name) for key, name in usual.items())
+        pasted = any(within(key, ["augment.paste"]) for key in run.settings)
+        run.plain = is_cross_entropy(run.losses) and not (rebalanced and (pasted or not ordinary))
+
+
+def drop_unrecorded(chosen: Selection) -> None:
+    """Leave out runs that have diverged, or lack records of their chosen checkpoints.
+
+    Raises:
+        InputError: If none is left.
+    """
+    lost = {run.folder: run.records.crossed.lost for run in chosen.runs if run.records and run.records.crossed}
+    why = f"{DIVERGED}: {{}} pixels of its best checkpoint have logits that are not finite"
+    diverged = {folder: (why.format(many), LOWER_RATE) for folder, many in lost.items() if many}
+    if len(diverged) == len(chosen.runs):
+        folder, (why, remedy) = next(iter(diverged.items()))
+        raise InputError(f"all {len(diverged)} runs have diverged, so none is compared. {folder}: {why}; {remedy}")
+    chosen.drop(diverged, failed=True)
+    lacking = {run.folder: run.unrecorded for run in chosen.runs if run.unrecorded}
+    reason = ("it has no records of its chosen checkpoints (records/crossed.npz)", "train it again")
+    recorded = [run for run in chosen.runs if run.records is not None and not run.task.real]
+    lacking |= {run.folder: reason for run in recorded if run.recorded.crossed is None}
+    if len(lacking) == len(chosen.runs):
+        folder, (why, remedy) = next(iter(lacking.items()))
+        raise InputError(f"none of {len(lacking)} runs can be compared. {folder}: {why}; {remedy}")
+    chosen.drop(lacking)
+
+
+def pick_rates(runs: Sequence[Run], metric: str, without: Sequence[str] = ()) -> dict[str, tuple[float, list[float]]]:
+    """Each row's learning rate with the best mean score over the runs of search seeds, and all rates tried.
+
+    Rates are compared on the seeds that all of a loss's rates were tried with.
+
+    Raises:
+        InputError: If a loss has no such run, or no seed with which all its rates were tried.
+    """
+    rates = {}
+    for label in sorted({run.label for run in runs}):
+        scores = {(run.rate, (run.seed, run.fold)): _score(run, metric, without) for run in runs if run.label == label}
+        tried = sorted({rate for rate, _ in scores})
+        seeds = [seed for seed in {seed: 0 for _, seed in scores} if all((rate, seed) in scores for rate in tried)]
+        if not seeds:
+            raise InputError(
+                f"{label} has no search seed with which all its learning rates {tried} were finished: finish the sweep"
+            )
+        means = {rate: float(np.mean([scores[rate, seed] for seed in seeds])) for rate in tried}
+        rates[label] = (max(means, key=means.__getitem__), tried)
+    return rates
+
+
+def _score(run: Run, metric: str, without: Sequence[str]) -> float:
+    """A run's score, as ``summary.json`` has it, or from its records; more is better, so an error has a minus.
+
+    Raises:
+        InputError: If neither has it.
+    """
+    measure = measures(run.task, without or run.without, metric)[metric]
+    sums = measure.sums(run.records) if run.records else None
+    if metric in run.summary and not without:
+        score = float(run.summary[metric])
+    elif sums is not None and not np.isnan(sums).any():
+        score = float(measure.score(sums.sum(0)))
+    else:
+        way_out = " or ".join(run.task.class_scores)
+        raise InputError(
+            f"metric={metric}: {run.folder} was not scored by it, so no learning rate can be chosen; take {way_out}"
+        )
+    return score if measure.higher_is_better else -score
+
+
+def keep_reporting(chosen: Selection, rates: Mapping[str, tuple[float, list[float]]], search_seeds: Collection[int]) -> None:
+    """Keep the runs on the other seeds, at the chosen rates; of each row without any the search runs at its rate are named.
+
+    Raises:
+        InputError: If there are none.
+    """
+    at_rate = [run for run in chosen.runs if run.label in rates and run.rate == rates[run.label][0]]
+    kept = [run for run in at_rate if run.seed not in search_seeds]
+    if not kept:
+        raise InputError("no run of a seed that reports has a learning rate that the search chose: finish the sweep")
+    reason = ("no seed reports on its loss at the learning rate that the search chose", "finish the sweep")
+    reported = {run.label for run in kept}
+    chosen.drop({run.folder: reason for run in at_rate if run.label not in reported})
+    chosen.runs = kept
+
+
+def pool_all(chosen: Selection, folds: Collection[str]) -> None:
+    """Make one run of those of a row and seed that leave out each fold in turn, where every fold is there."""
+    if not folds:
+        return
+    pooled, lacking = [], dict[Path, Reason]()
+    grouped: dict[tuple[str, int], list[Run]] = {}
+    for run in sorted(chosen.runs, key=lambda run: str(run.fold)):
+        grouped.setdefault((run.label, run.seed), []).append(run)
+    for runs in grouped.values():
+        missing = set(folds) - {str(run.fold) for run in runs}
+        if missing:
+            reason = (
+                f"its seed lacks fold {', '.join(sorted(missing))}",
+                "finish the sweep, and train again what has diverged",
+            )
+            lacking |= dict.fromkeys((run.folder for run in runs), reason)
+        else:
+            pooled.append(pool_folds(runs))
+    if not pooled:
+        raise InputError(f"no seed of any row has all folds, {', '.join(folds)}: finish the sweep")
+    chosen.drop(lacking)
+    chosen.runs = pooled
+
+
+def older(runs: Sequence[Run]) -> dict[Path, Reason]:
+    """Of runs in the order in which they were finished, those that another one of the same row, seed and fold came after."""
+    newest: dict[tuple[object, ...], Run] = {}
+    reasons = {}
+    for run in runs:
+        place = run.label, run.seed, run.fold
+        before = newest.get(place)
+        if before:
+            why = f"{run.folder} has the same loss and seed and was finished later"
+            reasons[before.folder] = (why, "name one of them alone")
+        newest[place] = run
+    return reasons
+
+
+def crossed(chosen: Selection) -> list[list[Run]]:
+    """The runs by loss and seed, ``[losses][seeds]``; those that other losses lack a seed of are left out.
+
+    Raises:
+        InputError: If there are several losses, but no two of them share a seed.
+    """
+    names, seeds = sorted({run.label for run in chosen.runs}), sorted({run.seed for run in chosen.runs})
+    found = {(run.label, run.seed): run for run in chosen.runs}
+    there = [[(label, seed) in found for seed in seeds] for label in names]
+    plain = {run.label for run in chosen.runs if run.plain}
+    rows, columns = largest_grid(there, [label in plain for label in names])
+    if rows.sum() == 1 < len(names):
+        listed = "\n".join(f"  - {name}: {', '.join(str(s) for s in seeds if (name, s) in found)}" for name in names)
+        raise InputError(f"no two losses share a seed, so none can be compared; train them on the same seeds:\n{listed}")
+    kept = [name for name, keep in zip(names, rows, strict=True) if keep]
+    shared = [seed for seed, keep in zip(seeds, columns, strict=True) if keep]
+    remedy = "train the other losses on it, or this one on their seeds"
+    chosen.drop(
+        {
+            run.folder: (f"not every loss has seed {run.seed}", remedy)
+            for run in chosen.runs
+            if run.label not in kept or run.seed not in shared
+        }
+    )
+    return [[found[label, seed] for seed in shared] for label in kept]
+
+
+def largest_grid(present: ArrayLike, plain: Sequence[bool] = ()) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The losses and seeds to keep so that every loss has every seed and most runs are left: bool ``[losses]``, ``[seeds]``.
+
+    Two losses at least are kept, and plain cross-entropy among them, wherever they share a seed; of equally many runs, those
+    of more losses.
+
+    Args:
+        present: bool ``[losses, seeds]``, which runs there are.
+        plain: ``[losses]``, which are plain cross-entropy.
+
+    Example:
+        >>> rows, columns = largest_grid([[1, 1, 1], [1, 1, 1], [1, 0, 0]])
+        >>> rows.tolist(), columns.tolist()
+        ([True, True, False], [True, True, True])
+        >>> largest_grid([[1, 1, 1], [1, 1, 1], [1, 0, 0]], plain=[False, False, True])[1].tolist()
+        [True, False, False]
+    """
+    there = np.asarray(present, dtype=bool)
+    shared: set[tuple[bool, ...]] = set()  # the seeds that some losses share; all losses that have these seeds are kept
+    for row in there:
+        shared |= {tuple((row & other).tolist()) for other in shared} | {tuple(row.tolist())}
+    keep_plain = np.array([*plain] or [False] * len(there))
+
+    def worth(columns: NDArray[np.bool_]) -> tuple[int, ...]:
+        rows = there[:, columns].all(1)
+        losses, seeds = int(rows.sum()), int(columns.sum())
+        return int(seeds > 0), min(losses, 2), int((rows & keep_plain).any()), losses * seeds, losses
+
+    best = max((np.array(columns) for columns in sorted(shared, reverse=True)), key=worth)
+    return np.asarray(there[:, best].all(1)), best

@@ -1,0 +1,205 @@
+"""The plan of a sweep: which runs there are, by what they vary. A sweep writes it, ``sweep.json``, before its first run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rsseg.config.folder import PLACE_KEYS, flat
+from rsseg.contract import InputError
+from rsseg.files import read_json, write_json
+
+FILE = "sweep.json"
+FORMAT = 1
+
+TRIALS = "trials.csv"
+"""What `rsseg.search` writes beside the runs that are its trials."""
+
+LOSS, EXPERIMENT, SEED, RATE, FOLD = "loss", "experiment", "seed", "optimizer.lr", "dataset.fold"
+
+SEARCH_SEED = 1000
+"""In a sweep over learning rates the seeds from here on choose each loss's rate."""
+
+APART = (LOSS, SEED, FOLD, "record", "dataset.palette", "dataset.rgb", *PLACE_KEYS)
+"""What tells the runs of a sweep apart by itself, and what training does not depend on."""
+
+ROOTS = ("root", "paths")
+"""Keys of a dataset that say where it lies; what lies there is told by its fingerprint and its statistics."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a sweep, of several, or of runs that were started by hand.
+
+    A row of a comparison is what runs of several seeds and folds share: their loss, and whatever else the sweep varies.
+
+    Attributes:
+        runs: By run folder, what the run was given of what the sweep varies, as text; its loss or experiment, and its seed.
+        common: The settings that all runs share, flattened, as text; what is not among them differs by design.
+        commands: The words of train.py that train these runs; none of runs that were started by hand.
+
+    Example:
+        >>> runs = {Path(f"seed={seed}"): {"loss": "ce", "seed": seed} for seed in "12"}
+        >>> plan = Plan(runs, {}, [["loss=ce", "seed=1,2"]])
+        >>> plan.varied, plan.seeds, plan.labels[Path("seed=2")]
+        (['seed'], [1, 2], 'ce')
+        >>> plan.command([3, 4])
+        'python train.py -m loss=ce seed=3,4'
+    """
+
+    runs: dict[Path, dict[str, str]]
+    common: dict[str, str]
+    commands: list[list[str]] = field(default_factory=list)
+
+    @property
+    def varied(self) -> list[str]:
+        """The keys that not all runs have the same value of, in the order of the sweep."""
+        keys = dict.fromkeys(key for values in self.runs.values() for key in values)
+        return [key for key in keys if len({values.get(key) for values in self.runs.values()}) > 1]
+
+    @property
+    def seeds(self) -> list[int]:
+        """All seeds, in order."""
+        return sorted({int(values[SEED]) for values in self.runs.values()})
+
+    @property
+    def search_seeds(self) -> list[int]:
+        """The seeds that choose a learning rate; none where rates are not varied, or there are no others to report on."""
+        searching = [seed for seed in self.seeds if seed >= SEARCH_SEED]
+        return searching if RATE in self.varied and len(searching) < len(self.seeds) else []
+
+    @property
+    def folds(self) -> list[str]:
+        """The folds of a cross-validation; none without."""
+        return sorted({values[FOLD] for values in self.runs.values() if FOLD in values})
+
+    @property
+    def labels(self) -> dict[Path, str]:
+        """What the row of each run is called: its loss, or the experiment that is varied, then whatever else is varied."""
+        apart = {LOSS, SEED, FOLD, *([RATE] if self.search_seeds else [])}
+        keys = [key for key in self.varied if key not in apart]
+        short = {key: _shortened([values[key] for values in self.runs.values() if key in values]) for key in keys}
+
+        def label(values: Mapping[str, str]) -> str:
+            by_loss = LOSS in values
+            name = values[LOSS] if by_loss else values[EXPERIMENT].rpartition("/")[2]
+            told = (key for key in keys if key in values and (by_loss or key != EXPERIMENT))
+            return " ".join([name, *(f"{_brief(key)}={short[key][values[key]]}" for key in told)])
+
+        return {folder: label(values) for folder, values in self.runs.items()}
+
+    def command(self, seeds: Sequence[int]) -> str:
+        """The command that trains every row on further seeds, a line for each sweep; empty without a sweep."""
+        word = f"{SEED}={','.join(map(str, seeds))}"
+        others = ([w for w in words if not w.startswith(f"{SEED}=")] for words in self.commands)
+        return "\n".join(f"python train.py -m {shlex.join([*words, word])}" for words in others)
+
+    def merged(self, other: Plan) -> Plan:
+        """This plan and one that came later, as one.
+
+        Of their commands those are left that train all rows, if there are such.
+        """
+        before, now = set(self.labels.values()), set(other.labels.values())
+        commands = other.commands if now >= before else self.commands if before >= now else self.commands + other.commands
+        common = {key: value for key, value in self.common.items() if other.common.get(key) == value}
+        return Plan(self.runs | other.runs, common, commands)
+
+    def write(self, folder: Path) -> None:
+        """Write the plan of the runs in a folder.
+
+        Raises:
+            UnwritableError: If it can't be written.
+        """
+        content = {
+            "format": FORMAT,
+            "name": folder.name,
+            "commands": self.commands,
+            "varied": self.varied,
+            "seeds": self.seeds,
+            "search_seeds": self.search_seeds,
+            "runs": {path.name: values for path, values in self.runs.items()},
+            "common": self.common,
+        }
+        write_json(folder / FILE, content)
+
+
+def read_plan(folder: Path) -> Plan | None:
+    """The plan of the runs in a folder; None: there is none.
+
+    Raises:
+        InputError: If it can't be read.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    content = read_json(path)
+    if content.get("format") != FORMAT:
+        raise InputError(
+            f"{path} has the format {content.get('format')}, {FORMAT} is expected: start the sweep's command again"
+        )
+    try:
+        runs = {folder / name: {key: str(value) for key, value in values.items()} for name, values in content["runs"].items()}
+        return Plan(runs, dict(content["common"]), [list(words) for words in content["commands"]])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        remedy = "remove it and start the sweep's command again, which goes on with its runs"
+        raise InputError(f"{path} holds no plan of a sweep: {remedy}") from None
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, str]:
+    """A config without its losses, seed and fold and the places it names, flattened, as text; and the names of its heads.
+
+    Example:
+        >>> settings({"seed": 1, "loss": {}, "output": "runs", "optimizer": {"lr": 0.1}})
+        {'optimizer.lr': '0.1'}
+    """
+    kept = {}
+    for key, value in flat(dict(config)).items():
+        place = key.startswith("dataset.") and key.rpartition(".")[2] in ROOTS
+        of_head = key.startswith("model.heads.") and ".loss." in f"{key}."
+        if not (place or of_head or within(key, APART)):
+            kept[key] = as_text(value)
+    heads = config.get("model", {}).get("heads", {})
+    return kept | ({"heads": "+".join(heads)} if heads else {})
+
+
+def within(key: str, nodes: Sequence[str]) -> bool:
+    """Whether a key is one of some nodes of the config, or lies in one.
+
+    Example:
+        >>> within("sampler.power", ["sampler"]), within("steps", ["step"])
+        (True, False)
+    """
+    return any(f"{key}.".startswith(f"{node}.") for node in nodes)
+
+
+def as_text(value: Any) -> str:
+    """A setting as text; numbers alike whether they are written 1 or 1.0.
+
+    Example:
+        >>> as_text(1), as_text(1.0), as_text(None)
+        ('1', '1', 'none')
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return repr(float(value)).removesuffix(".0")
+    return "none" if value is None else str(value)
+
+
+def _brief(key: str) -> str:
+    """A key as rows show it."""
+    return key.removesuffix("._target_").removeprefix("loss.").removeprefix("terms.")
+
+
+def _shortened(values: Sequence[str]) -> dict[str, str]:
+    """Values as rows show them: a class without its modules, a number to four digits, where that tells them apart."""
+
+    def short(value: str) -> str:
+        try:
+            return f"{float(value):.4g}"
+        except ValueError:
+            return value.rpartition(".")[2] if value.startswith("rsseg.") else value
+
+    brief = {value: short(value) for value in dict.fromkeys(values)}
+    return brief if len(set(brief.values())) == len(brief) else {value: value for value in brief}
