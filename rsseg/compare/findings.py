@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.compare.fair import Comparison
 from rsseg.compare.inference import (
     RARE,
     Chances,
@@ -25,6 +24,7 @@ from rsseg.compare.inference import (
 )
 from rsseg.compare.measures import Measure, measures, of_metric, of_tuning, rank_alignment
 from rsseg.compare.runs import Run
+from rsseg.compare.selection import Comparison
 from rsseg.contract import InputError
 from rsseg.metrics import Metric, metrics
 from rsseg.metrics.average import Array, present_mean, ratio
@@ -119,9 +119,20 @@ class Findings:
 
     @property
     def order(self) -> list[int]:
-        """The losses, best first."""
-        value = self.ranked.mean.value
-        return [int(i) for i in np.argsort(-value if self.ranked.measure.higher_is_better else value, kind="stable")]
+        """The losses, best first, as they are without tuning."""
+        return self.ranked.order
+
+    @cached_property
+    def tune(self) -> bool:
+        """Whether tuning surely helps the loss that is best with it; losses are ranked by what it is tuned for."""
+        if self.tuned is None or self.gain is None or self.metric != self.tuned_for:
+            return False
+        return bool(self.gain.score.low[self.tuned.order[0]] > 0)
+
+    @property
+    def advised(self) -> Estimates:
+        """Every loss as it is best used: tuned, where that helps."""
+        return self.tuned if self.tune and self.tuned is not None else self.ranked
 
     @property
     def group_count(self) -> int:
@@ -136,13 +147,13 @@ class Findings:
 
     @cached_property
     def chances(self) -> Chances | None:
-        """How probably each loss is the best one, and what choosing it costs."""
-        return shrink(self.ranked)
+        """How probably each loss is the best one, as it is best used, and what choosing it costs."""
+        return shrink(self.advised)
 
     @cached_property
     def reach(self) -> Reach | None:
         """What the comparison could tell apart."""
-        return reach(self.ranked, self.group_count)
+        return reach(self.advised, self.group_count)
 
     @cached_property
     def tuned(self) -> Estimates | None:

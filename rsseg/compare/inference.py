@@ -183,6 +183,19 @@ class Estimates:
     measure: Measure
 
     @property
+    def order(self) -> list[int]:
+        """The losses, best first."""
+        value = self.mean.value
+        return [int(i) for i in np.argsort(-value if self.measure.higher_is_better else value, kind="stable")]
+
+    @property
+    def behind(self) -> list[int]:
+        """The losses that are surely behind the best one, the nearest first; none where nothing may be claimed."""
+        first, *others = self.order
+        low = self.lead().low[first]
+        return [i for i in others if low[i] > 0]
+
+    @property
     def claims(self) -> bool:
         """Whether there are seeds enough to say that one loss is better than another."""
         return self.values.shape[1] >= CLAIMED

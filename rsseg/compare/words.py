@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rsseg.compare.findings import Findings
-from rsseg.compare.inference import CLAIMED, GROUPS, SEEDS, Estimates, effective_groups, sum_groups
+from rsseg.compare.inference import CLAIMED, GROUPS, SEEDS, Reach, effective_groups, sum_groups
 from rsseg.compare.tuning import shared
 from rsseg.config.plan import SEARCH_SEED, TRIALS
 from rsseg.metrics import metrics
@@ -17,9 +17,6 @@ from rsseg.task import Task
 
 FEW = 5.0
 """A class that is as good as in fewer groups is named."""
-
-LIKELY = 0.1
-"""A loss that is the best one with at least this probability is recommended beside the first."""
 
 
 def number(value: float, sign: bool = False) -> str:
@@ -67,181 +64,140 @@ def listed(words: Sequence[str], last: str = "and") -> str:
     return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
-def _ordered(estimates: Estimates) -> list[int]:
-    value = estimates.mean.value
-    return [int(i) for i in np.argsort(-value if estimates.measure.higher_is_better else value, kind="stable")]
-
-
-def behind(estimates: Estimates) -> list[int]:
-    """The losses that are surely behind the best one, the nearest first; none where nothing may be claimed."""
-    first, *others = _ordered(estimates)
-    return [i for i in others if estimates.lead().low[first, i] > 0]
-
-
 def answer(found: Findings) -> list[str]:
     """What to train with, and whether to tune the threshold: the first screen."""
-    if len(found.labels) < 2:
-        return [f"There is only one loss, {found.labels[0]}: train others to compare it with, such as loss=ce,dice."]
+    labels, seeds = found.labels, len(found.seeds)
+    if len(labels) < 2:
+        return [f"There is only one loss, {labels[0]}: train others to compare it with, such as loss=ce,dice."]
     if not found.ranked.claims:
-        first = found.order[0]
+        best, extreme = found.order[0], "highest" if found.ranked.measure.higher_is_better else "lowest"
         return [
-            f"{found.labels[first]} has the {_superlative(found)} {_name(found)} so far, {number(found.ranked.mean.value[first])}. "
-            f"With {len(found.seeds)} seed{'s' * (len(found.seeds) > 1)} per loss no loss can be called better than another: train "
-            f"at least {CLAIMED}, better {SEEDS}."
+            f"{labels[best]} has the {extreme} {_name(found)} so far, {_quantity(found, found.ranked.mean.value[best])}. With {seeds} "
+            f"seed{'s' * (seeds > 1)} per loss no loss can be called better than another: train at least {CLAIMED}, better {SEEDS}."
         ]
-    tune = _worth_tuning(found)
-    judged = found.tuned if tune and found.tuned is not None else found.ranked
-    return [_train_with(found, judged, tune), *_tuning(found, judged, tune), *_behind(found, judged), *_expected(found)]
+    return [_train_with(found), *_behind(found), *_tuning(found), *_expected(found)]
 
 
 def _name(found: Findings) -> str:
     return found.ranked.measure.label
 
 
-def _superlative(found: Findings) -> str:
-    return "highest" if found.ranked.measure.higher_is_better else "lowest"
+def _quantity(found: Findings, value: float, sign: bool = False) -> str:
+    """A score, or difference of scores, with its unit."""
+    return f"{number(value, sign)} {found.ranked.measure.unit}".strip()
 
 
-def _worth_tuning(found: Findings) -> bool:
-    """Whether tuning surely helps the loss that is best with it; where losses are ranked by what it is tuned for."""
-    if found.tuned is None or found.gain is None or found.metric != found.tuned_for:
-        return False
-    return bool(found.gain.score.low[_ordered(found.tuned)[0]] > 0)
+def _areas(found: Findings) -> str:
+    """What the groups are called: scenes where each is one."""
+    return "scenes" if found.group_count == len(found.scenes) else "areas"
 
 
-def _train_with(found: Findings, judged: Estimates, tune: bool) -> str:
-    first, *others = _ordered(judged)
-    surely = behind(judged)
-    near = [i for i in others if i not in surely]
-    advice = f", and tune {found.task.all_tuned}" if tune else ""
-    if not tune and found.gain is not None and found.metric == found.tuned_for:
-        advice = f", and leave {found.task.all_tuned} as {'they are' if found.task.all_tuned.endswith('s') else 'it is'}"
+def _train_with(found: Findings) -> str:
+    best, *others = found.advised.order
+    label, near = found.labels[best], [i for i in others if i not in found.advised.behind]
+    how = ""
+    if found.gain is not None and found.metric == found.tuned_for:
+        how = f" and tune {found.task.all_tuned}" if found.tune else f" without tuning {found.task.all_tuned}"
     if not near:
-        return f"Train with {found.labels[first]}{advice}: it is surely better than every other loss."
-    names = [found.labels[i] for i in near]
+        return f"Train with {label}{how}: it is surely better than every other loss."
+    lead = found.advised.lead()
+    if max(np.abs([lead.low[best, near], lead.high[best, near]]).max(), 0) < found.equal_within and len(near) == len(others):
+        return f"Train with any of these losses{how}: none differs from {label} by {found.equal_within:g} of {_name(found)} or more."
     if len(near) == len(others):
-        equal = (np.abs(judged.lead().low[first, near]) < found.equal_within).all() and (
-            judged.lead().high[first, near] < found.equal_within
-        ).all()
-        if equal:
-            return (
-                f"Train with any of them{advice}: {found.labels[first]} is first, and no other differs from it by "
-                f"{found.equal_within:g} or more."
-            )
-        return f"Train with {found.labels[first]}{advice}. No loss is surely better than another here."
-    some = listed(names[:3], "or") if len(names) <= 3 else f"{', '.join(names[:3])} or {len(names) - 3} others"
-    verb = "is" if len(names) == 1 else "are"
-    return f"Train with {found.labels[first]}, or with {some}, which {verb} not surely behind it{advice}."
+        return f"Train with {label}{how}; no loss is surely better than another here."
+    names = [found.labels[i] for i in near]
+    some = listed([*names[:3], f"{len(names) - 3} others"] if len(names) > 3 else names, "or")
+    return f"Train with {label}{how}, or with {some}: {'that is' if len(near) == 1 else 'these are'} not surely behind it."
 
 
-def _tuning(found: Findings, judged: Estimates, tune: bool) -> list[str]:
-    """What tuning gains, beside what the losses differ by."""
-    if found.gain is None or found.task.real:
-        return []
-    first = _ordered(judged)[0]
-    gain, low, high = found.gain.score.at(first)
-    label, all_tuned = found.labels[first], found.task.all_tuned
-    metric = found.metrics[found.tuned_for].label
-    fixed = found.estimates[found.tuned_for].mean.value
-    gains = found.gain.mean.value
-    sentence = f"Tuned on other areas, {all_tuned} of {label} {'gain' if all_tuned.endswith('s') else 'gains'} {number(gain)} of {metric}"
-    sentence += f"{brackets(low, high, sign=True)}"
-    if not tune and not np.isnan(low):
-        sentence += ", which may be chance" if low <= 0 <= high else ""
-    spread = float(np.nanmax(fixed) - np.nanmin(fixed))
-    return [
-        f"{sentence}.",
-        f"From first to last the losses differ by {number(spread)} of {metric}; tuning gains them between "
-        f"{number(float(gains.min()), True)} and {number(float(gains.max()), True)}.",
-    ]
-
-
-def _behind(found: Findings, judged: Estimates) -> list[str]:
+def _behind(found: Findings) -> list[str]:
     """The losses that are surely behind, each with its interval; of many the nearest."""
-    first, lead = _ordered(judged)[0], judged.lead()
-    unit = f" {judged.measure.unit}" * bool(judged.measure.unit)
-    surely, tuned = behind(judged), "Tuned, " * (judged is found.tuned)
+    surely, lead, best = found.advised.behind, found.advised.lead(), found.advised.order[0]
+    as_used = ", both tuned" * found.tune
     said = []
     for i in surely[:4]:
-        gap, low, high = lead.at(first, i)
-        said.append(f"{tuned}{found.labels[i]} is surely behind, by {number(gap)}{unit}{brackets(low, high)}.")
+        gap, low, high = lead.at(best, i)
+        said.append(f"{found.labels[i]} is surely behind it{as_used}, by {_quantity(found, gap)}{brackets(low, high)}.")
     if len(surely) > 4:
-        said.append(f"So are {len(surely) - 4} more: {listed([found.labels[i] for i in surely[4:]])}.")
+        said.append(f"So {'is' if len(surely) == 5 else 'are'} {listed([found.labels[i] for i in surely[4:]])}.")
     return said
 
 
-def _expected(found: Findings) -> list[str]:
-    chances, unit = found.chances, f" {found.ranked.measure.unit}" * bool(found.ranked.measure.unit)
-    if chances is None:
+def _tuning(found: Findings) -> list[str]:
+    """What tuning gains, beside what the losses differ by."""
+    if found.gain is None:
         return []
-    likely = int(np.argmax(chances.best))
+    best, metric = found.advised.order[0], found.metrics[found.tuned_for].label
+    gain, low, high = found.gain.score.at(best)
+    chance = ", which may be chance" if low <= 0 <= high else ""
+    fixed, gains = found.estimates[found.tuned_for].mean.value, found.gain.mean.value
     return [
-        f"{found.labels[likely]} is the best of the {len(found.labels)} with a probability of {percent(chances.best[likely])}: "
-        f"expect {_article(_name(found))} {_name(found)} of {number(chances.mean[likely])}{unit} on new areas. Where another loss is "
-        f"the better one, choosing it costs {number(chances.regret[likely])}{unit} on average."
+        f"For {found.labels[best]}, tuning {found.task.all_tuned} on other {_areas(found)} changes {metric} by "
+        f"{number(gain, True)}{brackets(low, high, sign=True)}{chance}.",
+        f"Tuning changes the losses' {metric} by {number(gains.min(), True)} to {number(gains.max(), True)}; untuned they differ by "
+        f"{number(np.ptp(fixed))} from first to last.",
     ]
 
 
-def _article(word: str) -> str:
-    return "an" if word[:1] in "AEIOaeio" or word.startswith(("F", "MAE", "RMSE", "R2")) else "a"
+def _expected(found: Findings) -> list[str]:
+    if found.chances is None:
+        return []
+    best = int(np.argmax(found.chances.best))
+    chance, expected, regret = (x[best] for x in (found.chances.best, found.chances.mean, found.chances.regret))
+    return [
+        f"With a probability of {percent(chance)} {found.labels[best]} is the best of the {len(found.labels)}; expect "
+        f"{_quantity(found, expected)} of {_name(found)} on new areas, {_quantity(found, regret)} from the best one on average."
+    ]
 
 
 def statistics(found: Findings) -> list[str]:
     """What a statistician asks about: what could be seen, what would decide, and what the figures hold for."""
     said, known = [], found.reach
     if known is not None and found.ranked.claims:
-        limit = {"seeds": f"the {len(found.seeds)} seeds", "groups": f"the {found.group_count} {_areas(found)}"}[known.limit]
-        said.append(f"Differences of less than {number(known.gap)} can't be told from chance here; {limit} limit that most.")
-        said += _what_decides(found)
-    said.append(_holds_for(found))
-    optimism = np.nanmean(found.optimism) if not np.isnan(found.optimism).all() else np.nan
-    if not np.isnan(optimism) and len(set(found.groups)) > 1:
+        limit = f"the {len(found.seeds)} seeds" if known.limit == "seeds" else f"the {found.group_count} {_areas(found)}"
+        said.append(f"Differences below {_quantity(found, known.gap)} can't be told from chance here: {limit} limit that most.")
+        said += _what_decides(found, known)
+    optimism = found.optimism[~np.isnan(found.optimism)]
+    if len(optimism) and found.group_count > 1:
         said.append(
-            f"Every scene is scored by checkpoints and thresholds chosen on other {_areas(found)}. On the scenes that chose them, scores "
-            f"would look better by {number(float(optimism))} on average."
+            f"Every scene is scored by checkpoints and thresholds that were chosen on other {_areas(found)}. On the scenes that chose "
+            f"them, scores look better by {_quantity(found, float(optimism.mean()))} on average."
         )
-    return said
+    return [*said, _holds_for(found)]
 
 
-def _areas(found: Findings) -> str:
-    """What the groups are called: scenes where each is one."""
-    return "scenes" if len(set(found.groups)) == len(found.scenes) else "areas"
-
-
-def _what_decides(found: Findings) -> list[str]:
-    known, (first, second, *_) = found.reach, found.order
-    low, high = (float(x[first, second]) for x in (found.ranked.lead().low, found.ranked.lead().high))
-    if known is None or low > 0:
+def _what_decides(found: Findings, known: Reach) -> list[str]:
+    first, second, *_ = found.advised.order
+    low, high = (float(ends[first, second]) for ends in (found.advised.lead().low, found.advised.lead().high))
+    pair, areas = f"{found.labels[first]} and {found.labels[second]}", _areas(found)
+    if low > 0:
         return []
-    pair = f"{found.labels[first]} and {found.labels[second]}"
     if max(-low, high) < found.equal_within:
         return [f"{pair} are practically equal: they differ by less than {found.equal_within:g}."]
     if known.seeds is not None:
-        more = range(max(found.seeds) + 1, max(found.seeds) + 1 + known.seeds - len(found.seeds))
-        command = found.comparison.plan.command(seeds=list(more)) if len(more) <= 100 else ""
-        how = f": {command}" * bool(command)
-        return [f"If {pair} differ as they seem to, about {known.seeds} seeds per loss would tell them apart{how}."]
+        newest = max(found.seeds)
+        command = found.comparison.plan.command(range(newest + 1, newest + 1 + known.seeds - len(found.seeds)))
+        how = f": {command}" if command and known.seeds <= 50 else ""
+        return [f"If {pair} differ as they seem to, about {known.seeds} seeds per loss tell them apart{how}."]
     if known.groups is not None:
-        return [
-            f"If {pair} differ as they seem to, no number of seeds would tell them apart; about {known.groups} {_areas(found)} would."
-        ]
-    return [f"Neither more seeds nor more {_areas(found)} alone would tell {pair} apart."]
+        return [f"If {pair} differ as they seem to, no number of seeds tells them apart, but about {known.groups} {areas} do."]
+    return [f"{pair} are so close that neither more seeds nor more {areas} alone tell them apart."]
 
 
 def _holds_for(found: Findings) -> str:
-    first, runs = found.comparison.runs[0][0], found.comparison.all_runs
+    runs = found.comparison.all_runs
+    trained = len(runs[0].data["scenes"]["train"])
     rates = sorted({run.rate for run in runs if not np.isnan(run.rate)})
-    rate = f", a learning rate of {rates[0]:g}" if len(rates) == 1 else ", each loss's learning rate" if rates else ""
-    steps = sorted({int(run.summary["steps"]) for run in runs})
+    rate = f" at a learning rate of {rates[0]:g}" if len(rates) == 1 else " at each loss's learning rate" if rates else ""
+    steps = listed([str(n) for n in sorted({int(run.summary["steps"]) for run in runs})])
     return (
-        f"All this holds for models trained on these {len(first.data['scenes']['train'])} training scenes, for areas like the "
-        f"{found.group_count} that are scored, for {listed([f'{n:,}'.replace(',', ' ') for n in steps])} steps{rate}."
+        f"This holds for models trained on these {trained} scenes for {steps} steps{rate}, and for areas like the "
+        f"{found.group_count} that score them."
     )
 
 
 def caveats(found: Findings) -> list[str]:
     """What weakens the answer, one sentence each, with what to do."""
-    comparison = found.comparison
     notes = _sample(found) + _classes(found) + _training(found)
     if found.metric != found.tuned_for and found.tuned is not None:
         notes.append(f"Thresholds are tuned for {found.tuned_for}: what tuning does to {_name(found)} is not known.")
@@ -268,8 +224,8 @@ def _sample(found: Findings) -> list[str]:
         )
     elif groups < GROUPS:
         notes.append(
-            f"Only {groups} independent {_areas(found)} are scored ({listed(list(dict.fromkeys(map(str, found.groups))))}): what they have in "
-            "common is taken for what all have; validate on six or more, or let folds score every area (sweep=kfold)."
+            f"Only {groups} independent {_areas(found)} are scored, {listed(list(dict.fromkeys(map(str, found.groups))))}: intervals say "
+            f"little of others. Validate on {GROUPS} or more, or score every area in turn (sweep=kfold)."
         )
     lacking = [measure.label for name, measure in found.measures.items() if name not in found.estimates]
     if lacking:
@@ -297,8 +253,8 @@ def _classes(found: Findings) -> list[str]:
         nearly = "" if holding == 1 else f", nearly all of it in one ({holding} hold some)"
         with_it = metrics(found.task, found.without)[found.tuned_for](found.counts).mean(1)
         notes.append(
-            f"{_kind(found.task)} {name} lies in one of {found.group_count} {areas}{nearly}: how it varies can't be known, so it is "
-            f"left out of means. With it {found.metrics[found.tuned_for].label} is "
+            f"{_kind(found.task)} {name} lies in one of {found.group_count} {areas}{nearly}: how it varies can't be known, and it is in "
+            f"no mean. With it, {found.metrics[found.tuned_for].label} is "
             + listed([f"{number(with_it[i])} for {found.labels[i]}" for i in found.order[:3]])
             + "."
         )
@@ -321,8 +277,8 @@ def _one_sided(found: Findings) -> list[str]:
         return []
     holds = class_pixels(found.counts[0, 0]) > 0
     return [
-        f"Class {found.task.classes[c]} occurs in one half of the {_areas(found)} alone: its {found.task.tuned} could not be tuned on "
-        "the one and scored on the other, and is left as it was."
+        f"Class {found.task.classes[c]} occurs in one half of the {_areas(found)} alone: its {found.task.tuned} can't be tuned on "
+        "the one and scored on the other, and is left as it is."
         for c in np.flatnonzero(holds.any(0) & ~shared(holds, first))
     ]
 
@@ -332,14 +288,13 @@ def _training(found: Findings) -> list[str]:
     notes, last, runs = [], int(found.last_is_best.sum()), found.last_is_best.size
     if 2 * last > runs:
         notes.append(
-            f"In {last} of {runs} runs the best checkpoint is the last one: they may not be trained to the end, and the order may "
-            "change with more steps (steps=...)."
+            f"In {last} of {runs} runs the best checkpoint is the last one: they are not trained to the end, and the order may change "
+            "with more steps (steps=...)."
         )
     for label, row in zip(found.labels, found.collapsed, strict=True):
         if row.any():
             notes.append(
-                f"{label}: {int(row.sum())} of {len(row)} runs collapsed; they give every pixel one label. A lower learning rate may "
-                "help."
+                f"{label}: {int(row.sum())} of {len(row)} runs give every pixel one label; a lower learning rate may help."
             )
     for label, many in found.comparison.failed.items():
         notes.append(
@@ -362,9 +317,11 @@ def _trouble(found: Findings) -> list[str]:
     """What runs had trouble with, or differ in."""
     comparison, notes = found.comparison, []
     runs = comparison.all_runs
-    for run in runs:
-        if run.summary["steps"] < int(run.config.steps):
-            notes.append(f"{run.label}, seed {run.seed}: stopped early, at step {run.summary['steps']} of {run.config.steps}.")
+    notes += [
+        f"{run.label}, seed {run.seed}: stopped early, at step {run.summary['steps']} of {run.config.steps}."
+        for run in runs
+        if run.summary["steps"] < int(run.config.steps)
+    ]
     if any((run.folder.parent / TRIALS).is_file() for run in runs):
         notes.append(
             "The runs are trials of a search, proposed for their scores on these scenes: the best of many looks better than it "

@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from rsseg.compare.fair import gather
 from rsseg.compare.scores import compare_seeds
 from run_folders import BINARY, FOUR, changed, make_crossed, make_records, make_sweep, write_run
 from scipy.stats import kendalltau, ttest_1samp
 
 from rsseg.compare import tables
 from rsseg.compare.findings import Findings, Tuning, own_loss, selection
+from rsseg.compare.selection import gather
 from rsseg.compare.words import caveats, rare, unselected
 from rsseg.metrics import metrics
 from rsseg.task import Binary, Multiclass
