@@ -15,6 +15,7 @@ from rsseg.contract import InputError, nearest
 from rsseg.data.build import open_store
 from rsseg.data.census import Census, check_absent
 from rsseg.data.decoder import Decoder
+from rsseg.data.groups import group_names, say_cut
 from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import SPLITS
 from rsseg.data.store import Store
@@ -152,12 +153,13 @@ class Data:
     numbers: Numbers
 
     def record(self) -> dict[str, Any]:
-        """What data.json holds: the numbers, and per split scenes, fingerprints of labels and pixels, and what was skipped."""
+        """What data.json holds: the numbers; per split scenes, groups, fingerprints of labels and pixels, what was skipped."""
         names = {split: [scene.name for scene in store.scenes] for split, store in self.stores.items()}
         return self.numbers.record() | {
             "fingerprint": {split: _fingerprint(store, names[split]) for split, store in self.stores.items()},
             "pixels": {split: store.pixels for split, store in self.stores.items()},
             "scenes": names,
+            "groups": {split: group_names(store.scenes) for split, store in self.stores.items()},
             "skipped": {split: store.skipped for split, store in self.stores.items()},
         }
 
@@ -180,6 +182,8 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
     """
     scenes = {split: scenes_of(source, dataset, split) for split in ("train", "val")}
     warn_of_misspelt(dataset, [scene.name for split in scenes.values() for scene in split])
+    if cut := say_cut(**scenes):
+        log.info("%s", cut)
     stores = {split: open_split(dataset, scenes[split], split, window) for split in scenes}
     for split, store in stores.items():
         for name, task in store.tasks.items():

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rsseg.data.advice import EXTREME, LOSSES, METRICS, MODERATE, SAMPLING, Advice, Facts, advise, candidates
 from rsseg.data.census import PERCENTILES, Census
+from rsseg.data.groups import counted, group_names, say_few
 from rsseg.data.objects import SPECK, ObjectSizes
 from rsseg.data.store import Store
 from rsseg.data.survey import Survey, survey
@@ -43,13 +44,18 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
     train, bands = stores["train"], setup.dataset.read_bands
     found = survey(train, setup.dataset.decoders, bands, setup.seed, "train split: objects")
     objects = dict(zip(train.task.classes, found.objects, strict=True))
-    splits = {split: split_facts(store.census, store.task, store.sizes, bands) for split, store in stores.items()}
+    groups = {split: group_names(store.scenes) for split, store in stores.items()}
+    splits = {
+        split: {"groups": len(set(groups[split])), **split_facts(store.census, store.task, store.sizes, bands)}
+        for split, store in stores.items()
+    }
     facts = Facts.of(train.census, train.task, train.sizes, objects)
     advice = {name: advise(rules, facts) for name, rules in RULES.items()}
     description = {
         "dataset": setup.dataset.name,
         "task": train.task.kind,
         "splits": splits,
+        "few_groups": say_few(groups["train"], groups["val"], in_folds=setup.plain["dataset"]["folds"] is not None),
         "facts": asdict(facts),
         "objects": {name: asdict(sizes) for name, sizes in objects.items()},
         "survey": {"pixels": found.pixels, "share": found.share, "missing": found.missing, "labelled": found.labelled},
@@ -170,7 +176,10 @@ def say(description: Mapping[str, Any], advice: Mapping[str, Sequence[Advice]]) 
     """Print a description."""
     splits = description["splits"]
     first = next(iter(splits.values()))
-    scenes = ", ".join(f"{split} {part['scenes']} scenes, {part['pixels'] / 1e6:.3g} Mpx" for split, part in splits.items())
+    scenes = "; ".join(
+        f"{split} {part['scenes']} scenes in {counted(part['groups'])}, {part['pixels'] / 1e6:.3g} Mpx"
+        for split, part in splits.items()
+    )
     title = f"{description['dataset']}: {scenes}"
     if description["task"] == "centres":
         say_objects(description, title)
@@ -180,6 +189,8 @@ def say(description: Mapping[str, Any], advice: Mapping[str, Sequence[Advice]]) 
             say_values(splits, "Values of the targets; training standardises them by mean and std of train")
         else:
             say_classes(description)
+    if description["few_groups"]:
+        log.info("%s", description["few_groups"])
     bands = [{key: short(value) for key, value in band.items()} for band in first["bands"]]
     print_table(bands, f"Bands of train, as read; {first['missing']:.2%} of the pixels have no data")
     print_list("Hints of label noise", description["noise"] or ["none found"])

@@ -33,6 +33,7 @@ from rsseg.config.targets import (
 from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import Blocks
 from rsseg.data.decoder import Decoder
+from rsseg.data.folds import with_folds
 from rsseg.data.labels import make_decoder
 from rsseg.data.sampling import Places, Read
 from rsseg.data.scene import Source
@@ -217,7 +218,7 @@ class Setup:
                 f"dataset.targets={list(self.dataset.tasks)}: {made.__name__} has one target; leave dataset.targets out"
             )
         source: Source = build(node, "dataset.source", kinds.SOURCE, self.trust, **given)
-        return source
+        return with_folds(source, self.plain["dataset"]["folds"], self.plain["dataset"]["fold"])
 
     @property
     def model(self) -> ModelConfig:

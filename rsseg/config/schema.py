@@ -61,6 +61,9 @@ class DatasetConfig(TargetFacts):
         rgb: The bands that pictures show as red, green and blue; null: the first three.
         window: A sensible side of the training windows, in pixels.
         steps: A sensible number of optimiser steps.
+        folds: For cross-validation: training and validation scenes are pooled, and their groups dealt to this many folds, or
+            with `groups` to as many as there are groups; null: no folds.
+        fold: The fold that validates, counted from 1; the others train.
         args: For `dataset=torchgeo`: what the class is made with.
         source: Where the scenes lie: a `_target_` with a method ``scenes(split)``.
     """
@@ -74,6 +77,8 @@ class DatasetConfig(TargetFacts):
     rgb: list[int] | None = None
     window: int = 256
     steps: int = 2000
+    folds: int | str | None = None
+    fold: int | None = None
     args: dict[str, Any] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
 
@@ -321,11 +326,27 @@ def cross_check(config: Config | DictConfig) -> list[str]:
     if config.workers is not None and config.workers < 0:
         faults.append(f"workers={config.workers} must be at least 0, or null")
     faults += target_faults(plain["dataset"])
+    faults += _fold_faults(dataset.folds, dataset.fold)
     if dataset.bands is not None and (not dataset.bands or min(dataset.bands) < 1):
         faults.append(f"dataset.bands={list(dataset.bands)}: list at least one band, counted from 1")
     if dataset.rgb is not None and len(dataset.rgb) != 3:
         faults.append(f"dataset.rgb={list(dataset.rgb)}: three band numbers are expected; null: the first three")
     return faults
+
+
+def _fold_faults(folds: int | str | None, fold: int | None) -> list[str]:
+    """What is wrong with the folds of a cross-validation, one sentence at most."""
+    if folds is None:
+        return [] if fold is None else [f"dataset.fold={fold} says which fold validates: set dataset.folds=5, or groups, too"]
+    every = folds == "groups"
+    if not every and (not isinstance(folds, int) or folds < 2):
+        return [f"dataset.folds={folds}: 2 or more is expected, or groups to leave one group out at a time"]
+    last = folds if isinstance(folds, int) else "the number of groups"
+    if fold is None:
+        return [f"dataset.folds={folds}: set dataset.fold, the one that validates, from 1 to {last}; -m sweep=kfold runs all"]
+    if fold < 1 or (isinstance(folds, int) and fold > folds):
+        return [f"dataset.fold={fold}: folds are counted from 1 to {last}"]
+    return []
 
 
 def _device_faults(config: Config | DictConfig) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rsseg.contract import InputError
+from rsseg.data.groups import Grouping, group_names
 from rsseg.data.scene import Mask, Scene, Source
 from rsseg.data.splits import Split
 from rsseg.data.vector import VECTORS, Burn, text_of
@@ -124,9 +125,10 @@ class Files(Source):
         published: How many images the dataset has in full; fewer are reported, unless its test part is not there.
         weight: The paths of rasters that say what each pixel counts for in the loss, paired as the masks are. Pixels of an
             image that none fits count 1; None: all do.
+        group: The independent area that a scene lies in, as `Grouping` takes it; None: every scene is one of its own.
 
     Raises:
-        InputError: If there is no such folder or no image in it, or the split can't be understood.
+        InputError: If there is no such folder or no image in it, or the split or the groups can't be understood.
     """
 
     def __init__(
@@ -140,6 +142,7 @@ class Files(Source):
         published: int | None = None,
         weight: str | None = None,
         targets: Mapping[str, Mapping[str, Any]] | None = None,
+        group: str | float | None = None,
     ) -> None:
         self.root = Path(root).expanduser()
         if not self.root.is_dir():
@@ -158,6 +161,12 @@ class Files(Source):
         if not self.patterns:
             raise InputError("dataset.source.image=[]: list one pattern of paths at least")
         self.split = Split(split, self.root)
+        if group is not None and self.split.side and self.split.buffer:
+            raise InputError(
+                f"dataset.source.group={group}: blocks with a buffer between them are groups of their own; leave one out"
+            )
+        names = list(path_pattern(self.patterns[0]).groupindex)
+        grouping = Grouping(group, names, self.root)
         images = find(self.root, self.patterns[0])
         if not images:
             raise InputError(f"no image below {self.root} fits dataset.source.image={self.patterns[0]}{self._archives()}")
@@ -169,7 +178,8 @@ class Files(Source):
             first, *further = (files[i] for files in masks)
             stack, name = tuple(files[i] for files in stacks), "-".join(fields) or path.stem
             mask_path, burn = (None, None) if first is None else (first.path, first.burn)
-            self._all.append(Scene(name, path, mask_path, stack, None, burn, weights[i], tuple(further)))
+            area = grouping.of(path, dict(zip(names, fields, strict=True)))
+            self._all.append(Scene(name, path, mask_path, stack, None, burn, weights[i], tuple(further), group=area))
         if published and len(images) < published and self._tests():
             found = "%d of the %d published images are below %s%s"
             log.warning(found, len(images), published, self.root, self._archives())
@@ -239,7 +249,10 @@ class Files(Source):
         found = self.split.of(split, self._all)
         bare = [scene for scene in found if not any(scene.masks)]
         if not found and split in self.split.parts:
+            groups = len(set(group_names(self._all)))
             few = "; a large image can be split into blocks: {blocks: 1024, buffer: 64, train: 0.7, val: 0.3}"
+            if groups < len(self._all):
+                few = f"; they lie in {groups} group{'s' * (groups > 1)} (dataset.source.group), and fractions do not cut one"
             raise InputError(
                 f"no scene of the {split} split is below {self.root}: "
                 f"dataset.source.split.{split}={self.split.parts[split]} fits none of the "

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from rsseg.contract import InputError, nearest
+from rsseg.data.groups import by_fraction, group_names, in_fold
 from rsseg.data.raster import open_raster
 from rsseg.data.regions import apart, blocks_of
 from rsseg.data.scene import Scene
@@ -21,42 +23,22 @@ FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
 SPATIAL = ("blocks", "buffer")
 
 
-def by_fraction(names: Sequence[str], shares: Mapping[str, float]) -> dict[str, list[str]]:
-    """Deal names out to splits in the order of a hash, so that neither their order nor their number sorts them.
-
-    A split with any share gets a name at least, as long as another has one to spare.
-
-    Args:
-        names: Any names.
-        shares: The fraction of each split; what is left over goes nowhere.
-
-    Example:
-        >>> by_fraction(["a", "b", "c", "d"], {"train": 0.75, "val": 0.25})
-        {'train': ['d', 'a', 'c'], 'val': ['b']}
-    """
-    order = sorted(names, key=lambda name: hashlib.blake2b(name.encode()).digest())
-    stops = [round(sum(list(shares.values())[: i + 1]) * len(order)) for i in range(len(shares))]
-    counts = [stop - start for start, stop in zip([0, *stops], stops, strict=False)]
-    for i, share in enumerate(shares.values()):
-        if share > 0 and counts[i] == 0 and max(counts) > 1:
-            counts[counts.index(max(counts))] -= 1
-            counts[i] = 1
-    starts = [sum(counts[:i]) for i in range(len(counts))]
-    return {key: order[start : start + n] for key, start, n in zip(shares, starts, counts, strict=True)}
-
-
 class Split:
     """Which scenes train, validate and test.
 
     Args:
-        parts: Per split a fraction (``{train: 0.7, val: 0.3}``: in the order of a hash of the names), a list of names or
+        parts: Per split a fraction (``{train: 0.7, val: 0.3}``: by groups, in the order of a hash), a list of names or
             name patterns (``{val: [tile3_*]}``; one with a slash is for the image's path below the root; the rest
             trains unless train is listed too), or a text file below the root that lists one name a line; null
             where a part of the dataset's YAML shall not hold. The test part may be missing where only training and
             validation are asked for; where the rest trains, names of it that have no slash may not. With
             ``blocks: 1024, buffer: 64`` beside the fractions, blocks of that side are dealt out instead of whole scenes,
-            with that many pixels between splits. None: `FRACTIONS`.
+            with that many pixels between splits: then each is a group of its own, and without a buffer the whole image is.
+            None: `FRACTIONS`.
         root: The folder that paths begin at.
+
+    Attributes:
+        fold: Of blocks that are dealt to folds, what `in_fold` takes: the number of folds, and the one that validates.
 
     Raises:
         InputError: If the split can't be understood.
@@ -80,6 +62,7 @@ class Split:
             )
         self.kind = kinds.pop()
         self.side, self.buffer = self._spatial(parts)
+        self.fold: tuple[int | str, int] | None = None
 
     def _spatial(self, parts: Mapping[str, Any]) -> tuple[int, int]:
         """The side of the blocks, 0 for whole scenes, and the pixels between them."""
@@ -122,7 +105,9 @@ class Split:
             InputError: If the split names scenes that are not there, or one for two splits.
         """
         if self.kind == "fractions":
-            return {name: key for key, names in self._dealt([scene.name for scene in scenes]).items() for name in names}
+            groups = group_names(scenes)
+            owner = self._dealt(Counter(groups))
+            return {scene.name: owner[group] for scene, group in zip(scenes, groups, strict=True) if group in owner}
         return self._by_pattern(asked, scenes) if self.kind == "name patterns" else self._by_list(asked, scenes)
 
     @staticmethod
@@ -131,18 +116,26 @@ class Split:
             return "fractions"
         return "list files" if isinstance(part, str) else "name patterns"
 
-    def _dealt(self, names: Sequence[str]) -> dict[str, list[str]]:
+    def _dealt(self, sizes: Mapping[str, int]) -> dict[str, str]:
+        """The split of each group that is in one, of groups of these numbers of scenes."""
         shares = {key: float(part) for key, part in self.parts.items()}
         if min(shares.values()) < 0 or not 0 < sum(shares.values()) <= 1 + 1e-9:
             raise InputError(f"dataset.source.split={self.parts}: fractions must be at least 0 and add up to 1 at most")
-        return by_fraction(names, shares)
+        return {name: key for key, names in by_fraction(sizes, shares).items() for name in names}
 
     def _in_blocks(self, split: str, scenes: Sequence[Scene]) -> list[Scene]:
         if split not in self.parts:
             return []
-        images = [blocks_of(scene, open_raster(scene.image).shape, self.side) for scene in scenes]
-        names = [block.name for blocks in images for block in blocks.values()]
-        owner = {name: key for key, dealt in self._dealt(names).items() for name in dealt}
+        groups = [name if self.buffer == 0 else "" for name in group_names(scenes)]
+        images = [
+            blocks_of(replace(scene, group=group), open_raster(scene.image).shape, self.side)
+            for scene, group in zip(scenes, groups, strict=True)
+        ]
+        every = [block for blocks in images for block in blocks.values()]
+        names = [block.name for block in every]
+        owner = self._dealt(dict.fromkeys(names, 1))
+        if self.fold:
+            owner = in_fold(owner, dict(zip(names, group_names(every), strict=True)), *self.fold)
         found = [block for blocks in images for block in apart(blocks, owner, self.buffer) if owner[block.name] == split]
         if not found:
             raise InputError(

@@ -7,6 +7,7 @@ import inspect
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from numpy.typing import NDArray
 from rasterio.transform import from_bounds
 
 from rsseg.contract import InputError, nearest
+from rsseg.data.groups import by_fraction
 from rsseg.data.raster import new_raster
 from rsseg.data.scene import Scene, Source
-from rsseg.data.splits import FRACTIONS, SPLITS, by_fraction
+from rsseg.data.splits import FRACTIONS, SPLITS
 from rsseg.files import file_error, remove_parts
 from rsseg.progress import progress
 
@@ -32,6 +34,8 @@ HELD_OUT = {"train": 0.85, "val": 0.15}
 
 class TorchGeo(Source):
     """The scenes of a torchgeo dataset: one per sample, or, for geospatial datasets, one per piece of each indexed file.
+
+    A sample is a group of its own; the pieces of files that overlap are one group.
 
     Samples become uncompressed GeoTIFFs in a cache, in the smallest type that holds their values. They are decoded once:
     again only when the arguments, torchgeo's version or a file below ``root`` or ``paths`` changes. An interrupted decoding
@@ -75,8 +79,11 @@ class TorchGeo(Source):
         """
         dataset, own_split, keys = self._open(split)
         folder = self.cache / f"{self.name}-{self._fingerprint()}" / own_split
-        places = [Scene(f"{i:06d}", folder / f"{i:06d}.image.tif", folder / f"{i:06d}.mask.tif") for i in keys]
-        todo = [(scene, key) for scene, key in zip(places, keys.values(), strict=True) if not scene.image.is_file()]
+        places = [
+            Scene(f"{i:06d}", folder / f"{i:06d}.image.tif", folder / f"{i:06d}.mask.tif", group=f"{own_split}-{group}")
+            for i, (group, _) in keys.items()
+        ]
+        todo = [(scene, key) for scene, (_, key) in zip(places, keys.values(), strict=True) if not scene.image.is_file()]
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -94,7 +101,7 @@ class TorchGeo(Source):
                         f"decoding the {split} split of {self.name} takes about {size * len(todo) / 1e9:.1f} GB, but {folder} "
                         f"has {free / 1e9:.1f} GB left: set dataset.source.cache to a larger disk"
                     )
-        return [Scene(s.name, s.image, s.mask if s.mask is not None and s.mask.is_file() else None) for s in places]
+        return [scene if scene.mask is not None and scene.mask.is_file() else replace(scene, mask=None) for scene in places]
 
     def _fingerprint(self) -> str:
         """What the decoded samples depend on. To be taken once the class was made: it may extract or download files."""
@@ -110,8 +117,8 @@ class TorchGeo(Source):
                     facts.append((folder, kept, [(s.st_size, s.st_mtime_ns) for s in stats]))
         return hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
 
-    def _open(self, split: str) -> tuple[Any, str, dict[int, Any]]:
-        """The torchgeo dataset that holds a split, its name there, and the split's samples: their keys by number."""
+    def _open(self, split: str) -> tuple[Any, str, dict[int, tuple[int, Any]]]:
+        """The torchgeo dataset that holds a split, its name there, and the split's samples: their groups and keys by number."""
         if not self.has_splits:
             dataset = self._make()
             return dataset, "all", self._dealt(dataset, FRACTIONS)[split]
@@ -125,12 +132,12 @@ class TorchGeo(Source):
             own_split, dataset = self._first("test")
         return dataset, own_split, self._dealt(dataset, {split: 1.0})[split]
 
-    def _dealt(self, dataset: Any, shares: Mapping[str, float]) -> dict[str, dict[int, Any]]:
-        """The numbered keys of each split."""
-        groups: dict[int, dict[int, Any]] = {}
+    def _dealt(self, dataset: Any, shares: Mapping[str, float]) -> dict[str, dict[int, tuple[int, Any]]]:
+        """The numbered groups and keys of each split."""
+        groups: dict[int, dict[int, tuple[int, Any]]] = {}
         for number, (group, key) in enumerate(grouped_keys(dataset, self.chip)):
-            groups.setdefault(group, {})[number] = key
-        dealt = by_fraction([f"{group:06d}" for group in groups], shares)
+            groups.setdefault(group, {})[number] = group, key
+        dealt = by_fraction({f"{group:06d}": len(keys) for group, keys in groups.items()}, shares)
         return {
             split: {number: key for group in sorted(names) for number, key in groups[int(group)].items()}
             for split, names in dealt.items()

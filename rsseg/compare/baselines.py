@@ -1,0 +1,214 @@
+"""Baselines: what a network has to beat, counted on the validation scenes as its own predictions are.
+
+A constant prediction knows nothing of the image; a logistic regression knows the colour of each pixel, and no shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rsseg.contract import IGNORE, InputError, layers_of
+from rsseg.data.store import Store
+from rsseg.data.windows import GridWindows
+from rsseg.files import read_json, write_json
+from rsseg.metrics import SCENE_SUMS
+from rsseg.metrics.scores import class_counts
+from rsseg.progress import progress
+from rsseg.task import Task
+
+Array = NDArray[np.float64]
+
+PIXELS = 30_000
+"""Training pixels that the regression is fitted on."""
+
+DRAWS = 16
+"""Blocks of each training scene that they are drawn from."""
+
+WINDOW = 512
+"""The side of the windows that are predicted at once."""
+
+
+def baselines(stores: Mapping[str, Store], task: Task, seed: int = 0) -> dict[str, Array]:
+    """The counts of trivial predictions on the validation scenes, by name.
+
+    Labels have a constant prediction, ``majority class`` of exclusive classes and else ``all positive``, and a
+    ``logistic regression`` of each pixel's bands; real values have the ``training mean``; objects have none.
+
+    Args:
+        stores: Those of train and val.
+        task: The head's task.
+        seed: Draws the pixels that the regression is fitted on.
+
+    Returns:
+        float64 ``[S, classes, 4]`` each: TP, FP, FN and TN; of real values `rsseg.metrics.errors.SUMS`.
+    """
+    if task.directed:
+        return {}
+    train = stores["train"].seen_by(task.target)
+    val = stores["val"].seen_by(task.target)
+    if task.real:
+        values = train.census.values
+        known = task.scaled(values.mean.tolist(), values.std.tolist())
+        return {"training mean": count(val, known, lambda image: image.new_zeros(1, task.channels, *image.shape[2:]))}
+    bands = train.census.bands
+    mean, std = (torch.from_numpy(numbers).float().view(-1, 1, 1) for numbers in (bands.mean, bands.std))
+    pixels, labels = draw_pixels(train, seed)
+    layer = fit_logistic((pixels - bands.mean) / bands.std, labels, task)
+    fitted = count(val, task, lambda image: F.conv2d((image - mean) / std, layer.weight[..., None, None], layer.bias))
+    return {("majority class" if task.exclusive else "all positive"): constant(train, val), "logistic regression": fitted}
+
+
+def constant(train: Store, val: Store) -> Array:
+    """The counts of one prediction for all pixels, of the first target: the most frequent training class, or every label.
+
+    Example:
+        >>> from types import SimpleNamespace as Of
+        >>> from rsseg.task import Multiclass
+        >>> census = Of(positives=np.array([[1, 3]]), valid=np.array([[4, 4]]))
+        >>> store = Of(task=Multiclass(("land", "water")), census=census)
+        >>> constant(store, store).tolist()
+        [[[0.0, 0.0, 1.0, 3.0], [3.0, 1.0, 0.0, 0.0]]]
+    """
+    positives, rest = val.census.positives, val.census.valid - val.census.positives
+    predicted = np.ones(val.task.channels, bool)
+    if val.task.exclusive:
+        predicted = np.arange(val.task.channels) == train.census.positives.sum(axis=0).argmax()
+    hits, wrong = (np.where(predicted, pixels, 0) for pixels in (positives, rest))
+    missed, right = (np.where(predicted, 0, pixels) for pixels in (positives, rest))
+    return np.stack([hits, wrong, missed, right], axis=-1).astype(np.float64)
+
+
+def draw_pixels(store: Store, seed: int) -> tuple[Array, NDArray[np.generic]]:
+    """Some labelled pixels of the first target, as many of each scene, out of blocks that hold labelled ones.
+
+    Args:
+        store: The training scenes.
+        seed: The same seed draws the same pixels.
+
+    Returns:
+        float64 ``[N, bands]`` and their labels, ``[N]`` or, of independent labels, ``[N, labels]``.
+    """
+    blocks, task = store.census.blocks, store.task
+    extent = blocks.extent(store.sizes)
+    labelled = extent.height * extent.width - blocks.counts[:, -1]
+    each = -(-PIXELS // (len(store) * DRAWS))
+    pixels, labels = [], []
+    with progress(range(len(store)), "drawing pixels for the baseline") as scenes:
+        for scene in scenes:
+            own = np.flatnonzero((blocks.scene == scene) & (labelled > 0))
+            if not len(own):
+                continue
+            rng = np.random.default_rng([seed, scene])
+            for block in rng.choice(own, DRAWS, p=labelled[own] / labelled[own].sum()):
+                image, target = store.read(scene, int(extent.top[block]), int(extent.left[block]), blocks.size)
+                target = task.hard_labels(target)
+                inside = np.zeros((blocks.size, blocks.size), bool)
+                inside[: extent.height[block], : extent.width[block]] = True
+                known = (target != IGNORE).any(axis=0) if task.separate else target != IGNORE
+                places = np.flatnonzero(inside & known)
+                chosen = rng.choice(places, min(each, len(places)), replace=False)
+                pixels.append(image.reshape(len(image), -1)[:, chosen].T)
+                labels.append(target.reshape(*target.shape[:-2], -1)[..., chosen].T)
+    return np.concatenate(pixels).astype(np.float64), np.concatenate(labels)
+
+
+def fit_logistic(pixels: Array, labels: NDArray[np.generic], task: Task) -> nn.Linear:
+    """A logistic regression, multinomial for exclusive classes, with a penalty of half the squared weights on the summed loss.
+
+    Args:
+        pixels: ``[N, bands]``, standardised.
+        labels: ``[N]``, or ``[N, labels]`` of independent labels; `IGNORE` where one is not known.
+        task: The head's task.
+
+    Returns:
+        A layer from bands to logits, float32.
+    """
+    x, y = torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64))
+    layer = nn.Linear(x.shape[1], task.channels, dtype=torch.float64)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    optimizer = torch.optim.LBFGS(
+        layer.parameters(), max_iter=200, tolerance_grad=1e-7, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = _log_loss(layer(x), y, task) / len(x) + layer.weight.square().sum() / (2 * len(x))
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
+    return layer.float().requires_grad_(False)
+
+
+def _log_loss(logits: Tensor, labels: Tensor, task: Task) -> Tensor:
+    """The summed loss of logits ``[N, K]``."""
+    if task.exclusive:
+        return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
+    labels = labels.view_as(logits)
+    known = labels != IGNORE
+    return F.binary_cross_entropy_with_logits(logits[known], labels[known].double(), reduction="sum")
+
+
+def count(store: Store, task: Task, predict: Callable[[Tensor], Tensor]) -> Array:
+    """The counts of a prediction on every scene of a store, window by window.
+
+    Args:
+        store: The scenes.
+        task: What is predicted.
+        predict: From an image float32 ``[1, bands, H, W]`` to logits ``[1, K, H, W]``.
+
+    Returns:
+        As `baselines`.
+    """
+    sums = SCENE_SUMS[task.counted](task, len(store))
+    for batch in _batches(store):
+        target = task.standardise(layers_of(batch)[task.target])
+        sums.update(predict(batch["image"].float()), target, batch["scene"])
+    counted = sums.compute()
+    return counted.numpy() if task.real else class_counts(counted, task)
+
+
+def _batches(store: Store) -> Iterator[Any]:
+    """Windows that hold every labelled pixel of a store once."""
+    windows = GridWindows(store, WINDOW, 0)
+    with progress(range(len(windows)), "counting a baseline") as numbers:
+        for k in numbers:
+            yield windows.batch([k])
+
+
+def data_key(data: Mapping[str, Any], target: str) -> str:
+    """What the baselines of a target depend on, by what data.json tells of a run's scenes."""
+    facts = [data[what][split] for what in ("fingerprint", "pixels") for split in ("train", "val")]
+    return " ".join([target, *facts])
+
+
+def cached(path: Path, key: str, make: Callable[[], dict[str, Array]]) -> dict[str, Array]:
+    """Counts by name, from a file that holds those of a key, or made and added there.
+
+    Args:
+        path: A JSON file, which may hold the counts of several keys, as of the folds of a cross-validation.
+        key: What the counts depend on.
+        make: Makes them.
+
+    Raises:
+        UnwritableError: If the file can't be written.
+    """
+    saved = {}
+    with suppress(InputError, AttributeError, ValueError):  # a damaged file is made again
+        saved = read_json(path) if path.is_file() else {}
+        if key in saved:
+            return {name: np.array(counts, np.float64) for name, counts in saved[key].items()}
+    found = make()
+    write_json(path, saved | {key: {name: counts.tolist() for name, counts in found.items()}})
+    return found

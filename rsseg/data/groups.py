@@ -1,0 +1,210 @@
+"""Groups of scenes: the independent areas, such as towns or flight strips, that splits, folds and intervals go by."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from rsseg.contract import InputError, nearest
+from rsseg.data.raster import open_raster
+from rsseg.data.scene import Scene
+
+ENOUGH_GROUPS = 6
+"""Fewer independent areas say little about what a score would be in others."""
+
+LEAVE_ONE_OUT = "groups"
+"""As `dataset.folds`: as many folds as there are groups."""
+
+FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
+
+
+class Grouping:
+    """How the groups of scenes in files are found.
+
+    Args:
+        group: Fields of the image pattern, such as ``{city}``; or a regular expression that is searched for in the image's path
+            below the root, with the group in parentheses: ``([a-z]+)[0-9]``, or ``(.*)/`` for the image's folder; or the side
+            of a square in the units of the images' coordinates: scenes whose centres lie in one are a group. None: every scene
+            is a group of its own.
+        fields: Those of the image pattern.
+        root: The folder that paths begin at.
+
+    Raises:
+        InputError: If it is none of these.
+    """
+
+    def __init__(self, group: str | float | None, fields: Sequence[str], root: Path) -> None:
+        self.group, self.root = group, root
+        self.said = f"dataset.source.group={group}"
+        self.expression: re.Pattern[str] | None = None
+        if isinstance(group, str):
+            for field in FIELD.findall(group):
+                if field not in fields:
+                    raise InputError(
+                        f"{self.said}: dataset.source.image has no field {field}{nearest(field, fields)}; it has "
+                        f"{', '.join(fields) or 'none'}"
+                    )
+            if not FIELD.search(group):
+                self.expression = self._compiled(group)
+        elif group is not None and (isinstance(group, bool) or not 0 < group < math.inf):
+            raise InputError(f"{self.said}: the side of a square is a number above 0")
+
+    def _compiled(self, group: str) -> re.Pattern[str]:
+        try:
+            expression = re.compile(group, re.IGNORECASE)
+        except re.error as error:
+            raise InputError(f"{self.said} is no regular expression: {error}") from None
+        if not expression.groups:
+            raise InputError(
+                f"{self.said}: a field such as {{city}} is expected, or a regular expression with the group in parentheses, "
+                "such as (tile[0-9]+)_, or the side of a square"
+            )
+        return expression
+
+    def of(self, image: Path, fields: Mapping[str, str]) -> str:
+        """The group of a scene, empty for its own.
+
+        Args:
+            image: Its image.
+            fields: The values of the image pattern's fields.
+
+        Raises:
+            InputError: If the expression does not fit the path, or the image has no coordinates.
+        """
+        if self.group is None:
+            return ""
+        if isinstance(self.group, int | float):
+            return self._square(image, self.group)
+        if self.expression is None:
+            return FIELD.sub(lambda match: fields[match[1]], self.group)
+        path = image.relative_to(self.root).as_posix()
+        found = self.expression.search(path)
+        group = "-".join(part for part in found.groups() if part) if found else ""
+        if not group:
+            raise InputError(f"{self.said} finds no group in the path {path}: every image's path has to hold one")
+        return group
+
+    def _square(self, image: Path, side: float) -> str:
+        """The square that the centre of an image lies in."""
+        facts = open_raster(image)
+        if facts.crs is None:
+            raise InputError(f"{self.said} is the side of a square on the map, but {image} has no coordinates")
+        left, bottom, right, top = facts.bounds
+        cell = [math.floor(centre / side) for centre in ((left + right) / 2, (bottom + top) / 2)]
+        return f"{facts.crs.to_string()} {cell[0]} {cell[1]}"
+
+
+def counted(groups: int) -> str:
+    """A number of groups in words that fit it."""
+    return f"{groups} group{'s' * (groups != 1)}"
+
+
+def group_names(scenes: Iterable[Scene]) -> list[str]:
+    """The group of each scene; its own name where it is one of its own."""
+    return [scene.group or scene.name for scene in scenes]
+
+
+def by_hash(name: str) -> bytes:
+    """A key that sorts names so that neither their order nor their number matters."""
+    return hashlib.blake2b(name.encode()).digest()
+
+
+def by_fraction(sizes: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, list[str]]:
+    """Deal groups out to splits in the order of a hash, so that each split has about its share of the scenes.
+
+    A split with any share gets a group at least, as long as another has one to spare.
+
+    Args:
+        sizes: The number of scenes of each group, by name.
+        shares: The fraction of each split; what is left over goes nowhere.
+
+    Example:
+        >>> by_fraction({"a": 1, "b": 1, "c": 1, "d": 1}, {"train": 0.75, "val": 0.25})
+        {'train': ['d', 'a', 'c'], 'val': ['b']}
+        >>> by_fraction({"a": 1, "b": 1, "c": 1, "d": 5}, {"train": 0.6, "val": 0.4})
+        {'train': ['d'], 'val': ['a', 'c', 'b']}
+    """
+    order = sorted(sizes, key=by_hash)
+    filled = [sum(sizes[name] for name in order[:i]) for i in range(len(order) + 1)]
+    wanted = [round(sum(list(shares.values())[: i + 1]) * filled[-1]) for i in range(len(shares))]
+    stops = [min(range(len(filled)), key=lambda i, most=most: abs(filled[i] - most)) for most in wanted]  # type: ignore[misc]
+    counts = [stop - start for start, stop in zip([0, *stops], stops, strict=False)]
+    for i, share in enumerate(shares.values()):
+        if share > 0 and counts[i] == 0 and max(counts) > 1:
+            counts[counts.index(max(counts))] -= 1
+            counts[i] = 1
+    starts = [sum(counts[:i]) for i in range(len(counts))]
+    return {key: order[start : start + n] for key, start, n in zip(shares, starts, counts, strict=True)}
+
+
+def in_fold(owner: Mapping[str, str], groups: Mapping[str, str], folds: int | str, fold: int) -> dict[str, str]:
+    """The splits of scenes where one fold of the training and validation scenes validates and the others train.
+
+    Groups are dealt to the folds in turn, in the order of a hash, so that the folds' numbers of groups differ by one at most;
+    where every group is a fold, in the order of their names.
+
+    Args:
+        owner: The split of each scene by name; those of test stay.
+        groups: The group of each scene by name.
+        folds: The number of folds, or `LEAVE_ONE_OUT`.
+        fold: The one that validates, counted from 1.
+
+    Raises:
+        InputError: If there are fewer groups than folds, or no such fold.
+
+    Example:
+        >>> scenes = {"a1": "train", "a2": "val", "b1": "train", "c1": "test"}
+        >>> in_fold(scenes, {name: name[0] for name in scenes}, "groups", 2)
+        {'a1': 'train', 'a2': 'train', 'b1': 'val', 'c1': 'test'}
+    """
+    pooled = [name for name, split in owner.items() if split in ("train", "val")]
+    found = {groups[name] for name in pooled}
+    number = len(found) if folds == LEAVE_ONE_OUT else int(folds)
+    if len(found) < max(number, 2):
+        few = ", ".join(sorted(found)[:3]) + ", ..." * (len(found) > 3)
+        raise InputError(
+            f"dataset.folds={folds}: training and validation scenes lie in {counted(len(found))} ({few}), of which none may "
+            "be cut: " + ("take fewer folds" if len(found) > 2 else "at least two are needed, see dataset.source.group")
+        )
+    if fold > number:
+        raise InputError(f"dataset.fold={fold}: there are {number} folds, counted from 1")
+    order = sorted(found, key=None if folds == LEAVE_ONE_OUT else by_hash)
+    validates = set(order[fold - 1 :: number])
+    return {**owner, **{name: "val" if groups[name] in validates else "train" for name in pooled}}
+
+
+def say_cut(train: Iterable[Scene], val: Iterable[Scene]) -> str:
+    """One line where groups hold both training and validation scenes, empty where none does."""
+    scored = set(group_names(val))
+    cut = sorted(scored.intersection(group_names(train)))
+    if not cut:
+        return ""
+    return (
+        f"Of {counted(len(scored))} with validation scenes, {len(cut)} train too, such as {cut[0]}: scores are those of places "
+        "near the training scenes, not of new areas."
+    )
+
+
+def say_few(train: Collection[str], val: Collection[str], in_folds: bool = False) -> str:
+    """One line where few groups validate, empty where there are enough.
+
+    Args:
+        train: The group of each training scene.
+        val: Likewise of validation.
+        in_folds: Whether the training scenes validate in other folds.
+    """
+    every = {*train, *val}
+    scored = every if in_folds else set(val)
+    if len(scored) >= ENOUGH_GROUPS:
+        return ""
+    way_out = ""
+    if len(every) > len(scored):
+        folds = LEAVE_ONE_OUT if len(every) < ENOUGH_GROUPS else 5
+        way_out = f"; dataset.folds={folds} lets all {len(every)} validate in turn"
+    return (
+        f"Only {counted(len(scored))} of scenes to validate on, fewer than {ENOUGH_GROUPS}: what losses differ by is hardly "
+        f"told from what areas differ by{way_out}."
+    )
