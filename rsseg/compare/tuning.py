@@ -104,9 +104,9 @@ def tune(sample: Sample, task: Task, part: NDArray[np.bool_], classes: NDArray[n
     if task.exclusive:
         return tune_bias(z, y, w, metric, classes=classes)
     own = [plane == c for c in range(task.channels)]
-    return np.array([
-        tune_threshold(z[on, 0], y[on], w[on], metric) if moved else 0.0 for on, moved in zip(own, classes, strict=True)
-    ])
+    return np.array(
+        [tune_threshold(z[on, 0], y[on], w[on], metric) if moved else 0.0 for on, moved in zip(own, classes, strict=True)]
+    )
 
 
 def tune_threshold(logits: ArrayLike, label: ArrayLike, weight: ArrayLike, metric: Overlap = "iou") -> float:

@@ -103,7 +103,14 @@ def choose_pixels(
                 columns = [np.flatnonzero(there[row])[inside[rows == row]] for row in np.unique(rows)]
                 if len(ranks):
                     same = np.ones(len(ranks))
-                    facts = (scene * same, plane * same, rows, np.concatenate(columns), label * same, same * number / len(ranks))
+                    facts = (
+                        scene * same,
+                        plane * same,
+                        rows,
+                        np.concatenate(columns),
+                        label * same,
+                        same * number / len(ranks),
+                    )
                     found.append(np.stack(facts, axis=1))
     *whole, weight = np.concatenate(found).T
     return Pixels(*(column.astype(np.int64) for column in whole), weight)
@@ -156,5 +163,8 @@ class LogitSample:
     def compute(self) -> Sample:
         """The sample, of all processes: every one has to call it."""
         assert self._logits is not None
-        of = self.pixels
-        return Sample(global_sum(self._logits).cpu().numpy(), of.target, of.plane, of.scene, of.weight)
+        return self.of(global_sum(self._logits).cpu().numpy())
+
+    def of(self, logits: NDArray[np.float32]) -> Sample:
+        """The sample with these logits."""
+        return Sample(logits, self.pixels.target, self.pixels.plane, self.pixels.scene, self.pixels.weight)

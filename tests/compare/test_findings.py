@@ -1,7 +1,6 @@
 """Measures of a comparison against the records they are made of, and what is said where something is missing."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pandas as pd
