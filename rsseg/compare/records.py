@@ -60,7 +60,7 @@ class Crossed:
             half that it is not in. NaN where a point was not counted; contours have no TN, it is 0.
         calibration: By score, what `rsseg.metrics.calibration.calibration_sums` gives, ``[S, ...]``.
         untuned: Why nothing was counted at tuned thresholds; empty: it was.
-        lost: Labelled pixels with logits that are not finite, counted as if the logits were 0.
+        lost: Labelled pixels with logits that are not finite: the run has diverged.
     """
 
     steps: tuple[int, int]
@@ -243,7 +243,7 @@ def _crossed(path: Path, arrays: Arrays, head: str) -> Crossed:
     own = _of_head(path, arrays, head, ("steps", "counts", "lost", "untuned"))
     one, other = own["steps"].tolist()
     calibration = {name: own[name] for name in SCORES if name in own}
-    return Crossed((one, other), own["counts"].astype(np.float64), calibration, str(own["untuned"]), int(own["lost"]))
+    return Crossed((one, other), own["counts"].astype(np.float64), calibration, str(own["untuned"]), int(own["lost"].sum()))
 
 
 def _about(path: Path, head: str) -> tuple[dict[str, Any], dict[str, Any]]:

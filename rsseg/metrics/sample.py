@@ -163,5 +163,8 @@ class LogitSample:
     def compute(self) -> Sample:
         """The sample, of all processes: every one has to call it."""
         assert self._logits is not None
-        of = self.pixels
-        return Sample(global_sum(self._logits).cpu().numpy(), of.target, of.plane, of.scene, of.weight)
+        return self.of(global_sum(self._logits).cpu().numpy())
+
+    def of(self, logits: NDArray[np.float32]) -> Sample:
+        """The sample with these logits."""
+        return Sample(logits, self.pixels.target, self.pixels.plane, self.pixels.scene, self.pixels.weight)
