@@ -28,12 +28,12 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, SGD, Adam, Optimizer, RMSprop
 
 from rsseg.compare.gradients import norms_and_cosines
-from rsseg.compare.tuning import cross_fit
+from rsseg.compare.tuning import tune_threshold
 from rsseg.config.arguments import run_script
 from rsseg.contract import InputError
 from rsseg.losses import Composite, CrossEntropy, Dice, Focal, Jaccard, Lovasz, Tversky
 from rsseg.losses.balancing import term_gradients
-from rsseg.metrics import Confusion, ScoreHistogram, metrics
+from rsseg.metrics import Confusion, metrics
 from rsseg.metrics.average import Array
 from rsseg.metrics.scores import class_counts, overlap, pooled
 from rsseg.task import Binary
@@ -286,13 +286,14 @@ def train(
 
 
 def fixed_and_tuned(logits: Tensor, target: Tensor) -> dict[str, float]:
-    """IoU at 0.5 and at the tuned threshold of one scene ``[1, 1, H, W]``, counted twice: both halves are alike."""
-    histogram, confusion = ScoreHistogram(TASK, 2), Confusion(TASK, 2)
-    for scene in range(2):
-        histogram.update(logits, target, torch.tensor([scene]))
-        confusion.update(logits, target, torch.tensor([scene]))
-    tuned = float(pooled(cross_fit(histogram.compute().numpy())[1]))
-    return {"IoU at 0.5": float(pooled(class_counts(confusion.compute(), TASK))), "IoU tuned": tuned}
+    """IoU at 0.5 and at the tuned threshold of one scene ``[1, 1, H, W]``."""
+    threshold = tune_threshold(logits.flatten(), target.flatten(), np.ones(target.numel()))
+    found = {}
+    for name, at in (("IoU at 0.5", None), ("IoU tuned", torch.tensor([threshold]))):
+        confusion = Confusion(TASK, 1, at)
+        confusion.update(logits, target, torch.tensor([0]))
+        found[name] = float(pooled(class_counts(confusion.compute(), TASK)))
+    return found
 
 
 # The experiments

@@ -9,13 +9,13 @@ from typing import Any, cast
 import lightning as L
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
-from rsseg.contract import Batch, InputError, Layers, known, layers_of
-from rsseg.devices import exact_dtype
-from rsseg.losses import Composite, CompositeValue, presence_loss
+from rsseg.contract import Batch, InputError, Layers, layers_of
+from rsseg.losses import Composite, CompositeValue, SplitLosses, Term, presence_loss
 from rsseg.losses.balancing import Balancing, Fixed, weighed_parts
 from rsseg.metrics import SCENE_SUMS, AnyScores, Confusion, metrics, score_scenes
 from rsseg.task import Task
@@ -34,16 +34,6 @@ def logged_names(tasks: Mapping[str, Task], terms: Mapping[str, Sequence[str]]) 
     for name, task in tasks.items():
         found += [f"val/{name}/{score}" for score in metrics(task)]
         found += [f"val/{name}/loss/{term}{kind}" for term in terms[name] for kind in ("", ".weighted")]
-    return found
-
-
-def _named(losses: Mapping[str, CompositeValue], stage: str) -> dict[str, Tensor]:
-    """The terms of the heads' losses by their names in the log."""
-    found = {}
-    for name, loss in losses.items():
-        for term in loss.raw:
-            found[f"{stage}/{name}/loss/{term}"] = loss.raw[term]
-            found[f"{stage}/{name}/loss/{term}.weighted"] = loss.weighted[term]
     return found
 
 
@@ -116,7 +106,14 @@ class SegmentationModule(L.LightningModule):
         self.weights = {name: (weights or {}).get(name, 1.0) for name in tasks}
         self.monitored, self.classifier = tuple(monitored), classifier
         self.scores: dict[str, AnyScores] = {}
-        self._val_losses: dict[str, Tensor] = {}
+        self.value_by(np.ones(scenes, dtype=bool))
+
+    def value_by(self, first: NDArray[np.bool_], panels: Mapping[str, Mapping[str, Term]] | None = None) -> None:
+        """Value the losses of validations, and by head those of a panel, on the first half of the scenes and the others."""
+        self.split_losses = {
+            name: SplitLosses(cast(Composite, loss), self.tasks[name], first, (panels or {}).get(name))
+            for name, loss in self.losses.items()
+        }
 
     def normalise(self, image: Tensor) -> Tensor:
         """Stored pixels ``[B, C, H, W]`` as float32 of about zero mean and unit deviation; NaN becomes 0, the mean."""
@@ -178,7 +175,13 @@ class SegmentationModule(L.LightningModule):
             head, _, part = name.rpartition("/")
             total = total + self.weights[head] * (self.classifier if part == "classifier" else 1) * loss
         named = {f"train/{name.replace('/', '/loss/')}": loss for name, loss in beside.items()}
-        values = {"train/loss": total, **_named(losses, "train"), **named}
+        terms = {
+            f"train/{head}/loss/{term}{kind}": value
+            for head, loss in losses.items()
+            for kind, values in (("", loss.raw), (".weighted", loss.weighted))
+            for term, value in values.items()
+        }
+        values = {"train/loss": total, **terms, **named}
         return total, values
 
     def _beside(self, outputs: Mapping[str, Tensor], batch: Batch, done: float) -> dict[str, Tensor]:
@@ -232,34 +235,21 @@ class SegmentationModule(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the losses of an earlier round."""
-        none = torch.zeros((), dtype=exact_dtype(self.device), device=self.device)
-        self._val_losses, self._val_labelled = {}, dict.fromkeys(self.tasks, none)
+        for losses in self.split_losses.values():
+            losses.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Count a batch; a head's losses are averaged over batches by its labelled pixels, each counted by its weight.
-
-        Scores know nothing of weights. Callbacks get the logits by head.
-        """
+        """Count a batch: scores know nothing of weights, losses do. Callbacks get the logits by head."""
         logits, layers = self(batch["image"]), layers_of(batch)
-        losses = self._losses(logits, batch)
         for name, sums in self._scene_sums():
             target = layers[self.tasks[name].target]
             sums.update(logits[name], target, batch["scene"], batch.get("corner"))
-            labelled = self._labelled(target, layers.get("weight"))
-            self._val_labelled[name] = self._val_labelled[name] + labelled
-            values = {f"val/{name}/loss": losses[name].total, **_named({name: losses[name]}, "val")}
-            for key, value in values.items():
-                self._val_losses[key] = self._val_losses.get(key, 0) + value.to(labelled.dtype) * labelled
+            self.split_losses[name].update(logits[name], target, batch["scene"], layers.get("weight"))
         return dict(logits)
 
-    def _labelled(self, target: Tensor, weight: Tensor | None) -> Tensor:
-        """The labelled pixels of a target, each counted by its weight."""
-        there, dtype = known(target), exact_dtype(self.device)
-        if weight is not None:
-            exact = weight.nan_to_num(0).to(dtype)
-            there = there * (exact if there.ndim == 3 else exact.unsqueeze(1))
-        total: Tensor = there.sum().to(dtype)
-        return total
+    def predict_step(self, batch: Batch) -> dict[str, Tensor]:
+        """The logits of a batch by head, of which nothing is counted."""
+        return self(batch["image"])
 
     def _scene_sums(self) -> Iterator[tuple[str, Metric]]:
         for name, sums in self.scene_sums.items():
@@ -285,15 +275,14 @@ class SegmentationModule(L.LightningModule):
 
     def _val_means(self) -> dict[str, float]:
         """The losses of the validation scenes by their names in the log, the sum first."""
-        parts = torch.stack([*self._val_labelled.values(), *self._val_losses.values()])
-        sums = self.trainer.strategy.reduce(parts, reduce_op="sum").tolist()
-        labelled = dict(zip(self._val_labelled, sums, strict=False))
-        if not all(labelled.values()):
-            raise InputError("the pixel weights of the validation scenes are 0 everywhere: look at dataset.source.weight")
-        means = {
-            key: value / labelled[key.split("/")[1]] for key, value in zip(self._val_losses, sums[len(labelled) :], strict=True)
-        }
-        totals = {name: means.pop(f"val/{name}/loss") for name in labelled}
+        means, totals = {}, {}
+        for name, losses in self.split_losses.items():
+            found = losses.values()
+            for kind, values in (("", found.raw), (".weighted", found.weighted)):
+                means |= {f"val/{name}/loss/{term}{kind}": float(value[2]) for term, value in values.items()}
+            if not found.labelled:
+                raise InputError("the pixel weights of the validation scenes are 0 everywhere: look at dataset.source.weight")
+            totals[name] = sum(float(value[2]) for value in found.weighted.values())
         heads = {f"val/{name}/loss": total for name, total in totals.items()} if len(totals) > 1 else {}
         return {"val/loss": sum(self.weights[name] * total for name, total in totals.items()), **heads, **means}
 

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 import yaml
 
-from rsseg.compare.records import Records, checkpoint_of
-from rsseg.compare.tuning import scenes_bias
-from rsseg.metrics import SampledLogits
+from rsseg.compare.records import POINTS, Crossed, Records, half_quality
+from rsseg.compare.tuning import shared, tune
+from rsseg.metrics import Sample, metrics
+from rsseg.metrics.calibration import calibration_sums
+from rsseg.metrics.scores import class_counts
 from rsseg.task import Binary, Multiclass, Regression
 
 BINARY = Binary(("building",))
@@ -71,60 +73,62 @@ def histogram(logits, label):
     return np.bincount(label * 256 + place, minlength=512).reshape(1, 2, 256)
 
 
-def crossfit_bias(sample, first, metric="iou", classes=None):
-    """For each scene the bias per class that was tuned on the half of the scenes it is not in."""
-    classes = np.ones(sample.logits.shape[1], dtype=bool) if classes is None else classes
-    return np.where(first[:, None], *(scenes_bias(sample, part, metric, classes) for part in (~first, first)))
+def at_tuned(task, sample, scenes, first, metric, classes=None):
+    """The confusion matrices of all pixels of each scene at what was tuned on the half of the scenes that it is not in."""
+    classes = np.ones(task.channels, dtype=bool) if classes is None else classes
+    of_first, of_second = (tune(sample, task, part, classes, metric) for part in (first, ~first))
+    moved = [of_second if here else of_first for here in first]
+    sign = 1 if task.exclusive else -1  # biases are added, thresholds exceeded
+    return np.array([confusion(task, logits + sign * m, label) for (logits, label), m in zip(scenes, moved, strict=True)])
 
 
-def crossfit(task, sample, scenes, first):
-    """All pixels of each scene at the argmax and at the biases that the other half's sample gives."""
-    counts = {"crossfit.fixed": np.array([confusion(task, *scene) for scene in scenes])}
-    for metric in ("iou", "dice"):
-        pairs = zip(scenes, crossfit_bias(sample, first, metric), strict=True)
-        counts[f"crossfit.{metric}"] = np.array([confusion(task, logits + bias, label) for (logits, label), bias in pairs])
-    return counts
+def make_crossed(task, loss, seed, scenes=6, step=400, absent=False, first=None, empty=()):
+    """What is counted once training is over, of one checkpoint that both halves have chosen.
 
-
-def make_snapshot(task, loss, seed, scenes=6, step=400, absent=False):
-    """What is recorded of the best checkpoint, but contours: arrays by name."""
+    `empty`: scenes without a pixel of the last class.
+    """
     last = [pixels(task, loss, seed, s, 1, absent) for s in range(scenes)]
-    arrays = {"step": np.array(step)}
-    if task.kind == "binary":
-        return arrays | {"histogram": np.array([histogram(*scene) for scene in last])}
-    if scenes < 2:
-        return arrays
-    rng = np.random.default_rng([seed, 99])
+    last = [(z, np.where(y == task.labels - 1, 0, y) if s in empty else y) for s, (z, y) in enumerate(last)]
+    first = np.arange(scenes) % 2 == 0 if first is None else first
     logits, label = (np.concatenate(x) for x in zip(*last, strict=True))
-    where = np.repeat(np.arange(scenes), PIXELS)
-    many = min(4000, len(where))
-    some = rng.choice(len(where), many, replace=False)
-    sample = SampledLogits(
-        *(torch.tensor(x[some]) for x in (logits, label, where)), torch.full((many,), len(where) / many, dtype=torch.float64)
-    )
-    return arrays | crossfit(task, sample, last, np.arange(scenes) % 2 == 0)
+    where, some = np.repeat(np.arange(scenes), PIXELS), np.arange(len(label))
+    if task.exclusive:
+        some = np.random.default_rng([seed, 99]).choice(len(where), min(4000, len(where)), replace=False)
+    weight = np.full(len(some), len(where) / len(some))
+    sample = Sample(logits[some], label[some], 0 * some, where[some], weight)
+    matrices = np.array([confusion(task, *scene) for scene in last])
+    counts = np.full((len(POINTS), scenes, task.channels, 4), np.nan)
+    counts[0] = fixed = class_counts(matrices, task)
+    counts[3] = np.append(fixed[..., :3] // [9, 4, 4], 0 * fixed[..., :1], axis=-1)
+    classes = shared(fixed[..., 0] + fixed[..., 2] > 0, first)
+    untuned = "" if not first.all() and classes.any() else "no class occurs in both halves of the scenes"
+    for i, metric in enumerate(("iou", "dice")):
+        if not untuned:
+            counts[1 + i] = class_counts(at_tuned(task, sample, last, first, metric, classes), task)
+    calibration = {} if task.exclusive else calibration_sums(np.array([histogram(*scene) for scene in last]), task)
+    return Crossed((step, step), counts, calibration, untuned)
 
 
-def make_records(task, loss, seed, scenes=6, steps=(100, 200, 300, 400), absent=False):
-    """The records of a run whose last checkpoint is its best."""
+def make_records(task, loss, seed, scenes=6, steps=(100, 200, 300, 400), absent=False, groups=None, first=None):
+    """The records of a run whose last checkpoint is its best; `groups`: of the scenes, each its own by default."""
     seen = [[pixels(task, loss, seed, s, (i + 1) / len(steps), absent) for s in range(scenes)] for i in range(len(steps))]
-    first = np.arange(scenes) % 2 == 0
+    first = np.arange(scenes) % 2 == 0 if first is None else first
+    names = [f"scene_{s}" for s in range(scenes)]
     each = np.array([[values(task, *scene) for scene in row] for row in seen])  # [V, S, panel]
     rng = np.random.default_rng([seed, 99])
     rng.choice(scenes * PIXELS, min(4000, scenes * PIXELS), replace=False)
-    matrices = np.array([[confusion(task, *scene) for scene in row] for row in seen])[:, :, 0]  # [V, S, K, K]
-    hits = matrices.diagonal(axis1=2, axis2=3)
-    wrong, missed = matrices.sum(2) - hits, matrices.sum(3) - hits
-    counts = np.stack([hits, wrong, missed, PIXELS - hits - wrong - missed], axis=-1)[:, :, -task.channels :]
-    snapshot = make_snapshot(task, loss, seed, scenes, steps[-1], absent) | {"boundary": counts[-1, ..., :3] // [9, 4, 4]}
+    counts = class_counts(np.array([[confusion(task, *scene) for scene in row] for row in seen]), task)  # [V, S, C, 4]
     terms = TERMS.get(loss, [loss])
     norms = np.array([[0.4 / (i + 1), 0.1 + 0.05 * i][: len(terms)] for i in range(len(steps))]) * rng.uniform(0.9, 1.1)
     cosines = np.full((len(steps), len(terms), len(terms)), 0.6)
+    halves = np.stack([each[:, half].mean(1) for half in (first, ~first) if half.any()] or [], axis=-1)
+    by_half = np.concatenate([halves, np.full((*halves.shape[:2], 2 - halves.shape[2]), np.nan)], axis=-1)
+    own = by_half[:, PANEL.index(loss)] if loss in PANEL else np.full((len(steps), 2), np.nan)
     return Records(
-        scenes=[f"scene_{s}" for s in range(scenes)], first=first, task=task, terms=terms, panel=PANEL, steps=np.array(steps),
-        counts=counts.astype(float), own=None, gain=None, best=checkpoint_of(snapshot, task, first),
-        values=np.stack([each[:, first].mean(1), each[:, ~first].mean(1)], axis=-1),
+        scenes=names, groups=np.array(groups or names), first=first, task=task, terms=terms, panel=PANEL, steps=np.array(steps),
+        counts=counts, quality=half_quality(metrics(task)[task.score], counts, first), own=own, gain=None, values=by_half,
         gradient={"logits": (norms, cosines), "layer": (norms**0.5, cosines)},
+        crossed=make_crossed(task, loss, seed, scenes, steps[-1], absent, first),
     )  # fmt: skip
 
 
@@ -151,11 +155,12 @@ def make_height_records(loss, seed, scenes=6, steps=(100, 200, 300, 400)):
     sums = np.array([[[error_sums(*heights(loss, seed, s, step / steps[-1]))] for s in range(scenes)] for step in steps])
     norms, first = np.full((len(steps), 1), 0.3), np.arange(scenes) % 2 == 0
     gradient = dict.fromkeys(("logits", "layer"), (norms, np.ones((len(steps), 1, 1))))
+    names = [f"scene_{s}" for s in range(scenes)]
     return Records(
-        scenes=[f"scene_{s}" for s in range(scenes)], first=first, task=HEIGHT, terms=[loss], panel=[], steps=np.array(steps),
-        counts=sums, values=np.zeros((len(steps), 0, 2)), gradient=gradient, gain=None,
+        scenes=names, groups=np.array(names), first=first, task=HEIGHT, terms=[loss], panel=[], steps=np.array(steps),
+        counts=sums, quality=half_quality(metrics(HEIGHT)["rmse"], sums, first), values=np.zeros((len(steps), 0, 2)),
         own=np.stack([sums[:, half, 0, 3].sum(1) / sums[:, half, 0, 0].sum(1) for half in (first, ~first)], axis=-1),
-        best=checkpoint_of({"step": np.array(steps[-1])}, HEIGHT, first),
+        gradient=gradient, gain=None, crossed=None,
     )  # fmt: skip
 
 
@@ -194,6 +199,7 @@ def write_run(folder, task, loss, seed, records, overrides=(), fingerprint="v1",
         "valid": [9] * task.channels,
         "fingerprint": {"train": "t1", "val": fingerprint},
         "scenes": {"train": ["a"], "val": records.scenes},
+        "groups": {"train": ["a"], "val": records.groups.tolist()},
     }
     means = {name: float(np.nanmean(value[-1])) for name, value in scores.items()}
     summary = means | {f"scene_{k}": v for k, v in means.items()}
@@ -225,5 +231,5 @@ def make_sweep(root, monkeypatch, task=BINARY, losses=tuple(MOVED), seeds=(1, 2,
             make = make_height_records if task.real else partial(make_records, task)
             kept[folder] = make(loss, seed, **options)
             write_run(folder, task, loss, seed, kept[folder])
-    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: kept[folder])
+    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head, split="val": kept[folder])
     return kept

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,12 +14,10 @@ from tiny import compose, power_cut
 
 from rsseg.assembly import make_setup
 from rsseg.compare.records import load_records, read_arrays
-from rsseg.compare.tuning import tune_bias
+from rsseg.compare.tuning import tune
 from rsseg.contract import InputError
 from rsseg.dataset import Numbers, TargetNumbers
-from rsseg.metrics import SampledLogits
-from rsseg.metrics.histogram import THRESHOLDS, threshold_counts
-from rsseg.metrics.scores import class_counts, pooled
+from rsseg.metrics.scores import overlap, pooled
 from rsseg.run import evaluate, predict, train
 from rsseg.task import Multiclass
 
@@ -62,12 +62,49 @@ def test_records_hold_what_was_scored(tmp_path, folder_root):
         assert np.diagonal(cosine, axis1=1, axis2=2) == pytest.approx(1)
     assert records.gain is not None
     assert records.gain.shape == (2, 2)
-    stated = 8 * (2 * 1 * 3**2 + 2 * len(records.panel) + 2 * 2 * 3 + 2 + 3)  # docs/records.md
+    stated = 8 * (4 * 2 * 3 + 2 * len(records.panel) + 2 * 2 * 3 + 2 + 6)  # docs/records.md
     assert sum(array.nbytes for array in read_arrays(run / "records" / "step-000002.npz").values()) == stated
-    last = read_arrays(run / "records" / "last.npz")
-    assert last["mask/step"] == 4
-    assert len(last["mask/sample.logits"]) == len(last["mask/sample.weight"])
-    assert (last["mask/histogram"].sum((2, 3)) == 80 * 96 - 16).all()
+    assert records.groups.tolist() == records.scenes
+    assert {path.name for path in (run / "records").iterdir()} == {
+        "records.json", "step-000002.npz", "step-000004.npz", "crossed.npz",
+    }  # fmt: skip
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
+    assert records.crossed.lost == 0
+    assert (records.calibration["ece"][..., 0].sum(-1) == 80 * 96 - 16).all()
+
+
+def test_each_half_is_counted_by_the_checkpoint_that_the_other_chose(tmp_path, folder_root):
+    run = tmp_path / "run"
+    train(settings(tmp_path, *folder_data(folder_root), *QUICK, "steps=6", "validations=6"), run)
+    records = load_records(run)
+    scored = np.array([[pooled(counts[[s]]) for s in (0, 1)] for counts in records.counts])
+    mine, other = (0, 1) if records.first[0] else (1, 0)
+    chosen = scored[:, mine].argmax(), scored[:, other].argmax()
+    assert records.crossed.steps == tuple(records.steps[list(chosen)])
+    again = records.counts[chosen[0], other], records.counts[chosen[1], mine]
+    for counted, expected in zip(records.at("fixed")[[other, mine]], again, strict=True):
+        assert np.abs(counted - expected).sum() <= 8  # predicted again, in other batches
+    unfinished = replace(records, crossed=None)
+    np.testing.assert_array_equal(unfinished.at("fixed")[[other, mine]], again)
+    assert records.best_index == np.argmax([pooled(counts) for counts in records.counts])
+
+
+def test_what_is_crossed_already_is_kept_when_a_run_is_scored_again_or_goes_on(tmp_path, folder_root, monkeypatch):
+    """The weights of the halves are gone then: `predict` on them would fail."""
+    run, common = tmp_path / "run", [*folder_data(folder_root), *QUICK, "steps=2", "validations=2"]
+    train(settings(tmp_path, *common), run)
+    before, thresholds = read_arrays(run / "records" / "crossed.npz"), (run / "threshold.json").read_text()
+    (run / "summary.json").unlink()
+    train(settings(tmp_path, f"resume={run}"), run, [f"resume={run}"])
+    after = read_arrays(run / "records" / "crossed.npz")
+    assert all(np.array_equal(before[key], after[key], equal_nan=value.dtype.kind == "f") for key, value in before.items())
+    assert (run / "threshold.json").read_text() == thresholds
+    train(settings(tmp_path, f"resume={run}", "steps=4"), run, [f"resume={run}", "steps=4"])
+    records = load_records(run)
+    assert records.steps[-1] == 4
+    chosen = [records.steps[np.argmax(records.quality[:, half])] for half in (0, 1)]
+    assert list(records.crossed.steps) == chosen
+
 
 
 def test_a_loss_that_is_no_function_of_sums_has_no_value_by_half(tmp_path, folder_root):
@@ -84,29 +121,33 @@ def test_a_resumed_run_has_the_records_of_an_uninterrupted_one(tmp_path, folder_
         train(settings(tmp_path, *common), tmp_path / "half")
     half = tmp_path / "half"
     assert load_records(half).steps.tolist() == [2, 4]
-    assert load_records(half).best is None
+    assert load_records(half).crossed is None
     train(settings(tmp_path, f"resume={half}"), half, [f"resume={half}"])
     ours, theirs = load_records(half), load_records(tmp_path / "whole")
     assert ours.steps.tolist() == [2, 4, 6]
-    for name in ("counts", "values", "own"):
+    for name in ("counts", "values", "own", "quality"):
         assert np.array_equal(getattr(ours, name), getattr(theirs, name))
     for place in ours.gradient:
         assert np.array_equal(ours.gradient[place][0], theirs.gradient[place][0])
-    for name in ("best", "last"):
-        ours, theirs = (read_arrays(run / "records" / f"{name}.npz") for run in (half, tmp_path / "whole"))
-        assert all(np.array_equal(ours[key], theirs[key]) for key in ours | theirs)
+    ours, theirs = (read_arrays(run / "records" / "crossed.npz") for run in (half, tmp_path / "whole"))
+    for key, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[key], err_msg=key)
     assert (half / "threshold.json").read_text() == (tmp_path / "whole" / "threshold.json").read_text()
 
 
 def test_the_tuned_threshold_is_used(tmp_path, inria_root):
-    """Re-inference at the stored threshold gives what the histogram says of it, exactly."""
+    """It is tuned on a sample: scored at thresholds about it, all pixels have none that is much better."""
     run = tmp_path / "run"
     train(settings(tmp_path, "dataset=inria", f"dataset.source.root={inria_root}", *QUICK), run)
-    counts = threshold_counts(read_arrays(run / "records" / "best.npz")["mask/histogram"].sum(0))[0]
-    iou = counts[:, 0] / counts.sum(-1)
-    result = evaluate(run, "val", "tuned")["mask"]
-    assert result.iou == pytest.approx(iou.max())
-    assert evaluate(run, "val")["mask"].iou == pytest.approx(iou[THRESHOLDS == 0].item())
+    tuned = evaluate(run, "val", "tuned")["mask"].iou
+    stored = json.loads((run / "threshold.json").read_text())
+    facts = stored["mask"]
+    (value,), (probability,) = facts["values"].values(), facts["probabilities"].values()
+    assert probability == pytest.approx(1 / (1 + np.exp(-value)), abs=1e-6)
+    for other in np.append(value + np.linspace(-1, 1, 9), 0):
+        (run / "threshold.json").write_text(json.dumps({"mask": facts | {"values": dict.fromkeys(facts["values"], other)}}))
+        assert evaluate(run, "val", "tuned")["mask"].iou < tuned + 0.01
+    assert evaluate(run, "val", "tuned")["mask"].iou == pytest.approx(evaluate(run, "val")["mask"].iou)  # at 0
     assert (run / "evaluation-val-tuned.csv").is_file()
     (run / "threshold.json").unlink()
     with pytest.raises(InputError, match=r"no threshold\.json"):
@@ -130,36 +171,43 @@ def test_a_map_at_the_tuned_bias_equals_scoring(tmp_path, folder_root):
     assert np.abs(counts[0] - counts[1]).sum() > 100
 
 
-def test_every_scene_is_counted_as_its_map_at_the_other_half_s_bias(tmp_path, folder_root):
-    """`predict` goes another way through the scenes; the sample holds at most 3 x 1,024 of a scene's 7,664 pixels."""
-    run = tmp_path / "run"
-    train(settings(tmp_path, *folder_data(folder_root), *QUICK), run)
-    shot, classes = read_arrays(run / "records" / "best.npz"), ("a", "b", "c")
-    z, y, s, w = (shot[f"mask/sample.{name}"] for name in SampledLogits._fields)
-    crossfit = {name: shot[f"mask/crossfit.{name}"] for name in ("fixed", "iou", "dice")}
+def test_every_scene_is_counted_as_its_map_at_the_other_half_s_bias(tmp_path, folder_root, monkeypatch):
+    """`predict` goes another way through the scenes, with the weights and the biases of the other half in place of its own."""
+    run, tuned = tmp_path / "run", {}
+
+    def spy(sample, task, part, classes, metric="iou"):
+        tuned[part.tobytes(), metric] = tune(sample, task, part, classes, metric)
+        return tuned[part.tobytes(), metric]
+
+    monkeypatch.setattr("rsseg.training.recording.tune", spy)
+    monkeypatch.setattr("rsseg.training.scoring.HALVES", ())  # their weights are kept
+    train(settings(tmp_path, *folder_data(folder_root), *QUICK, "steps=4", "validations=4"), run)
+    records, classes = load_records(run), ("a", "b", "c")
     stored = json.loads((run / "threshold.json").read_text())["mask"]
-    total = {"fixed": 0, "iou": 0, "dice": 0}
-    for i, scene in enumerate(json.loads((run / "data.json").read_text())["scenes"]["val"]):
+    for i, scene in enumerate(records.scenes):
         with rasterio.open(folder_root / "masks" / f"{scene}.tif") as mask:
             truth = mask.read(1)
-        for metric, value in crossfit.items():
-            bias = tune_bias(z[s != i], y[s != i], w[s != i], metric) if metric != "fixed" else np.zeros(3)
+        chosen_on = ~records.first if records.first[i] else records.first
+        checkpoints = run / "checkpoints"
+        (checkpoints / "best.ckpt").unlink()
+        shutil.copy(checkpoints / f"{'second' if records.first[i] else 'first'}.ckpt", checkpoints / "best.ckpt")
+        for metric in ("fixed", "iou", "dice"):
+            bias = tuned[chosen_on.tobytes(), metric] if metric != "fixed" else np.zeros(3)
             values = dict(zip(classes, bias.tolist(), strict=True))
             (run / "threshold.json").write_text(json.dumps({"mask": stored | {"values": values}}))
             out = predict(run, folder_root / "images" / f"{scene}.tif", tmp_path / "map.tif", "tuned")
             with rasterio.open(out) as made:
                 labels = made.read(1)
-            counts = np.zeros((3, 3), dtype=np.int64)
-            np.add.at(counts, (truth[truth != 255], labels[truth != 255]), 1)
-            assert np.abs(counts - value[i, 0]).sum() <= 4, (scene, metric)  # windows come in other batches
-            total[metric] = total[metric] + value[i, 0]
-    assert np.abs(crossfit["fixed"] - crossfit["iou"]).sum() > 100
-    records = load_records(run)
-    for point, name in (("untuned", "fixed"), ("iou", "iou"), ("dice", "dice")):
-        np.testing.assert_array_equal(records.at(point), class_counts(crossfit[name], records.task)[..., :3])
-    for key, counts in (("fixed", total["fixed"]), ("tuned", total["iou"])):
-        hits = np.diag(counts).astype(float)
-        assert stored[key] == pytest.approx((hits / (counts.sum(0) + counts.sum(1) - hits)).mean())
+            known = truth != 255
+            hits, called, present = (
+                np.bincount(x[known], minlength=3) for x in (np.where(truth == labels, truth, 99), labels, truth)
+            )
+            expected = np.stack([hits[:3], called - hits[:3], present - hits[:3]], axis=-1)
+            assert np.abs(expected - records.at(metric)[i, :, :3]).sum() <= 8, (scene, metric)  # in other batches
+    assert np.abs(records.at("fixed") - records.at("iou")).sum() > 100
+    for key, point in (("fixed", "fixed"), ("tuned", "iou")):
+        assert stored[key] == pytest.approx(np.nanmean(overlap(records.at(point).sum(0))))
+    assert stored["gain"] == pytest.approx(stored["tuned"] - stored["fixed"])
 
 
 @pytest.mark.parametrize("loss", ["ce", "weighted_ce"])

@@ -166,10 +166,10 @@ class Findings:
             return []
         run = next(run for run in runs if np.isnan(run.recorded.at(self.tuned_metric)).any())
         why = f"{run.folder} was not counted at tuned biases; its train.log says why"
-        if run.recorded.best is None:
-            why = f"{run.folder} recorded no best checkpoint"
-        elif run.recorded.best.untuned:
-            why = run.recorded.best.untuned
+        if run.recorded.crossed is None:
+            why = f"{run.folder} recorded no chosen checkpoint"
+        elif run.recorded.crossed.untuned:
+            why = run.recorded.crossed.untuned
         return [f"Tuned thresholds are not compared: {why}."]
 
     @cached_property
@@ -214,15 +214,9 @@ class Findings:
 
 
 def own_loss(run: Run) -> Array | None:
-    """The loss that trained a run on each half of the scenes, ``[V, 2]``; None if it was not recorded.
-
-    Records that lack it may have it in the panel, if the loss was used as it comes.
-    """
-    records = run.recorded
-    if records.own is not None:
-        return None if np.isnan(records.own).all() else records.own
-    changed = any("loss." in override.split("=")[0] for override in run.origin["overrides"])
-    return records.values[:, records.panel.index(run.loss)] if run.loss in records.panel and not changed else None
+    """The loss that trained a run on each half of the scenes, ``[V, 2]``; None if it is no function of sums over pixels."""
+    own = run.recorded.own
+    return None if np.isnan(own).all() else own
 
 
 def selection(run: Run, metric: Metric) -> float:

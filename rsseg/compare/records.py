@@ -5,44 +5,33 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.compare.tuning import cross_fit
 from rsseg.config.folder import resume_word
 from rsseg.contract import InputError, nearest
 from rsseg.files import atomic_write, read_json
-from rsseg.metrics import metrics
 from rsseg.metrics.average import Array
-from rsseg.metrics.calibration import calibration_sums
-from rsseg.metrics.errors import SUMS
-from rsseg.metrics.scores import class_counts
+from rsseg.metrics.calibration import SCORES
+from rsseg.metrics.metric import Metric
 from rsseg.task import Task, make_task
 
 FOLDER = "records"
 ABOUT = "records.json"
-OWN = "own"
-"""The name of the training loss's own values."""
+FORMAT = 2
 
 PLACES = ("logits", "layer")
 """Where gradients are taken: at the logits, and at the last layer that all terms share."""
 
-ARRAYS = ("step", "values", *(f"{place}.{kind}" for place in PLACES for kind in ("norm", "cosine")))
-"""What a validation records of a head at least, beside `Task.counted`."""
+ARRAYS = ("step", "quality", "counts", "values", "own", *(f"{p}.{kind}" for p in PLACES for kind in ("norm", "cosine")))
+"""What a validation records of a head at least."""
 
-CROSSFIT = ("fixed", "iou", "dice")
-"""What whole scenes of a multiclass head are counted at together: the argmax, and biases of the other half of the scenes."""
-
-POINTS = ("untuned", "iou", "dice", "contours")
-"""Operating points of a checkpoint, beside `fixed`, 0.5 or the argmax as it was validated: the same as it was counted together
-with the tuned points; each scene at what was tuned for IoU, or Dice, on the half that it is not in; bands along contours."""
-
-COUNTED = {"errors": len(SUMS), "matches": 3}
-"""How many numbers are counted of real values and of objects, by `Task.counted`; TN of objects there are none."""
+POINTS = ("fixed", "iou", "dice", "contours")
+"""Operating points: 0.5 or the argmax; the thresholds (biases) that were tuned for IoU, or Dice; the bands along contours."""
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
@@ -62,18 +51,19 @@ class RecordError(InputError):
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """What whole scenes say of one checkpoint.
+class Crossed:
+    """What whole scenes say of checkpoints that were chosen, and of thresholds that were tuned, on other scenes.
 
     Attributes:
-        step: Its optimiser step.
-        counts: float64 ``[point, S, classes, 3]``, at `POINTS`; NaN where it was not counted.
-        calibration: By score, what `rsseg.metrics.calibration.calibration_sums` gives, ``[S, ...]``; empty: not recorded.
-        untuned: Why no tuned points were counted, where that is known.
-        lost: Labelled pixels with logits that are not finite; they are in no histogram.
+        steps: The optimiser steps of the checkpoints that were chosen on the first and on the second half of the scenes.
+        counts: float64 ``[point, S, classes, 4]``, TP, FP, FN and TN at `POINTS`: those of a scene by the checkpoint of the
+            half that it is not in. NaN where a point was not counted; contours have no TN, it is 0.
+        calibration: By score, what `rsseg.metrics.calibration.calibration_sums` gives, ``[S, ...]``.
+        untuned: Why nothing was counted at tuned thresholds; empty: it was.
+        lost: Labelled pixels with logits that are not finite: the run has diverged.
     """
 
-    step: int
+    steps: tuple[int, int]
     counts: Array
     calibration: dict[str, Array]
     untuned: str = ""
@@ -86,51 +76,85 @@ class Records:
 
     Attributes:
         scenes: The validation scenes' names.
-        first: bool ``[S]``, which of them are the first half.
+        groups: ``[S]``, the independent area that each scene lies in.
+        first: bool ``[S]``, which of them are the first half; all of them if they are one group.
         task: The head's task.
         terms: The terms of the loss that trained.
         panel: The names of the panel's losses.
         steps: int64 ``[V]``, rising.
-        counts: float64 ``[V, S, classes, 4]``, TP, FP, FN and TN; of real values `rsseg.metrics.errors.SUMS`, of objects no TN.
+        counts: float64 ``[V, S, classes, N]``, TP, FP, FN and TN; of real values `rsseg.metrics.errors.SUMS`, of objects no TN.
+        quality: float64 ``[V, 3]``, the score that chooses checkpoints, more is better: on the first half, the second, and all.
         values: float64 ``[V, len(panel), 2]``, every loss of the panel on each half of the scenes.
-        own: float64 ``[V, 2]``, the loss that trained; NaN where it is no function of sums over pixels, None in records that
-            were written before it was.
+        own: float64 ``[V, 2]``, the loss that trained; NaN where it is no function of sums over pixels.
         gradient: By place (`PLACES`), of each weighted term: norms ``[V, T]``, cosines ``[V, T, T]``.
         gain: float64 ``[V, T]``, the one-step gains in IoU, if they were recorded.
-        best: The best checkpoint, once the run is finished.
+        crossed: What was counted once training was over; None before, and for real values. Of ``split="test"`` it is of the
+            best checkpoint on the test scenes, at the thresholds of ``threshold.json``, and so are `scenes` and `groups`.
     """
 
     scenes: list[str]
+    groups: NDArray[np.str_]
     first: NDArray[np.bool_]
     task: Task
     terms: list[str]
     panel: list[str]
     steps: NDArray[np.int64]
     counts: Array
+    quality: Array
     values: Array
-    own: Array | None
+    own: Array
     gradient: dict[str, tuple[Array, Array]]
     gain: Array | None
-    best: Checkpoint | None
+    crossed: Crossed | None
 
     @property
     def best_index(self) -> int:
-        """Which validation the best checkpoint comes from."""
-        if self.best is not None and self.best.step in self.steps:
-            return int(np.flatnonzero(self.steps == self.best.step)[-1])
-        return int(np.nanargmax(metrics(self.task)[self.task.score].quality(self.counts)))
+        """The validation with the best score on all scenes, as best.ckpt holds it."""
+        return chosen_index(self.quality[:, 2])
+
+    @property
+    def last_is_best(self) -> bool:
+        """Whether the score was still rising: the best checkpoint is the last."""
+        return self.best_index == len(self.steps) - 1
+
+    @property
+    def optimistic(self) -> Array:
+        """The counts ``[S, classes, N]`` of the checkpoint that was chosen on these very scenes."""
+        best: Array = self.counts[self.best_index]
+        return best
 
     def at(self, point: str) -> Array:
-        """The counts of the best checkpoint, ``[S, classes, 4]`` at `fixed`, without TN at `POINTS`; NaN: not counted."""
-        fixed: Array = self.counts[self.best_index]
-        if point == "fixed":
-            return fixed
-        return np.full_like(fixed[..., :3], np.nan) if self.best is None else self.best.counts[POINTS.index(point)]
+        """The counts ``[S, classes, N]`` at one of `POINTS`, each scene's by the checkpoint chosen on the other half.
+
+        Scenes of one group have no other half: theirs are by the best checkpoint. NaN: not counted.
+        """
+        if self.crossed is not None:
+            counted: Array = self.crossed.counts[POINTS.index(point)]
+            return counted
+        if point != "fixed":
+            return np.full_like(self.optimistic, np.nan)
+        if self.first.all():
+            return self.optimistic
+        on_first, on_second = (chosen_index(self.quality[:, half]) for half in (0, 1))
+        return np.where(self.first[:, None, None], self.counts[on_second], self.counts[on_first])
 
     @property
     def calibration(self) -> dict[str, Array]:
-        """By score, the sums of the best checkpoint's calibration; empty: not recorded."""
-        return {} if self.best is None else self.best.calibration
+        """By score, the sums of the calibration; empty: not recorded."""
+        return {} if self.crossed is None else self.crossed.calibration
+
+
+def half_quality(metric: Metric, counts: Array, first: NDArray[np.bool_]) -> Array:
+    """The score of counts ``[..., S, classes, N]`` on the first half of the scenes, the second, and all: ``[..., 3]``.
+
+    More is better. NaN for a half without a score.
+    """
+    return np.stack([metric.quality(counts[..., part, :, :]) for part in (first, ~first, np.ones_like(first))], axis=-1)
+
+
+def chosen_index(quality: Array) -> int:
+    """The first of the best of ``[V]``, NaN left out; 0 where all are NaN."""
+    return int(np.argmax(np.where(np.isnan(quality), -np.inf, quality)))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, ArrayLike]) -> None:
@@ -157,15 +181,16 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise RecordError(path, f"can't be read ({why})") from None
 
 
-def load_records(run: Path, head: str = "mask") -> Records:
+def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
     """The records of a run.
 
     Args:
         run: The run folder.
         head: The head's name.
+        split: ``val``, or ``test`` for scores of the best checkpoint on the test split; see `Records.crossed`.
 
     Raises:
-        RecordError: If there are none, none of this head, or they are damaged.
+        RecordError: If there are none, none of this head or split, or they are damaged or of another version.
     """
     folder = run / FOLDER
     if not (folder / ABOUT).is_file():
@@ -174,8 +199,8 @@ def load_records(run: Path, head: str = "mask") -> Records:
     paths = sorted(folder.glob("step-*.npz"), key=lambda path: int(path.stem.partition("-")[2]))
     if not paths:
         raise RecordError(run, "was not validated yet", f"go on with {resume_word(run)}")
-    task, first = make_task(facts["task"], facts["classes"]), np.array(about["first_half"], dtype=bool)
-    rows = [_validation(path, head, task) for path in paths]
+    task = make_task(facts["task"], facts["classes"])
+    rows = [_of_head(path, read_arrays(path), head, ARRAYS) for path in paths]
     scenes, panel = list(about["scenes"]), list(facts["panel"])
     try:
         columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
@@ -185,48 +210,40 @@ def load_records(run: Path, head: str = "mask") -> Records:
     if counted != (len(scenes), len(panel)):
         found = f"holds {counted[0]} scenes and {counted[1]} losses, {ABOUT} names {len(scenes)} and {len(panel)}"
         raise RecordError(paths[0], found)
-    best = folder / "best.npz"
-    return Records(
+    found = Records(
         scenes=scenes,
-        first=first,
+        groups=np.array(about["groups"], dtype=np.str_),
+        first=np.array(about["first_half"], dtype=bool),
         task=task,
         terms=list(facts["terms"]),
         panel=panel,
         steps=columns["step"],
-        counts=columns["counts"],
+        counts=columns["counts"].astype(np.float64),
+        quality=columns["quality"],
         values=columns["values"],
-        own=columns.get(OWN),
+        own=columns["own"],
         gradient={place: (columns[f"{place}.norm"], columns[f"{place}.cosine"]) for place in PLACES},
         gain=columns.get("gain"),
-        best=_checkpoint(best, head, task, first) if best.is_file() else None,
+        crossed=None,
     )
+    path = folder / ("crossed.npz" if split == "val" else f"{split}.npz")
+    if split == "val" and (task.real or not path.is_file()):
+        return found
+    if not path.is_file():
+        raise RecordError(run, f"has no records of the {split} split", f"python scripts/evaluate.py run={run} split={split}")
+    arrays = read_arrays(path)
+    if split != "val":
+        _need(path, head, arrays, ("scenes", "groups"))
+        found = replace(found, scenes=arrays["scenes"].tolist(), groups=arrays["groups"])
+    return replace(found, crossed=_crossed(path, arrays, head))
 
 
-def checkpoint_of(arrays: Arrays, task: Task, first: NDArray[np.bool_]) -> Checkpoint:
-    """What the arrays of a snapshot say of a checkpoint: see docs/records.md.
-
-    Args:
-        arrays: By name, of one head.
-        task: The head's task.
-        first: bool ``[S]``, which scenes are the first half.
-    """
-    if task.real:
-        return Checkpoint(
-            int(arrays["step"]), np.full((len(POINTS), len(first), task.channels, COUNTED[task.counted]), np.nan), {}
-        )
-    histogram, untuned = arrays.get("histogram"), ""
-    counts = np.full((len(POINTS), *arrays["boundary"].shape), np.nan)
-    counts[-1] = arrays["boundary"]
-    if f"crossfit.{CROSSFIT[0]}" in arrays:
-        counts[:3] = [class_counts(arrays[f"crossfit.{name}"], task)[..., :3] for name in CROSSFIT]
-    elif histogram is not None and not task.exclusive and not first.all():
-        try:
-            counts[0], counts[1] = cross_fit(histogram, "iou", first)
-            counts[2] = cross_fit(histogram, "dice", first)[1]
-        except InputError as error:
-            untuned = str(error)
-    calibration = {} if histogram is None else calibration_sums(histogram, task)
-    return Checkpoint(int(arrays["step"]), counts, calibration, untuned, int(arrays.get("lost", 0)))
+def _crossed(path: Path, arrays: Arrays, head: str) -> Crossed:
+    """What a file says of chosen checkpoints of a head."""
+    own = _of_head(path, arrays, head, ("steps", "counts", "lost", "untuned"))
+    one, other = own["steps"].tolist()
+    calibration = {name: own[name] for name in SCORES if name in own}
+    return Crossed((one, other), own["counts"].astype(np.float64), calibration, str(own["untuned"]), int(own["lost"].sum()))
 
 
 def _about(path: Path, head: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -235,7 +252,10 @@ def _about(path: Path, head: str) -> tuple[dict[str, Any], dict[str, Any]]:
         about = read_json(path)
     except InputError as error:
         raise RecordError(path, str(error).removeprefix(f"{path} ")) from None
-    kinds = {"scenes": list, "first_half": list, "heads": dict}
+    if "heads" in about and about.get("format", 1) != FORMAT:
+        found = f"has records of format {about.get('format', 1)}, and this version of rsseg reads format {FORMAT}"
+        raise RecordError(path.parents[1], found)
+    kinds = {"scenes": list, "groups": list, "first_half": list, "heads": dict}
     if not all(isinstance(about.get(key), kind) for key, kind in kinds.items()):
         raise RecordError(path, f"lacks {' or '.join(kinds)}")
     heads = about["heads"]
@@ -245,25 +265,10 @@ def _about(path: Path, head: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return about, heads[head]
 
 
-def _validation(path: Path, head: str, task: Task) -> dict[str, NDArray[Any]]:
-    """What a validation recorded of a head; of its confusion matrices the counts, which are a K-th of them."""
-    arrays = _of_head(path, head, (*ARRAYS, task.counted))
-    counted = arrays.pop(task.counted)
-    arrays["counts"] = counted if task.real else class_counts(counted, task)
-    return arrays
-
-
-def _checkpoint(path: Path, head: str, task: Task, first: NDArray[np.bool_]) -> Checkpoint:
-    """What a file of snapshots says of a head."""
-    return checkpoint_of(_of_head(path, head, ("step",) if task.real else ("step", "boundary")), task, first)
-
-
-def _of_head(path: Path, head: str, needed: Iterable[str]) -> dict[str, NDArray[Any]]:
-    arrays = {key.partition("/")[2]: array for key, array in read_arrays(path).items() if key.partition("/")[0] == head}
-    _need(path, head, arrays, needed)
-    if any(key.startswith("crossfit.") for key in arrays):
-        _need(path, head, arrays, (f"crossfit.{name}" for name in CROSSFIT))
-    return arrays
+def _of_head(path: Path, arrays: Arrays, head: str, needed: Iterable[str]) -> dict[str, NDArray[Any]]:
+    own = {key.partition("/")[2]: array for key, array in arrays.items() if key.partition("/")[0] == head}
+    _need(path, head, own, needed)
+    return own
 
 
 def _need(path: Path, head: str, found: Iterable[str], needed: Iterable[str]) -> None:

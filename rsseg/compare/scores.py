@@ -83,7 +83,7 @@ def of_tuning(metric: Metric, point: str) -> Measure:
     """What tuning adds to a score, drawn together: sums are counts before and after, ``[S, 2, classes, 3]``."""
     return Measure(
         "",
-        lambda records: np.stack([records.at("untuned"), records.at(point)], axis=1)[..., metric.classes, :],
+        lambda records: np.stack([records.at("fixed"), records.at(point)], axis=1)[..., metric.classes, :],
         lambda sums: np.diff(metric.average(sums), axis=-1)[..., 0],
         lambda sums: class_pixels(sums[:, 0]),
     )

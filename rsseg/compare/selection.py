@@ -269,7 +269,7 @@ def drop_unrecorded(chosen: Selection) -> None:
     Raises:
         InputError: If all have diverged.
     """
-    lost = {run.folder: run.records.best.lost for run in chosen.runs if run.records and run.records.best}
+    lost = {run.folder: run.records.crossed.lost for run in chosen.runs if run.records and run.records.crossed}
     why = f"{DIVERGED}: {{}} pixels of its best checkpoint have logits that are not finite"
     diverged = {folder: (why.format(many), LOWER_RATE) for folder, many in lost.items() if many}
     if len(diverged) == len(chosen.runs):
@@ -282,11 +282,11 @@ def drop_unrecorded(chosen: Selection) -> None:
             run.records = None
         return
     chosen.drop({folder: (f"{why}, unlike others", remedy) for folder, (why, remedy) in lacking.items()})
-    reason = ("it has no records of its best checkpoint (records/best.npz), unlike others", "train it again")
-    unfinished = {run.folder: reason for run in chosen.runs if run.recorded.best is None}
+    reason = ("it has no records of its chosen checkpoints (records/crossed.npz), unlike others", "train it again")
+    unfinished = {run.folder: reason for run in chosen.runs if run.recorded.crossed is None and not run.task.real}
     if 2 * len(unfinished) > len(chosen.runs):
         for run in chosen.runs:
-            run.records = replace(run.recorded, best=None)
+            run.records = replace(run.recorded, crossed=None)
     else:
         chosen.drop(unfinished)
 

@@ -3,6 +3,7 @@
 * `terms`: one `nn.Module` per loss, ``term(logits, target) -> scalar``, over the pure functions of `formulas`, `lovasz`,
   `pixelwise`, `shape` and `regression`.
 * `composite`: a weighted sum of terms that reports every part.
+* `split`: the losses of a whole split, from one pass.
 * `foreign`: losses that were not written for rsseg, as terms.
 * `targets`: what is made of a target before: weights near borders, softened labels.
 * `presence`: the loss of a classifier of whole images.
@@ -21,6 +22,7 @@ from rsseg.losses.class_weights import (
 from rsseg.losses.composite import Composite, CompositeValue, Weight
 from rsseg.losses.foreign import Foreign
 from rsseg.losses.presence import presence_loss
+from rsseg.losses.split import SplitLosses
 from rsseg.losses.targets import EdgeWeight
 from rsseg.losses.terms.centres import HeatFocal, OffsetSmoothL1, SizeSmoothL1
 from rsseg.losses.terms.likelihood import (
@@ -77,6 +79,7 @@ __all__ = [
     "SizeSmoothL1",
     "SkeletonRecall",
     "SmoothL1",
+    "SplitLosses",
     "SymmetricCrossEntropy",
     "Term",
     "TopKCrossEntropy",

@@ -193,7 +193,7 @@ class Composite(nn.Module):
             learns = any(parameter.requires_grad for parameter in term.parameters())  # DDP waits for its gradient
             with torch.set_grad_enabled((factor > 0 or learns) and torch.is_grad_enabled()):
                 joined = _joins(term)
-                raw[name] = joined.from_sums(found[self._key(joined)]) if joined else term(logits, given.target(term), *beside)
+                raw[name] = joined.from_sums(found[self.key_of(joined)]) if joined else term(logits, given.target(term), *beside)
             weighted[name] = factor * raw[name] if factor > 0 or learns else torch.zeros_like(raw[name])
         total = torch.stack(list(weighted.values())).sum()
         return CompositeValue(total, raw, weighted, weights)
@@ -210,36 +210,48 @@ class Composite(nn.Module):
             soft = smoothed(target, logits.shape[1], self.task, self.label_smoothing, self.ignore_index)
         return Given(target, soft, weight)
 
-    @property
-    def needs(self) -> Needs:
-        """The sums that its weighted terms are functions of, as `Term.needs`."""
-        return [need for name, term in self.terms.items() if self.weights[name] for need in getattr(term, "needs", ())]
+    def image_sums(self, logits: Tensor, given: Given, also: Mapping[Key, Needs]) -> dict[Key, Sums]:
+        """The sums of each image that its terms are functions of, and `also` what others need, in the same pass."""
+        return self._sums(logits, given, also, images=True)
 
-    def from_sums(self, found: Sums) -> Tensor:
-        """The loss from the sums in `needs`, if all its weighted terms are functions of such, as `Term.from_sums`."""
-        parts = [w * self.terms[name].from_sums(found) for name, w in self.weights.items() if w]  # type: ignore[operator]
-        return torch.stack(parts).sum()
+    def sums_of(self, term: nn.Module, found: Mapping[Key, Sums]) -> Sums | None:
+        """Those sums that a term is a function of; None if it is none."""
+        joined = _joins(term)
+        return found[self.key_of(joined)] if joined else None
 
-    def _sums(self, logits: Tensor, given: Given) -> dict[_Key, Sums]:
+    def _sums(
+        self, logits: Tensor, given: Given, also: Mapping[Key, Needs] | None = None, images: bool = False
+    ) -> dict[Key, Sums]:
         """What the terms of the one pass need; more than one pass only if their tasks, targets or ignore values differ."""
-        needs: dict[_Key, set[tuple[Sum, Over]]] = {}
-        targets: dict[_Key, Tensor] = {}
+        needs: dict[Key, set[tuple[Sum, Over]]] = {}
+        targets: dict[Key, Tensor] = {}
         for term in self.terms.values():
             if isinstance(term, Term) and (term.needs or self.check_targets):
                 term.check(logits, given.labels, given.weight, self.check_targets)
             if joined := _joins(term):
-                key = self._key(joined)
+                key = self.key_of(joined)
                 targets[key] = given.target(joined)
                 needs.setdefault(key, set()).update(joined.needs)
+        for key, asked in (also or {}).items():
+            targets[key] = given.labels
+            needs.setdefault(key, set()).update(asked)
+        if images:
+            needs = {key: {(name, "image") for name, _ in asked} for key, asked in needs.items()}
         with torch.autocast(logits.device.type, enabled=False):
             return {key: pixel_sums(logits, targets[key], key[0], need, key[1], given.weight) for key, need in needs.items()}
 
-    def _key(self, term: Term) -> _Key:
+    def key_of(self, term: Term) -> Key:
         """What terms have to agree in to share their sums."""
         return term.task, term.ignore_index, bool(self.label_smoothing) and term.soft
 
 
-_Key: TypeAlias = tuple[str, int, bool]
+Key: TypeAlias = tuple[str, int, bool]
+"""The task, the label of pixels that do not count, and whether labels are softened."""
+
+
+def label_key(task: str) -> Key:
+    """The key of the labels as they are."""
+    return task, IGNORE, False
 
 
 def _joins(term: nn.Module) -> Term | None:

@@ -10,7 +10,7 @@ from rsseg.metrics.errors import ErrorScores, ErrorSums, error_metrics
 from rsseg.metrics.histogram import ScoreHistogram
 from rsseg.metrics.matches import MatchScores, ObjectMatches, match_metrics
 from rsseg.metrics.metric import Metric
-from rsseg.metrics.sample import LogitSample, SampledLogits
+from rsseg.metrics.sample import LogitSample, Pixels, Sample, choose_pixels
 from rsseg.metrics.scores import Scores, label_metrics
 from rsseg.task import Task
 
@@ -52,13 +52,15 @@ __all__ = [
     "MatchScores",
     "Metric",
     "ObjectMatches",
-    "SampledLogits",
+    "Pixels",
+    "Sample",
     "ScoreHistogram",
     "Scores",
     "boundary_counts",
     "brier",
     "calibration",
     "calibration_error",
+    "choose_pixels",
     "error_metrics",
     "label_metrics",
     "match_metrics",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -55,7 +55,7 @@ class ScoreHistogram(Metric):
     The state is int64 ``[S, P, 2, 256]``: 4 KiB per scene and plane. Plane c holds class c's log-odds by whether the pixel
     is labelled c. Multiclass heads have one plane more, the last: the log-odds of the predicted class, by whether it is
     right, for the calibration of the confidence. Labelled pixels with logits that are not finite are in no plane, but counted
-    in `lost`: a model that has diverged has no scores. Counts are summed over processes.
+    in `lost` ``[S]``: a model that has diverged has no scores. Counts are summed over processes.
 
     Args:
         task: The head's task.
@@ -79,7 +79,7 @@ class ScoreHistogram(Metric):
         self.task = task
         planes = task.channels + task.exclusive
         self.add_state("counts", torch.zeros(scenes, planes, 2, BINS, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("lost", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("lost", torch.zeros(scenes, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, target: Tensor, scene: Tensor) -> None:
         """Count a batch.
@@ -92,7 +92,7 @@ class ScoreHistogram(Metric):
         target = target.long().view(len(target), -1, *target.shape[-2:])
         broken = ~logits.isfinite().all(1, keepdim=True)
         labelled = target != IGNORE
-        self.lost += (labelled & broken).any(1).sum()
+        self.lost.index_add_(0, scene, (labelled & broken).any(1).sum((-2, -1)))
         valid = (labelled & ~broken).expand(-1, self.counts.shape[1], -1, -1)
         scenes, number = len(self.counts), scene.view(-1, 1, 1)
         for plane, (score, label) in enumerate(self._planes(logits, target)):  # one at a time: it stays in the cache
@@ -114,24 +114,3 @@ class ScoreHistogram(Metric):
     def compute(self) -> Tensor:
         """The counts, int64 ``[S, P, 2, 256]``."""
         return self.counts
-
-
-def threshold_counts(histogram: ArrayLike) -> NDArray[np.float64]:
-    """True positives, false positives and false negatives at each of `THRESHOLDS`.
-
-    Args:
-        histogram: ``[..., 2, 256]``, by label and score.
-
-    Returns:
-        float64 ``[..., 255, 3]``.
-
-    Example:
-        >>> histogram = np.zeros((2, 256))
-        >>> histogram[1, [100, 200]], histogram[0, 150] = 1, 1
-        >>> threshold_counts(histogram)[127]  # at 0.5
-        array([1., 1., 1.])
-    """
-    counts = np.asarray(histogram, dtype=np.float64)
-    above = counts[..., ::-1].cumsum(-1)[..., ::-1][..., 1:]
-    missed = counts[..., 1, :].sum(-1, keepdims=True) - above[..., 1, :]
-    return np.stack([above[..., 1, :], above[..., 0, :], missed], axis=-1)

@@ -1,110 +1,170 @@
-"""A stratified sample of logits: what a multiclass bias is tuned on after training."""
+"""A stratified sample of pixels whose logits are kept: thresholds and biases are tuned on it.
+
+Which pixels they are is decided from the labels alone, before training, so that all runs on the same scenes have the same.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from rsseg.collective import global_cat, global_sum, ranks
-from rsseg.contract import IGNORE, InputError
+from rsseg.collective import global_sum
+from rsseg.metrics.average import Array
+from rsseg.task import Task
+
+SAMPLE = 2**15
+"""Pixels of all strata together, but one of each at least."""
 
 
-class SampledLogits(NamedTuple):
-    """Some pixels of every class of every scene.
+class Core(Protocol):
+    """A window of a grid and the part of it that counts, as `rsseg.data.windows.Core`."""
+
+    scene: int
+    top: int
+    left: int
+    inner_top: int
+    inner_left: int
+
+
+class Pixels(NamedTuple):
+    """Some labelled pixels; of a multilabel head, of one label each. N of them.
 
     Attributes:
-        logits: float32 ``[N, C]``.
-        target: int64 ``[N]``.
         scene: int64 ``[N]``.
-        weight: float64 ``[N]``: how many labelled pixels of this class and scene each stands for.
+        plane: int64 ``[N]``, the label's place; 0 where a pixel has one label.
+        row: int64 ``[N]``.
+        column: int64 ``[N]``.
+        target: int64 ``[N]``, the label.
+        weight: float64 ``[N]``, how many pixels of this scene, plane and label each stands for.
     """
 
-    logits: Tensor
-    target: Tensor
-    scene: Tensor
-    weight: Tensor
+    scene: NDArray[np.int64]
+    plane: NDArray[np.int64]
+    row: NDArray[np.int64]
+    column: NDArray[np.int64]
+    target: NDArray[np.int64]
+    weight: Array
+
+
+class Sample(NamedTuple):
+    """Logits of `Pixels`, and what tuning has to know of these.
+
+    Attributes:
+        logits: float32 ``[N, C]``, of exclusive classes all of them, else ``[N, 1]``, that of the label.
+        target: As of `Pixels`, and so are the others.
+        plane: See there.
+        scene: See there.
+        weight: See there.
+    """
+
+    logits: NDArray[np.float32]
+    target: NDArray[np.int64]
+    plane: NDArray[np.int64]
+    scene: NDArray[np.int64]
+    weight: Array
+
+
+def choose_pixels(
+    masks: Iterable[NDArray[np.generic] | None], scenes: int, task: Task, size: int = SAMPLE, seed: int = 0
+) -> Pixels:
+    """Equally many pixels of every label of every scene, fewer where there are not so many.
+
+    Args:
+        masks: Each scene's labels, ``[H, W]`` or ``[L, H, W]``; None: nothing is labelled.
+        scenes: Their number.
+        task: The head's task.
+        size: Of the sample, at most, but one pixel of each label of each scene.
+        seed: Of the choice.
+
+    Example:
+        >>> from rsseg.task import Binary
+        >>> pixels = choose_pixels([np.array([[1, 0, 0, 0, 255]])], 1, Binary(("road",)), size=4)
+        >>> pixels.target.tolist(), pixels.weight.tolist()
+        ([0, 0, 1], [1.5, 1.5, 1.0])
+    """
+    planes = task.channels if task.separate else 1
+    most = max(1, size // (scenes * planes * task.labels))
+    found: list[Array] = [np.zeros((0, 6))]
+    for scene, mask in enumerate(masks):
+        for plane, labels in enumerate([] if mask is None else np.asarray(mask).reshape(planes, *mask.shape[-2:])):
+            for label in range(task.labels):
+                there = labels == label
+                ends = np.count_nonzero(there, axis=1).cumsum()
+                number = int(ends[-1])
+                rng = np.random.default_rng([seed, scene, plane, label])
+                ranks = np.sort(rng.choice(number, min(most, number), replace=False, shuffle=False))
+                rows = np.searchsorted(ends, ranks, side="right")
+                inside = ranks - np.append(0, ends)[rows]
+                columns = [np.flatnonzero(there[row])[inside[rows == row]] for row in np.unique(rows)]
+                if len(ranks):
+                    same = np.ones(len(ranks))
+                    facts = (
+                        scene * same,
+                        plane * same,
+                        rows,
+                        np.concatenate(columns),
+                        label * same,
+                        same * number / len(ranks),
+                    )
+                    found.append(np.stack(facts, axis=1))
+    *whole, weight = np.concatenate(found).T
+    return Pixels(*(column.astype(np.int64) for column in whole), weight)
 
 
 class LogitSample:
-    """Keeps the logits of at most so many pixels per class and scene, every pixel of them as likely as any other.
+    """Gathers the logits of `Pixels` while the windows of whole scenes are predicted.
 
-    Each pixel gets a random number, and of each class in each scene those with the smallest are kept. The random numbers of a
-    window are a function of (seed, k), so the sample does not depend on batches or processes. It takes at most
-    ``scenes * classes * most * (4 * classes + 24)`` bytes.
+    It takes ``4 N C`` bytes where the logits are.
 
     Args:
-        classes: C, of a multiclass head.
-        scenes: The number of scenes.
-        most: Pixels per class and scene, at most.
-        seed: Of the random numbers.
-
-    Raises:
-        InputError: If none are to be kept.
-
-    Example:
-        >>> sample = LogitSample(classes=2, scenes=1, most=3)
-        >>> target, zero = torch.zeros(1, 1, 9, dtype=torch.uint8), torch.tensor([0])
-        >>> sample.update(torch.zeros(1, 2, 1, 9), target, scene=zero, k=zero)
-        >>> sample.compute().weight
-        tensor([3., 3., 3.], dtype=torch.float64)
+        pixels: The pixels.
+        cores: The windows of the grid, by their number; of a scene they are rows times columns.
+        task: The head's task.
     """
 
-    def __init__(self, classes: int, scenes: int, most: int = 64, seed: int = 0) -> None:
-        if most < 1:
-            raise InputError(f"a sample needs a pixel per class and scene at least; found most={most}")
-        self.classes, self.most, self.seed = classes, most, seed
-        self._device = torch.device("cpu")  # where processes can talk to each other
-        self.pixels = torch.zeros(scenes * classes, dtype=torch.int64)
-        self._logits = torch.zeros(0, classes)
-        self._group, self._draw = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
-        self._bound = torch.full((scenes * classes,), torch.inf, dtype=torch.float64)  # larger draws are not among them
+    def __init__(self, pixels: Pixels, cores: Sequence[Core], task: Task) -> None:
+        places = np.array([(c.scene, c.top, c.left, c.top + c.inner_top, c.left + c.inner_left) for c in cores])
+        window = np.zeros(len(pixels.scene), dtype=np.int64)
+        for scene in np.unique(pixels.scene):
+            here, own = np.flatnonzero(pixels.scene == scene), np.flatnonzero(places[:, 0] == scene)
+            top, left = np.unique(places[own, 3]), np.unique(places[own, 4])
+            row = np.searchsorted(top, pixels.row[here], side="right") - 1
+            column = np.searchsorted(left, pixels.column[here], side="right") - 1
+            in_order = own[np.lexsort((places[own, 4], places[own, 3]))]
+            window[here] = in_order[row * len(left) + column]
+        order = np.argsort(window, kind="stable")
+        self.task, self.pixels = task, Pixels(*(column[order] for column in pixels))
+        self._starts = np.searchsorted(window[order], np.arange(len(cores) + 1))
+        row, column = self.pixels.row - places[window[order], 1], self.pixels.column - places[window[order], 2]
+        self._places = torch.from_numpy(np.stack([self.pixels.plane, row, column]))
+        self._logits: Tensor | None = None
 
-    def update(self, logits: Tensor, target: Tensor, scene: Tensor, k: Tensor) -> None:
-        """Take a batch's pixels into account.
+    def reset(self) -> None:
+        """Forget the logits."""
+        self._logits = None
 
-        Args:
-            logits: ``[B, C, H, W]``.
-            target: ``[B, H, W]``; `IGNORE` is not counted.
-            scene: int64 ``[B]``.
-            k: int64 ``[B]``, the numbers of the windows, each of which comes once.
-        """
-        self._device = logits.device
-        valid = (target != IGNORE).flatten()
-        draws = np.stack([np.random.default_rng([self.seed, int(number)]).random(target.shape[1:]) for number in k])
-        draw = torch.from_numpy(draws).flatten()[valid.cpu()]
-        group = (scene.view(-1, 1, 1) * self.classes + target.long()).flatten()[valid].cpu()
-        near = (draw < self._bound[group]).nonzero().flatten()  # few: what is left is sorted
-        chosen = near[self._smallest(group[near], draw[near])]  # before logits leave the device
-        self.pixels += torch.bincount(group, minlength=len(self.pixels))
-        some = logits.movedim(1, -1).flatten(0, -2)[valid.nonzero().flatten()[chosen.to(valid.device)]].float().cpu()
-        self._logits, self._group = torch.cat([self._logits, some]), torch.cat([self._group, group[chosen]])
-        self._draw = torch.cat([self._draw, draw[chosen]])
-        self._thin()
+    def update(self, logits: Tensor, k: Tensor) -> None:
+        """Take the pixels of some windows: logits ``[B, C, H, W]``, and the windows' numbers ``[B]``, on the CPU."""
+        if self._logits is None:
+            shape = len(self.pixels.scene), logits.shape[1] if self.task.exclusive else 1
+            self._logits = torch.zeros(shape, device=logits.device)
+        spans = [(i, *self._starts[k : k + 2].tolist()) for i, k in enumerate(k.tolist()) if k + 1 < len(self._starts)]
+        at = torch.cat([torch.arange(start, stop) for _, start, stop in spans] or [torch.arange(0)])
+        image = torch.cat([torch.full((stop - start,), i) for i, start, stop in spans] or [at]).to(logits.device)
+        plane, row, column = self._places[:, at].to(logits.device)
+        values = logits[image, :, row, column] if self.task.exclusive else logits[image, plane, row, column].unsqueeze(1)
+        self._logits[at.to(logits.device)] = values.float()
 
-    def _smallest(self, group: Tensor, draw: Tensor) -> Tensor:
-        """The places of each group's smallest draws."""
-        order = draw.argsort()
-        order = order[group[order].argsort(stable=True)]
-        first = torch.cat([torch.zeros(1, dtype=torch.int64), torch.bincount(group, minlength=len(self.pixels)).cumsum(0)])
-        return order[torch.arange(len(order)) - first[group[order]] < self.most]
+    def compute(self) -> Sample:
+        """The sample, of all processes: every one has to call it."""
+        assert self._logits is not None
+        return self.of(global_sum(self._logits).cpu().numpy())
 
-    def _thin(self) -> None:
-        kept = self._smallest(self._group, self._draw)
-        self._logits, self._group, self._draw = self._logits[kept], self._group[kept], self._draw[kept]
-        full = torch.bincount(self._group, minlength=len(self._bound)) >= self.most
-        largest = torch.zeros_like(self._bound).scatter_reduce(0, self._group, self._draw, "amax")
-        self._bound = torch.where(full, largest, self._bound)
-
-    def compute(self) -> SampledLogits:
-        """The sample of all processes, ordered by scene and class; every process has to call it, once."""
-        if ranks() > 1:
-            self.pixels = global_sum(self.pixels.to(self._device)).cpu()
-            held = (self._logits, self._group, self._draw)
-            self._logits, self._group, self._draw = (global_cat(x.to(self._device)).cpu() for x in held)
-            self._thin()
-        number = torch.bincount(self._group, minlength=len(self.pixels))
-        weight = (self.pixels.double() / number.clamp(min=1))[self._group]
-        return SampledLogits(self._logits, self._group % self.classes, self._group // self.classes, weight)
+    def of(self, logits: NDArray[np.float32]) -> Sample:
+        """The sample with these logits."""
+        return Sample(logits, self.pixels.target, self.pixels.plane, self.pixels.scene, self.pixels.weight)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +15,9 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 
 from rsseg.checkpoints import read_checkpoint, write_checkpoint
+from rsseg.compare.recorder import Recorder
 from rsseg.config.folder import RunFolder
-from rsseg.files import UnwritableError
+from rsseg.files import UnwritableError, atomic_write
 from rsseg.training.signals import Interrupts
 
 STATE = ("best_model_score", "_any", "_ended", "_validated")
@@ -27,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class CheckpointFiles(CheckpointIO):
-    """Reads and writes checkpoints for Lightning: of the best one weights and step alone; the one before the last is kept.
+    """Reads and writes checkpoints for Lightning: weights and step alone but of the last one; the one before that is kept.
 
     Lightning's `save_weights_only` would leave out what callbacks put in: averaged weights.
 
@@ -45,7 +48,7 @@ class CheckpointFiles(CheckpointIO):
             InputError: If the file can't be written.
         """
         path = Path(path)
-        if path == self.run.best:
+        if path != self.run.last:
             checkpoint = {"state_dict": checkpoint["state_dict"], "global_step": checkpoint["global_step"]}
         try:
             write_checkpoint(path, checkpoint, self.run.previous if path == self.run.last else None)
@@ -83,7 +86,8 @@ def validation_steps(steps: int, validations: int) -> list[int]:
 class Checkpoints(Checkpoint):
     """Says when the run is validated, writes its checkpoints, and ends the run when a signal has come.
 
-    ``best.ckpt`` is written after a validation with a better score than all before; ``last.ckpt`` after every validation, every
+    ``best.ckpt`` is written after a validation with a better score than all before, of a recorded run ``first.ckpt`` and
+    ``second.ckpt`` after one that is better on that half of the scenes; ``last.ckpt`` after every validation, every
     `every` steps, and when the run is stopped. A validation that is stopped is done again when the run goes on.
 
     Lightning's own loop counters would not let a run go on exactly. `on_save_checkpoint` changes `epoch_loop.batch_progress`,
@@ -93,10 +97,12 @@ class Checkpoints(Checkpoint):
     Args:
         run: The run folder.
         monitor: The score that chooses the best checkpoint.
-        higher_is_better: Whether it is to be high.
         steps: After which steps the run is validated, rising.
         every: Steps between further checkpoints; None: none.
         interrupts: Says when to stop.
+        higher_is_better: Whether the score is to be high.
+        recorder: Knows on which half of the scenes a validation is the best so far: weights are kept for each; None: they
+            are not.
 
     Attributes:
         best_model_path: What loggers ask for that keep checkpoints; so are the next two.
@@ -112,9 +118,10 @@ class Checkpoints(Checkpoint):
         every: int | None,
         interrupts: Interrupts,
         higher_is_better: bool = True,
+        recorder: Recorder | None = None,
     ) -> None:
         self.run, self.monitor, self.steps, self.every, self.interrupts = run, monitor, list(steps), every, interrupts
-        self.sign = 1 if higher_is_better else -1
+        self.sign, self.recorder = 1 if higher_is_better else -1, recorder
         self.best_model_path, self.best_model_score = str(run.best), -math.inf
         self._any = False  # whether there is a best one
         self._ended: int | None = None  # the number of steps of the run, where a callback has ended it before
@@ -190,7 +197,7 @@ class Checkpoints(Checkpoint):
             self.interrupts.stop(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep the state, and the weights if they are the best.
+        """Keep the state, and the weights if they are the best, on all scenes or on a half of them.
 
         Raises:
             StoppedError: If a signal has come.
@@ -198,9 +205,14 @@ class Checkpoints(Checkpoint):
         self._validated = trainer.global_step
         self._ended = trainer.max_steps if trainer.should_stop else None
         quality = self.sign * float(trainer.callback_metrics[self.monitor])
+        better = [self.run.checkpoints / f"{name}.ckpt" for name in (self.recorder.improved if self.recorder else [])]
         if not self._any or quality > self.best_model_score:
             self._any, self.best_model_score = True, -math.inf if math.isnan(quality) else quality
-            trainer.save_checkpoint(self.run.best, weights_only=False)
+            better.insert(0, self.run.best)
+        for path in better[:1]:
+            trainer.save_checkpoint(path, weights_only=False)
+        for path in better[1:] if trainer.is_global_zero else ():
+            _link(better[0], path)
         self._keep_last(trainer, "after validation")
         for logger in trainer.loggers:
             logger.after_save_checkpoint(self)  # type: ignore[arg-type]
@@ -242,3 +254,12 @@ class Checkpoints(Checkpoint):
         checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = step == trainer.max_steps
         if step == trainer.max_steps and checkpoint["callbacks"][self.state_key]["_validated"] < step:
             trainer.fit_loop.epoch_loop.max_steps = step + 1  # Lightning would end at once; put back when the validation starts
+
+
+def _link(path: Path, other: Path) -> None:
+    """Give a file another name, or where the disk has no such links, copy it."""
+    with atomic_write(other) as part:
+        try:
+            os.link(path, part)
+        except OSError:
+            shutil.copyfile(path, part)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import lightning as L
-import numpy as np
 from lightning.pytorch.callbacks import LambdaCallback
-from torch import Tensor
 
-from rsseg.compare.recorder import Recorder
+from rsseg.compare.recorder import HALVES, Recorder
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import Residence
-from rsseg.contract import Batch, InputError
+from rsseg.contract import InputError
 from rsseg.data.store import Store, load
 from rsseg.data.windows import Batches, GridWindows, Loader, Windows, thread_count
 from rsseg.devices import choose_precision, scoring_accelerator
@@ -23,7 +21,7 @@ from rsseg.module import SegmentationModule
 from rsseg.progress import shows_bars
 from rsseg.setup import Setup
 from rsseg.table import print_table
-from rsseg.training.recording import keep, keep_thresholds, make_snapshots, validation_windows
+from rsseg.training.recording import Count, cross, keep_thresholds, labelled_tasks
 
 SHOWN = (
     "head", "class", "iou", "dice", "f1", "precision", "recall", "ap50", "rmse", "mae", "r2", "bias", "pixels"
@@ -62,13 +60,8 @@ def scoring_trainer(setup: Setup, callbacks: Sequence[L.Callback] = ()) -> L.Tra
     )
 
 
-def score(
-    setup: Setup,
-    module: SegmentationModule,
-    windows: GridWindows,
-    count: Callable[[Mapping[str, Tensor], Batch], None] | None = None,
-) -> dict[str, AnyScores]:
-    """Score whole scenes in this process, and count their batches of logits by head; scores by head."""
+def score(setup: Setup, module: SegmentationModule, windows: GridWindows, count: Count | None = None) -> dict[str, AnyScores]:
+    """Score whole scenes in this process, and give their batches of logits by head to `count`; scores by head."""
     counting = [LambdaCallback(on_validation_batch_end=lambda *given: count(given[2], given[3]))] if count else []
     trainer = scoring_trainer(setup, counting)
     reside(setup, [windows.store], trainer)
@@ -76,10 +69,21 @@ def score(
     return dict(module.scores)
 
 
+def predict_windows_of(setup: Setup, module: SegmentationModule, windows: GridWindows, count: Count) -> None:
+    """Give the batches of logits by head of whole scenes to `count`."""
+    trainer = scoring_trainer(setup, [LambdaCallback(on_predict_batch_end=lambda *given: count(given[2], given[3]))])
+    reside(setup, [windows.store], trainer)
+    loader = feed(setup, windows, Batches(len(windows), setup.batch_size))
+    trainer.predict(module, loader, return_predictions=False)
+
+
 def score_best(
     setup: Setup, run: RunFolder, module: SegmentationModule, store: Store, recorder: Recorder | None, step: int
 ) -> dict[str, AnyScores]:
     """The scores by head of a run's best checkpoint, whose weights the module is left with.
+
+    Of a recorded run each half of the scenes is counted besides by the checkpoint that was chosen on the other half, and
+    thresholds are tuned: ``records/crossed.npz`` and ``threshold.json``.
 
     Args:
         setup: The setup.
@@ -89,41 +93,28 @@ def score_best(
         recorder: What has recorded the run; None: it is not recorded.
         step: The run's last step.
     """
-    if recorder:
-        return score_checkpoints(setup, run, module, store, recorder)
-    result = dict(module.scores)
-    if load_checkpoint(module, run) == step and result:  # the last validation has scored it
+    result, best = dict(module.scores), load_checkpoint(module, run)
+    if best != step or not result:  # else the last validation has scored it
+        if recorder:
+            recorder.forget()
+        windows = GridWindows(store, setup.window, setup.overlap)
+        result = score(setup, module, windows, recorder.gather if recorder else None)
+    if not recorder:
         return result
-    return score(setup, module, validation_windows(setup, store))
+    samples = {name: recorder.sample(name) for name in labelled_tasks(setup)}
 
+    def predict(name: str, windows: GridWindows, count: Count) -> None:
+        load_checkpoint(module, run, name)
+        predict_windows_of(setup, module, windows, count)
 
-def score_checkpoints(
-    setup: Setup, run: RunFolder, module: SegmentationModule, store: Store, recorder: Recorder
-) -> dict[str, AnyScores]:
-    """Keep what comparisons need of the last and the best checkpoint; the module is left with the best.
-
-    Writes ``records/last.npz``, ``records/best.npz`` and ``threshold.json``. A checkpoint whose snapshots the recorder has
-    taken is not scored again, but for the half of the scenes that a multiclass head's best still has to be counted on at
-    the bias of the other half.
-
-    Returns:
-        The best checkpoint's scores by head, with boundary IoU.
-    """
-    snapshots, taken, result = recorder.snapshots, recorder.taken or {}, dict(module.scores)
-    for name in ("last", "best"):
-        step = load_checkpoint(module, run, name)
-        if {int(snapshot["step"]) for snapshot in taken.values()} != {step}:
-            snapshots = make_snapshots(setup, module, store)
-            result = score(setup, module, validation_windows(setup, store), snapshots.count)
-            taken = snapshots.take(step)
-        if name == "best" and snapshots.tuned:
-            half = GridWindows(store, setup.window, setup.overlap, np.flatnonzero(snapshots.first))
-            score(setup, module, half, snapshots.count_again)
-            taken = snapshots.take(step)
-        keep(run, name, taken)
-    keep_thresholds(run, module, taken, recorder.first)
+    crossed = cross(setup, run, store, recorder, predict)
+    keep_thresholds(run, module.tasks, samples, best, recorder, crossed)
+    load_checkpoint(module, run)
+    recorder.remove_samples()
+    for name in HALVES:
+        (run.checkpoints / f"{name}.ckpt").unlink(missing_ok=True)
     return {
-        head: replace(scores, boundary_iou=float(scores.metrics["iou"](taken[head]["boundary"])))
+        head: replace(scores, boundary_iou=float(scores.metrics["iou"](crossed[head]["counts"][-1])))
         if isinstance(scores, Scores)
         else scores
         for head, scores in result.items()

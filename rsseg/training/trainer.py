@@ -18,7 +18,7 @@ from rsseg.compare.recorder import Recorder
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import Store
-from rsseg.data.windows import Batches, TrainWindows
+from rsseg.data.windows import Batches, GridWindows, TrainWindows
 from rsseg.dataset import Data
 from rsseg.devices import choose_accelerator, choose_precision
 from rsseg.distributed import OneFolder, SyncBatchNorm, is_main, launched
@@ -34,7 +34,7 @@ from rsseg.progress import Lines, estimate, shows_bars
 from rsseg.setup import Setup
 from rsseg.training.checkpointing import CheckpointFiles, Checkpoints, validation_steps
 from rsseg.training.divergence import DivergedError, NonFinite
-from rsseg.training.recording import make_recorder, validation_windows
+from rsseg.training.recording import make_recorder
 from rsseg.training.resume import NewSchedule, begins_anew
 from rsseg.training.scoring import feed, name_means, print_scores, reside, score_rows
 from rsseg.training.signals import Interrupts
@@ -188,12 +188,12 @@ def make_loop(setup: Setup, run: RunFolder, module: SegmentationModule, data: Da
     windows = TrainWindows(train, setup.window, setup.sampler(train.sizes, train.census.blocks, train.read))
     drawn = pick_windows(val, setup.window, setup.pictures) if is_main() else []
     gallery = Gallery(run.pictures, drawn, {name: setup.palette(name) for name in setup.tasks}, setup.shown_bands)
-    recorder = make_recorder(setup, run, module, data, windows.sampler) if setup.record.enabled else None
+    recorder = make_recorder(setup, run, data, windows.sampler) if setup.record.enabled else None
     guard = NonFinite(_trained_on(setup, windows), setup.on_nonfinite == "skip")
     renewed = [NewSchedule(setup.plain["optimizer"].get("lr"))] if step and begins_anew(run, step) else []
     marks = validation_steps(setup.steps, setup.validations)
     monitor, higher_is_better = f"val/{head}/{setup.task.score}", setup.task.higher_is_better
-    kept = Checkpoints(run, monitor, marks, setup.checkpoint_every, interrupts, higher_is_better)
+    kept = Checkpoints(run, monitor, marks, setup.checkpoint_every, interrupts, higher_is_better, recorder)
     callbacks = [gallery, *([recorder] if recorder else []), guard, *renewed]
     trainer = make_trainer(setup, run, callbacks, kept, step)
     return Loop(setup, run, module, data, step, trainer, windows, gallery, guard, recorder)
@@ -246,7 +246,7 @@ def _train_all_steps(loop: Loop, last: Path | None) -> None:
         raise InputError(f"batch_size={size} can't be shared evenly among {world} devices: take a multiple of {world}")
     per_step = size * trainer.accumulate_grad_batches
     reside(setup, list(stores.values()), trainer)
-    windows = validation_windows(setup, stores["val"])
+    windows = GridWindows(stores["val"], setup.window, setup.overlap)
     for head, task in setup.tasks.items():
         if windows.masked or any(store.censuses[task.target].blocks.counts[:, -1].any() for store in stores.values()):
             for loss in loop.module.losses[head].modules():

@@ -78,7 +78,8 @@ def test_the_best_checkpoint_is_the_recorded_one(tmp_path, monkeypatch):
     records = make_sweep(tmp_path, monkeypatch, losses=("ce", "dice"), seeds=(1, 2))
     expected = {}
     for folder, known in records.items():
-        records[folder] = dataclasses.replace(known, best=dataclasses.replace(known.best, step=200))
+        best = known.quality + (known.steps == 200)[:, None]
+        records[folder] = dataclasses.replace(known, quality=best, crossed=None)
         expected[folder] = known.counts[1]
     comparison, found = compare(tmp_path)
     np.testing.assert_array_equal(found.counts[1, 0], expected[comparison.runs[1][0].folder])
@@ -194,9 +195,9 @@ def test_multiclass_is_tuned_on_its_sample_and_counted_anew(tmp_path, monkeypatc
 def test_a_run_that_was_not_counted_at_tuned_biases_is_named(tmp_path, monkeypatch):
     records = make_sweep(tmp_path, monkeypatch, FOUR, losses=("ce", "dice"), seeds=(1, 2))
     one = tmp_path / "loss=ce,seed=2"
-    best, unknown = records[one].best, records[one].best.counts.copy()
-    unknown[:3] = np.nan
-    records[one] = dataclasses.replace(records[one], best=dataclasses.replace(best, counts=unknown))
+    crossed, unknown = records[one].crossed, records[one].crossed.counts.copy()
+    unknown[1:3] = np.nan
+    records[one] = dataclasses.replace(records[one], crossed=dataclasses.replace(crossed, counts=unknown))
     notes, found = notes_of(tmp_path)
     assert f"Tuned thresholds are not compared: {one} was not counted at tuned biases" in notes
     assert found.tuning is None
@@ -212,7 +213,7 @@ def test_a_metric_that_nobody_recorded(tmp_path, monkeypatch):
     ):
         measures(Binary(("a",)), ranked_by="class_ece")
     for folder, known in records.items():
-        records[folder] = dataclasses.replace(known, best=None)
+        records[folder] = dataclasses.replace(known, crossed=None)
     with pytest.raises(InputError, match=r"boundary_iou: not every run recorded it; take iou, dice, precision, recall"):
         compare(tmp_path, "boundary_iou")
 

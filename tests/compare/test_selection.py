@@ -514,11 +514,11 @@ def test_records_go_by_majority(tmp_path, add, records, monkeypatch):
     assert all(run.records is not None for row in found.runs for run in row)
 
 
-@pytest.mark.parametrize(("odd", "why"), [({"best": None}, "best.npz"), ({"lost": 7}, "7 pixels .* not finite")])
+@pytest.mark.parametrize(("odd", "why"), [({"crossed": None}, "crossed.npz"), ({"lost": 7}, "7 pixels .* not finite")])
 def test_a_run_without_its_best_checkpoint_is_named(tmp_path, add, records, monkeypatch, odd, why):
     for loss in ("ce", "dice", "focal"):
         add(loss, loss)
-    broken = replace(records, best=None if "best" in odd else replace(records.best, **odd))
+    broken = replace(records, crossed=None if "crossed" in odd else replace(records.crossed, **odd))
     monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: broken if folder.name == "focal" else records)
     found = gather([tmp_path])
     assert found.labels == ["ce", "dice"]
@@ -532,7 +532,7 @@ def test_a_run_without_its_best_checkpoint_is_named(tmp_path, add, records, monk
             gather([tmp_path])
     else:
         assert found.labels == ["ce", "dice", "focal"]
-        assert all(row[0].records.best is None for row in found.runs)
+        assert all(row[0].records.crossed is None for row in found.runs)
 
 
 @pytest.mark.parametrize(
