@@ -26,6 +26,7 @@ from rsseg.compare.selection import gather
 from rsseg.compare.style import RULES, spread
 from rsseg.compare.tables import checkpoints
 from rsseg.compare.words import answer, caveats, verdict
+from rsseg.config.plan import Plan
 from rsseg.contract import InputError
 from rsseg.metrics import metrics
 from rsseg.run import compare as compare_runs
@@ -273,16 +274,13 @@ def test_what_went_wrong_in_runs_is_said(tmp_path, monkeypatch):
     (other / "run.json").write_text(json.dumps(origin | {"git": {"commit": "c0ffee", "changed": True}}))
     summary = json.loads((other / "summary.json").read_text())
     (other / "summary.json").write_text(json.dumps(summary | {"steps": 300}))
-    notes, _ = notes_of(tmp_path, keep_unfair=True)
+    with pytest.raises(InputError, match=r"stopped early +no +3\n +at step 300 +1: (?s:.*)  code "):
+        notes_of(tmp_path)
+    notes, _ = notes_of(tmp_path, allow_different=True)
     assert "ce, seed 2: its validation loss is NaN at step 300" in notes
     assert "dice, seed 1: stopped early, at step 300 of 400" in notes
-    assert "the runs have different numbers of steps, code" in notes
+    assert "the runs have different stopped early, code" in notes
     assert "uncommitted changes" in notes
-    strict, found = notes_of(tmp_path)
-    assert found.labels == ["ce", "dice"]
-    assert found.seeds == [2]
-    assert "2 runs are left out" in strict  # the changed one, and its seed of the other loss
-    assert "different steps (300, the others 400)" in (tmp_path / "out" / "left_out.csv").read_text()
 
 
 def test_the_best_of_many_trials_is_said_to_look_too_good(tmp_path, monkeypatch):
@@ -398,16 +396,18 @@ def test_many_losses_must_be_further_behind_to_be_told_apart(binary):
 
 
 def rate_sweep(root, monkeypatch, rates, good):
-    """Runs whose rate `good` is best on the search seeds; `rates` by loss."""
-    kept = {}
+    """Runs whose rate `good` is best on the search seeds, and their plan; `rates` by loss."""
+    kept, runs = {}, {}
     for loss, tried in rates.items():
         for rate in tried:
             for seed in (1, 2, 1001):
                 folder = root / f"{loss},{rate},{seed}"
                 kept[folder] = make_records(BINARY, loss, seed)
+                runs[folder] = {"loss": loss, "optimizer.lr": str(rate), "seed": str(seed)}
                 write_run(folder, BINARY, loss, seed, kept[folder], [f"optimizer.lr={rate}"], optimizer={"lr": rate})
                 summary = json.loads((folder / "summary.json").read_text()) | {"iou": 0.6 if rate == good else 0.5}
                 (folder / "summary.json").write_text(json.dumps(summary))
+    Plan(runs, {}).write(root)
     monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: kept[folder])
 
 
@@ -446,7 +446,7 @@ def test_two_heads_and_two_platforms_are_said(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("design", "unfair", "said"),
+    ("design", "different", "said"),
     [
         ([], [], "initial weights, windows, augmentation"),
         (["sampler._target_"], [], "initial weights, augmentation; not alike: windows (sampler._target_)"),
@@ -459,20 +459,20 @@ def test_two_heads_and_two_platforms_are_said(tmp_path, monkeypatch):
         ([], ["optimizer.lr"], "initial weights, windows, augmentation"),
         (
             [],
-            ["data or splits (training)"],
-            "augmentation; not alike: initial weights (data or splits (training)), windows (data or s",
+            ["training scenes or labels"],
+            "augmentation; not alike: initial weights (training scenes or labels), windows (training s",
         ),
-        ([], ["numbers of steps"], "initial weights, augmentation; not alike: windows (numbers of steps)"),
+        ([], ["stopped early"], "initial weights, augmentation; not alike: windows (stopped early)"),
         (["sampler.keep"], ["code"], "not known: the runs were made by different code"),
     ],
 )
-def test_what_a_seed_fixes_is_derived(binary, design, unfair, said):
-    comparison = dataclasses.replace(binary[1], design=design, unfair=unfair)
+def test_what_a_seed_fixes_is_derived(binary, design, different, said):
+    comparison = dataclasses.replace(binary[1], design=design, different=different)
     found = changed(binary[2], comparison=comparison)
     assert dict(protocol(comparison, "IoU"))["Alike per seed"].startswith(said)
     notes = " ".join(caveats(found))
     assert ("The rows are recipes" in notes) == bool(design)
-    assert ("kept because unfair=keep asked for it" in notes) == bool(unfair)
+    assert ("allow_different=true asked for it" in notes) == bool(different)
 
 
 def test_losses_of_the_panel_are_matched_by_name(tmp_path, monkeypatch):

@@ -106,7 +106,7 @@ def test_other_validation_data_can_not_be_compared(tmp_path, add):
     for loss in ("ce", "dice"):
         add(loss, loss)
     odd = add("odd", "focal", fingerprint="v2")
-    message = rf"validated on different data.*\n.*\n  validation scenes or labels  v1 +2\n +v2 +1: {odd}\nname the folders of one kind$"
+    message = rf"on different data.*\n.*\n  validation scenes or labels  v1 +2\n +v2 +1: {odd}\nname the folders of one kind$"
     for allow in (False, True):
         with pytest.raises(InputError, match=message):
             gather([tmp_path], allow)
@@ -601,8 +601,8 @@ def test_the_folds_of_a_seed_are_one_run_over_all_scenes(tmp_path, monkeypatch, 
         assert np.array_equal(run.records.at(point), np.concatenate([part.at(point) for part in parts]))
     assert run.records.counts.shape == (4, 6, 1, 4)
     assert np.allclose(run.records.values, np.mean([part.values for part in parts], 0))
-    assert run.summary["iou"] == pytest.approx(np.mean([json.loads((tmp_path / f"dice,1,{fold}/summary.json").read_text())["iou"]
-                                                        for fold in (1, 2, 3)]))  # fmt: skip
+    scores = [json.loads((tmp_path / f"dice,1,{fold}" / "summary.json").read_text())["iou"] for fold in (1, 2, 3)]
+    assert run.summary["iou"] == pytest.approx(np.mean(scores))
     assert run.classes["pixels"].tolist() == [sum(int(part.counts[-1, :, 0, [0, 2]].sum()) for part in parts)]
     assert run.summary["seconds"] == 3 * 12.5
 
