@@ -13,8 +13,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.special import digamma, polygamma
-from scipy.stats import studentized_range
+from scipy.special import digamma, ndtr, polygamma
+from scipy.stats import norm
 from scipy.stats import t as student
 
 from rsseg.compare.measures import Measure
@@ -117,14 +117,28 @@ class Spread:
         return Interval(self.value, self.value - half, self.value + half)
 
 
-NODES = 1 / np.array([1, 1.4, 2, 3, 4, 6, 10, 20, 60, np.inf])
+INVERSE = np.linspace(0, 1, 65)
 """Where the studentized range is computed, by one over its degrees of freedom."""
 
 
 @lru_cache(maxsize=64)
 def _range(losses: int, level: float) -> Array:
-    freedom = np.append(1 / NODES[:-1], np.inf)
-    return np.log(np.array([studentized_range.ppf(level, losses, each) for each in freedom]) / np.sqrt(2))
+    """The logarithm of Tukey's quantile over the root of 2, at `INVERSE`: scipy's takes seconds.
+
+    The range of normal values, over an independent estimate of their deviation: how often it is beyond w, averaged over the
+    logarithm x of that estimate. Both integrands are smooth and die out, so that sums over even steps are exact enough.
+    """
+    z, w = np.arange(-8, 8, 0.1), np.arange(0, 16, 0.02)
+    beyond = 1 - losses * 0.1 * (norm.pdf(z) * (ndtr(z + w[:, None]) - ndtr(z)) ** (losses - 1)).sum(1)
+    freedom = 1 / np.maximum(INVERSE, 1e-6)[:, None]
+    x = np.arange(-28, 8, 0.1) / np.sqrt(2 * freedom)
+    density = np.exp(freedom * (x - np.expm1(2 * x) / 2))
+    low, high = np.full(len(INVERSE), -1.0), np.full(len(INVERSE), 20.0)
+    for _ in range(50):
+        middle = (low + high) / 2
+        chance = np.average(np.interp(np.exp(middle[:, None] + x), w, beyond), axis=1, weights=density)
+        low, high = np.where(chance > 1 - level, middle, low), np.where(chance > 1 - level, high, middle)
+    return low - np.log(2) / 2
 
 
 def critical(losses: int, freedom: ArrayLike, level: float = 0.95) -> Array:
@@ -136,8 +150,7 @@ def critical(losses: int, freedom: ArrayLike, level: float = 0.95) -> Array:
         >>> critical(2, [4, 10]).round(2).tolist(), critical(8, 10).round(2).tolist()  # of one pair it is Student's t
         ([2.78, 2.23], 3.75)
     """
-    places = 1 / np.asarray(freedom, dtype=np.float64)
-    return np.asarray(np.exp(np.interp(places, NODES[::-1], _range(losses, level)[::-1])))
+    return np.asarray(np.exp(np.interp(1 / np.asarray(freedom, dtype=np.float64), INVERSE, _range(losses, level))))
 
 
 def moderate(variance: Array, freedom: Array, most: float) -> tuple[Array, Array]:
