@@ -142,7 +142,7 @@ def _tuning(found: Findings) -> list[str]:
 def _expected(found: Findings) -> list[str]:
     if found.chances is None:
         return []
-    best = int(np.argmax(found.chances.best))
+    best = found.advised.order[0]
     chance, expected, regret = (x[best] for x in (found.chances.best, found.chances.mean, found.chances.regret))
     return [
         f"With a probability of {percent(chance)} {found.labels[best]} is the best of the {len(found.labels)}; expect "
