@@ -231,7 +231,7 @@ def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
     if split == "val" and (task.real or not path.is_file()):
         return found
     if not path.is_file():
-        raise RecordError(run, f"has no records of the {split} split", f"python scripts/evaluate.py run={run} split={split}")
+        raise RecordError(run, f"has no records of the {split} split", "compare with split=test, which makes them")
     arrays = read_arrays(path)
     if split != "val":
         _need(path, head, arrays, ("scenes", "groups"))

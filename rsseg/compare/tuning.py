@@ -26,10 +26,6 @@ LEAST = 5e-4
 """A round of all biases that adds less to the mean score is the last."""
 
 
-ALL_WAYS = 10
-"""Up to so many groups all ways to part them are tried."""
-
-
 def halves(holds: ArrayLike, groups: Sequence[str], seed: int = 0, tries: int = 50) -> NDArray[np.bool_]:
     """Which scenes belong to the first half, at random, the same for every run on the same scenes.
 
@@ -62,8 +58,6 @@ def _best_deal(holds: bytes, shape: tuple[int, ...], seed: int, tries: int) -> N
     orders = [rng.permutation(len(there)) for _ in range(tries)]
     deals = [_deal(there, order) for order in orders]
     deals += [order < len(there) // 2 for order in orders if len(there) > 1]  # classes that interlock: plain halves too
-    if 1 < len(there) <= ALL_WAYS:
-        deals += list((np.arange(1, 2 ** (len(there) - 1))[:, None] >> np.arange(len(there))) % 2 == 1)
     return min(deals, key=lambda first: (-shared(there, first).sum(), abs(len(first) - 2 * int(first.sum()))))
 
 
