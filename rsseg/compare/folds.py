@@ -10,7 +10,7 @@ from functools import reduce
 import numpy as np
 import pandas as pd
 
-from rsseg.compare.records import Checkpoint, Records
+from rsseg.compare.records import Crossed, Records
 from rsseg.compare.runs import Run
 from rsseg.metrics.average import Array
 
@@ -19,7 +19,7 @@ from rsseg.metrics.average import Array
 class FoldedRecords(Records):
     """The records of all folds, one after the other along the scenes, at the validations that all have.
 
-    What is no function of sums over scenes, the panel's values and gradients, is the mean over the folds.
+    What is no function of sums over scenes, such as gradients, is the mean over the folds.
 
     Attributes:
         folds: The records of each.
@@ -27,10 +27,24 @@ class FoldedRecords(Records):
 
     folds: tuple[Records, ...] = ()
 
+    @property
+    def last_is_best(self) -> bool:
+        """Whether the best checkpoint of every fold is its last."""
+        return all(fold.last_is_best for fold in self.folds)
+
+    @property
+    def optimistic(self) -> Array:
+        """The counts of the checkpoints that were chosen on these very scenes, each fold's its own."""
+        return _along([fold.optimistic for fold in self.folds])
+
     def at(self, point: str) -> Array:
-        """The counts of the best checkpoint of each fold."""
-        counts: Array = np.concatenate([fold.at(point) for fold in self.folds])
-        return counts
+        """The counts of the checkpoints that were chosen on the other half of each fold."""
+        return _along([fold.at(point) for fold in self.folds])
+
+
+def _along(arrays: Sequence[Array], axis: int = 0) -> Array:
+    whole: Array = np.concatenate(arrays, axis)
+    return whole
 
 
 def pool_folds(folds: Sequence[Run]) -> Run:
@@ -81,38 +95,34 @@ def concatenate(folds: Sequence[Records]) -> FoldedRecords:
         shared: Array = np.mean([array[kept] for array, kept in zip(arrays, rows, strict=True)], axis=0)
         return shared
 
-    def mean_known(arrays: Sequence[Array | None]) -> Array | None:
-        known = [array for array in arrays if array is not None]
-        return mean(known) if len(known) == len(folds) else None
-
+    gains, crossed = [fold.gain for fold in folds if fold.gain is not None], [fold.crossed for fold in folds if fold.crossed]
     return FoldedRecords(
         scenes=[scene for fold in folds for scene in fold.scenes],
+        groups=np.concatenate([fold.groups for fold in folds]),
         first=np.concatenate([fold.first for fold in folds]),
         task=first.task,
         terms=first.terms,
         panel=first.panel,
         steps=steps,
-        counts=np.concatenate([fold.counts[kept] for fold, kept in zip(folds, rows, strict=True)], axis=1),
+        counts=_along([fold.counts[kept] for fold, kept in zip(folds, rows, strict=True)], axis=1),
+        quality=mean([fold.quality for fold in folds]),
         values=mean([fold.values for fold in folds]),
-        own=mean_known([fold.own for fold in folds]),
+        own=mean([fold.own for fold in folds]),
         gradient={
             place: (mean([fold.gradient[place][0] for fold in folds]), mean([fold.gradient[place][1] for fold in folds]))
             for place in first.gradient
         },
-        gain=mean_known([fold.gain for fold in folds]),
-        best=_checkpoint([fold.best for fold in folds]),
+        gain=mean(gains) if len(gains) == len(folds) else None,
+        crossed=_crossed(crossed) if len(crossed) == len(folds) else None,
         folds=tuple(folds),
     )
 
 
-def _checkpoint(bests: Sequence[Checkpoint | None]) -> Checkpoint | None:
-    known = [best for best in bests if best is not None]
-    if len(known) < len(bests):
-        return None
-    return Checkpoint(
-        step=known[0].step,
-        counts=np.concatenate([best.counts for best in known], axis=1),
-        calibration={name: np.concatenate([best.calibration[name] for best in known]) for name in known[0].calibration},
-        untuned=next((best.untuned for best in known if best.untuned), ""),
-        lost=sum(best.lost for best in known),
+def _crossed(folds: Sequence[Crossed]) -> Crossed:
+    return Crossed(
+        steps=folds[0].steps,
+        counts=_along([fold.counts for fold in folds], axis=1),
+        calibration={name: _along([fold.calibration[name] for fold in folds]) for name in folds[0].calibration},
+        untuned=next((fold.untuned for fold in folds if fold.untuned), ""),
+        lost=sum(fold.lost for fold in folds),
     )
