@@ -107,10 +107,10 @@ class Findings:
     def _lone(self) -> list[str]:
         """The classes that are as good as in fewer than two groups, where others are in more."""
         pixels = sum_groups(metrics(self.task)[self.task.score].pixels(self.counts[0, 0]), self.groups)
-        effective = effective_groups(pixels)
-        found = [self.task.classes[c] for c in np.flatnonzero(effective < RARE) if self.task.classes[c] not in self.without]
-        kept = [self.task.classes[c] for c in np.flatnonzero(effective >= RARE) if self.task.classes[c] not in self.without]
-        return found if kept else []
+        good = {c: n for c, n in zip(self.task.classes, effective_groups(pixels), strict=True) if c not in self.without}
+        rare = min(RARE, 0.75 * len(pixels))  # of two groups no class is as good as in more than two
+        found = [name for name, number in good.items() if number < rare]
+        return found if any(number >= rare for number in good.values()) else []
 
     @property
     def ranked(self) -> Estimates:
@@ -124,10 +124,15 @@ class Findings:
 
     @cached_property
     def tune(self) -> bool:
-        """Whether tuning surely helps the loss that is best with it; losses are ranked by what it is tuned for."""
-        if self.tuned is None or self.gain is None or self.metric != self.tuned_for:
+        """Whether the best loss is better tuned, and tuning surely helps it, or the one that is best untuned.
+
+        Losses are ranked by what it is tuned for.
+        """
+        if self.tuned is None or self.gain is None or self.metric != self.tuned_for or not self.ranked.claims:
             return False
-        return bool(self.gain.score.low[self.tuned.order[0]] > 0)
+        best, tuned = self.order[0], self.tuned.order[0]
+        sure = (self.gain.score.low[[best, tuned]] > 0).any()
+        return bool(sure and self.tuned.mean.value[tuned] > self.ranked.mean.value[best])
 
     @property
     def advised(self) -> Estimates:
@@ -209,12 +214,12 @@ class Findings:
         """Whether the best checkpoint of each run gives every pixel the same label, ``[L, R]``; of labels alone."""
         if self.task.real:
             return np.zeros(self.counts.shape[:2], dtype=bool)
-        called = (self.counts[..., 0] + self.counts[..., 1]).sum(2) > 0  # [L, R, C]
-        missed = (self.counts[..., 0] + self.counts[..., 2]).sum(2) > 0
-        negatives = self.counts[..., 3].sum(2) + self.counts[..., 2].sum(2) > 0
+        hits, wrong, missed, rest = np.moveaxis(self.counts.sum(2), -1, 0)  # [L, R, C]
+        called, there = hits + wrong > 0, hits + missed > 0
         if self.task.exclusive:
-            return np.asarray((called.sum(-1) == 1) & (missed.sum(-1) > 1))
-        return np.asarray((~called & missed | ~negatives & called).all(-1))
+            return np.asarray((called.sum(-1) == 1) & (there.sum(-1) > 1))
+        constant, varies = ~called | (missed + rest == 0), there & (wrong + rest > 0)
+        return np.asarray(constant.all(-1) & varies.any(-1))
 
     @cached_property
     def tau(self) -> Array:

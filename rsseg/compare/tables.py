@@ -36,35 +36,39 @@ def all_tables(found: Findings) -> dict[str, pd.DataFrame]:
 def losses(found: Findings) -> pd.DataFrame:
     """One row per loss, best first: every measure with its interval, what tuning gains, chances, regrets, rank alignment.
 
-    ``behind`` is the difference to the best loss, in intervals that hold for all pairs together. A mean over seeds that lack
-    some says over how many it is, ``_seeds``.
+    ``behind`` is the difference to the best loss, in intervals that hold for all pairs together. ``p_best``, ``expected`` and
+    ``expected_regret`` are of losses as they are best used, ``tuned`` or not. A mean over seeds that lack some says over how
+    many it is, ``_seeds``.
     """
-    best, chances, lead = found.order[0], found.chances, found.ranked.lead()
-    table = pd.DataFrame(index=pd.Index(found.labels, name="loss"))
-    table["seeds"] = len(found.seeds)
+    best, chances, lead, seeds = found.order[0], found.chances, found.ranked.lead(), len(found.seeds)
+    columns: dict[str, ArrayLike] = {"seeds": np.full(len(found.labels), seeds)}
     shown = dict(found.estimates)
     if found.tuned is not None and found.gain is not None:
         shown |= {"tuned": found.tuned, "gain": found.gain}
     for name, estimates in shown.items():
-        score = estimates.score
-        table[f"{name}_mean"], table[f"{name}_std"] = score.value, estimates.values.std(axis=1, ddof=1)
-        table[f"{name}_low"], table[f"{name}_high"] = score.low, score.high
-    table["behind"], table["behind_low"], table["behind_high"] = lead.value[best], lead.low[best], lead.high[best]
+        score, values = estimates.score, estimates.values
+        columns[f"{name}_mean"] = score.value
+        columns[f"{name}_std"] = values.std(axis=1, ddof=1) if seeds > 1 else np.full(len(values), np.nan)
+        columns[f"{name}_low"], columns[f"{name}_high"] = score.low, score.high
+    columns["behind"], columns["behind_low"], columns["behind_high"] = (
+        ends[best] for ends in (lead.value, lead.low, lead.high)
+    )
     if chances is not None:
-        table["p_best"], table["expected"], table["expected_regret"] = chances.best, chances.mean, chances.regret
+        columns["p_best"], columns["expected"], columns["expected_regret"] = chances.best, chances.mean, chances.regret
+        columns["used_tuned"] = np.full(len(found.labels), found.tune)
     each = {"optimism": found.optimism, "selection_regret": found.selection, "tau": found.tau[..., 0]}
     each["tau_last_half"] = found.tau[..., 1]
     if found.residual is not None:
         each["residual_regret"] = found.residual
     for name, values in each.items():
         known = ~np.isnan(values)
-        table[f"{name}_mean"] = present_mean(values)
+        columns[f"{name}_mean"] = present_mean(values)
         if not known.all():
-            table[f"{name}_seeds"] = known.sum(1)
-    table["last_is_best"], table["collapsed"] = found.last_is_best.sum(1), found.collapsed.sum(1)
-    table["failed"] = [found.comparison.failed.get(label, 0) for label in found.labels]
-    table["hours"] = [sum(run.summary["seconds"] for run in row) / 3600 for row in found.comparison.runs]
-    return table.iloc[found.order]
+            columns[f"{name}_seeds"] = known.sum(1)
+    columns["last_is_best"], columns["collapsed"] = found.last_is_best.sum(1), found.collapsed.sum(1)
+    columns["failed"] = [found.comparison.failed.get(label, 0) for label in found.labels]
+    columns["hours"] = [sum(run.summary["seconds"] for run in row) / 3600 for row in found.comparison.runs]
+    return pd.DataFrame(columns, index=pd.Index(found.labels, name="loss")).iloc[found.order]
 
 
 def pairs(found: Findings) -> pd.DataFrame:
@@ -135,16 +139,14 @@ def best_by_measure(found: Findings) -> pd.DataFrame:
 
 def classes(found: Findings) -> pd.DataFrame:
     """One row per class: pixels and groups that hold it, and each loss's score, mean over seeds; NaN where it is absent."""
-    metric = found.metrics[found.class_score]
-    pixels = metrics(found.task)[found.task.score].pixels(found.counts[0, 0])
+    known = metrics(found.task)
+    pixels = known[found.task.score].pixels(found.counts[0, 0])
     holding = (sum_groups(pixels, found.groups) > 0).sum(0)
     table = pd.DataFrame(
         {"pixels": pixels.sum(0).astype(int), "groups": holding}, index=pd.Index(found.task.classes, name="class")
     )
     for i in found.order:
-        table[found.labels[i]] = [
-            metrics(found.task)[f"{metric.score}/{name}"](found.counts[i]).mean(0) for name in table.index
-        ]
+        table[found.labels[i]] = [known[f"{found.class_score}/{name}"](found.counts[i]).mean(0) for name in table.index]
     return table
 
 

@@ -18,15 +18,19 @@ from rsseg.task import Task
 FEW = 5.0
 """A class that is as good as in fewer groups is named."""
 
+AFFORDABLE = 10
+"""The command for more seeds is given for this many times as many at most."""
+
 
 def number(value: float, sign: bool = False) -> str:
     """Three decimals; a dash for NaN.
 
     Example:
-        >>> number(0.12345), number(0.02, sign=True), number(float("nan"))
-        ('0.123', '+0.020', '-')
+        >>> number(0.12345), number(0.02, sign=True), number(-0.0004), number(float("nan"))
+        ('0.123', '+0.020', '0.000', '-')
     """
-    return "-" if np.isnan(value) else f"{value:+.3f}" if sign else f"{value:.3f}"
+    rounded = round(float(value), 3) + 0.0  # no minus before 0.000
+    return "-" if np.isnan(value) else f"{rounded:+.3f}" if sign else f"{rounded:.3f}"
 
 
 def span(low: float, high: float, sign: bool = False) -> str:
@@ -66,15 +70,10 @@ def listed(words: Sequence[str], last: str = "and") -> str:
 
 def answer(found: Findings) -> list[str]:
     """What to train with, and whether to tune the threshold: the first screen."""
-    labels, seeds = found.labels, len(found.seeds)
-    if len(labels) < 2:
-        return [f"There is only one loss, {labels[0]}: train others to compare it with, such as loss=ce,dice."]
-    if not found.ranked.claims:
-        best, extreme = found.order[0], "highest" if found.ranked.measure.higher_is_better else "lowest"
-        return [
-            f"{labels[best]} has the {extreme} {_name(found)} so far, {_quantity(found, found.ranked.mean.value[best])}. With {seeds} "
-            f"seed{'s' * (seeds > 1)} per loss no loss can be called better than another: train at least {CLAIMED}, better {SEEDS}."
-        ]
+    if len(found.labels) < 2:
+        return [f"There is only one loss, {found.labels[0]}: train others to compare it with, such as loss=ce,dice."]
+    if not found.ranked.claims or found.reach is None:
+        return [_so_far(found)]
     return [_train_with(found), *_behind(found), *_tuning(found), *_expected(found)]
 
 
@@ -82,9 +81,14 @@ def _name(found: Findings) -> str:
     return found.ranked.measure.label
 
 
-def _quantity(found: Findings, value: float, sign: bool = False) -> str:
+def _quantity(found: Findings, value: float) -> str:
     """A score, or difference of scores, with its unit."""
-    return f"{number(value, sign)} {found.ranked.measure.unit}".strip()
+    return f"{number(value)} {found.ranked.measure.unit}".strip()
+
+
+def _equal(found: Findings) -> str:
+    """Below what losses are practically equal."""
+    return f"{found.equal_within:g} {found.ranked.measure.unit or _name(found)}"
 
 
 def _areas(found: Findings) -> str:
@@ -92,21 +96,36 @@ def _areas(found: Findings) -> str:
     return "scenes" if found.group_count == len(found.scenes) else "areas"
 
 
+def _so_far(found: Findings) -> str:
+    """Which loss leads, and why that can't be called sure."""
+    best, extreme, seeds = found.order[0], "highest" if found.ranked.measure.higher_is_better else "lowest", len(found.seeds)
+    leads = f"{found.labels[best]} has the {extreme} {_name(found)} so far, {_quantity(found, found.ranked.mean.value[best])}."
+    if not found.ranked.claims:
+        return (
+            f"{leads} With {seeds} seed{'s' * (seeds > 1)} per loss no loss can be called better than another: train at least "
+            f"{CLAIMED}, better {SEEDS}."
+        )
+    what = "all scenes lie" if found.group_count == 1 else f"a {found.task.score_of} lies"
+    return f"{leads} No loss can be called better than another: {what} in one area, and how scores vary between areas is not known."
+
+
 def _train_with(found: Findings) -> str:
     best, *others = found.advised.order
-    label, near = found.labels[best], [i for i in others if i not in found.advised.behind]
+    label, behind = found.labels[best], found.advised.behind
+    near = [i for i in others if i not in behind]
     how = ""
     if found.gain is not None and found.metric == found.tuned_for:
         how = f" and tune {found.task.all_tuned}" if found.tune else f" without tuning {found.task.all_tuned}"
     if not near:
         return f"Train with {label}{how}: it is surely better than every other loss."
     lead = found.advised.lead()
-    if max(np.abs([lead.low[best, near], lead.high[best, near]]).max(), 0) < found.equal_within and len(near) == len(others):
-        return f"Train with any of these losses{how}: none differs from {label} by {found.equal_within:g} of {_name(found)} or more."
-    if len(near) == len(others):
-        return f"Train with {label}{how}; no loss is surely better than another here."
+    furthest = np.abs([lead.low[best, near], lead.high[best, near]]).max()
+    if furthest < found.equal_within and not behind:
+        return f"Train with any of these losses{how}: none differs from {label}, the first, by {_equal(found)} or more."
+    if not behind and len(near) > 1:
+        return f"Train with {label}{how}; no other loss is surely behind it."
     names = [found.labels[i] for i in near]
-    some = listed([*names[:3], f"{len(names) - 3} others"] if len(names) > 3 else names, "or")
+    some = listed([*names[:3], f"{len(names) - 3} more"] if len(names) > 4 else names, "or")
     return f"Train with {label}{how}, or with {some}: {'that is' if len(near) == 1 else 'these are'} not surely behind it."
 
 
@@ -134,19 +153,21 @@ def _tuning(found: Findings) -> list[str]:
     return [
         f"For {found.labels[best]}, tuning {found.task.all_tuned} on other {_areas(found)} changes {metric} by "
         f"{number(gain, True)}{brackets(low, high, sign=True)}{chance}.",
-        f"Tuning changes the losses' {metric} by {number(gains.min(), True)} to {number(gains.max(), True)}; untuned they differ by "
-        f"{number(np.ptp(fixed))} from first to last.",
+        f"Over all losses, tuning changes {metric} by {number(gains.min(), True)} at least and {number(gains.max(), True)} at most; "
+        f"untuned, the first and the last differ by {number(np.ptp(fixed))}.",
     ]
 
 
 def _expected(found: Findings) -> list[str]:
+    """How probably the advised loss is the best one, and what it will score."""
     if found.chances is None:
         return []
-    best = found.advised.order[0]
-    chance, expected, regret = (x[best] for x in (found.chances.best, found.chances.mean, found.chances.regret))
+    best, tuned = found.advised.order[0], ", tuned," * found.tune
+    chance, expected, regret = (float(x[best]) for x in (found.chances.best, found.chances.mean, found.chances.regret))
+    behind = f"; on average it is {_quantity(found, regret)} behind the best one" if number(regret) != number(0) else ""
     return [
-        f"With a probability of {percent(chance)} {found.labels[best]} is the best of the {len(found.labels)}; expect "
-        f"{_quantity(found, expected)} of {_name(found)} on new areas, {_quantity(found, regret)} from the best one on average."
+        f"With a probability of {percent(chance)} {found.labels[best]} is the best of the {len(found.labels)} losses. Its expected "
+        f"{_name(found)}{tuned} on new areas is {_quantity(found, expected)}{behind}."
     ]
 
 
@@ -154,53 +175,61 @@ def statistics(found: Findings) -> list[str]:
     """What a statistician asks about: what could be seen, what would decide, and what the figures hold for."""
     said, known = [], found.reach
     if known is not None and found.ranked.claims:
-        limit = f"the {len(found.seeds)} seeds" if known.limit == "seeds" else f"the {found.group_count} {_areas(found)}"
-        said.append(f"Differences below {_quantity(found, known.gap)} can't be told from chance here: {limit} limit that most.")
+        limit = f"{len(found.seeds)} seeds" if known.limit == "seeds" else f"{found.group_count} {_areas(found)}"
+        gap = _quantity(found, known.gap)
+        said.append(f"Differences below {gap} can't be told from chance here, mostly because there are only {limit}.")
         said += _what_decides(found, known)
     optimism = found.optimism[~np.isnan(found.optimism)]
     if len(optimism) and found.group_count > 1:
+        chosen = f"checkpoints{f' and {found.task.all_tuned}' * (found.tuned is not None)}"
+        better = float(optimism.mean())
+        seem = f"{_quantity(found, better)} better" if number(better) > number(0) else "no better"
         said.append(
-            f"Every scene is scored by checkpoints and thresholds that were chosen on other {_areas(found)}. On the scenes that chose "
-            f"them, scores look better by {_quantity(found, float(optimism.mean()))} on average."
+            f"Every scene is scored by {chosen} that were chosen on other {_areas(found)}. On the scenes that chose the "
+            f"checkpoint, scores look {seem} on average."
         )
     return [*said, _holds_for(found)]
 
 
 def _what_decides(found: Findings, known: Reach) -> list[str]:
+    """What would tell the best two losses apart."""
     first, second, *_ = found.advised.order
     low, high = (float(ends[first, second]) for ends in (found.advised.lead().low, found.advised.lead().high))
-    pair, areas = f"{found.labels[first]} and {found.labels[second]}", _areas(found)
+    pair, areas, seeds = f"{found.labels[first]} and {found.labels[second]}", _areas(found), len(found.seeds)
     if low > 0:
         return []
     if max(-low, high) < found.equal_within:
-        return [f"{pair} are practically equal: they differ by less than {found.equal_within:g}."]
-    if known.seeds is not None:
+        return [f"{pair} are practically equal: they differ by less than {_equal(found)}."]
+    if known.seeds is None and known.groups is None:
+        return [f"{pair} are so close that neither more seeds nor more {areas} alone would tell them apart."]
+    enough = [f"about {known.seeds} seeds per loss"] if known.seeds is not None else []
+    enough += [f"about {known.groups} {areas}"] if known.groups is not None else []
+    never = f", but no number of {areas if known.groups is None else 'seeds'} would" * (len(enough) == 1)
+    command = ""
+    if known.seeds is not None and known.seeds <= AFFORDABLE * seeds:
         newest = max(found.seeds)
-        command = found.comparison.plan.command(range(newest + 1, newest + 1 + known.seeds - len(found.seeds)))
-        how = f": {command}" if command and known.seeds <= 50 else ""
-        return [f"If {pair} differ as they seem to, about {known.seeds} seeds per loss tell them apart{how}."]
-    if known.groups is not None:
-        return [f"If {pair} differ as they seem to, no number of seeds tells them apart, but about {known.groups} {areas} do."]
-    return [f"{pair} are so close that neither more seeds nor more {areas} alone tell them apart."]
+        command = found.comparison.plan.command(range(newest + 1, newest + 1 + known.seeds - seeds))
+    how = f" To train them: {command}" if command else ""
+    return [f"If {pair} differ as they seem to, {listed(enough, 'or')} would tell them apart{never}.{how}"]
 
 
 def _holds_for(found: Findings) -> str:
     runs = found.comparison.all_runs
     trained = len(runs[0].data["scenes"]["train"])
+    scenes = "this training scene" if trained == 1 else f"these {trained} training scenes"
     rates = sorted({run.rate for run in runs if not np.isnan(run.rate)})
     rate = f" at a learning rate of {rates[0]:g}" if len(rates) == 1 else " at each loss's learning rate" if rates else ""
-    steps = listed([str(n) for n in sorted({int(run.summary["steps"]) for run in runs})])
-    return (
-        f"This holds for models trained on these {trained} scenes for {steps} steps{rate}, and for areas like the "
-        f"{found.group_count} that score them."
-    )
+    steps = listed([str(n) for n in sorted({int(run.summary["steps"]) for run in runs})], "or")
+    scored = "the area that scores them" if found.group_count == 1 else f"the {found.group_count} {_areas(found)} that score them"
+    return f"This holds for models trained on {scenes} for {steps} steps{rate}, and for areas like {scored}."
 
 
 def caveats(found: Findings) -> list[str]:
     """What weakens the answer, one sentence each, with what to do."""
     notes = _sample(found) + _classes(found) + _training(found)
     if found.metric != found.tuned_for and found.tuned is not None:
-        notes.append(f"Thresholds are tuned for {found.tuned_for}: what tuning does to {_name(found)} is not known.")
+        tuned, what = found.task.all_tuned.capitalize(), found.metrics[found.tuned_for].label
+        notes.append(f"{tuned} are tuned for {what}: what tuning does to {_name(found)} is not known.")
     if found.tuned is None and not found.task.real:
         notes.append(f"What tuning gains is not known: {_why_untuned(found)}.")
     notes += found.gradients.notes + _trouble(found)
@@ -213,23 +242,30 @@ def caveats(found: Findings) -> list[str]:
 
 
 def _sample(found: Findings) -> list[str]:
-    """Too few seeds or areas, or records."""
+    """Too few seeds or areas, runs or records."""
     notes, seeds, groups = [], len(found.seeds), found.group_count
+    if unfinished := found.comparison.unfinished:
+        each, planned = listed([f"{label} {many}" for label, many in unfinished.items()]), len(found.comparison.plan.runs)
+        notes.append(
+            f"An early look: {sum(unfinished.values())} of {planned} planned runs are not finished ({each}). Who looks often finds "
+            "differences by chance: decide when the sweep is finished."
+        )
     if CLAIMED <= seeds < SEEDS:
-        notes.append(f"Exploratory: {seeds} seeds per loss, whose spread says little of others'. Train {SEEDS} or more.")
+        notes.append(f"Exploratory: {seeds} seeds per loss say little about others. Train {SEEDS} or more.")
     if groups == 1:
         notes.append(
-            "All scenes lie in one area: no interval can be given, and every score is of the scenes that chose the checkpoint; "
-            "validate on more areas, or name them by dataset.source.group."
+            "All scenes lie in one area: no interval can be given, and every score is of the scenes that chose the checkpoint. "
+            "Validate on more areas, or name them by dataset.source.group."
         )
     elif groups < GROUPS:
+        names, in_turn = listed(list(dict.fromkeys(map(str, found.groups)))), ", or score every area in turn (sweep=kfold)"
         notes.append(
-            f"Only {groups} independent {_areas(found)} are scored, {listed(list(dict.fromkeys(map(str, found.groups))))}: intervals say "
-            f"little of others. Validate on {GROUPS} or more, or score every area in turn (sweep=kfold)."
+            f"Only {groups} independent {_areas(found)} are scored, {names}: intervals say little about others. "
+            f"Validate on {GROUPS} or more{'' if found.comparison.plan.folds else in_turn}."
         )
     lacking = [measure.label for name, measure in found.measures.items() if name not in found.estimates]
     if lacking:
-        notes.append(f"Not recorded, so not compared: {', '.join(lacking)}.")
+        notes.append(f"Not recorded by every run, so not compared: {', '.join(lacking)}.")
     return notes
 
 
@@ -240,33 +276,33 @@ def _kind(task: Task, many: bool = False) -> str:
 
 def _classes(found: Findings) -> list[str]:
     """The classes that are absent, or occur in few areas, or were not tuned."""
-    pixels = metrics(found.task)[found.task.score].pixels(found.counts[0, 0])
-    grouped, areas, notes = sum_groups(pixels, found.groups), _areas(found), []
-    absence = "is known nowhere" if found.task.score_of == "value" else "does not occur"
-    notes += [
-        f"{_kind(found.task)} {found.task.classes[c]} {absence} in the scenes that are scored: it is in no mean."
+    task, areas = found.task, _areas(found)
+    metric = metrics(task, found.without)[found.metric if found.metric in found.metrics else found.tuned_for]
+    pixels = metrics(task)[task.score].pixels(found.counts[0, 0])
+    grouped = sum_groups(pixels, found.groups)
+    absence = "is known nowhere" if task.score_of == "value" else "does not occur"
+    notes = [
+        f"{_kind(task)} {task.classes[c]} {absence} in the scenes that are scored: it is in no mean."
         for c in np.flatnonzero(pixels.sum(0) == 0)
     ]
     for name in found.lone:
-        c = found.task.classes.index(name)
-        holding = int((grouped[:, c] > 0).sum())
-        nearly = "" if holding == 1 else f", nearly all of it in one ({holding} hold some)"
-        with_it = metrics(found.task, found.without)[found.tuned_for](found.counts).mean(1)
+        holding = int((grouped[:, task.classes.index(name)] > 0).sum())
+        where = "lies" if holding == 1 else f"lies in {holding} of {found.group_count} {areas}, but nearly all of it"
+        with_it = metric(found.counts).mean(1)
+        each = listed([f"{number(with_it[i])} for {found.labels[i]}" for i in found.order[:3]])
         notes.append(
-            f"{_kind(found.task)} {name} lies in one of {found.group_count} {areas}{nearly}: how it varies can't be known, and it is in "
-            f"no mean. With it, {found.metrics[found.tuned_for].label} is "
-            + listed([f"{number(with_it[i])} for {found.labels[i]}" for i in found.order[:3]])
-            + "."
+            f"{_kind(task)} {name} {where} in one of {found.group_count} {areas}: how its score varies can't be known, and it is in "
+            f"no mean. With it, {metric.label} is {each}."
         )
-    if len(grouped[0]) > 1:
-        good = effective_groups(grouped)
-        few = [
-            f"{found.task.classes[c]} (as good as {good[c]:.1f} {areas} of equal size)"
-            for c in np.flatnonzero(good < FEW)
-            if found.task.classes[c] not in found.lone
-        ]
-        if few and found.group_count >= FEW:
-            notes.append(f"{_kind(found.task, many=True)} in few {areas}: {', '.join(few)}. Their scores are uncertain.")
+    good = effective_groups(grouped)
+    few = [
+        f"{task.classes[c]} (as good as {good[c]:.1f} {areas} of equal size)"
+        for c in np.flatnonzero(good < FEW)
+        if task.classes[c] not in [*found.lone, *found.without]
+    ]
+    if few and found.group_count >= FEW:
+        their = "Their scores are" if len(few) > 1 else "Its score is"
+        notes.append(f"{_kind(task, len(few) > 1)} in few {areas}: {listed(few)}. {their} uncertain.")
     return notes + _one_sided(found)
 
 
@@ -293,13 +329,11 @@ def _training(found: Findings) -> list[str]:
         )
     for label, row in zip(found.labels, found.collapsed, strict=True):
         if row.any():
-            notes.append(
-                f"{label}: {int(row.sum())} of {len(row)} runs give every pixel one label; a lower learning rate may help."
-            )
+            give = "gives" if row.sum() == 1 else "give"
+            notes.append(f"{label}: {row.sum()} of {len(row)} runs {give} every pixel one label; a lower learning rate may help.")
     for label, many in found.comparison.failed.items():
-        notes.append(
-            f"{label}: {many} run{'s' * (many > 1)} failed and {'are' if many > 1 else 'is'} not scored: it is worse than it looks."
-        )
+        scored = "and are not scored: it is worse than it looks" if label in found.labels else "and it is not compared"
+        notes.append(f"{label}: {many} run{'s' * (many > 1)} failed {scored}.")
     return notes
 
 
@@ -317,15 +351,15 @@ def _trouble(found: Findings) -> list[str]:
     """What runs had trouble with, or differ in."""
     comparison, notes = found.comparison, []
     runs = comparison.all_runs
-    notes += [
-        f"{run.label}, seed {run.seed}: stopped early, at step {run.summary['steps']} of {run.config.steps}."
-        for run in runs
-        if run.summary["steps"] < int(run.config.steps)
-    ]
+    stopped = [run for run in runs if run.summary["steps"] < int(run.config.steps)]
+    if stopped:
+        many, run = len(stopped), stopped[0]
+        which = f"{run.label}, seed {run.seed}, at step {run.summary['steps']} of {run.config.steps}"
+        notes.append(f"{many} run{'s' * (many > 1)} stopped early{', such as' if many > 1 else ':'} {which}.")
     if any((run.folder.parent / TRIALS).is_file() for run in runs):
         notes.append(
             "The runs are trials of a search, proposed for their scores on these scenes: the best of many looks better than it "
-            "is; train it again on other seeds, or score it on the test split (split=test)."
+            "is; train it again on other seeds, or score it on the test split (scripts/evaluate.py split=test)."
         )
     if comparison.different:
         notes.append(f"The rows differ in {listed(comparison.different)} as well: a lead may not be the loss's.")
