@@ -220,7 +220,9 @@ def _holds_for(found: Findings) -> str:
     rates = sorted({run.rate for run in runs if not np.isnan(run.rate)})
     rate = f" at a learning rate of {rates[0]:g}" if len(rates) == 1 else " at each loss's learning rate" if rates else ""
     steps = listed([str(n) for n in sorted({int(run.summary["steps"]) for run in runs})], "or")
-    scored = "the area that scores them" if found.group_count == 1 else f"the {found.group_count} {_areas(found)} that score them"
+    scored = (
+        "the area that scores them" if found.group_count == 1 else f"the {found.group_count} {_areas(found)} that score them"
+    )
     return f"This holds for models trained on {scenes} for {steps} steps{rate}, and for areas like {scored}."
 
 
@@ -330,7 +332,9 @@ def _training(found: Findings) -> list[str]:
     for label, row in zip(found.labels, found.collapsed, strict=True):
         if row.any():
             give = "gives" if row.sum() == 1 else "give"
-            notes.append(f"{label}: {row.sum()} of {len(row)} runs {give} every pixel one label; a lower learning rate may help.")
+            notes.append(
+                f"{label}: {row.sum()} of {len(row)} runs {give} every pixel one label; a lower learning rate may help."
+            )
     for label, many in found.comparison.failed.items():
         scored = "and are not scored: it is worse than it looks" if label in found.labels else "and it is not compared"
         notes.append(f"{label}: {many} run{'s' * (many > 1)} failed {scored}.")

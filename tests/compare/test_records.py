@@ -123,7 +123,9 @@ def run(tmp_path):
     head = {"task": "binary", "classes": ["building"], "terms": ["ce"], "panel": {"ce": {}}}
     (tmp_path / "records").mkdir()
     (tmp_path / "records" / "records.json").write_text(
-        json.dumps({"format": 2, "scenes": ["a", "b"], "groups": ["a", "b"], "first_half": [True, False], "heads": {"mask": head}})
+        json.dumps(
+            {"format": 2, "scenes": ["a", "b"], "groups": ["a", "b"], "first_half": [True, False], "heads": {"mask": head}}
+        )
     )
     arrays = {"step": 1, "counts": np.random.default_rng(0).integers(0, 10**9, (2, 1, 4)), "values": np.ones((1, 2))}
     arrays |= {"own": [1.0, 1.0], "quality": [0.1, 0.2, 0.3]}
