@@ -166,7 +166,7 @@ SPLITS = {
     "deepglobe": (["training-2", "training-3"], ["training-11"]),
     "gid15": (["train-GF2_train1-MSS1", "train-GF2_train2-MSS1"], ["val-GF2_val1-MSS1", "val-GF2_val2-MSS1"]),
     "inria": (["austin36", "austin6", "tyrol-w36", "tyrol-w6"], ["austin1", "austin5", "tyrol-w1", "tyrol-w5"]),
-    "landcoverai": (["M-33_0", "M-33_1"], ["M-33_2"]),
+    "landcoverai": (["M-33_0", "M-33_1"], ["M-34_2"]),
     "levircd": (["train_1", "train_2"], ["val_1"]),
     "loveda": (["Train-Rural-1", "Train-Urban-0"], ["Val-Rural-3", "Val-Urban-2"]),
     "potsdam": (["2_10", "3_10"], ["2_11"]),
