@@ -261,15 +261,15 @@ def test_without_the_test_part(tmp_path, roots, name, caplog):
 
 def test_landcoverai_with_the_list_of_a_missing_test_part(tmp_path, roots):
     root = shutil.copytree(roots["landcoverai"], tmp_path / "data")
-    for path in root.glob("output/M-33_3*"):
+    for path in root.glob("output/M-34_3*"):
         path.unlink()
     config = settings("landcoverai", root)
     assert [scene.name for scene in source_of(config).scenes("train")] == ["M-33_0", "M-33_1"]
-    with pytest.raises(InputError, match=r"test\.txt lists 1 names without an image: M-33_3"):
+    with pytest.raises(InputError, match=r"test\.txt lists 1 names without an image: M-34_3"):
         source_of(config).scenes("test")
-    (root / "val.txt").write_text("M-33_2\nM-33_9\n")
+    (root / "val.txt").write_text("M-34_2\nM-34_9\n")
     for split in ("train", "val"):
-        with pytest.raises(InputError, match=r"val\.txt lists 1 names without an image: M-33_9"):
+        with pytest.raises(InputError, match=r"val\.txt lists 1 names without an image: M-34_9"):
             source_of(config).scenes(split)
 
 
