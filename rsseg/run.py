@@ -30,12 +30,13 @@ from rsseg.config.provenance import Chosen, provenance
 from rsseg.config.schema import Config
 from rsseg.contract import InputError, nearest
 from rsseg.data.scene import Scene, SceneReader
+from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
 from rsseg.dataset import Data, Numbers, open_data, open_split, scenes_of
 from rsseg.description import write_description
 from rsseg.distributed import is_main
 from rsseg.errors import SCORING, in_one_line
-from rsseg.files import UnwritableError, write_csv, write_json
+from rsseg.files import UnwritableError, read_json, write_csv, write_json
 from rsseg.inference.diagnostics import draw_confusion
 from rsseg.inference.examples import draw_examples, most_different
 from rsseg.inference.objects import check_out, predict_objects
@@ -58,6 +59,7 @@ from rsseg.training.scoring import (
     score,
     score_best,
     score_rows,
+    score_split,
     scoring_trainer,
 )
 from rsseg.training.signals import Interrupts
@@ -209,7 +211,16 @@ def load_run(run: RunFolder, setup: Setup, scenes: int = 1, threshold: str = "fi
     load_checkpoint(module, run)
     if thresholds is not None:
         module.tune(thresholds)
+        warn_of_lost(run, labelled)
     return module.eval()
+
+
+def warn_of_lost(run: RunFolder, heads: Collection[str]) -> None:
+    """Log where the tuned thresholds of heads are worse than the usual ones on scenes that they were not tuned on."""
+    for head, facts in read_json(run.thresholds_file).items():
+        if head in heads and (facts.get("gain") or 0) < 0:
+            line = "threshold=tuned: tuned so, head %s has lost %.4f IoU on scenes that nothing was tuned on (%s): leave it out."
+            log.warning(line, head, -facts["gain"], run.thresholds_file)
 
 
 def known_head(name: str, heads: Collection[str]) -> str:
@@ -249,18 +260,8 @@ def evaluate(
     if without:
         config.metrics.without = list(without)
     setup = make_setup(config, trust)
-    name = setup.dataset.name
-    scenes = scenes_of(setup.source(), setup.dataset, split)
-    bare = sum(not any(scene.masks) for scene in scenes)
-    if bare:
-        raise InputError(
-            f"split={split} of dataset {name} can't be scored: {bare} of its {len(scenes)} scenes "
-            "have no labels. Take split=val, or map the scenes with scripts/predict.py"
-        )
     with in_one_line(run, setup.batch_size, setup.window, memory=SCORING):
-        module = load_run(folder, setup, len(scenes), threshold)  # before any scene is decoded
-        store = open_split(setup.dataset, scenes, split, setup.window)
-        store.fill = module.mean.numpy().ravel()
+        module, store = _open_labelled(folder, setup, split, threshold)
         result = score(setup, module, GridWindows(store, setup.window, setup.overlap))
     left = f"-without-{'-'.join(without)}".replace("/", "_") * bool(without)
     path = run / f"evaluation-{split}{'-tuned' * (threshold == 'tuned')}{left}.csv"
@@ -289,6 +290,52 @@ def evaluate(
     except UnwritableError as error:
         log.warning("%s; the table above is all that there is of it", error)
     return result
+
+
+def record_split(run: Path, split: str = "test", trust: Sequence[str] = ()) -> Path:
+    """Count a run's best checkpoint on the scenes of a split for comparisons, unless that has been done.
+
+    Args:
+        run: The run folder.
+        split: A split that training has not seen.
+        trust: As for `evaluate`.
+
+    Returns:
+        ``records/test.npz``, which `rsseg.compare.records.load_records` reads.
+
+    Raises:
+        InputError: As for `evaluate`.
+    """
+    quiet()
+    folder = RunFolder(run)
+    path = folder.records / f"{split}.npz"
+    if not path.is_file():
+        setup = make_setup(folder.config(), trust)
+        with in_one_line(run, setup.batch_size, setup.window, memory=SCORING):
+            module, store = _open_labelled(folder, setup, split)
+            score_split(setup, folder, module, store, path)
+    return path
+
+
+def _open_labelled(
+    run: RunFolder, setup: Setup, split: str, threshold: str = "fixed"
+) -> tuple[SegmentationModule, Store]:
+    """A run's module with its best weights, and the scenes of a split.
+
+    Raises:
+        InputError: If they can't be used, or some scenes have no labels.
+    """
+    scenes = scenes_of(setup.source(), setup.dataset, split)
+    bare = sum(not any(scene.masks) for scene in scenes)
+    if bare:
+        raise InputError(
+            f"split={split} of dataset {setup.dataset.name} can't be scored: {bare} of its {len(scenes)} scenes "
+            "have no labels. Take split=val, or map the scenes with scripts/predict.py"
+        )
+    module = load_run(run, setup, len(scenes), threshold)  # before any scene is decoded
+    store = open_split(setup.dataset, scenes, split, setup.window)
+    store.fill = module.mean.numpy().ravel()
+    return module, store
 
 
 def predict(
