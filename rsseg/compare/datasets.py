@@ -65,7 +65,8 @@ class AcrossDatasets:
         found: The findings of each dataset, by its name.
         labels: The losses that all of them have.
         scores: Mean scores ``[L, D]``.
-        lead: How much better the row's loss is than the column's over datasets like these, ``[L, L]``.
+        lead: How much better the row's loss is than the column's over datasets like these, ``[L, L]``; without intervals where
+            nothing may be claimed on some dataset.
         ranks: The rank of each loss on each dataset, 1 is the best, ``[L, D]``.
     """
 
@@ -88,9 +89,14 @@ def across_datasets(found: Mapping[str, Findings]) -> AcrossDatasets:
         found: The findings of each dataset, by its name; of the same metric.
 
     Raises:
-        InputError: If no two losses are on all datasets.
+        InputError: If there is one dataset alone, no two losses are on all of them, or they are ranked by different measures.
     """
     first, *others = found.values()
+    if not others:
+        raise InputError(f"{', '.join(found)} is the only dataset: name sweeps on two or more")
+    ranked_by = list(dict.fromkeys(each.ranked.measure.heading for each in found.values()))
+    if len(ranked_by) > 1:
+        raise InputError(f"the datasets are ranked by {listed(ranked_by)}: name one metric that all have in one unit")
     labels = [label for label in first.labels if all(label in other.labels for other in others)]
     if len(labels) < 2:
         raise InputError(f"the datasets {', '.join(found)} share {len(labels)} losses: run one sweep on all of them")
@@ -101,8 +107,9 @@ def across_datasets(found: Mapping[str, Findings]) -> AcrossDatasets:
     gaps = sign * np.stack([x.difference.value[np.ix_(at, at)] for x, at in zip(chosen, places, strict=True)], axis=-1)
     variances = np.stack([x.difference.variance[np.ix_(at, at)] for x, at in zip(chosen, places, strict=True)], axis=-1)
     ends = np.zeros((3, len(labels), len(labels)))
+    claims = all(x.claims for x in chosen) and not np.isnan(variances).any()
     for i, j in combinations(range(len(labels)), 2):
-        ends[:, i, j] = pool(gaps[i, j], variances[i, j], len(labels))
+        ends[:, i, j] = pool(gaps[i, j], variances[i, j], len(labels)) if claims else (gaps[i, j].mean(), np.nan, np.nan)
         ends[:, j, i] = -ends[[0, 2, 1], i, j]
     return AcrossDatasets(dict(found), labels, scores, Interval(*ends), rankdata(-sign * scores, axis=0))
 
@@ -122,21 +129,26 @@ def turns(across: AcrossDatasets) -> list[tuple[str, str, str, str]]:
 def across_answer(across: AcrossDatasets) -> list[str]:
     """Which loss is ahead over all datasets, in words."""
     best, *others = across.order
-    names, first = list(across.found), next(iter(across.found.values()))
-    metric, number_of = first.ranked.measure.label, len(names)
-    behind = [i for i in others if across.lead.low[best, i] > 0]
+    label, measure, names = across.labels[best], next(iter(across.found.values())).ranked.measure, list(across.found)
     said = [
-        f"Over {number_of} datasets, {listed(names)}, {across.labels[best]} has the best mean rank by {metric}, "
+        f"Over {len(names)} datasets, {listed(names)}, {label} has the best mean rank by {measure.label}, "
         f"{across.ranks[best].mean():.1f} of {len(across.labels)}."
     ]
+    if np.isnan(across.lead.low[best, others]).any():
+        too_few = [name for name, each in across.found.items() if not each.ranked.claims or each.reach is None]
+        return [*said, f"Nothing is claimed of other datasets: there are too few seeds or areas on {listed(too_few)}."]
+    behind = [i for i in others if across.lead.low[best, i] > 0]
     for i in behind:
         gap, low, high = across.lead.at(best, i)
-        said.append(f"{across.labels[i]} is surely behind it on datasets like these, by {number(gap)}{brackets(low, high)}.")
+        much = f"{number(gap)} {measure.unit}".strip()
+        said.append(f"{across.labels[i]} is surely behind it on datasets like these, by {much}{brackets(low, high)}.")
     if not behind:
-        said.append(f"On datasets like these no loss is surely behind it: {number_of} datasets tell little of others.")
-    for a, b, one, other in turns(across):
-        said.append(f"The order turns: {a} is surely ahead of {b} on {one}, and behind it on {other}.")
-    if not turns(across):
+        said.append(f"On datasets like these no loss is surely behind {label}: {len(names)} datasets tell little of others.")
+    turned = turns(across)
+    said += [
+        f"The order turns: {a} is surely ahead of {b} on {one}, and surely behind it on {other}." for a, b, one, other in turned
+    ]
+    if not turned:
         said.append("No two losses are surely ordered one way on one dataset and the other way on another.")
     return said
 

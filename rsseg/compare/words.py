@@ -106,7 +106,9 @@ def _so_far(found: Findings) -> str:
             f"{CLAIMED}, better {SEEDS}."
         )
     what = "all scenes lie" if found.group_count == 1 else f"a {found.task.score_of} lies"
-    return f"{leads} No loss can be called better than another: {what} in one area, and how scores vary between areas is not known."
+    return (
+        f"{leads} No loss can be called better than another: {what} in one area, so how scores vary between areas is not known."
+    )
 
 
 def _train_with(found: Findings) -> str:
@@ -150,11 +152,12 @@ def _tuning(found: Findings) -> list[str]:
     gain, low, high = found.gain.score.at(best)
     chance = ", which may be chance" if low <= 0 <= high else ""
     fixed, gains = found.estimates[found.tuned_for].mean.value, found.gain.mean.value
+    least, most = number(gains.min(), sign=True), number(gains.max(), sign=True)
     return [
         f"For {found.labels[best]}, tuning {found.task.all_tuned} on other {_areas(found)} changes {metric} by "
-        f"{number(gain, True)}{brackets(low, high, sign=True)}{chance}.",
-        f"Over all losses, tuning changes {metric} by {number(gains.min(), True)} at least and {number(gains.max(), True)} at most; "
-        f"untuned, the first and the last differ by {number(np.ptp(fixed))}.",
+        f"{number(gain, sign=True)}{brackets(low, high, sign=True)}{chance}.",
+        f"Over all losses, tuning changes {metric} by {least} at least and {most} at most; untuned, the first and the last "
+        f"differ by {number(np.ptp(fixed))}.",
     ]
 
 
@@ -166,8 +169,8 @@ def _expected(found: Findings) -> list[str]:
     chance, expected, regret = (float(x[best]) for x in (found.chances.best, found.chances.mean, found.chances.regret))
     behind = f"; on average it is {_quantity(found, regret)} behind the best one" if number(regret) != number(0) else ""
     return [
-        f"With a probability of {percent(chance)} {found.labels[best]} is the best of the {len(found.labels)} losses. Its expected "
-        f"{_name(found)}{tuned} on new areas is {_quantity(found, expected)}{behind}."
+        f"With a probability of {percent(chance)} {found.labels[best]} is the best of the {len(found.labels)} losses. Its "
+        f"expected {_name(found)}{tuned} on new areas is {_quantity(found, expected)}{behind}."
     ]
 
 
@@ -220,10 +223,8 @@ def _holds_for(found: Findings) -> str:
     rates = sorted({run.rate for run in runs if not np.isnan(run.rate)})
     rate = f" at a learning rate of {rates[0]:g}" if len(rates) == 1 else " at each loss's learning rate" if rates else ""
     steps = listed([str(n) for n in sorted({int(run.summary["steps"]) for run in runs})], "or")
-    scored = (
-        "the area that scores them" if found.group_count == 1 else f"the {found.group_count} {_areas(found)} that score them"
-    )
-    return f"This holds for models trained on {scenes} for {steps} steps{rate}, and for areas like {scored}."
+    scored = "one that scores" if found.group_count == 1 else f"{found.group_count} {_areas(found)} that score"
+    return f"This holds for models trained on {scenes} for {steps} steps{rate}, and for areas like the {scored} them."
 
 
 def caveats(found: Findings) -> list[str]:
@@ -249,8 +250,8 @@ def _sample(found: Findings) -> list[str]:
     if unfinished := found.comparison.unfinished:
         each, planned = listed([f"{label} {many}" for label, many in unfinished.items()]), len(found.comparison.plan.runs)
         notes.append(
-            f"An early look: {sum(unfinished.values())} of {planned} planned runs are not finished ({each}). Who looks often finds "
-            "differences by chance: decide when the sweep is finished."
+            f"An early look: {sum(unfinished.values())} of {planned} planned runs are not finished ({each}). Who looks often "
+            "finds differences by chance: decide when the sweep is finished."
         )
     if CLAIMED <= seeds < SEEDS:
         notes.append(f"Exploratory: {seeds} seeds per loss say little about others. Train {SEEDS} or more.")
@@ -293,8 +294,8 @@ def _classes(found: Findings) -> list[str]:
         with_it = metric(found.counts).mean(1)
         each = listed([f"{number(with_it[i])} for {found.labels[i]}" for i in found.order[:3]])
         notes.append(
-            f"{_kind(task)} {name} {where} in one of {found.group_count} {areas}: how its score varies can't be known, and it is in "
-            f"no mean. With it, {metric.label} is {each}."
+            f"{_kind(task)} {name} {where} in one of {found.group_count} {areas}: how its score varies can't be known, "
+            f"and it is in no mean. With it, {metric.label} is {each}."
         )
     good = effective_groups(grouped)
     few = [
@@ -315,8 +316,8 @@ def _one_sided(found: Findings) -> list[str]:
         return []
     holds = class_pixels(found.counts[0, 0]) > 0
     return [
-        f"Class {found.task.classes[c]} occurs in one half of the {_areas(found)} alone: its {found.task.tuned} can't be tuned on "
-        "the one and scored on the other, and is left as it is."
+        f"Class {found.task.classes[c]} occurs in one half of the {_areas(found)} alone: its {found.task.tuned} can't be tuned "
+        "on the one and scored on the other, and is left as it is."
         for c in np.flatnonzero(holds.any(0) & ~shared(holds, first))
     ]
 
@@ -326,15 +327,13 @@ def _training(found: Findings) -> list[str]:
     notes, last, runs = [], int(found.last_is_best.sum()), found.last_is_best.size
     if 2 * last > runs:
         notes.append(
-            f"In {last} of {runs} runs the best checkpoint is the last one: they are not trained to the end, and the order may change "
-            "with more steps (steps=...)."
+            f"In {last} of {runs} runs the best checkpoint is the last one: they are not trained to the end, and the order may "
+            "change with more steps (steps=...)."
         )
     for label, row in zip(found.labels, found.collapsed, strict=True):
         if row.any():
-            give = "gives" if row.sum() == 1 else "give"
-            notes.append(
-                f"{label}: {row.sum()} of {len(row)} runs {give} every pixel one label; a lower learning rate may help."
-            )
+            which = f"{row.sum()} of {len(row)} runs give{'s' * int(row.sum() == 1)}"
+            notes.append(f"{label}: {which} every pixel one label; a lower learning rate may help.")
     for label, many in found.comparison.failed.items():
         scored = "and are not scored: it is worse than it looks" if label in found.labels else "and it is not compared"
         notes.append(f"{label}: {many} run{'s' * (many > 1)} failed {scored}.")
