@@ -11,7 +11,7 @@ import numpy as np
 
 from rsseg.assembly import make_setup
 from rsseg.compare.baselines import baselines, cached, data_key
-from rsseg.compare.datasets import across_answer, across_datasets, across_table
+from rsseg.compare.datasets import across_answer, across_datasets
 from rsseg.compare.findings import EQUAL, Findings
 from rsseg.compare.records import load_records
 from rsseg.compare.report import write_across, write_report
@@ -96,7 +96,7 @@ def compare(places: Sequence[Path], question: Question | None = None, out: Path 
             across = across_datasets(found)
             for sentence in across_answer(across):
                 log.info("%s", sentence)
-            write_across(across, across_table(across), out)
+            write_across(across, out)
     except UnwritableError as error:
         raise UnwritableError(f"{error}; out=... writes the comparison elsewhere") from None
     return out

@@ -12,17 +12,16 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from numpy.typing import ArrayLike
-from scipy.stats import norm, studentized_range
+from scipy.stats import norm
 
-from rsseg.compare.runs import Run
+from rsseg.compare.findings import EQUAL, Findings
+from rsseg.compare.inference import Interval
 from rsseg.compare.selection import gather
 from rsseg.config.cli import compose
 from rsseg.config.folder import RunFolder, quoted
@@ -30,8 +29,6 @@ from rsseg.config.plan import SEED, read_plan
 from rsseg.config.sweep import value_text
 from rsseg.contract import InputError
 from rsseg.files import read_json, write_json
-from rsseg.metrics import metrics
-from rsseg.metrics.average import Array
 
 FILE = "race.json"
 
@@ -41,18 +38,7 @@ ALPHA = 0.05
 FIRST_LOOK = 3
 """Seeds before the first look: with two, a spread is hardly known."""
 
-EQUAL_WITHIN = 0.01
-"""A difference that is of no practical use."""
-
 log = logging.getLogger(__name__)
-
-
-class Pairs(NamedTuple):
-    """Simultaneous intervals of the difference between every two rows, the first less the second, ``[L, L]`` each."""
-
-    difference: Array
-    low: Array
-    high: Array
 
 
 class Decision(NamedTuple):
@@ -77,46 +63,16 @@ def spent(share: float, alpha: float = ALPHA) -> float:
     return float(2 * norm.sf(norm.isf(alpha / 2) / np.sqrt(share)))
 
 
-def games_howell(values: ArrayLike, level: float) -> Pairs:
-    """Simultaneous intervals of all pairs of means, of rows that vary differently: Games and Howell 1976.
-
-    Args:
-        values: Scores ``[L, R]`` of L rows and R seeds.
-        level: The probability that any of the intervals misses its difference.
-
-    Example:
-        >>> pairs = games_howell([[0.5, 0.6, 0.7], [0.1, 0.2, 0.3]], 0.05)
-        >>> round(float(pairs.difference[0, 1]), 3), round(float(pairs.low[0, 1]), 3), round(float(pairs.high[0, 1]), 3)
-        (0.4, 0.173, 0.627)
-    """
-    scores = np.asarray(values, dtype=np.float64)
-    rows, seeds = scores.shape
-    means, variances = scores.mean(1), scores.var(1, ddof=1) / seeds
-    both = variances[:, None] + variances
-    squares = (variances[:, None] ** 2 + variances**2) / (seeds - 1)
-    with np.errstate(invalid="ignore"):
-        freedom = np.where(squares > 0, both**2 / squares, seeds - 1)
-    widths = [_quantile(level, rows, max(1, int(one))) for one in freedom.ravel() + 1e-9]  # whole degrees: wider, and few
-    half = np.reshape(widths, both.shape) * np.sqrt(both / 2)
-    difference = means[:, None] - means
-    return Pairs(difference, difference - half, difference + half)
-
-
-@cache
-def _quantile(level: float, rows: int, freedom: int) -> float:
-    return float(studentized_range.isf(level, rows, freedom))
-
-
-def decide(intervals: Callable[[float], Pairs], level: float, equal_within: float) -> Decision:
+def decide(leads: Callable[[float], Interval], alpha: float, equal_within: float) -> Decision:
     """What to do at a look.
 
     Args:
-        intervals: The simultaneous intervals at an error rate, of scores of which more is better.
-        level: What this look may spend.
+        leads: How much better each row is than each other, ``[L, L]``, in intervals that hold together with a confidence.
+        alpha: The error rate that this look may spend.
         equal_within: A difference of no practical use. That the rest is equal is told at `ALPHA`: to end a race early by
             mistake costs seeds that would have told rows apart, and drops none.
     """
-    sure, usual = intervals(level), intervals(ALPHA)
+    sure, usual = leads(1 - alpha), leads(1 - ALPHA)
     behind = {int(row): int(sure.low[:, row].argmax()) for row in np.flatnonzero((sure.low > 0).any(0))}
     rest = [row for row in range(len(sure.low)) if row not in behind]
     return Decision(behind, bool((np.abs(usual.high[np.ix_(rest, rest)]) <= equal_within).all()))
@@ -141,7 +97,7 @@ class Race:
         InputError: If the sweep varies more or less than one setting and the seed, or has too few seeds.
     """
 
-    def __init__(self, configs: Path, words: Sequence[str], equal_within: float = EQUAL_WITHIN) -> None:
+    def __init__(self, configs: Path, words: Sequence[str], equal_within: float = EQUAL) -> None:
         config = compose(configs, words, multirun=True)
         params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
         given = OverridesParser.create().parse_overrides([*params, *words])
@@ -186,26 +142,16 @@ class Race:
         if len(seeds) < FIRST_LOOK or len(left) < 2:
             return told
         found = gather([folder for folder, value in runs.items() if value in left], allow_different=True)
-        names, scores = (
-            [runs[row[0].folder] for row in found.runs],
-            np.array([[quality(run) for run in row] for row in found.runs]),
-        )
+        names, ranked = [runs[row[0].folder] for row in found.runs], Findings(found).ranked
         before = 0.0 if len(seeds) == FIRST_LOOK else spent((len(seeds) - 1) / len(self.seeds))
-        level = spent(len(seeds) / len(self.seeds)) - before
-        pairs = games_howell(scores, level)
-        decision = decide(lambda level: games_howell(scores, level), level, self.equal_within)
+        alpha = spent(len(seeds) / len(self.seeds)) - before
+        decision, lead = decide(ranked.lead, alpha, self.equal_within), ranked.lead(1 - alpha)
         dropped = [
-            {
-                "row": names[row],
-                "behind": names[by],
-                "by": pairs.difference[by, row],
-                "low": pairs.low[by, row],
-                "high": pairs.high[by, row],
-            }
+            {"row": names[row], "behind": names[by], **dict(zip(("by", "low", "high"), lead.at(by, row), strict=True))}
             for row, by in decision.behind.items()
         ]
-        means = dict(zip(names, scores.mean(1), strict=True))
-        return told | {"level": level, "scores": means, "dropped": dropped, "equal": decision.equal}
+        means = dict(zip(names, ranked.mean.value.tolist(), strict=True))
+        return told | {"level": alpha, "scores": means, "dropped": dropped, "equal": decision.equal}
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for two races to be one."""
@@ -249,14 +195,6 @@ class Race:
         return [value_text(parser.parse_override(f"{self.key}={value}")) for value in self.values]
 
 
-def quality(run: Run) -> float:
-    """The score that a run is raced by, of scenes that did not choose its checkpoint; more is better."""
-    metric = metrics(run.task, run.without)[run.task.score]
-    if run.records is not None:
-        return float(metric.quality(run.records.at("fixed")))
-    return float(run.summary[run.task.score]) * (1 if run.task.higher_is_better else -1)
-
-
 def race(configs: Path, script: Path, words: Sequence[str]) -> None:
     """Race a sweep, and write ``race.json`` into its folder. The same call goes on with one that was stopped.
 
@@ -275,7 +213,7 @@ def race(configs: Path, script: Path, words: Sequence[str]) -> None:
     others = [word for word in flags.overrides if word.partition("=")[0] not in own]
     others += [f"hydra.searchpath=[file://{Path(flags.config_dir).resolve()}]"] if flags.config_dir else []
     try:
-        raced = Race(configs, others, float(own.get("equal_within", EQUAL_WITHIN)))
+        raced = Race(configs, others, float(own.get("equal_within", EQUAL)))
     except ValueError:
         raise InputError(f"equal_within={own['equal_within']}: a number is expected") from None
     looks, left = raced.begun(), list(raced.values)

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from run_folders import BINARY, make_records, write_run
-from scipy.stats import norm, tukey_hsd
+from scipy.stats import norm
 from tiny import CONFIGS
 
 import rsseg.race
+from rsseg.compare.inference import Interval, estimate
+from rsseg.compare.measures import measures
 from rsseg.config.plan import Plan, read_plan
 from rsseg.contract import InputError
-from rsseg.race import ALPHA, FIRST_LOOK, Pairs, decide, games_howell, race, spent
+from rsseg.race import ALPHA, FIRST_LOOK, decide, race, spent
 
 
 def test_the_spending_is_that_of_the_paper():
@@ -25,36 +27,34 @@ def test_the_spending_is_that_of_the_paper():
     assert spent(1.0) == pytest.approx(ALPHA)
 
 
-def test_intervals_of_rows_that_vary_alike_are_tukeys():
-    """With equal variances the degrees of freedom of a pair are 2 (R - 1); Tukey has L (R - 1), the same for two rows."""
-    rng = np.random.default_rng(0)
-    base = rng.normal(size=7)
-    a, b = base, -base + 1  # the same variance
-    ours, theirs = games_howell([a, b], 0.05), tukey_hsd(a, b).confidence_interval(0.95)
-    assert ours.low[0, 1] == pytest.approx(theirs.low[0, 1])
-    assert ours.high[0, 1] == pytest.approx(theirs.high[0, 1])
+MEASURE = measures(BINARY)["scene_iou"]
 
 
-def raced(scores, equal_within=0.0):
-    """The rows that are left of scores ``[L, R]``, looked at after each seed from the third on."""
-    seeds, left = scores.shape[1], np.arange(len(scores))
+def sums(scores, groups=12, rng=None):
+    """Sums ``[L, R, G, 2]`` of groups of one scene each that have these scores ``[L, R]``, and noise of their own per row."""
+    noise = 0 if rng is None else rng.normal(0, 0.5, (len(scores), 1, groups)) + rng.normal(0, 2, groups)
+    return np.stack([scores[..., None] + noise, np.ones((*scores.shape, groups))], axis=-1)
+
+
+def raced(counted, equal_within=0.0):
+    """The rows that are left of sums ``[L, R, G, 2]``, looked at after each seed from the third on."""
+    seeds, left = counted.shape[1], np.arange(len(counted))
     for number in range(FIRST_LOOK, seeds + 1):
-        level = spent(number / seeds) - (spent((number - 1) / seeds) if number > FIRST_LOOK else 0)
-        pairs = games_howell(scores[left, :number], level)
-        told = decide(lambda one: pairs, level, equal_within)  # noqa: B023
+        alpha = spent(number / seeds) - (spent((number - 1) / seeds) if number > FIRST_LOOK else 0)
+        told = decide(estimate(counted[left, :number], MEASURE, draws=300).lead, alpha, equal_within)
         left = np.delete(left, list(told.behind))
         if len(left) < 2:
             break
     return left
 
 
-@pytest.mark.slow  # SciPy takes half a second for a quantile
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "seeds"), [(2, 5), (3, 5), (5, 5), (8, 5), (2, 10), (8, 8)])
 def test_equally_good_rows_are_seldom_dropped(rows, seeds):
     """At most 5 % of races, and what 400 of them may show beside: three standard errors."""
     rng = np.random.default_rng([rows, seeds])
     spread = np.linspace(0.5, 2, rows)[:, None]
-    lost = sum(len(raced(spread * rng.normal(size=(rows, seeds)))) < rows for _ in range(400))
+    lost = sum(len(raced(sums(spread * rng.normal(size=(rows, seeds)), rng=rng))) < rows for _ in range(400))
     assert lost / 400 <= ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / 400)
 
 
@@ -62,15 +62,15 @@ def test_a_row_that_is_far_behind_is_dropped():
     rng = np.random.default_rng(0)
     for _ in range(50):
         scores = rng.normal(size=(3, 5)) + np.array([[30.0], [30.0], [0.0]])
-        assert {0, 1} >= {*raced(scores)}
+        assert {0, 1} >= {*raced(sums(scores))}
 
 
 def test_rows_within_a_difference_of_no_use_are_equal():
-    def pairs(level):
-        return Pairs(np.zeros((2, 2)), np.full((2, 2), -0.008), np.full((2, 2), 0.008))
+    def leads(level):
+        return Interval(np.zeros((2, 2)), np.full((2, 2), -0.008), np.full((2, 2), 0.008))
 
-    assert decide(pairs, 0.01, 0.01) == ({}, True)
-    assert decide(pairs, 0.01, 0.005) == ({}, False)
+    assert decide(leads, 0.01, 0.01) == ({}, True)
+    assert decide(leads, 0.01, 0.005) == ({}, False)
 
 
 QUALITY = {"ce": 0.8, "dice": 0.8, "focal": 0.2}
