@@ -7,7 +7,7 @@ drawn groups' sums. Intervals of differences hold for all pairs of losses at onc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -195,12 +195,14 @@ class Estimates:
         mean: The mean over seeds, ``[L]``.
         difference: Row minus column, ``[L, L]``.
         measure: What they are scores of.
+        own_freedom: The degrees of freedom of each difference by itself, ``[L, L]``; empty: those of `difference`.
     """
 
     values: Array
     mean: Spread
     difference: Spread
     measure: Measure
+    own_freedom: Array = field(default_factory=lambda: np.empty(0))
 
     @property
     def order(self) -> list[int]:
@@ -226,9 +228,16 @@ class Estimates:
         found, (low, high) = self.mean.interval(), self.measure.limits
         return replace(found, low=np.maximum(found.low, low), high=np.minimum(found.high, high))
 
-    def lead(self, level: float = 0.95) -> Interval:
-        """How much better the row's loss is, above 0 where it is: intervals that hold together; NaN with too few seeds."""
-        found = self.difference.interval(max(len(self.values), 2), level)
+    def lead(self, level: float = 0.95, pooled: bool = True) -> Interval:
+        """How much better the row's loss is, above 0 where it is: intervals that hold together; NaN with too few seeds.
+
+        Args:
+            level: The confidence that all of them hold.
+            pooled: Whether the degrees of freedom are those of all pairs together; by their own alone intervals are wider, and
+                hold where losses vary very differently.
+        """
+        spread = self.difference if pooled or not self.own_freedom.size else replace(self.difference, freedom=self.own_freedom)
+        found = spread.interval(max(len(self.values), 2), level)
         found = found if self.measure.higher_is_better else -found
         unknown = np.full_like(found.value, np.nan)
         return found if self.claims else Interval(found.value, unknown, unknown)
@@ -283,10 +292,11 @@ def estimate(sums: Array, measure: Measure, draws: int = 2000, seed: int = 0) ->
     upper = np.triu_indices(len(parts), 1)
     if len(parts) > 2 and difference.variance[upper].mean() > 0:
         own = np.maximum(difference.variance[upper], 1e-4 * difference.variance[upper].mean())
-        freedom = difference.freedom[upper]
+        freedom, own_freedom = difference.freedom[upper], difference.freedom.copy()
         moderated, freedom = moderate(own, freedom, len(parts) - 1)
         for whole, each in ((difference.variance, np.maximum(own, moderated)), (difference.freedom, freedom)):
             whole[upper] = whole.T[upper] = each
+        return Estimates(values, single, difference, measure, own_freedom)
     return Estimates(values, single, difference, measure)
 
 
