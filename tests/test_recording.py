@@ -108,7 +108,6 @@ def test_what_is_crossed_already_is_kept_when_a_run_is_scored_again_or_goes_on(t
     assert list(records.crossed.steps) == chosen
 
 
-
 def test_a_loss_that_is_no_function_of_sums_has_no_value_by_half(tmp_path, folder_root):
     train(settings(tmp_path, *folder_data(folder_root), *QUICK, "loss=lovasz"), tmp_path / "run")
     records = load_records(tmp_path / "run")

@@ -101,9 +101,7 @@ class SplitLosses:
             elif not _is_exact(term):
                 known_sums = self.loss.sums_of(term, found)
                 value: Tensor = (
-                    term(logits, given.target(term), *beside)
-                    if known_sums is None
-                    else term.from_sums(known_sums)  # type: ignore[operator]
+                    term(logits, given.target(term), *beside) if known_sums is None else term.from_sums(known_sums)  # type: ignore[operator]
                 )
                 self._count(name, value.to(labelled) * labelled)
 
