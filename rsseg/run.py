@@ -430,7 +430,7 @@ def draw_disagreements(
         progress(list(zip(runs, setups, strict=True)), "predicting examples") as made,
     ):
         modules = (load_run(RunFolder(run), own) for run, own in made)
-        examples = most_different(pick_windows(store, size, 16), head, modules, 3)
+        examples = most_different(pick_windows(store, size, 16), head, modules, 3, [scene.name for scene in store.scenes])
     draw_examples(path, setup.tasks[head], setup.palette(head), examples, names, setup.shown_bands)
     return path
 
