@@ -150,8 +150,10 @@ def difference_map(down: Sequence[str], across: Sequence[str], found: Interval, 
 
 def save(figure: Figure, path: Path) -> str:
     """Write a figure as PNG, and return it as SVG in a data URI."""
-    write_figure(figure, path, dpi=150)
     drawn = io.BytesIO()
     with plain_text(figure):
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)  # it is laid out: not again for each format
+        write_figure(figure, path, dpi=150)
         figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
     return f"data:image/svg+xml;base64,{base64.b64encode(drawn.getvalue()).decode()}"
