@@ -261,8 +261,8 @@ def steady(means, seeds=5, scenes=8, of_seeds=0.001, of_scenes=0.001):
 
     def moves(*shape):
         drawn = rng.normal(size=shape)
-        drawn -= drawn.mean(-1, keepdims=True) if shape[-1] > 1 else drawn
-        return drawn
+        drawn -= drawn.mean(-1, keepdims=True)
+        return drawn / np.maximum(drawn.std(-1, keepdims=True), 1e-12)
 
     means = np.asarray(means, dtype=float)
     by_seed, by_scene = moves(len(means), seeds), moves(len(means), scenes)
