@@ -44,8 +44,14 @@ def main(config: DictConfig) -> float:
 
 if __name__ == "__main__":
     try:
-        prepare(CONFIGS, sys.argv[1:])
-        main()
+        if "race=true" in sys.argv[1:]:
+            from rsseg.race import race
+
+            logging.basicConfig(level=logging.INFO, format="%(message)s")
+            race(CONFIGS, Path(__file__).resolve(), sys.argv[1:])
+        else:
+            prepare(CONFIGS, sys.argv[1:])
+            main()
     except InputError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:  # a sweep's, or after the last step; what trains says itself how to go on

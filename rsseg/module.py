@@ -249,7 +249,7 @@ class SegmentationModule(L.LightningModule):
 
     def predict_step(self, batch: Batch) -> dict[str, Tensor]:
         """The logits of a batch by head, of which nothing is counted."""
-        return self(batch["image"])
+        return dict(self(batch["image"]))
 
     def _scene_sums(self) -> Iterator[tuple[str, Metric]]:
         for name, sums in self.scene_sums.items():
@@ -275,7 +275,8 @@ class SegmentationModule(L.LightningModule):
 
     def _val_means(self) -> dict[str, float]:
         """The losses of the validation scenes by their names in the log, the sum first."""
-        means, totals = {}, {}
+        means: dict[str, float] = {}
+        totals: dict[str, float] = {}
         for name, losses in self.split_losses.items():
             found = losses.values()
             for kind, values in (("", found.raw), (".weighted", found.weighted)):

@@ -1,4 +1,4 @@
-"""train, evaluate, predict, compare and describe: the one way in for every entry point."""
+"""train, evaluate, predict and describe: the one way in for every entry point."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from omegaconf import OmegaConf
 
@@ -21,23 +20,20 @@ from rsseg.assembly import (
     make_setup,
     warn_of_uncounted,
 )
-from rsseg.compare.findings import Findings
-from rsseg.compare.report import write_report
-from rsseg.compare.selection import gather
 from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import Chosen, provenance
 from rsseg.config.schema import Config
 from rsseg.contract import InputError, nearest
 from rsseg.data.scene import Scene, SceneReader
+from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
 from rsseg.dataset import Data, Numbers, open_data, open_split, scenes_of
 from rsseg.description import write_description
 from rsseg.distributed import is_main
 from rsseg.errors import SCORING, in_one_line
-from rsseg.files import UnwritableError, write_csv, write_json
+from rsseg.files import UnwritableError, read_json, write_csv, write_json
 from rsseg.inference.diagnostics import draw_confusion
-from rsseg.inference.examples import draw_examples, most_different
 from rsseg.inference.objects import check_out, predict_objects
 from rsseg.inference.picture import draw, of_head, pick_windows, predict_windows
 from rsseg.inference.scene import predict_scene
@@ -45,9 +41,8 @@ from rsseg.metrics import AnyScores, Scores
 from rsseg.metrics.objects import SCORE
 from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
-from rsseg.progress import progress
 from rsseg.setup import Setup
-from rsseg.task import TASKS, Centres, Task
+from rsseg.task import Centres, Task
 from rsseg.training.divergence import DivergedError
 from rsseg.training.resume import continuation, last_state, overridden, write_down
 from rsseg.training.scoring import (
@@ -58,6 +53,7 @@ from rsseg.training.scoring import (
     score,
     score_best,
     score_rows,
+    score_split,
     scoring_trainer,
 )
 from rsseg.training.signals import Interrupts
@@ -209,7 +205,18 @@ def load_run(run: RunFolder, setup: Setup, scenes: int = 1, threshold: str = "fi
     load_checkpoint(module, run)
     if thresholds is not None:
         module.tune(thresholds)
+        warn_of_lost(run, labelled)
     return module.eval()
+
+
+def warn_of_lost(run: RunFolder, heads: Collection[str]) -> None:
+    """Log where the tuned thresholds of heads are worse than the usual ones on scenes that they were not tuned on."""
+    for head, facts in read_json(run.thresholds_file).items():
+        if head in heads and (facts.get("gain") or 0) < 0:
+            line = (
+                "threshold=tuned: tuned so, head %s has lost %.4f IoU on scenes that nothing was tuned on (%s): leave it out."
+            )
+            log.warning(line, head, -facts["gain"], run.thresholds_file)
 
 
 def known_head(name: str, heads: Collection[str]) -> str:
@@ -249,18 +256,8 @@ def evaluate(
     if without:
         config.metrics.without = list(without)
     setup = make_setup(config, trust)
-    name = setup.dataset.name
-    scenes = scenes_of(setup.source(), setup.dataset, split)
-    bare = sum(not any(scene.masks) for scene in scenes)
-    if bare:
-        raise InputError(
-            f"split={split} of dataset {name} can't be scored: {bare} of its {len(scenes)} scenes "
-            "have no labels. Take split=val, or map the scenes with scripts/predict.py"
-        )
     with in_one_line(run, setup.batch_size, setup.window, memory=SCORING):
-        module = load_run(folder, setup, len(scenes), threshold)  # before any scene is decoded
-        store = open_split(setup.dataset, scenes, split, setup.window)
-        store.fill = module.mean.numpy().ravel()
+        module, store = _open_labelled(folder, setup, split, threshold)
         result = score(setup, module, GridWindows(store, setup.window, setup.overlap))
     left = f"-without-{'-'.join(without)}".replace("/", "_") * bool(without)
     path = run / f"evaluation-{split}{'-tuned' * (threshold == 'tuned')}{left}.csv"
@@ -289,6 +286,50 @@ def evaluate(
     except UnwritableError as error:
         log.warning("%s; the table above is all that there is of it", error)
     return result
+
+
+def record_split(run: Path, split: str = "test", trust: Sequence[str] = ()) -> Path:
+    """Count a run's best checkpoint on the scenes of a split for comparisons, unless that has been done.
+
+    Args:
+        run: The run folder.
+        split: A split that training has not seen.
+        trust: As for `evaluate`.
+
+    Returns:
+        ``records/test.npz``, which `rsseg.compare.records.load_records` reads.
+
+    Raises:
+        InputError: As for `evaluate`.
+    """
+    quiet()
+    folder = RunFolder(run)
+    path = folder.records / f"{split}.npz"
+    if not path.is_file():
+        setup = make_setup(folder.config(), trust)
+        with in_one_line(run, setup.batch_size, setup.window, memory=SCORING):
+            module, store = _open_labelled(folder, setup, split)
+            score_split(setup, folder, module, store, path)
+    return path
+
+
+def _open_labelled(run: RunFolder, setup: Setup, split: str, threshold: str = "fixed") -> tuple[SegmentationModule, Store]:
+    """A run's module with its best weights, and the scenes of a split.
+
+    Raises:
+        InputError: If they can't be used, or some scenes have no labels.
+    """
+    scenes = scenes_of(setup.source(), setup.dataset, split)
+    bare = sum(not any(scene.masks) for scene in scenes)
+    if bare:
+        raise InputError(
+            f"split={split} of dataset {setup.dataset.name} can't be scored: {bare} of its {len(scenes)} scenes "
+            "have no labels. Take split=val, or map the scenes with scripts/predict.py"
+        )
+    module = load_run(run, setup, len(scenes), threshold)  # before any scene is decoded
+    store = open_split(setup.dataset, scenes, split, setup.window)
+    store.fill = module.mean.numpy().ravel()
+    return module, store
 
 
 def predict(
@@ -349,90 +390,6 @@ def predict(
                 predict_scene(*facts, setup.palette(chosen))
     log.info("%s: %s", "Objects" if objects else "Map", out)
     return out
-
-
-def compare(
-    runs: list[Path],
-    out: Path | None = None,
-    metric: str = "",
-    allow_different: bool = False,
-    trust: Sequence[str] = (),
-    without: Sequence[str] = (),
-    head: str = "",
-) -> Path:
-    """Compare finished runs: print the ranking, and write a report, tables and figures.
-
-    Args:
-        runs: Run folders, or folders that hold them.
-        out: Where to write; if None ``comparison`` in the first folder, or ``comparison_dice`` for another metric than
-            `Task.score`, ``comparison_water`` for that head.
-        metric: What losses are ranked by, see `rsseg.compare.measures.measures`; empty: `Task.score`, IoU or RMSE.
-        allow_different: Compare runs that differ in what no plan varies all the same.
-        trust: Packages whose classes the runs' configs may name.
-        without: Classes that are left out of means; empty: those that the runs leave out.
-        head: The head that is compared; empty: the first of each run.
-
-    Returns:
-        The folder that was written.
-
-    Raises:
-        InputError: If there is nothing to compare, or the runs can't be compared.
-    """
-    quiet()
-    usual = ("", *(task.score for task in TASKS.values()))
-    words = [head] * bool(head) + [metric] * (metric not in usual) + [f"without_{'_'.join(without)}"] * bool(without)
-    out = out or runs[0] / "_".join(["comparison", *words]).replace("/", "_")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"out={out} is a file: give a folder to write the comparison into")
-    comparison = gather(runs, allow_different, metric, without, head)
-    found = Findings(comparison, metric, without)
-    folders = [comparison.runs[i][0].folder for i in found.order]
-    names = [comparison.labels[i] for i in found.order]
-    try:
-        examples = draw_disagreements(folders, names, out / "examples.png", trust, head)
-    except InputError as error:
-        log.warning("Example windows are left out of the report: %s", error)
-        examples = None
-    try:
-        write_report(found, out, examples)
-    except UnwritableError as error:
-        raise UnwritableError(f"{error}; out=... writes the comparison elsewhere") from None
-    return out
-
-
-def draw_disagreements(
-    runs: list[Path], names: list[str], path: Path, trust: Sequence[str] = (), head: str = ""
-) -> Path | None:
-    """Draw the validation windows that the best checkpoints of some runs label most differently.
-
-    Args:
-        runs: Run folders, of the same validation data.
-        names: What to call them.
-        path: The PNG.
-        trust: As for `compare`.
-        head: As for `compare`.
-
-    Returns:
-        The PNG; None where there are no two runs.
-
-    Raises:
-        InputError: If the scenes or the checkpoints are not there any more.
-    """
-    if len(runs) < 2:
-        return None
-    setups = [make_setup(RunFolder(run).config(), trust) for run in runs]
-    setup, size = setups[0], setups[0].window
-    head = known_head(head, setup.tasks)
-    store = open_split(setup.dataset, scenes_of(setup.source(), setup.dataset, "val"), "val", size)
-    store.fill = np.array(RunFolder(runs[0]).data()["mean"])
-    with (
-        in_one_line(path.parent, 1, size, memory=SCORING),
-        progress(list(zip(runs, setups, strict=True)), "predicting examples") as made,
-    ):
-        modules = (load_run(RunFolder(run), own) for run, own in made)
-        examples = most_different(pick_windows(store, size, 16), head, modules, 3)
-    draw_examples(path, setup.tasks[head], setup.palette(head), examples, names, setup.shown_bands)
-    return path
 
 
 def describe(config: Any, out: Path | None = None, overrides: list[str] | None = None) -> Path:

@@ -17,6 +17,8 @@ class Arguments:
                                scene_recall; of a regression rmse (the default), mae, r2, absolute_bias; of a value: rmse/height
     head=NAME                  of runs with several heads, the one that is compared; default: the first
     without=CLASS[,CLASS...]   classes that are left out of mean scores; default: as the runs were trained (metrics.without)
+    split=test                 score the chosen checkpoints on the test split; default: val, each half by those chosen on the other
+    equal_within=0.01          losses whose scores differ by less are practically equal
     allow_different=true       compare runs that differ in what no sweep varies all the same: settings, training data, code
     trust=PACKAGE[,PACKAGE...] packages of your own that the runs were trained with: their code runs
     """
@@ -24,6 +26,8 @@ class Arguments:
     runs: str
     out: str | None = None
     metric: str = ""
+    split: str = "val"
+    equal_within: float = 0.01
     allow_different: bool = False
     head: str = ""
     without: list[str] = field(default_factory=list)
@@ -32,17 +36,11 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Compare as the command line says."""
-    from rsseg.run import compare
+    from rsseg.comparison import Question, compare
 
-    compare(
-        split_places(arguments.runs),
-        Path(arguments.out) if arguments.out else None,
-        arguments.metric,
-        arguments.allow_different,
-        arguments.trust,
-        arguments.without,
-        arguments.head,
-    )
+    asked = vars(arguments) | {"trust": tuple(arguments.trust), "without": tuple(arguments.without)}
+    places, out = split_places(asked.pop("runs")), asked.pop("out")
+    compare(places, Question(**asked), Path(out) if out else None)
 
 
 if __name__ == "__main__":

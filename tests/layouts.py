@@ -45,7 +45,7 @@ def save(path: Path, array: np.ndarray) -> None:
 
 
 def landcoverai(root: Path, rng: np.random.Generator) -> None:
-    for split, chips in {"train": ["M-33_0", "M-33_1"], "val": ["M-33_2"], "test": ["M-33_3"]}.items():
+    for split, chips in {"train": ["M-33_0", "M-33_1"], "val": ["M-34_2"], "test": ["M-34_3"]}.items():
         for chip in chips:
             image, mask = pixels(rng, "landcoverai")
             save(root / f"output/{chip}.jpg", image.transpose(1, 2, 0))
@@ -205,7 +205,7 @@ TEST_PARTS = {
     "inria": ["AerialImageDataset/test"],
     "l8biome": [],  # is published without splits
     "l8biome_tasks": [],
-    "landcoverai": ["output/M-33_3*", "test.txt"],
+    "landcoverai": ["output/M-34_3*", "test.txt"],
     "levircd": ["*/test_*"],
     "loveda": ["Test"],
     "potsdam": ["top_potsdam_2_13_label.tif", "4_Ortho_RGBIR/top_potsdam_2_13_RGBIR.tif"],

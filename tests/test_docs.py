@@ -23,7 +23,15 @@ from rsseg.search import check_search
 
 ROOT = CONFIGS.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ELSEWHERE = ("trainer=", "trainer.devices", "trainer.num_nodes", "output=", "hydra.", "logger")  # where it runs, not what
+ELSEWHERE = (
+    "trainer=",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "output=",
+    "hydra.",
+    "logger",
+    "race=",
+)  # where and how far it runs, not what
 
 
 def commands() -> list[tuple[str, str]]:

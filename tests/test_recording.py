@@ -15,14 +15,16 @@ from tiny import compose, power_cut
 from rsseg.assembly import make_setup
 from rsseg.compare.records import load_records, read_arrays
 from rsseg.compare.tuning import tune
+from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.dataset import Numbers, TargetNumbers
 from rsseg.metrics.scores import overlap, pooled
-from rsseg.run import evaluate, predict, train
+from rsseg.run import evaluate, predict, record_split, train
 from rsseg.task import Multiclass
 
 pytestmark = pytest.mark.usefixtures("no_charts")
 
+WITH_TEST = "{train: 0.5, val: 0.3, test: 0.2}"
 QUICK = ["pictures=0", "trainer.log_every_n_steps=1"]
 
 
@@ -168,6 +170,23 @@ def test_a_map_at_the_tuned_bias_equals_scoring(tmp_path, folder_root):
     scored = evaluate(run, "val", "tuned")["mask"].confusion.sum(0)[0].numpy()
     assert np.abs(counts[1] - scored).sum() <= 4  # windows come in other batches: sums are rounded otherwise
     assert np.abs(counts[0] - counts[1]).sum() > 100
+
+
+def test_the_test_split_is_counted_on_demand(tmp_path, folder_root, caplog):
+    run = tmp_path / "run"
+    data = [d for d in folder_data(folder_root) if d != SPLIT] + [f"dataset.source.split={WITH_TEST}"]
+    train(settings(tmp_path, *data, *QUICK), run)
+    path = record_split(run)
+    records, before = load_records(run, split="test"), path.stat().st_mtime_ns
+    assert records.scenes == [scene.name for scene in make_setup(RunFolder(run).config()).source().scenes("test")]
+    for threshold, point in (("fixed", "fixed"), ("tuned", "iou"), ("tuned", "dice")):
+        np.testing.assert_array_equal(records.at(point), evaluate(run, "test", threshold)["mask"].counts)
+    assert records.crossed.steps == (records.steps[records.best_index],) * 2
+    assert record_split(run).stat().st_mtime_ns == before  # not counted again
+    facts = json.loads((run / "threshold.json").read_text())
+    (run / "threshold.json").write_text(json.dumps({"mask": facts["mask"] | {"gain": -0.0123}}))
+    evaluate(run, "test", "tuned")
+    assert "has lost 0.0123 IoU on scenes that nothing was tuned on" in caplog.text
 
 
 def test_every_scene_is_counted_as_its_map_at_the_other_half_s_bias(tmp_path, folder_root, monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, reduce
 from itertools import combinations
 from typing import NamedTuple
@@ -71,6 +71,7 @@ class Findings:
         measures: What losses are compared by, by name.
         metrics: What they are scored by, by name.
         scene_metric: What scenes are told apart by.
+        baselines: The scores of trivial predictions by the ranking metric, by name; see `rsseg.compare.baselines`.
         class_score: What classes are told apart by, a score that each of them has in `rsseg.metrics.metrics`.
 
     Args:
@@ -78,13 +79,19 @@ class Findings:
         metric: What losses are ranked by, see `rsseg.compare.measures.measures`; empty: `Task.score`.
         without: Classes that are left out of means; empty: those that the runs leave out.
         equal_within: See the attribute.
+        trivial: By name, the counts ``[S, C, N]`` of trivial predictions on the same scenes.
 
     Raises:
         InputError: For a metric that there is not, or that not every run recorded.
     """
 
     def __init__(
-        self, comparison: Comparison, metric: str = "", without: Sequence[str] = (), equal_within: float = EQUAL
+        self,
+        comparison: Comparison,
+        metric: str = "",
+        without: Sequence[str] = (),
+        equal_within: float = EQUAL,
+        trivial: Mapping[str, Array] | None = None,
     ) -> None:
         self.comparison, self.equal_within = comparison, equal_within
         self.labels, self.seeds = comparison.labels, comparison.seeds
@@ -101,6 +108,10 @@ class Findings:
         self.measures, self.metrics = measures(self.task, left_out, metric), metrics(self.task, left_out)
         self.scene_metric = self.metrics.get(metric.removeprefix("scene_"), self.metrics[self.tuned_for])
         self.class_score = self.scene_metric.score
+        known = {
+            name: float(self.metrics[metric](counts)) for name, counts in (trivial or {}).items() if metric in self.metrics
+        }
+        self.baselines = known
         if metric not in self.estimates:
             raise InputError(f"metric={metric}: not every run recorded it; take {', '.join(self.estimates)}")
 

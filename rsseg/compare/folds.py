@@ -4,14 +4,47 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
 import pandas as pd
 
-from rsseg.compare.records import POINTS, Crossed, Records
+from rsseg.compare.records import Crossed, Records
 from rsseg.compare.runs import Run
 from rsseg.metrics.average import Array
+
+
+@dataclass(frozen=True)
+class FoldedRecords(Records):
+    """The records of all folds, one after the other along the scenes, at the validations that all have.
+
+    What is no function of sums over scenes, such as gradients, is the mean over the folds.
+
+    Attributes:
+        folds: The records of each.
+    """
+
+    folds: tuple[Records, ...] = ()
+
+    @property
+    def last_is_best(self) -> bool:
+        """Whether the best checkpoint of every fold is its last."""
+        return all(fold.last_is_best for fold in self.folds)
+
+    @property
+    def optimistic(self) -> Array:
+        """The counts of the checkpoints that were chosen on these very scenes, each fold's its own."""
+        return _along([fold.optimistic for fold in self.folds])
+
+    def at(self, point: str) -> Array:
+        """The counts of the checkpoints that were chosen on the other half of each fold."""
+        return _along([fold.at(point) for fold in self.folds])
+
+
+def _along(arrays: Sequence[Array], axis: int = 0) -> Array:
+    whole: Array = np.concatenate(arrays, axis)
+    return whole
 
 
 def pool_folds(folds: Sequence[Run]) -> Run:
@@ -47,15 +80,13 @@ def pool_folds(folds: Sequence[Run]) -> Run:
     whole.curve = pd.concat([run.curve for run in folds]).groupby("step", as_index=False).mean()
     tables = pd.concat([run.classes for run in folds]).groupby("class", sort=False)
     whole.classes = tables.mean().assign(pixels=tables["pixels"].sum()).reset_index()[first.classes.columns]
-    whole.records = concatenate([run.recorded for run in folds])
+    if first.records is not None:
+        whole.records = concatenate([run.recorded for run in folds])
     return whole
 
 
-def concatenate(folds: Sequence[Records]) -> Records:
-    """The records of several folds as one, each scene counted by a run that did not train on it.
-
-    What is no function of sums over scenes, the panel's values, the loss and gradients, is the mean over the folds.
-    """
+def concatenate(folds: Sequence[Records]) -> FoldedRecords:
+    """The records of several folds as one, each scene counted by the run that left it out."""
     first = folds[0]
     steps = reduce(np.intersect1d, [fold.steps for fold in folds])
     rows = [np.isin(fold.steps, steps) for fold in folds]
@@ -64,7 +95,8 @@ def concatenate(folds: Sequence[Records]) -> Records:
         shared: Array = np.mean([array[kept] for array, kept in zip(arrays, rows, strict=True)], axis=0)
         return shared
 
-    return Records(
+    gains, crossed = [fold.gain for fold in folds if fold.gain is not None], [fold.crossed for fold in folds if fold.crossed]
+    return FoldedRecords(
         scenes=[scene for fold in folds for scene in fold.scenes],
         groups=np.concatenate([fold.groups for fold in folds]),
         first=np.concatenate([fold.first for fold in folds]),
@@ -72,7 +104,7 @@ def concatenate(folds: Sequence[Records]) -> Records:
         terms=first.terms,
         panel=first.panel,
         steps=steps,
-        counts=np.concatenate([fold.counts[kept] for fold, kept in zip(folds, rows, strict=True)], axis=1),
+        counts=_along([fold.counts[kept] for fold, kept in zip(folds, rows, strict=True)], axis=1),
         quality=mean([fold.quality for fold in folds]),
         values=mean([fold.values for fold in folds]),
         own=mean([fold.own for fold in folds]),
@@ -80,25 +112,17 @@ def concatenate(folds: Sequence[Records]) -> Records:
             place: (mean([fold.gradient[place][0] for fold in folds]), mean([fold.gradient[place][1] for fold in folds]))
             for place in first.gradient
         },
-        gain=mean([fold.gain for fold in folds]) if all(fold.gain is not None for fold in folds) else None,
-        crossed=_crossed(folds),
+        gain=mean(gains) if len(gains) == len(folds) else None,
+        crossed=_crossed(crossed) if len(crossed) == len(folds) else None,
+        folds=tuple(folds),
     )
 
 
-def _crossed(folds: Sequence[Records]) -> Crossed | None:
-    """The crossed counts of all folds; of a fold without, as of real values, those of its validations."""
-    known = [fold.crossed for fold in folds if fold.crossed is not None]
-    first = folds[0]
-    if first.task.real:
-        counts = np.concatenate([fold.at("fixed") for fold in folds])
-        unknown = np.full((len(POINTS) - 1, *counts.shape), np.nan)
-        return Crossed((0, 0), np.concatenate([counts[None], unknown]), {})
-    if len(known) < len(folds):
-        return None
+def _crossed(folds: Sequence[Crossed]) -> Crossed:
     return Crossed(
-        steps=known[0].steps,
-        counts=np.concatenate([crossed.counts for crossed in known], axis=1),
-        calibration={name: np.concatenate([crossed.calibration[name] for crossed in known]) for name in known[0].calibration},
-        untuned=next((crossed.untuned for crossed in known if crossed.untuned), ""),
-        lost=sum(crossed.lost for crossed in known),
+        steps=folds[0].steps,
+        counts=_along([fold.counts for fold in folds], axis=1),
+        calibration={name: _along([fold.calibration[name] for fold in folds]) for name in folds[0].calibration},
+        untuned=next((fold.untuned for fold in folds if fold.untuned), ""),
+        lost=sum(fold.lost for fold in folds),
     )

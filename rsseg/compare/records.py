@@ -136,7 +136,8 @@ class Records:
         if self.first.all():
             return self.optimistic
         on_first, on_second = (chosen_index(self.quality[:, half]) for half in (0, 1))
-        return np.where(self.first[:, None, None], self.counts[on_second], self.counts[on_first])
+        swapped: Array = np.where(self.first[:, None, None], self.counts[on_second], self.counts[on_first])
+        return swapped
 
     @property
     def calibration(self) -> dict[str, Array]:
@@ -208,8 +209,8 @@ def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
         raise RecordError(run, "has records of different settings") from None
     counted = (columns["counts"].shape[1], columns["values"].shape[1])
     if counted != (len(scenes), len(panel)):
-        found = f"holds {counted[0]} scenes and {counted[1]} losses, {ABOUT} names {len(scenes)} and {len(panel)}"
-        raise RecordError(paths[0], found)
+        wrong = f"holds {counted[0]} scenes and {counted[1]} losses, {ABOUT} names {len(scenes)} and {len(panel)}"
+        raise RecordError(paths[0], wrong)
     found = Records(
         scenes=scenes,
         groups=np.array(about["groups"], dtype=np.str_),
@@ -230,7 +231,7 @@ def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
     if split == "val" and (task.real or not path.is_file()):
         return found
     if not path.is_file():
-        raise RecordError(run, f"has no records of the {split} split", f"python scripts/evaluate.py run={run} split={split}")
+        raise RecordError(run, f"has no records of the {split} split", "compare with split=test, which makes them")
     arrays = read_arrays(path)
     if split != "val":
         _need(path, head, arrays, ("scenes", "groups"))

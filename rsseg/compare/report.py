@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import logging
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,26 +12,21 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
+from rsseg.compare.datasets import AcrossDatasets, across_answer, across_table
 from rsseg.compare.figures import draw_all
 from rsseg.compare.findings import Findings
+from rsseg.compare.inference import Interval
 from rsseg.compare.runs import Run
-from rsseg.compare.scores import Interval
 from rsseg.compare.selection import Comparison
-from rsseg.compare.style import FEW
+from rsseg.compare.style import BLUE, MOST, verdict
 from rsseg.compare.tables import all_tables
-from rsseg.compare.words import answer, caveats, listed, number, percent, span
+from rsseg.compare.words import answer, caveats, listed, number, percent, span, statistics
 from rsseg.config.plan import within
 from rsseg.files import write_table, write_text
-from rsseg.metrics.average import Array
+from rsseg.metrics.average import present_mean
 from rsseg.table import print_table
 
 TEMPLATE = Path(__file__).with_name("page.html")
-
-PRINTED = (
-    "iou", "dice", "scene_iou", "boundary_iou", "class_ece", "rmse", "mae", "r2", "absolute_bias", "f1", "precision",
-    "recall", "scene_f1",
-)  # fmt: skip
-"""The measures that fit into a terminal; ``comparison.csv`` holds all."""
 
 MOST_SCENES = 15
 """Rows of the table of scenes in the page; ``scenes.csv`` holds all."""
@@ -50,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 class Cell(NamedTuple):
-    """A cell's text, its CSS classes, and what stands small beside it."""
+    """A cell's text, its CSS classes, and what stands small below it."""
 
     text: str
     kind: str = ""
@@ -58,9 +52,9 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table in the page: its columns' names and whether they hold text, its rows, and the line above."""
+    """A table in the page: its columns' names, its rows, and the line above."""
 
-    columns: list[tuple[str, bool]]
+    columns: list[Cell]
     rows: list[list[Cell]]
     title: str = ""
 
@@ -79,8 +73,8 @@ def write_report(found: Findings, out: Path, examples: Path | None = None) -> Pa
     Raises:
         UnwritableError: If something can't be written there.
     """
-    say(found)
     tables = all_tables(found)
+    say(found, tables["comparison"])
     for name, table in tables.items():
         write_table(out / f"{name}.csv", table)
     figures = draw_all(found, out)
@@ -92,36 +86,41 @@ def write_report(found: Findings, out: Path, examples: Path | None = None) -> Pa
     return page
 
 
-def say(found: Findings) -> None:
-    """Print the ranking, the answer and what weakens it."""
+def write_across(across: AcrossDatasets, out: Path) -> Path:
+    """Write the page and the table of several datasets, beside the folders of each.
+
+    Raises:
+        UnwritableError: If something can't be written there.
+    """
+    table, page = across_table(across), out / "report.html"
+    write_table(out / "datasets.csv", table)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(TEMPLATE.with_name("across.html").read_text(encoding="utf-8"))
+    write_text(
+        page, template.render(answer=across_answer(across), table=shown(table.reset_index()), datasets=list(across.found))
+    )
+    log.info("Report: %s; those of each dataset in the folders beside it", page)
+    return page
+
+
+def say(found: Findings, comparison: pd.DataFrame) -> None:
+    """Print the ranking, the answer and what weakens it; `comparison` is the table of the losses."""
     for left in found.comparison.left_out:
         log.warning("%s is left out: %s; %s.", left.run, left.why, left.remedy)
-    columns = {
-        found.measures[name].heading: found.wins[name].values
-        for name in dict.fromkeys([found.metric, *PRINTED])
-        if name in found.wins
-    }
-    columns |= {"tau whole run": found.tau[..., 0], "tau last half": found.tau[..., 1]}
-    rows = []
-    for i in found.order:
-        each = {name: _mean_and_deviation(values[i]) for name, values in columns.items()}
-        rows.append({"loss": found.labels[i], "seeds": len(found.seeds), **each})
-    print_table(
-        rows,
-        "Best checkpoint on validation, mean ± standard deviation over seeds\n"
-        f"tau: rank correlation of falling loss and {'rising metric' if found.task.higher_is_better else 'falling error'}",
-    )
-    for sentence in answer(found):
+    columns, rows, _ = ranking(found, comparison)
+    names, small = [column.text for column in columns], ("behind the best", "runs")
+    told = [
+        [
+            f"{cell.text} ({cell.detail})" if cell.detail and name in small else cell.text
+            for name, cell in zip(names, row, strict=True)
+        ]
+        for row in rows
+    ]
+    print_table([dict(zip(names, row, strict=True)) for row in told], ranking_note(found))
+    for sentence in [*answer(found), *statistics(found)]:
         log.info("%s", sentence)
     for note in caveats(found):
         log.warning("%s", note)
-
-
-def _mean_and_deviation(values: Array) -> str:
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return "-"
-    return f"{known.mean():.3f}" if len(known) < 2 else f"{known.mean():.3f} ± {known.std(ddof=1):.3f}"
 
 
 def render(found: Findings, tables: dict[str, pd.DataFrame], figures: dict[str, str]) -> str:
@@ -132,133 +131,118 @@ def render(found: Findings, tables: dict[str, pd.DataFrame], figures: dict[str, 
         tables: By name, as `rsseg.compare.tables.all_tables` makes them.
         figures: By name, the figures that there are, as data URIs.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         found=found,
         figures=figures,
         answer=answer(found),
+        statistics=statistics(found),
         notes=caveats(found),
-        metric=found.measures[found.metric].label,
-        tuned=found.measures[found.tuned_metric].label,
-        score=found.task.score_name,
-        sure=_is_sure(found),
-        few=len(found.labels) <= FEW,
+        metric=found.ranked.measure.label,
+        tuned=found.metrics[found.tuned_for].label,
+        best=found.labels[found.order[0]],
         dataset=found.comparison.runs[0][0].config.dataset.name,
-        ranking=ranking(found),
+        shown=f"the first {MOST} of {len(found.labels)} losses; " if len(found.labels) > MOST else "",
+        ranking=ranking(found, tables["comparison"]),
         ranking_note=ranking_note(found),
         measures=_measures(tables["measures"]),
         where=_where(found, tables),
-        cosines=_shown(found.gradients.cosines, "Cosine between the terms' gradients, mean over the run", index=False),
-        protocol=protocol(found.comparison, found.measures[found.metric].label),
-        runs=_runs(found, tables["runs"].reset_index()),
-        left_out=_left_out(tables["left_out"]),
+        cosines=shown(found.gradients.cosines, "Cosine between the terms' gradients, mean over the run"),
+        protocol=protocol(found.comparison, found.ranked.measure.label),
+        runs=_runs(found, tables["runs"]),
+        left_out=shown(tables["left_out"].reset_index()),
     )
 
 
-def _is_sure(found: Findings) -> bool:
-    """Whether there are intervals."""
-    return bool(not np.isnan(found.wins[found.metric].better).all())
+def ranking(found: Findings, comparison: pd.DataFrame) -> Table:
+    """The losses, best first, with intervals, and what is no loss at all below them: the table of the first screen."""
+    lead, best, chances, several = found.ranked.lead(), found.order[0], found.chances, len(found.labels) > 1
+    names = ["loss", found.ranked.measure.heading]
+    names += [f"{found.metrics[found.tuned_for].label} tuned", "gained by tuning"] if found.tuned and found.gain else []
+    names += ["behind the best"] if several else []
+    names += ["probability of being the best", "expected on new areas"] if chances else []
+    names += ["better where it was chosen", "best checkpoint is the last", "runs", "hours"]
+    rows = []
+    for i in found.order:
+        row = [Cell(found.labels[i], "text"), _with_span(found.ranked.score, i)]
+        if found.tuned and found.gain:
+            row += [_with_span(found.tuned.score, i), _with_span(found.gain.score, i, sign=True)]
+        if several:
+            row.append(
+                Cell("") if i == best else _with_span(lead, (best, i), kind="worse" * (verdict(*lead.at(best, i)[1:]) == BLUE))
+            )
+        if chances:
+            row += [Cell(percent(chances.best[i])), Cell(number(chances.mean[i]))]
+        facts, seeds = comparison.loc[found.labels[i]], len(found.seeds)
+        trouble = [f"{many} {what}" for what in ("failed", "collapsed") if (many := int(facts.get(what, 0)))]
+        row += [Cell(number(present_mean(found.optimism[i]), sign=True)), Cell(f"{found.last_is_best[i].sum()} of {seeds}")]
+        rows.append([*row, Cell(str(seeds), "worse" * bool(trouble), ", ".join(trouble)), Cell(f"{facts['hours']:.3g}")])
+    for name, score in getattr(found, "baselines", {}).items():
+        rows.append([Cell(name, "text base"), Cell(number(score), "base"), *[Cell("", "base")] * (len(names) - 2)])
+    return Table([Cell(name, "text" * (name == "loss")) for name in names], rows)
 
 
-def _shown(table: pd.DataFrame, title: str = "", index: bool = True) -> Table:
+def _with_span(found: Interval, at: int | tuple[int, int], kind: str = "", sign: bool = False) -> Cell:
+    value, low, high = found.at(*np.atleast_1d(at))
+    return Cell(number(value, sign), kind, span(low, high, sign))
+
+
+def ranking_note(found: Findings) -> str:
+    """What the numbers of the ranking are."""
+    runs, groups, scenes = len(found.seeds), found.group_count, len(found.scenes)
+    areas = f"{scenes} scenes in {groups} independent areas" if groups < scenes else f"{scenes} scenes"
+    means = {"value": "values that are known", "class": "classes present"}[found.task.score_of]
+    without = [*found.without, *found.lone]
+    means += f" without {listed(without)}" * bool(without)
+    said = f"Mean over {runs} seed{'s' * (runs != 1)}; {areas}, each scored by a checkpoint chosen on others; mean over the {means}."
+    if np.isnan(found.ranked.score.low).all():
+        return f"{said} No intervals can be given."
+    if not found.ranked.claims:
+        return f"{said} Small: 95 % intervals of each loss alone; so few seeds tell no losses apart."
+    return f'{said} Small: 95 % intervals; those of "behind the best" hold for all pairs at once, and are coloured where sure.'
+
+
+def shown(table: pd.DataFrame, title: str = "") -> Table:
     """A data frame for the page: numbers rounded, NaN as a dash."""
-    flat = table.reset_index() if index else table
-    texts = [not pd.api.types.is_numeric_dtype(flat[name]) for name in flat.columns]
-    columns = [(str(name), is_text) for name, is_text in zip(flat.columns, texts, strict=True)]
-    kinds = ["text" * is_text for is_text in texts]
-    rows = [[Cell(_text(value), kind) for value, kind in zip(row, kinds, strict=True)] for row in flat.itertuples(index=False)]
+    kinds = ["" if pd.api.types.is_numeric_dtype(table[name]) else "text" for name in table.columns]
+    columns = [Cell(str(name), kind) for name, kind in zip(table.columns, kinds, strict=True)]
+    rows = [[Cell(_text(value), kind) for value, kind in zip(row, kinds, strict=True)] for row in table.itertuples(index=False)]
     return Table(columns, rows, title)
 
 
 def _text(value: Any) -> str:
     if isinstance(value, int | np.integer):
         return f"{value:,}".replace(",", "\u202f")
-    if isinstance(value, float | np.floating):
-        return "-" if math.isnan(value) else f"{value:.3f}"
-    return str(value)
-
-
-def ranking(found: Findings) -> Table:
-    """The losses, best first, with intervals: the table of the first screen."""
-    win, best, tuning, sure = found.wins[found.metric], found.order[0], found.tuning, _is_sure(found)
-    names = ["loss", found.measures[found.metric].heading]
-    if tuning is not None:
-        names.append(f"{found.measures[found.tuned_metric].label} tuned")
-    names += ["behind the best"] + ["best is ahead"] * sure
-    rows = []
-    for i in found.order:
-        kind = "best" if i == best else ""
-        row = [Cell(found.labels[i], f"text {kind}".strip()), _with_span(win.score, i, kind)]
-        if tuning is not None:
-            row.append(_with_span(tuning.wins.score, i, "best" if i == np.nanargmax(tuning.wins.score.value) else ""))
-        row.append(Cell("", kind) if i == best else _with_span(win.lead, (best, i), kind))
-        if sure:
-            row.append(Cell("" if i == best else percent(win.better[best, i]), kind))
-        rows.append(row)
-    return Table([(name, name == "loss") for name in names], rows)
-
-
-def _with_span(found: Interval, at: int | tuple[int, int], kind: str) -> Cell:
-    return Cell(number(found.value[at]), kind, span(found.low[at], found.high[at]))
-
-
-def ranking_note(found: Findings) -> str:
-    """What the numbers of the ranking are."""
-    seeds, scenes = (f"{n} {what}{'s' * (n != 1)}" for n, what in ((len(found.seeds), "seed"), (len(found.scenes), "scene")))
-    how = "small: 95 % intervals over seeds, for these scenes alone"
-    if found.counts is not None:
-        how = "small: 95 % intervals by a bootstrap that draws seeds and scenes independently"
-    each = "Each interval is of one comparison: among many losses some differ by chance."
-    if np.isnan(found.wins[found.metric].score.low).all():
-        how, each = "no intervals", ""
-    means = {"value": "values that are known", "class": "classes present"}[found.task.score_of]
-    return (
-        f"Mean over {seeds}, {scenes} of validation, each run's best checkpoint by validation {found.task.score_name}; pooled "
-        f"over scenes, mean over the {means}; {how}. {each}"
-    )
+    return number(value) if isinstance(value, float | np.floating) else str(value)
 
 
 def _measures(table: pd.DataFrame) -> Table:
     """Which loss is best by which measure."""
-    shown = _shown(table.drop(columns=["low", "high"]))
-    for row, difference, low, high in zip(shown.rows, table["difference"], table["low"], table["high"], strict=True):
-        row[-1] = Cell(number(difference, sign=True), detail=span(low, high, sign=True))
-    return shown
+    found = shown(table.drop(columns=["low", "high"]).reset_index())
+    for row, (_, facts) in zip(found.rows, table.iterrows(), strict=True):
+        ends = facts["low"], facts["high"]
+        row[-1] = Cell(number(facts["ahead by"], sign=True), "better" * (verdict(*ends) == BLUE), span(*ends, sign=True))
+    return found
 
 
 def _where(found: Findings, tables: dict[str, pd.DataFrame]) -> list[Table]:
-    """Scores by class and by scene."""
-    of_classes, of_scenes, classes = found.metrics[found.class_score].label, found.scene_metric.label, tables["classes"]
-    each, unit = found.task.score_of, found.task.unit
-    classes = classes.rename(columns={"pixels": unit})
-    if len(found.labels) > max(FEW, len(classes)):
-        classes = classes.set_index(unit, append=True).T.rename_axis("loss")
-        classes.columns = [f"{name} ({number:,} {unit})" for name, number in classes.columns]
-    shown = [_shown(classes, f"{of_classes} per {each}, pooled over scenes, mean over seeds")]
-    if "scenes" in tables:
-        scenes = tables["scenes"]
-        title = f"{of_scenes} per scene, mean over seeds (all in scenes.csv)"
-        if len(scenes) > MOST_SCENES:
-            title += f"; the {MOST_SCENES} of {len(scenes)} that losses differ in most"
-        if len(scenes.columns) > FEW:
-            title += f"; the first {FEW} losses"
-        shown.append(_shown(scenes.iloc[:MOST_SCENES, :FEW], title))
-    return shown
+    """Scores by class, of two classes or more, and by scene."""
+    tell, unit, names = found.task.score_of, found.task.unit, [found.labels[i] for i in found.order[:MOST]]
+    first = f"; the first {MOST} losses" if len(found.labels) > MOST else ""
+    classes, scenes = tables["classes"], tables["scenes"]
+    most = f" (the {MOST_SCENES} of {len(scenes)} that losses differ in most)" if len(scenes) > MOST_SCENES else ""
+    of_scenes = shown(scenes[names].head(MOST_SCENES).reset_index(), f"{found.scene_metric.label} per scene{most}{first}")
+    if len(classes) < 2:
+        return [of_scenes]
+    of_classes = classes[["pixels", *names]].rename(columns={"pixels": unit}).reset_index()
+    return [shown(of_classes, f"{found.metrics[found.class_score].label} per {tell}, pooled over scenes{first}"), of_scenes]
 
 
 def _runs(found: Findings, runs: pd.DataFrame) -> Table:
     """What the page says of each run; ``runs.csv`` says more."""
-    scores = list(dict.fromkeys([found.metric, *found.wins]))[:2]
-    brief = runs[["loss", "seed", "rate", *scores, "steps", "seconds"]]
-    brief = brief.rename(columns={key: found.measures[key].heading for key in scores})
-    seconds = brief["seconds"].round().astype(int)
-    return _shown(brief.assign(rate=[f"{rate:g}" for rate in brief["rate"]], seconds=seconds), index=False)
-
-
-def _left_out(table: pd.DataFrame) -> Table:
-    """The runs that are left out, in sentences."""
-    shown = _shown(table)
-    return Table(shown.columns, [[Cell(cell.text, "text wrap") for cell in row] for row in shown.rows])
+    brief = runs[["loss", "seed", "rate", found.metric, "steps", "seconds"]]
+    brief = brief.rename(columns={found.metric: found.ranked.measure.heading})
+    return shown(brief.assign(rate=[f"{rate:g}" for rate in brief["rate"]], seconds=brief["seconds"].round().astype(int)))
 
 
 def protocol(comparison: Comparison, metric: str) -> list[tuple[str, str]]:
@@ -287,8 +271,8 @@ def protocol(comparison: Comparison, metric: str) -> list[tuple[str, str]]:
         ("Alike per seed", alike_per_seed(comparison)),
         (
             "Checkpoint",
-            f"the one with the best validation {first.task.score_name}; it is chosen on the scenes that score it, for every "
-            "loss alike",
+            f"the one with the best validation {first.task.score_name} on one half of the areas, scored on the other half, and the "
+            "reverse",
         ),
         ("Code", each(code, "; ")),
         ("Made on", each(lambda run: f"Python {run.origin['python']} on {run.origin['platform']}")),

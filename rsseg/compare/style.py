@@ -9,19 +9,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
+from rsseg.compare.inference import Interval
 from rsseg.figure import plain_text
 from rsseg.figure import save as write_figure
-from rsseg.metrics.average import Array
 
-BLUE, RED, GREEN, SKY, PURPLE, AMBER, GREY = "#0072b2", "#d55e00", "#009e73", "#56b4e9", "#cc79a7", "#e69f00", "#9a9a9a"
-"""From Okabe and Ito's palette. In every figure blue is what the figure is about, grey the others, and red what is tuned."""
+BLUE, RED, GREEN, SKY, PURPLE, AMBER = "#0072b2", "#d55e00", "#009e73", "#56b4e9", "#cc79a7", "#e69f00"
+"""From Okabe and Ito's palette. Of differences blue is surely better, red surely worse, and ink neither."""
+
+INK, GREY, BAND = "#3c3c3c", "#9a9a9a", "#ebebeb"
+TINTS = {BLUE: "#b5d6ec", RED: "#f6c6a4", INK: "#ffffff"}
+"""The same behind text."""
 
 TERMS = (AMBER, GREEN, PURPLE, SKY, GREY, "#444444")
 """Colours of a loss's terms."""
@@ -30,124 +33,119 @@ HATCHES = ("", "//", "..", "xx", "\\\\", "oo")
 WIDTH = 5.2
 """Inches: so narrow that type of ten points can still be read where a phone shrinks it."""
 
-FEW = 7
-"""So many losses have room for their names, or for two numbers in a cell."""
+MOST = 12
+"""As many losses have room in a map of differences."""
 
 RULES: Any = {
-    "font.size": 10, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
-    "svg.fonttype": "path", "svg.hashsalt": "rsseg", "legend.frameon": False,
+    "font.size": 10, "axes.titlesize": 9, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.axisbelow": True,
+    "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "path", "svg.hashsalt": "rsseg",
+    "legend.frameon": False, "legend.fontsize": 9, "axes.grid": True, "grid.color": "#e2e2e2", "grid.linewidth": 0.7,
+    "xtick.major.size": 0, "ytick.major.size": 0,
 }  # fmt: skip
 
 
-def canvas(height: float, width: float = WIDTH) -> Figure:
+def verdict(low: float, high: float) -> str:
+    """The colour of a difference, above 0 where it is for the better, by its interval; one that is not known tells nothing.
+
+    Example:
+        >>> verdict(0.1, 0.2) == BLUE, verdict(-0.1, 0.2) == INK, verdict(float("nan"), float("nan")) == INK
+        (True, True, True)
+    """
+    return BLUE if low > 0 else RED if high < 0 else INK
+
+
+def canvas(height: float) -> Figure:
     """An empty figure, whose pixels are points until it is saved."""
-    return Figure(figsize=(width, height), dpi=72, layout="constrained")
-
-
-def grid(axis: Axes, which: Any = "both") -> None:
-    """Faint lines."""
-    axis.grid(color="#e2e2e2", linewidth=0.7, axis=which)
-    axis.tick_params(length=0)
+    return Figure(figsize=(WIDTH, height), dpi=72, layout="constrained")
 
 
 def wrap(name: str, width: int = 20) -> str:
-    r"""A name on several lines, for those of recipes are long.
+    r"""A name on several lines, for those of recipes are long; lines of its own stay.
 
     Example:
         >>> wrap("focal_dice sampler=Balanced")
         'focal_dice\nsampler=Balanced'
     """
-    return "\n".join(textwrap.wrap(name, width, break_on_hyphens=False))
+    return "\n".join("\n".join(textwrap.wrap(line, width, break_on_hyphens=False)) for line in name.split("\n"))
 
 
-def rows_height(names: Sequence[str], least: float = 0.36) -> float:
+def rows_height(names: Sequence[str], least: float = 0.3) -> float:
     """Inches that rows with these names need together."""
-    return len(names) * max(least, 0.15 * max(name.count("\n") + 1 for name in names) + 0.08)
+    return len(names) * max(least, 0.165 * max(name.count("\n") + 1 for name in names) + 0.1)
+
+
+def rows(names: Sequence[str], titles: Sequence[str], across: str, legend: float = 0.0) -> tuple[Figure, list[Axes]]:
+    """A figure of rows, the first on top, with panels side by side that share them; 0 is marked in each.
+
+    Args:
+        names: Of the rows.
+        titles: Of the panels.
+        across: What they show.
+        legend: Inches that are left for a legend.
+    """
+    labels, across = [wrap(name, 20 if len(titles) < 2 else 17) for name in names], wrap(across, 64)
+    figure = canvas(
+        rows_height(labels) + legend + 0.65 + 0.17 * across.count("\n") + 0.15 * max(title.count("\n") for title in titles)
+    )
+    axes = list(figure.subplots(1, len(titles), squeeze=False, sharey=True)[0])
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set_title(title, fontsize=8.5)
+        axis.axvline(0, color=INK, linewidth=0.9, zorder=1)
+        axis.grid(visible=False, axis="y")
+        axis.locator_params(axis="x", nbins=6 if len(titles) < 2 else 3)
+    axes[0].set_yticks(range(len(labels)), labels, fontsize=10 if len(titles) < 2 else 9)
+    axes[0].set_ylim(len(labels) - 0.4, -0.6)
+    figure.supxlabel(across, fontsize=10)
+    return figure, axes
+
+
+def mark(axis: Axes, found: Interval, shift: float = 0.0, marker: str = "o", filled: bool = True) -> None:
+    """Values in rows with their intervals, in the colours of `verdict`."""
+    for place, (value, low, high) in enumerate(zip(found.value, found.low, found.high, strict=True)):
+        colour = verdict(low, high)
+        axis.plot([low, high], [place + shift] * 2, color=colour, linewidth=1.8, zorder=2, solid_capstyle="butt")
+        axis.plot(
+            value, place + shift, marker, color=colour, markerfacecolor=colour if filled else "white", markersize=6, zorder=3
+        )
 
 
 def panels(titles: Sequence[str], across: str, up: str, height: float = 1.8) -> tuple[Figure, list[Axes]]:
-    """A figure of equal panels in two columns that share both axes; the axes that are too many are not there."""
-    number, columns = len(titles), 2
-    lines = -(-number // columns)
-    figure = canvas(height * lines + 0.4)
+    """A figure of equal panels in two or three columns that share both axes; the axes that are too many are not there."""
+    number, columns = len(titles), 2 if len(titles) < 7 else 3
+    lines, titles = -(-number // columns), [wrap(title, 48 // columns) for title in titles]
+    figure = canvas((height * 2 / columns + 0.14 * max(title.count("\n") for title in titles)) * lines + 0.4)
     axes = list(figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat)
     for axis in axes[number:]:
         axis.set_axis_off()
     for axis in axes[max(0, number - columns) : number]:
         axis.tick_params(labelbottom=True)
     for axis, title in zip(axes, titles, strict=False):
-        axis.set_title(title, loc="left", fontweight="bold", fontsize=9)
+        axis.set_title(title, fontsize=9 if columns < 3 else 8)
+        axis.locator_params(axis="x", nbins=4, integer=True)
     figure.supxlabel(across, fontsize=10)
     figure.supylabel(up, fontsize=10)
     return figure, axes[:number]
 
 
-def heat_map(down: list[str], across: list[str], shade: Array, text: NDArray[np.object_], height: float) -> tuple[Figure, Axes]:
-    """A table of coloured cells ``[down, across]`` with text in them, of this height in inches."""
-    upright = len(across) > FEW or max(map(len, across)) > 14
-    down, across = [wrap(name, 26) for name in down], [wrap(name, 40) for name in across]
+def difference_map(down: Sequence[str], across: Sequence[str], found: Interval, text: NDArray[Any]) -> tuple[Figure, Axes]:
+    """A table of differences ``[down, across]``, coloured where they are sure, with text in the cells."""
+    down, across = [wrap(name, 19) for name in down], [wrap(name, 28) for name in across]
     longest = max(len(line) for name in across for line in name.split("\n"))
-    width = 1.9 + rows_height(across, 0.27) * upright
-    figure = canvas(rows_height(down, height) + 0.5 + 0.07 * longest * (1 if upright else 0.6), max(WIDTH, width))
+    upright = longest * len(across) > 48
+    figure = canvas(rows_height(down) + 0.7 + (0.075 * longest if upright else 0.2))
     axis = figure.subplots()
-    axis.imshow(shade, aspect="auto")
     for (row, column), said in np.ndenumerate(text):
-        axis.text(column, row, said, ha="center", va="center", fontsize=7.5, color=_readable_on(shade[row, column, :3]))
-    turn = {"rotation": 90, "va": "center"} if upright else {"rotation": 35}
-    axis.set_xticks(range(len(across)), across, ha="right", rotation_mode="anchor", fontsize=8.5, **turn)
+        tint = TINTS[verdict(found.low[row, column], found.high[row, column])]
+        axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=tint, edgecolor="#d0d0d0", linewidth=0.6))
+        axis.text(column, row, said, ha="center", va="center", fontsize=8 if len(across) < 9 else 6.5, color="#111111")
+    axis.set_xticks(range(len(across)), across, rotation=90 if upright else 0, fontsize=8.5)
     axis.set_yticks(range(len(down)), down, fontsize=8.5)
-    for place in range(1, len(across)):
-        axis.axvline(place - 0.5, color="white")
-    for place in range(1, len(down)):
-        axis.axhline(place - 0.5, color="white")
-    axis.tick_params(length=0)
+    axis.set(xlim=(-0.5, len(across) - 0.5), ylim=(len(down) - 0.5, -0.5))
+    axis.xaxis.set_ticks_position("top")
+    axis.xaxis.set_label_position("top")
+    axis.grid(visible=False)
     axis.spines[:].set_visible(False)
     return figure, axis
-
-
-def _readable_on(colour: Any) -> str:
-    red, green, blue = mpl.colors.to_rgb(colour)
-    return "#111111" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.55 else "white"
-
-
-def spread(places: Array, gap: float) -> Array:
-    """Move places on a line apart until none is closer than a gap to the next, as little as possible.
-
-    Example:
-        >>> spread(np.array([0.0, 0.1, 5.0]), 1.0).round(2).tolist()
-        [-0.45, 0.55, 5.0]
-    """
-    order, steps = np.argsort(places, kind="stable"), gap * np.arange(len(places))
-    moved = np.empty(len(places))
-    moved[order] = isotonic_regression(places[order] - steps).x + steps
-    return moved
-
-
-def name_points(axis: Axes, points: Array, names: list[str]) -> None:
-    """Names ``[N]`` beside points ``[N, 2]``, where each covers the least of the other points and names."""
-    places, frame = axis.transData.transform(points), axis.get_window_extent().get_points()
-    taken = [np.stack([place - 5, place + 5]) for place in places]
-    turns = np.array([0, 180, 90, 270, 45, 135, 225, 315]) * np.pi / 180
-    for at, place, name in zip(points, places, names, strict=True):
-        half = np.array([2.6 * len(name), 5.5])
-        moves = [(far + half) * (np.cos(turn), np.sin(turn)) for far in (6, 14, 24, 36) for turn in turns]
-        boxes = [np.stack([place + move - half, place + move + half]) for move in moves]
-        best = min(range(len(moves)), key=lambda i: _covered(boxes[i], taken, frame))  # the nearest of those alike
-        taken.append(boxes[best])
-        axis.annotate(
-            name, at, moves[best], textcoords="offset points", ha="center", va="center", fontsize=8.5,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
-            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5 * (best >= len(turns)), "shrinkA": 0, "shrinkB": 3},
-        )  # fmt: skip
-
-
-def _covered(box: Array, taken: list[Array], frame: Array) -> float:
-    """The area of a box ``[2, 2]``, lower and upper corner, that others cover or that is out of the frame."""
-
-    def common(other: Array) -> float:
-        return float((np.minimum(box[1], other[1]) - np.maximum(box[0], other[0])).clip(0).prod())
-
-    return sum(map(common, taken)) + float((box[1] - box[0]).prod()) - common(frame)
 
 
 def save(figure: Figure, path: Path) -> str:

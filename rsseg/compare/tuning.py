@@ -244,7 +244,7 @@ def _best_shift(
 
 def _score(hits: Array, called: Array, present: ArrayLike, metric: Overlap) -> Array:
     """The score of a class with so many pixels, 0 where there are none."""
-    return np.nan_to_num(overlap(np.stack([hits, called - hits, present - hits], axis=-1), metric))
+    return np.nan_to_num(overlap(np.stack([hits, called - hits, np.asarray(present) - hits], axis=-1), metric))
 
 
 def _best_place(gap: Array, scores: Array) -> tuple[float, float]:

@@ -38,7 +38,8 @@ Settings are key=value: docs/configuration.md lists them, --cfg job prints those
 what is in brackets is the default. Several of augment, callbacks and logger go together, as in augment=[d4,noise].
 """
 FLAGS = """\
--m: a run for each of several values, as in loss=ce,dice seed=1,2. resume=<run folder>: go on with a run.
+-m: a run for each of several values, as in loss=ce,dice seed=1,2; race=true: no further seeds for what is surely behind.
+resume=<run folder>: go on with a run.
 --hydra-help: the flags of Hydra, which reads this command line.
 """
 

@@ -165,7 +165,7 @@ class Runs:
             (config, folder), whole = self.config(words), self._whole(words)
             composed[id(whole)] = whole
             given = OverridesParser.create().parse_overrides(list(words))
-            values = {o.get_key_element(): _text(o) for o in given if o.key_or_group in self.named}
+            values = {o.get_key_element(): value_text(o) for o in given if o.key_or_group in self.named}
             if not {LOSS, EXPERIMENT} & values.keys():
                 values = {LOSS: str(whole.hydra.runtime.choices.loss), **values}
             runs[folder] = values | {SEED: str(config.seed)}
@@ -174,7 +174,8 @@ class Runs:
         return Plan(runs, common, [command])
 
 
-def _text(override: Override) -> str:
+def value_text(override: Override) -> str:
+    """The value of an override as a plan writes it."""
     value = override.value()
     return as_text(value) if isinstance(value, int | float | None) else str(override.get_value_element_as_str())
 

@@ -99,8 +99,10 @@ class SplitLosses:
                 parts = torch.stack(term.parts(logits, given.target(term), given.weight))  # type: ignore[operator]
                 self._count(name, member.to(labelled) @ parts.to(labelled).T)
             elif not _is_exact(term):
-                sums = self.loss.sums_of(term, found)
-                value = term(logits, given.target(term), *beside) if sums is None else term.from_sums(sums)  # type: ignore[operator]
+                known_sums = self.loss.sums_of(term, found)
+                value: Tensor = (
+                    term(logits, given.target(term), *beside) if known_sums is None else term.from_sums(known_sums)  # type: ignore[operator]
+                )
                 self._count(name, value.to(labelled) * labelled)
 
     def _add(self, key: Any, sums: Sums, member: Tensor) -> None:
@@ -170,8 +172,8 @@ def _is_exact(term: Any) -> bool:
 
 def _labelled(target: Tensor, weight: Tensor | None, member: Tensor) -> Tensor:
     """The labelled pixels of a target in each half ``[2]``, each counted by its weight."""
-    there = known(target).flatten(1) if weight is None else None
-    if there is None:
-        exact = weight.nan_to_num(0).to(member)  # type: ignore[union-attr]
-        there = (known(target) * (exact if target.ndim == 3 else exact.unsqueeze(1))).flatten(1)
-    return member @ there.sum(1).to(member)
+    there: Tensor = known(target)
+    if weight is not None:
+        exact = weight.nan_to_num(0).to(member)
+        there = there * (exact if target.ndim == 3 else exact.unsqueeze(1))
+    return member @ there.flatten(1).sum(1).to(member)

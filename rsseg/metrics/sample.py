@@ -5,12 +5,12 @@ Which pixels they are is decided from the labels alone, before training, so that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from rsseg.collective import global_sum
@@ -19,16 +19,6 @@ from rsseg.task import Task
 
 SAMPLE = 2**15
 """Pixels of all strata together, but one of each at least."""
-
-
-class Core(Protocol):
-    """A window of a grid and the part of it that counts, as `rsseg.data.windows.Core`."""
-
-    scene: int
-    top: int
-    left: int
-    inner_top: int
-    inner_left: int
 
 
 class Pixels(NamedTuple):
@@ -102,18 +92,11 @@ def choose_pixels(
                 inside = ranks - np.append(0, ends)[rows]
                 columns = [np.flatnonzero(there[row])[inside[rows == row]] for row in np.unique(rows)]
                 if len(ranks):
-                    same = np.ones(len(ranks))
-                    facts = (
-                        scene * same,
-                        plane * same,
-                        rows,
-                        np.concatenate(columns),
-                        label * same,
-                        same * number / len(ranks),
-                    )
-                    found.append(np.stack(facts, axis=1))
-    *whole, weight = np.concatenate(found).T
-    return Pixels(*(column.astype(np.int64) for column in whole), weight)
+                    facts = np.full((len(ranks), 6), (scene, plane, 0, 0, label, number / len(ranks)))
+                    facts[:, 2], facts[:, 3] = rows, np.concatenate(columns)
+                    found.append(facts)
+    whole = np.concatenate(found)
+    return Pixels(*whole[:, :5].T.astype(np.int64), weight=whole[:, 5])
 
 
 class LogitSample:
@@ -123,12 +106,13 @@ class LogitSample:
 
     Args:
         pixels: The pixels.
-        cores: The windows of the grid, by their number; of a scene they are rows times columns.
+        cores: ``[K, 7]``, the windows of the grid as `rsseg.data.windows.Core`; those of a scene are rows times columns.
         task: The head's task.
     """
 
-    def __init__(self, pixels: Pixels, cores: Sequence[Core], task: Task) -> None:
-        places = np.array([(c.scene, c.top, c.left, c.top + c.inner_top, c.left + c.inner_left) for c in cores])
+    def __init__(self, pixels: Pixels, cores: ArrayLike, task: Task) -> None:
+        places = np.asarray(cores, dtype=np.int64)
+        places = np.column_stack([places[:, :3], places[:, 1] + places[:, 3], places[:, 2] + places[:, 4]])
         window = np.zeros(len(pixels.scene), dtype=np.int64)
         for scene in np.unique(pixels.scene):
             here, own = np.flatnonzero(pixels.scene == scene), np.flatnonzero(places[:, 0] == scene)
@@ -138,8 +122,9 @@ class LogitSample:
             in_order = own[np.lexsort((places[own, 4], places[own, 3]))]
             window[here] = in_order[row * len(left) + column]
         order = np.argsort(window, kind="stable")
-        self.task, self.pixels = task, Pixels(*(column[order] for column in pixels))
-        self._starts = np.searchsorted(window[order], np.arange(len(cores) + 1))
+        self.task = task
+        self.pixels = Pixels(*(column[order] for column in pixels[:5]), weight=pixels.weight[order])  # type: ignore[arg-type]
+        self._starts = np.searchsorted(window[order], np.arange(len(places) + 1))
         row, column = self.pixels.row - places[window[order], 1], self.pixels.column - places[window[order], 2]
         self._places = torch.from_numpy(np.stack([self.pixels.plane, row, column]))
         self._logits: Tensor | None = None

@@ -149,7 +149,9 @@ def _rows(before: Mapping[str, NDArray[Any]], name: str, counted: NDArray[np.boo
 def _joined(parts: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     """The sums of what was counted of each half."""
     untuned = next((part["untuned"] for part in parts if str(part["untuned"])), np.array(""))
-    return {key: sum(part[key] for part in parts) for key in parts[0] if key != "untuned"} | {"untuned": untuned}  # type: ignore[misc]
+    return {key: np.sum([part[key] for part in parts], axis=0) for key in sorted(parts[0]) if key != "untuned"} | {
+        "untuned": untuned
+    }
 
 
 def _tuned(

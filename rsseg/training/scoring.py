@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 from lightning.pytorch.callbacks import LambdaCallback
 
+from rsseg.compare.counting import PointCounts, Thresholds
 from rsseg.compare.recorder import HALVES, Recorder
+from rsseg.compare.records import POINTS, write_arrays
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import Residence
 from rsseg.contract import InputError
@@ -21,7 +25,7 @@ from rsseg.module import SegmentationModule
 from rsseg.progress import shows_bars
 from rsseg.setup import Setup
 from rsseg.table import print_table
-from rsseg.training.recording import Count, cross, keep_thresholds, labelled_tasks
+from rsseg.training.recording import Count, cross, keep_thresholds, labelled_tasks, recorded_split
 
 SHOWN = (
     "head", "class", "iou", "dice", "f1", "precision", "recall", "ap50", "rmse", "mae", "r2", "bias", "pixels"
@@ -113,12 +117,48 @@ def score_best(
     recorder.remove_samples()
     for name in HALVES:
         (run.checkpoints / f"{name}.ckpt").unlink(missing_ok=True)
+    (run.records / "test.npz").unlink(missing_ok=True)  # of a run that has gone on
     return {
         head: replace(scores, boundary_iou=float(scores.metrics["iou"](crossed[head]["counts"][-1])))
         if isinstance(scores, Scores)
         else scores
         for head, scores in result.items()
     }
+
+
+def score_split(setup: Setup, run: RunFolder, module: SegmentationModule, store: Store, path: Path) -> None:
+    """Count a run's best checkpoint on other scenes as comparisons need it, and write that into the run's records.
+
+    Tuned points, those of IoU and of Dice alike, are at the thresholds of ``threshold.json``.
+
+    Args:
+        setup: The setup.
+        run: The run folder.
+        module: The module with the best weights.
+        store: The scenes.
+        path: The file.
+    """
+    tasks, split, thresholds = labelled_tasks(setup), recorded_split(store), dict[str, Thresholds]()
+    for name, task in tasks.items():
+        try:
+            tuned = run.thresholds({name: task})[name].numpy().astype(np.float64)
+            thresholds[name] = {"iou": tuned, "dice": tuned}
+        except InputError:  # a run that has diverged has none
+            thresholds[name] = {}
+    windows = GridWindows(store, setup.window, setup.overlap)
+    counts = PointCounts(tasks, store.sizes, windows.cores, thresholds)
+    result = score(setup, module, windows, counts.count)
+    step = run.load_state()[1]
+    arrays: dict[str, Any] = {"scenes": np.array(split.scenes), "groups": np.array(split.groups)}
+    for name, scores in result.items():
+        if name in tasks:
+            own, untuned = counts.arrays(name), "" if thresholds[name] else "the run has no tuned thresholds"
+        else:  # real values are counted at one point
+            own, untuned = {"counts": np.full((len(POINTS), *scores.counts.shape), np.nan), "lost": np.zeros(len(store))}, ""
+            own["counts"][0] = scores.counts
+        own |= {"steps": np.array([step, step]), "untuned": np.array(untuned)}
+        arrays |= {f"{name}/{key}": value for key, value in own.items()}
+    write_arrays(path, arrays)
 
 
 def score_rows(result: Mapping[str, AnyScores]) -> list[dict[str, Any]]:

@@ -156,8 +156,8 @@ def test_selection_is_by_the_loss_that_trained(tmp_path, monkeypatch):
     silent = changed(run, records=dataclasses.replace(run.records, own=other * np.nan))
     assert own_loss(silent) is None
     first, second = unselected(comparison, np.array([[0.1, np.nan], [0.1, np.nan], [np.nan, np.nan]]))  # ce, dice, lovasz
-    assert "not of ce, lovasz: their loss is not a function of sums" in first
-    assert "not of dice: a half of the scenes has no loss" in second
+    assert "not of lovasz: their loss is not a function of sums" in first
+    assert "not of ce, dice: a half of the scenes has no loss" in second
     assert unselected(comparison, np.zeros((3, 2))) == []
 
 

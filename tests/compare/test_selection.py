@@ -599,6 +599,8 @@ def test_the_folds_of_a_seed_are_one_run_over_all_scenes(tmp_path, monkeypatch, 
     assert run.records.scenes == run.data["scenes"]["val"] == names
     for point in ("fixed", "iou", "contours"):
         assert np.array_equal(run.records.at(point), np.concatenate([part.at(point) for part in parts]))
+    assert np.array_equal(run.records.optimistic, np.concatenate([part.optimistic for part in parts]))
+    assert run.records.groups.tolist() == [group for part in parts for group in part.groups]
     assert run.records.counts.shape == (4, 6, 1, 4)
     assert np.allclose(run.records.values, np.mean([part.values for part in parts], 0))
     scores = [json.loads((tmp_path / f"dice,1,{fold}" / "summary.json").read_text())["iou"] for fold in (1, 2, 3)]

@@ -166,7 +166,7 @@ SPLITS = {
     "deepglobe": (["training-2", "training-3"], ["training-11"]),
     "gid15": (["train-GF2_train1-MSS1", "train-GF2_train2-MSS1"], ["val-GF2_val1-MSS1", "val-GF2_val2-MSS1"]),
     "inria": (["austin36", "austin6", "tyrol-w36", "tyrol-w6"], ["austin1", "austin5", "tyrol-w1", "tyrol-w5"]),
-    "landcoverai": (["M-33_0", "M-33_1"], ["M-33_2"]),
+    "landcoverai": (["M-33_0", "M-33_1"], ["M-34_2"]),
     "levircd": (["train_1", "train_2"], ["val_1"]),
     "loveda": (["Train-Rural-1", "Train-Urban-0"], ["Val-Rural-3", "Val-Urban-2"]),
     "potsdam": (["2_10", "3_10"], ["2_11"]),
@@ -261,15 +261,15 @@ def test_without_the_test_part(tmp_path, roots, name, caplog):
 
 def test_landcoverai_with_the_list_of_a_missing_test_part(tmp_path, roots):
     root = shutil.copytree(roots["landcoverai"], tmp_path / "data")
-    for path in root.glob("output/M-33_3*"):
+    for path in root.glob("output/M-34_3*"):
         path.unlink()
     config = settings("landcoverai", root)
     assert [scene.name for scene in source_of(config).scenes("train")] == ["M-33_0", "M-33_1"]
-    with pytest.raises(InputError, match=r"test\.txt lists 1 names without an image: M-33_3"):
+    with pytest.raises(InputError, match=r"test\.txt lists 1 names without an image: M-34_3"):
         source_of(config).scenes("test")
-    (root / "val.txt").write_text("M-33_2\nM-33_9\n")
+    (root / "val.txt").write_text("M-34_2\nM-34_9\n")
     for split in ("train", "val"):
-        with pytest.raises(InputError, match=r"val\.txt lists 1 names without an image: M-33_9"):
+        with pytest.raises(InputError, match=r"val\.txt lists 1 names without an image: M-34_9"):
             source_of(config).scenes(split)
 
 

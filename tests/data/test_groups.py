@@ -194,7 +194,7 @@ def test_what_is_said():
 GROUPS = {
     "geonrw": {"aachen", "bonn"},
     "inria": {"austin", "tyrol-w"},
-    "landcoverai": {"M-33"},
+    "landcoverai": {"M-33", "M-34"},
     "loveda": {"Train-Rural", "Val-Urban"},
     "potsdam": {"2_10"},
     "sen1floods11": {"Ghana", "Spain"},

@@ -1,83 +1,75 @@
+"""Every label of every scene is in the sample, and the logits are those of its pixels."""
+
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 
-from rsseg.contract import IGNORE, InputError
-from rsseg.metrics import LogitSample
+from rsseg.contract import IGNORE
+from rsseg.data.windows import grid
+from rsseg.metrics import LogitSample, choose_pixels
+from rsseg.task import Binary, make_task
 
-
-def windows(n=6, size=12):
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(n, 3, size, size, generator=generator)
-    target = torch.multinomial(torch.tensor([0.9, 0.08, 0.02]), n * size * size, True, generator=generator)
-    target = target.view(n, size, size).to(torch.uint8)
-    target[torch.rand(target.shape, generator=generator) < 0.1] = IGNORE
-    return logits, target, torch.tensor([0, 1, 0, 2, 1, 0]), torch.arange(n)
+SIZES = np.array([[40, 50], [20, 64], [33, 32]])
+CHANNELS = {"binary": 1, "multiclass": 3, "multilabel": 2}
 
 
-def sampled(batches, most=5):
-    sample = LogitSample(3, scenes=4, most=most)
-    data = windows()
-    for batch in batches:
-        sample.update(*(x[batch] for x in data))
-    return sample.compute()
+def scenes(kind):
+    """Masks, and logits that tell where they are from."""
+    rng, task = np.random.default_rng(0), make_task(kind, tuple("abc"[: CHANNELS[kind]]))
+    planes = (task.channels,) if task.separate else ()
+    masks = [rng.choice([0, 1, task.labels - 1, IGNORE], (*planes, *size), p=[0.8, 0.1, 0.05, 0.05]) for size in SIZES]
+    return task, [mask.astype(np.uint8) for mask in masks], [rng.normal(size=(task.channels, *size)) for size in SIZES]
 
 
-def test_every_class_of_every_scene_is_kept_and_weighs_what_it_stands_for():
-    logits, target, scene, _ = windows()
-    found = sampled([[0, 1, 2, 3, 4, 5]])
-    for s in range(4):
-        for c in range(3):
-            pixels = int((target[scene == s] == c).sum())
-            ours = (found.scene == s) & (found.target == c)
-            assert ours.sum() == min(pixels, 5)
-            assert found.weight[ours].sum() == pytest.approx(pixels)
-    pool = {tuple(z) for z in logits.movedim(1, -1)[target != IGNORE].tolist()}
-    kept = [tuple(z) for z in found.logits.tolist()]
-    assert set(kept) <= pool
-    assert len(set(kept)) == len(kept)
-    rows = {tuple(z): y for z, y in zip(logits.movedim(1, -1).reshape(-1, 3).tolist(), target.flatten().tolist(), strict=True)}
-    assert [rows[z] for z in kept] == found.target.tolist()
-
-
-def test_the_sample_does_not_depend_on_batches_or_their_order():
-    whole, parts = sampled([[0, 1, 2, 3, 4, 5]]), sampled([[5, 3], [1], [0, 2, 4]])
-    for a, b in zip(whole, parts, strict=True):
-        assert torch.equal(a, b)
+@pytest.mark.parametrize("kind", CHANNELS)
+def test_every_label_of_every_scene_is_kept_and_weighs_what_it_stands_for(kind):
+    task, masks, _ = scenes(kind)
+    pixels = choose_pixels(masks, 3, task, size=120)
+    planes = task.channels if task.separate else 1
+    most = 120 // (3 * planes * task.labels)
+    for scene, mask in enumerate(masks):
+        for plane, labels in enumerate(mask.reshape(planes, *mask.shape[-2:])):
+            for label in range(task.labels):
+                ours = (pixels.scene == scene) & (pixels.plane == plane) & (pixels.target == label)
+                assert ours.sum() == min(most, (labels == label).sum())
+                assert pixels.weight[ours].sum() == pytest.approx((labels == label).sum())
+                assert (labels[pixels.row[ours], pixels.column[ours]] == label).all()
+    places = list(zip(*pixels[:4], strict=True))
+    assert len(set(places)) == len(places)
 
 
 def test_all_pixels_are_equally_likely():
-    chosen = np.zeros(20)
+    chosen, mask = np.zeros(20), np.zeros((4, 5), dtype=np.uint8)
     for seed in range(600):
-        sample = LogitSample(2, scenes=1, most=5, seed=seed)
-        place = torch.arange(20.0).expand(1, 2, 1, 20)
-        sample.update(place[..., :10], torch.zeros(1, 1, 10, dtype=torch.uint8), torch.tensor([0]), torch.tensor([0]))
-        sample.update(place[..., 10:], torch.zeros(1, 1, 10, dtype=torch.uint8), torch.tensor([0]), torch.tensor([1]))
-        chosen[sample.compute().logits[:, 0].long().numpy()] += 1
+        pixels = choose_pixels([mask], 1, Binary(("a",)), size=10, seed=seed)
+        chosen[pixels.row * 5 + pixels.column] += 1
     assert np.abs(chosen - 150).max() < 4.5 * (600 * 0.25 * 0.75) ** 0.5
 
 
-def test_nothing_labelled_gives_nothing_and_no_pixels_are_refused():
-    sample = LogitSample(3, scenes=1)
-    ignored = torch.full((1, 4, 4), IGNORE, dtype=torch.uint8)
-    sample.update(torch.zeros(1, 3, 4, 4), ignored, torch.tensor([0]), torch.tensor([0]))
-    assert sample.compute().logits.shape == (0, 3)
-    with pytest.raises(InputError, match="most=0"):
-        LogitSample(3, 1, most=0)
+def test_a_scene_without_labels_is_passed_over():
+    assert choose_pixels([None, np.array([[1]])], 2, Binary(("a",))).scene.tolist() == [1]
+    assert len(choose_pixels([None], 1, Binary(("a",))).weight) == 0
 
 
-def rank_main(rank, store, out):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    torch.save(tuple(sampled([[[0, 3, 4], [1, 2, 5]][rank]])), out / f"{rank}.pt")
-    dist.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_two_processes_draw_what_one_does(tmp_path):
-    torch.multiprocessing.start_processes(rank_main, (tmp_path / "store", tmp_path), nprocs=2, start_method="fork")
-    whole = sampled([[0, 1, 2, 3, 4, 5]])
-    for rank in range(2):
-        for a, b in zip(whole, torch.load(tmp_path / f"{rank}.pt"), strict=True):
-            assert torch.equal(a, b)
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("kind", CHANNELS)
+def test_the_logits_are_those_of_the_pixels_however_windows_come(kind, batch):
+    task, masks, logits = scenes(kind)
+    cores, pixels = grid(SIZES, 32, 4), choose_pixels(masks, 3, task, size=300)
+    sample = LogitSample(pixels, cores, task)
+    for start in range(0, len(cores) + 1, batch):  # one beyond the last fills up a batch of several processes
+        numbers = torch.arange(start, start + batch)
+        windows = torch.full((batch, task.channels, 32, 32), torch.nan)
+        for window, k in zip(windows, numbers.tolist(), strict=True):
+            if k < len(cores):
+                core = cores[k]
+                part = logits[core.scene][:, core.top : core.top + 32, core.left : core.left + 32]
+                window[:, : part.shape[1], : part.shape[2]] = torch.from_numpy(part)
+        sample.update(windows, numbers)
+    found = sample.compute()
+    assert len(found.logits) == len(pixels.scene)
+    for i, (scene, plane) in enumerate(zip(found.scene, found.plane, strict=True)):
+        row, column = sample.pixels.row[i], sample.pixels.column[i]
+        at = logits[scene][:, row, column]
+        assert found.logits[i] == pytest.approx(at if task.exclusive else at[plane : plane + 1], rel=1e-5)
+        assert masks[scene].reshape(-1, *SIZES[scene])[plane, row, column] == found.target[i]

@@ -1,0 +1,197 @@
+"""Comparing finished runs: what compare.py does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from rsseg.assembly import make_setup
+from rsseg.compare.baselines import baselines, cached, data_key
+from rsseg.compare.datasets import across_answer, across_datasets
+from rsseg.compare.findings import EQUAL, Findings
+from rsseg.compare.records import load_records
+from rsseg.compare.report import write_across, write_report
+from rsseg.compare.runs import find_runs
+from rsseg.compare.selection import Comparison, gather
+from rsseg.config.folder import RunFolder
+from rsseg.contract import InputError, nearest
+from rsseg.data.splits import SPLITS
+from rsseg.dataset import open_data, open_split, scenes_of
+from rsseg.errors import SCORING, in_one_line
+from rsseg.files import UnwritableError
+from rsseg.inference.examples import draw_examples, most_different
+from rsseg.inference.picture import pick_windows
+from rsseg.metrics.average import Array
+from rsseg.progress import progress
+from rsseg.run import known_head, load_run, quiet, record_split
+from rsseg.task import TASKS
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a comparison.
+
+    Attributes:
+        metric: What losses are ranked by, see `rsseg.compare.measures.measures`; empty: `Task.score`, IoU or RMSE.
+        head: The head that is compared; empty: the first of each run.
+        without: Classes that are left out of means; empty: those that the runs leave out.
+        split: The scenes that score the chosen checkpoints: "val", each half by those chosen on the other, or "test".
+        equal_within: Losses whose scores differ by less are practically equal.
+        allow_different: Compare runs that differ in what no plan varies all the same.
+        trust: Packages whose classes the runs' configs may name.
+    """
+
+    metric: str = ""
+    head: str = ""
+    without: Sequence[str] = ()
+    split: str = "val"
+    equal_within: float = EQUAL
+    allow_different: bool = False
+    trust: Sequence[str] = field(default=())
+
+    @property
+    def folder(self) -> str:
+        """What the folder of its answer is called."""
+        words = [self.head] * bool(self.head) + [self.metric] * (self.metric not in ("", *(t.score for t in TASKS.values())))
+        words += [f"without_{'_'.join(self.without)}"] * bool(self.without) + [self.split] * (self.split != "val")
+        return "_".join(["comparison", *words]).replace("/", "_")
+
+
+def compare(places: Sequence[Path], question: Question | None = None, out: Path | None = None) -> Path:
+    """Compare finished runs: print the answer, and write a report, tables and figures.
+
+    Runs of several datasets are compared dataset by dataset, and then over all of them.
+
+    Args:
+        places: Run folders, or folders that hold them.
+        question: What is asked.
+        out: Where to write; None: ``comparison`` in the first folder, or ``comparison_dice``, ``comparison_water`` and the like
+            by metric and head.
+
+    Returns:
+        The folder that was written.
+
+    Raises:
+        InputError: If there is nothing to compare, or the runs can't be compared.
+    """
+    quiet()
+    question = question or Question()
+    if question.split not in SPLITS or question.split == "train":
+        raise InputError(f"split={question.split}{nearest(question.split, ['val', 'test'])}: val or test is expected")
+    out = out or places[0] / question.folder
+    if out.exists() and not out.is_dir():
+        raise InputError(f"out={out} is a file: give a folder to write the comparison into")
+    kinds = places_by_dataset(places)
+    try:
+        if len(kinds) < 2:
+            compare_one(places, question, out)
+        else:
+            found = {name: compare_one(some, question, out / name) for name, some in kinds.items()}
+            across = across_datasets(found)
+            for sentence in across_answer(across):
+                log.info("%s", sentence)
+            write_across(across, out)
+    except UnwritableError as error:
+        raise UnwritableError(f"{error}; out=... writes the comparison elsewhere") from None
+    return out
+
+
+def places_by_dataset(places: Sequence[Path]) -> dict[str, list[Path]]:
+    """Folders by the dataset that the runs in them are of; a folder of several belongs to that of its first run."""
+    found: dict[str, list[Path]] = {}
+    for place in places:
+        runs = find_runs([place])
+        name = str(RunFolder(runs[0]).config().dataset.name) if runs else ""
+        found.setdefault(name, []).append(place)
+    return found
+
+
+def compare_one(places: Sequence[Path], question: Question, out: Path) -> Findings:
+    """Compare the runs of one dataset, and write the report."""
+    comparison = gather(places, question.allow_different, question.metric, question.without, question.head)
+    if question.split != "val":
+        score_runs(comparison, question)
+    try:
+        known = count_baselines(comparison, question, out)
+    except InputError as error:
+        log.warning("Trivial baselines are left out of the report: %s", error)
+        known = {}
+    found = Findings(comparison, question.metric, question.without, question.equal_within, known)
+    try:
+        examples = draw_disagreements(found, question, out / "examples.png")
+    except InputError as error:
+        log.warning("Example windows are left out of the report: %s", error)
+        examples = None
+    write_report(found, out, examples)
+    return found
+
+
+def score_runs(comparison: Comparison, question: Question) -> None:
+    """Score the chosen checkpoints on another split, where that has not been done, and compare them by that.
+
+    Raises:
+        InputError: If the split has no labels, or the runs are folds, which have no split in common.
+    """
+    if comparison.plan.folds:
+        raise InputError(f"split={question.split}: folds score every scene themselves; leave split out")
+    with progress(comparison.all_runs, f"scoring the {question.split} split") as runs:
+        for run in runs:
+            record_split(run.folder, question.split, question.trust)
+            run.records = load_records(run.folder, run.head, question.split)
+
+
+def count_baselines(comparison: Comparison, question: Question, out: Path) -> dict[str, Array]:
+    """The counts of trivial predictions on the scenes that score the runs, by name; none of folds.
+
+    Raises:
+        InputError: If the scenes are not there any more.
+    """
+    first = comparison.runs[0][0]
+    if comparison.plan.folds:
+        return {}
+    setup = make_setup(RunFolder(first.folder).config(), question.trust)
+
+    def make() -> dict[str, Array]:
+        stores = dict(open_data(setup.dataset, setup.source(), setup.window).stores)
+        if question.split != "val":
+            scenes = scenes_of(setup.source(), setup.dataset, question.split)
+            stores["val"] = open_split(setup.dataset, scenes, question.split, setup.window)
+        return baselines(stores, first.task)
+
+    with in_one_line(out, 1, setup.window, memory=SCORING):
+        return cached(out / "baselines.json", f"{question.split} {data_key(first.data, first.task.target)}", make)
+
+
+def draw_disagreements(found: Findings, question: Question, path: Path) -> Path | None:
+    """Draw the windows that the best checkpoints of the first seed label most differently.
+
+    Returns:
+        The PNG; None where there are no two losses.
+
+    Raises:
+        InputError: If the scenes or the checkpoints are not there any more.
+    """
+    runs = [found.comparison.runs[i][0].folder for i in found.order]
+    if len(runs) < 2:
+        return None
+    setups = [make_setup(RunFolder(run).config(), question.trust) for run in runs]
+    setup, size = setups[0], setups[0].window
+    head = known_head(question.head, setup.tasks)
+    scenes = scenes_of(setup.source(), setup.dataset, question.split)
+    store = open_split(setup.dataset, scenes, question.split, size)
+    store.fill = np.array(RunFolder(runs[0]).data()["mean"])
+    with (
+        in_one_line(path.parent, 1, size, memory=SCORING),
+        progress(list(zip(runs, setups, strict=True)), "predicting examples") as made,
+    ):
+        modules = (load_run(RunFolder(run), own) for run, own in made)
+        examples = most_different(pick_windows(store, size, 16), head, modules, 3)
+    names = [found.labels[i] for i in found.order]
+    draw_examples(path, setup.tasks[head], setup.palette(head), examples, names, setup.shown_bands)
+    return path
