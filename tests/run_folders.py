@@ -7,13 +7,21 @@ which is better at 0.5 and the same at a tuned threshold; focal's are blurred mo
 import copy
 import json
 from functools import partial
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import torch
 import yaml
 
+from rsseg.compare.findings import Findings
 from rsseg.compare.records import POINTS, Crossed, Records, half_quality
+from rsseg.compare.runs import Run
+from rsseg.compare.selection import Comparison
 from rsseg.compare.tuning import shared, tune
+from rsseg.config.plan import Plan
 from rsseg.metrics import Sample, metrics
 from rsseg.metrics.calibration import calibration_sums
 from rsseg.metrics.scores import class_counts
@@ -233,3 +241,98 @@ def make_sweep(root, monkeypatch, task=BINARY, losses=tuple(MOVED), seeds=(1, 2,
             write_run(folder, task, loss, seed, kept[folder])
     monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head, split="val": kept[folder])
     return kept
+
+
+def label_counts(iou, pixels=1000):
+    """Counts ``[..., 4]`` of labels with these IoUs: so many pixels, no false alarm, and nine times as many of the rest."""
+    iou, whole = np.broadcast_arrays(np.asarray(iou, dtype=float), np.asarray(pixels, dtype=float))
+    return np.stack([iou * whole, 0 * whole, (1 - iou) * whole, 9 * whole], axis=-1)
+
+
+def height_sums(rmse, pixels=1000):
+    """Error sums ``[..., 6]`` of heights with these errors; the target has a variance of 4."""
+    rmse, whole = np.broadcast_arrays(np.asarray(rmse, dtype=float), np.asarray(pixels, dtype=float))
+    return np.stack([whole, 0 * whole, 0.8 * rmse * whole, rmse**2 * whole, 0 * whole, 4 * whole], axis=-1)
+
+
+def steady(means, seeds=5, scenes=8, of_seeds=0.001, of_scenes=0.001):
+    """Scores ``[L, R, S]`` with these means; seeds and scenes move each loss in a way of its own, by so much."""
+    rng = np.random.default_rng(5)
+
+    def moves(*shape):
+        drawn = rng.normal(size=shape)
+        drawn -= drawn.mean(-1, keepdims=True)
+        return drawn / np.maximum(drawn.std(-1, keepdims=True), 1e-12)
+
+    means = np.asarray(means, dtype=float)
+    by_seed, by_scene = moves(len(means), seeds), moves(len(means), scenes)
+    return means[:, None, None] + of_seeds * by_seed[:, :, None] + of_scenes * by_scene[:, None]
+
+
+def counted_records(counts, task=BINARY, tuned=None, groups=None, first=None, seen=None, untuned="", calibrated=True):
+    """The records of a run with these counts ``[S, C, N]`` by checkpoints of the other half; halves are alternate groups.
+
+    `tuned`: counts at tuned thresholds. `seen`: counts ``[V, S, C, N]`` of the validations; two with the first one best.
+    """
+    counts = np.asarray(counts, dtype=float)
+    scenes = len(counts)
+    names = [f"scene_{s}" for s in range(scenes)]
+    areas = list(dict.fromkeys(groups or names))
+    first = np.array([areas.index(g) % 2 == 0 for g in groups or names]) if first is None else first
+    seen = np.stack([counts, counts]) if seen is None else seen
+    points = np.full((len(POINTS), *counts.shape), np.nan)
+    points[[0, 3]] = counts
+    if tuned is not None:
+        points[1:3] = tuned
+    sums = calibration_sums(np.ones((scenes, task.channels, 2, 256)), task) if calibrated and not task.real else {}
+    steps = 100 * np.arange(1, len(seen) + 1)
+    return Records(
+        scenes=names, groups=np.array(groups or names), first=first, task=task, terms=["ce"], panel=["ce"], steps=steps,
+        counts=seen, quality=half_quality(metrics(task)[task.score], seen, first), values=np.ones((len(seen), 1, 2)),
+        own=np.ones((len(seen), 2)), gradient=dict.fromkeys(("logits", "layer"), (np.ones((len(seen), 1)),) * 2), gain=None,
+        crossed=Crossed((100, 100), points, sums, untuned),
+    )  # fmt: skip
+
+
+def made_run(label, seed, records, **changes):
+    """A run with these records, without a folder."""
+    run = Run.__new__(Run)
+    origin = {"git": {"commit": "c0ffee", "changed": False}, "platform": "Linux", "python": "3.11.0"}
+    vars(run).update(
+        folder=Path(f"loss={label},seed={seed}"), heads=["mask"], head="mask", config=SimpleNamespace(steps=400), origin=origin,
+        loss=label, losses={}, settings={}, seed=seed, fold=None, rate=0.001, label=label, task=records.task, without=[],
+        data={"scenes": {"train": ["a", "b", "c"]}}, summary={"steps": 400, "seconds": 360.0}, records=records, unrecorded=None,
+        curve=pd.DataFrame({"step": records.steps, "val_loss": 0.5}), plain=label == "ce",
+    )  # fmt: skip
+    vars(run).update(changes)
+    return run
+
+
+def made_comparison(rows, **changes):
+    """A comparison of runs ``[losses][seeds]``, as a sweep's."""
+    every = [run for row in rows for run in row]
+    plan = Plan({run.folder: {"loss": run.label, "seed": str(run.seed)} for run in every}, {}, [["loss=ce,dice", "seed=1,2,3"]])
+    given = {"left_out": [], "rates": {}, "plan": plan, "design": [], "different": [], "failed": {}, "unfinished": {}}
+    return Comparison(rows, **{**given, **changes})
+
+
+def made_findings(
+    counts, tuned=None, labels=("ce", "dice", "focal", "lovasz"), metric="", equal_within=0.01, run=(), **options
+):
+    """Findings of runs with these counts ``[L, R, S, C, N]``, of seeds 1, 2, ...
+
+    `run`: what all runs have, as `made_run` takes it; `options` go to `counted_records`, and what `Comparison` has to that.
+    """
+    changes = {name: options.pop(name) for name in list(options) if name in Comparison.__dataclass_fields__}
+    losses, seeds = counts.shape[:2]
+    rows = [[None] * seeds for _ in range(losses)]
+    for i, j in product(range(losses), range(seeds)):
+        records = counted_records(counts[i, j], tuned=None if tuned is None else tuned[i, j], **options)
+        rows[i][j] = made_run(labels[i], j + 1, records, **dict(run))
+    return Findings(made_comparison(rows, **changes), metric, equal_within=equal_within)
+
+
+def of_label(iou, tuned=None, pixels=1000, **options):
+    """Findings of one label's IoUs ``[L, R, S]``, and those at tuned thresholds."""
+    after = None if tuned is None else label_counts(tuned, pixels)[..., None, :]
+    return made_findings(label_counts(iou, pixels)[..., None, :], after, **options)

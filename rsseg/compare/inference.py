@@ -32,7 +32,7 @@ GROUPS = 6
 RARE = 2.0
 """A class that is as good as in fewer groups is left out of means: its variance can't be known."""
 
-CHUNK = 2**24
+CHUNK = 2**22
 """Numbers that are summed at a time."""
 
 

@@ -1,0 +1,621 @@
+"""Every sentence of a comparison: a case in which it is said, and one in which it is not."""
+
+import dataclasses
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from run_folders import (
+    BINARY,
+    FOUR,
+    HEIGHT,
+    changed,
+    counted_records,
+    height_sums,
+    label_counts,
+    made_comparison,
+    made_findings,
+    made_run,
+    of_label,
+    steady,
+)
+
+from rsseg.compare.findings import Findings, Gradients
+from rsseg.compare.runs import LeftOut
+from rsseg.compare.words import answer, brackets, caveats, number, percent, span, statistics
+from rsseg.task import Multilabel
+
+LABELS = ("ce", "dice", "focal", "lovasz", "tversky", "jaccard", "combo")
+
+
+def of_heights(rmse, **options):
+    return made_findings(height_sums(rmse)[..., None, :], task=HEIGHT, labels=("mse", "mae", "huber"), **options)
+
+
+def first_of(found):
+    return answer(found)[0]
+
+
+def test_numbers_and_intervals_are_written_as_people_read_them():
+    assert [number(x) for x in (0.12345, -0.0004, -0.0, float("nan"), 1234.5)] == ["0.123", "0.000", "0.000", "-", "1234.500"]
+    assert [number(x, sign=True) for x in (0.0204, -0.02, -0.0001)] == ["+0.020", "-0.020", "+0.000"]
+    assert span(np.nan, np.nan) == brackets(np.nan, np.nan) == ""
+    assert brackets(-0.01, 0.25, sign=True) == " (-0.010 to +0.250)"
+    assert [percent(x) for x in (0, 0.004, 0.573, 0.995, 1)] == ["<1 %", "<1 %", "57 %", ">99 %", ">99 %"]
+
+
+# What to train with
+
+
+def test_one_loss_has_nothing_to_be_compared_with():
+    (said,) = answer(of_label(steady([0.6]), labels=["ce"]))
+    assert said == "There is only one loss, ce: train others to compare it with, such as loss=ce,dice."
+    assert "only one loss" not in " ".join(answer(of_label(steady([0.6, 0.5]))))
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_nothing_is_claimed_of_fewer_than_three_seeds(seeds):
+    found = of_label(steady([0.6, 0.4], seeds=seeds), tuned=steady([0.65, 0.6], seeds=seeds))
+    claimed = "surely" in " ".join(answer(found))
+    assert claimed == (seeds == 3)
+    if not claimed:
+        (said,) = answer(found)
+        assert said == (
+            f"ce has the highest IoU so far, 0.600. With {seeds} seed{'s' * (seeds > 1)} per loss no loss can be called better "
+            "than another: train at least 3, better 5."
+        )
+        assert len(statistics(found)) == 2  # no differences that could be told apart
+        assert not found.tune
+
+
+def test_a_loss_that_is_surely_better_stands_alone():
+    said = answer(of_label(steady([0.6, 0.5, 0.4])))
+    assert said[0] == "Train with ce: it is surely better than every other loss."
+    assert len(said) == 4  # two behind, and what to expect; nothing of tuning, which is not known
+    assert "surely better than every" not in first_of(of_label(steady([0.6, 0.599, 0.4])))
+
+
+def test_losses_that_are_not_surely_behind_are_named():
+    assert first_of(of_label(steady([0.60, 0.599, 0.4]))) == "Train with ce, or with dice: that is not surely behind it."
+    said = first_of(of_label(steady([0.4, 0.599, 0.60, 0.5995])))
+    assert re.fullmatch(r"Train with focal, or with lovasz or dice: these are not surely behind it\.", said)
+
+
+@pytest.mark.parametrize(("near", "some"), [(4, "dice, focal, lovasz or tversky"), (5, "dice, focal, lovasz or 2 more")])
+def test_of_many_that_are_near_three_are_named(near, some):
+    means = [0.6, *(0.5999 - 0.0001 * np.arange(near)), 0.4]
+    said = first_of(of_label(steady(means), labels=LABELS))
+    assert said == f"Train with ce, or with {some}: these are not surely behind it."
+
+
+def test_losses_that_are_practically_equal_are_as_good():
+    iou, tuned = steady([0.6, 0.6005, 0.601]), steady([0.6, 0.6005, 0.601])
+    found = of_label(iou, tuned=tuned)
+    assert first_of(found) == (
+        "Train with any of these losses without tuning thresholds: none differs from focal, the first, by 0.01 IoU or more."
+    )
+    assert "focal and dice are practically equal: they differ by less than 0.01 IoU." in statistics(found)
+    strict = of_label(steady([0.6, 0.6, 0.6]), equal_within=0.001)
+    assert "any of these" not in first_of(strict)
+    assert "practically equal" not in " ".join(statistics(strict))
+
+
+def test_nothing_is_said_to_be_behind_where_nothing_is_sure():
+    found = of_label(steady([0.60, 0.59, 0.58], of_scenes=0.05, of_seeds=0.05))
+    assert first_of(found) == "Train with ce; no other loss is surely behind it."
+    assert "surely behind it, by" not in " ".join(answer(found))
+
+
+def test_only_two_losses_that_are_not_told_apart():
+    assert (
+        first_of(of_label(steady([0.60, 0.59], of_scenes=0.05))) == "Train with ce, or with dice: that is not surely behind it."
+    )
+
+
+def test_losses_behind_have_one_interval_each_and_of_many_the_nearest_have_one():
+    found = of_label(steady(0.7 - 0.1 * np.arange(6)), labels=LABELS)
+    said = answer(found)
+    lead = found.ranked.lead()
+    for i in range(1, 5):
+        gap, low, high = lead.value[0, i], lead.low[0, i], lead.high[0, i]
+        assert said[i] == f"{LABELS[i]} is surely behind it, by {gap:.3f} ({low:.3f} to {high:.3f})."
+    assert said[5] == "So is jaccard."
+    assert "So are jaccard and combo." in answer(of_label(steady(0.7 - 0.1 * np.arange(7)), labels=LABELS))
+    assert "So " not in " ".join(answer(of_label(steady(0.7 - 0.1 * np.arange(5)), labels=LABELS)))
+
+
+def test_an_error_is_low_and_has_its_unit():
+    found = of_heights(steady([1.0, 1.5, 2.0], of_scenes=0.1))
+    said = answer(found)
+    assert said[0] == "Train with mse: it is surely better than every other loss."
+    assert re.fullmatch(r"mae is surely behind it, by 0\.500 m \(0\.\d{3} to 0\.\d{3}\)\.", said[1])
+    assert re.search(r"Its expected RMSE on new areas is 1\.\d{3} m\.$", said[-1])
+    assert "has the lowest RMSE so far, 1.000 m." in first_of(of_heights(steady([1.0, 2.0], seeds=2, of_scenes=0)))
+    assert re.match(r"Differences below 0\.\d{3} m can't", statistics(found)[0])
+    equal = of_heights(steady([1.0, 1.0, 1.0]))
+    assert first_of(equal).endswith("the first, by 0.01 m or more.")
+    words = " ".join(said + statistics(found) + caveats(found))
+    for word in ("threshold", "tuning", "cross-entropy", "Class", "IoU", "give every pixel"):
+        assert word not in words
+
+
+def test_no_sentence_has_two_intervals():
+    for found in (
+        of_label(steady([0.6, 0.55, 0.5, 0.2]), tuned=steady([0.61, 0.57, 0.52, 0.2])),
+        of_label(steady([0.6, 0.59, 0.58], of_scenes=0.05), tuned=steady([0.61, 0.57, 0.6], of_scenes=0.05)),
+        of_heights(steady([1.0, 1.1])),
+    ):
+        for said in answer(found) + statistics(found) + caveats(found):
+            assert said.count(" to ") - said.count("belongs to") <= 3
+            assert len(re.findall(r"\([^()]* to [^()]*\)", said)) <= 1
+            assert said[0].isupper() or said.split()[0].rstrip(":") in found.labels
+            assert said.endswith(".") or "python train.py" in said
+
+
+# One area, or a class in one
+
+
+def test_one_area_has_no_interval():
+    found = of_label(steady([0.6, 0.4]), groups=["town"] * 8, first=np.ones(8, dtype=bool))
+    (said,) = answer(found)
+    assert said == (
+        "ce has the highest IoU so far, 0.600. No loss can be called better than another: all scenes lie in one area, so how "
+        "scores vary between areas is not known."
+    )
+    assert any(note.startswith("All scenes lie in one area: no interval can be given") for note in caveats(found))
+    assert statistics(found) == [
+        "This holds for models trained on these 3 training scenes for 400 steps at a learning rate of 0.001, and for areas like "
+        "the one that scores them."
+    ]
+    assert "one area" not in " ".join(caveats(of_label(steady([0.6, 0.4]))))
+
+
+def test_the_only_class_in_one_area_has_no_interval():
+    found = of_label(steady([0.6, 0.4]), pixels=np.array([1000, *[0] * 7]))
+    assert first_of(found).endswith("a class lies in one area, so how scores vary between areas is not known.")
+    assert "Class in few scenes: building (as good as 1.0 scenes of equal size). Its score is uncertain." in caveats(found)
+    assert "in few" not in " ".join(caveats(of_label(steady([0.6, 0.4]))))
+
+
+# Tuning
+
+
+def test_tuning_is_advised_where_it_surely_helps():
+    found = of_label(steady([0.5, 0.6]), tuned=steady([0.7, 0.62]))
+    assert found.tune
+    said = answer(found)
+    assert said[0] == "Train with ce and tune thresholds: it is surely better than every other loss."
+    assert re.match(r"dice is surely behind it, both tuned, by 0\.080 \(", said[1])
+    assert re.fullmatch(
+        r"For ce, tuning thresholds on other scenes changes IoU by \+0\.200 \(\+0\.\d+ to \+0\.\d+\)\.", said[2]
+    )
+    assert said[3] == (
+        "Over all losses, tuning changes IoU by +0.020 at least and +0.200 at most; untuned, the first and the last differ by "
+        "0.100."
+    )
+    assert "Its expected IoU, tuned, on new areas is 0.7" in said[4]
+
+
+def test_tuning_is_not_advised_where_its_gain_may_be_chance():
+    tuned = steady([0.6, 0.5])
+    tuned[0] += 0.03 * np.array([1, -1, 1, -1, 1, -1, 1, -1])  # scenes disagree
+    found = of_label(steady([0.6, 0.5]), tuned=tuned)
+    assert not found.tune
+    said = answer(found)
+    assert said[0] == "Train with ce without tuning thresholds: it is surely better than every other loss."
+    assert "both tuned" not in said[1]
+    assert said[2].endswith(", which may be chance.")
+    assert ", tuned," not in said[-1]
+
+
+def test_tuning_that_makes_the_best_loss_worse_is_not_advised_for_what_it_does_for_others():
+    found = of_label(steady([0.60, 0.50]), tuned=steady([0.57, 0.58]))  # dice gains surely, and stays below ce as it was
+    assert found.gain.score.low[1] > 0
+    assert not found.tune
+    assert first_of(found).startswith("Train with ce without tuning")
+    assert "changes IoU by -0.030" in " ".join(answer(found))
+
+
+def test_tuning_is_advised_where_it_surely_helps_the_loss_that_leads_untuned():
+    tuned = steady([0.62, 0.63])
+    tuned[1] += 0.1 * np.array([1, -1, 1, -1, 1, -1, 1, -1])  # the new leader may gain by chance
+    found = of_label(steady([0.60, 0.55], of_scenes=0.001), tuned=tuned)
+    assert found.gain.score.low[1] < 0 < found.gain.score.low[0]
+    assert first_of(found).startswith("Train with dice and tune thresholds, or with ce")
+
+
+def test_exclusive_classes_have_biases():
+    fixed, tuned = (label_counts(steady(m)[..., None] * np.ones(4)) for m in ([0.6, 0.5], [0.65, 0.5]))
+    found = made_findings(fixed, tuned, task=FOUR)
+    assert first_of(found).startswith("Train with ce and tune biases per class:")
+    assert "checkpoints and biases per class that were chosen on other scenes" in " ".join(statistics(found))
+
+
+def test_what_tuning_does_to_another_metric_is_not_known():
+    iou = steady([0.6, 0.5])
+    found = of_label(iou, tuned=iou + 0.1, metric="recall")
+    assert first_of(found) == "Train with ce: it is surely better than every other loss."
+    assert "Thresholds are tuned for IoU: what tuning does to recall is not known." in caveats(found)
+    assert "is not known" not in " ".join(caveats(of_label(iou, tuned=iou + 0.1, metric="dice")))
+
+
+def test_why_nothing_was_tuned_is_said():
+    iou = steady([0.6, 0.5])
+    found = of_label(iou, untuned="no class occurs in both halves of the scenes")
+    assert "What tuning gains is not known: no class occurs in both halves of the scenes." in caveats(found)
+    one = found.comparison.runs[1][2]
+    records = dataclasses.replace(one.records, crossed=None)
+    lacking = changed(one, records=records)
+    rows = [list(row) for row in of_label(iou, tuned=iou).comparison.runs]
+    rows[1][2] = lacking
+    notes = caveats(Findings(made_comparison(rows)))
+    assert f"What tuning gains is not known: {one.folder} has no counts at tuned thresholds." in notes
+    assert "tuning" not in " ".join(answer(Findings(made_comparison(rows))))
+    assert "What tuning gains" not in " ".join(caveats(of_label(iou, tuned=iou)))
+
+
+# What to expect
+
+
+def test_chances_are_those_of_the_advised_loss():
+    found = of_label(
+        steady([0.60, 0.597, 0.595], of_scenes=0.02, of_seeds=0.02), tuned=steady([0.68, 0.69, 0.60], of_scenes=0.02)
+    )
+    said, best = answer(found)[-1], found.advised.order[0]
+    chance, expected, regret = (x[best] for x in (found.chances.best, found.chances.mean, found.chances.regret))
+    assert best == 1
+    assert said == (
+        f"With a probability of {100 * chance:.0f} % dice is the best of the 3 losses. Its expected IoU, tuned, on new areas is "
+        f"{expected:.3f}; on average it is {regret:.3f} behind the best one."
+    )
+    sure = answer(of_label(steady([0.6, 0.4])))[-1]
+    assert sure.startswith("With a probability of >99 % ce")
+    assert "on average" not in sure
+
+
+# What a statistician asks
+
+
+def test_what_limits_a_comparison():
+    seeds = statistics(of_label(steady([0.6, 0.5], of_seeds=0.02, of_scenes=0)))[0]
+    scenes = statistics(of_label(steady([0.6, 0.5], of_seeds=0, of_scenes=0.05)))[0]
+    assert re.fullmatch(
+        r"Differences below 0\.\d{3} can't be told from chance here, mostly because there are only 5 seeds\.", seeds
+    )
+    assert scenes.endswith("only 8 scenes.")
+    areas = statistics(of_label(steady([0.6, 0.5], of_seeds=0, of_scenes=0.05), groups=list("abcabcde")))[0]
+    assert areas.endswith("only 5 areas.")
+
+
+def test_the_seeds_that_would_decide_are_named_with_their_command():
+    found = of_label(steady([0.60, 0.585], of_seeds=0.02, of_scenes=0.0))
+    enough = found.reach.seeds
+    assert 5 < enough <= 50
+    (said,) = [s for s in statistics(found) if s.startswith("If")]
+    new = ",".join(map(str, range(6, enough + 1)))
+    assert said == (
+        f"If ce and dice differ as they seem to, about {enough} seeds per loss would tell them apart, but no number of scenes "
+        f"would. To train them: python train.py -m loss=ce,dice seed={new}"
+    )
+    by_hand = changed(
+        found, comparison=dataclasses.replace(found.comparison, plan=dataclasses.replace(found.comparison.plan, commands=[]))
+    )
+    assert statistics(by_hand)[1].endswith("but no number of scenes would.")
+
+
+def test_no_command_is_given_for_seeds_that_nobody_trains():
+    found = of_label(steady([0.60, 0.597], of_seeds=0.02, of_scenes=0.0))
+    assert found.reach.seeds > 50
+    said = statistics(found)[1]
+    assert f"about {found.reach.seeds} seeds per loss" in said
+    assert "python" not in said
+
+
+def test_the_areas_that_would_decide():
+    found = of_label(steady([0.60, 0.57], of_seeds=0.0, of_scenes=0.05))
+    assert found.reach.seeds is None
+    assert statistics(found)[1] == (
+        f"If ce and dice differ as they seem to, about {found.reach.groups} scenes would tell them apart, but no number of seeds "
+        "would."
+    )
+
+
+def test_seeds_or_areas_would_decide():
+    found = of_label(steady([0.60, 0.5838], of_seeds=0.014, of_scenes=0.018))
+    assert statistics(found)[1].startswith(
+        f"If ce and dice differ as they seem to, about {found.reach.seeds} seeds per loss or about {found.reach.groups} scenes "
+        "would tell them apart. To train them: python"
+    )
+
+
+def test_neither_would_decide_and_what_is_decided_needs_nothing():
+    close = of_label(steady([0.60, 0.5999], of_seeds=0.02, of_scenes=0.03))
+    assert (
+        statistics(close)[1] == "ce and dice are so close that neither more seeds nor more scenes alone would tell them apart."
+    )
+    decided = " ".join(statistics(of_label(steady([0.60, 0.5]))))
+    assert "tell them apart" not in decided
+    assert "practically equal" not in decided
+
+
+def seen_better(iou, by):
+    """Counts ``[V, S, 1, 4]`` of validations whose best is better than other scenes say."""
+    counts = label_counts(iou)[:, None]
+    return np.stack([label_counts(iou + by)[:, None], counts])
+
+
+@pytest.mark.parametrize(("by", "said"), [(0.02, "0.020 better"), (0.0, "no better"), (-0.01, "no better")])
+def test_optimism(by, said):
+    iou = steady([0.6, 0.5])
+    rows = [
+        [
+            made_run(label, j + 1, counted_records(label_counts(scenes)[:, None], seen=seen_better(scenes, by)))
+            for j, scenes in enumerate(of)
+        ]
+        for label, of in zip(("ce", "dice"), iou, strict=True)
+    ]
+    found = Findings(made_comparison(rows))
+    expected = (
+        f"Every scene is scored by checkpoints that were chosen on other scenes. On the scenes that chose the checkpoint, scores "
+        f"look {said} on average."
+    )
+    assert found.optimism == pytest.approx(np.full((2, 5), max(by, 0)), abs=1e-9)  # the best validation is taken
+    assert expected.replace(said, said if by >= 0 else "no better") in statistics(found)
+    assert "Every scene" not in " ".join(statistics(Findings(made_comparison(rows), "boundary_iou")))  # no such records
+
+
+def test_what_it_holds_for():
+    found = of_label(steady([0.6, 0.5]), groups=list("aabbccdd"))
+    assert statistics(found)[-1] == (
+        "This holds for models trained on these 3 training scenes for 400 steps at a learning rate of 0.001, and for areas like "
+        "the 4 areas that score them."
+    )
+    rows = [list(row) for row in found.comparison.runs]
+    for i, run in enumerate(rows[1]):
+        rows[1][i] = changed(run, rate=0.01, summary={"steps": 300, "seconds": 1.0}, data={"scenes": {"train": ["a"]}})
+    assert " for 300 or 400 steps at each loss's learning rate, " in statistics(Findings(made_comparison(rows)))[-1]
+    rows = [[changed(run, rate=np.nan, data={"scenes": {"train": ["a"]}}) for run in row] for row in rows]
+    assert " on this training scene for 300 or 400 steps, and" in statistics(Findings(made_comparison(rows)))[-1]
+
+
+# What weakens the answer
+
+
+def test_three_seeds_are_exploratory():
+    said = "Exploratory: {} seeds per loss say little about others. Train 5 or more."
+    for seeds in range(1, 7):
+        notes = caveats(of_label(steady([0.6, 0.5], seeds=seeds)))
+        assert (said.format(seeds) in notes) == (seeds in (3, 4))
+
+
+def test_few_areas_are_named():
+    iou = steady([0.6, 0.5])
+    notes = caveats(of_label(iou, groups=list("aaabbbcc")))
+    assert notes[0] == (
+        "Only 3 independent areas are scored, a, b and c: intervals say little about others. Validate on 6 or more, or score "
+        "every area in turn (sweep=kfold)."
+    )
+    assert caveats(of_label(iou[:, :, :5]))[0].startswith("Only 5 independent scenes are scored, scene_0, scene_1,")
+    assert "independent" not in " ".join(caveats(of_label(iou[:, :, :6])))
+    folded = of_label(iou, groups=list("aaabbbcc"))
+    plan = dataclasses.replace(
+        folded.comparison.plan,
+        runs={run: values | {"dataset.fold": "1"} for run, values in folded.comparison.plan.runs.items()},
+    )
+    folded = changed(folded, comparison=dataclasses.replace(folded.comparison, plan=plan))
+    assert caveats(folded)[0].endswith("Validate on 6 or more.")
+
+
+def test_an_early_look_is_labelled():
+    found = of_label(steady([0.6, 0.5]), unfinished={"ce": 1, "dice": 3})
+    assert caveats(found)[0] == (
+        "An early look: 4 of 10 planned runs are not finished (ce 1 and dice 3). Who looks often finds differences by chance: "
+        "decide when the sweep is finished."
+    )
+    assert "early look" not in " ".join(caveats(of_label(steady([0.6, 0.5]))))
+
+
+def test_measures_that_some_run_lacks_are_named():
+    rows = [list(row) for row in of_label(steady([0.6, 0.5])).comparison.runs]
+    records = rows[1][2].records
+    rows[1][2] = changed(
+        rows[1][2], records=dataclasses.replace(records, crossed=dataclasses.replace(records.crossed, calibration={}))
+    )
+    said = "Not recorded by every run, so not compared: calibration error, calibration error by class, Brier score."
+    assert said in caveats(Findings(made_comparison(rows)))
+    assert "Not recorded" not in " ".join(caveats(of_label(steady([0.6, 0.5]))))
+
+
+THREE = Multilabel(("roof", "road", "dam"))
+
+
+def of_three(pixels, **options):
+    """Findings of three labels with so many pixels ``[S, 3]`` and IoUs of 0.6, or of another loss 0.5; 0.1 of dams."""
+    iou = np.broadcast_to(steady([0.6, 0.5], scenes=len(pixels))[..., None], (2, 5, len(pixels), 3)).copy()
+    iou[..., 2] = 0.1
+    return made_findings(label_counts(iou, pixels), task=THREE, **options)
+
+
+def test_an_absent_class_is_named():
+    pixels = np.full((8, 3), 1000)
+    pixels[:, 2] = 0
+    said = "Class dam does not occur in the scenes that are scored: it is in no mean."
+    assert said in caveats(of_three(pixels))
+    assert not any("occur" in note for note in caveats(of_three(pixels + 9)))
+    sums = height_sums(steady([1.0, 2.0]), pixels=0)
+    unknown = np.stack([height_sums(steady([1.0, 2.0])), sums], axis=3)
+    task = dataclasses.replace(HEIGHT, classes=("height", "slope"), units=("m", "m"))
+    notes = caveats(made_findings(unknown, task=task))
+    assert "Value slope is known nowhere in the scenes that are scored: it is in no mean." in notes
+
+
+def test_a_lone_class_is_left_out_and_shown_beside():
+    pixels = np.full((8, 3), 1000)
+    pixels[1:, 2] = 0
+    found = of_three(pixels)
+    assert found.lone == ["dam"]
+    assert found.ranked.mean.value == pytest.approx([0.6, 0.5])
+    assert (
+        "Class dam lies in one of 8 scenes: how its score varies can't be known, and it is in no mean. With it, IoU is 0.433 for "
+        "ce and 0.367 for dice."
+    ) in caveats(found)
+    pixels[3, 2] = 50
+    assert any(
+        note.startswith("Class dam lies in 2 of 8 scenes, but nearly all of it in one of 8 scenes: how")
+        for note in caveats(of_three(pixels))
+    )
+    assert "With it, recall is" in " ".join(caveats(of_three(pixels, metric="recall")))
+    assert "lies in" not in " ".join(caveats(of_three(np.full((8, 3), 1000))))
+
+
+def test_classes_in_few_areas_are_named():
+    pixels = np.full((8, 3), 1000)
+    pixels[4:, 1], pixels[3:, 2] = 0, 0
+    said = "Classes in few scenes: road (as good as 4.0 scenes of equal size) and dam (as good as 3.0 scenes of equal size)."
+    assert f"{said} Their scores are uncertain." in caveats(of_three(pixels))
+    pixels[4:, 1] = 1000
+    assert "Class in few scenes: dam (as good as 3.0 scenes of equal size). Its score is uncertain." in caveats(
+        of_three(pixels)
+    )
+    few = caveats(of_three(pixels[:4]))  # that there are four scenes is said; it is no matter of a class
+    assert not any("in few" in note for note in few)
+    assert any("Only 4 independent" in note for note in few)
+
+
+def test_a_class_in_one_half_alone_is_not_tuned():
+    pixels = np.full((8, 3), 1000)
+    pixels[::2, 2] = 0
+    said = (
+        "Class dam occurs in one half of the scenes alone: its threshold can't be tuned on the one and scored on the other, and is "
+        "left as it is."
+    )
+    assert said in caveats(of_three(pixels))
+    assert "one half" not in " ".join(caveats(of_three(np.full((8, 3), 1000))))
+    one_area = of_three(pixels, groups=["a"] * 8, first=np.ones(8, dtype=bool))
+    assert "one half" not in " ".join(caveats(one_area))
+
+
+@pytest.mark.parametrize(("last", "said"), [(5, False), (6, True), (10, True)])
+def test_runs_that_end_at_their_best_are_not_trained_to_the_end(last, said):
+    rows = [list(row) for row in of_label(steady([0.6, 0.5])).comparison.runs]
+    for place in range(last):
+        run = rows[place // 5][place % 5]
+        rising = dataclasses.replace(run.records, quality=np.array([[0.1] * 3, [0.2] * 3]))
+        rows[place // 5][place % 5] = changed(run, records=rising)
+    note = (
+        f"In {last} of 10 runs the best checkpoint is the last one: they are not trained to the end, and the order may change "
+        "with more steps (steps=...)."
+    )
+    assert (note in caveats(Findings(made_comparison(rows)))) == said
+
+
+def test_collapsed_runs_are_counted():
+    iou = steady([0.6, 0.5], of_seeds=0)
+    counts = label_counts(iou)[..., None, :]
+    counts[1, 0, :, 0] = [1000, 9000, 0, 0]  # all positive
+    assert "dice: 1 of 5 runs gives every pixel one label; a lower learning rate may help." in caveats(made_findings(counts))
+    counts[1, 1, :, 0] = [0, 0, 1000, 9000]
+    notes = " ".join(caveats(made_findings(counts)))
+    assert "dice: 2 of 5 runs give every pixel one label" in notes
+    assert "ce: " not in notes
+    assert "one label" not in " ".join(caveats(of_label(iou)))
+
+
+def test_failed_runs_are_counted_by_loss():
+    notes = caveats(of_label(steady([0.6, 0.5]), failed={"ce": 1, "dice": 2, "focal": 3}))
+    assert "ce: 1 run failed and are" not in " ".join(notes)
+    assert "dice: 2 runs failed and are not scored: it is worse than it looks." in notes
+    assert "focal: 3 runs failed and it is not compared." in notes
+    assert "failed" not in " ".join(caveats(of_label(steady([0.6, 0.5]))))
+
+
+def test_cross_entropy_is_missed():
+    said = "No plain cross-entropy among the runs"
+    assert any(note.startswith(said) for note in caveats(of_label(steady([0.6, 0.5]), labels=("dice", "focal"))))
+    assert not any(note.startswith(said) for note in caveats(of_label(steady([0.6, 0.5]))))
+
+
+def trouble(**changes):
+    """The caveats of two losses, whose last run is changed."""
+    rows = [list(row) for row in of_label(steady([0.6, 0.5])).comparison.runs]
+    rows[1][-1] = changed(rows[1][-1], **changes)
+    return " ".join(caveats(Findings(made_comparison(rows))))
+
+
+GIT = {"commit": "c0ffee", "changed": False}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"summary": {"steps": 300, "seconds": 1.0}}, "1 run stopped early: dice, seed 5, at step 300 of 400."),
+        (
+            {"origin": {"git": GIT, "platform": "Windows", "python": "3.11.0"}},
+            "The runs were made on different platforms, which may change scores a little; the protocol names them.",
+        ),
+        ({"heads": ["mask", "water"]}, "The runs have 2 heads, mask and water: mask is compared, head=... compares another."),
+        (
+            {"origin": {"git": GIT | {"changed": True}, "platform": "Linux", "python": "3.11.0"}},
+            "Some runs were made with uncommitted changes: their commit does not say which code ran.",
+        ),
+        (
+            {"rate": 0.1},
+            "Learning rates differ, but there are no seeds from 1000 on to choose among them: every rate is a row of",
+        ),
+    ],
+)
+def test_what_runs_had_trouble_with(changes, said):
+    assert said in trouble(**changes)
+    assert said not in trouble()
+
+
+def test_of_several_runs_that_stopped_early_one_is_named():
+    rows = [list(row) for row in of_label(steady([0.6, 0.5])).comparison.runs]
+    rows[1] = [changed(run, config=SimpleNamespace(steps=500)) for run in rows[1]]
+    notes = caveats(Findings(made_comparison(rows)))
+    assert "5 runs stopped early, such as dice, seed 1, at step 400 of 500." in notes
+
+
+def test_the_best_of_many_trials_looks_too_good(tmp_path):
+    assert "trials of a search" not in trouble(folder=tmp_path / "run")
+    (tmp_path / "trials.csv").touch()
+    assert "The runs are trials of a search, proposed for their scores on these scenes" in trouble(folder=tmp_path / "run")
+
+
+def test_rows_that_differ_in_more_and_runs_that_are_left_out():
+    left = [LeftOut(Path("a"), "it has diverged at step 7", "x"), LeftOut(Path("b"), "it is not finished", "y")]
+    found = of_label(steady([0.6, 0.5]), different=["batch_size", "code"], left_out=[*left, left[0]])
+    notes = caveats(found)
+    assert "The rows differ in batch_size and code as well: a lead may not be the loss's." in notes
+    assert "3 runs are left out, such as: it has diverged at step 7; the protocol says why of each." in notes
+    clean = " ".join(caveats(of_label(steady([0.6, 0.5]))))
+    assert "differ in" not in clean
+    assert "left out" not in clean
+
+
+def test_how_learning_rates_were_chosen():
+    def notes(rates):
+        return " ".join(caveats(of_label(steady([0.6, 0.5]), rates=rates)))
+
+    inside = notes({"ce": (0.01, [0.001, 0.01, 0.1]), "dice": (0.01, [0.001, 0.01, 0.1])})
+    assert "learning rate" not in inside
+    edges = notes({"ce": (0.001, [0.001, 0.01, 0.1]), "dice": (0.1, [0.001, 0.01, 0.1])})
+    assert "ce: the search seeds chose learning rate 0.001, the smallest tried; a wider search may do better." in edges
+    assert "dice: the search seeds chose learning rate 0.1, the largest tried" in edges
+    unequal = notes({"ce": (0.01, [0.01]), "dice": (0.01, [0.001, 0.01, 0.1])})
+    assert "Unequal search: not every loss tried the same learning rates (ce 1, dice 3); one that tried more" in unequal
+    assert "Unequal" not in edges
+
+
+def test_notes_of_gradients_are_passed_on():
+    found = of_label(steady([0.6, 0.5]))
+    gradients = Gradients(*found.gradients[:3], ["dice: one-step gains were recorded for 1 of 5 seeds."])
+    assert gradients.notes[0] in caveats(changed(found, gradients=gradients))
+
+
+def test_no_case_needs_a_label_of_its_own():
+    """All is said of a binary task, whose class is called by its name."""
+    found = of_label(steady([0.6, 0.5]), task=BINARY)
+    assert caveats(found) == ["What tuning gains is not known: some run has no counts at tuned thresholds."]
