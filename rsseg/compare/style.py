@@ -135,7 +135,7 @@ def difference_map(down: Sequence[str], across: Sequence[str], found: Interval, 
     figure = canvas(rows_height(down) + 0.7 + (0.075 * longest if upright else 0.2))
     axis = figure.subplots()
     for (row, column), said in np.ndenumerate(text):
-        tint = TINTS[verdict(found.low[row, column], found.high[row, column])]
+        tint = TINTS[verdict(*found.at(row, column)[1:])]
         axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=tint, edgecolor="#d0d0d0", linewidth=0.6))
         axis.text(column, row, said, ha="center", va="center", fontsize=8 if len(across) < 9 else 6.5, color="#111111")
     axis.set_xticks(range(len(across)), across, rotation=90 if upright else 0, fontsize=8.5)

@@ -21,7 +21,7 @@ from rsseg.inference.objects import FOUND, MISSED, WRONG, by_match, outline, unl
 from rsseg.inference.picture import GREY, colours, in_unit, paint, predict_windows, stretch, value_shades
 from rsseg.metrics import metrics
 from rsseg.module import SegmentationModule
-from rsseg.task import Binary, Centres, Regression, Task
+from rsseg.task import Centres, Regression, Task
 
 COLUMNS = range(5, 9)
 """Panels side by side: as many as leave the fewest places of a grid empty."""
@@ -113,7 +113,9 @@ def window_score(task: Task, mask: NDArray[Any], prediction: NDArray[Any]) -> fl
     else:
         labelled = np.broadcast_to(mask != IGNORE, (task.channels, *mask.shape[-2:]))
         for known, there, found in zip(labelled, task.class_masks(mask), task.class_masks(prediction), strict=True):
-            counts.append([(known & a & b).sum() for a, b in ((there, found), (~there, found), (there, ~found), (~there, ~found))])
+            counts.append(
+                [(known & a & b).sum() for a, b in ((there, found), (~there, found), (there, ~found), (~there, ~found))]
+            )
     return float(metrics(task)[task.score](np.array([counts], dtype=np.float64)))
 
 
@@ -169,7 +171,11 @@ def draw_examples(
         figure.colorbar(scale, ax=axes, location="bottom", label=in_unit(task.classes[0], task), shrink=0.4, aspect=40)
     else:
         errors = [] if len(task.error_names) < 3 else [*zip((WRONG, MISSED), task.error_names[1:], strict=True)]
-        entries = [*zip(shades, task.drawn_names, strict=False), *errors, *([] if isinstance(task, Centres) else [(GREY, "ignored")])]
+        entries = [
+            *zip(shades, task.drawn_names, strict=False),
+            *errors,
+            *([] if isinstance(task, Centres) else [(GREY, "ignored")]),
+        ]
         patches = [Patch(facecolor=colour, edgecolor="#888888", label=label) for colour, label in entries]
         figure.legend(handles=patches, loc="outside lower left", ncols=min(8, len(patches)), frameon=False, fontsize=9)
     save(figure, path, dpi=110)
