@@ -28,6 +28,12 @@ from rsseg.table import print_table
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
+UNPRINTED = ("gained by tuning", "better where it was chosen", "best checkpoint is the last")
+"""What a terminal has no room for."""
+
+SMALL = ("behind the best", "runs")
+"""Where what stands small in the page is printed in brackets."""
+
 MOST_SCENES = 15
 """Rows of the table of scenes in the page; ``scenes.csv`` holds all."""
 
@@ -108,15 +114,16 @@ def say(found: Findings, comparison: pd.DataFrame) -> None:
     for left in found.comparison.left_out:
         log.warning("%s is left out: %s; %s.", left.run, left.why, left.remedy)
     columns, rows, _ = ranking(found, comparison)
-    names, small = [column.text for column in columns], ("behind the best", "runs")
-    told = [
-        [
-            f"{cell.text} ({cell.detail})" if cell.detail and name in small else cell.text
-            for name, cell in zip(names, row, strict=True)
-        ]
-        for row in rows
-    ]
-    print_table([dict(zip(names, row, strict=True)) for row in told], ranking_note(found))
+    told = []
+    for row in rows:
+        cells = {column.text: cell for column, cell in zip(columns, row, strict=True) if column.text not in UNPRINTED}
+        told.append(
+            {
+                name: f"{cell.text} ({cell.detail})" if cell.detail and name in SMALL else cell.text
+                for name, cell in cells.items()
+            }
+        )
+    print_table(told, ranking_note(found))
     for sentence in [*answer(found), *statistics(found)]:
         log.info("%s", sentence)
     for note in caveats(found):
@@ -156,7 +163,7 @@ def render(found: Findings, tables: dict[str, pd.DataFrame], figures: dict[str, 
 
 def ranking(found: Findings, comparison: pd.DataFrame) -> Table:
     """The losses, best first, with intervals, and what is no loss at all below them: the table of the first screen."""
-    several, chances, used = len(found.labels) > 1, found.chances, ", tuned" * found.tune
+    several, chances, used = len(found.labels) > 1, found.chances if found.ranked.claims else None, ", tuned" * found.tune
     names = ["loss", found.ranked.measure.heading, *["behind the best"] * several]
     if found.tuned and found.gain:
         names += [f"{found.metrics[found.tuned_for].label} tuned", *["behind the best, tuned"] * several, "gained by tuning"]

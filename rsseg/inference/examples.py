@@ -97,6 +97,7 @@ def window_score(task: Task, mask: NDArray[Any], prediction: NDArray[Any]) -> fl
     """`Task.score` of a window alone; NaN where nothing is known.
 
     Example:
+        >>> from rsseg.task import Binary
         >>> window_score(Binary(("road",)), np.array([[1, 1, 0, 255]]), np.array([[1, 0, 0, 1]]))
         0.5
     """

@@ -1,6 +1,6 @@
 """Figures show what was found, colour what is sure alone, and stay readable with long names."""
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import matplotlib as mpl
 import numpy as np
@@ -44,7 +44,7 @@ def swept(tmp_path_factory):
 def marks(axis, marker):
     """Value, the ends of its interval, and colour of each mark of this form, by row."""
     found, lines = {}, axis.get_lines()
-    for bar, line in zip(lines, lines[1:], strict=False):
+    for bar, line in pairwise(lines):
         if line.get_marker() == marker and len(bar.get_xdata()) == 2:
             found[round(line.get_ydata()[0])] = (line.get_xdata()[0], *bar.get_xdata(), line.get_color())
     return found
@@ -83,7 +83,8 @@ def test_baselines_have_rows_below_or_an_arrow_where_they_are_far_off():
     found = changed(of_label(steady([0.6, 0.55]), labels=LOSSES[:2]), baselines={"all road": 0.1, "pixels alone": 0.57})
     (axis,) = draw_forest(found).axes
     assert [text.get_text() for text in axis.get_yticklabels()] == ["ce", "dice", "all road", "pixels alone"]
-    drawn = {line.get_ydata()[0]: (line.get_xdata()[0], line.get_marker()) for line in axis.get_lines() if line.get_marker() in "x<"}
+    lines = [line for line in axis.get_lines() if line.get_marker() in ("x", "<")]
+    drawn = {line.get_ydata()[0]: (line.get_xdata()[0], line.get_marker()) for line in lines}
     assert drawn[3] == (pytest.approx(-0.03), "x")
     assert drawn[2][1] == "<"
     assert axis.get_xlim()[0] < drawn[2][0]

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from matplotlib.colors import to_hex, to_rgb
+from sklearn.metrics import jaccard_score
 
 from rsseg.contract import IGNORE
-from rsseg.inference.examples import Example, disagreement, draw_examples, most_different
-from rsseg.task import Binary
+from rsseg.inference.examples import Example, disagreement, draw_examples, most_different, window_score
+from rsseg.inference.objects import MISSED, WRONG
+from rsseg.task import Binary, Centres, Multiclass, Multilabel, Regression
 
 TWO = Binary(("water",))
 
@@ -32,8 +34,12 @@ class Constant(torch.nn.Module):
         return {"mask": torch.where(place < self.column, 1.0, -1.0) * images[:, :1]}
 
 
-def window(sign, mask=0):
-    return {"image": torch.full((1, 3, 4, 8), sign), "mask": torch.full((1, 4, 8), mask, dtype=torch.uint8)}
+def window(sign, mask=0, scene=0):
+    return {
+        "image": torch.full((1, 3, 4, 8), sign),
+        "mask": torch.full((1, 4, 8), mask, dtype=torch.uint8),
+        "scene": torch.tensor([scene]),
+    }
 
 
 def test_disagreement_is_of_labelled_pixels():
@@ -46,19 +52,83 @@ def test_disagreement_is_of_labelled_pixels():
 
 
 def test_the_windows_that_differ_most_come_first():
-    windows = [window(0.0), window(1.0), window(1.0, IGNORE)]  # at 0 no pixel is water, whichever model
-    found = most_different(windows, "mask", (Constant(column) for column in (2, 6)), 2)
+    windows = [window(0.0), window(1.0, scene=1), window(1.0, IGNORE)]  # at 0 no pixel is water, whichever model
+    found = most_different(windows, "mask", (Constant(column) for column in (2, 6)), 2, ["a", "b"])
+    assert [example.scene for example in found] == ["b", "a"]
     assert [disagreement(example) for example in found] == [0.5, 0.0]
     assert [prediction.sum() for prediction in found[0].predictions] == [8, 24]
 
 
-@pytest.mark.parametrize(("models", "panels"), [(2, (1, 4)), (3, (2, 3)), (5, (2, 4))])
-def test_every_model_has_its_panel(tmp_path, models, panels):
-    zero, one = np.zeros((4, 4), np.uint8), np.ones((4, 4), np.uint8)
-    example = Example(np.random.default_rng(0).random((3, 4, 4)), one, [zero] * (models - 1) + [one])
-    draw_examples(tmp_path / "x.png", TWO, ["#ff0000", "#0000ff"], [example], [f"m{i}" for i in range(models)])
-    pixels = np.asarray(Image.open(tmp_path / "x.png").convert("RGB")).astype(int)
-    height, width = pixels.shape[:2]
-    assert width / height == pytest.approx(5.2 / ((5.2 / panels[1] + 0.25) * panels[0] + 0.5), abs=0.02)
-    red, blue = ((pixels == colour).all(-1).sum() for colour in ([255, 0, 0], [0, 0, 255]))
-    assert red / blue == pytest.approx((models - 1) / 2, rel=0.1)  # the mask and one model are blue, the others red
+@pytest.mark.parametrize(("models", "grid"), [(2, (1, 4)), (6, (1, 8)), (7, (2, 5)), (22, (3, 8))])
+def test_models_have_one_row_or_a_full_grid(tmp_path, monkeypatch, models, grid):
+    figure = drawn(tmp_path, monkeypatch, TWO, np.ones((4, 4), np.uint8), [np.zeros((4, 4), int)] * models)
+    places = figure.axes[0].get_gridspec()
+    assert (places.nrows, places.ncols) == grid
+    panels = [axis for axis in figure.axes if axis.axison]
+    assert len(panels) == models + 2
+    assert all(axis.spines["top"].get_visible() and not axis.get_xticks().size for axis in panels)  # a frame, no numbers
+    assert [axis.get_title(loc="left") for axis in panels] == ["image", "target", *(f"m{i}" for i in range(models))]
+
+
+def drawn(tmp_path, monkeypatch, task, mask, predictions, image=None):
+    """The figure of one window."""
+    kept = []
+    monkeypatch.setattr("rsseg.inference.examples.save", lambda figure, *_, **__: kept.append(figure))
+    image = np.random.default_rng(0).random((3, *mask.shape[-2:])) if image is None else image
+    names = [f"m{i}" for i in range(len(predictions))]
+    draw_examples(
+        tmp_path / "x.png", task, None, [Example(image, mask, list(predictions), "a_scene_with_a_very_long_name")], names
+    )
+    return kept[0]
+
+
+def test_errors_are_drawn_over_the_image_with_scene_and_score(tmp_path, monkeypatch):
+    mask = np.array([[1, 1, 0, 0, IGNORE]], np.uint8)
+    figure = drawn(tmp_path, monkeypatch, TWO, mask, [np.array([[1, 0, 1, 0, 1]]), np.array([[1, 1, 0, 0, 0]])])
+    image, target, wrong, right = figure.axes
+    assert wrong.get_xlabel() == "a_scene_wi ... _long_name\nIoU 0.333"
+    assert right.get_xlabel().endswith("IoU 1.000")
+    assert target.get_xlabel() == image.get_xlabel() == "a_scene_wi ... _long_name"
+    picture, errors, none = (np.asarray(axis.images[-1].get_array())[0] for axis in (image, wrong, right))
+    faint = 0.6 * picture + 0.4
+    np.testing.assert_allclose(errors[[0, 3]], faint[[0, 3]])  # right: the image
+    np.testing.assert_allclose(none[:4], faint[:4])
+    for place, colour in ((1, MISSED), (2, WRONG)):
+        np.testing.assert_allclose(errors[place], 0.2 * faint[place] + 0.8 * np.array(to_rgb(colour)))
+    labels = {text.get_text(): to_hex(patch.get_facecolor()) for text, patch in key_of(figure)}
+    assert (labels["missed"], labels["false alarm"]) == (MISSED, WRONG)
+
+
+def key_of(figure):
+    (legend,) = figure.legends
+    return zip(legend.get_texts(), legend.get_patches(), strict=True)
+
+
+def test_of_several_classes_wrong_pixels_have_the_colour_of_what_was_predicted(tmp_path, monkeypatch):
+    task = Multiclass(("land", "water", "road"))
+    figure = drawn(tmp_path, monkeypatch, task, np.array([[0, 1, 2]], np.uint8), [np.array([[0, 2, 1]])])
+    image, wrong = (np.asarray(figure.axes[place].images[-1].get_array())[0] for place in (0, 2))
+    labels = {text.get_text(): to_rgb(patch.get_facecolor()) for text, patch in key_of(figure)}
+    assert set(labels) == {"land", "water", "road", "ignored"}
+    for place, name in ((1, "road"), (2, "water")):
+        expected = 0.2 * (0.6 * image[place] + 0.4) + 0.8 * np.array(labels[name])
+        np.testing.assert_allclose(wrong[place], expected, atol=1e-2)
+
+
+def test_the_score_of_a_window():
+    rng = np.random.default_rng(0)
+    mask, found = rng.integers(0, 3, (2, 8, 8)).astype(np.uint8)
+    mask[0] = IGNORE
+    known = mask != IGNORE
+    expected = jaccard_score(mask[known], found[known], average="macro")
+    assert window_score(Multiclass(("a", "b", "c")), mask, found) == pytest.approx(expected)
+    both, other = rng.integers(0, 2, (2, 2, 8, 8)).astype(np.uint8)
+    both[1, 0] = IGNORE
+    ious = [jaccard_score(b[b != IGNORE], o[b != IGNORE]) for b, o in zip(both, other, strict=True)]
+    assert window_score(Multilabel(("a", "b")), both, other) == pytest.approx(np.mean(ious))
+    height, predicted = rng.normal(size=(2, 1, 8, 8))
+    height[0, 0, :4] = np.nan
+    errors = (predicted - height)[np.isfinite(height)]
+    assert window_score(Regression(("height",)), height, predicted) == pytest.approx(np.sqrt(np.mean(errors**2)))
+    trees = np.array([[0, 0, 1, 20, 20, 8, 8], [0, 0, 1, 60, 60, 8, 8]], float)
+    assert window_score(Centres(("tree",)), trees, trees[:1]) == pytest.approx(2 / 3)  # one found, one missed
