@@ -191,7 +191,7 @@ def draw_disagreements(found: Findings, question: Question, path: Path) -> Path 
         progress(list(zip(runs, setups, strict=True)), "predicting examples") as made,
     ):
         modules = (load_run(RunFolder(run), own) for run, own in made)
-        examples = most_different(pick_windows(store, size, 16), head, modules, 3)
+        examples = most_different(pick_windows(store, size, 16), head, modules, 3, [scene.name for scene in store.scenes])
     names = [found.labels[i] for i in found.order]
     draw_examples(path, setup.tasks[head], setup.palette(head), examples, names, setup.shown_bands)
     return path

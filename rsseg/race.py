@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,7 +146,8 @@ class Race:
         names, ranked = [runs[row[0].folder] for row in found.runs], Findings(found).ranked
         before = 0.0 if len(seeds) == FIRST_LOOK else spent((len(seeds) - 1) / len(self.seeds))
         alpha = spent(len(seeds) / len(self.seeds)) - before
-        decision, lead = decide(ranked.lead, alpha, self.equal_within), ranked.lead(1 - alpha)
+        leads = partial(ranked.lead, pooled=False)
+        decision, lead = decide(leads, alpha, self.equal_within), leads(1 - alpha)
         dropped = [
             {"row": names[row], "behind": names[by], **dict(zip(("by", "low", "high"), lead.at(by, row), strict=True))}
             for row, by in decision.behind.items()

@@ -213,9 +213,7 @@ def warn_of_lost(run: RunFolder, heads: Collection[str]) -> None:
     """Log where the tuned thresholds of heads are worse than the usual ones on scenes that they were not tuned on."""
     for head, facts in read_json(run.thresholds_file).items():
         if head in heads and (facts.get("gain") or 0) < 0:
-            line = (
-                "threshold=tuned: tuned so, head %s has lost %.4f IoU on scenes that nothing was tuned on (%s): leave it out."
-            )
+            line = "threshold=tuned: head %s has lost %.4f IoU on scenes that nothing was tuned on (%s): leave it out."
             log.warning(line, head, -facts["gain"], run.thresholds_file)
 
 
@@ -242,7 +240,7 @@ def evaluate(
     Args:
         run: The run folder.
         split: train, val or test.
-        threshold: "fixed": 0.5, or the largest logit. "tuned": what was tuned on the validation scenes (`tune_thresholds`);
+        threshold: "fixed": 0.5, or the largest logit. "tuned": what was tuned on the validation scenes (``threshold.json``);
             the files then begin with ``evaluation-{split}-tuned``. In a folder that can't be written to nothing is.
         trust: Packages whose classes the run's config may name.
         without: Classes that are left out of means; empty: those that the run leaves out.

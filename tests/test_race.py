@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,8 @@ def raced(counted, equal_within=0.0):
     seeds, left = counted.shape[1], np.arange(len(counted))
     for number in range(FIRST_LOOK, seeds + 1):
         alpha = spent(number / seeds) - (spent((number - 1) / seeds) if number > FIRST_LOOK else 0)
-        told = decide(estimate(counted[left, :number], MEASURE, draws=300).lead, alpha, equal_within)
+        leads = partial(estimate(counted[left, :number], MEASURE, draws=300).lead, pooled=False)
+        told = decide(leads, alpha, equal_within)
         left = np.delete(left, list(told.behind))
         if len(left) < 2:
             break

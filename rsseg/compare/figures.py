@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -63,10 +64,7 @@ def draw_forest(found: Findings) -> Figure | None:
         return None
     measure, names = found.ranked.measure, [found.labels[i] for i in found.order]
     sign = 1 if measure.higher_is_better else -1
-    baselines = {
-        name: sign * (score - found.ranked.mean.value[found.order[0]])
-        for name, score in getattr(found, "baselines", {}).items()
-    }
+    baselines = {name: sign * (score - found.ranked.mean.value[found.order[0]]) for name, score in found.baselines.items()}
     series = [(beside_best(found, found.ranked), "o", found.task.untuned)]
     if found.tuned is not None and found.metric == found.tuned_for:
         series.append((beside_best(found, found.tuned), "D", f"{found.task.all_tuned} tuned on other areas"))
@@ -79,7 +77,7 @@ def draw_forest(found: Findings) -> Figure | None:
     for (differences, marker, _), shift in zip(series, shifts, strict=True):
         mark(axis, differences, shift, marker, filled=marker == "o")
     left, right = axis.get_xlim()
-    for place, (name, difference) in enumerate(baselines.items(), len(names)):
+    for place, difference in enumerate(baselines.values(), len(names)):
         at = max(difference, left + 0.02 * (right - left))
         axis.plot(at, place, "x" if at == difference else "<", color=GREY, markersize=6)
         axis.annotate(
@@ -88,7 +86,7 @@ def draw_forest(found: Findings) -> Figure | None:
     if baselines:
         axis.axhline(len(names) - 0.5, color=GREY, linewidth=0.8)
     axis.set_xlim(left, right)
-    keys = [
+    keys: list[Artist] = [
         Line2D([], [], color=INK, marker=marker, linestyle="", markerfacecolor=INK if marker == "o" else "white", label=name)
         for _, marker, name in series
         if len(series) > 1

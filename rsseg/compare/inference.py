@@ -7,7 +7,8 @@ drawn groups' sums. Intervals of differences hold for all pairs of losses at onc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -143,7 +144,7 @@ def _range(losses: int, level: float) -> Array:
         middle = (low + high) / 2
         chance = np.average(np.interp(np.exp(middle[:, None] + x), w, beyond), axis=1, weights=density)
         low, high = np.where(chance > 1 - level, middle, low), np.where(chance > 1 - level, high, middle)
-    return low - np.log(2) / 2
+    return np.asarray(low - np.log(2) / 2)
 
 
 def critical(losses: int, freedom: ArrayLike, level: float = 0.95) -> Array:
@@ -195,12 +196,14 @@ class Estimates:
         mean: The mean over seeds, ``[L]``.
         difference: Row minus column, ``[L, L]``.
         measure: What they are scores of.
+        own_freedom: The degrees of freedom of each difference by itself, ``[L, L]``; empty: those of `difference`.
     """
 
     values: Array
     mean: Spread
     difference: Spread
     measure: Measure
+    own_freedom: Array = field(default_factory=lambda: np.empty(0))
 
     @property
     def order(self) -> list[int]:
@@ -218,7 +221,7 @@ class Estimates:
     @property
     def claims(self) -> bool:
         """Whether there are seeds enough to say that one loss is better than another."""
-        return self.values.shape[1] >= CLAIMED
+        return bool(self.values.shape[1] >= CLAIMED)
 
     @property
     def score(self) -> Interval:
@@ -226,9 +229,16 @@ class Estimates:
         found, (low, high) = self.mean.interval(), self.measure.limits
         return replace(found, low=np.maximum(found.low, low), high=np.minimum(found.high, high))
 
-    def lead(self, level: float = 0.95) -> Interval:
-        """How much better the row's loss is, above 0 where it is: intervals that hold together; NaN with too few seeds."""
-        found = self.difference.interval(max(len(self.values), 2), level)
+    def lead(self, level: float = 0.95, pooled: bool = True) -> Interval:
+        """How much better the row's loss is, above 0 where it is: intervals that hold together; NaN with too few seeds.
+
+        Args:
+            level: The confidence that all of them hold.
+            pooled: Whether the degrees of freedom are those of all pairs together; by their own alone intervals are wider, and
+                hold where losses vary very differently.
+        """
+        spread = self.difference if pooled or not self.own_freedom.size else replace(self.difference, freedom=self.own_freedom)
+        found = spread.interval(max(len(self.values), 2), level)
         found = found if self.measure.higher_is_better else -found
         unknown = np.full_like(found.value, np.nan)
         return found if self.claims else Interval(found.value, unknown, unknown)
@@ -278,15 +288,16 @@ def estimate(sums: Array, measure: Measure, draws: int = 2000, seed: int = 0) ->
         np.cov(parts[..., known] @ widening).reshape(len(parts), -1) / seeds,
         np.einsum("dlp,dm->lmp", moved, moved.sum(2), optimize=True) / draws,  # of each part with the mean
     )
-    single = _spread(mean, *(np.moveaxis(np.diagonal(each), -1, 0) for each in covariances), groups[known], seeds)
-    difference = _spread(gap, *map(_of_differences, covariances), groups[known], seeds)
+    single = _spread(mean, [np.moveaxis(np.diagonal(each), -1, 0) for each in covariances], groups[known], seeds)
+    difference = _spread(gap, [_of_differences(each) for each in covariances], groups[known], seeds)
     upper = np.triu_indices(len(parts), 1)
     if len(parts) > 2 and difference.variance[upper].mean() > 0:
         own = np.maximum(difference.variance[upper], 1e-4 * difference.variance[upper].mean())
-        freedom = difference.freedom[upper]
+        freedom, own_freedom = difference.freedom[upper], difference.freedom.copy()
         moderated, freedom = moderate(own, freedom, len(parts) - 1)
         for whole, each in ((difference.variance, np.maximum(own, moderated)), (difference.freedom, freedom)):
             whole[upper] = whole.T[upper] = each
+        return Estimates(values, single, difference, measure, own_freedom)
     return Estimates(values, single, difference, measure)
 
 
@@ -312,20 +323,18 @@ def _of_differences(covariance: Array) -> Array:
     return np.where(np.abs(found) < 1e-12 * np.abs(both), 0, found)
 
 
-def _spread(
-    value: Array, by_seed: Array, drawn: Array, widened_seeds: Array, shares: Array, groups: Array, seeds: int
-) -> Spread:
+def _spread(value: Array, variances: Sequence[Array], groups: Array, seeds: int) -> Spread:
     """What is known of means over P parts.
 
     Args:
         value: ``[...]``.
-        by_seed: ``[...]``, their variance by the scores of the seeds on all groups.
-        drawn: ``[...]``, that of their draws.
-        widened_seeds: ``[...]``, as `by_seed`, of parts that are widened as the draws of `shares` are.
-        shares: ``[..., P]``, each part's covariance with the mean over the widened draws.
+        variances: ``[...]``, their variance by the scores of the seeds on all groups; that of their draws; again that by
+            seeds, of parts that are widened as the groups' draws are; and ``[..., P]``, each part's covariance with the mean
+            over the widened draws.
         groups: ``[P]``, how many groups each part is as good as.
         seeds: R.
     """
+    by_seed, drawn, widened_seeds, shares = variances
     of_seeds, of_groups = np.minimum(by_seed, drawn), np.maximum(shares.sum(-1) - widened_seeds, 0)
     variance, counted = of_seeds + of_groups, np.maximum(shares, 0)
     squared = of_groups**2 * ratio((counted**2 / (groups - 1)).sum(-1), counted.sum(-1) ** 2)

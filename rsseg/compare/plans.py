@@ -62,9 +62,19 @@ def differences(runs: Sequence[Run], plans: Mapping[Path, Plan]) -> dict[str, Va
     return found | unlike_facts([(run, made_by(run)) for run in runs])
 
 
+def validated_on(run: Run) -> dict[str, str]:
+    """What a run was validated on."""
+    return {
+        "dataset": run.config.dataset.name,
+        "task": run.task.kind,
+        "classes": ", ".join(run.task.classes),
+        f"validation scenes or labels{_of_fold(run)}": run.data["fingerprint"]["val"],
+    }
+
+
 def made_by(run: Run) -> dict[str, str]:
     """What a run was trained on and by beside its settings."""
-    of_fold = "" if run.fold is None else f" of fold {run.fold}"
+    of_fold = _of_fold(run)
     stopped = run.summary["steps"] < int(run.config.steps)
     git = run.origin["git"]
     return {
@@ -75,6 +85,10 @@ def made_by(run: Run) -> dict[str, str]:
         "code": f"{git['commit']}{' and uncommitted changes' * bool(git['changed'])}",
         **{f"library {name}": version for name, version in run.origin["libraries"].items()},
     }
+
+
+def _of_fold(run: Run) -> str:
+    return "" if run.fold is None else f" of fold {run.fold}"
 
 
 def unlike_facts(facts: Sequence[tuple[Run, Mapping[str, str]]]) -> dict[str, Values]:

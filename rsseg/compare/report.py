@@ -175,9 +175,12 @@ def ranking(found: Findings, comparison: pd.DataFrame) -> Table:
             row += [Cell(percent(chances.best[i])), Cell(number(chances.mean[i]))]
         facts, seeds = comparison.loc[found.labels[i]], len(found.seeds)
         trouble = [f"{many} {what}" for what in ("failed", "collapsed") if (many := int(facts.get(what, 0)))]
-        row += [Cell(number(present_mean(found.optimism[i]), sign=True)), Cell(f"{found.last_is_best[i].sum()} of {seeds}")]
+        row += [
+            Cell(number(float(present_mean(found.optimism[i])), sign=True)),
+            Cell(f"{found.last_is_best[i].sum()} of {seeds}"),
+        ]
         rows.append([*row, Cell(str(seeds), "worse" * bool(trouble), ", ".join(trouble)), Cell(f"{facts['hours']:.3g}")])
-    for name, score in getattr(found, "baselines", {}).items():
+    for name, score in found.baselines.items():
         rows.append([Cell(name, "text base"), Cell(number(score), "base"), *[Cell("", "base")] * (len(names) - 2)])
     return Table([Cell(name, "text" * (name == "loss")) for name in names], rows)
 
@@ -194,7 +197,8 @@ def ranking_note(found: Findings) -> str:
     means = {"value": "values that are known", "class": "classes present"}[found.task.score_of]
     without = [*found.without, *found.lone]
     means += f" without {listed(without)}" * bool(without)
-    said = f"Mean over {runs} seed{'s' * (runs != 1)}; {areas}, each scored by a checkpoint chosen on others; mean over the {means}."
+    how = "scored by the checkpoint that was chosen on it" if groups == 1 else "each scored by a checkpoint chosen on others"
+    said = f"Mean over {runs} seed{'s' * (runs != 1)}; {areas}, {how}; mean over the {means}."
     if np.isnan(found.ranked.score.low).all():
         return f"{said} No intervals can be given."
     if not found.ranked.claims:
@@ -213,7 +217,7 @@ def shown(table: pd.DataFrame, title: str = "") -> Table:
 def _text(value: Any) -> str:
     if isinstance(value, int | np.integer):
         return f"{value:,}".replace(",", "\u202f")
-    return number(value) if isinstance(value, float | np.floating) else str(value)
+    return number(float(value)) if isinstance(value, float | np.floating) else str(value)
 
 
 def _measures(table: pd.DataFrame) -> Table:
@@ -271,7 +275,7 @@ def protocol(comparison: Comparison, metric: str) -> list[tuple[str, str]]:
         ("Alike per seed", alike_per_seed(comparison)),
         (
             "Checkpoint",
-            f"the one with the best validation {first.task.score_name} on one half of the areas, scored on the other half, and the "
+            f"the one with the best validation {first.task.score_name} on one half of the areas, scored on the other; and the "
             "reverse",
         ),
         ("Code", each(code, "; ")),

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rsseg.compare.folds import pool_folds
 from rsseg.compare.measures import measures
-from rsseg.compare.plans import differences, differing, one_plan, plans_of, rows_of, table_of, unlike_facts
+from rsseg.compare.plans import differences, differing, one_plan, plans_of, rows_of, table_of, unlike_facts, validated_on
 from rsseg.compare.runs import Begun, LeftOut, NoSuchHeadError, Reason, Run, find_runs, is_cross_entropy
 from rsseg.config.folder import RunFolder
 from rsseg.config.plan import Plan, within
@@ -230,22 +230,7 @@ def refuse_other_data(runs: Sequence[Run]) -> None:
     Raises:
         InputError: If there are such.
     """
-    unlike = unlike_facts(
-        [
-            (
-                run,
-                {
-                    "dataset": run.config.dataset.name,
-                    "task": run.task.kind,
-                    "classes": ", ".join(run.task.classes),
-                    f"validation scenes or labels{'' if run.fold is None else f' of fold {run.fold}'}": run.data["fingerprint"][
-                        "val"
-                    ],
-                },
-            )
-            for run in runs
-        ]
-    )
+    unlike = unlike_facts([(run, validated_on(run)) for run in runs])
     if unlike:
         raise InputError(
             f"these runs were validated on different data and can't be compared:\n{table_of(unlike)}\n"

@@ -135,7 +135,7 @@ def difference_map(down: Sequence[str], across: Sequence[str], found: Interval, 
     figure = canvas(rows_height(down) + 0.7 + (0.075 * longest if upright else 0.2))
     axis = figure.subplots()
     for (row, column), said in np.ndenumerate(text):
-        tint = TINTS[verdict(found.low[row, column], found.high[row, column])]
+        tint = TINTS[verdict(*found.at(row, column)[1:])]
         axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=tint, edgecolor="#d0d0d0", linewidth=0.6))
         axis.text(column, row, said, ha="center", va="center", fontsize=8 if len(across) < 9 else 6.5, color="#111111")
     axis.set_xticks(range(len(across)), across, rotation=90 if upright else 0, fontsize=8.5)
@@ -150,8 +150,10 @@ def difference_map(down: Sequence[str], across: Sequence[str], found: Interval, 
 
 def save(figure: Figure, path: Path) -> str:
     """Write a figure as PNG, and return it as SVG in a data URI."""
-    write_figure(figure, path, dpi=150)
     drawn = io.BytesIO()
     with plain_text(figure):
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)  # it is laid out: not again for each format
+        write_figure(figure, path, dpi=150)
         figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
     return f"data:image/svg+xml;base64,{base64.b64encode(drawn.getvalue()).decode()}"

@@ -192,10 +192,8 @@ class Composite(nn.Module):
             factor = weights[name]
             learns = any(parameter.requires_grad for parameter in term.parameters())  # DDP waits for its gradient
             with torch.set_grad_enabled((factor > 0 or learns) and torch.is_grad_enabled()):
-                joined = _joins(term)
-                raw[name] = (
-                    joined.from_sums(found[self.key_of(joined)]) if joined else term(logits, given.target(term), *beside)
-                )
+                sums = self.sums_of(term, found)
+                raw[name] = term(logits, given.target(term), *beside) if sums is None else term.from_sums(sums)  # type: ignore[operator]
             weighted[name] = factor * raw[name] if factor > 0 or learns else torch.zeros_like(raw[name])
         total = torch.stack(list(weighted.values())).sum()
         return CompositeValue(total, raw, weighted, weights)

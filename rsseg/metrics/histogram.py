@@ -1,6 +1,6 @@
-"""Histograms of the score by label: what every threshold, and calibration, can be computed from after training.
+"""Histograms of the score by label, from which calibration is computed.
 
-A score is a log-odds, ``log p / (1 - p)``: thresholds are swept over it and not over probabilities, which saturate.
+A score is a log-odds, ``log p / (1 - p)``: probabilities saturate.
 """
 
 from __future__ import annotations
@@ -19,9 +19,6 @@ from rsseg.task import Task
 BINS = 256
 LIMIT = 16.0
 """Bins are 1/8 wide from -16 to 16, half-open below, ``(e, e + 1/8]``; scores beyond fall into the outermost ones."""
-
-THRESHOLDS: NDArray[np.float64] = np.arange(1, BINS, dtype=np.float64) * (2 * LIMIT / BINS) - LIMIT
-"""The 255 inner edges, 0 (a probability of 0.5) among them. Counts at these thresholds are exact."""
 
 CENTRES: NDArray[np.float64] = (np.arange(BINS, dtype=np.float64) + 0.5) * (2 * LIMIT / BINS) - LIMIT
 """The middle of every bin."""

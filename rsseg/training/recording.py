@@ -149,9 +149,8 @@ def _rows(before: Mapping[str, NDArray[Any]], name: str, counted: NDArray[np.boo
 def _joined(parts: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     """The sums of what was counted of each half."""
     untuned = next((part["untuned"] for part in parts if str(part["untuned"])), np.array(""))
-    return {key: np.sum([part[key] for part in parts], axis=0) for key in sorted(parts[0]) if key != "untuned"} | {
-        "untuned": untuned
-    }
+    counted = [key for key in sorted(parts[0]) if key != "untuned"]
+    return {key: np.sum([part[key] for part in parts], axis=0) for key in counted} | {"untuned": untuned}
 
 
 def _tuned(

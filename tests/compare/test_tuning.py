@@ -209,7 +209,7 @@ def test_threshold_facts_by_hand():
 
 
 def test_a_bias_of_200_classes_is_found():
-    """Each class is shifted by a number of its own; the biases that undo it are known. It takes seconds, once it took minutes."""
+    """Each class is shifted by a number of its own; the biases that undo it are known."""
     rng = np.random.default_rng(0)
     y, shift = rng.integers(0, 200, 6000), rng.normal(size=200)
     z = 5 * np.eye(200)[y] + rng.normal(size=(6000, 200)) + shift

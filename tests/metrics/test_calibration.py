@@ -3,12 +3,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import brier_score_loss, jaccard_score
+from sklearn.metrics import brier_score_loss
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.metrics import ScoreHistogram, brier, calibration, calibration_error
-from rsseg.metrics.histogram import CENTRES, THRESHOLDS, log_odds, threshold_counts
+from rsseg.metrics.histogram import CENTRES, log_odds
 from rsseg.task import Binary, Multiclass, Multilabel
 
 BINARY, SEVERAL = Binary(("a",)), Multiclass(("a", "b", "c"))
@@ -30,25 +30,11 @@ def counted(task, logits, target):
     return histogram.compute().numpy()
 
 
-@pytest.mark.parametrize("task", [BINARY, LABELS], ids=["binary", "multilabel"])
-def test_overlap_at_thresholds_equals_scikit_learn(task):
-    logits, target = batch(task)
-    counts = threshold_counts(counted(task, logits, target).sum(0))
-    labels = target.view(logits.shape)
-    for i in (3, 100, 127, 140, 250):
-        for c in range(task.channels):
-            valid = labels[:, c] != IGNORE
-            true, called = labels[:, c][valid].numpy(), (logits[:, c][valid] > THRESHOLDS[i]).numpy()
-            tp, fp, fn = counts[c, i]
-            assert tp / (tp + fp + fn) == pytest.approx(jaccard_score(true, called, zero_division=0))
-    assert THRESHOLDS[127] == 0
-
-
-def test_a_score_next_to_a_threshold_is_on_its_own_side():
-    edges = torch.tensor(THRESHOLDS, dtype=torch.float32)
+def test_a_score_next_to_an_edge_of_a_bin_is_on_its_own_side():
+    edges = torch.from_numpy(CENTRES[1:] - 1 / 16).float()
     logits = torch.stack([edges.nextafter(edges - 1), edges.nextafter(edges + 1)]).view(2, 1, 1, -1)
-    counts = threshold_counts(counted(BINARY, logits, torch.ones(2, 1, 255)).sum(0))[0]
-    assert counts[:, 0].tolist() == [2 * (255 - i) - 1 for i in range(255)]
+    found = counted(BINARY, logits, torch.ones(2, 1, 255)).sum(0)[0, 1]
+    assert found.tolist() == [1, *[2] * 254, 1]
 
 
 def test_scenes_are_kept_apart_and_extreme_or_missing_scores_harm_nothing():
