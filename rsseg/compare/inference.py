@@ -446,17 +446,21 @@ def reach(found: Estimates, groups: int, most: int = 1000) -> Reach | None:
     gap, variance, freedom = (float(x[best, second]) for x in (abs(spread.value), spread.variance, spread.freedom))
     share = float(ratio(spread.of_seeds, spread.of_seeds + spread.of_groups)[best, second])  # of the variance, due to seeds
 
-    def enough(more: Array, kept: float) -> int | None:
-        """How many are needed of what there are `more` times as many of, where a share of the variance is kept."""
-        widths = critical(losses, freedom * more) * np.sqrt(variance * (kept + (1 - kept) / more))
-        first = np.flatnonzero(widths < gap)
-        return int(first[0]) if len(first) else None
+    due = {"seeds": min(share**2 / (seeds - 1), 1 / freedom)}  # Welch: what each part adds to one over the freedom
+    due["groups"] = 1 / freedom - due["seeds"]
 
-    of_seeds = enough(np.arange(seeds, most) / seeds, 1 - share)
-    of_groups = enough(np.arange(groups, most) / groups, share)
+    def enough(part: str, number: int, share: float) -> int | None:
+        """How many are needed of what there are `number` of, which a share of the variance is due to."""
+        more = np.arange(number, most) / number
+        left = 1 - share + share / more
+        inverse = (1 / freedom - due[part] + due[part] / more**3) / left**2
+        widths = critical(losses, 1 / np.maximum(inverse, 1e-9)) * np.sqrt(variance * left)
+        first = np.flatnonzero(widths < gap)
+        return number + int(first[0]) if len(first) else None
+
     return Reach(
         float(np.median(half[upper])),
         "seeds" if np.median(spread.of_seeds[upper]) > np.median(spread.of_groups[upper]) else "groups",
-        None if of_seeds is None else seeds + of_seeds,
-        None if of_groups is None else groups + of_groups,
+        enough("seeds", seeds, share),
+        enough("groups", groups, 1 - share),
     )

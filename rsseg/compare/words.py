@@ -323,7 +323,7 @@ def _one_sided(found: Findings) -> list[str]:
 
 
 def _training(found: Findings) -> list[str]:
-    """Whether runs are trained to the end, and which of them failed or collapsed."""
+    """Whether runs are trained to the end, and which of them failed, collapsed or learned nothing."""
     notes, last, runs = [], int(found.last_is_best.sum()), found.last_is_best.size
     if 2 * last > runs:
         notes.append(
@@ -334,9 +334,17 @@ def _training(found: Findings) -> list[str]:
         if row.any():
             which = f"{row.sum()} of {len(row)} runs give{'s' * int(row.sum() == 1)}"
             notes.append(f"{label}: {which} every pixel one label; a lower learning rate may help.")
+    sign = 1 if found.ranked.measure.higher_is_better else -1
+    for name, score in found.baselines.items():
+        worse = [found.labels[i] for i in found.order if sign * (found.advised.mean.value[i] - score) <= 0]
+        if worse:
+            notes.append(
+                f"{listed(worse)}: no better than the baseline {name}, whose {_name(found)} is {_quantity(found, score)}."
+            )
     for label, many in found.comparison.failed.items():
-        scored = "and are not scored: it is worse than it looks" if label in found.labels else "and it is not compared"
-        notes.append(f"{label}: {many} run{'s' * (many > 1)} failed {scored}.")
+        which = f"{many} runs failed and are" if many > 1 else "1 run failed and is"
+        looks = "it is worse than it looks" if label in found.labels else "it is not compared"
+        notes.append(f"{label}: {which} not scored: {looks}.")
     return notes
 
 
