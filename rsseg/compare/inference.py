@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import digamma, ndtr, polygamma
-from scipy.stats import norm
+from scipy.stats import chi2, norm
 from scipy.stats import t as student
 
 from rsseg.compare.measures import Measure
@@ -143,7 +143,7 @@ def _range(losses: int, level: float) -> Array:
         middle = (low + high) / 2
         chance = np.average(np.interp(np.exp(middle[:, None] + x), w, beyond), axis=1, weights=density)
         low, high = np.where(chance > 1 - level, middle, low), np.where(chance > 1 - level, high, middle)
-    return low - np.log(2) / 2
+    return np.asarray(low - np.log(2) / 2)
 
 
 def critical(losses: int, freedom: ArrayLike, level: float = 0.95) -> Array:
@@ -265,8 +265,8 @@ def estimate(sums: Array, measure: Measure, draws: int = 2000, seed: int = 0) ->
         np.cov(parts[..., known] @ widening).reshape(len(parts), -1) / seeds,
         np.einsum("dlp,dm->lmp", moved, moved.sum(2), optimize=True) / draws,  # of each part with the mean
     )
-    single = _spread(mean, *(np.moveaxis(np.diagonal(each), -1, 0) for each in covariances), groups[known], seeds)
-    difference = _spread(gap, *map(_of_differences, covariances), groups[known], seeds)
+    single = _spread(mean, groups[known], seeds, *(np.moveaxis(np.diagonal(each), -1, 0) for each in covariances))
+    difference = _spread(gap, groups[known], seeds, *map(_of_differences, covariances))
     upper = np.triu_indices(len(parts), 1)
     if len(parts) > 2 and difference.variance[upper].mean() > 0:
         own = np.maximum(difference.variance[upper], 1e-4 * difference.variance[upper].mean())
@@ -296,22 +296,22 @@ def _of_differences(covariance: Array) -> Array:
     own = np.moveaxis(np.diagonal(covariance), -1, 0)
     both = own[:, None] + own
     found = both - covariance - covariance.swapaxes(0, 1)
-    return np.where(np.abs(found) < 1e-12 * np.abs(both), 0, found)
+    return np.asarray(np.where(np.abs(found) < 1e-12 * np.abs(both), 0, found))
 
 
 def _spread(
-    value: Array, by_seed: Array, drawn: Array, widened_seeds: Array, shares: Array, groups: Array, seeds: int
+    value: Array, groups: Array, seeds: int, by_seed: Array, drawn: Array, widened_seeds: Array, shares: Array
 ) -> Spread:
     """What is known of means over P parts.
 
     Args:
         value: ``[...]``.
+        groups: ``[P]``, how many groups each part is as good as.
+        seeds: R.
         by_seed: ``[...]``, their variance by the scores of the seeds on all groups.
         drawn: ``[...]``, that of their draws.
         widened_seeds: ``[...]``, as `by_seed`, of parts that are widened as the draws of `shares` are.
         shares: ``[..., P]``, each part's covariance with the mean over the widened draws.
-        groups: ``[P]``, how many groups each part is as good as.
-        seeds: R.
     """
     of_seeds, of_groups = np.minimum(by_seed, drawn), np.maximum(shares.sum(-1) - widened_seeds, 0)
     variance, counted = of_seeds + of_groups, np.maximum(shares, 0)
@@ -359,8 +359,8 @@ def shrink(found: Estimates, draws: int = 8000, seed: int = 0) -> Chances | None
         return Chances(values, (up == up.max()) / (up == up.max()).sum(), up.max() - up)
     errors = np.maximum(errors, 0.05 * whole / losses)
     rng, upper = np.random.default_rng(seed), np.triu_indices(losses, 1)
-    freedom = float(np.median(found.difference.freedom[upper]))
-    scale = np.ones(200) if np.isinf(freedom) else freedom / rng.chisquare(freedom, 200)
+    freedom = min(float(np.median(found.difference.freedom[upper])), 1e6)
+    scale = freedom / chi2.ppf((np.arange(40) + 0.5) / 40, freedom)
     step = (np.arange(60) + 0.5) / 60
     share = step**3  # of the variance of a mean that is error, closer where it is small: one loss may be far behind the others
     error = scale[:, None, None] * errors  # [scales, 1, L]
