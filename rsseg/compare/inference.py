@@ -205,7 +205,7 @@ class Estimates:
     @property
     def claims(self) -> bool:
         """Whether there are seeds enough to say that one loss is better than another."""
-        return self.values.shape[1] >= CLAIMED
+        return len(self.values[0]) >= CLAIMED
 
     @property
     def score(self) -> Interval:
@@ -322,7 +322,10 @@ def _spread(
 
 @dataclass(frozen=True)
 class Chances:
-    """What shrinkage makes of the losses' means: no winner's curse. L losses.
+    """What shrinkage makes of the losses' means. L losses.
+
+    Calibrated on average over how much losses may differ. Of exact ties about a third of the winner's curse is left among
+    eight losses, half of it between two.
 
     Attributes:
         mean: The expected score on other seeds and groups, ``[L]``.

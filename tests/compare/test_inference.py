@@ -268,8 +268,9 @@ def rates(rounds, gaps, seeds, groups, seed=0, **options):
 
 
 SWEEPS = {
-    "plain": {}, "rare": RARE, "seeds": {"spread": MOSTLY_SEEDS}, "groups": {"spread": MOSTLY_GROUPS},
-    "heavy tails": {"heavy": True}, "wild seeds": {"wild": 5.0}, "alike on groups": {"alike": (0.3, 0.0)}, "alike in seeds": {"alike": (0.0, 0.2)},
+    "plain": {}, "rare": RARE, "heavy tails": {"heavy": True}, "wild seeds": {"wild": 5.0},
+    "seeds": {"spread": MOSTLY_SEEDS}, "groups": {"spread": MOSTLY_GROUPS},
+    "alike on groups": {"alike": (0.3, 0.0)}, "alike in seeds": {"alike": (0.0, 0.2)},
 }  # fmt: skip
 QUICK = [
     ("plain", 2, 3, 8), ("plain", 8, 5, 18), ("seeds", 3, 3, 8), ("groups", 8, 10, 4), ("heavy tails", 4, 5, 6),
