@@ -7,7 +7,6 @@ drawn groups' sums. Intervals of differences hold for all pairs of losses at onc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -221,11 +220,7 @@ class Estimates:
     @property
     def claims(self) -> bool:
         """Whether there are seeds enough to say that one loss is better than another."""
-<<<<<<< HEAD
-        return bool(self.values.shape[1] >= CLAIMED)
-=======
         return len(self.values[0]) >= CLAIMED
->>>>>>> tests-inference
 
     @property
     def score(self) -> Interval:
@@ -292,13 +287,8 @@ def estimate(sums: Array, measure: Measure, draws: int = 2000, seed: int = 0) ->
         np.cov(parts[..., known] @ widening).reshape(len(parts), -1) / seeds,
         np.einsum("dlp,dm->lmp", moved, moved.sum(2), optimize=True) / draws,  # of each part with the mean
     )
-<<<<<<< HEAD
-    single = _spread(mean, [np.moveaxis(np.diagonal(each), -1, 0) for each in covariances], groups[known], seeds)
-    difference = _spread(gap, [_of_differences(each) for each in covariances], groups[known], seeds)
-=======
     single = _spread(mean, groups[known], seeds, *(np.moveaxis(np.diagonal(each), -1, 0) for each in covariances))
     difference = _spread(gap, groups[known], seeds, *map(_of_differences, covariances))
->>>>>>> tests-inference
     upper = np.triu_indices(len(parts), 1)
     if len(parts) > 2 and difference.variance[upper].mean() > 0:
         own = np.maximum(difference.variance[upper], 1e-4 * difference.variance[upper].mean())
@@ -332,33 +322,20 @@ def _of_differences(covariance: Array) -> Array:
     return np.asarray(np.where(np.abs(found) < 1e-12 * np.abs(both), 0, found))
 
 
-<<<<<<< HEAD
-def _spread(value: Array, variances: Sequence[Array], groups: Array, seeds: int) -> Spread:
-=======
 def _spread(
     value: Array, groups: Array, seeds: int, by_seed: Array, drawn: Array, widened_seeds: Array, shares: Array
 ) -> Spread:
->>>>>>> tests-inference
     """What is known of means over P parts.
 
     Args:
         value: ``[...]``.
-<<<<<<< HEAD
-        variances: ``[...]``, their variance by the scores of the seeds on all groups; that of their draws; again that by
-            seeds, of parts that are widened as the groups' draws are; and ``[..., P]``, each part's covariance with the mean
-            over the widened draws.
-        groups: ``[P]``, how many groups each part is as good as.
-        seeds: R.
-=======
         groups: ``[P]``, how many groups each part is as good as.
         seeds: R.
         by_seed: ``[...]``, their variance by the scores of the seeds on all groups.
         drawn: ``[...]``, that of their draws.
         widened_seeds: ``[...]``, as `by_seed`, of parts that are widened as the draws of `shares` are.
         shares: ``[..., P]``, each part's covariance with the mean over the widened draws.
->>>>>>> tests-inference
     """
-    by_seed, drawn, widened_seeds, shares = variances
     of_seeds, of_groups = np.minimum(by_seed, drawn), np.maximum(shares.sum(-1) - widened_seeds, 0)
     variance, counted = of_seeds + of_groups, np.maximum(shares, 0)
     squared = of_groups**2 * ratio((counted**2 / (groups - 1)).sum(-1), counted.sum(-1) ** 2)
