@@ -52,26 +52,28 @@ def draw_all(found: Findings, out: Path) -> dict[str, str]:
         return {name: save(figure, out / f"{name}.png") for name, figure in drawn.items() if figure is not None}
 
 
-def beside_best(found: Findings, estimates: Estimates) -> Interval:
-    """How much better each loss is than the one that is best in the ranking, in its order: at most 0 in the ranking's score."""
-    lead, at = estimates.lead(), (found.order, found.order[0])
-    return Interval(lead.value[at], lead.low[at], lead.high[at])
+def beside(estimates: Estimates, best: int, order: list[int]) -> Interval:
+    """How much better some losses are than one of them, above 0 where they are."""
+    lead = estimates.lead()
+    return Interval(lead.value[order, best], lead.low[order, best], lead.high[order, best])
 
 
 def draw_forest(found: Findings) -> Figure | None:
-    """How much worse every loss is than the best, before and after tuning, with intervals that hold together."""
+    """How much worse every loss is than the best, before tuning and after it, with intervals that hold together."""
     if len(found.labels) < 2:
         return None
-    measure, names = found.ranked.measure, [found.labels[i] for i in found.order]
+    measure, order, first = found.ranked.measure, found.advised.order, found.order[0]
+    names = [found.labels[i] for i in order]
     sign = 1 if measure.higher_is_better else -1
-    baselines = {name: sign * (score - found.ranked.mean.value[found.order[0]]) for name, score in found.baselines.items()}
-    series = [(beside_best(found, found.ranked), "o", found.task.untuned)]
+    baselines = {name: sign * (score - found.ranked.mean.value[first]) for name, score in found.baselines.items()}
+    series, best = [(beside(found.ranked, first, order), "o", found.task.untuned)], found.labels[first]
     if found.tuned is not None and found.metric == found.tuned_for:
-        series.append((beside_best(found, found.tuned), "D", f"{found.task.all_tuned} tuned on other areas"))
+        after = found.tuned.order[0]
+        series.append((beside(found.tuned, after, order), "D", f"{found.task.all_tuned} tuned on other areas"))
+        if after != first:
+            best = f"{best} ({found.task.untuned}) or {found.labels[after]} (tuned)"
     unit = f" in {measure.unit}" * bool(measure.unit)
-    figure, (axis,) = rows(
-        [*names, *baselines], [""], f"{measure.label}{unit} worse (left) or better than with {names[0]}", 0.45
-    )
+    figure, (axis,) = rows([*names, *baselines], [""], f"{measure.label}{unit}, difference to the best: {best}", 0.45)
     axis.axvspan(-found.equal_within, found.equal_within, color=BAND, zorder=0)
     shifts = (-0.13, 0.17) if len(series) > 1 else (0,)
     for (differences, marker, _), shift in zip(series, shifts, strict=True):
@@ -92,8 +94,7 @@ def draw_forest(found: Findings) -> Figure | None:
         if len(series) > 1
     ]
     keys += [Patch(color=BAND, label=f"practically equal (±{found.equal_within:g})")]
-    keys += [Patch(color=RED, label="surely worse")] if any((each.high < 0).any() for each, *_ in series) else []
-    keys += [Patch(color=BLUE, label="surely better")] if any((each.low > 0).any() for each, *_ in series) else []
+    keys += [Patch(color=RED, label="surely behind")] if any((each.high < 0).any() for each, *_ in series) else []
     figure.legend(handles=keys, loc="outside upper left", ncols=2)
     return figure
 
@@ -133,7 +134,7 @@ def draw_trades(found: Findings) -> Figure | None:
     losses = [found.labels[i] for i in found.order]
     figure, axes = rows(losses, titles, f"worse (left) or better than with {losses[0]}")
     for axis, name in zip(axes, names, strict=True):
-        mark(axis, beside_best(found, found.estimates[name]))
+        mark(axis, beside(found.estimates[name], found.order[0], found.order))
     return figure
 
 
@@ -154,9 +155,9 @@ def draw_measures(found: Findings) -> Figure | None:
     """How each loss differs from the best one by every measure."""
     if len(found.labels) < 2:
         return None
-    beside = [beside_best(found, estimates) for estimates in found.estimates.values()]
-    ends = [np.stack([getattr(each, end)[:MOST] for each in beside]) for end in ("value", "low", "high")]
-    text = np.stack([brief(each.value[:MOST]) for each in beside])
+    leads = [beside(estimates, found.order[0], found.order[:MOST]) for estimates in found.estimates.values()]
+    ends = [np.stack([getattr(lead, end) for lead in leads]) for end in ("value", "low", "high")]
+    text = brief(ends[0])
     text[:, 0] = [f"{estimates.mean.value[found.order[0]]:.3f}" for estimates in found.estimates.values()]
     measures = [found.measures[name].heading for name in found.estimates]
     figure, axis = difference_map(measures, [found.labels[i] for i in found.order[:MOST]], Interval(*ends), text)

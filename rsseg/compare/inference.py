@@ -362,8 +362,9 @@ def shrink(found: Estimates, draws: int = 8000, seed: int = 0) -> Chances | None
 
     The true means are a sample of a normal distribution whose centre and width are not known; the ratio of its variance to
     theirs is uniform (Daniels 1999). Of observed means that differ no more than by chance little is believed, so that the
-    best of many is not taken for as good as it looks (Gelman et al. 2013, section 5.4). Each loss's error variance is what
-    explains those of its differences to the others.
+    best of many is not taken for as good as it looks (Gelman et al. 2013, section 5.4). Losses that are surely behind the
+    best are no part of that sample: beside one that collapsed all other differences would be believed. Each loss's error
+    variance is what explains those of its differences to the others.
 
     Returns:
         None where no difference has a variance.
@@ -377,8 +378,7 @@ def shrink(found: Estimates, draws: int = 8000, seed: int = 0) -> Chances | None
     whole = sums.sum() / (2 * (losses - 1))
     errors = (sums - whole) / (losses - 2) if losses > 2 else sums / 2
     if not whole > 0:
-        first = (up == up.max()) / (up == up.max()).sum()
-        return Chances(values, first, up.max() - up)
+        return Chances(values, (up == up.max()) / (up == up.max()).sum(), up.max() - up)
     errors = np.maximum(errors, 0.05 * whole / losses)
     rng, upper = np.random.default_rng(seed), np.triu_indices(losses, 1)
     freedom = float(np.median(found.difference.freedom[upper]))
@@ -388,11 +388,13 @@ def shrink(found: Estimates, draws: int = 8000, seed: int = 0) -> Chances | None
     error = scale[:, None, None] * errors  # [scales, 1, L]
     width = (scale * errors.mean())[:, None] * (1 - share) / share  # [scales, shares]
     spread = error + width[..., None]
-    precision = 1 / spread
+    first = up.argmax()
+    near = up[first] - up <= critical(losses, found.difference.freedom[first]) * np.sqrt(variance[first])
+    precision = near / spread
     centre_variance = 1 / precision.sum(-1)
     centre = (precision * up).sum(-1) * centre_variance
     likelihood = (
-        -0.5 * (np.log(spread) + (up - centre[..., None]) ** 2 * precision).sum(-1)
+        -0.5 * (near * np.log(spread) + (up - centre[..., None]) ** 2 * precision).sum(-1)
         + 0.5 * np.log(centre_variance)
         + 2 * np.log(step)
     )
@@ -400,8 +402,9 @@ def shrink(found: Estimates, draws: int = 8000, seed: int = 0) -> Chances | None
     chosen = rng.choice(weight.size, draws, p=weight / weight.sum())
     row, column = np.unravel_index(chosen, likelihood.shape)
     middle = rng.normal(centre[row, column], np.sqrt(centre_variance[row, column]))[:, None]
-    tau, sigma = width[row, column][:, None], error[row, 0]
-    true = rng.normal((up * tau + middle * sigma) / (tau + sigma), np.sqrt(tau * sigma / (tau + sigma)))  # [draws, L]
+    tau, sigma = np.where(near, width[row, column][:, None], np.inf), error[row, 0]
+    kept = 1 / (1 + sigma / tau)
+    true = rng.normal(kept * up + (1 - kept) * middle, np.sqrt(kept * sigma))  # [draws, L]
     best = np.bincount(true.argmax(1), minlength=losses) / draws
     mean = true.mean(0) if found.measure.higher_is_better else -true.mean(0)
     return Chances(mean, best, (true.max(1, keepdims=True) - true).mean(0))

@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from rsseg.compare.datasets import AcrossDatasets, across_answer, across_table
 from rsseg.compare.figures import draw_all
 from rsseg.compare.findings import Findings
-from rsseg.compare.inference import Interval
+from rsseg.compare.inference import Estimates, Interval
 from rsseg.compare.runs import Run
 from rsseg.compare.selection import Comparison
 from rsseg.compare.style import BLUE, MOST, verdict
@@ -156,21 +156,17 @@ def render(found: Findings, tables: dict[str, pd.DataFrame], figures: dict[str, 
 
 def ranking(found: Findings, comparison: pd.DataFrame) -> Table:
     """The losses, best first, with intervals, and what is no loss at all below them: the table of the first screen."""
-    lead, best, chances, several = found.ranked.lead(), found.order[0], found.chances, len(found.labels) > 1
-    names = ["loss", found.ranked.measure.heading]
-    names += [f"{found.metrics[found.tuned_for].label} tuned", "gained by tuning"] if found.tuned and found.gain else []
-    names += ["behind the best"] if several else []
-    names += ["probability of being the best", "expected on new areas"] if chances else []
+    several, chances, used = len(found.labels) > 1, found.chances, ", tuned" * found.tune
+    names = ["loss", found.ranked.measure.heading, *["behind the best"] * several]
+    if found.tuned and found.gain:
+        names += [f"{found.metrics[found.tuned_for].label} tuned", *["behind the best, tuned"] * several, "gained by tuning"]
+    names += [f"probability of being the best{used}", f"expected on new areas{used}"] if chances else []
     names += ["better where it was chosen", "best checkpoint is the last", "runs", "hours"]
     rows = []
-    for i in found.order:
-        row = [Cell(found.labels[i], "text"), _with_span(found.ranked.score, i)]
+    for i in found.advised.order:
+        row = [Cell(found.labels[i], "text"), *_score(found.ranked, i)]
         if found.tuned and found.gain:
-            row += [_with_span(found.tuned.score, i), _with_span(found.gain.score, i, sign=True)]
-        if several:
-            row.append(
-                Cell("") if i == best else _with_span(lead, (best, i), kind="worse" * (verdict(*lead.at(best, i)[1:]) == BLUE))
-            )
+            row += [*_score(found.tuned, i), _with_span(found.gain.score, i, sign=True)]
         if chances:
             row += [Cell(percent(chances.best[i])), Cell(number(chances.mean[i]))]
         facts, seeds = comparison.loc[found.labels[i]], len(found.seeds)
@@ -183,6 +179,13 @@ def ranking(found: Findings, comparison: pd.DataFrame) -> Table:
     for name, score in found.baselines.items():
         rows.append([Cell(name, "text base"), Cell(number(score), "base"), *[Cell("", "base")] * (len(names) - 2)])
     return Table([Cell(name, "text" * (name == "loss")) for name in names], rows)
+
+
+def _score(found: Estimates, i: int) -> list[Cell]:
+    """A loss's score and, if there are several, how far it is behind the best one."""
+    lead, best = found.lead(), found.order[0]
+    behind = Cell("") if i == best else _with_span(lead, (best, i), "worse" * (i in found.behind))
+    return [_with_span(found.score, i), *[behind] * (len(lead.value) > 1)]
 
 
 def _with_span(found: Interval, at: int | tuple[int, int], kind: str = "", sign: bool = False) -> Cell:
