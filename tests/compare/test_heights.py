@@ -28,9 +28,9 @@ from rsseg.compare.measures import measures
 from rsseg.compare.records import load_records
 from rsseg.compare.selection import gather, pick_rates
 from rsseg.compare.words import answer
+from rsseg.comparison import compare as compare_runs
 from rsseg.contract import InputError
 from rsseg.metrics import metrics
-from rsseg.run import compare as compare_runs
 from rsseg.run import predict, train
 
 LOSSES = ("mse", "huber", "mae")

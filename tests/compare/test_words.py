@@ -357,6 +357,22 @@ def test_optimism(by, said):
     assert "Every scene" not in " ".join(statistics(by_contours))
 
 
+def test_scores_of_another_split():
+    """Halves are of the scenes that chose; the others are as many here, by chance."""
+    pixels = np.full((8, 3), 1000)
+    pixels[::2, 2] = 0
+    rows = [list(row) for row in of_three(pixels).comparison.runs]
+    validated = Findings(made_comparison(rows))
+    rows = [[changed(run, data={"scenes": {"train": ["a"], "val": list("stuvwxyz")}}) for run in row] for row in rows]
+    tested = Findings(made_comparison(rows))
+    assert "Every scene is scored by checkpoints that were chosen on the validation split." in statistics(tested)
+    assert "validation split" not in " ".join(statistics(validated))
+    assert np.isnan(tested.optimism).all()
+    for words in ("one half of the scenes", "look no better"):
+        assert words in " ".join(statistics(validated) + caveats(validated))
+        assert words not in " ".join(statistics(tested) + caveats(tested))
+
+
 def test_what_it_holds_for():
     found = of_label(steady([0.6, 0.5]), groups=list("aabbccdd"))
     assert statistics(found)[-1] == (
@@ -365,9 +381,17 @@ def test_what_it_holds_for():
     )
     rows = [list(row) for row in found.comparison.runs]
     for i, run in enumerate(rows[1]):
-        rows[1][i] = changed(run, rate=0.01, summary={"steps": 300, "seconds": 1.0}, data={"scenes": {"train": ["a"]}})
+        rows[1][i] = changed(
+            run,
+            rate=0.01,
+            summary={"steps": 300, "seconds": 1.0},
+            data=run.data | {"scenes": run.data["scenes"] | {"train": ["a"]}},
+        )
     assert " for 300 or 400 steps at each loss's learning rate, " in statistics(Findings(made_comparison(rows)))[-1]
-    rows = [[changed(run, rate=np.nan, data={"scenes": {"train": ["a"]}}) for run in row] for row in rows]
+    rows = [
+        [changed(run, rate=np.nan, data=run.data | {"scenes": run.data["scenes"] | {"train": ["a"]}}) for run in row]
+        for row in rows
+    ]
     assert " on this training scene for 300 or 400 steps, and" in statistics(Findings(made_comparison(rows)))[-1]
 
 
@@ -385,8 +409,8 @@ def test_few_areas_are_named():
     iou = steady([0.6, 0.5])
     notes = caveats(of_label(iou, groups=list("aaabbbcc")))
     assert notes[0] == (
-        "Only 3 independent areas are scored, a, b and c: intervals say little about others. Validate on 6 or more, or score "
-        "every area in turn (sweep=kfold)."
+        "Only 3 independent areas are scored, a, b and c: intervals say little about others. Score 6 or more, or every area in "
+        "turn (sweep=kfold)."
     )
     assert caveats(of_label(iou[:, :, :5]))[0].startswith("Only 5 independent scenes are scored, scene_0, scene_1,")
     assert "independent" not in " ".join(caveats(of_label(iou[:, :, :6])))
@@ -396,7 +420,7 @@ def test_few_areas_are_named():
         runs={run: values | {"dataset.fold": "1"} for run, values in folded.comparison.plan.runs.items()},
     )
     folded = changed(folded, comparison=dataclasses.replace(folded.comparison, plan=plan))
-    assert caveats(folded)[0].endswith("Validate on 6 or more.")
+    assert caveats(folded)[0].endswith("others. Score 6 or more.")
 
 
 def test_an_early_look_is_labelled():
@@ -582,6 +606,8 @@ def test_the_best_of_many_trials_looks_too_good(tmp_path):
     assert "trials of a search" not in trouble(folder=tmp_path / "run")
     (tmp_path / "trials.csv").touch()
     assert "The runs are trials of a search, proposed for their scores on these scenes" in trouble(folder=tmp_path / "run")
+    found = changed(of_label(steady([0.6, 0.5]), run={"folder": tmp_path / "run"}), validated=False)
+    assert "trials of a search" not in " ".join(caveats(found))
 
 
 def test_rows_that_differ_in_more_and_runs_that_are_left_out():
