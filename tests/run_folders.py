@@ -301,7 +301,8 @@ def made_run(label, seed, records, **changes):
     vars(run).update(
         folder=Path(f"loss={label},seed={seed}"), heads=["mask"], head="mask", config=SimpleNamespace(steps=400), origin=origin,
         loss=label, losses={}, settings={}, seed=seed, fold=None, rate=0.001, label=label, task=records.task, without=[],
-        data={"scenes": {"train": ["a", "b", "c"]}}, summary={"steps": 400, "seconds": 360.0}, records=records, unrecorded=None,
+        data={"scenes": {"train": ["a", "b", "c"], "val": records.scenes}}, summary={"steps": 400, "seconds": 360.0},
+        records=records, unrecorded=None,
         curve=pd.DataFrame({"step": records.steps, "val_loss": 0.5}), plain=label == "ce",
     )  # fmt: skip
     vars(run).update(changes)

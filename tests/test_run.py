@@ -16,12 +16,13 @@ import torch
 from tiny import CONFIGS, checker, coloured, compose, power_cut, write_tif
 
 from rsseg.assembly import check_machine, make_setup
+from rsseg.comparison import compare
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import load
 from rsseg.metrics import Scores
 from rsseg.module import SegmentationModule
-from rsseg.run import compare, evaluate, predict, train
+from rsseg.run import evaluate, predict, train
 from rsseg.training import scoring
 
 TINY = [

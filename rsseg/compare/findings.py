@@ -62,6 +62,7 @@ class Findings:
         seeds: The seeds.
         scenes: The names of the scenes that are scored.
         groups: The group of each.
+        validated: Whether they are the scenes that chose checkpoints, each half those of the other; else a split of its own.
         task: The head's task.
         metric: What losses are ranked by.
         tuned_for: What thresholds are tuned for.
@@ -98,6 +99,7 @@ class Findings:
         self.plain = [row[0].plain for row in comparison.runs]
         first = comparison.runs[0][0]
         self.scenes, self.groups = first.recorded.scenes, first.recorded.groups
+        self.validated = set(self.scenes) == set(first.data["scenes"]["val"])
         self.task = first.task
         self.metric = metric = metric or self.task.score
         self.tuned_for = metric if metric in self.task.class_scores else self.task.score
@@ -208,8 +210,11 @@ class Findings:
 
     @cached_property
     def optimism(self) -> Array:
-        """How much better each run looks on the scenes that chose its checkpoint, ``[L, R]``, by the ranking metric."""
-        if self.metric not in self.metrics:
+        """How much better each run looks on the scenes that chose its checkpoint, ``[L, R]``, by the ranking metric.
+
+        NaN where scenes of another split are scored, which may be easier or harder.
+        """
+        if self.metric not in self.metrics or not self.validated:
             return np.full(self.ranked.values.shape, np.nan)
         metric = self.metrics[self.metric]
         found: Array = self._each(lambda run: float(metric(run.recorded.optimistic))) - self.ranked.values

@@ -51,7 +51,8 @@ def losses(found: Findings) -> pd.DataFrame:
         columns[f"{name}_std"] = values.std(axis=1, ddof=1) if seeds > 1 else np.full(len(values), np.nan)
         columns[f"{name}_low"], columns[f"{name}_high"] = score.low, score.high
     columns["behind"], columns["behind_low"], columns["behind_high"] = (
-        ends[best] for ends in (lead.value, lead.low, lead.high)
+        ends[best] + 0.0
+        for ends in (lead.value, lead.low, lead.high)  # no -0.0
     )
     if chances is not None:
         columns["p_best"], columns["expected"], columns["expected_regret"] = chances.best, chances.mean, chances.regret

@@ -182,9 +182,11 @@ def statistics(found: Findings) -> list[str]:
         gap = _quantity(found, known.gap)
         said.append(f"Differences below {gap} can't be told from chance here, mostly because there are only {limit}.")
         said += _what_decides(found, known)
+    chosen = f"checkpoints{f' and {found.task.all_tuned}' * (found.tuned is not None)}"
+    if not found.validated:
+        said.append(f"Every scene is scored by {chosen} that were chosen on the validation split.")
     optimism = found.optimism[~np.isnan(found.optimism)]
     if len(optimism) and found.group_count > 1:
-        chosen = f"checkpoints{f' and {found.task.all_tuned}' * (found.tuned is not None)}"
         better = float(optimism.mean())
         seem = f"{_quantity(found, better)} better" if number(better) > number(0) else "no better"
         said.append(
@@ -256,15 +258,16 @@ def _sample(found: Findings) -> list[str]:
     if CLAIMED <= seeds < SEEDS:
         notes.append(f"Exploratory: {seeds} seeds per loss say little about others. Train {SEEDS} or more.")
     if groups == 1:
+        chose = ", and every score is of the scenes that chose the checkpoint" * found.validated
         notes.append(
-            "All scenes lie in one area: no interval can be given, and every score is of the scenes that chose the checkpoint. "
-            "Validate on more areas, or name them by dataset.source.group."
+            f"All scenes lie in one area: no interval can be given{chose}. Score more areas, or name them by "
+            "dataset.source.group."
         )
     elif groups < GROUPS:
-        names, in_turn = listed(list(dict.fromkeys(map(str, found.groups)))), ", or score every area in turn (sweep=kfold)"
+        names, in_turn = listed(list(dict.fromkeys(map(str, found.groups)))), ", or every area in turn (sweep=kfold)"
         notes.append(
             f"Only {groups} independent {_areas(found)} are scored, {names}: intervals say little about others. "
-            f"Validate on {GROUPS} or more{'' if found.comparison.plan.folds else in_turn}."
+            f"Score {GROUPS} or more{'' if found.comparison.plan.folds else in_turn}."
         )
     lacking = [measure.label for name, measure in found.measures.items() if name not in found.estimates]
     if lacking:
@@ -312,7 +315,7 @@ def _classes(found: Findings) -> list[str]:
 def _one_sided(found: Findings) -> list[str]:
     """The classes whose threshold, or bias, was not tuned, as they occur in one half of the scenes alone."""
     first = found.comparison.runs[0][0].recorded.first
-    if first.all() or found.task.real or len(first) != len(found.scenes):
+    if first.all() or found.task.real or not found.validated:
         return []
     holds = class_pixels(found.counts[0, 0]) > 0
     return [
@@ -323,7 +326,7 @@ def _one_sided(found: Findings) -> list[str]:
 
 
 def _training(found: Findings) -> list[str]:
-    """Whether runs are trained to the end, and which of them failed or collapsed."""
+    """Whether runs are trained to the end, and which of them failed, collapsed or learned nothing."""
     notes, last, runs = [], int(found.last_is_best.sum()), found.last_is_best.size
     if 2 * last > runs:
         notes.append(
@@ -334,9 +337,17 @@ def _training(found: Findings) -> list[str]:
         if row.any():
             which = f"{row.sum()} of {len(row)} runs give{'s' * int(row.sum() == 1)}"
             notes.append(f"{label}: {which} every pixel one label; a lower learning rate may help.")
+    sign = 1 if found.ranked.measure.higher_is_better else -1
+    for name, score in found.baselines.items():
+        worse = [found.labels[i] for i in found.order if sign * (found.advised.mean.value[i] - score) <= 0]
+        if worse:
+            notes.append(
+                f"{listed(worse)}: no better than the baseline {name}, whose {_name(found)} is {_quantity(found, score)}."
+            )
     for label, many in found.comparison.failed.items():
-        scored = "and are not scored: it is worse than it looks" if label in found.labels else "and it is not compared"
-        notes.append(f"{label}: {many} run{'s' * (many > 1)} failed {scored}.")
+        which = f"{many} runs failed and are" if many > 1 else "1 run failed and is"
+        looks = "it is worse than it looks" if label in found.labels else "it is not compared"
+        notes.append(f"{label}: {which} not scored: {looks}.")
     return notes
 
 
@@ -359,10 +370,10 @@ def _trouble(found: Findings) -> list[str]:
         many, run = len(stopped), stopped[0]
         which = f"{run.label}, seed {run.seed}, at step {run.summary['steps']} of {run.config.steps}"
         notes.append(f"{many} run{'s' * (many > 1)} stopped early{', such as' if many > 1 else ':'} {which}.")
-    if any((run.folder.parent / TRIALS).is_file() for run in runs):
+    if found.validated and any((run.folder.parent / TRIALS).is_file() for run in runs):
         notes.append(
             "The runs are trials of a search, proposed for their scores on these scenes: the best of many looks better than it "
-            "is; train it again on other seeds, or score it on the test split (scripts/evaluate.py split=test)."
+            "is; train it again on other seeds, or score it on the test split (split=test)."
         )
     if comparison.different:
         notes.append(f"The rows differ in {listed(comparison.different)} as well: a lead may not be the loss's.")

@@ -96,8 +96,8 @@ def choose_pixels(
                     facts[:, 2], facts[:, 3] = rows, np.concatenate(columns)
                     found.append(facts)
     whole = np.concatenate(found)
-    scene, plane, row, column, label = whole[:, :5].T.astype(np.int64)
-    return Pixels(scene, plane, row, column, label, whole[:, 5])
+    scene, plane, row, column, target = whole[:, :5].T.astype(np.int64)
+    return Pixels(scene, plane, row, column, target, whole[:, 5])
 
 
 class LogitSample:
@@ -124,7 +124,7 @@ class LogitSample:
             window[here] = in_order[row * len(left) + column]
         order = np.argsort(window, kind="stable")
         self.task = task
-        self.pixels = Pixels._make(values[order] for values in pixels)
+        self.pixels = Pixels._make(column[order] for column in pixels)
         self._starts = np.searchsorted(window[order], np.arange(len(places) + 1))
         row, column = self.pixels.row - places[window[order], 1], self.pixels.column - places[window[order], 2]
         self._places = torch.from_numpy(np.stack([self.pixels.plane, row, column]))

@@ -1,191 +1,374 @@
-"""Measures of a comparison against the records they are made of, and what is said where something is missing."""
+"""What a comparison found, against the counts it is made of: by hand, by NumPy and by scikit-learn."""
 
 import dataclasses
 
 import numpy as np
-import pandas as pd
 import pytest
-from rsseg.compare.scores import compare_seeds
-from run_folders import BINARY, FOUR, changed, make_crossed, make_records, make_sweep, write_run
-from scipy.stats import kendalltau, ttest_1samp
+from run_folders import (
+    BINARY,
+    FOUR,
+    HEIGHT,
+    PANEL,
+    changed,
+    counted_records,
+    height_sums,
+    label_counts,
+    made_comparison,
+    made_findings,
+    made_run,
+    make_records,
+    make_sweep,
+    of_label,
+    steady,
+    write_run,
+)
+from scipy.optimize import brentq
+from scipy.stats import kendalltau
+from scipy.stats import t as student
+from sklearn.metrics import f1_score, jaccard_score, recall_score
 
-from rsseg.compare import tables
-from rsseg.compare.findings import Findings, Tuning, own_loss, selection
+from rsseg.compare.findings import Findings, mean_gradients, selection, selection_regret
+from rsseg.compare.measures import measures
 from rsseg.compare.selection import gather
-from rsseg.compare.words import caveats, rare, unselected
+from rsseg.contract import InputError
 from rsseg.metrics import metrics
-from rsseg.task import Binary, Multiclass
+from rsseg.metrics.scores import class_counts
+from rsseg.task import Binary, Multilabel
 
-SCORED = metrics(Binary(("a",)))
-
-
-def compare(root, metric="iou"):
-    comparison = gather([root])
-    return comparison, Findings(comparison, metric)
+IOU = metrics(BINARY)["iou"]
 
 
-def test_values_are_those_of_the_best_checkpoint(tmp_path, monkeypatch):
-    records = make_sweep(tmp_path, monkeypatch, losses=("ce", "dice"), seeds=(1, 2))
-    for folder, known in records.items():
-        best = known.quality + (known.steps == 200)[:, None]
-        records[folder] = dataclasses.replace(known, quality=best)
-    comparison, found = compare(tmp_path)
-    for i, j in np.ndindex(2, 2):
-        assert found.values[i, j] == pytest.approx(records[comparison.runs[i][j].folder].values[1].mean(-1))
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """Records by folder, and what was found of them."""
+    root = tmp_path_factory.mktemp("binary")
+    with pytest.MonkeyPatch.context() as patch:
+        records = make_sweep(root, patch, losses=("ce", "dice", "ce_dice", "focal"), seeds=(1, 2, 3))
+        return records, Findings(gather([root]))
 
 
-def test_tau_is_of_the_last_half_and_has_an_interval_over_seeds(tmp_path, monkeypatch):
-    make_sweep(tmp_path, monkeypatch, losses=("ce", "dice"), seeds=(1, 2, 3))
-    curves = {}
-    for folder in tmp_path.iterdir():
-        rng = np.random.default_rng([*folder.name.encode()])
-        curves[folder] = pd.DataFrame({"step": [1, 2, 3, 4, 5], "val/loss": rng.random(5), "val/mask/iou": rng.random(5)})
-        curves[folder].assign(**{"val/mask/dice": 0.5}).to_csv(folder / "metrics.csv", index=False)
-    comparison, found = compare(tmp_path)
-    for i, row in enumerate(comparison.runs):
-        for j, run in enumerate(row):
-            loss, iou = curves[run.folder]["val/loss"], curves[run.folder]["val/mask/iou"]
-            expected = [kendalltau(-loss, iou).statistic, kendalltau(-loss[2:], iou[2:]).statistic]
-            assert found.tau[i, j] == pytest.approx(expected)
-    table = tables.losses(found)
-    for name, at in (("tau", 0), ("tau_last_half", 1)):
-        ends = ttest_1samp(found.tau[0, :, at], 0).confidence_interval(0.95)
-        assert table.loc["ce", [f"{name}_low", f"{name}_high"]].tolist() == pytest.approx([ends.low, ends.high])
+def iou_of(counts):
+    """Of counts ``[..., S, 1, 4]``, pooled."""
+    hits, wrong, missed = np.moveaxis(counts[..., 0, :3].sum(-2), -1, 0)
+    return hits / (hits + wrong + missed)
 
 
-def test_every_measure_is_compared_over_seeds_and_scenes(tmp_path, monkeypatch):
-    """Seeds alike and scenes not: an interval over seeds alone would be far too narrow, for every measure."""
-    make_sweep(tmp_path, monkeypatch, losses=("ce", "focal", "lovasz"))
-    _, found = compare(tmp_path)
-    table = tables.best_by_measure(found).set_index("measure")
-    assert table.loc["calibration error", "best loss"] == "ce"  # lowest, where lovasz is highest
-    assert table.loc["calibration error", "difference"] < 0
-    for name, measure in (("IoU per scene", "scene_iou"), ("calibration error", "ece"), ("Brier score", "brier")):
-        row, values = table.loc[name], found.wins[measure].values
-        gaps = values[found.labels.index(row["best loss"])] - values[found.labels.index(row["next"])]
-        assert row["difference"] == pytest.approx(gaps.mean())
-        over_seeds = ttest_1samp(gaps, 0).confidence_interval(0.95)
-        win, pair = found.wins[measure], (found.labels.index(row["best loss"]), found.labels.index(row["next"]))
-        assert (row["low"], row["high"]) == (win.difference.low[pair], win.difference.high[pair])
-        assert row["high"] - row["low"] > 1.1 * (over_seeds.high - over_seeds.low), name
-        assert win.better[pair] > 0.5
+def test_scores_are_those_of_the_counts_in_the_folders(swept):
+    records, found = swept
+    for run, place in zip(found.comparison.all_runs, np.ndindex(4, 3), strict=True):
+        known = records[run.folder].crossed.counts
+        assert found.ranked.values[place] == pytest.approx(iou_of(known[0]))
+        assert found.tuned.values[place] == pytest.approx(iou_of(known[1]))
+        assert found.gain.values[place] == pytest.approx(iou_of(known[1]) - iou_of(known[0]))
+    assert [found.labels[i] for i in found.order] == ["dice", "ce_dice", "ce", "focal"]
+    assert dict(zip(found.labels, found.plain, strict=True)) == {"ce": True, "ce_dice": False, "dice": False, "focal": False}
 
 
-def test_shares_are_means_over_all_seeds_of_each_seed_s_share(tmp_path, monkeypatch):
-    make_sweep(tmp_path, monkeypatch, losses=("ce", "ce_dice"), seeds=(2, 3))
-    records = {}
-    for loss in ("ce", "ce_dice"):  # seed 1 stopped early
-        folder = tmp_path / f"loss={loss},seed=1"
-        records[folder] = make_records(BINARY, loss, 1, steps=(100, 150, 200))  # the others never were at 150
-        write_run(folder, BINARY, loss, 1, records[folder])
-    for seed, scale in ((2, 1), (3, 100)):  # a seed of large gradients counts as the others do
-        folder = tmp_path / f"loss=ce_dice,seed={seed}"
-        known = make_records(BINARY, "ce_dice", seed)
-        norms = scale * np.array([[3.0, 1.0], [1.0, 1.0], [1.0, 3.0], [1.0, 1.0]][:: 1 if seed == 2 else -1])
-        gain = np.full((4, 2), float(seed)) if seed == 2 else None
-        records[folder] = dataclasses.replace(known, gradient={"logits": (norms, known.gradient["logits"][1])}, gain=gain)
-    first = records[tmp_path / "loss=ce_dice,seed=1"]
-    records[tmp_path / "loss=ce_dice,seed=1"] = dataclasses.replace(
-        first, gradient={"logits": (np.array([[1.0, 3.0], [9.0, 0.0], [1.0, 1.0]]), first.gradient["logits"][1])}
+def test_what_was_moved_by_a_threshold_alone_is_equal_once_it_is_tuned(swept):
+    found = swept[1]
+    ce, dice, focal = (found.labels.index(name) for name in ("ce", "dice", "focal"))
+    assert found.ranked.lead().low[dice, ce] > 0
+    assert found.tuned.lead().low[dice, ce] <= 0 <= found.tuned.lead().high[dice, ce]
+    assert found.tune
+    assert found.advised is found.tuned
+    assert found.labels.index("focal") in found.advised.behind
+    assert found.chances.best[focal] == found.chances.best.min() < 0.1
+    assert found.residual[focal].min() > 0.05
+    assert np.abs(found.residual[[ce, dice]]).max() < 0.01
+
+
+def test_scores_of_classes_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 4, (6, 500))
+    called = np.where(
+        rng.random((2, 3, 6, 500)) < np.array([0.6, 0.4])[:, None, None, None], truth, rng.integers(0, 4, (2, 3, 6, 500))
     )
-    for seed in (2, 3):
-        records[tmp_path / f"loss=ce,seed={seed}"] = make_records(BINARY, "ce", seed)
-    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: records[folder])
-    _, found = compare(tmp_path)
-    assert found.gradients.shares[["loss", "place"]].drop_duplicates().to_numpy().tolist() == [["ce_dice", "logits"]]
-    shares = found.gradients.shares.pivot(index="step", columns="term", values="share")
-    assert (shares.columns.tolist(), shares.index.tolist()) == (["ce", "dice"], [100, 200])
-    assert shares["ce"].tolist() == pytest.approx([(0.25 + 0.75 + 0.5) / 3, (0.5 + 0.5 + 0.25) / 3])
-    assert any(note.startswith("ce_dice: its seeds share 2 of 4 validations") for note in found.gradients.notes)
-    assert "ce_dice: one-step gains were recorded for 1 of 3 seeds." in found.gradients.notes
-    assert found.gradients.gains.to_numpy().tolist() == [["ce_dice", s, term, 2] for s in (100, 200) for term in ("ce", "dice")]
+    matrices = [
+        [[np.bincount(4 * t + c, minlength=16).reshape(1, 4, 4) for t, c in zip(truth, scenes, strict=True)] for scenes in row]
+        for row in called
+    ]
+    found = made_findings(np.array([[class_counts(np.array(m), FOUR) for m in row] for row in matrices]), task=FOUR)
+    for i, j in np.ndindex(2, 3):
+        both = truth.ravel(), called[i, j].ravel()
+        for name, score in (("iou", jaccard_score), ("dice", f1_score), ("recall", recall_score)):
+            assert found.estimates[name].values[i, j] == pytest.approx(score(*both, average="macro"))
+        scenes = [jaccard_score(t, c, average="macro") for t, c in zip(truth, called[i, j], strict=True)]
+        assert found.estimates["scene_iou"].values[i, j] == pytest.approx(np.mean(scenes))
 
 
-def test_a_seed_without_a_value_is_counted_and_named(tmp_path, monkeypatch):
-    make_sweep(tmp_path, monkeypatch, losses=("ce", "dice"), seeds=(1, 2, 3))
-    curve = tmp_path / "loss=ce,seed=2" / "metrics.csv"
-    rows = pd.read_csv(curve)
-    rows["val/loss"] = [0.5, *[np.nan] * 3]
-    rows.to_csv(curve, index=False)
-    _, found = compare(tmp_path)
-    assert "ce: tau over the run is not known of seed 2; its mean is over 2 of 3 seeds." in caveats(found)
-    table = tables.losses(found)
-    assert table.loc[["ce", "dice"], "tau_seeds"].tolist() == [2, 3]
-    assert table.loc["ce", "tau_std"] == pytest.approx(found.tau[0, [0, 2], 0].std(ddof=1))
+def test_a_scene_is_scored_by_the_checkpoint_of_the_other_half():
+    """The first half would choose the second validation, the other half the third; nothing was counted when training ended."""
+    by_scene = np.array([[0.1, 0.2, 0.1, 0.2], [0.5, 0.3, 0.7, 0.3], [0.4, 0.6, 0.4, 0.8]])  # [V, S], halves alternate
+    rows = []
+    for label in ("ce", "dice"):
+        row = []
+        for seed in (1, 2, 3):
+            known = counted_records(label_counts(by_scene[0])[:, None], seen=label_counts(by_scene)[:, :, None])
+            row.append(made_run(label, seed, dataclasses.replace(known, crossed=None)))
+        rows.append(row)
+    found = Findings(made_comparison(rows))
+    assert found.ranked.values == pytest.approx(np.full((2, 3), np.mean([0.4, 0.3, 0.4, 0.3])))
+    assert found.optimism == pytest.approx(np.full((2, 3), np.mean([0.4, 0.6, 0.4, 0.8]) - np.mean([0.4, 0.3, 0.4, 0.3])))
+    assert found.last_is_best.all()
+    assert found.tuned is None
+    assert found.gain is None
+    assert found.residual is None
 
 
-def test_residual_regret_is_from_the_best_on_average():
-    tuned = compare_seeds(np.array([[0.4, 0.6], [0.9, 0.0]]))  # 0.5 on average against 0.45, though 0.9 was seen once
-    np.testing.assert_allclose(Tuning(tuned.values, tuned, tuned.difference).residual_regret, [[0, 0], [-0.5, 0.6]])
+def test_what_is_drawn_are_groups():
+    """Scenes of one group count as one scene with the sums of all."""
+    iou, pixels = steady([0.6, 0.58], scenes=12, of_scenes=0.03), np.random.default_rng(0).uniform(500, 1500, 12)
+    groups = [f"town_{s // 2}" for s in range(12)]
+    found = of_label(iou, pixels=pixels, groups=groups)
+    whole = label_counts(iou, pixels).reshape(2, 5, 6, 2, 4).sum(3)
+    merged = made_findings(whole[:, :, :, None])
+    for name in ("iou", "recall", "boundary_iou"):
+        one, other = found.estimates[name], merged.estimates[name]
+        assert one.mean.value == pytest.approx(other.mean.value)
+        assert one.difference.variance == pytest.approx(other.difference.variance)
+    assert found.estimates["scene_iou"].mean.value != pytest.approx(merged.estimates["scene_iou"].mean.value, abs=1e-6)
+    assert (found.group_count, merged.group_count) == (6, 6)
+    alone = of_label(iou, pixels=pixels)
+    assert alone.group_count == 12
+
+
+THREE = Multilabel(("roof", "road", "dam"))
+
+
+def of_three(pixels, **options):
+    """Findings of three labels with so many pixels ``[S, 3]``: IoU 0.6, 0.5 and 0.1."""
+    iou = np.broadcast_to(np.array([0.6, 0.5, 0.1]), (2, 5, len(pixels), 3)) + steady([0, -0.05], scenes=len(pixels))[..., None]
+    return made_findings(label_counts(iou, pixels), task=THREE, **options)
+
+
+def test_a_class_in_one_group_is_left_out_of_means():
+    pixels = np.full((8, 3), 1000.0)
+    assert of_three(pixels).lone == []
+    pixels[1:, 2] = 0
+    found = of_three(pixels)
+    assert found.lone == ["dam"]
+    assert found.ranked.mean.value == pytest.approx([0.55, 0.50])
+    assert np.isfinite(found.ranked.lead().low).all()
+    pixels[1:, 1] = 1e-3  # nearly one group
+    assert of_three(pixels).lone == ["road", "dam"]
+    pixels[1:, 0] = 0  # all are alike: none can be left out
+    assert of_three(pixels).lone == []
+    groups = list("aabbccdd")
+    pixels = np.full((8, 3), 1000.0)
+    pixels[2:, 2] = 0
+    assert of_three(pixels).lone == []  # in two scenes
+    assert of_three(pixels, groups=groups).lone == ["dam"]  # of one group
+
+
+def test_of_two_groups_a_class_in_one_is_left_out():
+    pixels = np.full((2, 3), 1000.0)
+    pixels[1] = [900, 700, 0]
+    assert of_three(pixels).lone == ["dam"]
+
+
+def test_a_class_that_the_user_leaves_out_is_no_lone_one():
+    pixels = np.full((8, 3), 1000.0)
+    pixels[1:, 2] = 0
+    runs = of_three(pixels).comparison
+    found = Findings(runs, without=["dam"])
+    assert (found.lone, found.without) == ([], ["dam"])
+    assert found.ranked.mean.value == pytest.approx([0.55, 0.50])
+    for run in runs.all_runs:
+        run.without = ["roof"]
+    assert Findings(runs).ranked.mean.value == pytest.approx([0.5, 0.45])  # as the runs do; dam is lone
+    assert Findings(runs, "iou/roof").ranked.mean.value == pytest.approx([0.6, 0.55])
+
+
+def test_tuning_is_advised_where_the_best_tuned_loss_is_better_and_some_gain_is_sure():
+    base = [0.60, 0.50]
+    cases = {(0.70, 0.60): True, (0.60, 0.50): False, (0.57, 0.58): False, (0.59, 0.62): True}
+    for tuned, advised in cases.items():
+        found = of_label(steady(base), tuned=steady(tuned))
+        assert found.tune == advised, tuned
+        assert found.advised is (found.tuned if advised else found.ranked)
+    assert not of_label(steady(base), tuned=steady([0.7, 0.6]), metric="recall").tune  # it is not what was tuned for
+    assert of_label(steady(base), tuned=steady([0.7, 0.6]), metric="dice").tune
+    assert not of_label(steady(base, seeds=2), tuned=steady([0.7, 0.6], seeds=2)).tune
+
+
+def test_residual_regret_is_from_the_expected_score_of_the_best():
+    fixed, tuned = steady([0.6, 0.5]), steady([0.65, 0.55], of_seeds=0.01)
+    found = of_label(fixed, tuned=tuned)
+    assert found.chances.mean[0] == pytest.approx(0.65, abs=0.01)
+    assert found.residual == pytest.approx(found.chances.mean.max() - found.tuned.values)
+    alone = of_label(fixed[:1], tuned=tuned[:1])
+    assert alone.residual.mean() == pytest.approx(0)  # nothing to shrink towards
+
+
+def enough(gap, parts, freedoms, counts, part):
+    """How many seeds, or groups, make Student's interval of one pair narrower than its gap, by Welch's freedom."""
+    for number in range(counts[part], 1000):
+        v, f = np.array(parts), np.array(freedoms)
+        more = number / counts[part]
+        v[part], f[part] = v[part] / more, f[part] * more
+        freedom = v.sum() ** 2 / (v**2 / f).sum()
+        if student.ppf(0.975, freedom) * np.sqrt(v.sum()) < gap:
+            return number
+    return None
+
+
+@pytest.mark.parametrize("moves", [(0.02, 0.0), (0.0, 0.05), (0.01, 0.01), (0.012, 0.02), (0.02, 0.03)])
+@pytest.mark.parametrize("second", [0.59, 0.585, 0.597])
+def test_what_would_decide_is_welchs(moves, second):
+    found = of_label(steady([0.60, second], of_seeds=moves[0], of_scenes=moves[1]))
+    spread, reach = found.ranked.difference, found.reach
+    parts = float(spread.of_seeds[0, 1]), float(spread.of_groups[0, 1])
+    assert reach.limit == ("seeds" if parts[0] > parts[1] else "groups")
+    half = student.ppf(0.975, spread.freedom[0, 1]) * np.sqrt(sum(parts))
+    assert reach.gap == pytest.approx(half, rel=1e-3)
+
+    def mismatch(freedom):  # that of the groups, from the freedom of both
+        return sum(parts) ** 2 / (parts[0] ** 2 / 4 + parts[1] ** 2 / freedom) - spread.freedom[0, 1]
+
+    of_groups = brentq(mismatch, 0.1, 1e3) if parts[1] > 1e-12 else 1.0
+    expected = [enough(0.60 - second, parts, (4.0, of_groups), (5, 8), part) for part in (0, 1)]
+    for known, by_hand in zip((reach.seeds, reach.groups), expected, strict=True):
+        assert (known is None) == (by_hand is None)
+        assert known == by_hand or abs(known - by_hand) <= 0.01 * by_hand + 1  # quantiles are interpolated
+
+
+def test_collapsed_runs():
+    counts = label_counts(steady([0.6, 0.5]))[..., None, :]
+    counts[0, 1, :, 0] = [1000, 9000, 0, 0]
+    counts[1, 2, :, 0] = [0, 0, 1000, 9000]
+    assert np.argwhere(made_findings(counts).collapsed).tolist() == [[0, 1], [1, 2]]
+    three = np.broadcast_to(label_counts(0.5), (1, 2, 4, 3, 4)).copy()
+    three[..., 2, :] = [0, 0, 0, 10_000]  # a label that is absent, and never called
+    three[0, 1, :, :2] = [0, 0, 1000, 9000]
+    assert made_findings(three, task=THREE).collapsed.tolist() == [[False, True]]
+    three[0, 1, :, 1] = [500, 0, 500, 9000]  # one of two varies
+    assert not made_findings(three, task=THREE).collapsed.any()
+    four = np.broadcast_to(label_counts(0.5), (1, 3, 4, 4, 4)).copy()
+    four[0, 0] = [[1000, 3000, 0, 0], *[[0, 0, 1000, 3000]] * 3]
+    four[0, 1] = [[1000, 0, 0, 0], *[[0, 0, 0, 1000]] * 3]  # there is no other class
+    assert made_findings(four, task=FOUR).collapsed.tolist() == [[True, False, False]]
+    assert not made_findings(height_sums(steady([1.0, 2.0]))[..., None, :], task=HEIGHT).collapsed.any()
+
+
+def test_tau_is_of_the_exact_loss_of_both_halves():
+    rng = np.random.default_rng(0)
+    rows, expected = [], []
+    for label in ("ce", "dice"):
+        row = []
+        for seed in range(3):
+            seen, own = label_counts(rng.uniform(0.2, 0.8, (12, 6)))[:, :, None], rng.random((12, 2))
+            row.append(made_run(label, seed, dataclasses.replace(counted_records(seen[0], seen=seen), own=own)))
+            iou, loss = iou_of(seen), own.mean(1)
+            expected.append([kendalltau(-loss, iou).statistic, kendalltau(-loss[6:], iou[6:]).statistic])
+        rows.append(row)
+    assert Findings(made_comparison(rows)).tau.reshape(6, 2) == pytest.approx(np.array(expected))
+    assert np.isnan(of_label(steady([0.6, 0.5])).tau).all()  # of two validations
 
 
 def selected(known, loss):
     """What the checkpoints cost that a loss ``[V, 2]`` picks by half, as IoU on the other half."""
-    halves = [known.counts[:, part, 0].sum(1) for part in (known.first, ~known.first)]
-    iou = [counts[:, 0] / counts.sum(1) for counts in halves]
+    iou = [iou_of(known.counts[:, part]) for part in (known.first, ~known.first)]
     return np.mean([iou[1 - here][iou[here].argmax()] - iou[1 - here][loss[:, here].argmin()] for here in (0, 1)])
 
 
-def test_selection_is_by_the_loss_that_trained(tmp_path, monkeypatch):
-    """The panel says different things, so that another column, or the loss of all scenes, would show."""
-    records = make_sweep(tmp_path, monkeypatch, losses=("ce", "dice", "lovasz"), seeds=(1, 2))
-    rng = np.random.default_rng(0)
-    for folder, known in records.items():
-        counts = np.concatenate([rng.integers(1, 90, known.counts.shape[:2])[..., None] for _ in range(3)], axis=2)[:, :, None]
-        values = np.array(
-            [[[3, 0, 1, 2], [1, 2, 3, 0]], [[0, 3, 2, 1], [2, 3, 1, 0]], [[1, 2, 0, 3], [3, 0, 2, 1]]], dtype=float
-        )
-        values = np.moveaxis(values, -1, 0)
-        own = known.own if np.isnan(known.own).all() else values[:, known.panel.index(folder.name[5:].partition(",")[0])]
-        records[folder] = dataclasses.replace(known, counts=counts.astype(float), values=values, own=own)
+def test_selection_is_by_the_loss_that_trained():
+    rng, regrets = np.random.default_rng(0), []
+    for seed in range(20):
+        seen, own = label_counts(rng.uniform(0.2, 0.8, (8, 6)))[:, :, None], rng.random((8, 2))
+        known = dataclasses.replace(counted_records(seen[0], seen=seen), own=own)
+        regrets.append(selection(made_run("ce", seed, known), IOU))
+        assert regrets[-1] == pytest.approx(selected(known, own))
+    assert min(regrets) < 0 < max(regrets)  # the choice by the metric is another half's too
+    unknown = dataclasses.replace(known, own=np.full((8, 2), np.nan))
+    assert np.isnan(selection(made_run("lovasz", 1, unknown), IOU))
+    by_hand = selection_regret([[1, 2], [2, 1]], label_counts([[0.5, 0.9], [0.8, 0.1]])[:, :, None], np.array([True, False]))
+    assert by_hand == pytest.approx(((0.1 - 0.9) + (0.5 - 0.8)) / 2)
+
+
+def test_losses_of_the_panel_are_matched_by_name(tmp_path, monkeypatch):
+    records = make_sweep(tmp_path, monkeypatch, losses=("ce", "dice"), seeds=(1, 2), scenes=2)
     comparison = gather([tmp_path])
-    runs = {run.folder: run for row in comparison.runs for run in row}
-    for folder, known in records.items():
-        own = own_loss(runs[folder])
-        if folder.name.startswith("loss=lovasz"):
-            assert own is None
-            assert np.isnan(selection(runs[folder], SCORED["iou"]))
-        else:
-            column = known.values[:, known.panel.index(runs[folder].loss)]
-            assert own.tolist() == column.tolist()
-            assert selection(runs[folder], SCORED["iou"]) == pytest.approx(selected(known, column))
-    other = np.array([[2.0, 1.0], [3.0, 0.0], [0.0, 2.0], [1.0, 3.0]])
-    run = runs[tmp_path / "loss=ce,seed=2"]
-    run = changed(run, records=dataclasses.replace(run.records, own=other))
-    assert selection(run, SCORED["iou"]) == pytest.approx(selected(run.records, other))
-    silent = changed(run, records=dataclasses.replace(run.records, own=other * np.nan))
-    assert own_loss(silent) is None
-    first, second = unselected(comparison, np.array([[0.1, np.nan], [0.1, np.nan], [np.nan, np.nan]]))  # ce, dice, lovasz
-    assert "not of lovasz: their loss is not a function of sums" in first
-    assert "not of ce, dice: a half of the scenes has no loss" in second
-    assert unselected(comparison, np.zeros((3, 2))) == []
+    found = Findings(comparison)
+    assert found.panel == PANEL
+    for run, place in zip(comparison.all_runs, np.ndindex(2, 2), strict=True):
+        assert found.values[place] == pytest.approx(records[run.folder].values[-1].mean(-1))
+    run = comparison.runs[1][1]
+    other = dataclasses.replace(run.records, panel=["dice", "ce"], values=run.records.values[:, [1, 0]])
+    comparison.runs[1][1] = changed(run, records=other)
+    again = Findings(comparison)
+    assert again.panel == ["ce", "dice"]
+    np.testing.assert_array_equal(again.values, found.values[..., :2])
 
 
-def test_a_class_in_one_half_alone_is_not_tuned_and_named(tmp_path, monkeypatch):
-    records = make_sweep(tmp_path, monkeypatch, losses=("ce", "dice"), seeds=(1, 2))
-    for folder, known in records.items():  # positives in the first half alone
-        crossed = make_crossed(BINARY, "ce", 1, empty=np.flatnonzero(~known.first))
-        records[folder] = dataclasses.replace(known, crossed=crossed)
-    _, found = compare(tmp_path)
-    assert found.tuning is None
-    notes = "\n".join(caveats(found))
-    assert "Tuned thresholds are not compared: no class occurs in both halves of the scenes" in notes
-    assert "Class building occurs in one half of the validation scenes alone: its threshold" in notes
+def test_shares_are_means_over_all_seeds_of_each_seeds_share(tmp_path, monkeypatch):
+    records = {}
+    for loss in ("ce", "ce_dice"):
+        for seed in (1, 2, 3):  # seed 1 stopped early, and was validated at 150, where no other was
+            folder, steps = tmp_path / f"loss={loss},seed={seed}", (100, 150, 200) if seed == 1 else (100, 200, 300, 400)
+            records[folder] = make_records(BINARY, loss, seed, scenes=2, steps=steps)
+            write_run(folder, BINARY, loss, seed, records[folder])
+    norms = {1: [[1.0, 3.0], [9.0, 0.0], [1.0, 1.0]], 2: [[3.0, 1.0], [1.0, 1.0], [1.0, 3.0], [1.0, 1.0]]}
+    norms[3] = [[100.0, 100.0], [100.0, 300.0], [1.0, 1.0], [1.0, 1.0]]  # a seed of large gradients counts as the others do
+    for seed, given in norms.items():
+        folder = tmp_path / f"loss=ce_dice,seed={seed}"
+        gain = np.full((4, 2), 2.0) if seed == 2 else None
+        cosines = records[folder].gradient["logits"][1]
+        records[folder] = dataclasses.replace(records[folder], gradient={"logits": (np.array(given), cosines)}, gain=gain)
+    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head, split="val": records[folder])
+    gradients = Findings(gather([tmp_path])).gradients
+    assert gradients.shares[["loss", "place"]].drop_duplicates().to_numpy().tolist() == [["ce_dice", "logits"]]
+    shares = gradients.shares.pivot(index="step", columns="term", values="share")
+    assert (shares.columns.tolist(), shares.index.tolist()) == (["ce", "dice"], [100, 200])
+    assert shares["ce"].tolist() == pytest.approx([(0.25 + 0.75 + 0.5) / 3, (0.5 + 0.5 + 0.25) / 3])
+    assert gradients.notes == [
+        "ce_dice: its seeds share 2 of 4 validations; its gradients are means over these.",
+        "ce_dice: one-step gains were recorded for 1 of 3 seeds.",
+    ]
+    assert gradients.gains.to_numpy().tolist() == [["ce_dice", s, term, 2] for s in (100, 200) for term in ("ce", "dice")]
+    assert gradients.cosines["cosine"].tolist() == pytest.approx([0.6])
 
 
-def test_classes_in_few_scenes_are_named(tmp_path, monkeypatch):
-    counts = np.ones((1, 1, 30, 3, 3))
-    counts[:, :, 2:, 1] = 0
-    counts[:, :, 1:, 2] = 0
-    task = Multiclass(("land", "road", "dam"))
-    (note,) = rare(task, counts)
-    assert note.startswith(
-        "Classes in few of 30 validation scenes: road in 2, dam in 1. Intervals are wide for that; no score "
-    )
-    assert "no score that counts dam has an interval" in note
-    counts[:, :, :10, 1] = 1e-3
-    counts[:, :, 0, 1] = 1
-    assert "road in 10 (as good as 1.0 of equal size), dam in 1" in rare(task, counts)[0]
-    assert rare(Multiclass(("land",)), counts[:, :, :, :1]) == []
-    make_sweep(tmp_path, monkeypatch, FOUR, losses=("ce",), seeds=(1, 2), scenes=3)
-    assert any(note.startswith("Only 3 validation scenes: intervals are wide") for note in caveats(compare(tmp_path)[1]))
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_term_without_a_gradient_has_no_cosine(swept):
+    comparison, row = swept[1].comparison, []
+    for run in comparison.runs[comparison.labels.index("ce_dice")]:
+        apart = {
+            place: (norms, cosines * np.where(np.eye(2), 1, np.nan)) for place, (norms, cosines) in run.records.gradient.items()
+        }
+        row.append(changed(run, records=dataclasses.replace(run.records, gradient=apart)))
+    cosines = mean_gradients(dataclasses.replace(comparison, runs=[row])).cosines
+    assert len(cosines) == 2
+    assert cosines["cosine"].isna().all()
+
+
+def test_a_metric_that_nobody_recorded():
+    found = of_label(steady([0.6, 0.5]))
+    assert Findings(found.comparison, "boundary_iou").metric == "boundary_iou"
+    with pytest.raises(InputError, match=r"=bounday_iou: losses can't be ranked by it.*\(did you mean 'boundary_iou'"):
+        measures(Binary(("a",)), ranked_by="bounday_iou")
+    with pytest.raises(
+        InputError, match=r"=class_ece: losses can't be ranked by it.*; take iou, dice, precision, .* or boundary_iou"
+    ):
+        measures(Binary(("a",)), ranked_by="class_ece")
+    for run in found.comparison.all_runs:
+        run.records = dataclasses.replace(run.records, crossed=None)
+    with pytest.raises(InputError, match=r"boundary_iou: not every run recorded it; take iou, dice, precision, recall"):
+        Findings(found.comparison, "boundary_iou")
+
+
+def test_trivial_predictions_are_scored_by_the_ranking_metric():
+    found = of_label(steady([0.6, 0.5]))
+    everything = np.broadcast_to([1000.0, 9000.0, 0.0, 0.0], (8, 1, 4))
+    for metric, score in (("iou", 0.1), ("recall", 1.0), ("precision", 0.1)):
+        assert Findings(found.comparison, metric, trivial={"all positive": everything}).baselines == {"all positive": score}
+    assert Findings(found.comparison, "boundary_iou", trivial={"all positive": everything}).baselines == {}
+
+
+def test_what_is_tuned_is_what_losses_are_ranked_by_where_that_can_be_tuned_for():
+    iou = steady([0.6, 0.5])
+    for metric, tuned_for in (("", "iou"), ("iou", "iou"), ("dice", "dice"), ("recall", "iou"), ("scene_iou", "iou")):
+        found = of_label(iou, tuned=iou + 0.1, metric=metric)
+        assert found.tuned_for == tuned_for
+        after = 0.1 + iou.mean(-1)  # scenes have the same number of pixels
+        assert found.tuned.values == pytest.approx(2 * after / (1 + after) if tuned_for == "dice" else after)
+        assert found.gain.values == pytest.approx(found.tuned.values - found.estimates[tuned_for].values)

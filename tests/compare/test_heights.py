@@ -1,27 +1,36 @@
 """Losses of a regression, compared by their errors: made-up runs with known errors, and a small real sweep."""
 
-import dataclasses
 import json
-import re
 
 import numpy as np
 import pandas as pd
 import pytest
 import rasterio
-from rsseg.compare.scores import compare, compare_seeds, measures
-from run_folders import BINARY, HEIGHT, changed, heights, make_records, make_sweep, write_run
+from run_folders import (
+    BINARY,
+    HEIGHT,
+    changed,
+    height_sums,
+    heights,
+    made_findings,
+    make_records,
+    make_sweep,
+    steady,
+    write_run,
+)
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from test_regression import dem_root, of_heights  # noqa: F401
 from test_run import settings
 
 from rsseg.compare.findings import Findings, selection_regret
+from rsseg.compare.inference import estimate
+from rsseg.compare.measures import measures
 from rsseg.compare.records import load_records
-from rsseg.compare.report import say, write_report
 from rsseg.compare.selection import gather, pick_rates
-from rsseg.compare.words import answer, caveats
+from rsseg.compare.words import answer
+from rsseg.comparison import compare as compare_runs
 from rsseg.contract import InputError
 from rsseg.metrics import metrics
-from rsseg.run import compare as compare_runs
 from rsseg.run import predict, train
 
 LOSSES = ("mse", "huber", "mae")
@@ -29,17 +38,15 @@ MEASURES = measures(HEIGHT)
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory):
-    """Records by folder, what was found, and the folder of the report."""
+def found(tmp_path_factory):
+    """What was found of a sweep of three losses and five seeds."""
     root = tmp_path_factory.mktemp("heights")
     with pytest.MonkeyPatch.context() as patch:
-        records, found = make_sweep(root, patch, HEIGHT, LOSSES), Findings(gather([root]))
-    write_report(found, root / "comparison")
-    return records, found, root / "comparison"
+        make_sweep(root, patch, HEIGHT, LOSSES)
+        return Findings(gather([root]))
 
 
-def test_scores_are_those_of_scikit_learn(swept):
-    found = swept[1]
+def test_scores_are_those_of_scikit_learn(found):
     for i, j in np.ndindex(3, 5):
         scenes = [heights(found.labels[i], found.seeds[j], s) for s in range(6)]
         predicted, truth = (np.concatenate(part) for part in zip(*scenes, strict=True))
@@ -50,53 +57,32 @@ def test_scores_are_those_of_scikit_learn(swept):
             "absolute_bias": abs(np.mean(predicted - truth)),
             "scene_rmse": np.mean([mean_squared_error(t, p) ** 0.5 for p, t in scenes]),
         }
-        assert {name: win.values[i, j] for name, win in found.wins.items()} == pytest.approx(expected)
+        assert {name: known.values[i, j] for name, known in found.estimates.items()} == pytest.approx(expected)
 
 
-def test_the_loss_with_the_lowest_error_is_the_best(swept):
-    found = swept[1]
+def test_the_loss_with_the_lowest_error_is_the_best(found):
     assert found.metric == "rmse"
     assert [found.labels[i] for i in found.order] == ["mse", "huber", "mae"]
-    win, best, last = found.wins["rmse"], found.labels.index("mse"), found.labels.index("mae")
-    assert win.difference.value[best, last] < 0 < win.lead.value[best, last]
-    assert (win.lead.low[best, last], win.lead.high[best, last]) == (
-        -win.difference.high[best, last],
-        -win.difference.low[best, last],
-    )
-    assert win.better[best, last] > 0.99
-    assert found.wins["r2"].better[best, last] > 0.99
-    (said,) = answer(found)
-    gap = win.lead.value[best, found.labels.index("huber")]
-    assert said.startswith(f"mse gives the best RMSE: {win.score.value[best]:.3f} m (")
-    assert f"{gap:.3f} m (" in said
-    assert " below huber, the next best" in said
-    assert np.all(found.tau == 1)  # the validation loss is the error here
-    assert found.tuning is None
-    assert found.selection == pytest.approx(np.zeros((3, 5)))  # it chooses as the metric does
+    rmse, best, last = found.ranked, found.labels.index("mse"), found.labels.index("mae")
+    assert rmse.difference.value[best, last] < 0 < rmse.lead().value[best, last]
+    interval = rmse.difference.interval(losses=3)
+    assert rmse.lead().at(best, last)[1:] == (-interval.high[best, last], -interval.low[best, last])
+    assert rmse.behind == [found.labels.index("huber"), last]
+    assert found.estimates["r2"].behind == rmse.behind
+    assert found.chances.best[best] > 0.95
+    assert answer(found)[0] == "Train with mse: it is surely better than every other loss."
+    assert found.tuned is None
+    assert found.residual is None
+    assert not found.collapsed.any()
+    assert found.selection == pytest.approx(np.zeros((3, 5)))  # the validation loss chooses as the metric does
 
 
-def test_tables_figures_and_page_speak_of_errors(swept, capsys):
-    _, found, out = swept
-    names = {path.name for path in out.iterdir()}
-    assert {f"{name}.png" for name in ("ranking", "wins", "cross", "pareto", "curves", "alignment")} <= names
-    assert not {"slopes.png", "regrets.png"} & names
-    page = re.sub(r"data:[^\"]*", "", (out / "report.html").read_text())
-    assert "Which loss for RMSE on made_up?" in page
-    assert "<th>RMSE in m</th>" in page
-    assert "best checkpoint by validation RMSE" in page
-    for word in ("IoU", "threshold", "cross-entropy", "class "):
-        assert word not in " ".join(caveats(found)) + page[page.index("<body>") :], word
-    table = pd.read_csv(out / "measures.csv", index_col="measure")
-    assert table.loc[["RMSE", "MAE", "R2", "absolute bias", "RMSE per scene"], "best loss"].tolist() == ["mse"] * 5
-    classes = pd.read_csv(out / "classes.csv", index_col="class")
-    assert classes.loc["height", "pixels"] == 6 * 3000
-    assert classes.loc["height", "mae"] == pytest.approx(found.wins["rmse"].values[found.labels.index("mae")].mean())
-    points = pd.read_csv(out / "checkpoints.csv")
-    assert {"rmse", "mae", "val_loss"} <= set(points)
-    say(found)
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "falling loss and falling error" in printed
-    assert "absolute bias" in printed
+def test_optimism_is_a_lower_error():
+    known = made_findings(height_sums(steady([1.0, 2.0]))[..., None, :], task=HEIGHT, labels=("mse", "mae"))
+    for run in known.comparison.all_runs:
+        run.records.counts[:] = height_sums(np.full((2, 8), 0.9))[:, :, None]
+    again = Findings(known.comparison)
+    assert again.optimism == pytest.approx(again.ranked.values - 0.9)
 
 
 def drawn_sums(rng, seeds, scenes, deviations=(1.0, 1.1)):
@@ -115,16 +101,16 @@ def test_intervals_cover_the_truth_as_often_as_they_claim(name):
     whole = [measure.score(drawn_sums(rng, 200, 3000).sum(2)).mean(1) for _ in range(3)]
     truth, covered, rounds = np.mean([np.subtract(*scores) for scores in whole]), 0, 300
     for number in range(rounds):
-        found = compare(drawn_sums(rng, 5, 30), measure, draws=300, seed=number)
-        covered += found.difference.low[0, 1] <= truth <= found.difference.high[0, 1]
-    assert 0.92 <= covered / rounds <= 0.99  # 0.95, and three standard errors of 300 rounds
+        interval = estimate(drawn_sums(rng, 5, 30), measure, draws=300, seed=number).difference.interval(losses=2)
+        covered += interval.low[0, 1] <= truth <= interval.high[0, 1]
+    assert 0.91 <= covered / rounds <= 0.99  # 0.95, and three standard errors of 300 rounds
 
 
 def test_intervals_keep_to_where_errors_lie():
     """Two seeds that differ much: with one degree of freedom t is 12.7."""
     sums = np.ones((1, 2, 6, 1, 6)) * [10, 5, 10, 10, 40, 240]
     sums[:, 1] *= [1, 4, 4, 30, 1, 1]
-    rmse, r2 = (compare(sums, MEASURES[name], draws=300).score for name in ("rmse", "r2"))
+    rmse, r2 = (estimate(sums, MEASURES[name], draws=300).score for name in ("rmse", "r2"))
     assert rmse.low[0] == 0
     assert rmse.high[0] > 10
     assert r2.value[0] == pytest.approx(1 - 15.5 / 8)  # worse than the mean
@@ -132,27 +118,12 @@ def test_intervals_keep_to_where_errors_lie():
     assert r2.high[0] == 1
 
 
-def test_seeds_alone_rank_errors_too():
-    found = compare_seeds(np.array([[1.0, 1.1], [2.0, 2.2]]), higher_is_better=False, limits=(0, np.inf))
-    assert found.lead.value[0, 1] == pytest.approx(1.05)
-    assert found.better[0, 1] > 0.9
-
-
-def test_without_records_runs_are_ranked_by_what_they_say_of_themselves(swept):
-    comparison = swept[1].comparison
-    rows = [[changed(run, records=None) for run in row] for row in comparison.runs]
-    found = Findings(dataclasses.replace(comparison, runs=rows))
-    assert set(found.wins) == {"rmse", "mae", "scene_rmse"}
-    assert found.labels[found.order[0]] == "mse"
-    assert "intervals are over seeds alone, and gradients are not known" in " ".join(caveats(found))
-
-
 def test_learning_rates_are_chosen_by_the_lowest_error(tmp_path, monkeypatch):
     make_sweep(tmp_path, monkeypatch, HEIGHT, ("mse",), seeds=(1,))
     (run,) = gather([tmp_path]).all_runs
     runs = []
     for rate, rmse in ((0.1, 3.0), (0.01, 1.0), (0.001, 2.0)):
-        runs.append(changed(run, records=None, rate=rate, searching=True, summary=run.summary | {"rmse": rmse}))
+        runs.append(changed(run, records=None, rate=rate, summary=run.summary | {"rmse": rmse}))
     assert pick_rates(runs, "rmse") == {"mse": (0.01, [0.001, 0.01, 0.1])}
 
 
@@ -166,10 +137,10 @@ def test_learning_rates_are_chosen_by_the_lowest_error(tmp_path, monkeypatch):
         ("bias", r"metric=bias: losses can't be ranked by it"),
     ],
 )
-def test_what_a_regression_is_not_ranked_by(swept, metric, message):
+def test_what_a_regression_is_not_ranked_by(found, metric, message):
     with pytest.raises(InputError, match=message):
-        Findings(swept[1].comparison, metric)
-    assert Findings(swept[1].comparison, "rmse/height").wins["rmse/height"].values.shape == (3, 5)
+        Findings(found.comparison, metric)
+    assert Findings(found.comparison, "rmse/height").estimates["rmse/height"].values.shape == (3, 5)
 
 
 def test_labels_and_real_values_are_not_compared(tmp_path, monkeypatch):
