@@ -124,7 +124,8 @@ def compare_one(places: Sequence[Path], question: Question, out: Path) -> Findin
         known = {}
     found = Findings(comparison, question.metric, question.without, question.equal_within, known)
     try:
-        examples = draw_disagreements(found, question, out / "examples.png")
+        runs = [comparison.runs[i][0].folder for i in found.order]
+        examples = draw_disagreements(runs, [found.labels[i] for i in found.order], question, out / "examples.png")
     except InputError as error:
         log.warning("Example windows are left out of the report: %s", error)
         examples = None
@@ -168,8 +169,14 @@ def count_baselines(comparison: Comparison, question: Question, out: Path) -> di
         return cached(out / "baselines.json", f"{question.split} {data_key(first.data, first.task.target)}", make)
 
 
-def draw_disagreements(found: Findings, question: Question, path: Path) -> Path | None:
-    """Draw the windows that the best checkpoints of the first seed label most differently.
+def draw_disagreements(runs: Sequence[Path], names: Sequence[str], question: Question, path: Path) -> Path | None:
+    """Draw the windows that the best checkpoints of some runs label most differently.
+
+    Args:
+        runs: Run folders, of the same data.
+        names: What to call them.
+        question: Whose head and split are drawn.
+        path: The PNG.
 
     Returns:
         The PNG; None where there are no two losses.
@@ -177,7 +184,6 @@ def draw_disagreements(found: Findings, question: Question, path: Path) -> Path 
     Raises:
         InputError: If the scenes or the checkpoints are not there any more.
     """
-    runs = [found.comparison.runs[i][0].folder for i in found.order]
     if len(runs) < 2:
         return None
     setups = [make_setup(RunFolder(run).config(), question.trust) for run in runs]
@@ -192,6 +198,5 @@ def draw_disagreements(found: Findings, question: Question, path: Path) -> Path 
     ):
         modules = (load_run(RunFolder(run), own) for run, own in made)
         examples = most_different(pick_windows(store, size, 16), head, modules, 3, [scene.name for scene in store.scenes])
-    names = [found.labels[i] for i in found.order]
     draw_examples(path, setup.tasks[head], setup.palette(head), examples, names, setup.shown_bands)
     return path

@@ -16,9 +16,10 @@ from omegaconf import OmegaConf
 from test_run import SMALL, TINY, settings
 from tiny import CONFIGS, checker, coloured, compose, write_tif
 
+from rsseg.comparison import compare
 from rsseg.config.schema import Config
 from rsseg.config.search import Search
-from rsseg.run import compare, describe, evaluate, predict, train
+from rsseg.run import describe, evaluate, predict, train
 from rsseg.search import check_search
 
 ROOT = CONFIGS.parent
@@ -146,7 +147,7 @@ def test_commands_of_the_scripts(page, line, data, finished, folder_root, tmp_pa
         assert (tmp_path / "description.png").is_file()
     else:
         assert script == "scripts/compare.py"
-        compare([finished], tmp_path)
+        compare([finished], out=tmp_path)
     return None
 
 

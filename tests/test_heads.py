@@ -13,11 +13,12 @@ from tiny import checker, coloured, compose, write_tif
 from rsseg.assembly import make_module, make_setup
 from rsseg.compare.records import load_records
 from rsseg.compare.runs import Run
+from rsseg.comparison import Question, compare
 from rsseg.config.cli import check_early
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError, layers_of
 from rsseg.dataset import Numbers, TargetNumbers
-from rsseg.run import compare, evaluate, predict, train
+from rsseg.run import evaluate, predict, train
 
 TARGETS = {
     "cover": "{task: multiclass, classes: [land, road, water], mask: 'masks/{name}.tif'}",
@@ -82,10 +83,10 @@ def test_a_run_of_two_heads_is_scored_mapped_recorded_and_compared(tmp_path, roo
     assert load_records(run, "height").task.real
     assert not load_records(run, "cover").task.real
     assert Run(run, "height").summary["rmse"] == summary["heads"]["height"]["rmse"]
-    out = compare(runs, tmp_path / "comparison", head="height")
+    out = compare(runs, Question(head="height"), tmp_path / "comparison")
     assert "RMSE" in (out / "report.html").read_text()
     with pytest.raises(InputError, match="head=sky"):
-        compare(runs, head="sky")
+        compare(runs, Question(head="sky"))
 
 
 def test_the_loss_is_the_weighted_sum_and_a_target_that_is_not_there_teaches_nothing(tmp_path):

@@ -7,10 +7,11 @@ import pytest
 from matplotlib.figure import Figure
 from test_run import folder_data, settings
 
+from rsseg.comparison import compare
 from rsseg.config.folder import RunFolder
 from rsseg.figure import save
 from rsseg.files import from_cell
-from rsseg.run import compare, describe, evaluate, train
+from rsseg.run import describe, evaluate, train
 
 
 @pytest.mark.slow

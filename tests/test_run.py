@@ -16,7 +16,7 @@ import torch
 from tiny import CONFIGS, checker, coloured, compose, power_cut, write_tif
 
 from rsseg.assembly import check_machine, make_setup
-from rsseg.comparison import compare
+from rsseg.comparison import Question, compare
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import load
@@ -326,7 +326,7 @@ def test_a_loss_of_ones_own_trains_goes_on_and_is_compared(tmp_path, folder_root
     train(settings(tmp_path, *common, torchs), tmp_path / "sweep" / "torch", [torchs], "torch")
     scores = evaluate(run, "val", trust=["tried_losses"])
     assert scores["mask"].iou == pytest.approx(float(RunFolder(run).summary()["iou"]))
-    out = compare([tmp_path / "sweep"], trust=["tried_losses"])
+    out = compare([tmp_path / "sweep"], Question(trust=("tried_losses",)))
     assert (out / "report.html").is_file()
     with pytest.raises(InputError, match=r"^loss\.terms\.mine: Mine failed .*line 13: ValueError: too tired; then go on with"):
         train(settings(tmp_path, *common, late, trust), tmp_path / "late")

@@ -18,6 +18,7 @@ from tiny import CONFIGS, power_cut
 
 from rsseg import devices
 from rsseg.assembly import make_setup
+from rsseg.comparison import Question, compare, draw_disagreements
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import Store
@@ -26,7 +27,7 @@ from rsseg.metrics import Scores
 from rsseg.models import Network
 from rsseg.module import SegmentationModule
 from rsseg.progress import Lines
-from rsseg.run import compare, draw_disagreements, evaluate, predict, train
+from rsseg.run import evaluate, predict, train
 from rsseg.task import Multiclass
 from rsseg.training.checkpointing import Checkpoints, validation_steps
 from rsseg.training.divergence import DivergedError, NonFinite
@@ -356,7 +357,7 @@ def test_memory_that_runs_out_while_scoring_is_one_line(tmp_path, folder_root, m
     for attempt in (
         lambda: evaluate(run, "val"),
         lambda: predict(run, next((folder_root / "images").iterdir()), tmp_path / "map.tif"),
-        lambda: draw_disagreements([run, run], ["a", "b"], tmp_path / "examples.png"),
+        lambda: draw_disagreements([run, run], ["a", "b"], Question(), tmp_path / "examples.png"),
     ):
         with pytest.raises(InputError, match=r"out of memory.*both are the run's and stay: free memory") as told:
             attempt()
