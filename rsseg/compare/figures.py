@@ -80,11 +80,14 @@ def draw_forest(found: Findings) -> Figure | None:
         mark(axis, differences, shift, marker, filled=marker == "o")
     left, right = axis.get_xlim()
     for place, difference in enumerate(baselines.values(), len(names)):
-        at = max(difference, left + 0.02 * (right - left))
-        axis.plot(at, place, "x" if at == difference else "<", color=GREY, markersize=6)
+        edge = 0.02 * (right - left)
+        at = float(np.clip(difference, left + edge, right - edge))
+        axis.plot(at, place, "x" if at == difference else "<" if difference < left else ">", color=GREY, markersize=6)
+        inwards = 1 if at < (left + right) / 2 else -1
         axis.annotate(
-            f"{difference:+.3f}", (at, place), (8, 0), textcoords="offset points", va="center", color=INK, fontsize=8.5
-        )
+            f"{difference:+.3f}", (at, place), (8 * inwards, 0), textcoords="offset points", va="center",
+            ha="left" if inwards > 0 else "right", color=INK, fontsize=8.5,
+        )  # fmt: skip
     if baselines:
         axis.axhline(len(names) - 0.5, color=GREY, linewidth=0.8)
     axis.set_xlim(left, right)

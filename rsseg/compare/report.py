@@ -28,7 +28,7 @@ from rsseg.table import print_table
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
-UNPRINTED = ("gained by tuning", "better where it was chosen", "best checkpoint is the last")
+UNPRINTED = ("gained by tuning", "better where it was chosen", "best checkpoint is the last", "hours")
 """What a terminal has no room for."""
 
 SMALL = ("behind the best", "runs")

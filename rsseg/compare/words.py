@@ -117,7 +117,8 @@ def _train_with(found: Findings) -> str:
     near = [i for i in others if i not in behind]
     how = ""
     if found.gain is not None and found.metric == found.tuned_for:
-        how = f" and tune {found.task.all_tuned}" if found.tune else f" without tuning {found.task.all_tuned}"
+        useless = found.gain.mean.value[best] <= 0
+        how = f" and tune {found.task.all_tuned}" if found.tune else f" without tuning {found.task.all_tuned}" * bool(useless)
     if not near:
         return f"Train with {label}{how}: it is surely better than every other loss."
     lead = found.advised.lead()

@@ -209,6 +209,15 @@ def test_tuning_is_not_advised_where_its_gain_may_be_chance():
     assert ", tuned," not in said[-1]
 
 
+def test_tuning_that_may_help_is_neither_advised_nor_advised_against():
+    tuned = steady([0.6, 0.5])
+    tuned[0] += 0.03 * np.array([1.5, -1, 1, -1, 1, -1, 1, -1])
+    found = of_label(steady([0.6, 0.5]), tuned=tuned)
+    assert 0 < found.gain.mean.value[0] < found.gain.score.high[0]
+    assert first_of(found) == "Train with ce: it is surely better than every other loss."
+    assert answer(found)[2].endswith(", which may be chance.")
+
+
 def test_tuning_that_makes_the_best_loss_worse_is_not_advised_for_what_it_does_for_others():
     found = of_label(steady([0.60, 0.50]), tuned=steady([0.57, 0.58]))  # dice gains surely, and stays below ce as it was
     assert found.gain.score.low[1] > 0
