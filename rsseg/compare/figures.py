@@ -34,7 +34,7 @@ from rsseg.compare.style import (
 from rsseg.metrics.average import Array, present_mean
 
 TRADED = {
-    "iou": ("scene_iou", "boundary_iou", "class_ece"),
+    "iou": ("scene_iou", "boundary_iou", "ece"),
     "rmse": ("scene_rmse", "mae", "absolute_bias"),
     "f1": ("scene_f1", "precision", "recall"),
 }

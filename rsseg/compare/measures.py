@@ -88,12 +88,25 @@ def of_calibration(name: str, label: str) -> Measure:
     return Measure(label, lambda records: records.calibration.get(name), *SCORES[name], False, (0.0, np.inf))
 
 
-CALIBRATION = {
-    "ece": of_calibration("ece", "calibration error"),
-    "class_ece": of_calibration("class_ece", "calibration error by class"),
-    "brier": of_calibration("brier", "Brier score"),
-}
-"""By what losses are compared, but not ranked."""
+def calibration_measures(task: Task) -> dict[str, Measure]:
+    """By what losses are compared, but not ranked: how far probabilities are from frequencies.
+
+    Of exclusive classes ``ece`` is of the probability of the predicted class, else of those of the labels; ``class_ece`` is
+    the mean over classes, where there are several.
+
+    Example:
+        >>> from rsseg.task import Binary
+        >>> [measure.label for measure in calibration_measures(Binary(("road",))).values()]
+        ['calibration error of road', 'Brier score']
+    """
+    labels = {"class_ece": f"calibration error by {'class' if task.exclusive else 'label'}", "brier": "Brier score"}
+    if task.exclusive:
+        labels = {"ece": "calibration error of the predicted class", **labels}
+    elif task.channels > 1:
+        labels = {"ece": "calibration error of all labels", **labels}
+    else:
+        labels = {"ece": f"calibration error of {task.classes[0]}", "brier": labels["brier"]}
+    return {name: of_calibration(name, label) for name, label in labels.items()}
 
 USUAL = {
     "confusion": (*CLASS_SCORES, "scene_iou", "scene_dice"),
@@ -125,7 +138,7 @@ def measures(task: Task, without: Sequence[str] = (), ranked_by: str = "") -> di
         if task.real:
             way_out = f"{', '.join(usual)} or that of a {task.score_of}, such as {task.score}/{last}"
         raise InputError(f"metric={ranked_by}: losses can't be ranked by it: {why}; take {way_out}")
-    return found if task.real else found | CALIBRATION
+    return found if task.real else found | calibration_measures(task)
 
 
 def scene_sums(values: Array) -> Array:

@@ -123,7 +123,7 @@ def say(found: Findings, comparison: pd.DataFrame) -> None:
                 for name, cell in cells.items()
             }
         )
-    print_table(told, ranking_note(found))
+    print_table(told, ranking_note(found, "In brackets"))
     for sentence in [*answer(found), *statistics(found)]:
         log.info("%s", sentence)
     for note in caveats(found):
@@ -200,8 +200,8 @@ def _with_span(found: Interval, at: int | tuple[int, int], kind: str = "", sign:
     return Cell(number(value, sign), kind, span(low, high, sign))
 
 
-def ranking_note(found: Findings) -> str:
-    """What the numbers of the ranking are."""
+def ranking_note(found: Findings, beside: str = "Small") -> str:
+    """What the numbers of the ranking are, and those that stand small, or in brackets, beside them."""
     runs, groups, scenes = len(found.seeds), found.group_count, len(found.scenes)
     areas = f"{scenes} scenes in {groups} independent areas" if groups < scenes else f"{scenes} scenes"
     means = {"value": "values that are known", "class": "classes present"}[found.task.score_of]
@@ -212,8 +212,8 @@ def ranking_note(found: Findings) -> str:
     if np.isnan(found.ranked.score.low).all():
         return f"{said} No intervals can be given."
     if not found.ranked.claims:
-        return f"{said} Small: 95 % intervals of each loss alone; so few seeds tell no losses apart."
-    return f'{said} Small: 95 % intervals; those of "behind the best" hold for all pairs at once, and are coloured where sure.'
+        return f"{said} {beside}: 95 % intervals of each loss alone; so few seeds tell no losses apart."
+    return f'{said} {beside}: 95 % intervals; those of "behind the best" hold for all pairs at once.'
 
 
 def shown(table: pd.DataFrame, title: str = "") -> Table:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rsseg.compare.measures import CALIBRATION, measures, of_metric, of_tuning, scene_sums
+from rsseg.compare.measures import calibration_measures, measures, of_metric, of_tuning, scene_sums
 from rsseg.metrics import calibration, metrics
 from rsseg.metrics.calibration import calibration_sums
 from rsseg.metrics.scores import class_counts, overlap, pooled
@@ -34,21 +34,22 @@ def test_scores_from_sums_are_those_of_whole_runs():
     task = Multiclass(("a", "b", "c"))
     histograms = rng.integers(0, 9, (2, 3, 4, 4, 2, 256))
     sums = [[calibration_sums(run, task) for run in row] for row in histograms]
-    for name in ("ece", "class_ece", "brier"):
-        measure = MEASURES[name]
+    calibrated = calibration_measures(task)
+    assert list(calibrated) == ["ece", "class_ece", "brier"]
+    for name, measure in calibrated.items():
         values = measure.score(np.array([[run[name] for run in row] for row in sums]).sum(2))
         assert values == pytest.approx(np.array([[calibration(x, task)[name] for x in row] for row in histograms]))
         assert not measure.higher_is_better
     first = sums[0][0]
-    assert MEASURES["class_ece"].mass(first["class_ece"]) == pytest.approx(histograms[0, 0, :, :3, 1].sum(-1))
-    assert MEASURES["brier"].mass(first["brier"]) == pytest.approx(histograms[0, 0, :, :1].sum((-2, -1)))
+    assert calibrated["class_ece"].mass(first["class_ece"]) == pytest.approx(histograms[0, 0, :, :3, 1].sum(-1))
+    assert calibrated["brier"].mass(first["brier"]) == pytest.approx(histograms[0, 0, :, :1].sum((-2, -1)))
 
 
 @pytest.mark.parametrize("task", [Binary(("a",)), Multiclass(("a", "b", "c")), Regression(("height",))])
 def test_a_score_is_the_mean_of_its_parts_each_with_its_mass_and_no_factor_matters(task):
     sums = np.random.default_rng(0).uniform(1, 9, (5, task.channels, 6 if task.real else 4))
     sums[..., -1] += 100  # of heights the sum of squares
-    for measure in (each for name, each in measures(task).items() if name not in CALIBRATION and not name.startswith("scene_")):
+    for measure in (each for name, each in measures(task).items() if name not in calibration_measures(task) and not name.startswith("scene_")):
         parts = measure.parts(sums.sum(0))
         assert measure.score(sums.sum(0)) == pytest.approx(parts.mean())
         assert measure.parts(0.3 * sums.sum(0)) == pytest.approx(parts)
