@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from rsseg.compare.scores import compare_seeds
 from run_folders import BINARY, FOUR, changed, make_records, make_snapshot, make_sweep, write_run
 from scipy.stats import kendalltau, ttest_1samp
 
@@ -14,6 +13,7 @@ from rsseg.compare import tables
 from rsseg.compare.fair import gather
 from rsseg.compare.findings import Findings, Tuning, own_loss, selection
 from rsseg.compare.records import checkpoint_of
+from rsseg.compare.scores import compare_seeds
 from rsseg.compare.words import caveats, rare, unselected
 from rsseg.metrics import metrics
 from rsseg.task import Binary, Multiclass

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
-from rsseg.compare.scores import compare, compare_seeds, measures
 from run_folders import BINARY, HEIGHT, changed, heights, make_records, make_sweep, write_run
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from test_regression import dem_root, of_heights  # noqa: F401
@@ -18,6 +17,7 @@ from rsseg.compare.fair import gather, pick_rates
 from rsseg.compare.findings import Findings, selection_regret
 from rsseg.compare.records import load_records
 from rsseg.compare.report import say, write_report
+from rsseg.compare.scores import compare, compare_seeds, measures
 from rsseg.compare.words import answer, caveats
 from rsseg.contract import InputError
 from rsseg.metrics import metrics

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from rsseg.compare.scores import rank_alignment, seed_interval
 from scipy.stats import ttest_1samp
 
 from rsseg.compare.figures import pareto_front
 from rsseg.compare.gradients import norms_and_cosines, one_step_gain
+from rsseg.compare.scores import rank_alignment, seed_interval
 from rsseg.compare.tables import cross_evaluation
 from rsseg.losses import Composite, CrossEntropy, Dice
 from rsseg.losses.balancing import term_gradients

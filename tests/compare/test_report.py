@@ -14,8 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from rsseg.compare.scores import compare as compare_sums
-from rsseg.compare.scores import measures, of_tuning
 from run_folders import BINARY, FOUR, changed, make_records, make_sweep, write_run
 
 from rsseg.compare.fair import gather
@@ -23,6 +21,8 @@ from rsseg.compare.figures import FIGURES, draw_cross, draw_curves, draw_regrets
 from rsseg.compare.findings import Findings, Tuning, mean_gradients
 from rsseg.compare.records import RecordError
 from rsseg.compare.report import protocol, say, write_report
+from rsseg.compare.scores import compare as compare_sums
+from rsseg.compare.scores import measures, of_tuning
 from rsseg.compare.style import RULES, spread
 from rsseg.compare.tables import checkpoints
 from rsseg.compare.words import answer, caveats, verdict
