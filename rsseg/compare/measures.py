@@ -108,6 +108,7 @@ def calibration_measures(task: Task) -> dict[str, Measure]:
         labels = {"ece": f"calibration error of {task.classes[0]}", "brier": labels["brier"]}
     return {name: of_calibration(name, label) for name, label in labels.items()}
 
+
 USUAL = {
     "confusion": (*CLASS_SCORES, "scene_iou", "scene_dice"),
     "errors": ("rmse", "mae", "r2", "absolute_bias", "scene_rmse"),

@@ -49,7 +49,11 @@ def test_scores_from_sums_are_those_of_whole_runs():
 def test_a_score_is_the_mean_of_its_parts_each_with_its_mass_and_no_factor_matters(task):
     sums = np.random.default_rng(0).uniform(1, 9, (5, task.channels, 6 if task.real else 4))
     sums[..., -1] += 100  # of heights the sum of squares
-    for measure in (each for name, each in measures(task).items() if name not in calibration_measures(task) and not name.startswith("scene_")):
+    for measure in (
+        each
+        for name, each in measures(task).items()
+        if name not in calibration_measures(task) and not name.startswith("scene_")
+    ):
         parts = measure.parts(sums.sum(0))
         assert measure.score(sums.sum(0)) == pytest.approx(parts.mean())
         assert measure.parts(0.3 * sums.sum(0)) == pytest.approx(parts)

@@ -98,7 +98,9 @@ def test_baselines_follow_the_losses():
     assert [cell.text for cell in last.values() if cell.text] == ["all road", "0.123"]
 
 
-@pytest.mark.parametrize(("seeds", "said"), [(1, "No intervals"), (2, "tell no losses apart"), (3, "hold for all pairs at once")])
+@pytest.mark.parametrize(
+    ("seeds", "said"), [(1, "No intervals"), (2, "tell no losses apart"), (3, "hold for all pairs at once")]
+)
 def test_what_intervals_there_are_is_said(seeds, said):
     found = of_label(steady([0.6, 0.4], seeds=seeds), labels=["ce", "dice"])
     assert said in ranking_note(found)
