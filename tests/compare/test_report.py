@@ -1,39 +1,26 @@
 """What the report says, and that a browser shows it."""
 
 import dataclasses
-import html
 import json
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
-from itertools import combinations
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rsseg.compare.scores import compare as compare_sums
 from rsseg.compare.scores import measures, of_tuning
 from run_folders import BINARY, FOUR, changed, make_records, make_sweep, write_run
 
-from rsseg.compare.figures import FIGURES, draw_cross, draw_curves, draw_regrets
 from rsseg.compare.findings import Findings, Tuning, mean_gradients
 from rsseg.compare.records import RecordError
 from rsseg.compare.report import protocol, say, write_report
 from rsseg.compare.selection import gather
-from rsseg.compare.style import RULES, spread
-from rsseg.compare.tables import checkpoints
 from rsseg.compare.words import answer, caveats, verdict
 from rsseg.config.plan import Plan
 from rsseg.contract import InputError
 from rsseg.metrics import metrics
 from rsseg.run import compare as compare_runs
 from rsseg.task import Binary
-
-BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-
 
 SCORED, MEASURES = metrics(Binary(("a",))), measures(Binary(("a",)))
 
@@ -121,48 +108,6 @@ def test_a_file_is_no_folder_to_write_into(tmp_path):
     with pytest.raises(InputError, match=r"notes.txt is a file: give a folder"):
         compare_runs([tmp_path], tmp_path / "notes.txt")
     assert (tmp_path / "notes.txt").read_text() == "mine"
-
-
-def test_the_first_screen_agrees_with_the_bootstrap(binary):
-    records, comparison, _, out = binary
-    counts = [[records[run.folder].counts[-1] for run in row] for row in comparison.runs]
-    win = win_matrix(counts)
-    pairs = pd.read_csv(out / "pairs.csv")
-    row = pairs[(pairs.metric == "iou") & (pairs.loss == "ce") & (pairs.against == "focal")].iloc[0]
-    a, b = comparison.labels.index("ce"), comparison.labels.index("focal")
-    assert row[["difference", "low", "high", "better"]].tolist() == pytest.approx(
-        [win.difference.value[a, b], win.difference.low[a, b], win.difference.high[a, b], win.better[a, b]]
-    )
-    text = (out / "report.html").read_text()
-    assert f"{win.score.value[a]:.3f} <small>{win.score.low[a]:.3f} to {win.score.high[a]:.3f}</small>" in text
-
-
-def test_tables_and_figures_are_there(binary):
-    out = binary[3]
-    names = {path.name for path in out.iterdir()}
-    figures = ("ranking", "slopes", "regrets", "wins", "cross", "pareto", "curves", "alignment", "shares")
-    assert {f"{name}.png" for name in figures} <= names
-    tables = ("comparison", "pairs", "ranks", "measures", "classes", "scenes", "shares", "cosines", "checkpoints", "runs")
-    assert {f"{name}.csv" for name in tables} <= names
-    losses = pd.read_csv(out / "comparison.csv", index_col="loss")
-    assert losses.loc["ce", "threshold_regret_mean"] == pytest.approx(
-        losses.loc["ce", "tuned_mean"] - losses.loc["ce", "iou_mean"]
-    )
-    assert losses["residual_regret_mean"].min() == pytest.approx(0)
-    shares = pd.read_csv(out / "shares.csv")
-    assert shares.groupby(["loss", "place", "step"])["share"].sum().to_numpy() == pytest.approx(1)
-    ranks = pd.read_csv(out / "ranks.csv", index_col="loss")
-    assert ranks["calibration error"].idxmin() == "ce"
-    assert ranks["IoU"].idxmin() == "dice"
-    assert len(pd.read_csv(out / "checkpoints.csv")) == 5 * 5 * 4
-
-
-def test_the_printed_table_says_what_it_holds(binary, capsys):
-    say(binary[2])
-    printed, iou = " ".join(capsys.readouterr().out.split()), binary[2].wins["iou"].values[binary[2].order[0]]
-    assert "mean ± standard deviation over seeds" in printed
-    assert f"{iou.mean():.3f} ± │" in printed
-    assert f"{iou.std(ddof=1):.3f} │" in printed
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -445,36 +390,6 @@ def test_two_heads_and_two_platforms_are_said(tmp_path, monkeypatch):
     assert dict(protocol(comparison, "IoU"))["Made on"] == "Python 3.11.0 on Linux, Python 3.11.0 on Windows"
 
 
-@pytest.mark.parametrize(
-    ("design", "different", "said"),
-    [
-        ([], [], "initial weights, windows, augmentation"),
-        (["sampler._target_"], [], "initial weights, augmentation; not alike: windows (sampler._target_)"),
-        (
-            ["augment.paste.p"],
-            ["batch_size"],
-            "initial weights; not alike: windows (batch_size), augmentation (augment.paste.p)",
-        ),
-        ([], ["model.weights"], "windows, augmentation; not alike: initial weights (model.weights)"),
-        ([], ["optimizer.lr"], "initial weights, windows, augmentation"),
-        (
-            [],
-            ["training scenes or labels"],
-            "augmentation; not alike: initial weights (training scenes or labels), windows (training s",
-        ),
-        ([], ["stopped early"], "initial weights, augmentation; not alike: windows (stopped early)"),
-        (["sampler.keep"], ["code"], "not known: the runs were made by different code"),
-    ],
-)
-def test_what_a_seed_fixes_is_derived(binary, design, different, said):
-    comparison = dataclasses.replace(binary[1], design=design, different=different)
-    found = changed(binary[2], comparison=comparison)
-    assert dict(protocol(comparison, "IoU"))["Alike per seed"].startswith(said)
-    notes = " ".join(caveats(found))
-    assert ("The rows are recipes" in notes) == bool(design)
-    assert ("allow_different=true asked for it" in notes) == bool(different)
-
-
 def test_losses_of_the_panel_are_matched_by_name(tmp_path, monkeypatch):
     records = make_sweep(tmp_path, monkeypatch, losses=("ce", "dice"), seeds=(1, 2))
     expected = compare(tmp_path)[1].values
@@ -488,168 +403,3 @@ def test_losses_of_the_panel_are_matched_by_name(tmp_path, monkeypatch):
     np.testing.assert_array_equal(found.values, expected[..., :2])
 
 
-def test_the_cross_map_shows_the_ranks(binary):
-    """Ranks counted one by one: how many losses of the same seed are better, ties by halves."""
-    found = binary[2]
-    figure = draw_cross(found)
-    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    shown = np.array([float(text.get_text()) for text in figure.axes[0].texts]).reshape(len(names), len(found.labels)).T
-    for column, name in enumerate(names):
-        loss = name.removeprefix("loss ")
-        key = next((key for key, measure in MEASURES.items() if measure.label == name), None)
-        values = found.values[..., found.panel.index(loss)] if key is None else found.wins[key].values
-        cost = -values if key and MEASURES[key].higher_is_better else values
-        better = (cost[None] < cost[:, None]).sum(1) + ((cost[None] == cost[:, None]).sum(1) - 1) / 2 + 1
-        assert shown[:, column] == pytest.approx(better.mean(1)[found.order], abs=5e-3), name
-    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == [found.labels[i] for i in found.order]
-
-
-def test_regret_bars_grow_from_zero_by_their_sign(binary):
-    found = ranked(binary[2], ["a", "b"], [A, B])
-    found = changed(
-        found,
-        tuning=tuning_of(same_scenes([A, B]), same_scenes([[0.55] * 5, [0.70] * 5])),
-        selection=np.array([[0.02] * 5, [-0.03] * 5]),
-    )
-    (axis,) = draw_regrets(found).axes
-    losses = [text.get_text() for text in axis.get_yticklabels()]
-    bars = {
-        bar.get_label(): {loss: (b.get_x(), b.get_width()) for loss, b in zip(losses, bar, strict=True)}
-        for bar in axis.containers
-    }
-    assert bars["residual"]["a"] == pytest.approx((0, 0.15))  # 0.70 - 0.55
-    assert bars["threshold"]["a"] == pytest.approx((0, -0.05))  # tuning did harm: to the left
-    assert bars["selection (apart)"]["a"] == pytest.approx((0, 0.02))  # of another checkpoint: not added to what is lost
-    assert bars["residual"]["b"] == pytest.approx((0, 0))
-    assert bars["threshold"]["b"] == pytest.approx((0, 0.12))
-    assert bars["selection (apart)"]["b"] == pytest.approx((0, -0.03))
-
-
-def with_long_names(found, number=12):
-    """The same losses over and over, with the names of recipes."""
-    again = np.arange(number) % len(found.labels)
-    counts = found.counts[again]
-    wins = {name: dataclasses.replace(win, values=win.values[again]) for name, win in found.wins.items()}
-    grid = [found.comparison.runs[i] for i in again]
-    return changed(found, labels=[f"focal_dice sampler=Balanced augment.p=Paste{i}" for i in range(number)], counts=counts,
-        comparison=changed(found.comparison, runs=grid), wins=wins | {"iou": win_matrix(counts)},
-        tuning=tuning_of(counts, counts[::-1]), values=found.values[again], selection=None, tau=found.tau[again],
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("name", [name for name in FIGURES if name not in ("shares", "gains")])
-@pytest.mark.parametrize("number", [5, 12])
-def test_long_names_neither_leave_a_figure_nor_cover_one_another(binary, monkeypatch, name, number):
-    found = with_long_names(binary[2], number)
-    with mpl.rc_context(RULES):
-        figure = FIGURES[name](found)
-        texts, draw = [], mpl.text.Text.draw
-        monkeypatch.setattr(mpl.text.Text, "draw", lambda text, to: (texts.append(text), draw(text, to))[1])
-        FigureCanvasAgg(figure).draw()
-    texts = [text for text in texts if text.get_visible() and text.get_text().strip()]
-    boxes = [mpl.text.Text.get_window_extent(text) for text in texts]  # of an annotation: without its arrow
-    for text, box in zip(texts, boxes, strict=True):
-        assert min(box.x0, box.y0, figure.bbox.x1 - box.x1, figure.bbox.y1 - box.y1) > -2, text
-    for (a, one), (b, other) in combinations(zip(texts, boxes, strict=True), 2):
-        shared = mpl.transforms.Bbox.intersection(one, other)
-        assert shared is None or min(shared.width, shared.height) < 2, (a, b)
-
-
-def test_steps_are_counted_as_records_count_them(binary):
-    """Lightning counts the first step as 0 in ``metrics.csv``; after 100 steps it writes 99."""
-    found = binary[2]
-    assert set(checkpoints(found)["step"]) == {100, 200, 300, 400}
-    axis = draw_curves(found).axes[0]
-    assert {tuple(line.get_xdata()) for line in axis.lines} == {(100, 200, 300, 400)}
-
-
-def test_names_may_hold_what_matplotlib_takes_for_formulas(tmp_path, monkeypatch):
-    make_sweep(tmp_path, monkeypatch, losses=("ce", "dice"), seeds=(1, 2))
-    for path in tmp_path.glob("loss=ce*/run.json"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"loss": "$a_{$"}))
-    assert "$a_{$" in notes_of(tmp_path)[1].labels
-
-
-class Outside(HTMLParser):
-    """Everything that a page would fetch or run."""
-
-    def __init__(self):
-        super().__init__()
-        self.found, self.images = [], 0
-
-    def handle_starttag(self, tag, attrs):
-        given = dict(attrs)
-        self.images += tag == "img"
-        self.found += [given[a] for a in ("src", "href") if a in given and not given[a].startswith(("data:", "#"))]
-        self.found += [tag] * (tag in ("script", "iframe", "object"))
-
-
-def test_the_page_needs_nothing_else(binary):
-    page, text = Outside(), (binary[3] / "report.html").read_text()
-    page.feed(text)
-    assert page.found == []
-    assert page.images == 9
-    assert "url(" not in text
-
-
-def test_names_are_text(tmp_path, monkeypatch):
-    make_sweep(tmp_path, monkeypatch, losses=("ce", "dice"), seeds=(1,))
-    for path in tmp_path.glob("*/run.json"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"loss": f"<script>{path.parent.name[5]}"}))
-    notes_of(tmp_path)
-    assert "<script>" not in (tmp_path / "out" / "report.html").read_text()
-
-
-def test_spread_keeps_the_order_and_the_gap():
-    places = np.random.default_rng(0).random(12)
-    moved = spread(places, 0.1)
-    assert (np.argsort(moved) == np.argsort(places)).all()
-    assert np.diff(np.sort(moved)).min() > 0.1 - 1e-9
-    np.testing.assert_allclose(spread(np.array([3.0, 1.0]), 0.5), [3, 1])
-
-
-def looked_at(page, width):
-    """What Chromium makes of a page: its complaints, the images' natural sizes, how far it overflows sideways, how far each
-    table scrolls to the right, and how far its first column has moved then.
-    """
-    script = (
-        "<script>addEventListener('load', () => { const page = frames[0].document, left = e => e.getBoundingClientRect().left;"
-        "const boxes = [...page.querySelectorAll('.scroll')]; boxes.forEach(b => b.scrollLeft = 1000);"
-        "document.body.dataset.seen = JSON.stringify({scrolled: boxes.map(b => b.scrollLeft),"
-        "moved: boxes.map(b => left(b.querySelector('td')) - left(b)),"
-        "sizes: [...page.images].map(i => i.naturalWidth * i.naturalHeight),"
-        "over: page.documentElement.scrollWidth - frames[0].innerWidth})})</script>"
-    )
-    frame = f'<iframe style="border: 0; width: {width}px; height: 900px" srcdoc="{html.escape(page.read_text())}"></iframe>'
-    copy = page.with_name(f"looked_at_{width}.html")  # in a frame, as Chromium has no window as narrow as a phone
-    copy.write_text(f"<!doctype html><body>{frame}{script}</body>")
-    words = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=1300,1000"]
-    words += ["--virtual-time-budget=5000", "--dump-dom", f"--user-data-dir={page.parent / 'profile'}", copy.as_uri()]
-    done = subprocess.run([BROWSER, *words], capture_output=True, text=True, timeout=120)
-    seen = json.loads(re.search(r'data-seen="([^"]*)"', done.stdout)[1].replace("&quot;", '"'))
-    return [line for line in done.stderr.splitlines() if "CONSOLE" in line], seen
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium here: apt-get install chromium")
-@pytest.mark.parametrize("width", [390, 1200])
-def test_a_browser_draws_it(binary, width):
-    complaints, seen = looked_at(binary[3] / "report.html", width)
-    assert complaints == []
-    assert len(seen["sizes"]) == 9
-    assert min(seen["sizes"]) > 10_000
-    assert seen["over"] <= 0  # tables scroll in themselves
-    assert (max(seen["scrolled"]) > 0) == (width < 400)
-    assert np.abs(seen["moved"]).max() < 1  # the names stay
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium here: apt-get install chromium")
-def test_a_browser_would_tell(binary, tmp_path):
-    """The check above sees broken pictures and scripts that fail."""
-    text = (binary[3] / "report.html").read_text()
-    broken = text.replace("data:image/svg+xml;base64,", "data:image/svg+xml;base64,AAAA", 1)
-    (tmp_path / "broken.html").write_text(broken.replace("</body>", "<script>console.error('oh')</script></body>"))
-    complaints, seen = looked_at(tmp_path / "broken.html", 800)
-    assert min(seen["sizes"]) == 0
-    assert any("oh" in line for line in complaints)
