@@ -231,7 +231,7 @@ def test_unfinished_runs_and_runs_without_records_are_named(tmp_path, add, recor
 
     def load(folder, head):
         if folder.name == "focal":
-            raise RecordError(folder / "records/best.npz", "can't be read (it is no zip file)")
+            raise RecordError(folder / "records/crossed.npz", "can't be read (it is no zip file)")
         return records
 
     monkeypatch.setattr("rsseg.compare.runs.load_records", load)
@@ -239,7 +239,7 @@ def test_unfinished_runs_and_runs_without_records_are_named(tmp_path, add, recor
     assert found.labels == ["ce", "lovasz"]
     assert [(left.run.name, left.why) for left in found.left_out] == [
         ("dice", "it is not finished"),
-        ("focal", "records/best.npz can't be read (it is no zip file), unlike others"),
+        ("focal", "records/crossed.npz can't be read (it is no zip file)"),
     ]
     assert not (tmp_path / "dice" / "run.lock").exists()  # to compare writes nothing into runs
     assert [left.remedy.split("=")[0] for left in found.left_out] == [
@@ -500,14 +500,13 @@ def without(records, folders):
     return load
 
 
-def test_records_go_by_majority(tmp_path, add, records, monkeypatch):
+def test_runs_without_records_are_left_out(tmp_path, add, records, monkeypatch):
     names = [f"{loss}{seed}" for loss in ("ce", "dice", "focal") for seed in (1, 2, 3)]
     for name in names:
         add(name, name[:-1], int(name[-1]))
-    monkeypatch.setattr("rsseg.compare.runs.load_records", without(records, names[1:]))
-    found = gather([tmp_path])
-    assert (found.labels, found.seeds) == (["ce", "dice", "focal"], [1, 2, 3])
-    assert all(run.records is None for row in found.runs for run in row)
+    monkeypatch.setattr("rsseg.compare.runs.load_records", without(records, names))
+    with pytest.raises(InputError, match=r"^none of 9 runs can be compared\. .*has no records; train it again"):
+        gather([tmp_path])
     monkeypatch.setattr("rsseg.compare.runs.load_records", without(records, names[-1:]))
     found = gather([tmp_path])
     assert [left.run.name for left in found.left_out if "no records" in left.why] == ["focal3"]
@@ -531,8 +530,7 @@ def test_a_run_without_its_best_checkpoint_is_named(tmp_path, add, records, monk
         with pytest.raises(InputError, match=r"all 3 runs have diverged.*: 7 pixels .*; train it again at a lower"):
             gather([tmp_path])
     else:
-        assert found.labels == ["ce", "dice", "focal"]
-        assert all(row[0].records.crossed is None for row in found.runs)
+        assert found.labels == ["focal"]
 
 
 @pytest.mark.parametrize(

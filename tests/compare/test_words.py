@@ -447,7 +447,7 @@ def test_measures_that_some_run_lacks_are_named():
     rows[1][2] = changed(
         rows[1][2], records=dataclasses.replace(records, crossed=dataclasses.replace(records.crossed, calibration={}))
     )
-    said = "Not recorded by every run, so not compared: calibration error, calibration error by class, Brier score."
+    said = "Not recorded by every run, so not compared: calibration error of building, Brier score."
     assert said in caveats(Findings(made_comparison(rows)))
     assert "Not recorded" not in " ".join(caveats(of_label(steady([0.6, 0.5]))))
 
