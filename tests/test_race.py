@@ -51,13 +51,13 @@ def raced(counted, equal_within=0.0):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rows", "seeds"), [(2, 5), (3, 5), (5, 5), (8, 5), (2, 10), (8, 8)])
+@pytest.mark.parametrize(("rows", "seeds"), [(2, 5), (3, 5), (8, 5)])
 def test_equally_good_rows_are_seldom_dropped(rows, seeds):
-    """At most 5 % of races, and what 400 of them may show beside: three standard errors."""
+    """At most 5 % of races, and what 150 of them may show beside: three standard errors."""
     rng = np.random.default_rng([rows, seeds])
     spread = np.linspace(0.5, 2, rows)[:, None]
-    lost = sum(len(raced(sums(spread * rng.normal(size=(rows, seeds)), rng=rng))) < rows for _ in range(400))
-    assert lost / 400 <= ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / 400)
+    lost = sum(len(raced(sums(spread * rng.normal(size=(rows, seeds)), rng=rng))) < rows for _ in range(150))
+    assert lost / 150 <= ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / 150)
 
 
 def test_a_row_that_is_far_behind_is_dropped():

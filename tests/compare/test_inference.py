@@ -287,26 +287,11 @@ def test_ties_are_told_apart_in_one_sweep_of_twenty(kind, losses, seeds, groups)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("losses", "seeds", "groups"),
-    [
-        (2, 3, 4),
-        (2, 3, 8),
-        (2, 5, 30),
-        (3, 3, 8),
-        (4, 5, 6),
-        (4, 5, 18),
-        (8, 3, 4),
-        (8, 3, 18),
-        (8, 5, 18),
-        (8, 10, 4),
-        (8, 5, 30),
-    ],
-)
+@pytest.mark.parametrize(("losses", "seeds", "groups"), [(2, 3, 8), (4, 5, 6), (8, 3, 18), (8, 5, 30)])
 @pytest.mark.parametrize("kind", SWEEPS)
 def test_ties_are_told_apart_in_one_sweep_of_twenty_everywhere(kind, losses, seeds, groups):
     """With three seeds that are wild, or shared, in up to one of seven: two degrees of freedom hide how much they vary."""
-    rounds = 300
+    rounds = 120
     none, covered, _ = rates(rounds, np.zeros(losses), seeds, groups, **SWEEPS[kind])
     claimed = 0.14 if kind in ("wild seeds", "alike in seeds") else 0.06
     assert 1 - none <= claimed + 3 * (claimed * (1 - claimed) / rounds) ** 0.5
