@@ -448,7 +448,7 @@ def test_residence_changes_nothing(tmp_path, folder_root, monkeypatch):
     monkeypatch.setattr(scoring, "load", lambda stores, device: held.append(device) or load(stores, device))
     for where in ("disk", "ram", "gpu"):
         train(settings(tmp_path, *common, f"residence={where}"), tmp_path / where)
-    assert held == [None] * 2 + [torch.device("cpu")] * 2  # to train, and to count at tuned biases
+    assert held == [None] * 3 + [torch.device("cpu")] * 3  # to train, and to count each half of the scenes
     for where in ("ram", "gpu"):
         for (name, ours), theirs in zip(weights(tmp_path / where).items(), weights(tmp_path / "disk").values(), strict=True):
             assert torch.equal(ours, theirs), name
@@ -592,7 +592,8 @@ def test_a_sweep_from_the_command_line_is_compared(tmp_path, folder_root):
     assert folders == {f"loss={loss},seed={seed}" for loss in ("ce", "dice") for seed in (1, 2)}
     done = command("scripts/compare.py", f"runs={tmp_path}/sweep")
     assert done.returncode == 0, done.stderr
-    assert "±" in done.stdout
+    assert "behind the best" in done.stdout
+    assert (tmp_path / "sweep/comparison/report.html").is_file()
 
 
 def test_the_bench_of_the_store_runs(monkeypatch, capsys):

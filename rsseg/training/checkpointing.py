@@ -48,7 +48,7 @@ class CheckpointFiles(CheckpointIO):
             InputError: If the file can't be written.
         """
         path = Path(path)
-        if path != self.run.last:
+        if path.parent == self.run.checkpoints and path != self.run.last:  # others keep a state too: the rate finder
             checkpoint = {"state_dict": checkpoint["state_dict"], "global_step": checkpoint["global_step"]}
         try:
             write_checkpoint(path, checkpoint, self.run.previous if path == self.run.last else None)
