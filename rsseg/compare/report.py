@@ -249,7 +249,8 @@ def _where(found: Findings, tables: dict[str, pd.DataFrame]) -> list[Table]:
     if len(classes) < 2:
         return [of_scenes]
     of_classes = classes[["pixels", *names]].rename(columns={"pixels": unit}).reset_index()
-    return [shown(of_classes, f"{found.metrics[found.class_score].label} per {tell}, pooled over scenes{first}"), of_scenes]
+    title = f"{found.metrics[found.scene_metric.score].label} per {tell}, pooled over scenes{first}"
+    return [shown(of_classes, title), of_scenes]
 
 
 def _runs(found: Findings, runs: pd.DataFrame) -> Table:

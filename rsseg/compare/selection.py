@@ -302,7 +302,7 @@ def _score(run: Run, metric: str, without: Sequence[str]) -> float:
         raise InputError(
             f"metric={metric}: {run.folder} was not scored by it, so no learning rate can be chosen; take {way_out}"
         )
-    return score if measure.higher_is_better else -score
+    return measure.sign * score
 
 
 def keep_reporting(chosen: Selection, rates: Mapping[str, tuple[float, list[float]]], search_seeds: Collection[int]) -> None:

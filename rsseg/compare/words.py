@@ -239,7 +239,7 @@ def caveats(found: Findings) -> list[str]:
     if found.tuned is None and not found.task.real:
         notes.append(f"What tuning gains is not known: {_why_untuned(found)}.")
     notes += found.gradients.notes + _trouble(found)
-    if not found.task.real and not any(found.plain):
+    if not found.task.real and not any(row[0].plain for row in found.comparison.runs):
         notes.append(
             "No plain cross-entropy among the runs: whether the best loss gives more than cross-entropy with a tuned threshold "
             "is not known; add loss=ce."
@@ -338,7 +338,7 @@ def _training(found: Findings) -> list[str]:
         if row.any():
             which = f"{row.sum()} of {len(row)} runs give{'s' * int(row.sum() == 1)}"
             notes.append(f"{label}: {which} every pixel one label; a lower learning rate may help.")
-    sign = 1 if found.ranked.measure.higher_is_better else -1
+    sign = found.ranked.measure.sign
     for name, score in found.baselines.items():
         worse = [found.labels[i] for i in found.order if sign * (found.advised.mean.value[i] - score) <= 0]
         if worse:

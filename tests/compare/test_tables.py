@@ -95,7 +95,7 @@ def test_the_best_by_each_measure(found):
 
 def test_ranks_are_counted_one_by_one(found):
     """How many losses of the same seed are better, ties by halves."""
-    table = tables.cross(found)
+    table = tables.ranks(found)
     assert table.index.tolist() == ["dice", "ce", "focal"]
     for key, known in found.estimates.items():
         cost = -known.values if known.measure.higher_is_better else known.values
