@@ -98,7 +98,8 @@ def _areas(found: Findings) -> str:
 
 def _so_far(found: Findings) -> str:
     """Which loss leads, and why that can't be called sure."""
-    best, extreme, seeds = found.order[0], "highest" if found.ranked.measure.higher_is_better else "lowest", len(found.seeds)
+    best, seeds = found.order[0], len(found.seeds)
+    extreme = "highest" if found.ranked.measure.higher_is_better else "lowest"
     leads = f"{found.labels[best]} has the {extreme} {_name(found)} so far, {_quantity(found, found.ranked.mean.value[best])}."
     if not found.ranked.claims:
         return (
@@ -166,8 +167,8 @@ def _expected(found: Findings) -> list[str]:
     """How probably the advised loss is the best one, and what it will score."""
     if found.chances is None:
         return []
-    best, tuned = found.advised.order[0], ", tuned," * found.tune
-    chance, expected, regret = (float(x[best]) for x in (found.chances.best, found.chances.mean, found.chances.regret))
+    best, tuned, chances = found.advised.order[0], ", tuned," * found.tune, found.chances
+    chance, expected, regret = float(chances.best[best]), float(chances.mean[best]), float(chances.regret[best])
     behind = f"; on average it is {_quantity(found, regret)} behind the best one" if number(regret) != number(0) else ""
     return [
         f"With a probability of {percent(chance)} {found.labels[best]} is the best of the {len(found.labels)} losses. Its "
@@ -200,7 +201,7 @@ def statistics(found: Findings) -> list[str]:
 def _what_decides(found: Findings, known: Reach) -> list[str]:
     """What would tell the best two losses apart."""
     first, second, *_ = found.advised.order
-    low, high = (float(ends[first, second]) for ends in (found.advised.lead().low, found.advised.lead().high))
+    _, low, high = found.advised.lead().at(first, second)
     pair, areas, seeds = f"{found.labels[first]} and {found.labels[second]}", _areas(found), len(found.seeds)
     if low > 0:
         return []
