@@ -102,8 +102,8 @@ def draw_regrets(found: Findings) -> Figure | None:
         gained = found.gain.mean.interval(level=1 - 0.05 / len(found.labels))  # together 95 % (Bonferroni)
         parts["gained\nby tuning"] = found.gain.values, gained if found.gain.claims else _mean(found.gain.values)
         parts["then left to\nthe best known"] = found.residual, _mean(found.residual)
-    if not np.isnan(found.selection).all():
-        parts["cost of\nchoosing by\nvalidation loss"] = found.selection, _mean(found.selection)
+    if not np.isnan(found.selection_regret).all():
+        parts["cost of\nchoosing by\nvalidation loss"] = found.selection_regret, _mean(found.selection_regret)
     if not parts:
         return None
     order, label = found.order, found.metrics[found.tuned_for].label

@@ -111,10 +111,10 @@ class Findings:
             raise InputError(f"metric={metric}: not every run recorded it; take {', '.join(self.estimates)}")
 
     def _lone(self) -> list[str]:
-        """The classes that are as good as in fewer than two groups, where others are in more."""
+        """The classes of fewer than two effective groups, where others have more."""
         pixels = sum_groups(metrics(self.task)[self.task.score].pixels(self.counts[0, 0]), self.groups)
         good = {c: n for c, n in zip(self.task.classes, effective_groups(pixels), strict=True) if c not in self.without}
-        rare = min(RARE, 0.75 * len(pixels))  # of two groups no class is as good as in more than two
+        rare = min(RARE, 0.75 * len(pixels))  # of two groups the effective number is two at most
         found = [name for name, number in good.items() if number < rare]
         return found if any(number >= rare for number in good.values()) else []
 
@@ -130,9 +130,9 @@ class Findings:
 
     @cached_property
     def tune(self) -> bool:
-        """Whether the best loss is better tuned, and tuning surely helps it, or the one that is best untuned.
+        """Whether to tune: the best tuned loss is better than the best untuned one, and tuning surely helps one of the two.
 
-        Losses are ranked by what it is tuned for.
+        False where thresholds are not tuned for the metric that losses are ranked by.
         """
         if self.tuned is None or self.gain is None or self.metric != self.tuned_for or not self.ranked.claims:
             return False
@@ -233,7 +233,7 @@ class Findings:
         return self._each(lambda run: rank_alignment(present_mean(run.recorded.own), metric.quality(run.recorded.counts)))
 
     @cached_property
-    def selection(self) -> Array:
+    def selection_regret(self) -> Array:
         """What choosing checkpoints by their validation loss costs, ``[L, R]``; NaN where halves of the scenes can't tell."""
         metric = self.metrics[self.tuned_for]
 
@@ -250,8 +250,8 @@ class Findings:
         return [name for name in first if all(name in other for other in others)]
 
     @cached_property
-    def values(self) -> Array:
-        """Their values at the best checkpoints, mean over the halves of the scenes, ``[L, R, panel]``."""
+    def panel_values(self) -> Array:
+        """The values of the panel at the best checkpoints, mean over the halves of the scenes, ``[L, R, panel]``."""
 
         def of(run: Run) -> Array:
             records = run.recorded

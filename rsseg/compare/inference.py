@@ -28,19 +28,19 @@ SEEDS = 5
 """With fewer a comparison is exploratory."""
 
 GROUPS = 6
-"""With fewer groups intervals say little, see `few` in the words of a report."""
+"""With fewer groups intervals say little."""
 
 RARE = 2.0
-"""A class that is as good as in fewer groups is left out of means: its variance can't be known."""
+"""A class of fewer `effective_groups` is left out of means: its variance can't be known."""
 
 CHUNK = 2**22
 """Numbers that are summed at a time."""
 
 
 def effective_groups(mass: ArrayLike) -> Array:
-    """How many groups of equal mass each part is as good as (Kish 1965): ``(sum m)^2 / sum m^2``.
+    """The effective number of groups of each part (Kish 1965): ``(sum m)^2 / sum m^2``, their number if all weigh alike.
 
-    Of mass ``[groups, parts]``, such as the pixels of each class, to ``[parts]``; NaN for a part that occurs nowhere.
+    From mass ``[groups, parts]``, such as the pixels of each class, to ``[parts]``; NaN for a part that occurs nowhere.
 
     Example:
         >>> effective_groups([[5, 9], [5, 0], [5, 1], [5, 0]]).round(2).tolist()
@@ -126,7 +126,7 @@ INVERSE = np.linspace(0, 1, 65)
 
 
 @lru_cache(maxsize=64)
-def _range(losses: int, level: float) -> Array:
+def _log_quantile(losses: int, level: float) -> Array:
     """The logarithm of Tukey's quantile over the root of 2, at `INVERSE`: scipy's takes seconds.
 
     The range of normal values, over an independent estimate of their deviation: how often it is beyond w, averaged over the
@@ -154,7 +154,7 @@ def critical(losses: int, freedom: ArrayLike, level: float = 0.95) -> Array:
         >>> critical(2, [4, 10]).round(2).tolist(), critical(8, 10).round(2).tolist()  # of one pair it is Student's t
         ([2.78, 2.23], 3.75)
     """
-    return np.asarray(np.exp(np.interp(1 / np.asarray(freedom, dtype=np.float64), INVERSE, _range(losses, level))))
+    return np.asarray(np.exp(np.interp(1 / np.asarray(freedom, dtype=np.float64), INVERSE, _log_quantile(losses, level))))
 
 
 def moderate(variance: Array, freedom: Array, independent: int) -> tuple[Array, Array]:
@@ -335,7 +335,7 @@ def _spread(
 
     Args:
         value: ``[...]``.
-        groups: ``[P]``, how many groups each part is as good as.
+        groups: ``[P]``, the effective number of groups of each part.
         seeds: R.
         by_seed: ``[...]``, their variance by the scores of the seeds on all groups.
         drawn: ``[...]``, that of their draws.

@@ -44,7 +44,7 @@ def plan_of_trials(folder: Path, trials: Sequence[Begun]) -> Plan | None:
 
 
 def unlike(runs: Iterable[AnyRun], facts: Callable[[AnyRun], Mapping[str, str]]) -> dict[str, Values]:
-    """The facts that those runs differ in that have them."""
+    """The facts that differ among the runs that have them, with the folders of each value."""
     found: dict[str, Values] = {}
     for run in runs:
         for key, value in facts(run).items():

@@ -69,7 +69,7 @@ class Begun:
 
 
 class Run(Begun):
-    """A finished run, or those of one row and seed that leave out each fold in turn.
+    """A finished run, or the runs of one row and seed on all folds as one.
 
     Attributes:
         data: ``data.json``: scenes and fingerprints of the splits.

@@ -142,8 +142,9 @@ def gather(
         chosen.runs = pooled
     grid = keep_grid(chosen)
     kept = [run for row in grid for run in row]
-    places_kept = {(run.label, run.seed) for run in kept}
-    known = {run.folder for run in single if (run.label, run.seed) in places_kept}
+    cells = {(run.label, run.seed) for run in kept}
+    compared = {run.folder for run in single if (run.label, run.seed) in cells}
+    left = {key: [some for some in values.values() if not compared.isdisjoint(some)] for key, values in different.items()}
     unfinished = [folder for folder in plan.runs if not RunFolder(folder).finished]
     return Comparison(
         runs=grid,
@@ -151,7 +152,7 @@ def gather(
         rates=rates,
         plan=plan,
         design=[key for key in differing(kept) if key not in different and key not in by_rate],
-        different=[key for key, values in different.items() if sum(not known.isdisjoint(some) for some in values.values()) > 1],
+        different=[key for key, by_value in left.items() if len(by_value) > 1],
         failed=dict(Counter(run.label for run in chosen.failed)),
         unfinished=dict(Counter(labels[folder] for folder in unfinished)),
     )

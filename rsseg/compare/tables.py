@@ -55,7 +55,7 @@ def losses(found: Findings) -> pd.DataFrame:
     if chances is not None:
         columns["p_best"], columns["expected"], columns["expected_regret"] = chances.best, chances.mean, chances.regret
         columns["used_tuned"] = np.full(len(found.labels), found.tune)
-    each = {"optimism": found.optimism, "selection_regret": found.selection, "tau": found.tau[..., 0]}
+    each = {"optimism": found.optimism, "selection_regret": found.selection_regret, "tau": found.tau[..., 0]}
     each["tau_last_half"] = found.tau[..., 1]
     if found.residual is not None:
         each["residual_regret"] = found.residual
@@ -87,7 +87,7 @@ def ranks(found: Findings) -> pd.DataFrame:
     """Mean ranks of every loss's models under every measure, and under every loss of the panel."""
     known = found.estimates.values()
     names = [each.measure.label for each in known] + [f"loss {name}" for name in found.panel]
-    values = [each.values for each in known] + list(np.moveaxis(found.values, -1, 0))
+    values = [each.values for each in known] + list(np.moveaxis(found.panel_values, -1, 0))
     up = [each.measure.higher_is_better for each in known] + [False] * len(found.panel)
     table = cross_evaluation(np.stack(values, axis=-1), up)
     return pd.DataFrame(table, index=pd.Index(found.labels, name="loss"), columns=names).iloc[found.order]

@@ -16,7 +16,7 @@ from rsseg.metrics.scores import class_pixels
 from rsseg.task import Task
 
 FEW = 5.0
-"""A class that is as good as in fewer groups is named."""
+"""A class of fewer `effective_groups` is named."""
 
 AFFORDABLE = 10
 """The command for more seeds is given for this many times as many at most."""

@@ -24,7 +24,7 @@ SEARCH_SEED = 1000
 """In a sweep over learning rates the seeds from here on choose each loss's rate."""
 
 APART = (LOSS, SEED, FOLD, "record", "dataset.palette", "dataset.rgb", *PLACE_KEYS)
-"""What tells the runs of a sweep apart by itself, and what training does not depend on."""
+"""What `settings` leave out: loss, seed and fold, which plans name, and what training does not depend on."""
 
 ROOTS = ("root", "paths")
 """Keys of a dataset that say where it lies; what lies there is told by its fingerprint and its statistics."""
