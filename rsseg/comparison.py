@@ -58,9 +58,10 @@ class Question:
     @property
     def folder(self) -> str:
         """What the folder of its answer is called."""
-        words = [self.head] * bool(self.head) + [self.metric] * (self.metric not in ("", *(t.score for t in TASKS.values())))
-        words += [f"without_{'_'.join(self.without)}"] * bool(self.without) + [self.split] * (self.split != "val")
-        return "_".join(["comparison", *words]).replace("/", "_")
+        metric = "" if self.metric in {task.score for task in TASKS.values()} else self.metric
+        without = "_".join(["without", *self.without]) if self.without else ""
+        words = ["comparison", self.head, metric, without, "" if self.split == "val" else self.split]
+        return "_".join(filter(None, words)).replace("/", "_")
 
 
 def compare(places: Sequence[Path], question: Question | None = None, out: Path | None = None) -> Path:

@@ -220,16 +220,6 @@ def as_cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r'") else value
 
 
-def from_cell(text: str) -> str:
-    """The text that `as_cell` wrote.
-
-    Example:
-        >>> from_cell(as_cell("=1+1"))
-        '=1+1'
-    """
-    return text.removeprefix("'")
-
-
 @contextmanager
 def lock(path: Path, wait: bool = False) -> Iterator[None]:
     """Hold a lock between processes while the block runs; the system releases it when the process is killed.

@@ -182,19 +182,14 @@ class Race:
 
     def runs(self, values: Sequence[str], seeds: Sequence[int]) -> dict[Path, str]:
         """The folders of the runs of some rows and seeds, with the value of each."""
-        plan = read_plan(self.folder)
-        order = {text: value for value, text in zip(self.values, self._told(), strict=True)}
-        planned = plan.runs.items() if plan else ()
-        return {
-            folder: order[told[self.key]]
-            for folder, told in planned
-            if order.get(told.get(self.key, "")) in values and int(told[SEED]) in seeds
-        }
-
-    def _told(self) -> list[str]:
-        """The values as a plan writes them."""
-        parser = OverridesParser.create()
-        return [value_text(parser.parse_override(f"{self.key}={value}")) for value in self.values]
+        plan, parser = read_plan(self.folder), OverridesParser.create()
+        value_of = {value_text(parser.parse_override(f"{self.key}={value}")): value for value in self.values}
+        found = {}
+        for folder, planned in plan.runs.items() if plan else ():
+            value = value_of.get(planned.get(self.key, ""), "")
+            if value in values and int(planned[SEED]) in seeds:
+                found[folder] = value
+        return found
 
 
 def race(configs: Path, script: Path, words: Sequence[str]) -> None:

@@ -173,19 +173,19 @@ def make_height_records(loss, seed, scenes=6, steps=(100, 200, 300, 400)):
 
 
 def class_scores(task, counts):
-    """Two scores of each class at every validation ``[V, K]`` by name, and the pixels of each ``[K]``."""
+    """Two scores of each class at every validation ``[V, K]`` by name."""
     if task.real:
         number, _, absolute, squares = np.moveaxis(counts.sum(1), -1, 0)[:4]
-        return {"rmse": np.sqrt(squares / number), "mae": absolute / number}, number[-1]
+        return {"rmse": np.sqrt(squares / number), "mae": absolute / number}
     hits, wrong, missed, *_ = np.moveaxis(counts.sum(1), -1, 0)
     iou = np.where(hits + missed > 0, hits / np.maximum(hits + wrong + missed, 1), np.nan)
-    return {"iou": iou, "dice": 2 * iou / (1 + iou)}, (hits + missed)[-1]
+    return {"iou": iou, "dice": 2 * iou / (1 + iou)}
 
 
 def write_run(folder, task, loss, seed, records, overrides=(), fingerprint="v1", loss_terms=None, **changes):
     """The files of a finished run; `changes` go into its config."""
     folder.mkdir(parents=True)
-    scores, number = class_scores(task, records.counts)
+    scores = class_scores(task, records.counts)
     terms = {name: {"_target_": f"rsseg.losses.{TARGETS[name]}", "weight": 1.0} for name in TERMS.get(loss, [loss])}
     config = {
         "loss": {"terms": loss_terms or terms},
@@ -218,9 +218,6 @@ def write_run(folder, task, loss, seed, records, overrides=(), fingerprint="v1",
     own = one.mean(-1) if task.real else records.values.mean(-1)[:, PANEL.index(loss) if loss in PANEL else 0]
     rows = [f"{s - 1},{v},{np.nanmean(i)},{np.nanmean(d)}" for s, v, i, d in zip(records.steps, own, one, other, strict=True)]
     (folder / "metrics.csv").write_text("\n".join([f"step,val/loss,{','.join(f'val/mask/{n}' for n in scores)}", *rows]) + "\n")
-    lines = [f"mask,{c},{i},{d},{int(n)}" for c, i, d, n in zip(task.classes, one[-1], other[-1], number, strict=True)]
-    mean = f"mask,,{','.join(map(str, means.values()))},{int(number.sum())}"
-    (folder / "classes.csv").write_text("\n".join([f"head,class,{','.join(scores)},pixels", *lines, mean]) + "\n")
 
 
 def changed(thing, **values):

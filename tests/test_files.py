@@ -23,7 +23,6 @@ from rsseg.files import (
     as_cell,
     atomic_write,
     file_error,
-    from_cell,
     lock,
     read_json,
     remove_parts,
@@ -178,7 +177,7 @@ def test_json_that_cannot_be_read_is_one_line(tmp_path, content, found):
 @given(st.text())
 def test_a_cell_is_no_formula_and_is_read_back(text):
     cell = as_cell(text)
-    assert from_cell(cell) == text
+    assert cell.removeprefix("'") == text
     assert cell[:1] not in tuple("=+-@\t\r")
 
 
@@ -187,7 +186,7 @@ def test_tables_are_read_back_by_other_programs(tmp_path):
     write_csv(tmp_path / "a.csv", rows)
     with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
         found = list(csv.DictReader(file))
-    assert [from_cell(row["'=name"]) for row in found] == NAMES
+    assert [row["'=name"].removeprefix("'") for row in found] == NAMES
     assert {row["value"] for row in found} == {"-0.5"}
     frame = pd.DataFrame({"=1": [-1, 2], "x": [0.5, math.nan]}, index=pd.Index(["=a", "b"], name="n"))
     write_table(tmp_path / "b.csv", frame)

@@ -21,11 +21,10 @@ from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
 from rsseg.files import read_json, write_json
 from rsseg.metrics import SCENE_SUMS
+from rsseg.metrics.average import Array
 from rsseg.metrics.scores import class_counts
 from rsseg.progress import progress
 from rsseg.task import Task
-
-Array = NDArray[np.float64]
 
 PIXELS = 30_000
 """Training pixels that the regression is fitted on."""

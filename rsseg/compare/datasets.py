@@ -100,14 +100,14 @@ def across_datasets(found: Mapping[str, Findings]) -> AcrossDatasets:
     labels = [label for label in first.labels if all(label in other.labels for other in others)]
     if len(labels) < 2:
         raise InputError(f"the datasets {', '.join(found)} share {len(labels)} losses: run one sweep on all of them")
-    places = [[each.labels.index(label) for label in labels] for each in found.values()]
-    chosen = [each.ranked for each in found.values()]
-    scores = np.stack([x.mean.value[at] for x, at in zip(chosen, places, strict=True)], axis=1)
-    sign = 1 if first.ranked.measure.higher_is_better else -1
-    gaps = sign * np.stack([x.difference.value[np.ix_(at, at)] for x, at in zip(chosen, places, strict=True)], axis=-1)
-    variances = np.stack([x.difference.variance[np.ix_(at, at)] for x, at in zip(chosen, places, strict=True)], axis=-1)
+    sign, chosen = first.ranked.measure.sign, []
+    for each in found.values():
+        at = [each.labels.index(label) for label in labels]
+        mean, difference, pairs = each.ranked.mean, each.ranked.difference, np.ix_(at, at)
+        chosen.append((mean.value[at], sign * difference.value[pairs], difference.variance[pairs]))
+    scores, gaps, variances = (np.stack(numbers, axis=-1) for numbers in zip(*chosen, strict=True))
     ends = np.zeros((3, len(labels), len(labels)))
-    claims = all(x.claims for x in chosen) and not np.isnan(variances).any()
+    claims = all(each.ranked.claims for each in found.values()) and not np.isnan(variances).any()
     for i, j in combinations(range(len(labels)), 2):
         ends[:, i, j] = pool(gaps[i, j], variances[i, j], len(labels)) if claims else (gaps[i, j].mean(), np.nan, np.nan)
         ends[:, j, i] = -ends[[0, 2, 1], i, j]
@@ -157,8 +157,6 @@ def across_table(across: AcrossDatasets) -> pd.DataFrame:
     """One row per loss, by mean rank: its score on each dataset, and how far it is behind the first one."""
     table = pd.DataFrame(across.scores, index=pd.Index(across.labels, name="loss"), columns=list(across.found))
     table.insert(0, "mean_rank", across.ranks.mean(1))
-    best = across.order[0]
-    table["behind"], table["behind_low"], table["behind_high"] = (
-        ends[best] for ends in (across.lead.value, across.lead.low, across.lead.high)
-    )
+    lead = across.lead[across.order[0]]
+    table["behind"], table["behind_low"], table["behind_high"] = lead.value, lead.low, lead.high
     return table.iloc[across.order]

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from rsseg.compare.findings import Findings
-from rsseg.compare.inference import Estimates, Interval
+from rsseg.compare.inference import Interval
 from rsseg.compare.style import (
     BAND,
     BLUE,
@@ -52,24 +52,17 @@ def draw_all(found: Findings, out: Path) -> dict[str, str]:
         return {name: save(figure, out / f"{name}.png") for name, figure in drawn.items() if figure is not None}
 
 
-def beside(estimates: Estimates, best: int, order: list[int]) -> Interval:
-    """How much better some losses are than one of them, above 0 where they are."""
-    lead = estimates.lead()
-    return Interval(lead.value[order, best], lead.low[order, best], lead.high[order, best])
-
-
 def draw_forest(found: Findings) -> Figure | None:
     """How much worse every loss is than the best, before tuning and after it, with intervals that hold together."""
     if len(found.labels) < 2:
         return None
     measure, order, first = found.ranked.measure, found.advised.order, found.order[0]
     names = [found.labels[i] for i in order]
-    sign = 1 if measure.higher_is_better else -1
-    baselines = {name: sign * (score - found.ranked.mean.value[first]) for name, score in found.baselines.items()}
-    series, best = [(beside(found.ranked, first, order), "o", found.task.untuned)], found.labels[first]
+    baselines = {name: measure.sign * (score - found.ranked.mean.value[first]) for name, score in found.baselines.items()}
+    series, best = [(found.ranked.lead()[order, first], "o", found.task.untuned)], found.labels[first]
     if found.tuned is not None and found.metric == found.tuned_for:
         after = found.tuned.order[0]
-        series.append((beside(found.tuned, after, order), "D", f"{found.task.all_tuned} tuned on other areas"))
+        series.append((found.tuned.lead()[order, after], "D", f"{found.task.all_tuned} tuned on other areas"))
         if after != first:
             best = f"{best} ({found.task.untuned}) or {found.labels[after]} (tuned)"
     unit = f" in {measure.unit}" * bool(measure.unit)
@@ -109,8 +102,8 @@ def draw_regrets(found: Findings) -> Figure | None:
         gained = found.gain.mean.interval(level=1 - 0.05 / len(found.labels))  # together 95 % (Bonferroni)
         parts["gained\nby tuning"] = found.gain.values, gained if found.gain.claims else _mean(found.gain.values)
         parts["then left to\nthe best known"] = found.residual, _mean(found.residual)
-    if not np.isnan(found.selection).all():
-        parts["cost of\nchoosing by\nvalidation loss"] = found.selection, _mean(found.selection)
+    if not np.isnan(found.selection_regret).all():
+        parts["cost of\nchoosing by\nvalidation loss"] = found.selection_regret, _mean(found.selection_regret)
     if not parts:
         return None
     order, label = found.order, found.metrics[found.tuned_for].label
@@ -118,7 +111,7 @@ def draw_regrets(found: Findings) -> Figure | None:
     for axis, (values, whole) in zip(axes, parts.values(), strict=True):
         axis.update_datalim([(-found.equal_within, 0), (found.equal_within, 0)])  # what is less is not looked at closely
         axis.plot(values[order], np.arange(len(order)) + 0.25, "|", color=GREY, markersize=5)
-        mark(axis, Interval(whole.value[order], whole.low[order], whole.high[order]))
+        mark(axis, whole[order])
     return figure
 
 
@@ -137,7 +130,7 @@ def draw_trades(found: Findings) -> Figure | None:
     losses = [found.labels[i] for i in found.order]
     figure, axes = rows(losses, titles, f"worse (left) or better than with {losses[0]}")
     for axis, name in zip(axes, names, strict=True):
-        mark(axis, beside(found.estimates[name], found.order[0], found.order))
+        mark(axis, found.estimates[name].lead()[found.order, found.order[0]])
     return figure
 
 
@@ -145,8 +138,8 @@ def draw_pairs(found: Findings) -> Figure | None:
     """How much better each loss is than each other."""
     if len(found.labels) < 2:
         return None
-    order, lead = found.order[:MOST], found.ranked.lead()
-    shown = Interval(*(end[np.ix_(order, order)] for end in (lead.value, lead.low, lead.high)))
+    order = found.order[:MOST]
+    shown = found.ranked.lead()[np.ix_(order, order)]
     names, text = [found.labels[i] for i in order], brief(shown.value)
     np.fill_diagonal(text, "")
     figure, axis = difference_map(names, names, shown, text)
@@ -158,7 +151,7 @@ def draw_measures(found: Findings) -> Figure | None:
     """How each loss differs from the best one by every measure."""
     if len(found.labels) < 2:
         return None
-    leads = [beside(estimates, found.order[0], found.order[:MOST]) for estimates in found.estimates.values()]
+    leads = [estimates.lead()[found.order[:MOST], found.order[0]] for estimates in found.estimates.values()]
     ends = [np.stack([getattr(lead, end) for lead in leads]) for end in ("value", "low", "high")]
     text = brief(ends[0])
     text[:, 0] = [f"{estimates.mean.value[found.order[0]]:.3f}" for estimates in found.estimates.values()]

@@ -26,9 +26,8 @@ from rsseg.compare.measures import Measure, measures, of_metric, of_tuning, rank
 from rsseg.compare.runs import Run
 from rsseg.compare.selection import Comparison
 from rsseg.contract import InputError
-from rsseg.metrics import Metric, metrics
+from rsseg.metrics import metrics
 from rsseg.metrics.average import Array, present_mean, ratio
-from rsseg.metrics.scores import pooled
 
 EQUAL = 0.01
 """Losses whose scores differ by less are practically equal, unless the user says otherwise."""
@@ -58,7 +57,6 @@ class Findings:
     Attributes:
         comparison: The runs.
         labels: The losses.
-        plain: Which of them are cross-entropy and no more.
         seeds: The seeds.
         scenes: The names of the scenes that are scored.
         groups: The group of each.
@@ -71,9 +69,8 @@ class Findings:
         lone: Classes that occur in about one group, whose variance can't be known: they are left out of means too.
         measures: What losses are compared by, by name.
         metrics: What they are scored by, by name.
-        scene_metric: What scenes are told apart by.
+        scene_metric: What scenes are told apart by; classes are by its `score`.
         baselines: The scores of trivial predictions by the ranking metric, by name; see `rsseg.compare.baselines`.
-        class_score: What classes are told apart by, a score that each of them has in `rsseg.metrics.metrics`.
 
     Args:
         comparison: The runs.
@@ -96,7 +93,6 @@ class Findings:
     ) -> None:
         self.comparison, self.equal_within = comparison, equal_within
         self.labels, self.seeds = comparison.labels, comparison.seeds
-        self.plain = [row[0].plain for row in comparison.runs]
         first = comparison.runs[0][0]
         self.scenes, self.groups = first.recorded.scenes, first.recorded.groups
         self.validated = set(self.scenes) == set(first.data["scenes"]["val"])
@@ -109,19 +105,16 @@ class Findings:
         left_out = [*self.without, *self.lone]
         self.measures, self.metrics = measures(self.task, left_out, metric), metrics(self.task, left_out)
         self.scene_metric = self.metrics.get(metric.removeprefix("scene_"), self.metrics[self.tuned_for])
-        self.class_score = self.scene_metric.score
-        known = {
-            name: float(self.metrics[metric](counts)) for name, counts in (trivial or {}).items() if metric in self.metrics
-        }
-        self.baselines = known
+        scored = (trivial or {}) if metric in self.metrics else {}
+        self.baselines = {name: float(self.metrics[metric](counts)) for name, counts in scored.items()}
         if metric not in self.estimates:
             raise InputError(f"metric={metric}: not every run recorded it; take {', '.join(self.estimates)}")
 
     def _lone(self) -> list[str]:
-        """The classes that are as good as in fewer than two groups, where others are in more."""
+        """The classes of fewer than two effective groups, where others have more."""
         pixels = sum_groups(metrics(self.task)[self.task.score].pixels(self.counts[0, 0]), self.groups)
         good = {c: n for c, n in zip(self.task.classes, effective_groups(pixels), strict=True) if c not in self.without}
-        rare = min(RARE, 0.75 * len(pixels))  # of two groups no class is as good as in more than two
+        rare = min(RARE, 0.75 * len(pixels))  # of two groups the effective number is two at most
         found = [name for name, number in good.items() if number < rare]
         return found if any(number >= rare for number in good.values()) else []
 
@@ -137,9 +130,9 @@ class Findings:
 
     @cached_property
     def tune(self) -> bool:
-        """Whether the best loss is better tuned, and tuning surely helps it, or the one that is best untuned.
+        """Whether to tune: the best tuned loss is better than the best untuned one, and tuning surely helps one of the two.
 
-        Losses are ranked by what it is tuned for.
+        False where thresholds are not tuned for the metric that losses are ranked by.
         """
         if self.tuned is None or self.gain is None or self.metric != self.tuned_for or not self.ranked.claims:
             return False
@@ -160,8 +153,8 @@ class Findings:
     @cached_property
     def estimates(self) -> dict[str, Estimates]:
         """By measure that is known of all runs: every loss, and every loss against every other."""
-        sums = {name: self._sums(measure) for name, measure in self.measures.items()}
-        return {name: estimate(known, self.measures[name]) for name, known in sums.items() if known is not None}
+        found = {name: self._estimate(measure) for name, measure in self.measures.items()}
+        return {name: estimates for name, estimates in found.items() if estimates is not None}
 
     @cached_property
     def chances(self) -> Chances | None:
@@ -176,23 +169,19 @@ class Findings:
     @cached_property
     def tuned(self) -> Estimates | None:
         """Every loss at thresholds, or biases, tuned on the other half of the groups; None where some run has none."""
-        return self._estimate(of_metric(self.metrics[self.tuned_for], self.tuned_for))
+        return None if self.task.real else self._estimate(of_metric(self.metrics[self.tuned_for], self.tuned_for))
 
     @cached_property
     def gain(self) -> Estimates | None:
         """What that tuning adds to each loss; None where some run has no tuned counts."""
-        return self._estimate(of_tuning(self.metrics[self.tuned_for], self.tuned_for))
+        return None if self.task.real else self._estimate(of_tuning(self.metrics[self.tuned_for], self.tuned_for))
 
     def _estimate(self, measure: Measure) -> Estimates | None:
-        sums = None if self.task.real else self._sums(measure)
-        return None if sums is None else estimate(sums, measure)
-
-    def _sums(self, measure: Measure) -> Array | None:
-        """What a measure is made of, ``[L, R, G, ...]``; None where some run did not record it."""
+        """Every loss by a measure; None where some run did not record what it is made of."""
         each = [[measure.sums(run.recorded) for run in row] for row in self.comparison.runs]
         if not all(sums is not None and not np.isnan(sums).any() for row in each for sums in row):
             return None
-        return sum_groups(np.array(each, dtype=np.float64), self.groups, axis=2)
+        return estimate(sum_groups(np.array(each, dtype=np.float64), self.groups, axis=2), measure)
 
     @cached_property
     def residual(self) -> Array | None:
@@ -218,7 +207,7 @@ class Findings:
             return np.full(self.ranked.values.shape, np.nan)
         metric = self.metrics[self.metric]
         found: Array = self._each(lambda run: float(metric(run.recorded.optimistic))) - self.ranked.values
-        return found if self.ranked.measure.higher_is_better else -found
+        return self.ranked.measure.sign * found
 
     @cached_property
     def last_is_best(self) -> NDArray[np.bool_]:
@@ -239,13 +228,20 @@ class Findings:
 
     @cached_property
     def tau(self) -> Array:
-        """Kendall's tau-b of falling loss and rising metric, ``[L, R, 2]``: whole run, last half; NaN under six validations."""
-        return self._each(lambda run: alignment(run, self.metrics[self.tuned_for]))
+        """See `rank_alignment`, by the mean of the exact validation losses of both halves, ``[L, R, 2]``."""
+        metric = self.metrics[self.tuned_for]
+        return self._each(lambda run: rank_alignment(present_mean(run.recorded.own), metric.quality(run.recorded.counts)))
 
     @cached_property
-    def selection(self) -> Array:
-        """What choosing checkpoints by their validation loss costs, ``[L, R]``."""
-        return self._each(lambda run: selection(run, self.metrics[self.tuned_for]))
+    def selection_regret(self) -> Array:
+        """What choosing checkpoints by their validation loss costs, ``[L, R]``; NaN where halves of the scenes can't tell."""
+        metric = self.metrics[self.tuned_for]
+
+        def cost(run: Run) -> float:
+            records = run.recorded
+            return selection_regret(records.own, records.counts, records.first, metric.quality)
+
+        return self._each(cost)
 
     @cached_property
     def panel(self) -> list[str]:
@@ -254,8 +250,8 @@ class Findings:
         return [name for name in first if all(name in other for other in others)]
 
     @cached_property
-    def values(self) -> Array:
-        """Their values at the best checkpoints, mean over the halves of the scenes, ``[L, R, panel]``."""
+    def panel_values(self) -> Array:
+        """The values of the panel at the best checkpoints, mean over the halves of the scenes, ``[L, R, panel]``."""
 
         def of(run: Run) -> Array:
             records = run.recorded
@@ -272,23 +268,8 @@ class Findings:
         return np.array([[value(run) for run in row] for row in self.comparison.runs], dtype=np.float64)
 
 
-def alignment(run: Run, metric: Metric) -> Array:
-    """How far a run's falling validation loss means a rising metric, see `rank_alignment`; NaN where the loss is not known.
-
-    The loss is the mean of the exact values of the halves of the scenes.
-    """
-    records = run.recorded
-    return rank_alignment(present_mean(records.own), metric.quality(records.counts))
-
-
-def selection(run: Run, metric: Metric) -> float:
-    """What choosing the checkpoint by the run's own validation loss costs; NaN where halves of the scenes can't tell."""
-    records = run.recorded
-    return selection_regret(records.own, records.counts, records.first, metric.quality)
-
-
 def selection_regret(
-    losses: ArrayLike, counts: ArrayLike, first: NDArray[np.bool_], metric: Callable[[Array], Array] = pooled
+    losses: ArrayLike, counts: ArrayLike, first: NDArray[np.bool_], quality: Callable[[Array], Array]
 ) -> float:
     """What choosing the checkpoint by its validation loss costs in a metric.
 
@@ -301,15 +282,16 @@ def selection_regret(
             has seen those that score its choice.
         counts: ``[checkpoints, scenes, classes, N]``.
         first: Which scenes are the first half.
-        metric: From counts to scores ``[checkpoints]``, more is better; the mean IoU if it is not given.
+        quality: From counts to scores ``[checkpoints]``, more is better.
 
     Example:
+        >>> from rsseg.metrics.scores import pooled
         >>> counts = np.array([[[[1, 1, 0]]] * 2, [[[1, 0, 0]]] * 2]).reshape(2, 2, 1, 3)  # IoU 0.5, then 1
-        >>> selection_regret([[0.1, 0.1], [0.2, 0.2]], counts, np.array([True, False]))  # the loss prefers the first
+        >>> selection_regret([[0.1, 0.1], [0.2, 0.2]], counts, np.array([True, False]), pooled)  # the loss prefers the first
         0.5
     """
     by_half, counted = np.asarray(losses, dtype=np.float64), np.asarray(counts)
-    scored = np.stack([metric(counted[:, part]) for part in (first, ~first)], axis=1)
+    scored = np.stack([quality(counted[:, part]) for part in (first, ~first)], axis=1)
     if np.isnan(by_half).all(0).any() or np.isnan(scored).all(0).any():
         return float("nan")
     regrets = [
@@ -331,12 +313,13 @@ def mean_gradients(comparison: Comparison) -> Gradients:
         if not len(steps):
             continue
         for place in records[0].gradient if len(terms) > 1 else ():
-            norms = np.array([r.gradient[place][0][np.isin(r.steps, steps)] for r in records])
-            angles = np.mean([r.gradient[place][1][np.isin(r.steps, steps)] for r in records], axis=0)
+            norms, angles = (
+                np.array([r.gradient[place][kind][np.isin(r.steps, steps)] for r in records]) for kind in (0, 1)
+            )  # [R, steps, T], [R, steps, T, T]
             share = np.nan_to_num(ratio(norms, norms.sum(-1, keepdims=True))).mean(0)
             shares += [(label, place, *values) for values in _by_step(steps, terms, share)]
             for a, b in combinations(range(len(terms)), 2):
-                cosines.append((label, place, f"{terms[a]}, {terms[b]}", float(present_mean(angles[:, a, b]))))
+                cosines.append((label, place, f"{terms[a]}, {terms[b]}", float(present_mean(angles.mean(0)[:, a, b]))))
         if measured:
             gain = np.mean([np.asarray(r.gain)[np.isin(r.steps, steps)] for r in measured], axis=0)
             gains += [(label, *values) for values in _by_step(steps, terms, gain)]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from rsseg.compare.plans import grouped
 from rsseg.compare.records import Crossed, Records
-from rsseg.compare.runs import Run
+from rsseg.compare.runs import Reason, Run
+from rsseg.config.plan import common
+from rsseg.contract import InputError
 from rsseg.metrics.average import Array
 
 
@@ -47,39 +51,46 @@ def _along(arrays: Sequence[Array], axis: int = 0) -> Array:
     return whole
 
 
+def pool_all(runs: Sequence[Run], folds: Collection[str]) -> tuple[list[Run], dict[Path, Reason]]:
+    """The runs of each row and seed as one, and why those are left out whose seed lacks a fold.
+
+    Raises:
+        InputError: If no seed has all folds.
+    """
+    pooled, lacking = [], dict[Path, Reason]()
+    in_order = sorted(runs, key=lambda run: str(run.fold))
+    for some in grouped(in_order, lambda run: (run.label, run.seed)).values():
+        missing = set(folds) - {str(run.fold) for run in some}
+        if missing:
+            why = f"its seed lacks fold {', '.join(sorted(missing))}"
+            lacking |= {run.folder: (why, "finish the sweep, and train again what has diverged") for run in some}
+        else:
+            pooled.append(pool_folds(some))
+    if not pooled:
+        raise InputError(f"no seed of any row has all folds, {', '.join(folds)}: finish the sweep")
+    return pooled, lacking
+
+
 def pool_folds(folds: Sequence[Run]) -> Run:
     """The runs of one row and seed that leave out each fold in turn, as one run over the scenes of all folds.
 
-    Each scene is scored by the run that did not train on it. Curves and the scores of the summary are means over the folds.
+    Each scene is scored by the run that did not train on it. Curves are means over the folds.
     """
-    first, *others = folds
-    if not others:
+    first = folds[0]
+    if len(folds) == 1:
         return first
     whole = copy.copy(first)
-    whole.settings = {
-        key: value for key, value in first.settings.items() if all(run.settings.get(key) == value for run in others)
-    }
-    listed = [run.data for run in folds]
+    whole.settings = common([run.settings for run in folds])
     splits = first.data["fingerprint"]
-    whole.data = first.data | {
-        "fingerprint": {split: " ".join(str(data["fingerprint"][split]) for data in listed) for split in splits},
-        "scenes": {split: list(dict.fromkeys(s for data in listed for s in data["scenes"].get(split, ()))) for split in splits},
-        **{name: [x for data in listed for x in data[name]] for name in ("mean", "std")},
+    whole.data = {
+        "fingerprint": {split: " ".join(run.data["fingerprint"][split] for run in folds) for split in splits},
+        "scenes": {split: list(dict.fromkeys(name for run in folds for name in run.data["scenes"][split])) for split in splits},
     }
-    numbers = [key for key, value in first.summary.items() if isinstance(value, int | float)]
-    means = {key: float(np.mean([run.summary[key] for run in folds])) for key in numbers}
-    whole.summary = (
-        first.summary
-        | means
-        | {
-            "finished": max(str(run.summary["finished"]) for run in folds),
-            "steps": max(run.summary["steps"] for run in folds),
-            "seconds": sum(run.summary["seconds"] for run in folds),
-        }
-    )
+    whole.summary = {
+        "steps": max(run.summary["steps"] for run in folds),
+        "seconds": sum(run.summary["seconds"] for run in folds),
+    }
     whole.curve = pd.concat([run.curve for run in folds]).groupby("step", as_index=False).mean()
-    tables = pd.concat([run.classes for run in folds]).groupby("class", sort=False)
-    whole.classes = tables.mean().assign(pixels=tables["pixels"].sum()).reset_index()[first.classes.columns]
     if first.records is not None:
         whole.records = concatenate([run.recorded for run in folds])
     return whole

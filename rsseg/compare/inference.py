@@ -7,8 +7,9 @@ drawn groups' sums. Intervals of differences hold for all pairs of losses at onc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,19 +28,19 @@ SEEDS = 5
 """With fewer a comparison is exploratory."""
 
 GROUPS = 6
-"""With fewer groups intervals say little, see `few` in the words of a report."""
+"""With fewer groups intervals say little."""
 
 RARE = 2.0
-"""A class that is as good as in fewer groups is left out of means: its variance can't be known."""
+"""A class of fewer `effective_groups` is left out of means: its variance can't be known."""
 
 CHUNK = 2**22
 """Numbers that are summed at a time."""
 
 
 def effective_groups(mass: ArrayLike) -> Array:
-    """How many groups of equal mass each part is as good as (Kish 1965): ``(sum m)^2 / sum m^2``.
+    """The effective number of groups of each part (Kish 1965): ``(sum m)^2 / sum m^2``, their number if all weigh alike.
 
-    Of mass ``[groups, parts]``, such as the pixels of each class, to ``[parts]``; NaN for a part that occurs nowhere.
+    From mass ``[groups, parts]``, such as the pixels of each class, to ``[parts]``; NaN for a part that occurs nowhere.
 
     Example:
         >>> effective_groups([[5, 9], [5, 0], [5, 1], [5, 0]]).round(2).tolist()
@@ -87,6 +88,9 @@ class Interval:
     def __neg__(self) -> Interval:
         return Interval(-self.value, -self.high, -self.low)
 
+    def __getitem__(self, place: Any) -> Interval:
+        return Interval(self.value[place], self.low[place], self.high[place])
+
     def at(self, *place: int) -> tuple[float, float, float]:
         """One estimate and the ends of its interval."""
         return float(self.value[place]), float(self.low[place]), float(self.high[place])
@@ -110,11 +114,6 @@ class Spread:
     variance: Array
     freedom: Array
 
-    @classmethod
-    def unknown(cls, value: Array) -> Spread:
-        """Estimates of which nothing else can be known."""
-        return cls(value, *(np.full_like(value, np.nan) for _ in range(4)))
-
     def interval(self, losses: int = 0, level: float = 0.95) -> Interval:
         """Student's interval, or one of those of all pairs of so many losses, which hold together with this confidence."""
         factor = critical(losses, self.freedom, level) if losses else student.ppf(0.5 + level / 2, self.freedom)
@@ -127,7 +126,7 @@ INVERSE = np.linspace(0, 1, 65)
 
 
 @lru_cache(maxsize=64)
-def _range(losses: int, level: float) -> Array:
+def _log_quantile(losses: int, level: float) -> Array:
     """The logarithm of Tukey's quantile over the root of 2, at `INVERSE`: scipy's takes seconds.
 
     The range of normal values, over an independent estimate of their deviation: how often it is beyond w, averaged over the
@@ -155,7 +154,7 @@ def critical(losses: int, freedom: ArrayLike, level: float = 0.95) -> Array:
         >>> critical(2, [4, 10]).round(2).tolist(), critical(8, 10).round(2).tolist()  # of one pair it is Student's t
         ([2.78, 2.23], 3.75)
     """
-    return np.asarray(np.exp(np.interp(1 / np.asarray(freedom, dtype=np.float64), INVERSE, _range(losses, level))))
+    return np.asarray(np.exp(np.interp(1 / np.asarray(freedom, dtype=np.float64), INVERSE, _log_quantile(losses, level))))
 
 
 def moderate(variance: Array, freedom: Array, independent: int) -> tuple[Array, Array]:
@@ -195,20 +194,19 @@ class Estimates:
         mean: The mean over seeds, ``[L]``.
         difference: Row minus column, ``[L, L]``.
         measure: What they are scores of.
-        own_freedom: The degrees of freedom of each difference by itself, ``[L, L]``; empty: those of `difference`.
+        own_freedom: The degrees of freedom of each difference by itself, ``[L, L]``; None: those of `difference`.
     """
 
     values: Array
     mean: Spread
     difference: Spread
     measure: Measure
-    own_freedom: Array = field(default_factory=lambda: np.empty(0))
+    own_freedom: Array | None = None
 
     @property
     def order(self) -> list[int]:
         """The losses, best first."""
-        value = self.mean.value
-        return [int(i) for i in np.argsort(-value if self.measure.higher_is_better else value, kind="stable")]
+        return [int(i) for i in np.argsort(-self.measure.sign * self.mean.value, kind="stable")]
 
     @property
     def behind(self) -> list[int]:
@@ -236,7 +234,9 @@ class Estimates:
             pooled: Whether the degrees of freedom are those of all pairs together; by their own alone intervals are wider, and
                 hold where losses vary very differently.
         """
-        spread = self.difference if pooled or not self.own_freedom.size else replace(self.difference, freedom=self.own_freedom)
+        spread = self.difference
+        if not pooled and self.own_freedom is not None:
+            spread = replace(spread, freedom=self.own_freedom)
         found = spread.interval(max(len(self.values), 2), level)
         found = found if self.measure.higher_is_better else -found
         unknown = np.full_like(found.value, np.nan)
@@ -277,7 +277,8 @@ def estimate(sums: Array, measure: Measure, draws: int = 2000, seed: int = 0) ->
     known = ~np.isnan(groups)
     mean, gap = values.mean(1), values.mean(1)[:, None] - values.mean(1)
     if seeds < 2 or not known.any() or groups[known].min() < 1 + 1e-9:
-        return Estimates(values, Spread.unknown(mean), Spread.unknown(gap), measure)
+        mean_alone, gap_alone = (Spread(value, *np.full((4, *value.shape), np.nan)) for value in (mean, gap))
+        return Estimates(values, mean_alone, gap_alone, measure)
     drawn = _draw(sums, measure, draws, seed)[..., known]
     widening = np.sqrt((groups[known] + 1) / (groups[known] - 1)) / known.sum()
     moved = (drawn - drawn.mean(0)) * widening
@@ -289,15 +290,20 @@ def estimate(sums: Array, measure: Measure, draws: int = 2000, seed: int = 0) ->
     )
     single = _spread(mean, groups[known], seeds, *(np.moveaxis(np.diagonal(each), -1, 0) for each in covariances))
     difference = _spread(gap, groups[known], seeds, *map(_of_differences, covariances))
-    upper = np.triu_indices(len(parts), 1)
-    if len(parts) > 2 and difference.variance[upper].mean() > 0:
-        own = np.maximum(difference.variance[upper], 1e-4 * difference.variance[upper].mean())
-        freedom, own_freedom = difference.freedom[upper], difference.freedom.copy()
-        moderated, freedom = moderate(own, freedom, len(parts) - 1)
-        for whole, each in ((difference.variance, np.maximum(own, moderated)), (difference.freedom, freedom)):
-            whole[upper] = whole.T[upper] = each
-        return Estimates(values, single, difference, measure, own_freedom)
-    return Estimates(values, single, difference, measure)
+    return Estimates(values, single, _moderated(difference), measure, difference.freedom)
+
+
+def _moderated(difference: Spread) -> Spread:
+    """Differences ``[L, L]`` with variances that are `moderate`, but none smaller than it is; of two losses as they are."""
+    variance, freedom = difference.variance.copy(), difference.freedom.copy()
+    upper = np.triu_indices(len(variance), 1)
+    mean = variance[upper].mean() if len(variance) > 2 else 0.0
+    if mean > 0:
+        own = np.maximum(variance[upper], 1e-4 * mean)
+        moderated, together = moderate(own, freedom[upper], len(variance) - 1)
+        variance[upper] = variance.T[upper] = np.maximum(own, moderated)
+        freedom[upper] = freedom.T[upper] = together
+    return replace(difference, variance=variance, freedom=freedom)
 
 
 def _draw(sums: Array, measure: Measure, draws: int, seed: int) -> Array:
@@ -329,7 +335,7 @@ def _spread(
 
     Args:
         value: ``[...]``.
-        groups: ``[P]``, how many groups each part is as good as.
+        groups: ``[P]``, the effective number of groups of each part.
         seeds: R.
         by_seed: ``[...]``, their variance by the scores of the seeds on all groups.
         drawn: ``[...]``, that of their draws.
@@ -377,7 +383,7 @@ def shrink(found: Estimates, draws: int = 8000, seed: int = 0) -> Chances | None
     losses = len(values)
     if losses < 2 or np.isnan(variance).any():
         return None
-    up = values if found.measure.higher_is_better else -values
+    up = found.measure.sign * values
     sums = variance.sum(1)
     whole = sums.sum() / (2 * (losses - 1))
     errors = (sums - whole) / (losses - 2) if losses > 2 else sums / 2
@@ -410,8 +416,7 @@ def shrink(found: Estimates, draws: int = 8000, seed: int = 0) -> Chances | None
     kept = 1 / (1 + sigma / tau)
     true = rng.normal(kept * up + (1 - kept) * middle, np.sqrt(kept * sigma))  # [draws, L]
     best = np.bincount(true.argmax(1), minlength=losses) / draws
-    mean = true.mean(0) if found.measure.higher_is_better else -true.mean(0)
-    return Chances(mean, best, (true.max(1, keepdims=True) - true).mean(0))
+    return Chances(found.measure.sign * true.mean(0), best, (true.max(1, keepdims=True) - true).mean(0))
 
 
 @dataclass(frozen=True)
@@ -445,8 +450,7 @@ def reach(found: Estimates, groups: int, most: int = 1000) -> Reach | None:
         return None
     upper = np.triu_indices(losses, 1)
     half = critical(losses, spread.freedom) * np.sqrt(spread.variance)
-    up = found.mean.value if found.measure.higher_is_better else -found.mean.value
-    best, second = np.argsort(-up, kind="stable")[:2]
+    best, second = found.order[:2]
     gap, variance, freedom = (float(x[best, second]) for x in (abs(spread.value), spread.variance, spread.freedom))
     share = float(ratio(spread.of_seeds, spread.of_seeds + spread.of_groups)[best, second])  # of the variance, due to seeds
 

@@ -50,6 +50,11 @@ class Measure:
         """The label with the unit, for columns and axes."""
         return f"{self.label} in {self.unit}" if self.unit else self.label
 
+    @property
+    def sign(self) -> int:
+        """What the score is multiplied by for more to be better."""
+        return 1 if self.higher_is_better else -1
+
 
 def of_metric(metric: Metric, point: str = "fixed", label: str = "") -> Measure:
     """A score of counts at an operating point."""
@@ -83,13 +88,8 @@ def of_tuning(metric: Metric, point: str) -> Measure:
     )
 
 
-def of_calibration(name: str, label: str) -> Measure:
-    """A calibration error or the Brier score, see `rsseg.metrics.calibration`."""
-    return Measure(label, lambda records: records.calibration.get(name), *SCORES[name], False, (0.0, np.inf))
-
-
 def calibration_measures(task: Task) -> dict[str, Measure]:
-    """By what losses are compared, but not ranked: how far probabilities are from frequencies.
+    """By what losses are compared, but not ranked: calibration errors and the Brier score, see `rsseg.metrics.calibration`.
 
     Of exclusive classes ``ece`` is of the probability of the predicted class, else of those of the labels; ``class_ece`` is
     the mean over classes, where there are several.
@@ -106,7 +106,11 @@ def calibration_measures(task: Task) -> dict[str, Measure]:
         labels = {"ece": "calibration error of all labels", **labels}
     else:
         labels = {"ece": f"calibration error of {task.classes[0]}", "brier": labels["brier"]}
-    return {name: of_calibration(name, label) for name, label in labels.items()}
+
+    def measure(name: str, label: str) -> Measure:
+        return Measure(label, lambda records: records.calibration.get(name), *SCORES[name], False, (0.0, np.inf))
+
+    return {name: measure(name, label) for name, label in labels.items()}
 
 
 USUAL = {

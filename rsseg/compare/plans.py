@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from rsseg.compare.runs import Begun, Run
-from rsseg.config.plan import FOLD, LOSS, SEED, TRIALS, Plan, as_text, read_plan
+from rsseg.config.plan import FOLD, LOSS, SEED, TRIALS, Plan, as_text, common, read_plan
 
 Values: TypeAlias = dict[str, list[Path]]
 """The folders of the runs that have each value of something, the usual one first."""
 
 AnyRun = TypeVar("AnyRun", bound=Begun)
+Key = TypeVar("Key", bound=Hashable)
+
+
+def grouped(runs: Iterable[AnyRun], key: Callable[[AnyRun], Key]) -> dict[Key, list[AnyRun]]:
+    """Runs by what a key says of each, in order."""
+    found: dict[Key, list[AnyRun]] = {}
+    for run in runs:
+        found.setdefault(key(run), []).append(run)
+    return found
 
 
 def plans_of(runs: Iterable[Begun]) -> dict[Path, Plan]:
     """The plans of the folders that runs lie in; a search's trials differ by what it searched."""
-    inside: dict[Path, list[Begun]] = {}
-    for run in runs:
-        inside.setdefault(run.folder.parent, []).append(run)
+    inside = grouped(runs, lambda run: run.folder.parent)
     plans = {folder: read_plan(folder) or plan_of_trials(folder, some) for folder, some in inside.items()}
     return {folder: plan for folder, plan in plans.items() if plan}
 
@@ -31,16 +38,25 @@ def plan_of_trials(folder: Path, trials: Sequence[Begun]) -> Plan | None:
     columns = (folder / TRIALS).read_text(encoding="utf-8").partition("\n")[0].split(",")
     runs = {}
     for run in trials:
-        told = dict(word.lstrip("+").split("=", 1) for word in run.origin["overrides"] if "=" in word)
-        runs[run.folder] = {LOSS: run.loss} | {key: told[key] for key in columns if key in told} | {SEED: str(run.seed)}
-    unlike = differing(trials)
-    return Plan(runs, {key: value for key, value in trials[0].settings.items() if key not in unlike})
+        given = dict(word.lstrip("+").split("=", 1) for word in run.origin["overrides"] if "=" in word)
+        runs[run.folder] = {LOSS: run.loss} | {key: given[key] for key in columns if key in given} | {SEED: str(run.seed)}
+    return Plan(runs, common([run.settings for run in trials]))
 
 
-def differing(runs: Sequence[Begun]) -> list[str]:
-    """The settings that some runs differ in, in the config's order."""
-    keys = dict.fromkeys(key for run in runs for key in run.settings)
-    return [key for key in keys if len({run.settings.get(key, "none") for run in runs}) > 1]
+def unlike(runs: Iterable[AnyRun], facts: Callable[[AnyRun], Mapping[str, str]]) -> dict[str, Values]:
+    """The facts that differ among the runs that have them, with the folders of each value."""
+    found: dict[str, Values] = {}
+    for run in runs:
+        for key, value in facts(run).items():
+            found.setdefault(key, {}).setdefault(value, []).append(run.folder)
+    by_number = {key: sorted(values.items(), key=lambda item: -len(item[1])) for key, values in found.items()}
+    return {key: dict(values) for key, values in by_number.items() if len(values) > 1}
+
+
+def differing(runs: Sequence[Begun]) -> dict[str, Values]:
+    """The settings that some runs differ in, in the config's order; one that a run lacks is none."""
+    absent = dict.fromkeys((key for run in runs for key in run.settings), "none")
+    return unlike(runs, lambda run: absent | run.settings)
 
 
 def differences(runs: Sequence[Run], plans: Mapping[Path, Plan]) -> dict[str, Values]:
@@ -49,17 +65,18 @@ def differences(runs: Sequence[Run], plans: Mapping[Path, Plan]) -> dict[str, Va
     A setting is varied by design where every run has a plan that varies it, and runs of one row share it.
     """
     own = {run.folder: plan for run in runs if (plan := plans.get(run.folder.parent)) and run.folder in plan.runs}
-    rows: dict[object, list[Run]] = {}
-    for run in runs:
-        told = own[run.folder].runs[run.folder].items() if run.folder in own else [(LOSS, run.loss)]
-        rows.setdefault((run.folder.parent, *((key, value) for key, value in told if key not in (SEED, FOLD))), []).append(run)
-    by_seed = {key for row in rows.values() for key in differing(row)}
-    found = {}
-    for key in differing(runs):
-        designed = all(run.folder in own and key not in own[run.folder].common for run in runs)
-        if not designed or key in by_seed:
-            found[key] = _by_value((run, run.settings.get(key, "none")) for run in runs)
-    return found | unlike_facts([(run, made_by(run)) for run in runs])
+
+    def row(run: Run) -> tuple[object, ...]:
+        values = own[run.folder].runs[run.folder] if run.folder in own else {LOSS: run.loss}
+        return (run.folder.parent, *(item for item in values.items() if item[0] not in (SEED, FOLD)))
+
+    within_rows = {key for same in grouped(runs, row).values() for key in differing(same)}
+
+    def by_design(key: str) -> bool:
+        return key not in within_rows and all(run.folder in own and key not in own[run.folder].common for run in runs)
+
+    found = {key: values for key, values in differing(runs).items() if not by_design(key)}
+    return found | unlike(runs, made_by)
 
 
 def validated_on(run: Run) -> dict[str, str]:
@@ -91,20 +108,6 @@ def _of_fold(run: Run) -> str:
     return "" if run.fold is None else f" of fold {run.fold}"
 
 
-def unlike_facts(facts: Sequence[tuple[Run, Mapping[str, str]]]) -> dict[str, Values]:
-    """The facts that those runs differ in that have them."""
-    keys = dict.fromkeys(key for _, known in facts for key in known)
-    by_key = {key: _by_value((run, known[key]) for run, known in facts if key in known) for key in keys}
-    return {key: values for key, values in by_key.items() if len(values) > 1}
-
-
-def _by_value(pairs: Iterable[tuple[Run, str]]) -> Values:
-    found: Values = {}
-    for run, value in pairs:
-        found.setdefault(value, []).append(run.folder)
-    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
-
-
 def table_of(unlike: Mapping[str, Values], most: int = 12) -> str:
     """What runs differ in, as a table: a setting, its values, and how many runs have each, or which if they are few."""
     rows = [("setting", "value", "runs")]
@@ -127,34 +130,25 @@ def one_plan(runs: Sequence[Begun], plans: Mapping[Path, Plan], places: Sequence
         places: Where runs were looked for: of a plan in one of them all runs are meant, those that were not begun too.
         different: What runs differ in that their plans do not vary.
     """
+    named_by = [key for key in different if not (key.startswith("model.heads.") and "heads" in different)]
     told: dict[Path, dict[str, str]] = {}
-    told_apart = [key for key in different if not (key.startswith("model.heads.") and "heads" in different)]
     for folder, plan in plans.items():
         if any(place == folder or place in folder.parents for place in places):
-            told |= {
-                run: {**values, **{key: plan.common[key] for key in told_apart if key in plan.common}}
-                for run, values in plan.runs.items()
-            }
+            shared = {key: plan.common[key] for key in named_by if key in plan.common}
+            told |= {run: values | shared for run, values in plan.runs.items()}
     for run in runs:
         plan = plans.get(run.folder.parent, Plan({}, {}))
-        own = plan.runs.get(run.folder)
-        values = own or {LOSS: run.loss, **({} if run.fold is None else {FOLD: str(run.fold)}), SEED: str(run.seed)}
-        added = [key for key in told_apart if key in run.settings and (own is None or key in plan.common)]
+        planned = plan.runs.get(run.folder)
+        values = planned or {LOSS: run.loss, **({} if run.fold is None else {FOLD: str(run.fold)}), SEED: str(run.seed)}
+        added = [key for key in named_by if key in run.settings and (planned is None or key in plan.common)]
         told[run.folder] = values | {key: run.settings[key] for key in added}
-    commands = [command for plan in plans.values() for command in plan.commands]
-    unlike = differing(runs)
-    whole = Plan(told, {key: value for key, value in runs[0].settings.items() if key not in unlike}, commands)
-    for same in rows_of(runs, whole.labels).values():
+    whole = Plan(told, {}, [command for plan in plans.values() for command in plan.commands])
+    labels = whole.labels
+    for same in grouped(runs, lambda run: labels[run.folder]).values():
         keys = dict.fromkeys(key for run in same for key in run.losses)
-        for key in (key for key in keys if len({as_text(run.losses.get(key)) for run in same}) > 1):
-            for run in same:
-                told[run.folder][f"{LOSS}.{key}"] = as_text(run.losses.get(key))
+        for key in keys:
+            by_run = {run.folder: as_text(run.losses.get(key)) for run in same}
+            if len(set(by_run.values())) > 1:
+                for folder, value in by_run.items():
+                    told[folder][f"{LOSS}.{key}"] = value
     return whole
-
-
-def rows_of(runs: Iterable[AnyRun], labels: Mapping[Path, str]) -> dict[str, list[AnyRun]]:
-    """The runs of each row."""
-    found: dict[str, list[AnyRun]] = {}
-    for run in runs:
-        found.setdefault(labels[run.folder], []).append(run)
-    return found

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 
 from rsseg.compare.datasets import AcrossDatasets, across_answer, across_table
 from rsseg.compare.figures import draw_all
@@ -23,10 +23,7 @@ from rsseg.compare.tables import all_tables
 from rsseg.compare.words import answer, caveats, listed, number, percent, span, statistics
 from rsseg.config.plan import within
 from rsseg.files import write_table, write_text
-from rsseg.metrics.average import present_mean
 from rsseg.table import print_table
-
-TEMPLATE = Path(__file__).with_name("page.html")
 
 UNPRINTED = ("gained by tuning", "better where it was chosen", "best checkpoint is the last", "hours")
 """What a terminal has no room for."""
@@ -100,11 +97,8 @@ def write_across(across: AcrossDatasets, out: Path) -> Path:
     """
     table, page = across_table(across), out / "report.html"
     write_table(out / "datasets.csv", table)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(TEMPLATE.with_name("across.html").read_text(encoding="utf-8"))
-    write_text(
-        page, template.render(answer=across_answer(across), table=shown(table.reset_index()), datasets=list(across.found))
-    )
+    content = {"answer": across_answer(across), "table": shown(table.reset_index()), "datasets": list(across.found)}
+    write_text(page, _template("across.html").render(content))
     log.info("Report: %s; those of each dataset in the folders beside it", page)
     return page
 
@@ -114,15 +108,12 @@ def say(found: Findings, comparison: pd.DataFrame) -> None:
     for left in found.comparison.left_out:
         log.warning("%s is left out: %s; %s.", left.run, left.why, left.remedy)
     columns, rows, _ = ranking(found, comparison)
-    told = []
-    for row in rows:
-        cells = {column.text: cell for column, cell in zip(columns, row, strict=True) if column.text not in UNPRINTED}
-        told.append(
-            {
-                name: f"{cell.text} ({cell.detail})" if cell.detail and name in SMALL else cell.text
-                for name, cell in cells.items()
-            }
-        )
+    names = [column.text for column in columns]
+
+    def text(name: str, cell: Cell) -> str:
+        return f"{cell.text} ({cell.detail})" if cell.detail and name in SMALL else cell.text
+
+    told = [{name: text(name, cell) for name, cell in zip(names, row, strict=True) if name not in UNPRINTED} for row in rows]
     print_table(told, ranking_note(found, "In brackets"))
     for sentence in [*answer(found), *statistics(found)]:
         log.info("%s", sentence)
@@ -138,8 +129,7 @@ def render(found: Findings, tables: dict[str, pd.DataFrame], figures: dict[str, 
         tables: By name, as `rsseg.compare.tables.all_tables` makes them.
         figures: By name, the figures that there are, as data URIs.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    return _template("page.html").render(
         found=found,
         figures=figures,
         answer=answer(found),
@@ -161,6 +151,11 @@ def render(found: Findings, tables: dict[str, pd.DataFrame], figures: dict[str, 
     )
 
 
+def _template(name: str) -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+
+
 def ranking(found: Findings, comparison: pd.DataFrame) -> Table:
     """The losses, best first, with intervals, and what is no loss at all below them: the table of the first screen."""
     several, chances, used = len(found.labels) > 1, found.chances if found.ranked.claims else None, ", tuned" * found.tune
@@ -177,12 +172,14 @@ def ranking(found: Findings, comparison: pd.DataFrame) -> Table:
         if chances:
             row += [Cell(percent(chances.best[i])), Cell(number(chances.mean[i]))]
         facts, seeds = comparison.loc[found.labels[i]], len(found.seeds)
-        trouble = [f"{many} {what}" for what in ("failed", "collapsed") if (many := int(facts.get(what, 0)))]
+        trouble = ", ".join(f"{int(facts[what])} {what}" for what in ("failed", "collapsed") if facts[what])
         row += [
-            Cell(number(float(present_mean(found.optimism[i])), sign=True)),
-            Cell(f"{found.last_is_best[i].sum()} of {seeds}"),
+            Cell(number(facts["optimism_mean"], sign=True)),
+            Cell(f"{int(facts['last_is_best'])} of {seeds}"),
+            Cell(str(seeds), "worse" * bool(trouble), trouble),
+            Cell(f"{facts['hours']:.3g}"),
         ]
-        rows.append([*row, Cell(str(seeds), "worse" * bool(trouble), ", ".join(trouble)), Cell(f"{facts['hours']:.3g}")])
+        rows.append(row)
     for name, score in found.baselines.items():
         rows.append([Cell(name, "text base"), Cell(number(score), "base"), *[Cell("", "base")] * (len(names) - 2)])
     return Table([Cell(name, "text" * (name == "loss")) for name in names], rows)
@@ -249,7 +246,8 @@ def _where(found: Findings, tables: dict[str, pd.DataFrame]) -> list[Table]:
     if len(classes) < 2:
         return [of_scenes]
     of_classes = classes[["pixels", *names]].rename(columns={"pixels": unit}).reset_index()
-    return [shown(of_classes, f"{found.metrics[found.class_score].label} per {tell}, pooled over scenes{first}"), of_scenes]
+    title = f"{found.metrics[found.scene_metric.score].label} per {tell}, pooled over scenes{first}"
+    return [shown(of_classes, title), of_scenes]
 
 
 def _runs(found: Findings, runs: pd.DataFrame) -> Table:

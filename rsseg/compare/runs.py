@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -70,7 +69,7 @@ class Begun:
 
 
 class Run(Begun):
-    """A finished run, or those of one row and seed that leave out each fold in turn.
+    """A finished run, or the runs of one row and seed on all folds as one.
 
     Attributes:
         data: ``data.json``: scenes and fingerprints of the splits.
@@ -78,7 +77,6 @@ class Run(Begun):
         task: The task of its head.
         without: The classes that are left out of its means.
         curve: ``step``, ``val_loss`` and `Task.class_scores` of every validation.
-        classes: ``classes.csv``: class, scores and pixels of its head.
         records: What the recorder wrote; None without.
         unrecorded: Why there are none, and what to do.
         plain: Whether its row is cross-entropy and no more.
@@ -99,7 +97,7 @@ class Run(Begun):
         self.data, self.summary = run.data(), run.summary()
         if "heads" in self.summary:
             self.summary = {**self.summary, **self.summary["heads"][head]}
-        self.curve, self.classes = read_curve(run, head, self.task), pd.DataFrame(run.classes(head))
+        self.curve = read_curve(run, head, self.task)
         self.without = [name for name in self.config.metrics.without if len(self.heads) == 1 or name in self.task.classes]
         self.plain = False
         self.records: Records | None = None
@@ -134,21 +132,18 @@ class NoSuchHeadError(InputError):
         self.heads = heads
 
 
-@dataclass(frozen=True)
-class LeftOut:
+class LeftOut(NamedTuple):
     """A run that is not compared.
 
     Attributes:
         run: Its folder.
         why: What is wrong with it.
         remedy: What to do.
-        loss: The row that it would be in; empty where it was not read.
     """
 
     run: Path
     why: str
     remedy: str
-    loss: str = ""
 
 
 def find_runs(places: Sequence[Path]) -> list[Path]:

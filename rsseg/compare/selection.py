@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.compare.folds import pool_folds
+from rsseg.compare.folds import pool_all
 from rsseg.compare.measures import measures
-from rsseg.compare.plans import differences, differing, one_plan, plans_of, rows_of, table_of, unlike_facts, validated_on
+from rsseg.compare.plans import differences, differing, grouped, one_plan, plans_of, table_of, unlike, validated_on
 from rsseg.compare.runs import Begun, LeftOut, NoSuchHeadError, Reason, Run, find_runs, is_cross_entropy
 from rsseg.config.folder import RunFolder
 from rsseg.config.plan import Plan, within
@@ -79,29 +79,19 @@ class Comparison:
 
 @dataclass
 class Selection:
-    """The runs that may still be compared, and why others are left out."""
+    """All runs that were begun, those that may still be compared, those that are left out, and those that have failed."""
 
+    begun: list[Begun] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
-    dropped: list[tuple[Begun, Reason]] = field(default_factory=list)
-    headless: list[LeftOut] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
     failed: list[Begun] = field(default_factory=list)
-
-    @property
-    def begun(self) -> list[Begun]:
-        """All runs that were begun."""
-        return [*self.runs, *(run for run, _ in self.dropped)]
 
     def drop(self, reasons: Mapping[Path, Reason], failed: bool = False) -> None:
         """Leave out the runs in some folders; `failed`: they are finished and can't be scored."""
         dropped = [run for run in self.runs if run.folder in reasons]
-        self.dropped += [(run, reasons[run.folder]) for run in dropped]
+        self.left_out += [LeftOut(run.folder, *reasons[run.folder]) for run in dropped]
         self.failed += dropped if failed else []
         self.runs = [run for run in self.runs if run.folder not in reasons]
-
-    @property
-    def left_out(self) -> list[LeftOut]:
-        """The runs that are left out."""
-        return self.headless + [LeftOut(run.folder, *reason, run.label) for run, reason in self.dropped]
 
 
 def gather(
@@ -140,16 +130,21 @@ def gather(
     by_rate = list[str]()
     if plan.search_seeds:
         searching = [run for run in chosen.runs if run.seed in plan.search_seeds]
-        by_rate = [key for row in rows_of(chosen.runs, labels).values() for key in differing(row)]
+        by_rate = [key for row in grouped(chosen.runs, lambda run: run.label).values() for key in differing(row)]
         rates = pick_rates(searching, metric or chosen.runs[0].task.score, without)
         keep_reporting(chosen, rates, plan.search_seeds)
     chosen.runs.sort(key=lambda run: str(run.summary["finished"]))
-    chosen.drop(older(chosen.runs))
+    chosen.drop(superseded(chosen.runs))
     single = list(chosen.runs)
-    pool_all(chosen, plan.folds)
-    grid = crossed(chosen)
+    if plan.folds:
+        pooled, lacking = pool_all(chosen.runs, plan.folds)
+        chosen.drop(lacking)
+        chosen.runs = pooled
+    grid = keep_grid(chosen)
     kept = [run for row in grid for run in row]
-    known = {run.folder for run in single if any((run.label, run.seed) == (one.label, one.seed) for one in kept)}
+    cells = {(run.label, run.seed) for run in kept}
+    compared = {run.folder for run in single if (run.label, run.seed) in cells}
+    left = {key: [some for some in values.values() if not compared.isdisjoint(some)] for key, values in different.items()}
     unfinished = [folder for folder in plan.runs if not RunFolder(folder).finished]
     return Comparison(
         runs=grid,
@@ -157,7 +152,7 @@ def gather(
         rates=rates,
         plan=plan,
         design=[key for key in differing(kept) if key not in different and key not in by_rate],
-        different=[key for key, values in different.items() if sum(not known.isdisjoint(some) for some in values.values()) > 1],
+        different=[key for key, by_value in left.items() if len(by_value) > 1],
         failed=dict(Counter(run.label for run in chosen.failed)),
         unfinished=dict(Counter(labels[folder] for folder in unfinished)),
     )
@@ -169,38 +164,37 @@ def read_runs(places: Sequence[Path], head: str) -> Selection:
     Raises:
         InputError: If none is left.
     """
-    chosen, lacking, folders = Selection(), dict[Path, NoSuchHeadError](), find_runs(places)
+    chosen, headless, folders = Selection(), dict[Path, NoSuchHeadError](), find_runs(places)
     for folder in folders:
         run = RunFolder(folder)
         diverged = run.summary().get("diverged") if run.finished else None
         try:
-            if run.finished and not diverged:
-                chosen.runs.append(Run(folder, head))
-                continue
-            begun = Begun(folder, head)
+            begun = Run(folder, head) if run.finished and not diverged else Begun(folder, head)
         except NoSuchHeadError as error:
-            lacking[folder] = error
+            headless[folder] = error
             continue
-        if diverged:
+        chosen.begun.append(begun)
+        if isinstance(begun, Run):
+            chosen.runs.append(begun)
+        elif diverged:
             chosen.failed.append(begun)
-            chosen.dropped.append((begun, (f"{DIVERGED} at step {diverged['step']}", LOWER_RATE)))
+            chosen.left_out.append(LeftOut(folder, f"{DIVERGED} at step {diverged['step']}", LOWER_RATE))
         elif run.in_training:
-            chosen.dropped.append((begun, ("it is training now", "wait until it is finished")))
+            chosen.left_out.append(LeftOut(folder, "it is training now", "wait until it is finished"))
         else:
-            chosen.dropped.append((begun, ("it is not finished", f"go on with python train.py {run.resume_word}")))
+            chosen.left_out.append(LeftOut(folder, "it is not finished", f"go on with python train.py {run.resume_word}"))
     if chosen.runs:
-        chosen.headless = [
-            LeftOut(folder, f"it has no head {head}", f"compare it by a head that it has: {', '.join(error.heads)}")
-            for folder, error in lacking.items()
-        ]
+        for folder, lacking in headless.items():
+            remedy = f"compare it by a head that it has: {', '.join(lacking.heads)}"
+            chosen.left_out.append(LeftOut(folder, f"it has no head {head}", remedy))
         return chosen
-    if lacking:
-        heads = dict.fromkeys(name for error in lacking.values() for name in error.heads)
+    if headless:
+        heads = dict.fromkeys(name for lacking in headless.values() for name in lacking.heads)
         raise InputError(f"head={head}{nearest(head, heads)}: the runs have {', '.join(heads)}")
     which, remedy = "", "train first"
-    if chosen.dropped:
-        first, (why, remedy) = chosen.dropped[0]
-        which = f" ({len(folders)} begun; {first.folder}: {why})"
+    if chosen.left_out:
+        first, why, remedy = chosen.left_out[0]
+        which = f" ({len(folders)} begun; {first}: {why})"
     raise InputError(f"no finished run in {', '.join(map(str, places))}{which}: {remedy}")
 
 
@@ -210,11 +204,10 @@ def drop_unscored(chosen: Selection) -> None:
     Raises:
         InputError: If none is left.
     """
-    task, reasons = chosen.runs[0].task, {}
-    for run in chosen.runs:
-        if np.isnan(run.summary[run.task.score]):
-            why = f"its {run.task.score_name} is NaN: {_nothing(run.task)} its validation scenes"
-            reasons[run.folder] = (why, SPLIT_WITH_SOME)
+    task = chosen.runs[0].task
+    unscored = [run for run in chosen.runs if np.isnan(run.summary[run.task.score])]
+    why = "its {0.score_name} is NaN: {1} its validation scenes"
+    reasons = {run.folder: (why.format(run.task, _nothing(run.task)), SPLIT_WITH_SOME) for run in unscored}
     chosen.drop(reasons, failed=True)
     if not chosen.runs:
         raise InputError(f"no run has an {task.score_name}: {_nothing(task)} the validation scenes; {SPLIT_WITH_SOME}")
@@ -230,10 +223,10 @@ def refuse_other_data(runs: Sequence[Run]) -> None:
     Raises:
         InputError: If there are such.
     """
-    unlike = unlike_facts([(run, validated_on(run)) for run in runs])
-    if unlike:
+    different = unlike(runs, validated_on)
+    if different:
         raise InputError(
-            f"these runs were validated on different data and can't be compared:\n{table_of(unlike)}\n"
+            f"these runs were validated on different data and can't be compared:\n{table_of(different)}\n"
             "name the folders of one kind"
         )
 
@@ -283,7 +276,7 @@ def pick_rates(runs: Sequence[Run], metric: str, without: Sequence[str] = ()) ->
     for label in sorted({run.label for run in runs}):
         scores = {(run.rate, (run.seed, run.fold)): _score(run, metric, without) for run in runs if run.label == label}
         tried = sorted({rate for rate, _ in scores})
-        seeds = [seed for seed in {seed: 0 for _, seed in scores} if all((rate, seed) in scores for rate in tried)]
+        seeds = [seed for seed in dict.fromkeys(seed for _, seed in scores) if all((rate, seed) in scores for rate in tried)]
         if not seeds:
             raise InputError(
                 f"{label} has no search seed with which all its learning rates {tried} were finished: finish the sweep"
@@ -310,7 +303,7 @@ def _score(run: Run, metric: str, without: Sequence[str]) -> float:
         raise InputError(
             f"metric={metric}: {run.folder} was not scored by it, so no learning rate can be chosen; take {way_out}"
         )
-    return score if measure.higher_is_better else -score
+    return measure.sign * score
 
 
 def keep_reporting(chosen: Selection, rates: Mapping[str, tuple[float, list[float]]], search_seeds: Collection[int]) -> None:
@@ -329,31 +322,7 @@ def keep_reporting(chosen: Selection, rates: Mapping[str, tuple[float, list[floa
     chosen.runs = kept
 
 
-def pool_all(chosen: Selection, folds: Collection[str]) -> None:
-    """Make one run of those of a row and seed that leave out each fold in turn, where every fold is there."""
-    if not folds:
-        return
-    pooled, lacking = [], dict[Path, Reason]()
-    grouped: dict[tuple[str, int], list[Run]] = {}
-    for run in sorted(chosen.runs, key=lambda run: str(run.fold)):
-        grouped.setdefault((run.label, run.seed), []).append(run)
-    for runs in grouped.values():
-        missing = set(folds) - {str(run.fold) for run in runs}
-        if missing:
-            reason = (
-                f"its seed lacks fold {', '.join(sorted(missing))}",
-                "finish the sweep, and train again what has diverged",
-            )
-            lacking |= dict.fromkeys((run.folder for run in runs), reason)
-        else:
-            pooled.append(pool_folds(runs))
-    if not pooled:
-        raise InputError(f"no seed of any row has all folds, {', '.join(folds)}: finish the sweep")
-    chosen.drop(lacking)
-    chosen.runs = pooled
-
-
-def older(runs: Sequence[Run]) -> dict[Path, Reason]:
+def superseded(runs: Sequence[Run]) -> dict[Path, Reason]:
     """Of runs in the order in which they were finished, those that another one of the same row, seed and fold came after."""
     newest: dict[tuple[object, ...], Run] = {}
     reasons = {}
@@ -367,7 +336,7 @@ def older(runs: Sequence[Run]) -> dict[Path, Reason]:
     return reasons
 
 
-def crossed(chosen: Selection) -> list[list[Run]]:
+def keep_grid(chosen: Selection) -> list[list[Run]]:
     """The runs by loss and seed, ``[losses][seeds]``; those that other losses lack a seed of are left out.
 
     Raises:

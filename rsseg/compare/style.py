@@ -60,7 +60,7 @@ def canvas(height: float) -> Figure:
 
 
 def wrap(name: str, width: int = 20) -> str:
-    r"""A name on several lines, for those of recipes are long; lines of its own stay.
+    r"""A name broken into lines; line breaks of its own stay.
 
     Example:
         >>> wrap("focal_dice sampler=Balanced")
@@ -110,7 +110,7 @@ def mark(axis: Axes, found: Interval, shift: float = 0.0, marker: str = "o", fil
 
 
 def panels(titles: Sequence[str], across: str, up: str, height: float = 1.8) -> tuple[Figure, list[Axes]]:
-    """A figure of equal panels in two or three columns that share both axes; the axes that are too many are not there."""
+    """A figure of equal panels in two or three columns that share both axes; surplus axes are hidden."""
     number, columns = len(titles), 2 if len(titles) < 7 else 3
     lines, titles = -(-number // columns), [wrap(title, 48 // columns) for title in titles]
     figure = canvas((height * 2 / columns + 0.14 * max(title.count("\n") for title in titles)) * lines + 0.4)

@@ -18,7 +18,7 @@ def all_tables(found: Findings) -> dict[str, pd.DataFrame]:
     tables = {
         "comparison": losses(found),
         "pairs": pairs(found).set_index("metric"),
-        "ranks": cross(found),
+        "ranks": ranks(found),
         "measures": best_by_measure(found).set_index("measure"),
         "classes": classes(found),
         "scenes": scenes(found),
@@ -40,7 +40,7 @@ def losses(found: Findings) -> pd.DataFrame:
     ``expected_regret`` are of losses as they are best used, ``tuned`` or not. A mean over seeds that lack some says over how
     many it is, ``_seeds``.
     """
-    best, chances, lead, seeds = found.order[0], found.chances, found.ranked.lead(), len(found.seeds)
+    chances, lead, seeds = found.chances, found.ranked.lead()[found.order[0]], len(found.seeds)
     columns: dict[str, ArrayLike] = {"seeds": np.full(len(found.labels), seeds)}
     shown = dict(found.estimates)
     if found.tuned is not None and found.gain is not None:
@@ -50,14 +50,12 @@ def losses(found: Findings) -> pd.DataFrame:
         columns[f"{name}_mean"] = score.value
         columns[f"{name}_std"] = values.std(axis=1, ddof=1) if seeds > 1 else np.full(len(values), np.nan)
         columns[f"{name}_low"], columns[f"{name}_high"] = score.low, score.high
-    columns["behind"], columns["behind_low"], columns["behind_high"] = (
-        ends[best] + 0.0
-        for ends in (lead.value, lead.low, lead.high)  # no -0.0
-    )
+    for name, ends in {"behind": lead.value, "behind_low": lead.low, "behind_high": lead.high}.items():
+        columns[name] = ends + 0.0  # no -0.0
     if chances is not None:
         columns["p_best"], columns["expected"], columns["expected_regret"] = chances.best, chances.mean, chances.regret
         columns["used_tuned"] = np.full(len(found.labels), found.tune)
-    each = {"optimism": found.optimism, "selection_regret": found.selection, "tau": found.tau[..., 0]}
+    each = {"optimism": found.optimism, "selection_regret": found.selection_regret, "tau": found.tau[..., 0]}
     each["tau_last_half"] = found.tau[..., 1]
     if found.residual is not None:
         each["residual_regret"] = found.residual
@@ -79,23 +77,20 @@ def pairs(found: Findings) -> pd.DataFrame:
         shown[f"{found.tuned_for}, tuned"] = found.tuned
     rows = []
     for metric, estimates in shown.items():
-        lead, sign = estimates.lead(), 1 if estimates.measure.higher_is_better else -1
-        difference = lead if sign > 0 else -lead
+        difference = estimates.lead() if estimates.measure.higher_is_better else -estimates.lead()
         for a in found.order:
             rows += [(metric, found.labels[a], found.labels[b], *difference.at(a, b)) for b in found.order if a != b]
     return pd.DataFrame(rows, columns=["metric", "loss", "against", "difference", "low", "high"])
 
 
-def ranks(found: Findings) -> tuple[list[str], Array]:
-    """The measures and losses that everything is ranked by, and the mean ranks ``[L, measures]``."""
-    keys = [key for key in found.measures if key in found.estimates]
-    names, up = [found.measures[key].label for key in keys], [found.measures[key].higher_is_better for key in keys]
-    values = [found.estimates[key].values for key in keys]
-    if found.panel:
-        names += [f"loss {name}" for name in found.panel]
-        values += list(np.moveaxis(found.values, -1, 0))
-        up += [False] * len(found.panel)
-    return names, cross_evaluation(np.stack(values, axis=-1), up)
+def ranks(found: Findings) -> pd.DataFrame:
+    """Mean ranks of every loss's models under every measure, and under every loss of the panel."""
+    known = found.estimates.values()
+    names = [each.measure.label for each in known] + [f"loss {name}" for name in found.panel]
+    values = [each.values for each in known] + list(np.moveaxis(found.panel_values, -1, 0))
+    up = [each.measure.higher_is_better for each in known] + [False] * len(found.panel)
+    table = cross_evaluation(np.stack(values, axis=-1), up)
+    return pd.DataFrame(table, index=pd.Index(found.labels, name="loss"), columns=names).iloc[found.order]
 
 
 def cross_evaluation(values: ArrayLike, higher_is_better: ArrayLike) -> Array:
@@ -118,23 +113,13 @@ def cross_evaluation(values: ArrayLike, higher_is_better: ArrayLike) -> Array:
     return ranks
 
 
-def cross(found: Findings) -> pd.DataFrame:
-    """Mean ranks of every loss under every measure and loss."""
-    names, table = ranks(found)
-    return pd.DataFrame(table, index=pd.Index(found.labels, name="loss"), columns=names).iloc[found.order]
-
-
 def best_by_measure(found: Findings) -> pd.DataFrame:
     """One row per measure: the loss that is best by it, and by how much, in intervals that hold for all pairs together."""
     columns, rows = ["measure", "best loss", "value", "next", "ahead by", "low", "high"], []
     for estimates in found.estimates.values():
-        measure, mean = estimates.measure, estimates.mean.value
-        best, *others = np.argsort(-mean if measure.higher_is_better else mean, kind="stable")
-        row = (measure.label, found.labels[best], mean[best])
-        if others:
-            rows.append((*row, found.labels[others[0]], *estimates.lead().at(best, others[0])))
-        else:
-            rows.append((*row, "-", np.nan, np.nan, np.nan))
+        best, *others = estimates.order
+        ahead = (found.labels[others[0]], *estimates.lead().at(best, others[0])) if others else ("-", np.nan, np.nan, np.nan)
+        rows.append((estimates.measure.label, found.labels[best], estimates.mean.value[best], *ahead))
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -147,7 +132,7 @@ def classes(found: Findings) -> pd.DataFrame:
         {"pixels": pixels.sum(0).astype(int), "groups": holding}, index=pd.Index(found.task.classes, name="class")
     )
     for i in found.order:
-        table[found.labels[i]] = [known[f"{found.class_score}/{name}"](found.counts[i]).mean(0) for name in table.index]
+        table[found.labels[i]] = [known[f"{found.scene_metric.score}/{name}"](found.counts[i]).mean(0) for name in table.index]
     return table
 
 

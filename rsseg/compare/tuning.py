@@ -132,17 +132,6 @@ def tune_threshold(logits: ArrayLike, label: ArrayLike, weight: ArrayLike, metri
     return -_best_place(gap[order], scores)[0]
 
 
-def sample_counts(logits: ArrayLike, target: ArrayLike, weight: ArrayLike, bias: ArrayLike) -> Array:
-    """Weighted TP, FP and FN, ``[C, 3]``, of the argmax of ``logits + bias``; arguments as of `tune_bias`, `bias` ``[C]``."""
-    z = np.asarray(logits, dtype=np.float64) + np.asarray(bias, dtype=np.float64)
-    return _called_counts(z.argmax(1), np.asarray(target), np.asarray(weight, dtype=np.float64), z.shape[1])
-
-
-def _called_counts(called: NDArray[np.integer], y: NDArray[np.integer], w: Array, classes: int) -> Array:
-    hits, all_called, present = (np.bincount(x, v, classes) for x, v in ((y, w * (called == y)), (called, w), (y, w)))
-    return np.stack([hits, all_called - hits, present - hits], axis=-1)
-
-
 def tune_bias(
     logits: ArrayLike,
     target: ArrayLike,
@@ -204,7 +193,9 @@ def tune_bias(
 
 
 def _mean_score(two: NDArray[np.intp], y: NDArray[np.integer], w: Array, classes: int, metric: Overlap) -> float:
-    return float(present_mean(overlap(_called_counts(two[0], y, w, classes), metric)))
+    hits = np.bincount(y, w * (two[0] == y), classes)
+    called, present = np.bincount(two[0], w, classes), np.bincount(y, w, classes)
+    return float(present_mean(overlap(np.stack([hits, called - hits, present - hits], axis=-1), metric)))
 
 
 def _two_best(z: Array) -> tuple[NDArray[np.intp], Array]:

@@ -16,7 +16,7 @@ from rsseg.metrics.scores import class_pixels
 from rsseg.task import Task
 
 FEW = 5.0
-"""A class that is as good as in fewer groups is named."""
+"""A class of fewer `effective_groups` is named."""
 
 AFFORDABLE = 10
 """The command for more seeds is given for this many times as many at most."""
@@ -98,7 +98,8 @@ def _areas(found: Findings) -> str:
 
 def _so_far(found: Findings) -> str:
     """Which loss leads, and why that can't be called sure."""
-    best, extreme, seeds = found.order[0], "highest" if found.ranked.measure.higher_is_better else "lowest", len(found.seeds)
+    best, seeds = found.order[0], len(found.seeds)
+    extreme = "highest" if found.ranked.measure.higher_is_better else "lowest"
     leads = f"{found.labels[best]} has the {extreme} {_name(found)} so far, {_quantity(found, found.ranked.mean.value[best])}."
     if not found.ranked.claims:
         return (
@@ -166,8 +167,8 @@ def _expected(found: Findings) -> list[str]:
     """How probably the advised loss is the best one, and what it will score."""
     if found.chances is None:
         return []
-    best, tuned = found.advised.order[0], ", tuned," * found.tune
-    chance, expected, regret = (float(x[best]) for x in (found.chances.best, found.chances.mean, found.chances.regret))
+    best, tuned, chances = found.advised.order[0], ", tuned," * found.tune, found.chances
+    chance, expected, regret = float(chances.best[best]), float(chances.mean[best]), float(chances.regret[best])
     behind = f"; on average it is {_quantity(found, regret)} behind the best one" if number(regret) != number(0) else ""
     return [
         f"With a probability of {percent(chance)} {found.labels[best]} is the best of the {len(found.labels)} losses. Its "
@@ -200,7 +201,7 @@ def statistics(found: Findings) -> list[str]:
 def _what_decides(found: Findings, known: Reach) -> list[str]:
     """What would tell the best two losses apart."""
     first, second, *_ = found.advised.order
-    low, high = (float(ends[first, second]) for ends in (found.advised.lead().low, found.advised.lead().high))
+    _, low, high = found.advised.lead().at(first, second)
     pair, areas, seeds = f"{found.labels[first]} and {found.labels[second]}", _areas(found), len(found.seeds)
     if low > 0:
         return []
@@ -239,7 +240,7 @@ def caveats(found: Findings) -> list[str]:
     if found.tuned is None and not found.task.real:
         notes.append(f"What tuning gains is not known: {_why_untuned(found)}.")
     notes += found.gradients.notes + _trouble(found)
-    if not found.task.real and not any(found.plain):
+    if not found.task.real and not any(row[0].plain for row in found.comparison.runs):
         notes.append(
             "No plain cross-entropy among the runs: whether the best loss gives more than cross-entropy with a tuned threshold "
             "is not known; add loss=ce."
@@ -338,7 +339,7 @@ def _training(found: Findings) -> list[str]:
         if row.any():
             which = f"{row.sum()} of {len(row)} runs give{'s' * int(row.sum() == 1)}"
             notes.append(f"{label}: {which} every pixel one label; a lower learning rate may help.")
-    sign = 1 if found.ranked.measure.higher_is_better else -1
+    sign = found.ranked.measure.sign
     for name, score in found.baselines.items():
         worse = [found.labels[i] for i in found.order if sign * (found.advised.mean.value[i] - score) <= 0]
         if worse:

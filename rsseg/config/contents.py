@@ -26,9 +26,6 @@ NEEDED = {
 }  # fmt: skip
 """What each file of a run has to hold, by dotted keys, and as what."""
 
-COLUMNS = {"metrics.csv": ("step",), "classes.csv": ("head", "class", "pixels")}
-"""What each table of a run has to hold."""
-
 SCORES = (("rmse", "mae"), ("f1", "precision", "recall"), ("iou", "dice", "scene_iou", "scene_dice"))
 """What a run may be scored by: a file that holds the first of some scores has to hold all of them; the last are expected."""
 

@@ -17,10 +17,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.config.build import plain
-from rsseg.config.contents import COLUMNS, fault, scores_in
+from rsseg.config.contents import fault
 from rsseg.config.schema import Config
 from rsseg.contract import InputError
-from rsseg.files import LockedError, UnwritableError, from_cell, lock, read_json, remove_parts, write_text
+from rsseg.files import LockedError, UnwritableError, lock, read_json, remove_parts, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -167,32 +167,23 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of ``metrics.csv``: `step`, from 0, and the numbers that were logged there."""
-        rows = self._rows(self.metrics_file)
+        path = self.metrics_file
+        try:
+            text = path.read_text(encoding="utf-8")
+            table = csv.DictReader(io.StringIO(text, newline=""))
+            rows, columns = list(table), table.fieldnames or ()
+        except OSError as error:
+            raise self._unusable(path, error.strerror or str(error)) from None
+        except (ValueError, csv.Error) as error:  # ValueError: it is not UTF-8
+            raise self._unusable(path, str(error)) from None
+        if not text.endswith("\n") or any(None in row or None in row.values() for row in rows):
+            raise self._unusable(path, "it is cut" if text else "it is empty")
+        if "step" not in columns:
+            raise self._unusable(path, "it lacks the column step")
         try:
             return [{key: float(cell) for key, cell in row.items() if cell} | {"step": int(row["step"])} for row in rows]
         except ValueError as error:
-            raise self._unusable(self.metrics_file, str(error)) from None
-
-    def classes(self, head: str) -> list[dict[str, Any]]:
-        """The rows of ``classes.csv`` of a head, one per class: `class`, `pixels` and scores. NaN: the class is absent."""
-        rows = [row for row in self._rows(self.classes_file) if row["head"] == head]
-        whole = rows and "average" in rows[0]  # older runs have one average, the last row
-        rows = [row for row in rows if not row["average"]] if whole else rows[:-1]
-        told = {name for row in rows for name, cell in row.items() if cell}  # other heads have columns of their own
-        scores = [name for name in scores_in(told) if not name.startswith("scene_")]
-        if rows and not set(scores) <= rows[0].keys():
-            raise self._unusable(self.classes_file, f"it lacks {' or '.join(scores)}")
-        try:
-            found = [
-                {"class": from_cell(row["class"]), "pixels": int(row["pixels"])}
-                | {name: float(row[name] or "nan") for name in scores}
-                for row in rows
-            ]
-        except ValueError as error:
-            raise self._unusable(self.classes_file, str(error)) from None
-        if not found:
-            raise self._unusable(self.classes_file, f"it holds no class of head {head}")
-        return found
+            raise self._unusable(path, str(error)) from None
 
     def thresholds(self, tasks: Mapping[str, Any]) -> dict[str, Tensor]:
         """The tuned thresholds, or biases, that `Task.predict` takes: float32 ``[classes]``, by head.
@@ -309,26 +300,9 @@ class RunFolder:
             raise self._unusable(path, wrong)
         return content
 
-    def _rows(self, path: Path) -> list[dict[str, str]]:
-        """The rows of a table, all of them whole."""
-        try:
-            text = path.read_text(encoding="utf-8")
-            table = csv.DictReader(io.StringIO(text, newline=""))
-            rows, columns = list(table), table.fieldnames or ()
-        except OSError as error:
-            raise self._unusable(path, error.strerror or str(error)) from None
-        except (ValueError, csv.Error) as error:  # ValueError: it is not UTF-8
-            raise self._unusable(path, str(error)) from None
-        if not text.endswith("\n") or any(None in row or None in row.values() for row in rows):
-            raise self._unusable(path, "it is cut" if text else "it is empty")
-        lacking = [name for name in COLUMNS[path.name] if name not in columns]
-        if lacking:
-            raise self._unusable(path, f"it lacks the columns {', '.join(lacking)}")
-        return rows
-
     def _unusable(self, path: Path, found: str) -> InputError:
         remedy = "Put a copy of the file there, or remove the folder and train the run again"
-        if path in (self.summary_file, self.classes_file, self.thresholds_file):
+        if path in (self.summary_file, self.thresholds_file):
             remedy = f"Remove summary.json and go on with {self.resume_word}: it scores the run again"
         return InputError(f"{path} can't be read: {' '.join(found.split())}. {remedy}")
 

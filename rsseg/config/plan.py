@@ -24,7 +24,7 @@ SEARCH_SEED = 1000
 """In a sweep over learning rates the seeds from here on choose each loss's rate."""
 
 APART = (LOSS, SEED, FOLD, "record", "dataset.palette", "dataset.rgb", *PLACE_KEYS)
-"""What tells the runs of a sweep apart by itself, and what training does not depend on."""
+"""What `settings` leave out: loss, seed and fold, which plans name, and what training does not depend on."""
 
 ROOTS = ("root", "paths")
 """Keys of a dataset that say where it lies; what lies there is told by its fingerprint and its statistics."""
@@ -104,8 +104,7 @@ class Plan:
         """
         before, now = set(self.labels.values()), set(other.labels.values())
         commands = other.commands if now >= before else self.commands if before >= now else self.commands + other.commands
-        common = {key: value for key, value in self.common.items() if other.common.get(key) == value}
-        return Plan(self.runs | other.runs, common, commands)
+        return Plan(self.runs | other.runs, common([self.common, other.common]), commands)
 
     def write(self, folder: Path) -> None:
         """Write the plan of the runs in a folder.
@@ -163,6 +162,12 @@ def settings(config: Mapping[str, Any]) -> dict[str, str]:
             kept[key] = as_text(value)
     heads = config.get("model", {}).get("heads", {})
     return kept | ({"heads": "+".join(heads)} if heads else {})
+
+
+def common(configs: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """The settings that all of some flattened configs have alike."""
+    first, *others = configs
+    return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
 
 
 def within(key: str, nodes: Sequence[str]) -> bool:

@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rsseg.config.build import plain
 from rsseg.config.cli import check_early, one_line, own_part, refuse_foreign
 from rsseg.config.folder import RunFolder, quoted
-from rsseg.config.plan import EXPERIMENT, LOSS, SEED, Plan, as_text, read_plan, settings
+from rsseg.config.plan import EXPERIMENT, LOSS, SEED, Plan, as_text, common, read_plan, settings
 from rsseg.contract import InputError
 from rsseg.files import lock
 
@@ -169,9 +169,7 @@ class Runs:
             if not {LOSS, EXPERIMENT} & values.keys():
                 values = {LOSS: str(whole.hydra.runtime.choices.loss), **values}
             runs[folder] = values | {SEED: str(config.seed)}
-        first, *others = [settings(plain(own_part(whole))) for whole in composed.values()]
-        common = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
-        return Plan(runs, common, [command])
+        return Plan(runs, common([settings(plain(own_part(whole))) for whole in composed.values()]), [command])
 
 
 def value_text(override: Override) -> str:

@@ -27,7 +27,7 @@ from scipy.stats import kendalltau
 from scipy.stats import t as student
 from sklearn.metrics import f1_score, jaccard_score, recall_score
 
-from rsseg.compare.findings import Findings, mean_gradients, selection, selection_regret
+from rsseg.compare.findings import Findings, mean_gradients, selection_regret
 from rsseg.compare.measures import measures
 from rsseg.compare.selection import gather
 from rsseg.contract import InputError
@@ -61,7 +61,7 @@ def test_scores_are_those_of_the_counts_in_the_folders(swept):
         assert found.tuned.values[place] == pytest.approx(iou_of(known[1]))
         assert found.gain.values[place] == pytest.approx(iou_of(known[1]) - iou_of(known[0]))
     assert [found.labels[i] for i in found.order] == ["dice", "ce_dice", "ce", "focal"]
-    assert dict(zip(found.labels, found.plain, strict=True)) == {"ce": True, "ce_dice": False, "dice": False, "focal": False}
+    assert [row[0].label for row in found.comparison.runs if row[0].plain] == ["ce"]
 
 
 def test_what_was_moved_by_a_threshold_alone_is_equal_once_it_is_tuned(swept):
@@ -276,12 +276,14 @@ def test_selection_is_by_the_loss_that_trained():
     for seed in range(20):
         seen, own = label_counts(rng.uniform(0.2, 0.8, (8, 6)))[:, :, None], rng.random((8, 2))
         known = dataclasses.replace(counted_records(seen[0], seen=seen), own=own)
-        regrets.append(selection(made_run("ce", seed, known), IOU))
+        regrets.append(Findings(made_comparison([[made_run("ce", seed, known)]])).selection_regret.item())
         assert regrets[-1] == pytest.approx(selected(known, own))
     assert min(regrets) < 0 < max(regrets)  # the choice by the metric is another half's too
     unknown = dataclasses.replace(known, own=np.full((8, 2), np.nan))
-    assert np.isnan(selection(made_run("lovasz", 1, unknown), IOU))
-    by_hand = selection_regret([[1, 2], [2, 1]], label_counts([[0.5, 0.9], [0.8, 0.1]])[:, :, None], np.array([True, False]))
+    assert np.isnan(Findings(made_comparison([[made_run("lovasz", 1, unknown)]])).selection_regret).all()
+    by_hand = selection_regret(
+        [[1, 2], [2, 1]], label_counts([[0.5, 0.9], [0.8, 0.1]])[:, :, None], np.array([True, False]), IOU.quality
+    )
     assert by_hand == pytest.approx(((0.1 - 0.9) + (0.5 - 0.8)) / 2)
 
 
@@ -291,13 +293,13 @@ def test_losses_of_the_panel_are_matched_by_name(tmp_path, monkeypatch):
     found = Findings(comparison)
     assert found.panel == PANEL
     for run, place in zip(comparison.all_runs, np.ndindex(2, 2), strict=True):
-        assert found.values[place] == pytest.approx(records[run.folder].values[-1].mean(-1))
+        assert found.panel_values[place] == pytest.approx(records[run.folder].values[-1].mean(-1))
     run = comparison.runs[1][1]
     other = dataclasses.replace(run.records, panel=["dice", "ce"], values=run.records.values[:, [1, 0]])
     comparison.runs[1][1] = changed(run, records=other)
     again = Findings(comparison)
     assert again.panel == ["ce", "dice"]
-    np.testing.assert_array_equal(again.values, found.values[..., :2])
+    np.testing.assert_array_equal(again.panel_values, found.panel_values[..., :2])
 
 
 def test_shares_are_means_over_all_seeds_of_each_seeds_share(tmp_path, monkeypatch):

@@ -74,7 +74,7 @@ def test_the_loss_with_the_lowest_error_is_the_best(found):
     assert found.tuned is None
     assert found.residual is None
     assert not found.collapsed.any()
-    assert found.selection == pytest.approx(np.zeros((3, 5)))  # the validation loss chooses as the metric does
+    assert found.selection_regret == pytest.approx(np.zeros((3, 5)))  # the validation loss chooses as the metric does
 
 
 def test_optimism_is_a_lower_error():

@@ -164,8 +164,8 @@ def test_a_plan_says_which_runs_are_not_there(tmp_path, add):
     found = gather([tmp_path])
     assert (found.labels, found.seeds) == (["ce", "dice", "focal"], [1])
     assert (found.failed, found.unfinished) == ({"ce": 1}, {"dice": 1, "focal": 1})
-    assert {left.run.name: (left.why, left.loss) for left in found.left_out} == {
-        "ce2": ("it has diverged at step 7", "ce"), "dice2": ("it is not finished", "dice"),
+    assert {left.run.name: left.why for left in found.left_out} == {
+        "ce2": "it has diverged at step 7", "dice2": "it is not finished",
     }  # fmt: skip
     assert found.plan.command([6, 7]) == "python train.py -m loss=ce,dice seed=6,7"
     some = gather([tmp_path / "ce1", tmp_path / "dice1"])
@@ -543,7 +543,6 @@ def test_a_run_without_its_best_checkpoint_is_named(tmp_path, add, records, monk
         ("config.yaml", None, "model.heads"),
         ("metrics.csv", "step,val/mask/iou\n", "holds no validation of head mask"),
         ("metrics.csv", "step,other\n1,2\n", "holds no validation of head mask"),
-        ("classes.csv", "class\n1\n", "it lacks the columns head"),
     ],
 )
 def test_a_spoilt_file_is_named(tmp_path, add, file, text, found):
@@ -601,9 +600,6 @@ def test_the_folds_of_a_seed_are_one_run_over_all_scenes(tmp_path, monkeypatch, 
     assert run.records.groups.tolist() == [group for part in parts for group in part.groups]
     assert run.records.counts.shape == (4, 6, 1, 4)
     assert np.allclose(run.records.values, np.mean([part.values for part in parts], 0))
-    scores = [json.loads((tmp_path / f"dice,1,{fold}" / "summary.json").read_text())["iou"] for fold in (1, 2, 3)]
-    assert run.summary["iou"] == pytest.approx(np.mean(scores))
-    assert run.classes["pixels"].tolist() == [sum(int(part.counts[-1, :, 0, [0, 2]].sum()) for part in parts)]
     assert run.summary["seconds"] == 3 * 12.5
 
 

@@ -45,12 +45,12 @@ def test_losses_have_a_row_each_best_first(found):
 
 
 def test_a_mean_over_some_seeds_says_over_how_many(found):
-    selection = found.selection.copy()
+    selection = found.selection_regret.copy()
     selection[0, 1:3] = np.nan
-    table = tables.losses(changed(found, selection=selection))
+    table = tables.losses(changed(found, selection_regret=selection))
     assert table.loc[["ce", "dice"], "selection_regret_seeds"].tolist() == [3, 5]
     assert table.loc["ce", "selection_regret_mean"] == pytest.approx(selection[0, [0, 3, 4]].mean())
-    assert "selection_regret_seeds" not in tables.losses(changed(found, selection=np.zeros((3, 5))))
+    assert "selection_regret_seeds" not in tables.losses(changed(found, selection_regret=np.zeros((3, 5))))
     assert table["tau_seeds"].tolist() == [0] * 3  # of two validations
     assert table["tau_mean"].isna().all()
 
@@ -95,7 +95,7 @@ def test_the_best_by_each_measure(found):
 
 def test_ranks_are_counted_one_by_one(found):
     """How many losses of the same seed are better, ties by halves."""
-    table = tables.cross(found)
+    table = tables.ranks(found)
     assert table.index.tolist() == ["dice", "ce", "focal"]
     for key, known in found.estimates.items():
         cost = -known.values if known.measure.higher_is_better else known.values

@@ -12,7 +12,7 @@ from run_folders import BINARY, FOUR, make_records, write_run
 from rsseg.compare.runs import Run
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
-from rsseg.files import write_csv, write_json
+from rsseg.files import write_json
 
 READ = {
     "config.yaml": lambda run: run.config(),
@@ -20,7 +20,6 @@ READ = {
     "data.json": lambda run: run.data(),
     "summary.json": lambda run: run.summary(),
     "metrics.csv": lambda run: run.metrics(),
-    "classes.csv": lambda run: run.classes("mask"),
     "threshold.json": lambda run: run.thresholds({"mask": FOUR}),
 }
 
@@ -50,7 +49,6 @@ def test_a_whole_run_is_read(run):
     assert run.data()["mean"] == [100.0]
     assert run.summary()["steps"] == 400
     assert [row["step"] for row in run.metrics()] == [99, 199]
-    assert [row["class"] for row in run.classes("mask")] == list(FOUR.classes)
     assert run.thresholds({"mask": FOUR})["mask"].tolist() == [0.5] * 4
     assert run.thresholds({"mask": FOUR})["mask"].dtype == torch.float32
 
@@ -119,10 +117,7 @@ def test_flipped_bytes_and_cuts_never_give_a_trace(run, name):
         ("summary.json", '"seconds": 12.5', '"seconds": null', "seconds is None, a number is expected"),
         ("summary.json", '"iou"', '"IOU"', "it lacks iou"),
         ("metrics.csv", "\n99,", "\nlast,", "could not convert string to float: 'last'"),
-        ("metrics.csv", "step,val/loss", "epoch,val/loss", "it lacks the columns step"),
-        ("classes.csv", "mask,road,", "mask,road,high", "could not convert string to float: 'high"),
-        ("classes.csv", "head,class", "head;class", "it is cut"),
-        ("classes.csv", "pixels", "count", "it lacks the columns pixels"),
+        ("metrics.csv", "step,val/loss", "epoch,val/loss", "it lacks the column step"),
         ("threshold.json", "0.5", '"low"', "it lacks a number for each class"),
         ("threshold.json", "land", "lend", "it lacks a number for each class"),
     ],
@@ -154,21 +149,6 @@ def test_settings_of_older_versions_that_are_gone_are_left_out(run):
 def test_null_is_nan_in_scores(run):
     edit(run, "summary.json", '"iou": ', '"iou": null, "old": ')
     assert math.isnan(run.summary()["iou"])
-    path = run.classes_file
-    path.write_text("head,class,iou,dice,pixels\nmask,a,nan,,0\nmask,,0.5,0.5,9\n")
-    (row,) = run.classes("mask")
-    assert math.isnan(row["iou"])
-    assert math.isnan(row["dice"])
-
-
-def test_a_class_may_have_any_name_also_that_of_the_mean(run):
-    names = ["mean", "=1+1", "'x", "", "a,b", "<b>x</b>", "NA", "mean"]
-    rows = [{"head": "mask", "class": name, "iou": 0.5, "dice": 0.5, "pixels": i} for i, name in enumerate(names)]
-    write_csv(run.classes_file, [{**rows[0], "head": "other"}, {**rows[-1], "head": "other"}, *rows])
-    assert [row["class"] for row in run.classes("mask")] == names[:-1]  # an older folder calls the mean's row mean
-    assert [row["class"] for row in run.classes("other")] == ["mean"]
-    with pytest.raises(InputError, match="it holds no class of head third"):
-        run.classes("third")
 
 
 def test_a_run_that_never_trained_and_one_that_is_not_finished(run):
