@@ -33,6 +33,9 @@ GROUPS = 6
 RARE = 2.0
 """A class of fewer `effective_groups` is left out of means: its variance can't be known."""
 
+MOST = 1000
+"""As many seeds or groups are thought of."""
+
 CHUNK = 2**22
 """Numbers that are summed at a time."""
 
@@ -426,8 +429,8 @@ class Reach:
     Attributes:
         gap: The smallest difference that intervals of all pairs would not take for chance, the median over the pairs.
         limit: "seeds" or "groups", whichever the variance is mostly due to.
-        seeds: Per loss, how many would tell the best two apart if they differ as they do here; None: no number would.
-        groups: How many groups would, with the seeds there are; None: no number would.
+        seeds: Per loss, how many would tell the best two apart if they differ as they do here; None: none below `MOST`.
+        groups: How many groups would, with the seeds there are; None: none below `MOST`.
     """
 
     gap: float
@@ -436,13 +439,13 @@ class Reach:
     groups: int | None
 
 
-def reach(found: Estimates, groups: int, most: int = 1000) -> Reach | None:
+def reach(found: Estimates, groups: int, most: int = MOST) -> Reach | None:
     """What a comparison can tell apart; None where no difference has a variance.
 
     Args:
         found: Its estimates.
         groups: How many groups it has.
-        most: As many seeds or groups are thought of.
+        most: As many seeds or groups are thought of at most.
     """
     losses, seeds = found.values.shape
     spread = found.difference

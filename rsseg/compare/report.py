@@ -145,7 +145,7 @@ def render(found: Findings, tables: dict[str, pd.DataFrame], figures: dict[str, 
         measures=_measures(tables["measures"]),
         where=_where(found, tables),
         cosines=shown(found.gradients.cosines, "Cosine between the terms' gradients, mean over the run"),
-        protocol=protocol(found.comparison, found.ranked.measure.label),
+        protocol=protocol(found.comparison, found.ranked.measure.label, chosen_on(found)),
         runs=_runs(found, tables["runs"]),
         left_out=shown(tables["left_out"].reset_index()),
     )
@@ -197,6 +197,15 @@ def _with_span(found: Interval, at: int | tuple[int, int], kind: str = "", sign:
     return Cell(number(value, sign), kind, span(low, high, sign))
 
 
+def chosen_on(found: Findings) -> str:
+    """By which checkpoints the scenes are scored."""
+    if not found.validated:
+        return "scored by the checkpoints that were chosen on the validation scenes"
+    if found.group_count == 1:
+        return "scored by the checkpoints that were chosen on them"
+    return "each scored by a checkpoint that was chosen on others"
+
+
 def ranking_note(found: Findings, beside: str = "Small") -> str:
     """What the numbers of the ranking are, and those that stand small, or in brackets, beside them."""
     runs, groups, scenes = len(found.seeds), found.group_count, len(found.scenes)
@@ -204,8 +213,7 @@ def ranking_note(found: Findings, beside: str = "Small") -> str:
     means = {"value": "values that are known", "class": "classes present"}[found.task.score_of]
     without = [*found.without, *found.lone]
     means += f" without {listed(without)}" * bool(without)
-    how = "scored by the checkpoint that was chosen on it" if groups == 1 else "each scored by a checkpoint chosen on others"
-    said = f"Mean over {runs} seed{'s' * (runs != 1)}; {areas}, {how}; mean over the {means}."
+    said = f"Mean over {runs} seed{'s' * (runs != 1)}; {areas}, {chosen_on(found)}; mean over the {means}."
     if np.isnan(found.ranked.score.low).all():
         return f"{said} No intervals can be given."
     if not found.ranked.claims:
@@ -257,7 +265,7 @@ def _runs(found: Findings, runs: pd.DataFrame) -> Table:
     return shown(brief.assign(rate=[f"{rate:g}" for rate in brief["rate"]], seconds=brief["seconds"].round().astype(int)))
 
 
-def protocol(comparison: Comparison, metric: str) -> list[tuple[str, str]]:
+def protocol(comparison: Comparison, metric: str, how: str) -> list[tuple[str, str]]:
     """What was compared, and how it was made; `metric` is the label of what losses are ranked by."""
     first, runs = comparison.runs[0][0], comparison.all_runs
     config, data = first.config, first.data
@@ -283,8 +291,7 @@ def protocol(comparison: Comparison, metric: str) -> list[tuple[str, str]]:
         ("Alike per seed", alike_per_seed(comparison)),
         (
             "Checkpoint",
-            f"the one with the best validation {first.task.score_name} on one half of the areas, scored on the other; and the "
-            "reverse",
+            f"the one with the best validation {first.task.score_name}; the scenes are {how}",
         ),
         ("Code", each(code, "; ")),
         ("Made on", each(lambda run: f"Python {run.origin['python']} on {run.origin['platform']}")),

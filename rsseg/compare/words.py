@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rsseg.compare.findings import Findings
-from rsseg.compare.inference import CLAIMED, GROUPS, SEEDS, Reach, effective_groups, sum_groups
+from rsseg.compare.inference import CLAIMED, GROUPS, MOST, SEEDS, Reach, effective_groups, sum_groups
 from rsseg.compare.tuning import shared
 from rsseg.config.plan import SEARCH_SEED, TRIALS
 from rsseg.metrics import metrics
@@ -208,10 +208,11 @@ def _what_decides(found: Findings, known: Reach) -> list[str]:
     if max(-low, high) < found.equal_within:
         return [f"{pair} are practically equal: they differ by less than {_equal(found)}."]
     if known.seeds is None and known.groups is None:
-        return [f"{pair} are so close that neither more seeds nor more {areas} alone would tell them apart."]
+        return [f"{pair} are so close that no number of seeds or {areas} below {MOST} would tell them apart."]
     enough = [f"about {known.seeds} seeds per loss"] if known.seeds is not None else []
     enough += [f"about {known.groups} {areas}"] if known.groups is not None else []
-    never = f", but no number of {areas if known.groups is None else 'seeds'} would" * (len(enough) == 1)
+    other = areas if known.groups is None else "seeds"
+    never = f", but no number of {other} below {MOST} would" * (len(enough) == 1)
     command = ""
     if known.seeds is not None and known.seeds <= AFFORDABLE * seeds:
         newest = max(found.seeds)
@@ -224,6 +225,7 @@ def _holds_for(found: Findings) -> str:
     runs = found.comparison.all_runs
     trained = len(runs[0].data["scenes"]["train"])
     scenes = "this training scene" if trained == 1 else f"these {trained} training scenes"
+    scenes = f"{scenes}, less a fold," if found.comparison.plan.folds else scenes
     rates = sorted({run.rate for run in runs if not np.isnan(run.rate)})
     rate = f" at a learning rate of {rates[0]:g}" if len(rates) == 1 else " at each loss's learning rate" if rates else ""
     steps = listed([str(n) for n in sorted({int(run.summary["steps"]) for run in runs})], "or")

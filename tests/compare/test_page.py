@@ -165,14 +165,14 @@ def test_numbers_are_rounded_and_what_is_not_known_is_a_dash():
 )
 def test_what_a_seed_fixes_is_derived(binary, design, different, said):
     comparison = dataclasses.replace(binary[0].comparison, design=design, different=different)
-    assert dict(protocol(comparison, "IoU"))["Alike per seed"].startswith(said)
+    assert dict(protocol(comparison, "IoU", "scored"))["Alike per seed"].startswith(said)
 
 
 def test_the_protocol_names_what_was_searched_and_every_platform(binary):
     comparison = binary[0].comparison
     other = changed(comparison.runs[0][0], origin={**comparison.runs[0][0].origin, "platform": "Windows"})
     rows = [[other, *comparison.runs[0][1:]], *comparison.runs[1:]]
-    found = dict(protocol(dataclasses.replace(comparison, runs=rows, rates={"ce": (0.01, [0.001, 0.01])}), "IoU"))
+    found = dict(protocol(dataclasses.replace(comparison, runs=rows, rates={"ce": (0.01, [0.001, 0.01])}), "IoU", "scored"))
     assert found["Made on"] == "Python 3.11.0 on Windows, Python 3.11.0 on Linux"
     assert found["Learning rates"].startswith("chosen by mean IoU")
     assert found["Learning rates"].endswith("ce: 0.01 of 0.001, 0.01")

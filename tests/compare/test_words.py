@@ -305,12 +305,12 @@ def test_the_seeds_that_would_decide_are_named_with_their_command():
     new = ",".join(map(str, range(6, enough + 1)))
     assert said == (
         f"If ce and dice differ as they seem to, about {enough} seeds per loss would tell them apart, but no number of scenes "
-        f"would. To train them: python train.py -m loss=ce,dice seed={new}"
+        f"below 1000 would. To train them: python train.py -m loss=ce,dice seed={new}"
     )
     by_hand = changed(
         found, comparison=dataclasses.replace(found.comparison, plan=dataclasses.replace(found.comparison.plan, commands=[]))
     )
-    assert statistics(by_hand)[1].endswith("but no number of scenes would.")
+    assert statistics(by_hand)[1].endswith("but no number of scenes below 1000 would.")
 
 
 def test_no_command_is_given_for_seeds_that_nobody_trains():
@@ -326,7 +326,7 @@ def test_the_areas_that_would_decide():
     assert found.reach.seeds is None
     assert statistics(found)[1] == (
         f"If ce and dice differ as they seem to, about {found.reach.groups} scenes would tell them apart, but no number of "
-        "seeds would."
+        "seeds below 1000 would."
     )
 
 
@@ -341,7 +341,7 @@ def test_seeds_or_areas_would_decide():
 def test_neither_would_decide_and_what_is_decided_needs_nothing():
     close = of_label(steady([0.60, 0.5999], of_seeds=0.02, of_scenes=0.03))
     assert (
-        statistics(close)[1] == "ce and dice are so close that neither more seeds nor more scenes alone would tell them apart."
+        statistics(close)[1] == "ce and dice are so close that no number of seeds or scenes below 1000 would tell them apart."
     )
     decided = " ".join(statistics(of_label(steady([0.60, 0.5]))))
     assert "tell them apart" not in decided
