@@ -44,8 +44,8 @@ def runs_of(sweep: str, **narrowed: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_every_run_of_every_sweep_fits_every_task(tmp_path, folder_root, sweep):
-    narrowed = {"seed": "1", "optimizer.lr": "1e-3"} if sweep == "losses_lr" else {"seed": "1"}
-    for run in runs_of(sweep, **narrowed):
+    narrowed = {"losses_lr": {"optimizer.lr": "1e-3"}, "kfold": {"dataset.fold": "1"}}
+    for run in runs_of(sweep, seed="1", **narrowed.get(sweep, {})):
         config = settings(tmp_path, *folder_data(folder_root), f"sweep={sweep}", *run)
         for task, classes in {"binary": ["a"], "multiclass": ["a", "b", "c"], "multilabel": ["a", "b"]}.items():
             config.dataset.task, config.dataset.classes = task, classes
