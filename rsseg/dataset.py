@@ -15,7 +15,7 @@ from rsseg.contract import InputError, nearest
 from rsseg.data.build import open_store
 from rsseg.data.census import Census, check_absent
 from rsseg.data.decoder import Decoder
-from rsseg.data.groups import group_names, say_cut
+from rsseg.data.groups import describe_cut_groups, group_names
 from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import SPLITS
 from rsseg.data.store import Store
@@ -182,7 +182,7 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
     """
     scenes = {split: scenes_of(source, dataset, split) for split in ("train", "val")}
     warn_of_misspelt(dataset, [scene.name for split in scenes.values() for scene in split])
-    if cut := say_cut(**scenes):
+    if cut := describe_cut_groups(**scenes):
         log.info("%s", cut)
     stores = {split: open_split(dataset, scenes[split], split, window) for split in scenes}
     for split, store in stores.items():

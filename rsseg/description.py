@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rsseg.data.advice import EXTREME, LOSSES, METRICS, MODERATE, SAMPLING, Advice, Facts, advise, candidates
 from rsseg.data.census import PERCENTILES, Census
-from rsseg.data.groups import counted, group_names, say_few
+from rsseg.data.groups import counted, describe_few_groups, group_names
 from rsseg.data.objects import SPECK, ObjectSizes
 from rsseg.data.store import Store
 from rsseg.data.survey import Survey, survey
@@ -55,7 +55,7 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
         "dataset": setup.dataset.name,
         "task": train.task.kind,
         "splits": splits,
-        "few_groups": say_few(groups["train"], groups["val"], in_folds=setup.plain["dataset"]["folds"] is not None),
+        "few_groups": describe_few_groups(groups["train"], groups["val"], in_folds=setup.plain["dataset"]["folds"] is not None),
         "facts": asdict(facts),
         "objects": {name: asdict(sizes) for name, sizes in objects.items()},
         "survey": {"pixels": found.pixels, "share": found.share, "missing": found.missing, "labelled": found.labelled},

@@ -27,9 +27,6 @@ CLAIMED = 3
 SEEDS = 5
 """With fewer a comparison is exploratory."""
 
-GROUPS = 6
-"""With fewer groups intervals say little."""
-
 RARE = 2.0
 """A class of fewer `effective_groups` is left out of means: its variance can't be known."""
 

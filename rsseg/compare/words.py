@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from rsseg.compare.findings import Findings
-from rsseg.compare.inference import CLAIMED, GROUPS, MOST, SEEDS, Reach, effective_groups, sum_groups
+from rsseg.compare.inference import CLAIMED, MOST, SEEDS, Reach, effective_groups, sum_groups
 from rsseg.compare.tuning import shared
 from rsseg.config.plan import SEARCH_SEED, TRIALS
+from rsseg.data.groups import ENOUGH_GROUPS
 from rsseg.metrics import metrics
 from rsseg.metrics.scores import class_pixels
 from rsseg.task import Task
@@ -267,11 +268,11 @@ def _sample(found: Findings) -> list[str]:
             f"All scenes lie in one area: no interval can be given{chose}. Score more areas, or name them by "
             "dataset.source.group."
         )
-    elif groups < GROUPS:
+    elif groups < ENOUGH_GROUPS:
         names, in_turn = listed(list(dict.fromkeys(map(str, found.groups)))), ", or every area in turn (sweep=kfold)"
         notes.append(
             f"Only {groups} independent {_areas(found)} are scored, {names}: intervals say little about others. "
-            f"Score {GROUPS} or more{'' if found.comparison.plan.folds else in_turn}."
+            f"Score {ENOUGH_GROUPS} or more{'' if found.comparison.plan.folds else in_turn}."
         )
     lacking = [measure.label for name, measure in found.measures.items() if name not in found.estimates]
     if lacking:

@@ -176,7 +176,7 @@ def in_fold(owner: Mapping[str, str], groups: Mapping[str, str], folds: int | st
     return {**owner, **{name: "val" if groups[name] in validates else "train" for name in pooled}}
 
 
-def say_cut(train: Iterable[Scene], val: Iterable[Scene]) -> str:
+def describe_cut_groups(train: Iterable[Scene], val: Iterable[Scene]) -> str:
     """One line where groups hold both training and validation scenes, empty where none does."""
     scored = set(group_names(val))
     cut = sorted(scored.intersection(group_names(train)))
@@ -188,7 +188,7 @@ def say_cut(train: Iterable[Scene], val: Iterable[Scene]) -> str:
     )
 
 
-def say_few(train: Collection[str], val: Collection[str], in_folds: bool = False) -> str:
+def describe_few_groups(train: Collection[str], val: Collection[str], in_folds: bool = False) -> str:
     """One line where few groups validate, empty where there are enough.
 
     Args:

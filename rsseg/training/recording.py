@@ -18,6 +18,7 @@ from rsseg.compare.tuning import Overlap, shared, threshold_facts, tune
 from rsseg.config.build import TERM, build
 from rsseg.config.folder import RunFolder
 from rsseg.contract import Batch, InputError
+from rsseg.data.groups import group_names
 from rsseg.data.sampling import Places
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows, TrainWindows
@@ -55,7 +56,7 @@ def make_recorder(setup: Setup, run: RunFolder, data: Data, sampler: Places) -> 
 
 def recorded_split(store: Store) -> Split:
     """The scenes of a store, as they are recorded."""
-    names, groups = [scene.name for scene in store.scenes], [scene.group or scene.name for scene in store.scenes]
+    names, groups = [scene.name for scene in store.scenes], group_names(store.scenes)
     return Split(names, groups, {target: census.positives > 0 for target, census in store.censuses.items()})
 
 

@@ -17,7 +17,7 @@ from rsseg.assembly import make_setup
 from rsseg.contract import InputError
 from rsseg.data.files import Files
 from rsseg.data.folds import Folds, with_folds
-from rsseg.data.groups import by_fraction, group_names, in_fold, say_cut, say_few
+from rsseg.data.groups import by_fraction, describe_cut_groups, describe_few_groups, group_names, in_fold
 from rsseg.data.scene import Scene, Source
 from rsseg.dataset import open_data
 from rsseg.run import describe
@@ -180,15 +180,15 @@ def test_blocks_are_dealt_to_folds_with_room_between_them(tmp_path):
 
 def test_what_is_said():
     train = [Scene("a1", None, None, group="a"), Scene("b1", None, None)]
-    assert say_cut(train, [Scene("a2", None, None, group="a")]).startswith(
+    assert describe_cut_groups(train, [Scene("a2", None, None, group="a")]).startswith(
         "Of 1 group with validation scenes, 1 train too, such as a: "
     )
-    assert not say_cut(train, [Scene("c", None, None)])
-    assert say_few("abcdef", "g").endswith("; dataset.folds=5 lets all 7 validate in turn.")
-    assert say_few("ab", "c").endswith("; dataset.folds=groups lets all 3 validate in turn.")
-    assert say_few("a", "a").endswith("from what areas differ by.")
-    assert not say_few("", "abcdef")
-    assert not say_few("abcde", "f", in_folds=True)
+    assert not describe_cut_groups(train, [Scene("c", None, None)])
+    assert describe_few_groups("abcdef", "g").endswith("; dataset.folds=5 lets all 7 validate in turn.")
+    assert describe_few_groups("ab", "c").endswith("; dataset.folds=groups lets all 3 validate in turn.")
+    assert describe_few_groups("a", "a").endswith("from what areas differ by.")
+    assert not describe_few_groups("", "abcdef")
+    assert not describe_few_groups("abcde", "f", in_folds=True)
 
 
 GROUPS = {
