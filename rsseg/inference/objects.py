@@ -22,11 +22,10 @@ from torch import Tensor
 from rsseg.contract import Batch, InputError, layers_of
 from rsseg.data.raster import open_raster
 from rsseg.data.scene import SceneReader
-from rsseg.data.windows import grid
 from rsseg.files import atomic_write
+from rsseg.inference.windows import Predicted, predict_scene_windows
 from rsseg.metrics.objects import MARGIN, SCORE, boxes, labelled_objects, match, peaks, suppress
 from rsseg.module import SegmentationModule
-from rsseg.progress import progress
 from rsseg.task import Centres
 
 FORMATS = {".gpkg": "GPKG", ".geojson": "GeoJSON"}
@@ -72,7 +71,8 @@ def predict_objects(
     """
     task = module.tasks[head]
     assert isinstance(task, Centres)
-    objects = suppress(torch.cat(list(_candidates(module, head, task, reader, size, overlap, batch_size)))).cpu().numpy()
+    batches = predict_scene_windows(module, head, reader, size, overlap, batch_size)
+    objects = suppress(torch.cat([_candidates(batch, task) for batch in batches])).cpu().numpy()
     image = open_raster(reader.scenes[0].image)
     if task.sized:
         shapes: list[Any] = [box(*corners) for corners in boxes(torch.from_numpy(objects)).tolist()]
@@ -93,29 +93,19 @@ def predict_objects(
     return len(frame)
 
 
-def _candidates(
-    module: SegmentationModule, head: str, task: Centres, reader: SceneReader, size: int, overlap: int, batch_size: int
-) -> Any:
-    """The objects of each batch of windows, in the scene's pixels; near the borders of windows some are there twice."""
-    cores = grid(reader.sizes, size, overlap)
-    with progress(range(0, len(cores), batch_size), "predicting") as starts:
-        for start in starts:
-            batch = cores[start : start + batch_size]
-            images, missing = zip(*(reader.read_image(c.scene, c.top, c.left, size) for c in batch), strict=True)
-            pixels = torch.from_numpy(np.stack(images).astype(np.float32)).to(module.device)
-            counts = torch.zeros(len(batch), size, size, dtype=torch.bool)
-            for i, core in enumerate(batch):
-                rows, columns = (
-                    slice(max(0, first - MARGIN), stop + MARGIN)
-                    for first, stop in ((core.inner_top, core.inner_bottom), (core.inner_left, core.inner_right))
-                )
-                counts[i, rows, columns] = torch.from_numpy(~missing[i][rows, columns])
-            planes = task.predict(module(module.normalise(pixels))[head].float())
-            found = peaks(planes, task, least=SCORE, where=counts.to(planes.device))
-            corners = torch.tensor([[core.top, core.left] for core in batch], device=found.device)
-            found[:, 3:5] += corners[found[:, 0].long()]
-            found[:, 0] = 0
-            yield found
+def _candidates(batch: Predicted, task: Centres) -> Tensor:
+    """The objects of a batch of windows, in the scene's pixels; near the borders of windows some are there twice."""
+    counts = torch.zeros(len(batch.cores), *batch.logits.shape[2:], dtype=torch.bool)
+    for i, core in enumerate(batch.cores):
+        rows = slice(max(0, core.inner_top - MARGIN), core.inner_bottom + MARGIN)
+        columns = slice(max(0, core.inner_left - MARGIN), core.inner_right + MARGIN)
+        counts[i, rows, columns] = torch.from_numpy(~batch.missing[i][rows, columns])
+    planes = task.predict(batch.logits.float())
+    found = peaks(planes, task, least=SCORE, where=counts.to(planes.device))
+    corners = torch.tensor([[core.top, core.left] for core in batch.cores], device=found.device)
+    found[:, 3:5] += corners[found[:, 0].long()]
+    found[:, 0] = 0
+    return found
 
 
 def window_objects(task: Centres, windows: Sequence[Batch], logits: Tensor) -> list[Any]:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from rasterio.windows import Window
 
 from rsseg.contract import unknown
 from rsseg.data.raster import new_raster, open_raster
 from rsseg.data.scene import SceneReader
-from rsseg.data.windows import grid
 from rsseg.inference.picture import colours
+from rsseg.inference.windows import predict_scene_windows
 from rsseg.module import SegmentationModule
-from rsseg.progress import progress
 from rsseg.task import Regression
 
 
@@ -55,8 +52,9 @@ def predict_scene(
     georeference = {"crs": image.crs, "transform": image.transform}
     height, width = reader.sizes[0].tolist()
     planes, painted = math.prod(task.label_planes), not task.real and not task.label_planes
+    nothing = np.array(unknown(np.zeros(0, task.map_dtype)), task.map_dtype)
     with new_raster(
-        out, height=height, width=width, count=planes, dtype=task.map_dtype.name, nodata=unknown(np.zeros(0, task.map_dtype)),
+        out, height=height, width=width, count=planes, dtype=task.map_dtype.name, nodata=nothing.item(),
         tiled=True, blockxsize=256, blockysize=256, compress="deflate", bigtiff="if_safer",
         photometric="PALETTE" if painted else "MINISBLACK", **georeference,
     ) as target:  # fmt: skip
@@ -64,25 +62,11 @@ def predict_scene(
             target.descriptions, target.units = task.classes, task.units or ("",) * planes
         if painted:
             target.write_colormap(1, {i: _rgb(c) for i, c in enumerate(colours(task, palette))})
-        _write_windows(target, module, head_name, reader, size, overlap, batch_size)
-
-
-@torch.inference_mode()
-def _write_windows(
-    target: Any, module: SegmentationModule, head: str, reader: SceneReader, size: int, overlap: int, batch_size: int
-) -> None:
-    cores, dtype = grid(reader.sizes, size, overlap), module.tasks[head].map_dtype
-    nothing = np.array(unknown(np.zeros(0, dtype)), dtype)
-    with progress(range(0, len(cores), batch_size), "predicting") as starts:
-        for start in starts:
-            batch = cores[start : start + batch_size]
-            images, missing = zip(*(reader.read_image(c.scene, c.top, c.left, size) for c in batch), strict=True)
-            pixels = torch.from_numpy(np.stack(images).astype(np.float32)).to(module.device)
-            labels = module.labels(head, module(module.normalise(pixels))[head]).cpu().numpy().astype(dtype)
-            for core, label, absent in zip(batch, labels, missing, strict=True):
-                planes = np.where(absent, nothing, label).reshape(-1, size, size)
+        for batch in predict_scene_windows(module, head_name, reader, size, overlap, batch_size):
+            labels = module.labels(head_name, batch.logits).cpu().numpy().astype(task.map_dtype)
+            for core, label, absent in zip(batch.cores, labels, batch.missing, strict=True):
                 rows, columns = slice(core.inner_top, core.inner_bottom), slice(core.inner_left, core.inner_right)
-                part = planes[:, rows, columns]
+                part = np.where(absent, nothing, label).reshape(-1, size, size)[:, rows, columns]
                 place = Window(core.left + core.inner_left, core.top + core.inner_top, part.shape[2], part.shape[1])
                 target.write(part, window=place)
 
