@@ -177,7 +177,7 @@ def brief(differences: Array) -> np.ndarray:
 def draw_curves(found: Findings) -> Figure:
     """The validation score over steps: per panel one loss's seeds, the other losses' means in grey."""
     metric = found.tuned_for
-    lines = [[run.curve.set_index("step")[metric] for run in row] for row in found.comparison.runs]
+    lines = [[found.curve(run).set_index("step")[metric] for run in row] for row in found.comparison.runs]
     means = [pd.concat(seeds, axis=1, join="inner").mean(axis=1, skipna=False) for seeds in lines]  # at the steps of all
     titles = [found.labels[i] for i in found.order]
     figure, axes = panels(titles, "optimiser step", f"{found.measures[metric].heading}, validation")

@@ -226,6 +226,12 @@ class Findings:
         constant, varies = ~called | (missed + rest == 0), there & (wrong + rest > 0)
         return np.asarray(constant.all(-1) & varies.any(-1))
 
+    def curve(self, run: Run) -> pd.DataFrame:
+        """One row per validation of a run: ``step``, ``val_loss`` as in `tau`, and `Task.class_scores`."""
+        records = run.recorded
+        scores = {name: self.metrics[name](records.counts) for name in self.task.class_scores}
+        return pd.DataFrame({"step": records.steps, "val_loss": present_mean(records.own), **scores})
+
     @cached_property
     def tau(self) -> Array:
         """See `rank_alignment`, by the mean of the exact validation losses of both halves, ``[L, R, 2]``."""

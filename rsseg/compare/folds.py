@@ -9,7 +9,6 @@ from functools import reduce
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from rsseg.compare.plans import grouped
 from rsseg.compare.records import Crossed, Records
@@ -74,7 +73,7 @@ def pool_all(runs: Sequence[Run], folds: Collection[str]) -> tuple[list[Run], di
 def pool_folds(folds: Sequence[Run]) -> Run:
     """The runs of one row and seed that leave out each fold in turn, as one run over the scenes of all folds.
 
-    Each scene is scored by the run that did not train on it. Curves are means over the folds.
+    Each scene is scored by the run that did not train on it.
     """
     first = folds[0]
     if len(folds) == 1:
@@ -90,7 +89,6 @@ def pool_folds(folds: Sequence[Run]) -> Run:
         "steps": max(run.summary["steps"] for run in folds),
         "seconds": sum(run.summary["seconds"] for run in folds),
     }
-    whole.curve = pd.concat([run.curve for run in folds]).groupby("step", as_index=False).mean()
     if first.records is not None:
         whole.records = concatenate([run.recorded for run in folds])
     return whole

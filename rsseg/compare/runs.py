@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from rsseg.compare.records import RecordError, Records, load_records
 from rsseg.config.build import plain
@@ -15,7 +14,6 @@ from rsseg.config.folder import RunFolder, flat
 from rsseg.config.plan import settings
 from rsseg.config.targets import heads_of, tasks_of
 from rsseg.contract import InputError, nearest
-from rsseg.task import Task
 
 Reason: TypeAlias = tuple[str, str]
 """Why a run is left out, and what to do."""
@@ -76,7 +74,6 @@ class Run(Begun):
         summary: ``summary.json``: the scores of its best checkpoint.
         task: The task of its head.
         without: The classes that are left out of its means.
-        curve: ``step``, ``val_loss`` and `Task.class_scores` of every validation.
         records: What the recorder wrote; None without.
         unrecorded: Why there are none, and what to do.
         plain: Whether its row is cross-entropy and no more.
@@ -97,7 +94,6 @@ class Run(Begun):
         self.data, self.summary = run.data(), run.summary()
         if "heads" in self.summary:
             self.summary = {**self.summary, **self.summary["heads"][head]}
-        self.curve = read_curve(run, head, self.task)
         self.without = [name for name in self.config.metrics.without if len(self.heads) == 1 or name in self.task.classes]
         self.plain = False
         self.records: Records | None = None
@@ -159,23 +155,6 @@ def find_runs(places: Sequence[Path]) -> list[Path]:
     found = {name: {path.parent for place in places for path in place.rglob(name)} for name in ("run.json", "summary.json")}
     lost = {run for run in found["summary.json"] if RunFolder(run).begun}  # a run whose run.json is lost is not passed over
     return sorted(found["run.json"] | lost)
-
-
-def read_curve(run: RunFolder, head: str, task: Task) -> pd.DataFrame:
-    """Validation loss and `Task.class_scores` of every validation of a run, in order; a loss that was NaN stays NaN.
-
-    Steps are how many were done, as in records: ``metrics.csv`` counts them from 0.
-
-    Raises:
-        InputError: If the file can't be read, or holds no validation.
-    """
-    names = {"step": "step", "val/loss": "val_loss"} | {f"val/{head}/{score}": score for score in task.class_scores}
-    curve = pd.DataFrame(run.metrics(), columns=list(names)).rename(columns=names).groupby("step", as_index=False).first()
-    curve["step"] += 1
-    scored = curve[curve[task.score].notna() | curve["val_loss"].notna()].reset_index(drop=True)
-    if scored.empty:
-        raise InputError(f"{run.metrics_file} holds no validation of head {head}: remove the folder, or train the run again")
-    return scored
 
 
 def is_cross_entropy(losses: Mapping[str, Any]) -> bool:

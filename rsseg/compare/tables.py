@@ -148,7 +148,8 @@ def scenes(found: Findings) -> pd.DataFrame:
 
 def checkpoints(found: Findings) -> pd.DataFrame:
     """One row per run and validation: step, validation loss, `Task.class_scores`."""
-    frames = [run.curve.assign(run=str(run.folder), loss=run.label, seed=run.seed) for run in found.comparison.all_runs]
+    runs = found.comparison.all_runs
+    frames = [found.curve(run).assign(run=str(run.folder), loss=run.label, seed=run.seed) for run in runs]
     return pd.concat(frames, ignore_index=True)
 
 

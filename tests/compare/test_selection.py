@@ -286,8 +286,8 @@ def test_nothing_to_compare(tmp_path, add):
         gather([tmp_path / "nowhere"])
     with pytest.raises(InputError, match="no finished run"):
         gather([tmp_path])
-    (add("broken") / "metrics.csv").unlink()
-    with pytest.raises(InputError, match=r"metrics\.csv can't be read: .*No such file"):
+    (add("broken") / "data.json").unlink()
+    with pytest.raises(InputError, match=r"data\.json can.t be read: .*No such file"):
         gather([tmp_path])
 
 
@@ -541,8 +541,6 @@ def test_a_run_without_its_best_checkpoint_is_named(tmp_path, add, records, monk
         ("data.json", "{}", "it lacks fingerprint.train, fingerprint.val"),
         ("config.yaml", "a: [1", "while parsing"),
         ("config.yaml", None, "model.heads"),
-        ("metrics.csv", "step,val/mask/iou\n", "holds no validation of head mask"),
-        ("metrics.csv", "step,other\n1,2\n", "holds no validation of head mask"),
     ],
 )
 def test_a_spoilt_file_is_named(tmp_path, add, file, text, found):
