@@ -213,10 +213,6 @@ def write_run(folder, task, loss, seed, records, overrides=(), fingerprint="v1",
     summary |= {"accuracy": 0.9, "finished": "2026-01-01T01:00:00+00:00", "steps": config["steps"], "seconds": 12.5}
     for name, content in (("run", origin), ("data", data), ("summary", summary)):
         (folder / f"{name}.json").write_text(json.dumps(content))
-    one, other = scores.values()
-    own = one.mean(-1) if task.real else records.values.mean(-1)[:, PANEL.index(loss) if loss in PANEL else 0]
-    rows = [f"{s - 1},{v},{np.nanmean(i)},{np.nanmean(d)}" for s, v, i, d in zip(records.steps, own, one, other, strict=True)]
-    (folder / "metrics.csv").write_text("\n".join([f"step,val/loss,{','.join(f'val/mask/{n}' for n in scores)}", *rows]) + "\n")
 
 
 def changed(thing, **values):
