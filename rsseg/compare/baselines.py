@@ -187,7 +187,7 @@ def _batches(store: Store) -> Iterator[Any]:
 
 
 def data_key(data: Mapping[str, Any], target: str) -> str:
-    """What the baselines of a target depend on, by what data.json tells of a run's scenes."""
+    """The key of the baselines of a target in the cache: the fingerprints of the scenes in data.json."""
     facts = [data[what][split] for what in ("fingerprint", "pixels") for split in ("train", "val")]
     return " ".join([target, *facts])
 

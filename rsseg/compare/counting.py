@@ -1,4 +1,4 @@
-"""What whole scenes say of a checkpoint at its operating points."""
+"""Counts of whole scenes at the operating points of a checkpoint."""
 
 from __future__ import annotations
 

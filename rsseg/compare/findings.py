@@ -163,7 +163,7 @@ class Findings:
 
     @cached_property
     def reach(self) -> Reach | None:
-        """What the comparison could tell apart."""
+        """The smallest difference that the comparison can detect, and what would detect a smaller one."""
         return reach(self.advised, self.group_count)
 
     @cached_property
@@ -240,7 +240,7 @@ class Findings:
 
     @cached_property
     def selection_regret(self) -> Array:
-        """What choosing checkpoints by their validation loss costs, ``[L, R]``; NaN where halves of the scenes can't tell."""
+        """See `selection_regret`, ``[L, R]``."""
         metric = self.metrics[self.tuned_for]
 
         def cost(run: Run) -> float:

@@ -421,7 +421,7 @@ def shrink(found: Estimates, draws: int = 8000, seed: int = 0) -> Chances | None
 
 @dataclass(frozen=True)
 class Reach:
-    """What a sweep can tell apart, and what would tell more.
+    """The smallest difference that a sweep can detect, and how many more seeds or groups separate the best two losses.
 
     Attributes:
         gap: The smallest difference that intervals of all pairs would not take for chance, the median over the pairs.
@@ -437,7 +437,7 @@ class Reach:
 
 
 def reach(found: Estimates, groups: int, most: int = MOST) -> Reach | None:
-    """What a comparison can tell apart; None where no difference has a variance.
+    """The reach of a comparison; None where no difference has a variance.
 
     Args:
         found: Its estimates.

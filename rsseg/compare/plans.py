@@ -17,7 +17,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def grouped(runs: Iterable[AnyRun], key: Callable[[AnyRun], Key]) -> dict[Key, list[AnyRun]]:
-    """Runs by what a key says of each, in order."""
+    """Runs grouped by a key, in order."""
     found: dict[Key, list[AnyRun]] = {}
     for run in runs:
         found.setdefault(key(run), []).append(run)

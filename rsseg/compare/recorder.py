@@ -1,4 +1,4 @@
-"""What records a run while it trains: a callback that writes what every validation says of each scene."""
+"""The callback that records a run: the counts of every scene and the losses at every validation."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Recorder(L.Callback):
         self._gradients: dict[str, dict[str, ArrayLike]] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The scores so far, which say what is the best."""
+        """The scores of the validations so far."""
         return {"quality": self._quality}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

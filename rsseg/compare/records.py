@@ -52,7 +52,7 @@ class RecordError(InputError):
 
 @dataclass(frozen=True)
 class Crossed:
-    """What whole scenes say of checkpoints that were chosen, and of thresholds that were tuned, on other scenes.
+    """Counts of every scene by the checkpoint, and at the thresholds, that were chosen on the other half of the scenes.
 
     Attributes:
         steps: The optimiser steps of the checkpoints that were chosen on the first and on the second half of the scenes.
@@ -240,7 +240,7 @@ def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
 
 
 def _crossed(path: Path, arrays: Arrays, head: str) -> Crossed:
-    """What a file says of chosen checkpoints of a head."""
+    """The crossed counts of a head in a file."""
     own = _of_head(path, arrays, head, ("steps", "counts", "lost", "untuned"))
     one, other = own["steps"].tolist()
     calibration = {name: own[name] for name in SCORES if name in own}
@@ -248,7 +248,7 @@ def _crossed(path: Path, arrays: Arrays, head: str) -> Crossed:
 
 
 def _about(path: Path, head: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What ``records.json`` says, of all and of one head."""
+    """The content of ``records.json``, and its part about one head."""
     try:
         about = read_json(path)
     except InputError as error:

@@ -259,7 +259,7 @@ def _where(found: Findings, tables: dict[str, pd.DataFrame]) -> list[Table]:
 
 
 def _runs(found: Findings, runs: pd.DataFrame) -> Table:
-    """What the page says of each run; ``runs.csv`` says more."""
+    """The columns of ``runs.csv`` that the page shows."""
     brief = runs[["loss", "seed", "rate", found.metric, "steps", "seconds"]]
     brief = brief.rename(columns={found.metric: found.ranked.measure.heading})
     return shown(brief.assign(rate=[f"{rate:g}" for rate in brief["rate"]], seconds=brief["seconds"].round().astype(int)))

@@ -45,7 +45,7 @@ RULES: Any = {
 
 
 def verdict(low: float, high: float) -> str:
-    """The colour of a difference, above 0 where it is for the better, by its interval; one that is not known tells nothing.
+    """The colour of a difference by its interval: better where it is above 0, worse below; neutral where it is not known.
 
     Example:
         >>> verdict(0.1, 0.2) == BLUE, verdict(-0.1, 0.2) == INK, verdict(float("nan"), float("nan")) == INK

@@ -200,7 +200,7 @@ def statistics(found: Findings) -> list[str]:
 
 
 def _what_decides(found: Findings, known: Reach) -> list[str]:
-    """What would tell the best two losses apart."""
+    """How many more seeds or areas would separate the best two losses."""
     first, second, *_ = found.advised.order
     _, low, high = found.advised.lead().at(first, second)
     pair, areas, seeds = f"{found.labels[first]} and {found.labels[second]}", _areas(found), len(found.seeds)

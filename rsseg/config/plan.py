@@ -27,7 +27,7 @@ APART = (LOSS, SEED, FOLD, "record", "dataset.palette", "dataset.rgb", *PLACE_KE
 """What `settings` leave out: loss, seed and fold, which plans name, and what training does not depend on."""
 
 ROOTS = ("root", "paths")
-"""Keys of a dataset that say where it lies; what lies there is told by its fingerprint and its statistics."""
+"""Keys that hold the folder of a dataset; its fingerprint and statistics identify the data in it."""
 
 
 @dataclass(frozen=True)
