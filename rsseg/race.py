@@ -1,8 +1,8 @@
 """A race: a sweep seed by seed, in which what is surely behind is not trained on further seeds.
 
 After three seeds and after each one more all pairs of the rows that are still in are compared. A row is dropped where its
-difference to another one is surely below 0. The looks share one error rate, `ALPHA`, by a spending function. In simulated races of
-equally good rows 0 to 7 % drop any of them.
+difference to another one is surely below 0. The looks share one error rate, `ALPHA`, by a spending function. In simulated races
+of equally good rows 0 to 7 % drop any of them.
 """
 
 from __future__ import annotations

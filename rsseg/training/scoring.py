@@ -73,8 +73,8 @@ def score(setup: Setup, module: SegmentationModule, windows: GridWindows, count:
     return dict(module.scores)
 
 
-def predict_windows_of(setup: Setup, module: SegmentationModule, windows: GridWindows, count: Count) -> None:
-    """Give the batches of logits by head of whole scenes to `count`."""
+def count_scenes(setup: Setup, module: SegmentationModule, windows: GridWindows, count: Count) -> None:
+    """Predict whole scenes in this process, and give the batches of logits by head to `count`."""
     trainer = scoring_trainer(setup, [LambdaCallback(on_predict_batch_end=lambda *given: count(given[2], given[3]))])
     reside(setup, [windows.store], trainer)
     loader = feed(setup, windows, Batches(len(windows), setup.batch_size))
@@ -109,7 +109,7 @@ def score_best(
 
     def predict(name: str, windows: GridWindows, count: Count) -> None:
         load_checkpoint(module, run, name)
-        predict_windows_of(setup, module, windows, count)
+        count_scenes(setup, module, windows, count)
 
     crossed = cross(setup, run, store, recorder, predict)
     keep_thresholds(run, module.tasks, samples, best, recorder, crossed)
