@@ -12,7 +12,9 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +28,7 @@ from rsseg.compare.inference import Interval
 from rsseg.compare.selection import gather
 from rsseg.config.cli import compose
 from rsseg.config.folder import RunFolder, quoted
-from rsseg.config.plan import SEED, read_plan
+from rsseg.config.plan import FOLD, SEARCH_SEED, SEED, read_plan
 from rsseg.config.sweep import value_text
 from rsseg.contract import InputError
 from rsseg.files import read_json, write_json
@@ -84,82 +86,137 @@ class Race:
 
     Attributes:
         folder: The sweep's folder.
-        key: What is varied beside the seed.
-        values: Its values, as words of the command line.
+        rows: By name, what a row gives of each key that is varied beside the seed, as words of the command line.
         seeds: All seeds.
+        metric: What rows are compared by; empty: `Task.score`.
         equal_within: A difference of no practical use.
 
     Args:
-        configs: The folder with `train.yaml`.
-        words: The words of the sweep's command line.
+        script: train.py.
+        words: The words of train.py that all runs share; ``hydra.sweep.dir`` is among them.
+        rows: As said; every row gives the same keys.
+        seeds: As said.
+        metric: As said.
         equal_within: As said.
+        at_once: How many sweeps run at once.
 
     Raises:
-        InputError: If the sweep varies more or less than one setting and the seed, or has too few seeds.
+        InputError: If there are too few seeds, or some of them choose a learning rate.
     """
 
-    def __init__(self, configs: Path, words: Sequence[str], equal_within: float = EQUAL) -> None:
-        config = compose(configs, words, multirun=True)
-        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-        given = OverridesParser.create().parse_overrides([*params, *words])
-        swept = {o.get_key_element(): list(o.sweep_string_iterator()) if o.is_sweep_override() else [] for o in given}
-        several = {key: values for key, values in swept.items() if len(values) > 1 and key != SEED}
-        self.seeds = [int(seed) for seed in swept.get(SEED, ())]
-        if len(several) != 1:
-            raise InputError(f"race=true races the values of one setting; this sweep varies {', '.join(several) or 'none'}")
-        if len(self.seeds) <= FIRST_LOOK:
-            raise InputError(f"race=true looks after {FIRST_LOOK} seeds: give more, as in seed=1,2,3,4,5,6,7,8")
-        ((self.key, self.values),) = several.items()
-        self.folder, self.equal_within = Path(config.hydra.sweep.dir), equal_within
-        apart = (self.key, SEED, "hydra.sweep.dir")
-        self.common = [word for word in words if word.lstrip("+").partition("=")[0] not in apart]
-        self.common.append(f"hydra.sweep.dir={quoted(self.folder)}")
+    def __init__(
+        self,
+        script: Path,
+        words: Sequence[str],
+        rows: Mapping[str, Mapping[str, str]],
+        seeds: Sequence[int],
+        metric: str = "",
+        equal_within: float = EQUAL,
+        at_once: int = 1,
+    ) -> None:
+        if len(seeds) <= FIRST_LOOK:
+            raise InputError(f"a race looks after {FIRST_LOOK} seeds: give more, as in seed=1,2,3,4,5,6,7,8")
+        if max(seeds) >= SEARCH_SEED:
+            raise InputError(f"a race has no seeds that choose a learning rate: give seeds below {SEARCH_SEED}")
+        self.script, self.words, self.rows, self.seeds = script, list(words), rows, list(seeds)
+        self.metric, self.equal_within, self.at_once = metric, equal_within, at_once
+        (folder,) = (word.partition("=")[2] for word in words if word.startswith("hydra.sweep.dir="))
+        self.folder = Path(str(OverridesParser.create().parse_override(f"folder={folder}").value()))
 
-    def train(self, script: Path, values: Sequence[str], seed: int) -> None:
-        """Train some rows on a seed: a sweep like any other, with its launcher; nothing where all runs are finished.
+    @property
+    def keys(self) -> list[str]:
+        """What is varied beside the seed."""
+        return list(next(iter(self.rows.values())))
+
+    def run(self) -> list[str]:
+        """Race, and write ``race.json`` after each look; what an earlier call has raced is not raced again.
+
+        Returns:
+            The rows that are left.
+
+        Raises:
+            InputError: If the folder holds another race, or a run fails.
+        """
+        looks, left = self.begun(), list(self.rows)
+        for number, seed in enumerate(self.seeds, start=1):
+            if number > len(looks):
+                self.train(left, seed)
+                looks.append(self.look(left, self.seeds[:number]))
+                write_json(self.folder / FILE, self.identity() | {"looks": looks})
+                log_look(looks[-1], len(self.seeds))
+            gone = [*looks[number - 1]["failed"], *(drop["row"] for drop in looks[number - 1]["dropped"])]
+            left = [name for name in left if name not in gone]
+            if len(left) < 2 or looks[number - 1]["equal"]:
+                break
+        why = "all seeds are done" if len(left) > 1 else "no other is left"
+        why = "these are practically equal" if looks[-1]["equal"] else why
+        log.info("The race is over: %s. Left: %s.", why, "; ".join(left) or "none")
+        log.info("Compare them: python scripts/compare.py runs='%s'", self.folder)
+        return left
+
+    def train(self, names: Sequence[str], seed: int) -> None:
+        """Train some rows on a seed, as sweeps with their launcher; nothing where all runs are finished.
 
         Raises:
             InputError: If a run is not finished afterwards.
         """
-        done = self.runs(values, [seed])
-        if len(done) == len(values) and all(RunFolder(folder).finished for folder in done):
-            return
-        words = ["-m", *self.common, f"{self.key}={','.join(values)}", f"{SEED}={seed}"]
-        log.info("Race: %s", shlex.join(["train.py", *words]))
-        subprocess.run([sys.executable, str(script), *words], check=False)  # it fails where a run has diverged, too
-        lacking = len(values) - sum(RunFolder(folder).finished for folder in self.runs(values, [seed]))
+        if self.finished(names, seed) < len(names):
+            with ThreadPoolExecutor(self.at_once) as pool:
+                list(pool.map(self.sweep, self.sweeps(names, seed)))
+        lacking = len(names) - self.finished(names, seed)
         if lacking:
             raise InputError(
-                f"{lacking} of {len(values)} runs of seed {seed} did not finish, as said above; the same command goes on"
+                f"{lacking} of {len(names)} runs of seed {seed} did not finish, as said above; the same command goes on"
             )
 
-    def look(self, values: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
+    def sweep(self, words: Sequence[str]) -> None:
+        """Start a sweep and wait for its end; it fails where a run has diverged, too."""
+        log.info("Race: %s", shlex.join(["train.py", *words]))
+        subprocess.run([sys.executable, str(self.script), *words], check=False)
+
+    def sweeps(self, names: Sequence[str], seed: int) -> list[list[str]]:
+        """The words of the sweeps that train some rows on a seed: one for all rows that differ in the last key alone."""
+        *others, last = self.keys
+        together: dict[tuple[str, ...], list[str]] = {}
+        for name in names:
+            together.setdefault(tuple(self.rows[name][key] for key in others), []).append(self.rows[name][last])
+        start, end = ["-m", *self.words], f"{SEED}={seed}"
+        return [
+            [*start, *(f"{key}=choice({value})" for key, value in zip(others, fixed, strict=True)), _choice(last, values), end]
+            for fixed, values in together.items()
+        ]
+
+    def finished(self, names: Sequence[str], seed: int) -> int:
+        """How many runs of some rows and a seed are finished."""
+        return sum(RunFolder(folder).finished for folder in self.runs(names, [seed]))
+
+    def look(self, names: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
         """Compare the rows that are in: which failed, which are surely behind and by how much, whether the rest is equal."""
-        runs = self.runs(values, seeds)
+        runs = self.runs(names, seeds)
         found = gather(list(runs), allow_different=True)
-        failed = {value for folder, value in runs.items() if found.plan.labels[folder] in found.failed}
+        failed = {name for folder, name in runs.items() if found.plan.labels[folder] in found.failed}
         told: dict[str, Any] = {"seeds": list(seeds), "level": 0.0, "failed": sorted(failed), "dropped": [], "equal": False}
-        left = [value for value in values if value not in failed]
+        left = [name for name in names if name not in failed]
         if len(seeds) < FIRST_LOOK or len(left) < 2:
             return told
-        found = gather([folder for folder, value in runs.items() if value in left], allow_different=True)
-        names, ranked = [runs[row[0].folder] for row in found.runs], Findings(found).ranked
+        found = gather([folder for folder, name in runs.items() if name in left], allow_different=True)
+        compared, ranked = [runs[row[0].folder] for row in found.runs], Findings(found, self.metric).ranked
         before = 0.0 if len(seeds) == FIRST_LOOK else spent((len(seeds) - 1) / len(self.seeds))
         alpha = spent(len(seeds) / len(self.seeds)) - before
         leads = partial(ranked.lead, pooled=False)
         decision, lead = decide(leads, alpha, self.equal_within), leads(1 - alpha)
         dropped = [
-            {"row": names[row], "behind": names[by], **dict(zip(("by", "low", "high"), lead.at(by, row), strict=True))}
+            {"row": compared[row], "behind": compared[by], **dict(zip(("by", "low", "high"), lead.at(by, row), strict=True))}
             for row, by in decision.behind.items()
         ]
-        means = dict(zip(names, ranked.mean.value.tolist(), strict=True))
+        means = dict(zip(compared, ranked.mean.value.tolist(), strict=True))
         return told | {"level": alpha, "scores": means, "dropped": dropped, "equal": decision.equal}
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for two races to be one."""
         return {
-            "varied": self.key,
-            "values": self.values,
+            "varied": ", ".join(self.keys),
+            "values": list(self.rows),
             "seeds": self.seeds,
             "equal_within": self.equal_within,
             "alpha": ALPHA,
@@ -180,16 +237,24 @@ class Race:
             )
         return list(content.get("looks", []))
 
-    def runs(self, values: Sequence[str], seeds: Sequence[int]) -> dict[Path, str]:
-        """The folders of the runs of some rows and seeds, with the value of each."""
+    def runs(self, names: Sequence[str], seeds: Sequence[int]) -> dict[Path, str]:
+        """The folders of the runs of some rows and seeds, with the name of each run's row."""
         plan, parser = read_plan(self.folder), OverridesParser.create()
-        value_of = {value_text(parser.parse_override(f"{self.key}={value}")): value for value in self.values}
+        row_of = {}
+        for name in names:
+            given = [parser.parse_override(f"{key}={value}") for key, value in self.rows[name].items()]
+            row_of[tuple(value_text(override) for override in given)] = name
         found = {}
         for folder, planned in plan.runs.items() if plan else ():
-            value = value_of.get(planned.get(self.key, ""), "")
-            if value in values and int(planned[SEED]) in seeds:
-                found[folder] = value
+            values = tuple(planned.get(key, "") for key in self.keys)
+            if values in row_of and int(planned[SEED]) in seeds:
+                found[folder] = row_of[values]
         return found
+
+
+def _choice(key: str, values: Sequence[str]) -> str:
+    """A sweep over some values of a key; of one value, too."""
+    return f"{key}={','.join(values)}" if len(values) > 1 else f"{key}=choice({values[0]})"
 
 
 def race(configs: Path, script: Path, words: Sequence[str]) -> None:
@@ -207,26 +272,31 @@ def race(configs: Path, script: Path, words: Sequence[str]) -> None:
     own = dict(word.split("=", 1) for word in flags.overrides if word.startswith(("race=", "equal_within=")))
     if not flags.multirun:
         raise InputError("race=true is many runs: add -m")
-    others = [word for word in flags.overrides if word.partition("=")[0] not in own]
-    others += [f"hydra.searchpath=[file://{Path(flags.config_dir).resolve()}]"] if flags.config_dir else []
+    given = [word for word in flags.overrides if word.partition("=")[0] not in own]
+    given += [f"hydra.searchpath=[file://{Path(flags.config_dir).resolve()}]"] if flags.config_dir else []
     try:
-        raced = Race(configs, others, float(own.get("equal_within", EQUAL)))
+        equal_within = float(own.get("equal_within", EQUAL))
     except ValueError:
         raise InputError(f"equal_within={own['equal_within']}: a number is expected") from None
-    looks, left = raced.begun(), list(raced.values)
-    for number, seed in enumerate(raced.seeds, start=1):
-        if number > len(looks):
-            raced.train(script, left, seed)
-            looks.append(raced.look(left, raced.seeds[:number]))
-            write_json(raced.folder / FILE, raced.identity() | {"looks": looks})
-            log_look(looks[-1], len(raced.seeds))
-        gone = [*looks[number - 1]["failed"], *(drop["row"] for drop in looks[number - 1]["dropped"])]
-        left = [value for value in left if value not in gone]
-        if len(left) < 2 or looks[number - 1]["equal"]:
-            break
-    why = "all seeds are done" if len(left) > 1 else "no other is left"
-    log.info("The race is over: %s. Left: %s.", "these are practically equal" if looks[-1]["equal"] else why, ", ".join(left))
-    log.info("Compare them: python scripts/compare.py runs='%s'", raced.folder)
+    config = compose(configs, given, multirun=True)
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    parsed = OverridesParser.create().parse_overrides([*params, *given])
+    swept = {o.get_key_element(): list(o.sweep_string_iterator()) for o in parsed if o.is_sweep_override()}
+    for override in parsed[len(params) :]:
+        if not override.is_sweep_override():
+            swept.pop(override.get_key_element(), None)  # the command line fixes what the sweep's file varies
+    seeds = [int(seed) for seed in swept.pop(SEED, ())]
+    if FOLD in swept:
+        raise InputError(f"race=true races settings over seeds: {FOLD} can't be varied beside them")
+    several = {key: values for key, values in swept.items() if len(values) > 1}
+    if not several:
+        raise InputError("race=true races the values of a setting; this sweep varies none but the seed")
+    combined = (dict(zip(several, values, strict=True)) for values in product(*several.values()))
+    rows = {",".join(row.values() if len(row) == 1 else (f"{k}={v}" for k, v in row.items())): row for row in combined}
+    apart = (*several, SEED, "hydra.sweep.dir")
+    common = [word for word in given if word.lstrip("+").partition("=")[0] not in apart]
+    common.append(f"hydra.sweep.dir={quoted(Path(config.hydra.sweep.dir))}")
+    Race(script, common, rows, seeds, equal_within=equal_within).run()
 
 
 def log_look(look: Mapping[str, Any], seeds: int) -> None:

@@ -8,18 +8,20 @@ import logging
 import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 
 from rsseg.assembly import make_setup
-from rsseg.config.folder import RunFolder
+from rsseg.config.folder import RunFolder, quoted
 from rsseg.config.plan import TRIALS
 from rsseg.config.search import Search
 from rsseg.config.sweep import end_with_parent
 from rsseg.contract import InputError, nearest
 from rsseg.files import LockedError, write_csv
 from rsseg.progress import estimate
+from rsseg.race import Race
 from rsseg.run import train
 from rsseg.table import print_table
 from rsseg.task import Task
@@ -31,10 +33,14 @@ BOUNDARY = "boundary_iou"
 DIVERGED = "diverged"
 """Under this name a trial says at which step its run has diverged."""
 
+
+FINALS = 8
+"""The seeds on which the best trials of a search are raced, those after the search's own."""
+
 log = logging.getLogger(__name__)
 
 
-def search(wanted: Search, processes: int) -> None:
+def search(wanted: Search, processes: int, finalists: int = 0) -> None:
     """Search until a study has its trials; print the best and write ``trials.csv`` into its folder.
 
     A trial is a run (`rsseg.run.train`) in a folder of its own. One that a killed search left is proposed again and goes on
@@ -43,11 +49,14 @@ def search(wanted: Search, processes: int) -> None:
     Args:
         wanted: What is searched for.
         processes: How many trials run at once on this machine.
+        finalists: How many of the best trials are raced afterwards on seeds that the search has not seen; 0: none.
 
     Raises:
         InputError: For anything that can't be used, and for what a trial finds wrong.
     """
     check_search(wanted, processes)
+    if finalists and (finalists < 2 or len(wanted.objectives) > 1):
+        raise InputError(f"race={finalists}: two trials or more are raced, by one objective")
     study = open_study(wanted)
     release_dead_trials(study, wanted)
     spawn = multiprocessing.get_context("spawn")  # a fork of a process that has used CUDA can't
@@ -66,6 +75,36 @@ def search(wanted: Search, processes: int) -> None:
     if not faults.empty():
         raise InputError(faults.get())
     report(study, wanted)
+    if finalists:
+        race_best(study, wanted, finalists, processes)
+
+
+def race_best(study: Any, wanted: Search, finalists: int, processes: int) -> None:
+    """Race the best trials on further seeds: the score of the best of many trials is too good, and may be luck.
+
+    Args:
+        study: The study, with its trials.
+        wanted: What was searched for.
+        finalists: How many trials are raced.
+        processes: How many run at once.
+
+    Raises:
+        InputError: If there are fewer than two to race, or a run fails.
+    """
+    from optuna.trial import TrialState
+
+    tried = {wanted.run_folder(t.params).name: t for t in study.get_trials(states=(TrialState.COMPLETE,))}
+    best = sorted(tried, key=lambda name: -tried[name].value)[:finalists]
+    if len(best) < 2:
+        raise InputError(f"race={finalists}: only {len(best)} of the trials can be raced; a higher trials=... tries on")
+    config, _ = wanted.config(wanted.first())
+    folder = Path(config.output) / "sweep" / f"{wanted.study}_race"
+    fixed = [word for word in wanted.fixed() if not word.startswith("seed=")]
+    rows = {name: {key: str(value) for key, value in tried[name].params.items()} for name in best}
+    seeds = range(config.seed + 1, config.seed + 1 + FINALS)
+    script = wanted.configs.parent / "train.py"
+    words = [*fixed, f"hydra.sweep.dir={quoted(folder)}"]
+    Race(script, words, rows, seeds, wanted.objectives[0], at_once=processes).run()
 
 
 def check_search(wanted: Search, processes: int) -> None:

@@ -17,6 +17,7 @@ class Arguments:
     trials=NUMBER                    finished trials that the study is to have, default 20
     processes=NUMBER                 trials that run at once on this machine, default 1
     study=NAME                       default: search; its folder is <output>/search/<study>
+    race=NUMBER                      how many of the best trials are raced on 8 further seeds afterwards, default 0: none
     storage=URL                      default: a SQLite file in that folder; or mysql://..., postgresql://...
     """
 
@@ -24,6 +25,7 @@ class Arguments:
     objectives: list[str] = field(default_factory=lambda: ["iou"])
     trials: int = 20
     processes: int = 1
+    race: int = 0
     study: str = "search"
     storage: str | None = None
 
@@ -41,7 +43,7 @@ def main(arguments: Arguments) -> None:
         storage=arguments.storage,
         trials=arguments.trials,
     )
-    search(wanted, arguments.processes)
+    search(wanted, arguments.processes, arguments.race)
 
 
 if __name__ == "__main__":

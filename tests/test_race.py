@@ -86,7 +86,7 @@ def rounds(tmp_path, monkeypatch):
     folder = tmp_path / "sweep/synthetic_loss"
     records = make_records(BINARY, "ce", 1)
 
-    def train(self, script, values, seed):
+    def train(self, values, seed):
         if len(done["rounds"]) == done["limit"]:
             raise KeyboardInterrupt
         done["rounds"].append((tuple(values), seed))
@@ -103,7 +103,7 @@ def rounds(tmp_path, monkeypatch):
     class Made:
         """Findings of known scores."""
 
-        def __init__(self, comparison):
+        def __init__(self, comparison, metric):
             scores = [[QUALITY[run.loss] + 0.02 * noise[run.loss, run.seed] for run in row] for row in comparison.runs]
             self.ranked = estimate(sums(np.array(scores)), MEASURE, draws=300)
 
@@ -153,7 +153,8 @@ def test_a_row_that_diverged_is_out_and_named(tmp_path, rounds):
     ("words", "message"),
     [
         (["seed=1,2,3"], "looks after 3 seeds"),
-        (["optimizer.lr=0.1,0.2"], "varies loss, optimizer.lr"),
+        (["seed=1,2,3,1001"], "give seeds below 1000"),
+        (["dataset.folds=5", "dataset.fold=1,2"], "dataset.fold can't be varied"),
         (["loss=ce"], "varies none"),
         (["equal_within=x"], "a number is expected"),
     ],
@@ -163,3 +164,13 @@ def test_what_can_not_be_raced_is_refused(tmp_path, words, message):
         start(tmp_path, *words)
     with pytest.raises(InputError, match="add -m"):
         race(CONFIGS, Path("train.py"), ["loss=ce,dice", "race=true"])
+
+
+def test_all_combinations_of_what_is_varied_are_raced(tmp_path):
+    rows = {f"{loss},{lr}": {"loss": loss, "optimizer.lr": lr} for loss in ("ce", "dice") for lr in ("0.1", "0.2")}
+    raced = rsseg.race.Race(Path("train.py"), ["steps=2", f"hydra.sweep.dir='{tmp_path}/a b'"], rows, [1, 2, 3, 4])
+    assert raced.folder == tmp_path / "a b"
+    first, second = raced.sweeps(["ce,0.1", "ce,0.2", "dice,0.2"], 3)
+    start = ["-m", "steps=2", f"hydra.sweep.dir='{tmp_path}/a b'"]
+    assert first == [*start, "loss=choice(ce)", "optimizer.lr=0.1,0.2", "seed=3"]
+    assert second == [*start, "loss=choice(dice)", "optimizer.lr=choice(0.2)", "seed=3"]

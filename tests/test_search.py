@@ -14,12 +14,13 @@ import pytest
 from test_run import TINY, folder_data
 from tiny import CONFIGS
 
+import rsseg.race
 from rsseg.compare.records import load_records
 from rsseg.config.arguments import parse
 from rsseg.config.folder import RunFolder
 from rsseg.config.search import Search
 from rsseg.contract import InputError
-from rsseg.search import check_search, open_study, release_dead_trials, report, try_one, watch
+from rsseg.search import check_search, open_study, race_best, release_dead_trials, report, search, try_one, watch
 from rsseg.training.divergence import DivergedError
 
 WEIGHT = "loss.terms.dice.weight"
@@ -237,3 +238,20 @@ def test_a_killed_search_goes_on(wanted, tmp_path):
     runs = list(tmp_path.glob("search/search/*/run.json"))
     assert len(runs) == 3
     assert all((run.parent / "summary.json").is_file() for run in runs)
+
+
+def test_the_best_trials_are_raced_on_seeds_of_their_own(wanted, scored, monkeypatch):
+    study = open_study(wanted)
+    while try_one(study, wanted, NoLock()):
+        pass
+    made = []
+    monkeypatch.setattr(rsseg.race.Race, "run", lambda race: made.append(race))
+    race_best(study, wanted, 2, 1)
+    (raced,) = made
+    best = sorted(study.trials, key=lambda trial: -trial.value)[:2]
+    assert [float(row[WEIGHT]) for row in raced.rows.values()] == [trial.params[WEIGHT] for trial in best]
+    assert raced.seeds == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert raced.metric == "iou"
+    assert not any(word.startswith("seed=") for word in raced.words)
+    with pytest.raises(InputError, match="two trials or more are raced, by one objective"):
+        search(wanted, 1, 1)

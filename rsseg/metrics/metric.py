@@ -116,15 +116,22 @@ class SceneScores:
         return self.means() | {name: self[name] for name in names}
 
     def table(self) -> list[dict[str, Any]]:
-        """One row per class, then, their class empty, one per average."""
-        rows = [self._row(label, "", "", f"/{label}", n) for label, n in zip(self.task.classes, self.pixels, strict=True)]
-        return rows + [self._row("", average, *words, sum(self.pixels)) for average, words in self.averages.items()]
+        """One row per class, with its pixels and the scenes that have it; then, their class empty, one per average."""
+        present = self.metrics[self.columns[0]].pixels(self.counts) > 0
+        scenes = [int(n) for n in present.sum(0)]
+        rows = [
+            {"class": label, "average": "", **self._known("", f"/{label}"), "pixels": pixels, "scenes": n}
+            for label, pixels, n in zip(self.task.classes, self.pixels, scenes, strict=True)
+        ]
+        whole = {"pixels": sum(self.pixels), "scenes": int(present.any(-1).sum())}
+        return rows + [
+            {"class": "", "average": average, **self._known(*words), **whole} for average, words in self.averages.items()
+        ]
 
-    def _row(self, label: str, average: str, before: str, after: str, pixels: int) -> dict[str, Any]:
-        """A row of the table: of each score the metric with these words before and after its name; NaN: there is none."""
+    def _known(self, before: str, after: str) -> dict[str, float]:
+        """Of each score of the table the metric with these words before and after its name; NaN: there is none."""
         names = {score: f"{before}{score}{after}" for score in self.columns}
-        known = {score: self[name] if name in self.metrics else float("nan") for score, name in names.items()}
-        return {"class": label, "average": average, **known, "pixels": pixels}
+        return {score: self[name] if name in self.metrics else float("nan") for score, name in names.items()}
 
     def scene_table(self, scenes: Sequence[str]) -> list[dict[str, Any]]:
         """One row per scene: its name, and the scores of the scene as a whole."""
@@ -132,9 +139,13 @@ class SceneScores:
         return [{"scene": scene, **{name: float(c[i]) for name, c in columns.items()}} for i, scene in enumerate(scenes)]
 
 
+def by_scene(found: dict[str, Metric], prefix: str = "scene_", label: str = "per scene") -> dict[str, Metric]:
+    """The means over scenes of metrics, by their names with a prefix."""
+    return {
+        f"{prefix}{name}": replace(metric, label=f"{metric.label} {label}", by_scene=True) for name, metric in found.items()
+    }
+
+
 def with_scenes(found: dict[str, Metric]) -> dict[str, Metric]:
     """Metrics, and each with ``scene_`` before its name: the mean over scenes."""
-    scenes = {
-        f"scene_{name}": replace(metric, label=f"{metric.label} per scene", by_scene=True) for name, metric in found.items()
-    }
-    return found | scenes
+    return found | by_scene(found)

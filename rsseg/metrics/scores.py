@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rsseg.contract import nearest
 from rsseg.metrics.average import Array, present_mean, ratio
-from rsseg.metrics.metric import Metric, SceneScores, kept_classes, with_scenes
+from rsseg.metrics.metric import Metric, SceneScores, by_scene, kept_classes, with_scenes
 from rsseg.task import Task
 
 ClassScore: TypeAlias = Callable[[Array], Array]
@@ -75,6 +75,17 @@ def overlap(counts: ArrayLike, metric: str = "iou") -> Array:
     whole = hits + weight_wrong * wrong + weight_missed * missed
     value: Array = np.where(hits + missed > 0, hits / np.where(whole > 0, whole, 1.0), np.nan)
     return value
+
+
+def strict_overlap(counts: Array, metric: str = "iou") -> Array:
+    """The same, but 0 where a class is predicted that the target does not hold: a scene of false positives alone.
+
+    Example:
+        >>> strict_overlap(np.array([[3.0, 1, 2], [0, 5, 0], [0, 0, 0]]))
+        array([0.5, 0. , nan])
+    """
+    value = overlap(counts, metric)
+    return np.where(np.isnan(value) & (counts[..., 1] > 0), 0.0, value)
 
 
 def balanced_accuracy(counts: Array) -> Array:
@@ -168,7 +179,7 @@ def label_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
     ``_weighted`` behind it a name is that of another average, and with ``/road`` that of a class. ``kappa`` and
     ``balanced_accuracy`` of exclusive classes are those of the whole confusion matrix, else means over the labels; of a class
     they are those against the rest. ``accuracy`` is the share of labels that are right. All are pooled over scenes; with
-    ``scene_`` before it a name is the mean over scenes.
+    ``scene_`` before it a name is the mean over scenes, and with ``strict_scene_`` scenes of false positives alone count as 0.
 
     Args:
         task: The head's task.
@@ -193,7 +204,8 @@ def label_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
         kept = kept_classes(task.classes, without)
         found["accuracy"] = Metric(LABELS["accuracy"], "recall", kept, _label_accuracy, class_pixels)
     found |= {name: replace(metric, limits=(-1.0, 1.0)) for name, metric in found.items() if metric.score == "kappa"}
-    return with_scenes(found)
+    strict = class_metrics({name: partial(strict_overlap, metric=name) for name in TVERSKY}, task, LABELS, without)
+    return with_scenes(found) | by_scene(strict, "strict_scene_", "per scene, strict")
 
 
 def _label_accuracy(counts: Array) -> Array:

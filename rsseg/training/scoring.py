@@ -28,7 +28,7 @@ from rsseg.table import print_table
 from rsseg.training.recording import Count, cross, keep_thresholds, labelled_tasks, recorded_split
 
 SHOWN = (
-    "head", "class", "iou", "dice", "f1", "precision", "recall", "ap50", "rmse", "mae", "r2", "bias", "pixels"
+    "head", "class", "iou", "dice", "f1", "precision", "recall", "ap50", "rmse", "mae", "r2", "bias", "pixels", "scenes"
 )  # fmt: skip
 """The columns of scores that fit into a terminal."""
 

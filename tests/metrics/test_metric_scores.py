@@ -159,3 +159,14 @@ def test_tables_hold_every_score_once():
 def test_other_names_of_scores_are_told():
     assert no_metric("f1", ["dice", "f2"]) == "it is called 'dice' here"
     assert "did you mean 'recall/road'" in no_metric("recall/rod", ["recall/road"])
+
+
+def test_scenes_of_false_positives_alone_count_as_zero_where_that_is_asked_for():
+    """Three scenes of one class: half right, false positives alone, nothing at all."""
+    task = Binary(("road",))
+    counts = np.array([[[3, 1, 2, 9]], [[0, 4, 0, 11]], [[0, 0, 0, 15]]], dtype=float)
+    known = metrics(task)
+    assert known["scene_iou"](counts) == pytest.approx(3 / 6)
+    assert known["strict_scene_iou"](counts) == pytest.approx((3 / 6 + 0) / 2)
+    assert known["strict_scene_recall/road"](counts) == pytest.approx((3 / 5 + 0) / 2)
+    assert known["strict_scene_iou"].label == "IoU per scene, strict"
