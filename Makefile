@@ -6,13 +6,11 @@ PYTHON ?= python
 install:  ## the project as it stands here, with the tools of the other verbs
 	$(PYTHON) -m pip install -e '.[dev]'
 
-test: lint types  ## everything that must hold, in two processes of about equal length: whole runs, and all the rest
-	$(PYTHON) -m pytest -o cache_dir=.pytest_cache/runs tests/test_[!d]*.py tests/test_d[ei]*.py & runs=$$!; \
-	$(PYTHON) -m pytest --ignore-glob='tests/test_[!d]*.py' --ignore-glob='tests/test_d[ei]*.py'; rest=$$?; \
-	wait $$runs && exit $$rest
+test: lint types  ## everything that must hold, a file of tests at a time in each of two processes
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 fast: lint types  ## the same without the slow tests
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not slow"
 
 lint:  ## style, layout and the import contract
 	$(PYTHON) -m ruff check

@@ -167,7 +167,8 @@ def in_fold(owner: Mapping[str, str], groups: Mapping[str, str], folds: int | st
         few = ", ".join(sorted(found)[:3]) + ", ..." * (len(found) > 3)
         raise InputError(
             f"dataset.folds={folds}: training and validation scenes lie in {counted(len(found))} ({few}), of which none may "
-            "be cut: " + ("take fewer folds" if len(found) > 2 else "at least two are needed, see dataset.source.group")
+            "be cut: "
+            + (f"take at most {len(found)} folds" if len(found) > 1 else "at least two are needed, see dataset.source.group")
         )
     if fold > number:
         raise InputError(f"dataset.fold={fold}: there are {number} folds, counted from 1")

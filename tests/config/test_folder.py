@@ -29,6 +29,7 @@ def run(tmp_path):
     folder = tmp_path / "run"
     write_run(folder, FOUR, "ce", 1, make_records(FOUR, "ce", 1, scenes=2, steps=(100, 200)))
     write_json(folder / "threshold.json", {"mask": {"values": dict.fromkeys(FOUR.classes, 0.5)}})
+    (folder / "metrics.csv").write_text("step,val/loss,val/mask/iou\n99,0.7,0.4\n199,0.6,0.5\n")
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "last.ckpt").touch()
     return RunFolder(folder)
@@ -78,7 +79,7 @@ def test_every_damage_is_one_line_that_says_what_to_do(run, name, damage):
 def test_flipped_bytes_and_cuts_never_give_a_trace(run, name):
     path, rng, lines = run.path / name, np.random.default_rng(0), []
     content = path.read_bytes()
-    read = READ[name] if name == "threshold.json" else lambda run: Run(run.path)
+    read = READ[name] if name in ("threshold.json", "metrics.csv") else lambda run: Run(run.path)
     for k in range(60):
         damaged = bytearray(content)
         for place in rng.integers(len(damaged), size=k % 3 + 1):
