@@ -68,6 +68,7 @@ class AcrossDatasets:
         lead: How much better the row's loss is than the column's over datasets like these, ``[L, L]``; without intervals where
             nothing may be claimed on some dataset.
         ranks: The rank of each loss on each dataset, 1 is the best, ``[L, D]``.
+        tuned_ranks: The same with tuned thresholds; None where some dataset has none.
     """
 
     found: dict[str, Findings]
@@ -75,6 +76,7 @@ class AcrossDatasets:
     scores: Array
     lead: Interval
     ranks: Array
+    tuned_ranks: Array | None
 
     @property
     def order(self) -> list[int]:
@@ -100,9 +102,11 @@ def across_datasets(found: Mapping[str, Findings]) -> AcrossDatasets:
     labels = [label for label in first.labels if all(label in other.labels for other in others)]
     if len(labels) < 2:
         raise InputError(f"the datasets {', '.join(found)} share {len(labels)} losses: run one sweep on all of them")
-    sign, chosen = first.ranked.measure.sign, []
+    sign, chosen, tuned = first.ranked.measure.sign, [], list[Array]()
     for each in found.values():
         at = [each.labels.index(label) for label in labels]
+        if each.tuned is not None and each.metric == each.tuned_for:
+            tuned.append(each.tuned.mean.value[at])
         mean, difference, pairs = each.ranked.mean, each.ranked.difference, np.ix_(at, at)
         chosen.append((mean.value[at], sign * difference.value[pairs], difference.variance[pairs]))
     scores, gaps, variances = (np.stack(numbers, axis=-1) for numbers in zip(*chosen, strict=True))
@@ -111,7 +115,8 @@ def across_datasets(found: Mapping[str, Findings]) -> AcrossDatasets:
     for i, j in combinations(range(len(labels)), 2):
         ends[:, i, j] = pool(gaps[i, j], variances[i, j], len(labels)) if claims else (gaps[i, j].mean(), np.nan, np.nan)
         ends[:, j, i] = -ends[[0, 2, 1], i, j]
-    return AcrossDatasets(dict(found), labels, scores, Interval(*ends), rankdata(-sign * scores, axis=0))
+    tuned_ranks = rankdata(-np.stack(tuned, axis=-1), axis=0) if len(tuned) == len(found) else None
+    return AcrossDatasets(dict(found), labels, scores, Interval(*ends), rankdata(-sign * scores, axis=0), tuned_ranks)
 
 
 def turns(across: AcrossDatasets) -> list[tuple[str, str, str, str]]:
@@ -134,6 +139,10 @@ def across_answer(across: AcrossDatasets) -> list[str]:
         f"Over {len(names)} datasets, {listed(names)}, {label} has the best mean rank by {measure.label}, "
         f"{across.ranks[best].mean():.1f} of {len(across.labels)}."
     ]
+    if across.tuned_ranks is not None:
+        tuned = across.tuned_ranks.mean(1)
+        first = across.labels[int(tuned.argmin())]
+        said.append(f"With tuned thresholds {'too it is' if first == label else 'it is'} {first}, {tuned.min():.1f}.")
     if np.isnan(across.lead.low[best, others]).any():
         too_few = [name for name, each in across.found.items() if not each.ranked.claims or each.reach is None]
         return [*said, f"Nothing is claimed of other datasets: there are too few seeds or areas on {listed(too_few)}."]
@@ -154,9 +163,11 @@ def across_answer(across: AcrossDatasets) -> list[str]:
 
 
 def across_table(across: AcrossDatasets) -> pd.DataFrame:
-    """One row per loss, by mean rank: its score on each dataset, and how far it is behind the first one."""
+    """One row per loss, by mean rank: its score on each dataset, and how far it is behind the first on datasets like these."""
     table = pd.DataFrame(across.scores, index=pd.Index(across.labels, name="loss"), columns=list(across.found))
     table.insert(0, "mean_rank", across.ranks.mean(1))
+    if across.tuned_ranks is not None:
+        table.insert(1, "mean_rank_tuned", across.tuned_ranks.mean(1))
     lead = across.lead[across.order[0]]
     table["behind"], table["behind_low"], table["behind_high"] = lead.value, lead.low, lead.high
     return table.iloc[across.order]

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from rsseg.compare.datasets import AcrossDatasets
 from rsseg.compare.findings import Findings
 from rsseg.compare.inference import Interval
 from rsseg.compare.style import (
@@ -39,6 +40,9 @@ TRADED = {
     "f1": ("scene_f1", "precision", "recall"),
 }
 """What `Task.score`, pooled over scenes, is traded for."""
+
+MOST_DATASETS = 5
+"""Of more datasets only what holds over all of them is drawn."""
 
 
 def draw_all(found: Findings, out: Path) -> dict[str, str]:
@@ -92,6 +96,22 @@ def draw_forest(found: Findings) -> Figure | None:
     keys += [Patch(color=BAND, label=f"practically equal (±{found.equal_within:g})")]
     keys += [Patch(color=RED, label="surely behind")] if any((each.high < 0).any() for each, *_ in series) else []
     figure.legend(handles=keys, loc="outside upper left", ncols=2)
+    return figure
+
+
+def draw_across(across: AcrossDatasets) -> Figure:
+    """How much worse every loss is than the best over all datasets: on each of them, and over datasets like these."""
+    order, best = across.order, across.order[0]
+    shown = across.found if len(across.found) <= MOST_DATASETS else {}
+    titles = [wrap(name, 15) for name in shown] + ["datasets\nlike these"]
+    names, measure = [across.labels[i] for i in order], next(iter(across.found.values())).ranked.measure
+    figure, axes = rows(names, titles, f"{measure.heading}, worse (left) or better than {across.labels[best]}")
+    for axis in axes:
+        axis.locator_params(axis="x", nbins=2)
+    for axis, found in zip(axes, shown.values(), strict=False):
+        at = [found.labels.index(name) for name in names]
+        mark(axis, found.ranked.lead()[at, at[0]])
+    mark(axes[-1], across.lead[order, best], marker="D")
     return figure
 
 

@@ -8,17 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, StrictUndefined, Template
 
 from rsseg.compare.datasets import AcrossDatasets, across_answer, across_table
-from rsseg.compare.figures import draw_all
+from rsseg.compare.figures import draw_across, draw_all
 from rsseg.compare.findings import Findings
 from rsseg.compare.inference import Estimates, Interval
 from rsseg.compare.runs import Run
 from rsseg.compare.selection import Comparison
-from rsseg.compare.style import BLUE, MOST, verdict
+from rsseg.compare.style import BLUE, MOST, RULES, save, verdict
 from rsseg.compare.tables import all_tables
 from rsseg.compare.words import answer, caveats, listed, number, percent, span, statistics
 from rsseg.config.plan import within
@@ -90,14 +91,22 @@ def write_report(found: Findings, out: Path, examples: Path | None = None) -> Pa
 
 
 def write_across(across: AcrossDatasets, out: Path) -> Path:
-    """Write the page and the table of several datasets, beside the folders of each.
+    """Write the page, the table and the figure of several datasets, beside the folders of each.
 
     Raises:
         UnwritableError: If something can't be written there.
     """
     table, page = across_table(across), out / "report.html"
     write_table(out / "datasets.csv", table)
-    content = {"answer": across_answer(across), "table": shown(table.reset_index()), "datasets": list(across.found)}
+    with mpl.rc_context(RULES):
+        figure = save(draw_across(across), out / "datasets.png")
+    brief = table.drop(columns=["behind_low", "behind_high"]).rename(columns=lambda name: str(name).replace("_", " "))
+    content = {
+        "answer": across_answer(across),
+        "table": shown(brief.reset_index()),
+        "datasets": list(across.found),
+        "figure": figure,
+    }
     write_text(page, _template("across.html").render(content))
     log.info("Report: %s; those of each dataset in the folders beside it", page)
     return page

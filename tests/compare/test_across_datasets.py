@@ -1,5 +1,6 @@
 """Losses over several datasets: the pooled difference against closed forms and simulation, and what is said of it."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy.stats import studentized_range
 from scipy.stats import t as student
 
 from rsseg.compare.datasets import across_answer, across_datasets, across_table, between, pool, turns
+from rsseg.compare.figures import draw_across
 from rsseg.contract import InputError
 
 
@@ -179,3 +181,19 @@ def test_what_can_not_be_compared_over_datasets():
     feet = of_heights([1.0, 2.0], task=type(HEIGHT)(("height",), units=("ft",)))
     with pytest.raises(InputError, match="ranked by RMSE in m and RMSE in ft"):
         across_datasets({"a": of_heights([1.0, 2.0]), "b": feet})
+
+
+def test_ranks_with_tuned_thresholds_are_given_where_all_datasets_have_them(three):
+    assert three.tuned_ranks is None
+    tuned = replace(three, tuned_ranks=np.array([[2, 2, 3], [1, 1, 1], [3, 3, 2]]))
+    assert across_answer(tuned)[1] == "With tuned thresholds it is dice, 1.0."
+    assert across_table(tuned)["mean_rank_tuned"].tolist() == pytest.approx([7 / 3, 1, 8 / 3])
+
+
+def test_the_figure_over_datasets_has_a_panel_each_and_one_for_all(three):
+    panels = draw_across(three).axes
+    assert [panel.get_title() for panel in panels] == ["inria", "dubai", "loveda", "datasets\nlike these"]
+    dots = [line.get_xdata()[0] for line in panels[-1].lines if line.get_marker() == "D"]
+    assert dots == pytest.approx([three.lead.value[i, three.order[0]] for i in three.order])
+    many = {f"{name}{k}": found for k in range(2) for name, found in three.found.items()}
+    assert len(draw_across(across_datasets(many)).axes) == 1
