@@ -104,12 +104,13 @@ def compare(places: Sequence[Path], question: Question | None = None, out: Path 
 
 
 def places_by_dataset(places: Sequence[Path]) -> dict[str, list[Path]]:
-    """Folders by the dataset that the runs in them are of; a folder of several belongs to that of its first run."""
+    """Folders by the dataset that the runs in them are of; of a folder that holds several datasets', the folders in it."""
     found: dict[str, list[Path]] = {}
     for place in places:
-        runs = find_runs([place])
-        name = str(RunFolder(runs[0]).config().dataset.name) if runs else ""
-        found.setdefault(name, []).append(place)
+        first = {run.parent: run for run in reversed(find_runs([place]))}  # the runs of a sweep are of one dataset
+        names = {folder: str(RunFolder(run).config().dataset.name) for folder, run in sorted(first.items())}
+        for folder, name in names.items() if len({*names.values()}) > 1 else [(place, next(iter(names.values()), ""))]:
+            found.setdefault(name, []).append(folder)
     return found
 
 

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from run_folders import BINARY, make_records, make_sweep, write_run
+from run_folders import BINARY, FOUR, make_records, make_sweep, write_run
 
 from rsseg.compare.records import RecordError
 from rsseg.compare.selection import gather, largest_grid
+from rsseg.comparison import places_by_dataset
 from rsseg.config.arguments import parse, split_places
 from rsseg.config.plan import TRIALS, Plan
 from rsseg.contract import InputError
@@ -615,3 +616,16 @@ def test_other_scenes_in_a_fold_are_refused(tmp_path, monkeypatch):
     edit(tmp_path / "ce,1,2" / "data.json", fingerprint={"train": "t2", "val": "w2"})
     with pytest.raises(InputError, match=r"validation scenes or labels of fold 2 +v2 +3\n +w2 +1: "):
         gather([tmp_path])
+
+
+def test_a_folder_with_runs_of_several_datasets_is_taken_apart(tmp_path):
+    for sweep, dataset in (("a", "inria"), ("b", "dubai"), ("c", "inria")):
+        for seed in (1, 2):
+            run = tmp_path / sweep / f"seed={seed}"
+            write_run(run, FOUR, "ce", seed, make_records(FOUR, "ce", seed))
+            config = run / "config.yaml"
+            config.write_text(re.sub(r"(dataset:\n(?:  .*\n)*?  name: ).*", rf"\g<1>{dataset}", config.read_text()))
+    a, b, c = (tmp_path / name for name in "abc")
+    assert places_by_dataset([tmp_path]) == {"inria": [a, c], "dubai": [b]}
+    assert places_by_dataset([a, c]) == {"inria": [a, c]}
+    assert places_by_dataset([a / "seed=1", b]) == {"inria": [a / "seed=1"], "dubai": [b]}
