@@ -464,7 +464,9 @@ def _decoder(dataset: Mapping[str, Any], name: str, task: Task) -> Decoder:
     target = targets_of(dataset)[name]
     values, ignored = target["mask_values"], target["ignore_values"]
     try:
-        return make_decoder(task, values, ignored, target["fractions"], target["range"], target["size"])
+        return make_decoder(
+            task, values, ignored, target["fractions"], target["range"], target["size"], target["colour_tolerance"] or 0
+        )
     except InputError as error:
         raise InputError(in_place(str(error), dataset, name)) from None
 

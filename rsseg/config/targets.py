@@ -37,8 +37,10 @@ class TargetFacts:
         task: What a mask says about a pixel: binary, multiclass, multilabel, or regression (real values); or centres (objects).
         classes: Names in label order; for binary the one positive class; for regression the names of the values.
         palette: Colours of the labels for pictures and maps, "#rrggbb"; null: chosen.
-        mask_values: What the mask files hold for label 0, 1, ...: integers or "#rrggbb" colours; null: 0, 1, ...
+        mask_values: What the mask files hold for label 0, 1, ...: integers, ranges such as "0-127", or "#rrggbb" colours; null:
+            0, 1, ...
         ignore_values: The values in the mask files that mean "not labelled"; null: 255, none for colours.
+        colour_tolerance: Of masks in colours, how far red, green and blue may each be from a listed one, as in a JPEG.
         fractions: What stands for a whole pixel (1, 100, 255) in masks that hold the share of each class in a band of its own;
             null: masks hold labels.
         units: For a regression, the unit of each value, such as [m]; null: not known.
@@ -51,6 +53,7 @@ class TargetFacts:
     palette: list[str] | None = None
     mask_values: list[Any] | None = None
     ignore_values: list[Any] | None = None
+    colour_tolerance: int | None = None
     fractions: float | None = None
     units: list[str] | None = None
     range: list[float] | None = None
@@ -65,11 +68,15 @@ class TargetConfig(TargetFacts):
         mask: Of files the pattern of their paths.
         attribute: Of vector files, what holds a feature's mask value; null: 1 for every feature.
         values: Of vector files, the mask value for each value of the attribute; null: it is an integer.
+        layer: Of vector files with several layers, the one that is read; null: the only one.
+        threshold: Of rasters, the value above which a pixel is 1, and else 0; null: values are taken as they are.
     """
 
     mask: str | None = None
     attribute: str | None = None
     values: dict[str, int] | None = None
+    layer: str | None = None
+    threshold: float | None = None
 
 
 SHORT_FORM = tuple(item.name for item in fields(TargetFacts))

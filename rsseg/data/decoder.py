@@ -63,6 +63,10 @@ class Decoder(ABC):
             InputError: If a pixel holds what can't be.
         """
 
+    def known(self, raw: NDArray[np.generic]) -> NDArray[np.bool_]:
+        """Which pixels ``[bands, H, W]`` hold a value with a meaning, so that they need no more to say so: bool ``[H, W]``."""
+        return np.zeros(raw.shape[1:], dtype=bool)
+
     def burn(self, path: Path, burn: Burn, image: Path, window: Window) -> NDArray[np.generic]:
         """The target of the features of a vector file in a window of an image, as `decode` gives it.
 

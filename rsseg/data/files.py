@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,13 +76,23 @@ class MaskFiles(NamedTuple):
     Attributes:
         mask: The pattern of their paths.
         burn: How vector files become pixels.
+        threshold: Of rasters, see `Mask`.
     """
 
     mask: str
     burn: Burn
+    threshold: float | None = None
 
     @classmethod
-    def of(cls, place: str, mask: str = "", attribute: str | None = None, values: Any = None) -> MaskFiles:
+    def of(
+        cls,
+        place: str,
+        mask: str = "",
+        attribute: str | None = None,
+        values: Any = None,
+        layer: str | None = None,
+        threshold: float | None = None,
+    ) -> MaskFiles:
         """What a config says of a target, at this place of the dataset.
 
         Raises:
@@ -98,7 +109,10 @@ class MaskFiles(NamedTuple):
             raise InputError(
                 f"dataset.{place}.mask is not set: give the pattern of the target's paths, such as masks/{{name}}.tif"
             )
-        return cls(mask, Burn(attribute, tuple((text_of(name), value) for name, value in values.items())))
+        if threshold is not None and not isinstance(threshold, int | float):
+            raise InputError(f"dataset.{place}.threshold={threshold}: a number is expected, above which a pixel is 1")
+        pairs = tuple((text_of(name), value) for name, value in values.items())
+        return cls(mask, Burn(attribute, pairs, None if layer is None else str(layer)), threshold)
 
 
 def is_vector(path: Path) -> bool:
@@ -122,6 +136,8 @@ class Files(Source):
         split: As `Split` takes it.
         attribute: Of vector masks, the attribute that holds a feature's mask value; None: 1 for every feature.
         values: The mask value for each of the attribute's values, where they are not integers already.
+        layer: Of vector masks with several layers, the one that is read.
+        threshold: Of raster masks, the value above which a pixel is 1, and else 0.
         published: How many images the dataset has in full; fewer are reported, unless its test part is not there.
         weight: The paths of rasters that say what each pixel counts for in the loss, paired as the masks are. Pixels of an
             image that none fits count 1; None: all do.
@@ -139,6 +155,8 @@ class Files(Source):
         split: Mapping[str, float | str | Sequence[str] | None] | None = None,
         attribute: str | None = None,
         values: Mapping[Any, int] | None = None,
+        layer: str | None = None,
+        threshold: float | None = None,
         published: int | None = None,
         weight: str | None = None,
         targets: Mapping[str, Mapping[str, Any]] | None = None,
@@ -151,8 +169,8 @@ class Files(Source):
             )
         self.patterns = [image] if isinstance(image, str) else list(image)
         several = {f"targets.{name}": own for name, own in (targets or {}).items()}
-        one = {"mask": mask, "attribute": attribute, "values": values}
-        beside = [setting for setting in ("attribute", "values") if one[setting] and several]
+        one = {"mask": mask, "attribute": attribute, "values": values, "layer": layer, "threshold": threshold}
+        beside = [setting for setting, given in one.items() if setting != "mask" and given is not None and several]
         if beside:
             raise InputError(
                 f"dataset.source.{beside[0]} beside dataset.targets: set it for a target, dataset.targets.<name>.{beside[0]}"
@@ -177,9 +195,11 @@ class Files(Source):
         for i, (fields, path) in enumerate(images.items()):
             first, *further = (files[i] for files in masks)
             stack, name = tuple(files[i] for files in stacks), "-".join(fields) or path.stem
-            mask_path, burn = (None, None) if first is None else (first.path, first.burn)
             area = grouping.of(path, dict(zip(names, fields, strict=True)))
-            self._all.append(Scene(name, path, mask_path, stack, None, burn, weights[i], tuple(further), group=area))
+            scene = Scene(name, path, None, stack, weight=weights[i], further=tuple(further), group=area)
+            if first is not None:
+                scene = replace(scene, mask=first.path, burn=first.burn, threshold=first.threshold)
+            self._all.append(scene)
         if published and len(images) < published and self._tests():
             found = "%d of the %d published images are below %s%s"
             log.warning(found, len(images), published, self.root, self._archives())
@@ -206,7 +226,10 @@ class Files(Source):
     def _masks(self, images: Iterable[tuple[str, ...]], place: str, files: MaskFiles) -> list[Mask | None]:
         """For the fields of each image the file of a target, if there is one."""
         found = self._partners(images, files.mask, f"{place}.mask", IMAGES | VECTORS)
-        return [None if path is None else Mask(path, files.burn if is_vector(path) else None) for path in found]
+        return [
+            None if path is None else Mask(path, files.burn) if is_vector(path) else Mask(path, threshold=files.threshold)
+            for path in found
+        ]
 
     def _stacked(self, images: Mapping[tuple[str, ...], Path], pattern: str) -> list[Path]:
         """As `_partners`, where none may be missing."""

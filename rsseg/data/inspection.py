@@ -14,8 +14,9 @@ from rasterio.windows import Window
 
 from rsseg.contract import InputError
 from rsseg.data.decoder import Decoder
-from rsseg.data.raster import JPEG, alpha_band, check_overlap, open_raster, read_bands
-from rsseg.data.vector import read_features
+from rsseg.data.masks import check_bands, value_bands
+from rsseg.data.raster import JPEG, alpha_band, check_overlap, is_coloured, open_raster, read_bands
+from rsseg.data.vector import features_area, read_features
 
 if TYPE_CHECKING:
     from rsseg.data.scene import Mask, Scene
@@ -118,8 +119,9 @@ def check_scene(scene: Scene, decoders: Sequence[Decoder], bands: Sequence[int])
     for path, _, own in scene.parts(bands):
         raster = open_raster(path)
         if path.suffix.lower() not in JPEG:  # those can only be decoded whole: a fault shows when they are
-            read_bands(path, own, Window(raster.width - 1, raster.height - 1, 1, 1))  # where a truncated file ends early
-        dtypes += [raster.dtypes[band - 1] for band in own]
+            corner = Window(raster.width - 1, raster.height - 1, 1, 1)  # where a truncated file ends early
+            read_bands(path, own, corner, palette=is_coloured(raster))
+        dtypes += ["uint8"] if is_coloured(raster) else [raster.dtypes[band - 1] for band in own]
         if _is_warped(path, own, scene.image, bilinear=True):
             warped.append(path)
         if alpha_band(raster) and alpha_band(raster) not in own:
@@ -154,17 +156,8 @@ def _check_mask(path: Path, image: Path, labels: Decoder) -> bool:
     """Whether the mask is warped."""
     if labels.no_raster:
         raise InputError(f"{path}: {labels.no_raster}")
-    mask, needed = open_raster(path), labels.mask_bands
-    bands = mask.count - (alpha_band(mask) == mask.count)
-    if labels.task.soft and bands != needed:
-        raise InputError(
-            f"{path} has {bands} bands, but class shares (dataset.fractions) need one for each of {needed} classes: "
-            f"{', '.join(labels.task.classes)}"
-        )
-    if needed > mask.count:
-        kind = "colours" if labels.colours else f"a {labels.task.kind} task"
-        raise InputError(f"{path} has {mask.count} bands, but {kind} need {needed}")
-    return _is_warped(path, range(1, needed + 1), image, bilinear=False)
+    check_bands(path, labels)
+    return _is_warped(path, value_bands(path, labels), image, bilinear=False)
 
 
 def _check_weight(path: Path, image: Path) -> bool:
@@ -183,12 +176,13 @@ def _check_vector(mask: Mask, image: Path, labels: Decoder) -> str:
     if labels.mask_bands > 1:
         kind = "colours" if labels.colours else "a multilabel task"
         raise InputError(f"{mask.path} is a vector mask, which has one value a pixel, but {kind} need {labels.mask_bands}")
-    shapes, values = read_features(mask.path, mask.burn, image)
+    _, values = read_features(mask.path, mask.burn, image)
     if fault := labels.wrong_features(values):
         raise InputError(f"{mask.path}: {fault}")
-    if len(shapes):
+    area = features_area(mask.path, mask.burn)
+    if area is not None:
         try:
-            check_overlap(mask.path, open_raster(image).crs, shapes.total_bounds.tolist(), image)
+            check_overlap(mask.path, *area, image)
         except InputError as error:
             return str(error)
     return ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from rsseg.data.boxes import Boxes
 from rsseg.data.decoder import Decoder
 from rsseg.data.raster import blank_missing
 from rsseg.task import Centres, Task
+
+RANGE = re.compile(r"(-?\d+)-(-?\d+)")
+"""A range of mask values, as in "0-127"."""
 
 TOLERANCE = 0.01
 """How far the shares of exclusive classes may be from 1 together."""
@@ -38,13 +42,53 @@ def parse_colour(text: str) -> int:
         raise InputError(f'\'{text}\' is no colour: write it as "#rrggbb", for example "#ff8000"') from None
 
 
+def parse_values(value: Any) -> list[Any]:
+    """The raw values that one entry of a config stands for: itself, all of a range such as "0-127", all of a list.
+
+    Raises:
+        InputError: If a range runs backwards or is too long.
+
+    Example:
+        >>> parse_values("3-5"), parse_values([1, "#0000ff", "7-8"])
+        ([3, 4, 5], [1, '#0000ff', 7, 8])
+    """
+    if isinstance(value, list):
+        return [each for part in value for each in parse_values(part)]
+    ends = RANGE.fullmatch(value) if isinstance(value, str) else None
+    if ends is None:
+        return [value]
+    first, last = int(ends[1]), int(ends[2])
+    if not 0 < last - first < 1 << 16:
+        raise InputError(f"dataset.mask_values has the range '{value}': the lower end comes first, at most 65,536 values")
+    return list(range(first, last + 1))
+
+
+def show_values(values: Iterable[int]) -> str:
+    """Sorted integers in few words.
+
+    Example:
+        >>> show_values([0, 1, 2, 3, 7, 9, 10])
+        '0-3, 7, 9, 10'
+    """
+    found: list[list[int]] = []
+    for value in values:
+        if found and value == found[-1][-1] + 1:
+            found[-1].append(value)
+        else:
+            found.append([value])
+    parts = [[f"{run[0]}-{run[-1]}"] if len(run) > 3 else [str(value) for value in run] for run in found]
+    return ", ".join(text for part in parts for text in part)
+
+
 class Labels(Decoder):
-    """Decodes masks of labels.
+    """Decodes masks of labels; NaN is not labelled.
 
     Args:
         task: The head's task.
-        values: The raw value of label 0, 1, ..., or a list of several: integers or "#rrggbb"; None: 0, 1, ...
+        values: The raw value of label 0, 1, ..., or a list of several: integers, ranges such as "0-127", or "#rrggbb"; None:
+            0, 1, ...
         ignore: Raw values that mean "not labelled".
+        tolerance: How far each of red, green and blue may be from a colour, as lossy compression leaves it; the nearest counts.
 
     Raises:
         InputError: If integers and colours are mixed, or a value stands for two things.
@@ -56,16 +100,19 @@ class Labels(Decoder):
         array([[0, 1]], dtype=uint8)
     """
 
-    def __init__(self, task: Task, values: Sequence[Any] | None = None, ignore: Sequence[int | str] = ()) -> None:
-        self.task = task
-        per_label = [v if isinstance(v, list) else [v] for v in (range(task.labels) if values is None else values)]
-        pairs = [(v, label) for label, several in enumerate(per_label) for v in several] + [(v, IGNORE) for v in ignore]
+    def __init__(self, task: Task, values: Sequence[Any] | None = None, ignore: Sequence[Any] = (), tolerance: int = 0) -> None:
+        self.task, self.tolerance = task, tolerance
+        per_label = [parse_values(v) for v in (range(task.labels) if values is None else values)]
+        ignored = [v for v in parse_values(list(ignore)) if v == v]  # NaN is ignored in any case
+        pairs = [(v, label) for label, several in enumerate(per_label) for v in several] + [(v, IGNORE) for v in ignored]
         everything = [v for v, _ in pairs]
         self.colours = any(isinstance(value, str) for value in everything)
         if self.colours and not all(isinstance(value, str) for value in everything):
             raise InputError(
                 f"dataset.mask_values and dataset.ignore_values mix colours and integers: {everything}; take one kind"
             )
+        if tolerance and not self.colours:
+            raise InputError(f"dataset.colour_tolerance={tolerance}: the masks hold integers; set it to 0, or list colours")
         if not self.colours and not all(isinstance(value, int) for value in everything):
             raise InputError(f"dataset.mask_values and dataset.ignore_values must be integers or colours; found {everything}")
         raw = np.array([parse_colour(v) if isinstance(v, str) else v for v in everything], dtype=np.int64)
@@ -77,7 +124,8 @@ class Labels(Decoder):
         self._table[self._raw[bytes_]], self._known[self._raw[bytes_]] = self._codes[bytes_], True
         if len(np.unique(self._raw)) < len(self._raw):
             raise InputError(
-                f"a value stands for two things in dataset.mask_values={per_label} and dataset.ignore_values={list(ignore)}"
+                f"a value stands for two things in dataset.mask_values={list(values or per_label)} and "
+                f"dataset.ignore_values={list(ignore)}"
                 f"{'; 255 is ignored unless you say otherwise: add dataset.ignore_values=[]' if list(ignore) == [255] else ''}"
             )
 
@@ -89,42 +137,64 @@ class Labels(Decoder):
         return math.prod(self.task.planes)
 
     @property
-    def signature(self) -> tuple[bool, bytes, bytes]:
+    def signature(self) -> tuple[object, ...]:
         """See `Decoder`."""
-        return self.colours, self._raw.tobytes(), self._codes.tobytes()
+        facts = self.colours, self._raw.tobytes(), self._codes.tobytes()
+        return (*facts, self.tolerance) if self.tolerance else facts
 
     def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
         """See `Decoder`: uint8 ``[H, W]``, or ``[L, H, W]`` for multilabel; each value has to be a label or ignored."""
-        if missing is not None and missing.any():
-            return np.where(missing, np.uint8(IGNORE), self.decode(np.where(missing, self._any_value(raw), raw)))
-        if self.colours:
-            red, green, blue = (band.astype(np.int64) for band in raw[:3])
-            flat = (red << 16 | green << 8 | blue)[None]
-        else:
-            flat = raw[: self.mask_bands]
-            if flat.dtype == np.uint8 and self._known[flat].all():  # a table look-up: ten times faster than a search
-                return self._squeeze(self._table[flat])
-        place = np.searchsorted(self._raw, flat).clip(max=len(self._raw) - 1)
-        wrong = self._raw[place] != flat
+        unknown = (raw != raw).any(axis=0)
+        missing = unknown if missing is None else unknown | missing
+        if missing.any():
+            return np.where(missing, np.uint8(IGNORE), self._decode(np.where(missing, self._any_value(raw), raw)))
+        return self._decode(raw)
+
+    def _decode(self, raw: NDArray[np.generic]) -> NDArray[np.uint8]:
+        """As `decode`, where no pixel is missing."""
+        if not self.colours and raw.dtype == np.uint8 and self._known[raw].all():  # a table look-up: ten times faster
+            return self._squeeze(self._table[raw])
+        flat = self._flat(raw)
+        place, wrong = self._places(flat)
+        if wrong.any() and self.tolerance:
+            strange, where = np.unique(flat[wrong], return_inverse=True)
+            nearest, near = self._nearest(strange)
+            place[wrong] = nearest[where]
+            wrong[wrong] = ~near[where]
         if wrong.any():
             raise InputError(self._unknown(flat[wrong]))
         return self._squeeze(self._codes[place])
 
+    def _flat(self, raw: NDArray[np.generic]) -> NDArray[np.generic]:
+        """One number a pixel and band: a colour's, or the value."""
+        if not self.colours:
+            return raw[: self.mask_bands]
+        red, green, blue = (band.astype(np.int64) for band in raw[:3])
+        return np.asarray(red << 16 | green << 8 | blue)[None]
+
+    def _places(self, flat: NDArray[np.generic]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """Where numbers stand among the known ones, and which do not."""
+        place = np.searchsorted(self._raw, flat).clip(max=len(self._raw) - 1)
+        return place, self._raw[place] != flat
+
+    def _nearest(self, colours: NDArray[np.generic]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """The place of the known colour that is nearest to each, and whether it is within the tolerance."""
+        apart = abs(_channels(colours)[:, None] - _channels(self._raw))
+        nearest = (apart**2).sum(axis=-1).argmin(axis=1)
+        return nearest, apart[np.arange(len(colours)), nearest].max(axis=-1) <= self.tolerance
+
+    def known(self, raw: NDArray[np.generic]) -> NDArray[np.bool_]:
+        """See `Decoder`; within the tolerance, too."""
+        flat = self._flat(raw)
+        wrong = self._places(flat)[1]
+        if wrong.any() and self.tolerance:
+            strange, where = np.unique(flat[wrong], return_inverse=True)
+            wrong[wrong] = ~self._nearest(strange)[1][where]
+        return np.asarray(~wrong.any(axis=0))
+
     def blank(self, raw: NDArray[np.generic], nodata: float) -> NDArray[np.bool_]:
-        """See `Decoder`; a value that is a label stays one."""
-        if self.knows(nodata):
-            return np.zeros(raw.shape[1:], dtype=bool)
+        """See `Decoder`."""
         return blank_missing(raw, nodata)[1]
-
-    def knows(self, value: float) -> bool:
-        """Whether a raw value is a label or ignored.
-
-        Example:
-            >>> from rsseg.task import Binary
-            >>> Labels(Binary(("water",)), ignore=[-1]).knows(-1)
-            True
-        """
-        return bool((self._raw == value).any())
 
     def _any_value(self, raw: NDArray[np.generic]) -> NDArray[np.generic]:
         """Some value that can be decoded, to stand where there is none: ``[bands, 1, 1]``."""
@@ -144,12 +214,19 @@ class Labels(Decoder):
 
         codes = [f'"{show(v)}"' if self.colours else show(v) for v in (*found[:5], *self._raw[self._codes == IGNORE])]
         ignored = f"[{','.join(codes)}]"
+        known = ", ".join(map(show, self._raw)) if self.colours else show_values(self._raw.tolist())
         listed = ", ".join(f"{show(v)} ({n} pixels)" for v, n in zip(found[:5], counts[:5], strict=True))
         return (
             f"the mask holds the {name} {listed}{', ...' if len(found) > 5 else ''}, "
-            f"which is neither a label nor ignored; known: {', '.join(show(v) for v in self._raw)}. "
+            f"which is neither a label nor ignored; known: {known}. "
             f"Add it to dataset.mask_values (with its class), or leave it out with dataset.ignore_values={ignored}"
         )
+
+
+def _channels(colours: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Red, green and blue ``[n, 3]`` of colours as integers ``[n]``."""
+    numbers = colours.astype(np.int64)
+    return np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], axis=-1)
 
 
 class Shares(Decoder):
@@ -282,6 +359,7 @@ def make_decoder(
     whole: float | None = None,
     span: Sequence[float] | None = None,
     size: float | None = None,
+    tolerance: int = 0,
 ) -> Decoder:
     """The decoder of a task's masks.
 
@@ -292,6 +370,7 @@ def make_decoder(
         whole: What stands for a whole pixel in masks of class shares.
         span: The lowest and the highest real value.
         size: The side of objects that a vector file gives as points, in pixels.
+        tolerance: Of masks in colours, how far a pixel's may be from a listed one.
 
     Raises:
         InputError: If they do not go together.
@@ -307,5 +386,6 @@ def make_decoder(
     if whole is not None:
         return Shares(task, whole)
     if ignore is None:
-        ignore = [] if any(isinstance(value, str) for value in values or []) else [IGNORE]
-    return Labels(task, values, ignore)
+        ignore = [] if any(str(value).startswith("#") for value in values or []) else [IGNORE]
+        ignore = [] if any(IGNORE in parse_values(value) for value in values or []) else ignore
+    return Labels(task, values, ignore, tolerance)

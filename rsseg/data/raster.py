@@ -7,7 +7,7 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
@@ -30,10 +31,16 @@ GDAL = {"GDAL_CACHEMAX": 128}  # MB of decoded blocks a process keeps; GDAL's ow
 JPEG = frozenset({".jpg", ".jpeg"})
 """Decoded by Pillow, as torchgeo and torchvision do: GDAL upsamples the colours of such files in another way."""
 
+ORIENTATION = 0x0112  # the EXIF tag
+
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)
+"""What rasterio raises: its own errors, and some of GDAL's as they are."""
+
 TOLERANCE = 0.01  # of a pixel: corners that are nearer than this are equal
 
 # Plain JPEG and PNG are welcome. Said once and for all: a filter that a thread sets for a while is undone by the next.
 warnings.simplefilter("ignore", NotGeoreferencedWarning)
+Image.MAX_IMAGE_PIXELS = None  # Pillow takes a mosaic of 90 megapixels for an attack
 
 
 @contextmanager
@@ -86,8 +93,14 @@ def _open(path: Path, onto: Path | None, bilinear: bool, key: object) -> Any:  #
         raise InputError(
             f"{path} is {raster.width} x {raster.height} pixels, but {onto} is {grid.width} x {grid.height}: the files of a "
             f"scene must lie on the same pixel grid, or all have coordinates, to be warped to it; without: {', '.join(bare)}"
+            f"{turned(onto) if raster.shape == grid.shape[::-1] else ''}"
         )
     check_overlap(path, raster.crs, raster.bounds, onto)
+    if bilinear and is_coloured(raster):
+        raise InputError(
+            f"{path} holds the numbers of colours in a palette, and lies on another grid than {onto}: numbers can't be "
+            "averaged; write its colours as bands (gdal_translate -expand rgb)"
+        )
     grid_of = {"crs": grid.crs, "transform": grid.transform, "width": grid.width, "height": grid.height}
     if bilinear and raster.nodata is not None:  # what lies outside becomes no-data too, and no-data is not averaged
         return WarpedVRT(raster, resampling=Resampling.bilinear, **grid_of)
@@ -110,8 +123,23 @@ def open_raster(path: Path, onto: Path | None = None, bilinear: bool = False) ->
     try:
         # neither forks nor threads share handles, nor do versions of a file
         return _open(path, onto, bilinear, (os.getpid(), threading.get_ident(), version(path)))
-    except (RasterioError, OSError) as error:
+    except (*GDAL_ERRORS, OSError) as error:
         raise InputError(f"{path} can't be opened as an image: {error}. Is the file complete?") from None
+
+
+def orientation(path: Path) -> int:
+    """How the EXIF data of a JPEG ask viewers to turn it, from 1 (not at all) to 8; its pixels are read as they are stored."""
+    if path.suffix.lower() not in JPEG:
+        return 1
+    with reading(path), Image.open(path) as image:
+        return int(image.getexif().get(ORIENTATION, 1))
+
+
+def turned(path: Path) -> str:
+    """What to do about a picture that viewers turn; empty for others."""
+    if orientation(path) == 1:
+        return ""
+    return f". Viewers turn {path.name} by its EXIF orientation: write the image turned (mogrify -auto-orient)"
 
 
 def located(raster: Any) -> bool:
@@ -138,26 +166,57 @@ def _matrix(transform: Any) -> NDArray[np.float64]:
 def check_overlap(path: Path, crs: Any, bounds: Sequence[float], onto: Path) -> None:
     """Make sure that a file with these bounds touches a raster's area.
 
+    The raster's outline is brought into the file's CRS: a file may reach beyond where the raster's CRS is defined.
+
     Raises:
-        InputError: If it does not.
+        InputError: If it does not, or there is no way from one CRS to the other.
     """
-    grid = open_raster(onto)
-    try:
-        left, bottom, right, top = transform_bounds(crs, grid.crs, *bounds)
-    except RasterioError as error:
-        raise InputError(f"{path} can't be brought from {crs} into {grid.crs}, the CRS of {onto}: {error}") from None
-    own = grid.bounds
-    if (
-        left >= max(own[0], own[2])
-        or right <= min(own[0], own[2])
-        or bottom >= max(own[1], own[3])
-        or top <= min(own[1], own[3])
-    ):
+    left, bottom, right, top = area_in(onto, crs, path)
+    west, east = sorted(bounds[::2])
+    south, north = sorted(bounds[1::2])
+    beside = left >= east or right <= west if left <= right else left >= east and right <= west  # across the antimeridian
+    if beside or bottom >= north or top <= south:
         raise InputError(
-            f"{path} does not overlap {onto}: in {grid.crs} it spans {left:g} to {right:g} and {bottom:g} to {top:g}, the "
-            f"image {own.left:g} to {own.right:g} and {own.bottom:g} to {own.top:g}. Is it the right file, and is "
-            f"its CRS right ({crs})?"
+            f"{path} does not overlap {onto}: in {brief_crs(crs)} it spans {west:.6g} to {east:.6g} and {south:.6g} to "
+            f"{north:.6g}, the image {left:.6g} to {right:.6g} and {bottom:.6g} to {top:.6g}. Is it the right file, and is its "
+            "CRS right?"
         )
+
+
+def area_in(image: Path, crs: Any, path: Path) -> tuple[float, float, float, float]:
+    """West, south, east and north of an image in another file's CRS; west is above east across the antimeridian.
+
+    Args:
+        image: The image, which has coordinates.
+        crs: The other CRS.
+        path: The other file, for messages.
+
+    Raises:
+        InputError: If there is no way from one CRS to the other.
+    """
+    raster, ends = open_raster(image), np.full(4, np.inf)
+    west, east = sorted(raster.bounds[::2])
+    south, north = sorted(raster.bounds[1::2])
+    with suppress(*GDAL_ERRORS), rasterio.Env(**GDAL):
+        ends = np.array(transform_bounds(raster.crs, crs, west, south, east, north))
+    if not np.isfinite(ends).all():
+        raise InputError(
+            f"{path} can't be brought together with {image}: there is no way from {brief_crs(raster.crs)} to {brief_crs(crs)}"
+        )
+    left, bottom, right, top = ends.tolist()
+    return left, bottom, right, top
+
+
+def brief_crs(crs: Any) -> str:
+    """A CRS in a few words: its code, or its name.
+
+    Example:
+        >>> brief_crs(rasterio.CRS.from_epsg(32633))
+        'EPSG:32633'
+    """
+    code = crs.to_epsg()
+    name = str(crs.to_wkt()).partition('"')[2].partition('"')[0]
+    return f"EPSG:{code}" if code else f"the CRS '{name}'"
 
 
 def alpha_band(raster: Any) -> int:
@@ -165,10 +224,38 @@ def alpha_band(raster: Any) -> int:
     return next((i for i, kind in enumerate(raster.colorinterp, start=1) if kind == ColorInterp.alpha), 0)
 
 
+def has_palette(raster: Any) -> bool:
+    """Whether a raster's pixels are the numbers of colours in a palette."""
+    return bool(raster.count == 1 and raster.colorinterp[0] == ColorInterp.palette)
+
+
+def is_coloured(raster: Any) -> bool:
+    """Whether a palette holds an image's colours; that of a file of one bit only says which value is black."""
+    return has_palette(raster) and _bits(raster) > 1
+
+
+def band_count(path: Path) -> int:
+    """The number of an image's bands; three where a palette holds its colours."""
+    raster = open_raster(path)
+    return 3 if is_coloured(raster) else int(raster.count)
+
+
+def _bits(raster: Any) -> int:
+    """The bits of a pixel of the first band."""
+    bits = raster.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
+    return int(bits or 8 * np.dtype(raster.dtypes[0]).itemsize)
+
+
+def _white_is_zero(raster: Any) -> int:
+    """The highest value of a TIFF whose white is 0; 0 for others."""
+    inverted = raster.driver == "GTiff" and raster.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
+    return int(2 ** _bits(raster) - 1) if inverted else 0
+
+
 @lru_cache(maxsize=2)  # a JPEG can only be decoded from its top: its next windows take it from here
 def _decode_jpeg(path: Path, version: tuple[int, int]) -> NDArray[np.uint8]:  # noqa: ARG001
     with Image.open(path) as image:
-        pixels = np.asarray(image)
+        pixels = np.asarray(image.convert("RGB") if image.mode == "CMYK" else image)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
@@ -178,27 +265,42 @@ def reading(path: Path) -> Iterator[None]:
     try:
         with rasterio.Env(**GDAL):
             yield
-    except (RasterioError, UnidentifiedImageError, OSError) as error:
+    except (*GDAL_ERRORS, UnidentifiedImageError, OSError) as error:
         raise InputError(
             f"{path} can't be read ({error.__cause__ or error}): the file is truncated or damaged, fetch or write it again"
         ) from None
 
 
 def read_bands(
-    path: Path, bands: Sequence[int], window: Window, onto: Path | None = None, bilinear: bool = False
+    path: Path, bands: Sequence[int], window: Window, onto: Path | None = None, bilinear: bool = False, palette: bool = False
 ) -> NDArray[np.generic]:
-    """Pixels ``[bands, h, w]`` of a part of a file, in the file's dtype; `onto` and `bilinear` as for `open_raster`.
+    """Pixels ``[bands, h, w]`` of a part of a file, in the file's dtype; black is 0, whatever the file says of it.
+
+    Args:
+        path: The file.
+        bands: Their numbers, counted from 1.
+        window: The part.
+        onto: As for `open_raster`.
+        bilinear: As for `open_raster`.
+        palette: Whether three bands of colours are read where the file has a palette, not the numbers of its colours.
 
     Raises:
         InputError: If the pixels can't be decoded, as in a truncated file.
     """
-    raster = open_raster(path, onto, bilinear)
+    raster, whole = open_raster(path, onto, bilinear), open_raster(path)
     with reading(path):
         if path.suffix.lower() in JPEG and not isinstance(raster, WarpedVRT):
             rows, columns = window.toslices()
             return _decode_jpeg(path, version(path))[[band - 1 for band in bands], rows, columns]
+        if palette and has_palette(whole):
+            colours = np.zeros((np.iinfo(whole.dtypes[0]).max + 1, 3), dtype=np.uint8)
+            for number, colour in whole.colormap(1).items():
+                colours[number] = colour[:3]
+            expanded: NDArray[np.uint8] = colours[raster.read(1, window=window)].transpose(2, 0, 1)
+            return expanded[[band - 1 for band in bands]]
         pixels: NDArray[np.generic] = raster.read(indexes=bands, window=window)
-    return pixels
+        highest = _white_is_zero(whole)
+    return np.asarray(highest, pixels.dtype) - pixels if highest else pixels
 
 
 def _mask_band(raster: Any, bands: Sequence[int]) -> int | None:

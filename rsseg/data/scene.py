@@ -15,7 +15,19 @@ from rasterio.windows import Window
 from rsseg.contract import InputError
 from rsseg.data.decoder import Decoder
 from rsseg.data.inspection import Facts, check_scenes
-from rsseg.data.raster import JPEG, alpha_band, as_pixel, blank_missing, masked_out, open_raster, read_bands, version
+from rsseg.data.masks import read_mask
+from rsseg.data.raster import (
+    JPEG,
+    alpha_band,
+    as_pixel,
+    band_count,
+    blank_missing,
+    is_coloured,
+    masked_out,
+    open_raster,
+    read_bands,
+    version,
+)
 from rsseg.data.vector import Burn
 
 BESIDE = (".msk", ".aux.xml")
@@ -29,10 +41,12 @@ class Mask:
     Attributes:
         path: The file.
         burn: How a vector file becomes pixels; None: it is a raster.
+        threshold: Of a raster, the value above which a pixel is 1, and else 0; None: its values are taken as they are.
     """
 
     path: Path
     burn: Burn | None = None
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,7 @@ class Scene:
         further: The files of the dataset's further targets, in their order; None for one that the scene lacks.
         unlabelled: Classes that are not labelled in the scene, each as ``target/class``.
         group: The area that it lies in, such as a tile or a town: scenes of one are no independent sample. Empty: its own.
+        threshold: That of a raster `mask`.
     """
 
     name: str
@@ -62,11 +77,12 @@ class Scene:
     further: tuple[Mask | None, ...] = ()
     unlabelled: tuple[str, ...] = ()
     group: str = ""
+    threshold: float | None = None
 
     @property
     def masks(self) -> tuple[Mask | None, ...]:
         """The files of the dataset's targets, in their order; None for one that the scene lacks."""
-        return (None if self.mask is None else Mask(self.mask, self.burn), *self.further)
+        return (None if self.mask is None else Mask(self.mask, self.burn, self.threshold), *self.further)
 
     def mask_of(self, place: int) -> Mask | None:
         """The file of the target at a place among the dataset's, if the scene has it."""
@@ -100,16 +116,12 @@ class Scene:
             files = [(os.path.abspath(path), *version(path)) for path in self.files]
         except OSError as error:
             raise InputError(f"{error.filename} can't be read: {error.strerror}") from None
-        facts: tuple[object, ...] = files, self.region, self.burn
-        if self.weight is not None:
-            facts = (*facts, os.path.abspath(self.weight))
-        if self.further or self.unlabelled:
-            facts = (*facts, self.further, self.unlabelled)
-        return facts
+        how = [(mask.burn, mask.threshold) if mask is not None else None for mask in self.masks]
+        return files, self.region, how, self.weight is not None, self.unlabelled
 
     def counts(self) -> tuple[int, ...]:
         """The number of bands in each of the image's files."""
-        return tuple(open_raster(path).count for path in self.images)
+        return tuple(band_count(path) for path in self.images)
 
     def parts(self, bands: Sequence[int]) -> Iterator[tuple[Path, list[int], list[int]]]:
         """Where bands lie, counted from 1 through all files: per file their places in the list and the file's own numbers."""
@@ -200,30 +212,17 @@ class SceneReader:
         if mask is None:
             return task.unknown_target((int(window.height), int(window.width)))
         try:
-            target = self._decode(mask, decoder, part, own.image)
+            if mask.burn is not None:
+                target = decoder.burn(mask.path, mask.burn, own.image, part)
+            else:
+                target = read_mask(mask.path, decoder, part, own.image, mask.threshold)
         except InputError as error:
-            count = open_raster(mask.path).count if mask.burn is None else 1
-            several = count >= 3 and not decoder.colours and decoder.mask_bands == 1
-            hint = f'. It has {count} bands: if they are colours, write dataset.mask_values as "#rrggbb"' if several else ""
-            raise error if str(mask.path) in str(error) else InputError(f"{mask.path}: {error}{hint}") from None
+            raise error if str(mask.path) in str(error) else InputError(f"{mask.path}: {error}") from None
         for name in own.unlabelled:
             of, _, label = name.partition("/")
             if of == task.target:
                 target = task.without_label(target, label)
         return target
-
-    @staticmethod
-    def _decode(mask: Mask, decoder: Decoder, part: Window, grid: Path) -> NDArray[np.generic]:
-        """A target in a part of a grid, that of an image."""
-        if mask.burn is not None:
-            return decoder.burn(mask.path, mask.burn, grid, part)
-        bands = list(range(1, decoder.mask_bands + 1))
-        raw = read_bands(mask.path, bands, part, grid)
-        missing = masked_out(mask.path, bands, part, grid)
-        nodata = open_raster(mask.path).nodata
-        if nodata is not None:
-            missing = missing | decoder.blank(raw, nodata)
-        return decoder.decode(raw, missing)
 
     def _read_weight(self, path: Path, scene: int, window: Window) -> NDArray[np.generic]:
         """The weight in a part of a scene that lies inside it, 0 where the file has no data: ``[h, w]`` in its own dtype.
@@ -260,7 +259,9 @@ class SceneReader:
         shape = int(window.height), int(window.width)
         image, missing = np.empty((len(self.bands), *shape), dtype=self.dtype), np.zeros(shape, dtype=bool)
         for path, places, bands in own.parts(self.bands):
-            pixels, absent = blank_missing(read_bands(path, bands, place, own.image, bilinear=True), open_raster(path).nodata)
+            pixels = read_bands(path, bands, place, own.image, bilinear=True, palette=is_coloured(open_raster(path)))
+            raster = open_raster(path)
+            pixels, absent = blank_missing(pixels, None if is_coloured(raster) else raster.nodata)
             missing |= absent | masked_out(path, bands, place, own.image, bilinear=True)
             image[places] = pixels
         if missing.any():

@@ -101,7 +101,9 @@ class TorchGeo(Source):
                         f"decoding the {split} split of {self.name} takes about {size * len(todo) / 1e9:.1f} GB, but {folder} "
                         f"has {free / 1e9:.1f} GB left: set dataset.source.cache to a larger disk"
                     )
-        return [scene if scene.mask is not None and scene.mask.is_file() else replace(scene, mask=None) for scene in places]
+        return [
+            scene if all(mask.path.is_file() for mask in scene.masks if mask) else replace(scene, mask=None) for scene in places
+        ]
 
     def _fingerprint(self) -> str:
         """What the decoded samples depend on. To be taken once the class was made: it may extract or download files."""

@@ -16,10 +16,11 @@ from pyproj.exceptions import CRSError, ProjError
 from rasterio.features import rasterize
 from rasterio.transform import array_bounds
 from rasterio.windows import Window
+from shapely import unary_union
 from shapely.geometry import box
 
 from rsseg.contract import InputError, nearest
-from rsseg.data.raster import located, open_raster, version
+from rsseg.data.raster import area_in, brief_crs, located, open_raster, version
 
 logging.getLogger("pyogrio").setLevel(logging.WARNING)  # it counts the features of every file that it writes
 
@@ -33,10 +34,12 @@ class Burn:
     Attributes:
         attribute: The attribute that holds their mask value, an integer or a key of `values`; None: 1 for every feature.
         values: Pairs of an attribute's value, as text, and the mask value that it stands for.
+        layer: The layer that is read; None: the only one.
     """
 
     attribute: str | None = None
     values: tuple[tuple[str, int], ...] = ()
+    layer: str | None = None
 
 
 def text_of(value: Any) -> str:
@@ -52,7 +55,7 @@ def text_of(value: Any) -> str:
 
 
 def _mask_values(frame: Any, path: Path, burn: Burn) -> NDArray[np.int32]:
-    if burn.attribute is None:
+    if burn.attribute is None or not len(frame):  # an empty file may lack the attributes, too
         return np.ones(len(frame), dtype=np.int32)
     known = [str(name) for name in frame.columns if name != frame.geometry.name]
     if burn.attribute not in known:
@@ -82,36 +85,99 @@ def _mask_values(frame: Any, path: Path, burn: Burn) -> NDArray[np.int32]:
     return numbers.astype(np.int32)
 
 
+def chosen_layer(path: Path, layer: str | None) -> str:
+    """The layer of a vector file that is read.
+
+    Raises:
+        InputError: If there is no such layer, or there are several and none is named.
+    """
+    names = [str(name) for name in geopandas.list_layers(path)["name"]]
+    if layer is None and len(names) > 1:
+        raise InputError(
+            f"{path} has several layers, {', '.join(names)}: name the one to read, dataset.source.layer={names[0]}"
+        )
+    if layer is not None and layer not in names:
+        raise InputError(f"dataset.source.layer={layer}{nearest(layer, names)}: {path} has the layers {', '.join(names)}")
+    return layer or names[0]
+
+
 @lru_cache(maxsize=8)
-def _read(path: Path, burn: Burn, crs: str, version: tuple[int, int]) -> tuple[Any, NDArray[np.int32]]:  # noqa: ARG001
+def _read(path: Path, burn: Burn, version: tuple[int, int]) -> tuple[Any, NDArray[np.int32]]:  # noqa: ARG001
+    """The geometries of a vector file, a GeoSeries in its own CRS, and the mask value of each."""
     try:
-        frame = geopandas.read_file(path)
+        frame = geopandas.read_file(path, layer=chosen_layer(path, burn.layer))
+    except InputError:
+        raise
     except Exception as error:  # what pyogrio, GDAL and shapely raise over damaged files has no common type
         raise InputError(f"{path} can't be read as a vector file: {error}. Is it complete?") from None
     if not isinstance(frame, geopandas.GeoDataFrame):
         raise InputError(f"{path} has no geometries, attributes only: is it the right file?")
-    values = _mask_values(frame, path, burn)
-    shapes = frame.geometry
+    values, shapes = _mask_values(frame, path, burn), frame.geometry
     if shapes.crs is None:
         raise InputError(f"{path} has no CRS, so its place in the image is unknown: write it with one (a Shapefile: with .prj)")
+    kept = (~(shapes.isna() | shapes.is_empty)).to_numpy()
+    shapes = shapes[kept].reset_index(drop=True)
+    west, south, east, north = shapes.total_bounds if len(shapes) else (0, 0, 0, 0)
+    if (shapes.crs.is_geographic and max(abs(west), abs(east)) > 400) or max(abs(south), abs(north)) > 1e9:
+        raise InputError(
+            f"{path} has coordinates such as {east:.6g}, {north:.6g}, which are no degrees, but its CRS is "
+            f"{brief_crs(shapes.crs)}, what a GeoJSON has that names none: write it with its own CRS, best as GeoPackage"
+        )
+    return shapes, values[kept]
+
+
+@lru_cache(maxsize=8)
+def _near(
+    path: Path,
+    burn: Burn,
+    image: Path,
+    version: tuple[int, int],
+    image_version: tuple[int, int],  # noqa: ARG001
+) -> tuple[Any, NDArray[np.int32]]:
+    """The features near an image, in its CRS.
+
+    What reaches far beyond the image is cut off before it is brought there: a CRS such as that of a UTM zone has no place for
+    the other half of the Earth.
+    """
+    shapes, values = _read(path, burn, version)
+    crs = open_raster(image).crs
+    if shapes.crs == crs or not len(shapes):
+        return shapes, values
+    west, south, east, north = area_in(image, shapes.crs, path)
+    width, height = east - west if west <= east else 360 - west + east, north - south
+    spans = [(west - width, east + width)] if west <= east else [(west - width, 180.0), (-180.0, east + width)]
+    around = unary_union([box(left, south - height, right, north + height) for left, right in spans])
+    place = np.sort(shapes.sindex.query(around, predicate="intersects"))
+    shapes, values = shapes.iloc[place].reset_index(drop=True), values[place]
+    far = (~shapes.within(around)).to_numpy()
+    if far.any():
+        cut = shapes[far].make_valid().intersection(around)
+        shapes[far] = cut.segmentize(max(width, height) / 64)  # straight lines in one CRS are curves in another
     try:
         shapes = shapes.to_crs(crs)
     except (CRSError, ProjError) as error:
-        raise InputError(f"{path} can't be brought from {shapes.crs.name} into its image's CRS: {error}") from None
-    kept = (~(shapes.isna() | shapes.is_empty)).to_numpy()
+        raise InputError(f"{path} can't be brought from {brief_crs(shapes.crs)} into its image's CRS: {error}") from None
+    kept = (~shapes.is_empty).to_numpy()
     return shapes[kept].reset_index(drop=True), values[kept]
+
+
+def features_area(path: Path, burn: Burn) -> tuple[Any, list[float]] | None:
+    """The CRS of a vector file, and its bounds in that; None: it has no features."""
+    shapes, _ = _read(path, burn, version(path))
+    return (shapes.crs, shapes.total_bounds.tolist()) if len(shapes) else None
 
 
 def read_features(path: Path, burn: Burn, image: Path) -> tuple[Any, NDArray[np.int32]]:
     """The geometries of a vector file in an image's CRS (a GeoSeries), and the mask value of each.
 
+    Those far from the image are left out where its CRS is another one.
+
     Raises:
         InputError: If the file can't be read, lacks the attribute or a CRS, or holds values without a meaning.
     """
-    raster = open_raster(image)
-    if not located(raster):
+    if not located(open_raster(image)):
         raise InputError(f"{image} has no coordinates (CRS), so the features of {path} have no place in it")
-    return _read(path, burn, raster.crs.to_wkt(), version(path))
+    return _near(path, burn, image, version(path), version(image))
 
 
 def rasterise(path: Path, burn: Burn, image: Path, window: Window) -> NDArray[np.int32]:

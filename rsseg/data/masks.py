@@ -1,0 +1,94 @@
+"""Mask rasters: all that a file says of its pixels, beyond the values of its first band."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from rsseg.contract import InputError
+from rsseg.data.decoder import Decoder
+from rsseg.data.raster import has_palette, masked_out, open_raster, read_bands
+
+Array = NDArray[np.generic]
+
+
+def read_mask(path: Path, decoder: Decoder, window: Window, grid: Path, threshold: float | None = None) -> Array:
+    """A target in a part of a grid, that of an image.
+
+    A value with a meaning has it where the file is transparent or says no-data, too: pictures are exported with a transparent
+    background. Where a file on another grid does not reach, nothing is known.
+
+    Args:
+        path: The mask.
+        decoder: What its values mean.
+        window: The part.
+        grid: The image.
+        threshold: Values above it become 1, others 0; None: values stay.
+
+    Raises:
+        InputError: If the file is damaged, or a value has no meaning.
+    """
+    bands = value_bands(path, decoder)
+    raw = _read_values(path, decoder, bands, window, grid)
+    if threshold is not None:
+        raw = np.where(raw != raw, raw, np.greater(raw, threshold))
+    known = decoder.known(raw)
+    absent = masked_out(path, bands, window, grid)
+    if not isinstance(open_raster(path, grid), WarpedVRT):
+        absent = absent & ~known
+    nodata = open_raster(path).nodata
+    if nodata is not None:
+        absent = absent | (decoder.blank(raw, nodata) & ~known)
+    return decoder.decode(raw, absent)
+
+
+def _read_values(path: Path, decoder: Decoder, bands: list[int], window: Window, grid: Path) -> Array:
+    """What the decoder takes: its bands, or a file's colours, whether in bands, a palette or grey."""
+    if decoder.colours:
+        if has_palette(open_raster(path)):
+            return read_bands(path, [1, 2, 3], window, grid, palette=True)
+        return np.resize(read_bands(path, bands[:3], window, grid), (3, int(window.height), int(window.width)))
+    raw = read_bands(path, bands, window, grid)
+    differ = (raw != raw[:1]) & ~((raw != raw) & (raw[:1] != raw[:1]))
+    if decoder.mask_bands == 1 and differ.any():
+        remedy = (
+            "gdal_translate -b 1 keeps the first"
+            if decoder.task.real
+            else 'colours are dataset.mask_values=["#000000","#ff0000"], a band for each label is dataset.task=multilabel'
+        )
+        raise InputError(f"its {len(bands)} bands differ, but one band is expected: {remedy}")
+    return raw[: decoder.mask_bands]
+
+
+def check_bands(path: Path, decoder: Decoder) -> None:
+    """Make sure that a mask has the bands that its decoder reads, and none whose meaning would be lost.
+
+    Raises:
+        InputError: If it has others.
+    """
+    bands, task = len(value_bands(path, decoder)), decoder.task
+    if decoder.colours:
+        if bands not in (1, 3):
+            raise InputError(f"{path} has {bands} bands, but colours need 3, or one that is grey or has a palette")
+    elif task.soft and bands != decoder.mask_bands:
+        raise InputError(
+            f"{path} has {bands} bands, but class shares (dataset.fractions) need one for each of {decoder.mask_bands} "
+            f"classes: {', '.join(task.classes)}"
+        )
+    elif decoder.mask_bands > 1 and bands != decoder.mask_bands:
+        raise InputError(
+            f"{path} has {bands} bands, but a {task.kind} task needs {decoder.mask_bands}: {', '.join(task.classes)}"
+        )
+
+
+def value_bands(path: Path, decoder: Decoder) -> list[int]:
+    """The numbers of a mask's bands but alpha; of as many as the decoder takes one may be called so and hold a label."""
+    raster = open_raster(path)
+    if raster.count == decoder.mask_bands:
+        return list(range(1, raster.count + 1))
+    return [number for number, kind in enumerate(raster.colorinterp, start=1) if kind != ColorInterp.alpha]
