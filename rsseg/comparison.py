@@ -85,6 +85,8 @@ def compare(places: Sequence[Path], question: Question | None = None, out: Path 
     question = question or Question()
     if question.split not in SPLITS or question.split == "train":
         raise InputError(f"split={question.split}{nearest(question.split, ['val', 'test'])}: val or test is expected")
+    if not question.equal_within >= 0:
+        raise InputError(f"equal_within={question.equal_within}: a number of 0 or more is expected")
     out = out or places[0] / question.folder
     if out.exists() and not out.is_dir():
         raise InputError(f"out={out} is a file: give a folder to write the comparison into")
@@ -108,6 +110,8 @@ def places_by_dataset(places: Sequence[Path]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for place in places:
         first = {run.parent: run for run in reversed(find_runs([place]))}  # the runs of a sweep are of one dataset
+        if not first and len(places) > 1:
+            raise InputError(f"no run in {place}: leave it out, or train there first")
         names = {folder: str(RunFolder(run).config().dataset.name) for folder, run in sorted(first.items())}
         for folder, name in names.items() if len({*names.values()}) > 1 else [(place, next(iter(names.values()), ""))]:
             found.setdefault(name, []).append(folder)

@@ -78,7 +78,8 @@ def decide(leads: Callable[[float], Interval], alpha: float, equal_within: float
     sure, usual = leads(1 - alpha), leads(1 - ALPHA)
     behind = {int(row): int(sure.low[:, row].argmax()) for row in np.flatnonzero((sure.low > 0).any(0))}
     rest = [row for row in range(len(sure.low)) if row not in behind]
-    return Decision(behind, bool((np.abs(usual.high[np.ix_(rest, rest)]) <= equal_within).all()))
+    equal = len(rest) > 1 and bool((np.abs(usual.high[np.ix_(rest, rest)]) <= equal_within).all())
+    return Decision(behind, equal)
 
 
 class Race:
@@ -301,8 +302,13 @@ def race(configs: Path, script: Path, words: Sequence[str]) -> None:
 
 def log_look(look: Mapping[str, Any], seeds: int) -> None:
     """Log the outcome of a look."""
-    log.info("Race, seed %d of %d, level %.4f", len(look["seeds"]), seeds, look["level"])
-    for value in look["failed"]:
-        log.warning("  %s is out: a run of it has diverged, or has no score", value)
+    for name in look["failed"]:
+        log.warning("%s is out: a run of it has diverged, or has no score", name)
+    done = f"Race, {len(look['seeds'])} of {seeds} seeds"
+    if not look["level"]:
+        log.info("%s: nothing is compared before seed %d.", done, FIRST_LOOK)
+        return
+    scores = ", ".join(f"{name} {score:.3f}" for name, score in sorted(look["scores"].items(), key=lambda item: -item[1]))
+    log.info("%s, error rate of this look %.2f %%: %s", done, 100 * look["level"], scores)
     for drop in look["dropped"]:
         log.info("  %s is out: %.3f (%.3f to %.3f) behind %s", *(drop[key] for key in ("row", "by", "low", "high", "behind")))

@@ -290,8 +290,9 @@ def made_run(label, seed, records, **changes):
     """A run with these records, without a folder."""
     run = Run.__new__(Run)
     origin = {"git": {"commit": "c0ffee", "changed": False}, "platform": "Linux", "python": "3.11.0"}
+    config = SimpleNamespace(steps=400, dataset={"folds": None})
     vars(run).update(
-        folder=Path(f"loss={label},seed={seed}"), heads=["mask"], head="mask", config=SimpleNamespace(steps=400), origin=origin,
+        folder=Path(f"loss={label},seed={seed}"), heads=["mask"], head="mask", config=config, origin=origin,
         loss=label, losses={}, settings={}, seed=seed, fold=None, rate=0.001, label=label, task=records.task, without=[],
         data={"scenes": {"train": ["a", "b", "c"], "val": records.scenes}}, summary={"steps": 400, "seconds": 360.0},
         records=records, unrecorded=None,

@@ -80,8 +80,8 @@ class AcrossDatasets:
 
     @property
     def order(self) -> list[int]:
-        """The losses by their mean rank."""
-        return [int(i) for i in np.argsort(self.ranks.mean(1), kind="stable")]
+        """The losses by their mean rank, equal ones by how far they are ahead of the others."""
+        return [int(i) for i in np.lexsort([-self.lead.value.sum(1), self.ranks.mean(1).round(9)])]
 
 
 def across_datasets(found: Mapping[str, Findings]) -> AcrossDatasets:
@@ -135,14 +135,17 @@ def across_answer(across: AcrossDatasets) -> list[str]:
     """Which loss is ahead over all datasets, in words."""
     best, *others = across.order
     label, measure, names = across.labels[best], next(iter(across.found.values())).ranked.measure, list(across.found)
+    mean = across.ranks.mean(1)
+    first = [across.labels[i] for i in across.order if np.isclose(mean[i], mean.min())]
+    has = f"{label} has" if len(first) == 1 else f"{listed(first)} have"
     said = [
-        f"Over {len(names)} datasets, {listed(names)}, {label} has the best mean rank by {measure.label}, "
-        f"{across.ranks[best].mean():.1f} of {len(across.labels)}."
+        f"Over {len(names)} datasets, {listed(names)}, {has} the best mean rank by {measure.label}, {mean.min():.1f} of "
+        f"{len(across.labels)}."
     ]
     if across.tuned_ranks is not None:
         tuned = across.tuned_ranks.mean(1)
-        first = across.labels[int(tuned.argmin())]
-        said.append(f"With tuned thresholds {'too it is' if first == label else 'it is'} {first}, {tuned.min():.1f}.")
+        same = "too " * bool(tuned.argmin() == best)
+        said.append(f"With tuned thresholds {same}it is {across.labels[int(tuned.argmin())]}, {tuned.min():.1f}.")
     if np.isnan(across.lead.low[best, others]).any():
         too_few = [name for name, each in across.found.items() if not each.ranked.claims or each.reach is None]
         return [*said, f"Nothing is claimed of other datasets: there are too few seeds or areas on {listed(too_few)}."]

@@ -108,7 +108,14 @@ class Findings:
         scored = (trivial or {}) if metric in self.metrics else {}
         self.baselines = {name: float(self.metrics[metric](counts)) for name, counts in scored.items()}
         if metric not in self.estimates:
-            raise InputError(f"metric={metric}: not every run recorded it; take {', '.join(self.estimates)}")
+            known = [name for name in self.estimates if name in self.metrics]
+            lacking = next(run.folder for run in comparison.all_runs if not _recorded(run, self.measures[metric]))
+            raise InputError(f"metric={metric}: not every run recorded it, such as {lacking}; take {', '.join(known)}")
+        if np.isnan(self.ranked.mean.value).any():
+            raise InputError(
+                f"metric={metric}: it has no value, as where a class does not occur or a target does not vary in the "
+                f"{len(self.scenes)} scenes that are scored; take another metric"
+            )
 
     def _lone(self) -> list[str]:
         """The classes of fewer than two effective groups, where others have more."""
@@ -117,6 +124,20 @@ class Findings:
         rare = min(RARE, 0.75 * len(pixels))  # of two groups the effective number is two at most
         found = [name for name, number in good.items() if number < rare]
         return found if any(number >= rare for number in good.values()) else []
+
+    @property
+    def leaves_out(self) -> list[str]:
+        """The classes that the ranking metric leaves out: none where it is no mean over classes, as kappa of all of them."""
+        metric = self.metrics.get(self.metric)
+        kept = len(self.task.classes) - len({*self.without, *self.lone})
+        mean = metric is None or (isinstance(metric.classes, list) and len(metric.classes) == kept > 1)
+        return [*self.without, *self.lone] if mean else []
+
+    @property
+    def best_baseline(self) -> tuple[str, float]:
+        """The baseline with the best score; no name: there is none."""
+        sign = self.ranked.measure.sign
+        return max(self.baselines.items(), key=lambda item: sign * item[1], default=("", float("nan")))
 
     @property
     def ranked(self) -> Estimates:
@@ -178,9 +199,9 @@ class Findings:
 
     def _estimate(self, measure: Measure) -> Estimates | None:
         """Every loss by a measure; None where some run did not record what it is made of."""
-        each = [[measure.sums(run.recorded) for run in row] for row in self.comparison.runs]
-        if not all(sums is not None and not np.isnan(sums).any() for row in each for sums in row):
+        if not all(_recorded(run, measure) for run in self.comparison.all_runs):
             return None
+        each = [[measure.sums(run.recorded) for run in row] for row in self.comparison.runs]
         return estimate(sum_groups(np.array(each, dtype=np.float64), self.groups, axis=2), measure)
 
     @cached_property
@@ -272,6 +293,12 @@ class Findings:
 
     def _each(self, value: Callable[[Run], Array | float]) -> Array:
         return np.array([[value(run) for run in row] for row in self.comparison.runs], dtype=np.float64)
+
+
+def _recorded(run: Run, measure: Measure) -> bool:
+    """Whether a run recorded what a measure is made of."""
+    sums = measure.sums(run.recorded)
+    return sums is not None and not np.isnan(sums).any()
 
 
 def selection_regret(

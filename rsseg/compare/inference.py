@@ -7,6 +7,7 @@ drawn groups' sums. Intervals of differences hold for all pairs of losses at onc
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -270,7 +271,8 @@ def estimate(sums: Array, measure: Measure, draws: int = 2000, seed: int = 0) ->
         >>> round(found.lead().at(0, 1)[0], 3)
         0.333
     """
-    parts, mass = measure.parts(sums.sum(2)), measure.mass(sums[0, 0])  # [L, R, P], [groups, P]
+    parts = measure.parts(sums.sum(2))  # [L, R, P]
+    mass = present_mean(np.stack([measure.mass(run) for row in sums for run in row], axis=-1))  # [groups, P]
     if mass.shape[1] != parts.shape[-1]:
         mass = mass.sum(1, keepdims=True)
     values, groups, seeds = present_mean(parts), effective_groups(mass), parts.shape[1]
@@ -424,16 +426,20 @@ class Reach:
     """The smallest difference that a sweep can detect, and how many more seeds or groups separate the best two losses.
 
     Attributes:
-        gap: The smallest difference that intervals of all pairs would not take for chance, the median over the pairs.
-        limit: "seeds" or "groups", whichever the variance is mostly due to.
+        gap: The smallest difference between the best two losses that intervals of all pairs would not take for chance.
+        gaps: The smallest and the largest such difference of any pair.
+        limit: "seeds" or "groups", whichever the variance of the best two is mostly due to.
         seeds: Per loss, how many would tell the best two apart if they differ as they do here; None: none below `MOST`.
         groups: How many groups would, with the seeds there are; None: none below `MOST`.
+        both: How many seeds and groups together would, as many times as many of each; None: none below `MOST`.
     """
 
     gap: float
+    gaps: tuple[float, float]
     limit: str
     seeds: int | None
     groups: int | None
+    both: tuple[int, int] | None
 
 
 def reach(found: Estimates, groups: int, most: int = MOST) -> Reach | None:
@@ -453,22 +459,25 @@ def reach(found: Estimates, groups: int, most: int = MOST) -> Reach | None:
     best, second = found.order[:2]
     gap, variance, freedom = (float(x[best, second]) for x in (abs(spread.value), spread.variance, spread.freedom))
     share = float(ratio(spread.of_seeds, spread.of_seeds + spread.of_groups)[best, second])  # of the variance, due to seeds
+    due = min(share**2 / (seeds - 1), 1 / freedom)  # Welch: what each part adds to one over the freedom
+    parts = {"seeds": (share, due), "groups": (1 - share, 1 / freedom - due)}
 
-    due = {"seeds": min(share**2 / (seeds - 1), 1 / freedom)}  # Welch: what each part adds to one over the freedom
-    due["groups"] = 1 / freedom - due["seeds"]
-
-    def enough(part: str, number: int, share: float) -> int | None:
-        """How many are needed of what there are `number` of, which a share of the variance is due to."""
-        more = np.arange(number, most) / number
-        left = 1 - share + share / more
-        inverse = (1 / freedom - due[part] + due[part] / more**3) / left**2
+    def times(more: Array, *grown: str) -> float | None:
+        """The first of some factors by which parts have to grow."""
+        left = sum(own / more if part in grown else own + 0 * more for part, (own, _) in parts.items())
+        inverse = sum(own / more**3 if part in grown else own + 0 * more for part, (_, own) in parts.items()) / left**2
         widths = critical(losses, 1 / np.maximum(inverse, 1e-9)) * np.sqrt(variance * left)
         first = np.flatnonzero(widths < gap)
-        return number + int(first[0]) if len(first) else None
+        return float(more[first[0]]) if len(first) else None
 
+    more_seeds, more_groups = np.arange(seeds, most) / seeds, np.arange(groups, most) / groups
+    alone = times(more_seeds, "seeds"), times(more_groups, "groups")
+    both = times(more_seeds if seeds > groups else more_groups, "seeds", "groups")
     return Reach(
-        float(np.median(half[upper])),
-        "seeds" if np.median(spread.of_seeds[upper]) > np.median(spread.of_groups[upper]) else "groups",
-        enough("seeds", seeds, share),
-        enough("groups", groups, 1 - share),
+        gap=float(half[best, second]),
+        gaps=(float(half[upper].min()), float(half[upper].max())),
+        limit="seeds" if share > 0.5 else "groups",
+        seeds=None if alone[0] is None else round(alone[0] * seeds),
+        groups=None if alone[1] is None else round(alone[1] * groups),
+        both=None if both is None else (math.ceil(both * seeds - 1e-9), math.ceil(both * groups - 1e-9)),
     )

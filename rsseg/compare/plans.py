@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
+from rsseg.compare.records import Records
 from rsseg.compare.runs import Begun, Run
 from rsseg.config.plan import FOLD, LOSS, SEED, TRIALS, Plan, as_text, common, read_plan
 
@@ -86,7 +88,15 @@ def validated_on(run: Run) -> dict[str, str]:
         "task": run.task.kind,
         "classes": ", ".join(run.task.classes),
         f"validation scenes or labels{_of_fold(run)}": run.data["fingerprint"]["val"],
+        **({} if run.records is None else {f"areas of the scenes{_of_fold(run)}": _areas(run.records)}),
     }
+
+
+def _areas(records: Records) -> str:
+    """The groups of recorded scenes, in few words."""
+    pairs = sorted(zip(records.scenes, records.groups.tolist(), strict=True))
+    digest = hashlib.blake2b(repr((records.scenes, pairs)).encode(), digest_size=4).hexdigest()
+    return f"{len(set(records.groups))} areas ({digest})"
 
 
 def made_by(run: Run) -> dict[str, str]:
@@ -94,12 +104,13 @@ def made_by(run: Run) -> dict[str, str]:
     of_fold = _of_fold(run)
     stopped = run.summary["steps"] < int(run.config.steps)
     git = run.origin["git"]
+    before = f"{str(git['commit'])[:10]}{' and uncommitted changes' * bool(git['changed'])}"
     return {
         f"training scenes or labels{of_fold}": run.data["fingerprint"]["train"],
         **{f"{name} of the images{of_fold}": ", ".join(f"{x:.5g}" for x in run.data[name]) for name in ("mean", "std")},
         "stopped early": f"at step {run.summary['steps']}" if stopped else "no",
         "rsseg": run.origin["rsseg"],
-        "code": f"{git['commit']}{' and uncommitted changes' * bool(git['changed'])}",
+        "code of rsseg": run.origin.get("code", before),
         **{f"library {name}": version for name, version in run.origin["libraries"].items()},
     }
 

@@ -197,7 +197,8 @@ def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
     if not (folder / ABOUT).is_file():
         raise RecordError(run, "has no records", "train it again with record.enabled=true")
     about, facts = _about(folder / ABOUT, head)
-    paths = sorted(folder.glob("step-*.npz"), key=lambda path: int(path.stem.partition("-")[2]))
+    steps = {path: path.stem.removeprefix("step-") for path in folder.glob("step-*.npz")}
+    paths = sorted((path for path, step in steps.items() if step.isdigit()), key=lambda path: int(steps[path]))
     if not paths:
         raise RecordError(run, "was not validated yet", f"go on with {resume_word(run)}")
     task = make_task(facts["task"], facts["classes"])
@@ -211,6 +212,8 @@ def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
     if counted != (len(scenes), len(panel)):
         wrong = f"holds {counted[0]} scenes and {counted[1]} losses, {ABOUT} names {len(scenes)} and {len(panel)}"
         raise RecordError(paths[0], wrong)
+    if {len(about["groups"]), len(about["first_half"])} != {len(scenes)}:
+        raise RecordError(folder / ABOUT, f"names {len(scenes)} scenes, and groups or halves of another number of scenes")
     found = Records(
         scenes=scenes,
         groups=np.array(about["groups"], dtype=np.str_),
@@ -236,12 +239,15 @@ def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
     if split != "val":
         _need(path, head, arrays, ("scenes", "groups"))
         found = replace(found, scenes=arrays["scenes"].tolist(), groups=arrays["groups"])
-    return replace(found, crossed=_crossed(path, arrays, head))
+    return replace(found, crossed=_crossed(path, arrays, head, (len(found.scenes), len(task.classes))))
 
 
-def _crossed(path: Path, arrays: Arrays, head: str) -> Crossed:
-    """The crossed counts of a head in a file."""
+def _crossed(path: Path, arrays: Arrays, head: str, size: tuple[int, int]) -> Crossed:
+    """The crossed counts of a head in a file, of so many scenes and classes."""
     own = _of_head(path, arrays, head, ("steps", "counts", "lost", "untuned"))
+    shape, expected = own["counts"].shape, (len(POINTS), *size)
+    if shape[:3] != expected or own["steps"].shape != (2,) or own["counts"].dtype.kind not in "iuf":
+        raise RecordError(path, f"holds counts of the shape {list(shape)}, {[*expected, 4]} is expected")
     one, other = own["steps"].tolist()
     calibration = {name: own[name] for name in SCORES if name in own}
     return Crossed((one, other), own["counts"].astype(np.float64), calibration, str(own["untuned"]), int(own["lost"].sum()))

@@ -220,7 +220,7 @@ def ranking_note(found: Findings, beside: str = "Small") -> str:
     runs, groups, scenes = len(found.seeds), found.group_count, len(found.scenes)
     areas = f"{scenes} scenes in {groups} independent areas" if groups < scenes else f"{scenes} scenes"
     means = {"value": "values that are known", "class": "classes present"}[found.task.score_of]
-    without = [*found.without, *found.lone]
+    without = found.leaves_out
     means += f" without {listed(without)}" * bool(without)
     said = f"Mean over {runs} seed{'s' * (runs != 1)}; {areas}, {chosen_on(found)}; mean over the {means}."
     if np.isnan(found.ranked.score.low).all():
@@ -316,7 +316,7 @@ def protocol(comparison: Comparison, metric: str, how: str) -> list[tuple[str, s
 def alike_per_seed(comparison: Comparison) -> str:
     """What all losses of a seed had in common, by what the rows differ in; nothing is sure of different code."""
     unlike = [*comparison.design, *comparison.different]
-    if "code" in unlike:
+    if "code of rsseg" in unlike:
         return "not known: the runs were made by different code"
     broken = {what: [key for key in unlike if within(key.partition(" ")[0], nodes)] for what, nodes in MAKE.items()}
     alike = [what for what, keys in broken.items() if not keys]

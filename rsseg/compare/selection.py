@@ -144,6 +144,11 @@ def gather(
     kept = [run for row in grid for run in row]
     cells = {(run.label, run.seed) for run in kept}
     compared = {run.folder for run in single if (run.label, run.seed) in cells}
+    if plan.folds:  # a seed is left out with all its folds
+        known = {out.run: (out.why, out.remedy) for out in chosen.left_out}
+        why = {(run.label, run.seed): known[run.folder] for run in single if run.folder in known}
+        others = [run for run in single if run.folder not in compared and run.folder not in known]
+        chosen.left_out += [LeftOut(run.folder, *why[run.label, run.seed]) for run in others]
     left = {key: [some for some in values.values() if not compared.isdisjoint(some)] for key, values in different.items()}
     unfinished = [folder for folder in plan.runs if not RunFolder(folder).finished]
     return Comparison(
@@ -353,13 +358,14 @@ def keep_grid(chosen: Selection) -> list[list[Run]]:
     kept = [name for name, keep in zip(names, rows, strict=True) if keep]
     shared = [seed for seed, keep in zip(seeds, columns, strict=True) if keep]
     remedy = "train the other losses on it, or this one on their seeds"
-    chosen.drop(
-        {
-            run.folder: (f"not every loss has seed {run.seed}", remedy)
-            for run in chosen.runs
-            if run.label not in kept or run.seed not in shared
-        }
-    )
+
+    def reason(run: Run) -> str:
+        if run.label in kept:
+            return "not every loss that is compared has its seed"
+        return f"its loss has not all seeds that are compared, {', '.join(map(str, shared))}"
+
+    dropped = [run for run in chosen.runs if run.label not in kept or run.seed not in shared]
+    chosen.drop({run.folder: (reason(run), remedy) for run in dropped})
     return [[found[label, seed] for seed in shared] for label in kept]
 
 

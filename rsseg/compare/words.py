@@ -75,7 +75,26 @@ def answer(found: Findings) -> list[str]:
         return [f"There is only one loss, {found.labels[0]}: train others to compare it with, such as loss=ce,dice."]
     if not found.ranked.claims or found.reach is None:
         return [_so_far(found)]
-    return [_train_with(found), *_behind(found), *_tuning(found), *_expected(found)]
+    return [_train_with(found), *_unlearnt(found), *_absent(found), *_behind(found), *_tuning(found), *_expected(found)]
+
+
+def _unlearnt(found: Findings) -> list[str]:
+    """Whether a baseline is as good as every loss, so that there is nothing to choose yet."""
+    best = found.advised.mean.value[found.advised.order[0]]
+    name, score = found.best_baseline
+    if not name or found.ranked.measure.sign * (best - score) > 0:
+        return []
+    return [
+        f"But no loss is better than the baseline {name}, whose {_name(found)} is {_quantity(found, score)}: train longer "
+        "before choosing."
+    ]
+
+
+def _absent(found: Findings) -> list[str]:
+    """The losses of the plan that are not compared."""
+    planned = dict.fromkeys(found.comparison.plan.labels.values())
+    absent = [label for label in planned if label not in found.labels]
+    return [f"Not compared: {listed(absent)}; the protocol says why."] if absent else []
 
 
 def _name(found: Findings) -> str:
@@ -121,14 +140,16 @@ def _train_with(found: Findings) -> str:
     if found.gain is not None and found.metric == found.tuned_for:
         useless = found.gain.mean.value[best] <= 0
         how = f" and tune {found.task.all_tuned}" if found.tune else f" without tuning {found.task.all_tuned}" * bool(useless)
-    if not near:
-        return f"Train with {label}{how}: it is surely better than every other loss."
     lead = found.advised.lead()
+    if not near:
+        equal = [found.labels[i] for i in others if lead.high[best, i] < found.equal_within]
+        close = f", but practically equal to {listed(equal)}: the lead is below {_equal(found)}" if equal else ""
+        return f"Train with {label}{how}: it is surely better than every other loss{close}."
     furthest = np.abs([lead.low[best, near], lead.high[best, near]]).max()
     if furthest < found.equal_within and not behind:
         return f"Train with any of these losses{how}: none differs from {label}, the first, by {_equal(found)} or more."
     if not behind and len(near) > 1:
-        return f"Train with {label}{how}; no other loss is surely behind it."
+        return f"Train with {label}{how}, but its lead may be chance: no other loss is surely behind it."
     names = [found.labels[i] for i in near]
     some = listed([*names[:3], f"{len(names) - 3} more"] if len(names) > 4 else names, "or")
     return f"Train with {label}{how}, or with {some}: {'that is' if len(near) == 1 else 'these are'} not surely behind it."
@@ -170,7 +191,8 @@ def _expected(found: Findings) -> list[str]:
         return []
     best, tuned, chances = found.advised.order[0], ", tuned," * found.tune, found.chances
     chance, expected, regret = float(chances.best[best]), float(chances.mean[best]), float(chances.regret[best])
-    behind = f"; on average it is {_quantity(found, regret)} behind the best one" if number(regret) != number(0) else ""
+    loses = f"; choosing it loses {_quantity(found, regret)} on average to the loss that is truly best"
+    behind = loses if number(regret) != number(0) else ""
     return [
         f"With a probability of {percent(chance)} {found.labels[best]} is the best of the {len(found.labels)} losses. Its "
         f"expected {_name(found)}{tuned} on new areas is {_quantity(found, expected)}{behind}."
@@ -182,8 +204,11 @@ def statistics(found: Findings) -> list[str]:
     said, known = [], found.reach
     if known is not None and found.ranked.claims:
         limit = f"{len(found.seeds)} seeds" if known.limit == "seeds" else f"{found.group_count} {_areas(found)}"
-        gap = _quantity(found, known.gap)
-        said.append(f"Differences below {gap} can't be told from chance here, mostly because there are only {limit}.")
+        least, most = (number(gap) for gap in known.gaps)
+        each = _quantity(found, known.gaps[1])
+        some = each if least == most else f"{least} to {each}, by the pair,"
+        seen = f"Two losses have to differ by {some} to be told from chance here, mostly because there are only {limit}."
+        said += [seen] if number(known.gaps[1]) != number(0) else []
         said += _what_decides(found, known)
     chosen = f"checkpoints{f' and {found.task.all_tuned}' * (found.tuned is not None)}"
     if not found.validated:
@@ -193,8 +218,8 @@ def statistics(found: Findings) -> list[str]:
         better = float(optimism.mean())
         seem = f"{_quantity(found, better)} better" if number(better) > number(0) else "no better"
         said.append(
-            f"Every scene is scored by {chosen} that were chosen on other {_areas(found)}. On the scenes that chose the "
-            f"checkpoint, scores look {seem} on average."
+            f"Every scene is scored by {chosen} that were chosen on other {_areas(found)}: where it was chosen itself, a "
+            f"checkpoint looks {seem} on average."
         )
     return [*said, _holds_for(found)]
 
@@ -209,7 +234,8 @@ def _what_decides(found: Findings, known: Reach) -> list[str]:
     if max(-low, high) < found.equal_within:
         return [f"{pair} are practically equal: they differ by less than {_equal(found)}."]
     if known.seeds is None and known.groups is None:
-        return [f"{pair} are so close that no number of seeds or {areas} below {MOST} would tell them apart."]
+        together = f"; about {known.both[0]} seeds on {known.both[1]} {areas} would" if known.both else ""
+        return [f"Neither more seeds alone nor more {areas} alone would tell {pair} apart, up to {MOST}{together}."]
     enough = [f"about {known.seeds} seeds per loss"] if known.seeds is not None else []
     enough += [f"about {known.groups} {areas}"] if known.groups is not None else []
     other = areas if known.groups is None else "seeds"
@@ -260,6 +286,9 @@ def _sample(found: Findings) -> list[str]:
             f"An early look: {sum(unfinished.values())} of {planned} planned runs are not finished ({each}). Who looks often "
             "finds differences by chance: decide when the sweep is finished."
         )
+    folds = found.comparison.plan.folds
+    if folds and (planned := _folds(found)) > len(folds):
+        notes.append(f"Of {planned} folds only {len(folds)} are compared: the scenes of the others are not scored.")
     if CLAIMED <= seeds < SEEDS:
         notes.append(f"Exploratory: {seeds} seeds per loss say little about others. Train {SEEDS} or more.")
     if groups == 1:
@@ -278,6 +307,12 @@ def _sample(found: Findings) -> list[str]:
     if lacking:
         notes.append(f"Not recorded by every run, so not compared: {', '.join(lacking)}.")
     return notes
+
+
+def _folds(found: Findings) -> int:
+    """How many folds the runs' configs deal the scenes to; 0 where every group is one."""
+    folds = found.comparison.runs[0][0].config.dataset.get("folds")
+    return folds if isinstance(folds, int) else 0
 
 
 def _kind(task: Task, many: bool = False) -> str:
@@ -301,9 +336,10 @@ def _classes(found: Findings) -> list[str]:
         where = "lies" if holding == 1 else f"lies in {holding} of {found.group_count} {areas}, but nearly all of it"
         with_it = metric(found.counts).mean(1)
         each = listed([f"{number(with_it[i])} for {found.labels[i]}" for i in found.order[:3]])
+        known = f" With it, {metric.label} is {each}." if found.leaves_out and found.metric in found.metrics else ""
         notes.append(
             f"{_kind(task)} {name} {where} in one of {found.group_count} {areas}: how its score varies can't be known, "
-            f"and it is in no mean. With it, {metric.label} is {each}."
+            f"and it is in no mean.{known}"
         )
     good = effective_groups(grouped)
     few = [
@@ -343,7 +379,7 @@ def _training(found: Findings) -> list[str]:
             which = f"{row.sum()} of {len(row)} runs give{'s' * int(row.sum() == 1)}"
             notes.append(f"{label}: {which} every pixel one label; a lower learning rate may help.")
     sign = found.ranked.measure.sign
-    for name, score in found.baselines.items():
+    for name, score in found.baselines.items() if not _unlearnt(found) else ():
         worse = [found.labels[i] for i in found.order if sign * (found.advised.mean.value[i] - score) <= 0]
         if worse:
             notes.append(

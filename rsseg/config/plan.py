@@ -141,6 +141,8 @@ def read_plan(folder: Path) -> Plan | None:
         )
     try:
         runs = {folder / name: {key: str(value) for key, value in values.items()} for name, values in content["runs"].items()}
+        if not all(values[SEED].lstrip("-").isdigit() and {LOSS, EXPERIMENT} & values.keys() for values in runs.values()):
+            raise ValueError("a run without seed or loss")
         return Plan(runs, dict(content["common"]), [list(words) for words in content["commands"]])
     except (AttributeError, KeyError, TypeError, ValueError):
         remedy = "remove it and start the sweep's command again, which goes on with its runs"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -34,6 +35,14 @@ def git_state(package: Path) -> dict[str, Any]:
         return {"commit": None, "changed": None}
     status = git("status", "--porcelain", "--untracked-files=no", "--", ".", "../configs", "../train.py")
     return {"commit": git("rev-parse", "HEAD"), "changed": None if status is None else bool(status)}
+
+
+def code_hash(package: Path) -> str:
+    """A hash of the package's source: the same code, the same hash, whatever commit or folder it is of."""
+    digest = hashlib.blake2b(digest_size=6)
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 class Chosen(NamedTuple):
@@ -73,6 +82,7 @@ def provenance(chosen: Chosen) -> dict[str, Any]:
         "loss": chosen.loss,
         "losses": dict(chosen.of_heads),
         "git": git_state(Path(__file__).parents[1]),
+        "code": code_hash(Path(__file__).parents[1]),
         "rsseg": version("rsseg"),
         "python": platform.python_version(),
         "platform": platform.platform(),

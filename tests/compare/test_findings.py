@@ -354,7 +354,9 @@ def test_a_metric_that_nobody_recorded():
         measures(Binary(("a",)), ranked_by="class_ece")
     for run in found.comparison.all_runs:
         run.records = dataclasses.replace(run.records, crossed=None)
-    with pytest.raises(InputError, match=r"boundary_iou: not every run recorded it; take iou, dice, precision, recall"):
+    with pytest.raises(
+        InputError, match=r"boundary_iou: not every run recorded it, such as .*; take iou, dice, precision, recall"
+    ):
         Findings(found.comparison, "boundary_iou")
 
 
@@ -374,3 +376,24 @@ def test_what_is_tuned_is_what_losses_are_ranked_by_where_that_can_be_tuned_for(
         after = 0.1 + iou.mean(-1)  # scenes have the same number of pixels
         assert found.tuned.values == pytest.approx(2 * after / (1 + after) if tuned_for == "dice" else after)
         assert found.gain.values == pytest.approx(found.tuned.values - found.estimates[tuned_for].values)
+
+
+def test_where_a_scene_has_a_score_by_the_prediction_the_order_of_losses_changes_nothing():
+    """A strict score exists where a class is predicted, too: one loss alone does that in most scenes here."""
+    counts = np.zeros((3, 5, 8, 1, 4))
+    counts[:, :, 0] = [5, 1, 1, 9]
+    counts[1:, :, 1:, :, 1] = 20
+    counts[:, np.arange(5), 0, 0, 0] += np.arange(5)
+    one, other = (
+        made_findings(counts[order], labels=np.array(["ce", "dice", "focal"])[order], metric="strict_scene_iou")
+        for order in ([0, 1, 2], [1, 0, 2])
+    )
+    lead, swapped = one.ranked.lead(), other.ranked.lead()
+    assert lead.low[0, 2] == pytest.approx(swapped.low[1, 2], nan_ok=True)
+    assert lead.high[1, 2] == pytest.approx(swapped.high[0, 2], nan_ok=True)
+
+
+def test_a_metric_without_a_value_is_refused():
+    counts = np.tile(np.array([[3.0, 1, 2, 9], [0, 1, 0, 14]]), (2, 3, 4, 1, 1))
+    with pytest.raises(InputError, match="metric=recall/road: it has no value"):
+        made_findings(counts, labels=["ce", "dice"], metric="recall/road", task=Multilabel(("tree", "road")))

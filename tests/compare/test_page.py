@@ -19,6 +19,8 @@ from rsseg.compare.report import protocol, ranking, ranking_note, say, shown, wr
 from rsseg.compare.selection import gather
 from rsseg.compare.tables import all_tables
 from rsseg.compare.words import answer, caveats, number, percent, span, statistics
+from rsseg.metrics import metrics
+from rsseg.task import Multilabel
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 
@@ -114,7 +116,10 @@ def test_areas_and_classes_without_are_said():
     found = of_label(steady([0.6, 0.4]), labels=["ce", "dice"], groups=list("aabbccdd"))
     assert "8 scenes in 4 independent areas" in ranking_note(found)
     assert "present without road;" not in ranking_note(found)
-    assert "classes present without road." in ranking_note(changed(found, lone=["road"]))
+    two = Multilabel(("building", "road", "water"))
+    assert "classes present without building." in ranking_note(
+        changed(found, without=["building"], task=two, metrics=metrics(two, ["building"]))
+    )
 
 
 def test_the_printed_table_has_the_interval_that_decides(binary, capsys):
@@ -160,7 +165,7 @@ def test_numbers_are_rounded_and_what_is_not_known_is_a_dash():
             "augmentation; not alike: initial weights (training scenes or labels), windows (training s",
         ),
         ([], ["stopped early"], "initial weights, augmentation; not alike: windows (stopped early)"),
-        (["sampler.keep"], ["code"], "not known: the runs were made by different code"),
+        (["sampler.keep"], ["code of rsseg"], "not known: the runs were made by different code"),
     ],
 )
 def test_what_a_seed_fixes_is_derived(binary, design, different, said):

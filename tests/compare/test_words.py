@@ -103,7 +103,7 @@ def test_losses_that_are_practically_equal_are_as_good():
 
 def test_nothing_is_said_to_be_behind_where_nothing_is_sure():
     found = of_label(steady([0.60, 0.59, 0.58], of_scenes=0.05, of_seeds=0.05))
-    assert first_of(found) == "Train with ce; no other loss is surely behind it."
+    assert first_of(found) == "Train with ce, but its lead may be chance: no other loss is surely behind it."
     assert "surely behind it, by" not in " ".join(answer(found))
 
 
@@ -132,7 +132,7 @@ def test_an_error_is_low_and_has_its_unit():
     assert re.fullmatch(r"mae is surely behind it, by 0\.498 m \(0\.\d{3} to 0\.\d{3}\)\.", said[1])
     assert re.search(r"Its expected RMSE on new areas is 1\.\d{3} m\.$", said[-1])
     assert "has the lowest RMSE so far, 1.000 m." in first_of(of_heights(steady([1.0, 2.0], seeds=2, of_scenes=0)))
-    assert re.match(r"Differences below 0\.\d{3} m can't", statistics(found)[0])
+    assert re.match(r"Two losses have to differ by 0\.\d{3} to 0\.\d{3} m, by the pair, to be told", statistics(found)[0])
     equal = of_heights(steady([1.0, 1.0, 1.0]))
     assert first_of(equal).endswith("the first, by 0.01 m or more.")
     words = " ".join(said + statistics(found) + caveats(found))
@@ -276,7 +276,7 @@ def test_chances_are_those_of_the_advised_loss():
     assert best == 1
     assert said == (
         f"With a probability of {100 * chance:.0f} % dice is the best of the 3 losses. Its expected IoU, tuned, on new areas "
-        f"is {expected:.3f}; on average it is {regret:.3f} behind the best one."
+        f"is {expected:.3f}; choosing it loses {regret:.3f} on average to the loss that is truly best."
     )
     sure = answer(of_label(steady([0.6, 0.4])))[-1]
     assert sure.startswith("With a probability of >99 % ce")
@@ -290,7 +290,7 @@ def test_what_limits_a_comparison():
     seeds = statistics(of_label(steady([0.6, 0.5], of_seeds=0.02, of_scenes=0)))[0]
     scenes = statistics(of_label(steady([0.6, 0.5], of_seeds=0, of_scenes=0.05)))[0]
     assert re.fullmatch(
-        r"Differences below 0\.\d{3} can't be told from chance here, mostly because there are only 5 seeds\.", seeds
+        r"Two losses have to differ by 0\.\d{3} to be told from chance here, mostly because there are only 5 seeds\.", seeds
     )
     assert scenes.endswith("only 8 scenes.")
     areas = statistics(of_label(steady([0.6, 0.5], of_seeds=0, of_scenes=0.05), groups=list("abcabcde")))[0]
@@ -340,9 +340,7 @@ def test_seeds_or_areas_would_decide():
 
 def test_neither_would_decide_and_what_is_decided_needs_nothing():
     close = of_label(steady([0.60, 0.5999], of_seeds=0.02, of_scenes=0.03))
-    assert (
-        statistics(close)[1] == "ce and dice are so close that no number of seeds or scenes below 1000 would tell them apart."
-    )
+    assert statistics(close)[1] == "Neither more seeds alone nor more scenes alone would tell ce and dice apart, up to 1000."
     decided = " ".join(statistics(of_label(steady([0.60, 0.5]))))
     assert "tell them apart" not in decided
     assert "practically equal" not in decided
@@ -359,8 +357,8 @@ def test_optimism(by, said):
     found = Findings(made_comparison(rows))
     assert found.optimism == pytest.approx(np.full((2, 5), by), abs=1e-9)
     assert statistics(found)[1] == (
-        "Every scene is scored by checkpoints that were chosen on other scenes. On the scenes that chose the checkpoint, "
-        f"scores look {said} on average."
+        "Every scene is scored by checkpoints that were chosen on other scenes: where it was chosen itself, a checkpoint "
+        f"looks {said} on average."
     )
     by_contours = Findings(made_comparison(rows), "boundary_iou")  # contours are not counted at validations
     assert "Every scene" not in " ".join(statistics(by_contours))
@@ -377,7 +375,7 @@ def test_scores_of_another_split():
     assert "Every scene is scored by checkpoints that were chosen on the validation split." in statistics(tested)
     assert "validation split" not in " ".join(statistics(validated))
     assert np.isnan(tested.optimism).all()
-    for words in ("one half of the scenes", "look no better"):
+    for words in ("one half of the scenes", "looks no better"):
         assert words in " ".join(statistics(validated) + caveats(validated))
         assert words not in " ".join(statistics(tested) + caveats(tested))
 
@@ -430,6 +428,8 @@ def test_few_areas_are_named():
     )
     folded = changed(folded, comparison=dataclasses.replace(folded.comparison, plan=plan))
     assert caveats(folded)[0].endswith("others. Score 6 or more.")
+    folded.comparison.runs[0][0].config.dataset["folds"] = 3
+    assert caveats(folded)[0] == "Of 3 folds only 1 are compared: the scenes of the others are not scored."
 
 
 def test_an_early_look_is_labelled():
@@ -654,3 +654,38 @@ def test_a_clean_sweep_has_no_caveat_but_that_nothing_was_tuned():
     iou = steady([0.6, 0.5])
     assert caveats(of_label(iou, tuned=iou)) == []
     assert caveats(of_label(iou)) == ["What tuning gains is not known: some run has no counts at tuned thresholds."]
+
+
+def test_a_sure_lead_of_no_use_is_called_practically_equal():
+    found = of_label(steady([0.604, 0.600], of_seeds=0.0005, of_scenes=0.0))
+    assert found.ranked.lead().low[0, 1] > 0
+    assert first_of(found) == (
+        "Train with ce: it is surely better than every other loss, but practically equal to dice: the lead is below 0.01 IoU."
+    )
+    assert "practically" not in first_of(changed(found, equal_within=0.001))
+
+
+def test_where_neither_alone_would_decide_both_may():
+    found = of_label(steady([0.60, 0.58], of_seeds=0.03, of_scenes=0.08))
+    seeds, areas = found.reach.both
+    assert (found.reach.seeds, found.reach.groups) == (None, None)
+    assert seeds / 5 == pytest.approx(areas / 8, abs=0.2)
+    assert statistics(found)[1].endswith(f"up to 1000; about {seeds} seeds on {areas} scenes would.")
+
+
+def test_a_baseline_that_no_loss_beats_is_said_at_the_top():
+    found = of_label(steady([0.60, 0.50]))
+    assert answer(changed(found, baselines={"majority class": 0.65}))[1] == (
+        "But no loss is better than the baseline majority class, whose IoU is 0.650: train longer before choosing."
+    )
+    assert not any("baseline" in line for line in answer(changed(found, baselines={"majority class": 0.55})))
+    assert any(
+        "dice: no better than the baseline" in line for line in caveats(changed(found, baselines={"majority class": 0.55}))
+    )
+
+
+def test_losses_that_are_not_compared_are_named_in_the_answer():
+    found = of_label(steady([0.60, 0.50]))
+    runs = found.comparison.plan.runs | {Path("focal"): {"loss": "focal", "seed": "1"}}
+    planned = dataclasses.replace(found.comparison, plan=dataclasses.replace(found.comparison.plan, runs=runs))
+    assert answer(changed(found, comparison=planned))[1] == "Not compared: focal; the protocol says why."
