@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rsseg.data.advice import EXTREME, LOSSES, METRICS, MODERATE, SAMPLING, Advice, Facts, advise, candidates
 from rsseg.data.census import PERCENTILES, Census
-from rsseg.data.groups import counted, describe_few_groups, group_names
+from rsseg.data.groups import counted, describe_few_groups, group_names, words_of_folds
 from rsseg.data.objects import SPECK, ObjectSizes
 from rsseg.data.store import Store
 from rsseg.data.survey import Survey, survey
@@ -49,19 +49,21 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
         split: {"groups": len(set(groups[split])), **split_facts(store.census, store.task, store.sizes, bands)}
         for split, store in stores.items()
     }
+    in_folds = setup.plain["dataset"]["folds"] is not None
+    folds = [] if in_folds else words_of_folds(groups["train"], groups["val"])
     facts = Facts.of(train.census, train.task, train.sizes, objects)
     advice = {name: advise(rules, facts) for name, rules in RULES.items()}
     description = {
         "dataset": setup.dataset.name,
         "task": train.task.kind,
         "splits": splits,
-        "few_groups": describe_few_groups(groups["train"], groups["val"], in_folds=setup.plain["dataset"]["folds"] is not None),
+        "few_groups": describe_few_groups(groups["train"], groups["val"], in_folds=in_folds),
         "facts": asdict(facts),
         "objects": {name: asdict(sizes) for name, sizes in objects.items()},
         "survey": {"pixels": found.pixels, "share": found.share, "missing": found.missing, "labelled": found.labelled},
         "noise": hints_of_noise(splits, objects, found, train.task),
         "advice": {name: [item._asdict() for item in items] for name, items in advice.items()},
-        "sweep": sweep_command(facts, overrides, _place_of_loss(setup, train.task.target)),
+        "sweep": sweep_command(facts, [*overrides, *folds], _place_of_loss(setup, train.task.target)),
     }
     say(description, advice)
     write_json(out / "description.json", description)

@@ -119,8 +119,7 @@ def draw_regrets(found: Findings) -> Figure | None:
     """What tuning gains, what is left to the best known score, and what choosing checkpoints by their loss would cost."""
     parts: dict[str, tuple[Array, Interval]] = {}
     if found.gain is not None and found.residual is not None:
-        gained = found.gain.mean.interval(level=1 - 0.05 / len(found.labels))  # together 95 % (Bonferroni)
-        parts["gained\nby tuning"] = found.gain.values, gained if found.gain.claims else _mean(found.gain.values)
+        parts["gained\nby tuning"] = found.gain.values, found.gained
         parts["then left to\nthe best known"] = found.residual, _mean(found.residual)
     if not np.isnan(found.selection_regret).all():
         parts["cost of\nchoosing by\nvalidation loss"] = found.selection_regret, _mean(found.selection_regret)

@@ -15,6 +15,7 @@ from rsseg.compare.inference import (
     RARE,
     Chances,
     Estimates,
+    Interval,
     Reach,
     effective_groups,
     estimate,
@@ -158,8 +159,16 @@ class Findings:
         if self.tuned is None or self.gain is None or self.metric != self.tuned_for or not self.ranked.claims:
             return False
         best, tuned = self.order[0], self.tuned.order[0]
-        sure = (self.gain.score.low[[best, tuned]] > 0).any()
+        sure = (self.gained.low[[best, tuned]] > 0).any()
         return bool(sure and self.tuned.mean.value[tuned] > self.ranked.mean.value[best])
+
+    @cached_property
+    def gained(self) -> Interval:
+        """What tuning adds to each loss, in intervals that hold for all losses together (Bonferroni)."""
+        assert self.gain is not None
+        whole = self.gain.mean.interval(level=1 - 0.05 / len(self.labels))
+        unknown = np.full(len(self.labels), np.nan)
+        return whole if self.gain.claims else Interval(self.gain.mean.value, unknown, unknown)
 
     @property
     def advised(self) -> Estimates:

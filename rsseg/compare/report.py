@@ -26,7 +26,7 @@ from rsseg.config.plan import within
 from rsseg.files import write_table, write_text
 from rsseg.table import print_table
 
-UNPRINTED = ("gained by tuning", "better where it was chosen", "best checkpoint is the last", "hours")
+UNPRINTED = ("gained by tuning", "optimism", "best checkpoint is the last", "hours")
 """What a terminal has no room for."""
 
 SMALL = ("behind the best", "runs")
@@ -172,12 +172,12 @@ def ranking(found: Findings, comparison: pd.DataFrame) -> Table:
     if found.tuned and found.gain:
         names += [f"{found.metrics[found.tuned_for].label} tuned", *["behind the best, tuned"] * several, "gained by tuning"]
     names += [f"probability of being the best{used}", f"expected on new areas{used}"] if chances else []
-    names += ["better where it was chosen", "best checkpoint is the last", "runs", "hours"]
+    names += ["optimism", "best checkpoint is the last", "runs", "hours"]
     rows = []
     for i in found.advised.order:
         row = [Cell(found.labels[i], "text"), *_score(found.ranked, i)]
         if found.tuned and found.gain:
-            row += [*_score(found.tuned, i), _with_span(found.gain.score, i, sign=True)]
+            row += [*_score(found.tuned, i), _with_span(found.gained, i, sign=True)]
         if chances:
             row += [Cell(percent(chances.best[i])), Cell(number(chances.mean[i]))]
         facts, seeds = comparison.loc[found.labels[i]], len(found.seeds)
@@ -227,7 +227,8 @@ def ranking_note(found: Findings, beside: str = "Small") -> str:
         return f"{said} No intervals can be given."
     if not found.ranked.claims:
         return f"{said} {beside}: 95 % intervals of each loss alone; so few seeds tell no losses apart."
-    return f'{said} {beside}: 95 % intervals; those of "behind the best" hold for all pairs at once.'
+    gains = ', those of "gained by tuning" for all losses' * (found.gain is not None)
+    return f'{said} {beside}: 95 % intervals; those of "behind the best" hold for all pairs at once{gains}.'
 
 
 def shown(table: pd.DataFrame, title: str = "") -> Table:
@@ -270,8 +271,8 @@ def _where(found: Findings, tables: dict[str, pd.DataFrame]) -> list[Table]:
 def _runs(found: Findings, runs: pd.DataFrame) -> Table:
     """The columns of ``runs.csv`` that the page shows."""
     brief = runs[["loss", "seed", "rate", found.metric, "steps", "seconds"]]
-    brief = brief.rename(columns={found.metric: found.ranked.measure.heading})
-    return shown(brief.assign(rate=[f"{rate:g}" for rate in brief["rate"]], seconds=brief["seconds"].round().astype(int)))
+    brief = brief.assign(rate=[f"{rate:g}" for rate in brief["rate"]], seconds=brief["seconds"].round().astype(int))
+    return shown(brief.rename(columns={found.metric: found.ranked.measure.heading, "rate": "learning rate"}))
 
 
 def protocol(comparison: Comparison, metric: str, how: str) -> list[tuple[str, str]]:

@@ -173,7 +173,7 @@ def _tuning(found: Findings) -> list[str]:
     if found.gain is None:
         return []
     best, metric = found.advised.order[0], found.metrics[found.tuned_for].label
-    gain, low, high = found.gain.score.at(best)
+    gain, low, high = found.gained.at(best)
     chance = ", which may be chance" if low <= 0 <= high else ""
     fixed, gains = found.estimates[found.tuned_for].mean.value, found.gain.mean.value
     least, most = number(gains.min(), sign=True), number(gains.max(), sign=True)

@@ -189,6 +189,26 @@ def describe_cut_groups(train: Iterable[Scene], val: Iterable[Scene]) -> str:
     )
 
 
+def words_of_folds(train: Collection[str], val: Collection[str]) -> list[str]:
+    """The overrides that let every area validate in turn, where few do and there are more; else none.
+
+    Args:
+        train: The group of each training scene.
+        val: Likewise of validation.
+
+    Example:
+        >>> words_of_folds("aabb", "c"), words_of_folds("abcdef", "ghijkl")
+        (['dataset.folds=groups', 'dataset.fold=1,2,3'], [])
+    """
+    every, scored = {*train, *val}, set(val)
+    if len(scored) >= ENOUGH_GROUPS or len(every) == len(scored):
+        return []
+    few = len(every) < ENOUGH_GROUPS
+    last = len(every) if few else 5
+    numbers = ",".join(str(fold) for fold in range(1, last + 1))
+    return [f"dataset.folds={LEAVE_ONE_OUT if few else 5}", f"dataset.fold={numbers}"]
+
+
 def describe_few_groups(train: Collection[str], val: Collection[str], in_folds: bool = False) -> str:
     """One line where few groups validate, empty where there are enough.
 
@@ -201,10 +221,8 @@ def describe_few_groups(train: Collection[str], val: Collection[str], in_folds: 
     scored = every if in_folds else set(val)
     if len(scored) >= ENOUGH_GROUPS:
         return ""
-    way_out = ""
-    if len(every) > len(scored):
-        folds = LEAVE_ONE_OUT if len(every) < ENOUGH_GROUPS else 5
-        way_out = f"; dataset.folds={folds} lets all {len(every)} validate in turn"
+    words = words_of_folds(train, val)
+    way_out = f"; {words[0]} lets all {len(every)} validate in turn" if words and not in_folds else ""
     return (
         f"Only {counted(len(scored))} of scenes to validate on, fewer than {ENOUGH_GROUPS}: what losses differ by is hardly "
         f"told from what areas differ by{way_out}."

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor,
 from rsseg.compare.recorder import Recorder
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
+from rsseg.data.groups import group_names
 from rsseg.data.store import Store
 from rsseg.data.windows import Batches, GridWindows, TrainWindows
 from rsseg.dataset import Data
@@ -264,9 +265,12 @@ def _train_all_steps(loop: Loop, last: Path | None) -> None:
 
 
 def _log_start(setup: Setup, stores: Mapping[str, Store], trainer: L.Trainer, step: int | None) -> None:
+    areas = {split: len(set(group_names(store.scenes))) for split, store in stores.items()}
+    grouped = any(areas[split] < len(stores[split]) for split in areas)
     log.info(
-        "%s: %d training and %d validation scenes, %d steps of %d windows of %d px on %s in %s%s%s",
-        setup.dataset.name, len(stores["train"]), len(stores["val"]), setup.steps, setup.batch_size, setup.window,
+        "%s: %d training and %d validation scenes%s, %d steps of %d windows of %d px on %s in %s%s%s",
+        setup.dataset.name, len(stores["train"]), len(stores["val"]),
+        f" in {areas['train']} and {areas['val']} areas" * grouped, setup.steps, setup.batch_size, setup.window,
         trainer.strategy.root_device, trainer.precision, f", {trainer.world_size} processes" * (trainer.world_size > 1),
         "" if step is None else f", going on from step {step}",
     )  # fmt: skip

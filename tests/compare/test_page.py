@@ -79,7 +79,7 @@ def test_the_table_of_losses(binary):
             value, *ends = estimates.lead().at(estimates.order[0], i)
             assert row[behind].text == ("" if i == estimates.order[0] else number(value))
             assert row[behind].kind == ("worse" if ends[0] > 0 else "")
-        assert row["gained by tuning"].text == number(found.gain.score.value[i], sign=True)
+        assert row["gained by tuning"].text == number(found.gained.value[i], sign=True)
         used = ", tuned" * found.tune
         assert row[f"probability of being the best{used}"].text == percent(chances.best[i])
         assert row[f"expected on new areas{used}"].text == number(chances.mean[i])

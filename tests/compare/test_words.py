@@ -213,14 +213,14 @@ def test_tuning_that_may_help_is_neither_advised_nor_advised_against():
     tuned = steady([0.6, 0.5])
     tuned[0] += 0.03 * np.array([1.5, -1, 1, -1, 1, -1, 1, -1])
     found = of_label(steady([0.6, 0.5]), tuned=tuned)
-    assert 0 < found.gain.mean.value[0] < found.gain.score.high[0]
+    assert 0 < found.gain.mean.value[0] < found.gained.high[0]
     assert first_of(found) == "Train with ce: it is surely better than every other loss."
     assert answer(found)[2].endswith(", which may be chance.")
 
 
 def test_tuning_that_makes_the_best_loss_worse_is_not_advised_for_what_it_does_for_others():
     found = of_label(steady([0.60, 0.50]), tuned=steady([0.57, 0.58]))  # dice gains surely, and stays below ce as it was
-    assert found.gain.score.low[1] > 0
+    assert found.gained.low[1] > 0
     assert not found.tune
     assert first_of(found).startswith("Train with ce without tuning")
     assert "changes IoU by -0.030" in " ".join(answer(found))
@@ -230,7 +230,7 @@ def test_tuning_is_advised_where_it_surely_helps_the_loss_that_leads_untuned():
     tuned = steady([0.62, 0.63])
     tuned[1] += 0.1 * np.array([1, -1, 1, -1, 1, -1, 1, -1])  # the new leader may gain by chance
     found = of_label(steady([0.60, 0.55], of_scenes=0.001), tuned=tuned)
-    assert found.gain.score.low[1] < 0 < found.gain.score.low[0]
+    assert found.gained.low[1] < 0 < found.gained.low[0]
     assert first_of(found).startswith("Train with dice and tune thresholds, or with ce")
 
 
