@@ -13,7 +13,7 @@ import numpy as np
 
 from rsseg.contract import InputError, nearest
 from rsseg.data.build import open_store
-from rsseg.data.census import Census, check_absent
+from rsseg.data.census import Census, check_absent, describe_other_radiometry
 from rsseg.data.decoder import Decoder
 from rsseg.data.groups import describe_cut_groups, group_names
 from rsseg.data.scene import Scene, Source
@@ -156,6 +156,7 @@ class Data:
         """What data.json holds: the numbers; per split scenes, groups, fingerprints of labels and pixels, what was skipped."""
         names = {split: [scene.name for scene in store.scenes] for split, store in self.stores.items()}
         return self.numbers.record() | {
+            "dtype": str(self.stores["train"].dtype),
             "fingerprint": {split: _fingerprint(store, names[split]) for split, store in self.stores.items()},
             "pixels": {split: store.pixels for split, store in self.stores.items()},
             "scenes": names,
@@ -194,6 +195,10 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
             "the largest share" if soft.exclusive else "more than half of a pixel",
         )
     numbers = Numbers.of(stores["train"])
+    mean, std, dtypes = np.array(numbers.mean), np.array(numbers.std), {s: str(store.dtype) for s, store in stores.items()}
+    other = stores["val"].census.bands.mean
+    if line := describe_other_radiometry(mean, std, dtypes["train"], other, dtypes["val"], "the val split"):
+        log.warning("%s", line)
     for name, task in dataset.tasks.items():
         if isinstance(task, Centres) and not any(numbers.targets[name].value_mean):
             log.info(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from omegaconf import OmegaConf
 
@@ -25,6 +26,7 @@ from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import Chosen, provenance
 from rsseg.config.schema import Config
 from rsseg.contract import InputError, nearest
+from rsseg.data.census import describe_other_radiometry
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
@@ -378,6 +380,8 @@ def predict(
     with in_one_line(out.parent, setup.batch_size, setup.window, memory=SCORING):
         module = load_run(folder, setup, threshold=threshold)
         reader.fill = module.mean.numpy().ravel()
+        if line := other_radiometry(folder.data(), reader):
+            log.warning("%s", line)
         trainer = scoring_trainer(setup)  # its device and precision are those of scores
         trainer.precision_plugin.convert_module(module.to(trainer.strategy.root_device))
         facts = module, chosen, reader, out, setup.window, setup.overlap, setup.batch_size
@@ -388,6 +392,23 @@ def predict(
                 predict_scene(*facts, setup.palette(chosen))
     log.info("%s: %s", "Objects" if objects else "Map", out)
     return out
+
+
+def other_radiometry(data: Mapping[str, Any], reader: SceneReader) -> str:
+    """One line where a scene's pixels seem to be of another number type or range than those that a run trained on.
+
+    Args:
+        data: The run's ``data.json``.
+        reader: A reader of just the scene; a square in its middle is looked at.
+    """
+    height, width = reader.sizes[0].tolist()
+    side = min(height, width, 1024)
+    image, missing = reader.read_image(0, (height - side) // 2, (width - side) // 2, side)
+    if missing.all():
+        return ""
+    mean, std, found = np.array(data["mean"]), np.array(data["std"]), image[:, ~missing].mean(axis=1)
+    scene = reader.scenes[0].image.name
+    return describe_other_radiometry(mean, std, data.get("dtype", ""), found, str(reader.dtype), scene)
 
 
 def describe(config: Any, out: Path | None = None, overrides: list[str] | None = None) -> Path:

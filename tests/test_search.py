@@ -222,14 +222,14 @@ def test_one_process_may_take_a_folder_twice(tmp_path):
 @pytest.mark.slow
 def test_a_killed_search_goes_on(wanted, tmp_path):
     pytest.importorskip("optuna")
-    words = ["scripts/search.py", *wanted.overrides, "steps=24", "validations=12", "trials=3", "processes=2"]
+    words = ["scripts/search.py", *wanted.overrides, "steps=12", "validations=6", "trials=3", "processes=2"]
     first = subprocess.Popen([sys.executable, *words], cwd=CONFIGS.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 200
     while not list(tmp_path.glob("search/search/*/checkpoints/last.ckpt")) and time.monotonic() < until:
         time.sleep(0.05)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    time.sleep(3)  # its processes end with it
+    time.sleep(2)  # its processes end with it
     again = subprocess.run([sys.executable, *words], cwd=CONFIGS.parent, capture_output=True, text=True, timeout=400)
     assert again.returncode == 0, again.stderr
     assert "Going on with trial" in again.stderr

@@ -108,6 +108,7 @@ def made_by(run: Run) -> dict[str, str]:
     return {
         f"training scenes or labels{of_fold}": run.data["fingerprint"]["train"],
         **{f"{name} of the images{of_fold}": ", ".join(f"{x:.5g}" for x in run.data[name]) for name in ("mean", "std")},
+        **{f"pixels of {split}{of_fold}": run.data.get("pixels", {}).get(split, "not known") for split in ("train", "val")},
         "stopped early": f"at step {run.summary['steps']}" if stopped else "no",
         "rsseg": run.origin["rsseg"],
         "code of rsseg": run.origin.get("code", before),

@@ -21,7 +21,7 @@ from rsseg.data.decoder import Decoder
 from rsseg.data.inspection import Facts, check_scene, compare_scenes, raise_together
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import Store
-from rsseg.data.tile import pixels_in_file, tile_bytes, tile_name, write_tile
+from rsseg.data.tile import tile_bytes, tile_name, write_tile
 from rsseg.files import UnwritableError, atomic_write, file_error, remove_parts
 from rsseg.progress import progress
 
@@ -96,7 +96,7 @@ def open_store(
 def save_index(path: Path, tiles: Sequence[TileCounts]) -> None:
     """One file of everything about a split's tiles but their pixels: a hundred thousand of them are opened by it."""
     index = {
-        "layout": np.stack([tile.layout[:4] for tile in tiles]),
+        "layout": np.stack([tile.layout[:3] for tile in tiles]),
         "dtypes": np.array([tile.sample.dtype.str for tile in tiles]),
         "pixels": np.stack([np.frombuffer(tile.digest(), np.uint8) for tile in tiles]),
         **{f"bands_{name}": value for name, value in vars(band_statistics(tiles)).items()},
@@ -165,7 +165,7 @@ def build_tiles(
             return
         if facts[name].dtype.kind == "c":
             raise InputError(f"{todo[name].image} holds complex numbers: write their amplitude, or both parts as bands")
-        sizes[name] = tile_bytes(reader(name), pixels_in_file(reader(name)))
+        sizes[name] = tile_bytes(reader(name))
 
     def decode(name: str) -> None:
         if not (folder / f"{name}.counts").is_file():  # another process may have written it since

@@ -23,6 +23,10 @@ log = logging.getLogger(__name__)
 PERCENTILES = (1, 2, 5, 25, 50, 75, 95, 98, 99)
 
 
+FAR = 5.0
+"""Pixels whose mean is more standard deviations away from that of training are named."""
+
+
 @dataclass(frozen=True)
 class BandStatistics:
     """The pixels of a split, band by band, those without data left out.
@@ -76,6 +80,7 @@ class Census:
         bands: The pixels' values.
         blocks: Where the classes lie.
         values: The real values of a regression's targets.
+        areas: int64 ``[S]``, per scene the pixels that have data; None: not known.
     """
 
     positives: NDArray[np.int64]
@@ -83,6 +88,7 @@ class Census:
     bands: BandStatistics
     blocks: Blocks
     values: ValueStatistics = NO_VALUES
+    areas: NDArray[np.int64] | None = None
 
     def fingerprint(self, names: list[str]) -> str:
         """A short hash of scene names and label counts: same split and labels, same fingerprint, on any machine."""
@@ -93,9 +99,9 @@ class Census:
 
 def band_statistics(tiles: Sequence[TileCounts]) -> BandStatistics:
     """The statistics of all tiles together."""
-    layout, bands = np.stack([tile.layout[:4] for tile in tiles]), np.stack([tile.bands for tile in tiles])
+    layout, bands = np.stack([tile.layout[:3] for tile in tiles]), np.stack([tile.bands for tile in tiles])
     area = int(layout[:, :2].prod(axis=1).sum())
-    n = (layout[:, :2].prod(axis=1) - layout[:, 3])[:, None].astype(np.float64)
+    n = (layout[:, :2].prod(axis=1) - layout[:, 2])[:, None].astype(np.float64)
     count = n.sum()
     mean, std = _mean_and_std(n, bands[:, 0], bands[:, 1])
     sample = np.concatenate([tile.sample for tile in tiles])
@@ -150,7 +156,70 @@ def check_absent(census: Census, task: Task, split: str) -> None:
         if task.soft:
             way_out = "none has a share above a half: is dataset.fractions what stands for a whole pixel in the masks?"
         raise InputError(f"no pixel of the {split} split is labelled {' or '.join(absent)}: {way_out}")
+    labelled, positive = int(census.valid.sum()), int(census.positives.sum())
+    if split == "train" and task.kind == "binary" and positive == labelled:
+        raise InputError(
+            f"every labelled pixel of the train split is {task.classes[0]}{of}, so that there is nothing to tell it from: is "
+            "the background among dataset.ignore_values?"
+        )
+    ignored = census.bands.count - int(census.valid[:, 0].sum())
+    if task.exclusive and not task.soft and len(absent) == task.channels - 1 and ignored > 0 and split == "train":
+        only, lacking = next(name for name in task.classes if name not in absent), " and ".join(absent)
+        raise InputError(
+            f"the train split holds {only} alone{of}, and {ignored} pixels that are ignored: what stands for {lacking} in the "
+            "masks? If they hold 0 and 255, set dataset.mask_values=[0,255] dataset.ignore_values=[]"
+        )
+    _warn_of_mixed(census, task, split)
     if absent:
         line = "No %s of class %s in the %s split: %s."
         effect = "a model can't learn it there" if split == "train" else "its score is NaN and left out of means"
         log.warning(line, "object" if isinstance(task, Centres) else "pixel", ", ".join(absent), split, effect)
+
+
+def _warn_of_mixed(census: Census, task: Task, split: str) -> None:
+    """Say where masks seem to hold 1 for the class in some files, and 255, which is ignored, in others."""
+    if task.kind != "binary" or task.soft or census.areas is None:
+        return
+    ignored, positive = (census.areas > census.valid[:, 0]) & (census.valid[:, 0] > 0), census.positives[:, 0] > 0
+    if (positive & ignored).any() or not (ignored & ~positive).any() or not (positive & ~ignored).any():
+        return
+    log.warning(
+        "%d of %d scenes of the %s split have ignored pixels and none of %s, the others the reverse: do their masks hold 0 and "
+        "255, and those of the others 0 and 1? dataset.mask_values=[0,[1,255]] dataset.ignore_values=[] reads both.",
+        int((ignored & ~positive).sum()),
+        len(positive),
+        split,
+        task.classes[0],
+    )
+
+
+def describe_other_radiometry(
+    mean: NDArray[np.float64], std: NDArray[np.float64], dtype: str, other: NDArray[np.float64], other_dtype: str, what: str
+) -> str:
+    """One line where pixels seem to be of another number type or range than those that train; empty where they do not.
+
+    Args:
+        mean: ``[C]``, of the training pixels.
+        std: ``[C]``, likewise.
+        dtype: Their number type; empty: not known.
+        other: ``[C]``, the mean of the other pixels.
+        other_dtype: Their number type.
+        what: What they are.
+
+    Example:
+        >>> one = np.ones(1)
+        >>> describe_other_radiometry(100 * one, 20 * one, "uint8", 25700 * one, "uint16", "the val split")
+        'the val split is uint16 and trained pixels are uint8; the mean of band 1 is 25700, 1.28e+03 standard deviations from \
+the 100 of training: were both written alike (scale, bit depth)?'
+    """
+    far = abs(other - mean) / std
+    worst = int(np.nanargmax(far)) if not np.isnan(far).all() else 0
+    said = []
+    if dtype and dtype != other_dtype:
+        said.append(f"{what} is {other_dtype} and trained pixels are {dtype}")
+    if far[worst] > FAR:
+        said.append(
+            f"{'' if said else f'of {what} '}the mean of band {worst + 1} is {other[worst]:.5g}, {far[worst]:.3g} standard "
+            f"deviations from the {mean[worst]:.5g} of training"
+        )
+    return f"{'; '.join(said)}: were both written alike (scale, bit depth)?" if said else ""

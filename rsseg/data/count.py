@@ -37,8 +37,8 @@ class TileCounts:
     """What is known of one tile; a file of these arrays one after the other says that the tile is in the store.
 
     Attributes:
-        layout: int64: height, width, where the pixels begin in the scene's own file (-1: the store holds a copy), the number of
-            pixels without data and, where there are weights or shares, a check sum of them.
+        layout: int64: height, width, the number of pixels without data and, where there are weights or shares, a check sum of
+            them.
         bands: float64 ``[4, C]``: mean, sum of squared deviations from it, minimum, maximum.
         sample: ``[n, C]`` in the tile's dtype.
         targets: The counts of each of the dataset's targets.
@@ -56,8 +56,7 @@ class TileCounts:
         """
         (labels, blocks, _), *further = self.targets
         parts: list[NDArray[Any]] = [
-            self.layout[[0, 1, 3]],
-            self.layout[4:],
+            self.layout,
             labels,
             self.bands.astype(np.float32),
             self.sample,
@@ -212,18 +211,13 @@ class Counter:
         for band, values in enumerate(pixels):
             self.bands.add(band, values)
 
-    def counts(self, offset: int, dtype: np.dtype[Any]) -> TileCounts:
-        """What was counted.
-
-        Args:
-            offset: Where the pixels begin in the scene's own file; -1: the store holds a copy.
-            dtype: The tile's.
-        """
+    def counts(self, dtype: np.dtype[Any]) -> TileCounts:
+        """What was counted of a tile of this dtype."""
         height, width = self.size
         bands = self.bands.table()
         missing = height * width - int(bands[0, 0])
         return TileCounts(
-            np.array([height, width, offset, missing, *([self.checksum] if self.checksum else [])]),
+            np.array([height, width, missing, *([self.checksum] if self.checksum else [])]),
             bands[1:],
             np.concatenate(self.sample).astype(dtype, copy=False),
             tuple(counter.counts() for counter in self.targets),

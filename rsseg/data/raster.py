@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
@@ -35,6 +36,12 @@ ORIENTATION = 0x0112  # the EXIF tag
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 """What rasterio raises: its own errors, and some of GDAL's as they are."""
+
+FORMATS = (
+    "GTiff", "PNG", "JPEG", "JP2OpenJPEG", "HFA", "BMP", "GIF", "WEBP", "ENVI", "EHdr", "AAIGrid", "SRTMHGT", "DTED", "NITF",
+    "ERS", "PCIDSK", "SAGA", "USGSDEM",
+)  # fmt: skip
+"""The formats that files may have, by GDAL's names. A VRT, which reads other files, has to be called one."""
 
 TOLERANCE = 0.01  # of a pixel: corners that are nearer than this are equal
 
@@ -82,7 +89,9 @@ def version(path: Path) -> tuple[int, int]:
 
 @lru_cache(maxsize=128)
 def _open(path: Path, onto: Path | None, bilinear: bool, key: object) -> Any:  # noqa: ARG001
-    raster = rasterio.open(path)
+    drivers = ["VRT"] if path.suffix.lower() == ".vrt" else list(FORMATS)
+    with rasterio.Env(**GDAL):
+        raster = DatasetReader(str(path), driver=drivers)
     if onto is None:
         return raster
     grid = open_raster(onto)
@@ -125,6 +134,19 @@ def open_raster(path: Path, onto: Path | None = None, bilinear: bool = False) ->
         return _open(path, onto, bilinear, (os.getpid(), threading.get_ident(), version(path)))
     except (*GDAL_ERRORS, OSError) as error:
         raise InputError(f"{path} can't be opened as an image: {error}. Is the file complete?") from None
+
+
+def vrt_parts(path: Path) -> list[Path]:
+    """The files that a VRT is made of.
+
+    Raises:
+        InputError: If one is no file of this machine: what lies elsewhere is read where its user says so.
+    """
+    parts = open_raster(path).files
+    strange = next((part for part in parts if "://" in part or part.startswith("/vsi")), None)
+    if strange is not None:
+        raise InputError(f"{path} reads {strange}, which is no file here: copy what it reads, and write the VRT again")
+    return [Path(part) for part in parts]
 
 
 def orientation(path: Path) -> int:

@@ -27,6 +27,7 @@ from rsseg.data.raster import (
     open_raster,
     read_bands,
     version,
+    vrt_parts,
 )
 from rsseg.data.vector import Burn
 
@@ -101,7 +102,7 @@ class Scene:
         for path in todo:
             beside = [path.with_suffix(end) for end in BESIDE_SHAPES] if path.suffix.lower() == ".shp" else []
             beside += [path.with_name(path.name + end) for end in BESIDE]
-            parts = [Path(part) for part in open_raster(path).files] if path.suffix.lower() == ".vrt" else []
+            parts = vrt_parts(path) if path.suffix.lower() == ".vrt" else []
             todo += [part for part in parts if part not in todo]  # a VRT may be made of VRTs
             found += [path, *(part for part in beside if part.is_file())]
         return list(dict.fromkeys(found))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -28,8 +30,8 @@ class Split:
 
     Args:
         parts: Per split a fraction (``{train: 0.7, val: 0.3}``: by groups, in the order of a hash), a list of names or
-            name patterns (``{val: [tile3_*]}``; one with a slash is for the image's path below the root; the rest
-            trains unless train is listed too), or a text file below the root that lists one name a line; null
+            name patterns (``{val: [tile3_*]}``; one with a slash is for the image's path below the root), or a text file below
+            the root that lists one name a line; where train is none of them, the rest trains; null
             where a part of the dataset's YAML shall not hold. The test part may be missing where only training and
             validation are asked for; where the rest trains, names of it that have no slash may not. With
             ``blocks: 1024, buffer: 64`` beside the fractions, blocks of that side are dealt out instead of whole scenes,
@@ -61,6 +63,8 @@ class Split:
                 "null removes a part that the dataset's YAML sets"
             )
         self.kind = kinds.pop()
+        if self.kind == "fractions" and "train" not in self.parts and 0 <= sum(self.parts.values()) < 1:
+            self.parts = {"train": 1 - sum(self.parts.values()), **self.parts}
         self.side, self.buffer = self._spatial(parts)
         self.fold: tuple[int | str, int] | None = None
 
@@ -148,7 +152,7 @@ class Split:
         owner: dict[str, str] = {}
         for key, listed in self.parts.items():
             patterns = list(map(str, listed)) if isinstance(listed, Sequence) else []
-            hits = {pattern: {s.name for s in scenes if self._fits(s, pattern)} for pattern in patterns}
+            hits = {pattern: self._named(scenes, pattern) for pattern in patterns}
             lost = [pattern for pattern, names in hits.items() if not names]
             misspelt = [pattern for pattern in lost if key != "test" or "/" not in pattern]  # a path: the folder is not there
             if misspelt and "train" not in self.parts:  # what is not named trains: a misspelt name must not
@@ -169,8 +173,13 @@ class Split:
                     raise InputError(f"dataset.source.split puts {name} in {owner[name]} and {key}")
         return owner if "train" in self.parts else {scene.name: "train" for scene in scenes} | owner
 
-    def _fits(self, scene: Scene, pattern: str) -> bool:
-        return fnmatchcase(scene.image.relative_to(self.root).as_posix() if "/" in pattern else scene.name, pattern)
+    def _named(self, scenes: Sequence[Scene], pattern: str) -> set[str]:
+        """The scenes with a name, or else those whose names fit it as a pattern; with a slash it is the image's path."""
+        wanted = unicodedata.normalize("NFC", pattern)
+        texts = {s.name: s.image.relative_to(self.root).as_posix() if "/" in wanted else s.name for s in scenes}
+        texts = {name: unicodedata.normalize("NFC", text) for name, text in texts.items()}
+        called = {name for name, text in texts.items() if text == wanted}
+        return called or {name for name, text in texts.items() if fnmatchcase(text, wanted)}
 
     def _by_list(self, asked: str | None, scenes: Sequence[Scene]) -> dict[str, str]:
         owner: dict[str, str] = {}
@@ -180,7 +189,7 @@ class Split:
                     raise InputError(
                         f"dataset.source.split puts {name} in {owner[name]} and {key}: no scene may be in two splits"
                     )
-        return owner
+        return owner if "train" in self.parts else {scene.name: "train" for scene in scenes} | owner
 
     def _listed(self, split: str, known: set[str], needed: bool) -> set[str]:
         path = self.root / str(self.parts[split])
@@ -188,12 +197,25 @@ class Split:
             return set()
         if not path.is_file():
             raise InputError(f"dataset.source.split.{split}: there is no file {path}; it should list one name a line")
-        try:
-            lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-        except UnicodeDecodeError:
-            raise InputError(f"{path} can't be read: it is no text in UTF-8") from None
-        names = {line if line in known else Path(line).stem for line in lines}
+        lines = [line.strip() for line in read_any_text(path).splitlines() if line.strip()]
+        names = {line if line in known else Path(line.replace("\\", "/")).stem for line in lines}
         unknown = sorted(names - known)
         if unknown and needed:
             raise InputError(f"{path} lists {len(unknown)} names without an image: {', '.join(unknown[:5])}")
         return names & known
+
+
+def read_any_text(path: Path) -> str:
+    """A text file in UTF-8, with or without a byte order mark, in UTF-16, or else as Windows writes western text (cp1252).
+
+    Raises:
+        InputError: If it can't be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror}") from None
+    for encoding in ("utf-16",) if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "cp1252"):
+        with suppress(UnicodeDecodeError):
+            return unicodedata.normalize("NFC", content.decode(encoding))
+    raise InputError(f"{path} can't be read: it is no text in UTF-8, UTF-16 or cp1252")

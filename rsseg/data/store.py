@@ -106,7 +106,7 @@ class Store:
         """The census of the target at a place."""
         labels, blocks = index[f"{place}_labels"], Blocks.of(index[f"{place}_blocks"], self.sizes)
         values = ValueStatistics(**{item.name: index[f"{place}_values_{item.name}"] for item in fields(ValueStatistics)})
-        return Census(labels[:, 0], labels[:, 1], statistics, blocks, values)
+        return Census(labels[:, 0], labels[:, 1], statistics, blocks, values, self.sizes.prod(1) - np.array(self._layout)[:, 2])
 
     def seen_by(self, target: str) -> Store:
         """The same tiles with this target as the first."""
@@ -142,7 +142,7 @@ class Store:
     def nbytes(self) -> int:
         """What the tiles take in memory."""
         found = 0
-        for scene, ((height, width, _, gone), dtype) in enumerate(zip(self._layout, self._dtypes, strict=True)):
+        for scene, ((height, width, gone), dtype) in enumerate(zip(self._layout, self._dtypes, strict=True)):
             stored = [math.prod(self.layers[name].planes) * self._stored(scene, name).itemsize for name in self._own(scene)]
             found += height * width * (len(self.fill) * dtype.itemsize + sum(stored) + (gone > 0))
         return found
@@ -162,16 +162,15 @@ class Store:
         """The pixels of a scene; they must not be written to."""
         if self._loaded:
             return self._loaded[scene]
-        (height, width, offset, gone), name = self._layout[scene], self._names[scene]
-        path = str(self.scenes[scene].image) if offset >= 0 else f"{self.folder}/{name}.image.npy"
-        image = map_array(path, offset, (height, width, len(self._fill)), self._dtypes[scene], name)
+        (height, width, gone), name = self._layout[scene], self._names[scene]
+        image = map_array(layer_file(self.folder, name, "image"), (height, width, len(self._fill)), self._dtypes[scene], name)
         layers = {}
         for layer in self._own(scene):
             shape = *self.layers[layer].planes, height, width
-            layers[layer] = map_array(layer_file(self.folder, name, layer), -1, shape, self._stored(scene, layer), name)
+            layers[layer] = map_array(layer_file(self.folder, name, layer), shape, self._stored(scene, layer), name)
         if not gone:
             return image, layers, None
-        return image, layers, map_array(layer_file(self.folder, name, "missing"), -1, (height, width), BOOL, name)
+        return image, layers, map_array(layer_file(self.folder, name, "missing"), (height, width), BOOL, name)
 
     def load(self, device: torch.device | None) -> None:
         """Hold all tiles on a device, where windows are cut from now on; None: in memory, as arrays."""

@@ -6,7 +6,6 @@ import hashlib
 import math
 import mmap
 import os
-import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -22,11 +21,11 @@ from rasterio.windows import Window
 from rsseg.contract import ONE_TARGET, InputError, holds_reals, unknown
 from rsseg.data.count import Counter
 from rsseg.data.decoder import Decoder
-from rsseg.data.raster import block_places, open_raster, reading
+from rsseg.data.raster import open_raster
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.files import atomic_write
 
-FORMAT = 3  # to be raised when tiles or counts are written otherwise
+FORMAT = 4  # to be raised when tiles or counts are written otherwise
 PART = 1 << 20  # pixels that a thread decodes at a time
 LARGE = 1 << 30  # bytes of a file from which on it is mapped in another way
 MAPS = 40_000  # arrays that are mapped at a time: a process may have 65,530 maps, unless its kernel was told otherwise
@@ -43,36 +42,10 @@ def tile_name(scene: Scene, decoders: Sequence[Decoder], bands: Sequence[int]) -
     return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
 
 
-def pixels_in_file(reader: SceneReader) -> int:
-    """Where the pixels of a reader's only scene begin in its file, if they lie there as a store would write them; else -1.
-
-    That is an uncompressed TIFF, all bands of a pixel together, the rows one after the other, all bands read in order.
-    """
-    scene = reader.scenes[0]
-    if scene.stack or scene.region is not None:
-        return -1
-    path, raster = scene.image, open_raster(scene.image)
-    count, step = raster.count, np.dtype(raster.dtypes[0]).itemsize
-    if raster.driver != "GTiff" or raster.compression is not None or reader.bands != list(range(1, count + 1)):
-        return -1
-    if count > 1 and raster.interleaving.name != "pixel":
-        return -1
-    width = raster.block_shapes[0][1]
-    if (raster.height, width) != tuple(reader.sizes[0]) or len(set(raster.dtypes)) > 1 or sys.byteorder != "little":
-        return -1
-    with reading(path), path.open("rb") as file:
-        if file.read(2) != b"II":  # big-endian
-            return -1
-    offsets, sizes = np.array(block_places(raster), dtype=np.int64).T
-    total = raster.height * width * count * step
-    whole = (np.diff(offsets) == sizes[:-1]).all() and sizes.sum() == total and offsets[-1] + sizes[-1] <= path.stat().st_size
-    return int(offsets[0]) if whole else -1
-
-
-def tile_bytes(reader: SceneReader, offset: int) -> int:
+def tile_bytes(reader: SceneReader) -> int:
     """What the tile of a reader's only scene takes on disk, but for its counts."""
     per_pixel = sum(math.prod(planes) * dtype.itemsize for planes, dtype in layer_forms(reader).values())
-    per_pixel += len(reader.bands) * reader.dtype.itemsize if offset < 0 else 0
+    per_pixel += len(reader.bands) * reader.dtype.itemsize
     return int(reader.sizes[0].prod()) * per_pixel
 
 
@@ -155,7 +128,7 @@ def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
 
     Nothing is synced: 500 tiles of 256 pixels would take a third longer, and the store can be made again.
 
-    ``{name}.image.npy`` holds ``[H, W, C]`` in the scene's dtype, unless the scene's own file can be mapped;
+    ``{name}.image.npy`` holds ``[H, W, C]`` in the scene's dtype;
     ``{name}.labels.npy`` the mask ``[*planes, H, W]`` in the task's dtype, or of several targets, as far as the scene has them,
     ``{name}.{target}.npy`` each; ``{name}.weight.npy``, where the scene has one, ``[H, W]`` in its file's dtype;
     ``{name}.missing.npy``, where there are any, bool ``[H, W]``, true for pixels without data; and ``{name}.counts``, which
@@ -171,7 +144,7 @@ def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
     """
     height, width = reader.sizes[0].tolist()
     tasks, dtype, bands = [decoder.task for decoder in reader.decoders], reader.dtype, len(reader.bands)
-    offset, counter = pixels_in_file(reader), Counter(tasks, (height, width), bands)
+    counter = Counter(tasks, (height, width), bands)
     forms = {"missing": ((), np.dtype(np.bool_)), **layer_forms(reader)}
     arrays = {kind: ((*planes, height, width), stored) for kind, (planes, stored) in forms.items()}
     arrays["image"] = (height, width, bands), dtype
@@ -195,8 +168,7 @@ def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
             for rows in slabs(window):  # counting takes several times a part's memory
                 slab = {layer: pixels[..., rows, :] for layer, pixels in layers.items()}
                 counter.add(window.row_off + rows.start, window.col_off, image[:, rows], missing[rows], slab)
-            if offset < 0:
-                write("image", window, image.astype(dtype, copy=False).transpose(1, 2, 0)[None])
+            write("image", window, image.astype(dtype, copy=False).transpose(1, 2, 0)[None])
             for layer, pixels in layers.items():
                 write(layer, window, pixels.reshape(-1, *missing.shape))
                 if layer == "weight" or holds_reals(pixels):  # labels are counted
@@ -204,23 +176,16 @@ def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
             if "missing" in files or missing.any():  # once it is begun, so that it does not look like a killed process's
                 write("missing", window, missing[None])
     with atomic_write(folder / f"{name}.counts", sync=False) as part:
-        counter.counts(offset, dtype).save(part)
+        counter.counts(dtype).save(part)
 
 
 @lru_cache(maxsize=MAPS)
-def map_array(
-    path: str,
-    offset: int,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    version: str,  # noqa: ARG001
-) -> NDArray[np.generic]:
-    """An array in a file, which must not be written to; its pages come from the disk as they are read.
+def map_array(path: str, shape: tuple[int, ...], dtype: np.dtype[Any], version: str) -> NDArray[np.generic]:  # noqa: ARG001
+    """The array in a file of the store, which must not be written to; its pages come from the disk as they are read.
 
     Args:
         path: The file.
-        offset: Where the array begins; -1: it ends where the file does.
-        shape: Its shape.
+        shape: The array's shape.
         dtype: Its dtype.
         version: Another one maps the file anew.
 
@@ -228,12 +193,9 @@ def map_array(
         InputError: If the file is shorter, as a power cut may leave it.
     """
     size, length = os.path.getsize(path), math.prod(shape) * dtype.itemsize
-    start = size - length if offset < 0 else offset
-    if not 0 <= start <= size - length:
-        way_out = (
-            f"remove {Path(path).parent}, and the same command makes it again" if offset < 0 else "fetch or write it again"
-        )
-        raise InputError(f"{path} is cut: {way_out}")
+    start = size - length
+    if start < 0:
+        raise InputError(f"{path} is cut: remove {Path(path).parent}, and the same command makes it again")
     if size < LARGE:  # a private map, which keeps no file open: in many places a process may have but 1,024
         whole: Any = torch.from_file(path, shared=False, size=size, dtype=torch.uint8).numpy()
     else:  # private maps count as memory: the kernel refuses one that is larger

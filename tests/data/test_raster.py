@@ -4,10 +4,12 @@ import json
 import subprocess
 import sys
 import threading
+import warnings
 
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 from pyproj import Transformer
 from rasterio.enums import Resampling
 from rasterio.transform import from_origin
@@ -16,7 +18,7 @@ from rasterio.windows import Window
 from readers import read_labels, read_window
 from tiny import write_tif
 
-from rsseg.contract import IGNORE
+from rsseg.contract import IGNORE, InputError
 from rsseg.data import raster
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene, SceneReader
@@ -239,3 +241,63 @@ def test_a_raster_is_whole_or_not_there_wherever_the_disk_ends(tmp_path, form):
     assert whole is True
     assert refused[:15] == [[]] * 15
     assert all(one in ([], True) for one in refused)
+
+
+@pytest.mark.parametrize(
+    ("code", "corner"), [(32633, (500000, 5000000)), (3413, (-200000, -300000)), (32760, (340000, 5000000))]
+)
+def test_a_map_of_the_whole_earth_lies_on_any_scene(tmp_path, code, corner):
+    """Each pixel takes the value of the degree that its centre lies in, as pyproj has it: near the pole, at 179 degrees."""
+    place = from_origin(*corner, 1000, 1000)
+    image = write_tif(tmp_path / "i.tif", np.ones((1, 40, 50), np.uint8), crs=f"EPSG:{code}", transform=place)
+    world = RNG.integers(0, 3, (180, 360), dtype=np.uint8)
+    mask = write_tif(tmp_path / "m.tif", world[None], crs="EPSG:4326", transform=from_origin(-180, 90, 1, 1))
+    reader = SceneReader([Scene("s", image, mask)], [Labels(TASK)], [1])
+    rows, columns = np.indices((40, 50)) + 0.5
+    to_degrees = Transformer.from_crs(code, 4326, always_xy=True)
+    x, y = to_degrees.transform(corner[0] + columns * 1000, corner[1] - rows * 1000)
+    expected = world[np.floor(90 - y).astype(int), np.floor(x + 180).astype(int) % 360]
+    close = np.minimum(abs(x - np.round(x)), abs(y - np.round(y))) < 0.1  # GDAL interpolates, to an eighth of a pixel
+    found = reader.read_mask(0, whole(reader))
+    assert (found == expected)[~close].mean() > 0.999
+
+
+def test_a_south_up_mask_and_one_without_a_way_there(tmp_path):
+    image = write_tif(tmp_path / "i.tif", np.ones((1, 8, 8), np.uint8), transform=GRID)
+    world = np.ones((1, 180, 360), np.uint8)
+    up = write_tif(tmp_path / "up.tif", world, crs="EPSG:4326", transform=rasterio.Affine(1, 0, -180, 0, 1, -90))
+    reader = SceneReader([Scene("s", image, up)], [Labels(TASK)], [1])
+    assert (reader.read_mask(0, whole(reader)) == 1).all()
+    local = 'LOCAL_CS["site grid",UNIT["metre",1]]'
+    site = write_tif(tmp_path / "site.tif", np.ones((1, 8, 8), np.uint8), crs=local, transform=from_origin(1, 1, 1, 1))
+    with pytest.raises(InputError, match=r"site\.tif can't be brought together.*no way from EPSG:32633 to the CRS 'site grid'"):
+        SceneReader([Scene("s", image, site)], [Labels(TASK)], [1])
+
+
+def test_jpegs_in_cmyk_have_the_colours_that_viewers_show(tmp_path):
+    colours = RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    Image.fromarray(colours).convert("CMYK").save(tmp_path / "c.jpg", quality=95)
+    pixels, _ = SceneReader([Scene("s", tmp_path / "c.jpg", None)], [Labels(TASK)], [1, 2, 3]).read_pixels(
+        0, Window(0, 0, 64, 64)
+    )
+    seen = np.asarray(Image.open(tmp_path / "c.jpg").convert("RGB"))
+    assert (pixels.transpose(1, 2, 0) == seen).all()
+    assert abs(seen.astype(int) - colours).mean() < 8
+
+
+def test_a_jpeg_may_have_any_size(tmp_path):
+    Image.new("L", (14_000, 13_000)).save(tmp_path / "large.jpg")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        reader = SceneReader([Scene("s", tmp_path / "large.jpg", None)], [Labels(TASK)], [1])
+        reader.read_pixels(0, Window(13_990, 12_990, 10, 10))
+    assert not [warning for warning in said if "bomb" in str(warning.message)]
+
+
+def test_a_picture_that_viewers_turn_is_named(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("L", (32, 16)).save(tmp_path / "i.jpg", exif=exif)
+    Image.new("L", (16, 32)).save(tmp_path / "m.png")
+    with pytest.raises(InputError, match=r"Viewers turn i\.jpg by its EXIF orientation: write the image turned"):
+        SceneReader([Scene("s", tmp_path / "i.jpg", tmp_path / "m.png")], [Labels(TASK)], [1])

@@ -1,3 +1,6 @@
+import os
+import unicodedata
+
 import numpy as np
 import pytest
 from tiny import write_tif
@@ -138,6 +141,71 @@ def test_a_list_of_names_from_another_system(tmp_path):
         return Files(str(tmp_path), "images/{name}.tif", "masks/{name}.tif", split)
 
     assert [scene.name for scene in source().scenes("train")] == ["Köln"]
-    (tmp_path / "train.txt").write_bytes("Köln".encode("latin-1"))
-    with pytest.raises(InputError, match=r"train\.txt can't be read: it is no text in UTF-8"):
-        source().scenes("train")
+    for content in ("Köln".encode("cp1252"), "Köln\r\n".encode("utf-16"), unicodedata.normalize("NFD", "Köln").encode()):
+        (tmp_path / "train.txt").write_bytes(content)
+        assert [scene.name for scene in source().scenes("train")] == ["Köln"]
+
+
+def two_folders(root, names=("a", "b", "c", "d"), images="images", masks="masks"):
+    for name in names:
+        write_tif(root / images / f"{name}.tif", np.zeros((1, 8, 8), np.uint8))
+        write_tif(root / masks / f"{name}.tif", np.zeros((1, 8, 8), np.uint8))
+
+
+def names_of(root, split, **options):
+    found = Files(str(root), "images/{name}.*", "masks/{name}.*", split, **options)
+    return {part: [scene.name for scene in found.scenes(part)] for part in ("train", "val")}
+
+
+def test_folders_may_begin_with_a_capital(tmp_path):
+    two_folders(tmp_path, images="Images", masks="MASKS")
+    assert names_of(tmp_path, {"val": ["a"]}) == {"train": ["b", "c", "d"], "val": ["a"]}
+
+
+def test_accents_that_are_characters_of_their_own(tmp_path):
+    composed, apart = "São", unicodedata.normalize("NFD", "São")
+    write_tif(tmp_path / "images" / f"{apart}.tif", np.zeros((1, 8, 8), np.uint8))
+    write_tif(tmp_path / "masks" / f"{composed}.tif", np.zeros((1, 8, 8), np.uint8))
+    two_folders(tmp_path, ["b"])
+    for name in (composed, apart):
+        assert names_of(tmp_path, {"val": [name]}) == {"train": ["b"], "val": [composed]}
+
+
+def test_a_name_with_brackets_is_a_name_first(tmp_path):
+    two_folders(tmp_path, ["tile[4]", "tile4", "b"])
+    assert names_of(tmp_path, {"val": ["tile[4]"]})["val"] == ["tile[4]"]
+    assert names_of(tmp_path, {"val": ["tile[45]"]})["val"] == ["tile4"]
+
+
+def test_the_rest_trains_of_fractions_and_lists_as_of_patterns(tmp_path):
+    two_folders(tmp_path)
+    (tmp_path / "val.txt").write_text("c\n")
+    assert names_of(tmp_path, {"val": "val.txt"}) == {"train": ["a", "b", "d"], "val": ["c"]}
+    assert names_of(tmp_path, {"val": 0.25}) == names_of(tmp_path, {"train": 0.75, "val": 0.25})
+
+
+@pytest.mark.parametrize("pattern", ["/data/{name}.tif", "~/masks/{name}.tif", "../masks/{name}.tif"])
+def test_patterns_lead_nowhere_else(tmp_path, pattern):
+    two_folders(tmp_path)
+    with pytest.raises(InputError, match=r"leads out of dataset\.source\.root.*paths below it"):
+        Files(str(tmp_path), "images/{name}.tif", pattern)
+
+
+def test_scenes_whose_fields_join_to_one_name_have_two(tmp_path):
+    for folder, name in (("x", "y-z"), ("x-y", "z"), ("q", "r")):
+        for kind in ("images", "masks"):
+            write_tif(tmp_path / kind / folder / f"{name}.tif", np.zeros((1, 8, 8), np.uint8))
+    source = Files(str(tmp_path), "images/{area}/{name}.*", "masks/{area}/{name}.*", {"val": ["x--y-z"]})
+    assert [scene.name for scene in source.scenes("val")] == ["x--y-z"]
+    assert [scene.name for scene in source.scenes("train")] == ["q--r", "x-y--z"]
+
+
+def test_loops_pipes_and_names_that_are_no_text(tmp_path):
+    two_folders(tmp_path, ["a", "b"])
+    (tmp_path / "images" / "loop").symlink_to(tmp_path / "images", target_is_directory=True)
+    os.mkfifo(tmp_path / "images" / "pipe.tif")
+    source = Files(str(tmp_path), "images/**/{name}.*", "masks/{name}.*", {"val": ["a"]})
+    assert [scene.name for scene in source.scenes("train")] == ["b"]
+    os.rename(os.fsencode(tmp_path / "images/a.tif"), os.fsencode(tmp_path / "images") + b"/\xff.tif")
+    with pytest.raises(InputError, match=r"udcff\.tif' is no text in UTF-8: rename the file"):
+        Files(str(tmp_path), "images/{name}.*", "masks/{name}.*")

@@ -170,3 +170,58 @@ def test_a_file_that_changes_is_read_again(tmp_path, image):
         geopandas.GeoDataFrame(geometry=[box(500000, 4000000 - side, 500000 + side, 4000000)], crs="EPSG:32633").to_file(path)
         found.append(int((reader_of(image, path, burn).read_mask(0, Window(0, 0, 120, 90)) == 1).sum()))
     assert found == [400, 1600]
+
+
+def test_features_of_the_whole_earth_lie_on_a_scene(tmp_path, image):
+    """Half of the Earth, as a rectangle of degrees: its edge at 15 degrees is the middle of the UTM zone."""
+    halves = geopandas.GeoDataFrame(geometry=[box(-180, -90, 15, 90), box(15, -90, 180, 90)], crs="EPSG:4326")
+    path = tmp_path / "world.gpkg"
+    halves[halves.index == 0].to_file(path)
+    shifted = write_tif(tmp_path / "b.tif", np.ones((1, 90, 120), np.uint8), transform=from_origin(499400, 4000000, 10, 10))
+    found = reader_of(shifted, path, Burn()).read_mask(0, Window(0, 0, 120, 90))
+    assert (found[:, :60] == 1).all()
+    assert (found[:, 60:] == 0).all()
+    assert (reader_of(image, path, Burn()).read_mask(0, Window(0, 0, 120, 90)) == 0).all()
+
+
+def test_a_scene_across_the_antimeridian(tmp_path):
+    scene = write_tif(
+        tmp_path / "fiji.tif",
+        np.ones((1, 40, 100), np.uint8),
+        crs="EPSG:3832",
+        transform=from_origin(3320000, -1900000, 1000, 1000),
+    )
+    path = tmp_path / "m.gpkg"
+    geopandas.GeoDataFrame(geometry=[box(179.5, -80, 180, 80), box(-180, -80, -179.7, 80)], crs="EPSG:4326").to_file(path)
+    found = reader_of(scene, path, Burn()).read_mask(0, Window(0, 0, 100, 40))
+    columns = np.arange(100) * 1000 + 3320500
+    degrees = np.degrees(columns / 6378137) + 150
+    assert (found == ((degrees > 179.5) & (degrees < 180.3))[None]).all()
+
+
+def test_several_layers_want_a_name(tmp_path, image):
+    path = tmp_path / "map.gpkg"
+    outline = geopandas.GeoDataFrame(geometry=[box(500000, 3999100, 501200, 4000000)], crs="EPSG:32633")
+    outline.to_file(path, layer="outline")
+    frame(3).to_file(path, layer="buildings")
+    with pytest.raises(InputError, match=r"map\.gpkg has several layers, outline, buildings: .*dataset\.source\.layer=outline"):
+        reader_of(image, path, Burn())
+    with pytest.raises(InputError, match=r"layer=building \(did you mean 'buildings'\?\): .* outline, buildings"):
+        reader_of(image, path, Burn(layer="building"))
+    found = reader_of(image, path, Burn(layer="buildings")).read_mask(0, Window(0, 0, 120, 90))
+    assert (found == rasterize(frame(3).geometry, out_shape=(90, 120), transform=GRID)).all()
+
+
+def test_a_tile_without_features_needs_no_attribute(tmp_path, image):
+    path = tmp_path / "empty.geojson"
+    path.write_text('{"type": "FeatureCollection", "features": []}')
+    assert (reader_of(image, path, Burn("kind", (("house", 1),))).read_mask(0, Window(0, 0, 120, 90)) == 0).all()
+
+
+def test_coordinates_that_are_no_degrees_are_named(tmp_path, image):
+    path = tmp_path / "m.geojson"
+    frame(2).set_crs("EPSG:4326", allow_override=True).to_file(path)
+    with pytest.raises(
+        InputError, match=r"m\.geojson has coordinates such as .*, which are no degrees, but its CRS is EPSG:4326"
+    ):
+        reader_of(image, path, Burn())
