@@ -7,7 +7,7 @@ from tiny import write_tif
 
 from rsseg.contract import InputError
 from rsseg.data.blocks import SIZE, Blocks
-from rsseg.data.census import PERCENTILES, check_absent
+from rsseg.data.census import PERCENTILES, BandStatistics, Census, check_absent, describe_other_radiometry
 from rsseg.data.count import Counter
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene
@@ -160,3 +160,44 @@ def test_a_split_without_any_class_is_refused(tmp_path):
         else:
             with pytest.raises(InputError, match="no pixel of the train split is labelled a or b"):
                 check_absent(store.census, task, "train")
+
+
+def census_of(positives, valid, areas):
+    """A census of scenes of one band with these pixels of the classes, those that are labelled, and those that have data."""
+    positives, valid = np.array(positives, dtype=np.int64), np.array(valid, dtype=np.int64)
+    bands = BandStatistics(int(sum(areas)), *(np.ones(1) for _ in range(4)), np.ones((9, 1)), 0.0)
+    return Census(positives, valid, bands, None, areas=np.array(areas))
+
+
+def test_masks_of_0_and_255_taken_for_two_classes_are_refused():
+    """The class is 255, which is ignored: background alone would be learnt."""
+    two = Multiclass(("land", "water"))
+    with pytest.raises(InputError, match=r"holds land alone, and 40 pixels that are ignored.*dataset\.mask_values=\[0,255\]"):
+        check_absent(census_of([[60, 0]], [[60, 60]], [100]), two, "train")
+    check_absent(census_of([[60, 40]], [[100, 100]], [100]), two, "train")
+    check_absent(census_of([[60, 0]], [[60, 60]], [100]), two, "val")
+
+
+def test_a_binary_split_without_background_is_refused():
+    with pytest.raises(InputError, match="every labelled pixel of the train split is road, so that there is nothing to tell"):
+        check_absent(census_of([[60], [40]], [[60], [40]], [100, 40]), Binary(("road",)), "train")
+
+
+def test_masks_that_write_the_class_in_two_ways_are_named(caplog):
+    road = Binary(("road",))
+    check_absent(census_of([[30], [0], [20]], [[100], [70], [100]], [100, 100, 100]), road, "train")
+    assert "1 of 3 scenes of the train split have ignored pixels and none of road" in caplog.text
+    assert "dataset.mask_values=[0,[1,255]] dataset.ignore_values=[]" in caplog.text
+    caplog.clear()
+    check_absent(census_of([[30], [0]], [[90], [70]], [100, 100]), road, "train")  # ignored pixels beside the class
+    check_absent(census_of([[30], [0]], [[100], [100]], [100, 100]), road, "train")
+    assert not caplog.text
+
+
+def test_pixels_of_another_kind_are_told_by_type_and_range():
+    mean, std = np.array([100.0, 90.0]), np.array([20.0, 0.5])
+    alike = describe_other_radiometry(mean, std, "uint8", [*mean, 40, 1], "uint8", "it")
+    assert not alike
+    assert describe_other_radiometry(mean, std, "", mean, "uint16", "it") == ""
+    far = describe_other_radiometry(mean, std, "uint8", [*mean, 0, 3], "uint8", "a.tif")
+    assert far.startswith("of a.tif the mean of band 2 is 93, 6 standard deviations from the 90 of training")

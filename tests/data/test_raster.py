@@ -301,3 +301,20 @@ def test_a_picture_that_viewers_turn_is_named(tmp_path):
     Image.new("L", (16, 32)).save(tmp_path / "m.png")
     with pytest.raises(InputError, match=r"Viewers turn i\.jpg by its EXIF orientation: write the image turned"):
         SceneReader([Scene("s", tmp_path / "i.jpg", tmp_path / "m.png")], [Labels(TASK)], [1])
+
+
+def test_a_file_that_reads_other_files_has_to_be_called_a_vrt(tmp_path):
+    inside = write_tif(tmp_path / "a.tif", np.ones((1, 4, 4), np.uint8))
+    text = (
+        '<VRTDataset rasterXSize="4" rasterYSize="4"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+        "<SourceFilename>{}</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    (tmp_path / "b.tif").write_text(text.format(inside))
+    (tmp_path / "c.vrt").write_text(text.format(inside))
+    with pytest.raises(InputError, match=r"b\.tif can't be opened as an image: .*not recognized"):
+        SceneReader([Scene("s", tmp_path / "b.tif", None)], [Labels(TASK)], [1])
+    reader = SceneReader([Scene("s", tmp_path / "c.vrt", None)], [Labels(TASK)], [1])
+    assert (reader.read_pixels(0, whole(reader))[0] == 1).all()
+    (tmp_path / "d.vrt").write_text(text.format("/vsicurl/http://localhost:1/a.tif"))
+    with pytest.raises(InputError, match=r"d\.vrt reads /vsicurl/http://localhost:1/a\.tif, which is no file here"):
+        Scene("s", tmp_path / "d.vrt", None).signature()
