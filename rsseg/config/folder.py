@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 log = logging.getLogger(__name__)
+
+ROOT_KEYS = ("dataset.source.root", "dataset.args.root")
+"""The settings that say where data lie."""
 
 PLACE_KEYS = ("output", "resume", "workers", "residence", "pictures", "logger", "checkpoint_every", "trust")
 """What two runs of a config may differ in."""
@@ -148,6 +152,8 @@ class RunFolder:
         lacking = sorted(OmegaConf.missing_keys(config))
         if lacking:
             raise self._unusable(self.config_file, f"it lacks {', '.join(lacking)}")
+        for key in ROOT_KEYS:
+            _find_moved(config, key)
         config.trust = []  # the person at the command line trusts, not a file
         return config
 
@@ -265,7 +271,12 @@ class RunFolder:
         Raises:
             UnwritableError: If it can't be written.
         """
-        write_text(self.config_file, OmegaConf.to_yaml(OmegaConf.create(dict(values))))
+        content = OmegaConf.create(dict(values))
+        for key in ROOT_KEYS:
+            root = OmegaConf.select(content, key)
+            if isinstance(root, str):
+                OmegaConf.update(content, key, _absolute(root))
+        write_text(self.config_file, OmegaConf.to_yaml(content))
 
     def differences(self, config: Any) -> dict[str, tuple[Any, Any]]:
         """The flattened keys in which the run's config and another one differ, with both values; empty: it is the same run.
@@ -274,6 +285,8 @@ class RunFolder:
         """
         before, now = flat(plain(self.config())), flat(plain(config))
         left_open = {key for key in FOUND_KEYS if now.get(key) is None}
+        for each in (before, now):
+            each |= {key: _absolute(each[key]) for key in ROOT_KEYS if isinstance(each.get(key), str)}
         both = {key: (before.get(key), now.get(key)) for key in sorted((before.keys() | now.keys()) - left_open)}
         return {key: (a, b) for key, (a, b) in both.items() if a != b and key.split(".")[0] not in PLACE_KEYS}
 
@@ -340,3 +353,18 @@ def flat(node: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(node, dict):
         return {prefix: node}
     return {key: value for name, child in node.items() for key, value in flat(child, f"{prefix}.{name}".lstrip(".")).items()}
+
+
+def _absolute(root: str) -> str:
+    """Where a folder lies, from wherever one looks; a folder that is not there stays as it is written."""
+    path = Path(root).expanduser()
+    return str(path.absolute()) if path.is_dir() else root
+
+
+def _find_moved(config: Any, key: str) -> None:
+    """Where data do not lie any more where a config says, take the folder of that name in RSSEG_DATA."""
+    root, place = OmegaConf.select(config, key), os.environ.get("RSSEG_DATA")
+    if isinstance(root, str) and place and not Path(root).expanduser().is_dir():
+        moved = Path(place).expanduser() / Path(root).name
+        if moved.is_dir():
+            OmegaConf.update(config, key, str(moved.absolute()))

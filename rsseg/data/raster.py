@@ -149,6 +149,17 @@ def vrt_parts(path: Path) -> list[Path]:
     return [Path(part) for part in parts]
 
 
+def georeference(path: Path) -> dict[str, Any]:
+    """Where a raster lies, as `new_raster` takes it: its transform and CRS, or else its GCPs, or its RPCs; empty: unknown."""
+    raster = open_raster(path)
+    gcps, crs_of_gcps = raster.gcps
+    if not raster.transform.is_identity:  # a world file gives no CRS
+        return {"crs": raster.crs, "transform": raster.transform}
+    if gcps:
+        return {"gcps": gcps, "crs": crs_of_gcps}
+    return {"rpcs": raster.rpcs} if raster.rpcs is not None else {}
+
+
 def orientation(path: Path) -> int:
     """How the EXIF data of a JPEG ask viewers to turn it, from 1 (not at all) to 8; its pixels are read as they are stored."""
     if path.suffix.lower() not in JPEG:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +11,14 @@ import numpy as np
 from rasterio.windows import Window
 
 from rsseg.contract import unknown
-from rsseg.data.raster import new_raster, open_raster
+from rsseg.data.raster import georeference, new_raster
 from rsseg.data.scene import SceneReader
 from rsseg.inference.picture import colours
 from rsseg.inference.windows import predict_scene_windows
 from rsseg.module import SegmentationModule
 from rsseg.task import Regression
+
+log = logging.getLogger(__name__)
 
 
 def predict_scene(
@@ -48,15 +51,16 @@ def predict_scene(
         UnwritableError: If the map can't be written.
     """
     task = module.tasks[head_name]
-    image = open_raster(reader.scenes[0].image)
-    georeference = {"crs": image.crs, "transform": image.transform}
+    place = georeference(reader.scenes[0].image)
+    if not place:
+        log.info("%s says nothing of its place on the Earth, nor does the map.", reader.scenes[0].image)
     height, width = reader.sizes[0].tolist()
     planes, painted = math.prod(task.label_planes), not task.real and not task.label_planes
     nothing = np.array(unknown(np.zeros(0, task.map_dtype)), task.map_dtype)
     with new_raster(
         out, height=height, width=width, count=planes, dtype=task.map_dtype.name, nodata=nothing.item(),
         tiled=True, blockxsize=256, blockysize=256, compress="deflate", bigtiff="if_safer",
-        photometric="PALETTE" if painted else "MINISBLACK", **georeference,
+        photometric="PALETTE" if painted else "MINISBLACK", **place,
     ) as target:  # fmt: skip
         if isinstance(task, Regression):
             target.descriptions, target.units = task.classes, task.units or ("",) * planes
@@ -67,8 +71,8 @@ def predict_scene(
             for core, label, absent in zip(batch.cores, labels, batch.missing, strict=True):
                 rows, columns = slice(core.inner_top, core.inner_bottom), slice(core.inner_left, core.inner_right)
                 part = np.where(absent, nothing, label).reshape(-1, size, size)[:, rows, columns]
-                place = Window(core.left + core.inner_left, core.top + core.inner_top, part.shape[2], part.shape[1])
-                target.write(part, window=place)
+                window = Window(core.left + core.inner_left, core.top + core.inner_top, part.shape[2], part.shape[1])
+                target.write(part, window=window)
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

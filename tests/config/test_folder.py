@@ -10,6 +10,7 @@ import torch
 from run_folders import BINARY, FOUR, make_records, write_run
 
 from rsseg.compare.runs import Run
+from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.files import write_json
@@ -204,3 +205,19 @@ def test_a_changed_number_is_not_read_as_another_run(run):
     content = json.loads(run.summary_file.read_text())
     write_json(run.summary_file, {**content, "iou": 0.25})
     assert Run(run.path).summary["iou"] == 0.25
+
+
+def test_where_data_lie_is_written_whole_and_found_again(run, tmp_path, monkeypatch):
+    """A root relative to the folder that one stands in; then the data move to another place."""
+    config = run.config()
+    (tmp_path / "here" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    config.dataset.source = {"root": "mine"}
+    run.write_config(plain(config))
+    assert run.config().dataset.source.root == str(tmp_path / "here" / "mine")
+    assert run.differences(config) == {}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here" / "mine").rename(tmp_path / "mine")
+    assert run.config().dataset.source.root == str(tmp_path / "here" / "mine")
+    monkeypatch.setenv("RSSEG_DATA", str(tmp_path))
+    assert run.config().dataset.source.root == str(tmp_path / "mine")

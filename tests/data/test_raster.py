@@ -11,6 +11,7 @@ import pytest
 import rasterio
 from PIL import Image
 from pyproj import Transformer
+from rasterio.control import GroundControlPoint
 from rasterio.enums import Resampling
 from rasterio.transform import from_origin
 from rasterio.vrt import WarpedVRT
@@ -318,3 +319,18 @@ def test_a_file_that_reads_other_files_has_to_be_called_a_vrt(tmp_path):
     (tmp_path / "d.vrt").write_text(text.format("/vsicurl/http://localhost:1/a.tif"))
     with pytest.raises(InputError, match=r"d\.vrt reads /vsicurl/http://localhost:1/a\.tif, which is no file here"):
         Scene("s", tmp_path / "d.vrt", None).signature()
+
+
+def test_a_place_is_a_transform_or_gcps_or_rpcs(tmp_path):
+    pixels = np.ones((1, 8, 8), np.uint8)
+    on_a_grid = raster.georeference(write_tif(tmp_path / "a.tif", pixels))
+    assert (on_a_grid["crs"].to_epsg(), on_a_grid["transform"].a) == (32633, 0.5)
+    bare = {"crs": None, "transform": None}
+    points = [GroundControlPoint(row=r, col=c, x=10 + c, y=50 - r) for r, c in ((0, 0), (0, 8), (8, 0), (8, 8))]
+    found = raster.georeference(write_tif(tmp_path / "b.tif", pixels, **bare, gcps=points))
+    assert [(point.x, point.y) for point in found["gcps"]] == [(point.x, point.y) for point in points]
+    with raster.new_raster(tmp_path / "map.tif", count=1, height=8, width=8, dtype="uint8", **found) as target:
+        target.write(pixels)
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert len(file.gcps[0]) == 4
+    assert raster.georeference(write_tif(tmp_path / "c.tif", pixels, **bare)) == {}
