@@ -327,7 +327,7 @@ def test_a_place_is_a_transform_or_gcps_or_rpcs(tmp_path):
     assert (on_a_grid["crs"].to_epsg(), on_a_grid["transform"].a) == (32633, 0.5)
     bare = {"crs": None, "transform": None}
     points = [GroundControlPoint(row=r, col=c, x=10 + c, y=50 - r) for r, c in ((0, 0), (0, 8), (8, 0), (8, 8))]
-    found = raster.georeference(write_tif(tmp_path / "b.tif", pixels, **bare, gcps=points))
+    found = raster.georeference(write_tif(tmp_path / "b.tif", pixels, crs="EPSG:4326", transform=None, gcps=points))
     assert [(point.x, point.y) for point in found["gcps"]] == [(point.x, point.y) for point in points]
     with raster.new_raster(tmp_path / "map.tif", count=1, height=8, width=8, dtype="uint8", **found) as target:
         target.write(pixels)
