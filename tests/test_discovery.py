@@ -1,0 +1,163 @@
+"""What a folder holds, found by looking: layouts of known structure, and that the config which is written trains."""
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+from tiny import CONFIGS, write_tif
+
+from rsseg.config.cli import compose
+from rsseg.contract import InputError
+from rsseg.data.files import Files
+from rsseg.discovery import discover, find_group, part_of
+
+RNG = np.random.default_rng(0)
+
+
+def png(path, values, mode=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values, mode).save(path)
+
+
+def picture():
+    return RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+
+
+def labels(*values):
+    return np.array(values, np.uint8)[RNG.integers(0, len(values), (32, 32))]
+
+
+def fill(root, places, mask):
+    """Write an image and a mask at each of some places, ``{kind}`` standing for what tells them apart."""
+    for image_path, mask_path in places:
+        png(root / image_path, picture())
+        png(root / mask_path, mask())
+
+
+LAYOUTS = {
+    "folders": ([(f"images/{n}.png", f"masks/{n}.png") for n in "abcd"], "images/{name}.png", "masks/{name}.png", None),
+    "side by side": ([(f"{n}_sat.png", f"{n}_mask.png") for n in "abcd"], "{name}_sat.png", "{name}_mask.png", None),
+    "parts": (
+        [(f"{part}/images/{part}{n}.png", f"{part}/gt/{part}{n}.png") for part in ("train", "val", "test") for n in "ab"],
+        "{part}/images/{name}.png",
+        "{part}/gt/{name}.png",
+        {"val": ["val/images/*"], "test": ["test/images/*"]},
+    ),
+    "parts below": (
+        [(f"img_dir/{p}/{p}{n}.png", f"ann_dir/{p}/{p}{n}_label.png") for p in ("Train", "Validation") for n in "ab"],
+        "img_dir/{part}/{name}.png",
+        "ann_dir/{part}/{name}_label.png",
+        {"val": ["img_dir/Validation/*"]},
+    ),
+    "areas": (
+        [(f"{area}/rgb/{n}.png", f"{area}/labels/{n}.png") for area in ("north", "south") for n in "ab"],
+        "{area}/rgb/{name}.png",
+        "{area}/labels/{name}.png",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_images_and_masks_are_paired(tmp_path, layout):
+    places, image, mask, split = LAYOUTS[layout]
+    fill(tmp_path, places, lambda: labels(0, 1, 2))
+    found = discover(tmp_path)
+    source = found.config["source"]
+    assert (source["image"], source["mask"], source["split"]) == (image, mask, split)
+    assert found.beliefs[0].startswith(f"{len(places)} pairs: images are {image}, masks {mask}")
+    own = {key: value for key, value in source.items() if key != "_target_"}
+    scenes = {part: Files(**own).scenes(part) for part in ("train", "val")}
+    for scene in scenes["train"] + scenes["val"]:
+        assert (str(scene.image.relative_to(tmp_path)), str(scene.mask.relative_to(tmp_path))) in places
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        (lambda: labels(0, 1), {"task": "binary", "mask_values": [0, 1], "ignore_values": []}),
+        (lambda: labels(0, 255), {"task": "binary", "mask_values": [0, 255], "ignore_values": []}),
+        (lambda: labels(0, 1, 255), {"task": "binary", "mask_values": [0, 1], "ignore_values": [255]}),
+        (
+            lambda: labels(1, 2, 5),
+            {"task": "multiclass", "mask_values": [1, 2, 5], "classes": ["class_1", "class_2", "class_5"]},
+        ),
+        (lambda: np.stack([labels(0, 255)] * 3, -1), {"task": "binary", "mask_values": [0, 255]}),
+        (
+            lambda: np.array([[0, 0, 0], [0, 0, 255], [255, 0, 0]], np.uint8)[labels(0, 1, 2)],
+            {"task": "multiclass", "mask_values": ["#000000", "#0000ff", "#ff0000"], "colour_tolerance": None},
+        ),
+    ],
+)
+def test_masks_are_known_by_their_values(tmp_path, mask, expected):
+    fill(tmp_path, LAYOUTS["folders"][0], mask)
+    found = discover(tmp_path).config
+    assert {key: found[key] for key in expected} == expected
+
+
+def test_grey_masks_have_a_threshold_and_names_are_read(tmp_path):
+    fill(tmp_path / "grey", LAYOUTS["folders"][0], lambda: RNG.integers(0, 256, (32, 32), dtype=np.uint8))
+    assert discover(tmp_path / "grey").config["source"]["threshold"] == 127
+    fill(tmp_path / "named", LAYOUTS["folders"][0], lambda: labels(0, 1, 2))
+    (tmp_path / "named/classes.txt").write_text("land\nwater\nroad\n")
+    assert discover(tmp_path / "named").config["classes"] == ["land", "water", "road"]
+    colours = np.array([[0, 255, 255], [0, 0, 255]], np.uint8)
+    fill(tmp_path / "coloured", LAYOUTS["folders"][0], lambda: colours[labels(0, 1)])
+    (tmp_path / "coloured/class_dict.csv").write_text("name,r,g,b\nurban,0,255,255\nwater,0,0,255\n")
+    found = discover(tmp_path / "coloured").config
+    assert (found["classes"], found["mask_values"]) == (["urban", "water"], ["#00ffff", "#0000ff"])
+
+
+def test_lists_and_areas_are_seen(tmp_path):
+    names = [f"tile{t}_part_{n}" for t in range(3) for n in range(4)]
+    fill(tmp_path, [(f"images/{n}.png", f"masks/{n}.png") for n in names], lambda: labels(0, 1))
+    for part, some in (("train", names[:8]), ("val", names[8:])):
+        (tmp_path / f"{part}.txt").write_text("\n".join(some))
+    source = discover(tmp_path).config["source"]
+    assert source["split"] == {"train": "train.txt", "val": "val.txt"}
+    own = {key: value for key, value in source.items() if key != "_target_"}
+    assert {scene.group for scene in Files(**own).scenes("train")} == {"tile0", "tile1"}
+    assert find_group(["images/austin1.tif", "images/austin2.tif", "images/wien1.tif", "images/wien2.tif"], [])
+    assert find_group(["a.tif", "b.tif"], []) is None
+    assert part_of("Testing") == "test"
+
+
+def test_bands_and_places_are_told(tmp_path):
+    for name in "abcd":
+        path = write_tif(tmp_path / "s2" / f"{name}.tif", np.ones((4, 32, 32), np.uint16))
+        write_tif(tmp_path / "masks" / f"{name}.tif", labels(0, 1, 2)[None])
+    import rasterio
+
+    with rasterio.open(path, "r+") as file:
+        file.descriptions = ("blue", "green", "red", "nir")
+    said = " ".join(discover(tmp_path).beliefs)
+    assert "4 bands of uint16" in said
+    assert "32 x 32 px, EPSG:32633" in said
+
+
+def test_nothing_that_belongs_together(tmp_path):
+    with pytest.raises(InputError, match="no images and masks of equal names are found"):
+        discover(tmp_path)
+    png(tmp_path / "photos/a.png", picture())
+    with pytest.raises(InputError, match=r"found \(1 photos/\{name\}\.png\)"):
+        discover(tmp_path)
+
+
+def test_the_config_that_is_written_is_used(tmp_path, capsys):
+    from describe import Arguments, main
+
+    fill(tmp_path / "My Data", LAYOUTS["folders"][0], lambda: labels(0, 1, 2))
+    into = tmp_path / "dataset"
+    words = [str(tmp_path / "My Data"), f"output={tmp_path}", "window=32"]
+    main(Arguments(words, str(into)))
+    written = OmegaConf.load(into / "my_data.yaml")
+    assert written.source.root == str(tmp_path / "My Data")
+    assert f"Train: python train.py --config-dir {tmp_path} dataset=my_data" in capsys.readouterr().out
+    assert (tmp_path / "describe/my_data/description.json").is_file()
+    (into / "my_data.yaml").write_text((into / "my_data.yaml").read_text().replace("class_0", "land"))
+    main(Arguments(words, str(into)))
+    assert "is there already and is used as it is" in capsys.readouterr().out
+    config = compose(CONFIGS, ["dataset=my_data", f"hydra.searchpath=[file://{tmp_path}]"])
+    assert list(config.dataset.classes) == ["land", "class_1", "class_2"]
+    with pytest.raises(InputError, match="a folder called dataset is expected"):
+        main(Arguments(words, str(tmp_path)))
