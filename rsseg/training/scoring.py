@@ -106,14 +106,19 @@ def score_best(
     if not recorder:
         return result
     samples = {name: recorder.sample(name) for name in labelled_tasks(setup)}
+    one, other = recorder.chosen
+    steps, held = {"best": best, "first": one, "second": other}, best
 
     def predict(name: str, windows: GridWindows, count: Count) -> None:
-        load_checkpoint(module, run, name)
+        nonlocal held
+        if steps[name] != held:
+            held = load_checkpoint(module, run, name)
         count_scenes(setup, module, windows, count)
 
     crossed = cross(setup, run, store, recorder, predict)
     keep_thresholds(run, module.tasks, samples, best, recorder, crossed)
-    load_checkpoint(module, run)
+    if held != best:
+        load_checkpoint(module, run)
     recorder.remove_samples()
     for name in HALVES:
         (run.checkpoints / f"{name}.ckpt").unlink(missing_ok=True)
