@@ -13,7 +13,7 @@ import numpy as np
 
 from rsseg.contract import InputError, nearest
 from rsseg.data.build import open_store
-from rsseg.data.census import Census, check_absent, describe_other_radiometry
+from rsseg.data.census import Census, check_absent, describe_other_radiometry, robust_statistics
 from rsseg.data.decoder import Decoder
 from rsseg.data.groups import describe_cut_groups, group_names
 from rsseg.data.scene import Scene, Source
@@ -33,6 +33,7 @@ class Dataset:
         decoders: How the masks of each target are decoded; samplers, augmentations and descriptions go by the first.
         bands: The image bands to read, counted from 1; None until the data are seen.
         rgb: The bands that pictures show; None: the first three.
+        nodata: What images without a no-data value of their own hold where there is nothing; None: nothing does.
         palettes: The colours of the labels of each target; None: chosen.
         unlabelled: By pattern of scene names, the classes that are not labelled there, as ``target/class``.
         store: The folder of its decoded scenes.
@@ -43,6 +44,7 @@ class Dataset:
     decoders: tuple[Decoder, ...]
     bands: tuple[int, ...] | None
     rgb: tuple[int, ...] | None
+    nodata: float | None
     palettes: tuple[list[str] | None, ...]
     unlabelled: Mapping[str, tuple[str, ...]]
     store: Path
@@ -122,9 +124,9 @@ class Numbers:
     @classmethod
     def of(cls, store: Store) -> Numbers:
         """Sum the censuses of a split over its scenes."""
-        bands = store.census.bands
+        mean, std = robust_statistics(store.census.bands)
         targets = {name: TargetNumbers.of(census) for name, census in store.censuses.items()}
-        return cls(bands.mean.tolist(), bands.std.tolist(), targets)
+        return cls(mean.tolist(), std.tolist(), targets)
 
     def record(self) -> dict[str, Any]:
         """What data.json holds of them: the first target's beside the bands', then further ones by name."""
@@ -185,6 +187,12 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
     warn_of_misspelt(dataset, [scene.name for split in scenes.values() for scene in split])
     if cut := describe_cut_groups(**scenes):
         log.info("%s", cut)
+    if len(scenes["val"]) == 1:
+        log.warning(
+            "One validation scene, %s: it chooses the checkpoint and scores it, so that scores are too good, and no comparison "
+            "can tell losses apart. Validate on more: dataset.source.split, or dataset.folds.",
+            scenes["val"][0].name,
+        )
     stores = {split: open_split(dataset, scenes[split], split, window) for split in scenes}
     for split, store in stores.items():
         for name, task in store.tasks.items():
@@ -230,7 +238,7 @@ def scenes_of(source: Source, dataset: Dataset, split: str) -> list[Scene]:
             f"the {split} split of dataset {dataset.name} has no scenes: see dataset.source, and whether "
             "the other splits have taken all of them"
         )
-    return [replace(scene, unlabelled=dataset.unlabelled_in(scene.name)) for scene in scenes]
+    return [replace(scene, unlabelled=dataset.unlabelled_in(scene.name), nodata=dataset.nodata) for scene in scenes]
 
 
 def open_split(dataset: Dataset, scenes: Sequence[Scene], split: str, window: int) -> Store:

@@ -37,6 +37,10 @@ def logged_names(tasks: Mapping[str, Task], terms: Mapping[str, Sequence[str]]) 
     return found
 
 
+FARTHEST = 30.0
+"""How many deviations from the mean a normalised pixel lies at most: absurd ones move nothing else."""
+
+
 class SegmentationModule(L.LightningModule):
     """Trains and scores a network with one composition of losses per head.
 
@@ -116,8 +120,9 @@ class SegmentationModule(L.LightningModule):
         }
 
     def normalise(self, image: Tensor) -> Tensor:
-        """Stored pixels ``[B, C, H, W]`` as float32 of about zero mean and unit deviation; NaN becomes 0, the mean."""
+        """Stored pixels ``[B, C, H, W]`` as float32 of mean 0 and deviation 1, up to `FARTHEST`; NaN becomes 0, the mean."""
         values = torch.nan_to_num((image.float() - self.mean) / self.std, nan=0.0, posinf=0.0, neginf=0.0)
+        values = values.clamp_(-FARTHEST, FARTHEST)
         return values.contiguous(memory_format=torch.channels_last)
 
     def standardised(self, layers: Layers) -> Layers:

@@ -438,6 +438,7 @@ def set_up(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
             decoders=tuple(_decoder(dataset, name, tasks[name]) for name in targets),
             bands=bands,
             rgb=rgb,
+            nodata=dataset["nodata"],
             palettes=tuple(target["palette"] for target in targets.values()),
             unlabelled=_unlabelled(dataset, tasks),
             store=Path(plain["output"]) / "cache" / "store",

@@ -59,6 +59,7 @@ class DatasetConfig(TargetFacts):
             nor score that class.
         bands: The image bands to read, counted from 1; null: all that the first training image has, but alpha.
         rgb: The bands that pictures show as red, green and blue; null: the first three.
+        nodata: What images without a no-data value of their own hold where there is nothing; null: they are there everywhere.
         window: A sensible side of the training windows, in pixels.
         steps: A sensible number of optimiser steps.
         folds: For cross-validation: training and validation scenes are pooled, and their groups dealt to this many folds, or
@@ -75,6 +76,7 @@ class DatasetConfig(TargetFacts):
     unlabelled: dict[str, list[str]] = field(default_factory=dict)
     bands: list[int] | None = MISSING
     rgb: list[int] | None = None
+    nodata: float | None = None
     window: int = 256
     steps: int = 2000
     folds: int | str | None = None

@@ -136,8 +136,8 @@ def _small(facts: Facts) -> bool:
     return _pixels(facts) and bool(facts.small)
 
 
-BESIDE_CE = "but beside CE: alone it was among the last wherever it was measured"
-"""What docs/alignment.md measured of plain Lovasz."""
+BESIDE_CE = "but beside CE: alone it was far behind where it was measured"
+"""What docs/evidence.md measured of plain Lovasz."""
 
 LOSSES = (
     Rule("land cover", lambda f: f.kind is Kind.land_cover, ("ce", "weighted_ce", "focal"),

@@ -27,6 +27,10 @@ FAR = 5.0
 """Pixels whose mean is more standard deviations away from that of training are named."""
 
 
+ABSURD = 10.0
+"""A band that deviates by this many times the distance of its percentiles holds pixels that are no readings."""
+
+
 @dataclass(frozen=True)
 class BandStatistics:
     """The pixels of a split, band by band, those without data left out.
@@ -191,6 +195,32 @@ def _warn_of_mixed(census: Census, task: Task, split: str) -> None:
         split,
         task.classes[0],
     )
+
+
+def robust_statistics(bands: BandStatistics) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The mean and the deviation ``[C]`` that bands are normalised by.
+
+    A few absurd pixels, such as 1e20, flatten all others: of a band whose deviation is `ABSURD` times the distance of its 2nd and
+    98th percentile, median and percentiles count (those of a normal distribution are 4.1 deviations apart).
+
+    Example:
+        >>> percentiles = np.linspace(0, 8, 9)[:, None]
+        >>> wild = BandStatistics(9, np.array([1e9]), np.array([1e12]), percentiles[0], percentiles[-1], percentiles, 0.0)
+        >>> [float(part[0].round(2)) for part in robust_statistics(wild)]
+        [4.0, 1.46]
+    """
+    low, middle, high = (bands.percentiles[PERCENTILES.index(p)] for p in (2, 50, 98))
+    absurd = (bands.std > ABSURD * (high - low)) & (high > low)
+    for band in np.flatnonzero(absurd):
+        log.warning(
+            "Band %d holds a few pixels far from all others, from %.4g to %.4g: it is normalised by its median %.5g and the "
+            "percentiles around it. If they stand for no data, set dataset.nodata.",
+            band + 1,
+            bands.min[band],
+            bands.max[band],
+            middle[band],
+        )
+    return np.where(absurd, middle, bands.mean), np.where(absurd, (high - low) / 4.1, bands.std)
 
 
 def describe_other_radiometry(

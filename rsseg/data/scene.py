@@ -66,6 +66,7 @@ class Scene:
         unlabelled: Classes that are not labelled in the scene, each as ``target/class``.
         group: The area that it lies in, such as a tile or a town: scenes of one are no independent sample. Empty: its own.
         threshold: That of a raster `mask`.
+        nodata: What image files without a no-data value of their own hold where there is nothing.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Scene:
     unlabelled: tuple[str, ...] = ()
     group: str = ""
     threshold: float | None = None
+    nodata: float | None = None
 
     @property
     def masks(self) -> tuple[Mask | None, ...]:
@@ -118,7 +120,7 @@ class Scene:
         except OSError as error:
             raise InputError(f"{error.filename} can't be read: {error.strerror}") from None
         how = [(mask.burn, mask.threshold) if mask is not None else None for mask in self.masks]
-        return files, self.region, how, self.weight is not None, self.unlabelled
+        return files, self.region, how, self.weight is not None, self.unlabelled, self.nodata
 
     def counts(self) -> tuple[int, ...]:
         """The number of bands in each of the image's files."""
@@ -262,7 +264,8 @@ class SceneReader:
         for path, places, bands in own.parts(self.bands):
             pixels = read_bands(path, bands, place, own.image, bilinear=True, palette=is_coloured(open_raster(path)))
             raster = open_raster(path)
-            pixels, absent = blank_missing(pixels, None if is_coloured(raster) else raster.nodata)
+            nodata = own.nodata if raster.nodata is None else raster.nodata
+            pixels, absent = blank_missing(pixels, None if is_coloured(raster) else nodata)
             missing |= absent | masked_out(path, bands, place, own.image, bilinear=True)
             image[places] = pixels
         if missing.any():

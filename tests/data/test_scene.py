@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from rasterio.windows import Window
 from readers import read_window
 from tiny import write_tif
 
@@ -90,3 +91,16 @@ def test_fill_stands_where_there_is_no_image(tmp_path):
     got, _ = read_window(reader, 0, 0, 0, 32)
     assert got[:, 0, 0].tolist() == got[:, 31, 31].tolist() == [1, 2, 3]
     assert got[:, 1, 1].tolist() == [50, 50, 50]
+
+
+def test_a_no_data_value_may_be_given_for_files_without_one(tmp_path):
+    pixels = np.array([[[5, -9999], [7, 8]]], np.int16)
+    bare = write_tif(tmp_path / "a.tif", pixels)
+    own = write_tif(tmp_path / "b.tif", pixels, nodata=7)
+    labels = Labels(Multiclass(("a", "b")))
+    missing = []
+    for path in (bare, own):
+        reader = SceneReader([Scene("s", path, None, nodata=-9999)], [labels], [1])
+        missing.append(reader.read_pixels(0, Window(0, 0, 2, 2))[1].tolist())
+    assert missing == [[[False, True], [False, False]], [[False, False], [True, False]]]
+    assert Scene("s", bare, None).signature() != Scene("s", bare, None, nodata=-9999).signature()
