@@ -200,8 +200,8 @@ def _warn_of_mixed(census: Census, task: Task, split: str) -> None:
 def robust_statistics(bands: BandStatistics) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The mean and the deviation ``[C]`` that bands are normalised by.
 
-    A few absurd pixels, such as 1e20, flatten all others: of a band whose deviation is `ABSURD` times the distance of its 2nd and
-    98th percentile, median and percentiles count (those of a normal distribution are 4.1 deviations apart).
+    A few absurd pixels, such as 1e20, flatten all others. Of a band whose deviation is `ABSURD` times the distance of its 2nd
+    and 98th percentile, median and percentiles count (those of a normal distribution are 4.1 deviations apart).
 
     Example:
         >>> percentiles = np.linspace(0, 8, 9)[:, None]

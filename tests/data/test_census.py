@@ -196,8 +196,8 @@ def test_masks_that_write_the_class_in_two_ways_are_named(caplog):
 
 def test_pixels_of_another_kind_are_told_by_type_and_range():
     mean, std = np.array([100.0, 90.0]), np.array([20.0, 0.5])
-    alike = describe_other_radiometry(mean, std, "uint8", [*mean, 40, 1], "uint8", "it")
+    alike = describe_other_radiometry(mean, std, "uint8", np.array([140.0, 91.0]), "uint8", "it")
     assert not alike
     assert describe_other_radiometry(mean, std, "", mean, "uint16", "it") == ""
-    far = describe_other_radiometry(mean, std, "uint8", [*mean, 0, 3], "uint8", "a.tif")
+    far = describe_other_radiometry(mean, std, "uint8", np.array([100.0, 93.0]), "uint8", "a.tif")
     assert far.startswith("of a.tif the mean of band 2 is 93, 6 standard deviations from the 90 of training")
