@@ -34,8 +34,8 @@ PART = re.compile(r"(train|val|test)(?:ing|id|idation)?(?:[_-]?(?:data|set|image
 LOOKED_AT = 24
 """Masks whose values are looked at."""
 
-SIDE = 1024
-"""The side of what is looked at of a mask."""
+SIDE = 2048
+"""The largest height and width of what is looked at of a mask."""
 
 MANY = 32
 """More values than these are no labels."""
@@ -217,10 +217,10 @@ def looks_like_mask(kind: Kind) -> bool:
 
 
 def _middle(path: Path, bands: Sequence[int], palette: bool = False) -> NDArray[np.generic]:
-    """A square in the middle of a file, ``[bands, h, w]``."""
+    """The middle of a file, or all of a small one, ``[bands, h, w]``."""
     raster = open_raster(path)
-    side = min(SIDE, raster.height, raster.width)
-    window = Window((raster.width - side) // 2, (raster.height - side) // 2, side, side)
+    height, width = min(SIDE, raster.height), min(SIDE, raster.width)
+    window = Window((raster.width - width) // 2, (raster.height - height) // 2, width, height)
     return read_bands(path, bands, window, palette=palette)
 
 
@@ -252,8 +252,10 @@ def describe_masks(paths: Sequence[Path], root: Path, beliefs: list[str]) -> dic
     whole = [int(value) for value in values]
     labels = [value for value in whole if 0 <= value != IGNORE] if len(whole) > 2 else whole
     ignored = [value for value in whole if value not in labels]
+    if IGNORE not in whole and max(labels, default=0) < IGNORE:
+        ignored.append(IGNORE)  # what is seen in other masks perhaps
     shares = ", ".join(f"{value} ({counts[value] / counts.total():.1%})" for value in whole)
-    unlabelled = f"; {', '.join(map(str, ignored))}: not labelled" if ignored else ""
+    unlabelled = f"; {', '.join(map(str, ignored))} would be not labelled" if ignored else ""
     beliefs.append(f"Masks hold {shares} {some}{unlabelled}.")
     if len(labels) < 2:
         beliefs.append("Only one label is seen: add the others.")

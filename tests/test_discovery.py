@@ -75,7 +75,7 @@ def test_images_and_masks_are_paired(tmp_path, layout):
 @pytest.mark.parametrize(
     ("mask", "expected"),
     [
-        (lambda: labels(0, 1), {"task": "binary", "mask_values": [0, 1], "ignore_values": []}),
+        (lambda: labels(0, 1), {"task": "binary", "mask_values": [0, 1], "ignore_values": [255]}),
         (lambda: labels(0, 255), {"task": "binary", "mask_values": [0, 255], "ignore_values": []}),
         (lambda: labels(0, 1, 255), {"task": "binary", "mask_values": [0, 1], "ignore_values": [255]}),
         (

@@ -10,6 +10,8 @@ from pathlib import Path
 import layouts
 import numpy as np
 import pytest
+from describe import Arguments as DescribeArguments
+from describe import main as describe_folder
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from make_configuration import GROUPS, reference
 from omegaconf import OmegaConf
@@ -133,7 +135,7 @@ def test_commands_of_the_scripts(page, line, data, finished, folder_root, tmp_pa
     script, *words = shlex.split(line, comments=True)[1:]
     if script == "scripts/search.py":
         return check_search(searched(tmp_path, words), 1)
-    given = dict(word.split("=", 1) for word in words)
+    given = dict(word.split("=", 1) for word in words if "=" in word)
     if script == "scripts/evaluate.py":
         evaluate(finished, given.get("split", "val"))
     elif script == "scripts/predict.py":
@@ -141,6 +143,9 @@ def test_commands_of_the_scripts(page, line, data, finished, folder_root, tmp_pa
         predict(finished, next((folder_root / "images").iterdir()), tmp_path / "map.tif")
     elif script == "scripts/describe.py":
         own = [word.replace("/data/", f"{data}/") for word in words]
+        if not given:
+            describe_folder(DescribeArguments([*own, f"output={tmp_path}", "window=64"], str(tmp_path / "dataset")))
+            return None
         config = compose([*own, f"output={tmp_path}"])
         if config.dataset.name == "synthetic":
             config.dataset.source.scenes = {"train": 1, "val": 1, "test": 1}
