@@ -33,6 +33,9 @@ LOWER_RATE = "train it again at a lower learning rate (optimizer.lr)"
 SPLIT_WITH_SOME = "choose a split that holds some"
 """What to do where nothing can be scored."""
 
+NO_HEAD = "it has no head"
+"""How the reason begins why a run of other heads is left out."""
+
 REBALANCING = ("sampler", "augment", "balancing")
 """Where recipes live beside the loss: with one of them cross-entropy is not plain any more."""
 
@@ -191,7 +194,7 @@ def read_runs(places: Sequence[Path], head: str) -> Selection:
     if chosen.runs:
         for folder, lacking in headless.items():
             remedy = f"compare it by a head that it has: {', '.join(lacking.heads)}"
-            chosen.left_out.append(LeftOut(folder, f"it has no head {head}", remedy))
+            chosen.left_out.append(LeftOut(folder, f"{NO_HEAD} {head}", remedy))
         return chosen
     if headless:
         heads = dict.fromkeys(name for lacking in headless.values() for name in lacking.heads)

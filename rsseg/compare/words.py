@@ -9,6 +9,7 @@ import numpy as np
 
 from rsseg.compare.findings import Findings
 from rsseg.compare.inference import CLAIMED, MOST, SEEDS, Reach, effective_groups, sum_groups
+from rsseg.compare.selection import NO_HEAD
 from rsseg.compare.tuning import shared
 from rsseg.config.plan import SEARCH_SEED, TRIALS
 from rsseg.data.groups import ENOUGH_GROUPS
@@ -92,7 +93,8 @@ def _unlearnt(found: Findings) -> list[str]:
 
 def _absent(found: Findings) -> list[str]:
     """The losses of the plan that are not compared."""
-    planned = dict.fromkeys(found.comparison.plan.labels.values())
+    headless = {left.run for left in found.comparison.left_out if left.why.startswith(NO_HEAD)}
+    planned = dict.fromkeys(label for run, label in found.comparison.plan.labels.items() if run not in headless)
     absent = [label for label in planned if label not in found.labels]
     return [f"Not compared: {listed(absent)}; the protocol says why."] if absent else []
 
