@@ -30,7 +30,7 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Describe the dataset that train.py would train on with these overrides, or that lies in a folder."""
-    folders = [word for word in arguments.overrides if "=" not in word and not word.startswith(("~", "+"))]
+    folders = [word for word in arguments.overrides if "=" not in word and not word.startswith(("~", "+", "-"))]
     overrides = [word for word in arguments.overrides if word not in folders]
     if folders:
         overrides = [*words_of_folder(folders, Path(arguments.into)), *overrides]
