@@ -211,11 +211,11 @@ def step_shares(shape: tuple[int, ...], compared: Mapping[str, Case], steps: int
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             logits = network(image)
         forward = now() - begin
-        x = logits.detach().requires_grad_()
+        x = logits.detach().float().requires_grad_()  # smp's Lovasz loss fails on bfloat16
         for name, call in passes(compared, x, label).items():
             losses[name].append(seconds(call))
         begin = now()
-        logits.backward(x.grad)
+        logits.backward(x.grad.to(logits.dtype))
         optimizer.step()
         optimizer.zero_grad()
         rest.append(forward + now() - begin)

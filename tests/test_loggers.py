@@ -30,7 +30,7 @@ def test_tensorboard(tmp_path, folder_root):
         written = [float(row["val/mask/iou"]) for row in csv.DictReader(file) if row["val/mask/iou"]]
     assert [event.value for event in events.Scalars("val/mask/iou")] == pytest.approx(written)
     table = events.Tensors("classes/text_summary")[0].tensor_proto.string_val[0].decode()
-    assert table.startswith("| head | class | iou | dice | precision | recall | pixels |\n| --- |")
+    assert table.startswith("| head | class | iou | dice | precision | recall | pixels | scenes |\n| --- |")
     assert "| mask | mean |" in table
 
 
@@ -44,7 +44,7 @@ def test_wandb_offline(tmp_path, folder_root, monkeypatch):
     media = next((folder / "wandb").glob("offline-run-*")) / "files" / "media"
     assert {path.name.split("_")[0] for path in (media / "images").iterdir()} == PICTURES
     table = json.loads(next((media / "table").rglob("classes*.json")).read_text())
-    assert table["columns"] == ["head", "class", "iou", "dice", "precision", "recall", "pixels"]
+    assert table["columns"] == ["head", "class", "iou", "dice", "precision", "recall", "pixels", "scenes"]
     assert [row[1] for row in table["data"]] == ["a", "b", "c", "mean"]
 
 
