@@ -174,3 +174,10 @@ def test_all_combinations_of_what_is_varied_are_raced(tmp_path):
     start = ["-m", "steps=2", f"hydra.sweep.dir='{tmp_path}/a b'"]
     assert first == [*start, "loss=choice(ce)", "optimizer.lr=0.1,0.2", "seed=3"]
     assert second == [*start, "loss=choice(dice)", "optimizer.lr=choice(0.2)", "seed=3"]
+
+
+def test_a_row_that_is_left_alone_equals_nothing():
+    def leads(level):
+        return Interval(np.array([[0, 1.0], [-1, 0]]), np.array([[0, 0.5], [-1.5, 0]]), np.array([[0, 1.5], [-0.5, 0]]))
+
+    assert decide(leads, 0.01, 0.01) == ({1: 0}, False)

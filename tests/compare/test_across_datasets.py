@@ -197,3 +197,9 @@ def test_the_figure_over_datasets_has_a_panel_each_and_one_for_all(three):
     assert dots == pytest.approx([three.lead.value[i, three.order[0]] for i in three.order])
     many = {f"{name}{k}": found for k in range(2) for name, found in three.found.items()}
     assert len(draw_across(across_datasets(many)).axes) == 1
+
+
+def test_equal_mean_ranks_are_said():
+    found = across_datasets({"a": of_label(steady([0.70, 0.65])), "b": of_label(steady([0.60, 0.63]))})
+    assert across_answer(found)[0] == "Over 2 datasets, a and b, ce and dice have the best mean rank by IoU, 1.5 of 2."
+    assert found.labels[found.order[0]] == "ce"  # ahead by 0.02 in the mean

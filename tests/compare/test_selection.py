@@ -629,3 +629,17 @@ def test_a_folder_with_runs_of_several_datasets_is_taken_apart(tmp_path):
     assert places_by_dataset([tmp_path]) == {"inria": [a, c], "dubai": [b]}
     assert places_by_dataset([a, c]) == {"inria": [a, c]}
     assert places_by_dataset([a / "seed=1", b]) == {"inria": [a / "seed=1"], "dubai": [b]}
+
+
+@pytest.mark.parametrize(
+    "change", [lambda runs: runs.pop("seed"), lambda runs: runs.pop("loss"), lambda runs: runs.update(seed="x")]
+)
+def test_a_plan_whose_runs_lack_something_is_named(tmp_path, add, change):
+    for loss, seed in itertools.product(("ce", "dice"), (1, 2)):
+        add(f"{loss}{seed}", loss, seed)
+    planned(tmp_path, ["loss"])
+    content = json.loads((tmp_path / "sweep.json").read_text())
+    change(next(iter(content["runs"].values())))
+    (tmp_path / "sweep.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"sweep\.json holds no plan of a sweep"):
+        gather([tmp_path])
