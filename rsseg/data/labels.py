@@ -70,14 +70,16 @@ def show_values(values: Iterable[int]) -> str:
         >>> show_values([0, 1, 2, 3, 7, 9, 10])
         '0-3, 7, 9, 10'
     """
-    found: list[list[int]] = []
+    runs: list[list[int]] = []
     for value in values:
-        if found and value == found[-1][-1] + 1:
-            found[-1].append(value)
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
         else:
-            found.append([value])
-    parts = [[f"{run[0]}-{run[-1]}"] if len(run) > 3 else [str(value) for value in run] for run in found]
-    return ", ".join(text for part in parts for text in part)
+            runs.append([value])
+    texts = list[str]()
+    for run in runs:
+        texts += [f"{run[0]}-{run[-1]}"] if len(run) > 3 else map(str, run)
+    return ", ".join(texts)
 
 
 class Labels(Decoder):
@@ -144,9 +146,10 @@ class Labels(Decoder):
 
     def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
         """See `Decoder`: uint8 ``[H, W]``, or ``[L, H, W]`` for multilabel; each value has to be a label or ignored."""
-        unknown = (raw != raw).any(axis=0)
-        missing = unknown if missing is None else unknown | missing
-        if missing.any():
+        if raw.dtype.kind == "f":
+            unknown = np.isnan(raw).any(axis=0)
+            missing = unknown if missing is None else unknown | missing
+        if missing is not None and missing.any():
             return np.where(missing, np.uint8(IGNORE), self._decode(np.where(missing, self._any_value(raw), raw)))
         return self._decode(raw)
 
@@ -154,43 +157,35 @@ class Labels(Decoder):
         """As `decode`, where no pixel is missing."""
         if not self.colours and raw.dtype == np.uint8 and self._known[raw].all():  # a table look-up: ten times faster
             return self._squeeze(self._table[raw])
-        flat = self._flat(raw)
-        place, wrong = self._places(flat)
-        if wrong.any() and self.tolerance:
-            strange, where = np.unique(flat[wrong], return_inverse=True)
-            nearest, near = self._nearest(strange)
-            place[wrong] = nearest[where]
-            wrong[wrong] = ~near[where]
+        numbers = self._numbers(raw)
+        place, wrong = self._places(numbers)
         if wrong.any():
-            raise InputError(self._unknown(flat[wrong]))
+            raise InputError(self._unknown(numbers[wrong]))
         return self._squeeze(self._codes[place])
 
-    def _flat(self, raw: NDArray[np.generic]) -> NDArray[np.generic]:
+    def _numbers(self, raw: NDArray[np.generic]) -> NDArray[np.generic]:
         """One number a pixel and band: a colour's, or the value."""
         if not self.colours:
             return raw[: self.mask_bands]
         red, green, blue = (band.astype(np.int64) for band in raw[:3])
         return np.asarray(red << 16 | green << 8 | blue)[None]
 
-    def _places(self, flat: NDArray[np.generic]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-        """Where numbers stand among the known ones, and which do not."""
-        place = np.searchsorted(self._raw, flat).clip(max=len(self._raw) - 1)
-        return place, self._raw[place] != flat
-
-    def _nearest(self, colours: NDArray[np.generic]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-        """The place of the known colour that is nearest to each, and whether it is within the tolerance."""
-        apart = abs(_channels(colours)[:, None] - _channels(self._raw))
-        nearest = (apart**2).sum(axis=-1).argmin(axis=1)
-        return nearest, apart[np.arange(len(colours)), nearest].max(axis=-1) <= self.tolerance
+    def _places(self, numbers: NDArray[np.generic]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """Where numbers stand among the known ones, colours within the tolerance at the nearest; and which do not."""
+        place = np.searchsorted(self._raw, numbers).clip(max=len(self._raw) - 1)
+        wrong = self._raw[place] != numbers
+        if self.tolerance and wrong.any():
+            colours, where = np.unique(numbers[wrong], return_inverse=True)
+            apart = abs(_channels(colours)[:, None] - _channels(self._raw))
+            nearest = (apart**2).sum(axis=-1).argmin(axis=1)
+            far = apart[np.arange(len(colours)), nearest].max(axis=-1) > self.tolerance
+            place[wrong] = nearest[where]
+            wrong[wrong] = far[where]
+        return place, wrong
 
     def known(self, raw: NDArray[np.generic]) -> NDArray[np.bool_]:
-        """See `Decoder`; within the tolerance, too."""
-        flat = self._flat(raw)
-        wrong = self._places(flat)[1]
-        if wrong.any() and self.tolerance:
-            strange, where = np.unique(flat[wrong], return_inverse=True)
-            wrong[wrong] = ~self._nearest(strange)[1][where]
-        return np.asarray(~wrong.any(axis=0))
+        """See `Decoder`."""
+        return np.asarray(~self._places(self._numbers(raw))[1].any(axis=0))
 
     def blank(self, raw: NDArray[np.generic], nodata: float) -> NDArray[np.bool_]:
         """See `Decoder`."""
@@ -386,6 +381,6 @@ def make_decoder(
     if whole is not None:
         return Shares(task, whole)
     if ignore is None:
-        ignore = [] if any(str(value).startswith("#") for value in values or []) else [IGNORE]
-        ignore = [] if any(IGNORE in parse_values(value) for value in values or []) else ignore
+        listed = parse_values(list(values or []))
+        ignore = [] if IGNORE in listed or any(isinstance(value, str) for value in listed) else [IGNORE]
     return Labels(task, values, ignore, tolerance)

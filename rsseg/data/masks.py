@@ -12,7 +12,7 @@ from rasterio.windows import Window
 
 from rsseg.contract import InputError
 from rsseg.data.decoder import Decoder
-from rsseg.data.raster import has_palette, masked_out, open_raster, read_bands
+from rsseg.data.raster import has_palette, masked_out, nodata_of, open_raster, read_bands
 
 Array = NDArray[np.generic]
 
@@ -37,14 +37,12 @@ def read_mask(path: Path, decoder: Decoder, window: Window, grid: Path, threshol
     raw = _read_values(path, decoder, bands, window, grid)
     if threshold is not None:
         raw = np.where(raw != raw, raw, np.greater(raw, threshold))
-    known = decoder.known(raw)
-    absent = masked_out(path, bands, window, grid)
-    if not isinstance(open_raster(path, grid), WarpedVRT):
-        absent = absent & ~known
-    nodata = open_raster(path).nodata
-    if nodata is not None:
-        absent = absent | (decoder.blank(raw, nodata) & ~known)
-    return decoder.decode(raw, absent)
+    hidden, nodata = masked_out(path, bands, window, grid), nodata_of(path)
+    beyond = hidden if isinstance(open_raster(path, grid), WarpedVRT) else np.zeros_like(hidden)
+    empty = hidden if nodata is None else hidden | decoder.blank(raw, nodata)
+    if empty.any():
+        empty = beyond | (empty & ~decoder.known(raw))
+    return decoder.decode(raw, empty)
 
 
 def _read_values(path: Path, decoder: Decoder, bands: list[int], window: Window, grid: Path) -> Array:
