@@ -16,10 +16,10 @@ from omegaconf import OmegaConf
 from rasterio.windows import Window
 
 from rsseg.contract import IGNORE, InputError
-from rsseg.data.files import IMAGES, Files, files_below, normal
+from rsseg.data.files import IMAGES, Files, files_below
 from rsseg.data.raster import brief_crs, has_palette, open_raster, read_bands
-from rsseg.data.splits import read_any_text
 from rsseg.data.vector import VECTORS
+from rsseg.files import normal, read_text
 
 MASK_WORDS = ("mask", "label", "annot", "ann_", "truth", "gt", "seg", "target", "reference", "lbl")
 IMAGE_WORDS = ("image", "img", "rgb", "ortho", "sat", "tile", "scene", "top", "s2", "s1", "input")
@@ -318,7 +318,7 @@ def _colours(path: Path) -> Counter[Any]:
 def read_names(root: Path) -> dict[str, Any]:
     """The names of classes in a list beside the images: ``names``, or ``colours`` by "#rrggbb"; empty: none."""
     for path in sorted(path for path in root.glob("*class*") if path.suffix.lower() in (".txt", ".csv")):
-        rows = [row for row in csv.reader(read_any_text(path).splitlines()) if row]
+        rows = [row for row in csv.reader(read_text(path).splitlines()) if row]
         if rows and len(rows[0]) >= 4:
             numbers = [row for row in rows if all(cell.strip().isdigit() for cell in row[1:4])]
             return {"colours": {"#{:02x}{:02x}{:02x}".format(*map(int, row[1:4])): row[0].strip() for row in numbers}}

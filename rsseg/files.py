@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import errno
 import json
@@ -9,6 +10,7 @@ import math
 import os
 import shutil
 import time
+import unicodedata
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -142,6 +144,28 @@ def write_text(path: Path, text: str) -> None:
     """
     with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
+
+
+def normal(text: str) -> str:
+    """Text with accents as parts of their letters (NFC), however a file system or a program writes them."""
+    return unicodedata.normalize("NFC", text)
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, with or without a byte order mark, in UTF-16, or else as Windows writes western text (cp1252).
+
+    Raises:
+        InputError: If it can't be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror}") from None
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    for encoding in ["utf-16"] if wide else ["utf-8-sig", "cp1252"]:
+        with suppress(UnicodeDecodeError):
+            return normal(content.decode(encoding))
+    raise InputError(f"{path} can't be read: it is no text in UTF-8, UTF-16 or cp1252")
 
 
 def write_json(path: Path, content: Any) -> None:

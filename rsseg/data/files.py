@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -17,6 +16,7 @@ from rsseg.data.groups import Grouping, group_names
 from rsseg.data.scene import Mask, Scene, Source
 from rsseg.data.splits import Split
 from rsseg.data.vector import VECTORS, Burn, text_of
+from rsseg.files import normal
 
 log = logging.getLogger(__name__)
 
@@ -77,11 +77,6 @@ def find(root: Path, pattern: str, endings: frozenset[str] = IMAGES) -> dict[tup
             raise InputError(f"{found[match.groups()]} and {path} share a name: one file per scene is expected")
         found[match.groups()] = path
     return dict(sorted(found.items()))
-
-
-def normal(text: str) -> str:
-    """Text with accents as parts of their letters (NFC), however a file system has them."""
-    return unicodedata.normalize("NFC", text)
 
 
 def named_folders(root: Path, name: str) -> list[Path]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,6 +15,7 @@ from rsseg.data.groups import by_fraction, group_names, in_fold
 from rsseg.data.raster import open_raster
 from rsseg.data.regions import apart, blocks_of
 from rsseg.data.scene import Scene
+from rsseg.files import normal, read_text
 
 log = logging.getLogger(__name__)
 
@@ -175,9 +174,8 @@ class Split:
 
     def _named(self, scenes: Sequence[Scene], pattern: str) -> set[str]:
         """The scenes with a name, or else those whose names fit it as a pattern; with a slash it is the image's path."""
-        wanted = unicodedata.normalize("NFC", pattern)
-        texts = {s.name: s.image.relative_to(self.root).as_posix() if "/" in wanted else s.name for s in scenes}
-        texts = {name: unicodedata.normalize("NFC", text) for name, text in texts.items()}
+        wanted = normal(pattern)
+        texts = {s.name: normal(s.image.relative_to(self.root).as_posix() if "/" in wanted else s.name) for s in scenes}
         called = {name for name, text in texts.items() if text == wanted}
         return called or {name for name, text in texts.items() if fnmatchcase(text, wanted)}
 
@@ -197,25 +195,9 @@ class Split:
             return set()
         if not path.is_file():
             raise InputError(f"dataset.source.split.{split}: there is no file {path}; it should list one name a line")
-        lines = [line.strip() for line in read_any_text(path).splitlines() if line.strip()]
+        lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
         names = {line if line in known else Path(line.replace("\\", "/")).stem for line in lines}
         unknown = sorted(names - known)
         if unknown and needed:
             raise InputError(f"{path} lists {len(unknown)} names without an image: {', '.join(unknown[:5])}")
         return names & known
-
-
-def read_any_text(path: Path) -> str:
-    """A text file in UTF-8, with or without a byte order mark, in UTF-16, or else as Windows writes western text (cp1252).
-
-    Raises:
-        InputError: If it can't be read.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror}") from None
-    for encoding in ("utf-16",) if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "cp1252"):
-        with suppress(UnicodeDecodeError):
-            return unicodedata.normalize("NFC", content.decode(encoding))
-    raise InputError(f"{path} can't be read: it is no text in UTF-8, UTF-16 or cp1252")
