@@ -15,7 +15,7 @@ from rasterio.windows import Window
 from rsseg.contract import InputError
 from rsseg.data.decoder import Decoder
 from rsseg.data.masks import check_bands, value_bands
-from rsseg.data.raster import JPEG, alpha_band, check_overlap, is_coloured, open_raster, read_bands
+from rsseg.data.raster import JPEG, alpha_band, check_overlap, is_coloured, is_turned, open_raster, read_bands
 from rsseg.data.vector import features_area, read_features
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Facts(NamedTuple):
         counts: The number of bands in each image file.
         warped: The files that lie on another grid than the scene.
         alpha: The image files with an alpha band that is no image band.
+        turned: The image files that viewers turn.
         elsewhere: By vector mask, why it says nothing about the scene; empty: it does.
     """
 
@@ -43,6 +44,7 @@ class Facts(NamedTuple):
     counts: tuple[int, ...]
     warped: list[Path]
     alpha: list[Path]
+    turned: list[Path]
     elsewhere: dict[Path, str]
 
 
@@ -137,7 +139,8 @@ def check_scene(scene: Scene, decoders: Sequence[Decoder], bands: Sequence[int])
             warped.append(mask.path)
     if scene.weight is not None and _check_weight(scene.weight, scene.image):
         warped.append(scene.weight)
-    return Facts(size, np.result_type(*dtypes), counts, warped, alpha, elsewhere)
+    turned = [path for path in scene.images if is_turned(path)]
+    return Facts(size, np.result_type(*dtypes), counts, warped, alpha, turned, elsewhere)
 
 
 def _is_warped(path: Path, bands: Sequence[int], onto: Path, bilinear: bool) -> bool:
@@ -226,6 +229,14 @@ def _say(scenes: Sequence[Scene], facts: Sequence[Facts], bands: Sequence[int]) 
             len(alpha),
             alpha[0],
             alpha_band(open_raster(alpha[0])),
+        )
+    turned = list(dict.fromkeys(path for fact in facts for path in fact.turned))
+    if turned:
+        log.warning(
+            "Images that viewers turn by their EXIF data: %d, first %s. They are read as they are stored: masks drawn over "
+            "turned pictures do not fit. Write the images turned (mogrify -auto-orient).",
+            len(turned),
+            turned[0],
         )
     warped = list(dict.fromkeys(path for fact in facts for path in fact.warped))
     if warped:

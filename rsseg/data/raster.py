@@ -92,6 +92,8 @@ def _open(path: Path, onto: Path | None, bilinear: bool, key: object) -> Any:  #
     drivers = ["VRT"] if path.suffix.lower() == ".vrt" else list(FORMATS)
     with rasterio.Env(**GDAL):
         raster = DatasetReader(str(path), driver=drivers)
+    if raster.driver == "VRT":
+        check_parts(path, raster.files)
     if onto is None:
         return raster
     grid = open_raster(onto)
@@ -102,7 +104,8 @@ def _open(path: Path, onto: Path | None, bilinear: bool, key: object) -> Any:  #
         raise InputError(
             f"{path} is {raster.width} x {raster.height} pixels, but {onto} is {grid.width} x {grid.height}: the files of a "
             f"scene must lie on the same pixel grid, or all have coordinates, to be warped to it; without: {', '.join(bare)}"
-            f"{turned(onto) if raster.shape == grid.shape[::-1] else ''}"
+            + f". Viewers turn {onto.name} by its EXIF data: write it turned (mogrify -auto-orient)"
+            * is_turned(onto)
         )
     check_overlap(path, raster.crs, raster.bounds, onto)
     if bilinear and is_coloured(raster):
@@ -136,17 +139,17 @@ def open_raster(path: Path, onto: Path | None = None, bilinear: bool = False) ->
         raise InputError(f"{path} can't be opened as an image: {error}. Is the file complete?") from None
 
 
-def vrt_parts(path: Path) -> list[Path]:
-    """The files that a VRT is made of.
+def check_parts(path: Path, parts: Sequence[str]) -> None:
+    """Make sure that the parts of a VRT, and of VRTs among them, are files of this machine.
 
     Raises:
-        InputError: If one is no file of this machine: what lies elsewhere is read where its user says so.
+        InputError: If one is none: what lies elsewhere is read where its user says so.
     """
-    parts = open_raster(path).files
-    strange = next((part for part in parts if "://" in part or part.startswith("/vsi")), None)
-    if strange is not None:
-        raise InputError(f"{path} reads {strange}, which is no file here: copy what it reads, and write the VRT again")
-    return [Path(part) for part in parts]
+    for part in parts:
+        if "://" in part or part.startswith("/vsi"):
+            raise InputError(f"{path} reads {part}, which is no file here: copy what it reads, and write the VRT again")
+        if part.lower().endswith(".vrt") and Path(part) != path:
+            open_raster(Path(part))
 
 
 def georeference(path: Path) -> dict[str, Any]:
@@ -160,19 +163,12 @@ def georeference(path: Path) -> dict[str, Any]:
     return {"rpcs": raster.rpcs} if raster.rpcs is not None else {}
 
 
-def orientation(path: Path) -> int:
-    """How the EXIF data of a JPEG ask viewers to turn it, from 1 (not at all) to 8; its pixels are read as they are stored."""
+def is_turned(path: Path) -> bool:
+    """Whether viewers turn a JPEG, as its EXIF data ask them to; its pixels are read as they are stored."""
     if path.suffix.lower() not in JPEG:
-        return 1
+        return False
     with reading(path), Image.open(path) as image:
-        return int(image.getexif().get(ORIENTATION, 1))
-
-
-def turned(path: Path) -> str:
-    """What to do about a picture that viewers turn; empty for others."""
-    if orientation(path) == 1:
-        return ""
-    return f". Viewers turn {path.name} by its EXIF orientation: write the image turned (mogrify -auto-orient)"
+        return int(image.getexif().get(ORIENTATION, 1)) != 1
 
 
 def located(raster: Any) -> bool:
@@ -334,6 +330,13 @@ def read_bands(
         pixels: NDArray[np.generic] = raster.read(indexes=bands, window=window)
         highest = _white_is_zero(whole)
     return np.asarray(highest, pixels.dtype) - pixels if highest else pixels
+
+
+def nodata_of(path: Path) -> float | None:
+    """A file's no-data value, as `read_bands` gives it; None: it has none."""
+    raster = open_raster(path)
+    highest = _white_is_zero(raster)
+    return highest - raster.nodata if highest and raster.nodata is not None else raster.nodata
 
 
 def _mask_band(raster: Any, bands: Sequence[int]) -> int | None:

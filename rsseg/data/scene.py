@@ -24,10 +24,10 @@ from rsseg.data.raster import (
     blank_missing,
     is_coloured,
     masked_out,
+    nodata_of,
     open_raster,
     read_bands,
     version,
-    vrt_parts,
 )
 from rsseg.data.vector import Burn
 
@@ -104,7 +104,7 @@ class Scene:
         for path in todo:
             beside = [path.with_suffix(end) for end in BESIDE_SHAPES] if path.suffix.lower() == ".shp" else []
             beside += [path.with_name(path.name + end) for end in BESIDE]
-            parts = vrt_parts(path) if path.suffix.lower() == ".vrt" else []
+            parts = [Path(part) for part in open_raster(path).files] if path.suffix.lower() == ".vrt" else []
             todo += [part for part in parts if part not in todo]  # a VRT may be made of VRTs
             found += [path, *(part for part in beside if part.is_file())]
         return list(dict.fromkeys(found))
@@ -233,7 +233,7 @@ class SceneReader:
         Raises:
             InputError: If the file is damaged, or a weight is negative or infinite; the file is named.
         """
-        place, grid, nodata = self._place(scene, window), self.scenes[scene].image, open_raster(path).nodata
+        place, grid, nodata = self._place(scene, window), self.scenes[scene].image, nodata_of(path)
         raw = read_bands(path, [1], place, grid)[0]
         absent = masked_out(path, [1], place, grid) | (raw != raw)
         if nodata is not None:
@@ -262,10 +262,10 @@ class SceneReader:
         shape = int(window.height), int(window.width)
         image, missing = np.empty((len(self.bands), *shape), dtype=self.dtype), np.zeros(shape, dtype=bool)
         for path, places, bands in own.parts(self.bands):
-            pixels = read_bands(path, bands, place, own.image, bilinear=True, palette=is_coloured(open_raster(path)))
-            raster = open_raster(path)
-            nodata = own.nodata if raster.nodata is None else raster.nodata
-            pixels, absent = blank_missing(pixels, None if is_coloured(raster) else nodata)
+            coloured, nodata = is_coloured(open_raster(path)), nodata_of(path)
+            pixels = read_bands(path, bands, place, own.image, bilinear=True, palette=coloured)
+            nodata = own.nodata if nodata is None else nodata
+            pixels, absent = blank_missing(pixels, None if coloured else nodata)  # it is the number of a colour
             missing |= absent | masked_out(path, bands, place, own.image, bilinear=True)
             image[places] = pixels
         if missing.any():

@@ -295,13 +295,26 @@ def test_a_jpeg_may_have_any_size(tmp_path):
     assert not [warning for warning in said if "bomb" in str(warning.message)]
 
 
-def test_a_picture_that_viewers_turn_is_named(tmp_path):
+def test_a_picture_that_viewers_turn_is_named(tmp_path, caplog):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("L", (32, 16)).save(tmp_path / "i.jpg", exif=exif)
     Image.new("L", (16, 32)).save(tmp_path / "m.png")
-    with pytest.raises(InputError, match=r"Viewers turn i\.jpg by its EXIF orientation: write the image turned"):
+    with pytest.raises(InputError, match=r"Viewers turn i\.jpg by its EXIF data: write it turned"):
         SceneReader([Scene("s", tmp_path / "i.jpg", tmp_path / "m.png")], [Labels(TASK)], [1])
+    Image.new("L", (32, 32)).save(tmp_path / "square.jpg", exif=exif)
+    Image.new("L", (32, 32)).save(tmp_path / "square.png")
+    SceneReader([Scene("s", tmp_path / "square.jpg", tmp_path / "square.png")], [Labels(TASK)], [1])
+    assert "Images that viewers turn by their EXIF data: 1, first" in caplog.text
+
+
+def test_no_data_of_a_file_whose_white_is_zero_is_turned_with_it(tmp_path):
+    pixels = np.array([[[0, 9], [200, 255]]], np.uint8)
+    path = write_tif(tmp_path / "w.tif", pixels, photometric="MINISWHITE", nodata=9)
+    reader = SceneReader([Scene("s", path, None)], [Labels(TASK)], [1])
+    image, missing = reader.read_pixels(0, whole(reader))
+    assert missing.tolist() == [[False, True], [False, False]]
+    assert image[0].tolist() == [[255, 0], [55, 0]]
 
 
 def test_a_file_that_reads_other_files_has_to_be_called_a_vrt(tmp_path):
@@ -317,6 +330,10 @@ def test_a_file_that_reads_other_files_has_to_be_called_a_vrt(tmp_path):
     reader = SceneReader([Scene("s", tmp_path / "c.vrt", None)], [Labels(TASK)], [1])
     assert (reader.read_pixels(0, whole(reader))[0] == 1).all()
     (tmp_path / "d.vrt").write_text(text.format("/vsicurl/http://localhost:1/a.tif"))
+    (tmp_path / "e.vrt").write_text(text.format(tmp_path / "d.vrt"))
+    for name in "de":
+        with pytest.raises(InputError, match=r"d\.vrt reads /vsicurl/"):
+            SceneReader([Scene("s", tmp_path / f"{name}.vrt", None)], [Labels(TASK)], [1])
     with pytest.raises(InputError, match=r"d\.vrt reads /vsicurl/http://localhost:1/a\.tif, which is no file here"):
         Scene("s", tmp_path / "d.vrt", None).signature()
 
