@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rsseg.contract import known
 from rsseg.metrics.average import Array, ratio
-from rsseg.metrics.metric import Metric, SceneScores, kept_classes, with_scenes
+from rsseg.metrics.metric import Metric, SceneScores, by_scene, kept_classes
 from rsseg.task import Regression, Task
 
 SUMS = ("count", "error", "absolute", "squared", "value", "value_squared")
@@ -139,7 +139,7 @@ def error_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
         for v, each in enumerate(task.classes):
             label = f"{LABELS[name]} of {each}"
             found[f"{name}/{each}"] = replace(kind, label=label, score=name, classes=[v], unit=units[v])
-    return with_scenes(found)
+    return found | by_scene(found)
 
 
 @dataclass(frozen=True)

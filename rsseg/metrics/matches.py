@@ -16,7 +16,7 @@ from torchmetrics.detection import MeanAveragePrecision
 
 from rsseg.contract import known
 from rsseg.metrics.average import Array, present_mean
-from rsseg.metrics.metric import Metric, SceneScores, kept_classes, with_scenes
+from rsseg.metrics.metric import Metric, SceneScores, by_scene, kept_classes
 from rsseg.metrics.objects import COLUMNS, MARGIN, SCORE, boxes, labelled_objects, match, peaks, suppress
 from rsseg.metrics.scores import ClassScore, class_metrics, class_pixels, overlap
 from rsseg.task import Centres, Task
@@ -164,7 +164,8 @@ def match_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
         >>> round(float(match_metrics(Centres(("car",)))["f1"](counts)), 3)
         0.6
     """
-    return with_scenes(class_metrics(MATCHES, task, LABELS, without))
+    found = class_metrics(MATCHES, task, LABELS, without)
+    return found | by_scene(found)
 
 
 @dataclass(frozen=True)

@@ -144,8 +144,3 @@ def by_scene(found: dict[str, Metric], prefix: str = "scene_", label: str = "per
     return {
         f"{prefix}{name}": replace(metric, label=f"{metric.label} {label}", by_scene=True) for name, metric in found.items()
     }
-
-
-def with_scenes(found: dict[str, Metric]) -> dict[str, Metric]:
-    """Metrics, and each with ``scene_`` before its name: the mean over scenes."""
-    return found | by_scene(found)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rsseg.contract import nearest
 from rsseg.metrics.average import Array, present_mean, ratio
-from rsseg.metrics.metric import Metric, SceneScores, by_scene, kept_classes, with_scenes
+from rsseg.metrics.metric import Metric, SceneScores, by_scene, kept_classes
 from rsseg.task import Task
 
 ClassScore: TypeAlias = Callable[[Array], Array]
@@ -205,7 +205,7 @@ def label_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
         found["accuracy"] = Metric(LABELS["accuracy"], "recall", kept, _label_accuracy, class_pixels)
     found |= {name: replace(metric, limits=(-1.0, 1.0)) for name, metric in found.items() if metric.score == "kappa"}
     strict = class_metrics({name: partial(strict_overlap, metric=name) for name in TVERSKY}, task, LABELS, without)
-    return with_scenes(found) | by_scene(strict, "strict_scene_", "per scene, strict")
+    return found | by_scene(found) | by_scene(strict, "strict_scene_", "per scene, strict")
 
 
 def _label_accuracy(counts: Array) -> Array:
