@@ -113,7 +113,9 @@ def places_by_dataset(places: Sequence[Path]) -> dict[str, list[Path]]:
         if not first and len(places) > 1:
             raise InputError(f"no run in {place}: leave it out, or train there first")
         names = {folder: str(RunFolder(run).config().dataset.name) for folder, run in sorted(first.items())}
-        for folder, name in names.items() if len({*names.values()}) > 1 else [(place, next(iter(names.values()), ""))]:
+        if len({*names.values()}) < 2:
+            names = {place: next(iter(names.values()), "")}
+        for folder, name in names.items():
             found.setdefault(name, []).append(folder)
     return found
 

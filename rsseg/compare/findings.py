@@ -135,12 +135,6 @@ class Findings:
         return [*self.without, *self.lone] if mean else []
 
     @property
-    def best_baseline(self) -> tuple[str, float]:
-        """The baseline with the best score; no name: there is none."""
-        sign = self.ranked.measure.sign
-        return max(self.baselines.items(), key=lambda item: sign * item[1], default=("", float("nan")))
-
-    @property
     def ranked(self) -> Estimates:
         """Every loss by the measure that they are ranked by."""
         return self.estimates[self.metric]

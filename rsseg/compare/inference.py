@@ -426,15 +426,13 @@ class Reach:
     """The smallest difference that a sweep can detect, and how many more seeds or groups separate the best two losses.
 
     Attributes:
-        gap: The smallest difference between the best two losses that intervals of all pairs would not take for chance.
-        gaps: The smallest and the largest such difference of any pair.
+        gaps: The smallest difference that is told from chance, of the pair where it is smallest and of that where it is largest.
         limit: "seeds" or "groups", whichever the variance of the best two is mostly due to.
         seeds: Per loss, how many would tell the best two apart if they differ as they do here; None: none below `MOST`.
         groups: How many groups would, with the seeds there are; None: none below `MOST`.
         both: How many seeds and groups together would, as many times as many of each; None: none below `MOST`.
     """
 
-    gap: float
     gaps: tuple[float, float]
     limit: str
     seeds: int | None
@@ -463,9 +461,13 @@ def reach(found: Estimates, groups: int, most: int = MOST) -> Reach | None:
     parts = {"seeds": (share, due), "groups": (1 - share, 1 / freedom - due)}
 
     def times(more: Array, *grown: str) -> float | None:
-        """The first of some factors by which parts have to grow."""
-        left = sum(own / more if part in grown else own + 0 * more for part, (own, _) in parts.items())
-        inverse = sum(own / more**3 if part in grown else own + 0 * more for part, (_, own) in parts.items()) / left**2
+        """The first of some factors by which what there is of some parts has to grow; None: none is enough."""
+        left, inverse = np.zeros(len(more)), np.zeros(len(more))
+        for part, (of_variance, of_inverse) in parts.items():
+            factor = more if part in grown else np.ones(len(more))
+            left += of_variance / factor
+            inverse += of_inverse / factor**3
+        inverse /= left**2
         widths = critical(losses, 1 / np.maximum(inverse, 1e-9)) * np.sqrt(variance * left)
         first = np.flatnonzero(widths < gap)
         return float(more[first[0]]) if len(first) else None
@@ -474,7 +476,6 @@ def reach(found: Estimates, groups: int, most: int = MOST) -> Reach | None:
     alone = times(more_seeds, "seeds"), times(more_groups, "groups")
     both = times(more_seeds if seeds > groups else more_groups, "seeds", "groups")
     return Reach(
-        gap=float(half[best, second]),
         gaps=(float(half[upper].min()), float(half[upper].max())),
         limit="seeds" if share > 0.5 else "groups",
         seeds=None if alone[0] is None else round(alone[0] * seeds),

@@ -18,6 +18,10 @@ AnyRun = TypeVar("AnyRun", bound=Begun)
 Key = TypeVar("Key", bound=Hashable)
 
 
+CODE = "code of rsseg"
+"""What the table of differences calls the code that runs were made by."""
+
+
 def grouped(runs: Iterable[AnyRun], key: Callable[[AnyRun], Key]) -> dict[Key, list[AnyRun]]:
     """Runs grouped by a key, in order."""
     found: dict[Key, list[AnyRun]] = {}
@@ -111,7 +115,7 @@ def made_by(run: Run) -> dict[str, str]:
         **{f"pixels of {split}{of_fold}": run.data.get("pixels", {}).get(split, "not known") for split in ("train", "val")},
         "stopped early": f"at step {run.summary['steps']}" if stopped else "no",
         "rsseg": run.origin["rsseg"],
-        "code of rsseg": run.origin.get("code", before),
+        CODE: run.origin.get("code", before),
         **{f"library {name}": version for name, version in run.origin["libraries"].items()},
     }
 

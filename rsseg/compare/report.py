@@ -17,6 +17,7 @@ from rsseg.compare.datasets import AcrossDatasets, across_answer, across_table
 from rsseg.compare.figures import draw_across, draw_all
 from rsseg.compare.findings import Findings
 from rsseg.compare.inference import Estimates, Interval
+from rsseg.compare.plans import CODE
 from rsseg.compare.runs import Run
 from rsseg.compare.selection import Comparison
 from rsseg.compare.style import BLUE, MOST, RULES, save, verdict
@@ -317,7 +318,7 @@ def protocol(comparison: Comparison, metric: str, how: str) -> list[tuple[str, s
 def alike_per_seed(comparison: Comparison) -> str:
     """What all losses of a seed had in common, by what the rows differ in; nothing is sure of different code."""
     unlike = [*comparison.design, *comparison.different]
-    if "code of rsseg" in unlike:
+    if CODE in unlike:
         return "not known: the runs were made by different code"
     broken = {what: [key for key in unlike if within(key.partition(" ")[0], nodes)] for what, nodes in MAKE.items()}
     alike = [what for what, keys in broken.items() if not keys]

@@ -147,11 +147,7 @@ def gather(
     kept = [run for row in grid for run in row]
     cells = {(run.label, run.seed) for run in kept}
     compared = {run.folder for run in single if (run.label, run.seed) in cells}
-    if plan.folds:  # a seed is left out with all its folds
-        known = {out.run: (out.why, out.remedy) for out in chosen.left_out}
-        why = {(run.label, run.seed): known[run.folder] for run in single if run.folder in known}
-        others = [run for run in single if run.folder not in compared and run.folder not in known]
-        chosen.left_out += [LeftOut(run.folder, *why[run.label, run.seed]) for run in others]
+    leave_out_folds(chosen, [run for run in single if run.folder not in compared])
     left = {key: [some for some in values.values() if not compared.isdisjoint(some)] for key, values in different.items()}
     unfinished = [folder for folder in plan.runs if not RunFolder(folder).finished]
     return Comparison(
@@ -370,6 +366,19 @@ def keep_grid(chosen: Selection) -> list[list[Run]]:
     dropped = [run for run in chosen.runs if run.label not in kept or run.seed not in shared]
     chosen.drop({run.folder: (reason(run), remedy) for run in dropped})
     return [[found[label, seed] for seed in shared] for label in kept]
+
+
+def leave_out_folds(chosen: Selection, lost: Sequence[Run]) -> None:
+    """Name all folds of a seed that is left out: pooled, it stands in the folder of its first one.
+
+    Args:
+        chosen: What is left out so far.
+        lost: The single runs that are not compared.
+    """
+    known = {out.run: out for out in chosen.left_out}
+    of_seed = {(run.label, run.seed): known[run.folder] for run in lost if run.folder in known}
+    others = [run for run in lost if run.folder not in known]
+    chosen.left_out += [of_seed[run.label, run.seed]._replace(run=run.folder) for run in others]
 
 
 def largest_grid(present: ArrayLike, plain: Sequence[bool] = ()) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -81,10 +81,11 @@ def answer(found: Findings) -> list[str]:
 
 def _unlearnt(found: Findings) -> list[str]:
     """Whether a baseline is as good as every loss, so that there is nothing to choose yet."""
-    best = found.advised.mean.value[found.advised.order[0]]
-    name, score = found.best_baseline
-    if not name or found.ranked.measure.sign * (best - score) > 0:
+    sign, best = found.ranked.measure.sign, found.advised.mean.value[found.advised.order[0]]
+    better = {name: score for name, score in found.baselines.items() if sign * (score - best) >= 0}
+    if not better:
         return []
+    name, score = max(better.items(), key=lambda item: sign * item[1])
     return [
         f"But no loss is better than the baseline {name}, whose {_name(found)} is {_quantity(found, score)}: train longer "
         "before choosing."
@@ -207,10 +208,12 @@ def statistics(found: Findings) -> list[str]:
     if known is not None and found.ranked.claims:
         limit = f"{len(found.seeds)} seeds" if known.limit == "seeds" else f"{found.group_count} {_areas(found)}"
         least, most = (number(gap) for gap in known.gaps)
-        each = _quantity(found, known.gaps[1])
-        some = each if least == most else f"{least} to {each}, by the pair,"
-        seen = f"Two losses have to differ by {some} to be told from chance here, mostly because there are only {limit}."
-        said += [seen] if number(known.gaps[1]) != number(0) else []
+        unit = f" {found.ranked.measure.unit}".rstrip()
+        some = f"{most}{unit}" if least == most else f"{least} to {most}{unit}, by the pair,"
+        if most != number(0):
+            said.append(
+                f"Two losses have to differ by {some} to be told from chance here, mostly because there are only {limit}."
+            )
         said += _what_decides(found, known)
     chosen = f"checkpoints{f' and {found.task.all_tuned}' * (found.tuned is not None)}"
     if not found.validated:

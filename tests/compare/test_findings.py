@@ -220,7 +220,7 @@ def test_what_would_decide_is_welchs(moves, second):
     parts = float(spread.of_seeds[0, 1]), float(spread.of_groups[0, 1])
     assert reach.limit == ("seeds" if parts[0] > parts[1] else "groups")
     half = student.ppf(0.975, spread.freedom[0, 1]) * np.sqrt(sum(parts))
-    assert reach.gap == pytest.approx(half, rel=1e-3)
+    assert reach.gaps == pytest.approx((half, half), rel=1e-3)
 
     def mismatch(freedom):  # that of the groups, from the freedom of both
         return sum(parts) ** 2 / (parts[0] ** 2 / 4 + parts[1] ** 2 / freedom) - spread.freedom[0, 1]

@@ -392,7 +392,7 @@ def test_reach_says_the_half_width_and_what_limits_it():
     counts = simulate(np.random.default_rng(0), [0.3, 0.0], 5, 20, MOSTLY_SEEDS)
     found = estimate(counts, IOU)
     lead = found.lead()
-    assert reach(found, 20).gap == pytest.approx(lead.high[0, 1] - lead.value[0, 1])
+    assert reach(found, 20).gaps == pytest.approx((lead.high[0, 1] - lead.value[0, 1],) * 2)
     assert reach(found, 20).limit == "seeds"
     assert reach(estimate(simulate(np.random.default_rng(0), [0.3, 0.0], 5, 20, MOSTLY_GROUPS), IOU), 20).limit == "groups"
     sure = estimate(simulate(np.random.default_rng(0), [2.0, 0.0], 5, 20), IOU)
