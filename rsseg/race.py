@@ -94,7 +94,8 @@ class Race:
 
     Args:
         script: train.py.
-        words: The words of train.py that all runs share; ``hydra.sweep.dir`` is among them.
+        folder: As said.
+        words: The words of train.py that all runs share beside the folder.
         rows: As said; every row gives the same keys.
         seeds: As said.
         metric: As said.
@@ -108,6 +109,7 @@ class Race:
     def __init__(
         self,
         script: Path,
+        folder: Path,
         words: Sequence[str],
         rows: Mapping[str, Mapping[str, str]],
         seeds: Sequence[int],
@@ -119,21 +121,17 @@ class Race:
             raise InputError(f"a race looks after {FIRST_LOOK} seeds: give more, as in seed=1,2,3,4,5,6,7,8")
         if max(seeds) >= SEARCH_SEED:
             raise InputError(f"a race has no seeds that choose a learning rate: give seeds below {SEARCH_SEED}")
-        self.script, self.words, self.rows, self.seeds = script, list(words), rows, list(seeds)
-        self.metric, self.equal_within, self.at_once = metric, equal_within, at_once
-        (folder,) = (word.partition("=")[2] for word in words if word.startswith("hydra.sweep.dir="))
-        self.folder = Path(str(OverridesParser.create().parse_override(f"folder={folder}").value()))
+        self.script, self.folder, self.words = script, folder, [*words, f"hydra.sweep.dir={quoted(folder)}"]
+        self.rows, self.seeds, self.metric = rows, list(seeds), metric
+        self.equal_within, self.at_once = equal_within, at_once
 
     @property
     def keys(self) -> list[str]:
         """What is varied beside the seed."""
         return list(next(iter(self.rows.values())))
 
-    def run(self) -> list[str]:
+    def run(self) -> None:
         """Race, and write ``race.json`` after each look; what an earlier call has raced is not raced again.
-
-        Returns:
-            The rows that are left.
 
         Raises:
             InputError: If the folder holds another race, or a run fails.
@@ -153,7 +151,6 @@ class Race:
         why = "these are practically equal" if looks[-1]["equal"] else why
         log.info("The race is over: %s. Left: %s.", why, "; ".join(left) or "none")
         log.info("Compare them: python scripts/compare.py runs='%s'", self.folder)
-        return left
 
     def train(self, names: Sequence[str], seed: int) -> None:
         """Train some rows on a seed, as sweeps with their launcher; nothing where all runs are finished.
@@ -180,10 +177,10 @@ class Race:
         *others, last = self.keys
         together: dict[tuple[str, ...], list[str]] = {}
         for name in names:
-            together.setdefault(tuple(self.rows[name][key] for key in others), []).append(self.rows[name][last])
-        start, end = ["-m", *self.words], f"{SEED}={seed}"
+            fixed = tuple(f"{key}=choice({self.rows[name][key]})" for key in others)
+            together.setdefault(fixed, []).append(self.rows[name][last])
         return [
-            [*start, *(f"{key}=choice({value})" for key, value in zip(others, fixed, strict=True)), _choice(last, values), end]
+            ["-m", *self.words, *fixed, f"{last}=choice({','.join(values)})", f"{SEED}={seed}"]
             for fixed, values in together.items()
         ]
 
@@ -253,11 +250,6 @@ class Race:
         return found
 
 
-def _choice(key: str, values: Sequence[str]) -> str:
-    """A sweep over some values of a key; of one value, too."""
-    return f"{key}={','.join(values)}" if len(values) > 1 else f"{key}=choice({values[0]})"
-
-
 def race(configs: Path, script: Path, words: Sequence[str]) -> None:
     """Race a sweep, and write ``race.json`` into its folder. The same call goes on with one that was stopped.
 
@@ -292,12 +284,14 @@ def race(configs: Path, script: Path, words: Sequence[str]) -> None:
     several = {key: values for key, values in swept.items() if len(values) > 1}
     if not several:
         raise InputError("race=true races the values of a setting; this sweep varies none but the seed")
-    combined = (dict(zip(several, values, strict=True)) for values in product(*several.values()))
-    rows = {",".join(row.values() if len(row) == 1 else (f"{k}={v}" for k, v in row.items())): row for row in combined}
+    rows = {}
+    for values in product(*several.values()):
+        row = dict(zip(several, values, strict=True))
+        name = values[0] if len(row) == 1 else ",".join(f"{key}={value}" for key, value in row.items())
+        rows[name] = row
     apart = (*several, SEED, "hydra.sweep.dir")
     common = [word for word in given if word.lstrip("+").partition("=")[0] not in apart]
-    common.append(f"hydra.sweep.dir={quoted(Path(config.hydra.sweep.dir))}")
-    Race(script, common, rows, seeds, equal_within=equal_within).run()
+    Race(script, Path(config.hydra.sweep.dir), common, rows, seeds, equal_within=equal_within).run()
 
 
 def log_look(look: Mapping[str, Any], seeds: int) -> None:

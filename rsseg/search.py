@@ -14,7 +14,7 @@ from typing import Any, TextIO
 import torch
 
 from rsseg.assembly import make_setup
-from rsseg.config.folder import RunFolder, quoted
+from rsseg.config.folder import RunFolder
 from rsseg.config.plan import TRIALS
 from rsseg.config.search import Search
 from rsseg.config.sweep import end_with_parent
@@ -32,7 +32,6 @@ BOUNDARY = "boundary_iou"
 
 DIVERGED = "diverged"
 """Under this name a trial says at which step its run has diverged."""
-
 
 FINALS = 8
 """The seeds on which the best trials of a search are raced, those after the search's own."""
@@ -103,8 +102,7 @@ def race_best(study: Any, wanted: Search, finalists: int, processes: int) -> Non
     rows = {name: {key: str(value) for key, value in tried[name].params.items()} for name in best}
     seeds = range(config.seed + 1, config.seed + 1 + FINALS)
     script = wanted.configs.parent / "train.py"
-    words = [*fixed, f"hydra.sweep.dir={quoted(folder)}"]
-    Race(script, words, rows, seeds, wanted.objectives[0], at_once=processes).run()
+    Race(script, folder, fixed, rows, seeds, wanted.objectives[0], at_once=processes).run()
 
 
 def check_search(wanted: Search, processes: int) -> None:

@@ -15,6 +15,7 @@ from tiny import CONFIGS
 import rsseg.race
 from rsseg.compare.inference import Interval, estimate
 from rsseg.compare.measures import measures
+from rsseg.config.folder import quoted
 from rsseg.config.plan import Plan, read_plan
 from rsseg.contract import InputError
 from rsseg.race import ALPHA, FIRST_LOOK, decide, race, spent
@@ -168,11 +169,10 @@ def test_what_can_not_be_raced_is_refused(tmp_path, words, message):
 
 def test_all_combinations_of_what_is_varied_are_raced(tmp_path):
     rows = {f"{loss},{lr}": {"loss": loss, "optimizer.lr": lr} for loss in ("ce", "dice") for lr in ("0.1", "0.2")}
-    raced = rsseg.race.Race(Path("train.py"), ["steps=2", f"hydra.sweep.dir='{tmp_path}/a b'"], rows, [1, 2, 3, 4])
-    assert raced.folder == tmp_path / "a b"
+    raced = rsseg.race.Race(Path("train.py"), tmp_path / "a b", ["steps=2"], rows, [1, 2, 3, 4])
     first, second = raced.sweeps(["ce,0.1", "ce,0.2", "dice,0.2"], 3)
-    start = ["-m", "steps=2", f"hydra.sweep.dir='{tmp_path}/a b'"]
-    assert first == [*start, "loss=choice(ce)", "optimizer.lr=0.1,0.2", "seed=3"]
+    start = ["-m", "steps=2", f"hydra.sweep.dir={quoted(tmp_path / 'a b')}"]
+    assert first == [*start, "loss=choice(ce)", "optimizer.lr=choice(0.1,0.2)", "seed=3"]
     assert second == [*start, "loss=choice(dice)", "optimizer.lr=choice(0.2)", "seed=3"]
 
 

@@ -426,7 +426,7 @@ class Reach:
     """The smallest difference that a sweep can detect, and how many more seeds or groups separate the best two losses.
 
     Attributes:
-        gaps: The smallest difference that is told from chance, of the pair where it is smallest and of that where it is largest.
+        gaps: The smallest difference that is told from chance, of the pair where that is smallest and where it is largest.
         limit: "seeds" or "groups", whichever the variance of the best two is mostly due to.
         seeds: Per loss, how many would tell the best two apart if they differ as they do here; None: none below `MOST`.
         groups: How many groups would, with the seeds there are; None: none below `MOST`.
