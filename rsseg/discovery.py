@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -18,8 +19,11 @@ from rasterio.windows import Window
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.files import IMAGES, Files, files_below
 from rsseg.data.raster import brief_crs, has_palette, open_raster, read_bands
+from rsseg.data.splits import FRACTIONS, SPLITS
 from rsseg.data.vector import VECTORS
-from rsseg.files import normal, read_text
+from rsseg.files import normal, read_text, write_text
+
+log = logging.getLogger(__name__)
 
 MASK_WORDS = ("mask", "label", "annot", "ann_", "truth", "gt", "seg", "target", "reference", "lbl")
 IMAGE_WORDS = ("image", "img", "rgb", "ortho", "sat", "tile", "scene", "top", "s2", "s1", "input")
@@ -110,12 +114,11 @@ def discover(root: Path) -> Discovery:
     shared = image.files.keys() & mask.files.keys()
     found.beliefs.append(f"{len(shared)} pairs: images are {image.path}, masks {mask.path}; {len(image.files)} images in all.")
     labels = describe_masks([mask.files[key] for key in sorted(shared)], root, found.beliefs)
-    bands = describe_images([image.files[key] for key in sorted(shared)], found.beliefs)
-    split = find_split(root, image, shared, found.beliefs)
-    group = find_group([path.relative_to(root).as_posix() for path in image.files.values()], found.beliefs)
-    paths = image.path, mask.path
-    if isinstance(split, str):
-        paths, split = (image.path.replace("{part}", split), mask.path.replace("{part}", split)), None
+    found.beliefs.append(describe_images([image.files[key] for key in sorted(shared)]))
+    split, only = find_split(root, image, shared, found.beliefs)
+    read = [path.relative_to(root).as_posix() for key, path in image.files.items() if not only or only in key[:-1]]
+    group = find_group(read, 2 if split else len(FRACTIONS), found.beliefs)
+    paths = [kind.path.replace("{part}", only) if only else kind.path for kind in (image, mask)]
     source = {
         "_target_": "rsseg.data.files.Files",
         "root": str(root),
@@ -125,9 +128,34 @@ def discover(root: Path) -> Discovery:
         "group": group,
         "split": split,
     }
-    found.config = {"name": name, **labels, "bands": bands, "window": 256, "steps": 2000, "source": source}
+    found.config = {"name": name, **labels, "bands": None, "window": 256, "steps": 2000, "source": source}
     Files(**{key: value for key, value in source.items() if key != "_target_"})
     return found
+
+
+def add_dataset(folder: Path, into: Path) -> str:
+    """Write the config of a folder of images and masks, unless there is one of its name, and tell what was found.
+
+    Args:
+        folder: The folder.
+        into: Where the config is written.
+
+    Returns:
+        The dataset's name.
+
+    Raises:
+        InputError: If the folder holds nothing that can be trained on.
+        UnwritableError: If the config can't be written.
+    """
+    found = discover(folder)
+    path = into / f"{found.name}.yaml"
+    log.info("\n".join(found.beliefs))
+    if path.exists():
+        log.info("%s is there already and is used as it is: remove it to have it written again.", path)
+    else:
+        write_text(path, found.text())
+        log.info("Config: %s. Look whether this is right, and give the classes their names.", path)
+    return found.name
 
 
 def find_kinds(root: Path) -> list[Kind]:
@@ -255,7 +283,7 @@ def describe_masks(paths: Sequence[Path], root: Path, beliefs: list[str]) -> dic
     if IGNORE not in whole and max(labels, default=0) < IGNORE:
         ignored.append(IGNORE)  # what is seen in other masks perhaps
     shares = ", ".join(f"{value} ({counts[value] / counts.total():.1%})" for value in whole)
-    unlabelled = f"; {', '.join(map(str, ignored))} would be not labelled" if ignored else ""
+    unlabelled = f"; {', '.join(map(str, ignored))} are not labelled" if ignored else ""
     beliefs.append(f"Masks hold {shares} {some}{unlabelled}.")
     if len(labels) < 2:
         beliefs.append("Only one label is seen: add the others.")
@@ -326,8 +354,8 @@ def read_names(root: Path) -> dict[str, Any]:
     return {}
 
 
-def describe_images(paths: Sequence[Path], beliefs: list[str]) -> list[int] | None:
-    """The bands to read; None: all but alpha."""
+def describe_images(paths: Sequence[Path]) -> str:
+    """The bands, sizes and coordinate systems of images, in a sentence."""
     rasters = [open_raster(path) for path in _spread(paths)]
     first = rasters[0]
     sizes = sorted({raster.shape for raster in rasters})
@@ -337,48 +365,57 @@ def describe_images(paths: Sequence[Path], beliefs: list[str]) -> list[int] | No
     sides = small if small == large else f"{small} to {large}"
     names = [name for name in first.descriptions if name]
     called = f", called {', '.join(names)}" if names else ""
-    beliefs.append(f"Images have {kinds}{called}, {sides} px, {', '.join(systems[:3])}.")
-    return None
+    return f"Images have {kinds}{called}, {sides} px, {', '.join(systems[:3])}."
 
 
 def find_split(
     root: Path, image: Kind, labelled: Collection[tuple[str, ...]], beliefs: list[str]
-) -> dict[str, Any] | str | None:
-    """How images are split: by folders or lists that are there; None: by fractions; a folder: what is in that, by fractions.
+) -> tuple[dict[str, Any] | None, str]:
+    """The split of a config, and the only folder that is read.
 
     Args:
         root: The folder.
         image: The images.
         labelled: Those that have masks.
         beliefs: Takes what is believed.
+
+    Returns:
+        The patterns or lists of the parts, None for a split by fractions; and the folder, empty for all.
     """
     fields = re.findall(r"\{(\w+)\}", image.pattern)
-    at = fields.index("part") if "part" in fields else None
-    found = {part_of(key[at]): key[at] for key in image.files} if at is not None else {}
-    if "train" in found and len(found) > 1:
-        masked = {part_of(key[at]) for key in labelled} if at is not None else set()
+    folders, masked = dict[str, str](), set[str]()
+    if "part" in fields:
+        at = fields.index("part")
+        folders = {part_of(key[at]): key[at] for key in image.files}
+        masked = {part_of(key[at]) for key in labelled}
+    if "train" in folders and len(folders) > 1:
         before, _, after = image.pattern.partition("{part}")
         before, after = (re.sub(r"\{\w+\}", "*", text) for text in (before, after))
-        split = {name: [f"{before}{part}{after}/*"] for name, part in found.items() if name != "train"}
-        beliefs.append(f"The folders {', '.join(sorted(found.values()))} are the split.")
-        if "val" not in split and "test" in masked:
-            beliefs.append("There is no folder for validation: the test folder validates.")
-            return {"val": split["test"]}
-        if "val" in split:
-            return split
-        beliefs.append(f"Only {found['train']} has masks: 70 % of it train, 15 % validate, 15 % test, by groups.")
-        return found["train"]
+        split = {part: [f"{before}{folders[part]}{after}/*"] for part in SPLITS if part in masked}
+        if len(split) == 1:
+            beliefs.append(f"Only {folders['train']} has masks: 70 % of it train, 15 % validate, 15 % test, by groups.")
+            return None, folders["train"]
+        beliefs.append(f"The folders {', '.join(folders[part] for part in split)} are the split.")
+        if "val" not in split:
+            beliefs.append("No folder for validation has masks: the test folder validates.")
+            split["val"] = split.pop("test")
+        return split, ""
     lists = {part_of(path.stem): path.name for path in root.glob("*.txt") if part_of(path.stem)}
     if {"train", "val"} <= lists.keys():
         beliefs.append(f"The lists {', '.join(lists.values())} are the split.")
-        return dict(lists)
+        return dict(lists), ""
     beliefs.append("No split is found: 70 % train, 15 % validate, 15 % test, by groups.")
-    return None
+    return None, ""
 
 
-def find_group(paths: Iterable[str], beliefs: list[str]) -> str | None:
-    """What the names of scenes that were cut from one image, or lie in one place, share; None: nothing is seen."""
-    every = list(paths)
+def find_group(paths: Sequence[str], least: int, beliefs: list[str]) -> str | None:
+    """What the names of scenes that were cut from one image, or lie in one place, share; None: nothing is seen.
+
+    Args:
+        paths: The paths of the scenes' images.
+        least: The number of groups that a split needs.
+        beliefs: Takes what is believed.
+    """
     for expression, what in (
         (
             r"([^/]+?)[_-](?:r?\d+[_-]c?\d+|part[_-]?\d+|\d+)(?:[_-][A-Za-z]+)?\.\w+$",
@@ -386,10 +423,10 @@ def find_group(paths: Iterable[str], beliefs: list[str]) -> str | None:
         ),
         (r"([A-Za-z-]{3,})\d+\.\w+$", "the word in the name"),
     ):
-        found = [re.search(expression, path, re.IGNORECASE) for path in every]
+        found = [re.search(expression, path, re.IGNORECASE) for path in paths]
         if all(found):
             number = len({match[1] for match in found if match})
-            if 2 <= number <= len(every) / 2:
+            if least <= number <= len(paths) / 2:
                 beliefs.append(f"Scenes of one area share {what}: {number} areas, such as {found[0][1]}.")  # type: ignore[index]
                 return expression
     beliefs.append("Every scene is taken for an area of its own; dataset.source.group says what neighbours share.")

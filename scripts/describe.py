@@ -33,7 +33,7 @@ def main(arguments: Arguments) -> None:
     folders = [word for word in arguments.overrides if "=" not in word and not word.startswith(("~", "+", "-"))]
     overrides = [word for word in arguments.overrides if word not in folders]
     if folders:
-        overrides = [*words_of_folder(folders, Path(arguments.into)), *overrides]
+        overrides = [*overrides_of_folder(folders, Path(arguments.into)), *overrides]
     config = own_part(compose(CONFIGS, overrides))
     check_early(config)
     from rsseg.run import describe  # torch takes seconds to import: mistakes in the command are told before
@@ -41,30 +41,24 @@ def main(arguments: Arguments) -> None:
     describe(config, overrides=overrides)
 
 
-def words_of_folder(folders: list[str], into: Path) -> list[str]:
-    """The overrides that stand for a folder, whose config is written where there is none of its name.
+def overrides_of_folder(folders: list[str], into: Path) -> list[str]:
+    """The overrides that choose the dataset of a folder, whose config is written.
 
     Raises:
-        InputError: If it holds nothing that can be trained on.
+        InputError: If several folders are given, or one that holds nothing that can be trained on.
     """
-    from rsseg.discovery import discover
+    from rsseg.discovery import add_dataset
 
     if len(folders) > 1:
         raise InputError(f"{' '.join(folders)}: one folder is described at a time; quote a path that has blanks in it")
     if into.name != "dataset":
         raise InputError(f"into={into}: a folder called dataset is expected, which train.py finds by --config-dir")
-    found = discover(Path(folders[0]))
-    path, elsewhere = into / f"{found.name}.yaml", into.resolve() != CONFIGS / "dataset"
-    print("\n".join(found.beliefs))
-    if path.exists():
-        print(f"{path} is there already and is used as it is: remove it to have it written again.")
-    else:
-        into.mkdir(parents=True, exist_ok=True)
-        path.write_text(found.text(), encoding="utf-8")
-        print(f"Config: {path}. Look whether this is right, and give the classes their names.")
-    place = f"--config-dir {into.parent.resolve()} " * elsewhere
-    print(f"Train: python train.py {place}dataset={found.name}\n")
-    return [f"dataset={found.name}", *([f"hydra.searchpath=[file://{into.parent.resolve()}]"] if elsewhere else [])]
+    name, configs = add_dataset(Path(folders[0]), into), into.resolve().parent
+    if configs == CONFIGS:
+        print(f"Train: python train.py dataset={name}\n")
+        return [f"dataset={name}"]
+    print(f"Train: python train.py --config-dir {configs} dataset={name}\n")
+    return [f"dataset={name}", f"hydra.searchpath=[file://{configs}]"]
 
 
 if __name__ == "__main__":

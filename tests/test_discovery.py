@@ -41,13 +41,13 @@ LAYOUTS = {
         [(f"{part}/images/{part}{n}.png", f"{part}/gt/{part}{n}.png") for part in ("train", "val", "test") for n in "ab"],
         "{part}/images/{name}.png",
         "{part}/gt/{name}.png",
-        {"val": ["val/images/*"], "test": ["test/images/*"]},
+        {"train": ["train/images/*"], "val": ["val/images/*"], "test": ["test/images/*"]},
     ),
     "parts below": (
         [(f"img_dir/{p}/{p}{n}.png", f"ann_dir/{p}/{p}{n}_label.png") for p in ("Train", "Validation") for n in "ab"],
         "img_dir/{part}/{name}.png",
         "ann_dir/{part}/{name}_label.png",
-        {"val": ["img_dir/Validation/*"]},
+        {"train": ["img_dir/Train/*"], "val": ["img_dir/Validation/*"]},
     ),
     "areas": (
         [(f"{area}/rgb/{n}.png", f"{area}/labels/{n}.png") for area in ("north", "south") for n in "ab"],
@@ -117,9 +117,35 @@ def test_lists_and_areas_are_seen(tmp_path):
     assert source["split"] == {"train": "train.txt", "val": "val.txt"}
     own = {key: value for key, value in source.items() if key != "_target_"}
     assert {scene.group for scene in Files(**own).scenes("train")} == {"tile0", "tile1"}
-    assert find_group(["images/austin1.tif", "images/austin2.tif", "images/wien1.tif", "images/wien2.tif"], [])
-    assert find_group(["a.tif", "b.tif"], []) is None
+    towns = ["images/austin1.tif", "images/austin2.tif", "images/wien1.tif", "images/wien2.tif"]
+    assert find_group(towns, 2, [])
+    assert find_group(towns, 3, []) is None
+    assert find_group(["a.tif", "b.tif"], 2, []) is None
     assert part_of("Testing") == "test"
+
+
+def test_a_folder_that_is_not_read_is_no_area(tmp_path):
+    """Images whose names begin with their part of the split, of which only one has masks."""
+    fill(tmp_path, [(f"train/images/train{n}.png", f"train/gt/train{n}.png") for n in range(6)], lambda: labels(0, 1))
+    for n in range(6):
+        png(tmp_path / f"test/images/test{n}.png", picture())
+    source = discover(tmp_path).config["source"]
+    assert (source["image"], source["split"], source["group"]) == ("train/images/{name}.png", None, None)
+    own = {key: value for key, value in source.items() if key != "_target_"}
+    assert all(Files(**own).scenes(part) for part in ("train", "val", "test"))
+
+
+def test_a_part_without_masks_is_no_part_of_the_split(tmp_path):
+    """Challenges hand the masks of their test images to nobody."""
+    fill(
+        tmp_path,
+        [(f"{part}/images/{part}{n}.png", f"{part}/gt/{part}{n}.png") for part in ("train", "val") for n in range(4)],
+        lambda: labels(0, 1),
+    )
+    png(tmp_path / "test/images/test0.png", picture())
+    found = discover(tmp_path)
+    assert found.config["source"]["split"] == {"train": ["train/images/*"], "val": ["val/images/*"]}
+    assert "The folders train, val are the split." in found.beliefs
 
 
 def test_bands_and_places_are_told(tmp_path):
@@ -143,7 +169,8 @@ def test_nothing_that_belongs_together(tmp_path):
         discover(tmp_path)
 
 
-def test_the_config_that_is_written_is_used(tmp_path, capsys):
+def test_the_config_that_is_written_is_used(tmp_path, capsys, caplog):
+    caplog.set_level("INFO")
     from describe import Arguments, main
 
     fill(tmp_path / "My Data", LAYOUTS["folders"][0], lambda: labels(0, 1, 2))
@@ -156,7 +183,7 @@ def test_the_config_that_is_written_is_used(tmp_path, capsys):
     assert (tmp_path / "describe/my_data/description.json").is_file()
     (into / "my_data.yaml").write_text((into / "my_data.yaml").read_text().replace("class_0", "land"))
     main(Arguments(words, str(into)))
-    assert "is there already and is used as it is" in capsys.readouterr().out
+    assert "is there already and is used as it is" in caplog.text
     config = compose(CONFIGS, ["dataset=my_data", f"hydra.searchpath=[file://{tmp_path}]"])
     assert list(config.dataset.classes) == ["land", "class_1", "class_2"]
     with pytest.raises(InputError, match="a folder called dataset is expected"):

@@ -335,8 +335,9 @@ def read_bands(
 def nodata_of(path: Path) -> float | None:
     """A file's no-data value, as `read_bands` gives it; None: it has none."""
     raster = open_raster(path)
+    nodata: float | None = raster.nodata
     highest = _white_is_zero(raster)
-    return highest - raster.nodata if highest and raster.nodata is not None else raster.nodata
+    return nodata if nodata is None or not highest else highest - nodata
 
 
 def _mask_band(raster: Any, bands: Sequence[int]) -> int | None:
