@@ -22,10 +22,8 @@ log = logging.getLogger(__name__)
 
 PERCENTILES = (1, 2, 5, 25, 50, 75, 95, 98, 99)
 
-
 FAR = 5.0
 """Pixels whose mean is more standard deviations away from that of training are named."""
-
 
 ABSURD = 10.0
 """A band that deviates by this many times the distance of its percentiles holds pixels that are no readings."""
@@ -84,7 +82,7 @@ class Census:
         bands: The pixels' values.
         blocks: Where the classes lie.
         values: The real values of a regression's targets.
-        areas: int64 ``[S]``, per scene the pixels that have data; None: not known.
+        with_data: int64 ``[S]``, per scene the pixels that have data; None: not known.
     """
 
     positives: NDArray[np.int64]
@@ -92,7 +90,7 @@ class Census:
     bands: BandStatistics
     blocks: Blocks
     values: ValueStatistics = NO_VALUES
-    areas: NDArray[np.int64] | None = None
+    with_data: NDArray[np.int64] | None = None
 
     def fingerprint(self, names: list[str]) -> str:
         """A short hash of scene names and label counts: same split and labels, same fingerprint, on any machine."""
@@ -181,10 +179,11 @@ def check_absent(census: Census, task: Task, split: str) -> None:
 
 
 def _warn_of_mixed(census: Census, task: Task, split: str) -> None:
-    """Say where masks seem to hold 1 for the class in some files, and 255, which is ignored, in others."""
-    if task.kind != "binary" or task.soft or census.areas is None:
+    """Warn where the masks of some scenes seem to hold 1 for the class and those of others 255, which is ignored."""
+    if task.kind != "binary" or task.soft or census.with_data is None:
         return
-    ignored, positive = (census.areas > census.valid[:, 0]) & (census.valid[:, 0] > 0), census.positives[:, 0] > 0
+    valid, positive = census.valid[:, 0], census.positives[:, 0] > 0
+    ignored = (census.with_data > valid) & (valid > 0)
     if (positive & ignored).any() or not (ignored & ~positive).any() or not (positive & ~ignored).any():
         return
     log.warning(
