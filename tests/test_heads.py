@@ -168,6 +168,7 @@ def test_mistakes_are_told_together_before_training(tmp_path):
         (["dataset.classes=[a,b]"], "a dataset has one form or the other"),
         (["+dataset.targets.image={task: binary, classes: [a], mask: x}"], "dataset.targets.image: a target is called by"),
         (["dataset.targets.cover.classes=[a,a]"], "dataset.targets.cover.classes=['a', 'a'] names a class twice"),
+        (["dataset.targets.cover.classes=[a,false]"], "dataset.targets.cover.classes holds False: YAML takes yes, no"),
     ],
 )
 def test_one_mistake_in_one_line(tmp_path, more, message):

@@ -205,6 +205,11 @@ def _faults(name: str, target: Mapping[str, Any]) -> list[str]:
         return [f"dataset.task={target['task']}: {error}"]
     palette = target.get("palette")
     faults = task.faults(target.get("mask_values"), palette) + _fraction_faults(target)
+    faults += [
+        f"dataset.classes holds {label}: YAML takes yes, no, on and off for true and false; write them in quotes"
+        for label in target["classes"]
+        if str(label) in ("True", "False")
+    ]
     return faults + [f"dataset.palette: {c} is no colour such as #ff8000" for c in palette or () if not COLOUR.fullmatch(c)]
 
 

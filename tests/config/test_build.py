@@ -65,6 +65,7 @@ def test_build_says_where():
         (["model.encoder=resnet19"], ["resnet19", "did you mean"]),
         (["dataset=folder"], ["dataset.classes is not set"]),
         (["dataset.task=binary"], ["a binary task has one class"]),
+        (["dataset.classes=[true,b,c,d,e]"], ["dataset.classes holds True: YAML takes yes, no", "in quotes"]),
         (["dataset.palette=['#000000']"], ["has 1 colours, but 5"]),
         (["dataset.palette=['#gggggg','#000000','#000000','#000000','#000000']"], ["#gggggg is no colour"]),
         (["trainer.devices=2"], ["take trainer=ddp"]),
