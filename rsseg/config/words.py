@@ -122,6 +122,8 @@ def _choice_fault(configs: Path, override: Override) -> str | None:
     if override.is_sweep_override():
         value = list(override.sweep_string_iterator())
     for name in value if isinstance(value, list) else [value]:
+        if not isinstance(name, str | None):
+            return f"a choice is a name, found {name}: there are {', '.join(known)}"
         if name == "null" or (name is None and not override.is_delete()):
             empty = next((one for one in ("none", "csv") if one in known), None)
             return "a choice can't be null: " + (
