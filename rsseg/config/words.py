@@ -68,10 +68,21 @@ ELSEWHERE = {
 
 SYNONYMS = {name: target for target, names in ELSEWHERE.items() for name in names.split()}
 
-GONE = {"loss.backend": "this setting is gone, and not needed: sums are taken in one way on every device; leave it out"}
-"""Settings of older versions, and what to do without them."""
+FOLDS = "write dataset.folds=5 dataset.fold=2: the number of folds, and the one that validates, from 1"
 
-RENAMED = {"lovasz_levels": "lovasz_binned", "ce_lovasz_levels": "ce_lovasz_binned"}
+GONE = {
+    "loss.backend": "this setting is gone, and not needed: sums are taken in one way on every device; leave it out",
+    "dataset.source.fold": FOLDS,
+    "dataset.source.folds": FOLDS,
+}
+"""Settings of older versions, or that one may expect elsewhere, and what to do without them."""
+
+RENAMED = {
+    "lovasz_levels": "lovasz_binned",
+    "ce_lovasz_levels": "ce_lovasz_binned",
+    "near_miss": "near_border",
+    "imbalance/near_miss": "imbalance/near_border",
+}
 """Choices of older versions, and what they are called now."""
 
 PLUGINS = {

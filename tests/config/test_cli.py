@@ -38,6 +38,8 @@ def said(*words, **options):
         ("num_workers=8", "write workers=8"),
         ("gpus=2", "write trainer=ddp trainer.devices=2"),
         ("devices=2", "write trainer=ddp trainer.devices=2"),
+        ("sampler=near_miss", "near_miss is called near_border now"),
+        ("dataset.source.fold=2/5", "write dataset.folds=5 dataset.fold=2"),
         ("sampler=nan", "a choice is a name, found nan: there are balanced"),
         ("sampler=[uniform,1]", "a choice is a name, found 1"),
         (r"residence='\${x}'", "leave out the backslash"),
