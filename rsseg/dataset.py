@@ -203,10 +203,7 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
             "the largest share" if soft.exclusive else "more than half of a pixel",
         )
     numbers = Numbers.of(stores["train"])
-    mean, std, dtypes = np.array(numbers.mean), np.array(numbers.std), {s: str(store.dtype) for s, store in stores.items()}
-    other = stores["val"].census.bands.mean
-    if line := describe_other_radiometry(mean, std, dtypes["train"], other, dtypes["val"], "the val split"):
-        log.warning("%s", line)
+    _warn_of_radiometry(stores["train"], numbers, stores["val"], "the val split")
     for name, task in dataset.tasks.items():
         if isinstance(task, Centres) and not any(numbers.targets[name].value_mean):
             log.info(
@@ -215,6 +212,43 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
     for store in stores.values():
         store.fill = np.array(numbers.mean)
     return Data(stores, numbers)
+
+
+def open_test(dataset: Dataset, source: Source, window: int, data: Data) -> Store | None:
+    """The scenes of the test split that have masks, decoded and checked as the other splits are; None: there are none.
+
+    Nothing else needs the test split, so that what is wrong with it is logged.
+
+    Args:
+        dataset: The dataset, its bands known.
+        source: Where its scenes lie.
+        window: The side of the training windows, for messages.
+        data: The other splits.
+    """
+    try:
+        scenes = scenes_of(source, dataset, "test")
+        labelled = [scene for scene in scenes if any(scene.masks)]
+        if len(labelled) < len(scenes):
+            line = "%d of %d scenes of the test split have no masks: they can be mapped, not scored."
+            log.info(line, len(scenes) - len(labelled), len(scenes))
+        if not labelled:
+            return None
+        store = open_split(dataset, labelled, "test", window)
+        for name, task in store.tasks.items():
+            check_absent(store.censuses[name], task, "test")
+    except InputError as error:
+        log.warning("The test split is left out: %s", error)
+        return None
+    _warn_of_radiometry(data.stores["train"], data.numbers, store, "the test split")
+    return store
+
+
+def _warn_of_radiometry(train: Store, numbers: Numbers, other: Store, what: str) -> None:
+    """Log where another split seems to be of another number type or range than the training split."""
+    mean, std = np.array(numbers.mean), np.array(numbers.std)
+    found = other.census.bands.mean
+    if line := describe_other_radiometry(mean, std, str(train.dtype), found, str(other.dtype), what):
+        log.warning("%s", line)
 
 
 def warn_of_misspelt(dataset: Dataset, names: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from tiny import CONFIGS, write_tif
 from rsseg.config.cli import compose
 from rsseg.contract import InputError
 from rsseg.data.files import Files
-from rsseg.discovery import discover, find_group, part_of
+from rsseg.describe.discovery import discover, find_group, part_of
 
 RNG = np.random.default_rng(0)
 
