@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import re
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from omegaconf import OmegaConf
-from rasterio.windows import Window
 
-from rsseg.contract import IGNORE, InputError
+from rsseg.contract import InputError
 from rsseg.data.files import IMAGES, Files, files_below
-from rsseg.data.raster import brief_crs, has_palette, open_raster, read_bands
+from rsseg.data.raster import brief_crs, open_raster
 from rsseg.data.splits import FRACTIONS, SPLITS
 from rsseg.data.vector import VECTORS
-from rsseg.files import normal, read_text, write_text
+from rsseg.describe.mask_values import MANY, describe_masks, read_middle, spread_out
+from rsseg.files import normal, write_text
 
 log = logging.getLogger(__name__)
 
@@ -35,17 +33,13 @@ FOLDER_WORDS = (*MASK_WORDS, "image", "img", "ortho", "rgb")
 PART = re.compile(r"(train|val|test)(?:ing|id|idation)?(?:[_-]?(?:data|set|images|scenes))?", re.IGNORECASE)
 """What folders, and lists of names, are called that hold a part of a split."""
 
-LOOKED_AT = 24
-"""Masks whose values are looked at."""
+IN_FRACTIONS = "70 % train, 15 % validate, 15 % test, by groups"
 
-SIDE = 2048
-"""The largest height and width of what is looked at of a mask."""
-
-MANY = 32
-"""More values than these are no labels."""
-
-UNLISTED = 0.02
-"""The share of pixels whose colours need not be among the labels where masks are blurred, as in a JPEG."""
+AREAS = {
+    r"([^/]+?)[_-](?:r?\d+[_-]c?\d+|part[_-]?\d+|\d+)(?:[_-][A-Za-z]+)?\.\w+$": "what stands before the number in the name",
+    r"([A-Za-z-]{3,})\d+\.\w+$": "the word in the name",
+}
+"""What the names of scenes of one area share: expressions for `dataset.source.group`, and the same in words."""
 
 
 @dataclass(frozen=True)
@@ -68,35 +62,33 @@ class Kind:
         return f"{self.pattern}/{{name}}{self.ending}".lstrip("/")
 
     @property
+    def fields(self) -> list[str]:
+        """The fields of their folders."""
+        return re.findall(r"\{(\w+)\}", self.pattern)
+
+    @property
     def worded(self) -> int:
         """How far their names say that they are masks: above 0; below it: images."""
         text = f"{self.pattern}/{self.ending}"
         return sum(says(text, [word]) for word in MASK_WORDS) - sum(says(text, [word]) for word in IMAGE_WORDS)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Discovery:
     """What a folder is believed to hold.
 
     Attributes:
-        root: The folder.
         config: The dataset's config.
         beliefs: What is believed and why, a sentence each.
     """
 
-    root: Path
-    config: dict[str, Any] = field(default_factory=dict)
-    beliefs: list[str] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """The dataset's name."""
-        return str(self.config["name"])
+    config: dict[str, Any]
+    beliefs: list[str]
 
     def text(self) -> str:
         """The file for ``configs/dataset``."""
-        said = "".join(f"# - {belief}\n" for belief in self.beliefs)
-        return f"# Found in {self.root} by scripts/describe.py; change what is wrong:\n{said}{OmegaConf.to_yaml(self.config)}"
+        said, root = "".join(f"# - {belief}\n" for belief in self.beliefs), self.config["source"]["root"]
+        return f"# Found in {root} by scripts/describe.py; change what is wrong:\n{said}{OmegaConf.to_yaml(self.config)}"
 
 
 def discover(root: Path) -> Discovery:
@@ -109,28 +101,25 @@ def discover(root: Path) -> Discovery:
     if not root.is_dir():
         raise InputError(f"{root}: there is no such folder")
     image, mask = best_pair(root, find_kinds(root))
-    found = Discovery(root)
-    name = re.sub(r"\W+", "_", normal(root.name).lower()).strip("_") or "mine"
-    shared = image.files.keys() & mask.files.keys()
-    found.beliefs.append(f"{len(shared)} pairs: images are {image.path}, masks {mask.path}; {len(image.files)} images in all.")
-    labels = describe_masks([mask.files[key] for key in sorted(shared)], root, found.beliefs)
-    found.beliefs.append(describe_images([image.files[key] for key in sorted(shared)]))
-    split, only = find_split(root, image, shared, found.beliefs)
+    shared = sorted(image.files.keys() & mask.files.keys())
+    pairs = f"{len(shared)} pairs: images are {image.path}, masks {mask.path}; {len(image.files)} images in all."
+    labels, of_masks = describe_masks([mask.files[key] for key in shared], root)
+    split, only, of_split = find_split(root, image, shared)
     read = [path.relative_to(root).as_posix() for key, path in image.files.items() if not only or only in key[:-1]]
-    group = find_group(read, 2 if split else len(FRACTIONS), found.beliefs)
-    paths = [kind.path.replace("{part}", only) if only else kind.path for kind in (image, mask)]
+    group, of_group = find_group(read, 2 if split else len(FRACTIONS))
     source = {
-        "_target_": "rsseg.data.files.Files",
         "root": str(root),
-        "image": paths[0],
-        "mask": paths[1],
+        "image": image.path.replace("{part}", only or "{part}"),
+        "mask": mask.path.replace("{part}", only or "{part}"),
         **({"threshold": labels.pop("threshold")} if "threshold" in labels else {}),
         "group": group,
         "split": split,
     }
-    found.config = {"name": name, **labels, "bands": None, "window": 256, "steps": 2000, "source": source}
-    Files(**{key: value for key, value in source.items() if key != "_target_"})
-    return found
+    Files(**source)
+    name = re.sub(r"\W+", "_", normal(root.name).lower()).strip("_") or "mine"
+    node = {"_target_": "rsseg.data.files.Files", **source}
+    beliefs = [pairs, *of_masks, describe_images([image.files[key] for key in shared]), of_split, of_group]
+    return Discovery({"name": name, **labels, "bands": None, "window": 256, "steps": 2000, "source": node}, beliefs)
 
 
 def add_dataset(folder: Path, into: Path) -> str:
@@ -148,14 +137,15 @@ def add_dataset(folder: Path, into: Path) -> str:
         UnwritableError: If the config can't be written.
     """
     found = discover(folder)
-    path = into / f"{found.name}.yaml"
+    name = str(found.config["name"])
+    path = into / f"{name}.yaml"
     log.info("\n".join(found.beliefs))
     if path.exists():
         log.info("%s is there already and is used as it is: remove it to have it written again.", path)
     else:
         write_text(path, found.text())
         log.info("Config: %s. Look whether this is right, and give the classes their names.", path)
-    return found.name
+    return name
 
 
 def find_kinds(root: Path) -> list[Kind]:
@@ -195,19 +185,17 @@ def tail(stem: str) -> str:
 
 def _kind(root: Path, places: Sequence[PurePosixPath]) -> Kind:
     """The kind of files that lie in folders of one depth."""
-    folders = [place.parent.parts for place in places]
-    fields, pattern = list[int](), list[str]()
-    for level, names in enumerate(zip(*folders, strict=True)):
+    pattern, fields = list[str](), list[int]()
+    for level, names in enumerate(zip(*(place.parts[:-1] for place in places), strict=True)):
         if len({name.lower() for name in names}) == 1 and not part_of(names[0]):
             pattern.append(names[0])
             continue
         fields.append(level)
-        split = all(part_of(name) for name in names)
-        pattern.append("{part}" if split else f"{{area{len(fields) if '{area}' in pattern else ''}}}")
+        area = f"{{area{len(fields) if '{area}' in pattern else ''}}}"
+        pattern.append("{part}" if all(map(part_of, names)) else area)
     last, files = tail(places[0].stem), {}
-    for place, folder in zip(places, folders, strict=True):
-        key = (*(folder[level] for level in fields), place.stem.removesuffix(last))
-        files[key] = root / place
+    for place in places:
+        files[*(place.parts[level] for level in fields), place.stem.removesuffix(last)] = root / place
     return Kind("/".join(pattern), last + places[0].suffix, files)
 
 
@@ -218,13 +206,11 @@ def best_pair(root: Path, kinds: Sequence[Kind]) -> tuple[Kind, Kind]:
         InputError: If there are none.
     """
     pairs = []
-    for image in kinds:
-        for mask in kinds:
-            shared = len(image.files.keys() & mask.files.keys())
-            fields = re.findall(r"\{\w+\}", image.path) == re.findall(r"\{\w+\}", mask.path)
-            if image is not mask and fields and 2 * shared >= len(mask.files) and Path(image.ending).suffix not in VECTORS:
-                pairs.append(((mask.worded - image.worded, looks_like_mask(mask), shared), image, mask))
-    pairs = [pair for pair in pairs if pair[0][0] > 0 or pair[0][1]]
+    for image, mask in permutations(kinds, 2):
+        shared = len(image.files.keys() & mask.files.keys())
+        if image.fields == mask.fields and 2 * shared >= len(mask.files) and Path(image.ending).suffix not in VECTORS:
+            likely = mask.worded - image.worded, looks_like_mask(mask), shared
+            pairs += [(likely, image, mask)] if likely[0] > 0 or likely[1] else []
     if not pairs:
         found = "; ".join(f"{len(kind.files)} {kind.path}" for kind in kinds[:5])
         raise InputError(
@@ -240,123 +226,12 @@ def looks_like_mask(kind: Kind) -> bool:
     path = next(iter(kind.files.values()))
     if path.suffix.lower() in VECTORS:
         return True
-    raster = open_raster(path)
-    return bool(raster.count == 1 and len(np.unique(_middle(path, [1]))) <= MANY)
-
-
-def _middle(path: Path, bands: Sequence[int], palette: bool = False) -> NDArray[np.generic]:
-    """The middle of a file, or all of a small one, ``[bands, h, w]``."""
-    raster = open_raster(path)
-    height, width = min(SIDE, raster.height), min(SIDE, raster.width)
-    window = Window((raster.width - width) // 2, (raster.height - height) // 2, width, height)
-    return read_bands(path, bands, window, palette=palette)
-
-
-def _spread(paths: Sequence[Path]) -> list[Path]:
-    """At most `LOOKED_AT` of some files, all over their list."""
-    return [paths[i] for i in sorted({round(x) for x in np.linspace(0, len(paths) - 1, LOOKED_AT)})]
-
-
-def describe_masks(paths: Sequence[Path], root: Path, beliefs: list[str]) -> dict[str, Any]:
-    """What a config says of masks, by the values in some of them."""
-    looked = _spread(paths)
-    if looked[0].suffix.lower() in VECTORS:
-        beliefs.append("Masks are vectors: every feature is the class; name an attribute if there are several.")
-        return {"task": "binary", "classes": ["feature"], "mask_values": None, "ignore_values": None}
-    coloured = any(_has_colours(path) for path in looked)
-    counts = Counter[Any]()
-    for path in looked:
-        counts += _colours(path) if coloured else _values(path)
-    some = f"in {len(looked)} of {len(paths)} masks"
-    named = read_names(root)
-    if coloured:
-        return _of_colours(counts, named, some, beliefs)
-    values = sorted(counts)
-    if len(values) > MANY or not all(float(value).is_integer() for value in values):
-        middle = (values[0] + values[-1]) / 2
-        threshold = 127 if 1 < values[-1] <= 255 else round(middle, 3)
-        beliefs.append(f"Masks are grey, {len(values)} values {some}: above {threshold:g} is taken for the class.")
-        return {"task": "binary", "classes": ["foreground"], "mask_values": None, "ignore_values": None, "threshold": threshold}
-    whole = [int(value) for value in values]
-    labels = [value for value in whole if 0 <= value != IGNORE] if len(whole) > 2 else whole
-    ignored = [value for value in whole if value not in labels]
-    if IGNORE not in whole and max(labels, default=0) < IGNORE:
-        ignored.append(IGNORE)  # what is seen in other masks perhaps
-    shares = ", ".join(f"{value} ({counts[value] / counts.total():.1%})" for value in whole)
-    unlabelled = f"; {', '.join(map(str, ignored))} are not labelled" if ignored else ""
-    beliefs.append(f"Masks hold {shares} {some}{unlabelled}.")
-    if len(labels) < 2:
-        beliefs.append("Only one label is seen: add the others.")
-    if len(labels) == 2:
-        classes = named.get("names", [])[-1:] or ["foreground"]
-        return {"task": "binary", "classes": classes, "mask_values": labels, "ignore_values": ignored}
-    classes = named.get("names") or [f"class_{value}" for value in labels]
-    if len(classes) != len(labels):
-        beliefs.append(f"The list of names has {len(classes)} and the masks {len(labels)} labels: names are left out.")
-        classes = [f"class_{value}" for value in labels]
-    return {"task": "multiclass", "classes": classes, "mask_values": labels, "ignore_values": ignored}
-
-
-def _of_colours(counts: Counter[Any], named: Mapping[str, Any], some: str, beliefs: list[str]) -> dict[str, Any]:
-    """What a config says of masks in colours."""
-    listed: dict[str, str] = named.get("colours", {})
-    frequent = [colour for colour, _ in counts.most_common(MANY)]
-    blurred = len(counts) > MANY
-    if blurred:
-        least = UNLISTED * counts.total()
-        frequent = [colour for colour in frequent if counts[colour] > least]
-    chosen = list(listed) if {*listed} & {*frequent} else sorted(frequent)
-    shares = ", ".join(f"{colour} ({counts[colour] / counts.total():.1%})" for colour in chosen)
-    beliefs.append(f"Masks hold colours, {shares} {some}{', and many near them, as JPEG leaves them' * blurred}.")
-    classes = [listed.get(colour, f"colour_{colour[1:]}") for colour in chosen]
-    return {
-        "task": "multiclass", "classes": classes, "palette": chosen, "mask_values": chosen, "ignore_values": [],
-        "colour_tolerance": 60 if blurred else None,
-    }  # fmt: skip
-
-
-def _has_colours(path: Path) -> bool:
-    """Whether a mask's pixels are colours: three bands that differ, or a palette whose numbers are no labels from 0 on."""
-    raster = open_raster(path)
-    if has_palette(raster):
-        return bool(_middle(path, [1]).max() > MANY)
-    if raster.count < 3:
-        return False
-    pixels = _middle(path, [1, 2, 3])
-    return bool((pixels != pixels[:1]).any())
-
-
-def _values(path: Path) -> Counter[Any]:
-    """How many pixels have each value."""
-    pixels = _middle(path, [1])
-    values, numbers = np.unique(pixels[pixels == pixels], return_counts=True)
-    return Counter(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
-
-
-def _colours(path: Path) -> Counter[Any]:
-    """How many pixels have each colour."""
-    palette = has_palette(open_raster(path))
-    bands = [1, 2, 3] if palette or open_raster(path).count >= 3 else [1, 1, 1]
-    pixels = _middle(path, bands, palette=palette).reshape(3, -1)
-    colours, numbers = np.unique(pixels, axis=1, return_counts=True)
-    texts = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours.T.tolist()]
-    return Counter(dict(zip(texts, numbers.tolist(), strict=True)))
-
-
-def read_names(root: Path) -> dict[str, Any]:
-    """The names of classes in a list beside the images: ``names``, or ``colours`` by "#rrggbb"; empty: none."""
-    for path in sorted(path for path in root.glob("*class*") if path.suffix.lower() in (".txt", ".csv")):
-        rows = [row for row in csv.reader(read_text(path).splitlines()) if row]
-        if rows and len(rows[0]) >= 4:
-            numbers = [row for row in rows if all(cell.strip().isdigit() for cell in row[1:4])]
-            return {"colours": {"#{:02x}{:02x}{:02x}".format(*map(int, row[1:4])): row[0].strip() for row in numbers}}
-        return {"names": [row[-1].strip() for row in rows]}
-    return {}
+    return bool(open_raster(path).count == 1 and len(np.unique(read_middle(path, [1]))) <= MANY)
 
 
 def describe_images(paths: Sequence[Path]) -> str:
     """The bands, sizes and coordinate systems of images, in a sentence."""
-    rasters = [open_raster(path) for path in _spread(paths)]
+    rasters = [open_raster(path) for path in spread_out(paths)]
     first = rasters[0]
     sizes = sorted({raster.shape for raster in rasters})
     kinds = ", ".join(sorted({f"{raster.count} bands of {raster.dtypes[0]}" for raster in rasters}))
@@ -368,66 +243,47 @@ def describe_images(paths: Sequence[Path]) -> str:
     return f"Images have {kinds}{called}, {sides} px, {', '.join(systems[:3])}."
 
 
-def find_split(
-    root: Path, image: Kind, labelled: Collection[tuple[str, ...]], beliefs: list[str]
-) -> tuple[dict[str, Any] | None, str]:
-    """The split of a config, and the only folder that is read.
+def find_split(root: Path, image: Kind, labelled: Collection[tuple[str, ...]]) -> tuple[dict[str, Any] | None, str, str]:
+    """The split of a config.
 
     Args:
         root: The folder.
         image: The images.
         labelled: Those that have masks.
-        beliefs: Takes what is believed.
 
     Returns:
-        The patterns or lists of the parts, None for a split by fractions; and the folder, empty for all.
+        The patterns or lists of the parts, None for a split by fractions; the only folder that is read, empty for all; and what
+        is believed.
     """
-    fields = re.findall(r"\{(\w+)\}", image.pattern)
-    folders, masked = dict[str, str](), set[str]()
-    if "part" in fields:
-        at = fields.index("part")
-        folders = {part_of(key[at]): key[at] for key in image.files}
-        masked = {part_of(key[at]) for key in labelled}
+    at = image.fields.index("part") if "part" in image.fields else None
+    folders = {} if at is None else {part_of(key[at]): key[at] for key in image.files}
+    masked = set() if at is None else {part_of(key[at]) for key in labelled}
     if "train" in folders and len(folders) > 1:
-        before, _, after = image.pattern.partition("{part}")
-        before, after = (re.sub(r"\{\w+\}", "*", text) for text in (before, after))
+        before, _, after = (re.sub(r"\{\w+\}", "*", text) for text in image.pattern.partition("{part}"))
         split = {part: [f"{before}{folders[part]}{after}/*"] for part in SPLITS if part in masked}
         if len(split) == 1:
-            beliefs.append(f"Only {folders['train']} has masks: 70 % of it train, 15 % validate, 15 % test, by groups.")
-            return None, folders["train"]
-        beliefs.append(f"The folders {', '.join(folders[part] for part in split)} are the split.")
+            return None, folders["train"], f"Only {folders['train']} has masks: {IN_FRACTIONS}."
+        belief = f"The folders {', '.join(folders[part] for part in split)} are the split."
         if "val" not in split:
-            beliefs.append("No folder for validation has masks: the test folder validates.")
+            belief += " No folder for validation has masks: the test folder validates."
             split["val"] = split.pop("test")
-        return split, ""
+        return split, "", belief
     lists = {part_of(path.stem): path.name for path in root.glob("*.txt") if part_of(path.stem)}
     if {"train", "val"} <= lists.keys():
-        beliefs.append(f"The lists {', '.join(lists.values())} are the split.")
-        return dict(lists), ""
-    beliefs.append("No split is found: 70 % train, 15 % validate, 15 % test, by groups.")
-    return None, ""
+        return dict(lists), "", f"The lists {', '.join(lists.values())} are the split."
+    return None, "", f"No split is found: {IN_FRACTIONS}."
 
 
-def find_group(paths: Sequence[str], least: int, beliefs: list[str]) -> str | None:
-    """What the names of scenes that were cut from one image, or lie in one place, share; None: nothing is seen.
+def find_group(paths: Sequence[str], least: int) -> tuple[str | None, str]:
+    """What the names of scenes that lie in one area share, None if nothing is seen; and what is believed.
 
     Args:
         paths: The paths of the scenes' images.
         least: The number of groups that a split needs.
-        beliefs: Takes what is believed.
     """
-    for expression, what in (
-        (
-            r"([^/]+?)[_-](?:r?\d+[_-]c?\d+|part[_-]?\d+|\d+)(?:[_-][A-Za-z]+)?\.\w+$",
-            "what stands before the number in the name",
-        ),
-        (r"([A-Za-z-]{3,})\d+\.\w+$", "the word in the name"),
-    ):
-        found = [re.search(expression, path, re.IGNORECASE) for path in paths]
-        if all(found):
-            number = len({match[1] for match in found if match})
-            if least <= number <= len(paths) / 2:
-                beliefs.append(f"Scenes of one area share {what}: {number} areas, such as {found[0][1]}.")  # type: ignore[index]
-                return expression
-    beliefs.append("Every scene is taken for an area of its own; dataset.source.group says what neighbours share.")
-    return None
+    for expression, what in AREAS.items():
+        found = [match[1] for path in paths if (match := re.search(expression, path, re.IGNORECASE))]
+        areas = len(set(found))
+        if len(found) == len(paths) and least <= areas <= len(paths) / 2:
+            return expression, f"Scenes of one area share {what}: {areas} areas, such as {found[0]}."
+    return None, "Every scene is taken for an area of its own; dataset.source.group says what neighbours share."

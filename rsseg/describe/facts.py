@@ -21,6 +21,9 @@ MODERATE, EXTREME = 4, 99
 THIN = 8
 """A mean width of fewer pixels is thin: a quarter of such an object's pixels and more lie at its edge."""
 
+SPECKLED = 0.05
+"""The share of specks among regions from which they are named as a hint of label noise."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -155,7 +158,7 @@ def hints_of_noise(splits: Mapping[str, Any], objects: Mapping[str, ObjectSizes]
         f"{name}: {own.specks:,} specks of fewer than {SPECK} pixels ({own.speck_pixels:,} pixels in all) beside "
         f"{own.count:,} objects: {own.speck_share:.1%} of its regions"
         for name, own in objects.items()
-        if own.specks
+        if own.speck_share >= SPECKLED
     ]
     hints += [
         f"{facts['ignored']:.2%} of the {split} split is ignored, {facts['missing']:.2%} because the image has no data"

@@ -146,7 +146,7 @@ def test_a_scene_whose_labels_are_corrupted_after_training_comes_first(tmp_path,
     describe_noise(run, "train")
     assert "has trained on these labels" in caplog.text
     assert (run / "noise-train.csv").is_file()
-    with pytest.raises(InputError, match="split=tran.*train"):
+    with pytest.raises(InputError, match=r"split=tran.*train"):
         describe_noise(run, "tran")
 
 
