@@ -262,7 +262,7 @@ def find_split(root: Path, image: Kind, labelled: Collection[tuple[str, ...]]) -
         before, _, after = (re.sub(r"\{\w+\}", "*", text) for text in image.pattern.partition("{part}"))
         split = {part: [f"{before}{folders[part]}{after}/*"] for part in SPLITS if part in masked}
         if len(split) == 1:
-            return None, folders["train"], f"Only {folders['train']} has masks: {IN_FRACTIONS}."
+            return None, folders["train"], f"Only {folders['train']} has masks, of it {IN_FRACTIONS}."
         belief = f"The folders {', '.join(folders[part] for part in split)} are the split."
         if "val" not in split:
             belief += " No folder for validation has masks: the test folder validates."

@@ -87,11 +87,10 @@ def find(has: NDArray[np.bool_], pixel: float = np.nan) -> Objects:
     area = np.bincount(numbers, minlength=count)
     depth: NDArray[np.float64] = distance_transform_edt(edged)[edged] - 0.5
     distance = np.bincount(numbers, depth, minlength=count).astype(np.float64)
+    border = np.ones(has.shape, bool)
+    border[1:-1, 1:-1] = False
     inside = np.ones(count, bool)
-    for lines, part, length in zip((numbered, numbered.T), box, has.shape, strict=True):
-        for line, at_border in ((1, part.start == 0), (-2, part.stop == length)):
-            if at_border:
-                inside[lines[line][lines[line] > 0] - 1] = False
+    inside[numbered[1:-1, 1:-1][border[box] & has[box]] - 1] = False
     return Objects(area, distance, inside, area * np.float64(pixel))
 
 
@@ -170,8 +169,7 @@ class ObjectSizes:
         )
 
 
-@dataclass(frozen=True)
-class Survey:
+class Survey(NamedTuple):
     """What was found in a split.
 
     Attributes:

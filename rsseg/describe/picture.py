@@ -10,7 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 from rsseg.data.balance import Balanced
 from rsseg.data.census import PERCENTILES
@@ -62,8 +62,15 @@ def draw_dataset(path: Path, stores: Mapping[str, Store], objects: Mapping[str, 
     if objects:
         own = [tints[name] for name in objects]
         draw_areas(axes[1, 0], objects, own)
-        draw_widths(axes[1, 1], objects, own)
-        draw_specks(axes[1, 2], objects, own)
+        widths = {name: sizes.width for name, sizes in objects.items()}
+        draw_bars(axes[1, 1], widths, own, f"mean width, px (dashed: {THIN}, thin)")
+        axes[1, 1].axvline(THIN, color=LIMIT, linestyle="--", linewidth=1)
+        specks = {name: sizes.speck_share for name, sizes in objects.items()}
+        draw_bars(axes[1, 2], specks, own, f"specks (below {SPECK} px): share of regions")
+        axes[1, 2].xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes[1, 2].set_xlim(0, max(0.05, 1.15 * max(specks.values())))
+        for y, sizes in enumerate(objects.values()):
+            write_beside(axes[1, 2], sizes.speck_share, y, f"{sizes.specks:,}")
     draw_windows(lower, train, places, shades, setup)
     save(figure, path, dpi=100)
 
@@ -150,24 +157,10 @@ def draw_areas(axis: Axes, objects: Mapping[str, ObjectSizes], tints: Sequence[s
     label_rows(axis, names, f"object area, px: 5-95 %, median (dashed: {SMALL})")
 
 
-def draw_widths(axis: Axes, objects: Mapping[str, ObjectSizes], tints: Sequence[str]) -> None:
-    """Per class the mean width of its objects."""
-    width = [sizes.width for sizes in objects.values()]
-    axis.barh(range(len(width)), width, 0.6, color=tints, edgecolor=DARK, linewidth=0.5)
-    axis.axvline(THIN, color=LIMIT, linestyle="--", linewidth=1)
-    label_rows(axis, list(objects), f"mean width, px (dashed: {THIN}, thin)")
-
-
-def draw_specks(axis: Axes, objects: Mapping[str, ObjectSizes], tints: Sequence[str]) -> None:
-    """Per class the share of specks among its objects."""
-    share = [sizes.speck_share for sizes in objects.values()]
-    axis.barh(range(len(share)), share, 0.6, color=tints, edgecolor=DARK, linewidth=0.5)
-    for y, sizes in enumerate(objects.values()):
-        write_beside(axis, sizes.speck_share, y, f"{sizes.specks:,}")
-    label_rows(axis, list(objects), f"specks (below {SPECK} px): share of regions")
-    axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axis.xaxis.set_major_locator(MaxNLocator(5))
-    axis.set_xlim(0, max(0.05, max(share) * 1.15))
+def draw_bars(axis: Axes, values: Mapping[str, float], tints: Sequence[str], title: str) -> None:
+    """A number per class."""
+    axis.barh(range(len(values)), list(values.values()), 0.6, color=tints, edgecolor=DARK, linewidth=0.5)
+    label_rows(axis, list(values), title)
 
 
 def draw_windows(

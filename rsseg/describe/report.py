@@ -55,7 +55,7 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
         "few_groups": describe_few_groups(**groups, in_folds=in_folds),
         "facts": asdict(facts),
         "objects": {name: asdict(sizes) for name, sizes in objects.items()},
-        "survey": {"pixels": found.pixels, "share": found.share, "missing": found.missing, "labelled": found.labelled},
+        "survey": {key: value for key, value in found._asdict().items() if key != "objects"},
         "noise": hints_of_noise(splits, objects, found),
         "advice": {about: [rule._asdict() for rule in rules] for about, rules in advice.items()},
         "losses": losses,
