@@ -2,7 +2,8 @@
 
 Confident learning (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068): a class's threshold is the mean probability that
 the model gives it where it is labelled. A label is suspicious if, of the classes above their thresholds, the most probable one
-is another. So a class that the model is rarely sure of needs less probability than one that it knows well.
+is another. So a class that the model is rarely sure of needs less probability than one that it knows well. For a class that
+it does not know at all nearly none would do: what is suggested has to be more probable than the labelled class besides.
 """
 
 from __future__ import annotations
@@ -70,6 +71,11 @@ def label_planes(task: Task, target: Tensor) -> Tensor:
     return labels.reshape(len(labels), -1, *labels.shape[-2:])
 
 
+def labelled_probability(probability: Tensor, label: Tensor) -> Tensor:
+    """The probability ``[B, P, H, W]`` of the class that each pixel is labelled with; of any class where it has no label."""
+    return probability.gather(2, label.where(label != IGNORE, 0).unsqueeze(2)).squeeze(2)
+
+
 class SelfConfidence:
     """The mean probability of each class over the pixels that are labelled so.
 
@@ -88,7 +94,7 @@ class SelfConfidence:
     def add(self, probability: Tensor, label: Tensor) -> None:
         """Add a batch: ``[B, P, classes, H, W]`` and ``[B, P, H, W]``."""
         known = label != IGNORE
-        own = probability.gather(2, label.where(known, 0).unsqueeze(2)).squeeze(2)
+        own = labelled_probability(probability, label)
         for plane, where in enumerate(known.unbind(dim=1)):
             numbers = label[:, plane][where].cpu().numpy()
             self.sums[plane] += np.bincount(numbers, own[:, plane][where].double().cpu().numpy(), len(self.sums[plane]))
@@ -120,7 +126,7 @@ def suspicious_labels(
     """
     least = torch.from_numpy(thresholds).to(probability)[:, :, None, None]
     confidence, suggested = probability.where(probability > least, 0).max(dim=2)
-    doubted = (label != IGNORE) & (confidence > 0) & (suggested != label)
+    doubted = (label != IGNORE) & (confidence > labelled_probability(probability, label))
     return suggested.where(doubted, IGNORE).byte().cpu().numpy(), confidence.cpu().numpy()
 
 

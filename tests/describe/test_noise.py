@@ -21,7 +21,10 @@ from rsseg.task import make_task
 
 
 def confident_learning(probability, label):
-    """Thresholds and suggestions (-1: none) for samples ``[N, K]`` with labels ``[N]``, as Northcutt et al. define them."""
+    """Thresholds and suggestions (-1: none) for samples ``[N, K]`` with labels ``[N]``.
+
+    As Northcutt et al. define them; what is suggested is more probable than the label besides.
+    """
     classes = probability.shape[1]
     thresholds = [probability[label == c, c].mean() if (label == c).any() else np.inf for c in range(classes)]
     suggested = np.full(len(label), -1)
@@ -29,7 +32,7 @@ def confident_learning(probability, label):
         above = [c for c in range(classes) if probability[i, c] > thresholds[c]]
         if label[i] != IGNORE and above:
             best = max(above, key=lambda c: probability[i, c])
-            suggested[i] = best if best != label[i] else -1
+            suggested[i] = best if probability[i, best] > probability[i, label[i]] else -1
     return np.array(thresholds), suggested
 
 
