@@ -13,7 +13,7 @@ import numpy as np
 
 from rsseg.contract import InputError, nearest
 from rsseg.data.build import open_store
-from rsseg.data.census import Census, check_absent, describe_other_radiometry, robust_statistics
+from rsseg.data.census import Census, absent_classes, check_absent, describe_other_radiometry, robust_statistics
 from rsseg.data.decoder import Decoder
 from rsseg.data.groups import describe_cut_groups, group_names
 from rsseg.data.scene import Scene, Source
@@ -195,8 +195,7 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
         )
     stores = {split: open_split(dataset, scenes[split], split, window) for split in scenes}
     for split, store in stores.items():
-        for name, task in store.tasks.items():
-            check_absent(store.censuses[name], task, split)
+        _check_absent(store, split, None if split == "train" else stores["train"])
     for soft in (task for task in dataset.tasks.values() if task.soft):
         log.info(
             "Masks hold class shares, which the loss learns. Counts, samplers, metrics and pictures go by the class with %s.",
@@ -234,13 +233,23 @@ def open_test(dataset: Dataset, source: Source, window: int, data: Data) -> Stor
         if not labelled:
             return None
         store = open_split(dataset, labelled, "test", window)
-        for name, task in store.tasks.items():
-            check_absent(store.censuses[name], task, "test")
+        _check_absent(store, "test", data.stores["train"])
     except InputError as error:
         log.warning("The test split is left out: %s", error)
         return None
     _warn_of_radiometry(data.stores["train"], data.numbers, store, "the test split")
     return store
+
+
+def _check_absent(store: Store, split: str, train: Store | None) -> None:
+    """Name the classes that a split lacks, those that train lacks too once.
+
+    Raises:
+        InputError: If nothing is left to learn or to score.
+    """
+    for name, task in store.tasks.items():
+        named = absent_classes(train.censuses[name], task) if train else ()
+        check_absent(store.censuses[name], task, split, named)
 
 
 def _warn_of_radiometry(train: Store, numbers: Numbers, other: Store, what: str) -> None:

@@ -107,7 +107,7 @@ def draw_shares(axis: Axes, stores: Mapping[str, Store], shown: Sequence[int], t
     axis.xaxis.set_major_formatter("{x:g}" if task.directed else PercentFormatter(1.0))
     axis.set_xlim(0, axis.get_xlim()[1] * 1.12)
     handles = [Patch(facecolor="white", edgecolor=DARK, hatch=hatch, label=split) for split, hatch in hatches.items()]
-    axis.legend(handles=handles, fontsize=8, frameon=False, loc="lower right")
+    axis.legend(handles=handles, fontsize=8, edgecolor="none", loc="lower right")
 
 
 def draw_spread(axis: Axes, store: Store, shown: Sequence[int], tints: Sequence[str]) -> None:

@@ -132,7 +132,8 @@ def print_description(description: Mapping[str, Any], present: Sequence[str], ad
         print_list(f"Rules of thumb: {about}", [f"{rule.situation}: {', '.join(rule.take)} ({rule.why})" for rule in rules])
     losses = description["losses"]
     further = f"; then {', '.join(losses[COMPARED:])}" if len(losses) > COMPARED else ""
-    log.info("\nCompare first: %s%s\n%s\n", ", ".join(losses[:COMPARED]), further, description["sweep"])
+    what = "Compare first" if len(losses) > 1 else "The one loss for this task, with several seeds"
+    log.info("\n%s: %s%s\n%s\n", what, ", ".join(losses[:COMPARED]), further, description["sweep"])
 
 
 def class_rows(splits: Mapping[str, Any], present: Sequence[str], centres: bool) -> list[dict[str, Any]]:
