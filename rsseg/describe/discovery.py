@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from omegaconf import OmegaConf
@@ -73,22 +73,11 @@ class Kind:
         return sum(says(text, [word]) for word in MASK_WORDS) - sum(says(text, [word]) for word in IMAGE_WORDS)
 
 
-@dataclass(frozen=True)
-class Discovery:
-    """What a folder is believed to hold.
-
-    Attributes:
-        config: The dataset's config.
-        beliefs: What is believed and why, a sentence each.
-    """
+class Discovery(NamedTuple):
+    """A dataset's config, and what is believed of its folder and why, a sentence each."""
 
     config: dict[str, Any]
     beliefs: list[str]
-
-    def text(self) -> str:
-        """The file for ``configs/dataset``."""
-        said, root = "".join(f"# - {belief}\n" for belief in self.beliefs), self.config["source"]["root"]
-        return f"# Found in {root} by scripts/describe.py; change what is wrong:\n{said}{OmegaConf.to_yaml(self.config)}"
 
 
 def discover(root: Path) -> Discovery:
@@ -136,14 +125,16 @@ def add_dataset(folder: Path, into: Path) -> str:
         InputError: If the folder holds nothing that can be trained on.
         UnwritableError: If the config can't be written.
     """
-    found = discover(folder)
-    name = str(found.config["name"])
+    config, beliefs = discover(folder)
+    name = str(config["name"])
     path = into / f"{name}.yaml"
-    log.info("\n".join(found.beliefs))
+    log.info("\n".join(beliefs))
     if path.exists():
         log.info("%s is there already and is used as it is: remove it to have it written again.", path)
     else:
-        write_text(path, found.text())
+        found = "".join(f"# - {belief}\n" for belief in beliefs)
+        head = f"# Found in {config['source']['root']} by scripts/describe.py; change what is wrong:\n{found}"
+        write_text(path, head + OmegaConf.to_yaml(config))
         log.info("Config: %s. Look whether this is right, and give the classes their names.", path)
     return name
 

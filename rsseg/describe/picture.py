@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from rsseg.inference.objects import outline
 from rsseg.inference.picture import GREY, colours, paint, stretch, value_shades
 from rsseg.metrics.objects import labelled_objects
 from rsseg.setup import Setup
-from rsseg.task import Centres, Regression
+from rsseg.task import Centres, Regression, Task
 
 COLUMNS = 6
 """Windows side by side, and how many there are at least."""
@@ -34,29 +35,29 @@ DARK, LIGHT, LIMIT = "#333333", "#aaaaaa", "#c8511b"
 TWO = ["#e3ddc8", "#0b5fa5"]  # black and white, as in other pictures, make poor bars
 
 
-def draw_dataset(path: Path, stores: Mapping[str, Store], objects: Mapping[str, ObjectSizes], setup: Setup) -> None:
+def draw_dataset(path: Path, train: Store, splits: Mapping[str, Any], objects: Mapping[str, ObjectSizes], setup: Setup) -> None:
     """Write a PNG of class shares, their spread over scenes, object sizes, widths, bands, and windows with their masks.
 
     Args:
         path: The file.
-        stores: The tiles by split; objects and windows are those of train, and so are the classes.
-        objects: By class; empty: there are none.
+        train: The tiles of train, whose classes and windows are drawn.
+        splits: What `split_facts` says, by split.
+        objects: Of train, by class; empty: there are none.
         setup: The setup.
     """
-    train = stores["train"]
     task, shown = train.task, present_labels(train)
     palette = setup.dataset.palette(task.target)
     shades = colours(task, palette or (TWO if task.usual_colours else None))
     tints = dict(zip(task.label_names, shades[-len(task.label_names) :], strict=True))
     names, places = [task.label_names[i] for i in shown], choose_windows(train, setup.window)
     bands, lines = len(train.census.bands.mean), -(-len(places) // COLUMNS)
-    line = 0.1 * len(stores) + 0.04
+    line = 0.1 * len(splits) + 0.04
     heights = [line * max(len(names), 4, 0.7 * bands) + 1.0, *([0.24 * max(len(objects), 3) + 1.0] if objects else [])]
     figure = Figure(figsize=(12, sum(heights) + 4.0 * lines + 0.7), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=[sum(heights), 4.0 * lines + 0.7], squeeze=False)[:, 0]
     axes = upper.subplots(len(heights), 3, height_ratios=heights, squeeze=False)
     own = [tints[name] for name in names]
-    draw_shares(axes[0, 0], stores, shown, own)
+    draw_shares(axes[0, 0], splits, names, own, task)
     draw_spread(axes[0, 1], train, shown, own)
     draw_bands(axes[0, 2], train, setup.dataset.read_bands)
     if objects:
@@ -91,19 +92,19 @@ def write_beside(axis: Axes, x: float, y: float, text: str) -> None:
     axis.annotate(text, (x, y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
 
 
-def draw_shares(axis: Axes, stores: Mapping[str, Store], shown: Sequence[int], tints: Sequence[str]) -> None:
+def draw_shares(axis: Axes, splits: Mapping[str, Any], names: Sequence[str], tints: Sequence[str], task: Task) -> None:
     """The share of each class in each split, or objects per scene."""
-    task, step = stores["train"].task, 0.8 / len(stores)
-    hatches = dict(zip(stores, (None, "////", "...."), strict=False))
-    for i, (split, store) in enumerate(stores.items()):
-        own, valid = task.label_counts(store.census.positives.sum(axis=0), store.census.valid.sum(axis=0))
-        share = (own / (len(store) if task.directed else np.maximum(valid, 1)))[list(shown)]
-        where = np.arange(len(shown)) + (i - (len(stores) - 1) / 2) * step
+    step = 0.8 / len(splits)
+    hatches = dict(zip(splits, (None, "////", "...."), strict=False))
+    for i, (split, facts) in enumerate(splits.items()):
+        own = [facts["classes"][name] for name in names]
+        share = [part["pixels"] / facts["scenes"] if task.directed else part["share"] for part in own]
+        where = np.arange(len(names)) + (i - (len(splits) - 1) / 2) * step
         axis.barh(where, share, step * 0.9, color=tints, edgecolor=DARK, linewidth=0.5, hatch=hatches[split])
         for y, value in zip(where, share, strict=True):
             write_beside(axis, value, y, f"{value:.1f}" if task.directed else f"{value:.1%}")
     title = "objects per scene" if task.directed else "share of labelled pixels"
-    label_rows(axis, [task.label_names[i] for i in shown], title)
+    label_rows(axis, names, title)
     axis.xaxis.set_major_formatter("{x:g}" if task.directed else PercentFormatter(1.0))
     axis.set_xlim(0, axis.get_xlim()[1] * 1.12)
     handles = [Patch(facecolor="white", edgecolor=DARK, hatch=hatch, label=split) for split, hatch in hatches.items()]

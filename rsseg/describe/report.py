@@ -63,7 +63,7 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
     }
     print_description(description, present, advice)
     write_json(out / "description.json", description)
-    draw_dataset(out / "description.png", stores, objects, setup)
+    draw_dataset(out / "description.png", train, splits, objects, setup)
     log.info("Numbers and picture: %s", out)
 
 
