@@ -9,7 +9,8 @@ it does not know at all nearly none would do: what is suggested has to be more p
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -164,7 +165,8 @@ class Doubts:
     def add(self, windows: GridWindows, numbers: list[int], logits: Tensor, predicted: Tensor, label: Tensor) -> None:
         """Add windows: their logits, predicted labels and labels; those of a scene follow each other."""
         suggested, confidence = suspicious_labels(class_probabilities(self.task, logits), label, self.thresholds)
-        found = label.byte().cpu().numpy(), predicted.reshape(label.shape).byte().cpu().numpy(), suggested, confidence
+        labels: list[NDArray[Any]] = [part.reshape(label.shape).byte().cpu().numpy() for part in (label, predicted)]
+        found = [*labels, suggested, confidence]
         for i, core in enumerate(windows.cores[number] for number in numbers):
             if core.scene != self._scene:
                 self.finish()
@@ -181,28 +183,40 @@ class Doubts:
         """Count the patches of the scene whose windows are complete."""
         if self._scene < 0:
             return
-        label, predicted, suggested, confidence = self._maps
-        scene, side, known = self.store.scenes[self._scene], self.side, int((label != IGNORE).sum())
-        at = plane, row, column = np.nonzero(suggested != IGNORE)
-        pixels = {"plane": plane, "row": row // side * side, "column": column // side * side}
-        frame = pd.DataFrame({**pixels, "label": label[at], "suggestion": suggested[at], "confidence": confidence[at]})
-        counts = frame.groupby([*pixels, "label", "suggestion"])["confidence"].agg(["size", "mean", "sum"]).reset_index()
-        listed: dict[tuple[int, ...], Crop] = {}
-        for own in counts.sort_values("sum", ascending=False, kind="stable").itertuples():
-            names, place = self.task.matrices[own.plane], (int(own.row), int(own.column))
-            about: dict[str, Any] = {"head": self.head, "scene": scene.name, "row": place[0], "column": place[1], "size": side}
-            pair = {"labelled": names[own.label], "suggested": names[own.suggestion]}
-            about |= map_position(scene, *(corner + side / 2 for corner in place)) | pair
-            about |= {"pixels": int(own.size), "confidence": round(float(own.mean), 4), "sum": float(own.sum)}
-            self.patches.append(about)
-            part = (own.plane, slice(place[0], place[0] + side), slice(place[1], place[1] + side))
-            if len(listed) < DRAWN and (own.plane, *place) not in listed:
-                crops = (np.array(whole[part]) for whole in (label, predicted, suggested))
-                listed[own.plane, *place] = Crop(about, self._scene, *crops)
-        self.crops = sorted([*self.crops, *listed.values()], key=lambda crop: -crop.row["sum"])[:DRAWN]
-        doubted = {"labelled pixels": known, "suspicious pixels": len(frame), "share": round(len(frame) / max(known, 1), 6)}
-        self.scenes.append({"head": self.head, "scene": scene.name, **doubted})
+        label, predicted, suggested, _ = self._maps
+        planes, height, width = label.shape
+        corners = product(range(planes), range(0, height, self.side), range(0, width, self.side))
+        found = [row for plane, top, left in corners for row in self._count(plane, top, left)]
+        known, doubted = int((label != IGNORE).sum()), sum(row["pixels"] for row in found)
+        share = {"labelled pixels": known, "suspicious pixels": doubted, "share": round(doubted / max(known, 1), 6)}
+        self.scenes.append({"head": self.head, "scene": self.store.scenes[self._scene].name, **share})
+        self.patches += found
+        best: dict[tuple[int, ...], Crop] = {}
+        for row in sorted(found, key=_rank):
+            place = row["plane"], row["row"], row["column"]
+            if len(best) < DRAWN and place not in best:
+                part = (place[0], *(slice(start, start + self.side) for start in place[1:]))
+                best[place] = Crop(row, self._scene, label[part].copy(), predicted[part].copy(), suggested[part].copy())
+        self.crops = sorted([*self.crops, *best.values()], key=lambda crop: _rank(crop.row))[:DRAWN]
         self._scene = -1
+
+    def _count(self, plane: int, top: int, left: int) -> Iterator[dict[str, Any]]:
+        """The rows of a patch, one for each pair of a labelled and a suggested class."""
+        label, _, suggested, confidence = (whole[plane, top : top + self.side, left : left + self.side] for whole in self._maps)
+        doubted, names, scene = suggested != IGNORE, self.task.matrices[plane], self.store.scenes[self._scene]
+        pair = label[doubted].astype(np.int64) * len(names) + suggested[doubted]
+        pixels, sums = np.bincount(pair), np.bincount(pair, confidence[doubted])
+        for number in np.flatnonzero(pixels):
+            one, other = divmod(int(number), len(names))
+            place = {"head": self.head, "scene": scene.name, "plane": plane, "row": top, "column": left, "size": self.side}
+            place |= map_position(scene, top + self.side / 2, left + self.side / 2)
+            count = {"pixels": int(pixels[number]), "confidence": round(float(sums[number] / pixels[number]), 4)}
+            yield place | {"labelled": names[one], "suggested": names[other], **count, "sum": float(sums[number])}
+
+
+def _rank(row: Mapping[str, Any]) -> float:
+    """What sorts rows of patches: pixels x confidence, the most first."""
+    return -float(row["sum"])
 
 
 def map_position(scene: Scene, row: float, column: float) -> dict[str, Any]:
@@ -268,8 +282,7 @@ def write_noise(setup: Setup, module: SegmentationModule, store: Store, path: Pa
     doubts = find_noise(setup, module, store, setup.window)
     scenes = pd.DataFrame([row for own in doubts.values() for row in own.scenes])
     scenes = scenes.sort_values("share", ascending=False, kind="stable")
-    found = pd.DataFrame([row for own in doubts.values() for row in own.patches], columns=[*PATCH, "sum"])
-    found = found.sort_values("sum", ascending=False, kind="stable")[PATCH]
+    found = pd.DataFrame(sorted((row for own in doubts.values() for row in own.patches), key=_rank), columns=PATCH)
     found.index = pd.RangeIndex(1, len(found) + 1, name="rank")
     write_table(path, found)
     write_table(path.with_name(f"{path.stem}-scenes.csv"), scenes.set_index("scene"))
