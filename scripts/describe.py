@@ -44,6 +44,8 @@ def main(arguments: Arguments) -> None:
     if arguments.run:
         describe_run(arguments)
         return
+    if arguments.split != "val":
+        raise InputError(f"split={arguments.split} is for run=...: a dataset is described with all its splits")
     folders = [word for word in arguments.overrides if "=" not in word and not word.startswith(("~", "+", "-"))]
     overrides = [word for word in arguments.overrides if word not in folders]
     overrides += [f"trust=[{','.join(arguments.trust)}]"] if arguments.trust else []
