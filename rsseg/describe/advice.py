@@ -81,7 +81,11 @@ RULES: Mapping[str, Sequence[Rule]] = {
         Rule("no imbalance to speak of", ("sampler=uniform",), "every pixel alike"),
         Rule("imbalance", ("sampler=balanced", "sampler.power=0.5"),
              "windows around {rare} more often; it multiplies with class weights: take one of the two"),
-        Rule("empty windows", ("sampler=undersample", "sampler=near_border"), "{quiet:.0%} of the blocks show {frequent} alone"),
+        Rule(
+            "empty windows",
+            ("sampler=undersample", "sampler=near_border"),
+            "{quiet:.0%} of the blocks show {frequent} alone",
+        ),
         Rule("rare small objects", ("augment=[paste,d4]",), "{rare} can be pasted into other windows"),
         Rule("scenes of very different size", ("sampler=by_scene",),
              "the largest is {uneven:.3g} times as large as the smallest: if you are judged scene by scene"),
