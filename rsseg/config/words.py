@@ -119,6 +119,8 @@ def word_faults(configs: Path, words: Sequence[str], multirun: bool = False) -> 
             fault = "several values are several runs, add -m; for a list of values write brackets, as in [1,2]"
         elif override.key_or_group.startswith("hydra/") or (own_groups and (configs / override.key_or_group).is_dir()):
             fault = _choice_fault(configs, override)
+        elif override.is_delete() and override.key_or_group in (item.name for item in fields(Config)):
+            fault = "a run needs it: leave the word out"
         if "\\${" in word:  # as text it passes for any type
             fault = "no setting takes a text with ${ in it: leave out the backslash to name another setting's value"
         fault = fault or _setting_fault(override) or _number_fault(override)

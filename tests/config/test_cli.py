@@ -41,6 +41,7 @@ def said(*words, **options):
         ("sampler=near_miss", "near_miss is called near_border now"),
         ("dataset.source.fold=2/5", "write dataset.folds=5 dataset.fold=2"),
         ("+dataset.rgb.new=0", "there is nothing that it could be added to"),
+        ("~on_nonfinite", "a run needs it"),
         ("sampler=nan", "a choice is a name, found nan: there are balanced"),
         ("sampler=[uniform,1]", "a choice is a name, found 1"),
         (r"residence='\${x}'", "leave out the backslash"),
