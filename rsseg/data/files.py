@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -137,6 +138,7 @@ class MaskFiles(NamedTuple):
         values: Any = None,
         layer: str | None = None,
         threshold: float | None = None,
+        buffer: float | None = None,
     ) -> MaskFiles:
         """What a config says of a target, at this place of the dataset.
 
@@ -156,8 +158,10 @@ class MaskFiles(NamedTuple):
             )
         if threshold is not None and not isinstance(threshold, int | float):
             raise InputError(f"dataset.{place}.threshold={threshold}: a number is expected, above which a pixel is 1")
+        if buffer is not None and (not isinstance(buffer, int | float) or not 0 <= buffer < math.inf):
+            raise InputError(f"dataset.{place}.buffer={buffer}: metres are expected, by which features are widened")
         pairs = tuple((text_of(name), value) for name, value in values.items())
-        return cls(mask, Burn(attribute, pairs, None if layer is None else str(layer)), threshold)
+        return cls(mask, Burn(attribute, pairs, None if layer is None else str(layer), float(buffer or 0)), threshold)
 
 
 def is_vector(path: Path) -> bool:
@@ -182,7 +186,10 @@ class Files(Source):
         attribute: Of vector masks, the attribute that holds a feature's mask value; None: 1 for every feature.
         values: The mask value for each of the attribute's values, where they are not integers already.
         layer: Of vector masks with several layers, the one that is read.
+        buffer: Of vector masks, by how many metres on the ground features are widened.
         threshold: Of raster masks, the value above which a pixel is 1, and else 0.
+        on_missing: What becomes of images without a file to stack, of images to train or validate on without a mask, and of
+            listed names without an image: ``raise`` refuses them, ``skip`` leaves them out and says how many.
         published: How many images the dataset has in full; fewer are reported, unless its test part is not there.
         weight: The paths of rasters that say what each pixel counts for in the loss, paired as the masks are. Pixels of an
             image that none fits count 1; None: all do.
@@ -201,7 +208,9 @@ class Files(Source):
         attribute: str | None = None,
         values: Mapping[Any, int] | None = None,
         layer: str | None = None,
+        buffer: float | None = None,
         threshold: float | None = None,
+        on_missing: str = "raise",
         published: int | None = None,
         weight: str | None = None,
         targets: Mapping[str, Mapping[str, Any]] | None = None,
@@ -214,7 +223,7 @@ class Files(Source):
             )
         self.patterns = [image] if isinstance(image, str) else list(image)
         several = {f"targets.{name}": own for name, own in (targets or {}).items()}
-        one = {"mask": mask, "attribute": attribute, "values": values, "layer": layer, "threshold": threshold}
+        one = {"mask": mask, "attribute": attribute, "values": values, "layer": layer, "buffer": buffer, "threshold": threshold}
         beside = [setting for setting, given in one.items() if setting != "mask" and given is not None and several]
         if beside:
             raise InputError(
@@ -223,7 +232,10 @@ class Files(Source):
         self.targets = {place: MaskFiles.of(place, **own) for place, own in (several or {"source": one}).items()}
         if not self.patterns:
             raise InputError("dataset.source.image=[]: list one pattern of paths at least")
-        self.split = Split(split, self.root)
+        if on_missing not in ("raise", "skip"):
+            raise InputError(f"dataset.source.on_missing={on_missing}: raise or skip is expected")
+        self.skip = on_missing == "skip"
+        self.split = Split(split, self.root, self.skip)
         if group is not None and self.split.side and self.split.buffer:
             raise InputError(
                 f"dataset.source.group={group}: blocks with a buffer between them are groups of their own; leave one out"
@@ -240,7 +252,9 @@ class Files(Source):
         scene_names = unique_names(images)
         for i, (fields, path) in enumerate(images.items()):
             first, *further = (files[i] for files in masks)
-            stack, name = tuple(files[i] for files in stacks), scene_names[i]
+            stack, name = tuple(file for files in stacks if (file := files[i]) is not None), scene_names[i]
+            if len(stack) < len(stacks):
+                continue  # to be skipped
             area = grouping.of(path, dict(zip(names, fields, strict=True)))
             scene = Scene(name, path, None, stack, weight=weights[i], further=tuple(further), group=area)
             if first is not None:
@@ -277,16 +291,22 @@ class Files(Source):
             for path in found
         ]
 
-    def _stacked(self, images: Mapping[tuple[str, ...], Path], pattern: str) -> list[Path]:
-        """As `_partners`, where none may be missing."""
+    def _stacked(self, images: Mapping[tuple[str, ...], Path], pattern: str) -> list[Path | None]:
+        """As `_partners`, where none may be missing unless it is to be skipped."""
         files = self._partners(images, pattern, "source.image")
         alone = [path for path, file in zip(images.values(), files, strict=True) if file is None]
         if alone:
-            raise InputError(
+            self._refuse(
                 f"{len(alone)} of {len(images)} images below {self.root} have no file to stack that fits "
-                f"dataset.source.image={pattern}, first {alone[0]}{self._archives()}"
+                f"dataset.source.image={pattern}, first {alone[0]}"
             )
-        return [file for file in files if file is not None]
+        return files
+
+    def _refuse(self, fault: str) -> None:
+        """Raise an error about files that are missing, or say that what needs them is left out."""
+        if not self.skip:
+            raise InputError(f"{fault}{self._archives()}")
+        log.warning("%s; left out (dataset.source.on_missing=skip).", fault)
 
     def _weights(self, images: Mapping[tuple[str, ...], Path], pattern: str | None) -> list[Path | None]:
         """As `_partners`, where one at least has to be there."""
@@ -316,7 +336,7 @@ class Files(Source):
             InputError: If there are none, or masks are missing of train or val.
         """
         found = self.split.of(split, self._all)
-        bare = [scene for scene in found if not any(scene.masks)]
+        bare = [scene for scene in found if not any(scene.masks) and split != "test"]
         if not found and split in self.split.parts:
             groups = len(set(group_names(self._all)))
             few = "; a large image can be split into blocks: {blocks: 1024, buffer: 64, train: 0.7, val: 0.3}"
@@ -328,11 +348,12 @@ class Files(Source):
                 f"{len(self._all)} images, such as {self._all[0].name}"
                 f"{few if self.split.kind == 'fractions' else self._archives()}"
             )
-        if bare and split != "test":
-            raise InputError(
+        if bare:
+            self._refuse(
                 f"{len(bare)} of {len(found)} {split} images below {self.root} have no mask that fits "
-                f"{' or '.join(self.patterns_of_masks)}, first {bare[0].image}{self._archives()}"
+                f"{' or '.join(self.patterns_of_masks)}, first {bare[0].image}"
             )
+            found = [scene for scene in found if scene not in bare]
         for number, pattern in enumerate(self.patterns_of_masks):
             there = sum(scene.masks[number] is not None for scene in found)
             if there < len(found) and split != "test":

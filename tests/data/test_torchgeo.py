@@ -11,7 +11,8 @@ from torchgeo.datasets import NonGeoDataset, RasterDataset
 
 from rsseg.assembly import make_setup
 from rsseg.contract import InputError
-from rsseg.data.torchgeo import TorchGeo, grouped_keys
+from rsseg.data.pieces import grouped_keys
+from rsseg.data.torchgeo import TorchGeo
 from rsseg.dataset import open_split
 
 
