@@ -58,7 +58,7 @@ def data(tmp_path_factory, folder_root):
     import torch
 
     base, rng = tmp_path_factory.mktemp("docs"), np.random.default_rng(3)
-    for name in layouts.LAYOUTS | layouts.OBJECTS | layouts.SEVERAL:
+    for name in layouts.LAYOUTS | layouts.BURNT | layouts.OBJECTS | layouts.SEVERAL:
         layouts.write(base, name)
     root = base / "disk1"
     layouts.own_scenes(root / "floods", rng)

@@ -44,7 +44,7 @@ class TorchGeo(Source):
     decoding goes on where it stopped.
 
     Args:
-        name: The class in `torchgeo.datasets`; or several geospatial ones that are joined where they overlap.
+        name: The class in `torchgeo.datasets`; ``A+B``: geospatial ones, joined where they overlap, as torchgeo's ``A & B``.
         args: What it is made with, but for its split and transforms; of several such a mapping for each, by class.
         cache: The folder for decoded samples.
         split: For each of train, val and test the class's own name of it, or a mapping of the arguments that select it; what
@@ -62,7 +62,7 @@ class TorchGeo(Source):
 
     def __init__(
         self,
-        name: str | Sequence[str],
+        name: str,
         args: Mapping[str, Any],
         cache: str,
         split: Mapping[str, str | Mapping[str, Any] | None] | None = None,
@@ -71,9 +71,9 @@ class TorchGeo(Source):
         mask: str | Sequence[str] | None = None,
         times: int | None = None,
     ) -> None:
-        names = [name] if isinstance(name, str) else list(name)
+        names = name.split("+")
         self.kinds = {each: dataset_class(each, joined=len(names) > 1) for each in names}
-        self.args = {name: dict(args)} if isinstance(name, str) else arguments_of(names, args)
+        self.args = {name: dict(args)} if len(names) == 1 else arguments_of(names, args)
         for each, kind in self.kinds.items():
             known = [p for p in inspect.signature(kind).parameters if p not in ("split", "transforms")]
             for key in self.args[each]:
@@ -85,7 +85,7 @@ class TorchGeo(Source):
         for setting, number in (("chip", chip), ("times", times)):
             if number is not None and number < 1:
                 raise InputError(f"dataset.source.{setting}={number} must be at least 1")
-        self.name, self.split, self.chip, self.times = "+".join(names), dict(split or {}), chip, times
+        self.name, self.split, self.chip, self.times = name, dict(split or {}), chip, times
         self.image, self.mask = ([keys] if isinstance(keys, str) else keys and list(keys) for keys in (image, mask))
         self.takes_split = len(names) == 1 and "split" in inspect.signature(self.kinds[names[0]]).parameters
         self.cache = Path(cache).expanduser()
@@ -223,7 +223,7 @@ def arguments_of(names: Sequence[str], args: Mapping[str, Any]) -> dict[str, dic
     wrong = [key for key, own in args.items() if key not in names or not isinstance(own, Mapping)]
     if wrong:
         raise InputError(
-            f"dataset.args.{wrong[0]}: dataset.name=[{','.join(names)}] takes the arguments of each class by its name, such as "
+            f"dataset.args.{wrong[0]}: dataset.name={'+'.join(names)} takes the arguments of each class by its name, such as "
             f"dataset.args.{names[0]}.paths=..."
         )
     return {name: dict(args.get(name, {})) for name in names}
@@ -245,7 +245,7 @@ def dataset_class(name: str, joined: bool = False) -> Any:
         known = [n for n, c in vars(torchgeo.datasets).items() if inspect.isclass(c) and issubclass(c, base)]
         raise InputError(f"dataset.name={name} is no dataset of torchgeo {version('torchgeo')}{nearest(name, known)}")
     if joined and not issubclass(found, base[0]):
-        raise InputError(f"dataset.name lists {name}, whose samples have no place: only geospatial datasets can be joined")
+        raise InputError(f"dataset.name has {name}, whose samples have no place: only geospatial datasets can be joined")
     return found
 
 
