@@ -220,7 +220,9 @@ class Split:
 
 def called(scenes: Sequence[Scene]) -> dict[str, str]:
     """Scenes by what lists may call them: their names, or those of their files, without endings, that no other scene has."""
-    files = {(path.stem, scene.name) for scene in scenes for path in (*scene.images, *(m.path for m in scene.masks if m))}
+    files = {
+        (normal(path.stem), scene.name) for scene in scenes for path in (*scene.images, *(m.path for m in scene.masks if m))
+    }
     shared = Counter(stem for stem, _ in files)
     return {stem: name for stem, name in files if shared[stem] == 1} | {scene.name: scene.name for scene in scenes}
 
