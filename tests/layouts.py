@@ -151,7 +151,9 @@ def ftw(root: Path, rng: np.random.Generator) -> None:
             for window, bands in {"a": image[4:], "b": image[:4]}.items():
                 if (country, chip, window) != ("kenya", 4, "a"):
                     write_tif(root / f"{country}/s2_images/window_{window}/g_{chip}.tif", bands.astype(np.uint16) * 9)
-            write_tif(root / f"{country}/label_masks/semantic_2class/g_{chip}.tif", mask[None].astype(np.uint8), nodata=0)
+            edged = np.where(mask == 1, checker(rng, SIZE, 2) + 1, mask)
+            for kind, labels in {"semantic_2class": mask, "semantic_3class": edged}.items():
+                write_tif(root / f"{country}/label_masks/{kind}/g_{chip}.tif", labels[None].astype(np.uint8), nodata=0)
         splits = ["train", "train", "val", "test", "train"][: last + 1]
         table = pd.DataFrame({"aoi_id": [f"g_{chip}" for chip in range(last + 1)], "split": splits})
         table.to_parquet(root / country / f"chips_{country}.parquet")

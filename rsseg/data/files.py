@@ -298,13 +298,14 @@ class Files(Source):
         if alone:
             self._refuse(
                 f"{len(alone)} of {len(images)} images below {self.root} have no file to stack that fits "
-                f"dataset.source.image={pattern}, first {alone[0]}"
+                f"dataset.source.image={pattern}, first {alone[0]}",
+                every=len(alone) == len(files),
             )
         return files
 
-    def _refuse(self, fault: str) -> None:
-        """Raise an error about files that are missing, or say that what needs them is left out."""
-        if not self.skip:
+    def _refuse(self, fault: str, every: bool) -> None:
+        """Raise an error about files that are missing, or say that what needs them is left out, unless that is every image."""
+        if every or not self.skip:
             raise InputError(f"{fault}{self._archives()}")
         log.warning("%s; left out (dataset.source.on_missing=skip).", fault)
 
@@ -351,7 +352,8 @@ class Files(Source):
         if bare:
             self._refuse(
                 f"{len(bare)} of {len(found)} {split} images below {self.root} have no mask that fits "
-                f"{' or '.join(self.patterns_of_masks)}, first {bare[0].image}"
+                f"{' or '.join(self.patterns_of_masks)}, first {bare[0].image}",
+                every=len(bare) == len(found),
             )
             found = [scene for scene in found if scene not in bare]
         for number, pattern in enumerate(self.patterns_of_masks):

@@ -452,5 +452,7 @@ def test_spacenet_roads_without_a_file_of_roads(tmp_path, caplog):
     assert "1 of 6 train images" in caplog.text
     with pytest.raises(InputError, match=r"1 of 6 train images .* have no mask"):
         source_of(settings("spacenet3", root, "dataset.source.on_missing=raise")).scenes("train")
+    with pytest.raises(InputError, match=r"6 of 6 train images .* have no mask"):
+        source_of(settings("spacenet3", root, "dataset.source.mask='no/{city}_{number}.tif'")).scenes("train")
     with pytest.raises(InputError, match="buffer=-1: metres"):
         source_of(settings("spacenet3", root, "dataset.source.buffer=-1"))
