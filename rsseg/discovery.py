@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 from rasterio.windows import Window
 
 from rsseg.contract import IGNORE, InputError
-from rsseg.data.files import IMAGES, Files, files_below
+from rsseg.data.files import Files
+from rsseg.data.paths import IMAGES, files_below
 from rsseg.data.raster import brief_crs, has_palette, open_raster, read_bands
 from rsseg.data.splits import FRACTIONS, SPLITS
 from rsseg.data.vector import VECTORS

@@ -6,7 +6,8 @@ import pytest
 from tiny import write_tif
 
 from rsseg.contract import InputError
-from rsseg.data.files import Files, find, path_pattern
+from rsseg.data.files import Files
+from rsseg.data.paths import find, path_pattern
 
 
 def names(source, split):
