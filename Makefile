@@ -1,7 +1,7 @@
 # `make PYTHON=/path/to/python test` uses another interpreter than the one on the PATH.
 PYTHON ?= python
 
-.PHONY: install test fast lint types format docs image
+.PHONY: install test fast fuzz lint types format docs image
 
 install:  ## the project as it stands here, with the tools of the other verbs
 	$(PYTHON) -m pip install -e '.[dev]'
@@ -11,6 +11,9 @@ test: lint types  ## everything that must hold, a file of tests at a time in eac
 
 fast: lint types  ## the same without the slow tests
 	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not slow"
+
+fuzz:  ## 2,000 random datasets and overrides, each of which has to give a result or a line
+	$(PYTHON) tests/fuzz.py 2000
 
 lint:  ## style, layout and the import contract
 	$(PYTHON) -m ruff check

@@ -146,6 +146,20 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8", newline="\n")
 
 
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+
+
+def is_remote(root: str) -> bool:
+    """Whether a dataset's root is no folder of this machine: a URL, one of GDAL's names of such places, or an archive."""
+    in_archive = any(is_archive(part) for part in Path(root).parts) and not Path(root).expanduser().is_dir()
+    return "://" in root or root.startswith("/vsi") or in_archive
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file is an archive that is read as a folder, by its name."""
+    return name.lower().endswith(ARCHIVES)
+
+
 def normal(text: str) -> str:
     """Text with accents as parts of their letters (NFC), however a file system or a program writes them."""
     return unicodedata.normalize("NFC", text)

@@ -96,7 +96,7 @@ LOSSES = {
     "multilabel": "bce ce_dice focal lovasz",
 }
 AUGMENTATIONS = "blur cutout d4 full noise none paste radiometry scale_crop"
-SAMPLERS = "balanced by_scene near_miss undersample uniform"
+SAMPLERS = "balanced by_scene near_border undersample uniform"
 CHOICES = [
     "model=deeplabv3plus", "model=segformer", "model.freeze=[encoder]", "model.dropout=0.2", "optimizer=adam", "optimizer=lamb",
     "optimizer=lion", "optimizer=nadamw", "optimizer=sgd", "scheduler=constant", "scheduler=cosine_warmup",

@@ -12,7 +12,9 @@ import torch
 from test_run import SPLIT, folder_data, settings, weights
 from tiny import compose, power_cut
 
+import rsseg.training.scoring as scoring
 from rsseg.assembly import make_setup
+from rsseg.compare.recorder import Recorder
 from rsseg.compare.records import load_records, read_arrays
 from rsseg.compare.tuning import tune
 from rsseg.config.folder import RunFolder
@@ -89,6 +91,28 @@ def test_each_half_is_counted_by_the_checkpoint_that_the_other_chose(tmp_path, f
     unfinished = replace(records, crossed=None)
     np.testing.assert_array_equal(unfinished.at("fixed")[[other, mine]], again)
     assert records.best_index == np.argmax([pooled(counts) for counts in records.counts])
+
+
+@pytest.mark.parametrize("halves", [(4, 4), (2, 4), (2, 2)])
+def test_logits_of_the_last_validation_need_no_second_pass(tmp_path, folder_root, monkeypatch, halves):
+    """Whatever the halves choose: the counts are those of predicting each half by its checkpoint in a pass of its own."""
+    passes = []
+    count_scenes = scoring.count_scenes
+    monkeypatch.setattr(Recorder, "chosen", halves)
+    monkeypatch.setattr(scoring, "count_scenes", lambda *given: (passes.append(given[2]), count_scenes(*given)))
+    common = [*folder_data(folder_root), *QUICK, "steps=4", "validations=2"]
+    train(settings(tmp_path, *common), tmp_path / "kept")
+    best = load_records(tmp_path / "kept").best_index
+    free = {4} | ({2} if best == 0 else set())  # the best checkpoint is scored anyway where it is not the last
+    assert len(passes) == len(set(halves) - free)
+    monkeypatch.setattr("rsseg.compare.recorder.KEPT", 0)
+    train(settings(tmp_path, *common), tmp_path / "again")
+    one, two = (read_arrays(tmp_path / run / "records" / "crossed.npz") for run in ("kept", "again"))
+    assert one.keys() == two.keys()
+    assert one["mask/steps"].tolist() == list(halves)
+    assert np.abs(one["mask/counts"] - two["mask/counts"]).sum((1, 2, 3)).max() <= 16  # predicted again, in other batches
+    assert np.isfinite(one["mask/counts"]).all()
+    assert (one["mask/counts"][:3, ..., [0, 2]].sum((2, 3)) == 80 * 96 - 16).all()
 
 
 def test_what_is_crossed_already_is_kept_when_a_run_is_scored_again_or_goes_on(tmp_path, folder_root, monkeypatch):
@@ -198,7 +222,7 @@ def test_every_scene_is_counted_as_its_map_at_the_other_half_s_bias(tmp_path, fo
         return tuned[part.tobytes(), metric]
 
     monkeypatch.setattr("rsseg.training.recording.tune", spy)
-    monkeypatch.setattr("rsseg.training.scoring.HALVES", ())  # their weights are kept
+    monkeypatch.setattr("rsseg.training.scoring.remove_halves", lambda run: None)
     train(settings(tmp_path, *folder_data(folder_root), *QUICK, "steps=4", "validations=4"), run)
     records, classes = load_records(run), ("a", "b", "c")
     stored = json.loads((run / "threshold.json").read_text())["mask"]

@@ -15,8 +15,8 @@ from test_run import command, folder_data, settings
 
 import rsseg.compare.recorder as recorder
 import rsseg.data.build as build
-import rsseg.training.recording as recording
 import rsseg.training.scoring as scoring
+from rsseg.compare.counting import PointCounts
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import run_folder
 from rsseg.contract import InputError
@@ -241,8 +241,8 @@ KILLS = {
     "between the previous checkpoint and the last": lambda: at_replace("previous.ckpt", 1, after=True),
     "between the best checkpoint and that of a half": lambda: at_replace("first.ckpt", 1),
     "between the checkpoints of the halves": lambda: at_replace("first.ckpt", 1, after=True),
-    "before the halves are counted": lambda: replaced(scoring, "cross"),
-    "between the halves": lambda: replaced(recording, "PointCounts", 2),
+    "before the halves are counted": lambda: replaced(scoring, "Crossing"),
+    "while the halves are counted": lambda: replaced(PointCounts, "count", 2),
     "before what was counted is written": lambda: at_replace("crossed.npz", 1),
     "before thresholds are tuned": lambda: replaced(scoring, "keep_thresholds"),
     "before the summary is in place": lambda: at_replace("summary.json", 1),

@@ -20,57 +20,69 @@ from rsseg.metrics.scores import class_counts
 from rsseg.task import Task
 
 Thresholds: TypeAlias = Mapping[str, Array]
-"""By what they were tuned for, thresholds or biases ``[classes]`` as `Task.predict` takes them."""
+"""By what they were tuned for, the thresholds or biases of each scene, ``[S, classes]`` as `Task.predict` takes them."""
 
 
 class PointCounts:
     """Counts scenes at all `POINTS` while one process predicts them, window after window of whole scenes.
 
-    It holds ``24 S K^2`` bytes of confusion matrices and ``4096 S (K + 1)`` of score histograms a head. While a scene is put
-    together and its contours are counted, 16 bytes per pixel of it are in memory.
+    Several checkpoints may predict them, one after the other, each its own scenes at their own thresholds. It holds
+    ``24 S K^2`` bytes of confusion matrices and ``4096 S (K + 1)`` of score histograms a head. While a scene is put together
+    and its contours are counted, 16 bytes per pixel of it are in memory.
 
     Args:
         tasks: The tasks of the heads with labels.
         sizes: ``[S, 2]``, the scenes' heights and widths.
-        cores: The windows, scene after scene.
-        thresholds: By head; none: it is not counted at tuned points.
+        thresholds: By head, those of each scene; none: it is not counted at tuned points.
     """
 
     def __init__(
         self,
         tasks: Mapping[str, Task],
         sizes: NDArray[np.int64],
-        cores: Sequence[Core],
         thresholds: Mapping[str, Thresholds],
     ) -> None:
-        self.tasks, self.sizes, self.cores = dict(tasks), sizes, cores
-        scenes = len(sizes)
+        self.tasks, self.sizes, scenes = dict(tasks), sizes, len(sizes)
+        self.thresholds = {
+            name: {at: torch.from_numpy(tuned).float() for at, tuned in own.items()} for name, own in thresholds.items()
+        }
         self.confusions = {
-            name: {"fixed": Confusion(task, scenes)}
-            | {at: Confusion(task, scenes, torch.from_numpy(tuned).float()) for at, tuned in thresholds[name].items()}
-            for name, task in tasks.items()
+            name: {at: Confusion(task, scenes) for at in ("fixed", *thresholds[name])} for name, task in tasks.items()
         }
         self.histograms = {name: ScoreHistogram(task, scenes) for name, task in tasks.items()}
         self.boundaries = {name: Boundary(task, scenes) for name, task in tasks.items()}
         self._scenes: dict[str, tuple[Tensor, Tensor]] = {}  # prediction and mask of the scene that is being put together
 
-    def count(self, outputs: Mapping[str, Tensor], batch: Batch) -> None:
-        """Count a batch, logits by head."""
-        layers, scene = layers_of(batch), batch["scene"]
+    def count(self, outputs: Mapping[str, Tensor], batch: Batch, cores: Sequence[Core], wanted: NDArray[np.bool_]) -> None:
+        """Count a batch.
+
+        Args:
+            outputs: Logits by head.
+            batch: Its targets, scenes and numbers.
+            cores: The windows that its numbers stand for, scene after scene.
+            wanted: bool ``[S]``, the scenes that are counted.
+        """
+        layers = layers_of(batch)
+        here = torch.from_numpy(wanted).to(batch["scene"].device)[batch["scene"]]
+        if not here.any():
+            return
+        scene = batch["scene"][here]
         for name, task in self.tasks.items():
-            logits = outputs[name]
-            truth = task.hard_labels(layers[task.target])
-            for confusion in self.confusions[name].values():
-                confusion.to(logits.device).update(logits, truth, scene)
+            logits, truth = outputs[name][here], task.hard_labels(layers[task.target][here])
+            self.confusions[name]["fixed"].to(logits.device).update(logits, truth, scene)
+            for at, tuned in self.thresholds[name].items():
+                own = tuned.to(logits.device)[scene, :, None, None]
+                moved = logits + own if task.exclusive else logits - own  # a bias is added, a threshold exceeded
+                self.confusions[name][at].to(logits.device).update(moved, truth, scene)
             self.histograms[name].to(logits.device).update(logits, truth, scene)
             predicted = task.predict(logits).to(torch.uint8)
-            for labels, target, k in zip(predicted, truth, batch["k"].tolist(), strict=True):
-                self._place(name, labels, target, k)
+            for labels, target, k in zip(predicted, truth, batch["k"][here.cpu()].tolist(), strict=True):
+                self._place(name, labels, target, cores, k)
 
-    def _place(self, name: str, labels: Tensor, target: Tensor, k: int) -> None:
+    def _place(self, name: str, labels: Tensor, target: Tensor, cores: Sequence[Core], k: int) -> None:
         """Put a window's inner part into its scene; a scene that is complete is counted."""
-        core = self.cores[k]
-        if k == 0 or self.cores[k - 1].scene != core.scene:
+        core = cores[k]
+        if k == 0 or cores[k - 1].scene != core.scene:
             shape = (*target.shape[:-2], *self.sizes[core.scene].tolist())
             empty = torch.full(shape, IGNORE, dtype=torch.uint8, device=target.device)
             self._scenes[name] = empty, empty.clone()
@@ -78,7 +90,7 @@ class PointCounts:
             rows, columns = (core.inner_top, core.inner_bottom), (core.inner_left, core.inner_right)
             there = whole[..., core.top + rows[0] : core.top + rows[1], core.left + columns[0] : core.left + columns[1]]
             there.copy_(part[..., slice(*rows), slice(*columns)])
-        if k == len(self.cores) - 1 or self.cores[k + 1].scene != core.scene:
+        if k == len(cores) - 1 or cores[k + 1].scene != core.scene:
             predicted, mask = (whole.unsqueeze(0) for whole in self._scenes.pop(name))
             number = torch.tensor([core.scene], device=mask.device)
             self.boundaries[name].to(mask.device).update(predicted, mask, number)

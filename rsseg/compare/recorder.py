@@ -25,6 +25,9 @@ from rsseg.module import SegmentationModule
 HALVES = ("first", "second")
 """What the checkpoints are called that are the best on each half of the scenes."""
 
+KEPT = 2**28
+"""Bytes of logits and targets that the last validation keeps at most, so that its scenes need not be predicted once more."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -54,6 +57,8 @@ class Recorder(L.Callback):
 
     Attributes:
         improved: The `HALVES` on which the last validation is the best so far.
+        kept: Logits by head and batches of a validation at the run's last step; empty where they take more than `KEPT`, or are
+            shared among processes.
 
     Args:
         folder: The folder of its records.
@@ -76,6 +81,7 @@ class Recorder(L.Callback):
         self.folder, self.split, self.panels, self.samples = folder, split, dict(panels), dict(samples)
         self.windows, self.held_out = list(windows), list(held_out)
         self.first, self.improved = split.first, list[str]()
+        self.kept: list[tuple[Mapping[str, Tensor], Batch]] = []
         self._quality: dict[int, list[float]] = {}  # by step, on the first half, the second, and all
         self._gradients: dict[str, dict[str, ArrayLike]] = {}
 
@@ -117,11 +123,19 @@ class Recorder(L.Callback):
             self._gradients = {head: {key: value.numpy() for key, value in values.items()} for head, values in found.items()}
 
     def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *given: Any, **_: Any) -> None:
-        """Gather the sample."""
-        self.gather(*given[:2])
+        """Gather the sample; at the run's last step keep the logits themselves if they are few."""
+        outputs, batch, batch_idx = given[:3]
+        self.gather(outputs, batch)
+        if trainer.global_step < trainer.max_steps or trainer.world_size > 1 or len(self.kept) < batch_idx:
+            return
+        kept: Any = {**batch, "image": batch["image"][:0]}
+        self.kept.append((outputs, kept))
+        if _nbytes(self.kept) > KEPT:
+            self.kept.clear()
 
     def forget(self) -> None:
-        """Forget the sample."""
+        """Forget the sample, and the logits."""
+        self.kept.clear()
         for sample in self.samples.values():
             sample.reset()
 
@@ -150,7 +164,7 @@ class Recorder(L.Callback):
             sampled = {f"{name}/logits": sample.compute().logits for name, sample in self.samples.items()}
         if trainer.is_global_zero:
             if self.improved:
-                write_arrays(self._sample_file(step), sampled)
+                write_arrays(self._sample_file(step), sampled, packed=False)
             write_arrays(self.folder / f"step-{step:06d}.npz", arrays)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -184,6 +198,11 @@ class Recorder(L.Callback):
 
     def _sample_file(self, step: int) -> Path:
         return self.folder / f"sample-{step:06d}.npz"
+
+
+def _nbytes(kept: Sequence[tuple[Mapping[str, Tensor], Batch]]) -> int:
+    values = (value for outputs, batch in kept for value in (*outputs.values(), *batch.values()))
+    return sum(value.nbytes for value in values if isinstance(value, Tensor))
 
 
 def _segmentation(module: L.LightningModule) -> SegmentationModule:

@@ -158,14 +158,15 @@ def chosen_index(quality: Array) -> int:
     return int(np.argmax(np.where(np.isnan(quality), -np.inf, quality)))
 
 
-def write_arrays(path: Path, arrays: Mapping[str, ArrayLike]) -> None:
-    """Write an npz file of a run's records, whole or not at all.
+def write_arrays(path: Path, arrays: Mapping[str, ArrayLike], packed: bool = True) -> None:
+    """Write an npz file of a run's records, whole or not at all; packed where it stays and its numbers repeat.
 
     Raises:
         UnwritableError: If it can't be written.
     """
+    write: Any = np.savez_compressed if packed else np.savez
     with atomic_write(path) as part:
-        np.savez_compressed(part, **{name: np.asarray(a) for name, a in arrays.items()})  # type: ignore[arg-type]
+        write(part, **{name: np.asarray(a) for name, a in arrays.items()})
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:

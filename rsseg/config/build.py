@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.contract import InputError, nearest
 
@@ -241,7 +242,11 @@ def _parameters(target: Any) -> Mapping[str, inspect.Parameter]:
 
 def missing(config: DictConfig) -> list[str]:
     """The values that a config leaves open with `???`."""
-    return [f"{key} is not set: give it on the command line, {key}=..." for key in sorted(OmegaConf.missing_keys(config))]
+    try:
+        keys = sorted(OmegaConf.missing_keys(config))
+    except OmegaConfBaseException as error:  # of what is made of a value that is open
+        raise InputError(f"the config can't be resolved: {str(error).splitlines()[0]}") from None
+    return [f"{key} is not set: give it on the command line, {key}=..." for key in keys]
 
 
 def _built(value: Any, where: str, kind: Kind, trust: Collection[str], given: Mapping[str, Any]) -> Any:

@@ -24,7 +24,7 @@ from rsseg.config.schema import cross_check, raise_faults, register
 from rsseg.config.targets import leave_out_short_form
 from rsseg.config.words import choices, word_faults
 from rsseg.contract import InputError
-from rsseg.files import file_error
+from rsseg.files import file_error, is_remote
 
 HELP = """\
 rsseg trains a segmentation model of remote-sensing images from a config, and measures which loss serves which metric.
@@ -150,7 +150,7 @@ def check_early(config: Any) -> None:
     except OmegaConfBaseException as error:
         raise InputError(f"the config can't be resolved: {str(error).splitlines()[0]}") from None
     root = Path(str(source.get("root", ""))).expanduser()
-    if source.get("_target_") == "rsseg.data.files.Files" and not root.is_dir():
+    if source.get("_target_") == "rsseg.data.files.Files" and not is_remote(str(source["root"])) and not root.is_dir():
         way_out = "set dataset.source.root, or RSSEG_DATA to the folder that holds your datasets"
         found.append(f"dataset.source: there is no folder {root}: {way_out}")
     raise_faults(found)

@@ -21,7 +21,7 @@ from rsseg.config.build import plain
 from rsseg.config.contents import fault
 from rsseg.config.schema import Config
 from rsseg.contract import InputError
-from rsseg.files import LockedError, UnwritableError, lock, read_json, remove_parts, write_text
+from rsseg.files import LockedError, UnwritableError, is_remote, lock, read_json, remove_parts, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -356,15 +356,15 @@ def flat(node: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _absolute(root: str) -> str:
-    """Where a folder lies, from wherever one looks; a folder that is not there stays as it is written."""
+    """Where a folder lies, from wherever one looks; one that is not there stays as it is written."""
     path = Path(root).expanduser()
-    return str(path.absolute()) if path.is_dir() else root
+    return str(path.absolute()) if path.exists() else root
 
 
 def _find_moved(config: Any, key: str) -> None:
     """Where data do not lie any more where a config says, take the folder of that name in RSSEG_DATA."""
     root, place = OmegaConf.select(config, key), os.environ.get("RSSEG_DATA")
-    if isinstance(root, str) and place and not Path(root).expanduser().is_dir():
+    if isinstance(root, str) and place and not is_remote(root) and not Path(root).expanduser().is_dir():
         moved = Path(place).expanduser() / Path(root).name
         if moved.is_dir():
             OmegaConf.update(config, key, str(moved.absolute()))

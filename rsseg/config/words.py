@@ -68,10 +68,21 @@ ELSEWHERE = {
 
 SYNONYMS = {name: target for target, names in ELSEWHERE.items() for name in names.split()}
 
-GONE = {"loss.backend": "this setting is gone, and not needed: sums are taken in one way on every device; leave it out"}
-"""Settings of older versions, and what to do without them."""
+FOLDS = "write dataset.folds=5 dataset.fold=2: the number of folds, and the one that validates, from 1"
 
-RENAMED = {"lovasz_levels": "lovasz_binned", "ce_lovasz_levels": "ce_lovasz_binned"}
+GONE = {
+    "loss.backend": "this setting is gone, and not needed: sums are taken in one way on every device; leave it out",
+    "dataset.source.fold": FOLDS,
+    "dataset.source.folds": FOLDS,
+}
+"""Settings of older versions, or that one may expect elsewhere, and what to do without them."""
+
+RENAMED = {
+    "lovasz_levels": "lovasz_binned",
+    "ce_lovasz_levels": "ce_lovasz_binned",
+    "near_miss": "near_border",
+    "imbalance/near_miss": "imbalance/near_border",
+}
 """Choices of older versions, and what they are called now."""
 
 PLUGINS = {
@@ -108,6 +119,8 @@ def word_faults(configs: Path, words: Sequence[str], multirun: bool = False) -> 
             fault = "several values are several runs, add -m; for a list of values write brackets, as in [1,2]"
         elif override.key_or_group.startswith("hydra/") or (own_groups and (configs / override.key_or_group).is_dir()):
             fault = _choice_fault(configs, override)
+        if "\\${" in word:  # as text it passes for any type
+            fault = "no setting takes a text with ${ in it: leave out the backslash to name another setting's value"
         fault = fault or _setting_fault(override) or _number_fault(override)
         found += [f"{word}: {fault}"] if fault else []
     return found
@@ -122,6 +135,8 @@ def _choice_fault(configs: Path, override: Override) -> str | None:
     if override.is_sweep_override():
         value = list(override.sweep_string_iterator())
     for name in value if isinstance(value, list) else [value]:
+        if not isinstance(name, str | None):
+            return f"a choice is a name, found {name}: there are {', '.join(known)}"
         if name == "null" or (name is None and not override.is_delete()):
             empty = next((one for one in ("none", "csv") if one in known), None)
             return "a choice can't be null: " + (

@@ -169,7 +169,7 @@ SAMPLING = (
     Rule("no imbalance to speak of", lambda f: f.ratio < MODERATE, ("sampler=uniform",), "every pixel alike"),
     Rule("imbalance", lambda f: f.ratio >= MODERATE, ("sampler=balanced", "sampler.power=0.5"),
          "windows around {rare} more often; it multiplies with class weights: take one of the two"),
-    Rule("empty windows", lambda f: f.ratio >= MODERATE and f.quiet >= 0.5, ("sampler=undersample", "sampler=near_miss"),
+    Rule("empty windows", lambda f: f.ratio >= MODERATE and f.quiet >= 0.5, ("sampler=undersample", "sampler=near_border"),
          "{quiet:.0%} of the blocks show {frequent} alone"),
     Rule("rare small objects", lambda f: _small(f) and f.ratio >= EXTREME and f.rare in f.small, ("augment=[paste,d4]",),
          "{rare} can be pasted into other windows"),

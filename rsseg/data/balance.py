@@ -142,7 +142,7 @@ class Undersample(Sampler):
         return scene, *around(rng, pixel, self.sizes[scene], self.window)
 
 
-class NearMiss(Undersample):
+class NearBorder(Undersample):
     """`Undersample` that keeps the majority blocks nearest to a block with another class, where borders are learnt.
 
     As NearMiss-1 (Zhang and Mani 2003) with one neighbour and with distance on the ground instead of between features: from

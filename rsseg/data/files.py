@@ -7,15 +7,19 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rsseg.contract import InputError
 from rsseg.data.groups import Grouping, group_names
-from rsseg.data.paths import IMAGES, find, path_pattern, unique_names
+from rsseg.data.paths import IMAGES, find, fits_any, path_pattern, unique_names
+from rsseg.data.raster import check_parts
+from rsseg.data.remote import fetch
 from rsseg.data.scene import Mask, Scene, Source
 from rsseg.data.splits import Split
 from rsseg.data.vector import VECTORS, Burn, text_of
+from rsseg.files import is_remote
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +83,7 @@ class Files(Source):
     A scene's name is the values of the image pattern's fields, joined by "-"; without fields, the file's name.
 
     Args:
-        root: The folder that holds everything.
+        root: The folder that holds everything; or what `rsseg.data.remote.fetch` copies: an archive, a URL.
         image: The images' paths below it, as `path_pattern` reads them; or a list of patterns: the files whose bands are
             stacked in this order, the first of which decide what scenes there are and on which pixel grid.
         mask: The masks' paths, rasters or vectors. Here and in the further images all or some of the fields may stand: a
@@ -120,11 +124,6 @@ class Files(Source):
         targets: Mapping[str, Mapping[str, Any]] | None = None,
         group: str | float | None = None,
     ) -> None:
-        self.root = Path(root).expanduser()
-        if not self.root.is_dir():
-            raise InputError(
-                f"there is no folder {self.root}: set dataset.source.root, or RSSEG_DATA to the folder that holds your datasets"
-            )
         self.patterns = [image] if isinstance(image, str) else list(image)
         several = {f"targets.{name}": own for name, own in (targets or {}).items()}
         one = {"mask": mask, "attribute": attribute, "values": values, "layer": layer, "buffer": buffer, "threshold": threshold}
@@ -136,6 +135,12 @@ class Files(Source):
         self.targets = {place: MaskFiles.of(place, **own) for place, own in (several or {"source": one}).items()}
         if not self.patterns:
             raise InputError("dataset.source.image=[]: list one pattern of paths at least")
+        patterns = [*self.patterns, *(files.mask for files in self.targets.values()), *([weight] if weight else [])]
+        self.root = fetch(root, partial(fits_any, patterns)) if is_remote(root) else Path(root).expanduser()
+        if not self.root.is_dir():
+            raise InputError(
+                f"there is no folder {self.root}: set dataset.source.root, or RSSEG_DATA to the folder that holds your datasets"
+            )
         if on_missing not in ("raise", "skip"):
             raise InputError(f"dataset.source.on_missing={on_missing}: raise or skip is expected")
         self.skip = on_missing == "skip"
@@ -163,6 +168,9 @@ class Files(Source):
             scene = Scene(name, path, None, stack, weight=weights[i], further=tuple(further), group=area)
             if first is not None:
                 scene = replace(scene, mask=first.path, burn=first.burn, threshold=first.threshold)
+            for file in scene.files:
+                if file.suffix.lower() == ".vrt":
+                    check_parts(file, self.root)
             self._all.append(scene)
         if published and len(images) < published and self._tests():
             found = "%d of the %d published images are below %s%s"

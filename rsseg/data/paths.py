@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from rsseg.contract import InputError
@@ -37,6 +37,11 @@ def path_pattern(pattern: str) -> re.Pattern[str]:
         else:
             found += "(?:.+/)?" if folders else "[^/]*"
     return re.compile(found + re.escape(pattern[end:]), re.IGNORECASE)
+
+
+def fits_any(patterns: Iterable[str], path: str) -> bool:
+    """Whether a path below the root fits one of some patterns."""
+    return any(path_pattern(normal(pattern)).fullmatch(normal(path)) for pattern in patterns)
 
 
 def find(root: Path, pattern: str, endings: frozenset[str] = IMAGES) -> dict[tuple[str, ...], Path]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
@@ -27,7 +28,10 @@ from rasterio.windows import Window
 from rsseg.contract import InputError
 from rsseg.files import atomic_write
 
-GDAL = {"GDAL_CACHEMAX": 128}  # MB of decoded blocks a process keeps; GDAL's own default is 5 % of the machine's memory
+GDAL = {
+    "GDAL_CACHEMAX": 128,  # MB of decoded blocks a process keeps; GDAL's own default is 5 % of the machine's memory
+    "GDAL_VRT_ENABLE_PYTHON": "NO",  # functions in a VRT are never run
+}
 
 JPEG = frozenset({".jpg", ".jpeg"})
 """Decoded by Pillow, as torchgeo and torchvision do: GDAL upsamples the colours of such files in another way."""
@@ -89,11 +93,11 @@ def version(path: Path) -> tuple[int, int]:
 
 @lru_cache(maxsize=128)
 def _open(path: Path, onto: Path | None, bilinear: bool, key: object) -> Any:  # noqa: ARG001
-    drivers = ["VRT"] if path.suffix.lower() == ".vrt" else list(FORMATS)
+    is_vrt = path.suffix.lower() == ".vrt"
+    if is_vrt:
+        check_parts(path)
     with rasterio.Env(**GDAL):
-        raster = DatasetReader(str(path), driver=drivers)
-    if raster.driver == "VRT":
-        check_parts(path, raster.files)
+        raster = DatasetReader(str(path), driver=["VRT"] if is_vrt else list(FORMATS))
     if onto is None:
         return raster
     grid = open_raster(onto)
@@ -139,17 +143,33 @@ def open_raster(path: Path, onto: Path | None = None, bilinear: bool = False) ->
         raise InputError(f"{path} can't be opened as an image: {error}. Is the file complete?") from None
 
 
-def check_parts(path: Path, parts: Sequence[str]) -> None:
-    """Make sure that the parts of a VRT, and of VRTs among them, are files of this machine.
+def check_parts(path: Path, root: Path | None = None) -> None:
+    """Make sure that a VRT, and those that it reads, read files of this machine alone, and run no functions.
+
+    Args:
+        path: The VRT.
+        root: The folder that all these files have to lie below; None: any will do.
 
     Raises:
-        InputError: If one is none: what lies elsewhere is read where its user says so.
+        InputError: If one is no file, lies elsewhere, or the VRT is no XML.
     """
-    for part in parts:
-        if "://" in part or part.startswith("/vsi"):
-            raise InputError(f"{path} reads {part}, which is no file here: copy what it reads, and write the VRT again")
-        if part.lower().endswith(".vrt") and Path(part) != path:
-            open_raster(Path(part))
+    try:
+        nodes = list(ElementTree.parse(path).iter())
+    except (OSError, ElementTree.ParseError) as error:
+        raise InputError(f"{path} can't be opened as an image: {error}. Is the file complete?") from None
+    for node in nodes:
+        if node.tag == "PixelFunctionLanguage" and str(node.text).strip() == "Python":
+            raise InputError(f"{path} holds a function in Python, which is not run: write its result as a GeoTIFF")
+        if node.tag not in ("SourceFilename", "SourceDataset"):
+            continue
+        name, relative = str(node.text).strip(), "1" in (node.get("relativeToVRT"), node.get("relativetoVRT"))
+        part = path.parent / name if relative else Path(name)
+        if not part.is_file() or name.startswith("/vsi"):
+            raise InputError(f"{path} reads {name}, which is no file here: copy what it reads, and write the VRT again")
+        if root and not Path(os.path.abspath(part)).is_relative_to(os.path.abspath(root)):
+            raise InputError(f"{path} reads {part}, which is not below {root}: write a VRT that reads files there alone")
+        if part.suffix.lower() == ".vrt":
+            check_parts(part, root)
 
 
 def georeference(path: Path) -> dict[str, Any]:

@@ -143,6 +143,22 @@ def positive_weight(negatives: int, positives: int, rule: Rule = inverse_frequen
     return of_positives / of_negatives
 
 
+def cap_weights(weights: Sequence[float], cap: float) -> list[float]:
+    """Weights of which none is more than `cap` times the smallest, and whose mean is as it was.
+
+    Args:
+        weights: One per class.
+        cap: 1 or more; 1: all weigh alike.
+
+    Example:
+        >>> [round(weight, 3) for weight in cap_weights([0.02, 0.18, 2.8], cap=10)]
+        [0.15, 1.35, 1.5]
+    """
+    most = cap * min(weights)
+    capped = [min(weight, most) for weight in weights]
+    return [weight * sum(weights) / sum(capped) for weight in capped]
+
+
 def uncounted(task: Task, positives: Sequence[int], valid: Sequence[int]) -> list[int]:
     """The classes whose weight no rule can count: without a pixel, or (binary, multilabel) without one of anything else.
 
@@ -188,7 +204,7 @@ def counted_weights(term: Mapping[str, Any], where: str, task: Task, counts: Cou
     """A term's arguments with what is to be counted as numbers: `priors`, and `class_weights` that name a rule.
 
     For binary and multilabel tasks that is the rule's weight of positives relative to negatives, as `pos_weight`; 1 for a
-    label that no pixel has or lacks.
+    label that no pixel has or lacks. With `class_weights_cap` no class weighs more than so many times the lightest.
 
     Args:
         term: The term's config.
@@ -200,10 +216,16 @@ def counted_weights(term: Mapping[str, Any], where: str, task: Task, counts: Cou
         if priors != "counted":
             raise InputError(f"{where}.priors={priors}{nearest(priors, ['counted'])}: numbers or counted are expected")
         term = {**term, "priors": [0.5] * task.channels if counts is None else counted_priors(task, counts)}
-    rule = term.get("class_weights")
+    rule, cap = term.get("class_weights"), term.get("class_weights_cap")
+    rest = {key: value for key, value in term.items() if key not in ("class_weights", "class_weights_cap")}
+    if cap is not None and not (isinstance(cap, int | float) and cap >= 1):
+        raise InputError(f"{where}.class_weights_cap={cap}: a number of 1 or more is expected, or null for no cap")
     if not isinstance(rule, str):
-        return dict(term)
-    rest = {key: value for key, value in term.items() if key != "class_weights"}
+        if cap is not None:
+            raise InputError(
+                f"{where}.class_weights_cap={cap} caps counted weights: set class_weights=inverse_frequency, or leave it out"
+            )
+        return rest | ({"class_weights": rule} if "class_weights" in term else {})
     if rule not in WEIGHTING:
         raise InputError(
             f"{where}.class_weights={rule}{nearest(rule, WEIGHTING)}: numbers, null, {', '.join(WEIGHTING)} are expected"
@@ -215,9 +237,8 @@ def counted_weights(term: Mapping[str, Any], where: str, task: Task, counts: Cou
     if counts is None:
         return {**rest, "class_weights" if task.exclusive else "pos_weight": [1.0] * task.channels}
     if task.exclusive:
-        return {**rest, "class_weights": WEIGHTING[rule](counts.positives)}
+        weights = WEIGHTING[rule](counts.positives)
+        return {**rest, "class_weights": weights if cap is None else cap_weights(weights, cap)}
     pairs = zip(counts.positives, counts.valid, strict=True)
-    return {
-        **rest,
-        "pos_weight": [positive_weight(valid - own, own, WEIGHTING[rule]) if valid else 1.0 for own, valid in pairs],
-    }
+    positive = [positive_weight(valid - own, own, WEIGHTING[rule]) if valid else 1.0 for own, valid in pairs]
+    return {**rest, "pos_weight": positive if cap is None else [min(max(weight, 1 / cap), cap) for weight in positive]}

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsseg.compare.counting import PointCounts
+from rsseg.compare.counting import PointCounts, Thresholds
 from rsseg.compare.panel import Panel
-from rsseg.compare.recorder import HALVES, Recorder, Split
+from rsseg.compare.recorder import Recorder, Split
 from rsseg.compare.records import read_arrays, write_arrays
 from rsseg.compare.tuning import Overlap, shared, threshold_facts, tune
 from rsseg.config.build import TERM, build
@@ -21,7 +22,7 @@ from rsseg.contract import Batch, InputError
 from rsseg.data.groups import group_names
 from rsseg.data.sampling import Places
 from rsseg.data.store import Store
-from rsseg.data.windows import GridWindows, TrainWindows
+from rsseg.data.windows import Core, GridWindows, TrainWindows
 from rsseg.dataset import Data, Numbers
 from rsseg.distributed import is_main
 from rsseg.files import write_json
@@ -91,89 +92,90 @@ Count = Callable[[Mapping[str, Tensor], Batch], None]
 """What takes a batch of logits by head."""
 
 
-def cross(
-    setup: Setup, run: RunFolder, store: Store, recorder: Recorder, predict: Callable[[str, GridWindows, Count], None]
-) -> dict[str, dict[str, NDArray[Any]]]:
-    """Count each half of the scenes by the checkpoint that was chosen on the other, and write ``records/crossed.npz``.
+class Crossing:
+    """Counts each half of the scenes by the checkpoint that was chosen on the other, for ``records/crossed.npz``.
 
-    What such a file holds of the same checkpoint already is kept: a run may be scored again, or go on to more steps, when the
-    weights of its halves are gone.
+    Scenes of one group have no other half: they are counted by the best checkpoint. What the file holds of the same checkpoint
+    already is kept: a run may be scored again, or go on to more steps, when the weights of its halves are gone.
+
+    Attributes:
+        steps: The steps of the checkpoints that were chosen on the first and on the second half.
 
     Args:
         setup: The setup.
         run: The run folder.
         store: The validation scenes.
         recorder: What has recorded the run.
-        predict: Gives the batches of logits of some windows, by the weights of a checkpoint.
-
-    Returns:
-        By head with labels, the arrays of the file.
+        best: The step of the best checkpoint.
     """
-    tasks, first, steps = labelled_tasks(setup), recorder.first, recorder.chosen
-    if not tasks:
-        return {}
-    path = run.records / "crossed.npz"
-    before = read_arrays(path) if path.is_file() else {}
-    whole = bool(first.all())  # one group: all scenes are counted by the best checkpoint
-    parts = [("best", first, first)] if whole else list(zip(HALVES, (first, ~first), (~first, first), strict=True))
-    if whole:
-        steps = (int(run.load_state()[1]),) * 2
-    found: dict[str, list[dict[str, NDArray[Any]]]] = {name: [] for name in tasks}
-    for half, (checkpoint, chosen_on, counted) in enumerate(parts):
-        same = {name: before[f"{name}/steps"][half] == steps[half] for name in tasks if f"{name}/steps" in before}
-        if len(same) == len(tasks) and all(same.values()):
-            for name in tasks:
-                found[name].append(_rows(before, name, counted))
-            continue
-        thresholds, untuned = {}, {}
-        for name, task in tasks.items():
-            thresholds[name], untuned[name] = _tuned(recorder, name, task, None if whole else steps[half], chosen_on)
-        windows = GridWindows(store, setup.window, setup.overlap, np.flatnonzero(counted))
-        counts = PointCounts(tasks, store.sizes, windows.cores, thresholds)
-        predict(checkpoint, windows, counts.count)
-        for name in tasks:
-            found[name].append(counts.arrays(name) | {"untuned": np.array(untuned[name])})
-    result = {name: _joined(rows) | {"steps": np.array(steps)} for name, rows in found.items()}
-    write_arrays(path, {f"{name}/{key}": value for name, arrays in result.items() for key, value in arrays.items()})
-    return result
+
+    def __init__(self, setup: Setup, run: RunFolder, store: Store, recorder: Recorder, best: int) -> None:
+        self._tasks, first, self._path = labelled_tasks(setup), recorder.first, run.records / "crossed.npz"
+        self.steps = (best, best) if first.all() else recorder.chosen
+        self._by = np.where(first, *self.steps[::-1])  # the checkpoint that each scene is counted by
+        before = read_arrays(self._path) if self._path.is_file() else {}
+        self._before = {name: _of_head(before, name) for name in self._tasks}
+        self._known = np.ones_like(first)  # what is counted already
+        for own in self._before.values():
+            self._known &= np.where(first, *own["steps"][::-1]) == self._by if own else False
+        self._todo = ~self._known
+        tuned = {name: self._tune(recorder, name, task) for name, task in self._tasks.items()}
+        self._untuned = {name: why for name, (_, why) in tuned.items()}
+        self._counts = PointCounts(self._tasks, store.sizes, {name: thresholds for name, (thresholds, _) in tuned.items()})
+
+    def _tune(self, recorder: Recorder, name: str, task: Task) -> tuple[Thresholds, str]:
+        """The thresholds of each scene, tuned on the half that it is not in; none, and why, where that can't be done."""
+        first, holds = recorder.first, recorder.split.holds[task.target]
+        classes, least = shared(holds, first), 1 + task.exclusive
+        if first.all():
+            return {}, "the validation scenes are of one group: validate on more"
+        if classes.sum() < least:
+            return {}, (
+                f"tuning on one half of the scenes and scoring on the other needs {least} class{'es' * (least > 1)} with "
+                f"labels in both; found {int(classes.sum())} in {len(holds)} scenes: label more scenes"
+            )
+        found = {of: np.zeros((len(first), task.channels)) for of in get_args(Overlap)}
+        for step, half in zip(self.steps, (first, ~first), strict=True):
+            if not self._todo[~half].any():
+                continue
+            try:
+                sample = recorder.sample(name, step)
+                for of, thresholds in found.items():
+                    thresholds[~half] = tune(sample, task, half, classes, of)
+            except InputError as error:
+                log.warning("Head %s is not counted at tuned %s: %s", name, task.all_tuned, error)
+                return {}, str(error)
+        return found, ""
+
+    def scenes(self, step: int) -> NDArray[np.intp]:
+        """The scenes that are still to be counted by the checkpoint of a step."""
+        return np.flatnonzero(self._todo & (self._by == step))
+
+    def counter(self, step: int, cores: Sequence[Core]) -> Count:
+        """What counts these scenes, once, from the batches of a grid of windows."""
+        wanted = self._todo & (self._by == step)
+        self._todo &= ~wanted
+        return partial(self._counts.count, cores=cores, wanted=wanted)
+
+    def write(self) -> dict[str, dict[str, NDArray[Any]]]:
+        """Write the file; returns its arrays by head."""
+        result = {name: self._counts.arrays(name) for name in self._tasks}
+        for name, found in result.items():
+            untuned = self._untuned[name]
+            if self._known.any():
+                before = self._before[name]
+                untuned = str(before["untuned"]) or untuned
+                for key, value in found.items():
+                    scenes = self._known.reshape(-1, *[1] * (value.ndim - 1 - (key == "counts")))
+                    found[key] = np.where(scenes, before[key], value)
+            found |= {"steps": np.array(self.steps), "untuned": np.array(untuned)}
+        if result:
+            write_arrays(self._path, {f"{name}/{key}": value for name, own in result.items() for key, value in own.items()})
+        return result
 
 
-def _rows(before: Mapping[str, NDArray[Any]], name: str, counted: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
-    """What a file holds of some scenes of a head, 0 for the others."""
-    own = {key.partition("/")[2]: value for key, value in before.items() if key.startswith(f"{name}/")}
-    counts, untuned = own.pop("counts"), own.pop("untuned")
-    del own["steps"]
-    kept = {key: np.where(counted.reshape(-1, *[1] * (value.ndim - 1)), value, 0) for key, value in own.items()}
-    return kept | {"counts": np.where(counted[:, None, None], counts, 0), "untuned": untuned}
-
-
-def _joined(parts: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    """The sums of what was counted of each half."""
-    untuned = next((part["untuned"] for part in parts if str(part["untuned"])), np.array(""))
-    counted = [key for key in sorted(parts[0]) if key != "untuned"]
-    return {key: np.sum([part[key] for part in parts], axis=0) for key in counted} | {"untuned": untuned}
-
-
-def _tuned(
-    recorder: Recorder, name: str, task: Task, step: int | None, part: NDArray[np.bool_]
-) -> tuple[dict[str, NDArray[np.float64]], str]:
-    """What is tuned for a head on a half of the scenes; none, and why, where it can't be scored on the other."""
-    holds = recorder.split.holds[task.target]
-    classes = shared(holds, part)
-    least = 1 + task.exclusive
-    if step is None:
-        return {}, "the validation scenes are of one group: validate on more"
-    if classes.sum() < least:
-        return {}, (
-            f"tuning on one half of the scenes and scoring on the other needs {least} class{'es' * (least > 1)} with labels in "
-            f"both; found {int(classes.sum())} in {len(holds)} scenes: label more scenes"
-        )
-    try:
-        sample = recorder.sample(name, step)
-        return {of: tune(sample, task, part, classes, of) for of in get_args(Overlap)}, ""
-    except InputError as error:
-        log.warning("Head %s is not counted at tuned %s: %s", name, task.all_tuned, error)
-        return {}, str(error)
+def _of_head(arrays: Mapping[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]]:
+    return {key.removeprefix(f"{name}/"): value for key, value in arrays.items() if key.startswith(f"{name}/")}
 
 
 def keep_thresholds(

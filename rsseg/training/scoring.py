@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from rsseg.module import SegmentationModule
 from rsseg.progress import shows_bars
 from rsseg.setup import Setup
 from rsseg.table import print_table
-from rsseg.training.recording import Count, cross, keep_thresholds, labelled_tasks, recorded_split
+from rsseg.training.recording import Count, Crossing, keep_thresholds, labelled_tasks, recorded_split
 
 SHOWN = (
     "head", "class", "iou", "dice", "f1", "precision", "recall", "ap50", "rmse", "mae", "r2", "bias", "pixels", "scenes"
@@ -64,10 +65,16 @@ def scoring_trainer(setup: Setup, callbacks: Sequence[L.Callback] = ()) -> L.Tra
     )
 
 
-def score(setup: Setup, module: SegmentationModule, windows: GridWindows, count: Count | None = None) -> dict[str, AnyScores]:
-    """Score whole scenes in this process, and give their batches of logits by head to `count`; scores by head."""
-    counting = [LambdaCallback(on_validation_batch_end=lambda *given: count(given[2], given[3]))] if count else []
-    trainer = scoring_trainer(setup, counting)
+def score(
+    setup: Setup, module: SegmentationModule, windows: GridWindows, counters: Sequence[Count] = ()
+) -> dict[str, AnyScores]:
+    """Score whole scenes in this process, and give their batches of logits by head to `counters`; scores by head."""
+
+    def give(*given: Any) -> None:
+        for count in counters:
+            count(given[2], given[3])
+
+    trainer = scoring_trainer(setup, [LambdaCallback(on_validation_batch_end=give)])
     reside(setup, [windows.store], trainer)
     trainer.validate(module, feed(setup, windows, Batches(len(windows), setup.batch_size)), verbose=False)
     return dict(module.scores)
@@ -98,30 +105,34 @@ def score_best(
         step: The run's last step.
     """
     result, best = dict(module.scores), load_checkpoint(module, run)
+    windows = GridWindows(store, setup.window, setup.overlap)
+    crossing = Crossing(setup, run, store, recorder, best) if recorder else None
+    if recorder and crossing and recorder.kept:
+        count = crossing.counter(step, windows.cores)
+        for outputs, batch in recorder.kept:
+            count(outputs, batch)
     if best != step or not result:  # else the last validation has scored it
-        if recorder:
+        counters: list[Count] = []
+        if recorder and crossing:
             recorder.forget()
-        windows = GridWindows(store, setup.window, setup.overlap)
-        result = score(setup, module, windows, recorder.gather if recorder else None)
-    if not recorder:
+            counters = [recorder.gather, crossing.counter(best, windows.cores)]
+        result = score(setup, module, windows, counters)
+    if not recorder or not crossing:
         return result
     samples = {name: recorder.sample(name) for name in labelled_tasks(setup)}
-    one, other = recorder.chosen
-    steps, held = {"best": best, "first": one, "second": other}, best
-
-    def predict(name: str, windows: GridWindows, count: Count) -> None:
-        nonlocal held
-        if steps[name] != held:
-            held = load_checkpoint(module, run, name)
-        count_scenes(setup, module, windows, count)
-
-    crossed = cross(setup, run, store, recorder, predict)
-    keep_thresholds(run, module.tasks, samples, best, recorder, crossed)
+    held = best
+    for name, at in zip(("best", *HALVES), (best, *crossing.steps), strict=True):
+        if len(crossing.scenes(at)):
+            if at != held:
+                held = load_checkpoint(module, run, name)
+            own = GridWindows(store, setup.window, setup.overlap, crossing.scenes(at))
+            count_scenes(setup, module, own, crossing.counter(at, own.cores))
     if held != best:
         load_checkpoint(module, run)
+    crossed = crossing.write()
+    keep_thresholds(run, module.tasks, samples, best, recorder, crossed)
     recorder.remove_samples()
-    for name in HALVES:
-        (run.checkpoints / f"{name}.ckpt").unlink(missing_ok=True)
+    remove_halves(run)
     (run.records / "test.npz").unlink(missing_ok=True)  # of a run that has gone on
     return {
         head: replace(scores, boundary_iou=float(scores.metrics["iou"](crossed[head]["counts"][-1])))
@@ -129,6 +140,12 @@ def score_best(
         else scores
         for head, scores in result.items()
     }
+
+
+def remove_halves(run: RunFolder) -> None:
+    """Remove the checkpoints that were the best on a half of the scenes."""
+    for name in HALVES:
+        (run.checkpoints / f"{name}.ckpt").unlink(missing_ok=True)
 
 
 def score_split(setup: Setup, run: RunFolder, module: SegmentationModule, store: Store, path: Path) -> None:
@@ -147,12 +164,13 @@ def score_split(setup: Setup, run: RunFolder, module: SegmentationModule, store:
     for name, task in tasks.items():
         try:
             tuned = run.thresholds({name: task})[name].numpy().astype(np.float64)
-            thresholds[name] = {"iou": tuned, "dice": tuned}
+            thresholds[name] = dict.fromkeys(("iou", "dice"), np.tile(tuned, (len(store), 1)))
         except InputError:  # a run that has diverged has none
             thresholds[name] = {}
     windows = GridWindows(store, setup.window, setup.overlap)
-    counts = PointCounts(tasks, store.sizes, windows.cores, thresholds)
-    result = score(setup, module, windows, counts.count)
+    counts = PointCounts(tasks, store.sizes, thresholds)
+    everything = np.ones(len(store), dtype=bool)
+    result = score(setup, module, windows, [partial(counts.count, cores=windows.cores, wanted=everything)])
     step = run.load_state()[1]
     arrays: dict[str, Any] = {"scenes": np.array(split.scenes), "groups": np.array(split.groups)}
     for name, scores in result.items():

@@ -1,5 +1,7 @@
 """Scenes that are put together from windows are counted as if they had never been cut."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -39,17 +41,19 @@ def test_whole_scenes(task):
         windows.append((torch.from_numpy(logits), torch.from_numpy(mask)))
 
     moved = rng.normal(size=channels)
-    counts = PointCounts({"mask": task}, SIZES, cores, {"mask": {"iou": moved}})
+    by_scene = np.stack([moved, moved, 2 * moved])
+    counts = PointCounts({"mask": task}, SIZES, {"mask": {"iou": by_scene}})
+    passes = [np.array([True, False, True]), np.array([False, True, False])]
     with torch.inference_mode():
-        for start in range(0, len(cores), 3):
+        for wanted, start in itertools.product(passes, range(0, len(cores), 3)):
             numbers = torch.arange(start, min(start + 3, len(cores)))
             logits, mask = (torch.stack([windows[k][i] for k in numbers]) for i in (0, 1))
             scene = torch.tensor([cores[k].scene for k in numbers])
-            counts.count({"mask": logits}, {"mask": mask, "scene": scene, "k": numbers})
+            counts.count({"mask": logits}, {"mask": mask, "scene": scene, "k": numbers}, cores, wanted)
     found = counts.arrays("mask")
     for s, whole in enumerate(truth):
         sign = 1 if task.exclusive else -1  # a bias is added, a threshold exceeded
-        for point, at in (("fixed", 0 * moved), ("iou", sign * moved)):
+        for point, at in (("fixed", 0 * moved), ("iou", sign * by_scene[s])):
             z = scores[s] + at[:, None, None].astype(np.float32)
             called = np.eye(3)[z.argmax(0)].transpose(2, 0, 1) == 1 if task.exclusive else z > 0
             there = np.stack([whole == c for c in range(3)]) if task.exclusive else whole.reshape(called.shape) == 1

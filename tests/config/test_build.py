@@ -92,7 +92,7 @@ def test_build_says_where():
         (["loss.terms.dice=null"], ["loss.terms.dice has no _target_", "~loss.terms.dice"]),
         (["optimizer.lr=-1"], ["-1"]),
         (["sampler=balanced", "sampler.weights={rode: 1}"], ["sampler: weights", "did you mean 'road'"]),
-        (["sampler=near_miss", "sampler.keep=2"], ["sampler: keep has to be a number from 0 to 1; found 2"]),
+        (["sampler=near_border", "sampler.keep=2"], ["sampler: keep has to be a number from 0 to 1; found 2"]),
         (["sampler=uniform", "sampler.kep=2"], ["sampler.kep: Uniform has no parameter"]),
         (["loss.terms.dice.wieght=1"], ["loss.terms.dice.wieght: Dice has no parameter"]),
         (["loss=focal", "loss.terms.focal.gama=1"], ["loss.terms.focal.gama: Focal has no parameter"]),

@@ -111,7 +111,7 @@ def test_imbalance_runs_of_one_seed_start_alike_and_differ_in_windows_where_they
     for name, run in runs.items():
         assert equal_weights(run["weights"], runs["ce"]["weights"])
         assert run["steps"] == runs["ce"]["steps"]
-        resampled = name in ("oversample", "undersample", "near_miss", "oversample_focal")
+        resampled = name in ("oversample", "undersample", "near_border", "oversample_focal")
         assert resampled or run["places"] == runs["ce"]["places"]
     assert runs["oversample"]["places"] == runs["oversample_focal"]["places"] != runs["ce"]["places"]
     assert torch.equal(runs["paste"]["image"], runs["paste_dice"]["image"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from rsseg.contract import IGNORE, InputError
-from rsseg.data.balance import Balanced, NearMiss, Undersample
+from rsseg.data.balance import Balanced, NearBorder, Undersample
 from rsseg.data.sampling import ByScene, Uniform, around
 from rsseg.task import Binary, Multiclass, Multilabel
 
@@ -54,7 +54,7 @@ def pixels(split, sampler, n):
     return np.array([split.masks[s][..., y, x] for s, y, x in map(sampler, range(n))])
 
 
-KINDS = [Uniform, ByScene, Balanced, Undersample, NearMiss]
+KINDS = [Uniform, ByScene, Balanced, Undersample, NearBorder]
 SIZES = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=3)
 
 
@@ -180,7 +180,7 @@ def all_blocks(split):
     }
 
 
-@pytest.mark.parametrize("kind", [Undersample, NearMiss])
+@pytest.mark.parametrize("kind", [Undersample, NearBorder])
 @pytest.mark.parametrize("keep", [0, 0.1, 0.5, 1])
 def test_undersampling_keeps_all_minority_blocks_and_a_share_of_the_rest(kind, keep):
     split = sparse(1)
@@ -192,7 +192,7 @@ def test_undersampling_keeps_all_minority_blocks_and_a_share_of_the_rest(kind, k
     assert len(set(kept)) == len(kept)
 
 
-@pytest.mark.parametrize("kind", [Undersample, NearMiss])
+@pytest.mark.parametrize("kind", [Undersample, NearBorder])
 def test_undersampling_draws_every_pixel_of_the_kept_blocks_alike(kind):
     split = sparse(1)
     sampler = split.make(kind, 2, 1, keep=0.05)
@@ -208,7 +208,7 @@ def test_undersampling_draws_every_pixel_of_the_kept_blocks_alike(kind):
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1))
-def test_near_miss_keeps_exactly_the_nearest(seed, keep):
+def test_near_border_keeps_exactly_the_nearest(seed, keep):
     split = sparse(seed)
     blocks = all_blocks(split)
 
@@ -220,7 +220,7 @@ def test_near_miss_keeps_exactly_the_nearest(seed, keep):
         near = [np.hypot(*(centre(key) - centre(other))) for other, road in blocks.items() if road and other[0] == key[0]]
         return min(near, default=np.inf)
 
-    kept = set(kept_blocks_of(split.make(NearMiss, seed, 16, keep=keep)))
+    kept = set(kept_blocks_of(split.make(NearBorder, seed, 16, keep=keep)))
     rest = [key for key, minority in blocks.items() if not minority]
     inner = [distance(key) for key in rest if key in kept]
     outer = [distance(key) for key in rest if key not in kept]
@@ -260,7 +260,7 @@ def test_the_majority_of_a_multilabel_split_are_the_pixels_without_a_label():
         (Balanced, {"weights": {"road": 1}, "power": 1}, "give one of the two"),
         (Balanced, {"power": 2}, "power has to be a number from 0 to 1; found 2"),
         (Undersample, {"keep": 1.5}, "keep has to be a number from 0 to 1; found 1.5"),
-        (NearMiss, {"keep": "all"}, "keep has to be a number from 0 to 1; found 'all'"),
+        (NearBorder, {"keep": "all"}, "keep has to be a number from 0 to 1; found 'all'"),
     ],
 )
 def test_bad_arguments_are_refused(kind, options, message):
@@ -268,14 +268,14 @@ def test_bad_arguments_are_refused(kind, options, message):
         Split(CLASSES, [(20, 20)]).make(kind, 0, 8, **options)
 
 
-@pytest.mark.parametrize("kind", [Undersample, NearMiss])
+@pytest.mark.parametrize("kind", [Undersample, NearBorder])
 def test_one_class_alone_has_no_minority(kind):
     split = sparse(0, scenes=1)
     with pytest.raises(InputError, match="nothing is rare: take sampler=uniform"):
         split.make(kind, 0, 8)
 
 
-@pytest.mark.parametrize("kind", [Undersample, NearMiss])
+@pytest.mark.parametrize("kind", [Undersample, NearBorder])
 def test_blocks_without_a_label_are_no_majority(kind):
     mask = np.full((8 * SIDE, 8 * SIDE), IGNORE, np.uint8)
     mask[:SIDE, : 3 * SIDE], mask[0, 0] = 0, 1

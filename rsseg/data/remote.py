@@ -1,0 +1,174 @@
+"""Datasets on a server, in a bucket or in an archive: the files that are needed, copied once to this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote
+
+import fsspec
+from fsspec.implementations.http import HTTPFileSystem
+
+from rsseg.contract import InputError
+from rsseg.files import atomic_write, is_archive, read_json, write_json
+from rsseg.progress import progress
+
+PROTOCOLS = ("http", "https", "s3", "gs", "az", "abfs", "zip", "tar")
+"""What a root may begin with, as fsspec and GDAL call it."""
+
+PREFIXES = {"/vsicurl/": "", "/vsis3/": "s3://", "/vsigs/": "gs://", "/vsiaz/": "az://", "/vsizip/": "", "/vsitar/": ""}
+"""GDAL's names of such places."""
+
+LISTS = (".txt", ".csv", ".parquet", ".json", ".geojson")
+"""Small files that say what others are, such as the lists of a split."""
+
+SMALL = 10e6
+"""Bytes of such a list at most."""
+
+THREADS = 8
+"""Files that are copied at a time; out of an archive one."""
+
+
+def fetch(root: str, fits: Callable[[str], bool]) -> Path:
+    """The folder of this machine that holds the files below a remote root; those that are not there yet are copied.
+
+    It lies in ``RSSEG_CACHE``, or ``~/.cache/rsseg``. What the root holds is listed once: later runs need no network.
+
+    Args:
+        root: A URL (``https://`` of a server that lists its folders, ``s3://``, ``gs://``, ``az://``), an archive (``.zip``,
+            ``.tar``, ``.tar.gz``) or a folder in it, here or at a URL, or GDAL's name of one of these (``/vsizip/...``).
+        fits: Whether a path below the root is an image, a mask or a weight. Files beside it that begin with its name, such as
+            a world file, are copied too, and `LISTS`.
+
+    Raises:
+        InputError: If the root can't be read, holds nothing, or does not fit on the disk.
+    """
+    url = url_of(root)
+    digest = hashlib.blake2b(_identity(url), digest_size=6).hexdigest()
+    folder = cache_folder() / f"{PurePosixPath(root.rstrip('/')).name}-{digest}"
+    listing, files = folder / "listing.json", folder / "files"
+    try:
+        if not listing.is_file():
+            write_json(listing, list_files(*fsspec.core.url_to_fs(url)))
+        there: dict[str, list[Any]] = read_json(listing)
+        todo = {name: there[name] for name in chosen(there, fits) if not (files / name).is_file()}
+        files.mkdir(exist_ok=True)
+        if todo:
+            copy(url, root, todo, files)
+    except InputError:
+        raise
+    except ImportError as error:
+        raise InputError(f"dataset.source.root={root} can't be read: {error}") from None
+    except Exception as error:  # whatever the libraries behind fsspec raise over networks, rights and damaged archives
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise InputError(
+            f"dataset.source.root={root} can't be read ({why}): is it right, and may it be read from here?"
+        ) from None
+    return files
+
+
+def copy(url: str, root: str, todo: Mapping[str, Sequence[Any]], folder: Path) -> None:
+    """Copy files of a remote root into a folder.
+
+    Args:
+        url: The root as fsspec writes it.
+        root: The root as the user writes it.
+        todo: Where each file is, and its size, by its path below the root.
+        folder: Where they go.
+
+    Raises:
+        InputError: If they do not fit on the disk, or a file is not whole.
+    """
+    system, _ = fsspec.core.url_to_fs(url)
+    need, free = sum(size for _, size in todo.values()), shutil.disk_usage(folder).free
+    if need > free:
+        raise InputError(
+            f"{len(todo)} files of {root} take {need / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB left: set RSSEG_CACHE "
+            "to a folder on a larger disk"
+        )
+
+    def copy_one(name: str) -> None:
+        address, size = todo[name]
+        with atomic_write(folder / name, sync=False) as part:
+            try:
+                system.get_file(address, str(part))
+            except FileNotFoundError:
+                raise InputError(f"{name} of {root} is listed, but not there: is it complete?") from None
+            if size and part.stat().st_size != size:
+                raise InputError(f"{name} of {root} was cut: {part.stat().st_size} of {size} bytes came; try again")
+
+    title = f"copying {len(todo)} files, {need / 1e9:.1f} GB, of {root}"
+    with ThreadPoolExecutor(1 if "::" in url else THREADS) as pool, progress(list(todo), title) as names:
+        for _ in zip(names, pool.map(copy_one, todo), strict=True):
+            pass
+
+
+def cache_folder() -> Path:
+    """Where copies of what lies elsewhere are kept."""
+    return Path(os.environ.get("RSSEG_CACHE", "~/.cache/rsseg")).expanduser()
+
+
+def url_of(root: str) -> str:
+    """A remote root as fsspec writes it: an archive by its protocol, the folder in it, and where it lies.
+
+    Raises:
+        InputError: For a protocol that is not read.
+
+    Example:
+        >>> url_of("/vsicurl/https://example.org/data"), url_of("mine.zip"), url_of("/vsizip/mine.zip/train")
+        ('https://example.org/data', 'zip://::mine.zip', 'zip://train::mine.zip')
+    """
+    place = root
+    while prefix := next((prefix for prefix in PREFIXES if place.startswith(prefix)), None):
+        place = PREFIXES[prefix] + place.removeprefix(prefix)
+    for protocol in re.findall(r"(?:^|::)(\w+)://", place):
+        if protocol not in PROTOCOLS:
+            raise InputError(
+                f"dataset.source.root={root}: {protocol}:// is not read; one of {', '.join(PROTOCOLS)} is expected"
+            )
+    if "::" in place:
+        return place
+    archive = re.fullmatch(r"(.+?\.(?:zip|(?:tar|tar\.gz|tgz)))(?:/(.*))?", place, re.IGNORECASE)
+    if not archive:
+        return place
+    file, inner = archive.groups()
+    return f"{'zip' if file.lower().endswith('.zip') else 'tar'}://{(inner or '').strip('/')}::{file}"
+
+
+def _identity(url: str) -> bytes:
+    """What distinguishes a root from another: its address and, of an archive here, its size and time."""
+    file = Path(url.rpartition("::")[2]).expanduser()
+    version = (file.stat().st_size, file.stat().st_mtime_ns) if is_archive(file.name) and file.is_file() else ()
+    return repr((url, version)).encode()
+
+
+def list_files(system: Any, base: str) -> dict[str, list[Any]]:
+    """The files below a folder of a file system by their paths: where each is, and its size, 0 where that is not known."""
+    found = {}
+    for address, facts in system.find(base, detail=True).items():
+        below = str(address).removeprefix(base).lstrip("/")
+        path = PurePosixPath(unquote(below) if isinstance(system, HTTPFileSystem) else below)
+        if path.name and not any(part.startswith((".", "/")) or "?" in part or "\\" in part for part in path.parts):
+            found[str(path)] = [str(address), int(facts.get("size") or 0)]
+    if not found:
+        system.ls(base)  # which says why, where `find` does not
+    return found
+
+
+def chosen(there: Mapping[str, Sequence[Any]], fits: Callable[[str], bool]) -> list[str]:
+    """The files that are copied: those that fit, those beside them that begin with their names, and lists."""
+    fitting = {_stem(name) for name in there if fits(name)}
+    lists = {name for name, (_, size) in there.items() if name.lower().endswith(LISTS) and size <= SMALL}
+    return [name for name in there if name in lists or _stem(name) in fitting]
+
+
+def _stem(name: str) -> PurePosixPath:
+    """A path up to the first dot of its name."""
+    path = PurePosixPath(name)
+    return path.with_name(path.name.partition(".")[0])

@@ -1,0 +1,213 @@
+"""Datasets in archives and on servers are those of the folder that they were made of."""
+
+import functools
+import http.server
+import io
+import shutil
+import tarfile
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from test_run import folder_data, settings
+
+from rsseg.contract import InputError
+from rsseg.data.files import Files
+from rsseg.data.remote import fetch, url_of
+from rsseg.run import train
+
+PATTERNS = {"image": "images/{name}.*", "mask": "masks/{name}.*", "split": {"train": 0.5, "val": 0.5}}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("RSSEG_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def folder_root(folder_root, tmp_path):
+    """A copy that may be changed."""
+    return shutil.copytree(folder_root, tmp_path / "mine")
+
+
+@pytest.fixture
+def server(folder_root):
+    """A server that lists the folder, and how often it was asked."""
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            asked.append(self.path)
+
+        def do_GET(self):
+            """Parts of files too, which zip archives are read by."""
+            path = Path(self.translate_path(self.path))
+            if "Range" not in self.headers or not path.is_file():
+                super().do_GET()
+                return
+            first, last = self.headers["Range"].removeprefix("bytes=").split("-")
+            part = path.read_bytes()[int(first) : int(last) + 1]
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {first}-{int(first) + len(part) - 1}/{path.stat().st_size}")
+            self.send_header("Content-Length", str(len(part)))
+            self.end_headers()
+            self.wfile.write(part)
+
+        def end_headers(self):
+            self.send_header("Accept-Ranges", "bytes")
+            super().end_headers()
+
+    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder_root)))
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{made.server_port}", asked
+    made.shutdown()
+
+
+def packed(folder, path):
+    kind = "zip" if path.suffix == ".zip" else "gztar"
+    return shutil.make_archive(str(path).removesuffix(".tar.gz").removesuffix(".zip"), kind, folder)
+
+
+def packed_inside(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "outer" / "in" / "it")
+    return packed(tmp_path / "outer", tmp_path / "mine.zip") + "/in/it"
+
+
+def pixels(root):
+    found = {}
+    source = Files(str(root), **PATTERNS)
+    for split in ("train", "val"):
+        for scene in source.scenes(split):
+            with rasterio.open(scene.image) as image, rasterio.open(scene.mask) as mask:
+                found[split, scene.name] = image.read().tobytes(), mask.read().tobytes()
+    return found
+
+
+@pytest.mark.parametrize("form", ["zip", "inside", "tar", "vsizip", "server", "vsicurl", "zip on a server"])
+def test_a_dataset_elsewhere_is_that_of_the_folder(folder_root, tmp_path, server, form):
+    address, asked = server
+    (folder_root / "notes").mkdir()
+    (folder_root / "notes" / "raw.tif").write_bytes(b"0" * 100)
+    expected = pixels(folder_root)
+    if form == "zip on a server":
+        packed(folder_root, tmp_path / "mine.zip")
+        shutil.move(tmp_path / "mine.zip", folder_root)
+    root = {
+        "zip": lambda: packed(folder_root, tmp_path / "mine.zip"),
+        "inside": lambda: packed_inside(folder_root, tmp_path),
+        "tar": lambda: packed(folder_root, tmp_path / "mine.tar.gz"),
+        "vsizip": lambda: "/vsizip/" + packed(folder_root, tmp_path / "mine.zip"),
+        "server": lambda: address,
+        "vsicurl": lambda: f"/vsicurl/{address}/",
+        "zip on a server": lambda: f"{address}/mine.zip",
+    }[form]()
+    assert pixels(root) == expected
+    many = len(asked)
+    assert pixels(root) == expected
+    assert len(asked) == many, "it is copied once"
+    assert not list((tmp_path / "cache").rglob("raw.tif")), "only what the patterns fit is copied"
+
+
+def test_a_model_trains_on_an_archive(folder_root, tmp_path):
+    root = packed(folder_root, tmp_path / "mine.zip")
+    words = [word for word in folder_data(folder_root) if not word.startswith("dataset.source.root")]
+    train(settings(tmp_path, *words, f"dataset.source.root={root}", "pictures=0", "steps=2"), tmp_path / "run")
+    assert (tmp_path / "run" / "summary.json").is_file()
+
+
+def test_an_archive_that_has_changed_is_copied_again(folder_root, tmp_path):
+    root = packed(folder_root, tmp_path / "mine.zip")
+    before = pixels(root)
+    image = next((folder_root / "images").iterdir())
+    with rasterio.open(image, "r+") as raster:
+        raster.write(255 - raster.read())
+    packed(folder_root, tmp_path / "mine.zip")
+    assert pixels(root) != before
+    assert pixels(root) == pixels(folder_root)
+
+
+def test_what_lies_beside_an_image_comes_with_it_and_nothing_leaves_the_folder(tmp_path):
+    names = ["images/a.tif", "images/a.tfw", "images/a.tif.aux.xml", "images/ab.tif", "lists/train.txt", "other/c.tif"]
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name in [*names, "images/../../evil.tif", ".hidden/d.tif"]:
+            archive.writestr(name, name)
+    files = fetch(str(tmp_path / "x.zip"), lambda path: path in ("images/a.tif", "images/ab.tif") or "evil" in path)
+    found = {path.relative_to(files).as_posix() for path in files.rglob("*") if path.is_file()}
+    assert found == {*names} - {"other/c.tif"}
+    assert all((files / name).read_text() == name for name in found)
+    assert not list(tmp_path.rglob("evil.tif"))
+
+
+def test_what_can_not_be_read_is_one_line(folder_root, tmp_path, server):
+    address, _ = server
+    bad = tmp_path / "bad.zip"
+    bad.write_bytes(b"PK no zip")
+    with tarfile.open(tmp_path / "empty.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("empty"), io.BytesIO())
+    for root, text in (
+        (f"{address}/nothing/", "can't be read"),
+        ("http://127.0.0.1:9/x", "can't be read"),
+        (str(bad), "can't be read"),
+        (str(tmp_path / "none.zip"), "can't be read"),
+        ("s3://bucket/data", "s3fs"),
+        ("ftp://example.org/x", "ftp:// is not read; one of http, https"),
+    ):
+        with pytest.raises(InputError, match=text) as caught:
+            Files(root, **PATTERNS)
+        assert f"dataset.source.root={root}" in str(caught.value)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="no image below"):
+        Files(str(tmp_path / "empty.tar"), **PATTERNS)
+
+
+@pytest.mark.parametrize(
+    ("root", "url"),
+    [
+        ("/vsizip//vsicurl/https://a.org/x.zip/in/it", "zip://in/it::https://a.org/x.zip"),
+        ("/vsis3/bucket/data", "s3://bucket/data"),
+        ("/data/x.TAR.GZ", "tar://::/data/x.TAR.GZ"),
+        ("s3://bucket/x.tgz", "tar://::s3://bucket/x.tgz"),
+        ("https://a.org/zipped/data", "https://a.org/zipped/data"),
+        ("/vsicurl/https://a.org/data", "https://a.org/data"),
+    ],
+)
+def test_names_of_gdal(root, url):
+    assert url_of(root) == url
+
+
+def test_a_vrt_that_leaves_the_root_is_refused(folder_root, tmp_path):
+    shutil.copytree(folder_root, tmp_path / "root")
+    outside = next(iter(sorted((folder_root / "images").iterdir())))
+    with rasterio.open(outside) as image:
+        bands, height, width = image.count, image.height, image.width
+    band = (
+        '<VRTRasterBand dataType="Byte" band="{0}"><SimpleSource><SourceFilename relativeToVRT="{2}">{1}</SourceFilename>'
+        "<SourceBand>{0}</SourceBand></SimpleSource></VRTRasterBand>"
+    )
+
+    def vrt(source, relative):
+        inner = "".join(band.format(number + 1, source, relative) for number in range(bands))
+        image = sorted((tmp_path / "root" / "images").iterdir())[0]
+        path = image.with_suffix(".vrt")
+        path.write_text(f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">{inner}</VRTDataset>')
+        return image, path
+
+    image, path = vrt(outside, 0)
+    moved = tmp_path / "root" / "tiles" / image.name
+    moved.parent.mkdir()
+    shutil.move(image, moved)
+    with pytest.raises(InputError, match=rf"{path.name} reads {outside}, which is not below {tmp_path / 'root'}"):
+        Files(str(tmp_path / "root"), **PATTERNS)
+    path.write_text(path.read_text().replace(str(outside), f"../tiles/{moved.name}").replace('VRT="0"', 'VRT="1"'))
+    scenes = Files(str(tmp_path / "root"), **PATTERNS)._all
+    with rasterio.open(outside) as plain, rasterio.open(scenes[0].image) as read:
+        np.testing.assert_array_equal(plain.read(), read.read())
+    path.write_text(
+        path.read_text().replace("<SimpleSource>", "<PixelFunctionLanguage>Python</PixelFunctionLanguage><SimpleSource>", 1)
+    )
+    with pytest.raises(InputError, match=rf"{path.name} holds a function in Python"):
+        Files(str(tmp_path / "root"), **PATTERNS)
