@@ -13,7 +13,7 @@ import numpy as np
 
 from rsseg.contract import InputError, nearest
 from rsseg.data.build import open_store
-from rsseg.data.census import Census, check_absent, describe_other_radiometry, robust_statistics
+from rsseg.data.census import Census, absent_classes, check_absent, describe_other_radiometry, robust_statistics
 from rsseg.data.decoder import Decoder
 from rsseg.data.groups import describe_cut_groups, group_names
 from rsseg.data.scene import Scene, Source
@@ -195,18 +195,14 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
         )
     stores = {split: open_split(dataset, scenes[split], split, window) for split in scenes}
     for split, store in stores.items():
-        for name, task in store.tasks.items():
-            check_absent(store.censuses[name], task, split)
+        _check_absent(store, split, None if split == "train" else stores["train"])
     for soft in (task for task in dataset.tasks.values() if task.soft):
         log.info(
             "Masks hold class shares, which the loss learns. Counts, samplers, metrics and pictures go by the class with %s.",
             "the largest share" if soft.exclusive else "more than half of a pixel",
         )
     numbers = Numbers.of(stores["train"])
-    mean, std, dtypes = np.array(numbers.mean), np.array(numbers.std), {s: str(store.dtype) for s, store in stores.items()}
-    other = stores["val"].census.bands.mean
-    if line := describe_other_radiometry(mean, std, dtypes["train"], other, dtypes["val"], "the val split"):
-        log.warning("%s", line)
+    _warn_of_radiometry(stores["train"], numbers, stores["val"], "the val split")
     for name, task in dataset.tasks.items():
         if isinstance(task, Centres) and not any(numbers.targets[name].value_mean):
             log.info(
@@ -215,6 +211,53 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
     for store in stores.values():
         store.fill = np.array(numbers.mean)
     return Data(stores, numbers)
+
+
+def open_test(dataset: Dataset, source: Source, window: int, data: Data) -> Store | None:
+    """The scenes of the test split that have masks, decoded and checked as the other splits are; None: there are none.
+
+    Nothing else needs the test split, so that what is wrong with it is logged.
+
+    Args:
+        dataset: The dataset, its bands known.
+        source: Where its scenes lie.
+        window: The side of the training windows, for messages.
+        data: The other splits.
+    """
+    try:
+        scenes = scenes_of(source, dataset, "test")
+        labelled = [scene for scene in scenes if any(scene.masks)]
+        if len(labelled) < len(scenes):
+            line = "%d of %d scenes of the test split have no masks: they can be mapped, not scored."
+            log.info(line, len(scenes) - len(labelled), len(scenes))
+        if not labelled:
+            return None
+        store = open_split(dataset, labelled, "test", window)
+        _check_absent(store, "test", data.stores["train"])
+    except InputError as error:
+        log.warning("The test split is left out: %s", error)
+        return None
+    _warn_of_radiometry(data.stores["train"], data.numbers, store, "the test split")
+    return store
+
+
+def _check_absent(store: Store, split: str, train: Store | None) -> None:
+    """Name the classes that a split lacks, those that train lacks too once.
+
+    Raises:
+        InputError: If nothing is left to learn or to score.
+    """
+    for name, task in store.tasks.items():
+        named = absent_classes(train.censuses[name], task) if train else ()
+        check_absent(store.censuses[name], task, split, named)
+
+
+def _warn_of_radiometry(train: Store, numbers: Numbers, other: Store, what: str) -> None:
+    """Log where another split seems to be of another number type or range than the training split."""
+    mean, std = np.array(numbers.mean), np.array(numbers.std)
+    found = other.census.bands.mean
+    if line := describe_other_radiometry(mean, std, str(train.dtype), found, str(other.dtype), what):
+        log.warning("%s", line)
 
 
 def warn_of_misspelt(dataset: Dataset, names: Sequence[str]) -> None:

@@ -27,11 +27,12 @@ from rsseg.config.provenance import Chosen, provenance
 from rsseg.config.schema import Config
 from rsseg.contract import InputError, nearest
 from rsseg.data.census import describe_other_radiometry
-from rsseg.data.scene import Scene, SceneReader
+from rsseg.data.scene import Scene, SceneReader, Source
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
-from rsseg.dataset import Data, Numbers, open_data, open_split, scenes_of
-from rsseg.description import write_description
+from rsseg.dataset import Data, Numbers, open_data, open_split, open_test, scenes_of
+from rsseg.describe.noise import write_noise
+from rsseg.describe.report import write_description
 from rsseg.distributed import is_main
 from rsseg.errors import SCORING, in_one_line
 from rsseg.files import UnwritableError, read_json, write_csv, write_json
@@ -130,9 +131,7 @@ def _open(setup: Setup) -> tuple[Setup, SegmentationModule, Data]:
     """The setup with the bands of its data, the module, and the data."""
     torch.set_float32_matmul_precision("high")
     L.seed_everything(setup.seed, workers=True, verbose=False)
-    source = setup.source()
-    if setup.dataset.bands is None:
-        setup = setup.with_bands(scenes_of(source, setup.dataset, "train")[0].all_bands())
+    setup, source = _with_bands(setup)
     if setup.dataset.rgb and setup.shown_bands is None:
         rgb, bands = list(setup.dataset.rgb), setup.dataset.read_bands
         log.info("dataset.rgb=%s is not among dataset.bands=%s: pictures show the first bands.", rgb, bands)
@@ -143,6 +142,14 @@ def _open(setup: Setup) -> tuple[Setup, SegmentationModule, Data]:
     module = make_module(setup, network, data.numbers, len(data.stores["val"]))
     fit_augmentations(module, data)
     return setup, module, data
+
+
+def _with_bands(setup: Setup) -> tuple[Setup, Source]:
+    """The setup with the bands of its data, and the source."""
+    source = setup.source()
+    if setup.dataset.bands is None:
+        setup = setup.with_bands(scenes_of(source, setup.dataset, "train")[0].all_bands())
+    return setup, source
 
 
 def _write_start(setup: Setup, run: RunFolder, data: Data, chosen: Chosen, resumed: bool) -> None:
@@ -412,7 +419,7 @@ def other_radiometry(data: Mapping[str, Any], reader: SceneReader) -> str:
 
 
 def describe(config: Any, out: Path | None = None, overrides: list[str] | None = None) -> Path:
-    """Describe a dataset's training and validation split: print it, and write numbers and a picture.
+    """Describe the splits of a dataset: print it, and write numbers and a picture.
 
     Further targets are described after the first, in folders of their own below.
 
@@ -425,20 +432,50 @@ def describe(config: Any, out: Path | None = None, overrides: list[str] | None =
         InputError: For anything in config or data that can't be used.
     """
     quiet()
-    setup = make_setup(config, config.trust)
-    source = setup.source()
-    if setup.dataset.bands is None:
-        setup = setup.with_bands(scenes_of(source, setup.dataset, "train")[0].all_bands())
+    setup, source = _with_bands(make_setup(config, config.trust))
     data = open_data(setup.dataset, source, setup.window)
+    test = open_test(setup.dataset, source, setup.window, data)
+    stores = data.stores if test is None else {**data.stores, "test": test}
     out = out or setup.output / "describe" / setup.dataset.name
     first, *further = setup.dataset.tasks
     for target, folder in {first: out, **{name: out / name for name in further}}.items():
         if further:
             log.info("\nTarget %s", target)
-        write_description(
-            setup, {split: store.seen_by(target) for split, store in data.stores.items()}, folder, overrides or []
-        )
+        write_description(setup, {split: store.seen_by(target) for split, store in stores.items()}, folder, overrides or [])
     return out
+
+
+def describe_noise(run: Path, split: str = "val", trust: Sequence[str] = ()) -> Path:
+    """Rank the labels that a run's best checkpoint contradicts with confidence, as a worklist for relabelling.
+
+    ``noise.csv`` (of train ``noise-train.csv``) has a row per patch and pair of classes, ``-scenes.csv`` one per scene, and
+    ``.png`` shows the first patches; see `rsseg.describe.noise`.
+
+    Args:
+        run: The run folder.
+        split: The validation scenes, as the model has not trained on them; or others.
+        trust: As for `evaluate`.
+
+    Returns:
+        The table of patches.
+
+    Raises:
+        InputError: If the run or the split can't be used, or no head has labels.
+    """
+    quiet()
+    folder, path = RunFolder(run), run / f"noise{f'-{split}' * (split != 'val')}.csv"
+    setup = make_setup(folder.config(), trust)
+    with in_one_line(run, setup.batch_size, setup.window, memory=SCORING):
+        module, store = _open_labelled(folder, setup, split)
+        if split == "train":
+            log.warning(
+                "The model has trained on these labels and may have learnt their faults: what it contradicts all the same is "
+                "worth a look, but a label that is not listed may be wrong too."
+            )
+        else:
+            log.info("The model has not trained on the labels of the %s scenes, so that it has not learnt their faults.", split)
+        write_noise(setup, module, store, path)
+    return path
 
 
 def quiet() -> None:

@@ -1,8 +1,8 @@
-"""Describe a dataset: python scripts/describe.py /data/mine, or dataset=inria dataset.source.root=/data/inria"""
+"""Describe a dataset, or the label noise that a run finds: python scripts/describe.py FOLDER | dataset=NAME | run=FOLDER"""
 
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rsseg.config.arguments import run_script
@@ -14,24 +14,41 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 @dataclass
 class Arguments:
-    """Describe a dataset before training on it: class shares, object sizes, label noise, and which losses to compare.
+    """Describe a dataset before training on it, or rank its labels by how surely a trained model contradicts them.
 
-    python scripts/describe.py /data/mine            finds images, masks, values, bands and groups, and writes their config
+    python scripts/describe.py /data/mine     a folder: finds images, masks, values, bands and areas, writes their config into
+                                              configs/dataset, and describes the dataset
     python scripts/describe.py dataset=inria dataset.source.root=/data/inria
+                                              a known dataset, with the overrides of train.py: class shares, object sizes,
+                                              hints of label noise, and the three losses to compare first
+    python scripts/describe.py run=runs/...   a finished run: a worklist for relabelling, scenes and patches ranked by the
+                                              labels that its best checkpoint contradicts with confidence
 
-    into=FOLDER    where the config of a folder is written, a folder called dataset; default: configs/dataset
+    into=FOLDER                   of a folder: where its config is written, a folder called dataset; default: configs/dataset
+    split=NAME                    of a run: val (default), test or train, whose labels the model has learnt
+    trust=PACKAGE[,PACKAGE...]    packages of your own that configs name: their code runs
 
-    Takes the overrides of train.py and writes description.json and description.png into <output>/describe/<dataset>.
+    Datasets: description.json and description.png in <output>/describe/<dataset>.
+    Runs: noise.csv, noise-scenes.csv and noise.png in the run folder.
     """
 
     overrides: list[str]
     into: str = str(CONFIGS / "dataset")
+    run: str = ""
+    split: str = "val"
+    trust: list[str] = field(default_factory=list)
 
 
 def main(arguments: Arguments) -> None:
-    """Describe the dataset that train.py would train on with these overrides, or that lies in a folder."""
+    """Describe a folder, the dataset that train.py would train on, or the label noise that a run finds."""
+    if arguments.run:
+        describe_run(arguments)
+        return
+    if arguments.split != "val":
+        raise InputError(f"split={arguments.split} is for run=...: a dataset is described with all its splits")
     folders = [word for word in arguments.overrides if "=" not in word and not word.startswith(("~", "+", "-"))]
     overrides = [word for word in arguments.overrides if word not in folders]
+    overrides += [f"trust=[{','.join(arguments.trust)}]"] if arguments.trust else []
     if folders:
         overrides = [*overrides_of_folder(folders, Path(arguments.into)), *overrides]
     config = own_part(compose(CONFIGS, overrides))
@@ -41,13 +58,26 @@ def main(arguments: Arguments) -> None:
     describe(config, overrides=overrides)
 
 
+def describe_run(arguments: Arguments) -> None:
+    """Rank the labels that a run contradicts.
+
+    Raises:
+        InputError: If there are words that a run has no use for.
+    """
+    if arguments.overrides:
+        raise InputError(f"{arguments.overrides[0]}: a run has its own config: beside run=... only split=... and trust=... go")
+    from rsseg.run import describe_noise
+
+    describe_noise(Path(arguments.run), arguments.split, arguments.trust)
+
+
 def overrides_of_folder(folders: list[str], into: Path) -> list[str]:
     """The overrides that choose the dataset of a folder, whose config is written.
 
     Raises:
         InputError: If several folders are given, or one that holds nothing that can be trained on.
     """
-    from rsseg.discovery import add_dataset
+    from rsseg.describe.discovery import add_dataset
 
     if len(folders) > 1:
         raise InputError(f"{' '.join(folders)}: one folder is described at a time; quote a path that has blanks in it")

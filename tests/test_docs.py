@@ -22,7 +22,7 @@ from tiny import CONFIGS, checker, coloured, compose, write_tif
 from rsseg.comparison import compare
 from rsseg.config.schema import Config
 from rsseg.config.search import Search
-from rsseg.run import describe, evaluate, predict, train
+from rsseg.run import describe, describe_noise, evaluate, predict, train
 from rsseg.search import check_search
 
 ROOT = CONFIGS.parent
@@ -153,6 +153,9 @@ def test_commands_of_the_scripts(page, line, data, finished, folder_root, tmp_pa
         predict(finished, next((folder_root / "images").iterdir()), tmp_path / "map.tif")
     elif script == "scripts/describe.py":
         own = [word.replace("/data/", f"{data}/") for word in words]
+        if "run" in given:
+            describe_noise(finished)
+            return None
         if not given:
             describe_folder(DescribeArguments([*own, f"output={tmp_path}", "window=64"], str(tmp_path / "dataset")))
             return None

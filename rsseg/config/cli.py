@@ -129,6 +129,9 @@ def compose(configs: Path, words: Sequence[str], multirun: bool = False) -> Dict
             config: DictConfig = loader.load_configuration("train", list(words), mode, from_shell=False)
         except (HydraException, OmegaConfBaseException) as error:
             raise InputError(one_line(error)) from None
+        except AssertionError:  # Hydra's, of a key below a value that is null
+            added = ", ".join(word for word in words if word.startswith("+"))
+            raise InputError(f"{added}: there is nothing that it could be added to: leave it out") from None
     refuse_foreign(config, words)
     return config
 

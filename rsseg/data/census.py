@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,8 +135,19 @@ def _mean_and_std(
     return mean, np.where(std > 0, std, 1.0)
 
 
-def check_absent(census: Census, task: Task, split: str) -> None:
+def absent_classes(census: Census, task: Task) -> list[str]:
+    """The classes that never occur in a split."""
+    return [name for name, n in zip(task.classes, census.positives.sum(axis=0), strict=True) if n == 0]
+
+
+def check_absent(census: Census, task: Task, split: str, named: Collection[str] = ()) -> None:
     """Name the classes that never occur in a split.
+
+    Args:
+        census: Of the split.
+        task: The task of the target.
+        split: The split's name.
+        named: Classes that train lacks, and that are named already.
 
     Raises:
         InputError: If nothing is left to learn or to score: no labelled pixel, or a binary split without positive ones.
@@ -147,7 +158,7 @@ def check_absent(census: Census, task: Task, split: str) -> None:
             f"no pixel of the {split} split is labelled{of} in {len(census.valid)} scenes, all are ignored: "
             "check dataset.mask_values and dataset.ignore_values"
         )
-    absent = [name for name, n in zip(task.classes, census.positives.sum(axis=0), strict=True) if n == 0]
+    absent = absent_classes(census, task)
     if len(absent) == task.channels:
         if isinstance(task, Centres):
             raise InputError(
@@ -172,6 +183,7 @@ def check_absent(census: Census, task: Task, split: str) -> None:
             "masks? If they hold 0 and 255, set dataset.mask_values=[0,255] dataset.ignore_values=[]"
         )
     _warn_of_mixed(census, task, split)
+    absent = [name for name in absent if name not in named]
     if absent:
         line = "No %s of class %s in the %s split: %s."
         effect = "a model can't learn it there" if split == "train" else "its score is NaN and left out of means"

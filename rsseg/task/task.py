@@ -27,7 +27,8 @@ class Task(Target):
     As it stands every logit is a yes or no of its own, and a target holds 0 and 1; subclasses change what is different.
 
     Attributes:
-        subject: What masks of this kind are about, as `rsseg.data.advice.Kind` names it.
+        subject: What masks are about: ``land cover``, where every pixel has a class; ``foreground``, where something is to be
+            found; ``detection`` of objects by their centres; or ``regression``.
         untuned: How labels are found as long as nothing is tuned.
         tuned: What tuning changes, one class at a time.
         all_tuned: The same for all classes.

@@ -40,6 +40,7 @@ def said(*words, **options):
         ("devices=2", "write trainer=ddp trainer.devices=2"),
         ("sampler=near_miss", "near_miss is called near_border now"),
         ("dataset.source.fold=2/5", "write dataset.folds=5 dataset.fold=2"),
+        ("+dataset.rgb.new=0", "there is nothing that it could be added to"),
         ("sampler=nan", "a choice is a name, found nan: there are balanced"),
         ("sampler=[uniform,1]", "a choice is a name, found 1"),
         (r"residence='\${x}'", "leave out the backslash"),

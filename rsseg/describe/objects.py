@@ -1,17 +1,31 @@
-"""Connected objects of a class: how large they are, how wide, and which are but specks."""
+"""The objects of each class in a split: how large they are, how wide, and which are but specks."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise, product
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.windows import Window
 from scipy.ndimage import distance_transform_edt, find_objects, label
 
 from rsseg.contract import known
+from rsseg.data.build import cores
+from rsseg.data.decoder import Decoder
+from rsseg.data.raster import open_raster
+from rsseg.data.regions import cut
+from rsseg.data.sampling import stream
+from rsseg.data.scene import Scene, SceneReader
+from rsseg.data.store import Store
+from rsseg.progress import progress
 from rsseg.task import Centres
+
+log = logging.getLogger(__name__)
 
 SPECK = 5
 """Objects of fewer pixels are specks: a hint of label noise rather than something to be mapped."""
@@ -21,6 +35,12 @@ SMALL = 32**2
 
 SPREAD = (5, 50, 95)
 """The percentiles that sizes are summed up by."""
+
+PIECE = 1024
+"""About the side of the pieces that larger scenes are cut into, so that memory does not grow with theirs."""
+
+PIXELS = 1 << 25
+"""About how many pixels of a split are looked at: of a larger one, pieces drawn at random."""
 
 
 class Objects(NamedTuple):
@@ -67,11 +87,10 @@ def find(has: NDArray[np.bool_], pixel: float = np.nan) -> Objects:
     area = np.bincount(numbers, minlength=count)
     depth: NDArray[np.float64] = distance_transform_edt(edged)[edged] - 0.5
     distance = np.bincount(numbers, depth, minlength=count).astype(np.float64)
+    border = np.ones(has.shape, bool)
+    border[1:-1, 1:-1] = False
     inside = np.ones(count, bool)
-    for lines, part, length in zip((numbered, numbered.T), box, has.shape, strict=True):
-        for line, cut in ((1, part.start == 0), (-2, part.stop == length)):
-            if cut:
-                inside[lines[line][lines[line] > 0] - 1] = False
+    inside[numbered[1:-1, 1:-1][border[box] & has[box]] - 1] = False
     return Objects(area, distance, inside, area * np.float64(pixel))
 
 
@@ -121,6 +140,11 @@ class ObjectSizes:
     specks: int
     speck_pixels: int
 
+    @property
+    def speck_share(self) -> float:
+        """The share of specks among all regions."""
+        return self.specks / max(self.specks + self.count, 1)
+
     @classmethod
     def of(cls, objects: Objects) -> ObjectSizes:
         """Sum objects up.
@@ -143,3 +167,97 @@ class ObjectSizes:
             specks=len(specks),
             speck_pixels=int(specks.sum()),
         )
+
+
+class Survey(NamedTuple):
+    """What was found in a split.
+
+    Attributes:
+        objects: Per class.
+        pixels: How many pixels were looked at.
+        share: That is this share of the split.
+        missing: How many of them have no data in the image.
+        labelled: How many of those the mask gives a label all the same.
+    """
+
+    objects: list[ObjectSizes]
+    pixels: int
+    share: float
+    missing: int
+    labelled: int
+
+
+def pieces(sizes: NDArray[np.int64], seed: int, most: int = PIXELS) -> list[tuple[int, Window]]:
+    """Scenes cut into equal pieces of about `PIECE` pixels; if they are too many, some of them drawn at random.
+
+    Args:
+        sizes: ``[S, 2]``, height and width of each scene.
+        seed: Of the draw.
+        most: No further piece is taken once there are so many pixels.
+
+    Returns:
+        Scenes and windows in them, in the order of the scenes.
+
+    Example:
+        >>> [(scene, window.height, window.width) for scene, window in pieces(np.array([[2048, 1000], [9, 9]]), seed=1)]
+        [(0, 1024, 1000), (0, 1024, 1000), (1, 9, 9)]
+    """
+    found = [
+        (scene, Window(left, top, right - left, bottom - top))
+        for scene, (height, width) in enumerate(sizes.tolist())
+        for (top, bottom), (left, right) in product(pairwise(cut(height, PIECE)), pairwise(cut(width, PIECE)))
+    ]
+    order = stream(seed, 0, "survey").permutation(len(found))
+    area = np.array([window.height * window.width for _, window in found])[order]
+    taken = order[np.cumsum(area) - area < most]
+    return [found[i] for i in np.sort(taken)]
+
+
+def square_metres(scene: Scene) -> float:
+    """The area of a pixel on the ground; NaN if the image's coordinates are not in a unit of length.
+
+    A projection stretches lengths (Web Mercator by twice at 60 degrees), which is not undone here.
+    """
+    raster = open_raster(scene.image)
+    if raster.crs is None or not raster.crs.is_projected:
+        return float("nan")
+    return float(abs(raster.transform.determinant) * raster.crs.linear_units_factor[1] ** 2)
+
+
+def survey(store: Store, decoders: Sequence[Decoder], bands: list[int], seed: int) -> Survey:
+    """Look for the objects of each class, and for labels where there is no data, piece by piece, in threads.
+
+    An object that the border of a piece goes through counts with what is seen of it, once on either side.
+
+    Args:
+        store: The split's tiles.
+        decoders: How the masks of each target are decoded.
+        bands: The image bands to read, counted from 1.
+        seed: Of the pieces that are drawn where not all can be looked at.
+    """
+    taken, task, title = pieces(store.sizes, seed), store.task, "looking for objects"
+    place = [decoder.task.target for decoder in decoders].index(task.target)
+    pixels, whole = sum(w.height * w.width for _, w in taken), int(store.sizes.prod(axis=1).sum())
+
+    def look(piece: tuple[int, Window]) -> tuple[list[Objects], int, int]:
+        scene, window = piece
+        inside = (..., *window.toslices())
+        _, layers, missing = store.tile(scene)
+        pixel, layer = square_metres(store.scenes[scene]), layers.get(task.target)
+        target = task.unknown_target((window.height, window.width)) if layer is None else np.asarray(layer[inside])
+        if isinstance(task, Centres):
+            objects = find_boxes(target, task, pixel)
+        else:
+            objects = [find(has, pixel) for has in task.class_masks(target)]
+        gone = np.zeros(0, bool) if missing is None else np.asarray(missing[inside])
+        if not gone.any():
+            return objects, 0, 0
+        given = known(SceneReader([store.scenes[scene]], decoders, bands).read_mask(0, window, place))
+        return objects, int(gone.sum()), int(((given.any(axis=0) if given.ndim == 3 else given) & gone).sum())
+
+    log.info("%s in %.3g Mpx, %.3g %% of the train split", title, pixels / 1e6, 100 * pixels / whole)
+    with ThreadPoolExecutor(cores()) as pool, progress(taken, title) as steps:
+        found = [result for _, result in zip(steps, pool.map(look, taken), strict=True)]
+    classes, missing, labelled = zip(*found, strict=True)
+    joined = [ObjectSizes.of(Objects.join(parts)) for parts in zip(*classes, strict=True)]
+    return Survey(joined, pixels, pixels / whole, sum(missing), sum(labelled))

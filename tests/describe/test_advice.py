@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from tiny import CONFIGS
 
-from rsseg.data.advice import LOSSES, METRICS, SAMPLING, Facts, Kind, advise, candidates
 from rsseg.data.blocks import Blocks
 from rsseg.data.census import BandStatistics, Census
-from rsseg.data.objects import ObjectSizes
+from rsseg.describe import advice
+from rsseg.describe.advice import RULES, SITUATIONS, advise, candidates
+from rsseg.describe.facts import Facts
+from rsseg.describe.objects import ObjectSizes
 from rsseg.task import make_task
 
 CONFIG_NAMES = {path.stem for path in (CONFIGS / "loss").glob("*.yaml")}
@@ -26,8 +28,8 @@ def facts_of(task, classes, scenes, objects=None):
     return Facts.of(Census(positives, valid, BANDS, blocks), task, sizes, objects or {})
 
 
-def situations(rules, facts):
-    return {advice.situation for advice in advise(rules, facts)}
+def situations(about, facts):
+    return {rule.situation for rule in advise(about, facts)}
 
 
 def sizes(width=50.0, small=0.0):
@@ -36,7 +38,7 @@ def sizes(width=50.0, small=0.0):
 
 def test_facts_of_a_multiclass_split():
     facts = facts_of("multiclass", ["a", "b", "never"], [[9000, 1000, 0], [9000, 0, 0], [10_000, 0, 0]])
-    assert (facts.kind, facts.frequent, facts.rare, facts.ratio) == (Kind.land_cover, "a", "b", 28)
+    assert (facts.kind, facts.frequent, facts.rare, facts.ratio) == ("land cover", "a", "b", 28)
     assert facts.majority == pytest.approx(28 / 29)
     assert facts.quiet == pytest.approx(2 / 3)
     assert facts.patchy == ["b"]
@@ -44,7 +46,7 @@ def test_facts_of_a_multiclass_split():
 
 def test_the_background_of_a_binary_split_is_a_class():
     facts = facts_of("binary", ["roof"], [[100], [0]])
-    assert (facts.kind, facts.frequent, facts.rare) == (Kind.foreground, "background", "roof")
+    assert (facts.kind, facts.frequent, facts.rare) == ("foreground", "background", "roof")
     assert facts.ratio == 19_900 / 100
     assert facts.quiet == 0.5
 
@@ -60,9 +62,9 @@ def test_the_rarest_label_of_a_multilabel_split_decides():
 ])  # fmt: skip
 def test_imbalance_of_a_binary_split_begins_at_a_fifth_and_is_extreme_at_a_hundredth(rare, expected):
     facts = facts_of("binary", ["roof"], [[rare]])
-    degree = situations(LOSSES, facts) & {"moderate imbalance", "extreme imbalance"}
+    degree = situations("losses", facts) & {"moderate imbalance", "extreme imbalance"}
     assert degree == ({expected} if expected else set())
-    assert ("imbalance" in situations(SAMPLING, facts)) == (expected is not None)
+    assert ("imbalance" in situations("sampling", facts)) == (expected is not None)
 
 
 def test_thin_and_small_objects_ask_for_losses_of_edges_and_gaps_never_for_lovasz_alone():
@@ -74,40 +76,45 @@ def test_thin_and_small_objects_ask_for_losses_of_edges_and_gaps_never_for_lovas
     for facts, expected in ((plain, set()), (thin, asked), (small, {"ce_lovasz", "ce_dice_boundary"})):
         assert asked & set(candidates(facts)) == expected
         assert "lovasz" not in candidates(facts)
-    assert "boundary IoU" in [name for advice in advise(METRICS, thin) for name in advice.take]
+    assert "boundary IoU" in [name for rule in advise("metrics", thin) for name in rule.take]
 
 
 def test_plain_lovasz_came_behind_and_is_recommended_nowhere():
     from omegaconf import OmegaConf
 
-    assert not any("lovasz" in rule.take for rule in LOSSES)
+    assert not any("lovasz" in rule.take for rule in RULES["losses"])
     for name in ("losses", "losses_lr"):
         assert "lovasz" not in OmegaConf.load(CONFIGS / f"sweep/{name}.yaml").hydra.sweeper.params.loss.split(",")
 
 
 @pytest.mark.parametrize(("kind", "ratio", "expected"), [
-    ("land cover", 2, ["ce", "weighted_ce", "focal", "ce_dice"]),
-    ("foreground", 2, ["ce", "dice", "jaccard", "focal", "tversky", "ce_lovasz", "ce_dice"]),
-    ("foreground", 20, ["ce", "dice", "jaccard", "focal", "tversky", "ce_lovasz", "weighted_ce", "ce_dice"]),
+    ("land cover", 2, ["ce", "ce_dice", "weighted_ce", "focal"]),
+    ("foreground", 2, ["ce", "ce_dice", "dice", "jaccard", "focal", "tversky", "ce_lovasz"]),
+    ("foreground", 20, ["ce", "ce_dice", "weighted_ce", "dice", "jaccard", "focal", "tversky", "ce_lovasz"]),
+    ("land cover", 200, ["ce", "ce_dice", "dice", "focal", "weighted_ce"]),
     ("detection", 1, ["centres"]),
     ("regression", 1, ["mse", "mae", "huber", "log_cosh"]),
 ])  # fmt: skip
 def test_the_losses_of_each_task(kind, ratio, expected):
-    assert candidates(Facts(Kind(kind), "a", "b", ratio)) == expected
+    assert candidates(Facts(kind, "a", "b", ratio)) == expected
 
 
 def test_costly_misses_are_named_but_yours_to_decide():
-    facts = Facts(Kind.land_cover, "a", "b")
-    assert "if misses cost more than false alarms" in situations(LOSSES, facts)
+    facts = Facts("land cover", "a", "b")
+    assert "if misses cost more than false alarms" in situations("losses", facts)
     assert "tversky" not in candidates(facts)
 
 
-def test_every_loss_named_is_a_config_and_every_reason_can_be_written():
-    assert {loss for rule in LOSSES for loss in rule.take} <= CONFIG_NAMES
+def test_every_loss_named_is_a_config_and_every_reason_can_be_written(monkeypatch):
+    assert {loss for rule in RULES["losses"] for loss in rule.take} <= CONFIG_NAMES
     facts = facts_of("binary", ["roof"], [[10]], {"roof": sizes(width=3, small=1)})
-    for rules in (LOSSES, SAMPLING, METRICS):
-        everything = [rule._replace(holds=lambda f: True) for rule in rules]
-        assert all("{" not in advice.why for advice in advise(everything, facts))
+    used = {rule.situation for rules in RULES.values() for rule in rules}
+    assert used == SITUATIONS.keys()
+    monkeypatch.setattr(advice, "SITUATIONS", dict.fromkeys(SITUATIONS, lambda facts: True))
+    for about, rules in RULES.items():
+        written = advise(about, facts)
+        assert len(written) == len(rules)
+        assert all("{" not in rule.why for rule in written)
 
 
 def test_tversky_minds_misses_more_than_false_alarms():

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rsseg.data.objects import SMALL, SPECK, Objects, ObjectSizes, find
+from rsseg.describe.objects import SMALL, SPECK, Objects, ObjectSizes, find
 
 
 def disc(radius, canvas):

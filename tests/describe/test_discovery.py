@@ -9,7 +9,7 @@ from tiny import CONFIGS, write_tif
 from rsseg.config.cli import compose
 from rsseg.contract import InputError
 from rsseg.data.files import Files
-from rsseg.discovery import discover, find_group, part_of
+from rsseg.describe.discovery import discover, find_group, part_of
 
 RNG = np.random.default_rng(0)
 
@@ -118,9 +118,9 @@ def test_lists_and_areas_are_seen(tmp_path):
     own = {key: value for key, value in source.items() if key != "_target_"}
     assert {scene.group for scene in Files(**own).scenes("train")} == {"tile0", "tile1"}
     towns = ["images/austin1.tif", "images/austin2.tif", "images/wien1.tif", "images/wien2.tif"]
-    assert find_group(towns, 2, [])
-    assert find_group(towns, 3, []) is None
-    assert find_group(["a.tif", "b.tif"], 2, []) is None
+    assert find_group(towns, 2)[0]
+    assert find_group(towns, 3)[0] is None
+    assert find_group(["a.tif", "b.tif"], 2)[0] is None
     assert part_of("Testing") == "test"
 
 

@@ -2,16 +2,21 @@
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from rasterio.transform import from_origin
 from test_run import folder_data, settings
 from tiny import CONFIGS, write_tif
 
+from rsseg.assembly import make_setup
 from rsseg.contract import InputError
-from rsseg.data.survey import pieces
+from rsseg.dataset import open_data
+from rsseg.describe.objects import pieces
+from rsseg.describe.picture import choose_windows
 from rsseg.run import describe, train
 
 
@@ -30,7 +35,8 @@ def root(tmp_path_factory):
     return folder
 
 
-def test_what_a_description_says(root, tmp_path, capsys):
+def test_what_a_description_says(root, tmp_path, capsys, caplog):
+    caplog.set_level("INFO")
     words = folder_data(root)
     out = describe(settings(tmp_path, *words), overrides=words)
     assert out == tmp_path / "describe/folder"
@@ -47,10 +53,14 @@ def test_what_a_description_says(root, tmp_path, capsys):
     scenes = train_split["scenes"]
     assert (b["count"], b["specks"], b["pixels"], b["square_metres"]) == (scenes, 2 * scenes, [400] * 3, [100] * 3)
     assert told["facts"]["ratio"] == pytest.approx((valid - 402) / 402)
-    assert told["objects"]["c"]["width"] is None
-    assert any(hint.startswith("c: no pixel of it in the val split") for hint in told["noise"])
+    assert list(told["objects"]) == ["a", "b"]
     assert any(hint.startswith("100.0% of the train pixels without data have a label") for hint in told["noise"])
-    assert "Objects (regions of 5 pixels and more) in all of train" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Objects (regions of 5 pixels and more) in all of train" in printed
+    said = [record.getMessage() for record in caplog.records]
+    assert "│ c " not in printed  # a class that is nowhere has no row in any table
+    assert [line.partition(":")[0] for line in said if "class c" in line] == ["No pixel of class c in the train split"]
+    assert not [line for line in said if line.startswith("\n") and "c:" in line]
 
 
 def test_the_recommended_sweep_can_be_run(root, tmp_path):
@@ -58,7 +68,7 @@ def test_the_recommended_sweep_can_be_run(root, tmp_path):
     out = describe(settings(tmp_path, *words), tmp_path / "here", words)
     python, script, multirun, *rest = shlex.split(json.loads((out / "description.json").read_text())["sweep"])
     assert (python, script, multirun) == ("python", "train.py", "-m")
-    assert rest[-2:] == ["loss=ce,weighted_ce,focal,ce_lovasz,ce_dice_boundary,ce_dice", "seed=1,2,3,4,5"]
+    assert rest[-2:] == ["loss=ce,ce_dice,ce_lovasz", "seed=1,2,3,4,5"]
     assert not {"loss=dice", "seed=9"} & set(rest)
     assert rest[-4:-2] == ["dataset.folds=groups", "dataset.fold=1,2,3,4"]  # few areas validate
     several = (*rest[-2:], rest[-3])
@@ -77,6 +87,48 @@ def test_other_tasks(tmp_path, task):
     assert told["facts"]["kind"] == "foreground"
     assert told["facts"]["ratio"] > 50
     assert any(hint.startswith("a: ") and "specks" in hint for hint in told["noise"])
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ("", "test 1 scenes"), ("none", "1 of 1 scenes of the test split have no masks"), ("value", "the value 7 (4096 pixels)"),
+    ("place", "The test split is left out: "), ("absent", "the test split of dataset folder has no scenes"),
+])  # fmt: skip
+def test_the_masks_of_the_test_split_are_checked(root, tmp_path, capsys, caplog, change, said):
+    caplog.set_level("INFO")
+    shutil.copytree(root, tmp_path / "data")
+    mask, words = tmp_path / "data/masks/tile3.tif", folder_data(tmp_path / "data")
+    words[3] = "dataset.source.split={train: [tile0, tile1], val: [tile2], test: [tile3]}"
+    if change == "none":
+        mask.unlink()
+    elif change == "value":
+        write_tif(mask, np.full((1, 64, 64), 7, np.uint8))
+    elif change == "place":
+        write_tif(mask, np.zeros((1, 64, 64), np.uint8), transform=from_origin(900000, 4000000, 0.5, 0.5))
+    elif change == "absent":
+        words[3] = "dataset.source.split={train: [tile0, tile1, tile3], val: [tile2]}"
+    told = json.loads((describe(settings(tmp_path, *words), overrides=words) / "description.json").read_text())
+    assert list(told["splits"]) == ["train", "val", *["test"] * (not change)]
+    assert said in " ".join([caplog.text, *capsys.readouterr().out.split()])
+
+
+def test_every_class_is_seen_in_the_windows(tmp_path):
+    """Eleven classes of which one is a single pixel, in scenes much larger than windows."""
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        mask = np.zeros((256, 256), np.uint8)
+        for label in range(1, 10):
+            row, column = divmod(label - 1, 3)
+            mask[80 * row + 10 : 80 * row + 14, 80 * column + 10 : 80 * column + 14] = label
+        mask[200, 250] = 10 * (i == 1)
+        write_tif(tmp_path / f"images/s{i}.tif", rng.integers(0, 255, (3, 256, 256), dtype=np.uint8))
+        write_tif(tmp_path / f"masks/s{i}.tif", mask[None])
+    words = folder_data(tmp_path)
+    words[2:4] = ["dataset.classes=[a,b,c,d,e,f,g,h,i,j,k,never]", "dataset.source.split={train: [s0, s1], val: [s2]}"]
+    setup = make_setup(settings(tmp_path, *words)).with_bands([1, 2, 3])
+    store = open_data(setup.dataset, setup.source(), setup.window).stores["train"]
+    places = choose_windows(store, 32)
+    assert {int(label) for place in places for label in np.unique(store.read(*place, 32)[1])} == set(range(11))
+    assert len(places) == len(set(places)) <= 11
 
 
 def test_what_cannot_be_written(root, tmp_path):

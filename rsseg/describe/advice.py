@@ -1,0 +1,130 @@
+"""What is worth comparing first on a dataset: the field's rules of thumb as tables, held against what the census counted.
+
+A rule of thumb is where a comparison starts, not how it ends: the last word has the sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import NamedTuple
+
+from rsseg.describe.facts import EXTREME, MODERATE, THIN, Facts
+from rsseg.describe.objects import SMALL
+
+COMPARED = 3
+"""Losses in the first comparison."""
+
+
+def _pixels(facts: Facts) -> bool:
+    return facts.kind in ("land cover", "foreground")
+
+
+SITUATIONS: Mapping[str, Callable[[Facts], bool]] = {
+    "land cover": lambda f: f.kind == "land cover",
+    "buildings, roads, water": lambda f: f.kind == "foreground",
+    "detection": lambda f: f.kind == "detection",
+    "regression": lambda f: f.kind == "regression",
+    "no imbalance to speak of": lambda f: f.ratio < MODERATE,
+    "imbalance": lambda f: f.ratio >= MODERATE,
+    "moderate imbalance": lambda f: _pixels(f) and MODERATE <= f.ratio < EXTREME,
+    "extreme imbalance": lambda f: _pixels(f) and f.ratio >= EXTREME,
+    "empty windows": lambda f: f.ratio >= MODERATE and f.quiet >= 0.5,
+    "thin objects": lambda f: _pixels(f) and bool(f.thin),
+    "small objects": lambda f: _pixels(f) and bool(f.small),
+    "rare small objects": lambda f: _pixels(f) and f.ratio >= EXTREME and f.rare in f.small,
+    "classes that many scenes lack": lambda f: bool(f.patchy),
+    "scenes of very different size": lambda f: f.uneven >= MODERATE,
+    "if misses cost more than false alarms": _pixels,
+}
+"""When a rule holds; whether misses cost more than false alarms the data do not say, so that it is named and not compared."""
+
+
+class Rule(NamedTuple):
+    """A rule of thumb.
+
+    Attributes:
+        situation: When it holds, one of `SITUATIONS`.
+        take: Names in `configs/loss`, or overrides, or names of metrics.
+        why: The reason; facts stand in it in braces.
+    """
+
+    situation: str
+    take: Sequence[str]
+    why: str
+
+
+RULES: Mapping[str, Sequence[Rule]] = {
+    "losses": (
+        Rule("extreme imbalance", ("dice", "focal"), "{ratio:.3g} pixels of {frequent} for one of {rare}: weights of that "
+             "size let few pixels decide; Dice does not count what is rightly left out, focal fades easy pixels"),
+        Rule("thin objects", ("ce_lovasz",), f"{{thin}}: thinner than {THIN} pixels, so a quarter of them and more lie at an "
+             "edge; Lovasz follows IoU itself, but beside CE: alone it was far behind on small buildings"),
+        Rule("small objects", ("ce_lovasz",), f"{{small}}: mostly in objects below {SMALL} pixels, little in a mean over all "
+             "pixels; Lovasz follows IoU itself"),
+        Rule("moderate imbalance", ("weighted_ce",),
+             "{ratio:.3g} pixels of {frequent} for one of {rare}: weights give it a say"),
+        Rule("land cover", ("weighted_ce", "focal"), "every pixel has a class, so each is a sample: weighed by class, or by "
+             "how hard it is"),
+        Rule("buildings, roads, water", ("dice", "jaccard", "focal", "tversky", "ce_lovasz"),
+             "what is to be found is judged by its overlap, and the background must not outvote it"),
+        Rule("thin objects", ("ce_dice_boundary", "dice_cl_dice", "ce_dice_skeleton_recall"), "{thin}: a mistake costs its "
+             "distance to the edge; a gap costs its length; every pixel of a centre line counts; none is measured yet"),
+        Rule("small objects", ("ce_dice_boundary",), "{small}: a false alarm costs its distance; not measured yet"),
+        Rule("detection", ("centres",),
+             "almost all places are empty, which its focal loss plays down; smooth L1 fits the boxes"),
+        Rule("regression", ("mse", "mae", "huber", "log_cosh"), "from what follows outliers to what does not mind them"),
+        Rule("if misses cost more than false alarms", ("tversky",),
+             "its beta (misses) is larger than its alpha (false alarms): .7 and .3 unless you say otherwise"),
+    ),
+    "sampling": (
+        Rule("no imbalance to speak of", ("sampler=uniform",), "every pixel alike"),
+        Rule("imbalance", ("sampler=balanced", "sampler.power=0.5"),
+             "windows around {rare} more often; it multiplies with class weights: take one of the two"),
+        Rule(
+            "empty windows",
+            ("sampler=undersample", "sampler=near_border"),
+            "{quiet:.0%} of the blocks show {frequent} alone",
+        ),
+        Rule("rare small objects", ("augment=[paste,d4]",), "{rare} can be pasted into other windows"),
+        Rule("scenes of very different size", ("sampler=by_scene",),
+             "the largest is {uneven:.3g} times as large as the smallest: if you are judged scene by scene"),
+    ),
+    "metrics": (
+        Rule("land cover", ("mean IoU", "IoU of each class"),
+             "not accuracy: who calls everything {frequent} has {majority:.0%} of it"),
+        Rule("buildings, roads, water", ("IoU of the class", "Dice"),
+             "not accuracy: who finds nothing has {majority:.0%} of it; tune the threshold before comparing losses"),
+        Rule("detection", ("F1", "average precision at an IoU of 0.5"),
+             "one of what is called found, by its centre; the other of all boxes, ranked by their score"),
+        Rule("regression", ("RMSE", "MAE"), "one minds outliers, the other does not"),
+        Rule("thin objects", ("boundary IoU",), "for {thin} IoU hangs on one pixel at the edge"),
+        Rule("classes that many scenes lack", ("IoU pooled over scenes",),
+             "{patchy}: a mean over scenes hangs on the few that have them"),
+        Rule("scenes of very different size", ("IoU per scene",), "beside the pooled one, which the large scenes decide"),
+    ),
+}  # fmt: skip
+"""Which losses to compare, the likeliest first; which windows to draw; what to judge by."""
+
+
+def advise(about: str, facts: Facts) -> list[Rule]:
+    """The rules about something that hold, their reasons with the facts in them.
+
+    Example:
+        >>> [rule.take[0] for rule in advise("losses", Facts("land cover", "land", "road", ratio=10))]
+        ['weighted_ce', 'weighted_ce', 'tversky']
+    """
+    words = {key: ", ".join(value) if isinstance(value, list | tuple) else value for key, value in asdict(facts).items()}
+    holding = [rule for rule in RULES[about] if SITUATIONS[rule.situation](facts)]
+    return [rule._replace(why=rule.why.format(**words)) for rule in holding]
+
+
+def candidates(facts: Facts) -> list[str]:
+    """The losses worth comparing, the first ones first: of labels the plain loss and rsseg's default before what rules name.
+
+    Example:
+        >>> candidates(Facts("foreground", "background", "building", ratio=10))
+        ['ce', 'ce_dice', 'weighted_ce', 'dice', 'jaccard', 'focal', 'tversky', 'ce_lovasz']
+    """
+    named = [loss for rule in advise("losses", facts) if SITUATIONS[rule.situation] is not _pixels for loss in rule.take]
+    return list(dict.fromkeys([*(["ce", "ce_dice"] if _pixels(facts) else []), *named]))

@@ -1,0 +1,138 @@
+"""What masks hold, by the values in some of them: labels, colours, a threshold, or vectors; and the names of classes."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from rsseg.contract import IGNORE
+from rsseg.data.raster import has_palette, open_raster, read_bands
+from rsseg.data.vector import VECTORS
+from rsseg.files import read_text
+
+LOOKED_AT = 24
+"""Files that are looked into."""
+
+SIDE = 2048
+"""The largest height and width of what is looked at of a mask."""
+
+MANY = 32
+"""More values than these are no labels."""
+
+UNLISTED = 0.02
+"""The share of pixels whose colours need not be among the labels where masks are blurred, as in a JPEG."""
+
+
+def read_middle(path: Path, bands: Sequence[int], palette: bool = False) -> NDArray[np.generic]:
+    """The middle of a file, or all of a small one, ``[bands, h, w]``."""
+    raster = open_raster(path)
+    height, width = min(SIDE, raster.height), min(SIDE, raster.width)
+    window = Window((raster.width - width) // 2, (raster.height - height) // 2, width, height)
+    return read_bands(path, bands, window, palette=palette)
+
+
+def spread_out(paths: Sequence[Path]) -> list[Path]:
+    """At most `LOOKED_AT` of some files, all over their list."""
+    return [paths[i] for i in sorted({round(x) for x in np.linspace(0, len(paths) - 1, LOOKED_AT)})]
+
+
+def describe_masks(paths: Sequence[Path], root: Path) -> tuple[dict[str, Any], list[str]]:
+    """What a config says of masks, by the values in some of them, and what is believed, a sentence each.
+
+    Args:
+        paths: The masks.
+        root: The folder, which may hold a list of classes.
+    """
+    looked = spread_out(paths)
+    if looked[0].suffix.lower() in VECTORS:
+        config = {"task": "binary", "classes": ["feature"], "mask_values": None, "ignore_values": None}
+        return config, ["Masks are vectors: every feature is the class; name an attribute if there are several."]
+    coloured = any(has_colours(path) for path in looked)
+    counts = sum((count_values(path, coloured) for path in looked), Counter[Any]())
+    some, names = f"in {len(looked)} of {len(paths)} masks", read_names(root)
+    if coloured:
+        return describe_colours(counts, some, {key: name for key, name in names.items() if isinstance(key, str)})
+    values = sorted(counts)
+    if len(values) > MANY or not all(float(value).is_integer() for value in values):
+        threshold = 127 if 1 < values[-1] <= 255 else round((values[0] + values[-1]) / 2, 3)
+        config = {"task": "binary", "classes": ["foreground"], "mask_values": None, "ignore_values": None}
+        belief = f"Masks are grey, {len(values)} values {some}: above {threshold:g} is taken for the class."
+        return config | {"threshold": threshold}, [belief]
+    whole = [int(value) for value in values]
+    labels = [value for value in whole if 0 <= value != IGNORE] if len(whole) > 2 else whole
+    ignored = [value for value in whole if value not in labels]
+    if IGNORE not in whole and max(labels, default=0) < IGNORE:
+        ignored.append(IGNORE)  # what is seen in other masks perhaps
+    unlabelled = f"; {', '.join(map(str, ignored))} are not labelled" if ignored else ""
+    beliefs = [f"Masks hold {list_shares(counts, whole)} {some}{unlabelled}."]
+    listed, binary = [name for key, name in names.items() if isinstance(key, int)], len(labels) == 2
+    if len(labels) < 2:
+        beliefs.append("Only one label is seen: add the others.")
+    if listed and not binary and len(listed) != len(labels):
+        beliefs.append(f"The list of names has {len(listed)} and the masks {len(labels)} labels: names are left out.")
+        listed = []
+    classes = listed[-1:] or ["foreground"] if binary else listed or [f"class_{value}" for value in labels]
+    task = "binary" if binary else "multiclass"
+    return {"task": task, "classes": classes, "mask_values": labels, "ignore_values": ignored}, beliefs
+
+
+def describe_colours(counts: Counter[Any], some: str, names: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """The same of masks in colours, from the pixels of each, and the names of those that are listed."""
+    blurred = len(counts) > MANY
+    least = UNLISTED * counts.total() * blurred
+    frequent = [colour for colour, number in counts.most_common(MANY) if number > least]
+    chosen = list(names) if names.keys() & {*frequent} else sorted(frequent)
+    classes = [names.get(colour, f"colour_{colour[1:]}") for colour in chosen]
+    config = {"task": "multiclass", "classes": classes, "palette": chosen, "mask_values": chosen, "ignore_values": []}
+    near = ", and many near them, as JPEG leaves them" * blurred
+    belief = f"Masks hold colours, {list_shares(counts, chosen)} {some}{near}."
+    return config | {"colour_tolerance": 60 if blurred else None}, [belief]
+
+
+def list_shares(counts: Counter[Any], values: Iterable[Any]) -> str:
+    """Values and their shares of all pixels."""
+    return ", ".join(f"{value} ({counts[value] / counts.total():.1%})" for value in values)
+
+
+def has_colours(path: Path) -> bool:
+    """Whether a mask's pixels are colours: three bands that differ, or a palette whose numbers are no labels from 0 on."""
+    raster = open_raster(path)
+    if has_palette(raster):
+        return bool(read_middle(path, [1]).max() > MANY)
+    return raster.count >= 3 and bool(np.ptp(read_middle(path, [1, 2, 3]), axis=0).any())
+
+
+def count_values(path: Path, coloured: bool) -> Counter[Any]:
+    """How many pixels have each value, or each colour as "#rrggbb"."""
+    if not coloured:
+        pixels = read_middle(path, [1])
+        values, numbers = np.unique(pixels[pixels == pixels], return_counts=True)
+        return Counter(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
+    raster = open_raster(path)
+    palette = has_palette(raster)
+    pixels = read_middle(path, [1, 2, 3] if palette or raster.count >= 3 else [1, 1, 1], palette).reshape(3, -1)
+    colours, numbers = np.unique(pixels, axis=1, return_counts=True)
+    return Counter({hex_colour(colour): number for colour, number in zip(colours.T.tolist(), numbers.tolist(), strict=True)})
+
+
+def hex_colour(colour: Iterable[int]) -> str:
+    """Red, green and blue as "#rrggbb"."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def read_names(root: Path) -> dict[int | str, str]:
+    """The names of classes in a list beside the images, by "#rrggbb" where it has colours, else by their place."""
+    for path in sorted(path for path in root.glob("*class*") if path.suffix.lower() in (".txt", ".csv")):
+        rows = [row for row in csv.reader(read_text(path).splitlines()) if row]
+        if rows and len(rows[0]) >= 4:
+            coloured = [row for row in rows if all(cell.strip().isdigit() for cell in row[1:4])]
+            return {hex_colour(map(int, row[1:4])): row[0].strip() for row in coloured}
+        return {place: row[-1].strip() for place, row in enumerate(rows)}
+    return {}

@@ -1,0 +1,338 @@
+"""Label noise: pixels whose label a trained model contradicts with confidence, gathered into patches to relabel first.
+
+Confident learning (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068): a class's threshold is the mean probability that
+the model gives it where it is labelled. A label is suspicious if, of the classes above their thresholds, the most probable one
+is another. So a class that the model is rarely sure of needs less probability than one that it knows well. For a class that
+it does not know at all nearly none would do: what is suggested has to be more probable than the labelled class besides.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch as Swatch
+from numpy.typing import NDArray
+from rasterio.transform import xy
+from torch import Tensor
+
+from rsseg.contract import IGNORE, Batch, InputError, layers_of
+from rsseg.data.raster import georeference
+from rsseg.data.scene import Scene
+from rsseg.data.store import Store
+from rsseg.data.windows import GridWindows
+from rsseg.figure import save
+from rsseg.files import write_table
+from rsseg.inference.picture import GREY, MISSED, WRONG, colours, of_head, paint, stretch
+from rsseg.module import SegmentationModule
+from rsseg.setup import Setup
+from rsseg.table import print_table
+from rsseg.task import Task
+from rsseg.training.recording import labelled_tasks
+from rsseg.training.scoring import count_scenes
+
+log = logging.getLogger(__name__)
+
+DRAWN = 8
+"""Patches in the picture."""
+
+PRINTED = 10
+"""Scenes and patches on the terminal."""
+
+PATCH = ["head", "scene", "row", "column", "size", "x", "y", "crs", "labelled", "suggested", "pixels", "confidence"]
+"""The columns of ``noise.csv``."""
+
+
+def class_probabilities(task: Task, logits: Tensor) -> Tensor:
+    """The probability of each class: of exclusive classes together, of others one plane each, of "not it" and "it".
+
+    Args:
+        task: The head's task.
+        logits: ``[B, K, H, W]``.
+
+    Returns:
+        float32 ``[B, P, classes, H, W]``, planes and classes being those of `Task.matrices`.
+    """
+    logits = logits.float()
+    if task.exclusive:
+        return logits.softmax(dim=1)[:, None]
+    return torch.stack([(-logits).sigmoid(), logits.sigmoid()], dim=2)
+
+
+def label_planes(task: Task, target: Tensor) -> Tensor:
+    """The labels of a target ``[B, *planes, H, W]``, int64 ``[B, P, H, W]``; `IGNORE` where there is none."""
+    labels: Tensor = task.hard_labels(target).long()
+    return labels.reshape(len(labels), -1, *labels.shape[-2:])
+
+
+def labelled_probability(probability: Tensor, label: Tensor) -> Tensor:
+    """The probability ``[B, P, H, W]`` of the class that each pixel is labelled with; of any class where it has no label."""
+    return probability.gather(2, label.where(label != IGNORE, 0).unsqueeze(2)).squeeze(2)
+
+
+class SelfConfidence:
+    """The mean probability of each class over the pixels that are labelled so.
+
+    Args:
+        task: The head's task.
+
+    Attributes:
+        sums: float64 ``[P, classes]``, probabilities summed up.
+        pixels: float64 ``[P, classes]``, how many.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.sums = np.zeros((len(task.matrices), len(task.matrices[0])))
+        self.pixels = np.zeros_like(self.sums)
+
+    def add(self, probability: Tensor, label: Tensor) -> None:
+        """Add a batch: ``[B, P, classes, H, W]`` and ``[B, P, H, W]``."""
+        known = label != IGNORE
+        own = labelled_probability(probability, label)
+        for plane, where in enumerate(known.unbind(dim=1)):
+            numbers = label[:, plane][where].cpu().numpy()
+            self.sums[plane] += np.bincount(numbers, own[:, plane][where].double().cpu().numpy(), len(self.sums[plane]))
+            self.pixels[plane] += np.bincount(numbers, minlength=len(self.sums[plane]))
+
+    @property
+    def thresholds(self) -> NDArray[np.float64]:
+        """Per class, infinite for one that is never labelled: nothing says how sure the model is where it is right."""
+        return np.where(self.pixels > 0, self.sums / np.maximum(self.pixels, 1), np.inf)
+
+
+def suspicious_labels(
+    probability: Tensor, label: Tensor, thresholds: NDArray[np.float64]
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """What suspicious pixels are more likely, and how probable it is.
+
+    Args:
+        probability: ``[B, P, classes, H, W]``.
+        label: ``[B, P, H, W]``, `IGNORE` where there is none.
+        thresholds: ``[P, classes]``.
+
+    Returns:
+        The suggested class of each suspicious pixel, `IGNORE` elsewhere, and its probability, both ``[B, P, H, W]``.
+
+    Example:
+        >>> probability = torch.tensor([[0.9, 0.4], [0.1, 0.6]]).view(1, 1, 2, 1, 2)
+        >>> suspicious_labels(probability, torch.tensor([[[[1, 1]]]]), np.array([[0.8, 0.5]]))[0].tolist()
+        [[[[0, 255]]]]
+    """
+    least = torch.from_numpy(thresholds).to(probability)[:, :, None, None]
+    confidence, suggested = probability.where(probability > least, 0).max(dim=2)
+    doubted = (label != IGNORE) & (confidence > labelled_probability(probability, label))
+    return suggested.where(doubted, IGNORE).byte().cpu().numpy(), confidence.cpu().numpy()
+
+
+class Crop(NamedTuple):
+    """A patch to draw: its row in the table, its scene's number, and ``[h, w]`` of labels, predictions and suggestions."""
+
+    row: dict[str, Any]
+    scene: int
+    label: NDArray[np.uint8]
+    predicted: NDArray[np.uint8]
+    suggested: NDArray[np.uint8]
+
+
+class Doubts:
+    """The suspicious labels of scenes, counted in patches, one scene in memory at a time.
+
+    Args:
+        head: The head's name.
+        task: Its task.
+        store: The scenes.
+        side: The side of a patch.
+        thresholds: Those of `SelfConfidence`.
+
+    Attributes:
+        patches: A row for each patch and pair of classes, see `PATCH`.
+        scenes: A row for each scene.
+        crops: The patches to draw, the first ones of the list.
+    """
+
+    def __init__(self, head: str, task: Task, store: Store, side: int, thresholds: NDArray[np.float64]) -> None:
+        self.head, self.task, self.store, self.side, self.thresholds = head, task, store, side, thresholds
+        self.patches, self.scenes, self.crops = list[dict[str, Any]](), list[dict[str, Any]](), list[Crop]()
+        self._scene = -1
+
+    def add(self, windows: GridWindows, numbers: list[int], logits: Tensor, predicted: Tensor, label: Tensor) -> None:
+        """Add windows: their logits, predicted labels and labels; those of a scene follow each other."""
+        suggested, confidence = suspicious_labels(class_probabilities(self.task, logits), label, self.thresholds)
+        labels: list[NDArray[Any]] = [part.reshape(label.shape).byte().cpu().numpy() for part in (label, predicted)]
+        found = [*labels, suggested, confidence]
+        for i, core in enumerate(windows.cores[number] for number in numbers):
+            if core.scene != self._scene:
+                self.finish()
+                self._scene = core.scene
+                shape = len(self.task.matrices), *self.store.sizes[core.scene]
+                self._maps = [np.full(shape, IGNORE, part.dtype) for part in found]
+            rows, columns = slice(core.inner_top, core.inner_bottom), slice(core.inner_left, core.inner_right)
+            for whole, part in zip(self._maps, found, strict=True):
+                inner = part[i, :, rows, columns]
+                top, left = core.top + core.inner_top, core.left + core.inner_left
+                whole[:, top : top + inner.shape[1], left : left + inner.shape[2]] = inner
+
+    def finish(self) -> None:
+        """Count the patches of the scene whose windows are complete."""
+        if self._scene < 0:
+            return
+        label, predicted, suggested, _ = self._maps
+        planes, height, width = label.shape
+        corners = product(range(planes), range(0, height, self.side), range(0, width, self.side))
+        found = [row for plane, top, left in corners for row in self._count(plane, top, left)]
+        known, doubted = int((label != IGNORE).sum()), sum(row["pixels"] for row in found)
+        share = {"labelled pixels": known, "suspicious pixels": doubted, "share": round(doubted / max(known, 1), 6)}
+        self.scenes.append({"head": self.head, "scene": self.store.scenes[self._scene].name, **share})
+        self.patches += found
+        best: dict[tuple[int, ...], Crop] = {}
+        for row in sorted(found, key=_rank):
+            place = row["plane"], row["row"], row["column"]
+            if len(best) < DRAWN and place not in best:
+                part = (place[0], *(slice(start, start + self.side) for start in place[1:]))
+                best[place] = Crop(row, self._scene, label[part].copy(), predicted[part].copy(), suggested[part].copy())
+        self.crops = sorted([*self.crops, *best.values()], key=lambda crop: _rank(crop.row))[:DRAWN]
+        self._scene = -1
+
+    def _count(self, plane: int, top: int, left: int) -> Iterator[dict[str, Any]]:
+        """The rows of a patch, one for each pair of a labelled and a suggested class."""
+        label, _, suggested, confidence = (whole[plane, top : top + self.side, left : left + self.side] for whole in self._maps)
+        doubted, names, scene = suggested != IGNORE, self.task.matrices[plane], self.store.scenes[self._scene]
+        pair = label[doubted].astype(np.int64) * len(names) + suggested[doubted]
+        pixels, sums = np.bincount(pair), np.bincount(pair, confidence[doubted])
+        for number in np.flatnonzero(pixels):
+            one, other = divmod(int(number), len(names))
+            place = {"head": self.head, "scene": scene.name, "plane": plane, "row": top, "column": left, "size": self.side}
+            place |= map_position(scene, top + self.side / 2, left + self.side / 2)
+            count = {"pixels": int(pixels[number]), "confidence": round(float(sums[number] / pixels[number]), 4)}
+            yield place | {"labelled": names[one], "suggested": names[other], **count, "sum": float(sums[number])}
+
+
+def _rank(row: Mapping[str, Any]) -> float:
+    """What sorts rows of patches: pixels x confidence, the most first."""
+    return -float(row["sum"])
+
+
+def map_position(scene: Scene, row: float, column: float) -> dict[str, Any]:
+    """Where a place in a scene lies on the map: x, y and the CRS; NaN and empty where its image does not say."""
+    place, region = georeference(scene.image), scene.region
+    if "transform" not in place:
+        return {"x": np.nan, "y": np.nan, "crs": ""}
+    corner = (0, 0) if region is None else (region.col_off, region.row_off)
+    x, y = xy(place["transform"], row + corner[1], column + corner[0], offset="ul")
+    return {"x": x, "y": y, "crs": "" if place["crs"] is None else place["crs"].to_string()}
+
+
+def find_noise(setup: Setup, module: SegmentationModule, store: Store, side: int) -> dict[str, Doubts]:
+    """The suspicious labels of scenes, by head with labels; the scenes are predicted twice, first for the thresholds.
+
+    Args:
+        setup: The run's setup.
+        module: Its module with the best weights.
+        store: The scenes.
+        side: The side of a patch.
+
+    Raises:
+        InputError: If no head has labels.
+    """
+    tasks = labelled_tasks(setup)
+    if not tasks:
+        raise InputError(f"a {setup.task.kind} run predicts no classes: label noise is looked for in masks of labels")
+    windows = GridWindows(store, setup.window, setup.overlap)
+    sure = {head: SelfConfidence(task) for head, task in tasks.items()}
+
+    def measure(logits: Mapping[str, Tensor], batch: Batch) -> None:
+        for head, task in tasks.items():
+            sure[head].add(class_probabilities(task, logits[head]), label_planes(task, layers_of(batch)[task.target]))
+
+    count_scenes(setup, module, windows, measure)
+    doubts = {head: Doubts(head, task, store, side, sure[head].thresholds) for head, task in tasks.items()}
+
+    def doubt(logits: Mapping[str, Tensor], batch: Batch) -> None:
+        numbers = batch["k"].tolist()
+        for head, task in tasks.items():
+            label = label_planes(task, layers_of(batch)[task.target])
+            doubts[head].add(windows, numbers, logits[head], module.labels(head, logits[head]), label)
+
+    count_scenes(setup, module, windows, doubt)
+    for own in doubts.values():
+        own.finish()
+    return doubts
+
+
+def write_noise(setup: Setup, module: SegmentationModule, store: Store, path: Path) -> None:
+    """Rank scenes and patches by their suspicious labels: print the first ones, and write tables and a picture per head.
+
+    Args:
+        setup: The run's setup.
+        module: Its module with the best weights.
+        store: The scenes.
+        path: The table of patches, ``noise.csv``; ``-scenes.csv`` and ``.png`` lie beside it.
+
+    Raises:
+        InputError: If no head has labels.
+        UnwritableError: If a file can't be written.
+    """
+    doubts = find_noise(setup, module, store, setup.window)
+    scenes = pd.DataFrame([row for own in doubts.values() for row in own.scenes])
+    scenes = scenes.sort_values("share", ascending=False, kind="stable")
+    found = pd.DataFrame(sorted((row for own in doubts.values() for row in own.patches), key=_rank), columns=PATCH)
+    found.index = pd.RangeIndex(1, len(found) + 1, name="rank")
+    write_table(path, found)
+    write_table(path.with_name(f"{path.stem}-scenes.csv"), scenes.set_index("scene"))
+    for head, own in doubts.items():
+        names = [name for plane in own.task.matrices for name in plane]
+        shown = zip(names, own.thresholds.ravel().tolist(), strict=True)
+        log.info("%s: mean self-confidence: %s", head, ", ".join(f"{name} {value:.3f}" for name, value in shown))
+        picture = of_head(path.with_suffix(".png"), head, doubts)
+        if own.crops:
+            draw_noise(picture, setup, own)
+        else:
+            picture.unlink(missing_ok=True)  # that of an earlier call
+    print_table(scenes.head(PRINTED).to_dict("records"), "Scenes by their share of suspicious labels")
+    if len(found):
+        columns = ["scene", "row", "column", "labelled", "suggested", "pixels", "confidence"]
+        rows = found.head(PRINTED).reset_index()[["rank", *columns]].to_dict("records")
+        print_table(rows, f"The first of {len(found):,} findings in patches of {setup.window} px, by pixels x confidence")
+    log.info("Worklist and picture: %s*", path.with_suffix(""))
+
+
+def draw_noise(path: Path, setup: Setup, doubts: Doubts) -> None:
+    """Write a PNG of the first patches: image, label, prediction, and what is suggested in place of suspicious labels.
+
+    Args:
+        path: The file.
+        setup: The run's setup.
+        doubts: Those of a head.
+    """
+    task, crops, store = doubts.task, doubts.crops, doubts.store
+    shades = colours(task, setup.palette(doubts.head)) if task.exclusive else ["#000000", "#ffffff"]
+    suggestions = shades if task.exclusive else [MISSED, WRONG]
+    figure = Figure(figsize=(8.8, 2.6 * len(crops) + 0.6), layout="constrained")
+    for part, crop in zip(figure.subfigures(len(crops), 1, squeeze=False)[:, 0], crops, strict=True):
+        axes, row, (height, width) = part.subplots(1, 4), crop.row, crop.label.shape
+        image, _ = store.read(crop.scene, row["row"], row["column"], doubts.side)
+        picture = stretch(image, setup.shown_bands)[:height, :width]
+        suspicious = (crop.suggested != IGNORE)[..., None]
+        grey = np.broadcast_to(0.6 * picture.mean(axis=2, keepdims=True), picture.shape)
+        overlay = np.where(suspicious, paint(crop.suggested, suggestions) / 255, grey)
+        panels = picture, paint(crop.label, shades), paint(crop.predicted, shades), overlay
+        for axis, name, panel in zip(axes, ("image", "label", "prediction", "suggested instead"), panels, strict=True):
+            axis.imshow(panel, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.set_xlabel(name, fontsize=8)
+        axes[0].contour(suspicious[..., 0], [0.5], colors=WRONG, linewidths=0.8)
+        claim = f"{row['pixels']:,} px labelled {row['labelled']} look like {row['suggested']} ({row['confidence']:.2f})"
+        where = f"{row['scene']}, row {row['row']}, column {row['column']}"
+        part.suptitle(f"{where}: {claim}", x=0.01, horizontalalignment="left", fontsize=9)
+    entries = [*zip(shades, task.label_names if task.exclusive else ("no", "yes"), strict=True), (GREY, "ignored")]
+    entries += [] if task.exclusive else [(WRONG, "suggested: yes"), (MISSED, "suggested: no")]
+    swatches = [Swatch(facecolor=colour, edgecolor="#888888", label=name) for colour, name in entries]
+    figure.legend(handles=swatches, loc="outside lower center", ncols=min(7, len(swatches)), frameon=False, fontsize=9)
+    save(figure, path, dpi=100)

@@ -1,0 +1,191 @@
+"""A dataset described: what its splits hold, hints of label noise, and which losses, sampling and metric to begin with."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rsseg.data.groups import counted, describe_few_groups, group_names, words_of_folds
+from rsseg.data.store import Store
+from rsseg.describe.advice import COMPARED, RULES, Rule, advise, candidates
+from rsseg.describe.facts import EXTREME, MODERATE, Facts, hints_of_noise, present_labels, split_facts
+from rsseg.describe.objects import SPECK, survey
+from rsseg.describe.picture import draw_dataset
+from rsseg.files import write_json
+from rsseg.setup import Setup
+from rsseg.table import print_table
+from rsseg.task import Regression
+
+log = logging.getLogger(__name__)
+
+SEEDS = "seed=1,2,3,4,5"
+"""Fewer than five seeds per loss are exploratory."""
+
+
+def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, overrides: Sequence[str]) -> None:
+    """Describe the splits of a dataset; print it, and write ``description.json`` and ``description.png``.
+
+    Of several targets the stores' first one is described. Tables and picture leave out what does not occur in train.
+
+    Args:
+        setup: The setup.
+        stores: The tiles of train, val and, if its scenes have masks, test.
+        out: The folder to write into, made if it is not there.
+        overrides: The command line's overrides, for the command that is recommended.
+    """
+    train, bands = stores["train"], setup.dataset.read_bands
+    task, present = train.task, [train.task.label_names[i] for i in present_labels(train)]
+    found = survey(train, setup.dataset.decoders, bands, setup.seed)
+    named = {} if isinstance(task, Regression) else dict(zip(task.classes, found.objects, strict=True))
+    objects = {name: sizes for name, sizes in named.items() if name in present}
+    groups = {split: group_names(stores[split].scenes) for split in ("train", "val")}
+    splits = {split: split_facts(store, bands) for split, store in stores.items()}
+    in_folds = setup.plain["dataset"]["folds"] is not None
+    folds = [] if in_folds else words_of_folds(**groups)
+    facts = Facts.of(train.census, task, train.sizes, objects)
+    advice, losses = {about: advise(about, facts) for about in RULES}, candidates(facts)
+    description = {
+        "dataset": setup.dataset.name,
+        "task": task.kind,
+        "splits": splits,
+        "few_groups": describe_few_groups(**groups, in_folds=in_folds),
+        "facts": asdict(facts),
+        "objects": {name: asdict(sizes) for name, sizes in objects.items()},
+        "survey": {key: value for key, value in found._asdict().items() if key != "objects"},
+        "noise": hints_of_noise(splits, objects, found),
+        "advice": {about: [rule._asdict() for rule in rules] for about, rules in advice.items()},
+        "losses": losses,
+        "sweep": sweep_command(losses[:COMPARED], [*overrides, *folds], _place_of_loss(setup, task.target)),
+    }
+    print_description(description, present, advice)
+    write_json(out / "description.json", description)
+    draw_dataset(out / "description.png", train, splits, objects, setup)
+    log.info("Numbers and picture: %s", out)
+
+
+def _place_of_loss(setup: Setup, target: str) -> str:
+    """Where the loss of a target is chosen: that of its first head, if the dataset has several targets."""
+    heads = [head for head, task in setup.tasks.items() if task.target == target]
+    return f"loss@model.heads.{heads[0]}.loss" if heads and len(setup.dataset.tasks) > 1 else "loss"
+
+
+def sweep_command(losses: Sequence[str], overrides: Sequence[str], place: str = "loss") -> str:
+    """The command that compares losses, with the overrides that the dataset was described with.
+
+    Args:
+        losses: The losses.
+        overrides: The overrides.
+        place: Where the loss is chosen.
+
+    Example:
+        >>> sweep_command(["ce", "dice"], ["dataset=loveda", "loss=ce"])
+        'python train.py -m dataset=loveda loss=ce,dice seed=1,2,3,4,5'
+    """
+    chosen = ("loss", "seed", "resume", place)
+    names = {word: word.lstrip("+~").partition("=")[0] for word in overrides}
+    kept = [word for word, name in names.items() if name not in chosen and name.partition(".")[0] not in chosen]
+    words = ["python", "train.py", "-m", *(shlex.quote(word) for word in kept)]
+    return " ".join([*words, f"{place}={','.join(losses)}", SEEDS])
+
+
+def print_description(description: Mapping[str, Any], present: Sequence[str], advice: Mapping[str, Sequence[Rule]]) -> None:
+    """Print a description.
+
+    Args:
+        description: What ``description.json`` holds.
+        present: The names of the labels that occur in train.
+        advice: The rules that hold, by what they are about.
+    """
+    splits, centres = description["splits"], description["task"] == "centres"
+    first = splits["train"]
+    scenes = "; ".join(
+        f"{split} {part['scenes']} scenes in {counted(part['groups'])}, {part['pixels'] / 1e6:.3g} Mpx"
+        for split, part in splits.items()
+    )
+    title = "Objects whose centres lie in them" if centres else "Shares of labelled pixels"
+    print_table(class_rows(splits, present, centres), f"{description['dataset']}: {scenes}. {title}")
+    if first["values"]:
+        values = [
+            {"value": name, "split": split} | {key: short(value) for key, value in own.items()}
+            for split, part in splits.items()
+            for name, own in part["values"].items()
+        ]
+        of = "Sides of objects in pixels" if centres else "Values of the targets"
+        print_table(values, f"{of}; training standardises them by mean and std of train")
+    elif facts := description["facts"]:
+        degree = "no" if facts["ratio"] < MODERATE else "moderate" if facts["ratio"] < EXTREME else "extreme"
+        line = "Imbalance ratio in train, %s to %s: %s, %s imbalance"
+        log.info(line, facts["frequent"], facts["rare"], short(facts["ratio"]), degree)
+    if description["objects"]:
+        rows = [object_row(name, own) for name, own in description["objects"].items()]
+        print_table(rows, objects_title(description["survey"], centres))
+    if description["few_groups"]:
+        log.info("%s", description["few_groups"])
+    bands = [{key: short(value) for key, value in band.items()} for band in first["bands"]]
+    print_table(bands, f"Bands of train, as read; {first['missing']:.2%} of the pixels have no data")
+    print_list("Hints of label noise", description["noise"] or ["none found"])
+    for about, rules in advice.items():
+        print_list(f"Rules of thumb: {about}", [f"{rule.situation}: {', '.join(rule.take)} ({rule.why})" for rule in rules])
+    losses = description["losses"]
+    further = f"; then {', '.join(losses[COMPARED:])}" if len(losses) > COMPARED else ""
+    what = "Compare first" if len(losses) > 1 else "The one loss for this task, with several seeds"
+    log.info("\n%s: %s%s\n%s\n", what, ", ".join(losses[:COMPARED]), further, description["sweep"])
+
+
+def class_rows(splits: Mapping[str, Any], present: Sequence[str], centres: bool) -> list[dict[str, Any]]:
+    """Per class its share of the labelled pixels of each split, or its objects, and how both differ between scenes of train."""
+    rows = []
+    for name in present:
+        parts = {split: part["classes"][name] for split, part in splits.items()}
+        unit, key = ("objects", "pixels") if centres else ("share", "share")
+        spread = " / ".join(f"{value:.3g}" for value in parts["train"]["scenes_p5_p50_p95"])
+        rows.append(
+            {"class": name}
+            | {f"{split} {unit}": own[key] for split, own in parts.items()}
+            | {"scenes: 5 / 50 / 95 %": spread, "scenes without": parts["train"]["scenes_without"]}
+        )
+    return rows
+
+
+def objects_title(found: Mapping[str, float], centres: bool) -> str:
+    """What stands above the table of objects."""
+    if centres:
+        return "Areas of bounding boxes in train; width: the shorter side"
+    part = "all of train" if found["share"] == 1 else f"a sample of {found['share']:.1%} of train"
+    return f"Objects (regions of {SPECK} pixels and more) in {part}; width: 4 x the mean distance to the edge"
+
+
+def object_row(name: str, own: Mapping[str, Any]) -> dict[str, Any]:
+    """A class's line in the table of objects."""
+    sizes = {"pixels": own["pixels"], "m2": own["square_metres"]}
+    spread = {
+        f"{unit}: 5 / 50 / 95 %": " / ".join(map(short, areas)) or "-" for unit, areas in sizes.items() if areas is not None
+    }
+    return {
+        "class": name,
+        "objects": own["count"],
+        **spread,
+        "mean width, pixels": short(own["width"]),
+        "specks": own["specks"],
+    }
+
+
+def short(value: float) -> str:
+    """A number in few characters, NaN as a dash.
+
+    Example:
+        >>> short(1234567.0), short(0.012345), short(float("nan"))
+        ('1,234,567', '0.0123', '-')
+    """
+    if value != value:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def print_list(title: str, lines: Sequence[str]) -> None:
+    """Print a title and lines below it."""
+    log.info("\n%s\n%s", title, "\n".join(f"  - {line}" for line in lines))
