@@ -1,16 +1,18 @@
 """Tiny copies of the shipped datasets in their published layouts, with random pixels."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import geopandas
 import numpy as np
+import pandas as pd
 from omegaconf import OmegaConf
 from PIL import Image
 from rasterio.transform import array_bounds, from_origin
 from rasterio.warp import calculate_default_transform, reproject
-from shapely.geometry import box
+from shapely.geometry import LineString, box, mapping
 from tiny import CONFIGS, checker, coloured, write_tif
 
 SIZE = 96
@@ -106,10 +108,113 @@ def l8biome(root: Path, rng: np.random.Generator) -> None:
 
 
 def sen1floods11(root: Path, rng: np.random.Generator) -> None:
-    for chip in ("Ghana_3", "Ghana_4", "Spain_15", "Bolivia_1"):
-        image, mask = pixels(rng, "sen1floods11")
-        write_tif(root / f"HandLabeled/S2Hand/{chip}_S2Hand.tif", image.astype(np.int16) * 20)
-        write_tif(root / f"HandLabeled/LabelHand/{chip}_LabelHand.tif", mask[None])
+    """Lists name the radar image and the label of each chip, and stand apart from both."""
+    lists = {"train": ["Ghana_3", "Ghana_4"], "valid": ["Spain_15"], "test": ["Ghana_7"], "bolivia": ["Bolivia_1"]}
+    for split, chips in lists.items():
+        for chip in chips:
+            image, mask = pixels(rng, "sen1floods11")
+            write_tif(root / f"data/flood_events/HandLabeled/S2Hand/{chip}_S2Hand.tif", image.astype(np.int16) * 20)
+            write_tif(root / f"data/flood_events/HandLabeled/LabelHand/{chip}_LabelHand.tif", mask[None])
+        place = root / f"splits/flood_handlabeled/flood_{split}_data.csv"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("".join(f"{chip}_S1Hand.tif,{chip}_LabelHand.tif\n" for chip in chips))
+
+
+def cloudsen12(root: Path, rng: np.random.Generator) -> None:
+    for number, split in enumerate(["train", "train", "val", "test"]):
+        scene = f"ROI_0000{number}__20200422T141729_20200422T142243_T19GDN"
+        image, mask = pixels(rng, "cloudsen12")
+        write_tif(root / f"cloud_s2/s2_toa/{scene}.tif", image.astype(np.uint16) * 40)
+        write_tif(root / f"cloud_s2/cloud/{scene}.tif", mask[None].astype(np.uint8))
+        with (root / f"cloud_s2/{split}.csv").open("a") as file:
+            file.write(f"{scene}\n")
+
+
+def openearthmap(root: Path, rng: np.random.Generator) -> None:
+    """Regions in folders; the lists name a file of xBD whose image is not there."""
+    tiles = {"train": ["aachen_1.tif", "al_qurnah_12.tif", "joplin_14.tif"], "val": ["aachen_11.tif"], "test": ["aachen_2.tif"]}
+    for split, names in tiles.items():
+        for name in names:
+            region = name.rpartition("_")[0]
+            image, mask = pixels(rng, "openearthmap")
+            write_tif(root / f"OpenEarthMap_wo_xBD/{region}/labels/{name}", mask[None].astype(np.uint8))
+            if region != "joplin":
+                write_tif(root / f"OpenEarthMap_wo_xBD/{region}/images/{name}", image)
+        (root / f"OpenEarthMap_wo_xBD/{split}.txt").write_text("\n".join(names) + "\n")
+
+
+def ftw(root: Path, rng: np.random.Generator) -> None:
+    """Chips of two countries, some of one name; one lacks the image of a window."""
+    for country, last in (("austria", 3), ("kenya", 4)):
+        for chip in range(last + 1):
+            image, mask = pixels(rng, "ftw")
+            for window, bands in {"a": image[4:], "b": image[:4]}.items():
+                if (country, chip, window) != ("kenya", 4, "a"):
+                    write_tif(root / f"{country}/s2_images/window_{window}/g_{chip}.tif", bands.astype(np.uint16) * 9)
+            edged = np.where(mask == 1, checker(rng, SIZE, 2) + 1, mask)
+            for kind, labels in {"semantic_2class": mask, "semantic_3class": edged}.items():
+                write_tif(root / f"{country}/label_masks/{kind}/g_{chip}.tif", labels[None].astype(np.uint8), nodata=0)
+        splits = ["train", "train", "val", "test", "train"][: last + 1]
+        table = pd.DataFrame({"aoi_id": [f"g_{chip}" for chip in range(last + 1)], "split": splits})
+        table.to_parquet(root / country / f"chips_{country}.parquet")
+
+
+def xbd(root: Path, rng: np.random.Generator) -> None:
+    """Pairs in a folder for each part of the challenge; buildings are labelled 1 before the disaster."""
+    pairs = {"train": ["joplin-tornado_1", "mexico-earthquake_2"], "tier3": ["sunda-tsunami_3"]}
+    pairs |= {"test": ["mexico-earthquake_4"], "hold": ["mexico-earthquake_5"]}
+    for part, names in pairs.items():
+        for name in names:
+            image, mask = pixels(rng, "xbd")
+            for date, bands in {"pre": image[:3], "post": image[3:]}.items():
+                save(root / f"{part}/images/{name}_{date}_disaster.png", bands.transpose(1, 2, 0))
+            save(root / f"{part}/targets/{name}_pre_disaster_target.png", np.minimum(mask, 1))
+            save(root / f"{part}/targets/{name}_post_disaster_target.png", mask)
+
+
+CITIES = ("2_Vegas", "3_Paris", "4_Shanghai", "5_Khartoum")
+"""Of SpaceNet 2 and 3."""
+
+
+def city_grid(city: str, number: int) -> dict:
+    """Where an image of a SpaceNet city lies: longitude and latitude, pixels of about 0.3 m."""
+    place = dict(zip(CITIES, [(-115.2, 36.2), (2.3, 48.9), (121.5, 31.2), (32.5, 15.6)], strict=True))[city]
+    return {"crs": "EPSG:4326", "transform": from_origin(place[0] + 0.01 * number, place[1], 2.7e-6, 2.7e-6)}
+
+
+def write_geojson(path: Path, shapes: list) -> None:
+    """Write features as SpaceNet does: longitude and latitude, and a file for chips without any."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:OGC:1.3:CRS84"}}
+    features = [{"type": "Feature", "properties": {"id": i}, "geometry": mapping(s)} for i, s in enumerate(shapes)]
+    path.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": features}))
+
+
+def spacenet2(root: Path, rng: np.random.Generator) -> None:
+    """Footprints in a file for each image; one image has none."""
+    for city in CITIES:
+        for number in (1, 2):
+            folder, name, grid = root / f"AOI_{city}_Train", f"AOI_{city}_img{number}", city_grid(city, number)
+            image = coloured(rng, checker(rng, SIZE, 2), 3).astype(np.uint16) * 4
+            write_tif(folder / f"RGB-PanSharpen/RGB-PanSharpen_{name}.tif", image, **grid)
+            corners = [[grid["transform"] * (c, r) for c, r in rng.uniform(0, 60, (2, 2)).tolist()] for _ in range(3)]
+            houses = [box(x, y - 20 * 2.7e-6, x + 30 * 2.7e-6, y) for pair in corners for x, y in pair]
+            empty = (city, number) == ("2_Vegas", 2)
+            write_geojson(folder / f"geojson/buildings/buildings_{name}.geojson", [] if empty else houses)
+
+
+def spacenet3(root: Path, rng: np.random.Generator) -> None:
+    """Centre lines in a file for each image; one image has no file."""
+    for city in CITIES:
+        for number in (1, 2, 3):
+            folder, start = root / f"AOI_{city}", f"SN3_roads_train_AOI_{city}"
+            grid = city_grid(city, number)
+            image = coloured(rng, checker(rng, SIZE, 2), 3).astype(np.uint16) * 4
+            write_tif(folder / f"PS-RGB/{start}_PS-RGB_img{number}.tif", image, **grid)
+            ends = [[grid["transform"] * tuple(end) for end in rng.uniform(-20, 116, (2, 2)).tolist()] for _ in range(2)]
+            if (city, number) != ("4_Shanghai", 3):
+                roads = [LineString(pair) for pair in ends]
+                write_geojson(folder / f"geojson_roads/{start}_geojson_roads_img{number}.geojson", roads)
 
 
 def inria(root: Path, rng: np.random.Generator) -> None:
@@ -188,10 +293,16 @@ def own_scenes(root: Path, rng: np.random.Generator) -> Path:
 
 
 LAYOUTS: dict[str, Callable[[Path, np.random.Generator], None]] = {
-    f.__name__: f for f in (deepglobe, gid15, inria, l8biome, landcoverai, levircd, loveda, potsdam, sen1floods11, vaihingen)
-}
+    f.__name__: f
+    for f in (
+        cloudsen12, deepglobe, ftw, gid15, inria, l8biome, landcoverai, levircd, loveda, openearthmap, potsdam, sen1floods11,
+        vaihingen, xbd,
+    )
+}  # fmt: skip
 
 
+BURNT = {"spacenet2": spacenet2, "spacenet3": spacenet3}
+"""Layouts with vectors that become masks."""
 OBJECTS = {"idtrees": idtrees}
 """Layouts of objects."""
 SEVERAL = {"geonrw": geonrw, "l8biome_tasks": l8biome}
@@ -199,7 +310,9 @@ SEVERAL = {"geonrw": geonrw, "l8biome_tasks": l8biome}
 
 
 TEST_PARTS = {
+    "cloudsen12": ["cloud_s2/*/ROI_00003*", "cloud_s2/test.csv"],
     "deepglobe": ["data/test_data"],
+    "ftw": ["*/*/*/g_3.tif"],
     "geonrw": ["neuss"],
     "gid15": ["GID/img_dir/test"],
     "inria": ["AerialImageDataset/test"],
@@ -209,8 +322,12 @@ TEST_PARTS = {
     "levircd": ["*/test_*"],
     "loveda": ["Test"],
     "potsdam": ["top_potsdam_2_13_label.tif", "4_Ortho_RGBIR/top_potsdam_2_13_RGBIR.tif"],
-    "sen1floods11": ["HandLabeled/*/Bolivia_*"],
+    "openearthmap": ["OpenEarthMap_wo_xBD/aachen/*/aachen_2.tif", "OpenEarthMap_wo_xBD/test.txt"],
+    "sen1floods11": ["data/flood_events/HandLabeled/*/Ghana_7_*", "splits/flood_handlabeled/flood_test_data.csv"],
+    "spacenet2": ["AOI_5_Khartoum_Train"],
+    "spacenet3": ["AOI_5_Khartoum"],
     "vaihingen": ["top/*_area2.tif", "top_mosaic_09cm_area2.tif"],
+    "xbd": ["hold"],
 }
 
 
@@ -227,5 +344,5 @@ def without_test_part(folder: Path, name: str) -> Path:
 def write(root: Path, name: str, seed: int = 0) -> Path:
     """Write a tiny copy of a dataset below a folder of its name, whose path has digits in it, and return that folder."""
     folder = root / "disk1" / name
-    (LAYOUTS | OBJECTS | SEVERAL)[name](folder, np.random.default_rng(seed))
+    (LAYOUTS | BURNT | OBJECTS | SEVERAL)[name](folder, np.random.default_rng(seed))
     return folder

@@ -15,6 +15,7 @@ from describe import main as describe_folder
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from make_configuration import GROUPS, reference
 from omegaconf import OmegaConf
+from rasterio.transform import from_origin
 from test_run import SMALL, TINY, settings
 from tiny import CONFIGS, checker, coloured, compose, write_tif
 
@@ -58,7 +59,7 @@ def data(tmp_path_factory, folder_root):
     import torch
 
     base, rng = tmp_path_factory.mktemp("docs"), np.random.default_rng(3)
-    for name in layouts.LAYOUTS | layouts.OBJECTS | layouts.SEVERAL:
+    for name in layouts.LAYOUTS | layouts.BURNT | layouts.OBJECTS | layouts.SEVERAL:
         layouts.write(base, name)
     root = base / "disk1"
     layouts.own_scenes(root / "floods", rng)
@@ -77,6 +78,15 @@ def data(tmp_path_factory, folder_root):
         blue = np.stack([mask * 0, mask * 0, mask * 255]).astype(np.uint8)
         blue[:, :4, : 4 * i] = np.array([255, 0, 255], np.uint8)[:, None, None]
         write_tif(root / f"coloured/masks/{place}.tif", blue)
+    crops = np.zeros((1, 96, 1096), np.uint8)
+    for i in range(2):  # tiles of Sentinel-2, and labels of their year
+        place = from_origin(500_000 + 10_000 * i, 4_000_000, 10, 10)
+        mask = checker(rng, 96, 3)
+        for band, pixels in zip(("B04", "B03", "B02"), coloured(rng, mask), strict=True):
+            name = f"sentinel2/R10m/T33T{'UV'[i]}M_20180601T100031_{band}_10m.tif"
+            write_tif(root / name, pixels[None].astype(np.uint16) * 20, transform=place)
+        crops[0, :, 1000 * i : 1000 * i + 96] = np.array([0, 1, 5])[mask]
+    write_tif(root / "cdl/2018_30m_cdls.tif", crops, transform=from_origin(500_000, 4_000_000, 10, 10))
     net = __import__("segmentation_models_pytorch").Unet("resnet18", encoder_weights=None, decoder_channels=(16, 16, 8, 8, 8))
     torch.save(net.state_dict(), root / "weights.pt")
     return root

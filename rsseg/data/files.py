@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -14,113 +13,15 @@ from typing import Any, NamedTuple
 
 from rsseg.contract import InputError
 from rsseg.data.groups import Grouping, group_names
+from rsseg.data.paths import IMAGES, find, fits_any, path_pattern, unique_names
 from rsseg.data.raster import check_parts
 from rsseg.data.remote import fetch
 from rsseg.data.scene import Mask, Scene, Source
 from rsseg.data.splits import Split
 from rsseg.data.vector import VECTORS, Burn, text_of
-from rsseg.files import is_remote, normal
+from rsseg.files import is_remote
 
 log = logging.getLogger(__name__)
-
-IMAGES = frozenset({".tif", ".tiff", ".jpg", ".jpeg", ".png", ".jp2", ".vrt", ".img", ".bmp"})
-
-FIELD = re.compile(r"\{(\w+)\}|(\*\*/)|(\*)")
-
-
-def path_pattern(pattern: str) -> re.Pattern[str]:
-    """What a pattern of paths stands for, as a regular expression of relative paths with forward slashes.
-
-    ``{field}`` is a part of a path without a slash, and the same part wherever the field occurs again; ``*`` is any such
-    part; ``**/`` any folders, or none; a suffix ``.*`` that of any image
-    or, for masks, vector format.
-
-    Example:
-        >>> path_pattern("**/{part}/images/{tile}.tif").fullmatch("AerialImageDataset/train/images/austin1.tif").groupdict()
-        {'part': 'train', 'tile': 'austin1'}
-    """
-    found, end, seen = "", 0, set()
-    for match in FIELD.finditer(pattern):
-        found += re.escape(pattern[end : match.start()])
-        end = match.end()
-        field, folders, _ = match.groups()
-        if field:
-            found += f"(?P={field})" if field in seen else f"(?P<{field}>[^/]+)"
-            seen.add(field)
-        else:
-            found += "(?:.+/)?" if folders else "[^/]*"
-    return re.compile(found + re.escape(pattern[end:]), re.IGNORECASE)
-
-
-def fits_any(patterns: Iterable[str], path: str) -> bool:
-    """Whether a path below the root fits one of some patterns."""
-    return any(path_pattern(normal(pattern)).fullmatch(normal(path)) for pattern in patterns)
-
-
-def find(root: Path, pattern: str, endings: frozenset[str] = IMAGES) -> dict[tuple[str, ...], Path]:
-    """The files below a folder whose paths fit a pattern, by the values of its fields, sorted; ``.*`` stands for `endings`.
-
-    Upper and lower case are not told apart, nor whether an accent is a character of its own (NFD, as macOS writes names).
-
-    Raises:
-        InputError: If the pattern leads out of the folder, two files have the same fields, or a name is no text.
-    """
-    if pattern.startswith(("/", "~")) or ".." in pattern.split("/"):
-        raise InputError(
-            f"the pattern {pattern} leads out of dataset.source.root={root}: patterns are paths below it, such as "
-            "images/{name}.tif; set the root to a folder that holds all files"
-        )
-    fits, any_ending = path_pattern(normal(pattern)), pattern.endswith(".*")
-    found: dict[tuple[str, ...], Path] = {}
-    fixed = re.split(r"[{*]", pattern)[0].rpartition("/")[0]  # the folder that all such paths begin with
-    for path in (path for folder in named_folders(root, fixed) for path in files_below(folder)):
-        match = fits.fullmatch(normal(path.relative_to(root).as_posix()))
-        if match is None or (any_ending and path.suffix.lower() not in endings) or not path.is_file():
-            continue
-        try:
-            str(path).encode()
-        except UnicodeEncodeError:
-            raise InputError(f"the name of {str(path)!r} is no text in UTF-8: rename the file") from None
-        if match.groups() in found:
-            raise InputError(f"{found[match.groups()]} and {path} share a name: one file per scene is expected")
-        found[match.groups()] = path
-    return dict(sorted(found.items()))
-
-
-def named_folders(root: Path, name: str) -> list[Path]:
-    """The folders below another one that have a name such as ``a/b``, in upper or lower case."""
-    found = [root]
-    for part in filter(None, name.split("/")):
-        there = [child for folder in found if folder.is_dir() for child in folder.iterdir()]
-        found = [child for child in there if normal(child.name).lower() == normal(part).lower()]
-    return sorted(found)
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """All files in a folder and those in it, but hidden ones; a link to a folder above is not followed again."""
-    seen = set[tuple[int, int]]()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        stat = os.stat(place)
-        if (stat.st_dev, stat.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((stat.st_dev, stat.st_ino))
-        folders[:] = [name for name in folders if not name.startswith(".")]  # half written, or another program's
-        yield from (Path(place, name) for name in names if not name.startswith("."))
-
-
-def unique_names(images: Mapping[tuple[str, ...], Path]) -> list[str]:
-    """What scenes are called: their fields joined by a dash, or by more dashes where two would be called alike.
-
-    Example:
-        >>> unique_names({("x", "y-z"): Path("x/y-z.tif"), ("x-y", "z"): Path("x-y/z.tif")})
-        ['x--y-z', 'x-y--z']
-    """
-    for dashes in range(1, 9):
-        names = [("-" * dashes).join(fields) or path.stem for fields, path in images.items()]
-        if len(set(names)) == len(names):
-            break
-    return names
 
 
 class MaskFiles(NamedTuple):
@@ -145,6 +46,7 @@ class MaskFiles(NamedTuple):
         values: Any = None,
         layer: str | None = None,
         threshold: float | None = None,
+        buffer: float | None = None,
     ) -> MaskFiles:
         """What a config says of a target, at this place of the dataset.
 
@@ -164,8 +66,10 @@ class MaskFiles(NamedTuple):
             )
         if threshold is not None and not isinstance(threshold, int | float):
             raise InputError(f"dataset.{place}.threshold={threshold}: a number is expected, above which a pixel is 1")
+        if buffer is not None and (not isinstance(buffer, int | float) or not 0 <= buffer < math.inf):
+            raise InputError(f"dataset.{place}.buffer={buffer}: metres are expected, by which features are widened")
         pairs = tuple((text_of(name), value) for name, value in values.items())
-        return cls(mask, Burn(attribute, pairs, None if layer is None else str(layer)), threshold)
+        return cls(mask, Burn(attribute, pairs, None if layer is None else str(layer), float(buffer or 0)), threshold)
 
 
 def is_vector(path: Path) -> bool:
@@ -190,7 +94,10 @@ class Files(Source):
         attribute: Of vector masks, the attribute that holds a feature's mask value; None: 1 for every feature.
         values: The mask value for each of the attribute's values, where they are not integers already.
         layer: Of vector masks with several layers, the one that is read.
+        buffer: Of vector masks, by how many metres on the ground features are widened.
         threshold: Of raster masks, the value above which a pixel is 1, and else 0.
+        on_missing: What becomes of images without a file to stack, of images to train or validate on without a mask, and of
+            listed names without an image: ``raise`` refuses them, ``skip`` leaves them out and says how many.
         published: How many images the dataset has in full; fewer are reported, unless its test part is not there.
         weight: The paths of rasters that say what each pixel counts for in the loss, paired as the masks are. Pixels of an
             image that none fits count 1; None: all do.
@@ -209,7 +116,9 @@ class Files(Source):
         attribute: str | None = None,
         values: Mapping[Any, int] | None = None,
         layer: str | None = None,
+        buffer: float | None = None,
         threshold: float | None = None,
+        on_missing: str = "raise",
         published: int | None = None,
         weight: str | None = None,
         targets: Mapping[str, Mapping[str, Any]] | None = None,
@@ -217,7 +126,7 @@ class Files(Source):
     ) -> None:
         self.patterns = [image] if isinstance(image, str) else list(image)
         several = {f"targets.{name}": own for name, own in (targets or {}).items()}
-        one = {"mask": mask, "attribute": attribute, "values": values, "layer": layer, "threshold": threshold}
+        one = {"mask": mask, "attribute": attribute, "values": values, "layer": layer, "buffer": buffer, "threshold": threshold}
         beside = [setting for setting, given in one.items() if setting != "mask" and given is not None and several]
         if beside:
             raise InputError(
@@ -232,7 +141,10 @@ class Files(Source):
             raise InputError(
                 f"there is no folder {self.root}: set dataset.source.root, or RSSEG_DATA to the folder that holds your datasets"
             )
-        self.split = Split(split, self.root)
+        if on_missing not in ("raise", "skip"):
+            raise InputError(f"dataset.source.on_missing={on_missing}: raise or skip is expected")
+        self.skip = on_missing == "skip"
+        self.split = Split(split, self.root, self.skip)
         if group is not None and self.split.side and self.split.buffer:
             raise InputError(
                 f"dataset.source.group={group}: blocks with a buffer between them are groups of their own; leave one out"
@@ -249,7 +161,9 @@ class Files(Source):
         scene_names = unique_names(images)
         for i, (fields, path) in enumerate(images.items()):
             first, *further = (files[i] for files in masks)
-            stack, name = tuple(files[i] for files in stacks), scene_names[i]
+            stack, name = tuple(file for files in stacks if (file := files[i]) is not None), scene_names[i]
+            if len(stack) < len(stacks):
+                continue  # to be skipped
             area = grouping.of(path, dict(zip(names, fields, strict=True)))
             scene = Scene(name, path, None, stack, weight=weights[i], further=tuple(further), group=area)
             if first is not None:
@@ -289,16 +203,23 @@ class Files(Source):
             for path in found
         ]
 
-    def _stacked(self, images: Mapping[tuple[str, ...], Path], pattern: str) -> list[Path]:
-        """As `_partners`, where none may be missing."""
+    def _stacked(self, images: Mapping[tuple[str, ...], Path], pattern: str) -> list[Path | None]:
+        """As `_partners`, where none may be missing unless it is to be skipped."""
         files = self._partners(images, pattern, "source.image")
         alone = [path for path, file in zip(images.values(), files, strict=True) if file is None]
         if alone:
-            raise InputError(
+            self._refuse(
                 f"{len(alone)} of {len(images)} images below {self.root} have no file to stack that fits "
-                f"dataset.source.image={pattern}, first {alone[0]}{self._archives()}"
+                f"dataset.source.image={pattern}, first {alone[0]}",
+                every=len(alone) == len(files),
             )
-        return [file for file in files if file is not None]
+        return files
+
+    def _refuse(self, fault: str, every: bool) -> None:
+        """Raise an error about files that are missing, or say that what needs them is left out, unless that is every image."""
+        if every or not self.skip:
+            raise InputError(f"{fault}{self._archives()}")
+        log.warning("%s; left out (dataset.source.on_missing=skip).", fault)
 
     def _weights(self, images: Mapping[tuple[str, ...], Path], pattern: str | None) -> list[Path | None]:
         """As `_partners`, where one at least has to be there."""
@@ -328,7 +249,7 @@ class Files(Source):
             InputError: If there are none, or masks are missing of train or val.
         """
         found = self.split.of(split, self._all)
-        bare = [scene for scene in found if not any(scene.masks)]
+        bare = [scene for scene in found if not any(scene.masks) and split != "test"]
         if not found and split in self.split.parts:
             groups = len(set(group_names(self._all)))
             few = "; a large image can be split into blocks: {blocks: 1024, buffer: 64, train: 0.7, val: 0.3}"
@@ -340,11 +261,13 @@ class Files(Source):
                 f"{len(self._all)} images, such as {self._all[0].name}"
                 f"{few if self.split.kind == 'fractions' else self._archives()}"
             )
-        if bare and split != "test":
-            raise InputError(
+        if bare:
+            self._refuse(
                 f"{len(bare)} of {len(found)} {split} images below {self.root} have no mask that fits "
-                f"{' or '.join(self.patterns_of_masks)}, first {bare[0].image}{self._archives()}"
+                f"{' or '.join(self.patterns_of_masks)}, first {bare[0].image}",
+                every=len(bare) == len(found),
             )
+            found = [scene for scene in found if scene not in bare]
         for number, pattern in enumerate(self.patterns_of_masks):
             there = sum(scene.masks[number] is not None for scene in found)
             if there < len(found) and split != "test":

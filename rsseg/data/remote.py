@@ -25,7 +25,7 @@ PROTOCOLS = ("http", "https", "s3", "gs", "az", "abfs", "zip", "tar")
 PREFIXES = {"/vsicurl/": "", "/vsis3/": "s3://", "/vsigs/": "gs://", "/vsiaz/": "az://", "/vsizip/": "", "/vsitar/": ""}
 """GDAL's names of such places."""
 
-LISTS = (".txt", ".csv", ".json", ".geojson")
+LISTS = (".txt", ".csv", ".parquet", ".json", ".geojson")
 """Small files that say what others are, such as the lists of a split."""
 
 SMALL = 10e6

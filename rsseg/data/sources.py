@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rsseg.contract import InputError, nearest
-from rsseg.data.files import find
+from rsseg.data.paths import find
 from rsseg.data.scene import Mask, Scene, Source
 from rsseg.data.splits import SPLITS
 from rsseg.data.synthetic import SKY, VEHICLES, SceneRecipe, write_scenes

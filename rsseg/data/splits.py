@@ -10,6 +10,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from rsseg.contract import InputError, nearest
 from rsseg.data.groups import by_fraction, group_names, in_fold
 from rsseg.data.raster import open_raster
@@ -29,14 +31,15 @@ class Split:
 
     Args:
         parts: Per split a fraction (``{train: 0.7, val: 0.3}``: by groups, in the order of a hash), a list of names or
-            name patterns (``{val: [tile3_*]}``; one with a slash is for the image's path below the root), or a text file below
-            the root that lists one name a line; where train is none of them, the rest trains; null
+            name patterns (``{val: [tile3_*]}``; one with a slash is for the image's path below the root), or a file below the
+            root, or a pattern of such files, that list them (see `rows_of`); where train is none of them, the rest trains; null
             where a part of the dataset's YAML shall not hold. The test part may be missing where only training and
             validation are asked for; where the rest trains, names of it that have no slash may not. With
             ``blocks: 1024, buffer: 64`` beside the fractions, blocks of that side are dealt out instead of whole scenes,
             with that many pixels between splits: then each is a group of its own, and without a buffer the whole image is.
             None: `FRACTIONS`.
         root: The folder that paths begin at.
+        skip: Leave out what list files name and is not there, instead of refusing it.
 
     Attributes:
         fold: Of blocks that are dealt to folds, what `in_fold` takes: the number of folds, and the one that validates.
@@ -45,11 +48,11 @@ class Split:
         InputError: If the split can't be understood.
     """
 
-    def __init__(self, parts: Mapping[str, float | str | Sequence[str] | None] | None, root: Path) -> None:
+    def __init__(self, parts: Mapping[str, float | str | Sequence[str] | None] | None, root: Path, skip: bool = False) -> None:
         parts = FRACTIONS if parts is None else parts
         if not isinstance(parts, Mapping):
             raise InputError(f"dataset.source.split={parts}: a mapping such as {{train: 0.8, val: 0.2}} is expected")
-        self.root = root
+        self.root, self.skip = root, skip
         self.parts: dict[str, Any] = {key: part for key, part in parts.items() if part is not None and key not in SPATIAL}
         wrong = [key for key in self.parts if key not in SPLITS]
         if wrong or not self.parts:
@@ -182,22 +185,70 @@ class Split:
     def _by_list(self, asked: str | None, scenes: Sequence[Scene]) -> dict[str, str]:
         owner: dict[str, str] = {}
         for key in self.parts:
-            for name in sorted(self._listed(key, {scene.name for scene in scenes}, needed=key != "test" or asked == "test")):
+            for name in sorted(self._listed(key, scenes, needed=key != "test" or asked == "test")):
                 if owner.setdefault(name, key) != key:
                     raise InputError(
                         f"dataset.source.split puts {name} in {owner[name]} and {key}: no scene may be in two splits"
                     )
         return owner if "train" in self.parts else {scene.name: "train" for scene in scenes} | owner
 
-    def _listed(self, split: str, known: set[str], needed: bool) -> set[str]:
-        path = self.root / str(self.parts[split])
-        if not path.is_file() and not needed:
-            return set()
-        if not path.is_file():
-            raise InputError(f"dataset.source.split.{split}: there is no file {path}; it should list one name a line")
-        lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-        names = {line if line in known else Path(line.replace("\\", "/")).stem for line in lines}
-        unknown = sorted(names - known)
-        if unknown and needed:
-            raise InputError(f"{path} lists {len(unknown)} names without an image: {', '.join(unknown[:5])}")
-        return names & known
+    def _listed(self, split: str, scenes: Sequence[Scene], needed: bool) -> set[str]:
+        """The scenes that the list files of a split name, by their names or those of their files.
+
+        A file in a folder with scenes is about these alone.
+        """
+        pattern = str(self.parts[split])
+        paths = sorted(self.root.glob(pattern)) if "*" in pattern else [self.root / pattern]
+        paths = [path for path in paths if path.is_file()]
+        if not paths and needed:
+            raise InputError(
+                f"dataset.source.split.{split}: there is no file {self.root / pattern}; it should list one name a line"
+            )
+        found = set[str]()
+        for path in paths:
+            known = called([scene for scene in scenes if path.parent in scene.image.parents] or scenes)
+            rows = {row[0]: next((known[name] for name in row if name in known), None) for row in rows_of(path, split)}
+            unknown = sorted(row for row, name in rows.items() if name is None)
+            if unknown and needed:
+                fault = f"{path} lists {len(unknown)} names without an image: {', '.join(unknown[:5])}"
+                if not self.skip:
+                    raise InputError(fault)
+                log.warning("%s; left out (dataset.source.on_missing=skip).", fault)
+            found |= {name for name in rows.values() if name is not None}
+        return found
+
+
+def called(scenes: Sequence[Scene]) -> dict[str, str]:
+    """Scenes by what lists may call them: their names, or those of their files, without endings, that no other scene has."""
+    files = {
+        (normal(path.stem), scene.name) for scene in scenes for path in (*scene.images, *(m.path for m in scene.masks if m))
+    }
+    shared = Counter(stem for stem, _ in files)
+    return {stem: name for stem, name in files if shared[stem] == 1} | {scene.name: scene.name for scene in scenes}
+
+
+def rows_of(path: Path, split: str) -> list[list[str]]:
+    """What each line of a list may name: the line, its parts between commas, and all of these without folder and ending.
+
+    Args:
+        path: A text file, or a Parquet table. Where the first line has a column ``split``, the lines of that split count.
+        split: The split.
+
+    Raises:
+        InputError: If the file can't be read.
+    """
+    if path.suffix.lower() == ".parquet":
+        try:
+            table = pd.read_parquet(path)
+        except ImportError:
+            raise InputError(f"{path} is a Parquet table, which takes a package to read: pip install pyarrow") from None
+        except Exception as error:  # pyarrow's own errors
+            raise InputError(f"{path} can't be read: {error}. Is it complete?") from None
+        rows = [list(map(str, table.columns)), *(list(map(str, row)) for row in table.itertuples(index=False))]
+    else:
+        rows = [line.strip().split(",") for line in read_text(path).splitlines() if line.strip()]
+    if rows and "split" in rows[0]:
+        column = rows[0].index("split")
+        rows = [row[:column] + row[column + 1 :] for row in rows[1:] if row[column] == split]
+    whole = [[",".join(row), *row] if len(row) > 1 else row for row in rows]
+    return [[*row, *(Path(name.replace("\\", "/")).stem for name in row)] for row in whole]

@@ -1,4 +1,4 @@
-"""Any torchgeo dataset whose samples hold an image and a mask, decoded once into files that the tile store maps."""
+"""torchgeo's datasets: those whose samples hold images and a mask, and geospatial ones that are joined by place."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import hashlib
 import inspect
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from importlib.metadata import version
+from operator import and_
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torchgeo.datasets
 from numpy.typing import NDArray
-from rasterio.transform import from_bounds
 
 from rsseg.contract import InputError, nearest
 from rsseg.data.groups import by_fraction
+from rsseg.data.pieces import georeference, grouped_keys
 from rsseg.data.raster import new_raster
+from rsseg.data.samples import describe, image_of, mask_of, smallest
 from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import FRACTIONS, SPLITS
 from rsseg.files import file_error, remove_parts
@@ -37,38 +39,55 @@ class TorchGeo(Source):
 
     A sample is a group of its own; the pieces of files that overlap are one group.
 
-    Samples become uncompressed GeoTIFFs in a cache, in the smallest type that holds their values. They are decoded once:
-    again only when the arguments, torchgeo's version or a file below ``root`` or ``paths`` changes. An interrupted decoding
-    goes on where it stopped.
+    Samples become GeoTIFFs in a cache, compressed without loss, in the smallest type that holds their values. They are decoded
+    once: again only when the arguments, torchgeo's version or a file below ``root`` or ``paths`` changes. An interrupted
+    decoding goes on where it stopped.
 
     Args:
-        name: The class in `torchgeo.datasets`.
-        args: What it is made with, but for its split and transforms.
+        name: The class in `torchgeo.datasets`; ``A+B``: geospatial ones, joined where they overlap, as torchgeo's ``A & B``.
+        args: What it is made with, but for its split and transforms; of several such a mapping for each, by class.
         cache: The folder for decoded samples.
-        split: The class's own name for each of train, val and test; what is not named is found out. A class without a
-            validation split, or with ``val: null``, gives 15 % of its training samples to it; one without splits is dealt
-            out 70 : 15 : 15. Both by a hash, overlapping files of a geospatial dataset together.
+        split: For each of train, val and test the class's own name of it, or a mapping of the arguments that select it; what
+            is not named is found out. A class without a validation split, or with ``val: null``, gives 15 % of its training
+            samples to it; one without splits is dealt out 70 : 15 : 15. Both by a hash, overlapping files of a geospatial
+            dataset together.
         chip: Side of the pieces of geospatial datasets, in pixels.
+        image: The keys of a sample that are its image, as `image_of` takes them.
+        mask: The keys that are its mask, as `mask_of` takes them.
+        times: How many time steps of an image become bands, evenly spaced; None: all.
 
     Raises:
         InputError: For an unknown class, arguments that it does not take, and data that it does not find.
     """
 
     def __init__(
-        self, name: str, args: Mapping[str, Any], cache: str, split: Mapping[str, str | None] | None = None, chip: int = 2048
+        self,
+        name: str,
+        args: Mapping[str, Any],
+        cache: str,
+        split: Mapping[str, str | Mapping[str, Any] | None] | None = None,
+        chip: int = 2048,
+        image: str | Sequence[str] | None = None,
+        mask: str | Sequence[str] | None = None,
+        times: int | None = None,
     ) -> None:
-        self.kind = dataset_class(name)
-        known = [p for p in inspect.signature(self.kind).parameters if p not in ("split", "transforms")]
-        for key in args:
-            if key not in known:
-                hint = "; dataset.source.split names its splits" if key == "split" else nearest(key, known)
-                raise InputError(f"dataset.args.{key}: {name} has no such argument{hint}; it has {', '.join(known)}")
+        names = name.split("+")
+        self.kinds = {each: dataset_class(each, joined=len(names) > 1) for each in names}
+        self.args = {name: dict(args)} if len(names) == 1 else arguments_of(names, args)
+        for each, kind in self.kinds.items():
+            known = [p for p in inspect.signature(kind).parameters if p not in ("split", "transforms")]
+            for key in self.args[each]:
+                if key not in known:
+                    hint = "; dataset.source.split names its splits" if key == "split" else nearest(key, known)
+                    raise InputError(f"dataset.args.{key}: {each} has no such argument{hint}; it has {', '.join(known)}")
         if split is not None and (not isinstance(split, Mapping) or set(split) - set(SPLITS)):
             raise InputError(f"dataset.source.split={split}: a mapping such as {{train: train, val: validation}} is expected")
-        if chip < 1:
-            raise InputError(f"dataset.source.chip={chip} must be at least 1")
-        self.name, self.args, self.split, self.chip = name, dict(args), dict(split or {}), chip
-        self.has_splits = "split" in inspect.signature(self.kind).parameters
+        for setting, number in (("chip", chip), ("times", times)):
+            if number is not None and number < 1:
+                raise InputError(f"dataset.source.{setting}={number} must be at least 1")
+        self.name, self.split, self.chip, self.times = name, dict(split or {}), chip, times
+        self.image, self.mask = ([keys] if isinstance(keys, str) else keys and list(keys) for keys in (image, mask))
+        self.takes_split = len(names) == 1 and "split" in inspect.signature(self.kinds[names[0]]).parameters
         self.cache = Path(cache).expanduser()
 
     def scenes(self, split: str) -> list[Scene]:
@@ -77,10 +96,10 @@ class TorchGeo(Source):
         Raises:
             InputError: If the dataset has no such split, or its samples can't be used.
         """
-        dataset, own_split, keys = self._open(split)
-        folder = self.cache / f"{self.name}-{self._fingerprint()}" / own_split
+        dataset, chosen, keys = self._open(split)
+        folder, part = self.cache / f"{self.name}-{self._fingerprint(chosen)}", "-".join(map(str, chosen.values())) or "all"
         places = [
-            Scene(f"{i:06d}", folder / f"{i:06d}.image.tif", folder / f"{i:06d}.mask.tif", group=f"{own_split}-{group}")
+            Scene(f"{i:06d}", folder / f"{i:06d}.image.tif", folder / f"{i:06d}.mask.tif", group=f"{part}-{group}")
             for i, (group, _) in keys.items()
         ]
         todo = [(scene, key) for scene, (_, key) in zip(places, keys.values(), strict=True) if not scene.image.is_file()]
@@ -105,34 +124,39 @@ class TorchGeo(Source):
             scene if all(mask.path.is_file() for mask in scene.masks if mask) else replace(scene, mask=None) for scene in places
         ]
 
-    def _fingerprint(self) -> str:
+    def _fingerprint(self, chosen: Mapping[str, Any]) -> str:
         """What the decoded samples depend on. To be taken once the class was made: it may extract or download files."""
-        bound = inspect.signature(self.kind).bind_partial(**self.args)
-        bound.apply_defaults()
-        facts: list[object] = [self.name, sorted(self.args.items()), version("torchgeo"), self.chip]
-        for key in ("root", "paths"):
-            given = bound.arguments.get(key, [])
-            for place in [given] if isinstance(given, str | os.PathLike) else given:
-                for folder, _, names in sorted(os.walk(place)):
-                    kept = sorted(name for name in names if not name.lower().endswith(ARCHIVES))
-                    stats = [os.stat(os.path.join(folder, name)) for name in kept]
-                    facts.append((folder, kept, [(s.st_size, s.st_mtime_ns) for s in stats]))
+        facts: list[object] = [sorted(self.args.items()), sorted(chosen.items()), version("torchgeo"), self.chip]
+        facts += [self.image, self.mask, self.times]
+        for name, kind in self.kinds.items():
+            bound = inspect.signature(kind).bind_partial(**self.args[name])
+            bound.apply_defaults()
+            for key in ("root", "paths"):
+                given = bound.arguments.get(key, [])
+                for place in [given] if isinstance(given, str | os.PathLike) else given:
+                    for folder, _, names in sorted(os.walk(place)):
+                        kept = sorted(name for name in names if not name.lower().endswith(ARCHIVES))
+                        stats = [os.stat(os.path.join(folder, name)) for name in kept]
+                        facts.append((folder, kept, [(s.st_size, s.st_mtime_ns) for s in stats]))
         return hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
 
-    def _open(self, split: str) -> tuple[Any, str, dict[int, tuple[int, Any]]]:
-        """The torchgeo dataset that holds a split, its name there, and the split's samples: their groups and keys by number."""
-        if not self.has_splits:
-            dataset = self._make()
-            return dataset, "all", self._dealt(dataset, FRACTIONS)[split]
+    def _open(self, split: str) -> tuple[Any, dict[str, Any], dict[int, tuple[int, Any]]]:
+        """The torchgeo dataset that holds a split, the arguments that select it, and its samples: groups and keys by number."""
+        if not self.takes_split and not self.split:
+            try:
+                dataset = self._make({})
+            except Exception as error:  # whatever 120 constructors raise over missing and damaged data
+                raise self._refusal(error) from None
+            return dataset, {}, self._dealt(dataset, FRACTIONS)[split]
         if split != "test":
             train, whole = self._first("train")
             held_out = self._first("val", needed=False)
             if held_out is None:
                 return whole, train, self._dealt(whole, HELD_OUT)[split]
-            own_split, dataset = (train, whole) if split == "train" else held_out
+            chosen, dataset = (train, whole) if split == "train" else held_out
         else:
-            own_split, dataset = self._first("test")
-        return dataset, own_split, self._dealt(dataset, {split: 1.0})[split]
+            chosen, dataset = self._first("test")
+        return dataset, chosen, self._dealt(dataset, {split: 1.0})[split]
 
     def _dealt(self, dataset: Any, shares: Mapping[str, float]) -> dict[str, dict[int, tuple[int, Any]]]:
         """The numbered groups and keys of each split."""
@@ -145,32 +169,33 @@ class TorchGeo(Source):
             for split, names in dealt.items()
         }
 
-    def _first(self, split: str, needed: bool = True) -> tuple[str, Any] | Any:
-        """The first of the names that a split may have which the class knows, and the dataset; None if none is needed."""
-        if split in self.split and self.split[split] is None:
+    def _first(self, split: str, needed: bool = True) -> tuple[dict[str, Any], Any] | Any:
+        """The first of the ways to select a split that the class knows, and the dataset; None if none is needed."""
+        ways: list[Any] = [self.split[split]] if split in self.split else list(NAMES[split]) if self.takes_split else []
+        if ways == [None]:
             return None
-        names = (self.split[split],) if split in self.split else NAMES[split]
-        for name in names:
+        for way in ways:
+            chosen = dict(way) if isinstance(way, Mapping) else {"split": way}
             try:
-                return name, self.kind(**self.args, split=name)
+                return chosen, self._make(chosen)
             except (AssertionError, KeyError, ValueError) as error:
                 text = str(error).strip("'")
-                if text and "split" not in text.lower() and text != name:  # it is about something else
-                    raise InputError(f"torchgeo's {self.name} with dataset.args={self.args}: {text}") from None
-            except Exception as error:  # whatever 120 constructors raise over missing and damaged data
+                if text and "split" not in text.lower() and text != way:  # it is about something else
+                    raise self._refusal(error) from None
+            except Exception as error:  # as above
                 raise self._refusal(error) from None
         if needed or split in self.split:
-            raise InputError(f"torchgeo's {self.name} has no split called {' or '.join(map(str, names))} for {split}")
+            called = " or ".join(map(str, ways)) or "anything: name it in dataset.source.split"
+            raise InputError(f"torchgeo's {self.name} has no split called {called} for {split}")
         return None
 
-    def _make(self) -> Any:
-        try:
-            return self.kind(**self.args)
-        except Exception as error:  # as above
-            raise self._refusal(error) from None
+    def _make(self, chosen: Mapping[str, Any]) -> Any:
+        """The dataset; of several classes, what they have in common."""
+        return reduce(and_, [kind(**self.args[name], **chosen) for name, kind in self.kinds.items()])
 
     def _refusal(self, error: Exception) -> InputError:
-        return InputError(f"torchgeo's {self.name} with dataset.args={self.args}: {str(error).strip() or repr(error)}")
+        args = self.args if len(self.args) > 1 else self.args[self.name]
+        return InputError(f"torchgeo's {self.name} with dataset.args={args}: {str(error).strip() or repr(error)}")
 
     def _decode(self, dataset: Any, key: Any, scene: Scene, split: str) -> int:
         """Write a sample, the image last, since its presence says that the sample is complete; returns its bytes."""
@@ -178,24 +203,38 @@ class TorchGeo(Source):
             sample = dataset[key]
         except Exception as error:  # whatever a reader raises over a damaged file
             raise InputError(f"it can't be read: {str(error).strip() or error!r}") from None
-        if "image" not in sample or ("mask" not in sample and split != "test"):
-            raise InputError(f"it holds {', '.join(map(str, sample))}; an image and a mask are needed to train on")
-        image = np.asarray(sample["image"])
-        if image.ndim != 3:
-            raise InputError(f"its image has the shape {list(image.shape)}; [bands, height, width] is expected")
-        place = georeference(dataset, key, image.shape)
-        size = 0
-        if "mask" in sample and scene.mask is not None:
-            mask = np.asarray(sample["mask"])
-            mask = mask[None] if mask.ndim == 2 else mask
+        image, mask = image_of(sample, self.image, self.times), mask_of(sample, self.mask)
+        place, size = georeference(dataset, key, image.shape), 0
+        if mask is None and split != "test":
+            raise InputError(f"it holds {describe(sample)}; an image and a mask are needed to train on")
+        if mask is not None and scene.mask is not None:
             if mask.shape[1:] != image.shape[1:]:
                 raise InputError(f"its image is {list(image.shape)} but its mask {list(mask.shape)}: the same grid is expected")
             size = write_raster(scene.mask, mask, place)
         return size + write_raster(scene.image, image, place)
 
 
-def dataset_class(name: str) -> Any:
+def arguments_of(names: Sequence[str], args: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The arguments of each of several classes.
+
+    Raises:
+        InputError: If they are not listed by class.
+    """
+    wrong = [key for key, own in args.items() if key not in names or not isinstance(own, Mapping)]
+    if wrong:
+        raise InputError(
+            f"dataset.args.{wrong[0]}: dataset.name={'+'.join(names)} takes the arguments of each class by its name, such as "
+            f"dataset.args.{names[0]}.paths=..."
+        )
+    return {name: dict(args.get(name, {})) for name in names}
+
+
+def dataset_class(name: str, joined: bool = False) -> Any:
     """A dataset class of torchgeo by name.
+
+    Args:
+        name: The name.
+        joined: Whether it is to be joined to others by place.
 
     Raises:
         InputError: If there is none.
@@ -205,78 +244,13 @@ def dataset_class(name: str) -> Any:
     if not (inspect.isclass(found) and issubclass(found, base)):
         known = [n for n, c in vars(torchgeo.datasets).items() if inspect.isclass(c) and issubclass(c, base)]
         raise InputError(f"dataset.name={name} is no dataset of torchgeo {version('torchgeo')}{nearest(name, known)}")
+    if joined and not issubclass(found, base[0]):
+        raise InputError(f"dataset.name has {name}, whose samples have no place: only geospatial datasets can be joined")
     return found
-
-
-def grouped_keys(dataset: Any, chip: int) -> list[tuple[int, Any]]:
-    """What a torchgeo dataset is indexed with, numbers or the place and time of pieces, each with the number of its group.
-
-    A sample is a group of its own; the pieces of a geospatial dataset's files that overlap are one, so that no place is
-    both trained and scored on.
-
-    Args:
-        dataset: A torchgeo dataset.
-        chip: The largest side of a piece, in pixels.
-    """
-    if not isinstance(dataset, torchgeo.datasets.GeoDataset):
-        return [(i, i) for i in range(len(dataset))]
-    shapes = dataset.index.geometry
-    cores = shapes.buffer(-min(dataset.res) / 2)  # neighbours that only touch stay apart
-    footprints = cores.union_all()
-    parts = list(getattr(footprints, "geoms", [footprints]))
-    found = []
-    for interval, shape, core in zip(dataset.index.index, shapes, cores, strict=True):
-        group = next(i for i, part in enumerate(parts) if part.intersects(core))
-        found += [(group, key) for key in pieces(shape.bounds, interval, dataset.res, chip)]
-    return found
-
-
-def pieces(
-    bounds: tuple[float, float, float, float], interval: Any, res: tuple[float, float], chip: int
-) -> Iterator[tuple[slice, slice, slice]]:
-    """Queries that cover a place without a gap and do not reach beyond it.
-
-    Args:
-        bounds: Left, bottom, right, top, in the dataset's units.
-        interval: The time.
-        res: The size of a pixel.
-        chip: The largest side of a piece, in pixels.
-    """
-    (left, bottom, right, top), (across, down) = bounds, res
-    for i in range(0, max(1, round((right - left) / across)), chip):
-        for j in range(0, max(1, round((top - bottom) / down)), chip):
-            yield (
-                slice(left + i * across, min(left + (i + chip) * across, right)),
-                slice(max(top - (j + chip) * down, bottom), top - j * down),
-                slice(interval.left, interval.right),
-            )
-
-
-def georeference(dataset: Any, key: Any, shape: Sequence[int]) -> dict[str, Any]:
-    """Where a sample lies; nothing for plain images."""
-    if not isinstance(dataset, torchgeo.datasets.GeoDataset):
-        return {}
-    x, y, _ = key
-    return {"crs": dataset.crs, "transform": from_bounds(x.start, y.start, x.stop, y.stop, shape[2], shape[1])}
-
-
-def smallest(pixels: NDArray[Any]) -> NDArray[np.generic]:
-    """The values in the smallest of uint8, uint16, int16, int32 that holds them, else rounded to float32.
-
-    Example:
-        >>> smallest(np.array([0.0, 255.0])).dtype, smallest(np.array([0.5])).dtype
-        (dtype('uint8'), dtype('float32'))
-    """
-    for kind in (np.uint8, np.uint16, np.int16, np.int32):
-        limits = np.iinfo(kind)
-        with np.errstate(invalid="ignore"):  # NaN fits no integer
-            if pixels.min() >= limits.min and pixels.max() <= limits.max and np.array_equal(pixels, np.round(pixels)):
-                return pixels.astype(kind)
-    return pixels.astype(np.float32)
 
 
 def write_raster(path: Path, pixels: NDArray[Any], place: Mapping[str, Any]) -> int:
-    """Write ``[bands, height, width]`` whole or not at all; returns its bytes.
+    """Write ``[bands, height, width]`` whole or not at all; returns its bytes before they are compressed.
 
     Raises:
         UnwritableError: If the file can't be written.
@@ -284,6 +258,7 @@ def write_raster(path: Path, pixels: NDArray[Any], place: Mapping[str, Any]) -> 
     pixels = smallest(pixels)
     count, height, width = pixels.shape
     form = {"count": count, "height": height, "width": width, "dtype": pixels.dtype.name, **place}
-    with new_raster(path, sync=False, **form) as raster:  # not synced, as tiles
+    packed = {"compress": "zstd", "zstd_level": 1, "predictor": 3 if pixels.dtype.kind == "f" else 2, "blockysize": 128}
+    with new_raster(path, sync=False, **packed, **form) as raster:  # not synced, as tiles
         raster.write(pixels)
     return pixels.nbytes

@@ -35,11 +35,13 @@ class Burn:
         attribute: The attribute that holds their mask value, an integer or a key of `values`; None: 1 for every feature.
         values: Pairs of an attribute's value, as text, and the mask value that it stands for.
         layer: The layer that is read; None: the only one.
+        buffer: By how many metres on the ground features are widened: lines become twice as wide.
     """
 
     attribute: str | None = None
     values: tuple[tuple[str, int], ...] = ()
     layer: str | None = None
+    buffer: float = 0
 
 
 def text_of(value: Any) -> str:
@@ -141,7 +143,7 @@ def _near(
     """
     shapes, values = _read(path, burn, version)
     crs = open_raster(image).crs
-    if shapes.crs == crs or not len(shapes):
+    if not len(shapes) or (shapes.crs == crs and not burn.buffer):
         return shapes, values
     west, south, east, north = area_in(image, shapes.crs, path)
     width, height = east - west if west <= east else 360 - west + east, north - south
@@ -154,6 +156,8 @@ def _near(
         cut = shapes[far].make_valid().intersection(around)
         shapes[far] = cut.segmentize(max(width, height) / 64)  # straight lines in one CRS are curves in another
     try:
+        if burn.buffer and len(shapes):
+            shapes = shapes.to_crs(shapes.estimate_utm_crs()).buffer(burn.buffer)
         shapes = shapes.to_crs(crs)
     except (CRSError, ProjError) as error:
         raise InputError(f"{path} can't be brought from {brief_crs(shapes.crs)} into its image's CRS: {error}") from None

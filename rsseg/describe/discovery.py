@@ -14,7 +14,8 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from rsseg.contract import InputError
-from rsseg.data.files import IMAGES, Files, files_below
+from rsseg.data.files import Files
+from rsseg.data.paths import IMAGES, files_below
 from rsseg.data.raster import brief_crs, open_raster
 from rsseg.data.splits import FRACTIONS, SPLITS
 from rsseg.data.vector import VECTORS

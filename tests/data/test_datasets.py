@@ -5,10 +5,13 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import geopandas
 import layouts
 import numpy as np
+import pyproj
 import pytest
 import rasterio
+import shapely
 import torch
 import torchgeo.datasets as tg
 from stores import whole_scene
@@ -49,7 +52,9 @@ def store_of(config, split):
 def samples(name, root, split):
     """torchgeo's samples of a split in the order of rsseg's scenes: image, and mask in torchgeo's labels."""
     geo = {
+        "cloudsen12": (tg.CopernicusBenchCloudS2, {}),
         "deepglobe": (tg.DeepGlobeLandCover, {}),
+        "ftw": (tg.FieldsOfTheWorld, {"countries": ["austria", "kenya"]}),
         "gid15": (tg.GID15, {}),
         "inria": (tg.InriaAerialImageLabeling, {}),
         "landcoverai": (tg.LandCoverAI, {}),
@@ -66,7 +71,9 @@ def samples(name, root, split):
 
 
 TO_LABELS = {  # torchgeo's label of each of rsseg's, and what torchgeo calls ignored pixels
+    "cloudsen12": (range(4), None),
     "deepglobe": (range(6), 6),
+    "ftw": (range(2), 3),
     "gid15": (range(1, 16), 0),
     "inria": (range(2), None),
     "l8biome": (range(1, 5), 0),
@@ -97,7 +104,7 @@ def test_windows_are_torchgeos_samples(roots, name):
         assert store.census.bands.missing == 0
         for i, scene in enumerate(store.scenes):
             image, mask = whole_scene(store, i)
-            ours[scene.image.name] = image, mask if scene.mask else None
+            ours[scene.image] = image, mask if scene.mask else None
     splits = {"deepglobe": ("train", "test"), "potsdam": ("train", "test"), "vaihingen": ("train", "test")}
     theirs = [s for split in splits.get(name, ("train", "val", "test")) for s in samples(name, roots[name], split)]
     assert len(theirs) == len(ours)
@@ -163,6 +170,16 @@ def test_cloud_and_shadow_of_l8biome_are_those_of_its_mask(tmp_path):
 
 
 SPLITS = {
+    "cloudsen12": (
+        [f"ROI_0000{i}__20200422T141729_20200422T142243_T19GDN" for i in range(2)],
+        ["ROI_00002__20200422T141729_20200422T142243_T19GDN"],
+    ),
+    "ftw": (["austria-g_0", "austria-g_1", "kenya-g_0", "kenya-g_1"], ["austria-g_2", "kenya-g_2"]),
+    "openearthmap": (["aachen_1", "al_qurnah_12"], ["aachen_11"]),
+    "xbd": (
+        ["tier3-sunda-tsunami-3", "train-joplin-tornado-1", "train-mexico-earthquake-2"],
+        ["test-mexico-earthquake-4"],
+    ),
     "deepglobe": (["training-2", "training-3"], ["training-11"]),
     "gid15": (["train-GF2_train1-MSS1", "train-GF2_train2-MSS1"], ["val-GF2_val1-MSS1", "val-GF2_val2-MSS1"]),
     "inria": (["austin36", "austin6", "tyrol-w36", "tyrol-w6"], ["austin1", "austin5", "tyrol-w1", "tyrol-w5"]),
@@ -231,11 +248,14 @@ def test_half_an_archive(tmp_path, roots, name):
     root = shutil.copytree(roots[name], tmp_path / name)
     config = settings(name, root)
     masks(config, root, "val")[0].unlink()
-    with pytest.raises(InputError, match=r"1 of \d val images .* have no mask"):
+    if name in ("ftw", "openearthmap"):
+        return  # what is not there is left out, tested below
+    listed = "flood_valid_data.csv lists 1 names without an image: Spain_15_S1Hand.tif,Spain_15_LabelHand.tif"
+    with pytest.raises(InputError, match=listed if name == "sen1floods11" else r"1 of \d val images .* have no mask"):
         source_of(config).scenes("val")
     for scene in source_of(settings(name, roots[name])).scenes("train"):
         (root / scene.image.relative_to(roots[name])).unlink()
-    if name in ("l8biome", "landcoverai"):
+    if name in ("l8biome", "landcoverai", "cloudsen12", "sen1floods11"):
         return  # dealt out by fractions of what is there; listed in a file, tested below
     with pytest.raises(InputError, match=r"the train split of dataset .* has no scenes|no scene of the train split"):
         scenes_of(source_of(config), SimpleNamespace(name=name), "train")
@@ -318,7 +338,7 @@ def test_unknown_label_and_band(tmp_path, roots, name):
 def test_every_layout_has_a_config():
     shipped = {path.stem for path in (CONFIGS / "dataset").glob("*.yaml")}
     made_up = {name for name in shipped if name.startswith("synthetic")}
-    assert shipped - {"folder", "geotiff", "torchgeo"} - made_up == {*FILES, *layouts.OBJECTS, *layouts.SEVERAL}
+    assert shipped - {"folder", "geotiff", "torchgeo"} - made_up == {*FILES, *layouts.BURNT, *layouts.OBJECTS, *layouts.SEVERAL}
 
 
 def test_idtrees_objects_are_torchgeos_boxes(tmp_path, monkeypatch):
@@ -339,3 +359,100 @@ def test_idtrees_objects_are_torchgeos_boxes(tmp_path, monkeypatch):
             torch.testing.assert_close(ours[order], expected[other], atol=1.0, rtol=0)  # theirs are of whole pixels
             found.append(scene.image.name)
     assert len(found) == len(set(found)) == len(theirs.images)
+
+
+def test_what_lists_and_stacks_name_but_lack_is_left_out_and_said(roots, caplog):
+    with caplog.at_level("WARNING"):
+        source = source_of(settings("ftw", roots["ftw"]))
+        assert "1 of 9 images" in caplog.text
+        assert "kenya/s2_images/window_b/g_4.tif" in caplog.text
+        assert [scene.name for scene in source.scenes("train")] == SPLITS["ftw"][0]
+        assert "chips_kenya.parquet lists 1 names without an image: g_4" in caplog.text
+        source_of(settings("openearthmap", roots["openearthmap"])).scenes("train")
+        assert "train.txt lists 1 names without an image: joplin_14.tif" in caplog.text
+    strict = "dataset.source.on_missing=raise"
+    with pytest.raises(InputError, match=r"1 of 9 images .* no file to stack .*window_a"):
+        source_of(settings("ftw", roots["ftw"], strict))
+    with pytest.raises(InputError, match=r"train\.txt lists 1 names without an image: joplin_14\.tif"):
+        source_of(settings("openearthmap", roots["openearthmap"], strict)).scenes("train")
+    with pytest.raises(InputError, match="on_missing=leave: raise or skip"):
+        source_of(settings("ftw", roots["ftw"], "dataset.source.on_missing=leave"))
+
+
+def test_bolivia_is_a_list_of_its_own(roots):
+    def names(*words):
+        return [scene.name for scene in source_of(settings("sen1floods11", roots["sen1floods11"], *words)).scenes("test")]
+
+    assert names() == ["Ghana_7"]
+    assert names("dataset.source.split.test=**/flood_bolivia_data.csv") == ["Bolivia_1"]
+
+
+def test_xbd_is_the_mask_after_and_both_images(roots):
+    ours = {}
+    for split in ("train", "val"):
+        store = store_of(settings("xbd", roots["xbd"]), split)
+        ours |= {scene.image: whole_scene(store, i) for i, scene in enumerate(store.scenes)}
+    kind = getattr(tg, "xBD", None) or tg.XView2
+    count = 0
+    for split in ("train", "test"):
+        dataset = kind(root=str(roots["xbd"]), split=split)
+        for files, sample in zip(dataset.files, dataset, strict=True):
+            image, mask = ours[Path(files.get("image1") or files["image"])]
+            np.testing.assert_array_equal(image, sample["image"].flatten(end_dim=1))
+            with rasterio.open(str(files["mask2"])) as after:
+                np.testing.assert_array_equal(mask, after.read(1))
+            count += 1
+    assert count == 3
+
+
+def test_spacenet_buildings_are_torchgeos(tmp_path):
+    root = layouts.write(tmp_path, "spacenet2")
+    found = {}
+    for split in ("train", "val", "test"):
+        store = store_of(settings("spacenet2", root), split)
+        found |= {scene.image.name: (split, *whole_scene(store, i)) for i, scene in enumerate(store.scenes)}
+    (tmp_path / "theirs/SN2_buildings").mkdir(parents=True)
+    (tmp_path / "theirs/SN2_buildings/train").symlink_to(root)
+    theirs = tg.SpaceNet2(root=str(tmp_path / "theirs"), split="train", image="RGB-PanSharpen")
+    assert len(theirs) == len(found) == 8
+    for path, sample in zip(theirs.images, theirs, strict=True):
+        split, image, mask = found[Path(path).name]
+        assert split == {"Paris": "val", "Khartoum": "test"}.get(path.split("_")[-2], "train")
+        np.testing.assert_array_equal(image, sample["image"])
+        np.testing.assert_array_equal(mask, sample["mask"])
+        assert mask.any() == (not path.endswith("Vegas_img2.tif"))
+
+
+def test_spacenet_roads_are_what_lies_within_two_metres_of_a_line(tmp_path):
+    """Distances on the ellipsoid, by pyproj's geodesics, from each pixel's centre to points along the lines."""
+    root = layouts.write(tmp_path, "spacenet3")
+    scenes = source_of(settings("spacenet3", root)).scenes("train")
+    assert [scene.name for scene in scenes] == ["2_Vegas-1", "2_Vegas-2", "2_Vegas-3", "4_Shanghai-1", "4_Shanghai-2"]
+    store = store_of(settings("spacenet3", root), "train")
+    geod = pyproj.Geod(ellps="WGS84")
+    for i, scene in enumerate(store.scenes[3:], start=3):
+        lines = geopandas.read_file(scene.mask).geometry
+        along = np.concatenate([shapely.get_coordinates(line.interpolate(np.linspace(0, line.length, 400))) for line in lines])
+        rows, columns = np.mgrid[:96:5, :96:5] + 0.5
+        with rasterio.open(scene.image) as image:
+            east, north = (np.ravel(v) for v in image.transform * (columns, rows))
+        far = np.full(len(east), np.inf)
+        for x, y in along:
+            far = np.minimum(far, geod.inv(east, north, np.full_like(east, x), np.full_like(east, y))[2])
+        sure = np.abs(far - 2) > 0.1
+        mask = whole_scene(store, i)[1][::5, ::5].ravel()
+        assert 0 < mask.sum() < mask.size
+        np.testing.assert_array_equal(mask[sure], far[sure] < 2)
+
+
+def test_spacenet_roads_without_a_file_of_roads(tmp_path, caplog):
+    root = layouts.write(tmp_path, "spacenet3")
+    with caplog.at_level("WARNING"):
+        source_of(settings("spacenet3", root)).scenes("train")
+    assert "1 of 6 train images" in caplog.text
+    with pytest.raises(InputError, match=r"1 of 6 train images .* have no mask"):
+        source_of(settings("spacenet3", root, "dataset.source.on_missing=raise")).scenes("train")
+    with pytest.raises(InputError, match=r"6 of 6 train images .* have no mask"):
+        source_of(settings("spacenet3", root, "dataset.source.mask='no/{city}_{number}.tif'")).scenes("train")
+    with pytest.raises(InputError, match="buffer=-1: metres"):
+        source_of(settings("spacenet3", root, "dataset.source.buffer=-1"))

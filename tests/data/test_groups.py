@@ -197,7 +197,13 @@ GROUPS = {
     "landcoverai": {"M-33", "M-34"},
     "loveda": {"Train-Rural", "Val-Urban"},
     "potsdam": {"2_10"},
+    "openearthmap": {"aachen", "al_qurnah"},
+    "cloudsen12": {"ROI_00000", "ROI_00002"},
+    "ftw": {"austria", "kenya"},
     "sen1floods11": {"Ghana", "Spain"},
+    "spacenet2": {"2_Vegas", "3_Paris"},
+    "spacenet3": {"2_Vegas", "3_Paris"},
+    "xbd": {"joplin-tornado", "mexico-earthquake", "sunda-tsunami"},
 }
 
 

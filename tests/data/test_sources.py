@@ -6,7 +6,8 @@ import pytest
 from tiny import write_tif
 
 from rsseg.contract import InputError
-from rsseg.data.files import Files, find, path_pattern
+from rsseg.data.files import Files
+from rsseg.data.paths import find, path_pattern
 
 
 def names(source, split):
@@ -144,6 +145,54 @@ def test_a_list_of_names_from_another_system(tmp_path):
     for content in ("Köln".encode("cp1252"), "Köln\r\n".encode("utf-16"), unicodedata.normalize("NFD", "Köln").encode()):
         (tmp_path / "train.txt").write_bytes(content)
         assert [scene.name for scene in source().scenes("train")] == ["Köln"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "north/1.tif\nnorth/2.tif\n",  # none: two scenes have a file 1.tif, and a name has no slash
+        "north-1\nnorth-2\n",
+        "north-1.tif\r\nx\\north-2.tif\r\n",
+        "2018,north-1\n2019,north-2\n",
+        "a_1.tif\na_2.tif\n",  # the masks'
+        "radar/1_s1.tif,a_1.tif\nradar/2_s1.tif,a_2.tif\n",
+        "id,split,mask\n7,train,a_1.tif\n8,val,b_1.tif\n9,train,a_2.tif\n",
+    ],
+)
+def test_lists_name_scenes_or_files_of_theirs(tmp_path, text):
+    for area, start in (("north", "a"), ("south", "b")):
+        for number in (1, 2):
+            write_tif(tmp_path / f"{area}/images/{number}.tif", np.zeros((1, 8, 8), np.uint8))
+            write_tif(tmp_path / f"{area}/masks/{start}_{number}.tif", np.zeros((1, 8, 8), np.uint8))
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/train.csv").write_text(text)
+    source = Files(
+        str(tmp_path), "{area}/images/{n}.tif", "{area}/masks/*_{n}.tif", {"train": "**/train.csv", "val": "lists/no"}
+    )
+    if text.startswith("north/"):
+        with pytest.raises(InputError, match=r"train\.csv lists 2 names without an image: north/1\.tif, north/2\.tif"):
+            source.scenes("train")
+    else:
+        with pytest.raises(InputError, match=r"split\.val: there is no file .*lists/no"):
+            source.scenes("train")
+        source.split.parts.pop("val")
+        assert [scene.name for scene in source.scenes("train")] == ["north-1", "north-2"]
+
+
+def test_parquet_lists_and_what_is_wrong_with_them(tmp_path, monkeypatch):
+    import pandas as pd
+
+    two_folders(tmp_path, ("a", "b"))
+    table = pd.DataFrame({"chip": ["a", "b"], "split": ["val", "train"], "area": [1.5, 2.5]})
+    table.to_parquet(tmp_path / "chips.parquet")
+    source = Files(str(tmp_path), "images/{name}.tif", "masks/{name}.tif", {"train": "chips.parquet", "val": "chips.parquet"})
+    assert [[scene.name for scene in source.scenes(split)] for split in ("train", "val")] == [["b"], ["a"]]
+    (tmp_path / "chips.parquet").write_bytes(b"PAR1 is cut")
+    with pytest.raises(InputError, match=r"chips\.parquet can't be read: .* Is it complete\?"):
+        source.scenes("train")
+    monkeypatch.setattr(pd, "read_parquet", lambda path: (_ for _ in ()).throw(ImportError("pyarrow")))
+    with pytest.raises(InputError, match="pip install pyarrow"):
+        source.scenes("train")
 
 
 def two_folders(root, names=("a", "b", "c", "d"), images="images", masks="masks"):

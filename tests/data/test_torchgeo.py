@@ -7,11 +7,13 @@ import torch
 import torchgeo.datasets as tg
 from stores import whole_scene
 from tiny import checker, coloured, compose, write_tif
-from torchgeo.datasets import NonGeoDataset, RasterDataset
+from torchgeo.datasets import NonGeoDataset, RasterDataset, VectorDataset
 
 from rsseg.assembly import make_setup
 from rsseg.contract import InputError
-from rsseg.data.torchgeo import TorchGeo, grouped_keys
+from rsseg.data.pieces import grouped_keys
+from rsseg.data.samples import mask_of
+from rsseg.data.torchgeo import TorchGeo
 from rsseg.dataset import open_split
 
 
@@ -140,32 +142,251 @@ def test_overlapping_files_stay_together(tmp_path):
     assert groups[0] == groups[1] != groups[2]
 
 
-class Odd(NonGeoDataset):
-    def __init__(self, shape=(3, 8, 8), keys=("image", "mask")):
-        self.shape, self.keys = shape, keys
+class Made(NonGeoDataset):
+    """Samples of any form: arrays of these shapes under these keys, counting up from the sample's number."""
+
+    def __init__(self, shapes, folds=(1, 2, 3)):
+        self.shapes, self.folds = shapes, folds
 
     def __len__(self):
         return 8
 
     def __getitem__(self, index):
-        sample = {"image": torch.rand(self.shape), "mask": torch.zeros(8, 8, dtype=torch.long)}
-        return {key: sample.get(key, 0) for key in self.keys}
+        return {key: made(key, shape, index) for key, shape in self.shapes.items()}
+
+
+def made(key, shape, index=0):
+    if not shape:
+        return index
+    pixels = np.arange(index, index + np.prod(shape, dtype=int)).reshape(shape)
+    if key.startswith("mask"):
+        return torch.from_numpy(pixels // 5 % 2 == 1) if key.endswith("bool") else torch.from_numpy(pixels // 5 % 2)
+    return torch.from_numpy(pixels * (1 if key.startswith("image") else 2)).float()
+
+
+@pytest.fixture
+def first(tmp_path, monkeypatch):
+    """The arrays of the first training sample of a made-up class, as they are in its files."""
+    import rasterio
+
+    monkeypatch.setattr(tg, "Made", Made, raising=False)
+
+    def read(shapes, **settings):
+        scene = TorchGeo("Made", {"shapes": shapes}, str(tmp_path), **settings).scenes("train")[0]
+        with rasterio.open(scene.image) as image, rasterio.open(scene.mask) as mask:
+            return image.read(), mask.read(), int(scene.name)
+
+    return read
+
+
+FLAT = {"mask": [8, 8]}
+BOTH = ["mask", "mask_bool"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("shapes", "settings", "images", "masks"),
     [
-        ({"shape": [2, 3, 8, 8]}, r"shape \[2, 3, 8, 8\]; \[bands, height, width\]"),
-        ({"shape": [3, 4, 8]}, "same grid"),
-        ({"keys": ["image", "label"]}, "holds image, label"),
-        ({"colour": 1}, "no such argument"),
-        ({"split": "train"}, r"dataset\.source\.split names"),
+        ({"image": [3, 8, 8], "mask": [8, 8]}, {}, ["image"], ["mask"]),
+        ({"image": [8, 8], "mask": [1, 8, 8]}, {}, ["image"], ["mask"]),
+        ({"image": [2, 3, 8, 8], "mask": [1, 8, 8]}, {}, ["image"], ["mask"]),
+        ({"image1": [3, 8, 8], "image2": [3, 8, 8], **FLAT}, {}, ["image1", "image2"], ["mask"]),
+        (
+            {"image_s1": [2, 8, 8], "x": [1], "image_s2": [5, 3, 8, 8], "masks": [8, 8]},
+            {},
+            ["image_s1", "image_s2"],
+            ["masks"],
+        ),
+        ({"image": [3, 8, 8], "image_pan": [1, 32, 32], **FLAT}, {}, ["image"], ["mask"]),
+        ({"image_a": [3, 8, 8], "image_b": [1, 32, 32], **FLAT}, {"image": "image_a"}, ["image_a"], ["mask"]),
+        ({"image": [3, 8, 8], "mask_a": [8, 8], "mask_b": [8, 8]}, {"mask": "mask_b"}, ["image"], ["mask_b"]),
+        (
+            {"image": [3, 8, 8], "mask_bool": [8, 8], "mask": [8, 8]},
+            {"mask": BOTH},
+            ["image"],
+            ["mask", "mask_bool"],
+        ),
+        ({"image": [3, 8, 8], "dem": [1, 8, 8], **FLAT}, {"image": ["image", "dem"]}, ["image", "dem"], ["mask"]),
+        ({"image": [3, 8, 8], "dem": [1, 8, 8]}, {"mask": "dem"}, ["image"], ["dem"]),
     ],
 )
-def test_samples_that_cannot_be_used(tmp_path, monkeypatch, arguments, message):
-    monkeypatch.setattr(tg, "Odd", Odd, raising=False)
+def test_samples_of_any_form(first, shapes, settings, images, masks):
+    image, mask, index = first(shapes, **settings)
+    for found, keys in ((image, images), (mask, masks)):
+        expected = np.concatenate([made(key, shapes[key], index).numpy().reshape(-1, 8, 8) for key in keys])
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_some_steps_of_a_time_axis(first):
+    image, _, index = first({"image": [9, 2, 8, 8], **FLAT}, times=3)
+    np.testing.assert_array_equal(image, made("image", [9, 2, 8, 8], index)[[0, 4, 8]].reshape(6, 8, 8))
+    twice, _, index = first({"image": [2, 1, 8, 8], **FLAT}, times=4)  # fewer than asked for: as many bands all the same
+    np.testing.assert_array_equal(twice, made("image", [2, 1, 8, 8], index)[[0, 0, 1, 1]].reshape(4, 8, 8))
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_masks_of_objects_become_one_of_their_labels(number):
+    masks = np.zeros((number, 4, 4), np.uint8)
+    for i in range(number):
+        masks[i, i] = 1
+    sample = {"mask": torch.from_numpy(masks), "label": torch.tensor([7, 3][:number]), "bbox_xyxy": torch.zeros(number, 4)}
+    expected = np.zeros((4, 4))
+    for i in range(number):
+        expected[i] = [7, 3][i]
+    np.testing.assert_array_equal(mask_of(sample), expected[None])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "message"),
+    [
+        ({"image": [1, 2, 3, 8, 8], **FLAT}, {}, r"its image has the shape \[1, 2, 3, 8, 8\]"),
+        ({"image": [3, 4, 8], **FLAT}, {}, "same grid"),
+        ({"image": [3, 8, 8], "label": []}, {}, r"holds image \[3, 8, 8\], label; an image and a mask"),
+        ({"label": []}, {}, "an image and a mask are needed"),
+        ({"image_a": [3, 8, 8], "image_b": [1, 9, 9], **FLAT}, {}, r"different grids.*dataset\.source\.image=\[image_a\]"),
+        ({"image": [3, 8, 8], "mask_a": [8, 8], "mask_b": [8, 8]}, {}, r"several masks, mask_a, mask_b.*source\.mask=mask_a"),
+        ({"image": [3, 8, 8], **FLAT}, {"image": ["image", "dem"]}, r"holds image .*; image and dem and a mask are needed"),
+        ({"image": [3, 8, 8], **FLAT}, {"mask": "dem"}, "an image and a mask are needed"),
+        ({"image": [3, 8, 8], **FLAT}, {"times": 0}, r"source\.times=0 must be at least 1"),
+    ],
+)
+def test_samples_that_cannot_be_used(tmp_path, monkeypatch, arguments, settings, message):
+    monkeypatch.setattr(tg, "Made", Made, raising=False)
     with pytest.raises(InputError, match=message):
-        TorchGeo("Odd", arguments, str(tmp_path)).scenes("train")
+        TorchGeo("Made", {"shapes": arguments}, str(tmp_path), **settings).scenes("train")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [({"colour": 1}, "no such argument"), ({"split": "train"}, r"dataset\.source\.split names")]
+)
+def test_arguments_that_a_class_does_not_take(tmp_path, arguments, message):
+    with pytest.raises(InputError, match=message):
+        TorchGeo("LoveDA", arguments, str(tmp_path))
+
+
+def test_splits_by_arguments(tmp_path, monkeypatch):
+    """As PASTIS has them: no split, but folds."""
+
+    class Folded(Made):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            return sample | {"image": torch.full_like(sample["image"], sum(self.folds))}
+
+    monkeypatch.setattr(tg, "Made", Folded, raising=False)
+    args, shapes = str(tmp_path), {"shapes": {"image": [1, 8, 8], **FLAT}}
+    source = TorchGeo("Made", shapes, args, split={"train": {"folds": [1, 2]}, "val": {"folds": [4]}})
+    for split, value in (("train", 3), ("val", 4)):
+        scenes = source.scenes(split)
+        assert len(scenes) == 8
+        assert {whole_file(scene.image).max() for scene in scenes} == {value}
+    assert not {s.group for s in source.scenes("train")} & {s.group for s in source.scenes("val")}
+    assert len(TorchGeo("Made", shapes, args, split={"train": {"folds": [1, 2]}}).scenes("val")) == 1  # 15 % of the 8
+    with pytest.raises(InputError, match=r"no split called anything: name it in dataset\.source\.split for test"):
+        source.scenes("test")
+
+
+def whole_file(path):
+    import rasterio
+
+    with rasterio.open(path) as file:
+        return file.read()
+
+
+@pytest.fixture
+def fields(monkeypatch, tmp_path):
+    """Imagery in two files, and labels as features of one vector file that reaches beyond them."""
+    import geopandas
+    from rasterio.transform import from_origin
+    from shapely.geometry import box
+
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        image = coloured(rng, checker(rng, 64, 2))
+        write_tif(tmp_path / f"images/i_{i}.tif", image, transform=from_origin(500000 + 2000 * i, 4000000, 10, 10))
+    shapes = [box(499000, 3999500, 500302, 3999793), box(502112, 3999500, 502522, 3999903)]
+    (tmp_path / "labels").mkdir()
+    geopandas.GeoDataFrame({"kind": [1, 2]}, geometry=shapes, crs="EPSG:32633").to_file(tmp_path / "labels/fields.gpkg")
+
+    class Images(RasterDataset):
+        filename_glob = "i_*.tif"
+
+    class Fields(VectorDataset):
+        filename_glob = "*.gpkg"
+
+    monkeypatch.setattr(tg, "Images", Images, raising=False)
+    monkeypatch.setattr(tg, "Fields", Fields, raising=False)
+    return {"Images": {"paths": str(tmp_path / "images")}, "Fields": {"paths": str(tmp_path / "labels"), "label_name": "kind"}}
+
+
+def test_images_and_vector_labels_are_joined_by_place(tmp_path, fields):
+    import geopandas
+    import rasterio
+    import shapely
+
+    scenes = [
+        scene
+        for split in ("train", "val")
+        for scene in TorchGeo("Images+Fields", fields, str(tmp_path / "c"), chip=32).scenes(split)
+    ]
+    labels = geopandas.read_file(tmp_path / "labels/fields.gpkg")
+    seen = set()
+    for scene in scenes:
+        image, mask = whole_file(scene.image), whole_file(scene.mask)
+        with rasterio.open(scene.image) as piece:
+            number = int(piece.bounds.left >= 502000)
+            with rasterio.open(tmp_path / f"images/i_{number}.tif") as whole:
+                window = whole.window(*piece.bounds)
+                assert (window.col_off % 1, window.row_off % 1) == pytest.approx((0, 0), abs=1e-6)
+                np.testing.assert_array_equal(image, whole.read(window=window.round_offsets().round_lengths()))
+            rows, columns = np.mgrid[: piece.height, : piece.width] + 0.5
+            x, y = piece.transform * (columns.ravel(), rows.ravel())
+        expected = sum(k * shapely.contains_xy(s, x, y) for k, s in zip(labels["kind"], labels.geometry, strict=True))
+        np.testing.assert_array_equal(mask[0].ravel(), expected)
+        seen.update(np.unique(mask).tolist())
+    assert seen == {0, 1, 2}
+    assert len({scene.group for scene in scenes}) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("Images+LoveDA", {}, "LoveDA, whose samples have no place"),
+        ("Images+Fieldz", {}, "Fieldz is no dataset of torchgeo .*did you mean 'Fields'"),
+        (
+            "Images+Fields",
+            {"paths": "x"},
+            r"dataset\.args\.paths: dataset\.name=Images\+Fields takes .*args\.Images\.paths",
+        ),
+        (
+            "Images+Fields",
+            {"Fields": {"path": "x"}},
+            r"dataset\.args\.path: Fields has no such argument \(did you mean",
+        ),
+        ("Images+Fields", {"Fields": {"paths": "nowhere"}}, r"torchgeo's Images\+Fields with .*not found"),
+    ],
+)
+def test_what_cannot_be_joined(tmp_path, fields, name, change, message):
+    with pytest.raises(InputError, match=message):
+        TorchGeo(name, fields | change, str(tmp_path / "c")).scenes("train")
+
+
+def test_pieces_of_shapes_that_are_no_rectangles_and_of_slivers():
+    """What two datasets share may be L-shaped: no piece lies outside, and a strip narrower than a pixel is none."""
+    import geopandas
+    import pandas as pd
+    from shapely.geometry import box
+
+    shapes = [box(0, 0, 64, 64) - box(32, 32, 64, 64), box(200, 0, 200.4, 64)]
+    index = pd.IntervalIndex.from_tuples([(pd.Timestamp.min, pd.Timestamp.max)] * 2)
+    dataset = RasterDataset.__new__(RasterDataset)
+    dataset.index, dataset._res = geopandas.GeoDataFrame(geometry=shapes, index=index, crs="EPSG:32633"), (1.0, 1.0)
+    found = [(group, x.start, y.start) for group, (x, y, _) in grouped_keys(dataset, chip=32)]
+    assert sorted(found) == [(0, 0, 0), (0, 0, 32), (0, 32, 0)]
+
+
+def test_decoded_samples_take_less_than_their_pixels(first, tmp_path):
+    first({"image": [3, 512, 512], "mask": [512, 512]})
+    files = list(tmp_path.rglob("*.image.tif"))
+    assert max(path.stat().st_size for path in files) < 0.5 * 3 * 512 * 512 * 4
 
 
 def test_what_torchgeo_does_not_have(tmp_path):
@@ -182,7 +403,7 @@ def test_what_torchgeo_does_not_have(tmp_path):
 def test_a_disk_too_small(tmp_path, monkeypatch):
     import rsseg.data.torchgeo as room
 
-    monkeypatch.setattr(tg, "Odd", Odd, raising=False)
+    monkeypatch.setattr(tg, "Made", Made, raising=False)
     monkeypatch.setattr(room.shutil, "disk_usage", lambda place: type("Usage", (), {"free": 10})())
     with pytest.raises(InputError, match=r"takes about .* GB"):
-        TorchGeo("Odd", {}, str(tmp_path)).scenes("train")
+        TorchGeo("Made", {"shapes": {"image": [3, 8, 8], **FLAT}}, str(tmp_path)).scenes("train")

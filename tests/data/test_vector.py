@@ -2,6 +2,7 @@
 
 import geopandas
 import numpy as np
+import pandas as pd
 import pytest
 import shapely
 from rasterio.features import rasterize
@@ -62,6 +63,26 @@ def test_windows_are_the_whole_burnt_at_once(tmp_path, image, ending):
             got = read_window(reader, 0, top, left, 40)[1]
             part = expected[top : top + 40, left : left + 40]
             np.testing.assert_array_equal(got[: part.shape[0], : part.shape[1]], part)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326", "EPSG:3857"])
+def test_lines_are_widened_by_metres_on_the_ground(tmp_path, image, crs):
+    """Whatever the vectors' CRS; in that of the image, a UTM zone, metres are metres to 0.1 %."""
+    lines = [
+        shapely.LineString([(500100, 3999900), (500900, 3999300)]),
+        shapely.LineString([(470000, 3999500), (500300, 3999505)]),
+    ]
+    far = shapely.LineString([(-80, 10), (-70, 20)])
+    shapes = geopandas.GeoSeries(lines, crs="EPSG:32633").segmentize(100).to_crs(crs)
+    away = geopandas.GeoSeries([far], crs="EPSG:4326").to_crs(crs)
+    geopandas.GeoDataFrame(geometry=pd.concat([shapes, away])).to_file(tmp_path / "m.gpkg")
+    got = reader_of(image, tmp_path / "m.gpkg", Burn(buffer=35)).read_mask(0, Window(0, 0, 120, 90))
+    rows, columns = np.indices((90, 120)) + 0.5
+    points = shapely.points(500000 + 10 * columns, 4000000 - 10 * rows)
+    distance = np.minimum(shapely.distance(points, lines[0]), shapely.distance(points, lines[1]))
+    sure = abs(distance - 35) > 0.3
+    assert 0 < got.sum() < got.size
+    np.testing.assert_array_equal(got[sure] == 1, (distance < 35)[sure])
 
 
 def test_a_pixel_belongs_to_the_polygon_around_its_centre(tmp_path, image):

@@ -1,0 +1,110 @@
+"""Patterns of paths, and the files below a folder that fit them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from rsseg.contract import InputError
+from rsseg.files import normal
+
+IMAGES = frozenset({".tif", ".tiff", ".jpg", ".jpeg", ".png", ".jp2", ".vrt", ".img", ".bmp"})
+
+FIELD = re.compile(r"\{(\w+)\}|(\*\*/)|(\*)")
+
+
+def path_pattern(pattern: str) -> re.Pattern[str]:
+    """What a pattern of paths stands for, as a regular expression of relative paths with forward slashes.
+
+    ``{field}`` is a part of a path without a slash, and the same part wherever the field occurs again; ``*`` is any such
+    part; ``**/`` any folders, or none; a suffix ``.*`` that of any image
+    or, for masks, vector format.
+
+    Example:
+        >>> path_pattern("**/{part}/images/{tile}.tif").fullmatch("AerialImageDataset/train/images/austin1.tif").groupdict()
+        {'part': 'train', 'tile': 'austin1'}
+    """
+    found, end, seen = "", 0, set()
+    for match in FIELD.finditer(pattern):
+        found += re.escape(pattern[end : match.start()])
+        end = match.end()
+        field, folders, _ = match.groups()
+        if field:
+            found += f"(?P={field})" if field in seen else f"(?P<{field}>[^/]+)"
+            seen.add(field)
+        else:
+            found += "(?:.+/)?" if folders else "[^/]*"
+    return re.compile(found + re.escape(pattern[end:]), re.IGNORECASE)
+
+
+def fits_any(patterns: Iterable[str], path: str) -> bool:
+    """Whether a path below the root fits one of some patterns."""
+    return any(path_pattern(normal(pattern)).fullmatch(normal(path)) for pattern in patterns)
+
+
+def find(root: Path, pattern: str, endings: frozenset[str] = IMAGES) -> dict[tuple[str, ...], Path]:
+    """The files below a folder whose paths fit a pattern, by the values of its fields, sorted; ``.*`` stands for `endings`.
+
+    Upper and lower case are not told apart, nor whether an accent is a character of its own (NFD, as macOS writes names).
+
+    Raises:
+        InputError: If the pattern leads out of the folder, two files have the same fields, or a name is no text.
+    """
+    if pattern.startswith(("/", "~")) or ".." in pattern.split("/"):
+        raise InputError(
+            f"the pattern {pattern} leads out of dataset.source.root={root}: patterns are paths below it, such as "
+            "images/{name}.tif; set the root to a folder that holds all files"
+        )
+    fits, any_ending = path_pattern(normal(pattern)), pattern.endswith(".*")
+    found: dict[tuple[str, ...], Path] = {}
+    fixed = re.split(r"[{*]", pattern)[0].rpartition("/")[0]  # the folder that all such paths begin with
+    for path in (path for folder in named_folders(root, fixed) for path in files_below(folder)):
+        match = fits.fullmatch(normal(path.relative_to(root).as_posix()))
+        if match is None or (any_ending and path.suffix.lower() not in endings) or not path.is_file():
+            continue
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise InputError(f"the name of {str(path)!r} is no text in UTF-8: rename the file") from None
+        if match.groups() in found:
+            raise InputError(f"{found[match.groups()]} and {path} share a name: one file per scene is expected")
+        found[match.groups()] = path
+    return dict(sorted(found.items()))
+
+
+def named_folders(root: Path, name: str) -> list[Path]:
+    """The folders below another one that have a name such as ``a/b``, in upper or lower case."""
+    found = [root]
+    for part in filter(None, name.split("/")):
+        there = [child for folder in found if folder.is_dir() for child in folder.iterdir()]
+        found = [child for child in there if normal(child.name).lower() == normal(part).lower()]
+    return sorted(found)
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files in a folder and those in it, but hidden ones; a link to a folder above is not followed again."""
+    seen = set[tuple[int, int]]()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        stat = os.stat(place)
+        if (stat.st_dev, stat.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        folders[:] = [name for name in folders if not name.startswith(".")]  # half written, or another program's
+        yield from (Path(place, name) for name in names if not name.startswith("."))
+
+
+def unique_names(images: Mapping[tuple[str, ...], Path]) -> list[str]:
+    """What scenes are called: their fields joined by a dash, or by more dashes where two would be called alike.
+
+    Example:
+        >>> unique_names({("x", "y-z"): Path("x/y-z.tif"), ("x-y", "z"): Path("x-y/z.tif")})
+        ['x--y-z', 'x-y--z']
+    """
+    for dashes in range(1, 9):
+        names = [("-" * dashes).join(fields) or path.stem for fields, path in images.items()]
+        if len(set(names)) == len(names):
+            break
+    return names
