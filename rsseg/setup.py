@@ -443,6 +443,7 @@ def set_up(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
             unlabelled=_unlabelled(dataset, tasks),
             store=Path(plain["output"]) / "cache" / "store",
             skip_bad_scenes=plain["on_bad_tile"] == "skip",
+            verify_all=plain["verify"] == "full",
         ),
         "tasks": {head: _task_of(head, node["target"], tasks) for head, node in heads_of(plain).items()},
         "residence": Residence(plain["residence"]),

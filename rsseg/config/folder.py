@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 ROOT_KEYS = ("dataset.source.root", "dataset.args.root")
 """The settings that say where data lie."""
 
-PLACE_KEYS = ("output", "resume", "workers", "residence", "pictures", "logger", "checkpoint_every", "trust")
+PLACE_KEYS = ("output", "resume", "workers", "residence", "verify", "pictures", "logger", "checkpoint_every", "trust")
 """What two runs of a config may differ in."""
 
 FOUND_KEYS = ("dataset.bands",)

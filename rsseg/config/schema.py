@@ -42,6 +42,9 @@ Fusion = StrEnum("Fusion", {"concat": "concat", "difference": "difference"})
 OnNonFinite = StrEnum("OnNonFinite", {"stop": "stop", "skip": "skip"})
 """What is done about a loss or gradient that is not finite: stop the run, or leave the step out."""
 
+Verify = StrEnum("Verify", {"sampled": "sampled", "full": "full"})
+"""What of a decoded scene is compared with its check sums when a run opens it first: a few blocks of each file, or all."""
+
 OnBadTile = StrEnum("OnBadTile", {"raise": "raise", "skip": "skip"})
 """What is done about a scene that can't be decoded: stop, or leave it out."""
 
@@ -199,6 +202,7 @@ class Config:
     pictures: int = 4
     workers: int | None = None
     residence: Residence = Residence.disk
+    verify: Verify = Verify["sampled"]
     on_bad_tile: OnBadTile = OnBadTile["raise"]
     output: str = "runs"
     resume: str | None = None

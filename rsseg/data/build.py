@@ -10,9 +10,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rsseg.contract import InputError
 from rsseg.data.census import band_statistics, value_statistics
@@ -21,8 +22,8 @@ from rsseg.data.decoder import Decoder
 from rsseg.data.inspection import Facts, check_scene, compare_scenes, raise_together
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import Store
-from rsseg.data.tile import tile_bytes, tile_name, write_tile
-from rsseg.files import UnwritableError, atomic_write, file_error, remove_parts
+from rsseg.data.tile import layer_files, read_arrays, tile_bytes, tile_name, write_arrays, write_tile
+from rsseg.files import UnwritableError, file_error, remove_parts
 from rsseg.progress import progress
 
 log = logging.getLogger(__name__)
@@ -40,10 +41,12 @@ def open_store(
     folder: Path,
     title: str = "store",
     skip: bool = False,
+    full: bool = False,
 ) -> Store:
     """The tiles of a split; those that are not in the store yet, or whose files have changed, are decoded.
 
-    Several processes may do so at once, in the same store.
+    Several processes may do so at once, in the same store. The names of its files are looked at here; sizes and check sums of a
+    tile when its pixels are first asked for, see `Store.tile`: a hundred thousand tiles are opened in seconds.
 
     Args:
         scenes: The scenes.
@@ -52,6 +55,7 @@ def open_store(
         folder: Where the tiles of all splits lie.
         title: What messages and the progress bar begin with.
         skip: Leave out scenes that can't be decoded.
+        full: Compare all of a tile with its check sums when it is opened first, not a few blocks of each file.
 
     Raises:
         InputError: If files can't be used, or the tiles can't be written or need more than the disk has left.
@@ -68,7 +72,9 @@ def open_store(
             names[scene] = tile_name(scene, decoders, bands)
         except InputError as error:
             skipped[scene.name] = str(error)
-    todo = {name: scene for scene, name in names.items() if f"{name}.counts" not in there}
+    todo = {name: scene for scene, name in names.items() if not there.issuperset(_files(scene, name, decoders))}
+    if cut := sum(f"{name}.counts" in there for name in todo):
+        log.warning("%s: files of %d scenes are gone from %s: they are decoded again.", title, cut, folder)
     beside = {name: scene for scene, name in names.items() if name not in todo and (scene.stack or _is_burnt(scene))}
     faults = build_tiles(todo, beside, decoders, bands, folder, title, skip, skipped)
     skipped |= {scene.name: faults[name] for scene, name in names.items() if name in faults}
@@ -76,37 +82,40 @@ def open_store(
     if not kept:
         raise_together(list(skipped.values()))
     chosen = [names[scene] for scene in kept]
-    path = folder / f"index-{hashlib.blake2b(''.join(chosen).encode(), digest_size=16).hexdigest()}.npz"
-    try:
-        with np.load(path) as saved:
-            index = dict(saved)
-        if "pixels" not in index:
-            raise ValueError("written by an earlier version")
-    except (OSError, EOFError, ValueError, BadZipFile):  # it is not there, or not whole
-        try:
-            tiles = [TileCounts.load(folder / f"{name}.counts", len(decoders)) for name in chosen]
-        except (OSError, EOFError, ValueError):  # a power cut
-            raise InputError(f"the tile store {folder} is damaged: remove it, and the same command makes it again") from None
-        save_index(path, tiles)
-        with np.load(path) as saved:
-            index = dict(saved)
-    return Store(folder, kept, chosen, [decoder.task for decoder in decoders], index, skipped)
+    path = folder / f"index-{hashlib.blake2b(''.join(chosen).encode(), digest_size=16).hexdigest()}"
+    index = None if todo.keys() - faults.keys() else read_arrays(path)
+    if index is None:
+        read = {name: read_arrays(folder / f"{name}.counts") for name in dict.fromkeys(chosen)}
+        tiles = {name: TileCounts.of(arrays, len(decoders)) for name, arrays in read.items() if arrays is not None}
+        if bad := read.keys() - tiles.keys():
+            line = "%s: %d scenes in %s are damaged or of an earlier version: they are decoded again."
+            log.warning(line, title, len(bad), folder)
+            for name in bad:
+                (folder / f"{name}.counts").unlink(missing_ok=True)
+            return open_store(scenes, decoders, bands, folder, title, skip, full)
+        index = make_index([tiles[name] for name in chosen])
+        write_arrays(path, index)
+    return Store(folder, kept, chosen, decoders, bands, index, skipped, full)
 
 
-def save_index(path: Path, tiles: Sequence[TileCounts]) -> None:
-    """One file of everything about a split's tiles but their pixels: a hundred thousand of them are opened by it."""
+def _files(scene: Scene, name: str, decoders: Sequence[Decoder]) -> list[str]:
+    """The names of the files that every tile of a scene has."""
+    return [f"{name}.counts", *layer_files(scene, name, [decoder.task.target for decoder in decoders]).values()]
+
+
+def make_index(tiles: Sequence[TileCounts]) -> dict[str, NDArray[Any]]:
+    """Everything about a split's tiles but their pixels, as arrays by name: a hundred thousand of them are opened by it."""
     index = {
-        "layout": np.stack([tile.layout[:3] for tile in tiles]),
-        "dtypes": np.array([tile.sample.dtype.str for tile in tiles]),
-        "pixels": np.stack([np.frombuffer(tile.digest(), np.uint8) for tile in tiles]),
-        **{f"bands_{name}": value for name, value in vars(band_statistics(tiles)).items()},
+        "layout": np.stack([tile.layout for tile in tiles]),
+        "files": np.array([len(tile.lengths) for tile in tiles]),
+        **{name: np.concatenate([getattr(tile, name) for tile in tiles]) for name in ("dtypes", "lengths", "sums")},
+        **{f"bands_{name}": np.asarray(value) for name, value in vars(band_statistics(tiles)).items()},
     }
     for place, counts in enumerate(zip(*(tile.targets for tile in tiles), strict=True)):
         index[f"{place}_labels"] = np.stack([each.labels for each in counts])
         index[f"{place}_blocks"] = np.concatenate([each.blocks.reshape(-1, each.blocks.shape[-1]) for each in counts])
         index |= {f"{place}_values_{name}": value for name, value in vars(value_statistics(counts)).items()}
-    with atomic_write(path) as part:
-        np.savez(part, **index)
+    return index
 
 
 def _is_burnt(scene: Scene) -> bool:
@@ -168,7 +177,7 @@ def build_tiles(
         sizes[name] = tile_bytes(reader(name))
 
     def decode(name: str) -> None:
-        if not (folder / f"{name}.counts").is_file():  # another process may have written it since
+        if not all((folder / file).is_file() for file in _files(todo[name], name, decoders)):  # another process may have since
             write_tile(reader(name), folder, name)
 
     found |= _in_threads(check, [*names, *beside], f"{title}: checking", stop=False)
