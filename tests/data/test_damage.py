@@ -118,6 +118,27 @@ def test_a_damaged_scene_is_decoded_again(tmp_path, made, caplog, kind, harm, he
     assert all(path.stat().st_mtime_ns == time for path, time in before.items() if "index" not in path.name)
 
 
+def test_a_mapped_file_is_mapped_anew(tmp_path, made):
+    """A byte that is flipped in the file of a map is so in the map: what is decoded again lies in another file."""
+    scenes, truth = made
+    first = store_of(scenes, tmp_path / "store")
+    assert_right(first, truth)
+    with (tmp_path / "store" / f"{first._names[0]}.image.npy").open("r+b") as file:
+        file.seek(1000)
+        file.write(bytes(500))
+    assert_right(store_of(scenes, tmp_path / "store"), truth)
+
+
+def test_a_file_that_goes_on_after_its_last_block(tmp_path, made, monkeypatch):
+    for module in ("tile", "store"):
+        monkeypatch.setattr(f"rsseg.data.{module}.BLOCK", 1024)
+    scenes, truth = made
+    path = tmp_path / "store" / f"{store_of(scenes, tmp_path / 'store')._names[0]}.image.npy"
+    assert path.stat().st_size % 1024 == 0
+    HARMS["longer"](path)
+    assert_right(store_of(scenes, tmp_path / "store"), truth)
+
+
 @pytest.mark.parametrize("harm", [*HARMS, "old"])
 def test_a_damaged_index_is_made_again(tmp_path, made, monkeypatch, harm):
     scenes, truth = made
@@ -221,20 +242,17 @@ def test_a_damaged_scene_without_its_files_is_refused(tmp_path, made):
     store.tile(1)
 
 
-def test_other_pixels_than_before_end_the_run(tmp_path, made, monkeypatch):
-    """As another version of a library may decode them: what a run has begun with must not change under it."""
+@pytest.mark.parametrize("harm", ["middle byte", "missing"])
+def test_other_pixels_than_before(tmp_path, made, monkeypatch, harm):
+    """As another version of a library may decode them: they end a run that has begun, and are what the next one begins with."""
     scenes, truth = made
     store = store_of(scenes, tmp_path / "store")
-    flip(0.5)(tmp_path / "store" / f"{store._names[0]}.image.npy")
-    read = build.SceneReader.read_pixels
-
-    def brighter(*given):
-        image, missing = read(*given)
-        return image + 1, missing
-
-    monkeypatch.setattr(room.SceneReader, "read_pixels", brighter)
-    with pytest.raises(InputError, match="scene s0, decoded again, is not what it was"):
-        store.tile(0)
+    HARMS[harm](tmp_path / "store" / f"{store._names[0]}.image.npy")
+    read = room.SceneReader.read_pixels
+    monkeypatch.setattr(room.SceneReader, "read_pixels", lambda *given: (read(*given)[0] + 1, read(*given)[1]))
+    if harm == "middle byte":
+        with pytest.raises(InputError, match="scene s0, decoded again, is not what it was"):
+            store.tile(0)
     again = store_of(scenes, tmp_path / "store")
     np.testing.assert_array_equal(pixels_of(again)[0][0][:, 20:], truth[0][0][:, 20:] + 1)
     assert again.pixels != store.pixels
@@ -266,9 +284,11 @@ def test_the_pixels_hash_is_that_of_every_pixel(tmp_path, made):
     assert len(found) == 6
 
 
-def test_verification_draws_no_number_that_training_draws(tmp_path, made):
+def test_verification_draws_no_number_that_training_draws(tmp_path, made, monkeypatch):
     import random
 
+    for module in ("tile", "store"):
+        monkeypatch.setattr(f"rsseg.data.{module}.BLOCK", 1000)
     scenes, _ = made
     random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
     pixels_of(store_of(scenes, tmp_path / "store"))
