@@ -272,6 +272,28 @@ def check_run(config: DictConfig, scenes: bool) -> None:
             scenes_of(source, setup.dataset, split)
 
 
+def checkpoint_bytes(config: DictConfig) -> float:
+    """About what the checkpoints of a run take on disk: the weights of the best, weights and optimizer state of the last two.
+
+    Args:
+        config: As Hydra composes it, without faults. Where it leaves the bands open, three are assumed.
+
+    Returns:
+        NaN where the network can't be made without the data.
+    """
+    setup = make_setup(config, config.trust)
+    one = nn.Parameter(torch.zeros(1000))
+    one.grad = torch.zeros_like(one)
+    optimizer = setup.optimizer([one])
+    try:
+        optimizer.step()
+        network = (setup if setup.dataset.bands else setup.with_bands([1, 2, 3])).network(pretrained=False)
+    except (InputError, TypeError):  # TypeError: an optimizer that calls the model itself
+        return math.nan
+    state = sum(part.nbytes for part in optimizer.state[one].values() if isinstance(part, torch.Tensor)) / one.nbytes
+    return (3 + 2 * state) * float(sum(tensor.nbytes for tensor in network.state_dict().values()))
+
+
 def warn_of_uncounted(setup: Setup, numbers: Numbers) -> None:
     """Log which classes have a weight that can't be counted, as no labelled training pixel is of them."""
     for head, (where, terms) in loss_places(setup.plain).items():
