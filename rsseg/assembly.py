@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, SequentialLR
 
 from rsseg.config import build as kinds
 from rsseg.config.build import faults, locate, missing
-from rsseg.config.schema import Residence, cross_check, raise_faults
+from rsseg.config.schema import Cache, cross_check, raise_faults
 from rsseg.config.targets import (
     heads_of,
     leave_out_short_form,
@@ -248,7 +248,7 @@ def check_machine(setup: Setup) -> None:
     Raises:
         InputError: All that is missing, together.
     """
-    found = device_faults(setup.plain["trainer"], setup.residence is Residence.gpu)
+    found = device_faults(setup.plain["trainer"], setup.cache is Cache.gpu)
     absent = [name for name in setup.plain["logger"] if name in PACKAGES and find_spec(name) is None]
     found += [f"logger={name}: its package is not installed: pip install 'rsseg[{name}]'" for name in absent]
     raise_faults(found)

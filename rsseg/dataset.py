@@ -149,7 +149,7 @@ class Data:
     """The scenes of a run, decoded.
 
     Attributes:
-        stores: The tiles of train and val.
+        stores: The scenes of train and val.
         numbers: What the training split says.
     """
 
@@ -244,7 +244,7 @@ def scenes_of(source: Source, dataset: Dataset, split: str) -> list[Scene]:
 
 
 def open_split(dataset: Dataset, scenes: Sequence[Scene], split: str, window: int) -> Store:
-    """The tiles of some scenes, decoded first where they are not in the store yet.
+    """Some scenes, decoded first where they are not in the store yet.
 
     Args:
         dataset: The dataset, its bands known.

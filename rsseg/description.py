@@ -37,7 +37,7 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
 
     Args:
         setup: The setup.
-        stores: The tiles by split.
+        stores: The scenes by split.
         out: The folder to write into, made if it is not there.
         overrides: The command line's overrides, for the command that is recommended.
     """

@@ -1,4 +1,4 @@
-"""Counting a tile while it is decoded: labels by block, bands, and a sample of pixels."""
+"""Counting a scene while it is decoded: labels by block, bands, and a sample of pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LATTICE = 32  # the sample that percentiles are taken of: one pixel in every suc
 
 
 class TargetCounts(NamedTuple):
-    """What is known of a target of one tile.
+    """What is known of a target of one scene.
 
     Attributes:
         labels: int64 ``[2, K]``: pixels of each class, labelled pixels.
@@ -31,17 +31,17 @@ class TargetCounts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TileCounts:
-    """What is known of one tile; a file of these arrays says that the tile is in the store.
+class SceneCounts:
+    """What is known of one scene; a file of these arrays says that it is in the store.
 
     Attributes:
         layout: int64 ``[3]``: height, width, and the number of pixels without data.
         bands: float64 ``[4, C]``: mean, sum of squared deviations from it, minimum, maximum.
-        sample: ``[n, C]`` in the tile's dtype.
+        sample: ``[n, C]`` in the scene's dtype.
         targets: The counts of each of the dataset's targets.
         dtypes: uint8 ``[F, 3]``, the dtype of each of its F files as NumPy writes it, such as ``<u2``.
         lengths: int64 ``[F]``, the bytes of each file.
-        sums: uint32, the check sums of the blocks of all files, see `rsseg.data.tile.block_sums`.
+        sums: uint32, the check sums of the blocks of all files, see `rsseg.data.decoded.block_sums`.
     """
 
     layout: NDArray[np.int64]
@@ -59,7 +59,7 @@ class TileCounts:
         return plain | {f"{place}_{name}": array for place, name, array in each}
 
     @classmethod
-    def of(cls, arrays: Mapping[str, NDArray[Any]], targets: int) -> TileCounts:
+    def of(cls, arrays: Mapping[str, NDArray[Any]], targets: int) -> SceneCounts:
         """What `arrays` gave, of so many targets."""
         plain = {item.name: arrays[item.name] for item in fields(cls) if item.name != "targets"}
         each = (TargetCounts(*(arrays[f"{place}_{name}"] for name in TargetCounts._fields)) for place in range(targets))
@@ -103,11 +103,11 @@ class Moments:
 
 
 class TargetCounter:
-    """Counts a target of a tile while it is decoded, part by part.
+    """Counts a target of a scene while it is decoded, part by part.
 
     Args:
         task: The target's task.
-        size: Height and width of the tile.
+        size: Height and width of the scene.
     """
 
     def __init__(self, task: Task, size: tuple[int, int]) -> None:
@@ -149,11 +149,11 @@ class TargetCounter:
 
 
 class Counter:
-    """Counts a tile while it is decoded, part by part.
+    """Counts a scene while it is decoded, part by part.
 
     Args:
         tasks: Those of the dataset's targets.
-        size: Height and width of the tile.
+        size: Height and width of the scene.
         bands: The number of bands.
     """
 
@@ -192,11 +192,11 @@ class Counter:
         for band, values in enumerate(pixels):
             self.bands.add(band, values)
 
-    def counts(self, dtype: np.dtype[Any], **files: NDArray[Any]) -> TileCounts:
-        """What was counted of a tile of this dtype, with what is known of its `files`."""
+    def counts(self, dtype: np.dtype[Any], **files: NDArray[Any]) -> SceneCounts:
+        """What was counted of a scene of this dtype, with what is known of its `files`."""
         height, width = self.size
         bands = self.bands.table()
         missing = height * width - int(bands[0, 0])
         sample = np.concatenate(self.sample).astype(dtype, copy=False)
         targets = tuple(counter.counts() for counter in self.targets)
-        return TileCounts(np.array([height, width, missing]), bands[1:], sample, targets, **files)
+        return SceneCounts(np.array([height, width, missing]), bands[1:], sample, targets, **files)

@@ -1,4 +1,4 @@
-"""The tile store: scenes decoded once, windows of them copied out of memory maps, of memory, or of a GPU's memory."""
+"""The store: scenes decoded once, windows of them copied out of memory maps, of memory, or of a GPU's memory."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from torch import Tensor
 from rsseg.contract import InputError, Layers, unknown
 from rsseg.data.blocks import Blocks
 from rsseg.data.census import BandStatistics, Census, ValueStatistics
+from rsseg.data.decoded import BLOCK, decode_scene, find_fault, layer_file, layer_files, map_array
 from rsseg.data.decoder import Decoder
 from rsseg.data.raster import as_pixel
 from rsseg.data.scene import Scene, SceneReader
-from rsseg.data.tile import BLOCK, find_fault, layer_file, layer_files, map_array, write_tile
 from rsseg.progress import progress
 from rsseg.task import Task
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 REPAIR = threading.Lock()
 """Held while a scene is decoded again, that several threads may want."""
 
-Tile = tuple[Any, dict[str, Any], Any]
+Arrays = tuple[Any, dict[str, Any], Any]
 """Image ``[H, W, C]``; the layers that the scene has by name, ``[*planes, H, W]`` each; and bool ``[H, W]``, true where pixels
 are missing, or None if none are: arrays, or tensors on a device."""
 
@@ -51,29 +51,29 @@ class Layer(NamedTuple):
 
 
 class Store:
-    """The tiles of a split.
+    """The decoded scenes of a split.
 
     Args:
-        folder: Where the tiles lie.
+        folder: Where they lie.
         scenes: The scenes that they were decoded from.
         names: What their files begin with.
         decoders: How the masks of each target are decoded.
         bands: The image bands that were read, counted from 1.
         index: The arrays that `rsseg.data.build.make_index` gives.
         skipped: Scenes that could not be decoded, and why.
-        full: Compare all of a tile with its check sums when it is opened first, not a few blocks of each file.
+        full: Compare all of a scene with its check sums when it is opened first, not a few blocks of each file.
 
     Attributes:
         scenes: As given.
         sizes: int64 ``[S, 2]``, height and width of each scene.
-        dtype: What windows come as: the common type of all tiles.
+        dtype: What windows come as: the common type of all scenes.
         layers: What goes with the images, by name: the targets and, if any scene has one, the weight.
         tasks: Those of the dataset's targets, by name.
         censuses: What the split holds, by target.
         pixels: A hash that is another one where any pixel or label is.
         skipped: As given.
         pin: Whether windows are cut into memory that a GPU reads fast.
-        device: The device that holds the tiles; None: they are arrays in memory, or mapped into it.
+        device: The device that holds the scenes; None: they are arrays in memory, or mapped into it.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Store:
         self.pixels = hashlib.blake2b(index["sums"].tobytes(), digest_size=16).hexdigest()
         self.pin = False
         self.device: torch.device | None = None
-        self._loaded: list[Tile] = []
+        self._loaded: list[Arrays] = []
         self.fill = np.zeros(len(statistics.mean))
 
     def __len__(self) -> int:
@@ -122,7 +122,7 @@ class Store:
         return Census(labels[:, 0], labels[:, 1], statistics, blocks, values, self.sizes.prod(1) - np.array(self._layout)[:, 2])
 
     def seen_by(self, target: str) -> Store:
-        """The same tiles with this target as the first."""
+        """The same scenes with this target as the first."""
         seen = copy.copy(self)
         seen.tasks = {target: self.tasks[target], **self.tasks}
         return seen
@@ -148,23 +148,23 @@ class Store:
 
     @property
     def loaded(self) -> bool:
-        """Whether the tiles are held, in memory or on `device`."""
+        """Whether the scenes are held, in memory or on `device`."""
         return bool(self._loaded)
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the tiles' files, about what they take in memory."""
+        """The bytes of the scenes' files, about what they take in memory."""
         return int(self._lengths.sum())
 
     def _files(self, scene: int) -> dict[str, str]:
-        """The paths of a tile's files, by what they hold."""
+        """The paths of a scene's files, by what they hold."""
         name = self._names[scene]
         files = layer_files(self.scenes[scene], name, self._targets)
         if self._layout[scene][2]:
             files["missing"] = layer_file(name, "missing")
         return {layer: f"{self.folder}/{file}" for layer, file in files.items()}
 
-    def tile(self, scene: int) -> Tile:
+    def arrays(self, scene: int) -> Arrays:
         """The pixels of a scene; they must not be written to.
 
         Raises:
@@ -183,24 +183,27 @@ class Store:
         return arrays.pop("image"), arrays, arrays.pop("missing", None)
 
     def _check(self, scene: int) -> None:
-        """Look at a tile that is opened for the first time; decode it again if it is not what was written."""
+        """Look at a scene that is opened for the first time; decode it again if it is not what was written."""
+        own = self.scenes[scene]
         if self._fault(scene, self._full):
             with REPAIR:
                 if fault := self._fault(scene, full=True):  # another thread may have been here
                     log.warning("%s: scene %s is decoded again.", fault, self.scenes[scene].name)
-                    write_tile(SceneReader([self.scenes[scene]], self._decoders, self._bands), self.folder, self._names[scene])
+                    decode_scene(
+                        SceneReader([self.scenes[scene]], self._decoders, self._bands), self.folder, self._names[scene]
+                    )
                     map_array.cache_clear()
                     if self._fault(scene, full=True):
                         for index in self.folder.glob("index-*"):
                             index.unlink(missing_ok=True)
                         raise InputError(
-                            f"scene {self.scenes[scene].name}, decoded again, is not what it was: another version of a library "
+                            f"scene {own.name}, decoded again, is not what it was: another version of a library "
                             "or a bad disk may be why; the same command takes it as it is now"
                         )
         self._opened[scene] = True
 
     def _fault(self, scene: int, full: bool) -> str:
-        """What is wrong with a tile's files; empty: nothing was found."""
+        """What is wrong with a scene's files; empty: nothing was found."""
         for place, path in enumerate(self._files(scene).values(), start=self._first[scene]):
             length, end = int(self._lengths[place]), int(self._ends[place])
             if fault := find_fault(path, length, self._sums[end - -(-length // BLOCK) : end], full):
@@ -208,14 +211,14 @@ class Store:
         return ""
 
     def load(self, device: torch.device | None) -> None:
-        """Hold all tiles on a device, where windows are cut from now on; None: in memory, as arrays."""
+        """Hold all scenes on a device, where windows are cut from now on; None: in memory, as arrays."""
         with progress(range(len(self)), f"loading to {device or 'memory'}") as scenes:
-            loaded = [self._held(self.tile(scene), device) for scene in scenes]
+            loaded = [self._held(self.arrays(scene), device) for scene in scenes]
         self._loaded, self.device = loaded, device
 
     @staticmethod
-    def _held(tile: Tile, device: torch.device | None) -> Tile:
-        image, layers, missing = tile
+    def _held(arrays: Arrays, device: torch.device | None) -> Arrays:
+        image, layers, missing = arrays
         copies = {name: held(layer, device) for name, layer in layers.items()}
         return held(image, device), copies, None if missing is None else held(missing, device)
 
@@ -227,7 +230,7 @@ class Store:
     def read_layers(
         self, scene: int, top: int, left: int, size: int
     ) -> tuple[NDArray[np.generic], dict[str, NDArray[np.generic]]]:
-        """A window as arrays: image ``[C, size, size]`` and layers; from the disk, whatever device holds the tiles.
+        """A window as arrays: image ``[C, size, size]`` and layers; from the disk, whatever device holds the scenes.
 
         Args:
             scene: The scene's number.
@@ -265,7 +268,7 @@ class Store:
             to_image, blank, put_in = images.numpy(), fill.numpy(), put
             to_layers = {name: layer.numpy() for name, layer in layers.items()}
         for i, (scene, top, left) in enumerate(places):
-            pixels, own, missing = self.tile(scene)
+            pixels, own, missing = self.arrays(scene)
             rows, columns = slice(top, top + size), slice(left, left + size)
             part = pixels[rows, columns]
             height, width = part.shape[:2]
@@ -319,7 +322,7 @@ def put_by_torch(target: Tensor, source: Tensor, where: Tensor | None = None) ->
 
 
 def load(stores: Sequence[Store], device: torch.device | None) -> None:
-    """Copy the tiles of several splits into memory or to a device, those that are not there yet.
+    """Copy the scenes of several splits into memory or to a device, those that are not there yet.
 
     Args:
         stores: The splits.
@@ -332,8 +335,8 @@ def load(stores: Sequence[Store], device: torch.device | None) -> None:
     need, free = sum(store.nbytes for store in todo), free_memory(device)
     if need > free:
         raise InputError(
-            f"the tiles take {need / 1e9:.1f} GB, but {device or 'this machine'} has {free / 1e9:.1f} GB of memory left: "
-            f"take residence={'ram or residence=' if device else ''}disk"
+            f"the scenes take {need / 1e9:.1f} GB, but {device or 'this machine'} has {free / 1e9:.1f} GB of memory left: "
+            f"take cache={'ram or cache=' if device else ''}disk"
         )
     for store in todo:
         store.load(device)

@@ -97,7 +97,7 @@ def survey(store: Store, decoders: Sequence[Decoder], bands: list[int], seed: in
     An object that the border of a piece goes through counts with what is seen of it, once on either side.
 
     Args:
-        store: The split's tiles.
+        store: The split's scenes.
         decoders: How the masks of each target are decoded.
         bands: The image bands to read, counted from 1.
         seed: Of the pieces that are drawn where not all can be looked at.
@@ -110,7 +110,7 @@ def survey(store: Store, decoders: Sequence[Decoder], bands: list[int], seed: in
     def look(piece: tuple[int, Window]) -> tuple[list[Objects], int, int]:
         scene, window = piece
         rows, columns = window.toslices()
-        _, layers, missing = store.tile(scene)
+        _, layers, missing = store.arrays(scene)
         pixel, task = square_metres(store.scenes[scene]), store.task
         known_of = layers.get(task.target)
         part = task.unknown_target((window.height, window.width)) if known_of is None else known_of[..., rows, columns]

@@ -42,7 +42,7 @@ def draw_portrait(
 
     Args:
         path: The file.
-        stores: The tiles by split; objects and windows are those of train.
+        stores: The scenes by split; objects and windows are those of train.
         objects: By class.
         palette: The dataset's colours, if it has any.
         window: The side of the windows.
@@ -210,7 +210,7 @@ def show_all(store: Store, window: int, count: int) -> list[tuple[NDArray[np.gen
     """Of some windows drawn by class those that show a class not seen yet, lie in another scene, and hold most classes.
 
     Args:
-        store: The tiles.
+        store: The scenes.
         window: The side of the windows.
         count: How many.
     """

@@ -291,6 +291,10 @@ def test_a_plan_is_written_before_the_first_run(tmp_path, folder_root):
     assert set(read_plan(folder).labels.values()) == {"ce", "dice"}
     assert read_plan(folder).command([3, 4]).startswith("python train.py -m")
     assert "sweep=losses_lr" in read_plan(folder).command([3, 4])
+    content = json.loads((folder / FILE).read_text())
+    content["common"]["on_bad_tile"] = content["common"].pop("on_bad_scene")  # as an earlier version wrote it
+    write_json(folder / FILE, content)
+    assert read_plan(folder).common["on_bad_scene"] == "raise"
     assert read_plan(folder).command([3, 4]).endswith("seed=3,4")
 
 

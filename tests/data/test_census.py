@@ -9,9 +9,9 @@ from rsseg.contract import InputError
 from rsseg.data.blocks import SIZE, Blocks
 from rsseg.data.census import PERCENTILES, BandStatistics, Census, check_absent, describe_other_radiometry
 from rsseg.data.count import Counter
+from rsseg.data.decoded import parts
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene
-from rsseg.data.tile import parts
 from rsseg.task import Binary, Multiclass, Multilabel
 
 RNG = np.random.default_rng(4)
@@ -24,7 +24,7 @@ def scene(folder, image, mask, name="s", **options):
 
 
 def test_statistics_are_those_of_all_pixels_with_data(tmp_path):
-    """Two tiles of different size and dtype, against NumPy in float64 on the pixels put together."""
+    """Two scenes of different size and dtype, against NumPy in float64 on the pixels put together."""
     images = [RNG.integers(0, 60000, (3, 70, 300), dtype=np.uint16), RNG.integers(0, 255, (3, 150, 90), dtype=np.uint8)]
     images[0][:, 3:9, :50] = 0
     masks = [RNG.integers(0, 3, (1, *image.shape[1:]), dtype=np.uint8) for image in images]
@@ -60,7 +60,7 @@ def test_deviation_of_large_values_that_are_nearly_alike():
     st.sampled_from([Binary(("a",)), Multiclass(("a", "b")), Multilabel(("a", "b"))]),
 )
 def test_counts_do_not_depend_on_the_parts(height, width, block_height, block_width, task):
-    """Labels by block against a plain loop, whatever the parts that a tile is decoded in."""
+    """Labels by block against a plain loop, whatever the parts that a scene is decoded in."""
     rng = np.random.default_rng(height * width)
     planes = (2,) if task.kind == "multilabel" else ()
     labels = rng.choice(np.array([0, 1, 255], np.uint8), (*planes, height, width), p=[0.5, 0.2, 0.3])
@@ -136,7 +136,7 @@ def test_what_cannot_be_learnt_is_refused(tmp_path, caplog):
 
 
 def test_the_lattice_is_that_of_the_scene_whatever_its_parts(monkeypatch):
-    monkeypatch.setattr("rsseg.data.tile.PART", 64 * 100)
+    monkeypatch.setattr("rsseg.data.decoded.PART", 64 * 100)
     image = RNG.integers(0, 60000, (2, 200, 150), dtype=np.uint16)
     missing = RNG.random((200, 150)) < 0.3
     counter = Counter([TASK], (200, 150), 2)

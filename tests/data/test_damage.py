@@ -14,9 +14,9 @@ from tiny import write_tif
 import rsseg.data.build as build
 import rsseg.data.store as room
 from rsseg.contract import InputError
+from rsseg.data.decoded import map_array
 from rsseg.data.scene import Scene
 from rsseg.data.store import load
-from rsseg.data.tile import map_array
 
 SIZES = ((64, 90), (70, 64), (300, 310))
 KINDS = ("image.npy", "labels.npy", "weight.npy", "missing.npy")
@@ -130,7 +130,7 @@ def test_a_mapped_file_is_mapped_anew(tmp_path, made):
 
 
 def test_a_file_that_goes_on_after_its_last_block(tmp_path, made, monkeypatch):
-    for module in ("tile", "store"):
+    for module in ("decoded", "store"):
         monkeypatch.setattr(f"rsseg.data.{module}.BLOCK", 1024)
     scenes, truth = made
     path = tmp_path / "store" / f"{store_of(scenes, tmp_path / 'store')._names[0]}.image.npy"
@@ -145,7 +145,7 @@ def test_a_damaged_index_is_made_again(tmp_path, made, monkeypatch, harm):
     first = store_of(scenes, tmp_path / "store")
     (index,) = (tmp_path / "store").glob("index-*")
     (HARMS | {"old": old})[harm](index)
-    monkeypatch.setattr(build, "write_tile", None)
+    monkeypatch.setattr(build, "decode_scene", None)
     store = store_of(scenes, tmp_path / "store")
     assert_right(store, truth)
     for name, value in vars(first.census.bands).items():
@@ -167,9 +167,9 @@ def test_a_store_of_the_version_before_is_written_over(tmp_path, made, caplog):
 @pytest.mark.parametrize(("place", "full", "found"), [(0, 0, True), (1, 0, True), (0.5, 0, False), (0.5, 1, True)])
 def test_what_is_looked_at(tmp_path, made, monkeypatch, caplog, place, full, found):
     """Of many blocks the first and the last at least; with full=True all."""
-    for module in ("tile", "store"):
+    for module in ("decoded", "store"):
         monkeypatch.setattr(f"rsseg.data.{module}.BLOCK", 1000)
-    monkeypatch.setattr("rsseg.data.tile.SAMPLED", 2)
+    monkeypatch.setattr("rsseg.data.decoded.SAMPLED", 2)
     scenes, truth = made
     name = store_of(scenes, tmp_path / "store")._names[2]
     flip(place)(tmp_path / "store" / f"{name}.image.npy")
@@ -179,7 +179,7 @@ def test_what_is_looked_at(tmp_path, made, monkeypatch, caplog, place, full, fou
 
 
 def test_other_blocks_are_looked_at_each_time(tmp_path, made, monkeypatch):
-    for module in ("tile", "store"):
+    for module in ("decoded", "store"):
         monkeypatch.setattr(f"rsseg.data.{module}.BLOCK", 10_000)  # 28 of them
     scenes, truth = made
     for _ in range(100):
@@ -193,25 +193,21 @@ def test_other_blocks_are_looked_at_each_time(tmp_path, made, monkeypatch):
 
 
 def open_all(scenes, folder, start, queue):
-    start.wait(60)
+    start.wait(120)
     store = store_of(scenes, folder)
     queue.put(hashlib.sha256(b"".join(array.tobytes() for arrays in pixels_of(store) for array in arrays)).hexdigest())
 
 
-@pytest.mark.parametrize("version", ["damaged", "old"])
-def test_several_processes_open_a_damaged_store(tmp_path, made, version):
+def test_several_processes_open_a_damaged_store(tmp_path, made):
     scenes, truth = made
-    names = store_of(scenes, tmp_path / "store")._names
-    if version == "old":
-        next((tmp_path / "store").glob("index-*")).unlink()
-    for name, kind, harm in zip(names, KINDS, ("cut", "middle byte", "missing"), strict=False):
-        if version == "old":
-            old(tmp_path / "store" / f"{name}.counts")
-        else:
-            HARMS[harm](tmp_path / "store" / f"{name}.{kind}")
-    context = multiprocessing.get_context("fork")
-    queue, start = context.Queue(), context.Barrier(4)
-    several = [context.Process(target=open_all, args=(scenes, tmp_path / "store", start, queue)) for _ in range(4)]
+    folder, names = tmp_path / "store", store_of(scenes, tmp_path / "store")._names
+    HARMS["cut"](folder / f"{names[0]}.image.npy")
+    old(folder / f"{names[1]}.counts")
+    next(folder.glob("index-*")).unlink()
+    HARMS["middle byte"](folder / f"{names[2]}.labels.npy")
+    context = multiprocessing.get_context("spawn")
+    queue, start = context.Queue(), context.Barrier(3)
+    several = [context.Process(target=open_all, args=(scenes, folder, start, queue)) for _ in range(3)]
     for process in several:
         process.start()
     found = [queue.get(timeout=120) for _ in several]
@@ -238,8 +234,8 @@ def test_a_damaged_scene_without_its_files_is_refused(tmp_path, made):
     flip(0.5)(tmp_path / "store" / f"{store._names[0]}.image.npy")
     scenes[0].image.unlink()
     with pytest.raises(InputError, match=r"s0\.tif"):
-        store.tile(0)
-    store.tile(1)
+        store.arrays(0)
+    store.arrays(1)
 
 
 @pytest.mark.parametrize("harm", ["middle byte", "missing"])
@@ -252,7 +248,7 @@ def test_other_pixels_than_before(tmp_path, made, monkeypatch, harm):
     monkeypatch.setattr(room.SceneReader, "read_pixels", lambda *given: (read(*given)[0] + 1, read(*given)[1]))
     if harm == "middle byte":
         with pytest.raises(InputError, match="scene s0, decoded again, is not what it was"):
-            store.tile(0)
+            store.arrays(0)
     again = store_of(scenes, tmp_path / "store")
     np.testing.assert_array_equal(pixels_of(again)[0][0][:, 20:], truth[0][0][:, 20:] + 1)
     assert again.pixels != store.pixels
@@ -287,7 +283,7 @@ def test_the_pixels_hash_is_that_of_every_pixel(tmp_path, made):
 def test_verification_draws_no_number_that_training_draws(tmp_path, made, monkeypatch):
     import random
 
-    for module in ("tile", "store"):
+    for module in ("decoded", "store"):
         monkeypatch.setattr(f"rsseg.data.{module}.BLOCK", 1000)
     scenes, _ = made
     random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002

@@ -21,13 +21,13 @@ from rasterio.windows import Window
 from safetensors.numpy import load, save
 
 from rsseg.contract import ONE_TARGET, unknown
-from rsseg.data.count import Counter, TileCounts
+from rsseg.data.count import Counter, SceneCounts
 from rsseg.data.decoder import Decoder
 from rsseg.data.raster import open_raster
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.files import atomic_write
 
-FORMAT = b"rsseg store 5\n"  # what files of arrays begin with; to be raised when tiles or counts are written otherwise
+FORMAT = b"rsseg store 5\n"  # what files of arrays begin with; to be raised when scenes or counts are written otherwise
 SUM = 16  # bytes of the check sum that follows
 BLOCK = 1 << 16  # bytes of a file of pixels that have a check sum of their own
 SAMPLED = 8  # blocks of a file that are looked at when it is opened
@@ -36,19 +36,19 @@ LARGE = 1 << 30  # bytes of a file from which on it is mapped in another way
 MAPS = 40_000  # arrays that are mapped at a time: a process may have 65,530 maps, unless its kernel was told otherwise
 
 
-def tile_name(scene: Scene, decoders: Sequence[Decoder], bands: Sequence[int]) -> str:
-    """What a tile's files begin with: a hash of everything that its pixels depend on.
+def store_name(scene: Scene, decoders: Sequence[Decoder], bands: Sequence[int]) -> str:
+    """What a scene's files in the store begin with: a hash of everything that its pixels depend on.
 
     Raises:
         InputError: If one of the scene's files is not there.
     """
     targets = [(d.task.target, d.task.kind, d.task.channels, d.signature) for d in decoders]
-    facts = (4, scene.signature(), list(bands), targets)  # 4: tiles of an earlier version are written over, not left there
+    facts = (4, scene.signature(), list(bands), targets)  # 4: those of an earlier version are written over, not left there
     return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
 
 
-def tile_bytes(reader: SceneReader) -> int:
-    """What the tile of a reader's only scene takes on disk, but for its counts."""
+def decoded_bytes(reader: SceneReader) -> int:
+    """What a reader's only scene takes on disk, but for its counts."""
     per_pixel = sum(math.prod(planes) * dtype.itemsize for planes, dtype in layer_forms(reader).values())
     per_pixel += len(reader.bands) * reader.dtype.itemsize
     return int(reader.sizes[0].prod()) * per_pixel
@@ -65,16 +65,16 @@ def layer_forms(reader: SceneReader) -> dict[str, tuple[tuple[int, ...], np.dtyp
 
 
 def layer_file(name: str, layer: str) -> str:
-    """The name of the file of a tile's layer."""
+    """The name of the file of a scene's layer."""
     return f"{name}.{'labels' if layer == ONE_TARGET else layer}.npy"
 
 
 def layer_files(scene: Scene, name: str, targets: Iterable[str]) -> dict[str, str]:
-    """The names of a tile's files, by what they hold, but for pixels that are missing.
+    """The names of a scene's files, by what they hold, but for pixels that are missing.
 
     Args:
         scene: The scene.
-        name: The tile's name.
+        name: Its name in the store.
         targets: The dataset's targets.
     """
     own = [target for place, target in enumerate(targets) if scene.mask_of(place) is not None]
@@ -140,24 +140,24 @@ class ArrayFile:
                     data = data[self.file.write(data) :]
 
 
-def write_tile(reader: SceneReader, folder: Path, name: str) -> TileCounts:
+def decode_scene(reader: SceneReader, folder: Path, name: str) -> SceneCounts:
     """Decode a scene into the store, part by part, whole or not at all.
 
-    Nothing is synced: 500 tiles of 256 pixels would take a third longer, and the store can be made again.
+    Nothing is synced: 500 scenes of 256 pixels would take a third longer, and the store can be made again.
 
     ``{name}.image.npy`` holds ``[H, W, C]`` in the scene's dtype;
     ``{name}.labels.npy`` the mask ``[*planes, H, W]`` in the task's dtype, or of several targets, as far as the scene has them,
     ``{name}.{target}.npy`` each; ``{name}.weight.npy``, where the scene has one, ``[H, W]`` in its file's dtype;
     ``{name}.missing.npy``, where there are any, bool ``[H, W]``, true for pixels without data; and ``{name}.counts``, which
-    comes last, a `TileCounts`, with check sums of all others.
+    comes last, a `SceneCounts`, with check sums of all others.
 
     Args:
         reader: A reader of just the one scene.
         folder: The store.
-        name: The tile's name.
+        name: Its name in the store.
 
     Raises:
-        InputError: If the scene can't be decoded; `UnwritableError` if the tile can't be written, which is no scene's fault.
+        InputError: If the scene can't be decoded; `UnwritableError` if it can't be written, which is no scene's fault.
     """
     height, width = reader.sizes[0].tolist()
     tasks, dtype, bands = [decoder.task for decoder in reader.decoders], reader.dtype, len(reader.bands)
