@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, SequentialLR
 
 from rsseg.config import build as kinds
 from rsseg.config.build import faults, locate, missing
-from rsseg.config.schema import Residence, cross_check, raise_faults
+from rsseg.config.schema import Cache, cross_check, raise_faults
 from rsseg.config.targets import (
     heads_of,
     leave_out_short_form,
@@ -248,7 +248,7 @@ def check_machine(setup: Setup) -> None:
     Raises:
         InputError: All that is missing, together.
     """
-    found = device_faults(setup.plain["trainer"], setup.residence is Residence.gpu)
+    found = device_faults(setup.plain["trainer"], setup.cache is Cache.gpu)
     absent = [name for name in setup.plain["logger"] if name in PACKAGES and find_spec(name) is None]
     found += [f"logger={name}: its package is not installed: pip install 'rsseg[{name}]'" for name in absent]
     raise_faults(found)
@@ -270,6 +270,28 @@ def check_run(config: DictConfig, scenes: bool) -> None:
         source = setup.source()
         for split in ("train", "val"):
             scenes_of(source, setup.dataset, split)
+
+
+def checkpoint_bytes(config: DictConfig) -> float:
+    """About what the checkpoints of a run take on disk: the weights of the best, weights and optimizer state of the last two.
+
+    Args:
+        config: As Hydra composes it, without faults. Where it leaves the bands open, three are assumed.
+
+    Returns:
+        NaN where the network can't be made without the data.
+    """
+    setup = make_setup(config, config.trust)
+    one = nn.Parameter(torch.zeros(1000))
+    one.grad = torch.zeros_like(one)
+    optimizer = setup.optimizer([one])
+    try:
+        optimizer.step()
+        network = (setup if setup.dataset.bands else setup.with_bands([1, 2, 3])).network(pretrained=False)
+    except (InputError, TypeError):  # TypeError: an optimizer that calls the model itself
+        return math.nan
+    state = sum(part.nbytes for part in optimizer.state[one].values() if isinstance(part, torch.Tensor)) / one.nbytes
+    return (3 + 2 * state) * float(sum(tensor.nbytes for tensor in network.state_dict().values()))
 
 
 def warn_of_uncounted(setup: Setup, numbers: Numbers) -> None:

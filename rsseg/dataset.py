@@ -38,6 +38,7 @@ class Dataset:
         unlabelled: By pattern of scene names, the classes that are not labelled there, as ``target/class``.
         store: The folder of its decoded scenes.
         skip_bad_scenes: Leave out scenes that can't be decoded.
+        verify_all: Compare all of a decoded scene with its check sums when it is opened first, not a few blocks.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Dataset:
     unlabelled: Mapping[str, tuple[str, ...]]
     store: Path
     skip_bad_scenes: bool
+    verify_all: bool
 
     @property
     def tasks(self) -> dict[str, Task]:
@@ -147,7 +149,7 @@ class Data:
     """The scenes of a run, decoded.
 
     Attributes:
-        stores: The tiles of train and val.
+        stores: The scenes of train and val.
         numbers: What the training split says.
     """
 
@@ -285,7 +287,7 @@ def scenes_of(source: Source, dataset: Dataset, split: str) -> list[Scene]:
 
 
 def open_split(dataset: Dataset, scenes: Sequence[Scene], split: str, window: int) -> Store:
-    """The tiles of some scenes, decoded first where they are not in the store yet.
+    """Some scenes, decoded first where they are not in the store yet.
 
     Args:
         dataset: The dataset, its bands known.
@@ -296,9 +298,8 @@ def open_split(dataset: Dataset, scenes: Sequence[Scene], split: str, window: in
     Raises:
         InputError: If files can't be used.
     """
-    store = open_store(
-        scenes, dataset.decoders, dataset.read_bands, dataset.store, f"{split} split", skip=dataset.skip_bad_scenes
-    )
+    bands, how = dataset.read_bands, {"skip": dataset.skip_bad_scenes, "full": dataset.verify_all}
+    store = open_store(scenes, dataset.decoders, bands, dataset.store, f"{split} split", **how)
     if store.skipped:
         listed = "".join(f"\n  - {fault}" for fault in list(store.skipped.values())[:5])
         log.warning("%d scenes of the %s split are skipped:%s", len(store.skipped), split, listed)

@@ -72,9 +72,9 @@ def device_faults(trainer: Mapping[str, Any], on_device: bool) -> list[str]:
     if accelerator == "mps" and precision.startswith("64"):
         found.append(f"trainer.precision={precision}: Apple's GPUs have no float64; take 32-true, or trainer=cpu")
     if on_device and accelerator == "mps":
-        found.append("residence=gpu: Apple's GPUs share the machine's memory; take residence=ram")
+        found.append("cache=gpu: Apple's GPUs share the machine's memory; take cache=ram")
     if on_device and accelerator == "cpu" and name == "auto":
-        found.append("residence=gpu, but no GPU is found: take residence=ram, or disk for tiles that memory does not hold")
+        found.append("cache=gpu, but no GPU is found: take cache=ram, or disk for scenes that memory does not hold")
     chosen = ("devices", "num_nodes", "strategy", "sync_batchnorm")
     given = {key: trainer[key] for key in chosen if key in trainer}
     said = logging.getLogger("lightning.pytorch")

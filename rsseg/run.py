@@ -161,7 +161,9 @@ def _write_start(setup: Setup, run: RunFolder, data: Data, chosen: Chosen, resum
     record = data.record()
     if resumed:
         before = run.data()
-        changed = {"fingerprint": "other scenes or labels", "pixels": "other pixels"}
+        if len(before.get("pixels", {}).get("train", "")) < len(record["pixels"]["train"]):
+            before.pop("pixels", None)  # a hash of an earlier version, which knew less of the pixels
+        changed = {"fingerprint": "other scenes or labels", "pixels": "other pixels or labels"}
         found = [what for key, what in changed.items() if before.get(key, record[key]) != record[key]]
         if found:
             raise InputError(f"the data have changed since {run} was begun ({found[0]}): start a new run")

@@ -19,7 +19,7 @@ from torch import nn
 from rsseg.compare.panel import PANEL
 from rsseg.config import build as kinds
 from rsseg.config.build import FailedError, Kind, build, locate
-from rsseg.config.schema import ModelConfig, RecordConfig, Residence
+from rsseg.config.schema import Cache, ModelConfig, RecordConfig
 from rsseg.config.targets import (
     FROM_FILES,
     full_names,
@@ -146,7 +146,7 @@ class Setup:
     overlap: int
     pictures: int
     workers: int | None
-    residence: Residence
+    cache: Cache
     output: Path
     record: RecordConfig
     trust: tuple[str, ...]
@@ -442,10 +442,11 @@ def set_up(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
             palettes=tuple(target["palette"] for target in targets.values()),
             unlabelled=_unlabelled(dataset, tasks),
             store=Path(plain["output"]) / "cache" / "store",
-            skip_bad_scenes=plain["on_bad_tile"] == "skip",
+            skip_bad_scenes=plain["on_bad_scene"] == "skip",
+            verify_all=plain["verify"] == "full",
         ),
         "tasks": {head: _task_of(head, node["target"], tasks) for head, node in heads_of(plain).items()},
-        "residence": Residence(plain["residence"]),
+        "cache": Cache(plain["cache"]),
         "output": Path(plain["output"]),
         "record": RecordConfig(**plain["record"]),
         "trust": trust,

@@ -173,7 +173,7 @@ def main(arguments: Arguments) -> None:
             if name == "disk":
                 print(f"decoded and counted in {(time.perf_counter() - begin) / count:.2f} s a tile, all cores")
             for scene in range(count):
-                image, layers, missing = stores[name].tile(scene)
+                image, layers, missing = stores[name].arrays(scene)
                 _ = [pixels.max() for pixels in (image, *layers.values(), missing) if pixels is not None]
             if name != "disk":
                 load([stores[name]], torch.device("cuda") if name == "gpu" else None)

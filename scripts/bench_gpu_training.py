@@ -117,7 +117,7 @@ def training(arguments: Arguments) -> Jobs:
     places = ["disk", "ram", *(["gpu"] if arguments.device == "cuda" else [])]
     return {
         "bare loop, one constant batch": partial(train_bare, arguments),
-        **{f"rsseg, residence={place}": partial(train_run, arguments, place) for place in places},
+        **{f"rsseg, cache={place}": partial(train_run, arguments, place) for place in places},
     }
 
 
@@ -153,7 +153,7 @@ def train_run(arguments: Arguments, place: str) -> Row:
         "dataset=folder", f"dataset.source.root={folder}", "dataset.source.split={val: [val*]}",
         f"dataset.classes=[{','.join(CLASSES)}]",
         f"window={arguments.side}", f"batch_size={arguments.batch}", f"steps={arguments.steps}", "validations=1", "pictures=0",
-        f"model.encoder={arguments.encoder}", "model.weights=none", f"residence={place}", f"output={folder}",
+        f"model.encoder={arguments.encoder}", "model.weights=none", f"cache={place}", f"output={folder}",
         f"trainer={'gpu' if arguments.device == 'cuda' else arguments.device}",
         "+callbacks.timeline={_target_: bench_gpu_training.Timeline}", "trust=[bench_gpu_training]",
     ]  # fmt: skip

@@ -216,7 +216,7 @@ def data_case(rng: np.random.Generator, folder: Path) -> list[str]:
         "dataset.bands=[1]", "dataset.bands=[3,2,1]", "dataset.bands=null", "dataset.source.threshold=127",
         "dataset.fractions=1",
         "dataset.colour_tolerance=20", "dataset.source.group=2000", "dataset.rgb=[1,2,9]", "dataset.source.attribute=kind",
-        "dataset.source.attribute=number", "dataset.classes=[a]", "dataset.classes=[no,yes]", "on_bad_tile=skip",
+        "dataset.source.attribute=number", "dataset.classes=[a]", "dataset.classes=[no,yes]", "on_bad_scene=skip",
     ]  # fmt: skip
     return words + list(rng.choice(choices, rng.choice([0, 0, 0, 1, 2]), replace=False))
 

@@ -101,7 +101,7 @@ CHOICES = [
     "model=deeplabv3plus", "model=segformer", "model.freeze=[encoder]", "model.dropout=0.2", "optimizer=adam", "optimizer=lamb",
     "optimizer=lion", "optimizer=nadamw", "optimizer=sgd", "scheduler=constant", "scheduler=cosine_warmup",
     "scheduler=one_cycle", "scheduler=plateau", "scheduler=poly", "callbacks=ema", "callbacks=early_stopping",
-    "callbacks=lr_finder", "trainer.accumulate_grad_batches=2", "residence=ram", "record.gain=true", "record.enabled=false",
+    "callbacks=lr_finder", "trainer.accumulate_grad_batches=2", "cache=ram", "record.gain=true", "record.enabled=false",
 ]  # fmt: skip
 DATASETS = "deepglobe gid15 landcoverai loveda potsdam sen1floods11 vaihingen"
 RESUMED = {

@@ -434,21 +434,21 @@ def test_skipped_scenes_are_listed_in_the_run_folder(tmp_path, folder_root, capl
     common = [*folder_data(tmp_path / "data"), "pictures=0", split]
     with pytest.raises(InputError, match=r"tile1_a\.tif"):
         train(settings(tmp_path, *common), tmp_path / "stopped")
-    train(settings(tmp_path, *common, "on_bad_tile=skip"), tmp_path / "run")
+    train(settings(tmp_path, *common, "on_bad_scene=skip"), tmp_path / "run")
     data = json.loads((tmp_path / "run" / "data.json").read_text())
     assert data["scenes"]["train"] == ["tile0_a"]
     assert "truncated" in data["skipped"]["train"]["tile1_a"]
     assert "1 scenes of the train split are skipped" in caplog.text
 
 
-def test_residence_changes_nothing(tmp_path, folder_root, monkeypatch):
+def test_cache_changes_nothing(tmp_path, folder_root, monkeypatch):
     """`gpu` is the device that trains, here the CPU."""
     common = [*folder_data(folder_root), "pictures=1", "trainer.log_every_n_steps=1"]
     held = []
     monkeypatch.setattr("rsseg.compare.recorder.KEPT", 0)
     monkeypatch.setattr(scoring, "load", lambda stores, device: held.append(device) or load(stores, device))
     for where in ("disk", "ram", "gpu"):
-        train(settings(tmp_path, *common, f"residence={where}"), tmp_path / where)
+        train(settings(tmp_path, *common, f"cache={where}"), tmp_path / where)
     assert held == [None] * 2 + [torch.device("cpu")] * 2  # to train, and to count the scenes
     for where in ("ram", "gpu"):
         for (name, ours), theirs in zip(weights(tmp_path / where).items(), weights(tmp_path / "disk").values(), strict=True):

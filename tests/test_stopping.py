@@ -144,14 +144,14 @@ def test_a_run_that_is_stopped_again_and_again_goes_on(tmp_path, folder_root, wh
 
 
 def test_signals_outside_training_stop_at_once(tmp_path, folder_root, monkeypatch, caplog):
-    run, real = tmp_path / "run", build.write_tile
+    run, real = tmp_path / "run", build.decode_scene
 
     def decode(*arguments):
         os.kill(os.getpid(), signal.SIGUSR1)
         return real(*arguments)
 
     monkeypatch.setattr(build, "_in_threads", lambda work, names, *_, **__: {name: work(name) for name in names} and {})
-    monkeypatch.setattr(build, "write_tile", decode)
+    monkeypatch.setattr(build, "decode_scene", decode)
     made = config(tmp_path, folder_root, "plain")
     with pytest.raises(StoppedError) as error:
         train(made, run)
@@ -229,7 +229,7 @@ def replaced(module, name, count=1):
 
 
 KILLS = {
-    "while scenes are decoded": lambda: replaced(build, "write_tile", 3),
+    "while scenes are decoded": lambda: replaced(build, "decode_scene", 3),
     "in a step": lambda: at_step(5),
     "in a validation": lambda: replaced(SegmentationModule, "validation_step", 3),
     "before a record is written": lambda: replaced(recorder, "write_arrays", 2),

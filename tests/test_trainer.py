@@ -445,7 +445,7 @@ def test_gpu_is_whatever_accelerator_there_is(monkeypatch, there, asked, wanted)
         ("", {"accelerator": "cpu", "devices": 0}, False, "trainer.devices=0 on cpu: .*devices"),
         ("", {"accelerator": "cpu", "devices": "many"}, False, "trainer.devices=many on cpu"),
         ("", {"accelerator": "cpu", "strategy": "dpp"}, False, "trainer.strategy=dpp on cpu: .*dpp"),
-        ("", {"accelerator": "auto"}, True, "residence=gpu, but no GPU is found"),
+        ("", {"accelerator": "auto"}, True, "cache=gpu, but no GPU is found"),
         ("", {"accelerator": "cpu"}, True, None),
         ("mps", {"accelerator": "gpu", "precision": "64-true"}, False, "Apple's GPUs have no float64"),
         ("mps", {"accelerator": "gpu"}, True, "share the machine's memory"),

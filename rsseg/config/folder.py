@@ -31,7 +31,10 @@ log = logging.getLogger(__name__)
 ROOT_KEYS = ("dataset.source.root", "dataset.args.root")
 """The settings that say where data lie."""
 
-PLACE_KEYS = ("output", "resume", "workers", "residence", "pictures", "logger", "checkpoint_every", "trust")
+RENAMED = {"residence": "cache", "on_bad_tile": "on_bad_scene"}
+"""Settings of earlier versions, and what they are called now."""
+
+PLACE_KEYS = ("output", "resume", "workers", "cache", "verify", "pictures", "logger", "checkpoint_every", "trust")
 """What two runs of a config may differ in."""
 
 FOUND_KEYS = ("dataset.bands",)
@@ -134,6 +137,7 @@ class RunFolder:
             raise self._unusable(self.config_file, str(error)) from None
         if wrong := fault(self.config_file.name, content):
             raise self._unusable(self.config_file, wrong)
+        content = {RENAMED.get(key, key): value for key, value in content.items()}
         for loss in (content["loss"], *(head.get("loss") for head in content["model"]["heads"].values())):
             if isinstance(loss, dict):
                 loss.pop("backend", None)  # a setting of older versions that changed nothing but the speed

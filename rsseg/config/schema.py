@@ -20,10 +20,10 @@ from rsseg.config.targets import TargetFacts, head_faults, target_faults
 from rsseg.contract import InputError, nearest
 
 
-class Residence(StrEnum):
-    """Where tiles lie while a run trains.
+class Cache(StrEnum):
+    """Where decoded scenes lie while a run trains.
 
-    * ``disk``: in the tile store, mapped into memory; the system keeps in memory what it has room for.
+    * ``disk``: in the store, mapped into memory; the system keeps in memory what it has room for.
     * ``ram``: in memory, copied there at the start, once per device.
     * ``gpu``: on the device that trains; windows are cut there.
     """
@@ -42,7 +42,10 @@ Fusion = StrEnum("Fusion", {"concat": "concat", "difference": "difference"})
 OnNonFinite = StrEnum("OnNonFinite", {"stop": "stop", "skip": "skip"})
 """What is done about a loss or gradient that is not finite: stop the run, or leave the step out."""
 
-OnBadTile = StrEnum("OnBadTile", {"raise": "raise", "skip": "skip"})
+Verify = StrEnum("Verify", {"sampled": "sampled", "full": "full"})
+"""What of a decoded scene is compared with its check sums when a run opens it first: a few blocks of each file, or all."""
+
+OnBadScene = StrEnum("OnBadScene", {"raise": "raise", "skip": "skip"})
 """What is done about a scene that can't be decoded: stop, or leave it out."""
 
 
@@ -198,8 +201,9 @@ class Config:
     overlap: int = 32
     pictures: int = 4
     workers: int | None = None
-    residence: Residence = Residence.disk
-    on_bad_tile: OnBadTile = OnBadTile["raise"]
+    cache: Cache = Cache.disk
+    verify: Verify = Verify["sampled"]
+    on_bad_scene: OnBadScene = OnBadScene["raise"]
     output: str = "runs"
     resume: str | None = None
     trust: list[str] = field(default_factory=list)

@@ -218,11 +218,13 @@ def check_runs(runs: Runs, jobs: Sequence[Sequence[str]], thorough: bool) -> Non
             with _noted(faults, folder.name):
                 others |= _described(folder, runs.config(_words_now(folder, jobs))[0])
     if thorough and not faults and not others:
-        check_run, datasets = import_module("rsseg.assembly").check_run, set[str]()  # by name, and late: it imports torch
+        assembly, datasets = import_module("rsseg.assembly"), set[str]()  # by name, and late: it imports torch
         for name, config in distinct.values():
             with _noted(faults, name):
-                check_run(config, scenes=str(config.dataset) not in datasets)
+                assembly.check_run(config, scenes=str(config.dataset) not in datasets)
             datasets.add(str(config.dataset))
+        if not faults:
+            _check_disk(sweep, [config for config, folder in map(runs.config, jobs) if not RunFolder(folder).begun], assembly)
     if faults:
         raise InputError("\n  ".join(f"{name}: {fault}" for fault, name in list(faults.items())[:5]))
     if others:
@@ -231,6 +233,22 @@ def check_runs(runs: Runs, jobs: Sequence[Sequence[str]], thorough: bool) -> Non
             f"{sweep} holds runs of another config: {len(others)}, such as {name} ({change}); choose another "
             "folder, hydra.sweep.dir=..., or remove it"
         )
+
+
+def _check_disk(sweep: Path, configs: Sequence[DictConfig], assembly: Any) -> None:
+    """Say what the checkpoints of a sweep's new runs will take; refuse a disk that is too small."""
+    sizes, need = dict[str, float](), 0.0
+    for config in configs:
+        kind = str((config.model, config.optimizer, config.dataset))
+        if kind not in sizes:
+            sizes[kind] = assembly.checkpoint_bytes(config)
+        need += sizes[kind]
+    free = shutil.disk_usage(next(folder for folder in (sweep, *sweep.absolute().parents) if folder.is_dir())).free
+    said = f"{len(configs)} runs: their checkpoints take about {need / 1e9:.1f} GB, and {sweep} has {free / 1e9:.1f} GB left"
+    if need > free:
+        raise InputError(f"{said}: set output=... to a larger disk, or free some space")
+    if need > 0:  # neither NaN, where the network can't be made without the data
+        log.info("%s", said)
 
 
 @contextmanager

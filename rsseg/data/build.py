@@ -10,19 +10,20 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rsseg.contract import InputError
 from rsseg.data.census import band_statistics, value_statistics
-from rsseg.data.count import TileCounts
+from rsseg.data.count import SceneCounts
+from rsseg.data.decoded import decode_scene, decoded_bytes, layer_files, read_arrays, store_name, write_arrays
 from rsseg.data.decoder import Decoder
 from rsseg.data.inspection import Facts, check_scene, compare_scenes, raise_together
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import Store
-from rsseg.data.tile import tile_bytes, tile_name, write_tile
-from rsseg.files import UnwritableError, atomic_write, file_error, remove_parts
+from rsseg.files import UnwritableError, file_error, remove_parts
 from rsseg.progress import progress
 
 log = logging.getLogger(__name__)
@@ -40,21 +41,24 @@ def open_store(
     folder: Path,
     title: str = "store",
     skip: bool = False,
+    full: bool = False,
 ) -> Store:
-    """The tiles of a split; those that are not in the store yet, or whose files have changed, are decoded.
+    """The decoded scenes of a split; those that are not in the store yet, or whose files have changed, are decoded.
 
-    Several processes may do so at once, in the same store.
+    Several processes may do so at once, in the same store. The names of its files are looked at here; sizes and check sums of a
+    scene when its pixels are first asked for, see `Store.arrays`: a hundred thousand scenes are opened in seconds.
 
     Args:
         scenes: The scenes.
         decoders: How the masks of each target are decoded.
         bands: The image bands to read, counted from 1.
-        folder: Where the tiles of all splits lie.
+        folder: Where the decoded scenes of all splits lie.
         title: What messages and the progress bar begin with.
         skip: Leave out scenes that can't be decoded.
+        full: Compare all of a scene with its check sums when it is opened first, not a few blocks of each file.
 
     Raises:
-        InputError: If files can't be used, or the tiles can't be written or need more than the disk has left.
+        InputError: If files can't be used, or the scenes can't be written or need more than the disk has left.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,48 +69,53 @@ def open_store(
     names: dict[Scene, str] = {}
     for scene in scenes:
         try:
-            names[scene] = tile_name(scene, decoders, bands)
+            names[scene] = store_name(scene, decoders, bands)
         except InputError as error:
             skipped[scene.name] = str(error)
-    todo = {name: scene for scene, name in names.items() if f"{name}.counts" not in there}
+    todo = {name: scene for scene, name in names.items() if not there.issuperset(_files(scene, name, decoders))}
+    if cut := sum(f"{name}.counts" in there for name in todo):
+        log.warning("%s: files of %d scenes are gone from %s: they are decoded again.", title, cut, folder)
     beside = {name: scene for scene, name in names.items() if name not in todo and (scene.stack or _is_burnt(scene))}
-    faults = build_tiles(todo, beside, decoders, bands, folder, title, skip, skipped)
+    faults = decode_scenes(todo, beside, decoders, bands, folder, title, skip, skipped)
     skipped |= {scene.name: faults[name] for scene, name in names.items() if name in faults}
     kept = [scene for scene in scenes if scene.name not in skipped]
     if not kept:
         raise_together(list(skipped.values()))
     chosen = [names[scene] for scene in kept]
-    path = folder / f"index-{hashlib.blake2b(''.join(chosen).encode(), digest_size=16).hexdigest()}.npz"
-    try:
-        with np.load(path) as saved:
-            index = dict(saved)
-        if "pixels" not in index:
-            raise ValueError("written by an earlier version")
-    except (OSError, EOFError, ValueError, BadZipFile):  # it is not there, or not whole
-        try:
-            tiles = [TileCounts.load(folder / f"{name}.counts", len(decoders)) for name in chosen]
-        except (OSError, EOFError, ValueError):  # a power cut
-            raise InputError(f"the tile store {folder} is damaged: remove it, and the same command makes it again") from None
-        save_index(path, tiles)
-        with np.load(path) as saved:
-            index = dict(saved)
-    return Store(folder, kept, chosen, [decoder.task for decoder in decoders], index, skipped)
+    path = folder / f"index-{hashlib.blake2b(''.join(chosen).encode(), digest_size=16).hexdigest()}"
+    index = None if todo.keys() - faults.keys() else read_arrays(path)
+    if index is None:
+        read = {name: read_arrays(folder / f"{name}.counts") for name in dict.fromkeys(chosen)}
+        counted = {name: SceneCounts.of(arrays, len(decoders)) for name, arrays in read.items() if arrays is not None}
+        if bad := read.keys() - counted.keys():
+            line = "%s: %d scenes in %s are damaged or of an earlier version: they are decoded again."
+            log.warning(line, title, len(bad), folder)
+            for name in bad:
+                (folder / f"{name}.counts").unlink(missing_ok=True)
+            return open_store(scenes, decoders, bands, folder, title, skip, full)
+        index = make_index([counted[name] for name in chosen])
+        write_arrays(path, index)
+    return Store(folder, kept, chosen, decoders, bands, index, skipped, full)
 
 
-def save_index(path: Path, tiles: Sequence[TileCounts]) -> None:
-    """One file of everything about a split's tiles but their pixels: a hundred thousand of them are opened by it."""
+def _files(scene: Scene, name: str, decoders: Sequence[Decoder]) -> list[str]:
+    """The names of the files that every decoded scene has."""
+    return [f"{name}.counts", *layer_files(scene, name, [decoder.task.target for decoder in decoders]).values()]
+
+
+def make_index(scenes: Sequence[SceneCounts]) -> dict[str, NDArray[Any]]:
+    """Everything about a split's scenes but their pixels, as arrays by name: a hundred thousand of them are opened by it."""
     index = {
-        "layout": np.stack([tile.layout[:3] for tile in tiles]),
-        "dtypes": np.array([tile.sample.dtype.str for tile in tiles]),
-        "pixels": np.stack([np.frombuffer(tile.digest(), np.uint8) for tile in tiles]),
-        **{f"bands_{name}": value for name, value in vars(band_statistics(tiles)).items()},
+        "layout": np.stack([scene.layout for scene in scenes]),
+        "files": np.array([len(scene.lengths) for scene in scenes]),
+        **{name: np.concatenate([getattr(scene, name) for scene in scenes]) for name in ("dtypes", "lengths", "sums")},
+        **{f"bands_{name}": np.asarray(value) for name, value in vars(band_statistics(scenes)).items()},
     }
-    for place, counts in enumerate(zip(*(tile.targets for tile in tiles), strict=True)):
+    for place, counts in enumerate(zip(*(scene.targets for scene in scenes), strict=True)):
         index[f"{place}_labels"] = np.stack([each.labels for each in counts])
         index[f"{place}_blocks"] = np.concatenate([each.blocks.reshape(-1, each.blocks.shape[-1]) for each in counts])
         index |= {f"{place}_values_{name}": value for name, value in vars(value_statistics(counts)).items()}
-    with atomic_write(path) as part:
-        np.savez(part, **index)
+    return index
 
 
 def _is_burnt(scene: Scene) -> bool:
@@ -114,7 +123,7 @@ def _is_burnt(scene: Scene) -> bool:
     return any(mask is not None and mask.burn is not None for mask in scene.masks)
 
 
-def build_tiles(
+def decode_scenes(
     todo: Mapping[str, Scene],
     beside: Mapping[str, Scene],
     decoders: Sequence[Decoder],
@@ -124,10 +133,10 @@ def build_tiles(
     skip: bool,
     faults: Mapping[str, str],
 ) -> dict[str, str]:
-    """Decode scenes into tiles.
+    """Decode scenes.
 
     Args:
-        todo: The scenes, by the names of their tiles.
+        todo: The scenes, by their names in the store.
         beside: Scenes that are in the store and that some of them may have to go together with, likewise.
         decoders: How the masks of each target are decoded.
         bands: The image bands to read, counted from 1.
@@ -137,7 +146,7 @@ def build_tiles(
         faults: What is known to be unusable already.
 
     Returns:
-        Per tile that was left out, why.
+        Per scene that was left out, why.
 
     Raises:
         InputError: For the first five scenes that can't be used, and for a disk too small.
@@ -165,11 +174,11 @@ def build_tiles(
             return
         if facts[name].dtype.kind == "c":
             raise InputError(f"{todo[name].image} holds complex numbers: write their amplitude, or both parts as bands")
-        sizes[name] = tile_bytes(reader(name))
+        sizes[name] = decoded_bytes(reader(name))
 
     def decode(name: str) -> None:
-        if not (folder / f"{name}.counts").is_file():  # another process may have written it since
-            write_tile(reader(name), folder, name)
+        if not all((folder / file).is_file() for file in _files(todo[name], name, decoders)):  # another process may have since
+            decode_scene(reader(name), folder, name)
 
     found |= _in_threads(check, [*names, *beside], f"{title}: checking", stop=False)
     if not skip:
@@ -187,25 +196,25 @@ def build_tiles(
 
 
 def _estimate(title: str, count: int, need: int, folder: Path) -> None:
-    """Say what some tiles will take; refuse a disk that is too small."""
+    """Say what some scenes will take; refuse a disk that is too small."""
     free = shutil.disk_usage(folder).free
     if need > free:
         raise InputError(
-            f"{title}: {count} tiles take about {need / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB left: "
+            f"{title}: {count} scenes take about {need / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB left: "
             "set output=... to a larger disk, or free some space"
         )
-    line = "%s: %d tiles to decode, about %.1f GB into %s (%.0f GB free)"
+    line = "%s: %d scenes to decode, about %.1f GB into %s (%.0f GB free)"
     log.info(line, title, count, need / 1e9, folder, free / 1e9)
 
 
 def _in_threads(work: Callable[[str], None], names: Sequence[str], title: str, stop: bool) -> dict[str, str]:
-    """Call a function with every tile's name, in threads; returns what went wrong, by that name.
+    """Call a function with every scene's name, in threads; returns what went wrong, by that name.
 
     Args:
         work: The function.
-        names: The tiles' names.
+        names: The scenes' names.
         title: What the progress bar and lines begin with.
-        stop: Begin no other tile once something went wrong.
+        stop: Begin no other scene once something went wrong.
     """
     stopped = threading.Event()
 
@@ -226,4 +235,4 @@ def _in_threads(work: Callable[[str], None], names: Sequence[str], title: str, s
         try:
             return {name: fault for name, fault in zip(steps, pool.map(attempt, names), strict=True) if fault}
         finally:
-            stopped.set()  # an interruption waits for the tiles at hand alone
+            stopped.set()  # an interruption waits for the scenes at hand alone

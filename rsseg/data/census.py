@@ -1,6 +1,6 @@
 """What a split holds: pixels per class, band statistics, and where in the scenes each class lies.
 
-Counted tile by tile while the tiles are decoded, so that no pixel is read for it a second time.
+Counted scene by scene while they are decoded, so that no pixel is read for it a second time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rsseg.contract import ONE_TARGET, InputError
 from rsseg.data.blocks import Blocks
-from rsseg.data.count import TargetCounts, TileCounts
+from rsseg.data.count import SceneCounts, TargetCounts
 from rsseg.task import Centres, Task
 
 log = logging.getLogger(__name__)
@@ -99,14 +99,14 @@ class Census:
         return digest.hexdigest()
 
 
-def band_statistics(tiles: Sequence[TileCounts]) -> BandStatistics:
-    """The statistics of all tiles together."""
-    layout, bands = np.stack([tile.layout[:3] for tile in tiles]), np.stack([tile.bands for tile in tiles])
+def band_statistics(scenes: Sequence[SceneCounts]) -> BandStatistics:
+    """The statistics of all scenes together."""
+    layout, bands = np.stack([scene.layout[:3] for scene in scenes]), np.stack([scene.bands for scene in scenes])
     area = int(layout[:, :2].prod(axis=1).sum())
     n = (layout[:, :2].prod(axis=1) - layout[:, 2])[:, None].astype(np.float64)
     count = n.sum()
     mean, std = _mean_and_std(n, bands[:, 0], bands[:, 1])
-    sample = np.concatenate([tile.sample for tile in tiles])
+    sample = np.concatenate([scene.sample for scene in scenes])
     percentiles = np.percentile(sample if len(sample) else mean[None], PERCENTILES, axis=0)
     return BandStatistics(
         count=int(count),
@@ -120,7 +120,7 @@ def band_statistics(tiles: Sequence[TileCounts]) -> BandStatistics:
 
 
 def value_statistics(counts: Sequence[TargetCounts]) -> ValueStatistics:
-    """The statistics of a target's real values in all tiles together."""
+    """The statistics of a target's real values in all scenes together."""
     n, mean, squares, low, high = np.stack([each.values for each in counts], axis=1)
     return ValueStatistics(*_mean_and_std(n, mean, squares), low.min(axis=0), high.max(axis=0))
 

@@ -1,11 +1,9 @@
-"""Counting a tile while it is decoded: labels by block, bands, and a sample of pixels."""
+"""Counting a scene while it is decoded: labels by block, bands, and a sample of pixels."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +17,7 @@ LATTICE = 32  # the sample that percentiles are taken of: one pixel in every suc
 
 
 class TargetCounts(NamedTuple):
-    """What is known of a target of one tile.
+    """What is known of a target of one scene.
 
     Attributes:
         labels: int64 ``[2, K]``: pixels of each class, labelled pixels.
@@ -33,55 +31,39 @@ class TargetCounts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TileCounts:
-    """What is known of one tile; a file of these arrays one after the other says that the tile is in the store.
+class SceneCounts:
+    """What is known of one scene; a file of these arrays says that it is in the store.
 
     Attributes:
-        layout: int64: height, width, the number of pixels without data and, where there are weights or shares, a check sum of
-            them.
+        layout: int64 ``[3]``: height, width, and the number of pixels without data.
         bands: float64 ``[4, C]``: mean, sum of squared deviations from it, minimum, maximum.
-        sample: ``[n, C]`` in the tile's dtype.
+        sample: ``[n, C]`` in the scene's dtype.
         targets: The counts of each of the dataset's targets.
+        dtypes: uint8 ``[F, 3]``, the dtype of each of its F files as NumPy writes it, such as ``<u2``.
+        lengths: int64 ``[F]``, the bytes of each file.
+        sums: uint32, the check sums of the blocks of all files, see `rsseg.data.decoded.block_sums`.
     """
 
     layout: NDArray[np.int64]
     bands: NDArray[np.float64]
     sample: NDArray[np.generic]
     targets: tuple[TargetCounts, ...]
+    dtypes: NDArray[np.uint8]
+    lengths: NDArray[np.int64]
+    sums: NDArray[np.uint32]
 
-    def digest(self) -> bytes:
-        """Eight bytes that are others where pixels are: of all sums, of the sample, and of where the classes lie.
-
-        The same on any machine: sums of real numbers, whose last digits may differ, are rounded.
-        """
-        (labels, blocks, _), *further = self.targets
-        parts: list[NDArray[Any]] = [
-            self.layout,
-            labels,
-            self.bands.astype(np.float32),
-            self.sample,
-            blocks,
-        ]
-        for counts in further:
-            parts += [counts.labels, counts.blocks]
-        return hashlib.blake2b(b"".join(part.tobytes() for part in parts), digest_size=8).digest()
-
-    def save(self, path: Path) -> None:
-        """Write the arrays into a file."""
-        with path.open("wb") as file:
-            arrays: list[NDArray[Any]] = [self.layout, self.bands, self.sample]
-            for counts in self.targets:
-                arrays += counts
-            for array in arrays:
-                np.save(file, array)
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Its arrays by name."""
+        plain = {name: array for name, array in vars(self).items() if name != "targets"}
+        each = [(place, name, array) for place, counts in enumerate(self.targets) for name, array in counts._asdict().items()]
+        return plain | {f"{place}_{name}": array for place, name, array in each}
 
     @classmethod
-    def load(cls, path: Path, targets: int = 1) -> TileCounts:
-        """Read what `save` wrote of so many targets."""
-        with path.open("rb") as file:
-            layout, bands, sample = (np.load(file) for _ in range(3))
-            counts = tuple(TargetCounts(*(np.load(file) for _ in TargetCounts._fields)) for _ in range(targets))
-        return cls(layout, bands, sample, counts)
+    def of(cls, arrays: Mapping[str, NDArray[Any]], targets: int) -> SceneCounts:
+        """What `arrays` gave, of so many targets."""
+        plain = {item.name: arrays[item.name] for item in fields(cls) if item.name != "targets"}
+        each = (TargetCounts(*(arrays[f"{place}_{name}"] for name in TargetCounts._fields)) for place in range(targets))
+        return cls(**plain, targets=tuple(each))
 
 
 class Moments:
@@ -121,11 +103,11 @@ class Moments:
 
 
 class TargetCounter:
-    """Counts a target of a tile while it is decoded, part by part.
+    """Counts a target of a scene while it is decoded, part by part.
 
     Args:
         task: The target's task.
-        size: Height and width of the tile.
+        size: Height and width of the scene.
     """
 
     def __init__(self, task: Task, size: tuple[int, int]) -> None:
@@ -167,17 +149,16 @@ class TargetCounter:
 
 
 class Counter:
-    """Counts a tile while it is decoded, part by part.
+    """Counts a scene while it is decoded, part by part.
 
     Args:
         tasks: Those of the dataset's targets.
-        size: Height and width of the tile.
+        size: Height and width of the scene.
         bands: The number of bands.
     """
 
     def __init__(self, tasks: Sequence[Task], size: tuple[int, int], bands: int) -> None:
         self.size, self.targets, self.bands = size, [TargetCounter(task, size) for task in tasks], Moments(bands)
-        self.checksum = 0  # of what is not counted
         self.sample: list[NDArray[np.generic]] = []
 
     def add(
@@ -211,14 +192,11 @@ class Counter:
         for band, values in enumerate(pixels):
             self.bands.add(band, values)
 
-    def counts(self, dtype: np.dtype[Any]) -> TileCounts:
-        """What was counted of a tile of this dtype."""
+    def counts(self, dtype: np.dtype[Any], **files: NDArray[Any]) -> SceneCounts:
+        """What was counted of a scene of this dtype, with what is known of its `files`."""
         height, width = self.size
         bands = self.bands.table()
         missing = height * width - int(bands[0, 0])
-        return TileCounts(
-            np.array([height, width, missing, *([self.checksum] if self.checksum else [])]),
-            bands[1:],
-            np.concatenate(self.sample).astype(dtype, copy=False),
-            tuple(counter.counts() for counter in self.targets),
-        )
+        sample = np.concatenate(self.sample).astype(dtype, copy=False)
+        targets = tuple(counter.counts() for counter in self.targets)
+        return SceneCounts(np.array([height, width, missing]), bands[1:], sample, targets, **files)

@@ -1,10 +1,11 @@
-"""The tile store: scenes decoded once, windows of them copied out of memory maps, of memory, or of a GPU's memory."""
+"""The store: scenes decoded once, windows of them copied out of memory maps, of memory, or of a GPU's memory."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import math
+import logging
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -18,15 +19,19 @@ from torch import Tensor
 from rsseg.contract import InputError, Layers, unknown
 from rsseg.data.blocks import Blocks
 from rsseg.data.census import BandStatistics, Census, ValueStatistics
+from rsseg.data.decoded import BLOCK, decode_scene, find_fault, layer_file, layer_files, map_array
+from rsseg.data.decoder import Decoder
 from rsseg.data.raster import as_pixel
-from rsseg.data.scene import Scene
-from rsseg.data.tile import layer_file, map_array, stored_dtype
+from rsseg.data.scene import Scene, SceneReader
 from rsseg.progress import progress
 from rsseg.task import Task
 
-BOOL = np.dtype(np.bool_)
+log = logging.getLogger(__name__)
 
-Tile = tuple[Any, dict[str, Any], Any]
+REPAIR = threading.Lock()
+"""Held while a scene is decoded again, that several threads may want."""
+
+Arrays = tuple[Any, dict[str, Any], Any]
 """Image ``[H, W, C]``; the layers that the scene has by name, ``[*planes, H, W]`` each; and bool ``[H, W]``, true where pixels
 are missing, or None if none are: arrays, or tensors on a device."""
 
@@ -46,27 +51,29 @@ class Layer(NamedTuple):
 
 
 class Store:
-    """The tiles of a split.
+    """The decoded scenes of a split.
 
     Args:
-        folder: Where the tiles lie.
+        folder: Where they lie.
         scenes: The scenes that they were decoded from.
         names: What their files begin with.
-        tasks: Those of the dataset's targets.
-        index: The arrays that `rsseg.data.build.save_index` writes.
+        decoders: How the masks of each target are decoded.
+        bands: The image bands that were read, counted from 1.
+        index: The arrays that `rsseg.data.build.make_index` gives.
         skipped: Scenes that could not be decoded, and why.
+        full: Compare all of a scene with its check sums when it is opened first, not a few blocks of each file.
 
     Attributes:
         scenes: As given.
         sizes: int64 ``[S, 2]``, height and width of each scene.
-        dtype: What windows come as: the common type of all tiles.
+        dtype: What windows come as: the common type of all scenes.
         layers: What goes with the images, by name: the targets and, if any scene has one, the weight.
-        tasks: As given, by target.
+        tasks: Those of the dataset's targets, by name.
         censuses: What the split holds, by target.
-        pixels: A hash that is another one where pixels or labels are.
+        pixels: A hash that is another one where any pixel or label is.
         skipped: As given.
         pin: Whether windows are cut into memory that a GPU reads fast.
-        device: The device that holds the tiles; None: they are arrays in memory, or mapped into it.
+        device: The device that holds the scenes; None: they are arrays in memory, or mapped into it.
     """
 
     def __init__(
@@ -74,29 +81,35 @@ class Store:
         folder: Path,
         scenes: Sequence[Scene],
         names: Sequence[str],
-        tasks: Sequence[Task],
-        index: dict[str, NDArray[np.generic]],
+        decoders: Sequence[Decoder],
+        bands: Sequence[int],
+        index: dict[str, NDArray[Any]],
         skipped: dict[str, str],
+        full: bool = False,
     ) -> None:
         self.folder, self.scenes, self.skipped = folder, list(scenes), skipped
-        self.tasks = {task.target: task for task in tasks}
-        self._places = {name: place for place, name in enumerate(self.tasks)}
-        self._names, self._dtypes = list(names), [np.dtype(str(name)) for name in index["dtypes"]]
+        self._decoders, self._bands, self._full = decoders, bands, full
+        self.tasks = {decoder.task.target: decoder.task for decoder in decoders}
+        self._targets = list(self.tasks)
+        self._names = list(names)
         self._layout: list[list[int]] = index["layout"].tolist()
-        self.sizes: NDArray[np.int64] = index["layout"][:, :2]  # type: ignore[assignment]
-        self.dtype = np.result_type(*set(self._dtypes))
+        self.sizes: NDArray[np.int64] = index["layout"][:, :2]
+        self._first: list[int] = (np.cumsum(index["files"]) - index["files"]).tolist()
+        known = {text: np.dtype(text.decode()) for text in np.unique(index["dtypes"].view("S3")).tolist()}
+        self._dtypes = [known[text] for text in index["dtypes"].view("S3").ravel().tolist()]
+        self._lengths, self._sums, self._ends = index["lengths"], index["sums"], np.cumsum(-(-index["lengths"] // BLOCK))
+        self._opened = bytearray(len(self.scenes))
+        self.dtype = np.result_type(*{self._dtypes[first] for first in self._first})
         self.layers = {name: Layer(task.planes, task.dtype, default=task.unknown) for name, task in self.tasks.items()}
         if any(scene.weight is not None for scene in scenes):
             self.layers["weight"] = Layer((), np.dtype(np.float32), default=1)
-        bands = {key.removeprefix("bands_"): index[key] for key in index if key.startswith("bands_")}
-        statistics = BandStatistics(
-            **bands | {"count": int(bands["count"]), "missing": float(bands["missing"])}  # type: ignore[arg-type]
-        )
+        of_bands = {key.removeprefix("bands_"): index[key] for key in index if key.startswith("bands_")}
+        statistics = BandStatistics(**of_bands | {key: of_bands[key].item() for key in ("count", "missing")})
         self.censuses = {name: self._census(index, place, statistics) for place, name in enumerate(self.tasks)}
-        self.pixels = hashlib.blake2b(index["pixels"].tobytes(), digest_size=8).hexdigest()
+        self.pixels = hashlib.blake2b(index["sums"].tobytes(), digest_size=16).hexdigest()
         self.pin = False
         self.device: torch.device | None = None
-        self._loaded: list[Tile] = []
+        self._loaded: list[Arrays] = []
         self.fill = np.zeros(len(statistics.mean))
 
     def __len__(self) -> int:
@@ -109,7 +122,7 @@ class Store:
         return Census(labels[:, 0], labels[:, 1], statistics, blocks, values, self.sizes.prod(1) - np.array(self._layout)[:, 2])
 
     def seen_by(self, target: str) -> Store:
-        """The same tiles with this target as the first."""
+        """The same scenes with this target as the first."""
         seen = copy.copy(self)
         seen.tasks = {target: self.tasks[target], **self.tasks}
         return seen
@@ -135,52 +148,77 @@ class Store:
 
     @property
     def loaded(self) -> bool:
-        """Whether the tiles are held, in memory or on `device`."""
+        """Whether the scenes are held, in memory or on `device`."""
         return bool(self._loaded)
 
     @property
     def nbytes(self) -> int:
-        """What the tiles take in memory."""
-        found = 0
-        for scene, ((height, width, gone), dtype) in enumerate(zip(self._layout, self._dtypes, strict=True)):
-            stored = [math.prod(self.layers[name].planes) * self._stored(scene, name).itemsize for name in self._own(scene)]
-            found += height * width * (len(self.fill) * dtype.itemsize + sum(stored) + (gone > 0))
-        return found
+        """The bytes of the scenes' files, about what they take in memory."""
+        return int(self._lengths.sum())
 
-    def _own(self, scene: int) -> list[str]:
-        """The layers that a scene has."""
-        own = self.scenes[scene]
-        targets = [name for name, place in self._places.items() if own.mask_of(place) is not None]
-        return targets if own.weight is None else [*targets, "weight"]
-
-    def _stored(self, scene: int, layer: str) -> np.dtype[Any]:
-        """The dtype of a scene's layer in the store."""
+    def _files(self, scene: int) -> dict[str, str]:
+        """The paths of a scene's files, by what they hold."""
         name = self._names[scene]
-        return self.tasks[layer].dtype if layer in self.tasks else stored_dtype(layer_file(self.folder, name, layer), name)
+        files = layer_files(self.scenes[scene], name, self._targets)
+        if self._layout[scene][2]:
+            files["missing"] = layer_file(name, "missing")
+        return {layer: f"{self.folder}/{file}" for layer, file in files.items()}
 
-    def tile(self, scene: int) -> Tile:
-        """The pixels of a scene; they must not be written to."""
+    def arrays(self, scene: int) -> Arrays:
+        """The pixels of a scene; they must not be written to.
+
+        Raises:
+            InputError: If they are damaged and can't be decoded again.
+        """
         if self._loaded:
             return self._loaded[scene]
-        (height, width, gone), name = self._layout[scene], self._names[scene]
-        image = map_array(layer_file(self.folder, name, "image"), (height, width, len(self._fill)), self._dtypes[scene], name)
-        layers = {}
-        for layer in self._own(scene):
-            shape = *self.layers[layer].planes, height, width
-            layers[layer] = map_array(layer_file(self.folder, name, layer), shape, self._stored(scene, layer), name)
-        if not gone:
-            return image, layers, None
-        return image, layers, map_array(layer_file(self.folder, name, "missing"), (height, width), BOOL, name)
+        if not self._opened[scene]:
+            self._check(scene)
+        height, width, _ = self._layout[scene]
+        arrays: dict[str, Any] = {}
+        for place, (kind, path) in enumerate(self._files(scene).items(), start=self._first[scene]):
+            planes = self.layers[kind].planes if kind in self.layers else ()
+            shape = (height, width, len(self._fill)) if kind == "image" else (*planes, height, width)
+            arrays[kind] = map_array(path, shape, self._dtypes[place])
+        return arrays.pop("image"), arrays, arrays.pop("missing", None)
+
+    def _check(self, scene: int) -> None:
+        """Look at a scene that is opened for the first time; decode it again if it is not what was written."""
+        own = self.scenes[scene]
+        if self._fault(scene, self._full):
+            with REPAIR:
+                if fault := self._fault(scene, full=True):  # another thread may have been here
+                    log.warning("%s: scene %s is decoded again.", fault, self.scenes[scene].name)
+                    decode_scene(
+                        SceneReader([self.scenes[scene]], self._decoders, self._bands), self.folder, self._names[scene]
+                    )
+                    map_array.cache_clear()
+                    if self._fault(scene, full=True):
+                        for index in self.folder.glob("index-*"):
+                            index.unlink(missing_ok=True)
+                        raise InputError(
+                            f"scene {own.name}, decoded again, is not what it was: another version of a library "
+                            "or a bad disk may be why; the same command takes it as it is now"
+                        )
+        self._opened[scene] = True
+
+    def _fault(self, scene: int, full: bool) -> str:
+        """What is wrong with a scene's files; empty: nothing was found."""
+        for place, path in enumerate(self._files(scene).values(), start=self._first[scene]):
+            length, end = int(self._lengths[place]), int(self._ends[place])
+            if fault := find_fault(path, length, self._sums[end - -(-length // BLOCK) : end], full):
+                return fault
+        return ""
 
     def load(self, device: torch.device | None) -> None:
-        """Hold all tiles on a device, where windows are cut from now on; None: in memory, as arrays."""
+        """Hold all scenes on a device, where windows are cut from now on; None: in memory, as arrays."""
         with progress(range(len(self)), f"loading to {device or 'memory'}") as scenes:
-            loaded = [self._held(self.tile(scene), device) for scene in scenes]
+            loaded = [self._held(self.arrays(scene), device) for scene in scenes]
         self._loaded, self.device = loaded, device
 
     @staticmethod
-    def _held(tile: Tile, device: torch.device | None) -> Tile:
-        image, layers, missing = tile
+    def _held(arrays: Arrays, device: torch.device | None) -> Arrays:
+        image, layers, missing = arrays
         copies = {name: held(layer, device) for name, layer in layers.items()}
         return held(image, device), copies, None if missing is None else held(missing, device)
 
@@ -192,7 +230,7 @@ class Store:
     def read_layers(
         self, scene: int, top: int, left: int, size: int
     ) -> tuple[NDArray[np.generic], dict[str, NDArray[np.generic]]]:
-        """A window as arrays: image ``[C, size, size]`` and layers; from the disk, whatever device holds the tiles.
+        """A window as arrays: image ``[C, size, size]`` and layers; from the disk, whatever device holds the scenes.
 
         Args:
             scene: The scene's number.
@@ -230,7 +268,7 @@ class Store:
             to_image, blank, put_in = images.numpy(), fill.numpy(), put
             to_layers = {name: layer.numpy() for name, layer in layers.items()}
         for i, (scene, top, left) in enumerate(places):
-            pixels, own, missing = self.tile(scene)
+            pixels, own, missing = self.arrays(scene)
             rows, columns = slice(top, top + size), slice(left, left + size)
             part = pixels[rows, columns]
             height, width = part.shape[:2]
@@ -284,7 +322,7 @@ def put_by_torch(target: Tensor, source: Tensor, where: Tensor | None = None) ->
 
 
 def load(stores: Sequence[Store], device: torch.device | None) -> None:
-    """Copy the tiles of several splits into memory or to a device, those that are not there yet.
+    """Copy the scenes of several splits into memory or to a device, those that are not there yet.
 
     Args:
         stores: The splits.
@@ -297,8 +335,8 @@ def load(stores: Sequence[Store], device: torch.device | None) -> None:
     need, free = sum(store.nbytes for store in todo), free_memory(device)
     if need > free:
         raise InputError(
-            f"the tiles take {need / 1e9:.1f} GB, but {device or 'this machine'} has {free / 1e9:.1f} GB of memory left: "
-            f"take residence={'ram or residence=' if device else ''}disk"
+            f"the scenes take {need / 1e9:.1f} GB, but {device or 'this machine'} has {free / 1e9:.1f} GB of memory left: "
+            f"take cache={'ram or cache=' if device else ''}disk"
         )
     for store in todo:
         store.load(device)

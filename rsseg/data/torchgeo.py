@@ -259,6 +259,6 @@ def write_raster(path: Path, pixels: NDArray[Any], place: Mapping[str, Any]) -> 
     count, height, width = pixels.shape
     form = {"count": count, "height": height, "width": width, "dtype": pixels.dtype.name, **place}
     packed = {"compress": "zstd", "zstd_level": 1, "predictor": 3 if pixels.dtype.kind == "f" else 2, "blockysize": 128}
-    with new_raster(path, sync=False, **packed, **form) as raster:  # not synced, as tiles
+    with new_raster(path, sync=False, **packed, **form) as raster:  # not synced, as decoded scenes
         raster.write(pixels)
     return pixels.nbytes

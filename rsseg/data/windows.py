@@ -73,7 +73,7 @@ class Windows:
     """Numbered windows of a store; a batch of them is cut into one tensor.
 
     Args:
-        store: The tiles.
+        store: The scenes.
         size: The windows' side.
     """
 
@@ -122,7 +122,7 @@ class TrainWindows(Windows):
     """The endless stream of training windows.
 
     Args:
-        store: The tiles.
+        store: The scenes.
         size: The windows' side.
         sampler: Says where window k lies: scene, top, left.
     """
@@ -142,7 +142,7 @@ class GridWindows(Windows):
     Numbers beyond the last window give it again with nothing labelled: they fill up what several processes share.
 
     Args:
-        store: The tiles.
+        store: The scenes.
         size: The windows' side.
         overlap: What is cut away at their inner borders.
         scenes: Which scenes, one after the other; all as they come by default.

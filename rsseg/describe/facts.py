@@ -111,7 +111,7 @@ def split_facts(store: Store, numbers: Sequence[int]) -> dict[str, Any]:
     """The numbers of a split, as ``description.json`` holds them.
 
     Args:
-        store: Its tiles.
+        store: Its scenes.
         numbers: Of the bands that are read.
     """
     census, task = store.census, store.task

@@ -230,7 +230,7 @@ def survey(store: Store, decoders: Sequence[Decoder], bands: list[int], seed: in
     An object that the border of a piece goes through counts with what is seen of it, once on either side.
 
     Args:
-        store: The split's tiles.
+        store: The split's scenes.
         decoders: How the masks of each target are decoded.
         bands: The image bands to read, counted from 1.
         seed: Of the pieces that are drawn where not all can be looked at.
@@ -242,7 +242,7 @@ def survey(store: Store, decoders: Sequence[Decoder], bands: list[int], seed: in
     def look(piece: tuple[int, Window]) -> tuple[list[Objects], int, int]:
         scene, window = piece
         inside = (..., *window.toslices())
-        _, layers, missing = store.tile(scene)
+        _, layers, missing = store.arrays(scene)
         pixel, layer = square_metres(store.scenes[scene]), layers.get(task.target)
         target = task.unknown_target((window.height, window.width)) if layer is None else np.asarray(layer[inside])
         if isinstance(task, Centres):

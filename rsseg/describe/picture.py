@@ -40,7 +40,7 @@ def draw_dataset(path: Path, train: Store, splits: Mapping[str, Any], objects: M
 
     Args:
         path: The file.
-        train: The tiles of train, whose classes and windows are drawn.
+        train: The scenes of train, whose classes and windows are drawn.
         splits: What `split_facts` says, by split.
         objects: Of train, by class; empty: there are none.
         setup: The setup.
@@ -204,7 +204,7 @@ def choose_windows(store: Store, window: int) -> list[tuple[int, int, int]]:
     seen yet, then those in another scene, then those with most classes.
 
     Args:
-        store: The tiles.
+        store: The scenes.
         window: The side of the windows.
     """
     task, shares = store.task, dict[tuple[int, int, int], np.ndarray[tuple[int], np.dtype[np.float64]]]()

@@ -33,7 +33,7 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
 
     Args:
         setup: The setup.
-        stores: The tiles of train, val and, if its scenes have masks, test.
+        stores: The scenes of train, val and, if its scenes have masks, test.
         out: The folder to write into, made if it is not there.
         overrides: The command line's overrides, for the command that is recommended.
     """

@@ -74,7 +74,7 @@ def make_samples(setup: Setup, store: Store) -> dict[str, LogitSample]:
 
 def _pixels(store: Store, task: Task) -> Any:
     """The pixels of the sample of a head."""
-    layers = (store.tile(scene)[1].get(task.target) for scene in range(len(store)))
+    layers = (store.arrays(scene)[1].get(task.target) for scene in range(len(store)))
     masks = (None if mask is None else task.hard_labels(np.asarray(mask)) for mask in layers)
     return choose_pixels(masks, len(store), task)
 

@@ -19,8 +19,8 @@ from rsseg.files import write_json
 from rsseg.training.checkpointing import Checkpoints
 
 FREE = (
-    "workers", "residence", "pictures", "logger", "output", "checkpoint_every", "on_nonfinite", "dataset.source.root",
-    "dataset.args.root",
+    "workers", "cache", "verify", "pictures", "logger", "output", "checkpoint_every", "on_nonfinite",
+    "dataset.source.root", "dataset.args.root",
 )  # fmt: skip
 """What says where and how a run is trained, and changes no number of it; data that moved are compared by their fingerprint."""
 

@@ -16,7 +16,7 @@ from rsseg.compare.counting import PointCounts, Thresholds
 from rsseg.compare.recorder import HALVES, Recorder
 from rsseg.compare.records import POINTS, write_arrays
 from rsseg.config.folder import RunFolder
-from rsseg.config.schema import Residence
+from rsseg.config.schema import Cache
 from rsseg.contract import InputError
 from rsseg.data.store import Store, load
 from rsseg.data.windows import Batches, GridWindows, Loader, Windows, thread_count
@@ -75,7 +75,7 @@ def score(
             count(given[2], given[3])
 
     trainer = scoring_trainer(setup, [LambdaCallback(on_validation_batch_end=give)])
-    reside(setup, [windows.store], trainer)
+    cache_scenes(setup, [windows.store], trainer)
     trainer.validate(module, feed(setup, windows, Batches(len(windows), setup.batch_size)), verbose=False)
     return dict(module.scores)
 
@@ -83,7 +83,7 @@ def score(
 def count_scenes(setup: Setup, module: SegmentationModule, windows: GridWindows, count: Count) -> None:
     """Predict whole scenes in this process, and give the batches of logits by head to `count`."""
     trainer = scoring_trainer(setup, [LambdaCallback(on_predict_batch_end=lambda *given: count(given[2], given[3]))])
-    reside(setup, [windows.store], trainer)
+    cache_scenes(setup, [windows.store], trainer)
     loader = feed(setup, windows, Batches(len(windows), setup.batch_size))
     trainer.predict(module, loader, return_predictions=False)
 
@@ -219,18 +219,18 @@ def print_scores(result: Mapping[str, AnyScores], title: str) -> None:
         print_table(name_means(score_rows(heads)), title)
 
 
-def reside(setup: Setup, stores: list[Store], trainer: L.Trainer) -> None:
-    """Bring tiles to where `residence` says.
+def cache_scenes(setup: Setup, stores: list[Store], trainer: L.Trainer) -> None:
+    """Bring scenes to where `cache` says.
 
     Raises:
         InputError: If they do not fit there.
     """
     for store in stores:
         store.pin = trainer.strategy.root_device.type == "cuda"
-    if setup.residence is not Residence.disk:
-        load(stores, trainer.strategy.root_device if setup.residence is Residence.gpu else None)
+    if setup.cache is not Cache.disk:
+        load(stores, trainer.strategy.root_device if setup.cache is Cache.gpu else None)
 
 
 def feed(setup: Setup, windows: Windows, batches: Batches, world: int = 1) -> Loader:
-    """Batches for a trainer, cut ahead by threads, or on its device where the tiles lie there."""
-    return Loader(windows, batches, 0 if setup.residence is Residence.gpu else thread_count(setup.workers, world))
+    """Batches for a trainer, cut ahead by threads, or on its device where the scenes lie there."""
+    return Loader(windows, batches, 0 if setup.cache is Cache.gpu else thread_count(setup.workers, world))

@@ -37,7 +37,7 @@ from rsseg.training.checkpointing import CheckpointFiles, Checkpoints, validatio
 from rsseg.training.divergence import DivergedError, NonFinite
 from rsseg.training.recording import make_recorder
 from rsseg.training.resume import NewSchedule, begins_anew
-from rsseg.training.scoring import feed, name_means, print_scores, reside, score_rows
+from rsseg.training.scoring import cache_scenes, feed, name_means, print_scores, score_rows
 from rsseg.training.signals import Interrupts
 
 log = logging.getLogger(__name__)
@@ -246,7 +246,7 @@ def _train_all_steps(loop: Loop, last: Path | None) -> None:
     if size % world:
         raise InputError(f"batch_size={size} can't be shared evenly among {world} devices: take a multiple of {world}")
     per_step = size * trainer.accumulate_grad_batches
-    reside(setup, list(stores.values()), trainer)
+    cache_scenes(setup, list(stores.values()), trainer)
     windows = GridWindows(stores["val"], setup.window, setup.overlap)
     for head, task in setup.tasks.items():
         if windows.masked or any(store.censuses[task.target].blocks.counts[:, -1].any() for store in stores.values()):

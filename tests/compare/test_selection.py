@@ -473,7 +473,7 @@ def test_plain_is_decided_by_what_the_loss_is(tmp_path, add, terms, plain):
 
 
 def test_places_are_no_part_of_a_recipe(tmp_path, add):
-    add("a", "ce", overrides=["output=x"], output="x", workers=2, residence="ram", logger={"csv": {}}, pictures=4)
+    add("a", "ce", overrides=["output=x"], output="x", workers=2, cache="ram", logger={"csv": {}}, pictures=4)
     add("b", "dice", overrides=["output=y"], output="y", record={"gain": True})
     found = gather([tmp_path])
     assert (found.labels, found.left_out) == (["ce", "dice"], [])

@@ -133,8 +133,8 @@ def test_a_gpu_that_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="no GPU is found: take trainer=cpu"):
         check_machine(make_setup(compose(["trainer=gpu"])))
-    with pytest.raises(InputError, match="no GPU is found: take residence=ram"):
-        check_machine(make_setup(compose(["residence=gpu"])))
+    with pytest.raises(InputError, match="no GPU is found: take cache=ram"):
+        check_machine(make_setup(compose(["cache=gpu"])))
 
 
 def test_one_loss_serves_the_head_and_terms_can_be_edited():

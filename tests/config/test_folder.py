@@ -142,6 +142,13 @@ def test_keys_of_another_version_are_kept_and_new_ones_have_their_defaults(run):
     assert (config.old_key, config.loss.backend2, config.overlap) == (3, "fast", 32)
 
 
+def test_settings_have_their_names_of_now(run):
+    edit(run, "config.yaml", "batch_size: 8\n", "batch_size: 8\nresidence: ram\non_bad_tile: skip\n")
+    config = run.config()
+    assert (config.cache, config.on_bad_scene) == ("ram", "skip")
+    assert not {"residence", "on_bad_tile"} & config.keys()
+
+
 def test_settings_of_older_versions_that_are_gone_are_left_out(run):
     edit(run, "config.yaml", "loss:\n", "loss:\n  backend: auto\n")
     edit(run, "config.yaml", "mask: {}", "mask: {loss: {backend: reference}}")

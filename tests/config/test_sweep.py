@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from omegaconf import OmegaConf
 from test_run import command, folder_data, settings, tiny
 from tiny import CONFIGS
 
-from rsseg.assembly import make_setup
+from rsseg.assembly import checkpoint_bytes, make_setup
 from rsseg.config.cli import own_part
 from rsseg.config.folder import RunFolder
 from rsseg.config.plan import FILE, read_plan
@@ -31,6 +32,7 @@ from rsseg.config.schema import register
 from rsseg.config.sweep import Runs, Sweep
 from rsseg.contract import InputError
 from rsseg.files import write_json
+from rsseg.run import train
 
 SWEEPS = sorted(path.stem for path in (CONFIGS / "sweep").glob("*.yaml"))
 
@@ -230,6 +232,20 @@ def test_the_faults_of_some_runs_are_told_before_the_first(tmp_path, folder_root
     assert message in refused(tmp_path, *folder_data(folder_root), *words)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_checkpoints_take_what_is_said(tmp_path, folder_root, optimizer):
+    config = settings(tmp_path, *folder_data(folder_root), f"optimizer={optimizer}", "steps=2", "validations=2")
+    train(config, tmp_path / "run")
+    found = sum(path.stat().st_size for path in (tmp_path / "run/checkpoints").iterdir())
+    assert checkpoint_bytes(config) == pytest.approx(found, rel=0.1)
+
+
+def test_a_disk_too_small_for_the_checkpoints_is_refused(tmp_path, folder_root, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    line = refused(tmp_path, *folder_data(folder_root), "loss=ce,dice", "seed=1,2,3")
+    assert re.search(r"^error: 6 runs: their checkpoints take about 0\.\d GB, and .* has 0\.0 GB left: set output=", line)
+
+
 def test_a_sweep_does_not_begin_in_the_folder_of_another(tmp_path, folder_root):
     data, sweep = [*folder_data(folder_root), f"hydra.sweep.dir={tmp_path}/sweep/mine"], tmp_path / "sweep/mine"
     begun(sweep / "loss=ce,seed=1", tmp_path, *folder_data(folder_root), "loss=ce", "seed=1")
@@ -275,6 +291,10 @@ def test_a_plan_is_written_before_the_first_run(tmp_path, folder_root):
     assert set(read_plan(folder).labels.values()) == {"ce", "dice"}
     assert read_plan(folder).command([3, 4]).startswith("python train.py -m")
     assert "sweep=losses_lr" in read_plan(folder).command([3, 4])
+    content = json.loads((folder / FILE).read_text())
+    content["common"]["on_bad_tile"] = content["common"].pop("on_bad_scene")  # as an earlier version wrote it
+    write_json(folder / FILE, content)
+    assert read_plan(folder).common["on_bad_scene"] == "raise"
     assert read_plan(folder).command([3, 4]).endswith("seed=3,4")
 
 

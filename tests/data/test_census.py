@@ -9,12 +9,14 @@ from rsseg.contract import InputError
 from rsseg.data.blocks import SIZE, Blocks
 from rsseg.data.census import PERCENTILES, BandStatistics, Census, check_absent, describe_other_radiometry
 from rsseg.data.count import Counter
+from rsseg.data.decoded import parts
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene
-from rsseg.data.tile import parts
 from rsseg.task import Binary, Multiclass, Multilabel
 
 RNG = np.random.default_rng(4)
+
+FILES = {"dtypes": np.zeros((0, 3), np.uint8), "lengths": np.zeros(0, np.int64), "sums": np.zeros(0, np.uint32)}
 
 
 def scene(folder, image, mask, name="s", **options):
@@ -22,7 +24,7 @@ def scene(folder, image, mask, name="s", **options):
 
 
 def test_statistics_are_those_of_all_pixels_with_data(tmp_path):
-    """Two tiles of different size and dtype, against NumPy in float64 on the pixels put together."""
+    """Two scenes of different size and dtype, against NumPy in float64 on the pixels put together."""
     images = [RNG.integers(0, 60000, (3, 70, 300), dtype=np.uint16), RNG.integers(0, 255, (3, 150, 90), dtype=np.uint8)]
     images[0][:, 3:9, :50] = 0
     masks = [RNG.integers(0, 3, (1, *image.shape[1:]), dtype=np.uint8) for image in images]
@@ -45,7 +47,7 @@ def test_deviation_of_large_values_that_are_nearly_alike():
     for top in range(0, 40, 8):
         part = values[:, top : top + 8]
         counter.add(top, 0, part, np.zeros(part.shape[1:], bool), {"mask": np.zeros(part.shape[1:], np.uint8)})
-    _, squares, *_ = counter.counts(np.dtype(np.float64)).bands[:, 0]
+    _, squares, *_ = counter.counts(np.dtype(np.float64), **FILES).bands[:, 0]
     np.testing.assert_allclose(np.sqrt(squares / 1600), (values - 1e9).std(), rtol=1e-5)
 
 
@@ -58,7 +60,7 @@ def test_deviation_of_large_values_that_are_nearly_alike():
     st.sampled_from([Binary(("a",)), Multiclass(("a", "b")), Multilabel(("a", "b"))]),
 )
 def test_counts_do_not_depend_on_the_parts(height, width, block_height, block_width, task):
-    """Labels by block against a plain loop, whatever the parts that a tile is decoded in."""
+    """Labels by block against a plain loop, whatever the parts that a scene is decoded in."""
     rng = np.random.default_rng(height * width)
     planes = (2,) if task.kind == "multilabel" else ()
     labels = rng.choice(np.array([0, 1, 255], np.uint8), (*planes, height, width), p=[0.5, 0.2, 0.3])
@@ -67,7 +69,7 @@ def test_counts_do_not_depend_on_the_parts(height, width, block_height, block_wi
     for window in parts((height, width), (block_height, block_width)):
         at = (..., *window.toslices())
         counter.add(window.row_off, window.col_off, image[at], np.zeros(image[at].shape[1:], bool), {"mask": labels[at]})
-    found = counter.counts(image.dtype)
+    found = counter.counts(image.dtype, **FILES)
     (target,) = found.targets
     ignored = (labels == 255).all(axis=0) if planes else labels == 255
     for row, line in enumerate(target.blocks):
@@ -134,7 +136,7 @@ def test_what_cannot_be_learnt_is_refused(tmp_path, caplog):
 
 
 def test_the_lattice_is_that_of_the_scene_whatever_its_parts(monkeypatch):
-    monkeypatch.setattr("rsseg.data.tile.PART", 64 * 100)
+    monkeypatch.setattr("rsseg.data.decoded.PART", 64 * 100)
     image = RNG.integers(0, 60000, (2, 200, 150), dtype=np.uint16)
     missing = RNG.random((200, 150)) < 0.3
     counter = Counter([TASK], (200, 150), 2)
@@ -146,7 +148,7 @@ def test_the_lattice_is_that_of_the_scene_whatever_its_parts(monkeypatch):
     lattice = np.zeros_like(missing)
     lattice[16::32, 16::32] = True
     expected = image[:, lattice & ~missing]
-    np.testing.assert_array_equal(np.sort(counter.counts(image.dtype).sample, axis=0), np.sort(expected, axis=1).T)
+    np.testing.assert_array_equal(np.sort(counter.counts(image.dtype, **FILES).sample, axis=0), np.sort(expected, axis=1).T)
 
 
 def test_a_split_without_any_class_is_refused(tmp_path):

@@ -12,12 +12,12 @@ from tiny import checker, coloured, write_tif
 from rsseg.contract import IGNORE, Batch, InputError
 from rsseg.data.augment import D4, Augmentation, CutOut, ScaleCrop, Sometimes
 from rsseg.data.balance import Balanced
+from rsseg.data.decoded import store_name
 from rsseg.data.files import Files
 from rsseg.data.labels import Shares
 from rsseg.data.paste import Paste
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import load
-from rsseg.data.tile import tile_name
 from rsseg.data.windows import GridWindows
 from rsseg.task import Binary, Multiclass, Multilabel
 
@@ -34,8 +34,8 @@ def scene_of(folder, name="s", size=80, weight=None, **options):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "float64"])
-@pytest.mark.parametrize("residence", ["disk", "ram", "device"])
-def test_windows_hold_the_weights_of_the_file(tmp_path, dtype, residence):
+@pytest.mark.parametrize("cache", ["disk", "ram", "device"])
+def test_windows_hold_the_weights_of_the_file(tmp_path, dtype, cache):
     weight = (RNG.random((80, 80)) * 50).astype(dtype)
     weight[10:20] = 99  # no-data
     if weight.dtype.kind == "f":
@@ -44,9 +44,9 @@ def test_windows_hold_the_weights_of_the_file(tmp_path, dtype, residence):
     store = store_of(scenes, tmp_path / "store")
     stored = np.load(next((tmp_path / "store").glob("*.weight.npy")))
     assert stored.dtype == weight.dtype
-    assert store.nbytes == 80 * 80 * (4 + 4 + weight.dtype.itemsize)
-    if residence != "disk":
-        load([store], torch.device("cpu") if residence == "device" else None)
+    assert store.nbytes == 80 * 80 * (4 + 4 + weight.dtype.itemsize) + 5 * 128  # headers
+    if cache != "disk":
+        load([store], torch.device("cpu") if cache == "device" else None)
     image, layers = store.cut([(0, 5, 7), (0, 60, 60), (1, 60, 0)], 32)
     assert (layers["weight"].dtype, layers["weight"].shape) == (torch.float32, (3, 32, 32))
     expected = np.where((weight == 99) | np.isnan(weight.astype(float)), 0, weight).astype(np.float32)
@@ -172,8 +172,8 @@ def test_negative_no_data_weighs_nothing(tmp_path):
 def test_other_weights_are_other_tiles_and_other_pixels(tmp_path):
     scene = scene_of(tmp_path, weight=np.ones((80, 80), np.float32))
     bare = Scene("s", scene.image, scene.mask)
-    assert tile_name(scene, [LABELS], [1]) != tile_name(bare, [LABELS], [1])
-    assert tile_name(Scene("s", scene.image, None, weight=scene.mask), [LABELS], [1]) != tile_name(bare, [LABELS], [1])
+    assert store_name(scene, [LABELS], [1]) != store_name(bare, [LABELS], [1])
+    assert store_name(Scene("s", scene.image, None, weight=scene.mask), [LABELS], [1]) != store_name(bare, [LABELS], [1])
     before = store_of([scene], tmp_path / "store")
     write_tif(scene.weight, np.full((1, 80, 80), 0.5, np.float32))
     after = store_of([scene], tmp_path / "store")

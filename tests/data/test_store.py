@@ -18,10 +18,10 @@ from tiny import checker, coloured, write_tif
 import rsseg.data.build as build
 import rsseg.data.store as room
 from rsseg.contract import InputError
+from rsseg.data.decoded import PART, map_array, parts, store_name
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import load, put, put_by_torch
-from rsseg.data.tile import PART, map_array, parts, tile_name
 from rsseg.data.vector import Burn
 from rsseg.task import Binary, make_task
 
@@ -41,7 +41,7 @@ def scenes(folder, count=3, size=64, **options):
 
 
 def written(store):
-    """The time of each tile's last file."""
+    """The time of each scene's last file."""
     return [(store.folder / f"{name}.counts").stat().st_mtime_ns for name in store._names]
 
 
@@ -56,7 +56,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32", "int32", "float32", "float64"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_tiles_are_what_rasterio_reads(tmp_path, dtype, layout):
+def test_scenes_are_what_rasterio_reads(tmp_path, dtype, layout):
     image = (RNG.random((4, 50, 70)) * 250).astype(dtype)
     mask = RNG.integers(0, 3, (50, 70), dtype=np.uint8)
     one = scene(tmp_path, image, mask, photometric="minisblack", **LAYOUTS[layout])  # else band 4 is alpha
@@ -89,9 +89,9 @@ def test_photographs(tmp_path, suffix):
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
-@pytest.mark.parametrize("residence", ["disk", "ram", "gpu"])
-def test_windows_are_the_readers(tmp_path, dtype, task, residence):
-    """Anywhere, over edges and pixels without data, cut from tiles of one or several planes: as read by rasterio one by one."""
+@pytest.mark.parametrize("cache", ["disk", "ram", "gpu"])
+def test_windows_are_the_readers(tmp_path, dtype, task, cache):
+    """Anywhere, over edges and pixels without data, from scenes of one or several planes: as read by rasterio one by one."""
     labels = Labels(make_task(task, ("a", "b")), None, [255])
     made = []
     for i, (height, width) in enumerate([(40, 90), (20, 20), (64, 64)]):
@@ -101,8 +101,8 @@ def test_windows_are_the_readers(tmp_path, dtype, task, residence):
         made.append(scene(tmp_path, image, mask, f"s{i}", **({} if i == 2 else {"nodata": 0})))
     store, reader = store_of(made, tmp_path / "store", labels), SceneReader(made, [labels], [1, 2, 3])
     store.fill = reader.fill = np.array([7.0, 8.0, 9.0])
-    if residence != "disk":
-        load([store], torch.device("cpu") if residence == "gpu" else None)
+    if cache != "disk":
+        load([store], torch.device("cpu") if cache == "gpu" else None)
     places = [(int(RNG.integers(3)), int(RNG.integers(20)), int(RNG.integers(20))) for _ in range(12)]
     image, layers = store.cut(places, 32)
     mask = layers["mask"]
@@ -125,7 +125,7 @@ def test_torch_and_numpy_copy_alike(kinds):
             np.testing.assert_array_equal(ours, np.where(chosen[0] if chosen else True, pixels, target))
 
 
-def test_tiles_of_different_types_come_as_their_common_one(tmp_path):
+def test_scenes_of_different_types_come_as_their_common_one(tmp_path):
     made = [
         scene(tmp_path, np.full((3, 9, 9), v, t), np.zeros((9, 9), np.uint8), t) for v, t in ((200, "uint8"), (-3, "int16"))
     ]
@@ -153,7 +153,7 @@ def test_a_large_map_is_the_same_as_a_small_one(tmp_path, monkeypatch):
     """From 1 GB on a file is mapped in another way; here from the first byte on."""
     store = store_of([scene(tmp_path, coloured(RNG, checker(RNG, 64, 3)), checker(RNG, 64, 3))], tmp_path / "store")
     small = store.cut([(0, 3, 5)], 32)
-    monkeypatch.setattr("rsseg.data.tile.LARGE", 1)
+    monkeypatch.setattr("rsseg.data.decoded.LARGE", 1)
     map_array.cache_clear()
     again = store.cut([(0, 3, 5)], 32)
     assert torch.equal(small[0], again[0])
@@ -195,7 +195,7 @@ def test_an_existing_store_opens_no_raster(tmp_path, monkeypatch):
 def test_an_interrupted_build_goes_on(tmp_path, monkeypatch):
     made = scenes(tmp_path, count=5, compress="deflate")
     monkeypatch.setattr(build, "cores", lambda: 1)
-    write, count = build.write_tile, [0]
+    write, count = build.decode_scene, [0]
     read = SceneReader.read_mask
 
     def cut_off(reader, folder, name):
@@ -204,7 +204,7 @@ def test_an_interrupted_build_goes_on(tmp_path, monkeypatch):
             monkeypatch.setattr(SceneReader, "read_mask", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
         write(reader, folder, name)
 
-    monkeypatch.setattr(build, "write_tile", cut_off)
+    monkeypatch.setattr(build, "decode_scene", cut_off)
     with pytest.raises(KeyboardInterrupt):
         store_of(made, tmp_path / "store")
     monkeypatch.setattr(SceneReader, "read_mask", read)
@@ -223,29 +223,11 @@ def test_what_a_killed_process_left_behind_is_removed_in_time(tmp_path):
     (tmp_path / "store").mkdir()
     old, young = (tmp_path / "store" / f".{name}.image.part" for name in ("old", "young"))
     for path in (old, young):
-        path.write_bytes(b"half a tile")
+        path.write_bytes(b"half a scene")
     os.utime(old, (time.time() - 7200,) * 2)
     store_of(scenes(tmp_path), tmp_path / "store")
     assert not old.exists()
     assert young.exists()
-
-
-def test_a_store_that_a_power_cut_has_damaged_is_to_be_removed(tmp_path):
-    folder, made = tmp_path / "store", scenes(tmp_path, count=1, compress="deflate")
-    store_of(made, folder)
-    (image,) = folder.glob("*.image.npy")
-    truncated(image)
-    with pytest.raises(InputError, match=rf"image\.npy is cut: remove {folder}, and the same command makes it again"):
-        store_of(made, folder).tile(0)
-    (counts,) = folder.glob("*.counts")
-    for keep in (0.5, 0):
-        truncated(counts, keep)
-        for index in folder.glob("index-*"):
-            index.unlink()
-        with pytest.raises(
-            InputError, match=f"the tile store {folder} is damaged: remove it, and the same command makes it again"
-        ):
-            store_of(made, folder)
 
 
 def open_in_process(made, folder, queue):
@@ -282,7 +264,7 @@ def truncated(path, keep=0.5):
     path.write_bytes(data[: int(len(data) * keep)])
 
 
-def test_bad_tiles_are_named_together_or_skipped(tmp_path):
+def test_bad_scenes_are_named_together_or_skipped(tmp_path):
     made = scenes(tmp_path, count=9, size=96)
     for i in range(6):
         write_tif(made[i].mask, np.zeros((1, 10, 96), np.uint8), crs=None, transform=None)
@@ -318,8 +300,8 @@ def test_truncated_files_are_named(tmp_path, which, compress):
 def test_a_disk_too_small_is_refused_before_decoding(tmp_path, monkeypatch):
     made = scenes(tmp_path, compress="deflate")
     monkeypatch.setattr(build.shutil, "disk_usage", lambda place: type("Usage", (), {"free": 3 * 64 * 64 * 4 - 1})())
-    monkeypatch.setattr(build, "write_tile", None)
-    with pytest.raises(InputError, match=r"3 tiles take about 0\.0 GB, but"):
+    monkeypatch.setattr(build, "decode_scene", None)
+    with pytest.raises(InputError, match=r"3 scenes take about 0\.0 GB, but"):
         store_of(made, tmp_path / "store")
 
 
@@ -327,7 +309,7 @@ def test_a_disk_that_fills_up(tmp_path, monkeypatch):
     def full(self, window, planes):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rsseg.data.tile.ArrayFile.write", full)
+    monkeypatch.setattr("rsseg.data.decoded.ArrayFile.write", full)
     with pytest.raises(InputError, match="No space left"):
         store_of(scenes(tmp_path), tmp_path / "store")
     assert not list((tmp_path / "store").iterdir())
@@ -336,14 +318,14 @@ def test_a_disk_that_fills_up(tmp_path, monkeypatch):
 def test_the_start_says_what_is_to_be_done(tmp_path, caplog):
     with caplog.at_level("INFO"):
         store_of(scenes(tmp_path), tmp_path / "store", title="train split")
-    assert "train split: 3 tiles to decode, about 0.0 GB into" in caplog.text
+    assert "train split: 3 scenes to decode, about 0.0 GB into" in caplog.text
     caplog.clear()
     store_of(scenes(tmp_path), tmp_path / "store")
 
 
-def test_memory_does_not_grow_with_the_tile(tmp_path, monkeypatch):
+def test_memory_does_not_grow_with_the_scene(tmp_path, monkeypatch):
     """Of what NumPy allocates, which tracemalloc sees; GDAL's cache is bounded by its own setting."""
-    monkeypatch.setattr("rsseg.data.tile.PART", 1 << 14)
+    monkeypatch.setattr("rsseg.data.decoded.PART", 1 << 14)
     monkeypatch.setattr(build, "cores", lambda: 1)
     peaks = []
     for size in (256, 256, 2048):  # the first one is for what is allocated once
@@ -357,11 +339,11 @@ def test_memory_does_not_grow_with_the_tile(tmp_path, monkeypatch):
 
 def test_memory_too_small_is_refused(tmp_path, monkeypatch):
     store = store_of(scenes(tmp_path), tmp_path / "store")
-    assert store.nbytes == 3 * 64 * 64 * 4
+    assert store.nbytes == 3 * (64 * 64 * 4 + 2 * 128)  # a header of each file too
     monkeypatch.setattr(room, "free_memory", lambda device: store.nbytes - 1)
-    with pytest.raises(InputError, match=r"this machine has 0\.0 GB of memory left: take residence=disk"):
+    with pytest.raises(InputError, match=r"this machine has 0\.0 GB of memory left: take cache=disk"):
         load([store], None)
-    with pytest.raises(InputError, match="take residence=ram or residence=disk"):
+    with pytest.raises(InputError, match="take cache=ram or cache=disk"):
         load([store], torch.device("cpu"))
     monkeypatch.setattr(room, "free_memory", lambda device: store.nbytes)
     load([store], None)
@@ -390,8 +372,8 @@ def test_the_users_files_are_copied(tmp_path):
     np.testing.assert_array_equal(whole_scene(store, 0)[0], image)
 
 
-def test_many_tiles_open_at_once(tmp_path):
-    """Tiles that share one file of pixels: opening them again stats files and reads the index, nothing else."""
+def test_many_scenes_open_at_once(tmp_path):
+    """Scenes that share one file of pixels: opening them again stats files and reads the index, nothing else."""
     from dataclasses import replace
 
     one = scene(tmp_path, np.ones((1, 4, 4), np.uint8), np.zeros((4, 4), np.uint8))
@@ -403,16 +385,16 @@ def test_many_tiles_open_at_once(tmp_path):
     assert time.process_time() - began < 1
 
 
-def test_what_a_tiles_name_depends_on(tmp_path):
+def test_what_a_scenes_name_depends_on(tmp_path):
     one = scenes(tmp_path, count=1)[0]
     task = Binary(("a",))
     colours, numbers = Labels(task, ["#000000", "#0000ff"]), Labels(task, [0, 255])  # equal as numbers
     burnt = [Scene("s", one.image, one.mask, burn=Burn(attribute, ())) for attribute in ("a", "b")]
     names = [
-        tile_name(one, [numbers], [1]),
-        tile_name(one, [colours], [1]),
-        tile_name(one, [numbers], [2]),
-        *(tile_name(scene, [numbers], [1]) for scene in burnt),
+        store_name(one, [numbers], [1]),
+        store_name(one, [colours], [1]),
+        store_name(one, [numbers], [2]),
+        *(store_name(scene, [numbers], [1]) for scene in burnt),
     ]
     assert len(set(names)) == len(names)
 
@@ -440,21 +422,13 @@ def test_scenes_are_compared_with_those_in_the_store(tmp_path):
         store_of(made, tmp_path / "store")
 
 
-def test_a_full_disk_is_no_bad_tile(tmp_path, monkeypatch):
+def test_a_full_disk_is_no_bad_scene(tmp_path, monkeypatch):
     def full(self, window, planes):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rsseg.data.tile.ArrayFile.write", full)
+    monkeypatch.setattr("rsseg.data.decoded.ArrayFile.write", full)
     with pytest.raises(InputError, match=r"can't be written.*No space"):
         store_of(scenes(tmp_path, compress="deflate"), tmp_path / "store", skip=True)
-
-
-def test_an_index_that_is_not_whole_is_made_again(tmp_path):
-    made = scenes(tmp_path)
-    first = store_of(made, tmp_path / "store")
-    (index,) = (tmp_path / "store").glob("index-*")
-    index.write_bytes(b"")
-    assert store_of(made, tmp_path / "store").census.fingerprint([]) == first.census.fingerprint([])
 
 
 def test_fill_is_rounded_to_what_pixels_can_hold(tmp_path):

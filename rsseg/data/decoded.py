@@ -6,8 +6,9 @@ import hashlib
 import math
 import mmap
 import os
+import random
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
@@ -17,33 +18,37 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rasterio.windows import Window
+from safetensors.numpy import load, save
 
-from rsseg.contract import ONE_TARGET, InputError, holds_reals, unknown
-from rsseg.data.count import Counter
+from rsseg.contract import ONE_TARGET, unknown
+from rsseg.data.count import Counter, SceneCounts
 from rsseg.data.decoder import Decoder
 from rsseg.data.raster import open_raster
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.files import atomic_write
 
-FORMAT = 4  # to be raised when tiles or counts are written otherwise
+FORMAT = b"rsseg store 5\n"  # what files of arrays begin with; to be raised when scenes or counts are written otherwise
+SUM = 16  # bytes of the check sum that follows
+BLOCK = 1 << 16  # bytes of a file of pixels that have a check sum of their own
+SAMPLED = 8  # blocks of a file that are looked at when it is opened
 PART = 1 << 20  # pixels that a thread decodes at a time
 LARGE = 1 << 30  # bytes of a file from which on it is mapped in another way
 MAPS = 40_000  # arrays that are mapped at a time: a process may have 65,530 maps, unless its kernel was told otherwise
 
 
-def tile_name(scene: Scene, decoders: Sequence[Decoder], bands: Sequence[int]) -> str:
-    """What a tile's files begin with: a hash of everything that its pixels depend on.
+def store_name(scene: Scene, decoders: Sequence[Decoder], bands: Sequence[int]) -> str:
+    """What a scene's files in the store begin with: a hash of everything that its pixels depend on.
 
     Raises:
         InputError: If one of the scene's files is not there.
     """
     targets = [(d.task.target, d.task.kind, d.task.channels, d.signature) for d in decoders]
-    facts = (FORMAT, scene.signature(), list(bands), targets)
+    facts = (4, scene.signature(), list(bands), targets)  # 4: those of an earlier version are written over, not left there
     return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
 
 
-def tile_bytes(reader: SceneReader) -> int:
-    """What the tile of a reader's only scene takes on disk, but for its counts."""
+def decoded_bytes(reader: SceneReader) -> int:
+    """What a reader's only scene takes on disk, but for its counts."""
     per_pixel = sum(math.prod(planes) * dtype.itemsize for planes, dtype in layer_forms(reader).values())
     per_pixel += len(reader.bands) * reader.dtype.itemsize
     return int(reader.sizes[0].prod()) * per_pixel
@@ -59,9 +64,21 @@ def layer_forms(reader: SceneReader) -> dict[str, tuple[tuple[int, ...], np.dtyp
     return forms
 
 
-def layer_file(folder: Path | str, name: str, layer: str) -> str:
-    """The file of a tile's layer."""
-    return f"{folder}/{name}.{'labels' if layer == ONE_TARGET else layer}.npy"
+def layer_file(name: str, layer: str) -> str:
+    """The name of the file of a scene's layer."""
+    return f"{name}.{'labels' if layer == ONE_TARGET else layer}.npy"
+
+
+def layer_files(scene: Scene, name: str, targets: Iterable[str]) -> dict[str, str]:
+    """The names of a scene's files, by what they hold, but for pixels that are missing.
+
+    Args:
+        scene: The scene.
+        name: Its name in the store.
+        targets: The dataset's targets.
+    """
+    own = [target for place, target in enumerate(targets) if scene.mask_of(place) is not None]
+    return {layer: layer_file(name, layer) for layer in ("image", *own, *["weight"] * (scene.weight is not None))}
 
 
 def parts(size: Sequence[int], block: Sequence[int]) -> Iterator[Window]:
@@ -123,29 +140,29 @@ class ArrayFile:
                     data = data[self.file.write(data) :]
 
 
-def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
+def decode_scene(reader: SceneReader, folder: Path, name: str) -> SceneCounts:
     """Decode a scene into the store, part by part, whole or not at all.
 
-    Nothing is synced: 500 tiles of 256 pixels would take a third longer, and the store can be made again.
+    Nothing is synced: 500 scenes of 256 pixels would take a third longer, and the store can be made again.
 
     ``{name}.image.npy`` holds ``[H, W, C]`` in the scene's dtype;
     ``{name}.labels.npy`` the mask ``[*planes, H, W]`` in the task's dtype, or of several targets, as far as the scene has them,
     ``{name}.{target}.npy`` each; ``{name}.weight.npy``, where the scene has one, ``[H, W]`` in its file's dtype;
     ``{name}.missing.npy``, where there are any, bool ``[H, W]``, true for pixels without data; and ``{name}.counts``, which
-    comes last, a `TileCounts`.
+    comes last, a `SceneCounts`, with check sums of all others.
 
     Args:
         reader: A reader of just the one scene.
         folder: The store.
-        name: The tile's name.
+        name: Its name in the store.
 
     Raises:
-        InputError: If the scene can't be decoded; `UnwritableError` if the tile can't be written, which is no scene's fault.
+        InputError: If the scene can't be decoded; `UnwritableError` if it can't be written, which is no scene's fault.
     """
     height, width = reader.sizes[0].tolist()
     tasks, dtype, bands = [decoder.task for decoder in reader.decoders], reader.dtype, len(reader.bands)
     counter = Counter(tasks, (height, width), bands)
-    forms = {"missing": ((), np.dtype(np.bool_)), **layer_forms(reader)}
+    forms = {**layer_forms(reader), "missing": ((), np.dtype(np.bool_))}
     arrays = {kind: ((*planes, height, width), stored) for kind, (planes, stored) in forms.items()}
     arrays["image"] = (height, width, bands), dtype
     files: dict[str, ArrayFile] = {}
@@ -153,7 +170,7 @@ def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
 
         def write(kind: str, window: Window, pixels: NDArray[np.generic]) -> None:
             if kind not in files:
-                part = stack.enter_context(atomic_write(Path(layer_file(folder, name, kind)), sync=False))
+                part = stack.enter_context(atomic_write(folder / layer_file(name, kind), sync=False))
                 pixel = arrays[kind][1].itemsize * (bands if kind == "image" else 1)
                 files[kind] = ArrayFile(part, *arrays[kind], (height, width), pixel)
                 stack.callback(files[kind].file.close)
@@ -171,50 +188,87 @@ def write_tile(reader: SceneReader, folder: Path, name: str) -> None:
             write("image", window, image.astype(dtype, copy=False).transpose(1, 2, 0)[None])
             for layer, pixels in layers.items():
                 write(layer, window, pixels.reshape(-1, *missing.shape))
-                if layer == "weight" or holds_reals(pixels):  # labels are counted
-                    counter.checksum = zlib.crc32(np.ascontiguousarray(pixels).data, counter.checksum)
             if "missing" in files or missing.any():  # once it is begun, so that it does not look like a killed process's
                 write("missing", window, missing[None])
-    with atomic_write(folder / f"{name}.counts", sync=False) as part:
-        counter.counts(dtype).save(part)
+    kinds = [kind for kind in ("image", *forms) if kind in files]
+    paths = [folder / layer_file(name, kind) for kind in kinds]
+    lengths = [os.path.getsize(path) for path in paths]
+    sums = [s for path, length in zip(paths, lengths, strict=True) for s in block_sums(path, range(-(-length // BLOCK)))]
+    counts = counter.counts(
+        dtype,
+        dtypes=np.array([arrays[kind][1].str for kind in kinds], "S3").view(np.uint8).reshape(-1, 3),
+        lengths=np.array(lengths),
+        sums=np.array(sums, np.uint32),
+    )
+    write_arrays(folder / f"{name}.counts", counts.arrays())
+    return counts
 
 
-@lru_cache(maxsize=MAPS)
-def map_array(path: str, shape: tuple[int, ...], dtype: np.dtype[Any], version: str) -> NDArray[np.generic]:  # noqa: ARG001
-    """The array in a file of the store, which must not be written to; its pages come from the disk as they are read.
+def block_sums(path: Path | str, chosen: Iterable[int]) -> Iterator[int]:
+    """The check sums (CRC-32) of some blocks of a file, by their numbers.
+
+    Raises:
+        OSError: If it can't be read.
+    """
+    with open(path, "rb") as file:
+        for block in chosen:
+            file.seek(block * BLOCK)
+            yield zlib.crc32(file.read(BLOCK))
+
+
+def find_fault(path: str, length: int, sums: NDArray[np.uint32], full: bool) -> str:
+    """What is wrong with a file of the store; empty: nothing was found.
 
     Args:
         path: The file.
+        length: The bytes that it should have.
+        sums: uint32, the check sums of its blocks.
+        full: Read all blocks; else the first, which holds the header, the last, and others that are drawn anew each time.
+    """
+    chosen: Sequence[int] = range(len(sums))
+    if not full and len(sums) > SAMPLED:
+        chosen = [0, len(sums) - 1, *random.Random().sample(range(1, len(sums) - 1), SAMPLED - 2)]
+    try:
+        if (found := os.path.getsize(path)) != length:
+            return f"{path} has {found} bytes, not {length}"
+        wrong = [block for block, found in zip(chosen, block_sums(path, chosen), strict=True) if found != sums[block]]
+    except OSError as error:
+        return f"{path} can't be read ({error.strerror})"
+    return f"{path} is damaged at byte {wrong[0] * BLOCK} or after it" if wrong else ""
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write named arrays into a file, with a check sum."""
+    content = save(dict(arrays))
+    with atomic_write(path, sync=False) as part:
+        part.write_bytes(FORMAT + hashlib.blake2b(content, digest_size=SUM).digest() + content)
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
+    """What `write_arrays` wrote; None: the file is not there, damaged, or of another version."""
+    try:
+        whole = path.read_bytes()
+    except OSError:
+        return None
+    start = len(FORMAT) + SUM
+    content = whole[start:]
+    return load(content) if whole[:start] == FORMAT + hashlib.blake2b(content, digest_size=SUM).digest() else None
+
+
+@lru_cache(maxsize=MAPS)
+def map_array(path: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[np.generic]:
+    """The array in a file of the store, which must not be written to; its pages come from the disk as they are read.
+
+    Args:
+        path: The file, whose size was looked at.
         shape: The array's shape.
         dtype: Its dtype.
-        version: Another one maps the file anew.
-
-    Raises:
-        InputError: If the file is shorter, as a power cut may leave it.
     """
-    size, length = os.path.getsize(path), math.prod(shape) * dtype.itemsize
-    start = size - length
-    if start < 0:
-        raise InputError(f"{path} is cut: remove {Path(path).parent}, and the same command makes it again")
+    size = os.path.getsize(path)
     if size < LARGE:  # a private map, which keeps no file open: in many places a process may have but 1,024
         whole: Any = torch.from_file(path, shared=False, size=size, dtype=torch.uint8).numpy()
     else:  # private maps count as memory: the kernel refuses one that is larger
         with open(path, "rb") as file:
             whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return np.frombuffer(whole, dtype, math.prod(shape), start).reshape(shape)
-
-
-@lru_cache(maxsize=MAPS)
-def stored_dtype(path: str, version: str) -> np.dtype[Any]:  # noqa: ARG001
-    """The dtype of an array in the store, which its file says; `version` as for `map_array`.
-
-    Raises:
-        InputError: If the file is not whole.
-    """
-    try:
-        with open(path, "rb") as file:
-            np.lib.format.read_magic(file)
-            dtype: np.dtype[Any] = np.lib.format.read_array_header_1_0(file)[2]
-    except (OSError, ValueError):
-        raise InputError(f"{path} is cut: remove {Path(path).parent}, and the same command makes it again") from None
-    return dtype
+    count = math.prod(shape)
+    return np.frombuffer(whole, dtype, count, size - count * dtype.itemsize).reshape(shape)
