@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.config.build import missing, plain
-from rsseg.config.folder import RunFolder
+from rsseg.config.folder import RENAMED, RunFolder
 from rsseg.config.schema import cross_check, raise_faults, register
 from rsseg.config.targets import leave_out_short_form
 from rsseg.config.words import choices, word_faults
@@ -168,6 +168,8 @@ def one_line(error: Exception) -> str:
         (r"Error merging override (.+?)\n", r"\1: "),
     ):
         said = re.sub(pattern, words, said, flags=re.DOTALL)
+    for old, new in RENAMED.items():
+        said = said.replace(f"Key '{old}' not in 'Config'", f"{old} is called {new} now")
     for end in ("\nConfig search path", "\nSee https", "\nSet the environment", "\n    full_key"):
         said = said.partition(end)[0]
     return " ".join(said.split())
