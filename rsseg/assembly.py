@@ -28,6 +28,7 @@ from rsseg.config.targets import (
 from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import SIZE, Blocks
 from rsseg.data.paste import Fits
+from rsseg.data.scene import Source
 from rsseg.data.store import torch_dtype
 from rsseg.dataset import Data, Numbers, scenes_of
 from rsseg.devices import device_faults
@@ -307,6 +308,14 @@ def warn_of_uncounted(setup: Setup, numbers: Numbers) -> None:
         for name, term in terms.items():
             if isinstance(term.get("class_weights") or term.get("priors"), str):
                 log.warning(line, where, name, ", ".join(clipped), every)
+
+
+def with_bands(setup: Setup) -> tuple[Setup, Source]:
+    """The setup with the bands of its data, and the source."""
+    source = setup.source()
+    if setup.dataset.bands is None:
+        setup = setup.with_bands(scenes_of(source, setup.dataset, "train")[0].all_bands())
+    return setup, source
 
 
 def make_module(setup: Setup, network: nn.Module, numbers: Numbers, scenes: int) -> SegmentationModule:

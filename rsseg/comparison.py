@@ -21,13 +21,14 @@ from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError, nearest
 from rsseg.data.splits import SPLITS
 from rsseg.dataset import open_data, open_split, scenes_of
+from rsseg.distributed import quiet
 from rsseg.errors import SCORING, in_one_line
+from rsseg.evaluation import known_head, load_run, record_split
 from rsseg.files import UnwritableError
 from rsseg.inference.examples import draw_examples, most_different
 from rsseg.inference.picture import pick_windows
 from rsseg.metrics.average import Array
 from rsseg.progress import progress
-from rsseg.run import known_head, load_run, quiet, record_split
 from rsseg.task import TASKS
 
 log = logging.getLogger(__name__)

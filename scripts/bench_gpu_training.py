@@ -27,7 +27,8 @@ from rsseg.data.synthetic import CLASSES, SceneRecipe, generate
 from rsseg.devices import choose_precision
 from rsseg.losses import Composite, CrossEntropy, Dice
 from rsseg.models import Network, encoder_name
-from rsseg.run import predict, train
+from rsseg.prediction import predict
+from rsseg.run import train
 from rsseg.task import make_task
 
 if TYPE_CHECKING:

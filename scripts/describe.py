@@ -53,7 +53,7 @@ def main(arguments: Arguments) -> None:
         overrides = [*overrides_of_folder(folders, Path(arguments.into)), *overrides]
     config = own_part(compose(CONFIGS, overrides))
     check_early(config)
-    from rsseg.run import describe  # torch takes seconds to import: mistakes in the command are told before
+    from rsseg.describe.report import describe  # torch takes seconds to import: mistakes in the command are told before
 
     describe(config, overrides=overrides)
 
@@ -66,7 +66,7 @@ def describe_run(arguments: Arguments) -> None:
     """
     if arguments.overrides:
         raise InputError(f"{arguments.overrides[0]}: a run has its own config: beside run=... only split=... and trust=... go")
-    from rsseg.run import describe_noise
+    from rsseg.describe.noise import describe_noise
 
     describe_noise(Path(arguments.run), arguments.split, arguments.trust)
 

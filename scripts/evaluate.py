@@ -26,7 +26,7 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Evaluate as the command line says."""
-    from rsseg.run import evaluate
+    from rsseg.evaluation import evaluate
 
     evaluate(Path(arguments.run), arguments.split, arguments.threshold, arguments.trust, arguments.without)
 

@@ -29,7 +29,7 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Predict as the command line says."""
-    from rsseg.run import predict
+    from rsseg.prediction import predict
 
     out = Path(arguments.out) if arguments.out else None
     predict(Path(arguments.run), Path(arguments.scene), out, arguments.threshold, arguments.trust, arguments.head)

@@ -22,7 +22,11 @@ from tiny import CONFIGS, checker, coloured, compose, write_tif
 from rsseg.comparison import compare
 from rsseg.config.schema import Config
 from rsseg.config.search import Search
-from rsseg.run import describe, describe_noise, evaluate, predict, train
+from rsseg.describe.noise import describe_noise
+from rsseg.describe.report import describe
+from rsseg.evaluation import evaluate
+from rsseg.prediction import predict
+from rsseg.run import train
 from rsseg.search import check_search
 
 ROOT = CONFIGS.parent

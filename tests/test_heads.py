@@ -17,7 +17,9 @@ from rsseg.comparison import Question, compare
 from rsseg.config.cli import check_early
 from rsseg.contract import InputError, layers_of
 from rsseg.dataset import Numbers, TargetNumbers
-from rsseg.run import evaluate, predict, train
+from rsseg.evaluation import evaluate
+from rsseg.prediction import predict
+from rsseg.run import train
 
 TARGETS = {
     "cover": "{task: multiclass, classes: [land, road, water], mask: 'masks/{name}.tif'}",

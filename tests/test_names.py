@@ -9,8 +9,10 @@ from test_run import folder_data, settings
 
 from rsseg.comparison import compare
 from rsseg.config.folder import RunFolder
+from rsseg.describe.report import describe
+from rsseg.evaluation import evaluate
 from rsseg.figure import save
-from rsseg.run import describe, evaluate, train
+from rsseg.run import train
 
 
 @pytest.mark.slow

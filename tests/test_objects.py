@@ -16,9 +16,12 @@ from rsseg.compare.records import load_records
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.scene import Scene, SceneReader
+from rsseg.describe.report import describe
+from rsseg.evaluation import evaluate, load_run
 from rsseg.inference.objects import predict_objects
 from rsseg.metrics import metrics
-from rsseg.run import describe, evaluate, load_run, predict, train
+from rsseg.prediction import predict
+from rsseg.run import train
 
 
 def squares(rng, count, size):

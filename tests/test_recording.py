@@ -20,8 +20,10 @@ from rsseg.compare.tuning import tune
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.dataset import Numbers, TargetNumbers
+from rsseg.evaluation import evaluate, record_split
 from rsseg.metrics.scores import overlap, pooled
-from rsseg.run import evaluate, predict, record_split, train
+from rsseg.prediction import predict
+from rsseg.run import train
 from rsseg.task import Multiclass
 
 pytestmark = pytest.mark.usefixtures("no_charts")

@@ -12,7 +12,10 @@ from tiny import write_tif
 
 from rsseg.assembly import make_setup
 from rsseg.contract import InputError
-from rsseg.run import describe, evaluate, predict, train
+from rsseg.describe.report import describe
+from rsseg.evaluation import evaluate
+from rsseg.prediction import predict
+from rsseg.run import train
 
 LOSSES = ("mse", "rmse", "mae", "huber", "smooth_l1", "log_cosh", "ber_hu", "pinball")
 

@@ -20,9 +20,11 @@ from rsseg.comparison import Question, compare
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import load
+from rsseg.evaluation import evaluate
 from rsseg.metrics import Scores
 from rsseg.module import SegmentationModule
-from rsseg.run import evaluate, predict, train
+from rsseg.prediction import predict
+from rsseg.run import train
 from rsseg.training import scoring
 
 TINY = [

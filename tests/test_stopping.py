@@ -20,9 +20,11 @@ from rsseg.compare.counting import PointCounts
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import run_folder
 from rsseg.contract import InputError
+from rsseg.evaluation import evaluate
 from rsseg.loggers import MetricsFile
 from rsseg.module import SegmentationModule
-from rsseg.run import evaluate, predict, train
+from rsseg.prediction import predict
+from rsseg.run import train
 from rsseg.training.signals import Interrupts, StoppedError
 
 pytestmark = pytest.mark.usefixtures("no_charts")

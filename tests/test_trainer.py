@@ -22,12 +22,14 @@ from rsseg.comparison import Question, compare, draw_disagreements
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import Store
+from rsseg.evaluation import evaluate
 from rsseg.loggers import MetricsFile
 from rsseg.metrics import Scores
 from rsseg.models import Network
 from rsseg.module import SegmentationModule
+from rsseg.prediction import predict
 from rsseg.progress import Lines
-from rsseg.run import evaluate, predict, train
+from rsseg.run import train
 from rsseg.task import Multiclass
 from rsseg.training.checkpointing import Checkpoints, validation_steps
 from rsseg.training.divergence import DivergedError, NonFinite
@@ -381,7 +383,7 @@ def test_what_evaluate_lacks_is_said_before_scenes_are_decoded(tmp_path, folder_
     def fail(*_):
         raise AssertionError("scenes are decoded")
 
-    monkeypatch.setattr("rsseg.run.open_split", fail)
+    monkeypatch.setattr("rsseg.evaluation.open_split", fail)
     with pytest.raises(InputError, match="threshold=tunde: fixed"):
         evaluate(run, "val", "tunde")
     RunFolder(run).best.unlink()

@@ -11,7 +11,9 @@ from tiny import checker, coloured, write_tif
 
 from rsseg.compare.records import load_records
 from rsseg.contract import IGNORE, InputError
-from rsseg.run import evaluate, predict, train
+from rsseg.evaluation import evaluate
+from rsseg.prediction import predict
+from rsseg.run import train
 
 pytestmark = pytest.mark.usefixtures("no_charts")
 

@@ -9,7 +9,7 @@ it does not know at all nearly none would do: what is suggested has to be more p
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,11 +23,16 @@ from numpy.typing import NDArray
 from rasterio.transform import xy
 from torch import Tensor
 
+from rsseg.assembly import make_setup
+from rsseg.config.folder import RunFolder
 from rsseg.contract import IGNORE, Batch, InputError, layers_of
 from rsseg.data.raster import georeference
 from rsseg.data.scene import Scene
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
+from rsseg.distributed import quiet
+from rsseg.errors import SCORING, in_one_line
+from rsseg.evaluation import open_labelled
 from rsseg.figure import save
 from rsseg.files import write_table
 from rsseg.inference.picture import GREY, MISSED, WRONG, colours, of_head, paint, stretch
@@ -264,6 +269,39 @@ def find_noise(setup: Setup, module: SegmentationModule, store: Store, side: int
     for own in doubts.values():
         own.finish()
     return doubts
+
+
+def describe_noise(run: Path, split: str = "val", trust: Sequence[str] = ()) -> Path:
+    """Rank the labels that a run's best checkpoint contradicts with confidence, as a worklist for relabelling.
+
+    ``noise.csv`` (of train ``noise-train.csv``) has a row per patch and pair of classes, ``-scenes.csv`` one per scene, and
+    ``.png`` shows the first patches; see `rsseg.describe.noise`.
+
+    Args:
+        run: The run folder.
+        split: The validation scenes, as the model has not trained on them; or others.
+        trust: As for `evaluate`.
+
+    Returns:
+        The table of patches.
+
+    Raises:
+        InputError: If the run or the split can't be used, or no head has labels.
+    """
+    quiet()
+    folder, path = RunFolder(run), run / f"noise{f'-{split}' * (split != 'val')}.csv"
+    setup = make_setup(folder.config(), trust)
+    with in_one_line(run, setup.batch_size, setup.window, memory=SCORING):
+        module, store = open_labelled(folder, setup, split)
+        if split == "train":
+            log.warning(
+                "The model has trained on these labels and may have learnt their faults: what it contradicts all the same is "
+                "worth a look, but a label that is not listed may be wrong too."
+            )
+        else:
+            log.info("The model has not trained on the labels of the %s scenes, so that it has not learnt their faults.", split)
+        write_noise(setup, module, store, path)
+    return path
 
 
 def write_noise(setup: Setup, module: SegmentationModule, store: Store, path: Path) -> None:

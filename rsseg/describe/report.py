@@ -9,12 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rsseg.assembly import make_setup, with_bands
 from rsseg.data.groups import counted, describe_few_groups, group_names, words_of_folds
 from rsseg.data.store import Store
+from rsseg.dataset import open_data, open_test
 from rsseg.describe.advice import COMPARED, RULES, Rule, advise, candidates
 from rsseg.describe.facts import EXTREME, MODERATE, Facts, hints_of_noise, present_labels, split_facts
 from rsseg.describe.objects import SPECK, survey
 from rsseg.describe.picture import draw_dataset
+from rsseg.distributed import quiet
 from rsseg.files import write_json
 from rsseg.setup import Setup
 from rsseg.table import print_table
@@ -24,6 +27,33 @@ log = logging.getLogger(__name__)
 
 SEEDS = "seed=1,2,3,4,5"
 """Fewer than five seeds per loss are exploratory."""
+
+
+def describe(config: Any, out: Path | None = None, overrides: list[str] | None = None) -> Path:
+    """Describe the splits of a dataset: print it, and write numbers and a picture.
+
+    Further targets are described after the first, in folders of their own below.
+
+    Args:
+        config: The composed config, as for `train`.
+        out: Where to write; ``<output>/describe/<dataset>`` if None.
+        overrides: The command line's overrides, for the sweep that is recommended.
+
+    Raises:
+        InputError: For anything in config or data that can't be used.
+    """
+    quiet()
+    setup, source = with_bands(make_setup(config, config.trust))
+    data = open_data(setup.dataset, source, setup.window)
+    test = open_test(setup.dataset, source, setup.window, data)
+    stores = data.stores if test is None else {**data.stores, "test": test}
+    out = out or setup.output / "describe" / setup.dataset.name
+    first, *further = setup.dataset.tasks
+    for target, folder in {first: out, **{name: out / name for name in further}}.items():
+        if further:
+            log.info("\nTarget %s", target)
+        write_description(setup, {split: store.seen_by(target) for split, store in stores.items()}, folder, overrides or [])
+    return out
 
 
 def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, overrides: Sequence[str]) -> None:

@@ -86,8 +86,8 @@ def validation_steps(steps: int, validations: int) -> list[int]:
 class Checkpoints(Checkpoint):
     """Says when the run is validated, writes its checkpoints, and ends the run when a signal has come.
 
-    ``best.ckpt`` is written after a validation with a better score than all before, of a recorded run ``first.ckpt`` and
-    ``second.ckpt`` after one that is better on that half of the scenes; ``last.ckpt`` after every validation, every
+    ``best.ckpt`` holds the weights with the best score on all scenes; ``first.ckpt`` and ``second.ckpt``, of a recorded run, those
+    with the best score on that half of the scenes; ``last.ckpt`` the newest state, written after every validation, every
     `every` steps, and when the run is stopped. A validation that is stopped is done again when the run goes on.
 
     Lightning's own loop counters would not let a run go on exactly. `on_save_checkpoint` changes `epoch_loop.batch_progress`,

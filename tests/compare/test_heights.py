@@ -31,7 +31,8 @@ from rsseg.compare.words import answer
 from rsseg.comparison import compare as compare_runs
 from rsseg.contract import InputError
 from rsseg.metrics import metrics
-from rsseg.run import predict, train
+from rsseg.prediction import predict
+from rsseg.run import train
 
 LOSSES = ("mse", "huber", "mae")
 MEASURES = measures(HEIGHT)

@@ -20,7 +20,7 @@ from rsseg.data.folds import Folds, with_folds
 from rsseg.data.groups import by_fraction, describe_cut_groups, describe_few_groups, group_names, in_fold
 from rsseg.data.scene import Scene, Source
 from rsseg.dataset import open_data
-from rsseg.run import describe
+from rsseg.describe.report import describe
 
 PLACES = {"b/tile1_p1": 0, "b/tile1_p2": 900, "b/tile2_p1": 1100, "c/tile3_p1": 5000}
 

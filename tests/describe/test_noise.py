@@ -15,8 +15,16 @@ from tiny import CONFIGS, checker, coloured, write_tif
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.scene import Scene
 from rsseg.data.windows import GridWindows
-from rsseg.describe.noise import Doubts, SelfConfidence, class_probabilities, find_noise, label_planes, suspicious_labels
-from rsseg.run import describe_noise, train
+from rsseg.describe.noise import (
+    Doubts,
+    SelfConfidence,
+    class_probabilities,
+    describe_noise,
+    find_noise,
+    label_planes,
+    suspicious_labels,
+)
+from rsseg.run import train
 from rsseg.task import make_task
 
 

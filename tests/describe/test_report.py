@@ -17,7 +17,8 @@ from rsseg.contract import InputError
 from rsseg.dataset import open_data
 from rsseg.describe.objects import pieces
 from rsseg.describe.picture import choose_windows
-from rsseg.run import describe, train
+from rsseg.describe.report import describe
+from rsseg.run import train
 
 
 @pytest.fixture(scope="module")
