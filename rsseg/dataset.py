@@ -105,7 +105,7 @@ class TargetNumbers:
 
     @classmethod
     def read(cls, saved: Mapping[str, Any]) -> TargetNumbers:
-        """The numbers that a file says, of runs of before too."""
+        """Read from ``data.json``; missing keys take their defaults."""
         return cls(**{item.name: saved[item.name] for item in fields(cls) if item.name in saved})
 
 

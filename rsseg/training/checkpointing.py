@@ -86,9 +86,9 @@ def validation_steps(steps: int, validations: int) -> list[int]:
 class Checkpoints(Checkpoint):
     """Says when the run is validated, writes its checkpoints, and ends the run when a signal has come.
 
-    ``best.ckpt`` holds the weights with the best score on all scenes; ``first.ckpt`` and ``second.ckpt``, of a recorded run, those
-    with the best score on that half of the scenes; ``last.ckpt`` the newest state, written after every validation, every
-    `every` steps, and when the run is stopped. A validation that is stopped is done again when the run goes on.
+    ``best.ckpt`` holds the weights with the best score on all scenes; ``first.ckpt`` and ``second.ckpt``, of a recorded run,
+    those with the best score on that half of the scenes; ``last.ckpt`` the newest state, written after every validation,
+    every `every` steps, and when the run is stopped. A validation that is stopped is done again when the run goes on.
 
     Lightning's own loop counters would not let a run go on exactly. `on_save_checkpoint` changes `epoch_loop.batch_progress`,
     and `epoch_loop.val_loop.batch_progress` in the file; `on_load_checkpoint` changes `is_last_batch`, and other hooks set

@@ -22,7 +22,7 @@ SHOWN = 3
 
 log = logging.getLogger(__name__)
 
-Cut = Callable[[int], Mapping[str, Any]]
+StepFacts = Callable[[int], Mapping[str, Any]]
 
 
 class DivergedError(InputError):
@@ -40,8 +40,8 @@ class DivergedError(InputError):
         self.facts = dict(facts)
 
 
-class Taken(NamedTuple):
-    """What is kept of an optimiser step until it is looked at.
+class PendingStep(NamedTuple):
+    """Losses and gradient norm of one step, kept on the device until the next finiteness check.
 
     Attributes:
         number: The step's number, counted from 1.
@@ -70,11 +70,11 @@ class NonFinite(L.Callback):
         at_once: Whether values are checked every step.
     """
 
-    def __init__(self, batch: Cut, skip: bool = False) -> None:
+    def __init__(self, batch: StepFacts, skip: bool = False) -> None:
         self.batch, self.skip = batch, skip
         self.skipped = self._consecutive = 0
         self._values: list[dict[str, Tensor]] = []
-        self._steps: list[Taken] = []
+        self._steps: list[PendingStep] = []
         self._buffers: dict[str, Tensor] = {}
         self.at_once = skip
 
@@ -111,7 +111,7 @@ class NonFinite(L.Callback):
         assert isinstance(pl_module, SegmentationModule)
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        self._steps.append(Taken(trainer.global_step + 1, self._values, norm))
+        self._steps.append(PendingStep(trainer.global_step + 1, self._values, norm))
         self._values, pl_module.gradient_norm = [], norm
         if self.skip:
             self._leave_out(trainer, pl_module, optimizer)
@@ -137,7 +137,7 @@ class NonFinite(L.Callback):
         """
         self._stop(trainer)
 
-    def _bad(self, trainer: L.Trainer) -> tuple[Taken, dict[str, float]] | None:
+    def _bad(self, trainer: L.Trainer) -> tuple[PendingStep, dict[str, float]] | None:
         """The first step that is kept whose numbers are not finite, and these, in any of the processes; forget all steps."""
         steps, self._steps = self._steps, []
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
@@ -156,7 +156,7 @@ class NonFinite(L.Callback):
         if bad is not None:
             self._raise(trainer, *bad)
 
-    def _raise(self, trainer: L.Trainer, step: Taken, values: Mapping[str, float]) -> None:
+    def _raise(self, trainer: L.Trainer, step: PendingStep, values: Mapping[str, float]) -> None:
         facts = {"step": step.number, "values": {k: str(v) for k, v in values.items()}, **self.batch(step.number - 1)}
         again = f", the {CONSECUTIVE}th step in a row" if self.skip else ""
         raise DivergedError(f"diverged at step {step.number} of {trainer.max_steps}{again}: {said(facts)}", facts)
