@@ -223,7 +223,7 @@ def draw_alignment(found: Findings) -> Figure | None:
     figure, axes = panels(titles, across, f"{found.measures[found.tuned_for].heading}, validation")
     for axis, i in zip(axes, rows_known, strict=True):
         for run in found.comparison.runs[i]:
-            points = pd.DataFrame({"loss": present_mean(run.recorded.own), "score": metric(run.recorded.counts)}).dropna()
+            points = pd.DataFrame({"loss": present_mean(run.records.own), "score": metric(run.records.counts)}).dropna()
             points["place"] = points["loss"].rank()
             points = points.sort_values("place")
             axis.plot(points["place"], points["score"], "o-", color=BLUE, markersize=3.5, linewidth=0.6, alpha=0.7)

@@ -360,7 +360,7 @@ def _classes(found: Findings) -> list[str]:
 
 def _one_sided(found: Findings) -> list[str]:
     """The classes whose threshold, or bias, was not tuned, as they occur in one half of the scenes alone."""
-    first = found.comparison.runs[0][0].recorded.first
+    first = found.comparison.runs[0][0].records.first
     if first.all() or found.task.real or not found.validated:
         return []
     holds = class_pixels(found.counts[0, 0]) > 0
@@ -399,7 +399,7 @@ def _training(found: Findings) -> list[str]:
 
 def _why_untuned(found: Findings) -> str:
     for run in found.comparison.all_runs:
-        crossed = run.recorded.crossed
+        crossed = run.records.crossed
         if crossed is None:
             return f"{run.folder} has no counts at tuned thresholds"
         if crossed.untuned:
