@@ -52,8 +52,8 @@ def draw_all(found: Findings, out: Path) -> dict[str, str]:
         By name, the figures as data URIs.
     """
     with mpl.rc_context(RULES):
-        drawn = {name: draw(found) for name, draw in FIGURES.items()}
-        return {name: save(figure, out / f"{name}.png") for name, figure in drawn.items() if figure is not None}
+        drawn = ((name, draw(found)) for name, draw in FIGURES.items())  # one at a time in memory
+        return {name: save(figure, out / f"{name}.png") for name, figure in drawn if figure is not None}
 
 
 def draw_forest(found: Findings) -> Figure | None:

@@ -182,7 +182,7 @@ def _nothing(task: Task) -> str:
 
 
 def refuse_other_data(runs: Sequence[Run]) -> None:
-    """Refuse runs of different validation data, which can't be compared at all.
+    """Refuse runs that are scored on different scenes, labels or areas, which can't be compared at all.
 
     Raises:
         InputError: If there are such.
@@ -190,7 +190,7 @@ def refuse_other_data(runs: Sequence[Run]) -> None:
     different = unlike(runs, validated_on)
     if different:
         raise InputError(
-            f"these runs were validated on different data and can't be compared:\n{table_of(different)}\n"
+            f"these runs were scored on different data and can't be compared:\n{table_of(different)}\n"
             "name the folders of one kind"
         )
 

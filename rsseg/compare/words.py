@@ -315,9 +315,11 @@ def _sample(found: Findings) -> list[str]:
 
 
 def _folds(found: Findings) -> int:
-    """How many folds the runs' configs deal the scenes to; 0 where every group is one."""
-    folds = found.comparison.runs[0][0].config.dataset.get("folds")
-    return folds if isinstance(folds, int) else 0
+    """How many folds the scenes are dealt to by the runs' configs; 0 where that is not known."""
+    run = found.comparison.runs[0][0]
+    folds = run.config.dataset.get("folds")
+    groups = (run.folds or [run])[0].data.get("groups", {})
+    return len({*groups.get("train", ()), *groups.get("val", ())}) if folds == "groups" else folds or 0
 
 
 def _kind(task: Task, many: bool = False) -> str:
@@ -433,8 +435,9 @@ def _trouble(found: Findings) -> list[str]:
     if any(run.origin["git"]["changed"] for run in runs):
         notes.append("Some runs were made with uncommitted changes: their commit does not say which code ran.")
     if comparison.left_out:
-        many, why = len(comparison.left_out), Counter(left.why for left in comparison.left_out).most_common(1)[0][0]
-        notes.append(f"{many} run{'s are' if many > 1 else ' is'} left out, such as: {why}; the protocol says why of each.")
+        many, reasons = len(comparison.left_out), Counter(left.why for left in comparison.left_out).most_common(3)
+        why = "; ".join(f"{why} ({number})" for why, number in reasons)
+        notes.append(f"{many} run{'s are' if many > 1 else ' is'} left out: {why}. The protocol names all.")
     return notes
 
 

@@ -17,7 +17,7 @@ from run_folders import BINARY, FOUR, make_records, make_sweep, write_run
 
 from rsseg.compare.records import RecordError
 from rsseg.compare.selection import gather, largest_grid
-from rsseg.comparison import places_by_dataset
+from rsseg.comparison import Question, places_by_dataset, score_runs
 from rsseg.config.arguments import parse, split_places
 from rsseg.config.plan import TRIALS, Plan
 from rsseg.contract import InputError
@@ -643,3 +643,18 @@ def test_a_plan_whose_runs_lack_something_is_named(tmp_path, add, change):
     (tmp_path / "sweep.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"sweep\.json holds no plan of a sweep"):
         gather([tmp_path])
+
+
+def test_runs_whose_scenes_lie_in_other_areas_are_refused(tmp_path, add, records, monkeypatch):
+    for loss in ("ce", "dice", "focal"):
+        add(loss, loss)
+    other = replace(records, groups=np.array(["a"] * len(records.scenes)))
+    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: other if folder.name == "dice" else records)
+    with pytest.raises(InputError, match=r"on different data.*\n.*\n  areas of the scenes  6 areas \(\w+\) +2\n +1 areas"):
+        gather([tmp_path])
+    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: records)
+    found = gather([tmp_path])
+    monkeypatch.setattr("rsseg.comparison.record_split", lambda *_: None)
+    monkeypatch.setattr("rsseg.comparison.load_records", lambda folder, *_: other if folder.name == "dice" else records)
+    with pytest.raises(InputError, match=r"  areas of the scenes  6 areas"):
+        score_runs(found, Question(split="test"))

@@ -430,6 +430,9 @@ def test_few_areas_are_named():
     assert caveats(folded)[0].endswith("others. Score 6 or more.")
     folded.comparison.runs[0][0].config.dataset["folds"] = 3
     assert caveats(folded)[0] == "Of 3 folds only 1 are compared: the scenes of the others are not scored."
+    folded.comparison.runs[0][0].config.dataset["folds"] = "groups"
+    folded.comparison.runs[0][0].data["groups"] = {"train": ["d", "e", "d"], "val": ["a"]}
+    assert caveats(folded)[0] == "Of 3 folds only 1 are compared: the scenes of the others are not scored."
 
 
 def test_an_early_look_is_labelled():
@@ -624,7 +627,7 @@ def test_rows_that_differ_in_more_and_runs_that_are_left_out():
     found = of_label(steady([0.6, 0.5]), different=["batch_size", "code"], left_out=[*left, left[0]])
     notes = caveats(found)
     assert "The rows differ in batch_size and code as well: a lead may not be the loss's." in notes
-    assert "3 runs are left out, such as: it has diverged at step 7; the protocol says why of each." in notes
+    assert "3 runs are left out: it has diverged at step 7 (2); it is not finished (1). The protocol names all." in notes
     clean = " ".join(caveats(of_label(steady([0.6, 0.5]))))
     assert "differ in" not in clean
     assert "left out" not in clean
