@@ -202,9 +202,9 @@ class Findings:
 
     def _estimate(self, measure: Measure) -> Estimates | None:
         """Every loss by a measure; None where some run did not record what it is made of."""
-        if not all(_recorded(run, measure) for run in self.comparison.all_runs):
-            return None
         each = [[measure.sums(run.records) for run in row] for row in self.comparison.runs]
+        if any(sums is None or np.isnan(sums).any() for row in each for sums in row):
+            return None
         return estimate(sum_groups(np.array(each, dtype=np.float64), self.groups, axis=2), measure)
 
     @cached_property

@@ -9,7 +9,7 @@ from functools import reduce
 
 import numpy as np
 
-from rsseg.compare.records import Crossed, Records
+from rsseg.compare.records import POINTS, Records
 from rsseg.compare.runs import Run, grouped
 from rsseg.config.plan import common
 from rsseg.contract import InputError
@@ -37,10 +37,6 @@ class FoldedRecords(Records):
     def optimistic(self) -> Array:
         """The counts of the checkpoints that were chosen on these very scenes, each fold's its own."""
         return _along([fold.optimistic for fold in self.folds])
-
-    def at(self, point: str) -> Array:
-        """The counts of the checkpoints that were chosen on the other half of each fold."""
-        return _along([fold.at(point) for fold in self.folds])
 
 
 def _along(arrays: Sequence[Array], axis: int = 0) -> Array:
@@ -102,7 +98,7 @@ def concatenate(folds: Sequence[Records]) -> FoldedRecords:
         shared: Array = np.mean([array[kept] for array, kept in zip(arrays, rows, strict=True)], axis=0)
         return shared
 
-    gains, crossed = [fold.gain for fold in folds if fold.gain is not None], [fold.crossed for fold in folds if fold.crossed]
+    gains = [fold.gain for fold in folds if fold.gain is not None]
     return FoldedRecords(
         scenes=[scene for fold in folds for scene in fold.scenes],
         groups=np.concatenate([fold.groups for fold in folds]),
@@ -120,16 +116,9 @@ def concatenate(folds: Sequence[Records]) -> FoldedRecords:
             for place in first.gradient
         },
         gain=mean(gains) if len(gains) == len(folds) else None,
-        crossed=_crossed(crossed) if len(crossed) == len(folds) else None,
-        folds=tuple(folds),
-    )
-
-
-def _crossed(folds: Sequence[Crossed]) -> Crossed:
-    return Crossed(
-        steps=folds[0].steps,
-        counts=_along([fold.counts for fold in folds], axis=1),
-        calibration={name: _along([fold.calibration[name] for fold in folds]) for name in folds[0].calibration},
+        chosen=np.stack([_along([fold.at(point) for fold in folds]) for point in POINTS]),
+        calibration={name: _along([fold.calibration[name] for fold in folds]) for name in first.calibration},
         untuned=next((fold.untuned for fold in folds if fold.untuned), ""),
         lost=sum(fold.lost for fold in folds),
+        folds=tuple(folds),
     )

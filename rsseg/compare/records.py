@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -67,26 +67,6 @@ class RecordError(InputError):
 
 
 @dataclass(frozen=True)
-class Crossed:
-    """Counts of every scene by the checkpoint, and at the thresholds, that were chosen on the other half of the scenes.
-
-    Attributes:
-        steps: The optimiser steps of the checkpoints that were chosen on the first and on the second half of the scenes.
-        counts: float64 ``[point, S, classes, 4]``, TP, FP, FN and TN at `POINTS`: those of a scene by the checkpoint of the
-            half that it is not in. NaN where a point was not counted; contours have no TN, it is 0.
-        calibration: By score, what `rsseg.metrics.calibration.calibration_sums` gives, ``[S, ...]``.
-        untuned: Why nothing was counted at tuned thresholds; empty: it was.
-        lost: Labelled pixels with logits that are not finite: the run has diverged.
-    """
-
-    steps: tuple[int, int]
-    counts: Array
-    calibration: dict[str, Array]
-    untuned: str = ""
-    lost: int = 0
-
-
-@dataclass(frozen=True)
 class Records:
     """What a run recorded of one head, V validations of S scenes.
 
@@ -104,8 +84,13 @@ class Records:
         own: float64 ``[V, 2]``, the loss that trained; NaN where it is no function of sums over pixels.
         gradient: By place (`PLACES`), of each weighted term: norms ``[V, T]``, cosines ``[V, T, T]``.
         gain: float64 ``[V, T]``, the one-step gains in IoU, if they were recorded.
-        crossed: What was counted once training was over; None before, and for real values. Of ``split="test"`` it is of the
-            best checkpoint on the test scenes, at the thresholds of ``threshold.json``, and so are `scenes` and `groups`.
+        chosen: float64 ``[point, S, classes, N]``, the counts at `POINTS` of each scene by the checkpoint, and thresholds, that
+            were chosen on the half that it is not in; NaN where a point was not counted; contours have no TN, it is 0. None
+            before training is over, and for real values. Of ``split="test"`` it is of the best checkpoint on the test scenes,
+            at the thresholds of ``threshold.json``, and so are `scenes` and `groups`.
+        calibration: By score, what `rsseg.metrics.calibration.calibration_sums` gives of the same, ``[S, ...]``.
+        untuned: Why nothing was counted at tuned thresholds; empty: it was.
+        lost: Labelled pixels with logits that are not finite: the run has diverged.
     """
 
     scenes: list[str]
@@ -121,7 +106,10 @@ class Records:
     own: Array
     gradient: dict[str, tuple[Array, Array]]
     gain: Array | None
-    crossed: Crossed | None
+    chosen: Array | None = None
+    calibration: Mapping[str, Array] = field(default_factory=dict)
+    untuned: str = ""
+    lost: int = 0
 
     @property
     def best_index(self) -> int:
@@ -144,8 +132,8 @@ class Records:
 
         Scenes of one group have no other half: theirs are by the best checkpoint. NaN: not counted.
         """
-        if self.crossed is not None:
-            counted: Array = self.crossed.counts[POINTS.index(point)]
+        if self.chosen is not None:
+            counted: Array = self.chosen[POINTS.index(point)]
             return counted
         if point != "fixed":
             return np.full_like(self.optimistic, np.nan)
@@ -154,11 +142,6 @@ class Records:
         on_first, on_second = (chosen_index(self.quality[:, half]) for half in (0, 1))
         swapped: Array = np.where(self.first[:, None, None], self.counts[on_second], self.counts[on_first])
         return swapped
-
-    @property
-    def calibration(self) -> dict[str, Array]:
-        """By score, the sums of the calibration; empty: not recorded."""
-        return {} if self.crossed is None else self.crossed.calibration
 
 
 def half_quality(metric: Metric, counts: Array, first: NDArray[np.bool_]) -> Array:
@@ -205,7 +188,7 @@ def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
     Args:
         run: The run folder.
         head: The head's name.
-        split: ``val``, or ``test`` for scores of the best checkpoint on the test split; see `Records.crossed`.
+        split: ``val``, or ``test`` for scores of the best checkpoint on the test split; see `Records.chosen`.
 
     Raises:
         RecordError: If there are none, none of this head or split, or they are damaged or of another version.
@@ -239,7 +222,6 @@ def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
         own=columns["own"],
         gradient={place: (columns[f"{place}.norm"], columns[f"{place}.cosine"]) for place in PLACES},
         gain=columns.get("gain"),
-        crossed=None,
     )
     path = folder / ("crossed.npz" if split == "val" else f"{split}.npz")
     if split == "val" and (task.real or not path.is_file()):
@@ -254,10 +236,13 @@ def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
         found = replace(found, scenes=arrays["scenes"].astype(np.str_).tolist(), groups=arrays["groups"].astype(np.str_))
     size |= {"scenes": len(found.scenes), "labels": 1 if task.exclusive else len(task.classes)}
     own = _of_head(path, head, CHOSEN, size, CALIBRATED)
-    one, other = own["steps"].tolist()
-    calibration = {name: own[name] for name in CALIBRATED if name in own}
-    crossed = Crossed((one, other), own["counts"].astype(np.float64), calibration, str(own["untuned"]), int(own["lost"].sum()))
-    return replace(found, crossed=crossed)
+    return replace(
+        found,
+        chosen=own["counts"].astype(np.float64),
+        calibration={name: own[name] for name in CALIBRATED if name in own},
+        untuned=str(own["untuned"]),
+        lost=int(own["lost"].sum()),
+    )
 
 
 def _task(path: Path, facts: Mapping[str, Any]) -> Task:

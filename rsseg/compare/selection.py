@@ -212,13 +212,12 @@ def drop_unrecorded(runs: Sequence[Run]) -> list[Run]:
         InputError: If none is left.
     """
     for run in runs:
-        crossed = None if run.unrecorded else run.records.crossed
         if run.unrecorded:
             run.leave_out(*run.unrecorded)
-        elif crossed and crossed.lost:
-            why = f"{DIVERGED}: {crossed.lost} pixels of its best checkpoint have logits that are not finite"
+        elif run.records.lost:
+            why = f"{DIVERGED}: {run.records.lost} pixels of its best checkpoint have logits that are not finite"
             run.leave_out(why, LOWER_RATE, failed=True)
-        elif crossed is None and not run.task.real:
+        elif run.records.chosen is None and not run.task.real:
             run.leave_out("it has no records of its chosen checkpoints (records/crossed.npz)", "train it again")
     if all(run.left for run in runs):
         first = next((run for run in runs if not run.failed), runs[0])
@@ -258,17 +257,15 @@ def _score(run: Run, metric: str, without: Sequence[str]) -> float:
         InputError: If neither has it.
     """
     measure = measures(run.task, without or run.without, metric)[metric]
-    sums = measure.sums(run.records)
     if metric in run.summary and not without:
-        score = float(run.summary[metric])
-    elif sums is not None and not np.isnan(sums).any():
-        score = float(measure.score(sums.sum(0)))
-    else:
+        return measure.sign * float(run.summary[metric])
+    sums = measure.sums(run.records)
+    if sums is None or np.isnan(sums).any():
         way_out = " or ".join(run.task.class_scores)
         raise InputError(
             f"metric={metric}: {run.folder} was not scored by it, so no learning rate can be chosen; take {way_out}"
         )
-    return measure.sign * score
+    return measure.sign * float(measure.score(sums.sum(0)))
 
 
 def keep_reporting(

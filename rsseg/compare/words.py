@@ -400,13 +400,9 @@ def _training(found: Findings) -> list[str]:
 
 
 def _why_untuned(found: Findings) -> str:
-    for run in found.comparison.all_runs:
-        crossed = run.records.crossed
-        if crossed is None:
-            return f"{run.folder} has no counts at tuned thresholds"
-        if crossed.untuned:
-            return crossed.untuned
-    return "some run has no counts at tuned thresholds"
+    runs, lacking = found.comparison.all_runs, "has no counts at tuned thresholds"
+    reasons = [f"{run.folder} {lacking}" for run in runs if run.records.chosen is None] + [run.records.untuned for run in runs]
+    return next(filter(None, reasons), f"some run {lacking}")
 
 
 def _trouble(found: Findings) -> list[str]:

@@ -53,13 +53,12 @@ def test_what_is_read_is_what_was_written(large):
     np.testing.assert_array_equal(records.optimistic, counts)
     assert records.own.tolist() == [[1, 2]]
     assert (records.groups[0], records.groups[12]) == ("s0", "s1")
-    assert records.crossed.steps == (3, 3)
     assert records.last_is_best
     for i, point in enumerate(POINTS):
         np.testing.assert_array_equal(records.at(point), crossed["counts"][i])
     assert records.calibration.keys() == {"ece", "class_ece", "brier"}
     np.testing.assert_array_equal(records.calibration["ece"], crossed["ece"])
-    assert records.crossed.lost == crossed["lost"].sum()
+    assert records.lost == crossed["lost"].sum()
 
 
 def test_scores_of_the_test_split_are_on_its_scenes(large):
@@ -79,7 +78,7 @@ def test_scores_of_the_test_split_are_on_its_scenes(large):
 def test_each_scene_is_counted_by_the_checkpoint_that_the_other_half_chose():
     counts = np.arange(3 * 4 * 2 * 4, dtype=float).reshape(3, 4, 2, 4)
     first, quality = np.array([True, False, True, False]), np.array([[0.1, 0.9, 0.5], [0.8, np.nan, 0.4], [0.2, 0.3, 0.6]])
-    records = replace(make_records(BINARY, "ce", 1), counts=counts, quality=quality, first=first, crossed=None)
+    records = replace(make_records(BINARY, "ce", 1), counts=counts, quality=quality, first=first, chosen=None)
     found = records.at("fixed")
     np.testing.assert_array_equal(found[first], counts[0][first])  # the second half chooses the first checkpoint
     np.testing.assert_array_equal(found[~first], counts[1][~first])

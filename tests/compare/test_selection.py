@@ -514,11 +514,11 @@ def test_runs_without_records_are_left_out(tmp_path, add, records, monkeypatch):
     assert all(run.records is not None for row in found.runs for run in row)
 
 
-@pytest.mark.parametrize(("odd", "why"), [({"crossed": None}, "crossed.npz"), ({"lost": 7}, "7 pixels .* not finite")])
+@pytest.mark.parametrize(("odd", "why"), [({"chosen": None}, "crossed.npz"), ({"lost": 7}, "7 pixels .* not finite")])
 def test_a_run_without_its_best_checkpoint_is_named(tmp_path, add, records, monkeypatch, odd, why):
     for loss in ("ce", "dice", "focal"):
         add(loss, loss)
-    broken = replace(records, crossed=None if "crossed" in odd else replace(records.crossed, **odd))
+    broken = replace(records, **odd)
     monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: broken if folder.name == "focal" else records)
     found = gather([tmp_path])
     assert found.labels == ["ce", "dice"]

@@ -254,7 +254,7 @@ def test_why_nothing_was_tuned_is_said():
     found = of_label(iou, untuned="no class occurs in both halves of the scenes")
     assert "What tuning gains is not known: no class occurs in both halves of the scenes." in caveats(found)
     one = found.comparison.runs[1][2]
-    records = dataclasses.replace(one.records, crossed=None)
+    records = dataclasses.replace(one.records, chosen=None)
     lacking = changed(one, records=records)
     rows = [list(row) for row in of_label(iou, tuned=iou).comparison.runs]
     rows[1][2] = lacking
@@ -447,9 +447,7 @@ def test_an_early_look_is_labelled():
 def test_measures_that_some_run_lacks_are_named():
     rows = [list(row) for row in of_label(steady([0.6, 0.5])).comparison.runs]
     records = rows[1][2].records
-    rows[1][2] = changed(
-        rows[1][2], records=dataclasses.replace(records, crossed=dataclasses.replace(records.crossed, calibration={}))
-    )
+    rows[1][2] = changed(rows[1][2], records=dataclasses.replace(records, calibration={}))
     said = "Not recorded by every run, so not compared: calibration error of building, Brier score."
     assert said in caveats(Findings(made_comparison(rows)))
     assert "Not recorded" not in " ".join(caveats(of_label(steady([0.6, 0.5]))))
