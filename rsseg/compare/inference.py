@@ -259,7 +259,7 @@ def estimate(sums: Array, measure: Measure, draws: int = 2000, seed: int = 0) ->
         0.333
     """
     parts = measure.parts(sums.sum(2))  # [L, R, P]
-    mass = present_mean(np.stack([measure.mass(run) for row in sums for run in row], axis=-1))  # [groups, P]
+    mass = present_mean(np.stack([measure.pixels(run) for row in sums for run in row], axis=-1))  # [groups, P]
     if mass.shape[1] != parts.shape[-1]:
         mass = mass.sum(1, keepdims=True)
     values, groups, seeds = present_mean(parts), effective_groups(mass), parts.shape[1]

@@ -265,7 +265,7 @@ def _score(run: Run, metric: str, without: Sequence[str]) -> float:
         raise InputError(
             f"metric={metric}: {run.folder} was not scored by it, so no learning rate can be chosen; take {way_out}"
         )
-    return measure.sign * float(measure.score(sums.sum(0)))
+    return measure.sign * float(measure.average(sums.sum(0)))
 
 
 def keep_reporting(
