@@ -602,13 +602,28 @@ def test_the_folds_of_a_seed_are_one_run_over_all_scenes(tmp_path, monkeypatch, 
     assert run.summary["seconds"] == 3 * 12.5
 
 
-def test_a_seed_that_lacks_a_fold_is_named(tmp_path, monkeypatch):
-    write_folds(tmp_path, monkeypatch, lacking=[("dice", 2, 3)])
+@pytest.mark.parametrize("lost", ["never there", "planned", "diverged"])
+def test_a_seed_that_lacks_a_fold_is_named(tmp_path, monkeypatch, lost):
+    write_folds(tmp_path, monkeypatch, lacking=[("dice", 2, 3)] if lost == "never there" else [])
+    folder = tmp_path / "dice,2,3"
+    if lost != "never there":
+        planned(tmp_path, ["loss", "dataset.fold"])
+    if lost == "planned":
+        for path in folder.iterdir():
+            path.unlink()
+    elif lost == "diverged":
+        (folder / "summary.json").write_text('{"diverged": {"step": 7}}')
     found = gather([tmp_path])
     assert found.seeds == [1]
-    assert {left.run.name: left.why for left in found.left_out if "fold" in left.why} == {
-        "dice,2,1": "its seed lacks fold 3", "dice,2,2": "its seed lacks fold 3",
-    }  # fmt: skip
+    assert all(row[0].records.counts.shape[1] == 6 for row in found.runs)  # the scenes of all folds
+    other = "not every loss that is compared has its seed"
+    assert {left.run.name: left.why for left in found.left_out} == {
+        **dict.fromkeys(["ce,2,1", "ce,2,2", "ce,2,3"], other),
+        **dict.fromkeys(["dice,2,1", "dice,2,2"], "its seed lacks fold 3"),
+        **({"dice,2,3": "it has diverged at step 7"} if lost == "diverged" else {}),
+    }
+    assert found.failed == ({"dice": 1} if lost == "diverged" else {})
+    assert found.unfinished == ({"dice": 1} if lost == "planned" else {})
 
 
 def test_other_scenes_in_a_fold_are_refused(tmp_path, monkeypatch):
