@@ -626,6 +626,12 @@ def test_a_seed_that_lacks_a_fold_is_named(tmp_path, monkeypatch, lost):
     assert found.unfinished == ({"dice": 1} if lost == "planned" else {})
 
 
+def test_what_one_fold_differs_in_is_told(tmp_path, monkeypatch):
+    write_folds(tmp_path, monkeypatch)
+    edit(tmp_path / "dice,1,2" / "run.json", libraries={"torch": "2.1"})
+    assert gather([tmp_path], allow_different=True).different == ["library torch"]
+
+
 def test_other_scenes_in_a_fold_are_refused(tmp_path, monkeypatch):
     write_folds(tmp_path, monkeypatch)
     edit(tmp_path / "ce,1,2" / "data.json", fingerprint={"train": "t2", "val": "w2"})
