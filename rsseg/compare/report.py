@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,10 +115,12 @@ def write_across(across: AcrossDatasets, out: Path) -> Path:
 
 def say(found: Findings, comparison: pd.DataFrame) -> None:
     """Print the ranking, the answer and what weakens it; `comparison` is the table of the losses."""
-    for (why, remedy), many in Counter((left.why, left.remedy) for left in found.comparison.left_out).items():
-        first = next(left.run for left in found.comparison.left_out if left.why == why)
-        which = f"{many} runs are left out, {first} and others" if many > 1 else f"{first} is left out"
-        log.warning("%s: %s; %s.", which, why, remedy)
+    alike: dict[tuple[str, str], list[Path]] = {}
+    for left in found.comparison.left_out:
+        alike.setdefault((left.why, left.remedy), []).append(left.run)
+    for (why, remedy), (first, *others) in alike.items():
+        which = f"{first} and {len(others)} more are" if others else f"{first} is"
+        log.warning("%s left out: %s; %s.", which, why, remedy)
     columns, rows, _ = ranking(found, comparison)
     names = [column.text for column in columns]
 
