@@ -16,7 +16,7 @@ from rsseg.compare.findings import EQUAL, Findings
 from rsseg.compare.records import load_records
 from rsseg.compare.report import write_across, write_report
 from rsseg.compare.runs import find_runs
-from rsseg.compare.selection import Comparison, gather
+from rsseg.compare.selection import Comparison, gather, refuse_other_data
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError, nearest
 from rsseg.data.splits import SPLITS
@@ -146,7 +146,7 @@ def score_runs(comparison: Comparison, question: Question) -> None:
     """Score the chosen checkpoints on another split, where that has not been done, and compare them by that.
 
     Raises:
-        InputError: If the split has no labels, or the runs are folds, which have no split in common.
+        InputError: If the split has no labels, its areas differ, or the runs are folds, which have no split in common.
     """
     if comparison.plan.folds:
         raise InputError(f"split={question.split}: folds score every scene themselves; leave split out")
@@ -154,6 +154,7 @@ def score_runs(comparison: Comparison, question: Question) -> None:
         for run in runs:
             record_split(run.folder, question.split, question.trust)
             run.records = load_records(run.folder, run.head, question.split)
+    refuse_other_data(comparison.all_runs)
 
 
 def count_baselines(comparison: Comparison, question: Question, out: Path) -> dict[str, Array]:

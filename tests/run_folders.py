@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from rsseg.compare.findings import Findings
-from rsseg.compare.records import POINTS, Crossed, Records, half_quality
+from rsseg.compare.records import POINTS, Records, half_quality
 from rsseg.compare.runs import Run
 from rsseg.compare.selection import Comparison
 from rsseg.compare.tuning import shared, tune
@@ -89,7 +89,7 @@ def at_tuned(task, sample, scenes, first, metric, classes=None):
     return np.array([confusion(task, logits + sign * m, label) for (logits, label), m in zip(scenes, moved, strict=True)])
 
 
-def make_crossed(task, loss, seed, scenes=6, step=400, absent=False, first=None, empty=()):
+def make_chosen(task, loss, seed, scenes=6, absent=False, first=None, empty=()):
     """What is counted once training is over, of one checkpoint that both halves have chosen.
 
     `empty`: scenes without a pixel of the last class.
@@ -113,7 +113,7 @@ def make_crossed(task, loss, seed, scenes=6, step=400, absent=False, first=None,
         if not untuned:
             counts[1 + i] = class_counts(at_tuned(task, sample, last, first, metric, classes), task)
     calibration = {} if task.exclusive else calibration_sums(np.array([histogram(*scene) for scene in last]), task)
-    return Crossed((step, step), counts, calibration, untuned)
+    return {"chosen": counts, "calibration": calibration, "untuned": untuned}
 
 
 def make_records(task, loss, seed, scenes=6, steps=(100, 200, 300, 400), absent=False, groups=None, first=None):
@@ -135,7 +135,7 @@ def make_records(task, loss, seed, scenes=6, steps=(100, 200, 300, 400), absent=
         scenes=names, groups=np.array(groups or names), first=first, task=task, terms=terms, panel=PANEL, steps=np.array(steps),
         counts=counts, quality=half_quality(metrics(task)[task.score], counts, first), own=own, gain=None, values=by_half,
         gradient={"logits": (norms, cosines), "layer": (norms**0.5, cosines)},
-        crossed=make_crossed(task, loss, seed, scenes, steps[-1], absent, first),
+        **make_chosen(task, loss, seed, scenes, absent, first),
     )  # fmt: skip
 
 
@@ -167,7 +167,7 @@ def make_height_records(loss, seed, scenes=6, steps=(100, 200, 300, 400)):
         scenes=names, groups=np.array(names), first=first, task=HEIGHT, terms=[loss], panel=[], steps=np.array(steps),
         counts=sums, quality=half_quality(metrics(HEIGHT)["rmse"], sums, first), values=np.zeros((len(steps), 0, 2)),
         own=np.stack([sums[:, half, 0, 3].sum(1) / sums[:, half, 0, 0].sum(1) for half in (first, ~first)], axis=-1),
-        gradient=gradient, gain=None, crossed=None,
+        gradient=gradient, gain=None,
     )  # fmt: skip
 
 
@@ -282,7 +282,7 @@ def counted_records(counts, task=BINARY, tuned=None, groups=None, first=None, se
         scenes=names, groups=np.array(groups or names), first=first, task=task, terms=["ce"], panel=["ce"], steps=steps,
         counts=seen, quality=half_quality(metrics(task)[task.score], seen, first), values=np.ones((len(seen), 1, 2)),
         own=np.ones((len(seen), 2)), gradient=dict.fromkeys(("logits", "layer"), (np.ones((len(seen), 1)),) * 2), gain=None,
-        crossed=Crossed((100, 100), points, sums, untuned),
+        chosen=points, calibration=sums, untuned=untuned,
     )  # fmt: skip
 
 
@@ -295,7 +295,7 @@ def made_run(label, seed, records, **changes):
         folder=Path(f"loss={label},seed={seed}"), heads=["mask"], head="mask", config=config, origin=origin,
         loss=label, losses={}, settings={}, seed=seed, fold=None, rate=0.001, label=label, task=records.task, without=[],
         data={"scenes": {"train": ["a", "b", "c"], "val": records.scenes}}, summary={"steps": 400, "seconds": 360.0},
-        records=records, unrecorded=None,
+        records=records, unrecorded=None, left=None, failed=False, folds=[],
         plain=label == "ce",
     )  # fmt: skip
     vars(run).update(changes)

@@ -5,7 +5,7 @@ A constant prediction knows nothing of the image; a logistic regression knows th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -139,24 +139,23 @@ def fit_logistic(pixels: Array, labels: NDArray[np.generic], task: Task) -> nn.L
         layer.parameters(), max_iter=200, tolerance_grad=1e-7, tolerance_change=1e-12, line_search_fn="strong_wolfe"
     )
 
+    known = y != IGNORE
+
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = _log_loss(layer(x), y, task) / len(x) + layer.weight.square().sum() / (2 * len(x))
+        logits = layer(x)
+        if task.exclusive:
+            summed = F.cross_entropy(logits[known], y[known], reduction="sum")
+        else:
+            there = known.view_as(logits)
+            summed = F.binary_cross_entropy_with_logits(logits[there], y.view_as(logits)[there].double(), reduction="sum")
+        value = summed / len(x) + layer.weight.square().sum() / (2 * len(x))
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
     with torch.enable_grad():
         optimizer.step(loss)  # type: ignore[no-untyped-call]
     return layer.float().requires_grad_(False)
-
-
-def _log_loss(logits: Tensor, labels: Tensor, task: Task) -> Tensor:
-    """The summed loss of logits ``[N, K]``."""
-    if task.exclusive:
-        return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
-    labels = labels.view_as(logits)
-    known = labels != IGNORE
-    return F.binary_cross_entropy_with_logits(logits[known], labels[known].double(), reduction="sum")
 
 
 def count(store: Store, task: Task, predict: Callable[[Tensor], Tensor]) -> Array:
@@ -170,20 +169,14 @@ def count(store: Store, task: Task, predict: Callable[[Tensor], Tensor]) -> Arra
     Returns:
         As `baselines`.
     """
-    sums = SCENE_SUMS[task.counted](task, len(store))
-    for batch in _batches(store):
-        target = task.standardise(layers_of(batch)[task.target])
-        sums.update(predict(batch["image"].float()), target, batch["scene"])
-    counted = sums.compute()
-    return counted.numpy() if task.real else class_counts(counted, task)
-
-
-def _batches(store: Store) -> Iterator[Any]:
-    """Windows that hold every labelled pixel of a store once."""
-    windows = GridWindows(store, WINDOW, 0)
+    sums, windows = SCENE_SUMS[task.counted](task, len(store)), GridWindows(store, WINDOW, 0)
     with progress(range(len(windows)), "counting a baseline") as numbers:
         for k in numbers:
-            yield windows.batch([k])
+            batch: Any = windows.batch([k])
+            target = task.standardise(layers_of(batch)[task.target])
+            sums.update(predict(batch["image"].float()), target, batch["scene"])
+    counted = sums.compute()
+    return counted.numpy() if task.real else class_counts(counted, task)
 
 
 def data_key(data: Mapping[str, Any], target: str) -> str:

@@ -52,8 +52,8 @@ def draw_all(found: Findings, out: Path) -> dict[str, str]:
         By name, the figures as data URIs.
     """
     with mpl.rc_context(RULES):
-        drawn = {name: draw(found) for name, draw in FIGURES.items()}
-        return {name: save(figure, out / f"{name}.png") for name, figure in drawn.items() if figure is not None}
+        drawn = ((name, draw(found)) for name, draw in FIGURES.items())  # one at a time in memory
+        return {name: save(figure, out / f"{name}.png") for name, figure in drawn if figure is not None}
 
 
 def draw_forest(found: Findings) -> Figure | None:
@@ -223,7 +223,7 @@ def draw_alignment(found: Findings) -> Figure | None:
     figure, axes = panels(titles, across, f"{found.measures[found.tuned_for].heading}, validation")
     for axis, i in zip(axes, rows_known, strict=True):
         for run in found.comparison.runs[i]:
-            points = pd.DataFrame({"loss": present_mean(run.recorded.own), "score": metric(run.recorded.counts)}).dropna()
+            points = pd.DataFrame({"loss": present_mean(run.records.own), "score": metric(run.records.counts)}).dropna()
             points["place"] = points["loss"].rank()
             points = points.sort_values("place")
             axis.plot(points["place"], points["score"], "o-", color=BLUE, markersize=3.5, linewidth=0.6, alpha=0.7)

@@ -95,12 +95,12 @@ class Findings:
         self.comparison, self.equal_within = comparison, equal_within
         self.labels, self.seeds = comparison.labels, comparison.seeds
         first = comparison.runs[0][0]
-        self.scenes, self.groups = first.recorded.scenes, first.recorded.groups
+        self.scenes, self.groups = first.records.scenes, first.records.groups
         self.validated = set(self.scenes) == set(first.data["scenes"]["val"])
         self.task = first.task
         self.metric = metric = metric or self.task.score
         self.tuned_for = metric if metric in self.task.class_scores else self.task.score
-        self.counts: Array = self._each(lambda run: run.recorded.at("fixed"))
+        self.counts: Array = self._each(lambda run: run.records.at("fixed"))
         self.without = list(without or first.without)
         self.lone = self._lone()
         left_out = [*self.without, *self.lone]
@@ -202,9 +202,9 @@ class Findings:
 
     def _estimate(self, measure: Measure) -> Estimates | None:
         """Every loss by a measure; None where some run did not record what it is made of."""
-        if not all(_recorded(run, measure) for run in self.comparison.all_runs):
+        each = [[measure.sums(run.records) for run in row] for row in self.comparison.runs]
+        if any(sums is None or np.isnan(sums).any() for row in each for sums in row):
             return None
-        each = [[measure.sums(run.recorded) for run in row] for row in self.comparison.runs]
         return estimate(sum_groups(np.array(each, dtype=np.float64), self.groups, axis=2), measure)
 
     @cached_property
@@ -230,13 +230,13 @@ class Findings:
         if self.metric not in self.metrics or not self.validated:
             return np.full(self.ranked.values.shape, np.nan)
         metric = self.metrics[self.metric]
-        found: Array = self._each(lambda run: float(metric(run.recorded.optimistic))) - self.ranked.values
+        found: Array = self._each(lambda run: float(metric(run.records.optimistic))) - self.ranked.values
         return self.ranked.measure.sign * found
 
     @cached_property
     def last_is_best(self) -> NDArray[np.bool_]:
         """Whether the best checkpoint of each run is its last one, ``[L, R]``: it may not be trained enough."""
-        return self._each(lambda run: run.recorded.last_is_best).astype(bool)
+        return self._each(lambda run: run.records.last_is_best).astype(bool)
 
     @cached_property
     def collapsed(self) -> NDArray[np.bool_]:
@@ -252,7 +252,7 @@ class Findings:
 
     def curve(self, run: Run) -> pd.DataFrame:
         """One row per validation of a run: ``step``, ``val_loss`` as in `tau`, and `Task.class_scores`."""
-        records = run.recorded
+        records = run.records
         scores = {name: self.metrics[name](records.counts) for name in self.task.class_scores}
         return pd.DataFrame({"step": records.steps, "val_loss": present_mean(records.own), **scores})
 
@@ -260,7 +260,7 @@ class Findings:
     def tau(self) -> Array:
         """See `rank_alignment`, by the mean of the exact validation losses of both halves, ``[L, R, 2]``."""
         metric = self.metrics[self.tuned_for]
-        return self._each(lambda run: rank_alignment(present_mean(run.recorded.own), metric.quality(run.recorded.counts)))
+        return self._each(lambda run: rank_alignment(present_mean(run.records.own), metric.quality(run.records.counts)))
 
     @cached_property
     def selection_regret(self) -> Array:
@@ -268,7 +268,7 @@ class Findings:
         metric = self.metrics[self.tuned_for]
 
         def cost(run: Run) -> float:
-            records = run.recorded
+            records = run.records
             return selection_regret(records.own, records.counts, records.first, metric.quality)
 
         return self._each(cost)
@@ -276,7 +276,7 @@ class Findings:
     @cached_property
     def panel(self) -> list[str]:
         """The losses that every run was valued under, whichever one trained."""
-        first, *others = (run.recorded.panel for run in self.comparison.all_runs)
+        first, *others = (run.records.panel for run in self.comparison.all_runs)
         return [name for name in first if all(name in other for other in others)]
 
     @cached_property
@@ -284,7 +284,7 @@ class Findings:
         """The values of the panel at the best checkpoints, mean over the halves of the scenes, ``[L, R, panel]``."""
 
         def of(run: Run) -> Array:
-            records = run.recorded
+            records = run.records
             return present_mean(records.values[records.best_index][[records.panel.index(name) for name in self.panel]])
 
         return self._each(of)
@@ -300,7 +300,7 @@ class Findings:
 
 def _recorded(run: Run, measure: Measure) -> bool:
     """Whether a run recorded what a measure is made of."""
-    sums = measure.sums(run.recorded)
+    sums = measure.sums(run.records)
     return sums is not None and not np.isnan(sums).any()
 
 
@@ -341,7 +341,7 @@ def mean_gradients(comparison: Comparison) -> Gradients:
     """Means over all seeds, at the validations that all have."""
     shares, cosines, gains, notes = [], [], [], []
     for row in comparison.runs:
-        label, records = row[0].label, [run.recorded for run in row]
+        label, records = row[0].label, [run.records for run in row]
         terms, measured = records[0].terms, [r for r in records if r.gain is not None]
         steps, most = reduce(np.intersect1d, [r.steps for r in records]), max(len(r.steps) for r in records)
         if len(steps) < most and (len(terms) > 1 or measured):

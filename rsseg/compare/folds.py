@@ -6,13 +6,11 @@ import copy
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from pathlib import Path
 
 import numpy as np
 
-from rsseg.compare.plans import grouped
-from rsseg.compare.records import Crossed, Records
-from rsseg.compare.runs import Reason, Run
+from rsseg.compare.records import POINTS, Records
+from rsseg.compare.runs import Run, grouped
 from rsseg.config.plan import common
 from rsseg.contract import InputError
 from rsseg.metrics.average import Array
@@ -40,57 +38,53 @@ class FoldedRecords(Records):
         """The counts of the checkpoints that were chosen on these very scenes, each fold's its own."""
         return _along([fold.optimistic for fold in self.folds])
 
-    def at(self, point: str) -> Array:
-        """The counts of the checkpoints that were chosen on the other half of each fold."""
-        return _along([fold.at(point) for fold in self.folds])
-
 
 def _along(arrays: Sequence[Array], axis: int = 0) -> Array:
     whole: Array = np.concatenate(arrays, axis)
     return whole
 
 
-def pool_all(runs: Sequence[Run], folds: Collection[str]) -> tuple[list[Run], dict[Path, Reason]]:
-    """The runs of each row and seed as one, and why those are left out whose seed lacks a fold.
+def pool_folds(runs: Sequence[Run], folds: Collection[str]) -> list[Run]:
+    """The runs of each row and seed as one over the scenes of all folds, each scored by the run that did not train on it.
+
+    Those whose seed lacks a fold are left out.
 
     Raises:
         InputError: If no seed has all folds.
     """
-    pooled, lacking = [], dict[Path, Reason]()
+    pooled = []
     in_order = sorted(runs, key=lambda run: str(run.fold))
-    for some in grouped(in_order, lambda run: (run.label, run.seed)).values():
-        missing = set(folds) - {str(run.fold) for run in some}
+    for parts in grouped(in_order, lambda run: (run.label, run.seed)).values():
+        whole = copy.copy(parts[0])
+        whole.folds = parts
+        missing = set(folds) - {str(run.fold) for run in parts}
         if missing:
             why = f"its seed lacks fold {', '.join(sorted(missing))}"
-            lacking |= {run.folder: (why, "finish the sweep, and train again what has diverged") for run in some}
+            whole.leave_out(why, "finish the sweep, and train again what has diverged")
+        elif len(parts) > 1:
+            pooled.append(_pool(whole))
         else:
-            pooled.append(pool_folds(some))
+            pooled.append(whole)
     if not pooled:
         raise InputError(f"no seed of any row has all folds, {', '.join(folds)}: finish the sweep")
-    return pooled, lacking
+    return pooled
 
 
-def pool_folds(folds: Sequence[Run]) -> Run:
-    """The runs of one row and seed that leave out each fold in turn, as one run over the scenes of all folds.
-
-    Each scene is scored by the run that did not train on it.
-    """
-    first = folds[0]
-    if len(folds) == 1:
-        return first
-    whole = copy.copy(first)
-    whole.settings = common([run.settings for run in folds])
-    splits = first.data["fingerprint"]
+def _pool(whole: Run) -> Run:
+    parts = whole.folds
+    whole.settings = common([run.settings for run in parts])
+    data = [run.data for run in parts]
     whole.data = {
-        "fingerprint": {split: " ".join(run.data["fingerprint"][split] for run in folds) for split in splits},
-        "scenes": {split: list(dict.fromkeys(name for run in folds for name in run.data["scenes"][split])) for split in splits},
+        "fingerprint": {split: " ".join(each["fingerprint"][split] for each in data) for split in data[0]["fingerprint"]},
+        "scenes": {
+            split: list(dict.fromkeys(name for each in data for name in each["scenes"][split])) for split in data[0]["scenes"]
+        },
     }
     whole.summary = {
-        "steps": max(run.summary["steps"] for run in folds),
-        "seconds": sum(run.summary["seconds"] for run in folds),
+        "steps": max(run.summary["steps"] for run in parts),
+        "seconds": sum(run.summary["seconds"] for run in parts),
     }
-    if first.records is not None:
-        whole.records = concatenate([run.recorded for run in folds])
+    whole.records = concatenate([run.records for run in parts])
     return whole
 
 
@@ -104,7 +98,7 @@ def concatenate(folds: Sequence[Records]) -> FoldedRecords:
         shared: Array = np.mean([array[kept] for array, kept in zip(arrays, rows, strict=True)], axis=0)
         return shared
 
-    gains, crossed = [fold.gain for fold in folds if fold.gain is not None], [fold.crossed for fold in folds if fold.crossed]
+    gains = [fold.gain for fold in folds if fold.gain is not None]
     return FoldedRecords(
         scenes=[scene for fold in folds for scene in fold.scenes],
         groups=np.concatenate([fold.groups for fold in folds]),
@@ -122,16 +116,9 @@ def concatenate(folds: Sequence[Records]) -> FoldedRecords:
             for place in first.gradient
         },
         gain=mean(gains) if len(gains) == len(folds) else None,
-        crossed=_crossed(crossed) if len(crossed) == len(folds) else None,
-        folds=tuple(folds),
-    )
-
-
-def _crossed(folds: Sequence[Crossed]) -> Crossed:
-    return Crossed(
-        steps=folds[0].steps,
-        counts=_along([fold.counts for fold in folds], axis=1),
-        calibration={name: _along([fold.calibration[name] for fold in folds]) for name in folds[0].calibration},
+        chosen=np.stack([_along([fold.at(point) for fold in folds]) for point in POINTS]),
+        calibration={name: _along([fold.calibration[name] for fold in folds]) for name in first.calibration},
         untuned=next((fold.untuned for fold in folds if fold.untuned), ""),
         lost=sum(fold.lost for fold in folds),
+        folds=tuple(folds),
     )

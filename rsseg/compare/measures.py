@@ -12,38 +12,21 @@ from scipy.stats import kendalltau
 from rsseg.compare.records import Records
 from rsseg.contract import InputError
 from rsseg.metrics import Metric, metrics
-from rsseg.metrics.average import Array, present_mean, ratio
+from rsseg.metrics.average import Array, ratio
 from rsseg.metrics.calibration import SCORES
 from rsseg.metrics.scores import CLASS_SCORES, no_metric
 from rsseg.task import Task
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A score that is a function of sums over scenes.
+@dataclass(frozen=True, kw_only=True)
+class Measure(Metric):
+    """A metric of a run: a function of sums over scenes, which its records hold; a factor common to all sums changes nothing.
 
     Attributes:
-        label: What people call it.
         sums: From a run's records to what is added up over S scenes, ``[S, ...]``; None or NaN: it was not recorded.
-        parts: From sums ``[...]``, as one scene has them, to the scores ``[..., P]`` whose mean it is, such as those of the
-            classes; a factor common to all sums changes nothing. NaN is left out of the mean.
-        mass: From sums ``[S, ...]`` to ``[S, P]``, how much each scene adds to each part; of a single part in any pieces.
-        higher_is_better: False for errors.
-        limits: Between what it lies.
-        unit: Its unit, for people; empty: none.
     """
 
-    label: str
     sums: Callable[[Records], Array | None]
-    parts: Callable[[Array], Array]
-    mass: Callable[[Array], Array]
-    higher_is_better: bool = True
-    limits: tuple[float, float] = (0.0, 1.0)
-    unit: str = ""
-
-    def score(self, sums: Array) -> Array:
-        """The score of sums: ``[...]``, as one scene has them, without their own axes."""
-        return present_mean(self.parts(sums))
 
     @property
     def heading(self) -> str:
@@ -53,37 +36,29 @@ class Measure:
     @property
     def sign(self) -> int:
         """What the score is multiplied by for more to be better."""
-        return 1 if self.higher_is_better else -1
+        return -1 if self.higher_is_better is False else 1
 
 
 def of_metric(metric: Metric, point: str = "fixed", label: str = "") -> Measure:
     """A score of counts at an operating point."""
-    pooled = Measure(
-        label or metric.label,
-        lambda records: records.at(point)[..., metric.classes, :],
-        metric.parts,
-        metric.pixels,
-        metric.higher_is_better is not False,
-        metric.limits,
-        metric.unit,
-    )
-    if not metric.by_scene:
-        return pooled
-    return replace(
-        pooled,
-        sums=lambda records: scene_sums(metric.each(records.at(point))),
-        parts=lambda sums: ratio(sums[..., :1], sums[..., 1:]),
-        mass=lambda sums: sums[..., 1:],
-    )
+    pooled = Measure(**vars(metric), sums=lambda records: records.at(point)[..., metric.classes, :])
+    if metric.by_scene:
+        pooled = replace(
+            pooled,
+            sums=lambda records: scene_sums(metric.each(records.at(point))),
+            parts=lambda sums: ratio(sums[..., :1], sums[..., 1:]),
+            pixels=lambda sums: sums[..., 1:],
+        )
+    return replace(pooled, label=label or metric.label)
 
 
 def of_tuning(metric: Metric, point: str) -> Measure:
     """What tuning adds to a score, drawn together: sums are counts before and after, ``[S, 2, classes, 3]``."""
-    return Measure(
-        f"{metric.label} gained by tuning",
-        lambda records: np.stack([records.at("fixed"), records.at(point)], axis=1)[..., metric.classes, :],
-        lambda sums: metric.parts(sums[..., 1, :, :]) - metric.parts(sums[..., 0, :, :]),
-        lambda sums: metric.pixels(sums[:, 0]),
+    return replace(
+        of_metric(metric, point, f"{metric.label} gained by tuning"),
+        sums=lambda records: np.stack([records.at("fixed"), records.at(point)], axis=1)[..., metric.classes, :],
+        parts=lambda sums: metric.parts(sums[..., 1, :, :]) - metric.parts(sums[..., 0, :, :]),
+        pixels=lambda sums: metric.pixels(sums[:, 0]),
         limits=(-np.inf, np.inf),
     )
 
@@ -99,18 +74,18 @@ def calibration_measures(task: Task) -> dict[str, Measure]:
         >>> [measure.label for measure in calibration_measures(Binary(("road",))).values()]
         ['calibration error of road', 'Brier score']
     """
-    labels = {"class_ece": f"calibration error by {'class' if task.exclusive else 'label'}", "brier": "Brier score"}
-    if task.exclusive:
-        labels = {"ece": "calibration error of the predicted class", **labels}
-    elif task.channels > 1:
-        labels = {"ece": "calibration error of all labels", **labels}
-    else:
-        labels = {"ece": f"calibration error of {task.classes[0]}", "brier": labels["brier"]}
+    one = task.channels == 1 and not task.exclusive
+    of = "the predicted class" if task.exclusive else task.classes[0] if one else "all labels"
+    labels = {"ece": f"calibration error of {of}"}
+    if not one:
+        labels["class_ece"] = f"calibration error by {'class' if task.exclusive else 'label'}"
 
     def measure(name: str, label: str) -> Measure:
-        return Measure(label, lambda records: records.calibration.get(name), *SCORES[name], False, (0.0, np.inf))
+        parts, pixels = SCORES[name]
+        score = Metric(label, name, slice(None), parts, pixels, higher_is_better=False, limits=(0.0, np.inf))
+        return Measure(**vars(score), sums=lambda records: records.calibration.get(name))
 
-    return {name: measure(name, label) for name, label in labels.items()}
+    return {name: measure(name, label) for name, label in {**labels, "brier": "Brier score"}.items()}
 
 
 USUAL = {

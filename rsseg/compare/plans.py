@@ -3,41 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from rsseg.compare.records import Records
-from rsseg.compare.runs import Begun, Run
+from rsseg.compare.runs import Run, grouped
 from rsseg.config.plan import FOLD, LOSS, SEED, TRIALS, Plan, as_text, common, read_plan
 
 Values: TypeAlias = dict[str, list[Path]]
 """The folders of the runs that have each value of something, the usual one first."""
 
-AnyRun = TypeVar("AnyRun", bound=Begun)
-Key = TypeVar("Key", bound=Hashable)
-
-
 CODE = "code of rsseg"
 """What the table of differences calls the code that runs were made by."""
 
 
-def grouped(runs: Iterable[AnyRun], key: Callable[[AnyRun], Key]) -> dict[Key, list[AnyRun]]:
-    """Runs grouped by a key, in order."""
-    found: dict[Key, list[AnyRun]] = {}
-    for run in runs:
-        found.setdefault(key(run), []).append(run)
-    return found
-
-
-def plans_of(runs: Iterable[Begun]) -> dict[Path, Plan]:
+def plans_of(runs: Iterable[Run]) -> dict[Path, Plan]:
     """The plans of the folders that runs lie in; a search's trials differ by what it searched."""
     inside = grouped(runs, lambda run: run.folder.parent)
     plans = {folder: read_plan(folder) or plan_of_trials(folder, some) for folder, some in inside.items()}
     return {folder: plan for folder, plan in plans.items() if plan}
 
 
-def plan_of_trials(folder: Path, trials: Sequence[Begun]) -> Plan | None:
+def plan_of_trials(folder: Path, trials: Sequence[Run]) -> Plan | None:
     """The plan of a search's trials, which vary what its table names; None where there is no such table."""
     if not (folder / TRIALS).is_file():
         return None
@@ -49,7 +37,7 @@ def plan_of_trials(folder: Path, trials: Sequence[Begun]) -> Plan | None:
     return Plan(runs, common([run.settings for run in trials]))
 
 
-def unlike(runs: Iterable[AnyRun], facts: Callable[[AnyRun], Mapping[str, str]]) -> dict[str, Values]:
+def unlike(runs: Iterable[Run], facts: Callable[[Run], Mapping[str, str]]) -> dict[str, Values]:
     """The facts that differ among the runs that have them, with the folders of each value."""
     found: dict[str, Values] = {}
     for run in runs:
@@ -59,7 +47,7 @@ def unlike(runs: Iterable[AnyRun], facts: Callable[[AnyRun], Mapping[str, str]])
     return {key: dict(values) for key, values in by_number.items() if len(values) > 1}
 
 
-def differing(runs: Sequence[Begun]) -> dict[str, Values]:
+def differing(runs: Sequence[Run]) -> dict[str, Values]:
     """The settings that some runs differ in, in the config's order; one that a run lacks is none."""
     absent = dict.fromkeys((key for run in runs for key in run.settings), "none")
     return unlike(runs, lambda run: absent | run.settings)
@@ -92,7 +80,7 @@ def validated_on(run: Run) -> dict[str, str]:
         "task": run.task.kind,
         "classes": ", ".join(run.task.classes),
         f"validation scenes or labels{_of_fold(run)}": run.data["fingerprint"]["val"],
-        **({} if run.records is None else {f"areas of the scenes{_of_fold(run)}": _areas(run.records)}),
+        **({} if run.unrecorded else {f"areas of the scenes{_of_fold(run)}": _areas(run.records)}),
     }
 
 
@@ -137,7 +125,7 @@ def table_of(unlike: Mapping[str, Values], most: int = 12) -> str:
     return "\n".join(f"  {setting:{widths[0]}}  {value:{widths[1]}}  {runs}".rstrip() for setting, value, runs in rows)
 
 
-def one_plan(runs: Sequence[Begun], plans: Mapping[Path, Plan], places: Sequence[Path], different: Collection[str]) -> Plan:
+def one_plan(runs: Sequence[Run], plans: Mapping[Path, Plan], places: Sequence[Path], different: Collection[str]) -> Plan:
     """The plan of all runs: what their own plans vary, what else they differ in, and what losses of one name differ in.
 
     Args:

@@ -93,9 +93,10 @@ class Recorder(L.Callback):
         """Go on from them."""
         self._quality = dict(state_dict["quality"])
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Write what the numbers are about."""
-        module, heads = _segmentation(pl_module), {}
+        module: SegmentationModule = pl_module
+        heads = {}
         module.value_by(self.first, {name: panel.losses for name, panel in self.panels.items()})
         for name, task in module.tasks.items():
             loss, panel = module.losses[name], self.panels[name]
@@ -112,17 +113,17 @@ class Recorder(L.Callback):
             write_json(self.folder / ABOUT, about | {"first_half": self.first.tolist(), "heads": heads})
 
     def on_validation_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Probe the weights that are being scored: averaged ones are in place between the first batch and the last."""
         if batch_idx:
             return
         self.forget()
         if trainer.is_global_zero:
-            found = probe(trainer, _segmentation(pl_module), self.windows, self.held_out)
+            found = probe(trainer, pl_module, self.windows, self.held_out)
             self._gradients = {head: {key: value.numpy() for key, value in values.items()} for head, values in found.items()}
 
-    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *given: Any, **_: Any) -> None:
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: Any, *given: Any, **_: Any) -> None:
         """Gather the sample; at the run's last step keep the logits themselves if they are few."""
         outputs, batch, batch_idx = given[:3]
         self.gather(outputs, batch)
@@ -144,9 +145,10 @@ class Recorder(L.Callback):
         for name, sample in self.samples.items():
             sample.update(outputs[name], batch["k"])
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Write the record; Lightning calls this before the module forgets its counts and before the checkpoint."""
-        module, step = _segmentation(pl_module), trainer.global_step
+        module: SegmentationModule = pl_module
+        step = trainer.global_step
         arrays: dict[str, ArrayLike] = {}
         quality: list[float] = []
         for name, task in module.tasks.items():
@@ -167,7 +169,7 @@ class Recorder(L.Callback):
                 write_arrays(self._sample_file(step), sampled, packed=False)
             write_arrays(self.folder / f"step-{step:06d}.npz", arrays)
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Remove the samples of checkpoints that are not the best on a half any more."""
         if trainer.is_global_zero:
             self.remove_samples(self.chosen)
@@ -203,8 +205,3 @@ class Recorder(L.Callback):
 def _nbytes(kept: Sequence[tuple[Mapping[str, Tensor], Batch]]) -> int:
     values = (value for outputs, batch in kept for value in (*outputs.values(), *batch.values()))
     return sum(value.nbytes for value in values if isinstance(value, Tensor))
-
-
-def _segmentation(module: L.LightningModule) -> SegmentationModule:
-    assert isinstance(module, SegmentationModule)
-    return module

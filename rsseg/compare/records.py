@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,7 +16,6 @@ from rsseg.config.folder import resume_word
 from rsseg.contract import InputError, nearest
 from rsseg.files import atomic_write, read_json
 from rsseg.metrics.average import Array
-from rsseg.metrics.calibration import SCORES
 from rsseg.metrics.metric import Metric
 from rsseg.task import Task, make_task
 
@@ -27,13 +26,30 @@ FORMAT = 2
 PLACES = ("logits", "layer")
 """Where gradients are taken: at the logits, and at the last layer that all terms share."""
 
-ARRAYS = ("step", "quality", "counts", "values", "own", *(f"{p}.{kind}" for p in PLACES for kind in ("norm", "cosine")))
-"""What a validation records of a head at least."""
+WIDTH = {"confusion": 4, "errors": 6, "matches": 3}
+"""How many numbers are counted of each class, by `Task.counted`."""
+
+Shape: TypeAlias = tuple[int | str, ...]
+"""The shape of an array, by numbers, and by names of what there are as many of."""
+
+VALIDATION: Mapping[str, Shape] = {
+    "step": (), "quality": (3,), "counts": ("scenes", "classes", "numbers"), "values": ("panel", 2), "own": (2,),
+    **{f"{place}.norm": ("terms",) for place in PLACES}, **{f"{place}.cosine": ("terms", "terms") for place in PLACES},
+}  # fmt: skip
+"""The arrays that a validation records of a head, and their shapes; ``gain`` ``[terms]`` is there if it was asked for."""
+
+CHOSEN: Mapping[str, Shape] = {"steps": (2,), "counts": (4, "scenes", "classes", "numbers"), "lost": ("scenes",), "untuned": ()}
+"""The same of the counts by chosen checkpoints."""
+
+CALIBRATED: Mapping[str, Shape] = {
+    "ece": ("scenes", 15, 3),
+    "class_ece": ("scenes", "classes", 15, 3),
+    "brier": ("scenes", "labels", 2),
+}
+"""What they hold besides of labels, see `rsseg.metrics.calibration.calibration_sums`."""
 
 POINTS = ("fixed", "iou", "dice", "contours")
 """Operating points: 0.5 or the argmax; the thresholds (biases) that were tuned for IoU, or Dice; the bands along contours."""
-
-Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
 
 class RecordError(InputError):
@@ -48,26 +64,6 @@ class RecordError(InputError):
     def __init__(self, place: Path, found: str, remedy: str = "train the run again in a new folder") -> None:
         super().__init__(f"{place} {found}: {remedy}")
         self.place, self.found, self.remedy = place, found, remedy
-
-
-@dataclass(frozen=True)
-class Crossed:
-    """Counts of every scene by the checkpoint, and at the thresholds, that were chosen on the other half of the scenes.
-
-    Attributes:
-        steps: The optimiser steps of the checkpoints that were chosen on the first and on the second half of the scenes.
-        counts: float64 ``[point, S, classes, 4]``, TP, FP, FN and TN at `POINTS`: those of a scene by the checkpoint of the
-            half that it is not in. NaN where a point was not counted; contours have no TN, it is 0.
-        calibration: By score, what `rsseg.metrics.calibration.calibration_sums` gives, ``[S, ...]``.
-        untuned: Why nothing was counted at tuned thresholds; empty: it was.
-        lost: Labelled pixels with logits that are not finite: the run has diverged.
-    """
-
-    steps: tuple[int, int]
-    counts: Array
-    calibration: dict[str, Array]
-    untuned: str = ""
-    lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,8 +84,13 @@ class Records:
         own: float64 ``[V, 2]``, the loss that trained; NaN where it is no function of sums over pixels.
         gradient: By place (`PLACES`), of each weighted term: norms ``[V, T]``, cosines ``[V, T, T]``.
         gain: float64 ``[V, T]``, the one-step gains in IoU, if they were recorded.
-        crossed: What was counted once training was over; None before, and for real values. Of ``split="test"`` it is of the
-            best checkpoint on the test scenes, at the thresholds of ``threshold.json``, and so are `scenes` and `groups`.
+        chosen: float64 ``[point, S, classes, N]``, the counts at `POINTS` of each scene by the checkpoint, and thresholds, that
+            were chosen on the half that it is not in; NaN where a point was not counted; contours have no TN, it is 0. None
+            before training is over, and for real values. Of ``split="test"`` it is of the best checkpoint on the test scenes,
+            at the thresholds of ``threshold.json``, and so are `scenes` and `groups`.
+        calibration: By score, what `rsseg.metrics.calibration.calibration_sums` gives of the same, ``[S, ...]``.
+        untuned: Why nothing was counted at tuned thresholds; empty: it was.
+        lost: Labelled pixels with logits that are not finite: the run has diverged.
     """
 
     scenes: list[str]
@@ -105,7 +106,10 @@ class Records:
     own: Array
     gradient: dict[str, tuple[Array, Array]]
     gain: Array | None
-    crossed: Crossed | None
+    chosen: Array | None = None
+    calibration: Mapping[str, Array] = field(default_factory=dict)
+    untuned: str = ""
+    lost: int = 0
 
     @property
     def best_index(self) -> int:
@@ -128,8 +132,8 @@ class Records:
 
         Scenes of one group have no other half: theirs are by the best checkpoint. NaN: not counted.
         """
-        if self.crossed is not None:
-            counted: Array = self.crossed.counts[POINTS.index(point)]
+        if self.chosen is not None:
+            counted: Array = self.chosen[POINTS.index(point)]
             return counted
         if point != "fixed":
             return np.full_like(self.optimistic, np.nan)
@@ -138,11 +142,6 @@ class Records:
         on_first, on_second = (chosen_index(self.quality[:, half]) for half in (0, 1))
         swapped: Array = np.where(self.first[:, None, None], self.counts[on_second], self.counts[on_first])
         return swapped
-
-    @property
-    def calibration(self) -> dict[str, Array]:
-        """By score, the sums of the calibration; empty: not recorded."""
-        return {} if self.crossed is None else self.crossed.calibration
 
 
 def half_quality(metric: Metric, counts: Array, first: NDArray[np.bool_]) -> Array:
@@ -189,7 +188,7 @@ def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
     Args:
         run: The run folder.
         head: The head's name.
-        split: ``val``, or ``test`` for scores of the best checkpoint on the test split; see `Records.crossed`.
+        split: ``val``, or ``test`` for scores of the best checkpoint on the test split; see `Records.chosen`.
 
     Raises:
         RecordError: If there are none, none of this head or split, or they are damaged or of another version.
@@ -202,26 +201,20 @@ def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
     paths = sorted((path for path, step in steps.items() if step.isdigit()), key=lambda path: int(steps[path]))
     if not paths:
         raise RecordError(run, "was not validated yet", f"go on with {resume_word(run)}")
-    task = make_task(facts["task"], facts["classes"])
-    rows = [_of_head(path, read_arrays(path), head, ARRAYS) for path in paths]
-    scenes, panel = list(about["scenes"]), list(facts["panel"])
-    try:
-        columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    except (KeyError, ValueError):
-        raise RecordError(run, "has records of different settings") from None
-    counted = (columns["counts"].shape[1], columns["values"].shape[1])
-    if counted != (len(scenes), len(panel)):
-        wrong = f"holds {counted[0]} scenes and {counted[1]} losses, {ABOUT} names {len(scenes)} and {len(panel)}"
-        raise RecordError(paths[0], wrong)
-    if {len(about["groups"]), len(about["first_half"])} != {len(scenes)}:
-        raise RecordError(folder / ABOUT, f"names {len(scenes)} scenes, and groups or halves of another number of scenes")
+    task, scenes = _task(folder / ABOUT, facts), about["scenes"]
+    size = {name: len(facts[name]) for name in ("terms", "panel")} | {"scenes": len(scenes), "classes": len(task.classes)}
+    size["numbers"] = WIDTH[task.counted]
+    rows = [_of_head(path, head, VALIDATION, size, {"gain": ("terms",)}) for path in paths]
+    if len({*map(frozenset, rows)}) > 1:
+        raise RecordError(run, "has records of different settings")
+    columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     found = Records(
         scenes=scenes,
         groups=np.array(about["groups"], dtype=np.str_),
         first=np.array(about["first_half"], dtype=bool),
         task=task,
         terms=list(facts["terms"]),
-        panel=panel,
+        panel=list(facts["panel"]),
         steps=columns["step"],
         counts=columns["counts"].astype(np.float64),
         quality=columns["quality"],
@@ -229,29 +222,35 @@ def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
         own=columns["own"],
         gradient={place: (columns[f"{place}.norm"], columns[f"{place}.cosine"]) for place in PLACES},
         gain=columns.get("gain"),
-        crossed=None,
     )
     path = folder / ("crossed.npz" if split == "val" else f"{split}.npz")
     if split == "val" and (task.real or not path.is_file()):
         return found
     if not path.is_file():
         raise RecordError(run, f"has no records of the {split} split", "compare with split=test, which makes them")
-    arrays = read_arrays(path)
     if split != "val":
+        arrays = read_arrays(path)
         _need(path, head, arrays, ("scenes", "groups"))
-        found = replace(found, scenes=arrays["scenes"].tolist(), groups=arrays["groups"])
-    return replace(found, crossed=_crossed(path, arrays, head, (len(found.scenes), len(task.classes))))
+        if arrays["scenes"].ndim != 1 or arrays["scenes"].shape != arrays["groups"].shape:
+            raise RecordError(path, "names scenes, and groups of another number of scenes")
+        found = replace(found, scenes=arrays["scenes"].astype(np.str_).tolist(), groups=arrays["groups"].astype(np.str_))
+    size |= {"scenes": len(found.scenes), "labels": 1 if task.exclusive else len(task.classes)}
+    own = _of_head(path, head, CHOSEN, size, CALIBRATED)
+    return replace(
+        found,
+        chosen=own["counts"].astype(np.float64),
+        calibration={name: own[name] for name in CALIBRATED if name in own},
+        untuned=str(own["untuned"]),
+        lost=int(own["lost"].sum()),
+    )
 
 
-def _crossed(path: Path, arrays: Arrays, head: str, size: tuple[int, int]) -> Crossed:
-    """The crossed counts of a head in a file, of so many scenes and classes."""
-    own = _of_head(path, arrays, head, ("steps", "counts", "lost", "untuned"))
-    shape, expected = own["counts"].shape, (len(POINTS), *size)
-    if shape[:3] != expected or own["steps"].shape != (2,) or own["counts"].dtype.kind not in "iuf":
-        raise RecordError(path, f"holds counts of the shape {list(shape)}, {[*expected, 4]} is expected")
-    one, other = own["steps"].tolist()
-    calibration = {name: own[name] for name in SCORES if name in own}
-    return Crossed((one, other), own["counts"].astype(np.float64), calibration, str(own["untuned"]), int(own["lost"].sum()))
+def _task(path: Path, facts: Mapping[str, Any]) -> Task:
+    """The task of a head."""
+    try:
+        return make_task(facts["task"], facts["classes"])
+    except (InputError, TypeError, KeyError, ValueError) as error:
+        raise RecordError(path, f"names no task that there is ({error})") from None
 
 
 def _about(path: Path, head: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -263,19 +262,50 @@ def _about(path: Path, head: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if "heads" in about and about.get("format", 1) != FORMAT:
         found = f"has records of format {about.get('format', 1)}, and this version of rsseg reads format {FORMAT}"
         raise RecordError(path.parents[1], found)
-    kinds = {"scenes": list, "groups": list, "first_half": list, "heads": dict}
-    if not all(isinstance(about.get(key), kind) for key, kind in kinds.items()):
-        raise RecordError(path, f"lacks {' or '.join(kinds)}")
+    kinds = {"scenes": str, "groups": str, "first_half": bool}
+    listed = (isinstance(about.get(key), list) and {*map(type, about[key])} <= {kind} for key, kind in kinds.items())
+    if not all(listed) or not isinstance(about.get("heads"), dict):
+        raise RecordError(path, f"lacks {' or '.join([*kinds, 'heads'])}")
+    if len({len(about[key]) for key in kinds}) > 1:
+        raise RecordError(path, f"names {len(about['scenes'])} scenes, and groups or halves of another number of scenes")
     heads = about["heads"]
     if head not in heads:
         raise RecordError(path.parents[1], f"has no head '{head}'{nearest(head, heads)}", f"name {' or '.join(heads)}")
     _need(path, head, heads[head], ("task", "classes", "terms", "panel"))
+    wrong = [key for key in ("classes", "terms", "panel") if not isinstance(heads[head][key], list | dict)]
+    if wrong:
+        raise RecordError(path, f"holds no list of {', '.join(wrong)} of head {head}")
     return about, heads[head]
 
 
-def _of_head(path: Path, arrays: Arrays, head: str, needed: Iterable[str]) -> dict[str, NDArray[Any]]:
-    own = {key.partition("/")[2]: array for key, array in arrays.items() if key.partition("/")[0] == head}
-    _need(path, head, own, needed)
+def _of_head(
+    path: Path, head: str, shapes: Mapping[str, Shape], size: Mapping[str, int], optional: Mapping[str, Shape]
+) -> dict[str, NDArray[Any]]:
+    """The arrays of a head in a file.
+
+    Args:
+        path: The file.
+        head: The head's name.
+        shapes: The shapes of the arrays that it holds.
+        size: How many there are of what shapes name.
+        optional: The shapes of those that it may hold.
+
+    Raises:
+        RecordError: If one lacks, has another shape, or holds no numbers.
+    """
+    own = {key.partition("/")[2]: array for key, array in read_arrays(path).items() if key.partition("/")[0] == head}
+    _need(path, head, own, shapes)
+    for name, shape in {**shapes, **optional}.items():
+        expected = tuple(size.get(str(n), n) for n in shape)
+        if name not in own:
+            continue
+        if own[name].shape != expected:
+            raise RecordError(path, f"holds {name} of the shape {[*own[name].shape]}, {[*expected]} is expected")
+        if own[name].dtype.kind not in ("U" if name == "untuned" else "biuf"):
+            raise RecordError(
+                path,
+                f"holds {name} of the type {own[name].dtype}, {'text is' if name == 'untuned' else 'numbers are'} expected",
+            )
     return own
 
 

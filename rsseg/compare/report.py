@@ -115,8 +115,12 @@ def write_across(across: AcrossDatasets, out: Path) -> Path:
 
 def say(found: Findings, comparison: pd.DataFrame) -> None:
     """Print the ranking, the answer and what weakens it; `comparison` is the table of the losses."""
+    alike: dict[tuple[str, str], list[Path]] = {}
     for left in found.comparison.left_out:
-        log.warning("%s is left out: %s; %s.", left.run, left.why, left.remedy)
+        alike.setdefault((left.why, left.remedy), []).append(left.run)
+    for (why, remedy), (first, *others) in alike.items():
+        which = f"{first} and {len(others)} more are" if others else f"{first} is"
+        log.warning("%s left out: %s; %s.", which, why, remedy)
     columns, rows, _ = ranking(found, comparison)
     names = [column.text for column in columns]
 

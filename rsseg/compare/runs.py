@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -14,118 +14,15 @@ from rsseg.config.folder import RunFolder, flat
 from rsseg.config.plan import settings
 from rsseg.config.targets import heads_of, tasks_of
 from rsseg.contract import InputError, nearest
+from rsseg.task import Task
 
-Reason: TypeAlias = tuple[str, str]
-"""Why a run is left out, and what to do."""
+DIVERGED = "it has diverged"
+"""How the reason begins why such a run is left out."""
 
+LOWER_RATE = "train it again at a lower learning rate (optimizer.lr)"
+"""What to do about it."""
 
-class Begun:
-    """A run that was begun, read from its folder: what it is made with.
-
-    Attributes:
-        folder: Its folder.
-        heads: The names of its heads.
-        head: That of the head that is compared.
-        config: Its resolved config.
-        origin: ``run.json``: overrides, code, libraries.
-        loss: The name of its loss composition.
-        losses: The flattened loss of the head that is compared, and those of other heads if they differ from it.
-        settings: All else that it is trained with, flattened, as text.
-        seed: Its seed.
-        fold: The fold of a cross-validation that it leaves out; None without.
-        rate: Its learning rate, NaN where the optimiser has none.
-        label: What its row is called; empty before rows are told apart.
-
-    Args:
-        folder: The folder.
-        head: The head to compare; empty: the first.
-
-    Raises:
-        InputError: If the folder holds files that can't be read, or that lack something; `NoSuchHeadError`.
-    """
-
-    def __init__(self, folder: Path, head: str = "") -> None:
-        run = RunFolder(folder)
-        self.folder, self.config, self.origin = folder, run.config(), run.origin()
-        node = plain(self.config)
-        heads = heads_of(node)
-        if not heads:
-            raise InputError(f"{run.config_file} names no model.heads: remove the folder, or train the run again")
-        if head and head not in heads:
-            raise NoSuchHeadError(folder, head, heads)
-        self.heads = list(heads)
-        self.head = head = head or self.heads[0]
-        others = [name for name in heads if name != head]
-        losses = {name: flat(own.get("loss") or node["loss"]) for name, own in heads.items()}
-        self.loss = self.origin.get("losses", {}).get(head) or self.origin["loss"] or "loss"
-        self.losses = flat(losses[head] | {f"heads.{name}": losses[name] for name in others if losses[name] != losses[head]})
-        self.settings = settings(node)
-        self.seed, self.fold = self.config.seed, node["dataset"].get("fold")
-        rate = node["optimizer"].get("lr")
-        self.rate = float(rate) if isinstance(rate, int | float) else np.nan
-        self.label = ""
-
-
-class Run(Begun):
-    """A finished run, or the runs of one row and seed on all folds as one.
-
-    Attributes:
-        data: ``data.json``: scenes and fingerprints of the splits.
-        summary: ``summary.json``: the scores of its best checkpoint.
-        task: The task of its head.
-        without: The classes that are left out of its means.
-        records: What the recorder wrote; None without.
-        unrecorded: Why there are none, and what to do.
-        plain: Whether its row is cross-entropy and no more.
-
-    Args:
-        folder: The folder.
-        head: The head to compare; empty: the first.
-
-    Raises:
-        InputError: As of `Begun`.
-    """
-
-    def __init__(self, folder: Path, head: str = "") -> None:
-        super().__init__(folder, head)
-        run, head = RunFolder(folder), self.head
-        node = plain(self.config)
-        self.task = tasks_of(node["dataset"])[heads_of(node)[head]["target"]]
-        self.data, self.summary = run.data(), run.summary()
-        if "heads" in self.summary:
-            self.summary = {**self.summary, **self.summary["heads"][head]}
-        self.without = [name for name in self.config.metrics.without if len(self.heads) == 1 or name in self.task.classes]
-        self.plain = False
-        self.records: Records | None = None
-        self.unrecorded: Reason | None = None
-        try:
-            self.records = load_records(folder, head)
-        except RecordError as error:  # whether it may lack them depends on the other runs
-            what = "it" if error.place == folder else error.place.relative_to(folder)
-            self.unrecorded = f"{what} {error.found}", error.remedy
-
-    @property
-    def recorded(self) -> Records:
-        """Its records.
-
-        Raises:
-            InputError: If it has none.
-        """
-        if self.records is None:
-            raise InputError(f"{self.folder} has no records")
-        return self.records
-
-
-class NoSuchHeadError(InputError):
-    """A run lacks the head that is compared.
-
-    Attributes:
-        heads: The heads that it has.
-    """
-
-    def __init__(self, folder: Path, head: str, heads: Collection[str]) -> None:
-        super().__init__(f"head={head}{nearest(head, heads)}: {folder} has {', '.join(heads)}")
-        self.heads = heads
+Key = TypeVar("Key", bound=Hashable)
 
 
 class LeftOut(NamedTuple):
@@ -140,6 +37,116 @@ class LeftOut(NamedTuple):
     run: Path
     why: str
     remedy: str
+
+
+class Run:
+    """A run: what it is made with and, once it is finished, what came of it.
+
+    Attributes:
+        folder: Its folder.
+        heads: The names of its heads.
+        head: That of the head that is compared.
+        config: Its resolved config.
+        origin: ``run.json``: overrides, code, libraries.
+        loss: The name of its loss composition.
+        losses: The flattened loss of the head that is compared, and those of other heads if they differ from it.
+        settings: All else that it is trained with, flattened, as text.
+        seed: Its seed.
+        fold: The fold of a cross-validation that it leaves out; None without.
+        rate: Its learning rate, NaN where the optimiser has none.
+        label: What its row is called; empty before rows are told apart.
+        plain: Whether its row is cross-entropy and no more.
+        left: Why it is not compared; None: nothing speaks against it. A run that is not finished lacks what follows.
+        failed: Whether it is left out because it has diverged, or has no score.
+        task: The task of its head.
+        without: The classes that are left out of its means.
+        data: ``data.json``: scenes and fingerprints of the splits.
+        summary: ``summary.json``: the scores of its best checkpoint.
+        records: What the recorder wrote; missing where `unrecorded` is not None.
+        unrecorded: Why there are none, and what to do.
+        folds: The runs that are pooled into this one; none: it is a single run.
+
+    Args:
+        folder: The folder.
+        head: The head to compare; empty: the first.
+
+    Raises:
+        InputError: If the folder holds files that can't be read, or that lack something; `NoSuchHeadError`.
+    """
+
+    task: Task
+    without: list[str]
+    data: dict[str, Any]
+    summary: dict[str, Any]
+    records: Records
+
+    def __init__(self, folder: Path, head: str = "") -> None:
+        run = RunFolder(folder)
+        self.folder, self.config, self.origin = folder, run.config(), run.origin()
+        node = plain(self.config)
+        heads = heads_of(node)
+        if not heads:
+            raise InputError(f"{run.config_file} names no model.heads: remove the folder, or train the run again")
+        if head and head not in heads:
+            raise NoSuchHeadError(folder, head, heads)
+        self.heads = list(heads)
+        self.head = head = head or self.heads[0]
+        losses = {name: flat(own.get("loss") or node["loss"]) for name, own in heads.items()}
+        others = {f"heads.{name}": loss for name, loss in losses.items() if loss != losses[head]}
+        self.loss = self.origin.get("losses", {}).get(head) or self.origin["loss"] or "loss"
+        self.losses, self.settings = flat(losses[head] | others), settings(node)
+        self.seed, self.fold = self.config.seed, node["dataset"].get("fold")
+        rate = node["optimizer"].get("lr")
+        self.rate = float(rate) if isinstance(rate, int | float) else np.nan
+        self.label, self.plain, self.failed = "", False, False
+        self.left: LeftOut | None = None
+        self.unrecorded: tuple[str, str] | None = None
+        self.folds: list[Run] = []
+        summary = run.summary() if run.finished else {}
+        if summary.get("diverged"):
+            self.leave_out(f"{DIVERGED} at step {summary['diverged']['step']}", LOWER_RATE, failed=True)
+        elif summary:
+            self._read(run, summary, heads[head]["target"])
+        elif run.in_training:
+            self.leave_out("it is training now", "wait until it is finished")
+        else:
+            self.leave_out("it is not finished", f"go on with python train.py {run.resume_word}")
+
+    def _read(self, run: RunFolder, summary: dict[str, Any], target: str) -> None:
+        """Read what came of a finished run."""
+        self.task, self.data = tasks_of(plain(self.config)["dataset"])[target], run.data()
+        self.summary = summary | summary.get("heads", {}).get(self.head, {})
+        self.without = [name for name in self.config.metrics.without if len(self.heads) == 1 or name in self.task.classes]
+        try:
+            self.records = load_records(self.folder, self.head)
+        except RecordError as error:  # whether it may lack them depends on the other runs
+            what = "it" if error.place == self.folder else error.place.relative_to(self.folder)
+            self.unrecorded = f"{what} {error.found}", error.remedy
+
+    def leave_out(self, why: str, remedy: str, failed: bool = False) -> None:
+        """Say why this run, or each that is pooled into it, is not compared."""
+        for run in self.folds or [self]:
+            run.left, run.failed = LeftOut(run.folder, why, remedy), failed
+
+
+class NoSuchHeadError(InputError):
+    """A run lacks the head that is compared.
+
+    Attributes:
+        heads: The heads that it has.
+    """
+
+    def __init__(self, folder: Path, head: str, heads: Collection[str]) -> None:
+        super().__init__(f"head={head}{nearest(head, heads)}: {folder} has {', '.join(heads)}")
+        self.heads = heads
+
+
+def grouped(runs: Iterable[Run], key: Callable[[Run], Key]) -> dict[Key, list[Run]]:
+    """Runs grouped by a key, in order."""
+    found: dict[Key, list[Run]] = {}
+    for run in runs:
+        found.setdefault(key(run), []).append(run)
+    return found
 
 
 def find_runs(places: Sequence[Path]) -> list[Path]:

@@ -9,26 +9,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.compare.folds import pool_all
+from rsseg.compare.folds import pool_folds
 from rsseg.compare.measures import measures
-from rsseg.compare.plans import differences, differing, grouped, one_plan, plans_of, table_of, unlike, validated_on
-from rsseg.compare.runs import Begun, LeftOut, NoSuchHeadError, Reason, Run, find_runs, is_cross_entropy
+from rsseg.compare.plans import differences, differing, one_plan, plans_of, table_of, unlike, validated_on
+from rsseg.compare.runs import DIVERGED, LOWER_RATE, LeftOut, NoSuchHeadError, Run, find_runs, grouped, is_cross_entropy
 from rsseg.config.folder import RunFolder
 from rsseg.config.plan import Plan, within
 from rsseg.contract import InputError, nearest
 from rsseg.task import Task
-
-DIVERGED = "it has diverged"
-"""How the reason begins why such a run is left out."""
-
-LOWER_RATE = "train it again at a lower learning rate (optimizer.lr)"
-"""What to do about it."""
 
 SPLIT_WITH_SOME = "choose a split that holds some"
 """What to do where nothing can be scored."""
@@ -80,23 +74,6 @@ class Comparison:
         return [run for row in self.runs for run in row]
 
 
-@dataclass
-class Selection:
-    """All runs that were begun, those that may still be compared, those that are left out, and those that have failed."""
-
-    begun: list[Begun] = field(default_factory=list)
-    runs: list[Run] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
-    failed: list[Begun] = field(default_factory=list)
-
-    def drop(self, reasons: Mapping[Path, Reason], failed: bool = False) -> None:
-        """Leave out the runs in some folders; `failed`: they are finished and can't be scored."""
-        dropped = [run for run in self.runs if run.folder in reasons]
-        self.left_out += [LeftOut(run.folder, *reasons[run.folder]) for run in dropped]
-        self.failed += dropped if failed else []
-        self.runs = [run for run in self.runs if run.folder not in reasons]
-
-
 def gather(
     places: Sequence[Path], allow_different: bool = False, metric: str = "", without: Sequence[str] = (), head: str = ""
 ) -> Comparison:
@@ -113,108 +90,91 @@ def gather(
     Raises:
         InputError: If nothing can be compared, or the runs differ in what no plan varies and that was not asked for.
     """
-    chosen = read_runs(places, head)
-    drop_unscored(chosen)
-    refuse_other_data(chosen.runs)
-    plans = plans_of(chosen.begun)
-    different = differences(chosen.runs, plans)
+    begun, headless = read_runs(places, head)
+    runs = drop_unscored(begun)
+    refuse_other_data(runs)
+    plans = plans_of(begun)
+    different = differences(runs, plans)
     if different and not allow_different:
         raise InputError(
             "these runs differ in what their plan does not vary, so that their losses are not told apart from it:\n"
             f"{table_of(different)}\nadd allow_different=true to compare them all the same, or name the folders of one kind"
         )
-    plan = one_plan(chosen.begun, plans, places, different)
+    plan = one_plan(begun, plans, places, different)
     labels = plan.labels
-    for run in chosen.begun:
+    for run in begun:
         run.label = labels[run.folder]
-    set_plain(chosen.runs)
-    drop_unrecorded(chosen)
+    set_plain(runs)
+    runs = drop_unrecorded(runs)
     rates: dict[str, tuple[float, list[float]]] = {}
     by_rate = list[str]()
     if plan.search_seeds:
-        searching = [run for run in chosen.runs if run.seed in plan.search_seeds]
-        by_rate = [key for row in grouped(chosen.runs, lambda run: run.label).values() for key in differing(row)]
-        rates = pick_rates(searching, metric or chosen.runs[0].task.score, without)
-        keep_reporting(chosen, rates, plan.search_seeds)
-    chosen.runs.sort(key=lambda run: str(run.summary["finished"]))
-    chosen.drop(superseded(chosen.runs))
-    single = list(chosen.runs)
-    if plan.folds:
-        pooled, lacking = pool_all(chosen.runs, plan.folds)
-        chosen.drop(lacking)
-        chosen.runs = pooled
-    grid = keep_grid(chosen)
-    kept = [run for row in grid for run in row]
-    cells = {(run.label, run.seed) for run in kept}
-    compared = {run.folder for run in single if (run.label, run.seed) in cells}
-    leave_out_folds(chosen, [run for run in single if run.folder not in compared])
-    left = {key: [some for some in values.values() if not compared.isdisjoint(some)] for key, values in different.items()}
-    unfinished = [folder for folder in plan.runs if not RunFolder(folder).finished]
+        by_rate = [key for row in grouped(runs, lambda run: run.label).values() for key in differing(row)]
+        searching = [run for run in runs if run.seed in plan.search_seeds]
+        rates = pick_rates(searching, metric or runs[0].task.score, without)
+        runs = keep_reporting(runs, rates, plan.search_seeds)
+    runs = drop_superseded(runs)
+    grid = keep_grid(pool_folds(runs, plan.folds) if plan.folds else runs)
+    compared = [run for row in grid for run in row]
+    folders = {run.folder for pooled in compared for run in pooled.folds or [pooled]}
+    differ_in = [key for key, values in different.items() if sum(not folders.isdisjoint(some) for some in values.values()) > 1]
     return Comparison(
         runs=grid,
-        left_out=chosen.left_out,
+        left_out=[*headless, *(run.left for run in begun if run.left)],
         rates=rates,
         plan=plan,
-        design=[key for key in differing(kept) if key not in different and key not in by_rate],
-        different=[key for key, by_value in left.items() if len(by_value) > 1],
-        failed=dict(Counter(run.label for run in chosen.failed)),
-        unfinished=dict(Counter(labels[folder] for folder in unfinished)),
+        design=[key for key in differing(compared) if key not in different and key not in by_rate],
+        different=differ_in,
+        failed=dict(Counter(run.label for run in begun if run.failed)),
+        unfinished=dict(Counter(label for folder, label in labels.items() if not RunFolder(folder).finished)),
     )
 
 
-def read_runs(places: Sequence[Path], head: str) -> Selection:
-    """The finished runs in some folders, and why others are left out: they lack a head, are not finished, or have diverged.
+def compared_of(runs: Sequence[Run]) -> list[Run]:
+    """The runs that are not left out."""
+    return [run for run in runs if not run.left]
+
+
+def read_runs(places: Sequence[Path], head: str) -> tuple[list[Run], list[LeftOut]]:
+    """All runs in some folders that have a head, and those that lack it.
 
     Raises:
-        InputError: If none is left.
+        InputError: If none of them is finished.
     """
-    chosen, headless, folders = Selection(), dict[Path, NoSuchHeadError](), find_runs(places)
+    runs, headless, folders = list[Run](), dict[Path, Collection[str]](), find_runs(places)
     for folder in folders:
-        run = RunFolder(folder)
-        diverged = run.summary().get("diverged") if run.finished else None
         try:
-            begun = Run(folder, head) if run.finished and not diverged else Begun(folder, head)
+            runs.append(Run(folder, head))
         except NoSuchHeadError as error:
-            headless[folder] = error
-            continue
-        chosen.begun.append(begun)
-        if isinstance(begun, Run):
-            chosen.runs.append(begun)
-        elif diverged:
-            chosen.failed.append(begun)
-            chosen.left_out.append(LeftOut(folder, f"{DIVERGED} at step {diverged['step']}", LOWER_RATE))
-        elif run.in_training:
-            chosen.left_out.append(LeftOut(folder, "it is training now", "wait until it is finished"))
-        else:
-            chosen.left_out.append(LeftOut(folder, "it is not finished", f"go on with python train.py {run.resume_word}"))
-    if chosen.runs:
-        for folder, lacking in headless.items():
-            remedy = f"compare it by a head that it has: {', '.join(lacking.heads)}"
-            chosen.left_out.append(LeftOut(folder, f"{NO_HEAD} {head}", remedy))
-        return chosen
+            headless[folder] = error.heads
+    if compared_of(runs):
+        remedy = "compare it by a head that it has: "
+        return runs, [LeftOut(folder, f"{NO_HEAD} {head}", remedy + ", ".join(heads)) for folder, heads in headless.items()]
     if headless:
-        heads = dict.fromkeys(name for lacking in headless.values() for name in lacking.heads)
-        raise InputError(f"head={head}{nearest(head, heads)}: the runs have {', '.join(heads)}")
+        known = dict.fromkeys(name for heads in headless.values() for name in heads)
+        raise InputError(f"head={head}{nearest(head, known)}: the runs have {', '.join(known)}")
     which, remedy = "", "train first"
-    if chosen.left_out:
-        first, why, remedy = chosen.left_out[0]
+    if runs and runs[0].left:
+        first, why, remedy = runs[0].left
         which = f" ({len(folders)} begun; {first}: {why})"
     raise InputError(f"no finished run in {', '.join(map(str, places))}{which}: {remedy}")
 
 
-def drop_unscored(chosen: Selection) -> None:
-    """Leave out runs whose IoU, or RMSE, is NaN.
+def drop_unscored(begun: Sequence[Run]) -> list[Run]:
+    """Leave out finished runs whose IoU, or RMSE, is NaN.
 
     Raises:
         InputError: If none is left.
     """
-    task = chosen.runs[0].task
-    unscored = [run for run in chosen.runs if np.isnan(run.summary[run.task.score])]
-    why = "its {0.score_name} is NaN: {1} its validation scenes"
-    reasons = {run.folder: (why.format(run.task, _nothing(run.task)), SPLIT_WITH_SOME) for run in unscored}
-    chosen.drop(reasons, failed=True)
-    if not chosen.runs:
+    finished = compared_of(begun)
+    for run in finished:
+        if np.isnan(run.summary[run.task.score]):
+            why = f"its {run.task.score_name} is NaN: {_nothing(run.task)} its validation scenes"
+            run.leave_out(why, SPLIT_WITH_SOME, failed=True)
+    task = finished[0].task
+    if all(run.left for run in finished):
         raise InputError(f"no run has an {task.score_name}: {_nothing(task)} the validation scenes; {SPLIT_WITH_SOME}")
+    return compared_of(finished)
 
 
 def _nothing(task: Task) -> str:
@@ -222,7 +182,7 @@ def _nothing(task: Task) -> str:
 
 
 def refuse_other_data(runs: Sequence[Run]) -> None:
-    """Refuse runs of different validation data, which can't be compared at all.
+    """Refuse runs that are scored on different scenes, labels or areas, which can't be compared at all.
 
     Raises:
         InputError: If there are such.
@@ -230,7 +190,7 @@ def refuse_other_data(runs: Sequence[Run]) -> None:
     different = unlike(runs, validated_on)
     if different:
         raise InputError(
-            f"these runs were validated on different data and can't be compared:\n{table_of(different)}\n"
+            f"these runs were scored on different data and can't be compared:\n{table_of(different)}\n"
             "name the folders of one kind"
         )
 
@@ -245,27 +205,27 @@ def set_plain(runs: Sequence[Run]) -> None:
         run.plain = is_cross_entropy(run.losses) and not (rebalanced and (pasted or not ordinary))
 
 
-def drop_unrecorded(chosen: Selection) -> None:
+def drop_unrecorded(runs: Sequence[Run]) -> list[Run]:
     """Leave out runs that have diverged, or lack records of their chosen checkpoints.
 
     Raises:
         InputError: If none is left.
     """
-    lost = {run.folder: run.records.crossed.lost for run in chosen.runs if run.records and run.records.crossed}
-    why = f"{DIVERGED}: {{}} pixels of its best checkpoint have logits that are not finite"
-    diverged = {folder: (why.format(many), LOWER_RATE) for folder, many in lost.items() if many}
-    if len(diverged) == len(chosen.runs):
-        folder, (why, remedy) = next(iter(diverged.items()))
-        raise InputError(f"all {len(diverged)} runs have diverged, so none is compared. {folder}: {why}; {remedy}")
-    chosen.drop(diverged, failed=True)
-    lacking = {run.folder: run.unrecorded for run in chosen.runs if run.unrecorded}
-    reason = ("it has no records of its chosen checkpoints (records/crossed.npz)", "train it again")
-    recorded = [run for run in chosen.runs if run.records is not None and not run.task.real]
-    lacking |= {run.folder: reason for run in recorded if run.recorded.crossed is None}
-    if len(lacking) == len(chosen.runs):
-        folder, (why, remedy) = next(iter(lacking.items()))
-        raise InputError(f"none of {len(lacking)} runs can be compared. {folder}: {why}; {remedy}")
-    chosen.drop(lacking)
+    for run in runs:
+        if run.unrecorded:
+            run.leave_out(*run.unrecorded)
+        elif run.records.lost:
+            why = f"{DIVERGED}: {run.records.lost} pixels of its best checkpoint have logits that are not finite"
+            run.leave_out(why, LOWER_RATE, failed=True)
+        elif run.records.chosen is None and not run.task.real:
+            run.leave_out("it has no records of its chosen checkpoints (records/crossed.npz)", "train it again")
+    if all(run.left for run in runs):
+        first = next((run for run in runs if not run.failed), runs[0])
+        assert first.left
+        trouble = f"all {len(runs)} runs have diverged, so none is compared"
+        trouble = trouble if first.failed else f"none of {len(runs)} runs can be compared"
+        raise InputError(f"{trouble}. {first.folder}: {first.left.why}; {first.left.remedy}")
+    return compared_of(runs)
 
 
 def pick_rates(runs: Sequence[Run], metric: str, without: Sequence[str] = ()) -> dict[str, tuple[float, list[float]]]:
@@ -297,88 +257,69 @@ def _score(run: Run, metric: str, without: Sequence[str]) -> float:
         InputError: If neither has it.
     """
     measure = measures(run.task, without or run.without, metric)[metric]
-    sums = measure.sums(run.records) if run.records else None
     if metric in run.summary and not without:
-        score = float(run.summary[metric])
-    elif sums is not None and not np.isnan(sums).any():
-        score = float(measure.score(sums.sum(0)))
-    else:
+        return measure.sign * float(run.summary[metric])
+    sums = measure.sums(run.records)
+    if sums is None or np.isnan(sums).any():
         way_out = " or ".join(run.task.class_scores)
         raise InputError(
             f"metric={metric}: {run.folder} was not scored by it, so no learning rate can be chosen; take {way_out}"
         )
-    return measure.sign * score
+    return measure.sign * float(measure.average(sums.sum(0)))
 
 
-def keep_reporting(chosen: Selection, rates: Mapping[str, tuple[float, list[float]]], search_seeds: Collection[int]) -> None:
-    """Keep the runs on the other seeds, at the chosen rates; of each row without any the search runs at its rate are named.
+def keep_reporting(
+    runs: Sequence[Run], rates: Mapping[str, tuple[float, list[float]]], search_seeds: Collection[int]
+) -> list[Run]:
+    """The runs on the other seeds, at the chosen rates; of each row without any the search runs at its rate are left out.
 
     Raises:
         InputError: If there are none.
     """
-    at_rate = [run for run in chosen.runs if run.label in rates and run.rate == rates[run.label][0]]
+    at_rate = [run for run in runs if run.label in rates and run.rate == rates[run.label][0]]
     kept = [run for run in at_rate if run.seed not in search_seeds]
     if not kept:
         raise InputError("no run of a seed that reports has a learning rate that the search chose: finish the sweep")
-    reason = ("no seed reports on its loss at the learning rate that the search chose", "finish the sweep")
     reported = {run.label for run in kept}
-    chosen.drop({run.folder: reason for run in at_rate if run.label not in reported})
-    chosen.runs = kept
+    for run in at_rate:
+        if run.label not in reported:
+            run.leave_out("no seed reports on its loss at the learning rate that the search chose", "finish the sweep")
+    return kept
 
 
-def superseded(runs: Sequence[Run]) -> dict[Path, Reason]:
-    """Of runs in the order in which they were finished, those that another one of the same row, seed and fold came after."""
+def drop_superseded(runs: Sequence[Run]) -> list[Run]:
+    """Of runs of the same row, seed and fold leave out all but the one that was finished last."""
     newest: dict[tuple[object, ...], Run] = {}
-    reasons = {}
-    for run in runs:
+    for run in sorted(runs, key=lambda run: str(run.summary["finished"])):
         place = run.label, run.seed, run.fold
-        before = newest.get(place)
-        if before:
-            why = f"{run.folder} has the same loss and seed and was finished later"
-            reasons[before.folder] = (why, "name one of them alone")
+        if place in newest:
+            newest[place].leave_out(f"{run.folder} has the same loss and seed and was finished later", "name one of them alone")
         newest[place] = run
-    return reasons
+    return list(newest.values())
 
 
-def keep_grid(chosen: Selection) -> list[list[Run]]:
+def keep_grid(runs: Sequence[Run]) -> list[list[Run]]:
     """The runs by loss and seed, ``[losses][seeds]``; those that other losses lack a seed of are left out.
 
     Raises:
         InputError: If there are several losses, but no two of them share a seed.
     """
-    names, seeds = sorted({run.label for run in chosen.runs}), sorted({run.seed for run in chosen.runs})
-    found = {(run.label, run.seed): run for run in chosen.runs}
+    names, seeds = sorted({run.label for run in runs}), sorted({run.seed for run in runs})
+    found = {(run.label, run.seed): run for run in runs}
     there = [[(label, seed) in found for seed in seeds] for label in names]
-    plain = {run.label for run in chosen.runs if run.plain}
+    plain = {run.label for run in runs if run.plain}
     rows, columns = largest_grid(there, [label in plain for label in names])
     if rows.sum() == 1 < len(names):
         listed = "\n".join(f"  - {name}: {', '.join(str(s) for s in seeds if (name, s) in found)}" for name in names)
         raise InputError(f"no two losses share a seed, so none can be compared; train them on the same seeds:\n{listed}")
     kept = [name for name, keep in zip(names, rows, strict=True) if keep]
     shared = [seed for seed, keep in zip(seeds, columns, strict=True) if keep]
-    remedy = "train the other losses on it, or this one on their seeds"
-
-    def reason(run: Run) -> str:
-        if run.label in kept:
-            return "not every loss that is compared has its seed"
-        return f"its loss has not all seeds that are compared, {', '.join(map(str, shared))}"
-
-    dropped = [run for run in chosen.runs if run.label not in kept or run.seed not in shared]
-    chosen.drop({run.folder: (reason(run), remedy) for run in dropped})
+    for run in runs:
+        if run.label not in kept or run.seed not in shared:
+            why = f"its loss has not all seeds that are compared, {', '.join(map(str, shared))}"
+            why = "not every loss that is compared has its seed" if run.label in kept else why
+            run.leave_out(why, "train the other losses on it, or this one on their seeds")
     return [[found[label, seed] for seed in shared] for label in kept]
-
-
-def leave_out_folds(chosen: Selection, lost: Sequence[Run]) -> None:
-    """Name all folds of a seed that is left out: pooled, it stands in the folder of its first one.
-
-    Args:
-        chosen: What is left out so far.
-        lost: The single runs that are not compared.
-    """
-    known = {out.run: out for out in chosen.left_out}
-    of_seed = {(run.label, run.seed): known[run.folder] for run in lost if run.folder in known}
-    others = [run for run in lost if run.folder not in known]
-    chosen.left_out += [of_seed[run.label, run.seed]._replace(run=run.folder) for run in others]
 
 
 def largest_grid(present: ArrayLike, plain: Sequence[bool] = ()) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -88,7 +88,7 @@ def ranks(found: Findings) -> pd.DataFrame:
     known = found.estimates.values()
     names = [each.measure.label for each in known] + [f"loss {name}" for name in found.panel]
     values = [each.values for each in known] + list(np.moveaxis(found.panel_values, -1, 0))
-    up = [each.measure.higher_is_better for each in known] + [False] * len(found.panel)
+    up = [each.measure.sign > 0 for each in known] + [False] * len(found.panel)
     table = cross_evaluation(np.stack(values, axis=-1), up)
     return pd.DataFrame(table, index=pd.Index(found.labels, name="loss"), columns=names).iloc[found.order]
 

@@ -315,9 +315,11 @@ def _sample(found: Findings) -> list[str]:
 
 
 def _folds(found: Findings) -> int:
-    """How many folds the runs' configs deal the scenes to; 0 where every group is one."""
-    folds = found.comparison.runs[0][0].config.dataset.get("folds")
-    return folds if isinstance(folds, int) else 0
+    """How many folds the scenes are dealt to by the runs' configs; 0 where that is not known."""
+    run = found.comparison.runs[0][0]
+    folds = run.config.dataset.get("folds")
+    groups = (run.folds or [run])[0].data.get("groups", {})
+    return len({*groups.get("train", ()), *groups.get("val", ())}) if folds == "groups" else folds or 0
 
 
 def _kind(task: Task, many: bool = False) -> str:
@@ -360,7 +362,7 @@ def _classes(found: Findings) -> list[str]:
 
 def _one_sided(found: Findings) -> list[str]:
     """The classes whose threshold, or bias, was not tuned, as they occur in one half of the scenes alone."""
-    first = found.comparison.runs[0][0].recorded.first
+    first = found.comparison.runs[0][0].records.first
     if first.all() or found.task.real or not found.validated:
         return []
     holds = class_pixels(found.counts[0, 0]) > 0
@@ -398,13 +400,9 @@ def _training(found: Findings) -> list[str]:
 
 
 def _why_untuned(found: Findings) -> str:
-    for run in found.comparison.all_runs:
-        crossed = run.recorded.crossed
-        if crossed is None:
-            return f"{run.folder} has no counts at tuned thresholds"
-        if crossed.untuned:
-            return crossed.untuned
-    return "some run has no counts at tuned thresholds"
+    runs, lacking = found.comparison.all_runs, "has no counts at tuned thresholds"
+    reasons = [f"{run.folder} {lacking}" for run in runs if run.records.chosen is None] + [run.records.untuned for run in runs]
+    return next(filter(None, reasons), f"some run {lacking}")
 
 
 def _trouble(found: Findings) -> list[str]:
@@ -433,8 +431,9 @@ def _trouble(found: Findings) -> list[str]:
     if any(run.origin["git"]["changed"] for run in runs):
         notes.append("Some runs were made with uncommitted changes: their commit does not say which code ran.")
     if comparison.left_out:
-        many, why = len(comparison.left_out), Counter(left.why for left in comparison.left_out).most_common(1)[0][0]
-        notes.append(f"{many} run{'s are' if many > 1 else ' is'} left out, such as: {why}; the protocol says why of each.")
+        many, reasons = len(comparison.left_out), Counter(left.why for left in comparison.left_out).most_common(3)
+        why = "; ".join(f"{why} ({number})" for why, number in reasons)
+        notes.append(f"{many} run{'s are' if many > 1 else ' is'} left out: {why}. The protocol names all.")
     return notes
 
 

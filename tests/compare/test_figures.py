@@ -153,8 +153,8 @@ def test_no_rank_correlation_of_fewer_than_six_validations(swept):
     row = eight.comparison.runs[eight.labels.index("ce")]
     taus = []
     for run in row:
-        counts = run.recorded.counts[:, :, 0].sum(1)
-        taus.append(kendalltau(-run.recorded.own.mean(1), counts[:, 0] / counts[:, :3].sum(1)).statistic)
+        counts = run.records.counts[:, :, 0].sum(1)
+        taus.append(kendalltau(-run.records.own.mean(1), counts[:, 0] / counts[:, :3].sum(1)).statistic)
     assert titles["ce"] == f"{np.mean(taus):.2f} ({min(taus):.2f} to {max(taus):.2f})"
 
 

@@ -56,7 +56,7 @@ def iou_of(counts):
 def test_scores_are_those_of_the_counts_in_the_folders(swept):
     records, found = swept
     for run, place in zip(found.comparison.all_runs, np.ndindex(4, 3), strict=True):
-        known = records[run.folder].crossed.counts
+        known = records[run.folder].chosen
         assert found.ranked.values[place] == pytest.approx(iou_of(known[0]))
         assert found.tuned.values[place] == pytest.approx(iou_of(known[1]))
         assert found.gain.values[place] == pytest.approx(iou_of(known[1]) - iou_of(known[0]))
@@ -104,7 +104,7 @@ def test_a_scene_is_scored_by_the_checkpoint_of_the_other_half():
         row = []
         for seed in (1, 2, 3):
             known = counted_records(label_counts(by_scene[0])[:, None], seen=label_counts(by_scene)[:, :, None])
-            row.append(made_run(label, seed, dataclasses.replace(known, crossed=None)))
+            row.append(made_run(label, seed, dataclasses.replace(known, chosen=None)))
         rows.append(row)
     found = Findings(made_comparison(rows))
     assert found.ranked.values == pytest.approx(np.full((2, 3), np.mean([0.4, 0.3, 0.4, 0.3])))
@@ -353,7 +353,7 @@ def test_a_metric_that_nobody_recorded():
     ):
         measures(Binary(("a",)), ranked_by="class_ece")
     for run in found.comparison.all_runs:
-        run.records = dataclasses.replace(run.records, crossed=None)
+        run.records = dataclasses.replace(run.records, chosen=None)
     with pytest.raises(
         InputError, match=r"boundary_iou: not every run recorded it, such as .*; take iou, dice, precision, recall"
     ):

@@ -99,7 +99,7 @@ def drawn_sums(rng, seeds, scenes, deviations=(1.0, 1.1)):
 @pytest.mark.parametrize("name", ["rmse", "mae", "r2"])
 def test_intervals_cover_the_truth_as_often_as_they_claim(name):
     rng, measure = np.random.default_rng(0), MEASURES[name]
-    whole = [measure.score(drawn_sums(rng, 200, 3000).sum(2)).mean(1) for _ in range(3)]
+    whole = [measure.average(drawn_sums(rng, 200, 3000).sum(2)).mean(1) for _ in range(3)]
     truth, covered, rounds = np.mean([np.subtract(*scores) for scores in whole]), 0, 300
     for number in range(rounds):
         interval = estimate(drawn_sums(rng, 5, 30), measure, draws=300, seed=number).difference.interval(losses=2)

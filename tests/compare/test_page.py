@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,7 @@ from run_folders import BINARY, FOUR, changed, make_sweep, of_label, steady
 
 from rsseg.compare.findings import Findings
 from rsseg.compare.report import protocol, ranking, ranking_note, say, shown, write_report
+from rsseg.compare.runs import LeftOut
 from rsseg.compare.selection import gather
 from rsseg.compare.tables import all_tables
 from rsseg.compare.words import answer, caveats, number, percent, span, statistics
@@ -128,6 +130,21 @@ def test_the_printed_table_has_the_interval_that_decides(binary, capsys):
     printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "behind" in printed
     assert all(label in printed for label in found.labels)
+
+
+def test_each_reason_why_runs_are_left_out_is_printed_once(binary, caplog):
+    reasons = [
+        ("a", "it has no head b", "compare a"),
+        ("c", "it has no head b", "compare c"),
+        ("d", "it has no head b", "compare c"),
+    ]
+    left = [LeftOut(Path(run), why, remedy) for run, why, remedy in reasons]
+    found = changed(binary[0], comparison=dataclasses.replace(binary[0].comparison, left_out=left))
+    say(found, all_tables(binary[0])["comparison"])
+    assert [message for message in caplog.messages if "left out:" in message][:2] == [
+        "a is left out: it has no head b; compare a.",
+        "c and 1 more are left out: it has no head b; compare c.",
+    ]
 
 
 def test_classes_have_a_table_where_there_are_two(binary, tmp_path, monkeypatch):

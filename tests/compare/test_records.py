@@ -19,6 +19,12 @@ def crossed_arrays(rng, scenes, classes):
     return facts | {"counts": counts, "ece": calibrated[:, 0], "class_ece": calibrated, "brier": rng.random((scenes, 1, 2))}
 
 
+def rewrite(path, **changes):
+    """Change arrays of the head mask; None removes one."""
+    arrays = read_arrays(path) | {f"mask/{name.replace('__', '.')}": array for name, array in changes.items()}
+    write_arrays(path, {name: array for name, array in arrays.items() if array is not None})
+
+
 @pytest.fixture
 def large(tmp_path):
     """The records of one validation of a multiclass run."""
@@ -47,13 +53,12 @@ def test_what_is_read_is_what_was_written(large):
     np.testing.assert_array_equal(records.optimistic, counts)
     assert records.own.tolist() == [[1, 2]]
     assert (records.groups[0], records.groups[12]) == ("s0", "s1")
-    assert records.crossed.steps == (3, 3)
     assert records.last_is_best
     for i, point in enumerate(POINTS):
         np.testing.assert_array_equal(records.at(point), crossed["counts"][i])
     assert records.calibration.keys() == {"ece", "class_ece", "brier"}
     np.testing.assert_array_equal(records.calibration["ece"], crossed["ece"])
-    assert records.crossed.lost == crossed["lost"].sum()
+    assert records.lost == crossed["lost"].sum()
 
 
 def test_scores_of_the_test_split_are_on_its_scenes(large):
@@ -73,7 +78,7 @@ def test_scores_of_the_test_split_are_on_its_scenes(large):
 def test_each_scene_is_counted_by_the_checkpoint_that_the_other_half_chose():
     counts = np.arange(3 * 4 * 2 * 4, dtype=float).reshape(3, 4, 2, 4)
     first, quality = np.array([True, False, True, False]), np.array([[0.1, 0.9, 0.5], [0.8, np.nan, 0.4], [0.2, 0.3, 0.6]])
-    records = replace(make_records(BINARY, "ce", 1), counts=counts, quality=quality, first=first, crossed=None)
+    records = replace(make_records(BINARY, "ce", 1), counts=counts, quality=quality, first=first, chosen=None)
     found = records.at("fixed")
     np.testing.assert_array_equal(found[first], counts[0][first])  # the second half chooses the first checkpoint
     np.testing.assert_array_equal(found[~first], counts[1][~first])
@@ -129,12 +134,6 @@ def run(tmp_path):
     return tmp_path
 
 
-def rewrite(path, **changes):
-    """Change arrays of the head mask; None removes one."""
-    arrays = read_arrays(path) | {f"mask/{name.replace('__', '.')}": array for name, array in changes.items()}
-    write_arrays(path, {name: array for name, array in arrays.items() if array is not None})
-
-
 @pytest.mark.parametrize(
     ("text", "found"),
     [
@@ -172,10 +171,68 @@ def test_flipped_bytes_are_noticed_or_harmless(run):
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
+        ({"counts": np.zeros((4, 20, 2, 4))}, r"counts of the shape \[4, 20, 2, 4\], \[4, 20, 6, 4\] is expected"),
+        ({"counts": np.full((4, 20, 6, 4), "x")}, "counts of the type <U1, numbers are expected"),
+        ({"steps": np.array([3])}, r"steps of the shape \[1\], \[2\] is expected"),
+        ({"lost": np.zeros(3)}, r"lost of the shape \[3\], \[20\] is expected"),
+        ({"untuned": np.array(1.5)}, "untuned of the type float64, text is expected"),
+        ({"ece": np.zeros((20, 3))}, r"ece of the shape \[20, 3\], \[20, 15, 3\] is expected"),
+        ({"brier": np.zeros((20, 6, 2))}, r"brier of the shape \[20, 6, 2\], \[20, 1, 2\] is expected"),
+    ],
+)
+def test_chosen_checkpoints_of_another_shape_are_named(large, changes, found):
+    rewrite(large[0] / "records" / "crossed.npz", **changes)
+    with pytest.raises(InputError, match=rf"crossed\.npz holds {found}: train the run again"):
+        load_records(large[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"groups": ["a"]}, "names 2 scenes, and groups or halves of another number of scenes"),
+        ({"first_half": [True, False, True]}, "names 2 scenes, and groups or halves of another number of scenes"),
+        ({"first_half": ["yes", "no"]}, "lacks scenes or groups or first_half or heads"),
+        ({"scenes": "ab"}, "lacks scenes or groups or first_half or heads"),
+        ({"heads": {"mask": {"task": "binary", "classes": 3, "terms": [], "panel": 4}}}, "holds no list of classes, panel of"),
+        (
+            {"heads": {"mask": {"task": "ternary", "classes": [], "terms": [], "panel": {}}}},
+            "names no task that there is .*ter",
+        ),
+        ({"heads": {"mask": {"task": ["a"], "classes": [], "terms": [], "panel": {}}}}, "names no task that there is"),
+    ],
+)
+def test_a_description_of_another_shape_is_named(run, changes, found):
+    path = run / "records" / "records.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(InputError, match=rf"records\.json {found}.*: train the run again") as caught:
+        load_records(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_scenes_of_another_split_of_another_shape_are_named(large):
+    test = crossed_arrays(np.random.default_rng(1), 5, CLASSES)
+    arrays = {"scenes": list("abcde"), "groups": list("xyz")} | {f"mask/{key}": value for key, value in test.items()}
+    write_arrays(large[0] / "records" / "test.npz", arrays)
+    with pytest.raises(InputError, match=r"test\.npz names scenes, and groups of another number of scenes: train"):
+        load_records(large[0], split="test")
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
         ({"values": None}, "lacks values of head mask"),
         ({"layer__cosine": None}, r"lacks layer\.cosine of head mask"),
-        ({"counts": np.zeros((3, 1, 4))}, r"holds 3 scenes and 1 losses, records\.json names 2 and 1"),
-        ({"values": np.ones((2, 2))}, r"holds 2 scenes and 2 losses, records\.json names 2 and 1"),
+        ({"counts": np.zeros((3, 1, 4))}, r"holds counts of the shape \[3, 1, 4\], \[2, 1, 4\] is expected"),
+        ({"counts": np.zeros((2, 2, 4))}, r"holds counts of the shape \[2, 2, 4\], \[2, 1, 4\] is expected"),
+        ({"counts": np.full((2, 1, 4), "many")}, r"holds counts of the type <U4, numbers are expected"),
+        ({"values": np.ones((2, 2))}, r"holds values of the shape \[2, 2\], \[1, 2\] is expected"),
+        ({"values": np.ones(())}, r"holds values of the shape \[\], \[1, 2\] is expected"),
+        ({"own": np.ones(3)}, r"holds own of the shape \[3\], \[2\] is expected"),
+        ({"quality": np.ones((3, 1))}, r"holds quality of the shape \[3, 1\], \[3\] is expected"),
+        ({"step": np.ones(1)}, r"holds step of the shape \[1\], \[\] is expected"),
+        ({"logits__norm": np.ones(2)}, r"holds logits\.norm of the shape \[2\], \[1\] is expected"),
+        ({"layer__cosine": np.ones(1)}, r"holds layer\.cosine of the shape \[1\], \[1, 1\] is expected"),
+        ({"gain": np.ones(5)}, r"holds gain of the shape \[5\], \[1\] is expected"),
     ],
 )
 def test_a_validation_that_lacks_something(run, changes, found):

@@ -17,7 +17,7 @@ from run_folders import BINARY, FOUR, make_records, make_sweep, write_run
 
 from rsseg.compare.records import RecordError
 from rsseg.compare.selection import gather, largest_grid
-from rsseg.comparison import places_by_dataset
+from rsseg.comparison import Question, places_by_dataset, score_runs
 from rsseg.config.arguments import parse, split_places
 from rsseg.config.plan import TRIALS, Plan
 from rsseg.contract import InputError
@@ -514,11 +514,11 @@ def test_runs_without_records_are_left_out(tmp_path, add, records, monkeypatch):
     assert all(run.records is not None for row in found.runs for run in row)
 
 
-@pytest.mark.parametrize(("odd", "why"), [({"crossed": None}, "crossed.npz"), ({"lost": 7}, "7 pixels .* not finite")])
+@pytest.mark.parametrize(("odd", "why"), [({"chosen": None}, "crossed.npz"), ({"lost": 7}, "7 pixels .* not finite")])
 def test_a_run_without_its_best_checkpoint_is_named(tmp_path, add, records, monkeypatch, odd, why):
     for loss in ("ce", "dice", "focal"):
         add(loss, loss)
-    broken = replace(records, crossed=None if "crossed" in odd else replace(records.crossed, **odd))
+    broken = replace(records, **odd)
     monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: broken if folder.name == "focal" else records)
     found = gather([tmp_path])
     assert found.labels == ["ce", "dice"]
@@ -602,13 +602,34 @@ def test_the_folds_of_a_seed_are_one_run_over_all_scenes(tmp_path, monkeypatch, 
     assert run.summary["seconds"] == 3 * 12.5
 
 
-def test_a_seed_that_lacks_a_fold_is_named(tmp_path, monkeypatch):
-    write_folds(tmp_path, monkeypatch, lacking=[("dice", 2, 3)])
+@pytest.mark.parametrize("lost", ["never there", "planned", "diverged"])
+def test_a_seed_that_lacks_a_fold_is_named(tmp_path, monkeypatch, lost):
+    write_folds(tmp_path, monkeypatch, lacking=[("dice", 2, 3)] if lost == "never there" else [])
+    folder = tmp_path / "dice,2,3"
+    if lost != "never there":
+        planned(tmp_path, ["loss", "dataset.fold"])
+    if lost == "planned":
+        for path in folder.iterdir():
+            path.unlink()
+    elif lost == "diverged":
+        (folder / "summary.json").write_text('{"diverged": {"step": 7}}')
     found = gather([tmp_path])
     assert found.seeds == [1]
-    assert {left.run.name: left.why for left in found.left_out if "fold" in left.why} == {
-        "dice,2,1": "its seed lacks fold 3", "dice,2,2": "its seed lacks fold 3",
-    }  # fmt: skip
+    assert all(row[0].records.counts.shape[1] == 6 for row in found.runs)  # the scenes of all folds
+    other = "not every loss that is compared has its seed"
+    assert {left.run.name: left.why for left in found.left_out} == {
+        **dict.fromkeys(["ce,2,1", "ce,2,2", "ce,2,3"], other),
+        **dict.fromkeys(["dice,2,1", "dice,2,2"], "its seed lacks fold 3"),
+        **({"dice,2,3": "it has diverged at step 7"} if lost == "diverged" else {}),
+    }
+    assert found.failed == ({"dice": 1} if lost == "diverged" else {})
+    assert found.unfinished == ({"dice": 1} if lost == "planned" else {})
+
+
+def test_what_one_fold_differs_in_is_told(tmp_path, monkeypatch):
+    write_folds(tmp_path, monkeypatch)
+    edit(tmp_path / "dice,1,2" / "run.json", libraries={"torch": "2.1"})
+    assert gather([tmp_path], allow_different=True).different == ["library torch"]
 
 
 def test_other_scenes_in_a_fold_are_refused(tmp_path, monkeypatch):
@@ -643,3 +664,18 @@ def test_a_plan_whose_runs_lack_something_is_named(tmp_path, add, change):
     (tmp_path / "sweep.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"sweep\.json holds no plan of a sweep"):
         gather([tmp_path])
+
+
+def test_runs_whose_scenes_lie_in_other_areas_are_refused(tmp_path, add, records, monkeypatch):
+    for loss in ("ce", "dice", "focal"):
+        add(loss, loss)
+    other = replace(records, groups=np.array(["a"] * len(records.scenes)))
+    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: other if folder.name == "dice" else records)
+    with pytest.raises(InputError, match=r"on different data.*\n.*\n  areas of the scenes  6 areas \(\w+\) +2\n +1 areas"):
+        gather([tmp_path])
+    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: records)
+    found = gather([tmp_path])
+    monkeypatch.setattr("rsseg.comparison.record_split", lambda *_: None)
+    monkeypatch.setattr("rsseg.comparison.load_records", lambda folder, *_: other if folder.name == "dice" else records)
+    with pytest.raises(InputError, match=r"  areas of the scenes  6 areas"):
+        score_runs(found, Question(split="test"))

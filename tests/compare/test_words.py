@@ -254,7 +254,7 @@ def test_why_nothing_was_tuned_is_said():
     found = of_label(iou, untuned="no class occurs in both halves of the scenes")
     assert "What tuning gains is not known: no class occurs in both halves of the scenes." in caveats(found)
     one = found.comparison.runs[1][2]
-    records = dataclasses.replace(one.records, crossed=None)
+    records = dataclasses.replace(one.records, chosen=None)
     lacking = changed(one, records=records)
     rows = [list(row) for row in of_label(iou, tuned=iou).comparison.runs]
     rows[1][2] = lacking
@@ -430,6 +430,9 @@ def test_few_areas_are_named():
     assert caveats(folded)[0].endswith("others. Score 6 or more.")
     folded.comparison.runs[0][0].config.dataset["folds"] = 3
     assert caveats(folded)[0] == "Of 3 folds only 1 are compared: the scenes of the others are not scored."
+    folded.comparison.runs[0][0].config.dataset["folds"] = "groups"
+    folded.comparison.runs[0][0].data["groups"] = {"train": ["d", "e", "d"], "val": ["a"]}
+    assert caveats(folded)[0] == "Of 3 folds only 1 are compared: the scenes of the others are not scored."
 
 
 def test_an_early_look_is_labelled():
@@ -444,9 +447,7 @@ def test_an_early_look_is_labelled():
 def test_measures_that_some_run_lacks_are_named():
     rows = [list(row) for row in of_label(steady([0.6, 0.5])).comparison.runs]
     records = rows[1][2].records
-    rows[1][2] = changed(
-        rows[1][2], records=dataclasses.replace(records, crossed=dataclasses.replace(records.crossed, calibration={}))
-    )
+    rows[1][2] = changed(rows[1][2], records=dataclasses.replace(records, calibration={}))
     said = "Not recorded by every run, so not compared: calibration error of building, Brier score."
     assert said in caveats(Findings(made_comparison(rows)))
     assert "Not recorded" not in " ".join(caveats(of_label(steady([0.6, 0.5]))))
@@ -624,7 +625,7 @@ def test_rows_that_differ_in_more_and_runs_that_are_left_out():
     found = of_label(steady([0.6, 0.5]), different=["batch_size", "code"], left_out=[*left, left[0]])
     notes = caveats(found)
     assert "The rows differ in batch_size and code as well: a lead may not be the loss's." in notes
-    assert "3 runs are left out, such as: it has diverged at step 7; the protocol says why of each." in notes
+    assert "3 runs are left out: it has diverged at step 7 (2); it is not finished (1). The protocol names all." in notes
     clean = " ".join(caveats(of_label(steady([0.6, 0.5]))))
     assert "differ in" not in clean
     assert "left out" not in clean
