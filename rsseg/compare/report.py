@@ -27,7 +27,7 @@ from rsseg.config.plan import within
 from rsseg.files import write_table, write_text
 from rsseg.table import print_table
 
-UNPRINTED = ("gained by tuning", "optimism", "best checkpoint is the last", "hours")
+UNPRINTED = ("gained by tuning", "better where it was chosen", "best checkpoint is the last", "hours")
 """What a terminal has no room for."""
 
 SMALL = ("behind the best", "runs")
@@ -177,7 +177,7 @@ def ranking(found: Findings, comparison: pd.DataFrame) -> Table:
     if found.tuned and found.gain:
         names += [f"{found.metrics[found.tuned_for].label} tuned", *["behind the best, tuned"] * several, "gained by tuning"]
     names += [f"probability of being the best{used}", f"expected on new areas{used}"] if chances else []
-    names += ["optimism", "best checkpoint is the last", "runs", "hours"]
+    names += ["better where it was chosen", "best checkpoint is the last", "runs", "hours"]
     rows = []
     for i in found.advised.order:
         row = [Cell(found.labels[i], "text"), *_score(found.ranked, i)]

@@ -75,7 +75,7 @@ def answer(found: Findings) -> list[str]:
     if len(found.labels) < 2:
         return [f"There is only one loss, {found.labels[0]}: train others to compare it with, such as loss=ce,dice."]
     if not found.ranked.claims or found.reach is None:
-        return [_so_far(found)]
+        return [_so_far(found), *_unlearnt(found)]
     return [_train_with(found), *_unlearnt(found), *_absent(found), *_behind(found), *_tuning(found), *_expected(found)]
 
 
@@ -87,7 +87,7 @@ def _unlearnt(found: Findings) -> list[str]:
         return []
     name, score = max(better.items(), key=lambda item: sign * item[1])
     return [
-        f"But no loss is better than the baseline {name}, whose {_name(found)} is {_quantity(found, score)}: train longer "
+        f"No loss is better than the baseline {name}, whose {_name(found)} is {_quantity(found, score)}: train longer "
         "before choosing."
     ]
 
@@ -376,7 +376,10 @@ def _one_sided(found: Findings) -> list[str]:
 def _training(found: Findings) -> list[str]:
     """Whether runs are trained to the end, and which of them failed, collapsed or learned nothing."""
     notes, last, runs = [], int(found.last_is_best.sum()), found.last_is_best.size
-    if 2 * last > runs:
+    once = sum(len(run.records.steps) == 1 for run in found.comparison.all_runs)
+    if 2 * once > runs:
+        notes.append(f"{once} of {runs} runs were validated only once: no checkpoint is chosen; train longer (steps=...).")
+    elif 2 * last > runs:
         notes.append(
             f"In {last} of {runs} runs the best checkpoint is the last one: they are not trained to the end, and the order may "
             "change with more steps (steps=...)."

@@ -166,6 +166,7 @@ def one_line(error: Exception) -> str:
         (r"Could not override '(.+?)'.*", r"\1: there is no such setting"),
         (r"Could not append to config. An item is already at '(.+?)'.*", r"\1 is set already: leave out the + before it"),
         (r"Error merging override (.+?)\n", r"\1: "),
+        (r"(\w+) is not a ListConfig, list or tuple.*", r"a list is expected, such as [a,b]; found \1"),
     ):
         said = re.sub(pattern, words, said, flags=re.DOTALL)
     for old, new in RENAMED.items():

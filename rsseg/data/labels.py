@@ -214,7 +214,7 @@ class Labels(Decoder):
         return (
             f"the mask holds the {name} {listed}{', ...' if len(found) > 5 else ''}, "
             f"which is neither a label nor ignored; known: {known}. "
-            f"Add it to dataset.mask_values (with its class), or leave it out with dataset.ignore_values={ignored}"
+            f"Name its class in dataset.classes (and dataset.mask_values), or leave it out with dataset.ignore_values={ignored}"
         )
 
 

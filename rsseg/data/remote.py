@@ -56,7 +56,7 @@ def fetch(root: str, fits: Callable[[str], bool]) -> Path:
     try:
         if not listing.is_file():
             write_json(listing, list_files(*fsspec.core.url_to_fs(url)))
-        there: dict[str, list[Any]] = read_json(listing)
+        there: dict[str, list[Any]] = inside(read_json(listing), fits)
         todo = {name: there[name] for name in chosen(there, fits) if not (files / name).is_file()}
         files.mkdir(exist_ok=True)
         if todo:
@@ -166,6 +166,17 @@ def chosen(there: Mapping[str, Sequence[Any]], fits: Callable[[str], bool]) -> l
     fitting = {_stem(name) for name in there if fits(name)}
     lists = {name for name, (_, size) in there.items() if name.lower().endswith(LISTS) and size <= SMALL}
     return [name for name in there if name in lists or _stem(name) in fitting]
+
+
+def inside(there: Mapping[str, Sequence[Any]], fits: Callable[[str], bool]) -> dict[str, Any]:
+    """The files as they lie in the one folder that holds them all, where none fits as they are: archives often have one."""
+    found = dict(there)
+    while found and not any(map(fits, found)):
+        tops = {name.partition("/")[0] for name in found}
+        if len(tops) > 1 or tops & found.keys():  # several folders, or a file
+            break
+        found = {name.partition("/")[2]: facts for name, facts in found.items()}
+    return found if any(map(fits, found)) else dict(there)
 
 
 def _stem(name: str) -> PurePosixPath:

@@ -90,9 +90,17 @@ def discover(root: Path) -> Discovery:
     root = root.expanduser().absolute()
     if not root.is_dir():
         raise InputError(f"{root}: there is no such folder")
-    image, mask = best_pair(root, find_kinds(root))
+    (image, mask), *others = find_pairs(root, find_kinds(root))
     shared = sorted(image.files.keys() & mask.files.keys())
-    pairs = f"{len(shared)} pairs: images are {image.path}, masks {mask.path}; {len(image.files)} images in all."
+    if len(shared) < 2:
+        raise InputError(
+            f"{root}: only {image.files[shared[0]]} has a mask, and a split needs two scenes: label more, or split it into "
+            "blocks, as dataset=geotiff does"
+        )
+    pairs = f"{len(shared)} pairs: images are {image.path}, masks {mask.path}; there are {len(image.files)} such images."
+    beside = [f"{other.path} with {masks.path}" for other, masks in others]
+    if beside:
+        pairs += f" Not read: {'; '.join(beside)}. Describe the folder of one alone to train on it."
     labels, of_masks = describe_masks([mask.files[key] for key in shared], root)
     split, only, of_split = find_split(root, image, shared)
     read = [path.relative_to(root).as_posix() for key, path in image.files.items() if not only or only in key[:-1]]
@@ -191,8 +199,10 @@ def _kind(root: Path, places: Sequence[PurePosixPath]) -> Kind:
     return Kind("/".join(pattern), last + places[0].suffix, files)
 
 
-def best_pair(root: Path, kinds: Sequence[Kind]) -> tuple[Kind, Kind]:
-    """The images and the masks that belong together.
+def find_pairs(root: Path, kinds: Sequence[Kind]) -> list[tuple[Kind, Kind]]:
+    """The images and the masks that belong together: the best pair first, then those of other files, each with the best masks.
+
+    Words and values tell masks from images; of datasets that lie beside each other the one with most pairs is the best.
 
     Raises:
         InputError: If there are none.
@@ -204,13 +214,18 @@ def best_pair(root: Path, kinds: Sequence[Kind]) -> tuple[Kind, Kind]:
             likely = mask.worded - image.worded, looks_like_mask(mask), shared
             pairs += [(likely, image, mask)] if likely[0] > 0 or likely[1] else []
     if not pairs:
-        found = "; ".join(f"{len(kind.files)} {kind.path}" for kind in kinds[:5])
+        there = "; ".join(f"{len(kind.files)} {kind.path}" for kind in kinds[:5])
         raise InputError(
-            f"{root}: no images and masks of equal names are found ({found or 'no images at all'}): name both, as in "
+            f"{root}: no images and masks of equal names are found ({there or 'no images at all'}): name both, as in "
             "dataset=folder dataset.source.root=... 'dataset.source.image=\"images/{name}.tif\"' dataset.source.mask=..."
         )
-    _, image, mask = max(pairs, key=lambda pair: pair[0])
-    return image, mask
+    most = max(likely[-1] for likely, *_ in pairs)
+    found: list[tuple[Kind, Kind]] = []
+    for _, image, mask in sorted(pairs, key=lambda pair: (2 * pair[0][-1] >= most, *pair[0]), reverse=True):
+        taken = [names for pair in found for kind in pair for names in kind.files.values()]
+        if not found or not {*taken} & {*image.files.values(), *mask.files.values()}:
+            found.append((image, mask))
+    return found
 
 
 def looks_like_mask(kind: Kind) -> bool:

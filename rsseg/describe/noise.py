@@ -300,8 +300,16 @@ def describe_noise(run: Path, split: str = "val", trust: Sequence[str] = ()) -> 
             )
         else:
             log.info("The model has not trained on the labels of the %s scenes, so that it has not learnt their faults.", split)
+        score = folder.summary().get(setup.task.score)
+        if score is not None:
+            line = "Its validation %s is %.4f: a model that is often wrong is often wrong with confidence."
+            log.info(line, setup.task.score_name, score)
         write_noise(setup, module, store, path)
     return path
+
+
+MANY = 0.2
+"""Of a larger share of suspicious labels the model is to blame."""
 
 
 def write_noise(setup: Setup, module: SegmentationModule, store: Store, path: Path) -> None:
@@ -324,10 +332,15 @@ def write_noise(setup: Setup, module: SegmentationModule, store: Store, path: Pa
     found.index = pd.RangeIndex(1, len(found) + 1, name="rank")
     write_table(path, found)
     write_table(path.with_name(f"{path.stem}-scenes.csv"), scenes.set_index("scene"))
+    doubted = scenes["suspicious pixels"].sum() / max(scenes["labelled pixels"].sum(), 1)
+    if doubted > MANY:
+        line = "%.0f %% of all labels are contradicted: rather the model is wrong than so many labels. Train it longer first."
+        log.warning(line, 100 * doubted)
     for head, own in doubts.items():
         names = [name for plane in own.task.matrices for name in plane]
         shown = zip(names, own.thresholds.ravel().tolist(), strict=True)
-        log.info("%s: mean self-confidence: %s", head, ", ".join(f"{name} {value:.3f}" for name, value in shown))
+        line = "%s: mean probability of each class where it is labelled, above which it is suggested: %s"
+        log.info(line, head, ", ".join(f"{name} {value:.3f}" for name, value in shown))
         picture = of_head(path.with_suffix(".png"), head, doubts)
         if own.crops:
             draw_noise(picture, setup, own)

@@ -95,7 +95,9 @@ class Task(Target):
         if misfit := self.misfit(self.channels):
             return [*faults, f"{shown}: {misfit}"]
         if mask_values is not None and len(mask_values) != self.labels:
-            faults.append(f"dataset.mask_values lists {len(mask_values)} values, but the masks have {self.labels} labels")
+            faults.append(
+                f"dataset.mask_values lists {len(mask_values)} values, but dataset.classes names {self.labels} labels"
+            )
         if self.labels > IGNORE:
             faults.append(f"{self.labels} classes: masks are 8-bit and {IGNORE} means ignored, so {IGNORE} is the most")
         if palette is not None and len(palette) != len(self.label_names):

@@ -677,7 +677,7 @@ def test_where_neither_alone_would_decide_both_may():
 def test_a_baseline_that_no_loss_beats_is_said_at_the_top():
     found = of_label(steady([0.60, 0.50]))
     assert answer(changed(found, baselines={"majority class": 0.65}))[1] == (
-        "But no loss is better than the baseline majority class, whose IoU is 0.650: train longer before choosing."
+        "No loss is better than the baseline majority class, whose IoU is 0.650: train longer before choosing."
     )
     assert not any("baseline" in line for line in answer(changed(found, baselines={"majority class": 0.55})))
     assert any(

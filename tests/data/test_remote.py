@@ -87,7 +87,7 @@ def pixels(root):
     return found
 
 
-@pytest.mark.parametrize("form", ["zip", "inside", "tar", "vsizip", "server", "vsicurl", "zip on a server"])
+@pytest.mark.parametrize("form", ["zip", "inside", "below one folder", "tar", "vsizip", "server", "vsicurl", "zip on a server"])
 def test_a_dataset_elsewhere_is_that_of_the_folder(folder_root, tmp_path, server, form):
     address, asked = server
     (folder_root / "notes").mkdir()
@@ -98,6 +98,7 @@ def test_a_dataset_elsewhere_is_that_of_the_folder(folder_root, tmp_path, server
         shutil.move(tmp_path / "mine.zip", folder_root)
     root = {
         "zip": lambda: packed(folder_root, tmp_path / "mine.zip"),
+        "below one folder": lambda: packed_inside(folder_root, tmp_path).removesuffix("/in/it"),
         "inside": lambda: packed_inside(folder_root, tmp_path),
         "tar": lambda: packed(folder_root, tmp_path / "mine.tar.gz"),
         "vsizip": lambda: "/vsizip/" + packed(folder_root, tmp_path / "mine.zip"),
