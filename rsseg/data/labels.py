@@ -82,6 +82,10 @@ def show_values(values: Iterable[int]) -> str:
     return ", ".join(texts)
 
 
+BLURRED = 32
+"""A mask with more unknown colours than these is no drawing any more."""
+
+
 class Labels(Decoder):
     """Decodes masks of labels; NaN is not labelled.
 
@@ -211,10 +215,16 @@ class Labels(Decoder):
         ignored = f"[{','.join(codes)}]"
         known = ", ".join(map(show, self._raw)) if self.colours else show_values(self._raw.tolist())
         listed = ", ".join(f"{show(v)} ({n} pixels)" for v, n in zip(found[:5], counts[:5], strict=True))
+        way_out = (
+            f"Name its class in dataset.classes (and dataset.mask_values), or leave it out with dataset.ignore_values={ignored}"
+        )
+        if self.colours and len(found) > BLURRED:
+            way_out = "Masks are blurred, as by JPEG: set dataset.colour_tolerance=20, for example"
+        elif not self.colours and (found % 1 != 0).any():
+            way_out = f"Grey values are told apart by dataset.source.threshold={float(np.mean(self._raw[:2])):g}, for example"
         return (
             f"the mask holds the {name} {listed}{', ...' if len(found) > 5 else ''}, "
-            f"which is neither a label nor ignored; known: {known}. "
-            f"Name its class in dataset.classes (and dataset.mask_values), or leave it out with dataset.ignore_values={ignored}"
+            f"which is neither a label nor ignored; known: {known}. {way_out}"
         )
 
 

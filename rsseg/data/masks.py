@@ -34,10 +34,12 @@ def read_mask(path: Path, decoder: Decoder, window: Window, grid: Path, threshol
         InputError: If the file is damaged, or a value has no meaning.
     """
     bands = value_bands(path, decoder)
-    raw = _read_values(path, decoder, bands, window, grid)
-    if threshold is not None:
-        raw = np.where(raw != raw, raw, np.greater(raw, threshold))
-    hidden, nodata = masked_out(path, bands, window, grid), nodata_of(path)
+    raw, nodata = _read_values(path, decoder, bands, window, grid), nodata_of(path)
+    if threshold is not None:  # black may be called no-data, and is the background
+        absent = (raw != raw) | (raw == nodata) if nodata else raw != raw
+        raw = np.where(absent, np.nan, np.greater(raw, threshold))
+        nodata = None
+    hidden = masked_out(path, bands, window, grid)
     beyond = hidden if isinstance(open_raster(path, grid), WarpedVRT) else np.zeros_like(hidden)
     empty = hidden if nodata is None else hidden | decoder.blank(raw, nodata)
     if empty.any():

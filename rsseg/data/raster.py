@@ -158,15 +158,17 @@ def check_parts(path: Path, root: Path | None = None) -> None:
     except (OSError, ElementTree.ParseError) as error:
         raise InputError(f"{path} can't be opened as an image: {error}. Is the file complete?") from None
     for node in nodes:
-        if node.tag == "PixelFunctionLanguage" and str(node.text).strip() == "Python":
+        tag, attributes = node.tag.lower(), {key.lower(): value for key, value in node.items()}  # as GDAL reads them
+        if tag == "pixelfunctionlanguage" and str(node.text).strip().lower() == "python":
             raise InputError(f"{path} holds a function in Python, which is not run: write its result as a GeoTIFF")
-        if node.tag not in ("SourceFilename", "SourceDataset"):
+        if tag not in ("sourcefilename", "sourcedataset"):
             continue
-        name, relative = str(node.text).strip(), "1" in (node.get("relativeToVRT"), node.get("relativetoVRT"))
-        part = path.parent / name if relative else Path(name)
-        if not part.is_file() or name.startswith("/vsi"):
+        name = str(node.text).strip()
+        part = path.parent / name if attributes.get("relativetovrt") == "1" else Path(name)
+        if name.startswith("/vsi") or not part.is_file():
             raise InputError(f"{path} reads {name}, which is no file here: copy what it reads, and write the VRT again")
-        if root and not Path(os.path.abspath(part)).is_relative_to(os.path.abspath(root)):
+        inside = (Path(real(part)).is_relative_to(real(root)) for real in (os.path.abspath, os.path.realpath)) if root else ()
+        if root and not any(inside):
             raise InputError(f"{path} reads {part}, which is not below {root}: write a VRT that reads files there alone")
         if part.suffix.lower() == ".vrt":
             check_parts(part, root)

@@ -54,9 +54,15 @@ def fetch(root: str, fits: Callable[[str], bool]) -> Path:
     folder = cache_folder() / f"{PurePosixPath(root.rstrip('/')).name}-{digest}"
     listing, files = folder / "listing.json", folder / "files"
     try:
-        if not listing.is_file():
-            write_json(listing, list_files(*fsspec.core.url_to_fs(url)))
-        there: dict[str, list[Any]] = inside(read_json(listing), fits)
+        whole = read_json(listing) if listing.is_file() else list_files(*open_system(url))
+        there = inside(whole, fits)
+        if not any(map(fits, there)):
+            held = ", ".join(list(there)[:3])
+            raise InputError(
+                f"dataset.source.root={root}: no file in it fits the patterns of dataset.source; it holds {held or 'none'}"
+                f"{', ...' * (len(there) > 3)}"
+            )
+        write_json(listing, whole)
         todo = {name: there[name] for name in chosen(there, fits) if not (files / name).is_file()}
         files.mkdir(exist_ok=True)
         if todo:
@@ -67,6 +73,8 @@ def fetch(root: str, fits: Callable[[str], bool]) -> Path:
         raise InputError(f"dataset.source.root={root} can't be read: {error}") from None
     except Exception as error:  # whatever the libraries behind fsspec raise over networks, rights and damaged archives
         why = str(error).strip().partition("\n")[0] or type(error).__name__
+        if "range requests" in why:
+            raise InputError(f"dataset.source.root={root}: that server gives whole files alone: download it first") from None
         raise InputError(
             f"dataset.source.root={root} can't be read ({why}): is it right, and may it be read from here?"
         ) from None
@@ -85,7 +93,7 @@ def copy(url: str, root: str, todo: Mapping[str, Sequence[Any]], folder: Path) -
     Raises:
         InputError: If they do not fit on the disk, or a file is not whole.
     """
-    system, _ = fsspec.core.url_to_fs(url)
+    system, _ = open_system(url)
     need, free = sum(size for _, size in todo.values()), shutil.disk_usage(folder).free
     if need > free:
         raise InputError(
@@ -107,6 +115,13 @@ def copy(url: str, root: str, todo: Mapping[str, Sequence[Any]], folder: Path) -
     with ThreadPoolExecutor(1 if "::" in url else THREADS) as pool, progress(list(todo), title) as names:
         for _ in zip(names, pool.map(copy_one, todo), strict=True):
             pass
+
+
+def open_system(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the folder in it."""
+    packed = {"tar": {"compression": "gzip"}} if url.lower().partition("?")[0].endswith((".gz", ".tgz")) else {}
+    found: tuple[Any, str] = fsspec.core.url_to_fs(url, **packed)
+    return found
 
 
 def cache_folder() -> Path:
@@ -134,11 +149,11 @@ def url_of(root: str) -> str:
             )
     if "::" in place:
         return place
-    archive = re.fullmatch(r"(.+?\.(?:zip|(?:tar|tar\.gz|tgz)))(?:/(.*))?", place, re.IGNORECASE)
+    archive = re.fullmatch(r"(.+?\.(?:zip|(?:tar|tar\.gz|tgz))(?:\?[^/]*)?)(?:/(.*))?", place, re.IGNORECASE)
     if not archive:
         return place
     file, inner = archive.groups()
-    return f"{'zip' if file.lower().endswith('.zip') else 'tar'}://{(inner or '').strip('/')}::{file}"
+    return f"{'zip' if file.lower().partition('?')[0].endswith('.zip') else 'tar'}://{(inner or '').strip('/')}::{file}"
 
 
 def _identity(url: str) -> bytes:
@@ -153,8 +168,9 @@ def list_files(system: Any, base: str) -> dict[str, list[Any]]:
     found = {}
     for address, facts in system.find(base, detail=True).items():
         below = str(address).removeprefix(base).lstrip("/")
-        path = PurePosixPath(unquote(below) if isinstance(system, HTTPFileSystem) else below)
-        if path.name and not any(part.startswith((".", "/")) or "?" in part or "\\" in part for part in path.parts):
+        served = isinstance(system, HTTPFileSystem)
+        path = PurePosixPath(unquote(below) if served else below.replace("\\", "/"))  # as some write archives
+        if path.name and not any(part.startswith((".", "/")) or (served and "?" in below) for part in path.parts):
             found[str(path)] = [str(address), int(facts.get("size") or 0)]
     if not found:
         system.ls(base)  # which says why, where `find` does not
@@ -164,6 +180,8 @@ def list_files(system: Any, base: str) -> dict[str, list[Any]]:
 def chosen(there: Mapping[str, Sequence[Any]], fits: Callable[[str], bool]) -> list[str]:
     """The files that are copied: those that fit, those beside them that begin with their names, and lists."""
     fitting = {_stem(name) for name in there if fits(name)}
+    if any(fits(name) for name in there if name.lower().endswith(".vrt")):  # which read files of any name
+        return list(there)
     lists = {name for name, (_, size) in there.items() if name.lower().endswith(LISTS) and size <= SMALL}
     return [name for name in there if name in lists or _stem(name) in fitting]
 

@@ -32,7 +32,17 @@ from rsseg.data.raster import (
 from rsseg.data.vector import Burn
 
 BESIDE = (".msk", ".aux.xml")
-BESIDE_SHAPES = (".dbf", ".shx", ".prj")
+SIDE_FILES = {
+    ".shp": (".dbf", ".shx", ".prj", ".cpg"),
+    ".tif": (".tfw",),
+    ".tiff": (".tfw",),
+    ".png": (".pgw", ".wld"),
+    ".jpg": (".jgw", ".wld"),
+    ".jpeg": (".jgw", ".wld"),
+    ".bmp": (".bpw", ".wld"),
+    ".img": (".hdr",),
+}
+"""What stands beside a file under its name: attributes, headers, world files."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,7 @@ class Scene:
         masks = [mask.path for mask in self.masks if mask is not None]
         found, todo = list[Path](), [*self.images, *masks, *([] if self.weight is None else [self.weight])]
         for path in todo:
-            beside = [path.with_suffix(end) for end in BESIDE_SHAPES] if path.suffix.lower() == ".shp" else []
+            beside = [path.with_suffix(end) for end in SIDE_FILES.get(path.suffix.lower(), ())]
             beside += [path.with_name(path.name + end) for end in BESIDE]
             parts = [Path(part) for part in open_raster(path).files] if path.suffix.lower() == ".vrt" else []
             todo += [part for part in parts if part not in todo]  # a VRT may be made of VRTs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -227,6 +228,24 @@ def called(scenes: Sequence[Scene]) -> dict[str, str]:
     return {stem: name for stem, name in files if shared[stem] == 1} | {scene.name: scene.name for scene in scenes}
 
 
+HEADER = {
+    "name",
+    "names",
+    "image",
+    "images",
+    "file",
+    "filename",
+    "file_name",
+    "path",
+    "id",
+    "image_id",
+    "scene",
+    "tile",
+    "mask",
+}
+"""Words that head a column of names; no scene is called so."""
+
+
 def rows_of(path: Path, split: str) -> list[list[str]]:
     """What each line of a list may name: the line, its parts between commas, and all of these without folder and ending.
 
@@ -244,11 +263,16 @@ def rows_of(path: Path, split: str) -> list[list[str]]:
             raise InputError(f"{path} is a Parquet table, which takes a package to read: pip install pyarrow") from None
         except Exception as error:  # pyarrow's own errors
             raise InputError(f"{path} can't be read: {error}. Is it complete?") from None
+        table = table.reset_index() if table.index.name else table
         rows = [list(map(str, table.columns)), *(list(map(str, row)) for row in table.itertuples(index=False))]
     else:
-        rows = [line.strip().split(",") for line in read_text(path).splitlines() if line.strip()]
-    if rows and "split" in rows[0]:
-        column = rows[0].index("split")
-        rows = [row[:column] + row[column + 1 :] for row in rows[1:] if row[column] == split]
+        rows = [[cell.strip() for cell in row] for row in csv.reader(read_text(path).splitlines(), skipinitialspace=True)]
+        rows = [row for row in rows if any(row)]
+    header = [cell.lower() for cell in rows[0]] if rows else []
+    if "split" in header:
+        column = header.index("split")
+        rows = [row[:column] + row[column + 1 :] for row in rows[1:] if row[column].lower().startswith(split)]
+    elif path.suffix.lower() == ".parquet" or {*header} & HEADER:
+        rows = rows[1:]
     whole = [[",".join(row), *row] if len(row) > 1 else row for row in rows]
     return [[*row, *(Path(name.replace("\\", "/")).stem for name in row)] for row in whole]

@@ -179,7 +179,11 @@ class Store:
         for place, (kind, path) in enumerate(self._files(scene).items(), start=self._first[scene]):
             planes = self.layers[kind].planes if kind in self.layers else ()
             shape = (height, width, len(self._fill)) if kind == "image" else (*planes, height, width)
-            arrays[kind] = map_array(path, shape, self._dtypes[place])
+            try:
+                arrays[kind] = map_array(path, shape, self._dtypes[place])
+            except (OSError, ValueError):  # it was there when the scene was opened first
+                self._check(scene)
+                arrays[kind] = map_array(path, shape, self._dtypes[place])
         return arrays.pop("image"), arrays, arrays.pop("missing", None)
 
     def _check(self, scene: int) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from rsseg.contract import IGNORE
-from rsseg.data.raster import has_palette, open_raster, read_bands
+from rsseg.data.raster import has_palette, nodata_of, open_raster, read_bands
 from rsseg.data.vector import VECTORS
 from rsseg.files import read_text
 
@@ -112,8 +112,11 @@ def has_colours(path: Path) -> bool:
 def count_values(path: Path, coloured: bool) -> Counter[Any]:
     """How many pixels have each value, or each colour as "#rrggbb"."""
     if not coloured:
-        pixels = read_middle(path, [1])
-        values, numbers = np.unique(pixels[pixels == pixels], return_counts=True)
+        pixels, nodata = read_middle(path, [1]), nodata_of(path)
+        known = pixels == pixels
+        if nodata is not None and nodata < 0:  # else it may be a label
+            known &= pixels != nodata
+        values, numbers = np.unique(pixels[known], return_counts=True)
         return Counter(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
     raster = open_raster(path)
     palette = has_palette(raster)

@@ -130,6 +130,15 @@ def test_ranges_and_a_threshold_divide_grey_masks(tmp_path):
     assert (target[0] == IGNORE).all()
 
 
+@pytest.mark.parametrize(("nodata", "dtype"), [(-9999, "float32"), (255, "uint8")])
+def test_no_data_is_on_no_side_of_a_threshold(tmp_path, nodata, dtype):
+    pixels = np.array([[[nodata, 0], [1, nodata]]], dtype)
+    target = read(tmp_path, "n.tif", Labels(BUILDING), pixels, threshold=0.5, nodata=nodata)
+    assert target[:2, :2].tolist() == [[IGNORE, 0], [1, IGNORE]]
+    black = read(tmp_path, "b.tif", Labels(BUILDING), np.array([[[0, 0], [1, 1]]], dtype), threshold=0.5, nodata=0)
+    assert black[:2, :2].tolist() == [[0, 0], [1, 1]]  # the background of most masks
+
+
 def test_ranges_that_cannot_be():
     for value in ("9-3", "0-99999"):
         with pytest.raises(InputError, match=f"range '{value}': the lower end comes first"):

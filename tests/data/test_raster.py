@@ -331,6 +331,10 @@ def test_a_file_that_reads_other_files_has_to_be_called_a_vrt(tmp_path):
     assert (reader.read_pixels(0, whole(reader))[0] == 1).all()
     (tmp_path / "d.vrt").write_text(text.format("/vsicurl/http://localhost:1/a.tif"))
     (tmp_path / "e.vrt").write_text(text.format(tmp_path / "d.vrt"))
+    lower = text.format("/vsicurl/http://localhost:1/a.tif").replace("SourceFilename", "sourcefilename")  # as GDAL takes it too
+    (tmp_path / "f.vrt").write_text(lower)
+    with pytest.raises(InputError, match=r"f\.vrt reads /vsicurl/"):
+        SceneReader([Scene("s", tmp_path / "f.vrt", None)], [Labels(TASK)], [1])
     for name in "de":
         with pytest.raises(InputError, match=r"d\.vrt reads /vsicurl/"):
             SceneReader([Scene("s", tmp_path / f"{name}.vrt", None)], [Labels(TASK)], [1])

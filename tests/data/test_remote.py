@@ -77,6 +77,15 @@ def packed_inside(folder, tmp_path):
     return packed(tmp_path / "outer", tmp_path / "mine.zip") + "/in/it"
 
 
+def packed_on_windows(folder, path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in (file for file in folder.rglob("*") if file.is_file()):
+            info = zipfile.ZipInfo("x")
+            info.filename = str(file.relative_to(folder)).replace("/", "\\")
+            archive.writestr(info, file.read_bytes())
+    return path
+
+
 def pixels(root):
     found = {}
     source = Files(str(root), **PATTERNS)
@@ -87,7 +96,9 @@ def pixels(root):
     return found
 
 
-@pytest.mark.parametrize("form", ["zip", "inside", "below one folder", "tar", "vsizip", "server", "vsicurl", "zip on a server"])
+@pytest.mark.parametrize(
+    "form", ["zip", "inside", "below one folder", "tar", "tgz", "backslashes", "vsizip", "server", "vsicurl", "zip on a server"]
+)
 def test_a_dataset_elsewhere_is_that_of_the_folder(folder_root, tmp_path, server, form):
     address, asked = server
     (folder_root / "notes").mkdir()
@@ -101,6 +112,8 @@ def test_a_dataset_elsewhere_is_that_of_the_folder(folder_root, tmp_path, server
         "below one folder": lambda: packed_inside(folder_root, tmp_path).removesuffix("/in/it"),
         "inside": lambda: packed_inside(folder_root, tmp_path),
         "tar": lambda: packed(folder_root, tmp_path / "mine.tar.gz"),
+        "tgz": lambda: shutil.copy(packed(folder_root, tmp_path / "mine.tar.gz"), tmp_path / "mine.tgz"),
+        "backslashes": lambda: packed_on_windows(folder_root, tmp_path / "mine.zip"),
         "vsizip": lambda: "/vsizip/" + packed(folder_root, tmp_path / "mine.zip"),
         "server": lambda: address,
         "vsicurl": lambda: f"/vsicurl/{address}/",
@@ -161,7 +174,7 @@ def test_what_can_not_be_read_is_one_line(folder_root, tmp_path, server):
             Files(root, **PATTERNS)
         assert f"dataset.source.root={root}" in str(caught.value)
         assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="no image below"):
+    with pytest.raises(InputError, match="no file in it fits the patterns of dataset.source; it holds empty"):
         Files(str(tmp_path / "empty.tar"), **PATTERNS)
 
 
@@ -171,6 +184,8 @@ def test_what_can_not_be_read_is_one_line(folder_root, tmp_path, server):
         ("/vsizip//vsicurl/https://a.org/x.zip/in/it", "zip://in/it::https://a.org/x.zip"),
         ("/vsis3/bucket/data", "s3://bucket/data"),
         ("/data/x.TAR.GZ", "tar://::/data/x.TAR.GZ"),
+        ("https://a.org/x.zip?download=1", "zip://::https://a.org/x.zip?download=1"),
+        ("https://a.org/x.zip?download=1/in", "zip://in::https://a.org/x.zip?download=1"),
         ("s3://bucket/x.tgz", "tar://::s3://bucket/x.tgz"),
         ("https://a.org/zipped/data", "https://a.org/zipped/data"),
         ("/vsicurl/https://a.org/data", "https://a.org/data"),

@@ -104,3 +104,16 @@ def test_a_no_data_value_may_be_given_for_files_without_one(tmp_path):
         missing.append(reader.read_pixels(0, Window(0, 0, 2, 2))[1].tolist())
     assert missing == [[[False, True], [False, False]], [[False, False], [True, False]]]
     assert Scene("s", bare, None).signature() != Scene("s", bare, None, nodata=-9999).signature()
+
+
+def test_what_stands_beside_an_image_is_part_of_it(tmp_path):
+    """A world file that moves an image, or a header that says how it is read, makes another scene of it."""
+    for suffix, beside in ((".png", ".pgw"), (".tif", ".tfw"), (".img", ".hdr"), (".jpg", ".jgw")):
+        image, world = tmp_path / f"a{suffix}", tmp_path / f"a{beside}"
+        image.write_bytes(b"pixels")
+        scene = Scene("a", image, None)
+        bare = repr(scene.signature())
+        world.write_text("0.5\n0\n0\n-0.5\n0\n0\n")
+        first = repr(scene.signature())
+        world.write_text("0.5\n0\n0\n-0.5\n16\n0\n")
+        assert len({bare, first, repr(scene.signature())}) == 3

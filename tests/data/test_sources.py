@@ -179,6 +179,22 @@ def test_lists_name_scenes_or_files_of_theirs(tmp_path, text):
         assert [scene.name for scene in source.scenes("train")] == ["north-1", "north-2"]
 
 
+@pytest.mark.parametrize(
+    "text", ['"name","split"\n"a","Train"\n"b","validation"\n', "id, Split\na ,train\n b, val\n", "mask,split\nmasks/a.tif,train\nmasks/b.tif,val\n"]
+)  # fmt: skip
+def test_tables_as_pandas_and_people_write_them(tmp_path, text):
+    for name in "ab":
+        write_tif(tmp_path / f"images/{name}.tif", np.zeros((3, 8, 8), np.uint8))
+        write_tif(tmp_path / f"masks/{name}.tif", np.zeros((1, 8, 8), np.uint8))
+    (tmp_path / "list.csv").write_text(text)
+    source = Files(str(tmp_path), "images/{name}.tif", "masks/{name}.tif", {"train": "list.csv", "val": "list.csv"})
+    assert [[scene.name for scene in source.scenes(split)] for split in ("train", "val")] == [["a"], ["b"]]
+    (tmp_path / "a.csv").write_text("image\na\n")
+    source = Files(str(tmp_path), "images/{name}.tif", "masks/{name}.tif", {"train": "a.csv", "val": ["b"]} | {"val": "b.txt"})
+    (tmp_path / "b.txt").write_text("b\n")
+    assert [scene.name for scene in source.scenes("train")] == ["a"]
+
+
 def test_parquet_lists_and_what_is_wrong_with_them(tmp_path, monkeypatch):
     import pandas as pd
 
