@@ -174,7 +174,7 @@ def test_what_can_not_be_read_is_one_line(folder_root, tmp_path, server):
             Files(root, **PATTERNS)
         assert f"dataset.source.root={root}" in str(caught.value)
         assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="no file in it fits the patterns of dataset.source; it holds empty"):
+    with pytest.raises(InputError, match=r"no file in it fits the patterns of dataset.source; it holds empty"):
         Files(str(tmp_path / "empty.tar"), **PATTERNS)
 
 

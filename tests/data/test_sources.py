@@ -180,8 +180,13 @@ def test_lists_name_scenes_or_files_of_theirs(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    "text", ['"name","split"\n"a","Train"\n"b","validation"\n', "id, Split\na ,train\n b, val\n", "mask,split\nmasks/a.tif,train\nmasks/b.tif,val\n"]
-)  # fmt: skip
+    "text",
+    [
+        '"name","split"\n"a","Train"\n"b","validation"\n',
+        "id, Split\na ,train\n b, val\n",
+        "mask,split\nmasks/a.tif,train\nmasks/b.tif,val\n",
+    ],
+)
 def test_tables_as_pandas_and_people_write_them(tmp_path, text):
     for name in "ab":
         write_tif(tmp_path / f"images/{name}.tif", np.zeros((3, 8, 8), np.uint8))
