@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rsseg.data.scene import Scene, SceneReader
 from rsseg.distributed import quiet
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation import known_head, load_run
+from rsseg.files import read_json, write_json
 from rsseg.inference.objects import check_out, predict_objects
 from rsseg.inference.scene import predict_scene
 from rsseg.metrics.objects import SCORE
@@ -58,7 +60,7 @@ def predict(
     chosen = known_head(head, setup.tasks)
     objects = isinstance(setup.tasks[chosen], Centres)
     suffix = f"{f'-{head}' * bool(head)}{'.gpkg' if objects else '.tif'}"
-    out = out or run / "maps" / f"{scene.stem}{suffix}"
+    out = out or default_out(run / "maps", scene, suffix)
     if objects:
         check_out(out)
     if out.resolve() == scene.resolve():
@@ -86,6 +88,22 @@ def predict(
                 predict_scene(*facts, setup.palette(chosen))
     log.info("%s: %s", "Objects" if objects else "Map", out)
     return out
+
+
+def default_out(folder: Path, scene: Path, suffix: str) -> Path:
+    """Where the map of a scene goes: under its name, with its folder's before it where the map of another scene is called so.
+
+    ``scenes.json`` in the folder of maps says which scene each is of.
+
+    Raises:
+        UnwritableError: If that can't be written.
+    """
+    listed, place = folder / "scenes.json", str(scene.resolve())
+    made = read_json(listed) if listed.is_file() else {}
+    stems = chain([scene.stem], (f"{scene.parent.name}-{scene.stem}{f'-{n}' * (n > 1)}" for n in count(1)))
+    name = next(f"{stem}{suffix}" for stem in stems if made.get(f"{stem}{suffix}", place) == place)
+    write_json(listed, made | {name: place})
+    return folder / name
 
 
 def other_radiometry(data: Mapping[str, Any], reader: SceneReader) -> str:

@@ -12,7 +12,8 @@ class Arguments:
 
     run=FOLDER    the run folder
     scene=FILE    an image with the bands that the run was trained on
-    out=FILE      the GeoTIFF to write; default: <run>/maps/<scene>.tif; of objects a GeoPackage or GeoJSON, <scene>.gpkg; with
+    out=FILE      the GeoTIFF to write; default: <run>/maps/<scene>.tif, or <folder>-<scene>.tif
+                  where another scene has that name; of objects a GeoPackage or GeoJSON, <scene>.gpkg; with
                   head= <scene>-<head>
     head=NAME     of a run with several heads, the one whose map it is; default: the first
     threshold=tuned    at the thresholds (multiclass: biases) that were tuned on the validation scenes, not at 0.5 (argmax)

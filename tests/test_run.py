@@ -3,6 +3,7 @@
 import csv
 import json
 import runpy
+import shutil
 import subprocess
 import sys
 import time
@@ -456,6 +457,18 @@ def test_cache_changes_nothing(tmp_path, folder_root, monkeypatch):
         for (name, ours), theirs in zip(weights(tmp_path / where).items(), weights(tmp_path / "disk").values(), strict=True):
             assert torch.equal(ours, theirs), name
         assert (tmp_path / where / "classes.csv").read_text() == (tmp_path / "disk" / "classes.csv").read_text()
+
+
+def test_scenes_of_one_name_have_maps_of_their_own(tmp_path, folder_root):
+    run = tmp_path / "run"
+    train(settings(tmp_path, *folder_data(folder_root), "pictures=0", "record.enabled=false"), run)
+    first, *others = sorted((folder_root / "images").iterdir())[:3]
+    scenes = [tmp_path / area / "a.tif" for area in ("north", "south", "x/south")]
+    for scene, image in zip(scenes, (first, *others), strict=True):
+        scene.parent.mkdir(parents=True)
+        shutil.copy(image, scene)
+    maps = [predict(run, scene).name for scene in (*scenes, *scenes)]
+    assert maps == ["a.tif", "south-a.tif", "south-a-2.tif"] * 2
 
 
 def test_finished_run_is_not_run_again_and_other_config_is_refused(tmp_path, folder_root):
