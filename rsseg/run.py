@@ -27,6 +27,7 @@ from rsseg.config.provenance import Chosen, provenance
 from rsseg.config.schema import Config
 from rsseg.contract import InputError, nearest
 from rsseg.data.census import describe_other_radiometry
+from rsseg.data.inspection import compare_scenes
 from rsseg.data.scene import Scene, SceneReader, Source
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
@@ -385,7 +386,8 @@ def predict(
             f"{scene} has {found} bands, but {run} was trained on the bands {bands} of its scenes: give one file that holds "
             "them all (for scenes of several files: a stack of these, in their order)"
         )
-    reader = SceneReader([Scene(scene.stem, scene, None, nodata=setup.dataset.nodata)], setup.dataset.decoders, bands)
+    reader = SceneReader(Scene(scene.stem, scene, None, nodata=setup.dataset.nodata), setup.dataset.decoders, bands)
+    compare_scenes([reader.scene], [reader.facts], bands)
     with in_one_line(out.parent, setup.batch_size, setup.window, memory=SCORING):
         module = load_run(folder, setup, threshold=threshold)
         reader.fill = module.mean.numpy().ravel()
@@ -408,15 +410,15 @@ def other_radiometry(data: Mapping[str, Any], reader: SceneReader) -> str:
 
     Args:
         data: The run's ``data.json``.
-        reader: A reader of just the scene; a square in its middle is looked at.
+        reader: A reader of the scene; a square in its middle is looked at.
     """
-    height, width = reader.sizes[0].tolist()
+    height, width = reader.size
     side = min(height, width, 1024)
-    image, missing = reader.read_image(0, (height - side) // 2, (width - side) // 2, side)
+    image, missing = reader.read_image((height - side) // 2, (width - side) // 2, side)
     if missing.all():
         return ""
     mean, std, found = np.array(data["mean"]), np.array(data["std"]), image[:, ~missing].mean(axis=1)
-    scene = reader.scenes[0].image.name
+    scene = reader.scene.image.name
     return describe_other_radiometry(mean, std, data.get("dtype", ""), found, str(reader.dtype), scene)
 
 

@@ -6,6 +6,7 @@ import rasterio
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 from readers import read_window
+from stores import store_of
 from tiny import write_tif
 
 from rsseg.contract import InputError
@@ -23,9 +24,13 @@ def tif(path, bands=1, size=40, dtype=np.uint8, **options):
     return write_tif(path, RNG.integers(0, 2, (bands, size, size)).astype(dtype), **{"transform": NEAR, **options})
 
 
+def check(*scenes, bands=(1,)):
+    return store_of(scenes, scenes[0].image.parent / "store", LABELS, bands)
+
+
 def fault(*scenes, bands=(1,)):
     with pytest.raises(InputError) as error:
-        SceneReader(scenes, [LABELS], bands)
+        check(*scenes, bands=bands)
     return str(error.value)
 
 
@@ -45,7 +50,7 @@ def test_a_mask_of_another_place_size_or_without_crs(tmp_path):
 
 def test_coordinates_that_one_of_two_lacks_do_not_matter_at_equal_sizes(tmp_path):
     mask = tif(tmp_path / "m.tif", crs=None, transform=None)
-    assert SceneReader([Scene("s", tif(tmp_path / "i.tif"), mask)], [LABELS], [1]).sizes.tolist() == [[40, 40]]
+    assert SceneReader(Scene("s", tif(tmp_path / "i.tif"), mask), [LABELS], [1]).size == (40, 40)
 
 
 def test_faults_are_listed_five_at_a_time_and_once_for_all_blocks_of_a_file(tmp_path):
@@ -57,7 +62,7 @@ def test_faults_are_listed_five_at_a_time_and_once_for_all_blocks_of_a_file(tmp_
 
 def test_bands_out_of_range_count_through_the_stack(tmp_path):
     scene = Scene("s", tif(tmp_path / "a.tif", 3), None, (tif(tmp_path / "b.tif", 2),))
-    assert SceneReader([scene], [LABELS], [5]).bands == [5]
+    assert SceneReader(scene, [LABELS], [5]).bands == [5]
     text = fault(scene, bands=[6])
     assert "a.tif" in text
     assert "b.tif has 5 bands, but dataset.bands=[6]: list bands from 1 to 5" in text
@@ -65,7 +70,7 @@ def test_bands_out_of_range_count_through_the_stack(tmp_path):
 
 def test_band_counts_may_differ_as_long_as_the_chosen_bands_are_there(tmp_path):
     wide, narrow = (Scene(str(n), tif(tmp_path / f"{n}.tif", n), None) for n in (4, 2))
-    assert len(SceneReader([wide, narrow], [LABELS], [2, 1])) == 2
+    assert len(check(wide, narrow, bands=[2, 1])) == 2
     assert "2.tif has 2 bands" in fault(wide, narrow, bands=[3])
     more = tif(tmp_path / "more.tif", 2)
     one, other = (Scene(s.name, s.image, None, (more,)) for s in (wide, narrow))  # in a stack they would shift the others
@@ -74,14 +79,14 @@ def test_band_counts_may_differ_as_long_as_the_chosen_bands_are_there(tmp_path):
 
 def test_differing_types_are_said(tmp_path, caplog):
     scenes = [Scene(t, tif(tmp_path / f"{t}.tif", dtype=t), None) for t in ("uint8", "int16", "uint16")]
-    assert SceneReader(scenes, [LABELS], [1]).dtype == np.int32
+    assert check(*scenes).dtype == np.int32
     assert "uint8 (" in caplog.text
     assert "All are read as int32" in caplog.text
 
 
 def test_differing_numbers_of_bands_are_said(tmp_path, caplog):
     scenes = [Scene(str(n), tif(tmp_path / f"{n}.tif", n), None) for n in (3, 4, 3)]
-    SceneReader(scenes, [LABELS], [1, 2, 3])
+    check(*scenes, bands=[1, 2, 3])
     assert "number of bands: 3 (" in caplog.text
     assert "4.tif)" in caplog.text
 
@@ -89,7 +94,7 @@ def test_differing_numbers_of_bands_are_said(tmp_path, caplog):
 def test_a_warp_is_said(tmp_path, caplog):
     caplog.set_level("INFO", "rsseg")
     mask = tif(tmp_path / "m.tif", transform=from_origin(500000, 4000000, 20, 20))
-    SceneReader([Scene("s", tif(tmp_path / "i.tif"), mask)], [LABELS], [1])
+    check(Scene("s", tif(tmp_path / "i.tif"), mask))
     assert "warped to it: 1, first" in caplog.text
 
 
@@ -99,7 +104,7 @@ def test_an_alpha_band_that_a_warp_needs(tmp_path):
     assert "band 4 of" in fault(scene, bands=[5])
     with rasterio.open(other, "r+") as file:
         file.write(np.zeros(file.shape, file.dtypes[0]), 4)
-    assert SceneReader([scene], [LABELS], [4]).read_pixels(0, Window(0, 0, 8, 8))[1].all()
+    assert SceneReader(scene, [LABELS], [4]).read_pixels(Window(0, 0, 8, 8))[1].all()
 
 
 @pytest.mark.parametrize("which", ["image", "stack", "mask"])
@@ -112,7 +117,7 @@ def test_a_truncated_file_is_named(tmp_path, which, keep):
     paths[which].write_bytes(data[: int(len(data) * keep)])
     scene = Scene("s", paths["image"], paths["mask"], (paths["stack"],))
     with pytest.raises(InputError, match=rf"{which}\.tif can't be"):
-        read_window(SceneReader([scene], [LABELS], [1, 2]), 0, 0, 0, 320)
+        read_window(SceneReader(scene, [LABELS], [1, 2]), 0, 0, 320)
 
 
 def test_every_image_needs_its_partners(tmp_path):

@@ -73,8 +73,8 @@ def test_a_weight_on_another_grid_is_warped_as_a_mask_is(tmp_path):
     elsewhere = write_tif(
         tmp_path / "m.tif", RNG.integers(0, 3, (1, 50, 50), dtype=np.uint8), transform=from_origin(500003, 3999998, 0.7, 0.7)
     )
-    reader = SceneReader([Scene("s", image, elsewhere, weight=elsewhere)], [LABELS], [1])
-    layers = reader.read_layers(0, Window(3, 5, 70, 60))
+    reader = SceneReader(Scene("s", image, elsewhere, weight=elsewhere), [LABELS], [1])
+    layers = reader.read_layers(Window(3, 5, 70, 60))
     known = layers["mask"] != IGNORE
     assert 0 < known.sum() < known.size
     np.testing.assert_array_equal(layers["weight"], np.where(known, layers["mask"], 0))

@@ -99,15 +99,17 @@ def test_windows_are_the_readers(tmp_path, dtype, task, cache):
         image[:, RNG.random((height, width)) < 0.1] = 0
         mask = RNG.choice(np.array([0, 1, 255], np.uint8), (2 if task == "multilabel" else 1, height, width))
         made.append(scene(tmp_path, image, mask, f"s{i}", **({} if i == 2 else {"nodata": 0})))
-    store, reader = store_of(made, tmp_path / "store", labels), SceneReader(made, [labels], [1, 2, 3])
-    store.fill = reader.fill = np.array([7.0, 8.0, 9.0])
+    store, readers = store_of(made, tmp_path / "store", labels), [SceneReader(one, [labels], [1, 2, 3]) for one in made]
+    store.fill = np.array([7.0, 8.0, 9.0])
+    for reader in readers:
+        reader.fill, reader.dtype = store.fill, store.dtype
     if cache != "disk":
         load([store], torch.device("cpu") if cache == "gpu" else None)
     places = [(int(RNG.integers(3)), int(RNG.integers(20)), int(RNG.integers(20))) for _ in range(12)]
     image, layers = store.cut(places, 32)
     mask = layers["mask"]
-    for i, place in enumerate(places):
-        pixels, truth = read_window(reader, *place, 32)
+    for i, (number, top, left) in enumerate(places):
+        pixels, truth = read_window(readers[number], top, left, 32)
         np.testing.assert_array_equal(image[i].numpy(), pixels)
         np.testing.assert_array_equal(mask[i].numpy(), truth)
 
