@@ -380,13 +380,13 @@ def predict(
     if out.resolve() == scene.resolve():
         raise InputError(f"out={out} would overwrite the scene: choose another name")
     bands = setup.dataset.read_bands
-    found = sum(Scene(scene.stem, scene, None).counts())
+    found = sum(Scene(scene.stem, scene).counts())
     if max(bands) > found:
         raise InputError(
             f"{scene} has {found} bands, but {run} was trained on the bands {bands} of its scenes: give one file that holds "
             "them all (for scenes of several files: a stack of these, in their order)"
         )
-    reader = SceneReader(Scene(scene.stem, scene, None, nodata=setup.dataset.nodata), setup.dataset.decoders, bands)
+    reader = SceneReader(Scene(scene.stem, scene, nodata=setup.dataset.nodata), setup.dataset.decoders, bands)
     compare_scenes([reader.scene], [reader.facts], bands)
     with in_one_line(out.parent, setup.batch_size, setup.window, memory=SCORING):
         module = load_run(folder, setup, threshold=threshold)

@@ -57,35 +57,24 @@ class Scene:
     Attributes:
         name: Unique in its dataset.
         image: The file whose pixel grid is the scene's.
-        mask: The file of the dataset's first target, see `Mask`; None: the scene lacks it.
+        masks: The files of the dataset's targets, in their order; None for one that the scene lacks.
         stack: Files whose bands follow those of `image`, in this order; warped to its grid if they lie on another.
         region: The part of the image that is the scene; None: all of it.
-        burn: How a vector file `mask` becomes pixels.
         weight: A raster of one band: what a pixel counts for in the loss; warped to the grid if it lies on another. None: 1.
-        further: The files of the dataset's further targets, in their order; None for one that the scene lacks.
         unlabelled: Classes that are not labelled in the scene, each as ``target/class``.
         group: The area that it lies in, such as a tile or a town: scenes of one are no independent sample. Empty: its own.
-        threshold: That of a raster `mask`.
         nodata: What image files without a no-data value of their own hold where there is nothing.
     """
 
     name: str
     image: Path
-    mask: Path | None
+    masks: tuple[Mask | None, ...] = ()
     stack: tuple[Path, ...] = ()
     region: Window | None = None
-    burn: Burn | None = None
     weight: Path | None = None
-    further: tuple[Mask | None, ...] = ()
     unlabelled: tuple[str, ...] = ()
     group: str = ""
-    threshold: float | None = None
     nodata: float | None = None
-
-    @property
-    def masks(self) -> tuple[Mask | None, ...]:
-        """The files of the dataset's targets, in their order; None for one that the scene lacks."""
-        return (None if self.mask is None else Mask(self.mask, self.burn, self.threshold), *self.further)
 
     def mask_of(self, place: int) -> Mask | None:
         """The file of the target at a place among the dataset's, if the scene has it."""

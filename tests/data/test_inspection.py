@@ -7,7 +7,7 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 from readers import read_window
 from stores import store_of
-from tiny import write_tif
+from tiny import make_scene, write_tif
 
 from rsseg.contract import InputError
 from rsseg.data.files import Files
@@ -36,32 +36,32 @@ def fault(*scenes, bands=(1,)):
 
 def test_a_mask_of_another_place_size_or_without_crs(tmp_path):
     image = tif(tmp_path / "i.tif")
-    far = fault(Scene("s", image, tif(tmp_path / "far.tif", transform=FAR)))
+    far = fault(make_scene("s", image, tif(tmp_path / "far.tif", transform=FAR)))
     assert "far.tif does not overlap" in far
     assert "spans 600000 to 600400" in far
     assert "500000 to 500400" in far
-    bare = fault(Scene("s", image, tif(tmp_path / "bare.tif", size=30, crs=None, transform=None)))
+    bare = fault(make_scene("s", image, tif(tmp_path / "bare.tif", size=30, crs=None, transform=None)))
     assert "bare.tif is 30 x 30 pixels, but" in bare
     assert "i.tif is 40 x 40" in bare
     assert f"without: {tmp_path / 'bare.tif'}" in bare
-    both = fault(Scene("s", tif(tmp_path / "j.tif", crs=None), tif(tmp_path / "m.tif", size=30, crs=None)))
+    both = fault(make_scene("s", tif(tmp_path / "j.tif", crs=None), tif(tmp_path / "m.tif", size=30, crs=None)))
     assert f"without: {tmp_path / 'm.tif'}, {tmp_path / 'j.tif'}" in both
 
 
 def test_coordinates_that_one_of_two_lacks_do_not_matter_at_equal_sizes(tmp_path):
     mask = tif(tmp_path / "m.tif", crs=None, transform=None)
-    assert SceneReader(Scene("s", tif(tmp_path / "i.tif"), mask), [LABELS], [1]).size == (40, 40)
+    assert SceneReader(make_scene("s", tif(tmp_path / "i.tif"), mask), [LABELS], [1]).size == (40, 40)
 
 
 def test_faults_are_listed_five_at_a_time_and_once_for_all_blocks_of_a_file(tmp_path):
-    scenes = [Scene(str(i), tif(tmp_path / f"{i}.tif"), tif(tmp_path / f"m{i}.tif", transform=FAR)) for i in range(7)]
+    scenes = [make_scene(str(i), tif(tmp_path / f"{i}.tif"), tif(tmp_path / f"m{i}.tif", transform=FAR)) for i in range(7)]
     text = fault(*scenes, *scenes)
     assert text.count("does not overlap") == 5
     assert "and 2 more" in text
 
 
 def test_bands_out_of_range_count_through_the_stack(tmp_path):
-    scene = Scene("s", tif(tmp_path / "a.tif", 3), None, (tif(tmp_path / "b.tif", 2),))
+    scene = Scene("s", tif(tmp_path / "a.tif", 3), stack=(tif(tmp_path / "b.tif", 2),))
     assert SceneReader(scene, [LABELS], [5]).bands == [5]
     text = fault(scene, bands=[6])
     assert "a.tif" in text
@@ -69,23 +69,23 @@ def test_bands_out_of_range_count_through_the_stack(tmp_path):
 
 
 def test_band_counts_may_differ_as_long_as_the_chosen_bands_are_there(tmp_path):
-    wide, narrow = (Scene(str(n), tif(tmp_path / f"{n}.tif", n), None) for n in (4, 2))
+    wide, narrow = (Scene(str(n), tif(tmp_path / f"{n}.tif", n)) for n in (4, 2))
     assert len(check(wide, narrow, bands=[2, 1])) == 2
     assert "2.tif has 2 bands" in fault(wide, narrow, bands=[3])
     more = tif(tmp_path / "more.tif", 2)
-    one, other = (Scene(s.name, s.image, None, (more,)) for s in (wide, narrow))  # in a stack they would shift the others
+    one, other = (Scene(s.name, s.image, stack=(more,)) for s in (wide, narrow))  # in a stack they would shift the others
     assert "2.tif has 2 bands but" in fault(one, other)
 
 
 def test_differing_types_are_said(tmp_path, caplog):
-    scenes = [Scene(t, tif(tmp_path / f"{t}.tif", dtype=t), None) for t in ("uint8", "int16", "uint16")]
+    scenes = [Scene(t, tif(tmp_path / f"{t}.tif", dtype=t)) for t in ("uint8", "int16", "uint16")]
     assert check(*scenes).dtype == np.int32
     assert "uint8 (" in caplog.text
     assert "All are read as int32" in caplog.text
 
 
 def test_differing_numbers_of_bands_are_said(tmp_path, caplog):
-    scenes = [Scene(str(n), tif(tmp_path / f"{n}.tif", n), None) for n in (3, 4, 3)]
+    scenes = [Scene(str(n), tif(tmp_path / f"{n}.tif", n)) for n in (3, 4, 3)]
     check(*scenes, bands=[1, 2, 3])
     assert "number of bands: 3 (" in caplog.text
     assert "4.tif)" in caplog.text
@@ -94,13 +94,13 @@ def test_differing_numbers_of_bands_are_said(tmp_path, caplog):
 def test_a_warp_is_said(tmp_path, caplog):
     caplog.set_level("INFO", "rsseg")
     mask = tif(tmp_path / "m.tif", transform=from_origin(500000, 4000000, 20, 20))
-    check(Scene("s", tif(tmp_path / "i.tif"), mask))
+    check(make_scene("s", tif(tmp_path / "i.tif"), mask))
     assert "warped to it: 1, first" in caplog.text
 
 
 def test_an_alpha_band_that_a_warp_needs(tmp_path):
     other = tif(tmp_path / "b.tif", 4, transform=from_origin(500000, 4000000, 20, 20))
-    scene = Scene("s", tif(tmp_path / "a.tif"), None, (other,))
+    scene = Scene("s", tif(tmp_path / "a.tif"), stack=(other,))
     assert "band 4 of" in fault(scene, bands=[5])
     with rasterio.open(other, "r+") as file:
         file.write(np.zeros(file.shape, file.dtypes[0]), 4)
@@ -115,7 +115,7 @@ def test_a_truncated_file_is_named(tmp_path, which, keep):
     paths["image"] = tif(tmp_path / "image.tif", size=300)
     data = paths[which].read_bytes()
     paths[which].write_bytes(data[: int(len(data) * keep)])
-    scene = Scene("s", paths["image"], paths["mask"], (paths["stack"],))
+    scene = make_scene("s", paths["image"], paths["mask"], stack=(paths["stack"],))
     with pytest.raises(InputError, match=rf"{which}\.tif can't be"):
         read_window(SceneReader(scene, [LABELS], [1, 2]), 0, 0, 320)
 

@@ -3,7 +3,7 @@ import pytest
 from rasterio.windows import Window
 from readers import read_window
 from stores import store_of
-from tiny import write_tif
+from tiny import make_scene, write_tif
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.labels import Labels
@@ -17,7 +17,7 @@ RNG = np.random.default_rng(3)
 
 def scene(tmp_path, image, mask, name="s", **options):
     mask_path = None if mask is None else write_tif(tmp_path / "m" / f"{name}.tif", mask[None], crs=None, transform=None)
-    return Scene(name, write_tif(tmp_path / "i" / f"{name}.tif", image, **options), mask_path)
+    return make_scene(name, write_tif(tmp_path / "i" / f"{name}.tif", image, **options), mask_path)
 
 
 def test_window_equals_rasterio(tmp_path):
@@ -101,7 +101,7 @@ def test_a_no_data_value_may_be_given_for_files_without_one(tmp_path):
     labels = Labels(Multiclass(("a", "b")))
     missing = []
     for path in (bare, own):
-        reader = SceneReader(Scene("s", path, None, nodata=-9999), [labels], [1])
+        reader = SceneReader(Scene("s", path, nodata=-9999), [labels], [1])
         missing.append(reader.read_pixels(Window(0, 0, 2, 2))[1].tolist())
     assert missing == [[[False, True], [False, False]], [[False, False], [True, False]]]
-    assert Scene("s", bare, None).signature() != Scene("s", bare, None, nodata=-9999).signature()
+    assert Scene("s", bare).signature() != Scene("s", bare, nodata=-9999).signature()

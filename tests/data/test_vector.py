@@ -11,13 +11,13 @@ from rasterio.windows import Window
 from readers import read_window
 from shapely.geometry import Point, Polygon, box
 from stores import store_of
-from tiny import write_tif
+from tiny import make_scene, mask_file, write_tif
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.data import vector
 from rsseg.data.files import Files
 from rsseg.data.labels import Labels
-from rsseg.data.scene import Scene, SceneReader
+from rsseg.data.scene import SceneReader
 from rsseg.data.vector import Burn
 from rsseg.task import Multiclass, Multilabel
 
@@ -43,7 +43,7 @@ def frame(n=25, **columns):
 
 
 def reader_of(image, path, burn):
-    return SceneReader(Scene("a", image, path, burn=burn), [LABELS], [1])
+    return SceneReader(make_scene("a", image, path, burn=burn), [LABELS], [1])
 
 
 @pytest.mark.parametrize("ending", ["gpkg", "geojson", "shp", "fgb"])
@@ -123,10 +123,10 @@ def test_one_file_for_all_scenes_or_for_some(tmp_path):
         one.to_file(tmp_path / f"{name}.geojson")
     split = {"train": 1.0}
     shared = Files(str(tmp_path), "images/{name}.tif", "all.geojson", split, "code").scenes("train")
-    assert [scene.mask.name for scene in shared] == ["all.geojson"] * 3
-    assert shared[0].burn == Burn("code")
+    assert [mask_file(scene).name for scene in shared] == ["all.geojson"] * 3
+    assert shared[0].masks[0].burn == Burn("code")
     some = Files(str(tmp_path), "images/{area}_{n}.tif", "{area}.geojson", split).scenes("train")
-    assert [scene.mask.name for scene in some] == ["x.geojson", "x.geojson", "y.geojson"]
+    assert [mask_file(scene).name for scene in some] == ["x.geojson", "x.geojson", "y.geojson"]
     readers = [SceneReader(scene, [LABELS], [1]) for scene in shared]  # those beyond all features are land
     assert [int(reader.read_mask(Window(0, 0, 9, 9)).sum()) for reader in readers] == [36, 0, 0]
 
@@ -150,7 +150,7 @@ def test_vector_files_that_do_not_fit(tmp_path, image):
     path = tmp_path / "m.gpkg"
     geopandas.GeoDataFrame(geometry=[box(0, 0, 1, 1)], crs="EPSG:32633").to_file(path)
     with pytest.raises(InputError, match=r"m\.gpkg does not overlap .*a\.tif: .* spans 0 to 1"):
-        store_of([Scene("a", image, path, burn=Burn())], tmp_path / "store", LABELS, (1,))
+        store_of([make_scene("a", image, path, burn=Burn())], tmp_path / "store", LABELS, (1,))
     (tmp_path / "broken.gpkg").write_bytes(path.read_bytes()[:3000])
     with pytest.raises(InputError, match=r"broken\.gpkg can't be read as a vector file"):
         reader_of(image, tmp_path / "broken.gpkg", Burn())
@@ -162,7 +162,7 @@ def test_vector_files_that_do_not_fit(tmp_path, image):
         reader_of(bare, path, Burn())
     multilabel = Labels(Multilabel(("a", "b")))
     with pytest.raises(InputError, match="one value a pixel, but a multilabel task need 2"):
-        SceneReader(Scene("a", image, path, burn=Burn()), [multilabel], [1])
+        SceneReader(make_scene("a", image, path, burn=Burn()), [multilabel], [1])
 
 
 def test_an_empty_file_is_all_background(tmp_path, image):
@@ -180,7 +180,7 @@ def test_settings_that_do_not_fit(tmp_path, image):
 
 def test_parts_beside_a_shapefile_belong_to_the_scene(tmp_path, image):
     frame(1).to_file(tmp_path / "m.shp")
-    names = {path.name for path in Scene("a", image, tmp_path / "m.shp", burn=Burn()).files}
+    names = {path.name for path in make_scene("a", image, tmp_path / "m.shp", burn=Burn()).files}
     assert names == {"a.tif", "m.shp", "m.dbf", "m.shx", "m.prj"}
 
 
