@@ -20,6 +20,9 @@ Places: TypeAlias = Callable[[int], tuple[int, int, int]]
 Read: TypeAlias = Callable[[int, int, int, int], tuple[NDArray[np.generic], NDArray[np.generic]]]
 """From (scene, top, left, size) to a square window, as stored: image ``[C, size, size]`` and mask, unknown outside."""
 
+ReadLayers: TypeAlias = Callable[[int, int, int, int], tuple[NDArray[np.generic], dict[str, NDArray[np.generic]]]]
+"""The same with all layers by name, instead of the mask."""
+
 
 def stream(seed: int, k: int, purpose: str) -> np.random.Generator:
     """The random numbers that window k may use for one purpose (its place, an augmentation).

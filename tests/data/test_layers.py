@@ -10,7 +10,7 @@ from stores import LABELS, store_of
 from tiny import checker, coloured, make_scene, mask_file, write_tif
 
 from rsseg.contract import IGNORE, Batch, InputError
-from rsseg.data.augment import D4, Augmentation, CutOut, ScaleCrop, Sometimes
+from rsseg.data.augment import D4, CutOut, ScaleCrop
 from rsseg.data.balance import Balanced
 from rsseg.data.decoded import store_name
 from rsseg.data.files import Files
@@ -123,20 +123,6 @@ def test_shares_move_as_the_labels_that_they_are_the_shares_of():
         also, soft = augmentation(image, {"mask": shares}, torch.arange(8))
         assert torch.equal(moved, also)
         assert torch.equal(LAYERED.hard_labels(soft["mask"]), hard["mask"].long())
-
-
-def test_an_augmentation_of_a_mask_alone_is_refused_where_it_is_defined():
-    with pytest.raises(InputError, match=r"Mine.__call__ takes \(image, mask, \.\.\.\): it has to take, and return, image and"):
-
-        class Mine(Augmentation):
-            def __call__(self, image, mask, k):
-                return image, mask
-
-    with pytest.raises(InputError, match=r"Rarely\.apply takes \(image, mask"):
-
-        class Rarely(Sometimes):
-            def apply(self, image, mask, streams):
-                return image, mask
 
 
 @pytest.mark.parametrize(
