@@ -27,7 +27,6 @@ from rsseg.config.targets import (
 )
 from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import SIZE, Blocks
-from rsseg.data.paste import Fits
 from rsseg.data.scene import Source
 from rsseg.data.store import torch_dtype
 from rsseg.dataset import Data, Numbers, scenes_of
@@ -358,5 +357,4 @@ def fit_augmentations(module: SegmentationModule, data: Data) -> None:
     """Let the augmentations that need something from the training split take it."""
     train, numbers = data.stores["train"], data.numbers
     for augmentation in module.augmentations:
-        if isinstance(augmentation, Fits):
-            augmentation.fit(train.read_layers, train.census.blocks, numbers.mean, numbers.std)
+        augmentation.fit(train.read_layers, train.census.blocks, numbers.mean, numbers.std)

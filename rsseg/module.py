@@ -15,12 +15,11 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
 from rsseg.contract import Batch, InputError, Layers, layers_of
+from rsseg.data.augment import Augmentation
 from rsseg.losses import Composite, CompositeValue, SplitLosses, Term, presence_loss
 from rsseg.losses.balancing import Balancing, Fixed, weighed_parts
 from rsseg.metrics import SCENE_SUMS, AnyScores, Confusion, metrics, score_scenes
 from rsseg.task import Task
-
-Augmentation = Callable[[Tensor, Layers, Tensor], tuple[Tensor, Layers]]
 
 
 def logged_names(tasks: Mapping[str, Task], terms: Mapping[str, Sequence[str]]) -> list[str]:

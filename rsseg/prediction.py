@@ -14,6 +14,7 @@ from rsseg.assembly import make_setup
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.census import describe_other_radiometry
+from rsseg.data.inspection import compare_scenes
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.distributed import quiet
 from rsseg.errors import SCORING, in_one_line
@@ -66,13 +67,14 @@ def predict(
     if out.resolve() == scene.resolve():
         raise InputError(f"out={out} would overwrite the scene: choose another name")
     bands = setup.dataset.read_bands
-    found = sum(Scene(scene.stem, scene, None).counts())
+    found = sum(Scene(scene.stem, scene).counts())
     if max(bands) > found:
         raise InputError(
             f"{scene} has {found} bands, but {run} was trained on the bands {bands} of its scenes: give one file that holds "
             "them all (for scenes of several files: a stack of these, in their order)"
         )
-    reader = SceneReader([Scene(scene.stem, scene, None, nodata=setup.dataset.nodata)], setup.dataset.decoders, bands)
+    reader = SceneReader(Scene(scene.stem, scene, nodata=setup.dataset.nodata), setup.dataset.decoders, bands)
+    compare_scenes([reader.scene], [reader.facts], bands)
     with in_one_line(out.parent, setup.batch_size, setup.window, memory=SCORING):
         module = load_run(folder, setup, threshold=threshold)
         reader.fill = module.mean.numpy().ravel()
@@ -111,13 +113,13 @@ def other_radiometry(data: Mapping[str, Any], reader: SceneReader) -> str:
 
     Args:
         data: The run's ``data.json``.
-        reader: A reader of just the scene; a square in its middle is looked at.
+        reader: A reader of the scene; a square in its middle is looked at.
     """
-    height, width = reader.sizes[0].tolist()
+    height, width = reader.size
     side = min(height, width, 1024)
-    image, missing = reader.read_image(0, (height - side) // 2, (width - side) // 2, side)
+    image, missing = reader.read_image((height - side) // 2, (width - side) // 2, side)
     if missing.all():
         return ""
     mean, std, found = np.array(data["mean"]), np.array(data["std"]), image[:, ~missing].mean(axis=1)
-    scene = reader.scenes[0].image.name
+    scene = reader.scene.image.name
     return describe_other_radiometry(mean, std, data.get("dtype", ""), found, str(reader.dtype), scene)

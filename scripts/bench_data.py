@@ -22,7 +22,7 @@ from torchgeo.samplers import RandomGeoSampler
 from rsseg.data.build import open_store
 from rsseg.data.labels import Labels
 from rsseg.data.sampling import Uniform
-from rsseg.data.scene import Scene
+from rsseg.data.scene import Mask, Scene
 from rsseg.data.store import Store, load
 from rsseg.data.windows import Batches, Loader, TrainWindows
 from rsseg.task import Binary
@@ -62,7 +62,7 @@ def write_tiles(folder: Path, count: int, side: int, compress: str) -> list[Scen
             with rasterio.open(paths[kind], "w", **profile, **place) as file:
                 file.write(pixels)
             np.save(folder / f"{kind}_{i}.npy", np.moveaxis(pixels, 0, -1).squeeze())
-        found.append(Scene(str(i), paths["image"], paths["mask"]))
+        found.append(Scene(str(i), paths["image"], (Mask(paths["mask"]),)))
     return found
 
 
@@ -81,7 +81,7 @@ def of_numpy(folder: Path, count: int, size: int) -> dict[str, Callable[[list[Pl
 
 def of_rasterio(scenes: list[Scene], size: int) -> Callable[[list[Place]], Any]:
     """Windows through open files."""
-    files = [[rasterio.open(path) for path in (scene.image, scene.mask)] for scene in scenes]
+    files = [[rasterio.open(path) for path in (scene.image, *(m.path for m in scene.masks if m))] for scene in scenes]
 
     def read(places: list[Place]) -> list[Any]:
         return [file.read(window=Window(x, y, size, size)) for scene, y, x in places for file in files[scene]]

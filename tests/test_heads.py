@@ -3,9 +3,11 @@
 import csv
 import json
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
 import torch
 from test_run import SPLIT, settings
 from tiny import checker, coloured, compose, write_tif
@@ -126,6 +128,19 @@ def test_heads_of_one_target_share_it_and_each_is_standardised_once(tmp_path):
     module = make_module(setup, setup.network(), NUMBERS, 1)
     layers = module.standardised({"height": torch.full((1, 1, 2, 2), 14.0), "cover": torch.zeros(1, 2, 2)})
     assert (layers["height"] == 2).all()
+
+
+def test_lines_of_one_of_several_targets_are_widened(tmp_path, root):
+    """All scenes lie on one place, 0.5 m a pixel: a line across them that is widened by 2 m to each side covers 8 rows."""
+    line = shapely.LineString([(499990, 3999984), (500040, 3999984)])
+    geopandas.GeoDataFrame(geometry=[line], crs="EPSG:32633").to_file(tmp_path / "road.gpkg")
+    for name in ("images", "masks", "heights"):
+        (tmp_path / name).symlink_to(root / name)
+    road = ["+dataset.targets.road={task: binary, classes: [road], mask: road.gpkg, buffer: 2}"]
+    more = ["+loss@model.heads.road.loss=bce", "pictures=0", "record.enabled=false", "steps=2"]
+    train(settings(tmp_path, *words(tmp_path, *road, *more)), tmp_path / "run")
+    found = json.loads((tmp_path / "run" / "data.json").read_text())["targets"]["road"]
+    assert found["positives"][0] * 64 == found["valid"][0] * 8
 
 
 def test_scenes_without_a_target_are_not_scored_by_it(tmp_path, root, caplog):

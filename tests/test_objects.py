@@ -121,7 +121,7 @@ def test_windows_of_a_scene_do_not_matter(trained, squares_root, tmp_path):
     setup = make_setup(RunFolder(run).config())
 
     module = load_run(RunFolder(run), setup)
-    reader = SceneReader([Scene("a", squares_root / "images" / "tile1.tif", None)], setup.dataset.decoders, [1, 2, 3])
+    reader = SceneReader(Scene("a", squares_root / "images" / "tile1.tif"), setup.dataset.decoders, [1, 2, 3])
     counts = [predict_objects(module, "mask", reader, tmp_path / f"{size}.gpkg", size, 16, 4) for size in (96, 64)]
     frames = [geopandas.read_file(tmp_path / f"{size}.gpkg") for size in (96, 64)]
     assert counts == [len(frame) for frame in frames]

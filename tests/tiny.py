@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rsseg.config.schema import register
 from rsseg.contract import Batch
+from rsseg.data.scene import Mask, Scene
 from rsseg.module import SegmentationModule
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -29,6 +30,17 @@ def write_tif(path: Path, pixels: np.ndarray, **options: object) -> Path:
     with rasterio.open(path, "w", **{**profile, **place, **options}) as file:
         file.write(pixels)
     return path
+
+
+def make_scene(name: str, image: Path, mask: Path | None = None, burn: Any = None, threshold: Any = None, **more: Any) -> Scene:
+    """A scene of one target."""
+    return Scene(name, image, () if mask is None else (Mask(mask, burn, threshold),), **more)
+
+
+def mask_file(scene: Scene) -> Path | None:
+    """The file of a scene's first target."""
+    mask = scene.mask_of(0)
+    return None if mask is None else mask.path
 
 
 def checker(rng: np.random.Generator, size: int, labels: int) -> np.ndarray:

@@ -3,12 +3,11 @@
 Augmentations see normalised images, in which 0 is a band's mean, and the layers that go with them: the mask, and the weight
 where there is one. All layers move alike; lengths and directions in the mask are scaled and turned with it (`Task.moved`).
 Every pixel that an augmentation invents is 0 in all bands and unknown in the layers. Those that change values alone are in
-`rsseg.data.radiometry`. One that needs something from the training split has a method `fit`, see `rsseg.data.paste.Fits`.
+`rsseg.data.radiometry`. One that needs something from the training split takes it in `Augmentation.fit`.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -21,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsseg.contract import InputError, Layers, number, unknown
-from rsseg.data.sampling import stream
+from rsseg.data.blocks import Blocks
+from rsseg.data.sampling import ReadLayers, stream
 from rsseg.task import Task
 
 
@@ -142,30 +142,32 @@ def bounds(name: str, values: Any, least: float = 0.0, most: float = math.inf) -
 
 
 class Augmentation(ABC):
-    """What each of `augment` has to derive from; of seed and what else `Paste` takes, it gets what it names."""
+    """Base of each of config group `augment`. rsseg passes whichever of seed, task, tasks the constructor names."""
 
-    def __init_subclass__(cls, **given: Any) -> None:
-        """Refuse classes that were written for a mask alone.
+    def fit(self, read: ReadLayers, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Take something from the training split, such as objects to paste; called once in every process before training.
 
-        Raises:
-            InputError: If a method takes a mask where it is given layers.
+        What is kept must be a function of the seed and of the arguments, so that all processes and a resumed run keep the same.
+
+        Args:
+            read: Reads windows of the training scenes, as stored.
+            blocks: The training scenes' blocks.
+            mean: Per band, what is subtracted from stored pixels.
+            std: Per band, what they are divided by then.
         """
-        super().__init_subclass__(**given)
-        for name in {"__call__", "apply"} & vars(cls).keys():
-            if list(inspect.signature(vars(cls)[name]).parameters)[2:3] == ["mask"]:
-                raise InputError(
-                    f"{cls.__name__}.{name} takes (image, mask, ...): it has to take, and return, image and layers, a "
-                    'dictionary of the tensors "mask" and, in some batches, "weight", which moves as the mask does'
-                )
+        return
 
     @abstractmethod
     def __call__(self, image: Tensor, layers: Layers, k: Tensor) -> tuple[Tensor, Layers]:
         """Augment a batch.
 
         Args:
-            image: Normalised, ``[B, C, H, W]``.
-            layers: ``[B, H, W]`` or ``[B, L, H, W]`` each: the ``mask``, see `Batch`, and in some batches a ``weight``.
-            k: The windows' numbers, int64 ``[B]``.
+            image: float32 ``[B, C, H, W]``, normalised.
+            layers: ``[B, H, W]`` or ``[B, L, H, W]`` each: the targets, see `Batch`, and in some batches a ``weight``.
+            k: int64 ``[B]`` on the CPU, the windows' numbers.
+
+        Returns:
+            Image and layers in the same shapes and dtypes.
         """
 
 
@@ -181,16 +183,7 @@ class D4(Augmentation):
         self.seed, self.tasks = seed, tasks
 
     def __call__(self, image: Tensor, layers: Layers, k: Tensor) -> tuple[Tensor, Layers]:
-        """Turn each window of a batch.
-
-        Args:
-            image: ``[B, C, H, W]``.
-            layers: ``[B, H, W]`` or ``[B, L, H, W]`` each.
-            k: int64 ``[B]`` on the CPU, the windows' numbers.
-
-        Returns:
-            Image and layers in the same dtypes.
-        """
+        """Turn each window of a batch. See `Augmentation`."""
         elements = [int(stream(self.seed, number, "d4").integers(8)) for number in k.tolist()]
 
         def turned(planes: Tensor) -> Tensor:
@@ -220,25 +213,10 @@ class Sometimes(Augmentation):
 
     @abstractmethod
     def apply(self, image: Tensor, layers: Layers, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Layers]:
-        """Change windows.
-
-        Args:
-            image: float32 ``[B, C, H, W]``, contiguous.
-            layers: ``[B, H, W]`` or ``[B, L, H, W]`` each.
-            streams: The random numbers of each window.
-        """
+        """Change windows. See `Augmentation`; the image is contiguous, and `streams` are the random numbers of each window."""
 
     def __call__(self, image: Tensor, layers: Layers, k: Tensor) -> tuple[Tensor, Layers]:
-        """Change some windows of a batch; the others stay as they are, bit by bit.
-
-        Args:
-            image: float32 ``[B, C, H, W]``, normalised.
-            layers: ``[B, H, W]`` or ``[B, L, H, W]`` each.
-            k: int64 ``[B]`` on the CPU, the windows' numbers.
-
-        Returns:
-            Image and layers in the same dtypes.
-        """
+        """Change some windows of a batch; the others stay as they are, bit by bit. See `Augmentation`."""
         streams = [stream(self.seed, window, self.purpose) for window in k.tolist()]
         chosen = [i for i, rng in enumerate(streams) if rng.random() < self.probability]
         if not chosen:

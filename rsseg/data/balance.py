@@ -50,8 +50,8 @@ class Balanced(Sampler):
         power: float = 0.0,
         weights: Mapping[str, float] | None = None,
     ) -> None:
-        self.seed, self.sizes, self.window, self.read = seed, sizes, window, read
-        self.task, self.side = task, blocks.size
+        super().__init__(seed, sizes, window)
+        self.task, self.read, self.side = task, read, blocks.size
         self.scene, self.row, self.col = blocks.scene, blocks.row, blocks.col
         counts = blocks.by_label(task, sizes)
         totals = counts.sum(axis=0)
@@ -61,9 +61,8 @@ class Balanced(Sampler):
         self._holders = [np.flatnonzero(counts[:, label]).astype(np.int32) for label in self._labels]
         self._pixels = [np.cumsum(counts[held, label]) for label, held in zip(self._labels, self._holders, strict=True)]
 
-    def __call__(self, k: int) -> tuple[int, int, int]:
-        """Scene, top and left of window k."""
-        rng = stream(self.seed, k, "place")
+    def draw(self, rng: np.random.Generator) -> tuple[int, int, int]:
+        """Scene, top and left of a window."""
         drawn = min(int(np.searchsorted(self._drawn, rng.random(), side="right")), len(self._labels) - 1)
         pixels = self._pixels[drawn]
         n = int(rng.integers(pixels[-1]))  # the n-th pixel of the class in the split
@@ -116,7 +115,7 @@ class Undersample(Sampler):
     def __init__(
         self, seed: int, sizes: NDArray[np.int64], window: int, blocks: Blocks, task: Task, keep: float = 0.25
     ) -> None:
-        self.seed, self.sizes, self.window = seed, sizes, window
+        super().__init__(seed, sizes, window)
         share = number("keep", keep, 0, 1)
         minority = _minority(blocks, task, sizes)
         rest = np.flatnonzero(~minority & blocks.labelled(sizes))
@@ -132,9 +131,8 @@ class Undersample(Sampler):
         """The majority blocks `rest`, those to keep first."""
         return stream(self.seed, 0, "undersample").permutation(rest)
 
-    def __call__(self, k: int) -> tuple[int, int, int]:
-        """Scene, top and left of window k."""
-        rng = stream(self.seed, k, "place")
+    def draw(self, rng: np.random.Generator) -> tuple[int, int, int]:
+        """Scene, top and left of a window."""
         block = int(np.searchsorted(self._areas, rng.integers(self._areas[-1]), side="right"))
         top, left, height, width = self.extent[block].tolist()
         pixel = top + int(rng.integers(height)), left + int(rng.integers(width))
@@ -206,11 +204,10 @@ class Without(Uniform):
         super().__init__(seed, sizes, window)
         self.task, self.read, self.wanted = task, read, indices("classes", classes, task.classes)
 
-    def __call__(self, k: int) -> tuple[int, int, int]:
-        """Scene, top and left of window k."""
-        rng = stream(self.seed, k, "place")
+    def draw(self, rng: np.random.Generator) -> tuple[int, int, int]:
+        """Scene, top and left of a window."""
         for _ in range(1000):
-            scene, top, left = self.draw(rng)
+            scene, top, left = super().draw(rng)
             masks = self.task.class_masks(np.asarray(self.read(scene, top, left, self.window)[1]))
             if not any(masks[c].any() for c in self.wanted):
                 return scene, top, left

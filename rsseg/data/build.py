@@ -162,11 +162,11 @@ def decode_scenes(
     sizes: dict[str, int] = {}  # what each checked scene takes
 
     def reader(name: str) -> SceneReader:
-        return SceneReader([todo[name]], decoders, bands, [facts[name]])
+        return SceneReader(todo[name], decoders, bands, facts[name])
 
     if not any(scene.stack or _is_burnt(scene) for scene in todo.values()):
         beside = {}
-    known = {**todo, **beside}
+    known = {**beside, **todo}
 
     def check(name: str) -> None:
         facts[name] = check_scene(known[name], decoders, bands)
@@ -186,7 +186,7 @@ def decode_scenes(
     names = [name for name in names if name not in found]
     if not names:
         return found
-    together = [name for name in (*beside, *names) if name not in found]
+    together = [name for name in known if name not in found]
     compare_scenes([known[name] for name in together], [facts[name] for name in together], bands)
     _estimate(title, len(names), sum(sizes[name] for name in names), folder)
     found |= _in_threads(decode, names, f"{title}: decoding", stop=not skip)

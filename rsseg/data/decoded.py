@@ -48,15 +48,15 @@ def store_name(scene: Scene, decoders: Sequence[Decoder], bands: Sequence[int]) 
 
 
 def decoded_bytes(reader: SceneReader) -> int:
-    """What a reader's only scene takes on disk, but for its counts."""
+    """What a reader's scene takes on disk, but for its counts."""
     per_pixel = sum(math.prod(planes) * dtype.itemsize for planes, dtype in layer_forms(reader).values())
     per_pixel += len(reader.bands) * reader.dtype.itemsize
-    return int(reader.sizes[0].prod()) * per_pixel
+    return math.prod(reader.size) * per_pixel
 
 
 def layer_forms(reader: SceneReader) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """The planes and the stored dtype of each layer of a reader's only scene."""
-    scene, weight = reader.scenes[0], reader.scenes[0].weight
+    """The planes and the stored dtype of each layer of a reader's scene."""
+    scene, weight = reader.scene, reader.scene.weight
     tasks = [decoder.task for place, decoder in enumerate(reader.decoders) if scene.mask_of(place) is not None]
     forms: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {task.target: (task.planes, task.dtype) for task in tasks}
     if weight is not None:
@@ -152,14 +152,14 @@ def decode_scene(reader: SceneReader, folder: Path, name: str) -> SceneCounts:
     comes last, a `SceneCounts`, with check sums of all others.
 
     Args:
-        reader: A reader of just the one scene.
+        reader: A reader of the scene.
         folder: The store.
         name: Its name in the store.
 
     Raises:
         InputError: If the scene can't be decoded; `UnwritableError` if it can't be written, which is no scene's fault.
     """
-    height, width = reader.sizes[0].tolist()
+    height, width = reader.size
     tasks, dtype, bands = [decoder.task for decoder in reader.decoders], reader.dtype, len(reader.bands)
     counter = Counter(tasks, (height, width), bands)
     forms = {**layer_forms(reader), "missing": ((), np.dtype(np.bool_))}
@@ -176,9 +176,9 @@ def decode_scene(reader: SceneReader, folder: Path, name: str) -> SceneCounts:
                 stack.callback(files[kind].file.close)
             files[kind].write(window, pixels)
 
-        for window in parts((height, width), reader.block(0)):
-            image, missing = reader.read_pixels(0, window)
-            layers = reader.read_layers(0, window)
+        for window in parts((height, width), reader.block()):
+            image, missing = reader.read_pixels(window)
+            layers = reader.read_layers(window)
             for target in layers.keys() - {"weight"}:
                 nothing = np.array(unknown(layers[target]), layers[target].dtype)
                 layers[target] = np.where(missing, nothing, layers[target])

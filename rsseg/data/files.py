@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -160,14 +159,11 @@ class Files(Source):
         self._all = []
         scene_names = unique_names(images)
         for i, (fields, path) in enumerate(images.items()):
-            first, *further = (files[i] for files in masks)
             stack, name = tuple(file for files in stacks if (file := files[i]) is not None), scene_names[i]
             if len(stack) < len(stacks):
                 continue  # to be skipped
             area = grouping.of(path, dict(zip(names, fields, strict=True)))
-            scene = Scene(name, path, None, stack, weight=weights[i], further=tuple(further), group=area)
-            if first is not None:
-                scene = replace(scene, mask=first.path, burn=first.burn, threshold=first.threshold)
+            scene = Scene(name, path, tuple(files[i] for files in masks), stack, weight=weights[i], group=area)
             for file in scene.files:
                 if file.suffix.lower() == ".vrt":
                     check_parts(file, self.root)

@@ -48,32 +48,6 @@ class Facts(NamedTuple):
     elsewhere: dict[Path, str]
 
 
-def check_scenes(scenes: Sequence[Scene], decoders: Sequence[Decoder], bands: Sequence[int]) -> list[Facts]:
-    """Open every file of some scenes.
-
-    Args:
-        scenes: The scenes of one split.
-        decoders: How the masks of each target will be decoded.
-        bands: The bands that will be read.
-
-    Returns:
-        The facts of each scene.
-
-    Raises:
-        InputError: If any can't be used; the first five faults are listed together.
-    """
-    faults: list[str] = []
-    facts = []
-    for scene in scenes:
-        try:
-            facts.append(check_scene(scene, decoders, bands))
-        except InputError as error:
-            faults.append(str(error))
-    raise_together(faults)
-    compare_scenes(scenes, facts, bands)
-    return facts
-
-
 def raise_together(faults: Sequence[str]) -> None:
     """Report the first five faults of files together.
 

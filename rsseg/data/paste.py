@@ -8,8 +8,8 @@ can be put together anew is whole objects and their surroundings (Copy-Paste, Gh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -20,33 +20,11 @@ from torch import Tensor
 from rsseg.contract import ONE_TARGET, InputError, Layers, indices, known, number
 from rsseg.data.augment import Sometimes
 from rsseg.data.blocks import Blocks
-from rsseg.data.sampling import stream
+from rsseg.data.sampling import ReadLayers, stream
 from rsseg.task import Task
-
-ReadLayers: TypeAlias = Callable[[int, int, int, int], tuple[NDArray[np.generic], dict[str, NDArray[np.generic]]]]
-"""From (scene, top, left, size) to a square window, as stored: image ``[C, size, size]`` and layers."""
 
 BLOCKS_PER_PIECE = 20
 """How many blocks are looked into, at most, for each piece that is wanted."""
-
-
-@runtime_checkable
-class Fits(Protocol):
-    """An augmentation that takes something from the training split, such as objects to paste, before training begins.
-
-    An augmentation with a method of this name has it called once in every process. What it keeps must be a function of its seed
-    and of the arguments here, so that all processes and a resumed run keep the same.
-    """
-
-    def fit(self, read: ReadLayers, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Take what is needed.
-
-        Args:
-            read: Reads windows of the training scenes, as stored.
-            blocks: The training scenes' blocks.
-            mean: Per band, what is subtracted from stored pixels.
-            std: Per band, what they are divided by then.
-        """
 
 
 class Piece(NamedTuple):
@@ -145,7 +123,7 @@ class Paste(Sometimes):
         self.pieces: list[list[Piece]] = []
 
     def fit(self, read: ReadLayers, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Cut the bank, as `Fits` says. The objects are those of randomly drawn blocks, smaller than a block.
+        """Cut the bank. The objects are those of randomly drawn blocks, smaller than a block.
 
         Raises:
             InputError: If a class has no such object.

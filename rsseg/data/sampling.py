@@ -20,6 +20,9 @@ Places: TypeAlias = Callable[[int], tuple[int, int, int]]
 Read: TypeAlias = Callable[[int, int, int, int], tuple[NDArray[np.generic], NDArray[np.generic]]]
 """From (scene, top, left, size) to a square window, as stored: image ``[C, size, size]`` and mask, unknown outside."""
 
+ReadLayers: TypeAlias = Callable[[int, int, int, int], tuple[NDArray[np.generic], dict[str, NDArray[np.generic]]]]
+"""The same with all layers by name, instead of the mask."""
+
 
 def stream(seed: int, k: int, purpose: str) -> np.random.Generator:
     """The random numbers that window k may use for one purpose (its place, an augmentation).
@@ -47,11 +50,24 @@ def around(rng: np.random.Generator, pixel: tuple[int, int], size: NDArray[np.in
 
 
 class Sampler(ABC):
-    """What `sampler` has to derive from; of seed, sizes, window and what else `Balanced` takes, it gets what it names."""
+    """Base of config group `sampler`. rsseg passes whichever of seed, sizes, window, blocks, task, read the constructor names.
 
-    @abstractmethod
+    Args:
+        seed: The run's seed.
+        sizes: int64 ``[S, 2]``, height and width of each scene.
+        window: The window's side in pixels.
+    """
+
+    def __init__(self, seed: int, sizes: NDArray[np.int64], window: int) -> None:
+        self.seed, self.sizes, self.window = seed, sizes, window
+
     def __call__(self, k: int) -> tuple[int, int, int]:
         """Scene, top and left of window k."""
+        return self.draw(stream(self.seed, k, "place"))
+
+    @abstractmethod
+    def draw(self, rng: np.random.Generator) -> tuple[int, int, int]:
+        """Scene, top and left of a window."""
 
 
 class Uniform(Sampler):
@@ -68,12 +84,8 @@ class Uniform(Sampler):
     """
 
     def __init__(self, seed: int, sizes: NDArray[np.int64], window: int) -> None:
-        self.seed, self.sizes, self.window = seed, sizes, window
+        super().__init__(seed, sizes, window)
         self._areas = np.cumsum(sizes.prod(axis=1))
-
-    def __call__(self, k: int) -> tuple[int, int, int]:
-        """Scene, top and left of window k."""
-        return self.draw(stream(self.seed, k, "place"))
 
     def draw(self, rng: np.random.Generator) -> tuple[int, int, int]:
         """Scene, top and left of a window."""
@@ -82,19 +94,9 @@ class Uniform(Sampler):
 
 
 class ByScene(Sampler):
-    """Every scene alike, whatever its area: as a metric that is averaged over scenes weighs them.
+    """Every scene alike, whatever its area: as a metric that is averaged over scenes weighs them."""
 
-    Args:
-        seed: The run's seed.
-        sizes: int64 ``[S, 2]``, height and width of each scene.
-        window: The window's side in pixels.
-    """
-
-    def __init__(self, seed: int, sizes: NDArray[np.int64], window: int) -> None:
-        self.seed, self.sizes, self.window = seed, sizes, window
-
-    def __call__(self, k: int) -> tuple[int, int, int]:
-        """Scene, top and left of window k."""
-        rng = stream(self.seed, k, "place")
+    def draw(self, rng: np.random.Generator) -> tuple[int, int, int]:
+        """Scene, top and left of a window."""
         scene = int(rng.integers(len(self.sizes)))
         return scene, *corner(rng, self.sizes[scene], self.window)

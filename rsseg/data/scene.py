@@ -14,7 +14,7 @@ from rasterio.windows import Window
 
 from rsseg.contract import InputError
 from rsseg.data.decoder import Decoder
-from rsseg.data.inspection import Facts, check_scenes
+from rsseg.data.inspection import Facts, check_scene
 from rsseg.data.masks import read_mask
 from rsseg.data.raster import (
     JPEG,
@@ -67,35 +67,24 @@ class Scene:
     Attributes:
         name: Unique in its dataset.
         image: The file whose pixel grid is the scene's.
-        mask: The file of the dataset's first target, see `Mask`; None: the scene lacks it.
+        masks: The files of the dataset's targets, in their order; None for one that the scene lacks.
         stack: Files whose bands follow those of `image`, in this order; warped to its grid if they lie on another.
         region: The part of the image that is the scene; None: all of it.
-        burn: How a vector file `mask` becomes pixels.
         weight: A raster of one band: what a pixel counts for in the loss; warped to the grid if it lies on another. None: 1.
-        further: The files of the dataset's further targets, in their order; None for one that the scene lacks.
         unlabelled: Classes that are not labelled in the scene, each as ``target/class``.
         group: The area that it lies in, such as a tile or a town: scenes of one are no independent sample. Empty: its own.
-        threshold: That of a raster `mask`.
         nodata: What image files without a no-data value of their own hold where there is nothing.
     """
 
     name: str
     image: Path
-    mask: Path | None
+    masks: tuple[Mask | None, ...] = ()
     stack: tuple[Path, ...] = ()
     region: Window | None = None
-    burn: Burn | None = None
     weight: Path | None = None
-    further: tuple[Mask | None, ...] = ()
     unlabelled: tuple[str, ...] = ()
     group: str = ""
-    threshold: float | None = None
     nodata: float | None = None
-
-    @property
-    def masks(self) -> tuple[Mask | None, ...]:
-        """The files of the dataset's targets, in their order; None for one that the scene lacks."""
-        return (None if self.mask is None else Mask(self.mask, self.burn, self.threshold), *self.further)
 
     def mask_of(self, place: int) -> Mask | None:
         """The file of the target at a place among the dataset's, if the scene has it."""
@@ -164,53 +153,46 @@ class Source(ABC):
 
 
 class SceneReader:
-    """Windows of a list of scenes as arrays.
+    """Windows of a scene as arrays.
 
-    Rows and columns count from the corner of a scene's region, and nothing outside of it is read.
+    Rows and columns count from the corner of the scene's region, and nothing outside of it is read.
 
     Args:
-        scenes: The scenes of one split.
+        scene: The scene.
         decoders: How the masks of each target are decoded.
-        bands: The image bands to read, counted from 1 through all files of a scene.
-        facts: What `check_scenes` found, if the scenes are checked already.
+        bands: The image bands to read, counted from 1 through all files of the scene.
+        facts: What `check_scene` found, if the scene is checked already.
 
     Attributes:
-        sizes: int64 ``[S, 2]``, height and width of each scene.
-        dtype: What pixels are read as: the common type of the bands of all scenes.
+        facts: As given, or found.
+        size: Height and width.
+        dtype: What pixels are read as: the common type of the bands.
         fill: Per band, what stands where there is no image; set it to the bands' means, so that it normalises to about 0.
 
     Raises:
-        InputError: If files can't be opened, sizes or band counts don't fit; the first five faults are listed together.
+        InputError: If a file can't be opened, or sizes or band counts don't fit.
     """
 
-    def __init__(
-        self, scenes: Sequence[Scene], decoders: Sequence[Decoder], bands: Sequence[int], facts: Sequence[Facts] | None = None
-    ) -> None:
-        self.scenes, self.decoders, self.bands = list(scenes), list(decoders), list(bands)
-        facts = check_scenes(self.scenes, self.decoders, self.bands) if facts is None else facts
-        self.dtype = np.result_type(*(fact.dtype for fact in facts))
+    def __init__(self, scene: Scene, decoders: Sequence[Decoder], bands: Sequence[int], facts: Facts | None = None) -> None:
+        self.scene, self.decoders, self.bands = scene, list(decoders), list(bands)
+        self.facts = check_scene(scene, self.decoders, self.bands) if facts is None else facts
+        self.size, self.dtype = self.facts.size, self.facts.dtype
         self.fill: NDArray[np.floating] = np.zeros(len(self.bands))
-        self.sizes: NDArray[np.int64] = np.array([fact.size for fact in facts], dtype=np.int64).reshape(-1, 2)
 
-    def __len__(self) -> int:
-        return len(self.scenes)
-
-    def read_layers(self, scene: int, window: Window) -> dict[str, NDArray[np.generic]]:
-        """The layers of a part of a scene that lies inside it, by name: the targets and the weight that it has."""
+    def read_layers(self, window: Window) -> dict[str, NDArray[np.generic]]:
+        """The layers of a part that lies inside the scene, by name: the targets and the weight that it has."""
         layers: dict[str, NDArray[np.generic]] = {}
         for place, decoder in enumerate(self.decoders):
-            if self.scenes[scene].mask_of(place) is not None:
-                layers[decoder.task.target] = self.read_mask(scene, window, place)
-        weight = self.scenes[scene].weight
-        if weight is not None:
-            layers["weight"] = self._read_weight(weight, scene, window)
+            if self.scene.mask_of(place) is not None:
+                layers[decoder.task.target] = self.read_mask(window, place)
+        if self.scene.weight is not None:
+            layers["weight"] = self._read_weight(self.scene.weight, window)
         return layers
 
-    def read_mask(self, scene: int, window: Window, place: int = 0) -> NDArray[np.generic]:
-        """A target in a part of a scene that lies inside it, `Task.unknown` beyond a warped mask.
+    def read_mask(self, window: Window, place: int = 0) -> NDArray[np.generic]:
+        """A target in a part that lies inside the scene, `Task.unknown` beyond a warped mask.
 
         Args:
-            scene: The scene's number.
             window: The part.
             place: That of the target among the dataset's.
 
@@ -220,30 +202,30 @@ class SceneReader:
         Raises:
             InputError: If the mask is damaged or holds a value that can't be; the file is named.
         """
-        own, decoder, part = self.scenes[scene], self.decoders[place], self._place(scene, window)
-        mask, task = own.mask_of(place), decoder.task
+        decoder, part, grid = self.decoders[place], self._place(window), self.scene.image
+        mask, task = self.scene.mask_of(place), decoder.task
         if mask is None:
             return task.unknown_target((int(window.height), int(window.width)))
         try:
             if mask.burn is not None:
-                target = decoder.burn(mask.path, mask.burn, own.image, part)
+                target = decoder.burn(mask.path, mask.burn, grid, part)
             else:
-                target = read_mask(mask.path, decoder, part, own.image, mask.threshold)
+                target = read_mask(mask.path, decoder, part, grid, mask.threshold)
         except InputError as error:
             raise error if str(mask.path) in str(error) else InputError(f"{mask.path}: {error}") from None
-        for name in own.unlabelled:
+        for name in self.scene.unlabelled:
             of, _, label = name.partition("/")
             if of == task.target:
                 target = task.without_label(target, label)
         return target
 
-    def _read_weight(self, path: Path, scene: int, window: Window) -> NDArray[np.generic]:
-        """The weight in a part of a scene that lies inside it, 0 where the file has no data: ``[h, w]`` in its own dtype.
+    def _read_weight(self, path: Path, window: Window) -> NDArray[np.generic]:
+        """The weight in a part that lies inside the scene, 0 where the file has no data: ``[h, w]`` in its own dtype.
 
         Raises:
             InputError: If the file is damaged, or a weight is negative or infinite; the file is named.
         """
-        place, grid, nodata = self._place(scene, window), self.scenes[scene].image, nodata_of(path)
+        place, grid, nodata = self._place(window), self.scene.image, nodata_of(path)
         raw = read_bands(path, [1], place, grid)[0]
         absent = masked_out(path, [1], place, grid) | (raw != raw)
         if nodata is not None:
@@ -256,8 +238,8 @@ class SceneReader:
             )
         return np.where(absent, np.zeros((), raw.dtype), raw)
 
-    def read_pixels(self, scene: int, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """The image in a part of a scene that lies inside it, 0 where it has no data.
+    def read_pixels(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """The image in a part that lies inside the scene, 0 where it has no data.
 
         A pixel has no data where one of its files has none: its no-data value (see `blank_missing`), NaN or infinity, alpha 0,
         a mask band that says so, or nothing because it was warped and does not reach so far.
@@ -268,7 +250,7 @@ class SceneReader:
         Raises:
             InputError: If a file is damaged; it is named.
         """
-        own, place = self.scenes[scene], self._place(scene, window)
+        own, place = self.scene, self._place(window)
         shape = int(window.height), int(window.width)
         image, missing = np.empty((len(self.bands), *shape), dtype=self.dtype), np.zeros(shape, dtype=bool)
         for path, places, bands in own.parts(self.bands):
@@ -282,19 +264,18 @@ class SceneReader:
             image = np.where(missing, np.zeros((), self.dtype), image)
         return image, missing
 
-    def block(self, scene: int) -> tuple[int, int]:
+    def block(self) -> tuple[int, int]:
         """Height and width of what is decoded at once: to read a part of it costs as much as the whole."""
-        path = self.scenes[scene].image
+        path = self.scene.image
         if path.suffix.lower() in JPEG:
-            return int(self.sizes[scene, 0]), int(self.sizes[scene, 1])
+            return self.size
         height, width = open_raster(path).block_shapes[0]
         return int(height), int(width)
 
-    def read_image(self, scene: int, top: int, left: int, size: int) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+    def read_image(self, top: int, left: int, size: int) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """A square window of the image, `fill` where there is none: beyond the scene, at no-data and at NaN.
 
         Args:
-            scene: The scene's number.
             top: The window's first row.
             left: The window's first column.
             size: The window's side in pixels.
@@ -302,25 +283,17 @@ class SceneReader:
         Returns:
             The image ``[C, size, size]`` in `dtype`, and bool ``[size, size]``, true where there is none.
         """
-        window = self._inside(scene, top, left, size)
-        image, missing = self.read_pixels(scene, window)
-        pad = _padding(window, size)
+        height, width = min(size, self.size[0] - top), min(size, self.size[1] - left)
+        image, missing = self.read_pixels(Window(left, top, width, height))
+        pad = (0, size - height), (0, size - width)
         image, missing = np.pad(image, ((0, 0), *pad)), np.pad(missing, pad, constant_values=True)
         if missing.any():
             image = np.where(missing, as_pixel(self.fill, image.dtype)[:, None, None], image)
         return image, missing
 
-    def _inside(self, scene: int, top: int, left: int, size: int) -> Window:
-        height, width = self.sizes[scene].tolist()
-        return Window(left, top, min(size, width - left), min(size, height - top))
-
-    def _place(self, scene: int, window: Window) -> Window:
-        """A scene's window in its files."""
-        region = self.scenes[scene].region
+    def _place(self, window: Window) -> Window:
+        """Where a window of the scene lies in its files."""
+        region = self.scene.region
         if region is None:
             return window
         return Window(window.col_off + region.col_off, window.row_off + region.row_off, window.width, window.height)
-
-
-def _padding(window: Window, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    return (0, size - window.height), (0, size - window.width)

@@ -69,8 +69,7 @@ class Synthetic(Source):
         found = []
         for (name,), path in find(self.root, "images/{name}.*").items():
             if name.startswith(split):
-                first, *further = (self._mask(folder, name) for folder in self.folders)
-                found.append(Scene(name, path, first.path, burn=first.burn, further=tuple(further)))
+                found.append(Scene(name, path, tuple(self._mask(folder, name) for folder in self.folders)))
         return found
 
     def _mask(self, folder: str, name: str) -> Mask:

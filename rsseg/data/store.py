@@ -192,10 +192,8 @@ class Store:
         if self._fault(scene, self._full):
             with REPAIR:
                 if fault := self._fault(scene, full=True):  # another thread may have been here
-                    log.warning("%s: scene %s is decoded again.", fault, self.scenes[scene].name)
-                    decode_scene(
-                        SceneReader([self.scenes[scene]], self._decoders, self._bands), self.folder, self._names[scene]
-                    )
+                    log.warning("%s: scene %s is decoded again.", fault, own.name)
+                    decode_scene(SceneReader(own, self._decoders, self._bands), self.folder, self._names[scene])
                     map_array.cache_clear()
                     if self._fault(scene, full=True):
                         for index in self.folder.glob("index-*"):

@@ -22,7 +22,7 @@ from rsseg.data.groups import by_fraction
 from rsseg.data.pieces import georeference, grouped_keys
 from rsseg.data.raster import new_raster
 from rsseg.data.samples import describe, image_of, mask_of, smallest
-from rsseg.data.scene import Scene, Source
+from rsseg.data.scene import Mask, Scene, Source
 from rsseg.data.splits import FRACTIONS, SPLITS
 from rsseg.files import file_error, remove_parts
 from rsseg.progress import progress
@@ -99,7 +99,7 @@ class TorchGeo(Source):
         dataset, chosen, keys = self._open(split)
         folder, part = self.cache / f"{self.name}-{self._fingerprint(chosen)}", "-".join(map(str, chosen.values())) or "all"
         places = [
-            Scene(f"{i:06d}", folder / f"{i:06d}.image.tif", folder / f"{i:06d}.mask.tif", group=f"{part}-{group}")
+            Scene(f"{i:06d}", folder / f"{i:06d}.image.tif", (Mask(folder / f"{i:06d}.mask.tif"),), group=f"{part}-{group}")
             for i, (group, _) in keys.items()
         ]
         todo = [(scene, key) for scene, (_, key) in zip(places, keys.values(), strict=True) if not scene.image.is_file()]
@@ -121,7 +121,8 @@ class TorchGeo(Source):
                         f"has {free / 1e9:.1f} GB left: set dataset.source.cache to a larger disk"
                     )
         return [
-            scene if all(mask.path.is_file() for mask in scene.masks if mask) else replace(scene, mask=None) for scene in places
+            scene if all(mask.path.is_file() for mask in scene.masks if mask) else replace(scene, masks=(None,))
+            for scene in places
         ]
 
     def _fingerprint(self, chosen: Mapping[str, Any]) -> str:
@@ -207,10 +208,11 @@ class TorchGeo(Source):
         place, size = georeference(dataset, key, image.shape), 0
         if mask is None and split != "test":
             raise InputError(f"it holds {describe(sample)}; an image and a mask are needed to train on")
-        if mask is not None and scene.mask is not None:
+        file = scene.mask_of(0)
+        if mask is not None and file is not None:
             if mask.shape[1:] != image.shape[1:]:
                 raise InputError(f"its image is {list(image.shape)} but its mask {list(mask.shape)}: the same grid is expected")
-            size = write_raster(scene.mask, mask, place)
+            size = write_raster(file.path, mask, place)
         return size + write_raster(scene.image, image, place)
 
 

@@ -252,7 +252,7 @@ def survey(store: Store, decoders: Sequence[Decoder], bands: list[int], seed: in
         gone = np.zeros(0, bool) if missing is None else np.asarray(missing[inside])
         if not gone.any():
             return objects, 0, 0
-        given = known(SceneReader([store.scenes[scene]], decoders, bands).read_mask(0, window, place))
+        given = known(SceneReader(store.scenes[scene], decoders, bands).read_mask(window, place))
         return objects, int(gone.sum()), int(((given.any(axis=0) if given.ndim == 3 else given) & gone).sum())
 
     log.info("%s in %.3g Mpx, %.3g %% of the train split", title, pixels / 1e6, 100 * pixels / whole)

@@ -57,7 +57,7 @@ def predict_objects(
     Args:
         module: The trained module, on its device.
         head: The head to predict with.
-        reader: A reader of just the one scene.
+        reader: A reader of the scene.
         out: A GeoPackage or GeoJSON file.
         size: The windows' side.
         overlap: Pixels cut away at each inner border.
@@ -73,7 +73,7 @@ def predict_objects(
     assert isinstance(task, Centres)
     batches = predict_scene_windows(module, head, reader, size, overlap, batch_size)
     objects = suppress(torch.cat([_candidates(batch, task) for batch in batches])).cpu().numpy()
-    image = open_raster(reader.scenes[0].image)
+    image = open_raster(reader.scene.image)
     if task.sized:
         shapes: list[Any] = [box(*corners) for corners in boxes(torch.from_numpy(objects)).tolist()]
     else:

@@ -40,7 +40,7 @@ def predict_scene(
     Args:
         module: The trained module, on its device.
         head_name: The head to predict with.
-        reader: A reader of just the one scene.
+        reader: A reader of the scene.
         out: The file to write.
         size: The windows' side.
         overlap: Pixels cut away at each inner border.
@@ -51,10 +51,10 @@ def predict_scene(
         UnwritableError: If the map can't be written.
     """
     task = module.tasks[head_name]
-    place = georeference(reader.scenes[0].image)
+    place = georeference(reader.scene.image)
     if not place:
-        log.info("%s says nothing of its place on the Earth, nor does the map.", reader.scenes[0].image)
-    height, width = reader.sizes[0].tolist()
+        log.info("%s says nothing of its place on the Earth, nor does the map.", reader.scene.image)
+    height, width = reader.size
     planes, painted = math.prod(task.label_planes), not task.real and not task.label_planes
     nothing = np.array(unknown(np.zeros(0, task.map_dtype)), task.map_dtype)
     with new_raster(

@@ -39,15 +39,15 @@ def predict_scene_windows(
     Args:
         module: The trained module, on its device.
         head: The head to predict with.
-        reader: A reader of just the one scene.
+        reader: A reader of the scene.
         size: The windows' side.
         overlap: Pixels cut away at each inner border.
         batch_size: Windows at a time.
     """
-    cores = grid(reader.sizes, size, overlap)
+    cores = grid(np.array([reader.size]), size, overlap)
     with progress(range(0, len(cores), batch_size), "predicting") as starts:
         for start in starts:
             batch = cores[start : start + batch_size]
-            images, missing = zip(*(reader.read_image(c.scene, c.top, c.left, size) for c in batch), strict=True)
+            images, missing = zip(*(reader.read_image(c.top, c.left, size) for c in batch), strict=True)
             pixels = torch.from_numpy(np.stack(images).astype(np.float32)).to(module.device)
             yield Predicted(batch, missing, module(module.normalise(pixels))[head])

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import LABELS, TASK, store_of
-from tiny import write_tif
+from tiny import make_scene, write_tif
 
 from rsseg.contract import InputError
 from rsseg.data.blocks import SIZE, Blocks
@@ -11,7 +11,6 @@ from rsseg.data.census import PERCENTILES, BandStatistics, Census, check_absent,
 from rsseg.data.count import Counter
 from rsseg.data.decoded import parts
 from rsseg.data.labels import Labels
-from rsseg.data.scene import Scene
 from rsseg.task import Binary, Multiclass, Multilabel
 
 RNG = np.random.default_rng(4)
@@ -20,7 +19,9 @@ FILES = {"dtypes": np.zeros((0, 3), np.uint8), "lengths": np.zeros(0, np.int64),
 
 
 def scene(folder, image, mask, name="s", **options):
-    return Scene(name, write_tif(folder / "i" / f"{name}.tif", image, **options), write_tif(folder / "m" / f"{name}.tif", mask))
+    return make_scene(
+        name, write_tif(folder / "i" / f"{name}.tif", image, **options), write_tif(folder / "m" / f"{name}.tif", mask)
+    )
 
 
 def test_statistics_are_those_of_all_pixels_with_data(tmp_path):
@@ -156,7 +157,7 @@ def test_a_split_without_any_class_is_refused(tmp_path):
         planes = 1 if task is TASK else 2
         image = write_tif(tmp_path / "i.tif", np.ones((3, 40, 40), np.uint8))
         mask = write_tif(tmp_path / "m.tif", np.zeros((planes, 40, 40), np.uint8))
-        store = store_of([Scene("s", image, mask)], tmp_path / "store", Labels(task))
+        store = store_of([make_scene("s", image, mask)], tmp_path / "store", Labels(task))
         if task is TASK:
             check_absent(store.census, task, "train")  # all of class a
         else:

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 from stores import store_of
-from tiny import write_tif
+from tiny import make_scene, write_tif
 
 import rsseg.data.build as build
 import rsseg.data.store as room
 from rsseg.contract import InputError
 from rsseg.data.decoded import map_array
-from rsseg.data.scene import Scene
 from rsseg.data.store import load
 
 SIZES = ((64, 90), (70, 64), (300, 310))
@@ -38,7 +37,7 @@ def made_scenes(folder):
             write_tif(folder / kind / f"s{i}.tif", planes, **options)
             for kind, planes, options in (("i", image, {"nodata": 0}), ("m", mask[None], {}), ("w", weight[None], {}))
         ]
-        scenes.append(Scene(f"s{i}", paths[0], paths[1], weight=paths[2]))
+        scenes.append(make_scene(f"s{i}", paths[0], paths[1], weight=paths[2]))
         truth.append((image, np.where(image[0] == 0, 255, mask), weight))
     return scenes, truth
 

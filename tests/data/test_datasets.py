@@ -15,7 +15,7 @@ import shapely
 import torch
 import torchgeo.datasets as tg
 from stores import whole_scene
-from tiny import CONFIGS, compose, write_tif
+from tiny import CONFIGS, compose, mask_file, write_tif
 
 from rsseg.assembly import make_setup
 from rsseg.contract import IGNORE, InputError
@@ -104,7 +104,7 @@ def test_windows_are_torchgeos_samples(roots, name):
         assert store.census.bands.missing == 0
         for i, scene in enumerate(store.scenes):
             image, mask = whole_scene(store, i)
-            ours[scene.image] = image, mask if scene.mask else None
+            ours[scene.image] = image, mask if mask_file(scene) else None
     splits = {"deepglobe": ("train", "test"), "potsdam": ("train", "test"), "vaihingen": ("train", "test")}
     theirs = [s for split in splits.get(name, ("train", "val", "test")) for s in samples(name, roots[name], split)]
     assert len(theirs) == len(ours)
@@ -122,7 +122,7 @@ def test_l8biome_windows_are_torchgeos_samples(roots):
         store = store_of(config, split)
         for i, scene in enumerate(store.scenes):
             pair = [
-                kind([str(path)]) for kind, path in zip(_l8biome_parts(), (scene.image, scene.mask), strict=True)
+                kind([str(path)]) for kind, path in zip(_l8biome_parts(), (scene.image, mask_file(scene)), strict=True)
             ]  # each on the scene's own grid: the joint dataset warps to another CRS
             image, mask = (dataset[dataset.bounds] for dataset in pair)
             pixels, labels = whole_scene(store, i)
@@ -163,7 +163,7 @@ def test_cloud_and_shadow_of_l8biome_are_those_of_its_mask(tmp_path):
     store = store_of(settings("l8biome_tasks", root, *HEADS["l8biome_tasks"]), "train")
     for i, scene in enumerate(store.scenes):
         _, layers = store.cut([(i, 0, 0)], layouts.SIZE)
-        with rasterio.open(scene.mask) as file:
+        with rasterio.open(mask_file(scene)) as file:
             raw = file.read(1)
         for name, values in (("cloud", [192, 255]), ("shadow", [64])):
             np.testing.assert_array_equal(layers[name][0], np.where(raw == 0, IGNORE, np.isin(raw, values)))
@@ -240,7 +240,7 @@ def test_wrong_root_and_unpacked_archive(tmp_path, name):
 
 
 def masks(config, root, split):
-    return [scene.mask for scene in source_of(config).scenes(split)]
+    return [mask_file(scene) for scene in source_of(config).scenes(split)]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -431,7 +431,7 @@ def test_spacenet_roads_are_what_lies_within_two_metres_of_a_line(tmp_path):
     store = store_of(settings("spacenet3", root), "train")
     geod = pyproj.Geod(ellps="WGS84")
     for i, scene in enumerate(store.scenes[3:], start=3):
-        lines = geopandas.read_file(scene.mask).geometry
+        lines = geopandas.read_file(mask_file(scene)).geometry
         along = np.concatenate([shapely.get_coordinates(line.interpolate(np.linspace(0, line.length, 400))) for line in lines])
         rows, columns = np.mgrid[:96:5, :96:5] + 0.5
         with rasterio.open(scene.image) as image:

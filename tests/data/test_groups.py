@@ -135,7 +135,7 @@ class Numbered(Source):
     """As torchgeo's: the scenes of every split are called 0, 1, ..."""
 
     def scenes(self, split):
-        return [Scene(str(i), self.path, None, group=f"{split}-{i}") for i in range({"train": 3, "val": 1, "test": 2}[split])]
+        return [Scene(str(i), self.path, group=f"{split}-{i}") for i in range({"train": 3, "val": 1, "test": 2}[split])]
 
     path = None
 
@@ -179,11 +179,11 @@ def test_blocks_are_dealt_to_folds_with_room_between_them(tmp_path):
 
 
 def test_what_is_said():
-    train = [Scene("a1", None, None, group="a"), Scene("b1", None, None)]
-    assert describe_cut_groups(train, [Scene("a2", None, None, group="a")]).startswith(
+    train = [Scene("a1", None, group="a"), Scene("b1", None)]
+    assert describe_cut_groups(train, [Scene("a2", None, group="a")]).startswith(
         "Of 1 group with validation scenes, 1 train too, such as a: "
     )
-    assert not describe_cut_groups(train, [Scene("c", None, None)])
+    assert not describe_cut_groups(train, [Scene("c", None)])
     assert describe_few_groups("abcdef", "g").endswith("; dataset.folds=5 lets all 7 validate in turn.")
     assert describe_few_groups("ab", "c").endswith("; dataset.folds=groups lets all 3 validate in turn.")
     assert describe_few_groups("a", "a").endswith("from what areas differ by.")

@@ -7,10 +7,10 @@ from block_counts import blocks_of
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 from stores import LABELS, store_of
-from tiny import checker, coloured, write_tif
+from tiny import checker, coloured, make_scene, mask_file, write_tif
 
 from rsseg.contract import IGNORE, Batch, InputError
-from rsseg.data.augment import D4, Augmentation, CutOut, ScaleCrop, Sometimes
+from rsseg.data.augment import D4, CutOut, ScaleCrop
 from rsseg.data.balance import Balanced
 from rsseg.data.decoded import store_name
 from rsseg.data.files import Files
@@ -30,7 +30,7 @@ def scene_of(folder, name="s", size=80, weight=None, **options):
     mask = checker(RNG, size, 3)
     image = write_tif(folder / f"{name}.tif", coloured(RNG, mask))
     path = None if weight is None else write_tif(folder / f"{name}.weight.tif", weight[None], **options)
-    return Scene(name, image, write_tif(folder / f"{name}.mask.tif", mask[None]), weight=path)
+    return make_scene(name, image, write_tif(folder / f"{name}.mask.tif", mask[None]), weight=path)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "float64"])
@@ -73,8 +73,8 @@ def test_a_weight_on_another_grid_is_warped_as_a_mask_is(tmp_path):
     elsewhere = write_tif(
         tmp_path / "m.tif", RNG.integers(0, 3, (1, 50, 50), dtype=np.uint8), transform=from_origin(500003, 3999998, 0.7, 0.7)
     )
-    reader = SceneReader([Scene("s", image, elsewhere, weight=elsewhere)], [LABELS], [1])
-    layers = reader.read_layers(0, Window(3, 5, 70, 60))
+    reader = SceneReader(make_scene("s", image, elsewhere, weight=elsewhere), [LABELS], [1])
+    layers = reader.read_layers(Window(3, 5, 70, 60))
     known = layers["mask"] != IGNORE
     assert 0 < known.sum() < known.size
     np.testing.assert_array_equal(layers["weight"], np.where(known, layers["mask"], 0))
@@ -125,20 +125,6 @@ def test_shares_move_as_the_labels_that_they_are_the_shares_of():
         assert torch.equal(LAYERED.hard_labels(soft["mask"]), hard["mask"].long())
 
 
-def test_an_augmentation_of_a_mask_alone_is_refused_where_it_is_defined():
-    with pytest.raises(InputError, match=r"Mine.__call__ takes \(image, mask, \.\.\.\): it has to take, and return, image and"):
-
-        class Mine(Augmentation):
-            def __call__(self, image, mask, k):
-                return image, mask
-
-    with pytest.raises(InputError, match=r"Rarely\.apply takes \(image, mask"):
-
-        class Rarely(Sometimes):
-            def apply(self, image, mask, streams):
-                return image, mask
-
-
 @pytest.mark.parametrize(
     ("pixels", "options", "message"),
     [
@@ -159,7 +145,7 @@ def test_weights_that_cannot_be(tmp_path, pixels, options, message):
     scene = scene_of(tmp_path)
     path = write_tif(tmp_path / "weight.tif", pixels, **options)
     with pytest.raises(InputError, match=message):
-        store_of([Scene("s", scene.image, scene.mask, weight=path)], tmp_path / "store")
+        store_of([make_scene("s", scene.image, mask_file(scene), weight=path)], tmp_path / "store")
 
 
 def test_negative_no_data_weighs_nothing(tmp_path):
@@ -171,9 +157,9 @@ def test_negative_no_data_weighs_nothing(tmp_path):
 
 def test_other_weights_are_other_tiles_and_other_pixels(tmp_path):
     scene = scene_of(tmp_path, weight=np.ones((80, 80), np.float32))
-    bare = Scene("s", scene.image, scene.mask)
+    bare = make_scene("s", scene.image, mask_file(scene))
     assert store_name(scene, [LABELS], [1]) != store_name(bare, [LABELS], [1])
-    assert store_name(Scene("s", scene.image, None, weight=scene.mask), [LABELS], [1]) != store_name(bare, [LABELS], [1])
+    assert store_name(Scene("s", scene.image, weight=mask_file(scene)), [LABELS], [1]) != store_name(bare, [LABELS], [1])
     before = store_of([scene], tmp_path / "store")
     write_tif(scene.weight, np.full((1, 80, 80), 0.5, np.float32))
     after = store_of([scene], tmp_path / "store")
@@ -188,7 +174,7 @@ def test_files_pairs_weights_as_masks(tmp_path, caplog):
         (tmp_path / "images").mkdir(exist_ok=True)
         (tmp_path / "masks").mkdir(exist_ok=True)
         scene.image.rename(tmp_path / "images" / f"{name}.tif")
-        scene.mask.rename(tmp_path / "masks" / f"{name}.tif")
+        mask_file(scene).rename(tmp_path / "masks" / f"{name}.tif")
     write_tif(tmp_path / "sure/a2.tif", np.ones((1, 80, 80), np.float32))
     given = str(tmp_path), "images/{name}.tif", "masks/{name}.tif"
     found = Files(*given, split={"train": 1.0}, weight="sure/{name}.tif").scenes("train")
@@ -219,7 +205,7 @@ def test_the_store_holds_the_shares_of_the_file(tmp_path, whole, dtype):
     if dtype != "uint8":
         mask[1, 3:6, 2] = np.nan
     path = write_tif(tmp_path / "m.tif", mask)
-    store = store_of([Scene("s", image, path)], tmp_path / "store", labels=Shares(LAYERED, whole))
+    store = store_of([make_scene("s", image, path)], tmp_path / "store", labels=Shares(LAYERED, whole))
     found = store.cut([(0, 0, 0)], 80)[1]["mask"][0]
     assert (found.dtype, found.shape) == (torch.float32, (3, 80, 80))
     expected = mask.astype(np.float64) / whole
@@ -241,7 +227,7 @@ def test_beyond_a_scene_and_where_the_image_has_no_data_shares_are_unknown(tmp_p
     pixels[:, 10:12] = 0
     image = write_tif(tmp_path / "i.tif", pixels, nodata=0)
     path = write_tif(tmp_path / "m.tif", fractions(1, 3).astype(np.float32))
-    store = store_of([Scene("s", image, path), Scene("bare", image, None)], tmp_path / "store", labels=Shares(LAYERED, 1))
+    store = store_of([make_scene("s", image, path), Scene("bare", image)], tmp_path / "store", labels=Shares(LAYERED, 1))
     mask = store.cut([(0, 0, 60), (1, 0, 0)], 32)[1]["mask"]
     unknown = torch.isnan(mask[0])
     assert unknown[:, 10:12].all()
@@ -296,7 +282,7 @@ def test_shares_that_cannot_be(tmp_path, pixels, whole, message):
     image = write_tif(tmp_path / "i.tif", coloured(RNG, checker(RNG, 80, 3)))
     path = write_tif(tmp_path / "m.tif", pixels.astype(np.float32))
     with pytest.raises(InputError, match=message):
-        store_of([Scene("s", image, path)], tmp_path / "store", labels=Shares(LAYERED, whole))
+        store_of([make_scene("s", image, path)], tmp_path / "store", labels=Shares(LAYERED, whole))
 
 
 def test_shares_within_one_percent_are_made_to_sum_to_1():

@@ -6,7 +6,7 @@ import rasterio
 from PIL import Image
 from rasterio.transform import from_origin
 from rasterio.windows import Window
-from tiny import write_tif
+from tiny import make_scene, write_tif
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.labels import Labels, Values, show_values
@@ -32,8 +32,8 @@ def read(tmp_path, name, decoder, pixels=None, threshold=None, image=None, **opt
         image.save(path, **options)
     elif pixels is not None:
         write_tif(path, pixels, **options)
-    reader = SceneReader([Scene("a", picture, path, threshold=threshold)], [decoder], [1])
-    return reader.read_mask(0, WHOLE)
+    reader = SceneReader(make_scene("a", picture, path, threshold=threshold), [decoder], [1])
+    return reader.read_mask(WHOLE)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -106,16 +106,16 @@ def test_images_are_read_as_they_are_seen(tmp_path):
     path = write_tif(tmp_path / "p.tif", numbers[None], photometric="palette")
     with rasterio.open(path, "r+") as file:
         file.write_colormap(1, {number: (*colour.tolist(), 255) for number, colour in enumerate(colours)})
-    scene = Scene("a", path, None)
+    scene = Scene("a", path)
     assert scene.all_bands() == [1, 2, 3]
-    pixels, _ = SceneReader([scene], [Labels(TWO)], [3, 1]).read_pixels(0, WHOLE)
+    pixels, _ = SceneReader(scene, [Labels(TWO)], [3, 1]).read_pixels(WHOLE)
     assert (pixels == colours[numbers][..., [2, 0]].transpose(2, 0, 1)).all()
     white = write_tif(tmp_path / "w.tif", numbers[None], photometric="MINISWHITE")
-    pixels, _ = SceneReader([Scene("b", white, None)], [Labels(TWO)], [1]).read_pixels(0, WHOLE)
+    pixels, _ = SceneReader(Scene("b", white), [Labels(TWO)], [1]).read_pixels(WHOLE)
     assert (pixels[0] == 255 - numbers).all()
     elsewhere = write_tif(tmp_path / "grid.tif", numbers[None], transform=from_origin(500001, 4000000, 0.5, 0.5))
     with pytest.raises(InputError, match=r"p\.tif holds the numbers of colours in a palette.*gdal_translate -expand rgb"):
-        SceneReader([Scene("a", elsewhere, None, stack=(path,))], [Labels(TWO)], [1, 2])
+        SceneReader(Scene("a", elsewhere, stack=(path,)), [Labels(TWO)], [1, 2])
 
 
 def test_ranges_and_a_threshold_divide_grey_masks(tmp_path):

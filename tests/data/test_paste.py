@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsseg.contract import IGNORE, InputError
-from rsseg.data.paste import Fits, Paste, Piece, paste, regions
+from rsseg.data.paste import Paste, Piece, paste, regions
 from rsseg.task import Binary, Multiclass, Multilabel
 
 BINARY = Binary(("building",))
@@ -211,8 +211,7 @@ def test_classes_pieces_and_places_are_drawn_evenly():
     assert scipy.stats.chisquare(water.unique(return_counts=True)[1]).pvalue > 1e-3
 
 
-def test_it_takes_the_hook_and_refuses_to_run_without():
-    assert isinstance(Paste(1, CLASSES), Fits)
+def test_it_refuses_to_run_without_its_bank():
     with pytest.raises(RuntimeError, match="fit has to be called"):
         run(Paste(1, CLASSES, probability=1), *windows(1), torch.arange(1))
 

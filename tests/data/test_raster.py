@@ -17,10 +17,11 @@ from rasterio.transform import from_origin
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 from readers import read_labels, read_window
-from tiny import write_tif
+from tiny import make_scene, mask_file, write_tif
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.data import raster
+from rsseg.data.inspection import check_scene, compare_scenes
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.task import Multiclass
@@ -32,8 +33,8 @@ RNG = np.random.default_rng(5)
 GRID = from_origin(500000, 4000000, 10, 10)
 
 
-def whole(reader, scene=0):
-    height, width = reader.sizes[scene]
+def whole(reader):
+    height, width = reader.size
     return Window(0, 0, width, height)
 
 
@@ -48,13 +49,13 @@ def test_a_mask_of_larger_pixels_is_repeated_and_ignored_beyond_its_edge(tmp_pat
     raw = VALUES[RNG.integers(0, 4, (20, 20))]
     coarse = from_origin(500000 + 200, 4000000 - 100, 20, 20)
     mask = write_tif(tmp_path / "m.tif", raw[None], transform=coarse, nodata=nodata)
-    reader = SceneReader([Scene("s", image, mask)], [LABELS], [1])
+    reader = SceneReader(make_scene("s", image, mask), [LABELS], [1])
     rows, columns = np.indices((60, 80))
     row, column = (rows - 10) // 2, (columns - 20) // 2  # what 20 m pixels from 100 m below and 200 m right cover
     outside = (row < 0) | (row >= 20) | (column < 0) | (column >= 20)
     expected = decoded(raw[row.clip(0, 19), column.clip(0, 19)], outside)
-    np.testing.assert_array_equal(read_labels(reader, 0, whole(reader)), expected)
-    np.testing.assert_array_equal(read_window(reader, 0, 5, 9, 32)[1], expected[5:37, 9:41])
+    np.testing.assert_array_equal(read_labels(reader, whole(reader)), expected)
+    np.testing.assert_array_equal(read_window(reader, 5, 9, 32)[1], expected[5:37, 9:41])
 
 
 @pytest.fixture
@@ -69,15 +70,15 @@ def abroad(tmp_path):
         transform=from_origin(x, y, 17, 13),
         nodata=-1,
     )
-    return Scene("s", image, mask)
+    return make_scene("s", image, mask)
 
 
 def test_a_mask_in_another_crs_takes_the_pixel_under_each_centre(abroad):
-    reader = SceneReader([abroad], [LABELS], [1, 2])
-    got = reader.read_mask(0, whole(reader))
+    reader = SceneReader(abroad, [LABELS], [1, 2])
+    got = reader.read_mask(whole(reader))
     rows, columns = np.indices((300, 200)) + 0.5
     x, y = Transformer.from_crs(32633, 3857, always_xy=True).transform(500000 + 10 * columns, 4000000 - 10 * rows)
-    with rasterio.open(abroad.mask) as file:
+    with rasterio.open(mask_file(abroad)) as file:
         raw, inverse = file.read(1), ~file.transform
     column, row = inverse.a * x + inverse.c, inverse.e * y + inverse.f
     outside = (row < 0) | (row >= 180) | (column < 0) | (column >= 200)
@@ -88,16 +89,16 @@ def test_a_mask_in_another_crs_takes_the_pixel_under_each_centre(abroad):
 
 
 def test_windows_of_a_warped_mask_are_warpedvrts(abroad):
-    reader = SceneReader([abroad], [LABELS], [1])
+    reader = SceneReader(abroad, [LABELS], [1])
     grid = {"crs": "EPSG:32633", "transform": GRID, "width": 200, "height": 300}
-    with rasterio.open(abroad.mask) as file, WarpedVRT(file, src_nodata=None, nodata=None, add_alpha=True, **grid) as vrt:
+    with rasterio.open(mask_file(abroad)) as file, WarpedVRT(file, src_nodata=None, nodata=None, add_alpha=True, **grid) as vrt:
         expected = decoded(vrt.read(1), vrt.read(2) == 0)
     assert 0.3 < (expected != IGNORE).mean() < 0.9
-    np.testing.assert_array_equal(read_labels(reader, 0, whole(reader)), expected)
+    np.testing.assert_array_equal(read_labels(reader, whole(reader)), expected)
     for top, left in ((0, 0), (140, 77), (290, 190)):
         window = Window(left, top, min(64, 200 - left), min(64, 300 - top))
         rows, columns = window.toslices()
-        np.testing.assert_array_equal(read_labels(reader, 0, window), expected[rows, columns])
+        np.testing.assert_array_equal(read_labels(reader, window), expected[rows, columns])
 
 
 @pytest.mark.parametrize("nodata", [None, -9999.0])
@@ -109,8 +110,8 @@ def test_stacked_files_are_warped_bilinearly_and_missing_beyond(tmp_path, nodata
         other[:, 3:6, 4:8] = nodata
     places = {"crs": "EPSG:32633", "transform": from_origin(500200, 4000000 - 100, 20, 20)}
     stacked = write_tif(tmp_path / "b.tif", other, nodata=nodata, **places)
-    reader = SceneReader([Scene("s", image, None, (stacked,))], [LABELS], [5, 2, 4])
-    got, missing = reader.read_pixels(0, whole(reader))
+    reader = SceneReader(Scene("s", image, stack=(stacked,)), [LABELS], [5, 2, 4])
+    got, missing = reader.read_pixels(whole(reader))
     assert got.dtype == np.float32
     grid = {"crs": "EPSG:32633", "transform": GRID, "width": 80, "height": 96, "resampling": Resampling.bilinear}
     with rasterio.open(stacked) as file, WarpedVRT(file, nodata=np.nan if nodata is None else nodata, **grid) as vrt:
@@ -127,11 +128,11 @@ def test_stacked_files_are_warped_bilinearly_and_missing_beyond(tmp_path, nodata
 def test_files_of_one_band_each_and_of_different_types(tmp_path):
     arrays = [RNG.integers(0, 200, (1, 40, 50)).astype(dtype) for dtype in (np.uint8, np.int16, np.float32)]
     image, *stack = (write_tif(tmp_path / f"{i}.tif", array) for i, array in enumerate(arrays))
-    reader = SceneReader([Scene("s", image, None, tuple(stack))], [LABELS], [3, 1, 2])
-    got, missing = reader.read_image(0, 4, 7, 32)
+    reader = SceneReader(Scene("s", image, stack=tuple(stack)), [LABELS], [3, 1, 2])
+    got, missing = reader.read_image(4, 7, 32)
     assert not missing.any()
     np.testing.assert_array_equal(got, np.concatenate([arrays[i] for i in (2, 0, 1)])[:, 4:36, 7:39].astype(np.float32))
-    assert SceneReader(reader.scenes, [LABELS], [2, 1]).dtype == np.int16  # of the bands that are read
+    assert SceneReader(reader.scene, [LABELS], [2, 1]).dtype == np.int16  # of the bands that are read
 
 
 def test_alpha_is_no_band_but_says_what_is_missing(tmp_path, caplog):
@@ -140,15 +141,17 @@ def test_alpha_is_no_band_but_says_what_is_missing(tmp_path, caplog):
     image[3] = 255
     image[3, :7, :5] = 0
     path = write_tif(tmp_path / "i.tif", image)  # GDAL marks the fourth of four bytes as alpha
-    scene = Scene("s", path, write_tif(tmp_path / "m.tif", np.full((1, 30, 40), 3, np.int16)))
+    scene = make_scene("s", path, write_tif(tmp_path / "m.tif", np.full((1, 30, 40), 3, np.int16)))
     assert scene.all_bands() == [1, 2, 3]
-    reader = SceneReader([scene], [LABELS], [1, 2, 3])
+    reader = SceneReader(scene, [LABELS], [1, 2, 3])
+    compare_scenes([scene], [reader.facts], reader.bands)
     assert "i.tif (band 4)" in caplog.text
-    np.testing.assert_array_equal(read_labels(reader, 0, whole(reader)) == IGNORE, image[3] == 0)
+    np.testing.assert_array_equal(read_labels(reader, whole(reader)) == IGNORE, image[3] == 0)
     caplog.clear()
-    infrared = SceneReader([scene], [LABELS], [4, 1])  # asked for, it is a band like any other
-    np.testing.assert_array_equal(infrared.read_image(0, 0, 0, 30)[0], image[[3, 0], :, :30])
-    assert not infrared.read_pixels(0, whole(infrared))[1].any()
+    infrared = SceneReader(scene, [LABELS], [4, 1])  # asked for, it is a band like any other
+    np.testing.assert_array_equal(infrared.read_image(0, 0, 30)[0], image[[3, 0], :, :30])
+    assert not infrared.read_pixels(whole(infrared))[1].any()
+    compare_scenes([scene], [infrared.facts], infrared.bands)
     assert not caplog.text
 
 
@@ -158,11 +161,11 @@ def test_mask_bands_say_what_is_missing(tmp_path, internal):
     valid = RNG.random((30, 40)) < 0.5
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal), rasterio.open(path, "r+") as file:
         file.write_mask(valid)
-    scene = Scene("s", path, write_tif(tmp_path / "m.tif", np.full((1, 30, 40), 3, np.int16)))
+    scene = make_scene("s", path, write_tif(tmp_path / "m.tif", np.full((1, 30, 40), 3, np.int16)))
     assert (tmp_path / "i.tif.msk").is_file() != internal
     assert (tmp_path / "i.tif.msk" in scene.files) != internal
-    reader = SceneReader([scene], [LABELS], [1])
-    np.testing.assert_array_equal(read_labels(reader, 0, whole(reader)) == 0, valid)
+    reader = SceneReader(scene, [LABELS], [1])
+    np.testing.assert_array_equal(read_labels(reader, whole(reader)) == 0, valid)
 
 
 def test_a_masks_nodata_is_ignored_unless_it_is_a_label(tmp_path):
@@ -170,25 +173,25 @@ def test_a_masks_nodata_is_ignored_unless_it_is_a_label(tmp_path):
     raw = np.array([[[3, 9], [7, -2]]], np.int16)
     for nodata, expected in ((9, [[0, 255], [1, 2]]), (3, None)):
         mask = write_tif(tmp_path / f"m{nodata}.tif", raw, nodata=nodata)
-        reader = SceneReader([Scene("s", image, mask)], [LABELS], [1])
+        reader = SceneReader(make_scene("s", image, mask), [LABELS], [1])
         if expected:
-            assert reader.read_mask(0, whole(reader)).tolist() == expected
+            assert reader.read_mask(whole(reader)).tolist() == expected
         else:
             with pytest.raises(Exception, match="value 9"):
-                reader.read_mask(0, whole(reader))
+                reader.read_mask(whole(reader))
 
 
 def test_threads_have_handles_of_their_own_and_read_the_same(abroad):
-    reader = SceneReader([abroad], [LABELS], [1, 2])
-    expected = read_labels(reader, 0, whole(reader))
+    reader = SceneReader(abroad, [LABELS], [1, 2])
+    expected = read_labels(reader, whole(reader))
     found, handles = [], set()
 
     def work():
-        strips = {top: read_labels(reader, 0, Window(0, top, 200, 50)) for top in range(0, 300, 50)}
+        strips = {top: read_labels(reader, Window(0, top, 200, 50)) for top in range(0, 300, 50)}
         found.extend(bool((strip == expected[top : top + 50]).all()) for top, strip in strips.items())
-        handles.add(id(raster.open_raster(abroad.mask, abroad.image)))
+        handles.add(id(raster.open_raster(mask_file(abroad), abroad.image)))
 
-    keep = raster.open_raster(abroad.mask, abroad.image)
+    keep = raster.open_raster(mask_file(abroad), abroad.image)
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -215,7 +218,7 @@ def test_the_files_of_a_vrt_belong_to_the_scene(tmp_path):
         "</VRTRasterBand></VRTDataset>"
     )
     (tmp_path / "b.vrt").write_text(text)
-    assert set(Scene("s", tmp_path / "b.vrt", None).files) == {tmp_path / "b.vrt", tif}
+    assert set(Scene("s", tmp_path / "b.vrt").files) == {tmp_path / "b.vrt", tif}
 
 
 @pytest.mark.parametrize("form", [{}, {"compress": "deflate", "tiled": True, "blockxsize": 64, "blockysize": 64}])
@@ -253,13 +256,13 @@ def test_a_map_of_the_whole_earth_lies_on_any_scene(tmp_path, code, corner):
     image = write_tif(tmp_path / "i.tif", np.ones((1, 40, 50), np.uint8), crs=f"EPSG:{code}", transform=place)
     world = RNG.integers(0, 3, (180, 360), dtype=np.uint8)
     mask = write_tif(tmp_path / "m.tif", world[None], crs="EPSG:4326", transform=from_origin(-180, 90, 1, 1))
-    reader = SceneReader([Scene("s", image, mask)], [Labels(TASK)], [1])
+    reader = SceneReader(make_scene("s", image, mask), [Labels(TASK)], [1])
     rows, columns = np.indices((40, 50)) + 0.5
     to_degrees = Transformer.from_crs(code, 4326, always_xy=True)
     x, y = to_degrees.transform(corner[0] + columns * 1000, corner[1] - rows * 1000)
     expected = world[np.floor(90 - y).astype(int), np.floor(x + 180).astype(int) % 360]
     close = np.minimum(abs(x - np.round(x)), abs(y - np.round(y))) < 0.1  # GDAL interpolates, to an eighth of a pixel
-    found = reader.read_mask(0, whole(reader))
+    found = reader.read_mask(whole(reader))
     assert (found == expected)[~close].mean() > 0.999
 
 
@@ -267,20 +270,18 @@ def test_a_south_up_mask_and_one_without_a_way_there(tmp_path):
     image = write_tif(tmp_path / "i.tif", np.ones((1, 8, 8), np.uint8), transform=GRID)
     world = np.ones((1, 180, 360), np.uint8)
     up = write_tif(tmp_path / "up.tif", world, crs="EPSG:4326", transform=rasterio.Affine(1, 0, -180, 0, 1, -90))
-    reader = SceneReader([Scene("s", image, up)], [Labels(TASK)], [1])
-    assert (reader.read_mask(0, whole(reader)) == 1).all()
+    reader = SceneReader(make_scene("s", image, up), [Labels(TASK)], [1])
+    assert (reader.read_mask(whole(reader)) == 1).all()
     local = 'LOCAL_CS["site grid",UNIT["metre",1]]'
     site = write_tif(tmp_path / "site.tif", np.ones((1, 8, 8), np.uint8), crs=local, transform=from_origin(1, 1, 1, 1))
     with pytest.raises(InputError, match=r"site\.tif can't be brought together.*no way from EPSG:32633 to the CRS 'site grid'"):
-        SceneReader([Scene("s", image, site)], [Labels(TASK)], [1])
+        SceneReader(make_scene("s", image, site), [Labels(TASK)], [1])
 
 
 def test_jpegs_in_cmyk_have_the_colours_that_viewers_show(tmp_path):
     colours = RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
     Image.fromarray(colours).convert("CMYK").save(tmp_path / "c.jpg", quality=95)
-    pixels, _ = SceneReader([Scene("s", tmp_path / "c.jpg", None)], [Labels(TASK)], [1, 2, 3]).read_pixels(
-        0, Window(0, 0, 64, 64)
-    )
+    pixels, _ = SceneReader(Scene("s", tmp_path / "c.jpg"), [Labels(TASK)], [1, 2, 3]).read_pixels(Window(0, 0, 64, 64))
     seen = np.asarray(Image.open(tmp_path / "c.jpg").convert("RGB"))
     assert (pixels.transpose(1, 2, 0) == seen).all()
     assert abs(seen.astype(int) - colours).mean() < 8
@@ -290,8 +291,8 @@ def test_a_jpeg_may_have_any_size(tmp_path):
     Image.new("L", (14_000, 13_000)).save(tmp_path / "large.jpg")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        reader = SceneReader([Scene("s", tmp_path / "large.jpg", None)], [Labels(TASK)], [1])
-        reader.read_pixels(0, Window(13_990, 12_990, 10, 10))
+        reader = SceneReader(Scene("s", tmp_path / "large.jpg"), [Labels(TASK)], [1])
+        reader.read_pixels(Window(13_990, 12_990, 10, 10))
     assert not [warning for warning in said if "bomb" in str(warning.message)]
 
 
@@ -301,18 +302,19 @@ def test_a_picture_that_viewers_turn_is_named(tmp_path, caplog):
     Image.new("L", (32, 16)).save(tmp_path / "i.jpg", exif=exif)
     Image.new("L", (16, 32)).save(tmp_path / "m.png")
     with pytest.raises(InputError, match=r"Viewers turn i\.jpg by its EXIF data: write it turned"):
-        SceneReader([Scene("s", tmp_path / "i.jpg", tmp_path / "m.png")], [Labels(TASK)], [1])
+        SceneReader(make_scene("s", tmp_path / "i.jpg", tmp_path / "m.png"), [Labels(TASK)], [1])
     Image.new("L", (32, 32)).save(tmp_path / "square.jpg", exif=exif)
     Image.new("L", (32, 32)).save(tmp_path / "square.png")
-    SceneReader([Scene("s", tmp_path / "square.jpg", tmp_path / "square.png")], [Labels(TASK)], [1])
+    square = make_scene("s", tmp_path / "square.jpg", tmp_path / "square.png")
+    compare_scenes([square], [check_scene(square, [Labels(TASK)], [1])], [1])
     assert "Images that viewers turn by their EXIF data: 1, first" in caplog.text
 
 
 def test_no_data_of_a_file_whose_white_is_zero_is_turned_with_it(tmp_path):
     pixels = np.array([[[0, 9], [200, 255]]], np.uint8)
     path = write_tif(tmp_path / "w.tif", pixels, photometric="MINISWHITE", nodata=9)
-    reader = SceneReader([Scene("s", path, None)], [Labels(TASK)], [1])
-    image, missing = reader.read_pixels(0, whole(reader))
+    reader = SceneReader(Scene("s", path), [Labels(TASK)], [1])
+    image, missing = reader.read_pixels(whole(reader))
     assert missing.tolist() == [[False, True], [False, False]]
     assert image[0].tolist() == [[255, 0], [55, 0]]
 
@@ -326,20 +328,20 @@ def test_a_file_that_reads_other_files_has_to_be_called_a_vrt(tmp_path):
     (tmp_path / "b.tif").write_text(text.format(inside))
     (tmp_path / "c.vrt").write_text(text.format(inside))
     with pytest.raises(InputError, match=r"b\.tif can't be opened as an image: .*not recognized"):
-        SceneReader([Scene("s", tmp_path / "b.tif", None)], [Labels(TASK)], [1])
-    reader = SceneReader([Scene("s", tmp_path / "c.vrt", None)], [Labels(TASK)], [1])
-    assert (reader.read_pixels(0, whole(reader))[0] == 1).all()
+        SceneReader(Scene("s", tmp_path / "b.tif"), [Labels(TASK)], [1])
+    reader = SceneReader(Scene("s", tmp_path / "c.vrt"), [Labels(TASK)], [1])
+    assert (reader.read_pixels(whole(reader))[0] == 1).all()
     (tmp_path / "d.vrt").write_text(text.format("/vsicurl/http://localhost:1/a.tif"))
     (tmp_path / "e.vrt").write_text(text.format(tmp_path / "d.vrt"))
     lower = text.format("/vsicurl/http://localhost:1/a.tif").replace("SourceFilename", "sourcefilename")  # as GDAL takes it too
     (tmp_path / "f.vrt").write_text(lower)
     with pytest.raises(InputError, match=r"f\.vrt reads /vsicurl/"):
-        SceneReader([Scene("s", tmp_path / "f.vrt", None)], [Labels(TASK)], [1])
+        SceneReader(Scene("s", tmp_path / "f.vrt"), [Labels(TASK)], [1])
     for name in "de":
         with pytest.raises(InputError, match=r"d\.vrt reads /vsicurl/"):
-            SceneReader([Scene("s", tmp_path / f"{name}.vrt", None)], [Labels(TASK)], [1])
+            SceneReader(Scene("s", tmp_path / f"{name}.vrt"), [Labels(TASK)], [1])
     with pytest.raises(InputError, match=r"d\.vrt reads /vsicurl/http://localhost:1/a\.tif, which is no file here"):
-        Scene("s", tmp_path / "d.vrt", None).signature()
+        Scene("s", tmp_path / "d.vrt").signature()
 
 
 def test_a_place_is_a_transform_or_gcps_or_rpcs(tmp_path):

@@ -45,7 +45,7 @@ def test_cut_is_gapless_and_even(length, side):
 def test_blocks_are_apart(data):
     height, width, side = data.draw(st.integers(1, 400)), data.draw(st.integers(1, 400)), data.draw(st.integers(16, 120))
     buffer = data.draw(st.integers(0, side // 2))
-    blocks = blocks_of(Scene("s", Path("s.tif"), None), (height, width), side)
+    blocks = blocks_of(Scene("s", Path("s.tif")), (height, width), side)
     owner = {block.name: key for block in blocks.values() if (key := data.draw(st.sampled_from(SPLITS)))}
     kept = apart(blocks, owner, buffer)
     assert [block.name for block in kept] == [block.name for block in blocks.values() if block.name in owner]
@@ -65,7 +65,7 @@ def test_blocks_are_apart(data):
 
 
 def test_blocks_of_one_split_touch_and_the_border_stays():
-    blocks = blocks_of(Scene("s", Path("s.tif"), None), (100, 150), 50)
+    blocks = blocks_of(Scene("s", Path("s.tif")), (100, 150), 50)
     kept = apart(blocks, dict.fromkeys((b.name for b in blocks.values()), "train"), 20)
     assert [k.region for k in kept] == [b.region for b in blocks.values()]
     owner = {b.name: "val" if place == (0, 0) else "train" for place, b in blocks.items()}

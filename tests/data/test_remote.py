@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 from test_run import folder_data, settings
+from tiny import mask_file
 
 from rsseg.contract import InputError
 from rsseg.data.files import Files
@@ -91,7 +92,7 @@ def pixels(root):
     source = Files(str(root), **PATTERNS)
     for split in ("train", "val"):
         for scene in source.scenes(split):
-            with rasterio.open(scene.image) as image, rasterio.open(scene.mask) as mask:
+            with rasterio.open(scene.image) as image, rasterio.open(mask_file(scene)) as mask:
                 found[split, scene.name] = image.read().tobytes(), mask.read().tobytes()
     return found
 

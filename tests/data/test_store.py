@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from readers import read_window
 from stores import TASK, store_of, whole_scene
-from tiny import checker, coloured, write_tif
+from tiny import checker, coloured, make_scene, mask_file, write_tif
 
 import rsseg.data.build as build
 import rsseg.data.store as room
@@ -31,7 +31,7 @@ RNG = np.random.default_rng(3)
 def scene(folder, image, mask, name="s", **options):
     planes = mask if mask is None or mask.ndim == 3 else mask[None]
     path = None if mask is None else write_tif(folder / "m" / f"{name}.tif", planes)
-    return Scene(name, write_tif(folder / "i" / f"{name}.tif", image, **options), path)
+    return make_scene(name, write_tif(folder / "i" / f"{name}.tif", image, **options), path)
 
 
 def scenes(folder, count=3, size=64, **options):
@@ -83,7 +83,7 @@ def test_photographs(tmp_path, suffix):
     image = RNG.integers(0, 255, (33, 47, 3), dtype=np.uint8)
     Image.fromarray(image).save(tmp_path / f"a.{suffix}")
     mask = write_tif(tmp_path / "m.tif", np.zeros((1, 33, 47), np.uint8))
-    store = store_of([Scene("a", tmp_path / f"a.{suffix}", mask)], tmp_path / "store")
+    store = store_of([make_scene("a", tmp_path / f"a.{suffix}", mask)], tmp_path / "store")
     np.testing.assert_array_equal(whole_scene(store, 0)[0], np.asarray(Image.open(tmp_path / f"a.{suffix}")).transpose(2, 0, 1))
 
 
@@ -99,15 +99,17 @@ def test_windows_are_the_readers(tmp_path, dtype, task, cache):
         image[:, RNG.random((height, width)) < 0.1] = 0
         mask = RNG.choice(np.array([0, 1, 255], np.uint8), (2 if task == "multilabel" else 1, height, width))
         made.append(scene(tmp_path, image, mask, f"s{i}", **({} if i == 2 else {"nodata": 0})))
-    store, reader = store_of(made, tmp_path / "store", labels), SceneReader(made, [labels], [1, 2, 3])
-    store.fill = reader.fill = np.array([7.0, 8.0, 9.0])
+    store, readers = store_of(made, tmp_path / "store", labels), [SceneReader(one, [labels], [1, 2, 3]) for one in made]
+    store.fill = np.array([7.0, 8.0, 9.0])
+    for reader in readers:
+        reader.fill, reader.dtype = store.fill, store.dtype
     if cache != "disk":
         load([store], torch.device("cpu") if cache == "gpu" else None)
     places = [(int(RNG.integers(3)), int(RNG.integers(20)), int(RNG.integers(20))) for _ in range(12)]
     image, layers = store.cut(places, 32)
     mask = layers["mask"]
-    for i, place in enumerate(places):
-        pixels, truth = read_window(reader, *place, 32)
+    for i, (number, top, left) in enumerate(places):
+        pixels, truth = read_window(readers[number], top, left, 32)
         np.testing.assert_array_equal(image[i].numpy(), pixels)
         np.testing.assert_array_equal(mask[i].numpy(), truth)
 
@@ -166,8 +168,8 @@ def test_only_what_changed_is_decoded_again(tmp_path):
     first = store_of(made, tmp_path / "store")
     again = store_of(made, tmp_path / "store")
     assert written(again) == written(first)
-    write_tif(made[1].mask, np.full((1, 64, 64), 2, np.uint8))
-    os.utime(made[1].mask, ns=(1, 1))
+    write_tif(mask_file(made[1]), np.full((1, 64, 64), 2, np.uint8))
+    os.utime(mask_file(made[1]), ns=(1, 1))
     changed = store_of(made, tmp_path / "store")
     assert [ours == theirs for ours, theirs in zip(changed._names, first._names, strict=True)] == [True, False, True]
     assert [ours == theirs for ours, theirs in zip(written(changed), written(first), strict=True)] == [True, False, True]
@@ -254,7 +256,7 @@ def test_two_processes_build_one_store(tmp_path):
         + [name for name in files if name.startswith("index-")]
     )
     for i, one in enumerate(made):
-        with rasterio.open(one.image) as file, rasterio.open(one.mask) as mask:
+        with rasterio.open(one.image) as file, rasterio.open(mask_file(one)) as mask:
             np.testing.assert_array_equal(whole_scene(store, i)[0], file.read())
             np.testing.assert_array_equal(whole_scene(store, i)[1], mask.read(1))
 
@@ -267,12 +269,12 @@ def truncated(path, keep=0.5):
 def test_bad_scenes_are_named_together_or_skipped(tmp_path):
     made = scenes(tmp_path, count=9, size=96)
     for i in range(6):
-        write_tif(made[i].mask, np.zeros((1, 10, 96), np.uint8), crs=None, transform=None)
+        write_tif(mask_file(made[i]), np.zeros((1, 10, 96), np.uint8), crs=None, transform=None)
     with pytest.raises(InputError, match=r"is 96 x 10 pixels, but .* is 96 x 96(.|\n)*and 1 more") as error:
         store_of(made, tmp_path / "store")
     assert str(error.value).count("  - ") == 5
     made[6].image.unlink()
-    write_tif(made[7].mask, np.full((1, 96, 96), 7, np.uint8))
+    write_tif(mask_file(made[7]), np.full((1, 96, 96), 7, np.uint8))
     with pytest.raises(InputError, match="mask holds the value 7"):
         store_of(made[7:], tmp_path / "store")
     with pytest.raises(InputError, match=r"s6\.tif can't be read: No such file"):
@@ -291,8 +293,9 @@ def test_bad_scenes_are_named_together_or_skipped(tmp_path):
 def test_truncated_files_are_named(tmp_path, which, compress):
     image, mask = (RNG.integers(0, 3, (bands, 200, 200), dtype=np.uint8) for bands in (3, 1))
     one = scene(tmp_path, image, mask, compress=compress)
-    truncated(getattr(one, which))
-    with pytest.raises(InputError, match=rf"{getattr(one, which).name}.*truncated or damaged"):
+    path = one.image if which == "image" else mask_file(one)
+    truncated(path)
+    with pytest.raises(InputError, match=rf"{path.name}.*truncated or damaged"):
         store_of([one], tmp_path / "store")
     assert not list((tmp_path / "store").glob("*.counts"))
 
@@ -389,7 +392,7 @@ def test_what_a_scenes_name_depends_on(tmp_path):
     one = scenes(tmp_path, count=1)[0]
     task = Binary(("a",))
     colours, numbers = Labels(task, ["#000000", "#0000ff"]), Labels(task, [0, 255])  # equal as numbers
-    burnt = [Scene("s", one.image, one.mask, burn=Burn(attribute, ())) for attribute in ("a", "b")]
+    burnt = [make_scene("s", one.image, mask_file(one), burn=Burn(attribute, ())) for attribute in ("a", "b")]
     names = [
         store_name(one, [numbers], [1]),
         store_name(one, [colours], [1]),
@@ -407,14 +410,14 @@ def test_a_vrt_of_vrts_is_what_its_parts_are(tmp_path):
             '<VRTDataset rasterXSize="40" rasterYSize="40"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
             f"<SourceFilename>{source}</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
         )
-    assert set(Scene("s", outer, None).files) == {outer, inner, image}
+    assert set(Scene("s", outer).files) == {outer, inner, image}
 
 
 def test_scenes_are_compared_with_those_in_the_store(tmp_path):
     def stacked(name, bands):
         first = write_tif(tmp_path / f"{name}1.tif", np.ones((bands, 40, 40), np.uint8))
         second = write_tif(tmp_path / f"{name}2.tif", np.ones((2, 40, 40), np.uint8))
-        return Scene(name, first, None, stack=(second,))
+        return Scene(name, first, stack=(second,))
 
     made = [stacked("a", 2), stacked("b", 2), stacked("c", 3)]
     store_of(made[:2], tmp_path / "store")

@@ -98,8 +98,8 @@ def test_a_class_that_is_not_labelled_in_a_scene(tmp_path):
         (Multiclass(("land", "road", "water"), target="one"), paths[1]),
         (Binary(("road",), target="yes"), write_tif(tmp_path / "b.tif", layered[:1])),
     ]
-    further = tuple(Mask(path) for _, path in kinds[1:])
-    scene = Scene("s", image, kinds[0][1], further=further, unlabelled=("many/road", "one/road", "yes/road"))
+    masks = tuple(Mask(path) for _, path in kinds)
+    scene = Scene("s", image, masks, unlabelled=("many/road", "one/road", "yes/road"))
     store = store_of([scene], tmp_path / "store", [Labels(task) for task, _ in kinds])
     _, layers = store.cut([(0, 0, 0)], 40)
     assert (layers["many"][0, 0] == IGNORE).all()
@@ -107,7 +107,7 @@ def test_a_class_that_is_not_labelled_in_a_scene(tmp_path):
     np.testing.assert_array_equal(layers["one"][0], np.where(labels == 1, IGNORE, labels))
     assert (layers["yes"][0] == IGNORE).all()
     assert store.censuses["many"].valid.tolist() == [[0, 1600]]
-    whole = Scene("s", image, kinds[0][1], further=further)
+    whole = Scene("s", image, masks)
     assert store_of([whole], tmp_path / "store", [Labels(task) for task, _ in kinds]).pixels != store.pixels  # another tile
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torchgeo.datasets as tg
 from stores import whole_scene
-from tiny import checker, coloured, compose, write_tif
+from tiny import checker, coloured, compose, mask_file, write_tif
 from torchgeo.datasets import NonGeoDataset, RasterDataset, VectorDataset
 
 from rsseg.assembly import make_setup
@@ -47,7 +47,7 @@ def test_samples_with_the_classes_own_splits(tmp_path, loveda):
             image, mask = whole_scene(store, i)
             np.testing.assert_array_equal(image, theirs[i]["image"].numpy())
             np.testing.assert_array_equal(mask, theirs[i]["mask"].numpy())
-    assert [scene.mask for scene in source.scenes("test")] == [None, None]
+    assert [mask_file(scene) for scene in source.scenes("test")] == [None, None]
 
 
 def test_a_class_without_validation_holds_some_out(tmp_path):
@@ -96,7 +96,7 @@ def test_geospatial_datasets_are_cut_into_pieces_without_a_gap(tmp_path, strips)
                 window = whole.window(*piece.bounds).round_offsets().round_lengths()
                 np.testing.assert_array_equal(piece.read(), whole.read(window=window))
                 assert piece.crs == whole.crs
-            with rasterio.open(scene.mask) as mine, rasterio.open(tmp_path / f"mask_{number}.tif") as whole:
+            with rasterio.open(mask_file(scene)) as mine, rasterio.open(tmp_path / f"mask_{number}.tif") as whole:
                 np.testing.assert_array_equal(mine.read(), whole.read(window=window))
             seen[number][window.toslices()] += 1
     assert all((count == 1).all() for count in seen.values())
@@ -173,7 +173,7 @@ def first(tmp_path, monkeypatch):
 
     def read(shapes, **settings):
         scene = TorchGeo("Made", {"shapes": shapes}, str(tmp_path), **settings).scenes("train")[0]
-        with rasterio.open(scene.image) as image, rasterio.open(scene.mask) as mask:
+        with rasterio.open(scene.image) as image, rasterio.open(mask_file(scene)) as mask:
             return image.read(), mask.read(), int(scene.name)
 
     return read
@@ -330,7 +330,7 @@ def test_images_and_vector_labels_are_joined_by_place(tmp_path, fields):
     labels = geopandas.read_file(tmp_path / "labels/fields.gpkg")
     seen = set()
     for scene in scenes:
-        image, mask = whole_file(scene.image), whole_file(scene.mask)
+        image, mask = whole_file(scene.image), whole_file(mask_file(scene))
         with rasterio.open(scene.image) as piece:
             number = int(piece.bounds.left >= 502000)
             with rasterio.open(tmp_path / f"images/i_{number}.tif") as whole:

@@ -5,13 +5,12 @@ import pytest
 import torch
 from rasterio.transform import from_origin
 from stores import store_of
-from tiny import coloured, write_tif
+from tiny import coloured, make_scene, write_tif
 
 from rsseg.contract import InputError
 from rsseg.data.augment import D4, CutOut, ScaleCrop
 from rsseg.data.balance import Balanced
 from rsseg.data.labels import Values, make_decoder
-from rsseg.data.scene import Scene
 from rsseg.task import Multiclass, Regression
 
 HEIGHT, PAIR = Regression(("height",), units=("m",)), Regression(("height", "slope"))
@@ -21,7 +20,7 @@ def scene_of(folder, name, values, **options):
     """A scene whose target holds the values ``[V, H, W]``."""
     rng = np.random.default_rng(len(name))
     image = write_tif(folder / f"{name}.tif", coloured(rng, np.zeros(values.shape[1:], np.uint8)))
-    return Scene(name, image, write_tif(folder / f"{name}.values.tif", values, **options))
+    return make_scene(name, image, write_tif(folder / f"{name}.values.tif", values, **options))
 
 
 def heights(seed, planes=1, size=80, dtype=np.float32):

@@ -10,13 +10,14 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 from readers import read_window
 from shapely.geometry import Point, Polygon, box
-from tiny import write_tif
+from stores import store_of
+from tiny import make_scene, mask_file, write_tif
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.data import vector
 from rsseg.data.files import Files
 from rsseg.data.labels import Labels
-from rsseg.data.scene import Scene, SceneReader
+from rsseg.data.scene import SceneReader
 from rsseg.data.vector import Burn
 from rsseg.task import Multiclass, Multilabel
 
@@ -42,7 +43,7 @@ def frame(n=25, **columns):
 
 
 def reader_of(image, path, burn):
-    return SceneReader([Scene("a", image, path, burn=burn)], [LABELS], [1])
+    return SceneReader(make_scene("a", image, path, burn=burn), [LABELS], [1])
 
 
 @pytest.mark.parametrize("ending", ["gpkg", "geojson", "shp", "fgb"])
@@ -57,10 +58,10 @@ def test_windows_are_the_whole_burnt_at_once(tmp_path, image, ending):
     pairs = [(shape, values[kind]) for shape, kind in zip(back, kinds, strict=True)]
     expected = rasterize(pairs, out_shape=(90, 120), transform=GRID)
     assert set(np.unique(expected)) == {0, 1, 2, 255}
-    np.testing.assert_array_equal(reader.read_mask(0, Window(0, 0, 120, 90)), expected)
+    np.testing.assert_array_equal(reader.read_mask(Window(0, 0, 120, 90)), expected)
     for top in range(0, 90, 13):
         for left in range(0, 120, 37):
-            got = read_window(reader, 0, top, left, 40)[1]
+            got = read_window(reader, top, left, 40)[1]
             part = expected[top : top + 40, left : left + 40]
             np.testing.assert_array_equal(got[: part.shape[0], : part.shape[1]], part)
 
@@ -76,7 +77,7 @@ def test_lines_are_widened_by_metres_on_the_ground(tmp_path, image, crs):
     shapes = geopandas.GeoSeries(lines, crs="EPSG:32633").segmentize(100).to_crs(crs)
     away = geopandas.GeoSeries([far], crs="EPSG:4326").to_crs(crs)
     geopandas.GeoDataFrame(geometry=pd.concat([shapes, away])).to_file(tmp_path / "m.gpkg")
-    got = reader_of(image, tmp_path / "m.gpkg", Burn(buffer=35)).read_mask(0, Window(0, 0, 120, 90))
+    got = reader_of(image, tmp_path / "m.gpkg", Burn(buffer=35)).read_mask(Window(0, 0, 120, 90))
     rows, columns = np.indices((90, 120)) + 0.5
     points = shapely.points(500000 + 10 * columns, 4000000 - 10 * rows)
     distance = np.minimum(shapely.distance(points, lines[0]), shapely.distance(points, lines[1]))
@@ -88,7 +89,7 @@ def test_lines_are_widened_by_metres_on_the_ground(tmp_path, image, crs):
 def test_a_pixel_belongs_to_the_polygon_around_its_centre(tmp_path, image):
     shapes = frame(9)
     shapes.to_file(tmp_path / "m.gpkg")
-    got = reader_of(image, tmp_path / "m.gpkg", Burn()).read_mask(0, Window(0, 0, 120, 90))
+    got = reader_of(image, tmp_path / "m.gpkg", Burn()).read_mask(Window(0, 0, 120, 90))
     rows, columns = np.indices((90, 120)) + 0.5
     x, y = 500000 + 10 * columns, 4000000 - 10 * rows
     np.testing.assert_array_equal(got == 1, shapely.contains_xy(shapes.geometry.union_all(), x, y))
@@ -99,7 +100,7 @@ def test_integers_need_no_mapping_and_the_last_feature_lies_on_top(tmp_path, ima
     for values in ([1, 2], [1.0, 2.0]):
         geopandas.GeoDataFrame({"code": values}, geometry=squares, crs="EPSG:32633").to_file(tmp_path / "m.gpkg")
         vector._read.cache_clear()
-        got = reader_of(image, tmp_path / "m.gpkg", Burn("code")).read_mask(0, Window(0, 0, 12, 1))
+        got = reader_of(image, tmp_path / "m.gpkg", Burn("code")).read_mask(Window(0, 0, 12, 1))
         assert got.tolist() == [[1] * 5 + [2] * 5 + [0] * 2]
 
 
@@ -110,7 +111,7 @@ def test_null_is_a_value_and_points_take_their_pixel(tmp_path, image):
         crs="EPSG:32633",
     )
     shapes.to_file(tmp_path / "m.gpkg")
-    got = reader_of(image, tmp_path / "m.gpkg", Burn("kind", (("road", 2), ("null", 255)))).read_mask(0, Window(0, 0, 5, 1))
+    got = reader_of(image, tmp_path / "m.gpkg", Burn("kind", (("road", 2), ("null", 255)))).read_mask(Window(0, 0, 5, 1))
     assert got.tolist() == [[0, 2, 0, IGNORE, 0]]
 
 
@@ -122,12 +123,12 @@ def test_one_file_for_all_scenes_or_for_some(tmp_path):
         one.to_file(tmp_path / f"{name}.geojson")
     split = {"train": 1.0}
     shared = Files(str(tmp_path), "images/{name}.tif", "all.geojson", split, "code").scenes("train")
-    assert [scene.mask.name for scene in shared] == ["all.geojson"] * 3
-    assert shared[0].burn == Burn("code")
+    assert [mask_file(scene).name for scene in shared] == ["all.geojson"] * 3
+    assert shared[0].masks[0].burn == Burn("code")
     some = Files(str(tmp_path), "images/{area}_{n}.tif", "{area}.geojson", split).scenes("train")
-    assert [scene.mask.name for scene in some] == ["x.geojson", "x.geojson", "y.geojson"]
-    reader = SceneReader(shared, [LABELS], [1])  # those beyond all features are land
-    assert [int(reader.read_mask(i, Window(0, 0, 9, 9)).sum()) for i in range(3)] == [36, 0, 0]
+    assert [mask_file(scene).name for scene in some] == ["x.geojson", "x.geojson", "y.geojson"]
+    readers = [SceneReader(scene, [LABELS], [1]) for scene in shared]  # those beyond all features are land
+    assert [int(reader.read_mask(Window(0, 0, 9, 9)).sum()) for reader in readers] == [36, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,7 @@ def test_vector_files_that_do_not_fit(tmp_path, image):
     path = tmp_path / "m.gpkg"
     geopandas.GeoDataFrame(geometry=[box(0, 0, 1, 1)], crs="EPSG:32633").to_file(path)
     with pytest.raises(InputError, match=r"m\.gpkg does not overlap .*a\.tif: .* spans 0 to 1"):
-        reader_of(image, path, Burn())
+        store_of([make_scene("a", image, path, burn=Burn())], tmp_path / "store", LABELS, (1,))
     (tmp_path / "broken.gpkg").write_bytes(path.read_bytes()[:3000])
     with pytest.raises(InputError, match=r"broken\.gpkg can't be read as a vector file"):
         reader_of(image, tmp_path / "broken.gpkg", Burn())
@@ -161,13 +162,13 @@ def test_vector_files_that_do_not_fit(tmp_path, image):
         reader_of(bare, path, Burn())
     multilabel = Labels(Multilabel(("a", "b")))
     with pytest.raises(InputError, match="one value a pixel, but a multilabel task need 2"):
-        SceneReader([Scene("a", image, path, burn=Burn())], [multilabel], [1])
+        SceneReader(make_scene("a", image, path, burn=Burn()), [multilabel], [1])
 
 
 def test_an_empty_file_is_all_background(tmp_path, image):
     frame(1, code=[1]).iloc[:0].to_file(tmp_path / "m.gpkg")
     reader = reader_of(image, tmp_path / "m.gpkg", Burn("code"))
-    assert not reader.read_mask(0, Window(0, 0, 120, 90)).any()
+    assert not reader.read_mask(Window(0, 0, 120, 90)).any()
 
 
 def test_settings_that_do_not_fit(tmp_path, image):
@@ -179,7 +180,7 @@ def test_settings_that_do_not_fit(tmp_path, image):
 
 def test_parts_beside_a_shapefile_belong_to_the_scene(tmp_path, image):
     frame(1).to_file(tmp_path / "m.shp")
-    names = {path.name for path in Scene("a", image, tmp_path / "m.shp", burn=Burn()).files}
+    names = {path.name for path in make_scene("a", image, tmp_path / "m.shp", burn=Burn()).files}
     assert names == {"a.tif", "m.shp", "m.dbf", "m.shx", "m.prj"}
 
 
@@ -189,7 +190,7 @@ def test_a_file_that_changes_is_read_again(tmp_path, image):
     for side in (200, 400):
         path.unlink(missing_ok=True)
         geopandas.GeoDataFrame(geometry=[box(500000, 4000000 - side, 500000 + side, 4000000)], crs="EPSG:32633").to_file(path)
-        found.append(int((reader_of(image, path, burn).read_mask(0, Window(0, 0, 120, 90)) == 1).sum()))
+        found.append(int((reader_of(image, path, burn).read_mask(Window(0, 0, 120, 90)) == 1).sum()))
     assert found == [400, 1600]
 
 
@@ -199,10 +200,10 @@ def test_features_of_the_whole_earth_lie_on_a_scene(tmp_path, image):
     path = tmp_path / "world.gpkg"
     halves[halves.index == 0].to_file(path)
     shifted = write_tif(tmp_path / "b.tif", np.ones((1, 90, 120), np.uint8), transform=from_origin(499400, 4000000, 10, 10))
-    found = reader_of(shifted, path, Burn()).read_mask(0, Window(0, 0, 120, 90))
+    found = reader_of(shifted, path, Burn()).read_mask(Window(0, 0, 120, 90))
     assert (found[:, :60] == 1).all()
     assert (found[:, 60:] == 0).all()
-    assert (reader_of(image, path, Burn()).read_mask(0, Window(0, 0, 120, 90)) == 0).all()
+    assert (reader_of(image, path, Burn()).read_mask(Window(0, 0, 120, 90)) == 0).all()
 
 
 def test_a_scene_across_the_antimeridian(tmp_path):
@@ -214,7 +215,7 @@ def test_a_scene_across_the_antimeridian(tmp_path):
     )
     path = tmp_path / "m.gpkg"
     geopandas.GeoDataFrame(geometry=[box(179.5, -80, 180, 80), box(-180, -80, -179.7, 80)], crs="EPSG:4326").to_file(path)
-    found = reader_of(scene, path, Burn()).read_mask(0, Window(0, 0, 100, 40))
+    found = reader_of(scene, path, Burn()).read_mask(Window(0, 0, 100, 40))
     columns = np.arange(100) * 1000 + 3320500
     degrees = np.degrees(columns / 6378137) + 150
     assert (found == ((degrees > 179.5) & (degrees < 180.3))[None]).all()
@@ -229,14 +230,14 @@ def test_several_layers_want_a_name(tmp_path, image):
         reader_of(image, path, Burn())
     with pytest.raises(InputError, match=r"layer=building \(did you mean 'buildings'\?\): .* outline, buildings"):
         reader_of(image, path, Burn(layer="building"))
-    found = reader_of(image, path, Burn(layer="buildings")).read_mask(0, Window(0, 0, 120, 90))
+    found = reader_of(image, path, Burn(layer="buildings")).read_mask(Window(0, 0, 120, 90))
     assert (found == rasterize(frame(3).geometry, out_shape=(90, 120), transform=GRID)).all()
 
 
 def test_a_tile_without_features_needs_no_attribute(tmp_path, image):
     path = tmp_path / "empty.geojson"
     path.write_text('{"type": "FeatureCollection", "features": []}')
-    assert (reader_of(image, path, Burn("kind", (("house", 1),))).read_mask(0, Window(0, 0, 120, 90)) == 0).all()
+    assert (reader_of(image, path, Burn("kind", (("house", 1),))).read_mask(Window(0, 0, 120, 90)) == 0).all()
 
 
 def test_coordinates_that_are_no_degrees_are_named(tmp_path, image):

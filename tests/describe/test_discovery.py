@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
-from tiny import CONFIGS, write_tif
+from tiny import CONFIGS, mask_file, write_tif
 
 from rsseg.config.cli import compose
 from rsseg.contract import InputError
@@ -69,7 +69,7 @@ def test_images_and_masks_are_paired(tmp_path, layout):
     own = {key: value for key, value in source.items() if key != "_target_"}
     scenes = {part: Files(**own).scenes(part) for part in ("train", "val")}
     for scene in scenes["train"] + scenes["val"]:
-        assert (str(scene.image.relative_to(tmp_path)), str(scene.mask.relative_to(tmp_path))) in places
+        assert (str(scene.image.relative_to(tmp_path)), str(mask_file(scene).relative_to(tmp_path))) in places
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_flipped_blocks_come_first(tmp_path):
     for row, column in flipped:
         block = (1, slice(row, row + 32), slice(column, column + 32))
         label[block] = (truth[block] + 1) % 3
-    scenes = [Scene(f"s{i}", write_tif(tmp_path / f"{i}.tif", np.zeros((1, *size), np.uint8)), None) for i in range(2)]
+    scenes = [Scene(f"s{i}", write_tif(tmp_path / f"{i}.tif", np.zeros((1, *size), np.uint8))) for i in range(2)]
     store = SimpleNamespace(sizes=np.array([size, size]), scenes=scenes)
     windows = GridWindows(store, window, 8)
 
