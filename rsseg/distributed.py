@@ -139,8 +139,7 @@ class GlobalBatchNormAct2d(BatchNormAct2d):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise and activate."""
-        result: Tensor = self.act(self.drop(global_batch_norm(x, self))) if self.training else super().forward(x)
-        return result
+        return self.act(self.drop(global_batch_norm(x, self))) if self.training else super().forward(x)
 
 
 SHARED = {

@@ -130,8 +130,7 @@ class SideLogger(Logger):
     @property
     def version(self) -> int | str | None:
         """The inner logger's."""
-        version: int | str | None = self._try(lambda inner: inner.version)
-        return version
+        return self._try(lambda inner: inner.version)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Pass metrics on."""

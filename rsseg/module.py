@@ -131,8 +131,7 @@ class SegmentationModule(L.LightningModule):
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Logits ``[B, K, H, W]`` by head of a normalised image ``[B, C, H, W]``."""
-        logits: dict[str, Tensor] = self.network(image)
-        return logits
+        return self.network(image)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move a batch, all but the window numbers: they seed generators on the CPU."""

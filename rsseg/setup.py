@@ -301,8 +301,7 @@ class Setup:
             raise InputError(f"balancing.between={self.between}: heads or terms is expected")
         heads = {(head if self.between == "heads" else f"{head}/{name}"): head for head, name, _ in self.weighed()}
         real = [part for part, head in heads.items() if self.tasks[head].real]
-        made: Balancing = build(node, "balancing", kinds.BALANCING, self.trust, parts=list(heads), real=real)
-        return made
+        return build(node, "balancing", kinds.BALANCING, self.trust, parts=list(heads), real=real)
 
     def weighed(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         """The loss terms that have a weight: each one's head, name and node."""
@@ -341,8 +340,7 @@ class Setup:
             read: Reads their windows.
         """
         given = {"seed": self.seed, "sizes": sizes, "window": self.window, "blocks": blocks, "task": self.dataset.task}
-        sampler: Places = build(self.plain["sampler"], "sampler", kinds.SAMPLER, self.trust, **given, read=read)
-        return sampler
+        return build(self.plain["sampler"], "sampler", kinds.SAMPLER, self.trust, **given, read=read)
 
     @property
     def rates(self) -> tuple[float, float]:
@@ -394,8 +392,7 @@ class Setup:
 
     def callback(self, name: str) -> L.Callback:
         """One of them, by its name."""
-        callback: L.Callback = build(self.plain["callbacks"][name], f"callbacks.{name}", kinds.CALLBACK, self.trust)
-        return callback
+        return build(self.plain["callbacks"][name], f"callbacks.{name}", kinds.CALLBACK, self.trust)
 
     def logger(self, name: str, folder: Path) -> Logger:
         """A logger of the config; one that writes files writes them in the run folder.
@@ -413,8 +410,7 @@ class Setup:
     def trainer(self, **given: Any) -> L.Trainer:
         """Lightning's trainer; `given` replaces what the config says."""
         node = {key: value for key, value in self.plain["trainer"].items() if key not in given}
-        trainer: L.Trainer = build(node, "trainer", kinds.TRAINER, self.trust, **given)
-        return trainer
+        return build(node, "trainer", kinds.TRAINER, self.trust, **given)
 
 
 def weight_of(node: Mapping[str, Any]) -> Weight:

@@ -218,8 +218,7 @@ class Findings:
             return None
         found = shrink(self.tuned)
         best = float(np.nanmax(self.tuned.mean.value if found is None else found.mean))
-        difference: Array = best - self.tuned.values
-        return difference
+        return best - self.tuned.values
 
     @cached_property
     def optimism(self) -> Array:

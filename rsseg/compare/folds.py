@@ -40,8 +40,7 @@ class FoldedRecords(Records):
 
 
 def _along(arrays: Sequence[Array], axis: int = 0) -> Array:
-    whole: Array = np.concatenate(arrays, axis)
-    return whole
+    return np.concatenate(arrays, axis)
 
 
 def pool_folds(runs: Sequence[Run], folds: Collection[str]) -> list[Run]:
@@ -95,8 +94,7 @@ def concatenate(folds: Sequence[Records]) -> FoldedRecords:
     rows = [np.isin(fold.steps, steps) for fold in folds]
 
     def mean(arrays: Sequence[Array]) -> Array:
-        shared: Array = np.mean([array[kept] for array, kept in zip(arrays, rows, strict=True)], axis=0)
-        return shared
+        return np.mean([array[kept] for array, kept in zip(arrays, rows, strict=True)], axis=0)
 
     gains = [fold.gain for fold in folds if fold.gain is not None]
     return FoldedRecords(

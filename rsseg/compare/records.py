@@ -124,8 +124,7 @@ class Records:
     @property
     def optimistic(self) -> Array:
         """The counts ``[S, classes, N]`` of the checkpoint that was chosen on these very scenes."""
-        best: Array = self.counts[self.best_index]
-        return best
+        return self.counts[self.best_index]
 
     def at(self, point: str) -> Array:
         """The counts ``[S, classes, N]`` at one of `POINTS`, each scene's by the checkpoint chosen on the other half.
@@ -133,15 +132,13 @@ class Records:
         Scenes of one group have no other half: theirs are by the best checkpoint. NaN: not counted.
         """
         if self.chosen is not None:
-            counted: Array = self.chosen[POINTS.index(point)]
-            return counted
+            return self.chosen[POINTS.index(point)]
         if point != "fixed":
             return np.full_like(self.optimistic, np.nan)
         if self.first.all():
             return self.optimistic
         on_first, on_second = (chosen_index(self.quality[:, half]) for half in (0, 1))
-        swapped: Array = np.where(self.first[:, None, None], self.counts[on_second], self.counts[on_first])
-        return swapped
+        return np.where(self.first[:, None, None], self.counts[on_second], self.counts[on_first])
 
 
 def half_quality(metric: Metric, counts: Array, first: NDArray[np.bool_]) -> Array:

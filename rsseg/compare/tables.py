@@ -109,8 +109,7 @@ def cross_evaluation(values: ArrayLike, higher_is_better: ArrayLike) -> Array:
     """
     found = np.asarray(values, dtype=np.float64)
     ordered = np.where(np.asarray(higher_is_better, dtype=bool), -found, found)
-    ranks: Array = rankdata(ordered, axis=0, nan_policy="propagate").mean(axis=1)
-    return ranks
+    return rankdata(ordered, axis=0, nan_policy="propagate").mean(axis=1)
 
 
 def best_by_measure(found: Findings) -> pd.DataFrame:

@@ -103,8 +103,7 @@ def label_shares(store: Store) -> NDArray[np.float64]:
     if task.directed:
         return census.positives.astype(np.float64)
     own, valid = task.label_counts(census.positives, census.valid)
-    shares: NDArray[np.float64] = np.where(valid > 0, own / np.maximum(valid, 1), np.nan)
-    return shares
+    return np.where(valid > 0, own / np.maximum(valid, 1), np.nan)
 
 
 def split_facts(store: Store, numbers: Sequence[int]) -> dict[str, Any]:

@@ -48,8 +48,7 @@ def stretch(image: NDArray[np.generic], shown: Sequence[int] | None = None) -> N
     """
     picked = image[list(shown) if shown else [0, 1, 2] if len(image) >= 3 else [0, 0, 0]].astype(np.float64)
     low, high = np.percentile(picked, (2, 98), axis=(0, 1, 2) if image.dtype == np.uint8 else (1, 2), keepdims=True)
-    stretched: NDArray[np.float64] = np.clip((picked - low) / np.maximum(high - low, 1e-9), 0, 1).transpose(1, 2, 0)
-    return stretched
+    return np.clip((picked - low) / np.maximum(high - low, 1e-9), 0, 1).transpose(1, 2, 0)
 
 
 RIGHT, WRONG, MISSED, GREY = "#f2f2f2", "#d6006c", "#1f6fd6", "#808080"

@@ -49,8 +49,7 @@ def gradient_norms(losses: Mapping[str, Tensor], shared: Tensor | None) -> Tenso
     assert shared is not None
     with torch.enable_grad():
         large = {name: FINE * loss for name, loss in losses.items()}
-    norms: Tensor = _over_ranks(term_gradients(large, shared)).norm(dim=1) / FINE
-    return norms
+    return _over_ranks(term_gradients(large, shared)).norm(dim=1) / FINE
 
 
 def _over_ranks(values: Tensor) -> Tensor:

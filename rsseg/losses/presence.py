@@ -45,5 +45,4 @@ def presence(target: Tensor, task: Task, weight: Tensor | None = None) -> Tensor
 def presence_loss(logits: Tensor, target: Tensor, task: Task, weight: Tensor | None = None) -> Tensor:
     """The binary cross-entropy of a classifier's logits ``[B, C]`` against `presence`, over what is known of it."""
     shown = presence(target, task, weight)
-    loss: Tensor = CROSS_ENTROPY(logits[..., None, None], shown[..., None, None])
-    return loss
+    return CROSS_ENTROPY(logits[..., None, None], shown[..., None, None])

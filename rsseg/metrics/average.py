@@ -15,8 +15,7 @@ def ratio(total: Array, number: Array) -> Array:
         >>> ratio(np.array([1.0, 0.0]), np.array([2.0, 0.0]))
         array([0.5, nan])
     """
-    found: Array = np.where(number > 0, total / np.where(number > 0, number, 1), np.nan)
-    return found
+    return np.where(number > 0, total / np.where(number > 0, number, 1), np.nan)
 
 
 def present_mean(values: Array) -> Array:

@@ -38,8 +38,7 @@ def reliability(histogram: ArrayLike, bins: int = 15) -> NDArray[np.float64]:
     number = counts.sum(-2)
     sums = np.stack([number, number * PROBABILITIES, counts[..., 1, :]], axis=-1)
     member = np.minimum(np.floor(PROBABILITIES * bins), bins - 1) == np.arange(bins)[:, None]
-    binned: NDArray[np.float64] = member.astype(np.float64) @ sums
-    return binned
+    return member.astype(np.float64) @ sums
 
 
 def calibration_error(histogram: ArrayLike, bins: int = 15) -> NDArray[np.float64]:

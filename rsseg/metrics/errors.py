@@ -98,8 +98,7 @@ LABELS = {"rmse": "RMSE", "mae": "MAE", "r2": "R2", "bias": "bias", "absolute_bi
 
 def known_pixels(sums: Array) -> Array:
     """The pixels whose value is known."""
-    pixels: Array = sums[..., 0]
-    return pixels
+    return sums[..., 0]
 
 
 def error_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:

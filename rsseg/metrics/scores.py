@@ -59,8 +59,7 @@ def class_counts(confusion: Tensor | ArrayLike, task: Task) -> Array:
 
 def class_pixels(counts: Array) -> Array:
     """The target's pixels of each class, of counts ``[..., 3 or 4]``."""
-    pixels: Array = counts[..., 0] + counts[..., 2]
-    return pixels
+    return counts[..., 0] + counts[..., 2]
 
 
 def overlap(counts: ArrayLike, metric: str = "iou") -> Array:
@@ -73,8 +72,7 @@ def overlap(counts: ArrayLike, metric: str = "iou") -> Array:
     hits, wrong, missed = np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0)[:3]
     weight_wrong, weight_missed = TVERSKY[metric]
     whole = hits + weight_wrong * wrong + weight_missed * missed
-    value: Array = np.where(hits + missed > 0, hits / np.where(whole > 0, whole, 1.0), np.nan)
-    return value
+    return np.where(hits + missed > 0, hits / np.where(whole > 0, whole, 1.0), np.nan)
 
 
 def strict_overlap(counts: Array, metric: str = "iou") -> Array:
@@ -90,8 +88,7 @@ def strict_overlap(counts: Array, metric: str = "iou") -> Array:
 
 def balanced_accuracy(counts: Array) -> Array:
     """The mean of recall and specificity of each class against the rest, of counts ``[..., 4]``."""
-    value: Array = (overlap(counts, "recall") + overlap(counts[..., ::-1], "recall")) / 2
-    return value
+    return (overlap(counts, "recall") + overlap(counts[..., ::-1], "recall")) / 2
 
 
 def kappa(counts: Array) -> Array:

@@ -162,8 +162,7 @@ class Task(Target):
     def label_mask(self, mask: NDArray[np.generic], label: int) -> NDArray[np.bool_]:
         """Where a target ``[*planes, H, W]`` has the label of this place in `label_names`: bool ``[H, W]``."""
         labels = self.hard_labels(mask)
-        found: NDArray[np.bool_] = labels[label] == 1 if self.separate else labels == label
-        return found
+        return labels[label] == 1 if self.separate else labels == label
 
     def without_label(self, mask: NDArray[np.generic], name: str) -> NDArray[np.generic]:
         """A target ``[*planes, H, W]`` that says nothing of a class: of exclusive ones the pixels labelled so are unknown.
