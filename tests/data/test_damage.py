@@ -128,6 +128,18 @@ def test_a_mapped_file_is_mapped_anew(tmp_path, made):
     assert_right(store_of(scenes, tmp_path / "store"), truth)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_that_vanish_while_a_run_goes_on(tmp_path, made, kind):
+    """Each scene was opened and looked at; then its files are gone, and no map of them is left."""
+    scenes, truth = made
+    store = store_of(scenes, tmp_path / "store")
+    assert_right(store, truth)
+    for path in (tmp_path / "store").glob(f"*.{kind}"):
+        path.unlink()
+    map_array.cache_clear()
+    assert_right(store, truth)
+
+
 def test_a_file_that_goes_on_after_its_last_block(tmp_path, made, monkeypatch):
     for module in ("decoded", "store"):
         monkeypatch.setattr(f"rsseg.data.{module}.BLOCK", 1024)
