@@ -70,7 +70,7 @@ class Store:
         layers: What goes with the images, by name: the targets and, if any scene has one, the weight.
         tasks: Those of the dataset's targets, by name.
         censuses: What the split holds, by target.
-        pixels: A hash that is another one where any pixel or label is.
+        pixel_hash: Hash of all files' check sums; changes with any pixel or label.
         skipped: As given.
         pin: Whether windows are cut into memory that a GPU reads fast.
         fill: Per band, what windows show where there is no image; set it to the bands' means, so that it normalises to about 0.
@@ -107,7 +107,7 @@ class Store:
         of_bands = {key.removeprefix("bands_"): index[key] for key in index if key.startswith("bands_")}
         statistics = BandStatistics(**of_bands | {key: of_bands[key].item() for key in ("count", "missing")})
         self.censuses = {name: self._census(index, place, statistics) for place, name in enumerate(self.tasks)}
-        self.pixels = hashlib.blake2b(index["sums"].tobytes(), digest_size=16).hexdigest()
+        self.pixel_hash = hashlib.blake2b(index["sums"].tobytes(), digest_size=16).hexdigest()
         self.pin = False
         self.device: torch.device | None = None
         self._loaded: list[Arrays] = []
@@ -187,8 +187,8 @@ class Store:
                         for index in self.folder.glob("index-*"):
                             index.unlink(missing_ok=True)
                         raise InputError(
-                            f"scene {own.name}, decoded again, is not what it was: another version of a library "
-                            "or a bad disk may be why; the same command takes it as it is now"
+                            f"scene {own.name}: decoding again gave other pixels than recorded (changed library version or "
+                            "faulty disk?). Run the same command again to accept the new pixels."
                         )
         self._opened[scene] = True
 

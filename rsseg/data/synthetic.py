@@ -73,7 +73,7 @@ class SceneRecipe:
     Example:
         >>> SceneRecipe(building_share=0.5)
         Traceback (most recent call last):
-        rsseg.contract.InputError: SceneRecipe: building_share is 0.5; it must be from 0 to 0.15
+        rsseg.contract.InputError: dataset.source.recipe.building_share=0.5: a number from 0 to 0.15 is expected
     """
 
     size: int = 512
@@ -92,7 +92,7 @@ class SceneRecipe:
         for name, top in tops.items():
             low, value = {"size": 64, "road_width": 2}.get(name, 0), getattr(self, name)
             if not low <= value <= top:
-                raise InputError(f"SceneRecipe: {name} is {value}; it must be from {low} to {top}")
+                raise InputError(f"dataset.source.recipe.{name}={value}: a number from {low} to {top} is expected")
 
 
 class SyntheticScene(NamedTuple):
