@@ -162,7 +162,7 @@ class Data:
         return self.numbers.record() | {
             "dtype": str(self.stores["train"].dtype),
             "fingerprint": {split: _fingerprint(store, names[split]) for split, store in self.stores.items()},
-            "pixels": {split: store.pixels for split, store in self.stores.items()},
+            "pixels": {split: store.pixel_hash for split, store in self.stores.items()},
             "scenes": names,
             "groups": {split: group_names(store.scenes) for split, store in self.stores.items()},
             "skipped": {split: store.skipped for split, store in self.stores.items()},

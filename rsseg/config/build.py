@@ -221,7 +221,8 @@ def build(node: Mapping[str, Any], where: str, kind: Kind, trust: Collection[str
     try:
         return target(**arguments)
     except InputError as error:
-        raise InputError(f"{where}: {error}") from None
+        told = str(error)
+        raise InputError(told if told.startswith(f"{where}.") else f"{where}: {told}") from None
     except OSError:  # a missing network or disk is not an argument's fault: the caller knows what to say
         raise
     except (TypeError, ValueError, ModuleNotFoundError) as error:

@@ -74,7 +74,7 @@ def rescale(
 ) -> tuple[Tensor, Layers]:
     """Enlarge a part of each window to the whole frame, or shrink the window into a part of it.
 
-    With coordinates from -1 to 1 over the frame, what was at ``u / scale + shift`` comes to ``u``: images bilinearly, layers
+    Output position u samples input position ``u / scale + shift`` (frame coordinates -1 to 1): images bilinearly, layers
     by the nearest pixel. What lies beyond the window is erased. Shrinking does not smooth: below a scale of
     about 0.5, fine texture aliases.
 

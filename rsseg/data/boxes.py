@@ -66,14 +66,6 @@ class Boxes(Decoder):
         """See `Decoder`."""
         return "boxes", self.size, self.ignore
 
-    def blank(self, raw: NDArray[np.generic], nodata: float) -> NDArray[np.bool_]:
-        """See `Decoder`; there are no rasters of objects."""
-        raise InputError(self.no_raster)
-
-    def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.generic]:
-        """See `Decoder`; there are no rasters of objects."""
-        raise InputError(self.no_raster)
-
     def wrong_features(self, values: NDArray[np.int32]) -> str:
         """See `Decoder`."""
         known = [*range(1, self.task.channels + 1), *self.ignore]

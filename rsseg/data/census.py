@@ -147,7 +147,7 @@ def check_absent(census: Census, task: Task, split: str, named: Collection[str] 
         census: Of the split.
         task: The task of the target.
         split: The split's name.
-        named: Classes that train lacks, and that are named already.
+        named: Classes already reported as absent from train; not reported again.
 
     Raises:
         InputError: If nothing is left to learn or to score: no labelled pixel, or a binary split without positive ones.

@@ -42,8 +42,7 @@ class Sky(NamedTuple):
         """A scene ``[3, H, W]`` seen through the clouds: shadows first, then what hides them."""
         lit = scene * (1 - DARKNESS * self.shade)
         white = np.array(COLOUR)[:, None, None] * (0.82 + 0.18 * self.opacity)  # thin parts are greyer
-        seen: NDArray[np.float32] = (lit * (1 - self.opacity) + white * self.opacity).astype(np.float32)
-        return seen
+        return (lit * (1 - self.opacity) + white * self.opacity).astype(np.float32)
 
     def labels(self, water: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """What is seen from above, uint8 ``[3, H, W]`` of 0 and 1: clouds, shadows, water.
@@ -80,5 +79,4 @@ def _turbulence(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
     rows, columns = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)
     spectrum = (rows**2 + columns**2 + 1 / OUTER**2) ** (-11 / 12)
     noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((size, size))) * spectrum, s=(size, size))
-    field: NDArray[np.float64] = (noise - noise.mean()) / noise.std()
-    return field
+    return (noise - noise.mean()) / noise.std()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
+from rsseg.contract import InputError
 from rsseg.data.vector import Burn, rasterise
 from rsseg.task import Task
 
@@ -27,16 +29,15 @@ class Decoder(ABC):
     no_raster: str = ""
 
     @property
-    @abstractmethod
     def mask_bands(self) -> int:
         """The number of bands that are read of a mask file."""
+        return 3 if self.colours else math.prod(self.task.planes)
 
     @property
     @abstractmethod
     def signature(self) -> tuple[object, ...]:
         """What distinguishes this decoding from another; part of cache keys."""
 
-    @abstractmethod
     def blank(self, raw: NDArray[np.generic], nodata: float) -> NDArray[np.bool_]:
         """Where a file holds its no-data value and says nothing by it.
 
@@ -46,9 +47,12 @@ class Decoder(ABC):
 
         Returns:
             bool ``[H, W]``, or ``[bands, H, W]`` where each band says it of its own.
-        """
 
-    @abstractmethod
+        Raises:
+            InputError: If a raster is no mask.
+        """
+        raise InputError(self.no_raster)
+
     def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.generic]:
         """The target of raw mask pixels.
 
@@ -60,8 +64,9 @@ class Decoder(ABC):
             ``[*planes, H, W]`` in the task's dtype, `Task.unknown` where nothing is known.
 
         Raises:
-            InputError: If a pixel holds what can't be.
+            InputError: If a pixel holds what can't be, or a raster is no mask.
         """
+        raise InputError(self.no_raster)
 
     def known(self, raw: NDArray[np.generic]) -> NDArray[np.bool_]:
         """Which pixels ``[bands, H, W]`` hold a value with a meaning, so that they need no more to say so: bool ``[H, W]``."""

@@ -165,10 +165,10 @@ def in_fold(owner: Mapping[str, str], groups: Mapping[str, str], folds: int | st
     number = len(found) if folds == LEAVE_ONE_OUT else int(folds)
     if len(found) < max(number, 2):
         few = ", ".join(sorted(found)[:3]) + ", ..." * (len(found) > 3)
+        lower = f"dataset.folds={len(found)} or lower, or " if len(found) > 1 else ""
         raise InputError(
-            f"dataset.folds={folds}: training and validation scenes lie in {counted(len(found))} ({few}), of which none may "
-            "be cut: "
-            + (f"take at most {len(found)} folds" if len(found) > 1 else "at least two are needed, see dataset.source.group")
+            f"dataset.folds={folds} needs {max(number, 2)} groups, but there {'are' if len(found) > 1 else 'is'} {len(found)} "
+            f"({few}). Groups are never split: set {lower}finer groups in dataset.source.group."
         )
     if fold > number:
         raise InputError(f"dataset.fold={fold}: there are {number} folds, counted from 1")
@@ -190,7 +190,7 @@ def describe_cut_groups(train: Iterable[Scene], val: Iterable[Scene]) -> str:
 
 
 def words_of_folds(train: Collection[str], val: Collection[str]) -> list[str]:
-    """The overrides that let every area validate in turn, where few do and there are more; else none.
+    """Overrides for cross-validation, if fewer than `ENOUGH_GROUPS` groups validate and other groups exist; else [].
 
     Args:
         train: The group of each training scene.

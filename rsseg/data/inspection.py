@@ -36,7 +36,7 @@ class Facts(NamedTuple):
         warped: The files that lie on another grid than the scene.
         alpha: The image files with an alpha band that is no image band.
         turned: The image files that viewers turn.
-        elsewhere: By vector mask, why it says nothing about the scene; empty: it does.
+        elsewhere: Per vector mask, why its features miss the image; '' if they overlap it.
     """
 
     size: tuple[int, int]

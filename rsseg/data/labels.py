@@ -136,13 +136,6 @@ class Labels(Decoder):
             )
 
     @property
-    def mask_bands(self) -> int:
-        """See `Decoder`."""
-        if self.colours:
-            return 3
-        return math.prod(self.task.planes)
-
-    @property
     def signature(self) -> tuple[object, ...]:
         """See `Decoder`."""
         facts = self.colours, self._raw.tobytes(), self._codes.tobytes()
@@ -255,11 +248,6 @@ class Shares(Decoder):
         self.task, self.whole = task, whole
 
     @property
-    def mask_bands(self) -> int:
-        """See `Decoder`; one for each class."""
-        return self.task.channels
-
-    @property
     def signature(self) -> tuple[object, ...]:
         """See `Decoder`."""
         return "shares", float(self.whole)
@@ -325,11 +313,6 @@ class Values(Decoder):
             raise InputError(f"dataset.range={list(span)}: the lowest and the highest value are expected, such as [0, 100]")
         self.ignore = tuple(float(value) for value in ignore)
         self.span = (-math.inf, math.inf) if span is None else (float(span[0]), float(span[1]))
-
-    @property
-    def mask_bands(self) -> int:
-        """See `Decoder`; one for each value."""
-        return self.task.channels
 
     @property
     def signature(self) -> tuple[object, ...]:

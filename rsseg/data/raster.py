@@ -281,7 +281,7 @@ def has_palette(raster: Any) -> bool:
 
 
 def is_coloured(raster: Any) -> bool:
-    """Whether a palette holds an image's colours; that of a file of one bit only says which value is black."""
+    """Whether pixels are palette indices to expand to RGB. 1-bit palettes are not: they only say which value is black."""
     return has_palette(raster) and _bits(raster) > 1
 
 

@@ -120,8 +120,7 @@ def copy(url: str, root: str, todo: Mapping[str, Sequence[Any]], folder: Path) -
 def open_system(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the folder in it."""
     packed = {"tar": {"compression": "gzip"}} if url.lower().partition("?")[0].endswith((".gz", ".tgz")) else {}
-    found: tuple[Any, str] = fsspec.core.url_to_fs(url, **packed)
-    return found
+    return fsspec.core.url_to_fs(url, **packed)
 
 
 def cache_folder() -> Path:

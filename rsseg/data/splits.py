@@ -31,14 +31,17 @@ class Split:
     """Which scenes train, validate and test.
 
     Args:
-        parts: Per split a fraction (``{train: 0.7, val: 0.3}``: by groups, in the order of a hash), a list of names or
-            name patterns (``{val: [tile3_*]}``; one with a slash is for the image's path below the root), or a file below the
-            root, or a pattern of such files, that list them (see `rows_of`); where train is none of them, the rest trains; null
-            where a part of the dataset's YAML shall not hold. The test part may be missing where only training and
-            validation are asked for; where the rest trains, names of it that have no slash may not. With
-            ``blocks: 1024, buffer: 64`` beside the fractions, blocks of that side are dealt out instead of whole scenes,
-            with that many pixels between splits: then each is a group of its own, and without a buffer the whole image is.
-            None: `FRACTIONS`.
+        parts: Per split one of these; None: `FRACTIONS`.
+
+            - A fraction, ``{train: 0.7, val: 0.3}``: groups are dealt out in the order of a hash.
+            - Fractions with ``blocks: 1024, buffer: 64`` beside them: blocks of that side are dealt out instead of whole
+              scenes, with that many pixels between splits. Each is a group of its own; without a buffer the whole image is.
+            - A list of names or name patterns, ``{val: [tile3_*]}``; one with a slash is for the image's path below the root.
+            - A file below the root, or a pattern of such files, that list them (see `rows_of`).
+            - null, where a part of the dataset's YAML shall not hold.
+
+            Where none of these is given for train, the rest trains. The images of the test part may be missing where only
+            training and validation are asked for, except, where the rest trains, those of names without a slash.
         root: The folder that paths begin at.
         skip: Leave out what list files name and is not there, instead of refusing it.
 

@@ -70,9 +70,10 @@ class Store:
         layers: What goes with the images, by name: the targets and, if any scene has one, the weight.
         tasks: Those of the dataset's targets, by name.
         censuses: What the split holds, by target.
-        pixels: A hash that is another one where any pixel or label is.
+        pixel_hash: Hash of all files' check sums; changes with any pixel or label.
         skipped: As given.
         pin: Whether windows are cut into memory that a GPU reads fast.
+        fill: Per band, what windows show where there is no image; set it to the bands' means, so that it normalises to about 0.
         device: The device that holds the scenes; None: they are arrays in memory, or mapped into it.
     """
 
@@ -106,11 +107,11 @@ class Store:
         of_bands = {key.removeprefix("bands_"): index[key] for key in index if key.startswith("bands_")}
         statistics = BandStatistics(**of_bands | {key: of_bands[key].item() for key in ("count", "missing")})
         self.censuses = {name: self._census(index, place, statistics) for place, name in enumerate(self.tasks)}
-        self.pixels = hashlib.blake2b(index["sums"].tobytes(), digest_size=16).hexdigest()
+        self.pixel_hash = hashlib.blake2b(index["sums"].tobytes(), digest_size=16).hexdigest()
         self.pin = False
         self.device: torch.device | None = None
         self._loaded: list[Arrays] = []
-        self.fill = np.zeros(len(statistics.mean))
+        self.fill: NDArray[np.floating] = np.zeros(len(statistics.mean))
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -136,15 +137,6 @@ class Store:
     def census(self) -> Census:
         """The first target's."""
         return self.censuses[self.task.target]
-
-    @property
-    def fill(self) -> NDArray[np.floating]:
-        """Per band, what windows show where there is no image; set it to the bands' means, so that it normalises to about 0."""
-        return self._fill
-
-    @fill.setter
-    def fill(self, values: NDArray[np.floating]) -> None:
-        self._fill = np.asarray(values)
 
     @property
     def loaded(self) -> bool:
@@ -178,7 +170,7 @@ class Store:
         arrays: dict[str, Any] = {}
         for place, (kind, path) in enumerate(self._files(scene).items(), start=self._first[scene]):
             planes = self.layers[kind].planes if kind in self.layers else ()
-            shape = (height, width, len(self._fill)) if kind == "image" else (*planes, height, width)
+            shape = (height, width, len(self.fill)) if kind == "image" else (*planes, height, width)
             try:
                 arrays[kind] = map_array(path, shape, self._dtypes[place])
             except (OSError, ValueError):  # it was there when the scene was opened first
@@ -199,8 +191,8 @@ class Store:
                         for index in self.folder.glob("index-*"):
                             index.unlink(missing_ok=True)
                         raise InputError(
-                            f"scene {own.name}, decoded again, is not what it was: another version of a library "
-                            "or a bad disk may be why; the same command takes it as it is now"
+                            f"scene {own.name}: decoding again gave other pixels than recorded (changed library version or "
+                            "faulty disk?). Run the same command again to accept the new pixels."
                         )
         self._opened[scene] = True
 
@@ -214,15 +206,18 @@ class Store:
 
     def load(self, device: torch.device | None) -> None:
         """Hold all scenes on a device, where windows are cut from now on; None: in memory, as arrays."""
-        with progress(range(len(self)), f"loading to {device or 'memory'}") as scenes:
-            loaded = [self._held(self.arrays(scene), device) for scene in scenes]
-        self._loaded, self.device = loaded, device
 
-    @staticmethod
-    def _held(arrays: Arrays, device: torch.device | None) -> Arrays:
-        image, layers, missing = arrays
-        copies = {name: held(layer, device) for name, layer in layers.items()}
-        return held(image, device), copies, None if missing is None else held(missing, device)
+        def copied(pixels: NDArray[np.generic]) -> Any:
+            own = np.array(pixels)
+            return own if device is None else torch.from_numpy(own).to(device)
+
+        loaded: list[Arrays] = []
+        with progress(range(len(self)), f"loading to {device or 'memory'}") as scenes:
+            for scene in scenes:
+                image, layers, missing = self.arrays(scene)
+                copies = {name: copied(layer) for name, layer in layers.items()}
+                loaded.append((copied(image), copies, None if missing is None else copied(missing)))
+        self._loaded, self.device = loaded, device
 
     def read(self, scene: int, top: int, left: int, size: int) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
         """Image and first target of a window, as `read_layers` gives them."""
@@ -256,7 +251,7 @@ class Store:
             The image ``[B, C, size, size]`` in `dtype`, its bands side by side in memory (channels_last), and the layers
             ``[B, *planes, size, size]``; on `device`, else in memory.
         """
-        device, fill = self.device, torch.from_numpy(as_pixel(self._fill, self.dtype)).to(self.device or "cpu")
+        device, fill = self.device, torch.from_numpy(as_pixel(self.fill, self.dtype)).to(self.device or "cpu")
         pinned = device is None and self.pin
 
         def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -294,12 +289,6 @@ class Store:
 def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
     """The same dtype in torch."""
     return torch.from_numpy(np.empty(0, dtype)).dtype
-
-
-def held(pixels: NDArray[np.generic], device: torch.device | None) -> Any:
-    """A copy of an array, as a tensor on a device if one is given."""
-    copied = np.array(pixels)
-    return copied if device is None else torch.from_numpy(copied).to(device)
 
 
 def put(target: NDArray[np.generic], source: NDArray[np.generic], where: Any = True) -> None:

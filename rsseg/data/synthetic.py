@@ -73,7 +73,7 @@ class SceneRecipe:
     Example:
         >>> SceneRecipe(building_share=0.5)
         Traceback (most recent call last):
-        rsseg.contract.InputError: SceneRecipe: building_share is 0.5; it must be from 0 to 0.15
+        rsseg.contract.InputError: dataset.source.recipe.building_share=0.5: a number from 0 to 0.15 is expected
     """
 
     size: int = 512
@@ -92,7 +92,7 @@ class SceneRecipe:
         for name, top in tops.items():
             low, value = {"size": 64, "road_width": 2}.get(name, 0), getattr(self, name)
             if not low <= value <= top:
-                raise InputError(f"SceneRecipe: {name} is {value}; it must be from {low} to {top}")
+                raise InputError(f"dataset.source.recipe.{name}={value}: a number from {low} to {top} is expected")
 
 
 class SyntheticScene(NamedTuple):
@@ -255,8 +255,7 @@ def _write(path: Path, bands: NDArray[np.generic], number: int) -> None:
 def _place(size: int, number: int) -> Affine:
     """Where on the ground a scene lies."""
     pitch = PIXEL * size + 100  # metres: scenes do not touch
-    place: Affine = from_origin(300_000 + number % 100 * pitch, 5_400_000 - number // 100 * pitch, PIXEL, PIXEL)
-    return place
+    return from_origin(300_000 + number % 100 * pitch, 5_400_000 - number // 100 * pitch, PIXEL, PIXEL)
 
 
 def _write_vehicles(path: Path, vehicles: Floats, place: Affine) -> None:
@@ -276,8 +275,7 @@ def _noise(rng: np.random.Generator, size: int, scale: float) -> Floats:
     knots = np.arange(-2, math.ceil(size / scale) + 3)
     weight = np.exp(-((np.arange(size)[:, None] / scale - knots) ** 2) / 0.72)
     weight /= np.linalg.norm(weight, axis=1, keepdims=True)
-    hills: Floats = weight @ rng.standard_normal((len(knots), len(knots))) @ weight.T
-    return hills
+    return weight @ rng.standard_normal((len(knots), len(knots))) @ weight.T
 
 
 def _draw_plan(rng: np.random.Generator, recipe: SceneRecipe) -> _Plan:
@@ -430,8 +428,7 @@ def _road_direction(plan: _Plan) -> Floats:
     down, across = np.gradient(np.where(np.isfinite(plan.road), plan.road, len(plan.road)))
     squares = (gaussian_filter(part, 4) for part in (across**2, down**2, across * down))  # of either side alike
     along, over, both = squares
-    direction: Floats = np.arctan2(2 * both, along - over) / 2 + math.pi / 2
-    return direction
+    return np.arctan2(2 * both, along - over) / 2 + math.pi / 2
 
 
 def _extent(body: _House) -> tuple[float, float, float, float]:
@@ -456,8 +453,7 @@ def _draw_vehicle(scene: NDArray[np.float32], body: _House, paint: Floats) -> No
 def _tints(rng: np.random.Generator, table: tuple[tuple[int, ...], ...], count: int, spread: float) -> Floats:
     """Draw `count` colours from a table, each a little lighter, darker or otherwise tinted than there."""
     drawn = np.array(table)[rng.integers(len(table), size=count)]
-    tinted: Floats = drawn + rng.normal(0, spread, (count, 1)) + rng.normal(0, spread / 2, (count, 3))
-    return tinted
+    return drawn + rng.normal(0, spread, (count, 1)) + rng.normal(0, spread / 2, (count, 3))
 
 
 def _shadow(height: Floats, sun: Floats, reach: float) -> NDArray[np.bool_]:

@@ -197,5 +197,4 @@ def rasterise(path: Path, burn: Burn, image: Path, window: Window) -> NDArray[np
     if not len(near):
         return np.zeros(shape, dtype=np.int32)
     pairs = zip(shapes.iloc[near], values[near].tolist(), strict=True)
-    burnt: NDArray[np.int32] = rasterize(pairs, out_shape=shape, transform=transform, dtype="int32")
-    return burnt
+    return rasterize(pairs, out_shape=shape, transform=transform, dtype="int32")

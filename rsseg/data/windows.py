@@ -139,7 +139,7 @@ class TrainWindows(Windows):
 class GridWindows(Windows):
     """Every labelled pixel of every scene once: outside a window's inner part the mask says nothing.
 
-    Numbers beyond the last window give it again with nothing labelled: they fill up what several processes share.
+    k >= len(self) repeats the last window fully ignored, so that all ranks get equally many.
 
     Args:
         store: The scenes.

@@ -8,7 +8,9 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+from tiny import compose
 
+from rsseg.assembly import make_setup
 from rsseg.contract import InputError
 from rsseg.data import synthetic
 from rsseg.data.clouds import draw_sky
@@ -103,21 +105,27 @@ def test_colour_alone_does_not_solve_it():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"size": 32}, "size is 32; it must be from 64 to 4096"),
-        ({"building_share": 0.5}, "building_share is 0.5; it must be from 0 to 0.15"),
-        ({"road_width": 0}, "road_width is 0; it must be from 2 to 16"),
-        ({"blur": -1.0}, "blur is -1.0; it must be from 0 to 8"),
-        ({"blur": float("nan")}, "blur is nan; it must be from 0 to 8"),
-        ({"label_noise": 1.0}, "label_noise is 1.0; it must be from 0 to 0.99"),
-        ({"noise": 65.0}, "noise is 65.0; it must be from 0 to 64"),
-        ({"vehicles": 1001}, "vehicles is 1001; it must be from 0 to 1000"),
-        ({"height_outliers": 1.0}, "height_outliers is 1.0; it must be from 0 to 0.99"),
-        ({"clouds": 0.7}, "clouds is 0.7; it must be from 0 to 0.6"),
+        ({"size": 32}, r"^dataset\.source\.recipe\.size=32: a number from 64 to 4096 is expected"),
+        ({"building_share": 0.5}, r"^dataset\.source\.recipe\.building_share=0.5: a number from 0 to 0.15 is expected"),
+        ({"road_width": 0}, r"^dataset\.source\.recipe\.road_width=0: a number from 2 to 16 is expected"),
+        ({"blur": -1.0}, r"^dataset\.source\.recipe\.blur=-1.0: a number from 0 to 8 is expected"),
+        ({"blur": float("nan")}, r"^dataset\.source\.recipe\.blur=nan: a number from 0 to 8 is expected"),
+        ({"label_noise": 1.0}, r"^dataset\.source\.recipe\.label_noise=1.0: a number from 0 to 0.99 is expected"),
+        ({"noise": 65.0}, r"^dataset\.source\.recipe\.noise=65.0: a number from 0 to 64 is expected"),
+        ({"vehicles": 1001}, r"^dataset\.source\.recipe\.vehicles=1001: a number from 0 to 1000 is expected"),
+        ({"height_outliers": 1.0}, r"^dataset\.source\.recipe\.height_outliers=1.0: a number from 0 to 0.99 is expected"),
+        ({"clouds": 0.7}, r"^dataset\.source\.recipe\.clouds=0.7: a number from 0 to 0.6 is expected"),
     ],
 )
 def test_bad_recipes_are_refused(wrong, message):
     with pytest.raises(InputError, match=message):
         SceneRecipe(**wrong)
+
+
+def test_a_bad_recipe_of_a_config_is_told_by_its_place_once():
+    setup = make_setup(compose(["dataset.source.recipe.blur=9"]))
+    with pytest.raises(InputError, match=r"^dataset\.source\.recipe\.blur=9: a number from 0 to 8 is expected$"):
+        setup.source()
 
 
 def test_bad_requests_are_refused(tmp_path: Path):
