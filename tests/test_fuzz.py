@@ -18,4 +18,4 @@ def test_cases_are_of_both_outcomes():
     """What is refused always, or never, would test little."""
     for kind in KINDS:
         found = [run_case(f"{kind}-{number}") for number in range(30)]
-        assert 3 <= found.count("result") <= 27
+        assert 0 < found.count("result") < 30

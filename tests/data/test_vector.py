@@ -181,7 +181,7 @@ def test_settings_that_do_not_fit(tmp_path, image):
 def test_parts_beside_a_shapefile_belong_to_the_scene(tmp_path, image):
     frame(1).to_file(tmp_path / "m.shp")
     names = {path.name for path in make_scene("a", image, tmp_path / "m.shp", burn=Burn()).files}
-    assert names == {"a.tif", "m.shp", "m.dbf", "m.shx", "m.prj"}
+    assert names == {"a.tif", "m.shp", "m.dbf", "m.shx", "m.prj", "m.cpg"}
 
 
 def test_a_file_that_changes_is_read_again(tmp_path, image):
