@@ -87,9 +87,7 @@ class PointCounts:
             empty = torch.full(shape, IGNORE, dtype=torch.uint8, device=target.device)
             self._scenes[name] = empty, empty.clone()
         for whole, part in zip(self._scenes[name], (labels, target), strict=True):
-            rows, columns = (core.inner_top, core.inner_bottom), (core.inner_left, core.inner_right)
-            there = whole[..., core.top + rows[0] : core.top + rows[1], core.left + columns[0] : core.left + columns[1]]
-            there.copy_(part[..., slice(*rows), slice(*columns)])
+            core.paste(part, whole)
         if k == len(cores) - 1 or cores[k + 1].scene != core.scene:
             predicted, mask = (whole.unsqueeze(0) for whole in self._scenes.pop(name))
             number = torch.tensor([core.scene], device=mask.device)

@@ -34,6 +34,12 @@ class Core(NamedTuple):
     inner_bottom: int
     inner_right: int
 
+    def paste(self, part: Any, whole: Any) -> None:
+        """Copy what counts of a window ``[..., size, size]`` into its scene ``[..., H, W]``, both arrays or both tensors."""
+        rows, columns = slice(self.inner_top, self.inner_bottom), slice(self.inner_left, self.inner_right)
+        above, below = self.top + self.inner_top, self.top + self.inner_bottom
+        whole[..., above:below, self.left + self.inner_left : self.left + self.inner_right] = part[..., rows, columns]
+
 
 def spans(length: int, size: int, overlap: int) -> list[tuple[int, int, int]]:
     """Cover a line with windows whose inner parts touch and never overlap.

@@ -178,11 +178,8 @@ class Doubts:
                 self._scene = core.scene
                 shape = len(self.task.matrices), *self.store.sizes[core.scene]
                 self._maps = [np.full(shape, IGNORE, part.dtype) for part in found]
-            rows, columns = slice(core.inner_top, core.inner_bottom), slice(core.inner_left, core.inner_right)
             for whole, part in zip(self._maps, found, strict=True):
-                inner = part[i, :, rows, columns]
-                top, left = core.top + core.inner_top, core.left + core.inner_left
-                whole[:, top : top + inner.shape[1], left : left + inner.shape[2]] = inner
+                core.paste(part[i], whole)
 
     def finish(self) -> None:
         """Count the patches of the scene whose windows are complete."""
