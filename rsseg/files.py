@@ -160,6 +160,28 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(ARCHIVES)
 
 
+def check_space(
+    folder: Path, need: float, what: str, way_out: str = "set output=... to a larger disk, or free some space"
+) -> str:
+    """Say what something takes and what a disk has left, and refuse one that is too small.
+
+    Args:
+        folder: Where it is to lie; the folder may not be there yet.
+        need: Bytes.
+        what: What takes them, such as ``3 scenes take``.
+        way_out: What to do where they do not fit.
+
+    Raises:
+        InputError: If they do not fit.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(there).free
+    said = f"{what} about {need / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB left"
+    if need > free:
+        raise InputError(f"{said}: {way_out}")
+    return said
+
+
 def normal(text: str) -> str:
     """Text with accents as parts of their letters (NFC), however a file system or a program writes them."""
     return unicodedata.normalize("NFC", text)

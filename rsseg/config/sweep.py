@@ -31,7 +31,7 @@ from rsseg.config.cli import check_early, one_line, own_part, refuse_foreign
 from rsseg.config.folder import RunFolder, quoted
 from rsseg.config.plan import EXPERIMENT, LOSS, SEED, Plan, as_text, common, read_plan, settings
 from rsseg.contract import InputError
-from rsseg.files import lock
+from rsseg.files import check_space, lock
 
 log = logging.getLogger(__name__)
 
@@ -243,10 +243,7 @@ def _check_disk(sweep: Path, configs: Sequence[DictConfig], assembly: Any) -> No
         if kind not in sizes:
             sizes[kind] = assembly.checkpoint_bytes(config)
         need += sizes[kind]
-    free = shutil.disk_usage(next(folder for folder in (sweep, *sweep.absolute().parents) if folder.is_dir())).free
-    said = f"{len(configs)} runs: their checkpoints take about {need / 1e9:.1f} GB, and {sweep} has {free / 1e9:.1f} GB left"
-    if need > free:
-        raise InputError(f"{said}: set output=... to a larger disk, or free some space")
+    said = check_space(sweep, need, f"{len(configs)} runs: their checkpoints take")
     if need > 0:  # neither NaN, where the network can't be made without the data
         log.info("%s", said)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from rsseg.data.decoder import Decoder
 from rsseg.data.inspection import Facts, check_scene, compare_scenes, raise_together
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import Store
-from rsseg.files import UnwritableError, file_error, remove_parts
+from rsseg.files import UnwritableError, check_space, file_error, remove_parts
 from rsseg.progress import progress
 
 log = logging.getLogger(__name__)
@@ -188,23 +187,12 @@ def decode_scenes(
         return found
     together = [name for name in known if name not in found]
     compare_scenes([known[name] for name in together], [facts[name] for name in together], bands)
-    _estimate(title, len(names), sum(sizes[name] for name in names), folder)
+    need = sum(sizes[name] for name in names)
+    log.info("%s", check_space(folder, need, f"{title}: {len(names)} scenes to decode take"))
     found |= _in_threads(decode, names, f"{title}: decoding", stop=not skip)
     if not skip:
         raise_together(list(found.values()))
     return found
-
-
-def _estimate(title: str, count: int, need: int, folder: Path) -> None:
-    """Say what some scenes will take; refuse a disk that is too small."""
-    free = shutil.disk_usage(folder).free
-    if need > free:
-        raise InputError(
-            f"{title}: {count} scenes take about {need / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB left: "
-            "set output=... to a larger disk, or free some space"
-        )
-    line = "%s: %d scenes to decode, about %.1f GB into %s (%.0f GB free)"
-    log.info(line, title, count, need / 1e9, folder, free / 1e9)
 
 
 def _in_threads(work: Callable[[str], None], names: Sequence[str], title: str, stop: bool) -> dict[str, str]:

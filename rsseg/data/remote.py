@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -16,7 +15,7 @@ import fsspec
 from fsspec.implementations.http import HTTPFileSystem
 
 from rsseg.contract import InputError
-from rsseg.files import atomic_write, is_archive, read_json, write_json
+from rsseg.files import atomic_write, check_space, is_archive, read_json, write_json
 from rsseg.progress import progress
 
 PROTOCOLS = ("http", "https", "s3", "gs", "az", "abfs", "zip", "tar")
@@ -94,12 +93,8 @@ def copy(url: str, root: str, todo: Mapping[str, Sequence[Any]], folder: Path) -
         InputError: If they do not fit on the disk, or a file is not whole.
     """
     system, _ = open_system(url)
-    need, free = sum(size for _, size in todo.values()), shutil.disk_usage(folder).free
-    if need > free:
-        raise InputError(
-            f"{len(todo)} files of {root} take {need / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB left: set RSSEG_CACHE "
-            "to a folder on a larger disk"
-        )
+    need = sum(size for _, size in todo.values())
+    check_space(folder, need, f"{len(todo)} files of {root} take", "set RSSEG_CACHE to a folder on a larger disk")
 
     def copy_one(name: str) -> None:
         address, size = todo[name]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -24,7 +23,7 @@ from rsseg.data.raster import new_raster
 from rsseg.data.samples import describe, image_of, mask_of, smallest
 from rsseg.data.scene import Mask, Scene, Source
 from rsseg.data.splits import FRACTIONS, SPLITS
-from rsseg.files import file_error, remove_parts
+from rsseg.files import check_space, file_error, remove_parts
 from rsseg.progress import progress
 
 NAMES = {"train": ("train", "training", "trainval"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
@@ -114,12 +113,12 @@ class TorchGeo(Source):
                     size = self._decode(dataset, key, scene, split)
                 except InputError as error:
                     raise InputError(f"torchgeo's {self.name}, {split} sample {scene.name}: {error}") from None
-                free = shutil.disk_usage(folder).free
-                if n == 0 and size * len(todo) > free:
-                    raise InputError(
-                        f"decoding the {split} split of {self.name} takes about {size * len(todo) / 1e9:.1f} GB, but {folder} "
-                        f"has {free / 1e9:.1f} GB left: set dataset.source.cache to a larger disk"
+                if n == 0:
+                    what, way_out = (
+                        f"decoding the {split} split of {self.name} takes",
+                        "set dataset.source.cache to a larger disk",
                     )
+                    check_space(folder, size * len(todo), what, way_out)
         return [
             scene if all(mask.path.is_file() for mask in scene.masks if mask) else replace(scene, masks=(None,))
             for scene in places

@@ -401,9 +401,8 @@ def test_what_torchgeo_does_not_have(tmp_path):
 
 
 def test_a_disk_too_small(tmp_path, monkeypatch):
-    import rsseg.data.torchgeo as room
 
     monkeypatch.setattr(tg, "Made", Made, raising=False)
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda place: type("Usage", (), {"free": 10})())
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: type("Usage", (), {"free": 10})())
     with pytest.raises(InputError, match=r"takes about .* GB"):
         TorchGeo("Made", {"shapes": {"image": [3, 8, 8], **FLAT}}, str(tmp_path)).scenes("train")
