@@ -160,9 +160,10 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(ARCHIVES)
 
 
-def check_space(
-    folder: Path, need: float, what: str, way_out: str = "set output=... to a larger disk, or free some space"
-) -> str:
+LARGER = "set output=... to a larger disk, or free some space"
+
+
+def check_space(folder: Path, need: float, what: str, way_out: str = LARGER) -> str:
     """Say what something takes and what a disk has left, and refuse one that is too small.
 
     Args:

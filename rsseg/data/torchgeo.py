@@ -114,11 +114,8 @@ class TorchGeo(Source):
                 except InputError as error:
                     raise InputError(f"torchgeo's {self.name}, {split} sample {scene.name}: {error}") from None
                 if n == 0:
-                    what, way_out = (
-                        f"decoding the {split} split of {self.name} takes",
-                        "set dataset.source.cache to a larger disk",
-                    )
-                    check_space(folder, size * len(todo), what, way_out)
+                    what = f"decoding the {split} split of {self.name} takes"
+                    check_space(folder, size * len(todo), what, "set dataset.source.cache to a larger disk")
         return [
             scene if all(mask.path.is_file() for mask in scene.masks if mask) else replace(scene, masks=(None,))
             for scene in places

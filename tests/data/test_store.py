@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import pickle
+import shutil
 import time
 import tracemalloc
 
@@ -304,7 +305,7 @@ def test_a_disk_too_small_is_refused_before_decoding(tmp_path, monkeypatch):
     made = scenes(tmp_path, compress="deflate")
     monkeypatch.setattr(shutil, "disk_usage", lambda place: type("Usage", (), {"free": 3 * 64 * 64 * 4 - 1})())
     monkeypatch.setattr(build, "decode_scene", None)
-    with pytest.raises(InputError, match=r"3 scenes take about 0\.0 GB, but"):
+    with pytest.raises(InputError, match=r"3 scenes to decode take about 0\.0 GB, and"):
         store_of(made, tmp_path / "store")
 
 

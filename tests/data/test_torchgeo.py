@@ -1,5 +1,7 @@
 """`dataset=torchgeo`: what rsseg trains on is what torchgeo's samples hold."""
 
+import shutil
+
 import layouts
 import numpy as np
 import pytest
