@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,7 +134,7 @@ class Files(Source):
         if not self.patterns:
             raise InputError("dataset.source.image=[]: list one pattern of paths at least")
         patterns = [*self.patterns, *(files.mask for files in self.targets.values()), *([weight] if weight else [])]
-        self.root = fetch(root, partial(fits_any, patterns)) if is_remote(root) else Path(root).expanduser()
+        self.root = fetch(root, fits_any(patterns)) if is_remote(root) else Path(root).expanduser()
         if not self.root.is_dir():
             raise InputError(
                 f"there is no folder {self.root}: set dataset.source.root, or RSSEG_DATA to the folder that holds your datasets"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from rsseg.contract import InputError
@@ -39,9 +39,10 @@ def path_pattern(pattern: str) -> re.Pattern[str]:
     return re.compile(found + re.escape(pattern[end:]), re.IGNORECASE)
 
 
-def fits_any(patterns: Iterable[str], path: str) -> bool:
-    """Whether a path below the root fits one of some patterns."""
-    return any(path_pattern(normal(pattern)).fullmatch(normal(path)) for pattern in patterns)
+def fits_any(patterns: Iterable[str]) -> Callable[[str], bool]:
+    """What tells whether a path below the root fits one of some patterns."""
+    compiled = [path_pattern(normal(pattern)) for pattern in patterns]
+    return lambda path: any(pattern.fullmatch(normal(path)) for pattern in compiled)
 
 
 def find(root: Path, pattern: str, endings: frozenset[str] = IMAGES) -> dict[tuple[str, ...], Path]:

@@ -153,25 +153,26 @@ def check_parts(path: Path, root: Path | None = None) -> None:
     Raises:
         InputError: If one is no file, lies elsewhere, or the VRT is no XML.
     """
-    try:
-        nodes = list(ElementTree.parse(path).iter())
-    except (OSError, ElementTree.ParseError) as error:
-        raise InputError(f"{path} can't be opened as an image: {error}. Is the file complete?") from None
-    for node in nodes:
-        tag, attributes = node.tag.lower(), {key.lower(): value for key, value in node.items()}  # as GDAL reads them
-        if tag == "pixelfunctionlanguage" and str(node.text).strip().lower() == "python":
-            raise InputError(f"{path} holds a function in Python, which is not run: write its result as a GeoTIFF")
-        if tag not in ("sourcefilename", "sourcedataset"):
-            continue
-        name = str(node.text).strip()
-        part = path.parent / name if attributes.get("relativetovrt") == "1" else Path(name)
-        if name.startswith("/vsi") or not part.is_file():
-            raise InputError(f"{path} reads {name}, which is no file here: copy what it reads, and write the VRT again")
-        inside = (Path(real(part)).is_relative_to(real(root)) for real in (os.path.abspath, os.path.realpath)) if root else ()
-        if root and not any(inside):
-            raise InputError(f"{path} reads {part}, which is not below {root}: write a VRT that reads files there alone")
-        if part.suffix.lower() == ".vrt":
-            check_parts(part, root)
+    todo = [path]
+    for vrt in todo:
+        try:
+            nodes = list(ElementTree.parse(vrt).iter())
+        except (OSError, ElementTree.ParseError) as error:
+            raise InputError(f"{vrt} can't be opened as an image: {error}. Is the file complete?") from None
+        for node in nodes:
+            tag, attributes = node.tag.lower(), {key.lower(): value for key, value in node.items()}  # as GDAL reads them
+            if tag == "pixelfunctionlanguage" and str(node.text).strip().lower() == "python":
+                raise InputError(f"{vrt} holds a function in Python, which is not run: write its result as a GeoTIFF")
+            if tag not in ("sourcefilename", "sourcedataset") and "filename" not in attributes.get("name", "").lower():
+                continue
+            name = str(node.text).strip()
+            part = vrt.parent / name if attributes.get("relativetovrt") == "1" else Path(name)
+            if name.startswith("/vsi") or not part.is_file():
+                raise InputError(f"{vrt} reads {name}, which is no file here: copy what it reads, and write the VRT again")
+            if root and not any(Path(real(part)).is_relative_to(real(root)) for real in (os.path.abspath, os.path.realpath)):
+                raise InputError(f"{vrt} reads {part}, which is not below {root}: write a VRT that reads files there alone")
+            if part.suffix.lower() == ".vrt" and part not in todo:
+                todo.append(part)
 
 
 def georeference(path: Path) -> dict[str, Any]:

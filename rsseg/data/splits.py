@@ -212,7 +212,8 @@ class Split:
         for path in paths:
             known = called([scene for scene in scenes if path.parent in scene.image.parents] or scenes)
             rows = {row[0]: next((known[name] for name in row if name in known), None) for row in rows_of(path, split)}
-            unknown = sorted(row for row, name in rows.items() if name is None)
+            headed = next(iter(rows), "").partition(",")[0].lower() in HEADER
+            unknown = sorted(row for n, (row, name) in enumerate(rows.items()) if name is None and (n or not headed))
             if unknown and needed:
                 fault = f"{path} lists {len(unknown)} names without an image: {', '.join(unknown[:5])}"
                 if not self.skip:
@@ -231,22 +232,10 @@ def called(scenes: Sequence[Scene]) -> dict[str, str]:
     return {stem: name for stem, name in files if shared[stem] == 1} | {scene.name: scene.name for scene in scenes}
 
 
-HEADER = {
-    "name",
-    "names",
-    "image",
-    "images",
-    "file",
-    "filename",
-    "file_name",
-    "path",
-    "id",
-    "image_id",
-    "scene",
-    "tile",
-    "mask",
-}
-"""Words that head a column of names; no scene is called so."""
+HEADER = frozenset(
+    ["name", "names", "image", "images", "image_id", "file", "filename", "file_name", "path", "id", "scene", "mask"]
+)
+"""Words that head a column of names."""
 
 
 def rows_of(path: Path, split: str) -> list[list[str]]:
@@ -268,6 +257,7 @@ def rows_of(path: Path, split: str) -> list[list[str]]:
             raise InputError(f"{path} can't be read: {error}. Is it complete?") from None
         table = table.reset_index() if table.index.name else table
         rows = [list(map(str, table.columns)), *(list(map(str, row)) for row in table.itertuples(index=False))]
+        rows = rows if "split" in table.columns else rows[1:]
     else:
         rows = [[cell.strip() for cell in row] for row in csv.reader(read_text(path).splitlines(), skipinitialspace=True)]
         rows = [row for row in rows if any(row)]
@@ -275,7 +265,5 @@ def rows_of(path: Path, split: str) -> list[list[str]]:
     if "split" in header:
         column = header.index("split")
         rows = [row[:column] + row[column + 1 :] for row in rows[1:] if row[column].lower().startswith(split)]
-    elif path.suffix.lower() == ".parquet" or {*header} & HEADER:
-        rows = rows[1:]
     whole = [[",".join(row), *row] if len(row) > 1 else row for row in rows]
     return [[*row, *(Path(name.replace("\\", "/")).stem for name in row)] for row in whole]

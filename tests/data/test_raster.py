@@ -333,6 +333,16 @@ def test_a_file_that_reads_other_files_has_to_be_called_a_vrt(tmp_path):
     assert (reader.read_pixels(whole(reader))[0] == 1).all()
     (tmp_path / "d.vrt").write_text(text.format("/vsicurl/http://localhost:1/a.tif"))
     (tmp_path / "e.vrt").write_text(text.format(tmp_path / "d.vrt"))
+    (tmp_path / "g.vrt").write_text(text.format(tmp_path / "g.vrt"))  # itself
+    with pytest.raises(InputError, match=r"g\.vrt can't be"):
+        reader = SceneReader(Scene("s", tmp_path / "g.vrt"), [Labels(TASK)], [1])
+        reader.read_pixels(whole(reader))
+    gain = text.format(inside).replace(
+        "</VRTDataset>", '<Argument name="gain_dataset_filename_1">/etc/hosts.no</Argument></VRTDataset>'
+    )
+    (tmp_path / "h.vrt").write_text(gain)
+    with pytest.raises(InputError, match=r"h\.vrt reads /etc/hosts\.no, which is no file here"):
+        SceneReader(Scene("s", tmp_path / "h.vrt"), [Labels(TASK)], [1])
     lower = text.format("/vsicurl/http://localhost:1/a.tif").replace("SourceFilename", "sourcefilename")  # as GDAL takes it too
     (tmp_path / "f.vrt").write_text(lower)
     with pytest.raises(InputError, match=r"f\.vrt reads /vsicurl/"):
