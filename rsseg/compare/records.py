@@ -179,6 +179,11 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise RecordError(path, f"can't be read ({why})") from None
 
 
+def of_head(arrays: Mapping[str, NDArray[Any]], head: str) -> dict[str, NDArray[Any]]:
+    """The arrays of a head, which have its name before theirs: ``mask/counts``."""
+    return {key.removeprefix(f"{head}/"): value for key, value in arrays.items() if key.startswith(f"{head}/")}
+
+
 def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
     """The records of a run.
 
@@ -201,7 +206,7 @@ def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
     task, scenes = _task(folder / ABOUT, facts), about["scenes"]
     size = {name: len(facts[name]) for name in ("terms", "panel")} | {"scenes": len(scenes), "classes": len(task.classes)}
     size["numbers"] = WIDTH[task.counted]
-    rows = [_of_head(path, head, VALIDATION, size, {"gain": ("terms",)}) for path in paths]
+    rows = [_checked(path, head, VALIDATION, size, {"gain": ("terms",)}) for path in paths]
     if len({*map(frozenset, rows)}) > 1:
         raise RecordError(run, "has records of different settings")
     columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
@@ -232,7 +237,7 @@ def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
             raise RecordError(path, "names scenes, and groups of another number of scenes")
         found = replace(found, scenes=arrays["scenes"].astype(np.str_).tolist(), groups=arrays["groups"].astype(np.str_))
     size |= {"scenes": len(found.scenes), "labels": 1 if task.exclusive else len(task.classes)}
-    own = _of_head(path, head, CHOSEN, size, CALIBRATED)
+    own = _checked(path, head, CHOSEN, size, CALIBRATED)
     return replace(
         found,
         chosen=own["counts"].astype(np.float64),
@@ -275,7 +280,7 @@ def _about(path: Path, head: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return about, heads[head]
 
 
-def _of_head(
+def _checked(
     path: Path, head: str, shapes: Mapping[str, Shape], size: Mapping[str, int], optional: Mapping[str, Shape]
 ) -> dict[str, NDArray[Any]]:
     """The arrays of a head in a file.
@@ -290,7 +295,7 @@ def _of_head(
     Raises:
         RecordError: If one lacks, has another shape, or holds no numbers.
     """
-    own = {key.partition("/")[2]: array for key, array in read_arrays(path).items() if key.partition("/")[0] == head}
+    own = of_head(read_arrays(path), head)
     _need(path, head, own, shapes)
     for name, shape in {**shapes, **optional}.items():
         expected = tuple(size.get(str(n), n) for n in shape)

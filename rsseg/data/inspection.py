@@ -195,7 +195,9 @@ def _say(scenes: Sequence[Scene], facts: Sequence[Facts], bands: Sequence[int]) 
     left_out = [path for scene in scenes[:1] for path in scene.images[1:] if path not in {p for p, _, _ in scene.parts(bands)}]
     if left_out:
         log.warning("dataset.bands=%s reads nothing of %s; dataset.bands=null takes all bands.", list(bands), left_out[0])
-    alpha = list(dict.fromkeys(path for fact in facts for path in fact.alpha))
+    alpha, turned, warped = (
+        list(dict.fromkeys(path for fact in facts for path in getattr(fact, kind))) for kind in ("alpha", "turned", "warped")
+    )
     if alpha:
         log.info(
             "Images with an alpha band: %d, first %s (band %d). It is no image band, and where it is 0, pixels are ignored; if "
@@ -204,7 +206,6 @@ def _say(scenes: Sequence[Scene], facts: Sequence[Facts], bands: Sequence[int]) 
             alpha[0],
             alpha_band(open_raster(alpha[0])),
         )
-    turned = list(dict.fromkeys(path for fact in facts for path in fact.turned))
     if turned:
         log.warning(
             "Images that viewers turn by their EXIF data: %d, first %s. They are read as they are stored: masks drawn over "
@@ -212,6 +213,5 @@ def _say(scenes: Sequence[Scene], facts: Sequence[Facts], bands: Sequence[int]) 
             len(turned),
             turned[0],
         )
-    warped = list(dict.fromkeys(path for fact in facts for path in fact.warped))
     if warped:
         log.info("Files on another grid than their scene, which are warped to it: %d, first %s.", len(warped), warped[0])

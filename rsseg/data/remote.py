@@ -54,7 +54,7 @@ def fetch(root: str, fits: Callable[[str], bool]) -> Path:
     listing, files = folder / "listing.json", folder / "files"
     try:
         whole = read_json(listing) if listing.is_file() else list_files(*open_system(url))
-        there = inside(whole, fits)
+        there = strip_top_folder(whole, fits)
         if not any(map(fits, there)):
             held = ", ".join(list(there)[:3])
             raise InputError(
@@ -62,10 +62,10 @@ def fetch(root: str, fits: Callable[[str], bool]) -> Path:
                 f"{', ...' * (len(there) > 3)}"
             )
         write_json(listing, whole)
-        todo = {name: there[name] for name in chosen(there, fits) if not (files / name).is_file()}
+        todo = {name: there[name] for name in needed_files(there, fits) if not (files / name).is_file()}
         files.mkdir(exist_ok=True)
         if todo:
-            copy(url, root, todo, files)
+            copy_files(url, root, todo, files)
     except InputError:
         raise
     except ImportError as error:
@@ -80,7 +80,7 @@ def fetch(root: str, fits: Callable[[str], bool]) -> Path:
     return files
 
 
-def copy(url: str, root: str, todo: Mapping[str, Sequence[Any]], folder: Path) -> None:
+def copy_files(url: str, root: str, todo: Mapping[str, Sequence[Any]], folder: Path) -> None:
     """Copy files of a remote root into a folder.
 
     Args:
@@ -171,7 +171,7 @@ def list_files(system: Any, base: str) -> dict[str, list[Any]]:
     return found
 
 
-def chosen(there: Mapping[str, Sequence[Any]], fits: Callable[[str], bool]) -> list[str]:
+def needed_files(there: Mapping[str, Sequence[Any]], fits: Callable[[str], bool]) -> list[str]:
     """The files that are copied: those that fit, those beside them that begin with their names, and lists."""
     fitting = {_stem(name) for name in there if fits(name)}
     if any(fits(name) for name in there if name.lower().endswith(".vrt")):  # which read files of any name
@@ -180,7 +180,7 @@ def chosen(there: Mapping[str, Sequence[Any]], fits: Callable[[str], bool]) -> l
     return [name for name in there if name in lists or _stem(name) in fitting]
 
 
-def inside(there: Mapping[str, Sequence[Any]], fits: Callable[[str], bool]) -> dict[str, Any]:
+def strip_top_folder(there: Mapping[str, Sequence[Any]], fits: Callable[[str], bool]) -> dict[str, Any]:
     """The files as they lie in the one folder that holds them all, where none fits as they are: archives often have one."""
     found = dict(there)
     while found and not any(map(fits, found)):

@@ -26,7 +26,7 @@ def arrays_of(sample: Mapping[str, Any], kind: str, wanted: Sequence[str] | None
     return {key: pixels[key] for key in keys if key in pixels}
 
 
-def describe(sample: Mapping[str, Any]) -> str:
+def keys_and_shapes(sample: Mapping[str, Any]) -> str:
     """The keys of a sample, and the shapes of what has one."""
     return ", ".join(f"{key} {list(np.shape(value))}" if np.ndim(value) else str(key) for key, value in sample.items())
 
@@ -48,7 +48,7 @@ def image_of(sample: Mapping[str, Any], wanted: Sequence[str] | None = None, tim
     images = arrays_of(sample, "image", wanted)
     if len(images) < len(wanted or ["image"]):
         raise InputError(
-            f"it holds {describe(sample)}; {' and '.join(wanted or ['an image'])} and a mask are needed to train on"
+            f"it holds {keys_and_shapes(sample)}; {' and '.join(wanted or ['an image'])} and a mask are needed to train on"
         )
     stack = []
     for key, image in images.items():
@@ -59,7 +59,7 @@ def image_of(sample: Mapping[str, Any], wanted: Sequence[str] | None = None, tim
         stack.append(image.reshape(-1, *image.shape[-2:]))
     if len({image.shape[1:] for image in stack}) > 1:
         raise InputError(
-            f"its images lie on different grids, it holds {describe(sample)}: name those of one grid, "
+            f"its images lie on different grids, it holds {keys_and_shapes(sample)}: name those of one grid, "
             f"dataset.source.image=[{next(iter(images))}]"
         )
     return np.concatenate(stack)
@@ -90,7 +90,7 @@ def mask_of(sample: Mapping[str, Any], wanted: Sequence[str] | None = None) -> A
         masks = {key: ((mask != 0) * labels[:, None, None]).max(0, initial=0) for key, mask in masks.items()}
     stack = [mask.reshape(-1, *mask.shape[-2:]) for mask in masks.values()]
     if len({mask.shape[1:] for mask in stack}) > 1:
-        raise InputError(f"its masks lie on different grids, it holds {describe(sample)}")
+        raise InputError(f"its masks lie on different grids, it holds {keys_and_shapes(sample)}")
     return np.concatenate(stack)
 
 

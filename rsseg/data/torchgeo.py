@@ -20,7 +20,7 @@ from rsseg.contract import InputError, nearest
 from rsseg.data.groups import by_fraction
 from rsseg.data.pieces import georeference, grouped_keys
 from rsseg.data.raster import new_raster
-from rsseg.data.samples import describe, image_of, mask_of, smallest
+from rsseg.data.samples import image_of, keys_and_shapes, mask_of, smallest
 from rsseg.data.scene import Mask, Scene, Source
 from rsseg.data.splits import FRACTIONS, SPLITS
 from rsseg.files import check_space, file_error, remove_parts
@@ -203,7 +203,7 @@ class TorchGeo(Source):
         image, mask = image_of(sample, self.image, self.times), mask_of(sample, self.mask)
         place, size = georeference(dataset, key, image.shape), 0
         if mask is None and split != "test":
-            raise InputError(f"it holds {describe(sample)}; an image and a mask are needed to train on")
+            raise InputError(f"it holds {keys_and_shapes(sample)}; an image and a mask are needed to train on")
         file = scene.mask_of(0)
         if mask is not None and file is not None:
             if mask.shape[1:] != image.shape[1:]:

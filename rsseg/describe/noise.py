@@ -51,6 +51,9 @@ DRAWN = 8
 PRINTED = 10
 """Scenes and patches on the terminal."""
 
+MANY = 0.2
+"""Where more of the labels are suspicious, the model is rather wrong than the labels."""
+
 PATCH = ["head", "scene", "row", "column", "size", "x", "y", "crs", "labelled", "suggested", "pixels", "confidence"]
 """The columns of ``noise.csv``."""
 
@@ -303,10 +306,6 @@ def describe_noise(run: Path, split: str = "val", trust: Sequence[str] = ()) -> 
             log.info(line, setup.task.score_name, score)
         write_noise(setup, module, store, path)
     return path
-
-
-MANY = 0.2
-"""Of a larger share of suspicious labels the model is to blame."""
 
 
 def write_noise(setup: Setup, module: SegmentationModule, store: Store, path: Path) -> None:

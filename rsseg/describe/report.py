@@ -89,7 +89,8 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
         "noise": hints_of_noise(splits, objects, found),
         "advice": {about: [rule._asdict() for rule in rules] for about, rules in advice.items()},
         "losses": losses,
-        "size": [COMPARED * len(SEEDS.split(",")) * (folds[-1].count(",") + 1 if folds else 1), setup.steps],
+        "runs": len(losses[:COMPARED]) * len(SEEDS.split(",")) * (folds[-1].count(",") + 1 if folds else 1),
+        "steps": setup.steps,
         "sweep": sweep_command(losses[:COMPARED], [*overrides, *folds], _place_of_loss(setup, task.target)),
     }
     print_description(description, present, advice)
@@ -165,7 +166,8 @@ def print_description(description: Mapping[str, Any], present: Sequence[str], ad
     further = f"; then {', '.join(losses[COMPARED:])}" if len(losses) > COMPARED else ""
     what = "Compare first" if len(losses) > 1 else "The one loss for this task, with several seeds"
     log.info("\n%s: %s%s\n%s", what, ", ".join(losses[:COMPARED]), further, description["sweep"])
-    log.info("%d runs of %d steps; fewer seeds or steps=... first show how long one takes.\n", *description["size"])
+    line = "%d runs of %d steps; fewer seeds or steps=... first show how long one takes.\n"
+    log.info(line, description["runs"], description["steps"])
 
 
 def class_rows(splits: Mapping[str, Any], present: Sequence[str], centres: bool) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from rsseg.compare.counting import PointCounts, Thresholds
 from rsseg.compare.panel import Panel
 from rsseg.compare.recorder import Recorder, Split
-from rsseg.compare.records import read_arrays, write_arrays
+from rsseg.compare.records import of_head, read_arrays, write_arrays
 from rsseg.compare.tuning import Overlap, shared, threshold_facts, tune
 from rsseg.config.build import TERM, build
 from rsseg.config.folder import RunFolder
@@ -114,7 +114,7 @@ class Crossing:
         self.steps = (best, best) if first.all() else recorder.chosen
         self._by = np.where(first, *self.steps[::-1])  # the checkpoint that each scene is counted by
         before = read_arrays(self._path) if self._path.is_file() else {}
-        self._before = {name: _of_head(before, name) for name in self._tasks}
+        self._before = {name: of_head(before, name) for name in self._tasks}
         self._known = np.ones_like(first)  # what is counted already
         for own in self._before.values():
             self._known &= np.where(first, *own["steps"][::-1]) == self._by if own else False
@@ -172,10 +172,6 @@ class Crossing:
         if result:
             write_arrays(self._path, {f"{name}/{key}": value for name, own in result.items() for key, value in own.items()})
         return result
-
-
-def _of_head(arrays: Mapping[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]]:
-    return {key.removeprefix(f"{name}/"): value for key, value in arrays.items() if key.startswith(f"{name}/")}
 
 
 def keep_thresholds(
