@@ -193,6 +193,12 @@ class Files(Source):
     def _masks(self, images: Iterable[tuple[str, ...]], place: str, files: MaskFiles) -> list[Mask | None]:
         """For the fields of each image the file of a target, if there is one."""
         found = self._partners(images, files.mask, f"{place}.mask", IMAGES | VECTORS)
+        raster = next((path for path in found if path is not None and not is_vector(path)), None)
+        if raster and files.burn != Burn() and not any(path is not None and is_vector(path) for path in found):
+            raise InputError(
+                f"dataset.{place}: attribute, values, layer and buffer say how vector masks become pixels, but {raster} and all "
+                "others are rasters: leave them out"
+            )
         return [
             None if path is None else Mask(path, files.burn) if is_vector(path) else Mask(path, threshold=files.threshold)
             for path in found
