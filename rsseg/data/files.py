@@ -196,8 +196,8 @@ class Files(Source):
         raster = next((path for path in found if path is not None and not is_vector(path)), None)
         if raster and files.burn != Burn() and not any(path is not None and is_vector(path) for path in found):
             raise InputError(
-                f"dataset.{place}: attribute, values, layer and buffer say how vector masks become pixels, but {raster} and all "
-                "others are rasters: leave them out"
+                f"dataset.{place}: attribute, values, layer and buffer say how vector masks become pixels, but all masks are "
+                f"rasters, such as {raster}: leave them out"
             )
         return [
             None if path is None else Mask(path, files.burn) if is_vector(path) else Mask(path, threshold=files.threshold)

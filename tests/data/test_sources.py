@@ -204,7 +204,7 @@ def test_tables_as_pandas_and_people_write_them(tmp_path, text):
 def test_settings_of_vectors_are_not_for_rasters(tmp_path, setting):
     two_folders(tmp_path, ("a", "b"))
     with pytest.raises(
-        InputError, match=r"dataset\.source: attribute, values, layer and buffer .* masks/a\.tif and all others"
+        InputError, match=r"dataset\.source: attribute, values, layer and buffer .* all masks are rasters, such as .*/a\.tif"
     ):
         Files(str(tmp_path), "images/{name}.tif", "masks/{name}.tif", **setting)
 
