@@ -106,19 +106,17 @@ def score_best(
     """
     result, best = dict(module.scores), load_checkpoint(module, run)
     windows = GridWindows(store, setup.window, setup.overlap)
-    crossing = Crossing(setup, run, store, recorder, best) if recorder else None
-    if recorder and crossing and recorder.kept:
+    scored = best == step and bool(result)  # by the last validation
+    if not recorder:
+        return result if scored else score(setup, module, windows)
+    crossing = Crossing(setup, run, store, recorder, best)
+    if recorder.kept:
         count = crossing.counter(step, windows.cores)
         for outputs, batch in recorder.kept:
             count(outputs, batch)
-    if best != step or not result:  # else the last validation has scored it
-        counters: list[Count] = []
-        if recorder and crossing:
-            recorder.forget()
-            counters = [recorder.gather, crossing.counter(best, windows.cores)]
-        result = score(setup, module, windows, counters)
-    if not recorder or not crossing:
-        return result
+    if not scored:
+        recorder.forget()
+        result = score(setup, module, windows, [recorder.gather, crossing.counter(best, windows.cores)])
     samples = {name: recorder.sample(name) for name in labelled_tasks(setup)}
     held = best
     for name, at in zip(("best", *HALVES), (best, *crossing.steps), strict=True):
