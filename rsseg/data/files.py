@@ -193,11 +193,11 @@ class Files(Source):
     def _masks(self, images: Iterable[tuple[str, ...]], place: str, files: MaskFiles) -> list[Mask | None]:
         """For the fields of each image the file of a target, if there is one."""
         found = self._partners(images, files.mask, f"{place}.mask", IMAGES | VECTORS)
-        raster = next((path for path in found if path is not None and not is_vector(path)), None)
-        if raster and files.burn != Burn() and not any(path is not None and is_vector(path) for path in found):
+        there = [path for path in found if path is not None]
+        if there and files.burn.buffer and not any(map(is_vector, there)):
             raise InputError(
-                f"dataset.{place}: attribute, values, layer and buffer say how vector masks become pixels, but all masks are "
-                f"rasters, such as {raster}: leave them out"
+                f"dataset.{place}.buffer={files.burn.buffer:g} widens features of vectors, but all masks are rasters, such as "
+                f"{there[0]}: leave it out"
             )
         return [
             None if path is None else Mask(path, files.burn) if is_vector(path) else Mask(path, threshold=files.threshold)

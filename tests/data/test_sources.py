@@ -200,13 +200,12 @@ def test_tables_as_pandas_and_people_write_them(tmp_path, text):
     assert [scene.name for scene in source.scenes("train")] == ["a"]
 
 
-@pytest.mark.parametrize("setting", [{"buffer": 2}, {"attribute": "kind"}, {"layer": "roads"}])
-def test_settings_of_vectors_are_not_for_rasters(tmp_path, setting):
+def test_a_buffer_is_not_for_rasters(tmp_path):
     two_folders(tmp_path, ("a", "b"))
     with pytest.raises(
-        InputError, match=r"dataset\.source: attribute, values, layer and buffer .* all masks are rasters, such as .*/a\.tif"
+        InputError, match=r"dataset\.source\.buffer=2 .* all masks are rasters, such as .*/a\.tif: leave it out"
     ):
-        Files(str(tmp_path), "images/{name}.tif", "masks/{name}.tif", **setting)
+        Files(str(tmp_path), "images/{name}.tif", "masks/{name}.tif", buffer=2)
 
 
 def test_parquet_lists_and_what_is_wrong_with_them(tmp_path, monkeypatch):
