@@ -40,6 +40,18 @@ FARTHEST = 30.0
 """How many deviations from the mean a normalised pixel lies at most: absurd ones move nothing else."""
 
 
+def normalise(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Stored pixels as float32 of mean 0 and deviation 1, up to `FARTHEST`; NaN becomes 0, the mean.
+
+    Args:
+        image: ``[B, C, H, W]`` of any dtype.
+        mean: ``[1, C, 1, 1]``.
+        std: Likewise.
+    """
+    values = torch.nan_to_num((image.float() - mean) / std, nan=0.0, posinf=0.0, neginf=0.0)
+    return values.clamp_(-FARTHEST, FARTHEST).contiguous(memory_format=torch.channels_last)
+
+
 class SegmentationModule(L.LightningModule):
     """Trains and scores a network with one composition of losses per head.
 
@@ -119,10 +131,8 @@ class SegmentationModule(L.LightningModule):
         }
 
     def normalise(self, image: Tensor) -> Tensor:
-        """Stored pixels ``[B, C, H, W]`` as float32 of mean 0 and deviation 1, up to `FARTHEST`; NaN becomes 0, the mean."""
-        values = torch.nan_to_num((image.float() - self.mean) / self.std, nan=0.0, posinf=0.0, neginf=0.0)
-        values = values.clamp_(-FARTHEST, FARTHEST)
-        return values.contiguous(memory_format=torch.channels_last)
+        """Stored pixels ``[B, C, H, W]`` as the network takes them, see `normalise`."""
+        return normalise(image, self.mean, self.std)
 
     def standardised(self, layers: Layers) -> Layers:
         """Layers as losses see them: real values are standardised."""

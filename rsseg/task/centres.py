@@ -157,6 +157,31 @@ class Centres(Task):
         planes[:, -2:] = logits[:, -2:].clamp(0, 1)
         return planes
 
+    def activate(self, logits: Tensor) -> Tensor:
+        """As `predict` gives them: scores, sides and offsets."""
+        return self.predict(logits)
+
+    def decide(self, activated: Tensor, threshold: Tensor | None = None) -> Tensor:
+        """See `Task`."""
+        return activated
+
+    def turned(self, activated: Tensor, transposed: bool, flipped: tuple[bool, bool]) -> Tensor:
+        """See `Task`: a transposition swaps height and width, and both offsets; a flip counts an offset from the other side.
+
+        Example:
+            >>> import torch
+            >>> planes = torch.tensor([0.9, 3.0, 4.0, 0.25, 0.5]).view(5, 1, 1)
+            >>> Centres(("car",)).turned(planes, True, (True, False)).flatten().tolist()
+            [0.8999999761581421, 4.0, 3.0, 0.5, 0.25]
+        """
+        turned = activated.clone()
+        if transposed:
+            turned[..., -4:, :, :] = activated[..., [-3, -4, -1, -2], :, :]
+        for plane, flip in zip((-2, -1), flipped, strict=True):
+            if flip:
+                turned[..., plane, :, :] = 1 - turned[..., plane, :, :]
+        return turned
+
     def in_pixels(self, sides: Tensor) -> Tensor:
         """Sides ``[B, 2, H, W]`` as the loss sees them in pixels."""
         if not self.sized:

@@ -86,6 +86,15 @@ class Multiclass(Task):
         biased = logits if threshold is None else logits + per_class(threshold, logits)
         return biased.max(dim=1).indices  # ten times faster than argmax(1) on a CPU
 
+    def activate(self, logits: Tensor) -> Tensor:
+        """See `Task`."""
+        return logits.softmax(-3)
+
+    def decide(self, activated: Tensor, threshold: Tensor | None = None) -> Tensor:
+        """See `Task`; the largest of probabilities times the exponentials of the biases, as of logits plus these."""
+        biased = activated if threshold is None else activated * per_class(threshold.exp(), activated)
+        return biased.max(dim=-3).indices
+
     @classmethod
     def _known_labels(cls, channels: int, ignore_index: int) -> str:
         """See `Task`."""

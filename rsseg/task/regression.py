@@ -116,3 +116,11 @@ class Regression(Task):
     def predict(self, logits: Tensor, threshold: Tensor | None = None) -> Tensor:
         """The values, floating point ``[B, V, H, W]``."""
         return logits * per_plane(self.std, logits) + per_plane(self.mean, logits) if self.mean else logits
+
+    def activate(self, logits: Tensor) -> Tensor:
+        """The values in their units."""
+        return self.predict(logits)
+
+    def decide(self, activated: Tensor, threshold: Tensor | None = None) -> Tensor:
+        """See `Task`."""
+        return activated

@@ -148,6 +148,33 @@ class Task(Target):
         positive = (logits > (0 if threshold is None else per_class(threshold, logits))).long()
         return positive if self.separate else positive[:, 0]
 
+    def activate(self, logits: Tensor) -> Tensor:
+        """What logits ``[..., K, H, W]`` stand for: the probability of each class; of other tasks what `predict` gives."""
+        return logits.sigmoid()
+
+    def decide(self, activated: Tensor, threshold: Tensor | None = None) -> Tensor:
+        """The labels that probabilities, such as the mean of several networks', stand for.
+
+        Args:
+            activated: ``[..., K, H, W]``, of `activate`.
+            threshold: As for `predict`.
+
+        Returns:
+            int64 ``[..., *planes, H, W]``; real values as they are.
+        """
+        positive = (activated > (0.5 if threshold is None else per_class(threshold.sigmoid(), activated))).long()
+        return positive if self.separate else positive.squeeze(-3)
+
+    def turned(self, activated: Tensor, transposed: bool, flipped: tuple[bool, bool]) -> Tensor:
+        """What probabilities or values become where their pixels have been transposed, then flipped: see `Centres`.
+
+        Args:
+            activated: ``[..., K, H, W]``, the pixels in their new places.
+            transposed: Whether rows became columns.
+            flipped: Whether the order of the rows, and of the columns, is reversed.
+        """
+        return activated
+
     def by_class(self, counts: Tensor) -> Tensor:
         """What belongs to each class, of numbers for each label of each of `matrices`.
 

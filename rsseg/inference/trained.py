@@ -1,0 +1,107 @@
+"""A trained network with what has to be known to use it on any scene, from a run folder or an exported one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rsseg.metrics.scaling import Scaling
+from rsseg.module import normalise
+from rsseg.task import Task
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head of a network.
+
+    Attributes:
+        task: Its task, of a regression with the mean and the deviation of training values.
+        palette: The colours of its labels, as `Task.label_names` lists them; None: chosen.
+        threshold: What was tuned on the validation scenes, thresholds or biases as `Task.predict` takes them; None: nothing.
+        scaling: By kind, ``temperature`` and ``vector``, the scaling of logits that was fitted on the validation scenes.
+    """
+
+    task: Task
+    palette: tuple[str, ...] | None = None
+    threshold: tuple[float, ...] | None = None
+    scaling: Mapping[str, Scaling] | None = None
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What has to be known to use a network.
+
+    Attributes:
+        name: Of the run or the exported folder, for messages.
+        heads: By name, in their order.
+        bands: The image bands, counted from 1.
+        mean: Per band, what is subtracted from stored pixels.
+        std: Per band, what they are divided by then.
+        window: The side of the windows that it was trained on, in pixels.
+        overlap: Pixels at the borders of windows that validation cut away.
+        batch_size: Windows at a time.
+        dtype: The dtype of the training pixels.
+        resolution: The size of a training pixel in metres; None: not known, or it differs from scene to scene.
+        quality: The first head's validation score, more is better; None: not known.
+        rgb: The bands that pictures show as red, green and blue; None: the first three.
+        nodata: What images without a no-data value of their own hold where there is nothing.
+    """
+
+    name: str
+    heads: Mapping[str, Head]
+    bands: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    window: int
+    overlap: int
+    batch_size: int
+    dtype: str
+    resolution: float | None = None
+    quality: float | None = None
+    rgb: tuple[int, ...] | None = None
+    nodata: float | None = None
+
+
+class TrainedModel(nn.Module):
+    """A network that takes stored pixels and gives probabilities, or values in their units.
+
+    Args:
+        network: Logits ``[B, K, H, W]`` by head of a normalised image ``[B, C, H, W]``; put into evaluation mode.
+        spec: What has to be known to use it.
+        scaling: The kind of scaling of logits: ``none``, ``temperature`` or ``vector``. A head that has none is not scaled.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, spec: Spec, scaling: str = "none") -> None:
+        super().__init__()
+        self.network, self.spec = network.eval(), spec
+        self.register_buffer("mean", torch.tensor(spec.mean, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(spec.std, dtype=torch.float32).view(1, -1, 1, 1))
+        self.scalings = {name: (head.scaling or {}).get(scaling) for name, head in spec.heads.items()}
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.mean.device
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """What the network says of stored pixels.
+
+        Args:
+            pixels: ``[B, C, H, W]`` of any dtype.
+
+        Returns:
+            By head float32 ``[B, K, H, W]``, see `Task.activate`.
+        """
+        logits = self.network(normalise(pixels, self.mean, self.std))
+        return {name: self.activate(name, logits[name].float()) for name in self.spec.heads}
+
+    def activate(self, head: str, logits: Tensor) -> Tensor:
+        """Probabilities, scaled as asked for, or values of a head's logits."""
+        scaling = self.scalings[head]
+        return self.spec.heads[head].task.activate(logits if scaling is None else scaling.apply(logits))

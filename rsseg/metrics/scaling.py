@@ -1,0 +1,32 @@
+"""Temperature and vector scaling: logits whose probabilities mean what they say (Guo et al. 2017)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What logits are multiplied by, and what is added then; a number for each class.
+
+    Attributes:
+        scale: The factors. Temperature scaling has the same one for every exclusive class, 1 / T.
+        shift: The summands; 0 in temperature scaling of exclusive classes.
+
+    Example:
+        >>> import torch
+        >>> Scaling((0.5,), (1.0,)).apply(torch.tensor([[[4.0]]])).item()
+        3.0
+    """
+
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+
+    def apply(self, logits: Tensor) -> Tensor:
+        """Scaled logits of logits ``[..., K, H, W]``."""
+        scale, shift = (logits.new_tensor(numbers).view(-1, 1, 1) for numbers in (self.scale, self.shift))
+        return logits * scale + shift
