@@ -329,7 +329,7 @@ def make_module(setup: Setup, network: nn.Module, numbers: Numbers, scenes: int)
     return SegmentationModule(
         network=network,
         losses=setup.losses(numbers),
-        tasks={head: _scaled(task, numbers) for head, task in setup.tasks.items()},
+        tasks={head: scaled(task, numbers) for head, task in setup.tasks.items()},
         weights=setup.head_weights,
         mean=numbers.mean,
         std=numbers.std,
@@ -347,7 +347,7 @@ def make_module(setup: Setup, network: nn.Module, numbers: Numbers, scenes: int)
     )
 
 
-def _scaled(task: Task, numbers: Numbers) -> Task:
+def scaled(task: Task, numbers: Numbers) -> Task:
     """A task that knows the real values of its training targets."""
     known = numbers.targets[task.target]
     return task.scaled(known.value_mean, known.value_std)

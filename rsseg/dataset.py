@@ -16,6 +16,7 @@ from rsseg.data.build import open_store
 from rsseg.data.census import Census, absent_classes, check_absent, describe_other_radiometry, robust_statistics
 from rsseg.data.decoder import Decoder
 from rsseg.data.groups import describe_cut_groups, group_names
+from rsseg.data.raster import ground_resolution
 from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import SPLITS
 from rsseg.data.store import Store
@@ -161,12 +162,27 @@ class Data:
         names = {split: [scene.name for scene in store.scenes] for split, store in self.stores.items()}
         return self.numbers.record() | {
             "dtype": str(self.stores["train"].dtype),
+            "resolution": resolution_of(self.stores["train"].scenes),
             "fingerprint": {split: _fingerprint(store, names[split]) for split, store in self.stores.items()},
             "pixels": {split: store.pixel_hash for split, store in self.stores.items()},
             "scenes": names,
             "groups": {split: group_names(store.scenes) for split, store in self.stores.items()},
             "skipped": {split: store.skipped for split, store in self.stores.items()},
         }
+
+
+LOOKED_AT = 20
+"""Scenes whose resolution is asked for."""
+
+
+def resolution_of(scenes: Sequence[Scene]) -> float | None:
+    """The side of a pixel of some scenes in metres; None where one says nothing of it, or they differ by more than a tenth."""
+    picked = [scenes[int(i)] for i in np.unique(np.linspace(0, len(scenes) - 1, LOOKED_AT).astype(int))]
+    found = [ground_resolution(scene.image) for scene in picked]
+    sides = [side for side in found if side is not None]
+    if len(sides) < len(found) or max(sides) > 1.1 * min(sides):
+        return None
+    return float(np.median(sides))
 
 
 def _fingerprint(store: Store, names: list[str]) -> str:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from rsseg.assembly import make_module, make_setup
+from rsseg.assembly import make_module, make_setup, scaled
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError, nearest
 from rsseg.data.store import Store
@@ -17,12 +17,14 @@ from rsseg.errors import SCORING, in_one_line
 from rsseg.files import UnwritableError, read_json, write_csv
 from rsseg.inference.diagnostics import draw_confusion
 from rsseg.inference.picture import draw, of_head, pick_windows, predict_windows
+from rsseg.inference.trained import Head, Spec, TrainedModel
 from rsseg.metrics import AnyScores, Scores
 from rsseg.module import SegmentationModule
 from rsseg.setup import Setup
 from rsseg.training.scoring import (
     confusion_rows,
     load_checkpoint,
+    load_weights,
     print_scores,
     scene_rows,
     score,
@@ -59,6 +61,47 @@ def load_run(run: RunFolder, setup: Setup, scenes: int = 1, threshold: str = "fi
         module.tune(thresholds)
         warn_of_lost(run, labelled)
     return module.eval()
+
+
+def load_trained(run: RunFolder, setup: Setup, scaling: str = "none") -> TrainedModel:
+    """The network of a run with its best weights, and what has to be known to use it on any scene.
+
+    Args:
+        run: The run folder.
+        setup: Its setup.
+        scaling: As for `TrainedModel`.
+
+    Raises:
+        InputError: If there are no weights, or they can't be read.
+    """
+    saved, weights = run.data(), run.load_state()[0]
+    network, numbers = setup.network(pretrained=False), Numbers.read(saved, setup.dataset.tasks)
+    load_weights(network, {key.removeprefix("network."): w for key, w in weights.items() if key.startswith("network.")}, run)
+    summary = run.summary() if run.finished else {}
+    heads = {}
+    for name, task in setup.tasks.items():
+        try:
+            threshold = None if task.real else tuple(run.thresholds({name: task})[name].tolist())
+        except InputError:  # a run that is not finished, or was not recorded
+            threshold = None
+        palette = setup.palette(name)
+        heads[name] = Head(scaled(task, numbers), None if palette is None else tuple(palette), threshold, run.scalings(name))
+    spec = Spec(
+        name=str(run),
+        heads=heads,
+        bands=tuple(setup.dataset.read_bands),
+        mean=tuple(numbers.mean),
+        std=tuple(numbers.std),
+        window=setup.window,
+        overlap=setup.overlap,
+        batch_size=setup.batch_size,
+        dtype=saved.get("dtype", ""),
+        resolution=saved.get("resolution"),
+        quality=setup.task.quality(summary) if setup.task.score in summary else None,
+        rgb=setup.dataset.rgb,
+        nodata=setup.dataset.nodata,
+    )
+    return TrainedModel(network, spec, scaling)
 
 
 def warn_of_lost(run: RunFolder, heads: Collection[str]) -> None:

@@ -22,6 +22,7 @@ from rsseg.config.contents import fault
 from rsseg.config.schema import Config
 from rsseg.contract import InputError
 from rsseg.files import LockedError, UnwritableError, is_remote, lock, read_json, remove_parts, write_text
+from rsseg.task import Scaling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +56,7 @@ class RunFolder:
         metrics_file: What was logged, by step.
         classes_file: The scores of the best checkpoint by class.
         thresholds_file: The thresholds, or biases, that were tuned at the best checkpoint.
+        scaling_file: The scalings of logits that make probabilities of the best checkpoint mean what they say.
         lock_file: Held while a process trains.
         checkpoints: The folder of checkpoints.
         best: The checkpoint with the best score.
@@ -69,6 +71,7 @@ class RunFolder:
         self.config_file, self.run_file, self.data_file = path / "config.yaml", path / "run.json", path / "data.json"
         self.summary_file, self.metrics_file = path / "summary.json", path / "metrics.csv"
         self.classes_file, self.thresholds_file = path / "classes.csv", path / "threshold.json"
+        self.scaling_file = path / "scaling.json"
         self.lock_file, self.records, self.pictures = path / "run.lock", path / "records", path / "pictures"
         self.checkpoints = path / "checkpoints"
         self.best, self.last, self.previous = (self.checkpoints / f"{name}.ckpt" for name in ("best", "last", "previous"))
@@ -218,6 +221,14 @@ class RunFolder:
         except (KeyError, TypeError, ValueError):
             raise self._unusable(self.thresholds_file, "it lacks a number for each class") from None
 
+    def scalings(self, head: str) -> dict[str, Scaling]:
+        """The scalings of a head's logits that were fitted on the validation scenes, by kind; none where there is no file."""
+        stored = self._json(self.scaling_file) if self.scaling_file.is_file() else {}
+        try:
+            return {kind: Scaling(tuple(own["scale"]), tuple(own["shift"])) for kind, own in stored.get(head, {}).items()}
+        except (KeyError, TypeError):
+            raise self._unusable(self.scaling_file, "it lacks the scale and the shift of each class") from None
+
     def load_state(self, name: str = "best") -> tuple[dict[str, Tensor], int]:
         """The weights of a checkpoint, and the step that they are of.
 
@@ -319,7 +330,7 @@ class RunFolder:
 
     def _unusable(self, path: Path, found: str) -> InputError:
         remedy = "Put a copy of the file there, or remove the folder and train the run again"
-        if path in (self.summary_file, self.thresholds_file):
+        if path in (self.summary_file, self.thresholds_file, self.scaling_file):
             remedy = f"Remove summary.json and go on with {self.resume_word}: it scores the run again"
         return InputError(f"{path} can't be read: {' '.join(found.split())}. {remedy}")
 

@@ -47,6 +47,8 @@ FORMATS = (
 )  # fmt: skip
 """The formats that files may have, by GDAL's names. A VRT, which reads other files, has to be called one."""
 
+METRES_PER_DEGREE = 111_320.0  # along a meridian, and along the equator
+
 TOLERANCE = 0.01  # of a pixel: corners that are nearer than this are equal
 
 # Plain JPEG and PNG are welcome. Said once and for all: a filter that a thread sets for a while is undone by the next.
@@ -184,6 +186,22 @@ def georeference(path: Path) -> dict[str, Any]:
     if gcps:
         return {"gcps": gcps, "crs": crs_of_gcps}
     return {"rpcs": raster.rpcs} if raster.rpcs is not None else {}
+
+
+def ground_resolution(path: Path) -> float | None:
+    """The side of a raster's pixel in metres, in the middle of the raster; of oblong pixels that of a square as large.
+
+    None where it does not say where it lies, or has a CRS of its own that no unit is known of.
+    """
+    raster = open_raster(path)
+    if not located(raster):
+        return None
+    side = float(np.sqrt(abs(raster.transform.determinant)))
+    if raster.crs.is_geographic:
+        return side * METRES_PER_DEGREE * float(np.sqrt(np.cos(np.radians(raster.lnglat()[1]))))
+    with suppress(*GDAL_ERRORS):
+        return side * float(raster.crs.linear_units_factor[1])
+    return None
 
 
 def is_turned(path: Path) -> bool:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rsseg.metrics.scaling import Scaling
 from rsseg.module import normalise
-from rsseg.task import Task
+from rsseg.task import Scaling, Task
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import LambdaCallback
+from torch import Tensor, nn
 
 from rsseg.compare.counting import PointCounts, Thresholds
 from rsseg.compare.recorder import HALVES, Recorder
@@ -41,12 +42,21 @@ def load_checkpoint(module: SegmentationModule, run: RunFolder, name: str = "bes
         InputError: If there is none, it can't be read, or holds the weights of another network.
     """
     weights, step = run.load_state(name)
+    load_weights(module, weights, run, name)
+    return step
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], run: RunFolder, name: str = "best") -> None:
+    """Give a module, or its network, the weights of a run's checkpoint of this name.
+
+    Raises:
+        InputError: If they are of another network.
+    """
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
         found = str(error).strip().splitlines()[-1].strip()
         raise InputError(f"checkpoints/{name}.ckpt of {run} does not fit its config.yaml: {found}") from None
-    return step
 
 
 def scoring_trainer(setup: Setup, callbacks: Sequence[L.Callback] = ()) -> L.Trainer:
