@@ -100,6 +100,8 @@ def load_trained(run: RunFolder, setup: Setup, scaling: str = "none") -> Trained
         quality=setup.task.quality(summary) if setup.task.score in summary else None,
         rgb=setup.dataset.rgb,
         nodata=setup.dataset.nodata,
+        precision=str(setup.plain["trainer"].get("precision", "auto")),
+        image=setup.image_patterns,
     )
     return TrainedModel(network, spec, scaling)
 

@@ -1,95 +1,341 @@
-"""A scene mapped, or its objects found, with a trained run: what predict.py does."""
+"""Scenes mapped with one trained run or several: what predict.py does."""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
 
+import lightning as L
 import numpy as np
+from torch import Tensor
 
+from rsseg import __version__
 from rsseg.assembly import make_setup
+from rsseg.compare.runs import find_runs
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.census import describe_other_radiometry
 from rsseg.data.inspection import compare_scenes
-from rsseg.data.scene import Scene, SceneReader
+from rsseg.data.labels import make_decoder
+from rsseg.data.raster import georeference
+from rsseg.data.scene import Mask, Scene, SceneReader
+from rsseg.data.vector import Burn
+from rsseg.devices import choose_precision, scoring_accelerator
 from rsseg.distributed import quiet
 from rsseg.errors import SCORING, in_one_line
-from rsseg.evaluation import known_head, load_run
-from rsseg.files import read_json, write_json
-from rsseg.inference.objects import check_out, predict_objects
-from rsseg.inference.scene import predict_scene
+from rsseg.evaluation import known_head, load_trained
+from rsseg.files import LockedError, lock, read_json, write_json
+from rsseg.inference.blending import Windows, check_blend
+from rsseg.inference.inputs import find_scenes, fit_resolution
+from rsseg.inference.maps import KINDS, Bands, MapFile, bands_of, new_map
+from rsseg.inference.objects import FORMATS, Objects, check_out
+from rsseg.inference.options import Options
+from rsseg.inference.picture import colours
+from rsseg.inference.polygons import check_polygons, write_polygons
+from rsseg.inference.predictor import Predictor
+from rsseg.inference.scene import Output, predict_scene
+from rsseg.inference.styles import write_styles, write_vector_style
+from rsseg.inference.trained import TrainedModel
 from rsseg.metrics.objects import SCORE
-from rsseg.task import Centres
-from rsseg.training.scoring import scoring_trainer
+from rsseg.task import Binary, Centres, Task
 
 log = logging.getLogger(__name__)
 
 
 def predict(
-    run: Path,
-    scene: Path,
-    out: Path | None = None,
-    threshold: str = "fixed",
-    trust: Sequence[str] = (),
-    head: str = "",
-) -> Path:
-    """Map a scene, or find its objects, with a run's best checkpoint.
+    runs: Sequence[Path], scene: str, out: Path | None = None, options: Options | None = None, trust: Sequence[str] = ()
+) -> list[Path]:
+    """Map scenes with a run's best checkpoint, or with the mean of several.
+
+    A scene that can't be mapped is told, and the others are. A map that is there is kept, and one that another process is at
+    is left to it, so that the same command may run several times at once, and again.
 
     Args:
-        run: The run folder.
-        scene: An image with the run's bands.
-        out: The GeoTIFF to write, or GeoPackage or GeoJSON of objects; None: ``maps/<scene>`` in the run folder.
-        threshold: As for `evaluate`.
-        trust: As for `evaluate`.
-        head: The head whose map it is; empty: the first.
+        runs: Run folders, exported folders, or folders of runs.
+        scene: The scenes, see `find_scenes`.
+        out: The file to write, or of several scenes a folder; None: ``maps`` in the folder of the first run.
+        options: How.
+        trust: Packages whose classes the runs' configs may name.
 
     Returns:
-        The file.
+        The files of the first head's labels, of all scenes that have one now.
 
     Raises:
-        InputError: If run or scene can't be used, or the map can't be written.
+        InputError: If runs or options can't be used, or a scene could not be mapped.
     """
     quiet()
-    if not scene.is_file():
-        raise InputError(f"scene={scene}: there is no such file")
-    folder = RunFolder(run)
-    setup = make_setup(folder.config(), trust)
-    chosen = known_head(head, setup.tasks)
-    objects = isinstance(setup.tasks[chosen], Centres)
-    suffix = f"{f'-{head}' * bool(head)}{'.gpkg' if objects else '.tif'}"
-    out = out or default_out(run / "maps", scene, suffix)
-    if objects:
-        check_out(out)
-    if out.resolve() == scene.resolve():
-        raise InputError(f"out={out} would overwrite the scene: choose another name")
-    bands = setup.dataset.read_bands
-    found = sum(Scene(scene.stem, scene).counts())
-    if max(bands) > found:
+    options = options or Options()
+    models = load_models(runs, options.scaling, trust)
+    mapper = Mapper(models, options)
+    scenes = find_scenes(scene, mapper.spec.image, options.stack)
+    single = out is not None and out.suffix.lower() in (".tif", ".tiff", *FORMATS)
+    if single and len(scenes) > 1:
+        raise InputError(f"out={out}: there are {len(scenes)} scenes; name a folder for their maps")
+    found, failed, elsewhere = [], [], 0
+    for number, one in enumerate(scenes, start=1):
+        try:
+            target = out if single else default_out(out or Path(runs[0]) / "maps", one.image, mapper.products[0].ending)
+            title = f"scene {number} of {len(scenes)}" if len(scenes) > 1 else "predicting"
+            assert target is not None
+            found.append(mapper.map(one, target, title))
+        except LockedError:
+            elsewhere += 1
+        except InputError as error:
+            if len(scenes) == 1:
+                raise
+            log.error("%s is not mapped: %s", one.image, error)
+            failed.append(one.image.name)
+    if elsewhere:
+        log.info("%d scenes are left to other processes that are at them.", elsewhere)
+    if failed:
         raise InputError(
-            f"{scene} has {found} bands, but {run} was trained on the bands {bands} of its scenes: give one file that holds "
-            "them all (for scenes of several files: a stack of these, in their order)"
+            f"{len(failed)} of {len(scenes)} scenes are not mapped: {', '.join(failed[:5])}{', ...' * (len(failed) > 5)}"
         )
-    reader = SceneReader(Scene(scene.stem, scene, nodata=setup.dataset.nodata), setup.dataset.decoders, bands)
-    compare_scenes([reader.scene], [reader.facts], bands)
-    with in_one_line(out.parent, setup.batch_size, setup.window, memory=SCORING):
-        module = load_run(folder, setup, threshold=threshold)
-        reader.fill = module.mean.numpy().ravel()
-        if line := other_radiometry(folder.data(), reader):
+    return found
+
+
+def load_models(runs: Sequence[Path], scaling: str, trust: Sequence[str]) -> list[TrainedModel]:
+    """The networks of run folders, exported folders, and of all runs in other folders.
+
+    Raises:
+        InputError: If one can't be used.
+    """
+    if scaling not in ("none", "temperature", "vector"):
+        raise InputError(f"scaling={scaling}: none, temperature or vector is expected")
+    models = []
+    for place in runs:
+        for folder in [place] if RunFolder(place).begun or not place.is_dir() else find_runs([place]) or [place]:
+            run = RunFolder(folder)
+            models.append(load_trained(run, make_setup(run.config(), trust), scaling))
+    return models
+
+
+@dataclass(frozen=True)
+class Product:
+    """A file that is made of a head.
+
+    Attributes:
+        suffix: What stands in its name behind the scene's.
+        bands: What it holds; None: objects.
+        task: The head's task.
+        head: The head.
+        kind: One of `KINDS`.
+    """
+
+    suffix: str
+    bands: Bands | None
+    task: Task
+    head: str
+    kind: str
+
+    @property
+    def ending(self) -> str:
+        """The end of its name."""
+        return f"{self.suffix}{'.tif' if self.bands else '.gpkg'}"
+
+
+class Mapper:
+    """Maps scenes with a predictor, one after the other.
+
+    Args:
+        models: The networks.
+        options: How.
+
+    Raises:
+        InputError: If the options are wrong.
+    """
+
+    def __init__(self, models: Sequence[TrainedModel], options: Options) -> None:
+        self.options, self.spec = options, models[0].spec
+        check_polygons(options.min_area, options.simplify)
+        weights = self._weights(models)
+        self.models = list(models)
+        self.predictor = Predictor(models, weights, options.tta, "disagreement" in options.write)
+        window = options.window or self.spec.window
+        margin = self.spec.overlap if options.margin is None else options.margin
+        self.windows = Windows(window, margin, options.blend, options.batch_size or self.spec.batch_size)
+        check_blend(*self.windows[:3])
+        self.products = list(self._products())
+        accelerator = scoring_accelerator(options.device)
+        fabric = L.Fabric(accelerator=accelerator, devices=1, precision=choose_precision(self.spec.precision, accelerator))
+        self._forward: Callable[[Tensor], dict[str, Tensor]] = fabric.setup_module(self.predictor)
+        self._device = fabric.device
+
+    def _weights(self, models: Sequence[TrainedModel]) -> list[float] | None:
+        """What each network counts for."""
+        if self.options.weights == "equal":
+            return None
+        if self.options.weights != "quality":
+            raise InputError(f"weights={self.options.weights}: equal or quality is expected")
+        scores = [model.spec.quality for model in models]
+        unknown = [model.spec.name for model, score in zip(models, scores, strict=True) if not score]
+        if unknown:
+            raise InputError(f"weights=quality: {unknown[0]} has no validation score; take weights=equal")
+        return [1 / -score if score < 0 else score for score in scores if score]  # an error counts by its inverse
+
+    def _products(self) -> Iterator[Product]:
+        """The files that are made of each scene."""
+        options = self.options
+        unknown = [kind for kind in options.write if kind not in KINDS]
+        if unknown or not options.write:
+            raise InputError(f"write={','.join(options.write)}: some of {', '.join(KINDS)} are expected")
+        if options.dtype not in ("uint8", "float16"):
+            raise InputError(f"dtype={options.dtype}: uint8 or float16 is expected")
+        if options.threshold not in ("fixed", "tuned"):
+            raise InputError(f"threshold={options.threshold}: fixed (0.5, or the largest probability) or tuned is expected")
+        if "disagreement" in options.write and len(self.models) * len(self.predictor.views) == 1:
+            raise InputError("write=disagreement: one run sees every window once; name several runs, or set tta=flips")
+        first = next(iter(self.spec.heads))
+        for name in [known_head(options.head, self.spec.heads)] if options.head else self.spec.heads:
+            task = self.spec.heads[name].task
+            of_head = f"-{name}" if options.head or name != first else ""
+            for kind in options.write:
+                suffix = f"{of_head}{'' if kind == 'labels' else f'-{kind}'}"
+                if isinstance(task, Centres) and kind == "labels":
+                    yield Product(suffix, None, task, name, kind)
+                elif kind == "labels" or not isinstance(task, Centres) or len(self.spec.heads) == 1:
+                    yield Product(suffix, self._bands(kind, name), task, name, kind)
+
+    def _bands(self, kind: str, head: str) -> Bands:
+        task, threshold = self.spec.heads[head].task, None
+        if kind == "labels" and self.options.threshold == "tuned" and not task.real:
+            threshold = self.predictor.threshold(head)
+            if threshold is None:
+                raise InputError(
+                    f"threshold=tuned: {self.spec.name} has no tuned threshold of head {head}: the run is not finished, was "
+                    "trained with record.enabled=false or has diverged; leave threshold=tuned out"
+                )
+        return bands_of(kind, task, threshold, self.colours(head), self.options.dtype)
+
+    def colours(self, head: str) -> list[str]:
+        """The colours of the labels of a head's map."""
+        palette, task = self.spec.heads[head].palette, self.spec.heads[head].task
+        return [] if task.real else colours(task, palette)
+
+    def map(self, scene: Scene, out: Path, title: str = "predicting") -> Path:
+        """Write the files of a scene.
+
+        Args:
+            scene: The scene.
+            out: Where the first of them goes.
+            title: What the progress bar says.
+
+        Returns:
+            The first of them.
+
+        Raises:
+            LockedError: If another process is at it.
+            InputError: If the scene can't be used, or a file not be written.
+        """
+        first, *others = self.products
+        stem = out.name.removesuffix(first.ending) if out.name.endswith(first.ending) else out.stem
+        paths = [out, *(out.with_name(f"{stem}{product.ending}") for product in others)]
+        if first.bands is None:
+            check_out(out)
+        if any(path.resolve() == image.resolve() for path in paths for image in scene.images):
+            raise InputError(f"out={out} would overwrite the scene: choose another name")
+        tags = self._tags(scene)
+        with _claimed(out), tempfile.TemporaryDirectory(prefix="rsseg-") as scratch:
+            if all(path.exists() for path in paths) and not self.options.overwrite:
+                log.info("%s is kept; overwrite=true makes it again.", out)
+                return out
+            with in_one_line(out.parent, self.windows.batch_size, self.windows.size, memory=SCORING):
+                self._write(self._reader(scene, Path(scratch)), paths, tags, title)
+        return out
+
+    def _tags(self, scene: Scene) -> dict[str, str]:
+        """What a map says of how it was made."""
+        how = {"runs": [model.spec.name for model in self.models], "scene": str(scene.image.absolute())}
+        kept = ("threshold", "tta", "weights", "scaling", "area", "resample")
+        how |= {key: getattr(self.options, key) for key in kept} | self.windows._asdict()
+        return {"TIFFTAG_SOFTWARE": f"rsseg {__version__}", "RSSEG": json.dumps(how, ensure_ascii=False)}
+
+    def _reader(self, scene: Scene, scratch: Path) -> SceneReader:
+        """A reader of a scene that suits the network.
+
+        Raises:
+            InputError: If it does not.
+        """
+        spec, found = self.spec, sum(scene.counts())
+        if max(spec.bands) > found:
+            raise InputError(
+                f"{scene.image} has {found} bands, but {spec.name} was trained on the bands {list(spec.bands)} of its scenes: "
+                "give one file that holds them all, or the files of one scene in their order with stack=true"
+            )
+        scene = fit_resolution(replace(scene, nodata=spec.nodata), spec.resolution, self.options.resample, scratch)
+        decoders = []
+        if self.options.area:
+            decoders = [make_decoder(Binary(("area",)))]
+            scene = replace(scene, masks=(Mask(Path(self.options.area), Burn()),))
+        reader = SceneReader(scene, decoders, list(spec.bands))
+        reader.fill = np.array(spec.mean)
+        compare_scenes([reader.scene], [reader.facts], list(spec.bands))
+        if line := other_radiometry(spec.mean, spec.std, spec.dtype, reader):
+            if not self.options.allow_different:
+                raise InputError(f"{line} Write it as the training scenes are, or map it all the same: allow_different=true")
             log.warning("%s", line)
-        trainer = scoring_trainer(setup)  # its device and precision are those of scores
-        trainer.precision_plugin.convert_module(module.to(trainer.strategy.root_device))
-        facts = module, chosen, reader, out, setup.window, setup.overlap, setup.batch_size
-        with trainer.precision_plugin.forward_context():
-            if objects:
-                log.info("%d objects of score %g and more", predict_objects(*facts), SCORE)
-            else:
-                predict_scene(*facts, setup.palette(chosen))
-    log.info("%s: %s", "Objects" if objects else "Map", out)
-    return out
+        return reader
+
+    def _write(self, reader: SceneReader, paths: Sequence[Path], tags: Mapping[str, str], title: str) -> None:
+        """Predict a scene, and write its files."""
+        place = georeference(reader.scene.image)
+        if not place:
+            log.info("%s says nothing of its place on the Earth, nor does the map.", reader.scene.image)
+        with ExitStack() as open_files:
+            outputs: list[Output] = []
+            for product, path in zip(self.products, paths, strict=True):
+                if product.bands is None:
+                    assert isinstance(product.task, Centres)
+                    outputs.append(Objects(product.head, product.task, reader.size[0]))
+                else:
+                    raster = open_files.enter_context(new_map(path, product.bands, reader.size, place, tags))
+                    outputs.append(MapFile(product.head, product.bands, raster))
+            predict_scene(self._forward, self.predictor.planes, reader, outputs, self.windows, self._device, title)
+        for output, product, path in zip(outputs, self.products, paths, strict=True):
+            if isinstance(output, Objects):
+                log.info("%d objects of score %g and more: %s", output.save(path, reader.scene.image), SCORE, path)
+                continue
+            assert product.bands is not None
+            if product.bands.colours:
+                write_styles(path, product.task, product.bands.classes, product.bands.colours)
+            log.info("%s: %s", "Map" if product.kind == "labels" else product.kind.capitalize(), path)
+            if self.options.polygons and product.kind == "labels" and not product.task.real:
+                self._write_polygons(product, path)
+
+    def _write_polygons(self, product: Product, raster: Path) -> None:
+        """Write the areas of a map's labels beside it."""
+        task, path = product.task, raster.with_name(f"{raster.stem}-polygons.gpkg")
+        if task.label_planes:
+            labels = {band: {1: name} for band, name in enumerate(task.classes, start=1)}
+        else:
+            first = len(task.label_names) - len(task.classes)  # the background of a binary task is no area
+            labels = {1: {label: name for label, name in enumerate(task.label_names) if label >= first}}
+        written = write_polygons(path, raster, labels, self.options.min_area, self.options.simplify)
+        names = [name for own in labels.values() for name in own.values()]
+        write_vector_style(path, "class", dict(zip(names, self.colours(product.head)[-len(names) :], strict=True)))
+        log.info("%d polygons: %s", written, path)
+
+
+@contextmanager
+def _claimed(path: Path) -> Iterator[None]:
+    """While this is open, no other process maps the scene of this file.
+
+    Raises:
+        LockedError: If one does.
+    """
+    held = path.with_name(f".{path.name}.lock")
+    with lock(held):
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                held.unlink()
 
 
 def default_out(folder: Path, scene: Path, suffix: str) -> Path:
@@ -101,25 +347,30 @@ def default_out(folder: Path, scene: Path, suffix: str) -> Path:
         UnwritableError: If that can't be written.
     """
     listed, place = folder / "scenes.json", str(scene.resolve())
-    made = read_json(listed) if listed.is_file() else {}
     stems = chain([scene.stem], (f"{scene.parent.name}-{scene.stem}{f'-{n}' * (n > 1)}" for n in count(1)))
-    name = next(f"{stem}{suffix}" for stem in stems if made.get(f"{stem}{suffix}", place) == place)
-    write_json(listed, made | {name: place})
+    with lock(folder / ".scenes.lock", wait=True):
+        made = read_json(listed) if listed.is_file() else {}
+        name = next(f"{stem}{suffix}" for stem in stems if made.get(f"{stem}{suffix}", place) == place)
+        write_json(listed, made | {name: place})
     return folder / name
 
 
-def other_radiometry(data: Mapping[str, Any], reader: SceneReader) -> str:
+def other_radiometry(mean: Sequence[float], std: Sequence[float], dtype: str, reader: SceneReader) -> str:
     """One line where a scene's pixels seem to be of another number type or range than those that a run trained on.
 
     Args:
-        data: The run's ``data.json``.
+        mean: Of the training pixels, per band.
+        std: Likewise.
+        dtype: Likewise; empty: not known.
         reader: A reader of the scene; a square in its middle is looked at.
     """
     height, width = reader.size
     side = min(height, width, 1024)
-    image, missing = reader.read_image((height - side) // 2, (width - side) // 2, side)
+    try:
+        image, missing = reader.read_image((height - side) // 2, (width - side) // 2, side)
+    except InputError:  # a damaged block is told when it is mapped
+        return ""
     if missing.all():
         return ""
-    mean, std, found = np.array(data["mean"]), np.array(data["std"]), image[:, ~missing].mean(axis=1)
-    scene = reader.scene.image.name
-    return describe_other_radiometry(mean, std, data.get("dtype", ""), found, str(reader.dtype), scene)
+    found, scene = image[:, ~missing].mean(axis=1), reader.scene.image.name
+    return describe_other_radiometry(np.array(mean), np.array(std), dtype, found, str(reader.dtype), scene)

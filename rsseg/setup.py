@@ -192,6 +192,12 @@ class Setup:
         return [bands.index(band) for band in rgb] if rgb and set(rgb) <= set(bands) else None
 
     @property
+    def image_patterns(self) -> tuple[str, ...]:
+        """The patterns of the paths of a scene's image files, where the source goes by them."""
+        image = self.plain["dataset"]["source"].get("image") or ()
+        return (image,) if isinstance(image, str) else tuple(image)
+
+    @property
     def head_weights(self) -> dict[str, float]:
         """The weight of each head's loss in the sum."""
         return {head: float(node["weight"]) for head, node in heads_of(self.plain).items()}

@@ -1,39 +1,64 @@
-"""Map a scene: python scripts/predict.py run=runs/... scene=big.tif"""
+"""Map scenes: python scripts/predict.py run=runs/... scene=big.tif"""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from rsseg.config.arguments import run_script
+from rsseg.inference.options import Options
 
 
-@dataclass
-class Arguments:
-    """Write a georeferenced map of a scene, or its objects, with a run's best checkpoint, window by window.
+@dataclass(kw_only=True)
+class Arguments(Options):
+    """Write georeferenced maps of scenes of any size with a run's best checkpoint, window by window.
 
-    run=FOLDER    the run folder
-    scene=FILE    an image with the bands that the run was trained on
-    out=FILE      the GeoTIFF to write; default: <run>/maps/<scene>.tif, or <folder>-<scene>.tif
-                  where another scene has that name; of objects a GeoPackage or GeoJSON, <scene>.gpkg; with
-                  head= <scene>-<head>
-    head=NAME     of a run with several heads, the one whose map it is; default: the first
-    threshold=tuned    at the thresholds (multiclass: biases) that were tuned on the validation scenes, not at 0.5 (argmax)
+    run=FOLDER[,FOLDER...]    run folders, exported folders, or folders of runs; several are averaged
+    scene=WHAT    a file, several with commas, a folder, a pattern such as 'tiles/*.tif', a list (.txt) with one a line, an
+                  archive or a URL
+    stack=true    the files of scene= are the bands of one scene, in this order
+    out=PLACE     the file to write, or a folder; default: <run>/maps/<scene>.tif (objects: .gpkg), or <folder>-<scene>.tif
+                  where another scene has that name; further heads and kinds have theirs behind it. A map that is there is kept:
+                  the same command goes on where it was stopped, and may run several times at once
+    overwrite=true    make maps again that are there
+    head=NAME     of a run with several heads, the one that is mapped; default: all
+
+    write=KIND[,KIND...]      labels (default; of a regression its values), probabilities, entropy, disagreement (of several
+                              runs, or of views)
+    dtype=float16     of all but labels; default uint8: 0 to 250, with a scale of 1/250
+    threshold=tuned   at the thresholds (multiclass: biases) that were tuned on the validation scenes, not at 0.5 (argmax)
+    scaling=KIND      of probabilities: temperature (default), vector, or none
+    polygons=true     also the areas of the labels, as a GeoPackage; min_area=50 leaves out smaller ones (square metres),
+                      simplify=1 lets borders move so far (metres)
+
+    tta=KIND      predict every window in several views and average them: flips, d4 or scales
+    weights=quality   of several runs: by their validation scores; default: equal
+    area=FILE     a vector file: nothing is mapped outside of it
+    resample=true     bring scenes to the resolution that the run was trained at; false: map them as they are; default: refuse
+    allow_different=true      map scenes whose number type or range is not that of training
+
+    blend=KIND    how overlapping windows are put together: gaussian (default), cosine, or none
+    window=PIXELS, margin=PIXELS, batch_size=N    the windows; default: as trained and validated
+    device=cpu    default: auto
+    devices=N     so many processes, each on a GPU of its own where there are some
     trust=PACKAGE[,PACKAGE...]    packages of your own that the run was trained with: their code runs
     """
 
     run: str
     scene: str
     out: str | None = None
-    threshold: str = "fixed"
-    head: str = ""
+    devices: int = 1
     trust: list[str] = field(default_factory=list)
 
 
 def main(arguments: Arguments) -> None:
     """Predict as the command line says."""
+    from rsseg.config.arguments import split_places
+    from rsseg.inference.processes import start_others
     from rsseg.prediction import predict
 
-    out = Path(arguments.out) if arguments.out else None
-    predict(Path(arguments.run), Path(arguments.scene), out, arguments.threshold, arguments.trust, arguments.head)
+    options = Options(**{item.name: getattr(arguments, item.name) for item in fields(Options)})
+    with start_others(arguments.devices):
+        out = Path(arguments.out) if arguments.out else None
+        predict(split_places(arguments.run), arguments.scene, out, options, arguments.trust)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ THREADS = 8
 """Files that are copied at a time; out of an archive one."""
 
 
-def fetch(root: str, fits: Callable[[str], bool]) -> Path:
+def fetch(root: str, fits: Callable[[str], bool], setting: str = "dataset.source.root") -> Path:
     """The folder of this machine that holds the files below a remote root; those that are not there yet are copied.
 
     It lies in ``RSSEG_CACHE``, or ``~/.cache/rsseg``. What the root holds is listed once: later runs need no network.
@@ -44,6 +44,7 @@ def fetch(root: str, fits: Callable[[str], bool]) -> Path:
             ``.tar``, ``.tar.gz``) or a folder in it, here or at a URL, or GDAL's name of one of these (``/vsizip/...``).
         fits: Whether a path below the root is an image, a mask or a weight. Files beside it that begin with its name, such as
             a world file, are copied too, and `LISTS`.
+        setting: What names the root, for messages.
 
     Raises:
         InputError: If the root can't be read, holds nothing, or does not fit on the disk.
@@ -58,7 +59,7 @@ def fetch(root: str, fits: Callable[[str], bool]) -> Path:
         if not any(map(fits, there)):
             held = ", ".join(list(there)[:3])
             raise InputError(
-                f"dataset.source.root={root}: no file in it fits the patterns of dataset.source; it holds {held or 'none'}"
+                f"{setting}={root}: no file in it fits the patterns of dataset.source; it holds {held or 'none'}"
                 f"{', ...' * (len(there) > 3)}"
             )
         write_json(listing, whole)
@@ -69,14 +70,12 @@ def fetch(root: str, fits: Callable[[str], bool]) -> Path:
     except InputError:
         raise
     except ImportError as error:
-        raise InputError(f"dataset.source.root={root} can't be read: {error}") from None
+        raise InputError(f"{setting}={root} can't be read: {error}") from None
     except Exception as error:  # whatever the libraries behind fsspec raise over networks, rights and damaged archives
         why = str(error).strip().partition("\n")[0] or type(error).__name__
         if "range requests" in why:
-            raise InputError(f"dataset.source.root={root}: that server gives whole files alone: download it first") from None
-        raise InputError(
-            f"dataset.source.root={root} can't be read ({why}): is it right, and may it be read from here?"
-        ) from None
+            raise InputError(f"{setting}={root}: that server gives whole files alone: download it first") from None
+        raise InputError(f"{setting}={root} can't be read ({why}): is it right, and may it be read from here?") from None
     return files
 
 

@@ -1,4 +1,4 @@
-"""Objects on pictures, and the objects of a whole scene as a vector file."""
+"""The objects of a scene as a vector file, and objects on pictures."""
 
 from __future__ import annotations
 
@@ -21,11 +21,8 @@ from torch import Tensor
 
 from rsseg.contract import Batch, InputError, layers_of
 from rsseg.data.raster import open_raster
-from rsseg.data.scene import SceneReader
 from rsseg.files import atomic_write
-from rsseg.inference.windows import Predicted, predict_scene_windows
-from rsseg.metrics.objects import MARGIN, SCORE, boxes, labelled_objects, match, peaks, suppress
-from rsseg.module import SegmentationModule
+from rsseg.metrics.objects import SCORE, boxes, labelled_objects, match, peaks, suppress
 from rsseg.task import Centres
 
 FORMATS = {".gpkg": "GPKG", ".geojson": "GeoJSON"}
@@ -33,6 +30,9 @@ FORMATS = {".gpkg": "GPKG", ".geojson": "GeoJSON"}
 
 FOUND, WRONG, MISSED = "#1a9641", "#d6006c", "#1f6fd6"
 """The colours of what is right, a false alarm, and missed."""
+
+COLUMNS = 256
+"""Columns that are searched for objects at a time."""
 
 
 def check_out(out: Path) -> None:
@@ -45,67 +45,84 @@ def check_out(out: Path) -> None:
         raise InputError(f"out={out}: objects are written as {' or '.join(FORMATS)}; take such a name")
 
 
-@torch.inference_mode()
-def predict_objects(
-    module: SegmentationModule, head: str, reader: SceneReader, out: Path, size: int, overlap: int, batch_size: int
-) -> int:
-    """Write the objects of one scene as a vector file in the scene's CRS, each once, best first.
+class Objects:
+    """Gathers the objects of a scene; an `rsseg.inference.scene.Output`.
 
-    A feature is the bounding box along the image's rows and columns, or a point where no sizes were learnt, with its `class`
-    and `score`. Without a CRS coordinates are columns and rows. Objects where the image has no data are left out.
+    A centre is where the heat is highest among its neighbours, so that a row is searched once the one below it is known.
 
     Args:
-        module: The trained module, on its device.
-        head: The head to predict with.
-        reader: A reader of the scene.
-        out: A GeoPackage or GeoJSON file.
-        size: The windows' side.
-        overlap: Pixels cut away at each inner border.
-        batch_size: Windows at a time.
-
-    Returns:
-        How many there are.
-
-    Raises:
-        UnwritableError: If the file can't be written.
+        head: The head.
+        task: Its task.
+        height: Of the scene.
     """
-    task = module.tasks[head]
-    assert isinstance(task, Centres)
-    batches = predict_scene_windows(module, head, reader, size, overlap, batch_size)
-    objects = suppress(torch.cat([_candidates(batch, task) for batch in batches])).cpu().numpy()
-    image = open_raster(reader.scene.image)
-    if task.sized:
-        shapes: list[Any] = [box(*corners) for corners in boxes(torch.from_numpy(objects)).tolist()]
-    else:
-        shapes = [Point(column, row) for row, column in objects[:, 3:5].tolist()]
-    frame = geopandas.GeoDataFrame(
-        {
-            "class": [task.classes[int(label)] for label in objects[:, 1]],
-            "score": objects[:, 2].astype(np.float64).round(4),
-        },
-        geometry=[affine_transform(shape, image.transform.to_shapely()) for shape in shapes],
-        crs=None if image.crs is None else image.crs.to_wkt(),
-    )
-    kind = "Polygon" if task.sized else "Point"
-    with atomic_write(out) as part, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # about scenes without objects, or without a CRS
-        frame.to_file(part, driver=FORMATS[out.suffix.lower()], engine="pyogrio", layer="objects", geometry_type=kind)
-    return len(frame)
 
+    def __init__(self, head: str, task: Centres, height: int) -> None:
+        self.head, self.task, self.height = head, task, height
+        self._above: tuple[Tensor, NDArray[np.bool_]] | None = None
+        self._found: list[Tensor] = []
 
-def _candidates(batch: Predicted, task: Centres) -> Tensor:
-    """The objects of a batch of windows, in the scene's pixels; near the borders of windows some are there twice."""
-    counts = torch.zeros(len(batch.cores), *batch.logits.shape[2:], dtype=torch.bool)
-    for i, core in enumerate(batch.cores):
-        rows = slice(max(0, core.inner_top - MARGIN), core.inner_bottom + MARGIN)
-        columns = slice(max(0, core.inner_left - MARGIN), core.inner_right + MARGIN)
-        counts[i, rows, columns] = torch.from_numpy(~batch.missing[i][rows, columns])
-    planes = task.predict(batch.logits.float())
-    found = peaks(planes, task, least=SCORE, where=counts.to(planes.device))
-    corners = torch.tensor([[core.top, core.left] for core in batch.cores], device=found.device)
-    found[:, 3:5] += corners[found[:, 0].long()]
-    found[:, 0] = 0
-    return found
+    def rows(self, top: int, planes: Tensor, hidden: NDArray[np.bool_]) -> Tensor:
+        """See `Output`: a table of objects, see `rsseg.metrics.objects`."""
+        end, searched = top + planes.shape[1], 0
+        if self._above is not None:
+            above, hidden_above = self._above
+            planes, hidden = torch.cat([above, planes], dim=1), np.concatenate([hidden_above, hidden])
+            top, searched = top - above.shape[1], above.shape[1] - 1
+        self._above = planes[:, -2:].clone(), hidden[-2:]
+        stop = planes.shape[1] - (end < self.height)
+        where = torch.from_numpy(~hidden).to(planes.device)
+        where[:searched] = where[stop:] = False
+        found = []
+        for left in range(0, planes.shape[2], COLUMNS):
+            first, last = max(0, left - 1), min(planes.shape[2], left + COLUMNS + 1)
+            inside = where[:, first:last].clone()
+            inside[:, : left - first] = False
+            inside[:, left - first + COLUMNS :] = False
+            own = peaks(planes[None, :, :, first:last], self.task, least=SCORE, where=inside[None])
+            own[:, 3] += top
+            own[:, 4] += first
+            found.append(own.cpu())
+        return torch.cat(found)
+
+    def write(self, rows: Tensor) -> None:
+        """See `Output`."""
+        self._found.append(rows)
+
+    def save(self, out: Path, image: Path) -> int:
+        """Write the objects as a vector file in the scene's CRS, best first.
+
+        A feature is the bounding box along the image's rows and columns, or a point where no sizes were learnt, with its
+        `class` and `score`. Without a CRS coordinates are columns and rows.
+
+        Args:
+            out: A GeoPackage or GeoJSON file.
+            image: The scene's image.
+
+        Returns:
+            How many there are.
+
+        Raises:
+            UnwritableError: If the file can't be written.
+        """
+        objects = suppress(torch.cat(self._found)).numpy()
+        raster = open_raster(image)
+        if self.task.sized:
+            shapes: list[Any] = [box(*corners) for corners in boxes(torch.from_numpy(objects)).tolist()]
+        else:
+            shapes = [Point(column, row) for row, column in objects[:, 3:5].tolist()]
+        frame = geopandas.GeoDataFrame(
+            {
+                "class": [self.task.classes[int(label)] for label in objects[:, 1]],
+                "score": objects[:, 2].astype(np.float64).round(4),
+            },
+            geometry=[affine_transform(shape, raster.transform.to_shapely()) for shape in shapes],
+            crs=None if raster.crs is None else raster.crs.to_wkt(),
+        )
+        kind = "Polygon" if self.task.sized else "Point"
+        with atomic_write(out) as part, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about scenes without objects, or without a CRS
+            frame.to_file(part, driver=FORMATS[out.suffix.lower()], engine="pyogrio", layer="objects", geometry_type=kind)
+        return len(frame)
 
 
 def window_objects(task: Centres, windows: Sequence[Batch], logits: Tensor) -> list[Any]:

@@ -1,79 +1,219 @@
-"""A georeferenced map of a scene, window by window, so that the scene may be larger than memory."""
+"""A scene of any size predicted window by window: rows are read, predicted and written at the same time."""
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from rasterio.windows import Window
+from torch import Tensor
 
-from rsseg.contract import unknown
-from rsseg.data.raster import georeference, new_raster
+from rsseg.contract import InputError
+from rsseg.data.raster import as_pixel
 from rsseg.data.scene import SceneReader
-from rsseg.inference.picture import colours
-from rsseg.inference.windows import predict_scene_windows
-from rsseg.module import SegmentationModule
-from rsseg.task import Regression
+from rsseg.inference.blending import Blend, Windows, reflected
+from rsseg.progress import progress
 
 log = logging.getLogger(__name__)
 
 
-def predict_scene(
-    module: SegmentationModule,
-    head_name: str,
-    reader: SceneReader,
-    out: Path,
-    size: int,
-    overlap: int,
-    batch_size: int,
-    palette: Sequence[str] | None,
-) -> None:
-    """Write the predicted labels of one scene as a GeoTIFF on the scene's own grid.
+class Output(Protocol):
+    """What is made of a head's planes, rows by rows from the top."""
 
-    Windows overlap; what lies near their inner borders is cut away. A map of labels is uint8 with the dataset's colours, one
-    band (multilabel: one per label), 255 where the image has no data. A map of real values is float32 in their units, one band
-    per value, NaN where the image has no data. It is written whole or not at all.
+    head: str
+
+    def rows(self, top: int, planes: Tensor, hidden: NDArray[np.bool_]) -> Any:
+        """What is to be written of some rows, as soon as they are known.
+
+        Args:
+            top: The first row.
+            planes: ``[planes, rows, width]`` on the predictor's device, of `Predictor.forward`.
+            hidden: ``[rows, width]``, where the scene has no data or is not asked about.
+        """
+
+    def write(self, rows: Any) -> None:
+        """Write what `rows` gave; called in another thread, in order."""
+
+
+class Strip(NamedTuple):
+    """The pixels that a row of windows sees, reflected at the borders of the scene.
+
+    Attributes:
+        pixels: ``[C, size, width]``, as stored; the fill where there are none.
+        hidden: bool ``[size, width]``, where there is no image or none is asked for.
+    """
+
+    pixels: NDArray[np.generic]
+    hidden: NDArray[np.bool_]
+
+
+class RowReader:
+    """Reads a scene from the top, each row once; what can't be read has no data.
 
     Args:
-        module: The trained module, on its device.
-        head_name: The head to predict with.
-        reader: A reader of the scene.
-        out: The file to write.
-        size: The windows' side.
-        overlap: Pixels cut away at each inner border.
-        batch_size: Windows at a time.
-        palette: The dataset's colours, if it has any.
+        reader: A reader of the scene. Where the scene has a mask, only what it marks is asked about.
+        lefts: Where the windows of a row begin.
+        size: Their side.
+
+    Attributes:
+        damaged: The blocks that could not be read, and why the first of them.
+    """
+
+    def __init__(self, reader: SceneReader, lefts: Sequence[int], size: int) -> None:
+        self.reader, self.size, self.damaged = reader, size, list[str]()
+        _, width = reader.size
+        self._columns = reflected(lefts[0], lefts[-1] - lefts[0] + size, width)
+        self._pixels = np.empty((len(reader.bands), 0, width), reader.dtype)
+        self._hidden = np.empty((0, width), dtype=bool)
+        self._top = self._bottom = 0
+
+    def strip(self, top: int) -> Strip:
+        """What a row of windows sees; later calls are of lower rows."""
+        first, last = max(0, top), min(self.reader.size[0], top + self.size)
+        pixels, hidden = self._read(self._bottom, last)
+        gone = first - self._top
+        self._pixels = np.concatenate([self._pixels[:, gone:], pixels], axis=1)
+        self._hidden = np.concatenate([self._hidden[gone:], hidden])
+        self._top, self._bottom = first, last
+        rows = reflected(top, self.size, self.reader.size[0]) - first
+        return Strip(self._pixels[:, rows][:, :, self._columns], self._hidden[rows][:, self._columns])
+
+    def _read(self, top: int, bottom: int) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Rows of the scene; where they can't be read at once, block by block."""
+        _, width = self.reader.size
+        shape = bottom - top, width
+        pixels = np.empty((len(self.reader.bands), *shape), self.reader.dtype)
+        hidden = np.ones(shape, dtype=bool)
+        if top == bottom:
+            return pixels, hidden
+        todo = [Window(0, top, width, bottom - top)]
+        for window in todo:
+            try:
+                image, missing = self.reader.read_pixels(window)
+            except InputError as error:
+                if window is todo[0]:
+                    todo += blocks(window, *self.reader.block())
+                    continue
+                self.damaged.append(str(error))
+                image, missing = np.zeros((), self.reader.dtype), np.ones((), dtype=bool)
+            rows, columns = window.toslices()
+            rows = slice(rows.start - top, rows.stop - top)
+            pixels[:, rows, columns], hidden[rows, columns] = image, missing
+        pixels = np.where(hidden, as_pixel(self.reader.fill, pixels.dtype)[:, None, None], pixels)
+        if self.reader.scene.masks:
+            hidden |= self.reader.read_mask(todo[0]) != 1
+        return pixels, hidden
+
+
+def blocks(window: Window, height: int, width: int) -> Iterator[Window]:
+    """The parts of a window that lie in different blocks of a file.
+
+    Example:
+        >>> [(part.row_off, part.height) for part in blocks(Window(0, 3, 8, 6), 4, 8)]
+        [(3, 1), (4, 4), (8, 1)]
+    """
+    right, bottom = window.col_off + window.width, window.row_off + window.height
+    top = window.row_off
+    while top < bottom:
+        below = min(bottom, (top // height + 1) * height)
+        left = window.col_off
+        while left < right:
+            beside = min(right, (left // width + 1) * width)
+            yield Window(left, top, beside - left, below - top)
+            left = beside
+        top = below
+
+
+@torch.inference_mode()
+def predict_scene(
+    predictor: Callable[[Tensor], dict[str, Tensor]],
+    planes: Callable[[str], int],
+    reader: SceneReader,
+    outputs: Sequence[Output],
+    windows: Windows,
+    device: torch.device,
+    title: str,
+) -> None:
+    """Predict a scene in overlapping windows, blend them, and give the rows to outputs.
+
+    One row of windows is in memory at a time, on the device; the next one is read, and the last one written, meanwhile. Windows
+    of which all pixels are hidden are not predicted.
+
+    Args:
+        predictor: `Predictor.forward`, in the precision and on the device that it is to have.
+        planes: `Predictor.planes`.
+        reader: As for `RowReader`.
+        outputs: What is made of it.
+        windows: How the scene is cut.
+        device: The predictor's.
+        title: What the progress bar says.
 
     Raises:
-        UnwritableError: If the map can't be written.
+        UnwritableError: If an output can't be written.
     """
-    task = module.tasks[head_name]
-    place = georeference(reader.scene.image)
-    if not place:
-        log.info("%s says nothing of its place on the Earth, nor does the map.", reader.scene.image)
-    height, width = reader.size
-    planes, painted = math.prod(task.label_planes), not task.real and not task.label_planes
-    nothing = np.array(unknown(np.zeros(0, task.map_dtype)), task.map_dtype)
-    with new_raster(
-        out, height=height, width=width, count=planes, dtype=task.map_dtype.name, nodata=nothing.item(),
-        tiled=True, blockxsize=256, blockysize=256, compress="deflate", bigtiff="if_safer",
-        photometric="PALETTE" if painted else "MINISBLACK", **place,
-    ) as target:  # fmt: skip
-        if isinstance(task, Regression):
-            target.descriptions, target.units = task.classes, task.units or ("",) * planes
-        if painted:
-            target.write_colormap(1, {i: _rgb(c) for i, c in enumerate(colours(task, palette))})
-        for batch in predict_scene_windows(module, head_name, reader, size, overlap, batch_size):
-            labels = module.labels(head_name, batch.logits).cpu().numpy().astype(task.map_dtype)
-            for core, label, absent in zip(batch.cores, labels, batch.missing, strict=True):
-                rows, columns = slice(core.inner_top, core.inner_bottom), slice(core.inner_left, core.inner_right)
-                part = np.where(absent, nothing, label).reshape(-1, size, size)[:, rows, columns]
-                window = Window(core.left + core.inner_left, core.top + core.inner_top, part.shape[2], part.shape[1])
-                target.write(part, window=window)
+    blends = {output.head: Blend(planes(output.head), reader.size, windows, device) for output in outputs}
+    grid = next(iter(blends.values()))
+    batches = [grid.lefts[first : first + windows.batch_size] for first in range(0, len(grid.lefts), windows.batch_size)]
+    rows, seen, written = RowReader(reader, grid.lefts, windows.size), False, None
+    own = slice(-grid.lefts[0], reader.size[1] - grid.lefts[0])
+    with (
+        ThreadPoolExecutor(1) as read,
+        ThreadPoolExecutor(1) as write,
+        progress(range(len(grid.tops) * len(batches)), title) as steps,
+    ):
+        following = read.submit(rows.strip, grid.tops[0])
+        for top, below in zip(grid.tops, [*grid.tops[1:], None], strict=True):
+            strip = following.result()
+            if below is not None:
+                following = read.submit(rows.strip, below)
+            pixels = torch.from_numpy(strip.pixels).to(device)
+            for lefts, _ in zip(batches, steps, strict=False):
+                _predict_batch(predictor, pixels, strip.hidden, lefts, blends)
+            first, last = grid.finished
+            hidden = strip.hidden[first - top : last - top, own]
+            seen |= not hidden.all()
+            taken = {head: blend.take() for head, blend in blends.items()}
+            found = [(output, output.rows(first, taken[output.head], hidden)) for output in outputs]
+            for blend in blends.values():
+                blend.advance()
+            if written is not None:
+                written.result()
+            written = write.submit(_write, found)
+        if written is not None:
+            written.result()
+    if rows.damaged:
+        line = "%s: %d of its blocks can't be read and have no data in the map, the first: %s"
+        log.warning(line, reader.scene.image, len(rows.damaged), rows.damaged[0])
+    if not seen:
+        log.warning(
+            "%s has no data anywhere%s: its map is empty.", reader.scene.image, " in the area" * bool(reader.scene.masks)
+        )
 
 
-def _rgb(colour: str) -> tuple[int, int, int]:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+def _predict_batch(
+    predictor: Callable[[Tensor], dict[str, Tensor]],
+    pixels: Tensor,
+    hidden: NDArray[np.bool_],
+    lefts: Sequence[int],
+    blends: Mapping[str, Blend],
+) -> None:
+    """Predict some windows of a row and add them to it; one whose pixels are all hidden changes nothing that is seen."""
+    size, origin = pixels.shape[1], next(iter(blends.values())).lefts[0]
+    asked = [left for left in lefts if not hidden[:, left - origin : left - origin + size].all()]
+    if not asked:
+        return
+    batch = torch.stack([pixels[..., left - origin : left - origin + size] for left in asked])
+    found = predictor(batch)
+    for head, blend in blends.items():
+        for left, planes in zip(asked, found[head], strict=True):
+            blend.add(planes, left)
+
+
+def _write(found: Sequence[tuple[Output, Any]]) -> None:
+    for output, rows in found:
+        output.write(rows)

@@ -47,6 +47,8 @@ class Spec:
         quality: The first head's validation score, more is better; None: not known.
         rgb: The bands that pictures show as red, green and blue; None: the first three.
         nodata: What images without a no-data value of their own hold where there is nothing.
+        precision: What it was trained in, as Lightning calls it.
+        image: The patterns of the paths of a scene's image files below the root of its dataset; empty: not known.
     """
 
     name: str
@@ -62,6 +64,8 @@ class Spec:
     quality: float | None = None
     rgb: tuple[int, ...] | None = None
     nodata: float | None = None
+    precision: str = "auto"
+    image: tuple[str, ...] = ()
 
 
 class TrainedModel(nn.Module):
@@ -78,7 +82,7 @@ class TrainedModel(nn.Module):
 
     def __init__(self, network: nn.Module, spec: Spec, scaling: str = "none") -> None:
         super().__init__()
-        self.network, self.spec = network.eval(), spec
+        self.network, self.spec = network.eval().to(memory_format=torch.channels_last), spec
         self.register_buffer("mean", torch.tensor(spec.mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std, dtype=torch.float32).view(1, -1, 1, 1))
         self.scalings = {name: (head.scaling or {}).get(scaling) for name, head in spec.heads.items()}

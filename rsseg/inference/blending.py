@@ -1,0 +1,167 @@
+"""Where the windows of a scene lie, and how what is said of them is put together where they overlap."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rsseg.contract import InputError
+
+BLENDS = ("gaussian", "cosine", "none")
+"""How windows are blended, see `window_weights`."""
+
+
+def window_weights(size: int, margin: int, blend: str) -> NDArray[np.float64]:
+    """What a window's pixels count for along one side, by their distance from its ends.
+
+    A pixel's weight is the product along both sides, and what all windows say of it is divided by the sum of their weights.
+
+    Args:
+        size: The window's side in pixels.
+        margin: How far a window reaches beyond its core on each side; neighbours overlap by twice as much.
+        blend: ``gaussian``: a normal density of deviation size / 8 (Isensee et al. 2021). ``cosine``: 1 in the middle, and a
+            squared sine over what neighbours overlap by. ``none``: 1 in the core and 0 in the margin.
+
+    Example:
+        >>> window_weights(8, 2, "cosine").round(2).tolist()
+        [0.04, 0.31, 0.69, 0.96, 0.96, 0.69, 0.31, 0.04]
+    """
+    place = np.arange(size) + 0.5
+    inside = np.minimum(place, size - place)
+    if blend == "gaussian":
+        return np.exp(-0.5 * ((place - size / 2) / (size / 8)) ** 2)
+    if blend == "none" or not margin:
+        return (inside > margin).astype(np.float64)
+    return np.sin(0.5 * np.pi * np.clip(inside / (2 * margin), 0, 1)) ** 2
+
+
+def check_blend(size: int, margin: int, blend: str) -> None:
+    """Refuse windows that can't be blended.
+
+    Raises:
+        InputError: For another kind of blending, or a margin that is too wide.
+    """
+    if blend not in BLENDS:
+        raise InputError(f"blend={blend}: {', '.join(BLENDS)} is expected")
+    most = size // 4 if blend == "cosine" else (size - 1) // 2
+    if not 0 <= margin <= most:
+        raise InputError(f"margin={margin}: windows of {size} px with blend={blend} have margins from 0 to {most}")
+
+
+def starts(length: int, size: int, margin: int) -> list[int]:
+    """Where windows begin along a side of a scene, so that every pixel lies in a core.
+
+    The first begins a margin before the scene, the last ends a margin behind it.
+
+    Example:
+        >>> starts(20, 8, 1)
+        [-1, 5, 11, 13]
+    """
+    last = length + margin - size
+    step = size - 2 * margin
+    count = max(0, math.ceil((last + margin) / step))
+    return [step * i - margin for i in range(count)] + [max(last, -margin)]
+
+
+def reflected(start: int, size: int, length: int) -> NDArray[np.intp]:
+    """The places of a side that a window sees, reflected at both ends without repeating the last pixel.
+
+    Example:
+        >>> reflected(-2, 8, 4).tolist()
+        [2, 1, 0, 1, 2, 3, 2, 1]
+    """
+    if length == 1:
+        return np.zeros(size, dtype=np.intp)
+    place = np.arange(start, start + size) % (2 * length - 2)
+    return np.minimum(place, 2 * length - 2 - place)
+
+
+class Windows(NamedTuple):
+    """How a scene is cut into windows.
+
+    Attributes:
+        size: Their side in pixels.
+        margin: See `window_weights`.
+        blend: See `window_weights`.
+        batch_size: Windows at a time.
+    """
+
+    size: int
+    margin: int
+    blend: str
+    batch_size: int
+
+
+class Blend:
+    """The blended planes of a row of windows, of which the rows that no later window reaches can be taken.
+
+    It holds ``4 * planes * size * width`` bytes, whatever the scene's height.
+
+    Args:
+        planes: The number of planes.
+        shape: Height and width of the scene.
+        windows: How it is cut.
+        device: Where the planes lie.
+
+    Attributes:
+        tops: Where the rows of windows begin.
+        lefts: Where the windows of a row begin.
+        top: Where the present row begins.
+    """
+
+    def __init__(self, planes: int, shape: tuple[int, int], windows: Windows, device: torch.device) -> None:
+        self.shape, self.size = shape, windows.size
+        self.tops, self.lefts = (starts(length, windows.size, windows.margin) for length in shape)
+        side = window_weights(*windows[:3])
+        self._weights = torch.from_numpy(np.outer(side, side).astype(np.float32)).to(device)
+        self._sums = [_summed(side, at, length).to(device) for at, length in zip((self.tops, self.lefts), shape, strict=True)]
+        self._rows = torch.zeros(planes, windows.size, shape[1], device=device)
+        self._below = dict(zip(self.tops, [*self.tops[1:], shape[0]], strict=True))
+        self.top = self.tops[0]
+
+    @property
+    def finished(self) -> tuple[int, int]:
+        """The first of the scene's rows that no window below the present row reaches, and the one behind the last of them."""
+        return max(0, self.top), min(self._below[self.top], self.shape[0])
+
+    def add(self, planes: Tensor, left: int) -> None:
+        """Add what is said of a window of the present row.
+
+        Args:
+            planes: ``[planes, size, size]``.
+            left: Where the window begins.
+        """
+        first, last = max(0, left), min(self.shape[1], left + self.size)
+        inside = slice(first - left, last - left)
+        self._rows[:, :, first:last].addcmul_(planes[:, :, inside], self._weights[:, inside])
+
+    def take(self) -> Tensor:
+        """The planes ``[planes, rows, width]`` of the `finished` rows, once all windows of the present row are added.
+
+        They hold until `advance`, and are taken once.
+        """
+        first, last = self.finished
+        down, across = self._sums
+        return self._rows[:, first - self.top : last - self.top].div_(down[first:last, None]).div_(across)
+
+    def advance(self) -> None:
+        """Go on to the next row of windows."""
+        following = self._below[self.top]
+        left = self._rows[:, following - self.top :].clone()
+        self._rows.zero_()
+        self._rows[:, : left.shape[1]] = left
+        self.top = following
+
+
+def _summed(side: NDArray[np.float64], at: list[int], length: int) -> Tensor:
+    """The sum of all windows' weights along a side of the scene."""
+    total = np.zeros(length)
+    for start in at:
+        first, last = max(0, start), min(length, start + len(side))
+        total[first:last] += side[first - start : last - start]
+    return torch.from_numpy(total.astype(np.float32))

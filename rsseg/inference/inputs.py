@@ -1,0 +1,126 @@
+"""The scenes that a user names to be mapped: files, folders, globs, lists, stacks, and what lies elsewhere."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import rasterio.shutil
+from rasterio.enums import Resampling
+from rasterio.vrt import WarpedVRT
+
+from rsseg.config.arguments import split_places
+from rsseg.contract import InputError
+from rsseg.data.files import Files
+from rsseg.data.paths import IMAGES, files_below
+from rsseg.data.raster import ground_resolution, open_raster, reading
+from rsseg.data.remote import fetch
+from rsseg.data.scene import Scene
+from rsseg.files import is_remote, read_text
+
+log = logging.getLogger(__name__)
+
+LISTS = (".txt", ".csv")
+"""What files are called that list scenes, one a line."""
+
+NEAR = 1.2
+"""Resolutions that differ by a smaller factor are taken for the same."""
+
+
+def find_scenes(text: str, patterns: Sequence[str], stack: bool = False) -> list[Scene]:
+    """The scenes that a text names.
+
+    Args:
+        text: Files, folders, patterns with ``*``, lists, URLs and archives, with commas between them.
+        patterns: Those of the training images' files below the root of their dataset, by which the files of a scene are found
+            in a folder; where they fit nothing there, every image is a scene.
+        stack: Whether the files are the bands of one scene, in this order.
+
+    Raises:
+        InputError: If something is not there, or no image.
+    """
+    if is_remote(text):
+        scenes = _fetched(text, patterns)
+    else:
+        globbed = [Path(path) for path in sorted(glob.glob(text, recursive=True))] if glob.has_magic(text) else []
+        scenes = [scene for place in globbed or split_places(text) for scene in _scenes_of(place, patterns)]
+    if stack:
+        first, *others = scenes
+        return [replace(first, stack=(*first.stack, *(file for scene in others for file in scene.images)))]
+    return scenes
+
+
+def _scenes_of(place: Path, patterns: Sequence[str]) -> list[Scene]:
+    """The scenes of a file, a folder, or a list."""
+    if place.suffix.lower() in LISTS and place.is_file():
+        lines = [line.strip() for line in read_text(place).splitlines() if line.strip() and not line.startswith("#")]
+        named = [Path(line).expanduser() for line in lines]
+        return [scene for path in named for scene in _scenes_of(path if path.is_absolute() else place.parent / path, patterns)]
+    if place.is_file():
+        return [Scene(place.stem, place)]
+    if place.is_dir():
+        return _below(place, patterns)
+    raise InputError(f"scene={place}: there is no such file or folder")
+
+
+def _below(folder: Path, patterns: Sequence[str]) -> list[Scene]:
+    """The scenes below a folder."""
+    if patterns:
+        try:
+            return Files(str(folder), list(patterns), mask="-", split={"test": ["*"]}).scenes("test")
+        except InputError as error:
+            if len(patterns) > 1:
+                raise
+            log.info("scene=%s: every image is taken for a scene (%s)", folder, str(error).partition(":")[0])
+    found = sorted(path for path in files_below(folder) if path.suffix.lower() in IMAGES)
+    if not found:
+        raise InputError(f"scene={folder}: there is no image in that folder ({', '.join(sorted(IMAGES))})")
+    return [Scene(path.stem, path) for path in found]
+
+
+def _fetched(url: str, patterns: Sequence[str]) -> list[Scene]:
+    """The scenes of an archive, a folder or a file elsewhere, copied here."""
+    name = PurePosixPath(url)
+    if name.suffix.lower() in IMAGES:
+        folder = fetch(url[: -len(name.name) - 1], lambda path: path == name.name, "scene")
+        return [Scene(name.stem, folder / name.name)]
+    return _below(fetch(url, lambda path: PurePosixPath(path).suffix.lower() in IMAGES, "scene"), patterns)
+
+
+def fit_resolution(scene: Scene, trained: float | None, resample: str, folder: Path) -> Scene:
+    """A scene at the resolution that a network was trained at.
+
+    Args:
+        scene: The scene.
+        trained: In metres a pixel; None: not known.
+        resample: ``true``: it is brought to that resolution; ``false``: it stays as it is; ``refuse``.
+        folder: Where the file goes that describes the scene at the new resolution.
+
+    Raises:
+        InputError: If it is another one, and is not to be changed.
+    """
+    if resample not in ("true", "false", "refuse"):
+        raise InputError(f"resample={resample}: true, false or refuse is expected")
+    own = ground_resolution(scene.image)
+    if trained is None or own is None or resample == "false" or max(own / trained, trained / own) < NEAR:
+        return scene
+    if resample == "refuse":
+        raise InputError(
+            f"{scene.image} has {own:.3g} m a pixel, and the run was trained on {trained:.3g} m: resample=true brings it to "
+            "that resolution, resample=false maps it as it is"
+        )
+    log.info("%s: resampled from %.3g to %.3g m a pixel, which the map has too.", scene.image, own, trained)
+    raster, factor = open_raster(scene.image), own / trained
+    width, height = (max(1, math.ceil(side * factor)) for side in (raster.width, raster.height))
+    transform = raster.transform * raster.transform.scale(raster.width / width, raster.height / height)
+    method, path = Resampling.average if factor < 1 else Resampling.bilinear, folder / f"{scene.image.stem}.vrt"
+    with (
+        reading(scene.image),
+        WarpedVRT(raster, crs=raster.crs, transform=transform, width=width, height=height, resampling=method) as warped,
+    ):
+        rasterio.shutil.copy(warped, path, driver="VRT")
+    return replace(scene, image=path)

@@ -1,0 +1,194 @@
+"""Maps of a scene as Cloud Optimized GeoTIFFs: labels, values, probabilities, entropy and disagreement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from rasterio.windows import Window
+from torch import Tensor
+
+from rsseg.contract import IGNORE, InputError
+from rsseg.data.raster import GDAL, block_places
+from rsseg.files import atomic_write
+from rsseg.inference.predictor import disagreement, entropy
+from rsseg.inference.styles import rgb
+from rsseg.task import Centres, Task
+
+KINDS = ("labels", "probabilities", "entropy", "disagreement")
+"""What a map may hold; of a regression `labels` are its values."""
+
+STEPS = 250
+"""Shares from 0 to 1 are stored in a byte as so many steps; 255 is no data."""
+
+
+@dataclass(frozen=True)
+class Bands:
+    """The bands of a map.
+
+    Attributes:
+        names: A name for each.
+        dtype: ``uint8``, ``float16`` or ``float32``.
+        read: What the bands hold, ``[count, rows, width]``, of a head's planes.
+        units: A unit for each, where they have one.
+        steps: What a byte stands for is its value divided by it; None: the value itself.
+        colours: The colours of labels; None: the bands hold no labels.
+        classes: By label its name, where one band holds labels.
+    """
+
+    names: tuple[str, ...]
+    dtype: str
+    read: Callable[[Tensor], Tensor]
+    units: tuple[str, ...] = ()
+    steps: int | None = None
+    colours: Sequence[str] | None = None
+    classes: tuple[str, ...] = ()
+
+    @property
+    def nodata(self) -> float:
+        """What stands where nothing is known."""
+        return IGNORE if self.dtype == "uint8" else np.nan
+
+
+def bands_of(kind: str, task: Task, threshold: Tensor | None, colours: Sequence[str], dtype: str) -> Bands:
+    """The bands of a kind of map.
+
+    Args:
+        kind: One of `KINDS`.
+        task: The head's task.
+        threshold: As for `Task.decide`.
+        colours: Of the labels.
+        dtype: That of shares, ``uint8`` or ``float16``.
+
+    Raises:
+        InputError: If the task has no such map.
+    """
+    if isinstance(task, Centres) and kind != "labels":
+        raise InputError(f"write={kind}: objects have scores, which write=labels gives; leave {kind} out")
+    if kind == "labels" and task.real:
+        return Bands(task.classes, "float32", lambda planes: planes[: task.outputs], getattr(task, "units", ()))
+    if kind == "labels":
+        several = bool(task.label_planes)
+
+        def labels(planes: Tensor) -> Tensor:
+            decided = task.decide(planes[: task.outputs], threshold)
+            return decided if several else decided[None]
+
+        return Bands(
+            task.classes if several else ("label",), "uint8", labels,
+            colours=None if several else colours, classes=() if several else task.label_names,
+        )  # fmt: skip
+    if kind == "disagreement":
+        names, shares = task.classes if task.separate else (kind,), not task.real
+        return Bands(
+            names, dtype if shares else "float32", lambda planes: disagreement(planes, task),
+            getattr(task, "units", ()), STEPS if shares and dtype == "uint8" else None,
+        )  # fmt: skip
+    if task.real:
+        raise InputError(f"write={kind}: a regression gives values, not probabilities; leave {kind} out")
+    steps = STEPS if dtype == "uint8" else None
+    if kind == "probabilities":
+        return Bands(task.classes, dtype, lambda planes: planes[: task.outputs], steps=steps)
+    names = (kind,) if task.exclusive else task.classes
+    return Bands(names, dtype, lambda planes: entropy(planes[: task.outputs], task), steps=steps)
+
+
+class MapFile:
+    """A map that is written rows by rows; an `rsseg.inference.scene.Output`.
+
+    Args:
+        head: The head.
+        bands: What it holds.
+        raster: The file, as `new_map` opens it.
+    """
+
+    def __init__(self, head: str, bands: Bands, raster: Any) -> None:
+        self.head, self.bands, self._raster = head, bands, raster
+
+    def rows(self, top: int, planes: Tensor, hidden: NDArray[np.bool_]) -> tuple[int, NDArray[np.generic]]:
+        """See `Output`."""
+        values = self.bands.read(planes)
+        if self.bands.steps:
+            values = (values * self.bands.steps).round()
+        dtype = np.uint8 if self.bands.dtype == "uint8" else np.float32
+        found = values.cpu().numpy().astype(dtype)
+        found[:, hidden] = self.bands.nodata
+        return top, found
+
+    def write(self, rows: tuple[int, NDArray[np.generic]]) -> None:
+        """See `Output`."""
+        top, values = rows
+        self._raster.write(values, window=Window(0, top, values.shape[2], values.shape[1]))
+
+
+@contextmanager
+def new_map(
+    path: Path, bands: Bands, shape: tuple[int, int], place: Mapping[str, Any], tags: Mapping[str, str]
+) -> Iterator[Any]:
+    """A raster to be written rows by rows, which becomes a Cloud Optimized GeoTIFF when the block ends; whole or not at all.
+
+    Args:
+        path: The file.
+        bands: What it holds.
+        shape: Height and width.
+        place: Where it lies, as `rsseg.data.raster.georeference` gives it.
+        tags: Metadata of the file.
+
+    Raises:
+        UnwritableError: If it can't be written.
+    """
+    half = bands.dtype == "float16"
+    form = {"height": shape[0], "width": shape[1], "count": len(bands.names), "dtype": "float32" if half else bands.dtype}
+    precision = {"nbits": 16} if half else {}
+    with atomic_write(path) as part:
+        rows = part.with_suffix(".rows.tif")
+        try:
+            with rasterio.Env(**GDAL), rasterio.open(
+                rows, "w", driver="GTiff", nodata=bands.nodata, blockysize=1, interleave="band", compress="deflate", zlevel=1,
+                bigtiff="if_safer", photometric="palette" if bands.colours else "minisblack", **form, **precision, **place,
+            ) as raster:  # fmt: skip
+                _describe(raster, bands, tags)
+                yield raster
+            resampling = "mode" if bands.dtype == "uint8" and not bands.steps else "average"
+            with rasterio.Env(**GDAL):
+                rasterio.shutil.copy(
+                    rows, part, driver="COG", compress="deflate", overview_resampling=resampling, bigtiff="if_safer",
+                    predictor="yes" if bands.dtype != "uint8" else "no", num_threads="2", **precision,
+                )  # fmt: skip
+            _check_whole(part)
+        except rasterio.errors.RasterioError as error:
+            raise OSError(str(error)) from None
+        finally:
+            with suppress(OSError):
+                rows.unlink(missing_ok=True)
+
+
+def _describe(raster: Any, bands: Bands, tags: Mapping[str, str]) -> None:
+    raster.descriptions = bands.names
+    raster.update_tags(**tags)
+    if bands.units:
+        raster.units = bands.units
+    if bands.steps:
+        raster.scales = (1 / bands.steps,) * len(bands.names)
+    if bands.colours:
+        raster.write_colormap(1, {label: rgb(colour) for label, colour in enumerate(bands.colours)})
+        raster.update_tags(1, **{f"CLASS_{label}": name for label, name in enumerate(bands.classes)})
+
+
+def _check_whole(path: Path) -> None:
+    """Look whether all blocks of a file are there: GDAL keeps a full disk to itself.
+
+    Raises:
+        OSError: If one is not.
+    """
+    with rasterio.open(path) as raster:
+        ends = [sum(place) for place in block_places(raster)]
+    if min(ends) <= 0 or max(ends) > path.stat().st_size:
+        raise OSError("a part of it is missing")

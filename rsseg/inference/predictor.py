@@ -1,0 +1,229 @@
+"""Several trained networks, or views of a window, as one predictor: test-time augmentation and ensembles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rsseg.contract import InputError
+from rsseg.inference.trained import TrainedModel
+from rsseg.task import Centres, Task
+
+MULTIPLE = 32
+"""Sides of windows that every network of smp takes are multiples of it."""
+
+TINY = 1e-12
+"""Probabilities below it say nothing more."""
+
+
+class View(NamedTuple):
+    """How a window is shown to a network: transposed, then flipped, then scaled.
+
+    Attributes:
+        transposed: Whether rows become columns.
+        flipped: Whether the order of the rows, and of the columns, is reversed.
+        scale: The factor on its sides.
+
+    Example:
+        >>> view, pixels = View(True, (True, False)), torch.arange(6).view(1, 1, 2, 3)
+        >>> bool((view.undo(view.show(pixels), None, (2, 3)) == pixels).all())
+        True
+    """
+
+    transposed: bool = False
+    flipped: tuple[bool, bool] = (False, False)
+    scale: float = 1.0
+
+    @property
+    def _flips(self) -> list[int]:
+        return [axis for axis, flip in zip((-2, -1), self.flipped, strict=True) if flip]
+
+    def show(self, pixels: Tensor) -> Tensor:
+        """Windows ``[B, C, H, W]`` as the network is to see them."""
+        shown = pixels.transpose(-2, -1) if self.transposed else pixels
+        shown = shown.flip(self._flips)
+        if self.scale == 1:
+            return shown
+        sides = [max(MULTIPLE, round(side * self.scale / MULTIPLE) * MULTIPLE) for side in shown.shape[-2:]]
+        return F.interpolate(shown.float(), sides, mode="bilinear", antialias=True)
+
+    def undo(self, activated: Tensor, task: Task | None, size: tuple[int, int]) -> Tensor:
+        """What the network says of a view, as what it says of the window.
+
+        Args:
+            activated: ``[B, K, h, w]``, see `Task.activate`.
+            task: The head's; None: nothing in the planes has a direction.
+            size: Height and width of the window.
+        """
+        sides = size[::-1] if self.transposed else size
+        if tuple(activated.shape[-2:]) != tuple(sides):
+            activated = F.interpolate(activated, sides, mode="bilinear", antialias=True)
+        activated = activated.flip(self._flips)
+        activated = activated.transpose(-2, -1) if self.transposed else activated
+        if task is None:
+            return activated
+        return task.turned(activated, self.transposed, self.flipped[::-1] if self.transposed else self.flipped)
+
+
+FLIPS = tuple(View(flipped=(rows, columns)) for rows, columns in product((False, True), repeat=2))
+VIEWS = {
+    "none": (View(),),
+    "flips": FLIPS,
+    "d4": tuple(flip._replace(transposed=transposed) for transposed in (False, True) for flip in FLIPS),
+    "scales": tuple(View(scale=scale) for scale in (1.0, 0.75, 1.25)),
+}
+"""The views of each kind of test-time augmentation; the first is the window as it is."""
+
+
+class Predictor(nn.Module):
+    """The mean over networks and views of what they say of a window.
+
+    The probabilities of labels are averaged, or the values of a regression; disagreement is what the passes differ by.
+
+    Args:
+        models: The networks, of the same heads and bands.
+        weights: What each counts for; None: all the same.
+        tta: The kind of test-time augmentation, a key of `VIEWS`.
+        disagreement: Whether the planes that `disagreement` needs are given besides.
+
+    Raises:
+        InputError: If the networks do not go together, or the views do not suit a task.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[TrainedModel],
+        weights: Sequence[float] | None = None,
+        tta: str = "none",
+        disagreement: bool = False,
+    ) -> None:
+        super().__init__()
+        if tta not in VIEWS:
+            raise InputError(f"tta={tta}: {', '.join(VIEWS)} is expected")
+        check_alike(models)
+        self.models, self.views = nn.ModuleList(models), VIEWS[tta]
+        self.spec = models[0].spec
+        self.weights = [1.0] * len(models) if weights is None else [float(weight) for weight in weights]
+        self.spread = disagreement
+        for name, head in self.spec.heads.items():
+            if tta == "scales" and isinstance(head.task, Centres):
+                raise InputError(f"tta=scales: head {name} finds objects, whose sizes are in pixels; take tta=flips or d4")
+
+    def planes(self, head: str) -> int:
+        """How many planes `forward` gives of a head."""
+        outputs = self.spec.heads[head].task.outputs
+        return outputs + (self._spread_planes(self.spec.heads[head].task) if self.spread else 0)
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """What is said of stored pixels ``[B, C, H, W]``.
+
+        Returns:
+            By head float32 ``[B, planes, H, W]``: the mean of what `Task.activate` gives, and, for `disagreement`, the mean
+            entropy of each pass's own probabilities or the mean square of its values.
+        """
+        size = (int(pixels.shape[-2]), int(pixels.shape[-1]))
+        sums: dict[str, Tensor] = {}
+        share = 1 / (sum(self.weights) * len(self.views))
+        for view in self.views:
+            shown = view.show(pixels)
+            for model, weight in zip(self.models, self.weights, strict=True):
+                for name, activated in model(shown).items():
+                    task = self.spec.heads[name].task
+                    planes = view.undo(activated, task, size)
+                    if self.spread:
+                        planes = torch.cat([planes, self._spread_of(planes, task)], dim=1)
+                    sums[name] = planes * (weight * share) + sums[name] if name in sums else planes * (weight * share)
+        return sums
+
+    @staticmethod
+    def _spread_planes(task: Task) -> int:
+        if isinstance(task, Centres):
+            return 0
+        return 1 if task.exclusive else task.channels
+
+    @staticmethod
+    def _spread_of(planes: Tensor, task: Task) -> Tensor:
+        if isinstance(task, Centres):
+            return planes[:, :0]
+        return planes.square() if task.real else entropy(planes, task)
+
+    def threshold(self, head: str) -> Tensor | None:
+        """The tuned thresholds of a head as `Task.decide` takes them: the mean of the networks' own; None: one has none.
+
+        The mean is one of probabilities, or of the biases of exclusive classes.
+        """
+        found = []
+        for model in self.models:
+            assert isinstance(model, TrainedModel)
+            own, scaling = model.spec.heads[head], model.scalings[head]
+            if own.threshold is None:
+                return None
+            values = torch.tensor(own.threshold)
+            if scaling is not None:
+                shift = 0 if own.task.exclusive else torch.tensor(scaling.shift)
+                values = values * torch.tensor(scaling.scale) + shift
+            found.append(values if own.task.exclusive else values.sigmoid())
+        mean = torch.stack(found).mul(torch.tensor(self.weights)[:, None]).sum(0) / sum(self.weights)
+        return mean if self.spec.heads[head].task.exclusive else mean.logit()
+
+
+def check_alike(models: Sequence[TrainedModel]) -> None:
+    """Let networks that say different things not be averaged.
+
+    Raises:
+        InputError: If their heads, classes, bands or the resolutions that they were trained at differ.
+    """
+    first, *others = (model.spec for model in models)
+    for other in others:
+        facts = {
+            "heads": (list(first.heads), list(other.heads)),
+            "classes": tuple({name: list(h.task.classes) for name, h in spec.heads.items()} for spec in (first, other)),
+            "tasks": tuple({name: h.task.kind for name, h in spec.heads.items()} for spec in (first, other)),
+            "bands": (list(first.bands), list(other.bands)),
+        }
+        for what, (one, two) in facts.items():
+            if one != two:
+                raise InputError(f"{first.name} and {other.name} can't be averaged: their {what} are {one} and {two}")
+
+
+def entropy(probabilities: Tensor, task: Task) -> Tensor:
+    """The entropy of probabilities as a share of the largest that there can be, from 0 to 1.
+
+    Args:
+        probabilities: ``[..., K, H, W]``.
+        task: The head's task, whose target holds labels.
+
+    Returns:
+        ``[..., 1, H, W]`` for exclusive classes, ``[..., K, H, W]`` for others.
+
+    Example:
+        >>> from rsseg.task import Multiclass
+        >>> entropy(torch.full((2, 1, 1), 0.5), Multiclass(("land", "water"))).item()
+        1.0
+    """
+    if task.exclusive:
+        terms = probabilities * probabilities.clamp_min(TINY).log2()
+        return -terms.sum(-3, keepdim=True) / torch.tensor(float(task.channels)).log2()
+    rest = 1 - probabilities
+    return -(probabilities * probabilities.clamp_min(TINY).log2() + rest * rest.clamp_min(TINY).log2())
+
+
+def disagreement(planes: Tensor, task: Task) -> Tensor:
+    """What the passes of a `Predictor` differ by, from the planes that it gives for it.
+
+    Of labels it is the mutual information between the label and the pass (Houlsby et al. 2011): the entropy of the mean less
+    the mean entropy, as a share of the largest entropy. Of values it is their standard deviation.
+
+    Args:
+        planes: ``[..., planes, H, W]``.
+        task: The head's task.
+    """
+    mean, spread = planes[..., : task.outputs, :, :], planes[..., task.outputs :, :, :]
+    if task.real:
+        return (spread - mean.square()).clamp_min(0).sqrt()
+    return (entropy(mean, task) - spread).clamp_min(0)
