@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -23,7 +24,7 @@ from rsseg.contract import InputError
 from rsseg.data.census import describe_other_radiometry
 from rsseg.data.inspection import compare_scenes
 from rsseg.data.labels import make_decoder
-from rsseg.data.raster import georeference
+from rsseg.data.raster import georeference, open_raster
 from rsseg.data.scene import Mask, Scene, SceneReader
 from rsseg.data.vector import Burn
 from rsseg.devices import choose_precision, scoring_accelerator
@@ -140,6 +141,10 @@ class Product:
         return f"{self.suffix}{'.tif' if self.bands else '.gpkg'}"
 
 
+RECORDED = ("threshold", "tta", "weights", "scaling", "area", "resample")
+"""The options that a map says it was made with, beside its runs and windows."""
+
+
 class Mapper:
     """Maps scenes with a predictor, one after the other.
 
@@ -242,18 +247,33 @@ class Mapper:
             raise InputError(f"out={out} would overwrite the scene: choose another name")
         tags = self._tags(scene)
         with _claimed(out), tempfile.TemporaryDirectory(prefix="rsseg-") as scratch:
-            if all(path.exists() for path in paths) and not self.options.overwrite:
-                log.info("%s is kept; overwrite=true makes it again.", out)
+            if not self.options.overwrite and self._is_made(paths, tags):
                 return out
             with in_one_line(out.parent, self.windows.batch_size, self.windows.size, memory=SCORING):
                 self._write(self._reader(scene, Path(scratch)), paths, tags, title)
         return out
 
+    @staticmethod
+    def _is_made(paths: Sequence[Path], tags: Mapping[str, str]) -> bool:
+        """Whether the files of a scene are there.
+
+        Raises:
+            InputError: If the first of them is of another scene.
+        """
+        made, now = made_by(paths[0]), json.loads(tags["RSSEG"])
+        if made.get("scene", now["scene"]) != now["scene"]:
+            raise InputError(f"{paths[0]} is the map of {made['scene']}: overwrite=true replaces it; or choose another name")
+        if not all(path.exists() for path in paths):
+            return False
+        changed = [f"{key}={value}" for key, value in made.items() if value != now.get(key, value)]
+        how = f", though it was made with {', '.join(changed)}" if changed else ""
+        log.info("%s is kept%s; overwrite=true makes it again.", paths[0], how)
+        return True
+
     def _tags(self, scene: Scene) -> dict[str, str]:
         """What a map says of how it was made."""
-        how = {"runs": [model.spec.name for model in self.models], "scene": str(scene.image.absolute())}
-        kept = ("threshold", "tta", "weights", "scaling", "area", "resample")
-        how |= {key: getattr(self.options, key) for key in kept} | self.windows._asdict()
+        how: dict[str, Any] = {"runs": [model.spec.name for model in self.models], "scene": str(scene.image.absolute())}
+        how |= {key: getattr(self.options, key) for key in RECORDED} | self.windows._asdict()
         return {"TIFFTAG_SOFTWARE": f"rsseg {__version__}", "RSSEG": json.dumps(how, ensure_ascii=False)}
 
     def _reader(self, scene: Scene, scratch: Path) -> SceneReader:
@@ -320,6 +340,16 @@ class Mapper:
         names = [name for own in labels.values() for name in own.values()]
         write_vector_style(path, "class", dict(zip(names, self.colours(product.head)[-len(names) :], strict=True)))
         log.info("%d polygons: %s", written, path)
+
+
+def made_by(path: Path) -> dict[str, Any]:
+    """How a map was made, as it says itself; empty where it does not, or is not there."""
+    if path.suffix.lower() not in (".tif", ".tiff") or not path.is_file():
+        return {}
+    with suppress(InputError, ValueError, KeyError):
+        found: dict[str, Any] = json.loads(open_raster(path).tags()["RSSEG"])
+        return found
+    return {}
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from rsseg.config.schema import register
 from rsseg.data.synthetic import CLASSES, SceneRecipe, generate
 from rsseg.devices import choose_precision
+from rsseg.inference.options import Options
 from rsseg.losses import Composite, CrossEntropy, Dice
 from rsseg.models import Network, encoder_name
 from rsseg.prediction import predict
@@ -202,5 +203,6 @@ def map_scene(arguments: Arguments) -> Row:
     path = folder / "large.tif"
     write_raster(path, one_scene(min(arguments.scene, 512))[0], arguments.scene)
     trained, device = folder / "disk", torch.device(arguments.device)
-    taken = seconds(lambda: predict(trained, path, folder / "map.tif", trust=["bench_gpu_training"]), device)
+    options = Options(overwrite=True, allow_different=True)
+    taken = seconds(lambda: predict([trained], str(path), folder / "map.tif", options, ["bench_gpu_training"]), device)
     return [f"{taken:.1f}", f"{arguments.scene**2 / 1e6 / taken:.1f}"]

@@ -17,7 +17,7 @@ from make_configuration import GROUPS, reference
 from omegaconf import OmegaConf
 from rasterio.transform import from_origin
 from test_run import SMALL, TINY, settings
-from tiny import CONFIGS, checker, coloured, compose, write_tif
+from tiny import CONFIGS, checker, coloured, compose, map_scene, write_tif
 
 from rsseg.comparison import compare
 from rsseg.config.schema import Config
@@ -25,7 +25,6 @@ from rsseg.config.search import Search
 from rsseg.describe.noise import describe_noise
 from rsseg.describe.report import describe
 from rsseg.evaluation import evaluate
-from rsseg.prediction import predict
 from rsseg.run import train
 from rsseg.search import check_search
 
@@ -154,7 +153,7 @@ def test_commands_of_the_scripts(page, line, data, finished, folder_root, tmp_pa
         evaluate(finished, given.get("split", "val"))
     elif script == "scripts/predict.py":
         assert {"run", "scene"} <= set(given)
-        predict(finished, next((folder_root / "images").iterdir()), tmp_path / "map.tif")
+        map_scene(finished, next((folder_root / "images").iterdir()), tmp_path / "map.tif")
     elif script == "scripts/describe.py":
         own = [word.replace("/data/", f"{data}/") for word in words]
         if "run" in given:

@@ -10,7 +10,7 @@ import rasterio
 import shapely
 import torch
 from test_run import SPLIT, settings
-from tiny import checker, coloured, compose, write_tif
+from tiny import checker, coloured, compose, map_scene, write_tif
 
 from rsseg.assembly import make_module, make_setup
 from rsseg.compare.records import load_records
@@ -20,7 +20,6 @@ from rsseg.config.cli import check_early
 from rsseg.contract import InputError, layers_of
 from rsseg.dataset import Numbers, TargetNumbers
 from rsseg.evaluation import evaluate
-from rsseg.prediction import predict
 from rsseg.run import train
 
 TARGETS = {
@@ -79,12 +78,12 @@ def test_a_run_of_two_heads_is_scored_mapped_recorded_and_compared(tmp_path, roo
     found = evaluate(run, "val", threshold="tuned")
     assert set(found) == {"cover", "height"}
     assert found["height"]["rmse"] == pytest.approx(summary["heads"]["height"]["rmse"], rel=1e-5)  # it has no threshold
-    with rasterio.open(predict(run, root / "images" / "tile0.tif", tmp_path / "h.tif", head="height")) as file:
+    with rasterio.open(map_scene(run, root / "images" / "tile0.tif", tmp_path / "h.tif", head="height")) as file:
         assert (file.dtypes, file.descriptions) == (("float32",), ("height",))
-    with rasterio.open(predict(run, root / "images" / "tile0.tif", tmp_path / "c.tif")) as file:
+    with rasterio.open(map_scene(run, root / "images" / "tile0.tif", tmp_path / "c.tif")) as file:
         assert set(np.unique(file.read())) <= {0, 1, 2}
     with pytest.raises(InputError, match=r"head=heigt \(did you mean 'height'\?\)"):
-        predict(run, root / "images" / "tile0.tif", tmp_path / "x.tif", head="heigt")
+        map_scene(run, root / "images" / "tile0.tif", tmp_path / "x.tif", head="heigt")
     assert load_records(run, "height").task.real
     assert not load_records(run, "cover").task.real
     assert Run(run, "height").summary["rmse"] == summary["heads"]["height"]["rmse"]

@@ -9,7 +9,7 @@ import pytest
 from rasterio.transform import from_origin
 from shapely.geometry import box
 from test_run import SPLIT, settings
-from tiny import write_tif
+from tiny import map_scene, write_tif
 
 from rsseg.assembly import make_setup
 from rsseg.compare.records import load_records
@@ -20,7 +20,6 @@ from rsseg.describe.report import describe
 from rsseg.evaluation import evaluate, load_run
 from rsseg.inference.objects import predict_objects
 from rsseg.metrics import metrics
-from rsseg.prediction import predict
 from rsseg.run import train
 
 
@@ -98,7 +97,7 @@ def test_records_hold_what_f1_is_made_of(trained):
 
 def test_objects_of_a_scene_as_a_vector_file(trained, squares_root, tmp_path):
     run, _ = trained
-    out = predict(run, squares_root / "images" / "tile0.tif", tmp_path / "objects.gpkg")
+    out = map_scene(run, squares_root / "images" / "tile0.tif", tmp_path / "objects.gpkg")
     found = geopandas.read_file(out)
     assert found.crs.to_epsg() == 32633
     assert set(found.columns) == {"class", "score", "geometry"}
@@ -110,21 +109,17 @@ def test_objects_of_a_scene_as_a_vector_file(trained, squares_root, tmp_path):
     right = (near["class"] == near["kind"]).sum()
     assert right >= 0.6 * len(truth)
     assert len(found) <= 1.5 * len(truth)
-    default = predict(run, squares_root / "images" / "tile0.tif")
+    default = map_scene(run, squares_root / "images" / "tile0.tif")
     assert default == run / "maps" / "tile0.gpkg"
-    assert len(geopandas.read_file(predict(run, squares_root / "images" / "tile0.tif", tmp_path / "o.geojson"))) == len(found)
+    assert len(geopandas.read_file(map_scene(run, squares_root / "images" / "tile0.tif", tmp_path / "o.geojson"))) == len(found)
 
 
 def test_windows_of_a_scene_do_not_matter(trained, squares_root, tmp_path):
     """As one window, and as many that overlap: the objects are the same but for what lies at the border of what is seen."""
     run, _ = trained
-    setup = make_setup(RunFolder(run).config())
-
-    module = load_run(RunFolder(run), setup)
-    reader = SceneReader(Scene("a", squares_root / "images" / "tile1.tif"), setup.dataset.decoders, [1, 2, 3])
-    counts = [predict_objects(module, "mask", reader, tmp_path / f"{size}.gpkg", size, 16, 4) for size in (96, 64)]
-    frames = [geopandas.read_file(tmp_path / f"{size}.gpkg") for size in (96, 64)]
-    assert counts == [len(frame) for frame in frames]
+    scene = squares_root / "images" / "tile1.tif"
+    frames = [geopandas.read_file(map_scene(run, scene, tmp_path / f"{side}.gpkg", window=side)) for side in (96, 64)]
+    counts = [len(frame) for frame in frames]
     near = geopandas.sjoin_nearest(*frames, max_distance=1.5)
     assert len(near) >= 0.8 * max(counts)
     for frame in frames:  # none twice
@@ -141,7 +136,7 @@ def test_points_are_found_as_points(tmp_path, squares_root):
     summary = json.loads((run / "summary.json").read_text())
     assert np.isnan(summary["ap50"] if summary["ap50"] is not None else np.nan)
     assert (run / "picture.png").is_file()
-    predict(run, squares_root / "images" / "tile0.tif", tmp_path / "points.gpkg")
+    map_scene(run, squares_root / "images" / "tile0.tif", tmp_path / "points.gpkg")
     assert len(geopandas.read_file(tmp_path / "points.gpkg")) >= 0
     sized = make_setup(settings(tmp_path, *words, "dataset.size=8"))
     unsized = make_setup(settings(tmp_path, *words))
@@ -193,6 +188,6 @@ def test_what_is_refused_in_one_line(tmp_path, squares_root, words, message):
 def test_other_files_and_thresholds_are_refused(trained, squares_root, tmp_path):
     run, _ = trained
     with pytest.raises(InputError, match=r"objects are written as \.gpkg or \.geojson"):
-        predict(run, squares_root / "images" / "tile0.tif", tmp_path / "map.tif")
+        map_scene(run, squares_root / "images" / "tile0.tif", tmp_path / "map.tif")
     with pytest.raises(InputError, match="a centres task has no tuned threshold"):
         evaluate(run, "val", threshold="tuned")

@@ -8,13 +8,12 @@ import pytest
 import rasterio
 import torch
 from test_run import SPLIT, settings
-from tiny import write_tif
+from tiny import map_scene, write_tif
 
 from rsseg.assembly import make_setup
 from rsseg.contract import InputError
 from rsseg.describe.report import describe
 from rsseg.evaluation import evaluate
-from rsseg.prediction import predict
 from rsseg.run import train
 
 LOSSES = ("mse", "rmse", "mae", "huber", "smooth_l1", "log_cosh", "ber_hu", "pinball")
@@ -58,7 +57,7 @@ def test_a_run_learns_is_scored_mapped_drawn_and_resumed(tmp_path, dem_root):
     assert float(rows[0]["rmse"]) == pytest.approx(-score)
     found = evaluate(run, "val")["mask"]
     assert found["rmse"] == pytest.approx(-score, rel=1e-5)
-    out = predict(run, dem_root / "images" / "tile0.tif", tmp_path / "map.tif")
+    out = map_scene(run, dem_root / "images" / "tile0.tif", tmp_path / "map.tif")
     with rasterio.open(out) as file, rasterio.open(dem_root / "masks" / "tile0.tif") as truth:
         values = file.read(1)
         assert (file.dtypes, file.units, file.descriptions) == (("float32",), ("m",), ("height",))

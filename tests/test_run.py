@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from tiny import CONFIGS, checker, coloured, compose, power_cut, write_tif
+from tiny import CONFIGS, checker, coloured, compose, map_scene, power_cut, write_tif
 
 from rsseg.assembly import check_machine, make_setup
 from rsseg.comparison import Question, compare
@@ -24,7 +24,6 @@ from rsseg.data.store import load
 from rsseg.evaluation import evaluate
 from rsseg.metrics import Scores
 from rsseg.module import SegmentationModule
-from rsseg.prediction import predict
 from rsseg.run import train
 from rsseg.training import scoring
 
@@ -149,7 +148,7 @@ def test_several_decoders_train_are_scored_mapped_and_resumed(tmp_path, folder_r
         assert sum(bool(row[name]) for row in rows) == 2
     assert not any(name.startswith("val/") and name.endswith(("aux", "classifier")) for name in rows[0])
     assert set(evaluate(whole, "val")) == {"mask", "fine"}
-    assert predict(whole, next((folder_root / "images").iterdir()), tmp_path / "map.tif").is_file()
+    assert map_scene(whole, next((folder_root / "images").iterdir()), tmp_path / "map.tif").is_file()
 
 
 HEADS = {"geonrw": {"cover": "ce_dice", "elevation": "huber"}, "l8biome_tasks": {"cloud": "ce_dice", "shadow": "focal_dice"}}
@@ -467,7 +466,7 @@ def test_scenes_of_one_name_have_maps_of_their_own(tmp_path, folder_root):
     for scene, image in zip(scenes, (first, *others), strict=True):
         scene.parent.mkdir(parents=True)
         shutil.copy(image, scene)
-    maps = [predict(run, scene).name for scene in (*scenes, *scenes)]
+    maps = [map_scene(run, scene).name for scene in (*scenes, *scenes)]
     assert maps == ["a.tif", "south-a.tif", "south-a-2.tif"] * 2
 
 
@@ -522,7 +521,7 @@ def test_predict_writes_a_map_on_the_scenes_grid(tmp_path, folder_root):
     image = np.random.default_rng(0).integers(0, 255, (3, 70, 130), dtype=np.uint8)
     image[:, :5, :7] = 0
     scene = write_tif(tmp_path / "scene.tif", image, nodata=0)
-    out = predict(run, scene, tmp_path / "maps" / "scene.tif")
+    out = map_scene(run, scene, tmp_path / "maps" / "scene.tif")
     with rasterio.open(out) as made, rasterio.open(scene) as given:
         assert (made.crs, made.transform, made.shape) == (given.crs, given.transform, given.shape)
         labels = made.read(1)
@@ -530,15 +529,16 @@ def test_predict_writes_a_map_on_the_scenes_grid(tmp_path, folder_root):
         assert made.colormap(1)[0][:3] != made.colormap(1)[1][:3]
     assert (labels[:5, :7] == 255).all()
     assert set(np.unique(labels[5:])) <= {0, 1, 2}
-    assert [path.name for path in (tmp_path / "maps").iterdir()] == ["scene.tif"]
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["scene.qml", "scene.tif", "scene.tif.aux.xml"]
     for words, message in (
         ((run, tmp_path / "no.tif", out), "no such file"),
-        ((run, scene, scene), "overwrite"),
-        ((tmp_path, scene, out), "no run folder"),
-        ((run, write_tif(tmp_path / "grey.tif", image[:1]), out), "has 1 bands"),
+        ((run, scene, scene), "would overwrite the scene"),
+        ((tmp_path / "maps", scene, out), "no run folder"),
+        ((run, folder_root / "images" / "tile0_a.tif", out), "is the map of"),
+        ((run, write_tif(tmp_path / "grey.tif", image[:1])), "has 1 bands"),
     ):
         with pytest.raises(InputError, match=message):
-            predict(*words)
+            map_scene(*words)
 
 
 def test_map_equals_scoring(tmp_path, folder_root):
@@ -548,7 +548,7 @@ def test_map_equals_scoring(tmp_path, folder_root):
     name = json.loads((run / "data.json").read_text())["scenes"]["val"]
     right = valid = 0
     for scene in name:
-        out = predict(run, folder_root / "images" / f"{scene}.tif", tmp_path / f"{scene}.tif")
+        out = map_scene(run, folder_root / "images" / f"{scene}.tif", tmp_path / f"{scene}.tif", blend="none")
         with rasterio.open(out) as made, rasterio.open(folder_root / "masks" / f"{scene}.tif") as mask:
             labels, truth = made.read(1), mask.read(1)
         right += int((labels == truth)[truth != 255].sum())

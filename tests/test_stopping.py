@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from test_run import command, folder_data, settings
+from tiny import map_scene
 
 import rsseg.compare.recorder as recorder
 import rsseg.data.build as build
@@ -23,7 +24,6 @@ from rsseg.contract import InputError
 from rsseg.evaluation import evaluate
 from rsseg.loggers import MetricsFile
 from rsseg.module import SegmentationModule
-from rsseg.prediction import predict
 from rsseg.run import train
 from rsseg.training.signals import Interrupts, StoppedError
 
@@ -317,7 +317,7 @@ def test_damaged_checkpoints_say_how_to_make_them_again(tmp_path, folder_root, w
     with pytest.raises(InputError, match=remedy):
         evaluate(run, "val")
     with pytest.raises(InputError, match=remedy):
-        predict(run, next((folder_root / "images").iterdir()), tmp_path / "map.tif")
+        map_scene(run, next((folder_root / "images").iterdir()), tmp_path / "map.tif")
     (run / "summary.json").unlink()
     with pytest.raises(InputError, match=remedy):
         resume(run)

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from test_run import folder_data, settings, weights
-from tiny import CONFIGS, power_cut
+from tiny import CONFIGS, map_scene, power_cut
 
 from rsseg import devices
 from rsseg.assembly import make_setup
@@ -27,7 +27,6 @@ from rsseg.loggers import MetricsFile
 from rsseg.metrics import Scores
 from rsseg.models import Network
 from rsseg.module import SegmentationModule
-from rsseg.prediction import predict
 from rsseg.progress import Lines
 from rsseg.run import train
 from rsseg.task import Multiclass
@@ -358,7 +357,7 @@ def test_memory_that_runs_out_while_scoring_is_one_line(tmp_path, folder_root, m
     monkeypatch.setattr(SegmentationModule, "forward", fail)
     for attempt in (
         lambda: evaluate(run, "val"),
-        lambda: predict(run, next((folder_root / "images").iterdir()), tmp_path / "map.tif"),
+        lambda: map_scene(run, next((folder_root / "images").iterdir()), tmp_path / "map.tif"),
         lambda: draw_disagreements([run, run], ["a", "b"], Question(), tmp_path / "examples.png"),
     ):
         with pytest.raises(InputError, match=r"out of memory.*both are the run's and stay: free memory") as told:

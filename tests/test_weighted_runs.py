@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 from test_run import folder_data, settings
-from tiny import checker, coloured, write_tif
+from tiny import checker, coloured, map_scene, write_tif
 
 from rsseg.compare.records import load_records
 from rsseg.contract import IGNORE, InputError
 from rsseg.evaluation import evaluate
-from rsseg.prediction import predict
 from rsseg.run import train
 
 pytestmark = pytest.mark.usefixtures("no_charts")
@@ -93,7 +92,7 @@ def test_whole_shares_train_as_the_labels_that_they_are(started, root, tmp_path)
     assert counted[0]["fingerprint"] == counted[1]["fingerprint"]
     assert counted[0]["pixels"] != counted[1]["pixels"]
     assert evaluate(shares, "val")["mask"].iou == pytest.approx(evaluate(labels, "val")["mask"].iou, abs=1e-3)
-    predict(shares, root / "images" / "s0.tif", tmp_path / "map.tif")
+    map_scene(shares, root / "images" / "s0.tif", tmp_path / "map.tif")
 
 
 @pytest.mark.parametrize(

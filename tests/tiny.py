@@ -75,3 +75,11 @@ def power_cut(step: int) -> Iterator[None]:
         patch.setattr(SegmentationModule, "training_step", fail)
         with pytest.raises(RuntimeError, match="power cut"):
             yield
+
+
+def map_scene(run: Path, scene: Path, out: Path | None = None, **options: Any) -> Path:
+    """Map a scene with a run, as predict.py does."""
+    from rsseg.inference.options import Options
+    from rsseg.prediction import predict
+
+    return predict([run], str(scene), out, Options(**options))[0]

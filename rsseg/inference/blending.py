@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsseg.contract import InputError
+from rsseg.data.windows import spans
 
 BLENDS = ("gaussian", "cosine", "none")
-"""How windows are blended, see `window_weights`."""
+"""How windows are blended, see `place_windows`."""
 
 
 def window_weights(size: int, margin: int, blend: str) -> NDArray[np.float64]:
@@ -25,19 +26,40 @@ def window_weights(size: int, margin: int, blend: str) -> NDArray[np.float64]:
         size: The window's side in pixels.
         margin: How far a window reaches beyond its core on each side; neighbours overlap by twice as much.
         blend: ``gaussian``: a normal density of deviation size / 8 (Isensee et al. 2021). ``cosine``: 1 in the middle, and a
-            squared sine over what neighbours overlap by. ``none``: 1 in the core and 0 in the margin.
+            squared sine over what neighbours overlap by.
 
     Example:
         >>> window_weights(8, 2, "cosine").round(2).tolist()
         [0.04, 0.31, 0.69, 0.96, 0.96, 0.69, 0.31, 0.04]
     """
     place = np.arange(size) + 0.5
-    inside = np.minimum(place, size - place)
     if blend == "gaussian":
         return np.exp(-0.5 * ((place - size / 2) / (size / 8)) ** 2)
-    if blend == "none" or not margin:
-        return (inside > margin).astype(np.float64)
-    return np.sin(0.5 * np.pi * np.clip(inside / (2 * margin), 0, 1)) ** 2
+    if not margin:
+        return np.ones(size)
+    return np.sin(0.5 * np.pi * np.clip(np.minimum(place, size - place) / (2 * margin), 0, 1)) ** 2
+
+
+def place_windows(length: int, size: int, margin: int, blend: str) -> tuple[list[int], NDArray[np.float64]]:
+    """Where windows begin along a side of a scene, and what their pixels count for.
+
+    Args:
+        length: The side's.
+        size: As for `window_weights`.
+        margin: Likewise.
+        blend: Likewise, or ``none``: windows lie as validation's do, inside the scene, and count in their inner parts alone.
+
+    Returns:
+        The starts, and ``[windows, size]``.
+    """
+    if blend != "none":
+        at = starts(length, size, margin)
+        return at, np.tile(window_weights(size, margin, blend), (len(at), 1))
+    places = spans(length, size, margin)
+    weights = np.zeros((len(places), size))
+    for own, (_, first, last) in zip(weights, places, strict=True):
+        own[first:last] = 1
+    return [start for start, _, _ in places], weights
 
 
 def check_blend(size: int, margin: int, blend: str) -> None:
@@ -87,7 +109,7 @@ class Windows(NamedTuple):
     Attributes:
         size: Their side in pixels.
         margin: See `window_weights`.
-        blend: See `window_weights`.
+        blend: See `place_windows`.
         batch_size: Windows at a time.
     """
 
@@ -116,10 +138,12 @@ class Blend:
 
     def __init__(self, planes: int, shape: tuple[int, int], windows: Windows, device: torch.device) -> None:
         self.shape, self.size = shape, windows.size
-        self.tops, self.lefts = (starts(length, windows.size, windows.margin) for length in shape)
-        side = window_weights(*windows[:3])
-        self._weights = torch.from_numpy(np.outer(side, side).astype(np.float32)).to(device)
-        self._sums = [_summed(side, at, length).to(device) for at, length in zip((self.tops, self.lefts), shape, strict=True)]
+        sides = [place_windows(length, *windows[:3]) for length in shape]
+        (self.tops, _), (self.lefts, _) = sides
+        self._sums = [_summed(weights, at, length).to(device) for (at, weights), length in zip(sides, shape, strict=True)]
+        self._down, self._across = (
+            dict(zip(at, torch.from_numpy(weights.astype(np.float32)).to(device), strict=True)) for at, weights in sides
+        )
         self._rows = torch.zeros(planes, windows.size, shape[1], device=device)
         self._below = dict(zip(self.tops, [*self.tops[1:], shape[0]], strict=True))
         self.top = self.tops[0]
@@ -138,7 +162,8 @@ class Blend:
         """
         first, last = max(0, left), min(self.shape[1], left + self.size)
         inside = slice(first - left, last - left)
-        self._rows[:, :, first:last].addcmul_(planes[:, :, inside], self._weights[:, inside])
+        weights = torch.outer(self._down[self.top], self._across[left][inside])
+        self._rows[:, :, first:last].addcmul_(planes[:, :, inside], weights)
 
     def take(self) -> Tensor:
         """The planes ``[planes, rows, width]`` of the `finished` rows, once all windows of the present row are added.
@@ -158,10 +183,10 @@ class Blend:
         self.top = following
 
 
-def _summed(side: NDArray[np.float64], at: list[int], length: int) -> Tensor:
+def _summed(weights: NDArray[np.float64], at: list[int], length: int) -> Tensor:
     """The sum of all windows' weights along a side of the scene."""
     total = np.zeros(length)
-    for start in at:
-        first, last = max(0, start), min(length, start + len(side))
-        total[first:last] += side[first - start : last - start]
+    for own, start in zip(weights, at, strict=True):
+        first, last = max(0, start), min(length, start + len(own))
+        total[first:last] += own[first - start : last - start]
     return torch.from_numpy(total.astype(np.float32))

@@ -59,13 +59,15 @@ class RowReader:
         reader: A reader of the scene. Where the scene has a mask, only what it marks is asked about.
         lefts: Where the windows of a row begin.
         size: Their side.
+        reflect: Whether windows see the scene reflected beyond its borders, not the fill.
 
     Attributes:
         damaged: The blocks that could not be read, and why the first of them.
     """
 
-    def __init__(self, reader: SceneReader, lefts: Sequence[int], size: int) -> None:
-        self.reader, self.size, self.damaged = reader, size, list[str]()
+    def __init__(self, reader: SceneReader, lefts: Sequence[int], size: int, reflect: bool) -> None:
+        self.reader, self.size, self.reflect, self.damaged = reader, size, reflect, list[str]()
+        self._fill = as_pixel(reader.fill, reader.dtype)[:, None, None]
         _, width = reader.size
         self._columns = reflected(lefts[0], lefts[-1] - lefts[0] + size, width)
         self._pixels = np.empty((len(reader.bands), 0, width), reader.dtype)
@@ -81,7 +83,11 @@ class RowReader:
         self._hidden = np.concatenate([self._hidden[gone:], hidden])
         self._top, self._bottom = first, last
         rows = reflected(top, self.size, self.reader.size[0]) - first
-        return Strip(self._pixels[:, rows][:, :, self._columns], self._hidden[rows][:, self._columns])
+        strip = Strip(self._pixels[:, rows][:, :, self._columns], self._hidden[rows][:, self._columns])
+        if not self.reflect:
+            strip.pixels[:, last - top :] = self._fill
+            strip.pixels[..., self.reader.size[1] :] = self._fill
+        return strip
 
     def _read(self, top: int, bottom: int) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Rows of the scene; where they can't be read at once, block by block."""
@@ -104,7 +110,7 @@ class RowReader:
             rows, columns = window.toslices()
             rows = slice(rows.start - top, rows.stop - top)
             pixels[:, rows, columns], hidden[rows, columns] = image, missing
-        pixels = np.where(hidden, as_pixel(self.reader.fill, pixels.dtype)[:, None, None], pixels)
+        pixels = np.where(hidden, self._fill, pixels)
         if self.reader.scene.masks:
             hidden |= self.reader.read_mask(todo[0]) != 1
         return pixels, hidden
@@ -159,7 +165,7 @@ def predict_scene(
     blends = {output.head: Blend(planes(output.head), reader.size, windows, device) for output in outputs}
     grid = next(iter(blends.values()))
     batches = [grid.lefts[first : first + windows.batch_size] for first in range(0, len(grid.lefts), windows.batch_size)]
-    rows, seen, written = RowReader(reader, grid.lefts, windows.size), False, None
+    rows, seen, written = RowReader(reader, grid.lefts, windows.size, windows.blend != "none"), False, None
     own = slice(-grid.lefts[0], reader.size[1] - grid.lefts[0])
     with (
         ThreadPoolExecutor(1) as read,

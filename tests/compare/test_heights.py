@@ -21,6 +21,7 @@ from run_folders import (
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from test_regression import dem_root, of_heights  # noqa: F401
 from test_run import settings
+from tiny import map_scene
 
 from rsseg.compare.findings import Findings, selection_regret
 from rsseg.compare.inference import estimate
@@ -31,7 +32,6 @@ from rsseg.compare.words import answer
 from rsseg.comparison import compare as compare_runs
 from rsseg.contract import InputError
 from rsseg.metrics import metrics
-from rsseg.prediction import predict
 from rsseg.run import train
 
 LOSSES = ("mse", "huber", "mae")
@@ -191,7 +191,7 @@ def test_a_real_sweep(tmp_path, dem_root):  # noqa: F811
     assert not (run / "threshold.json").exists()
     predicted, truth = [], []
     for scene in json.loads((run / "data.json").read_text())["scenes"]["val"]:
-        made = predict(run, dem_root / "images" / f"{scene}.tif", tmp_path / "map.tif")
+        made = map_scene(run, dem_root / "images" / f"{scene}.tif", tmp_path / "map.tif")
         with rasterio.open(made) as values, rasterio.open(dem_root / "masks" / f"{scene}.tif") as mask:
             known = mask.read(1) != -9999
             predicted.append(values.read(1)[known])
