@@ -22,11 +22,12 @@ from rsseg.compare.runs import find_runs
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.census import describe_other_radiometry
+from rsseg.data.files import is_vector
 from rsseg.data.inspection import compare_scenes
 from rsseg.data.labels import make_decoder
 from rsseg.data.raster import georeference, open_raster
 from rsseg.data.scene import Mask, Scene, SceneReader
-from rsseg.data.vector import Burn
+from rsseg.data.vector import VECTORS, Burn
 from rsseg.devices import choose_precision, scoring_accelerator
 from rsseg.distributed import quiet
 from rsseg.errors import SCORING, in_one_line
@@ -159,6 +160,8 @@ class Mapper:
     def __init__(self, models: Sequence[TrainedModel], options: Options) -> None:
         self.options, self.spec = options, models[0].spec
         check_polygons(options.min_area, options.simplify)
+        if options.area and not (Path(options.area).is_file() and is_vector(Path(options.area))):
+            raise InputError(f"area={options.area}: a vector file is expected ({', '.join(sorted(VECTORS))})")
         weights = self._weights(models)
         self.models = list(models)
         self.predictor = Predictor(models, weights, options.tta, "disagreement" in options.write)

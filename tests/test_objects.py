@@ -13,12 +13,9 @@ from tiny import map_scene, write_tif
 
 from rsseg.assembly import make_setup
 from rsseg.compare.records import load_records
-from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
-from rsseg.data.scene import Scene, SceneReader
 from rsseg.describe.report import describe
-from rsseg.evaluation import evaluate, load_run
-from rsseg.inference.objects import predict_objects
+from rsseg.evaluation import evaluate
 from rsseg.metrics import metrics
 from rsseg.run import train
 

@@ -117,8 +117,9 @@ class MapFile:
         values = self.bands.read(planes)
         if self.bands.steps:
             values = (values * self.bands.steps).round()
-        dtype = np.uint8 if self.bands.dtype == "uint8" else np.float32
-        found = values.cpu().numpy().astype(dtype)
+        if self.bands.dtype == "float16":
+            values = values.half()  # rounded; GDAL would cut the last bits off
+        found = values.cpu().numpy().astype(np.uint8 if self.bands.dtype == "uint8" else np.float32)
         found[:, hidden] = self.bands.nodata
         return top, found
 

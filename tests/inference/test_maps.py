@@ -1,0 +1,173 @@
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import torch
+from rasterio.control import GroundControlPoint
+from rasterio.transform import from_origin
+from scipy.ndimage import label as components
+from tiny import write_tif
+
+from rsseg.contract import InputError
+from rsseg.files import UnwritableError
+from rsseg.inference.maps import MapFile, bands_of, new_map
+from rsseg.inference.polygons import write_polygons
+from rsseg.inference.styles import write_styles, write_vector_style
+from rsseg.task import Binary, Centres, Multiclass, Multilabel, Regression
+
+THREE = Multiclass(("land", "water", "road"))
+COLOURS = ["#102030", "#405060", "#708090"]
+PLACE = {"crs": "EPSG:32633", "transform": from_origin(500000, 4000000, 0.5, 0.5)}
+
+
+def written(path, kind, task, planes, hidden, dtype="uint8", threshold=None, place=PLACE):
+    bands = bands_of(kind, task, threshold, COLOURS, dtype)
+    with new_map(path, bands, hidden.shape, place, {"RSSEG": "{}"}) as raster:
+        output = MapFile("mask", bands, raster)
+        for top in range(0, hidden.shape[0], 100):
+            output.write(output.rows(top, planes[:, top : top + 100], hidden[top : top + 100]))
+    return rasterio.open(path)
+
+
+def probabilities(channels, height=300, width=700, exclusive=True):
+    torch.manual_seed(0)
+    logits = torch.randn(channels, height, width)
+    return logits.softmax(0) if exclusive else logits.sigmoid()
+
+
+@pytest.fixture
+def hidden():
+    found = np.zeros((300, 700), bool)
+    found[40:90, :50] = True
+    return found
+
+
+def test_labels_are_a_cog_with_classes(tmp_path, hidden):
+    planes = probabilities(3)
+    with written(tmp_path / "map.tif", "labels", THREE, planes, hidden) as raster:
+        expected = np.where(hidden, 255, planes.argmax(0).numpy())
+        assert (raster.read(1) == expected).all()
+        assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert raster.overviews(1) == [2]
+        assert (raster.crs.to_epsg(), raster.transform) == (32633, PLACE["transform"])
+        assert raster.nodata == 255
+        assert raster.colormap(1)[1][:3] == (0x40, 0x50, 0x60)
+        assert raster.tags(1) == {"CLASS_0": "land", "CLASS_1": "water", "CLASS_2": "road"}
+        assert set(np.unique(raster.read(1, out_shape=(150, 350)))) <= {0, 1, 2, 255}
+    assert [path.name for path in tmp_path.iterdir()] == ["map.tif"]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float16"])
+def test_probabilities_can_be_read_again(tmp_path, hidden, dtype):
+    planes = probabilities(3)
+    with written(tmp_path / "map.tif", "probabilities", THREE, planes, hidden, dtype) as raster:
+        found = raster.read(masked=True) * np.array(raster.scales)[:, None, None]
+        assert (np.ma.getmaskarray(found) == hidden).all()
+        np.testing.assert_allclose(found[:, ~hidden], planes.numpy()[:, ~hidden], atol=0.0021 if dtype == "uint8" else 0.0003)
+        assert raster.descriptions == THREE.classes
+
+
+def test_every_kind_of_head(tmp_path, hidden):
+    several = Multilabel(("road", "roof"))
+    planes = probabilities(2, exclusive=False)
+    with written(tmp_path / "a.tif", "labels", several, planes, hidden) as raster:
+        assert (raster.read()[:, ~hidden] == (planes > 0.5).numpy()[:, ~hidden]).all()
+        assert raster.descriptions == ("road", "roof")
+    tuned = torch.tensor([0.4, -0.4])
+    with written(tmp_path / "t.tif", "labels", several, planes, hidden, threshold=tuned) as raster:
+        assert (raster.read()[:, ~hidden] == (planes > tuned.sigmoid()[:, None, None]).numpy()[:, ~hidden]).all()
+    heights = Regression(("height",), units=("m",))
+    values = 30 * torch.randn(1, 300, 700)
+    with written(tmp_path / "b.tif", "labels", heights, values, hidden) as raster:
+        assert np.isnan(raster.read(1)[hidden]).all()
+        assert (raster.read(1)[~hidden] == values[0].numpy()[~hidden]).all()
+        assert (raster.units, raster.descriptions) == (("m",), ("height",))
+    with written(tmp_path / "c.tif", "entropy", Binary(("roof",)), probabilities(1, exclusive=False), hidden) as raster:
+        assert 0.5 < raster.read(1)[~hidden].mean() / 250 < 1
+    for kind, task, message in (
+        ("probabilities", heights, "a regression gives values"),
+        ("entropy", Centres(("car",)), "objects have scores"),
+    ):
+        with pytest.raises(InputError, match=message):
+            bands_of(kind, task, None, [], "uint8")
+
+
+def test_control_points_stay(tmp_path, hidden):
+    points = [GroundControlPoint(row, col, 500000 + col, 4000000 - row) for row in (0, 300) for col in (0, 700)]
+    place = {"gcps": points, "crs": "EPSG:32633"}
+    with written(tmp_path / "map.tif", "labels", THREE, probabilities(3), hidden, place=place) as raster:
+        assert len(raster.gcps[0]) == 4
+        assert raster.gcps[1].to_epsg() == 32633
+
+
+def test_nothing_is_left_of_a_map_that_failed(tmp_path, hidden):
+    with (
+        pytest.raises(ZeroDivisionError),
+        new_map(tmp_path / "map.tif", bands_of("labels", THREE, None, COLOURS, "uint8"), (9, 9), {}, {}),
+    ):
+        raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnwritableError, match=r"map.tif can't be written"):
+        written(tmp_path / "file" / "map.tif", "labels", THREE, probabilities(3), hidden)
+
+
+def test_styles_name_the_classes(tmp_path, hidden):
+    path = tmp_path / "map.tif"
+    written(path, "labels", Binary(("roof",)), probabilities(1, exclusive=False), hidden).close()
+    write_styles(path, Binary(("roof",)), ("background", "roof & <tiles>"), COLOURS[:2])
+    text = (tmp_path / "map.qml").read_text()
+    assert 'value="0" color="#102030" label="background" alpha="0"' in text
+    assert 'label="roof &amp; &lt;tiles&gt;" alpha="255"' in text
+    assert "<Category>roof &amp; &lt;tiles&gt;</Category>" in (tmp_path / "map.tif.aux.xml").read_text()
+    write_vector_style(tmp_path / "map.gpkg", "class", {"roof": "#ff0000"})
+    assert 'value="255,0,0,255"' in (tmp_path / "map.qml").read_text()
+
+
+def test_polygons_are_the_areas_of_the_labels(tmp_path):
+    """Their areas sum to the pixels of each class; small ones go, small holes are filled; holes stay holes."""
+    labels = np.zeros((80, 100), np.uint8)
+    labels[10:40, 10:60] = 1
+    labels[20:30, 20:40] = 0  # a hole
+    labels[35, 50] = 2  # of one pixel
+    labels[60:70, 60:90] = 2
+    labels[75:, :] = 255
+    path = write_tif(tmp_path / "map.tif", labels[None], nodata=255)
+    count = write_polygons(tmp_path / "a.gpkg", path, {1: {1: "roof", 2: "road"}}, 0, 0)
+    frame = geopandas.read_file(tmp_path / "a.gpkg")
+    assert count == len(frame) == sum(components(labels == label)[1] for label in (1, 2))
+    assert frame.crs.to_epsg() == 32633
+    for name, label in (("roof", 1), ("road", 2)):
+        own = frame[frame["class"] == name]
+        assert own.geometry.area.sum() == pytest.approx((labels == label).sum() / 4)
+        assert own["area"].sum() == pytest.approx((labels == label).sum() / 4)
+    assert write_polygons(tmp_path / "b.gpkg", path, {1: {1: "roof", 2: "road"}}, 1, 0) == 2
+    roof = geopandas.read_file(tmp_path / "b.gpkg").set_index("class").geometry["roof"]
+    assert roof.area == pytest.approx(((labels == 1).sum() + 1) / 4)  # the hole of one pixel is filled
+    write_polygons(tmp_path / "c.gpkg", path, {1: {1: "roof"}}, 0, 2)
+    assert geopandas.read_file(tmp_path / "c.gpkg").geometry.iloc[0].area == pytest.approx(roof.area, rel=0.1)
+
+
+def test_simplified_neighbours_share_their_border(tmp_path):
+    rng = np.random.default_rng(0)
+    edge = (50 + 6 * np.sin(np.arange(100) / 7) + rng.integers(-1, 2, 100)).astype(int)
+    labels = (np.arange(100)[None] >= edge[:, None]).astype(np.uint8) + 1
+    path = write_tif(tmp_path / "map.tif", labels[None])
+    write_polygons(tmp_path / "a.gpkg", path, {1: {1: "a", 2: "b"}}, 0, 3)
+    frame = geopandas.read_file(tmp_path / "a.gpkg")
+    assert len(frame) == 2
+    assert frame.geometry.area.sum() == pytest.approx(2500)
+    assert frame.geometry.iloc[0].intersection(frame.geometry.iloc[1]).area == pytest.approx(0, abs=1e-6)
+    points = sum(len(area.geoms[0].exterior.coords) for area in frame.geometry)
+    assert points < 60
+
+
+def test_areas_of_degrees_are_measured_in_metres(tmp_path):
+    labels = np.zeros((60, 60), np.uint8)
+    labels[10:20, 10:20] = labels[40, 40] = 1
+    place = {"crs": "EPSG:4326", "transform": from_origin(12.0, 48.0, 1e-4, 1e-4)}
+    path = write_tif(tmp_path / "map.tif", labels[None], **place)
+    assert write_polygons(tmp_path / "a.gpkg", path, {1: {1: "roof"}}, 500, 0) == 1
+    frame = geopandas.read_file(tmp_path / "a.gpkg")
+    assert frame.crs.to_epsg() == 4326
+    assert frame["area"].iloc[0] == pytest.approx(100 * 11.132 * 11.132 * np.cos(np.radians(48)), rel=0.01)

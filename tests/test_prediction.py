@@ -1,0 +1,275 @@
+"""Scenes mapped by a trained run, as predict.py does it."""
+
+import json
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+from rasterio.warp import Resampling, reproject
+from shapely.geometry import box
+from test_run import folder_data, settings
+from tiny import map_scene, write_tif
+
+from rsseg.config.folder import RunFolder
+from rsseg.contract import InputError
+from rsseg.files import lock
+from rsseg.inference.inputs import find_scenes, fit_resolution
+from rsseg.inference.options import Options
+from rsseg.prediction import predict
+from rsseg.run import train
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, folder_root):
+    """Two seeds of one run."""
+    place = tmp_path_factory.mktemp("runs")
+    for seed in (1, 2):
+        words = folder_data(folder_root)
+        train(settings(place, *words, "pictures=0", f"seed={seed}"), place / f"seed{seed}")
+    return [place / "seed1", place / "seed2"]
+
+
+@pytest.fixture
+def scenes(tmp_path, folder_root):
+    """Three scenes in a folder."""
+    images = sorted((folder_root / "images").iterdir())[:3]
+    for i, image in enumerate(images):
+        (tmp_path / "scenes").mkdir(exist_ok=True)
+        (tmp_path / "scenes" / f"s{i}.tif").write_bytes(image.read_bytes())
+    return tmp_path / "scenes"
+
+
+def read(path):
+    with rasterio.open(path) as raster:
+        return raster.read()
+
+
+def test_scenes_are_named_in_many_ways(tmp_path, scenes):
+    names = ["s0", "s1", "s2"]
+
+    def found(text, **options):
+        return [scene.name for scene in find_scenes(str(text), [], **options)]
+
+    assert found(scenes) == names
+    assert found(scenes / "s*.tif") == names
+    assert found(f"{scenes / 's0.tif'},{scenes / 's2.tif'}") == ["s0", "s2"]
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"# scenes\nscenes/s1.tif\n\n{scenes / 's0.tif'}\n")
+    assert found(listed) == ["s1", "s0"]
+    odd = tmp_path / "tile[4], a.tif"
+    odd.write_bytes((scenes / "s0.tif").read_bytes())
+    assert found(odd) == ["tile[4], a"]
+    (stacked,) = find_scenes(f"{scenes / 's0.tif'},{scenes / 's1.tif'}", [], stack=True)
+    assert [path.name for path in stacked.images] == ["s0.tif", "s1.tif"]
+    (tmp_path / "empty").mkdir()
+    for text, message in ((tmp_path / "no.tif", "no such file or folder"), (tmp_path / "empty", "no image in that folder")):
+        with pytest.raises(InputError, match=message):
+            find_scenes(str(text), [])
+
+
+def test_scenes_of_several_files_by_the_patterns_of_training(tmp_path, scenes):
+    for name in ("s0", "s1"):
+        for band in ("B1", "B2"):
+            (tmp_path / "bands" / name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "bands" / name / f"{band}.tif").write_bytes((scenes / f"{name}.tif").read_bytes())
+    found = find_scenes(str(tmp_path / "bands"), ["{name}/B1.tif", "{name}/B2.tif"])
+    assert [(scene.name, [path.name for path in scene.images]) for scene in found] == [
+        ("s0", ["B1.tif", "B2.tif"]),
+        ("s1", ["B1.tif", "B2.tif"]),
+    ]
+    (tmp_path / "bands" / "s1" / "B2.tif").unlink()
+    with pytest.raises(InputError, match="have no file to stack"):
+        find_scenes(str(tmp_path / "bands"), ["{name}/B1.tif", "{name}/B2.tif"])
+    assert len(find_scenes(str(scenes), ["images/{name}.tif"])) == 3  # patterns that fit nothing: every image
+
+
+def test_a_batch_goes_on_where_it_stopped(tmp_path, runs, scenes, caplog):
+    caplog.set_level(logging.INFO)
+    (scenes / "s1.tif").rename(tmp_path / "whole.tif")
+    (scenes / "s1.tif").write_bytes((tmp_path / "whole.tif").read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"1 of 3 scenes are not mapped: s1\.tif"):
+        predict(runs[:1], str(scenes), tmp_path / "maps")
+    made = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "maps").glob("*.tif")}
+    assert set(made) == {"s0.tif", "s2.tif"}
+    assert not [path for path in (tmp_path / "maps").iterdir() if "part" in path.name or path.name.endswith("tif.lock")]
+    (tmp_path / "whole.tif").replace(scenes / "s1.tif")
+    assert [path.name for path in predict(runs[:1], str(scenes), tmp_path / "maps")] == ["s0.tif", "s1.tif", "s2.tif"]
+    assert {name: (tmp_path / "maps" / name).stat().st_mtime_ns for name in made} == made
+    assert "s0.tif is kept; overwrite=true makes it again" in caplog.text
+    predict(runs[:1], str(scenes), tmp_path / "maps", Options(tta="flips"))
+    assert "s0.tif is kept, though it was made with tta=none; overwrite=true" in caplog.text
+    predict(runs[:1], str(scenes / "s0.tif"), tmp_path / "maps", Options(overwrite=True))
+    assert (tmp_path / "maps" / "s0.tif").stat().st_mtime_ns > made["s0.tif"]
+
+
+def test_scenes_of_another_process_are_left_to_it(tmp_path, runs, scenes, caplog):
+    caplog.set_level(logging.INFO)
+    held = "from rsseg.files import lock; import sys; l = lock(__import__('pathlib').Path(sys.argv[1])); l.__enter__(); print(1, flush=True); input()"
+    (tmp_path / "maps").mkdir()
+    command = [sys.executable, "-c", held, str(tmp_path / "maps" / ".s1.tif.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline()
+        found = predict(runs[:1], str(scenes), tmp_path / "maps")
+        other.communicate(b"\n")
+    assert [path.name for path in found] == ["s0.tif", "s2.tif"]
+    assert "1 scenes are left to other processes" in caplog.text
+
+
+def test_an_ensemble_and_what_it_disagrees_about(tmp_path, runs, scenes):
+    options = {"write": ["labels", "probabilities", "entropy", "disagreement"], "dtype": "float16", "scaling": "none"}
+    scene = scenes / "s0.tif"
+    predict(runs, str(scene), tmp_path / "both.tif", Options(**options))
+    single = [
+        read(
+            map_scene(
+                run, scene, tmp_path / run.name / "m.tif", write=["labels", "probabilities"], dtype="float16", scaling="none"
+            ).with_name("m-probabilities.tif")
+        )
+        for run in runs
+    ]
+    mean = read(tmp_path / "both-probabilities.tif")
+    np.testing.assert_allclose(mean, np.mean(single, axis=0), atol=0.002)
+    assert (read(tmp_path / "both.tif")[0] == mean.argmax(0)).mean() > 0.999
+    assert read(tmp_path / "both-disagreement.tif").max() > 0
+    weighted = Options(**(options | {"weights": "quality", "write": ["labels", "probabilities"]}))
+    predict(runs, str(scene), tmp_path / "weighted.tif", weighted)
+    scores = [RunFolder(run).summary()["iou"] for run in runs]
+    expected = np.average(single, axis=0, weights=scores)
+    np.testing.assert_allclose(read(tmp_path / "weighted-probabilities.tif"), expected, atol=0.002)
+    parents = predict([runs[0].parent], str(scene), tmp_path / "folder.tif", Options(**options))
+    assert (read(parents[0]) == read(tmp_path / "both.tif")).all()
+
+
+def test_polygons_lie_on_the_map(tmp_path, runs, scenes):
+    out = map_scene(runs[0], scenes / "s0.tif", tmp_path / "m.tif", polygons=True)
+    frame = geopandas.read_file(tmp_path / "m-polygons.gpkg")
+    labels = read(out)[0]
+    for label, name in enumerate("abc"):
+        assert frame[frame["class"] == name].geometry.area.sum() == pytest.approx((labels == label).sum() / 4)
+    assert {path.name for path in tmp_path.glob("m*")} >= {"m.qml", "m-polygons.qml", "m.tif.aux.xml"}
+
+
+def test_nothing_is_mapped_outside_the_area(tmp_path, runs, scenes):
+    geopandas.GeoDataFrame(geometry=[box(500_000, 4_000_000 - 10, 500_020, 4_000_000)], crs=32633).to_file(tmp_path / "a.gpkg")
+    labels = read(map_scene(runs[0], scenes / "s0.tif", tmp_path / "m.tif", area=str(tmp_path / "a.gpkg")))[0]
+    assert (labels[:20, :40] != 255).all()
+    assert (labels[20:] == 255).all()
+    assert (labels[:, 40:] == 255).all()
+    with pytest.raises(InputError, match=r"no\.gpkg"):
+        map_scene(runs[0], scenes / "s0.tif", tmp_path / "n.tif", area=str(tmp_path / "no.gpkg"))
+
+
+def test_another_resolution_is_refused_or_resampled(tmp_path, runs, scenes, caplog):
+    caplog.set_level(logging.INFO)
+    with rasterio.open(scenes / "s0.tif") as raster:
+        fine, crs = raster.read().repeat(2, axis=1).repeat(2, axis=2), raster.crs
+    path = write_tif(tmp_path / "fine.tif", fine, transform=from_origin(500000, 4000000, 0.25, 0.25))
+    with pytest.raises(InputError, match=r"has 0\.25 m a pixel, and the run was trained on 0\.5 m: resample=true"):
+        map_scene(runs[0], path, tmp_path / "a.tif")
+    made = map_scene(runs[0], path, tmp_path / "b.tif", resample="true")
+    with rasterio.open(made) as raster:
+        assert raster.transform == from_origin(500000, 4000000, 0.5, 0.5)
+        labels = raster.read(1)
+    assert (labels == read(map_scene(runs[0], scenes / "s0.tif", tmp_path / "c.tif"))[0]).mean() > 0.999
+    assert "resampled from 0.25 to 0.5 m a pixel" in caplog.text
+    with rasterio.open(map_scene(runs[0], path, tmp_path / "d.tif", resample="false")) as raster:
+        assert raster.shape == fine.shape[1:]
+    assert crs is not None
+
+
+def test_resampling_is_gdals(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (2, 61, 83)).astype(np.uint16)
+    path = write_tif(tmp_path / "a.tif", image)
+    (scene,) = find_scenes(str(path), [])
+    coarse = fit_resolution(scene, 1.3, "true", tmp_path)
+    with rasterio.open(coarse.image) as raster:
+        found, transform = raster.read(), raster.transform
+    expected = np.zeros_like(found)
+    reproject(
+        image, expected, src_transform=from_origin(500000, 4000000, 0.5, 0.5), src_crs="EPSG:32633", dst_transform=transform,
+        dst_crs="EPSG:32633", resampling=Resampling.average,
+    )  # fmt: skip
+    assert abs(found.astype(int) - expected).max() <= 1
+    assert transform.a == pytest.approx(1.3, rel=0.03)
+
+
+def test_other_pixels_are_refused(tmp_path, runs, scenes):
+    wide = write_tif(tmp_path / "wide.tif", read(scenes / "s0.tif").astype(np.uint16) * 257)
+    with pytest.raises(
+        InputError, match=r"wide\.tif is uint16 and trained pixels are uint8; the mean of band .*allow_different=true"
+    ):
+        map_scene(runs[0], wide, tmp_path / "m.tif")
+    assert map_scene(runs[0], wide, tmp_path / "m.tif", allow_different=True).is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"write": ["labels", "probability"]}, "write=labels,probability: some of labels, probabilities, entropy"),
+        ({"write": ["disagreement"]}, "write=disagreement: one run sees every window once"),
+        ({"dtype": "int8"}, "dtype=int8: uint8 or float16"),
+        ({"tta": "d8"}, "tta=d8: none, flips, d4, scales"),
+        ({"blend": "mean"}, "blend=mean: gaussian, cosine, none"),
+        ({"margin": 40}, "margin=40: windows of"),
+        ({"weights": "iou"}, "weights=iou: equal or quality"),
+        ({"scaling": "platt"}, "scaling=platt: none, temperature or vector"),
+        ({"resample": "yes"}, "resample=yes: true, false or refuse"),
+        ({"min_area": -1.0}, "min_area=-1: a number of 0 or more"),
+        ({"head": "maks"}, r"head=maks \(did you mean 'mask'\?\)"),
+        ({"threshold": "best"}, "threshold=best: fixed"),
+    ],
+)
+def test_what_is_refused_in_one_line(tmp_path, runs, scenes, options, message):
+    with pytest.raises(InputError, match=re.escape(message) if "(did" not in message else message):
+        map_scene(runs[0], scenes / "s0.tif", tmp_path / "m.tif", **options)
+    assert not (tmp_path / "m.tif").exists()
+
+
+def test_scenes_that_cannot_be_mapped(tmp_path, runs, scenes):
+    with pytest.raises(InputError, match="would overwrite the scene"):
+        map_scene(runs[0], scenes / "s0.tif", scenes / "s0.tif")
+    with pytest.raises(InputError, match="there are 3 scenes; name a folder"):
+        predict(runs[:1], str(scenes), tmp_path / "m.tif")
+    with pytest.raises(InputError, match="has 1 bands, but .* was trained on the bands"):
+        map_scene(runs[0], write_tif(tmp_path / "grey.tif", read(scenes / "s0.tif")[:1]))
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.yaml").write_text((runs[0] / "config.yaml").read_text())
+    with pytest.raises(InputError, match="holds a run that never started training"):
+        map_scene(tmp_path / "begun", scenes / "s0.tif")
+
+
+def test_a_map_says_how_it_was_made(tmp_path, runs, scenes):
+    with rasterio.open(map_scene(runs[0], scenes / "s0.tif", tmp_path / "m.tif", tta="flips")) as raster:
+        facts = json.loads(raster.tags()["RSSEG"])
+    assert facts["tta"] == "flips"
+    assert facts["runs"] == [str(runs[0])]
+    assert facts["scene"] == str(scenes / "s0.tif")
+
+
+@pytest.mark.slow
+def test_the_command_line_in_two_processes(tmp_path, runs, scenes):
+    command = [
+        sys.executable,
+        str(ROOT / "scripts/predict.py"),
+        f"run={runs[0]}",
+        f"scene={scenes}",
+        f"out={tmp_path / 'maps'}",
+    ]
+    done = subprocess.run([*command, "devices=2", "write=labels,entropy"], capture_output=True, text=True, check=True)
+    assert len(re.findall("Map: ", done.stdout + done.stderr)) == 3
+    assert len(list((tmp_path / "maps").glob("*.tif"))) == 6
+    failed = subprocess.run([*command, "tta=d8"], capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert failed.stderr.strip().splitlines()[-1].startswith("error: tta=d8")
+    with lock(tmp_path / "lock"):
+        pass
