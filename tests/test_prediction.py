@@ -19,13 +19,21 @@ from tiny import map_scene, write_tif
 
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
-from rsseg.files import lock
 from rsseg.inference.inputs import find_scenes, fit_resolution
 from rsseg.inference.options import Options
 from rsseg.prediction import predict
 from rsseg.run import train
 
 ROOT = Path(__file__).parent.parent
+
+HOLD = """
+import sys
+from pathlib import Path
+from rsseg.files import lock
+with lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    input()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +121,8 @@ def test_a_batch_goes_on_where_it_stopped(tmp_path, runs, scenes, caplog):
 
 def test_scenes_of_another_process_are_left_to_it(tmp_path, runs, scenes, caplog):
     caplog.set_level(logging.INFO)
-    held = "from rsseg.files import lock; import sys; l = lock(__import__('pathlib').Path(sys.argv[1])); l.__enter__(); print(1, flush=True); input()"
     (tmp_path / "maps").mkdir()
-    command = [sys.executable, "-c", held, str(tmp_path / "maps" / ".s1.tif.lock")]
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "maps" / ".s1.tif.lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline()
@@ -165,7 +172,7 @@ def test_nothing_is_mapped_outside_the_area(tmp_path, runs, scenes):
     assert (labels[:20, :40] != 255).all()
     assert (labels[20:] == 255).all()
     assert (labels[:, 40:] == 255).all()
-    with pytest.raises(InputError, match=r"no\.gpkg"):
+    with pytest.raises(InputError, match=r"no\.gpkg: a vector file is expected"):
         map_scene(runs[0], scenes / "s0.tif", tmp_path / "n.tif", area=str(tmp_path / "no.gpkg"))
 
 
@@ -238,9 +245,9 @@ def test_what_is_refused_in_one_line(tmp_path, runs, scenes, options, message):
 def test_scenes_that_cannot_be_mapped(tmp_path, runs, scenes):
     with pytest.raises(InputError, match="would overwrite the scene"):
         map_scene(runs[0], scenes / "s0.tif", scenes / "s0.tif")
-    with pytest.raises(InputError, match="there are 3 scenes; name a folder"):
+    with pytest.raises(InputError, match="there are 3 scenes; name"):
         predict(runs[:1], str(scenes), tmp_path / "m.tif")
-    with pytest.raises(InputError, match="has 1 bands, but .* was trained on the bands"):
+    with pytest.raises(InputError, match=r"has 1 bands, but .* was trained on the bands"):
         map_scene(runs[0], write_tif(tmp_path / "grey.tif", read(scenes / "s0.tif")[:1]))
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "config.yaml").write_text((runs[0] / "config.yaml").read_text())
@@ -271,5 +278,3 @@ def test_the_command_line_in_two_processes(tmp_path, runs, scenes):
     failed = subprocess.run([*command, "tta=d8"], capture_output=True, text=True, check=False)
     assert failed.returncode == 1
     assert failed.stderr.strip().splitlines()[-1].startswith("error: tta=d8")
-    with lock(tmp_path / "lock"):
-        pass
