@@ -1,4 +1,4 @@
-"""Measure rsseg against its peers: python scripts/bench.py losses|data|gpu [key=value ...]"""
+"""Measure rsseg against its peers: python scripts/bench.py losses|data|predict|gpu [key=value ...]"""
 
 import os
 import sys
@@ -8,10 +8,11 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler announces its
 import bench_data
 import bench_gpu
 import bench_losses
+import bench_predict
 
 from rsseg.config.arguments import run_script
 
-ROOMS = {"losses": bench_losses, "data": bench_data, "gpu": bench_gpu}
+ROOMS = {"losses": bench_losses, "data": bench_data, "predict": bench_predict, "gpu": bench_gpu}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in ROOMS:

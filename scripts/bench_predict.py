@@ -1,0 +1,199 @@
+"""Maps of large scenes, beside the bare network, raw reading and writing, and a plain loop, for scripts/bench.py."""
+
+import os
+import platform
+import resource
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter, process_time
+
+import numpy as np
+import rasterio
+import segmentation_models_pytorch as smp
+import torch
+from bench_measure import judged, table, versions
+from numpy.typing import NDArray
+from rasterio.transform import from_origin
+from rasterio.windows import Window
+from torch import Tensor, nn
+
+from rsseg.data.scene import Scene
+from rsseg.inference.blending import Blend
+from rsseg.inference.options import Options
+from rsseg.inference.trained import Head, Spec, TrainedModel
+from rsseg.models import Network
+from rsseg.prediction import Mapper
+from rsseg.task import Multiclass
+
+TASK = Multiclass(("land", "building", "road", "field", "water", "forest"))
+
+
+@dataclass
+class Arguments:
+    """Map a generated RGB scene, and state what that takes as multiples of what can't be saved.
+
+    side=N        of the scene in pixels (3000)
+    encoder=NAME  of the U-Net (resnet18); none: a convolution of 1 x 1, for what all else costs
+    window=N      the windows' side in pixels (256)
+    margin=N      how far they reach beyond their cores (32)
+    batch=N       windows at a time (8)
+    rounds=N      how often each is measured, all of them in turn (3); medians are printed
+    threads=N     of PyTorch (1)
+    only=mapping  map the scene alone, and print the memory of the process
+    """
+
+    side: int = 3000
+    encoder: str = "resnet18"
+    window: int = 256
+    margin: int = 32
+    batch: int = 8
+    rounds: int = 3
+    threads: int = 1
+    only: str = ""
+
+
+class Linear(nn.Module):
+    """A logit for each class, of a pixel's bands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, TASK.channels, 1)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Logits by head."""
+        return {"mask": self.layer(image)}
+
+
+def make_model(arguments: Arguments) -> TrainedModel:
+    """A network with weights that are drawn."""
+    torch.manual_seed(0)
+    if arguments.encoder == "none":
+        network: nn.Module = Linear()
+    else:
+        net = smp.Unet(arguments.encoder, encoder_weights=None, classes=TASK.channels)
+        network = Network(net, {"mask": TASK})
+    spec = Spec(
+        "bench", {"mask": Head(TASK)}, (1, 2, 3), (90.0,) * 3, (30.0,) * 3, arguments.window, arguments.margin, arguments.batch, "uint8"
+    )
+    return TrainedModel(network.requires_grad_(False), spec)
+
+
+def write_scene(path: Path, side: int) -> Path:
+    """A scene of smooth hills with noise, in tiles of 512, deflated; written in rows of tiles."""
+    rng = np.random.default_rng(0)
+    profile = {"driver": "GTiff", "count": 3, "height": side, "width": side, "dtype": "uint8", "crs": "EPSG:32633"}
+    tiles = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "bigtiff": "if_safer"}
+    with rasterio.open(path, "w", **profile, **tiles, transform=from_origin(500000, 4000000, 0.3, 0.3)) as raster:
+        for top in range(0, side, 512):
+            rows = np.arange(top, min(side, top + 512))
+            hills = 90 + 30 * np.sin(rows[:, None] / 170) * np.cos(np.arange(side) / 230)
+            noise = rng.integers(-8, 9, (3, len(rows), side), dtype=np.int8)
+            raster.write((hills + noise).astype(np.uint8), window=Window(0, top, side, len(rows)))
+    return path
+
+
+def plain_loop(forward: Callable[[Tensor], Tensor], path: Path, out: Path, arguments: Arguments) -> None:
+    """What one writes in an afternoon: windows read by rasterio, cores cut out, labels written."""
+    size, margin = arguments.window, arguments.margin
+    step = size - 2 * margin
+    with rasterio.open(path) as source:
+        profile = source.profile | {"count": 1, "nodata": 255}
+        places = [(y, x) for y in range(0, source.height, step) for x in range(0, source.width, step)]
+        with rasterio.open(out, "w", **profile) as target:
+            for first in range(0, len(places), arguments.batch):
+                some = places[first : first + arguments.batch]
+                images = [
+                    source.read(window=Window(x - margin, y - margin, size, size), boundless=True, fill_value=0) for y, x in some
+                ]
+                labels = forward(torch.from_numpy(np.stack(images))).argmax(1).to(torch.uint8).numpy()
+                for (y, x), label in zip(some, labels, strict=True):
+                    core = label[margin : margin + min(step, source.height - y), margin : margin + min(step, source.width - x)]
+                    target.write(core, 1, window=Window(x, y, core.shape[1], core.shape[0]))
+
+
+def read_and_write(path: Path, out: Path) -> None:
+    """Read all pixels of a scene row of tiles by row of tiles, and write as many labels, deflated."""
+    with rasterio.open(path) as source:
+        with rasterio.open(out, "w", **(source.profile | {"count": 1})) as target:
+            for top in range(0, source.height, 512):
+                window = Window(0, top, source.width, min(512, source.height - top))
+                target.write(source.read(window=window)[0] // 43, 1, window=window)
+
+
+@torch.inference_mode()
+def bare(forward: Callable[[Tensor], Tensor], windows: NDArray[np.uint8], count: int, batch: int) -> None:
+    """Predict as many windows as the scene has, of some that are in memory."""
+    for first in range(0, count, batch):
+        forward(torch.from_numpy(windows[: min(batch, count - first)]))
+
+
+def measure(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, tuple[float, float]]:
+    """The median seconds by the clock, and of the processor, of each call, all of them in turn."""
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            clock, processor = perf_counter(), process_time()
+            call()
+            found[name].append((perf_counter() - clock, process_time() - processor))
+    return {name: (median(c for c, _ in times), median(p for _, p in times)) for name, times in found.items()}
+
+
+def rows_of(found: dict[str, tuple[float, float]], pixels: float) -> Iterator[list[str]]:
+    """The rows of the table."""
+    slower = max(found["bare network"][0], found["raw reading and writing"][0])
+    work = found["bare network"][1] + found["raw reading and writing"][1]
+    for name, (clock, processor) in found.items():
+        limit = 1 / 0.9 if name.startswith("rsseg") else None
+        yield [
+            name, f"{clock:.2f}", f"{pixels / clock / 1e6:.2f}", judged(clock / slower, limit), f"{processor:.2f}",
+            f"{processor / work:.2f}",
+        ]  # fmt: skip
+
+
+def main(arguments: Arguments) -> None:
+    """Measure and print."""
+    torch.set_num_threads(arguments.threads)
+    model = make_model(arguments)
+    options = Options(overwrite=True, window=arguments.window, margin=arguments.margin, batch_size=arguments.batch)
+    mapper = Mapper([model], options)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        path = write_scene(folder / "scene.tif", arguments.side)
+        scene, shape = Scene("scene", path), (arguments.side, arguments.side)
+
+        def mapping() -> object:
+            return mapper.map(scene, folder / "map.tif")
+
+        if arguments.only == "mapping":
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+            clock, processor = perf_counter(), process_time()
+            mapping()
+            after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+            print(
+                f"{arguments.side} px: {perf_counter() - clock:.1f} s, {process_time() - processor:.1f} s of the processor; "
+                f"{before:.0f} MB before, at most {after:.0f} MB"
+            )
+            return
+        grid = Blend(1, shape, mapper.windows, torch.device("cpu"))
+        count = len(grid.tops) * len(grid.lefts)
+        windows = np.random.default_rng(0).integers(60, 120, (arguments.batch, 3, arguments.window, arguments.window), np.uint8)
+
+        def forward(batch: Tensor) -> Tensor:
+            return mapper.forward(batch)["mask"]
+
+        calls: dict[str, Callable[[], object]] = {
+            "bare network": lambda: bare(forward, windows, count, arguments.batch),
+            "raw reading and writing": lambda: read_and_write(path, folder / "raw.tif"),
+            "rsseg, blended, as a COG": mapping,
+            "a plain loop of rasterio windows": torch.inference_mode()(
+                lambda: plain_loop(forward, path, folder / "plain.tif", arguments)
+            ),
+        }
+        found = measure(calls, arguments.rounds)
+    print(f"\n{versions(['torch', 'segmentation-models-pytorch', 'rasterio'])} on {platform.machine()}, {os.cpu_count()} cores")
+    print(f"{arguments.side} px, {count} windows of {arguments.window} px, margins of {arguments.margin} px, {arguments.encoder}\n")
+    head = ["", "s", "Mpx/s", "x the slower of the first two", "s of the processor", "x their sum"]
+    print(table(head, rows_of(found, arguments.side**2)))
