@@ -85,7 +85,9 @@ def load_trained(run: RunFolder, setup: Setup, scaling: str = "none") -> Trained
         except InputError:  # a run that is not finished, or was not recorded
             threshold = None
         palette = setup.palette(name)
-        heads[name] = Head(scaled(task, numbers), None if palette is None else tuple(palette), threshold, run.scalings(name))
+        heads[name] = Head(
+            scaled(task, numbers), None if palette is None else tuple(palette), threshold, run.scalings(name, task.channels)
+        )
     spec = Spec(
         name=str(run),
         heads=heads,

@@ -78,7 +78,7 @@ class TrainedModel(nn.Module):
 
     def __init__(self, network: nn.Module, spec: Spec, scaling: str = "none") -> None:
         super().__init__()
-        self.network, self.spec = network.eval(), spec
+        self.network, self.spec = network.eval().to(memory_format=torch.channels_last), spec
         self.register_buffer("mean", torch.tensor(spec.mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std, dtype=torch.float32).view(1, -1, 1, 1))
         self.scalings = {name: (head.scaling or {}).get(scaling) for name, head in spec.heads.items()}
@@ -97,8 +97,12 @@ class TrainedModel(nn.Module):
         Returns:
             By head float32 ``[B, K, H, W]``, see `Task.activate`.
         """
+        return {name: self.activate(name, logits) for name, logits in self.logits(pixels).items()}
+
+    def logits(self, pixels: Tensor) -> dict[str, Tensor]:
+        """The same before anything is scaled or activated."""
         logits = self.network(normalise(pixels, self.mean, self.std))
-        return {name: self.activate(name, logits[name].float()) for name in self.spec.heads}
+        return {name: logits[name].float() for name in self.spec.heads}
 
     def activate(self, head: str, logits: Tensor) -> Tensor:
         """Probabilities, scaled as asked for, or values of a head's logits."""

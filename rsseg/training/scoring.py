@@ -27,7 +27,7 @@ from rsseg.module import SegmentationModule
 from rsseg.progress import shows_bars
 from rsseg.setup import Setup
 from rsseg.table import print_table
-from rsseg.training.recording import Count, Crossing, keep_thresholds, labelled_tasks, recorded_split
+from rsseg.training.recording import Count, Crossing, keep_scalings, keep_thresholds, labelled_tasks, recorded_split
 
 SHOWN = (
     "head", "class", "iou", "dice", "f1", "precision", "recall", "ap50", "rmse", "mae", "r2", "bias", "pixels", "scenes"
@@ -104,7 +104,7 @@ def score_best(
     """The scores by head of a run's best checkpoint, whose weights the module is left with.
 
     Of a recorded run each half of the scenes is counted besides by the checkpoint that was chosen on the other half, and
-    thresholds are tuned: ``records/crossed.npz`` and ``threshold.json``.
+    thresholds are tuned and scalings fitted: ``records/crossed.npz``, ``threshold.json`` and ``scaling.json``.
 
     Args:
         setup: The setup.
@@ -139,6 +139,7 @@ def score_best(
         load_checkpoint(module, run)
     crossed = crossing.write()
     keep_thresholds(run, module.tasks, samples, best, recorder, crossed)
+    keep_scalings(run, module.tasks, samples, best, recorder.first)
     recorder.remove_samples()
     remove_halves(run)
     (run.records / "test.npz").unlink(missing_ok=True)  # of a run that has gone on
