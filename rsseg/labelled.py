@@ -101,8 +101,8 @@ def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> AnyScores:
     Args:
         setup: The setup of a run whose classes the map has.
         head: The head that the map is of.
-        path: The map: the numbers of the labels as ``predict.py`` writes them, 255 where nothing is known, or the values of the
-            dataset's masks.
+        path: The map: the numbers of the labels as ``predict.py`` writes them, with a no-data value where nothing is known, or
+            the values of the dataset's masks.
         mask: As for `labelled_scene`.
 
     Raises:
@@ -119,7 +119,7 @@ def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> AnyScores:
     with progress(list(_tiles(reader)), "comparing") as tiles:
         for window in tiles:
             truth = task.hard_labels(reader.read_mask(window)) if not task.real else reader.read_mask(window)
-            labels, unknown = read_mask(path, of_map, window, path), np.isnan if task.real else _is_unknown
+            labels, unknown = _read_map(path, of_map, window), np.isnan if task.real else _is_unknown
             beyond = unknown(labels) & ~unknown(truth)
             unmapped += int(beyond.sum())
             truth = np.where(beyond, task.unknown if task.real else IGNORE, truth)
@@ -133,22 +133,30 @@ def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> AnyScores:
 
 
 def _map_decoder(task: Task, of_masks: Decoder, path: Path) -> Decoder:
-    """What reads a map: by the numbers of labels, or where it holds others, as masks are read."""
-    plain = make_decoder(replace(task, soft=False))
+    """What reads a map: by the numbers of labels, unknown where it says no-data; where it holds others, as masks are read."""
+    if task.real:
+        return of_masks
+    plain = make_decoder(replace(task, soft=False), ignore=[])
     try:
         reader = SceneReader(Scene(path.stem, path, (Mask(path),)), [plain], [1])
         for window in _tiles(reader):
             reader.read_mask(window)
-    except InputError as fault:
-        if plain.signature == of_masks.signature:
-            raise
-        log.info("%s is read as the dataset's masks are, since by the numbers of labels: %s", path, fault)
+    except InputError:
+        log.info("%s is read as the masks of the dataset are.", path)
         return of_masks
-    if plain.signature != of_masks.signature and not task.separate:
+    if not task.separate:
         log.info(
             "%s holds the numbers of labels: %s.", path, ", ".join(map("{0[0]} {0[1]}".format, enumerate(task.label_names)))
         )
     return plain
+
+
+def _read_map(path: Path, decoder: Decoder, window: Window) -> NDArray[np.generic]:
+    """The labels or values of a part of a map."""
+    try:
+        return read_mask(path, decoder, window, path)
+    except InputError as error:
+        raise InputError(f"map={path}: {error}") from None
 
 
 def _tiles(reader: SceneReader) -> Iterator[Window]:
