@@ -1,4 +1,4 @@
-"""A run loaded again, and scored on whole scenes of a split: what evaluate.py does."""
+"""Runs loaded again and scored on whole scenes, one by itself or several as an ensemble: what evaluate.py does."""
 
 from __future__ import annotations
 
