@@ -3,32 +3,61 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rsseg.config.arguments import run_script
+from rsseg.config.arguments import run_script, split_places
 
 
 @dataclass
 class Arguments:
-    """Score a run's best checkpoint on whole scenes; tables and pictures evaluation-<split>* go into its folder.
+    """Score the best checkpoint of a run, or of several as an ensemble, on whole scenes; or a finished map by a mask.
 
-    run=FOLDER    the run folder
-    split=NAME    train, val (default) or test
-    threshold=tuned    at the thresholds (multiclass: biases) that were tuned on the validation scenes, not at 0.5 (argmax)
-    without=CLASS[,CLASS...]      classes that are left out of mean scores; default: as the run was trained (metrics.without)
+    run=FOLDER[,FOLDER...]    the run folder; several, or a folder that holds runs (a sweep, a k-fold): an ensemble of the
+                              finished ones, by the mean of their probabilities, and what it gains over its members
+    split=NAME                train, val (default) or test
+    scene=IMAGE mask=FILE     score an image of your own instead of a split, by a raster or vector file in any CRS
+    map=MAP mask=FILE         score a finished map, such as predict.py writes, on its grid
+    head=NAME                 the head that mask= is for; default: the first
+    threshold=tuned           draw at the thresholds (multiclass: biases) that were tuned on the validation scenes, not at 0.5
+                              (argmax), and end if there are none; tables have both
+    weights=quality           members of an ensemble count by their validation scores; default: equal
+    scaling=KIND              of their probabilities before they are averaged: temperature (default), vector or none
+    without=CLASS[,CLASS...]  classes that are left out of mean scores; default: as the run was trained (metrics.without)
+    out=FOLDER                where tables and pictures go, evaluation-<split>*; default: the run folder; of an ensemble
+                              ensemble-<split>*, beside the runs
     trust=PACKAGE[,PACKAGE...]    packages of your own that the run was trained with: their code runs
     """
 
     run: str
-    split: str = "val"
+    split: str = ""
+    scene: str | None = None
+    map: str | None = None
+    mask: str | None = None
+    head: str = ""
     threshold: str = "fixed"
+    weights: str = "equal"
+    scaling: str = "temperature"
     without: list[str] = field(default_factory=list)
+    out: str | None = None
     trust: list[str] = field(default_factory=list)
 
 
 def main(arguments: Arguments) -> None:
     """Evaluate as the command line says."""
-    from rsseg.evaluation import evaluate
+    from rsseg.contract import InputError
+    from rsseg.evaluation import evaluate, evaluate_map
 
-    evaluate(Path(arguments.run), arguments.split, arguments.threshold, arguments.trust, arguments.without)
+    asked = {key: Path(text) if text else None for key in ("scene", "map", "mask", "out") for text in [getattr(arguments, key)]}
+    given = [f"{key}={getattr(arguments, key)}" for key in ("split", "scene", "map") if getattr(arguments, key)]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} exclude each other: name one of them")
+    places, words = split_places(arguments.run), {"trust": arguments.trust, "without": arguments.without}
+    if asked["map"]:
+        if len(places) > 1 or not asked["mask"]:
+            raise InputError("map=... needs mask=... beside it, and run=... of one run whose classes it has")
+        evaluate_map(places[0], asked["map"], asked["mask"], head=arguments.head, out=asked["out"], **words)
+        return
+    of_ensemble = {"weights": arguments.weights, "scaling": arguments.scaling}
+    own = {"scene": asked["scene"], "mask": asked["mask"], "head": arguments.head}
+    evaluate(places, arguments.split or "val", arguments.threshold, out=asked["out"], **words, **of_ensemble, **own)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsseg.compare.records import POINTS
+from rsseg.compare.records import CALIBRATED, POINTS
 from rsseg.contract import IGNORE, Batch, layers_of
 from rsseg.data.windows import Core
 from rsseg.metrics import Boundary, Confusion, ScoreHistogram
@@ -104,8 +104,9 @@ class PointCounts:
             counts[POINTS.index(at)] = class_counts(confusion.counts, task)
         contours = self.boundaries[name].counts.cpu().numpy()
         counts[-1] = np.append(contours, 0 * contours[..., :1], axis=-1)
+        calibrated = calibration_sums(histogram.counts.cpu().numpy(), task)
         return {
             "counts": counts,
             "lost": histogram.lost.cpu().numpy(),
-            **calibration_sums(histogram.counts.cpu().numpy(), task),
+            **{score: calibrated[score] for score in CALIBRATED},
         }

@@ -79,13 +79,14 @@ def calibration_measures(task: Task) -> dict[str, Measure]:
     labels = {"ece": f"calibration error of {of}"}
     if not one:
         labels["class_ece"] = f"calibration error by {'class' if task.exclusive else 'label'}"
+    return {name: calibration_measure(name, label) for name, label in {**labels, "brier": "Brier score"}.items()}
 
-    def measure(name: str, label: str) -> Measure:
-        parts, pixels = SCORES[name]
-        score = Metric(label, name, slice(None), parts, pixels, higher_is_better=False, limits=(0.0, np.inf))
-        return Measure(**vars(score), sums=lambda records: records.calibration.get(name))
 
-    return {name: measure(name, label) for name, label in {**labels, "brier": "Brier score"}.items()}
+def calibration_measure(name: str, label: str) -> Measure:
+    """A score of `rsseg.metrics.calibration.SCORES`."""
+    parts, pixels = SCORES[name]
+    score = Metric(label, name, slice(None), parts, pixels, higher_is_better=False, limits=(0.0, np.inf))
+    return Measure(**vars(score), sums=lambda records: records.calibration.get(name))
 
 
 USUAL = {

@@ -75,6 +75,13 @@ def fault(name: str, content: Any) -> str:
         needed = {"diverged.step": "a whole number"}
     elif name == "summary.json" and isinstance(content, Mapping):
         needed = {**dict.fromkeys(scores_in(content), "a number or null"), **needed}
+    elif name == "scaling.json":
+        if not KINDS["a mapping of mappings"](content):
+            return "it holds no mapping by head and kind"
+        needed = {
+            f"{head}.{kind}.{key}": "a list of numbers"
+            for head, kinds in content.items() for kind in kinds for key in ("scale", "shift")
+        }  # fmt: skip
     found = {key: _look_up(content, key.split(".")) for key in needed}
     lacking = [key for key, value in found.items() if value is LACKING]
     if lacking:

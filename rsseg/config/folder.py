@@ -221,13 +221,23 @@ class RunFolder:
         except (KeyError, TypeError, ValueError):
             raise self._unusable(self.thresholds_file, "it lacks a number for each class") from None
 
-    def scalings(self, head: str) -> dict[str, Scaling]:
-        """The scalings of a head's logits that were fitted on the validation scenes, by kind; none where there is no file."""
+    def scalings(self, head: str, classes: int) -> dict[str, Scaling]:
+        """The scalings of a head's logits that were fitted on the validation scenes, by kind; none where there is no file.
+
+        Args:
+            head: The head's name.
+            classes: The number of its classes.
+
+        Raises:
+            InputError: If they can't be read.
+        """
         stored = self._json(self.scaling_file) if self.scaling_file.is_file() else {}
-        try:
-            return {kind: Scaling(tuple(own["scale"]), tuple(own["shift"])) for kind, own in stored.get(head, {}).items()}
-        except (KeyError, TypeError):
-            raise self._unusable(self.scaling_file, "it lacks the scale and the shift of each class") from None
+        found = {kind: Scaling(tuple(own["scale"]), tuple(own["shift"])) for kind, own in stored.get(head, {}).items()}
+        if any(len(numbers) != classes for each in found.values() for numbers in (each.scale, each.shift)):
+            raise self._unusable(
+                self.scaling_file, f"it lacks a scale and a shift for each of {classes} classes of head {head}"
+            )
+        return found
 
     def load_state(self, name: str = "best") -> tuple[dict[str, Tensor], int]:
         """The weights of a checkpoint, and the step that they are of.

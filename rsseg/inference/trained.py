@@ -101,8 +101,12 @@ class TrainedModel(nn.Module):
         Returns:
             By head float32 ``[B, K, H, W]``, see `Task.activate`.
         """
+        return {name: self.activate(name, logits) for name, logits in self.logits(pixels).items()}
+
+    def logits(self, pixels: Tensor) -> dict[str, Tensor]:
+        """The same before anything is scaled or activated."""
         logits = self.network(normalise(pixels, self.mean, self.std))
-        return {name: self.activate(name, logits[name].float()) for name in self.spec.heads}
+        return {name: logits[name].float() for name in self.spec.heads}
 
     def activate(self, head: str, logits: Tensor) -> Tensor:
         """Probabilities, scaled as asked for, or values of a head's logits."""

@@ -11,6 +11,7 @@ from rsseg.metrics.histogram import ScoreHistogram
 from rsseg.metrics.matches import MatchScores, ObjectMatches, match_metrics
 from rsseg.metrics.metric import Metric
 from rsseg.metrics.sample import LogitSample, Pixels, Sample, choose_pixels
+from rsseg.metrics.scaling import scaling_facts
 from rsseg.metrics.scores import Scores, label_metrics
 from rsseg.task import Task
 
@@ -65,5 +66,6 @@ __all__ = [
     "label_metrics",
     "match_metrics",
     "metrics",
+    "scaling_facts",
     "score_scenes",
 ]

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: calibration errors and the Brier score from score histograms.
+"""Whether probabilities mean what they say: calibration errors, Brier score and log-likelihood from score histograms.
 
 A pixel's probability is taken at the middle of its bin of `histogram`, at most 1/64 off and less where it matters: the
 probability of the outer bins moves little.
@@ -17,6 +17,8 @@ from rsseg.metrics.histogram import CENTRES
 from rsseg.task import Task
 
 PROBABILITIES: NDArray[np.float64] = 1 / (1 + np.exp(-CENTRES))
+LOG_LOSS: NDArray[np.float64] = np.logaddexp(0, -CENTRES)
+"""The negative logarithms of `PROBABILITIES`; reversed those of their complements, as bins lie alike about 0."""
 
 
 def reliability(histogram: ArrayLike, bins: int = 15) -> NDArray[np.float64]:
@@ -60,6 +62,25 @@ def calibration_error(histogram: ArrayLike, bins: int = 15) -> NDArray[np.float6
     return _expected_error(reliability(histogram, bins))
 
 
+def sampled_error(probability: ArrayLike, happened: ArrayLike, weight: ArrayLike, bins: int = 15) -> float:
+    """The expected calibration error of a sample.
+
+    Args:
+        probability: ``[N]``, what was said.
+        happened: bool ``[N]``.
+        weight: ``[N]``, how many pixels each stands for.
+        bins: Of equal width over the probability.
+
+    Example:
+        >>> round(sampled_error([0.6, 0.6, 0.9], [True, False, True], [1, 1, 2]), 3)
+        0.1
+    """
+    p, w = np.asarray(probability, dtype=np.float64), np.asarray(weight, dtype=np.float64)
+    place = np.minimum(np.floor(p * bins), bins - 1).astype(np.int64)
+    sums = [np.bincount(place, each, bins) for each in (w, w * p, w * np.asarray(happened))]
+    return float(_expected_error(np.stack(sums, axis=-1)))
+
+
 def brier(histogram: ArrayLike) -> NDArray[np.float64]:
     """The Brier score (1950) of each plane: the mean over pixels of ``(p - y)^2``.
 
@@ -84,19 +105,24 @@ def calibration_sums(histogram: ArrayLike, task: Task, bins: int = 15) -> dict[s
         bins: Of equal width over the probability.
 
     Returns:
-        ``ece`` ``[S, bins, 3]`` and ``class_ece`` ``[S, classes, bins, 3]`` as of `reliability`; ``brier`` ``[S, L, 2]``:
-        summed squares and pixels, of each label, or for multiclass of all classes together.
+        ``ece`` ``[S, bins, 3]`` and ``class_ece`` ``[S, classes, bins, 3]`` as of `reliability`; ``brier`` and ``nll``
+        ``[S, L, 2]``: summed squares, or negative logarithms of the label's probability, and pixels, of each label, or for
+        multiclass of all classes together.
     """
     counts = np.asarray(histogram, dtype=np.float64)
     several = task.exclusive
     classes = counts[:, : task.channels]
-    squares = _squares(classes)
+    squares, surprise = _squares(classes), (classes[..., 1, :] * LOG_LOSS).sum(-1)
     if several:
         squares = np.stack([squares[..., 0].sum(1, keepdims=True), squares[:, :1, 1]], axis=-1)
+        surprise = surprise.sum(1, keepdims=True)  # every pixel is positive in the plane of its label alone
+    else:
+        surprise = surprise + (classes[..., 0, :] * LOG_LOSS[::-1]).sum(-1)
     return {
         "ece": reliability(counts[:, -1] if several else classes.sum(1), bins),
         "class_ece": reliability(classes, bins),
         "brier": squares,
+        "nll": np.stack([surprise, squares[..., 1]], axis=-1),
     }
 
 
@@ -112,7 +138,8 @@ def calibration(histogram: ArrayLike, task: Task, bins: int = 15) -> dict[str, f
         ``ece``: of the predicted class's probability for multiclass (Guo et al. 2017), else of all labels' probabilities
         together. ``class_ece``: the mean over the classes present of each class's own (Kull et al. 2019), which a frequent
         background does not drown. ``brier``: summed over the classes for multiclass, else the mean over the labels that
-        have a labelled pixel.
+        have a labelled pixel. ``nll``: the mean negative logarithm of the label's probability, likewise; log-odds beyond 16
+        count as 16.
     """
     sums = calibration_sums(histogram, task, bins)
     return {name: float(present_mean(parts(sums[name].sum(0)))) for name, (parts, _) in SCORES.items()}
@@ -127,8 +154,8 @@ def _class_errors(binned: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(binned[..., 2].sum(-1) > 0, _expected_error(binned), np.nan)
 
 
-def _label_brier(squares: NDArray[np.float64]) -> NDArray[np.float64]:
-    return ratio(squares[..., 0], squares[..., 1])
+def _label_mean(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    return ratio(sums[..., 0], sums[..., 1])
 
 
 def _squares(histogram: ArrayLike) -> NDArray[np.float64]:
@@ -142,6 +169,7 @@ Score = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 SCORES: Mapping[str, tuple[Score, Score]] = {
     "ece": (lambda binned: _expected_error(binned)[..., None], lambda binned: binned[..., 0].sum(-1)[..., None]),
     "class_ece": (_class_errors, lambda binned: binned[..., 2].sum(-1)),
-    "brier": (_label_brier, lambda squares: squares[..., 1]),
+    "brier": (_label_mean, lambda sums: sums[..., 1]),
+    "nll": (_label_mean, lambda sums: sums[..., 1]),
 }
 """By name: the parts whose mean a score of sums as `calibration_sums` gives them is, and each part's pixels in them."""

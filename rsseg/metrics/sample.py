@@ -6,7 +6,7 @@ Which pixels they are is decided from the labels alone, before training, so that
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,14 +45,14 @@ class Sample(NamedTuple):
     """Logits of `Pixels`, and what tuning has to know of these.
 
     Attributes:
-        logits: float32 ``[N, C]``, of exclusive classes all of them, else ``[N, 1]``, that of the label.
+        logits: Float ``[N, C]``, of exclusive classes all of them, else ``[N, 1]``, that of the label.
         target: As of `Pixels`, and so are the others.
         plane: See there.
         scene: See there.
         weight: See there.
     """
 
-    logits: NDArray[np.float32]
+    logits: NDArray[np.floating[Any]]
     target: NDArray[np.int64]
     plane: NDArray[np.int64]
     scene: NDArray[np.int64]
@@ -151,6 +151,6 @@ class LogitSample:
         assert self._logits is not None
         return self.of(global_sum(self._logits).cpu().numpy())
 
-    def of(self, logits: NDArray[np.float32]) -> Sample:
+    def of(self, logits: NDArray[np.floating[Any]]) -> Sample:
         """The sample with these logits."""
         return Sample(logits, self.pixels.target, self.pixels.plane, self.pixels.scene, self.pixels.weight)

@@ -28,7 +28,7 @@ from rsseg.distributed import is_main
 from rsseg.files import write_json
 from rsseg.inference.picture import pick_windows
 from rsseg.losses.class_weights import uncounted
-from rsseg.metrics import LogitSample, Sample, choose_pixels
+from rsseg.metrics import LogitSample, Sample, choose_pixels, scaling_facts
 from rsseg.setup import Setup
 from rsseg.task import Task
 
@@ -198,3 +198,29 @@ def keep_thresholds(
             log.warning("No threshold is tuned for head %s: %s", head, error)
     if samples:
         write_json(run.thresholds_file, found)
+
+
+def keep_scalings(
+    run: RunFolder, tasks: Mapping[str, Task], samples: Mapping[str, Sample], step: int, first: NDArray[np.bool_]
+) -> None:
+    """Fit the scalings of logits on samples of the best checkpoint, by head, and write ``scaling.json``.
+
+    Args:
+        run: The run folder.
+        tasks: The tasks of the heads.
+        samples: By head with labels.
+        step: That of the checkpoint.
+        first: Which validation scenes are the first half.
+    """
+    found = {}
+    for head, sample in samples.items():
+        try:
+            found[head] = scaling_facts(sample, tasks[head], step, first)
+        except InputError as error:
+            log.warning("No scaling is fitted for head %s: %s", head, error)
+            continue
+        if bounded := found[head]["temperature"]["at_bound"]:
+            line = "Head %s: the temperature of %s is at its bound: its logits separate all sampled pixels, or none."
+            log.info(line, head, ", ".join(bounded))
+    if samples:
+        write_json(run.scaling_file, found)

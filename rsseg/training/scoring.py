@@ -27,7 +27,7 @@ from rsseg.module import SegmentationModule
 from rsseg.progress import shows_bars
 from rsseg.setup import Setup
 from rsseg.table import print_table
-from rsseg.training.recording import Count, Crossing, keep_thresholds, labelled_tasks, recorded_split
+from rsseg.training.recording import Count, Crossing, keep_scalings, keep_thresholds, labelled_tasks, recorded_split
 
 SHOWN = (
     "head", "class", "iou", "dice", "f1", "precision", "recall", "ap50", "rmse", "mae", "r2", "bias", "pixels", "scenes"
@@ -104,7 +104,7 @@ def score_best(
     """The scores by head of a run's best checkpoint, whose weights the module is left with.
 
     Of a recorded run each half of the scenes is counted besides by the checkpoint that was chosen on the other half, and
-    thresholds are tuned: ``records/crossed.npz`` and ``threshold.json``.
+    thresholds are tuned and scalings fitted: ``records/crossed.npz``, ``threshold.json`` and ``scaling.json``.
 
     Args:
         setup: The setup.
@@ -139,6 +139,7 @@ def score_best(
         load_checkpoint(module, run)
     crossed = crossing.write()
     keep_thresholds(run, module.tasks, samples, best, recorder, crossed)
+    keep_scalings(run, module.tasks, samples, best, recorder.first)
     recorder.remove_samples()
     remove_halves(run)
     (run.records / "test.npz").unlink(missing_ok=True)  # of a run that has gone on
@@ -218,13 +219,35 @@ def name_means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def print_scores(result: Mapping[str, AnyScores], title: str) -> None:
-    """Print the scores of heads, in a table for all that have the same scores."""
+TUNED = ("iou", "dice", "precision", "recall")
+"""The scores at tuned thresholds that are printed beside those at fixed ones."""
+
+
+def print_scores(result: Mapping[str, AnyScores], title: str, tuned: Mapping[str, AnyScores] | None = None) -> None:
+    """Print the scores of heads, in a table for all that have the same scores.
+
+    Args:
+        result: The scores by head.
+        title: The line above.
+        tuned: The same heads' scores at tuned thresholds, to be printed beside; None: there are none.
+    """
     alike: dict[type, dict[str, AnyScores]] = {}
     for head, scores in result.items():
         alike.setdefault(type(scores), {})[head] = scores
     for heads in alike.values():
-        print_table(name_means(score_rows(heads)), title)
+        rows = name_means(score_rows(heads))
+        if tuned and any(isinstance(scores, Scores) for scores in heads.values()):
+            beside = name_means(score_rows({head: tuned[head] for head in heads}))
+            rows = [_side_by_side(*pair) for pair in zip(rows, beside, strict=True)]
+        print_table(rows, title)
+
+
+def _side_by_side(fixed: Mapping[str, Any], tuned: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with the scores of `TUNED` of another one beside its own."""
+    found: dict[str, Any] = {}
+    for name, value in fixed.items():
+        found |= {name: value} | ({f"{name}\ntuned": tuned[name]} if name in TUNED else {})
+    return found
 
 
 def cache_scenes(setup: Setup, stores: list[Store], trainer: L.Trainer) -> None:

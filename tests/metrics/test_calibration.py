@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import brier_score_loss
+from sklearn.metrics import brier_score_loss, log_loss
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
 from rsseg.contract import IGNORE, InputError
@@ -57,6 +57,7 @@ def test_binary_calibration_equals_torchmetrics():
     kept = target.flatten() != IGNORE
     assert found["ece"] == pytest.approx(float(binary_calibration_error(p[kept], target.flatten()[kept].long(), 15)), abs=1e-6)
     assert found["brier"] == pytest.approx(brier_score_loss(target.flatten()[kept], p[kept]))
+    assert found["nll"] == pytest.approx(log_loss(target.flatten()[kept], p[kept]))
     assert found["class_ece"] == pytest.approx(found["ece"])
     near = calibration(counted(BINARY, logits, target), BINARY)["ece"]
     p = logits.sigmoid().flatten()
@@ -71,6 +72,7 @@ def test_multiclass_calibration_equals_torchmetrics_and_the_formula():
     assert found["ece"] == pytest.approx(float(multiclass_calibration_error(p, y, 3, 15)), abs=2e-3)
     one_hot = torch.nn.functional.one_hot(y, 3)
     assert found["brier"] == pytest.approx(float((p - one_hot).square().sum(1).mean()), abs=1e-3)
+    assert found["nll"] == pytest.approx(log_loss(y, p.double()), abs=1e-3)
     each = [float(binary_calibration_error(p[:, c], one_hot[:, c], 15)) for c in range(3)]
     assert found["class_ece"] == pytest.approx(np.mean(each), abs=2e-3)
 

@@ -1,0 +1,280 @@
+"""What was counted of a run, or of an ensemble, as tables, files and pictures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from rsseg.compare.gains import Gain, ensemble_gain
+from rsseg.compare.measures import Measure, calibration_measure, calibration_measures, measures
+from rsseg.config.folder import RunFolder
+from rsseg.data.groups import group_names
+from rsseg.data.store import Store
+from rsseg.data.windows import Batches, GridWindows
+from rsseg.files import write_csv
+from rsseg.inference.diagnostics import draw_confusion
+from rsseg.inference.ensemble import Counted, Ensemble, count
+from rsseg.inference.picture import draw, of_head, pick_windows, predict_windows
+from rsseg.metrics import AnyScores, Scores
+from rsseg.metrics.average import present_mean
+from rsseg.metrics.calibration import SCORES
+from rsseg.progress import progress
+from rsseg.setup import Setup
+from rsseg.table import print_table
+from rsseg.training.scoring import (
+    cache_scenes,
+    confusion_rows,
+    feed,
+    print_scores,
+    scene_rows,
+    score_rows,
+    scoring_trainer,
+)
+
+log = logging.getLogger(__name__)
+
+CALIBRATION = ("ece", "nll")
+"""The scores of calibration by which an ensemble is compared with its members."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What was counted of whole scenes.
+
+    Attributes:
+        together: The run, or the ensemble.
+        members: The ensemble's runs; none: it is one run.
+        scaling: The kind of scaling of the ensemble.
+        scenes: The scenes' names.
+        groups: The independent area that each lies in.
+        without: By head, the classes that are left out of means.
+    """
+
+    together: Counted
+    members: Sequence[Counted]
+    scaling: str
+    scenes: Sequence[str]
+    groups: Sequence[str]
+    without: Mapping[str, Sequence[str]]
+
+    def scores(self, point: str = "fixed") -> dict[str, AnyScores]:
+        """The scores of each head at an operating point; see `Counted.scores`."""
+        return self.together.scores(point, self.without)
+
+    @property
+    def tuned(self) -> bool:
+        """Whether any head was counted at what was tuned."""
+        return bool(self.together.points["tuned"])
+
+    def calibration(self) -> list[dict[str, Any]]:
+        """The calibration of each head with labels by each kind of scaling, of the members too."""
+        return [
+            {"model": counted.name, "head": head, "scaling": kind}
+            | {name: float(present_mean(parts(sums[name].sum(0)))) for name, (parts, _) in SCORES.items()}
+            for counted in (self.together, *self.members)
+            for head, kinds in counted.histograms.items()
+            for kind in kinds
+            for sums in [counted.calibration_sums(head, kind)]
+        ]
+
+    def gains(self) -> list[dict[str, Any]]:
+        """What the ensemble gains over the mean of its members, and over the best of them on these very scenes."""
+        rows = []
+        for head in self.together.tasks:
+            best = -1
+            for point, measure, sums in self._scored(head):
+                if best < 0:
+                    each = [float(measure.sign * present_mean(measure.parts(own.sum(0)))) for own in sums[1:]]
+                    best = int(np.nanargmax(each)) if not np.isnan(each).all() else 0
+                rows.append(
+                    {"head": head, "score": measure.label, "point": point}
+                    | self._row(ensemble_gain(sums, measure, self.groups, best), best)
+                )
+        return rows
+
+    def _scored(self, head: str) -> Iterator[tuple[str, Measure, list[Any]]]:
+        """The scores of a head that are compared, each with what it is made of: of the ensemble, then of each member."""
+        every, task = (self.together, *self.members), self.together.tasks[head]
+        measure = measures(task, self.without[head])[task.score]
+        for point in ("fixed", "tuned"):
+            if all(head in counted.points[point] for counted in every):
+                scores = [counted.scores(point, self.without)[head] for counted in every]
+                yield point, measure, [own.counts[..., measure.classes, :] for own in scores]
+        if task.real:
+            return
+        kind = self.scaling if self.scaling in self.together.histograms[head] else "none"
+        sums = [counted.calibration_sums(head, kind) for counted in every]
+        label = {"ece": calibration_measures(task)["ece"].label, "nll": "negative log-likelihood"}
+        for name in CALIBRATION:
+            yield kind, calibration_measure(name, label[name]), [own[name] for own in sums]
+
+    def _row(self, gain: Gain, best: int) -> dict[str, Any]:
+        found: dict[str, Any] = {"ensemble": gain.ensemble, "members": float(np.mean(gain.members))}
+        for name, interval in (("over_members", gain.over_mean), ("over_best", gain.over_best)):
+            value, low, high = interval.at()
+            found |= {"best": gain.members[best], "best_member": self.members[best].name} if name == "over_best" else {}
+            found |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        return found
+
+    def show(self, title: str) -> None:
+        """Print the scores, the calibration and, of an ensemble, what it gains."""
+        print_scores(self.scores(), title, self.scores("tuned") if self.tuned else None)
+        if rows := self.calibration():
+            print_table(
+                rows if self.members else [{k: v for k, v in row.items() if k != "model"} for row in rows], "Calibration"
+            )
+        if not self.members:
+            return
+        rows = self.gains()
+        for row in rows:
+            log.info("%s", _sentence(row, len(self.members)))
+
+    def write(self, path: Path) -> None:
+        """Write the tables, those at tuned thresholds beside those at fixed ones.
+
+        Raises:
+            UnwritableError: If they can't be written.
+        """
+        for point in ("fixed", "tuned") if self.tuned else ("fixed",):
+            write_tables(at_point(path, point), self.scores(point), self.scenes)
+        if rows := self.calibration():
+            write_csv(path.with_name(f"{path.stem}-calibration.csv"), rows)
+
+    def facts(self, ensemble: Ensemble) -> dict[str, Any]:
+        """What the JSON file of an ensemble holds."""
+        points = ("fixed", "tuned") if self.tuned else ("fixed",)
+        each = {counted.name: counted for counted in (self.together, *self.members)}
+        return {
+            "members": {model.spec.name: share for model, share in zip(ensemble.models, ensemble.shares, strict=True)},
+            "scaling": ensemble.scaling,
+            "scenes": list(self.scenes),
+            "scores": {
+                name: {point: {h: s.means() for h, s in own.scores(point, self.without).items()} for point in points}
+                for name, own in each.items()
+            },
+            "calibration": self.calibration(),
+            "gains": self.gains(),
+        }
+
+
+def count_scenes(setup: Setup, ensemble: Ensemble, store: Store) -> Evaluated:
+    """Count whole scenes in one pass over their windows, on the device and in the precision of scores."""
+    scenes, groups = [scene.name for scene in store.scenes], group_names(store.scenes)
+    windows = GridWindows(store, setup.window, setup.overlap)
+    trainer = scoring_trainer(setup)
+    cache_scenes(setup, [store], trainer)
+    for model in ensemble.to(trainer.strategy.root_device).models:
+        trainer.precision_plugin.convert_module(model)
+    name = "ensemble" if len(ensemble.models) > 1 else ensemble.models[0].spec.name
+    together = Counted(name, ensemble.tasks, len(store), ensemble.thresholds, ensemble.kinds)
+    members = ensemble.members(len(store))
+    batches: Any = feed(setup, windows, Batches(len(windows), setup.batch_size))
+    with trainer.precision_plugin.forward_context(), progress(batches, "scoring") as steps:
+        count(ensemble, steps, members, together)
+    without = {head: setup.without_of(head) for head in ensemble.tasks}
+    return Evaluated(together, members, ensemble.scaling, scenes, groups, without)
+
+
+def say_limits(folders: Sequence[RunFolder], ensemble: Ensemble, found: Evaluated, split: str) -> None:
+    """Log what runs lack, and which scores are too good."""
+    for folder, model in zip(folders, ensemble.models, strict=True):
+        heads = [head for name, head in model.spec.heads.items() if name in found.together.histograms]
+        if any(not head.scaling for head in heads):
+            log.info("%s has no scaling.json, as older runs and those with record.enabled=false: nothing is scaled.", folder)
+        if any(head.threshold is None for head in heads):
+            log.info("%s has no tuned thresholds: there are scores at fixed ones alone.", folder)
+    fitted = found.tuned or any(len(kinds) > 1 for kinds in ensemble.kinds.values())
+    if split == "val" and fitted:
+        line = (
+            "Thresholds were tuned and scalings fitted on these scenes: scores by them are too good; threshold.json and "
+            "scaling.json in %s have those to expect of others."
+        )
+        log.info(line, folders[0])
+
+
+def _sentence(row: Mapping[str, Any], members: int) -> str:
+    """What an ensemble gains by a score, in words."""
+
+    def by(name: str) -> str:
+        low, high = row[f"{name}_low"], row[f"{name}_high"]
+        interval = "no interval: the scenes are of one group" if low != low else f"{low:+.4f} to {high:+.4f}"
+        return f"{row[name]:+.4f} ({interval})"
+
+    said = f"{row['head']}, {row['score']} ({row['point']}): {row['ensemble']:.4f}"
+    mean = f"{by('over_members')} over the mean of {members} members, {row['members']:.4f}"
+    return f"{said}, a gain of {mean}, and of {by('over_best')} over the best, {row['best']:.4f}, {row['best_member']}"
+
+
+def at_point(path: Path, point: str) -> Path:
+    """The table at an operating point, by that at the fixed one.
+
+    Example:
+        >>> at_point(Path("evaluation-val-without-road.csv"), "tuned").name
+        'evaluation-val-tuned-without-road.csv'
+    """
+    if point == "fixed":
+        return path
+    stem, without, left = path.stem.partition("-without-")
+    return path.with_name(f"{stem}-{point}{without}{left}{path.suffix}")
+
+
+def write_tables(path: Path, scores: Mapping[str, AnyScores], scenes: Sequence[str]) -> None:
+    """Write the table of classes and averages, that of scenes beside it, and that of the confusion matrices.
+
+    Raises:
+        UnwritableError: If they can't be written.
+    """
+    write_csv(path, score_rows(scores))
+    write_csv(path.with_name(f"{path.stem}-scenes.csv"), scene_rows(scores, scenes))
+    if confusions := confusion_rows(scores):
+        write_csv(path.with_name(f"{path.stem}-confusion.csv"), confusions)
+
+
+def draw_matrices(path: Path, scores: Mapping[str, AnyScores]) -> None:
+    """Draw the confusion matrices of heads with labels beside their table."""
+    place = path.with_name(f"{path.stem}-confusion.png")
+    for head, own in scores.items():
+        if isinstance(own, Scores):
+            draw_confusion(of_head(place, head, scores), own)
+
+
+def draw_examples(path: Path, ensemble: Ensemble, setup: Setup, store: Store, thresholds: Mapping[str, Tensor]) -> None:
+    """Draw some windows of the scenes with what a run, or an ensemble, makes of them, beside its table.
+
+    Args:
+        path: The table.
+        ensemble: The models, on their device.
+        setup: The setup of the first.
+        store: The scenes.
+        thresholds: By head, those that labels are found at; a head without one: the fixed point.
+    """
+    if not setup.pictures:
+        return
+    place = path.with_name(f"{path.stem}-picture.png")
+    module: Any = _Shown(ensemble, thresholds)
+    drawn = predict_windows(module, pick_windows(store, setup.window, setup.pictures))
+    for head, rows in drawn.items():
+        draw(of_head(place, head, drawn), ensemble.tasks[head], setup.palette(head), rows, setup.shown_bands)
+
+
+class _Shown:
+    """An ensemble as `predict_windows` takes a module."""
+
+    def __init__(self, ensemble: Ensemble, thresholds: Mapping[str, Tensor]) -> None:
+        self._ensemble, self._thresholds = ensemble, thresholds
+        self.device, self.tasks = ensemble.device, ensemble.tasks
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        return pixels  # each model does it in its own way
+
+    def __call__(self, pixels: Tensor) -> dict[str, Tensor]:
+        return self._ensemble(pixels)
+
+    def labels(self, head: str, logits: Tensor) -> Tensor:
+        return self.tasks[head].predict(logits, self._thresholds.get(head))

@@ -1,0 +1,182 @@
+"""Labels from elsewhere: an image, or a finished map, beside a mask that is no part of a run's dataset."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from rsseg.config.targets import FROM_FILES, targets_of
+from rsseg.contract import IGNORE, InputError
+from rsseg.data.decoder import Decoder
+from rsseg.data.files import MaskFiles, is_vector
+from rsseg.data.labels import make_decoder
+from rsseg.data.masks import read_mask
+from rsseg.data.scene import Mask, Scene, SceneReader
+from rsseg.dataset import Dataset, scenes_of
+from rsseg.metrics import SCENE_SUMS, AnyScores, score_scenes
+from rsseg.progress import progress
+from rsseg.setup import Setup
+from rsseg.task import Centres, Task
+
+log = logging.getLogger(__name__)
+
+TILE = 1024
+"""The side of the parts that a map is compared in, in pixels."""
+
+
+def labelled_scenes(setup: Setup, split: str) -> list[Scene]:
+    """The scenes of a split.
+
+    Raises:
+        InputError: If some have no labels.
+    """
+    scenes = scenes_of(setup.source(), setup.dataset, split)
+    bare = sum(not any(scene.masks) for scene in scenes)
+    if bare:
+        raise InputError(
+            f"split={split} of dataset {setup.dataset.name} can't be scored: {bare} of its {len(scenes)} scenes "
+            "have no labels. Take split=val, or map the scenes with scripts/predict.py"
+        )
+    return scenes
+
+
+def labelled_scene(setup: Setup, target: str, image: Path | None, mask: Path | None) -> tuple[Dataset, Scene]:
+    """An image with a mask that is read as those of a run's dataset are.
+
+    Args:
+        setup: The run's setup.
+        target: The name of the target that the mask holds.
+        image: The image, with the run's bands.
+        mask: A raster or a vector file in any CRS.
+
+    Returns:
+        The dataset with this target alone, and the scene.
+
+    Raises:
+        InputError: If one of both is not given, there is no such file, or the config does not say what the values mean.
+    """
+    if image is None or mask is None:
+        given, lacking = ("mask", "scene") if image is None else ("scene", "mask")
+        raise InputError(f"{given}=... needs {lacking}=... beside it: an image, and the labels to score it by")
+    for word, path in (("scene", image), ("mask", mask)):
+        if not path.is_file():
+            raise InputError(f"{word}={path}: there is no such file")
+    own = setup.dataset
+    place = list(own.tasks).index(target)
+    burnt, decoder = _mask_of(setup, target, mask, own.decoders[place])
+    scene = Scene(image.stem, image, (burnt,), unlabelled=own.unlabelled_in(image.stem), nodata=own.nodata)
+    return replace(own, decoders=(decoder,), palettes=(own.palettes[place],)), scene
+
+
+def _mask_of(setup: Setup, target: str, path: Path, decoder: Decoder) -> tuple[Mask, Decoder]:
+    """A mask, and what decodes it."""
+    node = setup.plain["dataset"]
+    place, said = (f"targets.{target}", targets_of(node)[target]) if node.get("targets") else ("source", node["source"])
+    given = {key: said[key] for key in FROM_FILES if key != "mask" and said.get(key) is not None}
+    files = MaskFiles.of(place, str(path), **given)
+    if not is_vector(path):
+        return Mask(path, threshold=files.threshold), decoder
+    task = decoder.task
+    if files.burn.attribute is None and not task.real:
+        if task.exclusive or task.channels > 1:
+            raise InputError(
+                f"mask={path}: the run's config names no attribute (dataset.source.attribute, values) that says which of "
+                f"{', '.join(task.classes)} a feature is: burn it into a raster (gdal_rasterize -a ...)"
+            )
+        decoder = make_decoder(replace(task, soft=False))  # a feature is 1, whatever stands for it in rasters
+    return Mask(path, files.burn), decoder
+
+
+def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> AnyScores:
+    """The scores of a finished map of labels, or values, by a mask, pixel by pixel of the map.
+
+    Args:
+        setup: The setup of a run whose classes the map has.
+        head: The head that the map is of.
+        path: The map: the numbers of the labels as ``predict.py`` writes them, with a no-data value where nothing is known, or
+            the values of the dataset's masks.
+        mask: As for `labelled_scene`.
+
+    Raises:
+        InputError: If a file can't be used, or nothing is labelled.
+    """
+    task = setup.tasks[head]
+    if isinstance(task, Centres):
+        raise InputError(f"map={path}: head {head} finds objects, which are no raster; score the image by scene=... instead")
+    if not path.is_file():
+        raise InputError(f"map={path}: there is no such file")
+    dataset, scene = labelled_scene(setup, task.target, path, mask)
+    reader, of_map = SceneReader(scene, dataset.decoders, [1]), _map_decoder(task, dataset.decoders[0], path)
+    sums, unmapped = SCENE_SUMS[task.counted](task, 1), 0
+    with progress(list(_tiles(reader)), "comparing") as tiles:
+        for window in tiles:
+            truth = task.hard_labels(reader.read_mask(window)) if not task.real else reader.read_mask(window)
+            labels, unknown = _read_map(path, of_map, window), np.isnan if task.real else _is_unknown
+            beyond = unknown(labels) & ~unknown(truth)
+            unmapped += int(beyond.sum())
+            truth = np.where(beyond, task.unknown if task.real else IGNORE, truth)
+            sums.update(_as_logits(task, labels), torch.from_numpy(truth)[None], torch.tensor([0]))
+    if unmapped:
+        log.info("%d labelled pixels have no value in %s: they are not counted.", unmapped, path)
+    scores = score_scenes(sums, task, setup.without_of(head))
+    if not sum(scores.pixels):
+        raise InputError(f"{mask} labels no pixel of {path} that the map has a value for: is it the right file?")
+    return scores
+
+
+def _map_decoder(task: Task, of_masks: Decoder, path: Path) -> Decoder:
+    """What reads a map: by the numbers of labels, unknown where it says no-data; where it holds others, as masks are read."""
+    if task.real:
+        return of_masks
+    plain = make_decoder(replace(task, soft=False), ignore=[])
+    try:
+        reader = SceneReader(Scene(path.stem, path, (Mask(path),)), [plain], [1])
+        for window in _tiles(reader):
+            reader.read_mask(window)
+    except InputError:
+        log.info("%s is read as the masks of the dataset are.", path)
+        return of_masks
+    if not task.separate:
+        log.info(
+            "%s holds the numbers of labels: %s.", path, ", ".join(map("{0[0]} {0[1]}".format, enumerate(task.label_names)))
+        )
+    return plain
+
+
+def _read_map(path: Path, decoder: Decoder, window: Window) -> NDArray[np.generic]:
+    """The labels or values of a part of a map."""
+    try:
+        return read_mask(path, decoder, window, path)
+    except InputError as error:
+        raise InputError(f"map={path}: {error}") from None
+
+
+def _tiles(reader: SceneReader) -> Iterator[Window]:
+    """Parts that cover a raster."""
+    height, width = reader.size
+    for top in range(0, height, TILE):
+        for left in range(0, width, TILE):
+            yield Window(left, top, min(TILE, width - left), min(TILE, height - top))
+
+
+def _is_unknown(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.asarray(labels == IGNORE)
+
+
+def _as_logits(task: Task, labels: NDArray[Any]) -> torch.Tensor:
+    """Logits ``[1, K, H, W]`` that are read as these labels or values ``[*planes, H, W]``; labels that are unknown as any."""
+    found = torch.from_numpy(labels)
+    if task.real:
+        return task.standardise(found[None])
+    if task.exclusive:
+        numbers = torch.arange(task.channels).view(-1, 1, 1)
+        return (found[None, None] == numbers).float()
+    return (found == 1).float().view(1, task.channels, *found.shape[-2:]) - 0.5
