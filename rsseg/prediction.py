@@ -34,6 +34,7 @@ from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation import known_head, load_trained
 from rsseg.files import LockedError, lock, read_json, write_json
 from rsseg.inference.blending import Windows, check_blend
+from rsseg.inference.ensemble import mean_threshold
 from rsseg.inference.inputs import find_scenes, fit_resolution
 from rsseg.inference.maps import KINDS, Bands, MapFile, bands_of, new_map
 from rsseg.inference.objects import FORMATS, Objects, check_out
@@ -167,9 +168,8 @@ class Mapper:
         check_polygons(options.min_area, options.simplify)
         if options.area and not (Path(options.area).is_file() and is_vector(Path(options.area))):
             raise InputError(f"area={options.area}: a vector file is expected ({', '.join(sorted(VECTORS))})")
-        weights = self._weights(models)
         self.models = list(models)
-        self.predictor = Predictor(models, weights, options.tta, "disagreement" in options.write)
+        self.predictor = Predictor(models, options.weights, options.tta, "disagreement" in options.write)
         window = options.window or self.spec.window
         margin = self.spec.overlap if options.margin is None else options.margin
         self.windows = Windows(window, margin, options.blend, options.batch_size or self.spec.batch_size)
@@ -179,18 +179,6 @@ class Mapper:
         fabric = L.Fabric(accelerator=accelerator, devices=1, precision=choose_precision(self.spec.precision, accelerator))
         self.forward: Callable[[Tensor], dict[str, Tensor]] = fabric.setup_module(self.predictor)
         self._device = fabric.device
-
-    def _weights(self, models: Sequence[TrainedModel]) -> list[float] | None:
-        """What each network counts for."""
-        if self.options.weights == "equal":
-            return None
-        if self.options.weights != "quality":
-            raise InputError(f"weights={self.options.weights}: equal or quality is expected")
-        scores = [model.spec.quality for model in models]
-        unknown = [model.spec.name for model, score in zip(models, scores, strict=True) if not score]
-        if unknown:
-            raise InputError(f"weights=quality: {unknown[0]} has no validation score; take weights=equal")
-        return [1 / -score if score < 0 else score for score in scores if score]  # an error counts by its inverse
 
     def _products(self) -> Iterator[Product]:
         """The files that are made of each scene."""
@@ -218,7 +206,7 @@ class Mapper:
     def _bands(self, kind: str, head: str) -> Bands:
         task, threshold = self.spec.heads[head].task, None
         if kind == "labels" and self.options.threshold == "tuned" and not task.real:
-            threshold = self.predictor.threshold(head)
+            threshold = mean_threshold(self.models, head, self.options.scaling, self.predictor.shares)
             if threshold is None:
                 raise InputError(
                     f"threshold=tuned: {self.spec.name} has no tuned threshold of head {head}: the run is not finished, was "

@@ -75,9 +75,8 @@ def make_model(arguments: Arguments) -> TrainedModel:
     else:
         net = smp.Unet(arguments.encoder, encoder_weights=None, classes=TASK.channels)
         network = Network(net, {"mask": TASK})
-    spec = Spec(
-        "bench", {"mask": Head(TASK)}, (1, 2, 3), (90.0,) * 3, (30.0,) * 3, arguments.window, arguments.margin, arguments.batch, "uint8"
-    )
+    cut = (arguments.window, arguments.margin, arguments.batch)
+    spec = Spec("bench", {"mask": Head(TASK)}, (1, 2, 3), (90.0,) * 3, (30.0,) * 3, *cut, "uint8")
     return TrainedModel(network.requires_grad_(False), spec)
 
 
@@ -105,9 +104,8 @@ def plain_loop(forward: Callable[[Tensor], Tensor], path: Path, out: Path, argum
         with rasterio.open(out, "w", **profile) as target:
             for first in range(0, len(places), arguments.batch):
                 some = places[first : first + arguments.batch]
-                images = [
-                    source.read(window=Window(x - margin, y - margin, size, size), boundless=True, fill_value=0) for y, x in some
-                ]
+                parts = [Window(x - margin, y - margin, size, size) for y, x in some]
+                images = [source.read(window=part, boundless=True, fill_value=0) for part in parts]
                 labels = forward(torch.from_numpy(np.stack(images))).argmax(1).to(torch.uint8).numpy()
                 for (y, x), label in zip(some, labels, strict=True):
                     core = label[margin : margin + min(step, source.height - y), margin : margin + min(step, source.width - x)]
@@ -116,11 +114,10 @@ def plain_loop(forward: Callable[[Tensor], Tensor], path: Path, out: Path, argum
 
 def read_and_write(path: Path, out: Path) -> None:
     """Read all pixels of a scene row of tiles by row of tiles, and write as many labels, deflated."""
-    with rasterio.open(path) as source:
-        with rasterio.open(out, "w", **(source.profile | {"count": 1})) as target:
-            for top in range(0, source.height, 512):
-                window = Window(0, top, source.width, min(512, source.height - top))
-                target.write(source.read(window=window)[0] // 43, 1, window=window)
+    with rasterio.open(path) as source, rasterio.open(out, "w", **(source.profile | {"count": 1})) as target:
+        for top in range(0, source.height, 512):
+            window = Window(0, top, source.width, min(512, source.height - top))
+            target.write(source.read(window=window)[0] // 43, 1, window=window)
 
 
 @torch.inference_mode()
@@ -194,6 +191,7 @@ def main(arguments: Arguments) -> None:
         }
         found = measure(calls, arguments.rounds)
     print(f"\n{versions(['torch', 'segmentation-models-pytorch', 'rasterio'])} on {platform.machine()}, {os.cpu_count()} cores")
-    print(f"{arguments.side} px, {count} windows of {arguments.window} px, margins of {arguments.margin} px, {arguments.encoder}\n")
+    how = f"{arguments.window} px with margins of {arguments.margin} px"
+    print(f"A scene of {arguments.side} px, {count} windows of {how}, {arguments.encoder}\n")
     head = ["", "s", "Mpx/s", "x the slower of the first two", "s of the processor", "x their sum"]
     print(table(head, rows_of(found, arguments.side**2)))

@@ -100,30 +100,12 @@ class Ensemble:
             name: ("none", *(kind for kind in KINDS if not task.real and any(kind in self._scalings(m, name) for m in models)))
             for name, task in self.tasks.items()
         }
-        means = {name: self._threshold(name) for name in self.tasks}
+        means = {name: mean_threshold(self.models, name, self.scaling, self.shares) for name in self.tasks}
         self.thresholds = {name: mean for name, mean in means.items() if mean is not None}
 
     @staticmethod
     def _scalings(model: TrainedModel, head: str) -> Mapping[str, Any]:
         return model.spec.heads[head].scaling or {}
-
-    def _threshold(self, head: str) -> Tensor | None:
-        """The mean of the models' thresholds, each moved as the scaling moves its logits."""
-        task, found = self.tasks[head], []
-        for model in self.models:
-            own, scaling = model.spec.heads[head].threshold, self._scalings(model, head).get(self.scaling)
-            if own is None:
-                return None
-            values = torch.tensor(own)
-            if scaling is not None:
-                values = values * torch.tensor(scaling.scale) + (0.0 if task.exclusive else torch.tensor(scaling.shift))
-            found.append(values)
-        if len(found) == 1:
-            return found[0]
-        shares = torch.tensor(self.shares)[:, None]
-        if task.exclusive:
-            return (torch.stack(found) * shares).sum(0)
-        return (torch.stack(found).sigmoid() * shares).sum(0).logit()
 
     def members(self, scenes: int) -> list[Counted]:
         """What is to be counted of each model in so many scenes, at its own thresholds; of one model nothing besides."""
@@ -169,6 +151,28 @@ class Ensemble:
         """The logits by head of stored pixels, as labels are found by them."""
         each = self.each(pixels)
         return {head: self.pool(each, head, self.scaling) for head in self.tasks}
+
+
+def mean_threshold(models: Sequence[TrainedModel], head: str, scaling: str, shares: Sequence[float]) -> Tensor | None:
+    """The mean of what was tuned for a head of several models, as `Task.predict` takes it; None: one has none.
+
+    It is a mean of probabilities, or of biases, each moved as the scaling moves its model's logits.
+    """
+    task, found = models[0].spec.heads[head].task, []
+    for model in models:
+        own, fitted = model.spec.heads[head].threshold, (model.spec.heads[head].scaling or {}).get(scaling)
+        if own is None:
+            return None
+        values = torch.tensor(own)
+        if fitted is not None:
+            values = values * torch.tensor(fitted.scale) + (0.0 if task.exclusive else torch.tensor(fitted.shift))
+        found.append(values)
+    if len(found) == 1:
+        return found[0]
+    weights = torch.tensor(shares)[:, None]
+    if task.exclusive:
+        return (torch.stack(found) * weights).sum(0)
+    return (torch.stack(found).sigmoid() * weights).sum(0).logit()
 
 
 def member_shares(models: Sequence[TrainedModel], weights: str) -> list[float]:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsseg.contract import InputError
+from rsseg.inference.ensemble import check_alike, member_shares
 from rsseg.inference.trained import TrainedModel
 from rsseg.task import Centres, Task
 
@@ -87,7 +88,7 @@ class Predictor(nn.Module):
 
     Args:
         models: The networks, of the same heads and bands.
-        weights: What each counts for; None: all the same.
+        weights: What they count by, see `member_shares`.
         tta: The kind of test-time augmentation, a key of `VIEWS`.
         disagreement: Whether the planes that `disagreement` needs are given besides.
 
@@ -98,7 +99,7 @@ class Predictor(nn.Module):
     def __init__(
         self,
         models: Sequence[TrainedModel],
-        weights: Sequence[float] | None = None,
+        weights: str = "equal",
         tta: str = "none",
         disagreement: bool = False,
     ) -> None:
@@ -108,7 +109,7 @@ class Predictor(nn.Module):
         check_alike(models)
         self.models, self.views = nn.ModuleList(models), VIEWS[tta]
         self.spec = models[0].spec
-        self.weights = [1.0] * len(models) if weights is None else [float(weight) for weight in weights]
+        self.shares = member_shares(models, weights)
         self.spread = disagreement
         for name, head in self.spec.heads.items():
             if tta == "scales" and isinstance(head.task, Centres):
@@ -128,16 +129,16 @@ class Predictor(nn.Module):
         """
         size = (int(pixels.shape[-2]), int(pixels.shape[-1]))
         sums: dict[str, Tensor] = {}
-        share = 1 / (sum(self.weights) * len(self.views))
         for view in self.views:
             shown = view.show(pixels)
-            for model, weight in zip(self.models, self.weights, strict=True):
+            for model, share in zip(self.models, self.shares, strict=True):
                 for name, activated in model(shown).items():
                     task = self.spec.heads[name].task
                     planes = view.undo(activated, task, size)
                     if self.spread:
                         planes = torch.cat([planes, self._spread_of(planes, task)], dim=1)
-                    sums[name] = planes * (weight * share) + sums[name] if name in sums else planes * (weight * share)
+                    planes = planes * (share / len(self.views))
+                    sums[name] = sums[name] + planes if name in sums else planes
         return sums
 
     @staticmethod
@@ -151,44 +152,6 @@ class Predictor(nn.Module):
         if isinstance(task, Centres):
             return planes[:, :0]
         return planes.square() if task.real else entropy(planes, task)
-
-    def threshold(self, head: str) -> Tensor | None:
-        """The tuned thresholds of a head as `Task.decide` takes them: the mean of the networks' own; None: one has none.
-
-        The mean is one of probabilities, or of the biases of exclusive classes.
-        """
-        found = []
-        for model in self.models:
-            assert isinstance(model, TrainedModel)
-            own, scaling = model.spec.heads[head], model.scalings[head]
-            if own.threshold is None:
-                return None
-            values = torch.tensor(own.threshold)
-            if scaling is not None:
-                shift = 0 if own.task.exclusive else torch.tensor(scaling.shift)
-                values = values * torch.tensor(scaling.scale) + shift
-            found.append(values if own.task.exclusive else values.sigmoid())
-        mean = torch.stack(found).mul(torch.tensor(self.weights)[:, None]).sum(0) / sum(self.weights)
-        return mean if self.spec.heads[head].task.exclusive else mean.logit()
-
-
-def check_alike(models: Sequence[TrainedModel]) -> None:
-    """Let networks that say different things not be averaged.
-
-    Raises:
-        InputError: If their heads, classes, bands or the resolutions that they were trained at differ.
-    """
-    first, *others = (model.spec for model in models)
-    for other in others:
-        facts = {
-            "heads": (list(first.heads), list(other.heads)),
-            "classes": tuple({name: list(h.task.classes) for name, h in spec.heads.items()} for spec in (first, other)),
-            "tasks": tuple({name: h.task.kind for name, h in spec.heads.items()} for spec in (first, other)),
-            "bands": (list(first.bands), list(other.bands)),
-        }
-        for what, (one, two) in facts.items():
-            if one != two:
-                raise InputError(f"{first.name} and {other.name} can't be averaged: their {what} are {one} and {two}")
 
 
 def entropy(probabilities: Tensor, task: Task) -> Tensor:

@@ -5,6 +5,7 @@ from scipy.stats import entropy as scipy_entropy
 from torch import nn
 
 from rsseg.contract import InputError
+from rsseg.inference.ensemble import mean_threshold
 from rsseg.inference.predictor import VIEWS, Predictor, disagreement, entropy
 from rsseg.inference.trained import Head, Spec, TrainedModel
 from rsseg.task import Binary, Centres, Multiclass, Multilabel, Regression, Scaling
@@ -83,8 +84,8 @@ def test_scales_keep_the_size_and_are_close():
 @torch.inference_mode()
 def test_an_ensemble_is_the_weighted_mean_of_probabilities():
     members = [model(THREE, seed=seed) for seed in range(3)]
-    weights = [0.2, 0.3, 0.9]
-    found = Predictor(members, weights)(pixels())["mask"]
+    weights = [0.5, 0.6, 0.7]  # their validation scores
+    found = Predictor(members, "quality")(pixels())["mask"]
     each = np.stack([member(pixels())["mask"].double().numpy() for member in members])
     np.testing.assert_allclose(found.numpy(), np.average(each, axis=0, weights=weights), atol=1e-6)
     np.testing.assert_allclose(found.sum(1).numpy(), 1, atol=1e-5)
@@ -121,7 +122,7 @@ def test_values_disagree_by_their_standard_deviation():
 @pytest.mark.parametrize("scaling", ["none", "temperature"])
 @torch.inference_mode()
 def test_tuned_labels_of_probabilities_are_those_of_logits(task, scaling):
-    """`Task.decide` of scaled probabilities at `Predictor.threshold` gives what `Task.predict` gives of bare logits."""
+    """`Task.decide` of scaled probabilities at `mean_threshold` gives what `Task.predict` gives of bare logits."""
     threshold = tuple(np.random.default_rng(1).normal(size=task.channels).tolist())
     scale = {"temperature": Scaling((0.6,) * task.channels, (0.0,) * task.channels)}
     one = model(task, threshold=threshold, scaling=scaling) if scaling == "none" else None
@@ -131,7 +132,7 @@ def test_tuned_labels_of_probabilities_are_those_of_logits(task, scaling):
     predictor = Predictor([one])
     logits = one.network((pixels().float() - 100) / 30)["mask"]
     expected = task.predict(logits, torch.tensor(threshold))
-    found = task.decide(predictor(pixels())["mask"], predictor.threshold("mask"))
+    found = task.decide(predictor(pixels())["mask"], mean_threshold([one], "mask", scaling, [1.0]))
     assert (found == expected).float().mean() > 0.9999
     assert (expected != task.predict(logits)).any()
 
