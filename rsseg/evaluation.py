@@ -15,10 +15,11 @@ from rsseg.dataset import Numbers, open_split, scenes_of
 from rsseg.distributed import quiet
 from rsseg.errors import SCORING, in_one_line
 from rsseg.files import UnwritableError, read_json, write_csv
-from rsseg.inference.diagnostics import draw_confusion
-from rsseg.inference.picture import draw, of_head, pick_windows, predict_windows
 from rsseg.metrics import AnyScores, Scores
 from rsseg.module import SegmentationModule
+from rsseg.pictures.diagnostics import draw_confusion
+from rsseg.pictures.panels import draw_windows
+from rsseg.pictures.windows import of_head, pick_windows, predict_windows
 from rsseg.setup import Setup
 from rsseg.training.scoring import (
     confusion_rows,
@@ -129,9 +130,10 @@ def evaluate(
             if isinstance(scores, Scores):
                 draw_confusion(of_head(confusion, head, result), scores)
         if setup.pictures:
-            drawn = predict_windows(module, pick_windows(store, setup.window, setup.pictures))
+            windows = pick_windows(store, setup.window, setup.pictures)
+            drawn = predict_windows(module, windows, [scene.name for scene in store.scenes])
             for head, rows_of in drawn.items():
-                draw(of_head(picture, head, drawn), module.tasks[head], setup.palette(head), rows_of, setup.shown_bands)
+                draw_windows(of_head(picture, head, drawn), module.tasks[head], setup.palette(head), rows_of, setup.shown_bands)
         log.info("Tables and pictures: %s", path.with_name(f"{path.stem}*"))
     except UnwritableError as error:
         log.warning("%s; the table above is all that there is of it", error)

@@ -13,9 +13,9 @@ from rasterio.windows import Window
 from rsseg.contract import unknown
 from rsseg.data.raster import georeference, new_raster
 from rsseg.data.scene import SceneReader
-from rsseg.inference.picture import colours
 from rsseg.inference.windows import predict_scene_windows
 from rsseg.module import SegmentationModule
+from rsseg.pictures.colours import colours
 from rsseg.task import Regression
 
 log = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from rasterio.transform import from_origin
+from rsseg.describe.picture import choose_windows
 from test_run import folder_data, settings
 from tiny import CONFIGS, write_tif
 
@@ -16,7 +17,6 @@ from rsseg.assembly import make_setup
 from rsseg.contract import InputError
 from rsseg.dataset import open_data
 from rsseg.describe.objects import pieces
-from rsseg.describe.picture import choose_windows
 from rsseg.describe.report import describe
 from rsseg.run import train
 

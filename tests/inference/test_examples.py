@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_hex, to_rgb
+from rsseg.inference.examples import Example, disagreement, draw_examples, most_different, window_score
 from sklearn.metrics import jaccard_score
 
 from rsseg.contract import IGNORE
-from rsseg.inference.examples import Example, disagreement, draw_examples, most_different, window_score
 from rsseg.inference.objects import MISSED, WRONG
 from rsseg.task import Binary, Centres, Multiclass, Multilabel, Regression
 

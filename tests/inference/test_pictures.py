@@ -7,10 +7,10 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from test_run import folder_data, settings
-
 from rsseg.inference.diagnostics import draw_confusion, draw_curves
 from rsseg.inference.picture import ERRORS, GREY, MISSED, RIGHT, WRONG, draw, paint, stretch
+from test_run import folder_data, settings
+
 from rsseg.metrics import Scores
 from rsseg.run import train
 from rsseg.task import Binary, Multiclass, Multilabel

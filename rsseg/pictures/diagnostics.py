@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from rsseg.figure import save
-from rsseg.inference.picture import colours
 from rsseg.metrics import Scores
+from rsseg.pictures.colours import colours
 from rsseg.task import Task
 
 
