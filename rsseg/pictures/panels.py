@@ -60,8 +60,9 @@ def draw_windows(
     columns = number if number <= max(COLUMNS) else min(reversed(COLUMNS), key=lambda each: -number % each)
     lines, side = -(-number // columns), min(SIDE, WIDTH / columns)
     titles = [textwrap.fill(title, int(11 * side), break_on_hyphens=False) for title in titles]
-    text = 0.5 + 0.13 * max(title.count("\n") for title in titles)
-    figure = Figure(figsize=(side * columns, (side + text) * lines * len(rows) + 0.5), layout="constrained")
+    titled = lines * len(rows) if lines > 1 else 1
+    text = titled * (0.2 + 0.13 * max(title.count("\n") for title in titles)) + 0.5 + 0.04 * len(task.drawn_names)
+    figure = Figure(figsize=(side * columns, (side + 0.25) * lines * len(rows) + text), layout="constrained")
     axes = figure.subplots(lines * len(rows), columns, squeeze=False).reshape(len(rows), -1)
     for axis in axes[:, number:].flat:
         axis.set_axis_off()
@@ -70,7 +71,7 @@ def draw_windows(
             axis.set_title(title, fontsize=SIZE, loc="left")
     fill_panels(figure, axes[:, :number], task, palette, rows, shown)
     pixels = max(row.image.shape[-1] for row in rows)
-    save(figure, path, dpi=float(np.clip(pixels / side, 110, 180)))
+    save(figure, path, dpi=float(np.clip(pixels / side, 110, 180)), bbox_inches="tight")
 
 
 def fill_panels(
@@ -83,6 +84,8 @@ def fill_panels(
 ) -> None:
     """Draw windows, scenes' names and scores into axes ``[rows, panels]``, and what colours mean below.
 
+    Panels are image, target, and the errors of each prediction; before these the prediction, where there is a panel for it.
+
     Of labels the errors are drawn over the image: two kinds of them for a binary task, otherwise the class that is wrong. Of
     several real values the first is drawn, by one scale for all windows.
     """
@@ -94,8 +97,8 @@ def fill_panels(
     for own, row, image in zip(axes, rows, stretch([row.image for row in rows], shown), strict=True):
         own[0].imshow(image)
         own[0].set_xlabel(shorten(row.scene, room), fontsize=SIZE, loc="left")
-        single = len(row.predictions) == 1
-        truths = [row.target, *row.predictions[: int(single)]]
+        whole = len(own) - 2 - len(row.predictions)  # predictions that are drawn whole, besides their errors
+        truths = [row.target, *row.predictions[:whole]]
         for axis, labels in zip(own[1:], truths, strict=False):
             drawn[0] = _show(axis, task, shades, scales, image, labels)
         for axis, prediction in zip(own[1 + len(truths) :], row.predictions, strict=True):
