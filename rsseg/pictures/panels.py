@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
@@ -123,7 +124,7 @@ def fill_panels(
         entries.append((GREY, "not labelled"))
     if rows[0].predictions and len(task.error_names) > 2:
         entries += [*zip((FOUND, WRONG, MISSED), task.error_names, strict=True)][0 if isinstance(task, Centres) else 1 :]
-    legend(figure, entries)
+    legend(figure, [Patch(facecolor=colour, edgecolor="#888888", label=name) for colour, name in entries])
 
 
 def _show(
@@ -196,14 +197,14 @@ def stretch(images: Sequence[NDArray[Any]], shown: Sequence[int] | None = None) 
     return found
 
 
-def legend(figure: Figure | SubFigure, entries: Sequence[tuple[str, str]]) -> None:
+def legend(figure: Figure | SubFigure, handles: Sequence[Artist]) -> None:
     """What colours mean, below a figure, in as many columns as fit beside each other."""
     room = 72 * figure.bbox.width / figure.get_dpi()
-    entries = [(colour, shorten(name, room / 2)) for colour, name in entries]
-    widest = max(_width(name) for _, name in entries)
-    patches = [Patch(facecolor=colour, edgecolor="#888888", label=name) for colour, name in entries]
-    columns = max(1, min(len(patches), int(0.95 * room / (widest + 5 * SIZE))))
-    figure.legend(handles=patches, loc="outside lower left", ncols=columns, frameon=False, fontsize=SIZE)
+    for handle in handles:
+        handle.set_label(shorten(str(handle.get_label()), room / 2))
+    widest = max(_width(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(len(handles), int(0.95 * room / (widest + 5 * SIZE))))
+    figure.legend(handles=list(handles), loc="outside lower left", ncols=columns, frameon=False, fontsize=SIZE)
 
 
 def _width(text: str) -> float:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from PIL import Image
 from stores import store_of
 from test_run import folder_data, settings
@@ -137,7 +138,7 @@ def test_names_are_shortened_in_the_middle():
 def test_a_legend_stays_in_its_figure(number):
     figure = Figure(figsize=(6, 8), layout="constrained")
     figure.subplots()
-    legend(figure, [("#ff0000", f"a class with quite a long name {i}") for i in range(number)])
+    legend(figure, [Patch(label=f"a class with quite a long name {i}") for i in range(number)])
     figure.draw_without_rendering()
     box = figure.legends[0].get_window_extent()
     assert box.x0 >= 0
