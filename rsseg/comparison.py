@@ -25,9 +25,10 @@ from rsseg.distributed import quiet
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation import known_head, load_run, record_split
 from rsseg.files import UnwritableError
-from rsseg.inference.examples import draw_examples, most_different
-from rsseg.inference.picture import pick_windows
 from rsseg.metrics.average import Array
+from rsseg.pictures.examples import most_different
+from rsseg.pictures.panels import draw_windows
+from rsseg.pictures.windows import pick_windows
 from rsseg.progress import progress
 from rsseg.task import TASKS
 
@@ -208,5 +209,5 @@ def draw_disagreements(runs: Sequence[Path], names: Sequence[str], question: Que
     ):
         modules = (load_run(RunFolder(run), own) for run, own in made)
         examples = most_different(pick_windows(store, size, 16), head, modules, 3, [scene.name for scene in store.scenes])
-    draw_examples(path, setup.tasks[head], setup.palette(head), examples, names, setup.shown_bands)
+    draw_windows(path, setup.tasks[head], setup.palette(head), examples, setup.shown_bands, names)
     return path

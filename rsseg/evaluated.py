@@ -18,12 +18,13 @@ from rsseg.data.groups import group_names
 from rsseg.data.store import Store
 from rsseg.data.windows import Batches, GridWindows
 from rsseg.files import write_csv
-from rsseg.inference.diagnostics import draw_confusion
 from rsseg.inference.ensemble import Counted, Ensemble, count
-from rsseg.inference.picture import draw, of_head, pick_windows, predict_windows
 from rsseg.metrics import AnyScores, Scores
 from rsseg.metrics.average import present_mean
 from rsseg.metrics.calibration import SCORES
+from rsseg.pictures.diagnostics import draw_confusion
+from rsseg.pictures.panels import draw_windows
+from rsseg.pictures.windows import of_head, pick_windows, predict_windows
 from rsseg.progress import progress
 from rsseg.setup import Setup
 from rsseg.table import print_table
@@ -258,9 +259,10 @@ def draw_examples(path: Path, ensemble: Ensemble, setup: Setup, store: Store, th
         return
     place = path.with_name(f"{path.stem}-picture.png")
     module: Any = _Shown(ensemble, thresholds)
-    drawn = predict_windows(module, pick_windows(store, setup.window, setup.pictures))
+    windows = pick_windows(store, setup.window, setup.pictures)
+    drawn = predict_windows(module, windows, [scene.name for scene in store.scenes])
     for head, rows in drawn.items():
-        draw(of_head(place, head, drawn), ensemble.tasks[head], setup.palette(head), rows, setup.shown_bands)
+        draw_windows(of_head(place, head, drawn), ensemble.tasks[head], setup.palette(head), rows, setup.shown_bands)
 
 
 class _Shown:

@@ -21,9 +21,11 @@ log = logging.getLogger(__name__)
 class MetricsFile(Logger):
     """A CSV file with a row for each time that something is logged; a run that goes on keeps the rows that it had by then.
 
+    A row's step is the number of optimiser steps that were done when it was logged, as in checkpoints, records and pictures.
+
     Args:
         path: The file.
-        step: The first step whose rows are not kept.
+        step: The last step whose rows are kept.
 
     Raises:
         InputError: If the file can't be read or written.
@@ -50,7 +52,7 @@ class MetricsFile(Logger):
         """
         if getattr(rank_zero_only, "rank", None):
             return
-        self.rows.append({**{key: str(value) for key, value in metrics.items()}, "step": str(step)})
+        self.rows.append({**{key: str(value) for key, value in metrics.items()}, "step": str(steps_done(step))})
         if not self.rows[-1].keys() <= set(self._columns):
             self._columns = sorted({*self._columns, *self.rows[-1]})
             self._write_all()
@@ -71,8 +73,13 @@ class MetricsFile(Logger):
         """Nothing: config.yaml has them."""
 
 
+def steps_done(step: int | None) -> int | None:
+    """The optimiser steps that were done once that of a number from 0 was, as Lightning counts them for loggers."""
+    return None if step is None else step + 1
+
+
 def earlier_rows(path: Path, step: int) -> list[dict[str, str]]:
-    """The rows of a metrics file that were logged before a step; a line that a killed process has left half written is none.
+    """The rows of a metrics file that were logged up to a step; a line that a killed process has left half written is none.
 
     Raises:
         InputError: If the file can't be read.
@@ -83,7 +90,7 @@ def earlier_rows(path: Path, step: int) -> list[dict[str, str]]:
         text = path.read_text(encoding="utf-8")
         lines = io.StringIO(text[: text.rfind("\n") + 1], newline="")
         rows = [{key: cell for key, cell in row.items() if cell} for row in csv.DictReader(lines)]
-        return [row for row in rows if int(row["step"]) < step]
+        return [row for row in rows if int(row["step"]) <= step]
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise InputError(
             f"{path} can't be read ({error}): remove it, and the run goes on without the rows that it had"
@@ -134,7 +141,7 @@ class SideLogger(Logger):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Pass metrics on."""
-        self._try(lambda inner: inner.log_metrics(dict(metrics), step))
+        self._try(lambda inner: inner.log_metrics(dict(metrics), steps_done(step)))
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Pass the config on."""

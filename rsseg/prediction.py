@@ -39,13 +39,13 @@ from rsseg.inference.inputs import find_scenes, fit_resolution
 from rsseg.inference.maps import KINDS, Bands, MapFile, bands_of, new_map
 from rsseg.inference.objects import FORMATS, Objects, check_out
 from rsseg.inference.options import Options
-from rsseg.inference.picture import colours
 from rsseg.inference.polygons import check_polygons, write_polygons
 from rsseg.inference.predictor import Predictor
 from rsseg.inference.scene import Output, predict_scene
 from rsseg.inference.styles import write_styles, write_vector_style
 from rsseg.inference.trained import TrainedModel
 from rsseg.metrics.objects import SCORE
+from rsseg.pictures.colours import colours
 from rsseg.task import Binary, Centres, Task
 
 log = logging.getLogger(__name__)
@@ -143,6 +143,9 @@ class Product:
         return f"{self.suffix}{'.tif' if self.bands else '.gpkg'}"
 
 
+LIGHT = "#f5f5f5"
+"""What is drawn where a binary map shows nothing, in viewers that do not know its style."""
+
 RECORDED = ("threshold", "tta", "weights", "scaling", "area", "resample")
 """The options that a map says it was made with, beside its runs and windows."""
 
@@ -215,9 +218,12 @@ class Mapper:
         return bands_of(kind, task, threshold, self.colours(head), self.options.dtype)
 
     def colours(self, head: str) -> list[str]:
-        """The colours of the labels of a head's map."""
+        """The colours of the labels of a head's map; what is not the class of a binary task is light unless it has a colour."""
         palette, task = self.spec.heads[head].palette, self.spec.heads[head].task
-        return [] if task.real else colours(task, palette)
+        if task.real:
+            return []
+        found = colours(task, palette)
+        return [LIGHT, *found[1:]] if isinstance(task, Binary) and palette is None else found
 
     def map(self, scene: Scene, out: Path, title: str = "predicting") -> Path:
         """Write the files of a scene.

@@ -119,7 +119,7 @@ def test_every_choice_trains(tmp_path, folder_root, choice):
     config = settings(tmp_path, *folder_data(folder_root), choice, *needed, "trainer.log_every_n_steps=1")
     train(config, tmp_path / "run")
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
-    assert {row["step"] for row in rows if row["train/mask/loss/dice"]} == {"0", "1"}
+    assert {row["step"] for row in rows if row["train/mask/loss/dice"]} == {"1", "2"}
 
 
 @pytest.mark.usefixtures("no_charts")

@@ -179,7 +179,7 @@ class RunFolder:
         return {name: math.nan if value is None else value for name, value in self._json(self.summary_file).items()}
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of ``metrics.csv``: `step`, from 0, and the numbers that were logged there."""
+        """The rows of ``metrics.csv``: `step`, from 1, and the numbers that were logged there."""
         path = self.metrics_file
         try:
             text = path.read_text(encoding="utf-8")

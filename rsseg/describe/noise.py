@@ -35,8 +35,10 @@ from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation import open_labelled
 from rsseg.figure import save
 from rsseg.files import write_table
-from rsseg.inference.picture import GREY, MISSED, WRONG, colours, of_head, paint, stretch
 from rsseg.module import SegmentationModule
+from rsseg.pictures.colours import GREY, MISSED, WRONG, colours, paint
+from rsseg.pictures.panels import stretch
+from rsseg.pictures.windows import of_head
 from rsseg.setup import Setup
 from rsseg.table import print_table
 from rsseg.task import Task
@@ -362,10 +364,11 @@ def draw_noise(path: Path, setup: Setup, doubts: Doubts) -> None:
     shades = colours(task, setup.palette(doubts.head)) if task.exclusive else ["#000000", "#ffffff"]
     suggestions = shades if task.exclusive else [MISSED, WRONG]
     figure = Figure(figsize=(8.8, 2.6 * len(crops) + 0.6), layout="constrained")
-    for part, crop in zip(figure.subfigures(len(crops), 1, squeeze=False)[:, 0], crops, strict=True):
+    parts = figure.subfigures(len(crops), 1, squeeze=False)[:, 0]
+    images = [store.read(crop.scene, crop.row["row"], crop.row["column"], doubts.side)[0] for crop in crops]
+    for part, crop, image in zip(parts, crops, stretch(images, setup.shown_bands), strict=True):
         axes, row, (height, width) = part.subplots(1, 4), crop.row, crop.label.shape
-        image, _ = store.read(crop.scene, row["row"], row["column"], doubts.side)
-        picture = stretch(image, setup.shown_bands)[:height, :width]
+        picture = image[:height, :width]
         suspicious = (crop.suggested != IGNORE)[..., None]
         grey = np.broadcast_to(0.6 * picture.mean(axis=2, keepdims=True), picture.shape)
         overlay = np.where(suspicious, paint(crop.suggested, suggestions) / 255, grey)

@@ -14,11 +14,12 @@ from rsseg.data.groups import counted, describe_few_groups, group_names, words_o
 from rsseg.data.store import Store
 from rsseg.dataset import open_data, open_test
 from rsseg.describe.advice import COMPARED, RULES, Rule, advise, candidates
-from rsseg.describe.facts import EXTREME, MODERATE, Facts, hints_of_noise, present_labels, split_facts
-from rsseg.describe.objects import SPECK, survey
-from rsseg.describe.picture import draw_dataset
+from rsseg.describe.facts import EXTREME, MODERATE, THIN, Facts, hints_of_noise, present_labels, split_facts
+from rsseg.describe.objects import SMALL, SPECK, survey
 from rsseg.distributed import quiet
 from rsseg.files import write_json
+from rsseg.pictures.portrait import COLUMNS, draw_dataset
+from rsseg.pictures.windows import label_rows, pick_windows
 from rsseg.setup import Setup
 from rsseg.table import print_table
 from rsseg.task import Regression
@@ -85,6 +86,7 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
         "few_groups": describe_few_groups(**groups, in_folds=in_folds),
         "facts": asdict(facts),
         "objects": {name: asdict(sizes) for name, sizes in objects.items()},
+        "limits": {"thin": THIN, "small": SMALL, "speck": SPECK},
         "survey": {key: value for key, value in found._asdict().items() if key != "objects"},
         "noise": hints_of_noise(splits, objects, found),
         "advice": {about: [rule._asdict() for rule in rules] for about, rules in advice.items()},
@@ -95,7 +97,9 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
     }
     print_description(description, present, advice)
     write_json(out / "description.json", description)
-    draw_dataset(out / "description.png", train, splits, objects, setup)
+    windows = pick_windows(train, setup.window, COLUMNS, every_class=True)
+    rows, palette = label_rows(windows, task, [scene.name for scene in train.scenes]), setup.dataset.palette(task.target)
+    draw_dataset(out / "description.png", task, palette, description, rows, setup.shown_bands)
     log.info("Numbers and picture: %s", out)
 
 

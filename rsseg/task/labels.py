@@ -25,7 +25,6 @@ class Binary(Task):
 
     kind = "binary"
     error_names = ("right", "false alarm", "missed")
-    usual_colours = ("#000000", "#ffffff")
 
     @property
     def label_names(self) -> tuple[str, ...]:

@@ -41,7 +41,6 @@ class Task(Target):
         score_of: What has a score of its own: a class, or a value.
         unit: What scores and shares are counted in, for people.
         error_names: What the values of `errors` stand for.
-        usual_colours: The colours that labels are drawn in without a palette; empty: chosen from a colour map.
     """
 
     subject: ClassVar[str] = "foreground"
@@ -59,7 +58,6 @@ class Task(Target):
     score_of: ClassVar[str] = "class"
     unit: ClassVar[str] = "pixels"
     error_names: ClassVar[tuple[str, ...]] = ("right", "wrong")
-    usual_colours: ClassVar[tuple[str, ...]] = ()
 
     @property
     def labels(self) -> int:

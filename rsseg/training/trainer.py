@@ -24,13 +24,13 @@ from rsseg.dataset import Data
 from rsseg.devices import choose_accelerator, choose_precision
 from rsseg.distributed import OneFolder, SyncBatchNorm, is_main, launched
 from rsseg.files import write_csv, write_json
-from rsseg.inference.diagnostics import draw_balance, draw_confusion, draw_curves
-from rsseg.inference.gallery import Gallery
-from rsseg.inference.picture import of_head, pick_windows, predict_windows
 from rsseg.loggers import MetricsFile, SideLogger, side_loggers
 from rsseg.losses import Foreign
 from rsseg.metrics import AnyScores, Scores
 from rsseg.module import SegmentationModule
+from rsseg.pictures.diagnostics import draw_balance, draw_confusion, draw_curves
+from rsseg.pictures.gallery import Gallery
+from rsseg.pictures.windows import of_head, pick_windows, predict_windows
 from rsseg.progress import Lines, estimate, shows_bars
 from rsseg.setup import Setup
 from rsseg.training.checkpointing import CheckpointFiles, Checkpoints, validation_steps
@@ -188,7 +188,8 @@ def make_loop(setup: Setup, run: RunFolder, module: SegmentationModule, data: Da
     head, train, val = setup.head, data.stores["train"], data.stores["val"]
     windows = TrainWindows(train, setup.window, setup.sampler(train.sizes, train.census.blocks, train.read))
     drawn = pick_windows(val, setup.window, setup.pictures) if is_main() else []
-    gallery = Gallery(run.pictures, drawn, {name: setup.palette(name) for name in setup.tasks}, setup.shown_bands)
+    names = [scene.name for scene in val.scenes]
+    gallery = Gallery(run.pictures, drawn, names, {name: setup.palette(name) for name in setup.tasks}, setup.shown_bands)
     recorder = make_recorder(setup, run, data, windows.sampler) if setup.record.enabled else None
     guard = NonFinite(_trained_on(setup, windows), setup.on_nonfinite == "skip")
     renewed = [NewSchedule(setup.plain["optimizer"].get("lr"))] if step and begins_anew(run, step) else []
@@ -295,7 +296,8 @@ def write_scores(loop: Loop, result: Mapping[str, AnyScores]) -> None:
     write_csv(run.classes_file, rows)
     print_scores(result, f"{run.path.name}: validation, best checkpoint, pooled over whole scenes")
     if gallery.windows:
-        gallery.draw(trainer, run.path / "picture.png", predict_windows(loop.module.eval(), gallery.windows), "best")
+        windows = predict_windows(loop.module.eval(), gallery.windows, gallery.scenes)
+        gallery.draw(trainer, run.path / "picture.png", windows, "best")
     drawn = {}
     try:
         for head, scores in result.items():

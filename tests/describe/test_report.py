@@ -16,8 +16,8 @@ from rsseg.assembly import make_setup
 from rsseg.contract import InputError
 from rsseg.dataset import open_data
 from rsseg.describe.objects import pieces
-from rsseg.describe.picture import choose_windows
 from rsseg.describe.report import describe
+from rsseg.pictures.windows import pick_windows
 from rsseg.run import train
 
 
@@ -127,9 +127,10 @@ def test_every_class_is_seen_in_the_windows(tmp_path):
     words[2:4] = ["dataset.classes=[a,b,c,d,e,f,g,h,i,j,k,never]", "dataset.source.split={train: [s0, s1], val: [s2]}"]
     setup = make_setup(settings(tmp_path, *words)).with_bands([1, 2, 3])
     store = open_data(setup.dataset, setup.source(), setup.window).stores["train"]
-    places = choose_windows(store, 32)
-    assert {int(label) for place in places for label in np.unique(store.read(*place, 32)[1])} == set(range(11))
-    assert len(places) == len(set(places)) <= 11
+    windows = pick_windows(store, 32, 6, every_class=True)
+    assert {int(label) for window in windows for label in np.unique(window["mask"])} == set(range(11))
+    places = {(int(window["scene"]), *window["corner"][0].tolist()) for window in windows}
+    assert 6 <= len(places) == len(windows) <= 11
 
 
 def test_what_cannot_be_written(root, tmp_path):

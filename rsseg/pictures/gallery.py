@@ -11,9 +11,10 @@ import lightning as L
 
 from rsseg.contract import Batch
 from rsseg.files import UnwritableError
-from rsseg.inference.picture import Drawn, draw, of_head, predict_windows
 from rsseg.loggers import side_loggers
 from rsseg.module import SegmentationModule
+from rsseg.pictures.panels import draw_windows
+from rsseg.pictures.windows import Row, of_head, predict_windows
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ class Gallery(L.Callback):
     Args:
         folder: The folder of pictures.
         windows: The windows.
+        scenes: The names of the scenes that they are cut from.
         palettes: By head, the colours of its labels, if there are any.
         shown: The indices of the bands that are drawn as red, green and blue.
     """
@@ -34,11 +36,12 @@ class Gallery(L.Callback):
         self,
         folder: Path,
         windows: Sequence[Batch],
+        scenes: Sequence[str],
         palettes: Mapping[str, Sequence[str] | None],
         shown: Sequence[int] | None,
     ) -> None:
-        self.folder, self.windows, self.palettes, self.shown = folder, list(windows), palettes, shown
-        self._rows: dict[str, list[Drawn]] = {}
+        self.folder, self.windows, self.scenes, self.palettes, self.shown = folder, list(windows), scenes, palettes, shown
+        self._rows: dict[str, list[Row]] = {}
 
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -47,7 +50,7 @@ class Gallery(L.Callback):
         if batch_idx == 0 and trainer.state.fn == "fit" and trainer.is_global_zero and self.windows:
             assert isinstance(pl_module, SegmentationModule)
             with trainer.precision_plugin.forward_context():
-                self._rows = predict_windows(pl_module, self.windows)
+                self._rows = predict_windows(pl_module, self.windows, self.scenes)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw and show what was predicted."""
@@ -56,14 +59,14 @@ class Gallery(L.Callback):
             self.draw(trainer, path, self._rows, "windows")
             self._rows = {}
 
-    def draw(self, trainer: L.Trainer, path: Path, rows: Mapping[str, list[Drawn]], name: str) -> None:
+    def draw(self, trainer: L.Trainer, path: Path, rows: Mapping[str, list[Row]], name: str) -> None:
         """Write a picture per head of rows as `predict_windows` gives them, and show it; a full disk does not stop the run."""
         module = trainer.lightning_module
         assert isinstance(module, SegmentationModule)
         for head, own in rows.items():
             place = of_head(path, head, rows)
             try:
-                draw(place, module.tasks[head], self.palettes[head], own, self.shown)
+                draw_windows(place, module.tasks[head], self.palettes[head], own, self.shown)
             except UnwritableError as error:
                 log.warning("%s; the run goes on without this picture", error)
                 return

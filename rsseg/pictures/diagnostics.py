@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from rsseg.figure import save
-from rsseg.inference.picture import colours
 from rsseg.metrics import Scores
+from rsseg.pictures.colours import colours
+from rsseg.pictures.panels import legend
 from rsseg.task import Task
 
 
@@ -57,7 +58,7 @@ def draw_curves(
         palette: The dataset's colours, if it has any.
         rows: Those of ``metrics.csv``, as `RunFolder.metrics` reads them.
     """
-    figure = Figure(figsize=(10.4, 3.8), layout="constrained")
+    figure = Figure(figsize=(10.4, 3.8 + 0.05 * task.channels), layout="constrained")
     left, right = figure.subplots(1, 2)
     score = f"val/{head_name}/{task.score}"
     shades = colours(task, palette)[-task.channels :]
@@ -65,7 +66,7 @@ def draw_curves(
         left.plot(*_column(rows, f"{score}/{name}"), marker="o", markersize=3, color=_visible(shade), label=name)
     left.plot(*_column(rows, score), color="black", linewidth=2, marker="o", markersize=3, label="mean")
     left.set(xlabel="step", ylabel=f"{task.score_name}, validation", ylim=(0, 1 if task.higher_is_better else None))
-    left.legend(handles=list(left.lines), frameon=False, fontsize=8, ncols=2)  # else without names that begin with _
+    legend(figure, left.lines)
     right.plot(*_column(rows, "train/loss"), label="train/loss", color="#999999")
     right.plot(*_column(rows, "val/loss"), label="val/loss", color="#d1495b", marker="o", markersize=3)
     right.set(xlabel="step", ylabel="loss")

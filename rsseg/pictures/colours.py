@@ -1,0 +1,123 @@
+"""The colours of classes: by their names where these are usual, otherwise unlike each other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsseg.task import Task
+
+GREY = "#808080"
+"""Where nothing is known."""
+
+FOUND, WRONG, MISSED = "#1a9641", "#d6006c", "#1f6fd6"
+"""Objects that are found, false alarms, and what is missed."""
+
+USUAL = {
+    r"background|(?:no|not|non|none) .*": ("#000000", "#2b2b2b"),
+    "shadow|schatten|ombre|sombra": ("#3b2f5e",),
+    "cloud|wolken?|nuage|nuvem": ("#ffffff", "#cbb9d6"),
+    "snow|ice|glacier|schnee|eis|neige|neve": ("#a8e8f5", "#d3f7f7"),
+    "wetland|swamp|marsh|mangrove": ("#2f9e94", "#7cc9b2"),
+    "water|river|lake|sea|ocean|pond|reservoir|canal|stream|wasser|eau|[aá]gua": ("#2f86e0", "#5cc3f2", "#123a7a"),
+    "grass|meadow|pasture|rangeland|low vegetation|lawn|wiese|prairie": ("#a6d96a", "#dcf0a8"),
+    "crop|field|farm|agricultur(?:e|al)|arable|acker": ("#f5d327", "#c9a516"),
+    "shrub|bush|scrub": ("#8c9c3c", "#c0c47a"),
+    "forest|tree|vegetation|wood|canopy|wald|b[aä]um|for[eê]t|floresta": ("#1b7837", "#5aae61", "#0b4a20"),
+    "bare|barren|soil|sand|rock|desert|beach|boden|solo?": ("#9c5a1e", "#cf9d66"),
+    "road|street|highway|runway|pavement|asphalt|stra(?:ss|ß)e|route|rua": ("#4f4f4f", "#b8b8b8"),
+    "building|house|roof|geb[aä]ude|haus|b[aâ]timent|edif[ií]cio": ("#e0312b", "#8f1d18"),
+    "urban|impervious|built|developed|city|settlement|residential|industrial": ("#b497a8", "#7d5a77"),
+}
+"""The colours that maps use, by the words for it; those after the first are for further classes of the kind."""
+
+FREE = (
+    "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#332288", "#44aa99", "#882255", "#999933",
+)  # fmt: skip
+"""For other names, those of Okabe and Ito, and of Tol: colour-blind people tell them apart."""
+
+GRID = tuple("#{:02x}{:02x}{:02x}".format(*levels) for levels in product(range(34, 239, 17), repeat=3))
+"""For still more names the one that is furthest from what is used."""
+
+APART = 0.1
+"""Colours that are nearer in OKLab, where black and white are 1 apart, are too much alike for one legend."""
+
+
+def colours(task: Task, palette: Sequence[str] | None) -> list[str]:
+    """One "#rrggbb" per value of a drawn mask: as the dataset says, else chosen by the names of the classes.
+
+    Example:
+        >>> from rsseg.task import Multiclass
+        >>> colours(Multiclass(("buildings", "water_body")), None)
+        ['#e0312b', '#2f86e0']
+    """
+    errors = (WRONG, MISSED, FOUND) if len(task.error_names) > 2 else ()
+    return task.shades(palette) if palette else list(_chosen(task.drawn_names, (GREY, *errors)))
+
+
+@cache
+def _chosen(names: tuple[str, ...], taken: tuple[str, ...]) -> tuple[str, ...]:
+    """A colour for each name, none near another or one that is taken as long as there are such."""
+    used, found = list(taken), dict[int, str]()
+    near = _distance(GRID, used)  # how far each is from what is used
+    shortest = sorted(range(len(names)), key=lambda i: len(names[i]))  # "cloud" before "thin cloud"
+    for i, usual in [*((i, True) for i in shortest), *((i, False) for i in range(len(names)))]:
+        wanted = usual_colours(names[i]) if usual else FREE
+        free = [colour for colour in wanted if _distance([colour], used)[0] >= APART]
+        if i in found or (usual and not free):
+            continue
+        found[i] = free[0] if free else GRID[int(near.argmax())]
+        used.append(found[i])
+        near = np.minimum(near, _distance(GRID, used[-1:]))
+    return tuple(found[i] for i in range(len(names)))
+
+
+def usual_colours(name: str) -> tuple[str, ...]:
+    """The colours of `USUAL` for a name by its last known word, as in "cloud shadow"; empty: it says nothing.
+
+    Example:
+        >>> usual_colours("cloud_shadows"), usual_colours("broadcast")
+        (('#3b2f5e',), ())
+    """
+    text = re.sub(r"[\W\d_]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)).lower().strip()
+    found = {}
+    for words, shades in USUAL.items():
+        for match in re.finditer(rf"\b(?:{words})(?:e?s|ed|body|bodies|lands?|cover(?:ed)?)?\b", text):
+            found[match.end(), -match.start()] = shades
+    return found[max(found)] if found else ()
+
+
+def as_rgb(colours: Sequence[str]) -> NDArray[np.uint8]:
+    """Colours "#rrggbb" as uint8 ``[N, 3]``."""
+    return np.array([list(bytes.fromhex(colour[1:7])) for colour in colours], np.uint8).reshape(-1, 3)
+
+
+def _oklab(colours: Sequence[str]) -> NDArray[np.float64]:
+    """Colours in OKLab (Ottosson 2020, https://bottosson.github.io/posts/oklab/), where distances are those that are seen."""
+    share = as_rgb(colours) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    cones = linear @ np.array(
+        [[0.4122214708, 0.2119034982, 0.0883024619], [0.5363325363, 0.6806995451, 0.2817188376],
+         [0.0514459929, 0.1073969566, 0.6299787005]]
+    )  # fmt: skip
+    return np.asarray(np.cbrt(cones) @ np.array(
+        [[0.2104542553, 1.9779984951, 0.0259040371], [0.7936177850, -2.4285922050, 0.7827717662],
+         [-0.0040720468, 0.4505937099, -0.8086757660]]
+    ))  # fmt: skip
+
+
+def _distance(some: Sequence[str], others: Sequence[str]) -> NDArray[np.float64]:
+    """How far each colour is from the nearest of others."""
+    return np.asarray(np.linalg.norm(_oklab(some)[:, None] - _oklab(others), axis=2).min(axis=1))
+
+
+def paint(mask: NDArray[np.uint8], palette: Sequence[str]) -> NDArray[np.uint8]:
+    """Colours of a drawn mask, uint8 ``[H, W, 3]``; grey where nothing is known."""
+    table = np.repeat(as_rgb([GREY]), 256, axis=0)
+    table[: len(palette)] = as_rgb(palette)
+    return table[mask]

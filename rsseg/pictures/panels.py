@@ -1,0 +1,226 @@
+"""Panels of windows: image, target, predictions and errors beside each other."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Patch
+from matplotlib.textpath import TextToPath
+from numpy.typing import NDArray
+
+from rsseg.contract import IGNORE, known
+from rsseg.figure import save
+from rsseg.pictures.colours import FOUND, GREY, MISSED, WRONG, colours, paint
+from rsseg.pictures.objects import by_match, outline
+from rsseg.pictures.windows import Row, window_score
+from rsseg.task import Centres, Regression, Task
+
+WIDTH, SIDE = 12.8, 2.5
+"""Inches that panels beside each other take, and the side of one at most."""
+
+COLUMNS = range(5, 9)
+"""Panels beside each other: as many as leave the fewest places of a grid empty."""
+
+SIZE = 8
+"""Points of the text at panels."""
+
+FLAT = 0.1
+"""The share of the range of grey values that a window has to show in some band, else it is stretched for itself."""
+
+
+def draw_windows(
+    path: Path,
+    task: Task,
+    palette: Sequence[str] | None,
+    rows: Sequence[Row],
+    shown: Sequence[int] | None = None,
+    models: Sequence[str] = (),
+) -> None:
+    """Write a PNG of windows: image, target, prediction and errors; of several models the errors of each.
+
+    Args:
+        path: The file.
+        task: The head's task.
+        palette: The dataset's colours, if it has any.
+        rows: The windows.
+        shown: The indices of the bands for red, green and blue, as for `stretch`.
+        models: The names of several models.
+    """
+    truth = "objects" if isinstance(task, Centres) else "target"
+    titles = ["image", truth, *(models or ("prediction", "errors"))]
+    number = len(titles)
+    columns = number if number <= max(COLUMNS) else min(reversed(COLUMNS), key=lambda each: -number % each)
+    lines, side = -(-number // columns), min(SIDE, WIDTH / columns)
+    titles = [textwrap.fill(title, int(11 * side), break_on_hyphens=False) for title in titles]
+    titled = lines * len(rows) if lines > 1 else 1
+    text = titled * (0.2 + 0.13 * max(title.count("\n") for title in titles)) + 0.5 + 0.04 * len(task.drawn_names)
+    figure = Figure(figsize=(side * columns, (side + 0.25) * lines * len(rows) + text), layout="constrained")
+    axes = figure.subplots(lines * len(rows), columns, squeeze=False).reshape(len(rows), -1)
+    for axis in axes[:, number:].flat:
+        axis.set_axis_off()
+    for own in axes[:, :number] if lines > 1 else axes[:1]:
+        for axis, title in zip(own, titles, strict=True):
+            axis.set_title(title, fontsize=SIZE, loc="left")
+    fill_panels(figure, axes[:, :number], task, palette, rows, shown)
+    pixels = max(row.image.shape[-1] for row in rows)
+    save(figure, path, dpi=float(np.clip(pixels / side, 110, 180)), bbox_inches="tight")
+
+
+def fill_panels(
+    figure: Figure | SubFigure,
+    axes: NDArray[np.object_],
+    task: Task,
+    palette: Sequence[str] | None,
+    rows: Sequence[Row],
+    shown: Sequence[int] | None = None,
+) -> None:
+    """Draw windows, scenes' names and scores into axes ``[rows, panels]``, and what colours mean below.
+
+    Panels are image, target, and the errors of each prediction; before these the prediction, where there is a panel for it.
+
+    Of labels the errors are drawn over the image: two kinds of them for a binary task, otherwise the class that is wrong. Of
+    several real values the first is drawn, by one scale for all windows.
+    """
+    shades, scales = colours(task, palette), _scales(rows) if isinstance(task, Regression) else []
+    first: Any = axes.flat[0]
+    grid = first.get_gridspec()
+    room = 0.9 * 72 * figure.bbox.width / figure.get_dpi() / grid.ncols
+    drawn: list[Any] = [None] * 2
+    for own, row, image in zip(axes, rows, stretch([row.image for row in rows], shown), strict=True):
+        own[0].imshow(image)
+        own[0].set_xlabel(shorten(row.scene, room), fontsize=SIZE, loc="left")
+        whole = len(own) - 2 - len(row.predictions)  # predictions that are drawn whole, besides their errors
+        truths = [row.target, *row.predictions[:whole]]
+        for axis, labels in zip(own[1:], truths, strict=False):
+            drawn[0] = _show(axis, task, shades, scales, image, labels)
+        for axis, prediction in zip(own[1 + len(truths) :], row.predictions, strict=True):
+            drawn[1] = _show(axis, task, shades, scales, image, prediction, row.target)
+            score = window_score(task, row.target, prediction)
+            unit = f" {task.units[0]}" if isinstance(task, Regression) and task.units else ""
+            text = f"{task.score_name} {score:.3f}{unit}" if np.isfinite(score) else "nothing to score"
+            axis.set_xlabel(text, fontsize=SIZE, loc="left")
+        for axis in own:
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set(linewidth=0.5, color="#555555")
+    if isinstance(task, Regression):
+        name = _in_unit(task.classes[0], task)
+        options: Any = {"location": "bottom", "shrink": 0.7, "aspect": 40}
+        split = -1 if drawn[1] is not None and grid.ncols == axes.shape[1] else None
+        figure.colorbar(drawn[0], ax=axes[:, :split], label=name, **options)
+        if drawn[1] is not None:
+            figure.colorbar(drawn[1], ax=axes[:, split or 0 :], label=_in_unit("prediction - target", task), **options)
+        return
+    entries = [*zip(shades, task.drawn_names, strict=True)]
+    if not isinstance(task, Centres) and not all(known(row.target).all() for row in rows):
+        entries.append((GREY, "not labelled"))
+    if rows[0].predictions and len(task.error_names) > 2:
+        entries += [*zip((FOUND, WRONG, MISSED), task.error_names, strict=True)][0 if isinstance(task, Centres) else 1 :]
+    legend(figure, [Patch(facecolor=colour, edgecolor="#888888", label=name) for colour, name in entries])
+
+
+def _show(
+    axis: Axes, task: Task, shades: Sequence[str], scales: Any, image: NDArray[Any], labels: NDArray[Any], truth: Any = None
+) -> Any:
+    """Draw labels or values; with the truth beside them, their errors."""
+    if isinstance(task, Centres):
+        axis.imshow(image)
+        if truth is None:
+            return outline(axis, labels, [shades[int(label)] for label in labels[:, 1]])
+        missed, found = by_match(truth, labels, task.channels)
+        outline(axis, labels, found)
+        left = [i for i, colour in enumerate(missed) if colour == MISSED]
+        return outline(axis, truth[left], [MISSED] * len(left))
+    if isinstance(task, Regression):
+        return axis.imshow(labels[0] if truth is None else labels[0] - truth[0], **scales[truth is not None])
+    painted = paint(task.flatten(labels), shades)
+    if truth is not None:
+        errors = task.errors(truth, labels)
+        if len(task.error_names) > 2:
+            painted = paint(errors, ("#ffffff", WRONG, MISSED))
+        painted[errors == IGNORE] = paint(np.full(1, IGNORE, np.uint8), ())[0]
+        faint = 0.6 * image + 0.4
+        painted = np.where((errors == 0)[..., None], faint, 0.2 * faint + 0.8 * painted / 255)
+    return axis.imshow(painted)
+
+
+def _scales(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """How Matplotlib draws real values, from the 1st to the 99th percentile of the targets, and their errors."""
+    truth = np.stack([row.target[0] for row in rows])
+    errors = [abs(prediction[0] - row.target[0]) for row in rows for prediction in row.predictions]
+    there = np.isfinite(truth).any()
+    low, high = np.nanpercentile(truth, (1, 99)) if there else (0.0, 1.0)
+    reach = max(float(np.nanpercentile(errors, 99)) if there and errors else 0.0, 1e-9)
+    scales = ("viridis", low, high), ("RdBu_r", -reach, reach)
+    return [{"cmap": mpl.colormaps[m].with_extremes(bad=GREY), "vmin": a, "vmax": b} for m, a, b in scales]
+
+
+def _in_unit(label: str, task: Regression) -> str:
+    return f"{label} in {task.units[0]}" if task.units else label
+
+
+def stretch(images: Sequence[NDArray[Any]], shown: Sequence[int] | None = None) -> list[NDArray[np.float64]]:
+    """Three bands of each image between their 2nd and 98th percentile in all images, ``[H, W, 3]`` in [0, 1].
+
+    So a dark scene is dark beside a bright one. An image that would be one flat colour is stretched for itself. 8-bit bands,
+    mostly photographs, share one stretch, so that their colours stay; others have one each.
+
+    Args:
+        images: ``[C, H, W]`` each.
+        shown: The indices of the bands for red, green and blue; None: the first three, or the first as grey.
+    """
+    bands = list(shown) if shown else [0, 1, 2] if len(images[0]) >= 3 else [0, 0, 0]
+    picked = [image[bands].astype(np.float64) for image in images]
+    together = np.concatenate([image.reshape(3, -1) for image in picked], axis=1)
+    every = max(1, together.shape[1] // 500_000)
+
+    def limits(values: NDArray[np.float64]) -> Any:
+        axes: Any = (0, 1) if images[0].dtype == np.uint8 else 1
+        return np.nanpercentile(values.reshape(3, -1), (2, 98), axis=axes, keepdims=True)[..., None]
+
+    common, found = limits(together[:, ::every]), []
+    for image in picked:
+        for low, high in (common, limits(image)):
+            view = np.clip((image - low) / np.maximum(high - low, 1e-9), 0, 1)
+            dark, bright = limits(view)
+            if (bright - dark).max() >= FLAT:
+                break
+        found.append(view.transpose(1, 2, 0))
+    return found
+
+
+def legend(figure: Figure | SubFigure, handles: Sequence[Artist]) -> None:
+    """What colours mean, below a figure, in as many columns as fit beside each other."""
+    room = 72 * figure.bbox.width / figure.get_dpi()
+    for handle in handles:
+        handle.set_label(shorten(str(handle.get_label()), room / 2))
+    widest = max(_width(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(len(handles), int(0.95 * room / (widest + 5 * SIZE))))
+    figure.legend(handles=list(handles), loc="outside lower left", ncols=columns, frameon=False, fontsize=SIZE)
+
+
+def _width(text: str) -> float:
+    """Points that a line of text takes."""
+    return float(TextToPath().get_text_width_height_descent(text, FontProperties(size=SIZE), False)[0])
+
+
+def shorten(text: str, room: float) -> str:
+    """A line of text with as much of its middle left out that it fits into so many points.
+
+    Example:
+        >>> shorten("a", 100), shorten("scene_of_a_town_2024_tile_17", 100)
+        ('a', 'scene_o...tile_17')
+    """
+    kept, shown = len(text), text
+    while _width(shown) > room and kept > 2:
+        kept -= 1
+        shown = f"{text[: -(-kept // 2)]}...{text[len(text) - kept // 2 :]}"
+    return shown

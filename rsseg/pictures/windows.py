@@ -1,0 +1,151 @@
+"""Windows to draw: which ones, what is labelled and predicted in them, and how well."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rsseg.contract import Batch, known, layers_of
+from rsseg.data.balance import Balanced
+from rsseg.data.store import Store
+from rsseg.data.windows import TrainWindows
+from rsseg.metrics import metrics
+from rsseg.metrics.objects import SCORE, labelled_objects, peaks, suppress
+from rsseg.module import SegmentationModule
+from rsseg.pictures.colours import FOUND, MISSED, WRONG
+from rsseg.pictures.objects import by_match
+from rsseg.task import Centres, Task
+
+LOOKED_AT = 48
+"""About how many windows are looked at to choose from."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A window to draw.
+
+    Attributes:
+        image: ``[C, H, W]`` as stored.
+        target: All its labels or values, ``[*planes, H, W]``; of objects a table, see `rsseg.metrics.objects`.
+        scene: The name of its scene.
+        predictions: One per model, each shaped like the target; of objects a table.
+    """
+
+    image: NDArray[Any]
+    target: NDArray[Any]
+    scene: str
+    predictions: list[NDArray[Any]]
+
+
+def pick_windows(store: Store, size: int, count: int, every_class: bool = False) -> list[Batch]:
+    """Windows around pixels of each class, which together show as much as they can; each a batch of one, labelled as a whole.
+
+    Chosen are, one after the other, those that show most classes which are not seen yet, then those in another scene, then
+    those with most classes.
+
+    Args:
+        store: The scenes.
+        size: The windows' side.
+        count: How many; fewer if there are no more.
+        every_class: Take more, until every class of the split is seen.
+    """
+    task, shares = store.task, dict[tuple[int, int, int], NDArray[np.float64]]()
+    counts = task.label_counts(store.census.positives.sum(axis=0), store.census.valid.sum(axis=0))[0]
+    labels = np.flatnonzero(counts).tolist()
+    for label in labels:
+        weights = {task.label_names[label]: 1.0}
+        sampler = Balanced(0, store.sizes, size, store.census.blocks, task, store.read, weights=weights)
+        for place in map(sampler, range(-(-LOOKED_AT // len(labels)))):
+            if place not in shares:
+                mask = store.read(*place, size)[1]
+                shares[place] = np.array([task.label_mask(mask, each).mean() for each in labels])
+    seen, chosen = np.zeros(len(labels), bool), list[tuple[int, int, int]]()
+    while len(chosen) < len(shares) and (len(chosen) < count or (every_class and not seen.all())):
+        scenes = {place[0] for place in chosen}
+        best = max(
+            (place for place in shares if place not in chosen),
+            key=lambda p: ((shares[p] > 0)[~seen].sum(), p[0] not in scenes, np.sqrt(shares[p]).sum()),
+        )
+        seen |= shares[best] > 0
+        chosen.append(best)
+    windows = TrainWindows(store, size, chosen.__getitem__)
+    return [windows.batch([k]) for k in range(len(chosen))]
+
+
+def label_rows(windows: Sequence[Batch], task: Task, scenes: Sequence[str]) -> list[Row]:
+    """The labels of windows, without predictions.
+
+    Args:
+        windows: Each a batch of one, on the CPU.
+        task: Of the head, or of the target.
+        scenes: The names of the scenes that windows are cut from.
+    """
+    rows = []
+    for window in windows:
+        target = layers_of(window)[task.target]
+        if isinstance(task, Centres):
+            shown = labelled_objects(task.standardise(target), task).numpy()
+        else:
+            shown = target[0].numpy() if task.real else task.hard_labels(target[0].numpy())
+        rows.append(Row(window["image"][0].numpy(), shown, scenes[int(window["scene"][0])], []))
+    return rows
+
+
+@torch.inference_mode()
+def predict_windows(module: SegmentationModule, windows: Sequence[Batch], scenes: Sequence[str]) -> dict[str, list[Row]]:
+    """By head the labels of windows and what a module, in evaluation mode, predicts; see `label_rows`."""
+    images = torch.cat([window["image"] for window in windows]).to(module.device)
+    logits, found = module(module.normalise(images)), {}
+    for head, task in module.tasks.items():
+        found[head] = label_rows(windows, task, scenes)
+        if isinstance(task, Centres):
+            objects = suppress(peaks(task.predict(logits[head].float()), task, least=SCORE)).cpu().numpy()
+            predictions: Any = [objects[objects[:, 0] == i] for i in range(len(windows))]
+        else:
+            predictions = module.labels(head, logits[head]).cpu().numpy()
+        for row, prediction in zip(found[head], predictions, strict=True):
+            row.predictions.append(prediction)
+    return found
+
+
+def window_score(task: Task, target: NDArray[Any], prediction: NDArray[Any]) -> float:
+    """`Task.score` of a whole window; NaN where nothing is known.
+
+    Example:
+        >>> from rsseg.task import Binary
+        >>> window_score(Binary(("road",)), np.array([[1, 1, 0, 255]]), np.array([[1, 0, 0, 1]]))
+        0.5
+    """
+    counts: Any = []
+    if isinstance(task, Centres):
+        missed, wrong = (np.array(each) for each in by_match(target, prediction, task.channels))
+        for label in range(task.channels):
+            found, there = wrong[prediction[:, 1] == label], missed[target[:, 1] == label]
+            counts.append([(found == FOUND).sum(), (found == WRONG).sum(), (there == MISSED).sum()])
+    elif task.real:
+        for value, found in zip(target.astype(np.float64), prediction.astype(np.float64), strict=True):
+            error, value = (x[np.isfinite(value)] for x in (found - value, value))
+            counts.append([len(error), *(x.sum() for x in (error, abs(error), error**2, value, value**2))])
+    else:
+        labelled = np.broadcast_to(known(target), (task.channels, *target.shape[-2:]))
+        for valid, there, found in zip(labelled, task.class_masks(target), task.class_masks(prediction), strict=True):
+            counts.append(
+                [(valid & a & b).sum() for a, b in ((there, found), (~there, found), (there, ~found), (~there, ~found))]
+            )
+    return float(metrics(task)[task.score](np.array([counts], dtype=np.float64)))
+
+
+def of_head(path: Path, head: str, heads: Collection[str]) -> Path:
+    """Where a picture of a head lies, by where that of the first lies.
+
+    Example:
+        >>> of_head(Path("picture.png"), "water", ["cover", "water"]).name
+        'picture-water.png'
+    """
+    return path if head == next(iter(heads)) else path.with_name(f"{path.stem}-{head}{path.suffix}")
