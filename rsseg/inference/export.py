@@ -1,4 +1,4 @@
-"""A trained model as a folder that needs neither the run nor its data: safetensors weights, in the layout of smp and the Hub."""
+"""A trained model as a folder that needs neither its run nor data: weights as safetensors, laid out as smp and the Hub do."""
 
 from __future__ import annotations
 
@@ -31,16 +31,24 @@ ITEM = "stac.json"
 AGAIN = "export the run again: python scripts/export.py run=<run folder> to=folder"
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that holds something else than exports.
+def check_folder(folder: Path, title: str) -> None:
+    """Refuse a folder that holds something else than exports of a model.
+
+    Args:
+        folder: The folder, which may not be there yet.
+        title: The model's name, which is the item's.
 
     Raises:
         InputError: If it does, or is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"out={folder} is a file: give a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / ITEM).is_file():
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not (folder / ITEM).is_file():
         raise InputError(f"out={folder} holds other files than an export: give a new folder")
+    if (name := read_json(folder / ITEM).get("id")) != title:
+        raise InputError(f"out={folder} holds the export of another model, {name}: give a new folder")
 
 
 def export_folder(model: TrainedModel, architecture: Architecture, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A trained model as one graph, from stored pixels to probabilities: ONNX, in the form that Deepness in QGIS reads, and torch.export."""
+"""A trained model as a graph from stored pixels to probabilities: ONNX, as Deepness in QGIS reads it, and torch.export."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
