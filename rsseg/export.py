@@ -21,10 +21,10 @@ from rsseg.dataset import scenes_of
 from rsseg.distributed import quiet
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation import known_head, load_trained
-from rsseg.files import write_json, write_text
+from rsseg.files import read_json, write_json, write_text
 from rsseg.inference.card import Facts, model_card
 from rsseg.inference.export import ABOUT, ITEM, SMP, check_folder, export_folder
-from rsseg.inference.graphs import export_onnx, export_torch, tuned_threshold
+from rsseg.inference.graphs import check_packages, export_onnx, export_torch, tuned_threshold
 from rsseg.inference.stac import ARTIFACTS, item_id, stac_item
 from rsseg.inference.trained import Spec, TrainedModel
 from rsseg.models import Architecture
@@ -78,13 +78,15 @@ def export(
         )
     if threshold not in ("fixed", "tuned"):
         raise InputError(f"threshold={threshold}: fixed (0.5, or the largest probability) or tuned is expected")
+    if to == "onnx":
+        check_packages()
     folder = RunFolder(run)
     setup = make_setup(folder.config(), trust)
     chosen, out = known_head(head, setup.tasks), out or run / "export"
     check_folder(out, item_id(title_of(run)))
     task = setup.tasks[chosen]
-    if labels and task.real:
-        raise InputError(f"labels=true: head {chosen} holds real values, no labels: leave it out")
+    if task.real and (labels or threshold == "tuned"):
+        raise InputError(f"head {chosen} holds real values, which have no labels or thresholds: leave labels and threshold out")
     if threshold == "tuned" and not labels and task.channels > 1:
         raise InputError("threshold=tuned: the thresholds or biases of several classes go into labels alone: add labels=true")
     with in_one_line(out, setup.batch_size, setup.window, memory=SCORING):
@@ -102,6 +104,7 @@ def export(
                 tuned = tuned_threshold(model, chosen) if threshold == "tuned" else None
                 difference = export_onnx(model, chosen, path, windows, tuned, labels)
             log.info("%s: differs from PyTorch by %.1e at most, on %s", path, difference, pixels)
+        licence = licence or stated_licence(out)
         describe(folder, setup, model, out, licence)
     log.info("Exported to %s; %s says what it is", out, CARD)
     if not licence:
@@ -112,6 +115,12 @@ def export(
 def title_of(run: Path) -> str:
     """What the model of a run is called: as its folder."""
     return run.resolve().name
+
+
+def stated_licence(out: Path) -> str:
+    """The licence that an earlier export into a folder was given; empty: none."""
+    item = read_json(out / ITEM) if (out / ITEM).is_file() else {}
+    return str(item.get("properties", {}).get("license", ""))
 
 
 def architecture_of(setup: Setup, model: TrainedModel) -> Architecture:
@@ -182,8 +191,8 @@ def loss_words(terms: Mapping[str, Mapping[str, Any]]) -> str:
     """A loss in words, from the nodes of its terms.
 
     Example:
-        >>> loss_words({"ce": {"_target_": "rsseg.losses.CrossEntropy"}, "mcc": {"_target_": "rsseg.losses.MCC", "weight": 0.5}})
-        'CrossEntropy + 0.5 MCC'
+        >>> loss_words({"dice": {"_target_": "rsseg.losses.Dice"}, "mcc": {"_target_": "rsseg.losses.MCC", "weight": 0.5}})
+        'Dice + 0.5 MCC'
     """
     named = {str(node["_target_"]).rpartition(".")[2]: weight_of(node).full for node in terms.values()}
     return " + ".join(f"{'' if weight == 1 else f'{weight:g} '}{name}" for name, weight in named.items())

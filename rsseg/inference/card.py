@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,11 +59,11 @@ class Facts:
 
 def model_card(spec: Spec, facts: Facts) -> str:
     """The card in Markdown, with the front matter of the Hub."""
-    heads = [f"`{name}`: {head.task.kind}, {', '.join(head.task.classes)}" for name, head in spec.heads.items()]
+    heads = [f"{name} ({head.task.kind}: {', '.join(head.task.classes)})" for name, head in spec.heads.items()]
     blocks = [
         _front_matter(facts),
-        f"# {facts.title}",
-        f"{facts.network}, trained with rsseg on {facts.dataset}. It predicts {'; '.join(heads)}.",
+        f"# {escaped(facts.title)}",
+        escaped(f"{facts.network}, trained with rsseg on {facts.dataset}. It predicts {'; '.join(heads)}."),
         "## Data",
         *_data(facts),
         "## Input",
@@ -85,16 +87,22 @@ def model_card(spec: Spec, facts: Facts) -> str:
 def _front_matter(facts: Facts) -> str:
     library = "segmentation-models-pytorch" if SMP in facts.files else "rsseg"
     tags = ["remote-sensing", "semantic-segmentation", "rsseg"]
-    lines = [f"license: {facts.licence or 'unknown'}", f"library_name: {library}", "pipeline_tag: image-segmentation", "tags:"]
+    lines = [
+        f"license: {facts.licence.lower() or 'unknown'}",
+        f"library_name: {library}",
+        "pipeline_tag: image-segmentation",
+        "tags:",
+    ]
     return "\n".join(["---", *lines, *(f"- {tag}" for tag in tags), "---"])
 
 
 def _data(facts: Facts) -> list[str]:
-    rows = [[split, len(names), len(set(facts.groups.get(split, names)))] for split, names in facts.scenes.items()]
-    return [
-        f"Dataset `{facts.dataset}`. Scenes of one area (a tile, a town, a flight strip) are never split.",
-        markdown_table(["split", "scenes", "independent areas"], rows),
-    ]
+    areas = {split: set(facts.groups.get(split, names)) for split, names in facts.scenes.items()}
+    both = len(areas.get("train", set()) & areas.get("val", set()))
+    said = "no area is in both training and validation" if not both else f"{both} areas are in both training and validation"
+    rows = [[split, len(names), len(areas[split])] for split, names in facts.scenes.items()]
+    table = markdown_table(["split", "scenes", "independent areas"], rows)
+    return [f"Dataset {facts.dataset}; {said}. An area is a tile, a town or a flight strip, or one scene.", table]
 
 
 def _input(spec: Spec) -> list[str]:
@@ -205,6 +213,8 @@ def _limits(spec: Spec, facts: Facts) -> list[str]:
 
 def _use(spec: Spec, facts: Facts) -> list[str]:
     shape = f"[batch, {len(spec.bands)}, {spec.window}, {spec.window}]"
+    scaled = any("temperature" in (head.scaling or {}) for head in spec.heads.values())
+    given = "probabilities, scaled by the fitted temperature," if scaled else "probabilities, or values,"
     blocks = []
     for file in facts.files:
         if file == ABOUT:
@@ -222,7 +232,7 @@ def _use(spec: Spec, facts: Facts) -> list[str]:
             load = "import onnxruntime", f"session = onnxruntime.InferenceSession('{file}')"
             blocks += [said, _code("python", *load, "outputs = session.run(None, {'pixels': pixels})")]
         elif file.endswith(".pt2"):
-            said = f"`{file}` gives probabilities, or values, by head, of the same pixels, with PyTorch alone:"
+            said = f"`{file}` gives {given} by head, of the same pixels, with PyTorch alone:"
             load = "import torch", f"model = torch.export.load('{file}').module()"
             blocks += [said, _code("python", *load, "outputs = model(pixels)")]
     if ABOUT in facts.files and SMP not in facts.files:
@@ -246,8 +256,19 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
         | --- | --- |
         | train | 3 |
     """
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines)
+    lines = [header, *rows]
+    first, *others = (f"| {' | '.join(escaped(str(cell)) for cell in line)} |" for line in lines)
+    return "\n".join([first, f"|{' --- |' * len(header)}", *others])
+
+
+def escaped(text: str) -> str:
+    r"""A text without what Markdown or HTML would take for a sign of theirs.
+
+    Example:
+        >>> escaped("a|b <i> 3")
+        'a\\|b &lt;i&gt; 3'
+    """
+    return re.sub(r"([|*_`\\[\]$~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
 def _noun(count: int, one: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from rsseg.contract import InputError
 from rsseg.files import atomic_write, file_error, read_json, write_json
@@ -68,8 +68,10 @@ def export_folder(model: TrainedModel, architecture: Architecture, folder: Path)
         except OSError as error:
             raise file_error(folder / name, error) from None
     network: Any = model.network
-    with atomic_write(folder / WEIGHTS) as part:
-        save_file({name: weight.cpu().clone() for name, weight in inference_state(network).items()}, part, {"format": "pt"})
+    with atomic_write(folder / WEIGHTS) as part:  # as bytes: safetensors would let nobody else read its file
+        part.write_bytes(
+            save({name: weight.cpu().clone() for name, weight in inference_state(network).items()}, {"format": "pt"})
+        )
     if architecture.plain_smp:
         write_json(folder / SMP, {**network.net.config, "_model_class": architecture.net})
     about = {
@@ -203,9 +205,9 @@ def _read_head(saved: Mapping[str, Any]) -> Head:
 
 
 def _read_task(saved: Mapping[str, Any]) -> Task:
-    kind = TASKS[saved["kind"]]
+    kind: Any = TASKS[saved["kind"]]
     values = {item.name: saved[item.name] for item in fields(kind)}
-    task = kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    task: Task = kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
     if faults := task.faults():
         raise ValueError(faults[0])
     return task

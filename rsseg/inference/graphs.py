@@ -77,6 +77,17 @@ def tuned_threshold(model: TrainedModel, head: str) -> Tensor:
     return tuned if scaling is None else scaling.threshold(tuned, own.task.exclusive)
 
 
+def check_packages() -> None:
+    """Find what ONNX needs and this machine lacks.
+
+    Raises:
+        InputError: If it lacks something.
+    """
+    lacking = [name for name in PACKAGES if find_spec(name) is None]
+    if lacking:
+        raise InputError(f"to=onnx needs {', '.join(lacking)}: pip install 'rsseg[export]'")
+
+
 def export_onnx(
     model: TrainedModel,
     head: str,
@@ -101,9 +112,7 @@ def export_onnx(
     Raises:
         InputError: If packages are not installed, the network has an operation that ONNX has not, or the graph differs.
     """
-    lacking = [name for name in PACKAGES if find_spec(name) is None]
-    if lacking:
-        raise InputError(f"to=onnx needs {', '.join(lacking)}: pip install 'rsseg[export]'")
+    check_packages()
     import onnx
     import onnxruntime
 
@@ -170,7 +179,7 @@ def export_torch(model: TrainedModel, path: Path, windows: NDArray[np.float32]) 
     return difference
 
 
-def largest_difference(expected: NDArray[np.generic], found: NDArray[np.generic]) -> float:
+def largest_difference(expected: NDArray[np.floating], found: NDArray[np.floating]) -> float:
     """The largest difference between ``[B, K, H, W]``, over the largest value of its plane where that is above 1.
 
     Infinite where one is NaN and the other is not.
@@ -219,15 +228,16 @@ def deepness(model: TrainedModel, head: str, threshold: Tensor | None = None) ->
         "tiles_overlap": round(200 * spec.overlap / spec.window),
         "standardization_mean": [0.0] * len(spec.bands),
         "standardization_std": [1 / 255] * len(spec.bands),
-        "rsseg": spec_record(spec) | {"head": head},
+        "rsseg": spec_record(spec) | {"head": head, "threshold": None if threshold is None else threshold.tolist()},
     }
     if spec.resolution is not None:
         found["resolution"] = round(100 * spec.resolution, 4)
     if task.real:
         found["reg_output_scaling"] = 1.0
     else:
-        one = threshold is not None and task.channels == 1
-        found["seg_thresh"] = 0.0 if task.exclusive else float(threshold.sigmoid()) if one else 0.5
+        found["seg_thresh"] = 0.0 if task.exclusive else 0.5
+        if threshold is not None and task.channels == 1:
+            found["seg_thresh"] = float(threshold.sigmoid())
         found["seg_small_segment"] = 0
     return {key: json.dumps(value) for key, value in found.items()}
 
