@@ -91,7 +91,6 @@ def export(
         raise InputError("threshold=tuned: the thresholds or biases of several classes go into labels alone: add labels=true")
     with in_one_line(out, setup.batch_size, setup.window, memory=SCORING):
         model = load_trained(folder, setup, scaling="none" if to == "folder" else "temperature")
-        model.spec = replace(model.spec, name=str(run))
         if to == "folder":
             export_folder(model, architecture_of(setup, model), out)
         else:

@@ -99,10 +99,10 @@ def _front_matter(facts: Facts) -> str:
 def _data(facts: Facts) -> list[str]:
     areas = {split: set(facts.groups.get(split, names)) for split, names in facts.scenes.items()}
     both = len(areas.get("train", set()) & areas.get("val", set()))
-    said = "no area is in both training and validation" if not both else f"{both} areas are in both training and validation"
+    shared = f"{both or 'no'} {_noun(max(both, 1), 'area')} {'are' if both > 1 else 'is'} in both training and validation"
     rows = [[split, len(names), len(areas[split])] for split, names in facts.scenes.items()]
     table = markdown_table(["split", "scenes", "independent areas"], rows)
-    return [f"Dataset {facts.dataset}; {said}. An area is a tile, a town or a flight strip, or one scene.", table]
+    return [f"Dataset {facts.dataset}; {shared}. An area is a tile, a town or a flight strip, or one scene.", table]
 
 
 def _input(spec: Spec) -> list[str]:

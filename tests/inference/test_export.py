@@ -392,7 +392,7 @@ def test_what_a_card_says():
     text = card(model)
     assert "alone can't load `model.safetensors`" in text
     assert "Not stated. Fill it in" in text
-    assert "1 areas are in both" in text or "1 area is in both" in text
+    assert "1 area is in both training and validation" in text
     assert "| train | 2 | 1 |" in text
     assert "Not known: the run was not recorded" in text
     assert "smp.from_pretrained" not in text
