@@ -136,9 +136,9 @@ def export_onnx(
     proto = program.model_proto
     onnx.helper.set_model_props(proto, deepness(model, head, threshold))
     content = proto.SerializeToString()
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    found = session.run(None, {"pixels": windows})
-    alone = session.run(None, {"pixels": windows[:1]})
+    with in_one_line("ONNX"):
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        found, alone = (session.run(None, {"pixels": part}) for part in (windows, windows[:1]))
     difference = max(largest_difference(expected[0], found[0]), largest_difference(expected[0][:1], alone[0]))
     refuse_other(path, difference)
     with atomic_write(path) as part:
