@@ -35,6 +35,7 @@ from rsseg.evaluation import known_head, load_trained
 from rsseg.files import LockedError, lock, read_json, write_json
 from rsseg.inference.blending import Windows, check_blend
 from rsseg.inference.ensemble import mean_threshold
+from rsseg.inference.export import ABOUT, load_exported
 from rsseg.inference.inputs import find_scenes, fit_resolution
 from rsseg.inference.maps import KINDS, Bands, MapFile, bands_of, new_map
 from rsseg.inference.objects import FORMATS, Objects, check_out
@@ -113,6 +114,9 @@ def load_models(runs: Sequence[Path], scaling: str, trust: Sequence[str]) -> lis
         raise InputError(f"scaling={scaling}: none, temperature or vector is expected")
     models = []
     for place in runs:
+        if (place / ABOUT).is_file():
+            models.append(load_exported(place, scaling))
+            continue
         for folder in [place] if RunFolder(place).begun or not place.is_dir() else find_runs([place]) or [place]:
             run = RunFolder(folder)
             models.append(load_trained(run, make_setup(run.config(), trust), scaling))

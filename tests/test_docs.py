@@ -25,6 +25,7 @@ from rsseg.config.search import Search
 from rsseg.describe.noise import describe_noise
 from rsseg.describe.report import describe
 from rsseg.evaluation import evaluate
+from rsseg.export import export
 from rsseg.run import train
 from rsseg.search import check_search
 
@@ -154,6 +155,11 @@ def test_commands_of_the_scripts(page, line, data, finished, folder_root, tmp_pa
     elif script == "scripts/predict.py":
         assert {"run", "scene"} <= set(given)
         map_scene(finished, next((folder_root / "images").iterdir()), tmp_path / "map.tif")
+    elif script == "scripts/export.py":
+        if given.get("to") == "onnx":
+            pytest.importorskip("onnxscript"), pytest.importorskip("onnxruntime")
+        labels = given.get("labels") == "true"
+        export(finished, given.get("to", "folder"), tmp_path / "out", "", given.get("threshold", "fixed"), labels)
     elif script == "scripts/describe.py":
         own = [word.replace("/data/", f"{data}/") for word in words]
         if "run" in given:

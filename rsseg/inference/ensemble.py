@@ -165,7 +165,7 @@ def mean_threshold(models: Sequence[TrainedModel], head: str, scaling: str, shar
             return None
         values = torch.tensor(own)
         if fitted is not None:
-            values = values * torch.tensor(fitted.scale) + (0.0 if task.exclusive else torch.tensor(fitted.shift))
+            values = fitted.threshold(values, task.exclusive)
         found.append(values)
     if len(found) == 1:
         return found[0]

@@ -176,11 +176,16 @@ def decoders(model: ModelFacts, heads: Iterable[str]) -> list[list[str]]:
         >>> decoders(model, model.heads)
         [['cover', 'cloud'], ['height']]
     """
-    nodes = {head: node for head, node in model.heads.items() if isinstance(node, Mapping)}
-    chosen = {head: nodes.get(head, {}).get("decoder") or model.decoder for head in heads}
+    chosen = {head: decoder_of(model, head) for head in heads}
     shared = [head for head, decoder in chosen.items() if decoder == "shared"]
     own = [[head] for head, decoder in chosen.items() if decoder == "own"]
     return [shared, *own] if shared else own
+
+
+def decoder_of(model: ModelFacts, head: str) -> str:
+    """Whether a head shares a decoder, ``shared``, or has one of its own, ``own``."""
+    node = model.heads.get(head)
+    return str((node.get("decoder") if isinstance(node, Mapping) else None) or model.decoder)
 
 
 def freeze_idle(network: Network, bands: int, size: int) -> None:

@@ -48,7 +48,8 @@ class Siamese(nn.Module):
     def forward(self, image: Tensor) -> list[Tensor]:
         """The fused features of an image ``[B, 2 C, H, W]``: the bands of the first date, then those of the second."""
         dates = torch.cat(image.chunk(2, dim=1))
-        return [self._fused(*features.chunk(2)) for features in self.encoder(dates)]
+        pairs = (features.unflatten(0, (2, -1)) for features in self.encoder(dates))  # chunk would fix a graph's batch size
+        return [self._fused(*pair.unbind()) for pair in pairs]
 
     def _fused(self, first: Tensor, second: Tensor) -> Tensor:
         return torch.cat([first, second], dim=1) if self.fusion == "concat" else (first - second).abs()

@@ -30,3 +30,20 @@ class Scaling:
         """Scaled logits of logits ``[..., K, H, W]``."""
         scale, shift = (logits.new_tensor(numbers).view(-1, 1, 1) for numbers in (self.scale, self.shift))
         return logits * scale + shift
+
+    def threshold(self, tuned: Tensor, exclusive: bool) -> Tensor:
+        """A tuned threshold or bias, see `Task.predict`, as scaled logits have it: labels stay what they were.
+
+        Biases of exclusive classes can be kept by one factor for all classes alone, as temperature scaling has it.
+
+        Args:
+            tuned: ``[K]``, of logits as they are.
+            exclusive: Whether these are biases of exclusive classes.
+
+        Example:
+            >>> import torch
+            >>> Scaling((0.5,), (1.0,)).threshold(torch.tensor([2.0]), exclusive=False).item()
+            2.0
+        """
+        scaled = tuned * tuned.new_tensor(self.scale)
+        return scaled if exclusive else scaled + tuned.new_tensor(self.shift)

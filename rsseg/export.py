@@ -1,0 +1,209 @@
+"""A run's model for other programs and machines: what export.py does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsseg.assembly import make_setup
+from rsseg.compare.records import RecordError, Records, load_records
+from rsseg.config.folder import RunFolder
+from rsseg.contract import InputError, nearest
+from rsseg.data.scene import SceneReader
+from rsseg.dataset import scenes_of
+from rsseg.distributed import quiet
+from rsseg.errors import SCORING, in_one_line
+from rsseg.evaluation import known_head, load_trained
+from rsseg.files import read_json, write_json, write_text
+from rsseg.inference.card import Facts, model_card
+from rsseg.inference.export import ABOUT, ITEM, SMP, check_folder, export_folder
+from rsseg.inference.graphs import check_packages, export_onnx, export_torch, tuned_threshold
+from rsseg.inference.stac import ARTIFACTS, item_id, stac_item
+from rsseg.inference.trained import Spec, TrainedModel
+from rsseg.models import Architecture
+from rsseg.setup import Setup, loss_places, weight_of
+
+log = logging.getLogger(__name__)
+
+WINDOWS = 4
+"""Windows that a graph is compared with PyTorch on."""
+
+CARD = "README.md"
+
+
+def export(
+    run: Path,
+    to: str = "folder",
+    out: Path | None = None,
+    head: str = "",
+    threshold: str = "fixed",
+    labels: bool = False,
+    licence: str = "",
+    trust: Sequence[str] = (),
+) -> Path:
+    """Write a run's best checkpoint for use without the run: as a folder of weights, as ONNX, or as a program of torch.export.
+
+    A model card (``README.md``) and a STAC item (``stac.json``) of all that has been exported there lie beside it.
+
+    Args:
+        run: The run folder.
+        to: folder, onnx or torch.
+        out: The folder to write into; None: ``export`` in the run folder.
+        head: Of ONNX, the head; empty: the first.
+        threshold: Of ONNX, as for `evaluate`.
+        labels: Of ONNX, whether labels are a second output.
+        licence: An SPDX identifier for card and item.
+        trust: As for `evaluate`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: If the run can't be used, a graph differs from the model, or files can't be written.
+    """
+    quiet()
+    if to not in ("folder", "onnx", "torch"):
+        raise InputError(f"to={to}{nearest(to, ['folder', 'onnx', 'torch'])}: folder, onnx or torch is expected")
+    given = {"head": head, "threshold": threshold == "tuned", "labels": labels}
+    if to != "onnx" and (beside := [name for name, value in given.items() if value]):
+        raise InputError(
+            f"{' and '.join(f'{name}=...' for name in beside)}: for to=onnx alone; to={to} holds all heads and thresholds"
+        )
+    if threshold not in ("fixed", "tuned"):
+        raise InputError(f"threshold={threshold}: fixed (0.5, or the largest probability) or tuned is expected")
+    if to == "onnx":
+        check_packages()
+    folder = RunFolder(run)
+    setup = make_setup(folder.config(), trust)
+    chosen, out = known_head(head, setup.tasks), out or run / "export"
+    check_folder(out, item_id(title_of(run)))
+    task = setup.tasks[chosen]
+    if task.real and (labels or threshold == "tuned"):
+        raise InputError(f"head {chosen} holds real values, which have no labels or thresholds: leave labels and threshold out")
+    if threshold == "tuned" and not labels and task.channels > 1:
+        raise InputError("threshold=tuned: the thresholds or biases of several classes go into labels alone: add labels=true")
+    with in_one_line(out, setup.batch_size, setup.window, memory=SCORING):
+        model = load_trained(folder, setup, scaling="none" if to == "folder" else "temperature")
+        if to == "folder":
+            export_folder(model, architecture_of(setup, model), out)
+        else:
+            windows, pixels = example_windows(setup, model.spec)
+            if to == "torch":
+                path = out / "model.pt2"
+                difference = export_torch(model, path, windows)
+            else:
+                path = out / f"{'model' if chosen == setup.head else chosen}.onnx"
+                tuned = tuned_threshold(model, chosen) if threshold == "tuned" else None
+                difference = export_onnx(model, chosen, path, windows, tuned, labels)
+            log.info("%s: differs from PyTorch by %.1e at most, on %s", path, difference, pixels)
+        licence = licence or stated_licence(out)
+        describe(folder, setup, model, out, licence)
+    log.info("Exported to %s; %s says what it is", out, CARD)
+    if not licence:
+        log.info("No licence is stated: licence=... writes it into %s and %s", CARD, ITEM)
+    return out
+
+
+def title_of(run: Path) -> str:
+    """What the model of a run is called: as its folder."""
+    return run.resolve().name
+
+
+def stated_licence(out: Path) -> str:
+    """The licence that an earlier export into a folder was given; empty: none."""
+    item = read_json(out / ITEM) if (out / ITEM).is_file() else {}
+    return str(item.get("properties", {}).get("license", ""))
+
+
+def architecture_of(setup: Setup, model: TrainedModel) -> Architecture:
+    """How the network of a setup is made."""
+    network: Any = model.network
+    arguments = {key: value for key, value in setup.model.net.items() if key != "_target_"}
+    return Architecture.of(network, setup.model, arguments, len(model.spec.bands))
+
+
+def example_windows(setup: Setup, spec: Spec) -> tuple[NDArray[np.float32], str]:
+    """Windows of the validation split, and what they are; random pixels where its scenes are not there.
+
+    Returns:
+        float32 ``[WINDOWS, C, window, window]``.
+    """
+    size = spec.window
+    try:
+        scenes, found = scenes_of(setup.source(), setup.dataset, "val"), []
+        for place in range(WINDOWS):
+            scene = scenes[place * len(scenes) // WINDOWS]
+            reader = SceneReader(replace(scene, masks=(), weight=None), (), spec.bands)
+            reader.fill = np.array(spec.mean)
+            top, left = (max(0, (side - size) * (place + 1) // (WINDOWS + 1)) for side in reader.size)
+            found.append(reader.read_image(top, left, size)[0].astype(np.float32))
+        return np.stack(found), f"{WINDOWS} windows of the validation split"
+    except (InputError, OSError) as error:
+        log.warning("The validation scenes are not there (%s): the graph is checked on random pixels.", error)
+    noise = np.random.default_rng(0).standard_normal((WINDOWS, len(spec.bands), size, size))
+    mean, std = (np.array(numbers)[:, None, None] for numbers in (spec.mean, spec.std))
+    return (mean + std * noise).astype(np.float32), f"{WINDOWS} windows of random pixels"
+
+
+def describe(run: RunFolder, setup: Setup, model: TrainedModel, out: Path, licence: str) -> None:
+    """Write the card and the item of what lies in a folder.
+
+    Args:
+        run: The run folder.
+        setup: Its setup.
+        model: Its model.
+        out: The folder.
+        licence: An SPDX identifier; empty: not known.
+    """
+    saved, summary = run.data(), run.summary() if run.finished else {}
+    network: Any = model.network
+    kind, parameters = type(network.net).__name__, sum(weight.numel() for weight in network.parameters())
+    files = sorted(path.name for path in out.iterdir() if path.name in (ABOUT, SMP) or path.suffix in ARTIFACTS)
+    facts = Facts(
+        title=title_of(run.path),
+        dataset=setup.dataset.name,
+        network=f"{kind} with encoder {setup.model.encoder} ({parameters / 1e6:.1f} M weights)",
+        losses={head: loss_words(terms) for head, (_, terms) in loss_places(setup.plain).items()},
+        steps=summary.get("steps"),
+        scenes=saved["scenes"],
+        groups=saved["groups"],
+        records=dict(recorded(run, setup)),
+        without={name: setup.without_of(name) for name in setup.tasks},
+        files=files,
+        licence=licence,
+    )
+    write_text(out / CARD, model_card(model.spec, facts))
+    made = str(summary.get("finished") or datetime.now(UTC).isoformat(timespec="seconds"))
+    paths = [out / name for name in files if Path(name).suffix in ARTIFACTS]
+    architecture = f"{kind}, encoder {setup.model.encoder}"
+    write_json(out / ITEM, stac_item(facts.title, model.spec, architecture, parameters, made, paths, licence))
+
+
+def loss_words(terms: Mapping[str, Mapping[str, Any]]) -> str:
+    """A loss in words, from the nodes of its terms.
+
+    Example:
+        >>> loss_words({"dice": {"_target_": "rsseg.losses.Dice"}, "mcc": {"_target_": "rsseg.losses.MCC", "weight": 0.5}})
+        'Dice + 0.5 MCC'
+    """
+    named = {str(node["_target_"]).rpartition(".")[2]: weight_of(node).full for node in terms.values()}
+    return " + ".join(f"{'' if weight == 1 else f'{weight:g} '}{name}" for name, weight in named.items())
+
+
+def recorded(run: RunFolder, setup: Setup) -> list[tuple[tuple[str, str], Records]]:
+    """The records that a run has, by head and split."""
+    found = []
+    for head in setup.tasks:
+        for split in ("val", "test"):
+            try:
+                found.append(((head, split), load_records(run.path, head, split)))
+            except RecordError:
+                continue
+    return found

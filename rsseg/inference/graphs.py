@@ -1,0 +1,268 @@
+"""A trained model as a graph from stored pixels to probabilities: ONNX, as Deepness in QGIS reads it, and torch.export."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rsseg.contract import InputError
+from rsseg.files import atomic_write
+from rsseg.inference.export import spec_record
+from rsseg.inference.trained import TrainedModel
+from rsseg.task import OBJECT_PLANES
+
+BOUND = 1e-3
+"""A graph is refused if it differs from PyTorch by more: of probabilities, or of the largest value."""
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+"""What the extra ``export`` of rsseg installs."""
+
+BATCH = "batch"
+
+
+class Graph(nn.Module):
+    """One head of a trained model, and its labels if they are asked for.
+
+    Args:
+        model: The model.
+        head: The head's name.
+        labels: Whether labels are given too.
+        threshold: As `Task.decide` takes it; None: 0.5, or the largest probability.
+    """
+
+    threshold: Tensor | None
+
+    def __init__(self, model: TrainedModel, head: str, labels: bool = False, threshold: Tensor | None = None) -> None:
+        super().__init__()
+        self.model, self.head, self.labels = model, head, labels
+        self.task = model.spec.heads[head].task
+        self.register_buffer("threshold", threshold)
+
+    @property
+    def names(self) -> list[str]:
+        """What its outputs are called."""
+        return ["values" if self.task.real else "probabilities", *(["labels"] if self.labels else [])]
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Probabilities or values, float32 ``[B, K, H, W]``, and perhaps labels, uint8 ``[B, *planes, H, W]``."""
+        found = self.model(pixels)[self.head]
+        return (found, self.task.decide(found, self.threshold).to(torch.uint8)) if self.labels else (found,)
+
+
+def tuned_threshold(model: TrainedModel, head: str) -> Tensor:
+    """A head's tuned threshold, or biases, as the model's probabilities have it.
+
+    Raises:
+        InputError: If it has none.
+    """
+    own, scaling = model.spec.heads[head], model.scalings[head]
+    if own.threshold is None:
+        raise InputError(
+            f"threshold=tuned: head {head} of {model.spec.name} has none: it holds real values, the run is not finished, was "
+            "trained with record.enabled=false or has diverged; leave threshold=tuned out"
+        )
+    tuned = torch.tensor(own.threshold)
+    return tuned if scaling is None else scaling.threshold(tuned, own.task.exclusive)
+
+
+def check_packages() -> None:
+    """Find what ONNX needs and this machine lacks.
+
+    Raises:
+        InputError: If it lacks something.
+    """
+    lacking = [name for name in PACKAGES if find_spec(name) is None]
+    if lacking:
+        raise InputError(f"to=onnx needs {', '.join(lacking)}: pip install 'rsseg[export]'")
+
+
+def export_onnx(
+    model: TrainedModel,
+    head: str,
+    path: Path,
+    windows: NDArray[np.float32],
+    threshold: Tensor | None = None,
+    labels: bool = False,
+) -> float:
+    """Write one head as ONNX: a graph from stored pixels, batches of any size, to probabilities or values.
+
+    Args:
+        model: The model.
+        head: The head's name.
+        path: The file.
+        windows: ``[N, C, H, W]`` of the model's window, two at least, which the graph is compared with PyTorch on.
+        threshold: Of its labels, as `Task.decide` takes it; None: 0.5, or the largest probability.
+        labels: Whether a second output holds labels.
+
+    Returns:
+        The largest difference, see `largest_difference`.
+
+    Raises:
+        InputError: If packages are not installed, the network has an operation that ONNX has not, or the graph differs.
+    """
+    check_packages()
+    import onnx
+    import onnxruntime
+
+    graph, pixels = Graph(model, head, labels, threshold).eval(), torch.from_numpy(windows)
+    with quiet(), torch.inference_mode():
+        expected = [output.numpy() for output in graph(pixels)]
+    with quiet(), in_one_line("ONNX"):
+        program = torch.onnx.export(
+            graph,
+            (pixels,),
+            dynamo=True,
+            input_names=["pixels"],
+            output_names=graph.names,
+            dynamic_shapes=({0: torch.export.Dim(BATCH)},),
+            opset_version=18,
+            verbose=False,
+        )
+    assert program is not None
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # the paths of this machine's source files
+    proto = program.model_proto
+    onnx.helper.set_model_props(proto, deepness(model, head, threshold))
+    content = proto.SerializeToString()
+    with in_one_line("ONNX"):
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        found, alone = (session.run(None, {"pixels": part}) for part in (windows, windows[:1]))
+    difference = max(largest_difference(expected[0], found[0]), largest_difference(expected[0][:1], alone[0]))
+    refuse_other(path, difference)
+    with atomic_write(path) as part:
+        part.write_bytes(content)
+    return difference
+
+
+def export_torch(model: TrainedModel, path: Path, windows: NDArray[np.float32]) -> float:
+    """Write all heads as a program of torch.export, which gives what the model gives: a mapping by head.
+
+    Args: as for `export_onnx`.
+
+    Returns:
+        The largest difference between what is read again and the model.
+
+    Raises:
+        InputError: If torch.export can't trace the network, or the program differs.
+    """
+    pixels, content = torch.from_numpy(windows), io.BytesIO()
+    with quiet(), torch.inference_mode():
+        expected = model(pixels)
+    with quiet(), in_one_line("torch.export"):
+        program = torch.export.export(model, (pixels,), dynamic_shapes=({0: torch.export.Dim(BATCH)},))
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # the paths of this machine's source files
+        torch.export.save(program, content)
+    content.seek(0)
+    again: Any = torch.export.load(content).module()
+    with torch.inference_mode():
+        difference = max(
+            largest_difference(expected[head][:count].numpy(), values.numpy())
+            for count in (len(pixels), 1)
+            for head, values in again(pixels[:count]).items()
+        )
+    refuse_other(path, difference)
+    with atomic_write(path) as part:
+        part.write_bytes(content.getvalue())
+    return difference
+
+
+def largest_difference(expected: NDArray[np.floating], found: NDArray[np.floating]) -> float:
+    """The largest difference between ``[B, K, H, W]``, over the largest value of its plane where that is above 1.
+
+    Infinite where one is NaN and the other is not.
+
+    Example:
+        >>> largest_difference(np.array([[[[0.5]], [[200.0]]]]), np.array([[[[0.5]], [[202.0]]]]))
+        0.01
+    """
+    if expected.shape != found.shape or (np.isnan(expected) != np.isnan(found)).any():
+        return float("inf")
+    scale = np.maximum(np.nan_to_num(np.abs(expected)).max(axis=(0, 2, 3), keepdims=True), 1)
+    return float((np.nan_to_num(np.abs(expected - found)) / scale).max())
+
+
+def refuse_other(path: Path, difference: float) -> None:
+    """Refuse a graph that differs by more than `BOUND`.
+
+    Raises:
+        InputError: If it does.
+    """
+    if difference > BOUND:
+        raise InputError(
+            f"{path} would differ from PyTorch by {difference:.2g} on some window, and {BOUND:g} is the most: it was not "
+            "written; another version of torch, onnx or onnxruntime may translate the network right"
+        )
+
+
+def deepness(model: TrainedModel, head: str, threshold: Tensor | None = None) -> dict[str, str]:
+    """What Deepness reads of a model: JSON values by key.
+
+    Deepness divides 8-bit pixels by 255, then standardises them: by a mean of 0 and a deviation of 1/255 they are stored pixels
+    again. It sets probabilities below its one threshold to 0 and takes the largest: that of exclusive classes is 0. ``rsseg``
+    holds what rsseg knows of the model.
+
+    Args:
+        model: The model.
+        head: The head's name.
+        threshold: As `Task.decide` takes it.
+    """
+    spec, task = model.spec, model.spec.heads[head].task
+    names = [*task.classes, *(OBJECT_PLANES[3:] + OBJECT_PLANES[1:3] if task.directed else ())]
+    found: dict[str, Any] = {
+        "model_type": "Regressor" if task.real else "Segmentor",
+        "class_names": dict(enumerate(names)),
+        "tile_size": spec.window,
+        "tiles_overlap": round(200 * spec.overlap / spec.window),
+        "standardization_mean": [0.0] * len(spec.bands),
+        "standardization_std": [1 / 255] * len(spec.bands),
+        "rsseg": spec_record(spec) | {"head": head, "threshold": None if threshold is None else threshold.tolist()},
+    }
+    if spec.resolution is not None:
+        found["resolution"] = round(100 * spec.resolution, 4)
+    if task.real:
+        found["reg_output_scaling"] = 1.0
+    else:
+        found["seg_thresh"] = 0.0 if task.exclusive else 0.5
+        if threshold is not None and task.channels == 1:
+            found["seg_thresh"] = float(threshold.sigmoid())
+        found["seg_small_segment"] = 0
+    return {key: json.dumps(value) for key, value in found.items()}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what exporters say to their developers from the user."""
+    names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+    levels = {name: logging.getLogger(name).level for name in names}
+    try:
+        for name in names:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def in_one_line(what: str) -> Iterator[None]:
+    """Let whatever an exporter raises end as one line."""
+    try:
+        yield
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise InputError(f"the network can't be written as {what}: {lines[0][:200]}") from error

@@ -1,0 +1,145 @@
+"""How a network is made, in plain values, so that it can be made again without the config of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any, Self
+
+import segmentation_models_pytorch as smp
+from torch import Tensor
+
+from rsseg.contract import InputError, nearest
+from rsseg.models.build import ModelFacts, build_network, decoder_of, decoders
+from rsseg.models.network import Network
+from rsseg.task import Task
+
+CLASSES: Mapping[str, Any] = {kind.__name__: kind for kind in smp.MODEL_ARCHITECTURES_MAPPING.values()}
+"""The architectures of smp by the names of their classes."""
+
+LOADING = ("encoder_weights", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
+"""Arguments that let smp or timm read or fetch weights: a network that is made again has its own."""
+
+TRAINED_ONLY = ("aux.", "classifiers.")
+"""The names that the weights of parts begin with which only training uses."""
+
+
+@dataclass
+class Architecture:
+    """A class of smp with its encoder and its decoders, as `build_network` takes it; what only training needs is left out.
+
+    Attributes:
+        net: The name of the class.
+        arguments: Its arguments, but for those that rsseg fills in.
+        encoder: The name of an encoder of smp or timm.
+        bands: Image bands.
+        heads: By head, in their order, its ``decoder``: ``shared`` or ``own``.
+        encoder_args: Further arguments of an encoder of timm.
+        siamese: Whether the bands are those of two dates.
+        fusion: How the features of two dates are fused.
+        rebuild: Whether the network rebuilds the image.
+    """
+
+    net: str
+    arguments: dict[str, Any]
+    encoder: str
+    bands: int
+    heads: dict[str, Any]
+    encoder_args: dict[str, Any] = field(default_factory=dict)
+    siamese: bool = False
+    fusion: str = "concat"
+    rebuild: bool = False
+    decoder: str = field(default="shared", init=False)
+    weights: str = field(default="none", init=False)
+    freeze: list[str] = field(default_factory=list, init=False)
+    dropout: float = field(default=0.0, init=False)
+    aux: int = field(default=0, init=False)
+    classifier: float | None = field(default=None, init=False)
+
+    @classmethod
+    def of(cls, network: Network, model: ModelFacts, arguments: Mapping[str, Any], bands: int) -> Self:
+        """The architecture of a network.
+
+        Args:
+            network: The network.
+            model: What the config says of it.
+            arguments: The arguments that the config gives its class.
+            bands: Image bands.
+
+        Raises:
+            InputError: If the class is none of smp's.
+        """
+        kind = type(network.net)
+        if CLASSES.get(kind.__name__) is not kind:
+            raise InputError(
+                f"to=folder: {kind.__module__}.{kind.__name__} is no class of smp, and can't be made again without its code: "
+                "take to=onnx or to=torch, which hold the graph itself"
+            )
+        return cls(
+            net=kind.__name__,
+            arguments={key: value for key, value in arguments.items() if key not in LOADING},
+            encoder=model.encoder,
+            bands=bands,
+            heads={head: {"decoder": decoder_of(model, head)} for head in network.channels},
+            encoder_args={key: value for key, value in model.encoder_args.items() if key not in LOADING},
+            siamese=model.siamese,
+            fusion=str(model.fusion),
+            rebuild=model.rebuild,
+        )
+
+    @classmethod
+    def read(cls, saved: Mapping[str, Any]) -> Self:
+        """The architecture that `record` gave.
+
+        Raises:
+            InputError: If it names another class than those of smp, or an argument that would load files.
+            TypeError: If it lacks something, or has more.
+        """
+        found = cls(**saved)
+        if found.net not in CLASSES:
+            raise InputError(f"{found.net} is no class of smp{nearest(str(found.net), CLASSES)}")
+        loading = [key for key in LOADING if key in found.arguments or key in found.encoder_args]
+        if loading:
+            raise InputError(f"the arguments {', '.join(loading)} would load other weights")
+        return found
+
+    def record(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.init}
+
+    @property
+    def plain_smp(self) -> bool:
+        """Whether smp by itself makes the network: one decoder on the encoder of one image."""
+        return len(decoders(self, self.heads)) == 1 and not self.siamese and not self.rebuild
+
+    def build(self, tasks: Mapping[str, Task]) -> Network:
+        """The network, with random weights.
+
+        Args:
+            tasks: By head.
+
+        Raises:
+            InputError: If the encoder is not known, or things do not go together.
+        """
+        return build_network(partial(CLASSES[self.net], **self.arguments), self, self.bands, tasks)
+
+
+def inference_state(network: Network) -> dict[str, Tensor]:
+    """The weights of a network that prediction needs, under the names that smp has for those of its first decoder."""
+    state = {name: weight for name, weight in network.state_dict().items() if not name.startswith(TRAINED_ONLY)}
+    return {name.removeprefix("net."): weight.contiguous() for name, weight in state.items()}
+
+
+def load_inference_state(network: Network, state: Mapping[str, Tensor]) -> None:
+    """Load what `inference_state` gave into a network of the same architecture.
+
+    Raises:
+        InputError: If names or shapes differ.
+    """
+    own = inference_state(network)
+    wrong = [name for name in {**own, **state} if name not in own or name not in state or own[name].shape != state[name].shape]
+    if wrong:
+        raise InputError(f"{len(wrong)} of {len(own)} weights do not fit the network, such as {wrong[0]}")
+    names = {name: name if name.startswith("branches.") else f"net.{name}" for name in state}
+    network.load_state_dict({names[name]: weight for name, weight in state.items()})
