@@ -12,13 +12,13 @@ from rsseg.contract import InputError, nearest
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
 from rsseg.dataset import Numbers, open_split, scenes_of
-from rsseg.distributed import quiet
 from rsseg.errors import SCORING, in_one_line
 from rsseg.files import UnwritableError, read_json, write_csv
 from rsseg.inference.diagnostics import draw_confusion
 from rsseg.inference.picture import draw, of_head, pick_windows, predict_windows
 from rsseg.metrics import AnyScores, Scores
 from rsseg.module import SegmentationModule
+from rsseg.quiet import quiet
 from rsseg.setup import Setup
 from rsseg.training.scoring import (
     confusion_rows,

@@ -16,13 +16,13 @@ from rsseg.contract import InputError
 from rsseg.data.census import describe_other_radiometry
 from rsseg.data.inspection import compare_scenes
 from rsseg.data.scene import Scene, SceneReader
-from rsseg.distributed import quiet
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation import known_head, load_run
 from rsseg.files import read_json, write_json
 from rsseg.inference.objects import check_out, predict_objects
 from rsseg.inference.scene import predict_scene
 from rsseg.metrics.objects import SCORE
+from rsseg.quiet import quiet
 from rsseg.task import Centres
 from rsseg.training.scoring import scoring_trainer
 

@@ -218,6 +218,20 @@ class RunFolder:
         except (KeyError, TypeError, ValueError):
             raise self._unusable(self.thresholds_file, "it lacks a number for each class") from None
 
+    def find(self, name: str = "best") -> Path:
+        """The file of a checkpoint.
+
+        Args:
+            name: best, last or previous.
+
+        Raises:
+            InputError: If there is none.
+        """
+        path = self.checkpoints / f"{name}.ckpt"
+        if not path.exists():
+            raise InputError(f"{self} has no checkpoints/{name}.ckpt: the run is not finished; go on with {self.resume_word}")
+        return path
+
     def load_state(self, name: str = "best") -> tuple[dict[str, Tensor], int]:
         """The weights of a checkpoint, and the step that they are of.
 
@@ -229,11 +243,8 @@ class RunFolder:
         """
         from rsseg.checkpoints import DamagedError, read_checkpoint
 
-        path = self.checkpoints / f"{name}.ckpt"
-        if not path.exists():
-            raise InputError(f"{self} has no checkpoints/{name}.ckpt: the run is not finished; go on with {self.resume_word}")
         try:
-            content = read_checkpoint(path)
+            content = read_checkpoint(self.find(name))
         except DamagedError as error:
             raise InputError(f"{error}. {self._train_again}") from None
         return content["state_dict"], int(content["global_step"])

@@ -30,13 +30,13 @@ from rsseg.data.raster import georeference
 from rsseg.data.scene import Scene
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
-from rsseg.distributed import quiet
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation import open_labelled
 from rsseg.figure import save
 from rsseg.files import write_table
 from rsseg.inference.picture import GREY, MISSED, WRONG, colours, of_head, paint, stretch
 from rsseg.module import SegmentationModule
+from rsseg.quiet import quiet
 from rsseg.setup import Setup
 from rsseg.table import print_table
 from rsseg.task import Task

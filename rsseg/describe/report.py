@@ -17,8 +17,8 @@ from rsseg.describe.advice import COMPARED, RULES, Rule, advise, candidates
 from rsseg.describe.facts import EXTREME, MODERATE, Facts, hints_of_noise, present_labels, split_facts
 from rsseg.describe.objects import SPECK, survey
 from rsseg.describe.picture import draw_dataset
-from rsseg.distributed import quiet
 from rsseg.files import write_json
+from rsseg.quiet import quiet
 from rsseg.setup import Setup
 from rsseg.table import print_table
 from rsseg.task import Regression

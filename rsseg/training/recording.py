@@ -28,7 +28,8 @@ from rsseg.distributed import is_main
 from rsseg.files import write_json
 from rsseg.inference.picture import pick_windows
 from rsseg.losses.class_weights import uncounted
-from rsseg.metrics import LogitSample, Sample, choose_pixels
+from rsseg.metrics import Sample, choose_pixels
+from rsseg.metrics.counters import LogitSample
 from rsseg.setup import Setup
 from rsseg.task import Task
 
