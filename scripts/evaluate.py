@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rsseg.config.arguments import run_script
+from rsseg.config.folder import RunFolder
 
 
 @dataclass
@@ -26,7 +27,8 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Evaluate as the command line says."""
-    from rsseg.evaluation import evaluate
+    RunFolder(Path(arguments.run)).check_trained()
+    from rsseg.evaluation import evaluate  # torch takes seconds to import: mistakes in the command are told before
 
     evaluate(Path(arguments.run), arguments.split, arguments.threshold, arguments.trust, arguments.without)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rsseg.config.arguments import run_script
+from rsseg.config.folder import RunFolder
 
 
 @dataclass
@@ -30,7 +31,8 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Predict as the command line says."""
-    from rsseg.prediction import predict
+    RunFolder(Path(arguments.run)).check_trained()
+    from rsseg.prediction import predict  # torch takes seconds to import: mistakes in the command are told before
 
     out = Path(arguments.out) if arguments.out else None
     predict(Path(arguments.run), Path(arguments.scene), out, arguments.threshold, arguments.trust, arguments.head)

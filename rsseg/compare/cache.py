@@ -15,7 +15,7 @@ from rsseg.metrics.average import Array
 
 
 def data_key(data: Mapping[str, Any], target: str) -> str:
-    """The key of the baselines of a target in the cache: the fingerprints of the scenes in data.json; older runs have none of pixels."""
+    """The key of the baselines of a target in the cache: the fingerprints of the scenes in data.json, as far as it has them."""
     facts = [data.get(what, {}).get(split, "") for what in ("fingerprint", "pixels") for split in ("train", "val")]
     return " ".join([target, *facts])
 

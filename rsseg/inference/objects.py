@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import geopandas
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -15,8 +14,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
-from shapely.affinity import affine_transform
-from shapely.geometry import Point, box
 from torch import Tensor
 
 from rsseg.contract import Batch, InputError, layers_of
@@ -69,6 +66,10 @@ def predict_objects(
     Raises:
         UnwritableError: If the file can't be written.
     """
+    import geopandas
+    from shapely.affinity import affine_transform
+    from shapely.geometry import Point, box
+
     task = module.tasks[head]
     assert isinstance(task, Centres)
     batches = predict_scene_windows(module, head, reader, size, overlap, batch_size)
