@@ -33,8 +33,9 @@ from rsseg.config.arguments import run_script
 from rsseg.contract import InputError
 from rsseg.losses import Composite, CrossEntropy, Dice, Focal, Jaccard, Lovasz, Tversky
 from rsseg.losses.balancing import term_gradients
-from rsseg.metrics import Confusion, metrics
+from rsseg.metrics import metrics
 from rsseg.metrics.average import Array
+from rsseg.metrics.counters import Confusion
 from rsseg.metrics.scores import class_counts, overlap, pooled
 from rsseg.task import Binary
 

@@ -1,4 +1,8 @@
-"""Comparing finished runs: what compare.py does."""
+"""Comparing finished runs: what compare.py does.
+
+Records are read and compared in NumPy. Torch, and the libraries around it, are imported where scenes or checkpoints have to be
+looked at again (`rsseg.rescoring`): they take several times the memory and the time to start.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from rsseg.assembly import make_setup
-from rsseg.compare.baselines import baselines, cached, data_key
+from rsseg.compare.cache import cached, data_key
 from rsseg.compare.datasets import across_answer, across_datasets
 from rsseg.compare.findings import EQUAL, Findings
 from rsseg.compare.records import load_records
@@ -19,17 +20,11 @@ from rsseg.compare.runs import find_runs
 from rsseg.compare.selection import Comparison, gather, refuse_other_data
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError, nearest
-from rsseg.data.splits import SPLITS
-from rsseg.dataset import open_data, open_split, scenes_of
-from rsseg.distributed import quiet
-from rsseg.errors import SCORING, in_one_line
-from rsseg.evaluation import known_head, load_run, record_split
 from rsseg.files import UnwritableError
 from rsseg.metrics.average import Array
-from rsseg.pictures.examples import most_different
-from rsseg.pictures.panels import draw_windows
-from rsseg.pictures.windows import pick_windows
 from rsseg.progress import progress
+from rsseg.quiet import quiet
+from rsseg.source import find_scenes
 from rsseg.task import TASKS
 
 log = logging.getLogger(__name__)
@@ -85,7 +80,7 @@ def compare(places: Sequence[Path], question: Question | None = None, out: Path 
     """
     quiet()
     question = question or Question()
-    if question.split not in SPLITS or question.split == "train":
+    if question.split not in ("val", "test"):
         raise InputError(f"split={question.split}{nearest(question.split, ['val', 'test'])}: val or test is expected")
     if not question.equal_within >= 0:
         raise InputError(f"equal_within={question.equal_within}: a number of 0 or more is expected")
@@ -153,7 +148,10 @@ def score_runs(comparison: Comparison, question: Question) -> None:
         raise InputError(f"split={question.split}: folds score every scene themselves; leave split out")
     with progress(comparison.all_runs, f"scoring the {question.split} split") as runs:
         for run in runs:
-            record_split(run.folder, question.split, question.trust)
+            if not (RunFolder(run.folder).records / f"{question.split}.npz").is_file():
+                from rsseg.evaluation import record_split
+
+                record_split(run.folder, question.split, question.trust)
             run.records = load_records(run.folder, run.head, question.split)
     refuse_other_data(comparison.all_runs)
 
@@ -164,20 +162,18 @@ def count_baselines(comparison: Comparison, question: Question, out: Path) -> di
     Raises:
         InputError: If the scenes are not there any more.
     """
-    first = comparison.runs[0][0]
     if comparison.plan.folds:
         return {}
-    setup = make_setup(RunFolder(first.folder).config(), question.trust)
+    first = comparison.runs[0][0]
 
     def make() -> dict[str, Array]:
-        stores = dict(open_data(setup.dataset, setup.source(), setup.window).stores)
-        if question.split != "val":
-            scenes = scenes_of(setup.source(), setup.dataset, question.split)
-            stores["val"] = open_split(setup.dataset, scenes, question.split, setup.window)
-        return baselines(stores, first.task)
+        for split in ("train", question.split):
+            find_scenes(first.folder, split, question.trust)
+        from rsseg.rescoring import count_baselines
 
-    with in_one_line(out, 1, setup.window, memory=SCORING):
-        return cached(out / "baselines.json", f"{question.split} {data_key(first.data, first.task.target)}", make)
+        return count_baselines(first.folder, first.task, question.split, question.trust)
+
+    return cached(out / "baselines.json", f"{question.split} {data_key(first.data, first.task.target)}", make)
 
 
 def draw_disagreements(runs: Sequence[Path], names: Sequence[str], question: Question, path: Path) -> Path | None:
@@ -197,17 +193,10 @@ def draw_disagreements(runs: Sequence[Path], names: Sequence[str], question: Que
     """
     if len(runs) < 2:
         return None
-    setups = [make_setup(RunFolder(run).config(), question.trust) for run in runs]
-    setup, size = setups[0], setups[0].window
-    head = known_head(question.head, setup.tasks)
-    scenes = scenes_of(setup.source(), setup.dataset, question.split)
-    store = open_split(setup.dataset, scenes, question.split, size)
-    store.fill = np.array(RunFolder(runs[0]).data()["mean"])
-    with (
-        in_one_line(path.parent, 1, size, memory=SCORING),
-        progress(list(zip(runs, setups, strict=True)), "predicting examples") as made,
-    ):
-        modules = (load_run(RunFolder(run), own) for run, own in made)
-        examples = most_different(pick_windows(store, size, 16), head, modules, 3, [scene.name for scene in store.scenes])
-    draw_windows(path, setup.tasks[head], setup.palette(head), examples, setup.shown_bands, names)
+    for run in runs:
+        RunFolder(run).find()
+    find_scenes(runs[0], question.split, question.trust)
+    from rsseg.rescoring import draw_disagreements
+
+    draw_disagreements(runs, names, question.head, question.split, question.trust, path)
     return path

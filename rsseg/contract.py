@@ -20,6 +20,9 @@ Layers: TypeAlias = "dict[str, Tensor]"
 ONE_TARGET = "mask"
 """The name of the target of a dataset that has one only."""
 
+ENOUGH_GROUPS = 6
+"""Fewer independent areas, such as towns, say little about what a score would be in others."""
+
 BESIDE_LAYERS = ("image", "scene", "k", "corner")
 """The entries of a `Batch` that are no layers, which no target can be called as."""
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -174,25 +172,3 @@ def _recast(model: nn.Module, classes: Mapping[type, type]) -> nn.Module:
             module.__class__ = classes[type(module)]
             module.process_group = None  # type: ignore[assignment]  # torch's layer: all processes
     return model
-
-
-def quiet() -> None:
-    """Leave out what the libraries say at every start and no user can act on."""
-    logging.raiseExceptions = False  # of a full disk, what can't be written tells once, not each line of the log
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch").propagate = False  # it has a handler of its own
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    if not is_main():
-        logging.getLogger("rsseg").setLevel(logging.ERROR)  # the main process says it
-    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # its errors come as exceptions too
-    for message in (
-        ".*dataloader is not resumable.*",
-        ".*smaller than the logging interval.*",
-        ".*exists and is not empty.*",
-        ".*no geotransform.*",
-        ".*LeafSpec.*",
-        ".*isinstance.treespec.*",
-        ".*module.s. in eval mode.*",  # frozen parts
-        ".*sync_dist=True.*",  # what is logged is the same in all processes already
-    ):
-        warnings.filterwarnings("ignore", message)

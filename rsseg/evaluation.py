@@ -15,7 +15,6 @@ from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError, nearest
 from rsseg.data.store import Store
 from rsseg.dataset import Numbers, open_split
-from rsseg.distributed import quiet
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluated import at_point, count_scenes, draw_examples, draw_matrices, say_limits, write_tables
 from rsseg.files import UnwritableError, read_json, write_json
@@ -24,6 +23,7 @@ from rsseg.inference.trained import Head, Spec, TrainedModel
 from rsseg.labelled import compare_map, labelled_scene, labelled_scenes
 from rsseg.metrics import AnyScores
 from rsseg.module import SegmentationModule
+from rsseg.quiet import quiet
 from rsseg.setup import Setup
 from rsseg.task import Task
 from rsseg.training.scoring import load_checkpoint, load_weights, print_scores, score_split

@@ -18,7 +18,6 @@ from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError, nearest
 from rsseg.data.scene import SceneReader
 from rsseg.dataset import scenes_of
-from rsseg.distributed import quiet
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation import known_head, load_trained
 from rsseg.files import read_json, write_json, write_text
@@ -28,6 +27,7 @@ from rsseg.inference.graphs import check_packages, export_onnx, export_torch, tu
 from rsseg.inference.stac import ARTIFACTS, item_id, stac_item
 from rsseg.inference.trained import Spec, TrainedModel
 from rsseg.models import Architecture
+from rsseg.quiet import quiet
 from rsseg.setup import Setup, loss_places, weight_of
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,8 @@ from rsseg.data.labels import make_decoder
 from rsseg.data.masks import read_mask
 from rsseg.data.scene import Mask, Scene, SceneReader
 from rsseg.dataset import Dataset, scenes_of
-from rsseg.metrics import SCENE_SUMS, AnyScores, score_scenes
+from rsseg.metrics import AnyScores
+from rsseg.metrics.counters import SCENE_SUMS, score_scenes
 from rsseg.progress import progress
 from rsseg.setup import Setup
 from rsseg.task import Centres, Task

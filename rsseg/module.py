@@ -18,7 +18,8 @@ from rsseg.contract import Batch, InputError, Layers, layers_of
 from rsseg.data.augment import Augmentation
 from rsseg.losses import Composite, CompositeValue, SplitLosses, Term, presence_loss
 from rsseg.losses.balancing import Balancing, Fixed, weighed_parts
-from rsseg.metrics import SCENE_SUMS, AnyScores, Confusion, metrics, score_scenes
+from rsseg.metrics import AnyScores, metrics
+from rsseg.metrics.counters import SCENE_SUMS, Confusion, score_scenes
 from rsseg.task import Task
 
 

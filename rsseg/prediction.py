@@ -21,15 +21,14 @@ from rsseg.assembly import make_setup
 from rsseg.compare.runs import find_runs
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
+from rsseg.data.burn import VECTORS, Burn
 from rsseg.data.census import describe_other_radiometry
 from rsseg.data.files import is_vector
 from rsseg.data.inspection import compare_scenes
 from rsseg.data.labels import make_decoder
 from rsseg.data.raster import georeference, open_raster
 from rsseg.data.scene import Mask, Scene, SceneReader
-from rsseg.data.vector import VECTORS, Burn
 from rsseg.devices import choose_precision, scoring_accelerator
-from rsseg.distributed import quiet
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation import known_head, load_trained
 from rsseg.files import LockedError, lock, read_json, write_json
@@ -47,6 +46,7 @@ from rsseg.inference.styles import write_styles, write_vector_style
 from rsseg.inference.trained import TrainedModel
 from rsseg.metrics.objects import SCORE
 from rsseg.pictures.colours import colours
+from rsseg.quiet import quiet
 from rsseg.task import Binary, Centres, Task
 
 log = logging.getLogger(__name__)

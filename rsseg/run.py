@@ -26,11 +26,12 @@ from rsseg.config.provenance import Chosen, provenance
 from rsseg.config.schema import Config
 from rsseg.contract import InputError
 from rsseg.dataset import Data, open_data
-from rsseg.distributed import is_main, quiet
+from rsseg.distributed import is_main
 from rsseg.errors import in_one_line
 from rsseg.files import UnwritableError, write_json
 from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
+from rsseg.quiet import quiet
 from rsseg.setup import Setup
 from rsseg.task import Task
 from rsseg.training.divergence import DivergedError
@@ -67,6 +68,8 @@ def train(
         InputError: For anything in config or data that can't be used.
     """
     quiet()
+    if not is_main():
+        logging.getLogger("rsseg").setLevel(logging.ERROR)  # the main process says it
     run = RunFolder(Path(config.resume) if config.resume else folder)
     if config.resume and not run.begun:
         raise InputError(f"resume={run}: there is no run in that folder (no config.yaml)")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +17,9 @@ from torch import nn
 
 from rsseg.compare.panel import PANEL
 from rsseg.config import build as kinds
-from rsseg.config.build import FailedError, Kind, build, locate
+from rsseg.config.build import FailedError, Kind, build
 from rsseg.config.schema import Cache, ModelConfig, RecordConfig
 from rsseg.config.targets import (
-    FROM_FILES,
     full_names,
     has_loss,
     heads_of,
@@ -33,7 +31,6 @@ from rsseg.config.targets import (
 from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import Blocks
 from rsseg.data.decoder import Decoder
-from rsseg.data.folds import with_folds
 from rsseg.data.labels import make_decoder
 from rsseg.data.sampling import Places, Read
 from rsseg.data.scene import Source
@@ -45,6 +42,7 @@ from rsseg.losses.class_weights import counted_weights
 from rsseg.losses.foreign import adapted, given_to_loss
 from rsseg.models import Network, build_network, load_weights
 from rsseg.models.rates import rate_groups
+from rsseg.source import given_to_source, make_source
 from rsseg.task import Task
 
 NET_GIVEN = ("encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params")
@@ -217,14 +215,7 @@ class Setup:
         Raises:
             InputError: If they can't be found.
         """
-        node, given = self.plain["dataset"]["source"], given_to_source(self.plain)
-        made = locate(node["_target_"], "dataset.source", kinds.SOURCE, self.trust)
-        if given and "targets" not in signature(made).parameters:
-            raise InputError(
-                f"dataset.targets={list(self.dataset.tasks)}: {made.__name__} has one target; leave dataset.targets out"
-            )
-        source: Source = build(node, "dataset.source", kinds.SOURCE, self.trust, **given)
-        return with_folds(source, self.plain["dataset"]["folds"], self.plain["dataset"]["fold"])
+        return make_source(self.plain, self.trust)
 
     @property
     def model(self) -> ModelConfig:
@@ -473,18 +464,6 @@ def _decoder(dataset: Mapping[str, Any], name: str, task: Task) -> Decoder:
         )
     except InputError as error:
         raise InputError(in_place(str(error), dataset, name)) from None
-
-
-def given_to_source(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """What a source is given: of several targets what holds each of them, by name."""
-    if not plain["dataset"].get("targets"):
-        return {}
-    targets = targets_of(plain["dataset"])
-    return {
-        "targets": {
-            name: {key: target[key] for key in FROM_FILES if target[key] is not None} for name, target in targets.items()
-        }
-    }
 
 
 def _unlabelled(dataset: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str, tuple[str, ...]]:

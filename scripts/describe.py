@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rsseg.config.arguments import run_script
 from rsseg.config.cli import check_early, compose, own_part
+from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -66,6 +67,7 @@ def describe_run(arguments: Arguments) -> None:
     """
     if arguments.overrides:
         raise InputError(f"{arguments.overrides[0]}: a run has its own config: beside run=... only split=... and trust=... go")
+    RunFolder(Path(arguments.run)).check_trained()
     from rsseg.describe.noise import describe_noise
 
     describe_noise(Path(arguments.run), arguments.split, arguments.trust)

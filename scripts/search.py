@@ -33,7 +33,6 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     """Search as the command line says."""
     from rsseg.config.search import Search
-    from rsseg.search import search
 
     wanted = Search(
         configs=Path(__file__).resolve().parents[1] / "configs",
@@ -43,6 +42,9 @@ def main(arguments: Arguments) -> None:
         storage=arguments.storage,
         trials=arguments.trials,
     )
+    wanted.config(wanted.first())
+    from rsseg.search import search  # torch takes seconds to import: mistakes in the command are told before
+
     search(wanted, arguments.processes, arguments.race)
 
 

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from rsseg.compare.findings import Findings
-from rsseg.compare.records import POINTS, Records, half_quality
+from rsseg.compare.records import ABOUT, FOLDER, FORMAT, PLACES, POINTS, Records, half_quality, write_arrays
 from rsseg.compare.runs import Run
 from rsseg.compare.selection import Comparison
 from rsseg.compare.tuning import shared, tune
@@ -213,6 +213,24 @@ def write_run(folder, task, loss, seed, records, overrides=(), fingerprint="v1",
     summary |= {"accuracy": 0.9, "finished": "2026-01-01T01:00:00+00:00", "steps": config["steps"], "seconds": 12.5}
     for name, content in (("run", origin), ("data", data), ("summary", summary)):
         (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+def write_records(run, records):
+    """The files of a run's records."""
+    folder = run / FOLDER
+    folder.mkdir()
+    head = {"task": records.task.kind, "classes": list(records.task.classes), "terms": records.terms, "panel": records.panel}
+    about = {"format": FORMAT, "scenes": records.scenes, "groups": records.groups.tolist(), "heads": {"mask": head}}
+    (folder / ABOUT).write_text(json.dumps(about | {"first_half": records.first.tolist()}))
+    for i, step in enumerate(records.steps):
+        arrays = {name: getattr(records, name)[i] for name in ("quality", "counts", "values", "own")} | {"step": step}
+        for place in PLACES:
+            norms, cosines = records.gradient[place]
+            arrays |= {f"{place}.norm": norms[i], f"{place}.cosine": cosines[i]}
+        write_arrays(folder / f"step-{step:06d}.npz", {f"mask/{name}": array for name, array in arrays.items()})
+    found = {"counts": records.chosen, "untuned": np.array(records.untuned), **records.calibration}
+    found |= {"steps": records.steps[[-1, -1]], "lost": np.zeros(len(records.scenes), dtype=int)}
+    write_arrays(folder / "crossed.npz", {f"mask/{name}": array for name, array in found.items()})
 
 
 def changed(thing, **values):

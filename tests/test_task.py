@@ -151,7 +151,8 @@ def test_tasks_are_made_by_name():
 
 def test_a_fifth_kind_is_one_class_more():
     """A task of ordered classes, predicted by how many of its logits are positive: counted, scored and drawn as it stands."""
-    from rsseg.metrics import Boundary, Confusion, Scores
+    from rsseg.metrics import Scores
+    from rsseg.metrics.counters import Boundary, Confusion
 
     class Ordered(Multiclass):
         kind = "ordered"

@@ -6,8 +6,6 @@ A constant prediction knows nothing of the image; a logistic regression knows th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rsseg.contract import IGNORE, InputError, layers_of
+from rsseg.contract import IGNORE, layers_of
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
-from rsseg.files import read_json, write_json
-from rsseg.metrics import SCENE_SUMS
 from rsseg.metrics.average import Array
+from rsseg.metrics.counters import SCENE_SUMS
 from rsseg.metrics.scores import class_counts
 from rsseg.progress import progress
 from rsseg.task import Task
@@ -177,30 +174,3 @@ def count(store: Store, task: Task, predict: Callable[[Tensor], Tensor]) -> Arra
             sums.update(predict(batch["image"].float()), target, batch["scene"])
     counted = sums.compute()
     return counted.numpy() if task.real else class_counts(counted, task)
-
-
-def data_key(data: Mapping[str, Any], target: str) -> str:
-    """The key of the baselines of a target in the cache: the fingerprints of the scenes in data.json."""
-    facts = [data[what][split] for what in ("fingerprint", "pixels") for split in ("train", "val")]
-    return " ".join([target, *facts])
-
-
-def cached(path: Path, key: str, make: Callable[[], dict[str, Array]]) -> dict[str, Array]:
-    """Counts by name, from a file that holds those of a key, or made and added there.
-
-    Args:
-        path: A JSON file, which may hold the counts of several keys, as of the folds of a cross-validation.
-        key: What the counts depend on.
-        make: Makes them.
-
-    Raises:
-        UnwritableError: If the file can't be written.
-    """
-    saved = {}
-    with suppress(InputError, AttributeError, ValueError):  # a damaged file is made again
-        saved = read_json(path) if path.is_file() else {}
-        if key in saved:
-            return {name: np.array(counts, np.float64) for name, counts in saved[key].items()}
-    found = make()
-    write_json(path, saved | {key: {name: counts.tolist() for name, counts in found.items()}})
-    return found

@@ -13,9 +13,9 @@ from torch import Tensor
 from rsseg.compare.records import CALIBRATED, POINTS
 from rsseg.contract import IGNORE, Batch, layers_of
 from rsseg.data.windows import Core
-from rsseg.metrics import Boundary, Confusion, ScoreHistogram
 from rsseg.metrics.average import Array
 from rsseg.metrics.calibration import calibration_sums
+from rsseg.metrics.counters import Boundary, Confusion, ScoreHistogram
 from rsseg.metrics.scores import class_counts
 from rsseg.task import Task
 
@@ -101,7 +101,7 @@ class PointCounts:
         task, histogram = self.tasks[name], self.histograms[name]
         counts = np.full((len(POINTS), len(self.sizes), task.channels, 4), np.nan)
         for at, confusion in self.confusions[name].items():
-            counts[POINTS.index(at)] = class_counts(confusion.counts, task)
+            counts[POINTS.index(at)] = class_counts(confusion.counts.cpu(), task)
         contours = self.boundaries[name].counts.cpu().numpy()
         counts[-1] = np.append(contours, 0 * contours[..., :1], axis=-1)
         calibrated = calibration_sums(histogram.counts.cpu().numpy(), task)

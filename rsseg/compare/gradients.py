@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rsseg.collective import alone
 from rsseg.contract import Batch, Layers, layers_of
 from rsseg.losses.balancing import term_gradients
-from rsseg.metrics import SCENE_SUMS, score_scenes
+from rsseg.metrics.counters import SCENE_SUMS, score_scenes
 from rsseg.models import Network
 from rsseg.module import SegmentationModule
 

@@ -18,7 +18,8 @@ from rsseg.compare.records import ABOUT, FORMAT, chosen_index, half_quality, rea
 from rsseg.compare.tuning import halves
 from rsseg.contract import Batch
 from rsseg.files import write_json
-from rsseg.metrics import LogitSample, Sample, metrics
+from rsseg.metrics import Sample, metrics
+from rsseg.metrics.counters import LogitSample
 from rsseg.metrics.scores import class_counts
 from rsseg.module import SegmentationModule
 

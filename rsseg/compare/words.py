@@ -12,7 +12,7 @@ from rsseg.compare.inference import CLAIMED, MOST, SEEDS, Reach, effective_group
 from rsseg.compare.selection import NO_HEAD
 from rsseg.compare.tuning import shared
 from rsseg.config.plan import SEARCH_SEED, TRIALS
-from rsseg.data.groups import ENOUGH_GROUPS
+from rsseg.contract import ENOUGH_GROUPS
 from rsseg.metrics import metrics
 from rsseg.metrics.scores import class_pixels
 from rsseg.task import Task

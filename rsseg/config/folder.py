@@ -239,6 +239,30 @@ class RunFolder:
             )
         return found
 
+    def find(self, name: str = "best") -> Path:
+        """The file of a checkpoint.
+
+        Args:
+            name: best, last or previous.
+
+        Raises:
+            InputError: If there is none.
+        """
+        path = self.checkpoints / f"{name}.ckpt"
+        if not path.exists():
+            way_out = self._train_again if self.finished else f"The run is not finished; go on with {self.resume_word}"
+            raise InputError(f"{self} has no checkpoints/{name}.ckpt. {way_out}")
+        return path
+
+    def check_trained(self) -> None:
+        """Look whether there is a trained run in the folder, which takes no torch.
+
+        Raises:
+            InputError: If there is none, or what it was trained with can't be read.
+        """
+        self.config()
+        self.find()
+
     def load_state(self, name: str = "best") -> tuple[dict[str, Tensor], int]:
         """The weights of a checkpoint, and the step that they are of.
 
@@ -250,11 +274,8 @@ class RunFolder:
         """
         from rsseg.checkpoints import DamagedError, read_checkpoint
 
-        path = self.checkpoints / f"{name}.ckpt"
-        if not path.exists():
-            raise InputError(f"{self} has no checkpoints/{name}.ckpt: the run is not finished; go on with {self.resume_word}")
         try:
-            content = read_checkpoint(path)
+            content = read_checkpoint(self.find(name))
         except DamagedError as error:
             raise InputError(f"{error}. {self._train_again}") from None
         return content["state_dict"], int(content["global_step"])

@@ -13,9 +13,9 @@ from shapely.affinity import affine_transform
 from shapely.geometry import box
 
 from rsseg.contract import InputError, number
+from rsseg.data.burn import Burn
 from rsseg.data.decoder import Decoder
 from rsseg.data.raster import open_raster
-from rsseg.data.vector import Burn, read_features
 from rsseg.task import OBJECT_PLANES, Task
 from rsseg.task.heat import spread, whole_radius
 
@@ -82,6 +82,8 @@ class Boxes(Decoder):
 
     def burn(self, path: Path, burn: Burn, image: Path, window: Window) -> NDArray[np.generic]:
         """See `Decoder`: float32 ``[5, h, w]``."""
+        from rsseg.data.vector import read_features
+
         shapes, values = read_features(path, burn, image)
         if fault := self.wrong_features(values):
             raise InputError(fault)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from rsseg.contract import InputError
-from rsseg.data.vector import Burn, rasterise
+from rsseg.data.burn import Burn
 from rsseg.task import Task
 
 
@@ -81,6 +81,8 @@ class Decoder(ABC):
             image: The image.
             window: In the image's pixels.
         """
+        from rsseg.data.vector import rasterise
+
         return self.decode(rasterise(path, burn, image, window)[None])
 
     def wrong_features(self, values: NDArray[np.int32]) -> str:

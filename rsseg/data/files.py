@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rsseg.contract import InputError
+from rsseg.data.burn import VECTORS, Burn, text_of
 from rsseg.data.groups import Grouping, group_names
 from rsseg.data.paths import IMAGES, find, fits_any, path_pattern, unique_names
 from rsseg.data.raster import check_parts
 from rsseg.data.remote import fetch
 from rsseg.data.scene import Mask, Scene, Source
 from rsseg.data.splits import Split
-from rsseg.data.vector import VECTORS, Burn, text_of
 from rsseg.files import is_remote
 
 log = logging.getLogger(__name__)

@@ -8,12 +8,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from rsseg.contract import InputError, nearest
+from rsseg.contract import ENOUGH_GROUPS, InputError, nearest
 from rsseg.data.raster import open_raster
 from rsseg.data.scene import Scene
-
-ENOUGH_GROUPS = 6
-"""Fewer independent areas say little about what a score would be in others."""
 
 LEAVE_ONE_OUT = "groups"
 """As `dataset.folds`: as many folds as there are groups."""

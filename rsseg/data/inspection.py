@@ -16,7 +16,6 @@ from rsseg.contract import InputError
 from rsseg.data.decoder import Decoder
 from rsseg.data.masks import check_bands, value_bands
 from rsseg.data.raster import JPEG, alpha_band, check_overlap, is_coloured, is_turned, open_raster, read_bands
-from rsseg.data.vector import features_area, read_features
 
 if TYPE_CHECKING:
     from rsseg.data.scene import Mask, Scene
@@ -153,6 +152,8 @@ def _check_vector(mask: Mask, image: Path, labels: Decoder) -> str:
     if labels.mask_bands > 1:
         kind = "colours" if labels.colours else "a multilabel task"
         raise InputError(f"{mask.path} is a vector mask, which has one value a pixel, but {kind} need {labels.mask_bands}")
+    from rsseg.data.vector import features_area, read_features
+
     _, values = read_features(mask.path, mask.burn, image)
     if fault := labels.wrong_features(values):
         raise InputError(f"{mask.path}: {fault}")

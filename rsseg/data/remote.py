@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import unquote
 
 import fsspec
-from fsspec.implementations.http import HTTPFileSystem
 
 from rsseg.contract import InputError
 from rsseg.files import atomic_write, check_space, is_archive, read_json, write_json
@@ -161,7 +160,7 @@ def list_files(system: Any, base: str) -> dict[str, list[Any]]:
     found = {}
     for address, facts in system.find(base, detail=True).items():
         below = str(address).removeprefix(base).lstrip("/")
-        served = isinstance(system, HTTPFileSystem)
+        served = "https" in system.protocol
         path = PurePosixPath(unquote(below) if served else below.replace("\\", "/"))  # as some write archives
         if path.name and not any(part.startswith((".", "/")) or (served and "?" in below) for part in path.parts):
             found[str(path)] = [str(address), int(facts.get("size") or 0)]

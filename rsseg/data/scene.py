@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from rsseg.contract import InputError
+from rsseg.data.burn import Burn
 from rsseg.data.decoder import Decoder
 from rsseg.data.inspection import Facts, check_scene
 from rsseg.data.masks import read_mask
@@ -29,7 +30,6 @@ from rsseg.data.raster import (
     read_bands,
     version,
 )
-from rsseg.data.vector import Burn
 
 BESIDE = (".msk", ".aux.xml")
 SIDE_FILES = {

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rsseg.contract import InputError, nearest
+from rsseg.data.burn import Burn
 from rsseg.data.paths import find
 from rsseg.data.scene import Mask, Scene, Source
 from rsseg.data.splits import SPLITS
 from rsseg.data.synthetic import SKY, VEHICLES, SceneRecipe, write_scenes
-from rsseg.data.vector import Burn
 
 VEHICLE_NUMBERS = Burn("kind", tuple((kind, number) for number, kind in enumerate(VEHICLES, 1)))
 

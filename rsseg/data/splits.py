@@ -11,8 +11,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from rsseg.contract import InputError, nearest
 from rsseg.data.groups import by_fraction, group_names, in_fold
 from rsseg.data.raster import open_raster
@@ -249,6 +247,8 @@ def rows_of(path: Path, split: str) -> list[list[str]]:
         InputError: If the file can't be read.
     """
     if path.suffix.lower() == ".parquet":
+        import pandas as pd
+
         try:
             table = pd.read_parquet(path)
         except ImportError:

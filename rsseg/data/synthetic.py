@@ -10,14 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import geopandas
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
 from scipy.ndimage import distance_transform_edt, gaussian_filter
-from shapely.affinity import affine_transform
-from shapely.geometry import box
 
 from rsseg.contract import InputError, nearest
 from rsseg.data.clouds import draw_sky
@@ -260,6 +257,10 @@ def _place(size: int, number: int) -> Affine:
 
 def _write_vehicles(path: Path, vehicles: Floats, place: Affine) -> None:
     """Write the bounding boxes of vehicles as a GeoPackage."""
+    import geopandas
+    from shapely.affinity import affine_transform
+    from shapely.geometry import box
+
     corners = [affine_transform(box(left, top, right, bottom), place.to_shapely()) for _, top, left, bottom, right in vehicles]
     frame = geopandas.GeoDataFrame({"kind": [VEHICLES[int(kind)] for kind in vehicles[:, 0]]}, geometry=corners, crs=CRS)
     frame.to_file(path, driver="GPKG", engine="pyogrio", geometry_type="Polygon")

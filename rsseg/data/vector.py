@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,40 +19,10 @@ from shapely import unary_union
 from shapely.geometry import box
 
 from rsseg.contract import InputError, nearest
+from rsseg.data.burn import Burn, text_of
 from rsseg.data.raster import area_in, brief_crs, located, open_raster, version
 
 logging.getLogger("pyogrio").setLevel(logging.WARNING)  # it counts the features of every file that it writes
-
-VECTORS = frozenset({".gpkg", ".geojson", ".shp", ".fgb"})
-
-
-@dataclass(frozen=True)
-class Burn:
-    """What the features of a vector file become in a mask: 0 outside of them.
-
-    Attributes:
-        attribute: The attribute that holds their mask value, an integer or a key of `values`; None: 1 for every feature.
-        values: Pairs of an attribute's value, as text, and the mask value that it stands for.
-        layer: The layer that is read; None: the only one.
-        buffer: By how many metres on the ground features are widened: lines become twice as wide.
-    """
-
-    attribute: str | None = None
-    values: tuple[tuple[str, int], ...] = ()
-    layer: str | None = None
-    buffer: float = 0
-
-
-def text_of(value: Any) -> str:
-    """An attribute's value as it is written in a config: 3 for 3.0, null for a missing one.
-
-    Example:
-        >>> [text_of(value) for value in ("wood", 3, 3.0, None)]
-        ['wood', '3', '3', 'null']
-    """
-    if pd.isna(value):
-        return "null"
-    return str(int(value)) if isinstance(value, float | np.floating) and float(value).is_integer() else str(value)
 
 
 def _mask_values(frame: Any, path: Path, burn: Burn) -> NDArray[np.int32]:
@@ -67,7 +36,7 @@ def _mask_values(frame: Any, path: Path, burn: Burn) -> NDArray[np.int32]:
         )
     column = frame[burn.attribute]
     if burn.values:
-        texts, table = [text_of(value) for value in column], dict(burn.values)
+        texts, table = _texts(column), dict(burn.values)
         wrong = sorted(set(texts) - table.keys())
         if wrong:
             raise InputError(
@@ -79,12 +48,16 @@ def _mask_values(frame: Any, path: Path, burn: Burn) -> NDArray[np.int32]:
     numbers = np.asarray(pd.to_numeric(column, errors="coerce"), dtype=np.float64)
     whole = np.isfinite(numbers) & (numbers == np.round(numbers)) & (abs(numbers) < 2**31)
     if not pd.api.types.is_numeric_dtype(column) or not whole.all():
-        found = sorted({text_of(value) for value in column[~whole]} or {text_of(value) for value in column})
+        found = sorted({*_texts(column[~whole])} or {*_texts(column)})
         raise InputError(
             f"{path}: the attribute {burn.attribute} holds {', '.join(found[:10])}{', ...' if len(found) > 10 else ''}: "
             f"integers are expected, or dataset.source.values with a mask value for each, such as {{{found[0]}: 1}}"
         )
     return numbers.astype(np.int32)
+
+
+def _texts(column: Any) -> list[str]:
+    return [text_of(None if pd.isna(value) else value) for value in column]
 
 
 def chosen_layer(path: Path, layer: str | None) -> str:

@@ -14,11 +14,11 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from rsseg.contract import InputError
+from rsseg.data.burn import VECTORS
 from rsseg.data.files import Files
 from rsseg.data.paths import IMAGES, files_below
 from rsseg.data.raster import brief_crs, open_raster
 from rsseg.data.splits import FRACTIONS, SPLITS
-from rsseg.data.vector import VECTORS
 from rsseg.describe.mask_values import MANY, describe_masks, read_middle, spread_out
 from rsseg.files import normal, write_text
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from rsseg.contract import IGNORE
+from rsseg.data.burn import VECTORS
 from rsseg.data.raster import has_palette, nodata_of, open_raster, read_bands
-from rsseg.data.vector import VECTORS
 from rsseg.files import read_text
 
 LOOKED_AT = 24

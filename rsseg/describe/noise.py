@@ -30,7 +30,6 @@ from rsseg.data.raster import georeference
 from rsseg.data.scene import Scene
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
-from rsseg.distributed import quiet
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation import open_labelled
 from rsseg.figure import save
@@ -39,6 +38,7 @@ from rsseg.module import SegmentationModule
 from rsseg.pictures.colours import GREY, MISSED, WRONG, colours, paint
 from rsseg.pictures.panels import stretch
 from rsseg.pictures.windows import of_head
+from rsseg.quiet import quiet
 from rsseg.setup import Setup
 from rsseg.table import print_table
 from rsseg.task import Task

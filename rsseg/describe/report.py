@@ -16,10 +16,10 @@ from rsseg.dataset import open_data, open_test
 from rsseg.describe.advice import COMPARED, RULES, Rule, advise, candidates
 from rsseg.describe.facts import EXTREME, MODERATE, THIN, Facts, hints_of_noise, present_labels, split_facts
 from rsseg.describe.objects import SMALL, SPECK, survey
-from rsseg.distributed import quiet
 from rsseg.files import write_json
 from rsseg.pictures.portrait import COLUMNS, draw_dataset
 from rsseg.pictures.windows import label_rows, pick_windows
+from rsseg.quiet import quiet
 from rsseg.setup import Setup
 from rsseg.table import print_table
 from rsseg.task import Regression

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from rsseg.contract import Batch, InputError, layers_of
 from rsseg.inference.trained import TrainedModel
-from rsseg.metrics import SCENE_SUMS, AnyScores, Confusion, ScoreHistogram, score_scenes
+from rsseg.metrics import AnyScores
 from rsseg.metrics.calibration import calibration_sums
+from rsseg.metrics.counters import SCENE_SUMS, Confusion, ScoreHistogram, score_scenes
 from rsseg.metrics.scaling import KINDS
 from rsseg.task import Centres, Task
 from rsseg.task.task import per_plane

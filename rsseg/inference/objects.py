@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import geopandas
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -96,6 +95,8 @@ class Objects:
         Raises:
             UnwritableError: If the file can't be written.
         """
+        import geopandas  # with pandas it takes half a second to import
+
         objects = suppress(torch.cat(self._found)).numpy()
         raster = open_raster(image)
         if self.task.sized:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import geopandas
 import rasterio
 import shapely
 from rasterio.features import shapes
@@ -38,6 +37,8 @@ def write_polygons(path: Path, raster: Path, labels: Mapping[int, Mapping[int, s
     Raises:
         UnwritableError: If it can't be written.
     """
+    import geopandas  # with pandas it takes half a second to import
+
     found: list[tuple[str, Any]] = []
     with rasterio.Env(**GDAL), rasterio.open(raster) as source:
         crs = source.crs

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rsseg.inference.export import WEIGHTS, digest
-from rsseg.inference.picture import colours
 from rsseg.inference.trained import Head, Spec
+from rsseg.pictures.colours import colours
 
 MLM = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
 """The version of the extension."""

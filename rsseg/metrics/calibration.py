@@ -13,8 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from rsseg.contract import InputError
 from rsseg.metrics.average import present_mean, ratio
-from rsseg.metrics.histogram import CENTRES
 from rsseg.task import Task
+
+BINS = 256
+LIMIT = 16.0
+"""Bins are 1/8 wide from -16 to 16, half-open below, ``(e, e + 1/8]``; scores beyond fall into the outermost ones."""
+
+CENTRES: NDArray[np.float64] = (np.arange(BINS, dtype=np.float64) + 0.5) * (2 * LIMIT / BINS) - LIMIT
+"""The middle of every bin."""
 
 PROBABILITIES: NDArray[np.float64] = 1 / (1 + np.exp(-CENTRES))
 LOG_LOSS: NDArray[np.float64] = np.logaddexp(0, -CENTRES)
@@ -100,7 +106,7 @@ def calibration_sums(histogram: ArrayLike, task: Task, bins: int = 15) -> dict[s
     """What the scores of a run's calibration are functions of; it may be summed over scenes.
 
     Args:
-        histogram: ``[S, P, 2, 256]``, as `rsseg.metrics.ScoreHistogram` counts it.
+        histogram: ``[S, P, 2, 256]``, as `rsseg.metrics.counters.ScoreHistogram` counts it.
         task: The head's task.
         bins: Of equal width over the probability.
 
@@ -130,7 +136,7 @@ def calibration(histogram: ArrayLike, task: Task, bins: int = 15) -> dict[str, f
     """The calibration of a run.
 
     Args:
-        histogram: ``[scenes, P, 2, 256]``, as `rsseg.metrics.ScoreHistogram` counts it; pooled over scenes.
+        histogram: ``[scenes, P, 2, 256]``, as `rsseg.metrics.counters.ScoreHistogram` counts it; pooled over scenes.
         task: The head's task.
         bins: Of equal width over the probability.
 

@@ -1,4 +1,4 @@
-"""Errors of real values: sums per scene, accumulated on the device, and the scores that they give."""
+"""Scores of real values, functions of sums of errors per scene."""
 
 from __future__ import annotations
 
@@ -7,64 +7,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import torch
-import torchmetrics
-from torch import Tensor
+from numpy.typing import ArrayLike
 
-from rsseg.contract import known
 from rsseg.metrics.average import Array, ratio
 from rsseg.metrics.metric import Metric, SceneScores, by_scene, kept_classes
 from rsseg.task import Regression, Task
 
 SUMS = ("count", "error", "absolute", "squared", "value", "value_squared")
 """What is summed over the pixels whose value is known: 1, e, ``|e|``, ``e^2``, y and ``y^2``, e being prediction minus y."""
-
-
-class ErrorSums(torchmetrics.Metric):
-    """`SUMS` per scene, in the target's unit.
-
-    The state is float64 ``[S, V, 6]``, summed over processes.
-
-    Args:
-        task: The head's task, a regression.
-        scenes: The number of scenes.
-
-    Example:
-        >>> from rsseg.task import Regression
-        >>> sums = ErrorSums(Regression(("height",)), scenes=1)
-        >>> sums.update(torch.tensor([[[[3.0, 9.0]]]]), torch.tensor([[[[1.0, torch.nan]]]]), torch.tensor([0]))
-        >>> sums.compute().tolist()
-        [[[1.0, 2.0, 2.0, 4.0, 1.0, 1.0]]]
-    """
-
-    full_state_update = False
-    counts: Tensor
-    threshold = None
-
-    def __init__(self, task: Task, scenes: int) -> None:
-        super().__init__()
-        self.task = task
-        shape = (scenes, task.channels, len(SUMS))
-        self.add_state("counts", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, logits: Tensor, target: Tensor, scene: Tensor, corner: Tensor | None = None) -> None:
-        """Add a batch.
-
-        Args:
-            logits: ``[B, V, H, W]``.
-            target: Likewise, standardised as the loss sees it; NaN is not counted.
-            scene: int64 ``[B]``.
-            corner: Where windows lie in their scenes, which does not matter here.
-        """
-        there = known(target)
-        value = self.task.predict(target).double().masked_fill(~there, 0)
-        error = self.task.predict(logits).double().masked_fill(~there, 0) - value
-        parts = (there.double(), error, error.abs(), error.square(), value, value.square())
-        self.counts.index_add_(0, scene, torch.stack([part.sum((2, 3)) for part in parts], dim=-1))
-
-    def compute(self) -> Tensor:
-        """The sums, float64 ``[S, V, 6]``."""
-        return self.counts
 
 
 def rmse(sums: Array) -> Array:
@@ -152,12 +102,11 @@ class ErrorScores(SceneScores):
 
     Example:
         >>> from rsseg.task import Regression
-        >>> sums = torch.tensor([[[2.0, 0.0, 6.0, 18.0, 4.0, 10.0]]], dtype=torch.float64)
-        >>> ErrorScores(sums, Regression(("height",)))["rmse"]
+        >>> ErrorScores([[[2.0, 0.0, 6.0, 18.0, 4.0, 10.0]]], Regression(("height",)))["rmse"]
         3.0
     """
 
-    sums: Tensor
+    sums: ArrayLike
     task: Task
     without: tuple[str, ...] = ()
     columns = scene_columns = (*ERRORS,)
@@ -166,7 +115,7 @@ class ErrorScores(SceneScores):
     @cached_property
     def counts(self) -> Array:
         """The sums as an array."""
-        return self.sums.cpu().numpy()
+        return np.asarray(self.sums, dtype=np.float64)
 
     @cached_property
     def metrics(self) -> dict[str, Metric]:

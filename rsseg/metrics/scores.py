@@ -12,9 +12,7 @@ from functools import cached_property, partial
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike
-from torch import Tensor
+from numpy.typing import ArrayLike, NDArray
 
 from rsseg.contract import nearest
 from rsseg.metrics.average import Array, present_mean, ratio
@@ -42,19 +40,19 @@ SYNONYMS = {"f1": "dice", "miou": "iou", "jaccard": "iou", "sensitivity": "recal
 """Other names of some scores."""
 
 
-def class_counts(confusion: Tensor | ArrayLike, task: Task) -> Array:
-    """The counts of confusion matrices ``[..., P, K, K]``, rows the target, as `rsseg.metrics.Confusion` counts them.
+def class_counts(confusion: ArrayLike, task: Task) -> Array:
+    """The counts of confusion matrices ``[..., P, K, K]``, rows the target, as `rsseg.metrics.counters.Confusion` counts them.
 
     Example:
         >>> from rsseg.task import Binary
         >>> class_counts([[[[6, 1], [2, 3]]]], Binary(("road",)))
         array([[[3., 1., 2., 6.]]])
     """
-    matrix = torch.as_tensor(confusion).cpu().double()
-    hits = matrix.diagonal(dim1=-2, dim2=-1)
-    wrong, missed = matrix.sum(dim=-2) - hits, matrix.sum(dim=-1) - hits
-    rest = matrix.sum(dim=(-2, -1)).unsqueeze(-1) - hits - wrong - missed
-    return np.stack([task.by_class(part).numpy() for part in (hits, wrong, missed, rest)], axis=-1)
+    matrix = np.asarray(confusion, dtype=np.float64)
+    hits = matrix.diagonal(axis1=-2, axis2=-1)
+    wrong, missed = matrix.sum(axis=-2) - hits, matrix.sum(axis=-1) - hits
+    rest = matrix.sum(axis=(-2, -1))[..., None] - hits - wrong - missed
+    return np.stack([task.by_class(part) for part in (hits, wrong, missed, rest)], axis=-1)
 
 
 def class_pixels(counts: Array) -> Array:
@@ -240,11 +238,11 @@ class Scores(SceneScores):
 
     Example:
         >>> from rsseg.task import Binary
-        >>> Scores(torch.tensor([[[[6, 1], [1, 2]]]]), Binary(("building",)))["iou"]
+        >>> Scores(np.array([[[[6, 1], [1, 2]]]]), Binary(("building",)))["iou"]
         0.5
     """
 
-    confusion: Tensor
+    confusion: NDArray[np.int64]
     task: Task
     without: tuple[str, ...] = ()
     boundary_iou: float | None = None

@@ -23,7 +23,7 @@ def draw_confusion(path: Path, scores: Scores) -> None:
         path: The file.
         scores: The scores of a split; one panel per label where labels are independent.
     """
-    planes = scores.confusion.sum(0).double().numpy()
+    planes = np.asarray(scores.confusion, dtype=np.float64).sum(0)
     panels = scores.task.matrices
     side = max(2.6, 0.62 * len(panels[0]) + 1.6)
     columns = min(3, len(panels))

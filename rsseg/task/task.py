@@ -37,7 +37,7 @@ class Task(Target):
         score: The score that chooses the best checkpoint, as it is logged.
         score_name: What people call it.
         higher_is_better: Whether it is to be high.
-        counted: What `rsseg.metrics.Confusion`, or of real values `ErrorSums`, counts of each scene, as records name it.
+        counted: What is counted of each scene, see `rsseg.metrics.counters.SCENE_SUMS`, as records name it.
         score_of: What has a score of its own: a class, or a value.
         unit: What scores and shares are counted in, for people.
         error_names: What the values of `errors` stand for.
@@ -173,11 +173,11 @@ class Task(Target):
         """
         return activated
 
-    def by_class(self, counts: Tensor) -> Tensor:
+    def by_class(self, counts: Any) -> Any:
         """What belongs to each class, of numbers for each label of each of `matrices`.
 
         Args:
-            counts: ``[..., P, K]``.
+            counts: ``[..., P, K]``, an array or a tensor.
 
         Returns:
             ``[..., classes]``.

@@ -27,7 +27,8 @@ from rsseg.dataset import Data, Numbers
 from rsseg.distributed import is_main
 from rsseg.files import write_json
 from rsseg.losses.class_weights import uncounted
-from rsseg.metrics import LogitSample, Sample, choose_pixels, scaling_facts
+from rsseg.metrics import Sample, choose_pixels, scaling_facts
+from rsseg.metrics.counters import LogitSample
 from rsseg.pictures.windows import pick_windows
 from rsseg.setup import Setup
 from rsseg.task import Task

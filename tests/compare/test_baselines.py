@@ -10,7 +10,8 @@ from stores import folder_scenes, store_of, whole_scene
 from tiny import checker, coloured, write_tif
 
 from rsseg.compare import baselines as room
-from rsseg.compare.baselines import baselines, cached, constant, data_key, draw_pixels, fit_logistic
+from rsseg.compare.baselines import baselines, constant, draw_pixels, fit_logistic
+from rsseg.compare.cache import cached, data_key
 from rsseg.contract import IGNORE
 from rsseg.data.files import Files
 from rsseg.data.labels import make_decoder

@@ -15,10 +15,10 @@ from tiny import make_scene, mask_file, write_tif
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.data import vector
+from rsseg.data.burn import Burn
 from rsseg.data.files import Files
 from rsseg.data.labels import Labels
 from rsseg.data.scene import SceneReader
-from rsseg.data.vector import Burn
 from rsseg.task import Multiclass, Multilabel
 
 LABELS = Labels(Multiclass(("land", "house", "road")), None, [255])

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion, gaussian_filter
 
 from rsseg.contract import IGNORE, InputError
-from rsseg.metrics import Boundary, boundary_counts
-from rsseg.metrics.boundary import band_width, inner_band
+from rsseg.metrics.counters import Boundary, boundary_counts
+from rsseg.metrics.counters.boundary import band_width, inner_band
 from rsseg.task import Binary, Multiclass, Multilabel
 
 BINARY = Binary(("a",))

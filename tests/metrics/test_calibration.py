@@ -7,8 +7,10 @@ from sklearn.metrics import brier_score_loss, log_loss
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
 from rsseg.contract import IGNORE, InputError
-from rsseg.metrics import ScoreHistogram, brier, calibration, calibration_error
-from rsseg.metrics.histogram import CENTRES, log_odds
+from rsseg.metrics import brier, calibration, calibration_error
+from rsseg.metrics.calibration import CENTRES
+from rsseg.metrics.counters import ScoreHistogram
+from rsseg.metrics.counters.histogram import log_odds
 from rsseg.task import Binary, Multiclass, Multilabel
 
 BINARY, SEVERAL = Binary(("a",)), Multiclass(("a", "b", "c"))

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score, jaccard_score
 
 from rsseg.contract import IGNORE
-from rsseg.metrics import Confusion, Scores
+from rsseg.metrics import Scores
+from rsseg.metrics.counters import Confusion
 from rsseg.task import Binary, Multiclass, Multilabel
 
 KINDS = [

@@ -5,7 +5,8 @@ import pytest
 import torch
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-from rsseg.metrics import ErrorScores, ErrorSums
+from rsseg.metrics import ErrorScores
+from rsseg.metrics.counters import ErrorSums
 from rsseg.task import Regression
 
 TASK = Regression(("height", "slope"), mean=(2000.0, -3.0), std=(5.0, 0.5))

@@ -7,8 +7,9 @@ from torchvision.ops import box_iou
 
 from rsseg.data.boxes import Boxes
 from rsseg.data.windows import grid
-from rsseg.metrics import MatchScores, ObjectMatches, match_metrics, metrics
-from rsseg.metrics.matches import average_precision
+from rsseg.metrics import MatchScores, match_metrics, metrics
+from rsseg.metrics.counters import ObjectMatches
+from rsseg.metrics.counters.matches import average_precision
 from rsseg.metrics.objects import COLUMNS, boxes, labelled_objects, match, peaks, suppress
 from rsseg.task import Centres
 

@@ -6,7 +6,8 @@ import torch
 
 from rsseg.contract import IGNORE
 from rsseg.data.windows import grid
-from rsseg.metrics import LogitSample, choose_pixels
+from rsseg.metrics import choose_pixels
+from rsseg.metrics.counters import LogitSample
 from rsseg.task import Binary, make_task
 
 SIZES = np.array([[40, 50], [20, 64], [33, 32]])

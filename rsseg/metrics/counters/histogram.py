@@ -7,21 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
 from rsseg.contract import IGNORE
+from rsseg.metrics.calibration import BINS, LIMIT
 from rsseg.task import Task
-
-BINS = 256
-LIMIT = 16.0
-"""Bins are 1/8 wide from -16 to 16, half-open below, ``(e, e + 1/8]``; scores beyond fall into the outermost ones."""
-
-CENTRES: NDArray[np.float64] = (np.arange(BINS, dtype=np.float64) + 0.5) * (2 * LIMIT / BINS) - LIMIT
-"""The middle of every bin."""
 
 
 def log_odds(logits: Tensor) -> Tensor:

@@ -1,0 +1,39 @@
+"""What counts batches, on the device and over processes: confusion matrices, sums of errors, matches, histograms, contours."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rsseg.metrics import AnyScores, ErrorScores, MatchScores, Scores
+from rsseg.metrics.counters.boundary import Boundary, boundary_counts
+from rsseg.metrics.counters.confusion import Confusion
+from rsseg.metrics.counters.errors import ErrorSums
+from rsseg.metrics.counters.histogram import ScoreHistogram
+from rsseg.metrics.counters.logits import LogitSample
+from rsseg.metrics.counters.matches import ObjectMatches
+from rsseg.task import Task
+
+SCENE_SUMS: dict[str, type[Confusion | ErrorSums | ObjectMatches]] = {
+    "confusion": Confusion, "errors": ErrorSums, "matches": ObjectMatches,
+}  # fmt: skip
+"""What is counted of each scene, by `Task.counted`."""
+
+
+def score_scenes(sums: Any, task: Task, without: Sequence[str] = ()) -> AnyScores:
+    """The scores of what a head's `SCENE_SUMS` have counted."""
+    counts = sums.compute().cpu().numpy()
+    if isinstance(sums, ObjectMatches):
+        return MatchScores(counts, task, tuple(without), sums.average_precision)
+    return (ErrorScores if task.real else Scores)(counts, task, tuple(without))
+
+
+__all__ = [
+    "SCENE_SUMS",
+    "Boundary",
+    "Confusion",
+    "ErrorSums",
+    "LogitSample",
+    "ObjectMatches",
+    "ScoreHistogram",
+    "boundary_counts",
+    "score_scenes",
+]

@@ -1,0 +1,43 @@
+"""Commands import what they need and no more: torch and the libraries around it take seconds and hundreds of megabytes."""
+
+import subprocess
+import sys
+
+import pytest
+from run_folders import FOUR, make_records, write_records, write_run
+
+HEAVY = {"torch", "torchmetrics", "torchvision", "torchgeo", "lightning", "timm", "segmentation_models_pytorch", "kornia"}
+
+
+def imported_by(code, *words):
+    """The packages that a process has imported once this code is run."""
+    code = f"{code}\nprint('\\n' + ' '.join(sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", f"import sys\n{code}", *map(str, words)], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    return {name.split(".")[0] for name in ended.stdout.splitlines()[-1].split()}
+
+
+def test_runs_are_compared_without_torch(tmp_path):
+    for loss in ("ce", "dice"):
+        for seed in (1, 2, 3):
+            run = tmp_path / "runs" / f"loss={loss},seed={seed}"
+            records = make_records(FOUR, loss, seed)
+            write_run(run, FOUR, loss, seed, records)
+            write_records(run, records)
+    code = "from pathlib import Path\nfrom rsseg.comparison import compare\ncompare([Path(sys.argv[1])])"
+    found = imported_by(code, tmp_path / "runs")
+    assert (tmp_path / "runs" / "comparison" / "report.html").is_file()
+    assert {"numpy", "pandas", "matplotlib"} <= found
+    assert not found & HEAVY
+
+
+@pytest.mark.slow
+def test_training_does_without_what_reads_vectors_and_tables():
+    found = imported_by("import rsseg.run")
+    assert {"torch", "lightning"} <= found
+    assert not found & {"torchgeo", "geopandas", "pandas", "aiohttp"}
+
+
+@pytest.mark.parametrize("module", ["rsseg.source", "rsseg.metrics", "rsseg.config.cli", "rsseg.config.search"])
+def test_what_is_looked_at_before_a_run_does_without_torch(module):
+    assert not imported_by(f"import {module}") & HEAVY
