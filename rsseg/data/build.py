@@ -19,8 +19,8 @@ from rsseg.data.census import band_statistics, value_statistics
 from rsseg.data.count import SceneCounts
 from rsseg.data.decoded import decode_scene, decoded_bytes, layer_files, read_arrays, store_name, write_arrays
 from rsseg.data.decoder import Decoder
-from rsseg.data.inspection import Facts, check_scene, compare_scenes, raise_together
-from rsseg.data.scene import Scene, SceneReader
+from rsseg.data.inspection import Facts, compare_scenes, raise_together
+from rsseg.data.scene import Scene
 from rsseg.data.store import Store
 from rsseg.files import UnwritableError, check_space, file_error, remove_parts
 from rsseg.progress import progress
@@ -160,24 +160,21 @@ def decode_scenes(
     facts: dict[str, Facts] = {}
     sizes: dict[str, int] = {}  # what each checked scene takes
 
-    def reader(name: str) -> SceneReader:
-        return SceneReader(todo[name], decoders, bands, facts[name])
-
     if not any(scene.stack or _is_burnt(scene) for scene in todo.values()):
         beside = {}
     known = {**beside, **todo}
 
     def check(name: str) -> None:
-        facts[name] = check_scene(known[name], decoders, bands)
+        facts[name] = known[name].check(decoders, bands)
         if name in beside:
             return
         if facts[name].dtype.kind == "c":
             raise InputError(f"{todo[name].image} holds complex numbers: write their amplitude, or both parts as bands")
-        sizes[name] = decoded_bytes(reader(name))
+        sizes[name] = decoded_bytes(todo[name], facts[name], decoders, bands)
 
     def decode(name: str) -> None:
         if not all((folder / file).is_file() for file in _files(todo[name], name, decoders)):  # another process may have since
-            decode_scene(reader(name), folder, name)
+            decode_scene(todo[name].reader(decoders, bands, facts[name]), folder, name)
 
     found |= _in_threads(check, [*names, *beside], f"{title}: checking", stop=False)
     if not skip:

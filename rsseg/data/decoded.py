@@ -23,6 +23,7 @@ from safetensors.numpy import load, save
 from rsseg.contract import ONE_TARGET, unknown
 from rsseg.data.count import Counter, SceneCounts
 from rsseg.data.decoder import Decoder
+from rsseg.data.inspection import Facts
 from rsseg.data.raster import open_raster
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.files import atomic_write
@@ -47,20 +48,18 @@ def store_name(scene: Scene, decoders: Sequence[Decoder], bands: Sequence[int]) 
     return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
 
 
-def decoded_bytes(reader: SceneReader) -> int:
-    """What a reader's scene takes on disk, but for its counts."""
-    per_pixel = sum(math.prod(planes) * dtype.itemsize for planes, dtype in layer_forms(reader).values())
-    per_pixel += len(reader.bands) * reader.dtype.itemsize
-    return math.prod(reader.size) * per_pixel
+def decoded_bytes(scene: Scene, facts: Facts, decoders: Sequence[Decoder], bands: Sequence[int]) -> int:
+    """What a scene takes on disk, but for its counts."""
+    per_pixel = sum(math.prod(planes) * dtype.itemsize for planes, dtype in layer_forms(scene, decoders).values())
+    return math.prod(facts.size) * (per_pixel + len(bands) * facts.dtype.itemsize)
 
 
-def layer_forms(reader: SceneReader) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """The planes and the stored dtype of each layer of a reader's scene."""
-    scene, weight = reader.scene, reader.scene.weight
-    tasks = [decoder.task for place, decoder in enumerate(reader.decoders) if scene.mask_of(place) is not None]
+def layer_forms(scene: Scene, decoders: Sequence[Decoder]) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """The planes and the stored dtype of each layer of a scene."""
+    tasks = [decoder.task for place, decoder in enumerate(decoders) if scene.mask_of(place) is not None]
     forms: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {task.target: (task.planes, task.dtype) for task in tasks}
-    if weight is not None:
-        forms["weight"] = (), np.dtype(open_raster(weight).dtypes[0])
+    if scene.weight is not None:
+        forms["weight"] = (), np.dtype(open_raster(scene.weight).dtypes[0])
     return forms
 
 
@@ -162,7 +161,7 @@ def decode_scene(reader: SceneReader, folder: Path, name: str) -> SceneCounts:
     height, width = reader.size
     tasks, dtype, bands = [decoder.task for decoder in reader.decoders], reader.dtype, len(reader.bands)
     counter = Counter(tasks, (height, width), bands)
-    forms = {**layer_forms(reader), "missing": ((), np.dtype(np.bool_))}
+    forms = {**layer_forms(reader.scene, reader.decoders), "missing": ((), np.dtype(np.bool_))}
     arrays = {kind: ((*planes, height, width), stored) for kind, (planes, stored) in forms.items()}
     arrays["image"] = (height, width, bands), dtype
     files: dict[str, ArrayFile] = {}

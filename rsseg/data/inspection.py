@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -42,10 +43,10 @@ class Facts(NamedTuple):
     size: tuple[int, int]
     dtype: np.dtype[np.generic]
     counts: tuple[int, ...]
-    warped: list[Path]
-    alpha: list[Path]
-    turned: list[Path]
-    elsewhere: dict[Path, str]
+    warped: Sequence[Path] = ()
+    alpha: Sequence[Path] = ()
+    turned: Sequence[Path] = ()
+    elsewhere: Mapping[Path, str] = MappingProxyType({})
 
 
 def raise_together(faults: Sequence[str]) -> None:
@@ -89,9 +90,7 @@ def check_scene(scene: Scene, decoders: Sequence[Decoder], bands: Sequence[int])
     """
     image, counts, dtypes = open_raster(scene.image), scene.counts(), list[DTypeLike]()
     warped, alpha = list[Path](), list[Path]()
-    if max(bands) > sum(counts):
-        files = ", ".join(map(str, scene.images))
-        raise InputError(f"{files} has {sum(counts)} bands, but dataset.bands={bands}: list bands from 1 to {sum(counts)}")
+    check_band_numbers(", ".join(map(str, scene.images)), sum(counts), bands)
     for path, _, own in scene.parts(bands):
         raster = open_raster(path)
         if path.suffix.lower() not in JPEG:  # those can only be decoded whole: a fault shows when they are
@@ -117,6 +116,16 @@ def check_scene(scene: Scene, decoders: Sequence[Decoder], bands: Sequence[int])
     return Facts(size, np.result_type(*dtypes), counts, warped, alpha, turned, elsewhere)
 
 
+def check_band_numbers(image: str, count: int, bands: Sequence[int]) -> None:
+    """Make sure that an image of so many bands has those that are to be read.
+
+    Raises:
+        InputError: If it has not.
+    """
+    if max(bands) > count:
+        raise InputError(f"{image} has {count} bands, but dataset.bands={list(bands)}: list bands from 1 to {count}")
+
+
 def _is_warped(path: Path, bands: Sequence[int], onto: Path, bilinear: bool) -> bool:
     if not isinstance(open_raster(path, onto, bilinear), WarpedVRT):
         return False
@@ -131,10 +140,9 @@ def _is_warped(path: Path, bands: Sequence[int], onto: Path, bilinear: bool) -> 
 
 def _check_mask(path: Path, image: Path, labels: Decoder) -> bool:
     """Whether the mask is warped."""
-    if labels.no_raster:
-        raise InputError(f"{path}: {labels.no_raster}")
-    check_bands(path, labels)
-    return _is_warped(path, value_bands(path, labels), image, bilinear=False)
+    bands = value_bands(path, labels)
+    check_bands(path, len(bands), labels)
+    return _is_warped(path, bands, image, bilinear=False)
 
 
 def _check_weight(path: Path, image: Path) -> bool:

@@ -34,7 +34,11 @@ def read_mask(path: Path, decoder: Decoder, window: Window, grid: Path, threshol
         InputError: If the file is damaged, or a value has no meaning.
     """
     bands = value_bands(path, decoder)
-    raw, nodata = _read_values(path, decoder, bands, window, grid), nodata_of(path)
+    if decoder.colours and has_palette(open_raster(path)):
+        raw = read_bands(path, [1, 2, 3], window, grid, palette=True)
+    else:
+        raw = mask_values(read_bands(path, bands, window, grid), decoder)
+    nodata = nodata_of(path)
     if threshold is not None:  # black may be called no-data, and is the background
         absent = (raw != raw) | (raw == nodata) if nodata else raw != raw
         raw = np.where(absent, np.nan, np.greater(raw, threshold))
@@ -47,13 +51,14 @@ def read_mask(path: Path, decoder: Decoder, window: Window, grid: Path, threshol
     return decoder.decode(raw, empty)
 
 
-def _read_values(path: Path, decoder: Decoder, bands: list[int], window: Window, grid: Path) -> Array:
-    """What the decoder takes: its bands, or a file's colours, whether in bands, a palette or grey."""
+def mask_values(raw: Array, decoder: Decoder) -> Array:
+    """What a decoder takes of a mask's bands ``[bands, h, w]``: as many as it reads; of colours three, grey being one.
+
+    Raises:
+        InputError: If it reads one and they differ.
+    """
     if decoder.colours:
-        if has_palette(open_raster(path)):
-            return read_bands(path, [1, 2, 3], window, grid, palette=True)
-        return np.resize(read_bands(path, bands[:3], window, grid), (3, int(window.height), int(window.width)))
-    raw = read_bands(path, bands, window, grid)
+        return np.resize(raw[:3], (3, *raw.shape[1:]))
     differ = (raw != raw[:1]) & ~((raw != raw) & (raw[:1] != raw[:1]))
     if decoder.mask_bands == 1 and differ.any():
         remedy = (
@@ -61,17 +66,24 @@ def _read_values(path: Path, decoder: Decoder, bands: list[int], window: Window,
             if decoder.task.real
             else 'colours are dataset.mask_values=["#000000","#ff0000"], a band for each label is dataset.task=multilabel'
         )
-        raise InputError(f"its {len(bands)} bands differ, but one band is expected: {remedy}")
+        raise InputError(f"its {len(raw)} bands differ, but one band is expected: {remedy}")
     return raw[: decoder.mask_bands]
 
 
-def check_bands(path: Path, decoder: Decoder) -> None:
+def check_bands(path: Path, bands: int, decoder: Decoder) -> None:
     """Make sure that a mask has the bands that its decoder reads, and none whose meaning would be lost.
 
+    Args:
+        path: The mask, for messages.
+        bands: How many it has.
+        decoder: What reads it.
+
     Raises:
-        InputError: If it has others.
+        InputError: If it is no mask, or has others.
     """
-    bands, task = len(value_bands(path, decoder)), decoder.task
+    task = decoder.task
+    if decoder.no_raster:
+        raise InputError(f"{path}: {decoder.no_raster}")
     if decoder.colours:
         if bands not in (1, 3):
             raise InputError(f"{path} has {bands} bands, but colours need 3, or one that is grey or has a palette")

@@ -7,10 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
-from rasterio.windows import Window
+from rasterio.windows import Window, transform
 
 from rsseg.contract import InputError
 from rsseg.data.decoder import Decoder
@@ -22,6 +24,7 @@ from rsseg.data.raster import (
     as_pixel,
     band_count,
     blank_missing,
+    georeference,
     is_coloured,
     masked_out,
     nodata_of,
@@ -66,7 +69,7 @@ class Scene:
 
     Attributes:
         name: Unique in its dataset.
-        image: The file whose pixel grid is the scene's.
+        image: The file whose pixel grid is the scene's; for messages, what a sample of torchgeo is called.
         masks: The files of the dataset's targets, in their order; None for one that the scene lacks.
         stack: Files whose bands follow those of `image`, in this order; warped to its grid if they lie on another.
         region: The part of the image that is the scene; None: all of it.
@@ -120,6 +123,22 @@ class Scene:
             raise InputError(f"{error.filename} can't be read: {error.strerror}") from None
         how = [(mask.burn, mask.threshold) if mask is not None else None for mask in self.masks]
         return files, self.region, how, self.weight is not None, self.unlabelled, self.nodata
+
+    def check(self, decoders: Sequence[Decoder], bands: Sequence[int]) -> Facts:
+        """What its files turn out to be, see `check_scene`."""
+        return check_scene(self, decoders, bands)
+
+    def reader(self, decoders: Sequence[Decoder], bands: Sequence[int], facts: Facts | None = None) -> SceneReader:
+        """What reads its pixels, see `SceneReader`."""
+        return SceneReader(self, decoders, bands, facts)
+
+    def place(self) -> tuple[Any, Affine | None]:
+        """Its CRS, and the transform from its pixels to the map; None of what is not known."""
+        place = georeference(self.image)
+        if "transform" not in place:
+            return None, None
+        whole = place["transform"]
+        return place["crs"], whole if self.region is None else transform(self.region, whole)
 
     def counts(self) -> tuple[int, ...]:
         """The number of bands in each of the image's files."""
@@ -202,15 +221,12 @@ class SceneReader:
         Raises:
             InputError: If the mask is damaged or holds a value that can't be; the file is named.
         """
-        decoder, part, grid = self.decoders[place], self._place(window), self.scene.image
-        mask, task = self.scene.mask_of(place), decoder.task
+        decoder, mask = self.decoders[place], self.scene.mask_of(place)
+        task = decoder.task
         if mask is None:
             return task.unknown_target((int(window.height), int(window.width)))
         try:
-            if mask.burn is not None:
-                target = decoder.burn(mask.path, mask.burn, grid, part)
-            else:
-                target = read_mask(mask.path, decoder, part, grid, mask.threshold)
+            target = self._read_target(mask, decoder, window)
         except InputError as error:
             raise error if str(mask.path) in str(error) else InputError(f"{mask.path}: {error}") from None
         for name in self.scene.unlabelled:
@@ -218,6 +234,13 @@ class SceneReader:
             if of == task.target:
                 target = task.without_label(target, label)
         return target
+
+    def _read_target(self, mask: Mask, decoder: Decoder, window: Window) -> NDArray[np.generic]:
+        """What a mask's file says in a part of the scene, as `Decoder.decode` gives it."""
+        part, grid = self._place(window), self.scene.image
+        if mask.burn is not None:
+            return decoder.burn(mask.path, mask.burn, grid, part)
+        return read_mask(mask.path, decoder, part, grid, mask.threshold)
 
     def _read_weight(self, path: Path, window: Window) -> NDArray[np.generic]:
         """The weight in a part that lies inside the scene, 0 where the file has no data: ``[h, w]`` in its own dtype.

@@ -22,7 +22,7 @@ from rsseg.data.census import BandStatistics, Census, ValueStatistics
 from rsseg.data.decoded import BLOCK, decode_scene, find_fault, layer_file, layer_files, map_array
 from rsseg.data.decoder import Decoder
 from rsseg.data.raster import as_pixel
-from rsseg.data.scene import Scene, SceneReader
+from rsseg.data.scene import Scene
 from rsseg.progress import progress
 from rsseg.task import Task
 
@@ -185,7 +185,7 @@ class Store:
             with REPAIR:
                 if fault := self._fault(scene, full=True):  # another thread may have been here
                     log.warning("%s: scene %s is decoded again.", fault, own.name)
-                    decode_scene(SceneReader(own, self._decoders, self._bands), self.folder, self._names[scene])
+                    decode_scene(own.reader(self._decoders, self._bands), self.folder, self._names[scene])
                     map_array.cache_clear()
                     if self._fault(scene, full=True):
                         for index in self.folder.glob("index-*"):

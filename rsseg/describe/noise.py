@@ -26,7 +26,6 @@ from torch import Tensor
 from rsseg.assembly import make_setup
 from rsseg.config.folder import RunFolder
 from rsseg.contract import IGNORE, Batch, InputError, layers_of
-from rsseg.data.raster import georeference
 from rsseg.data.scene import Scene
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
@@ -226,12 +225,9 @@ def _rank(row: Mapping[str, Any]) -> float:
 
 def map_position(scene: Scene, row: float, column: float) -> dict[str, Any]:
     """Where a place in a scene lies on the map: x, y and the CRS; NaN and empty where its image does not say."""
-    place, region = georeference(scene.image), scene.region
-    if "transform" not in place:
-        return {"x": np.nan, "y": np.nan, "crs": ""}
-    corner = (0, 0) if region is None else (region.col_off, region.row_off)
-    x, y = xy(place["transform"], row + corner[1], column + corner[0], offset="ul")
-    return {"x": x, "y": y, "crs": "" if place["crs"] is None else place["crs"].to_string()}
+    crs, transform = scene.place()
+    x, y = (np.nan, np.nan) if transform is None else xy(transform, row, column, offset="ul")
+    return {"x": x, "y": y, "crs": "" if crs is None else crs.to_string()}
 
 
 def find_noise(setup: Setup, module: SegmentationModule, store: Store, side: int) -> dict[str, Doubts]:
