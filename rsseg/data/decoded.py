@@ -215,6 +215,14 @@ def block_sums(path: Path | str, chosen: Iterable[int]) -> Iterator[int]:
             yield zlib.crc32(file.read(BLOCK))
 
 
+def has_size(path: str, size: int) -> bool:
+    """Whether a file is there and has so many bytes."""
+    try:
+        return os.stat(path).st_size == size
+    except OSError:
+        return False
+
+
 def find_fault(path: str, length: int, sums: NDArray[np.uint32], full: bool) -> str:
     """What is wrong with a file of the store; empty: nothing was found.
 
