@@ -323,6 +323,16 @@ def reading(path: Path) -> Iterator[None]:
         ) from None
 
 
+def find_damage(path: Path) -> str:
+    """Why a raster can't be read, by its header and its last pixel; empty: nothing is wrong with them."""
+    try:
+        with rasterio.Env(**GDAL), DatasetReader(str(path), driver=list(FORMATS)) as raster:
+            raster.read(1, window=Window(raster.width - 1, raster.height - 1, 1, 1))
+    except GDAL_ERRORS as error:
+        return str(error.__cause__ or error)
+    return ""
+
+
 def read_bands(
     path: Path, bands: Sequence[int], window: Window, onto: Path | None = None, bilinear: bool = False, palette: bool = False
 ) -> NDArray[np.generic]:
