@@ -12,7 +12,7 @@ from rasterio.windows import Window
 
 from rsseg.contract import InputError
 from rsseg.data.decoder import Decoder
-from rsseg.data.raster import has_palette, masked_out, nodata_of, open_raster, read_bands
+from rsseg.data.raster import masked_out, nodata_of, open_raster, read_bands, read_colours
 
 Array = NDArray[np.generic]
 
@@ -34,10 +34,7 @@ def read_mask(path: Path, decoder: Decoder, window: Window, grid: Path, threshol
         InputError: If the file is damaged, or a value has no meaning.
     """
     bands = value_bands(path, decoder)
-    if decoder.colours and has_palette(open_raster(path)):
-        raw = read_bands(path, [1, 2, 3], window, grid, palette=True)
-    else:
-        raw = mask_values(read_bands(path, bands, window, grid), decoder)
+    raw = read_colours(path, window, grid) if decoder.colours else mask_values(read_bands(path, bands, window, grid), decoder)
     nodata = nodata_of(path)
     if threshold is not None:  # black may be called no-data, and is the background
         absent = (raw != raw) | (raw == nodata) if nodata else raw != raw

@@ -365,6 +365,23 @@ def read_bands(
     return np.asarray(highest, pixels.dtype) - pixels if highest else pixels
 
 
+def read_colours(path: Path, window: Window, onto: Path | None = None) -> NDArray[np.generic]:
+    """Red, green and blue ``[3, h, w]`` of a part of a file, whether in bands, in a palette or grey, of 1 bit too.
+
+    Args:
+        path: The file.
+        window: The part.
+        onto: As for `open_raster`.
+    """
+    raster = open_raster(path)
+    if has_palette(raster):
+        return read_bands(path, [1, 2, 3], window, onto, palette=True)
+    pixels: NDArray[Any] = read_bands(path, [1, 2, 3] if raster.count >= 3 else [1], window, onto)
+    if _bits(raster) < 8:  # then 1 may be white
+        pixels = pixels * np.uint8(255 // (2 ** _bits(raster) - 1))
+    return np.resize(pixels, (3, *pixels.shape[1:]))
+
+
 def nodata_of(path: Path) -> float | None:
     """A file's no-data value, as `read_bands` gives it; None: it has none."""
     raster = open_raster(path)

@@ -256,6 +256,7 @@ def rows_of(path: Path, split: str) -> list[list[str]]:
         except Exception as error:  # pyarrow's own errors
             raise InputError(f"{path} can't be read: {error}. Is it complete?") from None
         table = table.reset_index() if table.index.name else table
+        table = table.loc[:, [not isinstance(value, bytes) for value in table.iloc[0]]] if len(table) else table  # geometries
         rows = [list(map(str, table.columns)), *(list(map(str, row)) for row in table.itertuples(index=False))]
         rows = rows if "split" in table.columns else rows[1:]
     else:

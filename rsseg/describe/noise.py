@@ -358,10 +358,13 @@ def draw_noise(path: Path, setup: Setup, doubts: Doubts) -> None:
     shades = colours(task, setup.palette(doubts.head)) if task.exclusive else ["#000000", "#ffffff"]
     suggestions = shades if task.exclusive else [MISSED, WRONG]
     figure = Figure(figsize=(8.8, 2.6 * len(crops) + 0.6), layout="constrained")
-    for part, crop in zip(figure.subfigures(len(crops), 1, squeeze=False)[:, 0], crops, strict=True):
+    images = [store.read(crop.scene, crop.row["row"], crop.row["column"], doubts.side)[0] for crop in crops]
+    pictures = np.split(
+        stretch(np.concatenate(images, axis=1), setup.shown_bands), len(crops)
+    )  # one stretch: what is dark stays
+    for part, crop, whole in zip(figure.subfigures(len(crops), 1, squeeze=False)[:, 0], crops, pictures, strict=True):
         axes, row, (height, width) = part.subplots(1, 4), crop.row, crop.label.shape
-        image, _ = store.read(crop.scene, row["row"], row["column"], doubts.side)
-        picture = stretch(image, setup.shown_bands)[:height, :width]
+        picture = whole[:height, :width]
         suspicious = (crop.suggested != IGNORE)[..., None]
         grey = np.broadcast_to(0.6 * picture.mean(axis=2, keepdims=True), picture.shape)
         overlay = np.where(suspicious, paint(crop.suggested, suggestions) / 255, grey)

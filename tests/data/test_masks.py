@@ -69,6 +69,19 @@ def test_colours_may_be_grey_or_in_bands(tmp_path):
     assert (read(tmp_path, "rgb.png", black, image=Image.fromarray(TRUTH * 255).convert("RGB")) == TRUTH).all()
 
 
+@pytest.mark.parametrize("name", ["m.png", "m.tif", "w.tif"])
+def test_one_bit_may_be_colours(tmp_path, name):
+    """As a drawing of 1 bit is seen: black and white, whatever 0 stands for in the file."""
+    black = Labels(TWO, ["#000000", "#ffffff"])
+    if name == "m.png":
+        target = read(tmp_path, name, black, image=Image.fromarray(TRUTH * 255).convert("1"))
+    else:
+        raw, photometric = (1 - TRUTH, "MINISWHITE") if name == "w.tif" else (TRUTH, "MINISBLACK")
+        target = read(tmp_path, name, black, raw[None], nbits=1, photometric=photometric)
+    assert (np.asarray(Image.open(tmp_path / name).convert("L")) == 255 * TRUTH).all()
+    assert (target == TRUTH).all()
+
+
 def test_bands_that_are_equal_are_one_and_others_are_refused(tmp_path):
     same = np.stack([TRUTH] * 3)
     assert (read(tmp_path, "m.tif", Labels(TWO), same) == TRUTH).all()
