@@ -11,7 +11,7 @@ from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError, nearest
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
-from rsseg.dataset import Numbers, open_split, scenes_of
+from rsseg.dataset import TrainStatistics, open_split, scenes_of
 from rsseg.distributed import quiet
 from rsseg.errors import SCORING, in_one_line
 from rsseg.files import UnwritableError, read_json, write_csv
@@ -52,7 +52,7 @@ def load_run(run: RunFolder, setup: Setup, scenes: int = 1, threshold: str = "fi
         raise InputError(f"threshold=tuned: a {setup.task.kind} task has no tuned threshold; leave it out")
     thresholds = run.thresholds(labelled) if threshold == "tuned" else None
     saved = run.data()
-    numbers = Numbers.read(saved, setup.dataset.tasks)
+    numbers = TrainStatistics.read(saved, setup.dataset.tasks)
     module = make_module(setup, setup.network(pretrained=False), numbers, scenes)
     load_checkpoint(module, run)
     if thresholds is not None:

@@ -73,7 +73,7 @@ def predict(
             f"{scene} has {found} bands, but {run} was trained on the bands {bands} of its scenes: give one file that holds "
             "them all (for scenes of several files: a stack of these, in their order)"
         )
-    reader = SceneReader(Scene(scene.stem, scene, nodata=setup.dataset.nodata), setup.dataset.decoders, bands)
+    reader = SceneReader(Scene(scene.stem, scene, nodata=setup.dataset.nodata), setup.dataset.mask_readers, bands)
     compare_scenes([reader.scene], [reader.facts], bands)
     with in_one_line(out.parent, setup.batch_size, setup.window, memory=SCORING):
         module = load_run(folder, setup, threshold=threshold)

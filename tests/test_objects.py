@@ -121,7 +121,7 @@ def test_windows_of_a_scene_do_not_matter(trained, squares_root, tmp_path):
     setup = make_setup(RunFolder(run).config())
 
     module = load_run(RunFolder(run), setup)
-    reader = SceneReader(Scene("a", squares_root / "images" / "tile1.tif"), setup.dataset.decoders, [1, 2, 3])
+    reader = SceneReader(Scene("a", squares_root / "images" / "tile1.tif"), setup.dataset.mask_readers, [1, 2, 3])
     counts = [predict_objects(module, "mask", reader, tmp_path / f"{size}.gpkg", size, 16, 4) for size in (96, 64)]
     frames = [geopandas.read_file(tmp_path / f"{size}.gpkg") for size in (96, 64)]
     assert counts == [len(frame) for frame in frames]
@@ -145,7 +145,7 @@ def test_points_are_found_as_points(tmp_path, squares_root):
     assert len(geopandas.read_file(tmp_path / "points.gpkg")) >= 0
     sized = make_setup(settings(tmp_path, *words, "dataset.size=8"))
     unsized = make_setup(settings(tmp_path, *words))
-    assert sized.dataset.decoders[0].signature != unsized.dataset.decoders[0].signature
+    assert sized.dataset.mask_readers[0].signature != unsized.dataset.mask_readers[0].signature
 
 
 @pytest.mark.parametrize("mask", ["squares.gpkg", "points.gpkg"])

@@ -14,7 +14,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from rsseg.contract import InputError
-from rsseg.data.decoder import Decoder
+from rsseg.data.mask_reader import MaskReader
 from rsseg.data.masks import check_bands, value_bands
 from rsseg.data.raster import JPEG, alpha_band, check_overlap, is_coloured, is_turned, open_raster, read_bands
 from rsseg.data.vector import features_area, read_features
@@ -77,12 +77,12 @@ def compare_scenes(scenes: Sequence[Scene], facts: Sequence[Facts], bands: Seque
         _say(scenes, facts, bands)
 
 
-def check_scene(scene: Scene, decoders: Sequence[Decoder], bands: Sequence[int]) -> Facts:
+def check_scene(scene: Scene, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> Facts:
     """Open every file of a scene.
 
     Args:
         scene: The scene.
-        decoders: How the masks of each target will be decoded.
+        mask_readers: How the masks of each target will be decoded.
         bands: The bands that will be read.
 
     Raises:
@@ -103,12 +103,12 @@ def check_scene(scene: Scene, decoders: Sequence[Decoder], bands: Sequence[int])
             alpha.append(path)
     size = image.shape if scene.region is None else (int(scene.region.height), int(scene.region.width))
     elsewhere = dict[Path, str]()
-    for mask, decoder in zip(scene.masks, decoders, strict=False):  # a scene to map has none
+    for mask, mask_reader in zip(scene.masks, mask_readers, strict=False):  # a scene to map has none
         if mask is None:
             continue
         if mask.burn is not None:
-            elsewhere[mask.path] = _check_vector(mask, scene.image, decoder)
-        elif _check_mask(mask.path, scene.image, decoder):
+            elsewhere[mask.path] = _check_vector(mask, scene.image, mask_reader)
+        elif _check_mask(mask.path, scene.image, mask_reader):
             warped.append(mask.path)
     if scene.weight is not None and _check_weight(scene.weight, scene.image):
         warped.append(scene.weight)
@@ -138,7 +138,7 @@ def _is_warped(path: Path, bands: Sequence[int], onto: Path, bilinear: bool) -> 
     return True
 
 
-def _check_mask(path: Path, image: Path, labels: Decoder) -> bool:
+def _check_mask(path: Path, image: Path, labels: MaskReader) -> bool:
     """Whether the mask is warped."""
     bands = value_bands(path, labels)
     check_bands(path, len(bands), labels)
@@ -155,7 +155,7 @@ def _check_weight(path: Path, image: Path) -> bool:
     return _is_warped(path, [1], image, bilinear=False)
 
 
-def _check_vector(mask: Mask, image: Path, labels: Decoder) -> str:
+def _check_vector(mask: Mask, image: Path, labels: MaskReader) -> str:
     """Why the features lie outside of the image, if they do."""
     assert mask.burn is not None
     if labels.mask_bands > 1:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.boxes import Boxes
-from rsseg.data.decoder import Decoder
+from rsseg.data.mask_reader import MaskReader
 from rsseg.data.raster import blank_missing
 from rsseg.task import Centres, Task
 
@@ -86,7 +86,7 @@ BLURRED = 32
 """A mask with more unknown colours than these is no drawing any more."""
 
 
-class Labels(Decoder):
+class Labels(MaskReader):
     """Decodes masks of labels; NaN is not labelled.
 
     Args:
@@ -137,12 +137,12 @@ class Labels(Decoder):
 
     @property
     def signature(self) -> tuple[object, ...]:
-        """See `Decoder`."""
+        """See `MaskReader`."""
         facts = self.colours, self._raw.tobytes(), self._codes.tobytes()
         return (*facts, self.tolerance) if self.tolerance else facts
 
     def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
-        """See `Decoder`: uint8 ``[H, W]``, or ``[L, H, W]`` for multilabel; each value has to be a label or ignored."""
+        """See `MaskReader`: uint8 ``[H, W]``, or ``[L, H, W]`` for multilabel; each value has to be a label or ignored."""
         if raw.dtype.kind == "f":
             unknown = np.isnan(raw).any(axis=0)
             missing = unknown if missing is None else unknown | missing
@@ -181,11 +181,11 @@ class Labels(Decoder):
         return place, wrong
 
     def known(self, raw: NDArray[np.generic]) -> NDArray[np.bool_]:
-        """See `Decoder`."""
+        """See `MaskReader`."""
         return np.asarray(~self._places(self._numbers(raw))[1].any(axis=0))
 
     def blank(self, raw: NDArray[np.generic], nodata: float) -> NDArray[np.bool_]:
-        """See `Decoder`."""
+        """See `MaskReader`."""
         return blank_missing(raw, nodata)[1]
 
     def _any_value(self, raw: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -227,7 +227,7 @@ def _channels(colours: NDArray[np.generic]) -> NDArray[np.int64]:
     return np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], axis=-1)
 
 
-class Shares(Decoder):
+class Shares(MaskReader):
     """Decodes masks with a band for each class, which holds the share of the class in each pixel.
 
     NaN and no-data are unknown. Of exclusive classes a pixel is unknown as a whole, and its shares are divided by their sum,
@@ -249,11 +249,11 @@ class Shares(Decoder):
 
     @property
     def signature(self) -> tuple[object, ...]:
-        """See `Decoder`."""
+        """See `MaskReader`."""
         return "shares", float(self.whole)
 
     def blank(self, raw: NDArray[np.generic], nodata: float) -> NDArray[np.bool_]:
-        """See `Decoder`; a value that may be a share stays one, unless all bands hold it and can't together."""
+        """See `MaskReader`; a value that may be a share stays one, unless all bands hold it and can't together."""
         found = raw == nodata
         if not 0 <= nodata <= self.whole:
             return np.asarray(found.any(axis=0))
@@ -261,7 +261,7 @@ class Shares(Decoder):
         return np.zeros(raw.shape[1:], dtype=bool) if possible else np.asarray(found.all(axis=0))
 
     def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.generic]:
-        """See `Decoder`: float32 ``[C, H, W]``, each from 0 to 1."""
+        """See `MaskReader`: float32 ``[C, H, W]``, each from 0 to 1."""
         unknown = raw != raw
         if self.task.exclusive:
             unknown[:] = unknown.any(axis=0)
@@ -289,7 +289,7 @@ class Shares(Decoder):
         return shares.astype(np.float32)
 
 
-class Values(Decoder):
+class Values(MaskReader):
     """Decodes masks of real values: heights, biomass, yields; NaN and no-data are unknown.
 
     Args:
@@ -316,15 +316,15 @@ class Values(Decoder):
 
     @property
     def signature(self) -> tuple[object, ...]:
-        """See `Decoder`."""
+        """See `MaskReader`."""
         return "values", self.ignore, self.span
 
     def blank(self, raw: NDArray[np.generic], nodata: float) -> NDArray[np.bool_]:
-        """See `Decoder`; each band for itself."""
+        """See `MaskReader`; each band for itself."""
         return np.asarray(raw == nodata)
 
     def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.generic]:
-        """See `Decoder`: float32 ``[V, H, W]``."""
+        """See `MaskReader`: float32 ``[V, H, W]``."""
         unknown = (raw != raw) | np.isin(raw, np.array(self.ignore).astype(raw.dtype) if raw.dtype.kind == "f" else self.ignore)
         if missing is not None:
             unknown = unknown | missing
@@ -340,7 +340,7 @@ class Values(Decoder):
         return np.where(unknown, np.nan, raw).astype(np.float32)
 
 
-def make_decoder(
+def make_mask_reader(
     task: Task,
     values: Sequence[Any] | None = None,
     ignore: Sequence[Any] | None = None,
@@ -348,8 +348,8 @@ def make_decoder(
     span: Sequence[float] | None = None,
     size: float | None = None,
     tolerance: int = 0,
-) -> Decoder:
-    """The decoder of a task's masks.
+) -> MaskReader:
+    """The reader of a task's masks.
 
     Args:
         task: The task.

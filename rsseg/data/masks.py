@@ -11,13 +11,13 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from rsseg.contract import InputError
-from rsseg.data.decoder import Decoder
+from rsseg.data.mask_reader import MaskReader
 from rsseg.data.raster import masked_out, nodata_of, open_raster, read_bands, read_colours
 
 Array = NDArray[np.generic]
 
 
-def read_mask(path: Path, decoder: Decoder, window: Window, grid: Path, threshold: float | None = None) -> Array:
+def read_mask(path: Path, mask_reader: MaskReader, window: Window, grid: Path, threshold: float | None = None) -> Array:
     """A target in a part of a grid, that of an image.
 
     A value with a meaning has it where the file is transparent or says no-data, too: pictures are exported with a transparent
@@ -25,7 +25,7 @@ def read_mask(path: Path, decoder: Decoder, window: Window, grid: Path, threshol
 
     Args:
         path: The mask.
-        decoder: What its values mean.
+        mask_reader: What its values mean.
         window: The part.
         grid: The image.
         threshold: Values above it become 1, others 0; None: values stay.
@@ -33,8 +33,11 @@ def read_mask(path: Path, decoder: Decoder, window: Window, grid: Path, threshol
     Raises:
         InputError: If the file is damaged, or a value has no meaning.
     """
-    bands = value_bands(path, decoder)
-    raw = read_colours(path, window, grid) if decoder.colours else mask_values(read_bands(path, bands, window, grid), decoder)
+    bands = value_bands(path, mask_reader)
+    if mask_reader.colours:
+        raw = read_colours(path, window, grid)
+    else:
+        raw = mask_values(read_bands(path, bands, window, grid), mask_reader)
     nodata = nodata_of(path)
     if threshold is not None:  # black may be called no-data, and is the background
         absent = (raw != raw) | (raw == nodata) if nodata else raw != raw
@@ -42,62 +45,62 @@ def read_mask(path: Path, decoder: Decoder, window: Window, grid: Path, threshol
         nodata = None
     hidden = masked_out(path, bands, window, grid)
     beyond = hidden if isinstance(open_raster(path, grid), WarpedVRT) else np.zeros_like(hidden)
-    empty = hidden if nodata is None else hidden | decoder.blank(raw, nodata)
+    empty = hidden if nodata is None else hidden | mask_reader.blank(raw, nodata)
     if empty.any():
-        empty = beyond | (empty & ~decoder.known(raw))
-    return decoder.decode(raw, empty)
+        empty = beyond | (empty & ~mask_reader.known(raw))
+    return mask_reader.decode(raw, empty)
 
 
-def mask_values(raw: Array, decoder: Decoder) -> Array:
-    """What a decoder takes of a mask's bands ``[bands, h, w]``: as many as it reads; of colours three, grey being one.
+def mask_values(raw: Array, mask_reader: MaskReader) -> Array:
+    """What a mask reader takes of a mask's bands ``[bands, h, w]``: as many as it reads; of colours three, grey being one.
 
     Raises:
         InputError: If it reads one and they differ.
     """
-    if decoder.colours:
+    if mask_reader.colours:
         return np.resize(raw[:3], (3, *raw.shape[1:]))
     differ = (raw != raw[:1]) & ~((raw != raw) & (raw[:1] != raw[:1]))
-    if decoder.mask_bands == 1 and differ.any():
+    if mask_reader.mask_bands == 1 and differ.any():
         remedy = (
             "gdal_translate -b 1 keeps the first"
-            if decoder.task.real
+            if mask_reader.task.real
             else 'colours are dataset.mask_values=["#000000","#ff0000"], a band for each label is dataset.task=multilabel'
         )
         raise InputError(f"its {len(raw)} bands differ, but one band is expected: {remedy}")
-    return raw[: decoder.mask_bands]
+    return raw[: mask_reader.mask_bands]
 
 
-def check_bands(path: Path, bands: int, decoder: Decoder) -> None:
-    """Make sure that a mask has the bands that its decoder reads, and none whose meaning would be lost.
+def check_bands(path: Path, bands: int, mask_reader: MaskReader) -> None:
+    """Make sure that a mask has the bands that its reader reads, and none whose meaning would be lost.
 
     Args:
         path: The mask, for messages.
         bands: How many it has.
-        decoder: What reads it.
+        mask_reader: What reads it.
 
     Raises:
         InputError: If it is no mask, or has others.
     """
-    task = decoder.task
-    if decoder.no_raster:
-        raise InputError(f"{path}: {decoder.no_raster}")
-    if decoder.colours:
+    task = mask_reader.task
+    if mask_reader.no_raster:
+        raise InputError(f"{path}: {mask_reader.no_raster}")
+    if mask_reader.colours:
         if bands not in (1, 3):
             raise InputError(f"{path} has {bands} bands, but colours need 3, or one that is grey or has a palette")
-    elif task.soft and bands != decoder.mask_bands:
+    elif task.soft and bands != mask_reader.mask_bands:
         raise InputError(
-            f"{path} has {bands} bands, but class shares (dataset.fractions) need one for each of {decoder.mask_bands} "
+            f"{path} has {bands} bands, but class shares (dataset.fractions) need one for each of {mask_reader.mask_bands} "
             f"classes: {', '.join(task.classes)}"
         )
-    elif decoder.mask_bands > 1 and bands != decoder.mask_bands:
+    elif mask_reader.mask_bands > 1 and bands != mask_reader.mask_bands:
         raise InputError(
-            f"{path} has {bands} bands, but a {task.kind} task needs {decoder.mask_bands}: {', '.join(task.classes)}"
+            f"{path} has {bands} bands, but a {task.kind} task needs {mask_reader.mask_bands}: {', '.join(task.classes)}"
         )
 
 
-def value_bands(path: Path, decoder: Decoder) -> list[int]:
-    """The numbers of a mask's bands but alpha; of as many as the decoder takes one may be called so and hold a label."""
+def value_bands(path: Path, mask_reader: MaskReader) -> list[int]:
+    """The numbers of a mask's bands but alpha; of as many as the reader takes one may be called so and hold a label."""
     raster = open_raster(path)
-    if raster.count == decoder.mask_bands:
+    if raster.count == mask_reader.mask_bands:
         return list(range(1, raster.count + 1))
     return [number for number, kind in enumerate(raster.colorinterp, start=1) if kind != ColorInterp.alpha]

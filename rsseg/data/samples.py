@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from rsseg.contract import InputError
-from rsseg.data.decoder import Decoder
 from rsseg.data.inspection import Facts, check_band_numbers
+from rsseg.data.mask_reader import MaskReader
 from rsseg.data.masks import check_bands, mask_values
 from rsseg.data.pieces import place_of
 from rsseg.data.raster import blank_missing
@@ -119,14 +119,14 @@ class Sample(Scene):
         """See `Scene`."""
         return self.samples.fingerprint, self.number, self.masks == (None,), self.unlabelled, self.nodata
 
-    def check(self, decoders: Sequence[Decoder], bands: Sequence[int]) -> Facts:
+    def check(self, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> Facts:
         """See `Scene`: what is known before it is read, by another sample."""
         return self.samples.first[0]
 
-    def reader(self, decoders: Sequence[Decoder], bands: Sequence[int], facts: Facts | None = None) -> SampleReader:
+    def reader(self, mask_readers: Sequence[MaskReader], bands: Sequence[int], facts: Facts | None = None) -> SampleReader:
         """See `Scene`."""
         try:
-            return SampleReader(self, decoders, bands)
+            return SampleReader(self, mask_readers, bands)
         except InputError as error:
             raise error if str(self.image) in str(error) else InputError(f"{self.image}: {error}") from None
 
@@ -144,14 +144,14 @@ class SampleReader(SceneReader):
 
     Args:
         scene: The sample.
-        decoders: As for `SceneReader`.
+        mask_readers: As for `SceneReader`.
         bands: Likewise.
 
     Raises:
         InputError: If it can't be read or used.
     """
 
-    def __init__(self, scene: Sample, decoders: Sequence[Decoder], bands: Sequence[int]) -> None:
+    def __init__(self, scene: Sample, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> None:
         image, self.mask = scene.samples.read(scene.number)
         facts, first = facts_of(image), scene.samples.first[0]
         if facts.counts != first.counts:
@@ -161,9 +161,9 @@ class SampleReader(SceneReader):
             )
         check_band_numbers(str(scene.image), len(image), bands)
         if self.mask is not None:
-            check_bands(scene.image, len(self.mask), decoders[0])
+            check_bands(scene.image, len(self.mask), mask_readers[0])
         self.pixels = image[[band - 1 for band in bands]]
-        super().__init__(scene, decoders, bands, facts)
+        super().__init__(scene, mask_readers, bands, facts)
 
     def block(self) -> tuple[int, int]:
         """See `SceneReader`; all is decoded."""
@@ -173,10 +173,10 @@ class SampleReader(SceneReader):
         """See `SceneReader`."""
         return blank_missing(self.pixels[:, *window.toslices()], self.scene.nodata)
 
-    def _read_target(self, mask: Mask, decoder: Decoder, window: Window) -> NDArray[np.generic]:
+    def _read_target(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
         if self.mask is None:  # where others of a test split have one
-            return decoder.task.unknown_target((int(window.height), int(window.width)))
-        return decoder.decode(mask_values(self.mask[:, *window.toslices()], decoder))
+            return mask_reader.task.unknown_target((int(window.height), int(window.width)))
+        return mask_reader.decode(mask_values(self.mask[:, *window.toslices()], mask_reader))
 
 
 def arrays_of(sample: Mapping[str, Any], kind: str, wanted: Sequence[str] | None) -> dict[str, Array]:

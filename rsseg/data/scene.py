@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from rasterio.windows import Window, transform
 
 from rsseg.contract import InputError
-from rsseg.data.decoder import Decoder
 from rsseg.data.inspection import Facts, check_scene
+from rsseg.data.mask_reader import MaskReader
 from rsseg.data.masks import read_mask
 from rsseg.data.raster import (
     JPEG,
@@ -124,13 +124,13 @@ class Scene:
         how = [(mask.burn, mask.threshold) if mask is not None else None for mask in self.masks]
         return files, self.region, how, self.weight is not None, self.unlabelled, self.nodata
 
-    def check(self, decoders: Sequence[Decoder], bands: Sequence[int]) -> Facts:
+    def check(self, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> Facts:
         """What its files turn out to be, see `check_scene`."""
-        return check_scene(self, decoders, bands)
+        return check_scene(self, mask_readers, bands)
 
-    def reader(self, decoders: Sequence[Decoder], bands: Sequence[int], facts: Facts | None = None) -> SceneReader:
+    def reader(self, mask_readers: Sequence[MaskReader], bands: Sequence[int], facts: Facts | None = None) -> SceneReader:
         """What reads its pixels, see `SceneReader`."""
-        return SceneReader(self, decoders, bands, facts)
+        return SceneReader(self, mask_readers, bands, facts)
 
     def place(self) -> tuple[Any, Affine | None]:
         """Its CRS, and the transform from its pixels to the map; None of what is not known."""
@@ -178,7 +178,7 @@ class SceneReader:
 
     Args:
         scene: The scene.
-        decoders: How the masks of each target are decoded.
+        mask_readers: How the masks of each target are decoded.
         bands: The image bands to read, counted from 1 through all files of the scene.
         facts: What `check_scene` found, if the scene is checked already.
 
@@ -192,18 +192,20 @@ class SceneReader:
         InputError: If a file can't be opened, or sizes or band counts don't fit.
     """
 
-    def __init__(self, scene: Scene, decoders: Sequence[Decoder], bands: Sequence[int], facts: Facts | None = None) -> None:
-        self.scene, self.decoders, self.bands = scene, list(decoders), list(bands)
-        self.facts = check_scene(scene, self.decoders, self.bands) if facts is None else facts
+    def __init__(
+        self, scene: Scene, mask_readers: Sequence[MaskReader], bands: Sequence[int], facts: Facts | None = None
+    ) -> None:
+        self.scene, self.mask_readers, self.bands = scene, list(mask_readers), list(bands)
+        self.facts = check_scene(scene, self.mask_readers, self.bands) if facts is None else facts
         self.size, self.dtype = self.facts.size, self.facts.dtype
         self.fill: NDArray[np.floating] = np.zeros(len(self.bands))
 
     def read_layers(self, window: Window) -> dict[str, NDArray[np.generic]]:
         """The layers of a part that lies inside the scene, by name: the targets and the weight that it has."""
         layers: dict[str, NDArray[np.generic]] = {}
-        for place, decoder in enumerate(self.decoders):
+        for place, mask_reader in enumerate(self.mask_readers):
             if self.scene.mask_of(place) is not None:
-                layers[decoder.task.target] = self.read_mask(window, place)
+                layers[mask_reader.task.target] = self.read_mask(window, place)
         if self.scene.weight is not None:
             layers["weight"] = self._read_weight(self.scene.weight, window)
         return layers
@@ -221,12 +223,12 @@ class SceneReader:
         Raises:
             InputError: If the mask is damaged or holds a value that can't be; the file is named.
         """
-        decoder, mask = self.decoders[place], self.scene.mask_of(place)
-        task = decoder.task
+        mask_reader, mask = self.mask_readers[place], self.scene.mask_of(place)
+        task = mask_reader.task
         if mask is None:
             return task.unknown_target((int(window.height), int(window.width)))
         try:
-            target = self._read_target(mask, decoder, window)
+            target = self._read_target(mask, mask_reader, window)
         except InputError as error:
             raise error if str(mask.path) in str(error) else InputError(f"{mask.path}: {error}") from None
         for name in self.scene.unlabelled:
@@ -235,12 +237,12 @@ class SceneReader:
                 target = task.without_label(target, label)
         return target
 
-    def _read_target(self, mask: Mask, decoder: Decoder, window: Window) -> NDArray[np.generic]:
-        """What a mask's file says in a part of the scene, as `Decoder.decode` gives it."""
+    def _read_target(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
+        """What a mask's file says in a part of the scene, as `MaskReader.decode` gives it."""
         part, grid = self._place(window), self.scene.image
         if mask.burn is not None:
-            return decoder.burn(mask.path, mask.burn, grid, part)
-        return read_mask(mask.path, decoder, part, grid, mask.threshold)
+            return mask_reader.burn(mask.path, mask.burn, grid, part)
+        return read_mask(mask.path, mask_reader, part, grid, mask.threshold)
 
     def _read_weight(self, path: Path, window: Window) -> NDArray[np.generic]:
         """The weight in a part that lies inside the scene, 0 where the file has no data: ``[h, w]`` in its own dtype.

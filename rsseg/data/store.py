@@ -20,7 +20,7 @@ from rsseg.contract import InputError, Layers, unknown
 from rsseg.data.blocks import Blocks
 from rsseg.data.census import BandStatistics, Census, ValueStatistics
 from rsseg.data.decoded import BLOCK, decode_scene, find_fault, has_size, layer_file, layer_files, map_array
-from rsseg.data.decoder import Decoder
+from rsseg.data.mask_reader import MaskReader
 from rsseg.data.raster import as_pixel
 from rsseg.data.scene import Scene
 from rsseg.progress import progress
@@ -57,7 +57,7 @@ class Store:
         folder: Where they lie.
         scenes: The scenes that they were decoded from.
         names: What their files begin with.
-        decoders: How the masks of each target are decoded.
+        mask_readers: How the masks of each target are decoded.
         bands: The image bands that were read, counted from 1.
         index: The arrays that `rsseg.data.build.make_index` gives.
         skipped: Scenes that could not be decoded, and why.
@@ -82,15 +82,15 @@ class Store:
         folder: Path,
         scenes: Sequence[Scene],
         names: Sequence[str],
-        decoders: Sequence[Decoder],
+        mask_readers: Sequence[MaskReader],
         bands: Sequence[int],
         index: dict[str, NDArray[Any]],
         skipped: dict[str, str],
         full: bool = False,
     ) -> None:
         self.folder, self.scenes, self.skipped = folder, list(scenes), skipped
-        self._decoders, self._bands, self._full = decoders, bands, full
-        self.tasks = {decoder.task.target: decoder.task for decoder in decoders}
+        self._mask_readers, self._bands, self._full = mask_readers, bands, full
+        self.tasks = {mask_reader.task.target: mask_reader.task for mask_reader in mask_readers}
         self._targets = list(self.tasks)
         self._names = list(names)
         self._layout: list[list[int]] = index["layout"].tolist()
@@ -184,7 +184,7 @@ class Store:
             with REPAIR:
                 if fault := self._fault(scene, full=True):  # another thread may have been here
                     log.warning("%s: scene %s is decoded again.", fault, own.name)
-                    decode_scene(own.reader(self._decoders, self._bands), self.folder, self._names[scene])
+                    decode_scene(own.reader(self._mask_readers, self._bands), self.folder, self._names[scene])
                     map_array.cache_clear()
                     if self._fault(scene, full=True):
                         for index in self.folder.glob("index-*"):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsseg.data.scene import SceneReader
-from rsseg.data.windows import Core, grid
+from rsseg.data.windows import GridCell, grid
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
 
@@ -25,7 +25,7 @@ class Predicted(NamedTuple):
         logits: ``[B, K, size, size]``.
     """
 
-    cores: list[Core]
+    cores: list[GridCell]
     missing: tuple[NDArray[np.bool_], ...]
     logits: Tensor
 

@@ -107,7 +107,7 @@ class LogitSample:
 
     Args:
         pixels: The pixels.
-        cores: ``[K, 7]``, the windows of the grid as `rsseg.data.windows.Core`; those of a scene are rows times columns.
+        cores: ``[K, 7]``, the windows of the grid as `rsseg.data.windows.GridCell`; those of a scene are rows times columns.
         task: The head's task.
     """
 

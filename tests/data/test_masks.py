@@ -22,7 +22,7 @@ TRUTH = np.zeros((N, N), np.uint8)
 TRUTH[:, : N // 4] = 1
 
 
-def read(tmp_path, name, decoder, pixels=None, threshold=None, image=None, **options):
+def read(tmp_path, name, mask_reader, pixels=None, threshold=None, image=None, **options):
     """The target of a mask: what Pillow writes of an image, or rasterio of pixels."""
     picture = tmp_path / "image.tif"
     if not picture.is_file():
@@ -32,7 +32,7 @@ def read(tmp_path, name, decoder, pixels=None, threshold=None, image=None, **opt
         image.save(path, **options)
     elif pixels is not None:
         write_tif(path, pixels, **options)
-    reader = SceneReader(make_scene("a", picture, path, threshold=threshold), [decoder], [1])
+    reader = SceneReader(make_scene("a", picture, path, threshold=threshold), [mask_reader], [1])
     return reader.read_mask(WHOLE)
 
 
