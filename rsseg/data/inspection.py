@@ -14,9 +14,10 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from rsseg.contract import InputError
+from rsseg.data.grids import check_overlap
 from rsseg.data.mask_reader import MaskReader
 from rsseg.data.masks import check_bands, value_bands
-from rsseg.data.raster import JPEG, alpha_band, check_overlap, is_coloured, is_turned, open_raster, read_bands
+from rsseg.data.raster import JPEG, alpha_band, is_coloured, is_turned, open_raster, read_bands
 from rsseg.data.vector import features_area, read_features
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def _check_vector(mask: Mask, image: Path, labels: MaskReader) -> str:
     area = features_area(mask.path, mask.burn)
     if area is not None:
         try:
-            check_overlap(mask.path, *area, image)
+            check_overlap(mask.path, *area, open_raster(image))
         except InputError as error:
             return str(error)
     return ""

@@ -12,7 +12,7 @@ from rasterio.transform import from_origin
 from shapely.geometry import box
 from torchgeo.datasets import GeoDataset, IntersectionDataset
 
-from rsseg.data.raster import TOLERANCE
+from rsseg.data.grids import TOLERANCE
 
 
 def grouped_keys(dataset: Any, chip: int) -> list[tuple[int, Any]]:

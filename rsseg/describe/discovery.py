@@ -15,8 +15,9 @@ from omegaconf import OmegaConf
 
 from rsseg.contract import InputError
 from rsseg.data.files import Files
+from rsseg.data.grids import brief_crs
 from rsseg.data.paths import IMAGES, files_below
-from rsseg.data.raster import brief_crs, open_raster, read_bands
+from rsseg.data.raster import open_raster, read_bands
 from rsseg.data.splits import FRACTIONS, SPLITS
 from rsseg.data.vector import VECTORS
 from rsseg.describe.mask_values import MANY, describe_masks, middle, spread_out

@@ -14,19 +14,9 @@ from rsseg.assembly import make_setup
 from rsseg.contract import InputError
 from rsseg.data import synthetic
 from rsseg.data.clouds import draw_sky
-from rsseg.data.synthetic import (
-    BUILDING,
-    CLASSES,
-    FIELD,
-    LAND,
-    PALETTE,
-    ROAD,
-    VEHICLES,
-    WATER,
-    SceneRecipe,
-    generate,
-    write_scenes,
-)
+from rsseg.data.sources import write_scenes
+from rsseg.data.synthetic import BUILDING, CLASSES, FIELD, LAND, PALETTE, ROAD, WATER, SceneRecipe, generate
+from rsseg.data.vehicles import VEHICLES
 
 SMALL = SceneRecipe(size=128)
 
