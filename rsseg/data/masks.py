@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from rasterio.windows import Window
 
 from rsseg.contract import InputError
 from rsseg.data.mask_reader import MaskReader
-from rsseg.data.raster import masked_out, nodata_of, open_raster, read_bands, read_colours
+from rsseg.data.raster import bits_of, has_palette, masked_out, nodata_of, open_raster, read_bands
 
 Array = NDArray[np.generic]
 
@@ -49,6 +50,23 @@ def read_mask(path: Path, mask_reader: MaskReader, window: Window, grid: Path, t
     if empty.any():
         empty = beyond | (empty & ~mask_reader.known(raw))
     return mask_reader.decode(raw, empty)
+
+
+def read_colours(path: Path, window: Window, onto: Path | None = None) -> Array:
+    """Red, green and blue ``[3, h, w]`` of a part of a file, whether in bands, in a palette or grey, of 1 bit too.
+
+    Args:
+        path: The file.
+        window: The part.
+        onto: As for `open_raster`.
+    """
+    raster = open_raster(path)
+    if has_palette(raster):
+        return read_bands(path, [1, 2, 3], window, onto, palette=True)
+    pixels: NDArray[Any] = read_bands(path, [1, 2, 3] if raster.count >= 3 else [1], window, onto)
+    if bits_of(raster) < 8:  # then 1 may be white
+        pixels = pixels * np.uint8(255 // (2 ** bits_of(raster) - 1))
+    return np.resize(pixels, (3, *pixels.shape[1:]))
 
 
 def mask_values(raw: Array, mask_reader: MaskReader) -> Array:

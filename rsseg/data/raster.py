@@ -200,7 +200,7 @@ def has_palette(raster: Any) -> bool:
 
 def is_coloured(raster: Any) -> bool:
     """Whether pixels are palette indices to expand to RGB. 1-bit palettes are not: they only say which value is black."""
-    return has_palette(raster) and _bits(raster) > 1
+    return has_palette(raster) and bits_of(raster) > 1
 
 
 def band_count(path: Path) -> int:
@@ -209,7 +209,7 @@ def band_count(path: Path) -> int:
     return 3 if is_coloured(raster) else int(raster.count)
 
 
-def _bits(raster: Any) -> int:
+def bits_of(raster: Any) -> int:
     """The bits of a pixel of the first band."""
     bits = raster.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
     return int(bits or 8 * np.dtype(raster.dtypes[0]).itemsize)
@@ -218,7 +218,7 @@ def _bits(raster: Any) -> int:
 def _white_is_zero(raster: Any) -> int:
     """The highest value of a TIFF whose white is 0; 0 for others."""
     inverted = raster.driver == "GTiff" and raster.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
-    return int(2 ** _bits(raster) - 1) if inverted else 0
+    return int(2 ** bits_of(raster) - 1) if inverted else 0
 
 
 @lru_cache(maxsize=2)  # a JPEG can only be decoded from its top: its next windows take it from here
@@ -280,23 +280,6 @@ def read_bands(
         pixels: NDArray[np.generic] = raster.read(indexes=bands, window=window)
         highest = _white_is_zero(whole)
     return np.asarray(highest, pixels.dtype) - pixels if highest else pixels
-
-
-def read_colours(path: Path, window: Window, onto: Path | None = None) -> NDArray[np.generic]:
-    """Red, green and blue ``[3, h, w]`` of a part of a file, whether in bands, in a palette or grey, of 1 bit too.
-
-    Args:
-        path: The file.
-        window: The part.
-        onto: As for `open_raster`.
-    """
-    raster = open_raster(path)
-    if has_palette(raster):
-        return read_bands(path, [1, 2, 3], window, onto, palette=True)
-    pixels: NDArray[Any] = read_bands(path, [1, 2, 3] if raster.count >= 3 else [1], window, onto)
-    if _bits(raster) < 8:  # then 1 may be white
-        pixels = pixels * np.uint8(255 // (2 ** _bits(raster) - 1))
-    return np.resize(pixels, (3, *pixels.shape[1:]))
 
 
 def nodata_of(path: Path) -> float | None:

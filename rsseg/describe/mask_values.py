@@ -12,7 +12,8 @@ import numpy as np
 from rasterio.windows import Window
 
 from rsseg.contract import IGNORE
-from rsseg.data.raster import has_palette, masked_out, nodata_of, open_raster, read_bands, read_colours
+from rsseg.data.masks import read_colours
+from rsseg.data.raster import has_palette, masked_out, nodata_of, open_raster, read_bands
 from rsseg.data.vector import VECTORS
 from rsseg.files import read_text
 
