@@ -29,7 +29,7 @@ from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import SIZE, Blocks
 from rsseg.data.scene import Source
 from rsseg.data.store import torch_dtype
-from rsseg.dataset import Data, Numbers, scenes_of
+from rsseg.dataset import Data, TrainStatistics, scenes_of
 from rsseg.devices import device_faults
 from rsseg.errors import write_trace
 from rsseg.losses import Composite, Foreign, Weight
@@ -294,7 +294,7 @@ def checkpoint_bytes(config: DictConfig) -> float:
     return (3 + 2 * state) * float(sum(tensor.nbytes for tensor in network.state_dict().values()))
 
 
-def warn_of_uncounted(setup: Setup, numbers: Numbers) -> None:
+def warn_of_uncounted(setup: Setup, numbers: TrainStatistics) -> None:
     """Log which classes have a weight that can't be counted, as no labelled training pixel is of them."""
     for head, (where, terms) in loss_places(setup.plain).items():
         task = setup.tasks[head]
@@ -317,7 +317,7 @@ def with_bands(setup: Setup) -> tuple[Setup, Source]:
     return setup, source
 
 
-def make_module(setup: Setup, network: nn.Module, numbers: Numbers, scenes: int) -> SegmentationModule:
+def make_module(setup: Setup, network: nn.Module, numbers: TrainStatistics, scenes: int) -> SegmentationModule:
     """Everything that trains, around a network.
 
     Args:
@@ -347,7 +347,7 @@ def make_module(setup: Setup, network: nn.Module, numbers: Numbers, scenes: int)
     )
 
 
-def scaled(task: Task, numbers: Numbers) -> Task:
+def scaled(task: Task, numbers: TrainStatistics) -> Task:
     """A task that knows the real values of its training targets."""
     known = numbers.targets[task.target]
     return task.scaled(known.value_mean, known.value_std)

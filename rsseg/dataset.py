@@ -14,9 +14,9 @@ import numpy as np
 from rsseg.contract import InputError, nearest
 from rsseg.data.build import open_store
 from rsseg.data.census import Census, absent_classes, check_absent, describe_other_radiometry, robust_statistics
-from rsseg.data.decoder import Decoder
+from rsseg.data.grids import ground_resolution
 from rsseg.data.groups import describe_cut_groups, group_names
-from rsseg.data.raster import ground_resolution
+from rsseg.data.mask_reader import MaskReader
 from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import SPLITS
 from rsseg.data.store import Store
@@ -31,7 +31,7 @@ class Dataset:
 
     Attributes:
         name: Used in folder names.
-        decoders: How the masks of each target are decoded; samplers, augmentations and descriptions go by the first.
+        mask_readers: How the masks of each target are decoded; samplers, augmentations and descriptions go by the first.
         bands: The image bands to read, counted from 1; None until the data are seen.
         rgb: The bands that pictures show; None: the first three.
         nodata: What images without a no-data value of their own hold where there is nothing; None: nothing does.
@@ -43,7 +43,7 @@ class Dataset:
     """
 
     name: str
-    decoders: tuple[Decoder, ...]
+    mask_readers: tuple[MaskReader, ...]
     bands: tuple[int, ...] | None
     rgb: tuple[int, ...] | None
     nodata: float | None
@@ -56,12 +56,12 @@ class Dataset:
     @property
     def tasks(self) -> dict[str, Task]:
         """The task of each target, by name."""
-        return {decoder.task.target: decoder.task for decoder in self.decoders}
+        return {mask_reader.task.target: mask_reader.task for mask_reader in self.mask_readers}
 
     @property
     def task(self) -> Task:
         """The first target's."""
-        return self.decoders[0].task
+        return self.mask_readers[0].task
 
     def unlabelled_in(self, scene: str) -> tuple[str, ...]:
         """The classes that are not labelled in a scene."""
@@ -79,7 +79,7 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class TargetNumbers:
+class TargetStatistics:
     """What the training split's census says of a target.
 
     Attributes:
@@ -95,7 +95,7 @@ class TargetNumbers:
     value_std: list[float] = field(default_factory=list)
 
     @classmethod
-    def of(cls, census: Census) -> TargetNumbers:
+    def of(cls, census: Census) -> TargetStatistics:
         """Sum a census over its scenes."""
         return cls(
             census.positives.sum(axis=0).tolist(),
@@ -105,13 +105,13 @@ class TargetNumbers:
         )
 
     @classmethod
-    def read(cls, saved: Mapping[str, Any]) -> TargetNumbers:
+    def read(cls, saved: Mapping[str, Any]) -> TargetStatistics:
         """Read from ``data.json``; missing keys take their defaults."""
         return cls(**{item.name: saved[item.name] for item in fields(cls) if item.name in saved})
 
 
 @dataclass(frozen=True)
-class Numbers:
+class TrainStatistics:
     """What the training split's censuses say; plain numbers, kept in the run folder.
 
     Attributes:
@@ -122,13 +122,13 @@ class Numbers:
 
     mean: list[float]
     std: list[float]
-    targets: dict[str, TargetNumbers]
+    targets: dict[str, TargetStatistics]
 
     @classmethod
-    def of(cls, store: Store) -> Numbers:
+    def of(cls, store: Store) -> TrainStatistics:
         """Sum the censuses of a split over its scenes."""
         mean, std = robust_statistics(store.census.bands)
-        targets = {name: TargetNumbers.of(census) for name, census in store.censuses.items()}
+        targets = {name: TargetStatistics.of(census) for name, census in store.censuses.items()}
         return cls(mean.tolist(), std.tolist(), targets)
 
     def record(self) -> dict[str, Any]:
@@ -138,11 +138,11 @@ class Numbers:
         return {"mean": self.mean, "std": self.std, **asdict(first), **others}
 
     @classmethod
-    def read(cls, saved: Mapping[str, Any], targets: Iterable[str]) -> Numbers:
+    def read(cls, saved: Mapping[str, Any], targets: Iterable[str]) -> TrainStatistics:
         """The numbers that `record` gave, of some targets."""
         first, *further = targets
-        others = {name: TargetNumbers.read(saved["targets"][name]) for name in further}
-        return cls(saved["mean"], saved["std"], {first: TargetNumbers.read(saved), **others})
+        others = {name: TargetStatistics.read(saved["targets"][name]) for name in further}
+        return cls(saved["mean"], saved["std"], {first: TargetStatistics.read(saved), **others})
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Data:
     """
 
     stores: dict[str, Store]
-    numbers: Numbers
+    numbers: TrainStatistics
 
     def record(self) -> dict[str, Any]:
         """What data.json holds: the numbers; per split scenes, groups, fingerprints of labels and pixels, what was skipped."""
@@ -178,7 +178,7 @@ LOOKED_AT = 20
 def resolution_of(scenes: Sequence[Scene]) -> float | None:
     """The side of a pixel of some scenes in metres; None where one says nothing of it, or they differ by more than a tenth."""
     picked = [scenes[int(i)] for i in np.unique(np.linspace(0, len(scenes) - 1, LOOKED_AT).astype(int))]
-    found = [ground_resolution(scene.image) for scene in picked]
+    found = [ground_resolution(*scene.place()) for scene in picked]
     sides = [side for side in found if side is not None]
     if len(sides) < len(found) or max(sides) > 1.1 * min(sides):
         return None
@@ -219,7 +219,7 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
             "Masks hold class shares, which the loss learns. Counts, samplers, metrics and pictures go by the class with %s.",
             "the largest share" if soft.exclusive else "more than half of a pixel",
         )
-    numbers = Numbers.of(stores["train"])
+    numbers = TrainStatistics.of(stores["train"])
     _warn_of_radiometry(stores["train"], numbers, stores["val"], "the val split")
     for name, task in dataset.tasks.items():
         if isinstance(task, Centres) and not any(numbers.targets[name].value_mean):
@@ -270,7 +270,7 @@ def _check_absent(store: Store, split: str, train: Store | None) -> None:
         check_absent(store.censuses[name], task, split, named)
 
 
-def _warn_of_radiometry(train: Store, numbers: Numbers, other: Store, what: str) -> None:
+def _warn_of_radiometry(train: Store, numbers: TrainStatistics, other: Store, what: str) -> None:
     """Log where another split seems to be of another number type or range than the training split."""
     mean, std = np.array(numbers.mean), np.array(numbers.std)
     found = other.census.bands.mean
@@ -315,7 +315,7 @@ def open_split(dataset: Dataset, scenes: Sequence[Scene], split: str, window: in
         InputError: If files can't be used.
     """
     bands, how = dataset.read_bands, {"skip": dataset.skip_bad_scenes, "full": dataset.verify_all}
-    store = open_store(scenes, dataset.decoders, bands, dataset.store, f"{split} split", **how)
+    store = open_store(scenes, dataset.mask_readers, bands, dataset.store, f"{split} split", **how)
     if store.skipped:
         listed = "".join(f"\n  - {fault}" for fault in list(store.skipped.values())[:5])
         log.warning("%d scenes of the %s split are skipped:%s", len(store.skipped), split, listed)

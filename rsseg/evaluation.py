@@ -14,7 +14,7 @@ from rsseg.compare.runs import find_runs
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError, nearest
 from rsseg.data.store import Store
-from rsseg.dataset import Numbers, open_split
+from rsseg.dataset import TrainStatistics, open_split
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluated import at_point, count_scenes, draw_examples, draw_matrices, say_limits, write_tables
 from rsseg.files import UnwritableError, read_json, write_json
@@ -48,7 +48,7 @@ def load_run(run: RunFolder, setup: Setup, scenes: int = 1, threshold: str = "fi
     labelled = known_thresholds(setup) if threshold == "tuned" else {}
     thresholds = run.thresholds(labelled) if threshold == "tuned" else None
     saved = run.data()
-    numbers = Numbers.read(saved, setup.dataset.tasks)
+    numbers = TrainStatistics.read(saved, setup.dataset.tasks)
     module = make_module(setup, setup.network(pretrained=False), numbers, scenes)
     load_checkpoint(module, run)
     if thresholds is not None:
@@ -69,7 +69,7 @@ def load_trained(run: RunFolder, setup: Setup, scaling: str = "none") -> Trained
         InputError: If there are no weights, or they can't be read.
     """
     saved, weights = run.data(), run.load_state()[0]
-    network, numbers = setup.network(pretrained=False), Numbers.read(saved, setup.dataset.tasks)
+    network, numbers = setup.network(pretrained=False), TrainStatistics.read(saved, setup.dataset.tasks)
     load_weights(network, {key.removeprefix("network."): w for key, w in weights.items() if key.startswith("network.")}, run)
     summary = run.summary() if run.finished else {}
     heads = {}

@@ -15,9 +15,8 @@ from rasterio.windows import Window
 
 from rsseg.config.targets import FROM_FILES, targets_of
 from rsseg.contract import IGNORE, InputError
-from rsseg.data.decoder import Decoder
 from rsseg.data.files import MaskFiles, is_vector
-from rsseg.data.labels import make_decoder
+from rsseg.data.labels import make_mask_reader
 from rsseg.data.masks import read_mask
 from rsseg.data.scene import Mask, Scene, SceneReader
 from rsseg.dataset import Dataset, scenes_of
@@ -72,28 +71,28 @@ def labelled_scene(setup: Setup, target: str, image: Path | None, mask: Path | N
             raise InputError(f"{word}={path}: there is no such file")
     own = setup.dataset
     place = list(own.tasks).index(target)
-    burnt, decoder = _mask_of(setup, target, mask, own.decoders[place])
+    burnt, mask_reader = _mask_of(setup, target, mask, own.mask_readers[place])
     scene = Scene(image.stem, image, (burnt,), unlabelled=own.unlabelled_in(image.stem), nodata=own.nodata)
-    return replace(own, decoders=(decoder,), palettes=(own.palettes[place],)), scene
+    return replace(own, mask_readers=(mask_reader,), palettes=(own.palettes[place],)), scene
 
 
-def _mask_of(setup: Setup, target: str, path: Path, decoder: Decoder) -> tuple[Mask, Decoder]:
+def _mask_of(setup: Setup, target: str, path: Path, mask_reader: MaskReader) -> tuple[Mask, MaskReader]:
     """A mask, and what decodes it."""
     node = setup.plain["dataset"]
     place, said = (f"targets.{target}", targets_of(node)[target]) if node.get("targets") else ("source", node["source"])
     given = {key: said[key] for key in FROM_FILES if key != "mask" and said.get(key) is not None}
     files = MaskFiles.of(place, str(path), **given)
     if not is_vector(path):
-        return Mask(path, threshold=files.threshold), decoder
-    task = decoder.task
+        return Mask(path, threshold=files.threshold), mask_reader
+    task = mask_reader.task
     if files.burn.attribute is None and not task.real:
         if task.exclusive or task.channels > 1:
             raise InputError(
                 f"mask={path}: the run's config names no attribute (dataset.source.attribute, values) that says which of "
                 f"{', '.join(task.classes)} a feature is: burn it into a raster (gdal_rasterize -a ...)"
             )
-        decoder = make_decoder(replace(task, soft=False))  # a feature is 1, whatever stands for it in rasters
-    return Mask(path, files.burn), decoder
+        mask_reader = make_mask_reader(replace(task, soft=False))  # a feature is 1, whatever stands for it in rasters
+    return Mask(path, files.burn), mask_reader
 
 
 def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> AnyScores:
@@ -115,7 +114,7 @@ def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> AnyScores:
     if not path.is_file():
         raise InputError(f"map={path}: there is no such file")
     dataset, scene = labelled_scene(setup, task.target, path, mask)
-    reader, of_map = SceneReader(scene, dataset.decoders, [1]), _map_decoder(task, dataset.decoders[0], path)
+    reader, of_map = SceneReader(scene, dataset.mask_readers, [1]), _map_reader(task, dataset.mask_readers[0], path)
     sums, unmapped = SCENE_SUMS[task.counted](task, 1), 0
     with progress(list(_tiles(reader)), "comparing") as tiles:
         for window in tiles:
@@ -133,11 +132,11 @@ def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> AnyScores:
     return scores
 
 
-def _map_decoder(task: Task, of_masks: Decoder, path: Path) -> Decoder:
+def _map_reader(task: Task, of_masks: MaskReader, path: Path) -> MaskReader:
     """What reads a map: by the numbers of labels, unknown where it says no-data; where it holds others, as masks are read."""
     if task.real:
         return of_masks
-    plain = make_decoder(replace(task, soft=False), ignore=[])
+    plain = make_mask_reader(replace(task, soft=False), ignore=[])
     try:
         reader = SceneReader(Scene(path.stem, path, (Mask(path),)), [plain], [1])
         for window in _tiles(reader):
@@ -152,10 +151,10 @@ def _map_decoder(task: Task, of_masks: Decoder, path: Path) -> Decoder:
     return plain
 
 
-def _read_map(path: Path, decoder: Decoder, window: Window) -> NDArray[np.generic]:
+def _read_map(path: Path, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
     """The labels or values of a part of a map."""
     try:
-        return read_mask(path, decoder, window, path)
+        return read_mask(path, mask_reader, window, path)
     except InputError as error:
         raise InputError(f"map={path}: {error}") from None
 

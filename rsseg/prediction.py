@@ -25,7 +25,7 @@ from rsseg.data.burn import VECTORS, Burn
 from rsseg.data.census import describe_other_radiometry
 from rsseg.data.files import is_vector
 from rsseg.data.inspection import compare_scenes
-from rsseg.data.labels import make_decoder
+from rsseg.data.labels import make_mask_reader
 from rsseg.data.raster import georeference, open_raster
 from rsseg.data.scene import Mask, Scene, SceneReader
 from rsseg.devices import choose_precision, scoring_accelerator
@@ -297,7 +297,7 @@ class Mapper:
         scene = fit_resolution(replace(scene, nodata=spec.nodata), spec.resolution, self.options.resample, scratch)
         decoders = []
         if self.options.area:
-            decoders = [make_decoder(Binary(("area",)))]
+            decoders = [make_mask_reader(Binary(("area",)))]
             scene = replace(scene, masks=(Mask(Path(self.options.area), Burn()),))
         reader = SceneReader(scene, decoders, list(spec.bands))
         reader.fill = np.array(spec.mean)

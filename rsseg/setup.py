@@ -30,11 +30,11 @@ from rsseg.config.targets import (
 )
 from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import Blocks
-from rsseg.data.decoder import Decoder
-from rsseg.data.labels import make_decoder
+from rsseg.data.labels import make_mask_reader
+from rsseg.data.mask_reader import MaskReader
 from rsseg.data.sampling import Places, Read
 from rsseg.data.scene import Source
-from rsseg.dataset import Dataset, Numbers
+from rsseg.dataset import Dataset, TrainStatistics
 from rsseg.loggers import given_to_logger
 from rsseg.losses import Composite, EdgeWeight, Weight
 from rsseg.losses.balancing import Balancing
@@ -239,7 +239,7 @@ class Setup:
         load_weights(network, model.weights)
         return network
 
-    def losses(self, numbers: Numbers | None) -> dict[str, Composite]:
+    def losses(self, numbers: TrainStatistics | None) -> dict[str, Composite]:
         """The loss composition of each head.
 
         Args:
@@ -272,7 +272,7 @@ class Setup:
             edge_weight=None if edges is None else EdgeWeight(**edges),
         )
 
-    def term(self, where: str, node: Mapping[str, Any], task: Task, numbers: Numbers | None) -> nn.Module:
+    def term(self, where: str, node: Mapping[str, Any], task: Task, numbers: TrainStatistics | None) -> nn.Module:
         """A loss term.
 
         Args:
@@ -312,7 +312,7 @@ class Setup:
         """Whether the losses of heads are balanced, or those of all terms."""
         return str(self.plain["balancing"].get("between", "heads"))
 
-    def panel(self, head: str, numbers: Numbers) -> dict[str, dict[str, Any]]:
+    def panel(self, head: str, numbers: TrainStatistics) -> dict[str, dict[str, Any]]:
         """What the losses of a head's panel are made with, counted weights as numbers, by name; none for real values."""
         task = self.tasks[head]
         losses, counted = {} if task.real else PANEL, numbers.targets[task.target]
@@ -428,7 +428,7 @@ def set_up(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
         "plain": plain,
         "dataset": Dataset(
             name=dataset["name"],
-            decoders=tuple(_decoder(dataset, name, tasks[name]) for name in targets),
+            mask_readers=tuple(_mask_reader(dataset, name, tasks[name]) for name in targets),
             bands=bands,
             rgb=rgb,
             nodata=dataset["nodata"],
@@ -454,12 +454,12 @@ def _task_of(head: str, target: str, tasks: Mapping[str, Task]) -> Task:
     return tasks[target]
 
 
-def _decoder(dataset: Mapping[str, Any], name: str, task: Task) -> Decoder:
-    """The decoder of a target's masks."""
+def _mask_reader(dataset: Mapping[str, Any], name: str, task: Task) -> MaskReader:
+    """The reader of a target's masks."""
     target = targets_of(dataset)[name]
     values, ignored = target["mask_values"], target["ignore_values"]
     try:
-        return make_decoder(
+        return make_mask_reader(
             task, values, ignored, target["fractions"], target["range"], target["size"], target["colour_tolerance"] or 0
         )
     except InputError as error:

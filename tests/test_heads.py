@@ -18,7 +18,7 @@ from rsseg.compare.runs import Run
 from rsseg.comparison import Question, compare
 from rsseg.config.cli import check_early
 from rsseg.contract import InputError, layers_of
-from rsseg.dataset import Numbers, TargetNumbers
+from rsseg.dataset import TargetStatistics, TrainStatistics
 from rsseg.evaluation import evaluate
 from rsseg.run import train
 
@@ -27,8 +27,8 @@ TARGETS = {
     "height": "{task: regression, classes: [height], units: [m], mask: 'heights/{name}.tif'}",
 }
 HEADS = ["+loss@model.heads.cover.loss=ce_dice", "+loss@model.heads.height.loss=huber"]
-NUMBERS = Numbers(
-    [0.0] * 3, [1.0] * 3, {"cover": TargetNumbers([1] * 3, [3] * 3), "height": TargetNumbers([1], [1], [10.0], [2.0])}
+NUMBERS = TrainStatistics(
+    [0.0] * 3, [1.0] * 3, {"cover": TargetStatistics([1] * 3, [3] * 3), "height": TargetStatistics([1], [1], [10.0], [2.0])}
 )
 
 

@@ -137,7 +137,7 @@ def test_points_are_found_as_points(tmp_path, squares_root):
     assert len(geopandas.read_file(tmp_path / "points.gpkg")) >= 0
     sized = make_setup(settings(tmp_path, *words, "dataset.size=8"))
     unsized = make_setup(settings(tmp_path, *words))
-    assert sized.dataset.decoders[0].signature != unsized.dataset.decoders[0].signature
+    assert sized.dataset.mask_readers[0].signature != unsized.dataset.mask_readers[0].signature
 
 
 @pytest.mark.parametrize("mask", ["squares.gpkg", "points.gpkg"])

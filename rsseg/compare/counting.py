@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rsseg.compare.records import CALIBRATED, POINTS
 from rsseg.contract import IGNORE, Batch, layers_of
-from rsseg.data.windows import Core
+from rsseg.data.windows import GridCell
 from rsseg.metrics.average import Array
 from rsseg.metrics.calibration import calibration_sums
 from rsseg.metrics.counters import Boundary, Confusion, ScoreHistogram
@@ -53,7 +53,7 @@ class PointCounts:
         self.boundaries = {name: Boundary(task, scenes) for name, task in tasks.items()}
         self._scenes: dict[str, tuple[Tensor, Tensor]] = {}  # prediction and mask of the scene that is being put together
 
-    def count(self, outputs: Mapping[str, Tensor], batch: Batch, cores: Sequence[Core], wanted: NDArray[np.bool_]) -> None:
+    def count(self, outputs: Mapping[str, Tensor], batch: Batch, cores: Sequence[GridCell], wanted: NDArray[np.bool_]) -> None:
         """Count a batch.
 
         Args:
@@ -79,7 +79,7 @@ class PointCounts:
             for labels, target, k in zip(predicted, truth, batch["k"][here.cpu()].tolist(), strict=True):
                 self._place(name, labels, target, cores, k)
 
-    def _place(self, name: str, labels: Tensor, target: Tensor, cores: Sequence[Core], k: int) -> None:
+    def _place(self, name: str, labels: Tensor, target: Tensor, cores: Sequence[GridCell], k: int) -> None:
         """Put a window's inner part into its scene; a scene that is complete is counted."""
         core = cores[k]
         if k == 0 or cores[k - 1].scene != core.scene:

@@ -67,7 +67,8 @@ class TargetConfig(TargetFacts):
     Attributes:
         mask: Of files the pattern of their paths.
         attribute: Of vector files, what holds a feature's mask value; null: 1 for every feature.
-        values: Of vector files, the mask value for each value of the attribute; null: it is an integer.
+        values: Of vector files, the mask value for each value of the attribute, a mapping or a list such as ["house: 1"]; null:
+            it is an integer.
         layer: Of vector files with several layers, the one that is read; null: the only one.
         buffer: Of vector files, by how many metres on the ground features are widened; null: they are not.
         threshold: Of rasters, the value above which a pixel is 1, and else 0; null: values are taken as they are.
@@ -75,7 +76,7 @@ class TargetConfig(TargetFacts):
 
     mask: str | None = None
     attribute: str | None = None
-    values: dict[str, int] | None = None
+    values: Any = None
     layer: str | None = None
     buffer: float | None = None
     threshold: float | None = None

@@ -74,6 +74,7 @@ FOLDS = "write dataset.folds=5 dataset.fold=2: the number of folds, and the one 
 
 GONE = {
     "loss.backend": "this setting is gone, and not needed: sums are taken in one way on every device; leave it out",
+    "dataset.source.cache": "this setting is gone: decoded samples lie in <output>/cache/store; leave it out or set output=...",
     "dataset.source.fold": FOLDS,
     "dataset.source.folds": FOLDS,
 }
@@ -188,6 +189,9 @@ def _unreadable(word: str) -> str:
         return f"'{word}' is not understood: write key=value"
     if value.startswith(("[", "{")) and not value.endswith(("]", "}")):
         return f"{word}: the shell has cut it at a space: quote the whole argument, as in '{key}=[a, b]'"
+    if value.startswith("{") and key.endswith(".values"):
+        pairs = ",".join(f'"{pair.strip()}"' for pair in re.sub("[\"'{}]", "", value).split(","))
+        return f"{word}: for keys with other letters than a to z write '{key}=[{pairs}]'"
     if value.startswith("{"):
         return f"{word}: the keys of a mapping are letters from a to z, digits and _ here; write others into a file of configs/"
     if value.startswith("["):

@@ -14,7 +14,7 @@ from shapely.geometry import box
 
 from rsseg.contract import InputError, number
 from rsseg.data.burn import Burn
-from rsseg.data.decoder import Decoder
+from rsseg.data.mask_reader import MaskReader
 from rsseg.data.raster import open_raster
 from rsseg.task import OBJECT_PLANES, Task
 from rsseg.task.heat import spread, whole_radius
@@ -23,7 +23,7 @@ ROOM = 2
 """Pixels beyond the radius that know of an object too, for augmentations that enlarge or shrink the window."""
 
 
-class Boxes(Decoder):
+class Boxes(MaskReader):
     """Decodes the features of a vector file to objects: their bounding boxes in pixels of the image's grid.
 
     A feature without extent, a point, has the size that is given, or none. A feature's mask value is the number of its class,
@@ -58,16 +58,16 @@ class Boxes(Decoder):
 
     @property
     def mask_bands(self) -> int:
-        """See `Decoder`; features have one mask value each."""
+        """See `MaskReader`; features have one mask value each."""
         return 1
 
     @property
     def signature(self) -> tuple[object, ...]:
-        """See `Decoder`."""
+        """See `MaskReader`."""
         return "boxes", self.size, self.ignore
 
     def wrong_features(self, values: NDArray[np.int32]) -> str:
-        """See `Decoder`."""
+        """See `MaskReader`."""
         known = [*range(1, self.task.channels + 1), *self.ignore]
         wrong, counts = np.unique(values[~np.isin(values, known)], return_counts=True)
         if not len(wrong):
@@ -81,7 +81,7 @@ class Boxes(Decoder):
         )
 
     def burn(self, path: Path, burn: Burn, image: Path, window: Window) -> NDArray[np.generic]:
-        """See `Decoder`: float32 ``[5, h, w]``."""
+        """See `MaskReader`: float32 ``[5, h, w]``."""
         from rsseg.data.vector import read_features
 
         shapes, values = read_features(path, burn, image)

@@ -18,9 +18,9 @@ from rsseg.contract import InputError
 from rsseg.data.census import band_statistics, value_statistics
 from rsseg.data.count import SceneCounts
 from rsseg.data.decoded import decode_scene, decoded_bytes, layer_files, read_arrays, store_name, write_arrays
-from rsseg.data.decoder import Decoder
-from rsseg.data.inspection import Facts, check_scene, compare_scenes, raise_together
-from rsseg.data.scene import Scene, SceneReader
+from rsseg.data.inspection import Facts, compare_scenes, raise_together
+from rsseg.data.mask_reader import MaskReader
+from rsseg.data.scene import Scene
 from rsseg.data.store import Store
 from rsseg.files import UnwritableError, check_space, file_error, remove_parts
 from rsseg.progress import progress
@@ -35,7 +35,7 @@ def cores() -> int:
 
 def open_store(
     scenes: Sequence[Scene],
-    decoders: Sequence[Decoder],
+    mask_readers: Sequence[MaskReader],
     bands: Sequence[int],
     folder: Path,
     title: str = "store",
@@ -49,7 +49,7 @@ def open_store(
 
     Args:
         scenes: The scenes.
-        decoders: How the masks of each target are decoded.
+        mask_readers: How the masks of each target are decoded.
         bands: The image bands to read, counted from 1.
         folder: Where the decoded scenes of all splits lie.
         title: What messages and the progress bar begin with.
@@ -68,14 +68,14 @@ def open_store(
     names: dict[Scene, str] = {}
     for scene in scenes:
         try:
-            names[scene] = store_name(scene, decoders, bands)
+            names[scene] = store_name(scene, mask_readers, bands)
         except InputError as error:
             skipped[scene.name] = str(error)
-    todo = {name: scene for scene, name in names.items() if not there.issuperset(_files(scene, name, decoders))}
+    todo = {name: scene for scene, name in names.items() if not there.issuperset(_files(scene, name, mask_readers))}
     if cut := sum(f"{name}.counts" in there for name in todo):
         log.warning("%s: files of %d scenes are gone from %s: they are decoded again.", title, cut, folder)
     beside = {name: scene for scene, name in names.items() if name not in todo and (scene.stack or _is_burnt(scene))}
-    faults = decode_scenes(todo, beside, decoders, bands, folder, title, skip, skipped)
+    faults = decode_scenes(todo, beside, mask_readers, bands, folder, title, skip, skipped)
     skipped |= {scene.name: faults[name] for scene, name in names.items() if name in faults}
     kept = [scene for scene in scenes if scene.name not in skipped]
     if not kept:
@@ -85,21 +85,21 @@ def open_store(
     index = None if todo.keys() - faults.keys() else read_arrays(path)
     if index is None:
         read = {name: read_arrays(folder / f"{name}.counts") for name in dict.fromkeys(chosen)}
-        counted = {name: SceneCounts.of(arrays, len(decoders)) for name, arrays in read.items() if arrays is not None}
+        counted = {name: SceneCounts.of(arrays, len(mask_readers)) for name, arrays in read.items() if arrays is not None}
         if bad := read.keys() - counted.keys():
             line = "%s: %d scenes in %s are damaged or of an earlier version: they are decoded again."
             log.warning(line, title, len(bad), folder)
             for name in bad:
                 (folder / f"{name}.counts").unlink(missing_ok=True)
-            return open_store(scenes, decoders, bands, folder, title, skip, full)
+            return open_store(scenes, mask_readers, bands, folder, title, skip, full)
         index = make_index([counted[name] for name in chosen])
         write_arrays(path, index)
-    return Store(folder, kept, chosen, decoders, bands, index, skipped, full)
+    return Store(folder, kept, chosen, mask_readers, bands, index, skipped, full)
 
 
-def _files(scene: Scene, name: str, decoders: Sequence[Decoder]) -> list[str]:
+def _files(scene: Scene, name: str, mask_readers: Sequence[MaskReader]) -> list[str]:
     """The names of the files that every decoded scene has."""
-    return [f"{name}.counts", *layer_files(scene, name, [decoder.task.target for decoder in decoders]).values()]
+    return [f"{name}.counts", *layer_files(scene, name, [mask_reader.task.target for mask_reader in mask_readers]).values()]
 
 
 def make_index(scenes: Sequence[SceneCounts]) -> dict[str, NDArray[Any]]:
@@ -125,7 +125,7 @@ def _is_burnt(scene: Scene) -> bool:
 def decode_scenes(
     todo: Mapping[str, Scene],
     beside: Mapping[str, Scene],
-    decoders: Sequence[Decoder],
+    mask_readers: Sequence[MaskReader],
     bands: Sequence[int],
     folder: Path,
     title: str,
@@ -137,7 +137,7 @@ def decode_scenes(
     Args:
         todo: The scenes, by their names in the store.
         beside: Scenes that are in the store and that some of them may have to go together with, likewise.
-        decoders: How the masks of each target are decoded.
+        mask_readers: How the masks of each target are decoded.
         bands: The image bands to read, counted from 1.
         folder: The store.
         title: What messages begin with.
@@ -160,24 +160,22 @@ def decode_scenes(
     facts: dict[str, Facts] = {}
     sizes: dict[str, int] = {}  # what each checked scene takes
 
-    def reader(name: str) -> SceneReader:
-        return SceneReader(todo[name], decoders, bands, facts[name])
-
     if not any(scene.stack or _is_burnt(scene) for scene in todo.values()):
         beside = {}
     known = {**beside, **todo}
 
     def check(name: str) -> None:
-        facts[name] = check_scene(known[name], decoders, bands)
+        facts[name] = known[name].check(mask_readers, bands)
         if name in beside:
             return
         if facts[name].dtype.kind == "c":
             raise InputError(f"{todo[name].image} holds complex numbers: write their amplitude, or both parts as bands")
-        sizes[name] = decoded_bytes(reader(name))
+        sizes[name] = decoded_bytes(todo[name], facts[name], mask_readers, bands)
 
     def decode(name: str) -> None:
-        if not all((folder / file).is_file() for file in _files(todo[name], name, decoders)):  # another process may have since
-            decode_scene(reader(name), folder, name)
+        files = _files(todo[name], name, mask_readers)
+        if not all((folder / file).is_file() for file in files):  # another process may have since
+            decode_scene(todo[name].reader(mask_readers, bands, facts[name]), folder, name)
 
     found |= _in_threads(check, [*names, *beside], f"{title}: checking", stop=False)
     if not skip:

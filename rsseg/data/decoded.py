@@ -22,7 +22,8 @@ from safetensors.numpy import load, save
 
 from rsseg.contract import ONE_TARGET, unknown
 from rsseg.data.count import Counter, SceneCounts
-from rsseg.data.decoder import Decoder
+from rsseg.data.inspection import Facts
+from rsseg.data.mask_reader import MaskReader
 from rsseg.data.raster import open_raster
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.files import atomic_write
@@ -36,31 +37,29 @@ LARGE = 1 << 30  # bytes of a file from which on it is mapped in another way
 MAPS = 40_000  # arrays that are mapped at a time: a process may have 65,530 maps, unless its kernel was told otherwise
 
 
-def store_name(scene: Scene, decoders: Sequence[Decoder], bands: Sequence[int]) -> str:
+def store_name(scene: Scene, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> str:
     """What a scene's files in the store begin with: a hash of everything that its pixels depend on.
 
     Raises:
         InputError: If one of the scene's files is not there.
     """
-    targets = [(d.task.target, d.task.kind, d.task.channels, d.signature) for d in decoders]
+    targets = [(d.task.target, d.task.kind, d.task.channels, d.signature) for d in mask_readers]
     facts = (4, scene.signature(), list(bands), targets)  # 4: those of an earlier version are written over, not left there
     return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
 
 
-def decoded_bytes(reader: SceneReader) -> int:
-    """What a reader's scene takes on disk, but for its counts."""
-    per_pixel = sum(math.prod(planes) * dtype.itemsize for planes, dtype in layer_forms(reader).values())
-    per_pixel += len(reader.bands) * reader.dtype.itemsize
-    return math.prod(reader.size) * per_pixel
+def decoded_bytes(scene: Scene, facts: Facts, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> int:
+    """What a scene takes on disk, but for its counts."""
+    per_pixel = sum(math.prod(planes) * dtype.itemsize for planes, dtype in layer_forms(scene, mask_readers).values())
+    return math.prod(facts.size) * (per_pixel + len(bands) * facts.dtype.itemsize)
 
 
-def layer_forms(reader: SceneReader) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """The planes and the stored dtype of each layer of a reader's scene."""
-    scene, weight = reader.scene, reader.scene.weight
-    tasks = [decoder.task for place, decoder in enumerate(reader.decoders) if scene.mask_of(place) is not None]
+def layer_forms(scene: Scene, mask_readers: Sequence[MaskReader]) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """The planes and the stored dtype of each layer of a scene."""
+    tasks = [mask_reader.task for place, mask_reader in enumerate(mask_readers) if scene.mask_of(place) is not None]
     forms: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {task.target: (task.planes, task.dtype) for task in tasks}
-    if weight is not None:
-        forms["weight"] = (), np.dtype(open_raster(weight).dtypes[0])
+    if scene.weight is not None:
+        forms["weight"] = (), np.dtype(open_raster(scene.weight).dtypes[0])
     return forms
 
 
@@ -160,9 +159,9 @@ def decode_scene(reader: SceneReader, folder: Path, name: str) -> SceneCounts:
         InputError: If the scene can't be decoded; `UnwritableError` if it can't be written, which is no scene's fault.
     """
     height, width = reader.size
-    tasks, dtype, bands = [decoder.task for decoder in reader.decoders], reader.dtype, len(reader.bands)
+    tasks, dtype, bands = [mask_reader.task for mask_reader in reader.mask_readers], reader.dtype, len(reader.bands)
     counter = Counter(tasks, (height, width), bands)
-    forms = {**layer_forms(reader), "missing": ((), np.dtype(np.bool_))}
+    forms = {**layer_forms(reader.scene, reader.mask_readers), "missing": ((), np.dtype(np.bool_))}
     arrays = {kind: ((*planes, height, width), stored) for kind, (planes, stored) in forms.items()}
     arrays["image"] = (height, width, bands), dtype
     files: dict[str, ArrayFile] = {}
@@ -214,6 +213,14 @@ def block_sums(path: Path | str, chosen: Iterable[int]) -> Iterator[int]:
         for block in chosen:
             file.seek(block * BLOCK)
             yield zlib.crc32(file.read(BLOCK))
+
+
+def has_size(path: str, size: int) -> bool:
+    """Whether a file is there and has so many bytes."""
+    try:
+        return os.stat(path).st_size == size
+    except OSError:
+        return False
 
 
 def find_fault(path: str, length: int, sums: NDArray[np.uint32], full: bool) -> str:

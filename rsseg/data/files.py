@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,10 @@ from rsseg.data.splits import Split
 from rsseg.files import is_remote
 
 log = logging.getLogger(__name__)
+
+
+PAIR = re.compile(r"\s*(.*?)\s*:\s*(-?\d+)\s*")
+"""An entry of `values` as text, such as "house: 1"; Hydra's mappings take no accents in their keys."""
 
 
 class MaskFiles(NamedTuple):
@@ -52,6 +57,9 @@ class MaskFiles(NamedTuple):
             InputError: If it can't be.
         """
         values = {} if values is None else values
+        if isinstance(values, list):
+            pairs = [PAIR.fullmatch(str(pair)) for pair in values]
+            values = {pair[1]: int(pair[2]) for pair in pairs if pair} if all(pairs) else values
         if not isinstance(values, Mapping) or not all(type(value) is int for value in values.values()):
             raise InputError(f"dataset.{place}.values={values}: a mapping such as {{building: 1, road: 2}} is expected")
         if values and attribute is None:
@@ -66,8 +74,8 @@ class MaskFiles(NamedTuple):
             raise InputError(f"dataset.{place}.threshold={threshold}: a number is expected, above which a pixel is 1")
         if buffer is not None and (not isinstance(buffer, int | float) or not 0 <= buffer < math.inf):
             raise InputError(f"dataset.{place}.buffer={buffer}: metres are expected, by which features are widened")
-        pairs = tuple((text_of(name), value) for name, value in values.items())
-        return cls(mask, Burn(attribute, pairs, None if layer is None else str(layer), float(buffer or 0)), threshold)
+        table = tuple((text_of(name), value) for name, value in values.items())
+        return cls(mask, Burn(attribute, table, None if layer is None else str(layer), float(buffer or 0)), threshold)
 
 
 def is_vector(path: Path) -> bool:
@@ -90,7 +98,8 @@ class Files(Source):
             ``values``. A scene may lack some of them.
         split: As `Split` takes it.
         attribute: Of vector masks, the attribute that holds a feature's mask value; None: 1 for every feature.
-        values: The mask value for each of the attribute's values, where they are not integers already.
+        values: The mask value for each of the attribute's values, where they are not integers already: a mapping, or a list
+            such as ``["house: 1", "road: 2"]``.
         layer: Of vector masks with several layers, the one that is read.
         buffer: Of vector masks, by how many metres on the ground features are widened.
         threshold: Of raster masks, the value above which a pixel is 1, and else 0.
@@ -112,7 +121,7 @@ class Files(Source):
         mask: str = "",
         split: Mapping[str, float | str | Sequence[str] | None] | None = None,
         attribute: str | None = None,
-        values: Mapping[Any, int] | None = None,
+        values: Mapping[Any, int] | Sequence[str] | None = None,
         layer: str | None = None,
         buffer: float | None = None,
         threshold: float | None = None,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,9 +14,10 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from rsseg.contract import InputError
-from rsseg.data.decoder import Decoder
+from rsseg.data.grids import check_overlap
+from rsseg.data.mask_reader import MaskReader
 from rsseg.data.masks import check_bands, value_bands
-from rsseg.data.raster import JPEG, alpha_band, check_overlap, is_coloured, is_turned, open_raster, read_bands
+from rsseg.data.raster import JPEG, alpha_band, is_coloured, is_turned, open_raster, read_bands
 
 if TYPE_CHECKING:
     from rsseg.data.scene import Mask, Scene
@@ -41,10 +43,10 @@ class Facts(NamedTuple):
     size: tuple[int, int]
     dtype: np.dtype[np.generic]
     counts: tuple[int, ...]
-    warped: list[Path]
-    alpha: list[Path]
-    turned: list[Path]
-    elsewhere: dict[Path, str]
+    warped: Sequence[Path] = ()
+    alpha: Sequence[Path] = ()
+    turned: Sequence[Path] = ()
+    elsewhere: Mapping[Path, str] = MappingProxyType({})
 
 
 def raise_together(faults: Sequence[str]) -> None:
@@ -75,12 +77,12 @@ def compare_scenes(scenes: Sequence[Scene], facts: Sequence[Facts], bands: Seque
         _say(scenes, facts, bands)
 
 
-def check_scene(scene: Scene, decoders: Sequence[Decoder], bands: Sequence[int]) -> Facts:
+def check_scene(scene: Scene, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> Facts:
     """Open every file of a scene.
 
     Args:
         scene: The scene.
-        decoders: How the masks of each target will be decoded.
+        mask_readers: How the masks of each target will be decoded.
         bands: The bands that will be read.
 
     Raises:
@@ -88,9 +90,7 @@ def check_scene(scene: Scene, decoders: Sequence[Decoder], bands: Sequence[int])
     """
     image, counts, dtypes = open_raster(scene.image), scene.counts(), list[DTypeLike]()
     warped, alpha = list[Path](), list[Path]()
-    if max(bands) > sum(counts):
-        files = ", ".join(map(str, scene.images))
-        raise InputError(f"{files} has {sum(counts)} bands, but dataset.bands={bands}: list bands from 1 to {sum(counts)}")
+    check_band_numbers(", ".join(map(str, scene.images)), sum(counts), bands)
     for path, _, own in scene.parts(bands):
         raster = open_raster(path)
         if path.suffix.lower() not in JPEG:  # those can only be decoded whole: a fault shows when they are
@@ -103,17 +103,27 @@ def check_scene(scene: Scene, decoders: Sequence[Decoder], bands: Sequence[int])
             alpha.append(path)
     size = image.shape if scene.region is None else (int(scene.region.height), int(scene.region.width))
     elsewhere = dict[Path, str]()
-    for mask, decoder in zip(scene.masks, decoders, strict=False):  # a scene to map has none
+    for mask, mask_reader in zip(scene.masks, mask_readers, strict=False):  # a scene to map has none
         if mask is None:
             continue
         if mask.burn is not None:
-            elsewhere[mask.path] = _check_vector(mask, scene.image, decoder)
-        elif _check_mask(mask.path, scene.image, decoder):
+            elsewhere[mask.path] = _check_vector(mask, scene.image, mask_reader)
+        elif _check_mask(mask.path, scene.image, mask_reader):
             warped.append(mask.path)
     if scene.weight is not None and _check_weight(scene.weight, scene.image):
         warped.append(scene.weight)
     turned = [path for path in scene.images if is_turned(path)]
     return Facts(size, np.result_type(*dtypes), counts, warped, alpha, turned, elsewhere)
+
+
+def check_band_numbers(image: str, count: int, bands: Sequence[int]) -> None:
+    """Make sure that an image of so many bands has those that are to be read.
+
+    Raises:
+        InputError: If it has not.
+    """
+    if max(bands) > count:
+        raise InputError(f"{image} has {count} bands, but dataset.bands={list(bands)}: list bands from 1 to {count}")
 
 
 def _is_warped(path: Path, bands: Sequence[int], onto: Path, bilinear: bool) -> bool:
@@ -128,12 +138,11 @@ def _is_warped(path: Path, bands: Sequence[int], onto: Path, bilinear: bool) -> 
     return True
 
 
-def _check_mask(path: Path, image: Path, labels: Decoder) -> bool:
+def _check_mask(path: Path, image: Path, labels: MaskReader) -> bool:
     """Whether the mask is warped."""
-    if labels.no_raster:
-        raise InputError(f"{path}: {labels.no_raster}")
-    check_bands(path, labels)
-    return _is_warped(path, value_bands(path, labels), image, bilinear=False)
+    bands = value_bands(path, labels)
+    check_bands(path, len(bands), labels)
+    return _is_warped(path, bands, image, bilinear=False)
 
 
 def _check_weight(path: Path, image: Path) -> bool:
@@ -146,7 +155,7 @@ def _check_weight(path: Path, image: Path) -> bool:
     return _is_warped(path, [1], image, bilinear=False)
 
 
-def _check_vector(mask: Mask, image: Path, labels: Decoder) -> str:
+def _check_vector(mask: Mask, image: Path, labels: MaskReader) -> str:
     """Why the features lie outside of the image, if they do."""
     assert mask.burn is not None
     if labels.mask_bands > 1:
@@ -160,7 +169,7 @@ def _check_vector(mask: Mask, image: Path, labels: Decoder) -> str:
     area = features_area(mask.path, mask.burn)
     if area is not None:
         try:
-            check_overlap(mask.path, *area, image)
+            check_overlap(mask.path, *area, open_raster(image))
         except InputError as error:
             return str(error)
     return ""

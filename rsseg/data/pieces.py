@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from rasterio.transform import from_bounds
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.transform import from_origin
 from shapely.geometry import box
 from torchgeo.datasets import GeoDataset, IntersectionDataset
 
-from rsseg.data.raster import TOLERANCE
+from rsseg.data.grids import TOLERANCE
 
 
 def grouped_keys(dataset: Any, chip: int) -> list[tuple[int, Any]]:
@@ -77,9 +79,9 @@ def pieces(
             )
 
 
-def georeference(dataset: Any, key: Any, shape: Sequence[int]) -> dict[str, Any]:
-    """Where a sample lies; nothing for plain images."""
+def place_of(dataset: Any, key: Any) -> tuple[Any, Affine | None]:
+    """Where a sample lies: its CRS and the transform from its pixels to the map; None of plain images."""
     if not isinstance(dataset, GeoDataset):
-        return {}
+        return None, None
     x, y, _ = key
-    return {"crs": dataset.crs, "transform": from_bounds(x.start, y.start, x.stop, y.stop, shape[2], shape[1])}
+    return CRS.from_user_input(dataset.crs), from_origin(x.start, y.stop, *dataset.res)

@@ -1,4 +1,4 @@
-"""Raster files: open handles, the pixels of a window, where there are none, and one file on another's grid."""
+"""Raster files: open handles, the pixels of a window, and where there are none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,14 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from rsseg.contract import InputError
+from rsseg.data.grids import GDAL_ERRORS, check_overlap, located, same_grid
 from rsseg.files import atomic_write
 
 GDAL = {
@@ -38,18 +37,11 @@ JPEG = frozenset({".jpg", ".jpeg"})
 
 ORIENTATION = 0x0112  # the EXIF tag
 
-GDAL_ERRORS = (RasterioError, CPLE_BaseError)
-"""What rasterio raises: its own errors, and some of GDAL's as they are."""
-
 FORMATS = (
     "GTiff", "PNG", "JPEG", "JP2OpenJPEG", "HFA", "BMP", "GIF", "WEBP", "ENVI", "EHdr", "AAIGrid", "SRTMHGT", "DTED", "NITF",
     "ERS", "PCIDSK", "SAGA", "USGSDEM",
 )  # fmt: skip
 """The formats that files may have, by GDAL's names. A VRT, which reads other files, has to be called one."""
-
-METRES_PER_DEGREE = 111_320.0  # along a meridian, and along the equator
-
-TOLERANCE = 0.01  # of a pixel: corners that are nearer than this are equal
 
 # Plain JPEG and PNG are welcome. Said once and for all: a filter that a thread sets for a while is undone by the next.
 warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -113,7 +105,7 @@ def _open(path: Path, onto: Path | None, bilinear: bool, key: object) -> Any:  #
             + f". Viewers turn {onto.name} by its EXIF data: write it turned (mogrify -auto-orient)"
             * is_turned(onto)
         )
-    check_overlap(path, raster.crs, raster.bounds, onto)
+    check_overlap(path, raster.crs, raster.bounds, grid)
     if bilinear and is_coloured(raster):
         raise InputError(
             f"{path} holds the numbers of colours in a palette, and lies on another grid than {onto}: numbers can't be "
@@ -188,105 +180,12 @@ def georeference(path: Path) -> dict[str, Any]:
     return {"rpcs": raster.rpcs} if raster.rpcs is not None else {}
 
 
-def ground_resolution(path: Path) -> float | None:
-    """The side of a raster's pixel in metres, in the middle of the raster; of oblong pixels that of a square as large.
-
-    None where it does not say where it lies, or has a CRS of its own that no unit is known of.
-    """
-    raster = open_raster(path)
-    if not located(raster):
-        return None
-    side = float(np.sqrt(abs(raster.transform.determinant)))
-    if raster.crs.is_geographic:
-        return side * METRES_PER_DEGREE * float(np.sqrt(np.cos(np.radians(raster.lnglat()[1]))))
-    with suppress(*GDAL_ERRORS):
-        return side * float(raster.crs.linear_units_factor[1])
-    return None
-
-
 def is_turned(path: Path) -> bool:
     """Whether viewers turn a JPEG, as its EXIF data ask them to; its pixels are read as they are stored."""
     if path.suffix.lower() not in JPEG:
         return False
     with reading(path), Image.open(path) as image:
         return int(image.getexif().get(ORIENTATION, 1)) != 1
-
-
-def located(raster: Any) -> bool:
-    """Whether a raster says where on the Earth it lies."""
-    return raster.crs is not None and not raster.transform.is_identity
-
-
-def same_grid(raster: Any, grid: Any) -> bool:
-    """Whether two rasters' pixels lie on each other: their sizes are equal and, if both have coordinates, their corners."""
-    if raster.shape != grid.shape:
-        return False
-    if not (located(raster) and located(grid)):
-        return True
-    height, width = grid.shape
-    corners = np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]], dtype=np.float64)
-    moved = _matrix(~grid.transform) @ _matrix(raster.transform) @ corners - corners
-    return bool(raster.crs == grid.crs and abs(moved).max() < TOLERANCE)
-
-
-def _matrix(transform: Any) -> NDArray[np.float64]:
-    return np.array([[transform.a, transform.b, transform.c], [transform.d, transform.e, transform.f], [0, 0, 1]])
-
-
-def check_overlap(path: Path, crs: Any, bounds: Sequence[float], onto: Path) -> None:
-    """Make sure that a file with these bounds touches a raster's area.
-
-    The raster's outline is brought into the file's CRS: a file may reach beyond where the raster's CRS is defined.
-
-    Raises:
-        InputError: If it does not, or there is no way from one CRS to the other.
-    """
-    left, bottom, right, top = area_in(onto, crs, path)
-    west, east = sorted(bounds[::2])
-    south, north = sorted(bounds[1::2])
-    beside = left >= east or right <= west if left <= right else left >= east and right <= west  # across the antimeridian
-    if beside or bottom >= north or top <= south:
-        raise InputError(
-            f"{path} does not overlap {onto}: in {brief_crs(crs)} it spans {west:.6g} to {east:.6g} and {south:.6g} to "
-            f"{north:.6g}, the image {left:.6g} to {right:.6g} and {bottom:.6g} to {top:.6g}. Is it the right file, and is its "
-            "CRS right?"
-        )
-
-
-def area_in(image: Path, crs: Any, path: Path) -> tuple[float, float, float, float]:
-    """West, south, east and north of an image in another file's CRS; west is above east across the antimeridian.
-
-    Args:
-        image: The image, which has coordinates.
-        crs: The other CRS.
-        path: The other file, for messages.
-
-    Raises:
-        InputError: If there is no way from one CRS to the other.
-    """
-    raster, ends = open_raster(image), np.full(4, np.inf)
-    west, east = sorted(raster.bounds[::2])
-    south, north = sorted(raster.bounds[1::2])
-    with suppress(*GDAL_ERRORS), rasterio.Env(**GDAL):
-        ends = np.array(transform_bounds(raster.crs, crs, west, south, east, north))
-    if not np.isfinite(ends).all():
-        raise InputError(
-            f"{path} can't be brought together with {image}: there is no way from {brief_crs(raster.crs)} to {brief_crs(crs)}"
-        )
-    left, bottom, right, top = ends.tolist()
-    return left, bottom, right, top
-
-
-def brief_crs(crs: Any) -> str:
-    """A CRS in a few words: its code, or its name.
-
-    Example:
-        >>> brief_crs(rasterio.CRS.from_epsg(32633))
-        'EPSG:32633'
-    """
-    code = crs.to_epsg()
-    name = str(crs.to_wkt()).partition('"')[2].partition('"')[0]
-    return f"EPSG:{code}" if code else f"the CRS '{name}'"
 
 
 def alpha_band(raster: Any) -> int:
@@ -301,7 +200,7 @@ def has_palette(raster: Any) -> bool:
 
 def is_coloured(raster: Any) -> bool:
     """Whether pixels are palette indices to expand to RGB. 1-bit palettes are not: they only say which value is black."""
-    return has_palette(raster) and _bits(raster) > 1
+    return has_palette(raster) and bits_of(raster) > 1
 
 
 def band_count(path: Path) -> int:
@@ -310,7 +209,7 @@ def band_count(path: Path) -> int:
     return 3 if is_coloured(raster) else int(raster.count)
 
 
-def _bits(raster: Any) -> int:
+def bits_of(raster: Any) -> int:
     """The bits of a pixel of the first band."""
     bits = raster.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
     return int(bits or 8 * np.dtype(raster.dtypes[0]).itemsize)
@@ -319,7 +218,7 @@ def _bits(raster: Any) -> int:
 def _white_is_zero(raster: Any) -> int:
     """The highest value of a TIFF whose white is 0; 0 for others."""
     inverted = raster.driver == "GTiff" and raster.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
-    return int(2 ** _bits(raster) - 1) if inverted else 0
+    return int(2 ** bits_of(raster) - 1) if inverted else 0
 
 
 @lru_cache(maxsize=2)  # a JPEG can only be decoded from its top: its next windows take it from here
@@ -339,6 +238,16 @@ def reading(path: Path) -> Iterator[None]:
         raise InputError(
             f"{path} can't be read ({error.__cause__ or error}): the file is truncated or damaged, fetch or write it again"
         ) from None
+
+
+def find_damage(path: Path) -> str:
+    """Why a raster can't be read, by its header and its last pixel; empty: nothing is wrong with them."""
+    try:
+        with rasterio.Env(**GDAL), DatasetReader(str(path), driver=list(FORMATS)) as raster:
+            raster.read(1, window=Window(raster.width - 1, raster.height - 1, 1, 1))
+    except GDAL_ERRORS as error:
+        return str(error.__cause__ or error)
+    return ""
 
 
 def read_bands(

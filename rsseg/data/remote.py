@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +15,12 @@ from urllib.parse import unquote
 import fsspec
 
 from rsseg.contract import InputError
+from rsseg.data.paths import IMAGES
+from rsseg.data.raster import find_damage
 from rsseg.files import atomic_write, check_space, is_archive, read_json, write_json
 from rsseg.progress import progress
+
+log = logging.getLogger(__name__)
 
 PROTOCOLS = ("http", "https", "s3", "gs", "az", "abfs", "zip", "tar")
 """What a root may begin with, as fsspec and GDAL call it."""
@@ -28,6 +33,9 @@ LISTS = (".txt", ".csv", ".parquet", ".json", ".geojson")
 
 SMALL = 10e6
 """Bytes of such a list at most."""
+
+SINGLE = IMAGES - {".vrt", ".img"}
+"""Images that need no file beside them: they are opened where a server says no size, and may send a page of words instead."""
 
 THREADS = 8
 """Files that are copied at a time; out of an archive one."""
@@ -53,7 +61,7 @@ def fetch(root: str, fits: Callable[[str], bool], setting: str = "dataset.source
     folder = cache_folder() / f"{PurePosixPath(root.rstrip('/')).name}-{digest}"
     listing, files = folder / "listing.json", folder / "files"
     try:
-        whole = read_json(listing) if listing.is_file() else list_files(*open_system(url))
+        whole = read_listing(listing) or list_files(*open_system(url))
         there = strip_top_folder(whole, fits)
         if not any(map(fits, there)):
             held = ", ".join(list(there)[:3])
@@ -62,8 +70,10 @@ def fetch(root: str, fits: Callable[[str], bool], setting: str = "dataset.source
                 f"{', ...' * (len(there) > 3)}"
             )
         write_json(listing, whole)
-        todo = {name: there[name] for name in needed_files(there, fits) if not (files / name).is_file()}
+        todo = {name: there[name] for name in needed_files(there, fits) if not is_whole(files / name, there[name][1])}
         files.mkdir(exist_ok=True)
+        if cut := sum((files / name).is_file() for name in todo):
+            log.warning("%d files in %s are cut: they are copied again.", cut, files)
         if todo:
             copy_files(url, root, todo, files)
     except InputError:
@@ -88,7 +98,7 @@ def copy_files(url: str, root: str, todo: Mapping[str, Sequence[Any]], folder: P
         folder: Where they go.
 
     Raises:
-        InputError: If they do not fit on the disk, or a file is not whole.
+        InputError: If they do not fit on the disk, or a file is not whole, which is not kept then.
     """
     system, _ = open_system(url)
     need = sum(size for _, size in todo.values())
@@ -101,13 +111,31 @@ def copy_files(url: str, root: str, todo: Mapping[str, Sequence[Any]], folder: P
                 system.get_file(address, str(part))
             except FileNotFoundError:
                 raise InputError(f"{name} of {root} is listed, but not there: is it complete?") from None
-            if size and part.stat().st_size != size:
+            if not is_whole(part, size):
                 raise InputError(f"{name} of {root} was cut: {part.stat().st_size} of {size} bytes came; try again")
+            if not size and PurePosixPath(name).suffix.lower() in SINGLE and (why := find_damage(part)):
+                raise InputError(
+                    f"{name} of {root} came damaged ({why.replace(str(part), name)}) and is not kept: try again; if it is so "
+                    "on the server, download the data first and take on_bad_scene=skip"
+                )
 
     title = f"copying {len(todo)} files, {need / 1e9:.1f} GB, of {root}"
     with ThreadPoolExecutor(1 if "::" in url else THREADS) as pool, progress(list(todo), title) as names:
         for _ in zip(names, pool.map(copy_one, todo), strict=True):
             pass
+
+
+def is_whole(path: Path, size: int) -> bool:
+    """Whether a file is there with so many bytes; with 0, which is not known, whether it is there."""
+    return path.is_file() and size in (0, path.stat().st_size)
+
+
+def read_listing(path: Path) -> dict[str, list[Any]]:
+    """What a root holds, as it was listed before; empty: it was not, or that file is damaged."""
+    try:
+        return read_json(path)
+    except InputError:
+        return {}
 
 
 def open_system(url: str) -> tuple[Any, str]:

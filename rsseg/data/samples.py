@@ -1,16 +1,182 @@
-"""What a sample of torchgeo holds: its image and its mask, whatever they are called and however they are shaped."""
+"""A sample of torchgeo as a scene: its image and its mask, whatever they are called and however they are shaped."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
+from rasterio.windows import Window
 
 from rsseg.contract import InputError
+from rsseg.data.inspection import Facts, check_band_numbers
+from rsseg.data.mask_reader import MaskReader
+from rsseg.data.masks import check_bands, mask_values
+from rsseg.data.pieces import place_of
+from rsseg.data.raster import blank_missing
+from rsseg.data.scene import Mask, Scene, SceneReader
 
 Array = NDArray[Any]
+
+READING = threading.Lock()
+"""Held while a sample is read: few of torchgeo's classes may be asked by several threads."""
+
+TRIED = 10
+"""Samples that are tried to learn what all look like."""
+
+
+@dataclass(eq=False)
+class Samples:
+    """The samples of a split of a torchgeo dataset.
+
+    Attributes:
+        dataset: The dataset.
+        keys: What it is indexed with, by the samples' numbers.
+        name: What it is called in messages.
+        fingerprint: A hash of all that samples depend on.
+        needs_mask: Refuse samples without a mask.
+        image: The keys of a sample that are its image, as `image_of` takes them.
+        mask: The keys that are its mask, as `mask_of` takes them.
+        times: How many time steps of an image become bands.
+    """
+
+    dataset: Any
+    keys: Mapping[int, Any]
+    name: str
+    fingerprint: str
+    needs_mask: bool
+    image: Sequence[str] | None
+    mask: Sequence[str] | None
+    times: int | None
+
+    def scene(self, number: int, group: str) -> Sample:
+        """A sample as a scene."""
+        called = Path(f"{self.name} sample {number:06d}")
+        masks = (Mask(called) if self.needs_mask or self.first[1] else None,)
+        return Sample(f"{number:06d}", called, masks, group=group, samples=self, number=number)
+
+    def read(self, number: int) -> tuple[Array, Array | None]:
+        """The image ``[bands, H, W]`` of a sample and its mask, if it has one, in the smallest types that hold their values.
+
+        Raises:
+            InputError: If it can't be read or used.
+        """
+        with READING:
+            try:
+                sample = self.dataset[self.keys[number]]
+            except Exception as error:  # whatever a reader raises over a damaged file
+                raise InputError(f"it can't be read: {str(error).strip() or repr(error)}") from None
+        image, mask = image_of(sample, self.image, self.times), mask_of(sample, self.mask)
+        if mask is None and self.needs_mask:
+            raise InputError(f"it holds {keys_and_shapes(sample)}; an image and a mask are needed to train on")
+        if mask is not None and mask.shape[1:] != image.shape[1:]:
+            raise InputError(f"its image is {list(image.shape)} but its mask {list(mask.shape)}: the same grid is expected")
+        return smallest(image), None if mask is None else smallest(mask)
+
+    @cached_property
+    def first(self) -> tuple[Facts, bool]:
+        """What the first sample that can be read is, and whether it has a mask: the others should be alike.
+
+        Raises:
+            InputError: If none of the first `TRIED` can be used.
+        """
+        faults = list[str]()
+        for number in islice(self.keys, TRIED):
+            try:
+                image, mask = self.read(number)
+                return facts_of(image), mask is not None
+            except InputError as error:
+                faults.append(f"{self.name} sample {number:06d}: {error}")
+        raise InputError(faults[0])
+
+
+def facts_of(image: Array) -> Facts:
+    """What a sample with this image is."""
+    count, height, width = image.shape
+    return Facts((height, width), image.dtype, (count,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Scene):
+    """A sample of a torchgeo dataset; what reads it takes the dataset's item.
+
+    Attributes:
+        samples: Those of its split.
+        number: Its own.
+    """
+
+    samples: Samples
+    number: int
+
+    def signature(self) -> tuple[object, ...]:
+        """See `Scene`."""
+        return self.samples.fingerprint, self.number, self.masks == (None,), self.unlabelled, self.nodata
+
+    def check(self, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> Facts:
+        """See `Scene`: what is known before it is read, by another sample."""
+        return self.samples.first[0]
+
+    def reader(self, mask_readers: Sequence[MaskReader], bands: Sequence[int], facts: Facts | None = None) -> SampleReader:
+        """See `Scene`."""
+        try:
+            return SampleReader(self, mask_readers, bands)
+        except InputError as error:
+            raise error if str(self.image) in str(error) else InputError(f"{self.image}: {error}") from None
+
+    def place(self) -> tuple[Any, Affine | None]:
+        """See `Scene`."""
+        return place_of(self.samples.dataset, self.samples.keys[self.number])
+
+    def all_bands(self) -> list[int]:
+        """See `Scene`."""
+        return list(range(1, sum(self.samples.first[0].counts) + 1))
+
+
+class SampleReader(SceneReader):
+    """The pixels of a sample, which is read once and held in memory.
+
+    Args:
+        scene: The sample.
+        mask_readers: As for `SceneReader`.
+        bands: Likewise.
+
+    Raises:
+        InputError: If it can't be read or used.
+    """
+
+    def __init__(self, scene: Sample, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> None:
+        image, self.mask = scene.samples.read(scene.number)
+        facts, first = facts_of(image), scene.samples.first[0]
+        if facts.counts != first.counts:
+            raise InputError(
+                f"its image has {len(image)} bands, but those of others {first.counts[0]}: of a time axis "
+                "dataset.source.times takes as many steps from each"
+            )
+        check_band_numbers(str(scene.image), len(image), bands)
+        if self.mask is not None:
+            check_bands(scene.image, len(self.mask), mask_readers[0])
+        self.pixels = image[[band - 1 for band in bands]]
+        super().__init__(scene, mask_readers, bands, facts)
+
+    def block(self) -> tuple[int, int]:
+        """See `SceneReader`; all is decoded."""
+        return 1, 1
+
+    def read_pixels(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """See `SceneReader`."""
+        return blank_missing(self.pixels[:, *window.toslices()], self.scene.nodata)
+
+    def _read_target(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
+        if self.mask is None:  # where others of a test split have one
+            return mask_reader.task.unknown_target((int(window.height), int(window.width)))
+        return mask_reader.decode(mask_values(self.mask[:, *window.toslices()], mask_reader))
 
 
 def arrays_of(sample: Mapping[str, Any], kind: str, wanted: Sequence[str] | None) -> dict[str, Array]:
@@ -95,12 +261,14 @@ def mask_of(sample: Mapping[str, Any], wanted: Sequence[str] | None = None) -> A
 
 
 def smallest(pixels: Array) -> NDArray[np.generic]:
-    """The values in the smallest of uint8, uint16, int16, int32 that holds them, else rounded to float32.
+    """The values in the smallest of uint8, uint16, int16, int32 that holds them, else rounded to float32, unless complex.
 
     Example:
         >>> smallest(np.array([0.0, 255.0])).dtype, smallest(np.array([0.5])).dtype
         (dtype('uint8'), dtype('float32'))
     """
+    if pixels.dtype.kind == "c":
+        return pixels
     for kind in (np.uint8, np.uint16, np.int16, np.int32):
         limits = np.iinfo(kind)
         with np.errstate(invalid="ignore"):  # NaN fits no integer

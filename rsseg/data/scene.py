@@ -7,15 +7,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
-from rasterio.windows import Window
+from rasterio.windows import Window, transform
 
 from rsseg.contract import InputError
 from rsseg.data.burn import Burn
-from rsseg.data.decoder import Decoder
 from rsseg.data.inspection import Facts, check_scene
+from rsseg.data.mask_reader import MaskReader
 from rsseg.data.masks import read_mask
 from rsseg.data.raster import (
     JPEG,
@@ -23,6 +25,7 @@ from rsseg.data.raster import (
     as_pixel,
     band_count,
     blank_missing,
+    georeference,
     is_coloured,
     masked_out,
     nodata_of,
@@ -66,7 +69,7 @@ class Scene:
 
     Attributes:
         name: Unique in its dataset.
-        image: The file whose pixel grid is the scene's.
+        image: The file whose pixel grid is the scene's; for messages, what a sample of torchgeo is called.
         masks: The files of the dataset's targets, in their order; None for one that the scene lacks.
         stack: Files whose bands follow those of `image`, in this order; warped to its grid if they lie on another.
         region: The part of the image that is the scene; None: all of it.
@@ -121,6 +124,22 @@ class Scene:
         how = [(mask.burn, mask.threshold) if mask is not None else None for mask in self.masks]
         return files, self.region, how, self.weight is not None, self.unlabelled, self.nodata
 
+    def check(self, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> Facts:
+        """What its files turn out to be, see `check_scene`."""
+        return check_scene(self, mask_readers, bands)
+
+    def reader(self, mask_readers: Sequence[MaskReader], bands: Sequence[int], facts: Facts | None = None) -> SceneReader:
+        """What reads its pixels, see `SceneReader`."""
+        return SceneReader(self, mask_readers, bands, facts)
+
+    def place(self) -> tuple[Any, Affine | None]:
+        """Its CRS, and the transform from its pixels to the map; None of what is not known."""
+        place = georeference(self.image)
+        if "transform" not in place:
+            return None, None
+        whole = place["transform"]
+        return place["crs"], whole if self.region is None else transform(self.region, whole)
+
     def counts(self) -> tuple[int, ...]:
         """The number of bands in each of the image's files."""
         return tuple(band_count(path) for path in self.images)
@@ -159,7 +178,7 @@ class SceneReader:
 
     Args:
         scene: The scene.
-        decoders: How the masks of each target are decoded.
+        mask_readers: How the masks of each target are decoded.
         bands: The image bands to read, counted from 1 through all files of the scene.
         facts: What `check_scene` found, if the scene is checked already.
 
@@ -173,18 +192,20 @@ class SceneReader:
         InputError: If a file can't be opened, or sizes or band counts don't fit.
     """
 
-    def __init__(self, scene: Scene, decoders: Sequence[Decoder], bands: Sequence[int], facts: Facts | None = None) -> None:
-        self.scene, self.decoders, self.bands = scene, list(decoders), list(bands)
-        self.facts = check_scene(scene, self.decoders, self.bands) if facts is None else facts
+    def __init__(
+        self, scene: Scene, mask_readers: Sequence[MaskReader], bands: Sequence[int], facts: Facts | None = None
+    ) -> None:
+        self.scene, self.mask_readers, self.bands = scene, list(mask_readers), list(bands)
+        self.facts = check_scene(scene, self.mask_readers, self.bands) if facts is None else facts
         self.size, self.dtype = self.facts.size, self.facts.dtype
         self.fill: NDArray[np.floating] = np.zeros(len(self.bands))
 
     def read_layers(self, window: Window) -> dict[str, NDArray[np.generic]]:
         """The layers of a part that lies inside the scene, by name: the targets and the weight that it has."""
         layers: dict[str, NDArray[np.generic]] = {}
-        for place, decoder in enumerate(self.decoders):
+        for place, mask_reader in enumerate(self.mask_readers):
             if self.scene.mask_of(place) is not None:
-                layers[decoder.task.target] = self.read_mask(window, place)
+                layers[mask_reader.task.target] = self.read_mask(window, place)
         if self.scene.weight is not None:
             layers["weight"] = self._read_weight(self.scene.weight, window)
         return layers
@@ -202,15 +223,12 @@ class SceneReader:
         Raises:
             InputError: If the mask is damaged or holds a value that can't be; the file is named.
         """
-        decoder, part, grid = self.decoders[place], self._place(window), self.scene.image
-        mask, task = self.scene.mask_of(place), decoder.task
+        mask_reader, mask = self.mask_readers[place], self.scene.mask_of(place)
+        task = mask_reader.task
         if mask is None:
             return task.unknown_target((int(window.height), int(window.width)))
         try:
-            if mask.burn is not None:
-                target = decoder.burn(mask.path, mask.burn, grid, part)
-            else:
-                target = read_mask(mask.path, decoder, part, grid, mask.threshold)
+            target = self._read_target(mask, mask_reader, window)
         except InputError as error:
             raise error if str(mask.path) in str(error) else InputError(f"{mask.path}: {error}") from None
         for name in self.scene.unlabelled:
@@ -218,6 +236,13 @@ class SceneReader:
             if of == task.target:
                 target = task.without_label(target, label)
         return target
+
+    def _read_target(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
+        """What a mask's file says in a part of the scene, as `MaskReader.decode` gives it."""
+        part, grid = self._place(window), self.scene.image
+        if mask.burn is not None:
+            return mask_reader.burn(mask.path, mask.burn, grid, part)
+        return read_mask(mask.path, mask_reader, part, grid, mask.threshold)
 
     def _read_weight(self, path: Path, window: Window) -> NDArray[np.generic]:
         """The weight in a part that lies inside the scene, 0 where the file has no data: ``[h, w]`` in its own dtype.

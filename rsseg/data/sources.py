@@ -1,19 +1,33 @@
-"""Where the scenes of a dataset lie: a source lists files and decides the split; it reads no pixels."""
+"""Made-up scenes as a source: written on first use."""
 
 from __future__ import annotations
 
 import hashlib
+import shutil
+import uuid
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import geopandas
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.transform import from_origin
+from shapely.affinity import affine_transform
+from shapely.geometry import box
 
 from rsseg.contract import InputError, nearest
 from rsseg.data.burn import Burn
 from rsseg.data.paths import find
+from rsseg.data.raster import new_raster
 from rsseg.data.scene import Mask, Scene, Source
 from rsseg.data.splits import SPLITS
-from rsseg.data.synthetic import SKY, VEHICLES, SceneRecipe, write_scenes
+from rsseg.data.synthetic import CRS, PALETTE, PIXEL, SKY, SceneRecipe, generate
+from rsseg.data.vehicles import VEHICLES, Floats
+from rsseg.files import UnwritableError, file_error, remove_parts
+from rsseg.progress import progress
 
 VEHICLE_NUMBERS = Burn("kind", tuple((kind, number) for number, kind in enumerate(VEHICLES, 1)))
 
@@ -77,3 +91,90 @@ class Synthetic(Source):
         if folder == "vehicles":
             return Mask(self.root / folder / f"{name}.gpkg", VEHICLE_NUMBERS)
         return Mask(self.root / folder / f"{name}.tif")
+
+
+def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], seed: int) -> None:
+    """Write scenes as GeoTIFFs: ``root/images/train_000.tif``, its ``root/masks/train_000.tif`` and ``root/heights/...``.
+
+    Scenes with vehicles have the bounding boxes of these beside them, in ``root/vehicles/train_000.gpkg``, with a `kind` each.
+    Scenes with clouds have ``root/sky/train_000.tif`` too, with a band for each of `SKY`, and a folder for each of these alone.
+
+    `root` appears only when complete. If it is there already, nothing happens. How many scenes one split has does not
+    change those of another.
+
+    Args:
+        root: The folder to make.
+        recipe: What the scenes are made of.
+        counts: How many scenes each split (train, val, test) gets, up to 1000.
+        seed: Which world the scenes come from.
+
+    Raises:
+        InputError: If a split has another name or number of scenes; `UnwritableError` if the folder can't be written.
+    """
+    for split, count in counts.items():
+        if split not in SPLITS:
+            raise InputError(f"write_scenes: no split '{split}'{nearest(split, SPLITS)}; there are {', '.join(SPLITS)}")
+        if not 0 <= count <= 1000:
+            raise InputError(f"write_scenes: {split} has {count} scenes; it must be from 0 to 1000")
+    if root.exists():
+        return
+    remove_parts(root.parent)
+    draft = root.with_name(f".{root.name}.{uuid.uuid4().hex}.part")
+    todo = [(split, i) for split, count in counts.items() for i in range(count)]
+    try:
+        beside = ["vehicles"] * bool(recipe.vehicles) + ["sky", *SKY] * bool(recipe.clouds)
+        for kind in ("images", "masks", "heights", *beside):
+            (draft / kind).mkdir(parents=True)
+        with progress(todo, "Making scenes") as steps:
+            for split, i in steps:
+                number = 1000 * SPLITS.index(split) + i
+                own = recipe if split == "train" else replace(recipe, height_outliers=0)
+                image, mask, height, vehicles, sky = generate(own, seed, number)
+                if recipe.vehicles:
+                    _write_vehicles(draft / "vehicles" / f"{split}_{i:03d}.gpkg", vehicles, _place(recipe.size, number))
+                layers: dict[str, NDArray[Any]] = {"images": image, "masks": mask[None], "heights": height[None]}
+                if sky is not None:
+                    layers["sky"] = sky
+                    layers |= {kind: band[None] for kind, band in zip(SKY, sky, strict=True)}
+                for kind, bands in layers.items():
+                    _write(draft / kind / f"{split}_{i:03d}.tif", bands, number)
+        draft.rename(root)
+    except UnwritableError as error:
+        raise UnwritableError(str(error).replace(str(draft), str(root))) from None
+    except OSError as error:
+        if not root.exists():  # where it does, another process was faster
+            raise file_error(root, error) from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _write(path: Path, bands: NDArray[np.generic], number: int) -> None:
+    """Write a GeoTIFF of the layer that its folder is called after; `number` says where on the ground it lies."""
+    count, height, width = bands.shape
+    form = {
+        "count": count,
+        "height": height,
+        "width": width,
+        "dtype": bands.dtype.name,
+        "crs": CRS,
+        "transform": _place(width, number),
+    }
+    form |= {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
+    photometric = {"images": "RGB", "masks": "PALETTE"}.get(path.parent.name, "MINISBLACK")
+    with new_raster(path, sync=False, photometric=photometric, **form) as file:
+        if photometric == "PALETTE":
+            file.write_colormap(1, {label: (*bytes.fromhex(tint[1:]), 255) for label, tint in enumerate(PALETTE)})
+        file.write(bands)
+
+
+def _place(size: int, number: int) -> Affine:
+    """Where on the ground a scene lies."""
+    pitch = PIXEL * size + 100  # metres: scenes do not touch
+    return from_origin(300_000 + number % 100 * pitch, 5_400_000 - number // 100 * pitch, PIXEL, PIXEL)
+
+
+def _write_vehicles(path: Path, vehicles: Floats, place: Affine) -> None:
+    """Write the bounding boxes of vehicles as a GeoPackage."""
+    corners = [affine_transform(box(left, top, right, bottom), place.to_shapely()) for _, top, left, bottom, right in vehicles]
+    frame = geopandas.GeoDataFrame({"kind": [VEHICLES[int(kind)] for kind in vehicles[:, 0]]}, geometry=corners, crs=CRS)
+    frame.to_file(path, driver="GPKG", engine="pyogrio", geometry_type="Polygon")

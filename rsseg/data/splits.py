@@ -116,7 +116,14 @@ class Split:
             groups = group_names(scenes)
             owner = self._dealt(Counter(groups))
             return {scene.name: owner[group] for scene, group in zip(scenes, groups, strict=True) if group in owner}
-        return self._by_pattern(asked, scenes) if self.kind == "name patterns" else self._by_list(asked, scenes)
+        owner = dict[str, str]()
+        for key in self.parts:
+            for name in sorted((self._fitting if self.kind == "name patterns" else self._listed)(key, asked, scenes)):
+                if owner.setdefault(name, key) != key:
+                    raise InputError(
+                        f"dataset.source.split puts {name} in {owner[name]} and {key}: no scene may be in two splits"
+                    )
+        return owner if "train" in self.parts else {scene.name: "train" for scene in scenes} | owner
 
     @staticmethod
     def _kind(part: Any) -> str:
@@ -152,30 +159,22 @@ class Split:
             )
         return found
 
-    def _by_pattern(self, asked: str | None, scenes: Sequence[Scene]) -> dict[str, str]:
-        owner: dict[str, str] = {}
-        for key, listed in self.parts.items():
-            patterns = list(map(str, listed)) if isinstance(listed, Sequence) else []
-            hits = {pattern: self._named(scenes, pattern) for pattern in patterns}
-            lost = [pattern for pattern, names in hits.items() if not names]
-            misspelt = [pattern for pattern in lost if key != "test" or "/" not in pattern]  # a path: the folder is not there
-            if misspelt and "train" not in self.parts:  # what is not named trains: a misspelt name must not
-                raise InputError(
-                    f"dataset.source.split.{key}: no image's name is '{misspelt[0]}'; found {scenes[0].name} and so on. "
-                    f"For all names that start so, write '{misspelt[0].rstrip('*')}*'"
-                )
-            if key == asked and 0 < len(lost) < len(patterns):
-                log.warning(
-                    "%d of %d scenes in dataset.source.split.%s are not there, first %s.",
-                    len(lost),
-                    len(patterns),
-                    key,
-                    lost[0],
-                )
-            for name in sorted(set().union(*hits.values())):
-                if owner.setdefault(name, key) != key:
-                    raise InputError(f"dataset.source.split puts {name} in {owner[name]} and {key}")
-        return owner if "train" in self.parts else {scene.name: "train" for scene in scenes} | owner
+    def _fitting(self, split: str, asked: str | None, scenes: Sequence[Scene]) -> set[str]:
+        """The scenes that fit the patterns of a split."""
+        listed = self.parts[split]
+        patterns = list(map(str, listed)) if isinstance(listed, Sequence) else []
+        hits = {pattern: self._named(scenes, pattern) for pattern in patterns}
+        lost = [pattern for pattern, names in hits.items() if not names]
+        misspelt = [pattern for pattern in lost if split != "test" or "/" not in pattern]  # a path: the folder is not there
+        if misspelt and "train" not in self.parts:  # what is not named trains: a misspelt name must not
+            raise InputError(
+                f"dataset.source.split.{split}: no image's name is '{misspelt[0]}'; found {scenes[0].name} and so on. "
+                f"For all names that start so, write '{misspelt[0].rstrip('*')}*'"
+            )
+        if split == asked and 0 < len(lost) < len(patterns):
+            line = "%d of %d scenes in dataset.source.split.%s are not there, first %s."
+            log.warning(line, len(lost), len(patterns), split, lost[0])
+        return set().union(*hits.values())
 
     def _named(self, scenes: Sequence[Scene], pattern: str) -> set[str]:
         """The scenes with a name, or else those whose names fit it as a pattern; with a slash it is the image's path."""
@@ -184,22 +183,12 @@ class Split:
         called = {name for name, text in texts.items() if text == wanted}
         return called or {name for name, text in texts.items() if fnmatchcase(text, wanted)}
 
-    def _by_list(self, asked: str | None, scenes: Sequence[Scene]) -> dict[str, str]:
-        owner: dict[str, str] = {}
-        for key in self.parts:
-            for name in sorted(self._listed(key, scenes, needed=key != "test" or asked == "test")):
-                if owner.setdefault(name, key) != key:
-                    raise InputError(
-                        f"dataset.source.split puts {name} in {owner[name]} and {key}: no scene may be in two splits"
-                    )
-        return owner if "train" in self.parts else {scene.name: "train" for scene in scenes} | owner
-
-    def _listed(self, split: str, scenes: Sequence[Scene], needed: bool) -> set[str]:
+    def _listed(self, split: str, asked: str | None, scenes: Sequence[Scene]) -> set[str]:
         """The scenes that the list files of a split name, by their names or those of their files.
 
         A file in a folder with scenes is about these alone.
         """
-        pattern = str(self.parts[split])
+        pattern, needed = str(self.parts[split]), split != "test" or asked == "test"
         paths = sorted(self.root.glob(pattern)) if "*" in pattern else [self.root / pattern]
         paths = [path for path in paths if path.is_file()]
         if not paths and needed:
@@ -256,6 +245,7 @@ def rows_of(path: Path, split: str) -> list[list[str]]:
         except Exception as error:  # pyarrow's own errors
             raise InputError(f"{path} can't be read: {error}. Is it complete?") from None
         table = table.reset_index() if table.index.name else table
+        table = table.loc[:, [not isinstance(value, bytes) for value in table.iloc[0]]] if len(table) else table  # geometries
         rows = [list(map(str, table.columns)), *(list(map(str, row)) for row in table.itertuples(index=False))]
         rows = rows if "split" in table.columns else rows[1:]
     else:

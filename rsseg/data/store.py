@@ -19,10 +19,10 @@ from torch import Tensor
 from rsseg.contract import InputError, Layers, unknown
 from rsseg.data.blocks import Blocks
 from rsseg.data.census import BandStatistics, Census, ValueStatistics
-from rsseg.data.decoded import BLOCK, decode_scene, find_fault, layer_file, layer_files, map_array
-from rsseg.data.decoder import Decoder
+from rsseg.data.decoded import BLOCK, decode_scene, find_fault, has_size, layer_file, layer_files, map_array
+from rsseg.data.mask_reader import MaskReader
 from rsseg.data.raster import as_pixel
-from rsseg.data.scene import Scene, SceneReader
+from rsseg.data.scene import Scene
 from rsseg.progress import progress
 from rsseg.task import Task
 
@@ -57,7 +57,7 @@ class Store:
         folder: Where they lie.
         scenes: The scenes that they were decoded from.
         names: What their files begin with.
-        decoders: How the masks of each target are decoded.
+        mask_readers: How the masks of each target are decoded.
         bands: The image bands that were read, counted from 1.
         index: The arrays that `rsseg.data.build.make_index` gives.
         skipped: Scenes that could not be decoded, and why.
@@ -82,15 +82,15 @@ class Store:
         folder: Path,
         scenes: Sequence[Scene],
         names: Sequence[str],
-        decoders: Sequence[Decoder],
+        mask_readers: Sequence[MaskReader],
         bands: Sequence[int],
         index: dict[str, NDArray[Any]],
         skipped: dict[str, str],
         full: bool = False,
     ) -> None:
         self.folder, self.scenes, self.skipped = folder, list(scenes), skipped
-        self._decoders, self._bands, self._full = decoders, bands, full
-        self.tasks = {decoder.task.target: decoder.task for decoder in decoders}
+        self._mask_readers, self._bands, self._full = mask_readers, bands, full
+        self.tasks = {mask_reader.task.target: mask_reader.task for mask_reader in mask_readers}
         self._targets = list(self.tasks)
         self._names = list(names)
         self._layout: list[list[int]] = index["layout"].tolist()
@@ -98,7 +98,8 @@ class Store:
         self._first: list[int] = (np.cumsum(index["files"]) - index["files"]).tolist()
         known = {text: np.dtype(text.decode()) for text in np.unique(index["dtypes"].view("S3")).tolist()}
         self._dtypes = [known[text] for text in index["dtypes"].view("S3").ravel().tolist()]
-        self._lengths, self._sums, self._ends = index["lengths"], index["sums"], np.cumsum(-(-index["lengths"] // BLOCK))
+        self._lengths: list[int] = index["lengths"].tolist()
+        self._sums, self._ends = index["sums"], np.cumsum(-(-index["lengths"] // BLOCK))
         self._opened = bytearray(len(self.scenes))
         self.dtype = np.result_type(*{self._dtypes[first] for first in self._first})
         self.layers = {name: Layer(task.planes, task.dtype, default=task.unknown) for name, task in self.tasks.items()}
@@ -146,7 +147,7 @@ class Store:
     @property
     def nbytes(self) -> int:
         """The bytes of the scenes' files, about what they take in memory."""
-        return int(self._lengths.sum())
+        return sum(self._lengths)
 
     def _files(self, scene: int) -> dict[str, str]:
         """The paths of a scene's files, by what they hold."""
@@ -171,11 +172,9 @@ class Store:
         for place, (kind, path) in enumerate(self._files(scene).items(), start=self._first[scene]):
             planes = self.layers[kind].planes if kind in self.layers else ()
             shape = (height, width, len(self.fill)) if kind == "image" else (*planes, height, width)
-            try:
-                arrays[kind] = map_array(path, shape, self._dtypes[place])
-            except (OSError, ValueError):  # it was there when the scene was opened first
+            if not has_size(path, self._lengths[place]):  # it had when the scene was opened first: to read its map is a SIGBUS
                 self._check(scene)
-                arrays[kind] = map_array(path, shape, self._dtypes[place])
+            arrays[kind] = map_array(path, shape, self._dtypes[place])
         return arrays.pop("image"), arrays, arrays.pop("missing", None)
 
     def _check(self, scene: int) -> None:
@@ -185,7 +184,7 @@ class Store:
             with REPAIR:
                 if fault := self._fault(scene, full=True):  # another thread may have been here
                     log.warning("%s: scene %s is decoded again.", fault, own.name)
-                    decode_scene(SceneReader(own, self._decoders, self._bands), self.folder, self._names[scene])
+                    decode_scene(own.reader(self._mask_readers, self._bands), self.folder, self._names[scene])
                     map_array.cache_clear()
                     if self._fault(scene, full=True):
                         for index in self.folder.glob("index-*"):
@@ -199,7 +198,7 @@ class Store:
     def _fault(self, scene: int, full: bool) -> str:
         """What is wrong with a scene's files; empty: nothing was found."""
         for place, path in enumerate(self._files(scene).values(), start=self._first[scene]):
-            length, end = int(self._lengths[place]), int(self._ends[place])
+            length, end = self._lengths[place], int(self._ends[place])
             if fault := find_fault(path, length, self._sums[end - -(-length // BLOCK) : end], full):
                 return fault
         return ""

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import math
-import shutil
-import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from affine import Affine
 from numpy.typing import NDArray
-from rasterio.transform import from_origin
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-from rsseg.contract import InputError, nearest
+from rsseg.contract import InputError
 from rsseg.data.clouds import draw_sky
-from rsseg.data.raster import new_raster
-from rsseg.data.splits import SPLITS
-from rsseg.files import UnwritableError, file_error, remove_parts
-from rsseg.progress import progress
+from rsseg.data.vehicles import Floats, Rectangle, draw_tints, park_vehicles, turn
 
 CLASSES = ("land", "building", "road", "field", "water")
 PALETTE = ("#d8d2b8", "#d1495b", "#55555f", "#e0a92e", "#2e86ab")
 LAND, BUILDING, ROAD, FIELD, WATER = range(5)
-
-VEHICLES = ("car", "truck")
 
 SKY = ("clouds", "shadows", "water")
 """The bands of the layer `sky`, and the layers that hold each of them alone."""
@@ -37,7 +26,6 @@ PIXEL = 0.5
 
 CRS = "EPSG:32633"
 
-Floats = NDArray[np.float64]
 Labels = NDArray[np.uint8]
 
 # Colours overlap on purpose: asphalt and slate, concrete and flat roofs, dirt road and soil, crop and grass.
@@ -45,7 +33,6 @@ _GRASS, _SOIL, _CROWN = (104, 122, 74), (164, 146, 112), (56, 74, 46)
 _WATERS = ((48, 70, 76), (66, 82, 62), (88, 98, 84))
 _PAVINGS = ((122, 122, 122), (164, 160, 150), (158, 138, 108))
 _CROPS = ((196, 176, 118), (92, 122, 60), (70, 98, 52), (146, 118, 90), (170, 170, 84), (124, 132, 84))
-_PAINTS = ((232, 232, 230), (40, 42, 46), (150, 152, 156), (176, 44, 40), (52, 76, 140), (206, 200, 188))
 _ROOFS = ((152, 82, 62), (112, 82, 66), (122, 122, 124), (84, 86, 92), (196, 192, 182), (118, 120, 88))
 
 
@@ -124,26 +111,6 @@ class _Plan(NamedTuple):
     village: NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class _House:
-    """A rotated rectangle: centre, sides and height in pixels, angle in radians."""
-
-    y: float
-    x: float
-    length: float
-    width: float
-    height: float
-    angle: float
-
-    def stamp(self, size: int, margin: float = 0.0) -> tuple[tuple[slice, slice], NDArray[np.bool_], Floats]:
-        """The window of the scene around the house, which of its pixels are house, and how far beyond the ridge."""
-        reach = int(math.hypot(self.length, self.width) / 2 + margin) + 2
-        rows, cols = (slice(max(int(c) - reach, 0), min(int(c) + reach, size)) for c in (self.y, self.x))
-        dy, dx = np.mgrid[rows, cols] - np.array([self.y, self.x])[:, None, None]
-        along, across = (c * dx + s * dy for c, s in _turn(self.angle))
-        return (rows, cols), (abs(along) <= self.length / 2 + margin) & (abs(across) <= self.width / 2 + margin), across
-
-
 def generate(recipe: SceneRecipe, seed: int, index: int) -> SyntheticScene:
     """Make one scene; the same arguments always give the same scene.
 
@@ -163,7 +130,7 @@ def generate(recipe: SceneRecipe, seed: int, index: int) -> SyntheticScene:
     plan = _draw_plan(land, recipe)
     houses = _place_houses(land, plan, recipe)
     scene, standing, sun = _paint(paint, plan, houses)
-    vehicles = _park(traffic, plan, scene, recipe.vehicles)
+    vehicles = park_vehicles(traffic, plan.ground == ROAD, plan.road, scene, recipe.vehicles)
     sky = draw_sky(weather, recipe.size, recipe.clouds, sun) if recipe.clouds else None
     scene = sky.over(scene) if sky else scene
     picture = gaussian_filter(scene, (0, recipe.blur, recipe.blur))
@@ -173,102 +140,6 @@ def generate(recipe: SceneRecipe, seed: int, index: int) -> SyntheticScene:
     heights[wrong] = echoes.uniform(-10, 60, int(wrong.sum()))
     image, seen = picture.clip(0, 255).round().astype(np.uint8), sky.labels(plan.ground == WATER) if sky else None
     return SyntheticScene(image, mask, heights.astype(np.float32), vehicles, seen)
-
-
-def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], seed: int) -> None:
-    """Write scenes as GeoTIFFs: ``root/images/train_000.tif``, its ``root/masks/train_000.tif`` and ``root/heights/...``.
-
-    Scenes with vehicles have the bounding boxes of these beside them, in ``root/vehicles/train_000.gpkg``, with a `kind` each.
-    Scenes with clouds have ``root/sky/train_000.tif`` too, with a band for each of `SKY`, and a folder for each of these alone.
-
-    `root` appears only when complete. If it is there already, nothing happens. How many scenes one split has does not
-    change those of another.
-
-    Args:
-        root: The folder to make.
-        recipe: What the scenes are made of.
-        counts: How many scenes each split (train, val, test) gets, up to 1000.
-        seed: Which world the scenes come from.
-
-    Raises:
-        InputError: If a split has another name or number of scenes; `UnwritableError` if the folder can't be written.
-    """
-    for split, count in counts.items():
-        if split not in SPLITS:
-            raise InputError(f"write_scenes: no split '{split}'{nearest(split, SPLITS)}; there are {', '.join(SPLITS)}")
-        if not 0 <= count <= 1000:
-            raise InputError(f"write_scenes: {split} has {count} scenes; it must be from 0 to 1000")
-    if root.exists():
-        return
-    remove_parts(root.parent)
-    draft = root.with_name(f".{root.name}.{uuid.uuid4().hex}.part")
-    todo = [(split, i) for split, count in counts.items() for i in range(count)]
-    try:
-        beside = ["vehicles"] * bool(recipe.vehicles) + ["sky", *SKY] * bool(recipe.clouds)
-        for kind in ("images", "masks", "heights", *beside):
-            (draft / kind).mkdir(parents=True)
-        with progress(todo, "Making scenes") as steps:
-            for split, i in steps:
-                number = 1000 * SPLITS.index(split) + i
-                own = recipe if split == "train" else replace(recipe, height_outliers=0)
-                image, mask, height, vehicles, sky = generate(own, seed, number)
-                if recipe.vehicles:
-                    _write_vehicles(draft / "vehicles" / f"{split}_{i:03d}.gpkg", vehicles, _place(recipe.size, number))
-                layers: dict[str, NDArray[Any]] = {"images": image, "masks": mask[None], "heights": height[None]}
-                if sky is not None:
-                    layers["sky"] = sky
-                    layers |= {kind: band[None] for kind, band in zip(SKY, sky, strict=True)}
-                for kind, bands in layers.items():
-                    _write(draft / kind / f"{split}_{i:03d}.tif", bands, number)
-        draft.rename(root)
-    except UnwritableError as error:
-        raise UnwritableError(str(error).replace(str(draft), str(root))) from None
-    except OSError as error:
-        if not root.exists():  # where it does, another process was faster
-            raise file_error(root, error) from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _write(path: Path, bands: NDArray[np.generic], number: int) -> None:
-    """Write a GeoTIFF of the layer that its folder is called after; `number` says where on the ground it lies."""
-    count, height, width = bands.shape
-    form = {
-        "count": count,
-        "height": height,
-        "width": width,
-        "dtype": bands.dtype.name,
-        "crs": CRS,
-        "transform": _place(width, number),
-    }
-    form |= {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
-    photometric = {"images": "RGB", "masks": "PALETTE"}.get(path.parent.name, "MINISBLACK")
-    with new_raster(path, sync=False, photometric=photometric, **form) as file:
-        if photometric == "PALETTE":
-            file.write_colormap(1, {label: (*bytes.fromhex(tint[1:]), 255) for label, tint in enumerate(PALETTE)})
-        file.write(bands)
-
-
-def _place(size: int, number: int) -> Affine:
-    """Where on the ground a scene lies."""
-    pitch = PIXEL * size + 100  # metres: scenes do not touch
-    return from_origin(300_000 + number % 100 * pitch, 5_400_000 - number // 100 * pitch, PIXEL, PIXEL)
-
-
-def _write_vehicles(path: Path, vehicles: Floats, place: Affine) -> None:
-    """Write the bounding boxes of vehicles as a GeoPackage."""
-    import geopandas
-    from shapely.affinity import affine_transform
-    from shapely.geometry import box
-
-    corners = [affine_transform(box(left, top, right, bottom), place.to_shapely()) for _, top, left, bottom, right in vehicles]
-    frame = geopandas.GeoDataFrame({"kind": [VEHICLES[int(kind)] for kind in vehicles[:, 0]]}, geometry=corners, crs=CRS)
-    frame.to_file(path, driver="GPKG", engine="pyogrio", geometry_type="Polygon")
-
-
-def _turn(angle: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    """The weights of x and y in the two coordinates of a system turned by `angle`."""
-    return (math.cos(angle), math.sin(angle)), (-math.sin(angle), math.cos(angle))
 
 
 def _noise(rng: np.random.Generator, size: int, scale: float) -> Floats:
@@ -284,13 +155,13 @@ def _draw_plan(rng: np.random.Generator, recipe: SceneRecipe) -> _Plan:
     size = recipe.size
     y, x = np.mgrid[:size, :size] - size / 2
     bend = rng.uniform(0, 6.3, 4)
-    s, t = (a * x + b * y for a, b in _turn(bend[3]))
+    s, t = (a * x + b * y for a, b in turn(bend[3]))
     meander = 24 * np.sin(t / 75 + bend[0]) + 9 * np.sin(t / 31 + bend[1]) + rng.uniform(-0.3, 0.3) * size
     shore = abs(s - meander) - rng.uniform(5, 18) * (1 + 0.3 * np.sin(t / 47 + bend[2]))
     shore = np.minimum(shore, 30 * (1.7 - _noise(rng, size, 110)))  # ponds
 
     angle = rng.uniform(0, 3.2)
-    axes = [a * x + b * y + rng.uniform(4, 14) * _noise(rng, size, 160) for a, b in _turn(angle)]
+    axes = [a * x + b * y + rng.uniform(4, 14) * _noise(rng, size, 160) for a, b in turn(angle)]
     cuts, near, cell, main = [], [], [], size // 120 + 3
     for axis in axes:
         marks = np.cumsum(rng.uniform(70, 190, 2 * main))
@@ -320,9 +191,9 @@ def _draw_plan(rng: np.random.Generator, recipe: SceneRecipe) -> _Plan:
     return _Plan(ground, road, shore, paving, parcel, rows, np.arctan2(*np.gradient(axes[0])), village)
 
 
-def _place_houses(rng: np.random.Generator, plan: _Plan, recipe: SceneRecipe) -> list[_House]:
+def _place_houses(rng: np.random.Generator, plan: _Plan, recipe: SceneRecipe) -> list[Rectangle]:
     """Build along the roads, in the villages first, until the recipe's share is reached."""
-    size, left, houses = recipe.size, recipe.building_share * recipe.size**2, list[_House]()
+    size, left, houses = recipe.size, recipe.building_share * recipe.size**2, list[Rectangle]()
     taken = (plan.road < recipe.road_width / 2 + 3) | (plan.shore < 5)
     spots = rng.integers(0, size, (2, size**2 // 50))
     detour = abs(plan.road[*spots] - recipe.road_width / 2 - 16) + 120 * ~plan.village[*spots]
@@ -333,7 +204,7 @@ def _place_houses(rng: np.random.Generator, plan: _Plan, recipe: SceneRecipe) ->
         length = width * rng.uniform(1.1, 2)
         shrink = max(min(1, math.sqrt(left / (length * width))), 6 / width)
         angle = plan.heading[y, x] + rng.choice((0, math.pi / 2)) + rng.normal(0, 0.06)
-        house = _House(y, x, length * shrink, width * shrink, rng.uniform(7, 13), angle)
+        house = Rectangle(y, x, length * shrink, width * shrink, rng.uniform(7, 13), angle)
         window, inside, _ = house.stamp(size, margin=4)
         if taken[window][inside].any():
             continue
@@ -363,32 +234,32 @@ def _trees(rng: np.random.Generator, plan: _Plan, sun: Floats) -> tuple[Floats, 
     return np.where(crown, 2 * np.sqrt(np.maximum(radius**2 - distance**2, 0)), 0), tone + 0.4 * slope
 
 
-def _paint(rng: np.random.Generator, plan: _Plan, houses: list[_House]) -> tuple[NDArray[np.float32], Floats, Floats]:
+def _paint(rng: np.random.Generator, plan: _Plan, houses: list[Rectangle]) -> tuple[NDArray[np.float32], Floats, Floats]:
     """The scene in clear air, ``[3, H, W]`` in grey levels: surfaces, then trees and roofs, then shadows and light.
 
     Beside it the height of trees and roofs in pixels, and the direction to the sun.
     """
     size = len(plan.ground)
     rough, fine = _noise(rng, size, 60) + _noise(rng, size, 14), _noise(rng, size, 2) + rng.normal(0, 0.5, (size, size))
-    grass, soil, crown, water = (_tints(rng, table, 1, 10)[0] for table in ((_GRASS,), (_SOIL,), (_CROWN,), _WATERS))
+    grass, soil, crown, water = (draw_tints(rng, table, 1, 10)[0] for table in ((_GRASS,), (_SOIL,), (_CROWN,), _WATERS))
     bare = np.clip(rng.uniform(0.1, 0.7) + 0.22 * rough + 0.08 * fine, 0, 1)[..., None]
     picture = grass + (soil - grass) * bare + 5 * fine[..., None]
     field, road, wet = (plan.ground == label for label in (FIELD, ROAD, WATER))
     period, depth = rng.uniform(2.5, 7, 4096), rng.uniform(0, 11, 4096)
     parcel = plan.parcel[field]
     texture = depth[parcel] * np.sin(6.28 / period[parcel] * plan.rows[field]) + 5 * rough[field] + 3 * fine[field]
-    picture[field] = _tints(rng, _CROPS, 4096, 10)[parcel] + texture[:, None]
-    paved = np.concatenate([_tints(rng, (paving,), 1, 7) for paving in _PAVINGS])
+    picture[field] = draw_tints(rng, _CROPS, 4096, 10)[parcel] + texture[:, None]
+    paved = np.concatenate([draw_tints(rng, (paving,), 1, 7) for paving in _PAVINGS])
     picture[road] = paved[plan.paving[road]] + 4 * fine[road, None] + 3 * rough[road, None]
     picture[wet] = water + (2 * rough[wet] + fine[wet] - 8 * np.tanh(plan.shore[wet] / 6 + 1))[:, None]
 
-    sun, reach, dusk = np.array(_turn(rng.uniform(0, 6.28))[0]), rng.uniform(0.5, 1.3), rng.uniform(0.4, 0.6)
+    sun, reach, dusk = np.array(turn(rng.uniform(0, 6.28))[0]), rng.uniform(0.5, 1.3), rng.uniform(0.4, 0.6)
     light = rng.uniform(0.8, 1.15) * rng.normal(1, 0.035, 3) * (1 + 0.04 * _noise(rng, size, 200)[..., None])
     glare = rng.uniform(-5, 18)
     height, tone = _trees(rng, plan, sun)
     leafy = height > 0
     picture[leafy] = crown * tone[leafy, None] + 4 * fine[leafy, None]
-    for house, tint in zip(houses, _tints(rng, _ROOFS, len(houses), 9), strict=True):
+    for house, tint in zip(houses, draw_tints(rng, _ROOFS, len(houses), 9), strict=True):
         window, inside, across = house.stamp(size)
         steep = 0.2 * (house.width < 22) * (math.cos(house.angle) * sun[0] - math.sin(house.angle) * sun[1])
         shade = 1 + steep * np.sign(across[inside]) + 0.02 * fine[window][inside]
@@ -397,64 +268,6 @@ def _paint(rng: np.random.Generator, plan: _Plan, houses: list[_House]) -> tuple
     picture *= np.where(_shadow(height, sun, reach), dusk, 1)[..., None]
     scene: NDArray[np.float32] = (picture * light + glare).transpose(2, 0, 1).astype(np.float32)
     return scene, height, sun
-
-
-def _park(rng: np.random.Generator, plan: _Plan, scene: NDArray[np.float32], count: int) -> Floats:
-    """Draw vehicles on a scene ``[3, H, W]``, along the roads, none upon another; their kinds and boxes, ``[N, 5]``.
-
-    A quarter of them are trucks.
-    """
-    size, boxes = len(plan.ground), list[tuple[float, ...]]()
-    if not count:
-        return np.zeros((0, 5))
-    heading, free = _road_direction(plan), plan.ground == ROAD
-    spots = rng.permutation(np.argwhere(free))[: 40 * count]
-    for (row, column), shift in zip(spots, rng.uniform(-0.5, 0.5, spots.shape), strict=True):
-        truck = rng.random() < 1 / 4
-        length, width = (rng.uniform(14, 20), rng.uniform(4.6, 5.4)) if truck else (rng.uniform(8, 10), rng.uniform(3.6, 4.2))
-        angle = heading[row, column] + rng.normal(0, 0.05)
-        body = _House(row + shift[0], column + shift[1], length, width, 0, angle)
-        window, inside, _ = body.stamp(size)
-        if len(boxes) == count or not free[window][inside].all():
-            continue
-        around, near, _ = body.stamp(size, margin=1)
-        free[around] &= ~near
-        boxes.append((float(truck), *_extent(body)))
-        _draw_vehicle(scene, body, _tints(rng, _PAINTS, 1, 12)[0])
-    return np.array(boxes).reshape(-1, 5)
-
-
-def _road_direction(plan: _Plan) -> Floats:
-    """The direction of the nearest road in radians, from x to y: across the gradient of the distance to its axis."""
-    down, across = np.gradient(np.where(np.isfinite(plan.road), plan.road, len(plan.road)))
-    squares = (gaussian_filter(part, 4) for part in (across**2, down**2, across * down))  # of either side alike
-    along, over, both = squares
-    return np.arctan2(2 * both, along - over) / 2 + math.pi / 2
-
-
-def _extent(body: _House) -> tuple[float, float, float, float]:
-    """Top, left, bottom and right of a rotated rectangle, counted from the corner of the first pixel."""
-    cosine, sine = abs(math.cos(body.angle)), abs(math.sin(body.angle))
-    tall, wide = (body.length * sine + body.width * cosine) / 2, (body.length * cosine + body.width * sine) / 2
-    y, x = body.y + 0.5, body.x + 0.5  # the coordinates of pixels are those of their centres
-    return y - tall, x - wide, y + tall, x + wide
-
-
-def _draw_vehicle(scene: NDArray[np.float32], body: _House, paint: Floats) -> None:
-    """Draw a shadow, then the body, then a windscreen."""
-    size, ahead = scene.shape[1], np.array([math.sin(body.angle), math.cos(body.angle)])
-    glass = body.length * 0.2 * ahead
-    screen = _House(body.y + glass[0], body.x + glass[1], body.length * 0.16, body.width * 0.8, 0, body.angle)
-    for part, tint in ((replace(body, y=body.y + 1, x=body.x + 1), None), (body, paint), (screen, paint * 0.3)):
-        window, inside, _ = part.stamp(size)
-        pixels = scene[:, *window]
-        pixels[:, inside] = pixels[:, inside] * 0.55 if tint is None else tint[:, None]
-
-
-def _tints(rng: np.random.Generator, table: tuple[tuple[int, ...], ...], count: int, spread: float) -> Floats:
-    """Draw `count` colours from a table, each a little lighter, darker or otherwise tinted than there."""
-    drawn = np.array(table)[rng.integers(len(table), size=count)]
-    return drawn + rng.normal(0, spread, (count, 1)) + rng.normal(0, spread / 2, (count, 3))
 
 
 def _shadow(height: Floats, sun: Floats, reach: float) -> NDArray[np.bool_]:
@@ -468,7 +281,7 @@ def _shadow(height: Floats, sun: Floats, reach: float) -> NDArray[np.bool_]:
     return dark
 
 
-def _label(rng: np.random.Generator, ground: Labels, houses: list[_House], flaw: float) -> Labels:
+def _label(rng: np.random.Generator, ground: Labels, houses: list[Rectangle], flaw: float) -> Labels:
     """The mask, where a share `flaw` of the houses and of the borders is wrong."""
     size, mask = len(ground), ground.copy()
     for house in houses:

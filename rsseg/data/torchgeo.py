@@ -6,25 +6,19 @@ import hashlib
 import inspect
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import reduce
 from importlib.metadata import version
 from operator import and_
-from pathlib import Path
 from typing import Any
 
 import torchgeo.datasets
-from numpy.typing import NDArray
 
 from rsseg.contract import InputError, nearest
 from rsseg.data.groups import by_fraction
-from rsseg.data.pieces import georeference, grouped_keys
-from rsseg.data.raster import new_raster
-from rsseg.data.samples import image_of, keys_and_shapes, mask_of, smallest
-from rsseg.data.scene import Mask, Scene, Source
+from rsseg.data.pieces import grouped_keys
+from rsseg.data.samples import Samples
+from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import FRACTIONS, SPLITS
-from rsseg.files import check_space, file_error, remove_parts
-from rsseg.progress import progress
 
 NAMES = {"train": ("train", "training", "trainval"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
 """What torchgeo's classes call rsseg's splits."""
@@ -38,14 +32,11 @@ class TorchGeo(Source):
 
     A sample is a group of its own; the pieces of files that overlap are one group.
 
-    Samples become GeoTIFFs in a cache, compressed without loss, in the smallest type that holds their values. They are decoded
-    once: again only when the arguments, torchgeo's version or a file below ``root`` or ``paths`` changes. An interrupted
-    decoding goes on where it stopped.
+    They are decoded again when the arguments, torchgeo's version or a file below ``root`` or ``paths`` changes.
 
     Args:
         name: The class in `torchgeo.datasets`; ``A+B``: geospatial ones, joined where they overlap, as torchgeo's ``A & B``.
         args: What it is made with, but for its split and transforms; of several such a mapping for each, by class.
-        cache: The folder for decoded samples.
         split: For each of train, val and test the class's own name of it, or a mapping of the arguments that select it; what
             is not named is found out. A class without a validation split, or with ``val: null``, gives 15 % of its training
             samples to it; one without splits is dealt out 70 : 15 : 15. Both by a hash, overlapping files of a geospatial
@@ -63,7 +54,6 @@ class TorchGeo(Source):
         self,
         name: str,
         args: Mapping[str, Any],
-        cache: str,
         split: Mapping[str, str | Mapping[str, Any] | None] | None = None,
         chip: int = 2048,
         image: str | Sequence[str] | None = None,
@@ -87,39 +77,26 @@ class TorchGeo(Source):
         self.name, self.split, self.chip, self.times = name, dict(split or {}), chip, times
         self.image, self.mask = ([keys] if isinstance(keys, str) else keys and list(keys) for keys in (image, mask))
         self.takes_split = len(names) == 1 and "split" in inspect.signature(self.kinds[names[0]]).parameters
-        self.cache = Path(cache).expanduser()
 
     def scenes(self, split: str) -> list[Scene]:
-        """The scenes of train, val or test; decodes what is not in the cache yet.
+        """The scenes of train, val or test.
 
         Raises:
-            InputError: If the dataset has no such split, or its samples can't be used.
+            InputError: If the dataset has no such split.
         """
         dataset, chosen, keys = self._open(split)
-        folder, part = self.cache / f"{self.name}-{self._fingerprint(chosen)}", "-".join(map(str, chosen.values())) or "all"
-        places = [
-            Scene(f"{i:06d}", folder / f"{i:06d}.image.tif", (Mask(folder / f"{i:06d}.mask.tif"),), group=f"{part}-{group}")
-            for i, (group, _) in keys.items()
-        ]
-        todo = [(scene, key) for scene, (_, key) in zip(places, keys.values(), strict=True) if not scene.image.is_file()]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise file_error(folder, error) from None
-        remove_parts(folder)
-        with progress(todo, f"decoding {self.name} {split}") as steps:
-            for n, (scene, key) in enumerate(steps):
-                try:
-                    size = self._decode(dataset, key, scene, split)
-                except InputError as error:
-                    raise InputError(f"torchgeo's {self.name}, {split} sample {scene.name}: {error}") from None
-                if n == 0:
-                    what = f"decoding the {split} split of {self.name} takes"
-                    check_space(folder, size * len(todo), what, "set dataset.source.cache to a larger disk")
-        return [
-            scene if all(mask.path.is_file() for mask in scene.masks if mask) else replace(scene, masks=(None,))
-            for scene in places
-        ]
+        samples = Samples(
+            dataset,
+            {number: key for number, (_, key) in keys.items()},
+            f"torchgeo's {self.name}, {split}",
+            self._fingerprint(chosen),
+            split != "test",
+            self.image,
+            self.mask,
+            self.times,
+        )
+        part = "-".join(map(str, chosen.values())) or "all"
+        return [samples.scene(number, f"{part}-{group}") for number, (group, _) in keys.items()]
 
     def _fingerprint(self, chosen: Mapping[str, Any]) -> str:
         """What the decoded samples depend on. To be taken once the class was made: it may extract or download files."""
@@ -194,23 +171,6 @@ class TorchGeo(Source):
         args = self.args if len(self.args) > 1 else self.args[self.name]
         return InputError(f"torchgeo's {self.name} with dataset.args={args}: {str(error).strip() or repr(error)}")
 
-    def _decode(self, dataset: Any, key: Any, scene: Scene, split: str) -> int:
-        """Write a sample, the image last, since its presence says that the sample is complete; returns its bytes."""
-        try:
-            sample = dataset[key]
-        except Exception as error:  # whatever a reader raises over a damaged file
-            raise InputError(f"it can't be read: {str(error).strip() or error!r}") from None
-        image, mask = image_of(sample, self.image, self.times), mask_of(sample, self.mask)
-        place, size = georeference(dataset, key, image.shape), 0
-        if mask is None and split != "test":
-            raise InputError(f"it holds {keys_and_shapes(sample)}; an image and a mask are needed to train on")
-        file = scene.mask_of(0)
-        if mask is not None and file is not None:
-            if mask.shape[1:] != image.shape[1:]:
-                raise InputError(f"its image is {list(image.shape)} but its mask {list(mask.shape)}: the same grid is expected")
-            size = write_raster(file.path, mask, place)
-        return size + write_raster(scene.image, image, place)
-
 
 def arguments_of(names: Sequence[str], args: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The arguments of each of several classes.
@@ -245,18 +205,3 @@ def dataset_class(name: str, joined: bool = False) -> Any:
     if joined and not issubclass(found, base[0]):
         raise InputError(f"dataset.name has {name}, whose samples have no place: only geospatial datasets can be joined")
     return found
-
-
-def write_raster(path: Path, pixels: NDArray[Any], place: Mapping[str, Any]) -> int:
-    """Write ``[bands, height, width]`` whole or not at all; returns its bytes before they are compressed.
-
-    Raises:
-        UnwritableError: If the file can't be written.
-    """
-    pixels = smallest(pixels)
-    count, height, width = pixels.shape
-    form = {"count": count, "height": height, "width": width, "dtype": pixels.dtype.name, **place}
-    packed = {"compress": "zstd", "zstd_level": 1, "predictor": 3 if pixels.dtype.kind == "f" else 2, "blockysize": 128}
-    with new_raster(path, sync=False, **packed, **form) as raster:  # not synced, as decoded scenes
-        raster.write(pixels)
-    return pixels.nbytes

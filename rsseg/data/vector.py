@@ -20,7 +20,8 @@ from shapely.geometry import box
 
 from rsseg.contract import InputError, nearest
 from rsseg.data.burn import Burn, text_of
-from rsseg.data.raster import area_in, brief_crs, located, open_raster, version
+from rsseg.data.grids import area_in, brief_crs, located
+from rsseg.data.raster import open_raster, version
 
 logging.getLogger("pyogrio").setLevel(logging.WARNING)  # it counts the features of every file that it writes
 
@@ -115,10 +116,11 @@ def _near(
     the other half of the Earth.
     """
     shapes, values = _read(path, burn, version)
-    crs = open_raster(image).crs
+    grid = open_raster(image)
+    crs = grid.crs
     if not len(shapes) or (shapes.crs == crs and not burn.buffer):
         return shapes, values
-    west, south, east, north = area_in(image, shapes.crs, path)
+    west, south, east, north = area_in(grid, shapes.crs, path)
     width, height = east - west if west <= east else 360 - west + east, north - south
     spans = [(west - width, east + width)] if west <= east else [(west - width, 180.0), (-180.0, east + width)]
     around = unary_union([box(left, south - height, right, north + height) for left, right in spans])

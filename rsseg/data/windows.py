@@ -23,7 +23,7 @@ from rsseg.data.store import Store
 from rsseg.errors import is_out_of_memory
 
 
-class Core(NamedTuple):
+class GridCell(NamedTuple):
     """A window of the grid and the part of it that counts: rows top + inner_top to top + inner_bottom, and so on."""
 
     scene: int
@@ -65,10 +65,10 @@ def spans(length: int, size: int, overlap: int) -> list[tuple[int, int, int]]:
     return found
 
 
-def grid(sizes: NDArray[np.int64], size: int, overlap: int) -> list[Core]:
+def grid(sizes: NDArray[np.int64], size: int, overlap: int) -> list[GridCell]:
     """Windows whose inner parts cover every pixel of every scene exactly once."""
     return [
-        Core(scene, top, left, inner_top, inner_left, inner_bottom, inner_right)
+        GridCell(scene, top, left, inner_top, inner_left, inner_bottom, inner_right)
         for scene, (height, width) in enumerate(sizes.tolist())
         for top, inner_top, inner_bottom in spans(height, size, overlap)
         for left, inner_left, inner_right in spans(width, size, overlap)

@@ -16,10 +16,11 @@ from omegaconf import OmegaConf
 from rsseg.contract import InputError
 from rsseg.data.burn import VECTORS
 from rsseg.data.files import Files
+from rsseg.data.grids import brief_crs
 from rsseg.data.paths import IMAGES, files_below
-from rsseg.data.raster import brief_crs, open_raster
+from rsseg.data.raster import open_raster, read_bands
 from rsseg.data.splits import FRACTIONS, SPLITS
-from rsseg.describe.mask_values import MANY, describe_masks, read_middle, spread_out
+from rsseg.describe.mask_values import MANY, describe_masks, middle, spread_out
 from rsseg.files import normal, write_text
 
 log = logging.getLogger(__name__)
@@ -233,7 +234,7 @@ def looks_like_mask(kind: Kind) -> bool:
     path = next(iter(kind.files.values()))
     if path.suffix.lower() in VECTORS:
         return True
-    return bool(open_raster(path).count == 1 and len(np.unique(read_middle(path, [1]))) <= MANY)
+    return bool(open_raster(path).count == 1 and len(np.unique(read_bands(path, [1], middle(path)))) <= MANY)
 
 
 def describe_images(paths: Sequence[Path]) -> str:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from rsseg.contract import IGNORE
 from rsseg.data.burn import VECTORS
-from rsseg.data.raster import has_palette, nodata_of, open_raster, read_bands
+from rsseg.data.masks import read_colours
+from rsseg.data.raster import has_palette, masked_out, nodata_of, open_raster, read_bands
 from rsseg.files import read_text
 
 LOOKED_AT = 24
@@ -30,12 +30,11 @@ UNLISTED = 0.02
 """The share of pixels whose colours need not be among the labels where masks are blurred, as in a JPEG."""
 
 
-def read_middle(path: Path, bands: Sequence[int], palette: bool = False) -> NDArray[np.generic]:
-    """The middle of a file, or all of a small one, ``[bands, h, w]``."""
+def middle(path: Path) -> Window:
+    """The middle of a raster, or all of a small one."""
     raster = open_raster(path)
     height, width = min(SIDE, raster.height), min(SIDE, raster.width)
-    window = Window((raster.width - width) // 2, (raster.height - height) // 2, width, height)
-    return read_bands(path, bands, window, palette=palette)
+    return Window((raster.width - width) // 2, (raster.height - height) // 2, width, height)
 
 
 def spread_out(paths: Sequence[Path]) -> list[Path]:
@@ -105,23 +104,23 @@ def has_colours(path: Path) -> bool:
     """Whether a mask's pixels are colours: three bands that differ, or a palette whose numbers are no labels from 0 on."""
     raster = open_raster(path)
     if has_palette(raster):
-        return bool(read_middle(path, [1]).max() > MANY)
-    return raster.count >= 3 and bool(np.ptp(read_middle(path, [1, 2, 3]), axis=0).any())
+        return bool(read_bands(path, [1], middle(path)).max() > MANY)
+    return raster.count >= 3 and bool(np.ptp(read_bands(path, [1, 2, 3], middle(path)), axis=0).any())
 
 
 def count_values(path: Path, coloured: bool) -> Counter[Any]:
     """How many pixels have each value, or each colour as "#rrggbb"."""
     if not coloured:
-        pixels, nodata = read_middle(path, [1]), nodata_of(path)
+        pixels, nodata = read_bands(path, [1], middle(path)), nodata_of(path)
         known = pixels == pixels
         if nodata is not None and nodata < 0:  # else it may be a label
             known &= pixels != nodata
         values, numbers = np.unique(pixels[known], return_counts=True)
         return Counter(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
-    raster = open_raster(path)
-    palette = has_palette(raster)
-    pixels = read_middle(path, [1, 2, 3] if palette or raster.count >= 3 else [1, 1, 1], palette).reshape(3, -1)
-    colours, numbers = np.unique(pixels, axis=1, return_counts=True)
+    pixels, hidden = read_colours(path, middle(path)), masked_out(path, [1, 2, 3], middle(path))
+    if len(np.unique(pixels[:, hidden], axis=1).T) > 1:  # a background has one colour: these are what an editor left there
+        pixels = pixels[:, ~hidden]
+    colours, numbers = np.unique(pixels.reshape(3, -1), axis=1, return_counts=True)
     return Counter({hex_colour(colour): number for colour, number in zip(colours.T.tolist(), numbers.tolist(), strict=True)})
 
 

@@ -16,11 +16,10 @@ from scipy.ndimage import distance_transform_edt, find_objects, label
 
 from rsseg.contract import known
 from rsseg.data.build import cores
-from rsseg.data.decoder import Decoder
-from rsseg.data.raster import open_raster
+from rsseg.data.mask_reader import MaskReader
 from rsseg.data.regions import cut
 from rsseg.data.sampling import stream
-from rsseg.data.scene import Scene, SceneReader
+from rsseg.data.scene import Scene
 from rsseg.data.store import Store
 from rsseg.progress import progress
 from rsseg.task import Centres
@@ -218,25 +217,25 @@ def square_metres(scene: Scene) -> float:
 
     A projection stretches lengths (Web Mercator by twice at 60 degrees), which is not undone here.
     """
-    raster = open_raster(scene.image)
-    if raster.crs is None or not raster.crs.is_projected:
+    crs, transform = scene.place()
+    if crs is None or transform is None or not crs.is_projected:
         return float("nan")
-    return float(abs(raster.transform.determinant) * raster.crs.linear_units_factor[1] ** 2)
+    return float(abs(transform.determinant) * crs.linear_units_factor[1] ** 2)
 
 
-def survey(store: Store, decoders: Sequence[Decoder], bands: list[int], seed: int) -> Survey:
+def survey(store: Store, mask_readers: Sequence[MaskReader], bands: list[int], seed: int) -> Survey:
     """Look for the objects of each class, and for labels where there is no data, piece by piece, in threads.
 
     An object that the border of a piece goes through counts with what is seen of it, once on either side.
 
     Args:
         store: The split's scenes.
-        decoders: How the masks of each target are decoded.
+        mask_readers: How the masks of each target are decoded.
         bands: The image bands to read, counted from 1.
         seed: Of the pieces that are drawn where not all can be looked at.
     """
     taken, task, title = pieces(store.sizes, seed), store.task, "looking for objects"
-    place = [decoder.task.target for decoder in decoders].index(task.target)
+    place = [mask_reader.task.target for mask_reader in mask_readers].index(task.target)
     pixels, whole = sum(w.height * w.width for _, w in taken), int(store.sizes.prod(axis=1).sum())
 
     def look(piece: tuple[int, Window]) -> tuple[list[Objects], int, int]:
@@ -252,7 +251,7 @@ def survey(store: Store, decoders: Sequence[Decoder], bands: list[int], seed: in
         gone = np.zeros(0, bool) if missing is None else np.asarray(missing[inside])
         if not gone.any():
             return objects, 0, 0
-        given = known(SceneReader(store.scenes[scene], decoders, bands).read_mask(window, place))
+        given = known(store.scenes[scene].reader(mask_readers, bands).read_mask(window, place))
         return objects, int(gone.sum()), int(((given.any(axis=0) if given.ndim == 3 else given) & gone).sum())
 
     log.info("%s in %.3g Mpx, %.3g %% of the train split", title, pixels / 1e6, 100 * pixels / whole)

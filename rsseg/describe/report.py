@@ -70,7 +70,7 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
     """
     train, bands = stores["train"], setup.dataset.read_bands
     task, present = train.task, [train.task.label_names[i] for i in present_labels(train)]
-    found = survey(train, setup.dataset.decoders, bands, setup.seed)
+    found = survey(train, setup.dataset.mask_readers, bands, setup.seed)
     named = {} if isinstance(task, Regression) else dict(zip(task.classes, found.objects, strict=True))
     objects = {name: sizes for name, sizes in named.items() if name in present}
     groups = {split: group_names(stores[split].scenes) for split in ("train", "val")}

@@ -16,8 +16,9 @@ from rasterio.vrt import WarpedVRT
 from rsseg.config.arguments import split_places
 from rsseg.contract import InputError
 from rsseg.data.files import Files
+from rsseg.data.grids import ground_resolution
 from rsseg.data.paths import IMAGES, files_below
-from rsseg.data.raster import ground_resolution, open_raster, reading
+from rsseg.data.raster import open_raster, reading
 from rsseg.data.remote import fetch
 from rsseg.data.scene import Scene
 from rsseg.files import is_remote, read_text
@@ -105,7 +106,7 @@ def fit_resolution(scene: Scene, trained: float | None, resample: str, folder: P
     """
     if resample not in ("true", "false", "refuse"):
         raise InputError(f"resample={resample}: true, false or refuse is expected")
-    own = ground_resolution(scene.image)
+    own = ground_resolution(*scene.place())
     if trained is None or own is None or resample == "false" or max(own / trained, trained / own) < NEAR:
         return scene
     if resample == "refuse":

@@ -22,8 +22,8 @@ from rsseg.contract import Batch, InputError
 from rsseg.data.groups import group_names
 from rsseg.data.sampling import Places
 from rsseg.data.store import Store
-from rsseg.data.windows import Core, GridWindows, TrainWindows
-from rsseg.dataset import Data, Numbers
+from rsseg.data.windows import GridCell, GridWindows, TrainWindows
+from rsseg.dataset import Data, TrainStatistics
 from rsseg.distributed import is_main
 from rsseg.files import write_json
 from rsseg.losses.class_weights import uncounted
@@ -80,7 +80,7 @@ def _pixels(store: Store, task: Task) -> Any:
     return choose_pixels(masks, len(store), task)
 
 
-def _panel(setup: Setup, head: str, numbers: Numbers) -> Panel:
+def _panel(setup: Setup, head: str, numbers: TrainStatistics) -> Panel:
     """The losses that a head is valued by."""
     task, facts = setup.tasks[head], setup.panel(head, numbers)
     counted = numbers.targets[task.target]
@@ -152,7 +152,7 @@ class Crossing:
         """The scenes that are still to be counted by the checkpoint of a step."""
         return np.flatnonzero(self._todo & (self._by == step))
 
-    def counter(self, step: int, cores: Sequence[Core]) -> Count:
+    def counter(self, step: int, cores: Sequence[GridCell]) -> Count:
         """What counts these scenes, once, from the batches of a grid of windows."""
         wanted = self._todo & (self._by == step)
         self._todo &= ~wanted

@@ -14,7 +14,7 @@ from rsseg.compare.baselines import baselines, constant, draw_pixels, fit_logist
 from rsseg.compare.cache import cached, data_key
 from rsseg.contract import IGNORE
 from rsseg.data.files import Files
-from rsseg.data.labels import make_decoder
+from rsseg.data.labels import make_mask_reader
 from rsseg.metrics.errors import SUMS
 from rsseg.task import Binary, Centres, Multiclass, Multilabel, Regression
 
@@ -115,7 +115,7 @@ def planes_root(tmp_path):
 
 def test_multilabel_counts_are_numpys(planes_root, tmp_path):
     task = Multilabel(("a", "b"))
-    stores = stores_of(planes_root, tmp_path / "store", make_decoder(task))
+    stores = stores_of(planes_root, tmp_path / "store", make_mask_reader(task))
     train, val = stores.values()
     found, bands = baselines(stores, task), train.census.bands
     pixels, labels = draw_pixels(train, 0)
@@ -146,7 +146,7 @@ def test_values_have_the_training_mean(tmp_path):
         write_tif(tmp_path / f"images/{i}.tif", rng.integers(0, 255, (3, 40, 70), dtype=np.uint8))
         write_tif(tmp_path / f"masks/{i}.tif", heights)
     task = Regression(("height",))
-    stores = stores_of(tmp_path, tmp_path / "store", make_decoder(task))
+    stores = stores_of(tmp_path, tmp_path / "store", make_mask_reader(task))
     found = baselines(stores, task)
     train, val = ([whole_scene(store, i)[1][0].astype(np.float64) for i in range(len(store))] for store in stores.values())
     mean = np.nanmean(np.stack(train))

@@ -99,7 +99,6 @@ ATTACKS = {
     "rsseg.files.write_text": {"path": "{canary}", "text": "x"},
     "rsseg.config.provenance.subprocess.run": {"args": ["touch", "{canary}"]},
     "rsseg.data.scene.os.system": {"command": "touch {canary}"},
-    "rsseg.data.torchgeo.write_raster": {"path": "{canary}", "pixels": [], "place": {}},
     "rsseg.data.store.Store": {"folder": "{folder}"},
     "rsseg.losses.composite.torch.save": {"obj": 1, "f": "{canary}"},
     "rsseg.losses.Composite": {"terms": {}},

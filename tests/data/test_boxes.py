@@ -180,11 +180,11 @@ def test_features_in_another_crs_become_boxes_in_pixels(tmp_path, scene):
     shapes = [box(500_010, 3_999_985, 500_015, 3_999_990), Point(500_020, 3_999_990)]
     there = geopandas.GeoSeries(shapes, crs="EPSG:32633").to_crs("EPSG:4326")
     path = features(tmp_path / "objects.gpkg", list(there), "EPSG:4326", kind=["truck", "car"])
-    decoder = Boxes(TWO, size=6)
+    mask_reader = Boxes(TWO, size=6)
     burn = Burn("kind", (("car", 1), ("truck", 2)))
-    planes = decoder.burn(path, burn, scene, Window(0, 0, 80, 60))
+    planes = mask_reader.burn(path, burn, scene, Window(0, 0, 80, 60))
     np.testing.assert_allclose(table(torch.from_numpy(planes)[None]), [[0, 20, 40, 6, 6], [1, 25, 25, 10, 10]], atol=0.01)
-    part = decoder.burn(path, burn, scene, Window(20, 10, 30, 40))
+    part = mask_reader.burn(path, burn, scene, Window(20, 10, 30, 40))
     np.testing.assert_allclose(part, planes[:, 10:50, 20:50], atol=1e-4)
 
 

@@ -12,9 +12,9 @@ from stores import store_of
 from tiny import make_scene, write_tif
 
 import rsseg.data.build as build
-import rsseg.data.store as room
 from rsseg.contract import InputError
 from rsseg.data.decoded import map_array
+from rsseg.data.scene import SceneReader
 from rsseg.data.store import load
 
 SIZES = ((64, 90), (70, 64), (300, 310))
@@ -140,6 +140,19 @@ def test_files_that_vanish_while_a_run_goes_on(tmp_path, made, kind):
     assert_right(store, truth)
 
 
+@pytest.mark.parametrize("size", [0, 200, 20_000])
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_that_are_cut_while_they_are_mapped(tmp_path, made, caplog, kind, size):
+    """To read beyond the end of a mapped file kills the process: each window looks at the sizes first."""
+    scenes, truth = made
+    store = store_of(scenes, tmp_path / "store")
+    assert_right(store, truth)
+    for path in (tmp_path / "store").glob(f"*.{kind}"):
+        os.truncate(path, min(size, path.stat().st_size - 1))
+    assert_right(store, truth)
+    assert caplog.text.count("is decoded again") == len(SIZES)
+
+
 def test_a_file_that_goes_on_after_its_last_block(tmp_path, made, monkeypatch):
     for module in ("decoded", "store"):
         monkeypatch.setattr(f"rsseg.data.{module}.BLOCK", 1024)
@@ -255,8 +268,8 @@ def test_other_pixels_than_before(tmp_path, made, monkeypatch, harm):
     scenes, truth = made
     store = store_of(scenes, tmp_path / "store")
     HARMS[harm](tmp_path / "store" / f"{store._names[0]}.image.npy")
-    read = room.SceneReader.read_pixels
-    monkeypatch.setattr(room.SceneReader, "read_pixels", lambda *given: (read(*given)[0] + 1, read(*given)[1]))
+    read = SceneReader.read_pixels
+    monkeypatch.setattr(SceneReader, "read_pixels", lambda *given: (read(*given)[0] + 1, read(*given)[1]))
     if harm == "middle byte":
         with pytest.raises(InputError, match="scene s0: decoding again gave other pixels than recorded"):
             store.arrays(0)

@@ -9,8 +9,9 @@ from rasterio.windows import Window
 from tiny import make_scene, write_tif
 
 from rsseg.contract import IGNORE, InputError
-from rsseg.data.labels import Labels, Values, show_values
+from rsseg.data.labels import Labels, show_values
 from rsseg.data.scene import Scene, SceneReader
+from rsseg.data.values import Values
 from rsseg.task import Binary, Multiclass, Multilabel, Regression
 
 N = 32
@@ -22,7 +23,7 @@ TRUTH = np.zeros((N, N), np.uint8)
 TRUTH[:, : N // 4] = 1
 
 
-def read(tmp_path, name, decoder, pixels=None, threshold=None, image=None, **options):
+def read(tmp_path, name, mask_reader, pixels=None, threshold=None, image=None, **options):
     """The target of a mask: what Pillow writes of an image, or rasterio of pixels."""
     picture = tmp_path / "image.tif"
     if not picture.is_file():
@@ -32,7 +33,7 @@ def read(tmp_path, name, decoder, pixels=None, threshold=None, image=None, **opt
         image.save(path, **options)
     elif pixels is not None:
         write_tif(path, pixels, **options)
-    reader = SceneReader(make_scene("a", picture, path, threshold=threshold), [decoder], [1])
+    reader = SceneReader(make_scene("a", picture, path, threshold=threshold), [mask_reader], [1])
     return reader.read_mask(WHOLE)
 
 
@@ -67,6 +68,19 @@ def test_colours_may_be_grey_or_in_bands(tmp_path):
     black = Labels(TWO, ["#000000", "#ffffff"])
     assert (read(tmp_path, "grey.png", black, image=Image.fromarray(TRUTH * 255)) == TRUTH).all()
     assert (read(tmp_path, "rgb.png", black, image=Image.fromarray(TRUTH * 255).convert("RGB")) == TRUTH).all()
+
+
+@pytest.mark.parametrize("name", ["m.png", "m.tif", "w.tif"])
+def test_one_bit_may_be_colours(tmp_path, name):
+    """As a drawing of 1 bit is seen: black and white, whatever 0 stands for in the file."""
+    black = Labels(TWO, ["#000000", "#ffffff"])
+    if name == "m.png":
+        target = read(tmp_path, name, black, image=Image.fromarray(TRUTH * 255).convert("1"))
+    else:
+        raw, photometric = (1 - TRUTH, "MINISWHITE") if name == "w.tif" else (TRUTH, "MINISBLACK")
+        target = read(tmp_path, name, black, raw[None], nbits=1, photometric=photometric)
+    assert (np.asarray(Image.open(tmp_path / name).convert("L")) == 255 * TRUTH).all()
+    assert (target == TRUTH).all()
 
 
 def test_bands_that_are_equal_are_one_and_others_are_refused(tmp_path):

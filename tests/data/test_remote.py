@@ -145,6 +145,48 @@ def test_an_archive_that_has_changed_is_copied_again(folder_root, tmp_path):
     assert pixels(root) == pixels(folder_root)
 
 
+def one_line(root):
+    with pytest.raises(InputError) as caught:
+        pixels(root)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("sent", ["a page", "a part", "nothing"])
+def test_a_bad_download_is_not_kept(folder_root, server, cache, sent):
+    address, _ = server
+    image = sorted((folder_root / "images").iterdir())[1]
+    whole, expected = image.read_bytes(), pixels(folder_root)
+    image.write_bytes({"a page": b"<!DOCTYPE html><p>log in", "a part": whole[: len(whole) // 2], "nothing": b""}[sent])
+    assert f"images/{image.name} of {address} came damaged" in one_line(address)
+    assert image.name not in {path.name for path in cache.rglob("images/*")}
+    image.write_bytes(whole)
+    assert pixels(address) == expected
+
+
+def test_a_copy_that_is_cut_is_made_again(folder_root, tmp_path, cache, caplog):
+    root, expected = packed(folder_root, tmp_path / "mine.zip"), pixels(folder_root)
+    assert pixels(root) == expected
+    path = next(cache.rglob("masks/*"))
+    path.write_bytes(path.read_bytes()[:-3])
+    next(cache.rglob("listing.json")).write_text("{")
+    assert pixels(root) == expected
+    assert "1 files in" in caplog.text
+
+
+def test_a_damaged_archive(folder_root, tmp_path, cache):
+    """Its check sums are those of the bytes before they were packed."""
+    with zipfile.ZipFile(tmp_path / "mine.zip", "w") as archive:
+        for file in sorted(file for file in folder_root.rglob("*") if file.is_file()):
+            archive.write(file, file.relative_to(folder_root))
+    content = bytearray((tmp_path / "mine.zip").read_bytes())
+    image = sorted((folder_root / "images").iterdir())[0]
+    content[content.index(image.read_bytes()) + image.stat().st_size // 2] ^= 1
+    (tmp_path / "mine.zip").write_bytes(content)
+    assert "Bad CRC-32 for file" in one_line(tmp_path / "mine.zip")
+    assert image.name not in {path.name for path in cache.rglob("images/*")}
+
+
 def test_what_lies_beside_an_image_comes_with_it_and_nothing_leaves_the_folder(tmp_path):
     names = ["images/a.tif", "images/a.tfw", "images/a.tif.aux.xml", "images/ab.tif", "lists/train.txt", "other/c.tif"]
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:

@@ -216,6 +216,9 @@ def test_parquet_lists_and_what_is_wrong_with_them(tmp_path, monkeypatch):
     table.to_parquet(tmp_path / "chips.parquet")
     source = Files(str(tmp_path), "images/{name}.tif", "masks/{name}.tif", {"train": "chips.parquet", "val": "chips.parquet"})
     assert [[scene.name for scene in source.scenes(split)] for split in ("train", "val")] == [["b"], ["a"]]
+    table.assign(geometry=[b"\x01\x03" * 20] * 2, chip=["a", "zz"]).to_parquet(tmp_path / "chips.parquet")
+    with pytest.raises(InputError, match=r"lists 1 names without an image: zz,2\.5$"):
+        source.scenes("train")
     (tmp_path / "chips.parquet").write_bytes(b"PAR1 is cut")
     with pytest.raises(InputError, match=r"chips\.parquet can't be read: .* Is it complete\?"):
         source.scenes("train")

@@ -12,21 +12,11 @@ from tiny import compose
 
 from rsseg.assembly import make_setup
 from rsseg.contract import InputError
-from rsseg.data import synthetic
+from rsseg.data import sources
 from rsseg.data.clouds import draw_sky
-from rsseg.data.synthetic import (
-    BUILDING,
-    CLASSES,
-    FIELD,
-    LAND,
-    PALETTE,
-    ROAD,
-    VEHICLES,
-    WATER,
-    SceneRecipe,
-    generate,
-    write_scenes,
-)
+from rsseg.data.sources import write_scenes
+from rsseg.data.synthetic import BUILDING, CLASSES, FIELD, LAND, PALETTE, ROAD, WATER, SceneRecipe, generate
+from rsseg.data.vehicles import VEHICLES
 
 SMALL = SceneRecipe(size=128)
 
@@ -177,7 +167,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest
             raise KeyboardInterrupt
         return generate(recipe, seed, index)
 
-    monkeypatch.setattr(synthetic, "generate", stop_at_the_second)
+    monkeypatch.setattr(sources, "generate", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         write_scenes(tmp_path / "scenes", SMALL, {"train": 2}, 0)
     assert not list(tmp_path.iterdir())
@@ -197,7 +187,7 @@ def test_a_faster_process_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         (root / "theirs").touch()
         return generate(recipe, seed, index)
 
-    monkeypatch.setattr(synthetic, "generate", meanwhile)
+    monkeypatch.setattr(sources, "generate", meanwhile)
     write_scenes(root, SMALL, {"train": 1}, 0)
     assert [p.name for p in root.iterdir()] == ["theirs"]
     assert [p.name for p in tmp_path.iterdir()] == ["scenes"]

@@ -7,12 +7,13 @@ from tiny import checker, coloured, write_tif
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.build import open_store
 from rsseg.data.files import Files
-from rsseg.data.labels import Labels, Values
+from rsseg.data.labels import Labels
 from rsseg.data.scene import Mask, Scene
 from rsseg.data.sources import Synthetic
 from rsseg.data.synthetic import CLASSES, SceneRecipe, generate
+from rsseg.data.values import Values
 from rsseg.data.windows import GridWindows
-from rsseg.dataset import Numbers
+from rsseg.dataset import TrainStatistics
 from rsseg.task import Binary, Multiclass, Multilabel, Regression
 
 COVER = Multiclass(("land", "road", "water"), target="cover")
@@ -43,8 +44,8 @@ def files(root, **targets):
     )
 
 
-def store_of(scenes, folder, decoders=DECODERS):
-    return open_store(scenes, decoders, [1, 2, 3], folder)
+def store_of(scenes, folder, mask_readers=DECODERS):
+    return open_store(scenes, mask_readers, [1, 2, 3], folder)
 
 
 def test_every_target_has_its_layer_and_its_counts(tmp_path, truth):
@@ -60,10 +61,10 @@ def test_every_target_has_its_layer_and_its_counts(tmp_path, truth):
     cover, height = (store.censuses[name] for name in ("cover", "height"))
     assert cover.positives.sum(0).tolist() == [sum(int((mask == c).sum()) for mask in masks) for c in range(3)]
     assert height.valid[:, 0].tolist() == ([63 * 90, 0] if place == 0 else [0, 63 * 90])
-    numbers = Numbers.of(store)
+    numbers = TrainStatistics.of(store)
     assert numbers.targets["height"].value_mean == pytest.approx([np.nanmean(heights, dtype=np.float64)])
     assert numbers.targets["height"].value_std == pytest.approx([np.nanstd(heights.astype(np.float64))])
-    assert Numbers.read(numbers.record(), ["cover", "height"]) == numbers
+    assert TrainStatistics.read(numbers.record(), ["cover", "height"]) == numbers
 
 
 def test_a_grid_blanks_every_target_outside_of_what_counts(tmp_path, truth):

@@ -10,7 +10,8 @@ from tiny import coloured, make_scene, write_tif
 from rsseg.contract import InputError
 from rsseg.data.augment import D4, CutOut, ScaleCrop
 from rsseg.data.balance import Balanced
-from rsseg.data.labels import Values, make_decoder
+from rsseg.data.labels import make_mask_reader
+from rsseg.data.values import Values
 from rsseg.task import Multiclass, Regression
 
 HEIGHT, PAIR = Regression(("height",), units=("m",)), Regression(("height", "slope"))
@@ -64,7 +65,7 @@ def test_statistics_are_those_of_all_known_values(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("decoder", "raw", "message"),
+    ("mask_reader", "raw", "message"),
     [
         (
             lambda: Values(HEIGHT, span=[0, 50]),
@@ -78,7 +79,7 @@ def test_statistics_are_those_of_all_known_values(tmp_path):
             r"holds 101, .* dataset.range=\[-inf, 100\] is expected",
         ),
         (
-            lambda: make_decoder(Multiclass(("a", "b")), span=[0, 1]),
+            lambda: make_mask_reader(Multiclass(("a", "b")), span=[0, 1]),
             None,
             "a multiclass task has no range",
         ),
@@ -86,9 +87,9 @@ def test_statistics_are_those_of_all_known_values(tmp_path):
         (lambda: Values(HEIGHT, ignore=["#ff0000"]), None, r"dataset.ignore_values=\['#ff0000'\]: numbers are expected"),
     ],
 )
-def test_what_is_refused(decoder, raw, message):
+def test_what_is_refused(mask_reader, raw, message):
     with pytest.raises(InputError, match=message):
-        decoder().decode(np.array(raw))
+        mask_reader().decode(np.array(raw))
 
 
 @pytest.mark.parametrize("value", [-9999.9, -3.4028234663852886e38, 0.1])
@@ -99,8 +100,8 @@ def test_an_ignored_value_is_that_of_the_files_dtype(value):
 
 
 def test_the_decoder_follows_the_task():
-    assert make_decoder(HEIGHT, ignore=[0]).decode(np.array([[[0, 7]]])).tolist()[0][0][1] == 7
-    labels = make_decoder(Multiclass(("a", "b")))
+    assert make_mask_reader(HEIGHT, ignore=[0]).decode(np.array([[[0, 7]]])).tolist()[0][0][1] == 7
+    labels = make_mask_reader(Multiclass(("a", "b")))
     assert labels.decode(np.array([[[1, 255]]])).tolist() == [[1, 255]]
 
 

@@ -16,7 +16,7 @@ from tiny import make_scene, mask_file, write_tif
 from rsseg.contract import IGNORE, InputError
 from rsseg.data import vector
 from rsseg.data.burn import Burn
-from rsseg.data.files import Files
+from rsseg.data.files import Files, MaskFiles
 from rsseg.data.labels import Labels
 from rsseg.data.scene import SceneReader
 from rsseg.task import Multiclass, Multilabel
@@ -172,6 +172,9 @@ def test_an_empty_file_is_all_background(tmp_path, image):
 
 
 def test_settings_that_do_not_fit(tmp_path, image):
+    for wrong in (["house"], ["house: x"], ["house: -1.5"], [1], "house: 1"):
+        with pytest.raises(InputError, match=r"values=.*building: 1"):
+            Files(str(tmp_path), "images/{n}.tif", "{n}.gpkg", None, "kind", wrong)
     with pytest.raises(InputError, match=r"values=.*building: 1"):
         Files(str(tmp_path), "images/{n}.tif", "{n}.gpkg", None, "kind", {"house": "1"})
     with pytest.raises(InputError, match=r"dataset\.source\.attribute"):
@@ -247,3 +250,13 @@ def test_coordinates_that_are_no_degrees_are_named(tmp_path, image):
         InputError, match=r"m\.geojson has coordinates such as .*, which are no degrees, but its CRS is EPSG:4326"
     ):
         reader_of(image, path, Burn())
+
+
+def test_values_as_a_list_are_those_of_a_mapping():
+    mapping = {"Gebäude": 1, "Wohn:weg": 2, "null": 255}
+    for values in (
+        mapping,
+        [f"{name}: {value}" for name, value in mapping.items()],
+        ["Gebäude:1", " Wohn:weg : 2", "null:255"],
+    ):
+        assert MaskFiles.of("source", "{n}.gpkg", "kind", values).burn.values == tuple(mapping.items())

@@ -95,6 +95,23 @@ def test_masks_are_known_by_their_values(tmp_path, mask, expected):
     assert {key: found[key] for key in expected} == expected
 
 
+@pytest.mark.parametrize(
+    ("below", "expected"),
+    [(lambda: np.zeros((32, 32, 3), np.uint8), ["#000000", "#ff0000"]), (picture, ["#0000ff", "#ff0000"])],
+)
+def test_colours_that_are_hidden(tmp_path, below, expected):
+    """Below a transparent background lies its colour, or what an editor left there, which is no class."""
+
+    def mask():
+        seen = labels(0, 1, 2)[..., None]
+        drawn = np.where(seen == 2, [0, 0, 255] if below is picture else [255, 0, 0], [255, 0, 0])
+        return np.concatenate([np.where(seen > 0, drawn, below()), 255 * (seen > 0)], axis=-1).astype(np.uint8)
+
+    fill(tmp_path, LAYOUTS["folders"][0], mask)
+    found = discover(tmp_path).config
+    assert (found["mask_values"], found["colour_tolerance"]) == (expected, None)
+
+
 def test_grey_masks_have_a_threshold_and_names_are_read(tmp_path):
     fill(tmp_path / "grey", LAYOUTS["folders"][0], lambda: RNG.integers(0, 256, (32, 32), dtype=np.uint8))
     assert discover(tmp_path / "grey").config["source"]["threshold"] == 127

@@ -11,7 +11,7 @@ from shapely.geometry import box
 from tiny import write_tif
 from torch import nn
 
-from rsseg.data.labels import make_decoder
+from rsseg.data.labels import make_mask_reader
 from rsseg.data.scene import Mask, Scene, SceneReader
 from rsseg.data.vector import Burn
 from rsseg.inference.blending import Windows
@@ -139,7 +139,7 @@ def test_only_the_area_is_mapped(tmp_path):
     square = geopandas.GeoDataFrame(geometry=[box(500_005, 4_000_000 - 20, 500_015, 4_000_000 - 5)], crs="EPSG:32633")
     square.to_crs(4326).to_file(area)
     scene = Scene("a", path, (Mask(area, Burn()),))
-    reader, count = SceneReader(scene, [make_decoder(Binary(("area",)))], [1, 2, 3]), []
+    reader, count = SceneReader(scene, [make_mask_reader(Binary(("area",)))], [1, 2, 3]), []
     found = run(reader, lambda batch: (count.append(len(batch)), batch[:, :1])[1], Windows(16, 2, "gaussian", 4))
     expected = np.ones((60, 70), bool)
     expected[10:40, 10:30] = False

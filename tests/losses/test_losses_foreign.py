@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from rsseg.assembly import make_setup
 from rsseg.config.build import TERM, build
 from rsseg.contract import IGNORE, InputError
-from rsseg.dataset import Numbers, TargetNumbers
+from rsseg.dataset import TargetStatistics, TrainStatistics
 from rsseg.losses import Composite, CrossEntropy, Dice, Foreign
 from rsseg.losses.foreign import adapted, given_to_loss
 from rsseg.task import make_task
@@ -307,7 +307,7 @@ def test_a_file_in_the_working_directory_is_found_and_given_what_its_signature_h
     monkeypatch.setattr("sys.path", [path for path in __import__("sys").path if path])
     node = "+loss.terms.mine={_target_: mylosses_here.Mine, weight: 2.0, class_weights: inverse_frequency, power: 2}"
     setup = make_setup(compose([node, "trust=[mylosses_here]"]), ["mylosses_here"])
-    numbers = Numbers([0.0] * 3, [1.0] * 3, {"mask": TargetNumbers([1, 1, 2, 2, 4], [10] * 5)})
+    numbers = TrainStatistics([0.0] * 3, [1.0] * 3, {"mask": TargetStatistics([1, 1, 2, 2, 4], [10] * 5)})
     loss = setup.losses(numbers)["mask"]
     mine = loss.terms["mine"].loss
     assert (mine.task, mine.ignore_index, mine.power) == ("multiclass", IGNORE, 2)

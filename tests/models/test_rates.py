@@ -11,11 +11,11 @@ from torch import nn
 
 from rsseg.assembly import make_module, make_setup
 from rsseg.contract import InputError
-from rsseg.dataset import Numbers, TargetNumbers
+from rsseg.dataset import TargetStatistics, TrainStatistics
 from rsseg.models.rates import layers_above, rate_groups
 from rsseg.training.resume import NewSchedule
 
-NUMBERS = Numbers([0.0] * 3, [1.0] * 3, {"mask": TargetNumbers([1] * 5, [9] * 5)})
+NUMBERS = TrainStatistics([0.0] * 3, [1.0] * 3, {"mask": TargetStatistics([1] * 5, [9] * 5)})
 
 
 def module_of(tmp_path, *words):

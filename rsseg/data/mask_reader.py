@@ -15,7 +15,7 @@ from rsseg.data.burn import Burn
 from rsseg.task import Task
 
 
-class Decoder(ABC):
+class MaskReader(ABC):
     """What a pixel of a dataset's mask files means.
 
     Attributes:
