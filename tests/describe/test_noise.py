@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from matplotlib.axes import Axes
+from stores import TASK, store_of
 from test_run import folder_data, settings
-from tiny import CONFIGS, checker, coloured, write_tif
+from tiny import CONFIGS, checker, coloured, make_scene, write_tif
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.scene import Scene
 from rsseg.data.windows import GridWindows
 from rsseg.describe.noise import (
+    Crop,
     Doubts,
     SelfConfidence,
     class_probabilities,
@@ -24,6 +27,7 @@ from rsseg.describe.noise import (
     label_planes,
     suspicious_labels,
 )
+from rsseg.describe.noise_picture import draw_noise
 from rsseg.run import train
 from rsseg.task import make_task
 
@@ -187,3 +191,21 @@ def test_what_a_run_has_no_use_for(tmp_path):
     assert "window=64: a run has its own config" in ran.stderr
     with pytest.raises(InputError, match="is no run folder"):
         describe_noise(tmp_path)
+
+
+def test_patches_of_one_picture_share_their_stretch(tmp_path, monkeypatch):
+    """What is dark beside what is light stays dark."""
+    scenes, shown = [], []
+    for name, base in (("dark", 20), ("light", 200)):
+        image = base + np.random.default_rng(0).integers(0, 30, (3, 32, 32), dtype=np.uint8)
+        paths = [write_tif(tmp_path / kind / f"{name}.tif", part) for kind, part in (("i", image), ("m", image[:1] % 2))]
+        scenes.append(make_scene(name, *paths))
+    label = np.zeros((32, 32), np.uint8)
+    row = {"scene": "s", "row": 0, "column": 0, "pixels": 1, "labelled": "a", "suggested": "b", "confidence": 0.9}
+    crops = [Crop(row, scene, label, label, 1 - label) for scene in (0, 1)]
+    doubts = SimpleNamespace(head="mask", task=TASK, crops=crops, store=store_of(scenes, tmp_path / "store"), side=32)
+    monkeypatch.setattr(Axes, "imshow", lambda self, panel, **_: shown.append(panel.mean()))
+    setup = SimpleNamespace(palette=lambda head: None, shown_bands=None)
+    draw_noise(tmp_path / "noise.png", setup, doubts)
+    assert shown[0] < 0.2
+    assert shown[4] > 0.8
