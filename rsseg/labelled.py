@@ -17,6 +17,7 @@ from rsseg.config.targets import FROM_FILES, targets_of
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.files import MaskFiles, is_vector
 from rsseg.data.labels import make_mask_reader
+from rsseg.data.mask_reader import MaskReader
 from rsseg.data.masks import read_mask
 from rsseg.data.scene import Mask, Scene, SceneReader
 from rsseg.dataset import Dataset, scenes_of
