@@ -18,7 +18,7 @@ from shapely.geometry import shape
 from test_heads import root as heads_root  # noqa: F401  (a fixture)
 from test_heads import words as heads_words
 from test_run import folder_data, multilabel_root, settings  # noqa: F401
-from tiny import write_tif
+from tiny import map_scene, write_tif
 
 from rsseg.assembly import make_setup
 from rsseg.compare.gains import ensemble_gain
@@ -30,7 +30,6 @@ from rsseg.data.windows import Batches, GridWindows
 from rsseg.evaluation import evaluate, evaluate_map, load_trained, open_labelled
 from rsseg.inference.ensemble import pooled_logits
 from rsseg.metrics import label_metrics
-from rsseg.prediction import predict
 from rsseg.run import train
 from rsseg.task import Binary, Centres, Multiclass, Multilabel, Regression
 from rsseg.training.scoring import feed, score
@@ -69,7 +68,9 @@ def test_one_run_is_scored_bit_by_bit_as_in_training(runs):
                 found["mask"] for found in (evaluate(runs[0], split, threshold), as_training_scores(runs[0], split, threshold))
             )
             assert np.array_equal(ours.confusion, theirs.confusion)
-    assert not np.array_equal(ours.confusion, evaluate(runs[0], "test")["mask"].confusion), "tuned points differ from fixed ones"
+    assert not np.array_equal(ours.confusion, evaluate(runs[0], "test")["mask"].confusion), (
+        "tuned points differ from fixed ones"
+    )
 
 
 @pytest.mark.parametrize("kind", ["heads", "multilabel", "binary"])
@@ -166,7 +167,7 @@ def test_an_ensemble_is_the_mean_of_scaled_probabilities(runs, tmp_path, kind):
         labelled = truth[scene] != 255
         expected = np.zeros((3, 3), int)
         np.add.at(expected, (truth[scene][labelled], p.argmax(0)[labelled]), 1)
-        assert abs(scores.confusion[scene, 0].numpy() - expected).sum() <= 2  # float32 against float64 at ties
+        assert abs(scores.confusion[scene, 0] - expected).sum() <= 2  # float32 against float64 at ties
     p, y = np.concatenate([p.reshape(3, -1) for p in found.values()], 1), np.concatenate([t.ravel() for t in truth.values()])
     nll = -np.log(p[:, y != 255][y[y != 255], np.arange((y != 255).sum())]).mean()
     (row,) = (r for r in read(tmp_path / "ensemble-test-calibration.csv") if r["model"] == "ensemble" and r["scaling"] == kind)
@@ -198,7 +199,7 @@ def test_what_an_ensemble_gains_is_written_and_said(runs, tmp_path, caplog, caps
 
 def test_an_ensemble_of_one_gains_nothing_and_goes_beside_the_runs(runs):
     scores = evaluate([runs[0], runs[0]], "test")["mask"]  # one folder twice is one run
-    assert torch.equal(scores.confusion, evaluate(runs[0], "test")["mask"].confusion)
+    assert np.array_equal(scores.confusion, evaluate(runs[0], "test")["mask"].confusion)
     evaluate(runs[:2], "val", weights="quality")
     facts = json.loads((runs[0].parent / "ensemble-val.json").read_text())
     quality = [json.loads((run / "summary.json").read_text())["iou"] for run in runs[:2]]
@@ -262,7 +263,7 @@ def test_a_run_without_scaling_is_scored_and_one_line_says_so(runs, tmp_path, ca
     shutil.copytree(runs[0], old)
     (old / "scaling.json").unlink()
     before, after = evaluate(runs[0], "test")["mask"], evaluate(old, "test")["mask"]
-    assert torch.equal(before.confusion, after.confusion)
+    assert np.array_equal(before.confusion, after.confusion)
     assert f"{old} has no scaling.json" in caplog.text
     assert [row["scaling"] for row in read(old / "evaluation-test-calibration.csv")] == ["none"]
 
@@ -349,7 +350,7 @@ def test_a_scene_of_one_s_own_is_scored_as_the_split_s(runs, folder_root, tmp_pa
     for i, row in enumerate(read(runs[0] / "evaluation-test-scenes.csv")):
         image, mask = (folder_root / kind / f"{row['scene']}.tif" for kind in ("images", "masks"))
         found = evaluate(runs[0], scene=image, mask=mask, out=tmp_path)["mask"]
-        assert torch.equal(found.confusion[0], whole.confusion[i])
+        assert np.array_equal(found.confusion[0], whole.confusion[i])
         assert (tmp_path / f"evaluation-scene-{row['scene']}.csv").is_file()
     turned = warped(mask, tmp_path / "turned.tif", "EPSG:4326")
     other = evaluate(runs[0], scene=image, mask=turned, out=tmp_path)["mask"]
@@ -404,7 +405,7 @@ def test_a_finished_map_is_scored_by_a_mask(runs, folder_root, tmp_path, caplog)
     caplog.set_level(logging.INFO)
     scene = read_scene(runs[0])
     image, mask = (folder_root / kind / f"{scene}.tif" for kind in ("images", "masks"))
-    made = predict(runs[0], image, tmp_path / "map.tif")
+    made = map_scene(runs[0], image, tmp_path / "map.tif", blend="none")
     with rasterio.open(made) as file, rasterio.open(mask) as truth:
         labels, true = file.read(1), truth.read(1)
     expected = np.zeros((3, 3), int)

@@ -116,7 +116,7 @@ def test_smp_alone_gives_the_same_logits(case, tmp_path):
     assert (tmp_path / SMP).exists() == (case in ALONE)
     if case not in ALONE:
         return
-    net, pixels = smp.from_pretrained(str(tmp_path)).eval(), stored(model)
+    net, pixels = smp.from_pretrained(str(tmp_path)).eval().to(memory_format=torch.channels_last), stored(model)
     with torch.no_grad():
         assert torch.equal(net(normal(model, pixels)), torch.cat([*model.network(normal(model, pixels)).values()], dim=1))
 
