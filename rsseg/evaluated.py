@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from rsseg.compare.gains import Gain, ensemble_gain
@@ -18,7 +19,7 @@ from rsseg.data.groups import group_names
 from rsseg.data.store import Store
 from rsseg.data.windows import Batches, GridWindows
 from rsseg.files import write_csv
-from rsseg.inference.ensemble import Counted, Ensemble, count
+from rsseg.inference.ensemble import Counted, Ensemble
 from rsseg.metrics import AnyScores, Scores
 from rsseg.metrics.average import present_mean
 from rsseg.metrics.calibration import SCORES
@@ -51,7 +52,6 @@ class Evaluated:
     Attributes:
         together: The run, or the ensemble.
         members: The ensemble's runs; none: it is one run.
-        scaling: The kind of scaling of the ensemble.
         scenes: The scenes' names.
         groups: The independent area that each lies in.
         without: By head, the classes that are left out of means.
@@ -59,7 +59,6 @@ class Evaluated:
 
     together: Counted
     members: Sequence[Counted]
-    scaling: str
     scenes: Sequence[str]
     groups: Sequence[str]
     without: Mapping[str, Sequence[str]]
@@ -69,9 +68,9 @@ class Evaluated:
         return self.together.scores(point, self.without)
 
     @property
-    def tuned(self) -> bool:
-        """Whether any head was counted at what was tuned."""
-        return bool(self.together.points["tuned"])
+    def points(self) -> list[str]:
+        """The operating points that some head was counted at."""
+        return [point for point, sums in self.together.points.items() if sums]
 
     def calibration(self) -> list[dict[str, Any]]:
         """The calibration of each head with labels by each kind of scaling, of the members too."""
@@ -109,7 +108,8 @@ class Evaluated:
                 yield point, measure, [own.counts[..., measure.classes, :] for own in scores]
         if task.real:
             return
-        kind = self.scaling if self.scaling in self.together.histograms[head] else "none"
+        scaling = self.together.ensemble.scaling
+        kind = scaling if scaling in self.together.histograms[head] else "none"
         sums = [counted.calibration_sums(head, kind) for counted in every]
         label = {"ece": calibration_measures(task)["ece"].label, "nll": "negative log-likelihood"}
         for name in CALIBRATION:
@@ -125,15 +125,14 @@ class Evaluated:
 
     def show(self, title: str) -> None:
         """Print the scores, the calibration and, of an ensemble, what it gains."""
-        print_scores(self.scores(), title, self.scores("tuned") if self.tuned else None)
+        print_scores(self.scores(), title, self.scores("tuned") if "tuned" in self.points else None)
         if rows := self.calibration():
             print_table(
                 rows if self.members else [{k: v for k, v in row.items() if k != "model"} for row in rows], "Calibration"
             )
         if not self.members:
             return
-        rows = self.gains()
-        for row in rows:
+        for row in self.gains():
             log.info("%s", _sentence(row, len(self.members)))
 
     def write(self, path: Path) -> None:
@@ -142,22 +141,21 @@ class Evaluated:
         Raises:
             UnwritableError: If they can't be written.
         """
-        for point in ("fixed", "tuned") if self.tuned else ("fixed",):
+        for point in self.points:
             write_tables(at_point(path, point), self.scores(point), self.scenes)
         if rows := self.calibration():
             write_csv(path.with_name(f"{path.stem}-calibration.csv"), rows)
 
-    def facts(self, ensemble: Ensemble) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """What the JSON file of an ensemble holds."""
-        points = ("fixed", "tuned") if self.tuned else ("fixed",)
-        each = {counted.name: counted for counted in (self.together, *self.members)}
+        ensemble = self.together.ensemble
         return {
             "members": {model.spec.name: share for model, share in zip(ensemble.models, ensemble.shares, strict=True)},
             "scaling": ensemble.scaling,
             "scenes": list(self.scenes),
             "scores": {
-                name: {point: {h: s.means() for h, s in own.scores(point, self.without).items()} for point in points}
-                for name, own in each.items()
+                own.name: {point: {h: s.means() for h, s in own.scores(point, self.without).items()} for point in self.points}
+                for own in (self.together, *self.members)
             },
             "calibration": self.calibration(),
             "gains": self.gains(),
@@ -166,31 +164,35 @@ class Evaluated:
 
 def count_scenes(setup: Setup, ensemble: Ensemble, store: Store) -> Evaluated:
     """Count whole scenes in one pass over their windows, on the device and in the precision of scores."""
-    scenes, groups = [scene.name for scene in store.scenes], group_names(store.scenes)
-    windows = GridWindows(store, setup.window, setup.overlap)
-    trainer = scoring_trainer(setup)
+    windows, trainer = GridWindows(store, setup.window, setup.overlap), scoring_trainer(setup)
+    device = trainer.strategy.root_device
     cache_scenes(setup, [store], trainer)
-    for model in ensemble.to(trainer.strategy.root_device).models:
-        trainer.precision_plugin.convert_module(model)
-    name = "ensemble" if len(ensemble.models) > 1 else ensemble.models[0].spec.name
-    together = Counted(name, ensemble.tasks, len(store), ensemble.thresholds, ensemble.kinds)
-    members = ensemble.members(len(store))
+    for model in ensemble.models:
+        trainer.precision_plugin.convert_module(model.to(device))
+    alone = [Ensemble([model], heads=list(ensemble.tasks)) for model in ensemble.models]
+    together, *members = (Counted(each, len(store), ensemble.kinds) for each in (ensemble, *(alone if len(alone) > 1 else ())))
     batches: Any = feed(setup, windows, Batches(len(windows), setup.batch_size))
-    with trainer.precision_plugin.forward_context(), progress(batches, "scoring") as steps:
-        count(ensemble, steps, members, together)
+    with torch.inference_mode(), trainer.precision_plugin.forward_context(), progress(batches, "scoring") as steps:
+        for given in steps:
+            batch: Any = {key: value if key == "k" else value.to(device) for key, value in given.items()}
+            each = [model.logits(batch["image"]) for model in ensemble.models]
+            together.update(each, batch)
+            for counted, logits in zip(members, each, strict=False):
+                counted.update([logits], batch)
     without = {head: setup.without_of(head) for head in ensemble.tasks}
-    return Evaluated(together, members, ensemble.scaling, scenes, groups, without)
+    return Evaluated(together, members, [scene.name for scene in store.scenes], group_names(store.scenes), without)
 
 
-def say_limits(folders: Sequence[RunFolder], ensemble: Ensemble, found: Evaluated, split: str) -> None:
+def say_limits(folders: Sequence[RunFolder], found: Evaluated, split: str) -> None:
     """Log what runs lack, and which scores are too good."""
+    ensemble = found.together.ensemble
     for folder, model in zip(folders, ensemble.models, strict=True):
         heads = [head for name, head in model.spec.heads.items() if name in found.together.histograms]
         if any(not head.scaling for head in heads):
             log.info("%s has no scaling.json, as older runs and those with record.enabled=false: nothing is scaled.", folder)
         if any(head.threshold is None for head in heads):
             log.info("%s has no tuned thresholds: there are scores at fixed ones alone.", folder)
-    fitted = found.tuned or any(len(kinds) > 1 for kinds in ensemble.kinds.values())
+    fitted = "tuned" in found.points or any(len(kinds) > 1 for kinds in ensemble.kinds.values())
     if split == "val" and fitted:
         line = (
             "Thresholds were tuned and scalings fitted on these scenes: scores by them are too good; threshold.json and "

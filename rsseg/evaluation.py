@@ -189,7 +189,7 @@ def evaluate(
         found = count_scenes(setup, ensemble, store)
     title = f"{first}" if len(models) == 1 else f"{len(models)} runs, scaling={ensemble.scaling}, weights={weights}"
     found.show(f"{title}: {name}, best checkpoint{'s' * (len(models) > 1)}, pooled over whole scenes")
-    say_limits(folders, ensemble, found, name)
+    say_limits(folders, found, name)
     result = found.scores(threshold)
     for each, scores in result.items():
         log.info("%s: %s", each, ", ".join(f"{key} {value:.4f}" for key, value in scores.means().items()))
@@ -202,7 +202,7 @@ def evaluate(
     try:
         found.write(path)
         if len(models) > 1:
-            write_json(path.with_suffix(".json"), {"split": name, "weights": weights, **found.facts(ensemble)})
+            write_json(path.with_suffix(".json"), {"split": name, "weights": weights, **found.facts()})
         shown = at_point(path, threshold)
         draw_matrices(shown, result)
         draw_examples(shown, ensemble, setup, store, ensemble.thresholds if threshold == "tuned" else {})

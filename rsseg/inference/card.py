@@ -125,7 +125,7 @@ def _training(spec: Spec, facts: Facts) -> list[str]:
             if head.threshold is None
             else ", ".join(f"{label} {value:.3g}" for label, value in zip(head.task.classes, head.threshold, strict=True))
         )
-        scaled = ", ".join(head.scaling or {})
+        scaled = ", ".join(head.scaling)
         rows.append([name, facts.losses[name], head.task.untuned, tuned or "-", scaled or "-"])
     steps = "" if facts.steps is None else f"{facts.steps} optimiser steps. "
     return [
@@ -211,7 +211,7 @@ def _limits(spec: Spec, facts: Facts) -> list[str]:
 
 def _use(spec: Spec, facts: Facts) -> list[str]:
     shape = f"[batch, {len(spec.bands)}, {spec.window}, {spec.window}]"
-    scaled = any("temperature" in (head.scaling or {}) for head in spec.heads.values())
+    scaled = any("temperature" in head.scaling for head in spec.heads.values())
     given = "probabilities, scaled by the fitted temperature," if scaled else "probabilities, or values,"
     blocks = []
     for file in facts.files:

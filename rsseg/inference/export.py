@@ -149,7 +149,7 @@ def spec_record(spec: Spec) -> dict[str, Any]:
             "task": {"kind": head.task.kind, **asdict(head.task)},
             "palette": head.palette,
             "threshold": head.threshold,
-            "scaling": None if head.scaling is None else {kind: asdict(own) for kind, own in head.scaling.items()},
+            "scaling": {kind: asdict(own) for kind, own in head.scaling.items()},
         }
         for name, head in spec.heads.items()
     }
@@ -191,8 +191,8 @@ def read_spec(saved: Mapping[str, Any], name: str) -> Spec:
 
 def _read_head(saved: Mapping[str, Any]) -> Head:
     task, threshold, palette = _read_task(saved["task"]), saved["threshold"], saved["palette"]
-    fitted = saved["scaling"] or {}
-    scaling = {kind: Scaling(_numbers(own["scale"]), _numbers(own["shift"])) for kind, own in fitted.items()}
+    fitted = (saved["scaling"] or {}).items()
+    scaling = {kind: Scaling(_numbers(own["scale"]), _numbers(own["shift"])) for kind, own in fitted}
     lists = [threshold, *(side for own in scaling.values() for side in (own.scale, own.shift))]
     if any(each is not None and len(each) != task.channels for each in lists):
         raise ValueError(f"a head of {task.channels} classes has thresholds or scalings of another number")
@@ -200,7 +200,7 @@ def _read_head(saved: Mapping[str, Any]) -> Head:
         task,
         None if palette is None else tuple(str(colour) for colour in palette),
         None if threshold is None else _numbers(threshold),
-        None if saved["scaling"] is None else scaling,
+        scaling,
     )
 
 

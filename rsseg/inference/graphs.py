@@ -67,14 +67,13 @@ def tuned_threshold(model: TrainedModel, head: str) -> Tensor:
     Raises:
         InputError: If it has none.
     """
-    own, scaling = model.spec.heads[head], model.scalings[head]
-    if own.threshold is None:
+    tuned = model.spec.heads[head].tuned(model.scaling)
+    if tuned is None:
         raise InputError(
             f"threshold=tuned: head {head} of {model.spec.name} has none: it holds real values, the run is not finished, was "
             "trained with record.enabled=false or has diverged; leave threshold=tuned out"
         )
-    tuned = torch.tensor(own.threshold)
-    return tuned if scaling is None else scaling.threshold(tuned, own.task.exclusive)
+    return tuned
 
 
 def check_packages() -> None:
