@@ -16,10 +16,10 @@ from rasterio.windows import Window
 from torch import Tensor
 
 from rsseg.contract import IGNORE, InputError
-from rsseg.data.raster import GDAL, block_places
+from rsseg.data.raster import GDAL, check_whole
 from rsseg.files import atomic_write
 from rsseg.inference.predictor import disagreement, entropy
-from rsseg.inference.styles import rgb
+from rsseg.pictures.colours import as_rgb
 from rsseg.task import Centres, Task
 
 KINDS = ("labels", "probabilities", "entropy", "disagreement")
@@ -163,7 +163,7 @@ def new_map(
                     rows, part, driver="COG", compress="deflate", overview_resampling=resampling, bigtiff="if_safer",
                     predictor="yes" if bands.dtype != "uint8" else "no", num_threads="2", **precision,
                 )  # fmt: skip
-            _check_whole(part)
+            check_whole(part)
         except rasterio.errors.RasterioError as error:
             raise OSError(str(error)) from None
         finally:
@@ -179,17 +179,5 @@ def _describe(raster: Any, bands: Bands, tags: Mapping[str, str]) -> None:
     if bands.steps:
         raster.scales = (1 / bands.steps,) * len(bands.names)
     if bands.colours:
-        raster.write_colormap(1, {label: rgb(colour) for label, colour in enumerate(bands.colours)})
+        raster.write_colormap(1, dict(enumerate(as_rgb(bands.colours).tolist())))
         raster.update_tags(1, **{f"CLASS_{label}": name for label, name in enumerate(bands.classes)})
-
-
-def _check_whole(path: Path) -> None:
-    """Look whether all blocks of a file are there: GDAL keeps a full disk to itself.
-
-    Raises:
-        OSError: If one is not.
-    """
-    with rasterio.open(path) as raster:
-        ends = [sum(place) for place in block_places(raster)]
-    if min(ends) <= 0 or max(ends) > path.stat().st_size:
-        raise OSError("a part of it is missing")
