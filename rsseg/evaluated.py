@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rsseg.compare.gains import Gain, ensemble_gain
+from rsseg.compare.gains import ensemble_gain
+from rsseg.compare.inference import Interval
 from rsseg.compare.measures import Measure, calibration_measure, calibration_measures, measures
 from rsseg.config.folder import RunFolder
 from rsseg.data.groups import group_names
@@ -92,9 +93,11 @@ class Evaluated:
                 if best < 0:
                     each = [float(measure.sign * present_mean(measure.parts(own.sum(0)))) for own in sums[1:]]
                     best = int(np.nanargmax(each)) if not np.isnan(each).all() else 0
+                gain = ensemble_gain(sums, measure, self.groups, best)
                 rows.append(
-                    {"head": head, "score": measure.label, "point": point}
-                    | self._row(ensemble_gain(sums, measure, self.groups, best), best)
+                    {"head": head, "score": measure.label, "point": point, "ensemble": gain.ensemble}
+                    | {"members": float(np.mean(gain.members)), **_ends("over_members", gain.over_mean)}
+                    | {"best": gain.members[best], "best_member": self.members[best].name, **_ends("over_best", gain.over_best)}
                 )
         return rows
 
@@ -115,24 +118,13 @@ class Evaluated:
         for name in CALIBRATION:
             yield kind, calibration_measure(name, label[name]), [own[name] for own in sums]
 
-    def _row(self, gain: Gain, best: int) -> dict[str, Any]:
-        found: dict[str, Any] = {"ensemble": gain.ensemble, "members": float(np.mean(gain.members))}
-        for name, interval in (("over_members", gain.over_mean), ("over_best", gain.over_best)):
-            value, low, high = interval.at()
-            found |= {"best": gain.members[best], "best_member": self.members[best].name} if name == "over_best" else {}
-            found |= {name: value, f"{name}_low": low, f"{name}_high": high}
-        return found
-
     def show(self, title: str) -> None:
         """Print the scores, the calibration and, of an ensemble, what it gains."""
         print_scores(self.scores(), title, self.scores("tuned") if "tuned" in self.points else None)
         if rows := self.calibration():
-            print_table(
-                rows if self.members else [{k: v for k, v in row.items() if k != "model"} for row in rows], "Calibration"
-            )
-        if not self.members:
-            return
-        for row in self.gains():
+            hidden = () if self.members else ("model",)
+            print_table([{key: value for key, value in row.items() if key not in hidden} for row in rows], "Calibration")
+        for row in self.gains() if self.members else ():
             log.info("%s", _sentence(row, len(self.members)))
 
     def write(self, path: Path) -> None:
@@ -162,7 +154,7 @@ class Evaluated:
         }
 
 
-def count_scenes(setup: Setup, ensemble: Ensemble, store: Store) -> Evaluated:
+def count_ensemble(setup: Setup, ensemble: Ensemble, store: Store) -> Evaluated:
     """Count whole scenes in one pass over their windows, on the device and in the precision of scores."""
     windows, trainer = GridWindows(store, setup.window, setup.overlap), scoring_trainer(setup)
     device = trainer.strategy.root_device
@@ -199,6 +191,11 @@ def say_limits(folders: Sequence[RunFolder], found: Evaluated, split: str) -> No
             "scaling.json in %s have those to expect of others."
         )
         log.info(line, folders[0])
+
+
+def _ends(name: str, interval: Interval) -> dict[str, float]:
+    """An interval as columns: its middle, its low and its high end."""
+    return dict(zip((name, f"{name}_low", f"{name}_high"), interval.at(), strict=True))
 
 
 def _sentence(row: Mapping[str, Any], members: int) -> str:

@@ -16,7 +16,7 @@ from rsseg.contract import InputError, nearest
 from rsseg.data.store import Store
 from rsseg.dataset import TrainStatistics, open_split
 from rsseg.errors import SCORING, in_one_line
-from rsseg.evaluated import at_point, count_scenes, draw_examples, draw_matrices, say_limits, write_tables
+from rsseg.evaluated import at_point, count_ensemble, draw_examples, draw_matrices, say_limits, write_tables
 from rsseg.files import UnwritableError, read_json, write_json
 from rsseg.inference.ensemble import Ensemble, check_alike
 from rsseg.inference.trained import Head, Spec, TrainedModel
@@ -186,7 +186,7 @@ def evaluate(
         ensemble = Ensemble(models, weights, scaling, heads)
         store = open_split(dataset, scenes, name, setup.window)
         store.fill = np.array(models[0].spec.mean)
-        found = count_scenes(setup, ensemble, store)
+        found = count_ensemble(setup, ensemble, store)
     title = f"{first}" if len(models) == 1 else f"{len(models)} runs, scaling={ensemble.scaling}, weights={weights}"
     found.show(f"{title}: {name}, best checkpoint{'s' * (len(models) > 1)}, pooled over whole scenes")
     say_limits(folders, found, name)

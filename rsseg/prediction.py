@@ -43,7 +43,7 @@ from rsseg.inference.polygons import check_polygons, write_polygons
 from rsseg.inference.predictor import Predictor
 from rsseg.inference.scene import Output, predict_scene
 from rsseg.inference.styles import write_styles, write_vector_style
-from rsseg.inference.trained import TrainedModel
+from rsseg.inference.trained import Spec, TrainedModel
 from rsseg.metrics.objects import SCORE
 from rsseg.pictures.colours import colours
 from rsseg.quiet import quiet
@@ -84,9 +84,9 @@ def predict(
     found, failed, elsewhere = [], [], 0
     for number, one in enumerate(scenes, start=1):
         try:
-            target = out if single else default_out(out or Path(runs[0]) / "maps", one.image, mapper.products[0].ending)
+            folder = out or Path(runs[0]) / "maps"
+            target = folder if single else default_out(folder, one.image, mapper.products[0].ending)
             title = f"scene {number} of {len(scenes)}" if len(scenes) > 1 else "predicting"
-            assert target is not None
             found.append(mapper.map(one, target, title))
         except LockedError:
             elsewhere += 1
@@ -128,23 +128,18 @@ class Product:
     """A file that is made of a head.
 
     Attributes:
-        suffix: What stands in its name behind the scene's.
+        ending: What follows the scene's name in its own.
         bands: What it holds; None: objects.
         task: The head's task.
         head: The head.
         kind: One of `KINDS`.
     """
 
-    suffix: str
+    ending: str
     bands: Bands | None
     task: Task
     head: str
     kind: str
-
-    @property
-    def ending(self) -> str:
-        """The end of its name."""
-        return f"{self.suffix}{'.tif' if self.bands else '.gpkg'}"
 
 
 LIGHT = "#f5f5f5"
@@ -206,9 +201,9 @@ class Mapper:
             for kind in options.write:
                 suffix = f"{of_head}{'' if kind == 'labels' else f'-{kind}'}"
                 if isinstance(task, Centres) and kind == "labels":
-                    yield Product(suffix, None, task, name, kind)
-                elif kind == "labels" or not isinstance(task, Centres) or len(self.spec.heads) == 1:
-                    yield Product(suffix, self._bands(kind, name), task, name, kind)
+                    yield Product(f"{suffix}.gpkg", None, task, name, kind)
+                elif not isinstance(task, Centres) or len(self.spec.heads) == 1:
+                    yield Product(f"{suffix}.tif", self._bands(kind, name), task, name, kind)
 
     def _bands(self, kind: str, head: str) -> Bands:
         task, threshold = self.spec.heads[head].task, None
@@ -302,7 +297,7 @@ class Mapper:
         reader = SceneReader(scene, decoders, list(spec.bands))
         reader.fill = np.array(spec.mean)
         compare_scenes([reader.scene], [reader.facts], list(spec.bands))
-        if line := other_radiometry(spec.mean, spec.std, spec.dtype, reader):
+        if line := other_radiometry(spec, reader):
             if not self.options.allow_different:
                 raise InputError(f"{line} Write it as the training scenes are, or map it all the same: allow_different=true")
             log.warning("%s", line)
@@ -391,15 +386,8 @@ def default_out(folder: Path, scene: Path, suffix: str) -> Path:
     return folder / name
 
 
-def other_radiometry(mean: Sequence[float], std: Sequence[float], dtype: str, reader: SceneReader) -> str:
-    """One line where a scene's pixels seem to be of another number type or range than those that a run trained on.
-
-    Args:
-        mean: Of the training pixels, per band.
-        std: Likewise.
-        dtype: Likewise; empty: not known.
-        reader: A reader of the scene; a square in its middle is looked at.
-    """
+def other_radiometry(spec: Spec, reader: SceneReader) -> str:
+    """One line where the middle of a scene seems to be of another number type or range than the training pixels."""
     height, width = reader.size
     side = min(height, width, 1024)
     try:
@@ -409,4 +397,4 @@ def other_radiometry(mean: Sequence[float], std: Sequence[float], dtype: str, re
     if missing.all():
         return ""
     found, scene = image[:, ~missing].mean(axis=1), reader.scene.image.name
-    return describe_other_radiometry(np.array(mean), np.array(std), dtype, found, str(reader.dtype), scene)
+    return describe_other_radiometry(np.array(spec.mean), np.array(spec.std), spec.dtype, found, str(reader.dtype), scene)

@@ -145,7 +145,7 @@ def _scores(facts: Facts) -> list[str]:
             said += " They chose the checkpoint, so that scores are too good."
         if areas < FEW:
             said += f" So few areas say little of others{': there is no interval' if areas < 2 else ''}."
-        rows = score_rows(records, facts.without.get(name, ()))
+        rows = interval_rows(records, facts.without.get(name, ()))
         blocks += [said, markdown_table(["score", "value", "95 % interval"], rows)]
     if not blocks:
         return ["Not known: the run was not recorded (`record.enabled=false`), or is not finished."]
@@ -155,7 +155,7 @@ def _scores(facts: Facts) -> list[str]:
     ]
 
 
-def score_rows(records: Records, without: Sequence[str] = ()) -> list[tuple[str, str, str]]:
+def interval_rows(records: Records, without: Sequence[str] = ()) -> list[tuple[str, str, str]]:
     """Scores as texts with their intervals: means, calibration, tuned, and the first score of each class.
 
     Args:
