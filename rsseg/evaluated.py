@@ -1,4 +1,4 @@
-"""What was counted of a run, or of an ensemble, as tables, files and pictures."""
+"""The counts of a run, or of an ensemble, on whole scenes, as tables, files and pictures."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Evaluated:
         ]
 
     def gains(self) -> list[dict[str, Any]]:
-        """What the ensemble gains over the mean of its members, and over the best of them on these very scenes."""
+        """The ensemble's gain over the mean of its members, and over the member that is best on these very scenes."""
         rows = []
         for head in self.together.tasks:
             best = -1
@@ -176,7 +176,7 @@ def count_ensemble(setup: Setup, ensemble: Ensemble, store: Store) -> Evaluated:
 
 
 def say_limits(folders: Sequence[RunFolder], found: Evaluated, split: str) -> None:
-    """Log what runs lack, and which scores are too good."""
+    """Log which runs lack scalings or thresholds, and which scores are too optimistic."""
     ensemble = found.together.ensemble
     for folder, model in zip(folders, ensemble.models, strict=True):
         heads = [head for name, head in model.spec.heads.items() if name in found.together.histograms]
@@ -199,7 +199,7 @@ def _ends(name: str, interval: Interval) -> dict[str, float]:
 
 
 def _sentence(row: Mapping[str, Any], members: int) -> str:
-    """What an ensemble gains by a score, in words."""
+    """A row of `Evaluated.gains` as a sentence."""
 
     def by(name: str) -> str:
         low, high = row[f"{name}_low"], row[f"{name}_high"]

@@ -58,7 +58,7 @@ def load_run(run: RunFolder, setup: Setup, scenes: int = 1, threshold: str = "fi
 
 
 def load_trained(run: RunFolder, setup: Setup, scaling: str = "none") -> TrainedModel:
-    """The network of a run with its best weights, and what has to be known to use it on any scene.
+    """The network of a run with its best weights, ready for any scene.
 
     Args:
         run: The run folder.
@@ -150,7 +150,7 @@ def evaluate(
             scenes (``threshold.json``).
         trust: Packages whose classes the run's config may name.
         without: Classes that are left out of means; empty: those that the run leaves out.
-        weights: What members of an ensemble count by, see `rsseg.inference.ensemble.member_shares`.
+        weights: How members of an ensemble are weighted, see `rsseg.inference.ensemble.member_shares`.
         scaling: The scaling of their probabilities before they are averaged: none, temperature or vector.
         out: The folder of the tables; None: the run's, of an ensemble the one that holds the runs.
         scene: An image with labels from elsewhere, which is scored instead of a split.
@@ -272,7 +272,7 @@ def run_folders(places: Sequence[Path]) -> list[RunFolder]:
 
 
 def refuse_seen(runs: Sequence[RunFolder], split: str, scenes: Sequence[str]) -> None:
-    """Let no ensemble be scored on scenes that a member was trained on.
+    """Refuse to score an ensemble on scenes that a member was trained on.
 
     Raises:
         InputError: If one was.

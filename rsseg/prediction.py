@@ -57,8 +57,8 @@ def predict(
 ) -> list[Path]:
     """Map scenes with a run's best checkpoint, or with the mean of several.
 
-    A scene that can't be mapped is told, and the others are. A map that is there is kept, and one that another process is at
-    is left to it, so that the same command may run several times at once, and again.
+    A scene that can't be mapped is reported, and the others are mapped. Existing maps are kept, and scenes that another process
+    is mapping are skipped, so that the same command may run several times, also at once.
 
     Args:
         runs: Run folders, exported folders, or folders of runs.
@@ -143,10 +143,10 @@ class Product:
 
 
 LIGHT = "#f5f5f5"
-"""What is drawn where a binary map shows nothing, in viewers that do not know its style."""
+"""The colour of a binary map's background in viewers that do not read its style."""
 
 RECORDED = ("threshold", "tta", "weights", "scaling", "area", "resample")
-"""The options that a map says it was made with, beside its runs and windows."""
+"""The options that are written into a map's tags, beside its runs and windows."""
 
 
 class Mapper:
@@ -272,7 +272,7 @@ class Mapper:
         return True
 
     def _tags(self, scene: Scene) -> dict[str, str]:
-        """What a map says of how it was made."""
+        """The tags of a map, which say how it was made."""
         how: dict[str, Any] = {"runs": [model.spec.name for model in self.models], "scene": str(scene.image.absolute())}
         how |= {key: getattr(self.options, key) for key in RECORDED} | self.windows._asdict()
         return {"TIFFTAG_SOFTWARE": f"rsseg {__version__}", "RSSEG": json.dumps(how, ensure_ascii=False)}
@@ -344,7 +344,7 @@ class Mapper:
 
 
 def made_by(path: Path) -> dict[str, Any]:
-    """How a map was made, as it says itself; empty where it does not, or is not there."""
+    """The settings that a map's tags say it was made with; empty where it has none, or does not exist."""
     if path.suffix.lower() not in (".tif", ".tiff") or not path.is_file():
         return {}
     with suppress(InputError, ValueError, KeyError):
@@ -355,7 +355,7 @@ def made_by(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def _claimed(path: Path) -> Iterator[None]:
-    """While this is open, no other process maps the scene of this file.
+    """A lock: while it is held, no other process maps the scene of this file.
 
     Raises:
         LockedError: If one does.
@@ -370,7 +370,7 @@ def _claimed(path: Path) -> Iterator[None]:
 
 
 def default_out(folder: Path, scene: Path, suffix: str) -> Path:
-    """Where the map of a scene goes: under its name, with its folder's before it where the map of another scene is called so.
+    """The path of a scene's map: the scene's name, after that of its folder where another scene's map has the name already.
 
     ``scenes.json`` in the folder of maps says which scene each is of.
 

@@ -1,4 +1,4 @@
-"""What an ensemble gains over its members on the same scenes, drawn over groups of scenes as losses are compared."""
+"""The gain of an ensemble over its members on the same scenes, with intervals over groups of scenes as in comparisons."""
 
 from __future__ import annotations
 

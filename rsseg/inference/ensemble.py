@@ -21,16 +21,16 @@ from rsseg.task import Centres, Task
 from rsseg.task.task import per_plane
 
 WEIGHTS = ("equal", "quality")
-"""What members of an ensemble may count by."""
+"""How the members of an ensemble may be weighted."""
 
 
 def pooled_logits(logits: Sequence[Tensor], tasks: Sequence[Task], weights: Sequence[float]) -> Tensor:
-    """Logits of the weighted mean of what several models' logits stand for: probabilities, or values in their units.
+    """Logits of the weighted mean of several models' probabilities, or of their values in their units.
 
     Args:
-        logits: ``[B, K, H, W]`` of each; a single one's are given back as they are.
+        logits: ``[B, K, H, W]`` of each model; those of a single one are returned unchanged.
         tasks: The task of each model's head, which may differ in the mean and the deviation of real values.
-        weights: What each counts for; they sum to 1.
+        weights: The weight of each; they sum to 1.
 
     Returns:
         ``[B, K, H, W]``, to be read by the first task.
@@ -46,7 +46,7 @@ def pooled_logits(logits: Sequence[Tensor], tasks: Sequence[Task], weights: Sequ
     task = tasks[0]
     if task.real:
         values = [own.activate(each) * weight for own, each, weight in zip(tasks, logits, weights, strict=True)]
-        return _as_logits(task, torch.stack(values).sum(0))
+        return _inactivate(task, torch.stack(values).sum(0))
     shares = np.log(weights).tolist()
     if task.exclusive:
         return reduce(torch.logaddexp, (each.log_softmax(1) + share for each, share in zip(logits, shares, strict=True)))
@@ -57,8 +57,8 @@ def pooled_logits(logits: Sequence[Tensor], tasks: Sequence[Task], weights: Sequ
     return yes - no
 
 
-def _as_logits(task: Task, values: Tensor) -> Tensor:
-    """What `Task.activate` makes such values of: those of a regression in their units, or scores, sides and offsets."""
+def _inactivate(task: Task, values: Tensor) -> Tensor:
+    """The logits from which `Task.activate` gives these values of a regression, or scores, sides and offsets."""
     if not isinstance(task, Centres):
         return task.standardise(values)
     planes = values.clone()
@@ -69,19 +69,18 @@ def _as_logits(task: Task, values: Tensor) -> Tensor:
 
 
 class Ensemble:
-    """Trained models that predict as one, by the weighted mean of their scaled probabilities; of one model by its own logits.
+    """Trained models that predict together by the weighted mean of their scaled probabilities; one model by its own logits.
 
     Args:
         models: They have to be alike, see `check_alike`.
         weights: One of `WEIGHTS`.
-        scaling: The kind of scaling of the probabilities that are averaged, or ``none``. One model's labels are not scaled.
+        scaling: The scaling of the probabilities that are averaged, one of `KINDS` or ``none``. A single model is not scaled.
         heads: The heads that count; None: all.
 
     Attributes:
         tasks: The first model's, by head.
-        shares: What each model counts for; they sum to 1.
-        thresholds: By head, what was tuned, as `Task.predict` takes it: the mean of the models' own, of probabilities or of
-            biases. A head of which a model has none has none.
+        shares: The weight of each model; they sum to 1.
+        thresholds: By head, the mean of the models' tuned thresholds or biases, see `mean_threshold`, where all have some.
         kinds: By head, ``none`` and the kinds of scaling that some model has.
 
     Raises:
@@ -120,9 +119,9 @@ class Ensemble:
 
 
 def mean_threshold(models: Sequence[TrainedModel], head: str, scaling: str, shares: Sequence[float]) -> Tensor | None:
-    """The mean of what was tuned for a head of several models, as `Task.predict` takes it; None: one has none.
+    """The mean of several models' tuned thresholds of a head, as `Task.predict` takes it; None where a model has none.
 
-    It is a mean of probabilities, or of biases, each for logits that are scaled in this way.
+    Thresholds are averaged as probabilities, biases as they are, both for logits that are scaled by this kind.
     """
     found = [own for model in models if (own := model.spec.heads[head].tuned(scaling)) is not None]
     if len(found) < len(models):
@@ -136,7 +135,7 @@ def mean_threshold(models: Sequence[TrainedModel], head: str, scaling: str, shar
 
 
 def member_shares(models: Sequence[TrainedModel], weights: str) -> list[float]:
-    """What each model counts for: the same, or as its validation score says: IoU or F1, of values one over the squared error.
+    """The weight of each model: equal, or proportional to its validation score (IoU or F1; of values 1 / squared error).
 
     Raises:
         InputError: If there is no such kind of weight, or a model has no score.
@@ -156,7 +155,7 @@ def member_shares(models: Sequence[TrainedModel], weights: str) -> list[float]:
 
 
 def check_alike(models: Sequence[TrainedModel]) -> None:
-    """Let models that say different things not be averaged.
+    """Refuse models that can't be averaged.
 
     Raises:
         InputError: If their heads, classes, tasks or bands differ.

@@ -52,11 +52,11 @@ def check_folder(folder: Path, title: str) -> None:
 
 
 def export_folder(model: TrainedModel, architecture: Architecture, folder: Path) -> None:
-    """Write weights and what has to be known to use them; ``rsseg.json`` comes last, so that it says that all is there.
+    """Write the weights, the architecture and the spec; ``rsseg.json`` comes last, so that its presence means a whole folder.
 
     Args:
         model: The model.
-        architecture: How its network is made.
+        architecture: That of its network.
         folder: Where to.
 
     Raises:
@@ -118,7 +118,7 @@ def load_exported(folder: Path, scaling: str = "none") -> TrainedModel:
 
 
 def read_weights(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights of an exported folder, once their check sum is seen to be right.
+    """The weights of an exported folder, after a check of their SHA-256.
 
     Raises:
         InputError: If they are not there or damaged.
@@ -165,8 +165,8 @@ def read_spec(saved: Mapping[str, Any], name: str) -> Spec:
         name: The spec's.
 
     Raises:
-        KeyError: If something lacks.
-        TypeError: If something is of another type; likewise ValueError.
+        KeyError: If a key is missing.
+        TypeError, ValueError: If a value is wrong.
     """
     heads = {head: _read_head(own) for head, own in saved["heads"].items()}
     bands, mean, std = tuple(int(band) for band in saved["bands"]), _numbers(saved["mean"]), _numbers(saved["std"])

@@ -62,7 +62,7 @@ class Graph(nn.Module):
 
 
 def tuned_threshold(model: TrainedModel, head: str) -> Tensor:
-    """A head's tuned threshold, or biases, as the model's probabilities have it.
+    """A head's tuned threshold, or biases, for the model's scaled probabilities.
 
     Raises:
         InputError: If it has none.
@@ -77,10 +77,10 @@ def tuned_threshold(model: TrainedModel, head: str) -> Tensor:
 
 
 def check_packages() -> None:
-    """Find what ONNX needs and this machine lacks.
+    """Check that the packages for ONNX are installed.
 
     Raises:
-        InputError: If it lacks something.
+        InputError: If one is not.
     """
     lacking = [name for name in PACKAGES if find_spec(name) is None]
     if lacking:

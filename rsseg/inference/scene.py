@@ -53,7 +53,7 @@ class Strip(NamedTuple):
 
 
 class RowReader:
-    """Reads a scene from the top, each row once; what can't be read has no data.
+    """Reads a scene from the top, each row once; blocks that can't be read become no data.
 
     Args:
         reader: A reader of the scene. Where the scene has a mask, only what it marks is asked about.

@@ -1,4 +1,4 @@
-"""A trained network with what has to be known to use it on any scene, from a run folder or an exported one."""
+"""A trained network, from a run folder or an exported one, with all that mapping a scene needs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Spec:
-    """What has to be known to use a network.
+    """What is needed to use a network: its heads, its input and how it was trained.
 
     Attributes:
         name: Of the run or the exported folder, for messages.
@@ -85,7 +85,7 @@ class TrainedModel(nn.Module):
 
     Args:
         network: Logits ``[B, K, H, W]`` by head of a normalised image ``[B, C, H, W]``; put into evaluation mode.
-        spec: What has to be known to use it.
+        spec: Its heads, its input and how it was trained.
         scaling: The kind of scaling of logits: ``none``, ``temperature`` or ``vector``. A head that has none is not scaled.
     """
 
@@ -105,7 +105,7 @@ class TrainedModel(nn.Module):
         return self.mean.device
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        """What the network says of stored pixels.
+        """Probabilities or values of stored pixels.
 
         Args:
             pixels: ``[B, C, H, W]`` of any dtype.
