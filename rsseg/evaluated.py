@@ -42,9 +42,6 @@ from rsseg.training.scoring import (
 
 log = logging.getLogger(__name__)
 
-CALIBRATION = ("ece", "nll")
-"""The scores of calibration by which an ensemble is compared with its members."""
-
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -114,9 +111,8 @@ class Evaluated:
         scaling = self.together.ensemble.scaling
         kind = scaling if scaling in self.together.histograms[head] else "none"
         sums = [counted.calibration_sums(head, kind) for counted in every]
-        label = {"ece": calibration_measures(task)["ece"].label, "nll": "negative log-likelihood"}
-        for name in CALIBRATION:
-            yield kind, calibration_measure(name, label[name]), [own[name] for own in sums]
+        for name, label in (("ece", calibration_measures(task)["ece"].label), ("nll", "negative log-likelihood")):
+            yield kind, calibration_measure(name, label), [own[name] for own in sums]
 
     def show(self, title: str) -> None:
         """Print the scores, the calibration and, of an ensemble, what it gains."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +166,7 @@ def describe(run: RunFolder, setup: Setup, model: TrainedModel, out: Path, licen
         steps=summary.get("steps"),
         scenes=saved["scenes"],
         groups=saved["groups"],
-        records=dict(recorded(run, setup)),
+        records=recorded(run, setup),
         without={name: setup.without_of(name) for name in setup.tasks},
         files=files,
         licence=licence,
@@ -187,13 +189,10 @@ def loss_words(terms: Mapping[str, Mapping[str, Any]]) -> str:
     return " + ".join(f"{'' if weight == 1 else f'{weight:g} '}{name}" for name, weight in named.items())
 
 
-def recorded(run: RunFolder, setup: Setup) -> list[tuple[tuple[str, str], Records]]:
+def recorded(run: RunFolder, setup: Setup) -> dict[tuple[str, str], Records]:
     """The records that a run has, by head and split."""
-    found = []
-    for head in setup.tasks:
-        for split in ("val", "test"):
-            try:
-                found.append(((head, split), load_records(run.path, head, split)))
-            except RecordError:
-                continue
+    found = {}
+    for head, split in product(setup.tasks, ("val", "test")):
+        with suppress(RecordError):
+            found[head, split] = load_records(run.path, head, split)
     return found

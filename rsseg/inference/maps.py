@@ -72,32 +72,27 @@ def bands_of(kind: str, task: Task, threshold: Tensor | None, colours: Sequence[
     """
     if isinstance(task, Centres) and kind != "labels":
         raise InputError(f"write={kind}: objects have scores, which write=labels gives; leave {kind} out")
+    outputs, units = task.outputs, getattr(task, "units", ())
     if kind == "labels" and task.real:
-        return Bands(task.classes, "float32", lambda planes: planes[: task.outputs], getattr(task, "units", ()))
+        return Bands(task.classes, "float32", lambda planes: planes[:outputs], units)
+    if kind == "labels" and task.label_planes:
+        return Bands(task.classes, "uint8", lambda planes: task.decide(planes[:outputs], threshold))
     if kind == "labels":
-        several = bool(task.label_planes)
-
-        def labels(planes: Tensor) -> Tensor:
-            decided = task.decide(planes[: task.outputs], threshold)
-            return decided if several else decided[None]
-
         return Bands(
-            task.classes if several else ("label",), "uint8", labels,
-            colours=None if several else colours, classes=() if several else task.label_names,
+            ("label",), "uint8", lambda planes: task.decide(planes[:outputs], threshold)[None],
+            colours=colours, classes=task.label_names,
         )  # fmt: skip
-    if kind == "disagreement":
-        names, shares = task.classes if task.separate else (kind,), not task.real
-        return Bands(
-            names, dtype if shares else "float32", lambda planes: disagreement(planes, task),
-            getattr(task, "units", ()), STEPS if shares and dtype == "uint8" else None,
-        )  # fmt: skip
-    if task.real:
+    if task.real and kind != "disagreement":
         raise InputError(f"write={kind}: a regression gives values, not probabilities; leave {kind} out")
-    steps = STEPS if dtype == "uint8" else None
-    if kind == "probabilities":
-        return Bands(task.classes, dtype, lambda planes: planes[: task.outputs], steps=steps)
-    names = (kind,) if task.exclusive else task.classes
-    return Bands(names, dtype, lambda planes: entropy(planes[: task.outputs], task), steps=steps)
+    shares: dict[str, tuple[tuple[str, ...], Callable[[Tensor], Tensor]]] = {
+        "probabilities": (task.classes, lambda planes: planes[:outputs]),
+        "entropy": ((kind,) if task.exclusive else task.classes, lambda planes: entropy(planes[:outputs], task)),
+        "disagreement": (task.classes if task.separate else (kind,), lambda planes: disagreement(planes, task)),
+    }
+    names, read = shares[kind]
+    if task.real:
+        return Bands(names, "float32", read, units)
+    return Bands(names, dtype, read, steps=STEPS if dtype == "uint8" else None)
 
 
 class MapFile:
