@@ -87,14 +87,15 @@ class Evaluated:
         for head in self.together.tasks:
             best = -1
             for point, measure, sums in self._scored(head):
+                score, *members = (float(present_mean(measure.parts(own.sum(0)))) for own in sums)
                 if best < 0:
-                    each = [float(measure.sign * present_mean(measure.parts(own.sum(0)))) for own in sums[1:]]
-                    best = int(np.nanargmax(each)) if not np.isnan(each).all() else 0
+                    signed = measure.sign * np.array(members)
+                    best = int(np.nanargmax(signed)) if not np.isnan(signed).all() else 0
                 gain = ensemble_gain(sums, measure, self.groups, best)
                 rows.append(
-                    {"head": head, "score": measure.label, "point": point, "ensemble": gain.ensemble}
-                    | {"members": float(np.mean(gain.members)), **_ends("over_members", gain.over_mean)}
-                    | {"best": gain.members[best], "best_member": self.members[best].name, **_ends("over_best", gain.over_best)}
+                    {"head": head, "score": measure.label, "point": point, "ensemble": score}
+                    | {"members": float(np.mean(members)), **_ends("over_members", gain.over_mean)}
+                    | {"best": members[best], "best_member": self.members[best].name, **_ends("over_best", gain.over_best)}
                 )
         return rows
 

@@ -7,13 +7,12 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 from torch import Tensor
 
 from rsseg import __version__
@@ -21,13 +20,10 @@ from rsseg.assembly import make_setup
 from rsseg.compare.runs import find_runs
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
-from rsseg.data.burn import VECTORS, Burn
-from rsseg.data.census import describe_other_radiometry
+from rsseg.data.burn import VECTORS
 from rsseg.data.files import is_vector
-from rsseg.data.inspection import compare_scenes
-from rsseg.data.labels import make_mask_reader
 from rsseg.data.raster import georeference, open_raster
-from rsseg.data.scene import Mask, Scene, SceneReader
+from rsseg.data.scene import Scene, SceneReader
 from rsseg.devices import choose_precision, scoring_accelerator
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation import known_head, load_trained
@@ -35,7 +31,7 @@ from rsseg.files import LockedError, lock, read_json, write_json
 from rsseg.inference.blending import Windows, check_blend
 from rsseg.inference.ensemble import mean_threshold
 from rsseg.inference.export import ABOUT, load_exported
-from rsseg.inference.inputs import find_scenes, fit_resolution
+from rsseg.inference.inputs import find_scenes, open_scene
 from rsseg.inference.maps import KINDS, Bands, MapFile, bands_of, new_map
 from rsseg.inference.objects import FORMATS, Objects, check_out
 from rsseg.inference.options import Options
@@ -43,7 +39,7 @@ from rsseg.inference.polygons import check_polygons, write_polygons
 from rsseg.inference.predictor import Predictor
 from rsseg.inference.scene import Output, predict_scene
 from rsseg.inference.styles import write_styles, write_vector_style
-from rsseg.inference.trained import Spec, TrainedModel
+from rsseg.inference.trained import TrainedModel
 from rsseg.metrics.objects import SCORE
 from rsseg.pictures.colours import colours
 from rsseg.quiet import quiet
@@ -251,7 +247,7 @@ class Mapper:
             if not self.options.overwrite and self._is_made(paths, tags):
                 return out
             with in_one_line(out.parent, self.windows.batch_size, self.windows.size, memory=SCORING):
-                self._write(self._reader(scene, Path(scratch)), paths, tags, title)
+                self._write(open_scene(scene, self.spec, self.options, Path(scratch)), paths, tags, title)
         return out
 
     @staticmethod
@@ -276,32 +272,6 @@ class Mapper:
         how: dict[str, Any] = {"runs": [model.spec.name for model in self.models], "scene": str(scene.image.absolute())}
         how |= {key: getattr(self.options, key) for key in RECORDED} | self.windows._asdict()
         return {"TIFFTAG_SOFTWARE": f"rsseg {__version__}", "RSSEG": json.dumps(how, ensure_ascii=False)}
-
-    def _reader(self, scene: Scene, scratch: Path) -> SceneReader:
-        """A reader of a scene that suits the network.
-
-        Raises:
-            InputError: If it does not.
-        """
-        spec, found = self.spec, sum(scene.counts())
-        if max(spec.bands) > found:
-            raise InputError(
-                f"{scene.image} has {found} bands, but {spec.name} was trained on the bands {list(spec.bands)} of its scenes: "
-                "give one file that holds them all, or the files of one scene in their order with stack=true"
-            )
-        scene = fit_resolution(replace(scene, nodata=spec.nodata), spec.resolution, self.options.resample, scratch)
-        decoders = []
-        if self.options.area:
-            decoders = [make_mask_reader(Binary(("area",)))]
-            scene = replace(scene, masks=(Mask(Path(self.options.area), Burn()),))
-        reader = SceneReader(scene, decoders, list(spec.bands))
-        reader.fill = np.array(spec.mean)
-        compare_scenes([reader.scene], [reader.facts], list(spec.bands))
-        if line := other_radiometry(spec, reader):
-            if not self.options.allow_different:
-                raise InputError(f"{line} Write it as the training scenes are, or map it all the same: allow_different=true")
-            log.warning("%s", line)
-        return reader
 
     def _write(self, reader: SceneReader, paths: Sequence[Path], tags: Mapping[str, str], title: str) -> None:
         """Predict a scene, and write its files."""
@@ -384,17 +354,3 @@ def default_out(folder: Path, scene: Path, suffix: str) -> Path:
         name = next(f"{stem}{suffix}" for stem in stems if made.get(f"{stem}{suffix}", place) == place)
         write_json(listed, made | {name: place})
     return folder / name
-
-
-def other_radiometry(spec: Spec, reader: SceneReader) -> str:
-    """One line where the middle of a scene seems to be of another number type or range than the training pixels."""
-    height, width = reader.size
-    side = min(height, width, 1024)
-    try:
-        image, missing = reader.read_image((height - side) // 2, (width - side) // 2, side)
-    except InputError:  # a damaged block is told when it is mapped
-        return ""
-    if missing.all():
-        return ""
-    found, scene = image[:, ~missing].mean(axis=1), reader.scene.image.name
-    return describe_other_radiometry(np.array(spec.mean), np.array(spec.std), spec.dtype, found, str(reader.dtype), scene)

@@ -1,4 +1,4 @@
-"""The scenes that a user names to be mapped: files, folders, globs, lists, stacks, and what lies elsewhere."""
+"""The scenes that a user names to be mapped (files, folders, globs, lists, stacks, URLs), opened as a network needs them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,27 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import rasterio.shutil
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
 from rsseg.config.arguments import split_places
 from rsseg.contract import InputError
+from rsseg.data.burn import Burn
+from rsseg.data.census import describe_other_radiometry
 from rsseg.data.files import Files
 from rsseg.data.grids import ground_resolution
+from rsseg.data.inspection import compare_scenes
+from rsseg.data.labels import make_mask_reader
 from rsseg.data.paths import IMAGES, files_below
 from rsseg.data.raster import open_raster, reading
 from rsseg.data.remote import fetch
-from rsseg.data.scene import Scene
+from rsseg.data.scene import Mask, Scene, SceneReader
 from rsseg.files import is_remote, read_text
+from rsseg.inference.options import Options
+from rsseg.inference.trained import Spec
+from rsseg.task import Binary
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +100,39 @@ def _fetched(url: str, patterns: Sequence[str]) -> list[Scene]:
     return _below(fetch(url, lambda path: PurePosixPath(path).suffix.lower() in IMAGES, "scene"), patterns)
 
 
+def open_scene(scene: Scene, spec: Spec, options: Options, folder: Path) -> SceneReader:
+    """A reader of a scene that suits a network.
+
+    Args:
+        scene: The scene.
+        spec: That of the network.
+        options: The area that is mapped, and whether scenes may be resampled or differ from the training scenes.
+        folder: Where the file goes that describes a resampled scene.
+
+    Raises:
+        InputError: If the scene does not suit it.
+    """
+    found = sum(scene.counts())
+    if max(spec.bands) > found:
+        raise InputError(
+            f"{scene.image} has {found} bands, but {spec.name} was trained on the bands {list(spec.bands)} of its scenes: "
+            "give one file that holds them all, or the files of one scene in their order with stack=true"
+        )
+    scene = fit_resolution(replace(scene, nodata=spec.nodata), spec.resolution, options.resample, folder)
+    decoders = []
+    if options.area:
+        decoders = [make_mask_reader(Binary(("area",)))]
+        scene = replace(scene, masks=(Mask(Path(options.area), Burn()),))
+    reader = SceneReader(scene, decoders, list(spec.bands))
+    reader.fill = np.array(spec.mean)
+    compare_scenes([reader.scene], [reader.facts], list(spec.bands))
+    if line := other_radiometry(spec, reader):
+        if not options.allow_different:
+            raise InputError(f"{line} Write it as the training scenes are, or map it all the same: allow_different=true")
+        log.warning("%s", line)
+    return reader
+
+
 def fit_resolution(scene: Scene, trained: float | None, resample: str, folder: Path) -> Scene:
     """A scene at the resolution that a network was trained at.
 
@@ -125,3 +166,17 @@ def fit_resolution(scene: Scene, trained: float | None, resample: str, folder: P
     ):
         rasterio.shutil.copy(warped, path, driver="VRT")
     return replace(scene, image=path)
+
+
+def other_radiometry(spec: Spec, reader: SceneReader) -> str:
+    """One line where the middle of a scene seems to be of another number type or range than the training pixels."""
+    height, width = reader.size
+    side = min(height, width, 1024)
+    try:
+        image, missing = reader.read_image((height - side) // 2, (width - side) // 2, side)
+    except InputError:  # a damaged block is told when it is mapped
+        return ""
+    if missing.all():
+        return ""
+    found, scene = image[:, ~missing].mean(axis=1), reader.scene.image.name
+    return describe_other_radiometry(np.array(spec.mean), np.array(spec.std), spec.dtype, found, str(reader.dtype), scene)
