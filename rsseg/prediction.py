@@ -22,7 +22,7 @@ from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.burn import VECTORS
 from rsseg.data.files import is_vector
-from rsseg.data.raster import georeference, open_raster
+from rsseg.data.raster import georeference
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.devices import choose_precision, scoring_accelerator
 from rsseg.errors import SCORING, in_one_line
@@ -32,7 +32,7 @@ from rsseg.inference.blending import Windows, check_blend
 from rsseg.inference.ensemble import mean_threshold
 from rsseg.inference.export import ABOUT, load_exported
 from rsseg.inference.inputs import find_scenes, open_scene
-from rsseg.inference.maps import KINDS, Bands, MapFile, bands_of, new_map
+from rsseg.inference.maps import KINDS, Bands, MapFile, bands_of, made_by, new_map
 from rsseg.inference.objects import FORMATS, Objects, check_out
 from rsseg.inference.options import Options
 from rsseg.inference.polygons import check_polygons, write_polygons
@@ -311,16 +311,6 @@ class Mapper:
         names = [name for own in labels.values() for name in own.values()]
         write_vector_style(path, "class", dict(zip(names, self.colours(product.head)[-len(names) :], strict=True)))
         log.info("%d polygons: %s", written, path)
-
-
-def made_by(path: Path) -> dict[str, Any]:
-    """The settings that a map's tags say it was made with; empty where it has none, or does not exist."""
-    if path.suffix.lower() not in (".tif", ".tiff") or not path.is_file():
-        return {}
-    with suppress(InputError, ValueError, KeyError):
-        found: dict[str, Any] = json.loads(open_raster(path).tags()["RSSEG"])
-        return found
-    return {}
 
 
 @contextmanager

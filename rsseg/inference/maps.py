@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from rasterio.windows import Window
 from torch import Tensor
 
 from rsseg.contract import IGNORE, InputError
-from rsseg.data.raster import GDAL, check_whole
+from rsseg.data.raster import GDAL, check_whole, open_raster
 from rsseg.files import atomic_write
 from rsseg.inference.predictor import disagreement, entropy
 from rsseg.pictures.colours import as_rgb
@@ -176,3 +177,13 @@ def _describe(raster: Any, bands: Bands, tags: Mapping[str, str]) -> None:
     if bands.colours:
         raster.write_colormap(1, dict(enumerate(as_rgb(bands.colours).tolist())))
         raster.update_tags(1, **{f"CLASS_{label}": name for label, name in enumerate(bands.classes)})
+
+
+def made_by(path: Path) -> dict[str, Any]:
+    """The settings that a map's tags say it was made with; empty where it has none, or does not exist."""
+    if path.suffix.lower() not in (".tif", ".tiff") or not path.is_file():
+        return {}
+    with suppress(InputError, ValueError, KeyError):
+        found: dict[str, Any] = json.loads(open_raster(path).tags()["RSSEG"])
+        return found
+    return {}
