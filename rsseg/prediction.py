@@ -31,8 +31,8 @@ from rsseg.files import LockedError, lock, read_json, write_json
 from rsseg.inference.blending import Windows, check_blend
 from rsseg.inference.ensemble import mean_threshold
 from rsseg.inference.export import ABOUT, load_exported
-from rsseg.inference.inputs import find_scenes, open_scene
-from rsseg.inference.maps import KINDS, Bands, MapFile, bands_of, made_by, new_map
+from rsseg.inference.inputs import OutsideError, find_scenes, open_scene
+from rsseg.inference.maps import KINDS, Bands, MapFile, bands_of, kinds_of, made_by, new_map
 from rsseg.inference.objects import FORMATS, Objects, check_out
 from rsseg.inference.options import Options
 from rsseg.inference.polygons import check_polygons, write_polygons
@@ -74,7 +74,7 @@ def predict(
     models = load_models(runs, options.scaling, trust)
     mapper = Mapper(models, options)
     scenes = find_scenes(scene, mapper.spec.image, options.stack)
-    single = out is not None and out.suffix.lower() in (".tif", ".tiff", *FORMATS)
+    single = out is not None and not out.is_dir() and out.suffix.lower() in SUFFIXES
     if single and len(scenes) > 1:
         raise InputError(f"out={out}: there are {len(scenes)} scenes; name a folder for their maps")
     found, failed, elsewhere = [], [], 0
@@ -86,6 +86,10 @@ def predict(
             found.append(mapper.map(one, target, title))
         except LockedError:
             elsewhere += 1
+        except OutsideError as error:
+            if len(scenes) == 1:
+                raise
+            log.info("%s", error)
         except InputError as error:
             if len(scenes) == 1:
                 raise
@@ -109,7 +113,7 @@ def load_models(runs: Sequence[Path], scaling: str, trust: Sequence[str]) -> lis
     if scaling not in ("none", "temperature", "vector"):
         raise InputError(f"scaling={scaling}: none, temperature or vector is expected")
     models = []
-    for place in runs:
+    for place in dict.fromkeys(place.resolve() if place.is_dir() else place for place in runs):
         if (place / ABOUT).is_file():
             models.append(load_exported(place, scaling))
             continue
@@ -137,11 +141,27 @@ class Product:
     head: str
     kind: str
 
+    @property
+    def has_areas(self) -> bool:
+        """Whether it is a map of labels."""
+        return self.kind == "labels" and not self.task.real
+
+
+def polygons_of(raster: Path) -> Path:
+    """Where the polygons of a map lie."""
+    return raster.with_name(f"{raster.stem}-polygons.gpkg")
+
+
+SUFFIXES = (".tif", ".tiff", *FORMATS)
+"""What files are called that are written; other names are those of folders."""
 
 LIGHT = "#f5f5f5"
 """The colour of a binary map's background in viewers that do not read its style."""
 
-RECORDED = ("threshold", "tta", "weights", "scaling", "area", "resample")
+RECORDED = (
+    "threshold", "tta", "weights", "scaling", "area", "resample", "allow_different", "dtype", "polygons", "min_area",
+    "simplify",
+)  # fmt: skip
 """The options that are written into a map's tags, beside its runs and windows."""
 
 
@@ -168,9 +188,13 @@ class Mapper:
             raise InputError(f"area={options.area}: a vector file is expected ({', '.join(sorted(VECTORS))})")
         self.models = list(models)
         self.predictor = Predictor(models, options.weights, options.tta, "disagreement" in options.write)
-        window = options.window or self.spec.window
+        window = self.spec.window if options.window is None else options.window
         margin = self.spec.overlap if options.margin is None else options.margin
-        self.windows = Windows(window, margin, options.blend, options.batch_size or self.spec.batch_size)
+        batch_size = self.spec.batch_size if options.batch_size is None else options.batch_size
+        self.windows = Windows(window, margin, options.blend, batch_size)
+        for name, value in (("window", window), ("batch_size", self.windows.batch_size)):
+            if value < 1:
+                raise InputError(f"{name}={value}: 1 or more is expected")
         check_blend(*self.windows[:3])
         self.products = list(self._products())
         accelerator = scoring_accelerator(options.device)
@@ -198,7 +222,7 @@ class Mapper:
                 suffix = f"{of_head}{'' if kind == 'labels' else f'-{kind}'}"
                 if isinstance(task, Centres) and kind == "labels":
                     yield Product(f"{suffix}.gpkg", None, task, name, kind)
-                elif not isinstance(task, Centres) or len(self.spec.heads) == 1:
+                elif kind in kinds_of(task) or options.head or len(self.spec.heads) == 1:
                     yield Product(f"{suffix}.tif", self._bands(kind, name), task, name, kind)
 
     def _bands(self, kind: str, head: str) -> Bands:
@@ -240,11 +264,13 @@ class Mapper:
         paths = [out, *(out.with_name(f"{stem}{product.ending}") for product in others)]
         if first.bands is None:
             check_out(out)
+        elif out.suffix.lower() not in (".tif", ".tiff"):
+            raise InputError(f"out={out}: maps are written as .tif; take such a name, or that of a folder")
         if any(path.resolve() == image.resolve() for path in paths for image in scene.images):
             raise InputError(f"out={out} would overwrite the scene: choose another name")
         tags = self._tags(scene)
         with _claimed(out), tempfile.TemporaryDirectory(prefix="rsseg-") as scratch:
-            if not self.options.overwrite and self._is_made(paths, tags):
+            if not self.options.overwrite and self._is_made([*paths, *self._polygons(paths)], tags):
                 return out
             with in_one_line(out.parent, self.windows.batch_size, self.windows.size, memory=SCORING):
                 self._write(open_scene(scene, self.spec, self.options, Path(scratch)), paths, tags, title)
@@ -269,7 +295,8 @@ class Mapper:
 
     def _tags(self, scene: Scene) -> dict[str, str]:
         """The tags of a map, which say how it was made."""
-        how: dict[str, Any] = {"runs": [model.spec.name for model in self.models], "scene": str(scene.image.absolute())}
+        files = ",".join(str(image.absolute()) for image in scene.images)
+        how: dict[str, Any] = {"runs": [model.spec.name for model in self.models], "scene": files}
         how |= {key: getattr(self.options, key) for key in RECORDED} | self.windows._asdict()
         return {"TIFFTAG_SOFTWARE": f"rsseg {__version__}", "RSSEG": json.dumps(how, ensure_ascii=False)}
 
@@ -296,12 +323,17 @@ class Mapper:
             if product.bands.colours:
                 write_styles(path, product.task, product.bands.classes, product.bands.colours)
             log.info("%s: %s", "Map" if product.kind == "labels" else product.kind.capitalize(), path)
-            if self.options.polygons and product.kind == "labels" and not product.task.real:
+            if self.options.polygons and product.has_areas:
                 self._write_polygons(product, path)
+
+    def _polygons(self, paths: Sequence[Path]) -> list[Path]:
+        """The files of polygons that belong to a scene's files."""
+        owners = [path for product, path in zip(self.products, paths, strict=True) if product.has_areas]
+        return [polygons_of(path) for path in owners if self.options.polygons]
 
     def _write_polygons(self, product: Product, raster: Path) -> None:
         """Write the areas of a map's labels beside it."""
-        task, path = product.task, raster.with_name(f"{raster.stem}-polygons.gpkg")
+        task, path = product.task, polygons_of(raster)
         if task.label_planes:
             labels = {band: {1: name} for band, name in enumerate(task.classes, start=1)}
         else:
@@ -311,6 +343,8 @@ class Mapper:
         names = [name for own in labels.values() for name in own.values()]
         write_vector_style(path, "class", dict(zip(names, self.colours(product.head)[-len(names) :], strict=True)))
         log.info("%d polygons: %s", written, path)
+        if "transform" not in georeference(raster):
+            log.info("The map has no coordinates but control points, or none: those of polygons are columns and rows.")
 
 
 @contextmanager

@@ -141,7 +141,7 @@ def open_raster(path: Path, onto: Path | None = None, bilinear: bool = False) ->
         # neither forks nor threads share handles, nor do versions of a file
         return _open(path, onto, bilinear, (os.getpid(), threading.get_ident(), version(path)))
     except (*GDAL_ERRORS, OSError) as error:
-        raise InputError(f"{path} can't be opened as an image: {error}. Is the file complete?") from None
+        raise InputError(f"{path} can't be opened as an image: {str(error).rstrip('.')}. Is the file complete?") from None
 
 
 def check_parts(path: Path, root: Path | None = None) -> None:
@@ -159,7 +159,7 @@ def check_parts(path: Path, root: Path | None = None) -> None:
         try:
             nodes = list(ElementTree.parse(vrt).iter())
         except (OSError, ElementTree.ParseError) as error:
-            raise InputError(f"{vrt} can't be opened as an image: {error}. Is the file complete?") from None
+            raise InputError(f"{vrt} can't be opened as an image: {str(error).rstrip('.')}. Is the file complete?") from None
         for node in nodes:
             tag, attributes = node.tag.lower(), {key.lower(): value for key, value in node.items()}  # as GDAL reads them
             if tag == "pixelfunctionlanguage" and str(node.text).strip().lower() == "python":

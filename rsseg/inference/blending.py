@@ -70,7 +70,7 @@ def check_blend(size: int, margin: int, blend: str) -> None:
     """
     if blend not in BLENDS:
         raise InputError(f"blend={blend}: {', '.join(BLENDS)} is expected")
-    most = size // 4 if blend == "cosine" else (size - 1) // 2
+    most = {"gaussian": (size - 1) // 3, "cosine": size // 4, "none": (size - 1) // 2}[blend]
     if not 0 <= margin <= most:
         raise InputError(f"margin={margin}: windows of {size} px with blend={blend} have margins from 0 to {most}")
 

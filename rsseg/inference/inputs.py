@@ -36,6 +36,11 @@ log = logging.getLogger(__name__)
 LISTS = (".txt", ".csv")
 """What files are called that list scenes, one a line."""
 
+
+class OutsideError(InputError):
+    """A scene lies outside of the area that is to be mapped."""
+
+
 NEAR = 1.2
 """Resolutions that differ by a smaller factor are taken for the same."""
 
@@ -57,6 +62,8 @@ def find_scenes(text: str, patterns: Sequence[str], stack: bool = False) -> list
     else:
         globbed = [Path(path) for path in sorted(glob.glob(text, recursive=True))] if glob.has_magic(text) else []
         scenes = [scene for place in globbed or split_places(text) for scene in _scenes_of(place, patterns)]
+    if not scenes:
+        raise InputError(f"scene={text}: it names no scene")
     if stack:
         first, *others = scenes
         return [replace(first, stack=(*first.stack, *(file for scene in others for file in scene.images)))]
@@ -66,9 +73,12 @@ def find_scenes(text: str, patterns: Sequence[str], stack: bool = False) -> list
 def _scenes_of(place: Path, patterns: Sequence[str]) -> list[Scene]:
     """The scenes of a file, a folder, or a list."""
     if place.suffix.lower() in LISTS and place.is_file():
-        lines = [line.strip() for line in read_text(place).splitlines() if line.strip() and not line.startswith("#")]
-        named = [Path(line).expanduser() for line in lines]
-        return [scene for path in named for scene in _scenes_of(path if path.is_absolute() else place.parent / path, patterns)]
+        lines = [line.strip() for line in read_text(place).splitlines() if line.strip()]
+        named = [place.parent / Path(line).expanduser() for line in lines]
+        named = [path for path, line in zip(named, lines, strict=True) if path.exists() or not line.startswith("#")]
+        if lists := [path for path in named if path.suffix.lower() in LISTS]:
+            raise InputError(f"scene={place}: it lists {lists[0]}, which is a list itself; list images or folders")
+        return [scene for path in named for scene in _scenes_of(path, patterns)]
     if place.is_file():
         return [Scene(place.stem, place)]
     if place.is_dir():
@@ -123,7 +133,14 @@ def open_scene(scene: Scene, spec: Spec, options: Options, folder: Path) -> Scen
     if options.area:
         decoders = [make_mask_reader(Binary(("area",)))]
         scene = replace(scene, masks=(Mask(Path(options.area), Burn()),))
-    reader = SceneReader(scene, decoders, list(spec.bands))
+    try:
+        reader = SceneReader(scene, decoders, list(spec.bands))
+    except InputError as error:
+        if options.area and Path(options.area).name in str(error) and "overlap" in str(error):
+            raise OutsideError(f"{scene.image} lies outside of area={options.area}") from None
+        raise
+    if reader.dtype.kind == "c":
+        raise InputError(f"{scene.image} holds complex numbers: write amplitudes or intensities as real ones")
     reader.fill = np.array(spec.mean)
     compare_scenes([reader.scene], [reader.facts], list(spec.bands))
     if line := other_radiometry(spec, reader):

@@ -58,6 +58,13 @@ class Bands:
         return IGNORE if self.dtype == "uint8" else np.nan
 
 
+def kinds_of(task: Task) -> tuple[str, ...]:
+    """The kinds of maps that there are of a task; objects have scores of their own, and a regression no probabilities."""
+    if isinstance(task, Centres):
+        return ("labels",)
+    return ("labels", "disagreement") if task.real else KINDS
+
+
 def bands_of(kind: str, task: Task, threshold: Tensor | None, colours: Sequence[str], dtype: str) -> Bands:
     """The bands of a kind of map.
 

@@ -14,6 +14,7 @@ from rsseg.contract import InputError
 from rsseg.inference.ensemble import check_alike, member_shares
 from rsseg.inference.trained import TrainedModel
 from rsseg.task import Centres, Task
+from rsseg.task.task import per_plane
 
 MULTIPLE = 32
 """Sides of windows that every network of smp takes are multiples of it."""
@@ -149,7 +150,7 @@ class Predictor(nn.Module):
     def _spread_of(planes: Tensor, task: Task) -> Tensor:
         if isinstance(task, Centres):
             return planes[:, :0]
-        return planes.square() if task.real else entropy(planes, task)
+        return (planes - middle(task, planes)).square() if task.real else entropy(planes, task)
 
 
 def entropy(probabilities: Tensor, task: Task) -> Tensor:
@@ -186,5 +187,10 @@ def disagreement(planes: Tensor, task: Task) -> Tensor:
     """
     mean, spread = planes[..., : task.outputs, :, :], planes[..., task.outputs :, :, :]
     if task.real:
-        return (spread - mean.square()).clamp_min(0).sqrt()
+        return (spread - (mean - middle(task, mean)).square()).clamp_min(0).sqrt()
     return (entropy(mean, task) - spread).clamp_min(0)
+
+
+def middle(task: Task, planes: Tensor) -> Tensor:
+    """The mean of a regression's training values: squares about it keep their digits in float32."""
+    return per_plane(getattr(task, "mean", ()) or (0.0,), planes)
