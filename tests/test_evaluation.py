@@ -57,7 +57,9 @@ def as_training_scores(run, split, threshold):
     """The scores by head as a validation in training counts them."""
     folder = RunFolder(run)
     setup = make_setup(folder.config())
-    module, store = open_labelled(folder, setup, split, threshold)
+    module, store = open_labelled(folder, setup, split)
+    if threshold == "tuned":
+        module.tune(folder.thresholds({head: task for head, task in setup.tasks.items() if not task.real}))
     return score(setup, module, GridWindows(store, setup.window, setup.overlap))
 
 
