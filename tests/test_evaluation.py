@@ -59,7 +59,9 @@ def as_training_scores(run, split, threshold):
     setup = make_setup(folder.config())
     module, store = open_labelled(folder, setup, split)
     if threshold == "tuned":
-        module.tune(folder.thresholds({head: task for head, task in setup.tasks.items() if not task.real}))
+        labelled = {head: task for head, task in setup.tasks.items() if not task.real}
+        for head, tuned in folder.thresholds(labelled).items():
+            module.scene_sums[head].threshold = tuned
     return score(setup, module, GridWindows(store, setup.window, setup.overlap))
 
 
