@@ -31,29 +31,20 @@ from rsseg.training.scoring import load_checkpoint, load_weights, print_scores, 
 log = logging.getLogger(__name__)
 
 
-def load_run(run: RunFolder, setup: Setup, scenes: int = 1, threshold: str = "fixed") -> SegmentationModule:
+def load_run(run: RunFolder, setup: Setup, scenes: int = 1) -> SegmentationModule:
     """The module of a run with its best weights, in evaluation mode.
 
     Args:
         run: The run folder.
         setup: Its setup.
         scenes: The number of scenes that will be scored.
-        threshold: "fixed": it predicts at 0.5, or the largest logit. "tuned": at what was tuned on the validation scenes.
 
     Raises:
-        InputError: If there are no weights, no thresholds, or `threshold` is neither.
+        InputError: If there are no weights, or they can't be read.
     """
-    if threshold not in ("fixed", "tuned"):
-        raise InputError(f"threshold={threshold}: fixed (0.5, or the largest logit) or tuned is expected")
-    labelled = known_thresholds(setup) if threshold == "tuned" else {}
-    thresholds = run.thresholds(labelled) if threshold == "tuned" else None
-    saved = run.data()
-    numbers = TrainStatistics.read(saved, setup.dataset.tasks)
+    numbers = TrainStatistics.read(run.data(), setup.dataset.tasks)
     module = make_module(setup, setup.network(pretrained=False), numbers, scenes)
     load_checkpoint(module, run)
-    if thresholds is not None:
-        module.tune(thresholds)
-        warn_of_lost(run, labelled)
     return module.eval()
 
 
@@ -332,14 +323,14 @@ def record_split(run: Path, split: str = "test", trust: Sequence[str] = ()) -> P
     return path
 
 
-def open_labelled(run: RunFolder, setup: Setup, split: str, threshold: str = "fixed") -> tuple[SegmentationModule, Store]:
+def open_labelled(run: RunFolder, setup: Setup, split: str) -> tuple[SegmentationModule, Store]:
     """A run's module with its best weights, and the scenes of a split.
 
     Raises:
         InputError: If they can't be used, or some scenes have no labels.
     """
     scenes = labelled_scenes(setup, split)
-    module = load_run(run, setup, len(scenes), threshold)  # before any scene is decoded
+    module = load_run(run, setup, len(scenes))  # before any scene is decoded
     store = open_split(setup.dataset, scenes, split, setup.window)
     store.fill = module.mean.numpy().ravel()
     return module, store
