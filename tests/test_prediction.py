@@ -288,7 +288,7 @@ def test_numbers_that_cannot_be(tmp_path, runs, scenes):
         {"min_area": float("nan")},
         {"window": 32, "margin": 11},
     ):
-        with pytest.raises(InputError, match="batch_size|window|min_area|margin"):
+        with pytest.raises(InputError, match=r"batch_size|window|min_area|margin"):
             map_scene(runs[0], scenes / "s0.tif", tmp_path / "m.tif", **options)
     assert map_scene(runs[0], scenes / "s0.tif", tmp_path / "m.tif", window=32, margin=10).is_file()
 

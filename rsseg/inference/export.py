@@ -186,6 +186,8 @@ def read_spec(saved: Mapping[str, Any], name: str) -> Spec:
         quality=_number(saved["quality"]),
         rgb=None if saved["rgb"] is None else tuple(int(band) for band in saved["rgb"]),
         nodata=_number(saved["nodata"]),
+        precision=str(saved["precision"]),
+        image=tuple(str(pattern) for pattern in saved["image"]),
     )
 
 

@@ -135,6 +135,7 @@ def open_scene(scene: Scene, spec: Spec, options: Options, folder: Path) -> Scen
         scene = replace(scene, masks=(Mask(Path(options.area), Burn()),))
     try:
         reader = SceneReader(scene, decoders, list(spec.bands))
+        compare_scenes([reader.scene], [reader.facts], list(spec.bands))
     except InputError as error:
         if options.area and Path(options.area).name in str(error) and "overlap" in str(error):
             raise OutsideError(f"{scene.image} lies outside of area={options.area}") from None
@@ -142,7 +143,6 @@ def open_scene(scene: Scene, spec: Spec, options: Options, folder: Path) -> Scen
     if reader.dtype.kind == "c":
         raise InputError(f"{scene.image} holds complex numbers: write amplitudes or intensities as real ones")
     reader.fill = np.array(spec.mean)
-    compare_scenes([reader.scene], [reader.facts], list(spec.bands))
     if line := other_radiometry(spec, reader):
         if not options.allow_different:
             raise InputError(f"{line} Write it as the training scenes are, or map it all the same: allow_different=true")
