@@ -1,4 +1,4 @@
-"""What was counted of a run, or of an ensemble, as tables, files and pictures."""
+"""The counts of a run, or of an ensemble, on whole scenes, as tables, files and pictures."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from rsseg.compare.gains import Gain, ensemble_gain
+from rsseg.compare.gains import ensemble_gain
+from rsseg.compare.inference import Interval
 from rsseg.compare.measures import Measure, calibration_measure, calibration_measures, measures
 from rsseg.config.folder import RunFolder
 from rsseg.data.groups import group_names
 from rsseg.data.store import Store
 from rsseg.data.windows import Batches, GridWindows
 from rsseg.files import write_csv
-from rsseg.inference.ensemble import Counted, Ensemble, count
+from rsseg.inference.ensemble import Counted, Ensemble
 from rsseg.metrics import AnyScores, Scores
 from rsseg.metrics.average import present_mean
 from rsseg.metrics.calibration import SCORES
@@ -40,9 +42,6 @@ from rsseg.training.scoring import (
 
 log = logging.getLogger(__name__)
 
-CALIBRATION = ("ece", "nll")
-"""The scores of calibration by which an ensemble is compared with its members."""
-
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -51,7 +50,6 @@ class Evaluated:
     Attributes:
         together: The run, or the ensemble.
         members: The ensemble's runs; none: it is one run.
-        scaling: The kind of scaling of the ensemble.
         scenes: The scenes' names.
         groups: The independent area that each lies in.
         without: By head, the classes that are left out of means.
@@ -59,7 +57,6 @@ class Evaluated:
 
     together: Counted
     members: Sequence[Counted]
-    scaling: str
     scenes: Sequence[str]
     groups: Sequence[str]
     without: Mapping[str, Sequence[str]]
@@ -69,9 +66,9 @@ class Evaluated:
         return self.together.scores(point, self.without)
 
     @property
-    def tuned(self) -> bool:
-        """Whether any head was counted at what was tuned."""
-        return bool(self.together.points["tuned"])
+    def points(self) -> list[str]:
+        """The operating points that some head was counted at."""
+        return [point for point, sums in self.together.points.items() if sums]
 
     def calibration(self) -> list[dict[str, Any]]:
         """The calibration of each head with labels by each kind of scaling, of the members too."""
@@ -85,17 +82,20 @@ class Evaluated:
         ]
 
     def gains(self) -> list[dict[str, Any]]:
-        """What the ensemble gains over the mean of its members, and over the best of them on these very scenes."""
+        """The ensemble's gain over the mean of its members, and over the member that is best on these very scenes."""
         rows = []
         for head in self.together.tasks:
             best = -1
             for point, measure, sums in self._scored(head):
+                score, *members = (float(present_mean(measure.parts(own.sum(0)))) for own in sums)
                 if best < 0:
-                    each = [float(measure.sign * present_mean(measure.parts(own.sum(0)))) for own in sums[1:]]
-                    best = int(np.nanargmax(each)) if not np.isnan(each).all() else 0
+                    signed = measure.sign * np.array(members)
+                    best = int(np.nanargmax(signed)) if not np.isnan(signed).all() else 0
+                gain = ensemble_gain(sums, measure, self.groups, best)
                 rows.append(
-                    {"head": head, "score": measure.label, "point": point}
-                    | self._row(ensemble_gain(sums, measure, self.groups, best), best)
+                    {"head": head, "score": measure.label, "point": point, "ensemble": score}
+                    | {"members": float(np.mean(members)), **_ends("over_members", gain.over_mean)}
+                    | {"best": members[best], "best_member": self.members[best].name, **_ends("over_best", gain.over_best)}
                 )
         return rows
 
@@ -109,31 +109,19 @@ class Evaluated:
                 yield point, measure, [own.counts[..., measure.classes, :] for own in scores]
         if task.real:
             return
-        kind = self.scaling if self.scaling in self.together.histograms[head] else "none"
+        scaling = self.together.ensemble.scaling
+        kind = scaling if scaling in self.together.histograms[head] else "none"
         sums = [counted.calibration_sums(head, kind) for counted in every]
-        label = {"ece": calibration_measures(task)["ece"].label, "nll": "negative log-likelihood"}
-        for name in CALIBRATION:
-            yield kind, calibration_measure(name, label[name]), [own[name] for own in sums]
-
-    def _row(self, gain: Gain, best: int) -> dict[str, Any]:
-        found: dict[str, Any] = {"ensemble": gain.ensemble, "members": float(np.mean(gain.members))}
-        for name, interval in (("over_members", gain.over_mean), ("over_best", gain.over_best)):
-            value, low, high = interval.at()
-            found |= {"best": gain.members[best], "best_member": self.members[best].name} if name == "over_best" else {}
-            found |= {name: value, f"{name}_low": low, f"{name}_high": high}
-        return found
+        for name, label in (("ece", calibration_measures(task)["ece"].label), ("nll", "negative log-likelihood")):
+            yield kind, calibration_measure(name, label), [own[name] for own in sums]
 
     def show(self, title: str) -> None:
         """Print the scores, the calibration and, of an ensemble, what it gains."""
-        print_scores(self.scores(), title, self.scores("tuned") if self.tuned else None)
+        print_scores(self.scores(), title, self.scores("tuned") if "tuned" in self.points else None)
         if rows := self.calibration():
-            print_table(
-                rows if self.members else [{k: v for k, v in row.items() if k != "model"} for row in rows], "Calibration"
-            )
-        if not self.members:
-            return
-        rows = self.gains()
-        for row in rows:
+            hidden = () if self.members else ("model",)
+            print_table([{key: value for key, value in row.items() if key not in hidden} for row in rows], "Calibration")
+        for row in self.gains() if self.members else ():
             log.info("%s", _sentence(row, len(self.members)))
 
     def write(self, path: Path) -> None:
@@ -142,55 +130,58 @@ class Evaluated:
         Raises:
             UnwritableError: If they can't be written.
         """
-        for point in ("fixed", "tuned") if self.tuned else ("fixed",):
+        for point in self.points:
             write_tables(at_point(path, point), self.scores(point), self.scenes)
         if rows := self.calibration():
             write_csv(path.with_name(f"{path.stem}-calibration.csv"), rows)
 
-    def facts(self, ensemble: Ensemble) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """What the JSON file of an ensemble holds."""
-        points = ("fixed", "tuned") if self.tuned else ("fixed",)
-        each = {counted.name: counted for counted in (self.together, *self.members)}
+        ensemble = self.together.ensemble
         return {
             "members": {model.spec.name: share for model, share in zip(ensemble.models, ensemble.shares, strict=True)},
             "scaling": ensemble.scaling,
             "scenes": list(self.scenes),
             "scores": {
-                name: {point: {h: s.means() for h, s in own.scores(point, self.without).items()} for point in points}
-                for name, own in each.items()
+                own.name: {point: {h: s.means() for h, s in own.scores(point, self.without).items()} for point in self.points}
+                for own in (self.together, *self.members)
             },
             "calibration": self.calibration(),
             "gains": self.gains(),
         }
 
 
-def count_scenes(setup: Setup, ensemble: Ensemble, store: Store) -> Evaluated:
+def count_ensemble(setup: Setup, ensemble: Ensemble, store: Store) -> Evaluated:
     """Count whole scenes in one pass over their windows, on the device and in the precision of scores."""
-    scenes, groups = [scene.name for scene in store.scenes], group_names(store.scenes)
-    windows = GridWindows(store, setup.window, setup.overlap)
-    trainer = scoring_trainer(setup)
+    windows, trainer = GridWindows(store, setup.window, setup.overlap), scoring_trainer(setup)
+    device = trainer.strategy.root_device
     cache_scenes(setup, [store], trainer)
-    for model in ensemble.to(trainer.strategy.root_device).models:
-        trainer.precision_plugin.convert_module(model)
-    name = "ensemble" if len(ensemble.models) > 1 else ensemble.models[0].spec.name
-    together = Counted(name, ensemble.tasks, len(store), ensemble.thresholds, ensemble.kinds)
-    members = ensemble.members(len(store))
+    for model in ensemble.models:
+        trainer.precision_plugin.convert_module(model.to(device))
+    alone = [Ensemble([model], heads=list(ensemble.tasks)) for model in ensemble.models]
+    together, *members = (Counted(each, len(store), ensemble.kinds) for each in (ensemble, *(alone if len(alone) > 1 else ())))
     batches: Any = feed(setup, windows, Batches(len(windows), setup.batch_size))
-    with trainer.precision_plugin.forward_context(), progress(batches, "scoring") as steps:
-        count(ensemble, steps, members, together)
+    with torch.inference_mode(), trainer.precision_plugin.forward_context(), progress(batches, "scoring") as steps:
+        for given in steps:
+            batch: Any = {key: value if key == "k" else value.to(device) for key, value in given.items()}
+            each = [model.logits(batch["image"]) for model in ensemble.models]
+            together.update(each, batch)
+            for counted, logits in zip(members, each, strict=False):
+                counted.update([logits], batch)
     without = {head: setup.without_of(head) for head in ensemble.tasks}
-    return Evaluated(together, members, ensemble.scaling, scenes, groups, without)
+    return Evaluated(together, members, [scene.name for scene in store.scenes], group_names(store.scenes), without)
 
 
-def say_limits(folders: Sequence[RunFolder], ensemble: Ensemble, found: Evaluated, split: str) -> None:
-    """Log what runs lack, and which scores are too good."""
+def say_limits(folders: Sequence[RunFolder], found: Evaluated, split: str) -> None:
+    """Log which runs lack scalings or thresholds, and which scores are too optimistic."""
+    ensemble = found.together.ensemble
     for folder, model in zip(folders, ensemble.models, strict=True):
         heads = [head for name, head in model.spec.heads.items() if name in found.together.histograms]
         if any(not head.scaling for head in heads):
             log.info("%s has no scaling.json, as older runs and those with record.enabled=false: nothing is scaled.", folder)
         if any(head.threshold is None for head in heads):
             log.info("%s has no tuned thresholds: there are scores at fixed ones alone.", folder)
-    fitted = found.tuned or any(len(kinds) > 1 for kinds in ensemble.kinds.values())
+    fitted = "tuned" in found.points or any(len(kinds) > 1 for kinds in ensemble.kinds.values())
     if split == "val" and fitted:
         line = (
             "Thresholds were tuned and scalings fitted on these scenes: scores by them are too good; threshold.json and "
@@ -199,8 +190,13 @@ def say_limits(folders: Sequence[RunFolder], ensemble: Ensemble, found: Evaluate
         log.info(line, folders[0])
 
 
+def _ends(name: str, interval: Interval) -> dict[str, float]:
+    """An interval as columns: its middle, its low and its high end."""
+    return dict(zip((name, f"{name}_low", f"{name}_high"), interval.at(), strict=True))
+
+
 def _sentence(row: Mapping[str, Any], members: int) -> str:
-    """What an ensemble gains by a score, in words."""
+    """A row of `Evaluated.gains` as a sentence."""
 
     def by(name: str) -> str:
         low, high = row[f"{name}_low"], row[f"{name}_high"]

@@ -16,7 +16,7 @@ from rsseg.contract import InputError, nearest
 from rsseg.data.store import Store
 from rsseg.dataset import TrainStatistics, open_split
 from rsseg.errors import SCORING, in_one_line
-from rsseg.evaluated import at_point, count_scenes, draw_examples, draw_matrices, say_limits, write_tables
+from rsseg.evaluated import at_point, count_ensemble, draw_examples, draw_matrices, say_limits, write_tables
 from rsseg.files import UnwritableError, read_json, write_json
 from rsseg.inference.ensemble import Ensemble, check_alike
 from rsseg.inference.trained import Head, Spec, TrainedModel
@@ -31,34 +31,25 @@ from rsseg.training.scoring import load_checkpoint, load_weights, print_scores, 
 log = logging.getLogger(__name__)
 
 
-def load_run(run: RunFolder, setup: Setup, scenes: int = 1, threshold: str = "fixed") -> SegmentationModule:
+def load_run(run: RunFolder, setup: Setup, scenes: int = 1) -> SegmentationModule:
     """The module of a run with its best weights, in evaluation mode.
 
     Args:
         run: The run folder.
         setup: Its setup.
         scenes: The number of scenes that will be scored.
-        threshold: "fixed": it predicts at 0.5, or the largest logit. "tuned": at what was tuned on the validation scenes.
 
     Raises:
-        InputError: If there are no weights, no thresholds, or `threshold` is neither.
+        InputError: If there are no weights, or they can't be read.
     """
-    if threshold not in ("fixed", "tuned"):
-        raise InputError(f"threshold={threshold}: fixed (0.5, or the largest logit) or tuned is expected")
-    labelled = known_thresholds(setup) if threshold == "tuned" else {}
-    thresholds = run.thresholds(labelled) if threshold == "tuned" else None
-    saved = run.data()
-    numbers = TrainStatistics.read(saved, setup.dataset.tasks)
+    numbers = TrainStatistics.read(run.data(), setup.dataset.tasks)
     module = make_module(setup, setup.network(pretrained=False), numbers, scenes)
     load_checkpoint(module, run)
-    if thresholds is not None:
-        module.tune(thresholds)
-        warn_of_lost(run, labelled)
     return module.eval()
 
 
 def load_trained(run: RunFolder, setup: Setup, scaling: str = "none") -> TrainedModel:
-    """The network of a run with its best weights, and what has to be known to use it on any scene.
+    """The network of a run with its best weights, ready for any scene.
 
     Args:
         run: The run folder.
@@ -150,7 +141,7 @@ def evaluate(
             scenes (``threshold.json``).
         trust: Packages whose classes the run's config may name.
         without: Classes that are left out of means; empty: those that the run leaves out.
-        weights: What members of an ensemble count by, see `rsseg.inference.ensemble.member_shares`.
+        weights: How members of an ensemble are weighted, see `rsseg.inference.ensemble.member_shares`.
         scaling: The scaling of their probabilities before they are averaged: none, temperature or vector.
         out: The folder of the tables; None: the run's, of an ensemble the one that holds the runs.
         scene: An image with labels from elsewhere, which is scored instead of a split.
@@ -186,10 +177,10 @@ def evaluate(
         ensemble = Ensemble(models, weights, scaling, heads)
         store = open_split(dataset, scenes, name, setup.window)
         store.fill = np.array(models[0].spec.mean)
-        found = count_scenes(setup, ensemble, store)
+        found = count_ensemble(setup, ensemble, store)
     title = f"{first}" if len(models) == 1 else f"{len(models)} runs, scaling={ensemble.scaling}, weights={weights}"
     found.show(f"{title}: {name}, best checkpoint{'s' * (len(models) > 1)}, pooled over whole scenes")
-    say_limits(folders, ensemble, found, name)
+    say_limits(folders, found, name)
     result = found.scores(threshold)
     for each, scores in result.items():
         log.info("%s: %s", each, ", ".join(f"{key} {value:.4f}" for key, value in scores.means().items()))
@@ -202,7 +193,7 @@ def evaluate(
     try:
         found.write(path)
         if len(models) > 1:
-            write_json(path.with_suffix(".json"), {"split": name, "weights": weights, **found.facts(ensemble)})
+            write_json(path.with_suffix(".json"), {"split": name, "weights": weights, **found.facts()})
         shown = at_point(path, threshold)
         draw_matrices(shown, result)
         draw_examples(shown, ensemble, setup, store, ensemble.thresholds if threshold == "tuned" else {})
@@ -272,7 +263,7 @@ def run_folders(places: Sequence[Path]) -> list[RunFolder]:
 
 
 def refuse_seen(runs: Sequence[RunFolder], split: str, scenes: Sequence[str]) -> None:
-    """Let no ensemble be scored on scenes that a member was trained on.
+    """Refuse to score an ensemble on scenes that a member was trained on.
 
     Raises:
         InputError: If one was.
@@ -332,14 +323,14 @@ def record_split(run: Path, split: str = "test", trust: Sequence[str] = ()) -> P
     return path
 
 
-def open_labelled(run: RunFolder, setup: Setup, split: str, threshold: str = "fixed") -> tuple[SegmentationModule, Store]:
+def open_labelled(run: RunFolder, setup: Setup, split: str) -> tuple[SegmentationModule, Store]:
     """A run's module with its best weights, and the scenes of a split.
 
     Raises:
         InputError: If they can't be used, or some scenes have no labels.
     """
     scenes = labelled_scenes(setup, split)
-    module = load_run(run, setup, len(scenes), threshold)  # before any scene is decoded
+    module = load_run(run, setup, len(scenes))  # before any scene is decoded
     store = open_split(setup.dataset, scenes, split, setup.window)
     store.fill = module.mean.numpy().ravel()
     return module, store

@@ -1,11 +1,13 @@
-"""A run's model for other programs and machines: what export.py does."""
+"""Exports of a run's model for other programs and machines, for export.py."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +85,7 @@ def export(
     folder = RunFolder(run)
     setup = make_setup(folder.config(), trust)
     chosen, out = known_head(head, setup.tasks), out or run / "export"
-    check_folder(out, item_id(title_of(run)))
+    check_folder(out, item_id(run.resolve().name))
     task = setup.tasks[chosen]
     if task.real and (labels or threshold == "tuned"):
         raise InputError(f"head {chosen} holds real values, which have no labels or thresholds: leave labels and threshold out")
@@ -92,7 +94,9 @@ def export(
     with in_one_line(out, setup.batch_size, setup.window, memory=SCORING):
         model = load_trained(folder, setup, scaling="none" if to == "folder" else "temperature")
         if to == "folder":
-            export_folder(model, architecture_of(setup, model), out)
+            network: Any = model.network
+            architecture = Architecture.of(network, setup.model, setup.model.net, len(model.spec.bands))
+            export_folder(model, architecture, out)
         else:
             windows, pixels = example_windows(setup, model.spec)
             if to == "torch":
@@ -111,26 +115,14 @@ def export(
     return out
 
 
-def title_of(run: Path) -> str:
-    """What the model of a run is called: as its folder."""
-    return run.resolve().name
-
-
 def stated_licence(out: Path) -> str:
     """The licence that an earlier export into a folder was given; empty: none."""
     item = read_json(out / ITEM) if (out / ITEM).is_file() else {}
     return str(item.get("properties", {}).get("license", ""))
 
 
-def architecture_of(setup: Setup, model: TrainedModel) -> Architecture:
-    """How the network of a setup is made."""
-    network: Any = model.network
-    arguments = {key: value for key, value in setup.model.net.items() if key != "_target_"}
-    return Architecture.of(network, setup.model, arguments, len(model.spec.bands))
-
-
 def example_windows(setup: Setup, spec: Spec) -> tuple[NDArray[np.float32], str]:
-    """Windows of the validation split, and what they are; random pixels where its scenes are not there.
+    """Windows of the validation split, or of random pixels where its scenes are missing, and a description of them.
 
     Returns:
         float32 ``[WINDOWS, C, window, window]``.
@@ -167,14 +159,14 @@ def describe(run: RunFolder, setup: Setup, model: TrainedModel, out: Path, licen
     kind, parameters = type(network.net).__name__, sum(weight.numel() for weight in network.parameters())
     files = sorted(path.name for path in out.iterdir() if path.name in (ABOUT, SMP) or path.suffix in ARTIFACTS)
     facts = Facts(
-        title=title_of(run.path),
+        title=run.path.resolve().name,
         dataset=setup.dataset.name,
         network=f"{kind} with encoder {setup.model.encoder} ({parameters / 1e6:.1f} M weights)",
         losses={head: loss_words(terms) for head, (_, terms) in loss_places(setup.plain).items()},
         steps=summary.get("steps"),
         scenes=saved["scenes"],
         groups=saved["groups"],
-        records=dict(recorded(run, setup)),
+        records=recorded(run, setup),
         without={name: setup.without_of(name) for name in setup.tasks},
         files=files,
         licence=licence,
@@ -197,13 +189,10 @@ def loss_words(terms: Mapping[str, Mapping[str, Any]]) -> str:
     return " + ".join(f"{'' if weight == 1 else f'{weight:g} '}{name}" for name, weight in named.items())
 
 
-def recorded(run: RunFolder, setup: Setup) -> list[tuple[tuple[str, str], Records]]:
+def recorded(run: RunFolder, setup: Setup) -> dict[tuple[str, str], Records]:
     """The records that a run has, by head and split."""
-    found = []
-    for head in setup.tasks:
-        for split in ("val", "test"):
-            try:
-                found.append(((head, split), load_records(run.path, head, split)))
-            except RecordError:
-                continue
+    found = {}
+    for head, split in product(setup.tasks, ("val", "test")):
+        with suppress(RecordError):
+            found[head, split] = load_records(run.path, head, split)
     return found

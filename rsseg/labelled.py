@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from rsseg.config.targets import FROM_FILES, targets_of
-from rsseg.contract import IGNORE, InputError
+from rsseg.contract import InputError, known, unknown
 from rsseg.data.files import MaskFiles, is_vector
 from rsseg.data.labels import make_mask_reader
 from rsseg.data.mask_reader import MaskReader
 from rsseg.data.masks import read_mask
 from rsseg.data.scene import Mask, Scene, SceneReader
 from rsseg.dataset import Dataset, scenes_of
+from rsseg.inference.scene import blocks
 from rsseg.metrics import AnyScores
 from rsseg.metrics.counters import SCENE_SUMS, score_scenes
 from rsseg.progress import progress
@@ -120,10 +121,10 @@ def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> AnyScores:
     with progress(list(_tiles(reader)), "comparing") as tiles:
         for window in tiles:
             truth = task.hard_labels(reader.read_mask(window)) if not task.real else reader.read_mask(window)
-            labels, unknown = _read_map(path, of_map, window), np.isnan if task.real else _is_unknown
-            beyond = unknown(labels) & ~unknown(truth)
+            labels = _read_map(path, of_map, window)
+            beyond = known(truth) & ~known(labels)
             unmapped += int(beyond.sum())
-            truth = np.where(beyond, task.unknown if task.real else IGNORE, truth)
+            truth = np.where(beyond, unknown(truth), truth)
             sums.update(_as_logits(task, labels), torch.from_numpy(truth)[None], torch.tensor([0]))
     if unmapped:
         log.info("%d labelled pixels have no value in %s: they are not counted.", unmapped, path)
@@ -162,14 +163,7 @@ def _read_map(path: Path, mask_reader: MaskReader, window: Window) -> NDArray[np
 
 def _tiles(reader: SceneReader) -> Iterator[Window]:
     """Parts that cover a raster."""
-    height, width = reader.size
-    for top in range(0, height, TILE):
-        for left in range(0, width, TILE):
-            yield Window(left, top, min(TILE, width - left), min(TILE, height - top))
-
-
-def _is_unknown(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    return np.asarray(labels == IGNORE)
+    return blocks(Window(0, 0, *reversed(reader.size)), TILE, TILE)
 
 
 def _as_logits(task: Task, labels: NDArray[Any]) -> torch.Tensor:

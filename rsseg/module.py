@@ -19,7 +19,7 @@ from rsseg.data.augment import Augmentation
 from rsseg.losses import Composite, CompositeValue, SplitLosses, Term, presence_loss
 from rsseg.losses.balancing import Balancing, Fixed, weighed_parts
 from rsseg.metrics import AnyScores, metrics
-from rsseg.metrics.counters import SCENE_SUMS, Confusion, score_scenes
+from rsseg.metrics.counters import SCENE_SUMS, score_scenes
 from rsseg.task import Task
 
 
@@ -161,14 +161,9 @@ class SegmentationModule(L.LightningModule):
         ready: Any = {**batch, "image": image, **self.standardised(layers)}
         return cast(Batch, ready)
 
-    def tune(self, thresholds: Mapping[str, Tensor]) -> None:
-        """Score and predict at these thresholds by head, see `Task.predict`."""
-        for name, threshold in thresholds.items():
-            cast(Confusion, self.scene_sums[name]).threshold = threshold
-
     def labels(self, head: str, logits: Tensor) -> Tensor:
         """The labels, or values, of a head's logits, as they are scored."""
-        return self.tasks[head].predict(logits, cast(Confusion, self.scene_sums[head]).threshold)
+        return self.tasks[head].predict(logits)
 
     def _losses(self, logits: Mapping[str, Tensor], batch: Batch, done: float = 1.0) -> dict[str, CompositeValue]:
         """The loss of each head at a part of the run; 0 for a head whose target is known nowhere in the batch."""

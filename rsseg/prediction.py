@@ -7,13 +7,12 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 from torch import Tensor
 
 from rsseg import __version__
@@ -21,13 +20,10 @@ from rsseg.assembly import make_setup
 from rsseg.compare.runs import find_runs
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
-from rsseg.data.burn import VECTORS, Burn
-from rsseg.data.census import describe_other_radiometry
+from rsseg.data.burn import VECTORS
 from rsseg.data.files import is_vector
-from rsseg.data.inspection import compare_scenes
-from rsseg.data.labels import make_mask_reader
-from rsseg.data.raster import georeference, open_raster
-from rsseg.data.scene import Mask, Scene, SceneReader
+from rsseg.data.raster import georeference
+from rsseg.data.scene import Scene, SceneReader
 from rsseg.devices import choose_precision, scoring_accelerator
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation import known_head, load_trained
@@ -35,8 +31,8 @@ from rsseg.files import LockedError, lock, read_json, write_json
 from rsseg.inference.blending import Windows, check_blend
 from rsseg.inference.ensemble import mean_threshold
 from rsseg.inference.export import ABOUT, load_exported
-from rsseg.inference.inputs import find_scenes, fit_resolution
-from rsseg.inference.maps import KINDS, Bands, MapFile, bands_of, new_map
+from rsseg.inference.inputs import OutsideError, find_scenes, open_scene
+from rsseg.inference.maps import KINDS, Bands, MapFile, bands_of, kinds_of, made_by, new_map
 from rsseg.inference.objects import FORMATS, Objects, check_out
 from rsseg.inference.options import Options
 from rsseg.inference.polygons import check_polygons, write_polygons
@@ -57,8 +53,8 @@ def predict(
 ) -> list[Path]:
     """Map scenes with a run's best checkpoint, or with the mean of several.
 
-    A scene that can't be mapped is told, and the others are. A map that is there is kept, and one that another process is at
-    is left to it, so that the same command may run several times at once, and again.
+    A scene that can't be mapped is reported, and the others are mapped. Existing maps are kept, and scenes that another process
+    is mapping are skipped, so that the same command may run several times, also at once.
 
     Args:
         runs: Run folders, exported folders, or folders of runs.
@@ -78,18 +74,22 @@ def predict(
     models = load_models(runs, options.scaling, trust)
     mapper = Mapper(models, options)
     scenes = find_scenes(scene, mapper.spec.image, options.stack)
-    single = out is not None and out.suffix.lower() in (".tif", ".tiff", *FORMATS)
+    single = out is not None and not out.is_dir() and out.suffix.lower() in SUFFIXES
     if single and len(scenes) > 1:
         raise InputError(f"out={out}: there are {len(scenes)} scenes; name a folder for their maps")
     found, failed, elsewhere = [], [], 0
     for number, one in enumerate(scenes, start=1):
         try:
-            target = out if single else default_out(out or Path(runs[0]) / "maps", one.image, mapper.products[0].ending)
+            folder = out or Path(runs[0]) / "maps"
+            target = folder if single else default_out(folder, one.image, mapper.products[0].ending)
             title = f"scene {number} of {len(scenes)}" if len(scenes) > 1 else "predicting"
-            assert target is not None
             found.append(mapper.map(one, target, title))
         except LockedError:
             elsewhere += 1
+        except OutsideError as error:
+            if len(scenes) == 1:
+                raise
+            log.info("%s", error)
         except InputError as error:
             if len(scenes) == 1:
                 raise
@@ -113,7 +113,7 @@ def load_models(runs: Sequence[Path], scaling: str, trust: Sequence[str]) -> lis
     if scaling not in ("none", "temperature", "vector"):
         raise InputError(f"scaling={scaling}: none, temperature or vector is expected")
     models = []
-    for place in runs:
+    for place in dict.fromkeys(place.resolve() if place.is_dir() else place for place in runs):
         if (place / ABOUT).is_file():
             models.append(load_exported(place, scaling))
             continue
@@ -128,30 +128,41 @@ class Product:
     """A file that is made of a head.
 
     Attributes:
-        suffix: What stands in its name behind the scene's.
+        ending: What follows the scene's name in its own.
         bands: What it holds; None: objects.
         task: The head's task.
         head: The head.
         kind: One of `KINDS`.
     """
 
-    suffix: str
+    ending: str
     bands: Bands | None
     task: Task
     head: str
     kind: str
 
     @property
-    def ending(self) -> str:
-        """The end of its name."""
-        return f"{self.suffix}{'.tif' if self.bands else '.gpkg'}"
+    def has_areas(self) -> bool:
+        """Whether it is a map of labels."""
+        return self.kind == "labels" and not self.task.real
 
+
+def polygons_of(raster: Path) -> Path:
+    """Where the polygons of a map lie."""
+    return raster.with_name(f"{raster.stem}-polygons.gpkg")
+
+
+SUFFIXES = (".tif", ".tiff", *FORMATS)
+"""What files are called that are written; other names are those of folders."""
 
 LIGHT = "#f5f5f5"
-"""What is drawn where a binary map shows nothing, in viewers that do not know its style."""
+"""The colour of a binary map's background in viewers that do not read its style."""
 
-RECORDED = ("threshold", "tta", "weights", "scaling", "area", "resample")
-"""The options that a map says it was made with, beside its runs and windows."""
+RECORDED = (
+    "threshold", "tta", "weights", "scaling", "area", "resample", "allow_different", "dtype", "polygons", "min_area",
+    "simplify",
+)  # fmt: skip
+"""The options that are written into a map's tags, beside its runs and windows."""
 
 
 class Mapper:
@@ -177,9 +188,13 @@ class Mapper:
             raise InputError(f"area={options.area}: a vector file is expected ({', '.join(sorted(VECTORS))})")
         self.models = list(models)
         self.predictor = Predictor(models, options.weights, options.tta, "disagreement" in options.write)
-        window = options.window or self.spec.window
+        window = self.spec.window if options.window is None else options.window
         margin = self.spec.overlap if options.margin is None else options.margin
-        self.windows = Windows(window, margin, options.blend, options.batch_size or self.spec.batch_size)
+        batch_size = self.spec.batch_size if options.batch_size is None else options.batch_size
+        self.windows = Windows(window, margin, options.blend, batch_size)
+        for name, value in (("window", window), ("batch_size", self.windows.batch_size)):
+            if value < 1:
+                raise InputError(f"{name}={value}: 1 or more is expected")
         check_blend(*self.windows[:3])
         self.products = list(self._products())
         accelerator = scoring_accelerator(options.device)
@@ -206,9 +221,9 @@ class Mapper:
             for kind in options.write:
                 suffix = f"{of_head}{'' if kind == 'labels' else f'-{kind}'}"
                 if isinstance(task, Centres) and kind == "labels":
-                    yield Product(suffix, None, task, name, kind)
-                elif kind == "labels" or not isinstance(task, Centres) or len(self.spec.heads) == 1:
-                    yield Product(suffix, self._bands(kind, name), task, name, kind)
+                    yield Product(f"{suffix}.gpkg", None, task, name, kind)
+                elif kind in kinds_of(task) or options.head or len(self.spec.heads) == 1:
+                    yield Product(f"{suffix}.tif", self._bands(kind, name), task, name, kind)
 
     def _bands(self, kind: str, head: str) -> Bands:
         task, threshold = self.spec.heads[head].task, None
@@ -249,14 +264,16 @@ class Mapper:
         paths = [out, *(out.with_name(f"{stem}{product.ending}") for product in others)]
         if first.bands is None:
             check_out(out)
+        elif out.suffix.lower() not in (".tif", ".tiff"):
+            raise InputError(f"out={out}: maps are written as .tif; take such a name, or that of a folder")
         if any(path.resolve() == image.resolve() for path in paths for image in scene.images):
             raise InputError(f"out={out} would overwrite the scene: choose another name")
         tags = self._tags(scene)
         with _claimed(out), tempfile.TemporaryDirectory(prefix="rsseg-") as scratch:
-            if not self.options.overwrite and self._is_made(paths, tags):
+            if not self.options.overwrite and self._is_made([*paths, *self._polygons(paths)], tags):
                 return out
             with in_one_line(out.parent, self.windows.batch_size, self.windows.size, memory=SCORING):
-                self._write(self._reader(scene, Path(scratch)), paths, tags, title)
+                self._write(open_scene(scene, self.spec, self.options, Path(scratch)), paths, tags, title)
         return out
 
     @staticmethod
@@ -277,36 +294,11 @@ class Mapper:
         return True
 
     def _tags(self, scene: Scene) -> dict[str, str]:
-        """What a map says of how it was made."""
-        how: dict[str, Any] = {"runs": [model.spec.name for model in self.models], "scene": str(scene.image.absolute())}
+        """The tags of a map, which say how it was made."""
+        files = ",".join(str(image.absolute()) for image in scene.images)
+        how: dict[str, Any] = {"runs": [model.spec.name for model in self.models], "scene": files}
         how |= {key: getattr(self.options, key) for key in RECORDED} | self.windows._asdict()
         return {"TIFFTAG_SOFTWARE": f"rsseg {__version__}", "RSSEG": json.dumps(how, ensure_ascii=False)}
-
-    def _reader(self, scene: Scene, scratch: Path) -> SceneReader:
-        """A reader of a scene that suits the network.
-
-        Raises:
-            InputError: If it does not.
-        """
-        spec, found = self.spec, sum(scene.counts())
-        if max(spec.bands) > found:
-            raise InputError(
-                f"{scene.image} has {found} bands, but {spec.name} was trained on the bands {list(spec.bands)} of its scenes: "
-                "give one file that holds them all, or the files of one scene in their order with stack=true"
-            )
-        scene = fit_resolution(replace(scene, nodata=spec.nodata), spec.resolution, self.options.resample, scratch)
-        decoders = []
-        if self.options.area:
-            decoders = [make_mask_reader(Binary(("area",)))]
-            scene = replace(scene, masks=(Mask(Path(self.options.area), Burn()),))
-        reader = SceneReader(scene, decoders, list(spec.bands))
-        reader.fill = np.array(spec.mean)
-        compare_scenes([reader.scene], [reader.facts], list(spec.bands))
-        if line := other_radiometry(spec.mean, spec.std, spec.dtype, reader):
-            if not self.options.allow_different:
-                raise InputError(f"{line} Write it as the training scenes are, or map it all the same: allow_different=true")
-            log.warning("%s", line)
-        return reader
 
     def _write(self, reader: SceneReader, paths: Sequence[Path], tags: Mapping[str, str], title: str) -> None:
         """Predict a scene, and write its files."""
@@ -331,12 +323,17 @@ class Mapper:
             if product.bands.colours:
                 write_styles(path, product.task, product.bands.classes, product.bands.colours)
             log.info("%s: %s", "Map" if product.kind == "labels" else product.kind.capitalize(), path)
-            if self.options.polygons and product.kind == "labels" and not product.task.real:
+            if self.options.polygons and product.has_areas:
                 self._write_polygons(product, path)
+
+    def _polygons(self, paths: Sequence[Path]) -> list[Path]:
+        """The files of polygons that belong to a scene's files."""
+        owners = [path for product, path in zip(self.products, paths, strict=True) if product.has_areas]
+        return [polygons_of(path) for path in owners if self.options.polygons]
 
     def _write_polygons(self, product: Product, raster: Path) -> None:
         """Write the areas of a map's labels beside it."""
-        task, path = product.task, raster.with_name(f"{raster.stem}-polygons.gpkg")
+        task, path = product.task, polygons_of(raster)
         if task.label_planes:
             labels = {band: {1: name} for band, name in enumerate(task.classes, start=1)}
         else:
@@ -346,21 +343,13 @@ class Mapper:
         names = [name for own in labels.values() for name in own.values()]
         write_vector_style(path, "class", dict(zip(names, self.colours(product.head)[-len(names) :], strict=True)))
         log.info("%d polygons: %s", written, path)
-
-
-def made_by(path: Path) -> dict[str, Any]:
-    """How a map was made, as it says itself; empty where it does not, or is not there."""
-    if path.suffix.lower() not in (".tif", ".tiff") or not path.is_file():
-        return {}
-    with suppress(InputError, ValueError, KeyError):
-        found: dict[str, Any] = json.loads(open_raster(path).tags()["RSSEG"])
-        return found
-    return {}
+        if "transform" not in georeference(raster):
+            log.info("The map has no coordinates but control points, or none: those of polygons are columns and rows.")
 
 
 @contextmanager
 def _claimed(path: Path) -> Iterator[None]:
-    """While this is open, no other process maps the scene of this file.
+    """A lock: while it is held, no other process maps the scene of this file.
 
     Raises:
         LockedError: If one does.
@@ -375,7 +364,7 @@ def _claimed(path: Path) -> Iterator[None]:
 
 
 def default_out(folder: Path, scene: Path, suffix: str) -> Path:
-    """Where the map of a scene goes: under its name, with its folder's before it where the map of another scene is called so.
+    """The path of a scene's map: the scene's name, after that of its folder where another scene's map has the name already.
 
     ``scenes.json`` in the folder of maps says which scene each is of.
 
@@ -389,24 +378,3 @@ def default_out(folder: Path, scene: Path, suffix: str) -> Path:
         name = next(f"{stem}{suffix}" for stem in stems if made.get(f"{stem}{suffix}", place) == place)
         write_json(listed, made | {name: place})
     return folder / name
-
-
-def other_radiometry(mean: Sequence[float], std: Sequence[float], dtype: str, reader: SceneReader) -> str:
-    """One line where a scene's pixels seem to be of another number type or range than those that a run trained on.
-
-    Args:
-        mean: Of the training pixels, per band.
-        std: Likewise.
-        dtype: Likewise; empty: not known.
-        reader: A reader of the scene; a square in its middle is looked at.
-    """
-    height, width = reader.size
-    side = min(height, width, 1024)
-    try:
-        image, missing = reader.read_image((height - side) // 2, (width - side) // 2, side)
-    except InputError:  # a damaged block is told when it is mapped
-        return ""
-    if missing.all():
-        return ""
-    found, scene = image[:, ~missing].mean(axis=1), reader.scene.image.name
-    return describe_other_radiometry(np.array(mean), np.array(std), dtype, found, str(reader.dtype), scene)

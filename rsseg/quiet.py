@@ -16,6 +16,7 @@ def quiet() -> None:
     logging.getLogger("lightning.pytorch").propagate = False  # it has a handler of its own
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # its errors come as exceptions too
+    logging.getLogger("pyogrio").setLevel(logging.WARNING)  # it counts the features of every file that it writes
     for message in (
         ".*dataloader is not resumable.*",
         ".*smaller than the logging interval.*",

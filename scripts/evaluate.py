@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rsseg.config.arguments import run_script, split_places
+from rsseg.config.folder import check_places
 
 
 @dataclass
@@ -42,14 +43,15 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Evaluate as the command line says."""
-    from rsseg.contract import InputError
+    places, words = split_places(arguments.run), {"trust": arguments.trust, "without": arguments.without}
+    check_places(places)
+    from rsseg.contract import InputError  # torch takes seconds to import: a wrong folder is told before
     from rsseg.evaluation import evaluate, evaluate_map
 
     asked = {key: Path(text) if text else None for key in ("scene", "map", "mask", "out") for text in [getattr(arguments, key)]}
     given = [f"{key}={getattr(arguments, key)}" for key in ("split", "scene", "map") if getattr(arguments, key)]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} exclude each other: name one of them")
-    places, words = split_places(arguments.run), {"trust": arguments.trust, "without": arguments.without}
     if asked["map"]:
         if len(places) > 1 or not asked["mask"]:
             raise InputError("map=... needs mask=... beside it, and run=... of one run whose classes it has")

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from rsseg.config.arguments import run_script
+from rsseg.config.arguments import run_script, split_places
+from rsseg.config.folder import check_places
 from rsseg.inference.options import Options
 
 
@@ -51,14 +52,15 @@ class Arguments(Options):
 
 def main(arguments: Arguments) -> None:
     """Predict as the command line says."""
-    from rsseg.config.arguments import split_places
-    from rsseg.inference.processes import start_others
+    places = split_places(arguments.run)
+    check_places(places)
+    from rsseg.inference.processes import start_others  # torch takes seconds to import: a wrong folder is told before
     from rsseg.prediction import predict
 
     options = Options(**{item.name: getattr(arguments, item.name) for item in fields(Options)})
     with start_others(arguments.devices):
         out = Path(arguments.out) if arguments.out else None
-        predict(split_places(arguments.run), arguments.scene, out, options, arguments.trust)
+        predict(places, arguments.scene, out, options, arguments.trust)
 
 
 if __name__ == "__main__":

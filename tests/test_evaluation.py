@@ -57,7 +57,11 @@ def as_training_scores(run, split, threshold):
     """The scores by head as a validation in training counts them."""
     folder = RunFolder(run)
     setup = make_setup(folder.config())
-    module, store = open_labelled(folder, setup, split, threshold)
+    module, store = open_labelled(folder, setup, split)
+    if threshold == "tuned":
+        labelled = {head: task for head, task in setup.tasks.items() if not task.real}
+        for head, tuned in folder.thresholds(labelled).items():
+            module.scene_sums[head].threshold = tuned
     return score(setup, module, GridWindows(store, setup.window, setup.overlap))
 
 

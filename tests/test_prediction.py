@@ -231,7 +231,7 @@ def test_other_pixels_are_refused(tmp_path, runs, scenes):
         ({"weights": "iou"}, "weights=iou: equal or quality"),
         ({"scaling": "platt"}, "scaling=platt: none, temperature or vector"),
         ({"resample": "yes"}, "resample=yes: true, false or refuse"),
-        ({"min_area": -1.0}, "min_area=-1: a number of 0 or more"),
+        ({"min_area": -1.0}, "min_area has to be a number of 0 or more; found -1.0"),
         ({"head": "maks"}, r"head=maks \(did you mean 'mask'\?\)"),
         ({"threshold": "best"}, "threshold=best: fixed"),
     ],
@@ -278,3 +278,58 @@ def test_the_command_line_in_two_processes(tmp_path, runs, scenes):
     failed = subprocess.run([*command, "tta=d8"], capture_output=True, text=True, check=False)
     assert failed.returncode == 1
     assert failed.stderr.strip().splitlines()[-1].startswith("error: tta=d8")
+
+
+def test_numbers_that_cannot_be(tmp_path, runs, scenes):
+    for options in (
+        {"batch_size": 0},
+        {"batch_size": -1},
+        {"window": 0},
+        {"min_area": float("nan")},
+        {"window": 32, "margin": 11},
+    ):
+        with pytest.raises(InputError, match=r"batch_size|window|min_area|margin"):
+            map_scene(runs[0], scenes / "s0.tif", tmp_path / "m.tif", **options)
+    assert map_scene(runs[0], scenes / "s0.tif", tmp_path / "m.tif", window=32, margin=10).is_file()
+
+
+def test_lists_that_name_nothing_or_lists(tmp_path, scenes):
+    (tmp_path / "empty.txt").write_text("\n# nothing\n")
+    (tmp_path / "self.txt").write_text("self.txt\n")
+    (tmp_path / "hash.txt").write_text("#a.tif\n")
+    (tmp_path / "#a.tif").write_bytes((scenes / "s0.tif").read_bytes())
+    for name, message in (("empty", "it names no scene"), ("self", "which is a list itself")):
+        with pytest.raises(InputError, match=message):
+            find_scenes(str(tmp_path / f"{name}.txt"), [], stack=True)
+    assert [scene.name for scene in find_scenes(str(tmp_path / "hash.txt"), [])] == ["#a"]
+
+
+def test_polygons_that_lack_are_made(tmp_path, runs, scenes, caplog):
+    caplog.set_level(logging.INFO)
+    out = map_scene(runs[0], scenes / "s0.tif", tmp_path / "m.tif")
+    map_scene(runs[0], scenes / "s0.tif", out, polygons=True)
+    assert (tmp_path / "m-polygons.gpkg").is_file()
+    map_scene(runs[0], scenes / "s0.tif", out, polygons=True, min_area=9.0)
+    assert "is kept, though it was made with min_area=0.0" in caplog.text
+    with pytest.raises(InputError, match="is the map of"):
+        predict(runs[:1], f"{scenes / 's0.tif'},{scenes / 's1.tif'}", out, Options(stack=True))
+
+
+def test_scenes_outside_of_the_area_are_left_out(tmp_path, runs, scenes, caplog):
+    caplog.set_level(logging.INFO)
+    geopandas.GeoDataFrame(geometry=[box(500_000, 4_000_000 - 10, 500_020, 4_000_000)], crs=32633).to_file(tmp_path / "a.gpkg")
+    write_tif(scenes / "s1.tif", read(scenes / "s1.tif"), transform=from_origin(600_000, 4_000_000, 0.5, 0.5))
+    found = predict(runs[:1], str(scenes), tmp_path / "maps", Options(area=str(tmp_path / "a.gpkg")))
+    assert [path.name for path in found] == ["s0.tif", "s2.tif"]
+    assert "s1.tif lies outside of area=" in caplog.text
+    with pytest.raises(InputError, match="lies outside of area"):
+        map_scene(runs[0], scenes / "s1.tif", tmp_path / "m.tif", area=str(tmp_path / "a.gpkg"))
+
+
+@pytest.mark.parametrize("name", ["m.gpkg", "m.png"])
+def test_files_that_maps_are_not_written_to(tmp_path, runs, scenes, name):
+    if name == "m.png":  # a folder may be called anything
+        assert map_scene(runs[0], scenes / "s0.tif", tmp_path / name).parent.name == name
+        return
+    with pytest.raises(InputError, match=r"maps are written as \.tif"):
+        map_scene(runs[0], scenes / "s0.tif", tmp_path / name)

@@ -1,4 +1,4 @@
-"""What an ensemble gains over its members on the same scenes, drawn over groups of scenes as losses are compared."""
+"""The gain of an ensemble over its members on the same scenes, with intervals over groups of scenes as in comparisons."""
 
 from __future__ import annotations
 
@@ -10,21 +10,17 @@ import numpy as np
 
 from rsseg.compare.inference import Interval, estimate, sum_groups
 from rsseg.compare.measures import Measure
-from rsseg.metrics.average import Array, present_mean
+from rsseg.metrics.average import Array
 
 
 class Gain(NamedTuple):
     """What an ensemble gains by a score; above 0 where it is better, also of errors.
 
     Attributes:
-        ensemble: The ensemble's score.
-        members: Each member's.
         over_mean: What it gains over the mean of its members' scores.
         over_best: What it gains over one of them.
     """
 
-    ensemble: float
-    members: list[float]
     over_mean: Interval
     over_best: Interval
 
@@ -51,11 +47,8 @@ def ensemble_gain(sums: Sequence[Array], measure: Measure, groups: Sequence[str]
         (0.0417, 0.0)
     """
     summed = np.stack([sum_groups(each, groups) for each in sums], axis=1)  # [groups, 1 + members, ...]
-    scores = [float(present_mean(measure.parts(each))) for each in summed.sum(0)]
     members = summed.shape[1] - 1
     return Gain(
-        scores[0],
-        scores[1:],
         _gain(summed, measure, np.full(members, 1 / members)),
         _gain(summed, measure, np.eye(members)[best]),
     )

@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -364,6 +364,17 @@ class RunFolder:
         if path in (self.summary_file, self.thresholds_file, self.scaling_file):
             remedy = f"Remove summary.json and go on with {self.resume_word}: it scores the run again"
         return InputError(f"{path} can't be read: {' '.join(found.split())}. {remedy}")
+
+
+def check_places(places: Sequence[Path]) -> None:
+    """Look whether folders are there that are said to hold runs; torch is not imported.
+
+    Raises:
+        InputError: If one is not, or holds nothing.
+    """
+    for place in places:
+        if not place.is_dir() or not any(place.iterdir()):
+            RunFolder(place).check_trained()
 
 
 def resume_word(folder: Path) -> str:

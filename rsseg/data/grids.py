@@ -48,9 +48,25 @@ def ground_resolution(crs: Any, transform: Any) -> float | None:
     side = float(np.sqrt(abs(transform.determinant)))
     if crs.is_geographic:
         return side * METRES_PER_DEGREE * float(np.sqrt(np.cos(np.radians(transform.f))))
-    with suppress(*GDAL_ERRORS):
-        return side * float(crs.linear_units_factor[1])
-    return None
+    if not crs.is_projected:
+        return None
+    return side * float(crs.linear_units_factor[1]) / float(np.sqrt(areal_scale(crs, transform.c, transform.f)))
+
+
+def areal_scale(crs: Any, x: float, y: float) -> float:
+    """How many times as large as on the ground an area is in a projected CRS, at a place: 4 of Web Mercator at 60 degrees.
+
+    Example:
+        >>> round(areal_scale(rasterio.CRS.from_epsg(3857), 0, 8399738), 1)
+        4.0
+    """
+    import pyproj
+
+    projection = pyproj.Proj(crs.to_wkt())
+    with suppress(pyproj.exceptions.ProjError):
+        found = float(projection.get_factors(*projection(x, y, inverse=True)).areal_scale)
+        return found if np.isfinite(found) and found > 0 else 1.0
+    return 1.0
 
 
 def same_grid(raster: Any, grid: Any) -> bool:

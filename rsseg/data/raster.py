@@ -52,8 +52,6 @@ Image.MAX_IMAGE_PIXELS = None  # Pillow takes a mosaic of 90 megapixels for an a
 def new_raster(path: Path, sync: bool = True, **form: Any) -> Iterator[Any]:
     """A GeoTIFF that is written while this is open, whole or not at all.
 
-    GDAL keeps a full disk to itself when it closes a file, so it is looked whether all blocks are there.
-
     Args:
         path: The file.
         sync: As for `atomic_write`.
@@ -65,10 +63,19 @@ def new_raster(path: Path, sync: bool = True, **form: Any) -> Iterator[Any]:
     with atomic_write(path, sync) as part:
         with rasterio.Env(**GDAL), rasterio.open(part, "w", driver="GTiff", **form) as raster:
             yield raster
-        with rasterio.open(part) as raster:
-            ends = [sum(place) for place in block_places(raster)]
-            if min(ends) <= 0 or max(ends) > part.stat().st_size:
-                raise OSError("a part of it is missing")
+        check_whole(part)
+
+
+def check_whole(path: Path) -> None:
+    """Check that all blocks of a TIFF are there: GDAL does not report a full disk when it closes a file.
+
+    Raises:
+        OSError: If one is not.
+    """
+    with rasterio.open(path) as raster:
+        ends = [sum(place) for place in block_places(raster)]
+    if min(ends) <= 0 or max(ends) > path.stat().st_size:
+        raise OSError("a part of it is missing")
 
 
 def block_places(raster: Any) -> list[tuple[int, int]]:
@@ -134,7 +141,7 @@ def open_raster(path: Path, onto: Path | None = None, bilinear: bool = False) ->
         # neither forks nor threads share handles, nor do versions of a file
         return _open(path, onto, bilinear, (os.getpid(), threading.get_ident(), version(path)))
     except (*GDAL_ERRORS, OSError) as error:
-        raise InputError(f"{path} can't be opened as an image: {error}. Is the file complete?") from None
+        raise InputError(f"{path} can't be opened as an image: {str(error).rstrip('.')}. Is the file complete?") from None
 
 
 def check_parts(path: Path, root: Path | None = None) -> None:
@@ -152,7 +159,7 @@ def check_parts(path: Path, root: Path | None = None) -> None:
         try:
             nodes = list(ElementTree.parse(vrt).iter())
         except (OSError, ElementTree.ParseError) as error:
-            raise InputError(f"{vrt} can't be opened as an image: {error}. Is the file complete?") from None
+            raise InputError(f"{vrt} can't be opened as an image: {str(error).rstrip('.')}. Is the file complete?") from None
         for node in nodes:
             tag, attributes = node.tag.lower(), {key.lower(): value for key, value in node.items()}  # as GDAL reads them
             if tag == "pixelfunctionlanguage" and str(node.text).strip().lower() == "python":

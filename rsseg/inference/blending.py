@@ -1,4 +1,4 @@
-"""Where the windows of a scene lie, and how what is said of them is put together where they overlap."""
+"""Where the windows of a scene lie, and how their predictions are blended where they overlap."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ BLENDS = ("gaussian", "cosine", "none")
 
 
 def window_weights(size: int, margin: int, blend: str) -> NDArray[np.float64]:
-    """What a window's pixels count for along one side, by their distance from its ends.
+    """The weights of a window's pixels along one side, by their distance from its ends.
 
-    A pixel's weight is the product along both sides, and what all windows say of it is divided by the sum of their weights.
+    A pixel's weight is the product along both sides; the weighted sum over windows is divided by the sum of their weights.
 
     Args:
         size: The window's side in pixels.
@@ -41,7 +41,7 @@ def window_weights(size: int, margin: int, blend: str) -> NDArray[np.float64]:
 
 
 def place_windows(length: int, size: int, margin: int, blend: str) -> tuple[list[int], NDArray[np.float64]]:
-    """Where windows begin along a side of a scene, and what their pixels count for.
+    """Where windows begin along a side of a scene, and the weights of their pixels.
 
     Args:
         length: The side's.
@@ -70,7 +70,7 @@ def check_blend(size: int, margin: int, blend: str) -> None:
     """
     if blend not in BLENDS:
         raise InputError(f"blend={blend}: {', '.join(BLENDS)} is expected")
-    most = size // 4 if blend == "cosine" else (size - 1) // 2
+    most = {"gaussian": (size - 1) // 3, "cosine": size // 4, "none": (size - 1) // 2}[blend]
     if not 0 <= margin <= most:
         raise InputError(f"margin={margin}: windows of {size} px with blend={blend} have margins from 0 to {most}")
 
@@ -154,7 +154,7 @@ class Blend:
         return max(0, self.top), min(self._below[self.top], self.shape[0])
 
     def add(self, planes: Tensor, left: int) -> None:
-        """Add what is said of a window of the present row.
+        """Add the prediction of a window of the present row.
 
         Args:
             planes: ``[planes, size, size]``.

@@ -125,7 +125,7 @@ def _training(spec: Spec, facts: Facts) -> list[str]:
             if head.threshold is None
             else ", ".join(f"{label} {value:.3g}" for label, value in zip(head.task.classes, head.threshold, strict=True))
         )
-        scaled = ", ".join(head.scaling or {})
+        scaled = ", ".join(head.scaling)
         rows.append([name, facts.losses[name], head.task.untuned, tuned or "-", scaled or "-"])
     steps = "" if facts.steps is None else f"{facts.steps} optimiser steps. "
     return [
@@ -145,7 +145,7 @@ def _scores(facts: Facts) -> list[str]:
             said += " They chose the checkpoint, so that scores are too good."
         if areas < FEW:
             said += f" So few areas say little of others{': there is no interval' if areas < 2 else ''}."
-        rows = score_rows(records, facts.without.get(name, ()))
+        rows = interval_rows(records, facts.without.get(name, ()))
         blocks += [said, markdown_table(["score", "value", "95 % interval"], rows)]
     if not blocks:
         return ["Not known: the run was not recorded (`record.enabled=false`), or is not finished."]
@@ -155,7 +155,7 @@ def _scores(facts: Facts) -> list[str]:
     ]
 
 
-def score_rows(records: Records, without: Sequence[str] = ()) -> list[tuple[str, str, str]]:
+def interval_rows(records: Records, without: Sequence[str] = ()) -> list[tuple[str, str, str]]:
     """Scores as texts with their intervals: means, calibration, tuned, and the first score of each class.
 
     Args:
@@ -211,7 +211,7 @@ def _limits(spec: Spec, facts: Facts) -> list[str]:
 
 def _use(spec: Spec, facts: Facts) -> list[str]:
     shape = f"[batch, {len(spec.bands)}, {spec.window}, {spec.window}]"
-    scaled = any("temperature" in (head.scaling or {}) for head in spec.heads.values())
+    scaled = any("temperature" in head.scaling for head in spec.heads.values())
     given = "probabilities, scaled by the fitted temperature," if scaled else "probabilities, or values,"
     blocks = []
     for file in facts.files:

@@ -1,8 +1,8 @@
-"""Trained models that predict as one, and what is counted of each and of all in one pass over the windows of whole scenes."""
+"""Trained models that predict as one, and what is counted of one or several while whole scenes are predicted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -21,16 +21,16 @@ from rsseg.task import Centres, Task
 from rsseg.task.task import per_plane
 
 WEIGHTS = ("equal", "quality")
-"""What members of an ensemble may count by."""
+"""How the members of an ensemble may be weighted."""
 
 
 def pooled_logits(logits: Sequence[Tensor], tasks: Sequence[Task], weights: Sequence[float]) -> Tensor:
-    """Logits of the weighted mean of what several models' logits stand for: probabilities, or values in their units.
+    """Logits of the weighted mean of several models' probabilities, or of their values in their units.
 
     Args:
-        logits: ``[B, K, H, W]`` of each; a single one's are given back as they are.
+        logits: ``[B, K, H, W]`` of each model; those of a single one are returned unchanged.
         tasks: The task of each model's head, which may differ in the mean and the deviation of real values.
-        weights: What each counts for; they sum to 1.
+        weights: The weight of each; they sum to 1.
 
     Returns:
         ``[B, K, H, W]``, to be read by the first task.
@@ -46,7 +46,7 @@ def pooled_logits(logits: Sequence[Tensor], tasks: Sequence[Task], weights: Sequ
     task = tasks[0]
     if task.real:
         values = [own.activate(each) * weight for own, each, weight in zip(tasks, logits, weights, strict=True)]
-        return _as_logits(task, torch.stack(values).sum(0))
+        return _inactivate(task, torch.stack(values).sum(0))
     shares = np.log(weights).tolist()
     if task.exclusive:
         return reduce(torch.logaddexp, (each.log_softmax(1) + share for each, share in zip(logits, shares, strict=True)))
@@ -57,8 +57,8 @@ def pooled_logits(logits: Sequence[Tensor], tasks: Sequence[Task], weights: Sequ
     return yes - no
 
 
-def _as_logits(task: Task, values: Tensor) -> Tensor:
-    """What `Task.activate` makes such values of: those of a regression in their units, or scores, sides and offsets."""
+def _inactivate(task: Task, values: Tensor) -> Tensor:
+    """The logits from which `Task.activate` gives these values of a regression, or scores, sides and offsets."""
     if not isinstance(task, Centres):
         return task.standardise(values)
     planes = values.clone()
@@ -69,19 +69,18 @@ def _as_logits(task: Task, values: Tensor) -> Tensor:
 
 
 class Ensemble:
-    """Trained models that predict as one, by the weighted mean of their scaled probabilities; of one model by its own logits.
+    """Trained models that predict together by the weighted mean of their scaled probabilities; one model by its own logits.
 
     Args:
         models: They have to be alike, see `check_alike`.
         weights: One of `WEIGHTS`.
-        scaling: The kind of scaling of the probabilities that are averaged, or ``none``. One model's labels are not scaled.
+        scaling: The scaling of the probabilities that are averaged, one of `KINDS` or ``none``. A single model is not scaled.
         heads: The heads that count; None: all.
 
     Attributes:
         tasks: The first model's, by head.
-        shares: What each model counts for; they sum to 1.
-        thresholds: By head, what was tuned, as `Task.predict` takes it: the mean of the models' own, of probabilities or of
-            biases. A head of which a model has none has none.
+        shares: The weight of each model; they sum to 1.
+        thresholds: By head, the mean of the models' tuned thresholds or biases, see `mean_threshold`, where all have some.
         kinds: By head, ``none`` and the kinds of scaling that some model has.
 
     Raises:
@@ -97,87 +96,46 @@ class Ensemble:
         found = models[0].spec.heads
         self.tasks = {name: head.task for name, head in found.items() if heads is None or name in heads}
         self.shares = member_shares(models, weights)
-        self.kinds = {
-            name: ("none", *(kind for kind in KINDS if not task.real and any(kind in self._scalings(m, name) for m in models)))
-            for name, task in self.tasks.items()
-        }
+        fitted = {name: {kind for model in models for kind in model.spec.heads[name].scaling} for name in self.tasks}
+        self.kinds = {name: ("none", *(kind for kind in KINDS if kind in fitted[name])) for name in self.tasks}
         means = {name: mean_threshold(self.models, name, self.scaling, self.shares) for name in self.tasks}
         self.thresholds = {name: mean for name, mean in means.items() if mean is not None}
-
-    @staticmethod
-    def _scalings(model: TrainedModel, head: str) -> Mapping[str, Any]:
-        return model.spec.heads[head].scaling or {}
-
-    def members(self, scenes: int) -> list[Counted]:
-        """What is to be counted of each model in so many scenes, at its own thresholds; of one model nothing besides."""
-        if len(self.models) == 1:
-            return []
-        return [
-            Counted(
-                model.spec.name,
-                {name: model.spec.heads[name].task for name in self.tasks},
-                scenes,
-                {n: torch.tensor(own) for n in self.tasks if (own := model.spec.heads[n].threshold) is not None},
-                self.kinds,
-            )
-            for model in self.models
-        ]
-
-    def to(self, device: torch.device) -> Ensemble:
-        """Bring the models to a device."""
-        for model in self.models:
-            model.to(device)
-        return self
 
     @property
     def device(self) -> torch.device:
         """Where the models are."""
         return self.models[0].device
 
-    def each(self, pixels: Tensor) -> list[dict[str, Tensor]]:
-        """The logits of each model, by head, of stored pixels ``[B, C, H, W]``; not scaled."""
-        return [model.logits(pixels) for model in self.models]
-
     def pool(self, each: Sequence[Mapping[str, Tensor]], head: str, kind: str) -> Tensor:
-        """A head's logits of all models together, each scaled in this way if it can be."""
-        logits = [self.scaled(m, own[head], head, kind) for m, own in enumerate(each)]
-        return pooled_logits(logits, [model.spec.heads[head].task for model in self.models], self.shares)
-
-    def scaled(self, member: int, logits: Tensor, head: str, kind: str) -> Tensor:
-        """Logits of a model, scaled if it has such a scaling."""
-        scaling = self._scalings(self.models[member], head).get(kind)
-        return logits if scaling is None else scaling.apply(logits)
+        """The logits of a head of all models together: those of each, scaled by this kind where it was fitted."""
+        heads = [model.spec.heads[head] for model in self.models]
+        logits = [own.scaled(logits[head], kind) for own, logits in zip(heads, each, strict=True)]
+        return pooled_logits(logits, [own.task for own in heads], self.shares)
 
     def __call__(self, pixels: Tensor) -> dict[str, Tensor]:
         """The logits by head of stored pixels, as labels are found by them."""
-        each = self.each(pixels)
+        each = [model.logits(pixels) for model in self.models]
         return {head: self.pool(each, head, self.scaling) for head in self.tasks}
 
 
 def mean_threshold(models: Sequence[TrainedModel], head: str, scaling: str, shares: Sequence[float]) -> Tensor | None:
-    """The mean of what was tuned for a head of several models, as `Task.predict` takes it; None: one has none.
+    """The mean of several models' tuned thresholds of a head, as `Task.predict` takes it; None where a model has none.
 
-    It is a mean of probabilities, or of biases, each moved as the scaling moves its model's logits.
+    Thresholds are averaged as probabilities, biases as they are, both for logits that are scaled by this kind.
     """
-    task, found = models[0].spec.heads[head].task, []
-    for model in models:
-        own, fitted = model.spec.heads[head].threshold, (model.spec.heads[head].scaling or {}).get(scaling)
-        if own is None:
-            return None
-        values = torch.tensor(own)
-        if fitted is not None:
-            values = fitted.threshold(values, task.exclusive)
-        found.append(values)
+    found = [own for model in models if (own := model.spec.heads[head].tuned(scaling)) is not None]
+    if len(found) < len(models):
+        return None
     if len(found) == 1:
         return found[0]
     weights = torch.tensor(shares)[:, None]
-    if task.exclusive:
+    if models[0].spec.heads[head].task.exclusive:
         return (torch.stack(found) * weights).sum(0)
     return (torch.stack(found).sigmoid() * weights).sum(0).logit()
 
 
 def member_shares(models: Sequence[TrainedModel], weights: str) -> list[float]:
-    """What each model counts for: the same, or as its validation score says: IoU or F1, of values one over the squared error.
+    """The weight of each model: equal, or proportional to its validation score (IoU or F1; of values 1 / squared error).
 
     Raises:
         InputError: If there is no such kind of weight, or a model has no score.
@@ -197,7 +155,7 @@ def member_shares(models: Sequence[TrainedModel], weights: str) -> list[float]:
 
 
 def check_alike(models: Sequence[TrainedModel]) -> None:
-    """Let models that say different things not be averaged.
+    """Refuse models that can't be averaged.
 
     Raises:
         InputError: If their heads, classes, tasks or bands differ.
@@ -223,48 +181,44 @@ def check_alike(models: Sequence[TrainedModel]) -> None:
 
 
 class Counted:
-    """What is counted of a model, or of an ensemble, while whole scenes are predicted.
+    """What is counted of an ensemble, or of one model, while whole scenes are predicted.
 
     Args:
-        name: What it is called.
-        tasks: The task of each head.
+        ensemble: The models.
         scenes: The number of scenes.
-        thresholds: By head, what was tuned; a head without one is counted at the fixed point alone.
-        kinds: By head, the kinds of scaling.
+        kinds: By head, the kinds of scaling whose calibration is counted.
 
     Attributes:
-        points: By operating point and head, what is counted of each scene.
+        name: What it is called.
+        points: By operating point and head, what is counted of each scene; ``tuned`` lacks the heads that have no thresholds.
         histograms: By head with labels and kind of scaling, the histograms of scores of each scene.
     """
 
-    def __init__(
-        self,
-        name: str,
-        tasks: Mapping[str, Task],
-        scenes: int,
-        thresholds: Mapping[str, Tensor],
-        kinds: Mapping[str, Sequence[str]],
-    ) -> None:
-        self.name, self.tasks = name, dict(tasks)
+    def __init__(self, ensemble: Ensemble, scenes: int, kinds: Mapping[str, Sequence[str]]) -> None:
+        self.ensemble, self.tasks = ensemble, ensemble.tasks
+        self.name = ensemble.models[0].spec.name if len(ensemble.models) == 1 else "ensemble"
+        tuned = ensemble.thresholds.items()
         self.points: dict[str, dict[str, Any]] = {
-            "fixed": {head: SCENE_SUMS[task.counted](task, scenes) for head, task in tasks.items()},
-            "tuned": {head: Confusion(tasks[head], scenes, threshold) for head, threshold in thresholds.items()},
+            "fixed": {head: SCENE_SUMS[task.counted](task, scenes) for head, task in self.tasks.items()},
+            "tuned": {head: Confusion(self.tasks[head], scenes, threshold) for head, threshold in tuned},
         }
         self.histograms = {
-            head: {kind: ScoreHistogram(task, scenes) for kind in kinds[head]} for head, task in tasks.items() if not task.real
+            head: {kind: ScoreHistogram(task, scenes) for kind in kinds[head]}
+            for head, task in self.tasks.items()
+            if not task.real
         }
 
-    def update(self, head: str, logits: Tensor, batch: Batch) -> None:
-        """Count the logits of a batch by which labels are found."""
-        target = self.tasks[head].standardise(layers_of(batch)[self.tasks[head].target])
-        for sums in self.points.values():
-            if head in sums:
-                sums[head].to(logits.device).update(logits, target, batch["scene"], batch.get("corner"))
-
-    def update_calibration(self, head: str, kind: str, logits: Tensor, batch: Batch) -> None:
-        """Count scaled logits of a batch."""
-        target = self.tasks[head].hard_labels(layers_of(batch)[self.tasks[head].target])
-        self.histograms[head][kind].to(logits.device).update(logits, target, batch["scene"])
+    def update(self, each: Sequence[Mapping[str, Tensor]], batch: Batch) -> None:
+        """Count a batch by the logits of each model."""
+        layers, device = layers_of(batch), self.ensemble.device
+        for head, task in self.tasks.items():
+            logits, target = self.ensemble.pool(each, head, self.ensemble.scaling), layers[task.target]
+            for sums in self.points.values():
+                if head in sums:
+                    sums[head].to(device).update(logits, task.standardise(target), batch["scene"], batch.get("corner"))
+            for kind, histogram in self.histograms.get(head, {}).items():
+                scaled = self.ensemble.pool(each, head, kind)
+                histogram.to(device).update(scaled, task.hard_labels(target), batch["scene"])
 
     def scores(self, point: str, without: Mapping[str, Sequence[str]]) -> dict[str, AnyScores]:
         """The scores of each head at a point, or where it has none, at the fixed one."""
@@ -274,27 +228,3 @@ class Counted:
     def calibration_sums(self, head: str, kind: str) -> dict[str, np.ndarray[Any, Any]]:
         """What the scores of a head's calibration are functions of, see `rsseg.metrics.calibration.calibration_sums`."""
         return calibration_sums(self.histograms[head][kind].compute().cpu().numpy(), self.tasks[head])
-
-
-@torch.inference_mode()
-def count(ensemble: Ensemble, batches: Iterable[Batch], members: Sequence[Counted], together: Counted) -> None:
-    """Count batches of windows of whole scenes.
-
-    Args:
-        ensemble: The models, on their device.
-        batches: The windows.
-        members: What is counted of each model; none: nothing is.
-        together: What is counted of all of them as one.
-    """
-    for given in batches:
-        moved = {key: value if key == "k" else value.to(ensemble.device) for key, value in given.items()}  # type: ignore[attr-defined]
-        batch: Any = moved
-        each = ensemble.each(batch["image"])
-        for head, kinds in ensemble.kinds.items():
-            together.update(head, ensemble.pool(each, head, ensemble.scaling), batch)
-            for m, member in enumerate(members):
-                member.update(head, each[m][head], batch)
-            for kind in kinds if head in together.histograms else ():
-                together.update_calibration(head, kind, ensemble.pool(each, head, kind), batch)
-                for m, member in enumerate(members):
-                    member.update_calibration(head, kind, ensemble.scaled(m, each[m][head], head, kind), batch)

@@ -52,11 +52,11 @@ def check_folder(folder: Path, title: str) -> None:
 
 
 def export_folder(model: TrainedModel, architecture: Architecture, folder: Path) -> None:
-    """Write weights and what has to be known to use them; ``rsseg.json`` comes last, so that it says that all is there.
+    """Write the weights, the architecture and the spec; ``rsseg.json`` comes last, so that its presence means a whole folder.
 
     Args:
         model: The model.
-        architecture: How its network is made.
+        architecture: That of its network.
         folder: Where to.
 
     Raises:
@@ -118,7 +118,7 @@ def load_exported(folder: Path, scaling: str = "none") -> TrainedModel:
 
 
 def read_weights(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights of an exported folder, once their check sum is seen to be right.
+    """The weights of an exported folder, after a check of their SHA-256.
 
     Raises:
         InputError: If they are not there or damaged.
@@ -149,7 +149,7 @@ def spec_record(spec: Spec) -> dict[str, Any]:
             "task": {"kind": head.task.kind, **asdict(head.task)},
             "palette": head.palette,
             "threshold": head.threshold,
-            "scaling": None if head.scaling is None else {kind: asdict(own) for kind, own in head.scaling.items()},
+            "scaling": {kind: asdict(own) for kind, own in head.scaling.items()},
         }
         for name, head in spec.heads.items()
     }
@@ -165,8 +165,8 @@ def read_spec(saved: Mapping[str, Any], name: str) -> Spec:
         name: The spec's.
 
     Raises:
-        KeyError: If something lacks.
-        TypeError: If something is of another type; likewise ValueError.
+        KeyError: If a key is missing.
+        TypeError, ValueError: If a value is wrong.
     """
     heads = {head: _read_head(own) for head, own in saved["heads"].items()}
     bands, mean, std = tuple(int(band) for band in saved["bands"]), _numbers(saved["mean"]), _numbers(saved["std"])
@@ -186,13 +186,15 @@ def read_spec(saved: Mapping[str, Any], name: str) -> Spec:
         quality=_number(saved["quality"]),
         rgb=None if saved["rgb"] is None else tuple(int(band) for band in saved["rgb"]),
         nodata=_number(saved["nodata"]),
+        precision=str(saved["precision"]),
+        image=tuple(str(pattern) for pattern in saved["image"]),
     )
 
 
 def _read_head(saved: Mapping[str, Any]) -> Head:
     task, threshold, palette = _read_task(saved["task"]), saved["threshold"], saved["palette"]
-    fitted = saved["scaling"] or {}
-    scaling = {kind: Scaling(_numbers(own["scale"]), _numbers(own["shift"])) for kind, own in fitted.items()}
+    fitted = (saved["scaling"] or {}).items()
+    scaling = {kind: Scaling(_numbers(own["scale"]), _numbers(own["shift"])) for kind, own in fitted}
     lists = [threshold, *(side for own in scaling.values() for side in (own.scale, own.shift))]
     if any(each is not None and len(each) != task.channels for each in lists):
         raise ValueError(f"a head of {task.channels} classes has thresholds or scalings of another number")
@@ -200,7 +202,7 @@ def _read_head(saved: Mapping[str, Any]) -> Head:
         task,
         None if palette is None else tuple(str(colour) for colour in palette),
         None if threshold is None else _numbers(threshold),
-        None if saved["scaling"] is None else scaling,
+        scaling,
     )
 
 

@@ -62,26 +62,25 @@ class Graph(nn.Module):
 
 
 def tuned_threshold(model: TrainedModel, head: str) -> Tensor:
-    """A head's tuned threshold, or biases, as the model's probabilities have it.
+    """A head's tuned threshold, or biases, for the model's scaled probabilities.
 
     Raises:
         InputError: If it has none.
     """
-    own, scaling = model.spec.heads[head], model.scalings[head]
-    if own.threshold is None:
+    tuned = model.spec.heads[head].tuned(model.scaling)
+    if tuned is None:
         raise InputError(
             f"threshold=tuned: head {head} of {model.spec.name} has none: it holds real values, the run is not finished, was "
             "trained with record.enabled=false or has diverged; leave threshold=tuned out"
         )
-    tuned = torch.tensor(own.threshold)
-    return tuned if scaling is None else scaling.threshold(tuned, own.task.exclusive)
+    return tuned
 
 
 def check_packages() -> None:
-    """Find what ONNX needs and this machine lacks.
+    """Check that the packages for ONNX are installed.
 
     Raises:
-        InputError: If it lacks something.
+        InputError: If one is not.
     """
     lacking = [name for name in PACKAGES if find_spec(name) is None]
     if lacking:
@@ -117,9 +116,9 @@ def export_onnx(
     import onnxruntime
 
     graph, pixels = Graph(model, head, labels, threshold).eval(), torch.from_numpy(windows)
-    with quiet(), torch.inference_mode():
+    with exporters_silenced(), torch.inference_mode():
         expected = [output.numpy() for output in graph(pixels)]
-    with quiet(), in_one_line("ONNX"):
+    with exporters_silenced(), as_input_error("ONNX"):
         program = torch.onnx.export(
             graph,
             (pixels,),
@@ -136,7 +135,7 @@ def export_onnx(
     proto = program.model_proto
     onnx.helper.set_model_props(proto, deepness(model, head, threshold))
     content = proto.SerializeToString()
-    with in_one_line("ONNX"):
+    with as_input_error("ONNX"):
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         found, alone = (session.run(None, {"pixels": part}) for part in (windows, windows[:1]))
     difference = max(largest_difference(expected[0], found[0]), largest_difference(expected[0][:1], alone[0]))
@@ -158,9 +157,9 @@ def export_torch(model: TrainedModel, path: Path, windows: NDArray[np.float32]) 
         InputError: If torch.export can't trace the network, or the program differs.
     """
     pixels, content = torch.from_numpy(windows), io.BytesIO()
-    with quiet(), torch.inference_mode():
+    with exporters_silenced(), torch.inference_mode():
         expected = model(pixels)
-    with quiet(), in_one_line("torch.export"):
+    with exporters_silenced(), as_input_error("torch.export"):
         program = torch.export.export(model, (pixels,), dynamic_shapes=({0: torch.export.Dim(BATCH)},))
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # the paths of this machine's source files
@@ -243,8 +242,8 @@ def deepness(model: TrainedModel, head: str, threshold: Tensor | None = None) ->
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep what exporters say to their developers from the user."""
+def exporters_silenced() -> Iterator[None]:
+    """Hide the log lines and warnings that exporters write for their developers."""
     names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
     levels = {name: logging.getLogger(name).level for name in names}
     try:
@@ -259,8 +258,8 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def in_one_line(what: str) -> Iterator[None]:
-    """Let whatever an exporter raises end as one line."""
+def as_input_error(what: str) -> Iterator[None]:
+    """Turn any error of an exporter into one line."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The scenes that a user names to be mapped: files, folders, globs, lists, stacks, and what lies elsewhere."""
+"""The scenes that a user names to be mapped (files, folders, globs, lists, stacks, URLs), opened as a network needs them."""
 
 from __future__ import annotations
 
@@ -9,24 +9,37 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import rasterio.shutil
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
 from rsseg.config.arguments import split_places
 from rsseg.contract import InputError
+from rsseg.data.burn import Burn
+from rsseg.data.census import describe_other_radiometry
 from rsseg.data.files import Files
 from rsseg.data.grids import ground_resolution
+from rsseg.data.inspection import compare_scenes
+from rsseg.data.labels import make_mask_reader
 from rsseg.data.paths import IMAGES, files_below
 from rsseg.data.raster import open_raster, reading
 from rsseg.data.remote import fetch
-from rsseg.data.scene import Scene
+from rsseg.data.scene import Mask, Scene, SceneReader
 from rsseg.files import is_remote, read_text
+from rsseg.inference.options import Options
+from rsseg.inference.trained import Spec
+from rsseg.task import Binary
 
 log = logging.getLogger(__name__)
 
 LISTS = (".txt", ".csv")
 """What files are called that list scenes, one a line."""
+
+
+class OutsideError(InputError):
+    """A scene lies outside of the area that is to be mapped."""
+
 
 NEAR = 1.2
 """Resolutions that differ by a smaller factor are taken for the same."""
@@ -49,6 +62,8 @@ def find_scenes(text: str, patterns: Sequence[str], stack: bool = False) -> list
     else:
         globbed = [Path(path) for path in sorted(glob.glob(text, recursive=True))] if glob.has_magic(text) else []
         scenes = [scene for place in globbed or split_places(text) for scene in _scenes_of(place, patterns)]
+    if not scenes:
+        raise InputError(f"scene={text}: it names no scene")
     if stack:
         first, *others = scenes
         return [replace(first, stack=(*first.stack, *(file for scene in others for file in scene.images)))]
@@ -58,9 +73,12 @@ def find_scenes(text: str, patterns: Sequence[str], stack: bool = False) -> list
 def _scenes_of(place: Path, patterns: Sequence[str]) -> list[Scene]:
     """The scenes of a file, a folder, or a list."""
     if place.suffix.lower() in LISTS and place.is_file():
-        lines = [line.strip() for line in read_text(place).splitlines() if line.strip() and not line.startswith("#")]
-        named = [Path(line).expanduser() for line in lines]
-        return [scene for path in named for scene in _scenes_of(path if path.is_absolute() else place.parent / path, patterns)]
+        lines = [line.strip() for line in read_text(place).splitlines() if line.strip()]
+        named = [place.parent / Path(line).expanduser() for line in lines]
+        named = [path for path, line in zip(named, lines, strict=True) if path.exists() or not line.startswith("#")]
+        if lists := [path for path in named if path.suffix.lower() in LISTS]:
+            raise InputError(f"scene={place}: it lists {lists[0]}, which is a list itself; list images or folders")
+        return [scene for path in named for scene in _scenes_of(path, patterns)]
     if place.is_file():
         return [Scene(place.stem, place)]
     if place.is_dir():
@@ -90,6 +108,46 @@ def _fetched(url: str, patterns: Sequence[str]) -> list[Scene]:
         folder = fetch(url[: -len(name.name) - 1], lambda path: path == name.name, "scene")
         return [Scene(name.stem, folder / name.name)]
     return _below(fetch(url, lambda path: PurePosixPath(path).suffix.lower() in IMAGES, "scene"), patterns)
+
+
+def open_scene(scene: Scene, spec: Spec, options: Options, folder: Path) -> SceneReader:
+    """A reader of a scene that suits a network.
+
+    Args:
+        scene: The scene.
+        spec: That of the network.
+        options: The area that is mapped, and whether scenes may be resampled or differ from the training scenes.
+        folder: Where the file goes that describes a resampled scene.
+
+    Raises:
+        InputError: If the scene does not suit it.
+    """
+    found = sum(scene.counts())
+    if max(spec.bands) > found:
+        raise InputError(
+            f"{scene.image} has {found} bands, but {spec.name} was trained on the bands {list(spec.bands)} of its scenes: "
+            "give one file that holds them all, or the files of one scene in their order with stack=true"
+        )
+    scene = fit_resolution(replace(scene, nodata=spec.nodata), spec.resolution, options.resample, folder)
+    decoders = []
+    if options.area:
+        decoders = [make_mask_reader(Binary(("area",)))]
+        scene = replace(scene, masks=(Mask(Path(options.area), Burn()),))
+    try:
+        reader = SceneReader(scene, decoders, list(spec.bands))
+        compare_scenes([reader.scene], [reader.facts], list(spec.bands))
+    except InputError as error:
+        if options.area and Path(options.area).name in str(error) and "overlap" in str(error):
+            raise OutsideError(f"{scene.image} lies outside of area={options.area}") from None
+        raise
+    if reader.dtype.kind == "c":
+        raise InputError(f"{scene.image} holds complex numbers: write amplitudes or intensities as real ones")
+    reader.fill = np.array(spec.mean)
+    if line := other_radiometry(spec, reader):
+        if not options.allow_different:
+            raise InputError(f"{line} Write it as the training scenes are, or map it all the same: allow_different=true")
+        log.warning("%s", line)
+    return reader
 
 
 def fit_resolution(scene: Scene, trained: float | None, resample: str, folder: Path) -> Scene:
@@ -125,3 +183,17 @@ def fit_resolution(scene: Scene, trained: float | None, resample: str, folder: P
     ):
         rasterio.shutil.copy(warped, path, driver="VRT")
     return replace(scene, image=path)
+
+
+def other_radiometry(spec: Spec, reader: SceneReader) -> str:
+    """One line where the middle of a scene seems to be of another number type or range than the training pixels."""
+    height, width = reader.size
+    side = min(height, width, 1024)
+    try:
+        image, missing = reader.read_image((height - side) // 2, (width - side) // 2, side)
+    except InputError:  # a damaged block is told when it is mapped
+        return ""
+    if missing.all():
+        return ""
+    found, scene = image[:, ~missing].mean(axis=1), reader.scene.image.name
+    return describe_other_radiometry(np.array(spec.mean), np.array(spec.std), spec.dtype, found, str(reader.dtype), scene)

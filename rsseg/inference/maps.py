@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,10 +17,10 @@ from rasterio.windows import Window
 from torch import Tensor
 
 from rsseg.contract import IGNORE, InputError
-from rsseg.data.raster import GDAL, block_places
+from rsseg.data.raster import GDAL, check_whole, open_raster
 from rsseg.files import atomic_write
 from rsseg.inference.predictor import disagreement, entropy
-from rsseg.inference.styles import rgb
+from rsseg.pictures.colours import as_rgb
 from rsseg.task import Centres, Task
 
 KINDS = ("labels", "probabilities", "entropy", "disagreement")
@@ -57,6 +58,13 @@ class Bands:
         return IGNORE if self.dtype == "uint8" else np.nan
 
 
+def kinds_of(task: Task) -> tuple[str, ...]:
+    """The kinds of maps that there are of a task; objects have scores of their own, and a regression no probabilities."""
+    if isinstance(task, Centres):
+        return ("labels",)
+    return ("labels", "disagreement") if task.real else KINDS
+
+
 def bands_of(kind: str, task: Task, threshold: Tensor | None, colours: Sequence[str], dtype: str) -> Bands:
     """The bands of a kind of map.
 
@@ -72,32 +80,27 @@ def bands_of(kind: str, task: Task, threshold: Tensor | None, colours: Sequence[
     """
     if isinstance(task, Centres) and kind != "labels":
         raise InputError(f"write={kind}: objects have scores, which write=labels gives; leave {kind} out")
+    outputs, units = task.outputs, getattr(task, "units", ())
     if kind == "labels" and task.real:
-        return Bands(task.classes, "float32", lambda planes: planes[: task.outputs], getattr(task, "units", ()))
+        return Bands(task.classes, "float32", lambda planes: planes[:outputs], units)
+    if kind == "labels" and task.label_planes:
+        return Bands(task.classes, "uint8", lambda planes: task.decide(planes[:outputs], threshold))
     if kind == "labels":
-        several = bool(task.label_planes)
-
-        def labels(planes: Tensor) -> Tensor:
-            decided = task.decide(planes[: task.outputs], threshold)
-            return decided if several else decided[None]
-
         return Bands(
-            task.classes if several else ("label",), "uint8", labels,
-            colours=None if several else colours, classes=() if several else task.label_names,
+            ("label",), "uint8", lambda planes: task.decide(planes[:outputs], threshold)[None],
+            colours=colours, classes=task.label_names,
         )  # fmt: skip
-    if kind == "disagreement":
-        names, shares = task.classes if task.separate else (kind,), not task.real
-        return Bands(
-            names, dtype if shares else "float32", lambda planes: disagreement(planes, task),
-            getattr(task, "units", ()), STEPS if shares and dtype == "uint8" else None,
-        )  # fmt: skip
-    if task.real:
+    if task.real and kind != "disagreement":
         raise InputError(f"write={kind}: a regression gives values, not probabilities; leave {kind} out")
-    steps = STEPS if dtype == "uint8" else None
-    if kind == "probabilities":
-        return Bands(task.classes, dtype, lambda planes: planes[: task.outputs], steps=steps)
-    names = (kind,) if task.exclusive else task.classes
-    return Bands(names, dtype, lambda planes: entropy(planes[: task.outputs], task), steps=steps)
+    shares: dict[str, tuple[tuple[str, ...], Callable[[Tensor], Tensor]]] = {
+        "probabilities": (task.classes, lambda planes: planes[:outputs]),
+        "entropy": ((kind,) if task.exclusive else task.classes, lambda planes: entropy(planes[:outputs], task)),
+        "disagreement": (task.classes if task.separate else (kind,), lambda planes: disagreement(planes, task)),
+    }
+    names, read = shares[kind]
+    if task.real:
+        return Bands(names, "float32", read, units)
+    return Bands(names, dtype, read, steps=STEPS if dtype == "uint8" else None)
 
 
 class MapFile:
@@ -163,7 +166,7 @@ def new_map(
                     rows, part, driver="COG", compress="deflate", overview_resampling=resampling, bigtiff="if_safer",
                     predictor="yes" if bands.dtype != "uint8" else "no", num_threads="2", **precision,
                 )  # fmt: skip
-            _check_whole(part)
+            check_whole(part)
         except rasterio.errors.RasterioError as error:
             raise OSError(str(error)) from None
         finally:
@@ -179,17 +182,15 @@ def _describe(raster: Any, bands: Bands, tags: Mapping[str, str]) -> None:
     if bands.steps:
         raster.scales = (1 / bands.steps,) * len(bands.names)
     if bands.colours:
-        raster.write_colormap(1, {label: rgb(colour) for label, colour in enumerate(bands.colours)})
+        raster.write_colormap(1, dict(enumerate(as_rgb(bands.colours).tolist())))
         raster.update_tags(1, **{f"CLASS_{label}": name for label, name in enumerate(bands.classes)})
 
 
-def _check_whole(path: Path) -> None:
-    """Look whether all blocks of a file are there: GDAL keeps a full disk to itself.
-
-    Raises:
-        OSError: If one is not.
-    """
-    with rasterio.open(path) as raster:
-        ends = [sum(place) for place in block_places(raster)]
-    if min(ends) <= 0 or max(ends) > path.stat().st_size:
-        raise OSError("a part of it is missing")
+def made_by(path: Path) -> dict[str, Any]:
+    """The settings that a map's tags say it was made with; empty where it has none, or does not exist."""
+    if path.suffix.lower() not in (".tif", ".tiff") or not path.is_file():
+        return {}
+    with suppress(InputError, ValueError, KeyError):
+        found: dict[str, Any] = json.loads(open_raster(path).tags()["RSSEG"])
+        return found
+    return {}

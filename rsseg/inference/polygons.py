@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rasterio
 import shapely
 from rasterio.features import shapes
 
-from rsseg.contract import InputError
+from rsseg.contract import number
+from rsseg.data.grids import areal_scale
 from rsseg.data.raster import GDAL
 from rsseg.files import atomic_write
 
@@ -39,27 +41,38 @@ def write_polygons(path: Path, raster: Path, labels: Mapping[int, Mapping[int, s
     """
     import geopandas  # with pandas it takes half a second to import
 
-    found: list[tuple[str, Any]] = []
+    found: list[tuple[int, str, Any]] = []
     with rasterio.Env(**GDAL), rasterio.open(raster) as source:
-        crs = source.crs
+        crs, corner = source.crs, (source.transform.c, source.transform.f)
         for band, names in labels.items():  # GDAL goes through the band line by line
             areas = shapes(rasterio.band(source, band), connectivity=4, transform=source.transform)
-            found += [(names[int(label)], shapely.geometry.shape(area)) for area, label in areas if int(label) in names]
-    frame = geopandas.GeoDataFrame({"class": [name for name, _ in found]}, geometry=[area for _, area in found], crs=crs)
-    ground = frame
-    if crs is not None and len(frame):
-        metric = crs.is_projected and crs.linear_units_factor[1] == 1
-        ground = frame if metric else frame.to_crs(frame.estimate_utm_crs())
-    if tolerance and len(ground):
-        ground = ground.set_geometry(shapely.coverage_simplify(ground.geometry.array, tolerance))
+            found += [(band, names[int(label)], shapely.geometry.shape(area)) for area, label in areas if int(label) in names]
+    bands, names_of, areas_of = zip(*found, strict=True) if found else ((), (), ())
+    frame = geopandas.GeoDataFrame({"class": list(names_of)}, geometry=list(areas_of), crs=crs)
+    ground = frame if crs is None or not len(frame) else on_the_ground(frame, crs, corner)
+    if tolerance:
+        for band in set(bands):  # labels of different bands may overlap
+            own = np.array(bands) == band
+            ground.loc[own, "geometry"] = shapely.coverage_simplify(ground.geometry.array[own], tolerance)
     ground = ground.set_geometry([without_small_holes(area, least) for area in ground.geometry])
     ground["area"] = ground.geometry.area.round(2)
     kept = ground[ground["area"] >= least]
-    frame = kept if crs is None else kept.to_crs(crs)
+    frame = kept if kept.crs is None else kept.to_crs(crs)
+    frame = frame.set_geometry(shapely.make_valid(frame.geometry.array, method="structure", keep_collapsed=False))
     with atomic_write(path) as part, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about maps without a CRS
         frame.to_file(part, **GEOPACKAGE)
     return len(frame)
+
+
+def on_the_ground(frame: Any, crs: Any, corner: tuple[float, float]) -> Any:
+    """Polygons in metres: as they are in a CRS that keeps areas within 2 %, else in an equal-area projection about them."""
+    if not (crs.is_projected or crs.is_geographic):
+        return frame
+    if crs.is_projected and crs.linear_units_factor[1] == 1 and abs(areal_scale(crs, *corner) - 1) < 0.02:
+        return frame
+    west, south, east, north = frame.to_crs(4326).total_bounds
+    return frame.to_crs(f"+proj=laea +lat_0={(south + north) / 2} +lon_0={(west + east) / 2} +units=m")
 
 
 def without_small_holes(area: Any, least: float) -> Any:
@@ -82,5 +95,4 @@ def check_polygons(least: float, tolerance: float) -> None:
         InputError: For such a number.
     """
     for name, value in (("min_area", least), ("simplify", tolerance)):
-        if value < 0:
-            raise InputError(f"{name}={value:g}: a number of 0 or more is expected")
+        number(name, value)

@@ -1,4 +1,4 @@
-"""Several trained networks, or views of a window, as one predictor: test-time augmentation and ensembles."""
+"""The mean of several trained networks, or of several views of a window: ensembles and test-time augmentation."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from rsseg.contract import InputError
 from rsseg.inference.ensemble import check_alike, member_shares
 from rsseg.inference.trained import TrainedModel
 from rsseg.task import Centres, Task
+from rsseg.task.task import per_plane
 
 MULTIPLE = 32
 """Sides of windows that every network of smp takes are multiples of it."""
 
 TINY = 1e-12
-"""Probabilities below it say nothing more."""
+"""The smallest probability whose logarithm is taken."""
 
 
 class View(NamedTuple):
@@ -54,7 +55,7 @@ class View(NamedTuple):
         return F.interpolate(shown.float(), sides, mode="bilinear", antialias=True)
 
     def undo(self, activated: Tensor, task: Task | None, size: tuple[int, int]) -> Tensor:
-        """What the network says of a view, as what it says of the window.
+        """Turn the prediction of a view back into that of the window.
 
         Args:
             activated: ``[B, K, h, w]``, see `Task.activate`.
@@ -82,13 +83,11 @@ VIEWS = {
 
 
 class Predictor(nn.Module):
-    """The mean over networks and views of what they say of a window.
-
-    The probabilities of labels are averaged, or the values of a regression; disagreement is what the passes differ by.
+    """The mean of the predictions of a window over networks and views: of probabilities, or of the values of a regression.
 
     Args:
         models: The networks, of the same heads and bands.
-        weights: What they count by, see `member_shares`.
+        weights: How they are weighted, see `member_shares`.
         tta: The kind of test-time augmentation, a key of `VIEWS`.
         disagreement: Whether the planes that `disagreement` needs are given besides.
 
@@ -121,7 +120,7 @@ class Predictor(nn.Module):
         return outputs + (self._spread_planes(self.spec.heads[head].task) if self.spread else 0)
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        """What is said of stored pixels ``[B, C, H, W]``.
+        """The mean prediction of stored pixels ``[B, C, H, W]``.
 
         Returns:
             By head float32 ``[B, planes, H, W]``: the mean of what `Task.activate` gives, and, for `disagreement`, the mean
@@ -151,7 +150,7 @@ class Predictor(nn.Module):
     def _spread_of(planes: Tensor, task: Task) -> Tensor:
         if isinstance(task, Centres):
             return planes[:, :0]
-        return planes.square() if task.real else entropy(planes, task)
+        return (planes - middle(task, planes)).square() if task.real else entropy(planes, task)
 
 
 def entropy(probabilities: Tensor, task: Task) -> Tensor:
@@ -177,7 +176,7 @@ def entropy(probabilities: Tensor, task: Task) -> Tensor:
 
 
 def disagreement(planes: Tensor, task: Task) -> Tensor:
-    """What the passes of a `Predictor` differ by, from the planes that it gives for it.
+    """The disagreement of the passes of a `Predictor`, from the planes that it gives.
 
     Of labels it is the mutual information between the label and the pass (Houlsby et al. 2011): the entropy of the mean less
     the mean entropy, as a share of the largest entropy. Of values it is their standard deviation.
@@ -188,5 +187,10 @@ def disagreement(planes: Tensor, task: Task) -> Tensor:
     """
     mean, spread = planes[..., : task.outputs, :, :], planes[..., task.outputs :, :, :]
     if task.real:
-        return (spread - mean.square()).clamp_min(0).sqrt()
+        return (spread - (mean - middle(task, mean)).square()).clamp_min(0).sqrt()
     return (entropy(mean, task) - spread).clamp_min(0)
+
+
+def middle(task: Task, planes: Tensor) -> Tensor:
+    """The mean of a regression's training values: squares about it keep their digits in float32."""
+    return per_plane(getattr(task, "mean", ()) or (0.0,), planes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -53,7 +53,7 @@ class Strip(NamedTuple):
 
 
 class RowReader:
-    """Reads a scene from the top, each row once; what can't be read has no data.
+    """Reads a scene from the top, each row once; blocks that can't be read become no data.
 
     Args:
         reader: A reader of the scene. Where the scene has a mask, only what it marks is asked about.
@@ -165,7 +165,7 @@ def predict_scene(
     blends = {output.head: Blend(planes(output.head), reader.size, windows, device) for output in outputs}
     grid = next(iter(blends.values()))
     batches = [grid.lefts[first : first + windows.batch_size] for first in range(0, len(grid.lefts), windows.batch_size)]
-    rows, seen, written = RowReader(reader, grid.lefts, windows.size, windows.blend != "none"), False, None
+    rows, seen, written = RowReader(reader, grid.lefts, windows.size, windows.blend != "none"), False, list[Future[None]]()
     own = slice(-grid.lefts[0], reader.size[1] - grid.lefts[0])
     with (
         ThreadPoolExecutor(1) as read,
@@ -187,11 +187,11 @@ def predict_scene(
             found = [(output, output.rows(first, taken[output.head], hidden)) for output in outputs]
             for blend in blends.values():
                 blend.advance()
-            if written is not None:
-                written.result()
-            written = write.submit(_write, found)
-        if written is not None:
-            written.result()
+            for each in written:
+                each.result()
+            written = [write.submit(output.write, made) for output, made in found]
+        for each in written:
+            each.result()
     if rows.damaged:
         line = "%s: %d of its blocks can't be read and have no data in the map, the first: %s"
         log.warning(line, reader.scene.image, len(rows.damaged), rows.damaged[0])
@@ -218,8 +218,3 @@ def _predict_batch(
     for head, blend in blends.items():
         for left, planes in zip(asked, found[head], strict=True):
             blend.add(planes, left)
-
-
-def _write(found: Sequence[tuple[Output, Any]]) -> None:
-    for output, rows in found:
-        output.write(rows)

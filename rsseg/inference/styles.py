@@ -8,17 +8,8 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from rsseg.files import write_text
+from rsseg.pictures.colours import as_rgb
 from rsseg.task import Binary, Task
-
-
-def rgb(colour: str) -> tuple[int, int, int]:
-    """Red, green and blue of ``#rrggbb``.
-
-    Example:
-        >>> rgb("#ff8000")
-        (255, 128, 0)
-    """
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
 def write_styles(path: Path, task: Task, names: Sequence[str], colours: Sequence[str]) -> None:
@@ -61,7 +52,7 @@ def write_vector_style(path: Path, attribute: str, colours: Mapping[str, str]) -
         SubElement(categories, "category", value=value, label=value, symbol=str(place), render="true")
         symbol = SubElement(symbols, "symbol", type="fill", name=str(place), alpha="0.7")
         options = SubElement(SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1"}), "Option", type="Map")
-        red, green, blue = rgb(colour)
+        red, green, blue = as_rgb([colour])[0]
         SubElement(options, "Option", type="QString", name="color", value=f"{red},{green},{blue},255")
         SubElement(options, "Option", type="QString", name="outline_color", value="35,35,35,255")
         SubElement(options, "Option", type="QString", name="outline_width", value="0.1")

@@ -1,9 +1,9 @@
-"""A trained network with what has to be known to use it on any scene, from a run folder or an exported one."""
+"""A trained network, from a run folder or an exported one, with all that mapping a scene needs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +26,24 @@ class Head:
     task: Task
     palette: tuple[str, ...] | None = None
     threshold: tuple[float, ...] | None = None
-    scaling: Mapping[str, Scaling] | None = None
+    scaling: Mapping[str, Scaling] = field(default_factory=dict)
+
+    def scaled(self, logits: Tensor, kind: str) -> Tensor:
+        """Logits scaled by this kind; unchanged where it was not fitted."""
+        scaling = self.scaling.get(kind)
+        return logits if scaling is None else scaling.apply(logits)
+
+    def tuned(self, kind: str) -> Tensor | None:
+        """The tuned thresholds or biases for logits that are scaled by this kind; None: nothing was tuned."""
+        if self.threshold is None:
+            return None
+        tuned, scaling = torch.tensor(self.threshold), self.scaling.get(kind)
+        return tuned if scaling is None else scaling.threshold(tuned, self.task.exclusive)
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What has to be known to use a network.
+    """What is needed to use a network: its heads, its input and how it was trained.
 
     Attributes:
         name: Of the run or the exported folder, for messages.
@@ -73,7 +85,7 @@ class TrainedModel(nn.Module):
 
     Args:
         network: Logits ``[B, K, H, W]`` by head of a normalised image ``[B, C, H, W]``; put into evaluation mode.
-        spec: What has to be known to use it.
+        spec: Its heads, its input and how it was trained.
         scaling: The kind of scaling of logits: ``none``, ``temperature`` or ``vector``. A head that has none is not scaled.
     """
 
@@ -85,7 +97,7 @@ class TrainedModel(nn.Module):
         self.network, self.spec = network.eval().to(memory_format=torch.channels_last), spec
         self.register_buffer("mean", torch.tensor(spec.mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std, dtype=torch.float32).view(1, -1, 1, 1))
-        self.scalings = {name: (head.scaling or {}).get(scaling) for name, head in spec.heads.items()}
+        self.scaling = scaling
 
     @property
     def device(self) -> torch.device:
@@ -93,7 +105,7 @@ class TrainedModel(nn.Module):
         return self.mean.device
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        """What the network says of stored pixels.
+        """Probabilities or values of stored pixels.
 
         Args:
             pixels: ``[B, C, H, W]`` of any dtype.
@@ -110,5 +122,5 @@ class TrainedModel(nn.Module):
 
     def activate(self, head: str, logits: Tensor) -> Tensor:
         """Probabilities, scaled as asked for, or values of a head's logits."""
-        scaling = self.scalings[head]
-        return self.spec.heads[head].task.activate(logits if scaling is None else scaling.apply(logits))
+        own = self.spec.heads[head]
+        return own.task.activate(own.scaled(logits, self.scaling))

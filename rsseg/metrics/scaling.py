@@ -1,7 +1,7 @@
-"""Temperature and vector scaling of logits (Guo et al. 2017): the fit on a sample of pixels, and what it is worth.
+"""Temperature and vector scaling of logits (Guo et al. 2017): the fit on a sample of pixels, and its benefit.
 
-Of labels that are independent each has a temperature of its own, and its vector scaling is Platt's (1999): a factor and a
-summand. The weighted negative log-likelihood is convex in factors and summands, so that each fit has one minimum.
+Each independent label has its own temperature, and its vector scaling is Platt's (1999): a factor and a summand. The
+weighted negative log-likelihood is convex in both, so that each fit has one minimum.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ KINDS = ("temperature", "vector")
 """The kinds of scaling."""
 
 TEMPERATURES = 0.05, 20.0
-"""Between what temperatures lie: labels that logits separate without error would have a temperature of 0."""
+"""The bounds of temperatures: logits that separate the labels without error would have a temperature of 0."""
 
 FARTHEST = 20.0
-"""A summand is no farther from 0."""
+"""The bound of the amount of a summand."""
 
 
 class Fit(NamedTuple):

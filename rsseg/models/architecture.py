@@ -1,4 +1,4 @@
-"""How a network is made, in plain values, so that it can be made again without the config of its run."""
+"""The architecture of a network as plain values, from which it is built again without the config of its run."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ CLASSES: Mapping[str, Any] = {kind.__name__: kind for kind in smp.MODEL_ARCHITEC
 """The architectures of smp by the names of their classes."""
 
 LOADING = ("encoder_weights", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
-"""Arguments that let smp or timm read or fetch weights: a network that is made again has its own."""
+"""Arguments that make smp or timm load weights, which a network that is built again does not need."""
 
 TRAINED_ONLY = ("aux.", "classifiers.")
-"""The names that the weights of parts begin with which only training uses."""
+"""Prefixes of the names of weights that only training uses."""
 
 
 @dataclass
 class Architecture:
-    """A class of smp with its encoder and its decoders, as `build_network` takes it; what only training needs is left out.
+    """A class of smp with its encoder and its decoders, as `build_network` takes it, without what only training needs.
 
     Attributes:
         net: The name of the class.
@@ -64,7 +64,7 @@ class Architecture:
         Args:
             network: The network.
             model: What the config says of it.
-            arguments: The arguments that the config gives its class.
+            arguments: What the config gives its class: arguments, and perhaps the class's name.
             bands: Image bands.
 
         Raises:
@@ -78,7 +78,7 @@ class Architecture:
             )
         return cls(
             net=kind.__name__,
-            arguments={key: value for key, value in arguments.items() if key not in LOADING},
+            arguments={key: value for key, value in arguments.items() if key not in ("_target_", *LOADING)},
             encoder=model.encoder,
             bands=bands,
             heads={head: {"decoder": decoder_of(model, head)} for head in network.channels},

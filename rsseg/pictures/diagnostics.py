@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from rsseg.figure import save
 from rsseg.metrics import Scores
-from rsseg.pictures.colours import colours
+from rsseg.pictures.colours import as_rgb, colours
 from rsseg.pictures.panels import legend
 from rsseg.task import Task
 
@@ -71,10 +71,7 @@ def draw_curves(
     right.plot(*_column(rows, "val/loss"), label="val/loss", color="#d1495b", marker="o", markersize=3)
     right.set(xlabel="step", ylabel="loss")
     right.legend(frameon=False, fontsize=8)
-    for axis in (left, right):
-        axis.grid(color="#dddddd", linewidth=0.6)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    save(figure, path, dpi=110)
+    _save_steps(figure, path)
 
 
 def draw_balance(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
@@ -98,9 +95,15 @@ def draw_balance(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.grid(color="#dddddd", linewidth=0.6)
     axis.legend(handles=list(axis.lines), frameon=False, fontsize=8)
+    _save_steps(figure, path)
+
+
+def _save_steps(figure: Figure, path: Path) -> None:
+    """Write a figure whose axes show steps from left to right."""
+    for axis in figure.axes:
+        axis.grid(color="#dddddd", linewidth=0.6)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     save(figure, path, dpi=110)
 
 
@@ -111,6 +114,6 @@ def _column(rows: Sequence[Mapping[str, float]], name: str) -> tuple[list[float]
 
 def _visible(colour: str) -> str:
     """A colour as it is, or darker where it would vanish on white."""
-    channels = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    factor = min(1.0, 190 / max(1, 0.3 * channels[0] + 0.6 * channels[1] + 0.1 * channels[2]))
-    return "#" + "".join(f"{int(channel * factor):02x}" for channel in channels)
+    levels = as_rgb([colour])[0].tolist()
+    factor = min(1.0, 190 / max(1, float(np.dot((0.3, 0.6, 0.1), levels))))
+    return "#" + bytes(int(level * factor) for level in levels).hex()

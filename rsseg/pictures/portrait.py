@@ -121,7 +121,7 @@ def bars(
         handles = [Patch(facecolor="white", edgecolor=DARK, hatch=hatch, label=split) for split, hatch in hatches.items()]
         axis.legend(handles=handles, fontsize=8, edgecolor="none", loc="lower right")
     axis.set_xlim(0, axis.get_xlim()[1] * 1.12)
-    label_rows(axis, names, title)
+    name_rows(axis, names, title)
 
 
 def ranges(axis: Axes, names: Sequence[str], values: Sequence[Sequence[float]], tints: Sequence[str], title: str) -> None:
@@ -134,10 +134,10 @@ def ranges(axis: Axes, names: Sequence[str], values: Sequence[Sequence[float]], 
                 axis.plot([own[i], own[-1 - i]], [y, y], color=colour, linewidth=grown, solid_capstyle="butt")
         if own:
             axis.plot(own[middle], y, "o", color="white", markeredgecolor=DARK, markersize=5)
-    label_rows(axis, names, title)
+    name_rows(axis, names, title)
 
 
-def label_rows(axis: Axes, names: Sequence[str], title: str) -> None:
+def name_rows(axis: Axes, names: Sequence[str], title: str) -> None:
     """One line per name, the first on top."""
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.4, -0.6)

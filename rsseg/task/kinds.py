@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rsseg.contract import ONE_TARGET, InputError, nearest
 from rsseg.task.centres import Centres
 from rsseg.task.labels import Binary, Multiclass, Multilabel
 from rsseg.task.regression import Regression
 from rsseg.task.task import Task
-
-if TYPE_CHECKING:
-    pass
-
 
 TASKS: dict[str, type[Task]] = {task.kind: task for task in (Binary, Multiclass, Multilabel, Regression, Centres)}
 """The kinds of tasks by name."""

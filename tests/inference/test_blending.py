@@ -12,7 +12,7 @@ KINDS = ("gaussian", "cosine", "none")
 
 @given(st.integers(1, 300), st.integers(4, 64), st.integers(0, 15))
 def test_every_pixel_lies_in_a_core(length, size, margin):
-    margin = min(margin, (size - 1) // 2)
+    margin = min(margin, (size - 1) // 3)
     at = starts(length, size, margin)
     covered = {pixel for start in at for pixel in range(start + margin, start + size - margin)}
     assert covered >= set(range(length))
@@ -85,7 +85,7 @@ def test_cosine_weights_sum_to_one_between_neighbours():
     [
         ((64, 8, "mean"), "blend=mean: gaussian, cosine, none is expected"),
         ((64, 20, "cosine"), "margin=20: windows of 64 px with blend=cosine have margins from 0 to 16"),
-        ((64, 32, "gaussian"), "from 0 to 31"),
+        ((64, 32, "gaussian"), "from 0 to 21"),
         ((64, -1, "none"), "margin=-1"),
     ],
 )

@@ -70,7 +70,7 @@ def trained(case="unet", scaling="none", window=64):
             task,
             None if task.real else tuple(f"#0000{c:02x}" for c in range(len(task.label_names))),
             None if task.real else tuple(rng.normal(size=task.channels).tolist()),
-            None if task.real else {"temperature": Scaling((0.7,) * task.channels, (0.0,) * task.channels)},
+            {} if task.real else {"temperature": Scaling((0.7,) * task.channels, (0.0,) * task.channels)},
         )
         for name, task in tasks.items()
     }

@@ -171,3 +171,32 @@ def test_areas_of_degrees_are_measured_in_metres(tmp_path):
     frame = geopandas.read_file(tmp_path / "a.gpkg")
     assert frame.crs.to_epsg() == 4326
     assert frame["area"].iloc[0] == pytest.approx(100 * 11.132 * 11.132 * np.cos(np.radians(48)), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("place", "metres"),
+    [
+        ({"crs": "EPSG:3857", "transform": from_origin(1e6, 8399738, 1, 1)}, 0.5),  # Web Mercator at 60 degrees
+        ({"crs": "EPSG:2263", "transform": from_origin(984000, 200000, 1, 1)}, 0.3048),  # feet
+        ({"crs": "EPSG:4326", "transform": from_origin(179.9995, 10, 1e-5, 1e-5)}, 1.105),  # across the antimeridian
+        ({"crs": 'LOCAL_CS["site",UNIT["metre",1]]', "transform": from_origin(0, 100, 2, 2)}, 2.0),
+        ({"crs": None}, 1.0),
+    ],
+)
+def test_areas_are_those_of_the_ground_in_any_crs(tmp_path, place, metres):
+    labels = np.zeros((100, 100), np.uint8)
+    labels[10:60, 10:60] = labels[80, 80] = 1
+    path = write_tif(tmp_path / "map.tif", labels[None], **({"transform": None} | place))
+    assert write_polygons(tmp_path / "a.gpkg", path, {1: {1: "roof"}}, 9 * metres**2, metres) == 1
+    frame = geopandas.read_file(tmp_path / "a.gpkg")
+    assert frame["area"].iloc[0] == pytest.approx(2500 * metres**2, rel=0.02)
+    assert frame.geometry.is_valid.all()
+
+
+def test_labels_that_overlap_are_simplified_each_for_itself(tmp_path):
+    labels = np.zeros((2, 60, 60), np.uint8)
+    labels[0, 5:40, 5:40] = labels[1, 20:55, 20:55] = 1
+    path = write_tif(tmp_path / "map.tif", labels)
+    assert write_polygons(tmp_path / "a.gpkg", path, {1: {1: "a"}, 2: {1: "b"}}, 0, 1) == 2
+    frame = geopandas.read_file(tmp_path / "a.gpkg")
+    assert frame.geometry.area.tolist() == pytest.approx([35 * 35 / 4] * 2)

@@ -30,7 +30,6 @@ class ErrorSums(torchmetrics.Metric):
 
     full_state_update = False
     counts: Tensor
-    threshold = None
 
     def __init__(self, task: Task, scenes: int) -> None:
         super().__init__()

@@ -42,7 +42,6 @@ class ObjectMatches(torchmetrics.Metric):
     """
 
     full_state_update = False
-    threshold = None
     found: list[Tensor]
     truth: list[Tensor]
 
