@@ -192,7 +192,14 @@ def test_a_map_at_the_tuned_bias_equals_scoring(tmp_path, folder_root):
     counts = np.zeros((2, 3, 3), dtype=np.int64)
     for i, threshold in enumerate(("fixed", "tuned")):
         for scene in json.loads((run / "data.json").read_text())["scenes"]["val"]:
-            out = map_scene(run, folder_root / "images" / f"{scene}.tif", tmp_path / "map.tif", threshold=threshold)
+            out = map_scene(
+                run,
+                folder_root / "images" / f"{scene}.tif",
+                tmp_path / "map.tif",
+                threshold=threshold,
+                blend="none",
+                overwrite=True,
+            )
             with rasterio.open(out) as made, rasterio.open(folder_root / "masks" / f"{scene}.tif") as mask:
                 labels, truth = made.read(1), mask.read(1)
             np.add.at(counts[i], (truth[truth != 255], labels[truth != 255]), 1)
@@ -242,7 +249,14 @@ def test_every_scene_is_counted_as_its_map_at_the_other_half_s_bias(tmp_path, fo
             bias = tuned[chosen_on.tobytes(), metric] if metric != "fixed" else np.zeros(3)
             values = dict(zip(classes, bias.tolist(), strict=True))
             (run / "threshold.json").write_text(json.dumps({"mask": stored | {"values": values}}))
-            out = map_scene(run, folder_root / "images" / f"{scene}.tif", tmp_path / "map.tif", threshold="tuned")
+            out = map_scene(
+                run,
+                folder_root / "images" / f"{scene}.tif",
+                tmp_path / "map.tif",
+                threshold="tuned",
+                blend="none",
+                overwrite=True,
+            )
             with rasterio.open(out) as made:
                 labels = made.read(1)
             known = truth != 255

@@ -191,7 +191,7 @@ def test_a_real_sweep(tmp_path, dem_root):  # noqa: F811
     assert not (run / "threshold.json").exists()
     predicted, truth = [], []
     for scene in json.loads((run / "data.json").read_text())["scenes"]["val"]:
-        made = map_scene(run, dem_root / "images" / f"{scene}.tif", tmp_path / "map.tif")
+        made = map_scene(run, dem_root / "images" / f"{scene}.tif", tmp_path / "map.tif", blend="none", overwrite=True)
         with rasterio.open(made) as values, rasterio.open(dem_root / "masks" / f"{scene}.tif") as mask:
             known = mask.read(1) != -9999
             predicted.append(values.read(1)[known])
