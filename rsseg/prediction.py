@@ -176,6 +176,7 @@ class Mapper:
         products: The files that are made of each scene.
         windows: How scenes are cut.
         forward: The predictor on its device, in its precision.
+        device: Where that is.
 
     Raises:
         InputError: If the options are wrong.
@@ -200,7 +201,7 @@ class Mapper:
         accelerator = scoring_accelerator(options.device)
         fabric = L.Fabric(accelerator=accelerator, devices=1, precision=choose_precision(self.spec.precision, accelerator))
         self.forward: Callable[[Tensor], dict[str, Tensor]] = fabric.setup_module(self.predictor)
-        self._device = fabric.device
+        self.device = fabric.device
 
     def _products(self) -> Iterator[Product]:
         """The files that are made of each scene."""
@@ -314,7 +315,7 @@ class Mapper:
                 else:
                     raster = open_files.enter_context(new_map(path, product.bands, reader.size, place, tags))
                     outputs.append(MapFile(product.head, product.bands, raster))
-            predict_scene(self.forward, self.predictor.planes, reader, outputs, self.windows, self._device, title)
+            predict_scene(self.forward, self.predictor.planes, reader, outputs, self.windows, self.device, title)
         for output, product, path in zip(outputs, self.products, paths, strict=True):
             if isinstance(output, Objects):
                 log.info("%d objects of score %g and more: %s", output.save(path, reader.scene.image), SCORE, path)

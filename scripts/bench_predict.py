@@ -106,7 +106,7 @@ def plain_loop(forward: Callable[[Tensor], Tensor], path: Path, out: Path, argum
                 some = places[first : first + arguments.batch]
                 parts = [Window(x - margin, y - margin, size, size) for y, x in some]
                 images = [source.read(window=part, boundless=True, fill_value=0) for part in parts]
-                labels = forward(torch.from_numpy(np.stack(images))).argmax(1).to(torch.uint8).numpy()
+                labels = forward(torch.from_numpy(np.stack(images))).numpy()
                 for (y, x), label in zip(some, labels, strict=True):
                     core = label[margin : margin + min(step, source.height - y), margin : margin + min(step, source.width - x)]
                     target.write(core, 1, window=Window(x, y, core.shape[1], core.shape[0]))
@@ -179,7 +179,7 @@ def main(arguments: Arguments) -> None:
         windows = np.random.default_rng(0).integers(60, 120, (arguments.batch, 3, arguments.window, arguments.window), np.uint8)
 
         def forward(batch: Tensor) -> Tensor:
-            return mapper.forward(batch)["mask"]
+            return mapper.forward(batch.to(mapper.device))["mask"].max(1).indices.byte().cpu()
 
         calls: dict[str, Callable[[], object]] = {
             "bare network": lambda: bare(forward, windows, count, arguments.batch),

@@ -354,7 +354,7 @@ def test_memory_that_runs_out_while_scoring_is_one_line(tmp_path, folder_root, m
     def fail(*_):
         raise MemoryError
 
-    monkeypatch.setattr(SegmentationModule, "forward", fail)
+    monkeypatch.setattr(Network, "forward", fail)
     for attempt in (
         lambda: evaluate(run, "val"),
         lambda: map_scene(run, next((folder_root / "images").iterdir()), tmp_path / "map.tif"),
