@@ -28,6 +28,11 @@ class Measure(Metric):
 
     sums: Callable[[Records], Array | None]
 
+    def recorded(self, records: Records) -> Array | None:
+        """What is added up over scenes, ``[S, ...]``; None where some of it was not recorded."""
+        sums = self.sums(records)
+        return None if sums is None or np.isnan(sums).any() else sums
+
     @property
     def heading(self) -> str:
         """The label with the unit, for columns and axes."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -68,7 +69,7 @@ class RecordError(InputError):
 
 @dataclass(frozen=True)
 class Records:
-    """What a run recorded of one head, V validations of S scenes.
+    """What a run recorded of one head, V validations of S scenes; the runs of all folds may be one.
 
     Attributes:
         scenes: The validation scenes' names.
@@ -91,6 +92,7 @@ class Records:
         calibration: By score, what `rsseg.metrics.calibration.calibration_sums` gives of the same, ``[S, ...]``.
         untuned: Why nothing was counted at tuned thresholds; empty: it was.
         lost: Labelled pixels with logits that are not finite: the run has diverged.
+        folds: The records of each fold, whose scenes follow each other here; none: it is a single run.
     """
 
     scenes: list[str]
@@ -110,6 +112,7 @@ class Records:
     calibration: Mapping[str, Array] = field(default_factory=dict)
     untuned: str = ""
     lost: int = 0
+    folds: tuple[Records, ...] = ()
 
     @property
     def best_index(self) -> int:
@@ -118,13 +121,14 @@ class Records:
 
     @property
     def last_is_best(self) -> bool:
-        """Whether the score was still rising: the best checkpoint is the last."""
-        return self.best_index == len(self.steps) - 1
+        """Whether the score was still rising: the best checkpoint is the last, of folds that of half of them or more."""
+        runs = self.folds or (self,)
+        return 2 * sum(run.best_index == len(run.steps) - 1 for run in runs) >= len(runs)
 
     @property
     def optimistic(self) -> Array:
         """The counts ``[S, classes, N]`` of the checkpoint that was chosen on these very scenes."""
-        return self.counts[self.best_index]
+        return np.concatenate([run.counts[run.best_index] for run in self.folds or (self,)])
 
     def at(self, point: str) -> Array:
         """The counts ``[S, classes, N]`` at one of `POINTS`, each scene's by the checkpoint chosen on the other half.
@@ -139,6 +143,41 @@ class Records:
             return self.optimistic
         on_first, on_second = (chosen_index(self.quality[:, half]) for half in (0, 1))
         return np.where(self.first[:, None, None], self.counts[on_second], self.counts[on_first])
+
+
+def concatenate(folds: Sequence[Records]) -> Records:
+    """The records of folds as one, each scene counted by the run that left it out, at the validations that all have.
+
+    What is no function of sums over scenes, such as gradients, is the mean over the folds.
+    """
+    steps = reduce(np.intersect1d, [fold.steps for fold in folds])
+    rows = [np.isin(fold.steps, steps) for fold in folds]
+
+    def mean(of: Callable[[Records], Array]) -> Array:
+        return np.mean([of(fold)[kept] for fold, kept in zip(folds, rows, strict=True)], axis=0)
+
+    def one_gradient(place: str) -> tuple[Array, Array]:
+        return mean(lambda fold: fold.gradient[place][0]), mean(lambda fold: fold.gradient[place][1])
+
+    every_gain = all(fold.gain is not None for fold in folds)
+    return replace(
+        folds[0],
+        scenes=[scene for fold in folds for scene in fold.scenes],
+        groups=np.concatenate([fold.groups for fold in folds]),
+        first=np.concatenate([fold.first for fold in folds]),
+        steps=steps,
+        counts=np.concatenate([fold.counts[kept] for fold, kept in zip(folds, rows, strict=True)], axis=1),
+        quality=mean(lambda fold: fold.quality),
+        values=mean(lambda fold: fold.values),
+        own=mean(lambda fold: fold.own),
+        gradient={place: one_gradient(place) for place in folds[0].gradient},
+        gain=mean(lambda fold: np.asarray(fold.gain)) if every_gain else None,
+        chosen=np.stack([np.concatenate([fold.at(point) for fold in folds]) for point in POINTS]),
+        calibration={name: np.concatenate([fold.calibration[name] for fold in folds]) for name in folds[0].calibration},
+        untuned=next((fold.untuned for fold in folds if fold.untuned), ""),
+        lost=sum(fold.lost for fold in folds),
+        folds=tuple(folds),
+    )
 
 
 def half_quality(metric: Metric, counts: Array, first: NDArray[np.bool_]) -> Array:
