@@ -1,7 +1,7 @@
 """Comparing finished runs: what compare.py does.
 
-Records are read and compared in NumPy. Torch, and the libraries around it, are imported where scenes or checkpoints have to be
-looked at again (`rsseg.rescoring`): they take several times the memory and the time to start.
+Records are read and compared in NumPy. Where scenes or checkpoints have to be looked at again, for baselines and for pictures,
+processes of their own do it (`rsseg.rescoring`): torch, and the libraries around it, would stay in memory.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rsseg.apart import call_apart
 from rsseg.compare.cache import cached, data_key
 from rsseg.compare.datasets import across_answer, across_datasets
 from rsseg.compare.findings import EQUAL, Findings
@@ -169,9 +170,7 @@ def count_baselines(comparison: Comparison, question: Question, out: Path) -> di
     def make() -> dict[str, Array]:
         for split in ("train", question.split):
             find_scenes(first.folder, split, question.trust)
-        from rsseg.rescoring import count_baselines
-
-        return count_baselines(first.folder, first.task, question.split, question.trust)
+        return call_apart("rsseg.rescoring", "count_baselines", first.folder, first.task, question.split, question.trust)
 
     return cached(out / "baselines.json", f"{question.split} {data_key(first.data, first.task.target)}", make)
 
@@ -196,7 +195,6 @@ def draw_disagreements(runs: Sequence[Path], names: Sequence[str], question: Que
     for run in runs:
         RunFolder(run).find()
     find_scenes(runs[0], question.split, question.trust)
-    from rsseg.rescoring import draw_disagreements
-
-    draw_disagreements(runs, names, question.head, question.split, question.trust, path)
+    given = [*runs], [*names], question.head, question.split, question.trust, path
+    call_apart("rsseg.rescoring", "draw_disagreements", *given)
     return path

@@ -21,14 +21,8 @@ PANEL: Mapping[str, Mapping[str, Any]] = {
 
 
 class Panel(NamedTuple):
-    """The losses that every validation of a head is valued by.
+    """The losses that every validation of a head is valued by."""
 
-    Attributes:
-        losses: By name, functions of sums over the batch.
-        facts: By name, what each of them was made with.
-        clipped: The classes whose weight in the weighted cross-entropy could not be counted.
-    """
-
-    losses: Mapping[str, Term]
-    facts: Mapping[str, Any]
-    clipped: list[str]
+    losses: Mapping[str, Term]  # by name, functions of sums over the batch
+    facts: Mapping[str, Any]  # by name, what each of them was made with
+    clipped: list[str]  # the classes whose weight in the weighted cross-entropy could not be counted

@@ -32,17 +32,11 @@ KEPT = 2**28
 
 @dataclass(frozen=True)
 class Split:
-    """The scenes of a split, as they are recorded.
+    """The scenes of a split, as they are recorded."""
 
-    Attributes:
-        scenes: Their names.
-        groups: The independent area that each lies in.
-        holds: By target, bool ``[S, classes]``: which classes each scene's labels hold.
-    """
-
-    scenes: list[str]
-    groups: list[str]
-    holds: Mapping[str, NDArray[np.bool_]]
+    scenes: list[str]  # their names
+    groups: list[str]  # the independent area that each lies in
+    holds: Mapping[str, NDArray[np.bool_]]  # [S, classes] by target, which classes each scene's labels hold
 
     @property
     def first(self) -> NDArray[np.bool_]:

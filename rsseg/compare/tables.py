@@ -96,12 +96,7 @@ def ranks(found: Findings) -> pd.DataFrame:
 def cross_evaluation(values: ArrayLike, higher_is_better: ArrayLike) -> Array:
     """The rank of every loss's models under every measure, mean over seeds; 1 is the best, ties share theirs.
 
-    Args:
-        values: ``[losses, seeds, measures]``.
-        higher_is_better: bool ``[measures]``; False for losses and errors.
-
-    Returns:
-        ``[losses, measures]``; NaN for a measure that lacks a value.
+    Of values ``[losses, seeds, measures]``, to ``[losses, measures]``; NaN for a measure that lacks a value.
 
     Example:
         >>> cross_evaluation([[[0.5, 0.1]], [[0.7, 0.3]]], [True, False]).tolist()

@@ -20,7 +20,6 @@ from rsseg.compare.figures import (
     draw_measures,
     draw_pairs,
     draw_regrets,
-    draw_trades,
 )
 from rsseg.compare.findings import Findings
 from rsseg.compare.selection import gather
@@ -95,7 +94,7 @@ def test_baselines_have_rows_below_or_an_arrow_where_they_are_far_off():
 def test_nothing_is_coloured_with_fewer_than_three_seeds(seeds):
     found = of_label(steady([0.5, 0.6, 0.4], seeds=seeds), tuned=steady([0.7, 0.7, 0.5], seeds=seeds), labels=LOSSES)
     told = set()
-    for draw in (draw_forest, draw_regrets, draw_pairs, draw_measures, draw_trades):
+    for draw in (draw_forest, draw_regrets, draw_pairs, draw_measures):
         with mpl.rc_context(RULES):
             for axis in draw(found).axes:
                 told |= {to_hex(line.get_color()) for line in axis.get_lines()}
@@ -166,7 +165,7 @@ def test_steps_are_counted_as_records_count_them(swept):
 
 def test_one_loss_is_compared_with_nothing():
     found = of_label(steady([0.6]), labels=["ce"])
-    assert [draw(found) for draw in (draw_forest, draw_pairs, draw_measures, draw_trades)] == [None] * 4
+    assert [draw(found) for draw in (draw_forest, draw_pairs, draw_measures)] == [None] * 3
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -43,7 +43,7 @@ def binary(tmp_path_factory):
 
 def test_tables_and_figures_are_beside_the_page(binary):
     names = {path.name for path in binary[1].iterdir()}
-    figures = ("forest", "regrets", "pairs", "measures", "trades", "curves", "shares")
+    figures = ("forest", "regrets", "pairs", "measures", "curves", "shares")
     assert {f"{name}.png" for name in figures} | {f"{name}.csv" for name in all_tables(binary[0])} <= names
     assert "alignment.png" not in names  # of four validations there is no rank correlation
 
