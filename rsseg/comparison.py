@@ -7,12 +7,15 @@ processes of their own do it (`rsseg.rescoring`): torch, and the libraries aroun
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from rsseg.apart import call_apart
-from rsseg.compare.cache import cached, data_key
 from rsseg.compare.datasets import across_answer, across_datasets
 from rsseg.compare.findings import EQUAL, Findings
 from rsseg.compare.records import load_records
@@ -21,7 +24,7 @@ from rsseg.compare.runs import find_runs
 from rsseg.compare.selection import Comparison, gather, refuse_other_data
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError, nearest
-from rsseg.files import UnwritableError
+from rsseg.files import UnwritableError, read_json, write_json
 from rsseg.metrics.average import Array
 from rsseg.progress import progress
 from rsseg.quiet import quiet
@@ -173,6 +176,24 @@ def count_baselines(comparison: Comparison, question: Question, out: Path) -> di
         return call_apart("rsseg.rescoring", "count_baselines", first.folder, first.task, question.split, question.trust)
 
     return cached(out / "baselines.json", f"{question.split} {data_key(first.data, first.task.target)}", make)
+
+
+def data_key(data: Mapping[str, Any], target: str) -> str:
+    """What the baselines of a target depend on: the fingerprints of the scenes in data.json, as far as it has them."""
+    facts = [data.get(what, {}).get(split, "") for what in ("fingerprint", "pixels") for split in ("train", "val")]
+    return " ".join([target, *facts])
+
+
+def cached(path: Path, key: str, make: Callable[[], dict[str, Array]]) -> dict[str, Array]:
+    """Counts by name, from a file that holds those of several keys, such as folds, or made and added there."""
+    saved = {}
+    with suppress(InputError, AttributeError, ValueError):  # a damaged file is made again
+        saved = read_json(path) if path.is_file() else {}
+        if key in saved:
+            return {name: np.array(counts, np.float64) for name, counts in saved[key].items()}
+    found = make()
+    write_json(path, saved | {key: {name: counts.tolist() for name, counts in found.items()}})
+    return found
 
 
 def draw_disagreements(runs: Sequence[Path], names: Sequence[str], question: Question, path: Path) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from rsseg.compare.gradients import probe
-from rsseg.compare.panel import Panel
 from rsseg.compare.records import ABOUT, FORMAT, chosen_index, half_quality, read_arrays, write_arrays
 from rsseg.compare.tuning import halves
 from rsseg.contract import Batch
 from rsseg.files import write_json
+from rsseg.losses import Term
 from rsseg.metrics import Sample, metrics
 from rsseg.metrics.counters import LogitSample
 from rsseg.metrics.scores import class_counts
@@ -28,6 +28,14 @@ HALVES = ("first", "second")
 
 KEPT = 2**28
 """Bytes of logits and targets that the last validation keeps at most, so that its scenes need not be predicted once more."""
+
+
+class Panel(NamedTuple):
+    """The losses that every validation of a head is valued by."""
+
+    losses: Mapping[str, Term]  # by name, functions of sums over the batch
+    facts: Mapping[str, Any]  # by name, what each of them was made with
+    clipped: list[str]  # the classes whose weight in the weighted cross-entropy could not be counted
 
 
 @dataclass(frozen=True)
