@@ -58,11 +58,6 @@ class Recorder(L.Callback):
     Of a validation that is the best so far on a half of the scenes it keeps the logits of a sample of pixels besides, on which
     thresholds are tuned once training is over. A resumed run writes the validations that it repeats again, under their names.
 
-    Attributes:
-        improved: The `HALVES` on which the last validation is the best so far.
-        kept: Logits by head and batches of a validation at the run's last step; empty where they take more than `KEPT`, or are
-            shared among processes.
-
     Args:
         folder: The folder of its records.
         split: The validation scenes.
@@ -83,7 +78,9 @@ class Recorder(L.Callback):
     ) -> None:
         self.folder, self.split, self.panels, self.samples = folder, split, dict(panels), dict(samples)
         self.windows, self.held_out = list(windows), list(held_out)
-        self.first, self.improved = split.first, list[str]()
+        self.first = split.first
+        self.improved = list[str]()  # the `HALVES` on which the last validation is the best so far
+        # Logits by head and batches of a validation at the last step; none where they take more than `KEPT`, or are shared out.
         self.kept: list[tuple[Mapping[str, Tensor], Batch]] = []
         self._quality: dict[int, list[float]] = {}  # by step, on the first half, the second, and all
         self._gradients: dict[str, dict[str, ArrayLike]] = {}

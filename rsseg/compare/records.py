@@ -65,48 +65,29 @@ class RecordError(InputError):
 class Records:
     """What a run recorded of one head, V validations of S scenes; the runs of all folds may be one.
 
-    Attributes:
-        scenes: The validation scenes' names.
-        groups: ``[S]``, the independent area that each scene lies in.
-        first: bool ``[S]``, which of them are the first half; all of them if they are one group.
-        task: The head's task.
-        terms: The terms of the loss that trained.
-        panel: The names of the panel's losses.
-        steps: int64 ``[V]``, rising.
-        counts: float64 ``[V, S, classes, N]``, TP, FP, FN and TN; of real values `rsseg.metrics.errors.SUMS`, of objects no TN.
-        quality: float64 ``[V, 3]``, the score that chooses checkpoints, more is better: on the first half, the second, and all.
-        values: float64 ``[V, len(panel), 2]``, every loss of the panel on each half of the scenes.
-        own: float64 ``[V, 2]``, the loss that trained; NaN where it is no function of sums over pixels.
-        gradient: By place (`PLACES`), of each weighted term: norms ``[V, T]``, cosines ``[V, T, T]``.
-        gain: float64 ``[V, T]``, the one-step gains in IoU, if they were recorded.
-        chosen: float64 ``[point, S, classes, N]``, the counts at `POINTS` of each scene by the checkpoint, and thresholds, that
-            were chosen on the half that it is not in; NaN where a point was not counted; contours have no TN, it is 0. None
-            before training is over, and for real values. Of ``split="test"`` it is of the best checkpoint on the test scenes,
-            at the thresholds of ``threshold.json``, and so are `scenes` and `groups`.
-        calibration: By score, what `rsseg.metrics.calibration.calibration_sums` gives of the same, ``[S, ...]``.
-        untuned: Why nothing was counted at tuned thresholds; empty: it was.
-        lost: Labelled pixels with logits that are not finite: the run has diverged.
-        folds: The records of each fold, whose scenes follow each other here; none: it is a single run.
+    What `chosen` holds, at `POINTS`, are the counts of each scene by the checkpoint, and thresholds, that were chosen on the half
+    that it is not in; NaN where a point was not counted. Of ``split="test"`` it is of the best checkpoint on the test scenes, at
+    the thresholds of ``threshold.json``, and so are `scenes`, `groups` and `calibration`.
     """
 
-    scenes: list[str]
-    groups: NDArray[np.str_]
-    first: NDArray[np.bool_]
+    scenes: list[str]  # the names of the validation scenes
+    groups: NDArray[np.str_]  # [S], the independent area that each lies in
+    first: NDArray[np.bool_]  # [S], which of them are the first half; all of them if they are one group
     task: Task
-    terms: list[str]
-    panel: list[str]
-    steps: NDArray[np.int64]
-    counts: Array
-    quality: Array
-    values: Array
-    own: Array
-    gradient: dict[str, tuple[Array, Array]]
-    gain: Array | None
-    chosen: Array | None = None
-    calibration: Mapping[str, Array] = field(default_factory=dict)
-    untuned: str = ""
-    lost: int = 0
-    folds: tuple[Records, ...] = ()
+    terms: list[str]  # of the loss that trained
+    panel: list[str]  # the names of its losses
+    steps: NDArray[np.int64]  # [V], rising
+    counts: Array  # [V, S, classes, N]: TP, FP, FN and TN; of real values rsseg.metrics.errors.SUMS, of objects no TN
+    quality: Array  # [V, 3], the score that chooses checkpoints, more is better: on the first half, the second, and all
+    values: Array  # [V, len(panel), 2], every loss of the panel on each half of the scenes
+    own: Array  # [V, 2], the loss that trained; NaN where it is no function of sums over pixels
+    gradient: dict[str, tuple[Array, Array]]  # by place, of each weighted term: norms [V, T], cosines [V, T, T]
+    gain: Array | None  # [V, T], the one-step gains in Task.quality, if they were recorded
+    chosen: Array | None = None  # [point, S, classes, N]; None before training is over, and for real values; contours: TN is 0
+    calibration: Mapping[str, Array] = field(default_factory=dict)  # by score, rsseg.metrics.calibration.calibration_sums
+    untuned: str = ""  # why nothing was counted at tuned thresholds; empty: it was
+    lost: int = 0  # labelled pixels with logits that are not finite: the run has diverged
+    folds: tuple[Records, ...] = ()  # of each fold, whose scenes follow each other here; none: it is a single run
 
     @property
     def best_index(self) -> int:

@@ -117,11 +117,7 @@ def gather(
 
 
 def read_runs(places: Sequence[Path], head: str) -> tuple[list[Run], list[LeftOut]]:
-    """All runs in some folders that have a head, and those that lack it.
-
-    Raises:
-        InputError: If none of them can be compared.
-    """
+    """All runs in some folders that have a head, and those that lack it; refused if none can be compared."""
     runs, headless = list[Run](), dict[Path, Collection[str]]()
     for folder in find_runs(places):
         try:
@@ -143,11 +139,7 @@ def read_runs(places: Sequence[Path], head: str) -> tuple[list[Run], list[LeftOu
 
 
 def refuse_other_data(runs: Sequence[Run]) -> None:
-    """Refuse runs that are scored on different scenes, labels or areas, which can't be compared at all.
-
-    Raises:
-        InputError: If there are such.
-    """
+    """Refuse runs that are scored on different scenes, labels or areas, which can't be compared at all."""
     different = unlike(runs, validated_on)
     if len(different.columns):
         raise InputError(
@@ -167,11 +159,7 @@ def set_plain(runs: Sequence[Run]) -> None:
 
 
 def pick_rates(runs: Sequence[Run], metric: str, without: Sequence[str] = ()) -> Rates:
-    """Each row's learning rate with the best mean score over the search seeds that all of its rates were tried with.
-
-    Raises:
-        InputError: If a loss has no seed with which all its rates were tried.
-    """
+    """Each row's learning rate with the best mean score over the search seeds that all of its rates were tried with."""
     rates = {}
     for label in sorted({run.label for run in runs}):
         scores = {(run.rate, (run.seed, run.fold)): _score(run, metric, without) for run in runs if run.label == label}
@@ -201,11 +189,7 @@ def _score(run: Run, metric: str, without: Sequence[str]) -> float:
 
 
 def keep_reporting(runs: Sequence[Run], rates: Rates, search_seeds: Collection[int]) -> list[Run]:
-    """The runs on the other seeds, at the chosen rates; of each row without any the search runs at its rate are left out.
-
-    Raises:
-        InputError: If there are none.
-    """
+    """The runs on the other seeds, at the chosen rates; of each row without any the search runs at its rate are left out."""
     at_rate = [run for run in runs if run.label in rates and run.rate == rates[run.label][0]]
     kept = [run for run in at_rate if run.seed not in search_seeds]
     if not kept:
@@ -229,11 +213,7 @@ def drop_superseded(runs: Sequence[Run]) -> list[Run]:
 
 
 def pool_folds(runs: Sequence[Run], folds: Collection[str]) -> list[Run]:
-    """The runs of each row and seed as one over the scenes of all folds, each scored by the run that did not train on it.
-
-    Raises:
-        InputError: If no seed has all folds; those that lack one are left out.
-    """
+    """The runs of each row and seed as one over the scenes of all folds; a seed that lacks a fold is left out."""
     pooled = []
     in_order = sorted(runs, key=lambda run: str(run.fold))
     for parts in grouped(in_order, lambda run: (run.label, run.seed)).values():
@@ -264,11 +244,7 @@ def pool_folds(runs: Sequence[Run], folds: Collection[str]) -> list[Run]:
 
 
 def keep_grid(runs: Sequence[Run]) -> list[list[Run]]:
-    """The runs by loss and seed, ``[losses][seeds]``; those that other losses lack a seed of are left out.
-
-    Raises:
-        InputError: If there are several losses, but no two of them share a seed.
-    """
+    """The runs by loss and seed, ``[losses][seeds]``; those that other losses lack a seed of are left out."""
     names, seeds = sorted({run.label for run in runs}), sorted({run.seed for run in runs})
     found = {(run.label, run.seed): run for run in runs}
     there = [[(label, seed) in found for seed in seeds] for label in names]

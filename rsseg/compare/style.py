@@ -45,12 +45,7 @@ RULES: Any = {
 
 
 def verdict(low: float, high: float) -> str:
-    """The colour of a difference by its interval: better where it is above 0, worse below; neutral where it is not known.
-
-    Example:
-        >>> verdict(0.1, 0.2) == BLUE, verdict(-0.1, 0.2) == INK, verdict(float("nan"), float("nan")) == INK
-        (True, True, True)
-    """
+    """The colour of a difference by its interval: better where it is above 0, worse below; neutral where it is not known."""
     return BLUE if low > 0 else RED if high < 0 else INK
 
 
