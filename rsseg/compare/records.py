@@ -65,9 +65,9 @@ class RecordError(InputError):
 class Records:
     """What a run recorded of one head, V validations of S scenes; the runs of all folds may be one.
 
-    What `chosen` holds, at `POINTS`, are the counts of each scene by the checkpoint, and thresholds, that were chosen on the half
-    that it is not in; NaN where a point was not counted. Of ``split="test"`` it is of the best checkpoint on the test scenes, at
-    the thresholds of ``threshold.json``, and so are `scenes`, `groups` and `calibration`.
+    At `POINTS`, `chosen` holds the counts of each scene by the checkpoint, and thresholds, that were chosen on the half that it
+    is not in; NaN where a point was not counted. Of ``split="test"`` it is of the best checkpoint on the test scenes, at the
+    thresholds of ``threshold.json``, and so are `scenes`, `groups` and `calibration`.
     """
 
     scenes: list[str]  # the names of the validation scenes
