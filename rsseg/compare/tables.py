@@ -94,7 +94,7 @@ def ranks(found: Findings) -> pd.DataFrame:
 
 
 def cross_evaluation(values: ArrayLike, higher_is_better: ArrayLike) -> Array:
-    """The mean rank over seeds of values ``[losses, seeds, measures]``; 1 is the best, ties share theirs, NaN without a value."""
+    """The mean rank over seeds of values ``[losses, seeds, measures]``; 1 is the best, ties share theirs, NaN: not known."""
     found = np.asarray(values, dtype=np.float64)
     ordered = np.where(np.asarray(higher_is_better, dtype=bool), -found, found)
     return rankdata(ordered, axis=0, nan_policy="propagate").mean(axis=1)
