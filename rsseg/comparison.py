@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,25 +36,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of a comparison.
+    """What is asked of a comparison."""
 
-    Attributes:
-        metric: What losses are ranked by, see `rsseg.compare.measures.measures`; empty: `Task.score`, IoU or RMSE.
-        head: The head that is compared; empty: the first of each run.
-        without: Classes that are left out of means; empty: those that the runs leave out.
-        split: The scenes that score the chosen checkpoints: "val", each half by those chosen on the other, or "test".
-        equal_within: Losses whose scores differ by less are practically equal.
-        allow_different: Compare runs that differ in what no plan varies all the same.
-        trust: Packages whose classes the runs' configs may name.
-    """
-
-    metric: str = ""
-    head: str = ""
-    without: Sequence[str] = ()
-    split: str = "val"
-    equal_within: float = EQUAL
-    allow_different: bool = False
-    trust: Sequence[str] = field(default=())
+    metric: str = ""  # what losses are ranked by, see rsseg.compare.measures.measures; empty: Task.score, IoU or RMSE
+    head: str = ""  # the head that is compared; empty: the first of each run
+    without: Sequence[str] = ()  # classes that are left out of means; empty: those that the runs leave out
+    split: str = "val"  # the scenes that score the chosen checkpoints: each half of val by those of the other, or test
+    equal_within: float = EQUAL  # losses whose scores differ by less are practically equal
+    allow_different: bool = False  # compare runs that differ in what no plan varies all the same
+    trust: Sequence[str] = ()  # packages whose classes the runs' configs may name
 
     @property
     def folder(self) -> str:
@@ -197,16 +187,7 @@ def cached(path: Path, key: str, make: Callable[[], dict[str, Array]]) -> dict[s
 
 
 def draw_disagreements(runs: Sequence[Path], names: Sequence[str], question: Question, path: Path) -> Path | None:
-    """Draw the windows that the best checkpoints of some runs label most differently.
-
-    Args:
-        runs: Run folders, of the same data.
-        names: What to call them.
-        question: Whose head and split are drawn.
-        path: The PNG.
-
-    Returns:
-        The PNG; None where there are no two losses.
+    """Draw the windows that the best checkpoints of some runs label most differently; None where there are no two losses.
 
     Raises:
         InputError: If the scenes or the checkpoints are not there any more.

@@ -41,13 +41,7 @@ WINDOW = 512
 
 
 def count_baselines(run: Path, task: Task, split: str = "val", trust: Sequence[str] = ()) -> dict[str, Array]:
-    """The counts of trivial predictions on the scenes of a split, by name; see `baselines`.
-
-    Args:
-        run: A run folder, whose config names the scenes.
-        task: The task of the head.
-        split: val or test.
-        trust: Packages whose classes the config may name.
+    """The counts of trivial predictions on the scenes of a split of a run's config, by name; see `baselines`.
 
     Raises:
         InputError: If the scenes can't be used.
@@ -64,15 +58,7 @@ def count_baselines(run: Path, task: Task, split: str = "val", trust: Sequence[s
 def draw_disagreements(
     runs: Sequence[Path], names: Sequence[str], head: str, split: str, trust: Sequence[str], path: Path
 ) -> None:
-    """Draw the windows that the best checkpoints of some runs label most differently.
-
-    Args:
-        runs: Run folders, of the same data.
-        names: What to call them.
-        head: The head that is drawn; empty: the first.
-        split: Whose windows are drawn.
-        trust: Packages whose classes the runs' configs may name.
-        path: The PNG.
+    """Draw the windows that the best checkpoints of some runs of the same data label most differently, into a PNG.
 
     Raises:
         InputError: If the scenes or the checkpoints can't be used.
