@@ -147,7 +147,7 @@ def test_code_training_data_and_libraries_count_and_make_no_rows(tmp_path, add):
 
 
 def test_the_old_argument_answers_with_the_new_one():
-    from compare import Arguments
+    from rsseg.commands.compare import Arguments
 
     with pytest.raises(InputError, match=r"^unfair=keep: write allow_different=true$"):
         parse(Arguments, ["runs=a", "unfair=keep"])
