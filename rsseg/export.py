@@ -21,11 +21,12 @@ from rsseg.contract import InputError, nearest
 from rsseg.data.scene import SceneReader
 from rsseg.dataset import scenes_of
 from rsseg.errors import SCORING, in_one_line
-from rsseg.evaluation import known_head, load_trained
+from rsseg.evaluation.loading import known_head, load_trained
 from rsseg.files import read_json, write_json, write_text
 from rsseg.inference.card import Facts, model_card
+from rsseg.inference.ensemble import Ensemble, check_threshold
 from rsseg.inference.export import ABOUT, ITEM, SMP, check_folder, export_folder
-from rsseg.inference.graphs import check_packages, export_onnx, export_torch, tuned_threshold
+from rsseg.inference.graphs import check_packages, export_onnx, export_torch
 from rsseg.inference.stac import ARTIFACTS, item_id, stac_item
 from rsseg.inference.trained import Spec, TrainedModel
 from rsseg.models import Architecture
@@ -78,8 +79,7 @@ def export(
         raise InputError(
             f"{' and '.join(f'{name}=...' for name in beside)}: for to=onnx alone; to={to} holds all heads and thresholds"
         )
-    if threshold not in ("fixed", "tuned"):
-        raise InputError(f"threshold={threshold}: fixed (0.5, or the largest probability) or tuned is expected")
+    check_threshold(threshold)
     if to == "onnx":
         check_packages()
     folder = RunFolder(run)
@@ -104,7 +104,7 @@ def export(
                 difference = export_torch(model, path, windows)
             else:
                 path = out / f"{'model' if chosen == setup.head else chosen}.onnx"
-                tuned = tuned_threshold(model, chosen) if threshold == "tuned" else None
+                tuned = Ensemble([model], scaling=model.scaling).tuned_threshold(chosen) if threshold == "tuned" else None
                 difference = export_onnx(model, chosen, path, windows, tuned, labels)
             log.info("%s: differs from PyTorch by %.1e at most, on %s", path, difference, pixels)
         licence = licence or stated_licence(out)

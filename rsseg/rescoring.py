@@ -12,11 +12,10 @@ from rsseg.compare.baselines import baselines
 from rsseg.config.folder import RunFolder
 from rsseg.dataset import open_data, open_split, scenes_of
 from rsseg.errors import SCORING, in_one_line
-from rsseg.evaluation import known_head, load_run
+from rsseg.evaluation.loading import known_head, load_trained
 from rsseg.metrics.average import Array
-from rsseg.pictures.examples import most_different
 from rsseg.pictures.panels import draw_windows
-from rsseg.pictures.windows import pick_windows
+from rsseg.pictures.windows import most_different, pick_windows
 from rsseg.progress import progress
 from rsseg.quiet import quiet
 from rsseg.task import Task
@@ -69,6 +68,6 @@ def draw_disagreements(
         in_one_line(path.parent, 1, size, memory=SCORING),
         progress(list(zip(runs, setups, strict=True)), "predicting examples") as made,
     ):
-        modules = (load_run(RunFolder(run), own) for run, own in made)
-        examples = most_different(pick_windows(store, size, 16), head, modules, 3, [scene.name for scene in store.scenes])
+        models = (load_trained(RunFolder(run), own) for run, own in made)
+        examples = most_different(pick_windows(store, size, 16), head, models, 3, [scene.name for scene in store.scenes])
     draw_windows(path, setup.tasks[head], setup.palette(head), examples, setup.shown_bands, names)

@@ -27,7 +27,8 @@ from rsseg.compare.measures import measures, of_tuning
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.windows import Batches, GridWindows
-from rsseg.evaluation import evaluate, evaluate_map, load_trained, open_labelled
+from rsseg.evaluation import evaluate, evaluate_map
+from rsseg.evaluation.loading import load_trained, open_labelled
 from rsseg.inference.ensemble import pooled_logits
 from rsseg.metrics import label_metrics
 from rsseg.run import train

@@ -62,12 +62,16 @@ def place_windows(length: int, size: int, margin: int, blend: str) -> tuple[list
     return [start for start, _, _ in places], weights
 
 
-def check_blend(size: int, margin: int, blend: str) -> None:
+def check_blend(windows: Windows) -> None:
     """Refuse windows that can't be blended.
 
     Raises:
-        InputError: For another kind of blending, or a margin that is too wide.
+        InputError: For another kind of blending, a margin that is too wide, or numbers below 1.
     """
+    size, margin, blend, batch_size = windows
+    for name, value in (("window", size), ("batch_size", batch_size)):
+        if value < 1:
+            raise InputError(f"{name}={value}: 1 or more is expected")
     if blend not in BLENDS:
         raise InputError(f"blend={blend}: {', '.join(BLENDS)} is expected")
     most = {"gaussian": (size - 1) // 3, "cosine": size // 4, "none": (size - 1) // 2}[blend]

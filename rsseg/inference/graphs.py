@@ -61,21 +61,6 @@ class Graph(nn.Module):
         return (found, self.task.decide(found, self.threshold).to(torch.uint8)) if self.labels else (found,)
 
 
-def tuned_threshold(model: TrainedModel, head: str) -> Tensor:
-    """A head's tuned threshold, or biases, for the model's scaled probabilities.
-
-    Raises:
-        InputError: If it has none.
-    """
-    tuned = model.spec.heads[head].tuned(model.scaling)
-    if tuned is None:
-        raise InputError(
-            f"threshold=tuned: head {head} of {model.spec.name} has none: it holds real values, the run is not finished, was "
-            "trained with record.enabled=false or has diverged; leave threshold=tuned out"
-        )
-    return tuned
-
-
 def check_packages() -> None:
     """Check that the packages for ONNX are installed.
 

@@ -34,9 +34,3 @@ def by_match(truth: NDArray[Any], found: NDArray[Any], classes: int) -> tuple[li
         for i, j in zip(*match(found[own], truth[there]), strict=True):
             wrong[own[i]] = missed[there[j]] = FOUND
     return missed, wrong
-
-
-def unlike_objects(predictions: Sequence[NDArray[Any]], classes: int) -> float:
-    """How many objects of each prediction but the first do not match one of the first, and of the first one of theirs."""
-    pairs = [by_match(predictions[0], other, classes) for other in predictions[1:]]
-    return float(sum(missed.count(MISSED) + wrong.count(WRONG) for missed, wrong in pairs))

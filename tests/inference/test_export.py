@@ -24,8 +24,9 @@ from rsseg.contract import InputError
 from rsseg.export import example_windows, export
 from rsseg.inference import graphs
 from rsseg.inference.card import Facts, interval, model_card
+from rsseg.inference.ensemble import Ensemble
 from rsseg.inference.export import ABOUT, SMP, WEIGHTS, check_folder, digest, export_folder, load_exported
-from rsseg.inference.graphs import deepness, export_onnx, export_torch, largest_difference, tuned_threshold
+from rsseg.inference.graphs import deepness, export_onnx, export_torch, largest_difference
 from rsseg.inference.stac import stac_item
 from rsseg.inference.trained import Head, Spec, TrainedModel
 from rsseg.models import Architecture, build_network
@@ -276,7 +277,14 @@ def test_labels_at_tuned_thresholds_are_those_of_logits_as_they_are(case, tmp_pa
         logits = model.network(normal(model, windows))["mask"]
     middle = logits.mean(dim=(0, 2, 3)) * (-1 if own.task.exclusive else 1)
     model.spec = replace(model.spec, heads={"mask": replace(own, threshold=tuple(middle.tolist()))})
-    export_onnx(model, "mask", tmp_path / "m.onnx", windows.numpy(), tuned_threshold(model, "mask"), labels=True)
+    export_onnx(
+        model,
+        "mask",
+        tmp_path / "m.onnx",
+        windows.numpy(),
+        Ensemble([model], scaling="temperature").tuned_threshold("mask"),
+        labels=True,
+    )
     session = onnx_session(tmp_path / "m.onnx")
     assert [output.name for output in session.get_outputs()] == ["probabilities", "labels"]
     _, labels = session.run(None, {"pixels": windows.numpy()})

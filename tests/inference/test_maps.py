@@ -11,8 +11,8 @@ from tiny import write_tif
 from rsseg.contract import InputError
 from rsseg.files import UnwritableError
 from rsseg.inference.maps import MapFile, bands_of, new_map
-from rsseg.inference.polygons import write_polygons
 from rsseg.inference.styles import write_styles, write_vector_style
+from rsseg.inference.vectors import write_polygons
 from rsseg.task import Binary, Centres, Multiclass, Multilabel, Regression
 
 THREE = Multiclass(("land", "water", "road"))
