@@ -28,12 +28,16 @@ FEW = 5
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card says of a run beside its model's spec.
+    """What the card and the STAC item say of a model.
 
     Attributes:
-        title: What the model is called.
+        spec: The model's.
+        title: What it is called.
+        architecture: Its decoder.
+        encoder: Its encoder.
+        parameters: The number of its weights.
+        made: When it was made, RFC 3339.
         dataset: The dataset's name.
-        network: The network in words.
         losses: By head, its loss in words.
         steps: Optimiser steps; None: not known.
         scenes: By split, the names of its scenes.
@@ -44,9 +48,13 @@ class Facts:
         licence: An SPDX identifier; empty: not known.
     """
 
+    spec: Spec
     title: str
+    architecture: str
+    encoder: str
+    parameters: int
+    made: str
     dataset: str
-    network: str
     losses: Mapping[str, str]
     steps: int | None
     scenes: Mapping[str, Sequence[str]]
@@ -57,25 +65,27 @@ class Facts:
     licence: str = ""
 
 
-def model_card(spec: Spec, facts: Facts) -> str:
+def model_card(facts: Facts) -> str:
     """The card in Markdown, with the front matter of the Hub."""
+    spec = facts.spec
+    network = f"{facts.architecture} with encoder {facts.encoder} ({facts.parameters / 1e6:.1f} M weights)"
     heads = [f"{name} ({head.task.kind}: {', '.join(head.task.classes)})" for name, head in spec.heads.items()]
     blocks = [
         _front_matter(facts),
         f"# {escaped(facts.title)}",
-        escaped(f"{facts.network}, trained with rsseg on {facts.dataset}. It predicts {'; '.join(heads)}."),
+        escaped(f"{network}, trained with rsseg on {facts.dataset}. It predicts {'; '.join(heads)}."),
         "## Data",
         *_data(facts),
         "## Input",
         *_input(spec),
         "## Training",
-        *_training(spec, facts),
+        *_training(facts),
         "## Scores",
         *_scores(facts),
         "## What it was not tried on",
-        *_limits(spec, facts),
+        *_limits(facts),
         "## Use",
-        *_use(spec, facts),
+        *_use(facts),
         "## Licence",
         facts.licence or NO_LICENCE,
     ]
@@ -117,15 +127,11 @@ def _input(spec: Spec) -> list[str]:
     return ["\n".join(lines), markdown_table(["band", "mean", "deviation"], rows)]
 
 
-def _training(spec: Spec, facts: Facts) -> list[str]:
+def _training(facts: Facts) -> list[str]:
     rows = []
-    for name, head in spec.heads.items():
-        tuned = (
-            ""
-            if head.threshold is None
-            else ", ".join(f"{label} {value:.3g}" for label, value in zip(head.task.classes, head.threshold, strict=True))
-        )
-        scaled = ", ".join(head.scaling)
+    for name, head in facts.spec.heads.items():
+        values = zip(head.task.classes, head.threshold or (), strict=head.threshold is not None)
+        tuned, scaled = ", ".join(f"{label} {value:.3g}" for label, value in values), ", ".join(head.scaling)
         rows.append([name, facts.losses[name], head.task.untuned, tuned or "-", scaled or "-"])
     steps = "" if facts.steps is None else f"{facts.steps} optimiser steps. "
     return [
@@ -145,7 +151,7 @@ def _scores(facts: Facts) -> list[str]:
             said += " They chose the checkpoint, so that scores are too good."
         if areas < FEW:
             said += f" So few areas say little of others{': there is no interval' if areas < 2 else ''}."
-        rows = interval_rows(records, facts.without.get(name, ()))
+        rows = _interval_rows(records, facts.without.get(name, ()))
         blocks += [said, markdown_table(["score", "value", "95 % interval"], rows)]
     if not blocks:
         return ["Not known: the run was not recorded (`record.enabled=false`), or is not finished."]
@@ -155,13 +161,8 @@ def _scores(facts: Facts) -> list[str]:
     ]
 
 
-def interval_rows(records: Records, without: Sequence[str] = ()) -> list[tuple[str, str, str]]:
-    """Scores as texts with their intervals: means, calibration, tuned, and the first score of each class.
-
-    Args:
-        records: Of one head and split.
-        without: Classes that means leave out.
-    """
+def _interval_rows(records: Records, without: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Scores as texts with their intervals: means, calibration, tuned, and the first score of each class."""
     task, known = records.task, metrics(records.task, without)
     found = dict(measures(task, without))
     if not task.real:
@@ -193,7 +194,8 @@ def interval(records: Records, measure: Measure) -> tuple[float, float, float]:
     return estimate(np.stack([areas, areas])[None], measure).score.at(0)
 
 
-def _limits(spec: Spec, facts: Facts) -> list[str]:
+def _limits(facts: Facts) -> list[str]:
+    spec = facts.spec
     areas = len(set(facts.groups.get("val", ())))
     size = "another size" if spec.resolution is None else f"another size than {spec.resolution:g} m"
     kind = f"other number types than {spec.dtype or 'those of training'}"
@@ -209,7 +211,8 @@ def _limits(spec: Spec, facts: Facts) -> list[str]:
     return ["\n".join(lines)]
 
 
-def _use(spec: Spec, facts: Facts) -> list[str]:
+def _use(facts: Facts) -> list[str]:
+    spec = facts.spec
     shape = f"[batch, {len(spec.bands)}, {spec.window}, {spec.window}]"
     scaled = any("temperature" in head.scaling for head in spec.heads.values())
     given = "probabilities, scaled by the fitted temperature," if scaled else "probabilities, or values,"
@@ -246,14 +249,7 @@ def _code(language: str, *lines: str) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table in Markdown.
-
-    Example:
-        >>> print(markdown_table(["split", "scenes"], [["train", 3]]))
-        | split | scenes |
-        | --- | --- |
-        | train | 3 |
-    """
+    """A table in Markdown."""
     lines = [header, *rows]
     first, *others = (f"| {' | '.join(escaped(str(cell)) for cell in line)} |" for line in lines)
     return "\n".join([first, f"|{' --- |' * len(header)}", *others])

@@ -17,9 +17,8 @@ from rsseg.data.balance import Balanced
 from rsseg.data.store import Store
 from rsseg.data.windows import TrainWindows
 from rsseg.metrics import metrics
-from rsseg.metrics.objects import SCORE, labelled_objects, peaks, suppress
+from rsseg.metrics.objects import SCORE, labelled_objects, match, peaks, suppress
 from rsseg.pictures.colours import FOUND, MISSED, WRONG
-from rsseg.pictures.objects import by_match
 from rsseg.task import Centres, Task
 
 LOOKED_AT = 48
@@ -127,13 +126,7 @@ def predict_windows(model: Model, windows: Sequence[Batch], scenes: Sequence[str
 
 
 def window_score(task: Task, target: NDArray[Any], prediction: NDArray[Any]) -> float:
-    """`Task.score` of a whole window; NaN where nothing is known.
-
-    Example:
-        >>> from rsseg.task import Binary
-        >>> window_score(Binary(("road",)), np.array([[1, 1, 0, 255]]), np.array([[1, 0, 0, 1]]))
-        0.5
-    """
+    """`Task.score` of a whole window; NaN where nothing is known."""
     counts: Any = []
     if isinstance(task, Centres):
         missed, wrong = (np.array(each) for each in by_match(target, prediction, task.channels))
@@ -153,17 +146,21 @@ def window_score(task: Task, target: NDArray[Any], prediction: NDArray[Any]) -> 
     return float(metrics(task)[task.score](np.array([counts], dtype=np.float64)))
 
 
+def by_match(truth: NDArray[Any], found: NDArray[Any], classes: int) -> tuple[list[str], list[str]]:
+    """The colours of the objects that are there, and of those that are found, by whether they match."""
+    missed, wrong = [MISSED] * len(truth), [WRONG] * len(found)
+    for label in range(classes):
+        own, there = (np.flatnonzero(table[:, 1] == label) for table in (found, truth))
+        for i, j in zip(*match(found[own], truth[there]), strict=True):
+            wrong[own[i]] = missed[there[j]] = FOUND
+    return missed, wrong
+
+
 def disagreement(row: Row, task: Task) -> float:
     """The share of labelled pixels (multilabel: labels) that the models don't agree about; 0 where nothing is labelled.
 
     Of real values, how far their predictions lie apart, mean over the pixels whose value is known. Of objects, how many of one
     model the others do not find, and the other way round.
-
-    Example:
-        >>> from rsseg.task import Binary
-        >>> zero, one = np.array([[0, 0]]), np.array([[0, 1]])
-        >>> disagreement(Row(np.zeros((3, 1, 2)), zero, "", [zero, one]), Binary(("water",)))
-        0.5
     """
     if isinstance(task, Centres):
         first, *others = row.predictions

@@ -389,25 +389,27 @@ def test_an_interval_of_a_mean_over_areas_is_that_of_student():
     assert np.isnan(interval(SimpleNamespace(groups=np.zeros(24)), measure)[1])
 
 
-def card(model, **facts):
+def facts_of(model, **facts):
     given = {
-        "title": "a run", "dataset": "mine", "network": "Unet", "losses": dict.fromkeys(model.spec.heads, "Dice"), "steps": 5,
+        "spec": model.spec, "title": "a run", "architecture": "Unet", "encoder": "resnet18", "parameters": 10,
+        "made": "2026-01-01T00:00:00Z", "dataset": "mine", "losses": dict.fromkeys(model.spec.heads, "Dice"), "steps": 5,
         "scenes": {"train": ["a", "b"], "val": ["c", "d"]}, "groups": {"train": ["x", "x"], "val": ["x", "y"]}, "records": {},
         "without": {}, "files": [ABOUT, WEIGHTS],
     }  # fmt: skip
-    return model_card(model.spec, Facts(**given | facts))
+    return Facts(**given | facts)
 
 
 def test_what_a_card_says():
     model, _ = trained("two_decoders")
-    text = card(model)
+    text = model_card(facts_of(model))
     assert "alone can't load `model.safetensors`" in text
     assert "Not stated. Fill it in" in text
     assert "1 area is in both training and validation" in text
     assert "| train | 2 | 1 |" in text
     assert "Not known: the run was not recorded" in text
     assert "smp.from_pretrained" not in text
-    text = card(trained("unet")[0], files=[ABOUT, SMP, WEIGHTS, "model.onnx"], licence="CC-BY-4.0")
+    files = [ABOUT, SMP, WEIGHTS, "model.onnx"]
+    text = model_card(facts_of(trained("unet")[0], files=files, licence="CC-BY-4.0"))
     assert "license: cc-by-4.0" in text
     assert "smp.from_pretrained" in text
     assert "InferenceSession('model.onnx')" in text
@@ -416,7 +418,7 @@ def test_what_a_card_says():
 def test_the_item_names_every_file(tmp_path):
     model, architecture = trained("two_decoders")
     export_folder(model, architecture, tmp_path)
-    item = stac_item("loss=dice", model.spec, "Unet", 10, "2026-01-01T00:00:00Z", [tmp_path / WEIGHTS])
+    item = stac_item(facts_of(model, title="loss=dice"), tmp_path)
     assert item["id"] == item["properties"]["mlm:name"] == "loss-dice"
     asset = item["assets"][WEIGHTS]
     assert asset["file:checksum"] == f"1220{digest(tmp_path / WEIGHTS)}"
