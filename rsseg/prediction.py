@@ -157,6 +157,7 @@ class Mapper:
         check_blend(self.windows)
         self.products = list(self._products())
         accelerator = scoring_accelerator(options.device)
+        torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it, as in training
         fabric = L.Fabric(accelerator=accelerator, devices=1, precision=choose_precision(self.spec.precision, accelerator))
         self.forward: Callable[[Tensor], dict[str, Tensor]] = fabric.setup_module(self.predictor)
         self.device = fabric.device
