@@ -81,7 +81,7 @@ def predict(
     """
     quiet()
     options = options or Options()
-    mapper = Mapper(load_models(runs, options.scaling, trust), options)
+    mapper = Mapper(_load_models(runs, options.scaling, trust), options)
     scenes = find_scenes(scene, mapper.spec.image, options.stack)
     single = out is not None and not out.is_dir() and out.suffix.lower() in SUFFIXES
     if single and len(scenes) > 1:
@@ -112,12 +112,8 @@ def predict(
     return found
 
 
-def load_models(runs: Sequence[Path], scaling: str, trust: Sequence[str]) -> list[TrainedModel]:
-    """The networks of run folders, exported folders, and of all runs in other folders.
-
-    Raises:
-        InputError: If one can't be used.
-    """
+def _load_models(runs: Sequence[Path], scaling: str, trust: Sequence[str]) -> list[TrainedModel]:
+    """The networks of run folders, exported folders, and of all runs in other folders."""
     models = []
     for place in dict.fromkeys(place.resolve() if place.is_dir() else place for place in runs):
         if (place / ABOUT).is_file():
@@ -128,11 +124,7 @@ def load_models(runs: Sequence[Path], scaling: str, trust: Sequence[str]) -> lis
 
 
 class Mapper:
-    """Maps scenes with a predictor, one after the other.
-
-    Args:
-        models: The networks.
-        options: How.
+    """Maps scenes with the mean of some networks, one scene after the other.
 
     Attributes:
         products: The files that are made of each scene.
@@ -205,15 +197,7 @@ class Mapper:
         return [LIGHT, *found[1:]] if isinstance(task, Binary) and palette is None else found
 
     def map(self, scene: Scene, out: Path, title: str = "predicting") -> Path:
-        """Write the files of a scene.
-
-        Args:
-            scene: The scene.
-            out: Where the first of them goes.
-            title: What the progress bar says.
-
-        Returns:
-            The first of them.
+        """Write the files of a scene, the first of which goes to `out`; the progress bar has this title.
 
         Raises:
             LockedError: If another process is at it.
@@ -249,9 +233,11 @@ class Mapper:
         with ExitStack() as files:
             outputs = [
                 files.enter_context(product.open(path, reader, place, tags))
-                for product, path in zip(reversed(self.products), reversed(paths), strict=True)  # the first is closed first
+                for product, path in zip(self.products, paths, strict=True)
             ]
             predict_scene(self.forward, self.predictor.planes, reader, outputs, self.windows, self.device, title)
+        for product, output, path in zip(self.products, outputs, paths, strict=True):
+            product.finish(output, path, reader.scene.image)
 
 
 def _is_made(files: Sequence[Path], tags: Mapping[str, str]) -> bool:

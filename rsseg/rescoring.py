@@ -22,17 +22,7 @@ from rsseg.task import Task
 
 
 def count_baselines(run: Path, task: Task, split: str = "val", trust: Sequence[str] = ()) -> dict[str, Array]:
-    """The counts of trivial predictions on the scenes of a split, by name; see `rsseg.compare.baselines.baselines`.
-
-    Args:
-        run: A run folder, whose config names the scenes.
-        task: The task of the head.
-        split: val or test.
-        trust: Packages whose classes the config may name.
-
-    Raises:
-        InputError: If the scenes can't be used.
-    """
+    """The counts of trivial predictions on the scenes of a run's split, by name; see `rsseg.compare.baselines.baselines`."""
     quiet()
     setup = make_setup(RunFolder(run).config(), trust)
     with in_one_line(run, 1, setup.window, memory=SCORING):
@@ -45,19 +35,7 @@ def count_baselines(run: Path, task: Task, split: str = "val", trust: Sequence[s
 def draw_disagreements(
     runs: Sequence[Path], names: Sequence[str], head: str, split: str, trust: Sequence[str], path: Path
 ) -> None:
-    """Draw the windows that the best checkpoints of some runs label most differently.
-
-    Args:
-        runs: Run folders, of the same data.
-        names: What to call them.
-        head: The head that is drawn; empty: the first.
-        split: Whose windows are drawn.
-        trust: Packages whose classes the runs' configs may name.
-        path: The PNG.
-
-    Raises:
-        InputError: If the scenes or the checkpoints can't be used.
-    """
+    """Draw the windows that the best checkpoints of some runs of the same data label most differently."""
     quiet()
     setups = [make_setup(RunFolder(run).config(), trust) for run in runs]
     setup, size = setups[0], setups[0].window

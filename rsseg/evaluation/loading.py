@@ -22,12 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def load_trained(run: RunFolder, setup: Setup, scaling: str = "none") -> TrainedModel:
-    """The network of a run with its best weights, ready for any scene.
-
-    Args:
-        run: The run folder.
-        setup: Its setup.
-        scaling: As for `TrainedModel`.
+    """The network of a run with its best weights, ready for any scene, scaled as for `TrainedModel`.
 
     Raises:
         InputError: If there are no weights, or they can't be read.

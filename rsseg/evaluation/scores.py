@@ -121,14 +121,8 @@ def evaluate_map(
 ) -> AnyScores:
     """Score a finished map by a mask from elsewhere; print the table, and write ``evaluation-map-{map}.csv`` and its like.
 
-    Args:
-        run: A run whose classes the map has.
-        path: The map, see `compare_map`.
-        mask: The mask, in any CRS.
-        trust: As for `evaluate`.
-        without: As for `evaluate`.
-        head: The head that the map is of; empty: the first.
-        out: The folder of the tables; None: the run's.
+    The map is of a head (empty: the first) of a run whose classes it has, see `compare_map`; the mask is in any CRS. The rest
+    is as for `evaluate`.
 
     Raises:
         InputError: If a file can't be used.
@@ -147,18 +141,9 @@ def evaluate_map(
 
 
 def record_split(run: Path, split: str = "test", trust: Sequence[str] = ()) -> Path:
-    """Count a run's best checkpoint on the scenes of a split for comparisons, unless that has been done.
+    """Count a run's best checkpoint on a split that training has not seen for comparisons, unless that has been done.
 
-    Args:
-        run: The run folder.
-        split: A split that training has not seen.
-        trust: As for `evaluate`.
-
-    Returns:
-        ``records/test.npz``, which `rsseg.compare.records.load_records` reads.
-
-    Raises:
-        InputError: As for `evaluate`.
+    Returned is ``records/test.npz``, which `rsseg.compare.records.load_records` reads; errors are those of `evaluate`.
     """
     quiet()
     folder = RunFolder(run)

@@ -115,13 +115,7 @@ def reflected(start: int, size: int, length: int) -> NDArray[np.intp]:
 class Blend:
     """The blended planes of a row of windows, of which the rows that no later window reaches can be taken.
 
-    It holds ``4 * planes * size * width`` bytes, whatever the scene's height.
-
-    Args:
-        planes: The number of planes.
-        shape: Height and width of the scene.
-        windows: How it is cut.
-        device: Where the planes lie.
+    It holds ``4 * planes * size * width`` bytes, whatever the height of the scene, whose height and width are its `shape`.
 
     Attributes:
         tops: Where the rows of windows begin.

@@ -73,10 +73,6 @@ def load_exported(folder: Path, scaling: str = "none") -> TrainedModel:
 
     Nothing is unpickled, and no class is made but those of smp, whatever the folder says.
 
-    Args:
-        folder: The folder.
-        scaling: As for `TrainedModel`.
-
     Raises:
         InputError: If files are missing, damaged, or of another version, or the weights do not fit.
     """
@@ -89,7 +85,7 @@ def load_exported(folder: Path, scaling: str = "none") -> TrainedModel:
         raise InputError(f"{path} is of format {found}, and this version of rsseg reads format {FORMAT}: {AGAIN}")
     state = _read_weights(folder, about)
     try:
-        spec, architecture = read_spec(about["spec"], str(folder)), Architecture.read(about["network"])
+        spec, architecture = _read_spec(about["spec"], str(folder)), Architecture.read(about["network"])
         tasks = {name: head.task for name, head in spec.heads.items()}
         if list(tasks) != list(architecture.heads) or len(spec.bands) != architecture.bands:
             raise ValueError("heads or bands of network and spec differ")
@@ -137,13 +133,8 @@ def spec_record(spec: Spec) -> dict[str, Any]:
     return {"heads": heads, **rest}
 
 
-def read_spec(saved: Mapping[str, Any], name: str) -> Spec:
-    """The spec of this name that `spec_record` gave.
-
-    Raises:
-        KeyError: If a key is missing.
-        TypeError, ValueError: If a value is wrong.
-    """
+def _read_spec(saved: Mapping[str, Any], name: str) -> Spec:
+    """The spec of this name that `spec_record` gave; `KeyError`, `TypeError` or `ValueError` if something is wrong."""
     spec: Spec = _read(Spec, saved, name=name, heads={head: _read_head(own) for head, own in saved["heads"].items()})
     heads, bands, mean, std = spec.heads, spec.bands, spec.mean, spec.std
     if not heads or not bands or not len(bands) == len(mean) == len(std) or min(std) <= 0:

@@ -1,10 +1,10 @@
-"""The files that are made of a head of a scene: each is opened, given rows by `Output`, and finished when it is closed."""
+"""The files that are made of a head of a scene: each is opened, given rows, and finished once all are closed."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,15 +33,9 @@ class Areas:
 
 @dataclass(frozen=True)
 class RasterMap:
-    """A map of labels, values or shares, of labels perhaps with their areas as polygons.
+    """A map of a kind of `rsseg.inference.maps.KINDS`, of labels perhaps with their areas as polygons.
 
-    Attributes:
-        head: The head.
-        ending: What follows the scene's name in that of the file.
-        task: The head's task.
-        kind: One of `rsseg.inference.maps.KINDS`.
-        bands: What it holds.
-        areas: How polygons are made; None: there are none.
+    Its name is the scene's with this ending.
     """
 
     head: str
@@ -63,6 +57,9 @@ class RasterMap:
         """A file to give rows to."""
         with new_map(path, self.bands, reader.size, place, tags) as raster:
             yield MapFile(self.head, self.bands, raster)
+
+    def finish(self, output: Output, path: Path, image: Path) -> None:
+        """Write what lies beside the file, and say where it is."""
         if self.bands.colours:
             write_styles(path, self.task, self.bands.classes, self.bands.colours)
         log.info("%s: %s", "Map" if self.kind == "labels" else self.kind.capitalize(), path)
@@ -100,23 +97,23 @@ class ObjectFile:
         """See `RasterMap`."""
         return [path]
 
-    @contextmanager
-    def open(self, path: Path, reader: SceneReader, place: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator[Output]:
+    def open(
+        self, path: Path, reader: SceneReader, place: Mapping[str, Any], tags: Mapping[str, str]
+    ) -> AbstractContextManager[Output]:
         """See `RasterMap`."""
-        objects = Objects(self.head, self.task, reader.size[0])
-        yield objects
-        log.info("%d objects of score %g and more: %s", objects.save(path, reader.scene.image), SCORE, path)
+        return nullcontext(Objects(self.head, self.task, reader.size[0]))
+
+    def finish(self, output: Output, path: Path, image: Path) -> None:
+        """Write what was gathered."""
+        assert isinstance(output, Objects)
+        log.info("%d objects of score %g and more: %s", output.save(path, image), SCORE, path)
 
 
 Product = RasterMap | ObjectFile
 
 
 def check_suffix(product: Product, out: Path) -> None:
-    """Refuse a file of a name that a product is not written to.
-
-    Raises:
-        InputError: For another suffix.
-    """
+    """Refuse a file of a name that a product is not written to."""
     if out.suffix.lower() not in product.suffixes:
         ends = " or ".join(product.suffixes)
         raise InputError(f"out={out}: {product.what} are written as {ends}; take such a name, or that of a folder")

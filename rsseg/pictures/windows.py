@@ -64,13 +64,7 @@ def pick_windows(store: Store, size: int, count: int, every_class: bool = False)
     """Windows around pixels of each class, which together show as much as they can; each a batch of one, labelled as a whole.
 
     Chosen are, one after the other, those that show most classes which are not seen yet, then those in another scene, then
-    those with most classes.
-
-    Args:
-        store: The scenes.
-        size: The windows' side.
-        count: How many; fewer if there are no more.
-        every_class: Take more, until every class of the split is seen.
+    those with most classes: `count` of them if there are so many, or more, until every class of the split is seen.
     """
     task, shares = store.task, dict[tuple[int, int, int], NDArray[np.float64]]()
     counts = task.label_counts(store.census.positives.sum(axis=0), store.census.valid.sum(axis=0))[0]
