@@ -48,11 +48,13 @@ class Counted:
     """What is counted of an ensemble, or of one model, while whole scenes are predicted.
 
     At the ``fixed`` point every head is counted, at ``tuned`` those that have thresholds; the histograms of scores are kept by
-    head with labels and kind of scaling.
+    head with labels and kind of scaling. `without` are the classes that means leave out, by head.
     """
 
-    def __init__(self, ensemble: Ensemble, scenes: int, kinds: Mapping[str, Sequence[str]]) -> None:
-        self.ensemble, self.tasks = ensemble, ensemble.tasks
+    def __init__(
+        self, ensemble: Ensemble, scenes: int, kinds: Mapping[str, Sequence[str]], without: Mapping[str, Sequence[str]]
+    ) -> None:
+        self.ensemble, self.tasks, self.without = ensemble, ensemble.tasks, without
         self.name = ensemble.models[0].spec.name if len(ensemble.models) == 1 else "ensemble"
         tuned = ensemble.thresholds.items()
         self.points: dict[str, dict[str, Any]] = {
@@ -77,10 +79,10 @@ class Counted:
                 scaled = self.ensemble.pool(each, head, kind)
                 histogram.to(device).update(scaled, task.hard_labels(target), batch["scene"])
 
-    def scores(self, point: str, without: Mapping[str, Sequence[str]]) -> dict[str, AnyScores]:
+    def scores(self, point: str) -> dict[str, AnyScores]:
         """The scores of each head at a point, or where it has none, at the fixed one."""
         sums = {head: self.points[point].get(head, fixed) for head, fixed in self.points["fixed"].items()}
-        return {head: score_scenes(own, self.tasks[head], without[head]) for head, own in sums.items()}
+        return {head: score_scenes(own, self.tasks[head], self.without[head]) for head, own in sums.items()}
 
     def calibration_sums(self, head: str, kind: str) -> dict[str, np.ndarray[Any, Any]]:
         """What the scores of a head's calibration are functions of."""
@@ -89,17 +91,16 @@ class Counted:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What was counted of whole scenes: of a run, or of an ensemble and its members; `without`: what means leave out."""
+    """What was counted of whole scenes: of a run, or of an ensemble and its members."""
 
     together: Counted
     members: Sequence[Counted]
     scenes: Sequence[str]
     groups: Sequence[str]
-    without: Mapping[str, Sequence[str]]
 
     def scores(self, point: str = "fixed") -> dict[str, AnyScores]:
         """The scores of each head at an operating point; see `Counted.scores`."""
-        return self.together.scores(point, self.without)
+        return self.together.scores(point)
 
     @property
     def points(self) -> list[str]:
@@ -138,10 +139,10 @@ class Evaluated:
     def _scored(self, head: str) -> Iterator[tuple[str, Measure, list[Any]]]:
         """The scores of a head that are compared, each with what it is made of: of the ensemble, then of each member."""
         every, task = (self.together, *self.members), self.together.tasks[head]
-        measure = measures(task, self.without[head])[task.score]
+        measure = measures(task, self.together.without[head])[task.score]
         for point in ("fixed", "tuned"):
             if all(head in counted.points[point] for counted in every):
-                scores = [counted.scores(point, self.without)[head] for counted in every]
+                scores = [counted.scores(point)[head] for counted in every]
                 yield point, measure, [own.counts[..., measure.classes, :] for own in scores]
         if task.real:
             return
@@ -193,7 +194,7 @@ class Evaluated:
             "scaling": ensemble.scaling,
             "scenes": list(self.scenes),
             "scores": {
-                own.name: {point: {h: s.means() for h, s in own.scores(point, self.without).items()} for point in self.points}
+                own.name: {point: {h: s.means() for h, s in own.scores(point).items()} for point in self.points}
                 for own in (self.together, *self.members)
             },
             "calibration": self.calibration(),
@@ -209,9 +210,10 @@ def count_ensemble(setup: Setup, ensemble: Ensemble, store: Store) -> Evaluated:
     for model in ensemble.models:
         trainer.precision_plugin.convert_module(model.to(device))
     kinds = {head: ensemble.kinds(head) for head in ensemble.tasks}
-    together = Counted(ensemble, len(store), kinds)
+    without = {head: setup.without_of(head) for head in ensemble.tasks}
     several = ensemble.models if len(ensemble.models) > 1 else []
-    members = [Counted(Ensemble([model], heads=list(kinds)), len(store), kinds) for model in several]
+    alone = [Ensemble([model], heads=list(kinds)) for model in several]
+    together, *members = [Counted(each, len(store), kinds, without) for each in (ensemble, *alone)]
     batches: Any = feed(setup, windows, Batches(len(windows), setup.batch_size))
     with torch.inference_mode(), trainer.precision_plugin.forward_context(), progress(batches, "scoring") as steps:
         for given in steps:
@@ -220,8 +222,7 @@ def count_ensemble(setup: Setup, ensemble: Ensemble, store: Store) -> Evaluated:
             together.update(each, batch)
             for counted, logits in zip(members, each, strict=False):
                 counted.update([logits], batch)
-    without = {head: setup.without_of(head) for head in ensemble.tasks}
-    return Evaluated(together, members, [scene.name for scene in store.scenes], group_names(store.scenes), without)
+    return Evaluated(together, members, [scene.name for scene in store.scenes], group_names(store.scenes))
 
 
 def _ends(name: str, interval: Interval) -> dict[str, float]:

@@ -17,13 +17,13 @@ from rsseg.dataset import open_split
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation.counts import at_point, count_ensemble, draw_examples, draw_matrices, write_tables
 from rsseg.evaluation.labelled import compare_map, labelled_scene, labelled_scenes
-from rsseg.evaluation.loading import finished_runs, known_head, load_trained, open_labelled
+from rsseg.evaluation.loading import finished_runs, known_head, load_trained
 from rsseg.files import UnwritableError, read_json, write_json
 from rsseg.inference.ensemble import Ensemble, check_threshold
 from rsseg.metrics import AnyScores
 from rsseg.quiet import quiet
 from rsseg.setup import Setup
-from rsseg.training.scoring import print_scores, score_split
+from rsseg.training.scoring import print_scores
 
 log = logging.getLogger(__name__)
 
@@ -138,22 +138,6 @@ def evaluate_map(
         write_tables(place, result, [path.stem])
         draw_matrices(place, result)
     return result[chosen]
-
-
-def record_split(run: Path, split: str = "test", trust: Sequence[str] = ()) -> Path:
-    """Count a run's best checkpoint on a split that training has not seen for comparisons, unless that has been done.
-
-    Returned is ``records/test.npz``, which `rsseg.compare.records.load_records` reads; errors are those of `evaluate`.
-    """
-    quiet()
-    folder = RunFolder(run)
-    path = folder.records / f"{split}.npz"
-    if not path.is_file():
-        setup = make_setup(folder.config(), trust)
-        with in_one_line(run, setup.batch_size, setup.window, memory=SCORING):
-            module, store = open_labelled(folder, setup, split)
-            score_split(setup, folder, module, store, path)
-    return path
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a comparison looks at scenes and checkpoints for: trivial baselines, and windows that models disagree about."""
+"""What a comparison looks at scenes and checkpoints for: another split, trivial baselines, and where models disagree."""
 
 from __future__ import annotations
 
@@ -12,13 +12,30 @@ from rsseg.compare.baselines import baselines
 from rsseg.config.folder import RunFolder
 from rsseg.dataset import open_data, open_split, scenes_of
 from rsseg.errors import SCORING, in_one_line
-from rsseg.evaluation.loading import known_head, load_trained
+from rsseg.evaluation.loading import known_head, load_trained, open_labelled
 from rsseg.metrics.average import Array
 from rsseg.pictures.panels import draw_windows
 from rsseg.pictures.windows import most_different, pick_windows
 from rsseg.progress import progress
 from rsseg.quiet import quiet
 from rsseg.task import Task
+from rsseg.training.scoring import score_split
+
+
+def record_split(run: Path, split: str = "test", trust: Sequence[str] = ()) -> Path:
+    """Count a run's best checkpoint on a split that training has not seen for comparisons, unless that has been done.
+
+    Returned is ``records/test.npz``, which `rsseg.compare.records.load_records` reads; errors are those of `evaluate`.
+    """
+    quiet()
+    folder = RunFolder(run)
+    path = folder.records / f"{split}.npz"
+    if not path.is_file():
+        setup = make_setup(folder.config(), trust)
+        with in_one_line(run, setup.batch_size, setup.window, memory=SCORING):
+            module, store = open_labelled(folder, setup, split)
+            score_split(setup, folder, module, store, path)
+    return path
 
 
 def count_baselines(run: Path, task: Task, split: str = "val", trust: Sequence[str] = ()) -> dict[str, Array]:
