@@ -81,7 +81,7 @@ def predict(
     """
     quiet()
     options = options or Options()
-    mapper = Mapper(_load_models(runs, options.scaling, trust), options)
+    mapper = Mapper(load_models(runs, options.scaling, trust), options)
     scenes = find_scenes(scene, mapper.spec.image, options.stack)
     single = out is not None and not out.is_dir() and out.suffix.lower() in SUFFIXES
     if single and len(scenes) > 1:
@@ -112,7 +112,7 @@ def predict(
     return found
 
 
-def _load_models(runs: Sequence[Path], scaling: str, trust: Sequence[str]) -> list[TrainedModel]:
+def load_models(runs: Sequence[Path], scaling: str, trust: Sequence[str]) -> list[TrainedModel]:
     """The networks of run folders, exported folders, and of all runs in other folders."""
     models = []
     for place in dict.fromkeys(place.resolve() if place.is_dir() else place for place in runs):
