@@ -16,7 +16,7 @@ from rsseg.data.build import open_store
 from rsseg.data.census import Census, absent_classes, check_absent, describe_other_radiometry, robust_statistics
 from rsseg.data.grids import ground_resolution
 from rsseg.data.groups import describe_cut_groups, group_names
-from rsseg.data.mask_reader import MaskReader
+from rsseg.data.masks import MaskReader
 from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import SPLITS
 from rsseg.data.store import Store

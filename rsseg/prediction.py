@@ -20,8 +20,7 @@ from rsseg.assembly import make_setup
 from rsseg.compare.runs import find_runs
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
-from rsseg.data.burn import VECTORS
-from rsseg.data.files import is_vector
+from rsseg.data.masks import VECTORS, is_vector
 from rsseg.data.raster import georeference
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.devices import choose_precision, scoring_accelerator

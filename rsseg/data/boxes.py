@@ -13,8 +13,7 @@ from shapely.affinity import affine_transform
 from shapely.geometry import box
 
 from rsseg.contract import InputError, number
-from rsseg.data.burn import Burn
-from rsseg.data.mask_reader import MaskReader
+from rsseg.data.masks import Burn, MaskReader
 from rsseg.data.raster import open_raster
 from rsseg.task import OBJECT_PLANES, Task
 from rsseg.task.heat import spread, whole_radius

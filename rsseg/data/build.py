@@ -18,9 +18,9 @@ from rsseg.contract import InputError
 from rsseg.data.census import band_statistics, value_statistics
 from rsseg.data.count import SceneCounts
 from rsseg.data.decoded import decode_scene, decoded_bytes, layer_files, read_arrays, store_name, write_arrays
-from rsseg.data.inspection import Facts, compare_scenes, raise_together
-from rsseg.data.mask_reader import MaskReader
-from rsseg.data.scene import Scene
+from rsseg.data.inspection import compare_scenes, raise_together
+from rsseg.data.masks import MaskReader
+from rsseg.data.scene import Facts, Scene
 from rsseg.data.store import Store
 from rsseg.files import UnwritableError, check_space, file_error, remove_parts
 from rsseg.progress import progress

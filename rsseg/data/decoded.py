@@ -22,10 +22,9 @@ from safetensors.numpy import load, save
 
 from rsseg.contract import ONE_TARGET, unknown
 from rsseg.data.count import Counter, SceneCounts
-from rsseg.data.inspection import Facts
-from rsseg.data.mask_reader import MaskReader
+from rsseg.data.masks import MaskReader
 from rsseg.data.raster import open_raster
-from rsseg.data.scene import Scene, SceneReader
+from rsseg.data.scene import Facts, Scene, SceneReader
 from rsseg.files import atomic_write
 
 FORMAT = b"rsseg store 5\n"  # what files of arrays begin with; to be raised when scenes or counts are written otherwise

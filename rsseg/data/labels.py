@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.boxes import Boxes
-from rsseg.data.mask_reader import MaskReader
+from rsseg.data.masks import MaskReader
 from rsseg.data.raster import blank_missing
 from rsseg.data.values import Shares, Values
 from rsseg.task import Centres, Task

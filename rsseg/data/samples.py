@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from rsseg.contract import InputError
-from rsseg.data.inspection import Facts, check_band_numbers
-from rsseg.data.mask_reader import MaskReader
-from rsseg.data.masks import check_bands, mask_values
+from rsseg.data.masks import MaskReader, check_bands, mask_values
 from rsseg.data.pieces import place_of
 from rsseg.data.raster import blank_missing
-from rsseg.data.scene import Mask, Scene, SceneReader
+from rsseg.data.scene import Facts, Mask, Scene, SceneReader, check_band_numbers
 
 Array = NDArray[Any]
 

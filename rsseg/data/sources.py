@@ -19,7 +19,7 @@ from shapely.affinity import affine_transform
 from shapely.geometry import box
 
 from rsseg.contract import InputError, nearest
-from rsseg.data.burn import Burn
+from rsseg.data.masks import Burn
 from rsseg.data.paths import find
 from rsseg.data.raster import new_raster
 from rsseg.data.scene import Mask, Scene, Source

@@ -20,7 +20,7 @@ from rsseg.contract import InputError, Layers, unknown
 from rsseg.data.blocks import Blocks
 from rsseg.data.census import BandStatistics, Census, ValueStatistics
 from rsseg.data.decoded import BLOCK, decode_scene, find_fault, has_size, layer_file, layer_files, map_array
-from rsseg.data.mask_reader import MaskReader
+from rsseg.data.masks import MaskReader
 from rsseg.data.raster import as_pixel
 from rsseg.data.scene import Scene
 from rsseg.progress import progress

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsseg.contract import InputError
-from rsseg.data.mask_reader import MaskReader
+from rsseg.data.masks import MaskReader
 from rsseg.task import Task
 
 TOLERANCE = 0.01

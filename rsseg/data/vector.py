@@ -19,8 +19,8 @@ from shapely import unary_union
 from shapely.geometry import box
 
 from rsseg.contract import InputError, nearest
-from rsseg.data.burn import Burn, text_of
 from rsseg.data.grids import area_in, brief_crs, located
+from rsseg.data.masks import Burn, text_of
 from rsseg.data.raster import open_raster, version
 
 logging.getLogger("pyogrio").setLevel(logging.WARNING)  # it counts the features of every file that it writes

@@ -16,7 +16,7 @@ from scipy.ndimage import distance_transform_edt, find_objects, label
 
 from rsseg.contract import known
 from rsseg.data.build import cores
-from rsseg.data.mask_reader import MaskReader
+from rsseg.data.masks import MaskReader
 from rsseg.data.regions import cut
 from rsseg.data.sampling import stream
 from rsseg.data.scene import Scene

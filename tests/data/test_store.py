@@ -19,9 +19,9 @@ from tiny import checker, coloured, make_scene, mask_file, write_tif
 import rsseg.data.build as build
 import rsseg.data.store as room
 from rsseg.contract import InputError
-from rsseg.data.burn import Burn
 from rsseg.data.decoded import PART, map_array, parts, store_name
 from rsseg.data.labels import Labels
+from rsseg.data.masks import Burn
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import load, put, put_by_torch
 from rsseg.task import Binary, make_task
