@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from rsseg.task import Task
 
-SIZE = 128
-"""Side of a block in pixels."""
+SIZE = 128  # side of a block in pixels
 
 
 class Extent(NamedTuple):
@@ -25,7 +24,7 @@ class Extent(NamedTuple):
 
 @dataclass(frozen=True)
 class Blocks:
-    """All blocks of a split.
+    """All blocks of a split. Its methods take the ``sizes`` of the scenes: ``[S, 2]``, height and width.
 
     Attributes:
         size: Side of a block in pixels.
@@ -44,12 +43,7 @@ class Blocks:
 
     @classmethod
     def of(cls, counts: NDArray[np.uint16], sizes: NDArray[np.int64], size: int = SIZE) -> Blocks:
-        """All blocks of a split.
-
-        Args:
-            counts: uint16 ``[N, K + 1]``, scene by scene, row by row.
-            sizes: ``[S, 2]``, height and width of each scene.
-            size: Side of a block.
+        """All blocks of a split, from their counts, scene by scene, row by row.
 
         Example:
             >>> blocks = Blocks.of(np.zeros((3, 2), np.uint16), np.array([[100, 200], [9, 9]]))
@@ -67,34 +61,18 @@ class Blocks:
         return len(self.counts)
 
     def extent(self, sizes: NDArray[np.int64]) -> Extent:
-        """Where the blocks lie.
-
-        Args:
-            sizes: ``[S, 2]``, height and width of each scene.
-        """
+        """Where the blocks lie."""
         top, left = self.row.astype(np.int64) * self.size, self.col.astype(np.int64) * self.size
         height, width = sizes[self.scene].T
         return Extent(top, left, np.minimum(self.size, height - top), np.minimum(self.size, width - left))
 
     def labelled(self, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which blocks hold a labelled pixel.
-
-        Args:
-            sizes: ``[S, 2]``, height and width of each scene.
-        """
+        """Which blocks hold a labelled pixel."""
         extent = self.extent(sizes)
         return self.counts[:, -1] < extent.height * extent.width
 
     def by_label(self, task: Task, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The pixels of each block by label.
-
-        Args:
-            task: The head's task.
-            sizes: ``[S, 2]``, height and width of each scene.
-
-        Returns:
-            int64 ``[N, len(task.label_names)]``.
-        """
+        """The pixels of each block by label: int64 ``[N, len(task.label_names)]``."""
         positives = self.counts[:, :-1].astype(np.int64)
         extent = self.extent(sizes)
         valid = extent.height * extent.width - self.counts[:, -1]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,69 +15,8 @@ from rsseg.task import Task
 LATTICE = 32  # the sample that percentiles are taken of: one pixel in every such row and column
 
 
-class TargetCounts(NamedTuple):
-    """What is known of a target of one scene.
-
-    Attributes:
-        labels: int64 ``[2, K]``: pixels of each class, labelled pixels.
-        blocks: uint16 ``[rows, columns, K + 1]``, as in `Blocks`.
-        values: float64 ``[5, V]``, of V real values, as `Moments.table`; V is 0 for labels.
-    """
-
-    labels: NDArray[np.int64]
-    blocks: NDArray[np.uint16]
-    values: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class SceneCounts:
-    """What is known of one scene; a file of these arrays says that it is in the store.
-
-    Attributes:
-        layout: int64 ``[3]``: height, width, and the number of pixels without data.
-        bands: float64 ``[4, C]``: mean, sum of squared deviations from it, minimum, maximum.
-        sample: ``[n, C]`` in the scene's dtype.
-        targets: The counts of each of the dataset's targets.
-        dtypes: uint8 ``[F, 3]``, the dtype of each of its F files as NumPy writes it, such as ``<u2``.
-        lengths: int64 ``[F]``, the bytes of each file.
-        sums: uint32, the check sums of the blocks of all files, see `rsseg.data.decoded.block_sums`.
-    """
-
-    layout: NDArray[np.int64]
-    bands: NDArray[np.float64]
-    sample: NDArray[np.generic]
-    targets: tuple[TargetCounts, ...]
-    dtypes: NDArray[np.uint8]
-    lengths: NDArray[np.int64]
-    sums: NDArray[np.uint32]
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Its arrays by name."""
-        plain = {name: array for name, array in vars(self).items() if name != "targets"}
-        each = [(place, name, array) for place, counts in enumerate(self.targets) for name, array in counts._asdict().items()]
-        return plain | {f"{place}_{name}": array for place, name, array in each}
-
-    @classmethod
-    def of(cls, arrays: Mapping[str, NDArray[Any]], targets: int) -> SceneCounts:
-        """What `arrays` gave, of so many targets."""
-        plain = {item.name: arrays[item.name] for item in fields(cls) if item.name != "targets"}
-        each = (TargetCounts(*(arrays[f"{place}_{name}"] for name in TargetCounts._fields)) for place in range(targets))
-        return cls(**plain, targets=tuple(each))
-
-
 class Moments:
-    """Mean, squared deviation and extremes of rows of numbers that come part by part (Chan et al. 1983).
-
-    Args:
-        rows: The number of rows.
-
-    Example:
-        >>> moments = Moments(1)
-        >>> for part in ([1.0, 2.0], [3.0]):
-        ...     moments.add(0, np.array(part))
-        >>> moments.table()[:, 0].tolist()
-        [3.0, 2.0, 2.0, 1.0, 3.0]
-    """
+    """Mean, squared deviation and extremes of rows of numbers that come part by part (Chan et al. 1983)."""
 
     def __init__(self, rows: int) -> None:
         self.count, self.mean, self.deviation = np.zeros(rows), np.zeros(rows), np.zeros(rows)
@@ -103,12 +41,7 @@ class Moments:
 
 
 class TargetCounter:
-    """Counts a target of a scene while it is decoded, part by part.
-
-    Args:
-        task: The target's task.
-        size: Height and width of the scene.
-    """
+    """Counts a target of a scene of some height and width, part by part."""
 
     def __init__(self, task: Task, size: tuple[int, int]) -> None:
         self.task = task
@@ -123,6 +56,7 @@ class TargetCounter:
             self.values.add(row, values)
 
     def _add_labels(self, top: int, left: int, labels: NDArray[np.integer]) -> None:
+        """Count labels by block."""
         kinds = self.task.labels
         rows, columns = (start + np.arange(n) for start, n in zip((top, left), labels.shape[-2:], strict=True))
         first, last = (top // SIZE, left // SIZE), (rows[-1] // SIZE, columns[-1] // SIZE)
@@ -142,10 +76,6 @@ class TargetCounter:
         if labels.ndim == 3:
             nothing = block[(labels == IGNORE).all(axis=0)]
             found[..., -1] += np.bincount(nothing, minlength=shape[0] * shape[1]).reshape(shape)
-
-    def counts(self) -> TargetCounts:
-        """What was counted."""
-        return TargetCounts(self.labels, self.blocks.astype(np.uint16), self.values.table())
 
 
 class Counter:
@@ -192,11 +122,25 @@ class Counter:
         for band, values in enumerate(pixels):
             self.bands.add(band, values)
 
-    def counts(self, dtype: np.dtype[Any], **files: NDArray[Any]) -> SceneCounts:
-        """What was counted of a scene of this dtype, with what is known of its `files`."""
-        height, width = self.size
-        bands = self.bands.table()
-        missing = height * width - int(bands[0, 0])
-        sample = np.concatenate(self.sample).astype(dtype, copy=False)
-        targets = tuple(counter.counts() for counter in self.targets)
-        return SceneCounts(np.array([height, width, missing]), bands[1:], sample, targets, **files)
+    def counts(self, dtype: np.dtype[Any]) -> dict[str, NDArray[Any]]:
+        """What was counted of a scene of this dtype.
+
+        Returns:
+            - ``layout``: int64 ``[3]``: height, width, and the number of pixels without data.
+            - ``bands``: float64 ``[4, C]``: mean, sum of squared deviations from it, minimum, maximum.
+            - ``sample``: ``[n, C]`` in the scene's dtype.
+            - ``0_labels``, and so on for each target: int64 ``[2, K]``: pixels of each class, labelled pixels.
+            - ``0_blocks``: uint16 ``[rows, columns, K + 1]``, as in `Blocks`.
+            - ``0_values``: float64 ``[5, V]``, of V real values, as `Moments.table`; V is 0 for labels.
+        """
+        (height, width), bands = self.size, self.bands.table()
+        counts: dict[str, NDArray[Any]] = {
+            "layout": np.array([height, width, height * width - int(bands[0, 0])]),
+            "bands": bands[1:],
+            "sample": np.concatenate(self.sample).astype(dtype, copy=False),
+        }
+        for place, target in enumerate(self.targets):
+            counts[f"{place}_labels"] = target.labels
+            counts[f"{place}_blocks"] = target.blocks.astype(np.uint16)
+            counts[f"{place}_values"] = target.values.table()
+        return counts

@@ -21,7 +21,7 @@ from rasterio.windows import Window
 from safetensors.numpy import load, save
 
 from rsseg.contract import ONE_TARGET, unknown
-from rsseg.data.count import Counter, SceneCounts
+from rsseg.data.count import Counter
 from rsseg.data.masks import MaskReader
 from rsseg.data.raster import open_raster
 from rsseg.data.scene import Facts, Scene, SceneReader
@@ -37,11 +37,7 @@ MAPS = 40_000  # arrays that are mapped at a time: a process may have 65,530 map
 
 
 def store_name(scene: Scene, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> str:
-    """What a scene's files in the store begin with: a hash of everything that its pixels depend on.
-
-    Raises:
-        InputError: If one of the scene's files is not there.
-    """
+    """What a scene's files in the store begin with: a hash of everything that its pixels depend on."""
     targets = [(d.task.target, d.task.kind, d.task.channels, d.signature) for d in mask_readers]
     facts = (4, scene.signature(), list(bands), targets)  # 4: those of an earlier version are written over, not left there
     return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
@@ -68,23 +64,13 @@ def layer_file(name: str, layer: str) -> str:
 
 
 def layer_files(scene: Scene, name: str, targets: Iterable[str]) -> dict[str, str]:
-    """The names of a scene's files, by what they hold, but for pixels that are missing.
-
-    Args:
-        scene: The scene.
-        name: Its name in the store.
-        targets: The dataset's targets.
-    """
+    """The names of a scene's files, by what they hold, but for pixels that are missing."""
     own = [target for place, target in enumerate(targets) if scene.mask_of(place) is not None]
     return {layer: layer_file(name, layer) for layer in ("image", *own, *["weight"] * (scene.weight is not None))}
 
 
 def parts(size: Sequence[int], block: Sequence[int]) -> Iterator[Window]:
-    """Cover a scene with parts of about `PART` pixels, made of whole blocks.
-
-    Args:
-        size: The scene's height and width.
-        block: Height and width of what is decoded at once.
+    """Cover a scene of this height and width with parts of about `PART` pixels, made of whole blocks.
 
     Example:
         >>> [(w.row_off, w.col_off, w.height, w.width) for w in parts((5000, 5000), (4096, 4096))]
@@ -104,15 +90,7 @@ def slabs(window: Window) -> Iterator[slice]:
 
 
 class ArrayFile:
-    """A .npy file that is written part by part; what is not written is 0.
-
-    Args:
-        path: The file.
-        shape: The array's shape.
-        dtype: The array's dtype.
-        size: Height and width of its planes.
-        pixel: The bytes of a pixel.
-    """
+    """A .npy file of planes of this height and width, with so many bytes a pixel, written part by part; the rest is 0."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], size: tuple[int, int], pixel: int) -> None:
         self.file = path.open("wb", buffering=0)
@@ -122,12 +100,7 @@ class ArrayFile:
         self.file.truncate(self.start + math.prod(shape) * dtype.itemsize)
 
     def write(self, window: Window, planes: NDArray[np.generic]) -> None:
-        """Write a part.
-
-        Args:
-            window: Where it lies.
-            planes: ``[P, h, w]`` or ``[P, h, w, C]``, P planes one after the other.
-        """
+        """Write a part: ``[P, h, w]`` or ``[P, h, w, C]``, P planes one after the other."""
         whole = window.width == self.width
         for i, plane in enumerate(planes):
             for j, rows in enumerate([plane] if whole else plane):
@@ -138,7 +111,7 @@ class ArrayFile:
                     data = data[self.file.write(data) :]
 
 
-def decode_scene(reader: SceneReader, folder: Path, name: str) -> SceneCounts:
+def decode_scene(reader: SceneReader, folder: Path, name: str) -> None:
     """Decode a scene into the store, part by part, whole or not at all.
 
     Nothing is synced: 500 scenes of 256 pixels would take a third longer, and the store can be made again.
@@ -147,12 +120,8 @@ def decode_scene(reader: SceneReader, folder: Path, name: str) -> SceneCounts:
     ``{name}.labels.npy`` the mask ``[*planes, H, W]`` in the task's dtype, or of several targets, as far as the scene has them,
     ``{name}.{target}.npy`` each; ``{name}.weight.npy``, where the scene has one, ``[H, W]`` in its file's dtype;
     ``{name}.missing.npy``, where there are any, bool ``[H, W]``, true for pixels without data; and ``{name}.counts``, which
-    comes last, a `SceneCounts`, with check sums of all others.
-
-    Args:
-        reader: A reader of the scene.
-        folder: The store.
-        name: Its name in the store.
+    comes last, what `Counter.counts` gives, and of each other file its dtype as NumPy writes it, such as ``<u2``, its length
+    and the check sums of its blocks.
 
     Raises:
         InputError: If the scene can't be decoded; `UnwritableError` if it can't be written, which is no scene's fault.
@@ -192,22 +161,16 @@ def decode_scene(reader: SceneReader, folder: Path, name: str) -> SceneCounts:
     paths = [folder / layer_file(name, kind) for kind in kinds]
     lengths = [os.path.getsize(path) for path in paths]
     sums = [s for path, length in zip(paths, lengths, strict=True) for s in block_sums(path, range(-(-length // BLOCK)))]
-    counts = counter.counts(
-        dtype,
-        dtypes=np.array([arrays[kind][1].str for kind in kinds], "S3").view(np.uint8).reshape(-1, 3),
-        lengths=np.array(lengths),
-        sums=np.array(sums, np.uint32),
-    )
-    write_arrays(folder / f"{name}.counts", counts.arrays())
-    return counts
+    of_files = {
+        "dtypes": np.array([arrays[kind][1].str for kind in kinds], "S3").view(np.uint8).reshape(-1, 3),
+        "lengths": np.array(lengths),
+        "sums": np.array(sums, np.uint32),
+    }
+    write_arrays(folder / f"{name}.counts", counter.counts(dtype) | of_files)
 
 
 def block_sums(path: Path | str, chosen: Iterable[int]) -> Iterator[int]:
-    """The check sums (CRC-32) of some blocks of a file, by their numbers.
-
-    Raises:
-        OSError: If it can't be read.
-    """
+    """The check sums (CRC-32) of some blocks of a file, by their numbers."""
     with open(path, "rb") as file:
         for block in chosen:
             file.seek(block * BLOCK)
@@ -223,16 +186,9 @@ def has_size(path: str, size: int) -> bool:
 
 
 def find_fault(path: str, length: int, sums: NDArray[np.uint32], full: bool) -> str:
-    """What is wrong with a file of the store; empty: nothing was found.
-
-    Args:
-        path: The file.
-        length: The bytes that it should have.
-        sums: uint32, the check sums of its blocks.
-        full: Read all blocks; else the first, which holds the header, the last, and others that are drawn anew each time.
-    """
+    """What is wrong with a file that should have this length and check sums; empty: nothing was found, in full or in part."""
     chosen: Sequence[int] = range(len(sums))
-    if not full and len(sums) > SAMPLED:
+    if not full and len(sums) > SAMPLED:  # the header, the end, and others that are drawn anew each time
         chosen = [0, len(sums) - 1, *random.Random().sample(range(1, len(sums) - 1), SAMPLED - 2)]
     try:
         if (found := os.path.getsize(path)) != length:
@@ -263,13 +219,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
 
 @lru_cache(maxsize=MAPS)
 def map_array(path: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[np.generic]:
-    """The array in a file of the store, which must not be written to; its pages come from the disk as they are read.
-
-    Args:
-        path: The file, whose size was looked at.
-        shape: The array's shape.
-        dtype: Its dtype.
-    """
+    """The array in a file of the store, which must not be written to; its pages come from the disk as they are read."""
     size = os.path.getsize(path)
     if size < LARGE:  # a private map, which keeps no file open: in many places a process may have but 1,024
         whole: Any = torch.from_file(path, shared=False, size=size, dtype=torch.uint8).numpy()

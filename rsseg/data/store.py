@@ -37,41 +37,26 @@ are missing, or None if none are: arrays, or tensors on a device."""
 
 
 class Layer(NamedTuple):
-    """What goes with the images of a split, pixel by pixel.
+    """What goes with the images of a split, pixel by pixel."""
 
-    Attributes:
-        planes: The leading shape of a scene's, before height and width.
-        dtype: That of windows.
-        default: What windows hold of a scene that has no such layer.
-    """
-
-    planes: tuple[int, ...]
-    dtype: np.dtype[Any]
-    default: float
+    planes: tuple[int, ...]  # the leading shape of a scene's, before height and width
+    dtype: np.dtype[Any]  # that of windows
+    default: float  # what windows hold of a scene that has no such layer
 
 
 class Store:
-    """The decoded scenes of a split.
-
-    Args:
-        folder: Where they lie.
-        scenes: The scenes that they were decoded from.
-        names: What their files begin with.
-        mask_readers: How the masks of each target are decoded.
-        bands: The image bands that were read, counted from 1.
-        index: The arrays that `rsseg.data.build.make_index` gives.
-        skipped: Scenes that could not be decoded, and why.
-        full: Compare all of a scene with its check sums when it is opened first, not a few blocks of each file.
+    """The decoded scenes of a split, as `rsseg.data.build.open_store` gives them.
 
     Attributes:
-        scenes: As given.
+        folder: Where they lie.
+        scenes: The scenes that they were decoded from.
         sizes: int64 ``[S, 2]``, height and width of each scene.
         dtype: What windows come as: the common type of all scenes.
         layers: What goes with the images, by name: the targets and, if any scene has one, the weight.
         tasks: Those of the dataset's targets, by name.
         censuses: What the split holds, by target.
         pixel_hash: Hash of all files' check sums; changes with any pixel or label.
-        skipped: As given.
+        skipped: Scenes that could not be decoded, and why.
         pin: Whether windows are cut into memory that a GPU reads fast.
         fill: Per band, what windows show where there is no image; set it to the bands' means, so that it normalises to about 0.
         device: The device that holds the scenes; None: they are arrays in memory, or mapped into it.
@@ -158,11 +143,7 @@ class Store:
         return {layer: f"{self.folder}/{file}" for layer, file in files.items()}
 
     def arrays(self, scene: int) -> Arrays:
-        """The pixels of a scene; they must not be written to.
-
-        Raises:
-            InputError: If they are damaged and can't be decoded again.
-        """
+        """The pixels of a scene, which must not be written to; decoded again where they are damaged."""
         if self._loaded:
             return self._loaded[scene]
         if not self._opened[scene]:
@@ -226,25 +207,16 @@ class Store:
     def read_layers(
         self, scene: int, top: int, left: int, size: int
     ) -> tuple[NDArray[np.generic], dict[str, NDArray[np.generic]]]:
-        """A window as arrays: image ``[C, size, size]`` and layers; from the disk, whatever device holds the scenes.
-
-        Args:
-            scene: The scene's number.
-            top: The window's first row.
-            left: The window's first column.
-            size: The window's side in pixels.
-        """
+        """A window as arrays: image ``[C, size, size]`` and layers; from the disk, whatever device holds the scenes."""
         disk = copy.copy(self)
         disk._loaded, disk.device, disk.pin = [], None, False
         image, layers = disk.cut([(scene, top, left)], size)
         return image[0].numpy(), {name: layer[0].numpy() for name, layer in layers.items()}
 
     def cut(self, places: Sequence[tuple[int, int, int]], size: int) -> tuple[Tensor, Layers]:
-        """Square windows; beyond a scene, and where pixels are missing, they hold `fill`, and the layers nothing known.
+        """Square windows of a side, at places (scene, top, left).
 
-        Args:
-            places: Scene, top and left of each.
-            size: Their side.
+        Beyond a scene, and where pixels are missing, they hold `fill`, and the layers nothing known.
 
         Returns:
             The image ``[B, C, size, size]`` in `dtype`, its bands side by side in memory (channels_last), and the layers
@@ -294,11 +266,6 @@ def put(target: NDArray[np.generic], source: NDArray[np.generic], where: Any = T
     """Copy pixels into a part of an array, where a mask says so.
 
     On a CPU this is done by NumPy: it is as fast, and keeps off torch's threads, which are at work on the batch before.
-
-    Args:
-        target: Any shape and dtype.
-        source: A shape that can be expanded to it, any dtype.
-        where: bool, likewise.
     """
     np.copyto(target, source, casting="unsafe", where=where)
 
@@ -312,11 +279,7 @@ def put_by_torch(target: Tensor, source: Tensor, where: Tensor | None = None) ->
 
 
 def load(stores: Sequence[Store], device: torch.device | None) -> None:
-    """Copy the scenes of several splits into memory or to a device, those that are not there yet.
-
-    Args:
-        stores: The splits.
-        device: The device; None: memory.
+    """Copy the scenes of several splits to a device, or into memory, those that are not there yet.
 
     Raises:
         InputError: If they do not fit into its free memory.
