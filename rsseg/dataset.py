@@ -171,8 +171,7 @@ class Data:
         }
 
 
-LOOKED_AT = 20
-"""Scenes whose resolution is asked for."""
+LOOKED_AT = 20  # scenes whose resolution is asked for
 
 
 def resolution_of(scenes: Sequence[Scene]) -> float | None:

@@ -29,8 +29,7 @@ from rsseg.task import Centres, Task
 
 log = logging.getLogger(__name__)
 
-TILE = 1024
-"""The side of the parts that a map is compared in, in pixels."""
+TILE = 1024  # the side of the parts that a map is compared in, in pixels
 
 
 def labelled_scenes(setup: Setup, split: str) -> list[Scene]:

@@ -26,13 +26,7 @@ from rsseg.task import Task
 
 
 def erase(image: Tensor, layers: Layers, where: Tensor) -> tuple[Tensor, Layers]:
-    """Set pixels to 0 in the image and to what is unknown in the layers: `IGNORE` among labels, NaN among real numbers.
-
-    Args:
-        image: ``[B, C, H, W]``.
-        layers: ``[B, H, W]`` or ``[B, L, H, W]`` each.
-        where: bool ``[B, H, W]``.
-    """
+    """Set pixels to 0 in the image and to what is unknown in the layers: `IGNORE` among labels, NaN among real numbers."""
     planes = where[:, None]
     erased = {name: layer.masked_fill(where if layer.ndim == 3 else planes, unknown(layer)) for name, layer in layers.items()}
     return image.masked_fill(planes, 0), erased

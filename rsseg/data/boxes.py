@@ -18,8 +18,7 @@ from rsseg.data.raster import open_raster
 from rsseg.task import OBJECT_PLANES, Task
 from rsseg.task.heat import spread, whole_radius
 
-ROOM = 2
-"""Pixels beyond the radius that know of an object too, for augmentations that enlarge or shrink the window."""
+ROOM = 2  # pixels beyond the radius that know of an object too, for augmentations that enlarge or shrink the window
 
 
 class Boxes(MaskReader):

@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 PERCENTILES = (1, 2, 5, 25, 50, 75, 95, 98, 99)
 
 FAR = 5.0  # pixels whose mean is more standard deviations away from that of training are named
-
 ABSURD = 10.0  # a band that deviates by this many times the distance of its percentiles holds pixels that are no readings
 
 Floats = NDArray[np.float64]

@@ -7,20 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-OUTER = 300
-"""Size in pixels of the largest structures of a cloud field."""
-
-REACH = (30, 70)
-"""How far a cloud's shadow lies from the cloud, in pixels: the lowest and the highest."""
-
-OPAQUE = 0.75
-"""The opacity from which on nothing is seen below a cloud."""
-
-COLOUR = (232, 236, 242)
-"""Of a thick cloud in full light."""
-
-DARKNESS = 0.6
-"""The share of the light that a thick cloud takes from the ground."""
+OUTER = 300  # size in pixels of the largest structures of a cloud field
+REACH = (30, 70)  # how far a cloud's shadow lies from the cloud, in pixels: the lowest and the highest
+OPAQUE = 0.75  # the opacity from which on nothing is seen below a cloud
+COLOUR = (232, 236, 242)  # of a thick cloud in full light
+DARKNESS = 0.6  # the share of the light that a thick cloud takes from the ground
 
 
 class Sky(NamedTuple):
@@ -54,14 +45,7 @@ class Sky(NamedTuple):
 
 
 def draw_sky(rng: np.random.Generator, size: int, share: float, sun: NDArray[np.float64]) -> Sky:
-    """Draw the clouds over a scene.
-
-    Args:
-        rng: Where the chance comes from.
-        size: Side of the square scene in pixels.
-        share: Share of its pixels with cloud, above 0.
-        sun: The direction to the sun, a vector of length 1 along rows and columns.
-    """
+    """Draw clouds over a share of a square scene's pixels, above 0; `sun` is the direction to it along rows and columns."""
     margin = REACH[1] + 1  # clouds beyond the scene throw shadows into it
     field = _turbulence(rng, size + 2 * margin)
     scene = slice(margin, margin + size)

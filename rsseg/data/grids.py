@@ -16,11 +16,8 @@ from rasterio.warp import transform_bounds
 
 from rsseg.contract import InputError
 
-GDAL_ERRORS = (RasterioError, CPLE_BaseError)
-"""What rasterio raises: its own errors, and some of GDAL's as they are."""
-
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)  # what rasterio raises: its own errors, and some of GDAL's as they are
 METRES_PER_DEGREE = 111_320.0  # along a meridian, and along the equator
-
 TOLERANCE = 0.01  # of a pixel: corners that are nearer than this are equal
 
 
@@ -86,13 +83,7 @@ def _matrix(transform: Any) -> NDArray[np.float64]:
 
 
 def check_overlap(path: Path, crs: Any, bounds: Sequence[float], grid: Any) -> None:
-    """Make sure that a file with these bounds touches a raster's area.
-
-    The raster's outline is brought into the file's CRS: a file may reach beyond where the raster's CRS is defined.
-
-    Raises:
-        InputError: If it does not, or there is no way from one CRS to the other.
-    """
+    """Make sure that a file with these bounds touches a raster's area."""
     left, bottom, right, top = area_in(grid, crs, path)
     west, east = sorted(bounds[::2])
     south, north = sorted(bounds[1::2])
@@ -106,16 +97,7 @@ def check_overlap(path: Path, crs: Any, bounds: Sequence[float], grid: Any) -> N
 
 
 def area_in(image: Any, crs: Any, path: Path) -> tuple[float, float, float, float]:
-    """West, south, east and north of an image in another file's CRS; west is above east across the antimeridian.
-
-    Args:
-        image: The open image, which has coordinates.
-        crs: The other CRS.
-        path: The other file, for messages.
-
-    Raises:
-        InputError: If there is no way from one CRS to the other.
-    """
+    """West, south, east and north of an open image in another file's CRS; west is above east across the antimeridian."""
     ends = np.full(4, np.inf)
     west, east = sorted(image.bounds[::2])
     south, north = sorted(image.bounds[1::2])

@@ -12,8 +12,7 @@ from rsseg.contract import ENOUGH_GROUPS, InputError, nearest
 from rsseg.data.raster import open_raster
 from rsseg.data.scene import Scene
 
-LEAVE_ONE_OUT = "groups"
-"""As `dataset.folds`: as many folds as there are groups."""
+LEAVE_ONE_OUT = "groups"  # as `dataset.folds`: as many folds as there are groups
 
 FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
 

@@ -16,20 +16,11 @@ from rsseg.data.raster import blank_missing
 from rsseg.data.values import Shares, Values
 from rsseg.task import Centres, Task
 
-RANGE = re.compile(r"(-?\d+)-(-?\d+)")
-"""A range of mask values, as in "0-127"."""
+RANGE = re.compile(r"(-?\d+)-(-?\d+)")  # a range of mask values, as in "0-127"
 
 
 def parse_colour(text: str) -> int:
-    """A "#rrggbb" colour as one integer.
-
-    Raises:
-        InputError: If the text is no such colour.
-
-    Example:
-        >>> parse_colour("#0000ff")
-        255
-    """
+    """A "#rrggbb" colour as one integer."""
     digits = text.removeprefix("#")
     try:
         if len(digits) != 6:
@@ -79,8 +70,7 @@ def show_values(values: Iterable[int]) -> str:
     return ", ".join(texts)
 
 
-BLURRED = 32
-"""A mask with more unknown colours than these is no drawing any more."""
+BLURRED = 32  # a mask with more unknown colours than these is no drawing any more
 
 
 class Labels(MaskReader):

@@ -23,8 +23,7 @@ from rsseg.data.blocks import Blocks
 from rsseg.data.sampling import ReadLayers, stream
 from rsseg.task import Task
 
-BLOCKS_PER_PIECE = 20
-"""How many blocks are looked into, at most, for each piece that is wanted."""
+BLOCKS_PER_PIECE = 20  # how many blocks are looked into, at most, for each piece that is wanted
 
 
 class Piece(NamedTuple):
@@ -46,23 +45,11 @@ class Piece(NamedTuple):
         return Piece(self.image.to(image), layers, self.inside.to(image.device))
 
 
-Region: TypeAlias = tuple[tuple[slice, slice], NDArray[np.bool_]]
-"""A box, and which of its pixels belong to the region."""
+Region: TypeAlias = tuple[tuple[slice, slice], NDArray[np.bool_]]  # A box, and which of its pixels belong to the region
 
 
 def regions(has: NDArray[np.bool_], least: int, centre: tuple[int, int], side: int) -> list[Region]:
-    """The connected regions (also across corners) that have their centre in a square and are smaller than it.
-
-    Args:
-        has: ``[H, W]``.
-        least: The fewest pixels of a region.
-        centre: First row and column of the square.
-        side: The square's side.
-
-    Example:
-        >>> regions(np.array([[True, False, True]]), least=1, centre=(0, 0), side=2)
-        [((slice(0, 1, None), slice(0, 1, None)), array([[ True]]))]
-    """
+    """The connected regions, also across corners, that have their centre in a square and are smaller than it."""
     numbered, _ = label(has, structure=np.ones((3, 3)))
     areas = np.bincount(numbered.ravel())
     return [
@@ -181,15 +168,7 @@ class Paste(Sometimes):
 
 
 def paste(image: Tensor, layers: Layers, piece: Piece, place: NDArray[np.float64], target: str = ONE_TARGET) -> None:
-    """Put an object into a window, in place. What does not fit into a small window is cut off; what has no label stays.
-
-    Args:
-        image: ``[C, H, W]``.
-        layers: ``[H, W]`` or ``[L, H, W]`` each.
-        piece: The object.
-        place: From 0 (at the upper or left edge) up to 1 (at the lower or right one), down and across.
-        target: The layer that says what has a label.
-    """
+    """Put an object into a window, in place. What does not fit into a small window is cut off; what has no label stays."""
     here = []
     for length, extent, share in zip(image.shape[-2:], piece.inside.shape, place.tolist(), strict=True):
         fitting = min(extent, length)

@@ -67,11 +67,7 @@ def new_raster(path: Path, sync: bool = True, **form: Any) -> Iterator[Any]:
 
 
 def check_whole(path: Path) -> None:
-    """Check that all blocks of a TIFF are there: GDAL does not report a full disk when it closes a file.
-
-    Raises:
-        OSError: If one is not.
-    """
+    """Check that all blocks of a TIFF are there: GDAL does not report a full disk when it closes a file."""
     with rasterio.open(path) as raster:
         ends = [sum(place) for place in block_places(raster)]
     if min(ends) <= 0 or max(ends) > path.stat().st_size:
@@ -145,15 +141,7 @@ def open_raster(path: Path, onto: Path | None = None, bilinear: bool = False) ->
 
 
 def check_parts(path: Path, root: Path | None = None) -> None:
-    """Make sure that a VRT, and those that it reads, read files of this machine alone, and run no functions.
-
-    Args:
-        path: The VRT.
-        root: The folder that all these files have to lie below; None: any will do.
-
-    Raises:
-        InputError: If one is no file, lies elsewhere, or the VRT is no XML.
-    """
+    """Make sure that a VRT, and those that it reads, read files of this machine below `root` alone, and run no functions."""
     todo = [path]
     for vrt in todo:
         try:

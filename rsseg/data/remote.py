@@ -22,23 +22,18 @@ from rsseg.progress import progress
 
 log = logging.getLogger(__name__)
 
-PROTOCOLS = ("http", "https", "s3", "gs", "az", "abfs", "zip", "tar")
-"""What a root may begin with, as fsspec and GDAL call it."""
+PROTOCOLS = ("http", "https", "s3", "gs", "az", "abfs", "zip", "tar")  # what a root may begin with, as fsspec and GDAL call it
 
 PREFIXES = {"/vsicurl/": "", "/vsis3/": "s3://", "/vsigs/": "gs://", "/vsiaz/": "az://", "/vsizip/": "", "/vsitar/": ""}
 """GDAL's names of such places."""
 
-LISTS = (".txt", ".csv", ".parquet", ".json", ".geojson")
-"""Small files that say what others are, such as the lists of a split."""
-
-SMALL = 10e6
-"""Bytes of such a list at most."""
+LISTS = (".txt", ".csv", ".parquet", ".json", ".geojson")  # small files that say what others are, such as the lists of a split
+SMALL = 10e6  # bytes of such a list at most
 
 SINGLE = IMAGES - {".vrt", ".img"}
 """Images that need no file beside them: they are opened where a server says no size, and may send a page of words instead."""
 
-THREADS = 8
-"""Files that are copied at a time; out of an archive one."""
+THREADS = 8  # files that are copied at a time; out of an archive one
 
 
 def fetch(root: str, fits: Callable[[str], bool], setting: str = "dataset.source.root") -> Path:
@@ -89,17 +84,7 @@ def fetch(root: str, fits: Callable[[str], bool], setting: str = "dataset.source
 
 
 def copy_files(url: str, root: str, todo: Mapping[str, Sequence[Any]], folder: Path) -> None:
-    """Copy files of a remote root into a folder.
-
-    Args:
-        url: The root as fsspec writes it.
-        root: The root as the user writes it.
-        todo: Where each file is, and its size, by its path below the root.
-        folder: Where they go.
-
-    Raises:
-        InputError: If they do not fit on the disk, or a file is not whole, which is not kept then.
-    """
+    """Copy files of a remote root into a folder: `todo` says where each is, and its size, by its path below the root."""
     system, _ = open_system(url)
     need = sum(size for _, size in todo.values())
     check_space(folder, need, f"{len(todo)} files of {root} take", "set RSSEG_CACHE to a folder on a larger disk")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -13,21 +14,22 @@ from typing import Any
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.transform import from_origin
 from rasterio.windows import Window
+from shapely.geometry import box
+from torchgeo.datasets import GeoDataset, IntersectionDataset
 
 from rsseg.contract import InputError
+from rsseg.data.grids import TOLERANCE
 from rsseg.data.masks import MaskReader, check_bands, mask_values
-from rsseg.data.pieces import place_of
 from rsseg.data.raster import blank_missing
 from rsseg.data.scene import Facts, Mask, Scene, SceneReader, check_band_numbers
 
 Array = NDArray[Any]
 
-READING = threading.Lock()
-"""Held while a sample is read: few of torchgeo's classes may be asked by several threads."""
-
-TRIED = 10
-"""Samples that are tried to learn what all look like."""
+READING = threading.Lock()  # held while a sample is read: few of torchgeo's classes may be asked by several threads
+TRIED = 10  # samples that are tried to learn what all look like
 
 
 @dataclass(eq=False)
@@ -61,11 +63,7 @@ class Samples:
         return Sample(f"{number:06d}", called, masks, group=group, samples=self, number=number)
 
     def read(self, number: int) -> tuple[Array, Array | None]:
-        """The image ``[bands, H, W]`` of a sample and its mask, if it has one, in the smallest types that hold their values.
-
-        Raises:
-            InputError: If it can't be read or used.
-        """
+        """The image ``[bands, H, W]`` of a sample and its mask, if it has one, in the smallest types that hold their values."""
         with READING:
             try:
                 sample = self.dataset[self.keys[number]]
@@ -80,11 +78,7 @@ class Samples:
 
     @cached_property
     def first(self) -> tuple[Facts, bool]:
-        """What the first sample that can be read is, and whether it has a mask: the others should be alike.
-
-        Raises:
-            InputError: If none of the first `TRIED` can be used.
-        """
+        """What the first sample that can be read is, and whether it has a mask: the others should be alike."""
         faults = list[str]()
         for number in islice(self.keys, TRIED):
             try:
@@ -103,12 +97,7 @@ def facts_of(image: Array) -> Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(Scene):
-    """A sample of a torchgeo dataset; what reads it takes the dataset's item.
-
-    Attributes:
-        samples: Those of its split.
-        number: Its own.
-    """
+    """A sample of a torchgeo dataset; what reads it takes the dataset's item."""
 
     samples: Samples
     number: int
@@ -138,16 +127,7 @@ class Sample(Scene):
 
 
 class SampleReader(SceneReader):
-    """The pixels of a sample, which is read once and held in memory.
-
-    Args:
-        scene: The sample.
-        mask_readers: As for `SceneReader`.
-        bands: Likewise.
-
-    Raises:
-        InputError: If it can't be read or used.
-    """
+    """The pixels of a sample, which is read once and held in memory."""
 
     def __init__(self, scene: Sample, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> None:
         image, self.mask = scene.samples.read(scene.number)
@@ -178,13 +158,7 @@ class SampleReader(SceneReader):
 
 
 def arrays_of(sample: Mapping[str, Any], kind: str, wanted: Sequence[str] | None) -> dict[str, Array]:
-    """The arrays of a sample that are its image or its mask, by key.
-
-    Args:
-        sample: The sample.
-        kind: "image" or "mask": without `wanted`, the key of this name, or else all that begin with it and hold pixels.
-        wanted: The keys, as far as the sample has them.
-    """
+    """The arrays of a sample by key: those wanted; or the one called `kind`, image or mask; or all whose keys begin so."""
     pixels = {key: np.asarray(value) for key, value in sample.items() if np.ndim(value) > 1}
     keys = wanted or ([kind] if kind in pixels else [key for key in pixels if key.startswith(kind)])
     return {key: pixels[key] for key in keys if key in pixels}
@@ -273,3 +247,59 @@ def smallest(pixels: Array) -> NDArray[np.generic]:
             if pixels.min() >= limits.min and pixels.max() <= limits.max and np.array_equal(pixels, np.round(pixels)):
                 return pixels.astype(kind)
     return pixels.astype(np.float32)
+
+
+def grouped_keys(dataset: Any, chip: int) -> list[tuple[int, Any]]:
+    """What a torchgeo dataset is indexed with, each with the number of its group: samples, or the place and time of pieces."""
+    if not isinstance(dataset, GeoDataset):
+        return [(i, i) for i in range(len(dataset))]
+    shapes = dataset.index.geometry
+    cores = shapes.buffer(-min(dataset.res) / 2)  # neighbours that only touch stay apart
+    footprints = cores.union_all()
+    parts = list(getattr(footprints, "geoms", [footprints]))
+    found = []
+    for interval, shape, core in zip(dataset.index.index, shapes, cores, strict=True):
+        if core.is_empty:  # narrower than a pixel, as where files of two datasets touch
+            continue
+        group = next(i for i, part in enumerate(parts) if part.intersects(core))
+        keys = pieces(shape.bounds, corner(dataset, shape), interval, dataset.res, chip)
+        found += [(group, (x, y, t)) for x, y, t in keys if core.intersects(box(x.start, y.start, x.stop, y.stop))]
+    return found
+
+
+def corner(dataset: Any, shape: Any) -> tuple[float, float]:
+    """The corner of a pixel: that of a file; of datasets that are joined, of the first one's file that holds the shape."""
+    joined = isinstance(dataset, IntersectionDataset)
+    while isinstance(dataset, IntersectionDataset):
+        dataset = dataset.datasets[0]
+    files = dataset.index.geometry
+    left, _, _, top = (files[files.intersects(shape.representative_point())].iloc[0] if joined else shape).bounds
+    return left, top
+
+
+def pieces(
+    bounds: tuple[float, float, float, float],
+    grid: tuple[float, float],
+    interval: Any,
+    res: tuple[float, float],
+    chip: int,
+) -> Iterator[tuple[slice, slice, slice]]:
+    """Queries of whole pixels, of this resolution and on this grid, that cover a place without a gap or an overhang."""
+    (left, bottom, right, top), (x, y), (across, down) = bounds, grid, res
+    first, last = math.ceil((left - x) / across - TOLERANCE), math.floor((right - x) / across + TOLERANCE)
+    upper, lower = math.ceil((y - top) / down - TOLERANCE), math.floor((y - bottom) / down + TOLERANCE)
+    for i in range(first, last, chip):
+        for j in range(upper, lower, chip):
+            yield (
+                slice(x + i * across, x + min(i + chip, last) * across),
+                slice(y - min(j + chip, lower) * down, y - j * down),
+                slice(interval.left, interval.right),
+            )
+
+
+def place_of(dataset: Any, key: Any) -> tuple[Any, Affine | None]:
+    """Where a sample lies: its CRS and the transform from its pixels to the map; None of plain images."""
+    if not isinstance(dataset, GeoDataset):
+        return None, None
+    x, y, _ = key
+    return CRS.from_user_input(dataset.crs), from_origin(x.start, y.stop, *dataset.res)

@@ -31,11 +31,8 @@ from rsseg.progress import progress
 
 VEHICLE_NUMBERS = Burn("kind", tuple((kind, number) for number, kind in enumerate(VEHICLES, 1)))
 
-IN_CLOUDS = ("sky", *SKY)
-"""What the files of a scene with clouds may show beside."""
-
-LAYERS = ("masks", "heights", "vehicles", *IN_CLOUDS)
-"""What the files of a scene may show."""
+IN_CLOUDS = ("sky", *SKY)  # what the files of a scene with clouds may show beside
+LAYERS = ("masks", "heights", "vehicles", *IN_CLOUDS)  # what the files of a scene may show
 
 
 class Synthetic(Source):

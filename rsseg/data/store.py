@@ -28,8 +28,7 @@ from rsseg.task import Task
 
 log = logging.getLogger(__name__)
 
-REPAIR = threading.Lock()
-"""Held while a scene is decoded again, that several threads may want."""
+REPAIR = threading.Lock()  # held while a scene is decoded again, that several threads may want
 
 Arrays = tuple[Any, dict[str, Any], Any]
 """Image ``[H, W, C]``; the layers that the scene has by name, ``[*planes, H, W]`` each; and bool ``[H, W]``, true where pixels

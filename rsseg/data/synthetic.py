@@ -18,11 +18,8 @@ CLASSES = ("land", "building", "road", "field", "water")
 PALETTE = ("#d8d2b8", "#d1495b", "#55555f", "#e0a92e", "#2e86ab")
 LAND, BUILDING, ROAD, FIELD, WATER = range(5)
 
-SKY = ("clouds", "shadows", "water")
-"""The bands of the layer `sky`, and the layers that hold each of them alone."""
-
-PIXEL = 0.5
-"""The side of a pixel in metres."""
+SKY = ("clouds", "shadows", "water")  # the bands of the layer `sky`, and the layers that hold each of them alone
+PIXEL = 0.5  # the side of a pixel in metres
 
 CRS = "EPSG:32633"
 

@@ -15,16 +15,14 @@ import torchgeo.datasets
 
 from rsseg.contract import InputError, nearest
 from rsseg.data.groups import by_fraction
-from rsseg.data.pieces import grouped_keys
-from rsseg.data.samples import Samples
+from rsseg.data.samples import Samples, grouped_keys
 from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import FRACTIONS, SPLITS
 
 NAMES = {"train": ("train", "training", "trainval"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
 """What torchgeo's classes call rsseg's splits."""
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
-HELD_OUT = {"train": 0.85, "val": 0.15}
-"""How the training split of a dataset without a validation split is dealt out."""
+HELD_OUT = {"train": 0.85, "val": 0.15}  # how the training split of a dataset without a validation split is dealt out
 
 
 class TorchGeo(Source):
@@ -173,11 +171,7 @@ class TorchGeo(Source):
 
 
 def arguments_of(names: Sequence[str], args: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The arguments of each of several classes.
-
-    Raises:
-        InputError: If they are not listed by class.
-    """
+    """The arguments of each of several classes, which have to be listed by class."""
     wrong = [key for key, own in args.items() if key not in names or not isinstance(own, Mapping)]
     if wrong:
         raise InputError(
@@ -188,15 +182,7 @@ def arguments_of(names: Sequence[str], args: Mapping[str, Any]) -> dict[str, dic
 
 
 def dataset_class(name: str, joined: bool = False) -> Any:
-    """A dataset class of torchgeo by name.
-
-    Args:
-        name: The name.
-        joined: Whether it is to be joined to others by place.
-
-    Raises:
-        InputError: If there is none.
-    """
+    """A dataset class of torchgeo by name; a geospatial one, if it is to be joined to others by place."""
     base = torchgeo.datasets.GeoDataset, torchgeo.datasets.NonGeoDataset
     found = getattr(torchgeo.datasets, name, None)
     if not (inspect.isclass(found) and issubclass(found, base)):

@@ -12,8 +12,7 @@ from rsseg.contract import InputError
 from rsseg.data.masks import MaskReader
 from rsseg.task import Task
 
-TOLERANCE = 0.01
-"""How far the shares of exclusive classes may be from 1 together."""
+TOLERANCE = 0.01  # how far the shares of exclusive classes may be from 1 together
 
 
 class Shares(MaskReader):

@@ -62,11 +62,7 @@ def _texts(column: Any) -> list[str]:
 
 
 def chosen_layer(path: Path, layer: str | None) -> str:
-    """The layer of a vector file that is read.
-
-    Raises:
-        InputError: If there is no such layer, or there are several and none is named.
-    """
+    """The layer of a vector file that is read: the one that is named, or the only one."""
     names = [str(name) for name in geopandas.list_layers(path)["name"]]
     if layer is None and len(names) > 1:
         raise InputError(
@@ -110,11 +106,7 @@ def _near(
     version: tuple[int, int],
     image_version: tuple[int, int],  # noqa: ARG001
 ) -> tuple[Any, NDArray[np.int32]]:
-    """The features near an image, in its CRS.
-
-    What reaches far beyond the image is cut off before it is brought there: a CRS such as that of a UTM zone has no place for
-    the other half of the Earth.
-    """
+    """The features near an image, in its CRS."""
     shapes, values = _read(path, burn, version)
     grid = open_raster(image)
     crs = grid.crs

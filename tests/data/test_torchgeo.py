@@ -18,8 +18,7 @@ from rsseg.contract import InputError
 from rsseg.data.boxes import Boxes
 from rsseg.data.decoded import map_array
 from rsseg.data.labels import Labels
-from rsseg.data.pieces import grouped_keys
-from rsseg.data.samples import mask_of
+from rsseg.data.samples import grouped_keys, mask_of
 from rsseg.data.torchgeo import TorchGeo
 from rsseg.dataset import open_split
 from rsseg.describe.objects import square_metres
