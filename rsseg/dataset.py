@@ -259,11 +259,7 @@ def open_test(dataset: Dataset, source: Source, window: int, data: Data) -> Stor
 
 
 def _check_absent(store: Store, split: str, train: Store | None) -> None:
-    """Name the classes that a split lacks, those that train lacks too once.
-
-    Raises:
-        InputError: If nothing is left to learn or to score.
-    """
+    """Name the classes that a split lacks, those that train lacks too once."""
     for name, task in store.tasks.items():
         named = absent_classes(train.censuses[name], task) if train else ()
         check_absent(store.censuses[name], task, split, named)

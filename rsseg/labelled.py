@@ -33,11 +33,7 @@ TILE = 1024  # the side of the parts that a map is compared in, in pixels
 
 
 def labelled_scenes(setup: Setup, split: str) -> list[Scene]:
-    """The scenes of a split.
-
-    Raises:
-        InputError: If some have no labels.
-    """
+    """The scenes of a split, all of which must have labels."""
     scenes = scenes_of(setup.source(), setup.dataset, split)
     bare = sum(not any(scene.masks) for scene in scenes)
     if bare:

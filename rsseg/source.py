@@ -51,16 +51,7 @@ def given_to_source(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find_scenes(run: Path, split: str, trust: Sequence[str] = ()) -> None:
-    """Look whether the scenes of a run's split are still there.
-
-    Args:
-        run: The run folder.
-        split: The split.
-        trust: Packages of the user's whose classes the run's config may name.
-
-    Raises:
-        InputError: If they are not.
-    """
+    """Raise an `InputError` if the scenes of a run's split are not there any more."""
     make_source(plain(leave_out_short_form(RunFolder(run).config())), trust).scenes(split)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from rsseg.contract import InputError
-from rsseg.data.groups import Grouping, counted, group_names
+from rsseg.data.groups import counted, find_groups, group_names
 from rsseg.data.masks import VECTORS, Burn, is_vector, text_of
 from rsseg.data.paths import IMAGES, find, fits_any, path_pattern, unique_names
 from rsseg.data.raster import check_parts
@@ -22,6 +22,7 @@ from rsseg.files import is_remote
 
 log = logging.getLogger(__name__)
 
+Images: TypeAlias = dict[tuple[str, ...], Path]  # files by the values of the image pattern's fields
 
 PAIR = re.compile(r"\s*(.*?)\s*:\s*(-?\d+)\s*")
 """An entry of `values` as text, such as "house: 1"; Hydra's mappings take no accents in their keys."""
@@ -90,7 +91,7 @@ class Files(Source):
         published: How many images the dataset has in full; fewer are reported, unless its test part is not there.
         weight: The paths of rasters that say what each pixel counts for in the loss, paired as the masks are. Pixels of an
             image that none fits count 1; None: all do.
-        group: The independent area that a scene lies in, as `Grouping` takes it; None: every scene is one of its own.
+        group: The independent area that a scene lies in, as `find_groups` takes it; None: every scene is one of its own.
 
     Raises:
         InputError: If there is no such folder or no image in it, or the split or the groups can't be understood.
@@ -140,21 +141,20 @@ class Files(Source):
                 f"dataset.source.group={group}: blocks with a buffer between them are groups of their own; leave one out"
             )
         self.image, self.fields = patterns[0], list(path_pattern(patterns[0]).groupindex)
-        grouping = Grouping(group, self.fields, self.root)
         images = find(self.root, self.image)
         if not images:
             raise InputError(f"no image below {self.root} fits dataset.source.image={self.image}{self._archives()}")
         stacks = [self._stacked(images, pattern) for pattern in patterns[1:]]
         masks = [self._masks(images, place, pattern, settings[place]) for place, pattern in self.masks.items()]
-        weights = self._weights(images, weight) if weight is not None else [None] * len(images)
+        weights = self._weights(images, weight) if weight is not None else {}
+        names = dict(zip(images, unique_names(images), strict=True))
+        whole = {fields: path for fields, path in images.items() if all(fields in files for files in stacks)}
+        groups = find_groups(group, self.fields, whole, self.root)
         self._all = []
-        scene_names = unique_names(images)
-        for i, (fields, path) in enumerate(images.items()):
-            stack = tuple(file for files in stacks if (file := files[i]) is not None)
-            if len(stack) < len(stacks):
-                continue  # to be skipped
-            area = grouping.of(path, dict(zip(self.fields, fields, strict=True)))
-            scene = Scene(scene_names[i], path, tuple(files[i] for files in masks), stack, weight=weights[i], group=area)
+        for (fields, path), area in zip(whole.items(), groups, strict=True):
+            stack = tuple(files[fields] for files in stacks)
+            own = tuple(files.get(fields) for files in masks)
+            scene = Scene(names[fields], path, own, stack, weight=weights.get(fields), group=area)
             for file in scene.files:
                 if file.suffix.lower() == ".vrt":
                     check_parts(file, self.root)
@@ -169,54 +169,51 @@ class Files(Source):
             return bool(self.split.side) or "test" in self.split.owners(self._all).values()
         return True
 
-    def _partners(
-        self, images: Iterable[tuple[str, ...]], pattern: str, what: str, endings: frozenset[str] = IMAGES
-    ) -> list[Path | None]:
-        """For the fields of each image the file that fits another pattern with the same values, if there is one."""
+    def _partners(self, images: Images, pattern: str, what: str, endings: frozenset[str] = IMAGES) -> Images:
+        """The files that fit another pattern with the values of images' fields, by these, as far as they are there."""
         own = list(path_pattern(pattern).groupindex)
         if set(own) - set(self.fields):
             raise InputError(
                 f"dataset.source.image={self.image} and dataset.{what}={pattern} pair files by their fields, such "
                 f"as {{name}}: those of the second must stand in the first; found {sorted(self.fields)} and {sorted(own)}"
             )
-        found, places = find(self.root, pattern, endings), [self.fields.index(field) for field in own]
-        return [found.get(tuple(fields[place] for place in places)) for fields in images]
+        there, places = find(self.root, pattern, endings), [self.fields.index(field) for field in own]
+        found = {fields: there.get(tuple(fields[place] for place in places)) for fields in images}
+        return {fields: path for fields, path in found.items() if path is not None}
 
-    def _masks(self, images: Iterable[tuple[str, ...]], place: str, pattern: str, settings: Mask) -> list[Mask | None]:
-        """For the fields of each image the file of a target, if there is one."""
-        found = self._partners(images, pattern, f"{place}.mask", IMAGES | VECTORS)
-        there = [path for path in found if path is not None]
+    def _masks(self, images: Images, place: str, pattern: str, settings: Mask) -> dict[tuple[str, ...], Mask]:
+        """As `_partners`, a target's files."""
+        files = self._partners(images, pattern, f"{place}.mask", IMAGES | VECTORS)
         buffer = settings.burn.buffer if settings.burn else 0
-        if there and buffer and not any(map(is_vector, there)):
+        if files and buffer and not any(map(is_vector, files.values())):
             raise InputError(
                 f"dataset.{place}.buffer={buffer:g} widens features of vectors, but all masks are rasters, such as "
-                f"{there[0]}: leave it out"
+                f"{next(iter(files.values()))}: leave it out"
             )
-        return [None if path is None else mask_at(path, settings) for path in found]
+        return {fields: mask_at(path, settings) for fields, path in files.items()}
 
-    def _stacked(self, images: Mapping[tuple[str, ...], Path], pattern: str) -> list[Path | None]:
+    def _stacked(self, images: Images, pattern: str) -> Images:
         """As `_partners`, where none may be missing unless it is to be skipped."""
         files = self._partners(images, pattern, "source.image")
-        alone = [path for path, file in zip(images.values(), files, strict=True) if file is None]
+        alone = [path for fields, path in images.items() if fields not in files]
         if alone:
             self._refuse(
                 f"{len(alone)} of {len(images)} images below {self.root} have no file to stack that fits "
                 f"dataset.source.image={pattern}, first {alone[0]}",
-                every=len(alone) == len(files),
+                every=not files,
             )
         return files
 
-    def _weights(self, images: Mapping[tuple[str, ...], Path], pattern: str) -> list[Path | None]:
+    def _weights(self, images: Images, pattern: str) -> Images:
         """As `_partners`, where one at least has to be there."""
         files = self._partners(images, pattern, "source.weight")
-        there = sum(file is not None for file in files)
-        if not there:
+        if not files:
             raise InputError(
                 f"no file below {self.root} fits dataset.source.weight={pattern} for any of {len(images)} images"
                 f"{self._archives()}"
             )
-        if there < len(images):
-            log.info("%d of %d images have a weight; all pixels of the others count 1.", there, len(images))
+        if len(files) < len(images):
+            log.info("%d of %d images have a weight; all pixels of the others count 1.", len(files), len(images))
         return files
 
     def _refuse(self, fault: str, every: bool) -> None:

@@ -52,12 +52,7 @@ def parse_values(value: Any) -> list[Any]:
 
 
 def show_values(values: Iterable[int]) -> str:
-    """Sorted integers in few words.
-
-    Example:
-        >>> show_values([0, 1, 2, 3, 7, 9, 10])
-        '0-3, 7, 9, 10'
-    """
+    """Sorted integers in few words, such as 0-3, 7, 9."""
     runs: list[list[int]] = []
     for value in values:
         if runs and value == runs[-1][-1] + 1:

@@ -27,17 +27,11 @@ BLOCKS_PER_PIECE = 20  # how many blocks are looked into, at most, for each piec
 
 
 class Piece(NamedTuple):
-    """An object, cut out.
+    """An object, cut out."""
 
-    Attributes:
-        image: float32 ``[C, h, w]``, normalised.
-        layers: ``[h, w]`` or ``[L, h, w]`` each.
-        inside: bool ``[h, w]``, its pixels.
-    """
-
-    image: Tensor
-    layers: Layers
-    inside: Tensor
+    image: Tensor  # float32 [C, h, w], normalised
+    layers: Layers  # [h, w] or [L, h, w] each
+    inside: Tensor  # bool [h, w], its pixels
 
     def to(self, image: Tensor) -> Piece:
         """On the device and in the dtype of an image; itself if it is there."""
@@ -73,8 +67,6 @@ class Paste(Sometimes):
     says them more often than they are. And an object may come to lie where none of its kind is found.
 
     Args:
-        seed: The run's seed.
-        task: The head's task.
         classes: The names of those that are pasted, all alike; None: the one with the fewest training pixels.
         count: The objects per window.
         bank: The most objects kept of each class.

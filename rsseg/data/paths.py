@@ -98,12 +98,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def unique_names(images: Mapping[tuple[str, ...], Path]) -> list[str]:
-    """What scenes are called: their fields joined by a dash, or by more dashes where two would be called alike.
-
-    Example:
-        >>> unique_names({("x", "y-z"): Path("x/y-z.tif"), ("x-y", "z"): Path("x-y/z.tif")})
-        ['x--y-z', 'x-y--z']
-    """
+    """What scenes are called: their fields joined by a dash, or by more dashes where two would be called alike."""
     for dashes in range(1, 9):
         names = [("-" * dashes).join(fields) or path.stem for fields, path in images.items()]
         if len(set(names)) == len(names):

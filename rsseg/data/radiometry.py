@@ -54,7 +54,6 @@ class Radiometry(Sometimes):
     gamma. So an effect and its inverse are equally likely, and 0 turns one off.
 
     Args:
-        seed: The run's seed.
         brightness: The greatest offset, in standard deviations.
         contrast: The greatest logarithm of the factor.
         gamma: The greatest logarithm of the exponent.
@@ -91,7 +90,6 @@ class Blur(Sometimes):
     """Less sharp optics or resampling: a Gaussian blur. Where there is no image, 0 is blurred into what lies beside it.
 
     Args:
-        seed: The run's seed.
         sigma: (low, high) between which a window's standard deviation is drawn, in pixels.
         probability: The share of the windows that are blurred.
 
@@ -124,7 +122,6 @@ class Noise(Sometimes):
     on every GPU, but not the same on both.
 
     Args:
-        seed: The run's seed.
         std: (low, high) between which a window's noise level is drawn, in standard deviations of the band.
         probability: The share of the windows that get noise.
 

@@ -56,6 +56,9 @@ class Sampler(ABC):
         seed: The run's seed.
         sizes: int64 ``[S, 2]``, height and width of each scene.
         window: The window's side in pixels.
+
+    Samplers that look at the classes also take ``blocks``, those of all scenes (see `rsseg.data.blocks.Blocks`); ``task``, that
+    of the head; and ``read``, which reads windows.
     """
 
     def __init__(self, seed: int, sizes: NDArray[np.int64], window: int) -> None:
@@ -72,11 +75,6 @@ class Sampler(ABC):
 
 class Uniform(Sampler):
     """Every pixel alike: a scene drawn by its area, then a window evenly inside it.
-
-    Args:
-        seed: The run's seed.
-        sizes: int64 ``[S, 2]``, height and width of each scene.
-        window: The window's side in pixels.
 
     Example:
         >>> Uniform(seed=1, sizes=np.array([[100, 64]]), window=64)(7)[2]

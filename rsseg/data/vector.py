@@ -139,13 +139,7 @@ def features_area(path: Path, burn: Burn) -> tuple[Any, list[float]] | None:
 
 
 def read_features(path: Path, burn: Burn, image: Path) -> tuple[Any, NDArray[np.int32]]:
-    """The geometries of a vector file in an image's CRS (a GeoSeries), and the mask value of each.
-
-    Those far from the image are left out where its CRS is another one.
-
-    Raises:
-        InputError: If the file can't be read, lacks the attribute or a CRS, or holds values without a meaning.
-    """
+    """The geometries of a vector file in an image's CRS (a GeoSeries), and the mask value of each."""
     if not located(open_raster(image)):
         raise InputError(f"{image} has no coordinates (CRS), so the features of {path} have no place in it")
     return _near(path, burn, image, version(path), version(image))
