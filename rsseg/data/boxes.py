@@ -94,11 +94,9 @@ class Boxes(MaskReader):
         return self.draw(np.stack([values[near], top, left, bottom, right], axis=1), (height, width))
 
     def draw(self, boxes: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float32]:
-        """The planes of a window: in each pixel the object whose Gaussian is highest there, of equals the last.
+        """The planes of a window of boxes ``[N, 5]``: mask value, top, left, bottom and right, in pixels of the window.
 
-        Args:
-            boxes: ``[N, 5]``: mask value, top, left, bottom and right, in pixels of the window.
-            shape: Its height and width.
+        In each pixel it is the object whose Gaussian is highest there, of equals the last.
         """
         planes = np.zeros((len(OBJECT_PLANES), *shape), dtype=np.float32)
         lowest = np.full(shape, np.inf)  # of squared distances to centres in units of the Gaussians' spreads

@@ -90,25 +90,25 @@ def slabs(window: Window) -> Iterator[slice]:
 
 
 class ArrayFile:
-    """A .npy file of planes of this height and width, with so many bytes a pixel, written part by part; the rest is 0."""
+    """A .npy file, written part by part; the rest is 0. An image ``[H, W, C]`` has one plane, of pixels of C numbers."""
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], size: tuple[int, int], pixel: int) -> None:
-        self.file = path.open("wb", buffering=0)
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], image: bool) -> None:
+        self.file = path.open("wb")
         header = {"shape": shape, "fortran_order": False, "descr": np.lib.format.dtype_to_descr(dtype)}
         np.lib.format.write_array_header_1_0(self.file, header)
-        self.start, self.pixel, self.height, self.width = self.file.tell(), pixel, *size
+        self.start, self.dtype = self.file.tell(), dtype
+        self.pixel = dtype.itemsize * (shape[2] if image else 1)
+        self.height, self.width = shape[:2] if image else shape[-2:]
         self.file.truncate(self.start + math.prod(shape) * dtype.itemsize)
 
     def write(self, window: Window, planes: NDArray[np.generic]) -> None:
-        """Write a part: ``[P, h, w]`` or ``[P, h, w, C]``, P planes one after the other."""
+        """Write a part: ``[P, h, w]`` or ``[1, h, w, C]``, P planes one after the other."""
         whole = window.width == self.width
         for i, plane in enumerate(planes):
             for j, rows in enumerate([plane] if whole else plane):
                 place = (i * self.height + window.row_off + j) * self.width + window.col_off
                 self.file.seek(self.start + place * self.pixel)
-                data = np.ascontiguousarray(rows).data.cast("B")
-                while data:  # the system may take less than all at once
-                    data = data[self.file.write(data) :]
+                self.file.write(np.ascontiguousarray(rows, self.dtype).data)
 
 
 def decode_scene(reader: SceneReader, folder: Path, name: str) -> None:
@@ -126,24 +126,21 @@ def decode_scene(reader: SceneReader, folder: Path, name: str) -> None:
     Raises:
         InputError: If the scene can't be decoded; `UnwritableError` if it can't be written, which is no scene's fault.
     """
-    height, width = reader.size
-    tasks, dtype, bands = [mask_reader.task for mask_reader in reader.mask_readers], reader.dtype, len(reader.bands)
-    counter = Counter(tasks, (height, width), bands)
-    forms = {**layer_forms(reader.scene, reader.mask_readers), "missing": ((), np.dtype(np.bool_))}
-    arrays = {kind: ((*planes, height, width), stored) for kind, (planes, stored) in forms.items()}
-    arrays["image"] = (height, width, bands), dtype
+    size, dtype = reader.size, reader.dtype
+    counter = Counter([mask_reader.task for mask_reader in reader.mask_readers], size, len(reader.bands))
+    forms = {kind: ((*planes, *size), kept) for kind, (planes, kept) in layer_forms(reader.scene, reader.mask_readers).items()}
+    forms = {"image": ((*size, len(reader.bands)), dtype), **forms, "missing": (size, np.dtype(np.bool_))}
     files: dict[str, ArrayFile] = {}
     with ExitStack() as stack:
 
-        def write(kind: str, window: Window, pixels: NDArray[np.generic]) -> None:
+        def write(kind: str, window: Window, planes: NDArray[np.generic]) -> None:
             if kind not in files:
                 part = stack.enter_context(atomic_write(folder / layer_file(name, kind), sync=False))
-                pixel = arrays[kind][1].itemsize * (bands if kind == "image" else 1)
-                files[kind] = ArrayFile(part, *arrays[kind], (height, width), pixel)
+                files[kind] = ArrayFile(part, *forms[kind], image=kind == "image")
                 stack.callback(files[kind].file.close)
-            files[kind].write(window, pixels)
+            files[kind].write(window, planes)
 
-        for window in parts((height, width), reader.block()):
+        for window in parts(size, reader.block()):
             image, missing = reader.read_pixels(window)
             layers = reader.read_layers(window)
             for target in layers.keys() - {"weight"}:
@@ -152,17 +149,17 @@ def decode_scene(reader: SceneReader, folder: Path, name: str) -> None:
             for rows in slabs(window):  # counting takes several times a part's memory
                 slab = {layer: pixels[..., rows, :] for layer, pixels in layers.items()}
                 counter.add(window.row_off + rows.start, window.col_off, image[:, rows], missing[rows], slab)
-            write("image", window, image.astype(dtype, copy=False).transpose(1, 2, 0)[None])
+            write("image", window, image.transpose(1, 2, 0)[None])
             for layer, pixels in layers.items():
                 write(layer, window, pixels.reshape(-1, *missing.shape))
             if "missing" in files or missing.any():  # once it is begun, so that it does not look like a killed process's
                 write("missing", window, missing[None])
-    kinds = [kind for kind in ("image", *forms) if kind in files]
+    kinds = [kind for kind in forms if kind in files]
     paths = [folder / layer_file(name, kind) for kind in kinds]
     lengths = [os.path.getsize(path) for path in paths]
     sums = [s for path, length in zip(paths, lengths, strict=True) for s in block_sums(path, range(-(-length // BLOCK)))]
     of_files = {
-        "dtypes": np.array([arrays[kind][1].str for kind in kinds], "S3").view(np.uint8).reshape(-1, 3),
+        "dtypes": np.array([forms[kind][1].str for kind in kinds], "S3").view(np.uint8).reshape(-1, 3),
         "lengths": np.array(lengths),
         "sums": np.array(sums, np.uint32),
     }

@@ -22,24 +22,13 @@ RANGE = re.compile(r"(-?\d+)-(-?\d+)")  # a range of mask values, as in "0-127"
 def parse_colour(text: str) -> int:
     """A "#rrggbb" colour as one integer."""
     digits = text.removeprefix("#")
-    try:
-        if len(digits) != 6:
-            raise ValueError
-        return int(digits, 16)
-    except ValueError:
-        raise InputError(f'\'{text}\' is no colour: write it as "#rrggbb", for example "#ff8000"') from None
+    if not re.fullmatch("[0-9a-fA-F]{6}", digits):
+        raise InputError(f'\'{text}\' is no colour: write it as "#rrggbb", for example "#ff8000"')
+    return int(digits, 16)
 
 
 def parse_values(value: Any) -> list[Any]:
-    """The raw values that one entry of a config stands for: itself, all of a range such as "0-127", all of a list.
-
-    Raises:
-        InputError: If a range runs backwards or is too long.
-
-    Example:
-        >>> parse_values("3-5"), parse_values([1, "#0000ff", "7-8"])
-        ([3, 4, 5], [1, '#0000ff', 7, 8])
-    """
+    """The raw values that one entry of a config stands for: itself, all of a range such as "0-127", all of a list."""
     if isinstance(value, list):
         return [each for part in value for each in parse_values(part)]
     ends = RANGE.fullmatch(value) if isinstance(value, str) else None
@@ -125,28 +114,27 @@ class Labels(MaskReader):
 
     def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
         """See `MaskReader`: uint8 ``[H, W]``, or ``[L, H, W]`` for multilabel; each value has to be a label or ignored."""
+        absent = np.zeros(raw.shape[1:], dtype=bool) if missing is None else missing
         if raw.dtype.kind == "f":
-            unknown = np.isnan(raw).any(axis=0)
-            missing = unknown if missing is None else unknown | missing
-        if missing is not None and missing.any():
-            return np.where(missing, np.uint8(IGNORE), self._decode(np.where(missing, self._any_value(raw), raw)))
-        return self._decode(raw)
-
-    def _decode(self, raw: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """As `decode`, where no pixel is missing."""
-        if not self.colours and raw.dtype == np.uint8 and self._known[raw].all():  # a table look-up: ten times faster
-            return self._squeeze(self._table[raw])
-        numbers = self._numbers(raw)
-        place, wrong = self._places(numbers)
-        if wrong.any():
-            raise InputError(self._unknown(numbers[wrong]))
-        return self._squeeze(self._codes[place])
+            absent = absent | np.isnan(raw).any(axis=0)
+        if not self.colours and raw.dtype == np.uint8 and (self._known[raw] | absent).all():
+            codes = self._table[raw]  # ten times faster
+        else:
+            numbers = self._numbers(raw)
+            place, wrong = self._places(numbers)
+            wrong &= ~absent
+            if wrong.any():
+                raise InputError(self._unknown(numbers[wrong]))
+            codes = self._codes[place]
+        if absent.any():
+            codes = np.where(absent, np.uint8(IGNORE), codes)
+        return codes if self.task.planes else codes[0]
 
     def _numbers(self, raw: NDArray[np.generic]) -> NDArray[np.generic]:
         """One number a pixel and band: a colour's, or the value."""
         if not self.colours:
             return raw[: self.mask_bands]
-        red, green, blue = (band.astype(np.int64) for band in raw[:3])
+        red, green, blue = raw[:3].astype(np.int64)
         return np.asarray(red << 16 | green << 8 | blue)[None]
 
     def _places(self, numbers: NDArray[np.generic]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
@@ -170,16 +158,8 @@ class Labels(MaskReader):
         """See `MaskReader`."""
         return blank_missing(raw, nodata)[1]
 
-    def _any_value(self, raw: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Some value that can be decoded, to stand where there is none: ``[bands, 1, 1]``."""
-        value = int(self._raw[0])
-        parts = (value >> 16, value >> 8 & 255, value & 255) if self.colours else (value,)
-        return np.resize(np.array(parts), len(raw))[:, None, None]
-
-    def _squeeze(self, planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return planes if self.task.planes else planes[0]
-
     def _unknown(self, values: NDArray[np.generic]) -> str:
+        """What to say of values that have no meaning."""
         found, counts = np.unique(values, return_counts=True)
         name = "colour" if self.colours else "value"
 

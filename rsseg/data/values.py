@@ -50,11 +50,9 @@ class Shares(MaskReader):
 
     def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.generic]:
         """See `MaskReader`: float32 ``[C, H, W]``, each from 0 to 1."""
-        unknown = raw != raw
+        unknown = raw != raw if missing is None else (raw != raw) | missing
         if self.task.exclusive:
             unknown[:] = unknown.any(axis=0)
-        if missing is not None:
-            unknown = unknown | missing
         shares = np.where(unknown, np.nan, raw.astype(np.float64) / self.whole)
         rounded = shares.clip(0, 1)
         wrong = shares[abs(shares - rounded) > 1e-6] * self.whole
@@ -113,9 +111,10 @@ class Values(MaskReader):
 
     def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.generic]:
         """See `MaskReader`: float32 ``[V, H, W]``."""
-        unknown = (raw != raw) | np.isin(raw, np.array(self.ignore).astype(raw.dtype) if raw.dtype.kind == "f" else self.ignore)
+        ignored = np.array(self.ignore).astype(raw.dtype) if raw.dtype.kind == "f" else self.ignore
+        unknown = (raw != raw) | np.isin(raw, ignored)
         if missing is not None:
-            unknown = unknown | missing
+            unknown |= missing
         low, high = self.span
         numbers = raw.astype(np.float64)
         wrong = numbers[~unknown & ((numbers < low) | (numbers > high) | np.isinf(numbers))]
