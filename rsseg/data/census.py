@@ -114,11 +114,7 @@ def absent_classes(census: Census, task: Task) -> list[str]:
 
 
 def check_absent(census: Census, task: Task, split: str, named: Collection[str] = ()) -> None:
-    """Name the classes that never occur in a split, but those that were named of train already.
-
-    Raises:
-        InputError: If nothing is left to learn or to score: no labelled pixel, or a binary split without positive ones.
-    """
+    """Log the classes that never occur in a split, but those named already; refuse one with nothing to learn or to score."""
     of = "" if task.target == ONE_TARGET else f" for target {task.target}"
     if not census.valid.any():
         raise InputError(

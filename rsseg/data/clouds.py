@@ -15,19 +15,12 @@ DARKNESS = 0.6  # the share of the light that a thick cloud takes from the groun
 
 
 class Sky(NamedTuple):
-    """The clouds over a scene.
+    """The clouds over a scene, arrays ``[H, W]``."""
 
-    Attributes:
-        cloud: bool ``[H, W]``, where there is cloud, be it thin.
-        shadow: bool ``[H, W]``, where the ground lies in the shadow of a cloud.
-        opacity: float64 ``[H, W]`` from 0 to 1, how much of the ground a cloud hides.
-        shade: float64 ``[H, W]`` from 0 to 1, the opacity of the cloud between the ground and the sun.
-    """
-
-    cloud: NDArray[np.bool_]
-    shadow: NDArray[np.bool_]
-    opacity: NDArray[np.float64]
-    shade: NDArray[np.float64]
+    cloud: NDArray[np.bool_]  # where there is cloud, be it thin
+    shadow: NDArray[np.bool_]  # where the ground lies in the shadow of a cloud
+    opacity: NDArray[np.float64]  # from 0 to 1, how much of the ground a cloud hides
+    shade: NDArray[np.float64]  # from 0 to 1, the opacity of the cloud between the ground and the sun
 
     def over(self, scene: NDArray[np.float32]) -> NDArray[np.float32]:
         """A scene ``[3, H, W]`` seen through the clouds: shadows first, then what hides them."""
@@ -36,10 +29,7 @@ class Sky(NamedTuple):
         return (lit * (1 - self.opacity) + white * self.opacity).astype(np.float32)
 
     def labels(self, water: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """What is seen from above, uint8 ``[3, H, W]`` of 0 and 1: clouds, shadows, water.
-
-        They overlap: shadow and water show through a thin cloud, and are not labelled under an opaque one.
-        """
+        """What is seen from above, uint8 ``[3, H, W]`` of 0 and 1: clouds; shadows and water, also through a thin cloud."""
         clear = self.opacity < OPAQUE
         return np.stack([self.cloud, self.shadow & clear, water & clear]).astype(np.uint8)
 

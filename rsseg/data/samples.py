@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -34,27 +34,16 @@ TRIED = 10  # samples that are tried to learn what all look like
 
 @dataclass(eq=False)
 class Samples:
-    """The samples of a split of a torchgeo dataset.
-
-    Attributes:
-        dataset: The dataset.
-        keys: What it is indexed with, by the samples' numbers.
-        name: What it is called in messages.
-        fingerprint: A hash of all that samples depend on.
-        needs_mask: Refuse samples without a mask.
-        image: The keys of a sample that are its image, as `image_of` takes them.
-        mask: The keys that are its mask, as `mask_of` takes them.
-        times: How many time steps of an image become bands.
-    """
+    """The samples of a split of a torchgeo dataset."""
 
     dataset: Any
-    keys: Mapping[int, Any]
-    name: str
-    fingerprint: str
-    needs_mask: bool
-    image: Sequence[str] | None
-    mask: Sequence[str] | None
-    times: int | None
+    keys: Mapping[int, Any]  # what it is indexed with, by the samples' numbers
+    name: str  # what it is called in messages
+    fingerprint: str  # a hash of all that samples depend on
+    needs_mask: bool  # refuse samples without a mask
+    image: Sequence[str] | None  # the keys of a sample that are its image, as `image_of` takes them
+    mask: Sequence[str] | None  # the keys that are its mask, as `mask_of` takes them
+    times: int | None  # how many time steps of an image become bands
 
     def scene(self, number: int, group: str) -> Sample:
         """A sample as a scene."""
@@ -97,7 +86,7 @@ def facts_of(image: Array) -> Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(Scene):
-    """A sample of a torchgeo dataset; what reads it takes the dataset's item."""
+    """A sample of a torchgeo dataset, by its number; what reads it takes the dataset's item."""
 
     samples: Samples
     number: int
@@ -118,8 +107,12 @@ class Sample(Scene):
             raise error if str(self.image) in str(error) else InputError(f"{self.image}: {error}") from None
 
     def place(self) -> tuple[Any, Affine | None]:
-        """See `Scene`."""
-        return place_of(self.samples.dataset, self.samples.keys[self.number])
+        """See `Scene`: of plain images nothing is known."""
+        dataset = self.samples.dataset
+        if not isinstance(dataset, GeoDataset):
+            return None, None
+        x, y, _ = self.samples.keys[self.number]
+        return CRS.from_user_input(dataset.crs), from_origin(x.start, y.stop, *dataset.res)
 
     def all_bands(self) -> list[int]:
         """See `Scene`."""
@@ -188,19 +181,13 @@ def image_of(sample: Mapping[str, Any], wanted: Sequence[str] | None = None, tim
         raise InputError(
             f"it holds {keys_and_shapes(sample)}; {' and '.join(wanted or ['an image'])} and a mask are needed to train on"
         )
-    stack = []
     for key, image in images.items():
         if image.ndim > 4:
             raise InputError(f"its {key} has the shape {list(image.shape)}; [bands, H, W] or [times, bands, H, W] is expected")
         if image.ndim == 4 and times is not None:
-            image = image[np.linspace(0, len(image) - 1, times).round().astype(int)]
-        stack.append(image.reshape(-1, *image.shape[-2:]))
-    if len({image.shape[1:] for image in stack}) > 1:
-        raise InputError(
-            f"its images lie on different grids, it holds {keys_and_shapes(sample)}: name those of one grid, "
-            f"dataset.source.image=[{next(iter(images))}]"
-        )
-    return np.concatenate(stack)
+            images[key] = image[np.linspace(0, len(image) - 1, times).round().astype(int)]
+    way_out = f": name those of one grid, dataset.source.image=[{next(iter(images))}]"
+    return _as_bands(images.values(), f"its images lie on different grids, it holds {keys_and_shapes(sample)}{way_out}")
 
 
 def mask_of(sample: Mapping[str, Any], wanted: Sequence[str] | None = None) -> Array | None:
@@ -226,19 +213,19 @@ def mask_of(sample: Mapping[str, Any], wanted: Sequence[str] | None = None) -> A
     labels = np.asarray(sample.get("label", 0))
     if "bbox_xyxy" in sample and labels.ndim == 1 and all(mask.shape[:-2] == labels.shape for mask in masks.values()):
         masks = {key: ((mask != 0) * labels[:, None, None]).max(0, initial=0) for key, mask in masks.items()}
-    stack = [mask.reshape(-1, *mask.shape[-2:]) for mask in masks.values()]
-    if len({mask.shape[1:] for mask in stack}) > 1:
-        raise InputError(f"its masks lie on different grids, it holds {keys_and_shapes(sample)}")
+    return _as_bands(masks.values(), f"its masks lie on different grids, it holds {keys_and_shapes(sample)}")
+
+
+def _as_bands(arrays: Iterable[Array], fault: str) -> Array:
+    """Arrays ``[..., H, W]`` one after the other, ``[bands, H, W]``; the fault is raised if their grids differ."""
+    stack = [array.reshape(-1, *array.shape[-2:]) for array in arrays]
+    if len({array.shape[1:] for array in stack}) > 1:
+        raise InputError(fault)
     return np.concatenate(stack)
 
 
 def smallest(pixels: Array) -> NDArray[np.generic]:
-    """The values in the smallest of uint8, uint16, int16, int32 that holds them, else rounded to float32, unless complex.
-
-    Example:
-        >>> smallest(np.array([0.0, 255.0])).dtype, smallest(np.array([0.5])).dtype
-        (dtype('uint8'), dtype('float32'))
-    """
+    """The values in the smallest of uint8, uint16, int16, int32 that holds them, else rounded to float32, unless complex."""
     if pixels.dtype.kind == "c":
         return pixels
     for kind in (np.uint8, np.uint16, np.int16, np.int32):
@@ -295,11 +282,3 @@ def pieces(
                 slice(y - min(j + chip, lower) * down, y - j * down),
                 slice(interval.left, interval.right),
             )
-
-
-def place_of(dataset: Any, key: Any) -> tuple[Any, Affine | None]:
-    """Where a sample lies: its CRS and the transform from its pixels to the map; None of plain images."""
-    if not isinstance(dataset, GeoDataset):
-        return None, None
-    x, y, _ = key
-    return CRS.from_user_input(dataset.crs), from_origin(x.start, y.stop, *dataset.res)

@@ -99,14 +99,8 @@ def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], see
     `root` appears only when complete. If it is there already, nothing happens. How many scenes one split has does not
     change those of another.
 
-    Args:
-        root: The folder to make.
-        recipe: What the scenes are made of.
-        counts: How many scenes each split (train, val, test) gets, up to 1000.
-        seed: Which world the scenes come from.
-
     Raises:
-        InputError: If a split has another name or number of scenes; `UnwritableError` if the folder can't be written.
+        InputError: If a split has another name or more than 1000 scenes; `UnwritableError` if the folder can't be written.
     """
     for split, count in counts.items():
         if split not in SPLITS:
@@ -148,15 +142,8 @@ def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], see
 def _write(path: Path, bands: NDArray[np.generic], number: int) -> None:
     """Write a GeoTIFF of the layer that its folder is called after; `number` says where on the ground it lies."""
     count, height, width = bands.shape
-    form = {
-        "count": count,
-        "height": height,
-        "width": width,
-        "dtype": bands.dtype.name,
-        "crs": CRS,
-        "transform": _place(width, number),
-    }
-    form |= {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
+    form = {"count": count, "height": height, "width": width, "dtype": bands.dtype.name, "crs": CRS}
+    form |= {"transform": _place(width, number), "tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
     photometric = {"images": "RGB", "masks": "PALETTE"}.get(path.parent.name, "MINISBLACK")
     with new_raster(path, sync=False, photometric=photometric, **form) as file:
         if photometric == "PALETTE":

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
 SPATIAL = ("blocks", "buffer")
+HEADER = {"name", "names", "image", "images", "image_id", "file", "filename", "file_name", "path", "id", "scene", "mask"}
 
 
 class Split:
@@ -102,13 +103,6 @@ class Split:
         """The split of each scene that is in one, by name; without `blocks`.
 
         Many copies of a dataset come without its test part: what it names need not be there unless it is asked for.
-
-        Args:
-            scenes: All scenes.
-            asked: The split that is wanted, if one is.
-
-        Raises:
-            InputError: If the split names scenes that are not there, or one for two splits.
         """
         if self.kind == "fractions":
             groups = group_names(scenes)
@@ -217,21 +211,10 @@ def called(scenes: Sequence[Scene]) -> dict[str, str]:
     return {stem: name for stem, name in files if shared[stem] == 1} | {scene.name: scene.name for scene in scenes}
 
 
-HEADER = frozenset(
-    ["name", "names", "image", "images", "image_id", "file", "filename", "file_name", "path", "id", "scene", "mask"]
-)
-"""Words that head a column of names."""
-
-
 def rows_of(path: Path, split: str) -> list[list[str]]:
     """What each line of a list may name: the line, its parts between commas, and all of these without folder and ending.
 
-    Args:
-        path: A text file, or a Parquet table. Where the first line has a column ``split``, the lines of that split count.
-        split: The split.
-
-    Raises:
-        InputError: If the file can't be read.
+    It is a text file, or a Parquet table. Where the first line has a column ``split``, the lines of that split count.
     """
     if path.suffix.lower() == ".parquet":
         import pandas as pd
@@ -258,12 +241,7 @@ def rows_of(path: Path, split: str) -> list[list[str]]:
 
 
 def cut(length: int, side: int) -> list[int]:
-    """Where a line is cut into equal parts of about `side` pixels, with both ends.
-
-    Example:
-        >>> cut(1000, 300)
-        [0, 333, 666, 1000]
-    """
+    """Where a line is cut into equal parts of about `side` pixels, with both ends: 0, 333, 666 and 1000 of 1000 by 300."""
     parts = max(1, round(length / side))
     return [length * i // parts for i in range(parts + 1)]
 

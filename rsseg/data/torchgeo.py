@@ -77,22 +77,11 @@ class TorchGeo(Source):
         self.takes_split = len(names) == 1 and "split" in inspect.signature(self.kinds[names[0]]).parameters
 
     def scenes(self, split: str) -> list[Scene]:
-        """The scenes of train, val or test.
-
-        Raises:
-            InputError: If the dataset has no such split.
-        """
+        """The scenes of train, val or test."""
         dataset, chosen, keys = self._open(split)
-        samples = Samples(
-            dataset,
-            {number: key for number, (_, key) in keys.items()},
-            f"torchgeo's {self.name}, {split}",
-            self._fingerprint(chosen),
-            split != "test",
-            self.image,
-            self.mask,
-            self.times,
-        )
+        numbered, name = {number: key for number, (_, key) in keys.items()}, f"torchgeo's {self.name}, {split}"
+        fingerprint = self._fingerprint(chosen)
+        samples = Samples(dataset, numbered, name, fingerprint, split != "test", self.image, self.mask, self.times)
         part = "-".join(map(str, chosen.values())) or "all"
         return [samples.scene(number, f"{part}-{group}") for number, (group, _) in keys.items()]
 
