@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
@@ -29,12 +28,7 @@ def located(raster: Any) -> bool:
 def ground_resolution(crs: Any, transform: Any) -> float | None:
     """The side of a pixel in metres, in the first corner of a raster; of oblong pixels that of a square as large.
 
-    Args:
-        crs: The raster's CRS; None: not known.
-        transform: From its pixels to the map; None: not known.
-
-    Returns:
-        None where that is not known, or of a CRS of its own that no unit is known of.
+    None where CRS, transform or the CRS's unit is not known.
 
     Example:
         >>> round(ground_resolution(rasterio.CRS.from_epsg(4326), rasterio.Affine(1e-4, 0, 12, 0, -1e-4, 60)), 2)
@@ -69,12 +63,8 @@ def same_grid(raster: Any, grid: Any) -> bool:
         return True
     height, width = grid.shape
     corners = np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]], dtype=np.float64)
-    moved = _matrix(~grid.transform) @ _matrix(raster.transform) @ corners - corners
+    moved = np.reshape(~grid.transform, (3, 3)) @ np.reshape(raster.transform, (3, 3)) @ corners - corners
     return bool(raster.crs == grid.crs and abs(moved).max() < TOLERANCE)
-
-
-def _matrix(transform: Any) -> NDArray[np.float64]:
-    return np.array([[transform.a, transform.b, transform.c], [transform.d, transform.e, transform.f], [0, 0, 1]])
 
 
 def check_overlap(path: Path, crs: Any, bounds: Sequence[float], grid: Any) -> None:

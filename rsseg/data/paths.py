@@ -49,9 +49,6 @@ def find(root: Path, pattern: str, endings: frozenset[str] = IMAGES) -> dict[tup
     """The files below a folder whose paths fit a pattern, by the values of its fields, sorted; ``.*`` stands for `endings`.
 
     Upper and lower case are not told apart, nor whether an accent is a character of its own (NFD, as macOS writes names).
-
-    Raises:
-        InputError: If the pattern leads out of the folder, two files have the same fields, or a name is no text.
     """
     if pattern.startswith(("/", "~")) or ".." in pattern.split("/"):
         raise InputError(

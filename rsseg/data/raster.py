@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 import warnings
@@ -50,16 +49,7 @@ Image.MAX_IMAGE_PIXELS = None  # Pillow takes a mosaic of 90 megapixels for an a
 
 @contextmanager
 def new_raster(path: Path, sync: bool = True, **form: Any) -> Iterator[Any]:
-    """A GeoTIFF that is written while this is open, whole or not at all.
-
-    Args:
-        path: The file.
-        sync: As for `atomic_write`.
-        form: Count, height, width, dtype and what else rasterio takes.
-
-    Raises:
-        UnwritableError: If the file can't be written.
-    """
+    """A GeoTIFF that is written while this is open, whole or not at all (see `atomic_write`); `form` is what rasterio takes."""
     with atomic_write(path, sync) as part:
         with rasterio.Env(**GDAL), rasterio.open(part, "w", driver="GTiff", **form) as raster:
             yield raster
@@ -69,17 +59,10 @@ def new_raster(path: Path, sync: bool = True, **form: Any) -> Iterator[Any]:
 def check_whole(path: Path) -> None:
     """Check that all blocks of a TIFF are there: GDAL does not report a full disk when it closes a file."""
     with rasterio.open(path) as raster:
-        ends = [sum(place) for place in block_places(raster)]
-    if min(ends) <= 0 or max(ends) > path.stat().st_size:
-        raise OSError("a part of it is missing")
-
-
-def block_places(raster: Any) -> list[tuple[int, int]]:
-    """Where the blocks of a TIFF's first band begin, and how long they are, row by row; 0 for those that are not there."""
-    height, width = raster.block_shapes[0]
-    places = itertools.product(range(-(-raster.height // height)), range(-(-raster.width // width)))
-    tags = [[raster.get_tag_item(f"BLOCK_{what}_{x}_{y}", "TIFF", bidx=1) for what in ("OFFSET", "SIZE")] for y, x in places]
-    return [(int(offset or 0), int(size or 0)) for offset, size in tags]
+        for (row, column), _ in raster.block_windows(1):
+            offset, size = (raster.get_tag_item(f"BLOCK_{what}_{column}_{row}", "TIFF", bidx=1) for what in ("OFFSET", "SIZE"))
+            if not offset or not size or int(offset) + int(size) > path.stat().st_size:
+                raise OSError("a part of it is missing")
 
 
 def version(path: Path) -> tuple[int, int]:
@@ -251,11 +234,11 @@ def read_bands(
     """Pixels ``[bands, h, w]`` of a part of a file, in the file's dtype; black is 0, whatever the file says of it.
 
     Args:
-        path: The file.
+        path: The file, which `open_raster` opens with `onto` and `bilinear`.
         bands: Their numbers, counted from 1.
         window: The part.
-        onto: As for `open_raster`.
-        bilinear: As for `open_raster`.
+        onto: See `path`.
+        bilinear: See `path`.
         palette: Whether three bands of colours are read where the file has a palette, not the numbers of its colours.
 
     Raises:
@@ -285,50 +268,32 @@ def nodata_of(path: Path) -> float | None:
     return nodata if nodata is None or not highest else highest - nodata
 
 
-def _mask_band(raster: Any, bands: Sequence[int]) -> int | None:
-    """The alpha band, if it is not read as an image band; 0 for a mask beside the bands; None if there is neither."""
-    alpha = alpha_band(raster)
-    if alpha:
-        return None if alpha in bands else alpha
-    return 0 if MaskFlags.per_dataset in raster.mask_flag_enums[0] else None
-
-
 def masked_out(
     path: Path, bands: Sequence[int], window: Window, onto: Path | None = None, bilinear: bool = False
 ) -> NDArray[np.bool_]:
     """Where a file's alpha or mask band, or its edge when it was warped, says that there is no pixel: ``[h, w]``."""
     raster = open_raster(path, onto, bilinear)
-    band = _mask_band(raster, bands)
-    if band is None:
+    alpha = alpha_band(raster)
+    if alpha and alpha not in bands:
+        return np.asarray(read_bands(path, [alpha], window, onto, bilinear)[0] == 0)
+    if alpha or MaskFlags.per_dataset not in raster.mask_flag_enums[0]:
         return np.zeros((int(window.height), int(window.width)), dtype=bool)
-    if band:
-        return np.asarray(read_bands(path, [band], window, onto, bilinear)[0] == 0)
     with reading(path):
         return np.asarray(raster.read_masks(1, window=window) == 0)
 
 
 def as_pixel(values: NDArray[np.floating], dtype: np.dtype[Any]) -> NDArray[np.generic]:
-    """Numbers in a pixel's dtype, rounded to what it can hold.
-
-    Example:
-        >>> as_pixel(np.array([0.8, 300.0]), np.dtype(np.uint8)).tolist()
-        [1, 255]
-    """
+    """Numbers in a pixel's dtype, rounded to what it can hold."""
     if np.issubdtype(dtype, np.integer):
         values = np.rint(values).clip(np.iinfo(dtype).min, np.iinfo(dtype).max)
     return values.astype(dtype)
 
 
 def blank_missing(image: NDArray[np.generic], nodata: float | None) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-    """Set no-data and NaN to 0 and say where they were.
+    """Set no-data and NaN of an image ``[C, h, w]`` to 0 and say where they were, bool ``[h, w]``.
 
-    Args:
-        image: ``[C, h, w]``.
-        nodata: The file's no-data value, if it has one. A pixel is missing where all bands hold it; where it can't be a
-            reading, in floats or as a negative number, where any does.
-
-    Returns:
-        The image without them, and bool ``[h, w]``.
+    A pixel is missing where all bands hold the file's no-data value; where that can't be a reading, in floats or as a negative
+    number, where any does.
     """
     missing = np.zeros(image.shape[1:], dtype=bool)
     if nodata is not None and not np.isnan(nodata):

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
@@ -53,10 +54,13 @@ def fetch(root: str, fits: Callable[[str], bool], setting: str = "dataset.source
     """
     url = url_of(root)
     digest = hashlib.blake2b(_identity(url), digest_size=6).hexdigest()
-    folder = cache_folder() / f"{PurePosixPath(root.rstrip('/')).name}-{digest}"
-    listing, files = folder / "listing.json", folder / "files"
+    cache = Path(os.environ.get("RSSEG_CACHE", "~/.cache/rsseg")).expanduser()
+    folder = cache / f"{PurePosixPath(root.rstrip('/')).name}-{digest}"
+    listing, files, whole = folder / "listing.json", folder / "files", dict[str, list[Any]]()
     try:
-        whole = read_listing(listing) or list_files(*open_system(url))
+        with suppress(InputError):  # it was not listed before, or that file is damaged
+            whole = read_json(listing)
+        whole = whole or list_files(*open_system(url))
         there = strip_top_folder(whole, fits)
         if not any(map(fits, there)):
             held = ", ".join(list(there)[:3])
@@ -115,30 +119,14 @@ def is_whole(path: Path, size: int) -> bool:
     return path.is_file() and size in (0, path.stat().st_size)
 
 
-def read_listing(path: Path) -> dict[str, list[Any]]:
-    """What a root holds, as it was listed before; empty: it was not, or that file is damaged."""
-    try:
-        return read_json(path)
-    except InputError:
-        return {}
-
-
 def open_system(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the folder in it."""
     packed = {"tar": {"compression": "gzip"}} if url.lower().partition("?")[0].endswith((".gz", ".tgz")) else {}
     return fsspec.core.url_to_fs(url, **packed)
 
 
-def cache_folder() -> Path:
-    """Where copies of what lies elsewhere are kept."""
-    return Path(os.environ.get("RSSEG_CACHE", "~/.cache/rsseg")).expanduser()
-
-
 def url_of(root: str) -> str:
     """A remote root as fsspec writes it: an archive by its protocol, the folder in it, and where it lies.
-
-    Raises:
-        InputError: For a protocol that is not read.
 
     Example:
         >>> url_of("/vsicurl/https://example.org/data"), url_of("mine.zip"), url_of("/vsizip/mine.zip/train")

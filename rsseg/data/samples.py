@@ -265,11 +265,7 @@ def corner(dataset: Any, shape: Any) -> tuple[float, float]:
 
 
 def pieces(
-    bounds: tuple[float, float, float, float],
-    grid: tuple[float, float],
-    interval: Any,
-    res: tuple[float, float],
-    chip: int,
+    bounds: tuple[float, float, float, float], grid: tuple[float, float], interval: Any, res: tuple[float, float], chip: int
 ) -> Iterator[tuple[slice, slice, slice]]:
     """Queries of whole pixels, of this resolution and on this grid, that cover a place without a gap or an overhang."""
     (left, bottom, right, top), (x, y), (across, down) = bounds, grid, res
