@@ -55,9 +55,6 @@ def labelled_scene(setup: Setup, target: str, image: Path | None, mask: Path | N
 
     Returns:
         The dataset with this target alone, and the scene.
-
-    Raises:
-        InputError: If one of both is not given, there is no such file, or the config does not say what the values mean.
     """
     if image is None or mask is None:
         given, lacking = ("mask", "scene") if image is None else ("scene", "mask")

@@ -27,11 +27,6 @@ class Boxes(MaskReader):
     A feature without extent, a point, has the size that is given, or none. A feature's mask value is the number of its class,
     counted from 1; without an attribute all are of the first class. The pixels in the boxes of ignored features are unknown.
 
-    Args:
-        task: The head's task.
-        size: The side of points, in pixels; None: their size is not known.
-        ignore: Mask values of features that are neither objects nor background.
-
     Example:
         >>> from rsseg.task import Centres
         >>> boxes = Boxes(Centres(("car",)))

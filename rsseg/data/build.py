@@ -54,9 +54,6 @@ def open_store(
         title: What messages and the progress bar begin with.
         skip: Leave out scenes that can't be decoded.
         full: Compare all of a scene with its check sums when it is opened first, not a few blocks of each file.
-
-    Raises:
-        InputError: If files can't be used, or the scenes can't be written or need more than the disk has left.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -133,24 +130,7 @@ def _decode(
     skip: bool,
     faults: Sequence[str],
 ) -> dict[str, str]:
-    """Decode scenes.
-
-    Args:
-        todo: Their names in the store.
-        known: All scenes of the split, by such names.
-        mask_readers: How the masks of each target are decoded.
-        bands: The image bands to read, counted from 1.
-        folder: The store.
-        title: What messages begin with.
-        skip: Leave out what can't be decoded.
-        faults: What is known to be unusable already.
-
-    Returns:
-        Per scene that was left out, why.
-
-    Raises:
-        InputError: For the first five scenes that can't be used, and for a disk too small.
-    """
+    """Decode the scenes of these names out of all `known` of a split; returns why some were left out, where `skip` says so."""
     remove_parts(folder)
     start = os.getpid() * 7919 % max(len(todo), 1)  # processes that build the same store start at different places
     names, beside = [*todo[start:], *todo[:start]], set[str]()

@@ -56,23 +56,14 @@ NO_VALUES = ValueStatistics(np.zeros(0), np.ones(0), np.zeros(0), np.zeros(0))
 
 @dataclass(frozen=True)
 class Census:
-    """What is known of a split and one of its targets.
+    """What is known of a split and one of its targets."""
 
-    Attributes:
-        positives: int64 ``[S, K]``, per scene the pixels of each class (binary, multilabel: of label 1).
-        valid: int64 ``[S, K]``, per scene the pixels that are labelled.
-        bands: The pixels' values.
-        blocks: Where the classes lie.
-        values: The real values of a regression's targets.
-        with_data: int64 ``[S]``, per scene the pixels that have data; None: not known.
-    """
-
-    positives: NDArray[np.int64]
-    valid: NDArray[np.int64]
+    positives: NDArray[np.int64]  # [S, K], per scene the pixels of each class (binary, multilabel: of label 1)
+    valid: NDArray[np.int64]  # [S, K], per scene the pixels that are labelled
     bands: BandStatistics
-    blocks: Blocks
-    values: ValueStatistics = NO_VALUES
-    with_data: NDArray[np.int64] | None = None
+    blocks: Blocks  # where the classes lie
+    values: ValueStatistics = NO_VALUES  # of a regression's targets
+    with_data: NDArray[np.int64] | None = None  # [S], per scene the pixels that have data; None: not known
 
     def fingerprint(self, names: list[str]) -> str:
         """A short hash of scene names and label counts: same split and labels, same fingerprint, on any machine."""
@@ -198,15 +189,9 @@ def robust_statistics(bands: BandStatistics) -> tuple[Floats, Floats]:
 
 
 def describe_other_radiometry(mean: Floats, std: Floats, dtype: str, other: Floats, other_dtype: str, what: str) -> str:
-    """One line where pixels seem to be of another number type or range than those that train; empty where they do not.
+    """One line where other pixels seem to be of another type or range than those that train; empty where they do not.
 
-    Args:
-        mean: ``[C]``, of the training pixels.
-        std: ``[C]``, likewise.
-        dtype: Their number type; empty: not known.
-        other: ``[C]``, the mean of the other pixels.
-        other_dtype: Their number type.
-        what: What they are.
+    Means and deviations are ``[C]``; an empty `dtype` is not known.
 
     Example:
         >>> one = np.ones(1)

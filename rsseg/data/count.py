@@ -79,13 +79,7 @@ class TargetCounter:
 
 
 class Counter:
-    """Counts a scene while it is decoded, part by part.
-
-    Args:
-        tasks: Those of the dataset's targets.
-        size: Height and width of the scene.
-        bands: The number of bands.
-    """
+    """Counts a scene of some height, width and number of bands while it is decoded, part by part."""
 
     def __init__(self, tasks: Sequence[Task], size: tuple[int, int], bands: int) -> None:
         self.size, self.targets, self.bands = size, [TargetCounter(task, size) for task in tasks], Moments(bands)
@@ -99,15 +93,7 @@ class Counter:
         missing: NDArray[np.bool_],
         layers: Mapping[str, NDArray[np.generic]],
     ) -> None:
-        """Count a part.
-
-        Args:
-            top: Its first row.
-            left: Its first column.
-            image: ``[C, h, w]``.
-            missing: bool ``[h, w]``, true where there is no data.
-            layers: The targets that the scene has, ``[*planes, h, w]`` by name.
-        """
+        """Count a part: image ``[C, h, w]``, where it has no data ``[h, w]``, and the targets that there are."""
         for counter in self.targets:
             task = counter.task
             target = layers.get(task.target)

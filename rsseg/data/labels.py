@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.boxes import Boxes
 from rsseg.data.masks import MaskReader
-from rsseg.data.raster import blank_missing
+from rsseg.data.raster import find_missing
 from rsseg.data.values import Shares, Values
 from rsseg.task import Centres, Task
 
@@ -156,7 +156,7 @@ class Labels(MaskReader):
 
     def blank(self, raw: NDArray[np.generic], nodata: float) -> NDArray[np.bool_]:
         """See `MaskReader`."""
-        return blank_missing(raw, nodata)[1]
+        return find_missing(raw, nodata)
 
     def _unknown(self, values: NDArray[np.generic]) -> str:
         """What to say of values that have no meaning."""

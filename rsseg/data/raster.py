@@ -289,11 +289,10 @@ def as_pixel(values: NDArray[np.floating], dtype: np.dtype[Any]) -> NDArray[np.g
     return values.astype(dtype)
 
 
-def blank_missing(image: NDArray[np.generic], nodata: float | None) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-    """Set no-data and NaN of an image ``[C, h, w]`` to 0 and say where they were, bool ``[h, w]``.
+def find_missing(image: NDArray[np.generic], nodata: float | None) -> NDArray[np.bool_]:
+    """Where an image ``[C, h, w]`` has no data, bool ``[h, w]``: NaN or infinity in a band, or the file's no-data value.
 
-    A pixel is missing where all bands hold the file's no-data value; where that can't be a reading, in floats or as a negative
-    number, where any does.
+    All bands have to hold that value; where it can't be a reading, in floats or as a negative number, one is enough.
     """
     missing = np.zeros(image.shape[1:], dtype=bool)
     if nodata is not None and not np.isnan(nodata):
@@ -301,6 +300,4 @@ def blank_missing(image: NDArray[np.generic], nodata: float | None) -> tuple[NDA
         missing |= (image == nodata).any(axis=0) if unreal else (image == nodata).all(axis=0)
     if np.issubdtype(image.dtype, np.floating):
         missing |= ~np.isfinite(image).all(axis=0)
-    if missing.any():
-        image = np.where(missing, np.zeros((), image.dtype), image)
-    return image, missing
+    return missing

@@ -23,7 +23,7 @@ from torchgeo.datasets import GeoDataset, IntersectionDataset
 from rsseg.contract import InputError
 from rsseg.data.grids import TOLERANCE
 from rsseg.data.masks import MaskReader, check_bands, mask_values
-from rsseg.data.raster import blank_missing
+from rsseg.data.raster import find_missing
 from rsseg.data.scene import Facts, Mask, Scene, SceneReader, check_band_numbers
 
 Array = NDArray[Any]
@@ -142,7 +142,9 @@ class SampleReader(SceneReader):
 
     def read_pixels(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """See `SceneReader`."""
-        return blank_missing(self.pixels[:, *window.toslices()], self.scene.nodata)
+        pixels = self.pixels[:, *window.toslices()]
+        missing = find_missing(pixels, self.scene.nodata)
+        return np.where(missing, np.zeros((), pixels.dtype), pixels), missing
 
     def _read_target(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
         if self.mask is None:  # where others of a test split have one
@@ -166,15 +168,7 @@ def image_of(sample: Mapping[str, Any], wanted: Sequence[str] | None = None, tim
     """The image of a sample, ``[bands, H, W]``.
 
     Several images, such as those of two dates or two sensors, follow each other, as do the steps of a time axis
-    (``[T, C, H, W]`` becomes ``T * C`` bands).
-
-    Args:
-        sample: The sample.
-        wanted: The keys of its images; None: ``image``, or else all keys that begin so.
-        times: How many steps of a time axis are taken, evenly spaced from the first to the last; None: all.
-
-    Raises:
-        InputError: If there is no image, or several do not lie on one grid.
+    (``[T, C, H, W]`` becomes ``T * C`` bands), of which `times` are taken, evenly spaced from the first to the last.
     """
     images = arrays_of(sample, "image", wanted)
     if len(images) < len(wanted or ["image"]):
@@ -191,16 +185,9 @@ def image_of(sample: Mapping[str, Any], wanted: Sequence[str] | None = None, tim
 
 
 def mask_of(sample: Mapping[str, Any], wanted: Sequence[str] | None = None) -> Array | None:
-    """The mask of a sample, ``[bands, H, W]``; None if it has none.
+    """The mask of a sample, ``[bands, H, W]``, of which several that are wanted become bands; None if it has none.
 
     Masks of objects, one for each (``[N, H, W]`` beside N labels and boxes), become one mask of their labels.
-
-    Args:
-        sample: The sample.
-        wanted: The keys of its masks, which become bands; None: ``mask``, or else the only key that begins so.
-
-    Raises:
-        InputError: If there are several, and none is wanted.
     """
     masks = arrays_of(sample, "mask", wanted)
     if not masks:

@@ -24,7 +24,7 @@ from rsseg.data.raster import (
     alpha_band,
     as_pixel,
     band_count,
-    blank_missing,
+    find_missing,
     georeference,
     is_coloured,
     is_turned,
@@ -63,17 +63,11 @@ class Facts(NamedTuple):
 
 @dataclass(frozen=True)
 class Mask:
-    """A file that holds a target: a raster, or a vector file; warped to the scene's grid if it lies on another.
-
-    Attributes:
-        path: The file.
-        burn: How a vector file becomes pixels; None: it is a raster.
-        threshold: Of a raster, the value above which a pixel is 1, and else 0; None: its values are taken as they are.
-    """
+    """A file that holds a target: a raster, or a vector file; warped to the scene's grid if it lies on another."""
 
     path: Path
-    burn: Burn | None = None
-    threshold: float | None = None
+    burn: Burn | None = None  # how a vector file becomes pixels; None: it is a raster
+    threshold: float | None = None  # of a raster, the value above which a pixel is 1, and else 0; None: values are labels
 
 
 @dataclass(frozen=True)
@@ -134,15 +128,7 @@ class Scene:
         return files, self.region, how, self.weight is not None, self.unlabelled, self.nodata
 
     def check(self, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> Facts:
-        """Open every file.
-
-        Args:
-            mask_readers: How the masks of each target will be decoded.
-            bands: The image bands that will be read, counted from 1 through all files.
-
-        Raises:
-            InputError: If a file can't be used.
-        """
+        """Open every file, and refuse what can't be read in these bands and decoded by these readers."""
         image, counts, dtypes = open_raster(self.image), self.counts(), list[DTypeLike]()
         warped, alpha = list[Path](), list[Path]()
         check_band_numbers(", ".join(map(str, self.images)), sum(counts), bands)
@@ -346,7 +332,7 @@ class SceneReader:
     def read_pixels(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """The image in a part that lies inside the scene, 0 where it has no data.
 
-        A pixel has no data where one of its files has none: its no-data value (see `blank_missing`), NaN or infinity, alpha 0,
+        A pixel has no data where one of its files has none: its no-data value (see `find_missing`), NaN or infinity, alpha 0,
         a mask band that says so, or nothing because it was warped and does not reach so far.
 
         Returns:
@@ -362,8 +348,8 @@ class SceneReader:
             coloured, nodata = is_coloured(open_raster(path)), nodata_of(path)
             pixels = read_bands(path, bands, place, own.image, bilinear=True, palette=coloured)
             nodata = own.nodata if nodata is None else nodata
-            pixels, absent = blank_missing(pixels, None if coloured else nodata)  # it is the number of a colour
-            missing |= absent | masked_out(path, bands, place, own.image, bilinear=True)
+            missing |= find_missing(pixels, None if coloured else nodata)  # it is the number of a colour
+            missing |= masked_out(path, bands, place, own.image, bilinear=True)
             image[places] = pixels
         if missing.any():
             image = np.where(missing, np.zeros((), self.dtype), image)

@@ -40,8 +40,8 @@ class TorchGeo(Source):
             samples to it; one without splits is dealt out 70 : 15 : 15. Both by a hash, overlapping files of a geospatial
             dataset together.
         chip: Side of the pieces of geospatial datasets, in pixels.
-        image: The keys of a sample that are its image, as `image_of` takes them.
-        mask: The keys that are its mask, as `mask_of` takes them.
+        image: The keys of a sample that are its image; None: ``image``, or else all keys that begin so.
+        mask: The keys that are its mask; None: ``mask``, or else the only key that begins so.
         times: How many time steps of an image become bands, evenly spaced; None: all.
 
     Raises:

@@ -20,16 +20,7 @@ class Shares(MaskReader):
 
     NaN and no-data are unknown. Of exclusive classes a pixel is unknown as a whole, and its shares are divided by their sum,
     which may be off by `TOLERANCE`.
-
-    Args:
-        task: The head's task, a soft one.
-        whole: What stands for a whole pixel in the files: 1, 100, 255.
-
-    Example:
-        >>> from rsseg.task import Multiclass
-        >>> shares = Shares(Multiclass(("land", "water"), soft=True), whole=100)
-        >>> shares.decode(np.array([[[25, 100]], [[75, 0]]], dtype=np.uint8)).tolist()
-        [[[0.25, 1.0]], [[0.75, 0.0]]]
+    `whole` stands for a whole pixel in the files: 1, 100, 255.
     """
 
     def __init__(self, task: Task, whole: float) -> None:
@@ -76,18 +67,9 @@ class Shares(MaskReader):
 
 
 class Values(MaskReader):
-    """Decodes masks of real values: heights, biomass, yields; NaN and no-data are unknown.
+    """Decodes masks of real values: heights, biomass, yields; NaN, no-data and ignored values are unknown.
 
-    Args:
-        task: The head's task, a regression.
-        ignore: Values that mean "unknown", beside NaN and the file's no-data value.
-        span: The lowest and the highest value that can be; None: any finite one.
-
-    Example:
-        >>> from rsseg.task import Regression
-        >>> heights = Values(Regression(("height",)), ignore=[-9999])
-        >>> heights.decode(np.array([[[1.5, -9999.0]]])).tolist()
-        [[[1.5, nan]]]
+    `span` is the lowest and the highest value that can be; None: any finite one.
     """
 
     def __init__(self, task: Task, ignore: Sequence[float] = (), span: Sequence[float] | None = None) -> None:
