@@ -217,6 +217,7 @@ def test_other_blocks_are_looked_at_each_time(tmp_path, made, monkeypatch):
 
 
 def open_all(scenes, folder, start, queue):
+    torch.set_num_threads(1)  # threads do not survive a fork
     start.wait(120)
     store = store_of(scenes, folder)
     queue.put(hashlib.sha256(b"".join(array.tobytes() for arrays in pixels_of(store) for array in arrays)).hexdigest())
@@ -229,7 +230,7 @@ def test_several_processes_open_a_damaged_store(tmp_path, made):
     old(folder / f"{names[1]}.counts")
     next(folder.glob("index-*")).unlink()
     HARMS["middle byte"](folder / f"{names[2]}.labels.npy")
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     queue, start = context.Queue(), context.Barrier(3)
     several = [context.Process(target=open_all, args=(scenes, folder, start, queue)) for _ in range(3)]
     for process in several:

@@ -151,12 +151,13 @@ def test_a_damaged_sample_in_the_store_is_decoded_again(tmp_path, loveda, caplog
 
 
 def open_in_process(root, folder, start, queue):
+    torch.set_num_threads(1)  # threads do not survive a fork
     start.wait(120)
     queue.put(stored(TorchGeo("LoveDA", {"root": root}), folder).pixel_hash)
 
 
 def test_several_processes_decode_into_one_store(tmp_path, loveda):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     queue, start = context.Queue(), context.Barrier(2)
     several = [context.Process(target=open_in_process, args=(str(loveda), tmp_path / "a", start, queue)) for _ in range(2)]
     for process in several:
