@@ -33,13 +33,7 @@ def erase(image: Tensor, layers: Layers, where: Tensor) -> tuple[Tensor, Layers]
 
 
 def dihedral(image: Tensor, element: int) -> Tensor:
-    """One of the eight symmetries of the square, ``[..., H, W]``: `element` quarter turns (0 to 3), from 4 on after a flip.
-
-    Example:
-        >>> dihedral(torch.tensor([[1, 2], [3, 4]]), 1)
-        tensor([[2, 4],
-                [1, 3]])
-    """
+    """One of the eight symmetries of the square, ``[..., H, W]``: `element` quarter turns (0 to 3), from 4 on after a flip."""
     flipped = image.flip(-1) if element >= 4 else image
     return torch.rot90(flipped, element % 4, dims=(-2, -1))
 

@@ -192,12 +192,6 @@ def describe_other_radiometry(mean: Floats, std: Floats, dtype: str, other: Floa
     """One line where other pixels seem to be of another type or range than those that train; empty where they do not.
 
     Means and deviations are ``[C]``; an empty `dtype` is not known.
-
-    Example:
-        >>> one = np.ones(1)
-        >>> describe_other_radiometry(100 * one, 20 * one, "uint8", 25700 * one, "uint16", "the val split")
-        'the val split is uint16 and trained pixels are uint8; the mean of band 1 is 25700, 1.28e+03 standard deviations from \
-the 100 of training: were both written alike (scale, bit depth)?'
     """
     far = abs(other - mean) / std
     worst = int(np.nanargmax(far)) if not np.isnan(far).all() else 0

@@ -21,7 +21,7 @@ from rasterio.windows import Window
 from safetensors.numpy import load, save
 
 from rsseg.contract import ONE_TARGET, unknown
-from rsseg.data.count import Counter
+from rsseg.data.blocks import Counter
 from rsseg.data.masks import MaskReader
 from rsseg.data.raster import open_raster
 from rsseg.data.scene import Facts, Scene, SceneReader
@@ -70,12 +70,7 @@ def layer_files(scene: Scene, name: str, targets: Iterable[str]) -> dict[str, st
 
 
 def parts(size: Sequence[int], block: Sequence[int]) -> Iterator[Window]:
-    """Cover a scene of this height and width with parts of about `PART` pixels, made of whole blocks.
-
-    Example:
-        >>> [(w.row_off, w.col_off, w.height, w.width) for w in parts((5000, 5000), (4096, 4096))]
-        [(0, 0, 4096, 4096), (0, 4096, 4096, 904), (4096, 0, 904, 4096), (4096, 4096, 904, 904)]
-    """
+    """Cover a scene of this height and width with parts of about `PART` pixels, made of whole blocks."""
     columns = min(size[1], max(1, PART // block[0] // block[1]) * block[1])
     rows = min(size[0], max(1, PART // columns // block[0]) * block[0])
     for top in range(0, size[0], rows):

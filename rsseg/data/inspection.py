@@ -26,16 +26,7 @@ def raise_together(faults: Sequence[str]) -> None:
 
 
 def compare_scenes(scenes: Sequence[Scene], facts: Sequence[Facts], bands: Sequence[int]) -> None:
-    """Find what is wrong with the scenes of a split as a whole, and log what the user should know though nothing is wrong.
-
-    Args:
-        scenes: The scenes.
-        facts: Those of each.
-        bands: The bands that will be read.
-
-    Raises:
-        InputError: If the scenes do not go together.
-    """
+    """Find what is wrong with the scenes of a split as a whole, and log what the user should know though nothing is wrong."""
     if scenes:
         raise_together(_faults_between(scenes, facts))
         _log_differences(scenes, facts, bands)

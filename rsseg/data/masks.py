@@ -45,12 +45,7 @@ class Burn:
 
 
 def text_of(value: Any) -> str:
-    """An attribute's value as it is written in a config: 3 for 3.0, null for a missing one.
-
-    Example:
-        >>> [text_of(value) for value in ("wood", 3, 3.0, None)]
-        ['wood', '3', '3', 'null']
-    """
+    """An attribute's value as it is written in a config: 3 for 3.0, null for a missing one."""
     if value is None or value != value:
         return "null"
     return str(int(value)) if isinstance(value, float | np.floating) and float(value).is_integer() else str(value)
@@ -174,11 +169,7 @@ def mask_values(raw: Array, mask_reader: MaskReader) -> Array:
 
 
 def check_bands(path: Path, bands: int, mask_reader: MaskReader) -> None:
-    """Make sure that a mask of so many bands has those that its reader reads, and none whose meaning would be lost.
-
-    Raises:
-        InputError: If it is no mask, or has others.
-    """
+    """Make sure that a mask of so many bands has those that its reader reads, and none whose meaning would be lost."""
     task, expected = mask_reader.task, mask_reader.mask_bands
     if mask_reader.no_raster:
         raise InputError(f"{path}: {mask_reader.no_raster}")

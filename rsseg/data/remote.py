@@ -126,12 +126,7 @@ def open_system(url: str) -> tuple[Any, str]:
 
 
 def url_of(root: str) -> str:
-    """A remote root as fsspec writes it: an archive by its protocol, the folder in it, and where it lies.
-
-    Example:
-        >>> url_of("/vsicurl/https://example.org/data"), url_of("mine.zip"), url_of("/vsizip/mine.zip/train")
-        ('https://example.org/data', 'zip://::mine.zip', 'zip://train::mine.zip')
-    """
+    """A remote root as fsspec writes it, such as zip://train::mine.zip for /vsizip/mine.zip/train."""
     place = root
     while prefix := next((prefix for prefix in PREFIXES if place.startswith(prefix)), None):
         place = PREFIXES[prefix] + place.removeprefix(prefix)

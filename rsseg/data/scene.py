@@ -285,13 +285,9 @@ class SceneReader:
         return layers
 
     def read_mask(self, window: Window, place: int = 0) -> NDArray[np.generic]:
-        """The target at a place among the dataset's, in a part that lies inside the scene; unknown beyond a warped mask.
+        """The target at a place among the dataset's in a part that lies inside the scene: ``[*planes, h, w]``.
 
-        Returns:
-            ``[*planes, h, w]`` in the task's dtype.
-
-        Raises:
-            InputError: If the mask is damaged or holds a value that can't be; the file is named.
+        It is unknown beyond a warped mask. If the mask is damaged or holds a value that can't be, the error names its file.
         """
         mask_reader, mask = self.mask_readers[place], self.scene.mask_of(place)
         task = mask_reader.task
@@ -337,9 +333,6 @@ class SceneReader:
 
         Returns:
             The image ``[C, h, w]`` in `dtype`, and bool ``[h, w]``, true where there is none.
-
-        Raises:
-            InputError: If a file is damaged; it is named.
         """
         own, place = self.scene, self._place(window)
         shape = int(window.height), int(window.width)

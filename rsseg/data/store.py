@@ -6,7 +6,7 @@ import copy
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -230,9 +230,8 @@ class Store:
         images = empty((size, size, len(fill)), fill.dtype)
         layers = {name: empty((*layer.planes, size, size), torch_dtype(layer.dtype)) for name, layer in self.layers.items()}
         to_image, blank, to_layers = cast(Any, images), cast(Any, fill), cast(dict[str, Any], layers)
-        put_in: Callable[..., None] = put_by_torch
         if device is None:
-            to_image, blank, put_in = images.numpy(), fill.numpy(), put
+            to_image, blank = images.numpy(), fill.numpy()
             to_layers = {name: layer.numpy() for name, layer in layers.items()}
         for i, (scene, top, left) in enumerate(places):
             pixels, own, missing = self.arrays(scene)
@@ -241,16 +240,16 @@ class Store:
             height, width = part.shape[:2]
             there = (..., slice(height), slice(width))
             if height < size or width < size:
-                put_in(to_image[i], blank)
-            put_in(to_image[i, :height, :width], part)
+                put(to_image[i], blank)
+            put(to_image[i, :height, :width], part)
             if missing is not None:
-                put_in(to_image[i, :height, :width], blank, missing[rows, columns, None])
+                put(to_image[i, :height, :width], blank, missing[rows, columns, None])
             for name, layer in self.layers.items():
                 window = to_layers[name][i]
                 if height < size or width < size:
                     window[...] = unknown(layers[name])
                 if name in own:
-                    put_in(window[there], own[name][..., rows, columns])
+                    put(window[there], own[name][..., rows, columns])
                 else:
                     window[there] = layer.default
         return images.permute(0, 3, 1, 2), layers
@@ -261,17 +260,15 @@ def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
     return torch.from_numpy(np.empty(0, dtype)).dtype
 
 
-def put(target: NDArray[np.generic], source: NDArray[np.generic], where: Any = True) -> None:
-    """Copy pixels into a part of an array, where a mask says so.
+def put(target: Any, source: Any, where: Any = True) -> None:
+    """Copy pixels into a part of an array or a tensor, of any dtype, where a mask says so.
 
     On a CPU this is done by NumPy: it is as fast, and keeps off torch's threads, which are at work on the batch before.
     """
-    np.copyto(target, source, casting="unsafe", where=where)
-
-
-def put_by_torch(target: Tensor, source: Tensor, where: Tensor | None = None) -> None:
-    """As `put`, with tensors on any device."""
-    if where is not None:  # torch chooses among few kinds of unsigned integers
+    if not isinstance(target, Tensor):
+        np.copyto(target, source, casting="unsafe", where=where)
+        return
+    if where is not True:  # torch chooses among few kinds of unsigned integers
         wide = target if target.is_floating_point() else target.long()
         source = torch.where(where, source.to(wide.dtype), wide)
     target.copy_(source)

@@ -94,13 +94,7 @@ class _Plan(NamedTuple):
 
 
 def generate(recipe: SceneRecipe, seed: int, index: int) -> SyntheticScene:
-    """Make one scene of a world; the same arguments always give the same scene, which has its own tints and light.
-
-    Example:
-        >>> scene = generate(SceneRecipe(size=64), seed=0, index=0)
-        >>> scene.image.shape, scene.mask.shape, scene.height.shape, scene.vehicles.shape
-        ((3, 64, 64), (64, 64), (64, 64), (0, 5))
-    """
+    """Make one scene of a world; the same arguments always give the same scene, which has its own tints and light."""
     if seed < 0 or index < 0:
         raise InputError(f"generate: seed is {seed} and index is {index}; both must be 0 or more")
     land, paint, sensor, labels, echoes, weather, traffic = np.random.default_rng([seed, index]).spawn(7)

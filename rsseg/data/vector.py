@@ -58,6 +58,7 @@ def _mask_values(frame: Any, path: Path, burn: Burn) -> NDArray[np.int32]:
 
 
 def _texts(column: Any) -> list[str]:
+    """The values of an attribute as they are written in a config."""
     return [text_of(None if pd.isna(value) else value) for value in column]
 
 

@@ -6,9 +6,8 @@ from stores import LABELS, TASK, store_of
 from tiny import make_scene, write_tif
 
 from rsseg.contract import InputError
-from rsseg.data.blocks import SIZE, Blocks
+from rsseg.data.blocks import SIZE, Blocks, Counter
 from rsseg.data.census import PERCENTILES, BandStatistics, Census, check_absent, describe_other_radiometry
-from rsseg.data.count import Counter
 from rsseg.data.decoded import parts
 from rsseg.data.labels import Labels
 from rsseg.task import Binary, Multiclass, Multilabel

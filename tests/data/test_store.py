@@ -23,7 +23,7 @@ from rsseg.data.decoded import PART, map_array, parts, store_name
 from rsseg.data.labels import Labels
 from rsseg.data.masks import Burn
 from rsseg.data.scene import Scene, SceneReader
-from rsseg.data.store import load, put, put_by_torch
+from rsseg.data.store import load, put
 from rsseg.task import Binary, make_task
 
 RNG = np.random.default_rng(3)
@@ -123,7 +123,7 @@ def test_torch_and_numpy_copy_alike(kinds):
         for chosen in ((), (where,)):
             ours, theirs = target.copy(), torch.from_numpy(target.copy())
             put(ours, pixels, *chosen)
-            put_by_torch(theirs, torch.from_numpy(pixels), *map(torch.from_numpy, chosen))
+            put(theirs, torch.from_numpy(pixels), *map(torch.from_numpy, chosen))
             np.testing.assert_array_equal(ours, theirs.numpy())
             np.testing.assert_array_equal(ours, np.where(chosen[0] if chosen else True, pixels, target))
 
