@@ -101,6 +101,13 @@ def bounds(name: str, values: Any, least: float = 0.0, most: float = math.inf) -
     return low, high
 
 
+def whole_number(name: str, value: Any, most: int) -> int:
+    """A whole number from 1 on."""
+    if int(number(name, value, 1, most)) != value:
+        raise InputError(f"{name}={value!r}: a whole number from 1 to {most} is expected")
+    return int(value)
+
+
 class Augmentation(ABC):
     """Base of config group `augment`. rsseg passes whichever of seed, task and tasks (those of the targets) they name."""
 
@@ -233,9 +240,7 @@ class CutOut(Sometimes):
 
     def __init__(self, seed: int, count: int, size: tuple[float, float], probability: float = 1.0) -> None:
         super().__init__(seed, probability)
-        if int(number("count", count, 1, 100)) != count:
-            raise InputError(f"count={count!r}: a whole number from 1 to 100 is expected")
-        self.count, self.size = int(count), bounds("size", size, 0, 1)
+        self.count, self.size = whole_number("count", count, 100), bounds("size", size, 0, 1)
 
     def apply(self, image: Tensor, layers: Layers, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Layers]:
         """Draw the rectangles of each window, wholly inside it, and erase them."""

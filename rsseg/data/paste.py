@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects, label
 from torch import Tensor
 
-from rsseg.contract import ONE_TARGET, InputError, Layers, indices, known, number
-from rsseg.data.augment import Sometimes
+from rsseg.contract import ONE_TARGET, InputError, Layers, indices, known
+from rsseg.data.augment import Sometimes, whole_number
 from rsseg.data.blocks import Blocks
 from rsseg.data.sampling import ReadLayers, stream
 from rsseg.task import Task
@@ -94,11 +94,9 @@ class Paste(Sometimes):
             raise InputError(
                 f"regions of a class are cut from masks of labels; a {task.kind} task has none: leave augment=paste out"
             )
-        for name, value, most in (("count", count, 100), ("bank", bank, 10_000), ("min_area", min_area, 10_000)):
-            if int(number(name, value, 1, most)) != value:
-                raise InputError(f"{name}={value!r}: a whole number from 1 to {most} is expected")
+        self.count, self.bank = whole_number("count", count, 100), whole_number("bank", bank, 10_000)
+        self.min_area = whole_number("min_area", min_area, 10_000)
         self.task, self.wanted = task, indices("classes", classes or (), task.classes)
-        self.count, self.bank, self.min_area = int(count), int(bank), int(min_area)
         self.pieces: list[list[Piece]] = []
 
     def fit(self, read: ReadLayers, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
