@@ -67,9 +67,10 @@ class Synthetic(Source):
             if folder in IN_CLOUDS and not recipe.clouds:
                 raise InputError(f"{place}={folder}: there are no clouds; set dataset.source.recipe.clouds=0.2, for example")
             self.folders.append(str(folder))
-        wrong = {key: n for key, n in scenes.items() if key not in SPLITS or not isinstance(n, int) or n < 0}
-        if wrong:
-            raise InputError(f"dataset.source.scenes={dict(scenes)}: whole numbers for {', '.join(SPLITS)} are expected")
+        if not all(split in SPLITS and isinstance(n, int) and 0 <= n <= 1000 for split, n in scenes.items()):
+            raise InputError(
+                f"dataset.source.scenes={dict(scenes)}: whole numbers for {', '.join(SPLITS)} are expected, up to 1000"
+            )
         self.counts, self.recipe, self.seed = dict(scenes), recipe, seed
         facts = repr((sorted(self.counts.items()), sorted(asdict(recipe).items()), seed))
         self.root = Path(root).expanduser() / hashlib.blake2b(facts.encode(), digest_size=6).hexdigest()
@@ -98,15 +99,7 @@ def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], see
 
     `root` appears only when complete. If it is there already, nothing happens. How many scenes one split has does not
     change those of another.
-
-    Raises:
-        InputError: If a split has another name or more than 1000 scenes; `UnwritableError` if the folder can't be written.
     """
-    for split, count in counts.items():
-        if split not in SPLITS:
-            raise InputError(f"write_scenes: no split '{split}'{nearest(split, SPLITS)}; there are {', '.join(SPLITS)}")
-        if not 0 <= count <= 1000:
-            raise InputError(f"write_scenes: {split} has {count} scenes; it must be from 0 to 1000")
     if root.exists():
         return
     remove_parts(root.parent)
