@@ -115,11 +115,7 @@ class Boxes(MaskReader):
             down, across = np.meshgrid(inner[0] - rows - 0.5, inner[1] - columns - 0.5, indexing="ij")
             for plane, value in zip(planes, (label, down, across, *side), strict=True):
                 plane[here][nearest] = np.broadcast_to(value, nearest.shape)[nearest]
-        for _, top, left, bottom, right in boxes[np.isin(boxes[:, 0], self.ignore)]:
-            planes[:, slice(*_covered(top, bottom)), slice(*_covered(left, right))] = np.nan
+        touched = np.concatenate([np.floor(boxes[:, 1:3]), np.ceil(boxes[:, 3:])], axis=1).clip(min=0).astype(int)
+        for top, left, bottom, right in touched[np.isin(boxes[:, 0], self.ignore)]:
+            planes[:, top:bottom, left:right] = np.nan
         return planes
-
-
-def _covered(low: float, high: float) -> tuple[int, int]:
-    """The pixels that a side of a box touches."""
-    return max(int(np.floor(low)), 0), max(int(np.ceil(high)), 0)

@@ -152,14 +152,11 @@ def _warn_of_mixed(census: Census, task: Task, split: str) -> None:
     ignored = (census.with_data > valid) & (valid > 0)
     if (positive & ignored).any() or not (ignored & ~positive).any() or not (positive & ~ignored).any():
         return
-    log.warning(
+    line = (
         "%d of %d scenes of the %s split have ignored pixels and none of %s, the others the reverse: do their masks hold 0 and "
-        "255, and those of the others 0 and 1? dataset.mask_values=[0,[1,255]] dataset.ignore_values=[] reads both.",
-        int((ignored & ~positive).sum()),
-        len(positive),
-        split,
-        task.classes[0],
+        "255, and those of the others 0 and 1? dataset.mask_values=[0,[1,255]] dataset.ignore_values=[] reads both."
     )
+    log.warning(line, int((ignored & ~positive).sum()), len(positive), split, task.classes[0])
 
 
 def robust_statistics(bands: BandStatistics) -> tuple[Floats, Floats]:
@@ -176,15 +173,12 @@ def robust_statistics(bands: BandStatistics) -> tuple[Floats, Floats]:
     """
     low, middle, high = (bands.percentiles[PERCENTILES.index(p)] for p in (2, 50, 98))
     absurd = (bands.std > ABSURD * (high - low)) & (high > low)
+    line = (
+        "Band %d holds a few pixels far from all others, from %.4g to %.4g: it is normalised by its median %.5g and the "
+        "percentiles around it. If they stand for no data, set dataset.nodata."
+    )
     for band in np.flatnonzero(absurd):
-        log.warning(
-            "Band %d holds a few pixels far from all others, from %.4g to %.4g: it is normalised by its median %.5g and the "
-            "percentiles around it. If they stand for no data, set dataset.nodata.",
-            band + 1,
-            bands.min[band],
-            bands.max[band],
-            middle[band],
-        )
+        log.warning(line, band + 1, bands.min[band], bands.max[band], middle[band])
     return np.where(absurd, middle, bands.mean), np.where(absurd, (high - low) / 4.1, bands.std)
 
 

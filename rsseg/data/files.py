@@ -37,11 +37,7 @@ def mask_settings(
     threshold: float | None = None,
     buffer: float | None = None,
 ) -> Mask:
-    """What a config says of a target's files, at this place of the dataset; the path is the pattern of theirs.
-
-    Raises:
-        InputError: If it can't be.
-    """
+    """What a config says of a target's files, at this place of the dataset; the path is the pattern of theirs."""
     values = {} if values is None else values
     if isinstance(values, list):
         pairs = [PAIR.fullmatch(str(pair)) for pair in values]
@@ -230,11 +226,7 @@ class Files(Source):
         return ": is it the right folder, and was the archive extracted whole?"
 
     def scenes(self, split: str) -> list[Scene]:
-        """The scenes of train, val or test, sorted by name.
-
-        Raises:
-            InputError: If there are none, or masks are missing of train or val.
-        """
+        """The scenes of train, val or test, sorted by name; there has to be one, and those of train and val need masks."""
         found = self.split.of(split, self._all)
         if not found and split in self.split.parts:
             groups = len(set(group_names(self._all)))

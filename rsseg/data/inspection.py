@@ -66,19 +66,16 @@ def _log_differences(scenes: Sequence[Scene], facts: Sequence[Facts], bands: Seq
         list(dict.fromkeys(path for fact in facts for path in getattr(fact, kind))) for kind in ("alpha", "turned", "warped")
     )
     if alpha:
-        log.info(
+        line = (
             "Images with an alpha band: %d, first %s (band %d). It is no image band, and where it is 0, pixels are ignored; if "
-            "it is a band like others, list it in dataset.bands.",
-            len(alpha),
-            alpha[0],
-            alpha_band(open_raster(alpha[0])),
+            "it is a band like others, list it in dataset.bands."
         )
+        log.info(line, len(alpha), alpha[0], alpha_band(open_raster(alpha[0])))
     if turned:
-        log.warning(
+        line = (
             "Images that viewers turn by their EXIF data: %d, first %s. They are read as they are stored: masks drawn over "
-            "turned pictures do not fit. Write the images turned (mogrify -auto-orient).",
-            len(turned),
-            turned[0],
+            "turned pictures do not fit. Write the images turned (mogrify -auto-orient)."
         )
+        log.warning(line, len(turned), turned[0])
     if warped:
         log.info("Files on another grid than their scene, which are warped to it: %d, first %s.", len(warped), warped[0])

@@ -100,11 +100,7 @@ class Paste(Sometimes):
         self.pieces: list[list[Piece]] = []
 
     def fit(self, read: ReadLayers, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Cut the bank. The objects are those of randomly drawn blocks, smaller than a block.
-
-        Raises:
-            InputError: If a class has no such object.
-        """
+        """Cut the bank. The objects are those of randomly drawn blocks, smaller than a block."""
         totals = blocks.counts[:, :-1].sum(axis=0, dtype=np.int64)
         occurs = np.flatnonzero(totals)
         labels = self.wanted or [int(occurs[totals[occurs].argmin()])]

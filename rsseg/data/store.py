@@ -275,11 +275,7 @@ def put(target: Any, source: Any, where: Any = True) -> None:
 
 
 def load(stores: Sequence[Store], device: torch.device | None) -> None:
-    """Copy the scenes of several splits to a device, or into memory, those that are not there yet.
-
-    Raises:
-        InputError: If they do not fit into its free memory.
-    """
+    """Copy the scenes of several splits to a device, or into memory, those that are not there yet, if there is room."""
     todo = [store for store in stores if not store.loaded or store.device != device]
     need, free = sum(store.nbytes for store in todo), free_memory(device)
     if need > free:

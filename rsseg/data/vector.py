@@ -75,7 +75,7 @@ def chosen_layer(path: Path, layer: str | None) -> str:
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path, burn: Burn, version: tuple[int, int]) -> tuple[Any, NDArray[np.int32]]:  # noqa: ARG001
+def _read(path: Path, burn: Burn, key: object) -> tuple[Any, NDArray[np.int32]]:  # noqa: ARG001
     """The geometries of a vector file, a GeoSeries in its own CRS, and the mask value of each."""
     try:
         frame = geopandas.read_file(path, layer=chosen_layer(path, burn.layer))
@@ -100,15 +100,9 @@ def _read(path: Path, burn: Burn, version: tuple[int, int]) -> tuple[Any, NDArra
 
 
 @lru_cache(maxsize=8)
-def _near(
-    path: Path,
-    burn: Burn,
-    image: Path,
-    version: tuple[int, int],
-    image_version: tuple[int, int],  # noqa: ARG001
-) -> tuple[Any, NDArray[np.int32]]:
+def _near(path: Path, burn: Burn, image: Path, key: object) -> tuple[Any, NDArray[np.int32]]:  # noqa: ARG001
     """The features near an image, in its CRS."""
-    shapes, values = _read(path, burn, version)
+    shapes, values = _read(path, burn, version(path))
     grid = open_raster(image)
     crs = grid.crs
     if not len(shapes) or (shapes.crs == crs and not burn.buffer):
@@ -143,7 +137,7 @@ def read_features(path: Path, burn: Burn, image: Path) -> tuple[Any, NDArray[np.
     """The geometries of a vector file in an image's CRS (a GeoSeries), and the mask value of each."""
     if not located(open_raster(image)):
         raise InputError(f"{image} has no coordinates (CRS), so the features of {path} have no place in it")
-    return _near(path, burn, image, version(path), version(image))
+    return _near(path, burn, image, (version(path), version(image)))
 
 
 def rasterise(path: Path, burn: Burn, image: Path, window: Window) -> NDArray[np.int32]:

@@ -81,11 +81,7 @@ class Windows:
         raise NotImplementedError
 
     def batch(self, numbers: Sequence[int]) -> Batch:
-        """The windows of these numbers.
-
-        Raises:
-            InputError: If one can't be cut: it names the window and its scene. Lack of memory is left as it is.
-        """
+        """The windows of these numbers; what can't be cut is named, with its scene. Lack of memory is left as it is."""
         try:
             places = [self.place(k) for k in numbers]
             image, layers = self.store.cut(places, self.size)
