@@ -29,18 +29,13 @@ class Extent(NamedTuple):
 class Blocks:
     """All blocks of a split. Its methods take the ``sizes`` of the scenes: ``[S, 2]``, height and width.
 
-    Attributes:
-        size: Side of a block in pixels.
-        counts: uint16 ``[N, K + 1]``, the pixels of each class in each block (binary, multilabel: of label 1), last the
-            ignored ones (multilabel: those ignored in every plane).
-        scene: int32 ``[N]``, the scene that a block lies in.
-        row: int32 ``[N]``; a block's first pixel is ``row * size, col * size``.
-        col: int32 ``[N]``.
+    Counts are the pixels of each class in each block (binary, multilabel: of label 1), last the ignored ones (multilabel: those
+    ignored in every plane). A block's first pixel is ``row * size, col * size`` of its scene.
     """
 
     size: int
-    counts: NDArray[np.uint16]
-    scene: NDArray[np.int32]
+    counts: NDArray[np.uint16]  # [N, K + 1]
+    scene: NDArray[np.int32]  # [N]
     row: NDArray[np.int32]
     col: NDArray[np.int32]
 

@@ -59,17 +59,7 @@ TOLERANCE = 0.01  # how far the shares of exclusive classes may be from 1 togeth
 
 
 class Labels(MaskReader):
-    """Decodes masks of labels; NaN is not labelled.
-
-    Args:
-        task: The head's task.
-        values: The raw value of label 0, 1, ..., or a list of several: integers, ranges such as "0-127", or "#rrggbb"; None:
-            0, 1, ...
-        ignore: Raw values that mean "not labelled".
-        tolerance: How far each of red, green and blue may be from a colour, as lossy compression leaves it; the nearest counts.
-
-    Raises:
-        InputError: If integers and colours are mixed, or a value stands for two things.
+    """Decodes masks of labels; NaN is not labelled. See `make_mask_reader`.
 
     Example:
         >>> from rsseg.task import Binary
@@ -297,12 +287,13 @@ def make_mask_reader(
 
     Args:
         task: The task.
-        values: What mask files hold for each label, see `Labels`.
+        values: The raw value of label 0, 1, ..., or a list of several: integers, ranges such as "0-127", or "#rrggbb"; None:
+            0, 1, ...
         ignore: The values that mean "not labelled"; None: 255 for labels, none for colours and real values.
         whole: What stands for a whole pixel in masks of class shares.
         span: The lowest and the highest real value.
         size: The side of objects that a vector file gives as points, in pixels.
-        tolerance: Of masks in colours, how far a pixel's may be from a listed one.
+        tolerance: How far each of red, green and blue may be from a colour, as lossy compression leaves it; the nearest counts.
 
     Raises:
         InputError: If they do not go together.

@@ -29,19 +29,12 @@ Array = NDArray[np.generic]
 
 @dataclass(frozen=True)
 class Burn:
-    """What the features of a vector file become in a mask: 0 outside of them.
+    """What the features of a vector file become in a mask: 0 outside of them."""
 
-    Attributes:
-        attribute: The attribute that holds their mask value, an integer or a key of `values`; None: 1 for every feature.
-        values: Pairs of an attribute's value, as text, and the mask value that it stands for.
-        layer: The layer that is read; None: the only one.
-        buffer: By how many metres on the ground features are widened: lines become twice as wide.
-    """
-
-    attribute: str | None = None
-    values: tuple[tuple[str, int], ...] = ()
-    layer: str | None = None
-    buffer: float = 0
+    attribute: str | None = None  # holds their mask value, an integer or a key of `values`; None: 1 for every feature
+    values: tuple[tuple[str, int], ...] = ()  # pairs of an attribute's value, as text, and the mask value it stands for
+    layer: str | None = None  # the layer that is read; None: the only one
+    buffer: float = 0  # by how many metres on the ground features are widened: lines become twice as wide
 
 
 def text_of(value: Any) -> str:
