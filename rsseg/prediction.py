@@ -21,8 +21,7 @@ from torch import Tensor
 from rsseg import __version__
 from rsseg.assembly import make_setup
 from rsseg.contract import InputError, number
-from rsseg.data.burn import VECTORS
-from rsseg.data.files import is_vector
+from rsseg.data.masks import VECTORS, is_vector
 from rsseg.data.raster import georeference
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.devices import choose_precision, scoring_accelerator
