@@ -1,7 +1,7 @@
 """Comparing finished runs: what compare.py does.
 
 Records are read and compared in NumPy. Where scenes or checkpoints have to be looked at again, for baselines and for pictures,
-processes of their own do it (`rsseg.rescoring`): torch, and the libraries around it, would stay in memory.
+processes of their own do it (`rsseg.evaluation`): torch, and the libraries around it, would stay in memory.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def count_baselines(comparison: Comparison, question: Question, out: Path) -> di
     def make() -> dict[str, Array]:
         for split in ("train", question.split):
             find_scenes(first.folder, split, question.trust)
-        return call_apart("rsseg.rescoring", "count_baselines", first.folder, first.task, question.split, question.trust)
+        return call_apart("rsseg.evaluation", "count_baselines", first.folder, first.task, question.split, question.trust)
 
     return cached(out / "baselines.json", f"{question.split} {data_key(first.data, first.task.target)}", make)
 
@@ -198,5 +198,5 @@ def draw_disagreements(runs: Sequence[Path], names: Sequence[str], question: Que
         RunFolder(run).find()
     find_scenes(runs[0], question.split, question.trust)
     given = [*runs], [*names], question.head, question.split, question.trust, path
-    call_apart("rsseg.rescoring", "draw_disagreements", *given)
+    call_apart("rsseg.evaluation", "draw_disagreements", *given)
     return path

@@ -1,9 +1,8 @@
-"""What a comparison looks at scenes and checkpoints for: trivial baselines, and windows that models disagree about."""
+"""Baselines: what a network has to beat, counted on the validation scenes as its own predictions are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,22 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rsseg.assembly import make_setup
-from rsseg.config.folder import RunFolder
 from rsseg.contract import IGNORE, layers_of
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
-from rsseg.dataset import open_data, open_split, scenes_of
-from rsseg.errors import SCORING, in_one_line
-from rsseg.evaluation import known_head, load_run
 from rsseg.metrics.average import Array
 from rsseg.metrics.counters import SCENE_SUMS
 from rsseg.metrics.scores import class_counts
-from rsseg.pictures.examples import most_different
-from rsseg.pictures.panels import draw_windows
-from rsseg.pictures.windows import pick_windows
 from rsseg.progress import progress
-from rsseg.quiet import quiet
 from rsseg.task import Task
 
 PIXELS = 30_000
@@ -38,44 +28,6 @@ DRAWS = 16
 
 WINDOW = 512
 """The side of the windows that are predicted at once."""
-
-
-def count_baselines(run: Path, task: Task, split: str = "val", trust: Sequence[str] = ()) -> dict[str, Array]:
-    """The counts of trivial predictions on the scenes of a split of a run's config, by name; see `baselines`.
-
-    Raises:
-        InputError: If the scenes can't be used.
-    """
-    quiet()
-    setup = make_setup(RunFolder(run).config(), trust)
-    with in_one_line(run, 1, setup.window, memory=SCORING):
-        stores = dict(open_data(setup.dataset, setup.source(), setup.window).stores)
-        if split != "val":
-            stores["val"] = open_split(setup.dataset, scenes_of(setup.source(), setup.dataset, split), split, setup.window)
-        return baselines(stores, task)
-
-
-def draw_disagreements(
-    runs: Sequence[Path], names: Sequence[str], head: str, split: str, trust: Sequence[str], path: Path
-) -> None:
-    """Draw the windows that the best checkpoints of some runs of the same data label most differently, into a PNG.
-
-    Raises:
-        InputError: If the scenes or the checkpoints can't be used.
-    """
-    quiet()
-    setups = [make_setup(RunFolder(run).config(), trust) for run in runs]
-    setup, size = setups[0], setups[0].window
-    head = known_head(head, setup.tasks)
-    store = open_split(setup.dataset, scenes_of(setup.source(), setup.dataset, split), split, size)
-    store.fill = np.array(RunFolder(runs[0]).data()["mean"])
-    with (
-        in_one_line(path.parent, 1, size, memory=SCORING),
-        progress(list(zip(runs, setups, strict=True)), "predicting examples") as made,
-    ):
-        modules = (load_run(RunFolder(run), own) for run, own in made)
-        examples = most_different(pick_windows(store, size, 16), head, modules, 3, [scene.name for scene in store.scenes])
-    draw_windows(path, setup.tasks[head], setup.palette(head), examples, setup.shown_bands, names)
 
 
 def baselines(stores: Mapping[str, Store], task: Task, seed: int = 0) -> dict[str, Array]:
