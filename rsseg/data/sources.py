@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import geopandas
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
@@ -152,6 +151,8 @@ def _place(size: int, number: int) -> Affine:
 
 def _write_vehicles(path: Path, vehicles: Floats, place: Affine) -> None:
     """Write the bounding boxes of vehicles as a GeoPackage."""
+    import geopandas  # with pandas it takes 70 MB, which other sources do not need
+
     corners = [affine_transform(box(left, top, right, bottom), place.to_shapely()) for _, top, left, bottom, right in vehicles]
     frame = geopandas.GeoDataFrame({"kind": [VEHICLES[int(kind)] for kind in vehicles[:, 0]]}, geometry=corners, crs=CRS)
     frame.to_file(path, driver="GPKG", engine="pyogrio", geometry_type="Polygon")

@@ -7,9 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import geopandas
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from pyproj.exceptions import CRSError, ProjError
 from rasterio.features import rasterize
@@ -46,6 +44,8 @@ def _mask_values(frame: Any, path: Path, burn: Burn) -> NDArray[np.int32]:
                 "Add a mask value for each"
             )
         return np.array([table[text] for text in texts], dtype=np.int32)
+    import pandas as pd
+
     numbers = np.asarray(pd.to_numeric(column, errors="coerce"), dtype=np.float64)
     whole = np.isfinite(numbers) & (numbers == np.round(numbers)) & (abs(numbers) < 2**31)
     if not pd.api.types.is_numeric_dtype(column) or not whole.all():
@@ -59,11 +59,13 @@ def _mask_values(frame: Any, path: Path, burn: Burn) -> NDArray[np.int32]:
 
 def _texts(column: Any) -> list[str]:
     """The values of an attribute as they are written in a config."""
-    return [text_of(None if pd.isna(value) else value) for value in column]
+    return [text_of(None if lacks else value) for value, lacks in zip(column, column.isna(), strict=True)]
 
 
 def chosen_layer(path: Path, layer: str | None) -> str:
     """The layer of a vector file that is read: the one that is named, or the only one."""
+    import geopandas  # with pandas it takes 70 MB, which only readers of vectors need
+
     names = [str(name) for name in geopandas.list_layers(path)["name"]]
     if layer is None and len(names) > 1:
         raise InputError(
@@ -77,6 +79,8 @@ def chosen_layer(path: Path, layer: str | None) -> str:
 @lru_cache(maxsize=8)
 def _read(path: Path, burn: Burn, key: object) -> tuple[Any, NDArray[np.int32]]:  # noqa: ARG001
     """The geometries of a vector file, a GeoSeries in its own CRS, and the mask value of each."""
+    import geopandas
+
     try:
         frame = geopandas.read_file(path, layer=chosen_layer(path, burn.layer))
     except InputError:
