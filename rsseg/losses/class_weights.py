@@ -26,10 +26,10 @@ class Counts(Protocol):
     """
 
     @property
-    def positives(self) -> list[int]: ...  # noqa: D102
+    def positives(self) -> list[int]: ...
 
     @property
-    def valid(self) -> list[int]: ...  # noqa: D102
+    def valid(self) -> list[int]: ...
 
 
 Rule: TypeAlias = Callable[[Sequence[int]], list[float]]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rsseg.contract import IGNORE, InputError, number
-from rsseg.losses.sums import Needs, Over, Sum, Sums, pixel_sums
+from rsseg.losses.sums import AllSums, Needs, Over, Sum, Sums, pixel_sums
 from rsseg.losses.targets import EdgeWeight, smoothed
 from rsseg.losses.terms.term import Term
 from rsseg.task import TASKS
@@ -174,12 +174,12 @@ class Composite(nn.Module):
         return {name: weight.full for name, weight in self._weights.items()}
 
     def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None, done: float = 1.0) -> CompositeValue:
-        """The loss of logits and target, and its parts; see `rsseg.losses.terms` for what they are.
+        """The loss, and its parts.
 
         Args:
-            logits: See `rsseg.losses.terms`.
-            target: Likewise.
-            weight: Likewise.
+            logits: See `rsseg.losses`, as for target and weight.
+            target: See there.
+            weight: See there.
             done: The share of the training steps that are done, which sets the terms' weights; 1: the full ones.
         """
         raw: dict[str, Tensor] = {}
@@ -210,18 +210,21 @@ class Composite(nn.Module):
             soft = smoothed(target, logits.shape[1], self.task, self.label_smoothing, self.ignore_index)
         return Given(target, soft, weight)
 
-    def image_sums(self, logits: Tensor, given: Given, also: Mapping[Key, Needs]) -> dict[Key, Sums]:
+    def image_sums(self, logits: Tensor, given: Given, also: Mapping[Key, Needs]) -> dict[Key, AllSums]:
         """The sums of each image that its terms are functions of, and `also` what others need, in the same pass."""
         return self._sums(logits, given, also, images=True)
 
-    def sums_of(self, term: nn.Module, found: Mapping[Key, Sums]) -> Sums | None:
+    def sums_of(self, term: nn.Module, found: Mapping[Key, AllSums]) -> Sums | None:
         """Those sums that a term is a function of; None if it is none."""
         joined = _joins(term)
-        return found[self.key_of(joined)] if joined else None
+        if joined is None:
+            return None
+        wanted = {over for _, over in joined.needs}
+        return {name: value for (name, over), value in found[self.key_of(joined)].items() if over in wanted}
 
     def _sums(
         self, logits: Tensor, given: Given, also: Mapping[Key, Needs] | None = None, images: bool = False
-    ) -> dict[Key, Sums]:
+    ) -> dict[Key, AllSums]:
         """What the terms of the one pass need; more than one pass only if their tasks, targets or ignore values differ."""
         needs: dict[Key, set[tuple[Sum, Over]]] = {}
         targets: dict[Key, Tensor] = {}

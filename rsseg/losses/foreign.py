@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from rsseg.contract import IGNORE, InputError
-from rsseg.losses.checks import check_weight, check_weight_values, widened
+from rsseg.losses.checks import check_weight, check_weight_values
+from rsseg.losses.planes import widened
 from rsseg.losses.terms.term import VALUE_CHECKS, Term
 from rsseg.task import Task
 

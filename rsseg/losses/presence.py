@@ -16,7 +16,7 @@ def presence(target: Tensor, task: Task, weight: Tensor | None = None) -> Tensor
     """Which classes occur among the labelled pixels of each image.
 
     Args:
-        target: Labels or shares, see `rsseg.losses.terms`.
+        target: Labels or shares, see `rsseg.losses`.
         task: The head's task.
         weight: ``[B, H, W]``, what each pixel counts for; pixels of weight 0 or NaN are not looked at. None: all are.
 

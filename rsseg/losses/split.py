@@ -14,7 +14,7 @@ from rsseg.collective import global_sum
 from rsseg.contract import known
 from rsseg.devices import exact_dtype
 from rsseg.losses.composite import Composite, label_key
-from rsseg.losses.sums import COUNT, Needs, Sums, pixel_sums
+from rsseg.losses.sums import COUNT, AllSums, Needs, pixel_sums
 from rsseg.losses.terms.term import Term
 from rsseg.task import Task
 
@@ -105,7 +105,7 @@ class SplitLosses:
                 )
                 self._count(name, value.to(labelled) * labelled)
 
-    def _add(self, key: Any, sums: Sums, member: Tensor) -> None:
+    def _add(self, key: Any, sums: AllSums, member: Tensor) -> None:
         """Add sums of images."""
         for (name, _), value in sums.items():
             exact = value.to(exact_dtype(value.device))
@@ -155,9 +155,7 @@ def _of_sums(term: Any, totals: Totals, at: Any, cpu: bool = False) -> float:
     sums = {key[1]: total.cpu() if cpu else total for key, total in totals.items() if isinstance(key, tuple) and key[0] == at}
     if not sums[COUNT].any():
         return float("nan")
-    return float(
-        term.from_sums({(key, "batch"): total.unsqueeze(total.ndim - 1 - (total.ndim > 2)) for key, total in sums.items()})
-    )
+    return float(term.from_sums({key: total.unsqueeze(total.ndim - 1 - (total.ndim > 2)) for key, total in sums.items()}))
 
 
 def _images(needs: Needs) -> Needs:

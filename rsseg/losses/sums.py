@@ -63,13 +63,16 @@ Over: TypeAlias = Literal["batch", "image"]
 Needs: TypeAlias = Collection[tuple[Sum, Over]]
 """What a term asks for. ``count`` always comes with it."""
 
-Sums: TypeAlias = Mapping[tuple[Sum, Over], Tensor]
-"""The sums, ``[2, 1, C]`` over the batch and ``[2, B, C]`` per image; ``levels`` have further dimensions."""
+AllSums: TypeAlias = Mapping[tuple[Sum, Over], Tensor]
+"""The sums, by what they are taken over."""
+
+Sums: TypeAlias = Mapping[Sum, Tensor]
+"""Sums over one of these, ``[2, G, C]`` with G of 1 or an entry per image; ``levels`` have further dimensions."""
 
 
 def pixel_sums(
     logits: Tensor, target: Tensor, task: str, needs: Needs, ignore_index: int = IGNORE, weight: Tensor | None = None
-) -> Sums:
+) -> AllSums:
     """Every sum that is asked for, differentiable with respect to the logits.
 
     Sums over the batch are over the batches of all ranks. Sums per image stay on their rank. ``levels`` are

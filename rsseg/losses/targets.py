@@ -108,7 +108,7 @@ def smoothed(target: Tensor, classes: int, task: str, amount: float, ignore_inde
     That is ``(1 - amount) y + amount / C`` for exclusive classes, and ``(1 - amount) y + amount / 2`` for each label otherwise.
 
     Args:
-        target: Labels or shares, see `rsseg.losses.terms`.
+        target: Labels or shares, see `rsseg.losses`.
         classes: C, the number of logits.
         task: `binary`, `multiclass` or `multilabel`.
         amount: From 0 to 1.

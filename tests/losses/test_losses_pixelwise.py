@@ -89,7 +89,7 @@ def test_top_k_by_hand(task, fraction, over):
         whole = math.floor(wanted)
         part = (wanted - whole) * losses[whole] if whole < len(losses) else 0
         means.append((losses[:whole].sum() + part) / wanted)
-    found = TopKCrossEntropy(task, fraction, over)(logits, target)
+    found = TopKCrossEntropy(task, fraction, over=over)(logits, target)
     assert found.item() == pytest.approx(np.mean(means), abs=1e-12)
     if fraction == 1:
         torch.testing.assert_close(found, CrossEntropy(task, over=over)(logits, target))

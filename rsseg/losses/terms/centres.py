@@ -15,32 +15,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rsseg.collective import global_ratio
 from rsseg.contract import number
 from rsseg.losses.checks import check_weight, positive
-from rsseg.losses.regression import weighted_errors
-from rsseg.losses.terms.term import Term
+from rsseg.losses.terms.regression import Quotient, weighted_errors
 
 
 @dataclass(eq=False, repr=False)
-class _Centres(Term):
-    """A term of some planes of the logits: a quotient of two sums over the global batch."""
+class _Centres(Quotient):
+    """A term of some planes of the logits."""
 
     tasks = ("centres",)
     task: str = "centres"
-
-    def parts(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What is divided, and by what, ``[B]`` each: images are added up before."""
-        raise NotImplementedError
-
-    def of_mean(self, mean: Tensor) -> Tensor:
-        """The loss of that quotient."""
-        return mean
-
-    def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """See the class."""
-        cost, share = self.parts(logits, target, weight)
-        return global_ratio(cost.sum(), share.sum())
 
 
 @dataclass(eq=False, repr=False)
@@ -60,7 +45,7 @@ class HeatFocal(_Centres):
         tensor(0.1841)
     """
 
-    rules = {"alpha": partial(number, low=1.0), "beta": number}  # noqa: RUF012
+    rules = {"alpha": partial(number, low=1.0), "beta": number}
     _: KW_ONLY
     alpha: float = 2.0
     beta: float = 4.0
@@ -85,14 +70,10 @@ class HeatFocal(_Centres):
 
 @dataclass(eq=False, repr=False)
 class _Pairs(_Centres):
-    """The mean smooth L1 of two planes over the pixels that centres lie in.
-
-    Args:
-        beta: From which error on the loss is straight, more than 0.
-    """
+    """The mean smooth L1 of two planes over the pixels that centres lie in."""
 
     place: ClassVar[slice]
-    rules = {"beta": positive}  # noqa: RUF012
+    rules = {"beta": positive}
     _: KW_ONLY
     beta: float = 1.0
 
@@ -102,8 +83,7 @@ class _Pairs(_Centres):
         def smooth(error: Tensor) -> Tensor:
             return F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=self.beta)
 
-        errors, share = weighted_errors(logits[:, self.place], target[:, self.place], smooth, weight=weight)
-        return errors.sum((1, 2, 3)), share.sum((1, 2, 3))
+        return weighted_errors(logits[:, self.place], target[:, self.place], smooth, weight=weight)
 
 
 @dataclass(eq=False, repr=False)
