@@ -106,6 +106,21 @@ def test_a_pixel_of_weight_two_is_two_of_the_hardest(task):
 
 
 @every_task
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_equally_hard_pixels_share_the_gradient(task, dtype):
+    """Whatever order a sort finds them in: another order of the pixels gives the same loss and each pixel its gradient."""
+    logits, target = batch(task, 3, ignored=0.1, size=(8, 8))
+    logits = (2 * logits).round().div(2).to(dtype)  # many are equal
+    term = TopKCrossEntropy(task, fraction=0.3)
+    value, gradient = value_and_gradient(term, logits, target)
+    mirrored = value_and_gradient(term, logits.flip(-1, -2), target.flip(-1, -2))
+    exact = value_and_gradient(term, logits.double(), target)
+    torch.testing.assert_close(mirrored[0], value)
+    torch.testing.assert_close(mirrored[1].flip(-1, -2), gradient)
+    torch.testing.assert_close(gradient.double(), exact[1], atol=1e-4, rtol=1e-2)
+
+
+@every_task
 def test_easy_pixels_have_no_gradient(task):
     logits, target = batch(task, 2, ignored=0, size=(8, 8))
     gradient = value_and_gradient(TopKCrossEntropy(task, fraction=0.25), logits, target)[1]

@@ -27,8 +27,8 @@ class TopKCrossEntropy(Mean):
 
     The mean over the `fraction` of the valid pixels (multilabel: entries) with the largest cross-entropy in the global batch,
     or in each image. Easy pixels have no gradient. Wrong labels are usually among the hardest pixels, so they count for more.
-    The last pixel counts by the part of it that belongs to the fraction, so the loss is continuous in the fraction and in the
-    weights.
+    Of the last pixels, all that are equally hard count by the same part, so that the gradient depends on no order among them,
+    and the loss is continuous in the fraction and in the weights.
 
     Args:
         fraction: Above 0 and up to 1; 1 is cross-entropy.
@@ -54,12 +54,20 @@ class TopKCrossEntropy(Mean):
             losses, share = (global_cat(x.flatten()).unsqueeze(0) for x in (losses, share))
         count = losses.shape[1]
         hardest, order = losses.topk(math.ceil(self.fraction * count) if weight is None else count, dim=1)
-        share_in_order = share.gather(1, order)
+        in_order = share.gather(1, order)
         total = torch.float64 if count > COUNTABLE else share.dtype
-        before = share_in_order.cumsum(1, dtype=total) - share_in_order
-        wanted = self.fraction * share.sum(1, dtype=total)
-        taken = torch.minimum((wanted.unsqueeze(1) - before).clamp_(min=0), share_in_order).to(losses.dtype)
-        return self.mean((hardest * taken).sum(1), wanted.to(losses.dtype))
+        wanted = self.fraction * share.sum(1, keepdim=True, dtype=total)
+        inside = in_order.cumsum(1, dtype=total) - in_order < wanted
+        last = F.pad(hardest.detach().where(inside, torch.inf), (0, 1), value=torch.inf).amin(1, keepdim=True)
+        harder, equal = share * (losses > last), share * (losses == last)
+        part = (wanted - harder.sum(1, keepdim=True, dtype=total)) / _or_one(equal.sum(1, keepdim=True, dtype=total))
+        taken = harder + equal * part.to(losses.dtype)
+        return self.mean((losses * taken).sum(1), wanted.squeeze(1).to(losses.dtype))
+
+
+def _or_one(x: Tensor) -> Tensor:
+    """A divisor, 1 where it is 0."""
+    return x.masked_fill(x == 0, 1)
 
 
 @dataclass(eq=False, repr=False)
