@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rsseg.contract import IGNORE, InputError, number
+from rsseg.losses.compiled import compiled_on_gpu
 from rsseg.losses.sums import AllSums, Needs, Over, Sum, Sums, pixel_sums
 from rsseg.losses.targets import EdgeWeight, smoothed
 from rsseg.losses.terms.term import Term
@@ -187,14 +188,18 @@ class Composite(nn.Module):
         weights = {name: factor.at(done) for name, factor in self._weights.items()}
         given = self.given(logits, target, weight)
         beside = () if given.weight is None else (given.weight,)
-        found = self._sums(logits, given)
+        self._check(logits, given)
+        joined = _values_of_sums(self, given, logits=logits)
         for name, term in self.terms.items():
             factor = weights[name]
             learns = any(parameter.requires_grad for parameter in term.parameters())  # DDP waits for its gradient
             with torch.set_grad_enabled((factor > 0 or learns) and torch.is_grad_enabled()):
-                sums = self.sums_of(term, found)
-                raw[name] = term(logits, given.target(term), *beside) if sums is None else term.from_sums(sums)  # type: ignore[operator]
-            weighted[name] = factor * raw[name] if factor > 0 or learns else torch.zeros_like(raw[name])
+                raw[name] = joined[name] if name in joined else term(logits, given.target(term), *beside)
+            if factor > 0 or learns:
+                weighted[name] = factor * raw[name]
+            else:
+                raw[name] = raw[name].detach()
+                weighted[name] = torch.zeros_like(raw[name])
         total = torch.stack(list(weighted.values())).sum()
         return CompositeValue(total, raw, weighted, weights)
 
@@ -212,7 +217,8 @@ class Composite(nn.Module):
 
     def image_sums(self, logits: Tensor, given: Given, also: Mapping[Key, Needs]) -> dict[Key, AllSums]:
         """The sums of each image that its terms are functions of, and `also` what others need, in the same pass."""
-        return self._sums(logits, given, also, images=True)
+        self._check(logits, given)
+        return self.sums(logits, given, also, images=True)
 
     def sums_of(self, term: nn.Module, found: Mapping[Key, AllSums]) -> Sums | None:
         """Those sums that a term is a function of; None if it is none."""
@@ -222,15 +228,19 @@ class Composite(nn.Module):
         wanted = {over for _, over in joined.needs}
         return {name: value for (name, over), value in found[self.key_of(joined)].items() if over in wanted}
 
-    def _sums(
+    def _check(self, logits: Tensor, given: Given) -> None:
+        """Refuse what does not fit, for the terms of the one pass, and in every call for all if that is asked for."""
+        for term in self.terms.values():
+            if isinstance(term, Term) and (term.needs or self.check_targets):
+                term.check(logits, given.labels, given.weight, self.check_targets)
+
+    def sums(
         self, logits: Tensor, given: Given, also: Mapping[Key, Needs] | None = None, images: bool = False
     ) -> dict[Key, AllSums]:
         """What the terms of the one pass need; more than one pass only if their tasks, targets or ignore values differ."""
         needs: dict[Key, set[tuple[Sum, Over]]] = {}
         targets: dict[Key, Tensor] = {}
         for term in self.terms.values():
-            if isinstance(term, Term) and (term.needs or self.check_targets):
-                term.check(logits, given.labels, given.weight, self.check_targets)
             if joined := _joins(term):
                 key = self.key_of(joined)
                 targets[key] = given.target(joined)
@@ -246,6 +256,17 @@ class Composite(nn.Module):
     def key_of(self, term: Term) -> Key:
         """What terms have to agree in to share their sums."""
         return term.task, term.ignore_index, bool(self.label_smoothing) and term.soft
+
+
+@compiled_on_gpu
+def _values_of_sums(composite: Composite, given: Given, *, logits: Tensor) -> dict[str, Tensor]:
+    """The values of the terms that share the pass, by name."""
+    found, values = composite.sums(logits, given), {}
+    for name, term in composite.terms.items():
+        sums = composite.sums_of(term, found)
+        if sums is not None:
+            values[name] = term.from_sums(sums)  # type: ignore[operator]
+    return values
 
 
 Key: TypeAlias = tuple[str, int, bool]

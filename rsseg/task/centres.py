@@ -96,7 +96,6 @@ class Centres(Task):
         return not self.mean or min(self.mean) > 0
 
     def faults(self, mask_values: Sequence[Any] | None = None, palette: Sequence[str] | None = None) -> list[str]:
-        """See `Task`."""
         found = super().faults(palette=palette)
         if mask_values is not None:
             found.append(
@@ -162,7 +161,6 @@ class Centres(Task):
         return self.predict(logits)
 
     def decide(self, activated: Tensor, threshold: Tensor | None = None) -> Tensor:
-        """See `Task`."""
         return activated
 
     def turned(self, activated: Tensor, transposed: bool, flipped: tuple[bool, bool]) -> Tensor:

@@ -57,11 +57,9 @@ class Regression(Task):
         return self.classes
 
     def values(self, target: NDArray[np.generic]) -> list[NDArray[np.generic]]:
-        """See `Target`."""
         return [plane[known(plane)] for plane in target]
 
     def faults(self, mask_values: Sequence[Any] | None = None, palette: Sequence[str] | None = None) -> list[str]:
-        """See `Task`."""
         found = super().faults()
         given = {"mask_values": mask_values, "palette": palette}
         for name, value in given.items():
@@ -72,16 +70,13 @@ class Regression(Task):
         return found
 
     def scaled(self, mean: Sequence[float], std: Sequence[float]) -> Self:
-        """See `Task`."""
         return replace(self, mean=tuple(mean), std=tuple(std))
 
     def standardise(self, target: Tensor) -> Tensor:
-        """See `Task`."""
         return (target - per_plane(self.mean, target)) / per_plane(self.std, target) if self.mean else target
 
     @classmethod
     def _largest_share(cls, target: Any) -> tuple[Any, Any]:
-        """See `Task`."""
         there = target == target
         return there * 1, ~there
 
@@ -122,5 +117,4 @@ class Regression(Task):
         return self.predict(logits)
 
     def decide(self, activated: Tensor, threshold: Tensor | None = None) -> Tensor:
-        """See `Task`."""
         return activated

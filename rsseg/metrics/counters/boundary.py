@@ -6,9 +6,9 @@ import math
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from rsseg.contract import IGNORE, InputError, number
+from rsseg.metrics.counters.sums import SceneCounts
 from rsseg.task import Task
 
 DISTANCE = 0.02
@@ -108,10 +108,10 @@ def _count(labels: Tensor, where: Tensor, task: Task) -> Tensor:
     return task.by_class(counts.view(*leading, len(task.matrices), task.labels))
 
 
-class Boundary(Metric):
-    """Counts of the bands along the contours, per scene.
+class Boundary(SceneCounts):
+    """Counts of the bands along the contours, int64 ``[S, classes, 3]``.
 
-    The state is int64 ``[S, classes, 3]``, summed over processes. Scenes must come whole: the edge of a window is no contour.
+    Scenes must come whole: the edge of a window is no contour.
 
     Args:
         task: The head's task.
@@ -119,13 +119,9 @@ class Boundary(Metric):
         distance: The width of the band as a fraction of the scene's diagonal.
     """
 
-    full_state_update = False
-    counts: Tensor
-
     def __init__(self, task: Task, scenes: int, distance: float = DISTANCE) -> None:
-        super().__init__()
-        self.task, self.distance = task, number("distance", distance, high=1.0)
-        self.add_state("counts", torch.zeros(scenes, task.channels, 3, dtype=torch.int64), dist_reduce_fx="sum")
+        super().__init__(task, (scenes, task.channels, 3))
+        self.distance = number("distance", distance, high=1.0)
 
     def update(self, predicted: Tensor, target: Tensor, scene: Tensor) -> None:
         """Count whole scenes of one size.
@@ -136,7 +132,3 @@ class Boundary(Metric):
             scene: int64 ``[B]``.
         """
         self.counts.index_add_(0, scene, boundary_counts(predicted, target, self.task, self.distance))
-
-    def compute(self) -> Tensor:
-        """The counts, int64 ``[S, classes, 3]``."""
-        return self.counts
