@@ -19,15 +19,10 @@ def make_task(
 ) -> Task:
     """A task by the name of its kind.
 
-    Args:
-        kind: binary, multiclass, multilabel, regression or centres.
-        classes: The class names.
-        soft: Whether targets hold class shares.
-        units: The units of real values.
-        target: The name of the layer that holds the target.
+    The arguments are those of `Task`, and the `units` of `Regression`.
 
     Raises:
-        InputError: If there is no such kind, or it has no units.
+        InputError: If there is no such kind, or it has no units or shares.
 
     Example:
         >>> make_task("multiclas", ["land", "water"])

@@ -28,7 +28,6 @@ class Binary(Task):
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The background before the class."""
         return ("background", *self.classes)
 
     @classmethod
@@ -48,7 +47,6 @@ class Binary(Task):
         return np.concatenate([valid - positives, positives], axis=-1), np.concatenate([valid, valid], axis=-1)
 
     def errors(self, mask: NDArray[np.generic], prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """See `Task`; wrong pixels are false alarms or missed."""
         codes = super().errors(mask, prediction)
         return np.where((codes == 1) & (mask == 1), np.uint8(2), codes)
 
@@ -65,12 +63,10 @@ class Multiclass(Task):
 
     @property
     def labels(self) -> int:
-        """One for each class."""
         return self.channels
 
     @property
     def matrices(self) -> tuple[tuple[str, ...], ...]:
-        """One, of all classes."""
         return (self.classes,)
 
     @classmethod
@@ -112,7 +108,6 @@ class Multilabel(Task):
 
     @property
     def drawn_names(self) -> tuple[str, ...]:
-        """Nothing, and the labels."""
         return ("none of them", *self.classes)
 
     def flatten(self, mask: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -123,5 +118,4 @@ class Multilabel(Task):
         return np.where((mask == IGNORE).all(axis=0), np.uint8(IGNORE), plane)
 
     def shades(self, colours: Sequence[str]) -> list[str]:
-        """Black for nothing, and the labels' own."""
         return ["#000000", *colours]

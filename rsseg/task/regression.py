@@ -53,7 +53,6 @@ class Regression(Task):
 
     @property
     def value_names(self) -> tuple[str, ...]:
-        """The values' own names."""
         return self.classes
 
     def values(self, target: NDArray[np.generic]) -> list[NDArray[np.generic]]:
@@ -82,15 +81,7 @@ class Regression(Task):
 
     @classmethod
     def check_shapes(cls, logits: Tensor, target: Tensor) -> None:
-        """Refuse a prediction and a target that do not fit each other.
-
-        Args:
-            logits: The predicted values, floating point ``[B, V, H, W]``.
-            target: Real numbers of any dtype, likewise or ``[B, H, W]`` for one value.
-
-        Raises:
-            InputError: For shapes that do not fit, complex numbers and booleans.
-        """
+        """See `Target`; a target holds real numbers of any dtype, and for one value may lack its dimension of 1."""
         shape, found = list(logits.shape), list(target.shape)
         if not logits.is_floating_point() or len(shape) != 4:
             raise InputError(f"a regression loss needs a floating-point prediction [B, C, H, W]; found {logits.dtype} {shape}")
@@ -105,15 +96,12 @@ class Regression(Task):
 
     @classmethod
     def check_values(cls, logits: Tensor, target: Tensor, ignore_index: int = IGNORE) -> None:  # noqa: ARG003
-        """Any real number will do; see `check_shapes`."""
         cls.check_shapes(logits, target)
 
     def predict(self, logits: Tensor, threshold: Tensor | None = None) -> Tensor:
-        """The values, floating point ``[B, V, H, W]``."""
         return logits * per_plane(self.std, logits) + per_plane(self.mean, logits) if self.mean else logits
 
     def activate(self, logits: Tensor) -> Tensor:
-        """The values in their units."""
         return self.predict(logits)
 
     def decide(self, activated: Tensor, threshold: Tensor | None = None) -> Tensor:
