@@ -32,9 +32,8 @@ from rsseg.losses.class_weights import (
 )
 from rsseg.losses.composite import Composite, CompositeValue, Weight
 from rsseg.losses.foreign import Foreign
-from rsseg.losses.presence import presence_loss
 from rsseg.losses.split import SplitLosses
-from rsseg.losses.targets import EdgeWeight
+from rsseg.losses.targets import EdgeWeight, presence_loss
 from rsseg.losses.terms.centres import HeatFocal, OffsetSmoothL1, SizeSmoothL1
 from rsseg.losses.terms.likelihood import (
     BinaryCrossEntropy,

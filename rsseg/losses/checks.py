@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from numbers import Real
@@ -36,8 +37,8 @@ def _such_as(task: str) -> str:
     return {"regression": ", such as huber, mse or mae", "centres": ": loss=centres"}.get(task, ", such as ce_dice")
 
 
-def positive(name: str, value: Any) -> float:
-    """A finite number above 0.
+def positive(name: str, value: Any, high: float = math.inf) -> float:
+    """A finite number above 0 and up to `high`.
 
     Example:
         >>> positive("delta", 0)
@@ -45,16 +46,13 @@ def positive(name: str, value: Any) -> float:
         ...
         rsseg.contract.InputError: delta has to be more than 0; found 0
     """
-    if not number(name, value):
+    if not number(name, value, high=high):
         raise InputError(f"{name} has to be more than 0; found {value!r}")
     return float(value)
 
 
-def share(name: str, value: Any) -> float:
-    """A number above 0 and up to 1."""
-    if not number(name, value, high=1.0):
-        raise InputError(f"{name} has to be more than 0; found {value!r}")
-    return float(value)
+share = partial(positive, high=1.0)
+"""A number above 0 and up to 1."""
 
 
 def whole(name: str, value: Any) -> int:
@@ -65,15 +63,9 @@ def whole(name: str, value: Any) -> int:
 
 
 def per_class(name: str, values: Any, scalar: bool = False) -> tuple[float, ...] | float | None:
-    """Numbers of 0 or more, not all 0; how many there must be shows with the first logits.
+    """Numbers of 0 or more, not all 0, or None; with `scalar` one number for all classes too.
 
-    Args:
-        name: What the user calls them.
-        values: A sequence or vector; None stays None.
-        scalar: Whether one number for all classes will do.
-
-    Raises:
-        InputError: If they are none.
+    How many there must be shows with the first logits.
     """
     if isinstance(values, Tensor):
         values = values.tolist()
@@ -128,15 +120,7 @@ RULES: Mapping[str, Callable[[str, Any], Any]] = {
 
 
 def check_weight(logits: Tensor, weight: Tensor | None) -> None:
-    """Refuse pixel weights that do not fit logits. Looks at shapes and dtypes only.
-
-    Args:
-        logits: ``[B, C, H, W]``.
-        weight: Floating point ``[B, H, W]``, or none.
-
-    Raises:
-        InputError: If the shape or dtype is another one.
-    """
+    """Refuse pixel weights whose shape or dtype does not fit logits."""
     if weight is None:
         return
     expected = (logits.shape[0], *logits.shape[2:])
@@ -148,11 +132,7 @@ def check_weight(logits: Tensor, weight: Tensor | None) -> None:
 
 
 def check_weight_values(weight: Tensor | None) -> None:
-    """Refuse weights below 0 and infinite ones. Reads the values, which waits for the device.
-
-    Raises:
-        InputError: If there are any. NaN is a weight of 0.
-    """
+    """Refuse weights below 0 and infinite ones; NaN is a weight of 0. Reads the values, which waits for the device."""
     if weight is None:
         return
     wrong = (weight < 0) | weight.isinf()
@@ -166,10 +146,6 @@ def warn_of_probabilities(logits: Tensor, task: str) -> None:
     They do if all are from 0 to 1, not all the same, and, for multiclass, the classes of every pixel sum to 1. Logits of a
     multiclass network practically never do; those of a sigmoid network lie in [0, 1] everywhere only by chance, for as
     long as every pixel is called more likely than not. Reads the values, which waits for the device.
-
-    Args:
-        logits: ``[B, C, H, W]``.
-        task: `binary`, `multiclass` or `multilabel`.
     """
     values = logits.detach()
     if values.numel() == 0 or not bool((values.amin() >= 0) & (values.amax() <= 1) & (values.amin() < values.amax())):

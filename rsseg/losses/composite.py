@@ -42,14 +42,7 @@ class Weight:
         return self.full * min(1.0, (done - self.start) / self.ramp) if self.ramp else self.full
 
     def check(self, name: str) -> None:
-        """Refuse what is no weight and no share.
-
-        Args:
-            name: The term's.
-
-        Raises:
-            InputError: If there is any.
-        """
+        """Refuse what is no weight and no share, of the term of this name."""
         number(f"the weight of the term '{name}'", self.full)
         start = number(f"the start of the term '{name}', a share of the steps,", self.start, high=1.0)
         ramp = number(f"the ramp of the term '{name}', a share of the steps,", self.ramp, high=1.0)
@@ -83,7 +76,7 @@ class Given(NamedTuple):
     Attributes:
         labels: The target, for terms that need labels.
         soft: The target for terms that take class shares: those of softened labels, else the same.
-        weight: What each pixel counts for, ``[B, H, W]``; None: 1.
+        weight: See `rsseg.losses`.
     """
 
     labels: Tensor
@@ -175,14 +168,7 @@ class Composite(nn.Module):
         return {name: weight.full for name, weight in self._weights.items()}
 
     def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None, done: float = 1.0) -> CompositeValue:
-        """The loss, and its parts.
-
-        Args:
-            logits: See `rsseg.losses`, as for target and weight.
-            target: See there.
-            weight: See there.
-            done: The share of the training steps that are done, which sets the terms' weights; 1: the full ones.
-        """
+        """The loss and its parts, when this share of the training steps is `done`; 1: at the terms' full weights."""
         raw: dict[str, Tensor] = {}
         weighted: dict[str, Tensor] = {}
         weights = {name: factor.at(done) for name, factor in self._weights.items()}

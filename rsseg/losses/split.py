@@ -74,14 +74,7 @@ class SplitLosses:
         self._values: SplitValues | None = None
 
     def update(self, logits: Tensor, target: Tensor, scene: Tensor, weight: Tensor | None = None) -> None:
-        """Add a batch.
-
-        Args:
-            logits: ``[B, K, H, W]``.
-            target: ``[B, *planes, H, W]``, as losses see it.
-            scene: int64 ``[B]``.
-            weight: ``[B, H, W]``, what each pixel counts for; None: 1.
-        """
+        """Add a batch, of the scenes int64 ``[B]``."""
         first = self.first.to(logits.device)[scene]
         member = torch.stack([first, ~first])
         given = self.loss.given(logits, target, weight)

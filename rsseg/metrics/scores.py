@@ -146,16 +146,9 @@ UNSUMMED = ("balanced_accuracy", "kappa")
 def class_metrics(
     scores: Mapping[str, ClassScore], task: Task, labels: Mapping[str, str], without: Sequence[str]
 ) -> dict[str, Metric]:
-    """The metrics of scores that every class has: the average over the classes, and one of each class.
+    """The metrics of scores that every class has: one of each class, and averages over them.
 
-    Args:
-        scores: By name; all but `UNSUMMED` are averaged in every way of `AVERAGES`.
-        task: The head's task.
-        labels: What people call each score.
-        without: Classes that are left out of averages.
-
-    Raises:
-        InputError: If there is no such class, or none is left.
+    All but `UNSUMMED` are averaged in every way of `AVERAGES`; `labels` are what people call the scores.
     """
     kept, found = kept_classes(task.classes, without), {}
     for name, score in scores.items():

@@ -17,13 +17,9 @@ from rsseg.task import Task
 
 
 def log_odds(logits: Tensor) -> Tensor:
-    """Softmax's log-odds of each class against all others: ``z_c - log sum_{j != c} exp z_j``.
+    """Softmax's log-odds of each class against all others, ``z_c - log sum_{j != c} exp z_j``, of logits ``[B, C, ...]``.
 
-    Args:
-        logits: ``[B, C, ...]``, two classes or more.
-
-    Returns:
-        float32, of the same shape; 87 at most, where float32 ends.
+    In float32; 87 at most, where that ends.
 
     Example:
         >>> log_odds(torch.tensor([[0.0, 0.0, 0.0]])).exp()  # 1 : 2
@@ -66,13 +62,7 @@ class ScoreHistogram(SceneCounts):
         self.add_state("lost", torch.zeros(scenes, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, target: Tensor, scene: Tensor) -> None:
-        """Count a batch.
-
-        Args:
-            logits: ``[B, K, H, W]``.
-            target: ``[B, H, W]`` or ``[B, L, H, W]``; `IGNORE` is not counted.
-            scene: int64 ``[B]``.
-        """
+        """Count a batch; the arguments are those of `Confusion`."""
         target = target.long().view(len(target), -1, *target.shape[-2:])
         broken = ~logits.isfinite().all(1, keepdim=True)
         labelled = target != IGNORE
