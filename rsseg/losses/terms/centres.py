@@ -7,7 +7,7 @@ centres; sides and offsets are NaN everywhere else. NaN is what is not known, an
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from functools import partial
 from typing import ClassVar
 
@@ -20,7 +20,6 @@ from rsseg.losses.checks import check_weight, positive
 from rsseg.losses.terms.regression import Quotient, weighted_errors
 
 
-@dataclass(eq=False, repr=False)
 class _Centres(Quotient):
     """A term of some planes of the logits."""
 
@@ -28,7 +27,6 @@ class _Centres(Quotient):
     task: str = "centres"
 
 
-@dataclass(eq=False, repr=False)
 class HeatFocal(_Centres):
     """The penalty-reduced focal loss of the heat (Law & Deng 2018), divided by the number of centres.
 
@@ -68,7 +66,6 @@ class HeatFocal(_Centres):
         return (cost * share).sum((1, 2, 3)), (centre * share).sum((1, 2, 3))
 
 
-@dataclass(eq=False, repr=False)
 class _Pairs(_Centres):
     """The mean smooth L1 of two planes over the pixels that centres lie in."""
 
@@ -86,7 +83,6 @@ class _Pairs(_Centres):
         return weighted_errors(logits[:, self.place], target[:, self.place], smooth, weight=weight)
 
 
-@dataclass(eq=False, repr=False)
 class SizeSmoothL1(_Pairs):
     """Smooth L1 of height and width at the centres; a run standardises them by the objects in training.
 
@@ -103,7 +99,6 @@ class SizeSmoothL1(_Pairs):
     place = slice(-4, -2)
 
 
-@dataclass(eq=False, repr=False)
 class OffsetSmoothL1(_Pairs):
     """Smooth L1 of where in its pixel a centre lies, down and across.
 

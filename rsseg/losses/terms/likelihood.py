@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,21 +19,13 @@ class _CrossEntropy(PixelMean):
     """The one formula of cross-entropies."""
 
     soft = True
-    class_weights: PerClass = None
-    pos_weight: float | PerClass = None
-    label_smoothing: float = 0.0
 
-    @property
-    def sums(self) -> tuple[Sum, ...]:
-        return (NLL, SPREAD) if self.label_smoothing else (NLL,)
-
-    def from_sums(self, found: Sums) -> Tensor:
-        name = "class_weights" if self.exclusive else "pos_weight"
-        w = weights(getattr(self, name), found[NLL], name)
+    def weighted(self, found: Sums, w: Tensor | None, smoothing: float = 0.0) -> Tensor:
+        """The loss with a weight for each class, or for the positives of each label."""
         top = _of_positives(found[NLL], w)
-        if self.label_smoothing:
+        if smoothing:
             classes = found[NLL].shape[-1] if self.exclusive else 2
-            top = (1 - self.label_smoothing) * top + self.label_smoothing / classes * _of_positives(found[SPREAD], w)
+            top = (1 - smoothing) * top + smoothing / classes * _of_positives(found[SPREAD], w)
         bottom = self.entries(found) if w is None or not self.exclusive else (found[COUNT][0] * w).sum(1)
         return self.mean(top, bottom)
 
@@ -44,7 +35,6 @@ def _of_positives(sums: Tensor, w: Tensor | None) -> Tensor:
     return sums.sum((0, 2)) if w is None else (sums[0] * w + sums[1]).sum(1)
 
 
-@dataclass(eq=False, repr=False)
 class CrossEntropy(_CrossEntropy):
     """Cross-entropy: softmax for multiclass, sigmoid (`BinaryCrossEntropy`) for binary and multilabel.
 
@@ -72,8 +62,15 @@ class CrossEntropy(_CrossEntropy):
         if not self.exclusive and self.class_weights is not None:
             raise InputError(f"class_weights is for multiclass heads; for {self.task} use pos_weight")
 
+    @property
+    def sums(self) -> tuple[Sum, ...]:
+        return (NLL, SPREAD) if self.label_smoothing else (NLL,)
 
-@dataclass(eq=False, repr=False)
+    def from_sums(self, found: Sums) -> Tensor:
+        name = "class_weights" if self.exclusive else "pos_weight"
+        return self.weighted(found, weights(getattr(self, name), found[NLL], name), self.label_smoothing)
+
+
 class BinaryCrossEntropy(_CrossEntropy):
     """Sigmoid cross-entropy: the mean of ``-(w y log p + (1 - y) log(1 - p))`` over the valid entries.
 
@@ -86,10 +83,13 @@ class BinaryCrossEntropy(_CrossEntropy):
     """
 
     tasks = tuple(kind for kind in SEGMENTATION if not TASKS[kind].exclusive)
+    sums = (NLL,)
     pos_weight: float | PerClass = None
 
+    def from_sums(self, found: Sums) -> Tensor:
+        return self.weighted(found, weights(self.pos_weight, found[NLL], "pos_weight"))
 
-@dataclass(eq=False, repr=False)
+
 class Focal(PixelMean):
     """Focal loss (Lin et al. 2017): the mean of ``-alpha_t (1 - p_t)^gamma log p_t`` over the valid pixels.
 
@@ -127,7 +127,6 @@ class Focal(PixelMean):
         return self.alpha * positive + (1 - self.alpha) * negative
 
 
-@dataclass(eq=False, repr=False)
 class GeneralizedCrossEntropy(PixelMean):
     """Generalised cross-entropy (Zhang & Sabuncu 2018), for wrong labels: the mean of ``(1 - p_t^q) / q``.
 
@@ -166,7 +165,6 @@ class _ErrorMean(PixelMean):
         return likelihood * found[NLL].sum((0, 2)) + error * errors.sum(1)
 
 
-@dataclass(eq=False, repr=False)
 class SymmetricCrossEntropy(_ErrorMean):
     """Symmetric cross-entropy (Wang et al. 2019), for wrong labels: alpha times cross-entropy plus beta times the reverse.
 
@@ -190,7 +188,6 @@ class SymmetricCrossEntropy(_ErrorMean):
         return self.combine(found, self.alpha, 4 * self.beta)
 
 
-@dataclass(eq=False, repr=False)
 class Poly1CrossEntropy(_ErrorMean):
     """Poly-1 (Leng et al. 2022): the mean of ``-log p_t + epsilon (1 - p_t)``.
 

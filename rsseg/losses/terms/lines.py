@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,7 +15,6 @@ from rsseg.losses.sums import SOFT
 from rsseg.losses.terms.means import Classes, ClassMean, pick
 
 
-@dataclass(eq=False, repr=False)
 class ClDice(ClassMean):
     """Soft clDice (Shit et al. 2021): one minus the harmonic mean of the skeletons' precision and sensitivity.
 
@@ -80,7 +77,6 @@ def _opened(x: Tensor) -> Tensor:
     return F.max_pool2d(_eroded(x), 3, 1, 1)
 
 
-@dataclass(eq=False, repr=False)
 class SkeletonRecall(ClassMean):
     """Skeleton recall (Kirchhoff et al. 2024), for thin structures: one minus the mean p on the tubed centre lines.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, field
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ def _bins(name: str, value: Any) -> int | None:
     return value
 
 
-@dataclass(eq=False, repr=False)
 class Lovasz(ClassMean):
     """Lovasz-Softmax for multiclass, Lovasz hinge for binary and multilabel (Berman et al. 2018).
 

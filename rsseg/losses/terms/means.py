@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from typing import Literal, TypeAlias
 
 import torch
@@ -21,7 +21,6 @@ PerClass: TypeAlias = Sequence[float] | Tensor | None
 """One number per class; None: 1 for all."""
 
 
-@dataclass(eq=False, repr=False)
 class Mean(Term):
     """A quotient of two sums, of the global batch or of each image.
 
@@ -43,7 +42,6 @@ class Mean(Term):
         return ratios.squeeze(0) if self.over == "batch" else global_ratio(ratios.sum(), (bottom > 0).sum())
 
 
-@dataclass(eq=False, repr=False)
 class PixelMean(Mean):
     """The mean over the valid pixels, or entries of sigmoid tasks, of a function of the label's probability."""
 
@@ -60,7 +58,6 @@ class PixelMean(Mean):
         return self.mean(self.total(found), self.entries(found))
 
 
-@dataclass(eq=False, repr=False)
 class ClassMean(Mean):
     """The mean over classes of a loss of each class.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, field
 
 import torch
 from torch import Tensor
@@ -19,7 +19,6 @@ def tversky(tp: Tensor, fp: Tensor, own: Tensor, alpha: float | Tensor, beta: fl
     return 1 - (tp + smooth) / (beta * own + smooth + (1 - beta) * tp + alpha * fp)
 
 
-@dataclass(eq=False, repr=False)
 class _Overlap(ClassMean):
     """The one formula of Dice, Jaccard, Tversky and Focal Tversky: Dice is alpha = beta = 1/2 with s/2."""
 
@@ -42,7 +41,6 @@ class _Overlap(ClassMean):
         return losses
 
 
-@dataclass(eq=False, repr=False)
 class Dice(_Overlap):
     """Soft Dice (Sudre et al. 2017): the mean over classes of ``1 - (2 TP + s) / (2 TP + FP + FN + s)``.
 
@@ -62,7 +60,6 @@ class Dice(_Overlap):
     smooth: float = 1.0
 
 
-@dataclass(eq=False, repr=False)
 class Jaccard(_Overlap):
     """Soft Jaccard (Rahman & Wang 2016): the mean over classes of ``1 - (TP + s) / (TP + FP + FN + s)``.
 
@@ -76,7 +73,6 @@ class Jaccard(_Overlap):
     smooth: float = 1.0
 
 
-@dataclass(eq=False, repr=False)
 class Tversky(_Overlap):
     """Tversky loss (Salehi et al. 2017): the mean over classes of ``1 - (TP + s) / (TP + alpha FP + beta FN + s)``.
 
@@ -99,7 +95,6 @@ class Tversky(_Overlap):
     smooth: float = 1.0
 
 
-@dataclass(eq=False, repr=False)
 class FocalTversky(_Overlap):
     """Focal Tversky loss (Abraham & Khan 2019): the mean over classes of ``(1 - T)^gamma``, T as for `Tversky`.
 
@@ -129,7 +124,6 @@ class FocalTversky(_Overlap):
         return losses.clamp(min=least) ** self.gamma * (losses > least)
 
 
-@dataclass(eq=False, repr=False)
 class LogCoshDice(Dice):
     """Log-cosh Dice (Jadon 2020): the mean over classes of ``log cosh`` of their Dice loss.
 
@@ -145,7 +139,6 @@ class LogCoshDice(Dice):
         return losses.cosh().log()
 
 
-@dataclass(eq=False, repr=False)
 class MCC(ClassMean):
     """One minus Matthews' correlation coefficient (Abhishek & Hamarneh 2021), the mean over classes; 0 to 2.
 
@@ -173,7 +166,6 @@ class MCC(ClassMean):
         return self.class_mean(1 - (tp * tn - fp * fn) / spread, self.counted(own, other))
 
 
-@dataclass(eq=False, repr=False)
 class RegionSize(ClassMean):
     """Region-size term (Liu et al. 2024): the mean over classes of ``|predicted size - true size|``, in shares of the pixels.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,7 +20,6 @@ COUNTABLE = 2**24
 """Up to here float32 counts whole pixels."""
 
 
-@dataclass(eq=False, repr=False)
 class TopKCrossEntropy(Mean):
     """Cross-entropy of the hardest pixels alone (Wu et al. 2016; OHEM, online hard example mining, Shrivastava et al. 2016).
 
@@ -70,7 +68,6 @@ def _or_one(x: Tensor) -> Tensor:
     return x.masked_fill(x == 0, 1)
 
 
-@dataclass(eq=False, repr=False)
 class LogitAdjustedCrossEntropy(PixelMean):
     """Logit-adjusted cross-entropy (Menon et al. 2021): of the logits plus `tau` times the logarithm of the class priors.
 
@@ -109,7 +106,6 @@ class LogitAdjustedCrossEntropy(PixelMean):
         return self.from_sums(self.take(adjusted, target, weight, [(NLL, self.over)]))
 
 
-@dataclass(eq=False, repr=False)
 class LogitMargin(Mean):
     """What margin-based label smoothing (Liu et al. 2022) adds to cross-entropy, for calibrated probabilities.
 
@@ -139,7 +135,6 @@ class LogitMargin(Mean):
         return self.mean(top, bottom)
 
 
-@dataclass(eq=False, repr=False)
 class OneClass(PixelMean):
     """What is learnt without the class that is looked for: the mean of ``log(1 + exp(z))`` over the pixels that are not of it.
 

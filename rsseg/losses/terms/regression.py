@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 
 import torch
 from torch import Tensor
@@ -21,7 +21,6 @@ from rsseg.losses.terms.term import Term
 from rsseg.task import Regression
 
 
-@dataclass(eq=False, repr=False)
 class Quotient(Term):
     """A function of the quotient of two sums over the global batch, so that sums of several batches can be added up."""
 
@@ -74,7 +73,6 @@ def weighted_errors(
     return errors.sum((1, 2, 3)), share.sum((1, 2, 3))
 
 
-@dataclass(eq=False, repr=False)
 class _Regression(Quotient):
     """The mean of a function of the error; `nodata` is the target's value for "unknown", beside NaN."""
 
@@ -91,7 +89,6 @@ class _Regression(Quotient):
         return weighted_errors(logits, target, self.of_error, self.nodata, weight)
 
 
-@dataclass(eq=False, repr=False)
 class MSE(_Regression):
     """Mean squared error: large errors dominate, so outliers do.
 
@@ -101,7 +98,6 @@ class MSE(_Regression):
     """
 
 
-@dataclass(eq=False, repr=False)
 class RMSE(_Regression):
     """Root of the mean squared error of the batch: in the target's unit, with the gradient's direction of `MSE`; 0 at 0.
 
@@ -115,7 +111,6 @@ class RMSE(_Regression):
         return torch.where(some, torch.where(some, mean, 1).sqrt(), 0)
 
 
-@dataclass(eq=False, repr=False)
 class MAE(_Regression):
     """Mean absolute error: fits the median, so outliers count little; its slope does not fade near 0.
 
@@ -128,7 +123,6 @@ class MAE(_Regression):
         return error.abs()
 
 
-@dataclass(eq=False, repr=False)
 class Huber(_Regression):
     """Huber loss (Huber 1964): half the squared error up to delta, straight beyond with the slope delta.
 
@@ -147,7 +141,6 @@ class Huber(_Regression):
         return F.huber_loss(error, torch.zeros_like(error), "none", self.delta)
 
 
-@dataclass(eq=False, repr=False)
 class SmoothL1(_Regression):
     """Smooth L1 (Girshick 2015): `Huber` divided by its delta, here called beta.
 
@@ -166,7 +159,6 @@ class SmoothL1(_Regression):
         return F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=self.beta)
 
 
-@dataclass(eq=False, repr=False)
 class LogCosh(_Regression):
     """The mean of ``log cosh e``: like `Huber` with delta 1, but smooth everywhere.
 
@@ -181,7 +173,6 @@ class LogCosh(_Regression):
         return size + F.softplus(-2 * size) - math.log(2)
 
 
-@dataclass(eq=False, repr=False)
 class BerHu(_Regression):
     """Reverse Huber loss (Owen 2007): the absolute error up to delta, ``(e^2 + delta^2) / (2 delta)`` beyond.
 
@@ -204,7 +195,6 @@ class BerHu(_Regression):
         return torch.where(size <= self.delta, size, (error.square() + self.delta**2) / (2 * self.delta))
 
 
-@dataclass(eq=False, repr=False)
 class Pinball(_Regression):
     """Pinball loss (Koenker & Bassett 1978), which fits a quantile: ``q`` times what is predicted too low, ``1 - q`` too high.
 

@@ -6,7 +6,7 @@ along them, and they are part of no structure.
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,6 @@ from rsseg.losses.terms.overlap import tversky
 from rsseg.losses.terms.term import Term
 
 
-@dataclass(eq=False, repr=False)
 class Boundary(Term):
     """Boundary loss (Kervadec et al. 2019): the mean over valid pixels and classes of ``phi p``.
 
@@ -65,7 +64,6 @@ def _distances(own: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]) -> npt.
     return phi
 
 
-@dataclass(eq=False, repr=False)
 class ComponentDice(ClassMean):
     """CC-Dice (Bouteille et al. 2025; regions of Jaus et al. 2025), for small objects: Dice loss object by object.
 
@@ -120,7 +118,6 @@ def _below_one(name: str, value: Any) -> float:
     return float(value)
 
 
-@dataclass(eq=False, repr=False)
 class BoundaryDoU(ClassMean):
     """Boundary difference over union (Sun et al. 2023): the mean over classes of ``(FP + FN) / (FP + FN + (1 - a) TP)``.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, dataclass_transform
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,12 @@ VALUE_CHECKS = 2
 """In how many calls a term reads the labels: that waits for the device, and a wrong mapping shows at once."""
 
 
+@dataclass_transform(eq_default=False)
 @dataclass(eq=False, repr=False)
 class Term(nn.Module):
     """A loss of (logits, target). Subclasses state the tasks that they fit and their parameters, and give the formula.
+
+    Each is a dataclass of its parameters, without a decorator.
 
     That is either `formula`, of logits and target, or `sums` and `from_sums`: the loss is then a function of sums that a
     `Composite` takes for all such terms in one pass over the logits.
@@ -48,6 +51,10 @@ class Term(nn.Module):
     task: str
     _: KW_ONLY
     ignore_index: int = IGNORE
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        dataclass(eq=False, repr=False)(cls)
 
     def __post_init__(self) -> None:
         super().__init__()
