@@ -78,13 +78,7 @@ def pixel_sums(
     ``[2, 2, G, C, number]``: per level, the number of pixels, which has no gradient, and the sum of their errors. An error's
     value is rounded to its level; its gradient is that of the exact error.
 
-    Args:
-        logits: ``[B, C, H, W]``, any floating dtype.
-        target: Labels, integers ``[B, H, W]``, or ``[B, L, H, W]`` for multilabel; or shares, floating point ``[B, C, H, W]``.
-        task: `binary`, `multiclass` or `multilabel`.
-        needs: The sums and what they go over.
-        ignore_index: The label of pixels that do not count. A share that does not is NaN.
-        weight: ``[B, H, W]``, what each pixel counts for; None: 1. Pixels of weight 0 or NaN are ignored.
+    Logits, target and weight are those of `rsseg.losses`.
 
     Raises:
         InputError: For shapes that do not fit, and levels of shares.
