@@ -21,6 +21,7 @@ from timm.layers import BatchNormAct2d, SyncBatchNormAct
 from torch import Tensor, nn
 
 from rsseg.collective import global_sum
+from rsseg.config.entry import ENTRY
 from rsseg.config.folder import quoted_resume
 from rsseg.contract import InputError
 
@@ -46,9 +47,9 @@ def launched(trainer: Any, folder: Path, trust: Sequence[str] = ()) -> Iterator[
     if trainer.world_size == 1:
         yield
         return
-    words = [quoted_resume(folder.resolve()), *([f"trust=[{','.join(trust)}]"] if trust else [])]
+    words = [ENTRY[1], "train", quoted_resume(folder.resolve()), *([f"trust=[{','.join(trust)}]"] if trust else [])]
     end: BaseException | None = None
-    with patch.dict(os.environ), patch.object(sys, "argv", [sys.argv[0], *words]), _no_hydra():
+    with patch.dict(os.environ), patch.object(sys, "argv", words), _as_script(), _no_hydra():
         try:
             yield
         except BaseException as error:
@@ -86,6 +87,11 @@ class OneFolder(L.Callback):
         first = trainer.strategy.broadcast(self.folder)
         if first != self.folder:
             raise InputError(f"the processes of one run have different folders, such as {first}: give all hydra.run.dir=...")
+
+
+def _as_script() -> Any:
+    """Lightning starts a module that was started by ``-m`` likewise; here the file that `ENTRY` names is started."""
+    return patch.object(sys.modules["__main__"], "__spec__", None)
 
 
 @contextmanager

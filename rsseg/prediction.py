@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from torch import Tensor
 
 from rsseg import __version__
@@ -199,6 +200,7 @@ class Mapper:
         check_blend(*self.windows[:3])
         self.products = list(self._products())
         accelerator = scoring_accelerator(options.device)
+        torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it, as in training
         fabric = L.Fabric(accelerator=accelerator, devices=1, precision=choose_precision(self.spec.precision, accelerator))
         self.forward: Callable[[Tensor], dict[str, Tensor]] = fabric.setup_module(self.predictor)
         self.device = fabric.device

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -27,6 +26,7 @@ from rsseg.compare.findings import EQUAL, Findings
 from rsseg.compare.inference import Interval
 from rsseg.compare.selection import gather
 from rsseg.config.cli import compose
+from rsseg.config.entry import CONFIGS, ENTRY, invocation, search_path
 from rsseg.config.folder import RunFolder, quoted
 from rsseg.config.plan import FOLD, SEARCH_SEED, SEED, read_plan
 from rsseg.config.sweep import value_text
@@ -93,7 +93,6 @@ class Race:
         equal_within: A difference of no practical use.
 
     Args:
-        script: train.py.
         folder: As said.
         words: The words of train.py that all runs share beside the folder.
         rows: As said; every row gives the same keys.
@@ -108,7 +107,6 @@ class Race:
 
     def __init__(
         self,
-        script: Path,
         folder: Path,
         words: Sequence[str],
         rows: Mapping[str, Mapping[str, str]],
@@ -121,7 +119,7 @@ class Race:
             raise InputError(f"a race looks after {FIRST_LOOK} seeds: give more, as in seed=1,2,3,4,5,6,7,8")
         if max(seeds) >= SEARCH_SEED:
             raise InputError(f"a race has no seeds that choose a learning rate: give seeds below {SEARCH_SEED}")
-        self.script, self.folder, self.words = script, folder, [*words, f"hydra.sweep.dir={quoted(folder)}"]
+        self.folder, self.words = folder, [*words, f"hydra.sweep.dir={quoted(folder)}"]
         self.rows, self.seeds, self.metric = rows, list(seeds), metric
         self.equal_within, self.at_once = equal_within, at_once
 
@@ -150,7 +148,7 @@ class Race:
         why = "all seeds are done" if len(left) > 1 else "no other is left"
         why = "these are practically equal" if looks[-1]["equal"] else why
         log.info("The race is over: %s. Left: %s.", why, "; ".join(left) or "none")
-        log.info("Compare them: python scripts/compare.py runs='%s'", self.folder)
+        log.info("Compare them: %s runs='%s'", invocation("compare"), self.folder)
 
     def train(self, names: Sequence[str], seed: int) -> None:
         """Train some rows on a seed, as sweeps with their launcher; nothing where all runs are finished.
@@ -169,8 +167,8 @@ class Race:
 
     def sweep(self, words: Sequence[str]) -> None:
         """Start a sweep and wait for its end; it fails where a run has diverged, too."""
-        log.info("Race: %s", shlex.join(["train.py", *words]))
-        subprocess.run([sys.executable, str(self.script), *words], check=False)
+        log.info("Race: %s %s", invocation("train"), shlex.join(words))
+        subprocess.run([*ENTRY, "train", *words], check=False)
 
     def sweeps(self, names: Sequence[str], seed: int) -> list[list[str]]:
         """The words of the sweeps that train some rows on a seed: one for all rows that differ in the last key alone."""
@@ -250,13 +248,11 @@ class Race:
         return found
 
 
-def race(configs: Path, script: Path, words: Sequence[str]) -> None:
+def race(words: Sequence[str]) -> None:
     """Race a sweep, and write ``race.json`` into its folder. The same call goes on with one that was stopped.
 
     Args:
-        configs: The folder with `train.yaml`.
-        script: train.py.
-        words: Its command line, with race=true and perhaps equal_within=0.01.
+        words: The command line of train.py, with race=true and perhaps equal_within=0.01.
 
     Raises:
         InputError: For what can't be raced, and where a run fails.
@@ -266,12 +262,12 @@ def race(configs: Path, script: Path, words: Sequence[str]) -> None:
     if not flags.multirun:
         raise InputError("race=true is many runs: add -m")
     given = [word for word in flags.overrides if word.partition("=")[0] not in own]
-    given += [f"hydra.searchpath=[file://{Path(flags.config_dir).resolve()}]"] if flags.config_dir else []
+    given += search_path(Path(flags.config_dir) if flags.config_dir else None)
     try:
         equal_within = float(own.get("equal_within", EQUAL))
     except ValueError:
         raise InputError(f"equal_within={own['equal_within']}: a number is expected") from None
-    config = compose(configs, given, multirun=True)
+    config = compose(CONFIGS, given, multirun=True)
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     parsed = OverridesParser.create().parse_overrides([*params, *given])
     swept = {o.get_key_element(): list(o.sweep_string_iterator()) for o in parsed if o.is_sweep_override()}
@@ -291,7 +287,7 @@ def race(configs: Path, script: Path, words: Sequence[str]) -> None:
         rows[name] = row
     apart = (*several, SEED, "hydra.sweep.dir")
     common = [word for word in given if word.lstrip("+").partition("=")[0] not in apart]
-    Race(script, Path(config.hydra.sweep.dir), common, rows, seeds, equal_within=equal_within).run()
+    Race(Path(config.hydra.sweep.dir), common, rows, seeds, equal_within=equal_within).run()
 
 
 def log_look(look: Mapping[str, Any], seeds: int) -> None:

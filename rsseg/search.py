@@ -101,8 +101,7 @@ def race_best(study: Any, wanted: Search, finalists: int, processes: int) -> Non
     fixed = [word for word in wanted.fixed() if not word.startswith("seed=")]
     rows = {name: {key: str(value) for key, value in tried[name].params.items()} for name in best}
     seeds = range(config.seed + 1, config.seed + 1 + FINALS)
-    script = wanted.configs.parent / "train.py"
-    Race(script, folder, fixed, rows, seeds, wanted.objectives[0], at_once=processes).run()
+    Race(folder, fixed, rows, seeds, wanted.objectives[0], at_once=processes).run()
 
 
 def check_search(wanted: Search, processes: int) -> None:

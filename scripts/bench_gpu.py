@@ -14,6 +14,7 @@ from bench_gpu_training import mapping, training
 from bench_losses import PACKAGES
 from bench_measure import Jobs, Row, fill, table, versions
 
+from rsseg import __version__
 from rsseg.config.provenance import git_state
 from rsseg.contract import InputError, nearest
 
@@ -135,7 +136,7 @@ def describe(arguments: Arguments, device: torch.device) -> str:
     return "\n".join(
         [
             f"{name}; {bandwidth(device) / 1e9:.0f} GB/s in a copy; CUDA {torch.version.cuda}; {versions(PACKAGES)}.",
-            f"rsseg {versions(['rsseg']).split()[-1]}, {commit}; {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
+            f"rsseg {__version__}, {commit}; {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
             f"{arguments.batch} images of {arguments.side} px; {arguments.steps} steps of a U-Net with {arguments.encoder}.",
         ]
     )

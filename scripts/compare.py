@@ -1,47 +1,6 @@
 """Compare losses: python scripts/compare.py runs=runs/sweep/synthetic"""
 
-from dataclasses import dataclass, field
-from pathlib import Path
-
-from rsseg.config.arguments import run_script, split_places
-
-
-@dataclass
-class Arguments:
-    """Compare finished runs: which loss serves which metric, by how much, how surely and why, as report.html.
-
-    runs=FOLDER[,FOLDER...]    a sweep's folder, or several run folders
-    out=FOLDER                 default: comparison in the first folder (comparison_dice, ... by another metric)
-    metric=METRIC              what losses are ranked by: iou (the default), dice, precision, recall, f0.5, f2, kappa,
-                               balanced_accuracy or boundary_iou; of a class: recall/road; recall_micro, recall_weighted,
-                               scene_recall; of a regression rmse (the default), mae, r2, absolute_bias; of a value: rmse/height
-    head=NAME                  of runs with several heads, the one that is compared; default: the first
-    without=CLASS[,CLASS...]   classes that are left out of mean scores; default: as the runs were trained (metrics.without)
-    split=test                 score the best checkpoints on the test split; default: val, by those chosen on its other half
-    equal_within=0.01          losses whose scores differ by less are practically equal
-    allow_different=true       compare runs that differ in what no sweep varies all the same: settings, training data, code
-    trust=PACKAGE[,PACKAGE...] packages of your own that the runs were trained with: their code runs
-    """
-
-    runs: str
-    out: str | None = None
-    metric: str = ""
-    split: str = "val"
-    equal_within: float = 0.01
-    allow_different: bool = False
-    head: str = ""
-    without: list[str] = field(default_factory=list)
-    trust: list[str] = field(default_factory=list)
-
-
-def main(arguments: Arguments) -> None:
-    """Compare as the command line says."""
-    from rsseg.comparison import Question, compare
-
-    asked = vars(arguments) | {"trust": tuple(arguments.trust), "without": tuple(arguments.without)}
-    places, out = split_places(asked.pop("runs")), asked.pop("out")
-    compare(places, Question(**asked), Path(out) if out else None)
-
+from rsseg.commands.compare import main
 
 if __name__ == "__main__":
-    run_script(Arguments, main)
+    main()

@@ -1,52 +1,6 @@
 """Search for settings: python scripts/search.py loss=ce_dice 'loss.terms.dice.weight=tag(log,interval(0.01,10))'"""
 
-from dataclasses import dataclass, field
-from pathlib import Path
-
-from rsseg.config.arguments import run_script
-
-
-@dataclass
-class Arguments:
-    """Search for the settings that score best on validation; started again, a search goes on.
-
-    key=interval(0,1)                what to search, any setting of train.py: a number between two,
-    key=tag(log,interval(0.01,10))   or drawn by its logarithm,
-    key=a,b,c                        or one of several; all other settings as for train.py
-    objectives=NAME[,NAME...]        scores of a run: iou (default), dice, boundary_iou, scene_iou, ...; several: Pareto front
-    trials=NUMBER                    finished trials that the study is to have, default 20
-    processes=NUMBER                 trials that run at once on this machine, default 1
-    study=NAME                       default: search; its folder is <output>/search/<study>
-    race=NUMBER                      how many of the best trials are raced on 8 further seeds afterwards, default 0: none
-    storage=URL                      default: a SQLite file in that folder; or mysql://..., postgresql://...
-    """
-
-    overrides: list[str]
-    objectives: list[str] = field(default_factory=lambda: ["iou"])
-    trials: int = 20
-    processes: int = 1
-    race: int = 0
-    study: str = "search"
-    storage: str | None = None
-
-
-def main(arguments: Arguments) -> None:
-    """Search as the command line says."""
-    from rsseg.config.search import Search
-
-    wanted = Search(
-        configs=Path(__file__).resolve().parents[1] / "configs",
-        overrides=tuple(arguments.overrides),
-        objectives=tuple(arguments.objectives),
-        study=arguments.study,
-        storage=arguments.storage,
-        trials=arguments.trials,
-    )
-    wanted.config(wanted.first())
-    from rsseg.search import search  # torch takes seconds to import: mistakes in the command are told before
-
-    search(wanted, arguments.processes, arguments.race)
-
+from rsseg.commands.search import main
 
 if __name__ == "__main__":
-    run_script(Arguments, main)
+    main()

@@ -10,8 +10,6 @@ from pathlib import Path
 import layouts
 import numpy as np
 import pytest
-from describe import Arguments as DescribeArguments
-from describe import main as describe_folder
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from make_configuration import GROUPS, reference
 from omegaconf import OmegaConf
@@ -19,6 +17,8 @@ from rasterio.transform import from_origin
 from test_run import SMALL, TINY, settings
 from tiny import CONFIGS, checker, coloured, compose, map_scene, write_tif
 
+from rsseg.commands.describe import Arguments as DescribeArguments
+from rsseg.commands.describe import run as describe_folder
 from rsseg.comparison import compare
 from rsseg.config.schema import Config
 from rsseg.config.search import Search

@@ -4,13 +4,11 @@ import itertools
 import json
 import math
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 from run_folders import BINARY, make_records, write_run
 from scipy.stats import norm
-from tiny import CONFIGS
 
 import rsseg.race
 from rsseg.compare.inference import Interval, estimate
@@ -115,7 +113,7 @@ def rounds(tmp_path, monkeypatch):
 
 
 def start(tmp_path, *words):
-    race(CONFIGS, Path("train.py"), ["-m", "loss=ce,dice,focal", "seed=1,2,3,4,5", "race=true", f"output={tmp_path}", *words])
+    race(["-m", "loss=ce,dice,focal", "seed=1,2,3,4,5", "race=true", f"output={tmp_path}", *words])
     return json.loads((tmp_path / "sweep/synthetic_loss/race.json").read_text())
 
 
@@ -164,12 +162,12 @@ def test_what_can_not_be_raced_is_refused(tmp_path, words, message):
     with pytest.raises(InputError, match=message):
         start(tmp_path, *words)
     with pytest.raises(InputError, match="add -m"):
-        race(CONFIGS, Path("train.py"), ["loss=ce,dice", "race=true"])
+        race(["loss=ce,dice", "race=true"])
 
 
 def test_all_combinations_of_what_is_varied_are_raced(tmp_path):
     rows = {f"{loss},{lr}": {"loss": loss, "optimizer.lr": lr} for loss in ("ce", "dice") for lr in ("0.1", "0.2")}
-    raced = rsseg.race.Race(Path("train.py"), tmp_path / "a b", ["steps=2"], rows, [1, 2, 3, 4])
+    raced = rsseg.race.Race(tmp_path / "a b", ["steps=2"], rows, [1, 2, 3, 4])
     first, second = raced.sweeps(["ce,0.1", "ce,0.2", "dice,0.2"], 3)
     start = ["-m", "steps=2", f"hydra.sweep.dir={quoted(tmp_path / 'a b')}"]
     assert first == [*start, "loss=choice(ce)", "optimizer.lr=choice(0.1,0.2)", "seed=3"]

@@ -10,6 +10,7 @@ import numpy as np
 
 from rsseg.compare.records import RecordError, Records, load_records
 from rsseg.config.build import plain
+from rsseg.config.entry import invocation
 from rsseg.config.folder import RunFolder, flat
 from rsseg.config.plan import settings
 from rsseg.config.targets import heads_of, tasks_of
@@ -110,7 +111,7 @@ class Run:
         elif run.in_training:
             self.leave_out("it is training now", "wait until it is finished")
         else:
-            self.leave_out("it is not finished", f"go on with python train.py {run.resume_word}")
+            self.leave_out("it is not finished", f"go on with {invocation('train')} {run.resume_word}")
 
     def _read(self, run: RunFolder, summary: dict[str, Any], target: str) -> None:
         """Read what came of a finished run."""

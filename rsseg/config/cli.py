@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.config.build import missing, plain
+from rsseg.config.entry import invocation, search_path
 from rsseg.config.folder import RENAMED, RunFolder
 from rsseg.config.schema import cross_check, raise_faults, register
 from rsseg.config.targets import leave_out_short_form
@@ -30,9 +31,12 @@ HELP = """\
 rsseg trains a segmentation model of remote-sensing images from a config, and measures which loss serves which metric.
 Every run writes a folder: its config, checkpoints, metrics.csv, classes.csv, pictures, and records to compare losses by.
 
-  python train.py                                        made-up scenes, on a CPU, in minutes
-  python train.py loss=focal_dice dataset=inria dataset.source.root=/data/inria
-  python train.py -m sweep=losses dataset=inria          8 losses x 5 seeds; then python scripts/compare.py runs=<folder>
+  {train}
+      made-up scenes, on a CPU, in minutes
+  {train} loss=focal_dice dataset=inria dataset.source.root=/data/inria
+      the main job
+  {train} -m sweep=losses dataset=inria
+      8 losses x 5 seeds; then {compare} runs=<the sweep's folder>
 
 Settings are key=value: docs/configuration.md lists them, --cfg job prints those that a command gives. Choices are group=name;
 what is in brackets is the default. Several of augment, callbacks and logger go together, as in augment=[d4,noise].
@@ -76,7 +80,7 @@ def prepare(configs: Path, words: list[str]) -> None:
         return
     if flags.experimental_rerun or flags.config_path or flags.config_name:
         raise InputError("--experimental-rerun, --config-path and --config-name are not for rsseg; --config-dir adds a folder")
-    searched = [f"hydra.searchpath=[file://{Path(flags.config_dir).resolve()}]"] if flags.config_dir else []
+    searched = search_path(Path(flags.config_dir) if flags.config_dir else None)
     config = compose(configs, [*flags.overrides, *searched], flags.multirun)
     if not (flags.cfg or flags.info or config.resume):
         check_output(Path(config.output))
@@ -84,7 +88,7 @@ def prepare(configs: Path, words: list[str]) -> None:
         return
     sweep = config.hydra.runtime.choices.get("sweep")
     if sweep:
-        raise InputError(f"sweep={sweep} is many runs: add -m, as in python train.py -m sweep={sweep}")
+        raise InputError(f"sweep={sweep} is many runs: add -m, as in {invocation('train')} -m sweep={sweep}")
     check_early(own_part(config))
 
 
@@ -233,4 +237,5 @@ def help_text(configs: Path) -> str:
     for group, default in chosen.items():
         names = (f"[{name}]" if name == default else name for name in choices(configs, group))
         lines.append(textwrap.fill(", ".join(names), 120, initial_indent=f"  {group:12}", subsequent_indent=" " * 14))
-    return f"{HELP}\n" + "\n".join(lines) + f"\n\n{FLAGS}"
+    head = HELP.format(train=invocation("train"), compare=invocation("compare"))
+    return f"{head}\n" + "\n".join(lines) + f"\n\n{FLAGS}"

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.config.build import plain
 from rsseg.config.contents import fault
+from rsseg.config.entry import invocation
 from rsseg.config.schema import Config
 from rsseg.contract import InputError
 from rsseg.files import LockedError, UnwritableError, is_remote, lock, read_json, remove_parts, write_text
@@ -308,7 +309,7 @@ class RunFolder:
     def _train_again(self) -> str:
         return (
             f"Training gives the same weights again: remove {self.checkpoints} and {self.summary_file}, then "
-            f"python train.py {self.resume_word}"
+            f"{invocation('train')} {self.resume_word}"
         )
 
     def write_config(self, values: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rsseg.config.entry import invocation
 from rsseg.config.folder import PLACE_KEYS, RENAMED, flat
 from rsseg.contract import InputError
 from rsseg.files import read_json, write_json
@@ -95,7 +96,7 @@ class Plan:
         """The command that trains every row on further seeds, a line for each sweep; empty without a sweep."""
         word = f"{SEED}={','.join(map(str, seeds))}"
         others = ([w for w in words if not w.startswith(f"{SEED}=")] for words in self.commands)
-        return "\n".join(f"python train.py -m {shlex.join([*words, word])}" for words in others)
+        return "\n".join(f"{invocation('train')} -m {shlex.join([*words, word])}" for words in others)
 
     def merged(self, other: Plan) -> Plan:
         """This plan and one that came later, as one.

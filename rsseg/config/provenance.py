@@ -6,10 +6,13 @@ import hashlib
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from rsseg import __version__
 
 RECORDED = (
     "hydra-core", "lightning", "numpy", "rasterio", "segmentation-models-pytorch", "timm", "torch", "torchgeo", "torchmetrics",
@@ -83,8 +86,17 @@ def provenance(chosen: Chosen) -> dict[str, Any]:
         "losses": dict(chosen.of_heads),
         "git": git_state(Path(__file__).parents[1]),
         "code": code_hash(Path(__file__).parents[1]),
-        "rsseg": version("rsseg"),
+        "rsseg": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "libraries": {name: version(name) for name in RECORDED},
+        "libraries": library_versions(),
     }
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of the libraries that runs depend on, without those that are not installed as packages."""
+    found = {}
+    for name in RECORDED:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.config.build import plain
 from rsseg.config.cli import check_early, one_line, own_part, refuse_foreign
+from rsseg.config.entry import invocation
 from rsseg.config.folder import RunFolder, quoted
 from rsseg.config.plan import EXPERIMENT, LOSS, SEED, Plan, as_text, common, read_plan, settings
 from rsseg.contract import InputError
@@ -115,7 +116,7 @@ class Sweep(Callback):
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
         """Say how to go on."""
-        log.info("Compare them: python scripts/compare.py runs='%s'", config.hydra.sweep.dir)
+        log.info("Compare them: %s runs='%s'", invocation("compare"), config.hydra.sweep.dir)
 
 
 class Runs:

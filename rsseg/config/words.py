@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from rsseg.config.entry import invocation
 from rsseg.config.schema import SCHEMAS, Config
 from rsseg.contract import nearest
 
@@ -170,7 +171,8 @@ def _setting_fault(override: Override) -> str | None:
         return None
     target = SYNONYMS.get(key) or SYNONYMS.get(name) or (f"{name}=" if name in roots else None)
     if target is None:
-        return f"there is no such setting{nearest(name, known) or '; see docs/configuration.md and python train.py --help'}"
+        see = f"; see docs/configuration.md and {invocation('train')} --help"
+        return f"there is no such setting{nearest(name, known) or see}"
     return f"write {target}{str(override.input_line).partition('=')[2] if target.endswith('=') else ''}"
 
 

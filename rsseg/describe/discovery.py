@@ -121,12 +121,13 @@ def discover(root: Path) -> Discovery:
     return Discovery({"name": name, **labels, "bands": None, "window": 256, "steps": 2000, "source": node}, beliefs)
 
 
-def add_dataset(folder: Path, into: Path) -> str:
+def add_dataset(folder: Path, into: Path, name: str = "") -> str:
     """Write the config of a folder of images and masks, unless there is one of its name, and tell what was found.
 
     Args:
         folder: The folder.
         into: Where the config is written.
+        name: The dataset's name; empty: by the folder.
 
     Returns:
         The dataset's name.
@@ -136,14 +137,14 @@ def add_dataset(folder: Path, into: Path) -> str:
         UnwritableError: If the config can't be written.
     """
     config, beliefs = discover(folder)
-    name = str(config["name"])
+    config["name"] = name = name or str(config["name"])
     path = into / f"{name}.yaml"
     log.info("\n".join(beliefs))
     if path.exists():
         log.info("%s is there already and is used as it is: remove it to have it written again.", path)
     else:
         found = "".join(f"# - {belief}\n" for belief in beliefs)
-        head = f"# Found in {config['source']['root']} by scripts/describe.py; change what is wrong:\n{found}"
+        head = f"# Found in {config['source']['root']} by rsseg describe; change what is wrong:\n{found}"
         write_text(path, head + OmegaConf.to_yaml(config))
         log.info("Config: %s. Look whether this is right, and give the classes their names.", path)
     return name

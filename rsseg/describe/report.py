@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rsseg.assembly import make_setup, with_bands
+from rsseg.config.entry import invocation
 from rsseg.data.groups import counted, describe_few_groups, group_names, words_of_folds
 from rsseg.data.store import Store
 from rsseg.dataset import open_data, open_test
@@ -124,7 +125,7 @@ def sweep_command(losses: Sequence[str], overrides: Sequence[str], place: str = 
     chosen = ("loss", "seed", "resume", place)
     names = {word: word.lstrip("+~").partition("=")[0] for word in overrides}
     kept = [word for word, name in names.items() if name not in chosen and name.partition(".")[0] not in chosen]
-    words = ["python", "train.py", "-m", *(shlex.quote(word) for word in kept)]
+    words = [invocation("train"), "-m", *(shlex.quote(word) for word in kept)]
     return " ".join([*words, f"{place}={','.join(losses)}", SEEDS])
 
 

@@ -164,7 +164,7 @@ def new_map(
             with rasterio.Env(**GDAL):
                 rasterio.shutil.copy(
                     rows, part, driver="COG", compress="deflate", overview_resampling=resampling, bigtiff="if_safer",
-                    predictor="yes" if bands.dtype != "uint8" else "no", num_threads="2", **precision,
+                    predictor="yes" if bands.dtype != "uint8" else "no", num_threads="ALL_CPUS", **precision,
                 )  # fmt: skip
             check_whole(part)
         except rasterio.errors.RasterioError as error:

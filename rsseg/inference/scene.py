@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import rasterio
 import torch
 from numpy.typing import NDArray
 from rasterio.windows import Window
@@ -77,7 +78,8 @@ class RowReader:
     def strip(self, top: int) -> Strip:
         """What a row of windows sees; later calls are of lower rows."""
         first, last = max(0, top), min(self.reader.size[0], top + self.size)
-        pixels, hidden = self._read(self._bottom, last)
+        with rasterio.Env(GDAL_NUM_THREADS="ALL_CPUS"):  # a file's blocks are decoded side by side
+            pixels, hidden = self._read(self._bottom, last)
         gone = first - self._top
         self._pixels = np.concatenate([self._pixels[:, gone:], pixels], axis=1)
         self._hidden = np.concatenate([self._hidden[gone:], hidden])

@@ -7,6 +7,7 @@ from PIL import Image
 from tiny import CONFIGS, mask_file, write_tif
 
 from rsseg.config.cli import compose
+from rsseg.config.entry import invocation
 from rsseg.contract import InputError
 from rsseg.data.files import Files
 from rsseg.describe.discovery import discover, find_group, part_of
@@ -188,20 +189,20 @@ def test_nothing_that_belongs_together(tmp_path):
 
 def test_the_config_that_is_written_is_used(tmp_path, capsys, caplog):
     caplog.set_level("INFO")
-    from describe import Arguments, main
+    from rsseg.commands.describe import Arguments, run
 
     fill(tmp_path / "My Data", LAYOUTS["folders"][0], lambda: labels(0, 1, 2))
     into = tmp_path / "dataset"
     words = [str(tmp_path / "My Data"), f"output={tmp_path}", "window=32"]
-    main(Arguments(words, str(into)))
+    run(Arguments(words, str(into)))
     written = OmegaConf.load(into / "my_data.yaml")
     assert written.source.root == str(tmp_path / "My Data")
-    assert f"Train: python train.py --config-dir {tmp_path} dataset=my_data" in capsys.readouterr().out
+    assert f"Train: {invocation('train')} --config-dir {tmp_path} dataset=my_data" in capsys.readouterr().out
     assert (tmp_path / "describe/my_data/description.json").is_file()
     (into / "my_data.yaml").write_text((into / "my_data.yaml").read_text().replace("class_0", "land"))
-    main(Arguments(words, str(into)))
+    run(Arguments(words, str(into)))
     assert "is there already and is used as it is" in caplog.text
     config = compose(CONFIGS, ["dataset=my_data", f"hydra.searchpath=[file://{tmp_path}]"])
     assert list(config.dataset.classes) == ["land", "class_1", "class_2"]
     with pytest.raises(InputError, match="a folder called dataset is expected"):
-        main(Arguments(words, str(tmp_path)))
+        run(Arguments(words, str(tmp_path)))

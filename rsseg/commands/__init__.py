@@ -1,0 +1,12 @@
+"""The commands, one a file: its settings and what it calls. Importing one does not import torch."""
+
+COMMANDS = {
+    "train": "train a model, or with -m many of them",
+    "compare": "compare the losses of a sweep",
+    "evaluate": "score a run, an ensemble or a map",
+    "predict": "map scenes",
+    "describe": "describe a dataset, or the label noise that a run finds",
+    "export": "write a model for use without rsseg",
+    "search": "search for settings",
+    "new": "start a folder of your own",
+}

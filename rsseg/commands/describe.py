@@ -1,0 +1,96 @@
+"""Describe a dataset, or the label noise that a run finds: rsseg describe FOLDER | dataset=NAME | run=FOLDER"""
+
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rsseg.config.arguments import run_script
+from rsseg.config.cli import check_early, compose, own_part
+from rsseg.config.entry import CONFIGS, invocation, own_configs, search_path
+from rsseg.config.folder import RunFolder
+from rsseg.contract import InputError
+
+
+@dataclass
+class Arguments:
+    """Describe a dataset before training on it, or rank its labels by how surely a trained model contradicts them.
+
+    rsseg describe /data/mine     a folder: finds images, masks, values, bands and areas, writes their config into
+                                  configs/dataset, and describes the dataset
+    rsseg describe dataset=inria dataset.source.root=/data/inria
+                                  a known dataset, with the overrides of train.py: class shares, object sizes, hints of label
+                                  noise, and the three losses to compare first
+    rsseg describe run=runs/...   a finished run: a worklist for relabelling, scenes and patches ranked by the labels that its
+                                  best checkpoint contradicts with confidence
+
+    into=FOLDER                   of a folder: where its config is written, a folder called dataset; default: configs/dataset
+    split=NAME                    of a run: val (default), test or train, whose labels the model has learnt
+    trust=PACKAGE[,PACKAGE...]    packages of your own that configs name: their code runs
+
+    Datasets: description.json and description.png in <output>/describe/<dataset>.
+    Runs: noise.csv, noise-scenes.csv and noise.png in the run folder.
+    """
+
+    overrides: list[str]
+    into: str = "configs/dataset"
+    run: str = ""
+    split: str = "val"
+    trust: list[str] = field(default_factory=list)
+
+
+def run(arguments: Arguments) -> None:
+    """Describe a folder, the dataset that train.py would train on, or the label noise that a run finds."""
+    if arguments.run:
+        describe_run(arguments)
+        return
+    if arguments.split != "val":
+        raise InputError(f"split={arguments.split} is for run=...: a dataset is described with all its splits")
+    folders = [word for word in arguments.overrides if "=" not in word and not word.startswith(("~", "+", "-"))]
+    overrides = [word for word in arguments.overrides if word not in folders]
+    overrides += [f"trust=[{','.join(arguments.trust)}]"] if arguments.trust else []
+    chosen = overrides_of_folder(folders, Path(arguments.into)) if folders else search_path(own_configs())
+    overrides = [*chosen, *overrides]
+    config = own_part(compose(CONFIGS, overrides))
+    check_early(config)
+    from rsseg.describe.report import describe  # torch takes seconds to import: mistakes in the command are told before
+
+    describe(config, overrides=overrides)
+
+
+def describe_run(arguments: Arguments) -> None:
+    """Rank the labels that a run contradicts.
+
+    Raises:
+        InputError: If there are words that a run has no use for.
+    """
+    if arguments.overrides:
+        raise InputError(f"{arguments.overrides[0]}: a run has its own config: beside run=... only split=... and trust=... go")
+    RunFolder(Path(arguments.run)).check_trained()
+    from rsseg.describe.noise import describe_noise
+
+    describe_noise(Path(arguments.run), arguments.split, arguments.trust)
+
+
+def overrides_of_folder(folders: list[str], into: Path) -> list[str]:
+    """The overrides that choose the dataset of a folder, whose config is written.
+
+    Raises:
+        InputError: If several folders are given, or one that holds nothing that can be trained on.
+    """
+    from rsseg.describe.discovery import add_dataset
+
+    if len(folders) > 1:
+        raise InputError(f"{' '.join(folders)}: one folder is described at a time; quote a path that has blanks in it")
+    if into.name != "dataset":
+        raise InputError(f"into={into}: a folder called dataset is expected, which train.py finds by --config-dir")
+    name, configs = add_dataset(Path(folders[0]), into), into.resolve().parent
+    found = configs in (CONFIGS, own_configs())
+    print(f"Train: {invocation('train')} {'' if found else f'--config-dir {configs} '}dataset={name}\n")
+    return [f"dataset={name}", *search_path(configs)]
+
+
+def main() -> None:
+    """Describe as the process's command line says."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)  # where the tables go: all in one order
+    run_script(Arguments, run)

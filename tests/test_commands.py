@@ -1,0 +1,106 @@
+"""The command rsseg: what it lists, what it starts, and the folder that `rsseg new` writes."""
+
+import subprocess
+import sys
+import zipfile
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from test_run import tiny
+from tiny import CONFIGS
+
+from rsseg.__main__ import main
+from rsseg.commands import COMMANDS
+from rsseg.config import entry
+from rsseg.config.cli import compose
+from rsseg.config.entry import ENTRY, invocation, own_configs, search_path
+
+
+def call(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["rsseg", *words])
+    main()
+
+
+def test_every_command_has_a_file_and_a_script():
+    package = Path(entry.__file__).parents[1]
+    assert {path.stem for path in (package / "commands").glob("[a-z]*.py")} == set(COMMANDS)
+    scripts = {path.stem for path in (CONFIGS.parent / "scripts").glob("*.py") if not path.stem.startswith("bench")}
+    assert scripts | {"train", "new"} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "train"])
+def test_the_help_of_a_command_names_its_settings(name, monkeypatch, capsys):
+    call(monkeypatch, name, "--help")
+    said = capsys.readouterr().out
+    settings = vars(import_module(f"rsseg.commands.{name}").Arguments)["__dataclass_fields__"]
+    for setting in set(settings) - {"overrides"}:
+        assert f"{setting}=" in said
+
+
+def test_what_is_no_command_is_told_from_what_is(monkeypatch, capsys):
+    with pytest.raises(SystemExit, match=r"error: trian is no command.*did you mean 'train'"):
+        call(monkeypatch, "trian")
+    call(monkeypatch)
+    said = capsys.readouterr().out
+    assert all(f"rsseg {name} " in said for name in COMMANDS)
+
+
+def test_importing_the_commands_does_not_import_torch():
+    words = f"import sys, {', '.join(f'rsseg.commands.{name}' for name in COMMANDS)}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", words], cwd=CONFIGS.parent, check=False).returncode == 0
+
+
+def test_commands_are_named_as_they_are_typed_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(entry.CHECKOUT)
+    assert [invocation("train"), invocation("compare")] == ["python train.py", "python scripts/compare.py"]
+    monkeypatch.chdir(tmp_path)
+    assert [invocation("train"), invocation("compare")] == ["rsseg train", "rsseg compare"]
+
+
+def test_a_new_folder_is_found_where_one_works(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    call(monkeypatch, "new", "fields")
+    assert "fields.yaml, then cd fields" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="fields is there already"):
+        call(monkeypatch, "new", "fields")
+    monkeypatch.chdir(tmp_path / "fields")
+    assert own_configs() == tmp_path / "fields" / "configs"
+    config = compose(CONFIGS, ["dataset=fields", "dataset.classes=[crop]", *search_path(own_configs())])
+    assert config.dataset.name == "fields"
+
+
+def test_what_lies_in_a_folder_is_written_into_the_config(tmp_path, folder_root, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call(monkeypatch, "new", "fields", f"root={folder_root}")
+    written = OmegaConf.load(tmp_path / "fields/configs/dataset/fields.yaml")
+    assert written.name == "fields"
+    assert written.source.root == str(folder_root)
+
+
+@pytest.mark.parametrize("words", [(), ("a", "b"), ("9",), ("../up",)])
+def test_a_name_that_can_not_be_one_is_refused(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="error: one name is expected"):
+        call(monkeypatch, "new", *words)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_wheel_trains_from_any_folder_with_configs_of_ones_own(tmp_path):
+    WheelBuilder = pytest.importorskip("hatchling.builders.wheel").WheelBuilder  # noqa: N806 - a class
+    list(WheelBuilder(str(CONFIGS.parent)).build(directory=str(tmp_path)))
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        wheel.extractall(tmp_path / "site")
+    package, work = tmp_path / "site" / "rsseg", tmp_path / "work"
+    (work / "configs/loss").mkdir(parents=True)
+    (work / "configs/loss/mine.yaml").write_text((CONFIGS / "loss/ce.yaml").read_text())
+    words = [word for word in tiny(tmp_path, "loss=mine", f"hydra.run.dir={tmp_path}/run") if word]
+    command = [sys.executable, str(package / "__main__.py")]
+    done = subprocess.run([*command, "train", *words], cwd=work, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/summary.json").is_file()
+    assert ENTRY[1] != str(package / "__main__.py")
+    said = subprocess.run([*command, "compare", "runs=nowhere"], cwd=work, capture_output=True, text=True, check=False).stderr
+    assert said.startswith("error: ")
