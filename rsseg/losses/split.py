@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsseg.collective import global_sum
+from rsseg.collective import global_sums
 from rsseg.contract import known
 from rsseg.devices import exact_dtype
 from rsseg.losses.composite import Composite, label_key
 from rsseg.losses.sums import COUNT, AllSums, Needs, pixel_sums
+from rsseg.losses.terms.regression import Quotient
 from rsseg.losses.terms.term import Term
 from rsseg.task import Task
 
@@ -88,8 +89,8 @@ class SplitLosses:
         self._count("labelled", labelled)
         beside = () if given.weight is None else (given.weight,)
         for name, term in self.loss.terms.items():
-            if hasattr(term, "of_mean"):
-                parts = torch.stack(term.parts(logits, given.target(term), given.weight))  # type: ignore[operator]
+            if isinstance(term, Quotient):
+                parts = torch.stack(term.parts(logits, given.target(term), given.weight))
                 self._count(name, member.to(labelled) @ parts.to(labelled).T)
             elif not _is_exact(term):
                 known_sums = self.loss.sums_of(term, found)
@@ -114,16 +115,14 @@ class SplitLosses:
         return self._values
 
     def _compute(self) -> SplitValues:
-        whole = global_sum(torch.cat([total.flatten() for total in self._totals.values()]))
-        parts = torch.split(whole, [total.numel() for total in self._totals.values()])
-        totals = {key: part.view_as(old) for (key, old), part in zip(self._totals.items(), parts, strict=True)}
+        totals = dict(zip(self._totals, global_sums(list(self._totals.values())), strict=True))
         pieces = [{key: total[half] for key, total in totals.items()} for half in (0, 1)]
         pieces.append({key: total.sum(0) for key, total in totals.items()})
         raw = {name: np.array([self._term(name, piece) for piece in pieces]) for name in self.loss.terms}
         weights = self.loss.weights
         weighted = {name: weights[name] * value if weights[name] else np.zeros(3) for name, value in raw.items()}
         own = sum((value[:2] for name, value in weighted.items() if weights[name]), start=np.zeros(2))
-        if not all(_is_exact(term) or hasattr(term, "of_mean") for name, term in self.loss.terms.items() if weights[name]):
+        if not all(_is_exact(term) or isinstance(term, Quotient) for name, term in self.loss.terms.items() if weights[name]):
             own = np.full(2, np.nan)
         at = "panel" if "panel" in {key[0] for key in totals if isinstance(key, tuple)} else label_key(self.task.kind)
         panel = [[_of_sums(term, piece, at, cpu=True) for piece in pieces[:2]] for term in self.panel.values()]
@@ -135,7 +134,7 @@ class SplitLosses:
         term: Any = self.loss.terms[name]
         if not float(totals["labelled"]):
             return float("nan")
-        if hasattr(term, "of_mean"):
+        if isinstance(term, Quotient):
             errors, share = totals[name].unbind()
             return float(term.of_mean(errors / torch.where(share > 0, share, 1)))
         if _is_exact(term):

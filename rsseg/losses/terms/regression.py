@@ -46,17 +46,8 @@ def weighted_errors(
 ) -> tuple[Tensor, Tensor]:
     """The sum over each image of a function of prediction minus target times the weight, and of the weight, ``[B]`` each.
 
-    In float32 or better. Where the target is NaN or `nodata` nothing counts, whatever the prediction there.
-
-    Args:
-        prediction: Real numbers ``[B, C, H, W]``, any floating dtype.
-        target: Real numbers, likewise or ``[B, H, W]`` for one channel, any dtype.
-        function: Of the errors, element by element.
-        nodata: The value of the target that means "unknown", beside NaN.
-        weight: ``[B, H, W]``, what each pixel counts for; None: 1.
-
-    Raises:
-        InputError: For shapes that do not fit, complex numbers and booleans.
+    In float32 or better. Where the target is NaN or `nodata` nothing counts, whatever the prediction there. Both are real
+    numbers ``[B, C, H, W]``; the target may be of any dtype, and for one channel ``[B, H, W]``.
     """
     Regression.check_shapes(prediction, target)
     check_weight(prediction, weight)
