@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, field
+from dataclasses import KW_ONLY
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ class Lovasz(ClassMean):
     rules = {"bins": _bins}
     bins: int | None = None
     _: KW_ONLY
-    classes: Classes = field(default="present", kw_only=True)
+    classes: Classes = "present"
     class_weights: PerClass = None
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, field
+from dataclasses import KW_ONLY
 
 import torch
 from torch import Tensor
@@ -178,7 +178,8 @@ class RegionSize(ClassMean):
 
     sums = (SOFT,)
     soft = True
-    over: Over = field(default="image", kw_only=True)
+    _: KW_ONLY
+    over: Over = "image"
 
     def from_sums(self, found: Sums) -> Tensor:
         own, other, tp, fp = self.counts(found)
