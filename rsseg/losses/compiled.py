@@ -34,12 +34,12 @@ def compiled_on_gpu(function: Function) -> Function:
         if not is_compiled(logits):
             return function(*arguments, logits=logits, **named)
         if not compiled:
+            # balancing asks for the gradients of one graph in turn; some are compiled when they are first asked for
+            torch._functorch.config.donated_buffer = False
             compiled.append(torch.compile(function, fullgraph=True))
         if compiled[0] is not function:
             try:
-                # the gradient of each term may be asked for in turn, which donated buffers would not allow
-                with torch._functorch.config.patch(donated_buffer=False):
-                    return compiled[0](*arguments, logits=logits, **named)
+                return compiled[0](*arguments, logits=logits, **named)
             except Exception as error:  # whatever compilers raise; if it is not theirs, the function raises it again
                 said = (str(error).strip().splitlines() or [""])[0]
                 log.warning("losses run without torch.compile, which fails here: %s: %s", type(error).__name__, said)
