@@ -31,7 +31,7 @@ from rsseg.config.targets import (
 from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import Blocks
 from rsseg.data.labels import make_mask_reader
-from rsseg.data.mask_reader import MaskReader
+from rsseg.data.masks import MaskReader
 from rsseg.data.sampling import Places, Read
 from rsseg.data.scene import Source
 from rsseg.dataset import Dataset, TrainStatistics

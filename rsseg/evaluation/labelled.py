@@ -1,4 +1,4 @@
-"""Labels from elsewhere: an image, or a finished map, beside a mask that is no part of a run's dataset."""
+"""Scenes with labels: those of a split, and an image, or a finished map, beside a mask from elsewhere."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from rasterio.windows import Window
 
 from rsseg.config.targets import FROM_FILES, targets_of
 from rsseg.contract import InputError, known, unknown
-from rsseg.data.files import MaskFiles, is_vector
+from rsseg.data.files import mask_at, mask_settings
 from rsseg.data.labels import make_mask_reader
-from rsseg.data.mask_reader import MaskReader
-from rsseg.data.masks import read_mask
+from rsseg.data.masks import MaskReader, read_mask
 from rsseg.data.scene import Mask, Scene, SceneReader
 from rsseg.dataset import Dataset, scenes_of
 from rsseg.inference.scene import blocks
@@ -30,16 +29,11 @@ from rsseg.task import Centres, Task
 
 log = logging.getLogger(__name__)
 
-TILE = 1024
-"""The side of the parts that a map is compared in, in pixels."""
+TILE = 1024  # the side of the parts that a map is compared in, in pixels
 
 
 def labelled_scenes(setup: Setup, split: str) -> list[Scene]:
-    """The scenes of a split.
-
-    Raises:
-        InputError: If some have no labels.
-    """
+    """The scenes of a split, all of which must have labels."""
     scenes = scenes_of(setup.source(), setup.dataset, split)
     bare = sum(not any(scene.masks) for scene in scenes)
     if bare:
@@ -51,16 +45,7 @@ def labelled_scenes(setup: Setup, split: str) -> list[Scene]:
 
 
 def labelled_scene(setup: Setup, target: str, image: Path | None, mask: Path | None) -> tuple[Dataset, Scene]:
-    """An image with a mask that is read as those of a run's dataset are.
-
-    Args:
-        setup: The run's setup.
-        target: The name of the target that the mask holds.
-        image: The image, with the run's bands.
-        mask: A raster or a vector file in any CRS.
-
-    Returns:
-        The dataset with this target alone, and the scene.
+    """An image with a mask in any CRS that is read as those of a target of a run are: the dataset with it alone, and the scene.
 
     Raises:
         InputError: If one of both is not given, there is no such file, or the config does not say what the values mean.
@@ -83,29 +68,25 @@ def _mask_of(setup: Setup, target: str, path: Path, mask_reader: MaskReader) -> 
     node = setup.plain["dataset"]
     place, said = (f"targets.{target}", targets_of(node)[target]) if node.get("targets") else ("source", node["source"])
     given = {key: said[key] for key in FROM_FILES if key != "mask" and said.get(key) is not None}
-    files = MaskFiles.of(place, str(path), **given)
-    if not is_vector(path):
-        return Mask(path, threshold=files.threshold), mask_reader
+    found = mask_at(path, mask_settings(place, str(path), **given))
+    if found.burn is None:
+        return found, mask_reader
     task = mask_reader.task
-    if files.burn.attribute is None and not task.real:
+    if found.burn.attribute is None and not task.real:
         if task.exclusive or task.channels > 1:
             raise InputError(
                 f"mask={path}: the run's config names no attribute (dataset.source.attribute, values) that says which of "
                 f"{', '.join(task.classes)} a feature is: burn it into a raster (gdal_rasterize -a ...)"
             )
         mask_reader = make_mask_reader(replace(task, soft=False))  # a feature is 1, whatever stands for it in rasters
-    return Mask(path, files.burn), mask_reader
+    return found, mask_reader
 
 
 def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> AnyScores:
-    """The scores of a finished map of labels, or values, by a mask, pixel by pixel of the map.
+    """The scores of a finished map of a head, by a mask as for `labelled_scene`, pixel by pixel of the map.
 
-    Args:
-        setup: The setup of a run whose classes the map has.
-        head: The head that the map is of.
-        path: The map: the numbers of the labels as ``predict.py`` writes them, with a no-data value where nothing is known, or
-            the values of the dataset's masks.
-        mask: As for `labelled_scene`.
+    The map holds the numbers of labels as ``predict.py`` writes them, with a no-data value where nothing is known, the values
+    of the dataset's masks, or those of a regression.
 
     Raises:
         InputError: If a file can't be used, or nothing is labelled.
