@@ -138,7 +138,7 @@ class Model:
 
         if pixels.ndim != 3 or pixels.shape[0] != len(self.spec.bands):
             raise InputError(
-                f"pixels {list(pixels.shape)}: [C, H, W] with {len(self.spec.bands)} bands is expected, as the model was trained on"
+                f"pixels {list(pixels.shape)}: [C, H, W] with the {len(self.spec.bands)} bands of training is expected"
             )
         given = {"head": next(iter(self.spec.heads)), "resample": "false", **options, "write": [kind], "dtype": "float16"}
         mapper = Mapper(self._models, Options(**given))

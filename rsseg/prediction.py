@@ -18,7 +18,6 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from rsseg import __version__
 from rsseg.assembly import make_setup
 from rsseg.contract import InputError, number
 from rsseg.data.masks import VECTORS, is_vector
@@ -41,6 +40,7 @@ from rsseg.inference.trained import TrainedModel
 from rsseg.pictures.colours import colours
 from rsseg.quiet import quiet
 from rsseg.task import Binary, Centres
+from rsseg.version import __version__
 
 log = logging.getLogger(__name__)
 
