@@ -1,0 +1,32 @@
+"""A hook of mkdocs: takes the pages of the top folder into the site, and points links between the two at their pages."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+TOP = Path(__file__).resolve().parents[1]
+PAGES = {
+    "README.md": "index.md",
+    "README.pt.md": "start.pt.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+}
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the pages of the top folder."""
+    for name, page in PAGES.items():
+        files.append(File.generated(config, page, content=(TOP / name).read_text(encoding="utf-8")))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Turn links of the checkout into links of the site."""
+    markdown = markdown.replace("](docs/", "](")
+    for name, page in PAGES.items():
+        markdown = re.sub(rf"\]\((\.\./)?{re.escape(name)}", f"]({page}", markdown)
+    return markdown
