@@ -31,7 +31,7 @@ docs:  ## the reference of all settings, from the schema and the YAML files
 	$(PYTHON) docs/make_configuration.py
 
 site: docs  ## the documentation as a site without network, in site/
-	$(PYTHON) -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
 
 image:
 	docker build -t rsseg .

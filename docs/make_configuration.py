@@ -20,9 +20,9 @@ Made from `rsseg/config/schema.py` and `configs/` by `make docs`; a test holds i
 
 [Hydra](https://hydra.cc) composes the config of a run. `group=choice` picks a file of a group, `group=[one,two]` several
 (augment, callbacks, logger), and `key=value` sets any value. Arguments of a `_target_` that no file lists can be set too; one
-that the target does not know is refused, with the nearest name that it does. A `_target_` is a class that its place accepts; of a
-package of your own with `trust=[mypackage]` ([own_loss.md](own_loss.md#code-of-your-own)). `rsseg train --cfg job` prints the
-config of a command without running it.
+that the target does not know is refused, with the nearest name that it does. A `_target_` is a class that its place accepts; of
+a package of your own with `trust=[mypackage]` ([own_loss.md](own_loss.md#code-of-your-own)). `rsseg train --cfg job` prints
+the config of a command without running it.
 
 The tables of choices write a setting as `key=default (what it means)`. It is set below its group, as in `sampler.power=0.5`;
 those of `loss/term` are below `loss.terms.<name>`, those of an experiment or a sweep at the root.

@@ -1,4 +1,4 @@
-"""A hook of mkdocs: takes the pages of the top folder into the site, and points links between the two at their pages."""
+"""Hooks of the site: the pages of the top folder join it, links between the two lead to pages, and doctests are code."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import griffe
 from mkdocs.structure.files import File, Files
 
 TOP = Path(__file__).resolve().parents[1]
@@ -30,3 +31,12 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     for name, page in PAGES.items():
         markdown = re.sub(rf"\]\((\.\./)?{re.escape(name)}", f"]({page}", markdown)
     return markdown
+
+
+class Doctests(griffe.Extension):
+    """Makes the docstrings' sections ``Example:`` code, as sections ``Examples:`` are."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Rename the section of an object."""
+        if obj.docstring:
+            obj.docstring.value = re.sub(r"^Example:$", "Examples:", obj.docstring.value, flags=re.MULTILINE)
