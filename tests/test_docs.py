@@ -279,8 +279,8 @@ def run_tutorial(page: Path, folder: Path) -> None:
 def test_the_tutorial_from_raw_files_to_a_map(tmp_path):
     run_tutorial(ROOT / "docs/tutorial_map.md", tmp_path)
     assert list(tmp_path.glob("runs/aerial/*/evaluation-test-tuned.csv"))
-    assert list(tmp_path.glob("runs/aerial/*/maps/test_000.tif"))
-    assert list(tmp_path.glob("runs/aerial/*/maps/test_000-polygons.gpkg"))
+    assert list(tmp_path.glob("runs/aerial/*/maps/test_001.tif"))
+    assert list(tmp_path.glob("runs/aerial/*/maps/test_001-polygons.gpkg"))
 
 
 @pytest.mark.slow
