@@ -1,7 +1,7 @@
 """Comparing finished runs: what compare.py does.
 
 Records are read and compared in NumPy. Torch, and the libraries around it, are imported where scenes or checkpoints have to be
-looked at again (`rsseg.rescoring`): they take several times the memory and the time to start.
+looked at again (`rsseg.evaluation`): they take several times the memory and the time to start.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def count_baselines(comparison: Comparison, question: Question, out: Path) -> di
     def make() -> dict[str, Array]:
         for split in ("train", question.split):
             find_scenes(first.folder, split, question.trust)
-        from rsseg.rescoring import count_baselines
+        from rsseg.evaluation import count_baselines
 
         return count_baselines(first.folder, first.task, question.split, question.trust)
 
@@ -196,7 +196,7 @@ def draw_disagreements(runs: Sequence[Path], names: Sequence[str], question: Que
     for run in runs:
         RunFolder(run).find()
     find_scenes(runs[0], question.split, question.trust)
-    from rsseg.rescoring import draw_disagreements
+    from rsseg.evaluation import draw_disagreements
 
     draw_disagreements(runs, names, question.head, question.split, question.trust, path)
     return path

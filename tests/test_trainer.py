@@ -382,7 +382,7 @@ def test_what_evaluate_lacks_is_said_before_scenes_are_decoded(tmp_path, folder_
     def fail(*_):
         raise AssertionError("scenes are decoded")
 
-    monkeypatch.setattr("rsseg.evaluation.open_split", fail)
+    monkeypatch.setattr("rsseg.evaluation.scores.open_split", fail)
     with pytest.raises(InputError, match="threshold=tunde: fixed"):
         evaluate(run, "val", "tunde")
     RunFolder(run).best.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import threading
@@ -124,6 +125,9 @@ def _open(path: Path, onto: Path | None, bilinear: bool, key: object) -> Any:  #
     outside = {} if alpha_band(raster) else {"add_alpha": True}
     resampling = Resampling.bilinear if bilinear else Resampling.nearest
     return WarpedVRT(raster, resampling=resampling, src_nodata=None, nodata=None, **outside, **grid_of)
+
+
+atexit.register(_open.cache_clear)  # files that the interpreter's end finds open give errors of sys.excepthook (Python 3.12)
 
 
 def open_raster(path: Path, onto: Path | None = None, bilinear: bool = False) -> Any:

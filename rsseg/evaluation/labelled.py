@@ -1,4 +1,4 @@
-"""Labels from elsewhere: an image, or a finished map, beside a mask that is no part of a run's dataset."""
+"""Scenes with labels: those of a split, and an image, or a finished map, beside a mask from elsewhere."""
 
 from __future__ import annotations
 
@@ -51,16 +51,7 @@ def labelled_scenes(setup: Setup, split: str) -> list[Scene]:
 
 
 def labelled_scene(setup: Setup, target: str, image: Path | None, mask: Path | None) -> tuple[Dataset, Scene]:
-    """An image with a mask that is read as those of a run's dataset are.
-
-    Args:
-        setup: The run's setup.
-        target: The name of the target that the mask holds.
-        image: The image, with the run's bands.
-        mask: A raster or a vector file in any CRS.
-
-    Returns:
-        The dataset with this target alone, and the scene.
+    """An image with a mask in any CRS that is read as those of a target of a run are: the dataset with it alone, and the scene.
 
     Raises:
         InputError: If one of both is not given, there is no such file, or the config does not say what the values mean.
@@ -98,14 +89,10 @@ def _mask_of(setup: Setup, target: str, path: Path, mask_reader: MaskReader) -> 
 
 
 def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> AnyScores:
-    """The scores of a finished map of labels, or values, by a mask, pixel by pixel of the map.
+    """The scores of a finished map of a head, by a mask as for `labelled_scene`, pixel by pixel of the map.
 
-    Args:
-        setup: The setup of a run whose classes the map has.
-        head: The head that the map is of.
-        path: The map: the numbers of the labels as ``predict.py`` writes them, with a no-data value where nothing is known, or
-            the values of the dataset's masks.
-        mask: As for `labelled_scene`.
+    The map holds the numbers of labels as ``predict.py`` writes them, with a no-data value where nothing is known, the values
+    of the dataset's masks, or those of a regression.
 
     Raises:
         InputError: If a file can't be used, or nothing is labelled.

@@ -1,4 +1,4 @@
-"""The counts of a run, or of an ensemble, on whole scenes, as tables, files and pictures."""
+"""What is counted of a run, or of an ensemble, on whole scenes, as tables, files and pictures."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from torch import Tensor
 from rsseg.compare.gains import ensemble_gain
 from rsseg.compare.inference import Interval
 from rsseg.compare.measures import Measure, calibration_measure, calibration_measures, measures
-from rsseg.config.folder import RunFolder
+from rsseg.contract import Batch, layers_of
 from rsseg.data.groups import group_names
 from rsseg.data.store import Store
 from rsseg.data.windows import Batches, GridWindows
 from rsseg.files import write_csv
-from rsseg.inference.ensemble import Counted, Ensemble
+from rsseg.inference.ensemble import Ensemble
 from rsseg.metrics import AnyScores, Scores
 from rsseg.metrics.average import present_mean
-from rsseg.metrics.calibration import SCORES
+from rsseg.metrics.calibration import SCORES, calibration_sums
+from rsseg.metrics.counters import SCENE_SUMS, Confusion, ScoreHistogram, score_scenes
 from rsseg.pictures.diagnostics import draw_confusion
 from rsseg.pictures.panels import draw_windows
 from rsseg.pictures.windows import of_head, pick_windows, predict_windows
@@ -43,27 +44,63 @@ from rsseg.training.scoring import (
 log = logging.getLogger(__name__)
 
 
+class Counted:
+    """What is counted of an ensemble, or of one model, while whole scenes are predicted.
+
+    At the ``fixed`` point every head is counted, at ``tuned`` those that have thresholds; the histograms of scores are kept by
+    head with labels and kind of scaling. `without` are the classes that means leave out, by head.
+    """
+
+    def __init__(
+        self, ensemble: Ensemble, scenes: int, kinds: Mapping[str, Sequence[str]], without: Mapping[str, Sequence[str]]
+    ) -> None:
+        self.ensemble, self.tasks, self.without = ensemble, ensemble.tasks, without
+        self.name = ensemble.models[0].spec.name if len(ensemble.models) == 1 else "ensemble"
+        tuned = ensemble.thresholds.items()
+        self.points: dict[str, dict[str, Any]] = {
+            "fixed": {head: SCENE_SUMS[task.counted](task, scenes) for head, task in self.tasks.items()},
+            "tuned": {head: Confusion(self.tasks[head], scenes, threshold) for head, threshold in tuned},
+        }
+        self.histograms = {
+            head: {kind: ScoreHistogram(task, scenes) for kind in kinds[head]}
+            for head, task in self.tasks.items()
+            if not task.real
+        }
+
+    def update(self, each: Sequence[Mapping[str, Tensor]], batch: Batch) -> None:
+        """Count a batch by the logits of each model."""
+        layers, device = layers_of(batch), self.ensemble.device
+        for head, task in self.tasks.items():
+            logits, target = self.ensemble.pool(each, head, self.ensemble.scaling), layers[task.target]
+            for sums in self.points.values():
+                if head in sums:
+                    sums[head].to(device).update(logits, task.standardise(target), batch["scene"], batch.get("corner"))
+            for kind, histogram in self.histograms.get(head, {}).items():
+                scaled = self.ensemble.pool(each, head, kind)
+                histogram.to(device).update(scaled, task.hard_labels(target), batch["scene"])
+
+    def scores(self, point: str) -> dict[str, AnyScores]:
+        """The scores of each head at a point, or where it has none, at the fixed one."""
+        sums = {head: self.points[point].get(head, fixed) for head, fixed in self.points["fixed"].items()}
+        return {head: score_scenes(own, self.tasks[head], self.without[head]) for head, own in sums.items()}
+
+    def calibration_sums(self, head: str, kind: str) -> dict[str, np.ndarray[Any, Any]]:
+        """What the scores of a head's calibration are functions of."""
+        return calibration_sums(self.histograms[head][kind].compute().cpu().numpy(), self.tasks[head])
+
+
 @dataclass(frozen=True)
 class Evaluated:
-    """What was counted of whole scenes.
-
-    Attributes:
-        together: The run, or the ensemble.
-        members: The ensemble's runs; none: it is one run.
-        scenes: The scenes' names.
-        groups: The independent area that each lies in.
-        without: By head, the classes that are left out of means.
-    """
+    """What was counted of whole scenes: of a run, or of an ensemble and its members."""
 
     together: Counted
     members: Sequence[Counted]
     scenes: Sequence[str]
     groups: Sequence[str]
-    without: Mapping[str, Sequence[str]]
 
     def scores(self, point: str = "fixed") -> dict[str, AnyScores]:
         """The scores of each head at an operating point; see `Counted.scores`."""
-        return self.together.scores(point, self.without)
+        return self.together.scores(point)
 
     @property
     def points(self) -> list[str]:
@@ -102,10 +139,10 @@ class Evaluated:
     def _scored(self, head: str) -> Iterator[tuple[str, Measure, list[Any]]]:
         """The scores of a head that are compared, each with what it is made of: of the ensemble, then of each member."""
         every, task = (self.together, *self.members), self.together.tasks[head]
-        measure = measures(task, self.without[head])[task.score]
+        measure = measures(task, self.together.without[head])[task.score]
         for point in ("fixed", "tuned"):
             if all(head in counted.points[point] for counted in every):
-                scores = [counted.scores(point, self.without)[head] for counted in every]
+                scores = [counted.scores(point)[head] for counted in every]
                 yield point, measure, [own.counts[..., measure.classes, :] for own in scores]
         if task.real:
             return
@@ -124,12 +161,26 @@ class Evaluated:
         for row in self.gains() if self.members else ():
             log.info("%s", _sentence(row, len(self.members)))
 
-    def write(self, path: Path) -> None:
-        """Write the tables, those at tuned thresholds beside those at fixed ones.
+    def say_limits(self, split: str) -> None:
+        """Log which runs lack scalings or thresholds, and which scores are too optimistic."""
+        ensemble = self.together.ensemble
+        for model in ensemble.models:
+            heads = [model.spec.heads[head] for head in self.together.histograms]
+            if any(not head.scaling for head in heads):
+                line = "%s has no scaling.json, as older runs and those with record.enabled=false: nothing is scaled."
+                log.info(line, model.spec.name)
+            if any(head.threshold is None for head in heads):
+                log.info("%s has no tuned thresholds: there are scores at fixed ones alone.", model.spec.name)
+        fitted = "tuned" in self.points or any(len(ensemble.kinds(head)) > 1 for head in ensemble.tasks)
+        if split == "val" and fitted:
+            line = (
+                "Thresholds were tuned and scalings fitted on these scenes: scores by them are too good; threshold.json and "
+                "scaling.json in %s have those to expect of others."
+            )
+            log.info(line, ensemble.models[0].spec.name)
 
-        Raises:
-            UnwritableError: If they can't be written.
-        """
+    def write(self, path: Path) -> None:
+        """Write the tables, those at tuned thresholds beside those at fixed ones."""
         for point in self.points:
             write_tables(at_point(path, point), self.scores(point), self.scenes)
         if rows := self.calibration():
@@ -143,7 +194,7 @@ class Evaluated:
             "scaling": ensemble.scaling,
             "scenes": list(self.scenes),
             "scores": {
-                own.name: {point: {h: s.means() for h, s in own.scores(point, self.without).items()} for point in self.points}
+                own.name: {point: {h: s.means() for h, s in own.scores(point).items()} for point in self.points}
                 for own in (self.together, *self.members)
             },
             "calibration": self.calibration(),
@@ -158,8 +209,11 @@ def count_ensemble(setup: Setup, ensemble: Ensemble, store: Store) -> Evaluated:
     cache_scenes(setup, [store], trainer)
     for model in ensemble.models:
         trainer.precision_plugin.convert_module(model.to(device))
-    alone = [Ensemble([model], heads=list(ensemble.tasks)) for model in ensemble.models]
-    together, *members = (Counted(each, len(store), ensemble.kinds) for each in (ensemble, *(alone if len(alone) > 1 else ())))
+    kinds = {head: ensemble.kinds(head) for head in ensemble.tasks}
+    without = {head: setup.without_of(head) for head in ensemble.tasks}
+    several = ensemble.models if len(ensemble.models) > 1 else []
+    alone = [Ensemble([model], heads=list(kinds)) for model in several]
+    together, *members = [Counted(each, len(store), kinds, without) for each in (ensemble, *alone)]
     batches: Any = feed(setup, windows, Batches(len(windows), setup.batch_size))
     with torch.inference_mode(), trainer.precision_plugin.forward_context(), progress(batches, "scoring") as steps:
         for given in steps:
@@ -168,26 +222,7 @@ def count_ensemble(setup: Setup, ensemble: Ensemble, store: Store) -> Evaluated:
             together.update(each, batch)
             for counted, logits in zip(members, each, strict=False):
                 counted.update([logits], batch)
-    without = {head: setup.without_of(head) for head in ensemble.tasks}
-    return Evaluated(together, members, [scene.name for scene in store.scenes], group_names(store.scenes), without)
-
-
-def say_limits(folders: Sequence[RunFolder], found: Evaluated, split: str) -> None:
-    """Log which runs lack scalings or thresholds, and which scores are too optimistic."""
-    ensemble = found.together.ensemble
-    for folder, model in zip(folders, ensemble.models, strict=True):
-        heads = [head for name, head in model.spec.heads.items() if name in found.together.histograms]
-        if any(not head.scaling for head in heads):
-            log.info("%s has no scaling.json, as older runs and those with record.enabled=false: nothing is scaled.", folder)
-        if any(head.threshold is None for head in heads):
-            log.info("%s has no tuned thresholds: there are scores at fixed ones alone.", folder)
-    fitted = "tuned" in found.points or any(len(kinds) > 1 for kinds in ensemble.kinds.values())
-    if split == "val" and fitted:
-        line = (
-            "Thresholds were tuned and scalings fitted on these scenes: scores by them are too good; threshold.json and "
-            "scaling.json in %s have those to expect of others."
-        )
-        log.info(line, folders[0])
+    return Evaluated(together, members, [scene.name for scene in store.scenes], group_names(store.scenes))
 
 
 def _ends(name: str, interval: Interval) -> dict[str, float]:
@@ -222,11 +257,7 @@ def at_point(path: Path, point: str) -> Path:
 
 
 def write_tables(path: Path, scores: Mapping[str, AnyScores], scenes: Sequence[str]) -> None:
-    """Write the table of classes and averages, that of scenes beside it, and that of the confusion matrices.
-
-    Raises:
-        UnwritableError: If they can't be written.
-    """
+    """Write the table of classes and averages, that of scenes beside it, and that of the confusion matrices."""
     write_csv(path, score_rows(scores))
     write_csv(path.with_name(f"{path.stem}-scenes.csv"), scene_rows(scores, scenes))
     if confusions := confusion_rows(scores):
@@ -241,38 +272,12 @@ def draw_matrices(path: Path, scores: Mapping[str, AnyScores]) -> None:
             draw_confusion(of_head(place, head, scores), own)
 
 
-def draw_examples(path: Path, ensemble: Ensemble, setup: Setup, store: Store, thresholds: Mapping[str, Tensor]) -> None:
-    """Draw some windows of the scenes with what a run, or an ensemble, makes of them, beside its table.
-
-    Args:
-        path: The table.
-        ensemble: The models, on their device.
-        setup: The setup of the first.
-        store: The scenes.
-        thresholds: By head, those that labels are found at; a head without one: the fixed point.
-    """
+def draw_examples(path: Path, ensemble: Ensemble, setup: Setup, store: Store) -> None:
+    """Draw some windows of the scenes with what a run, or an ensemble, makes of them, beside its table."""
     if not setup.pictures:
         return
     place = path.with_name(f"{path.stem}-picture.png")
-    module: Any = _Shown(ensemble, thresholds)
     windows = pick_windows(store, setup.window, setup.pictures)
-    drawn = predict_windows(module, windows, [scene.name for scene in store.scenes])
+    drawn = predict_windows(ensemble, windows, [scene.name for scene in store.scenes])
     for head, rows in drawn.items():
         draw_windows(of_head(place, head, drawn), ensemble.tasks[head], setup.palette(head), rows, setup.shown_bands)
-
-
-class _Shown:
-    """An ensemble as `predict_windows` takes a module."""
-
-    def __init__(self, ensemble: Ensemble, thresholds: Mapping[str, Tensor]) -> None:
-        self._ensemble, self._thresholds = ensemble, thresholds
-        self.device, self.tasks = ensemble.device, ensemble.tasks
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        return pixels  # each model does it in its own way
-
-    def __call__(self, pixels: Tensor) -> dict[str, Tensor]:
-        return self._ensemble(pixels)
-
-    def labels(self, head: str, logits: Tensor) -> Tensor:
-        return self.tasks[head].predict(logits, self._thresholds.get(head))
