@@ -15,6 +15,7 @@ PAGES = {
     "README.pt.md": "start.pt.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
 }
 
 
@@ -31,6 +32,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     for name, page in PAGES.items():
         markdown = re.sub(rf"\]\((\.\./)?{re.escape(name)}", f"]({page}", markdown)
     return markdown
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """Take out the script that the plugin `offline` would fetch from a server."""
+    return re.sub(r'<script src="https://unpkg[^"]*"></script>', "", output)
 
 
 class Doctests(griffe.Extension):
