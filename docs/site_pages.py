@@ -34,9 +34,19 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return markdown
 
 
+def without_scripts_of_servers(output: str) -> str:
+    """The page without the script that the plugin `offline` would fetch."""
+    return re.sub(r'<script src="https://[^"]*"></script>', "", output)
+
+
 def on_post_page(output: str, **_: Any) -> str:
-    """Take out the script that the plugin `offline` would fetch from a server."""
-    return re.sub(r'<script src="https://unpkg[^"]*"></script>', "", output)
+    """Let a page fetch nothing."""
+    return without_scripts_of_servers(output)
+
+
+def on_post_template(output_content: str, **_: Any) -> str:
+    """Let what is no page, such as 404.html, fetch nothing either."""
+    return without_scripts_of_servers(output_content)
 
 
 class Doctests(griffe.Extension):
