@@ -1,17 +1,21 @@
 """Comparing finished runs: what compare.py does.
 
-Records are read and compared in NumPy. Torch, and the libraries around it, are imported where scenes or checkpoints have to be
-looked at again (`rsseg.evaluation`): they take several times the memory and the time to start.
+Records are read and compared in NumPy. Where scenes or checkpoints have to be looked at again, for baselines and for pictures,
+processes of their own do it (`rsseg.evaluation`): torch, and the libraries around it, would stay in memory.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from rsseg.compare.cache import cached, data_key
+import numpy as np
+
+from rsseg.apart import call_apart
 from rsseg.compare.datasets import across_answer, across_datasets
 from rsseg.compare.findings import EQUAL, Findings
 from rsseg.compare.records import load_records
@@ -20,7 +24,7 @@ from rsseg.compare.runs import find_runs
 from rsseg.compare.selection import Comparison, gather, refuse_other_data
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError, nearest
-from rsseg.files import UnwritableError
+from rsseg.files import UnwritableError, read_json, write_json
 from rsseg.metrics.average import Array
 from rsseg.progress import progress
 from rsseg.quiet import quiet
@@ -32,25 +36,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of a comparison.
+    """What is asked of a comparison."""
 
-    Attributes:
-        metric: What losses are ranked by, see `rsseg.compare.measures.measures`; empty: `Task.score`, IoU or RMSE.
-        head: The head that is compared; empty: the first of each run.
-        without: Classes that are left out of means; empty: those that the runs leave out.
-        split: The scenes that score the chosen checkpoints: "val", each half by those chosen on the other, or "test".
-        equal_within: Losses whose scores differ by less are practically equal.
-        allow_different: Compare runs that differ in what no plan varies all the same.
-        trust: Packages whose classes the runs' configs may name.
-    """
-
-    metric: str = ""
-    head: str = ""
-    without: Sequence[str] = ()
-    split: str = "val"
-    equal_within: float = EQUAL
-    allow_different: bool = False
-    trust: Sequence[str] = field(default=())
+    metric: str = ""  # what losses are ranked by, see rsseg.compare.measures.measures; empty: Task.score, IoU or RMSE
+    head: str = ""  # the head that is compared; empty: the first of each run
+    without: Sequence[str] = ()  # classes that are left out of means; empty: those that the runs leave out
+    split: str = "val"  # the scenes that score the chosen checkpoints: each half of val by those of the other, or test
+    equal_within: float = EQUAL  # losses whose scores differ by less are practically equal
+    allow_different: bool = False  # compare runs that differ in what no plan varies all the same
+    trust: Sequence[str] = ()  # packages whose classes the runs' configs may name
 
     @property
     def folder(self) -> str:
@@ -169,24 +163,31 @@ def count_baselines(comparison: Comparison, question: Question, out: Path) -> di
     def make() -> dict[str, Array]:
         for split in ("train", question.split):
             find_scenes(first.folder, split, question.trust)
-        from rsseg.evaluation import count_baselines
-
-        return count_baselines(first.folder, first.task, question.split, question.trust)
+        return call_apart("rsseg.evaluation", "count_baselines", first.folder, first.task, question.split, question.trust)
 
     return cached(out / "baselines.json", f"{question.split} {data_key(first.data, first.task.target)}", make)
 
 
+def data_key(data: Mapping[str, Any], target: str) -> str:
+    """What the baselines of a target depend on: the fingerprints of the scenes in data.json, as far as it has them."""
+    facts = [data.get(what, {}).get(split, "") for what in ("fingerprint", "pixels") for split in ("train", "val")]
+    return " ".join([target, *facts])
+
+
+def cached(path: Path, key: str, make: Callable[[], dict[str, Array]]) -> dict[str, Array]:
+    """Counts by name, from a file that holds those of several keys, such as folds, or made and added there."""
+    saved = {}
+    with suppress(InputError, AttributeError, ValueError):  # a damaged file is made again
+        saved = read_json(path) if path.is_file() else {}
+        if key in saved:
+            return {name: np.array(counts, np.float64) for name, counts in saved[key].items()}
+    found = make()
+    write_json(path, saved | {key: {name: counts.tolist() for name, counts in found.items()}})
+    return found
+
+
 def draw_disagreements(runs: Sequence[Path], names: Sequence[str], question: Question, path: Path) -> Path | None:
-    """Draw the windows that the best checkpoints of some runs label most differently.
-
-    Args:
-        runs: Run folders, of the same data.
-        names: What to call them.
-        question: Whose head and split are drawn.
-        path: The PNG.
-
-    Returns:
-        The PNG; None where there are no two losses.
+    """Draw the windows that the best checkpoints of some runs label most differently; None where there are no two losses.
 
     Raises:
         InputError: If the scenes or the checkpoints are not there any more.
@@ -196,7 +197,6 @@ def draw_disagreements(runs: Sequence[Path], names: Sequence[str], question: Que
     for run in runs:
         RunFolder(run).find()
     find_scenes(runs[0], question.split, question.trust)
-    from rsseg.evaluation import draw_disagreements
-
-    draw_disagreements(runs, names, question.head, question.split, question.trust, path)
+    given = [*runs], [*names], question.head, question.split, question.trust, path
+    call_apart("rsseg.evaluation", "draw_disagreements", *given)
     return path

@@ -18,11 +18,9 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from rsseg import __version__
 from rsseg.assembly import make_setup
 from rsseg.contract import InputError, number
-from rsseg.data.burn import VECTORS
-from rsseg.data.files import is_vector
+from rsseg.data.masks import VECTORS, is_vector
 from rsseg.data.raster import georeference
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.devices import choose_precision, scoring_accelerator
@@ -42,6 +40,7 @@ from rsseg.inference.trained import TrainedModel
 from rsseg.pictures.colours import colours
 from rsseg.quiet import quiet
 from rsseg.task import Binary, Centres
+from rsseg.version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ def predict(
     """
     quiet()
     options = options or Options()
-    mapper = Mapper(_load_models(runs, options.scaling, trust), options)
+    mapper = Mapper(load_models(runs, options.scaling, trust), options)
     scenes = find_scenes(scene, mapper.spec.image, options.stack)
     single = out is not None and not out.is_dir() and out.suffix.lower() in SUFFIXES
     if single and len(scenes) > 1:
@@ -112,7 +111,7 @@ def predict(
     return found
 
 
-def _load_models(runs: Sequence[Path], scaling: str, trust: Sequence[str]) -> list[TrainedModel]:
+def load_models(runs: Sequence[Path], scaling: str, trust: Sequence[str]) -> list[TrainedModel]:
     """The networks of run folders, exported folders, and of all runs in other folders."""
     models = []
     for place in dict.fromkeys(place.resolve() if place.is_dir() else place for place in runs):

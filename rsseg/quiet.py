@@ -25,6 +25,7 @@ def quiet() -> None:
         ".*LeafSpec.*",
         ".*isinstance.treespec.*",
         ".*module.s. in eval mode.*",  # frozen parts
+        ".*srun.*",  # beside a cluster's programs, outside of a job
         ".*sync_dist=True.*",  # what is logged is the same in all processes already
     ):
         warnings.filterwarnings("ignore", message)

@@ -21,8 +21,7 @@ from test_run import folder_data, multilabel_root, settings  # noqa: F401
 from tiny import map_scene, write_tif
 
 from rsseg.assembly import make_setup
-from rsseg.compare.gains import ensemble_gain
-from rsseg.compare.inference import estimate, sum_groups
+from rsseg.compare.inference import ensemble_gain, estimate, sum_groups
 from rsseg.compare.measures import measures, of_tuning
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError

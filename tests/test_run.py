@@ -579,7 +579,7 @@ def test_compare(tmp_path, folder_root, capsys):
     compare([tmp_path / "sweep"])
     with pytest.raises(InputError, match="no such folder"):
         compare([tmp_path / "nowhere"])
-    with pytest.raises(InputError, match="no finished run"):
+    with pytest.raises(InputError, match="it is not finished"):
         compare([tmp_path / "sweep" / "ce1"])
 
 

@@ -219,7 +219,7 @@ def test_a_run_that_diverges_stops(tmp_path, folder_root, monkeypatch, caplog, d
     assert summary["steps"] == (3 if device == "cpu" else 4)
     with pytest.raises(DivergedError, match="diverged at step 4; not run again"):
         train(config, run)
-    with pytest.raises(InputError, match=r"no finished run.*it has diverged at step 4"):
+    with pytest.raises(InputError, match=r"can be compared .*it has diverged at step 4"):
         compare([tmp_path])
     monkeypatch.undo()
     words = [f"resume={run}", "on_nonfinite=skip"]

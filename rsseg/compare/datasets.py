@@ -59,24 +59,14 @@ def pool(effects: ArrayLike, variances: ArrayLike, losses: int = 2) -> tuple[flo
 
 @dataclass(frozen=True)
 class AcrossDatasets:
-    """Losses compared over several datasets. L losses, D datasets.
+    """Losses compared over several datasets. L losses, D datasets."""
 
-    Attributes:
-        found: The findings of each dataset, by its name.
-        labels: The losses that all of them have.
-        scores: Mean scores ``[L, D]``.
-        lead: How much better the row's loss is than the column's over datasets like these, ``[L, L]``; without intervals where
-            nothing may be claimed on some dataset.
-        ranks: The rank of each loss on each dataset, 1 is the best, ``[L, D]``.
-        tuned_ranks: The same with tuned thresholds; None where some dataset has none.
-    """
-
-    found: dict[str, Findings]
-    labels: list[str]
-    scores: Array
-    lead: Interval
-    ranks: Array
-    tuned_ranks: Array | None
+    found: dict[str, Findings]  # of each dataset
+    labels: list[str]  # the losses that all of them have
+    scores: Array  # [L, D], means over seeds
+    lead: Interval  # [L, L], how much better the row's loss is over datasets like these; ends NaN where nothing may be claimed
+    ranks: Array  # [L, D], 1 is the best
+    tuned_ranks: Array | None  # the same with tuned thresholds; None where some dataset has none
 
     @property
     def order(self) -> list[int]:
@@ -85,10 +75,7 @@ class AcrossDatasets:
 
 
 def across_datasets(found: Mapping[str, Findings]) -> AcrossDatasets:
-    """Compare losses over several datasets.
-
-    Args:
-        found: The findings of each dataset, by its name; of the same metric.
+    """Compare losses over several datasets, by the findings of each.
 
     Raises:
         InputError: If there is one dataset alone, no two losses are on all of them, or they are ranked by different measures.

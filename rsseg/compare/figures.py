@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
@@ -34,32 +35,22 @@ from rsseg.compare.style import (
 )
 from rsseg.metrics.average import Array, present_mean
 
-TRADED = {
-    "iou": ("scene_iou", "boundary_iou", "ece"),
-    "rmse": ("scene_rmse", "mae", "absolute_bias"),
-    "f1": ("scene_f1", "precision", "recall"),
-}
-"""What `Task.score`, pooled over scenes, is traded for."""
+Draw = Callable[[Findings], Figure | None]
 
 MOST_DATASETS = 5
 """Of more datasets only what holds over all of them is drawn."""
 
 
 def draw_all(found: Findings, out: Path) -> dict[str, str]:
-    """Write every figure that the records allow as PNG.
-
-    Returns:
-        By name, the figures as data URIs.
-    """
+    """Write every figure that the records allow as PNG; returns them as data URIs, by name."""
+    figures = FIGURES if len(found.labels) < 2 else FIGURES_OF_SEVERAL | FIGURES
     with mpl.rc_context(RULES):
-        drawn = ((name, draw(found)) for name, draw in FIGURES.items())  # one at a time in memory
+        drawn = ((name, draw(found)) for name, draw in figures.items())  # one at a time in memory
         return {name: save(figure, out / f"{name}.png") for name, figure in drawn if figure is not None}
 
 
-def draw_forest(found: Findings) -> Figure | None:
+def draw_forest(found: Findings) -> Figure:
     """How much worse every loss is than the best, before tuning and after it, with intervals that hold together."""
-    if len(found.labels) < 2:
-        return None
     measure, order, first = found.ranked.measure, found.advised.order, found.order[0]
     names = [found.labels[i] for i in order]
     baselines = {name: measure.sign * (score - found.ranked.mean.value[first]) for name, score in found.baselines.items()}
@@ -118,11 +109,12 @@ def draw_across(across: AcrossDatasets) -> Figure:
 def draw_regrets(found: Findings) -> Figure | None:
     """What tuning gains, what is left to the best known score, and what choosing checkpoints by their loss would cost."""
     parts: dict[str, tuple[Array, Interval]] = {}
+    regret = found.selection_regret
     if found.gain is not None and found.residual is not None:
         parts["gained\nby tuning"] = found.gain.values, found.gained
-        parts["then left to\nthe best known"] = found.residual, _mean(found.residual)
-    if not np.isnan(found.selection_regret).all():
-        parts["cost of\nchoosing by\nvalidation loss"] = found.selection_regret, _mean(found.selection_regret)
+        parts["then left to\nthe best known"] = found.residual, Interval.unknown(present_mean(found.residual))
+    if not np.isnan(regret).all():
+        parts["cost of\nchoosing by\nvalidation loss"] = regret, Interval.unknown(present_mean(regret))
     if not parts:
         return None
     order, label = found.order, found.metrics[found.tuned_for].label
@@ -134,29 +126,8 @@ def draw_regrets(found: Findings) -> Figure | None:
     return figure
 
 
-def _mean(values: Array) -> Interval:
-    """Means over seeds ``[L, R]`` that no interval is known of."""
-    unknown = np.full(len(values), np.nan)
-    return Interval(present_mean(values), unknown, unknown)
-
-
-def draw_trades(found: Findings) -> Figure | None:
-    """How the losses differ from the best one in what its score is traded for."""
-    names = [name for name in TRADED[found.task.score] if name in found.estimates and name != found.metric]
-    if len(found.labels) < 2 or not names:
-        return None
-    titles = [wrap(found.measures[name].heading, 15) for name in names]
-    losses = [found.labels[i] for i in found.order]
-    figure, axes = rows(losses, titles, f"worse (left) or better than with {losses[0]}")
-    for axis, name in zip(axes, names, strict=True):
-        mark(axis, found.estimates[name].lead()[found.order, found.order[0]])
-    return figure
-
-
-def draw_pairs(found: Findings) -> Figure | None:
+def draw_pairs(found: Findings) -> Figure:
     """How much better each loss is than each other."""
-    if len(found.labels) < 2:
-        return None
     order = found.order[:MOST]
     shown = found.ranked.lead()[np.ix_(order, order)]
     names, text = [found.labels[i] for i in order], brief(shown.value)
@@ -166,10 +137,8 @@ def draw_pairs(found: Findings) -> Figure | None:
     return figure
 
 
-def draw_measures(found: Findings) -> Figure | None:
+def draw_measures(found: Findings) -> Figure:
     """How each loss differs from the best one by every measure."""
-    if len(found.labels) < 2:
-        return None
     leads = [estimates.lead()[found.order[:MOST], found.order[0]] for estimates in found.estimates.values()]
     ends = [np.stack([getattr(lead, end) for lead in leads]) for end in ("value", "low", "high")]
     text = brief(ends[0])
@@ -182,12 +151,7 @@ def draw_measures(found: Findings) -> Figure | None:
 
 
 def brief(differences: Array) -> np.ndarray:
-    """Differences as text for narrow cells; a dash for what is not known.
-
-    Example:
-        >>> brief(np.array([0.0123, -2.5, np.nan])).tolist()
-        ['+.012', '-2.50', '-']
-    """
+    """Differences as text for narrow cells; a dash for what is not known."""
     rounded = np.round(differences, 3).ravel() + 0.0  # no -0
     said = ["-" if np.isnan(x) else f"{x:+.3f}".replace("0.", ".", 1) if abs(x) < 1 else f"{x:+.2f}" for x in rounded]
     return np.array(said, dtype=object).reshape(differences.shape)
@@ -268,8 +232,10 @@ def draw_gains(found: Findings) -> Figure | None:
     return figure
 
 
-FIGURES = {
-    "forest": draw_forest, "regrets": draw_regrets, "pairs": draw_pairs, "measures": draw_measures, "trades": draw_trades,
-    "curves": draw_curves, "alignment": draw_alignment, "shares": draw_shares, "gains": draw_gains,
+FIGURES_OF_SEVERAL: dict[str, Draw] = {"forest": draw_forest, "pairs": draw_pairs, "measures": draw_measures}
+"""Of two losses or more, by the name of the file."""
+
+FIGURES: dict[str, Draw] = {
+    "regrets": draw_regrets, "curves": draw_curves, "alignment": draw_alignment, "shares": draw_shares, "gains": draw_gains,
 }  # fmt: skip
 """By the name of the file."""

@@ -35,19 +35,12 @@ EQUAL = 0.01
 
 
 class Gradients(NamedTuple):
-    """Which terms lead, means over the seeds, a row each; only of losses that were recorded.
+    """Which terms lead, means over the seeds, a row each; only of losses that were recorded."""
 
-    Attributes:
-        shares: Of losses of two terms or more, by place, step and term: its share of the gradient.
-        cosines: Of the same, by place and pair of terms: the cosine of their gradients, mean over steps.
-        gains: By loss, step and term: its one-step gain.
-        notes: What had to be left out, a sentence each.
-    """
-
-    shares: pd.DataFrame
-    cosines: pd.DataFrame
-    gains: pd.DataFrame
-    notes: list[str]
+    shares: pd.DataFrame  # of losses of two terms or more, by place, step and term: its share of the gradient
+    cosines: pd.DataFrame  # of the same, by place and pair of terms: the cosine of their gradients, mean over steps
+    gains: pd.DataFrame  # by loss, step and term: its one-step gain
+    notes: list[str]  # what had to be left out, a sentence each
 
 
 class Findings:
@@ -55,29 +48,11 @@ class Findings:
 
     Every score is of scenes that did not choose the checkpoint: see `rsseg.compare.records.Records.at`.
 
-    Attributes:
-        comparison: The runs.
-        labels: The losses.
-        seeds: The seeds.
-        scenes: The names of the scenes that are scored.
-        groups: The group of each.
-        validated: Whether they are the scenes that chose checkpoints, each half those of the other; else a split of its own.
-        task: The head's task.
-        metric: What losses are ranked by.
-        tuned_for: What thresholds are tuned for.
-        equal_within: Losses whose scores differ by less are practically equal.
-        without: Classes that the user leaves out of means.
-        lone: Classes that occur in about one group, whose variance can't be known: they are left out of means too.
-        measures: What losses are compared by, by name.
-        metrics: What they are scored by, by name.
-        scene_metric: What scenes are told apart by; classes are by its `score`.
-        baselines: The scores of trivial predictions by the ranking metric, by name; see `rsseg.compare.baselines`.
-
     Args:
         comparison: The runs.
         metric: What losses are ranked by, see `rsseg.compare.measures.measures`; empty: `Task.score`.
         without: Classes that are left out of means; empty: those that the runs leave out.
-        equal_within: See the attribute.
+        equal_within: Losses whose scores differ by less are practically equal.
         trivial: By name, the counts ``[S, C, N]`` of trivial predictions on the same scenes.
 
     Raises:
@@ -95,22 +70,21 @@ class Findings:
         self.comparison, self.equal_within = comparison, equal_within
         self.labels, self.seeds = comparison.labels, comparison.seeds
         first = comparison.runs[0][0]
-        self.scenes, self.groups = first.records.scenes, first.records.groups
-        self.validated = set(self.scenes) == set(first.data["scenes"]["val"])
-        self.task = first.task
+        self.scenes, self.groups, self.task = first.records.scenes, first.records.groups, first.task
+        self.validated = set(self.scenes) == set(first.data["scenes"]["val"])  # whether they are those that chose checkpoints
         self.metric = metric = metric or self.task.score
-        self.tuned_for = metric if metric in self.task.class_scores else self.task.score
+        self.tuned_for = metric if metric in self.task.class_scores else self.task.score  # what thresholds are tuned for
         self.counts: Array = self._each(lambda run: run.records.at("fixed"))
         self.without = list(without or first.without)
-        self.lone = self._lone()
+        self.lone = self._lone()  # classes in about one group, whose variance can't be known: they are in no mean either
         left_out = [*self.without, *self.lone]
         self.measures, self.metrics = measures(self.task, left_out, metric), metrics(self.task, left_out)
         self.scene_metric = self.metrics.get(metric.removeprefix("scene_"), self.metrics[self.tuned_for])
         scored = (trivial or {}) if metric in self.metrics else {}
         self.baselines = {name: float(self.metrics[metric](counts)) for name, counts in scored.items()}
         if metric not in self.estimates:
-            known = [name for name in self.estimates if name in self.metrics]
-            lacking = next(run.folder for run in comparison.all_runs if not _recorded(run, self.measures[metric]))
+            known, measure = [name for name in self.estimates if name in self.metrics], self.measures[metric]
+            lacking = next(run.folder for run in comparison.all_runs if measure.recorded(run.records) is None)
             raise InputError(f"metric={metric}: not every run recorded it, such as {lacking}; take {', '.join(known)}")
         if np.isnan(self.ranked.mean.value).any():
             raise InputError(
@@ -161,8 +135,7 @@ class Findings:
         """What tuning adds to each loss, in intervals that hold for all losses together (Bonferroni)."""
         assert self.gain is not None
         whole = self.gain.mean.interval(level=1 - 0.05 / len(self.labels))
-        unknown = np.full(len(self.labels), np.nan)
-        return whole if self.gain.claims else Interval(self.gain.mean.value, unknown, unknown)
+        return whole if self.gain.claims else Interval.unknown(whole.value)
 
     @property
     def advised(self) -> Estimates:
@@ -202,18 +175,14 @@ class Findings:
 
     def _estimate(self, measure: Measure) -> Estimates | None:
         """Every loss by a measure; None where some run did not record what it is made of."""
-        each = [[measure.sums(run.records) for run in row] for row in self.comparison.runs]
-        if any(sums is None or np.isnan(sums).any() for row in each for sums in row):
+        each = [[measure.recorded(run.records) for run in row] for row in self.comparison.runs]
+        if any(sums is None for row in each for sums in row):
             return None
         return estimate(sum_groups(np.array(each, dtype=np.float64), self.groups, axis=2), measure)
 
     @cached_property
     def residual(self) -> Array | None:
-        """What is left to the best known score after tuning, ``[L, R]``.
-
-        The best known score is the shrunken one of the loss that is expected to be the best: a lucky run is not taken for a
-        reachable score.
-        """
+        """What is left after tuning, ``[L, R]``, to the shrunken score of the loss that is expected to be the best."""
         if self.tuned is None:
             return None
         found = shrink(self.tuned)
@@ -222,10 +191,7 @@ class Findings:
 
     @cached_property
     def optimism(self) -> Array:
-        """How much better each run looks on the scenes that chose its checkpoint, ``[L, R]``, by the ranking metric.
-
-        NaN where scenes of another split are scored, which may be easier or harder.
-        """
+        """How much better each run looks on the scenes that chose its checkpoint, ``[L, R]``; NaN of another split's scenes."""
         if self.metric not in self.metrics or not self.validated:
             return np.full(self.ranked.values.shape, np.nan)
         metric = self.metrics[self.metric]
@@ -297,12 +263,6 @@ class Findings:
         return np.array([[value(run) for run in row] for row in self.comparison.runs], dtype=np.float64)
 
 
-def _recorded(run: Run, measure: Measure) -> bool:
-    """Whether a run recorded what a measure is made of."""
-    sums = measure.sums(run.records)
-    return sums is not None and not np.isnan(sums).any()
-
-
 def selection_regret(
     losses: ArrayLike, counts: ArrayLike, first: NDArray[np.bool_], quality: Callable[[Array], Array]
 ) -> float:
@@ -313,8 +273,7 @@ def selection_regret(
     the regret can be negative. NaN if a half has no checkpoint with a loss, or none with a score.
 
     Args:
-        losses: ``[checkpoints, 2]``, the validation loss on the first and the second half. A loss of all scenes won't do: it
-            has seen those that score its choice.
+        losses: ``[checkpoints, 2]``, the validation loss on each half: one of all scenes has seen those that score its choice.
         counts: ``[checkpoints, scenes, classes, N]``.
         first: Which scenes are the first half.
         quality: From counts to scores ``[checkpoints]``, more is better.
@@ -329,11 +288,9 @@ def selection_regret(
     scored = np.stack([quality(counted[:, part]) for part in (first, ~first)], axis=1)
     if np.isnan(by_half).all(0).any() or np.isnan(scored).all(0).any():
         return float("nan")
-    regrets = [
-        scored[np.nanargmax(scored[:, here]), there] - scored[np.nanargmin(by_half[:, here]), there]
-        for here, there in ((0, 1), (1, 0))
-    ]
-    return float(np.mean(regrets))
+    by_score, by_loss = np.nanargmax(scored, axis=0), np.nanargmin(by_half, axis=0)
+    other = [1, 0]  # a choice on one half is scored on the other
+    return float(np.mean(scored[by_score, other] - scored[by_loss, other]))
 
 
 def mean_gradients(comparison: Comparison) -> Gradients:

@@ -25,10 +25,7 @@ STEP = 1e-2
 
 
 def norms_and_cosines(gradients: Tensor) -> tuple[Tensor, Tensor]:
-    """How hard each weighted term pulls, and how far any two pull in the same direction, of gradients ``[terms, numbers]``.
-
-    Returns:
-        ``||w_k g_k||``, float64 ``[terms]``, and cosines, float64 ``[terms, terms]``; NaN where a gradient vanishes.
+    """Of gradients ``[terms, numbers]`` the norms ``[terms]``, and cosines ``[terms, terms]``, NaN where a gradient vanishes.
 
     Example:
         >>> norms, cosines = norms_and_cosines(torch.tensor([[3.0, 0.0], [0.0, 1.0]]))
@@ -46,11 +43,7 @@ def one_step_gain(
 ) -> float:
     """How much a hard metric gains per unit step down a gradient: ``(M(theta - step g / ||g||) - M(theta)) / step``.
 
-    Args:
-        parameters: Moved by `step` against the gradient's direction, and put back exactly, even if the metric fails.
-        gradient: One tensor per parameter; where it vanishes the gain is 0.
-        metric: Of held-out windows, at the parameters as they are when it is called.
-        step: The length of the step, above 0.
+    Parameters are put back exactly, even if the metric fails. Where the gradient vanishes the gain is 0.
 
     Example:
         >>> theta = torch.tensor([2.0])

@@ -8,9 +8,10 @@ drawn groups' sums. Intervals of differences hold for all pairs of losses at onc
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -53,15 +54,7 @@ def effective_groups(mass: ArrayLike) -> Array:
 
 
 def sum_groups(sums: ArrayLike, groups: ArrayLike, axis: int = 0) -> Array:
-    """Sums of scenes added up over the groups that they belong to.
-
-    Args:
-        sums: ``[..., scenes, ...]``.
-        groups: ``[scenes]``, each one's group, of any kind.
-        axis: The axis of the scenes.
-
-    Returns:
-        ``[..., groups, ...]``, in the order in which groups occur first.
+    """Sums of scenes ``[..., scenes, ...]`` added up over the group of each, in the order in which groups occur first.
 
     Example:
         >>> sum_groups([[1, 2], [3, 4], [5, 6]], ["a", "b", "a"]).tolist()
@@ -75,17 +68,17 @@ def sum_groups(sums: ArrayLike, groups: ArrayLike, axis: int = 0) -> Array:
 
 @dataclass(frozen=True)
 class Interval:
-    """Estimates and what they may as well be; arrays of one shape.
-
-    Attributes:
-        value: The estimate.
-        low: Lower end, NaN where it can't be known.
-        high: Upper end.
-    """
+    """Estimates and what they may as well be: arrays of one shape, the ends NaN where they can't be known."""
 
     value: Array
     low: Array
     high: Array
+
+    @classmethod
+    def unknown(cls, value: Array) -> Interval:
+        """Estimates whose ends can't be known."""
+        ends = np.full_like(value, np.nan)
+        return cls(value, ends, ends)
 
     def __neg__(self) -> Interval:
         return Interval(-self.value, -self.high, -self.low)
@@ -100,21 +93,13 @@ class Interval:
 
 @dataclass(frozen=True)
 class Spread:
-    """Estimates and the variance that other seeds and other groups would give them; arrays of one shape.
-
-    Attributes:
-        value: The estimate from all seeds and groups.
-        of_seeds: The part of its variance that is due to the seeds; NaN where it can't be known.
-        of_groups: The part that is due to the groups.
-        variance: Its variance.
-        freedom: The degrees of freedom of that.
-    """
+    """Estimates and the variance that other seeds and other groups would give them; arrays of one shape, NaN: not known."""
 
     value: Array
-    of_seeds: Array
-    of_groups: Array
+    of_seeds: Array  # the part of the variance that is due to the seeds
+    of_groups: Array  # and to the groups
     variance: Array
-    freedom: Array
+    freedom: Array  # the degrees of freedom of the variance
 
     def interval(self, losses: int = 0, level: float = 0.95) -> Interval:
         """Student's interval, or one of those of all pairs of so many losses, which hold together with this confidence."""
@@ -150,12 +135,8 @@ def moderate(variance: Array, freedom: Array, independent: int) -> tuple[Array, 
 
     With a handful of seeds some of many pairs would have far too small a variance by chance. They are taken for unlike by as
     much as their logarithms vary beyond chance and one standard error of it: without that, of three losses with three seeds
-    some pair is falsely told apart in 8 % of sweeps and not in 5.
-
-    Args:
-        variance: ``[N]``, positive.
-        freedom: ``[N]``, of each.
-        independent: How many of them are; together they have no more degrees of freedom than so many.
+    some pair is falsely told apart in 8 % of sweeps and not in 5. Of positive variances ``[N]`` so many are `independent`:
+    together they have no more degrees of freedom than these.
 
     Example:
         >>> moderate(np.array([1.0, 1.2, 0.7]), np.full(3, 4.0), 2)[1].tolist()  # no more unlike than by chance
@@ -175,21 +156,13 @@ def moderate(variance: Array, freedom: Array, independent: int) -> tuple[Array, 
 
 @dataclass(frozen=True)
 class Estimates:
-    """Every loss by a measure, and every loss against every other. L losses, R seeds.
+    """Every loss by a measure, and every loss against every other. L losses, R seeds."""
 
-    Attributes:
-        values: The score of every run, ``[L, R]``.
-        mean: The mean over seeds, ``[L]``.
-        difference: Row minus column, ``[L, L]``.
-        measure: What they are scores of.
-        own_freedom: The degrees of freedom of each difference by itself, ``[L, L]``; None: those of `difference`.
-    """
-
-    values: Array
-    mean: Spread
-    difference: Spread
+    values: Array  # [L, R], the score of every run
+    mean: Spread  # [L], over seeds
+    difference: Spread  # [L, L], row minus column
     measure: Measure
-    own_freedom: Array | None = None
+    own_freedom: Array | None = None  # [L, L], degrees of freedom of each difference by itself; None: those of `difference`
 
     @property
     def order(self) -> list[int]:
@@ -217,18 +190,15 @@ class Estimates:
     def lead(self, level: float = 0.95, pooled: bool = True) -> Interval:
         """How much better the row's loss is, above 0 where it is: intervals that hold together; NaN with too few seeds.
 
-        Args:
-            level: The confidence that all of them hold.
-            pooled: Whether the degrees of freedom are those of all pairs together; by their own alone intervals are wider, and
-                hold where losses vary very differently.
+        Degrees of freedom are those of all pairs together. By their own alone, not `pooled`, intervals are wider, and hold
+        where losses vary very differently.
         """
         spread = self.difference
         if not pooled and self.own_freedom is not None:
             spread = replace(spread, freedom=self.own_freedom)
         found = spread.interval(max(len(self.values), 2), level)
         found = found if self.measure.higher_is_better else -found
-        unknown = np.full_like(found.value, np.nan)
-        return found if self.claims else Interval(found.value, unknown, unknown)
+        return found if self.claims else Interval.unknown(found.value)
 
 
 def estimate(sums: Array, measure: Measure, draws: int = 2000, seed: int = 0) -> Estimates:
@@ -320,17 +290,7 @@ def _of_differences(covariance: Array) -> Array:
 def _spread(
     value: Array, groups: Array, seeds: int, by_seed: Array, drawn: Array, widened_seeds: Array, shares: Array
 ) -> Spread:
-    """What is known of means over P parts.
-
-    Args:
-        value: ``[...]``.
-        groups: ``[P]``, the effective number of groups of each part.
-        seeds: R.
-        by_seed: ``[...]``, their variance by the scores of the seeds on all groups.
-        drawn: ``[...]``, that of their draws.
-        widened_seeds: ``[...]``, as `by_seed`, of parts that are widened as the draws of `shares` are.
-        shares: ``[..., P]``, each part's covariance with the mean over the widened draws.
-    """
+    """What is known of means over parts, by their effective groups ``[P]`` and the variances that `estimate` finds."""
     of_seeds, of_groups = np.minimum(by_seed, drawn), np.maximum(shares.sum(-1) - widened_seeds, 0)
     variance, counted = of_seeds + of_groups, np.maximum(shares, 0)
     squared = of_groups**2 * ratio((counted**2 / (groups - 1)).sum(-1), counted.sum(-1) ** 2)
@@ -338,22 +298,15 @@ def _spread(
     return Spread(value, of_seeds, of_groups, variance, np.where(variance > 0, np.maximum(freedom, 1), seeds - 1.0))
 
 
-@dataclass(frozen=True)
-class Chances:
-    """What shrinkage makes of the losses' means. L losses.
+class Chances(NamedTuple):
+    """What shrinkage makes of the losses' means ``[L]``, calibrated on average over how much losses may differ.
 
-    Calibrated on average over how much losses may differ. Of exact ties about a third of the winner's curse is left among
-    eight losses, half of it between two.
-
-    Attributes:
-        mean: The expected score on other seeds and groups, ``[L]``.
-        best: The probability that the loss is the best one, ``[L]``.
-        regret: What choosing it costs on average, beside the best one, ``[L]``.
+    Of exact ties about a third of the winner's curse is left among eight losses, half of it between two.
     """
 
-    mean: Array
-    best: Array
-    regret: Array
+    mean: Array  # the expected score on other seeds and groups
+    best: Array  # the probability that the loss is the best one
+    regret: Array  # what choosing it costs on average, beside the best one
 
 
 def shrink(found: Estimates, draws: int = 8000, seed: int = 0) -> Chances | None:
@@ -363,10 +316,7 @@ def shrink(found: Estimates, draws: int = 8000, seed: int = 0) -> Chances | None
     theirs is uniform (Daniels 1999). Of observed means that differ no more than by chance little is believed, so that the
     best of many is not taken for as good as it looks (Gelman et al. 2013, section 5.4). Losses that are surely behind the
     best are no part of that sample: beside one that collapsed all other differences would be believed. Each loss's error
-    variance is what explains those of its differences to the others.
-
-    Returns:
-        None where no difference has a variance.
+    variance is what explains those of its differences to the others. None where no difference has a variance.
     """
     values, variance = found.mean.value, found.difference.variance
     losses = len(values)
@@ -408,33 +358,18 @@ def shrink(found: Estimates, draws: int = 8000, seed: int = 0) -> Chances | None
     return Chances(found.measure.sign * true.mean(0), best, (true.max(1, keepdims=True) - true).mean(0))
 
 
-@dataclass(frozen=True)
-class Reach:
-    """The smallest difference that a sweep can detect, and how many more seeds or groups separate the best two losses.
+class Reach(NamedTuple):
+    """The smallest difference that a sweep can detect, and how many more seeds or groups separate the best two losses."""
 
-    Attributes:
-        gaps: The smallest difference that is told from chance, of the pair where that is smallest and where it is largest.
-        limit: "seeds" or "groups", whichever the variance of the best two is mostly due to.
-        seeds: Per loss, how many would tell the best two apart if they differ as they do here; None: none below `MOST`.
-        groups: How many groups would, with the seeds there are; None: none below `MOST`.
-        both: How many seeds and groups together would, as many times as many of each; None: none below `MOST`.
-    """
-
-    gaps: tuple[float, float]
-    limit: str
-    seeds: int | None
-    groups: int | None
-    both: tuple[int, int] | None
+    gaps: tuple[float, float]  # that is told from chance, of the pair where it is smallest and where it is largest
+    limit: str  # "seeds" or "groups", whichever the variance of the best two is mostly due to
+    seeds: int | None  # per loss, that would tell the best two apart if they differ as here; None: none below `MOST`
+    groups: int | None  # that would, with the seeds there are
+    both: tuple[int, int] | None  # that would together, as many times as many of each
 
 
 def reach(found: Estimates, groups: int, most: int = MOST) -> Reach | None:
-    """The reach of a comparison; None where no difference has a variance.
-
-    Args:
-        found: Its estimates.
-        groups: How many groups it has.
-        most: As many seeds or groups are thought of at most.
-    """
+    """The reach of a comparison with so many groups; None where no difference has a variance."""
     losses, seeds = found.values.shape
     spread = found.difference
     if losses < 2 or np.isnan(spread.variance).any():
@@ -469,3 +404,42 @@ def reach(found: Estimates, groups: int, most: int = MOST) -> Reach | None:
         groups=None if alone[1] is None else round(alone[1] * groups),
         both=None if both is None else (math.ceil(both * seeds - 1e-9), math.ceil(both * groups - 1e-9)),
     )
+
+
+class Gain(NamedTuple):
+    """What an ensemble gains by a score; above 0 where it is better, also of errors."""
+
+    over_mean: Interval  # over the mean of its members' scores
+    over_best: Interval  # over one of them
+
+
+def ensemble_gain(sums: Sequence[Array], measure: Measure, groups: Sequence[str], best: int) -> Gain:
+    """What an ensemble gains, with the intervals that other groups of scenes would give these very models.
+
+    Args:
+        sums: Of the ensemble, then of each member, ``[S, ...]``.
+        measure: The score of their sums.
+        groups: The independent area that each scene lies in.
+        best: The member that is the best one.
+
+    Example:
+        >>> from rsseg.compare.measures import measures
+        >>> from rsseg.task import Binary
+        >>> better, worse = np.full((6, 1, 4), 8.0), np.full((6, 1, 4), 8.0)
+        >>> worse[:, 0, 1] = 16  # false positives
+        >>> found = ensemble_gain([better, worse, better], measures(Binary(("road",)))["iou"], list("abcdef"), 1)
+        >>> round(float(found.over_mean.value), 4), round(float(found.over_best.value), 4)
+        (0.0417, 0.0)
+    """
+    summed = np.stack([sum_groups(each, groups) for each in sums], axis=1)  # [groups, 1 + members, ...]
+    twice, members = np.stack([summed, summed])[None], len(sums) - 1  # models as they are: equal seeds have no variance
+
+    def over(shares: Array) -> Interval:
+        def parts(sums: Array) -> Array:
+            each = measure.parts(sums)  # [..., 1 + members, parts]
+            return measure.sign * (each[..., 0, :] - np.einsum("...mp,m->...p", each[..., 1:, :], shares))
+
+        gain = replace(measure, parts=parts, pixels=lambda sums: measure.pixels(sums[:, 0]), higher_is_better=True)
+        return estimate(twice, gain).mean.interval()[0]
+
+    return Gain(over(np.full(members, 1 / members)), over(np.eye(members)[best]))

@@ -20,13 +20,14 @@ from rsseg.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Measure(Metric):
-    """A metric of a run: a function of sums over scenes, which its records hold; a factor common to all sums changes nothing.
+    """A metric of a run: a function of sums over scenes, which its records hold; a factor common to all changes nothing."""
 
-    Attributes:
-        sums: From a run's records to what is added up over S scenes, ``[S, ...]``; None or NaN: it was not recorded.
-    """
+    sums: Callable[[Records], Array | None]  # [S, ...], what is added up over scenes; None or NaN: it was not recorded
 
-    sums: Callable[[Records], Array | None]
+    def recorded(self, records: Records) -> Array | None:
+        """What is added up over scenes, ``[S, ...]``; None where some of it was not recorded."""
+        sums = self.sums(records)
+        return None if sums is None or np.isnan(sums).any() else sums
 
     @property
     def heading(self) -> str:
@@ -133,16 +134,11 @@ CHECKPOINTS = 6
 
 
 def rank_alignment(losses: ArrayLike, scores: ArrayLike) -> Array:
-    """How far a falling loss means a rising metric: Kendall's tau-b over a run's checkpoints.
+    """How far a falling loss means a rising metric: Kendall's tau-b over a run's checkpoints, NaN left out.
 
-    Args:
-        losses: ``[checkpoints]``, the validation loss; NaN is left out.
-        scores: ``[checkpoints]``, the metric, higher is better.
-
-    Returns:
-        ``[2]``: over all checkpoints, and over the last half of them, where checkpoints are chosen; 1: the loss orders them
-        as the metric does. NaN for fewer than `CHECKPOINTS` checkpoints, or where one never changes. Checkpoints of one run
-        are no sample: the spread over several runs says how sure it is.
+    The first of two is over all checkpoints, the second over the last half of them, where checkpoints are chosen; 1: the loss
+    orders them as the metric does. NaN for fewer than `CHECKPOINTS` checkpoints, or where one never changes. Checkpoints of
+    one run are no sample: the spread over several runs says how sure it is.
 
     Example:
         >>> rank_alignment([6, 5, 4, 3, 2, 1], [0.1, 0.2, 0.3, 0.4, 0.6, 0.5]).round(3).tolist()

@@ -5,14 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
-from rsseg.compare.records import Records
+import pandas as pd
+
 from rsseg.compare.runs import Run, grouped
 from rsseg.config.plan import FOLD, LOSS, SEED, TRIALS, Plan, as_text, common, read_plan
-
-Values: TypeAlias = dict[str, list[Path]]
-"""The folders of the runs that have each value of something, the usual one first."""
 
 CODE = "code of rsseg"
 """What the table of differences calls the code that runs were made by."""
@@ -21,11 +18,11 @@ CODE = "code of rsseg"
 def plans_of(runs: Iterable[Run]) -> dict[Path, Plan]:
     """The plans of the folders that runs lie in; a search's trials differ by what it searched."""
     inside = grouped(runs, lambda run: run.folder.parent)
-    plans = {folder: read_plan(folder) or plan_of_trials(folder, some) for folder, some in inside.items()}
+    plans = {folder: read_plan(folder) or _plan_of_trials(folder, some) for folder, some in inside.items()}
     return {folder: plan for folder, plan in plans.items() if plan}
 
 
-def plan_of_trials(folder: Path, trials: Sequence[Run]) -> Plan | None:
+def _plan_of_trials(folder: Path, trials: Sequence[Run]) -> Plan | None:
     """The plan of a search's trials, which vary what its table names; None where there is no such table."""
     if not (folder / TRIALS).is_file():
         return None
@@ -37,24 +34,20 @@ def plan_of_trials(folder: Path, trials: Sequence[Run]) -> Plan | None:
     return Plan(runs, common([run.settings for run in trials]))
 
 
-def unlike(runs: Iterable[Run], facts: Callable[[Run], Mapping[str, str]]) -> dict[str, Values]:
-    """The facts that differ among the runs that have them, with the folders of each value."""
-    found: dict[str, Values] = {}
-    for run in runs:
-        for key, value in facts(run).items():
-            found.setdefault(key, {}).setdefault(value, []).append(run.folder)
-    by_number = {key: sorted(values.items(), key=lambda item: -len(item[1])) for key, values in found.items()}
-    return {key: dict(values) for key, values in by_number.items() if len(values) > 1}
+def unlike(runs: Sequence[Run], facts: Callable[[Run], Mapping[str, str]]) -> pd.DataFrame:
+    """The facts that differ among the runs that have them: a row per run folder, a column per fact."""
+    table = pd.DataFrame([facts(run) for run in runs], index=[run.folder for run in runs])
+    return table.loc[:, table.nunique() > 1]
 
 
-def differing(runs: Sequence[Run]) -> dict[str, Values]:
+def differing(runs: Sequence[Run]) -> pd.DataFrame:
     """The settings that some runs differ in, in the config's order; one that a run lacks is none."""
     absent = dict.fromkeys((key for run in runs for key in run.settings), "none")
     return unlike(runs, lambda run: absent | run.settings)
 
 
-def differences(runs: Sequence[Run], plans: Mapping[Path, Plan]) -> dict[str, Values]:
-    """What runs differ in that their plans do not vary: settings, training data, code and libraries, by their values.
+def differences(runs: Sequence[Run], plans: Mapping[Path, Plan]) -> pd.DataFrame:
+    """What runs differ in that their plans do not vary: settings, training data, code and libraries.
 
     A setting is varied by design where every run has a plan that varies it, and runs of one row share it.
     """
@@ -69,26 +62,22 @@ def differences(runs: Sequence[Run], plans: Mapping[Path, Plan]) -> dict[str, Va
     def by_design(key: str) -> bool:
         return key not in within_rows and all(run.folder in own and key not in own[run.folder].common for run in runs)
 
-    found = {key: values for key, values in differing(runs).items() if not by_design(key)}
-    return found | unlike(runs, made_by)
+    of_settings = differing(runs)
+    return of_settings[[key for key in of_settings if not by_design(key)]].join(unlike(runs, made_by))
 
 
 def validated_on(run: Run) -> dict[str, str]:
     """What a run was validated on."""
+    records, of_fold = run.records, _of_fold(run)
+    pairs = sorted(zip(records.scenes, records.groups.tolist(), strict=True))
+    digest = hashlib.blake2b(repr((records.scenes, pairs)).encode(), digest_size=4).hexdigest()
     return {
         "dataset": run.config.dataset.name,
         "task": run.task.kind,
         "classes": ", ".join(run.task.classes),
-        f"validation scenes or labels{_of_fold(run)}": run.data["fingerprint"]["val"],
-        **({} if run.unrecorded else {f"areas of the scenes{_of_fold(run)}": _areas(run.records)}),
+        f"validation scenes or labels{of_fold}": run.data["fingerprint"]["val"],
+        f"areas of the scenes{of_fold}": f"{len(set(records.groups))} areas ({digest})",
     }
-
-
-def _areas(records: Records) -> str:
-    """The groups of recorded scenes, in few words."""
-    pairs = sorted(zip(records.scenes, records.groups.tolist(), strict=True))
-    digest = hashlib.blake2b(repr((records.scenes, pairs)).encode(), digest_size=4).hexdigest()
-    return f"{len(set(records.groups))} areas ({digest})"
 
 
 def made_by(run: Run) -> dict[str, str]:
@@ -112,15 +101,17 @@ def _of_fold(run: Run) -> str:
     return "" if run.fold is None else f" of fold {run.fold}"
 
 
-def table_of(unlike: Mapping[str, Values], most: int = 12) -> str:
-    """What runs differ in, as a table: a setting, its values, and how many runs have each, or which if they are few."""
+def table_of(different: pd.DataFrame, most: int = 12) -> str:
+    """What runs differ in, as text: a setting, its values, the usual one first, and how many runs have each."""
     rows = [("setting", "value", "runs")]
-    for key, values in list(unlike.items())[:most]:
-        for number, (value, runs) in enumerate(list(values.items())[:most]):
+    for key in different.columns[:most]:
+        by_value = [(str(value), list(some)) for value, some in different.index.groupby(different[key]).items()]
+        by_value.sort(key=lambda item: (-len(item[1]), different.index.get_loc(item[1][0])))
+        for number, (value, runs) in enumerate(by_value[:most]):
             which = f": {runs[0]}{', ...' * (len(runs) > 1)}" if number else ""
             rows.append((key * (number == 0), value if len(value) <= 40 else f"{value[:37]}...", f"{len(runs)}{which}"))
-    if len(unlike) > most:
-        rows.append((f"and {len(unlike) - most} more", "", ""))
+    if different.shape[1] > most:
+        rows.append((f"and {different.shape[1] - most} more", "", ""))
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     return "\n".join(f"  {setting:{widths[0]}}  {value:{widths[1]}}  {runs}".rstrip() for setting, value, runs in rows)
 
@@ -128,11 +119,7 @@ def table_of(unlike: Mapping[str, Values], most: int = 12) -> str:
 def one_plan(runs: Sequence[Run], plans: Mapping[Path, Plan], places: Sequence[Path], different: Collection[str]) -> Plan:
     """The plan of all runs: what their own plans vary, what else they differ in, and what losses of one name differ in.
 
-    Args:
-        runs: All that were begun.
-        plans: By folder, the plan of the runs that lie in it.
-        places: Where runs were looked for: of a plan in one of them all runs are meant, those that were not begun too.
-        different: What runs differ in that their plans do not vary.
+    Of a plan that lies in one of `places`, where runs were looked for, all runs are meant, those that were not begun too.
     """
     named_by = [key for key in different if not (key.startswith("model.heads.") and "heads" in different)]
     told: dict[Path, dict[str, str]] = {}
@@ -150,9 +137,7 @@ def one_plan(runs: Sequence[Run], plans: Mapping[Path, Plan], places: Sequence[P
     labels = whole.labels
     for same in grouped(runs, lambda run: labels[run.folder]).values():
         keys = dict.fromkeys(key for run in same for key in run.losses)
-        for key in keys:
-            by_run = {run.folder: as_text(run.losses.get(key)) for run in same}
-            if len(set(by_run.values())) > 1:
-                for folder, value in by_run.items():
-                    told[folder][f"{LOSS}.{key}"] = value
+        own = unlike(same, lambda run: {key: as_text(run.losses.get(key)) for key in keys})  # noqa: B023
+        for folder, losses in own.to_dict("index").items():
+            told[folder] |= {f"{LOSS}.{key}": value for key, value in losses.items()}
     return whole

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from rsseg.compare.gradients import probe
-from rsseg.compare.panel import Panel
 from rsseg.compare.records import ABOUT, FORMAT, chosen_index, half_quality, read_arrays, write_arrays
 from rsseg.compare.tuning import halves
 from rsseg.contract import Batch
 from rsseg.files import write_json
+from rsseg.losses import Term
 from rsseg.metrics import Sample, metrics
 from rsseg.metrics.counters import LogitSample
 from rsseg.metrics.scores import class_counts
@@ -30,19 +30,21 @@ KEPT = 2**28
 """Bytes of logits and targets that the last validation keeps at most, so that its scenes need not be predicted once more."""
 
 
+class Panel(NamedTuple):
+    """The losses that every validation of a head is valued by."""
+
+    losses: Mapping[str, Term]  # by name, functions of sums over the batch
+    facts: Mapping[str, Any]  # by name, what each of them was made with
+    clipped: list[str]  # the classes whose weight in the weighted cross-entropy could not be counted
+
+
 @dataclass(frozen=True)
 class Split:
-    """The scenes of a split, as they are recorded.
+    """The scenes of a split, as they are recorded."""
 
-    Attributes:
-        scenes: Their names.
-        groups: The independent area that each lies in.
-        holds: By target, bool ``[S, classes]``: which classes each scene's labels hold.
-    """
-
-    scenes: list[str]
-    groups: list[str]
-    holds: Mapping[str, NDArray[np.bool_]]
+    scenes: list[str]  # their names
+    groups: list[str]  # the independent area that each lies in
+    holds: Mapping[str, NDArray[np.bool_]]  # [S, classes] by target, which classes each scene's labels hold
 
     @property
     def first(self) -> NDArray[np.bool_]:
@@ -55,11 +57,6 @@ class Recorder(L.Callback):
 
     Of a validation that is the best so far on a half of the scenes it keeps the logits of a sample of pixels besides, on which
     thresholds are tuned once training is over. A resumed run writes the validations that it repeats again, under their names.
-
-    Attributes:
-        improved: The `HALVES` on which the last validation is the best so far.
-        kept: Logits by head and batches of a validation at the run's last step; empty where they take more than `KEPT`, or are
-            shared among processes.
 
     Args:
         folder: The folder of its records.
@@ -81,7 +78,9 @@ class Recorder(L.Callback):
     ) -> None:
         self.folder, self.split, self.panels, self.samples = folder, split, dict(panels), dict(samples)
         self.windows, self.held_out = list(windows), list(held_out)
-        self.first, self.improved = split.first, list[str]()
+        self.first = split.first
+        self.improved = list[str]()  # the `HALVES` on which the last validation is the best so far
+        # Logits by head and batches of a validation at the last step; none where they take more than `KEPT`, or are shared out.
         self.kept: list[tuple[Mapping[str, Tensor], Batch]] = []
         self._quality: dict[int, list[float]] = {}  # by step, on the first half, the second, and all
         self._gradients: dict[str, dict[str, ArrayLike]] = {}

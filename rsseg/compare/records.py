@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -53,13 +54,7 @@ POINTS = ("fixed", "iou", "dice", "contours")
 
 
 class RecordError(InputError):
-    """What is wrong with a run's records.
-
-    Attributes:
-        place: The run folder, or a file in it.
-        found: What is wrong with that.
-        remedy: What to do.
-    """
+    """What is `found` to be wrong with a run's records at a `place`, the run folder or a file in it, and the `remedy`."""
 
     def __init__(self, place: Path, found: str, remedy: str = "train the run again in a new folder") -> None:
         super().__init__(f"{place} {found}: {remedy}")
@@ -68,48 +63,31 @@ class RecordError(InputError):
 
 @dataclass(frozen=True)
 class Records:
-    """What a run recorded of one head, V validations of S scenes.
+    """What a run recorded of one head, V validations of S scenes; the runs of all folds may be one.
 
-    Attributes:
-        scenes: The validation scenes' names.
-        groups: ``[S]``, the independent area that each scene lies in.
-        first: bool ``[S]``, which of them are the first half; all of them if they are one group.
-        task: The head's task.
-        terms: The terms of the loss that trained.
-        panel: The names of the panel's losses.
-        steps: int64 ``[V]``, rising.
-        counts: float64 ``[V, S, classes, N]``, TP, FP, FN and TN; of real values `rsseg.metrics.errors.SUMS`, of objects no TN.
-        quality: float64 ``[V, 3]``, the score that chooses checkpoints, more is better: on the first half, the second, and all.
-        values: float64 ``[V, len(panel), 2]``, every loss of the panel on each half of the scenes.
-        own: float64 ``[V, 2]``, the loss that trained; NaN where it is no function of sums over pixels.
-        gradient: By place (`PLACES`), of each weighted term: norms ``[V, T]``, cosines ``[V, T, T]``.
-        gain: float64 ``[V, T]``, the one-step gains in IoU, if they were recorded.
-        chosen: float64 ``[point, S, classes, N]``, the counts at `POINTS` of each scene by the checkpoint, and thresholds, that
-            were chosen on the half that it is not in; NaN where a point was not counted; contours have no TN, it is 0. None
-            before training is over, and for real values. Of ``split="test"`` it is of the best checkpoint on the test scenes,
-            at the thresholds of ``threshold.json``, and so are `scenes` and `groups`.
-        calibration: By score, what `rsseg.metrics.calibration.calibration_sums` gives of the same, ``[S, ...]``.
-        untuned: Why nothing was counted at tuned thresholds; empty: it was.
-        lost: Labelled pixels with logits that are not finite: the run has diverged.
+    At `POINTS`, `chosen` holds the counts of each scene by the checkpoint, and thresholds, that were chosen on the half that it
+    is not in; NaN where a point was not counted. Of ``split="test"`` it is of the best checkpoint on the test scenes, at the
+    thresholds of ``threshold.json``, and so are `scenes`, `groups` and `calibration`.
     """
 
-    scenes: list[str]
-    groups: NDArray[np.str_]
-    first: NDArray[np.bool_]
+    scenes: list[str]  # the names of the validation scenes
+    groups: NDArray[np.str_]  # [S], the independent area that each lies in
+    first: NDArray[np.bool_]  # [S], which of them are the first half; all of them if they are one group
     task: Task
-    terms: list[str]
-    panel: list[str]
-    steps: NDArray[np.int64]
-    counts: Array
-    quality: Array
-    values: Array
-    own: Array
-    gradient: dict[str, tuple[Array, Array]]
-    gain: Array | None
-    chosen: Array | None = None
-    calibration: Mapping[str, Array] = field(default_factory=dict)
-    untuned: str = ""
-    lost: int = 0
+    terms: list[str]  # of the loss that trained
+    panel: list[str]  # the names of its losses
+    steps: NDArray[np.int64]  # [V], rising
+    counts: Array  # [V, S, classes, N]: TP, FP, FN and TN; of real values rsseg.metrics.errors.SUMS, of objects no TN
+    quality: Array  # [V, 3], the score that chooses checkpoints, more is better: on the first half, the second, and all
+    values: Array  # [V, len(panel), 2], every loss of the panel on each half of the scenes
+    own: Array  # [V, 2], the loss that trained; NaN where it is no function of sums over pixels
+    gradient: dict[str, tuple[Array, Array]]  # by place, of each weighted term: norms [V, T], cosines [V, T, T]
+    gain: Array | None  # [V, T], the one-step gains in Task.quality, if they were recorded
+    chosen: Array | None = None  # [point, S, classes, N]; None before training is over, and for real values; contours: TN is 0
+    calibration: Mapping[str, Array] = field(default_factory=dict)  # by score, rsseg.metrics.calibration.calibration_sums
+    untuned: str = ""  # why nothing was counted at tuned thresholds; empty: it was
+    lost: int = 0  # labelled pixels with logits that are not finite: the run has diverged
+    folds: tuple[Records, ...] = ()  # of each fold, whose scenes follow each other here; none: it is a single run
 
     @property
     def best_index(self) -> int:
@@ -118,13 +96,14 @@ class Records:
 
     @property
     def last_is_best(self) -> bool:
-        """Whether the score was still rising: the best checkpoint is the last."""
-        return self.best_index == len(self.steps) - 1
+        """Whether the score was still rising: the best checkpoint is the last, of folds that of half of them or more."""
+        runs = self.folds or (self,)
+        return 2 * sum(run.best_index == len(run.steps) - 1 for run in runs) >= len(runs)
 
     @property
     def optimistic(self) -> Array:
         """The counts ``[S, classes, N]`` of the checkpoint that was chosen on these very scenes."""
-        return self.counts[self.best_index]
+        return np.concatenate([run.counts[run.best_index] for run in self.folds or (self,)])
 
     def at(self, point: str) -> Array:
         """The counts ``[S, classes, N]`` at one of `POINTS`, each scene's by the checkpoint chosen on the other half.
@@ -139,6 +118,41 @@ class Records:
             return self.optimistic
         on_first, on_second = (chosen_index(self.quality[:, half]) for half in (0, 1))
         return np.where(self.first[:, None, None], self.counts[on_second], self.counts[on_first])
+
+
+def concatenate(folds: Sequence[Records]) -> Records:
+    """The records of folds as one, each scene counted by the run that left it out, at the validations that all have.
+
+    What is no function of sums over scenes, such as gradients, is the mean over the folds.
+    """
+    steps = reduce(np.intersect1d, [fold.steps for fold in folds])
+    rows = [np.isin(fold.steps, steps) for fold in folds]
+
+    def mean(of: Callable[[Records], Array]) -> Array:
+        return np.mean([of(fold)[kept] for fold, kept in zip(folds, rows, strict=True)], axis=0)
+
+    def one_gradient(place: str) -> tuple[Array, Array]:
+        return mean(lambda fold: fold.gradient[place][0]), mean(lambda fold: fold.gradient[place][1])
+
+    every_gain = all(fold.gain is not None for fold in folds)
+    return replace(
+        folds[0],
+        scenes=[scene for fold in folds for scene in fold.scenes],
+        groups=np.concatenate([fold.groups for fold in folds]),
+        first=np.concatenate([fold.first for fold in folds]),
+        steps=steps,
+        counts=np.concatenate([fold.counts[kept] for fold, kept in zip(folds, rows, strict=True)], axis=1),
+        quality=mean(lambda fold: fold.quality),
+        values=mean(lambda fold: fold.values),
+        own=mean(lambda fold: fold.own),
+        gradient={place: one_gradient(place) for place in folds[0].gradient},
+        gain=mean(lambda fold: np.asarray(fold.gain)) if every_gain else None,
+        chosen=np.stack([np.concatenate([fold.at(point) for fold in folds]) for point in POINTS]),
+        calibration={name: np.concatenate([fold.calibration[name] for fold in folds]) for name in folds[0].calibration},
+        untuned=next((fold.untuned for fold in folds if fold.untuned), ""),
+        lost=sum(fold.lost for fold in folds),
+        folds=tuple(folds),
+    )
 
 
 def half_quality(metric: Metric, counts: Array, first: NDArray[np.bool_]) -> Array:
@@ -198,20 +212,19 @@ def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
     folder = run / FOLDER
     if not (folder / ABOUT).is_file():
         raise RecordError(run, "has no records", "train it again with record.enabled=true")
-    about, facts = _about(folder / ABOUT, head)
+    about, facts, task = _read_about(folder / ABOUT, head)
     steps = {path: path.stem.removeprefix("step-") for path in folder.glob("step-*.npz")}
     paths = sorted((path for path, step in steps.items() if step.isdigit()), key=lambda path: int(steps[path]))
     if not paths:
         raise RecordError(run, "was not validated yet", f"go on with {resume_word(run)}")
-    task, scenes = _task(folder / ABOUT, facts), about["scenes"]
-    size = {name: len(facts[name]) for name in ("terms", "panel")} | {"scenes": len(scenes), "classes": len(task.classes)}
-    size["numbers"] = WIDTH[task.counted]
-    rows = [_checked(path, head, VALIDATION, size, {"gain": ("terms",)}) for path in paths]
+    size = {"scenes": len(about["scenes"]), "classes": len(task.classes), "numbers": WIDTH[task.counted]}
+    size |= {name: len(facts[name]) for name in ("terms", "panel")}
+    rows = [_checked(path, head, read_arrays(path), VALIDATION, size, {"gain": ("terms",)}) for path in paths]
     if len({*map(frozenset, rows)}) > 1:
         raise RecordError(run, "has records of different settings")
     columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     found = Records(
-        scenes=scenes,
+        scenes=about["scenes"],
         groups=np.array(about["groups"], dtype=np.str_),
         first=np.array(about["first_half"], dtype=bool),
         task=task,
@@ -230,14 +243,13 @@ def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
         return found
     if not path.is_file():
         raise RecordError(run, f"has no records of the {split} split", "compare with split=test, which makes them")
+    arrays = read_arrays(path)
     if split != "val":
-        arrays = read_arrays(path)
-        _need(path, head, arrays, ("scenes", "groups"))
-        if arrays["scenes"].ndim != 1 or arrays["scenes"].shape != arrays["groups"].shape:
+        if arrays["scenes"].shape != arrays["groups"].shape:
             raise RecordError(path, "names scenes, and groups of another number of scenes")
         found = replace(found, scenes=arrays["scenes"].astype(np.str_).tolist(), groups=arrays["groups"].astype(np.str_))
     size |= {"scenes": len(found.scenes), "labels": 1 if task.exclusive else len(task.classes)}
-    own = _checked(path, head, CHOSEN, size, CALIBRATED)
+    own = _checked(path, head, arrays, CHOSEN, size, CALIBRATED)
     return replace(
         found,
         chosen=own["counts"].astype(np.float64),
@@ -247,16 +259,8 @@ def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
     )
 
 
-def _task(path: Path, facts: Mapping[str, Any]) -> Task:
-    """The task of a head."""
-    try:
-        return make_task(facts["task"], facts["classes"])
-    except (InputError, TypeError, KeyError, ValueError) as error:
-        raise RecordError(path, f"names no task that there is ({error})") from None
-
-
-def _about(path: Path, head: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The content of ``records.json``, and its part about one head."""
+def _read_about(path: Path, head: str) -> tuple[dict[str, Any], dict[str, Any], Task]:
+    """The content of ``records.json``, its part about one head, and the head's task."""
     try:
         about = read_json(path)
     except InputError as error:
@@ -264,54 +268,36 @@ def _about(path: Path, head: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if "heads" in about and about.get("format", 1) != FORMAT:
         found = f"has records of format {about.get('format', 1)}, and this version of rsseg reads format {FORMAT}"
         raise RecordError(path.parents[1], found)
-    kinds = {"scenes": str, "groups": str, "first_half": bool}
-    listed = (isinstance(about.get(key), list) and {*map(type, about[key])} <= {kind} for key, kind in kinds.items())
-    if not all(listed) or not isinstance(about.get("heads"), dict):
-        raise RecordError(path, f"lacks {' or '.join([*kinds, 'heads'])}")
-    if len({len(about[key]) for key in kinds}) > 1:
-        raise RecordError(path, f"names {len(about['scenes'])} scenes, and groups or halves of another number of scenes")
-    heads = about["heads"]
+    lists = [np.array(about.get(key)) for key in ("scenes", "groups", "first_half")]
+    heads = about.get("heads")
+    if [each.dtype.kind for each in lists] != ["U", "U", "b"] or len({each.shape for each in lists}) > 1 or not heads:
+        raise RecordError(path, "lacks heads, or scenes that have a group and a half each")
     if head not in heads:
         raise RecordError(path.parents[1], f"has no head '{head}'{nearest(head, heads)}", f"name {' or '.join(heads)}")
-    _need(path, head, heads[head], ("task", "classes", "terms", "panel"))
-    wrong = [key for key in ("classes", "terms", "panel") if not isinstance(heads[head][key], list | dict)]
-    if wrong:
-        raise RecordError(path, f"holds no list of {', '.join(wrong)} of head {head}")
-    return about, heads[head]
+    try:
+        facts = heads[head] | {name: list(heads[head][name]) for name in ("classes", "terms", "panel")}
+        return about, facts, make_task(facts["task"], facts["classes"])
+    except (InputError, TypeError, KeyError, ValueError) as error:
+        raise RecordError(path, f"does not say what head {head} is ({error})") from None
 
 
 def _checked(
-    path: Path, head: str, shapes: Mapping[str, Shape], size: Mapping[str, int], optional: Mapping[str, Shape]
+    path: Path,
+    head: str,
+    arrays: Mapping[str, NDArray[Any]],
+    needed: Mapping[str, Shape],
+    size: Mapping[str, int],
+    optional: Mapping[str, Shape],
 ) -> dict[str, NDArray[Any]]:
-    """The arrays of a head in a file.
-
-    Args:
-        path: The file.
-        head: The head's name.
-        shapes: The shapes of the arrays that it holds.
-        size: How many there are of what shapes name.
-        optional: The shapes of those that it may hold.
-
-    Raises:
-        RecordError: If one lacks, has another shape, or holds no numbers.
-    """
-    own = of_head(read_arrays(path), head)
-    _need(path, head, own, shapes)
-    for name, shape in {**shapes, **optional}.items():
-        expected = tuple(size.get(str(n), n) for n in shape)
-        if name not in own:
+    """The arrays of a head in a file, which have the shapes that are named, by so many of each thing."""
+    own = of_head(arrays, head)
+    for name, shape in {**needed, **optional}.items():
+        if name not in own and name in optional:
             continue
-        if own[name].shape != expected:
-            raise RecordError(path, f"holds {name} of the shape {[*own[name].shape]}, {[*expected]} is expected")
-        if own[name].dtype.kind not in ("U" if name == "untuned" else "biuf"):
-            raise RecordError(
-                path,
-                f"holds {name} of the type {own[name].dtype}, {'text is' if name == 'untuned' else 'numbers are'} expected",
-            )
+        expected, kinds = tuple(size.get(str(n), n) for n in shape), "U" if name == "untuned" else "biuf"
+        found = own.get(name)
+        if found is None or found.shape != expected or found.dtype.kind not in kinds:
+            what = "nothing" if found is None else f"{found.dtype} {[*found.shape]}"
+            of = "text" if kinds == "U" else f"numbers {[*expected]}"
+            raise RecordError(path, f"has no {name} of head {head} as expected: {of}, found {what}")
     return own
-
-
-def _need(path: Path, head: str, found: Iterable[str], needed: Iterable[str]) -> None:
-    lacking = [name for name in needed if name not in set(found)]
-    if lacking:
-        raise RecordError(path, f"lacks {', '.join(lacking)} of head {head}")

@@ -65,15 +65,12 @@ class Table(NamedTuple):
 
 
 def write_report(found: Findings, out: Path, examples: Path | None = None) -> Path:
-    """Print the ranking, and write the report with its tables and figures.
+    """Print the ranking, and write the report with its tables and figures; returns the page.
 
     Args:
         found: What was found.
         out: The folder to write into.
         examples: A picture of windows that the losses disagree about.
-
-    Returns:
-        The page.
 
     Raises:
         UnwritableError: If something can't be written there.
@@ -136,13 +133,7 @@ def say(found: Findings, comparison: pd.DataFrame) -> None:
 
 
 def render(found: Findings, tables: dict[str, pd.DataFrame], figures: dict[str, str]) -> str:
-    """The page, one HTML file that needs nothing else.
-
-    Args:
-        found: What was found.
-        tables: By name, as `rsseg.compare.tables.all_tables` makes them.
-        figures: By name, the figures that there are, as data URIs.
-    """
+    """The page, one HTML file that needs nothing else, of tables and of figures as data URIs, by name."""
     return _template("page.html").render(
         found=found,
         figures=figures,

@@ -17,68 +17,49 @@ from rsseg.config.targets import heads_of, tasks_of
 from rsseg.contract import InputError, nearest
 from rsseg.task import Task
 
-DIVERGED = "it has diverged"
-"""How the reason begins why such a run is left out."""
-
 LOWER_RATE = "train it again at a lower learning rate (optimizer.lr)"
-"""What to do about it."""
+"""What to do about a run that has diverged."""
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 class LeftOut(NamedTuple):
-    """A run that is not compared.
-
-    Attributes:
-        run: Its folder.
-        why: What is wrong with it.
-        remedy: What to do.
-    """
+    """A run that is not compared: its folder, what is wrong with it, and what to do."""
 
     run: Path
     why: str
     remedy: str
 
 
+class NoSuchHeadError(InputError):
+    """A run lacks the head that is compared; `heads` are those that it has."""
+
+    def __init__(self, folder: Path, head: str, heads: Collection[str]) -> None:
+        super().__init__(f"head={head}{nearest(head, heads)}: {folder} has {', '.join(heads)}")
+        self.heads = heads
+
+
 class Run:
     """A run: what it is made with and, once it is finished, what came of it.
 
-    Attributes:
-        folder: Its folder.
-        heads: The names of its heads.
-        head: That of the head that is compared.
-        config: Its resolved config.
-        origin: ``run.json``: overrides, code, libraries.
-        loss: The name of its loss composition.
-        losses: The flattened loss of the head that is compared, and those of other heads if they differ from it.
-        settings: All else that it is trained with, flattened, as text.
-        seed: Its seed.
-        fold: The fold of a cross-validation that it leaves out; None without.
-        rate: Its learning rate, NaN where the optimiser has none.
-        label: What its row is called; empty before rows are told apart.
-        plain: Whether its row is cross-entropy and no more.
-        left: Why it is not compared; None: nothing speaks against it. A run that is not finished lacks what follows.
-        failed: Whether it is left out because it has diverged, or has no score.
-        task: The task of its head.
-        without: The classes that are left out of its means.
-        data: ``data.json``: scenes and fingerprints of the splits.
-        summary: ``summary.json``: the scores of its best checkpoint.
-        records: What the recorder wrote; missing where `unrecorded` is not None.
-        unrecorded: Why there are none, and what to do.
-        folds: The runs that are pooled into this one; none: it is a single run.
-
     Args:
-        folder: The folder.
-        head: The head to compare; empty: the first.
+        folder: Its folder.
+        head: The head that is compared; empty: the first.
 
     Raises:
         InputError: If the folder holds files that can't be read, or that lack something; `NoSuchHeadError`.
     """
 
+    label = ""  # what its row is called, once rows are told apart
+    plain = False  # whether its row is cross-entropy and no more
+    left: LeftOut | None = None  # why it is not compared; a run that is left out may lack all of the next block
+    failed = False  # whether that is because it has diverged, or has no score
+    folds: Sequence[Run] = ()  # the runs that are pooled into this one
+
     task: Task
-    without: list[str]
-    data: dict[str, Any]
-    summary: dict[str, Any]
+    without: list[str]  # the classes that its means leave out
+    data: dict[str, Any]  # data.json: scenes and fingerprints of the splits
+    summary: dict[str, Any]  # summary.json: the scores of its best checkpoint
     records: Records
 
     def __init__(self, folder: Path, head: str = "") -> None:
@@ -99,47 +80,45 @@ class Run:
         self.seed, self.fold = self.config.seed, node["dataset"].get("fold")
         rate = node["optimizer"].get("lr")
         self.rate = float(rate) if isinstance(rate, int | float) else np.nan
-        self.label, self.plain, self.failed = "", False, False
-        self.left: LeftOut | None = None
-        self.unrecorded: tuple[str, str] | None = None
-        self.folds: list[Run] = []
-        summary = run.summary() if run.finished else {}
-        if summary.get("diverged"):
-            self.leave_out(f"{DIVERGED} at step {summary['diverged']['step']}", LOWER_RATE, failed=True)
-        elif summary:
-            self._read(run, summary, heads[head]["target"])
+        if run.finished:
+            self._read(run, heads[head]["target"])
         elif run.in_training:
             self.leave_out("it is training now", "wait until it is finished")
         else:
             self.leave_out("it is not finished", f"go on with {invocation('train')} {run.resume_word}")
 
-    def _read(self, run: RunFolder, summary: dict[str, Any], target: str) -> None:
+    def _read(self, run: RunFolder, target: str) -> None:
         """Read what came of a finished run."""
+        summary = run.summary()
+        if summary.get("diverged"):
+            self.leave_out(f"it has diverged at step {summary['diverged']['step']}", LOWER_RATE, failed=True)
+            return
         self.task, self.data = tasks_of(plain(self.config)["dataset"])[target], run.data()
         self.summary = summary | summary.get("heads", {}).get(self.head, {})
         self.without = [name for name in self.config.metrics.without if len(self.heads) == 1 or name in self.task.classes]
+        if np.isnan(self.summary[self.task.score]):
+            nothing = "no class occurs in"
+            if self.task.score_of == "value":
+                nothing = "no value is known, or a prediction is not finite, in"
+            why = f"its {self.task.score_name} is NaN: {nothing} its validation scenes"
+            self.leave_out(why, "choose a split that holds some", failed=True)
+            return
         try:
             self.records = load_records(self.folder, self.head)
-        except RecordError as error:  # whether it may lack them depends on the other runs
+        except RecordError as error:
             what = "it" if error.place == self.folder else error.place.relative_to(self.folder)
-            self.unrecorded = f"{what} {error.found}", error.remedy
+            self.leave_out(f"{what} {error.found}", error.remedy)
+            return
+        if self.records.lost:
+            why = f"it has diverged: {self.records.lost} pixels of its best checkpoint have logits that are not finite"
+            self.leave_out(why, LOWER_RATE, failed=True)
+        elif self.records.chosen is None and not self.task.real:
+            self.leave_out("it has no records of its chosen checkpoints (records/crossed.npz)", "train it again")
 
     def leave_out(self, why: str, remedy: str, failed: bool = False) -> None:
         """Say why this run, or each that is pooled into it, is not compared."""
         for run in self.folds or [self]:
             run.left, run.failed = LeftOut(run.folder, why, remedy), failed
-
-
-class NoSuchHeadError(InputError):
-    """A run lacks the head that is compared.
-
-    Attributes:
-        heads: The heads that it has.
-    """
-
-    def __init__(self, folder: Path, head: str, heads: Collection[str]) -> None:
-        super().__init__(f"head={head}{nearest(head, heads)}: {folder} has {', '.join(heads)}")
-        self.heads = heads
 
 
 def grouped(runs: Iterable[Run], key: Callable[[Run], Key]) -> dict[Key, list[Run]]:

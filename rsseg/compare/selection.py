@@ -2,30 +2,27 @@
 
 Runs are compared where rows and seeds are crossed: every row with every seed. What they differ in beside loss and seed is
 varied by their plan, or asked for. In a sweep over learning rates some seeds choose each row's rate, the one with the best mean
-score, and the others report on it.
+score, and the others report on it. In a cross-validation the runs of all folds are one, over the scenes of all.
 """
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.compare.folds import pool_folds
 from rsseg.compare.measures import measures
 from rsseg.compare.plans import differences, differing, one_plan, plans_of, table_of, unlike, validated_on
-from rsseg.compare.runs import DIVERGED, LOWER_RATE, LeftOut, NoSuchHeadError, Run, find_runs, grouped, is_cross_entropy
+from rsseg.compare.records import concatenate
+from rsseg.compare.runs import LeftOut, NoSuchHeadError, Run, find_runs, grouped, is_cross_entropy
 from rsseg.config.folder import RunFolder
-from rsseg.config.plan import Plan, within
+from rsseg.config.plan import Plan, common, within
 from rsseg.contract import InputError, nearest
-from rsseg.task import Task
-
-SPLIT_WITH_SOME = "choose a split that holds some"
-"""What to do where nothing can be scored."""
 
 NO_HEAD = "it has no head"
 """How the reason begins why a run of other heads is left out."""
@@ -33,30 +30,22 @@ NO_HEAD = "it has no head"
 REBALANCING = ("sampler", "augment", "balancing")
 """Where recipes live beside the loss: with one of them cross-entropy is not plain any more."""
 
+Rates = dict[str, tuple[float, list[float]]]
+"""By row, the learning rate that the search seeds chose, and all that were tried."""
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs that can be compared.
+    """Runs that can be compared."""
 
-    Attributes:
-        runs: One per row and seed, ``[rows][seeds]``.
-        left_out: The runs that are not among them.
-        rates: By row, the learning rate that the search seeds chose, and all that were tried; empty without a search.
-        plan: The plan of these runs.
-        design: The settings that the rows differ in because their plan varies them, but for rates that were searched.
-        different: What else the rows differ in, compared because that was asked for.
-        failed: By row, how many runs have diverged or have no score; rows that lost all their runs too.
-        unfinished: By row, how many planned runs are not finished.
-    """
-
-    runs: list[list[Run]]
-    left_out: list[LeftOut]
-    rates: dict[str, tuple[float, list[float]]]
-    plan: Plan
-    design: list[str]
-    different: list[str]
-    failed: dict[str, int]
-    unfinished: dict[str, int]
+    runs: list[list[Run]]  # one per row and seed
+    left_out: list[LeftOut]  # the runs that are not among them
+    rates: Rates  # empty without a search
+    plan: Plan  # of these runs
+    design: list[str]  # the settings that the plan varies between the rows, but for rates that were searched
+    different: list[str]  # what else the rows differ in, compared because that was asked for
+    failed: dict[str, int]  # by row, how many runs have diverged or have no score; rows that lost all their runs too
+    unfinished: dict[str, int]  # by row, how many planned runs are not finished
 
     @property
     def labels(self) -> list[str]:
@@ -91,11 +80,11 @@ def gather(
         InputError: If nothing can be compared, or the runs differ in what no plan varies and that was not asked for.
     """
     begun, headless = read_runs(places, head)
-    runs = drop_unscored(begun)
+    runs = [run for run in begun if not run.left]
     refuse_other_data(runs)
     plans = plans_of(begun)
     different = differences(runs, plans)
-    if different and not allow_different:
+    if len(different.columns) and not allow_different:
         raise InputError(
             "these runs differ in what their plan does not vary, so that their losses are not told apart from it:\n"
             f"{table_of(different)}\nadd allow_different=true to compare them all the same, or name the folders of one kind"
@@ -105,9 +94,7 @@ def gather(
     for run in begun:
         run.label = labels[run.folder]
     set_plain(runs)
-    runs = drop_unrecorded(runs)
-    rates: dict[str, tuple[float, list[float]]] = {}
-    by_rate = list[str]()
+    rates, by_rate = Rates(), list[str]()
     if plan.search_seeds:
         by_rate = [key for row in grouped(runs, lambda run: run.label).values() for key in differing(row)]
         searching = [run for run in runs if run.seed in plan.search_seeds]
@@ -116,79 +103,45 @@ def gather(
     runs = drop_superseded(runs)
     grid = keep_grid(pool_folds(runs, plan.folds) if plan.folds else runs)
     compared = [run for row in grid for run in row]
-    folders = {run.folder for pooled in compared for run in pooled.folds or [pooled]}
-    differ_in = [key for key, values in different.items() if sum(not folders.isdisjoint(some) for some in values.values()) > 1]
+    told_apart = different.loc[[run.folder for pooled in compared for run in pooled.folds or [pooled]]].nunique() > 1
     return Comparison(
         runs=grid,
         left_out=[*headless, *(run.left for run in begun if run.left)],
         rates=rates,
         plan=plan,
         design=[key for key in differing(compared) if key not in different and key not in by_rate],
-        different=differ_in,
+        different=list(different.columns[told_apart]),
         failed=dict(Counter(run.label for run in begun if run.failed)),
         unfinished=dict(Counter(label for folder, label in labels.items() if not RunFolder(folder).finished)),
     )
 
 
-def compared_of(runs: Sequence[Run]) -> list[Run]:
-    """The runs that are not left out."""
-    return [run for run in runs if not run.left]
-
-
 def read_runs(places: Sequence[Path], head: str) -> tuple[list[Run], list[LeftOut]]:
-    """All runs in some folders that have a head, and those that lack it.
-
-    Raises:
-        InputError: If none of them is finished.
-    """
-    runs, headless, folders = list[Run](), dict[Path, Collection[str]](), find_runs(places)
-    for folder in folders:
+    """All runs in some folders that have a head, and those that lack it; refused if none can be compared."""
+    runs, headless = list[Run](), dict[Path, Collection[str]]()
+    for folder in find_runs(places):
         try:
             runs.append(Run(folder, head))
         except NoSuchHeadError as error:
             headless[folder] = error.heads
-    if compared_of(runs):
-        remedy = "compare it by a head that it has: "
-        return runs, [LeftOut(folder, f"{NO_HEAD} {head}", remedy + ", ".join(heads)) for folder, heads in headless.items()]
-    if headless:
+    if not runs and headless:
         known = dict.fromkeys(name for heads in headless.values() for name in heads)
         raise InputError(f"head={head}{nearest(head, known)}: the runs have {', '.join(known)}")
-    which, remedy = "", "train first"
-    if runs and runs[0].left:
-        first, why, remedy = runs[0].left
-        which = f" ({len(folders)} begun; {first}: {why})"
-    raise InputError(f"no finished run in {', '.join(map(str, places))}{which}: {remedy}")
-
-
-def drop_unscored(begun: Sequence[Run]) -> list[Run]:
-    """Leave out finished runs whose IoU, or RMSE, is NaN.
-
-    Raises:
-        InputError: If none is left.
-    """
-    finished = compared_of(begun)
-    for run in finished:
-        if np.isnan(run.summary[run.task.score]):
-            why = f"its {run.task.score_name} is NaN: {_nothing(run.task)} its validation scenes"
-            run.leave_out(why, SPLIT_WITH_SOME, failed=True)
-    task = finished[0].task
-    if all(run.left for run in finished):
-        raise InputError(f"no run has an {task.score_name}: {_nothing(task)} the validation scenes; {SPLIT_WITH_SOME}")
-    return compared_of(finished)
-
-
-def _nothing(task: Task) -> str:
-    return "no value is known, or a prediction is not finite, in" if task.score_of == "value" else "no class occurs in"
+    if not runs:
+        raise InputError(f"no run in {', '.join(map(str, places))}: train first")
+    if all(run.left for run in runs):
+        first = next((run.left for run in runs if not run.failed), runs[0].left)
+        assert first
+        which = ", ".join(map(str, places))
+        raise InputError(f"no run in {which} can be compared ({len(runs)} begun). {first.run}: {first.why}; {first.remedy}")
+    remedy = "compare it by a head that it has: "
+    return runs, [LeftOut(folder, f"{NO_HEAD} {head}", remedy + ", ".join(heads)) for folder, heads in headless.items()]
 
 
 def refuse_other_data(runs: Sequence[Run]) -> None:
-    """Refuse runs that are scored on different scenes, labels or areas, which can't be compared at all.
-
-    Raises:
-        InputError: If there are such.
-    """
+    """Refuse runs that are scored on different scenes, labels or areas, which can't be compared at all."""
     different = unlike(runs, validated_on)
-    if different:
+    if len(different.columns):
         raise InputError(
             f"these runs were scored on different data and can't be compared:\n{table_of(different)}\n"
             "name the folders of one kind"
@@ -205,37 +158,8 @@ def set_plain(runs: Sequence[Run]) -> None:
         run.plain = is_cross_entropy(run.losses) and not (rebalanced and (pasted or not ordinary))
 
 
-def drop_unrecorded(runs: Sequence[Run]) -> list[Run]:
-    """Leave out runs that have diverged, or lack records of their chosen checkpoints.
-
-    Raises:
-        InputError: If none is left.
-    """
-    for run in runs:
-        if run.unrecorded:
-            run.leave_out(*run.unrecorded)
-        elif run.records.lost:
-            why = f"{DIVERGED}: {run.records.lost} pixels of its best checkpoint have logits that are not finite"
-            run.leave_out(why, LOWER_RATE, failed=True)
-        elif run.records.chosen is None and not run.task.real:
-            run.leave_out("it has no records of its chosen checkpoints (records/crossed.npz)", "train it again")
-    if all(run.left for run in runs):
-        first = next((run for run in runs if not run.failed), runs[0])
-        assert first.left
-        trouble = f"all {len(runs)} runs have diverged, so none is compared"
-        trouble = trouble if first.failed else f"none of {len(runs)} runs can be compared"
-        raise InputError(f"{trouble}. {first.folder}: {first.left.why}; {first.left.remedy}")
-    return compared_of(runs)
-
-
-def pick_rates(runs: Sequence[Run], metric: str, without: Sequence[str] = ()) -> dict[str, tuple[float, list[float]]]:
-    """Each row's learning rate with the best mean score over the runs of search seeds, and all rates tried.
-
-    Rates are compared on the seeds that all of a loss's rates were tried with.
-
-    Raises:
-        InputError: If a loss has no such run, or no seed with which all its rates were tried.
-    """
+def pick_rates(runs: Sequence[Run], metric: str, without: Sequence[str] = ()) -> Rates:
+    """Each row's learning rate with the best mean score over the search seeds that all of its rates were tried with."""
     rates = {}
     for label in sorted({run.label for run in runs}):
         scores = {(run.rate, (run.seed, run.fold)): _score(run, metric, without) for run in runs if run.label == label}
@@ -251,16 +175,12 @@ def pick_rates(runs: Sequence[Run], metric: str, without: Sequence[str] = ()) ->
 
 
 def _score(run: Run, metric: str, without: Sequence[str]) -> float:
-    """A run's score, as ``summary.json`` has it, or from its records; more is better, so an error has a minus.
-
-    Raises:
-        InputError: If neither has it.
-    """
+    """A run's score, as ``summary.json`` has it, or from its records; more is better, so an error has a minus."""
     measure = measures(run.task, without or run.without, metric)[metric]
     if metric in run.summary and not without:
         return measure.sign * float(run.summary[metric])
-    sums = measure.sums(run.records)
-    if sums is None or np.isnan(sums).any():
+    sums = measure.recorded(run.records)
+    if sums is None:
         way_out = " or ".join(run.task.class_scores)
         raise InputError(
             f"metric={metric}: {run.folder} was not scored by it, so no learning rate can be chosen; take {way_out}"
@@ -268,14 +188,8 @@ def _score(run: Run, metric: str, without: Sequence[str]) -> float:
     return measure.sign * float(measure.average(sums.sum(0)))
 
 
-def keep_reporting(
-    runs: Sequence[Run], rates: Mapping[str, tuple[float, list[float]]], search_seeds: Collection[int]
-) -> list[Run]:
-    """The runs on the other seeds, at the chosen rates; of each row without any the search runs at its rate are left out.
-
-    Raises:
-        InputError: If there are none.
-    """
+def keep_reporting(runs: Sequence[Run], rates: Rates, search_seeds: Collection[int]) -> list[Run]:
+    """The runs on the other seeds, at the chosen rates; of each row without any the search runs at its rate are left out."""
     at_rate = [run for run in runs if run.label in rates and run.rate == rates[run.label][0]]
     kept = [run for run in at_rate if run.seed not in search_seeds]
     if not kept:
@@ -298,12 +212,39 @@ def drop_superseded(runs: Sequence[Run]) -> list[Run]:
     return list(newest.values())
 
 
-def keep_grid(runs: Sequence[Run]) -> list[list[Run]]:
-    """The runs by loss and seed, ``[losses][seeds]``; those that other losses lack a seed of are left out.
+def pool_folds(runs: Sequence[Run], folds: Collection[str]) -> list[Run]:
+    """The runs of each row and seed as one over the scenes of all folds; a seed that lacks a fold is left out."""
+    pooled = []
+    in_order = sorted(runs, key=lambda run: str(run.fold))
+    for parts in grouped(in_order, lambda run: (run.label, run.seed)).values():
+        whole = copy.copy(parts[0])
+        whole.folds = parts
+        missing = set(folds) - {str(run.fold) for run in parts}
+        if missing:
+            why = f"its seed lacks fold {', '.join(sorted(missing))}"
+            whole.leave_out(why, "finish the sweep, and train again what has diverged")
+            continue
+        pooled.append(whole)
+        if len(parts) == 1:
+            continue
+        data, summaries = [run.data for run in parts], [run.summary for run in parts]
+        names = {split: dict.fromkeys(name for each in data for name in each["scenes"][split]) for split in data[0]["scenes"]}
+        whole.data = {
+            "fingerprint": {split: " ".join(each["fingerprint"][split] for each in data) for split in data[0]["fingerprint"]},
+            "scenes": {split: list(own) for split, own in names.items()},
+        }
+        whole.summary = {
+            "steps": max(each["steps"] for each in summaries),
+            "seconds": sum(each["seconds"] for each in summaries),
+        }
+        whole.settings, whole.records = common([run.settings for run in parts]), concatenate([run.records for run in parts])
+    if not pooled:
+        raise InputError(f"no seed of any row has all folds, {', '.join(folds)}: finish the sweep")
+    return pooled
 
-    Raises:
-        InputError: If there are several losses, but no two of them share a seed.
-    """
+
+def keep_grid(runs: Sequence[Run]) -> list[list[Run]]:
+    """The runs by loss and seed, ``[losses][seeds]``; those that other losses lack a seed of are left out."""
     names, seeds = sorted({run.label for run in runs}), sorted({run.seed for run in runs})
     found = {(run.label, run.seed): run for run in runs}
     there = [[(label, seed) in found for seed in seeds] for label in names]
@@ -325,12 +266,8 @@ def keep_grid(runs: Sequence[Run]) -> list[list[Run]]:
 def largest_grid(present: ArrayLike, plain: Sequence[bool] = ()) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """The losses and seeds to keep so that every loss has every seed and most runs are left: bool ``[losses]``, ``[seeds]``.
 
-    Two losses at least are kept, and plain cross-entropy among them, wherever they share a seed; of equally many runs, those
-    of more losses.
-
-    Args:
-        present: bool ``[losses, seeds]``, which runs there are.
-        plain: ``[losses]``, which are plain cross-entropy.
+    Of runs that are `present`, bool ``[losses, seeds]``, two losses at least are kept, and `plain` cross-entropy among them,
+    wherever they share a seed; of equally many runs, those of more losses.
 
     Example:
         >>> rows, columns = largest_grid([[1, 1, 1], [1, 1, 1], [1, 0, 0]])

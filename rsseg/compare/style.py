@@ -45,12 +45,7 @@ RULES: Any = {
 
 
 def verdict(low: float, high: float) -> str:
-    """The colour of a difference by its interval: better where it is above 0, worse below; neutral where it is not known.
-
-    Example:
-        >>> verdict(0.1, 0.2) == BLUE, verdict(-0.1, 0.2) == INK, verdict(float("nan"), float("nan")) == INK
-        (True, True, True)
-    """
+    """The colour of a difference by its interval: better where it is above 0, worse below; neutral where it is not known."""
     return BLUE if low > 0 else RED if high < 0 else INK
 
 
@@ -75,14 +70,7 @@ def rows_height(names: Sequence[str], least: float = 0.3) -> float:
 
 
 def rows(names: Sequence[str], titles: Sequence[str], across: str, legend: float = 0.0) -> tuple[Figure, list[Axes]]:
-    """A figure of rows, the first on top, with panels side by side that share them; 0 is marked in each.
-
-    Args:
-        names: Of the rows.
-        titles: Of the panels.
-        across: What they show.
-        legend: Inches that are left for a legend.
-    """
+    """A figure of rows, the first on top, with panels side by side that share them; `legend` inches are left above."""
     labels, across = [wrap(name, 20 if len(titles) < 2 else 17) for name in names], wrap(across, 64)
     figure = canvas(
         rows_height(labels) + legend + 0.65 + 0.17 * across.count("\n") + 0.15 * max(title.count("\n") for title in titles)

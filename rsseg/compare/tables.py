@@ -94,19 +94,7 @@ def ranks(found: Findings) -> pd.DataFrame:
 
 
 def cross_evaluation(values: ArrayLike, higher_is_better: ArrayLike) -> Array:
-    """The rank of every loss's models under every measure, mean over seeds; 1 is the best, ties share theirs.
-
-    Args:
-        values: ``[losses, seeds, measures]``.
-        higher_is_better: bool ``[measures]``; False for losses and errors.
-
-    Returns:
-        ``[losses, measures]``; NaN for a measure that lacks a value.
-
-    Example:
-        >>> cross_evaluation([[[0.5, 0.1]], [[0.7, 0.3]]], [True, False]).tolist()
-        [[2.0, 1.0], [1.0, 2.0]]
-    """
+    """The mean rank over seeds of values ``[losses, seeds, measures]``; 1 is the best, ties share theirs, NaN: not known."""
     found = np.asarray(values, dtype=np.float64)
     ordered = np.where(np.asarray(higher_is_better, dtype=bool), -found, found)
     return rankdata(ordered, axis=0, nan_policy="propagate").mean(axis=1)

@@ -85,14 +85,9 @@ def shared(holds: ArrayLike, first: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def tune(sample: Sample, task: Task, part: NDArray[np.bool_], classes: NDArray[np.bool_], metric: Overlap = "iou") -> Array:
-    """The thresholds, or biases, that make the mean score of some scenes large, as `Task.predict` takes them: ``[classes]``.
+    """The thresholds, or biases, that make the mean score of a part of the scenes large, as `Task.predict` takes them.
 
-    Args:
-        sample: Of the scenes.
-        task: The head's task.
-        part: bool ``[S]``, the scenes that they are tuned on.
-        classes: bool ``[classes]``, which are tuned; the others keep 0.
-        metric: Of the pooled counts.
+    Those of some classes are tuned, bool ``[classes]``; the others keep 0.
 
     Raises:
         InputError: For logits that are not finite.
@@ -110,13 +105,9 @@ def tune(sample: Sample, task: Task, part: NDArray[np.bool_], classes: NDArray[n
 
 
 def tune_threshold(logits: ArrayLike, label: ArrayLike, weight: ArrayLike, metric: Overlap = "iou") -> float:
-    """The threshold of one label that makes its IoU (or Dice) largest; 0 without a positive pixel.
+    """The threshold of one label, above which a pixel is positive, that makes its IoU, and Dice, largest; 0 without positives.
 
-    Args:
-        logits: ``[N]``; above the threshold a pixel is positive.
-        label: ``[N]``, 0 or 1.
-        weight: ``[N]``, how many pixels each stands for.
-        metric: IoU and Dice have the same one.
+    Of logits ``[N]``, labels that are 0 or 1, and how many pixels each stands for.
 
     Example:
         >>> tune_threshold([-3.0, -4.0, -5.0], [1, 1, 0], [1, 1, 1])
@@ -144,7 +135,8 @@ def tune_bias(
 
     Along one class's bias the labels change where it overtakes the best of the others; all these places are tried. The
     result is at least as good as the argmax on this sample, and a local optimum. A class of which the sample has no pixel
-    is left where it is: calling it can only be wrong there, and its bias would fall without end.
+    is left where it is: calling it can only be wrong there, and its bias would fall without end. The biases of the tuned
+    `classes` sum to 0, since only differences matter, and the others' are 0: each keeps its place against their mean.
 
     Args:
         logits: ``[N, C]``, finite.
@@ -153,10 +145,6 @@ def tune_bias(
         metric: The mean over the classes present.
         rounds: Over all classes, at most.
         classes: bool ``[C]``, which are tuned; all that the sample holds by default.
-
-    Returns:
-        ``[C]``; the biases of the tuned classes sum to 0, since only differences matter, and the others' are 0: each of them
-        keeps its place against their mean.
 
     Example:
         >>> tune_bias([[1.0, 0.0], [1.0, 0.6], [1.0, 0.8]], [0, 1, 1], [1, 1, 1]).round(2).tolist()
@@ -256,20 +244,8 @@ def threshold_facts(
 ) -> dict[str, Any]:
     """What ``threshold.json`` holds of a head: the thresholds, or biases, for the pooled mean IoU of all scenes.
 
-    Args:
-        sample: Of the best checkpoint.
-        task: The head's task.
-        step: The checkpoint's.
-        classes: bool ``[classes]``, which are tuned.
-        counts: float64 ``[2, S, classes, 4]``, each scene's at the fixed threshold and at what was tuned on the half that it
-            is not in; None: not known.
-
-    Returns:
-        `step`, `kind`, `metric`, `values` by class on the logit scale and, of thresholds, their `probabilities`; the classes
-        that are `untuned`; the pooled IoU of other scenes `fixed` and `tuned`, and the `gain`, NaN where it is not known.
-
-    Raises:
-        InputError: If the run has diverged.
+    What tuning gains is told by `counts` ``[2, S, classes, 4]``, each scene's at the fixed threshold and at what was tuned on
+    the half that it is not in; NaN without them.
     """
     values = tune(sample, task, np.ones(sample.scene.max(initial=0) + 1, dtype=bool), classes)
     fixed, tuned = (np.nan, np.nan) if counts is None else pooled(counts).tolist()

@@ -25,23 +25,13 @@ AFFORDABLE = 10
 
 
 def number(value: float, sign: bool = False) -> str:
-    """Three decimals; a dash for NaN.
-
-    Example:
-        >>> number(0.12345), number(0.02, sign=True), number(-0.0004), number(float("nan"))
-        ('0.123', '+0.020', '0.000', '-')
-    """
+    """Three decimals; a dash for NaN."""
     rounded = round(float(value), 3) + 0.0  # no minus before 0.000
     return "-" if np.isnan(value) else f"{rounded:+.3f}" if sign else f"{rounded:.3f}"
 
 
 def span(low: float, high: float, sign: bool = False) -> str:
-    """An interval; empty where it isn't known.
-
-    Example:
-        >>> span(0.1, 0.25)
-        '0.100 to 0.250'
-    """
+    """An interval; empty where it isn't known."""
     return "" if np.isnan(low) else f"{number(low, sign)} to {number(high, sign)}"
 
 
@@ -51,22 +41,12 @@ def brackets(low: float, high: float, sign: bool = False) -> str:
 
 
 def percent(share: float) -> str:
-    """A probability; never 0 or 100 %, which no sample gives.
-
-    Example:
-        >>> percent(0.573), percent(0.9999), percent(0.0)
-        ('57 %', '>99 %', '<1 %')
-    """
+    """A probability; never 0 or 100 %, which no sample gives."""
     return ">99 %" if share > 0.99 else "<1 %" if share < 0.01 else f"{100 * share:.0f} %"
 
 
 def listed(words: Sequence[str], last: str = "and") -> str:
-    """Words as a list in a sentence.
-
-    Example:
-        >>> listed(["a", "b", "c"]), listed(["a", "b"], "or")
-        ('a, b and c', 'a or b')
-    """
+    """Words as a list in a sentence: a, b and c."""
     return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rsseg.compare.gains import ensemble_gain
-from rsseg.compare.inference import Interval
+from rsseg.compare.inference import Interval, ensemble_gain
 from rsseg.compare.measures import Measure, calibration_measure, calibration_measures, measures
 from rsseg.contract import Batch, layers_of
 from rsseg.data.groups import group_names

@@ -15,10 +15,9 @@ from rasterio.windows import Window
 
 from rsseg.config.targets import FROM_FILES, targets_of
 from rsseg.contract import InputError, known, unknown
-from rsseg.data.files import MaskFiles, is_vector
+from rsseg.data.files import mask_at, mask_settings
 from rsseg.data.labels import make_mask_reader
-from rsseg.data.mask_reader import MaskReader
-from rsseg.data.masks import read_mask
+from rsseg.data.masks import MaskReader, read_mask
 from rsseg.data.scene import Mask, Scene, SceneReader
 from rsseg.dataset import Dataset, scenes_of
 from rsseg.inference.scene import blocks
@@ -30,16 +29,11 @@ from rsseg.task import Centres, Task
 
 log = logging.getLogger(__name__)
 
-TILE = 1024
-"""The side of the parts that a map is compared in, in pixels."""
+TILE = 1024  # the side of the parts that a map is compared in, in pixels
 
 
 def labelled_scenes(setup: Setup, split: str) -> list[Scene]:
-    """The scenes of a split.
-
-    Raises:
-        InputError: If some have no labels.
-    """
+    """The scenes of a split, all of which must have labels."""
     scenes = scenes_of(setup.source(), setup.dataset, split)
     bare = sum(not any(scene.masks) for scene in scenes)
     if bare:
@@ -74,18 +68,18 @@ def _mask_of(setup: Setup, target: str, path: Path, mask_reader: MaskReader) -> 
     node = setup.plain["dataset"]
     place, said = (f"targets.{target}", targets_of(node)[target]) if node.get("targets") else ("source", node["source"])
     given = {key: said[key] for key in FROM_FILES if key != "mask" and said.get(key) is not None}
-    files = MaskFiles.of(place, str(path), **given)
-    if not is_vector(path):
-        return Mask(path, threshold=files.threshold), mask_reader
+    found = mask_at(path, mask_settings(place, str(path), **given))
+    if found.burn is None:
+        return found, mask_reader
     task = mask_reader.task
-    if files.burn.attribute is None and not task.real:
+    if found.burn.attribute is None and not task.real:
         if task.exclusive or task.channels > 1:
             raise InputError(
                 f"mask={path}: the run's config names no attribute (dataset.source.attribute, values) that says which of "
                 f"{', '.join(task.classes)} a feature is: burn it into a raster (gdal_rasterize -a ...)"
             )
         mask_reader = make_mask_reader(replace(task, soft=False))  # a feature is 1, whatever stands for it in rasters
-    return Mask(path, files.burn), mask_reader
+    return found, mask_reader
 
 
 def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> AnyScores:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from rsseg.assembly import make_setup
-from rsseg.compare.baselines import baselines
 from rsseg.config.folder import RunFolder
 from rsseg.dataset import open_data, open_split, scenes_of
 from rsseg.errors import SCORING, in_one_line
+from rsseg.evaluation.baselines import baselines
 from rsseg.evaluation.loading import known_head, load_trained, open_labelled
 from rsseg.metrics.average import Array
 from rsseg.pictures.panels import draw_windows
@@ -39,7 +39,7 @@ def record_split(run: Path, split: str = "test", trust: Sequence[str] = ()) -> P
 
 
 def count_baselines(run: Path, task: Task, split: str = "val", trust: Sequence[str] = ()) -> dict[str, Array]:
-    """The counts of trivial predictions on the scenes of a run's split, by name; see `rsseg.compare.baselines.baselines`."""
+    """The counts of trivial predictions on the scenes of a run's split, by name; see `baselines`."""
     quiet()
     setup = make_setup(RunFolder(run).config(), trust)
     with in_one_line(run, 1, setup.window, memory=SCORING):

@@ -16,12 +16,12 @@ from rasterio.vrt import WarpedVRT
 
 from rsseg.config.arguments import split_places
 from rsseg.contract import InputError
-from rsseg.data.burn import Burn
 from rsseg.data.census import describe_other_radiometry
 from rsseg.data.files import Files
 from rsseg.data.grids import ground_resolution
 from rsseg.data.inspection import compare_scenes
 from rsseg.data.labels import make_mask_reader
+from rsseg.data.masks import Burn
 from rsseg.data.paths import IMAGES, files_below
 from rsseg.data.raster import open_raster, reading
 from rsseg.data.remote import fetch

@@ -175,6 +175,7 @@ def most_different(
         rows = rows or label_rows(windows, task, scenes)
         for row, window in zip(rows, windows, strict=True):
             row.predictions.extend(predict_windows(model, [window], scenes)[head][0].predictions)
+        del model  # before the next one is made
     return [] if task is None else sorted(rows, key=lambda row: disagreement(row, task), reverse=True)[:count]
 
 

@@ -147,7 +147,7 @@ def test_code_training_data_and_libraries_count_and_make_no_rows(tmp_path, add):
 
 
 def test_the_old_argument_answers_with_the_new_one():
-    from compare import Arguments
+    from rsseg.commands.compare import Arguments
 
     with pytest.raises(InputError, match=r"^unfair=keep: write allow_different=true$"):
         parse(Arguments, ["runs=a", "unfair=keep"])
@@ -256,7 +256,7 @@ def test_a_run_that_trains_now_is_waited_for(tmp_path, add, monkeypatch):
     words = [sys.executable, "-c", hold, tmp_path / "ce"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match=r"\(1 begun; .*ce: it is training now\): wait until it is finished$"):
+        with pytest.raises(InputError, match=r"\(1 begun\)\. .*ce: it is training now; wait until it is finished$"):
             gather([tmp_path])
         add("dice", "dice")
         assert [(left.why, left.remedy) for left in gather([tmp_path]).left_out] == [
@@ -278,14 +278,14 @@ def test_no_iou(tmp_path, add):
     edit(add("bad", "dice") / "summary.json", iou=float("nan"))
     assert [left.run.name for left in gather([tmp_path]).left_out] == ["bad"]
     edit(tmp_path / "good" / "summary.json", iou=float("nan"))
-    with pytest.raises(InputError, match="no run has an IoU"):
+    with pytest.raises(InputError, match="its IoU is NaN: no class occurs in its validation scenes; choose a split"):
         gather([tmp_path])
 
 
 def test_nothing_to_compare(tmp_path, add):
     with pytest.raises(InputError, match="no such folder"):
         gather([tmp_path / "nowhere"])
-    with pytest.raises(InputError, match="no finished run"):
+    with pytest.raises(InputError, match=r"no run in .*: train first"):
         gather([tmp_path])
     (add("broken") / "data.json").unlink()
     with pytest.raises(InputError, match="never started training: go on with resume="):
@@ -506,7 +506,7 @@ def test_runs_without_records_are_left_out(tmp_path, add, records, monkeypatch):
     for name in names:
         add(name, name[:-1], int(name[-1]))
     monkeypatch.setattr("rsseg.compare.runs.load_records", without(records, names))
-    with pytest.raises(InputError, match=r"^none of 9 runs can be compared\. .*has no records; train it again"):
+    with pytest.raises(InputError, match=r"can be compared \(9 begun\)\. .*has no records; train it again"):
         gather([tmp_path])
     monkeypatch.setattr("rsseg.compare.runs.load_records", without(records, names[-1:]))
     found = gather([tmp_path])
@@ -528,7 +528,7 @@ def test_a_run_without_its_best_checkpoint_is_named(tmp_path, add, records, monk
     if "lost" in odd:  # diverged runs are never compared, how many of them there are
         assert found.labels == ["focal"]
         monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: broken)
-        with pytest.raises(InputError, match=r"all 3 runs have diverged.*: 7 pixels .*; train it again at a lower"):
+        with pytest.raises(InputError, match=r"\(3 begun\).*has diverged: 7 pixels .*; train it again at a lower"):
             gather([tmp_path])
     else:
         assert found.labels == ["focal"]

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from rsseg.compare.counting import PointCounts
 from rsseg.compare.records import POINTS
 from rsseg.contract import IGNORE
 from rsseg.data.windows import grid
 from rsseg.metrics.counters import ScoreHistogram, boundary_counts
 from rsseg.task import make_task
+from rsseg.training.counting import PointCounts
 
 SIZES = np.array([[40, 50], [20, 64], [33, 32]])  # the second is lower than a window
 

@@ -54,14 +54,7 @@ class PointCounts:
         self._scenes: dict[str, tuple[Tensor, Tensor]] = {}  # prediction and mask of the scene that is being put together
 
     def count(self, outputs: Mapping[str, Tensor], batch: Batch, cores: Sequence[GridCell], wanted: NDArray[np.bool_]) -> None:
-        """Count a batch.
-
-        Args:
-            outputs: Logits by head.
-            batch: Its targets, scenes and numbers.
-            cores: The windows that its numbers stand for, scene after scene.
-            wanted: bool ``[S]``, the scenes that are counted.
-        """
+        """Count the logits of a batch by head, of the scenes that are `wanted`, bool ``[S]``; its numbers stand for `cores`."""
         layers = layers_of(batch)
         here = torch.from_numpy(wanted).to(batch["scene"].device)[batch["scene"]]
         if not here.any():
@@ -94,10 +87,7 @@ class PointCounts:
             self.boundaries[name].to(mask.device).update(predicted, mask, number)
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
-        """What was counted of a head, as ``records/crossed.npz`` holds it: 0 for scenes that were not counted.
-
-        Tuned points are NaN where there were no thresholds.
-        """
+        """What was counted of a head, as ``records/crossed.npz`` holds it: 0 for other scenes, NaN for points not tuned."""
         task, histogram = self.tasks[name], self.histograms[name]
         counts = np.full((len(POINTS), len(self.sizes), task.channels, 4), np.nan)
         for at, confusion in self.confusions[name].items():

@@ -1,7 +1,4 @@
-"""Baselines: what a network has to beat, counted on the validation scenes as its own predictions are.
-
-A constant prediction knows nothing of the image; a logistic regression knows the colour of each pixel, and no shapes.
-"""
+"""Baselines: what a network has to beat, counted on the validation scenes as its own predictions are."""
 
 from __future__ import annotations
 
@@ -34,15 +31,11 @@ WINDOW = 512
 
 
 def baselines(stores: Mapping[str, Store], task: Task, seed: int = 0) -> dict[str, Array]:
-    """The counts of trivial predictions on the validation scenes, by name.
+    """The counts of trivial predictions on the validation scenes, by name: what a network has to beat.
 
-    Labels have a constant prediction, ``majority class`` of exclusive classes and else ``all positive``, and a
-    ``logistic regression`` of each pixel's bands; real values have the ``training mean``; objects have none.
-
-    Args:
-        stores: Those of train and val.
-        task: The head's task.
-        seed: Draws the pixels that the regression is fitted on.
+    Labels have a constant prediction, which knows nothing of the image, ``majority class`` of exclusive classes and else
+    ``all positive``, and a ``logistic regression``, which knows the bands of each pixel, and no shapes. Real values have the
+    ``training mean``; objects have none. The same seed draws the same pixels for the regression.
 
     Returns:
         float64 ``[S, classes, 4]`` each: TP, FP, FN and TN; of real values `rsseg.metrics.errors.SUMS`.
@@ -84,15 +77,7 @@ def constant(train: Store, val: Store) -> Array:
 
 
 def draw_pixels(store: Store, seed: int) -> tuple[Array, NDArray[np.generic]]:
-    """Some labelled pixels of the first target, as many of each scene, out of blocks that hold labelled ones.
-
-    Args:
-        store: The training scenes.
-        seed: The same seed draws the same pixels.
-
-    Returns:
-        float64 ``[N, bands]`` and their labels, ``[N]`` or, of independent labels, ``[N, labels]``.
-    """
+    """Some labelled pixels of the first target, as many of each scene: float64 ``[N, bands]``, and their labels."""
     blocks, task = store.census.blocks, store.task
     extent = blocks.extent(store.sizes)
     labelled = extent.height * extent.width - blocks.counts[:, -1]
@@ -118,16 +103,7 @@ def draw_pixels(store: Store, seed: int) -> tuple[Array, NDArray[np.generic]]:
 
 
 def fit_logistic(pixels: Array, labels: NDArray[np.generic], task: Task) -> nn.Linear:
-    """A logistic regression, multinomial for exclusive classes, with a penalty of half the squared weights on the summed loss.
-
-    Args:
-        pixels: ``[N, bands]``, standardised.
-        labels: ``[N]``, or ``[N, labels]`` of independent labels; `IGNORE` where one is not known.
-        task: The head's task.
-
-    Returns:
-        A layer from bands to logits, float32.
-    """
+    """A logistic regression of standardised pixels, with a penalty of half the squared weights on the summed loss."""
     x, y = torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64))
     layer = nn.Linear(x.shape[1], task.channels, dtype=torch.float64)
     nn.init.zeros_(layer.weight)
@@ -156,16 +132,7 @@ def fit_logistic(pixels: Array, labels: NDArray[np.generic], task: Task) -> nn.L
 
 
 def count(store: Store, task: Task, predict: Callable[[Tensor], Tensor]) -> Array:
-    """The counts of a prediction on every scene of a store, window by window.
-
-    Args:
-        store: The scenes.
-        task: What is predicted.
-        predict: From an image float32 ``[1, bands, H, W]`` to logits ``[1, K, H, W]``.
-
-    Returns:
-        As `baselines`.
-    """
+    """The counts of a prediction, from images ``[1, bands, H, W]`` to logits, on every scene of a store, window by window."""
     sums, windows = SCENE_SUMS[task.counted](task, len(store)), GridWindows(store, WINDOW, 0)
     with progress(range(len(windows)), "counting a baseline") as numbers:
         for k in numbers:
