@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 from omegaconf import MISSING
 
 from rsseg.config.schema import DatasetConfig, LossConfig, MetricsConfig, ModelConfig, RecordConfig
