@@ -178,6 +178,23 @@ class Answer:
         return {path.stem: pd.read_csv(path) for path in sorted(self.folder.glob("*.csv"))}
 
 
+def compare(runs: Places, out: str | os.PathLike[str] | None = None, **question: Any) -> Answer:
+    """Compare finished runs, as ``rsseg compare`` does.
+
+    Args:
+        runs: A sweep's folder, or run folders.
+        out: The folder to write; None: ``comparison`` in the first of them.
+        question: The settings of ``rsseg compare``, such as ``metric="dice"``.
+
+    Raises:
+        InputError: If there is nothing to compare, or the runs can't be compared.
+    """
+    from rsseg.answer import Question
+    from rsseg.answer import compare as compare_runs
+
+    return Answer(compare_runs(as_paths(runs), Question(**question), None if out is None else Path(out)))
+
+
 def as_paths(places: Places) -> list[Path]:
     """One folder or several as a list."""
     return [Path(places)] if isinstance(places, str | os.PathLike) else [Path(place) for place in places]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsseg.assembly import make_setup
-from rsseg.compare.records import RecordError, Records, load_records
+from rsseg.comparison.records import RecordError, Records, load_records
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError, nearest
 from rsseg.data.scene import SceneReader

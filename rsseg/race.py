@@ -22,9 +22,9 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from scipy.stats import norm
 
-from rsseg.compare.findings import EQUAL, Findings
-from rsseg.compare.inference import Interval
-from rsseg.compare.selection import gather
+from rsseg.comparison.findings import EQUAL, Findings
+from rsseg.comparison.inference import Interval
+from rsseg.comparison.selection import gather
 from rsseg.config.cli import compose
 from rsseg.config.entry import CONFIGS, ENTRY, invocation, search_path
 from rsseg.config.folder import RunFolder, quoted

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rsseg.compare.runs import find_runs
+from rsseg.comparison.runs import find_runs
 from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import Chosen, provenance
 from rsseg.contract import InputError

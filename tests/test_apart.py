@@ -9,7 +9,7 @@ import pytest
 import torch  # noqa: F401
 
 from rsseg.apart import call_apart
-from rsseg.compare.records import RecordError
+from rsseg.comparison.records import RecordError
 from rsseg.contract import InputError
 
 SCRIPT = """
@@ -20,7 +20,7 @@ from rsseg.contract import InputError
 
 logging.basicConfig(level=logging.INFO)
 assert call_apart("os", "getpid") != os.getpid()
-for module, function, given in (("rsseg.compare.records", "load_records", Path("nowhere")), ("os", "_exit", 1)):
+for module, function, given in (("rsseg.comparison.records", "load_records", Path("nowhere")), ("os", "_exit", 1)):
     try:
         call_apart(module, function, given)
     except InputError as error:
@@ -41,5 +41,5 @@ def test_a_process_of_its_own_gives_results_and_faults():
 def test_where_torch_is_imported_already_no_process_is_started():
     assert call_apart("os", "getpid") == os.getpid()
     with pytest.raises(InputError, match="nowhere has no records") as caught:
-        call_apart("rsseg.compare.records", "load_records", Path("nowhere"))
+        call_apart("rsseg.comparison.records", "load_records", Path("nowhere"))
     assert not isinstance(caught.value, RecordError)

@@ -1,8 +1,11 @@
 """Ten lines of Python: train, load and compare give what the commands write."""
 
+import itertools
+
 import numpy as np
 import pytest
 import rasterio
+from run_folders import FOUR, make_records, write_records, write_run
 from test_run import folder_data, tiny
 
 import rsseg
@@ -32,6 +35,17 @@ def test_a_model_labels_arrays_as_it_maps_files(run, folder_root, tmp_path):
     assert (shares.argmax(0) == labels).mean() > 0.99
     with rasterio.open(model.map(path, tmp_path / "map.tif")[0]) as file:
         np.testing.assert_array_equal(file.read(1), labels)
+
+
+def test_losses_are_compared(tmp_path):
+    for loss, seed in itertools.product(("ce", "dice"), (1, 2)):
+        records = make_records(FOUR, loss, seed)
+        write_run(tmp_path / f"{loss}{seed}", FOUR, loss, seed, records)
+        write_records(tmp_path / f"{loss}{seed}", records)
+    found = rsseg.compare(tmp_path, metric="dice")
+    assert found.folder == tmp_path / "comparison_dice"
+    assert found.report.is_file()
+    assert set(found.tables["comparison"].iloc[:, 0]) == {"ce", "dice"}
 
 
 @pytest.mark.parametrize("shape", [(2, 64, 64), (64, 64)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rsseg.compare.records import POINTS
+from rsseg.comparison.records import POINTS
 from rsseg.contract import IGNORE
 from rsseg.data.windows import grid
 from rsseg.metrics.counters import ScoreHistogram, boundary_counts

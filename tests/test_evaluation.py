@@ -21,8 +21,8 @@ from test_run import folder_data, multilabel_root, settings  # noqa: F401
 from tiny import map_scene, write_tif
 
 from rsseg.assembly import make_setup
-from rsseg.compare.inference import ensemble_gain, estimate, sum_groups
-from rsseg.compare.measures import measures, of_tuning
+from rsseg.comparison.inference import ensemble_gain, estimate, sum_groups
+from rsseg.comparison.measures import measures, of_tuning
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.windows import Batches, GridWindows

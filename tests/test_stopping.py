@@ -14,7 +14,7 @@ import torch
 from test_run import command, folder_data, settings
 from tiny import map_scene
 
-import rsseg.compare.recorder as recorder
+import rsseg.comparison.recorder as recorder
 import rsseg.data.build as build
 import rsseg.training.scoring as scoring
 from rsseg.config.folder import RunFolder

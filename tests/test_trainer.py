@@ -17,8 +17,8 @@ from test_run import folder_data, settings, weights
 from tiny import CONFIGS, map_scene, power_cut
 
 from rsseg import devices
+from rsseg.answer import Question, compare, draw_disagreements
 from rsseg.assembly import make_setup
-from rsseg.comparison import Question, compare, draw_disagreements
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import Store

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from rsseg.assembly import make_module, scaled
-from rsseg.compare.runs import find_runs
+from rsseg.comparison.runs import find_runs
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError, nearest
 from rsseg.data.store import Store

@@ -25,7 +25,7 @@ from rsseg.training.scoring import score_split
 def record_split(run: Path, split: str = "test", trust: Sequence[str] = ()) -> Path:
     """Count a run's best checkpoint on a split that training has not seen for comparisons, unless that has been done.
 
-    Returned is ``records/test.npz``, which `rsseg.compare.records.load_records` reads; errors are those of `evaluate`.
+    Returned is ``records/test.npz``, which `rsseg.comparison.records.load_records` reads; errors are those of `evaluate`.
     """
     quiet()
     folder = RunFolder(run)

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
-from rsseg.compare.inference import estimate, sum_groups
-from rsseg.compare.measures import Measure, calibration_measures, measures, of_metric
-from rsseg.compare.records import Records
+from rsseg.comparison.inference import estimate, sum_groups
+from rsseg.comparison.measures import Measure, calibration_measures, measures, of_metric
+from rsseg.comparison.records import Records
 from rsseg.inference.export import ABOUT, SMP, WEIGHTS
 from rsseg.inference.trained import Head, Spec
 from rsseg.metrics import metrics

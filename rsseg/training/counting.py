@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsseg.compare.records import CALIBRATED, POINTS
+from rsseg.comparison.records import CALIBRATED, POINTS
 from rsseg.contract import IGNORE, Batch, layers_of
 from rsseg.data.windows import GridCell
 from rsseg.metrics.average import Array

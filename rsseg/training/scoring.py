@@ -13,8 +13,8 @@ import numpy as np
 from lightning.pytorch.callbacks import LambdaCallback
 from torch import Tensor, nn
 
-from rsseg.compare.recorder import HALVES, Recorder
-from rsseg.compare.records import POINTS, write_arrays
+from rsseg.comparison.recorder import HALVES, Recorder
+from rsseg.comparison.records import POINTS, write_arrays
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import Cache
 from rsseg.contract import InputError

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from stores import folder_scenes, store_of, whole_scene
 from tiny import checker, coloured, write_tif
 
-from rsseg.comparison import cached, data_key
+from rsseg.answer import cached, data_key
 from rsseg.contract import IGNORE
 from rsseg.data.files import Files
 from rsseg.data.labels import make_mask_reader

@@ -11,7 +11,7 @@ from run_folders import BINARY, changed, height_sums, made_findings, make_sweep,
 from run_folders import HEIGHT as HEIGHTS
 from scipy.stats import kendalltau
 
-from rsseg.compare.figures import (
+from rsseg.comparison.figures import (
     FIGURES,
     FIGURES_OF_SEVERAL,
     brief,
@@ -23,9 +23,9 @@ from rsseg.compare.figures import (
     draw_pairs,
     draw_regrets,
 )
-from rsseg.compare.findings import Findings
-from rsseg.compare.selection import gather
-from rsseg.compare.style import BAND, BLUE, INK, RED, RULES, TINTS
+from rsseg.comparison.findings import Findings
+from rsseg.comparison.selection import gather
+from rsseg.comparison.style import BAND, BLUE, INK, RED, RULES, TINTS
 
 LOSSES = ["ce", "dice", "focal"]
 ALL_FIGURES = FIGURES_OF_SEVERAL | FIGURES

@@ -23,13 +23,13 @@ from test_regression import dem_root, of_heights  # noqa: F401
 from test_run import settings
 from tiny import map_scene
 
-from rsseg.compare.findings import Findings, selection_regret
-from rsseg.compare.inference import estimate
-from rsseg.compare.measures import measures
-from rsseg.compare.records import load_records
-from rsseg.compare.selection import gather, pick_rates
-from rsseg.compare.words import answer
-from rsseg.comparison import compare as compare_runs
+from rsseg.answer import compare as compare_runs
+from rsseg.comparison.findings import Findings, selection_regret
+from rsseg.comparison.inference import estimate
+from rsseg.comparison.measures import measures
+from rsseg.comparison.records import load_records
+from rsseg.comparison.selection import gather, pick_rates
+from rsseg.comparison.words import answer
 from rsseg.contract import InputError
 from rsseg.metrics import metrics
 from rsseg.run import train

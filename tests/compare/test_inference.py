@@ -10,7 +10,7 @@ from scipy.stats import norm, studentized_range, ttest_1samp
 from scipy.stats import t as student
 from simulated_sweeps import MOSTLY_GROUPS, MOSTLY_SEEDS, simulate
 
-from rsseg.compare.inference import (
+from rsseg.comparison.inference import (
     Estimates,
     Spread,
     critical,
@@ -21,7 +21,7 @@ from rsseg.compare.inference import (
     shrink,
     sum_groups,
 )
-from rsseg.compare.measures import measures, scene_sums
+from rsseg.comparison.measures import measures, scene_sums
 from rsseg.metrics import metrics
 from rsseg.metrics.calibration import calibration_sums
 from rsseg.metrics.scores import pooled

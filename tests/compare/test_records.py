@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from run_folders import BINARY, make_records
 
-from rsseg.compare.records import PLACES, POINTS, load_records, read_arrays, write_arrays
+from rsseg.comparison.records import PLACES, POINTS, load_records, read_arrays, write_arrays
 from rsseg.contract import InputError
 
 SCENES, CLASSES = 20, 6

@@ -17,7 +17,7 @@ from test_run import folder_data, settings
 from torch import nn
 
 from rsseg.assembly import make_setup
-from rsseg.compare.measures import Measure
+from rsseg.comparison.measures import Measure
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import ModelConfig
 from rsseg.contract import InputError

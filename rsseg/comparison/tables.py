@@ -7,8 +7,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
-from rsseg.compare.findings import Findings
-from rsseg.compare.inference import sum_groups
+from rsseg.comparison.findings import Findings
+from rsseg.comparison.inference import sum_groups
 from rsseg.metrics import metrics
 from rsseg.metrics.average import Array, present_mean
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.compare.inference import (
+from rsseg.comparison.inference import (
     RARE,
     Chances,
     Estimates,
@@ -23,9 +23,9 @@ from rsseg.compare.inference import (
     shrink,
     sum_groups,
 )
-from rsseg.compare.measures import Measure, measures, of_metric, of_tuning, rank_alignment
-from rsseg.compare.runs import Run
-from rsseg.compare.selection import Comparison
+from rsseg.comparison.measures import Measure, measures, of_metric, of_tuning, rank_alignment
+from rsseg.comparison.runs import Run
+from rsseg.comparison.selection import Comparison
 from rsseg.contract import InputError
 from rsseg.metrics import metrics
 from rsseg.metrics.average import Array, present_mean, ratio
@@ -46,11 +46,11 @@ class Gradients(NamedTuple):
 class Findings:
     """What a comparison found, computed when it is first asked for. L losses, R seeds, S scenes, G groups, C classes.
 
-    Every score is of scenes that did not choose the checkpoint: see `rsseg.compare.records.Records.at`.
+    Every score is of scenes that did not choose the checkpoint: see `rsseg.comparison.records.Records.at`.
 
     Args:
         comparison: The runs.
-        metric: What losses are ranked by, see `rsseg.compare.measures.measures`; empty: `Task.score`.
+        metric: What losses are ranked by, see `rsseg.comparison.measures.measures`; empty: `Task.score`.
         without: Classes that are left out of means; empty: those that the runs leave out.
         equal_within: Losses whose scores differ by less are practically equal.
         trivial: By name, the counts ``[S, C, N]`` of trivial predictions on the same scenes.

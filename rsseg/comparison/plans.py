@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rsseg.compare.runs import Run, grouped
+from rsseg.comparison.runs import Run, grouped
 from rsseg.config.plan import FOLD, LOSS, SEED, TRIALS, Plan, as_text, common, read_plan
 
 CODE = "code of rsseg"

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rsseg.compare.findings import Findings
-from rsseg.compare.inference import CLAIMED, MOST, SEEDS, Reach, effective_groups, sum_groups
-from rsseg.compare.selection import NO_HEAD
-from rsseg.compare.tuning import shared
+from rsseg.comparison.findings import Findings
+from rsseg.comparison.inference import CLAIMED, MOST, SEEDS, Reach, effective_groups, sum_groups
+from rsseg.comparison.selection import NO_HEAD
+from rsseg.comparison.tuning import shared
 from rsseg.config.plan import SEARCH_SEED, TRIALS
 from rsseg.contract import ENOUGH_GROUPS
 from rsseg.metrics import metrics

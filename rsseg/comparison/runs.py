@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from rsseg.compare.records import RecordError, Records, load_records
+from rsseg.comparison.records import RecordError, Records, load_records
 from rsseg.config.build import plain
 from rsseg.config.entry import invocation
 from rsseg.config.folder import RunFolder, flat

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import kendalltau
 
-from rsseg.compare.records import Records
+from rsseg.comparison.records import Records
 from rsseg.contract import InputError
 from rsseg.metrics import Metric, metrics
 from rsseg.metrics.average import Array, ratio

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from rsseg.compare.datasets import AcrossDatasets
-from rsseg.compare.findings import Findings
-from rsseg.compare.inference import Interval
-from rsseg.compare.style import (
+from rsseg.comparison.datasets import AcrossDatasets
+from rsseg.comparison.findings import Findings
+from rsseg.comparison.inference import Interval
+from rsseg.comparison.style import (
     BAND,
     BLUE,
     GREY,

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from rsseg.compare.gradients import probe
-from rsseg.compare.records import ABOUT, FORMAT, chosen_index, half_quality, read_arrays, write_arrays
-from rsseg.compare.tuning import halves
+from rsseg.comparison.gradients import probe
+from rsseg.comparison.records import ABOUT, FORMAT, chosen_index, half_quality, read_arrays, write_arrays
+from rsseg.comparison.tuning import halves
 from rsseg.contract import Batch
 from rsseg.files import write_json
 from rsseg.losses import Term

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from rsseg.apart import call_apart
-from rsseg.compare.datasets import across_answer, across_datasets
-from rsseg.compare.findings import EQUAL, Findings
-from rsseg.compare.records import load_records
-from rsseg.compare.report import write_across, write_report
-from rsseg.compare.runs import find_runs
-from rsseg.compare.selection import Comparison, gather, refuse_other_data
+from rsseg.comparison.datasets import across_answer, across_datasets
+from rsseg.comparison.findings import EQUAL, Findings
+from rsseg.comparison.records import load_records
+from rsseg.comparison.report import write_across, write_report
+from rsseg.comparison.runs import find_runs
+from rsseg.comparison.selection import Comparison, gather, refuse_other_data
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError, nearest
 from rsseg.files import UnwritableError, read_json, write_json
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 class Question:
     """What is asked of a comparison."""
 
-    metric: str = ""  # what losses are ranked by, see rsseg.compare.measures.measures; empty: Task.score, IoU or RMSE
+    metric: str = ""  # what losses are ranked by, see rsseg.comparison.measures.measures; empty: Task.score, IoU or RMSE
     head: str = ""  # the head that is compared; empty: the first of each run
     without: Sequence[str] = ()  # classes that are left out of means; empty: those that the runs leave out
     split: str = "val"  # the scenes that score the chosen checkpoints: each half of val by those of the other, or test

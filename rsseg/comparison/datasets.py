@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.stats import rankdata
 
-from rsseg.compare.findings import Findings
-from rsseg.compare.inference import Interval, critical
-from rsseg.compare.words import brackets, listed, number
+from rsseg.comparison.findings import Findings
+from rsseg.comparison.inference import Interval, critical
+from rsseg.comparison.words import brackets, listed, number
 from rsseg.contract import InputError
 from rsseg.metrics.average import Array
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.compare.measures import measures
-from rsseg.compare.plans import differences, differing, one_plan, plans_of, table_of, unlike, validated_on
-from rsseg.compare.records import concatenate
-from rsseg.compare.runs import LeftOut, NoSuchHeadError, Run, find_runs, grouped, is_cross_entropy
+from rsseg.comparison.measures import measures
+from rsseg.comparison.plans import differences, differing, one_plan, plans_of, table_of, unlike, validated_on
+from rsseg.comparison.records import concatenate
+from rsseg.comparison.runs import LeftOut, NoSuchHeadError, Run, find_runs, grouped, is_cross_entropy
 from rsseg.config.folder import RunFolder
 from rsseg.config.plan import Plan, common, within
 from rsseg.contract import InputError, nearest
@@ -71,9 +71,9 @@ def gather(
     Args:
         places: Run folders, or folders that hold them.
         allow_different: Compare runs that differ in what no plan varies all the same.
-        metric: By which score learning rates that were searched are chosen, see `rsseg.compare.measures.measures`; empty:
+        metric: By which score learning rates that were searched are chosen, see `rsseg.comparison.measures.measures`; empty:
             `Task.score`.
-        without: As for `rsseg.compare.findings.Findings`.
+        without: As for `rsseg.comparison.findings.Findings`.
         head: The head to compare, of the runs that have it; empty: the first of each run.
 
     Raises:

@@ -21,7 +21,7 @@ from scipy.special import digamma, polygamma
 from scipy.stats import chi2, studentized_range
 from scipy.stats import t as student
 
-from rsseg.compare.measures import Measure
+from rsseg.comparison.measures import Measure
 from rsseg.metrics.average import Array, present_mean, ratio
 
 CLAIMED = 3
@@ -220,7 +220,7 @@ def estimate(sums: Array, measure: Measure, draws: int = 2000, seed: int = 0) ->
         seed: Of the draws.
 
     Example:
-        >>> from rsseg.compare.measures import measures
+        >>> from rsseg.comparison.measures import measures
         >>> from rsseg.task import Binary
         >>> counts = np.ones((2, 5, 8, 1, 4))
         >>> counts[0, ..., 0] = 4  # IoU 4 / 6 against 1 / 3
@@ -423,7 +423,7 @@ def ensemble_gain(sums: Sequence[Array], measure: Measure, groups: Sequence[str]
         best: The member that is the best one.
 
     Example:
-        >>> from rsseg.compare.measures import measures
+        >>> from rsseg.comparison.measures import measures
         >>> from rsseg.task import Binary
         >>> better, worse = np.full((6, 1, 4), 8.0), np.full((6, 1, 4), 8.0)
         >>> worse[:, 0, 1] = 16  # false positives

@@ -13,16 +13,16 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, StrictUndefined, Template
 
-from rsseg.compare.datasets import AcrossDatasets, across_answer, across_table
-from rsseg.compare.figures import draw_across, draw_all
-from rsseg.compare.findings import Findings
-from rsseg.compare.inference import Estimates, Interval
-from rsseg.compare.plans import CODE
-from rsseg.compare.runs import Run
-from rsseg.compare.selection import Comparison
-from rsseg.compare.style import BLUE, MOST, RULES, save, verdict
-from rsseg.compare.tables import all_tables
-from rsseg.compare.words import answer, caveats, listed, number, percent, span, statistics
+from rsseg.comparison.datasets import AcrossDatasets, across_answer, across_table
+from rsseg.comparison.figures import draw_across, draw_all
+from rsseg.comparison.findings import Findings
+from rsseg.comparison.inference import Estimates, Interval
+from rsseg.comparison.plans import CODE
+from rsseg.comparison.runs import Run
+from rsseg.comparison.selection import Comparison
+from rsseg.comparison.style import BLUE, MOST, RULES, save, verdict
+from rsseg.comparison.tables import all_tables
+from rsseg.comparison.words import answer, caveats, listed, number, percent, span, statistics
 from rsseg.config.plan import within
 from rsseg.files import write_table, write_text
 from rsseg.table import print_table
