@@ -56,3 +56,16 @@ class Doctests(griffe.Extension):
         """Rename the section of an object."""
         if obj.docstring:
             obj.docstring.value = re.sub(r"^Example:$", "Examples:", obj.docstring.value, flags=re.MULTILINE)
+
+
+class Dataclasses(griffe.Extension):
+    """Gives loss terms, which their base makes dataclasses, the decorator that griffe looks for."""
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """Decorate the terms of a package."""
+        terms = pkg["losses.terms"]
+        base = terms["term.Term"]
+        for room in terms.modules.values():
+            for term in room.classes.values():
+                if not term.is_alias and term is not base and base in term.mro():
+                    term.decorators.extend(base.decorators)
