@@ -238,7 +238,7 @@ def test_the_pictures_of_the_losses_are_drawn(tmp_path, monkeypatch):
 
 
 TINY_TUTORIAL = [*TINY, "model.net.decoder_channels=[16,16,8,8,8]", "model.weights=none"]
-TINY_SCENES = ["dataset.source.recipe.size=96", "dataset.source.scenes={train: 3, val: 3, test: 1}"]
+TINY_SCENES = ["dataset.source.recipe.size=96", "dataset.source.scenes={train: 12, val: 4, test: 4}"]
 
 
 def tiny_command(words: list[str]) -> list[str]:
