@@ -1,7 +1,7 @@
 # `make PYTHON=/path/to/python test` uses another interpreter than the one on the PATH.
 PYTHON ?= python
 
-.PHONY: install test fast fuzz soak lint types format docs image
+.PHONY: install test fast fuzz soak lint types format docs site image
 
 install:  ## the project as it stands here, with the tools of the other verbs
 	$(PYTHON) -m pip install -e '.[dev]'
@@ -32,6 +32,9 @@ format:
 
 docs:  ## the reference of all settings, from the schema and the YAML files
 	$(PYTHON) docs/make_configuration.py
+
+site: docs  ## the documentation as a site without network, in site/
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
 
 image:
 	docker build -t rsseg .
