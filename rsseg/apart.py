@@ -9,6 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
 from multiprocessing import get_context
 from typing import Any
+from unittest.mock import patch
 
 from rsseg.contract import InputError
 
@@ -24,7 +25,12 @@ def call_apart(module: str, function: str, *given: Any) -> Any:
     if "torch" in sys.modules:
         return _call(module, function, given)
     level = logging.getLogger().getEffectiveLevel()
-    with ProcessPoolExecutor(1, get_context("spawn"), _log_as_parent, (level,)) as child:
+    main = sys.modules["__main__"]  # a user's script is not run again in the other process
+    with (
+        patch.object(main, "__spec__", None),
+        patch.object(main, "__file__", None, create=True),
+        ProcessPoolExecutor(1, get_context("spawn"), _log_as_parent, (level,)) as child,
+    ):
         try:
             return child.submit(_call, module, function, given).result()
         except BrokenProcessPool:

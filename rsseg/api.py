@@ -10,26 +10,33 @@ Example:
 from __future__ import annotations
 
 import os
+import re
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from rsseg.config.cli import compose, own_part
+from rsseg.config.cli import compose, own_part, refuse_sweep
 from rsseg.config.entry import CONFIGS, own_configs, search_path
 from rsseg.config.provenance import losses_of_heads
-from rsseg.contract import InputError
+from rsseg.contract import InputError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Places = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+Place = str | os.PathLike[str]
+Places = Place | Sequence[Place]
 """One folder, or several."""
+
+FOR_FILES = {"write", "dtype", "polygons", "min_area", "simplify", "stack", "overwrite", "area", "scaling"}
+"""The settings of ``rsseg predict`` that labels in memory have no use for, or that are given to `load`."""
 
 
 def train(*overrides: str, **settings: Any) -> Path:
@@ -37,34 +44,67 @@ def train(*overrides: str, **settings: Any) -> Path:
 
     Args:
         overrides: Settings as on the command line, ``"loss=focal_dice"``.
-        settings: The same as arguments; a key with dots as ``**{"dataset.source.root": "/data"}``.
+        settings: The same as arguments, of Python's own types; a key with dots as ``**{"dataset.source.root": "/data"}``.
 
     Returns:
         The run folder.
 
     Raises:
         InputError: For anything in settings or data that can't be used.
-
-    Example:
-        >>> word("window", 128), word("trust", ["mine"]), word("dataset.source.root", "/data/my images")
-        ('window=128', "trust=['mine']", "dataset.source.root='/data/my images'")
+        KeyboardInterrupt: If it is interrupted; ``resume=`` goes on.
     """
     from rsseg.run import train as train_run
+    from rsseg.training.signals import StoppedError
 
-    words = [*overrides, *(word(key, value) for key, value in settings.items())]
+    wrong = [override for override in overrides if not isinstance(override, str)]
+    if wrong:
+        raise InputError(
+            f"{wrong[0]!r}: a setting is a text such as 'loss=focal_dice', or an argument such as loss='focal_dice'"
+        )
+    words = [*overrides, *(f"{key}={hydra_text(value)}" for key, value in settings.items())]
     config = compose(CONFIGS, [*search_path(own_configs()), *words])
+    refuse_sweep(config)
     choices, folder = config.hydra.runtime.choices, Path(config.hydra.run.dir)
-    train_run(own_part(config), folder, words, choices.get("loss", ""), losses_of_heads(choices))
+    try:
+        train_run(own_part(config), folder, words, choices.get("loss", ""), losses_of_heads(choices))
+    except StoppedError as stop:
+        raise KeyboardInterrupt(str(stop)) from None
     return folder
 
 
-def word(key: str, value: Any) -> str:
-    """A setting as Hydra reads it from a command line."""
+def hydra_text(value: Any) -> str:
+    r"""A value of Python as Hydra reads it from a command line.
+
+    Raises:
+        InputError: If there is no such value in a config.
+
+    Example:
+        >>> print(hydra_text(None), hydra_text(("d4", "1e3")), hydra_text({"sigma": np.float32(2)}), hydra_text(r"C:\it's\\"))
+        null [d4,'1e3'] {sigma:2.0} 'C:\it\'s\\\\'
+    """
     if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if isinstance(value, str) and not value.replace("_", "").isalnum():
-        value = repr(value)
-    return f"{key}={'null' if value is None else value}"
+        return quoted_text(os.fspath(value))
+    if isinstance(value, str):
+        plain = re.fullmatch(r"[A-Za-z_]\w*", value, re.ASCII)
+        return value if plain and value.lower() not in ("null", "true", "false", "nan", "inf") else quoted_text(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return hydra_text(value.tolist())
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{hydra_text(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list | tuple | range):
+        return f"[{','.join(map(hydra_text, value))}]"
+    raise InputError(
+        f"{value!r}: a setting is text, a number, true or false, None, a list or a dict, not a {type(value).__name__}"
+    )
+
+
+def quoted_text(text: str) -> str:
+    """A text in Hydra's quotes: backslashes count double before a quote alone."""
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
 
 
 class Model:
@@ -72,6 +112,7 @@ class Model:
 
     Args:
         places: Run folders, exported folders, or folders of runs.
+        scaling: Of logits, before they become probabilities: ``temperature``, ``vector`` or ``none``.
         trust: Packages whose classes the runs' configs may name.
 
     Attributes:
@@ -81,11 +122,14 @@ class Model:
         InputError: If they can't be loaded.
     """
 
-    def __init__(self, places: Places, trust: Sequence[str] = ()) -> None:
+    def __init__(self, places: Places, scaling: str = "temperature", trust: Sequence[str] = ()) -> None:
         from rsseg.prediction import load_models
+        from rsseg.quiet import quiet
 
-        self.places, self.trust = as_paths(places), tuple(trust)
-        self._models = load_models(self.places, "temperature", self.trust)
+        quiet()
+        self.places, self.scaling = as_paths(places), scaling
+        self.trust = (trust,) if isinstance(trust, str) else tuple(trust)
+        self._models = load_models(self.places, scaling, self.trust)
         self.spec = self._models[0].spec
 
     @property
@@ -93,31 +137,33 @@ class Model:
         """The names of the first head's labels, by label."""
         return next(iter(self.spec.heads.values())).task.label_names
 
-    def predict(self, pixels: NDArray[Any], **options: Any) -> NDArray[np.uint8]:
-        """The labels of an image; 255 where it has no data.
+    def predict(self, pixels: NDArray[Any], **options: Any) -> NDArray[Any]:
+        """The labels of an image, or the values of a regression.
 
         Args:
-            pixels: ``[C, H, W]`` of any height and width, stored as in training, the bands in the order of `spec.bands`.
-            options: As for `map`.
+            pixels: ``[C, H, W]`` of any height and width, stored as in training, the bands in the order of `spec.bands`. Where
+                a masked array is masked there is no data.
+            options: Settings of ``rsseg predict``: ``head``, ``threshold``, ``tta``, ``blend``, ``window``, ``margin``, ...
 
         Returns:
-            uint8 ``[H, W]``; of a multilabel head ``[L, H, W]``.
+            uint8 ``[H, W]``, 255 where there is no data; of a multilabel head ``[L, H, W]``; of a regression float32
+            ``[V, H, W]``, NaN where there is none.
 
         Raises:
-            InputError: If the image is not of the kind that was trained on.
+            InputError: If the image is not of the kind that was trained on, or the head finds objects.
         """
         found = self._bands(pixels, "labels", options)
-        return found[0] if len(found) == 1 else found
+        return found[0] if len(found) == 1 and found.dtype == np.uint8 else found
 
     def probabilities(self, pixels: NDArray[Any], **options: Any) -> NDArray[np.float32]:
         """The probabilities of the classes, float32 ``[K, H, W]``; NaN where there is no data. See `predict`."""
         return self._bands(pixels, "probabilities", options)
 
-    def map(self, scene: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, **options: Any) -> list[Path]:
+    def map(self, scene: Places, out: Place | None = None, **options: Any) -> list[Path]:
         """Write maps of scenes, as ``rsseg predict`` does.
 
         Args:
-            scene: A file, a folder, a pattern or a list.
+            scene: A file, several, a folder, a pattern or a list.
             out: The file or folder to write; None: ``maps`` in the run folder.
             options: The settings of ``rsseg predict``, such as ``tta="d4"``.
 
@@ -127,7 +173,9 @@ class Model:
         from rsseg.inference.options import Options
         from rsseg.prediction import predict
 
-        return predict(self.places, os.fspath(scene), None if out is None else Path(out), Options(**options), self.trust)
+        given = checked(Options, {"scaling": self.scaling, **options})
+        scenes = ",".join(map(str, as_paths(scene)))
+        return predict(self.places, scenes, None if out is None else Path(out), given, self.trust)
 
     def _bands(self, pixels: NDArray[Any], kind: str, options: dict[str, Any]) -> NDArray[Any]:
         """The bands of a map of an array, which is a scene in a temporary file meanwhile."""
@@ -135,24 +183,49 @@ class Model:
         from rsseg.data.scene import Scene
         from rsseg.inference.options import Options
         from rsseg.prediction import Mapper
+        from rsseg.task import Centres
 
-        if pixels.ndim != 3 or pixels.shape[0] != len(self.spec.bands):
+        masked = np.ma.getmaskarray(pixels).any(0) if isinstance(pixels, np.ma.MaskedArray) else None
+        pixels = np.asarray(pixels)
+        if pixels.ndim != 3 or pixels.shape[0] != len(self.spec.bands) or not pixels.size:
             raise InputError(
                 f"pixels {list(pixels.shape)}: [C, H, W] with the {len(self.spec.bands)} bands of training is expected"
             )
-        given = {"head": next(iter(self.spec.heads)), "resample": "false", **options, "write": [kind], "dtype": "float16"}
-        mapper = Mapper(self._models, Options(**given))
+        if pixels.dtype.kind not in "uif":
+            raise InputError(f"pixels of dtype {pixels.dtype}: numbers are expected, as in training ({self.spec.dtype})")
+        unused = {
+            "write",
+            "dtype",
+            "polygons",
+            "min_area",
+            "simplify",
+            "stack",
+            "overwrite",
+            "area",
+            "scaling",
+        } & options.keys()
+        if unused:
+            raise InputError(f"{', '.join(sorted(unused))}: for files alone, which Model.map writes; scaling is for rsseg.load")
+        given = checked(Options, {"resample": "false", **options, "write": [kind], "dtype": "float16"})
+        given.head = given.head or next(iter(self.spec.heads))
+        if given.head in self.spec.heads and isinstance(self.spec.heads[given.head].task, Centres):
+            raise InputError(f"head {given.head} finds objects: Model.map writes them as a GeoPackage")
+        mapper = Mapper(self._models, given)
         with tempfile.TemporaryDirectory() as folder:
             image, out = Path(folder) / "pixels.tif", Path(folder) / "map.tif"
             form = {"count": max(self.spec.bands), "height": pixels.shape[1], "width": pixels.shape[2]}
             with new_raster(image, False, **form, dtype=pixels.dtype.name) as raster:
                 raster.write(pixels, indexes=list(self.spec.bands))
-            return open_raster(mapper.map(Scene("pixels", image), out)).read()
+            found: NDArray[Any] = open_raster(mapper.map(Scene("pixels", image), out)).read()
+        found = found if found.dtype == np.uint8 else found.astype(np.float32)
+        if masked is not None:
+            found[:, masked] = 255 if found.dtype == np.uint8 else np.nan
+        return found
 
 
-def load(places: Places, trust: Sequence[str] = ()) -> Model:
+def load(places: Places, scaling: str = "temperature", trust: Sequence[str] = ()) -> Model:
     """The model of a run or an exported folder, or the mean of several; see `Model`."""
-    return Model(places, trust)
+    return Model(places, scaling, trust)
 
 
 @dataclass(frozen=True)
@@ -178,7 +251,7 @@ class Answer:
         return {path.stem: pd.read_csv(path) for path in sorted(self.folder.glob("*.csv"))}
 
 
-def compare(runs: Places, out: str | os.PathLike[str] | None = None, **question: Any) -> Answer:
+def compare(runs: Places, out: Place | None = None, **question: Any) -> Answer:
     """Compare finished runs, as ``rsseg compare`` does.
 
     Args:
@@ -191,10 +264,43 @@ def compare(runs: Places, out: str | os.PathLike[str] | None = None, **question:
     """
     from rsseg.answer import Question
     from rsseg.answer import compare as compare_runs
+    from rsseg.commands.compare import Arguments
 
-    return Answer(compare_runs(as_paths(runs), Question(**question), None if out is None else Path(out)))
+    given = checked(Arguments, {**question, "runs": ""})
+    asked = {item.name: getattr(given, item.name) for item in fields(Question)}
+    return Answer(compare_runs(as_paths(runs), Question(**asked), None if out is None else Path(out)))
 
 
-def as_paths(places: Places) -> list[Path]:
-    """One folder or several as a list."""
-    return [Path(places)] if isinstance(places, str | os.PathLike) else [Path(place) for place in places]
+def checked(kind: type[Any], given: Mapping[str, Any]) -> Any:
+    """A dataclass of settings, whose values may be of other types that stand for them: one name for a list, text for a number.
+
+    Raises:
+        InputError: For an unknown setting, or a value of another kind.
+    """
+    known = {item.name: item.type for item in fields(kind)}
+    typed = OmegaConf.structured(kind)
+    for name, value in given.items():
+        if name not in known:
+            raise InputError(f"{name}: there is no such setting{nearest(name, known)}; there are {', '.join(known)}")
+        if "list" in str(known[name]) and isinstance(value, str):
+            value = [value]
+        if known[name] in (str, "str") and isinstance(value, bool):
+            value = str(value).lower()
+        try:
+            typed[name] = list(value) if isinstance(value, tuple) else value
+        except OmegaConfBaseException as error:
+            raise InputError(f"{name}={value!r}: {str(error).splitlines()[0]}") from None
+    return OmegaConf.to_object(typed)
+
+
+def as_paths(places: Places | Iterable[Place]) -> list[Path]:
+    """One folder or several as a list.
+
+    Raises:
+        InputError: If there is none, or one is not a path.
+    """
+    several = [places] if isinstance(places, str | os.PathLike) or not isinstance(places, Iterable) else list(places)
+    wrong = [place for place in several if not isinstance(place, str | os.PathLike) or not os.fspath(place)]
+    if wrong or not several:
+        raise InputError(f"{wrong[0] if wrong else places!r}: a folder or several are expected, as text or paths")
+    return [Path(place) for place in several]

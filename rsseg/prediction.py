@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from rsseg.assembly import make_setup
+from rsseg.config.entry import ENTRY
 from rsseg.contract import InputError, number
 from rsseg.data.masks import VECTORS, is_vector
 from rsseg.data.raster import georeference
@@ -294,13 +295,13 @@ def start_others(processes: int) -> Iterator[None]:
         gpus = [str(i) for i in range(torch.cuda.device_count())]
     if gpus and processes > len(gpus):
         raise InputError(f"devices={processes}: this machine has {len(gpus)} GPUs")
-    words = [word for word in sys.argv if not word.startswith("devices=")]
+    words = [*ENTRY, "predict", *(word for word in sys.argv[1:] if not word.startswith("devices="))]
     others = []
     for i in range(1, processes):
         own = (
             {"CUDA_VISIBLE_DEVICES": gpus[i]} if gpus else {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
         )
-        others.append(subprocess.Popen([sys.executable, *words], env={**os.environ, **own}))
+        others.append(subprocess.Popen(words, env={**os.environ, **own}))
     try:
         yield
     except BaseException:

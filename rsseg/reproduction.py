@@ -34,9 +34,12 @@ def reproduce(folder: Path, out: Path | None = None, trust: Sequence[str] = ()) 
     Raises:
         InputError: If the run is not finished, `out` holds another run, or its data can't be used any more.
     """
-    before, after = RunFolder(folder), RunFolder(out or folder.with_name(f"{folder.name}-again"))
+    folder = folder.resolve()
+    before, after = RunFolder(folder), RunFolder((out or folder.with_name(f"{folder.name}-again")).resolve())
     if not before.finished or "diverged" in before.summary():
         raise InputError(f"run={folder}: it is not finished, or has diverged: there is nothing to reproduce")
+    if after.finished or (after.path.exists() and not after.begun):
+        raise InputError(f"out={after}: it is there already: remove it, or take another folder")
     origin, config = before.origin(), before.config()
     config.trust = list(trust)
     chosen = Chosen(list(origin["overrides"]), str(origin["loss"]), dict(origin.get("losses") or {}))
@@ -77,9 +80,12 @@ def changed_environment(then: dict[str, Any], now: dict[str, Any]) -> Iterator[s
 
 
 def changed_data(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """The splits whose scenes hold other pixels or labels."""
-    splits = [split for split, value in then["fingerprint"].items() if now["fingerprint"].get(split) != value]
-    return [f"the data of the {split} split" for split in splits]
+    """What of which split is another."""
+    changed = []
+    for what, name in (("pixels", "images"), ("fingerprint", "labels")):
+        old, new = then.get(what) or {}, now.get(what) or {}
+        changed += [f"the {name} of the {split} split" for split in old if old[split] != new.get(split)]
+    return changed
 
 
 def is_score(name: str, value: Any) -> bool:

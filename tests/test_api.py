@@ -1,15 +1,18 @@
 """Ten lines of Python: train, load and compare give what the commands write."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
 from run_folders import FOUR, make_records, write_records, write_run
 from test_run import folder_data, tiny
 
 import rsseg
-from rsseg.api import word
+from rsseg.api import hydra_text
 from rsseg.contract import InputError
 
 
@@ -54,11 +57,59 @@ def test_an_array_of_another_kind_is_refused(shape, run):
         rsseg.load(run).predict(np.zeros(shape, np.uint8))
 
 
-def test_settings_are_written_as_hydra_reads_them():
-    assert word("a", None) == "a=null"
-    assert word("a", [1, 2]) == "a=[1, 2]"
-    assert word("loss.terms", {"dice": {"weight": 2}}) == "loss.terms={'dice': {'weight': 2}}"
-    assert word("root", "/x y") == "root='/x y'"
+@pytest.mark.parametrize(
+    "value",
+    ["d4", "1_000", "1e3", "123", "true", "null", "C:\\data", "C:\\data\\", "it's", "a\\'b", "São Paulo (1)", "${x}", "",
+     None, True, 3, 2.5, ["a b", None, 1.5], {"amount": 10, "name": "x y"}],
+)  # fmt: skip
+def test_hydra_reads_a_value_as_it_was(value):
+    (override,) = OverridesParser.create().parse_overrides([f"key={hydra_text(value)}"])
+    assert _plain(override.value()) == value
+
+
+def _plain(value):
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def test_values_of_numpy_and_paths_are_settings():
+    assert hydra_text(np.float64(128)) == "128.0"
+    assert hydra_text(np.arange(3)) == "[0,1,2]"
+    assert hydra_text((1, Path("/x y"))) == "[1,'/x y']"
+    with pytest.raises(InputError, match="not a set"):
+        hydra_text({1})
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda run: rsseg.train(["loss=ce"]), "a setting is a text"),
+        (lambda run: rsseg.train(sweep="losses"), "many runs"),
+        (lambda run: rsseg.load([]), "a folder or several"),
+        (lambda run: rsseg.load(None), "a folder or several"),
+        (lambda run: rsseg.compare(""), "a folder or several"),
+        (lambda run: rsseg.compare(run, foo=1), "foo: there is no such setting"),
+        (lambda run: rsseg.load(run).predict(np.zeros((3, 64, 64), bool)), "dtype bool"),
+        (lambda run: rsseg.load(run).predict(np.zeros((3, 0, 64), np.uint8)), "is expected"),
+        (lambda run: rsseg.load(run).predict(np.zeros((3, 64, 64), np.uint8), write="entropy"), "write: for files alone"),
+        (lambda run: rsseg.load(run).map("x.tif", windw=64), "did you mean 'window'"),
+        (lambda run: rsseg.load(run).map("x.tif", window="many"), "window='many'"),
+    ],
+)  # fmt: skip
+def test_mistakes_give_one_line(call, said, run):
+    with pytest.raises(InputError, match=said):
+        call(run)
+
+
+def test_masked_pixels_have_no_label(run):
+    pixels = np.ma.masked_array(np.full((3, 64, 64), 90, np.uint8), mask=False)
+    pixels[1, :8] = np.ma.masked
+    labels = rsseg.load(run).predict(pixels, allow_different=True)
+    assert (labels[:8] == 255).all()
+    assert (labels[8:] != 255).all()
 
 
 def test_what_the_package_does_not_have():

@@ -50,8 +50,8 @@ def run(arguments: Arguments) -> None:
     overrides = [word for word in arguments.overrides if word not in folders]
     overrides += [f"trust=[{','.join(arguments.trust)}]"] if arguments.trust else []
     chosen = overrides_of_folder(folders, Path(arguments.into)) if folders else search_path(own_configs())
-    overrides = [*chosen, *overrides]
-    config = own_part(compose(CONFIGS, overrides))
+    config = own_part(compose(CONFIGS, [*chosen, *overrides]))
+    overrides = [*(word for word in chosen if word.startswith("dataset=")), *overrides]
     check_early(config)
     from rsseg.describe.report import describe  # torch takes seconds to import: mistakes in the command are told before
 

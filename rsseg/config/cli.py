@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from hydra import initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
@@ -19,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.config.build import missing, plain
-from rsseg.config.entry import invocation, search_path
+from rsseg.config.entry import invocation, own_configs, search_path
 from rsseg.config.folder import RENAMED, RunFolder
 from rsseg.config.schema import cross_check, raise_faults, register
 from rsseg.config.targets import leave_out_short_form
@@ -86,10 +87,19 @@ def prepare(configs: Path, words: list[str]) -> None:
         check_output(Path(config.output))
     if flags.multirun or flags.cfg or flags.info or config.hydra.mode is RunMode.MULTIRUN:
         return
+    refuse_sweep(config)
+    check_early(own_part(config))
+
+
+def refuse_sweep(config: DictConfig) -> None:
+    """Refuse a sweep where one run is asked for.
+
+    Raises:
+        InputError: If a sweep is chosen.
+    """
     sweep = config.hydra.runtime.choices.get("sweep")
     if sweep:
         raise InputError(f"sweep={sweep} is many runs: add -m, as in {invocation('train')} -m sweep={sweep}")
-    check_early(own_part(config))
 
 
 def check_output(folder: Path) -> None:
@@ -133,6 +143,9 @@ def compose(configs: Path, words: Sequence[str], multirun: bool = False) -> Dict
             config: DictConfig = loader.load_configuration("train", list(words), mode, from_shell=False)
         except (HydraException, OmegaConfBaseException) as error:
             raise InputError(one_line(error)) from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            where = next((place for place in (own_configs(), configs) if place), configs)
+            raise InputError(f"a file below {where} is no YAML in UTF-8: {' '.join(str(error).split())}") from None
         except AssertionError:  # Hydra's, of a key below a value that is null
             added = ", ".join(word for word in words if word.startswith("+"))
             raise InputError(f"{added}: there is nothing that it could be added to: leave it out") from None

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from rsseg.config.entry import invocation
+from rsseg.config.entry import invocation, own_configs
 from rsseg.config.schema import SCHEMAS, Config
 from rsseg.contract import nearest
 
@@ -203,8 +203,10 @@ def _unreadable(word: str) -> str:
 
 
 def choices(configs: Path, group: str) -> tuple[str, ...]:
-    """The names of a group's files; those of a subfolder with it, unless they are a group of their own."""
-    folder = configs / group
-    paths = sorted(folder.glob("*.yaml")) + sorted(folder.glob("*/*.yaml"))
-    own = (p for p in paths if p.parent == folder or "@package _global_" in p.read_text(encoding="utf-8"))
-    return tuple(p.relative_to(folder).with_suffix("").as_posix() for p in own)
+    """The names of a group's files, the user's own too; those of a subfolder with it, unless they are a group of their own."""
+    names: list[str] = []
+    for folder in [place / group for place in (configs, own_configs()) if place]:
+        paths = sorted(folder.glob("*.yaml")) + sorted(folder.glob("*/*.yaml"))
+        own = (p for p in paths if p.parent == folder or "@package _global_" in p.read_text(encoding="utf-8", errors="replace"))
+        names += [p.relative_to(folder).with_suffix("").as_posix() for p in own]
+    return tuple(dict.fromkeys(names))

@@ -138,7 +138,7 @@ class Blend:
     @property
     def finished(self) -> tuple[int, int]:
         """The first of the scene's rows that no window below the present row reaches, and the one behind the last of them."""
-        return max(0, self.top), min(self._below[self.top], self.shape[0])
+        return max(0, self.top), min(max(0, self._below[self.top]), self.shape[0])
 
     def add(self, planes: Tensor, left: int) -> None:
         """Add the prediction ``[planes, size, size]`` of the window of the present row that begins there."""

@@ -17,6 +17,7 @@ from rasterio.windows import Window
 from torch import Tensor
 
 from rsseg.contract import IGNORE, InputError
+from rsseg.data.grids import GDAL_ERRORS
 from rsseg.data.raster import GDAL, check_whole, open_raster
 from rsseg.files import atomic_write
 from rsseg.inference.predictor import disagreement, entropy
@@ -164,10 +165,10 @@ def new_map(
             with rasterio.Env(**GDAL):
                 rasterio.shutil.copy(
                     rows, part, driver="COG", compress="deflate", overview_resampling=resampling, bigtiff="if_safer",
-                    predictor="yes" if bands.dtype != "uint8" else "no", num_threads="ALL_CPUS", **precision,
+                    predictor="no" if half or bands.dtype == "uint8" else "yes", num_threads="ALL_CPUS", **precision,
                 )  # fmt: skip
             check_whole(part)
-        except rasterio.errors.RasterioError as error:
+        except GDAL_ERRORS as error:
             raise OSError(str(error)) from None
         finally:
             with suppress(OSError):

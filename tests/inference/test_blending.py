@@ -92,3 +92,16 @@ def test_cosine_weights_sum_to_one_between_neighbours():
 def test_what_is_refused(words, message):
     with pytest.raises(InputError, match=message):
         check_blend(Windows(*words, 4))
+
+
+@pytest.mark.parametrize("blend", ["gaussian", "cosine", "none"])
+@pytest.mark.parametrize("height", range(1, 200, 3))
+def test_the_finished_rows_are_each_row_once(height, blend):
+    """Scenes of any height, also those a little lower than a window: rows of windows finish rows in order, none twice."""
+    grid, found = Blend(1, (height, 40), Windows(128, 16, blend, 4), torch.device("cpu")), []
+    for _ in grid.tops:
+        first, last = grid.finished
+        assert first <= last
+        found += range(first, last)
+        grid.advance()
+    assert found == list(range(height))
