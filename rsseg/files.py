@@ -24,8 +24,7 @@ from rsseg.contract import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-STALE = 3600
-"""Seconds after which a temporary file that nobody writes to is taken for one of a process that was killed."""
+STALE = 3600  # seconds after which a temporary file that nobody writes to is taken for one of a process that was killed
 
 WAYS_OUT = {
     errno.ENOSPC: "free some space",

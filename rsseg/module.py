@@ -37,8 +37,7 @@ def logged_names(tasks: Mapping[str, Task], terms: Mapping[str, Sequence[str]]) 
     return found
 
 
-FARTHEST = 30.0
-"""How many deviations from the mean a normalised pixel lies at most: absurd ones move nothing else."""
+FARTHEST = 30.0  # how many deviations from the mean a normalised pixel lies at most: absurd ones move nothing else
 
 
 def normalise(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:

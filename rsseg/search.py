@@ -27,14 +27,9 @@ from rsseg.table import print_table
 from rsseg.task import Task
 from rsseg.training.divergence import DivergedError
 
-BOUNDARY = "boundary_iou"
-"""The score that runs have only if they were recorded."""
-
-DIVERGED = "diverged"
-"""Under this name a trial says at which step its run has diverged."""
-
-FINALS = 8
-"""The seeds on which the best trials of a search are raced, those after the search's own."""
+BOUNDARY = "boundary_iou"  # the score that runs have only if they were recorded
+DIVERGED = "diverged"  # under this name a trial says at which step its run has diverged
+FINALS = 8  # the seeds on which the best trials of a search are raced, those after the search's own
 
 log = logging.getLogger(__name__)
 

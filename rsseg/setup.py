@@ -75,8 +75,7 @@ BESIDE_TERM = ("weight", "start", "ramp", "pixels")
 BESIDE_BALANCING = ("between",)
 """The key of the balancing that is not for its target: what the parts are, ``heads`` or ``terms``, see `weighed_parts`."""
 
-BESIDE_OPTIMIZER = ("encoder_lr", "layer_decay")
-"""The keys of the optimizer that are not for its target: see `rate_groups`."""
+BESIDE_OPTIMIZER = ("encoder_lr", "layer_decay")  # the keys of the optimizer that are not for its target: see `rate_groups`
 
 ABSOLUTE = ("max_lr", "base_lr", "min_lr")
 """The arguments of schedules that are learning rates, and may be given for each group of parameters."""

@@ -55,8 +55,7 @@ KINDS: dict[str, Callable[[Any], bool]] = {
 """What values may be expected to be, in words."""
 
 
-LACKING = object()
-"""What a key that is not there gives, as null is a value."""
+LACKING = object()  # what a key that is not there gives, as null is a value
 
 
 def fault(name: str, content: Any) -> str:

@@ -30,17 +30,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ROOT_KEYS = ("dataset.source.root", "dataset.args.root")
-"""The settings that say where data lie."""
-
-RENAMED = {"residence": "cache", "on_bad_tile": "on_bad_scene"}
-"""Settings of earlier versions, and what they are called now."""
+ROOT_KEYS = ("dataset.source.root", "dataset.args.root")  # the settings that say where data lie
+RENAMED = {"residence": "cache", "on_bad_tile": "on_bad_scene"}  # settings of earlier versions, and what they are called now
 
 PLACE_KEYS = ("output", "resume", "workers", "cache", "verify", "pictures", "logger", "checkpoint_every", "trust")
 """What two runs of a config may differ in."""
 
-FOUND_KEYS = ("dataset.bands",)
-"""What is null until a run has seen the data."""
+FOUND_KEYS = ("dataset.bands",)  # what is null until a run has seen the data
 
 
 class RunFolder:

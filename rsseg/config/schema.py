@@ -33,8 +33,7 @@ class Cache(StrEnum):
     gpu = "gpu"
 
 
-Decoder = StrEnum("Decoder", {"shared": "shared", "own": "own"})
-"""Whether heads share a decoder, or each has its own."""
+Decoder = StrEnum("Decoder", {"shared": "shared", "own": "own"})  # whether heads share a decoder, or each has its own
 
 Fusion = StrEnum("Fusion", {"concat": "concat", "difference": "difference"})
 """How the features of two dates are fused: concatenated, or their absolute difference."""
@@ -209,8 +208,7 @@ class Config:
     trust: list[str] = field(default_factory=list)
 
 
-AUX = 4
-"""The most outputs of a decoder that are supervised."""
+AUX = 4  # the most outputs of a decoder that are supervised
 
 SCHEMAS = {"dataset": DatasetConfig, "model": ModelConfig, "loss": LossConfig, "record": RecordConfig, "metrics": MetricsConfig}
 """The nodes whose keys are known."""

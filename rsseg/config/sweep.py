@@ -39,8 +39,7 @@ log = logging.getLogger(__name__)
 NAMED = (LOSS, SEED)  # in a folder's name whenever given, swept or not: a sweep over one seed can be widened later
 
 
-GRACE = 30
-"""The seconds that a run has to keep its state in."""
+GRACE = 30  # the seconds that a run has to keep its state in
 
 
 def end_with_parent() -> None:

@@ -12,8 +12,7 @@ from typing import NamedTuple
 from rsseg.describe.facts import EXTREME, MODERATE, THIN, Facts
 from rsseg.describe.objects import SMALL
 
-COMPARED = 3
-"""Losses in the first comparison."""
+COMPARED = 3  # losses in the first comparison
 
 
 def _pixels(facts: Facts) -> bool:

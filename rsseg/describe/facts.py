@@ -18,11 +18,8 @@ from rsseg.task import Task
 MODERATE, EXTREME = 4, 99
 """Pixels of the most frequent class for each one of the rarest; of two classes, the rarer then has 20 % and 1 % of them."""
 
-THIN = 8
-"""A mean width of fewer pixels is thin: a quarter of such an object's pixels and more lie at its edge."""
-
-SPECKLED = 0.05
-"""The share of specks among regions from which they are named as a hint of label noise."""
+THIN = 8  # a mean width of fewer pixels is thin: a quarter of such an object's pixels and more lie at its edge
+SPECKLED = 0.05  # the share of specks among regions from which they are named as a hint of label noise
 
 
 @dataclass(frozen=True)

@@ -42,14 +42,9 @@ from rsseg.training.scoring import count_scenes
 
 log = logging.getLogger(__name__)
 
-DRAWN = 8
-"""Patches in the picture."""
-
-PRINTED = 10
-"""Scenes and patches on the terminal."""
-
-MANY = 0.2
-"""Where more of the labels are suspicious, the model is rather wrong than the labels."""
+DRAWN = 8  # patches in the picture
+PRINTED = 10  # scenes and patches on the terminal
+MANY = 0.2  # where more of the labels are suspicious, the model is rather wrong than the labels
 
 PATCH = ["head", "scene", "row", "column", "size", "x", "y", "crs", "labelled", "suggested", "pixels", "confidence"]
 """The columns of ``noise.csv``."""

@@ -26,20 +26,14 @@ from rsseg.task import Centres
 
 log = logging.getLogger(__name__)
 
-SPECK = 5
-"""Objects of fewer pixels are specks: a hint of label noise rather than something to be mapped."""
+SPECK = 5  # objects of fewer pixels are specks: a hint of label noise rather than something to be mapped
 
 SMALL = 32**2
 """Objects of fewer pixels are small (the limit of COCO, Lin et al. 2014)."""
 
-SPREAD = (5, 50, 95)
-"""The percentiles that sizes are summed up by."""
-
-PIECE = 1024
-"""About the side of the pieces that larger scenes are cut into, so that memory does not grow with theirs."""
-
-PIXELS = 1 << 25
-"""About how many pixels of a split are looked at: of a larger one, pieces drawn at random."""
+SPREAD = (5, 50, 95)  # the percentiles that sizes are summed up by
+PIECE = 1024  # about the side of the pieces that larger scenes are cut into, so that memory does not grow with theirs
+PIXELS = 1 << 25  # about how many pixels of a split are looked at: of a larger one, pieces drawn at random
 
 
 class Objects(NamedTuple):

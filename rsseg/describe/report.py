@@ -27,8 +27,7 @@ from rsseg.task import Regression
 
 log = logging.getLogger(__name__)
 
-SEEDS = "seed=1,2,3,4,5"
-"""Fewer than five seeds per loss are exploratory."""
+SEEDS = "seed=1,2,3,4,5"  # fewer than five seeds per loss are exploratory
 
 
 def describe(config: Any, out: Path | None = None, overrides: list[str] | None = None) -> Path:

@@ -21,8 +21,7 @@ CLASSES: Mapping[str, Any] = {kind.__name__: kind for kind in smp.MODEL_ARCHITEC
 LOADING = ("encoder_weights", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
 """Arguments that make smp or timm load weights, which a network that is built again does not need."""
 
-TRAINED_ONLY = ("aux.", "classifiers.")
-"""Prefixes of the names of weights that only training uses."""
+TRAINED_ONLY = ("aux.", "classifiers.")  # prefixes of the names of weights that only training uses
 
 
 @dataclass

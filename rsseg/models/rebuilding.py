@@ -7,8 +7,7 @@ from torch import Tensor
 
 from rsseg.models.network import Network
 
-LEAST = 1e-6
-"""What is added to the squared error, whose logarithm is the logit."""
+LEAST = 1e-6  # what is added to the squared error, whose logarithm is the logit
 
 
 class Rebuilding(Network):

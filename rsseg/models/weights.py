@@ -14,8 +14,7 @@ from rsseg.contract import InputError, nearest
 log = logging.getLogger(__name__)
 
 ENDINGS = frozenset({".pt", ".pth", ".ckpt", ".bin", ".safetensors"})
-PARTS = ("", "net", "net.encoder", "net.encoder.encoder")
-"""The parts of a network that weights may be of."""
+PARTS = ("", "net", "net.encoder", "net.encoder.encoder")  # the parts of a network that weights may be of
 
 WRAPPINGS = ("model.", "net.", "module.", "encoder.", "backbone.")
 

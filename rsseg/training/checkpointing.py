@@ -20,8 +20,7 @@ from rsseg.config.folder import RunFolder
 from rsseg.files import UnwritableError, atomic_write
 from rsseg.training.signals import Interrupts
 
-STATE = ("best_model_score", "_any", "_ended", "_validated")
-"""What `Checkpoints` keeps of itself."""
+STATE = ("best_model_score", "_any", "_ended", "_validated")  # what `Checkpoints` keeps of itself
 
 Moment = Literal["between steps", "before validation", "after validation"]
 """When a checkpoint is written, as its loop counters have to say."""

@@ -14,11 +14,8 @@ from torch import Tensor
 from rsseg.contract import InputError
 from rsseg.module import SegmentationModule
 
-CONSECUTIVE = 10
-"""So many steps may be left out one after the other."""
-
-SHOWN = 3
-"""So many steps that are left out get a line of their own."""
+CONSECUTIVE = 10  # so many steps may be left out one after the other
+SHOWN = 3  # so many steps that are left out get a line of their own
 
 log = logging.getLogger(__name__)
 

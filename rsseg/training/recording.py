@@ -34,8 +34,7 @@ from rsseg.training.counting import PointCounts, Thresholds
 
 log = logging.getLogger(__name__)
 
-PROBES = 4
-"""Windows on which gradients, and gains, are recorded."""
+PROBES = 4  # windows on which gradients, and gains, are recorded
 
 
 def make_recorder(setup: Setup, run: RunFolder, data: Data, sampler: Places) -> Recorder:
@@ -88,8 +87,7 @@ def _panel(setup: Setup, head: str, numbers: TrainStatistics) -> Panel:
     return Panel(losses, facts, clipped)
 
 
-Count = Callable[[Mapping[str, Tensor], Batch], None]
-"""What takes a batch of logits by head."""
+Count = Callable[[Mapping[str, Tensor], Batch], None]  # what takes a batch of logits by head
 
 
 class Crossing:

@@ -47,8 +47,7 @@ REASONS = {
 ABSENT = object()
 """The value of a word that is no key of the config: a choice of experiment, of a part below a group, or a removed key."""
 
-GOES_ON = ("ConstantLR", "ReduceLROnPlateau")
-"""The schedules that have no end."""
+GOES_ON = ("ConstantLR", "ReduceLROnPlateau")  # the schedules that have no end
 
 
 @dataclass(frozen=True)

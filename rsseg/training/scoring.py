@@ -219,8 +219,7 @@ def name_means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-TUNED = ("iou", "dice", "precision", "recall")
-"""The scores at tuned thresholds that are printed beside those at fixed ones."""
+TUNED = ("iou", "dice", "precision", "recall")  # the scores at tuned thresholds that are printed beside those at fixed ones
 
 
 def print_scores(result: Mapping[str, AnyScores], title: str, tuned: Mapping[str, AnyScores] | None = None) -> None:
