@@ -61,10 +61,6 @@ LACKING = object()  # what a key that is not there gives, as null is a value
 def fault(name: str, content: Any) -> str:
     """What is wrong with what a file of a run holds; empty if nothing is.
 
-    Args:
-        name: The file's name.
-        content: As JSON or YAML gives it.
-
     Example:
         >>> fault("summary.json", {"diverged": {"step": "many"}})
         "diverged.step is 'many', a whole number is expected"

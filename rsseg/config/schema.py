@@ -218,12 +218,6 @@ def run_folder(resume: str | None, parent: str, now: str, overrides: str) -> str
     """The folder of a single run: the one to go on with, or a new one.
 
     A SLURM batch job that is queued again finds the folder that it has begun: it is named by the job and the overrides.
-
-    Args:
-        resume: The folder to go on with.
-        parent: Where new ones are made.
-        now: The time, which names them.
-        overrides: What the run was started with, which tells the runs of one job apart.
     """
     job = slurm_job()
     if job is not None:
@@ -257,11 +251,6 @@ def folder_name(overrides: str) -> str:
 
 def sweep_name(dataset: str, sweep: str | None, overrides: Any) -> str:
     """The name of a sweep's folder: its dataset, and what is swept.
-
-    Args:
-        dataset: The dataset's name.
-        sweep: The sweep that was chosen by name, if one was.
-        overrides: The command line's overrides.
 
     Example:
         >>> sweep_name("inria", "losses", ["sweep=losses", "seed=1,2"]), sweep_name("inria", None, ["loss=ce,dice", "seed=1,2"])

@@ -52,19 +52,12 @@ GOES_ON = ("ConstantLR", "ReduceLROnPlateau")  # the schedules that have no end
 
 @dataclass(frozen=True)
 class Continuation:
-    """How a run goes on.
+    """How a run goes on."""
 
-    Attributes:
-        plain: Its config from now on, as plain values.
-        changed: What is changed by that: new values by dotted key; empty: nothing.
-        new_schedule: Whether the schedule begins anew, at the optimizer's rate.
-        line: What to say of it; may be empty.
-    """
-
-    plain: dict[str, Any]
-    changed: dict[str, Any]
-    new_schedule: bool = False
-    line: str = ""
+    plain: dict[str, Any]  # its config from now on, as plain values
+    changed: dict[str, Any]  # what is changed by that: new values by dotted key; empty: nothing
+    new_schedule: bool = False  # whether the schedule begins anew, at the optimizer's rate
+    line: str = ""  # what to say of it; may be empty
 
     @property
     def trains(self) -> bool:
@@ -74,10 +67,6 @@ class Continuation:
 
 def overridden(composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """The values that a command line gives, by dotted key; `ABSENT` where the composed config has no such key.
-
-    Args:
-        composed: The config that they were composed into, as plain values.
-        overrides: The words of the command line.
 
     Example:
         >>> overridden({"steps": 9, "optimizer": {"lr": 0.1}}, ["optimizer.lr=0.1", "resume=runs/a"])
@@ -92,16 +81,10 @@ def overridden(composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
 
 
 def continuation(saved: Mapping[str, Any], given: Mapping[str, Any], step: int, ended: bool) -> Continuation:
-    """How a run goes on with some values of its config changed.
-
-    Args:
-        saved: Its config as plain values.
-        given: The values that are given, by dotted key.
-        step: The step that it has come to.
-        ended: Whether it is finished, or has diverged.
+    """How a run of a saved config that has come to a step goes on with values given by dotted key.
 
     Raises:
-        InputError: If one of them can't be changed; all of these together.
+        InputError: If some of them can't be changed; all of these together.
     """
     plain, changed, faults = deepcopy(dict(saved)), {}, []
     for key, value in given.items():
@@ -172,11 +155,7 @@ def begins_anew(run: RunFolder, step: int) -> bool:
 
 
 class NewSchedule(L.Callback):
-    """Lets the schedule begin anew where a run goes on.
-
-    Args:
-        rate: The rate that it begins with; None: the optimizer's own.
-    """
+    """Lets the schedule begin anew where a run goes on, at a rate or, if None, the optimizer's own."""
 
     def __init__(self, rate: float | None) -> None:
         self.rate = rate
