@@ -254,15 +254,7 @@ def check_machine(setup: Setup) -> None:
 
 
 def check_run(config: DictConfig, scenes: bool) -> None:
-    """Find what can be found before a run of a sweep.
-
-    Args:
-        config: As Hydra composes it.
-        scenes: Also look for the scenes of the training and the validation split.
-
-    Raises:
-        InputError: For faults of the config, and what machine or dataset lack.
-    """
+    """Refuse what can be found before a run of a sweep: faults of the config, of the machine and, if asked, missing scenes."""
     setup = make_setup(config, config.trust)
     check_machine(setup)
     if scenes:
@@ -274,11 +266,7 @@ def check_run(config: DictConfig, scenes: bool) -> None:
 def checkpoint_bytes(config: DictConfig) -> float:
     """About what the checkpoints of a run take on disk: the weights of the best, weights and optimizer state of the last two.
 
-    Args:
-        config: As Hydra composes it, without faults. Where it leaves the bands open, three are assumed.
-
-    Returns:
-        NaN where the network can't be made without the data.
+    Where the config leaves the bands open, three are assumed; NaN where the network can't be made without the data.
     """
     setup = make_setup(config, config.trust)
     one = nn.Parameter(torch.zeros(1000))
@@ -317,14 +305,7 @@ def with_bands(setup: Setup) -> tuple[Setup, Source]:
 
 
 def make_module(setup: Setup, network: nn.Module, numbers: TrainStatistics, scenes: int) -> SegmentationModule:
-    """Everything that trains, around a network.
-
-    Args:
-        setup: The setup.
-        network: The network.
-        numbers: The training split's numbers.
-        scenes: The number of scenes that are scored.
-    """
+    """Everything that trains, around a network."""
     return SegmentationModule(
         network=network,
         losses=setup.losses(numbers),

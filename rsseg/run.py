@@ -127,11 +127,7 @@ def _open(setup: Setup) -> tuple[Setup, SegmentationModule, Data]:
 
 
 def _write_start(setup: Setup, run: RunFolder, data: Data, chosen: Chosen, resumed: bool) -> None:
-    """Write what the run is made of.
-
-    Raises:
-        InputError: If a run that goes on had other data.
-    """
+    """Write what the run is made of."""
     record = data.record()
     if resumed:
         before = run.data()
@@ -149,11 +145,7 @@ def _write_start(setup: Setup, run: RunFolder, data: Data, chosen: Chosen, resum
 
 
 def _finished(run: RunFolder, task: Task) -> float:
-    """The score in ``summary.json`` of a finished run.
-
-    Raises:
-        DivergedError: If it has diverged.
-    """
+    """The score in ``summary.json`` of a finished run."""
     summary = run.summary()
     if "diverged" in summary:
         facts = summary["diverged"]

@@ -82,21 +82,13 @@ ABSOLUTE = ("max_lr", "base_lr", "min_lr")
 
 
 class Place(NamedTuple):
-    """A node that is built.
+    """A node that is built."""
 
-    Attributes:
-        where: Its place in the config.
-        node: What stands there.
-        kind: What it has to be.
-        given: The arguments that rsseg adds.
-        beside: Keys that the node may hold for rsseg, such as a term's weight: its target is not given them.
-    """
-
-    where: str
-    node: Any
-    kind: Kind
-    given: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
+    where: str  # its place in the config
+    node: Any  # what stands there
+    kind: Kind  # what it has to be
+    given: tuple[str, ...] = ()  # the arguments that rsseg adds
+    beside: tuple[str, ...] = ()  # keys that the node may hold for rsseg, such as a term's weight: its target is not given them
 
 
 def places(plain: Mapping[str, Any]) -> Iterator[Place]:
@@ -136,17 +128,11 @@ class Setup:
     """A composed config as checked values, and the objects that it describes.
 
     Scalars have the names that they have in the config; `configs/train.yaml` explains them.
-
-    Attributes:
-        plain: The resolved config as plain values: what config.yaml holds.
-        dataset: The dataset.
-        tasks: The task of each head, by name.
-        trust: Packages of the user's whose classes the config may name.
     """
 
-    plain: dict[str, Any]
+    plain: dict[str, Any]  # the resolved config as plain values: what config.yaml holds
     dataset: Dataset
-    tasks: dict[str, Task]
+    tasks: dict[str, Task]  # the task of each head, by name
     seed: int
     window: int
     batch_size: int
@@ -160,7 +146,7 @@ class Setup:
     cache: Cache
     output: Path
     record: RecordConfig
-    trust: tuple[str, ...]
+    trust: tuple[str, ...]  # packages of the user's whose classes the config may name
 
     @property
     def head(self) -> str:
@@ -237,11 +223,7 @@ class Setup:
         return ModelConfig(**{key: value for key, value in self.plain["model"].items() if key in known})
 
     def network(self, pretrained: bool = True) -> Network:
-        """The network.
-
-        Args:
-            pretrained: Load its pretrained weights; not where a checkpoint holds all.
-        """
+        """The network, with its pretrained weights; without where a checkpoint holds all."""
         model = self.model
         if not pretrained:
             model.weights = "none"
@@ -253,11 +235,7 @@ class Setup:
         return network
 
     def losses(self, numbers: TrainStatistics | None) -> dict[str, Composite]:
-        """The loss composition of each head.
-
-        Args:
-            numbers: The training split's counts; None: leave counted weights out, to check the rest.
-        """
+        """The loss composition of each head; without the training split's numbers no weights are counted, to check the rest."""
         composites = {}
         for head, (where, nodes) in loss_places(self.plain).items():
             terms = {
@@ -286,14 +264,7 @@ class Setup:
         )
 
     def term(self, where: str, node: Mapping[str, Any], task: Task, numbers: TrainStatistics | None) -> nn.Module:
-        """A loss term.
-
-        Args:
-            where: Its place in the config.
-            node: What stands there.
-            task: The head's.
-            numbers: As for `losses`.
-        """
+        """A loss term."""
         arguments = {key: value for key, value in node.items() if key not in BESIDE_TERM}
         if task.real and arguments.get("nodata") is not None:
             raise InputError(
@@ -342,13 +313,7 @@ class Setup:
         return build(node, f"augment.{name}", kinds.AUGMENTATION, self.trust, **given)
 
     def sampler(self, sizes: NDArray[np.int64], blocks: Blocks, read: Read) -> Places:
-        """What says where each training window lies.
-
-        Args:
-            sizes: ``[S, 2]``, height and width of each training scene.
-            blocks: Their blocks.
-            read: Reads their windows.
-        """
+        """What says where each training window lies, from the scenes' heights and widths ``[S, 2]`` and their blocks."""
         given = {"seed": self.seed, "sizes": sizes, "window": self.window, "blocks": blocks, "task": self.dataset.task}
         return build(self.plain["sampler"], "sampler", kinds.SAMPLER, self.trust, **given, read=read)
 
@@ -361,13 +326,7 @@ class Setup:
     def optimizer(
         self, params: Any, network: nn.Module | None = None, undecayed: Sequence[nn.Parameter] = ()
     ) -> torch.optim.Optimizer:
-        """The optimizer of some parameters; those of the network's encoder may have rates of their own.
-
-        Args:
-            params: The parameters.
-            network: The network, for the rates of its encoder.
-            undecayed: Further parameters, without weight decay.
-        """
+        """The optimizer of parameters, at the rates of the network's encoder; the `undecayed` ones have no weight decay."""
         node = {key: value for key, value in self.plain["optimizer"].items() if key not in BESIDE_OPTIMIZER}
         grouped = self.rates != (1, 1)
         if network is not None and grouped:

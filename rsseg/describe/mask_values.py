@@ -35,12 +35,7 @@ def spread_out(paths: Sequence[Path]) -> list[Path]:
 
 
 def describe_masks(paths: Sequence[Path], root: Path) -> tuple[dict[str, Any], list[str]]:
-    """What a config says of masks, by the values in some of them, and what is believed, a sentence each.
-
-    Args:
-        paths: The masks.
-        root: The folder, which may hold a list of classes.
-    """
+    """What a config says of masks, by values in some and a list of classes in `root`; and what is believed, a sentence each."""
     looked = spread_out(paths)
     if looked[0].suffix.lower() in VECTORS:
         config = {"task": "binary", "classes": ["feature"], "mask_values": None, "ignore_values": None}

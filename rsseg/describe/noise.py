@@ -51,14 +51,9 @@ PATCH = ["head", "scene", "row", "column", "size", "x", "y", "crs", "labelled", 
 
 
 def class_probabilities(task: Task, logits: Tensor) -> Tensor:
-    """The probability of each class: of exclusive classes together, of others one plane each, of "not it" and "it".
+    """The probability of each class of logits ``[B, K, H, W]``, float32 ``[B, P, classes, H, W]``.
 
-    Args:
-        task: The head's task.
-        logits: ``[B, K, H, W]``.
-
-    Returns:
-        float32 ``[B, P, classes, H, W]``, planes and classes being those of `Task.matrices`.
+    Exclusive classes are in one plane together; others have one plane each, of "not it" and "it", as in `Task.matrices`.
     """
     logits = logits.float()
     if task.exclusive:
@@ -78,19 +73,11 @@ def labelled_probability(probability: Tensor, label: Tensor) -> Tensor:
 
 
 class SelfConfidence:
-    """The mean probability of each class over the pixels that are labelled so.
-
-    Args:
-        task: The head's task.
-
-    Attributes:
-        sums: float64 ``[P, classes]``, probabilities summed up.
-        pixels: float64 ``[P, classes]``, how many.
-    """
+    """The mean probability of each class over the pixels that are labelled so."""
 
     def __init__(self, task: Task) -> None:
-        self.sums = np.zeros((len(task.matrices), len(task.matrices[0])))
-        self.pixels = np.zeros_like(self.sums)
+        self.sums = np.zeros((len(task.matrices), len(task.matrices[0])))  # of probabilities, ``[P, classes]``
+        self.pixels = np.zeros_like(self.sums)  # how many
 
     def add(self, probability: Tensor, label: Tensor) -> None:
         """Add a batch: ``[B, P, classes, H, W]`` and ``[B, P, H, W]``."""
@@ -110,15 +97,7 @@ class SelfConfidence:
 def suspicious_labels(
     probability: Tensor, label: Tensor, thresholds: NDArray[np.float64]
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """What suspicious pixels are more likely, and how probable it is.
-
-    Args:
-        probability: ``[B, P, classes, H, W]``.
-        label: ``[B, P, H, W]``, `IGNORE` where there is none.
-        thresholds: ``[P, classes]``.
-
-    Returns:
-        The suggested class of each suspicious pixel, `IGNORE` elsewhere, and its probability, both ``[B, P, H, W]``.
+    """The class that each suspicious pixel is more likely, `IGNORE` elsewhere, and its probability, both ``[B, P, H, W]``.
 
     Example:
         >>> probability = torch.tensor([[0.9, 0.4], [0.1, 0.6]]).view(1, 1, 2, 1, 2)
@@ -142,20 +121,7 @@ class Crop(NamedTuple):
 
 
 class Doubts:
-    """The suspicious labels of scenes, counted in patches, one scene in memory at a time.
-
-    Args:
-        head: The head's name.
-        task: Its task.
-        store: The scenes.
-        side: The side of a patch.
-        thresholds: Those of `SelfConfidence`.
-
-    Attributes:
-        patches: A row for each patch and pair of classes, see `PATCH`.
-        scenes: A row for each scene.
-        crops: The patches to draw, the first ones of the list.
-    """
+    """The suspicious labels of scenes, counted in patches, one scene in memory at a time."""
 
     def __init__(self, head: str, task: Task, store: Store, side: int, thresholds: NDArray[np.float64]) -> None:
         self.head, self.task, self.store, self.side, self.thresholds = head, task, store, side, thresholds
@@ -224,17 +190,7 @@ def map_position(scene: Scene, row: float, column: float) -> dict[str, Any]:
 
 
 def find_noise(setup: Setup, module: SegmentationModule, store: Store, side: int) -> dict[str, Doubts]:
-    """The suspicious labels of scenes, by head with labels; the scenes are predicted twice, first for the thresholds.
-
-    Args:
-        setup: The run's setup.
-        module: Its module with the best weights.
-        store: The scenes.
-        side: The side of a patch.
-
-    Raises:
-        InputError: If no head has labels.
-    """
+    """The suspicious labels of scenes, by head with labels; the scenes are predicted twice, first for the thresholds."""
     tasks = labelled_tasks(setup)
     if not tasks:
         raise InputError(f"a {setup.task.kind} run predicts no classes: label noise is looked for in masks of labels")
@@ -264,15 +220,7 @@ def describe_noise(run: Path, split: str = "val", trust: Sequence[str] = ()) -> 
     """Rank the labels that a run's best checkpoint contradicts with confidence, as a worklist for relabelling.
 
     ``noise.csv`` (of train ``noise-train.csv``) has a row per patch and pair of classes, ``-scenes.csv`` one per scene, and
-    ``.png`` shows the first patches; see `rsseg.describe.noise`.
-
-    Args:
-        run: The run folder.
-        split: The validation scenes, as the model has not trained on them; or others.
-        trust: As for `evaluate`.
-
-    Returns:
-        The table of patches.
+    ``.png`` shows the first patches. The model has not trained on the validation scenes; `trust` is as for `evaluate`.
 
     Raises:
         InputError: If the run or the split can't be used, or no head has labels.
@@ -298,18 +246,7 @@ def describe_noise(run: Path, split: str = "val", trust: Sequence[str] = ()) -> 
 
 
 def write_noise(setup: Setup, module: SegmentationModule, store: Store, path: Path) -> None:
-    """Rank scenes and patches by their suspicious labels: print the first ones, and write tables and a picture per head.
-
-    Args:
-        setup: The run's setup.
-        module: Its module with the best weights.
-        store: The scenes.
-        path: The table of patches, ``noise.csv``; ``-scenes.csv`` and ``.png`` lie beside it.
-
-    Raises:
-        InputError: If no head has labels.
-        UnwritableError: If a file can't be written.
-    """
+    """Rank scenes and patches by their suspicious labels: print the first, and write tables and a picture per head."""
     doubts = find_noise(setup, module, store, setup.window)
     scenes = pd.DataFrame([row for own in doubts.values() for row in own.scenes])
     scenes = scenes.sort_values("share", ascending=False, kind="stable")

@@ -20,13 +20,7 @@ if TYPE_CHECKING:
 
 
 def draw_noise(path: Path, setup: Setup, doubts: Doubts) -> None:
-    """Write a PNG of the first patches: image, label, prediction, and what is suggested in place of suspicious labels.
-
-    Args:
-        path: The file.
-        setup: The run's setup.
-        doubts: Those of a head.
-    """
+    """Write a PNG of the first patches: image, label, prediction, and what is suggested in place of suspicious labels."""
     task, crops, store = doubts.task, doubts.crops, doubts.store
     shades = colours(task, setup.palette(doubts.head)) if task.exclusive else ["#000000", "#ffffff"]
     suggestions = shades if task.exclusive else [MISSED, WRONG]

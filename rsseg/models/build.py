@@ -129,11 +129,6 @@ def _network(
 def check_architecture(kind: type, model: ModelFacts, tasks: Mapping[str, Task]) -> None:
     """Refuse what an architecture, or the tasks of its heads, have no place for.
 
-    Args:
-        kind: Its class.
-        model: What the config says of it.
-        tasks: By head name.
-
     Raises:
         InputError: If it can't be done.
     """
@@ -192,15 +187,7 @@ def freeze_idle(network: Network, bands: int, size: int) -> None:
     """Freeze the weights that nothing depends on, such as an encoder's last stage under a shallow decoder.
 
     Several processes could not train in step otherwise. They are found by one empty window, forward and backward, which
-    also shows whether the network takes such windows.
-
-    Args:
-        network: The network.
-        bands: Its image bands.
-        size: The windows' side.
-
-    Raises:
-        InputError: If the network can't take such windows.
+    also shows whether the network takes such windows: it is refused if not.
     """
     mode = network.training
     try:
