@@ -21,10 +21,7 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, SequentialLR
 from rsseg.config import build as kinds
 from rsseg.config.build import faults, locate, missing
 from rsseg.config.schema import Cache, cross_check, raise_faults
-from rsseg.config.targets import (
-    heads_of,
-    leave_out_short_form,
-)
+from rsseg.config.targets import heads_of, leave_out_short_form
 from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import SIZE, Blocks
 from rsseg.data.scene import Source

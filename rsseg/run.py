@@ -12,14 +12,7 @@ import lightning as L
 import torch
 from omegaconf import OmegaConf
 
-from rsseg.assembly import (
-    check_machine,
-    fit_augmentations,
-    make_module,
-    make_setup,
-    warn_of_uncounted,
-    with_bands,
-)
+from rsseg.assembly import check_machine, fit_augmentations, make_module, make_setup, warn_of_uncounted, with_bands
 from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import Chosen, provenance
@@ -36,9 +29,7 @@ from rsseg.setup import Setup
 from rsseg.task import Task
 from rsseg.training.divergence import DivergedError
 from rsseg.training.resume import continuation, last_state, overridden, write_down
-from rsseg.training.scoring import (
-    score_best,
-)
+from rsseg.training.scoring import score_best
 from rsseg.training.signals import Interrupts
 from rsseg.training.trainer import fit, make_loop, write_scores, write_summary
 

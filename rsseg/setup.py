@@ -18,15 +18,7 @@ from torch import nn
 from rsseg.config import build as kinds
 from rsseg.config.build import FailedError, Kind, build
 from rsseg.config.schema import Cache, ModelConfig, RecordConfig
-from rsseg.config.targets import (
-    full_names,
-    has_loss,
-    heads_of,
-    in_place,
-    no_such_target,
-    targets_of,
-    tasks_of,
-)
+from rsseg.config.targets import full_names, has_loss, heads_of, in_place, no_such_target, targets_of, tasks_of
 from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import Blocks
 from rsseg.data.labels import make_mask_reader

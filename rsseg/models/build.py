@@ -14,8 +14,7 @@ from torch import nn
 
 from rsseg.contract import InputError, nearest
 from rsseg.errors import is_out_of_memory
-from rsseg.models.network import Network
-from rsseg.models.rebuilding import Rebuilding
+from rsseg.models.network import Network, Rebuilding
 from rsseg.models.siamese import bands_of_a_date, siamese_encoder
 from rsseg.models.supervision import SUPERVISED
 from rsseg.task import Task

@@ -92,7 +92,7 @@ class Crossing:
 
     def __init__(self, setup: Setup, run: RunFolder, store: Store, recorder: Recorder, best: int) -> None:
         self._tasks, first, self._path = labelled_tasks(setup), recorder.first, run.records / "crossed.npz"
-        self.steps = (best, best) if first.all() else recorder.chosen
+        self.steps = (best, best) if first.all() else recorder.chosen  # of the checkpoints that were chosen on each half
         self._by = np.where(first, *self.steps[::-1])  # the checkpoint that each scene is counted by
         before = read_arrays(self._path) if self._path.is_file() else {}
         self._before = {name: of_head(before, name) for name in self._tasks}

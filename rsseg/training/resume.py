@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from rsseg.config.contents import ABSENT, look_up
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.distributed import is_main
@@ -44,9 +45,6 @@ REASONS = {
 }
 """Why a run that goes on keeps a part of its config."""
 
-ABSENT = object()
-"""The value of a word that is no key of the config: a choice of experiment, of a part below a group, or a removed key."""
-
 GOES_ON = ("ConstantLR", "ReduceLROnPlateau")  # the schedules that have no end
 
 
@@ -76,7 +74,7 @@ def overridden(composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = override.key_or_group
         if key not in ("resume", "trust") and not key.startswith("hydra"):
-            found[key] = _get(composed, key)
+            found[key] = look_up(composed, key)
     return found
 
 
@@ -88,7 +86,7 @@ def continuation(saved: Mapping[str, Any], given: Mapping[str, Any], step: int, 
     """
     plain, changed, faults = deepcopy(dict(saved)), {}, []
     for key, value in given.items():
-        if value is not ABSENT and _get(plain, key) == value:
+        if value is not ABSENT and look_up(plain, key) == value:
             continue
         may = key in ("steps", "optimizer.lr") or any(key == free or key.startswith(f"{free}.") for free in FREE)
         if may and value is not ABSENT:
@@ -167,14 +165,6 @@ class NewSchedule(L.Callback):
             for group in state["param_groups"]:
                 rate = group["initial_lr"] if self.rate is None else self.rate * group.get("lr_scale", 1.0)
                 group["lr"] = group["initial_lr"] = rate
-
-
-def _get(node: Any, key: str) -> Any:
-    for name in key.split("."):
-        if not isinstance(node, Mapping) or name not in node:
-            return ABSENT
-        node = node[name]
-    return node
 
 
 def _set(node: dict[str, Any], key: str, value: Any) -> None:
