@@ -27,18 +27,22 @@ class FailedError(InputError):
 
     def __init__(self, message: str, failure: Exception) -> None:
         super().__init__(message)
-        self.failure = failure
+        self.failure = failure  # what the target raised
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a place of the config accepts: classes that derive from a base. Names are dotted: they are imported when needed."""
+    """What a place of the config accepts: classes that derive from a base. Names are dotted: they are imported when needed.
+
+    Of `libraries` those classes are accepted that derive from `trusted_base` and are defined in the modules that are named with
+    each: what a library merely imports is none of them.
+    """
 
     what: str  # what messages call it
     base: str  # what a target has to derive from
     allowed_modules: tuple[str, ...]  # the modules, or classes, at or below which a target lies
-    trusted_base: str | None = None  # what one of `libraries`, or of a package that the user trusts, derives from; None: `base`
-    libraries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # others, and where their classes are defined
+    trusted_base: str | None = None  # what a target of a package that the user trusts derives from; None: `base`
+    libraries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # and the modules that define their classes
     nested: Mapping[str, Kind] = field(default_factory=dict)  # those of the nodes below some parameters, else itself
 
 

@@ -55,7 +55,7 @@ class RunFolder:
         self.lock_file = path / "run.lock"  # held while a process trains
         self.records = path / "records"  # what comparisons need
         self.pictures = path / "pictures"  # drawn while training
-        self.checkpoints = path / "checkpoints"  # the best one, the newest one, and the one before it:
+        self.checkpoints = path / "checkpoints"  # the one with the best score, the newest, and the one before the newest:
         self.best, self.last, self.previous = (self.checkpoints / f"{name}.ckpt" for name in ("best", "last", "previous"))
 
     def __str__(self) -> str:

@@ -38,7 +38,7 @@ class CheckpointFiles(CheckpointIO):
         self.run = run
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write one whole or not at all."""
+        """Write one whole or not at all; where it can't be written, say which good state is kept."""
         path = Path(path)
         if path.parent == self.run.checkpoints and path != self.run.last:  # others keep a state too: the rate finder
             checkpoint = {"state_dict": checkpoint["state_dict"], "global_step": checkpoint["global_step"]}
