@@ -21,10 +21,7 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, SequentialLR
 from rsseg.config import build as kinds
 from rsseg.config.build import faults, locate, missing
 from rsseg.config.schema import Cache, cross_check, raise_faults
-from rsseg.config.targets import (
-    heads_of,
-    leave_out_short_form,
-)
+from rsseg.config.targets import heads_of, leave_out_short_form
 from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import SIZE, Blocks
 from rsseg.data.scene import Source
@@ -45,8 +42,7 @@ from rsseg.task import Task
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("tensorboard", "wandb", "mlflow")
-"""The loggers that an extra of rsseg installs; each is called as its package."""
+PACKAGES = ("tensorboard", "wandb", "mlflow")  # the loggers that an extra of rsseg installs; each is called as its package
 
 
 def attempts(setup: Setup) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -255,15 +251,7 @@ def check_machine(setup: Setup) -> None:
 
 
 def check_run(config: DictConfig, scenes: bool) -> None:
-    """Find what can be found before a run of a sweep.
-
-    Args:
-        config: As Hydra composes it.
-        scenes: Also look for the scenes of the training and the validation split.
-
-    Raises:
-        InputError: For faults of the config, and what machine or dataset lack.
-    """
+    """Refuse what can be found before a run of a sweep: faults of the config, of the machine and, if asked, missing scenes."""
     setup = make_setup(config, config.trust)
     check_machine(setup)
     if scenes:
@@ -275,11 +263,7 @@ def check_run(config: DictConfig, scenes: bool) -> None:
 def checkpoint_bytes(config: DictConfig) -> float:
     """About what the checkpoints of a run take on disk: the weights of the best, weights and optimizer state of the last two.
 
-    Args:
-        config: As Hydra composes it, without faults. Where it leaves the bands open, three are assumed.
-
-    Returns:
-        NaN where the network can't be made without the data.
+    Where the config leaves the bands open, three are assumed; NaN where the network can't be made without the data.
     """
     setup = make_setup(config, config.trust)
     one = nn.Parameter(torch.zeros(1000))
@@ -318,14 +302,7 @@ def with_bands(setup: Setup) -> tuple[Setup, Source]:
 
 
 def make_module(setup: Setup, network: nn.Module, numbers: TrainStatistics, scenes: int) -> SegmentationModule:
-    """Everything that trains, around a network.
-
-    Args:
-        setup: The setup.
-        network: The network.
-        numbers: The training split's numbers.
-        scenes: The number of scenes that are scored.
-    """
+    """Everything that trains, around a network."""
     return SegmentationModule(
         network=network,
         losses=setup.losses(numbers),

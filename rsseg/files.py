@@ -24,8 +24,7 @@ from rsseg.contract import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-STALE = 3600
-"""Seconds after which a temporary file that nobody writes to is taken for one of a process that was killed."""
+STALE = 3600  # seconds after which a temporary file that nobody writes to is taken for one of a process that was killed
 
 WAYS_OUT = {
     errno.ENOSPC: "free some space",
@@ -110,12 +109,7 @@ def atomic_write(path: Path, sync: bool = True) -> Iterator[Path]:
 
 
 def remove_parts(folder: Path, older: float = STALE) -> None:
-    """Remove the temporary files, and folders, that killed processes left in a folder.
-
-    Args:
-        folder: The folder.
-        older: Those that were last written to at least so many seconds ago.
-    """
+    """Remove the temporary files and folders of killed processes in a folder, last written to so many seconds ago or more."""
     for part in folder.glob(".*.part*"):
         with suppress(OSError):  # another process may have just finished it
             if time.time() - max(path.stat().st_mtime for path in (part, *part.rglob("*"))) < older:

@@ -24,12 +24,7 @@ from rsseg.task import Task
 
 
 def logged_names(tasks: Mapping[str, Task], terms: Mapping[str, Sequence[str]]) -> list[str]:
-    """What a callback can monitor: all that a run logs at every validation, and what it logs there if it is monitored.
-
-    Args:
-        tasks: Each head's task.
-        terms: The names of each head's loss terms.
-    """
+    """What a callback can monitor: all that a run logs at every validation, and what it logs there if it is monitored."""
     found = ["val/loss"]
     for name, task in tasks.items():
         found += [f"val/{name}/{score}" for score in metrics(task)]
@@ -37,18 +32,11 @@ def logged_names(tasks: Mapping[str, Task], terms: Mapping[str, Sequence[str]]) 
     return found
 
 
-FARTHEST = 30.0
-"""How many deviations from the mean a normalised pixel lies at most: absurd ones move nothing else."""
+FARTHEST = 30.0  # how many deviations from the mean a normalised pixel lies at most: absurd ones move nothing else
 
 
 def normalise(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Stored pixels as float32 of mean 0 and deviation 1, up to `FARTHEST`; NaN becomes 0, the mean.
-
-    Args:
-        image: ``[B, C, H, W]`` of any dtype.
-        mean: ``[1, C, 1, 1]``.
-        std: Likewise.
-    """
+    """Stored pixels ``[B, C, H, W]`` as float32 of mean 0 and deviation 1, up to `FARTHEST`; NaN becomes 0, the mean."""
     values = torch.nan_to_num((image.float() - mean) / std, nan=0.0, posinf=0.0, neginf=0.0)
     return values.clamp_(-FARTHEST, FARTHEST).contiguous(memory_format=torch.channels_last)
 
@@ -60,26 +48,6 @@ class SegmentationModule(L.LightningModule):
     in training ``train/{head}/loss/aux`` and ``.../classifier`` where the network gives more than logits (`Network.outputs`),
     and for validation ``val/{head}/{score}`` for each of `Task.scores`, per class ``val/{head}/{score}/{class}`` for each of
     `Task.class_scores`, and what is monitored.
-
-    Args:
-        network: Maps an image to logits by head.
-        losses: The composition of each head.
-        tasks: Each head's task.
-        mean: Per band, what is subtracted from stored pixels.
-        std: Per band, what they are divided by then.
-        scenes: The number of scenes that are scored.
-        steps: The run's optimiser steps, which the terms' weights may depend on; 0: all steps have the full weights. Validation
-            always has them, so that its losses can be compared.
-        balancing: Puts the losses of heads, or of terms, together in training; None: their sum, as in validation.
-        between: What it puts together, ``heads`` or ``terms``.
-        seed: The run's seed; dropout at step s is a function of (seed, s).
-        augmentations: Applied in turn to normalised training batches, on the device.
-        optimizer: Makes the optimizer from the parameters.
-        scheduler: Makes the schedule, stepped every optimiser step, from the optimizer.
-        without: By head, the classes that are left out of mean scores.
-        weights: By head, the weight of its loss in the sum; None: 1.
-        monitored: Names of scores that are logged beside the usual ones.
-        classifier: The weight of the losses of the network's classifiers.
     """
 
     mean: Tensor
@@ -88,22 +56,22 @@ class SegmentationModule(L.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        losses: Mapping[str, Composite],
-        tasks: Mapping[str, Task],
-        mean: Sequence[float],
-        std: Sequence[float],
-        scenes: int,
-        steps: int = 0,
-        balancing: Balancing | None = None,
-        between: str = "heads",
-        seed: int = 0,
-        augmentations: Sequence[Augmentation] = (),
-        optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
-        scheduler: Callable[..., Any] | None = None,
-        without: Mapping[str, Sequence[str]] | None = None,
-        weights: Mapping[str, float] | None = None,
-        monitored: Sequence[str] = (),
-        classifier: float = 0.0,
+        losses: Mapping[str, Composite],  # the composition of each head
+        tasks: Mapping[str, Task],  # each head's task
+        mean: Sequence[float],  # per band, what is subtracted from stored pixels
+        std: Sequence[float],  # per band, what they are divided by then
+        scenes: int,  # the number of scenes that are scored
+        steps: int = 0,  # optimiser steps, which weights of terms may depend on in training; 0: all have the full weights
+        balancing: Balancing | None = None,  # puts losses together in training; None: their sum, as in validation
+        between: str = "heads",  # what it puts together, ``heads`` or ``terms``
+        seed: int = 0,  # that of the run; dropout at step s is a function of (seed, s)
+        augmentations: Sequence[Augmentation] = (),  # applied in turn to normalised training batches
+        optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,  # makes it from the parameters
+        scheduler: Callable[..., Any] | None = None,  # makes it from the optimizer; stepped every step
+        without: Mapping[str, Sequence[str]] | None = None,  # by head, the classes that are left out of means
+        weights: Mapping[str, float] | None = None,  # by head, the weight of its loss in the sum; None: 1
+        monitored: Sequence[str] = (),  # names of scores that are logged beside the usual ones
+        classifier: float = 0.0,  # the weight of the losses of the network's classifiers
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)

@@ -12,14 +12,7 @@ import lightning as L
 import torch
 from omegaconf import OmegaConf
 
-from rsseg.assembly import (
-    check_machine,
-    fit_augmentations,
-    make_module,
-    make_setup,
-    warn_of_uncounted,
-    with_bands,
-)
+from rsseg.assembly import check_machine, fit_augmentations, make_module, make_setup, warn_of_uncounted, with_bands
 from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import Chosen, provenance
@@ -36,9 +29,7 @@ from rsseg.setup import Setup
 from rsseg.task import Task
 from rsseg.training.divergence import DivergedError
 from rsseg.training.resume import continuation, last_state, overridden, write_down
-from rsseg.training.scoring import (
-    score_best,
-)
+from rsseg.training.scoring import score_best
 from rsseg.training.signals import Interrupts
 from rsseg.training.trainer import fit, make_loop, write_scores, write_summary
 
@@ -127,11 +118,7 @@ def _open(setup: Setup) -> tuple[Setup, SegmentationModule, Data]:
 
 
 def _write_start(setup: Setup, run: RunFolder, data: Data, chosen: Chosen, resumed: bool) -> None:
-    """Write what the run is made of.
-
-    Raises:
-        InputError: If a run that goes on had other data.
-    """
+    """Write what the run is made of."""
     record = data.record()
     if resumed:
         before = run.data()
@@ -149,11 +136,7 @@ def _write_start(setup: Setup, run: RunFolder, data: Data, chosen: Chosen, resum
 
 
 def _finished(run: RunFolder, task: Task) -> float:
-    """The score in ``summary.json`` of a finished run.
-
-    Raises:
-        DivergedError: If it has diverged.
-    """
+    """The score in ``summary.json`` of a finished run."""
     summary = run.summary()
     if "diverged" in summary:
         facts = summary["diverged"]

@@ -27,14 +27,9 @@ from rsseg.table import print_table
 from rsseg.task import Task
 from rsseg.training.divergence import DivergedError
 
-BOUNDARY = "boundary_iou"
-"""The score that runs have only if they were recorded."""
-
-DIVERGED = "diverged"
-"""Under this name a trial says at which step its run has diverged."""
-
-FINALS = 8
-"""The seeds on which the best trials of a search are raced, those after the search's own."""
+BOUNDARY = "boundary_iou"  # the score that runs have only if they were recorded
+DIVERGED = "diverged"  # under this name a trial says at which step its run has diverged
+FINALS = 8  # the seeds on which the best trials of a search are raced, those after the search's own
 
 log = logging.getLogger(__name__)
 
@@ -79,17 +74,7 @@ def search(wanted: Search, processes: int, finalists: int = 0) -> None:
 
 
 def race_best(study: Any, wanted: Search, finalists: int, processes: int) -> None:
-    """Race the best trials on further seeds: the score of the best of many trials is too good, and may be luck.
-
-    Args:
-        study: The study, with its trials.
-        wanted: What was searched for.
-        finalists: How many trials are raced.
-        processes: How many run at once.
-
-    Raises:
-        InputError: If there are fewer than two to race, or a run fails.
-    """
+    """Race the best trials on further seeds: the score of the best of many trials is too good, and may be luck."""
     from optuna.trial import TrialState
 
     tried = {wanted.run_folder(t.params).name: t for t in study.get_trials(states=(TrialState.COMPLETE,))}
@@ -105,11 +90,7 @@ def race_best(study: Any, wanted: Search, finalists: int, processes: int) -> Non
 
 
 def check_search(wanted: Search, processes: int) -> None:
-    """Find what is wrong with a search before it starts.
-
-    Raises:
-        InputError: If anything is.
-    """
+    """Refuse what is wrong with a search before it starts."""
     config, _ = wanted.config(wanted.first())
     setup = make_setup(config, config.trust)
     if setup.task.real:
@@ -130,11 +111,7 @@ def check_search(wanted: Search, processes: int) -> None:
 
 
 def open_study(wanted: Search) -> Any:
-    """The study in its storage, new or begun.
-
-    Raises:
-        InputError: If the storage can't be opened, or holds another search under that name.
-    """
+    """The study in its storage, new or begun; another search under its name is refused."""
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -179,14 +156,7 @@ def release_dead_trials(study: Any, wanted: Search) -> None:
 
 
 def work(wanted: Search, processes: int, lock: Any, faults: Any) -> None:
-    """One process: try until the study has its trials; a fault ends it and is handed to the search.
-
-    Args:
-        wanted: What is searched for.
-        processes: How many share this machine.
-        lock: Held while a trial is chosen.
-        faults: Takes the text of a user's mistake.
-    """
+    """One process: try until the study has its trials; a fault ends it and is handed to the search."""
     end_with_parent()
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -280,11 +250,7 @@ def watch(study: Any, wanted: Search, workers: Sequence[Any]) -> None:
 
 
 def report(study: Any, wanted: Search) -> None:
-    """Print the best trials, of several objectives those that no other beats in all, and write all of them.
-
-    Raises:
-        InputError: If none was finished.
-    """
+    """Print the best trials, of several objectives those that no other beats in all, and write all of them."""
     from optuna.trial import TrialState
 
     rows = [

@@ -18,15 +18,7 @@ from torch import nn
 from rsseg.config import build as kinds
 from rsseg.config.build import FailedError, Kind, build
 from rsseg.config.schema import Cache, ModelConfig, RecordConfig
-from rsseg.config.targets import (
-    full_names,
-    has_loss,
-    heads_of,
-    in_place,
-    no_such_target,
-    targets_of,
-    tasks_of,
-)
+from rsseg.config.targets import full_names, has_loss, heads_of, in_place, no_such_target, targets_of, tasks_of
 from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import Blocks
 from rsseg.data.labels import make_mask_reader
@@ -75,29 +67,20 @@ BESIDE_TERM = ("weight", "start", "ramp", "pixels")
 BESIDE_BALANCING = ("between",)
 """The key of the balancing that is not for its target: what the parts are, ``heads`` or ``terms``, see `weighed_parts`."""
 
-BESIDE_OPTIMIZER = ("encoder_lr", "layer_decay")
-"""The keys of the optimizer that are not for its target: see `rate_groups`."""
+BESIDE_OPTIMIZER = ("encoder_lr", "layer_decay")  # the keys of the optimizer that are not for its target: see `rate_groups`
 
 ABSOLUTE = ("max_lr", "base_lr", "min_lr")
 """The arguments of schedules that are learning rates, and may be given for each group of parameters."""
 
 
 class Place(NamedTuple):
-    """A node that is built.
+    """A node that is built."""
 
-    Attributes:
-        where: Its place in the config.
-        node: What stands there.
-        kind: What it has to be.
-        given: The arguments that rsseg adds.
-        beside: Keys that the node may hold for rsseg, such as a term's weight: its target is not given them.
-    """
-
-    where: str
-    node: Any
-    kind: Kind
-    given: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
+    where: str  # its place in the config
+    node: Any  # what stands there
+    kind: Kind  # what it has to be
+    given: tuple[str, ...] = ()  # the arguments that rsseg adds
+    beside: tuple[str, ...] = ()  # keys that the node may hold for rsseg, such as a term's weight: its target is not given them
 
 
 def places(plain: Mapping[str, Any]) -> Iterator[Place]:
@@ -137,17 +120,11 @@ class Setup:
     """A composed config as checked values, and the objects that it describes.
 
     Scalars have the names that they have in the config; `configs/train.yaml` explains them.
-
-    Attributes:
-        plain: The resolved config as plain values: what config.yaml holds.
-        dataset: The dataset.
-        tasks: The task of each head, by name.
-        trust: Packages of the user's whose classes the config may name.
     """
 
-    plain: dict[str, Any]
+    plain: dict[str, Any]  # the resolved config as plain values: what config.yaml holds
     dataset: Dataset
-    tasks: dict[str, Task]
+    tasks: dict[str, Task]  # the task of each head, by name
     seed: int
     window: int
     batch_size: int
@@ -161,7 +138,7 @@ class Setup:
     cache: Cache
     output: Path
     record: RecordConfig
-    trust: tuple[str, ...]
+    trust: tuple[str, ...]  # packages of the user's whose classes the config may name
 
     @property
     def head(self) -> str:
@@ -238,11 +215,7 @@ class Setup:
         return ModelConfig(**{key: value for key, value in self.plain["model"].items() if key in known})
 
     def network(self, pretrained: bool = True) -> Network:
-        """The network.
-
-        Args:
-            pretrained: Load its pretrained weights; not where a checkpoint holds all.
-        """
+        """The network, with its pretrained weights; without where a checkpoint holds all."""
         model = self.model
         if not pretrained:
             model.weights = "none"
@@ -254,11 +227,7 @@ class Setup:
         return network
 
     def losses(self, numbers: TrainStatistics | None) -> dict[str, Composite]:
-        """The loss composition of each head.
-
-        Args:
-            numbers: The training split's counts; None: leave counted weights out, to check the rest.
-        """
+        """The loss composition of each head; without the training split's numbers no weights are counted, to check the rest."""
         composites = {}
         for head, (where, nodes) in loss_places(self.plain).items():
             terms = {
@@ -287,14 +256,7 @@ class Setup:
         )
 
     def term(self, where: str, node: Mapping[str, Any], task: Task, numbers: TrainStatistics | None) -> nn.Module:
-        """A loss term.
-
-        Args:
-            where: Its place in the config.
-            node: What stands there.
-            task: The head's.
-            numbers: As for `losses`.
-        """
+        """A loss term."""
         arguments = {key: value for key, value in node.items() if key not in BESIDE_TERM}
         if task.real and arguments.get("nodata") is not None:
             raise InputError(
@@ -343,13 +305,7 @@ class Setup:
         return build(node, f"augment.{name}", kinds.AUGMENTATION, self.trust, **given)
 
     def sampler(self, sizes: NDArray[np.int64], blocks: Blocks, read: Read) -> Places:
-        """What says where each training window lies.
-
-        Args:
-            sizes: ``[S, 2]``, height and width of each training scene.
-            blocks: Their blocks.
-            read: Reads their windows.
-        """
+        """What says where each training window lies, from the scenes' heights and widths ``[S, 2]`` and their blocks."""
         given = {"seed": self.seed, "sizes": sizes, "window": self.window, "blocks": blocks, "task": self.dataset.task}
         return build(self.plain["sampler"], "sampler", kinds.SAMPLER, self.trust, **given, read=read)
 
@@ -362,13 +318,7 @@ class Setup:
     def optimizer(
         self, params: Any, network: nn.Module | None = None, undecayed: Sequence[nn.Parameter] = ()
     ) -> torch.optim.Optimizer:
-        """The optimizer of some parameters; those of the network's encoder may have rates of their own.
-
-        Args:
-            params: The parameters.
-            network: The network, for the rates of its encoder.
-            undecayed: Further parameters, without weight decay.
-        """
+        """The optimizer of parameters, at the rates of the network's encoder; the `undecayed` ones have no weight decay."""
         node = {key: value for key, value in self.plain["optimizer"].items() if key not in BESIDE_OPTIMIZER}
         grouped = self.rates != (1, 1)
         if network is not None and grouped:

@@ -19,6 +19,7 @@ from tiny import CONFIGS, map_scene, power_cut
 from rsseg import devices
 from rsseg.answer import Question, compare, draw_disagreements
 from rsseg.assembly import make_setup
+from rsseg.config.contents import ABSENT
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import Store
@@ -32,7 +33,7 @@ from rsseg.run import train
 from rsseg.task import Multiclass
 from rsseg.training.checkpointing import Checkpoints, validation_steps
 from rsseg.training.divergence import DivergedError, NonFinite
-from rsseg.training.resume import ABSENT, begins_anew, continuation, overridden
+from rsseg.training.resume import begins_anew, continuation, overridden
 from rsseg.training.signals import Interrupts
 from rsseg.training.trainer import ProgressLines, make_trainer
 

@@ -36,11 +36,8 @@ def run_script(arguments: type[Any], action: Callable[[Any], object], words: lis
         sys.exit(f"error: {error}")
 
 
-RENAMED = {"unfair=keep": "allow_different=true"}
-"""Arguments of older versions, and what they are called now."""
-
-EXPECTED: dict[Any, str] = {int: "a whole number", bool: "yes or no"}
-"""What messages call the values of a field's type."""
+RENAMED = {"unfair=keep": "allow_different=true"}  # arguments of older versions, and what they are called now
+EXPECTED: dict[Any, str] = {int: "a whole number", bool: "yes or no"}  # what messages call the values of a field's type
 
 
 def parse(arguments: type[Any], words: list[str]) -> Any:

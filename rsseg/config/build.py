@@ -23,38 +23,27 @@ from rsseg.contract import InputError, nearest
 
 
 class FailedError(InputError):
-    """A target failed while it was made, over something else than its arguments: a server that is away, a full disk.
-
-    Args:
-        message: What is said.
-        failure: What the target raised.
-    """
+    """A target failed while it was made, over something else than its arguments: a server that is away, a full disk."""
 
     def __init__(self, message: str, failure: Exception) -> None:
         super().__init__(message)
-        self.failure = failure
+        self.failure = failure  # what the target raised
 
 
 @dataclass(frozen=True)
 class Kind:
     """What a place of the config accepts: classes that derive from a base. Names are dotted: they are imported when needed.
 
-    Attributes:
-        what: What messages call it.
-        base: What a target has to derive from.
-        allowed_modules: The modules, or classes, at or below which a target lies.
-        trusted_base: What a target of a package that the user trusts has to derive from; None: `base`.
-        libraries: Other modules whose classes are accepted if they derive from `trusted_base`, each with the modules that these
-            classes have to be defined in: what a library merely imports is none of them.
-        nested: The kinds of the nodes below some parameters; others are of the kind itself.
+    Of `libraries` those classes are accepted that derive from `trusted_base` and are defined in the modules that are named with
+    each: what a library merely imports is none of them.
     """
 
-    what: str
-    base: str
-    allowed_modules: tuple[str, ...]
-    trusted_base: str | None = None
-    libraries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    nested: Mapping[str, Kind] = field(default_factory=dict)
+    what: str  # what messages call it
+    base: str  # what a target has to derive from
+    allowed_modules: tuple[str, ...]  # the modules, or classes, at or below which a target lies
+    trusted_base: str | None = None  # what a target of a package that the user trusts derives from; None: `base`
+    libraries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # and the modules that define their classes
+    nested: Mapping[str, Kind] = field(default_factory=dict)  # those of the nodes below some parameters, else itself
 
 
 OPTIMIZER = Kind("an optimiser", "torch.optim.Optimizer", ("torch.optim", "timm.optim"))
@@ -105,13 +94,7 @@ def plain(node: Any) -> Any:
 
 
 def locate(target: Any, where: str, kind: Kind, trust: Collection[str] = ()) -> type:
-    """The class that a `_target_` names.
-
-    Args:
-        target: A dotted path.
-        where: The place in the config, for the message.
-        kind: What the place accepts.
-        trust: Packages that the user at the command line trusts: their classes are accepted too.
+    """The class that a `_target_` names at a place of the config; classes of packages in `trust` are accepted too.
 
     Raises:
         InputError: If it is no class of that kind. What lies elsewhere is not even imported: importing runs code.
@@ -156,13 +139,8 @@ def faults(
 ) -> list[str]:
     """What keeps a node from being built: a target of another kind, unknown and missing parameters, here and in nodes below.
 
-    Args:
-        node: A plain mapping with `_target_`.
-        where: Its place in the config.
-        kind: What the place accepts.
-        trust: As for `locate`.
-        given: The parameters that `build` will be passed beside the config's.
-        beside: Keys that the node may hold for rsseg, such as a term's weight: the target is not given them.
+    `given` are the parameters that `build` will be passed beside the config's; `beside` are keys that the node may hold for
+    rsseg, such as a term's weight: the target is not given them.
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
         return [f"{where} has no _target_: found {node}; to leave it out, remove it with '~{where}'"]

@@ -64,15 +64,7 @@ ALLOWED_HYDRA_TARGETS: dict[str, tuple[str, ...]] = {
 
 
 def prepare(configs: Path, words: list[str]) -> None:
-    """Before Hydra and torch start: show the help, or find what is wrong with a command line.
-
-    Args:
-        configs: The folder with `train.yaml`.
-        words: The command line of train.py.
-
-    Raises:
-        InputError: If there is a mistake that shows without data; of a sweep, one in what its runs have in common.
-    """
+    """Before Hydra and torch start: show the help, or refuse a command line with a mistake that shows without data."""
     flags = get_args_parser().parse_args(words)
     if flags.help:
         print(help_text(configs))
@@ -103,11 +95,7 @@ def refuse_sweep(config: DictConfig) -> None:
 
 
 def check_output(folder: Path) -> None:
-    """Refuse a folder that runs can't be written into: Hydra would tell of it by a stack trace.
-
-    Raises:
-        InputError: If it can't be made or written into.
-    """
+    """Refuse a folder that runs can't be written into: Hydra would tell of it by a stack trace."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         tempfile.TemporaryDirectory(dir=there).cleanup()
@@ -197,13 +185,6 @@ def refuse_foreign(config: DictConfig, words: Sequence[str]) -> None:
     """Refuse what lets in code that the user does not name: of Hydra's node of a config, and trust that a file states.
 
     Of Hydra's node that is what it would make, or import, that is not of `ALLOWED_HYDRA_TARGETS`.
-
-    Args:
-        config: As Hydra composes it.
-        words: The overrides that it was composed with.
-
-    Raises:
-        InputError: At the first such place.
     """
     typed = any(word.lstrip("+").partition("=")[0] == "trust" for word in words)
     if "trust" in (config.hydra.sweeper.get("params") or {}) or (config.trust and not typed):
@@ -239,11 +220,7 @@ def _leaves(node: Any, where: str) -> Iterator[tuple[str, Any]]:
 
 
 def help_text(configs: Path) -> str:
-    """What `--help` prints: what rsseg does, examples, and the choices of each group, made from the files.
-
-    Args:
-        configs: The folder with `train.yaml`.
-    """
+    """What `--help` prints: what rsseg does, examples, and the choices of each group, made from the files."""
     defaults = OmegaConf.load(configs / "train.yaml").defaults
     chosen = {group: default for entry in defaults if OmegaConf.is_dict(entry) for group, default in entry.items()}
     lines = []

@@ -55,16 +55,11 @@ KINDS: dict[str, Callable[[Any], bool]] = {
 """What values may be expected to be, in words."""
 
 
-LACKING = object()
-"""What a key that is not there gives, as null is a value."""
+ABSENT = object()  # what a key that is not there gives, as null is a value
 
 
 def fault(name: str, content: Any) -> str:
     """What is wrong with what a file of a run holds; empty if nothing is.
-
-    Args:
-        name: The file's name.
-        content: As JSON or YAML gives it.
 
     Example:
         >>> fault("summary.json", {"diverged": {"step": "many"}})
@@ -82,17 +77,18 @@ def fault(name: str, content: Any) -> str:
             f"{head}.{kind}.{key}": "a list of numbers"
             for head, kinds in content.items() for kind in kinds for key in ("scale", "shift")
         }  # fmt: skip
-    found = {key: _look_up(content, key.split(".")) for key in needed}
-    lacking = [key for key, value in found.items() if value is LACKING]
+    found = {key: look_up(content, key) for key in needed}
+    lacking = [key for key, value in found.items() if value is ABSENT]
     if lacking:
         return f"it lacks {', '.join(lacking)}"
     wrong = [key for key, kind in needed.items() if not KINDS[kind](found[key])]
     return f"{wrong[0]} is {repr(found[wrong[0]])[:60]}, {needed[wrong[0]]} is expected" if wrong else ""
 
 
-def _look_up(node: Any, names: list[str]) -> Any:
-    for name in names:
+def look_up(node: Any, key: str) -> Any:
+    """What a nested mapping holds under a dotted key, or `ABSENT`."""
+    for name in key.split("."):
         if not isinstance(node, Mapping) or name not in node:
-            return LACKING
+            return ABSENT
         node = node[name]
     return node

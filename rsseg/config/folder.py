@@ -30,51 +30,32 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ROOT_KEYS = ("dataset.source.root", "dataset.args.root")
-"""The settings that say where data lie."""
-
-RENAMED = {"residence": "cache", "on_bad_tile": "on_bad_scene"}
-"""Settings of earlier versions, and what they are called now."""
+ROOT_KEYS = ("dataset.source.root", "dataset.args.root")  # the settings that say where data lie
+RENAMED = {"residence": "cache", "on_bad_tile": "on_bad_scene"}  # settings of earlier versions, and what they are called now
 
 PLACE_KEYS = ("output", "resume", "workers", "cache", "verify", "pictures", "logger", "checkpoint_every", "trust")
 """What two runs of a config may differ in."""
 
-FOUND_KEYS = ("dataset.bands",)
-"""What is null until a run has seen the data."""
+FOUND_KEYS = ("dataset.bands",)  # what is null until a run has seen the data
 
 
 class RunFolder:
-    """A run folder. Whatever is wrong with a file that is read from it is an `InputError` of one line that says what to do.
-
-    Args:
-        path: The folder.
-
-    Attributes:
-        config_file: The resolved config; its presence says that a run was begun.
-        run_file: What made the run: overrides, code, libraries.
-        data_file: Scenes, fingerprints and statistics of the splits.
-        summary_file: The scores of the best checkpoint; its presence says that the run is finished.
-        metrics_file: What was logged, by step.
-        classes_file: The scores of the best checkpoint by class.
-        thresholds_file: The thresholds, or biases, that were tuned at the best checkpoint.
-        scaling_file: The scalings of logits that make probabilities of the best checkpoint mean what they say.
-        lock_file: Held while a process trains.
-        checkpoints: The folder of checkpoints.
-        best: The checkpoint with the best score.
-        last: The newest one.
-        previous: The one before the newest.
-        records: The folder of what comparisons need.
-        pictures: The folder of pictures that are drawn while training.
-    """
+    """A run folder. Whatever is wrong with a file that is read from it is an `InputError` of one line that says what to do."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config_file, self.run_file, self.data_file = path / "config.yaml", path / "run.json", path / "data.json"
-        self.summary_file, self.metrics_file = path / "summary.json", path / "metrics.csv"
-        self.classes_file, self.thresholds_file = path / "classes.csv", path / "threshold.json"
-        self.scaling_file = path / "scaling.json"
-        self.lock_file, self.records, self.pictures = path / "run.lock", path / "records", path / "pictures"
-        self.checkpoints = path / "checkpoints"
+        self.config_file = path / "config.yaml"  # resolved; its presence says that a run was begun
+        self.run_file = path / "run.json"  # what made the run: overrides, code, libraries
+        self.data_file = path / "data.json"  # scenes, fingerprints and statistics of the splits
+        self.summary_file = path / "summary.json"  # scores of the best checkpoint; its presence says that the run is finished
+        self.metrics_file = path / "metrics.csv"  # what was logged, by step
+        self.classes_file = path / "classes.csv"  # the scores of the best checkpoint by class
+        self.thresholds_file = path / "threshold.json"  # thresholds, or biases, tuned at the best checkpoint
+        self.scaling_file = path / "scaling.json"  # of the best checkpoint's logits, so that probabilities mean what they say
+        self.lock_file = path / "run.lock"  # held while a process trains
+        self.records = path / "records"  # what comparisons need
+        self.pictures = path / "pictures"  # drawn while training
+        self.checkpoints = path / "checkpoints"  # the one with the best score, the newest, and the one before the newest:
         self.best, self.last, self.previous = (self.checkpoints / f"{name}.ckpt" for name in ("best", "last", "previous"))
 
     def __str__(self) -> str:
@@ -112,11 +93,8 @@ class RunFolder:
     def lock(self, wait: bool = False) -> Iterator[None]:
         """While this is open, no other process trains in the folder; what a killed one left half written is removed.
 
-        Args:
-            wait: Wait for another process that trains in it.
-
         Raises:
-            LockedError: If another process does, and is not waited for.
+            LockedError: If another process trains in it, and is not waited for.
             UnwritableError: If the folder can't be written to.
         """
         with ExitStack() as stack:
@@ -202,9 +180,6 @@ class RunFolder:
     def thresholds(self, tasks: Mapping[str, Any]) -> dict[str, Tensor]:
         """The tuned thresholds, or biases, that `Task.predict` takes: float32 ``[classes]``, by head.
 
-        Args:
-            tasks: The task of each head.
-
         Raises:
             InputError: If the run has none, or they can't be read.
         """
@@ -225,10 +200,6 @@ class RunFolder:
     def scalings(self, head: str, classes: int) -> dict[str, Scaling]:
         """The scalings of a head's logits that were fitted on the validation scenes, by kind; none where there is no file.
 
-        Args:
-            head: The head's name.
-            classes: The number of its classes.
-
         Raises:
             InputError: If they can't be read.
         """
@@ -241,10 +212,7 @@ class RunFolder:
         return found
 
     def find(self, name: str = "best") -> Path:
-        """The file of a checkpoint.
-
-        Args:
-            name: best, last or previous.
+        """The file of a checkpoint: best, last or previous.
 
         Raises:
             InputError: If there is none.
@@ -265,10 +233,7 @@ class RunFolder:
         self.find()
 
     def load_state(self, name: str = "best") -> tuple[dict[str, Tensor], int]:
-        """The weights of a checkpoint, and the step that they are of.
-
-        Args:
-            name: best, last or previous.
+        """The weights of a checkpoint (best, last or previous), and the step that they are of.
 
         Raises:
             InputError: If there is none, or it can't be read.

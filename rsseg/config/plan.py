@@ -16,19 +16,16 @@ from rsseg.files import read_json, write_json
 FILE = "sweep.json"
 FORMAT = 1
 
-TRIALS = "trials.csv"
-"""What `rsseg.search` writes beside the runs that are its trials."""
+TRIALS = "trials.csv"  # what `rsseg.search` writes beside the runs that are its trials
 
 LOSS, EXPERIMENT, SEED, RATE, FOLD = "loss", "experiment", "seed", "optimizer.lr", "dataset.fold"
 
-SEARCH_SEED = 1000
-"""In a sweep over learning rates the seeds from here on choose each loss's rate."""
+SEARCH_SEED = 1000  # in a sweep over learning rates the seeds from here on choose each loss's rate
 
 APART = (LOSS, SEED, FOLD, "record", "dataset.palette", "dataset.rgb", *PLACE_KEYS)
 """What `settings` leave out: loss, seed and fold, which plans name, and what training does not depend on."""
 
-ROOTS = ("root", "paths")
-"""Keys that hold the folder of a dataset; its fingerprint and statistics identify the data in it."""
+ROOTS = ("root", "paths")  # keys that hold the folder of a dataset; its fingerprint and statistics identify the data in it
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,7 @@ RECORDED = (
 def git_state(package: Path) -> dict[str, Any]:
     """The commit of rsseg's checkout and whether its code or configs differ from it; both None where rsseg is installed.
 
-    Args:
-        package: The folder of the package. Files that git does not track count nowhere: a package that lies in somebody
-            else's repository, as in a .venv there, is not of that repository's commit.
+    Untracked files do not count: a package in somebody else's repository, as in a .venv there, is not of that one's commit.
     """
 
     def git(*words: str) -> str | None:
@@ -49,17 +47,11 @@ def code_hash(package: Path) -> str:
 
 
 class Chosen(NamedTuple):
-    """What the user chose of a run, for the record.
+    """What the user chose of a run, for the record."""
 
-    Attributes:
-        overrides: The command line's overrides.
-        loss: The name of the loss composition.
-        of_heads: By head, the name of the composition that was chosen for it alone.
-    """
-
-    overrides: list[str]
-    loss: str
-    of_heads: Mapping[str, str]
+    overrides: list[str]  # the command line's overrides
+    loss: str  # the name of the loss composition
+    of_heads: Mapping[str, str]  # by head, the name of the composition that was chosen for it alone
 
 
 def losses_of_heads(choices: Mapping[str, str | None]) -> dict[str, str]:

@@ -33,8 +33,7 @@ class Cache(StrEnum):
     gpu = "gpu"
 
 
-Decoder = StrEnum("Decoder", {"shared": "shared", "own": "own"})
-"""Whether heads share a decoder, or each has its own."""
+Decoder = StrEnum("Decoder", {"shared": "shared", "own": "own"})  # whether heads share a decoder, or each has its own
 
 Fusion = StrEnum("Fusion", {"concat": "concat", "difference": "difference"})
 """How the features of two dates are fused: concatenated, or their absolute difference."""
@@ -209,8 +208,7 @@ class Config:
     trust: list[str] = field(default_factory=list)
 
 
-AUX = 4
-"""The most outputs of a decoder that are supervised."""
+AUX = 4  # the most outputs of a decoder that are supervised
 
 SCHEMAS = {"dataset": DatasetConfig, "model": ModelConfig, "loss": LossConfig, "record": RecordConfig, "metrics": MetricsConfig}
 """The nodes whose keys are known."""
@@ -220,12 +218,6 @@ def run_folder(resume: str | None, parent: str, now: str, overrides: str) -> str
     """The folder of a single run: the one to go on with, or a new one.
 
     A SLURM batch job that is queued again finds the folder that it has begun: it is named by the job and the overrides.
-
-    Args:
-        resume: The folder to go on with.
-        parent: Where new ones are made.
-        now: The time, which names them.
-        overrides: What the run was started with, which tells the runs of one job apart.
     """
     job = slurm_job()
     if job is not None:
@@ -259,11 +251,6 @@ def folder_name(overrides: str) -> str:
 
 def sweep_name(dataset: str, sweep: str | None, overrides: Any) -> str:
     """The name of a sweep's folder: its dataset, and what is swept.
-
-    Args:
-        dataset: The dataset's name.
-        sweep: The sweep that was chosen by name, if one was.
-        overrides: The command line's overrides.
 
     Example:
         >>> sweep_name("inria", "losses", ["sweep=losses", "seed=1,2"]), sweep_name("inria", None, ["loss=ce,dice", "seed=1,2"])

@@ -22,22 +22,16 @@ from rsseg.contract import InputError
 class Search:
     """What is searched for, and where.
 
-    Attributes:
-        configs: The folder with `train.yaml`.
-        overrides: As for train.py. Those with several values are searched: ``x=interval(0,1)`` for numbers between two,
-            ``x=tag(log,interval(0.01,10))`` for those drawn by their logarithm, ``x=a,b,c`` for choices.
-        objectives: The scores in `summary.json` that are to be high.
-        study: The study's name, and its folder's in ``<output>/search``.
-        storage: The URL of a database; None: a file ``study.db`` in the study's folder.
-        trials: How many trials the study is to have that are finished or have diverged.
+    Overrides with several values are searched: ``x=interval(0,1)`` for numbers between two, ``x=tag(log,interval(0.01,10))``
+    for those drawn by their logarithm, ``x=a,b,c`` for choices; the others are as for train.py.
     """
 
-    configs: Path
+    configs: Path  # the folder with `train.yaml`
     overrides: tuple[str, ...]
-    objectives: tuple[str, ...]
-    study: str
-    storage: str | None
-    trials: int
+    objectives: tuple[str, ...]  # the scores in `summary.json` that are to be high
+    study: str  # the study's name, and its folder's in ``<output>/search``
+    storage: str | None  # the URL of a database; None: a file ``study.db`` in the study's folder
+    trials: int  # how many trials the study is to have that are finished or have diverged
 
     def parsed(self) -> list[Override]:
         """The overrides as Hydra reads them."""

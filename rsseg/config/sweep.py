@@ -39,8 +39,7 @@ log = logging.getLogger(__name__)
 NAMED = (LOSS, SEED)  # in a folder's name whenever given, swept or not: a sweep over one seed can be widened later
 
 
-GRACE = 30
-"""The seconds that a run has to keep its state in."""
+GRACE = 30  # the seconds that a run has to keep its state in
 
 
 def end_with_parent() -> None:
@@ -67,12 +66,7 @@ class Sweep(Callback):
     total = 0
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
-        """Give Hydra the names' parts, as overrides that each run's config is composed with, and check all runs.
-
-        Args:
-            config: The sweep's config, which the launcher will use.
-            kwargs: What else Hydra tells.
-        """
+        """Give Hydra the names' parts, as overrides that each run's config is composed with, and check all runs."""
         try:
             self._prepare(config)
         except InputError as error:
@@ -120,23 +114,14 @@ class Sweep(Callback):
 
 
 class Runs:
-    """The configs of a sweep's runs, as Hydra will compose them; those that differ in the seed alone are composed once.
-
-    Args:
-        master: The sweep's config.
-        named: The settings that name a run's folder.
-    """
+    """The configs of a sweep's runs, as Hydra will compose them; those that differ in the seed alone are composed once."""
 
     def __init__(self, master: DictConfig, named: Sequence[str] = NAMED) -> None:
         self.master, self.named, self.loader = master, named, GlobalHydra.instance().config_loader()
         self._composed: dict[tuple[str, ...], DictConfig] = {}
 
     def config(self, words: Sequence[str]) -> tuple[DictConfig, Path]:
-        """A run's config and its folder.
-
-        Args:
-            words: Its overrides.
-        """
+        """A run's config and its folder."""
         config = self._whole(words)
         overrides = OverridesParser.create().parse_overrides(list(words))
         named = [o for o in overrides if not o.is_hydra_override()]
@@ -155,12 +140,7 @@ class Runs:
         return self._composed[rest]
 
     def plan(self, jobs: Sequence[Sequence[str]], command: list[str]) -> Plan:
-        """The plan of a sweep.
-
-        Args:
-            jobs: The overrides of each run.
-            command: The words of the sweep's command line.
-        """
+        """The plan of a sweep."""
         runs, composed = dict[Path, dict[str, str]](), dict[int, DictConfig]()
         for words in jobs:
             (config, folder), whole = self.config(words), self._whole(words)
@@ -180,11 +160,7 @@ def value_text(override: Override) -> str:
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
-    """Write the plan of a sweep before its first run; what an earlier one of the same folder has begun stays in it.
-
-    Raises:
-        UnwritableError: If it can't be written.
-    """
+    """Write the plan of a sweep before its first run; what an earlier one of the same folder has begun stays in it."""
     with lock(folder / "sweep.lock", wait=True):
         before = read_plan(folder)
         if before and any(RunFolder(run).begun for run in before.runs):
@@ -195,13 +171,7 @@ def write_plan(folder: Path, plan: Plan) -> None:
 def check_runs(runs: Runs, jobs: Sequence[Sequence[str]], thorough: bool) -> None:
     """Refuse a sweep of which some runs would fail, or that would be mixed with runs of another config.
 
-    Args:
-        runs: The sweep's runs.
-        jobs: The overrides of each run.
-        thorough: Also look for what needs torch, and for the scenes.
-
-    Raises:
-        InputError: For faults of the configs, each with the first run that has it; for folders with runs of another config.
+    Each fault is told with the first run that has it; `thorough` also looks for what needs torch, and for the scenes.
     """
     distinct, sweep = dict[str, tuple[str, DictConfig]](), Path(runs.master.hydra.sweep.dir)
     faults, others, folders = dict[str, str](), dict[str, str](), set[Path]()

@@ -18,15 +18,11 @@ COLOUR = re.compile("#[0-9a-fA-F]{6}")
 
 TARGET_NAME = re.compile(r"[A-Za-z]\w*")
 
-RESERVED = (*BESIDE_LAYERS, "weight", "missing", "counts", "labels")
-"""Names of other layers, and of other files in the store."""
+RESERVED = (*BESIDE_LAYERS, "weight", "missing", "counts", "labels")  # names of other layers, and of other files in the store
 
 
-DECODERS = ("shared", "own")
-"""Whether a head has a decoder of its own."""
-
-HEAD = ("target", "loss", "weight", "decoder")
-"""The settings of a head."""
+DECODERS = ("shared", "own")  # whether a head has a decoder of its own
+HEAD = ("target", "loss", "weight", "decoder")  # the settings of a head
 
 
 @dataclass
@@ -82,8 +78,7 @@ class TargetConfig(TargetFacts):
     threshold: float | None = None
 
 
-SHORT_FORM = tuple(item.name for item in fields(TargetFacts))
-"""The settings that a dataset with one target has itself."""
+SHORT_FORM = tuple(item.name for item in fields(TargetFacts))  # the settings that a dataset with one target has itself
 
 FROM_FILES = tuple(item.name for item in fields(TargetConfig) if item.name not in SHORT_FORM)
 """The settings of a target that the source is given."""

@@ -101,11 +101,6 @@ PLUGINS = {
 def word_faults(configs: Path, words: Sequence[str], multirun: bool = False) -> list[str]:
     """What is wrong with the words of a command line, a line each: unknown settings and choices, and what can't be read.
 
-    Args:
-        configs: The folder of the groups.
-        words: The overrides.
-        multirun: Whether they may have several values.
-
     Example:
         >>> word_faults(Path("configs"), ["lr=0.01"])
         ['lr=0.01: write optimizer.lr=0.01']

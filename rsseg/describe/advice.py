@@ -12,8 +12,7 @@ from typing import NamedTuple
 from rsseg.describe.facts import EXTREME, MODERATE, THIN, Facts
 from rsseg.describe.objects import SMALL
 
-COMPARED = 3
-"""Losses in the first comparison."""
+COMPARED = 3  # losses in the first comparison
 
 
 def _pixels(facts: Facts) -> bool:
@@ -41,17 +40,11 @@ SITUATIONS: Mapping[str, Callable[[Facts], bool]] = {
 
 
 class Rule(NamedTuple):
-    """A rule of thumb.
+    """A rule of thumb."""
 
-    Attributes:
-        situation: When it holds, one of `SITUATIONS`.
-        take: Names in `configs/loss`, or overrides, or names of metrics.
-        why: The reason; facts stand in it in braces.
-    """
-
-    situation: str
-    take: Sequence[str]
-    why: str
+    situation: str  # when it holds, one of `SITUATIONS`
+    take: Sequence[str]  # names in `configs/loss`, or overrides, or names of metrics
+    why: str  # the reason; facts stand in it in braces
 
 
 RULES: Mapping[str, Sequence[Rule]] = {

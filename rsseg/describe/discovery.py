@@ -46,17 +46,11 @@ AREAS = {
 
 @dataclass(frozen=True)
 class Kind:
-    """Files that look alike: in folders of one structure, of one ending.
+    """Files that look alike: in folders of one structure, of one ending."""
 
-    Attributes:
-        pattern: The pattern of their folders, with fields where these differ.
-        ending: The ending of their names, ``.png`` or ``_mask.png``.
-        files: By the fields of the folder and the rest of the name, the files.
-    """
-
-    pattern: str
-    ending: str
-    files: dict[tuple[str, ...], Path]
+    pattern: str  # the pattern of their folders, with fields where these differ
+    ending: str  # the ending of their names, ``.png`` or ``_mask.png``
+    files: dict[tuple[str, ...], Path]  # by the fields of the folder and the rest of the name, the files
 
     @property
     def path(self) -> str:
@@ -83,11 +77,7 @@ class Discovery(NamedTuple):
 
 
 def discover(root: Path) -> Discovery:
-    """Look into a folder of images and masks.
-
-    Raises:
-        InputError: If no images and masks that belong together are found.
-    """
+    """Look into a folder of images and masks."""
     root = root.expanduser().absolute()
     if not root.is_dir():
         raise InputError(f"{root}: there is no such folder")
@@ -205,9 +195,6 @@ def find_pairs(root: Path, kinds: Sequence[Kind]) -> list[tuple[Kind, Kind]]:
     """The images and the masks that belong together: the best pair first, then those of other files, each with the best masks.
 
     Words and values tell masks from images; of datasets that lie beside each other the one with most pairs is the best.
-
-    Raises:
-        InputError: If there are none.
     """
     pairs = []
     for image, mask in permutations(kinds, 2):
@@ -253,16 +240,10 @@ def describe_images(paths: Sequence[Path]) -> str:
 
 
 def find_split(root: Path, image: Kind, labelled: Collection[tuple[str, ...]]) -> tuple[dict[str, Any] | None, str, str]:
-    """The split of a config.
+    """The split of the images in a config, of which some are `labelled`.
 
-    Args:
-        root: The folder.
-        image: The images.
-        labelled: Those that have masks.
-
-    Returns:
-        The patterns or lists of the parts, None for a split by fractions; the only folder that is read, empty for all; and what
-        is believed.
+    It is the patterns or lists of the parts, None for a split by fractions; then the only folder that is read, empty for all;
+    and what is believed.
     """
     at = image.fields.index("part") if "part" in image.fields else None
     folders = {} if at is None else {part_of(key[at]): key[at] for key in image.files}
@@ -284,12 +265,7 @@ def find_split(root: Path, image: Kind, labelled: Collection[tuple[str, ...]]) -
 
 
 def find_group(paths: Sequence[str], least: int) -> tuple[str | None, str]:
-    """What the names of scenes that lie in one area share, None if nothing is seen; and what is believed.
-
-    Args:
-        paths: The paths of the scenes' images.
-        least: The number of groups that a split needs.
-    """
+    """What the names of scenes that lie in one area share, None if nothing is seen; and what is believed."""
     for expression, what in AREAS.items():
         found = [match[1] for path in paths if (match := re.search(expression, path, re.IGNORECASE))]
         areas = len(set(found))

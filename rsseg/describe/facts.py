@@ -18,51 +18,28 @@ from rsseg.task import Task
 MODERATE, EXTREME = 4, 99
 """Pixels of the most frequent class for each one of the rarest; of two classes, the rarer then has 20 % and 1 % of them."""
 
-THIN = 8
-"""A mean width of fewer pixels is thin: a quarter of such an object's pixels and more lie at its edge."""
-
-SPECKLED = 0.05
-"""The share of specks among regions from which they are named as a hint of label noise."""
+THIN = 8  # a mean width of fewer pixels is thin: a quarter of such an object's pixels and more lie at its edge
+SPECKLED = 0.05  # the share of specks among regions from which they are named as a hint of label noise
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the rules ask about a training split.
+    """What the rules ask about a training split."""
 
-    Attributes:
-        kind: What the masks are about, see `rsseg.task.Task.subject`.
-        frequent: The class with the most pixels.
-        rare: The class with the fewest, of those that occur.
-        ratio: How many pixels of the one there are for one of the other; multilabel: of unlabelled ones for one of the label.
-        majority: The share of the most frequent class.
-        quiet: The share of blocks that show nothing but the most frequent class.
-        thin: The classes whose objects are thinner than `THIN`.
-        small: The classes half of whose pixels or more lie in small objects, see `ObjectSizes`.
-        uneven: How many times larger the largest scene is than the smallest.
-        patchy: The classes that are missing from half of the scenes or more.
-    """
-
-    kind: str
-    frequent: str = ""
-    rare: str = ""
-    ratio: float = 1.0
-    majority: float = 1.0
-    quiet: float = 0.0
-    thin: Sequence[str] = ()
-    small: Sequence[str] = ()
-    uneven: float = 1.0
-    patchy: Sequence[str] = ()
+    kind: str  # what the masks are about, see `rsseg.task.Task.subject`
+    frequent: str = ""  # the class with the most pixels
+    rare: str = ""  # the class with the fewest, of those that occur
+    ratio: float = 1.0  # pixels of the one for each of the other; multilabel: unlabelled ones for each of the label
+    majority: float = 1.0  # the share of the most frequent class
+    quiet: float = 0.0  # the share of blocks that show nothing but the most frequent class
+    thin: Sequence[str] = ()  # the classes whose objects are thinner than `THIN`
+    small: Sequence[str] = ()  # the classes half of whose pixels or more lie in small objects, see `ObjectSizes`
+    uneven: float = 1.0  # how many times larger the largest scene is than the smallest
+    patchy: Sequence[str] = ()  # the classes that are missing from half of the scenes or more
 
     @classmethod
     def of(cls, census: Census, task: Task, sizes: NDArray[np.int64], objects: Mapping[str, ObjectSizes]) -> Facts:
-        """Draw them from what was counted.
-
-        Args:
-            census: Of the training split.
-            task: The head's task.
-            sizes: int64 ``[S, 2]``, height and width of each scene.
-            objects: By class.
-        """
+        """Draw them from what was counted."""
         names, counts = task.label_names, census.blocks.by_label(task, sizes)
         positive, valid = census.positives.sum(axis=0), census.valid.sum(axis=0)
         totals = task.label_counts(positive, valid)[0]
@@ -107,12 +84,7 @@ def label_shares(store: Store) -> NDArray[np.float64]:
 
 
 def split_facts(store: Store, numbers: Sequence[int]) -> dict[str, Any]:
-    """The numbers of a split, as ``description.json`` holds them.
-
-    Args:
-        store: Its scenes.
-        numbers: Of the bands that are read.
-    """
+    """The numbers of a split, as ``description.json`` holds them; `numbers` are those of the bands that are read."""
     census, task = store.census, store.task
     area, bands = int(store.sizes.prod(axis=1).sum()), census.bands
     own, valid = (part.sum(axis=0) for part in task.label_counts(census.positives, census.valid))
@@ -146,13 +118,7 @@ def split_facts(store: Store, numbers: Sequence[int]) -> dict[str, Any]:
 
 
 def hints_of_noise(splits: Mapping[str, Any], objects: Mapping[str, ObjectSizes], found: Survey) -> list[str]:
-    """What may be wrong with the labels, one sentence each; classes that a split lacks were named when it was opened.
-
-    Args:
-        splits: What `split_facts` says, by split.
-        objects: Of the training split, by class.
-        found: In the training split.
-    """
+    """What may be wrong with the labels, one sentence each; classes that a split lacks were named when it was opened."""
     hints = [
         f"{name}: {own.specks:,} specks of fewer than {SPECK} pixels ({own.speck_pixels:,} pixels in all) beside "
         f"{own.count:,} objects: {own.speck_share:.1%} of its regions"

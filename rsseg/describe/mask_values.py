@@ -16,17 +16,10 @@ from rsseg.data.masks import VECTORS, read_colours
 from rsseg.data.raster import has_palette, masked_out, nodata_of, open_raster, read_bands
 from rsseg.files import read_text
 
-LOOKED_AT = 24
-"""Files that are looked into."""
-
-SIDE = 2048
-"""The largest height and width of what is looked at of a mask."""
-
-MANY = 32
-"""More values than these are no labels."""
-
-UNLISTED = 0.02
-"""The share of pixels whose colours need not be among the labels where masks are blurred, as in a JPEG."""
+LOOKED_AT = 24  # files that are looked into
+SIDE = 2048  # the largest height and width of what is looked at of a mask
+MANY = 32  # more values than these are no labels
+UNLISTED = 0.02  # the share of pixels whose colours need not be among the labels where masks are blurred, as in a JPEG
 
 
 def middle(path: Path) -> Window:
@@ -42,12 +35,7 @@ def spread_out(paths: Sequence[Path]) -> list[Path]:
 
 
 def describe_masks(paths: Sequence[Path], root: Path) -> tuple[dict[str, Any], list[str]]:
-    """What a config says of masks, by the values in some of them, and what is believed, a sentence each.
-
-    Args:
-        paths: The masks.
-        root: The folder, which may hold a list of classes.
-    """
+    """What a config says of masks, by values in some and a list of classes in `root`; and what is believed, a sentence each."""
     looked = spread_out(paths)
     if looked[0].suffix.lower() in VECTORS:
         config = {"task": "binary", "classes": ["feature"], "mask_values": None, "ignore_values": None}

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch as Swatch
 from numpy.typing import NDArray
 from rasterio.transform import xy
 from torch import Tensor
@@ -27,11 +29,13 @@ from rsseg.contract import IGNORE, Batch, InputError, layers_of
 from rsseg.data.scene import Scene
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
-from rsseg.describe.noise_picture import draw_noise
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation.loading import open_labelled
+from rsseg.figure import save
 from rsseg.files import write_table
 from rsseg.module import SegmentationModule
+from rsseg.pictures.colours import GREY, MISSED, WRONG, colours, paint
+from rsseg.pictures.panels import stretch
 from rsseg.pictures.windows import of_head
 from rsseg.quiet import quiet
 from rsseg.setup import Setup
@@ -42,28 +46,18 @@ from rsseg.training.scoring import count_scenes
 
 log = logging.getLogger(__name__)
 
-DRAWN = 8
-"""Patches in the picture."""
-
-PRINTED = 10
-"""Scenes and patches on the terminal."""
-
-MANY = 0.2
-"""Where more of the labels are suspicious, the model is rather wrong than the labels."""
+DRAWN = 8  # patches in the picture
+PRINTED = 10  # scenes and patches on the terminal
+MANY = 0.2  # where more of the labels are suspicious, the model is rather wrong than the labels
 
 PATCH = ["head", "scene", "row", "column", "size", "x", "y", "crs", "labelled", "suggested", "pixels", "confidence"]
 """The columns of ``noise.csv``."""
 
 
 def class_probabilities(task: Task, logits: Tensor) -> Tensor:
-    """The probability of each class: of exclusive classes together, of others one plane each, of "not it" and "it".
+    """The probability of each class of logits ``[B, K, H, W]``, float32 ``[B, P, classes, H, W]``.
 
-    Args:
-        task: The head's task.
-        logits: ``[B, K, H, W]``.
-
-    Returns:
-        float32 ``[B, P, classes, H, W]``, planes and classes being those of `Task.matrices`.
+    Exclusive classes are in one plane together; others have one plane each, of "not it" and "it", as in `Task.matrices`.
     """
     logits = logits.float()
     if task.exclusive:
@@ -83,19 +77,11 @@ def labelled_probability(probability: Tensor, label: Tensor) -> Tensor:
 
 
 class SelfConfidence:
-    """The mean probability of each class over the pixels that are labelled so.
-
-    Args:
-        task: The head's task.
-
-    Attributes:
-        sums: float64 ``[P, classes]``, probabilities summed up.
-        pixels: float64 ``[P, classes]``, how many.
-    """
+    """The mean probability of each class over the pixels that are labelled so."""
 
     def __init__(self, task: Task) -> None:
-        self.sums = np.zeros((len(task.matrices), len(task.matrices[0])))
-        self.pixels = np.zeros_like(self.sums)
+        self.sums = np.zeros((len(task.matrices), len(task.matrices[0])))  # of probabilities, ``[P, classes]``
+        self.pixels = np.zeros_like(self.sums)  # how many
 
     def add(self, probability: Tensor, label: Tensor) -> None:
         """Add a batch: ``[B, P, classes, H, W]`` and ``[B, P, H, W]``."""
@@ -115,15 +101,7 @@ class SelfConfidence:
 def suspicious_labels(
     probability: Tensor, label: Tensor, thresholds: NDArray[np.float64]
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """What suspicious pixels are more likely, and how probable it is.
-
-    Args:
-        probability: ``[B, P, classes, H, W]``.
-        label: ``[B, P, H, W]``, `IGNORE` where there is none.
-        thresholds: ``[P, classes]``.
-
-    Returns:
-        The suggested class of each suspicious pixel, `IGNORE` elsewhere, and its probability, both ``[B, P, H, W]``.
+    """The class that each suspicious pixel is more likely, `IGNORE` elsewhere, and its probability, both ``[B, P, H, W]``.
 
     Example:
         >>> probability = torch.tensor([[0.9, 0.4], [0.1, 0.6]]).view(1, 1, 2, 1, 2)
@@ -147,20 +125,7 @@ class Crop(NamedTuple):
 
 
 class Doubts:
-    """The suspicious labels of scenes, counted in patches, one scene in memory at a time.
-
-    Args:
-        head: The head's name.
-        task: Its task.
-        store: The scenes.
-        side: The side of a patch.
-        thresholds: Those of `SelfConfidence`.
-
-    Attributes:
-        patches: A row for each patch and pair of classes, see `PATCH`.
-        scenes: A row for each scene.
-        crops: The patches to draw, the first ones of the list.
-    """
+    """The suspicious labels of scenes, counted in patches, one scene in memory at a time."""
 
     def __init__(self, head: str, task: Task, store: Store, side: int, thresholds: NDArray[np.float64]) -> None:
         self.head, self.task, self.store, self.side, self.thresholds = head, task, store, side, thresholds
@@ -229,17 +194,7 @@ def map_position(scene: Scene, row: float, column: float) -> dict[str, Any]:
 
 
 def find_noise(setup: Setup, module: SegmentationModule, store: Store, side: int) -> dict[str, Doubts]:
-    """The suspicious labels of scenes, by head with labels; the scenes are predicted twice, first for the thresholds.
-
-    Args:
-        setup: The run's setup.
-        module: Its module with the best weights.
-        store: The scenes.
-        side: The side of a patch.
-
-    Raises:
-        InputError: If no head has labels.
-    """
+    """The suspicious labels of scenes, by head with labels; the scenes are predicted twice, first for the thresholds."""
     tasks = labelled_tasks(setup)
     if not tasks:
         raise InputError(f"a {setup.task.kind} run predicts no classes: label noise is looked for in masks of labels")
@@ -265,19 +220,41 @@ def find_noise(setup: Setup, module: SegmentationModule, store: Store, side: int
     return doubts
 
 
+def draw_noise(path: Path, setup: Setup, doubts: Doubts) -> None:
+    """Write a PNG of the first patches: image, label, prediction, and what is suggested in place of suspicious labels."""
+    task, crops, store = doubts.task, doubts.crops, doubts.store
+    shades = colours(task, setup.palette(doubts.head)) if task.exclusive else ["#000000", "#ffffff"]
+    suggestions = shades if task.exclusive else [MISSED, WRONG]
+    figure = Figure(figsize=(8.8, 2.6 * len(crops) + 0.6), layout="constrained")
+    images = [store.read(crop.scene, crop.row["row"], crop.row["column"], doubts.side)[0] for crop in crops]
+    pictures = stretch(images, setup.shown_bands)
+    for part, crop, whole in zip(figure.subfigures(len(crops), 1, squeeze=False)[:, 0], crops, pictures, strict=True):
+        axes, row, (height, width) = part.subplots(1, 4), crop.row, crop.label.shape
+        picture = whole[:height, :width]
+        suspicious = (crop.suggested != IGNORE)[..., None]
+        grey = np.broadcast_to(0.6 * picture.mean(axis=2, keepdims=True), picture.shape)
+        overlay = np.where(suspicious, paint(crop.suggested, suggestions) / 255, grey)
+        panels = picture, paint(crop.label, shades), paint(crop.predicted, shades), overlay
+        for axis, name, panel in zip(axes, ("image", "label", "prediction", "suggested instead"), panels, strict=True):
+            axis.imshow(panel, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.set_xlabel(name, fontsize=8)
+        axes[0].contour(suspicious[..., 0], [0.5], colors=WRONG, linewidths=0.8)
+        claim = f"{row['pixels']:,} px labelled {row['labelled']} look like {row['suggested']} ({row['confidence']:.2f})"
+        where = f"{row['scene']}, row {row['row']}, column {row['column']}"
+        part.suptitle(f"{where}: {claim}", x=0.01, horizontalalignment="left", fontsize=9)
+    entries = [*zip(shades, task.label_names if task.exclusive else ("no", "yes"), strict=True), (GREY, "ignored")]
+    entries += [] if task.exclusive else [(WRONG, "suggested: yes"), (MISSED, "suggested: no")]
+    swatches = [Swatch(facecolor=colour, edgecolor="#888888", label=name) for colour, name in entries]
+    figure.legend(handles=swatches, loc="outside lower center", ncols=min(7, len(swatches)), frameon=False, fontsize=9)
+    save(figure, path, dpi=100)
+
+
 def describe_noise(run: Path, split: str = "val", trust: Sequence[str] = ()) -> Path:
     """Rank the labels that a run's best checkpoint contradicts with confidence, as a worklist for relabelling.
 
     ``noise.csv`` (of train ``noise-train.csv``) has a row per patch and pair of classes, ``-scenes.csv`` one per scene, and
-    ``.png`` shows the first patches; see `rsseg.describe.noise`.
-
-    Args:
-        run: The run folder.
-        split: The validation scenes, as the model has not trained on them; or others.
-        trust: As for `evaluate`.
-
-    Returns:
-        The table of patches.
+    ``.png`` shows the first patches. The model has not trained on the validation scenes; `trust` is as for `evaluate`.
 
     Raises:
         InputError: If the run or the split can't be used, or no head has labels.
@@ -303,18 +280,7 @@ def describe_noise(run: Path, split: str = "val", trust: Sequence[str] = ()) -> 
 
 
 def write_noise(setup: Setup, module: SegmentationModule, store: Store, path: Path) -> None:
-    """Rank scenes and patches by their suspicious labels: print the first ones, and write tables and a picture per head.
-
-    Args:
-        setup: The run's setup.
-        module: Its module with the best weights.
-        store: The scenes.
-        path: The table of patches, ``noise.csv``; ``-scenes.csv`` and ``.png`` lie beside it.
-
-    Raises:
-        InputError: If no head has labels.
-        UnwritableError: If a file can't be written.
-    """
+    """Rank scenes and patches by their suspicious labels: print the first, and write tables and a picture per head."""
     doubts = find_noise(setup, module, store, setup.window)
     scenes = pd.DataFrame([row for own in doubts.values() for row in own.scenes])
     scenes = scenes.sort_values("share", ascending=False, kind="stable")

@@ -26,36 +26,23 @@ from rsseg.task import Centres
 
 log = logging.getLogger(__name__)
 
-SPECK = 5
-"""Objects of fewer pixels are specks: a hint of label noise rather than something to be mapped."""
+SPECK = 5  # objects of fewer pixels are specks: a hint of label noise rather than something to be mapped
 
 SMALL = 32**2
 """Objects of fewer pixels are small (the limit of COCO, Lin et al. 2014)."""
 
-SPREAD = (5, 50, 95)
-"""The percentiles that sizes are summed up by."""
-
-PIECE = 1024
-"""About the side of the pieces that larger scenes are cut into, so that memory does not grow with theirs."""
-
-PIXELS = 1 << 25
-"""About how many pixels of a split are looked at: of a larger one, pieces drawn at random."""
+SPREAD = (5, 50, 95)  # the percentiles that sizes are summed up by
+PIECE = 1024  # about the side of the pieces that larger scenes are cut into, so that memory does not grow with theirs
+PIXELS = 1 << 25  # about how many pixels of a split are looked at: of a larger one, pieces drawn at random
 
 
 class Objects(NamedTuple):
-    """The connected regions (also across corners) of one class in one mask.
+    """The connected regions (also across corners) of one class in one mask."""
 
-    Attributes:
-        area: int64 ``[N]``, pixels.
-        distance: float64 ``[N]``, the sum over an object's pixels of the distance from their centre to its edge.
-        inside: bool ``[N]``, true for those that the mask's border does not cut off.
-        ground: float64 ``[N]``, square metres; NaN where they are not known.
-    """
-
-    area: NDArray[np.int64]
-    distance: NDArray[np.float64]
-    inside: NDArray[np.bool_]
-    ground: NDArray[np.float64]
+    area: NDArray[np.int64]  # int64 ``[N]``, pixels
+    distance: NDArray[np.float64]  # float64 ``[N]``, the sum over its pixels of the distance from their centre to its edge
+    inside: NDArray[np.bool_]  # bool ``[N]``, true for those that the mask's border does not cut off
+    ground: NDArray[np.float64]  # float64 ``[N]``, square metres; NaN where they are not known
 
     @classmethod
     def join(cls, parts: Sequence[Objects]) -> Objects:
@@ -64,11 +51,7 @@ class Objects(NamedTuple):
 
 
 def find(has: NDArray[np.bool_], pixel: float = np.nan) -> Objects:
-    """The objects of a mask. Its border counts as an edge.
-
-    Args:
-        has: bool ``[H, W]``, where the class is.
-        pixel: The square metres of a pixel.
+    """The objects of a mask bool ``[H, W]`` with so many square metres per pixel. Its border counts as an edge.
 
     Example:
         >>> mask = np.zeros((9, 40), bool)
@@ -95,11 +78,6 @@ def find(has: NDArray[np.bool_], pixel: float = np.nan) -> Objects:
 
 def find_boxes(target: NDArray[np.generic], task: Centres, pixel: float = np.nan) -> list[Objects]:
     """The objects of each class whose centres lie in a target of boxes, those of known size: their area is that of the box.
-
-    Args:
-        target: ``[5, H, W]``, see `rsseg.task.Centres`.
-        task: The task.
-        pixel: The square metres of a pixel.
 
     Example:
         >>> target = np.array([2, 0, 0, 10, 4], dtype=np.float32).reshape(5, 1, 1)
@@ -169,21 +147,13 @@ class ObjectSizes:
 
 
 class Survey(NamedTuple):
-    """What was found in a split.
+    """What was found in a split."""
 
-    Attributes:
-        objects: Per class.
-        pixels: How many pixels were looked at.
-        share: That is this share of the split.
-        missing: How many of them have no data in the image.
-        labelled: How many of those the mask gives a label all the same.
-    """
-
-    objects: list[ObjectSizes]
-    pixels: int
-    share: float
-    missing: int
-    labelled: int
+    objects: list[ObjectSizes]  # per class
+    pixels: int  # how many pixels were looked at
+    share: float  # that is this share of the split
+    missing: int  # how many of them have no data in the image
+    labelled: int  # how many of those the mask gives a label all the same
 
 
 def pieces(sizes: NDArray[np.int64], seed: int, most: int = PIXELS) -> list[tuple[int, Window]]:
@@ -227,12 +197,6 @@ def survey(store: Store, mask_readers: Sequence[MaskReader], bands: list[int], s
     """Look for the objects of each class, and for labels where there is no data, piece by piece, in threads.
 
     An object that the border of a piece goes through counts with what is seen of it, once on either side.
-
-    Args:
-        store: The split's scenes.
-        mask_readers: How the masks of each target are decoded.
-        bands: The image bands to read, counted from 1.
-        seed: Of the pieces that are drawn where not all can be looked at.
     """
     taken, task, title = pieces(store.sizes, seed), store.task, "looking for objects"
     place = [mask_reader.task.target for mask_reader in mask_readers].index(task.target)

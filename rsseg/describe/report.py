@@ -27,8 +27,7 @@ from rsseg.task import Regression
 
 log = logging.getLogger(__name__)
 
-SEEDS = "seed=1,2,3,4,5"
-"""Fewer than five seeds per loss are exploratory."""
+SEEDS = "seed=1,2,3,4,5"  # fewer than five seeds per loss are exploratory
 
 
 def describe(config: Any, out: Path | None = None, overrides: list[str] | None = None) -> Path:
@@ -62,12 +61,6 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
     """Describe the splits of a dataset; print it, and write ``description.json`` and ``description.png``.
 
     Of several targets the stores' first one is described. Tables and picture leave out what does not occur in train.
-
-    Args:
-        setup: The setup.
-        stores: The scenes of train, val and, if its scenes have masks, test.
-        out: The folder to write into, made if it is not there.
-        overrides: The command line's overrides, for the command that is recommended.
     """
     train, bands = stores["train"], setup.dataset.read_bands
     task, present = train.task, [train.task.label_names[i] for i in present_labels(train)]
@@ -113,11 +106,6 @@ def _place_of_loss(setup: Setup, target: str) -> str:
 def sweep_command(losses: Sequence[str], overrides: Sequence[str], place: str = "loss") -> str:
     """The command that compares losses, with the overrides that the dataset was described with.
 
-    Args:
-        losses: The losses.
-        overrides: The overrides.
-        place: Where the loss is chosen.
-
     Example:
         >>> sweep_command(["ce", "dice"], ["dataset=loveda", "loss=ce"])
         'python train.py -m dataset=loveda loss=ce,dice seed=1,2,3,4,5'
@@ -130,13 +118,7 @@ def sweep_command(losses: Sequence[str], overrides: Sequence[str], place: str = 
 
 
 def print_description(description: Mapping[str, Any], present: Sequence[str], advice: Mapping[str, Sequence[Rule]]) -> None:
-    """Print a description.
-
-    Args:
-        description: What ``description.json`` holds.
-        present: The names of the labels that occur in train.
-        advice: The rules that hold, by what they are about.
-    """
+    """Print a description."""
     splits, centres = description["splits"], description["task"] == "centres"
     first = splits["train"]
     scenes = "; ".join(

@@ -21,35 +21,22 @@ CLASSES: Mapping[str, Any] = {kind.__name__: kind for kind in smp.MODEL_ARCHITEC
 LOADING = ("encoder_weights", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
 """Arguments that make smp or timm load weights, which a network that is built again does not need."""
 
-TRAINED_ONLY = ("aux.", "classifiers.")
-"""Prefixes of the names of weights that only training uses."""
+TRAINED_ONLY = ("aux.", "classifiers.")  # prefixes of the names of weights that only training uses
 
 
 @dataclass
 class Architecture:
-    """A class of smp with its encoder and its decoders, as `build_network` takes it, without what only training needs.
+    """A class of smp with its encoder and its decoders, as `build_network` takes it, without what only training needs."""
 
-    Attributes:
-        net: The name of the class.
-        arguments: Its arguments, but for those that rsseg fills in.
-        encoder: The name of an encoder of smp or timm.
-        bands: Image bands.
-        heads: By head, in their order, its ``decoder``: ``shared`` or ``own``.
-        encoder_args: Further arguments of an encoder of timm.
-        siamese: Whether the bands are those of two dates.
-        fusion: How the features of two dates are fused.
-        rebuild: Whether the network rebuilds the image.
-    """
-
-    net: str
-    arguments: dict[str, Any]
-    encoder: str
-    bands: int
-    heads: dict[str, Any]
-    encoder_args: dict[str, Any] = field(default_factory=dict)
-    siamese: bool = False
-    fusion: str = "concat"
-    rebuild: bool = False
+    net: str  # the name of the class
+    arguments: dict[str, Any]  # its arguments, but for those that rsseg fills in
+    encoder: str  # the name of an encoder of smp or timm
+    bands: int  # image bands
+    heads: dict[str, Any]  # by head, in their order, its ``decoder``: ``shared`` or ``own``
+    encoder_args: dict[str, Any] = field(default_factory=dict)  # further arguments of an encoder of timm
+    siamese: bool = False  # whether the bands are those of two dates
+    fusion: str = "concat"  # how the features of two dates are fused
+    rebuild: bool = False  # whether the network rebuilds the image
     decoder: str = field(default="shared", init=False)
     weights: str = field(default="none", init=False)
     freeze: list[str] = field(default_factory=list, init=False)
@@ -59,13 +46,7 @@ class Architecture:
 
     @classmethod
     def of(cls, network: Network, model: ModelFacts, arguments: Mapping[str, Any], bands: int) -> Self:
-        """The architecture of a network.
-
-        Args:
-            network: The network.
-            model: What the config says of it.
-            arguments: What the config gives its class: arguments, and perhaps the class's name.
-            bands: Image bands.
+        """The architecture of a network, from what the config says of it and the arguments that it gives its class.
 
         Raises:
             InputError: If the class is none of smp's.
@@ -114,14 +95,7 @@ class Architecture:
         return len(decoders(self, self.heads)) == 1 and not self.siamese and not self.rebuild
 
     def build(self, tasks: Mapping[str, Task]) -> Network:
-        """The network, with random weights.
-
-        Args:
-            tasks: By head.
-
-        Raises:
-            InputError: If the encoder is not known, or things do not go together.
-        """
+        """The network, with random weights."""
         return build_network(partial(CLASSES[self.net], **self.arguments), self, self.bands, tasks)
 
 

@@ -14,8 +14,7 @@ from torch import nn
 
 from rsseg.contract import InputError, nearest
 from rsseg.errors import is_out_of_memory
-from rsseg.models.network import Network
-from rsseg.models.rebuilding import Rebuilding
+from rsseg.models.network import Network, Rebuilding
 from rsseg.models.siamese import bands_of_a_date, siamese_encoder
 from rsseg.models.supervision import SUPERVISED
 from rsseg.task import Task
@@ -129,11 +128,6 @@ def _network(
 def check_architecture(kind: type, model: ModelFacts, tasks: Mapping[str, Task]) -> None:
     """Refuse what an architecture, or the tasks of its heads, have no place for.
 
-    Args:
-        kind: Its class.
-        model: What the config says of it.
-        tasks: By head name.
-
     Raises:
         InputError: If it can't be done.
     """
@@ -192,15 +186,7 @@ def freeze_idle(network: Network, bands: int, size: int) -> None:
     """Freeze the weights that nothing depends on, such as an encoder's last stage under a shallow decoder.
 
     Several processes could not train in step otherwise. They are found by one empty window, forward and backward, which
-    also shows whether the network takes such windows.
-
-    Args:
-        network: The network.
-        bands: Its image bands.
-        size: The windows' side.
-
-    Raises:
-        InputError: If the network can't take such windows.
+    also shows whether the network takes such windows: it is refused if not.
     """
     mode = network.training
     try:

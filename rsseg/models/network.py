@@ -12,6 +12,8 @@ from rsseg.contract import InputError
 from rsseg.models.supervision import CoarseLogits, decode
 from rsseg.task import Task
 
+LEAST = 1e-6  # added to the squared error of a rebuilt image, whose logarithm is the logit
+
 
 class Network(nn.Module):
     """One encoder, one or several decoders on it, and one logit map per head.
@@ -19,31 +21,19 @@ class Network(nn.Module):
     Heads that share a decoder share its last convolution too: heads of their own on the same features would be the same
     function. Where all heads share one decoder, the network is the smp model as it is.
 
-    Args:
-        net: The smp model, with as many output channels as the heads that share its decoder need.
-        tasks: By head name, in the order of the channels.
-        dropout: The share of a decoder's channels that are dropped before its last convolution, in training.
-        freeze: `encoder`, `decoder`: parts whose weights stay as they are. They are always in evaluation mode, so that
-            their normalisation statistics stay too.
-        branches: By head, for those that do not share the decoder of `net`, another smp model whose decoder and last
-            convolution are used; its encoder is removed.
-        aux: The number of a decoder's coarser outputs that give logits too, in training: deep supervision.
-        classified: The heads of whose classes a classifier on the encoder's last features says, in training, which ones an
-            image shows.
-
     Raises:
         InputError: If a decoder has fewer coarser outputs.
     """
 
     def __init__(
         self,
-        net: nn.Module,
-        tasks: Mapping[str, Task],
-        dropout: float = 0.0,
-        freeze: Sequence[str] = (),
-        branches: Mapping[str, nn.Module] | None = None,
-        aux: int = 0,
-        classified: Collection[str] = (),
+        net: nn.Module,  # the smp model, with the output channels of the heads that share its decoder
+        tasks: Mapping[str, Task],  # by head name, in the order of the channels
+        dropout: float = 0.0,  # the share of a decoder's channels that are dropped before its last convolution
+        freeze: Sequence[str] = (),  # `encoder`, `decoder`: parts that stay as they are, their normalisation statistics too
+        branches: Mapping[str, nn.Module] | None = None,  # by head, smp models of which the decoders are used alone
+        aux: int = 0,  # how many coarser outputs of a decoder give logits too, in training: deep supervision
+        classified: Collection[str] = (),  # heads with a classifier, in training, on the encoder's last features
     ) -> None:
         super().__init__()
         self.net = net
@@ -155,3 +145,18 @@ class Network(nn.Module):
     def _by_head(self, logits: Tensor, heads: list[str]) -> dict[str, Tensor]:
         channels = [self.channels[head] for head in heads]
         return dict(zip(heads, torch.split(logits, channels, dim=1), strict=True))
+
+
+class Rebuilding(Network):
+    """A network with as many outputs as the image has bands, and one logit: the logarithm of its mean squared error.
+
+    It has not learnt the class of its one head of a binary task (Sakurada & Yairi 2014). The error is that of the normalised
+    image: 1 is the variance of a band. Sharp details have to be lost on the way, or it copies the image: take an architecture
+    without connections past its narrowest place, such as PSPNet.
+    """
+
+    def outputs(self, image: Tensor, beside: bool) -> dict[str, Tensor]:
+        """The logit ``[B, 1, H, W]`` of the head."""
+        (head,) = self.channels
+        error = (self.net(image).float() - image.float()).square().mean(dim=1, keepdim=True)
+        return {head: torch.log(error + LEAST)}

@@ -17,14 +17,7 @@ from rsseg.models.build import encoder_name
 def layers_above(encoder: str) -> dict[str, int]:
     """How many layers of a timm model lie above each parameter, its classifier among them: the last block has 1.
 
-    Args:
-        encoder: As for `rsseg.models.build.encoder_name`.
-
-    Returns:
-        By the parameter's name, with "_" for ".": the feature extractor that smp makes of a model names its blocks so.
-
-    Raises:
-        InputError: If timm does not know the encoder's layers.
+    Parameters are named with "_" for ".": the feature extractor that smp makes of a model names its blocks so.
     """
     name = encoder_name(encoder)
     bare = name.removeprefix("tu-")
@@ -45,17 +38,10 @@ def layers_above(encoder: str) -> dict[str, int]:
 def rate_groups(
     parameters: Iterable[nn.Parameter], network: nn.Module, encoder: str, encoder_lr: float, layer_decay: float
 ) -> list[dict[str, Any]]:
-    """Parameters in groups of one learning rate, for an optimizer.
+    """Parameters in groups of one learning rate, with their `name` and `lr_scale`, the factor on the optimizer's rate.
 
-    Args:
-        parameters: What is trained.
-        network: The network.
-        encoder: The name of its encoder.
-        encoder_lr: The factor on the encoder's rate.
-        layer_decay: The further factor for each layer that lies above a parameter of the encoder (Clark et al. 2020).
-
-    Returns:
-        Groups with their `name` and `lr_scale`, the factor on their rate, in the order in which their first parameter comes.
+    It is `encoder_lr` in the encoder, times `layer_decay` for each layer above (Clark et al. 2020). Groups are in the order in
+    which their first parameter comes.
     """
     above = layers_above(encoder) if layer_decay != 1 else {}
     inside = {id(parameter): name for name, parameter in network.get_submodule("net.encoder").named_parameters()}

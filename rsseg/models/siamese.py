@@ -14,31 +14,17 @@ from rsseg.contract import InputError
 
 
 class Siamese(nn.Module):
-    """An encoder of smp that runs over two dates as one doubled batch, and fuses the features of each level.
-
-    Args:
-        name: The encoder's name in smp.
-        weights: Its pretrained weights, as smp names them.
-        bands: The bands of one date.
-        fusion: `concat`: the features of the first date, then those of the second; `difference`: their absolute difference.
-        depth: As smp's encoders take it.
-        output_stride: Likewise.
-        arguments: Further arguments of an encoder of timm.
-
-    Attributes:
-        encoder: The encoder of one date.
-        out_channels: The channels of each level as a decoder gets them.
-    """
+    """An encoder of smp that runs over two dates as one doubled batch, and fuses the features of each level."""
 
     def __init__(
         self,
-        name: str,
-        weights: str | bool | None,
-        bands: int,
-        fusion: str,
+        name: str,  # the encoder's name in smp
+        weights: str | bool | None,  # its pretrained weights, as smp names them
+        bands: int,  # the bands of one date
+        fusion: str,  # `concat`: the first date's features, then the second's; `difference`: their absolute difference
         depth: int,
         output_stride: int,
-        arguments: Mapping[str, Any],
+        arguments: Mapping[str, Any],  # further arguments of an encoder of timm
     ) -> None:
         super().__init__()
         self.encoder = smp.encoders.get_encoder(name, bands, depth, weights, output_stride, **arguments)
@@ -76,12 +62,7 @@ def bands_of_a_date(bands: int) -> int:
 
 @contextmanager
 def siamese_encoder(name: str, **arguments: Any) -> Iterator[str]:
-    """While this is open, smp makes a `Siamese` of this encoder under the name that this gives.
-
-    Args:
-        name: The encoder's name in smp.
-        arguments: Those of `Siamese` that smp does not give.
-    """
+    """While this is open, smp makes a `Siamese` of this encoder under the name that this gives."""
     alias = f"{name.removeprefix('tu-').removeprefix('timm-')}-siamese"  # smp's models look at how names begin
     params = {"name": name, **arguments}
     smp.encoders.encoders[alias] = {"encoder": Siamese, "pretrained_settings": {}, "params": params}

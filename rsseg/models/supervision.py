@@ -40,13 +40,7 @@ def coarser_stages(decoder: nn.Module) -> list[tuple[nn.Module, int]]:
 
 
 def decode(decoder: nn.Module, encoded: Sequence[object], levels: int) -> tuple[Tensor, list[Tensor]]:
-    """A decoder's output, and those of as many coarser stages, the finest first.
-
-    Args:
-        decoder: The decoder of an smp model.
-        encoded: What it is called with.
-        levels: The number of coarser stages.
-    """
+    """A decoder's output, and those of as many coarser stages, the finest first."""
     seen: dict[nn.Module, Tensor] = {}
     stages = [stage for stage, _ in coarser_stages(decoder)[:levels]]
 
@@ -63,16 +57,7 @@ def decode(decoder: nn.Module, encoded: Sequence[object], levels: int) -> tuple[
 
 
 class CoarseLogits(nn.ModuleList):
-    """Logits from a decoder's coarser outputs: a 1x1 convolution for each, then bilinear upsampling.
-
-    Args:
-        decoder: The decoder of an smp model.
-        levels: The number of coarser stages.
-        channels: The number of logits.
-
-    Raises:
-        InputError: If the decoder has fewer stages.
-    """
+    """Logits from a decoder's coarser outputs: a 1x1 convolution for each, then bilinear upsampling."""
 
     def __init__(self, decoder: nn.Module, levels: int, channels: int) -> None:
         stages = coarser_stages(decoder)

@@ -14,22 +14,17 @@ from rsseg.contract import InputError, nearest
 log = logging.getLogger(__name__)
 
 ENDINGS = frozenset({".pt", ".pth", ".ckpt", ".bin", ".safetensors"})
-PARTS = ("", "net", "net.encoder", "net.encoder.encoder")
-"""The parts of a network that weights may be of."""
+PARTS = ("", "net", "net.encoder", "net.encoder.encoder")  # the parts of a network that weights may be of
 
 WRAPPINGS = ("model.", "net.", "module.", "encoder.", "backbone.")
 
 
 def load_weights(network: nn.Module, weights: str) -> None:
-    """Load pretrained weights into a network, in place.
+    """Load pretrained weights into a network, in place: a torchgeo weight's name or a file; none and imagenet do nothing here.
 
     The weights of a run, of an smp model and of an encoder are taken: whichever of them matches more tensors. Tensors
     that do not occur there (a classifier's last layer) keep their initial values; how many did is logged. A first
     convolution for another number of bands is averaged over them and scaled, so that activations keep their size.
-
-    Args:
-        network: Any network with an smp model in it.
-        weights: "none" and "imagenet" do nothing here; else a torchgeo weight's name or a file.
 
     Raises:
         InputError: If the weights can't be had, read, or matched.

@@ -20,8 +20,7 @@ from rsseg.config.folder import RunFolder
 from rsseg.files import UnwritableError, atomic_write
 from rsseg.training.signals import Interrupts
 
-STATE = ("best_model_score", "_any", "_ended", "_validated")
-"""What `Checkpoints` keeps of itself."""
+STATE = ("best_model_score", "_any", "_ended", "_validated")  # what `Checkpoints` keeps of itself
 
 Moment = Literal["between steps", "before validation", "after validation"]
 """When a checkpoint is written, as its loop counters have to say."""
@@ -33,20 +32,13 @@ class CheckpointFiles(CheckpointIO):
     """Reads and writes checkpoints for Lightning: weights and step alone but of the last one; the one before that is kept.
 
     Lightning's `save_weights_only` would leave out what callbacks put in: averaged weights.
-
-    Args:
-        run: The run folder.
     """
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write one whole or not at all.
-
-        Raises:
-            InputError: If the file can't be written.
-        """
+        """Write one whole or not at all; where it can't be written, say which good state is kept."""
         path = Path(path)
         if path.parent == self.run.checkpoints and path != self.run.last:  # others keep a state too: the rate finder
             checkpoint = {"state_dict": checkpoint["state_dict"], "global_step": checkpoint["global_step"]}
@@ -60,11 +52,7 @@ class CheckpointFiles(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read one, never by unpickling.
-
-        Raises:
-            InputError: If it can't be read.
-        """
+        """Read one, never by unpickling."""
         return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -93,19 +81,6 @@ class Checkpoints(Checkpoint):
     Lightning's own loop counters would not let a run go on exactly. `on_save_checkpoint` changes `epoch_loop.batch_progress`,
     and `epoch_loop.val_loop.batch_progress` in the file; `on_load_checkpoint` changes `is_last_batch`, and other hooks set
     `trainer.val_check_batch` and `epoch_loop.max_steps`. Tested with Lightning 2.6.6, by tests/test_stopping.py.
-
-    Args:
-        run: The run folder.
-        monitor: The score that chooses the best checkpoint.
-        steps: After which steps the run is validated, rising.
-        every: Steps between further checkpoints; None: none.
-        interrupts: Says when to stop.
-        higher_is_better: Whether the score is to be high.
-        recorder: Knows on which half of the scenes a validation is the best so far: weights are kept for each; None: they
-            are not.
-
-    Attributes:
-        best_model_path: What loggers ask for that keep checkpoints; so are the next two.
     """
 
     save_top_k = 1
@@ -113,16 +88,16 @@ class Checkpoints(Checkpoint):
     def __init__(
         self,
         run: RunFolder,
-        monitor: str,
-        steps: Sequence[int],
-        every: int | None,
+        monitor: str,  # the score that chooses the best checkpoint
+        steps: Sequence[int],  # after which steps the run is validated, rising
+        every: int | None,  # steps between further checkpoints; None: none
         interrupts: Interrupts,
         higher_is_better: bool = True,
-        recorder: Recorder | None = None,
+        recorder: Recorder | None = None,  # knows on which halves a validation is the best so far: weights are kept for each
     ) -> None:
         self.run, self.monitor, self.steps, self.every, self.interrupts = run, monitor, list(steps), every, interrupts
         self.sign, self.recorder = 1 if higher_is_better else -1, recorder
-        self.best_model_path, self.best_model_score = str(run.best), -math.inf
+        self.best_model_path, self.best_model_score = str(run.best), -math.inf  # what loggers that keep checkpoints ask for
         self._any = False  # whether there is a best one
         self._ended: int | None = None  # the number of steps of the run, where a callback has ended it before
         self._saved = self._validated = 0  # the last steps that it was saved and validated at
@@ -152,11 +127,7 @@ class Checkpoints(Checkpoint):
         trainer.val_check_batch = aim * trainer.accumulate_grad_batches
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
-        """Between two steps: keep the state if it is due, and stop if a signal says so.
-
-        Raises:
-            StoppedError: Then.
-        """
+        """Between two steps: keep the state if it is due, and stop if a signal says so."""
         step = trainer.global_step
         if batch_idx % trainer.accumulate_grad_batches:
             return
@@ -168,22 +139,14 @@ class Checkpoints(Checkpoint):
             self.interrupts.stop(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop if a signal has come during the step.
-
-        Raises:
-            StoppedError: Then.
-        """
+        """Stop if a signal has come during the step."""
         trainer.fit_loop.epoch_loop.max_steps = self.steps[-1]
         progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
         progress.total.reset_on_restart()  # an interrupted one counts its first batch twice
         self._stop_before(trainer)
 
     def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *given: Any, **_: Any) -> None:
-        """Stop if a signal has come: the validation is done again when the run goes on.
-
-        Raises:
-            StoppedError: Then.
-        """
+        """Stop if a signal has come: the validation is done again when the run goes on."""
         batch_idx: int = given[2]
         if self.interrupts.arrived(trainer, batch_idx + 1):
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -197,11 +160,7 @@ class Checkpoints(Checkpoint):
             self.interrupts.stop(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep the state, and the weights if they are the best, on all scenes or on a half of them.
-
-        Raises:
-            StoppedError: If a signal has come.
-        """
+        """Keep the state, and the weights if they are the best, on all scenes or on a half of them."""
         self._validated = trainer.global_step
         self._ended = trainer.max_steps if trainer.should_stop else None
         quality = self.sign * float(trainer.callback_metrics[self.monitor])

@@ -29,18 +29,13 @@ class PointCounts:
     Several checkpoints may predict them, one after the other, each its own scenes at their own thresholds. It holds
     ``24 S K^2`` bytes of confusion matrices and ``4096 S (K + 1)`` of score histograms a head. While a scene is put together
     and its contours are counted, 16 bytes per pixel of it are in memory.
-
-    Args:
-        tasks: The tasks of the heads with labels.
-        sizes: ``[S, 2]``, the scenes' heights and widths.
-        thresholds: By head, those of each scene; none: it is not counted at tuned points.
     """
 
     def __init__(
         self,
-        tasks: Mapping[str, Task],
-        sizes: NDArray[np.int64],
-        thresholds: Mapping[str, Thresholds],
+        tasks: Mapping[str, Task],  # the tasks of the heads with labels
+        sizes: NDArray[np.int64],  # ``[S, 2]``, the scenes' heights and widths
+        thresholds: Mapping[str, Thresholds],  # by head, those of each scene; none: it is not counted at tuned points
     ) -> None:
         self.tasks, self.sizes, scenes = dict(tasks), sizes, len(sizes)
         self.thresholds = {

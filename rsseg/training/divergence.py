@@ -14,11 +14,8 @@ from torch import Tensor
 from rsseg.contract import InputError
 from rsseg.module import SegmentationModule
 
-CONSECUTIVE = 10
-"""So many steps may be left out one after the other."""
-
-SHOWN = 3
-"""So many steps that are left out get a line of their own."""
+CONSECUTIVE = 10  # so many steps may be left out one after the other
+SHOWN = 3  # so many steps that are left out get a line of their own
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +23,7 @@ StepFacts = Callable[[int], Mapping[str, Any]]
 
 
 class DivergedError(InputError):
-    """A run has diverged.
-
-    Args:
-        message: What is said.
-        facts: What ``summary.json`` says: ``step``, ``values`` of the losses that are not finite, and what was trained on.
-    """
+    """A run has diverged; `facts` is what ``summary.json`` says: step, values that are not finite, and what was trained on."""
 
     by_all = True  # processes that train together find it together
 
@@ -41,17 +33,11 @@ class DivergedError(InputError):
 
 
 class PendingStep(NamedTuple):
-    """Losses and gradient norm of one step, kept on the device until the next finiteness check.
+    """Losses and gradient norm of one step, kept on the device until the next finiteness check."""
 
-    Attributes:
-        number: The step's number, counted from 1.
-        values: The losses of each of its batches, by their names in the log.
-        norm: The gradient's norm.
-    """
-
-    number: int
-    values: list[dict[str, Tensor]]
-    norm: Tensor
+    number: int  # the step's number, counted from 1
+    values: list[dict[str, Tensor]]  # the losses of each of its batches, by their names in the log
+    norm: Tensor  # the gradient's norm
 
 
 class NonFinite(L.Callback):
@@ -60,14 +46,8 @@ class NonFinite(L.Callback):
     CPU: checked every step. GPU: values are kept and checked with the next logged values and before each validation, to avoid a
     sync per step; no diverged weights are scored or kept. Float16 gradients are left to the gradient scaler.
 
-    Args:
-        batch: Tells of an optimiser step, by its number from 0, what it trained on: ``scenes`` and ``windows``.
-        skip: Leave such steps out: the optimizer is not stepped, statistics of batch normalisation stay as they were. Values
-            are then checked every step, on a GPU too.
-
-    Attributes:
-        skipped: How many steps were left out.
-        at_once: Whether values are checked every step.
+    With `skip` such steps are left out: the optimizer is not stepped, statistics of batch normalisation stay as they were.
+    Values are then checked every step, on a GPU too. `batch` tells the scenes and windows of a step, by its number from 0.
     """
 
     def __init__(self, batch: StepFacts, skip: bool = False) -> None:
@@ -103,11 +83,7 @@ class NonFinite(L.Callback):
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Take the gradient's norm, which clipping needs too.
-
-        Raises:
-            DivergedError: If it, or a loss, is not finite.
-        """
+        """Take the gradient's norm, which clipping needs too."""
         assert isinstance(pl_module, SegmentationModule)
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -121,20 +97,12 @@ class NonFinite(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look with the values that are logged.
-
-        Raises:
-            DivergedError: If one is not finite.
-        """
+        """Look with the values that are logged."""
         if self._steps and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._stop(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Look before weights are scored.
-
-        Raises:
-            DivergedError: If a value is not finite.
-        """
+        """Look before weights are scored."""
         self._stop(trainer)
 
     def _bad(self, trainer: L.Trainer) -> tuple[PendingStep, dict[str, float]] | None:

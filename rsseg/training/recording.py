@@ -34,19 +34,11 @@ from rsseg.training.counting import PointCounts, Thresholds
 
 log = logging.getLogger(__name__)
 
-PROBES = 4
-"""Windows on which gradients, and gains, are recorded."""
+PROBES = 4  # windows on which gradients, and gains, are recorded
 
 
 def make_recorder(setup: Setup, run: RunFolder, data: Data, sampler: Places) -> Recorder:
-    """The callback that records a run; its probe windows are the first of the training stream, not augmented.
-
-    Args:
-        setup: The setup.
-        run: The run folder.
-        data: The scenes.
-        sampler: Where each training window lies.
-    """
+    """The callback that records a run; its probe windows are the first of the training stream, not augmented."""
     val = data.stores["val"]
     stream = TrainWindows(data.stores["train"], setup.window, sampler)
     probes = [stream.batch([k]) for k in range(PROBES)] if is_main() else []
@@ -88,8 +80,7 @@ def _panel(setup: Setup, head: str, numbers: TrainStatistics) -> Panel:
     return Panel(losses, facts, clipped)
 
 
-Count = Callable[[Mapping[str, Tensor], Batch], None]
-"""What takes a batch of logits by head."""
+Count = Callable[[Mapping[str, Tensor], Batch], None]  # what takes a batch of logits by head
 
 
 class Crossing:
@@ -97,21 +88,11 @@ class Crossing:
 
     Scenes of one group have no other half: they are counted by the best checkpoint. What the file holds of the same checkpoint
     already is kept: a run may be scored again, or go on to more steps, when the weights of its halves are gone.
-
-    Attributes:
-        steps: The steps of the checkpoints that were chosen on the first and on the second half.
-
-    Args:
-        setup: The setup.
-        run: The run folder.
-        store: The validation scenes.
-        recorder: What has recorded the run.
-        best: The step of the best checkpoint.
     """
 
     def __init__(self, setup: Setup, run: RunFolder, store: Store, recorder: Recorder, best: int) -> None:
         self._tasks, first, self._path = labelled_tasks(setup), recorder.first, run.records / "crossed.npz"
-        self.steps = (best, best) if first.all() else recorder.chosen
+        self.steps = (best, best) if first.all() else recorder.chosen  # of the checkpoints that were chosen on each half
         self._by = np.where(first, *self.steps[::-1])  # the checkpoint that each scene is counted by
         before = read_arrays(self._path) if self._path.is_file() else {}
         self._before = {name: of_head(before, name) for name in self._tasks}
@@ -203,15 +184,7 @@ def keep_thresholds(
 def keep_scalings(
     run: RunFolder, tasks: Mapping[str, Task], samples: Mapping[str, Sample], step: int, first: NDArray[np.bool_]
 ) -> None:
-    """Fit the scalings of logits on samples of the best checkpoint, by head, and write ``scaling.json``.
-
-    Args:
-        run: The run folder.
-        tasks: The tasks of the heads.
-        samples: By head with labels.
-        step: That of the checkpoint.
-        first: Which validation scenes are the first half.
-    """
+    """Fit the scalings of logits on samples of the best checkpoint, by head, and write ``scaling.json``."""
     found = {}
     for head, sample in samples.items():
         try:

@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from rsseg.config.contents import ABSENT, look_up
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.distributed import is_main
@@ -44,28 +45,17 @@ REASONS = {
 }
 """Why a run that goes on keeps a part of its config."""
 
-ABSENT = object()
-"""The value of a word that is no key of the config: a choice of experiment, of a part below a group, or a removed key."""
-
-GOES_ON = ("ConstantLR", "ReduceLROnPlateau")
-"""The schedules that have no end."""
+GOES_ON = ("ConstantLR", "ReduceLROnPlateau")  # the schedules that have no end
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """How a run goes on.
+    """How a run goes on."""
 
-    Attributes:
-        plain: Its config from now on, as plain values.
-        changed: What is changed by that: new values by dotted key; empty: nothing.
-        new_schedule: Whether the schedule begins anew, at the optimizer's rate.
-        line: What to say of it; may be empty.
-    """
-
-    plain: dict[str, Any]
-    changed: dict[str, Any]
-    new_schedule: bool = False
-    line: str = ""
+    plain: dict[str, Any]  # its config from now on, as plain values
+    changed: dict[str, Any]  # what is changed by that: new values by dotted key; empty: nothing
+    new_schedule: bool = False  # whether the schedule begins anew, at the optimizer's rate
+    line: str = ""  # what to say of it; may be empty
 
     @property
     def trains(self) -> bool:
@@ -76,10 +66,6 @@ class Continuation:
 def overridden(composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """The values that a command line gives, by dotted key; `ABSENT` where the composed config has no such key.
 
-    Args:
-        composed: The config that they were composed into, as plain values.
-        overrides: The words of the command line.
-
     Example:
         >>> overridden({"steps": 9, "optimizer": {"lr": 0.1}}, ["optimizer.lr=0.1", "resume=runs/a"])
         {'optimizer.lr': 0.1}
@@ -88,25 +74,19 @@ def overridden(composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = override.key_or_group
         if key not in ("resume", "trust") and not key.startswith("hydra"):
-            found[key] = _get(composed, key)
+            found[key] = look_up(composed, key)
     return found
 
 
 def continuation(saved: Mapping[str, Any], given: Mapping[str, Any], step: int, ended: bool) -> Continuation:
-    """How a run goes on with some values of its config changed.
-
-    Args:
-        saved: Its config as plain values.
-        given: The values that are given, by dotted key.
-        step: The step that it has come to.
-        ended: Whether it is finished, or has diverged.
+    """How a run of a saved config that has come to a step goes on with values given by dotted key.
 
     Raises:
-        InputError: If one of them can't be changed; all of these together.
+        InputError: If some of them can't be changed; all of these together.
     """
     plain, changed, faults = deepcopy(dict(saved)), {}, []
     for key, value in given.items():
-        if value is not ABSENT and _get(plain, key) == value:
+        if value is not ABSENT and look_up(plain, key) == value:
             continue
         may = key in ("steps", "optimizer.lr") or any(key == free or key.startswith(f"{free}.") for free in FREE)
         if may and value is not ABSENT:
@@ -173,11 +153,7 @@ def begins_anew(run: RunFolder, step: int) -> bool:
 
 
 class NewSchedule(L.Callback):
-    """Lets the schedule begin anew where a run goes on.
-
-    Args:
-        rate: The rate that it begins with; None: the optimizer's own.
-    """
+    """Lets the schedule begin anew where a run goes on, at a rate or, if None, the optimizer's own."""
 
     def __init__(self, rate: float | None) -> None:
         self.rate = rate
@@ -189,14 +165,6 @@ class NewSchedule(L.Callback):
             for group in state["param_groups"]:
                 rate = group["initial_lr"] if self.rate is None else self.rate * group.get("lr_scale", 1.0)
                 group["lr"] = group["initial_lr"] = rate
-
-
-def _get(node: Any, key: str) -> Any:
-    for name in key.split("."):
-        if not isinstance(node, Mapping) or name not in node:
-            return ABSENT
-        node = node[name]
-    return node
 
 
 def _set(node: dict[str, Any], key: str, value: Any) -> None:

@@ -105,14 +105,6 @@ def score_best(
 
     Of a recorded run each half of the scenes is counted besides by the checkpoint that was chosen on the other half, and
     thresholds are tuned and scalings fitted: ``records/crossed.npz``, ``threshold.json`` and ``scaling.json``.
-
-    Args:
-        setup: The setup.
-        run: The run folder.
-        module: The module after its last validation.
-        store: The validation scenes.
-        recorder: What has recorded the run; None: it is not recorded.
-        step: The run's last step.
     """
     result, best = dict(module.scores), load_checkpoint(module, run)
     windows = GridWindows(store, setup.window, setup.overlap)
@@ -161,13 +153,6 @@ def score_split(setup: Setup, run: RunFolder, module: SegmentationModule, store:
     """Count a run's best checkpoint on other scenes as comparisons need it, and write that into the run's records.
 
     Tuned points, those of IoU and of Dice alike, are at the thresholds of ``threshold.json``.
-
-    Args:
-        setup: The setup.
-        run: The run folder.
-        module: The module with the best weights.
-        store: The scenes.
-        path: The file.
     """
     tasks, split, thresholds = labelled_tasks(setup), recorded_split(store), dict[str, Thresholds]()
     for name, task in tasks.items():
@@ -219,8 +204,7 @@ def name_means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-TUNED = ("iou", "dice", "precision", "recall")
-"""The scores at tuned thresholds that are printed beside those at fixed ones."""
+TUNED = ("iou", "dice", "precision", "recall")  # the scores at tuned thresholds that are printed beside those at fixed ones
 
 
 def print_scores(result: Mapping[str, AnyScores], title: str, tuned: Mapping[str, AnyScores] | None = None) -> None:

@@ -28,14 +28,9 @@ log = logging.getLogger(__name__)
 
 
 class StoppedError(SystemExit):
-    """A signal has stopped a run; the process ends with 128 + its number, as one that the signal had killed.
+    """A signal has stopped a run; the process ends with 128 + its number, as one that the signal had killed."""
 
-    Args:
-        number: The signal's.
-        done: How far the run is, for the line that says how to go on.
-    """
-
-    def __init__(self, number: int, done: str = "") -> None:
+    def __init__(self, number: int, done: str = "") -> None:  # `done`: how far the run is
         super().__init__(128 + number)
         self.number, self.done, self.by_all = number, done, bool(done)
 
@@ -44,19 +39,12 @@ class Interrupts:
     """While this is open, SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 stop a run: while it trains at the end of a step, else at once.
 
     At the end one line says how to go on, and the job of a SLURM batch script is queued again.
-
-    Args:
-        run: The run folder.
-
-    Attributes:
-        received: The signal that waits for the end of a step.
-        waits: Whether signals do so now; a second SIGINT never does.
     """
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
-        self.received: int | None = None
-        self.waits = False
+        self.received: int | None = None  # the signal that waits for the end of a step
+        self.waits = False  # whether signals do so now; a second SIGINT never does
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -92,11 +80,7 @@ class Interrupts:
         return self.received is not None
 
     def stop(self, trainer: L.Trainer) -> None:
-        """End the run, which has kept its state.
-
-        Raises:
-            StoppedError: In any case.
-        """
+        """End the run, which has kept its state."""
         raise StoppedError(self.received or signal.SIGTERM, f" at step {trainer.global_step} of {trainer.max_steps}")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -115,8 +99,7 @@ class Interrupts:
 def requeue(number: int) -> None:
     """Queue the SLURM job again that a signal has stopped; nothing outside of a job, and for what a person stops.
 
-    Args:
-        number: The signal's. SLURM sends SIGTERM when a job's time is over, but also when it is cancelled.
+    SLURM sends SIGTERM when a job's time is over, but also when it is cancelled.
     """
     job, left = slurm_job(), float(os.environ.get("SLURM_JOB_END_TIME", "0")) - time.time()
     if job is None or number == signal.SIGINT or (number == signal.SIGTERM and left > CANCELLED):

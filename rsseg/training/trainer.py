@@ -44,11 +44,7 @@ log = logging.getLogger(__name__)
 
 
 class ProgressLines(L.Callback):
-    """Says how far the run is where no terminal shows a bar, and at validations which classes are not predicted any more.
-
-    Args:
-        monitor: The score that is said.
-    """
+    """Says how far the run is where no terminal shows a bar, and at validations which classes are not predicted any more."""
 
     def __init__(self, monitor: str) -> None:
         self.monitor = monitor
@@ -101,15 +97,7 @@ class ProgressLines(L.Callback):
 def make_trainer(
     setup: Setup, run: RunFolder, callbacks: Sequence[L.Callback], kept: Checkpoints, resumed_step: int = 0
 ) -> L.Trainer:
-    """The trainer of a run.
-
-    Args:
-        setup: The setup.
-        run: The run folder.
-        callbacks: rsseg's own, beside those of the config.
-        kept: Writes checkpoints.
-        resumed_step: The step that a resumed run goes on from.
-    """
+    """The trainer of a run."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own 7 wait for minutes when a server is away
     node, accelerator = setup.plain["trainer"], choose_accelerator(setup.accelerator)
     chosen = list(setup.callbacks().values())
@@ -148,25 +136,18 @@ def make_trainer(
 
 @dataclass(frozen=True)
 class Loop:
-    """A run's module, and what trains it.
-
-    Attributes:
-        step: The step that it goes on from; 0: from the beginning.
-        windows: What it trains on.
-        guard: Checks whether losses and gradients are finite.
-        recorder: Records the run; None: it is not recorded.
-    """
+    """A run's module, and what trains it."""
 
     setup: Setup
     run: RunFolder
     module: SegmentationModule
     data: Data
-    step: int
+    step: int  # the step that it goes on from; 0: from the beginning
     trainer: L.Trainer
-    windows: TrainWindows
+    windows: TrainWindows  # what it trains on
     gallery: Gallery
-    guard: NonFinite
-    recorder: Recorder | None
+    guard: NonFinite  # checks whether losses and gradients are finite
+    recorder: Recorder | None  # records the run; None: it is not recorded
 
     def ending(self) -> dict[str, Any]:
         """What summary.json says of any run that has ended."""
@@ -202,11 +183,7 @@ def make_loop(setup: Setup, run: RunFolder, module: SegmentationModule, data: Da
 
 
 def fit(loop: Loop, last: Path | None) -> None:
-    """Train a module to the end.
-
-    Args:
-        loop: The loop.
-        last: The checkpoint to go on from; None: from the beginning.
+    """Train a module from a checkpoint, or from the beginning, to the end.
 
     Raises:
         InputError: If training stops before its last step for a reason that is the user's.
@@ -286,12 +263,7 @@ def _log_start(setup: Setup, stores: Mapping[str, Store], trainer: L.Trainer, st
 
 
 def write_scores(loop: Loop, result: Mapping[str, AnyScores]) -> None:
-    """Write tables and pictures of the best checkpoint into the run folder, print them, and show them in the loggers.
-
-    Args:
-        loop: What has trained the module, which holds the best weights.
-        result: Its scores by head; there is a picture for each.
-    """
+    """Write tables and pictures of the best checkpoint, of which the module has the weights; print and log them."""
     run, gallery, trainer, rows = loop.run, loop.gallery, loop.trainer, score_rows(result)
     write_csv(run.classes_file, rows)
     print_scores(result, f"{run.path.name}: validation, best checkpoint, pooled over whole scenes")

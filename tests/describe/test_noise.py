@@ -23,11 +23,11 @@ from rsseg.describe.noise import (
     SelfConfidence,
     class_probabilities,
     describe_noise,
+    draw_noise,
     find_noise,
     label_planes,
     suspicious_labels,
 )
-from rsseg.describe.noise_picture import draw_noise
 from rsseg.run import train
 from rsseg.task import make_task
 
