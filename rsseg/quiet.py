@@ -25,6 +25,7 @@ def quiet() -> None:
         ".*LeafSpec.*",
         ".*isinstance.treespec.*",
         ".*module.s. in eval mode.*",  # frozen parts
+        ".*srun. command is available.*",  # a batch job of one process needs none
         ".*sync_dist=True.*",  # what is logged is the same in all processes already
     ):
         warnings.filterwarnings("ignore", message)

@@ -61,8 +61,15 @@ start() {
 }
 
 stop() {
+    export SLURM_CONF=$folder/slurm.conf
+    squeue --noheader --format=%A | xargs --no-run-if-empty scancel --full --signal=KILL || true
     for name in slurmd slurmctld munged; do
-        [[ ! -f $folder/$name.pid ]] || kill "$(cat "$folder/$name.pid")" || true
+        [[ -f $folder/$name.pid ]] || continue
+        process=$(cat "$folder/$name.pid")
+        kill "$process" || continue
+        while kill -0 "$process" 2>/dev/null; do # it writes its state
+            sleep 0.1
+        done
     done
 }
 
