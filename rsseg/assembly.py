@@ -45,7 +45,7 @@ from rsseg.task import Task
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("tensorboard", "wandb", "mlflow")
+PACKAGES = ("tensorboard", "wandb", "mlflow", "trackio")
 """The loggers that an extra of rsseg installs; each is called as its package."""
 
 

@@ -118,7 +118,7 @@ def test_a_job_that_is_preempted_and_runs_out_of_time_goes_on(tmp_path, folder_r
     words = [*folder_data(folder_root), "steps=40", "validations=4", "trainer.log_every_n_steps=1"]
     whole, out = tmp_path / "whole", tmp_path / "out"
     train(settings(tmp_path, *words), whole)
-    job = Job(tmp_path, shlex.join([sys.executable, "train.py", *tiny(out, *words)]), "--signal=B:USR1@60")
+    job = Job(tmp_path, shlex.join([sys.executable, "train.py", *tiny(out, *words)]), "--signal=B:USR1@90")
 
     job.held(out, 5)
     ask("scontrol", "requeue", job.number)  # as preemption does; SLURM sends SIGCONT and SIGTERM
@@ -126,7 +126,7 @@ def test_a_job_that_is_preempted_and_runs_out_of_time_goes_on(tmp_path, folder_r
     job.until("going on from step")
 
     process = job.held(out, 25)
-    end = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 150))  # rounded down to a minute of the job's
+    end = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 125))  # rounded down to a minute of the job's
     ask("scontrol", "update", f"JobId={job.number}", f"EndTime={end}")  # SLURM looks every 30 s, and signals early rather
     go_on_at(process, signal.SIGUSR1)
     job.until("Stopped by SIGUSR1 at step")
