@@ -15,10 +15,10 @@ RUN apt-get update \
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1
 
-# The dependencies come first, from pyproject.toml alone, so that a change of code leaves this layer cached.
+# The dependencies come first, from what names them alone, so that a change of code leaves this layer cached.
 # The editable install points to /app/rsseg: here a stub, below the real package.
 WORKDIR /app
-COPY pyproject.toml ./
+COPY pyproject.toml hatch_build.py ./
 RUN mkdir rsseg && touch README.md rsseg/__init__.py && pip install --no-cache-dir -e .
 
 COPY . .

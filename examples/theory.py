@@ -27,8 +27,8 @@ from scipy.special import expit, xlogy
 from torch import Tensor, nn
 from torch.optim import LBFGS, SGD, Adam, Optimizer, RMSprop
 
-from rsseg.compare.gradients import norms_and_cosines
-from rsseg.compare.tuning import tune_threshold
+from rsseg.comparison.gradients import norms_and_cosines
+from rsseg.comparison.tuning import tune_threshold
 from rsseg.config.arguments import run_script
 from rsseg.contract import InputError
 from rsseg.losses import Composite, CrossEntropy, Dice, Focal, Jaccard, Lovasz, Tversky

@@ -1,3 +1,16 @@
 """rsseg: train remote-sensing segmentation from a config and measure which loss serves which metric."""
 
-__version__ = "0.1.0"
+from typing import Any
+
+from rsseg.version import __version__
+
+__all__ = ["Model", "__version__", "compare", "load", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """What `rsseg.api` has, imported when it is first asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from rsseg import api
+
+    return getattr(api, name)

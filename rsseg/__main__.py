@@ -7,9 +7,9 @@ from pathlib import Path
 if not __package__:  # a further process is started by this file's path, and its folder is no place of modules
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from rsseg import __version__
 from rsseg.commands import COMMANDS
 from rsseg.contract import nearest
+from rsseg.version import __version__
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from rsseg.data.build import open_store
 from rsseg.data.census import Census, absent_classes, check_absent, describe_other_radiometry, robust_statistics
 from rsseg.data.grids import ground_resolution
 from rsseg.data.groups import describe_cut_groups, group_names
-from rsseg.data.mask_reader import MaskReader
+from rsseg.data.masks import MaskReader
 from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import SPLITS
 from rsseg.data.store import Store
@@ -80,18 +80,11 @@ class Dataset:
 
 @dataclass(frozen=True)
 class TargetStatistics:
-    """What the training split's census says of a target.
+    """What the training split's census says of a target."""
 
-    Attributes:
-        positives: Training pixels of each class.
-        valid: Labelled training pixels, per class.
-        value_mean: Per real value of a regression's target.
-        value_std: Likewise.
-    """
-
-    positives: list[int]
-    valid: list[int]
-    value_mean: list[float] = field(default_factory=list)
+    positives: list[int]  # training pixels of each class
+    valid: list[int]  # labelled training pixels, per class
+    value_mean: list[float] = field(default_factory=list)  # per real value of a regression's target
     value_std: list[float] = field(default_factory=list)
 
     @classmethod
@@ -112,17 +105,11 @@ class TargetStatistics:
 
 @dataclass(frozen=True)
 class TrainStatistics:
-    """What the training split's censuses say; plain numbers, kept in the run folder.
+    """What the training split's censuses say; plain numbers, kept in the run folder."""
 
-    Attributes:
-        mean: Per band.
-        std: Per band.
-        targets: Of each target, by name.
-    """
-
-    mean: list[float]
+    mean: list[float]  # per band
     std: list[float]
-    targets: dict[str, TargetStatistics]
+    targets: dict[str, TargetStatistics]  # by name
 
     @classmethod
     def of(cls, store: Store) -> TrainStatistics:
@@ -147,14 +134,9 @@ class TrainStatistics:
 
 @dataclass(frozen=True)
 class Data:
-    """The scenes of a run, decoded.
+    """The scenes of a run, decoded."""
 
-    Attributes:
-        stores: The scenes of train and val.
-        numbers: What the training split says.
-    """
-
-    stores: dict[str, Store]
+    stores: dict[str, Store]  # the scenes of train and val
     numbers: TrainStatistics
 
     def record(self) -> dict[str, Any]:
@@ -171,8 +153,7 @@ class Data:
         }
 
 
-LOOKED_AT = 20
-"""Scenes whose resolution is asked for."""
+LOOKED_AT = 20  # scenes whose resolution is asked for
 
 
 def resolution_of(scenes: Sequence[Scene]) -> float | None:
@@ -193,10 +174,7 @@ def _fingerprint(store: Store, names: list[str]) -> str:
 def open_data(dataset: Dataset, source: Source, window: int) -> Data:
     """The training and the validation split, decoded first where they are not in the store yet.
 
-    Args:
-        dataset: The dataset, its bands known.
-        source: Where its scenes lie.
-        window: The side of the training windows, for messages.
+    `window` is the side of the training windows, for messages.
 
     Raises:
         InputError: If a split is empty, files can't be used, or a class occurs nowhere.
@@ -235,12 +213,6 @@ def open_test(dataset: Dataset, source: Source, window: int, data: Data) -> Stor
     """The scenes of the test split that have masks, decoded and checked as the other splits are; None: there are none.
 
     Nothing else needs the test split, so that what is wrong with it is logged.
-
-    Args:
-        dataset: The dataset, its bands known.
-        source: Where its scenes lie.
-        window: The side of the training windows, for messages.
-        data: The other splits.
     """
     try:
         scenes = scenes_of(source, dataset, "test")
@@ -260,11 +232,7 @@ def open_test(dataset: Dataset, source: Source, window: int, data: Data) -> Stor
 
 
 def _check_absent(store: Store, split: str, train: Store | None) -> None:
-    """Name the classes that a split lacks, those that train lacks too once.
-
-    Raises:
-        InputError: If nothing is left to learn or to score.
-    """
+    """Name the classes that a split lacks, those that train lacks too once."""
     for name, task in store.tasks.items():
         named = absent_classes(train.censuses[name], task) if train else ()
         check_absent(store.censuses[name], task, split, named)
@@ -286,11 +254,7 @@ def warn_of_misspelt(dataset: Dataset, names: Sequence[str]) -> None:
 
 
 def scenes_of(source: Source, dataset: Dataset, split: str) -> list[Scene]:
-    """The scenes of a split, with what is not labelled in them.
-
-    Raises:
-        InputError: If there is no such split, or nothing in it.
-    """
+    """The scenes of a split, with what is not labelled in them."""
     if split not in SPLITS:
         raise InputError(f"split={split}{nearest(split, SPLITS)}: there are {', '.join(SPLITS)}")
     scenes = source.scenes(split)
@@ -303,17 +267,7 @@ def scenes_of(source: Source, dataset: Dataset, split: str) -> list[Scene]:
 
 
 def open_split(dataset: Dataset, scenes: Sequence[Scene], split: str, window: int) -> Store:
-    """Some scenes, decoded first where they are not in the store yet.
-
-    Args:
-        dataset: The dataset, its bands known.
-        scenes: Those of the split.
-        split: Its name, for messages.
-        window: The side of the training windows, for messages.
-
-    Raises:
-        InputError: If files can't be used.
-    """
+    """Some scenes, decoded first where they are not in the store yet; split and window are for messages."""
     bands, how = dataset.read_bands, {"skip": dataset.skip_bad_scenes, "full": dataset.verify_all}
     store = open_store(scenes, dataset.mask_readers, bands, dataset.store, f"{split} split", **how)
     if store.skipped:

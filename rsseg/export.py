@@ -15,17 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsseg.assembly import make_setup
-from rsseg.compare.records import RecordError, Records, load_records
+from rsseg.comparison.records import RecordError, Records, load_records
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError, nearest
 from rsseg.data.scene import SceneReader
 from rsseg.dataset import scenes_of
 from rsseg.errors import SCORING, in_one_line
-from rsseg.evaluation import known_head, load_trained
+from rsseg.evaluation.loading import known_head, load_trained
 from rsseg.files import read_json, write_json, write_text
 from rsseg.inference.card import Facts, model_card
+from rsseg.inference.ensemble import Ensemble, check_threshold
 from rsseg.inference.export import ABOUT, ITEM, SMP, check_folder, export_folder
-from rsseg.inference.graphs import check_packages, export_onnx, export_torch, tuned_threshold
+from rsseg.inference.graphs import check_packages, export_onnx, export_torch
 from rsseg.inference.stac import ARTIFACTS, item_id, stac_item
 from rsseg.inference.trained import Spec, TrainedModel
 from rsseg.models import Architecture
@@ -78,8 +79,7 @@ def export(
         raise InputError(
             f"{' and '.join(f'{name}=...' for name in beside)}: for to=onnx alone; to={to} holds all heads and thresholds"
         )
-    if threshold not in ("fixed", "tuned"):
-        raise InputError(f"threshold={threshold}: fixed (0.5, or the largest probability) or tuned is expected")
+    check_threshold(threshold)
     if to == "onnx":
         check_packages()
     folder = RunFolder(run)
@@ -104,29 +104,25 @@ def export(
                 difference = export_torch(model, path, windows)
             else:
                 path = out / f"{'model' if chosen == setup.head else chosen}.onnx"
-                tuned = tuned_threshold(model, chosen) if threshold == "tuned" else None
+                tuned = Ensemble([model], scaling=model.scaling).tuned_threshold(chosen) if threshold == "tuned" else None
                 difference = export_onnx(model, chosen, path, windows, tuned, labels)
             log.info("%s: differs from PyTorch by %.1e at most, on %s", path, difference, pixels)
-        licence = licence or stated_licence(out)
-        describe(folder, setup, model, out, licence)
+        licence = licence or _stated_licence(out)
+        _describe(folder, setup, model, out, licence)
     log.info("Exported to %s; %s says what it is", out, CARD)
     if not licence:
         log.info("No licence is stated: licence=... writes it into %s and %s", CARD, ITEM)
     return out
 
 
-def stated_licence(out: Path) -> str:
+def _stated_licence(out: Path) -> str:
     """The licence that an earlier export into a folder was given; empty: none."""
     item = read_json(out / ITEM) if (out / ITEM).is_file() else {}
     return str(item.get("properties", {}).get("license", ""))
 
 
 def example_windows(setup: Setup, spec: Spec) -> tuple[NDArray[np.float32], str]:
-    """Windows of the validation split, or of random pixels where its scenes are missing, and a description of them.
-
-    Returns:
-        float32 ``[WINDOWS, C, window, window]``.
-    """
+    """Windows ``[WINDOWS, C, window, window]`` of the validation split, or of random pixels without it, and what they are."""
     size = spec.window
     try:
         scenes, found = scenes_of(setup.source(), setup.dataset, "val"), []
@@ -144,38 +140,29 @@ def example_windows(setup: Setup, spec: Spec) -> tuple[NDArray[np.float32], str]
     return (mean + std * noise).astype(np.float32), f"{WINDOWS} windows of random pixels"
 
 
-def describe(run: RunFolder, setup: Setup, model: TrainedModel, out: Path, licence: str) -> None:
-    """Write the card and the item of what lies in a folder.
-
-    Args:
-        run: The run folder.
-        setup: Its setup.
-        model: Its model.
-        out: The folder.
-        licence: An SPDX identifier; empty: not known.
-    """
+def _describe(run: RunFolder, setup: Setup, model: TrainedModel, out: Path, licence: str) -> None:
+    """Write the card and the item of what lies in a folder."""
     saved, summary = run.data(), run.summary() if run.finished else {}
     network: Any = model.network
-    kind, parameters = type(network.net).__name__, sum(weight.numel() for weight in network.parameters())
-    files = sorted(path.name for path in out.iterdir() if path.name in (ABOUT, SMP) or path.suffix in ARTIFACTS)
     facts = Facts(
+        spec=model.spec,
         title=run.path.resolve().name,
+        architecture=type(network.net).__name__,
+        encoder=setup.model.encoder,
+        parameters=sum(weight.numel() for weight in network.parameters()),
+        made=str(summary.get("finished") or datetime.now(UTC).isoformat(timespec="seconds")),
         dataset=setup.dataset.name,
-        network=f"{kind} with encoder {setup.model.encoder} ({parameters / 1e6:.1f} M weights)",
         losses={head: loss_words(terms) for head, (_, terms) in loss_places(setup.plain).items()},
         steps=summary.get("steps"),
         scenes=saved["scenes"],
         groups=saved["groups"],
-        records=recorded(run, setup),
+        records=_records(run, setup),
         without={name: setup.without_of(name) for name in setup.tasks},
-        files=files,
+        files=sorted(path.name for path in out.iterdir() if path.name in (ABOUT, SMP) or path.suffix in ARTIFACTS),
         licence=licence,
     )
-    write_text(out / CARD, model_card(model.spec, facts))
-    made = str(summary.get("finished") or datetime.now(UTC).isoformat(timespec="seconds"))
-    paths = [out / name for name in files if Path(name).suffix in ARTIFACTS]
-    architecture = f"{kind}, encoder {setup.model.encoder}"
-    write_json(out / ITEM, stac_item(facts.title, model.spec, architecture, parameters, made, paths, licence))
+    write_text(out / CARD, model_card(facts))
+    write_json(out / ITEM, stac_item(facts, out))
 
 
 def loss_words(terms: Mapping[str, Mapping[str, Any]]) -> str:
@@ -189,7 +176,7 @@ def loss_words(terms: Mapping[str, Mapping[str, Any]]) -> str:
     return " + ".join(f"{'' if weight == 1 else f'{weight:g} '}{name}" for name, weight in named.items())
 
 
-def recorded(run: RunFolder, setup: Setup) -> dict[tuple[str, str], Records]:
+def _records(run: RunFolder, setup: Setup) -> dict[tuple[str, str], Records]:
     """The records that a run has, by head and split."""
     found = {}
     for head, split in product(setup.tasks, ("val", "test")):

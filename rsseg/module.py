@@ -161,6 +161,10 @@ class SegmentationModule(L.LightningModule):
         ready: Any = {**batch, "image": image, **self.standardised(layers)}
         return cast(Batch, ready)
 
+    def logits(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Logits ``[B, K, H, W]`` by head of stored pixels ``[B, C, H, W]``."""
+        return self(self.normalise(pixels))
+
     def labels(self, head: str, logits: Tensor) -> Tensor:
         """The labels, or values, of a head's logits, as they are scored."""
         return self.tasks[head].predict(logits)

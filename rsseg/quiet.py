@@ -25,7 +25,7 @@ def quiet() -> None:
         ".*LeafSpec.*",
         ".*isinstance.treespec.*",
         ".*module.s. in eval mode.*",  # frozen parts
-        ".*srun. command is available.*",  # a batch job of one process needs none
+        ".*srun.*",  # beside a cluster's programs, outside of a job
         ".*sync_dist=True.*",  # what is logged is the same in all processes already
     ):
         warnings.filterwarnings("ignore", message)

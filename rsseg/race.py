@@ -22,9 +22,9 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from scipy.stats import norm
 
-from rsseg.compare.findings import EQUAL, Findings
-from rsseg.compare.inference import Interval
-from rsseg.compare.selection import gather
+from rsseg.comparison.findings import EQUAL, Findings
+from rsseg.comparison.inference import Interval
+from rsseg.comparison.selection import gather
 from rsseg.config.cli import compose
 from rsseg.config.entry import CONFIGS, ENTRY, invocation, search_path
 from rsseg.config.folder import RunFolder, quoted
@@ -45,15 +45,10 @@ log = logging.getLogger(__name__)
 
 
 class Decision(NamedTuple):
-    """The outcome of a look.
+    """The outcome of a look."""
 
-    Attributes:
-        behind: By row that is dropped, the row that it is most surely behind.
-        equal: Whether all that are left are practically equal.
-    """
-
-    behind: dict[int, int]
-    equal: bool
+    behind: dict[int, int]  # by row that is dropped, the row that it is most surely behind
+    equal: bool  # whether all that are left are practically equal
 
 
 def spent(share: float, alpha: float = ALPHA) -> float:
@@ -67,13 +62,10 @@ def spent(share: float, alpha: float = ALPHA) -> float:
 
 
 def decide(leads: Callable[[float], Interval], alpha: float, equal_within: float) -> Decision:
-    """What to do at a look.
+    """What to do at a look, which may spend an error rate of `alpha`.
 
-    Args:
-        leads: How much better each row is than each other, ``[L, L]``, in intervals that hold together with a confidence.
-        alpha: The error rate that this look may spend.
-        equal_within: A difference of no practical use. That the rest is equal is told at `ALPHA`: to end a race early by
-            mistake costs seeds that would have told rows apart, and drops none.
+    How much better each row is than each other is told in intervals ``[L, L]`` that hold together with a confidence. That the
+    rest is equal is told at `ALPHA`: to end a race early by mistake costs seeds, and drops none.
     """
     sure, usual = leads(1 - alpha), leads(1 - ALPHA)
     behind = {int(row): int(sure.low[:, row].argmax()) for row in np.flatnonzero((sure.low > 0).any(0))}
@@ -85,20 +77,14 @@ def decide(leads: Callable[[float], Interval], alpha: float, equal_within: float
 class Race:
     """A sweep that is raced.
 
-    Attributes:
+    Args:
+        script: train.py.
         folder: The sweep's folder.
-        rows: By name, what a row gives of each key that is varied beside the seed, as words of the command line.
+        words: The words of train.py that all runs share beside the folder.
+        rows: By name, what a row gives of each key that is varied beside the seed, as words of the command line; the same keys.
         seeds: All seeds.
         metric: What rows are compared by; empty: `Task.score`.
         equal_within: A difference of no practical use.
-
-    Args:
-        folder: As said.
-        words: The words of train.py that all runs share beside the folder.
-        rows: As said; every row gives the same keys.
-        seeds: As said.
-        metric: As said.
-        equal_within: As said.
         at_once: How many sweeps run at once.
 
     Raises:

@@ -15,7 +15,6 @@ from lightning.pytorch.loggers import Logger
 from numpy.typing import NDArray
 from torch import nn
 
-from rsseg.compare.panel import PANEL
 from rsseg.config import build as kinds
 from rsseg.config.build import FailedError, Kind, build
 from rsseg.config.schema import Cache, ModelConfig, RecordConfig
@@ -31,7 +30,7 @@ from rsseg.config.targets import (
 from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import Blocks
 from rsseg.data.labels import make_mask_reader
-from rsseg.data.mask_reader import MaskReader
+from rsseg.data.masks import MaskReader
 from rsseg.data.sampling import Places, Read
 from rsseg.data.scene import Source
 from rsseg.dataset import Dataset, TrainStatistics
@@ -44,6 +43,21 @@ from rsseg.models import Network, build_network, load_weights
 from rsseg.models.rates import rate_groups
 from rsseg.source import given_to_source, make_source
 from rsseg.task import Task
+
+PANEL: Mapping[str, Mapping[str, Any]] = {
+    "ce": {"_target_": "rsseg.losses.CrossEntropy"},
+    "weighted_ce": {"_target_": "rsseg.losses.CrossEntropy", "class_weights": "inverse_frequency"},
+    "focal": {"_target_": "rsseg.losses.Focal", "gamma": 2.0},
+    "dice": {"_target_": "rsseg.losses.Dice"},
+    "jaccard": {"_target_": "rsseg.losses.Jaccard"},
+    "tversky": {"_target_": "rsseg.losses.Tversky", "alpha": 0.3, "beta": 0.7},
+    "focal_tversky": {"_target_": "rsseg.losses.FocalTversky", "alpha": 0.3, "beta": 0.7, "gamma": 0.75},
+    "lovasz_binned": {"_target_": "rsseg.losses.Lovasz", "bins": 512},
+}
+"""The panel: losses that value each validation, whichever one trains, under the names of ``configs/loss/term``.
+
+Binned Lovasz joins the one pass, where the exact one would sort every error.
+"""
 
 NET_GIVEN = ("encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params")
 SAMPLER_GIVEN = ("seed", "sizes", "window", "blocks", "task", "read")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from rsseg.config.build import SOURCE, build, locate, plain
 from rsseg.config.folder import RunFolder
 from rsseg.config.targets import FROM_FILES, leave_out_short_form, targets_of
 from rsseg.contract import InputError
-from rsseg.data.folds import with_folds
-from rsseg.data.scene import Source
+from rsseg.data.files import Files
+from rsseg.data.groups import group_names, in_fold
+from rsseg.data.scene import Scene, Source
 
 
 def make_source(config: Mapping[str, Any], trust: Sequence[str]) -> Source:
@@ -49,14 +51,37 @@ def given_to_source(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find_scenes(run: Path, split: str, trust: Sequence[str] = ()) -> None:
-    """Look whether the scenes of a run's split are still there.
-
-    Args:
-        run: The run folder.
-        split: The split.
-        trust: Packages of the user's whose classes the run's config may name.
-
-    Raises:
-        InputError: If they are not.
-    """
+    """Raise an `InputError` if the scenes of a run's split are not there any more."""
     make_source(plain(leave_out_short_form(RunFolder(run).config())), trust).scenes(split)
+
+
+class Folds(Source):
+    """The scenes of another source, those of train and val pooled and dealt to folds by their groups; test scenes stay."""
+
+    def __init__(self, source: Source, folds: int | str, fold: int) -> None:
+        self.source, self.folds, self.fold = source, folds, fold
+
+    def scenes(self, split: str) -> list[Scene]:
+        """The scenes of train, val or test, sorted by name."""
+        if split == "test":
+            return self.source.scenes(split)
+        parts = {part: self.source.scenes(part) for part in ("train", "val")}
+        shared = set.intersection(*({scene.name for scene in part} for part in parts.values()))
+        pooled = [
+            replace(scene, name=f"{part}-{scene.name}") if scene.name in shared else scene  # names of torchgeo's are numbers
+            for part, scenes in parts.items()
+            for scene in scenes
+        ]
+        groups = dict(zip((scene.name for scene in pooled), group_names(pooled), strict=True))
+        owner = in_fold(dict.fromkeys(groups, "train"), groups, self.folds, self.fold)
+        return sorted((scene for scene in pooled if owner[scene.name] == split), key=lambda scene: scene.name)
+
+
+def with_folds(source: Source, folds: int | str | None, fold: int | None) -> Source:
+    """A source whose training and validation scenes are dealt to folds, if any are asked for."""
+    if folds is None or fold is None:
+        return source
+    if isinstance(source, Files) and source.split.side:  # blocks are shrunk where another split's are beside them
+        source.split.fold = folds, fold
+        return source
+    return Folds(source, folds, fold)

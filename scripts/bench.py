@@ -1,4 +1,4 @@
-"""Measure rsseg against its peers: python scripts/bench.py losses|data|predict|gpu [key=value ...]"""
+"""Measure rsseg against its peers: python scripts/bench.py losses|data|train|predict|gpu [key=value ...]"""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from importlib import import_module
 
 from rsseg.config.arguments import run_script
 
-ROOMS = ("losses", "data", "predict", "gpu")
+ROOMS = ("losses", "data", "train", "predict", "gpu")
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler announces itself otherwise, every time
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from bench_gpu_training import mapping, training
 from bench_losses import PACKAGES
 from bench_measure import Jobs, Row, fill, table, versions
 
-from rsseg import __version__
 from rsseg.config.provenance import git_state
 from rsseg.contract import InputError, nearest
+from rsseg.version import __version__
 
 PAGE = "docs/gpu.md"
 

@@ -5,7 +5,9 @@ import platform
 import resource
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
@@ -158,14 +160,16 @@ def main(arguments: Arguments) -> None:
     mapper = Mapper([model], options)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        path = write_scene(folder / "scene.tif", arguments.side)
+        path = folder / "scene.tif"
+        with ProcessPoolExecutor(1, get_context("spawn")) as other:  # what writing it takes is not this process's memory
+            other.submit(write_scene, path, arguments.side).result()
         scene, shape = Scene("scene", path), (arguments.side, arguments.side)
 
         def mapping() -> object:
             return mapper.map(scene, folder / "map.tif")
 
         if arguments.only == "mapping":
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+            before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
             clock, processor = perf_counter(), process_time()
             mapping()
             after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 import yaml
 
-from rsseg.compare.findings import Findings
-from rsseg.compare.records import ABOUT, FOLDER, FORMAT, PLACES, POINTS, Records, half_quality, write_arrays
-from rsseg.compare.runs import Run
-from rsseg.compare.selection import Comparison
-from rsseg.compare.tuning import shared, tune
+from rsseg.comparison.findings import Findings
+from rsseg.comparison.records import ABOUT, FOLDER, FORMAT, PLACES, POINTS, Records, half_quality, write_arrays
+from rsseg.comparison.runs import Run
+from rsseg.comparison.selection import Comparison
+from rsseg.comparison.tuning import shared, tune
 from rsseg.config.plan import Plan
 from rsseg.metrics import Sample, metrics
 from rsseg.metrics.calibration import calibration_sums
@@ -249,7 +249,7 @@ def make_sweep(root, monkeypatch, task=BINARY, losses=tuple(MOVED), seeds=(1, 2,
             make = make_height_records if task.real else partial(make_records, task)
             kept[folder] = make(loss, seed, **options)
             write_run(folder, task, loss, seed, kept[folder])
-    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head, split="val": kept[folder])
+    monkeypatch.setattr("rsseg.comparison.runs.load_records", lambda folder, head, split="val": kept[folder])
     return kept
 
 
@@ -313,8 +313,7 @@ def made_run(label, seed, records, **changes):
         folder=Path(f"loss={label},seed={seed}"), heads=["mask"], head="mask", config=config, origin=origin,
         loss=label, losses={}, settings={}, seed=seed, fold=None, rate=0.001, label=label, task=records.task, without=[],
         data={"scenes": {"train": ["a", "b", "c"], "val": records.scenes}}, summary={"steps": 400, "seconds": 360.0},
-        records=records, unrecorded=None, left=None, failed=False, folds=[],
-        plain=label == "ce",
+        records=records, plain=label == "ce",
     )  # fmt: skip
     vars(run).update(changes)
     return run

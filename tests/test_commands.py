@@ -27,7 +27,7 @@ def test_every_command_has_a_file_and_a_script():
     package = Path(entry.__file__).parents[1]
     assert {path.stem for path in (package / "commands").glob("[a-z]*.py")} == set(COMMANDS)
     scripts = {path.stem for path in (CONFIGS.parent / "scripts").glob("*.py") if not path.stem.startswith("bench")}
-    assert scripts | {"train", "new"} == set(COMMANDS)
+    assert scripts | {"train", "new", "reproduce"} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "train"])

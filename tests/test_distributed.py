@@ -17,7 +17,7 @@ from timm.layers import BatchNormAct2d
 from tiny import CONFIGS
 from torch import nn
 
-from rsseg.compare.records import load_records, read_arrays
+from rsseg.comparison.records import load_records, read_arrays
 from rsseg.config.folder import RunFolder
 from rsseg.distributed import SyncBatchNorm
 from rsseg.run import train

@@ -21,13 +21,13 @@ from test_run import folder_data, multilabel_root, settings  # noqa: F401
 from tiny import map_scene, write_tif
 
 from rsseg.assembly import make_setup
-from rsseg.compare.gains import ensemble_gain
-from rsseg.compare.inference import estimate, sum_groups
-from rsseg.compare.measures import measures, of_tuning
+from rsseg.comparison.inference import ensemble_gain, estimate, sum_groups
+from rsseg.comparison.measures import measures, of_tuning
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.windows import Batches, GridWindows
-from rsseg.evaluation import evaluate, evaluate_map, load_trained, open_labelled
+from rsseg.evaluation import evaluate, evaluate_map
+from rsseg.evaluation.loading import load_trained, open_labelled
 from rsseg.inference.ensemble import pooled_logits
 from rsseg.metrics import label_metrics
 from rsseg.run import train
@@ -47,6 +47,14 @@ def runs(tmp_path_factory, folder_root):
     for seed in (1, 2, 3):
         train(settings(folder, *folder_data(folder_root), THIRDS, *QUICK, f"seed={seed}"), folder / f"run{seed}")
     return [folder / f"run{seed}" for seed in (1, 2, 3)]
+
+
+@pytest.fixture(scope="module")
+def inria_run(tmp_path_factory, inria_root):
+    """A run of one class."""
+    folder = tmp_path_factory.mktemp("inria_run")
+    train(settings(folder, "dataset=inria", f"dataset.source.root={inria_root}", *QUICK), folder / "run")
+    return folder / "run"
 
 
 def facts_of(run):
@@ -79,15 +87,14 @@ def test_one_run_is_scored_bit_by_bit_as_in_training(runs):
 
 @pytest.mark.parametrize("kind", ["heads", "multilabel", "binary"])
 def test_every_kind_of_head_is_scored_as_in_training(tmp_path, kind, request):
-    if kind == "heads":
-        words = heads_words(request.getfixturevalue("heads_root"))
-    elif kind == "binary":
-        words = ["dataset=inria", f"dataset.source.root={request.getfixturevalue('inria_root')}"]
+    run = tmp_path / "run"
+    if kind == "binary":
+        run = request.getfixturevalue("inria_run")
+    elif kind == "heads":
+        train(settings(tmp_path, *heads_words(request.getfixturevalue("heads_root")), *QUICK), run)
     else:
         data = folder_data(request.getfixturevalue("multilabel_root"))
-        words = [*data, "dataset.task=multilabel", "dataset.classes=[x,y]", "loss=bce"]
-    run = tmp_path / "run"
-    train(settings(tmp_path, *words, *QUICK), run)
+        train(settings(tmp_path, *data, "dataset.task=multilabel", "dataset.classes=[x,y]", "loss=bce", *QUICK), run)
     ours, theirs = evaluate(run, "val", "tuned"), as_training_scores(run, "val", "tuned")
     assert ours.keys() == theirs.keys()
     for head in ours:
@@ -97,8 +104,7 @@ def test_every_kind_of_head_is_scored_as_in_training(tmp_path, kind, request):
         (head, scaling) for head in ours if head != "height" for scaling in ("none", "temperature", "vector")
     }
     summary = json.loads((run / "summary.json").read_text())
-    score_name = "iou"
-    assert evaluate(run, "val")[next(iter(ours))][score_name] == pytest.approx(summary[score_name], rel=1e-5)
+    assert evaluate(run, "val")[next(iter(ours))]["iou"] == pytest.approx(summary["iou"], rel=1e-5)
 
 
 def read(path):
@@ -383,9 +389,8 @@ def warped(path, out, crs):
     return write_tif(out, pixels, crs=crs, transform=transform, nodata=255)
 
 
-def test_a_vector_mask_in_another_crs_scores_a_run_of_rasters(tmp_path, inria_root):
-    run = tmp_path / "run"
-    train(settings(tmp_path, "dataset=inria", f"dataset.source.root={inria_root}", *QUICK), run)
+def test_a_vector_mask_in_another_crs_scores_a_run_of_rasters(tmp_path, inria_run):
+    run = inria_run
     setup = make_setup(RunFolder(run).config())
     scene = setup.source().scenes("val")[0]
     mask = scene.mask_of(0).path
@@ -433,13 +438,11 @@ def read_scene(run):
     return read(run / "evaluation-test-scenes.csv")[0]["scene"]
 
 
-def test_a_map_with_the_values_of_masks_is_read_as_they_are(tmp_path, inria_root):
-    run = tmp_path / "run"
-    train(settings(tmp_path, "dataset=inria", f"dataset.source.root={inria_root}", *QUICK), run)
-    mask = make_setup(RunFolder(run).config()).source().scenes("val")[0].mask_of(0).path
+def test_a_map_with_the_values_of_masks_is_read_as_they_are(tmp_path, inria_run):
+    mask = make_setup(RunFolder(inria_run).config()).source().scenes("val")[0].mask_of(0).path
     with rasterio.open(mask) as file:
         pixels, place = file.read(), {"crs": file.crs, "transform": file.transform}
     copy = write_tif(tmp_path / "values.tif", np.where(pixels == 255, 255, 0).astype(np.uint8), **place)
     flat = write_tif(tmp_path / "labels.tif", (pixels == 255).astype(np.uint8), **place)
-    assert evaluate_map(run, flat, mask).iou == 1
-    assert evaluate_map(run, copy, mask).iou == 1
+    assert evaluate_map(inria_run, flat, mask).iou == 1
+    assert evaluate_map(inria_run, copy, mask).iou == 1

@@ -12,10 +12,10 @@ import torch
 from test_run import SPLIT, settings
 from tiny import checker, coloured, compose, map_scene, write_tif
 
+from rsseg.answer import Question, compare
 from rsseg.assembly import make_module, make_setup
-from rsseg.compare.records import load_records
-from rsseg.compare.runs import Run
-from rsseg.comparison import Question, compare
+from rsseg.comparison.records import load_records
+from rsseg.comparison.runs import Run
 from rsseg.config.cli import check_early
 from rsseg.contract import InputError, layers_of
 from rsseg.dataset import TargetStatistics, TrainStatistics

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from test_run import folder_data, settings
 
-from rsseg.comparison import compare
+from rsseg.answer import compare
 from rsseg.config.folder import RunFolder
 from rsseg.describe.report import describe
 from rsseg.evaluation import evaluate

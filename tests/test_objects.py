@@ -12,7 +12,7 @@ from test_run import SPLIT, settings
 from tiny import map_scene, write_tif
 
 from rsseg.assembly import make_setup
-from rsseg.compare.records import load_records
+from rsseg.comparison.records import load_records
 from rsseg.contract import InputError
 from rsseg.describe.report import describe
 from rsseg.evaluation import evaluate

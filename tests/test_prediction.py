@@ -234,6 +234,10 @@ def test_other_pixels_are_refused(tmp_path, runs, scenes):
         ({"min_area": -1.0}, "min_area has to be a number of 0 or more; found -1.0"),
         ({"head": "maks"}, r"head=maks \(did you mean 'mask'\?\)"),
         ({"threshold": "best"}, "threshold=best: fixed"),
+        ({"batch_size": 0}, "batch_size=0: 1 or more"),
+        ({"window": 0}, "window=0: 1 or more"),
+        ({"min_area": float("nan")}, "min_area has to be a number"),
+        ({"window": 32, "margin": 11}, "margin=11: windows of 32 px"),
     ],
 )
 def test_what_is_refused_in_one_line(tmp_path, runs, scenes, options, message):
@@ -256,9 +260,9 @@ def test_scenes_that_cannot_be_mapped(tmp_path, runs, scenes):
 
 
 def test_a_map_says_how_it_was_made(tmp_path, runs, scenes):
-    with rasterio.open(map_scene(runs[0], scenes / "s0.tif", tmp_path / "m.tif", tta="flips")) as raster:
+    with rasterio.open(map_scene(runs[0], scenes / "s0.tif", tmp_path / "m.tif", tta="flips", window=32, margin=10)) as raster:
         facts = json.loads(raster.tags()["RSSEG"])
-    assert facts["tta"] == "flips"
+    assert (facts["tta"], facts["size"], facts["margin"]) == ("flips", 32, 10)
     assert facts["runs"] == [str(runs[0])]
     assert facts["scene"] == str(scenes / "s0.tif")
 
@@ -275,22 +279,6 @@ def test_the_command_line_in_two_processes(tmp_path, runs, scenes):
     done = subprocess.run([*command, "devices=2", "write=labels,entropy"], capture_output=True, text=True, check=True)
     assert len(re.findall("Map: ", done.stdout + done.stderr)) == 3
     assert len(list((tmp_path / "maps").glob("*.tif"))) == 6
-    failed = subprocess.run([*command, "tta=d8"], capture_output=True, text=True, check=False)
-    assert failed.returncode == 1
-    assert failed.stderr.strip().splitlines()[-1].startswith("error: tta=d8")
-
-
-def test_numbers_that_cannot_be(tmp_path, runs, scenes):
-    for options in (
-        {"batch_size": 0},
-        {"batch_size": -1},
-        {"window": 0},
-        {"min_area": float("nan")},
-        {"window": 32, "margin": 11},
-    ):
-        with pytest.raises(InputError, match=r"batch_size|window|min_area|margin"):
-            map_scene(runs[0], scenes / "s0.tif", tmp_path / "m.tif", **options)
-    assert map_scene(runs[0], scenes / "s0.tif", tmp_path / "m.tif", window=32, margin=10).is_file()
 
 
 def test_lists_that_name_nothing_or_lists(tmp_path, scenes):

@@ -11,8 +11,8 @@ from run_folders import BINARY, make_records, write_run
 from scipy.stats import norm
 
 import rsseg.race
-from rsseg.compare.inference import Interval, estimate
-from rsseg.compare.measures import measures
+from rsseg.comparison.inference import Interval, estimate
+from rsseg.comparison.measures import measures
 from rsseg.config.folder import quoted
 from rsseg.config.plan import Plan, read_plan
 from rsseg.contract import InputError
@@ -106,7 +106,7 @@ def rounds(tmp_path, monkeypatch):
             scores = [[QUALITY[run.loss] + 0.02 * noise[run.loss, run.seed] for run in row] for row in comparison.runs]
             self.ranked = estimate(sums(np.array(scores)), MEASURE, draws=300)
 
-    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: records)
+    monkeypatch.setattr("rsseg.comparison.runs.load_records", lambda folder, head: records)
     monkeypatch.setattr(rsseg.race.Race, "train", train)
     monkeypatch.setattr(rsseg.race, "Findings", Made)
     return done

@@ -14,9 +14,9 @@ from tiny import compose, map_scene, power_cut
 
 import rsseg.training.scoring as scoring
 from rsseg.assembly import make_setup
-from rsseg.compare.recorder import Recorder
-from rsseg.compare.records import load_records, read_arrays
-from rsseg.compare.tuning import tune
+from rsseg.comparison.recorder import Recorder
+from rsseg.comparison.records import load_records, read_arrays
+from rsseg.comparison.tuning import tune
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.dataset import TargetStatistics, TrainStatistics
@@ -110,7 +110,7 @@ def test_logits_of_the_last_validation_need_no_second_pass(tmp_path, folder_root
     best = load_records(tmp_path / "kept").best_index
     free = {4} | ({2} if best == 0 else set())  # the best checkpoint is scored anyway where it is not the last
     assert len(passes) == len(set(halves) - free)
-    monkeypatch.setattr("rsseg.compare.recorder.KEPT", 0)
+    monkeypatch.setattr("rsseg.comparison.recorder.KEPT", 0)
     train(settings(tmp_path, *common), tmp_path / "again")
     one, two = (read_arrays(tmp_path / run / "records" / "crossed.npz") for run in ("kept", "again"))
     assert one.keys() == two.keys()

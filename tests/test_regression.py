@@ -38,7 +38,15 @@ def of_heights(root, *more):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_every_loss_of_real_values_trains(tmp_path, dem_root, loss):
+def test_every_loss_of_real_values_has_a_gradient_in_the_whole_setup(tmp_path, dem_root, loss):
+    setup = make_setup(settings(tmp_path, *of_heights(dem_root), f"loss={loss}"))
+    logits = torch.ones(1, 1, 4, 4, requires_grad=True)
+    setup.losses(None)["mask"](logits, torch.zeros(1, 1, 4, 4)).total.backward()
+    assert logits.grad.all()
+
+
+@pytest.mark.parametrize("loss", ["rmse", "pinball"])
+def test_losses_of_real_values_train(tmp_path, dem_root, loss):
     score = train(settings(tmp_path, *of_heights(dem_root), f"loss={loss}", "pictures=0"), tmp_path / "run")
     assert -60 < score < 0  # RMSE in metres, with a minus
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))

@@ -16,8 +16,8 @@ import rasterio
 import torch
 from tiny import CONFIGS, checker, coloured, compose, map_scene, power_cut, write_tif
 
+from rsseg.answer import Question, compare
 from rsseg.assembly import check_machine, make_setup
-from rsseg.comparison import Question, compare
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import load
@@ -447,7 +447,7 @@ def test_cache_changes_nothing(tmp_path, folder_root, monkeypatch):
     """`gpu` is the device that trains, here the CPU."""
     common = [*folder_data(folder_root), "pictures=1", "trainer.log_every_n_steps=1"]
     held = []
-    monkeypatch.setattr("rsseg.compare.recorder.KEPT", 0)
+    monkeypatch.setattr("rsseg.comparison.recorder.KEPT", 0)
     monkeypatch.setattr(scoring, "load", lambda stores, device: held.append(device) or load(stores, device))
     for where in ("disk", "ram", "gpu"):
         train(settings(tmp_path, *common, f"cache={where}"), tmp_path / where)
@@ -579,7 +579,7 @@ def test_compare(tmp_path, folder_root, capsys):
     compare([tmp_path / "sweep"])
     with pytest.raises(InputError, match="no such folder"):
         compare([tmp_path / "nowhere"])
-    with pytest.raises(InputError, match="no finished run"):
+    with pytest.raises(InputError, match="it is not finished"):
         compare([tmp_path / "sweep" / "ce1"])
 
 

@@ -15,7 +15,7 @@ from test_run import TINY, folder_data
 from tiny import CONFIGS
 
 import rsseg.race
-from rsseg.compare.records import load_records
+from rsseg.comparison.records import load_records
 from rsseg.config.arguments import parse
 from rsseg.config.folder import RunFolder
 from rsseg.config.search import Search

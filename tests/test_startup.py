@@ -24,7 +24,7 @@ def test_runs_are_compared_without_torch(tmp_path):
             records = make_records(FOUR, loss, seed)
             write_run(run, FOUR, loss, seed, records)
             write_records(run, records)
-    code = "from pathlib import Path\nfrom rsseg.comparison import compare\ncompare([Path(sys.argv[1])])"
+    code = "from pathlib import Path\nfrom rsseg.answer import compare\ncompare([Path(sys.argv[1])])"
     found = imported_by(code, tmp_path / "runs")
     assert (tmp_path / "runs" / "comparison" / "report.html").is_file()
     assert {"numpy", "pandas", "matplotlib"} <= found

@@ -14,10 +14,9 @@ import torch
 from test_run import command, folder_data, settings
 from tiny import map_scene
 
-import rsseg.compare.recorder as recorder
+import rsseg.comparison.recorder as recorder
 import rsseg.data.build as build
 import rsseg.training.scoring as scoring
-from rsseg.compare.counting import PointCounts
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import run_folder
 from rsseg.contract import InputError
@@ -25,6 +24,7 @@ from rsseg.evaluation import evaluate
 from rsseg.loggers import MetricsFile
 from rsseg.module import SegmentationModule
 from rsseg.run import train
+from rsseg.training.counting import PointCounts
 from rsseg.training.signals import Interrupts, StoppedError
 
 pytestmark = pytest.mark.usefixtures("no_charts")

@@ -17,8 +17,8 @@ from test_run import folder_data, settings, weights
 from tiny import CONFIGS, map_scene, power_cut
 
 from rsseg import devices
+from rsseg.answer import Question, compare, draw_disagreements
 from rsseg.assembly import make_setup
-from rsseg.comparison import Question, compare, draw_disagreements
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import Store
@@ -219,7 +219,7 @@ def test_a_run_that_diverges_stops(tmp_path, folder_root, monkeypatch, caplog, d
     assert summary["steps"] == (3 if device == "cpu" else 4)
     with pytest.raises(DivergedError, match="diverged at step 4; not run again"):
         train(config, run)
-    with pytest.raises(InputError, match=r"no finished run.*it has diverged at step 4"):
+    with pytest.raises(InputError, match=r"can be compared .*it has diverged at step 4"):
         compare([tmp_path])
     monkeypatch.undo()
     words = [f"resume={run}", "on_nonfinite=skip"]
@@ -382,7 +382,7 @@ def test_what_evaluate_lacks_is_said_before_scenes_are_decoded(tmp_path, folder_
     def fail(*_):
         raise AssertionError("scenes are decoded")
 
-    monkeypatch.setattr("rsseg.evaluation.open_split", fail)
+    monkeypatch.setattr("rsseg.evaluation.scores.open_split", fail)
     with pytest.raises(InputError, match="threshold=tunde: fixed"):
         evaluate(run, "val", "tunde")
     RunFolder(run).best.unlink()

@@ -9,7 +9,7 @@ import torch
 from test_run import folder_data, settings
 from tiny import checker, coloured, map_scene, write_tif
 
-from rsseg.compare.records import load_records
+from rsseg.comparison.records import load_records
 from rsseg.contract import IGNORE, InputError
 from rsseg.evaluation import evaluate
 from rsseg.run import train

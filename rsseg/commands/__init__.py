@@ -8,5 +8,6 @@ COMMANDS = {
     "describe": "describe a dataset, or the label noise that a run finds",
     "export": "write a model for use without rsseg",
     "search": "search for settings",
+    "reproduce": "train a run again, and say whether it gives what it gave",
     "new": "start a folder of your own",
 }

@@ -36,7 +36,7 @@ class Arguments:
 
 def run(arguments: Arguments) -> None:
     """Compare as the command line says."""
-    from rsseg.comparison import Question, compare
+    from rsseg.answer import Question, compare
 
     asked = vars(arguments) | {"trust": tuple(arguments.trust), "without": tuple(arguments.without)}
     places, out = split_places(asked.pop("runs")), asked.pop("out")

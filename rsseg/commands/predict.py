@@ -54,8 +54,7 @@ def run(arguments: Arguments) -> None:
     """Predict as the command line says."""
     places = split_places(arguments.run)
     check_places(places)
-    from rsseg.inference.processes import start_others  # torch takes seconds to import: a wrong folder is told before
-    from rsseg.prediction import predict
+    from rsseg.prediction import predict, start_others  # torch takes seconds to import: a wrong folder is told before
 
     options = Options(**{item.name: getattr(arguments, item.name) for item in fields(Options)})
     with start_others(arguments.devices):

@@ -26,45 +26,23 @@ from rsseg.task import Task
 
 
 def erase(image: Tensor, layers: Layers, where: Tensor) -> tuple[Tensor, Layers]:
-    """Set pixels to 0 in the image and to what is unknown in the layers: `IGNORE` among labels, NaN among real numbers.
-
-    Args:
-        image: ``[B, C, H, W]``.
-        layers: ``[B, H, W]`` or ``[B, L, H, W]`` each.
-        where: bool ``[B, H, W]``.
-    """
+    """Set pixels to 0 in the image and to what is unknown in the layers: `IGNORE` among labels, NaN among real numbers."""
     planes = where[:, None]
     erased = {name: layer.masked_fill(where if layer.ndim == 3 else planes, unknown(layer)) for name, layer in layers.items()}
     return image.masked_fill(planes, 0), erased
 
 
 def dihedral(image: Tensor, element: int) -> Tensor:
-    """One of the eight symmetries of the square.
-
-    Args:
-        image: ``[..., H, W]``, square for odd elements.
-        element: 0 to 7: quarter turns (0 to 3), and from 4 on a flip before them.
-
-    Example:
-        >>> dihedral(torch.tensor([[1, 2], [3, 4]]), 1)
-        tensor([[2, 4],
-                [1, 3]])
-    """
+    """One of the eight symmetries of the square, ``[..., H, W]``: `element` quarter turns (0 to 3), from 4 on after a flip."""
     flipped = image.flip(-1) if element >= 4 else image
     return torch.rot90(flipped, element % 4, dims=(-2, -1))
 
 
-QUARTER, FLIP = np.array([[0.0, -1.0], [1.0, 0.0]]), np.diag([1.0, -1.0])
-"""What a quarter turn and a flip of `dihedral` do to a vector (down, across)."""
+QUARTER, FLIP = np.array([[0.0, -1.0], [1.0, 0.0]]), np.diag([1.0, -1.0])  # what they do to a vector (down, across)
 
 
 def dihedral_matrix(element: int) -> NDArray[np.float64]:
-    """What `dihedral` does to a vector (down, across).
-
-    Example:
-        >>> (dihedral_matrix(1) @ [0, 1]).tolist()  # what pointed right points up
-        [-1.0, 0.0]
-    """
+    """What `dihedral` does to a vector (down, across)."""
     turns: NDArray[np.float64] = np.linalg.matrix_power(QUARTER, element % 4)
     return turns @ FLIP if element >= 4 else turns
 
@@ -72,21 +50,11 @@ def dihedral_matrix(element: int) -> NDArray[np.float64]:
 def rescale(
     image: Tensor, layers: Layers, scale: NDArray[np.float64], shift: NDArray[np.float64], tasks: Sequence[Task] = ()
 ) -> tuple[Tensor, Layers]:
-    """Enlarge a part of each window to the whole frame, or shrink the window into a part of it.
+    """Enlarge a part of each window to the whole frame (scale ``[B]`` above 1), or shrink the window into a part of it.
 
-    Output position u samples input position ``u / scale + shift`` (frame coordinates -1 to 1): images bilinearly, layers
-    by the nearest pixel. What lies beyond the window is erased. Shrinking does not smooth: below a scale of
-    about 0.5, fine texture aliases.
-
-    Args:
-        image: float32 ``[B, C, H, W]``.
-        layers: ``[B, H, W]`` or ``[B, L, H, W]`` each.
-        scale: ``[B]``, above 1 to enlarge.
-        shift: ``[B, 2]``, down and right.
-        tasks: Those of the targets, whose lengths and directions are scaled too.
-
-    Returns:
-        Image and layers of the same shapes and dtypes.
+    Output position u samples input position ``u / scale + shift`` (frame coordinates -1 to 1, ``[B, 2]`` down and right):
+    images bilinearly, layers by the nearest pixel. What lies beyond the window is erased. Shrinking does not smooth: below a
+    scale of about 0.5, fine texture aliases. Lengths and directions in the targets of `tasks` are scaled too.
 
     Example:
         >>> mask = torch.tensor([[[1, 2], [3, 4]]], dtype=torch.uint8)
@@ -124,15 +92,7 @@ def rescale(
 
 
 def bounds(name: str, values: Any, least: float = 0.0, most: float = math.inf) -> tuple[float, float]:
-    """A lower and an upper bound, between which an amount is drawn.
-
-    Raises:
-        InputError: If there are not two numbers in rising order.
-
-    Example:
-        >>> bounds("sigma", [0, 2])
-        (0.0, 2.0)
-    """
+    """A lower and an upper bound, between which an amount is drawn."""
     if isinstance(values, str) or not isinstance(values, Sequence) or len(values) != 2:
         raise InputError(f"{name}={values!r}: two numbers are expected, [low, high]; for a fixed amount give it twice")
     low, high = (number(f"{name}[{i}]", value, least, most) for i, value in enumerate(values))
@@ -141,8 +101,15 @@ def bounds(name: str, values: Any, least: float = 0.0, most: float = math.inf) -
     return low, high
 
 
+def whole_number(name: str, value: Any, most: int) -> int:
+    """A whole number from 1 on."""
+    if int(number(name, value, 1, most)) != value:
+        raise InputError(f"{name}={value!r}: a whole number from 1 to {most} is expected")
+    return int(value)
+
+
 class Augmentation(ABC):
-    """Base of each of config group `augment`. rsseg passes whichever of seed, task, tasks the constructor names."""
+    """Base of config group `augment`. rsseg passes whichever of seed, task and tasks (those of the targets) they name."""
 
     def fit(self, read: ReadLayers, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
         """Take something from the training split, such as objects to paste; called once in every process before training.
@@ -172,12 +139,7 @@ class Augmentation(ABC):
 
 
 class D4(Augmentation):
-    """Flips and quarter turns: north is as good as any other side in an aerial image.
-
-    Args:
-        seed: The run's seed.
-        tasks: Those of the targets.
-    """
+    """Flips and quarter turns: north is as good as any other side in an aerial image."""
 
     def __init__(self, seed: int, tasks: Sequence[Task] = ()) -> None:
         self.seed, self.tasks = seed, tasks
@@ -205,8 +167,7 @@ class Sometimes(Augmentation):
         probability: The share of the windows that undergo it.
     """
 
-    purpose: ClassVar[str]
-    """The name of its random numbers, see `rsseg.data.sampling.stream`."""
+    purpose: ClassVar[str]  # the name of its random numbers, see `rsseg.data.sampling.stream`
 
     def __init__(self, seed: int, probability: float) -> None:
         self.seed, self.probability = seed, number("probability", probability, 0, 1)
@@ -234,10 +195,8 @@ class ScaleCrop(Sometimes):
     """Another ground sampling distance: zooms in on a random part, or shrinks the window into a random place of the frame.
 
     Args:
-        seed: The run's seed.
         scale: (low, high) between which a window's scale is drawn, log-uniformly; above 1 zooms in.
         probability: The share of the windows that are scaled.
-        tasks: Those of the targets.
 
     Example:
         >>> image, mask = torch.ones(1, 1, 64, 64), torch.ones(1, 64, 64, dtype=torch.uint8)
@@ -266,7 +225,6 @@ class CutOut(Sometimes):
     The hidden pixels are erased from the layers: nothing is learnt from guessing what lies there.
 
     Args:
-        seed: The run's seed.
         count: The number of rectangles per window; they may overlap.
         size: (low, high) between which a rectangle's height and width are drawn, as shares of the window's.
         probability: The share of the windows that get holes.
@@ -282,9 +240,7 @@ class CutOut(Sometimes):
 
     def __init__(self, seed: int, count: int, size: tuple[float, float], probability: float = 1.0) -> None:
         super().__init__(seed, probability)
-        if int(number("count", count, 1, 100)) != count:
-            raise InputError(f"count={count!r}: a whole number from 1 to 100 is expected")
-        self.count, self.size = int(count), bounds("size", size, 0, 1)
+        self.count, self.size = whole_number("count", count, 100), bounds("size", size, 0, 1)
 
     def apply(self, image: Tensor, layers: Layers, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Layers]:
         """Draw the rectangles of each window, wholly inside it, and erase them."""

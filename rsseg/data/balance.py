@@ -26,12 +26,6 @@ class Balanced(Sampler):
     model sees, as class weights do: with both, the two multiply.
 
     Args:
-        seed: The run's seed.
-        sizes: int64 ``[S, 2]``, height and width of each scene.
-        window: The window's side in pixels.
-        blocks: The blocks of all scenes.
-        task: The head's task.
-        read: Reads windows; of a drawn block the mask is looked into for the pixel.
         power: A class is drawn in proportion to its pixels to this power: 0 draws all that occur alike, 1 as often as they are.
         weights: In proportion to these numbers, by class name, instead; classes that it leaves out are not drawn.
 
@@ -101,11 +95,6 @@ class Undersample(Sampler):
     evenly among the windows in the scene that contain it.
 
     Args:
-        seed: The run's seed.
-        sizes: int64 ``[S, 2]``, height and width of each scene.
-        window: The window's side in pixels.
-        blocks: The blocks of all scenes.
-        task: The head's task.
         keep: The share of the majority blocks that are kept; 0 keeps none, 1 all.
 
     Raises:
@@ -147,11 +136,6 @@ class NearBorder(Undersample):
     centre to centre of the blocks within a scene. Scenes without another class come last; ties are drawn.
 
     Args:
-        seed: The run's seed.
-        sizes: int64 ``[S, 2]``, height and width of each scene.
-        window: The window's side in pixels.
-        blocks: The blocks of all scenes.
-        task: The head's task.
         keep: The share of the majority blocks that are kept; 0 keeps none, 1 all.
 
     Raises:
@@ -187,11 +171,6 @@ class Without(Uniform):
     A window is drawn again while it shows one of them.
 
     Args:
-        seed: The run's seed.
-        sizes: int64 ``[S, 2]``, height and width of each scene.
-        window: The window's side in pixels.
-        task: The head's task.
-        read: Reads windows.
         classes: The names of those that are not to be seen.
 
     Raises:

@@ -1,17 +1,19 @@
-"""A split's scenes cut into square blocks, and how many pixels of each class a block holds: what samplers draw from."""
+"""What samplers draw from: scenes cut into square blocks, whose pixels of each class are counted while one is decoded."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rsseg.contract import IGNORE
 from rsseg.task import Task
 
-SIZE = 128
-"""Side of a block in pixels."""
+SIZE = 128  # side of a block in pixels
+LATTICE = 32  # the sample that percentiles are taken of: one pixel in every such row and column
 
 
 class Extent(NamedTuple):
@@ -25,31 +27,21 @@ class Extent(NamedTuple):
 
 @dataclass(frozen=True)
 class Blocks:
-    """All blocks of a split.
+    """All blocks of a split. Its methods take the ``sizes`` of the scenes: ``[S, 2]``, height and width.
 
-    Attributes:
-        size: Side of a block in pixels.
-        counts: uint16 ``[N, K + 1]``, the pixels of each class in each block (binary, multilabel: of label 1), last the
-            ignored ones (multilabel: those ignored in every plane).
-        scene: int32 ``[N]``, the scene that a block lies in.
-        row: int32 ``[N]``; a block's first pixel is ``row * size, col * size``.
-        col: int32 ``[N]``.
+    Counts are the pixels of each class in each block (binary, multilabel: of label 1), last the ignored ones (multilabel: those
+    ignored in every plane). A block's first pixel is ``row * size, col * size`` of its scene.
     """
 
     size: int
-    counts: NDArray[np.uint16]
-    scene: NDArray[np.int32]
+    counts: NDArray[np.uint16]  # [N, K + 1]
+    scene: NDArray[np.int32]  # [N]
     row: NDArray[np.int32]
     col: NDArray[np.int32]
 
     @classmethod
     def of(cls, counts: NDArray[np.uint16], sizes: NDArray[np.int64], size: int = SIZE) -> Blocks:
-        """All blocks of a split.
-
-        Args:
-            counts: uint16 ``[N, K + 1]``, scene by scene, row by row.
-            sizes: ``[S, 2]``, height and width of each scene.
-            size: Side of a block.
+        """All blocks of a split, from their counts, scene by scene, row by row.
 
         Example:
             >>> blocks = Blocks.of(np.zeros((3, 2), np.uint16), np.array([[100, 200], [9, 9]]))
@@ -67,35 +59,136 @@ class Blocks:
         return len(self.counts)
 
     def extent(self, sizes: NDArray[np.int64]) -> Extent:
-        """Where the blocks lie.
-
-        Args:
-            sizes: ``[S, 2]``, height and width of each scene.
-        """
+        """Where the blocks lie."""
         top, left = self.row.astype(np.int64) * self.size, self.col.astype(np.int64) * self.size
         height, width = sizes[self.scene].T
         return Extent(top, left, np.minimum(self.size, height - top), np.minimum(self.size, width - left))
 
     def labelled(self, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which blocks hold a labelled pixel.
-
-        Args:
-            sizes: ``[S, 2]``, height and width of each scene.
-        """
+        """Which blocks hold a labelled pixel."""
         extent = self.extent(sizes)
         return self.counts[:, -1] < extent.height * extent.width
 
     def by_label(self, task: Task, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The pixels of each block by label.
-
-        Args:
-            task: The head's task.
-            sizes: ``[S, 2]``, height and width of each scene.
-
-        Returns:
-            int64 ``[N, len(task.label_names)]``.
-        """
+        """The pixels of each block by label: int64 ``[N, len(task.label_names)]``."""
         positives = self.counts[:, :-1].astype(np.int64)
         extent = self.extent(sizes)
         valid = extent.height * extent.width - self.counts[:, -1]
         return task.label_counts(positives, valid[:, None])[0]
+
+
+class Moments:
+    """Mean, squared deviation and extremes of rows of numbers that come part by part (Chan et al. 1983)."""
+
+    def __init__(self, rows: int) -> None:
+        self.count, self.mean, self.deviation = np.zeros(rows), np.zeros(rows), np.zeros(rows)
+        self.low, self.high = np.full(rows, np.inf), np.full(rows, -np.inf)
+
+    def add(self, row: int, numbers: NDArray[np.generic]) -> None:
+        """Add some numbers to a row; squares of large and like numbers cancel nothing."""
+        if not len(numbers):
+            return
+        exact = numbers.astype(np.float64)
+        mean = exact.mean()
+        exact -= mean
+        whole, step = self.count[row] + len(numbers), mean - self.mean[row]
+        self.deviation[row] += np.dot(exact, exact) + step**2 * self.count[row] * len(numbers) / whole
+        self.mean[row] += step * len(numbers) / whole
+        self.low[row], self.high[row] = min(self.low[row], numbers.min()), max(self.high[row], numbers.max())
+        self.count[row] = whole
+
+    def table(self) -> NDArray[np.float64]:
+        """Number, mean, sum of squared deviations, minimum and maximum, ``[5, rows]``."""
+        return np.stack([self.count, self.mean, self.deviation, self.low, self.high])
+
+
+class TargetCounter:
+    """Counts a target of a scene of some height and width, part by part."""
+
+    def __init__(self, task: Task, size: tuple[int, int]) -> None:
+        self.task = task
+        self.labels = np.zeros((2, task.channels), np.int64)
+        self.blocks = np.zeros((*(-(-length // SIZE) for length in size), task.channels + 1), np.int64)
+        self.values = Moments(len(task.value_names))
+
+    def add(self, top: int, left: int, target: NDArray[np.generic]) -> None:
+        """Count a part, ``[*planes, h, w]``, whose first row and column these are."""
+        self._add_labels(top, left, self.task.hard_labels(target))
+        for row, values in enumerate(self.task.values(target)):
+            self.values.add(row, values)
+
+    def _add_labels(self, top: int, left: int, labels: NDArray[np.integer]) -> None:
+        """Count labels by block."""
+        kinds = self.task.labels
+        rows, columns = (start + np.arange(n) for start, n in zip((top, left), labels.shape[-2:], strict=True))
+        first, last = (top // SIZE, left // SIZE), (rows[-1] // SIZE, columns[-1] // SIZE)
+        shape = last[0] - first[0] + 1, last[1] - first[1] + 1
+        block = ((rows // SIZE - first[0]) * shape[1])[:, None] + (columns // SIZE - first[1])
+        found = self.blocks[first[0] : last[0] + 1, first[1] : last[1] + 1]
+        for i, plane in enumerate(labels.reshape(-1, *labels.shape[-2:])):
+            code = block * (kinds + 1) + np.minimum(plane, kinds)  # the ignored ones are the last kind
+            counts = np.bincount(code.ravel(), minlength=shape[0] * shape[1] * (kinds + 1)).reshape(*shape, kinds + 1)
+            total = counts.sum(axis=(0, 1))
+            own, classes = (slice(kinds), slice(kinds)) if self.task.exclusive else (slice(1, 2), slice(i, i + 1))
+            found[..., classes] += counts[..., own]
+            self.labels[0, classes] += total[own]
+            self.labels[1, classes] += total[:kinds].sum()
+            if labels.ndim == 2:
+                found[..., -1] += counts[..., -1]
+        if labels.ndim == 3:
+            nothing = block[(labels == IGNORE).all(axis=0)]
+            found[..., -1] += np.bincount(nothing, minlength=shape[0] * shape[1]).reshape(shape)
+
+
+class Counter:
+    """Counts a scene of some height, width and number of bands while it is decoded, part by part."""
+
+    def __init__(self, tasks: Sequence[Task], size: tuple[int, int], bands: int) -> None:
+        self.size, self.targets, self.bands = size, [TargetCounter(task, size) for task in tasks], Moments(bands)
+        self.sample: list[NDArray[np.generic]] = []
+
+    def add(
+        self,
+        top: int,
+        left: int,
+        image: NDArray[np.generic],
+        missing: NDArray[np.bool_],
+        layers: Mapping[str, NDArray[np.generic]],
+    ) -> None:
+        """Count a part: image ``[C, h, w]``, where it has no data ``[h, w]``, and the targets that there are."""
+        for counter in self.targets:
+            task = counter.task
+            target = layers.get(task.target)
+            counter.add(top, left, task.unknown_target(missing.shape) if target is None else target)
+        rows, columns = (
+            np.arange(min(LATTICE // 2, whole // 2), whole, LATTICE) - start
+            for start, whole in zip((top, left), self.size, strict=True)
+        )
+        cross = np.ix_(*(at[(at >= 0) & (at < n)] for at, n in zip((rows, columns), missing.shape, strict=True)))
+        self.sample.append(image[:, *cross][:, ~missing[cross]].T)
+        pixels = image[:, ~missing] if missing.any() else image.reshape(len(image), -1)
+        for band, values in enumerate(pixels):
+            self.bands.add(band, values)
+
+    def counts(self, dtype: np.dtype[Any]) -> dict[str, NDArray[Any]]:
+        """What was counted of a scene of this dtype.
+
+        Returns:
+            - ``layout``: int64 ``[3]``: height, width, and the number of pixels without data.
+            - ``bands``: float64 ``[4, C]``: mean, sum of squared deviations from it, minimum, maximum.
+            - ``sample``: ``[n, C]`` in the scene's dtype.
+            - ``0_labels``, and so on for each target: int64 ``[2, K]``: pixels of each class, labelled pixels.
+            - ``0_blocks``: uint16 ``[rows, columns, K + 1]``, as in `Blocks`.
+            - ``0_values``: float64 ``[5, V]``, of V real values, as `Moments.table`; V is 0 for labels.
+        """
+        (height, width), bands = self.size, self.bands.table()
+        counts: dict[str, NDArray[Any]] = {
+            "layout": np.array([height, width, height * width - int(bands[0, 0])]),
+            "bands": bands[1:],
+            "sample": np.concatenate(self.sample).astype(dtype, copy=False),
+        }
+        for place, target in enumerate(self.targets):
+            counts[f"{place}_labels"] = target.labels
+            counts[f"{place}_blocks"] = target.blocks.astype(np.uint16)
+            counts[f"{place}_values"] = target.values.table()
+        return counts

@@ -13,14 +13,12 @@ from shapely.affinity import affine_transform
 from shapely.geometry import box
 
 from rsseg.contract import InputError, number
-from rsseg.data.burn import Burn
-from rsseg.data.mask_reader import MaskReader
+from rsseg.data.masks import Burn, MaskReader
 from rsseg.data.raster import open_raster
 from rsseg.task import OBJECT_PLANES, Task
 from rsseg.task.heat import spread, whole_radius
 
-ROOM = 2
-"""Pixels beyond the radius that know of an object too, for augmentations that enlarge or shrink the window."""
+ROOM = 2  # pixels beyond the radius that know of an object too, for augmentations that enlarge or shrink the window
 
 
 class Boxes(MaskReader):
@@ -28,11 +26,6 @@ class Boxes(MaskReader):
 
     A feature without extent, a point, has the size that is given, or none. A feature's mask value is the number of its class,
     counted from 1; without an attribute all are of the first class. The pixels in the boxes of ignored features are unknown.
-
-    Args:
-        task: The head's task.
-        size: The side of points, in pixels; None: their size is not known.
-        ignore: Mask values of features that are neither objects nor background.
 
     Example:
         >>> from rsseg.task import Centres
@@ -96,11 +89,9 @@ class Boxes(MaskReader):
         return self.draw(np.stack([values[near], top, left, bottom, right], axis=1), (height, width))
 
     def draw(self, boxes: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float32]:
-        """The planes of a window: in each pixel the object whose Gaussian is highest there, of equals the last.
+        """The planes of a window of boxes ``[N, 5]``: mask value, top, left, bottom and right, in pixels of the window.
 
-        Args:
-            boxes: ``[N, 5]``: mask value, top, left, bottom and right, in pixels of the window.
-            shape: Its height and width.
+        In each pixel it is the object whose Gaussian is highest there, of equals the last.
         """
         planes = np.zeros((len(OBJECT_PLANES), *shape), dtype=np.float32)
         lowest = np.full(shape, np.inf)  # of squared distances to centres in units of the Gaussians' spreads
@@ -124,11 +115,7 @@ class Boxes(MaskReader):
             down, across = np.meshgrid(inner[0] - rows - 0.5, inner[1] - columns - 0.5, indexing="ij")
             for plane, value in zip(planes, (label, down, across, *side), strict=True):
                 plane[here][nearest] = np.broadcast_to(value, nearest.shape)[nearest]
-        for _, top, left, bottom, right in boxes[np.isin(boxes[:, 0], self.ignore)]:
-            planes[:, slice(*_covered(top, bottom)), slice(*_covered(left, right))] = np.nan
+        touched = np.concatenate([np.floor(boxes[:, 1:3]), np.ceil(boxes[:, 3:])], axis=1).clip(min=0).astype(int)
+        for top, left, bottom, right in touched[np.isin(boxes[:, 0], self.ignore)]:
+            planes[:, top:bottom, left:right] = np.nan
         return planes
-
-
-def _covered(low: float, high: float) -> tuple[int, int]:
-    """The pixels that a side of a box touches."""
-    return max(int(np.floor(low)), 0), max(int(np.ceil(high)), 0)

@@ -7,66 +7,48 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsseg.contract import ONE_TARGET, InputError
 from rsseg.data.blocks import Blocks
-from rsseg.data.count import SceneCounts, TargetCounts
 from rsseg.task import Centres, Task
 
 log = logging.getLogger(__name__)
 
 PERCENTILES = (1, 2, 5, 25, 50, 75, 95, 98, 99)
 
-FAR = 5.0
-"""Pixels whose mean is more standard deviations away from that of training are named."""
+FAR = 5.0  # pixels whose mean is more standard deviations away from that of training are named
+ABSURD = 10.0  # a band that deviates by this many times the distance of its percentiles holds pixels that are no readings
 
-ABSURD = 10.0
-"""A band that deviates by this many times the distance of its percentiles holds pixels that are no readings."""
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class BandStatistics:
-    """The pixels of a split, band by band, those without data left out.
+    """The pixels of a split, band by band, those without data left out."""
 
-    Attributes:
-        count: The number of pixels with data.
-        mean: float64 ``[C]``, exact.
-        std: float64 ``[C]``, exact; 1 for a constant band.
-        min: float64 ``[C]``.
-        max: float64 ``[C]``.
-        percentiles: float64 ``[9, C]``, those of `PERCENTILES`, of every 32nd row and column.
-        missing: The share of pixels without data: no-data, NaN, infinite.
-    """
-
-    count: int
-    mean: NDArray[np.float64]
-    std: NDArray[np.float64]
-    min: NDArray[np.float64]
-    max: NDArray[np.float64]
-    percentiles: NDArray[np.float64]
-    missing: float
+    count: int  # pixels with data
+    mean: Floats  # [C], exact
+    std: Floats  # [C], exact; 1 for a constant band
+    min: Floats  # [C]
+    max: Floats  # [C]
+    percentiles: Floats  # [9, C], those of PERCENTILES, of every 32nd row and column
+    missing: float  # the share of pixels without data: no-data, NaN, infinite
 
 
 @dataclass(frozen=True)
 class ValueStatistics:
-    """The known real values of a split's targets, value by value; of label tasks there are none.
+    """The known real values of a split's targets, value by value, as of bands; of label tasks there are none."""
 
-    Attributes:
-        mean: float64 ``[V]``, exact.
-        std: float64 ``[V]``, exact; 1 for a constant value.
-        min: float64 ``[V]``.
-        max: float64 ``[V]``.
-    """
-
-    mean: NDArray[np.float64]
-    std: NDArray[np.float64]
-    min: NDArray[np.float64]
-    max: NDArray[np.float64]
+    mean: Floats
+    std: Floats
+    min: Floats
+    max: Floats
 
 
 NO_VALUES = ValueStatistics(np.zeros(0), np.ones(0), np.zeros(0), np.zeros(0))
@@ -74,23 +56,14 @@ NO_VALUES = ValueStatistics(np.zeros(0), np.ones(0), np.zeros(0), np.zeros(0))
 
 @dataclass(frozen=True)
 class Census:
-    """What is known of a split and one of its targets.
+    """What is known of a split and one of its targets."""
 
-    Attributes:
-        positives: int64 ``[S, K]``, per scene the pixels of each class (binary, multilabel: of label 1).
-        valid: int64 ``[S, K]``, per scene the pixels that are labelled.
-        bands: The pixels' values.
-        blocks: Where the classes lie.
-        values: The real values of a regression's targets.
-        with_data: int64 ``[S]``, per scene the pixels that have data; None: not known.
-    """
-
-    positives: NDArray[np.int64]
-    valid: NDArray[np.int64]
+    positives: NDArray[np.int64]  # [S, K], per scene the pixels of each class (binary, multilabel: of label 1)
+    valid: NDArray[np.int64]  # [S, K], per scene the pixels that are labelled
     bands: BandStatistics
-    blocks: Blocks
-    values: ValueStatistics = NO_VALUES
-    with_data: NDArray[np.int64] | None = None
+    blocks: Blocks  # where the classes lie
+    values: ValueStatistics = NO_VALUES  # of a regression's targets
+    with_data: NDArray[np.int64] | None = None  # [S], per scene the pixels that have data; None: not known
 
     def fingerprint(self, names: list[str]) -> str:
         """A short hash of scene names and label counts: same split and labels, same fingerprint, on any machine."""
@@ -99,35 +72,26 @@ class Census:
         return digest.hexdigest()
 
 
-def band_statistics(scenes: Sequence[SceneCounts]) -> BandStatistics:
-    """The statistics of all scenes together."""
-    layout, bands = np.stack([scene.layout[:3] for scene in scenes]), np.stack([scene.bands for scene in scenes])
-    area = int(layout[:, :2].prod(axis=1).sum())
-    n = (layout[:, :2].prod(axis=1) - layout[:, 2])[:, None].astype(np.float64)
+def band_statistics(scenes: Sequence[Mapping[str, NDArray[Any]]]) -> BandStatistics:
+    """The statistics of all scenes together, from what `Counter.counts` gave of each."""
+    layout = np.stack([scene["layout"] for scene in scenes])
+    means, squares, low, high = np.stack([scene["bands"] for scene in scenes], axis=1)
+    area = layout[:, :2].prod(axis=1)
+    n = (area - layout[:, 2])[:, None].astype(np.float64)
+    mean, std = _mean_and_std(n, means, squares)
+    sample = np.concatenate([scene["sample"] for scene in scenes])
+    percentiles = np.percentile(sample if len(sample) else mean[None], PERCENTILES, axis=0).astype(np.float64)
     count = n.sum()
-    mean, std = _mean_and_std(n, bands[:, 0], bands[:, 1])
-    sample = np.concatenate([scene.sample for scene in scenes])
-    percentiles = np.percentile(sample if len(sample) else mean[None], PERCENTILES, axis=0)
-    return BandStatistics(
-        count=int(count),
-        mean=mean,
-        std=std,
-        min=bands[:, 2].min(axis=0),
-        max=bands[:, 3].max(axis=0),
-        percentiles=percentiles.astype(np.float64),
-        missing=1 - count / area,
-    )
+    return BandStatistics(int(count), mean, std, low.min(axis=0), high.max(axis=0), percentiles, 1 - count / int(area.sum()))
 
 
-def value_statistics(counts: Sequence[TargetCounts]) -> ValueStatistics:
-    """The statistics of a target's real values in all scenes together."""
-    n, mean, squares, low, high = np.stack([each.values for each in counts], axis=1)
+def value_statistics(values: Sequence[Floats]) -> ValueStatistics:
+    """The statistics of a target's real values in all scenes together, from the `Moments.table` of each."""
+    n, mean, squares, low, high = np.stack(values, axis=1)
     return ValueStatistics(*_mean_and_std(n, mean, squares), low.min(axis=0), high.max(axis=0))
 
 
-def _mean_and_std(
-    n: NDArray[np.float64], means: NDArray[np.float64], squares: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _mean_and_std(n: Floats, means: Floats, squares: Floats) -> tuple[Floats, Floats]:
     """Mean and deviation of everything, from numbers, means and squared deviations of parts, ``[parts, rows]``; 1 for none."""
     count = np.maximum(n.sum(axis=0), 1)
     mean = (n * means).sum(axis=0) / count
@@ -141,17 +105,7 @@ def absent_classes(census: Census, task: Task) -> list[str]:
 
 
 def check_absent(census: Census, task: Task, split: str, named: Collection[str] = ()) -> None:
-    """Name the classes that never occur in a split.
-
-    Args:
-        census: Of the split.
-        task: The task of the target.
-        split: The split's name.
-        named: Classes already reported as absent from train; not reported again.
-
-    Raises:
-        InputError: If nothing is left to learn or to score: no labelled pixel, or a binary split without positive ones.
-    """
+    """Log the classes that never occur in a split, but those named already; refuse one with nothing to learn or to score."""
     of = "" if task.target == ONE_TARGET else f" for target {task.target}"
     if not census.valid.any():
         raise InputError(
@@ -198,17 +152,14 @@ def _warn_of_mixed(census: Census, task: Task, split: str) -> None:
     ignored = (census.with_data > valid) & (valid > 0)
     if (positive & ignored).any() or not (ignored & ~positive).any() or not (positive & ~ignored).any():
         return
-    log.warning(
+    line = (
         "%d of %d scenes of the %s split have ignored pixels and none of %s, the others the reverse: do their masks hold 0 and "
-        "255, and those of the others 0 and 1? dataset.mask_values=[0,[1,255]] dataset.ignore_values=[] reads both.",
-        int((ignored & ~positive).sum()),
-        len(positive),
-        split,
-        task.classes[0],
+        "255, and those of the others 0 and 1? dataset.mask_values=[0,[1,255]] dataset.ignore_values=[] reads both."
     )
+    log.warning(line, int((ignored & ~positive).sum()), len(positive), split, task.classes[0])
 
 
-def robust_statistics(bands: BandStatistics) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def robust_statistics(bands: BandStatistics) -> tuple[Floats, Floats]:
     """The mean and the deviation ``[C]`` that bands are normalised by.
 
     A few absurd pixels, such as 1e20, flatten all others. Of a band whose deviation is `ABSURD` times the distance of its 2nd
@@ -222,36 +173,19 @@ def robust_statistics(bands: BandStatistics) -> tuple[NDArray[np.float64], NDArr
     """
     low, middle, high = (bands.percentiles[PERCENTILES.index(p)] for p in (2, 50, 98))
     absurd = (bands.std > ABSURD * (high - low)) & (high > low)
+    line = (
+        "Band %d holds a few pixels far from all others, from %.4g to %.4g: it is normalised by its median %.5g and the "
+        "percentiles around it. If they stand for no data, set dataset.nodata."
+    )
     for band in np.flatnonzero(absurd):
-        log.warning(
-            "Band %d holds a few pixels far from all others, from %.4g to %.4g: it is normalised by its median %.5g and the "
-            "percentiles around it. If they stand for no data, set dataset.nodata.",
-            band + 1,
-            bands.min[band],
-            bands.max[band],
-            middle[band],
-        )
+        log.warning(line, band + 1, bands.min[band], bands.max[band], middle[band])
     return np.where(absurd, middle, bands.mean), np.where(absurd, (high - low) / 4.1, bands.std)
 
 
-def describe_other_radiometry(
-    mean: NDArray[np.float64], std: NDArray[np.float64], dtype: str, other: NDArray[np.float64], other_dtype: str, what: str
-) -> str:
-    """One line where pixels seem to be of another number type or range than those that train; empty where they do not.
+def describe_other_radiometry(mean: Floats, std: Floats, dtype: str, other: Floats, other_dtype: str, what: str) -> str:
+    """One line where other pixels seem to be of another type or range than those that train; empty where they do not.
 
-    Args:
-        mean: ``[C]``, of the training pixels.
-        std: ``[C]``, likewise.
-        dtype: Their number type; empty: not known.
-        other: ``[C]``, the mean of the other pixels.
-        other_dtype: Their number type.
-        what: What they are.
-
-    Example:
-        >>> one = np.ones(1)
-        >>> describe_other_radiometry(100 * one, 20 * one, "uint8", 25700 * one, "uint16", "the val split")
-        'the val split is uint16 and trained pixels are uint8; the mean of band 1 is 25700, 1.28e+03 standard deviations from \
-the 100 of training: were both written alike (scale, bit depth)?'
+    Means and deviations are ``[C]``; an empty `dtype` is not known.
     """
     far = abs(other - mean) / std
     worst = int(np.nanargmax(far)) if not np.isnan(far).all() else 0

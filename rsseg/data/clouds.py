@@ -7,36 +7,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-OUTER = 300
-"""Size in pixels of the largest structures of a cloud field."""
-
-REACH = (30, 70)
-"""How far a cloud's shadow lies from the cloud, in pixels: the lowest and the highest."""
-
-OPAQUE = 0.75
-"""The opacity from which on nothing is seen below a cloud."""
-
-COLOUR = (232, 236, 242)
-"""Of a thick cloud in full light."""
-
-DARKNESS = 0.6
-"""The share of the light that a thick cloud takes from the ground."""
+OUTER = 300  # size in pixels of the largest structures of a cloud field
+REACH = (30, 70)  # how far a cloud's shadow lies from the cloud, in pixels: the lowest and the highest
+OPAQUE = 0.75  # the opacity from which on nothing is seen below a cloud
+COLOUR = (232, 236, 242)  # of a thick cloud in full light
+DARKNESS = 0.6  # the share of the light that a thick cloud takes from the ground
 
 
 class Sky(NamedTuple):
-    """The clouds over a scene.
+    """The clouds over a scene, arrays ``[H, W]``."""
 
-    Attributes:
-        cloud: bool ``[H, W]``, where there is cloud, be it thin.
-        shadow: bool ``[H, W]``, where the ground lies in the shadow of a cloud.
-        opacity: float64 ``[H, W]`` from 0 to 1, how much of the ground a cloud hides.
-        shade: float64 ``[H, W]`` from 0 to 1, the opacity of the cloud between the ground and the sun.
-    """
-
-    cloud: NDArray[np.bool_]
-    shadow: NDArray[np.bool_]
-    opacity: NDArray[np.float64]
-    shade: NDArray[np.float64]
+    cloud: NDArray[np.bool_]  # where there is cloud, be it thin
+    shadow: NDArray[np.bool_]  # where the ground lies in the shadow of a cloud
+    opacity: NDArray[np.float64]  # from 0 to 1, how much of the ground a cloud hides
+    shade: NDArray[np.float64]  # from 0 to 1, the opacity of the cloud between the ground and the sun
 
     def over(self, scene: NDArray[np.float32]) -> NDArray[np.float32]:
         """A scene ``[3, H, W]`` seen through the clouds: shadows first, then what hides them."""
@@ -45,23 +29,13 @@ class Sky(NamedTuple):
         return (lit * (1 - self.opacity) + white * self.opacity).astype(np.float32)
 
     def labels(self, water: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """What is seen from above, uint8 ``[3, H, W]`` of 0 and 1: clouds, shadows, water.
-
-        They overlap: shadow and water show through a thin cloud, and are not labelled under an opaque one.
-        """
+        """What is seen from above, uint8 ``[3, H, W]`` of 0 and 1: clouds; shadows and water, also through a thin cloud."""
         clear = self.opacity < OPAQUE
         return np.stack([self.cloud, self.shadow & clear, water & clear]).astype(np.uint8)
 
 
 def draw_sky(rng: np.random.Generator, size: int, share: float, sun: NDArray[np.float64]) -> Sky:
-    """Draw the clouds over a scene.
-
-    Args:
-        rng: Where the chance comes from.
-        size: Side of the square scene in pixels.
-        share: Share of its pixels with cloud, above 0.
-        sun: The direction to the sun, a vector of length 1 along rows and columns.
-    """
+    """Draw clouds over a share of a square scene's pixels, above 0; `sun` is the direction to it along rows and columns."""
     margin = REACH[1] + 1  # clouds beyond the scene throw shadows into it
     field = _turbulence(rng, size + 2 * margin)
     scene = slice(margin, margin + size)

@@ -21,11 +21,10 @@ from rasterio.windows import Window
 from safetensors.numpy import load, save
 
 from rsseg.contract import ONE_TARGET, unknown
-from rsseg.data.count import Counter, SceneCounts
-from rsseg.data.inspection import Facts
-from rsseg.data.mask_reader import MaskReader
+from rsseg.data.blocks import Counter
+from rsseg.data.masks import MaskReader
 from rsseg.data.raster import open_raster
-from rsseg.data.scene import Scene, SceneReader
+from rsseg.data.scene import Facts, Scene, SceneReader
 from rsseg.files import atomic_write
 
 FORMAT = b"rsseg store 5\n"  # what files of arrays begin with; to be raised when scenes or counts are written otherwise
@@ -38,11 +37,7 @@ MAPS = 40_000  # arrays that are mapped at a time: a process may have 65,530 map
 
 
 def store_name(scene: Scene, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> str:
-    """What a scene's files in the store begin with: a hash of everything that its pixels depend on.
-
-    Raises:
-        InputError: If one of the scene's files is not there.
-    """
+    """What a scene's files in the store begin with: a hash of everything that its pixels depend on."""
     targets = [(d.task.target, d.task.kind, d.task.channels, d.signature) for d in mask_readers]
     facts = (4, scene.signature(), list(bands), targets)  # 4: those of an earlier version are written over, not left there
     return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
@@ -69,28 +64,13 @@ def layer_file(name: str, layer: str) -> str:
 
 
 def layer_files(scene: Scene, name: str, targets: Iterable[str]) -> dict[str, str]:
-    """The names of a scene's files, by what they hold, but for pixels that are missing.
-
-    Args:
-        scene: The scene.
-        name: Its name in the store.
-        targets: The dataset's targets.
-    """
+    """The names of a scene's files, by what they hold, but for pixels that are missing."""
     own = [target for place, target in enumerate(targets) if scene.mask_of(place) is not None]
     return {layer: layer_file(name, layer) for layer in ("image", *own, *["weight"] * (scene.weight is not None))}
 
 
 def parts(size: Sequence[int], block: Sequence[int]) -> Iterator[Window]:
-    """Cover a scene with parts of about `PART` pixels, made of whole blocks.
-
-    Args:
-        size: The scene's height and width.
-        block: Height and width of what is decoded at once.
-
-    Example:
-        >>> [(w.row_off, w.col_off, w.height, w.width) for w in parts((5000, 5000), (4096, 4096))]
-        [(0, 0, 4096, 4096), (0, 4096, 4096, 904), (4096, 0, 904, 4096), (4096, 4096, 904, 904)]
-    """
+    """Cover a scene of this height and width with parts of about `PART` pixels, made of whole blocks."""
     columns = min(size[1], max(1, PART // block[0] // block[1]) * block[1])
     rows = min(size[0], max(1, PART // columns // block[0]) * block[0])
     for top in range(0, size[0], rows):
@@ -105,41 +85,28 @@ def slabs(window: Window) -> Iterator[slice]:
 
 
 class ArrayFile:
-    """A .npy file that is written part by part; what is not written is 0.
+    """A .npy file, written part by part; the rest is 0. An image ``[H, W, C]`` has one plane, of pixels of C numbers."""
 
-    Args:
-        path: The file.
-        shape: The array's shape.
-        dtype: The array's dtype.
-        size: Height and width of its planes.
-        pixel: The bytes of a pixel.
-    """
-
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], size: tuple[int, int], pixel: int) -> None:
-        self.file = path.open("wb", buffering=0)
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], image: bool) -> None:
+        self.file = path.open("wb")
         header = {"shape": shape, "fortran_order": False, "descr": np.lib.format.dtype_to_descr(dtype)}
         np.lib.format.write_array_header_1_0(self.file, header)
-        self.start, self.pixel, self.height, self.width = self.file.tell(), pixel, *size
+        self.start, self.dtype = self.file.tell(), dtype
+        self.pixel = dtype.itemsize * (shape[2] if image else 1)
+        self.height, self.width = shape[:2] if image else shape[-2:]
         self.file.truncate(self.start + math.prod(shape) * dtype.itemsize)
 
     def write(self, window: Window, planes: NDArray[np.generic]) -> None:
-        """Write a part.
-
-        Args:
-            window: Where it lies.
-            planes: ``[P, h, w]`` or ``[P, h, w, C]``, P planes one after the other.
-        """
+        """Write a part: ``[P, h, w]`` or ``[1, h, w, C]``, P planes one after the other."""
         whole = window.width == self.width
         for i, plane in enumerate(planes):
             for j, rows in enumerate([plane] if whole else plane):
                 place = (i * self.height + window.row_off + j) * self.width + window.col_off
                 self.file.seek(self.start + place * self.pixel)
-                data = np.ascontiguousarray(rows).data.cast("B")
-                while data:  # the system may take less than all at once
-                    data = data[self.file.write(data) :]
+                self.file.write(np.ascontiguousarray(rows, self.dtype).data)
 
 
-def decode_scene(reader: SceneReader, folder: Path, name: str) -> SceneCounts:
+def decode_scene(reader: SceneReader, folder: Path, name: str) -> None:
     """Decode a scene into the store, part by part, whole or not at all.
 
     Nothing is synced: 500 scenes of 256 pixels would take a third longer, and the store can be made again.
@@ -148,34 +115,27 @@ def decode_scene(reader: SceneReader, folder: Path, name: str) -> SceneCounts:
     ``{name}.labels.npy`` the mask ``[*planes, H, W]`` in the task's dtype, or of several targets, as far as the scene has them,
     ``{name}.{target}.npy`` each; ``{name}.weight.npy``, where the scene has one, ``[H, W]`` in its file's dtype;
     ``{name}.missing.npy``, where there are any, bool ``[H, W]``, true for pixels without data; and ``{name}.counts``, which
-    comes last, a `SceneCounts`, with check sums of all others.
-
-    Args:
-        reader: A reader of the scene.
-        folder: The store.
-        name: Its name in the store.
+    comes last, what `Counter.counts` gives, and of each other file its dtype as NumPy writes it, such as ``<u2``, its length
+    and the check sums of its blocks.
 
     Raises:
         InputError: If the scene can't be decoded; `UnwritableError` if it can't be written, which is no scene's fault.
     """
-    height, width = reader.size
-    tasks, dtype, bands = [mask_reader.task for mask_reader in reader.mask_readers], reader.dtype, len(reader.bands)
-    counter = Counter(tasks, (height, width), bands)
-    forms = {**layer_forms(reader.scene, reader.mask_readers), "missing": ((), np.dtype(np.bool_))}
-    arrays = {kind: ((*planes, height, width), stored) for kind, (planes, stored) in forms.items()}
-    arrays["image"] = (height, width, bands), dtype
+    size, dtype = reader.size, reader.dtype
+    counter = Counter([mask_reader.task for mask_reader in reader.mask_readers], size, len(reader.bands))
+    forms = {kind: ((*planes, *size), kept) for kind, (planes, kept) in layer_forms(reader.scene, reader.mask_readers).items()}
+    forms = {"image": ((*size, len(reader.bands)), dtype), **forms, "missing": (size, np.dtype(np.bool_))}
     files: dict[str, ArrayFile] = {}
     with ExitStack() as stack:
 
-        def write(kind: str, window: Window, pixels: NDArray[np.generic]) -> None:
+        def write(kind: str, window: Window, planes: NDArray[np.generic]) -> None:
             if kind not in files:
                 part = stack.enter_context(atomic_write(folder / layer_file(name, kind), sync=False))
-                pixel = arrays[kind][1].itemsize * (bands if kind == "image" else 1)
-                files[kind] = ArrayFile(part, *arrays[kind], (height, width), pixel)
+                files[kind] = ArrayFile(part, *forms[kind], image=kind == "image")
                 stack.callback(files[kind].file.close)
-            files[kind].write(window, pixels)
+            files[kind].write(window, planes)
 
-        for window in parts((height, width), reader.block()):
+        for window in parts(size, reader.block()):
             image, missing = reader.read_pixels(window)
             layers = reader.read_layers(window)
             for target in layers.keys() - {"weight"}:
@@ -184,31 +144,25 @@ def decode_scene(reader: SceneReader, folder: Path, name: str) -> SceneCounts:
             for rows in slabs(window):  # counting takes several times a part's memory
                 slab = {layer: pixels[..., rows, :] for layer, pixels in layers.items()}
                 counter.add(window.row_off + rows.start, window.col_off, image[:, rows], missing[rows], slab)
-            write("image", window, image.astype(dtype, copy=False).transpose(1, 2, 0)[None])
+            write("image", window, image.transpose(1, 2, 0)[None])
             for layer, pixels in layers.items():
                 write(layer, window, pixels.reshape(-1, *missing.shape))
             if "missing" in files or missing.any():  # once it is begun, so that it does not look like a killed process's
                 write("missing", window, missing[None])
-    kinds = [kind for kind in ("image", *forms) if kind in files]
+    kinds = [kind for kind in forms if kind in files]
     paths = [folder / layer_file(name, kind) for kind in kinds]
     lengths = [os.path.getsize(path) for path in paths]
     sums = [s for path, length in zip(paths, lengths, strict=True) for s in block_sums(path, range(-(-length // BLOCK)))]
-    counts = counter.counts(
-        dtype,
-        dtypes=np.array([arrays[kind][1].str for kind in kinds], "S3").view(np.uint8).reshape(-1, 3),
-        lengths=np.array(lengths),
-        sums=np.array(sums, np.uint32),
-    )
-    write_arrays(folder / f"{name}.counts", counts.arrays())
-    return counts
+    of_files = {
+        "dtypes": np.array([forms[kind][1].str for kind in kinds], "S3").view(np.uint8).reshape(-1, 3),
+        "lengths": np.array(lengths),
+        "sums": np.array(sums, np.uint32),
+    }
+    write_arrays(folder / f"{name}.counts", counter.counts(dtype) | of_files)
 
 
 def block_sums(path: Path | str, chosen: Iterable[int]) -> Iterator[int]:
-    """The check sums (CRC-32) of some blocks of a file, by their numbers.
-
-    Raises:
-        OSError: If it can't be read.
-    """
+    """The check sums (CRC-32) of some blocks of a file, by their numbers."""
     with open(path, "rb") as file:
         for block in chosen:
             file.seek(block * BLOCK)
@@ -224,16 +178,9 @@ def has_size(path: str, size: int) -> bool:
 
 
 def find_fault(path: str, length: int, sums: NDArray[np.uint32], full: bool) -> str:
-    """What is wrong with a file of the store; empty: nothing was found.
-
-    Args:
-        path: The file.
-        length: The bytes that it should have.
-        sums: uint32, the check sums of its blocks.
-        full: Read all blocks; else the first, which holds the header, the last, and others that are drawn anew each time.
-    """
+    """What is wrong with a file that should have this length and check sums; empty: nothing was found, in full or in part."""
     chosen: Sequence[int] = range(len(sums))
-    if not full and len(sums) > SAMPLED:
+    if not full and len(sums) > SAMPLED:  # the header, the end, and others that are drawn anew each time
         chosen = [0, len(sums) - 1, *random.Random().sample(range(1, len(sums) - 1), SAMPLED - 2)]
     try:
         if (found := os.path.getsize(path)) != length:
@@ -264,13 +211,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
 
 @lru_cache(maxsize=MAPS)
 def map_array(path: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[np.generic]:
-    """The array in a file of the store, which must not be written to; its pages come from the disk as they are read.
-
-    Args:
-        path: The file, whose size was looked at.
-        shape: The array's shape.
-        dtype: Its dtype.
-    """
+    """The array in a file of the store, which must not be written to; its pages come from the disk as they are read."""
     size = os.path.getsize(path)
     if size < LARGE:  # a private map, which keeps no file open: in many places a process may have but 1,024
         whole: Any = torch.from_file(path, shared=False, size=size, dtype=torch.uint8).numpy()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 from rsseg.contract import InputError
-from rsseg.data.burn import VECTORS, Burn, text_of
-from rsseg.data.groups import Grouping, group_names
+from rsseg.data.groups import counted, find_groups, group_names
+from rsseg.data.masks import VECTORS, Burn, is_vector, text_of
 from rsseg.data.paths import IMAGES, find, fits_any, path_pattern, unique_names
 from rsseg.data.raster import check_parts
 from rsseg.data.remote import fetch
@@ -22,65 +22,44 @@ from rsseg.files import is_remote
 
 log = logging.getLogger(__name__)
 
+Images: TypeAlias = dict[tuple[str, ...], Path]  # files by the values of the image pattern's fields
 
 PAIR = re.compile(r"\s*(.*?)\s*:\s*(-?\d+)\s*")
 """An entry of `values` as text, such as "house: 1"; Hydra's mappings take no accents in their keys."""
 
 
-class MaskFiles(NamedTuple):
-    """Where the files of a target lie.
-
-    Attributes:
-        mask: The pattern of their paths.
-        burn: How vector files become pixels.
-        threshold: Of rasters, see `Mask`.
-    """
-
-    mask: str
-    burn: Burn
-    threshold: float | None = None
-
-    @classmethod
-    def of(
-        cls,
-        place: str,
-        mask: str = "",
-        attribute: str | None = None,
-        values: Any = None,
-        layer: str | None = None,
-        threshold: float | None = None,
-        buffer: float | None = None,
-    ) -> MaskFiles:
-        """What a config says of a target, at this place of the dataset.
-
-        Raises:
-            InputError: If it can't be.
-        """
-        values = {} if values is None else values
-        if isinstance(values, list):
-            pairs = [PAIR.fullmatch(str(pair)) for pair in values]
-            values = {pair[1]: int(pair[2]) for pair in pairs if pair} if all(pairs) else values
-        if not isinstance(values, Mapping) or not all(type(value) is int for value in values.values()):
-            raise InputError(f"dataset.{place}.values={values}: a mapping such as {{building: 1, road: 2}} is expected")
-        if values and attribute is None:
-            raise InputError(
-                f"dataset.{place}.values says what an attribute's values mean: name it in dataset.{place}.attribute"
-            )
-        if not mask:
-            raise InputError(
-                f"dataset.{place}.mask is not set: give the pattern of the target's paths, such as masks/{{name}}.tif"
-            )
-        if threshold is not None and not isinstance(threshold, int | float):
-            raise InputError(f"dataset.{place}.threshold={threshold}: a number is expected, above which a pixel is 1")
-        if buffer is not None and (not isinstance(buffer, int | float) or not 0 <= buffer < math.inf):
-            raise InputError(f"dataset.{place}.buffer={buffer}: metres are expected, by which features are widened")
-        table = tuple((text_of(name), value) for name, value in values.items())
-        return cls(mask, Burn(attribute, table, None if layer is None else str(layer), float(buffer or 0)), threshold)
+def mask_settings(
+    place: str,
+    mask: str = "",
+    attribute: str | None = None,
+    values: Any = None,
+    layer: str | None = None,
+    threshold: float | None = None,
+    buffer: float | None = None,
+) -> Mask:
+    """What a config says of a target's files, at this place of the dataset; the path is the pattern of theirs."""
+    values = {} if values is None else values
+    if isinstance(values, list):
+        pairs = [PAIR.fullmatch(str(pair)) for pair in values]
+        values = {pair[1]: int(pair[2]) for pair in pairs if pair} if all(pairs) else values
+    if not isinstance(values, Mapping) or not all(type(value) is int for value in values.values()):
+        raise InputError(f"dataset.{place}.values={values}: a mapping such as {{building: 1, road: 2}} is expected")
+    if values and attribute is None:
+        raise InputError(f"dataset.{place}.values says what an attribute's values mean: name it in dataset.{place}.attribute")
+    if not mask:
+        raise InputError(f"dataset.{place}.mask is not set: give the pattern of the target's paths, such as masks/{{name}}.tif")
+    if threshold is not None and not isinstance(threshold, int | float):
+        raise InputError(f"dataset.{place}.threshold={threshold}: a number is expected, above which a pixel is 1")
+    if buffer is not None and (not isinstance(buffer, int | float) or not 0 <= buffer < math.inf):
+        raise InputError(f"dataset.{place}.buffer={buffer}: metres are expected, by which features are widened")
+    table = tuple((text_of(name), value) for name, value in values.items())
+    burn = Burn(attribute, table, None if layer is None else str(layer), float(buffer or 0))
+    return Mask(Path(mask), burn, threshold)
 
 
-def is_vector(path: Path) -> bool:
-    """Whether a file holds vectors, by its name."""
-    return path.suffix.lower() in VECTORS
+def mask_at(path: Path, settings: Mask) -> Mask:
+    """A file of a target with these settings, of which those of vectors do not concern rasters, nor the other way round."""
+    return Mask(path, settings.burn) if is_vector(path) else Mask(path, threshold=settings.threshold)
 
 
 class Files(Source):
@@ -108,7 +87,7 @@ class Files(Source):
         published: How many images the dataset has in full; fewer are reported, unless its test part is not there.
         weight: The paths of rasters that say what each pixel counts for in the loss, paired as the masks are. Pixels of an
             image that none fits count 1; None: all do.
-        group: The independent area that a scene lies in, as `Grouping` takes it; None: every scene is one of its own.
+        group: The independent area that a scene lies in, as `find_groups` takes it; None: every scene is one of its own.
 
     Raises:
         InputError: If there is no such folder or no image in it, or the split or the groups can't be understood.
@@ -131,19 +110,20 @@ class Files(Source):
         targets: Mapping[str, Mapping[str, Any]] | None = None,
         group: str | float | None = None,
     ) -> None:
-        self.patterns = [image] if isinstance(image, str) else list(image)
-        several = {f"targets.{name}": own for name, own in (targets or {}).items()}
+        patterns = [image] if isinstance(image, str) else list(image)
         one = {"mask": mask, "attribute": attribute, "values": values, "layer": layer, "buffer": buffer, "threshold": threshold}
-        beside = [setting for setting, given in one.items() if setting != "mask" and given is not None and several]
-        if beside:
+        beside = [setting for setting, given in one.items() if setting != "mask" and given is not None]
+        if targets and beside:
             raise InputError(
                 f"dataset.source.{beside[0]} beside dataset.targets: set it for a target, dataset.targets.<name>.{beside[0]}"
             )
-        self.targets = {place: MaskFiles.of(place, **own) for place, own in (several or {"source": one}).items()}
-        if not self.patterns:
+        of_targets = {f"targets.{name}": own for name, own in targets.items()} if targets else {"source": one}
+        settings = {place: mask_settings(place, **own) for place, own in of_targets.items()}
+        self.masks = {place: str(own["mask"]) for place, own in of_targets.items()}
+        if not patterns:
             raise InputError("dataset.source.image=[]: list one pattern of paths at least")
-        patterns = [*self.patterns, *(files.mask for files in self.targets.values()), *([weight] if weight else [])]
-        self.root = fetch(root, fits_any(patterns)) if is_remote(root) else Path(root).expanduser()
+        fits = fits_any([*patterns, *self.masks.values(), *([weight] if weight else [])])
+        self.root = fetch(root, fits) if is_remote(root) else Path(root).expanduser()
         if not self.root.is_dir():
             raise InputError(
                 f"there is no folder {self.root}: set dataset.source.root, or RSSEG_DATA to the folder that holds your datasets"
@@ -156,22 +136,21 @@ class Files(Source):
             raise InputError(
                 f"dataset.source.group={group}: blocks with a buffer between them are groups of their own; leave one out"
             )
-        names = list(path_pattern(self.patterns[0]).groupindex)
-        grouping = Grouping(group, names, self.root)
-        images = find(self.root, self.patterns[0])
+        self.image, self.fields = patterns[0], list(path_pattern(patterns[0]).groupindex)
+        images = find(self.root, self.image)
         if not images:
-            raise InputError(f"no image below {self.root} fits dataset.source.image={self.patterns[0]}{self._archives()}")
-        stacks = [self._stacked(images, pattern) for pattern in self.patterns[1:]]
-        masks = [self._masks(images, place, files) for place, files in self.targets.items()]
-        weights = self._weights(images, weight)
+            raise InputError(f"no image below {self.root} fits dataset.source.image={self.image}{self._archives()}")
+        stacks = [self._stacked(images, pattern) for pattern in patterns[1:]]
+        masks = [self._masks(images, place, pattern, settings[place]) for place, pattern in self.masks.items()]
+        weights = self._weights(images, weight) if weight is not None else {}
+        names = dict(zip(images, unique_names(images), strict=True))
+        whole = {fields: path for fields, path in images.items() if all(fields in files for files in stacks)}
+        groups = find_groups(group, self.fields, whole, self.root)
         self._all = []
-        scene_names = unique_names(images)
-        for i, (fields, path) in enumerate(images.items()):
-            stack, name = tuple(file for files in stacks if (file := files[i]) is not None), scene_names[i]
-            if len(stack) < len(stacks):
-                continue  # to be skipped
-            area = grouping.of(path, dict(zip(names, fields, strict=True)))
-            scene = Scene(name, path, tuple(files[i] for files in masks), stack, weight=weights[i], group=area)
+        for (fields, path), area in zip(whole.items(), groups, strict=True):
+            stack = tuple(files[fields] for files in stacks)
+            own = tuple(files.get(fields) for files in masks)
+            scene = Scene(names[fields], path, own, stack, weight=weights.get(fields), group=area)
             for file in scene.files:
                 if file.suffix.lower() == ".vrt":
                     check_parts(file, self.root)
@@ -186,43 +165,51 @@ class Files(Source):
             return bool(self.split.side) or "test" in self.split.owners(self._all).values()
         return True
 
-    def _partners(
-        self, images: Iterable[tuple[str, ...]], pattern: str, what: str, endings: frozenset[str] = IMAGES
-    ) -> list[Path | None]:
-        """For the fields of each image the file that fits another pattern with the same values, if there is one."""
-        order, own = (list(path_pattern(p).groupindex) for p in (self.patterns[0], pattern))
-        if set(own) - set(order):
+    def _partners(self, images: Images, pattern: str, what: str, endings: frozenset[str] = IMAGES) -> Images:
+        """The files that fit another pattern with the values of images' fields, by these, as far as they are there."""
+        own = list(path_pattern(pattern).groupindex)
+        if set(own) - set(self.fields):
             raise InputError(
-                f"dataset.source.image={self.patterns[0]} and dataset.{what}={pattern} pair files by their fields, such "
-                f"as {{name}}: those of the second must stand in the first; found {sorted(order)} and {sorted(own)}"
+                f"dataset.source.image={self.image} and dataset.{what}={pattern} pair files by their fields, such "
+                f"as {{name}}: those of the second must stand in the first; found {sorted(self.fields)} and {sorted(own)}"
             )
-        found = find(self.root, pattern, endings)
-        return [found.get(tuple(fields[order.index(field)] for field in own)) for fields in images]
+        there, places = find(self.root, pattern, endings), [self.fields.index(field) for field in own]
+        found = {fields: there.get(tuple(fields[place] for place in places)) for fields in images}
+        return {fields: path for fields, path in found.items() if path is not None}
 
-    def _masks(self, images: Iterable[tuple[str, ...]], place: str, files: MaskFiles) -> list[Mask | None]:
-        """For the fields of each image the file of a target, if there is one."""
-        found = self._partners(images, files.mask, f"{place}.mask", IMAGES | VECTORS)
-        there = [path for path in found if path is not None]
-        if there and files.burn.buffer and not any(map(is_vector, there)):
+    def _masks(self, images: Images, place: str, pattern: str, settings: Mask) -> dict[tuple[str, ...], Mask]:
+        """As `_partners`, a target's files."""
+        files = self._partners(images, pattern, f"{place}.mask", IMAGES | VECTORS)
+        buffer = settings.burn.buffer if settings.burn else 0
+        if files and buffer and not any(map(is_vector, files.values())):
             raise InputError(
-                f"dataset.{place}.buffer={files.burn.buffer:g} widens features of vectors, but all masks are rasters, such as "
-                f"{there[0]}: leave it out"
+                f"dataset.{place}.buffer={buffer:g} widens features of vectors, but all masks are rasters, such as "
+                f"{next(iter(files.values()))}: leave it out"
             )
-        return [
-            None if path is None else Mask(path, files.burn) if is_vector(path) else Mask(path, threshold=files.threshold)
-            for path in found
-        ]
+        return {fields: mask_at(path, settings) for fields, path in files.items()}
 
-    def _stacked(self, images: Mapping[tuple[str, ...], Path], pattern: str) -> list[Path | None]:
+    def _stacked(self, images: Images, pattern: str) -> Images:
         """As `_partners`, where none may be missing unless it is to be skipped."""
         files = self._partners(images, pattern, "source.image")
-        alone = [path for path, file in zip(images.values(), files, strict=True) if file is None]
+        alone = [path for fields, path in images.items() if fields not in files]
         if alone:
             self._refuse(
                 f"{len(alone)} of {len(images)} images below {self.root} have no file to stack that fits "
                 f"dataset.source.image={pattern}, first {alone[0]}",
-                every=len(alone) == len(files),
+                every=not files,
             )
+        return files
+
+    def _weights(self, images: Images, pattern: str) -> Images:
+        """As `_partners`, where one at least has to be there."""
+        files = self._partners(images, pattern, "source.weight")
+        if not files:
+            raise InputError(
+                f"no file below {self.root} fits dataset.source.weight={pattern} for any of {len(images)} images"
+                f"{self._archives()}"
+            )
+        if len(files) < len(images):
+            log.info("%d of %d images have a weight; all pixels of the others count 1.", len(files), len(images))
         return files
 
     def _refuse(self, fault: str, every: bool) -> None:
@@ -231,60 +218,40 @@ class Files(Source):
             raise InputError(f"{fault}{self._archives()}")
         log.warning("%s; left out (dataset.source.on_missing=skip).", fault)
 
-    def _weights(self, images: Mapping[tuple[str, ...], Path], pattern: str | None) -> list[Path | None]:
-        """As `_partners`, where one at least has to be there."""
-        if pattern is None:
-            return [None] * len(images)
-        files = self._partners(images, pattern, "source.weight")
-        there = sum(file is not None for file in files)
-        if not there:
-            raise InputError(
-                f"no file below {self.root} fits dataset.source.weight={pattern} for any of {len(images)} images"
-                f"{self._archives()}"
-            )
-        if there < len(images):
-            log.info("%d of %d images have a weight; all pixels of the others count 1.", there, len(images))
-        return files
-
     def _archives(self) -> str:
+        """The end of a message about files that are not there."""
         packed = sorted(p.name for p in self.root.iterdir() if p.name.endswith((".zip", ".tar", ".tar.gz", ".tgz", ".7z")))
         if packed:
             return f"; there are archives: extract {', '.join(packed[:5])} there"
         return ": is it the right folder, and was the archive extracted whole?"
 
     def scenes(self, split: str) -> list[Scene]:
-        """The scenes of train, val or test, sorted by name.
-
-        Raises:
-            InputError: If there are none, or masks are missing of train or val.
-        """
+        """The scenes of train, val or test, sorted by name; there has to be one, and those of train and val need masks."""
         found = self.split.of(split, self._all)
-        bare = [scene for scene in found if not any(scene.masks) and split != "test"]
         if not found and split in self.split.parts:
             groups = len(set(group_names(self._all)))
             few = "; a large image can be split into blocks: {blocks: 1024, buffer: 64, train: 0.7, val: 0.3}"
             if groups < len(self._all):
-                few = f"; they lie in {groups} group{'s' * (groups > 1)} (dataset.source.group), and fractions do not cut one"
+                few = f"; they lie in {counted(groups)} (dataset.source.group), and fractions do not cut one"
             raise InputError(
                 f"no scene of the {split} split is below {self.root}: "
                 f"dataset.source.split.{split}={self.split.parts[split]} fits none of the "
                 f"{len(self._all)} images, such as {self._all[0].name}"
                 f"{few if self.split.kind == 'fractions' else self._archives()}"
             )
+        if split == "test":
+            return found
+        patterns = [f"dataset.{place}.mask={pattern}" for place, pattern in self.masks.items()]
+        bare = [scene for scene in found if not any(scene.masks)]
         if bare:
             self._refuse(
                 f"{len(bare)} of {len(found)} {split} images below {self.root} have no mask that fits "
-                f"{' or '.join(self.patterns_of_masks)}, first {bare[0].image}",
+                f"{' or '.join(patterns)}, first {bare[0].image}",
                 every=len(bare) == len(found),
             )
-            found = [scene for scene in found if scene not in bare]
-        for number, pattern in enumerate(self.patterns_of_masks):
+            found = [scene for scene in found if any(scene.masks)]
+        for number, pattern in enumerate(patterns):
             there = sum(scene.masks[number] is not None for scene in found)
-            if there < len(found) and split != "test":
+            if there < len(found):
                 log.info("%d of %d %s images have a mask that fits %s.", there, len(found), split, pattern)
         return found
-
-    @property
-    def patterns_of_masks(self) -> list[str]:
-        """The patterns of the masks, as the user wrote them."""
-        return [f"dataset.{place}.mask={files.mask}" for place, files in self.targets.items()]

@@ -9,18 +9,14 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 
 from rsseg.contract import InputError
 
-GDAL_ERRORS = (RasterioError, CPLE_BaseError)
-"""What rasterio raises: its own errors, and some of GDAL's as they are."""
-
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)  # what rasterio raises: its own errors, and some of GDAL's as they are
 METRES_PER_DEGREE = 111_320.0  # along a meridian, and along the equator
-
 TOLERANCE = 0.01  # of a pixel: corners that are nearer than this are equal
 
 
@@ -32,12 +28,7 @@ def located(raster: Any) -> bool:
 def ground_resolution(crs: Any, transform: Any) -> float | None:
     """The side of a pixel in metres, in the first corner of a raster; of oblong pixels that of a square as large.
 
-    Args:
-        crs: The raster's CRS; None: not known.
-        transform: From its pixels to the map; None: not known.
-
-    Returns:
-        None where that is not known, or of a CRS of its own that no unit is known of.
+    None where CRS, transform or the CRS's unit is not known.
 
     Example:
         >>> round(ground_resolution(rasterio.CRS.from_epsg(4326), rasterio.Affine(1e-4, 0, 12, 0, -1e-4, 60)), 2)
@@ -54,12 +45,7 @@ def ground_resolution(crs: Any, transform: Any) -> float | None:
 
 
 def areal_scale(crs: Any, x: float, y: float) -> float:
-    """How many times as large as on the ground an area is in a projected CRS, at a place: 4 of Web Mercator at 60 degrees.
-
-    Example:
-        >>> round(areal_scale(rasterio.CRS.from_epsg(3857), 0, 8399738), 1)
-        4.0
-    """
+    """How many times as large as on the ground an area is in a projected CRS, at a place: 4 of Web Mercator at 60 degrees."""
     import pyproj
 
     projection = pyproj.Proj(crs.to_wkt())
@@ -77,22 +63,12 @@ def same_grid(raster: Any, grid: Any) -> bool:
         return True
     height, width = grid.shape
     corners = np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]], dtype=np.float64)
-    moved = _matrix(~grid.transform) @ _matrix(raster.transform) @ corners - corners
+    moved = np.reshape(~grid.transform, (3, 3)) @ np.reshape(raster.transform, (3, 3)) @ corners - corners
     return bool(raster.crs == grid.crs and abs(moved).max() < TOLERANCE)
 
 
-def _matrix(transform: Any) -> NDArray[np.float64]:
-    return np.array([[transform.a, transform.b, transform.c], [transform.d, transform.e, transform.f], [0, 0, 1]])
-
-
 def check_overlap(path: Path, crs: Any, bounds: Sequence[float], grid: Any) -> None:
-    """Make sure that a file with these bounds touches a raster's area.
-
-    The raster's outline is brought into the file's CRS: a file may reach beyond where the raster's CRS is defined.
-
-    Raises:
-        InputError: If it does not, or there is no way from one CRS to the other.
-    """
+    """Make sure that a file with these bounds touches a raster's area."""
     left, bottom, right, top = area_in(grid, crs, path)
     west, east = sorted(bounds[::2])
     south, north = sorted(bounds[1::2])
@@ -106,16 +82,7 @@ def check_overlap(path: Path, crs: Any, bounds: Sequence[float], grid: Any) -> N
 
 
 def area_in(image: Any, crs: Any, path: Path) -> tuple[float, float, float, float]:
-    """West, south, east and north of an image in another file's CRS; west is above east across the antimeridian.
-
-    Args:
-        image: The open image, which has coordinates.
-        crs: The other CRS.
-        path: The other file, for messages.
-
-    Raises:
-        InputError: If there is no way from one CRS to the other.
-    """
+    """West, south, east and north of an open image in another file's CRS; west is above east across the antimeridian."""
     ends = np.full(4, np.inf)
     west, east = sorted(image.bounds[::2])
     south, north = sorted(image.bounds[1::2])
@@ -131,12 +98,7 @@ def area_in(image: Any, crs: Any, path: Path) -> tuple[float, float, float, floa
 
 
 def brief_crs(crs: Any) -> str:
-    """A CRS in a few words: its code, or its name.
-
-    Example:
-        >>> brief_crs(rasterio.CRS.from_epsg(32633))
-        'EPSG:32633'
-    """
+    """A CRS in a few words: its code, such as EPSG:32633, or its name."""
     code = crs.to_epsg()
     name = str(crs.to_wkt()).partition('"')[2].partition('"')[0]
     return f"EPSG:{code}" if code else f"the CRS '{name}'"

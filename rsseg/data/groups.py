@@ -12,14 +12,15 @@ from rsseg.contract import ENOUGH_GROUPS, InputError, nearest
 from rsseg.data.raster import open_raster
 from rsseg.data.scene import Scene
 
-LEAVE_ONE_OUT = "groups"
-"""As `dataset.folds`: as many folds as there are groups."""
+LEAVE_ONE_OUT = "groups"  # as `dataset.folds`: as many folds as there are groups
 
 FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
 
 
-class Grouping:
-    """How the groups of scenes in files are found.
+def find_groups(
+    group: str | float | None, fields: Sequence[str], images: Mapping[tuple[str, ...], Path], root: Path
+) -> list[str]:
+    """The group of each scene in files, empty for its own.
 
     Args:
         group: Fields of the image pattern, such as ``{city}``; or a regular expression that is searched for in the image's path
@@ -27,71 +28,54 @@ class Grouping:
             of a square in the units of the images' coordinates: scenes whose centres lie in one are a group. None: every scene
             is a group of its own.
         fields: Those of the image pattern.
+        images: The images by their values.
         root: The folder that paths begin at.
 
     Raises:
-        InputError: If it is none of these.
+        InputError: If it is none of these, a path holds no group, or an image has no coordinates.
     """
-
-    def __init__(self, group: str | float | None, fields: Sequence[str], root: Path) -> None:
-        self.group, self.root = group, root
-        self.said = f"dataset.source.group={group}"
-        self.expression: re.Pattern[str] | None = None
-        if isinstance(group, str):
-            for field in FIELD.findall(group):
-                if field not in fields:
-                    raise InputError(
-                        f"{self.said}: dataset.source.image has no field {field}{nearest(field, fields)}; it has "
-                        f"{', '.join(fields) or 'none'}"
-                    )
-            if not FIELD.search(group):
-                self.expression = self._compiled(group)
-        elif group is not None and (isinstance(group, bool) or not 0 < group < math.inf):
-            raise InputError(f"{self.said}: the side of a square is a number above 0")
-
-    def _compiled(self, group: str) -> re.Pattern[str]:
-        try:
-            expression = re.compile(group, re.IGNORECASE)
-        except re.error as error:
-            raise InputError(f"{self.said} is no regular expression: {error}") from None
-        if not expression.groups:
+    setting = f"dataset.source.group={group}"
+    if group is None:
+        return [""] * len(images)
+    if not isinstance(group, str):
+        if isinstance(group, bool) or not 0 < group < math.inf:
+            raise InputError(f"{setting}: the side of a square is a number above 0")
+        return [_square_of(image, group, setting) for image in images.values()]
+    named = FIELD.findall(group)
+    for field in named:
+        if field not in fields:
             raise InputError(
-                f"{self.said}: a field such as {{city}} is expected, or a regular expression with the group in parentheses, "
-                "such as (tile[0-9]+)_, or the side of a square"
+                f"{setting}: dataset.source.image has no field {field}{nearest(field, fields)}; it has "
+                f"{', '.join(fields) or 'none'}"
             )
-        return expression
+    if named:
+        return [FIELD.sub(lambda match, own=own: own[fields.index(match[1])], group) for own in images]  # type: ignore[misc]
+    try:
+        expression = re.compile(group, re.IGNORECASE)
+    except re.error as error:
+        raise InputError(f"{setting} is no regular expression: {error}") from None
+    if not expression.groups:
+        raise InputError(
+            f"{setting}: a field such as {{city}} is expected, or a regular expression with the group in parentheses, "
+            "such as (tile[0-9]+)_, or the side of a square"
+        )
+    found = []
+    for path in (image.relative_to(root).as_posix() for image in images.values()):
+        match = expression.search(path)
+        found.append("-".join(part for part in match.groups() if part) if match else "")
+        if not found[-1]:
+            raise InputError(f"{setting} finds no group in the path {path}: every image's path has to hold one")
+    return found
 
-    def of(self, image: Path, fields: Mapping[str, str]) -> str:
-        """The group of a scene, empty for its own.
 
-        Args:
-            image: Its image.
-            fields: The values of the image pattern's fields.
-
-        Raises:
-            InputError: If the expression does not fit the path, or the image has no coordinates.
-        """
-        if self.group is None:
-            return ""
-        if isinstance(self.group, int | float):
-            return self._square(image, self.group)
-        if self.expression is None:
-            return FIELD.sub(lambda match: fields[match[1]], self.group)
-        path = image.relative_to(self.root).as_posix()
-        found = self.expression.search(path)
-        group = "-".join(part for part in found.groups() if part) if found else ""
-        if not group:
-            raise InputError(f"{self.said} finds no group in the path {path}: every image's path has to hold one")
-        return group
-
-    def _square(self, image: Path, side: float) -> str:
-        """The square that the centre of an image lies in."""
-        facts = open_raster(image)
-        if facts.crs is None:
-            raise InputError(f"{self.said} is the side of a square on the map, but {image} has no coordinates")
-        left, bottom, right, top = facts.bounds
-        cell = [math.floor(centre / side) for centre in ((left + right) / 2, (bottom + top) / 2)]
-        return f"{facts.crs.to_string()} {cell[0]} {cell[1]}"
+def _square_of(image: Path, side: float, setting: str) -> str:
+    """The square that the centre of an image lies in."""
+    raster = open_raster(image)
+    if raster.crs is None:
+        raise InputError(f"{setting} is the side of a square on the map, but {image} has no coordinates")
+    left, bottom, right, top = raster.bounds
+    column, row = (math.floor(centre / side) for centre in ((left + right) / 2, (bottom + top) / 2))
+    return f"{raster.crs.to_string()} {column} {row}"
 
 
 def counted(groups: int) -> str:
@@ -110,13 +94,9 @@ def by_hash(name: str) -> bytes:
 
 
 def by_fraction(sizes: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, list[str]]:
-    """Deal groups out to splits in the order of a hash, so that each split has about its share of the scenes.
+    """Deal groups out in the order of a hash, so that each split has about its share of the scenes; the rest goes nowhere.
 
-    A split with any share gets a group at least, as long as another has one to spare.
-
-    Args:
-        sizes: The number of scenes of each group, by name.
-        shares: The fraction of each split; what is left over goes nowhere.
+    A split with any share gets a group at least, as long as another has one to spare. `sizes`: each group's number of scenes.
 
     Example:
         >>> by_fraction({"a": 1, "b": 1, "c": 1, "d": 1}, {"train": 0.75, "val": 0.25})
@@ -141,16 +121,7 @@ def in_fold(owner: Mapping[str, str], groups: Mapping[str, str], folds: int | st
     """The splits of scenes where one fold of the training and validation scenes validates and the others train.
 
     Groups are dealt to the folds in turn, in the order of a hash, so that the folds' numbers of groups differ by one at most;
-    where every group is a fold, in the order of their names.
-
-    Args:
-        owner: The split of each scene by name; those of test stay.
-        groups: The group of each scene by name.
-        folds: The number of folds, or `LEAVE_ONE_OUT`.
-        fold: The one that validates, counted from 1.
-
-    Raises:
-        InputError: If there are fewer groups than folds, or no such fold.
+    where every group is a fold (`LEAVE_ONE_OUT`), in the order of their names.
 
     Example:
         >>> scenes = {"a1": "train", "a2": "val", "b1": "train", "c1": "test"}
@@ -189,10 +160,6 @@ def describe_cut_groups(train: Iterable[Scene], val: Iterable[Scene]) -> str:
 def words_of_folds(train: Collection[str], val: Collection[str]) -> list[str]:
     """Overrides for cross-validation, if fewer than `ENOUGH_GROUPS` groups validate and other groups exist; else [].
 
-    Args:
-        train: The group of each training scene.
-        val: Likewise of validation.
-
     Example:
         >>> words_of_folds("aabb", "c"), words_of_folds("abcdef", "ghijkl")
         (['dataset.folds=groups', 'dataset.fold=1,2,3'], [])
@@ -207,13 +174,7 @@ def words_of_folds(train: Collection[str], val: Collection[str]) -> list[str]:
 
 
 def describe_few_groups(train: Collection[str], val: Collection[str], in_folds: bool = False) -> str:
-    """One line where few groups validate, empty where there are enough.
-
-    Args:
-        train: The group of each training scene.
-        val: Likewise of validation.
-        in_folds: Whether the training scenes validate in other folds.
-    """
+    """One line where few groups validate, empty where there are enough; in folds those of train validate too."""
     every = {*train, *val}
     scored = every if in_folds else set(val)
     if len(scored) >= ENOUGH_GROUPS:

@@ -1,7 +1,8 @@
-"""From the values in mask files to targets: labels 0, 1, ... and `IGNORE`."""
+"""From the values in mask files to targets: labels, the share of every class in a pixel, or real values such as heights."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,44 +12,23 @@ from numpy.typing import NDArray
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.boxes import Boxes
-from rsseg.data.mask_reader import MaskReader
-from rsseg.data.raster import blank_missing
-from rsseg.data.values import Shares, Values
+from rsseg.data.masks import MaskReader
+from rsseg.data.raster import find_missing
 from rsseg.task import Centres, Task
 
-RANGE = re.compile(r"(-?\d+)-(-?\d+)")
-"""A range of mask values, as in "0-127"."""
+RANGE = re.compile(r"(-?\d+)-(-?\d+)")  # a range of mask values, as in "0-127"
 
 
 def parse_colour(text: str) -> int:
-    """A "#rrggbb" colour as one integer.
-
-    Raises:
-        InputError: If the text is no such colour.
-
-    Example:
-        >>> parse_colour("#0000ff")
-        255
-    """
+    """A "#rrggbb" colour as one integer."""
     digits = text.removeprefix("#")
-    try:
-        if len(digits) != 6:
-            raise ValueError
-        return int(digits, 16)
-    except ValueError:
-        raise InputError(f'\'{text}\' is no colour: write it as "#rrggbb", for example "#ff8000"') from None
+    if not re.fullmatch("[0-9a-fA-F]{6}", digits):
+        raise InputError(f'\'{text}\' is no colour: write it as "#rrggbb", for example "#ff8000"')
+    return int(digits, 16)
 
 
 def parse_values(value: Any) -> list[Any]:
-    """The raw values that one entry of a config stands for: itself, all of a range such as "0-127", all of a list.
-
-    Raises:
-        InputError: If a range runs backwards or is too long.
-
-    Example:
-        >>> parse_values("3-5"), parse_values([1, "#0000ff", "7-8"])
-        ([3, 4, 5], [1, '#0000ff', 7, 8])
-    """
+    """The raw values that one entry of a config stands for: itself, all of a range such as "0-127", all of a list."""
     if isinstance(value, list):
         return [each for part in value for each in parse_values(part)]
     ends = RANGE.fullmatch(value) if isinstance(value, str) else None
@@ -61,12 +41,7 @@ def parse_values(value: Any) -> list[Any]:
 
 
 def show_values(values: Iterable[int]) -> str:
-    """Sorted integers in few words.
-
-    Example:
-        >>> show_values([0, 1, 2, 3, 7, 9, 10])
-        '0-3, 7, 9, 10'
-    """
+    """Sorted integers in few words, such as 0-3, 7, 9."""
     runs: list[list[int]] = []
     for value in values:
         if runs and value == runs[-1][-1] + 1:
@@ -79,22 +54,12 @@ def show_values(values: Iterable[int]) -> str:
     return ", ".join(texts)
 
 
-BLURRED = 32
-"""A mask with more unknown colours than these is no drawing any more."""
+BLURRED = 32  # a mask with more unknown colours than these is no drawing any more
+TOLERANCE = 0.01  # how far the shares of exclusive classes may be from 1 together
 
 
 class Labels(MaskReader):
-    """Decodes masks of labels; NaN is not labelled.
-
-    Args:
-        task: The head's task.
-        values: The raw value of label 0, 1, ..., or a list of several: integers, ranges such as "0-127", or "#rrggbb"; None:
-            0, 1, ...
-        ignore: Raw values that mean "not labelled".
-        tolerance: How far each of red, green and blue may be from a colour, as lossy compression leaves it; the nearest counts.
-
-    Raises:
-        InputError: If integers and colours are mixed, or a value stands for two things.
+    """Decodes masks of labels; NaN is not labelled. See `make_mask_reader`.
 
     Example:
         >>> from rsseg.task import Binary
@@ -140,28 +105,27 @@ class Labels(MaskReader):
 
     def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
         """See `MaskReader`: uint8 ``[H, W]``, or ``[L, H, W]`` for multilabel; each value has to be a label or ignored."""
+        absent = np.zeros(raw.shape[1:], dtype=bool) if missing is None else missing
         if raw.dtype.kind == "f":
-            unknown = np.isnan(raw).any(axis=0)
-            missing = unknown if missing is None else unknown | missing
-        if missing is not None and missing.any():
-            return np.where(missing, np.uint8(IGNORE), self._decode(np.where(missing, self._any_value(raw), raw)))
-        return self._decode(raw)
-
-    def _decode(self, raw: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """As `decode`, where no pixel is missing."""
-        if not self.colours and raw.dtype == np.uint8 and self._known[raw].all():  # a table look-up: ten times faster
-            return self._squeeze(self._table[raw])
-        numbers = self._numbers(raw)
-        place, wrong = self._places(numbers)
-        if wrong.any():
-            raise InputError(self._unknown(numbers[wrong]))
-        return self._squeeze(self._codes[place])
+            absent = absent | np.isnan(raw).any(axis=0)
+        if not self.colours and raw.dtype == np.uint8 and (self._known[raw] | absent).all():
+            codes = self._table[raw]  # ten times faster
+        else:
+            numbers = self._numbers(raw)
+            place, wrong = self._places(numbers)
+            wrong &= ~absent
+            if wrong.any():
+                raise InputError(self._unknown(numbers[wrong]))
+            codes = self._codes[place]
+        if absent.any():
+            codes = np.where(absent, np.uint8(IGNORE), codes)
+        return codes if self.task.planes else codes[0]
 
     def _numbers(self, raw: NDArray[np.generic]) -> NDArray[np.generic]:
         """One number a pixel and band: a colour's, or the value."""
         if not self.colours:
             return raw[: self.mask_bands]
-        red, green, blue = (band.astype(np.int64) for band in raw[:3])
+        red, green, blue = raw[:3].astype(np.int64)
         return np.asarray(red << 16 | green << 8 | blue)[None]
 
     def _places(self, numbers: NDArray[np.generic]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
@@ -183,18 +147,10 @@ class Labels(MaskReader):
 
     def blank(self, raw: NDArray[np.generic], nodata: float) -> NDArray[np.bool_]:
         """See `MaskReader`."""
-        return blank_missing(raw, nodata)[1]
-
-    def _any_value(self, raw: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Some value that can be decoded, to stand where there is none: ``[bands, 1, 1]``."""
-        value = int(self._raw[0])
-        parts = (value >> 16, value >> 8 & 255, value & 255) if self.colours else (value,)
-        return np.resize(np.array(parts), len(raw))[:, None, None]
-
-    def _squeeze(self, planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return planes if self.task.planes else planes[0]
+        return find_missing(raw, nodata)
 
     def _unknown(self, values: NDArray[np.generic]) -> str:
+        """What to say of values that have no meaning."""
         found, counts = np.unique(values, return_counts=True)
         name = "colour" if self.colours else "value"
 
@@ -224,6 +180,100 @@ def _channels(colours: NDArray[np.generic]) -> NDArray[np.int64]:
     return np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], axis=-1)
 
 
+class Shares(MaskReader):
+    """Decodes masks with a band for each class, which holds the share of the class in each pixel.
+
+    NaN and no-data are unknown. Of exclusive classes a pixel is unknown as a whole, and its shares are divided by their sum,
+    which may be off by `TOLERANCE`.
+    `whole` stands for a whole pixel in the files: 1, 100, 255.
+    """
+
+    def __init__(self, task: Task, whole: float) -> None:
+        self.task, self.whole = task, whole
+
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """See `MaskReader`."""
+        return "shares", float(self.whole)
+
+    def blank(self, raw: NDArray[np.generic], nodata: float) -> NDArray[np.bool_]:
+        """See `MaskReader`; a value that may be a share stays one, unless all bands hold it and can't together."""
+        found = raw == nodata
+        if not 0 <= nodata <= self.whole:
+            return np.asarray(found.any(axis=0))
+        possible = not self.task.exclusive or abs(nodata * len(raw) / self.whole - 1) <= TOLERANCE
+        return np.zeros(raw.shape[1:], dtype=bool) if possible else np.asarray(found.all(axis=0))
+
+    def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.generic]:
+        """See `MaskReader`: float32 ``[C, H, W]``, each from 0 to 1."""
+        unknown = raw != raw if missing is None else (raw != raw) | missing
+        if self.task.exclusive:
+            unknown[:] = unknown.any(axis=0)
+        shares = np.where(unknown, np.nan, raw.astype(np.float64) / self.whole)
+        rounded = shares.clip(0, 1)
+        wrong = shares[abs(shares - rounded) > 1e-6] * self.whole
+        if len(wrong):
+            raise InputError(
+                f"the mask holds {wrong[0]:g}, but with dataset.fractions={self.whole:g} shares lie from 0 to {self.whole:g}: "
+                f"set it to what stands for a whole pixel, or mark such pixels as no-data ({len(wrong)} values)"
+            )
+        shares = rounded
+        if self.task.exclusive:
+            total = shares.sum(axis=0)
+            off = total[abs(total - 1) > TOLERANCE + 1e-6]
+            if len(off):
+                raise InputError(
+                    f"the shares of {len(off)} pixels do not sum to {self.whole:g}, such as {off[0] * self.whole:.4g}: with "
+                    f"dataset.fractions={self.whole:g} those of exclusive classes do within 1 %: add the missing class, take "
+                    "task=multilabel, or mark such pixels as no-data"
+                )
+            shares /= total
+        return shares.astype(np.float32)
+
+
+class Values(MaskReader):
+    """Decodes masks of real values: heights, biomass, yields; NaN, no-data and ignored values are unknown.
+
+    `span` is the lowest and the highest value that can be; None: any finite one.
+    """
+
+    def __init__(self, task: Task, ignore: Sequence[float] = (), span: Sequence[float] | None = None) -> None:
+        self.task = task
+        for name, values in (("ignore_values", ignore), ("range", span or ())):
+            if not all(isinstance(value, int | float) for value in values):
+                raise InputError(f"dataset.{name}={list(values)}: numbers are expected for a regression")
+        if span is not None and (len(span) != 2 or not span[0] < span[1]):
+            raise InputError(f"dataset.range={list(span)}: the lowest and the highest value are expected, such as [0, 100]")
+        self.ignore = tuple(float(value) for value in ignore)
+        self.span = (-math.inf, math.inf) if span is None else (float(span[0]), float(span[1]))
+
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """See `MaskReader`."""
+        return "values", self.ignore, self.span
+
+    def blank(self, raw: NDArray[np.generic], nodata: float) -> NDArray[np.bool_]:
+        """See `MaskReader`; each band for itself."""
+        return np.asarray(raw == nodata)
+
+    def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.generic]:
+        """See `MaskReader`: float32 ``[V, H, W]``."""
+        ignored = np.array(self.ignore).astype(raw.dtype) if raw.dtype.kind == "f" else self.ignore
+        unknown = (raw != raw) | np.isin(raw, ignored)
+        if missing is not None:
+            unknown |= missing
+        low, high = self.span
+        numbers = raw.astype(np.float64)
+        wrong = numbers[~unknown & ((numbers < low) | (numbers > high) | np.isinf(numbers))]
+        if len(wrong):
+            expected = "finite values are" if self.span == (-math.inf, math.inf) else f"dataset.range=[{low:g}, {high:g}] is"
+            raise InputError(
+                f"the mask holds {wrong[0]:.9g}, {len(wrong)} such values in all, but {expected} expected: mark such pixels as "
+                f"no-data, or leave the value out with dataset.ignore_values=[{wrong[0]:.9g}]"
+            )
+        return np.where(unknown, np.nan, raw).astype(np.float32)
+
+
 def make_mask_reader(
     task: Task,
     values: Sequence[Any] | None = None,
@@ -237,12 +287,13 @@ def make_mask_reader(
 
     Args:
         task: The task.
-        values: What mask files hold for each label, see `Labels`.
+        values: The raw value of label 0, 1, ..., or a list of several: integers, ranges such as "0-127", or "#rrggbb"; None:
+            0, 1, ...
         ignore: The values that mean "not labelled"; None: 255 for labels, none for colours and real values.
         whole: What stands for a whole pixel in masks of class shares.
         span: The lowest and the highest real value.
         size: The side of objects that a vector file gives as points, in pixels.
-        tolerance: Of masks in colours, how far a pixel's may be from a listed one.
+        tolerance: How far each of red, green and blue may be from a colour, as lossy compression leaves it; the nearest counts.
 
     Raises:
         InputError: If they do not go together.

@@ -17,28 +17,21 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects, label
 from torch import Tensor
 
-from rsseg.contract import ONE_TARGET, InputError, Layers, indices, known, number
-from rsseg.data.augment import Sometimes
+from rsseg.contract import ONE_TARGET, InputError, Layers, indices, known
+from rsseg.data.augment import Sometimes, whole_number
 from rsseg.data.blocks import Blocks
 from rsseg.data.sampling import ReadLayers, stream
 from rsseg.task import Task
 
-BLOCKS_PER_PIECE = 20
-"""How many blocks are looked into, at most, for each piece that is wanted."""
+BLOCKS_PER_PIECE = 20  # how many blocks are looked into, at most, for each piece that is wanted
 
 
 class Piece(NamedTuple):
-    """An object, cut out.
+    """An object, cut out."""
 
-    Attributes:
-        image: float32 ``[C, h, w]``, normalised.
-        layers: ``[h, w]`` or ``[L, h, w]`` each.
-        inside: bool ``[h, w]``, its pixels.
-    """
-
-    image: Tensor
-    layers: Layers
-    inside: Tensor
+    image: Tensor  # float32 [C, h, w], normalised
+    layers: Layers  # [h, w] or [L, h, w] each
+    inside: Tensor  # bool [h, w], its pixels
 
     def to(self, image: Tensor) -> Piece:
         """On the device and in the dtype of an image; itself if it is there."""
@@ -46,23 +39,11 @@ class Piece(NamedTuple):
         return Piece(self.image.to(image), layers, self.inside.to(image.device))
 
 
-Region: TypeAlias = tuple[tuple[slice, slice], NDArray[np.bool_]]
-"""A box, and which of its pixels belong to the region."""
+Region: TypeAlias = tuple[tuple[slice, slice], NDArray[np.bool_]]  # A box, and which of its pixels belong to the region
 
 
 def regions(has: NDArray[np.bool_], least: int, centre: tuple[int, int], side: int) -> list[Region]:
-    """The connected regions (also across corners) that have their centre in a square and are smaller than it.
-
-    Args:
-        has: ``[H, W]``.
-        least: The fewest pixels of a region.
-        centre: First row and column of the square.
-        side: The square's side.
-
-    Example:
-        >>> regions(np.array([[True, False, True]]), least=1, centre=(0, 0), side=2)
-        [((slice(0, 1, None), slice(0, 1, None)), array([[ True]]))]
-    """
+    """The connected regions, also across corners, that have their centre in a square and are smaller than it."""
     numbered, _ = label(has, structure=np.ones((3, 3)))
     areas = np.bincount(numbered.ravel())
     return [
@@ -86,8 +67,6 @@ class Paste(Sometimes):
     says them more often than they are. And an object may come to lie where none of its kind is found.
 
     Args:
-        seed: The run's seed.
-        task: The head's task.
         classes: The names of those that are pasted, all alike; None: the one with the fewest training pixels.
         count: The objects per window.
         bank: The most objects kept of each class.
@@ -115,19 +94,13 @@ class Paste(Sometimes):
             raise InputError(
                 f"regions of a class are cut from masks of labels; a {task.kind} task has none: leave augment=paste out"
             )
-        for name, value, most in (("count", count, 100), ("bank", bank, 10_000), ("min_area", min_area, 10_000)):
-            if int(number(name, value, 1, most)) != value:
-                raise InputError(f"{name}={value!r}: a whole number from 1 to {most} is expected")
+        self.count, self.bank = whole_number("count", count, 100), whole_number("bank", bank, 10_000)
+        self.min_area = whole_number("min_area", min_area, 10_000)
         self.task, self.wanted = task, indices("classes", classes or (), task.classes)
-        self.count, self.bank, self.min_area = int(count), int(bank), int(min_area)
         self.pieces: list[list[Piece]] = []
 
     def fit(self, read: ReadLayers, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Cut the bank. The objects are those of randomly drawn blocks, smaller than a block.
-
-        Raises:
-            InputError: If a class has no such object.
-        """
+        """Cut the bank. The objects are those of randomly drawn blocks, smaller than a block."""
         totals = blocks.counts[:, :-1].sum(axis=0, dtype=np.int64)
         occurs = np.flatnonzero(totals)
         labels = self.wanted or [int(occurs[totals[occurs].argmin()])]
@@ -181,15 +154,7 @@ class Paste(Sometimes):
 
 
 def paste(image: Tensor, layers: Layers, piece: Piece, place: NDArray[np.float64], target: str = ONE_TARGET) -> None:
-    """Put an object into a window, in place. What does not fit into a small window is cut off; what has no label stays.
-
-    Args:
-        image: ``[C, H, W]``.
-        layers: ``[H, W]`` or ``[L, H, W]`` each.
-        piece: The object.
-        place: From 0 (at the upper or left edge) up to 1 (at the lower or right one), down and across.
-        target: The layer that says what has a label.
-    """
+    """Put an object into a window, in place. What does not fit into a small window is cut off; what has no label stays."""
     here = []
     for length, extent, share in zip(image.shape[-2:], piece.inside.shape, place.tolist(), strict=True):
         fitting = min(extent, length)

@@ -49,9 +49,6 @@ def find(root: Path, pattern: str, endings: frozenset[str] = IMAGES) -> dict[tup
     """The files below a folder whose paths fit a pattern, by the values of its fields, sorted; ``.*`` stands for `endings`.
 
     Upper and lower case are not told apart, nor whether an accent is a character of its own (NFD, as macOS writes names).
-
-    Raises:
-        InputError: If the pattern leads out of the folder, two files have the same fields, or a name is no text.
     """
     if pattern.startswith(("/", "~")) or ".." in pattern.split("/"):
         raise InputError(
@@ -98,12 +95,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def unique_names(images: Mapping[tuple[str, ...], Path]) -> list[str]:
-    """What scenes are called: their fields joined by a dash, or by more dashes where two would be called alike.
-
-    Example:
-        >>> unique_names({("x", "y-z"): Path("x/y-z.tif"), ("x-y", "z"): Path("x-y/z.tif")})
-        ['x--y-z', 'x-y--z']
-    """
+    """What scenes are called: their fields joined by a dash, or by more dashes where two would be called alike."""
     for dashes in range(1, 9):
         names = [("-" * dashes).join(fields) or path.stem for fields, path in images.items()]
         if len(set(names)) == len(names):

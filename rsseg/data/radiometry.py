@@ -19,20 +19,7 @@ from rsseg.data.augment import Sometimes, bounds
 
 
 def power_law(image: Tensor, valid: Tensor, exponent: Tensor) -> Tensor:
-    """Bend each band by a power law between its least and its greatest valid value, both of which stay.
-
-    Values beyond them, which only pixels that are not valid can have, stay too; so does a band of one value.
-
-    Args:
-        image: float32 ``[B, C, H, W]``.
-        valid: bool ``[B, H, W]``.
-        exponent: ``[B, C, 1, 1]``; below 1 brightens.
-
-    Example:
-        >>> ramp = torch.tensor([[[[-1.0, 0.0, 1.0, 9.0]]]])
-        >>> power_law(ramp, torch.tensor([[[True, True, True, False]]]), torch.full((1, 1, 1, 1), 2.0))
-        tensor([[[[-1.0000, -0.5000,  1.0000,  9.0000]]]])
-    """
+    """Bend each band by a power law between its least and its greatest valid value, both of which stay."""
     seen = valid[:, None]
     low = torch.where(seen, image, torch.inf).amin(dim=(2, 3), keepdim=True)
     span = torch.where(seen, image, -torch.inf).amax(dim=(2, 3), keepdim=True) - low
@@ -44,20 +31,7 @@ def power_law(image: Tensor, valid: Tensor, exponent: Tensor) -> Tensor:
 
 
 def gaussian_blur(image: Tensor, sigma: NDArray[np.float64], radius: int) -> Tensor:
-    """Blur each window with a Gaussian of its own, reflected at the borders without repeating the border pixel.
-
-    Args:
-        image: float32 ``[B, C, H, W]``.
-        sigma: ``[B]``, standard deviations in pixels; 0 leaves a window as it is.
-        radius: Where all kernels are cut off, in pixels.
-
-    Raises:
-        InputError: If the window is too small to be reflected that far.
-
-    Example:
-        >>> gaussian_blur(torch.tensor([[[[0.0, 1.0, 0.0]] * 3]]), np.array([1.0]), radius=1)[0, 0, 0]
-        tensor([0.5481, 0.4519, 0.5481])
-    """
+    """Blur each window with a Gaussian of its own, cut off at `radius`, reflected at the borders; sigma 0 leaves it."""
     batch, bands, height, width = image.shape
     if radius >= min(height, width):
         raise InputError(
@@ -80,7 +54,6 @@ class Radiometry(Sometimes):
     gamma. So an effect and its inverse are equally likely, and 0 turns one off.
 
     Args:
-        seed: The run's seed.
         brightness: The greatest offset, in standard deviations.
         contrast: The greatest logarithm of the factor.
         gamma: The greatest logarithm of the exponent.
@@ -117,7 +90,6 @@ class Blur(Sometimes):
     """Less sharp optics or resampling: a Gaussian blur. Where there is no image, 0 is blurred into what lies beside it.
 
     Args:
-        seed: The run's seed.
         sigma: (low, high) between which a window's standard deviation is drawn, in pixels.
         probability: The share of the windows that are blurred.
 
@@ -150,7 +122,6 @@ class Noise(Sometimes):
     on every GPU, but not the same on both.
 
     Args:
-        seed: The run's seed.
         std: (low, high) between which a window's noise level is drawn, in standard deviations of the band.
         probability: The share of the windows that get noise.
 

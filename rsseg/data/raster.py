@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import atexit
 import os
 import threading
 import warnings
@@ -50,16 +50,7 @@ Image.MAX_IMAGE_PIXELS = None  # Pillow takes a mosaic of 90 megapixels for an a
 
 @contextmanager
 def new_raster(path: Path, sync: bool = True, **form: Any) -> Iterator[Any]:
-    """A GeoTIFF that is written while this is open, whole or not at all.
-
-    Args:
-        path: The file.
-        sync: As for `atomic_write`.
-        form: Count, height, width, dtype and what else rasterio takes.
-
-    Raises:
-        UnwritableError: If the file can't be written.
-    """
+    """A GeoTIFF that is written while this is open, whole or not at all (see `atomic_write`); `form` is what rasterio takes."""
     with atomic_write(path, sync) as part:
         with rasterio.Env(**GDAL), rasterio.open(part, "w", driver="GTiff", **form) as raster:
             yield raster
@@ -67,23 +58,12 @@ def new_raster(path: Path, sync: bool = True, **form: Any) -> Iterator[Any]:
 
 
 def check_whole(path: Path) -> None:
-    """Check that all blocks of a TIFF are there: GDAL does not report a full disk when it closes a file.
-
-    Raises:
-        OSError: If one is not.
-    """
+    """Check that all blocks of a TIFF are there: GDAL does not report a full disk when it closes a file."""
     with rasterio.open(path) as raster:
-        ends = [sum(place) for place in block_places(raster)]
-    if min(ends) <= 0 or max(ends) > path.stat().st_size:
-        raise OSError("a part of it is missing")
-
-
-def block_places(raster: Any) -> list[tuple[int, int]]:
-    """Where the blocks of a TIFF's first band begin, and how long they are, row by row; 0 for those that are not there."""
-    height, width = raster.block_shapes[0]
-    places = itertools.product(range(-(-raster.height // height)), range(-(-raster.width // width)))
-    tags = [[raster.get_tag_item(f"BLOCK_{what}_{x}_{y}", "TIFF", bidx=1) for what in ("OFFSET", "SIZE")] for y, x in places]
-    return [(int(offset or 0), int(size or 0)) for offset, size in tags]
+        for (row, column), _ in raster.block_windows(1):
+            offset, size = (raster.get_tag_item(f"BLOCK_{what}_{column}_{row}", "TIFF", bidx=1) for what in ("OFFSET", "SIZE"))
+            if not offset or not size or int(offset) + int(size) > path.stat().st_size:
+                raise OSError("a part of it is missing")
 
 
 def version(path: Path) -> tuple[int, int]:
@@ -126,6 +106,9 @@ def _open(path: Path, onto: Path | None, bilinear: bool, key: object) -> Any:  #
     return WarpedVRT(raster, resampling=resampling, src_nodata=None, nodata=None, **outside, **grid_of)
 
 
+atexit.register(_open.cache_clear)  # files that the interpreter's end finds open give errors of sys.excepthook (Python 3.12)
+
+
 def open_raster(path: Path, onto: Path | None = None, bilinear: bool = False) -> Any:
     """The open rasterio dataset of a file, cached per process and thread.
 
@@ -145,15 +128,7 @@ def open_raster(path: Path, onto: Path | None = None, bilinear: bool = False) ->
 
 
 def check_parts(path: Path, root: Path | None = None) -> None:
-    """Make sure that a VRT, and those that it reads, read files of this machine alone, and run no functions.
-
-    Args:
-        path: The VRT.
-        root: The folder that all these files have to lie below; None: any will do.
-
-    Raises:
-        InputError: If one is no file, lies elsewhere, or the VRT is no XML.
-    """
+    """Make sure that a VRT, and those that it reads, read files of this machine below `root` alone, and run no functions."""
     todo = [path]
     for vrt in todo:
         try:
@@ -263,11 +238,11 @@ def read_bands(
     """Pixels ``[bands, h, w]`` of a part of a file, in the file's dtype; black is 0, whatever the file says of it.
 
     Args:
-        path: The file.
+        path: The file, which `open_raster` opens with `onto` and `bilinear`.
         bands: Their numbers, counted from 1.
         window: The part.
-        onto: As for `open_raster`.
-        bilinear: As for `open_raster`.
+        onto: See `path`.
+        bilinear: See `path`.
         palette: Whether three bands of colours are read where the file has a palette, not the numbers of its colours.
 
     Raises:
@@ -297,50 +272,31 @@ def nodata_of(path: Path) -> float | None:
     return nodata if nodata is None or not highest else highest - nodata
 
 
-def _mask_band(raster: Any, bands: Sequence[int]) -> int | None:
-    """The alpha band, if it is not read as an image band; 0 for a mask beside the bands; None if there is neither."""
-    alpha = alpha_band(raster)
-    if alpha:
-        return None if alpha in bands else alpha
-    return 0 if MaskFlags.per_dataset in raster.mask_flag_enums[0] else None
-
-
 def masked_out(
     path: Path, bands: Sequence[int], window: Window, onto: Path | None = None, bilinear: bool = False
 ) -> NDArray[np.bool_]:
     """Where a file's alpha or mask band, or its edge when it was warped, says that there is no pixel: ``[h, w]``."""
     raster = open_raster(path, onto, bilinear)
-    band = _mask_band(raster, bands)
-    if band is None:
+    alpha = alpha_band(raster)
+    if alpha and alpha not in bands:
+        return np.asarray(read_bands(path, [alpha], window, onto, bilinear)[0] == 0)
+    if alpha or MaskFlags.per_dataset not in raster.mask_flag_enums[0]:
         return np.zeros((int(window.height), int(window.width)), dtype=bool)
-    if band:
-        return np.asarray(read_bands(path, [band], window, onto, bilinear)[0] == 0)
     with reading(path):
         return np.asarray(raster.read_masks(1, window=window) == 0)
 
 
 def as_pixel(values: NDArray[np.floating], dtype: np.dtype[Any]) -> NDArray[np.generic]:
-    """Numbers in a pixel's dtype, rounded to what it can hold.
-
-    Example:
-        >>> as_pixel(np.array([0.8, 300.0]), np.dtype(np.uint8)).tolist()
-        [1, 255]
-    """
+    """Numbers in a pixel's dtype, rounded to what it can hold."""
     if np.issubdtype(dtype, np.integer):
         values = np.rint(values).clip(np.iinfo(dtype).min, np.iinfo(dtype).max)
     return values.astype(dtype)
 
 
-def blank_missing(image: NDArray[np.generic], nodata: float | None) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-    """Set no-data and NaN to 0 and say where they were.
+def find_missing(image: NDArray[np.generic], nodata: float | None) -> NDArray[np.bool_]:
+    """Where an image ``[C, h, w]`` has no data, bool ``[h, w]``: NaN or infinity in a band, or the file's no-data value.
 
-    Args:
-        image: ``[C, h, w]``.
-        nodata: The file's no-data value, if it has one. A pixel is missing where all bands hold it; where it can't be a
-            reading, in floats or as a negative number, where any does.
-
-    Returns:
-        The image without them, and bool ``[h, w]``.
+    All bands have to hold that value; where it can't be a reading, in floats or as a negative number, one is enough.
     """
     missing = np.zeros(image.shape[1:], dtype=bool)
     if nodata is not None and not np.isnan(nodata):
@@ -348,6 +304,4 @@ def blank_missing(image: NDArray[np.generic], nodata: float | None) -> tuple[NDA
         missing |= (image == nodata).any(axis=0) if unreal else (image == nodata).all(axis=0)
     if np.issubdtype(image.dtype, np.floating):
         missing |= ~np.isfinite(image).all(axis=0)
-    if missing.any():
-        image = np.where(missing, np.zeros((), image.dtype), image)
-    return image, missing
+    return missing

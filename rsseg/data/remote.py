@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
@@ -22,23 +23,18 @@ from rsseg.progress import progress
 
 log = logging.getLogger(__name__)
 
-PROTOCOLS = ("http", "https", "s3", "gs", "az", "abfs", "zip", "tar")
-"""What a root may begin with, as fsspec and GDAL call it."""
+PROTOCOLS = ("http", "https", "s3", "gs", "az", "abfs", "zip", "tar")  # what a root may begin with, as fsspec and GDAL call it
 
 PREFIXES = {"/vsicurl/": "", "/vsis3/": "s3://", "/vsigs/": "gs://", "/vsiaz/": "az://", "/vsizip/": "", "/vsitar/": ""}
 """GDAL's names of such places."""
 
-LISTS = (".txt", ".csv", ".parquet", ".json", ".geojson")
-"""Small files that say what others are, such as the lists of a split."""
-
-SMALL = 10e6
-"""Bytes of such a list at most."""
+LISTS = (".txt", ".csv", ".parquet", ".json", ".geojson")  # small files that say what others are, such as the lists of a split
+SMALL = 10e6  # bytes of such a list at most
 
 SINGLE = IMAGES - {".vrt", ".img"}
 """Images that need no file beside them: they are opened where a server says no size, and may send a page of words instead."""
 
-THREADS = 8
-"""Files that are copied at a time; out of an archive one."""
+THREADS = 8  # files that are copied at a time; out of an archive one
 
 
 def fetch(root: str, fits: Callable[[str], bool], setting: str = "dataset.source.root") -> Path:
@@ -58,10 +54,13 @@ def fetch(root: str, fits: Callable[[str], bool], setting: str = "dataset.source
     """
     url = url_of(root)
     digest = hashlib.blake2b(_identity(url), digest_size=6).hexdigest()
-    folder = cache_folder() / f"{PurePosixPath(root.rstrip('/')).name}-{digest}"
-    listing, files = folder / "listing.json", folder / "files"
+    cache = Path(os.environ.get("RSSEG_CACHE", "~/.cache/rsseg")).expanduser()
+    folder = cache / f"{PurePosixPath(root.rstrip('/')).name}-{digest}"
+    listing, files, whole = folder / "listing.json", folder / "files", dict[str, list[Any]]()
     try:
-        whole = read_listing(listing) or list_files(*open_system(url))
+        with suppress(InputError):  # it was not listed before, or that file is damaged
+            whole = read_json(listing)
+        whole = whole or list_files(*open_system(url))
         there = strip_top_folder(whole, fits)
         if not any(map(fits, there)):
             held = ", ".join(list(there)[:3])
@@ -89,17 +88,7 @@ def fetch(root: str, fits: Callable[[str], bool], setting: str = "dataset.source
 
 
 def copy_files(url: str, root: str, todo: Mapping[str, Sequence[Any]], folder: Path) -> None:
-    """Copy files of a remote root into a folder.
-
-    Args:
-        url: The root as fsspec writes it.
-        root: The root as the user writes it.
-        todo: Where each file is, and its size, by its path below the root.
-        folder: Where they go.
-
-    Raises:
-        InputError: If they do not fit on the disk, or a file is not whole, which is not kept then.
-    """
+    """Copy files of a remote root into a folder: `todo` says where each is, and its size, by its path below the root."""
     system, _ = open_system(url)
     need = sum(size for _, size in todo.values())
     check_space(folder, need, f"{len(todo)} files of {root} take", "set RSSEG_CACHE to a folder on a larger disk")
@@ -130,35 +119,14 @@ def is_whole(path: Path, size: int) -> bool:
     return path.is_file() and size in (0, path.stat().st_size)
 
 
-def read_listing(path: Path) -> dict[str, list[Any]]:
-    """What a root holds, as it was listed before; empty: it was not, or that file is damaged."""
-    try:
-        return read_json(path)
-    except InputError:
-        return {}
-
-
 def open_system(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the folder in it."""
     packed = {"tar": {"compression": "gzip"}} if url.lower().partition("?")[0].endswith((".gz", ".tgz")) else {}
     return fsspec.core.url_to_fs(url, **packed)
 
 
-def cache_folder() -> Path:
-    """Where copies of what lies elsewhere are kept."""
-    return Path(os.environ.get("RSSEG_CACHE", "~/.cache/rsseg")).expanduser()
-
-
 def url_of(root: str) -> str:
-    """A remote root as fsspec writes it: an archive by its protocol, the folder in it, and where it lies.
-
-    Raises:
-        InputError: For a protocol that is not read.
-
-    Example:
-        >>> url_of("/vsicurl/https://example.org/data"), url_of("mine.zip"), url_of("/vsizip/mine.zip/train")
-        ('https://example.org/data', 'zip://::mine.zip', 'zip://train::mine.zip')
-    """
+    """A remote root as fsspec writes it, such as zip://train::mine.zip for /vsizip/mine.zip/train."""
     place = root
     while prefix := next((prefix for prefix in PREFIXES if place.startswith(prefix)), None):
         place = PREFIXES[prefix] + place.removeprefix(prefix)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -13,48 +14,36 @@ from typing import Any
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.transform import from_origin
 from rasterio.windows import Window
+from shapely.geometry import box
+from torchgeo.datasets import GeoDataset, IntersectionDataset
 
 from rsseg.contract import InputError
-from rsseg.data.inspection import Facts, check_band_numbers
-from rsseg.data.mask_reader import MaskReader
-from rsseg.data.masks import check_bands, mask_values
-from rsseg.data.pieces import place_of
-from rsseg.data.raster import blank_missing
-from rsseg.data.scene import Mask, Scene, SceneReader
+from rsseg.data.grids import TOLERANCE
+from rsseg.data.masks import MaskReader, check_bands, mask_values
+from rsseg.data.raster import find_missing
+from rsseg.data.scene import Facts, Mask, Scene, SceneReader, check_band_numbers
 
 Array = NDArray[Any]
 
-READING = threading.Lock()
-"""Held while a sample is read: few of torchgeo's classes may be asked by several threads."""
-
-TRIED = 10
-"""Samples that are tried to learn what all look like."""
+READING = threading.Lock()  # held while a sample is read: few of torchgeo's classes may be asked by several threads
+TRIED = 10  # samples that are tried to learn what all look like
 
 
 @dataclass(eq=False)
 class Samples:
-    """The samples of a split of a torchgeo dataset.
-
-    Attributes:
-        dataset: The dataset.
-        keys: What it is indexed with, by the samples' numbers.
-        name: What it is called in messages.
-        fingerprint: A hash of all that samples depend on.
-        needs_mask: Refuse samples without a mask.
-        image: The keys of a sample that are its image, as `image_of` takes them.
-        mask: The keys that are its mask, as `mask_of` takes them.
-        times: How many time steps of an image become bands.
-    """
+    """The samples of a split of a torchgeo dataset."""
 
     dataset: Any
-    keys: Mapping[int, Any]
-    name: str
-    fingerprint: str
-    needs_mask: bool
-    image: Sequence[str] | None
-    mask: Sequence[str] | None
-    times: int | None
+    keys: Mapping[int, Any]  # what it is indexed with, by the samples' numbers
+    name: str  # what it is called in messages
+    fingerprint: str  # a hash of all that samples depend on
+    needs_mask: bool  # refuse samples without a mask
+    image: Sequence[str] | None  # the keys of a sample that are its image, as `image_of` takes them
+    mask: Sequence[str] | None  # the keys that are its mask, as `mask_of` takes them
+    times: int | None  # how many time steps of an image become bands
 
     def scene(self, number: int, group: str) -> Sample:
         """A sample as a scene."""
@@ -63,11 +52,7 @@ class Samples:
         return Sample(f"{number:06d}", called, masks, group=group, samples=self, number=number)
 
     def read(self, number: int) -> tuple[Array, Array | None]:
-        """The image ``[bands, H, W]`` of a sample and its mask, if it has one, in the smallest types that hold their values.
-
-        Raises:
-            InputError: If it can't be read or used.
-        """
+        """The image ``[bands, H, W]`` of a sample and its mask, if it has one, in the smallest types that hold their values."""
         with READING:
             try:
                 sample = self.dataset[self.keys[number]]
@@ -82,11 +67,7 @@ class Samples:
 
     @cached_property
     def first(self) -> tuple[Facts, bool]:
-        """What the first sample that can be read is, and whether it has a mask: the others should be alike.
-
-        Raises:
-            InputError: If none of the first `TRIED` can be used.
-        """
+        """What the first sample that can be read is, and whether it has a mask: the others should be alike."""
         faults = list[str]()
         for number in islice(self.keys, TRIED):
             try:
@@ -105,12 +86,7 @@ def facts_of(image: Array) -> Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(Scene):
-    """A sample of a torchgeo dataset; what reads it takes the dataset's item.
-
-    Attributes:
-        samples: Those of its split.
-        number: Its own.
-    """
+    """A sample of a torchgeo dataset, by its number; what reads it takes the dataset's item."""
 
     samples: Samples
     number: int
@@ -131,8 +107,12 @@ class Sample(Scene):
             raise error if str(self.image) in str(error) else InputError(f"{self.image}: {error}") from None
 
     def place(self) -> tuple[Any, Affine | None]:
-        """See `Scene`."""
-        return place_of(self.samples.dataset, self.samples.keys[self.number])
+        """See `Scene`: of plain images nothing is known."""
+        dataset = self.samples.dataset
+        if not isinstance(dataset, GeoDataset):
+            return None, None
+        x, y, _ = self.samples.keys[self.number]
+        return CRS.from_user_input(dataset.crs), from_origin(x.start, y.stop, *dataset.res)
 
     def all_bands(self) -> list[int]:
         """See `Scene`."""
@@ -140,16 +120,7 @@ class Sample(Scene):
 
 
 class SampleReader(SceneReader):
-    """The pixels of a sample, which is read once and held in memory.
-
-    Args:
-        scene: The sample.
-        mask_readers: As for `SceneReader`.
-        bands: Likewise.
-
-    Raises:
-        InputError: If it can't be read or used.
-    """
+    """The pixels of a sample, which is read once and held in memory."""
 
     def __init__(self, scene: Sample, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> None:
         image, self.mask = scene.samples.read(scene.number)
@@ -171,7 +142,9 @@ class SampleReader(SceneReader):
 
     def read_pixels(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """See `SceneReader`."""
-        return blank_missing(self.pixels[:, *window.toslices()], self.scene.nodata)
+        pixels = self.pixels[:, *window.toslices()]
+        missing = find_missing(pixels, self.scene.nodata)
+        return np.where(missing, np.zeros((), pixels.dtype), pixels), missing
 
     def _read_target(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
         if self.mask is None:  # where others of a test split have one
@@ -180,13 +153,7 @@ class SampleReader(SceneReader):
 
 
 def arrays_of(sample: Mapping[str, Any], kind: str, wanted: Sequence[str] | None) -> dict[str, Array]:
-    """The arrays of a sample that are its image or its mask, by key.
-
-    Args:
-        sample: The sample.
-        kind: "image" or "mask": without `wanted`, the key of this name, or else all that begin with it and hold pixels.
-        wanted: The keys, as far as the sample has them.
-    """
+    """The arrays of a sample by key: those wanted; or the one called `kind`, image or mask; or all whose keys begin so."""
     pixels = {key: np.asarray(value) for key, value in sample.items() if np.ndim(value) > 1}
     keys = wanted or ([kind] if kind in pixels else [key for key in pixels if key.startswith(kind)])
     return {key: pixels[key] for key in keys if key in pixels}
@@ -201,47 +168,26 @@ def image_of(sample: Mapping[str, Any], wanted: Sequence[str] | None = None, tim
     """The image of a sample, ``[bands, H, W]``.
 
     Several images, such as those of two dates or two sensors, follow each other, as do the steps of a time axis
-    (``[T, C, H, W]`` becomes ``T * C`` bands).
-
-    Args:
-        sample: The sample.
-        wanted: The keys of its images; None: ``image``, or else all keys that begin so.
-        times: How many steps of a time axis are taken, evenly spaced from the first to the last; None: all.
-
-    Raises:
-        InputError: If there is no image, or several do not lie on one grid.
+    (``[T, C, H, W]`` becomes ``T * C`` bands), of which `times` are taken, evenly spaced from the first to the last.
     """
     images = arrays_of(sample, "image", wanted)
     if len(images) < len(wanted or ["image"]):
         raise InputError(
             f"it holds {keys_and_shapes(sample)}; {' and '.join(wanted or ['an image'])} and a mask are needed to train on"
         )
-    stack = []
     for key, image in images.items():
         if image.ndim > 4:
             raise InputError(f"its {key} has the shape {list(image.shape)}; [bands, H, W] or [times, bands, H, W] is expected")
         if image.ndim == 4 and times is not None:
-            image = image[np.linspace(0, len(image) - 1, times).round().astype(int)]
-        stack.append(image.reshape(-1, *image.shape[-2:]))
-    if len({image.shape[1:] for image in stack}) > 1:
-        raise InputError(
-            f"its images lie on different grids, it holds {keys_and_shapes(sample)}: name those of one grid, "
-            f"dataset.source.image=[{next(iter(images))}]"
-        )
-    return np.concatenate(stack)
+            images[key] = image[np.linspace(0, len(image) - 1, times).round().astype(int)]
+    way_out = f": name those of one grid, dataset.source.image=[{next(iter(images))}]"
+    return _as_bands(images.values(), f"its images lie on different grids, it holds {keys_and_shapes(sample)}{way_out}")
 
 
 def mask_of(sample: Mapping[str, Any], wanted: Sequence[str] | None = None) -> Array | None:
-    """The mask of a sample, ``[bands, H, W]``; None if it has none.
+    """The mask of a sample, ``[bands, H, W]``, of which several that are wanted become bands; None if it has none.
 
     Masks of objects, one for each (``[N, H, W]`` beside N labels and boxes), become one mask of their labels.
-
-    Args:
-        sample: The sample.
-        wanted: The keys of its masks, which become bands; None: ``mask``, or else the only key that begins so.
-
-    Raises:
-        InputError: If there are several, and none is wanted.
     """
     masks = arrays_of(sample, "mask", wanted)
     if not masks:
@@ -254,19 +200,19 @@ def mask_of(sample: Mapping[str, Any], wanted: Sequence[str] | None = None) -> A
     labels = np.asarray(sample.get("label", 0))
     if "bbox_xyxy" in sample and labels.ndim == 1 and all(mask.shape[:-2] == labels.shape for mask in masks.values()):
         masks = {key: ((mask != 0) * labels[:, None, None]).max(0, initial=0) for key, mask in masks.items()}
-    stack = [mask.reshape(-1, *mask.shape[-2:]) for mask in masks.values()]
-    if len({mask.shape[1:] for mask in stack}) > 1:
-        raise InputError(f"its masks lie on different grids, it holds {keys_and_shapes(sample)}")
+    return _as_bands(masks.values(), f"its masks lie on different grids, it holds {keys_and_shapes(sample)}")
+
+
+def _as_bands(arrays: Iterable[Array], fault: str) -> Array:
+    """Arrays ``[..., H, W]`` one after the other, ``[bands, H, W]``; the fault is raised if their grids differ."""
+    stack = [array.reshape(-1, *array.shape[-2:]) for array in arrays]
+    if len({array.shape[1:] for array in stack}) > 1:
+        raise InputError(fault)
     return np.concatenate(stack)
 
 
 def smallest(pixels: Array) -> NDArray[np.generic]:
-    """The values in the smallest of uint8, uint16, int16, int32 that holds them, else rounded to float32, unless complex.
-
-    Example:
-        >>> smallest(np.array([0.0, 255.0])).dtype, smallest(np.array([0.5])).dtype
-        (dtype('uint8'), dtype('float32'))
-    """
+    """The values in the smallest of uint8, uint16, int16, int32 that holds them, else rounded to float32, unless complex."""
     if pixels.dtype.kind == "c":
         return pixels
     for kind in (np.uint8, np.uint16, np.int16, np.int32):
@@ -275,3 +221,47 @@ def smallest(pixels: Array) -> NDArray[np.generic]:
             if pixels.min() >= limits.min and pixels.max() <= limits.max and np.array_equal(pixels, np.round(pixels)):
                 return pixels.astype(kind)
     return pixels.astype(np.float32)
+
+
+def grouped_keys(dataset: Any, chip: int) -> list[tuple[int, Any]]:
+    """What a torchgeo dataset is indexed with, each with the number of its group: samples, or the place and time of pieces."""
+    if not isinstance(dataset, GeoDataset):
+        return [(i, i) for i in range(len(dataset))]
+    shapes = dataset.index.geometry
+    cores = shapes.buffer(-min(dataset.res) / 2)  # neighbours that only touch stay apart
+    footprints = cores.union_all()
+    parts = list(getattr(footprints, "geoms", [footprints]))
+    found = []
+    for interval, shape, core in zip(dataset.index.index, shapes, cores, strict=True):
+        if core.is_empty:  # narrower than a pixel, as where files of two datasets touch
+            continue
+        group = next(i for i, part in enumerate(parts) if part.intersects(core))
+        keys = pieces(shape.bounds, corner(dataset, shape), interval, dataset.res, chip)
+        found += [(group, (x, y, t)) for x, y, t in keys if core.intersects(box(x.start, y.start, x.stop, y.stop))]
+    return found
+
+
+def corner(dataset: Any, shape: Any) -> tuple[float, float]:
+    """The corner of a pixel: that of a file; of datasets that are joined, of the first one's file that holds the shape."""
+    joined = isinstance(dataset, IntersectionDataset)
+    while isinstance(dataset, IntersectionDataset):
+        dataset = dataset.datasets[0]
+    files = dataset.index.geometry
+    left, _, _, top = (files[files.intersects(shape.representative_point())].iloc[0] if joined else shape).bounds
+    return left, top
+
+
+def pieces(
+    bounds: tuple[float, float, float, float], grid: tuple[float, float], interval: Any, res: tuple[float, float], chip: int
+) -> Iterator[tuple[slice, slice, slice]]:
+    """Queries of whole pixels, of this resolution and on this grid, that cover a place without a gap or an overhang."""
+    (left, bottom, right, top), (x, y), (across, down) = bounds, grid, res
+    first, last = math.ceil((left - x) / across - TOLERANCE), math.floor((right - x) / across + TOLERANCE)
+    upper, lower = math.ceil((y - top) / down - TOLERANCE), math.floor((y - bottom) / down + TOLERANCE)
+    for i in range(first, last, chip):
+        for j in range(upper, lower, chip):
+            yield (
+                slice(x + i * across, x + min(i + chip, last) * across),
+                slice(y - min(j + chip, lower) * down, y - j * down),
+                slice(interval.left, interval.right),
+            )

@@ -25,12 +25,7 @@ ReadLayers: TypeAlias = Callable[[int, int, int, int], tuple[NDArray[np.generic]
 
 
 def stream(seed: int, k: int, purpose: str) -> np.random.Generator:
-    """The random numbers that window k may use for one purpose (its place, an augmentation).
-
-    Example:
-        >>> int(stream(1, 7, "place").integers(100)) == int(stream(1, 7, "place").integers(100))
-        True
-    """
+    """The random numbers that window k may use for one purpose (its place, an augmentation)."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, k, zlib.crc32(purpose.encode())])))
 
 
@@ -56,6 +51,9 @@ class Sampler(ABC):
         seed: The run's seed.
         sizes: int64 ``[S, 2]``, height and width of each scene.
         window: The window's side in pixels.
+
+    Samplers that look at the classes also take ``blocks``, those of all scenes (see `rsseg.data.blocks.Blocks`); ``task``, that
+    of the head; and ``read``, which reads windows.
     """
 
     def __init__(self, seed: int, sizes: NDArray[np.int64], window: int) -> None:
@@ -71,17 +69,7 @@ class Sampler(ABC):
 
 
 class Uniform(Sampler):
-    """Every pixel alike: a scene drawn by its area, then a window evenly inside it.
-
-    Args:
-        seed: The run's seed.
-        sizes: int64 ``[S, 2]``, height and width of each scene.
-        window: The window's side in pixels.
-
-    Example:
-        >>> Uniform(seed=1, sizes=np.array([[100, 64]]), window=64)(7)[2]
-        0
-    """
+    """Every pixel alike: a scene drawn by its area, then a window evenly inside it."""
 
     def __init__(self, seed: int, sizes: NDArray[np.int64], window: int) -> None:
         super().__init__(seed, sizes, window)

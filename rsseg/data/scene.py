@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from affine import Affine
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
+from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window, transform
 
 from rsseg.contract import InputError
-from rsseg.data.burn import Burn
-from rsseg.data.inspection import Facts, check_scene
-from rsseg.data.mask_reader import MaskReader
-from rsseg.data.masks import read_mask
+from rsseg.data.grids import check_overlap
+from rsseg.data.masks import Burn, MaskReader, check_bands, read_mask, value_bands
 from rsseg.data.raster import (
     JPEG,
     alpha_band,
     as_pixel,
     band_count,
-    blank_missing,
+    find_missing,
     georeference,
     is_coloured,
+    is_turned,
     masked_out,
     nodata_of,
     open_raster,
@@ -48,19 +49,25 @@ SIDE_FILES = {
 """What stands beside a file under its name: attributes, headers, world files."""
 
 
+class Facts(NamedTuple):
+    """What the files of a scene turned out to be."""
+
+    size: tuple[int, int]  # height and width
+    dtype: np.dtype[np.generic]  # the common type of the bands that are read
+    counts: tuple[int, ...]  # the number of bands in each image file
+    warped: Sequence[Path] = ()  # the files that lie on another grid than the scene
+    alpha: Sequence[Path] = ()  # the image files with an alpha band that is no image band
+    turned: Sequence[Path] = ()  # the image files that viewers turn
+    elsewhere: Mapping[Path, str] = MappingProxyType({})  # per vector mask, why its features miss the image; '': they do not
+
+
 @dataclass(frozen=True)
 class Mask:
-    """A file that holds a target: a raster, or a vector file; warped to the scene's grid if it lies on another.
-
-    Attributes:
-        path: The file.
-        burn: How a vector file becomes pixels; None: it is a raster.
-        threshold: Of a raster, the value above which a pixel is 1, and else 0; None: its values are taken as they are.
-    """
+    """A file that holds a target: a raster, or a vector file; warped to the scene's grid if it lies on another."""
 
     path: Path
-    burn: Burn | None = None
-    threshold: float | None = None
+    burn: Burn | None = None  # how a vector file becomes pixels; None: it is a raster
+    threshold: float | None = None  # of a raster, the value above which a pixel is 1, and else 0; None: values are labels
 
 
 @dataclass(frozen=True)
@@ -112,11 +119,7 @@ class Scene:
         return list(dict.fromkeys(found))
 
     def signature(self) -> tuple[object, ...]:
-        """What its pixels depend on, path, size and time of every file among it: part of cache keys.
-
-        Raises:
-            InputError: If a file is not there.
-        """
+        """What its pixels depend on, path, size and time of every file among it: part of cache keys."""
         try:
             files = [(os.path.abspath(path), *version(path)) for path in self.files]
         except OSError as error:
@@ -125,8 +128,36 @@ class Scene:
         return files, self.region, how, self.weight is not None, self.unlabelled, self.nodata
 
     def check(self, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> Facts:
-        """What its files turn out to be, see `check_scene`."""
-        return check_scene(self, mask_readers, bands)
+        """Open every file, and refuse what can't be read in these bands and decoded by these readers."""
+        image, counts, dtypes = open_raster(self.image), self.counts(), list[DTypeLike]()
+        warped, alpha = list[Path](), list[Path]()
+        check_band_numbers(", ".join(map(str, self.images)), sum(counts), bands)
+        for path, _, own in self.parts(bands):
+            raster = open_raster(path)
+            if path.suffix.lower() not in JPEG:  # those can only be decoded whole: a fault shows when they are
+                corner = Window(raster.width - 1, raster.height - 1, 1, 1)  # where a truncated file ends early
+                read_bands(path, own, corner, palette=is_coloured(raster))
+            dtypes += ["uint8"] if is_coloured(raster) else [raster.dtypes[band - 1] for band in own]
+            if _is_warped(path, own, self.image, bilinear=True):
+                warped.append(path)
+            if alpha_band(raster) and alpha_band(raster) not in own:
+                alpha.append(path)
+        size = image.shape if self.region is None else (int(self.region.height), int(self.region.width))
+        elsewhere = dict[Path, str]()
+        for mask, mask_reader in zip(self.masks, mask_readers, strict=False):  # a scene to map has none
+            if mask is None:
+                continue
+            if mask.burn is not None:
+                elsewhere[mask.path] = _check_vector(mask.path, mask.burn, self.image, mask_reader)
+                continue
+            own = value_bands(mask.path, mask_reader)
+            check_bands(mask.path, len(own), mask_reader)
+            if _is_warped(mask.path, own, self.image, bilinear=False):
+                warped.append(mask.path)
+        if self.weight is not None and _is_weight_warped(self.weight, self.image):
+            warped.append(self.weight)
+        turned = [path for path in self.images if is_turned(path)]
+        return Facts(size, np.result_type(*dtypes), counts, warped, alpha, turned, elsewhere)
 
     def reader(self, mask_readers: Sequence[MaskReader], bands: Sequence[int], facts: Facts | None = None) -> SceneReader:
         """What reads its pixels, see `SceneReader`."""
@@ -142,7 +173,7 @@ class Scene:
 
     def counts(self) -> tuple[int, ...]:
         """The number of bands in each of the image's files."""
-        return tuple(band_count(path) for path in self.images)
+        return tuple(map(band_count, self.images))
 
     def parts(self, bands: Sequence[int]) -> Iterator[tuple[Path, list[int], list[int]]]:
         """Where bands lie, counted from 1 through all files: per file their places in the list and the file's own numbers."""
@@ -163,6 +194,54 @@ class Scene:
         return kept
 
 
+def check_band_numbers(image: str, count: int, bands: Sequence[int]) -> None:
+    """Make sure that an image of so many bands has those that are to be read."""
+    if max(bands) > count:
+        raise InputError(f"{image} has {count} bands, but dataset.bands={list(bands)}: list bands from 1 to {count}")
+
+
+def _is_warped(path: Path, bands: Sequence[int], onto: Path, bilinear: bool) -> bool:
+    """Whether a file has to be warped to an image's grid, for which its bands must not be alpha."""
+    if not isinstance(open_raster(path, onto, bilinear), WarpedVRT):
+        return False
+    alpha = alpha_band(open_raster(path))
+    if alpha in bands:
+        raise InputError(
+            f"band {alpha} of {path} is marked as alpha, so that a warp to the grid of {onto} uses it up: leave it out of the "
+            f"bands, or mark it as one like others (gdal_edit.py -colorinterp_{alpha} undefined)"
+        )
+    return True
+
+
+def _is_weight_warped(path: Path, image: Path) -> bool:
+    """Whether a weight has to be warped; it must be a raster of one band of real numbers."""
+    raster = open_raster(path)
+    if raster.count != 1 + (alpha_band(raster) == 2):
+        raise InputError(f"{path} has {raster.count} bands, but a weight has one: what a pixel counts for in the loss")
+    if np.dtype(raster.dtypes[0]).kind == "c":
+        raise InputError(f"{path} holds complex numbers, but weights are numbers of 0 or more")
+    return _is_warped(path, [1], image, bilinear=False)
+
+
+def _check_vector(path: Path, burn: Burn, image: Path, mask_reader: MaskReader) -> str:
+    """Why the features of a vector file lie outside of the image, if they do."""
+    if mask_reader.mask_bands > 1:
+        kind = "colours" if mask_reader.colours else "a multilabel task"
+        raise InputError(f"{path} is a vector mask, which has one value a pixel, but {kind} need {mask_reader.mask_bands}")
+    from rsseg.data.vector import features_area, read_features
+
+    _, values = read_features(path, burn, image)
+    if fault := mask_reader.wrong_features(values):
+        raise InputError(f"{path}: {fault}")
+    area = features_area(path, burn)
+    if area is not None:
+        try:
+            check_overlap(path, *area, open_raster(image))
+        except InputError as error:
+            return str(error)
+    return ""
+
+
 class Source(ABC):
     """What `dataset.source` has to derive from: it lists the scenes and decides the split; it reads no pixels."""
 
@@ -172,18 +251,15 @@ class Source(ABC):
 
 
 class SceneReader:
-    """Windows of a scene as arrays.
-
-    Rows and columns count from the corner of the scene's region, and nothing outside of it is read.
+    """Windows of a scene as arrays, which count from the corner of its region: nothing outside of that is read.
 
     Args:
         scene: The scene.
         mask_readers: How the masks of each target are decoded.
         bands: The image bands to read, counted from 1 through all files of the scene.
-        facts: What `check_scene` found, if the scene is checked already.
+        facts: What `Scene.check` found, if the scene is checked already.
 
     Attributes:
-        facts: As given, or found.
         size: Height and width.
         dtype: What pixels are read as: the common type of the bands.
         fill: Per band, what stands where there is no image; set it to the bands' means, so that it normalises to about 0.
@@ -196,32 +272,22 @@ class SceneReader:
         self, scene: Scene, mask_readers: Sequence[MaskReader], bands: Sequence[int], facts: Facts | None = None
     ) -> None:
         self.scene, self.mask_readers, self.bands = scene, list(mask_readers), list(bands)
-        self.facts = check_scene(scene, self.mask_readers, self.bands) if facts is None else facts
+        self.facts = scene.check(self.mask_readers, self.bands) if facts is None else facts
         self.size, self.dtype = self.facts.size, self.facts.dtype
         self.fill: NDArray[np.floating] = np.zeros(len(self.bands))
 
     def read_layers(self, window: Window) -> dict[str, NDArray[np.generic]]:
         """The layers of a part that lies inside the scene, by name: the targets and the weight that it has."""
-        layers: dict[str, NDArray[np.generic]] = {}
-        for place, mask_reader in enumerate(self.mask_readers):
-            if self.scene.mask_of(place) is not None:
-                layers[mask_reader.task.target] = self.read_mask(window, place)
+        targets = {r.task.target: place for place, r in enumerate(self.mask_readers) if self.scene.mask_of(place) is not None}
+        layers = {target: self.read_mask(window, place) for target, place in targets.items()}
         if self.scene.weight is not None:
             layers["weight"] = self._read_weight(self.scene.weight, window)
         return layers
 
     def read_mask(self, window: Window, place: int = 0) -> NDArray[np.generic]:
-        """A target in a part that lies inside the scene, `Task.unknown` beyond a warped mask.
+        """The target at a place among the dataset's in a part that lies inside the scene: ``[*planes, h, w]``.
 
-        Args:
-            window: The part.
-            place: That of the target among the dataset's.
-
-        Returns:
-            ``[*planes, h, w]`` in the task's dtype.
-
-        Raises:
-            InputError: If the mask is damaged or holds a value that can't be; the file is named.
+        It is unknown beyond a warped mask. If the mask is damaged or holds a value that can't be, the error names its file.
         """
         mask_reader, mask = self.mask_readers[place], self.scene.mask_of(place)
         task = mask_reader.task
@@ -245,11 +311,7 @@ class SceneReader:
         return read_mask(mask.path, mask_reader, part, grid, mask.threshold)
 
     def _read_weight(self, path: Path, window: Window) -> NDArray[np.generic]:
-        """The weight in a part that lies inside the scene, 0 where the file has no data: ``[h, w]`` in its own dtype.
-
-        Raises:
-            InputError: If the file is damaged, or a weight is negative or infinite; the file is named.
-        """
+        """The weight in a part that lies inside the scene, 0 where the file has no data: ``[h, w]`` in its own dtype."""
         place, grid, nodata = self._place(window), self.scene.image, nodata_of(path)
         raw = read_bands(path, [1], place, grid)[0]
         absent = masked_out(path, [1], place, grid) | (raw != raw)
@@ -266,14 +328,11 @@ class SceneReader:
     def read_pixels(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """The image in a part that lies inside the scene, 0 where it has no data.
 
-        A pixel has no data where one of its files has none: its no-data value (see `blank_missing`), NaN or infinity, alpha 0,
+        A pixel has no data where one of its files has none: its no-data value (see `find_missing`), NaN or infinity, alpha 0,
         a mask band that says so, or nothing because it was warped and does not reach so far.
 
         Returns:
             The image ``[C, h, w]`` in `dtype`, and bool ``[h, w]``, true where there is none.
-
-        Raises:
-            InputError: If a file is damaged; it is named.
         """
         own, place = self.scene, self._place(window)
         shape = int(window.height), int(window.width)
@@ -282,8 +341,8 @@ class SceneReader:
             coloured, nodata = is_coloured(open_raster(path)), nodata_of(path)
             pixels = read_bands(path, bands, place, own.image, bilinear=True, palette=coloured)
             nodata = own.nodata if nodata is None else nodata
-            pixels, absent = blank_missing(pixels, None if coloured else nodata)  # it is the number of a colour
-            missing |= absent | masked_out(path, bands, place, own.image, bilinear=True)
+            missing |= find_missing(pixels, None if coloured else nodata)  # it is the number of a colour
+            missing |= masked_out(path, bands, place, own.image, bilinear=True)
             image[places] = pixels
         if missing.any():
             image = np.where(missing, np.zeros((), self.dtype), image)
@@ -299,11 +358,6 @@ class SceneReader:
 
     def read_image(self, top: int, left: int, size: int) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """A square window of the image, `fill` where there is none: beyond the scene, at no-data and at NaN.
-
-        Args:
-            top: The window's first row.
-            left: The window's first column.
-            size: The window's side in pixels.
 
         Returns:
             The image ``[C, size, size]`` in `dtype`, and bool ``[size, size]``, true where there is none.

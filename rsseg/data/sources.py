@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import geopandas
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from shapely.affinity import affine_transform
 from shapely.geometry import box
 
 from rsseg.contract import InputError, nearest
-from rsseg.data.burn import Burn
+from rsseg.data.masks import Burn
 from rsseg.data.paths import find
 from rsseg.data.raster import new_raster
 from rsseg.data.scene import Mask, Scene, Source
@@ -31,11 +30,8 @@ from rsseg.progress import progress
 
 VEHICLE_NUMBERS = Burn("kind", tuple((kind, number) for number, kind in enumerate(VEHICLES, 1)))
 
-IN_CLOUDS = ("sky", *SKY)
-"""What the files of a scene with clouds may show beside."""
-
-LAYERS = ("masks", "heights", "vehicles", *IN_CLOUDS)
-"""What the files of a scene may show."""
+IN_CLOUDS = ("sky", *SKY)  # what the files of a scene with clouds may show beside
+LAYERS = ("masks", "heights", "vehicles", *IN_CLOUDS)  # what the files of a scene may show
 
 
 class Synthetic(Source):
@@ -70,9 +66,10 @@ class Synthetic(Source):
             if folder in IN_CLOUDS and not recipe.clouds:
                 raise InputError(f"{place}={folder}: there are no clouds; set dataset.source.recipe.clouds=0.2, for example")
             self.folders.append(str(folder))
-        wrong = {key: n for key, n in scenes.items() if key not in SPLITS or not isinstance(n, int) or n < 0}
-        if wrong:
-            raise InputError(f"dataset.source.scenes={dict(scenes)}: whole numbers for {', '.join(SPLITS)} are expected")
+        if not all(split in SPLITS and isinstance(n, int) and 0 <= n <= 1000 for split, n in scenes.items()):
+            raise InputError(
+                f"dataset.source.scenes={dict(scenes)}: whole numbers for {', '.join(SPLITS)} are expected, up to 1000"
+            )
         self.counts, self.recipe, self.seed = dict(scenes), recipe, seed
         facts = repr((sorted(self.counts.items()), sorted(asdict(recipe).items()), seed))
         self.root = Path(root).expanduser() / hashlib.blake2b(facts.encode(), digest_size=6).hexdigest()
@@ -101,21 +98,7 @@ def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], see
 
     `root` appears only when complete. If it is there already, nothing happens. How many scenes one split has does not
     change those of another.
-
-    Args:
-        root: The folder to make.
-        recipe: What the scenes are made of.
-        counts: How many scenes each split (train, val, test) gets, up to 1000.
-        seed: Which world the scenes come from.
-
-    Raises:
-        InputError: If a split has another name or number of scenes; `UnwritableError` if the folder can't be written.
     """
-    for split, count in counts.items():
-        if split not in SPLITS:
-            raise InputError(f"write_scenes: no split '{split}'{nearest(split, SPLITS)}; there are {', '.join(SPLITS)}")
-        if not 0 <= count <= 1000:
-            raise InputError(f"write_scenes: {split} has {count} scenes; it must be from 0 to 1000")
     if root.exists():
         return
     remove_parts(root.parent)
@@ -151,15 +134,8 @@ def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], see
 def _write(path: Path, bands: NDArray[np.generic], number: int) -> None:
     """Write a GeoTIFF of the layer that its folder is called after; `number` says where on the ground it lies."""
     count, height, width = bands.shape
-    form = {
-        "count": count,
-        "height": height,
-        "width": width,
-        "dtype": bands.dtype.name,
-        "crs": CRS,
-        "transform": _place(width, number),
-    }
-    form |= {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
+    form = {"count": count, "height": height, "width": width, "dtype": bands.dtype.name, "crs": CRS}
+    form |= {"transform": _place(width, number), "tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
     photometric = {"images": "RGB", "masks": "PALETTE"}.get(path.parent.name, "MINISBLACK")
     with new_raster(path, sync=False, photometric=photometric, **form) as file:
         if photometric == "PALETTE":
@@ -175,6 +151,8 @@ def _place(size: int, number: int) -> Affine:
 
 def _write_vehicles(path: Path, vehicles: Floats, place: Affine) -> None:
     """Write the bounding boxes of vehicles as a GeoPackage."""
+    import geopandas  # with pandas it takes 70 MB, which other sources do not need
+
     corners = [affine_transform(box(left, top, right, bottom), place.to_shapely()) for _, top, left, bottom, right in vehicles]
     frame = geopandas.GeoDataFrame({"kind": [VEHICLES[int(kind)] for kind in vehicles[:, 0]]}, geometry=corners, crs=CRS)
     frame.to_file(path, driver="GPKG", engine="pyogrio", geometry_type="Polygon")

@@ -8,13 +8,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from rasterio.windows import Window
 
 from rsseg.contract import InputError, nearest
 from rsseg.data.groups import by_fraction, group_names, in_fold
 from rsseg.data.raster import open_raster
-from rsseg.data.regions import apart, blocks_of
 from rsseg.data.scene import Scene
 from rsseg.files import normal, read_text
 
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
 SPATIAL = ("blocks", "buffer")
+HEADER = {"name", "names", "image", "images", "image_id", "file", "filename", "file_name", "path", "id", "scene", "mask"}
 
 
 class Split:
@@ -90,11 +93,7 @@ class Split:
         return side, buffer
 
     def of(self, split: str, scenes: Sequence[Scene]) -> list[Scene]:
-        """The scenes of train, val or test, in the given order; with `blocks` their parts.
-
-        Raises:
-            InputError: If the split names scenes that are not there, or one for two splits.
-        """
+        """The scenes of train, val or test, in the given order; with `blocks` their parts."""
         if self.side:
             return self._in_blocks(split, scenes)
         owner = self.owners(scenes, asked=split)
@@ -104,13 +103,6 @@ class Split:
         """The split of each scene that is in one, by name; without `blocks`.
 
         Many copies of a dataset come without its test part: what it names need not be there unless it is asked for.
-
-        Args:
-            scenes: All scenes.
-            asked: The split that is wanted, if one is.
-
-        Raises:
-            InputError: If the split names scenes that are not there, or one for two splits.
         """
         if self.kind == "fractions":
             groups = group_names(scenes)
@@ -219,21 +211,10 @@ def called(scenes: Sequence[Scene]) -> dict[str, str]:
     return {stem: name for stem, name in files if shared[stem] == 1} | {scene.name: scene.name for scene in scenes}
 
 
-HEADER = frozenset(
-    ["name", "names", "image", "images", "image_id", "file", "filename", "file_name", "path", "id", "scene", "mask"]
-)
-"""Words that head a column of names."""
-
-
 def rows_of(path: Path, split: str) -> list[list[str]]:
     """What each line of a list may name: the line, its parts between commas, and all of these without folder and ending.
 
-    Args:
-        path: A text file, or a Parquet table. Where the first line has a column ``split``, the lines of that split count.
-        split: The split.
-
-    Raises:
-        InputError: If the file can't be read.
+    It is a text file, or a Parquet table. Where the first line has a column ``split``, the lines of that split count.
     """
     if path.suffix.lower() == ".parquet":
         import pandas as pd
@@ -257,3 +238,35 @@ def rows_of(path: Path, split: str) -> list[list[str]]:
         rows = [row[:column] + row[column + 1 :] for row in rows[1:] if row[column].lower().startswith(split)]
     whole = [[",".join(row), *row] if len(row) > 1 else row for row in rows]
     return [[*row, *(Path(name.replace("\\", "/")).stem for name in row)] for row in whole]
+
+
+def cut(length: int, side: int) -> list[int]:
+    """Where a line is cut into equal parts of about `side` pixels, with both ends: 0, 333, 666 and 1000 of 1000 by 300."""
+    parts = max(1, round(length / side))
+    return [length * i // parts for i in range(parts + 1)]
+
+
+def blocks_of(scene: Scene, shape: tuple[int, int], side: int) -> dict[tuple[int, int], Scene]:
+    """A scene whose image has this height and width as blocks, each a scene of its own, by their row and column."""
+    rows, columns = cut(shape[0], side), cut(shape[1], side)
+    return {
+        (i, j): replace(scene, name=f"{scene.name}-r{i}c{j}", region=Window(left, top, right - left, bottom - top))
+        for i, (top, bottom) in enumerate(pairwise(rows))
+        for j, (left, right) in enumerate(pairwise(columns))
+    }
+
+
+def apart(blocks: Mapping[tuple[int, int], Scene], owner: Mapping[str, str], buffer: int) -> list[Scene]:
+    """Blocks of one image, shrunk so that `buffer` pixels at least lie between any two of different splits."""
+    half, kept = -(-buffer // 2), []
+    for (i, j), block in blocks.items():
+        own, window = owner.get(block.name), block.region
+        if own is None or window is None:
+            continue
+        around = [(di, dj) for di in (-1, 0, 1) for dj in (-1, 0, 1) if (i + di, j + dj) in blocks]
+        foreign = [(di, dj) for di, dj in around if owner.get(blocks[i + di, j + dj].name, own) != own]
+        top, bottom = (half * any(di == side for di, _ in foreign) for side in (-1, 1))
+        left, right = (half * any(dj == side for _, dj in foreign) for side in (-1, 1))
+        size = window.width - left - right, window.height - top - bottom
+        kept.append(replace(block, region=Window(window.col_off + left, window.row_off + top, *size)))
+    return kept

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -20,7 +20,7 @@ from rsseg.contract import InputError, Layers, unknown
 from rsseg.data.blocks import Blocks
 from rsseg.data.census import BandStatistics, Census, ValueStatistics
 from rsseg.data.decoded import BLOCK, decode_scene, find_fault, has_size, layer_file, layer_files, map_array
-from rsseg.data.mask_reader import MaskReader
+from rsseg.data.masks import MaskReader
 from rsseg.data.raster import as_pixel
 from rsseg.data.scene import Scene
 from rsseg.progress import progress
@@ -28,8 +28,7 @@ from rsseg.task import Task
 
 log = logging.getLogger(__name__)
 
-REPAIR = threading.Lock()
-"""Held while a scene is decoded again, that several threads may want."""
+REPAIR = threading.Lock()  # held while a scene is decoded again, that several threads may want
 
 Arrays = tuple[Any, dict[str, Any], Any]
 """Image ``[H, W, C]``; the layers that the scene has by name, ``[*planes, H, W]`` each; and bool ``[H, W]``, true where pixels
@@ -37,41 +36,26 @@ are missing, or None if none are: arrays, or tensors on a device."""
 
 
 class Layer(NamedTuple):
-    """What goes with the images of a split, pixel by pixel.
+    """What goes with the images of a split, pixel by pixel."""
 
-    Attributes:
-        planes: The leading shape of a scene's, before height and width.
-        dtype: That of windows.
-        default: What windows hold of a scene that has no such layer.
-    """
-
-    planes: tuple[int, ...]
-    dtype: np.dtype[Any]
-    default: float
+    planes: tuple[int, ...]  # the leading shape of a scene's, before height and width
+    dtype: np.dtype[Any]  # that of windows
+    default: float  # what windows hold of a scene that has no such layer
 
 
 class Store:
-    """The decoded scenes of a split.
-
-    Args:
-        folder: Where they lie.
-        scenes: The scenes that they were decoded from.
-        names: What their files begin with.
-        mask_readers: How the masks of each target are decoded.
-        bands: The image bands that were read, counted from 1.
-        index: The arrays that `rsseg.data.build.make_index` gives.
-        skipped: Scenes that could not be decoded, and why.
-        full: Compare all of a scene with its check sums when it is opened first, not a few blocks of each file.
+    """The decoded scenes of a split, as `rsseg.data.build.open_store` gives them.
 
     Attributes:
-        scenes: As given.
+        folder: Where they lie.
+        scenes: The scenes that they were decoded from.
         sizes: int64 ``[S, 2]``, height and width of each scene.
         dtype: What windows come as: the common type of all scenes.
         layers: What goes with the images, by name: the targets and, if any scene has one, the weight.
         tasks: Those of the dataset's targets, by name.
         censuses: What the split holds, by target.
         pixel_hash: Hash of all files' check sums; changes with any pixel or label.
-        skipped: As given.
+        skipped: Scenes that could not be decoded, and why.
         pin: Whether windows are cut into memory that a GPU reads fast.
         fill: Per band, what windows show where there is no image; set it to the bands' means, so that it normalises to about 0.
         device: The device that holds the scenes; None: they are arrays in memory, or mapped into it.
@@ -158,11 +142,7 @@ class Store:
         return {layer: f"{self.folder}/{file}" for layer, file in files.items()}
 
     def arrays(self, scene: int) -> Arrays:
-        """The pixels of a scene; they must not be written to.
-
-        Raises:
-            InputError: If they are damaged and can't be decoded again.
-        """
+        """The pixels of a scene, which must not be written to; decoded again where they are damaged."""
         if self._loaded:
             return self._loaded[scene]
         if not self._opened[scene]:
@@ -226,25 +206,16 @@ class Store:
     def read_layers(
         self, scene: int, top: int, left: int, size: int
     ) -> tuple[NDArray[np.generic], dict[str, NDArray[np.generic]]]:
-        """A window as arrays: image ``[C, size, size]`` and layers; from the disk, whatever device holds the scenes.
-
-        Args:
-            scene: The scene's number.
-            top: The window's first row.
-            left: The window's first column.
-            size: The window's side in pixels.
-        """
+        """A window as arrays: image ``[C, size, size]`` and layers; from the disk, whatever device holds the scenes."""
         disk = copy.copy(self)
         disk._loaded, disk.device, disk.pin = [], None, False
         image, layers = disk.cut([(scene, top, left)], size)
         return image[0].numpy(), {name: layer[0].numpy() for name, layer in layers.items()}
 
     def cut(self, places: Sequence[tuple[int, int, int]], size: int) -> tuple[Tensor, Layers]:
-        """Square windows; beyond a scene, and where pixels are missing, they hold `fill`, and the layers nothing known.
+        """Square windows of a side, at places (scene, top, left).
 
-        Args:
-            places: Scene, top and left of each.
-            size: Their side.
+        Beyond a scene, and where pixels are missing, they hold `fill`, and the layers nothing known.
 
         Returns:
             The image ``[B, C, size, size]`` in `dtype`, its bands side by side in memory (channels_last), and the layers
@@ -259,9 +230,8 @@ class Store:
         images = empty((size, size, len(fill)), fill.dtype)
         layers = {name: empty((*layer.planes, size, size), torch_dtype(layer.dtype)) for name, layer in self.layers.items()}
         to_image, blank, to_layers = cast(Any, images), cast(Any, fill), cast(dict[str, Any], layers)
-        put_in: Callable[..., None] = put_by_torch
         if device is None:
-            to_image, blank, put_in = images.numpy(), fill.numpy(), put
+            to_image, blank = images.numpy(), fill.numpy()
             to_layers = {name: layer.numpy() for name, layer in layers.items()}
         for i, (scene, top, left) in enumerate(places):
             pixels, own, missing = self.arrays(scene)
@@ -270,16 +240,16 @@ class Store:
             height, width = part.shape[:2]
             there = (..., slice(height), slice(width))
             if height < size or width < size:
-                put_in(to_image[i], blank)
-            put_in(to_image[i, :height, :width], part)
+                put(to_image[i], blank)
+            put(to_image[i, :height, :width], part)
             if missing is not None:
-                put_in(to_image[i, :height, :width], blank, missing[rows, columns, None])
+                put(to_image[i, :height, :width], blank, missing[rows, columns, None])
             for name, layer in self.layers.items():
                 window = to_layers[name][i]
                 if height < size or width < size:
                     window[...] = unknown(layers[name])
                 if name in own:
-                    put_in(window[there], own[name][..., rows, columns])
+                    put(window[there], own[name][..., rows, columns])
                 else:
                     window[there] = layer.default
         return images.permute(0, 3, 1, 2), layers
@@ -290,37 +260,22 @@ def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
     return torch.from_numpy(np.empty(0, dtype)).dtype
 
 
-def put(target: NDArray[np.generic], source: NDArray[np.generic], where: Any = True) -> None:
-    """Copy pixels into a part of an array, where a mask says so.
+def put(target: Any, source: Any, where: Any = True) -> None:
+    """Copy pixels into a part of an array or a tensor, of any dtype, where a mask says so.
 
     On a CPU this is done by NumPy: it is as fast, and keeps off torch's threads, which are at work on the batch before.
-
-    Args:
-        target: Any shape and dtype.
-        source: A shape that can be expanded to it, any dtype.
-        where: bool, likewise.
     """
-    np.copyto(target, source, casting="unsafe", where=where)
-
-
-def put_by_torch(target: Tensor, source: Tensor, where: Tensor | None = None) -> None:
-    """As `put`, with tensors on any device."""
-    if where is not None:  # torch chooses among few kinds of unsigned integers
+    if not isinstance(target, Tensor):
+        np.copyto(target, source, casting="unsafe", where=where)
+        return
+    if where is not True:  # torch chooses among few kinds of unsigned integers
         wide = target if target.is_floating_point() else target.long()
         source = torch.where(where, source.to(wide.dtype), wide)
     target.copy_(source)
 
 
 def load(stores: Sequence[Store], device: torch.device | None) -> None:
-    """Copy the scenes of several splits into memory or to a device, those that are not there yet.
-
-    Args:
-        stores: The splits.
-        device: The device; None: memory.
-
-    Raises:
-        InputError: If they do not fit into its free memory.
-    """
+    """Copy the scenes of several splits to a device, or into memory, those that are not there yet, if there is room."""
     todo = [store for store in stores if not store.loaded or store.device != device]
     need, free = sum(store.nbytes for store in todo), free_memory(device)
     if need > free:

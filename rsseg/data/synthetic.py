@@ -18,11 +18,8 @@ CLASSES = ("land", "building", "road", "field", "water")
 PALETTE = ("#d8d2b8", "#d1495b", "#55555f", "#e0a92e", "#2e86ab")
 LAND, BUILDING, ROAD, FIELD, WATER = range(5)
 
-SKY = ("clouds", "shadows", "water")
-"""The bands of the layer `sky`, and the layers that hold each of them alone."""
-
-PIXEL = 0.5
-"""The side of a pixel in metres."""
+SKY = ("clouds", "shadows", "water")  # the bands of the layer `sky`, and the layers that hold each of them alone
+PIXEL = 0.5  # the side of a pixel in metres
 
 CRS = "EPSG:32633"
 
@@ -53,11 +50,6 @@ class SceneRecipe:
         vehicles: How many cars and trucks stand on the roads of a scene, 0 to 1000; fewer where there is no room. The mask
             shows the road below them.
         clouds: Share of the pixels with cloud, 0 to 0.6. Clouds and their shadows change the image alone.
-
-    Example:
-        >>> SceneRecipe(building_share=0.5)
-        Traceback (most recent call last):
-        rsseg.contract.InputError: dataset.source.recipe.building_share=0.5: a number from 0 to 0.15 is expected
     """
 
     size: int = 512
@@ -71,31 +63,21 @@ class SceneRecipe:
     clouds: float = 0.0
 
     def __post_init__(self) -> None:
-        tops = {"size": 4096, "building_share": 0.15, "road_width": 16, "blur": 8, "noise": 64, "vehicles": 1000}
-        tops |= {"label_noise": 0.99, "height_outliers": 0.99, "clouds": 0.6}
-        for name, top in tops.items():
-            low, value = {"size": 64, "road_width": 2}.get(name, 0), getattr(self, name)
-            if not low <= value <= top:
+        ranges = {"size": (64, 4096), "building_share": (0, 0.15), "road_width": (2, 16), "blur": (0, 8), "noise": (0, 64)}
+        ranges |= {"label_noise": (0, 0.99), "height_outliers": (0, 0.99), "vehicles": (0, 1000), "clouds": (0, 0.6)}
+        for name, (low, top) in ranges.items():
+            if not low <= (value := getattr(self, name)) <= top:
                 raise InputError(f"dataset.source.recipe.{name}={value}: a number from {low} to {top} is expected")
 
 
 class SyntheticScene(NamedTuple):
-    """A made-up scene.
+    """A made-up scene."""
 
-    Attributes:
-        image: RGB, uint8 ``[3, H, W]``.
-        mask: uint8 ``[H, W]``, with the labels of `CLASSES`.
-        height: float32 ``[H, W]``, how far buildings and trees stand above the ground, in metres.
-        vehicles: float64 ``[N, 5]``, of each the number in `VEHICLES`, and the top, left, bottom and right of its bounding box
-            in pixels.
-        sky: uint8 ``[3, H, W]`` of 0 and 1, the bands of `SKY`, which overlap; None without clouds.
-    """
-
-    image: Labels
-    mask: Labels
-    height: NDArray[np.float32]
-    vehicles: Floats
-    sky: Labels | None
+    image: Labels  # RGB, uint8 [3, H, W]
+    mask: Labels  # uint8 [H, W], with the labels of CLASSES
+    height: NDArray[np.float32]  # [H, W], how far buildings and trees stand above the ground, in metres
+    vehicles: Floats  # [N, 5], of each the number in VEHICLES, and top, left, bottom and right of its bounding box in pixels
+    sky: Labels | None  # uint8 [3, H, W] of 0 and 1, the bands of SKY, which overlap; None without clouds
 
 
 class _Plan(NamedTuple):
@@ -112,18 +94,7 @@ class _Plan(NamedTuple):
 
 
 def generate(recipe: SceneRecipe, seed: int, index: int) -> SyntheticScene:
-    """Make one scene; the same arguments always give the same scene.
-
-    Args:
-        recipe: What the scene is made of.
-        seed: Which world, 0 or more.
-        index: Which scene of that world, 0 or more. Every scene has its own tints and light.
-
-    Example:
-        >>> scene = generate(SceneRecipe(size=64), seed=0, index=0)
-        >>> scene.image.shape, scene.mask.shape, scene.height.shape, scene.vehicles.shape
-        ((3, 64, 64), (64, 64), (64, 64), (0, 5))
-    """
+    """Make one scene of a world; the same arguments always give the same scene, which has its own tints and light."""
     if seed < 0 or index < 0:
         raise InputError(f"generate: seed is {seed} and index is {index}; both must be 0 or more")
     land, paint, sensor, labels, echoes, weather, traffic = np.random.default_rng([seed, index]).spawn(7)
@@ -235,10 +206,7 @@ def _trees(rng: np.random.Generator, plan: _Plan, sun: Floats) -> tuple[Floats, 
 
 
 def _paint(rng: np.random.Generator, plan: _Plan, houses: list[Rectangle]) -> tuple[NDArray[np.float32], Floats, Floats]:
-    """The scene in clear air, ``[3, H, W]`` in grey levels: surfaces, then trees and roofs, then shadows and light.
-
-    Beside it the height of trees and roofs in pixels, and the direction to the sun.
-    """
+    """The scene in clear air, ``[3, H, W]`` in grey levels; the height of trees and roofs; the direction to the sun."""
     size = len(plan.ground)
     rough, fine = _noise(rng, size, 60) + _noise(rng, size, 14), _noise(rng, size, 2) + rng.normal(0, 0.5, (size, size))
     grass, soil, crown, water = (draw_tints(rng, table, 1, 10)[0] for table in ((_GRASS,), (_SOIL,), (_CROWN,), _WATERS))

@@ -15,16 +15,14 @@ import torchgeo.datasets
 
 from rsseg.contract import InputError, nearest
 from rsseg.data.groups import by_fraction
-from rsseg.data.pieces import grouped_keys
-from rsseg.data.samples import Samples
+from rsseg.data.samples import Samples, grouped_keys
 from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import FRACTIONS, SPLITS
 
 NAMES = {"train": ("train", "training", "trainval"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
 """What torchgeo's classes call rsseg's splits."""
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
-HELD_OUT = {"train": 0.85, "val": 0.15}
-"""How the training split of a dataset without a validation split is dealt out."""
+HELD_OUT = {"train": 0.85, "val": 0.15}  # how the training split of a dataset without a validation split is dealt out
 
 
 class TorchGeo(Source):
@@ -42,8 +40,8 @@ class TorchGeo(Source):
             samples to it; one without splits is dealt out 70 : 15 : 15. Both by a hash, overlapping files of a geospatial
             dataset together.
         chip: Side of the pieces of geospatial datasets, in pixels.
-        image: The keys of a sample that are its image, as `image_of` takes them.
-        mask: The keys that are its mask, as `mask_of` takes them.
+        image: The keys of a sample that are its image; None: ``image``, or else all keys that begin so.
+        mask: The keys that are its mask; None: ``mask``, or else the only key that begins so.
         times: How many time steps of an image become bands, evenly spaced; None: all.
 
     Raises:
@@ -79,22 +77,11 @@ class TorchGeo(Source):
         self.takes_split = len(names) == 1 and "split" in inspect.signature(self.kinds[names[0]]).parameters
 
     def scenes(self, split: str) -> list[Scene]:
-        """The scenes of train, val or test.
-
-        Raises:
-            InputError: If the dataset has no such split.
-        """
+        """The scenes of train, val or test."""
         dataset, chosen, keys = self._open(split)
-        samples = Samples(
-            dataset,
-            {number: key for number, (_, key) in keys.items()},
-            f"torchgeo's {self.name}, {split}",
-            self._fingerprint(chosen),
-            split != "test",
-            self.image,
-            self.mask,
-            self.times,
-        )
+        numbered, name = {number: key for number, (_, key) in keys.items()}, f"torchgeo's {self.name}, {split}"
+        fingerprint = self._fingerprint(chosen)
+        samples = Samples(dataset, numbered, name, fingerprint, split != "test", self.image, self.mask, self.times)
         part = "-".join(map(str, chosen.values())) or "all"
         return [samples.scene(number, f"{part}-{group}") for number, (group, _) in keys.items()]
 
@@ -173,11 +160,7 @@ class TorchGeo(Source):
 
 
 def arguments_of(names: Sequence[str], args: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The arguments of each of several classes.
-
-    Raises:
-        InputError: If they are not listed by class.
-    """
+    """The arguments of each of several classes, which have to be listed by class."""
     wrong = [key for key, own in args.items() if key not in names or not isinstance(own, Mapping)]
     if wrong:
         raise InputError(
@@ -188,15 +171,7 @@ def arguments_of(names: Sequence[str], args: Mapping[str, Any]) -> dict[str, dic
 
 
 def dataset_class(name: str, joined: bool = False) -> Any:
-    """A dataset class of torchgeo by name.
-
-    Args:
-        name: The name.
-        joined: Whether it is to be joined to others by place.
-
-    Raises:
-        InputError: If there is none.
-    """
+    """A dataset class of torchgeo by name; a geospatial one, if it is to be joined to others by place."""
     base = torchgeo.datasets.GeoDataset, torchgeo.datasets.NonGeoDataset
     found = getattr(torchgeo.datasets, name, None)
     if not (inspect.isclass(found) and issubclass(found, base)):

@@ -7,9 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import geopandas
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from pyproj.exceptions import CRSError, ProjError
 from rasterio.features import rasterize
@@ -19,8 +17,8 @@ from shapely import unary_union
 from shapely.geometry import box
 
 from rsseg.contract import InputError, nearest
-from rsseg.data.burn import Burn, text_of
 from rsseg.data.grids import area_in, brief_crs, located
+from rsseg.data.masks import Burn, text_of
 from rsseg.data.raster import open_raster, version
 
 logging.getLogger("pyogrio").setLevel(logging.WARNING)  # it counts the features of every file that it writes
@@ -46,6 +44,8 @@ def _mask_values(frame: Any, path: Path, burn: Burn) -> NDArray[np.int32]:
                 "Add a mask value for each"
             )
         return np.array([table[text] for text in texts], dtype=np.int32)
+    import pandas as pd
+
     numbers = np.asarray(pd.to_numeric(column, errors="coerce"), dtype=np.float64)
     whole = np.isfinite(numbers) & (numbers == np.round(numbers)) & (abs(numbers) < 2**31)
     if not pd.api.types.is_numeric_dtype(column) or not whole.all():
@@ -58,15 +58,14 @@ def _mask_values(frame: Any, path: Path, burn: Burn) -> NDArray[np.int32]:
 
 
 def _texts(column: Any) -> list[str]:
-    return [text_of(None if pd.isna(value) else value) for value in column]
+    """The values of an attribute as they are written in a config."""
+    return [text_of(None if lacks else value) for value, lacks in zip(column, column.isna(), strict=True)]
 
 
 def chosen_layer(path: Path, layer: str | None) -> str:
-    """The layer of a vector file that is read.
+    """The layer of a vector file that is read: the one that is named, or the only one."""
+    import geopandas  # with pandas it takes 70 MB, which only readers of vectors need
 
-    Raises:
-        InputError: If there is no such layer, or there are several and none is named.
-    """
     names = [str(name) for name in geopandas.list_layers(path)["name"]]
     if layer is None and len(names) > 1:
         raise InputError(
@@ -78,8 +77,10 @@ def chosen_layer(path: Path, layer: str | None) -> str:
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path, burn: Burn, version: tuple[int, int]) -> tuple[Any, NDArray[np.int32]]:  # noqa: ARG001
+def _read(path: Path, burn: Burn, key: object) -> tuple[Any, NDArray[np.int32]]:  # noqa: ARG001
     """The geometries of a vector file, a GeoSeries in its own CRS, and the mask value of each."""
+    import geopandas
+
     try:
         frame = geopandas.read_file(path, layer=chosen_layer(path, burn.layer))
     except InputError:
@@ -103,19 +104,9 @@ def _read(path: Path, burn: Burn, version: tuple[int, int]) -> tuple[Any, NDArra
 
 
 @lru_cache(maxsize=8)
-def _near(
-    path: Path,
-    burn: Burn,
-    image: Path,
-    version: tuple[int, int],
-    image_version: tuple[int, int],  # noqa: ARG001
-) -> tuple[Any, NDArray[np.int32]]:
-    """The features near an image, in its CRS.
-
-    What reaches far beyond the image is cut off before it is brought there: a CRS such as that of a UTM zone has no place for
-    the other half of the Earth.
-    """
-    shapes, values = _read(path, burn, version)
+def _near(path: Path, burn: Burn, image: Path, key: object) -> tuple[Any, NDArray[np.int32]]:  # noqa: ARG001
+    """The features near an image, in its CRS."""
+    shapes, values = _read(path, burn, version(path))
     grid = open_raster(image)
     crs = grid.crs
     if not len(shapes) or (shapes.crs == crs and not burn.buffer):
@@ -147,16 +138,10 @@ def features_area(path: Path, burn: Burn) -> tuple[Any, list[float]] | None:
 
 
 def read_features(path: Path, burn: Burn, image: Path) -> tuple[Any, NDArray[np.int32]]:
-    """The geometries of a vector file in an image's CRS (a GeoSeries), and the mask value of each.
-
-    Those far from the image are left out where its CRS is another one.
-
-    Raises:
-        InputError: If the file can't be read, lacks the attribute or a CRS, or holds values without a meaning.
-    """
+    """The geometries of a vector file in an image's CRS (a GeoSeries), and the mask value of each."""
     if not located(open_raster(image)):
         raise InputError(f"{image} has no coordinates (CRS), so the features of {path} have no place in it")
-    return _near(path, burn, image, version(path), version(image))
+    return _near(path, burn, image, (version(path), version(image)))
 
 
 def rasterise(path: Path, burn: Burn, image: Path, window: Window) -> NDArray[np.int32]:

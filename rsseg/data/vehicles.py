@@ -50,10 +50,7 @@ def draw_tints(rng: np.random.Generator, table: tuple[tuple[int, ...], ...], cou
 def park_vehicles(
     rng: np.random.Generator, roads: NDArray[np.bool_], axis: Floats, scene: NDArray[np.float32], count: int
 ) -> Floats:
-    """Draw vehicles on a scene ``[3, H, W]``, along the roads, none upon another; their kinds and boxes, ``[N, 5]``.
-
-    A quarter of them are trucks.
-    """
+    """Draw vehicles on a scene ``[3, H, W]``, along the roads, none upon another; their kinds and boxes, ``[N, 5]``."""
     size, boxes = len(roads), list[tuple[float, ...]]()
     if not count:
         return np.zeros((0, 5))

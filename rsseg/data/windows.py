@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from rsseg.contract import Batch, InputError, layers_of
 from rsseg.data.build import cores
@@ -42,12 +42,7 @@ class GridCell(NamedTuple):
 
 
 def spans(length: int, size: int, overlap: int) -> list[tuple[int, int, int]]:
-    """Cover a line with windows whose inner parts touch and never overlap.
-
-    Args:
-        length: The line's length.
-        size: The windows' length; they stay inside the line if it is long enough.
-        overlap: What is cut away on each side that has a neighbour.
+    """Cover a line with windows whose inner parts touch: what overlaps is cut away on each side that has a neighbour.
 
     Returns:
         (start, inner start, inner stop) of each window, the inner ones counted from the window's start.
@@ -76,12 +71,7 @@ def grid(sizes: NDArray[np.int64], size: int, overlap: int) -> list[GridCell]:
 
 
 class Windows:
-    """Numbered windows of a store; a batch of them is cut into one tensor.
-
-    Args:
-        store: The scenes.
-        size: The windows' side.
-    """
+    """Numbered windows of a store, of this side; a batch of them is cut into one tensor."""
 
     def __init__(self, store: Store, size: int) -> None:
         self.store, self.size = store, size
@@ -91,11 +81,7 @@ class Windows:
         raise NotImplementedError
 
     def batch(self, numbers: Sequence[int]) -> Batch:
-        """The windows of these numbers.
-
-        Raises:
-            InputError: If one can't be cut: it names the window and its scene. Lack of memory is left as it is.
-        """
+        """The windows of these numbers; what can't be cut is named, with its scene. Lack of memory is left as it is."""
         try:
             places = [self.place(k) for k in numbers]
             image, layers = self.store.cut(places, self.size)
@@ -106,8 +92,8 @@ class Windows:
             raise InputError(
                 f"{self._first_fault(numbers)} can't be cut ({found}): look whether that file can be read and is what it was"
             ) from error
-        scene = torch.tensor([scene for scene, _, _ in places], device=self.store.device)
-        corner = torch.tensor([[top, left] for _, top, left in places], device=self.store.device)
+        scene, top, left = torch.tensor(places, device=self.store.device).unbind(dim=1)
+        corner = torch.stack([top, left], dim=1)
         batch: Any = {"image": image, **layers, "scene": scene, "corner": corner, "k": torch.tensor(numbers)}
         return cast(Batch, batch)
 
@@ -125,13 +111,7 @@ class Windows:
 
 
 class TrainWindows(Windows):
-    """The endless stream of training windows.
-
-    Args:
-        store: The scenes.
-        size: The windows' side.
-        sampler: Says where window k lies: scene, top, left.
-    """
+    """The endless stream of training windows; a sampler says where window k lies."""
 
     def __init__(self, store: Store, size: int, sampler: Places) -> None:
         super().__init__(store, size)
@@ -178,27 +158,17 @@ class GridWindows(Windows):
         layers = layers_of(batch)
         for name, task in self.store.tasks.items():
             for k, target in zip(numbers, layers[name], strict=True):
-                self._blank_outside(k, target, task.unknown)
+                core = self.cores[min(k, len(self) - 1)]
+                target[..., : core.inner_top, :] = task.unknown
+                target[..., core.inner_bottom if k < len(self) else 0 :, :] = task.unknown
+                target[..., : core.inner_left] = task.unknown
+                target[..., core.inner_right :] = task.unknown
         return batch
 
-    def _blank_outside(self, k: int, target: Tensor, unknown: float) -> None:
-        """Blank the target of window k outside of what counts of it."""
-        core = self.cores[min(k, len(self) - 1)]
-        target[..., : core.inner_top, :] = unknown
-        target[..., core.inner_bottom if k < len(self) else 0 :, :] = unknown
-        target[..., : core.inner_left] = unknown
-        target[..., core.inner_right :] = unknown
 
-
+@dataclass(frozen=True)
 class Batches:
     """Window numbers in batches, each shared evenly among the processes that train together.
-
-    Args:
-        stop: The number of windows.
-        batch_size: Windows per batch, a multiple of `world`.
-        start: The first window to yield; that of a resumed run.
-        rank: This process's number.
-        world: The number of processes. All get equally many windows, at the end up to ``world - 1`` beyond `stop`.
 
     Example:
         >>> list(Batches(stop=8, batch_size=2, start=4))
@@ -207,8 +177,11 @@ class Batches:
         [[[0, 1], [4]], [[2, 3], [5]]]
     """
 
-    def __init__(self, stop: int, batch_size: int, start: int = 0, rank: int = 0, world: int = 1) -> None:
-        self.stop, self.batch_size, self.start, self.rank, self.world = stop, batch_size, start, rank, world
+    stop: int  # the number of windows
+    batch_size: int  # windows per batch, a multiple of `world`
+    start: int = 0  # the first window to yield; that of a resumed run
+    rank: int = 0  # this process's number
+    world: int = 1  # the number of processes, which all get equally many windows, at the end up to world - 1 beyond `stop`
 
     def __len__(self) -> int:
         return -(-self.stop // self.batch_size)
@@ -219,20 +192,17 @@ class Batches:
             yield list(range(first + self.rank * share, first + (self.rank + 1) * share))
 
 
+@dataclass(frozen=True)
 class Loader:
     """Batches of windows, cut ahead by threads and given in the order of their numbers.
 
     Threads, not processes: a copy out of the store lets other threads run, and a batch needs no way between processes,
     which would take several times as long as to cut it.
-
-    Args:
-        windows: Where they come from.
-        batches: Which of them, in which order.
-        threads: How many batches are cut at a time; 0: each when it is asked for, as on a GPU.
     """
 
-    def __init__(self, windows: Windows, batches: Batches, threads: int) -> None:
-        self.windows, self.batches, self.threads = windows, batches, threads
+    windows: Windows
+    batches: Batches
+    threads: int  # how many batches are cut at a time; 0: each when it is asked for, as on a GPU
 
     def __len__(self) -> int:
         return len(self.batches)

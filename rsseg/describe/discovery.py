@@ -14,9 +14,9 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from rsseg.contract import InputError
-from rsseg.data.burn import VECTORS
 from rsseg.data.files import Files
 from rsseg.data.grids import brief_crs
+from rsseg.data.masks import VECTORS
 from rsseg.data.paths import IMAGES, files_below
 from rsseg.data.raster import open_raster, read_bands
 from rsseg.data.splits import FRACTIONS, SPLITS

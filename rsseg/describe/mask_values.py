@@ -12,8 +12,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from rsseg.contract import IGNORE
-from rsseg.data.burn import VECTORS
-from rsseg.data.masks import read_colours
+from rsseg.data.masks import VECTORS, read_colours
 from rsseg.data.raster import has_palette, masked_out, nodata_of, open_raster, read_bands
 from rsseg.files import read_text
 

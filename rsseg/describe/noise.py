@@ -29,7 +29,7 @@ from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
 from rsseg.describe.noise_picture import draw_noise
 from rsseg.errors import SCORING, in_one_line
-from rsseg.evaluation import open_labelled
+from rsseg.evaluation.loading import open_labelled
 from rsseg.files import write_table
 from rsseg.module import SegmentationModule
 from rsseg.pictures.windows import of_head

@@ -16,10 +16,10 @@ from scipy.ndimage import distance_transform_edt, find_objects, label
 
 from rsseg.contract import known
 from rsseg.data.build import cores
-from rsseg.data.mask_reader import MaskReader
-from rsseg.data.regions import cut
+from rsseg.data.masks import MaskReader
 from rsseg.data.sampling import stream
 from rsseg.data.scene import Scene
+from rsseg.data.splits import cut
 from rsseg.data.store import Store
 from rsseg.progress import progress
 from rsseg.task import Centres

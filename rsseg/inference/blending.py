@@ -17,16 +17,28 @@ BLENDS = ("gaussian", "cosine", "none")
 """How windows are blended, see `place_windows`."""
 
 
+class Windows(NamedTuple):
+    """How a scene is cut into windows.
+
+    Attributes:
+        size: Their side in pixels.
+        margin: How far a window reaches beyond its core on each side; neighbours overlap by twice as much.
+        blend: See `place_windows`.
+        batch_size: Windows at a time.
+    """
+
+    size: int
+    margin: int
+    blend: str
+    batch_size: int
+
+
 def window_weights(size: int, margin: int, blend: str) -> NDArray[np.float64]:
     """The weights of a window's pixels along one side, by their distance from its ends.
 
     A pixel's weight is the product along both sides; the weighted sum over windows is divided by the sum of their weights.
-
-    Args:
-        size: The window's side in pixels.
-        margin: How far a window reaches beyond its core on each side; neighbours overlap by twice as much.
-        blend: ``gaussian``: a normal density of deviation size / 8 (Isensee et al. 2021). ``cosine``: 1 in the middle, and a
-            squared sine over what neighbours overlap by.
+    ``gaussian`` is a normal density of deviation size / 8 (Isensee et al. 2021), ``cosine`` 1 in the middle, and a squared sine
+    over what neighbours overlap by.
 
     Example:
         >>> window_weights(8, 2, "cosine").round(2).tolist()
@@ -41,16 +53,9 @@ def window_weights(size: int, margin: int, blend: str) -> NDArray[np.float64]:
 
 
 def place_windows(length: int, size: int, margin: int, blend: str) -> tuple[list[int], NDArray[np.float64]]:
-    """Where windows begin along a side of a scene, and the weights of their pixels.
+    """Where windows begin along a side of a scene, and the weights ``[windows, size]`` of their pixels.
 
-    Args:
-        length: The side's.
-        size: As for `window_weights`.
-        margin: Likewise.
-        blend: Likewise, or ``none``: windows lie as validation's do, inside the scene, and count in their inner parts alone.
-
-    Returns:
-        The starts, and ``[windows, size]``.
+    With ``none`` windows lie as validation's do, inside the scene, and count in their inner parts alone.
     """
     if blend != "none":
         at = starts(length, size, margin)
@@ -62,12 +67,16 @@ def place_windows(length: int, size: int, margin: int, blend: str) -> tuple[list
     return [start for start, _, _ in places], weights
 
 
-def check_blend(size: int, margin: int, blend: str) -> None:
+def check_blend(windows: Windows) -> None:
     """Refuse windows that can't be blended.
 
     Raises:
-        InputError: For another kind of blending, or a margin that is too wide.
+        InputError: For another kind of blending, a margin that is too wide, or numbers below 1.
     """
+    size, margin, blend, batch_size = windows
+    for name, value in (("window", size), ("batch_size", batch_size)):
+        if value < 1:
+            raise InputError(f"{name}={value}: 1 or more is expected")
     if blend not in BLENDS:
         raise InputError(f"blend={blend}: {', '.join(BLENDS)} is expected")
     most = {"gaussian": (size - 1) // 3, "cosine": size // 4, "none": (size - 1) // 2}[blend]
@@ -103,32 +112,10 @@ def reflected(start: int, size: int, length: int) -> NDArray[np.intp]:
     return np.minimum(place, 2 * length - 2 - place)
 
 
-class Windows(NamedTuple):
-    """How a scene is cut into windows.
-
-    Attributes:
-        size: Their side in pixels.
-        margin: See `window_weights`.
-        blend: See `place_windows`.
-        batch_size: Windows at a time.
-    """
-
-    size: int
-    margin: int
-    blend: str
-    batch_size: int
-
-
 class Blend:
     """The blended planes of a row of windows, of which the rows that no later window reaches can be taken.
 
-    It holds ``4 * planes * size * width`` bytes, whatever the scene's height.
-
-    Args:
-        planes: The number of planes.
-        shape: Height and width of the scene.
-        windows: How it is cut.
-        device: Where the planes lie.
+    It holds ``4 * planes * size * width`` bytes, whatever the height of the scene, whose height and width are its `shape`.
 
     Attributes:
         tops: Where the rows of windows begin.
@@ -154,12 +141,7 @@ class Blend:
         return max(0, self.top), min(self._below[self.top], self.shape[0])
 
     def add(self, planes: Tensor, left: int) -> None:
-        """Add the prediction of a window of the present row.
-
-        Args:
-            planes: ``[planes, size, size]``.
-            left: Where the window begins.
-        """
+        """Add the prediction ``[planes, size, size]`` of the window of the present row that begins there."""
         first, last = max(0, left), min(self.shape[1], left + self.size)
         inside = slice(first - left, last - left)
         weights = torch.outer(self._down[self.top], self._across[left][inside])

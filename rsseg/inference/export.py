@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -32,15 +33,7 @@ AGAIN = "export the run again: python scripts/export.py run=<run folder> to=fold
 
 
 def check_folder(folder: Path, title: str) -> None:
-    """Refuse a folder that holds something else than exports of a model.
-
-    Args:
-        folder: The folder, which may not be there yet.
-        title: The model's name, which is the item's.
-
-    Raises:
-        InputError: If it does, or is a file.
-    """
+    """Refuse a folder that holds something else than exports of the model of this name; it may not be there yet."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"out={folder} is a file: give a folder")
     if not folder.is_dir() or not any(folder.iterdir()):
@@ -52,16 +45,7 @@ def check_folder(folder: Path, title: str) -> None:
 
 
 def export_folder(model: TrainedModel, architecture: Architecture, folder: Path) -> None:
-    """Write the weights, the architecture and the spec; ``rsseg.json`` comes last, so that its presence means a whole folder.
-
-    Args:
-        model: The model.
-        architecture: That of its network.
-        folder: Where to.
-
-    Raises:
-        UnwritableError: If it can't be written.
-    """
+    """Write weights, architecture and spec; ``rsseg.json`` comes last, so that its presence means a whole folder."""
     for name in (ABOUT, SMP):
         try:
             (folder / name).unlink(missing_ok=True)
@@ -89,10 +73,6 @@ def load_exported(folder: Path, scaling: str = "none") -> TrainedModel:
 
     Nothing is unpickled, and no class is made but those of smp, whatever the folder says.
 
-    Args:
-        folder: The folder.
-        scaling: As for `TrainedModel`.
-
     Raises:
         InputError: If files are missing, damaged, or of another version, or the weights do not fit.
     """
@@ -103,9 +83,9 @@ def load_exported(folder: Path, scaling: str = "none") -> TrainedModel:
     if about.get("format") != FORMAT:
         found = about.get("format")
         raise InputError(f"{path} is of format {found}, and this version of rsseg reads format {FORMAT}: {AGAIN}")
-    state = read_weights(folder, about)
+    state = _read_weights(folder, about)
     try:
-        spec, architecture = read_spec(about["spec"], str(folder)), Architecture.read(about["network"])
+        spec, architecture = _read_spec(about["spec"], str(folder)), Architecture.read(about["network"])
         tasks = {name: head.task for name, head in spec.heads.items()}
         if list(tasks) != list(architecture.heads) or len(spec.bands) != architecture.bands:
             raise ValueError("heads or bands of network and spec differ")
@@ -117,12 +97,8 @@ def load_exported(folder: Path, scaling: str = "none") -> TrainedModel:
     return TrainedModel(network, spec, scaling)
 
 
-def read_weights(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights of an exported folder, after a check of their SHA-256.
-
-    Raises:
-        InputError: If they are not there or damaged.
-    """
+def _read_weights(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights of an exported folder, after a check of their SHA-256."""
     path, stated = folder / WEIGHTS, about.get("weights")
     if not path.is_file():
         raise InputError(f"{folder} has no {WEIGHTS}: copy the folder whole, or {AGAIN}")
@@ -157,67 +133,38 @@ def spec_record(spec: Spec) -> dict[str, Any]:
     return {"heads": heads, **rest}
 
 
-def read_spec(saved: Mapping[str, Any], name: str) -> Spec:
-    """The spec that `spec_record` gave.
-
-    Args:
-        saved: Plain values.
-        name: The spec's.
-
-    Raises:
-        KeyError: If a key is missing.
-        TypeError, ValueError: If a value is wrong.
-    """
-    heads = {head: _read_head(own) for head, own in saved["heads"].items()}
-    bands, mean, std = tuple(int(band) for band in saved["bands"]), _numbers(saved["mean"]), _numbers(saved["std"])
+def _read_spec(saved: Mapping[str, Any], name: str) -> Spec:
+    """The spec of this name that `spec_record` gave; `KeyError`, `TypeError` or `ValueError` if something is wrong."""
+    spec: Spec = _read(Spec, saved, name=name, heads={head: _read_head(own) for head, own in saved["heads"].items()})
+    heads, bands, mean, std = spec.heads, spec.bands, spec.mean, spec.std
     if not heads or not bands or not len(bands) == len(mean) == len(std) or min(std) <= 0:
         raise ValueError(f"{len(heads)} heads, {len(bands)} bands, {len(mean)} means and {len(std)} deviations")
-    return Spec(
-        name=name,
-        heads=heads,
-        bands=bands,
-        mean=mean,
-        std=std,
-        window=int(saved["window"]),
-        overlap=int(saved["overlap"]),
-        batch_size=int(saved["batch_size"]),
-        dtype=str(saved["dtype"]),
-        resolution=_number(saved["resolution"]),
-        quality=_number(saved["quality"]),
-        rgb=None if saved["rgb"] is None else tuple(int(band) for band in saved["rgb"]),
-        nodata=_number(saved["nodata"]),
-        precision=str(saved["precision"]),
-        image=tuple(str(pattern) for pattern in saved["image"]),
-    )
+    return spec
 
 
 def _read_head(saved: Mapping[str, Any]) -> Head:
-    task, threshold, palette = _read_task(saved["task"]), saved["threshold"], saved["palette"]
-    fitted = (saved["scaling"] or {}).items()
-    scaling = {kind: Scaling(_numbers(own["scale"]), _numbers(own["shift"])) for kind, own in fitted}
-    lists = [threshold, *(side for own in scaling.values() for side in (own.scale, own.shift))]
-    if any(each is not None and len(each) != task.channels for each in lists):
-        raise ValueError(f"a head of {task.channels} classes has thresholds or scalings of another number")
-    return Head(
-        task,
-        None if palette is None else tuple(str(colour) for colour in palette),
-        None if threshold is None else _numbers(threshold),
-        scaling,
-    )
-
-
-def _read_task(saved: Mapping[str, Any]) -> Task:
-    kind: Any = TASKS[saved["kind"]]
-    values = {item.name: saved[item.name] for item in fields(kind)}
-    task: Task = kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    task: Task = _read(TASKS[saved["task"]["kind"]], saved["task"])
     if faults := task.faults():
         raise ValueError(faults[0])
-    return task
+    fitted = {kind: _read(Scaling, own) for kind, own in saved["scaling"].items()}
+    head: Head = _read(Head, saved, task=task, scaling=fitted)
+    lists = [head.threshold, *(side for own in fitted.values() for side in (own.scale, own.shift))]
+    if any(each is not None and len(each) != task.channels for each in lists):
+        raise ValueError(f"a head of {task.channels} classes has thresholds or scalings of another number")
+    return head
 
 
-def _numbers(values: Sequence[Any]) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
+def _read(kind: Any, saved: Mapping[str, Any], **given: Any) -> Any:
+    """A dataclass of plain values by its fields' types, of those that are not given."""
+    types = get_type_hints(kind)
+    names = [item.name for item in fields(kind) if item.name not in given]
+    return kind(**given, **{name: _convert(types[name], saved[name]) for name in names})
 
 
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
+def _convert(kind: Any, value: Any) -> Any:
+    """A plain value as what a field of this type holds: a number, a text, a tuple of them, or perhaps None."""
+    if get_origin(kind) is UnionType:
+        return None if value is None else _convert(get_args(kind)[0], value)
+    if get_origin(kind) is tuple:
+        return tuple(_convert(get_args(kind)[0], each) for each in value)
+    return kind(value)

@@ -33,21 +33,14 @@ BATCH = "batch"
 
 
 class Graph(nn.Module):
-    """One head of a trained model, and its labels if they are asked for.
-
-    Args:
-        model: The model.
-        head: The head's name.
-        labels: Whether labels are given too.
-        threshold: As `Task.decide` takes it; None: 0.5, or the largest probability.
-    """
+    """One head of a trained model, and its labels, at a threshold as `Task.decide` takes it, if they are asked for."""
 
     threshold: Tensor | None
 
     def __init__(self, model: TrainedModel, head: str, labels: bool = False, threshold: Tensor | None = None) -> None:
         super().__init__()
         self.model, self.head, self.labels = model, head, labels
-        self.task = model.spec.heads[head].task
+        self.task = model.tasks[head]
         self.register_buffer("threshold", threshold)
 
     @property
@@ -61,27 +54,8 @@ class Graph(nn.Module):
         return (found, self.task.decide(found, self.threshold).to(torch.uint8)) if self.labels else (found,)
 
 
-def tuned_threshold(model: TrainedModel, head: str) -> Tensor:
-    """A head's tuned threshold, or biases, for the model's scaled probabilities.
-
-    Raises:
-        InputError: If it has none.
-    """
-    tuned = model.spec.heads[head].tuned(model.scaling)
-    if tuned is None:
-        raise InputError(
-            f"threshold=tuned: head {head} of {model.spec.name} has none: it holds real values, the run is not finished, was "
-            "trained with record.enabled=false or has diverged; leave threshold=tuned out"
-        )
-    return tuned
-
-
 def check_packages() -> None:
-    """Check that the packages for ONNX are installed.
-
-    Raises:
-        InputError: If one is not.
-    """
+    """Refuse to export where packages for ONNX are not installed."""
     lacking = [name for name in PACKAGES if find_spec(name) is None]
     if lacking:
         raise InputError(f"to=onnx needs {', '.join(lacking)}: pip install 'rsseg[export]'")
@@ -148,13 +122,7 @@ def export_onnx(
 def export_torch(model: TrainedModel, path: Path, windows: NDArray[np.float32]) -> float:
     """Write all heads as a program of torch.export, which gives what the model gives: a mapping by head.
 
-    Args: as for `export_onnx`.
-
-    Returns:
-        The largest difference between what is read again and the model.
-
-    Raises:
-        InputError: If torch.export can't trace the network, or the program differs.
+    Arguments and errors are those of `export_onnx`; returned is the difference between what is read again and the model.
     """
     pixels, content = torch.from_numpy(windows), io.BytesIO()
     with exporters_silenced(), torch.inference_mode():
@@ -182,10 +150,6 @@ def largest_difference(expected: NDArray[np.floating], found: NDArray[np.floatin
     """The largest difference between ``[B, K, H, W]``, over the largest value of its plane where that is above 1.
 
     Infinite where one is NaN and the other is not.
-
-    Example:
-        >>> largest_difference(np.array([[[[0.5]], [[200.0]]]]), np.array([[[[0.5]], [[202.0]]]]))
-        0.01
     """
     if expected.shape != found.shape or (np.isnan(expected) != np.isnan(found)).any():
         return float("inf")
@@ -194,11 +158,7 @@ def largest_difference(expected: NDArray[np.floating], found: NDArray[np.floatin
 
 
 def refuse_other(path: Path, difference: float) -> None:
-    """Refuse a graph that differs by more than `BOUND`.
-
-    Raises:
-        InputError: If it does.
-    """
+    """Refuse a graph that differs by more than `BOUND`."""
     if difference > BOUND:
         raise InputError(
             f"{path} would differ from PyTorch by {difference:.2g} on some window, and {BOUND:g} is the most: it was not "
@@ -212,13 +172,8 @@ def deepness(model: TrainedModel, head: str, threshold: Tensor | None = None) ->
     Deepness divides 8-bit pixels by 255, then standardises them: by a mean of 0 and a deviation of 1/255 they are stored pixels
     again. It sets probabilities below its one threshold to 0 and takes the largest: that of exclusive classes is 0. ``rsseg``
     holds what rsseg knows of the model.
-
-    Args:
-        model: The model.
-        head: The head's name.
-        threshold: As `Task.decide` takes it.
     """
-    spec, task = model.spec, model.spec.heads[head].task
+    spec, task = model.spec, model.tasks[head]
     names = [*task.classes, *(OBJECT_PLANES[3:] + OBJECT_PLANES[1:3] if task.directed else ())]
     found: dict[str, Any] = {
         "model_type": "Regressor" if task.real else "Segmentor",

@@ -16,12 +16,12 @@ from rasterio.vrt import WarpedVRT
 
 from rsseg.config.arguments import split_places
 from rsseg.contract import InputError
-from rsseg.data.burn import Burn
 from rsseg.data.census import describe_other_radiometry
 from rsseg.data.files import Files
 from rsseg.data.grids import ground_resolution
 from rsseg.data.inspection import compare_scenes
 from rsseg.data.labels import make_mask_reader
+from rsseg.data.masks import Burn
 from rsseg.data.paths import IMAGES, files_below
 from rsseg.data.raster import open_raster, reading
 from rsseg.data.remote import fetch
@@ -111,13 +111,7 @@ def _fetched(url: str, patterns: Sequence[str]) -> list[Scene]:
 
 
 def open_scene(scene: Scene, spec: Spec, options: Options, folder: Path) -> SceneReader:
-    """A reader of a scene that suits a network.
-
-    Args:
-        scene: The scene.
-        spec: That of the network.
-        options: The area that is mapped, and whether scenes may be resampled or differ from the training scenes.
-        folder: Where the file goes that describes a resampled scene.
+    """A reader of a scene that suits a network, see `fit_resolution`.
 
     Raises:
         InputError: If the scene does not suit it.
@@ -143,7 +137,7 @@ def open_scene(scene: Scene, spec: Spec, options: Options, folder: Path) -> Scen
     if reader.dtype.kind == "c":
         raise InputError(f"{scene.image} holds complex numbers: write amplitudes or intensities as real ones")
     reader.fill = np.array(spec.mean)
-    if line := other_radiometry(spec, reader):
+    if line := _other_radiometry(spec, reader):
         if not options.allow_different:
             raise InputError(f"{line} Write it as the training scenes are, or map it all the same: allow_different=true")
         log.warning("%s", line)
@@ -151,16 +145,10 @@ def open_scene(scene: Scene, spec: Spec, options: Options, folder: Path) -> Scen
 
 
 def fit_resolution(scene: Scene, trained: float | None, resample: str, folder: Path) -> Scene:
-    """A scene at the resolution that a network was trained at.
+    """A scene at the resolution that a network was trained at, in metres a pixel, where both are known.
 
-    Args:
-        scene: The scene.
-        trained: In metres a pixel; None: not known.
-        resample: ``true``: it is brought to that resolution; ``false``: it stays as it is; ``refuse``.
-        folder: Where the file goes that describes the scene at the new resolution.
-
-    Raises:
-        InputError: If it is another one, and is not to be changed.
+    With ``resample=true`` it is brought to that resolution by a file in the folder, with ``false`` it stays as it is, with
+    ``refuse`` another resolution is an `InputError`.
     """
     if resample not in ("true", "false", "refuse"):
         raise InputError(f"resample={resample}: true, false or refuse is expected")
@@ -185,7 +173,7 @@ def fit_resolution(scene: Scene, trained: float | None, resample: str, folder: P
     return replace(scene, image=path)
 
 
-def other_radiometry(spec: Spec, reader: SceneReader) -> str:
+def _other_radiometry(spec: Spec, reader: SceneReader) -> str:
     """One line where the middle of a scene seems to be of another number type or range than the training pixels."""
     height, width = reader.size
     side = min(height, width, 1024)

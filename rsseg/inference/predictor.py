@@ -1,4 +1,4 @@
-"""The mean of several trained networks, or of several views of a window: ensembles and test-time augmentation."""
+"""What maps are made of: the mean prediction of trained networks over views of a window, and how far they disagree."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsseg.contract import InputError
-from rsseg.inference.ensemble import check_alike, member_shares
+from rsseg.inference.ensemble import Ensemble
 from rsseg.inference.trained import TrainedModel
 from rsseg.task import Centres, Task
 from rsseg.task.task import per_plane
@@ -24,12 +24,7 @@ TINY = 1e-12
 
 
 class View(NamedTuple):
-    """How a window is shown to a network: transposed, then flipped, then scaled.
-
-    Attributes:
-        transposed: Whether rows become columns.
-        flipped: Whether the order of the rows, and of the columns, is reversed.
-        scale: The factor on its sides.
+    """How a window is shown to a network: transposed, then flipped along rows and columns, then scaled.
 
     Example:
         >>> view, pixels = View(True, (True, False)), torch.arange(6).view(1, 1, 2, 3)
@@ -55,13 +50,7 @@ class View(NamedTuple):
         return F.interpolate(shown.float(), sides, mode="bilinear", antialias=True)
 
     def undo(self, activated: Tensor, task: Task | None, size: tuple[int, int]) -> Tensor:
-        """Turn the prediction of a view back into that of the window.
-
-        Args:
-            activated: ``[B, K, h, w]``, see `Task.activate`.
-            task: The head's; None: nothing in the planes has a direction.
-            size: Height and width of the window.
-        """
+        """The prediction ``[B, K, h, w]`` of a view as that of the window of this size; without a task it has no direction."""
         sides = size[::-1] if self.transposed else size
         if tuple(activated.shape[-2:]) != tuple(sides):
             activated = F.interpolate(activated, sides, mode="bilinear", antialias=True)
@@ -87,7 +76,7 @@ class Predictor(nn.Module):
 
     Args:
         models: The networks, of the same heads and bands.
-        weights: How they are weighted, see `member_shares`.
+        weights: How they are weighted, see `Ensemble`.
         tta: The kind of test-time augmentation, a key of `VIEWS`.
         disagreement: Whether the planes that `disagreement` needs are given besides.
 
@@ -96,28 +85,23 @@ class Predictor(nn.Module):
     """
 
     def __init__(
-        self,
-        models: Sequence[TrainedModel],
-        weights: str = "equal",
-        tta: str = "none",
-        disagreement: bool = False,
+        self, models: Sequence[TrainedModel], weights: str = "equal", tta: str = "none", disagreement: bool = False
     ) -> None:
         super().__init__()
         if tta not in VIEWS:
             raise InputError(f"tta={tta}: {', '.join(VIEWS)} is expected")
-        check_alike(models)
-        self.models, self.views = nn.ModuleList(models), VIEWS[tta]
-        self.spec = models[0].spec
-        self.shares = member_shares(models, weights)
-        self.spread = disagreement
-        for name, head in self.spec.heads.items():
-            if tta == "scales" and isinstance(head.task, Centres):
+        self.models, self.views, self.spread = nn.ModuleList(models), VIEWS[tta], disagreement
+        self.ensemble = Ensemble(models, weights, models[0].scaling)
+        for name, task in self.ensemble.tasks.items():
+            if tta == "scales" and isinstance(task, Centres):
                 raise InputError(f"tta=scales: head {name} finds objects, whose sizes are in pixels; take tta=flips or d4")
 
     def planes(self, head: str) -> int:
         """How many planes `forward` gives of a head."""
-        outputs = self.spec.heads[head].task.outputs
-        return outputs + (self._spread_planes(self.spec.heads[head].task) if self.spread else 0)
+        task = self.ensemble.tasks[head]
+        if not self.spread or isinstance(task, Centres):
+            return task.outputs
+        return task.outputs + (1 if task.exclusive else task.channels)
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """The mean prediction of stored pixels ``[B, C, H, W]``.
@@ -130,27 +114,20 @@ class Predictor(nn.Module):
         sums: dict[str, Tensor] = {}
         for view in self.views:
             shown = view.show(pixels)
-            for model, share in zip(self.models, self.shares, strict=True):
+            for model, share in zip(self.models, self.ensemble.shares, strict=True):
                 for name, activated in model(shown).items():
-                    task = self.spec.heads[name].task
+                    task = self.ensemble.tasks[name]
                     planes = view.undo(activated, task, size)
-                    if self.spread:
-                        planes = torch.cat([planes, self._spread_of(planes, task)], dim=1)
+                    if self.spread and not isinstance(task, Centres):
+                        planes = torch.cat([planes, _spread(planes, task)], dim=1)
                     planes = planes * (share / len(self.views))
                     sums[name] = sums[name] + planes if name in sums else planes
         return sums
 
-    @staticmethod
-    def _spread_planes(task: Task) -> int:
-        if isinstance(task, Centres):
-            return 0
-        return 1 if task.exclusive else task.channels
 
-    @staticmethod
-    def _spread_of(planes: Tensor, task: Task) -> Tensor:
-        if isinstance(task, Centres):
-            return planes[:, :0]
-        return (planes - middle(task, planes)).square() if task.real else entropy(planes, task)
+def _spread(planes: Tensor, task: Task) -> Tensor:
+    """What is averaged for the disagreement of passes, of the prediction of one."""
+    return (planes - _middle(task, planes)).square() if task.real else entropy(planes, task)
 
 
 def entropy(probabilities: Tensor, task: Task) -> Tensor:
@@ -176,21 +153,17 @@ def entropy(probabilities: Tensor, task: Task) -> Tensor:
 
 
 def disagreement(planes: Tensor, task: Task) -> Tensor:
-    """The disagreement of the passes of a `Predictor`, from the planes that it gives.
+    """The disagreement of the passes of a `Predictor`, from the planes ``[..., planes, H, W]`` that it gives.
 
     Of labels it is the mutual information between the label and the pass (Houlsby et al. 2011): the entropy of the mean less
     the mean entropy, as a share of the largest entropy. Of values it is their standard deviation.
-
-    Args:
-        planes: ``[..., planes, H, W]``.
-        task: The head's task.
     """
     mean, spread = planes[..., : task.outputs, :, :], planes[..., task.outputs :, :, :]
     if task.real:
-        return (spread - (mean - middle(task, mean)).square()).clamp_min(0).sqrt()
-    return (entropy(mean, task) - spread).clamp_min(0)
+        return (spread - _spread(mean, task)).clamp_min(0).sqrt()
+    return (_spread(mean, task) - spread).clamp_min(0)
 
 
-def middle(task: Task, planes: Tensor) -> Tensor:
+def _middle(task: Task, planes: Tensor) -> Tensor:
     """The mean of a regression's training values: squares about it keep their digits in float32."""
     return per_plane(getattr(task, "mean", ()) or (0.0,), planes)

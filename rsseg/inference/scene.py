@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import rasterio
@@ -29,41 +29,21 @@ class Output(Protocol):
     head: str
 
     def rows(self, top: int, planes: Tensor, hidden: NDArray[np.bool_]) -> Any:
-        """What is to be written of some rows, as soon as they are known.
+        """What is to be written of some rows from `top` on, as soon as they are known.
 
-        Args:
-            top: The first row.
-            planes: ``[planes, rows, width]`` on the predictor's device, of `Predictor.forward`.
-            hidden: ``[rows, width]``, where the scene has no data or is not asked about.
+        `planes` are ``[planes, rows, width]`` of `Predictor.forward`, on its device; `hidden` is ``[rows, width]``, where the
+        scene has no data or is not asked about.
         """
 
     def write(self, rows: Any) -> None:
         """Write what `rows` gave; called in another thread, in order."""
 
 
-class Strip(NamedTuple):
-    """The pixels that a row of windows sees, reflected at the borders of the scene.
-
-    Attributes:
-        pixels: ``[C, size, width]``, as stored; the fill where there are none.
-        hidden: bool ``[size, width]``, where there is no image or none is asked for.
-    """
-
-    pixels: NDArray[np.generic]
-    hidden: NDArray[np.bool_]
-
-
 class RowReader:
-    """Reads a scene from the top, each row once; blocks that can't be read become no data.
+    """Reads a scene from the top, each row once; blocks that can't be read become no data, and `damaged` says why.
 
-    Args:
-        reader: A reader of the scene. Where the scene has a mask, only what it marks is asked about.
-        lefts: Where the windows of a row begin.
-        size: Their side.
-        reflect: Whether windows see the scene reflected beyond its borders, not the fill.
-
-    Attributes:
-        damaged: The blocks that could not be read, and why the first of them.
+    `lefts` is where the windows of a row begin, `size` their side. Beyond its borders the scene is reflected, or there is the
+    fill. Where it has a mask, only what that marks is asked about.
     """
 
     def __init__(self, reader: SceneReader, lefts: Sequence[int], size: int, reflect: bool) -> None:
@@ -75,8 +55,11 @@ class RowReader:
         self._hidden = np.empty((0, width), dtype=bool)
         self._top = self._bottom = 0
 
-    def strip(self, top: int) -> Strip:
-        """What a row of windows sees; later calls are of lower rows."""
+    def strip(self, top: int) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """What a row of windows sees: stored pixels ``[C, size, width]``, and where there is no image or none is asked for.
+
+        Later calls are of lower rows.
+        """
         first, last = max(0, top), min(self.reader.size[0], top + self.size)
         with rasterio.Env(GDAL_NUM_THREADS="ALL_CPUS"):  # a file's blocks are decoded side by side
             pixels, hidden = self._read(self._bottom, last)
@@ -85,11 +68,11 @@ class RowReader:
         self._hidden = np.concatenate([self._hidden[gone:], hidden])
         self._top, self._bottom = first, last
         rows = reflected(top, self.size, self.reader.size[0]) - first
-        strip = Strip(self._pixels[:, rows][:, :, self._columns], self._hidden[rows][:, self._columns])
+        seen = self._pixels[:, rows][:, :, self._columns]
         if not self.reflect:
-            strip.pixels[:, last - top :] = self._fill
-            strip.pixels[..., self.reader.size[1] :] = self._fill
-        return strip
+            seen[:, last - top :] = self._fill
+            seen[..., self.reader.size[1] :] = self._fill
+        return seen, self._hidden[rows][:, self._columns]
 
     def _read(self, top: int, bottom: int) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Rows of the scene; where they can't be read at once, block by block."""
@@ -155,14 +138,11 @@ def predict_scene(
     Args:
         predictor: `Predictor.forward`, in the precision and on the device that it is to have.
         planes: `Predictor.planes`.
-        reader: As for `RowReader`.
+        reader: Where the scene has a mask, only what it marks is mapped.
         outputs: What is made of it.
         windows: How the scene is cut.
         device: The predictor's.
         title: What the progress bar says.
-
-    Raises:
-        UnwritableError: If an output can't be written.
     """
     blends = {output.head: Blend(planes(output.head), reader.size, windows, device) for output in outputs}
     grid = next(iter(blends.values()))
@@ -176,14 +156,14 @@ def predict_scene(
     ):
         following = read.submit(rows.strip, grid.tops[0])
         for top, below in zip(grid.tops, [*grid.tops[1:], None], strict=True):
-            strip = following.result()
+            seen_pixels, unseen = following.result()
             if below is not None:
                 following = read.submit(rows.strip, below)
-            pixels = torch.from_numpy(strip.pixels).to(device)
+            pixels = torch.from_numpy(seen_pixels).to(device)
             for lefts, _ in zip(batches, steps, strict=False):
-                _predict_batch(predictor, pixels, strip.hidden, lefts, blends)
+                _predict_batch(predictor, pixels, unseen, lefts, blends)
             first, last = grid.finished
-            hidden = strip.hidden[first - top : last - top, own]
+            hidden = unseen[first - top : last - top, own]
             seen |= not hidden.all()
             taken = {head: blend.take() for head, blend in blends.items()}
             found = [(output, output.rows(first, taken[output.head], hidden)) for output in outputs]

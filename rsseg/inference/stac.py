@@ -8,8 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from rsseg.inference.card import Facts
 from rsseg.inference.export import WEIGHTS, digest
-from rsseg.inference.trained import Head, Spec
+from rsseg.inference.trained import Head
 from rsseg.pictures.colours import colours
 
 MLM = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
@@ -43,21 +44,10 @@ def item_id(title: str) -> str:
     return name if name[:1].isalpha() and len(name) > 2 else f"rsseg-{name or 'model'}"
 
 
-def stac_item(
-    title: str, spec: Spec, architecture: str, parameters: int, made: str, files: Sequence[Path], licence: str = ""
-) -> dict[str, Any]:
-    """The item, plain values. It has no geometry: where a model may be used is not known.
-
-    Args:
-        title: The model's name.
-        spec: What is known of it.
-        architecture: Its architecture.
-        parameters: The number of its weights.
-        made: When it was made, RFC 3339.
-        files: The files of it.
-        licence: An SPDX identifier; empty: not known.
-    """
-    name, size, bands = item_id(title), [spec.window] * 2, [str(band) for band in spec.bands]
+def stac_item(facts: Facts, folder: Path) -> dict[str, Any]:
+    """The item of what lies in a folder, plain values. It has no geometry: where a model may be used is not known."""
+    spec, name = facts.spec, item_id(facts.title)
+    size, bands = [spec.window] * 2, [str(band) for band in spec.bands]
     given = {
         "name": "pixels",
         "description": f"stored pixels, {spec.dtype or 'as in training'}; where weights alone are used, they are scaled before",
@@ -79,22 +69,22 @@ def stac_item(
         "id": name,
         "geometry": None,
         "properties": {
-            "datetime": made,
-            **({"license": licence} if licence else {}),
+            "datetime": facts.made,
+            **({"license": facts.licence} if facts.licence else {}),
             **({"gsd": spec.resolution} if spec.resolution is not None else {}),
             "bands": [{"name": band} for band in bands],
             "mlm:name": name,
-            "mlm:architecture": architecture,
+            "mlm:architecture": f"{facts.architecture}, encoder {facts.encoder}",
             "mlm:framework": "PyTorch",
             "mlm:framework_version": version("torch"),
             "mlm:tasks": sorted({_task(head) for head in spec.heads.values()}),
-            "mlm:total_parameters": parameters,
+            "mlm:total_parameters": facts.parameters,
             "mlm:batch_size_suggestion": spec.batch_size,
             "mlm:input": [given],
             "mlm:output": [_output(name, head, size) for name, head in spec.heads.items()],
         },
         "links": [],
-        "assets": {path.name: _asset(path) for path in files},
+        "assets": {name: _asset(folder / name) for name in facts.files if Path(name).suffix in ARTIFACTS},
     }
 
 

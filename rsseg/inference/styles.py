@@ -15,11 +15,7 @@ from rsseg.task import Binary, Task
 def write_styles(path: Path, task: Task, names: Sequence[str], colours: Sequence[str]) -> None:
     """Write ``<map>.qml``, which QGIS takes by itself, and ``<map>.tif.aux.xml``, which GDAL does.
 
-    Args:
-        path: The map.
-        task: The head's task. What is not its class is transparent on a binary map.
-        names: Of the labels.
-        colours: Likewise.
+    What is not the class is transparent on a binary map.
     """
     style = Element("qgis", version="3.22", styleCategories="Symbology")
     renderer = SubElement(
@@ -38,13 +34,7 @@ def write_styles(path: Path, task: Task, names: Sequence[str], colours: Sequence
 
 
 def write_vector_style(path: Path, attribute: str, colours: Mapping[str, str]) -> None:
-    """Write ``<file>.qml`` of polygons, a colour for each value of an attribute.
-
-    Args:
-        path: The vector file.
-        attribute: The attribute.
-        colours: By value.
-    """
+    """Write ``<file>.qml`` of polygons, a colour for each value of an attribute."""
     style = Element("qgis", version="3.22", styleCategories="Symbology")
     renderer = SubElement(style, "renderer-v2", type="categorizedSymbol", attr=attribute)
     categories, symbols = SubElement(renderer, "categories"), SubElement(renderer, "symbols")

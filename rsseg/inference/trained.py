@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from rsseg.contract import InputError
+from rsseg.metrics.scaling import KINDS
 from rsseg.module import normalise
 from rsseg.task import Scaling, Task
 
@@ -87,6 +89,9 @@ class TrainedModel(nn.Module):
         network: Logits ``[B, K, H, W]`` by head of a normalised image ``[B, C, H, W]``; put into evaluation mode.
         spec: Its heads, its input and how it was trained.
         scaling: The kind of scaling of logits: ``none``, ``temperature`` or ``vector``. A head that has none is not scaled.
+
+    Raises:
+        InputError: If there is no such kind of scaling.
     """
 
     mean: Tensor
@@ -94,10 +99,13 @@ class TrainedModel(nn.Module):
 
     def __init__(self, network: nn.Module, spec: Spec, scaling: str = "none") -> None:
         super().__init__()
+        if scaling not in ("none", *KINDS):
+            raise InputError(f"scaling={scaling}: none, {' or '.join(KINDS)} is expected")
         self.network, self.spec = network.eval().to(memory_format=torch.channels_last), spec
         self.register_buffer("mean", torch.tensor(spec.mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std, dtype=torch.float32).view(1, -1, 1, 1))
         self.scaling = scaling
+        self.tasks = {name: head.task for name, head in spec.heads.items()}
 
     @property
     def device(self) -> torch.device:
@@ -105,20 +113,17 @@ class TrainedModel(nn.Module):
         return self.mean.device
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Probabilities or values of stored pixels.
-
-        Args:
-            pixels: ``[B, C, H, W]`` of any dtype.
-
-        Returns:
-            By head float32 ``[B, K, H, W]``, see `Task.activate`.
-        """
+        """Probabilities or values of stored pixels ``[B, C, H, W]`` of any dtype: by head float32 ``[B, K, H, W]``."""
         return {name: self.activate(name, logits) for name, logits in self.logits(pixels).items()}
 
     def logits(self, pixels: Tensor) -> dict[str, Tensor]:
         """The same before anything is scaled or activated."""
         logits = self.network(normalise(pixels, self.mean, self.std))
-        return {name: logits[name].float() for name in self.spec.heads}
+        return {name: logits[name].float() for name in self.tasks}
+
+    def labels(self, head: str, logits: Tensor) -> Tensor:
+        """The labels, or values, of a head's logits."""
+        return self.tasks[head].predict(logits)
 
     def activate(self, head: str, logits: Tensor) -> Tensor:
         """Probabilities, scaled as asked for, or values of a head's logits."""

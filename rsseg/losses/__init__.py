@@ -1,15 +1,26 @@
 """Loss terms for segmentation, regression and objects, and how they are combined.
 
-* `terms`: one `nn.Module` per loss, ``term(logits, target) -> scalar``, over the pure functions of `formulas`, `lovasz`,
-  `pixelwise`, `shape` and `regression`.
-* `composite`: a weighted sum of terms that reports every part.
-* `split`: the losses of a whole split, from one pass.
-* `foreign`: losses that were not written for rsseg, as terms.
-* `targets`: what is made of a target before: weights near borders, softened labels.
-* `presence`: the loss of a classifier of whole images.
-* `sums`: the sums that most losses are functions of, taken in one pass over the logits.
-* `checks`: what is refused.
-* `class_weights`: class weights from pixel counts.
+Every term is a module called as ``term(logits, target)`` or ``term(logits, target, weight)``. It returns a float32 (float64 for
+float64 logits) scalar, 0 where no pixel counts.
+
+* logits: ``[B, C, H, W]``, any floating dtype.
+* target: labels, integers ``[B, H, W]`` for binary and multiclass or ``[B, L, H, W]`` for multilabel. Terms that are `soft`
+  also take class shares, floating point ``[B, C, H, W]``, NaN where ignored. Terms of the task `regression` take values instead
+  of logits, and a target of real values; for those of the task `centres` see `rsseg.losses.terms.centres`.
+* weight: floating point ``[B, H, W]``, what each pixel counts for; None: 1. Pixels of weight 0 or NaN are ignored.
+
+A pixel labelled `ignore_index` is one of weight 0: value and gradient are those of the batch without it, whatever its logits.
+A batch is the global batch: sums are taken over all ranks. Misfitting shapes and, in the first calls, labels outside the
+classes raise `InputError`. Where a term has them, these arguments mean:
+
+* over: `batch`: of the sums over the batch. `image`: the mean of the images' losses, of those that have anything to count.
+* classes: What is averaged over: `all` classes with a valid pixel to be judged on, those `present` in the target, or a list of
+  class numbers.
+* class_weights: One number per class; None: 1.
+
+`terms` holds the terms, `sums` and `pieces` the one pass that most of them share, `composite` their weighted sum, `split` the
+losses of a whole split, `foreign` losses that were not written for rsseg, `targets` what is made of a target before,
+`class_weights` weights from pixel counts, `balancing` weights that set themselves.
 """
 
 from rsseg.losses.class_weights import (
@@ -21,25 +32,23 @@ from rsseg.losses.class_weights import (
 )
 from rsseg.losses.composite import Composite, CompositeValue, Weight
 from rsseg.losses.foreign import Foreign
-from rsseg.losses.presence import presence_loss
 from rsseg.losses.split import SplitLosses
-from rsseg.losses.targets import EdgeWeight
+from rsseg.losses.targets import EdgeWeight, presence_loss
 from rsseg.losses.terms.centres import HeatFocal, OffsetSmoothL1, SizeSmoothL1
 from rsseg.losses.terms.likelihood import (
     BinaryCrossEntropy,
     CrossEntropy,
     Focal,
     GeneralizedCrossEntropy,
-    LogitAdjustedCrossEntropy,
-    LogitMargin,
-    OneClass,
     Poly1CrossEntropy,
     SymmetricCrossEntropy,
-    TopKCrossEntropy,
 )
-from rsseg.losses.terms.overlap import MCC, Dice, FocalTversky, Jaccard, LogCoshDice, Lovasz, RegionSize, Tversky
+from rsseg.losses.terms.lines import ClDice, SkeletonRecall
+from rsseg.losses.terms.lovasz import Lovasz
+from rsseg.losses.terms.overlap import MCC, Dice, FocalTversky, Jaccard, LogCoshDice, RegionSize, Tversky
+from rsseg.losses.terms.pixelwise import LogitAdjustedCrossEntropy, LogitMargin, OneClass, TopKCrossEntropy
 from rsseg.losses.terms.regression import MAE, MSE, RMSE, BerHu, Huber, LogCosh, Pinball, SmoothL1
-from rsseg.losses.terms.shape import Boundary, BoundaryDoU, ClDice, ComponentDice, SkeletonRecall
+from rsseg.losses.terms.shape import Boundary, BoundaryDoU, ComponentDice
 from rsseg.losses.terms.term import Term
 
 __all__ = [

@@ -64,14 +64,13 @@ class Balancing(nn.Module):
         parts: The names of the parts that have a weight.
 
     Attributes:
+        at_shared_layer: Whether it needs gradients at the last layer that all parts depend on.
+        takes_signed: Whether a part may be negative.
         weights: By part, what its value was multiplied by in the last total, for the log.
     """
 
     at_shared_layer = False
-    """Whether it needs gradients at the last layer that all parts depend on."""
-
     takes_signed = True
-    """Whether a part may be negative."""
 
     def __init__(self, parts: Sequence[str] = ()) -> None:
         super().__init__()
@@ -131,7 +130,6 @@ class EqualGradients(Balancing):
     part that starts later takes its share beside them.
 
     Args:
-        parts: As for `Balancing`.
         batches: Over how many batches norms are averaged, 1 or more.
     """
 
@@ -144,7 +142,6 @@ class EqualGradients(Balancing):
         self.scale = nn.Buffer(torch.ones(()))
 
     def update(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], shared: Tensor | None) -> None:
-        """Measure the parts that have not been measured often enough."""
         new = [name for name in self.parts if weights[name] and self._looked[name] < self.batches]
         if not new:
             return
@@ -165,7 +162,6 @@ class EqualGradients(Balancing):
         return torch.where(self.measured > 0, self.norms / self.measured, 1)
 
     def factors(self) -> Tensor:
-        """Inverse to the norms; 1 for a part that is not measured."""
         return torch.where(self.measured > 0, self.scale / self._means(), 1)
 
     def get_extra_state(self) -> Tensor:
@@ -173,7 +169,6 @@ class EqualGradients(Balancing):
         return torch.tensor(list(self._looked.values()))
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Go on counting."""
         self._looked = dict(zip(self.parts, state.tolist(), strict=True))
 
 
@@ -185,7 +180,6 @@ class Uncertainty(Balancing):
     ``2 a_k L_k``. The s are trained by the run's optimizer, without weight decay.
 
     Args:
-        parts: As for `Balancing`.
         real: Those whose head predicts real values.
     """
 
@@ -197,7 +191,6 @@ class Uncertainty(Balancing):
         self.log_variance = nn.Parameter(torch.zeros(len(parts)))
 
     def factors(self) -> Tensor:
-        """The parts' precisions, with a gradient."""
         return self.a * torch.exp(-self.log_variance)
 
     def forward(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], shared: Tensor | None = None) -> Tensor:
@@ -215,7 +208,6 @@ class DynamicWeightAverage(Balancing):
     mean over a window of batches. In the first two windows all factors are 1.
 
     Args:
-        parts: As for `Balancing`.
         temperature: T, above 0; the larger, the more alike the factors.
         window: The number of batches, 1 or more.
     """
@@ -244,7 +236,6 @@ class DynamicWeightAverage(Balancing):
             begun.mul_(~full)
 
     def factors(self) -> Tensor:
-        """The softmax of the last two windows' ratios."""
         ratios = torch.where(self.before > 0, self.last / self.before, 1)
         return len(self.parts) * torch.softmax(ratios / self.temperature, dim=0)
 
@@ -258,7 +249,6 @@ class GradNorm(Balancing):
     so that f stays positive and the rate means the same whatever the losses' units.
 
     Args:
-        parts: As for `Balancing`.
         alpha: How much more is asked of slow parts, 0 or more; 0: equal norms.
         lr: The rate of the factors, above 0, 1 at most.
     """
@@ -287,7 +277,6 @@ class GradNorm(Balancing):
         self.found.copy_(torch.where(usable, stepped * kept / stepped.sum(), self.found))
 
     def factors(self) -> Tensor:
-        """As the last step has left them."""
         return self.found.clone()
 
 

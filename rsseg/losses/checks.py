@@ -1,17 +1,17 @@
-"""Checks of the parameters of a loss, and the neutralising of ignored pixels."""
+"""What is refused: parameters of a loss, pixel weights, and logits that look like probabilities."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from rsseg.contract import IGNORE, InputError, nearest, number
+from rsseg.contract import InputError, nearest, number
 from rsseg.task import TASKS
 
 log = logging.getLogger(__name__)
@@ -37,8 +37,8 @@ def _such_as(task: str) -> str:
     return {"regression": ", such as huber, mse or mae", "centres": ": loss=centres"}.get(task, ", such as ce_dice")
 
 
-def positive(name: str, value: Any) -> float:
-    """A finite number above 0.
+def positive(name: str, value: Any, high: float = math.inf) -> float:
+    """A finite number above 0 and up to `high`.
 
     Example:
         >>> positive("delta", 0)
@@ -46,16 +46,13 @@ def positive(name: str, value: Any) -> float:
         ...
         rsseg.contract.InputError: delta has to be more than 0; found 0
     """
-    if not number(name, value):
+    if not number(name, value, high=high):
         raise InputError(f"{name} has to be more than 0; found {value!r}")
     return float(value)
 
 
-def share(name: str, value: Any) -> float:
-    """A number above 0 and up to 1."""
-    if not number(name, value, high=1.0):
-        raise InputError(f"{name} has to be more than 0; found {value!r}")
-    return float(value)
+share = partial(positive, high=1.0)
+"""A number above 0 and up to 1."""
 
 
 def whole(name: str, value: Any) -> int:
@@ -66,15 +63,9 @@ def whole(name: str, value: Any) -> int:
 
 
 def per_class(name: str, values: Any, scalar: bool = False) -> tuple[float, ...] | float | None:
-    """Numbers of 0 or more, not all 0; how many there must be shows with the first logits.
+    """Numbers of 0 or more, not all 0, or None; with `scalar` one number for all classes too.
 
-    Args:
-        name: What the user calls them.
-        values: A sequence or vector; None stays None.
-        scalar: Whether one number for all classes will do.
-
-    Raises:
-        InputError: If they are none.
+    How many there must be shows with the first logits.
     """
     if isinstance(values, Tensor):
         values = values.tolist()
@@ -129,15 +120,7 @@ RULES: Mapping[str, Callable[[str, Any], Any]] = {
 
 
 def check_weight(logits: Tensor, weight: Tensor | None) -> None:
-    """Refuse pixel weights that do not fit logits. Looks at shapes and dtypes only.
-
-    Args:
-        logits: ``[B, C, H, W]``.
-        weight: Floating point ``[B, H, W]``, or none.
-
-    Raises:
-        InputError: If the shape or dtype is another one.
-    """
+    """Refuse pixel weights whose shape or dtype does not fit logits."""
     if weight is None:
         return
     expected = (logits.shape[0], *logits.shape[2:])
@@ -149,11 +132,7 @@ def check_weight(logits: Tensor, weight: Tensor | None) -> None:
 
 
 def check_weight_values(weight: Tensor | None) -> None:
-    """Refuse weights below 0 and infinite ones. Reads the values, which waits for the device.
-
-    Raises:
-        InputError: If there are any. NaN is a weight of 0.
-    """
+    """Refuse weights below 0 and infinite ones; NaN is a weight of 0. Reads the values, which waits for the device."""
     if weight is None:
         return
     wrong = (weight < 0) | weight.isinf()
@@ -167,10 +146,6 @@ def warn_of_probabilities(logits: Tensor, task: str) -> None:
     They do if all are from 0 to 1, not all the same, and, for multiclass, the classes of every pixel sum to 1. Logits of a
     multiclass network practically never do; those of a sigmoid network lie in [0, 1] everywhere only by chance, for as
     long as every pixel is called more likely than not. Reads the values, which waits for the device.
-
-    Args:
-        logits: ``[B, C, H, W]``.
-        task: `binary`, `multiclass` or `multilabel`.
     """
     values = logits.detach()
     if values.numel() == 0 or not bool((values.amin() >= 0) & (values.amax() <= 1) & (values.amin() < values.amax())):
@@ -186,79 +161,3 @@ def warn_of_probabilities(logits: Tensor, task: str) -> None:
         " that sum to 1" if TASKS[task].exclusive else "",
         name,
     )
-
-
-def widened(logits: Tensor) -> Tensor:
-    """Logits in the dtype that losses are computed in: float64 stays, any other becomes float32."""
-    return logits if logits.dtype == torch.float64 else logits.float()
-
-
-class Planes(NamedTuple):
-    """Logits in which ignored pixels are harmless, and a plane of truth for each class; all ``[B, C, H, W]``.
-
-    Attributes:
-        logits: float32 or float64, 0 at ignored pixels.
-        own: bool, which valid pixels belong to the class.
-        valid: bool.
-        weight: What each pixel counts for, 0 at ignored ones, in the logits' dtype; None: 1 at valid ones.
-        exclusive: Whether the classes exclude each other: softmax, not sigmoid.
-    """
-
-    logits: Tensor
-    own: Tensor
-    valid: Tensor
-    weight: Tensor | None
-    exclusive: bool
-
-    @property
-    def p(self) -> Tensor:
-        """Probabilities, 0 where ignored."""
-        p = self.logits.softmax(1) if self.exclusive else self.logits.sigmoid()
-        return torch.where(self.valid, p, torch.zeros_like(p))
-
-    @property
-    def share(self) -> Tensor:
-        """What each pixel counts for, as numbers."""
-        return self.valid.to(self.logits.dtype) if self.weight is None else self.weight
-
-
-def class_planes(logits: Tensor, target: Tensor, task: str, ignore_index: int = IGNORE, weight: Tensor | None = None) -> Planes:
-    """Logits and labels as planes, for losses that look at a pixel's surroundings or order.
-
-    Ignored logits are replaced, not multiplied by 0: NaN and infinity under ignored pixels reach neither the value nor
-    the gradient.
-
-    Args:
-        logits: ``[B, C, H, W]``, of any floating dtype.
-        target: Labels of any integer dtype, see `Task.check_shapes`.
-        task: `binary`, `multiclass` or `multilabel`.
-        ignore_index: The label of pixels that do not count.
-        weight: ``[B, H, W]``, see `check_weight`; None: 1.
-
-    Raises:
-        InputError: As `Task.check_shapes`.
-
-    Example:
-        >>> planes = class_planes(torch.full((1, 1, 1, 2), torch.nan), torch.tensor([[[1, 255]]]), "binary")
-        >>> planes.logits.flatten(), planes.own.flatten(), planes.valid.flatten()
-        (tensor([nan, 0.]), tensor([ True, False]), tensor([ True, False]))
-    """
-    TASKS[task].check_shapes(logits, target)
-    check_weight(logits, weight)
-    if target.is_floating_point():
-        raise InputError(f"the loss needs labels; found class shares, {target.dtype}")
-    labels = target.long()
-    if TASKS[task].exclusive:
-        labels = labels.unsqueeze(1)
-        positive = torch.arange(logits.shape[1], device=logits.device).view(-1, 1, 1)
-    else:
-        labels = labels.reshape(logits.shape)
-        positive = labels.new_ones(())
-    valid = labels != ignore_index
-    if weight is not None:
-        valid = valid & (weight > 0).unsqueeze(1)
-    own, valid = (labels == positive) & valid, valid.expand_as(logits)
-    wide = widened(logits)
-    zero = torch.zeros_like(wide)
-    share = None if weight is None else torch.where(valid, weight.unsqueeze(1).to(wide.dtype), zero)
-    return Planes(torch.where(valid, wide, zero), own, valid, share, TASKS[task].exclusive)

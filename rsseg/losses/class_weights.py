@@ -18,32 +18,21 @@ EXTREME = 1e3
 
 
 class Counts(Protocol):
-    """Counted training pixels.
-
-    Attributes:
-        positives: Of each class.
-        valid: Labelled ones, per class.
-    """
+    """Counted training pixels of each class, and labelled ones beside them."""
 
     @property
-    def positives(self) -> list[int]: ...  # noqa: D102
+    def positives(self) -> list[int]: ...
 
     @property
-    def valid(self) -> list[int]: ...  # noqa: D102
+    def valid(self) -> list[int]: ...
 
 
 Rule: TypeAlias = Callable[[Sequence[int]], list[float]]
-"""From the pixels of each class to weights."""
+"""From the pixels of each class to weights; negative counts and counts of 0 alone raise `InputError`."""
 
 
 def inverse_frequency(counts: Sequence[int]) -> list[float]:
     """Weights in proportion to ``1 / n``: every class weighs the same in the sum, so rare ones get very large weights.
-
-    Args:
-        counts: The pixels n of each class.
-
-    Raises:
-        InputError: For negative counts, and if no class occurs.
 
     Example:
         >>> [round(weight, 3) for weight in inverse_frequency([900, 100, 0])]
@@ -54,12 +43,6 @@ def inverse_frequency(counts: Sequence[int]) -> list[float]:
 
 def root_inverse_frequency(counts: Sequence[int]) -> list[float]:
     """Weights in proportion to ``1 / sqrt(n)``: half way between equal pixels and equal classes.
-
-    Args:
-        counts: The pixels n of each class.
-
-    Raises:
-        InputError: As `inverse_frequency`.
 
     Example:
         >>> [round(weight, 3) for weight in root_inverse_frequency([900, 100])]
@@ -78,9 +61,6 @@ def effective_number(counts: Sequence[int], beta: float | None = None) -> list[f
         counts: The pixels n of each class.
         beta: From 0 (equal weights) up to but not 1 (inverse frequency). None: ``1 - 1 / N`` with N the mean count of the
             classes that occur: classes well below the mean are weighed by inverse frequency, those above alike.
-
-    Raises:
-        InputError: As `inverse_frequency`, and for a beta out of range.
 
     Example:
         >>> [round(weight, 3) for weight in effective_number([900, 100], beta=0.99)]
@@ -119,19 +99,12 @@ def positive_weight(negatives: int, positives: int, rule: Rule = inverse_frequen
 
     Where one of the two was never counted it is 1000 or 1/1000; `uncounted` names such a class.
 
-    Args:
-        negatives: The pixels labelled 0.
-        positives: The pixels labelled 1.
-        rule: What weighs the two.
-
     Raises:
         InputError: For negative counts, and if both are 0.
 
     Example:
-        >>> positive_weight(900, 100)
-        9.0
-        >>> positive_weight(900, 100, root_inverse_frequency)
-        3.0
+        >>> positive_weight(900, 100), positive_weight(900, 100, root_inverse_frequency)
+        (9.0, 3.0)
     """
     if min(negatives, positives) < 0 or negatives + positives == 0:
         raise InputError(f"a positive weight needs labelled pixels; found {negatives} negative, {positives} positive")
@@ -144,11 +117,7 @@ def positive_weight(negatives: int, positives: int, rule: Rule = inverse_frequen
 
 
 def cap_weights(weights: Sequence[float], cap: float) -> list[float]:
-    """Weights of which none is more than `cap` times the smallest, and whose mean is as it was.
-
-    Args:
-        weights: One per class.
-        cap: 1 or more; 1: all weigh alike.
+    """Weights of which none is more than `cap`, of 1 or more, times the smallest, and whose mean is as it was.
 
     Example:
         >>> [round(weight, 3) for weight in cap_weights([0.02, 0.18, 2.8], cap=10)]
@@ -162,17 +131,10 @@ def cap_weights(weights: Sequence[float], cap: float) -> list[float]:
 def uncounted(task: Task, positives: Sequence[int], valid: Sequence[int]) -> list[int]:
     """The classes whose weight no rule can count: without a pixel, or (binary, multilabel) without one of anything else.
 
-    Args:
-        task: The head's task.
-        positives: The pixels of each class.
-        valid: The labelled pixels, by class.
-
     Example:
         >>> from rsseg.task import Multiclass, Multilabel
-        >>> uncounted(Multilabel(("a", "b", "c")), [0, 3, 9], [9, 9, 9])
-        [0, 2]
-        >>> uncounted(Multiclass(("a", "b")), [0, 9], [9, 9])
-        [0]
+        >>> uncounted(Multilabel(("a", "b", "c")), [0, 3, 9], [9, 9, 9]), uncounted(Multiclass(("a", "b")), [0, 9], [9, 9])
+        ([0, 2], [0])
     """
     whole = [0] * len(positives) if task.exclusive else valid
     return [c for c, (own, most) in enumerate(zip(positives, whole, strict=True)) if own in (0, most)]
@@ -183,10 +145,6 @@ def counted_priors(task: Task, counts: Counts) -> list[float]:
 
     Shares of 0 and 1, whose logarithm or odds are infinite, are clipped as the inverse weights are.
 
-    Args:
-        task: The head's task.
-        counts: Of the training split.
-
     Example:
         >>> from types import SimpleNamespace
         >>> from rsseg.task import Binary
@@ -196,8 +154,13 @@ def counted_priors(task: Task, counts: Counts) -> list[float]:
     if task.exclusive:
         relative = [1 / weight for weight in inverse_frequency(counts.positives)]
         return [share / sum(relative) for share in relative]
+    return [1 / (1 + weight) for weight in _positive_weights(counts, inverse_frequency)]
+
+
+def _positive_weights(counts: Counts, rule: Rule) -> list[float]:
+    """The weight of each label's positives; 1 without a labelled pixel."""
     pairs = zip(counts.positives, counts.valid, strict=True)
-    return [1 / (1 + positive_weight(valid - own, own)) if valid else 0.5 for own, valid in pairs]
+    return [positive_weight(valid - own, own, rule) if valid else 1.0 for own, valid in pairs]
 
 
 def counted_weights(term: Mapping[str, Any], where: str, task: Task, counts: Counts | None) -> dict[str, Any]:
@@ -234,11 +197,11 @@ def counted_weights(term: Mapping[str, Any], where: str, task: Task, counts: Cou
         raise InputError(
             f"{where}.class_weights={rule} of a {task.kind} task weighs positive pixels: only cross-entropy terms do that"
         )
+    name = "class_weights" if task.exclusive else "pos_weight"
     if counts is None:
-        return {**rest, "class_weights" if task.exclusive else "pos_weight": [1.0] * task.channels}
+        return {**rest, name: [1.0] * task.channels}
     if task.exclusive:
         weights = WEIGHTING[rule](counts.positives)
-        return {**rest, "class_weights": weights if cap is None else cap_weights(weights, cap)}
-    pairs = zip(counts.positives, counts.valid, strict=True)
-    positive = [positive_weight(valid - own, own, WEIGHTING[rule]) if valid else 1.0 for own, valid in pairs]
-    return {**rest, "pos_weight": positive if cap is None else [min(max(weight, 1 / cap), cap) for weight in positive]}
+        return {**rest, name: weights if cap is None else cap_weights(weights, cap)}
+    positive = _positive_weights(counts, WEIGHTING[rule])
+    return {**rest, name: positive if cap is None else [min(max(weight, 1 / cap), cap) for weight in positive]}

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from rsseg.contract import IGNORE, InputError, number
-from rsseg.losses.sums import Needs, Over, Sum, Sums, pixel_sums
+from rsseg.losses.compiled import compiled_on_gpu
+from rsseg.losses.sums import AllSums, Needs, Over, Sum, Sums, pixel_sums
 from rsseg.losses.targets import EdgeWeight, smoothed
 from rsseg.losses.terms.term import Term
 from rsseg.task import TASKS
@@ -41,14 +42,7 @@ class Weight:
         return self.full * min(1.0, (done - self.start) / self.ramp) if self.ramp else self.full
 
     def check(self, name: str) -> None:
-        """Refuse what is no weight and no share.
-
-        Args:
-            name: The term's.
-
-        Raises:
-            InputError: If there is any.
-        """
+        """Refuse what is no weight and no share, of the term of this name."""
         number(f"the weight of the term '{name}'", self.full)
         start = number(f"the start of the term '{name}', a share of the steps,", self.start, high=1.0)
         ramp = number(f"the ramp of the term '{name}', a share of the steps,", self.ramp, high=1.0)
@@ -82,7 +76,7 @@ class Given(NamedTuple):
     Attributes:
         labels: The target, for terms that need labels.
         soft: The target for terms that take class shares: those of softened labels, else the same.
-        weight: What each pixel counts for, ``[B, H, W]``; None: 1.
+        weight: See `rsseg.losses`.
     """
 
     labels: Tensor
@@ -174,27 +168,24 @@ class Composite(nn.Module):
         return {name: weight.full for name, weight in self._weights.items()}
 
     def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None, done: float = 1.0) -> CompositeValue:
-        """The loss of logits and target, and its parts; see `rsseg.losses.terms` for what they are.
-
-        Args:
-            logits: See `rsseg.losses.terms`.
-            target: Likewise.
-            weight: Likewise.
-            done: The share of the training steps that are done, which sets the terms' weights; 1: the full ones.
-        """
+        """The loss and its parts, when this share of the training steps is `done`; 1: at the terms' full weights."""
         raw: dict[str, Tensor] = {}
         weighted: dict[str, Tensor] = {}
         weights = {name: factor.at(done) for name, factor in self._weights.items()}
         given = self.given(logits, target, weight)
         beside = () if given.weight is None else (given.weight,)
-        found = self._sums(logits, given)
+        self._check(logits, given)
+        joined = _values_of_sums(self, given, logits=logits)
         for name, term in self.terms.items():
             factor = weights[name]
             learns = any(parameter.requires_grad for parameter in term.parameters())  # DDP waits for its gradient
             with torch.set_grad_enabled((factor > 0 or learns) and torch.is_grad_enabled()):
-                sums = self.sums_of(term, found)
-                raw[name] = term(logits, given.target(term), *beside) if sums is None else term.from_sums(sums)  # type: ignore[operator]
-            weighted[name] = factor * raw[name] if factor > 0 or learns else torch.zeros_like(raw[name])
+                raw[name] = joined[name] if name in joined else term(logits, given.target(term), *beside)
+            if factor > 0 or learns:
+                weighted[name] = factor * raw[name]
+            else:
+                raw[name] = raw[name].detach()
+                weighted[name] = torch.zeros_like(raw[name])
         total = torch.stack(list(weighted.values())).sum()
         return CompositeValue(total, raw, weighted, weights)
 
@@ -210,24 +201,32 @@ class Composite(nn.Module):
             soft = smoothed(target, logits.shape[1], self.task, self.label_smoothing, self.ignore_index)
         return Given(target, soft, weight)
 
-    def image_sums(self, logits: Tensor, given: Given, also: Mapping[Key, Needs]) -> dict[Key, Sums]:
+    def image_sums(self, logits: Tensor, given: Given, also: Mapping[Key, Needs]) -> dict[Key, AllSums]:
         """The sums of each image that its terms are functions of, and `also` what others need, in the same pass."""
-        return self._sums(logits, given, also, images=True)
+        self._check(logits, given)
+        return self.sums(logits, given, also, images=True)
 
-    def sums_of(self, term: nn.Module, found: Mapping[Key, Sums]) -> Sums | None:
+    def sums_of(self, term: nn.Module, found: Mapping[Key, AllSums]) -> Sums | None:
         """Those sums that a term is a function of; None if it is none."""
         joined = _joins(term)
-        return found[self.key_of(joined)] if joined else None
+        if joined is None:
+            return None
+        wanted = {over for _, over in joined.needs}
+        return {name: value for (name, over), value in found[self.key_of(joined)].items() if over in wanted}
 
-    def _sums(
+    def _check(self, logits: Tensor, given: Given) -> None:
+        """Refuse what does not fit, for the terms of the one pass, and in every call for all if that is asked for."""
+        for term in self.terms.values():
+            if isinstance(term, Term) and (term.needs or self.check_targets):
+                term.check(logits, given.labels, given.weight, self.check_targets)
+
+    def sums(
         self, logits: Tensor, given: Given, also: Mapping[Key, Needs] | None = None, images: bool = False
-    ) -> dict[Key, Sums]:
+    ) -> dict[Key, AllSums]:
         """What the terms of the one pass need; more than one pass only if their tasks, targets or ignore values differ."""
         needs: dict[Key, set[tuple[Sum, Over]]] = {}
         targets: dict[Key, Tensor] = {}
         for term in self.terms.values():
-            if isinstance(term, Term) and (term.needs or self.check_targets):
-                term.check(logits, given.labels, given.weight, self.check_targets)
             if joined := _joins(term):
                 key = self.key_of(joined)
                 targets[key] = given.target(joined)
@@ -243,6 +242,17 @@ class Composite(nn.Module):
     def key_of(self, term: Term) -> Key:
         """What terms have to agree in to share their sums."""
         return term.task, term.ignore_index, bool(self.label_smoothing) and term.soft
+
+
+@compiled_on_gpu
+def _values_of_sums(composite: Composite, given: Given, *, logits: Tensor) -> dict[str, Tensor]:
+    """The values of the terms that share the pass, by name."""
+    found, values = composite.sums(logits, given), {}
+    for name, term in composite.terms.items():
+        sums = composite.sums_of(term, found)
+        if sums is not None:
+            values[name] = term.from_sums(sums)  # type: ignore[operator]
+    return values
 
 
 Key: TypeAlias = tuple[str, int, bool]

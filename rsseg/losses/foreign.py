@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from rsseg.contract import IGNORE, InputError
-from rsseg.losses.checks import check_weight, check_weight_values, widened
+from rsseg.losses.checks import check_weight, check_weight_values
+from rsseg.losses.planes import widened
 from rsseg.losses.terms.term import VALUE_CHECKS, Term
 from rsseg.task import Task
 
@@ -22,12 +23,7 @@ SMP, MONAI = "segmentation_models_pytorch", "monai"
 
 
 def given_to_loss(node: Mapping[str, Any], task: str = "", soft: bool = False) -> dict[str, Any]:
-    """What the constructor of a loss is given, where its signature has it.
-
-    Args:
-        node: Its node in the config.
-        task: The kind of the head's task.
-        soft: Whether the target holds class shares: NaN is ignored among them, no label is.
+    """What the constructor of a loss is given, where its signature has it; no `ignore_index` for soft targets, which have NaN.
 
     Example:
         >>> given_to_loss({"_target_": "segmentation_models_pytorch.losses.DiceLoss"}, "binary")
@@ -38,17 +34,7 @@ def given_to_loss(node: Mapping[str, Any], task: str = "", soft: bool = False) -
 
 
 def adapted(loss: nn.Module, where: str, task: Task, pixels: Any = False) -> nn.Module:
-    """The loss as a term of a `Composite`: itself if it is one of rsseg's, else a `Foreign`.
-
-    Args:
-        loss: The loss.
-        where: Its place in the config.
-        task: The head's task.
-        pixels: See `Foreign`.
-
-    Raises:
-        InputError: For `pixels` that is neither true nor false, and of a loss that leaves out ignored pixels itself.
-    """
+    """The loss as a term of a `Composite`: itself if it is one of rsseg's, which takes no `pixels`, else a `Foreign`."""
     if not isinstance(pixels, bool):
         raise InputError(f"{where}.pixels has to be true or false; found {pixels!r}")
     if isinstance(loss, Term):
@@ -132,23 +118,12 @@ class Foreign(nn.Module):
         return self.pixels or (self.ignores and self.task.dtype.kind != "f")
 
     def refuse_ignored(self) -> None:
-        """Refuse data with ignored pixels before the first step, if the loss has no notion of them.
-
-        Raises:
-            InputError: If it has none.
-        """
+        """Refuse data with ignored pixels before the first step, if the loss has no notion of them."""
         if not self.leaves_out:
             raise self._advice()
 
     def try_out(self, weighted: bool = False) -> None:
-        """Take value and gradient of a small batch, some of it ignored if these pixels are left out.
-
-        Args:
-            weighted: Whether pixels have weights.
-
-        Raises:
-            InputError: As when it is called, and if ignored pixels have a gradient.
-        """
+        """Take value and gradient of a small batch, some of it ignored, or weighted, and refuse what would fail in a run."""
         size, planes = (2, self.task.channels, 32, 32), (2, *self.task.planes, 32, 32)
         logits = torch.linspace(-3, 3, math.prod(size)).view(size).requires_grad_()
         real = self.task.dtype.kind == "f"

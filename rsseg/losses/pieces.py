@@ -1,9 +1,9 @@
-"""Some pixels of a batch: the sums that they add, and the gradient that they get, of a target of labels."""
+"""Some pixels of a batch: the sums that they add, and the gradient that they get."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
@@ -74,46 +74,56 @@ def labelled(target: Tensor, number: Tensor, labels: int, ignore: int) -> Tensor
     return v
 
 
+def shares_of(number: Tensor, exclusive: bool) -> tuple[Tensor, Tensor]:
+    """Y and v of class shares, see `Piece`; exclusive ones are known together."""
+    known = ~number.isnan()
+    v = (known.all(1, keepdim=True) if exclusive else known).to(number.dtype)
+    return torch.where(v > 0, number, 0), v
+
+
 class Piece:
     """Some pixels of some images: logits ``[b, C, n]``, a target ``[b, L, n]`` and weights ``[b, 1, n]`` or None.
 
     Masks are stored as floats: on a CPU, operations on mixed dtypes are many times slower.
 
     Attributes:
+        hard: Whether the target holds labels, otherwise shares.
         logs: Whether logarithms of probabilities have to be right where these vanish, as a loss needs and a gradient does not.
         w: The weights, 0 where ignored; None: 1.
         v: ``[b, 1 or C, n]``, 1 where a pixel counts and 0 where it is ignored.
         y: ``[b, C, n]``, the share of the class, for a label 0 or 1; 0 where ignored.
     """
 
-    y: Tensor
-    v: Tensor
-
     def __init__(self, x: Tensor, target: Tensor, w: Tensor | None, ignore: int, logs: bool) -> None:
-        self.x, self.logs = x, logs
-        self.y, self.v = self.read(target, x.shape[1], ignore)
+        self.x, self.logs, self.hard = x, logs, not target.is_floating_point()
+        self.y, self.v = self.read(target, target.to(wide(x)), ignore)
         self.w: Tensor | None = None
         if w is not None:
-            wide = w.to(self.y.dtype)
-            counts = torch.gt(wide, 0, out=torch.empty_like(wide))
+            numbers = w.to(self.y.dtype)
+            counts = torch.gt(numbers, 0, out=torch.empty_like(numbers))
             self.v, self.y = self.v * counts, self.y.mul_(counts)
-            self.w = torch.where(self.v > 0, wide, torch.zeros_like(wide))
+            self.w = torch.where(self.v > 0, numbers, 0)
         self.whole = may_look(x) and float(self.v.sum(-1).sum()) == self.v.numel()
         self.start(target)
 
-    @classmethod
-    def cut(cls, x: Tensor, y: Tensor, w: Tensor | None, part: Part, ignore: int, logs: bool) -> Self:
-        """The piece of a part of a batch."""
-        images, pixels = part
-        weights = None if w is None else w[images, :, pixels]
-        return cls(x[images, :, pixels], y[images, :, pixels], weights, ignore, logs)
-
-    def read(self, target: Tensor, classes: int, ignore: int) -> tuple[Tensor, Tensor]:
-        """Y and v of a target as numbers."""
+    def read(self, target: Tensor, number: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
+        """Y and v of a target, given as floating-point numbers too."""
         raise NotImplementedError
 
     def start(self, target: Tensor) -> None:
         """Compute what sums and gradient share."""
+        raise NotImplementedError
+
+    def sums(self, key: Sum) -> tuple[Tensor, Tensor]:
+        """A sum over own and other pixels, ``[b, C]`` each."""
+        raise NotImplementedError
+
+    def error(self) -> Tensor:
+        """``[b, C, n]``, ``|y - p|``; 0 where ignored."""
+        raise NotImplementedError
+
+    def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
+        """The gradient ``[b, C, n]`` from those of the sums, for pixels of weight 1."""
         raise NotImplementedError
 
     def clean(self, values: Tensor) -> Tensor:
@@ -133,39 +143,13 @@ class Piece:
         table = torch.stack([part for key in plain for part in self.sums(key)])
         return [table.view(-1, 2, *table.shape[1:]), *(self.histogram(int(key.number)) for key in levels)]
 
-    def sums(self, key: Sum) -> tuple[Tensor, Tensor]:
-        """A sum over own and other pixels, ``[b, C]`` each."""
-        raise NotImplementedError
-
-    def histogram(self, bins: int) -> Tensor:
-        """The weight of the errors at each level, ``[2, b, C, bins]``; all NaN for a class with a NaN among its errors."""
-        raise NotImplementedError
-
     def weighted_gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
         """The gradient ``[b, C, n]`` from those of the sums."""
         found = self.gradient(by)
         return found if self.w is None else found.mul_(self.w)
 
-    def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
-        """The same for pixels of weight 1."""
-        raise NotImplementedError
-
-
-class Hard(Piece):
-    """Pixels with labels.
-
-    Attributes:
-        p_t: ``[b, L, n]``, the probability of the label.
-    """
-
-    p_t: Tensor
-
-    def error(self) -> Tensor:
-        """``[b, C, n]``, ``|y - p|``; 0 where ignored."""
-        raise NotImplementedError
-
     def histogram(self, bins: int) -> Tensor:
-        """See `Piece`."""
+        """The weight of the errors at each level, ``[2, b, C, bins]``; all NaN for a class with a NaN among its errors."""
         error = self.error()
         place = self.places(error, bins)
         table = torch.zeros(2 * bins * self.y.shape[0] * self.y.shape[1], dtype=torch.int32, device=place.device)
@@ -190,12 +174,20 @@ class Hard(Piece):
         return level.long().add_(start).flatten()
 
 
-class Softmax(Hard):
-    """Classes that exclude each other."""
+class Softmax(Piece):
+    """Classes that exclude each other.
 
-    def read(self, target: Tensor, classes: int, ignore: int) -> tuple[Tensor, Tensor]:
+    Attributes:
+        p: ``[b, C, n]``, the probabilities; 0 where ignored.
+        p_t: That of the label, ``[b, 1, n]``; of shares all, ``[b, C, n]``.
+        log_p_t: Its logarithm.
+    """
+
+    def read(self, target: Tensor, number: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
         """See `Piece`; a label beyond the classes counts for nothing."""
-        number = target.to(wide(self.x))
+        if not self.hard:
+            return shares_of(number, exclusive=True)
+        classes = self.x.shape[1]
         y = number.new_empty(len(number), classes, number.shape[2])
         torch.eq(number, torch.arange(classes, dtype=number.dtype, device=number.device).unsqueeze(-1), out=y)
         v = labelled(target, number, classes, ignore)
@@ -204,7 +196,10 @@ class Softmax(Hard):
         return y, v
 
     def start(self, target: Tensor) -> None:
-        """See `Piece`."""
+        if not self.hard:
+            self.log_p_t = finite(self.log_p())
+            self.p = self.p_t = self.log_p_t.exp() * self.v
+            return
         self.label = target.long() if self.whole else target.long().clamp(0, self.x.shape[1] - 1)
         if self.logs:
             log_p = self.log_p()
@@ -217,15 +212,13 @@ class Softmax(Hard):
             self.log_p_t = finite(self.p_t.log())
 
     def log_p(self) -> Tensor:
-        """The logarithms of all probabilities, made anew: the pass does without them but for label smoothing."""
+        """The logarithms of all probabilities, made anew."""
         return self.clean(self.x.log_softmax(1, dtype=self.y.dtype))
 
     def error(self) -> Tensor:
-        """See `Hard`."""
         return (self.y - self.p).abs_()
 
     def sums(self, key: Sum) -> tuple[Tensor, Tensor]:
-        """See `Piece`."""
         if key.name == "count":
             count = self.total(self.y)
             return count, self.total(self.v) - count
@@ -233,8 +226,8 @@ class Softmax(Hard):
             own = self.sum_by_class(self.p_t)
             return own.to(self.p.dtype), (self.total(self.p, torch.float64) - own).to(self.p.dtype)
         if key.name == "soft":
-            own = self.y * self.p
-            return self.total(own), self.total(own.neg_().add_(self.p))
+            common = torch.minimum(self.y, self.p)
+            return self.total(common), self.total(self.p - common)
         if key.name == "spread":
             own = self.total(-finite(self.log_p()))
         else:
@@ -247,10 +240,10 @@ class Softmax(Hard):
 
         On an accelerator the additions to one class would wait for each other.
         """
-        return may_look(self.x) and self.x.shape[1] > 3
+        return self.hard and may_look(self.x) and self.x.shape[1] > 3
 
     def sum_by_class(self, values: Tensor) -> Tensor:
-        """The weighted sums ``[b, C]`` over each class's own pixels of numbers ``[b, 1, n]``."""
+        """The weighted sums ``[b, C]`` over each class's own pixels of numbers like `p_t`."""
         if not self.scatters:
             return self.total(self.y * values)
         weighted = values * (self.v if self.w is None else self.w)
@@ -258,51 +251,46 @@ class Softmax(Hard):
         return sums.scatter_add_(1, self.label.squeeze(1), weighted.squeeze(1).double())
 
     def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
-        """See `Piece`."""
-        by_p: list[Tensor] = []
-        by_label: dict[Sum, Tensor] = {}
+        """``p (a - S) + y u``, with a the derivative by p, u that by the logarithm of `p_t`, and S what makes the sum 0."""
+        u, by_p = torch.zeros_like(self.p_t), []
         spread: Tensor | None = None
         for key, (own, other) in by.items():
-            if key.name == "soft":
+            if key.name == "soft" and self.hard:
                 by_p.append(other.unsqueeze(-1))
-                by_label[key] = own - other
+                u += self.at_label(own - other) * self.p_t
+            elif key.name == "soft":
+                below = (torch.sign(self.y - self.p) + 1) / 2
+                by_p.append(other.unsqueeze(-1) + (own - other).unsqueeze(-1) * below)
             elif key.name == "levels":
                 by_p.append(self.of_level(torch.stack([-own, other]), int(key.number)))
             elif key.name == "spread":
                 spread = own.unsqueeze(-1)
             else:
-                by_label[key] = own
-        u = torch.zeros_like(self.p_t)
-        for key, table in zip(by_label, self.at_label(list(by_label.values())), strict=True):
-            u += table * (self.p_t if key.name == "soft" else slope(key, self.p_t, self.log_p_t))
+                u += self.at_label(own) * slope(key, self.p_t, self.log_p_t)
+        whole = u if self.hard else (self.y * u).sum(1, keepdim=True)
         if by_p:
             a = sum(by_p[1:], by_p[0])
-            out = (a - (a * self.p).sum(1, keepdim=True).add_(u)).mul_(self.p).addcmul_(self.y, u)
+            out = (a - (a * self.p).sum(1, keepdim=True).add_(whole)).mul_(self.p)
         else:
-            out = (self.y - self.p).mul_(u)
+            out = self.p * -whole
+        out.addcmul_(self.y, u)
         if spread is not None:
             out += self.p * spread.sum(1, keepdim=True) - spread * self.v
         return out
 
-    def at_label(self, tables: Sequence[Tensor]) -> list[Tensor]:
-        """What tables ``[b, C]`` hold for each pixel's label, ``[b, 1, n]`` each."""
-        if not tables:
-            return []
-        found = torch.stack(list(tables)).gather(2, self.label.squeeze(1).expand(len(tables), -1, -1))
-        return [plane.unsqueeze(1) for plane in found]
+    def at_label(self, table: Tensor) -> Tensor:
+        """What a table ``[b, C]`` holds for each pixel's label, ``[b, 1, n]``; for shares, of each class ``[b, C, 1]``."""
+        return table.gather(1, self.label.squeeze(1)).unsqueeze(1) if self.hard else table.unsqueeze(-1)
 
 
-class Sigmoid(Hard):
+class Sigmoid(Piece):
     """Labels each on its own. With s = z or -z the logit of the label, ``p_t = sigmoid(s)`` and ``q = 1 - p_t``."""
 
-    def read(self, target: Tensor, classes: int, ignore: int) -> tuple[Tensor, Tensor]:
-        """See `Piece`."""
-        number = target.to(wide(self.x))
+    def read(self, target: Tensor, number: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
         v = labelled(target, number, 2, ignore)
         return torch.eq(number, 1, out=torch.empty_like(number)).mul_(v), v
 
     def start(self, target: Tensor) -> None:
-        """See `Piece`."""
         minus_s = self.clean(self.v.sub(self.y, alpha=2).mul_(self.x))
         self.q, self.s = minus_s.sigmoid(), minus_s.neg_()
         self.p_t = self.s.sigmoid()
@@ -316,16 +304,13 @@ class Sigmoid(Hard):
         return self.log
 
     def tables(self, plain: Sequence[Sum], levels: Sequence[Sum]) -> list[Tensor]:
-        """See `Piece`."""
         self.other = self.v - self.y  # the gradient does without it
         return super().tables(plain, levels)
 
     def error(self) -> Tensor:
-        """See `Hard`."""
         return self.q * self.v
 
     def sums(self, key: Sum) -> tuple[Tensor, Tensor]:
-        """See `Piece`."""
         if key.name == "count":
             return self.total(self.y), self.total(self.other)
         if key.name == "soft":
@@ -337,7 +322,6 @@ class Sigmoid(Hard):
         return self.total(self.y * value), self.total(self.other * value)
 
     def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
-        """See `Piece`."""
         by_log_p, by_s = torch.zeros_like(self.s), None
         for key, g in by.items():
             if key.name == "soft":
@@ -357,3 +341,42 @@ class Sigmoid(Hard):
     def by_label(self, own: Tensor, other: Tensor) -> Tensor:
         """What two tables ``[b, C]`` hold for each pixel, by its label."""
         return (self.y * (own - other).unsqueeze(-1)).add_(other.unsqueeze(-1))
+
+
+class SigmoidShares(Piece):
+    """Shares of labels each on its own: p and q are the probabilities of the label and of its rest."""
+
+    def read(self, target: Tensor, number: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
+        return shares_of(number, exclusive=False)
+
+    def start(self, target: Tensor) -> None:
+        z = self.clean(self.x.to(self.y.dtype, copy=True))
+        self.log_p, self.log_q = F.logsigmoid(z), F.logsigmoid(-z)
+        self.p, self.q = z.sigmoid() * self.v, (-z).sigmoid() * self.v
+        self.rest = self.v - self.y
+
+    def sums(self, key: Sum) -> tuple[Tensor, Tensor]:
+        if key.name == "count":
+            return self.total(self.y), self.total(self.rest)
+        if key.name == "soft":
+            common = torch.minimum(self.p, self.y)
+            return self.total(common), self.total(self.p - common)
+        if key.name == "spread":
+            return self.total(-self.log_p * self.v), self.total(-self.log_q * self.v)
+        own, other = pixel_value(key, self.p, self.log_p), pixel_value(key, self.q, self.log_q)
+        return self.total(self.y * own), self.total(self.rest * other)
+
+    def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
+        by_log_p, by_log_q = torch.zeros_like(self.p), torch.zeros_like(self.p)
+        for key, g in by.items():
+            own, other = g.unsqueeze(-1)
+            if key.name == "soft":
+                below = (torch.sign(self.y - self.p) + 1) / 2
+                by_log_p += self.p * (other + (own - other) * below)
+            elif key.name == "spread":
+                by_log_p -= own * self.v
+                by_log_q -= other * self.v
+            else:
+                by_log_p += own * self.y * slope(key, self.p, self.log_p)
+                by_log_q += other * self.rest * slope(key, self.q, self.log_q)
+        return by_log_p * self.q - by_log_q * self.p

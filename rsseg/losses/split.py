@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsseg.collective import global_sum
+from rsseg.collective import global_sums
 from rsseg.contract import known
 from rsseg.devices import exact_dtype
 from rsseg.losses.composite import Composite, label_key
-from rsseg.losses.sums import COUNT, Needs, Sums, pixel_sums
+from rsseg.losses.sums import COUNT, AllSums, Needs, pixel_sums
+from rsseg.losses.terms.regression import Quotient
 from rsseg.losses.terms.term import Term
 from rsseg.task import Task
 
@@ -74,14 +75,7 @@ class SplitLosses:
         self._values: SplitValues | None = None
 
     def update(self, logits: Tensor, target: Tensor, scene: Tensor, weight: Tensor | None = None) -> None:
-        """Add a batch.
-
-        Args:
-            logits: ``[B, K, H, W]``.
-            target: ``[B, *planes, H, W]``, as losses see it.
-            scene: int64 ``[B]``.
-            weight: ``[B, H, W]``, what each pixel counts for; None: 1.
-        """
+        """Add a batch, of the scenes int64 ``[B]``."""
         first = self.first.to(logits.device)[scene]
         member = torch.stack([first, ~first])
         given = self.loss.given(logits, target, weight)
@@ -95,8 +89,8 @@ class SplitLosses:
         self._count("labelled", labelled)
         beside = () if given.weight is None else (given.weight,)
         for name, term in self.loss.terms.items():
-            if hasattr(term, "of_mean"):
-                parts = torch.stack(term.parts(logits, given.target(term), given.weight))  # type: ignore[operator]
+            if isinstance(term, Quotient):
+                parts = torch.stack(term.parts(logits, given.target(term), given.weight))
                 self._count(name, member.to(labelled) @ parts.to(labelled).T)
             elif not _is_exact(term):
                 known_sums = self.loss.sums_of(term, found)
@@ -105,7 +99,7 @@ class SplitLosses:
                 )
                 self._count(name, value.to(labelled) * labelled)
 
-    def _add(self, key: Any, sums: Sums, member: Tensor) -> None:
+    def _add(self, key: Any, sums: AllSums, member: Tensor) -> None:
         """Add sums of images."""
         for (name, _), value in sums.items():
             exact = value.to(exact_dtype(value.device))
@@ -121,16 +115,14 @@ class SplitLosses:
         return self._values
 
     def _compute(self) -> SplitValues:
-        whole = global_sum(torch.cat([total.flatten() for total in self._totals.values()]))
-        parts = torch.split(whole, [total.numel() for total in self._totals.values()])
-        totals = {key: part.view_as(old) for (key, old), part in zip(self._totals.items(), parts, strict=True)}
+        totals = dict(zip(self._totals, global_sums(list(self._totals.values())), strict=True))
         pieces = [{key: total[half] for key, total in totals.items()} for half in (0, 1)]
         pieces.append({key: total.sum(0) for key, total in totals.items()})
         raw = {name: np.array([self._term(name, piece) for piece in pieces]) for name in self.loss.terms}
         weights = self.loss.weights
         weighted = {name: weights[name] * value if weights[name] else np.zeros(3) for name, value in raw.items()}
         own = sum((value[:2] for name, value in weighted.items() if weights[name]), start=np.zeros(2))
-        if not all(_is_exact(term) or hasattr(term, "of_mean") for name, term in self.loss.terms.items() if weights[name]):
+        if not all(_is_exact(term) or isinstance(term, Quotient) for name, term in self.loss.terms.items() if weights[name]):
             own = np.full(2, np.nan)
         at = "panel" if "panel" in {key[0] for key in totals if isinstance(key, tuple)} else label_key(self.task.kind)
         panel = [[_of_sums(term, piece, at, cpu=True) for piece in pieces[:2]] for term in self.panel.values()]
@@ -142,7 +134,7 @@ class SplitLosses:
         term: Any = self.loss.terms[name]
         if not float(totals["labelled"]):
             return float("nan")
-        if hasattr(term, "of_mean"):
+        if isinstance(term, Quotient):
             errors, share = totals[name].unbind()
             return float(term.of_mean(errors / torch.where(share > 0, share, 1)))
         if _is_exact(term):
@@ -155,9 +147,7 @@ def _of_sums(term: Any, totals: Totals, at: Any, cpu: bool = False) -> float:
     sums = {key[1]: total.cpu() if cpu else total for key, total in totals.items() if isinstance(key, tuple) and key[0] == at}
     if not sums[COUNT].any():
         return float("nan")
-    return float(
-        term.from_sums({(key, "batch"): total.unsqueeze(total.ndim - 1 - (total.ndim > 2)) for key, total in sums.items()})
-    )
+    return float(term.from_sums({key: total.unsqueeze(total.ndim - 1 - (total.ndim > 2)) for key, total in sums.items()}))
 
 
 def _images(needs: Needs) -> Needs:

@@ -24,8 +24,7 @@ from torch import Tensor
 from rsseg.collective import global_sums
 from rsseg.contract import IGNORE, InputError
 from rsseg.losses.checks import check_weight
-from rsseg.losses.pieces import Piece, Sigmoid, Softmax, parts_of, wide
-from rsseg.losses.share_pieces import SigmoidShares, SoftmaxShares
+from rsseg.losses.pieces import Part, Piece, Sigmoid, SigmoidShares, Softmax, parts_of, wide
 from rsseg.task import TASKS
 
 
@@ -63,26 +62,23 @@ Over: TypeAlias = Literal["batch", "image"]
 Needs: TypeAlias = Collection[tuple[Sum, Over]]
 """What a term asks for. ``count`` always comes with it."""
 
-Sums: TypeAlias = Mapping[tuple[Sum, Over], Tensor]
-"""The sums, ``[2, 1, C]`` over the batch and ``[2, B, C]`` per image; ``levels`` have further dimensions."""
+AllSums: TypeAlias = Mapping[tuple[Sum, Over], Tensor]
+"""The sums, by what they are taken over."""
+
+Sums: TypeAlias = Mapping[Sum, Tensor]
+"""Sums over one of these, ``[2, G, C]`` with G of 1 or an entry per image; ``levels`` have further dimensions."""
 
 
 def pixel_sums(
     logits: Tensor, target: Tensor, task: str, needs: Needs, ignore_index: int = IGNORE, weight: Tensor | None = None
-) -> Sums:
+) -> AllSums:
     """Every sum that is asked for, differentiable with respect to the logits.
 
     Sums over the batch are over the batches of all ranks. Sums per image stay on their rank. ``levels`` are
     ``[2, 2, G, C, number]``: per level, the number of pixels, which has no gradient, and the sum of their errors. An error's
     value is rounded to its level; its gradient is that of the exact error.
 
-    Args:
-        logits: ``[B, C, H, W]``, any floating dtype.
-        target: Labels, integers ``[B, H, W]``, or ``[B, L, H, W]`` for multilabel; or shares, floating point ``[B, C, H, W]``.
-        task: `binary`, `multiclass` or `multilabel`.
-        needs: The sums and what they go over.
-        ignore_index: The label of pixels that do not count. A share that does not is NaN.
-        weight: ``[B, H, W]``, what each pixel counts for; None: 1. Pixels of weight 0 or NaN are ignored.
+    Logits, target and weight are those of `rsseg.losses`.
 
     Raises:
         InputError: For shapes that do not fit, and levels of shares.
@@ -105,7 +101,7 @@ def pixel_sums(
     flat = _log_odds(logits) if two else logits.flatten(2)  # a view for contiguous and channels-last logits
     labels = target.flatten(-2) if target.ndim == 4 else target.flatten(1).unsqueeze(1)
     weights = None if weight is None else weight.flatten(1).unsqueeze(1)
-    kind = _PIECES[exclusive and not two, soft]
+    kind = Softmax if exclusive and not two else SigmoidShares if soft else Sigmoid
     table, *counts = _Pass.apply(flat, labels, weights, kind, plain, levels, ignore_index)
     if two:
         table = torch.stack([_both_classes(key, sums, table[0]) for key, sums in zip(plain, table.unbind(), strict=True)])
@@ -147,6 +143,13 @@ def _errors(counts: Tensor) -> Tensor:
     return torch.stack([fixed, fixed * level + (counts - fixed)])
 
 
+def _cut(kind: type[Piece], x: Tensor, y: Tensor, w: Tensor | None, part: Part, ignore: int, logs: bool) -> Piece:
+    """The piece of a part of a batch."""
+    images, pixels = part
+    weights = None if w is None else w[images, :, pixels]
+    return kind(x[images, :, pixels], y[images, :, pixels], weights, ignore, logs)
+
+
 class _Pass(torch.autograd.Function):
     """Logits ``[B, C, N]``, target ``[B, 1 or C, N]`` and weights ``[B, 1, N]`` to sums.
 
@@ -169,11 +172,11 @@ class _Pass(torch.autograd.Function):
         parts = parts_of(x)
         logs = any(key.name in ("nll", "focal", "power") for key in plain)
         if len(parts) == 1:
-            return tuple(kind.cut(x, y, w, parts[0], ignore, logs).tables(plain, levels))
+            return tuple(_cut(kind, x, y, w, parts[0], ignore, logs).tables(plain, levels))
         shapes = [(len(plain), 2, len(x), x.shape[1]), *((2, len(x), x.shape[1], int(key.number)) for key in levels)]
         found = [torch.zeros(shape, dtype=torch.float64) for shape in shapes]
         for part in parts:
-            table, *counts = kind.cut(x, y, w, part, ignore, logs).tables(plain, levels)
+            table, *counts = _cut(kind, x, y, w, part, ignore, logs).tables(plain, levels)
             found[0][:, :, part[0]] += table
             for total, count in zip(found[1:], counts, strict=True):
                 total[:, part[0]] += count
@@ -187,19 +190,10 @@ class _Pass(torch.autograd.Function):
         del by[COUNT]
         parts = parts_of(x)
         if len(parts) == 1:
-            out = ctx.kind.cut(x, y, w, parts[0], ctx.ignore, logs=False).weighted_gradient(by).to(x.dtype)
+            out = _cut(ctx.kind, x, y, w, parts[0], ctx.ignore, logs=False).weighted_gradient(by).to(x.dtype)
         else:
             out = torch.empty_like(x)
             for images, pixels in parts:
-                piece = ctx.kind.cut(x, y, w, (images, pixels), ctx.ignore, logs=False)
+                piece = _cut(ctx.kind, x, y, w, (images, pixels), ctx.ignore, logs=False)
                 out[images, :, pixels] = piece.weighted_gradient({key: g[:, images] for key, g in by.items()})
         return out, None, None, None, None, None, None
-
-
-_PIECES: dict[tuple[bool, bool], type[Piece]] = {
-    (True, False): Softmax,
-    (False, False): Sigmoid,
-    (True, True): SoftmaxShares,
-    (False, True): SigmoidShares,
-}
-"""By whether classes exclude each other, and whether the target holds shares."""

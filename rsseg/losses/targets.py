@@ -1,4 +1,4 @@
-"""What is made of a target before the terms see it: weights of the pixels near a border, and softened labels."""
+"""What is made of a target: weights of the pixels near a border, softened labels, and which classes an image shows."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rsseg.contract import IGNORE, holds_reals, number
+from rsseg.contract import IGNORE, holds_reals, known, number, unknown
 from rsseg.losses.checks import positive
-from rsseg.task import TASKS
+from rsseg.losses.terms.likelihood import BinaryCrossEntropy
+from rsseg.task import TASKS, Task
 
 FAR = 3
 """In standard deviations, how far from a border weights change."""
@@ -19,12 +20,7 @@ FAR = 3
 def borders(labels: Tensor, ignore_index: int = IGNORE) -> Tensor:
     """The pixels that have another label than the one beside, above or below them. Ignored pixels are beside no other.
 
-    Args:
-        labels: Integers ``[B, H, W]``, or ``[B, L, H, W]``: a border of any plane is one.
-        ignore_index: The label of pixels that do not count.
-
-    Returns:
-        bool ``[B, H, W]``.
+    Of integers ``[B, H, W]``, or ``[B, L, H, W]``, where a border of any plane is one; bool ``[B, H, W]``.
 
     Example:
         >>> borders(torch.tensor([[[0, 0, 1, 255, 0]]])).int()
@@ -45,14 +41,8 @@ def borders(labels: Tensor, ignore_index: int = IGNORE) -> Tensor:
 def squared_distance(where: Tensor, reach: int) -> Tensor:
     """The squared distance, in pixels, from each pixel to the nearest one of some, if that is at most `reach` away.
 
-    Exact, on any device and without waiting for it: first along the rows, then, from these, along the columns.
-
-    Args:
-        where: bool ``[B, H, W]``.
-        reach: How far to look.
-
-    Returns:
-        float32 ``[B, H, W]``; infinite where none is as near.
+    Exact, on any device and without waiting for it: first along the rows, then, from these, along the columns. Of bool
+    ``[B, H, W]``; float32, infinite where none is as near.
 
     Example:
         >>> squared_distance(torch.tensor([[[True, False, False, False]]]), reach=2)
@@ -105,17 +95,8 @@ class EdgeWeight:
 def smoothed(target: Tensor, classes: int, task: str, amount: float, ignore_index: int = IGNORE) -> Tensor:
     """The shares of a target, a part of them dealt out evenly among the classes (Szegedy et al. 2016).
 
-    That is ``(1 - amount) y + amount / C`` for exclusive classes, and ``(1 - amount) y + amount / 2`` for each label otherwise.
-
-    Args:
-        target: Labels or shares, see `rsseg.losses.terms`.
-        classes: C, the number of logits.
-        task: `binary`, `multiclass` or `multilabel`.
-        amount: From 0 to 1.
-        ignore_index: The label of pixels that do not count.
-
-    Returns:
-        float32 ``[B, C, H, W]``, NaN where ignored.
+    That is ``(1 - amount) y + amount / C`` for C exclusive classes, and ``(1 - amount) y + amount / 2`` for each label
+    otherwise; float32 ``[B, C, H, W]``, NaN where ignored.
 
     Example:
         >>> smoothed(torch.tensor([[[1, 255]]]), classes=2, task="multiclass", amount=0.1).flatten(2)
@@ -130,3 +111,37 @@ def smoothed(target: Tensor, classes: int, task: str, amount: float, ignore_inde
         positive_label = torch.arange(classes, device=target.device).view(-1, 1, 1) if exclusive else 1
         shares = (planes == positive_label).float().masked_fill(planes == ignore_index, math.nan)
     return shares * (1 - amount) + amount / (classes if exclusive else 2)
+
+
+CROSS_ENTROPY = BinaryCrossEntropy("multilabel")  # one for all calls: it reads labels, which waits for the device, in the first
+
+
+def presence(target: Tensor, task: Task, weight: Tensor | None = None) -> Tensor:
+    """Which classes occur among the labelled pixels of each image.
+
+    Uint8 ``[B, C]``: 1 where a class occurs, 0 where it does not, `IGNORE` where no pixel says so. Pixels of weight 0 or NaN do
+    not count.
+
+    Example:
+        >>> from rsseg.task import Multiclass
+        >>> presence(torch.tensor([[[0, 2, 255]], [[255, 255, 255]]]), Multiclass(("land", "water", "road")))
+        tensor([[  1,   0,   1],
+                [255, 255, 255]], dtype=torch.uint8)
+    """
+    planes = target if target.ndim == 4 else target.unsqueeze(1)
+    if weight is not None:
+        planes = planes.masked_fill(~(weight > 0).unsqueeze(1), unknown(target))
+    labelled = known(planes)
+    if task.exclusive and target.ndim == 3:
+        shown = torch.zeros(len(target), IGNORE + 1, dtype=torch.bool, device=target.device)
+        shown.scatter_(1, planes.flatten(1).long(), value=True)
+        shown = shown[:, : task.channels]
+    else:
+        shown = ((planes > 0) & labelled).flatten(2).any(2)
+    return shown.to(torch.uint8).masked_fill(~labelled.flatten(2).any(2), IGNORE)
+
+
+def presence_loss(logits: Tensor, target: Tensor, task: Task, weight: Tensor | None = None) -> Tensor:
+    """The binary cross-entropy of a classifier's logits ``[B, C]`` against `presence`, over what is known of it."""
+    shown = presence(target, task, weight)
+    return CROSS_ENTROPY(logits[..., None, None], shown[..., None, None])

@@ -28,17 +28,9 @@ LOG_LOSS: NDArray[np.float64] = np.logaddexp(0, -CENTRES)
 
 
 def reliability(histogram: ArrayLike, bins: int = 15) -> NDArray[np.float64]:
-    """What was said and what happened, in bins of equal width over the probability.
+    """What was said and what happened, in bins of equal width over the probability, of histograms ``[..., 2, 256]``.
 
-    Args:
-        histogram: ``[..., 2, 256]``, by label and score.
-        bins: Their number.
-
-    Returns:
-        float64 ``[..., bins, 3]``: pixels, the sum of their probabilities, and how many were positive.
-
-    Raises:
-        InputError: For fewer than one bin.
+    That is float64 ``[..., bins, 3]``: pixels, the sum of their probabilities, and how many were positive.
     """
     if bins < 1:
         raise InputError(f"a reliability diagram needs a bin at least; found {bins}")
@@ -52,12 +44,7 @@ def reliability(histogram: ArrayLike, bins: int = 15) -> NDArray[np.float64]:
 def calibration_error(histogram: ArrayLike, bins: int = 15) -> NDArray[np.float64]:
     """The expected calibration error (Naeini et al. 2015): the mean over pixels of their bin's ``|said - happened|``.
 
-    Args:
-        histogram: ``[..., 2, 256]``.
-        bins: Of equal width over the probability.
-
-    Returns:
-        ``[...]``; NaN without a pixel.
+    Of histograms ``[..., 2, 256]``; NaN without a pixel.
 
     Example:
         >>> histogram = np.zeros((2, 256))
@@ -69,13 +56,7 @@ def calibration_error(histogram: ArrayLike, bins: int = 15) -> NDArray[np.float6
 
 
 def sampled_error(probability: ArrayLike, happened: ArrayLike, weight: ArrayLike, bins: int = 15) -> float:
-    """The expected calibration error of a sample.
-
-    Args:
-        probability: ``[N]``, what was said.
-        happened: bool ``[N]``.
-        weight: ``[N]``, how many pixels each stands for.
-        bins: Of equal width over the probability.
+    """The expected calibration error of a sample: of N probabilities, what happened, and how many pixels each stands for.
 
     Example:
         >>> round(sampled_error([0.6, 0.6, 0.9], [True, False, True], [1, 1, 2]), 3)
@@ -88,15 +69,9 @@ def sampled_error(probability: ArrayLike, happened: ArrayLike, weight: ArrayLike
 
 
 def brier(histogram: ArrayLike) -> NDArray[np.float64]:
-    """The Brier score (1950) of each plane: the mean over pixels of ``(p - y)^2``.
+    """The Brier score (1950) of each plane of histograms ``[..., 2, 256]``: the mean over pixels of ``(p - y)^2``, or NaN.
 
     For a multiclass head the sum over its classes' planes is Brier's original score, from 0 to 2.
-
-    Args:
-        histogram: ``[..., 2, 256]``.
-
-    Returns:
-        ``[...]``; NaN without a pixel.
     """
     total, pixels = np.moveaxis(_squares(histogram), -1, 0)
     return ratio(total, pixels)

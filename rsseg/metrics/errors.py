@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from rsseg.metrics.average import Array, ratio
 from rsseg.metrics.metric import Metric, SceneScores, by_scene, kept_classes
@@ -91,14 +89,10 @@ def error_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
     return found | by_scene(found)
 
 
-@dataclass(frozen=True)
 class ErrorScores(SceneScores):
     """The scores of a split, by the names that `error_metrics` lists.
 
-    Attributes:
-        sums: float64 ``[S, V, 6]``, `SUMS` of each scene.
-        task: The head's task.
-        without: Values that are left out of means.
+    What was counted is `SUMS`, float64 ``[S, V, 6]``.
 
     Example:
         >>> from rsseg.task import Regression
@@ -106,23 +100,6 @@ class ErrorScores(SceneScores):
         3.0
     """
 
-    sums: ArrayLike
-    task: Task
-    without: tuple[str, ...] = ()
+    named = staticmethod(error_metrics)
     columns = scene_columns = (*ERRORS,)
     averages = {"macro": ("", ""), "scenes": ("scene_", "")}  # noqa: RUF012
-
-    @cached_property
-    def counts(self) -> Array:
-        """The sums as an array."""
-        return np.asarray(self.sums, dtype=np.float64)
-
-    @cached_property
-    def metrics(self) -> dict[str, Metric]:
-        """What the split can be scored by."""
-        return error_metrics(self.task, self.without)
-
-    @property
-    def pixels(self) -> list[int]:
-        """Pixels whose value is known, of each value."""
-        return [int(n) for n in known_pixels(self.counts).sum(0)]

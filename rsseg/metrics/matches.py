@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from rsseg.metrics.average import Array, present_mean
 from rsseg.metrics.metric import Metric, SceneScores, by_scene, kept_classes
-from rsseg.metrics.scores import ClassScore, class_metrics, class_pixels, overlap
+from rsseg.metrics.scores import ClassScore, class_metrics, overlap
 from rsseg.task import Task
 
 LABELS = {"f1": "F1", "precision": "precision", "recall": "recall"}
@@ -59,10 +58,9 @@ def match_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
 class MatchScores(SceneScores):
     """The scores of a split, by the names that `match_metrics` lists, and the average precision.
 
+    What was counted is int64 ``[S, K, 3]``, as `ObjectMatches` counts it; the pixels of a class are its objects.
+
     Attributes:
-        matches: int64 ``[S, K, 3]``, as `ObjectMatches` counts them.
-        task: The head's task.
-        without: Classes that are left out of means.
         average_precision: Of each class at an IoU of 0.5; NaN: absent, or of objects without a size.
 
     Example:
@@ -71,27 +69,9 @@ class MatchScores(SceneScores):
         0.6
     """
 
-    matches: ArrayLike
-    task: Task
-    without: tuple[str, ...] = ()
     average_precision: Array = field(default_factory=lambda: np.zeros(0))
+    named = staticmethod(match_metrics)
     columns = scene_columns = (*MATCHES,)
-    averages = {"macro": ("", ""), "micro": ("", "_micro"), "weighted": ("", "_weighted"), "scenes": ("scene_", "")}  # noqa: RUF012
-
-    @cached_property
-    def counts(self) -> Array:
-        """The counts as an array."""
-        return np.asarray(self.matches, dtype=np.float64)
-
-    @cached_property
-    def metrics(self) -> dict[str, Metric]:
-        """What the split can be scored by."""
-        return match_metrics(self.task, self.without)
-
-    @property
-    def pixels(self) -> list[int]:
-        """Pixels that the centres of each class lie in: its objects."""
-        return [int(n) for n in class_pixels(self.counts.sum(0))]
 
     def means(self) -> dict[str, float]:
         """The scores of the split as a whole, with the average precision."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar
+
+import numpy as np
 
 from rsseg.contract import InputError, nearest
 from rsseg.metrics.average import Array, present_mean
@@ -69,38 +72,48 @@ def kept_classes(classes: Sequence[str], without: Sequence[str]) -> list[int] | 
     return kept if without else slice(None)
 
 
+@dataclass(frozen=True)
 class SceneScores:
     """The scores of a split, by the names of its metrics.
 
     Attributes:
+        sums: What was counted of each scene, ``[S, ...]``.
         task: The head's task.
-        counts: Float64 ``[S, classes, N]``, what was counted of each scene.
-        metrics: What the split can be scored by.
-        pixels: Pixels of each class in the target, or whose value is known.
+        without: Classes, or values, that are left out of means.
         columns: The scores that the table has.
         averages: By the average that a row of the table is of, what stands before and behind the names of its metrics.
         scene_columns: The scores that the table of scenes has.
     """
 
-    task: Task
     columns: ClassVar[tuple[str, ...]]
-    averages: ClassVar[dict[str, tuple[str, str]]]
+    averages: ClassVar[dict[str, tuple[str, str]]] = {
+        "macro": ("", ""), "micro": ("", "_micro"), "weighted": ("", "_weighted"), "scenes": ("scene_", ""),
+    }  # fmt: skip
     scene_columns: ClassVar[tuple[str, ...]]
 
-    @property
-    def counts(self) -> Array:
-        """See the class."""
+    sums: Any
+    task: Task
+    without: tuple[str, ...] = ()
+
+    @staticmethod
+    def named(task: Task, without: Sequence[str]) -> dict[str, Metric]:
+        """What a head can be scored by, by name."""
         raise NotImplementedError
 
-    @property
+    @cached_property
+    def counts(self) -> Array:
+        """Float64 ``[S, classes, N]``, what the metrics are functions of."""
+        return np.asarray(self.sums, dtype=np.float64)
+
+    @cached_property
     def metrics(self) -> dict[str, Metric]:
-        """See the class."""
-        raise NotImplementedError
+        """What the split can be scored by."""
+        return self.named(self.task, self.without)
 
     @property
     def pixels(self) -> list[int]:
-        """See the class."""
-        raise NotImplementedError
+        """Pixels of each class in the target, or whose value is known."""
+        return [int(n) for n in self.metrics[self.columns[0]].pixels(self.counts).sum(0)]
 
     def __getitem__(self, name: str) -> float:
         return float(self.metrics[name](self.counts))

@@ -41,16 +41,15 @@ REACH = 3
 
 
 def peaks(planes: Tensor, task: Centres, least: float = CANDIDATE, where: Tensor | None = None) -> Tensor:
-    """The objects that a prediction shows: where the heat is highest among the eight neighbours.
+    """The table of the objects that a prediction shows: where the heat is highest among the eight neighbours.
+
+    At most `MOST` of each window; their scene is the number of the window.
 
     Args:
         planes: ``[B, K + 4, H, W]``, as `Centres.predict` gives them.
         task: The task.
         least: The least score.
         where: bool ``[B, H, W]``, where centres may lie; None: everywhere.
-
-    Returns:
-        A table of objects, at most `MOST` of each window; their scene is the number of the window.
 
     Example:
         >>> planes = torch.zeros(1, 5, 8, 8)
@@ -69,12 +68,7 @@ def peaks(planes: Tensor, task: Centres, least: float = CANDIDATE, where: Tensor
 
 
 def labelled_objects(target: Tensor, task: Centres) -> Tensor:
-    """The objects whose centres lie in a target, as a table.
-
-    Args:
-        target: ``[B, K + 4, H, W]``, as `Centres.standardise` makes it.
-        task: The task.
-    """
+    """The table of the objects whose centres lie in a target ``[B, K + 4, H, W]``, as `Centres.standardise` makes it."""
     heat = target[:, : task.channels].float()
     planes = target.float().clone()
     planes[:, -4:-2] = task.in_pixels(planes[:, -4:-2])
@@ -109,14 +103,7 @@ def match(found: NDArray[Any], truth: NDArray[Any]) -> tuple[NDArray[np.intp], N
     """Pair objects found with objects that are there, of one class and scene: the best score first takes the nearest one left.
 
     A centre has to lie within half the mean side of the object that is there, or `REACH` pixels if that is more or its size is
-    not known.
-
-    Args:
-        found: A table of objects, best first.
-        truth: A table of objects.
-
-    Returns:
-        The rows of either that are paired.
+    not known. The objects found are sorted, best first. Returned are the rows of either table that are paired.
 
     Example:
         >>> truth = np.array([[0, 0, 1, 10, 10, 8, 8], [0, 0, 1, 10, 16, 8, 8]], dtype=float)

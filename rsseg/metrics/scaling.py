@@ -7,7 +7,7 @@ weighted negative log-likelihood is convex in both, so that each fit has one min
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from rsseg.contract import InputError
 from rsseg.metrics.average import Array, present_mean, ratio
 from rsseg.metrics.calibration import sampled_error
 from rsseg.metrics.sample import Sample
-from rsseg.task import Task
+from rsseg.task import Scaling, Task
 
 KINDS = ("temperature", "vector")
 """The kinds of scaling."""
@@ -30,34 +30,7 @@ FARTHEST = 20.0
 """The bound of the amount of a summand."""
 
 
-class Fit(NamedTuple):
-    """A scaling of K logits, ``scale * logit + shift``.
-
-    Attributes:
-        scale: float64 ``[K]``, one over the temperature.
-        shift: float64 ``[K]``.
-        fitted: bool ``[K]``, false for a class that could not be fitted: the sample lacks it, or has nothing else.
-    """
-
-    scale: Array
-    shift: Array
-    fitted: NDArray[np.bool_]
-
-    @property
-    def bounded(self) -> NDArray[np.bool_]:
-        """Which of them are at a bound, bool ``[K]``."""
-        at_scale = np.isclose(self.scale, 1 / TEMPERATURES[0]) | np.isclose(self.scale, 1 / TEMPERATURES[1])
-        return np.asarray(self.fitted & (at_scale | np.isclose(abs(self.shift), FARTHEST)))
-
-    def apply(self, sample: Sample, task: Task) -> Sample:
-        """The sample with scaled logits."""
-        scale, shift = (
-            (self.scale, self.shift) if task.exclusive else (self.scale[sample.plane, None], self.shift[sample.plane, None])
-        )
-        return sample._replace(logits=sample.logits * scale + shift)
-
-
-def fit(sample: Sample, task: Task, kind: str = "temperature") -> Fit:
+def fit(sample: Sample, task: Task, kind: str = "temperature") -> Scaling:
     """The scaling with the smallest weighted negative log-likelihood.
 
     Args:
@@ -72,29 +45,49 @@ def fit(sample: Sample, task: Task, kind: str = "temperature") -> Fit:
         >>> from rsseg.task import Binary
         >>> z, y = np.full((4, 1), 2.0, np.float32), np.array([1, 1, 1, 0])  # p = 0.88 is said, and 0.75 happens
         >>> found = fit(Sample(z, y, 0 * y, 0 * y, np.ones(4)), Binary(("road",)))
-        >>> round(float(found.scale[0] * 2), 3), round(float(np.log(3)), 3)
+        >>> round(found.scale[0] * 2, 3), round(float(np.log(3)), 3)
         (1.099, 1.099)
     """
     if not np.isfinite(sample.logits).all():
         raise InputError("the sampled logits hold NaN or infinity: the run has diverged; lower its learning rate")
-    z, w = sample.logits.astype(np.float64), sample.weight
-    scale, shift, fitted = np.ones(task.channels), np.zeros(task.channels), np.ones(task.channels, dtype=bool)
+    z, w, fitted = sample.logits.astype(np.float64), sample.weight, fittable(sample, task, kind)
+    scale, shift = np.ones(task.channels), np.zeros(task.channels)
     if not task.exclusive:
-        for c in range(task.channels):
+        for c in np.flatnonzero(fitted):
             own = sample.plane == c
-            fitted[c] = len(np.unique(sample.target[own])) == 2
-            if fitted[c]:
-                scale[c], shift[c] = _fit_label(z[own, 0], sample.target[own], w[own], kind)
-        return Fit(scale, shift, fitted)
+            scale[c], shift[c] = _fit_label(z[own, 0], sample.target[own], w[own], kind)
+    elif fitted.any():
+        scale[:] = _minimise(lambda x: _loss_of_classes(x[0], 0.0, z, sample.target, w, one=True), 1)[0]
+        if kind == "vector":
+            number, own = int(fitted.sum()), (np.cumsum(fitted) - 1)[sample.target]
+            found = _minimise(
+                lambda x: _loss_of_classes(x[:number], x[number:], z[:, fitted], own, w), number, number, scale[0]
+            )
+            scale[fitted], shift[fitted] = found[:number], found[number:] - found[number:].mean()
+    return Scaling(tuple(scale.tolist()), tuple(shift.tolist()))
+
+
+def fittable(sample: Sample, task: Task, kind: str) -> NDArray[np.bool_]:
+    """Which classes can be fitted, bool ``[K]``: not one that the sample lacks, or that it has nothing else of."""
+    if not task.exclusive:
+        return np.array([len(np.unique(sample.target[sample.plane == c])) == 2 for c in range(task.channels)])
     there = np.bincount(sample.target, minlength=task.channels) > 0
-    if there.sum() < 2:
-        return Fit(scale, shift, ~fitted)
-    scale[:] = _minimise(lambda x: _loss_of_classes(x[0], 0.0, z, sample.target, w, one=True), 1)[0]
-    if kind == "vector":
-        number, own = int(there.sum()), (np.cumsum(there) - 1)[sample.target]
-        found = _minimise(lambda x: _loss_of_classes(x[:number], x[number:], z[:, there], own, w), number, number, scale[0])
-        scale[there], shift[there] = found[:number], found[number:] - found[number:].mean()
-    return Fit(scale, shift, there if kind == "vector" else fitted)
+    return there if kind == "vector" and there.sum() > 1 else np.full(task.channels, there.sum() > 1)
+
+
+def at_bound(scaling: Scaling) -> NDArray[np.bool_]:
+    """Which classes' numbers are at a bound, bool ``[K]``."""
+    scale, shift = np.array(scaling.scale), np.array(scaling.shift)
+    at_scale = np.isclose(scale, 1 / TEMPERATURES[0]) | np.isclose(scale, 1 / TEMPERATURES[1])
+    return np.asarray(at_scale | np.isclose(abs(shift), FARTHEST))
+
+
+def scale_sample(sample: Sample, scaling: Scaling, task: Task) -> Sample:
+    """The sample with scaled logits."""
+    scale, shift = np.array(scaling.scale), np.array(scaling.shift)
+    if not task.exclusive:
+        scale, shift = scale[sample.plane, None], shift[sample.plane, None]
+    return sample._replace(logits=sample.logits * scale + shift)
 
 
 def _fit_label(z: Array, y: NDArray[np.int64], w: Array, kind: str) -> tuple[float, float]:
@@ -175,10 +168,16 @@ def scaling_facts(sample: Sample, task: Task, step: int, first: NDArray[np.bool_
     """
     found: dict[str, dict[str, Any]] = {}
     for kind in KINDS:
-        whole, worth = fit(sample, task, kind), _worth(sample, task, kind, first)
-        named = {name: [c for c, on in zip(task.classes, which, strict=True) if on] for name, which in
-                 (("unfitted", ~whole.fitted), ("at_bound", whole.bounded))}  # fmt: skip
-        found[kind] = {"scale": whole.scale.tolist(), "shift": whole.shift.tolist(), "step": step, **named, **worth}
+        whole, fitted = fit(sample, task, kind), fittable(sample, task, kind)
+        bounded = fitted & at_bound(whole)
+        found[kind] = {
+            "scale": list(whole.scale),
+            "shift": list(whole.shift),
+            "step": step,
+            "unfitted": [name for name, known in zip(task.classes, fitted, strict=True) if not known],
+            "at_bound": [name for name, bound in zip(task.classes, bounded, strict=True) if bound],
+            **_worth(sample, task, kind, first),
+        }
     return found
 
 
@@ -190,8 +189,7 @@ def _worth(sample: Sample, task: Task, kind: str, first: NDArray[np.bool_]) -> d
         return dict.fromkeys(names, np.nan)
     scaled = np.empty(sample.logits.shape)
     for half in (in_first, ~in_first):
-        moved = fit(_part(sample, half), task, kind).apply(_part(sample, ~half), task)
-        scaled[~half] = moved.logits
+        scaled[~half] = scale_sample(_part(sample, ~half), fit(_part(sample, half), task, kind), task).logits
     after = sample._replace(logits=scaled)
     values = [score(each, task) for each in (sample, after) for score in (log_loss, calibration_error)]
     return dict(zip(names, values, strict=True))

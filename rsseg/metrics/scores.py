@@ -146,16 +146,9 @@ UNSUMMED = ("balanced_accuracy", "kappa")
 def class_metrics(
     scores: Mapping[str, ClassScore], task: Task, labels: Mapping[str, str], without: Sequence[str]
 ) -> dict[str, Metric]:
-    """The metrics of scores that every class has: the average over the classes, and one of each class.
+    """The metrics of scores that every class has: one of each class, and averages over them.
 
-    Args:
-        scores: By name; all but `UNSUMMED` are averaged in every way of `AVERAGES`.
-        task: The head's task.
-        labels: What people call each score.
-        without: Classes that are left out of averages.
-
-    Raises:
-        InputError: If there is no such class, or none is left.
+    All but `UNSUMMED` are averaged in every way of `AVERAGES`; `labels` are what people call the scores.
     """
     kept, found = kept_classes(task.classes, without), {}
     for name, score in scores.items():
@@ -230,10 +223,9 @@ def pooled(counts: ArrayLike, metric: str = "iou") -> Array:
 class Scores(SceneScores):
     """The scores of a split, by the names that `label_metrics` lists.
 
+    What was counted are confusion matrices, int64 ``[S, P, K, K]``, rows the target.
+
     Attributes:
-        confusion: int64 ``[S, P, K, K]``, the counts of each scene, rows the target.
-        task: The head's task.
-        without: Classes that are left out of means.
         boundary_iou: IoU of the bands along contours, pooled, mean over the classes present; None where nobody counted them.
 
     Example:
@@ -242,22 +234,19 @@ class Scores(SceneScores):
         0.5
     """
 
-    confusion: NDArray[np.int64]
-    task: Task
-    without: tuple[str, ...] = ()
     boundary_iou: float | None = None
+    named = staticmethod(label_metrics)
     columns, scene_columns = (*CLASS_SCORES,), (*CLASS_SCORES, "accuracy")
-    averages = {"macro": ("", ""), "micro": ("", "_micro"), "weighted": ("", "_weighted"), "scenes": ("scene_", "")}  # noqa: RUF012
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """The confusion matrices of each scene."""
+        return self.sums
 
     @cached_property
     def counts(self) -> Array:
         """The counts, ``[S, classes, 4]``."""
-        return class_counts(self.confusion, self.task)
-
-    @cached_property
-    def metrics(self) -> dict[str, Metric]:
-        """What the split can be scored by."""
-        return label_metrics(self.task, self.without)
+        return class_counts(self.sums, self.task)
 
     @property
     def iou(self) -> float:
@@ -268,11 +257,6 @@ class Scores(SceneScores):
         """The scores of the split as a whole, those that are known."""
         bounds = {} if self.boundary_iou is None else {"boundary_iou": self.boundary_iou}
         return super().means() | bounds
-
-    @property
-    def pixels(self) -> list[int]:
-        """Pixels of each class in the target."""
-        return [int(n) for n in class_pixels(self.counts.sum(0))]
 
     def pair_table(self) -> list[dict[str, Any]]:
         """One row per cell of the confusion matrices, summed over scenes: labelled as, predicted as, pixels."""

@@ -17,12 +17,7 @@ from rsseg.task import Task
 
 
 def draw_confusion(path: Path, scores: Scores) -> None:
-    """Write a PNG of the pixel counts by label (rows) and prediction (columns), as shares of each row.
-
-    Args:
-        path: The file.
-        scores: The scores of a split; one panel per label where labels are independent.
-    """
+    """Write a PNG of pixels by label (rows) and prediction (columns), as shares of each row; independent labels have panels."""
     planes = np.asarray(scores.confusion, dtype=np.float64).sum(0)
     panels = scores.task.matrices
     side = max(2.6, 0.62 * len(panels[0]) + 1.6)
@@ -49,15 +44,7 @@ def draw_confusion(path: Path, scores: Scores) -> None:
 def draw_curves(
     path: Path, head_name: str, task: Task, palette: Sequence[str] | None, rows: Sequence[Mapping[str, float]]
 ) -> None:
-    """Write a PNG of every class's score and of the losses over the steps.
-
-    Args:
-        path: The file.
-        head_name: The head's name in the columns.
-        task: The head's task.
-        palette: The dataset's colours, if it has any.
-        rows: Those of ``metrics.csv``, as `RunFolder.metrics` reads them.
-    """
+    """Write a PNG of every class's score and of the losses over the steps, from the rows of ``metrics.csv``."""
     figure = Figure(figsize=(10.4, 3.8 + 0.05 * task.channels), layout="constrained")
     left, right = figure.subplots(1, 2)
     score = f"val/{head_name}/{task.score}"
@@ -75,12 +62,7 @@ def draw_curves(
 
 
 def draw_balance(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Write a PNG of the weights that a run has found, over the steps; none where no weight was logged.
-
-    Args:
-        path: The file.
-        rows: As for `draw_curves`.
-    """
+    """Write a PNG of the weights that a run has found, over the steps; none where no weight was logged."""
     prefix = "train/balance/"
     parts = dict.fromkeys(name.removeprefix(prefix) for row in rows for name in row if name.startswith(prefix))
     if not parts:

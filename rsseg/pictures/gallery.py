@@ -22,14 +22,8 @@ log = logging.getLogger(__name__)
 class Gallery(L.Callback):
     """Draws some windows in ``pictures/step-000240.png`` of the run folder and shows them in the loggers.
 
-    Further heads have pictures of their own, ``pictures/step-000240-water.png``.
-
-    Args:
-        folder: The folder of pictures.
-        windows: The windows.
-        scenes: The names of the scenes that they are cut from.
-        palettes: By head, the colours of its labels, if there are any.
-        shown: The indices of the bands that are drawn as red, green and blue.
+    Further heads have pictures of their own, ``pictures/step-000240-water.png``. `scenes` are the names of the scenes that the
+    windows are cut from, `palettes` the colours of each head's labels, and `shown` the bands for red, green and blue.
     """
 
     def __init__(

@@ -9,19 +9,20 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import torch
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.textpath import TextToPath
 from numpy.typing import NDArray
 
 from rsseg.contract import IGNORE, known
 from rsseg.figure import save
+from rsseg.metrics.objects import boxes
 from rsseg.pictures.colours import FOUND, GREY, MISSED, WRONG, colours, paint
-from rsseg.pictures.objects import by_match, outline
-from rsseg.pictures.windows import Row, window_score
+from rsseg.pictures.windows import Row, by_match, window_score
 from rsseg.task import Centres, Regression, Task
 
 WIDTH, SIDE = 12.8, 2.5
@@ -134,11 +135,11 @@ def _show(
     if isinstance(task, Centres):
         axis.imshow(image)
         if truth is None:
-            return outline(axis, labels, [shades[int(label)] for label in labels[:, 1]])
+            return _outline(axis, labels, [shades[int(label)] for label in labels[:, 1]])
         missed, found = by_match(truth, labels, task.channels)
-        outline(axis, labels, found)
+        _outline(axis, labels, found)
         left = [i for i, colour in enumerate(missed) if colour == MISSED]
-        return outline(axis, truth[left], [MISSED] * len(left))
+        return _outline(axis, truth[left], [MISSED] * len(left))
     if isinstance(task, Regression):
         return axis.imshow(labels[0] if truth is None else labels[0] - truth[0], **scales[truth is not None])
     painted = paint(task.flatten(labels), shades)
@@ -150,6 +151,17 @@ def _show(
         faint = 0.6 * image + 0.4
         painted = np.where((errors == 0)[..., None], faint, 0.2 * faint + 0.8 * painted / 255)
     return axis.imshow(painted)
+
+
+def _outline(axis: Axes, objects: NDArray[Any], colours: Sequence[str]) -> None:
+    """Draw a table of objects on an image: boxes, or crosses where sizes are not known."""
+    corners = boxes(torch.from_numpy(np.asarray(objects, dtype=np.float32))).numpy()
+    corners -= 0.5  # pixels have their centres at whole numbers
+    for own, (left, top, right, bottom), colour in zip(objects, corners, colours, strict=True):
+        if np.isnan(own[5:]).any():
+            axis.plot(own[4] - 0.5, own[3] - 0.5, "+", color=colour, markersize=5, markeredgewidth=1.2)
+            continue
+        axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1.0))
 
 
 def _scales(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -213,12 +225,7 @@ def _width(text: str) -> float:
 
 
 def shorten(text: str, room: float) -> str:
-    """A line of text with as much of its middle left out that it fits into so many points.
-
-    Example:
-        >>> shorten("a", 100), shorten("scene_of_a_town_2024_tile_17", 100)
-        ('a', 'scene_o...tile_17')
-    """
+    """A line of text with as much of its middle left out that it fits into so many points."""
     kept, shown = len(text), text
     while _width(shown) > room and kept > 2:
         kept -= 1

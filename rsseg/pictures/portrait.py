@@ -34,13 +34,7 @@ def draw_dataset(
 ) -> None:
     """Write a PNG of class shares, their spread over scenes, bands, object sizes and widths, and windows with their labels.
 
-    Args:
-        path: The file.
-        task: The target's task.
-        palette: The dataset's colours, if it has any.
-        description: What ``description.json`` holds.
-        rows: Windows of train.
-        shown: The indices of the bands for red, green and blue.
+    `description` is what ``description.json`` holds, `rows` are windows of train, the rest is as for `draw_windows`.
     """
     splits, objects, limits = (description[key] for key in ("splits", "objects", "limits"))
     classes, bands = splits["train"]["classes"], splits["train"]["bands"]

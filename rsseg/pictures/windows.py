@@ -1,29 +1,46 @@
-"""Windows to draw: which ones, what is labelled and predicted in them, and how well."""
+"""Windows to draw: which ones, what is labelled and predicted in them, how well, and where models differ."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rsseg.contract import Batch, known, layers_of
 from rsseg.data.balance import Balanced
 from rsseg.data.store import Store
 from rsseg.data.windows import TrainWindows
 from rsseg.metrics import metrics
-from rsseg.metrics.objects import SCORE, labelled_objects, peaks, suppress
-from rsseg.module import SegmentationModule
+from rsseg.metrics.objects import SCORE, labelled_objects, match, peaks, suppress
 from rsseg.pictures.colours import FOUND, MISSED, WRONG
-from rsseg.pictures.objects import by_match
 from rsseg.task import Centres, Task
 
 LOOKED_AT = 48
 """About how many windows are looked at to choose from."""
+
+
+class Model(Protocol):
+    """What labels windows: a module in training, a trained model, or an ensemble of them."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """Its tasks by head."""
+
+    def logits(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Logits by head of stored pixels ``[B, C, H, W]``."""
+
+    def labels(self, head: str, logits: Tensor) -> Tensor:
+        """The labels, or values, of a head's logits."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +64,7 @@ def pick_windows(store: Store, size: int, count: int, every_class: bool = False)
     """Windows around pixels of each class, which together show as much as they can; each a batch of one, labelled as a whole.
 
     Chosen are, one after the other, those that show most classes which are not seen yet, then those in another scene, then
-    those with most classes.
-
-    Args:
-        store: The scenes.
-        size: The windows' side.
-        count: How many; fewer if there are no more.
-        every_class: Take more, until every class of the split is seen.
+    those with most classes: `count` of them if there are so many, or more, until every class of the split is seen.
     """
     task, shares = store.task, dict[tuple[int, int, int], NDArray[np.float64]]()
     counts = task.label_counts(store.census.positives.sum(axis=0), store.census.valid.sum(axis=0))[0]
@@ -79,13 +90,7 @@ def pick_windows(store: Store, size: int, count: int, every_class: bool = False)
 
 
 def label_rows(windows: Sequence[Batch], task: Task, scenes: Sequence[str]) -> list[Row]:
-    """The labels of windows, without predictions.
-
-    Args:
-        windows: Each a batch of one, on the CPU.
-        task: Of the head, or of the target.
-        scenes: The names of the scenes that windows are cut from.
-    """
+    """The labels of windows, each a batch of one on the CPU, without predictions; `scenes`: the names of all scenes."""
     rows = []
     for window in windows:
         target = layers_of(window)[task.target]
@@ -98,30 +103,24 @@ def label_rows(windows: Sequence[Batch], task: Task, scenes: Sequence[str]) -> l
 
 
 @torch.inference_mode()
-def predict_windows(module: SegmentationModule, windows: Sequence[Batch], scenes: Sequence[str]) -> dict[str, list[Row]]:
-    """By head the labels of windows and what a module, in evaluation mode, predicts; see `label_rows`."""
-    images = torch.cat([window["image"] for window in windows]).to(module.device)
-    logits, found = module(module.normalise(images)), {}
-    for head, task in module.tasks.items():
+def predict_windows(model: Model, windows: Sequence[Batch], scenes: Sequence[str]) -> dict[str, list[Row]]:
+    """By head the labels of windows and what a model, in evaluation mode, predicts; see `label_rows`."""
+    images = torch.cat([window["image"] for window in windows]).to(model.device)
+    logits, found = model.logits(images), {}
+    for head, task in model.tasks.items():
         found[head] = label_rows(windows, task, scenes)
         if isinstance(task, Centres):
             objects = suppress(peaks(task.predict(logits[head].float()), task, least=SCORE)).cpu().numpy()
             predictions: Any = [objects[objects[:, 0] == i] for i in range(len(windows))]
         else:
-            predictions = module.labels(head, logits[head]).cpu().numpy()
+            predictions = model.labels(head, logits[head]).cpu().numpy()
         for row, prediction in zip(found[head], predictions, strict=True):
             row.predictions.append(prediction)
     return found
 
 
 def window_score(task: Task, target: NDArray[Any], prediction: NDArray[Any]) -> float:
-    """`Task.score` of a whole window; NaN where nothing is known.
-
-    Example:
-        >>> from rsseg.task import Binary
-        >>> window_score(Binary(("road",)), np.array([[1, 1, 0, 255]]), np.array([[1, 0, 0, 1]]))
-        0.5
-    """
+    """`Task.score` of a whole window; NaN where nothing is known."""
     counts: Any = []
     if isinstance(task, Centres):
         missed, wrong = (np.array(each) for each in by_match(target, prediction, task.channels))
@@ -139,6 +138,45 @@ def window_score(task: Task, target: NDArray[Any], prediction: NDArray[Any]) -> 
                 [(valid & a & b).sum() for a, b in ((there, found), (~there, found), (there, ~found), (~there, ~found))]
             )
     return float(metrics(task)[task.score](np.array([counts], dtype=np.float64)))
+
+
+def by_match(truth: NDArray[Any], found: NDArray[Any], classes: int) -> tuple[list[str], list[str]]:
+    """The colours of the objects that are there, and of those that are found, by whether they match."""
+    missed, wrong = [MISSED] * len(truth), [WRONG] * len(found)
+    for label in range(classes):
+        own, there = (np.flatnonzero(table[:, 1] == label) for table in (found, truth))
+        for i, j in zip(*match(found[own], truth[there]), strict=True):
+            wrong[own[i]] = missed[there[j]] = FOUND
+    return missed, wrong
+
+
+def disagreement(row: Row, task: Task) -> float:
+    """The share of labelled pixels (multilabel: labels) that the models don't agree about; 0 where nothing is labelled.
+
+    Of real values, how far their predictions lie apart, mean over the pixels whose value is known. Of objects, how many of one
+    model the others do not find, and the other way round.
+    """
+    if isinstance(task, Centres):
+        first, *others = row.predictions
+        pairs = [by_match(first, other, task.channels) for other in others]
+        return float(sum(missed.count(MISSED) + wrong.count(WRONG) for missed, wrong in pairs))
+    there = known(row.target)
+    apart = np.ptp(row.predictions, axis=0)
+    return float((apart if task.real else apart > 0)[there].mean()) if there.any() else 0.0
+
+
+def most_different(
+    windows: Sequence[Batch], head: str, models: Iterable[Model], count: int, scenes: Sequence[str]
+) -> list[Row]:
+    """Of some windows as for `label_rows` those that models label most differently; one model is in memory at a time."""
+    rows, task = list[Row](), None
+    for model in models:
+        task = model.tasks[head]
+        rows = rows or label_rows(windows, task, scenes)
+        for row, window in zip(rows, windows, strict=True):
+            row.predictions.extend(predict_windows(model, [window], scenes)[head][0].predictions)
+        del model  # before the next one is made
+    return [] if task is None else sorted(rows, key=lambda row: disagreement(row, task), reverse=True)[:count]
 
 
 def of_head(path: Path, head: str, heads: Collection[str]) -> Path:

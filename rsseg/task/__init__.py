@@ -1,7 +1,9 @@
 """What a head predicts: a class per kind of task, which holds what differs between the kinds."""
 
+from collections.abc import Sequence
+
+from rsseg.contract import ONE_TARGET, InputError, nearest
 from rsseg.task.centres import OBJECT_PLANES, Centres
-from rsseg.task.kinds import TASKS, make_task
 from rsseg.task.labels import Binary, Multiclass, Multilabel
 from rsseg.task.regression import Regression
 from rsseg.task.scaling import Scaling
@@ -19,3 +21,36 @@ __all__ = [
     "Task",
     "make_task",
 ]
+
+TASKS: dict[str, type[Task]] = {task.kind: task for task in (Binary, Multiclass, Multilabel, Regression, Centres)}
+"""The kinds of tasks by name."""
+
+
+def make_task(
+    kind: str, classes: Sequence[str], soft: bool = False, units: Sequence[str] | None = None, target: str = ONE_TARGET
+) -> Task:
+    """A task by the name of its kind.
+
+    The arguments are those of `Task`, and the `units` of `Regression`.
+
+    Raises:
+        InputError: If there is no such kind, or it has no units or shares.
+
+    Example:
+        >>> make_task("multiclas", ["land", "water"])
+        Traceback (most recent call last):
+        ...
+        rsseg.contract.InputError: there is no task multiclas (did you mean 'multiclass'?): take binary, ... or centres
+    """
+    if kind not in TASKS:
+        *others, last = TASKS
+        raise InputError(f"there is no task {kind}{nearest(str(kind), TASKS)}: take {', '.join(others)} or {last}")
+    if kind == Regression.kind:
+        if soft:
+            raise InputError("masks of a regression hold values, no class shares: set dataset.fractions=null")
+        return Regression(tuple(classes), target=target, units=tuple(units or ()))
+    if kind == Centres.kind and soft:
+        raise InputError("a vector file of objects holds no class shares: set dataset.fractions=null")
+    if units:
+        raise InputError(f"units={list(units)} are for task=regression; found {kind}: remove them")
+    return TASKS[kind](tuple(classes), soft, target)

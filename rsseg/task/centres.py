@@ -67,7 +67,6 @@ class Centres(Task):
 
     @property
     def outputs(self) -> int:
-        """The classes, two sides and two offsets."""
         return self.channels + 4
 
     @property
@@ -77,12 +76,10 @@ class Centres(Task):
 
     @property
     def planes(self) -> tuple[int, ...]:
-        """Those of `OBJECT_PLANES`."""
         return (len(OBJECT_PLANES),)
 
     @property
     def value_names(self) -> tuple[str, ...]:
-        """Height and width."""
         return OBJECT_PLANES[3:]
 
     def values(self, target: NDArray[np.generic]) -> list[NDArray[np.generic]]:
@@ -96,7 +93,6 @@ class Centres(Task):
         return not self.mean or min(self.mean) > 0
 
     def faults(self, mask_values: Sequence[Any] | None = None, palette: Sequence[str] | None = None) -> list[str]:
-        """See `Task`."""
         found = super().faults(palette=palette)
         if mask_values is not None:
             found.append(
@@ -121,14 +117,9 @@ class Centres(Task):
         return moved
 
     def standardise(self, target: Tensor) -> Tensor:
-        """What the loss sees: heat from 0 to 1 for each class, sides about 0, and offsets from 0 to 1.
+        """What the loss sees, of the logits' shape: heat from 0 to 1 for each class, sides about 0, and offsets from 0 to 1.
 
-        Args:
-            target: ``[B, 5, H, W]``, of `OBJECT_PLANES`.
-
-        Returns:
-            Of the shape of the logits; sides and offsets are NaN but in the pixels that centres lie in, all is where nothing is
-            known.
+        Sides and offsets are NaN but in the pixels that centres lie in, all is where nothing is known.
         """
         label, vector, sides = target[:, 0], target[:, 1:3], target[:, 3:]
         radius = whole_radius(sides[:, 0], sides[:, 1])
@@ -146,23 +137,16 @@ class Centres(Task):
         return planes
 
     def predict(self, logits: Tensor, threshold: Tensor | None = None) -> Tensor:
-        """The heat as scores from 0 to 1, sides in pixels (NaN if no size was known in training), and offsets from 0 to 1.
-
-        Args:
-            logits: ``[B, K + 4, H, W]``.
-            threshold: Not used.
-        """
+        """The heat as scores from 0 to 1, sides in pixels (NaN if no size was known in training), and offsets from 0 to 1."""
         planes = logits.sigmoid()
         planes[:, -4:-2] = self.in_pixels(logits[:, -4:-2])
         planes[:, -2:] = logits[:, -2:].clamp(0, 1)
         return planes
 
     def activate(self, logits: Tensor) -> Tensor:
-        """As `predict` gives them: scores, sides and offsets."""
         return self.predict(logits)
 
     def decide(self, activated: Tensor, threshold: Tensor | None = None) -> Tensor:
-        """See `Task`."""
         return activated
 
     def turned(self, activated: Tensor, transposed: bool, flipped: tuple[bool, bool]) -> Tensor:
@@ -203,12 +187,6 @@ class Centres(Task):
 
     @classmethod
     def check_shapes(cls, logits: Tensor, target: Tensor) -> None:
-        """Refuse a prediction and a target that do not fit each other.
-
-        Args:
-            logits: Floating point ``[B, K + 4, H, W]``, K classes.
-            target: Likewise, as `standardise` makes it.
-        """
         shape, found = list(logits.shape), list(target.shape)
         if not logits.is_floating_point() or len(shape) != 4 or shape[1] < 5:
             raise InputError(
@@ -220,7 +198,6 @@ class Centres(Task):
 
     @classmethod
     def check_values(cls, logits: Tensor, target: Tensor, ignore_index: int = IGNORE) -> None:  # noqa: ARG003
-        """Refuse heat outside 0 to 1; see `check_shapes`."""
         cls.check_shapes(logits, target)
         heat = target[:, :-4]
         wrong = (heat < 0) | (heat > 1)

@@ -17,10 +17,6 @@ def gaussian_radius(height: Any, width: Any) -> Any:
     CornerNet takes the least of three radii: for both corners moved inwards, both outwards, and both in one direction. That is
     always the first, whose box has the least IoU: ``(h - 2r)(w - 2r) / (h w)``.
 
-    Args:
-        height: Of the box; a number, an array or a tensor.
-        width: Likewise.
-
     Example:
         >>> round(gaussian_radius(100.0, 100.0), 3), round((100 - 2 * 8.167) ** 2 / 100**2, 3)
         (8.167, 0.7)
@@ -30,12 +26,7 @@ def gaussian_radius(height: Any, width: Any) -> Any:
 
 
 def whole_radius(height: Any, width: Any) -> Any:
-    """The radius in whole pixels, `LEAST_RADIUS` at least and where a size is not known (NaN).
-
-    Args:
-        height: Of boxes; an array or a tensor.
-        width: Likewise.
-    """
+    """The radius in whole pixels, `LEAST_RADIUS` at least and where a size is not known (NaN)."""
     radius = gaussian_radius(height, width) // 1
     radius[~(radius > LEAST_RADIUS)] = LEAST_RADIUS
     return radius

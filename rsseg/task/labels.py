@@ -28,12 +28,10 @@ class Binary(Task):
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The background before the class."""
         return ("background", *self.classes)
 
     @classmethod
     def misfit(cls, channels: int) -> str:
-        """See `Task`."""
         return (
             ""
             if channels == 1
@@ -46,11 +44,9 @@ class Binary(Task):
     def label_counts(
         self, positives: NDArray[np.int64], valid: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """See `Task`."""
         return np.concatenate([valid - positives, positives], axis=-1), np.concatenate([valid, valid], axis=-1)
 
     def errors(self, mask: NDArray[np.generic], prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """See `Task`; wrong pixels are false alarms or missed."""
         codes = super().errors(mask, prediction)
         return np.where((codes == 1) & (mask == 1), np.uint8(2), codes)
 
@@ -67,26 +63,21 @@ class Multiclass(Task):
 
     @property
     def labels(self) -> int:
-        """One for each class."""
         return self.channels
 
     @property
     def matrices(self) -> tuple[tuple[str, ...], ...]:
-        """One, of all classes."""
         return (self.classes,)
 
     @classmethod
     def misfit(cls, channels: int) -> str:
-        """See `Task`."""
         return "" if channels > 1 else f"a multiclass task has two classes or more; found {channels}: take task=binary"
 
     def predict(self, logits: Tensor, threshold: Tensor | None = None) -> Tensor:
-        """See `Task`."""
         biased = logits if threshold is None else logits + per_class(threshold, logits)
         return biased.max(dim=1).indices  # ten times faster than argmax(1) on a CPU
 
     def activate(self, logits: Tensor) -> Tensor:
-        """See `Task`."""
         return logits.softmax(-3)
 
     def decide(self, activated: Tensor, threshold: Tensor | None = None) -> Tensor:
@@ -96,7 +87,6 @@ class Multiclass(Task):
 
     @classmethod
     def _known_labels(cls, channels: int, ignore_index: int) -> str:
-        """See `Task`."""
         return (
             f"{channels} classes are numbered 0..{channels - 1} (ignored: {ignore_index}): "
             f"map other labels to a class or to {ignore_index}, or give the head more classes"
@@ -104,11 +94,9 @@ class Multiclass(Task):
 
     @classmethod
     def _largest_share(cls, target: Any) -> tuple[Any, Any]:
-        """See `Task`."""
         return target.argmax(-3), (target != target).any(-3)
 
     def by_class(self, counts: Any) -> Any:
-        """See `Task`."""
         return counts[..., 0, :]
 
 
@@ -120,7 +108,6 @@ class Multilabel(Task):
 
     @property
     def drawn_names(self) -> tuple[str, ...]:
-        """Nothing, and the labels."""
         return ("none of them", *self.classes)
 
     def flatten(self, mask: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -131,5 +118,4 @@ class Multilabel(Task):
         return np.where((mask == IGNORE).all(axis=0), np.uint8(IGNORE), plane)
 
     def shades(self, colours: Sequence[str]) -> list[str]:
-        """Black for nothing, and the labels' own."""
         return ["#000000", *colours]

@@ -53,15 +53,12 @@ class Regression(Task):
 
     @property
     def value_names(self) -> tuple[str, ...]:
-        """The values' own names."""
         return self.classes
 
     def values(self, target: NDArray[np.generic]) -> list[NDArray[np.generic]]:
-        """See `Target`."""
         return [plane[known(plane)] for plane in target]
 
     def faults(self, mask_values: Sequence[Any] | None = None, palette: Sequence[str] | None = None) -> list[str]:
-        """See `Task`."""
         found = super().faults()
         given = {"mask_values": mask_values, "palette": palette}
         for name, value in given.items():
@@ -72,30 +69,19 @@ class Regression(Task):
         return found
 
     def scaled(self, mean: Sequence[float], std: Sequence[float]) -> Self:
-        """See `Task`."""
         return replace(self, mean=tuple(mean), std=tuple(std))
 
     def standardise(self, target: Tensor) -> Tensor:
-        """See `Task`."""
         return (target - per_plane(self.mean, target)) / per_plane(self.std, target) if self.mean else target
 
     @classmethod
     def _largest_share(cls, target: Any) -> tuple[Any, Any]:
-        """See `Task`."""
         there = target == target
         return there * 1, ~there
 
     @classmethod
     def check_shapes(cls, logits: Tensor, target: Tensor) -> None:
-        """Refuse a prediction and a target that do not fit each other.
-
-        Args:
-            logits: The predicted values, floating point ``[B, V, H, W]``.
-            target: Real numbers of any dtype, likewise or ``[B, H, W]`` for one value.
-
-        Raises:
-            InputError: For shapes that do not fit, complex numbers and booleans.
-        """
+        """See `Target`; a target holds real numbers of any dtype, and for one value may lack its dimension of 1."""
         shape, found = list(logits.shape), list(target.shape)
         if not logits.is_floating_point() or len(shape) != 4:
             raise InputError(f"a regression loss needs a floating-point prediction [B, C, H, W]; found {logits.dtype} {shape}")
@@ -110,17 +96,13 @@ class Regression(Task):
 
     @classmethod
     def check_values(cls, logits: Tensor, target: Tensor, ignore_index: int = IGNORE) -> None:  # noqa: ARG003
-        """Any real number will do; see `check_shapes`."""
         cls.check_shapes(logits, target)
 
     def predict(self, logits: Tensor, threshold: Tensor | None = None) -> Tensor:
-        """The values, floating point ``[B, V, H, W]``."""
         return logits * per_plane(self.std, logits) + per_plane(self.mean, logits) if self.mean else logits
 
     def activate(self, logits: Tensor) -> Tensor:
-        """The values in their units."""
         return self.predict(logits)
 
     def decide(self, activated: Tensor, threshold: Tensor | None = None) -> Tensor:
-        """See `Task`."""
         return activated

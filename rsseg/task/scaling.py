@@ -36,10 +36,6 @@ class Scaling:
 
         Biases of exclusive classes can be kept by one factor for all classes alone, as temperature scaling has it.
 
-        Args:
-            tuned: ``[K]``, of logits as they are.
-            exclusive: Whether these are biases of exclusive classes.
-
         Example:
             >>> import torch
             >>> Scaling((0.5,), (1.0,)).threshold(torch.tensor([2.0]), exclusive=False).item()

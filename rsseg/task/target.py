@@ -27,7 +27,7 @@ class Target:
     """Labels, or, if it is soft, the share of every class in every pixel.
 
     Shares are probabilities, fractions of an area, or the mean of several annotators. As it stands a target holds 0 and 1 for
-    each logit; the kinds of `rsseg.task` change what is different.
+    each logit; subclasses change what is different.
 
     Attributes:
         kind: The task's name in configs.
@@ -117,14 +117,11 @@ class Target:
 
     @classmethod
     def check_shapes(cls, logits: Tensor, target: Tensor) -> None:
-        """Refuse logits and a target that do not fit each other. Looks at shapes and dtypes only, so it costs nothing.
+        """Refuse logits and a target whose shapes or dtypes do not fit each other, with the likely reason and the way out.
 
         Args:
             logits: Floating point, ``[B, C, H, W]`` (C = 1 for binary).
             target: Labels, integers ``[B, *planes, H, W]``; or shares, floating point ``[B, C, H, W]``.
-
-        Raises:
-            InputError: If a shape or dtype is another one, with the likely reason and the way out.
         """
         found, shape = tuple(target.shape), tuple(logits.shape)
         if not logits.is_floating_point() or len(shape) != 4:
@@ -151,15 +148,7 @@ class Target:
 
     @classmethod
     def check_values(cls, logits: Tensor, target: Tensor, ignore_index: int = IGNORE) -> None:
-        """Refuse labels outside the classes, and shares outside 0 to 1. Reads the target, which waits for the device.
-
-        Args:
-            logits: As for `check_shapes`.
-            target: As for `check_shapes`.
-            ignore_index: The label of pixels that do not count. Shares are NaN there.
-
-        Raises:
-            InputError: As `check_shapes`, and for a value that is neither a label nor the ignore value, naming it.
+        """Refuse what `check_shapes` does, labels outside the classes and shares outside 0 to 1. It waits for the device.
 
         Example:
             >>> import torch
@@ -212,15 +201,10 @@ class Target:
 
     @classmethod
     def hard_labels(cls, target: Any) -> Any:
-        """The labels that a target stands for: of shares what has the largest one, or more than a half; labels are themselves.
+        """The labels that a tensor or array of a target stands for: of shares the largest one, or what has more than a half.
 
-        Real values are labelled 1 where they are known, so that they are counted and sampled as a class is.
-
-        Args:
-            target: A tensor or array, labels ``[..., H, W]`` or shares ``[..., C, H, W]``.
-
-        Returns:
-            Labels of the same library; int64 where they were found from shares.
+        Labels are themselves. Real values are labelled 1 where they are known, so that they are counted and sampled as a class
+        is.
 
         Example:
             >>> from rsseg.task import Multiclass

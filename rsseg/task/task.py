@@ -80,12 +80,7 @@ class Task(Target):
         return tuple((f"not {name}", name) for name in self.classes)
 
     def faults(self, mask_values: Sequence[Any] | None = None, palette: Sequence[str] | None = None) -> list[str]:
-        """What is wrong with the classes and with lists that are as long, one sentence each.
-
-        Args:
-            mask_values: What mask files hold for each label; None: 0, 1, ...
-            palette: The colours of `label_names`; None: chosen.
-        """
+        """What is wrong with the classes, and with what mask files hold and colours for each label; one sentence each."""
         shown = f"dataset.classes={list(self.classes)}"
         if not self.classes:
             return ["dataset.classes is empty: name at least one class"]
@@ -111,9 +106,6 @@ class Task(Target):
             matrix: ``[B, 2, 2]``, from a vector (down, across) of the old window to that of the new one.
             shift: ``[B, 2, H, W]``, how far down and across of a new pixel's centre that of the pixel lies which it was taken
                 from; None: nowhere.
-
-        Returns:
-            A target of the same shape; labels and values have no direction and stay as they are.
         """
         return target
 
@@ -122,10 +114,7 @@ class Task(Target):
         return self
 
     def standardise(self, target: Tensor) -> Tensor:
-        """A target as the loss sees it: real values about 0 with a deviation of about 1, labels as they are.
-
-        Taken after augmentation.
-        """
+        """A target as the loss sees it, after augmentation: real values about 0, deviating by about 1; labels as they are."""
         return target
 
     def quality(self, scores: Mapping[str, float]) -> float:
@@ -151,15 +140,7 @@ class Task(Target):
         return logits.sigmoid()
 
     def decide(self, activated: Tensor, threshold: Tensor | None = None) -> Tensor:
-        """The labels that probabilities, such as the mean of several networks', stand for.
-
-        Args:
-            activated: ``[..., K, H, W]``, of `activate`.
-            threshold: As for `predict`.
-
-        Returns:
-            int64 ``[..., *planes, H, W]``; real values as they are.
-        """
+        """The labels, as of `predict`, that `activate`'s probabilities stand for, or the mean of several networks'."""
         positive = (activated > (0.5 if threshold is None else per_class(threshold.sigmoid(), activated))).long()
         return positive if self.separate else positive.squeeze(-3)
 
@@ -174,14 +155,7 @@ class Task(Target):
         return activated
 
     def by_class(self, counts: Any) -> Any:
-        """What belongs to each class, of numbers for each label of each of `matrices`.
-
-        Args:
-            counts: ``[..., P, K]``, an array or a tensor.
-
-        Returns:
-            ``[..., classes]``.
-        """
+        """What belongs to each class, ``[..., classes]``, of numbers ``[..., P, K]`` for each label of each of `matrices`."""
         return counts[..., 1]
 
     def label_mask(self, mask: NDArray[np.generic], label: int) -> NDArray[np.bool_]:
@@ -212,12 +186,7 @@ class Task(Target):
     def label_counts(
         self, positives: NDArray[np.int64], valid: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Pixels of each of `label_names`, and labelled pixels beside them.
-
-        Args:
-            positives: ``[..., K]``, pixels of each class.
-            valid: ``[..., K]``, labelled pixels.
-        """
+        """Pixels of each of `label_names`, and labelled pixels beside them, from those of each class ``[..., K]``."""
         return positives, valid
 
     def flatten(self, mask: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -229,12 +198,7 @@ class Task(Target):
         return list(colours)
 
     def errors(self, mask: NDArray[np.generic], prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """Where a prediction is wrong, as places in `error_names`; `IGNORE` where nothing is labelled.
-
-        Args:
-            mask: ``[*planes, H, W]``.
-            prediction: Likewise.
-        """
+        """Where a prediction ``[*planes, H, W]`` is wrong, as places in `error_names`; `IGNORE` where nothing is labelled."""
         labelled = mask != IGNORE
         wrong = (mask != prediction) & labelled
         if self.separate:

@@ -15,7 +15,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 
 from rsseg.checkpoints import read_checkpoint, write_checkpoint
-from rsseg.compare.recorder import Recorder
+from rsseg.comparison.recorder import Recorder
 from rsseg.config.folder import RunFolder
 from rsseg.files import UnwritableError, atomic_write
 from rsseg.training.signals import Interrupts

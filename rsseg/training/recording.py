@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsseg.compare.counting import PointCounts, Thresholds
-from rsseg.compare.panel import Panel
-from rsseg.compare.recorder import Recorder, Split
-from rsseg.compare.records import of_head, read_arrays, write_arrays
-from rsseg.compare.tuning import Overlap, shared, threshold_facts, tune
+from rsseg.comparison.recorder import Panel, Recorder, Split
+from rsseg.comparison.records import of_head, read_arrays, write_arrays
+from rsseg.comparison.tuning import Overlap, shared, threshold_facts, tune
 from rsseg.config.build import TERM, build
 from rsseg.config.folder import RunFolder
 from rsseg.contract import Batch, InputError
@@ -32,6 +30,7 @@ from rsseg.metrics.counters import LogitSample
 from rsseg.pictures.windows import pick_windows
 from rsseg.setup import Setup
 from rsseg.task import Task
+from rsseg.training.counting import PointCounts, Thresholds
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,8 @@ import numpy as np
 from lightning.pytorch.callbacks import LambdaCallback
 from torch import Tensor, nn
 
-from rsseg.compare.counting import PointCounts, Thresholds
-from rsseg.compare.recorder import HALVES, Recorder
-from rsseg.compare.records import POINTS, write_arrays
+from rsseg.comparison.recorder import HALVES, Recorder
+from rsseg.comparison.records import POINTS, write_arrays
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import Cache
 from rsseg.contract import InputError
@@ -27,6 +26,7 @@ from rsseg.module import SegmentationModule
 from rsseg.progress import shows_bars
 from rsseg.setup import Setup
 from rsseg.table import print_table
+from rsseg.training.counting import PointCounts, Thresholds
 from rsseg.training.recording import Count, Crossing, keep_scalings, keep_thresholds, labelled_tasks, recorded_split
 
 SHOWN = (

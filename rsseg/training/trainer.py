@@ -14,7 +14,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor, Timer
 
-from rsseg.compare.recorder import Recorder
+from rsseg.comparison.recorder import Recorder
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.groups import group_names

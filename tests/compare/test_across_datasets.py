@@ -9,8 +9,8 @@ from run_folders import HEIGHT, changed, height_sums, made_findings, of_label, s
 from scipy.stats import studentized_range
 from scipy.stats import t as student
 
-from rsseg.compare.datasets import across_answer, across_datasets, across_table, between, pool, turns
-from rsseg.compare.figures import draw_across
+from rsseg.comparison.datasets import across_answer, across_datasets, across_table, between, pool, turns
+from rsseg.comparison.figures import draw_across
 from rsseg.contract import InputError
 
 

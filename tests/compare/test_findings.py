@@ -27,9 +27,9 @@ from scipy.stats import kendalltau
 from scipy.stats import t as student
 from sklearn.metrics import f1_score, jaccard_score, recall_score
 
-from rsseg.compare.findings import Findings, mean_gradients, selection_regret
-from rsseg.compare.measures import measures
-from rsseg.compare.selection import gather
+from rsseg.comparison.findings import Findings, mean_gradients, selection_regret
+from rsseg.comparison.measures import measures
+from rsseg.comparison.selection import gather
 from rsseg.contract import InputError
 from rsseg.metrics import metrics
 from rsseg.metrics.scores import class_counts
@@ -316,7 +316,7 @@ def test_shares_are_means_over_all_seeds_of_each_seeds_share(tmp_path, monkeypat
         gain = np.full((4, 2), 2.0) if seed == 2 else None
         cosines = records[folder].gradient["logits"][1]
         records[folder] = dataclasses.replace(records[folder], gradient={"logits": (np.array(given), cosines)}, gain=gain)
-    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head, split="val": records[folder])
+    monkeypatch.setattr("rsseg.comparison.runs.load_records", lambda folder, head, split="val": records[folder])
     gradients = Findings(gather([tmp_path])).gradients
     assert gradients.shares[["loss", "place"]].drop_duplicates().to_numpy().tolist() == [["ce_dice", "logits"]]
     shares = gradients.shares.pivot(index="step", columns="term", values="share")

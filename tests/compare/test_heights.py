@@ -23,13 +23,13 @@ from test_regression import dem_root, of_heights  # noqa: F401
 from test_run import settings
 from tiny import map_scene
 
-from rsseg.compare.findings import Findings, selection_regret
-from rsseg.compare.inference import estimate
-from rsseg.compare.measures import measures
-from rsseg.compare.records import load_records
-from rsseg.compare.selection import gather, pick_rates
-from rsseg.compare.words import answer
-from rsseg.comparison import compare as compare_runs
+from rsseg.answer import compare as compare_runs
+from rsseg.comparison.findings import Findings, selection_regret
+from rsseg.comparison.inference import estimate
+from rsseg.comparison.measures import measures
+from rsseg.comparison.records import load_records
+from rsseg.comparison.selection import gather, pick_rates
+from rsseg.comparison.words import answer
 from rsseg.contract import InputError
 from rsseg.metrics import metrics
 from rsseg.run import train
@@ -180,14 +180,13 @@ def test_the_training_loss_is_recorded_by_half_of_the_scenes(tmp_path, dem_root,
 def test_a_real_sweep(tmp_path, dem_root):  # noqa: F811
     """The errors of one run are counted again, by scikit-learn, from the maps of its scenes."""
     for loss in ("mse", "mae"):
-        for seed in (1, 2):
-            words = of_heights(dem_root, f"loss={loss}", f"seed={seed}", "steps=8", "validations=2", "pictures=0")
-            train(settings(tmp_path, *words, "optimizer.lr=0.01", "record.gain=true"), tmp_path / f"{loss}{seed}", words, loss)
+        words = of_heights(dem_root, f"loss={loss}", "seed=1", "steps=8", "validations=2", "pictures=0")
+        train(settings(tmp_path, *words, "optimizer.lr=0.01", "record.gain=true"), tmp_path / loss, words, loss)
     out = compare_runs([tmp_path])
     assert out == tmp_path / "comparison"
     assert {"report.html", "examples.png", "gains.png"} <= {path.name for path in out.iterdir()}
     table = pd.read_csv(out / "runs.csv", index_col=["loss", "seed"])
-    run = tmp_path / "mae2"
+    run = tmp_path / "mae"
     assert not (run / "threshold.json").exists()
     predicted, truth = [], []
     for scene in json.loads((run / "data.json").read_text())["scenes"]["val"]:
@@ -197,6 +196,6 @@ def test_a_real_sweep(tmp_path, dem_root):  # noqa: F811
             predicted.append(values.read(1)[known])
             truth.append(mask.read(1)[known])
     predicted, truth = np.concatenate(predicted), np.concatenate(truth)
-    assert table.loc[("mae", 2), "rmse"] == pytest.approx(mean_squared_error(truth, predicted) ** 0.5, rel=1e-4)
-    assert table.loc[("mae", 2), "r2"] == pytest.approx(r2_score(truth, predicted), rel=1e-3)
+    assert table.loc[("mae", 1), "rmse"] == pytest.approx(mean_squared_error(truth, predicted) ** 0.5, rel=1e-4)
+    assert table.loc[("mae", 1), "r2"] == pytest.approx(r2_score(truth, predicted), rel=1e-3)
     assert pd.read_csv(out / "classes.csv").loc[0, "pixels"] == len(truth)

@@ -10,7 +10,7 @@ from scipy.stats import norm, studentized_range, ttest_1samp
 from scipy.stats import t as student
 from simulated_sweeps import MOSTLY_GROUPS, MOSTLY_SEEDS, simulate
 
-from rsseg.compare.inference import (
+from rsseg.comparison.inference import (
     Estimates,
     Spread,
     critical,
@@ -21,7 +21,7 @@ from rsseg.compare.inference import (
     shrink,
     sum_groups,
 )
-from rsseg.compare.measures import measures, scene_sums
+from rsseg.comparison.measures import measures, scene_sums
 from rsseg.metrics import metrics
 from rsseg.metrics.calibration import calibration_sums
 from rsseg.metrics.scores import pooled
@@ -47,8 +47,7 @@ def test_sums_of_groups_are_numpys_and_equal_masses_count_as_many():
     assert np.isnan(effective_groups([[0], [0]])).all()
 
 
-@pytest.mark.parametrize("level", [0.95, 0.999])
-@pytest.mark.parametrize("losses", [2, 3, 8, 24])
+@pytest.mark.parametrize(("losses", "level"), [(2, 0.95), (3, 0.999), (8, 0.95), (24, 0.999)])
 def test_critical_values_are_those_of_scipys_studentized_range(losses, level):
     freedom = np.array([1.0, 1.15, 2.4, 7.7, 61.0, np.inf])
     beyond = studentized_range.sf(critical(losses, freedom, level) * 2**0.5, losses, freedom)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rsseg.compare.measures import calibration_measures, measures, of_metric, of_tuning, scene_sums
+from rsseg.comparison.measures import calibration_measures, measures, of_metric, of_tuning, scene_sums
 from rsseg.metrics import calibration, metrics
 from rsseg.metrics.calibration import calibration_sums
 from rsseg.metrics.scores import class_counts, overlap, pooled

@@ -15,35 +15,31 @@ import pandas as pd
 import pytest
 from run_folders import BINARY, FOUR, changed, make_sweep, of_label, steady
 
-from rsseg.compare.findings import Findings
-from rsseg.compare.report import protocol, ranking, ranking_note, say, shown, write_report
-from rsseg.compare.runs import LeftOut
-from rsseg.compare.selection import gather
-from rsseg.compare.tables import all_tables
-from rsseg.compare.words import answer, caveats, number, percent, span, statistics
+from rsseg.comparison.findings import Findings
+from rsseg.comparison.report import protocol, ranking, ranking_note, render, say, shown, write_report
+from rsseg.comparison.runs import LeftOut
+from rsseg.comparison.selection import gather
+from rsseg.comparison.tables import all_tables
+from rsseg.comparison.words import answer, caveats, number, percent, span, statistics
 from rsseg.metrics import metrics
 from rsseg.task import Multilabel
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 
 
-def write(root, patch, *words, **options):
-    """What was found of a made-up sweep, its report's folder, and the page."""
-    make_sweep(root, patch, *words, **options)
-    found, out = Findings(gather([root])), root / "comparison"
-    page = write_report(found, out)
-    return found, out, page.read_text()
-
-
 @pytest.fixture(scope="module")
 def binary(tmp_path_factory):
+    """What was found of a made-up sweep, its report's folder, and the page."""
+    root = tmp_path_factory.mktemp("binary")
     with pytest.MonkeyPatch.context() as patch:
-        return write(tmp_path_factory.mktemp("binary"), patch, BINARY, seeds=(1, 2, 3))
+        make_sweep(root, patch, BINARY, seeds=(1, 2, 3))
+        found, out = Findings(gather([root])), root / "comparison"
+    return found, out, write_report(found, out).read_text()
 
 
 def test_tables_and_figures_are_beside_the_page(binary):
     names = {path.name for path in binary[1].iterdir()}
-    figures = ("forest", "regrets", "pairs", "measures", "trades", "curves", "shares")
+    figures = ("forest", "regrets", "pairs", "measures", "curves", "shares")
     assert {f"{name}.png" for name in figures} | {f"{name}.csv" for name in all_tables(binary[0])} <= names
     assert "alignment.png" not in names  # of four validations there is no rank correlation
 
@@ -150,7 +146,9 @@ def test_each_reason_why_runs_are_left_out_is_printed_once(binary, caplog):
 def test_classes_have_a_table_where_there_are_two(binary, tmp_path, monkeypatch):
     assert "IoU per class" not in binary[2]
     assert "Classes and scenes" not in binary[2]
-    found, _, page = write(tmp_path, monkeypatch, FOUR, losses=("ce", "dice"), seeds=(1, 2), scenes=4)
+    make_sweep(tmp_path, monkeypatch, FOUR, losses=("ce", "dice"), seeds=(1, 2), scenes=4)
+    found = Findings(gather([tmp_path]))
+    page = render(found, all_tables(found), figures={})
     table = page[page.index("IoU per class") :]
     roof = re.search(r'<td class="text">roof</td>(.*?)</tr>', table, re.DOTALL)[1]
     expected = [found.metrics["iou/roof"](found.counts[i]).mean() for i in found.order]
@@ -230,7 +228,7 @@ def test_the_page_needs_nothing_else_and_is_small(binary):
     parser, page = Outside(), binary[2]
     parser.feed(page)
     assert parser.found == []
-    assert parser.images == 7
+    assert parser.images == 6
     assert "url(" not in page
     assert len(re.sub(r'"data:[^"]*"', "", page)) < 40_000
     assert len(page) < 1_000_000

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from rsseg.compare.gradients import norms_and_cosines, one_step_gain
-from rsseg.compare.measures import CHECKPOINTS, rank_alignment
-from rsseg.compare.tables import cross_evaluation
+from rsseg.comparison.gradients import norms_and_cosines, one_step_gain
+from rsseg.comparison.measures import CHECKPOINTS, rank_alignment
+from rsseg.comparison.tables import cross_evaluation
 from rsseg.losses import Composite, CrossEntropy, Dice
 from rsseg.losses.balancing import term_gradients
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from run_folders import BINARY, make_records
 
-from rsseg.compare.records import PLACES, POINTS, load_records, read_arrays, write_arrays
+from rsseg.comparison.records import PLACES, POINTS, load_records, read_arrays, write_arrays
 from rsseg.contract import InputError
 
 SCENES, CLASSES = 20, 6
@@ -116,7 +116,7 @@ def test_records_of_another_version_say_so(large):
 def test_a_chosen_checkpoint_of_another_head_is_refused(large):
     folder, _, crossed = large
     write_arrays(folder / "records" / "crossed.npz", {f"water/{key}": value for key, value in crossed.items()})
-    with pytest.raises(InputError, match=r"crossed\.npz lacks steps, counts, lost, untuned of head mask"):
+    with pytest.raises(InputError, match=r"crossed\.npz has no steps of head mask"):
         load_records(folder)
 
 
@@ -139,10 +139,10 @@ def run(tmp_path):
     [
         ("{", "can't be read"),
         ("[]", "can't be read: a mapping is expected"),
-        ('{"scenes": ["a"]}', "lacks scenes or groups or first_half or heads"),
+        ('{"scenes": ["a"]}', "lacks heads, or scenes that have a group and a half"),
         (
             '{"format": 2, "scenes": ["a"], "groups": ["a"], "first_half": [true], "heads": {"mask": {"task": "binary"}}}',
-            "lacks classes, terms, panel of head mask",
+            r"does not say what head mask is \('classes'\)",
         ),
     ],
 )
@@ -171,34 +171,31 @@ def test_flipped_bytes_are_noticed_or_harmless(run):
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
-        ({"counts": np.zeros((4, 20, 2, 4))}, r"counts of the shape \[4, 20, 2, 4\], \[4, 20, 6, 4\] is expected"),
-        ({"counts": np.full((4, 20, 6, 4), "x")}, "counts of the type <U1, numbers are expected"),
-        ({"steps": np.array([3])}, r"steps of the shape \[1\], \[2\] is expected"),
-        ({"lost": np.zeros(3)}, r"lost of the shape \[3\], \[20\] is expected"),
-        ({"untuned": np.array(1.5)}, "untuned of the type float64, text is expected"),
-        ({"ece": np.zeros((20, 3))}, r"ece of the shape \[20, 3\], \[20, 15, 3\] is expected"),
-        ({"brier": np.zeros((20, 6, 2))}, r"brier of the shape \[20, 6, 2\], \[20, 1, 2\] is expected"),
+        ({"counts": np.zeros((4, 20, 2, 4))}, r"counts .*: numbers \[4, 20, 6, 4\], found float64 \[4, 20, 2, 4\]"),
+        ({"counts": np.full((4, 20, 6, 4), "x")}, r"counts .*, found <U1"),
+        ({"steps": np.array([3])}, r"steps .*\[2\], found int64 \[1\]"),
+        ({"lost": np.zeros(3)}, r"lost .*\[20\], found float64 \[3\]"),
+        ({"untuned": np.array(1.5)}, r"untuned .*: text, found float64"),
+        ({"ece": np.zeros((20, 3))}, r"ece .*\[20, 15, 3\], found float64 \[20, 3\]"),
+        ({"brier": np.zeros((20, 6, 2))}, r"brier .*\[20, 1, 2\], found float64 \[20, 6, 2\]"),
     ],
 )
 def test_chosen_checkpoints_of_another_shape_are_named(large, changes, found):
     rewrite(large[0] / "records" / "crossed.npz", **changes)
-    with pytest.raises(InputError, match=rf"crossed\.npz holds {found}: train the run again"):
+    with pytest.raises(InputError, match=rf"crossed\.npz has no {found}.*: train the run again"):
         load_records(large[0])
 
 
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
-        ({"groups": ["a"]}, "names 2 scenes, and groups or halves of another number of scenes"),
-        ({"first_half": [True, False, True]}, "names 2 scenes, and groups or halves of another number of scenes"),
-        ({"first_half": ["yes", "no"]}, "lacks scenes or groups or first_half or heads"),
-        ({"scenes": "ab"}, "lacks scenes or groups or first_half or heads"),
-        ({"heads": {"mask": {"task": "binary", "classes": 3, "terms": [], "panel": 4}}}, "holds no list of classes, panel of"),
-        (
-            {"heads": {"mask": {"task": "ternary", "classes": [], "terms": [], "panel": {}}}},
-            "names no task that there is .*ter",
-        ),
-        ({"heads": {"mask": {"task": ["a"], "classes": [], "terms": [], "panel": {}}}}, "names no task that there is"),
+        ({"groups": ["a"]}, "lacks heads, or scenes"),
+        ({"first_half": [True, False, True]}, "lacks heads, or scenes"),
+        ({"first_half": ["yes", "no"]}, "lacks heads, or scenes"),
+        ({"scenes": "ab"}, "lacks heads, or scenes"),
+        ({"heads": {"mask": {"task": "binary", "classes": 3, "terms": [], "panel": 4}}}, "does not say what head mask is"),
+        ({"heads": {"mask": {"task": "ternary", "classes": [], "terms": [], "panel": {}}}}, "does not say what .*ter"),
+        ({"heads": {"mask": {"task": ["a"], "classes": [], "terms": [], "panel": {}}}}, "does not say what head mask is"),
     ],
 )
 def test_a_description_of_another_shape_is_named(run, changes, found):
@@ -220,22 +217,18 @@ def test_scenes_of_another_split_of_another_shape_are_named(large):
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
-        ({"values": None}, "lacks values of head mask"),
-        ({"layer__cosine": None}, r"lacks layer\.cosine of head mask"),
-        ({"counts": np.zeros((3, 1, 4))}, r"holds counts of the shape \[3, 1, 4\], \[2, 1, 4\] is expected"),
-        ({"counts": np.zeros((2, 2, 4))}, r"holds counts of the shape \[2, 2, 4\], \[2, 1, 4\] is expected"),
-        ({"counts": np.full((2, 1, 4), "many")}, r"holds counts of the type <U4, numbers are expected"),
-        ({"values": np.ones((2, 2))}, r"holds values of the shape \[2, 2\], \[1, 2\] is expected"),
-        ({"values": np.ones(())}, r"holds values of the shape \[\], \[1, 2\] is expected"),
-        ({"own": np.ones(3)}, r"holds own of the shape \[3\], \[2\] is expected"),
-        ({"quality": np.ones((3, 1))}, r"holds quality of the shape \[3, 1\], \[3\] is expected"),
-        ({"step": np.ones(1)}, r"holds step of the shape \[1\], \[\] is expected"),
-        ({"logits__norm": np.ones(2)}, r"holds logits\.norm of the shape \[2\], \[1\] is expected"),
-        ({"layer__cosine": np.ones(1)}, r"holds layer\.cosine of the shape \[1\], \[1, 1\] is expected"),
-        ({"gain": np.ones(5)}, r"holds gain of the shape \[5\], \[1\] is expected"),
+        ({"values": None}, r"values of head mask .*: numbers \[1, 2\], found nothing"),
+        ({"layer__cosine": None}, r"layer\.cosine .*\[1, 1\], found nothing"),
+        ({"counts": np.zeros((3, 1, 4))}, r"counts .*\[2, 1, 4\], found float64 \[3, 1, 4\]"),
+        ({"counts": np.full((2, 1, 4), "many")}, r"counts .*found <U4"),
+        ({"values": np.ones(())}, r"values .*\[1, 2\], found float64 \[\]"),
+        ({"quality": np.ones((3, 1))}, r"quality .*\[3\], found float64 \[3, 1\]"),
+        ({"step": np.ones(1)}, r"step .*numbers \[\], found float64 \[1\]"),
+        ({"logits__norm": np.ones(2)}, r"logits\.norm .*\[1\], found float64 \[2\]"),
+        ({"gain": np.ones(5)}, r"gain .*\[1\], found float64 \[5\]"),
     ],
 )
 def test_a_validation_that_lacks_something(run, changes, found):
     rewrite(run / "records" / "step-000001.npz", **changes)
-    with pytest.raises(InputError, match=rf"step-000001\.npz {found}: train"):
+    with pytest.raises(InputError, match=rf"step-000001\.npz has no {found}.*: train"):
         load_records(run)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from run_folders import BINARY, FOUR, make_records, make_sweep, write_run
 
-from rsseg.compare.records import RecordError
-from rsseg.compare.selection import gather, largest_grid
-from rsseg.comparison import Question, places_by_dataset, score_runs
+from rsseg.answer import Question, places_by_dataset, score_runs
+from rsseg.comparison.records import RecordError
+from rsseg.comparison.selection import gather, largest_grid
 from rsseg.config.arguments import parse, split_places
 from rsseg.config.plan import TRIALS, Plan
 from rsseg.contract import InputError
@@ -31,7 +31,7 @@ def records():
 @pytest.fixture
 def add(tmp_path, records, monkeypatch):
     """Adds a finished run with the same records as all others."""
-    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: records)
+    monkeypatch.setattr("rsseg.comparison.runs.load_records", lambda folder, head: records)
 
     def add_run(name, loss="ce", seed=1, **options):
         write_run(tmp_path / name, BINARY, loss, seed, records, **options)
@@ -147,7 +147,7 @@ def test_code_training_data_and_libraries_count_and_make_no_rows(tmp_path, add):
 
 
 def test_the_old_argument_answers_with_the_new_one():
-    from compare import Arguments
+    from rsseg.commands.compare import Arguments
 
     with pytest.raises(InputError, match=r"^unfair=keep: write allow_different=true$"):
         parse(Arguments, ["runs=a", "unfair=keep"])
@@ -235,7 +235,7 @@ def test_unfinished_runs_and_runs_without_records_are_named(tmp_path, add, recor
             raise RecordError(folder / "records/crossed.npz", "can't be read (it is no zip file)")
         return records
 
-    monkeypatch.setattr("rsseg.compare.runs.load_records", load)
+    monkeypatch.setattr("rsseg.comparison.runs.load_records", load)
     found = gather([tmp_path])
     assert found.labels == ["ce", "lovasz"]
     assert [(left.run.name, left.why) for left in found.left_out] == [
@@ -256,7 +256,7 @@ def test_a_run_that_trains_now_is_waited_for(tmp_path, add, monkeypatch):
     words = [sys.executable, "-c", hold, tmp_path / "ce"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match=r"\(1 begun; .*ce: it is training now\): wait until it is finished$"):
+        with pytest.raises(InputError, match=r"\(1 begun\)\. .*ce: it is training now; wait until it is finished$"):
             gather([tmp_path])
         add("dice", "dice")
         assert [(left.why, left.remedy) for left in gather([tmp_path]).left_out] == [
@@ -278,14 +278,14 @@ def test_no_iou(tmp_path, add):
     edit(add("bad", "dice") / "summary.json", iou=float("nan"))
     assert [left.run.name for left in gather([tmp_path]).left_out] == ["bad"]
     edit(tmp_path / "good" / "summary.json", iou=float("nan"))
-    with pytest.raises(InputError, match="no run has an IoU"):
+    with pytest.raises(InputError, match="its IoU is NaN: no class occurs in its validation scenes; choose a split"):
         gather([tmp_path])
 
 
 def test_nothing_to_compare(tmp_path, add):
     with pytest.raises(InputError, match="no such folder"):
         gather([tmp_path / "nowhere"])
-    with pytest.raises(InputError, match="no finished run"):
+    with pytest.raises(InputError, match=r"no run in .*: train first"):
         gather([tmp_path])
     (add("broken") / "data.json").unlink()
     with pytest.raises(InputError, match="never started training: go on with resume="):
@@ -397,7 +397,7 @@ def test_what_a_sweep_varies_makes_recipes(tmp_path, add):
 
 def test_runs_that_have_the_head_are_compared_and_told_apart_by_their_heads(tmp_path, monkeypatch, records):
     """As sweep=mtl makes them: all heads together, and each alone."""
-    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: records)
+    monkeypatch.setattr("rsseg.comparison.runs.load_records", lambda folder, head: records)
     arms = {"together": ["mask", "water"], "mask": ["mask"], "water": ["water"]}
     for (arm, heads), seed in itertools.product(arms.items(), (1, 2)):
         model = {"encoder": "resnet18", "heads": {head: {} for head in heads}}
@@ -505,10 +505,10 @@ def test_runs_without_records_are_left_out(tmp_path, add, records, monkeypatch):
     names = [f"{loss}{seed}" for loss in ("ce", "dice", "focal") for seed in (1, 2, 3)]
     for name in names:
         add(name, name[:-1], int(name[-1]))
-    monkeypatch.setattr("rsseg.compare.runs.load_records", without(records, names))
-    with pytest.raises(InputError, match=r"^none of 9 runs can be compared\. .*has no records; train it again"):
+    monkeypatch.setattr("rsseg.comparison.runs.load_records", without(records, names))
+    with pytest.raises(InputError, match=r"can be compared \(9 begun\)\. .*has no records; train it again"):
         gather([tmp_path])
-    monkeypatch.setattr("rsseg.compare.runs.load_records", without(records, names[-1:]))
+    monkeypatch.setattr("rsseg.comparison.runs.load_records", without(records, names[-1:]))
     found = gather([tmp_path])
     assert [left.run.name for left in found.left_out if "no records" in left.why] == ["focal3"]
     assert all(run.records is not None for row in found.runs for run in row)
@@ -519,16 +519,20 @@ def test_a_run_without_its_best_checkpoint_is_named(tmp_path, add, records, monk
     for loss in ("ce", "dice", "focal"):
         add(loss, loss)
     broken = replace(records, **odd)
-    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: broken if folder.name == "focal" else records)
+    monkeypatch.setattr(
+        "rsseg.comparison.runs.load_records", lambda folder, head: broken if folder.name == "focal" else records
+    )
     found = gather([tmp_path])
     assert found.labels == ["ce", "dice"]
     assert [re.search(why, left.why) is not None for left in found.left_out] == [True]
-    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: records if folder.name == "focal" else broken)
+    monkeypatch.setattr(
+        "rsseg.comparison.runs.load_records", lambda folder, head: records if folder.name == "focal" else broken
+    )
     found = gather([tmp_path])
     if "lost" in odd:  # diverged runs are never compared, how many of them there are
         assert found.labels == ["focal"]
-        monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: broken)
-        with pytest.raises(InputError, match=r"all 3 runs have diverged.*: 7 pixels .*; train it again at a lower"):
+        monkeypatch.setattr("rsseg.comparison.runs.load_records", lambda folder, head: broken)
+        with pytest.raises(InputError, match=r"\(3 begun\).*has diverged: 7 pixels .*; train it again at a lower"):
             gather([tmp_path])
     else:
         assert found.labels == ["focal"]
@@ -579,7 +583,7 @@ def write_folds(root, monkeypatch, lacking=()):
         words = [f"dataset.fold={fold}"]
         write_run(folder, BINARY, loss, seed, kept[folder], words, fingerprint=f"v{fold}", dataset=data)
         edit(folder / "data.json", fingerprint={"train": f"t{fold}", "val": f"v{fold}"}, mean=[float(fold)])
-    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: kept[folder])
+    monkeypatch.setattr("rsseg.comparison.runs.load_records", lambda folder, head: kept[folder])
     return kept
 
 
@@ -670,12 +674,12 @@ def test_runs_whose_scenes_lie_in_other_areas_are_refused(tmp_path, add, records
     for loss in ("ce", "dice", "focal"):
         add(loss, loss)
     other = replace(records, groups=np.array(["a"] * len(records.scenes)))
-    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: other if folder.name == "dice" else records)
+    monkeypatch.setattr("rsseg.comparison.runs.load_records", lambda folder, head: other if folder.name == "dice" else records)
     with pytest.raises(InputError, match=r"on different data.*\n.*\n  areas of the scenes  6 areas \(\w+\) +2\n +1 areas"):
         gather([tmp_path])
-    monkeypatch.setattr("rsseg.compare.runs.load_records", lambda folder, head: records)
+    monkeypatch.setattr("rsseg.comparison.runs.load_records", lambda folder, head: records)
     found = gather([tmp_path])
     monkeypatch.setattr("rsseg.evaluation.record_split", lambda *_: None)
-    monkeypatch.setattr("rsseg.comparison.load_records", lambda folder, *_: other if folder.name == "dice" else records)
+    monkeypatch.setattr("rsseg.answer.load_records", lambda folder, *_: other if folder.name == "dice" else records)
     with pytest.raises(InputError, match=r"  areas of the scenes  6 areas"):
         score_runs(found, Question(split="test"))

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from run_folders import FOUR, HEIGHT, changed, height_sums, label_counts, made_findings, of_label, steady
 
-from rsseg.compare import tables
-from rsseg.compare.findings import Gradients
-from rsseg.compare.runs import LeftOut
-from rsseg.compare.tables import all_tables
+from rsseg.comparison import tables
+from rsseg.comparison.findings import Gradients
+from rsseg.comparison.runs import LeftOut
+from rsseg.comparison.tables import all_tables
 
 MEANS, TUNED = [0.50, 0.60, 0.40], [0.66, 0.64, 0.45]
 

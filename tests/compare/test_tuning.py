@@ -6,8 +6,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from run_folders import BINARY
 
-from rsseg.compare.findings import selection_regret
-from rsseg.compare.tuning import _deal, halves, shared, threshold_facts, tune, tune_bias, tune_threshold
+from rsseg.comparison.findings import selection_regret
+from rsseg.comparison.tuning import _deal, halves, shared, threshold_facts, tune, tune_bias, tune_threshold
 from rsseg.contract import InputError
 from rsseg.metrics import Sample
 from rsseg.metrics.scores import pooled

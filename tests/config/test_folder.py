@@ -9,7 +9,7 @@ import pytest
 import torch
 from run_folders import BINARY, FOUR, make_records, write_run
 
-from rsseg.compare.runs import Run
+from rsseg.comparison.runs import Run
 from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError

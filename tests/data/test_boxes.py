@@ -11,7 +11,7 @@ from tiny import write_tif
 from rsseg.contract import InputError
 from rsseg.data.augment import D4, ScaleCrop, dihedral_matrix, erase, rescale
 from rsseg.data.boxes import Boxes
-from rsseg.data.burn import Burn
+from rsseg.data.masks import Burn
 from rsseg.metrics.objects import labelled_objects
 from rsseg.task import Centres
 from rsseg.task.heat import OVERLAP, gaussian_radius

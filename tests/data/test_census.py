@@ -6,16 +6,13 @@ from stores import LABELS, TASK, store_of
 from tiny import make_scene, write_tif
 
 from rsseg.contract import InputError
-from rsseg.data.blocks import SIZE, Blocks
+from rsseg.data.blocks import SIZE, Blocks, Counter
 from rsseg.data.census import PERCENTILES, BandStatistics, Census, check_absent, describe_other_radiometry
-from rsseg.data.count import Counter
 from rsseg.data.decoded import parts
 from rsseg.data.labels import Labels
 from rsseg.task import Binary, Multiclass, Multilabel
 
 RNG = np.random.default_rng(4)
-
-FILES = {"dtypes": np.zeros((0, 3), np.uint8), "lengths": np.zeros(0, np.int64), "sums": np.zeros(0, np.uint32)}
 
 
 def scene(folder, image, mask, name="s", **options):
@@ -48,7 +45,7 @@ def test_deviation_of_large_values_that_are_nearly_alike():
     for top in range(0, 40, 8):
         part = values[:, top : top + 8]
         counter.add(top, 0, part, np.zeros(part.shape[1:], bool), {"mask": np.zeros(part.shape[1:], np.uint8)})
-    _, squares, *_ = counter.counts(np.dtype(np.float64), **FILES).bands[:, 0]
+    _, squares, *_ = counter.counts(np.dtype(np.float64))["bands"][:, 0]
     np.testing.assert_allclose(np.sqrt(squares / 1600), (values - 1e9).std(), rtol=1e-5)
 
 
@@ -70,19 +67,19 @@ def test_counts_do_not_depend_on_the_parts(height, width, block_height, block_wi
     for window in parts((height, width), (block_height, block_width)):
         at = (..., *window.toslices())
         counter.add(window.row_off, window.col_off, image[at], np.zeros(image[at].shape[1:], bool), {"mask": labels[at]})
-    found = counter.counts(image.dtype, **FILES)
-    (target,) = found.targets
+    found = counter.counts(image.dtype)
+    labels_found, blocks_found = found["0_labels"], found["0_blocks"]
     ignored = (labels == 255).all(axis=0) if planes else labels == 255
-    for row, line in enumerate(target.blocks):
+    for row, line in enumerate(blocks_found):
         for col, counts in enumerate(line):
             at = (..., slice(row * SIZE, (row + 1) * SIZE), slice(col * SIZE, (col + 1) * SIZE))
             part = labels[at] if planes else labels[at][None]
             own = {"binary": [(part == 1).sum()], "multiclass": [(part == 0).sum(), (part == 1).sum()]}
             assert counts.tolist() == [*own.get(task.kind, (part == 1).sum(axis=(1, 2)).tolist()), ignored[at].sum()]
     every = labels if planes else labels[None]
-    assert target.labels[1].tolist() == [int((plane != 255).sum()) for plane in every] * (task.channels // len(every))
-    np.testing.assert_array_equal(target.labels[0], target.blocks[..., :-1].sum(axis=(0, 1), dtype=int))
-    assert found.bands[2:, 0].tolist() == [image.min(), image.max()]
+    assert labels_found[1].tolist() == [int((plane != 255).sum()) for plane in every] * (task.channels // len(every))
+    np.testing.assert_array_equal(labels_found[0], blocks_found[..., :-1].sum(axis=(0, 1), dtype=int))
+    assert found["bands"][2:, 0].tolist() == [image.min(), image.max()]
 
 
 def test_blocks_say_where_they_lie():
@@ -149,7 +146,7 @@ def test_the_lattice_is_that_of_the_scene_whatever_its_parts(monkeypatch):
     lattice = np.zeros_like(missing)
     lattice[16::32, 16::32] = True
     expected = image[:, lattice & ~missing]
-    np.testing.assert_array_equal(np.sort(counter.counts(image.dtype, **FILES).sample, axis=0), np.sort(expected, axis=1).T)
+    np.testing.assert_array_equal(np.sort(counter.counts(image.dtype)["sample"], axis=0), np.sort(expected, axis=1).T)
 
 
 def test_a_split_without_any_class_is_refused(tmp_path):

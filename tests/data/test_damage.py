@@ -3,6 +3,7 @@
 import hashlib
 import multiprocessing
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -42,9 +43,21 @@ def made_scenes(folder):
     return scenes, truth
 
 
+@pytest.fixture(scope="module")
+def decoded(tmp_path_factory):
+    """Scenes, what they hold, and a store of them."""
+    folder = tmp_path_factory.mktemp("made")
+    scenes, truth = made_scenes(folder)
+    store_of(scenes, folder / "store")
+    return scenes, truth, folder / "store"
+
+
 @pytest.fixture
-def made(tmp_path):
-    return made_scenes(tmp_path)
+def made(tmp_path, decoded):
+    """The scenes, with a store of their own to damage."""
+    scenes, truth, folder = decoded
+    shutil.copytree(folder, tmp_path / "store")
+    return scenes, truth
 
 
 def pixels_of(store):
@@ -153,10 +166,10 @@ def test_files_that_are_cut_while_they_are_mapped(tmp_path, made, caplog, kind, 
     assert caplog.text.count("is decoded again") == len(SIZES)
 
 
-def test_a_file_that_goes_on_after_its_last_block(tmp_path, made, monkeypatch):
+def test_a_file_that_goes_on_after_its_last_block(tmp_path, decoded, monkeypatch):
     for module in ("decoded", "store"):
         monkeypatch.setattr(f"rsseg.data.{module}.BLOCK", 1024)
-    scenes, truth = made
+    scenes, truth, _ = decoded
     path = tmp_path / "store" / f"{store_of(scenes, tmp_path / 'store')._names[0]}.image.npy"
     assert path.stat().st_size % 1024 == 0
     HARMS["longer"](path)
@@ -189,12 +202,12 @@ def test_a_store_of_the_version_before_is_written_over(tmp_path, made, caplog):
 
 
 @pytest.mark.parametrize(("place", "full", "found"), [(0, 0, True), (1, 0, True), (0.5, 0, False), (0.5, 1, True)])
-def test_what_is_looked_at(tmp_path, made, monkeypatch, caplog, place, full, found):
+def test_what_is_looked_at(tmp_path, decoded, monkeypatch, caplog, place, full, found):
     """Of many blocks the first and the last at least; with full=True all."""
     for module in ("decoded", "store"):
         monkeypatch.setattr(f"rsseg.data.{module}.BLOCK", 1000)
     monkeypatch.setattr("rsseg.data.decoded.SAMPLED", 2)
-    scenes, truth = made
+    scenes, truth, _ = decoded
     name = store_of(scenes, tmp_path / "store")._names[2]
     flip(place)(tmp_path / "store" / f"{name}.image.npy")
     store = store_of(scenes, tmp_path / "store", full=bool(full))
@@ -202,10 +215,10 @@ def test_what_is_looked_at(tmp_path, made, monkeypatch, caplog, place, full, fou
     assert (equal, "scene s2 is decoded again" in caplog.text) == (found, found)
 
 
-def test_other_blocks_are_looked_at_each_time(tmp_path, made, monkeypatch):
+def test_other_blocks_are_looked_at_each_time(tmp_path, decoded, monkeypatch):
     for module in ("decoded", "store"):
         monkeypatch.setattr(f"rsseg.data.{module}.BLOCK", 10_000)  # 28 of them
-    scenes, truth = made
+    scenes, truth, _ = decoded
     for _ in range(100):
         name = store_of(scenes, tmp_path / "store")._names[2]
         flip(0.5)(tmp_path / "store" / f"{name}.image.npy")
@@ -217,6 +230,7 @@ def test_other_blocks_are_looked_at_each_time(tmp_path, made, monkeypatch):
 
 
 def open_all(scenes, folder, start, queue):
+    torch.set_num_threads(1)  # threads do not survive a fork
     start.wait(120)
     store = store_of(scenes, folder)
     queue.put(hashlib.sha256(b"".join(array.tobytes() for arrays in pixels_of(store) for array in arrays)).hexdigest())
@@ -229,7 +243,7 @@ def test_several_processes_open_a_damaged_store(tmp_path, made):
     old(folder / f"{names[1]}.counts")
     next(folder.glob("index-*")).unlink()
     HARMS["middle byte"](folder / f"{names[2]}.labels.npy")
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     queue, start = context.Queue(), context.Barrier(3)
     several = [context.Process(target=open_all, args=(scenes, folder, start, queue)) for _ in range(3)]
     for process in several:
@@ -252,8 +266,8 @@ def test_threads_decode_a_damaged_scene_once(tmp_path, made, caplog):
     assert caplog.text.count("scene s2 is decoded again") == 1
 
 
-def test_a_damaged_scene_without_its_files_is_refused(tmp_path, made):
-    scenes, _ = made
+def test_a_damaged_scene_without_its_files_is_refused(tmp_path):
+    scenes, _ = made_scenes(tmp_path)
     store = store_of(scenes, tmp_path / "store")
     flip(0.5)(tmp_path / "store" / f"{store._names[0]}.image.npy")
     scenes[0].image.unlink()
@@ -304,12 +318,12 @@ def test_the_pixels_hash_is_that_of_every_pixel(tmp_path, made):
     assert len(found) == 6
 
 
-def test_verification_draws_no_number_that_training_draws(tmp_path, made, monkeypatch):
+def test_verification_draws_no_number_that_training_draws(tmp_path, decoded, monkeypatch):
     import random
 
     for module in ("decoded", "store"):
         monkeypatch.setattr(f"rsseg.data.{module}.BLOCK", 1000)
-    scenes, _ = made
+    scenes, *_ = decoded
     random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
     pixels_of(store_of(scenes, tmp_path / "store"))
     drawn = random.random(), np.random.random(), torch.rand(1).item()  # noqa: NPY002

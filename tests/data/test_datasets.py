@@ -228,7 +228,7 @@ def test_classes_palette_and_labels_agree(name):
     assert len(set(config.dataset.palette)) == len(config.dataset.palette)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["inria", "xbd"])
 def test_wrong_root_and_unpacked_archive(tmp_path, name):
     with pytest.raises(InputError, match="no folder"):
         source_of(settings(name, tmp_path / "nowhere"))
@@ -316,7 +316,7 @@ def test_landcoverai_without_its_list(tmp_path, roots):
         source_of(settings("landcoverai", root)).scenes("train")
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["deepglobe", "inria", "loveda", "potsdam"])  # colours and numbers, in TIFF and PNG
 def test_unknown_label_and_band(tmp_path, roots, name):
     root = shutil.copytree(roots[name], tmp_path / name)
     config = settings(name, root)

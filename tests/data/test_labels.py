@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from rsseg.contract import InputError
-from rsseg.data.labels import Labels
-from rsseg.data.values import Shares
+from rsseg.data.labels import Labels, Shares
 from rsseg.task import Binary, Multiclass, Multilabel
 
 THREE = Multiclass(("a", "b", "c"))

@@ -14,10 +14,10 @@ from rsseg.data.augment import D4, CutOut, ScaleCrop
 from rsseg.data.balance import Balanced
 from rsseg.data.decoded import store_name
 from rsseg.data.files import Files
+from rsseg.data.labels import Shares
 from rsseg.data.paste import Paste
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import load
-from rsseg.data.values import Shares
 from rsseg.data.windows import GridWindows
 from rsseg.task import Binary, Multiclass, Multilabel
 

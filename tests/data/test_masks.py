@@ -9,9 +9,8 @@ from rasterio.windows import Window
 from tiny import make_scene, write_tif
 
 from rsseg.contract import IGNORE, InputError
-from rsseg.data.labels import Labels, show_values
+from rsseg.data.labels import Labels, Values, show_values
 from rsseg.data.scene import Scene, SceneReader
-from rsseg.data.values import Values
 from rsseg.task import Binary, Multiclass, Multilabel, Regression
 
 N = 32

@@ -21,7 +21,7 @@ from tiny import make_scene, mask_file, write_tif
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.data import raster
-from rsseg.data.inspection import check_scene, compare_scenes
+from rsseg.data.inspection import compare_scenes
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.task import Multiclass
@@ -306,7 +306,7 @@ def test_a_picture_that_viewers_turn_is_named(tmp_path, caplog):
     Image.new("L", (32, 32)).save(tmp_path / "square.jpg", exif=exif)
     Image.new("L", (32, 32)).save(tmp_path / "square.png")
     square = make_scene("s", tmp_path / "square.jpg", tmp_path / "square.png")
-    compare_scenes([square], [check_scene(square, [Labels(TASK)], [1])], [1])
+    compare_scenes([square], [square.check([Labels(TASK)], [1])], [1])
     assert "Images that viewers turn by their EXIF data: 1, first" in caplog.text
 
 

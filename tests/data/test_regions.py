@@ -14,8 +14,8 @@ from rsseg.contract import InputError
 from rsseg.data.build import open_store
 from rsseg.data.files import Files
 from rsseg.data.labels import Labels
-from rsseg.data.regions import apart, blocks_of, cut
 from rsseg.data.scene import Scene
+from rsseg.data.splits import apart, blocks_of, cut
 from rsseg.data.windows import GridWindows
 from rsseg.task import Multiclass
 

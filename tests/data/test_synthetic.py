@@ -14,7 +14,7 @@ from rsseg.assembly import make_setup
 from rsseg.contract import InputError
 from rsseg.data import sources
 from rsseg.data.clouds import draw_sky
-from rsseg.data.sources import write_scenes
+from rsseg.data.sources import Synthetic, write_scenes
 from rsseg.data.synthetic import BUILDING, CLASSES, FIELD, LAND, PALETTE, ROAD, WATER, SceneRecipe, generate
 from rsseg.data.vehicles import VEHICLES
 
@@ -121,11 +121,9 @@ def test_a_bad_recipe_of_a_config_is_told_by_its_place_once():
 def test_bad_requests_are_refused(tmp_path: Path):
     with pytest.raises(InputError, match="seed is -1"):
         generate(SMALL, -1, 0)
-    with pytest.raises(InputError, match=r"no split 'vall' \(did you mean 'val'\?\)"):
-        write_scenes(tmp_path / "scenes", SMALL, {"vall": 1}, 0)
-    with pytest.raises(InputError, match="train has -1 scenes"):
-        write_scenes(tmp_path / "scenes", SMALL, {"train": -1}, 0)
-    assert not list(tmp_path.iterdir())
+    for counts in ({"vall": 1}, {"train": -1}, {"train": 1001}, {"train": 0.5}):
+        with pytest.raises(InputError, match=r"whole numbers for train, val, test are expected, up to 1000"):
+            Synthetic(str(tmp_path), counts, SMALL)
 
 
 def test_files_hold_the_scenes_and_where_they_lie(tmp_path: Path):

@@ -7,11 +7,10 @@ from tiny import checker, coloured, write_tif
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.build import open_store
 from rsseg.data.files import Files
-from rsseg.data.labels import Labels
+from rsseg.data.labels import Labels, Values
 from rsseg.data.scene import Mask, Scene
 from rsseg.data.sources import Synthetic
 from rsseg.data.synthetic import CLASSES, SceneRecipe, generate
-from rsseg.data.values import Values
 from rsseg.data.windows import GridWindows
 from rsseg.dataset import TrainStatistics
 from rsseg.task import Binary, Multiclass, Multilabel, Regression

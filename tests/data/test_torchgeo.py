@@ -18,8 +18,7 @@ from rsseg.contract import InputError
 from rsseg.data.boxes import Boxes
 from rsseg.data.decoded import map_array
 from rsseg.data.labels import Labels
-from rsseg.data.pieces import grouped_keys
-from rsseg.data.samples import mask_of
+from rsseg.data.samples import grouped_keys, mask_of
 from rsseg.data.torchgeo import TorchGeo
 from rsseg.dataset import open_split
 from rsseg.describe.objects import square_metres
@@ -152,12 +151,13 @@ def test_a_damaged_sample_in_the_store_is_decoded_again(tmp_path, loveda, caplog
 
 
 def open_in_process(root, folder, start, queue):
+    torch.set_num_threads(1)  # threads do not survive a fork
     start.wait(120)
     queue.put(stored(TorchGeo("LoveDA", {"root": root}), folder).pixel_hash)
 
 
 def test_several_processes_decode_into_one_store(tmp_path, loveda):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     queue, start = context.Queue(), context.Barrier(2)
     several = [context.Process(target=open_in_process, args=(str(loveda), tmp_path / "a", start, queue)) for _ in range(2)]
     for process in several:

@@ -10,8 +10,7 @@ from tiny import coloured, make_scene, write_tif
 from rsseg.contract import InputError
 from rsseg.data.augment import D4, CutOut, ScaleCrop
 from rsseg.data.balance import Balanced
-from rsseg.data.labels import make_mask_reader
-from rsseg.data.values import Values
+from rsseg.data.labels import Values, make_mask_reader
 from rsseg.task import Multiclass, Regression
 
 HEIGHT, PAIR = Regression(("height",), units=("m",)), Regression(("height", "slope"))

@@ -15,9 +15,9 @@ from tiny import make_scene, mask_file, write_tif
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.data import vector
-from rsseg.data.burn import Burn
-from rsseg.data.files import Files, MaskFiles
+from rsseg.data.files import Files, mask_settings
 from rsseg.data.labels import Labels
+from rsseg.data.masks import Burn
 from rsseg.data.scene import SceneReader
 from rsseg.task import Multiclass, Multilabel
 
@@ -259,4 +259,4 @@ def test_values_as_a_list_are_those_of_a_mapping():
         [f"{name}: {value}" for name, value in mapping.items()],
         ["Gebäude:1", " Wohn:weg : 2", "null:255"],
     ):
-        assert MaskFiles.of("source", "{n}.gpkg", "kind", values).burn.values == tuple(mapping.items())
+        assert mask_settings("source", "{n}.gpkg", "kind", values).burn.values == tuple(mapping.items())

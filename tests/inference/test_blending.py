@@ -91,4 +91,4 @@ def test_cosine_weights_sum_to_one_between_neighbours():
 )
 def test_what_is_refused(words, message):
     with pytest.raises(InputError, match=message):
-        check_blend(*words)
+        check_blend(Windows(*words, 4))

@@ -5,7 +5,7 @@ from scipy.stats import entropy as scipy_entropy
 from torch import nn
 
 from rsseg.contract import InputError
-from rsseg.inference.ensemble import mean_threshold
+from rsseg.inference.ensemble import Ensemble
 from rsseg.inference.predictor import VIEWS, Predictor, disagreement, entropy
 from rsseg.inference.trained import Head, Spec, TrainedModel
 from rsseg.task import Binary, Centres, Multiclass, Multilabel, Regression, Scaling
@@ -122,7 +122,7 @@ def test_values_disagree_by_their_standard_deviation():
 @pytest.mark.parametrize("scaling", ["none", "temperature"])
 @torch.inference_mode()
 def test_tuned_labels_of_probabilities_are_those_of_logits(task, scaling):
-    """`Task.decide` of scaled probabilities at `mean_threshold` gives what `Task.predict` gives of bare logits."""
+    """`Task.decide` of scaled probabilities at their thresholds gives what `Task.predict` gives of bare logits."""
     threshold = tuple(np.random.default_rng(1).normal(size=task.channels).tolist())
     scale = {"temperature": Scaling((0.6,) * task.channels, (0.0,) * task.channels)}
     one = model(task, threshold=threshold, scaling=scaling) if scaling == "none" else None
@@ -132,7 +132,7 @@ def test_tuned_labels_of_probabilities_are_those_of_logits(task, scaling):
     predictor = Predictor([one])
     logits = one.network((pixels().float() - 100) / 30)["mask"]
     expected = task.predict(logits, torch.tensor(threshold))
-    found = task.decide(predictor(pixels())["mask"], mean_threshold([one], "mask", scaling, [1.0]))
+    found = task.decide(predictor(pixels())["mask"], Ensemble([one], scaling=scaling).thresholds["mask"])
     assert (found == expected).float().mean() > 0.9999
     assert (expected != task.predict(logits)).any()
 

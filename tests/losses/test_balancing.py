@@ -323,7 +323,10 @@ SHORT = {"dwa": ["balancing.window=3"], "equal_gradients": ["balancing.batches=5
 
 
 @pytest.mark.usefixtures("no_charts")
-@pytest.mark.parametrize("name", options("balancing"))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(x, marks=() if x in ("equal_gradients", "uncertainty") else pytest.mark.slow) for x in options("balancing")],
+)  # those with a state beside their buffers: counts, and parameters that are trained
 def test_a_resumed_run_is_the_one_that_was_not_stopped(tmp_path, folder_root, name):
     words = [*folder_data(folder_root), f"balancing={name}", *COMMON, *SHORT.get(name, []), "steps=8"]
     train(settings(tmp_path, *words), tmp_path / "whole")

@@ -12,14 +12,6 @@ from rsseg.losses import Composite
 every_case = pytest.mark.parametrize(("name", "task"), CASES, ids=[f"{n}-{t}" for n, t in CASES])
 every_pixelwise_case = pytest.mark.parametrize(("name", "task"), PIXELWISE, ids=[f"{n}-{t}" for n, t in PIXELWISE])
 every_smooth_case = pytest.mark.parametrize(("name", "task"), SMOOTH, ids=[f"{n}-{t}" for n, t in SMOOTH])
-once_a_class = pytest.mark.parametrize(
-    ("name", "task"),
-    [
-        (n, t)
-        for n, t in CASES
-        if n in ("ce_weighted", "focal_alpha", "dice_image", "lovasz", "tversky_list", "levels", "cl_dice", "top_k_ce", "mcc")
-    ],
-)
 few = settings(max_examples=5, deadline=None)
 
 
@@ -113,13 +105,24 @@ def test_autocast_and_half_precision_inputs_are_computed_in_float32(name, task):
     assert gradient.dtype == torch.bfloat16
 
 
-@once_a_class
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_compiles_without_graph_breaks(name, task, backend):
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        *[("ce_weighted", task) for task in CHANNELS],
+        *[("levels", task) for task in CHANNELS],
+        ("lovasz", "binary"),
+        *[
+            (name, "multiclass")
+            for name in ("focal_alpha", "dice_image", "lovasz", "tversky_list", "cl_dice", "top_k_ce", "mcc")
+        ],
+    ],
+)
+def test_compiles_without_graph_breaks(name, task):
+    """Each kind of formula, and each kind of piece of the one pass."""
     torch._dynamo.reset()
     logits, target = batch(task, seed=4)
     term = TERMS[name](task)
-    value, gradient = value_and_gradient(torch.compile(term, fullgraph=True, backend=backend), logits, target)
+    value, gradient = value_and_gradient(torch.compile(term, fullgraph=True, backend="aot_eager"), logits, target)
     expected, expected_gradient = value_and_gradient(term, logits, target)
     torch.testing.assert_close(value, expected)
     torch.testing.assert_close(gradient, expected_gradient)
@@ -161,28 +164,24 @@ def planes_of(task):
 
 
 @every_case
-@few
-@given(seed=st.integers(0, 10**6))
-def test_the_order_of_images_does_not_matter(name, task, seed):
-    logits, target = batch(task, seed, images=3)
+def test_the_order_of_images_does_not_matter(name, task):
+    logits, target = batch(task, 1, images=3)
     term = TERMS[name](task)
     value, gradient = value_and_gradient(term, logits, target)
-    order = torch.randperm(3, generator=torch.Generator().manual_seed(seed))
+    order = torch.tensor([1, 2, 0])
     other, permuted = value_and_gradient(term, logits[order], target[order])
     torch.testing.assert_close(other, value)
     torch.testing.assert_close(permuted, gradient[order])
 
 
 @pytest.mark.parametrize(("name", "task"), [c for c in CASES if planes_of(c[1]) and "weighted" not in c[0]])
-@few
-@given(seed=st.integers(0, 10**6))
-def test_the_numbering_of_classes_does_not_matter(name, task, seed):
+def test_the_numbering_of_classes_does_not_matter(name, task):
     if name.startswith(("focal_alpha", "tversky_list", "logit_adjusted")) and task == "multiclass":
         return  # they treat classes differently
-    logits, target = batch(task, seed)
+    logits, target = batch(task, 2)
     term = TERMS[name](task)
     value, gradient = value_and_gradient(term, logits, target)
-    order = torch.randperm(3, generator=torch.Generator().manual_seed(seed))
+    order = torch.tensor([1, 2, 0])
     if task == "multilabel":
         if name.startswith(("tversky_list", "logit_adjusted")):
             return
@@ -235,7 +234,7 @@ def test_levels_are_within_half_a_level_of_the_exact_loss(task, bins, seed):
 
 
 @every_case
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_lower_precision_is_near_float64(name, task, dtype):
     if name.startswith("levels"):
         return  # an error on the border of two levels may fall into either; see the test of the bound
@@ -243,7 +242,7 @@ def test_lower_precision_is_near_float64(name, task, dtype):
     value, gradient = value_and_gradient(TERMS[name](task), logits, target)
     exact, slope = value_and_gradient(TERMS[name](task), logits.double(), target)
     torch.testing.assert_close(value.double(), exact, atol=1e-5, rtol=1e-5)
-    coarse = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}[dtype]
+    coarse = {torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
     torch.testing.assert_close(gradient.double(), slope, atol=coarse, rtol=coarse)
 
 

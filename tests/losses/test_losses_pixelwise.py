@@ -89,7 +89,7 @@ def test_top_k_by_hand(task, fraction, over):
         whole = math.floor(wanted)
         part = (wanted - whole) * losses[whole] if whole < len(losses) else 0
         means.append((losses[:whole].sum() + part) / wanted)
-    found = TopKCrossEntropy(task, fraction, over)(logits, target)
+    found = TopKCrossEntropy(task, fraction, over=over)(logits, target)
     assert found.item() == pytest.approx(np.mean(means), abs=1e-12)
     if fraction == 1:
         torch.testing.assert_close(found, CrossEntropy(task, over=over)(logits, target))
@@ -103,6 +103,21 @@ def test_a_pixel_of_weight_two_is_two_of_the_hardest(task):
     weight[..., :2] = 2
     term = TopKCrossEntropy(task, fraction=0.37)
     torch.testing.assert_close(term(logits, target, weight), term(*twice))
+
+
+@every_task
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_equally_hard_pixels_share_the_gradient(task, dtype):
+    """Whatever order a sort finds them in: another order of the pixels gives the same loss and each pixel its gradient."""
+    logits, target = batch(task, 3, ignored=0.1, size=(8, 8))
+    logits = (2 * logits).round().div(2).to(dtype)  # many are equal
+    term = TopKCrossEntropy(task, fraction=0.3)
+    value, gradient = value_and_gradient(term, logits, target)
+    mirrored = value_and_gradient(term, logits.flip(-1, -2), target.flip(-1, -2))
+    exact = value_and_gradient(term, logits.double(), target)
+    torch.testing.assert_close(mirrored[0], value)
+    torch.testing.assert_close(mirrored[1].flip(-1, -2), gradient)
+    torch.testing.assert_close(gradient.double(), exact[1], atol=1e-4, rtol=1e-2)
 
 
 @every_task

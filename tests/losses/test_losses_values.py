@@ -257,7 +257,7 @@ def test_focal_tversky_has_no_gradient_at_a_perfect_overlap():
 
 
 def test_the_exact_sort_puts_equal_errors_in_their_order_and_takes_every_bit():
-    from rsseg.losses.lovasz import _order
+    from rsseg.losses.terms.lovasz import _order
 
     for seed in range(3):
         errors = torch.rand(50_000, generator=torch.Generator().manual_seed(seed)) ** 8

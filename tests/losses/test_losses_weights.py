@@ -6,9 +6,8 @@ from losses_cases import CASES, CHANNELS, PIXELWISE, TERMS, batch, value_and_gra
 from torch.nn import functional as F
 
 from rsseg.contract import IGNORE, InputError
-from rsseg.losses import Composite, CrossEntropy, Dice, Focal, FocalTversky, Jaccard, Lovasz, Tversky
-from rsseg.losses.checks import class_planes
-from rsseg.losses.regression import mean_error
+from rsseg.losses import MSE, Composite, CrossEntropy, Dice, Focal, FocalTversky, Jaccard, Lovasz, Tversky
+from rsseg.losses.planes import class_planes
 
 every_case = pytest.mark.parametrize(("name", "task"), CASES, ids=[f"{n}-{t}" for n, t in CASES])
 SOFT = ["generalized_ce", "logit_adjusted_ce", "log_cosh_dice", "mcc", "region_size"]
@@ -68,7 +67,7 @@ def test_weights_of_one_change_nothing_and_weights_of_zero_leave_nothing(name, t
 def test_weighted_boundary_and_regression_are_weighted_means():
     prediction, target = torch.tensor([[[[1.0, 3.0, 9.0]]]]), torch.tensor([[[[0.0, 1.0, torch.nan]]]])
     weight = torch.tensor([[[3.0, 1.0, 5.0]]])
-    assert mean_error(prediction, target, torch.square, weight=weight) == (3 * 1 + 1 * 4) / 4
+    assert MSE()(prediction, target, weight) == (3 * 1 + 1 * 4) / 4
     always = torch.full((1, 1, 1, 3), 99.0)
     value = TERMS["boundary"]("binary")(always, torch.tensor([[[1, 0, 0]]]), torch.tensor([[[1.0, 1.0, 2.0]]]))
     torch.testing.assert_close(value, torch.tensor((-0.5 + 0.5 + 2 * 1.5) / 4))

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from rsseg.compare.panel import PANEL
 from rsseg.config.build import TERM, build
 from rsseg.contract import IGNORE
 from rsseg.losses import MSE, RMSE, Composite, CrossEntropy, Dice, EdgeWeight, Jaccard, Lovasz, SplitLosses
+from rsseg.setup import PANEL
 from rsseg.task import Binary, Regression, make_task
 
 CHANNELS = {"binary": 1, "multiclass": 3, "multilabel": 2}

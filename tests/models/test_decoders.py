@@ -10,7 +10,7 @@ from networks import ARCHITECTURES, TASKS, network
 from torch import nn
 from torch.nn import functional as F
 
-from rsseg.compare.gradients import probe
+from rsseg.comparison.gradients import probe
 from rsseg.config.schema import ModelConfig
 from rsseg.contract import Batch, InputError
 from rsseg.losses import Composite, CrossEntropy

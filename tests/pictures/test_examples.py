@@ -8,30 +8,25 @@ from sklearn.metrics import jaccard_score
 
 from rsseg.contract import IGNORE
 from rsseg.pictures.colours import MISSED, WRONG
-from rsseg.pictures.examples import disagreement, most_different
 from rsseg.pictures.panels import draw_windows
-from rsseg.pictures.windows import Row, window_score
+from rsseg.pictures.windows import Row, disagreement, most_different, window_score
 from rsseg.task import Binary, Centres, Multiclass, Multilabel, Regression
 
 TWO = Binary(("water",))
 
 
-class Constant(torch.nn.Module):
+class Constant:
     """Predicts water left of a column."""
 
     device = torch.device("cpu")
 
     def __init__(self, column):
-        super().__init__()
         self.column, self.tasks = column, {"mask": TWO}
-
-    def normalise(self, images):
-        return images.float()
 
     def labels(self, head, logits):
         return self.tasks[head].predict(logits)
 
-    def forward(self, images):
+    def logits(self, images):
         place = torch.arange(images.shape[-1]).expand(len(images), 1, *images.shape[-2:])
         return {"mask": torch.where(place < self.column, 1.0, -1.0) * images[:, :1]}
 

@@ -12,6 +12,7 @@ from stores import store_of
 from test_run import folder_data, settings
 from tiny import make_scene, write_tif
 
+from rsseg import figure
 from rsseg.config.folder import RunFolder
 from rsseg.metrics import Scores
 from rsseg.pictures.colours import GREY, MISSED, WRONG, paint
@@ -169,18 +170,23 @@ def test_grey_is_only_what_is_not_labelled(tmp_path):
         assert ("not labelled" in [text.get_text() for text in figure.legends[0].get_texts()]) == named
 
 
-def test_curves_count_steps_as_pictures_do(tmp_path, folder_root, monkeypatch):
+def test_every_validation_has_a_picture_and_a_point_of_the_curves(tmp_path, folder_root, monkeypatch):
     """`metrics.csv`, the curves, and the pictures name the step after which a validation ran."""
-    kept = []
-    monkeypatch.setattr("rsseg.pictures.diagnostics.save", lambda figure, *_, **__: kept.append(figure))
-    train(
-        settings(tmp_path, *folder_data(folder_root), "steps=4", "validations=2", "pictures=1", "trainer.log_every_n_steps=1"),
-        tmp_path / "run",
-    )
+    kept, save = [], figure.save
+
+    def keep(figure, *given, **options):
+        kept.append(figure)
+        save(figure, *given, **options)
+
+    monkeypatch.setattr("rsseg.pictures.diagnostics.save", keep)
+    words = ["steps=4", "validations=2", "pictures=2", "dataset.rgb=[3,2,1]", "trainer.log_every_n_steps=1"]
+    train(settings(tmp_path, *folder_data(folder_root), *words), tmp_path / "run")
+    for name in ("picture.png", "confusion.png", "curves.png"):
+        assert (tmp_path / "run" / name).stat().st_size > 5_000
     curves = next(figure for figure in kept if figure.axes[0].get_ylabel().startswith("IoU"))
     assert {tuple(line.get_xdata()) for line in curves.axes[0].lines} == {(2, 4)}
     pictures = sorted((tmp_path / "run/pictures").iterdir())
-    assert [int(path.stem.removeprefix("step-")) for path in pictures] == [2, 4]
+    assert [path.name for path in pictures] == ["step-000002.png", "step-000004.png"]
     rows = RunFolder(tmp_path / "run").metrics()
     assert [row["step"] for row in rows if "val/loss" in row] == [2, 4]
     assert min(row["step"] for row in rows) == 1
@@ -196,14 +202,6 @@ def test_confusion_and_curves_of_every_task(tmp_path, task):
     draw_curves(tmp_path / "v.png", "mask", task, None, rows)
     for name in ("c.png", "v.png"):
         assert np.asarray(Image.open(tmp_path / name)).std() > 5
-
-
-def test_every_validation_has_a_picture(tmp_path, folder_root):
-    config = settings(tmp_path, *folder_data(folder_root), "steps=4", "validations=2", "dataset.rgb=[3,2,1]", "pictures=2")
-    train(config, tmp_path / "run")
-    assert [p.name for p in sorted((tmp_path / "run" / "pictures").iterdir())] == ["step-000002.png", "step-000004.png"]
-    for name in ("picture.png", "confusion.png", "curves.png"):
-        assert (tmp_path / "run" / name).stat().st_size > 5_000
 
 
 def test_pictures_can_be_left_out_and_a_full_disk_does_not_stop_a_run(tmp_path, folder_root, monkeypatch, caplog):

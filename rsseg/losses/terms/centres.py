@@ -7,7 +7,7 @@ centres; sides and offsets are NaN everywhere else. NaN is what is not known, an
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from functools import partial
 from typing import ClassVar
 
@@ -15,35 +15,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rsseg.collective import global_ratio
 from rsseg.contract import number
 from rsseg.losses.checks import check_weight, positive
-from rsseg.losses.regression import weighted_errors
-from rsseg.losses.terms.term import Term
+from rsseg.losses.terms.regression import Quotient, weighted_errors
 
 
-@dataclass(eq=False, repr=False)
-class _Centres(Term):
-    """A term of some planes of the logits: a quotient of two sums over the global batch."""
+class _Centres(Quotient):
+    """A term of some planes of the logits."""
 
     tasks = ("centres",)
     task: str = "centres"
 
-    def parts(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What is divided, and by what, ``[B]`` each: images are added up before."""
-        raise NotImplementedError
 
-    def of_mean(self, mean: Tensor) -> Tensor:
-        """The loss of that quotient."""
-        return mean
-
-    def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """See the class."""
-        cost, share = self.parts(logits, target, weight)
-        return global_ratio(cost.sum(), share.sum())
-
-
-@dataclass(eq=False, repr=False)
 class HeatFocal(_Centres):
     """The penalty-reduced focal loss of the heat (Law & Deng 2018), divided by the number of centres.
 
@@ -60,7 +43,7 @@ class HeatFocal(_Centres):
         tensor(0.1841)
     """
 
-    rules = {"alpha": partial(number, low=1.0), "beta": number}  # noqa: RUF012
+    rules = {"alpha": partial(number, low=1.0), "beta": number}
     _: KW_ONLY
     alpha: float = 2.0
     beta: float = 4.0
@@ -83,16 +66,11 @@ class HeatFocal(_Centres):
         return (cost * share).sum((1, 2, 3)), (centre * share).sum((1, 2, 3))
 
 
-@dataclass(eq=False, repr=False)
 class _Pairs(_Centres):
-    """The mean smooth L1 of two planes over the pixels that centres lie in.
-
-    Args:
-        beta: From which error on the loss is straight, more than 0.
-    """
+    """The mean smooth L1 of two planes over the pixels that centres lie in."""
 
     place: ClassVar[slice]
-    rules = {"beta": positive}  # noqa: RUF012
+    rules = {"beta": positive}
     _: KW_ONLY
     beta: float = 1.0
 
@@ -102,11 +80,9 @@ class _Pairs(_Centres):
         def smooth(error: Tensor) -> Tensor:
             return F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=self.beta)
 
-        errors, share = weighted_errors(logits[:, self.place], target[:, self.place], smooth, weight=weight)
-        return errors.sum((1, 2, 3)), share.sum((1, 2, 3))
+        return weighted_errors(logits[:, self.place], target[:, self.place], smooth, weight=weight)
 
 
-@dataclass(eq=False, repr=False)
 class SizeSmoothL1(_Pairs):
     """Smooth L1 of height and width at the centres; a run standardises them by the objects in training.
 
@@ -123,7 +99,6 @@ class SizeSmoothL1(_Pairs):
     place = slice(-4, -2)
 
 
-@dataclass(eq=False, repr=False)
 class OffsetSmoothL1(_Pairs):
     """Smooth L1 of where in its pixel a centre lies, down and across.
 

@@ -1,4 +1,4 @@
-"""Terms of real-valued targets.
+"""Terms of real-valued targets: means of a function of the error, of the global batch.
 
 `delta` and `beta` have the unit of what the loss is given. Called from Python that is the target's; a run gives standardised
 values, so that there they are standard deviations of the training targets.
@@ -7,21 +7,65 @@ values, so that there they are standard deviations of the training targets.
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Callable
+from dataclasses import KW_ONLY
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rsseg.collective import global_ratio
 from rsseg.contract import InputError
-from rsseg.losses import regression
-from rsseg.losses.checks import positive, share
+from rsseg.losses.checks import check_weight, positive, share
 from rsseg.losses.terms.term import Term
+from rsseg.task import Regression
 
 
-@dataclass(eq=False, repr=False)
-class _Regression(Term):
-    """The mean of a function of the error, see `regression.mean_error`; `nodata` is the target's value for "unknown"."""
+class Quotient(Term):
+    """A function of the quotient of two sums over the global batch, so that sums of several batches can be added up."""
+
+    def parts(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What is divided, and by what, ``[B]`` each."""
+        raise NotImplementedError
+
+    def of_mean(self, mean: Tensor) -> Tensor:
+        """The loss of that quotient."""
+        return mean
+
+    def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        cost, share = self.parts(logits, target, weight)
+        return self.of_mean(global_ratio(cost.sum(), share.sum()))
+
+
+def weighted_errors(
+    prediction: Tensor,
+    target: Tensor,
+    function: Callable[[Tensor], Tensor],
+    nodata: float | None = None,
+    weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The sum over each image of a function of prediction minus target times the weight, and of the weight, ``[B]`` each.
+
+    In float32 or better. Where the target is NaN or `nodata` nothing counts, whatever the prediction there. Both are real
+    numbers ``[B, C, H, W]``; the target may be of any dtype, and for one channel ``[B, H, W]``.
+    """
+    Regression.check_shapes(prediction, target)
+    check_weight(prediction, weight)
+    target = target.view_as(prediction)
+    dtype = torch.promote_types(prediction.dtype, torch.float32)
+    value = target.to(dtype)
+    known = ~value.isnan() if nodata is None or math.isnan(nodata) else ~value.isnan() & (target != nodata)
+    share = known.to(dtype)
+    if weight is not None:
+        share = torch.where(known & (weight > 0).unsqueeze(1), weight.unsqueeze(1).to(dtype), 0)
+        known = share > 0
+    error = prediction.to(dtype).masked_fill(~known, 0) - value.masked_fill(~known, 0)
+    errors = function(error).masked_fill(~known, 0) * share
+    return errors.sum((1, 2, 3)), share.sum((1, 2, 3))
+
+
+class _Regression(Quotient):
+    """The mean of a function of the error; `nodata` is the target's value for "unknown", beside NaN."""
 
     tasks = ("regression",)
     task: str = "regression"
@@ -32,21 +76,10 @@ class _Regression(Term):
         """What is averaged."""
         return error.square()
 
-    def of_mean(self, mean: Tensor) -> Tensor:
-        """The loss of that mean."""
-        return mean
-
-    def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """See the class."""
-        return self.of_mean(regression.mean_error(logits, target, self.of_error, self.nodata, weight))
-
     def parts(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What the mean is a quotient of, ``[B]`` each: images are added up before it is taken."""
-        errors, share = regression.weighted_errors(logits, target, self.of_error, self.nodata, weight)
-        return errors.sum((1, 2, 3)), share.sum((1, 2, 3))
+        return weighted_errors(logits, target, self.of_error, self.nodata, weight)
 
 
-@dataclass(eq=False, repr=False)
 class MSE(_Regression):
     """Mean squared error: large errors dominate, so outliers do.
 
@@ -56,9 +89,8 @@ class MSE(_Regression):
     """
 
 
-@dataclass(eq=False, repr=False)
 class RMSE(_Regression):
-    """Root of the mean squared error of the batch: in the target's unit, with the gradient's direction of `MSE`.
+    """Root of the mean squared error of the batch: in the target's unit, with the gradient's direction of `MSE`; 0 at 0.
 
     Example:
         >>> RMSE()(torch.tensor([[[[3.0, 4.0]]]]), torch.zeros(1, 1, 2))
@@ -66,11 +98,10 @@ class RMSE(_Regression):
     """
 
     def of_mean(self, mean: Tensor) -> Tensor:
-        """The root."""
-        return regression.root(mean)
+        some = mean > torch.finfo(mean.dtype).tiny
+        return torch.where(some, torch.where(some, mean, 1).sqrt(), 0)
 
 
-@dataclass(eq=False, repr=False)
 class MAE(_Regression):
     """Mean absolute error: fits the median, so outliers count little; its slope does not fade near 0.
 
@@ -80,11 +111,9 @@ class MAE(_Regression):
     """
 
     def of_error(self, error: Tensor) -> Tensor:
-        """See the class."""
         return error.abs()
 
 
-@dataclass(eq=False, repr=False)
 class Huber(_Regression):
     """Huber loss (Huber 1964): half the squared error up to delta, straight beyond with the slope delta.
 
@@ -96,15 +125,13 @@ class Huber(_Regression):
         tensor(4.)
     """
 
-    rules = {"delta": positive}  # noqa: RUF012
+    rules = {"delta": positive}
     delta: float = 1.0
 
     def of_error(self, error: Tensor) -> Tensor:
-        """See the class."""
         return F.huber_loss(error, torch.zeros_like(error), "none", self.delta)
 
 
-@dataclass(eq=False, repr=False)
 class SmoothL1(_Regression):
     """Smooth L1 (Girshick 2015): `Huber` divided by its delta, here called beta.
 
@@ -116,15 +143,13 @@ class SmoothL1(_Regression):
         tensor(2.)
     """
 
-    rules = {"beta": positive}  # noqa: RUF012
+    rules = {"beta": positive}
     beta: float = 1.0
 
     def of_error(self, error: Tensor) -> Tensor:
-        """See the class."""
         return F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=self.beta)
 
 
-@dataclass(eq=False, repr=False)
 class LogCosh(_Regression):
     """The mean of ``log cosh e``: like `Huber` with delta 1, but smooth everywhere.
 
@@ -139,7 +164,6 @@ class LogCosh(_Regression):
         return size + F.softplus(-2 * size) - math.log(2)
 
 
-@dataclass(eq=False, repr=False)
 class BerHu(_Regression):
     """Reverse Huber loss (Owen 2007): the absolute error up to delta, ``(e^2 + delta^2) / (2 delta)`` beyond.
 
@@ -154,16 +178,14 @@ class BerHu(_Regression):
         tensor(2.7500)
     """
 
-    rules = {"delta": positive}  # noqa: RUF012
+    rules = {"delta": positive}
     delta: float = 1.0
 
     def of_error(self, error: Tensor) -> Tensor:
-        """See the class."""
         size = error.abs()
         return torch.where(size <= self.delta, size, (error.square() + self.delta**2) / (2 * self.delta))
 
 
-@dataclass(eq=False, repr=False)
 class Pinball(_Regression):
     """Pinball loss (Koenker & Bassett 1978), which fits a quantile: ``q`` times what is predicted too low, ``1 - q`` too high.
 
@@ -175,7 +197,7 @@ class Pinball(_Regression):
         tensor(0.5000)
     """
 
-    rules = {"quantile": share}  # noqa: RUF012
+    rules = {"quantile": share}
     quantile: float = 0.5
 
     def __post_init__(self) -> None:
@@ -184,5 +206,4 @@ class Pinball(_Regression):
             raise InputError("quantile has to be less than 1: the highest value has no pinball loss; found 1")
 
     def of_error(self, error: Tensor) -> Tensor:
-        """See the class."""
         return (1 - self.quantile) * error.relu() + self.quantile * (-error).relu()

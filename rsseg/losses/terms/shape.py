@@ -1,31 +1,38 @@
-"""Terms of shape: distance to the true boundary, overlap of skeletons, overlap object by object."""
+"""Terms of shape: distance to the true boundary, compactness, overlap object by object.
+
+They look at a pixel's surroundings, so ignored pixels cannot be cut away: their logits do not matter, no boundary runs
+along them, and they are part of no structure.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY
 from typing import Any
 
-import torch  # noqa: F401 (the examples use it)
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.ndimage import distance_transform_edt, label
 from torch import Tensor
 
+from rsseg.collective import global_ratio, global_sum
 from rsseg.contract import InputError, number
-from rsseg.losses import formulas, shape
-from rsseg.losses.checks import positive, whole
-from rsseg.losses.formulas import Classes
-from rsseg.losses.sums import SOFT, Over, pixel_sums
+from rsseg.losses.sums import COUNT, SOFT
+from rsseg.losses.terms.means import Classes, ClassMean, pick
+from rsseg.losses.terms.overlap import tversky
 from rsseg.losses.terms.term import Term
 
 
-@dataclass(eq=False, repr=False)
 class Boundary(Term):
-    """Boundary loss (Kervadec et al. 2019): the mean of the signed distance to the true boundary times p.
+    """Boundary loss (Kervadec et al. 2019): the mean over valid pixels and classes of ``phi p``.
 
-    Far mistakes cost more than near ones, and right pixels are rewarded, so the value may be negative. It says nothing of
-    a class that an image lacks: add it to an overlap loss or a cross-entropy, with a small weight (the distances are in
-    pixels). Each step computes distances on the CPU. Ignored pixels: see `shape`.
+    ``phi`` is the distance in pixels to the class's true boundary, which runs between pixels: positive outside, negative
+    inside, 0 everywhere in an image without that class or without anything else. Far mistakes cost more than near ones, and
+    right pixels are rewarded, so the value may be negative. It says nothing of a class that an image lacks: add it to an
+    overlap loss or a cross-entropy, with a small weight. Each step computes distances on the CPU.
 
     Args:
-        classes: `all`, `present` (in an image) or class numbers: what is averaged over.
+        classes: As for `Dice`, `present` being by image.
 
     Example:
         >>> Boundary("binary")(torch.tensor([[[[9e9, 9e9, 9e9]]]]), torch.tensor([[[1, 0, 0]]]))  # (-.5 + .5 + 1.5) / 3
@@ -33,91 +40,40 @@ class Boundary(Term):
     """
 
     signed = True
+    _: KW_ONLY
     classes: Classes = "all"
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """See the class."""
-        return shape.boundary(self.planes(logits, target, weight), self.classes)
-
-
-@dataclass(eq=False, repr=False)
-class ClDice(Term):
-    """Soft clDice (Shit et al. 2021), for thin structures: one minus the harmonic mean of the skeletons' hit rates.
-
-    A gap in a road costs as much as its length, however narrow the road is. The paper adds it to `Dice`. Ignored pixels: see
-    `shape`.
-
-    Args:
-        iterations: Of thinning; at least half the width in pixels of the widest structure.
-        smooth: s, more than 0, added to both sides of both rates.
-        classes: `all`, `present` (those in the target) or class numbers: what is averaged over.
-        over: `batch`, or `image` for the mean of the images' losses.
-
-    Example:
-        >>> line = torch.zeros(1, 5, 9, dtype=torch.long)
-        >>> line[:, 2] = 1
-        >>> ClDice("binary")(line.unsqueeze(1) * 99.0 - 49, line)
-        tensor(0.)
-    """
-
-    rules = {"iterations": whole, "smooth": positive}  # noqa: RUF012
-    iterations: int = 3
-    smooth: float = 1.0
-    classes: Classes = "all"
-    over: Over = "batch"
-
-    def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """See the class."""
         planes = self.planes(logits, target, weight)
-        return shape.cl_dice(planes, self.iterations, self.smooth, self.classes, self.over)
+        parts = planes.p, planes.own, planes.valid, planes.share
+        p, own, valid, share = (pick(x, self.classes, dim=1) for x in parts)
+        phi = torch.from_numpy(_distances(own.cpu().numpy(), valid.cpu().numpy())).to(p)
+        if self.classes == "present":
+            share = share * own.any(dim=3, keepdim=True).any(dim=2, keepdim=True)
+        return global_ratio((phi * p * share).sum(), share.sum())
 
 
-@dataclass(eq=False, repr=False)
-class SkeletonRecall(Term):
-    """Skeleton recall (Kirchhoff et al. 2024), for thin structures: one minus the mean p on the tubed centre lines.
-
-    As `ClDice` it minds a gap in a road by its length, but takes centre lines of the truth alone, which need no gradient.
-    False positives cost nothing: add it to `Dice` and a cross-entropy, as the paper does. Unlike there, each class has centre
-    lines of its own; name the thin ones as `classes`. Each step finds centre lines on the CPU. Ignored pixels: see `shape`.
-
-    Args:
-        radius: Of the tube around the centre line, in pixels.
-        classes: `all`, `present` or class numbers: what is averaged over, of the classes in the target.
-        over: `batch`, or `image` for the mean of the images' losses.
-
-    Example:
-        >>> logits = torch.where(torch.arange(10) < 4, 99.0, -99.0).view(1, 1, 1, 10)
-        >>> SkeletonRecall("binary")(logits, torch.ones(1, 1, 10, dtype=torch.uint8))
-        tensor(0.6000)
-    """
-
-    rules = {"radius": whole}  # noqa: RUF012
-    radius: int = 2
-    classes: Classes = "all"
-    over: Over = "batch"
-
-    def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """See the class."""
-        tube = shape.tubes(self.planes(logits.detach(), target, weight).own, self.radius, self.classes)
-        counted = tube if target.ndim == 4 else tube.any(1)
-        labels = target.long().masked_fill(~counted, self.ignore_index)
-        found = pixel_sums(logits, labels, self.task, [(SOFT, self.over)], self.ignore_index, weight)
-        return formulas.recall(found, self.classes, self.over)
+def _distances(own: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """The signed distance to the boundary of each plane of ``[B, C, H, W]``; see `Boundary`."""
+    phi = np.zeros(own.shape, np.float32)
+    for plane in np.ndindex(own.shape[:2]):
+        inside, outside = own[plane], valid[plane] & ~own[plane]
+        if inside.any() and outside.any():
+            to_inside, to_outside = distance_transform_edt(~inside), distance_transform_edt(~outside)
+            phi[plane] = np.where(inside, 0.5 - to_outside, to_inside - 0.5)
+    return phi
 
 
-@dataclass(eq=False, repr=False)
-class ComponentDice(Term):
+class ComponentDice(ClassMean):
     """CC-Dice (Bouteille et al. 2025; regions of Jaus et al. 2025), for small objects: Dice loss object by object.
 
-    The mean over the connected components of the truth of ``1 - (2 TP + s) / (2 TP + FP + FN + s)`` among the pixels that are
-    nearest to the component, so that a small object counts as much as a large one. It says nothing of an image without the
-    class: add it to `Dice` and a cross-entropy, as the paper does. Each step finds the regions on the CPU. Ignored pixels: see
-    `shape`.
+    The mean over the connected components of the truth (by edges or corners) of ``1 - (2 TP + s) / (2 TP + FP + FN + s)`` among
+    the pixels that are nearest to the component, so that a small object counts as much as a large one. Of `classes` those in
+    the target are averaged. With ``over="batch"`` all components of a class count alike. It says nothing of an image without
+    the class: add it to `Dice` and a cross-entropy, as the paper does. Each step finds the regions on the CPU.
 
     Args:
         smooth: s, 0 or more; the paper's is 0.
-        classes: `all`, `present` or class numbers: what is averaged over, of the classes in the target.
-        over: `batch`: all components of a class count alike. `image`: the mean of the images' losses.
 
     Example:
         >>> objects = torch.tensor([[[1, 0, 0, 0, 1, 1, 1, 1, 1]]])
@@ -127,12 +83,33 @@ class ComponentDice(Term):
     """
 
     smooth: float = 0.0
-    classes: Classes = "all"
-    over: Over = "batch"
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """See the class."""
-        return shape.component_dice(self.planes(logits, target, weight), self.smooth, self.classes, self.over)
+        planes = self.planes(logits, target, weight)
+        p, own, share = (pick(x, self.classes, dim=1) for x in (planes.p, planes.own, planes.share))
+        region, plane = (torch.from_numpy(x).to(p.device) for x in _regions(own.cpu().numpy()))
+        zero, true = p.new_zeros(len(plane) + 1), own * share
+        parts = (p * true, p * share, true)
+        tp, predicted, true = (zero.index_add(0, region.flatten(), part.flatten())[1:] for part in parts)
+        losses = 1 - (2 * tp + self.smooth) / (predicted + true + self.smooth)
+        by_plane = p.new_zeros(2, p.shape[0] * p.shape[1])
+        total, count = by_plane.index_add(1, plane, torch.stack([losses, torch.ones_like(losses)])).view(2, *p.shape[:2])
+        if self.over == "batch":
+            total, count = global_sum(torch.stack([total, count]).sum(1, keepdim=True))
+        return self.class_mean(total / count.clamp(min=1), count)
+
+
+def _regions(own: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Which component each pixel of ``[B, C, H, W]`` is nearest to, from 1 on, 0 where there is none; and each one's plane."""
+    region = np.zeros(own.shape, np.int64)
+    plane: list[int] = []
+    for place, index in enumerate(np.ndindex(own.shape[:2])):
+        parts, count = label(own[index], np.ones((3, 3)))
+        if count:
+            nearest = distance_transform_edt(~own[index], return_distances=False, return_indices=True)
+            region[index] = parts[tuple(nearest)] + len(plane)
+            plane += [place] * count
+    return region, np.array(plane, np.int64)
 
 
 def _below_one(name: str, value: Any) -> float:
@@ -141,19 +118,17 @@ def _below_one(name: str, value: Any) -> float:
     return float(value)
 
 
-@dataclass(eq=False, repr=False)
-class BoundaryDoU(Term):
+class BoundaryDoU(ClassMean):
     """Boundary difference over union (Sun et al. 2023): the mean over classes of ``(FP + FN) / (FP + FN + (1 - a) TP)``.
 
-    ``a = 1 - 2 C / S`` with S the pixels of the class and C those at its boundary: the more compact a class is, the more its
-    few wrong pixels, which lie at the boundary, count. A thin class, a = 0, has the Jaccard loss. Unlike in the paper's code,
-    the border of an image is no boundary, and p is not squared. Ignored pixels: see `shape`.
+    ``a = 1 - 2 C / S``, held to 0 to `limit`, with S the pixels of the class and C those of them that have a neighbour, across
+    an edge, of another class. That is the Tversky loss with alpha = beta = ``1 / (1 - a)``: Jaccard for a thin class, and more
+    weight on the errors, which lie at the boundary, the more compact a class is. Unlike in the paper's code, the border of an
+    image is no boundary, and p is not squared.
 
     Args:
         limit: The highest a, below 1; the paper's code advises 0.8.
-        smooth: s, added to both sides of ``TP / (TP + (FP + FN) / (1 - a))``.
-        classes: As for `Dice`.
-        over: As for `Dice`.
+        smooth: s of the Tversky loss.
 
     Example:
         >>> square = torch.zeros(1, 10, 10, dtype=torch.long)
@@ -162,14 +137,27 @@ class BoundaryDoU(Term):
         tensor(0.6410)
     """
 
-    rules = {"limit": _below_one}  # noqa: RUF012
+    rules = {"limit": _below_one}
     limit: float = 0.8
     smooth: float = 1.0
-    classes: Classes = "all"
-    over: Over = "batch"
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """See the class."""
         planes = self.planes(logits.detach(), target, weight)
-        found = pixel_sums(logits, target, self.task, [(SOFT, self.over)], self.ignore_index, weight)
-        return shape.boundary_dou(planes, found, self.limit, self.smooth, self.classes, self.over)
+        found = self.take(logits, target, weight, [(SOFT, self.over)])
+        rim = planes.own & _beside(planes.valid & ~planes.own)
+        lengths = (rim * planes.share).sum((2, 3))
+        lengths = global_sum(lengths.sum(0, keepdim=True)) if self.over == "batch" else lengths
+        sizes = found[COUNT][0]
+        a = pick(1 - 2 * lengths / torch.where(sizes > 0, sizes, 1), self.classes).clamp(0, self.limit)
+        own, other, tp, fp = self.counts(found)
+        return self.class_mean(tversky(tp, fp, own, 1 / (1 - a), 1 / (1 - a), self.smooth), self.counted(own, other))
+
+
+def _beside(x: Tensor) -> Tensor:
+    """Which pixels of ``[..., H, W]`` have a neighbour across an edge that is true."""
+    near = torch.zeros_like(x)
+    near[..., 1:, :] |= x[..., :-1, :]
+    near[..., :-1, :] |= x[..., 1:, :]
+    near[..., 1:] |= x[..., :-1]
+    near[..., :-1] |= x[..., 1:]
+    return near

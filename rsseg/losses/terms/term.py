@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, dataclass_transform
 
 import torch
 from torch import Tensor, nn
 
 from rsseg.contract import IGNORE, InputError
-from rsseg.losses.checks import RULES, SEGMENTATION, Planes, check_weight_values, class_planes, fitting, warn_of_probabilities
+from rsseg.losses.checks import RULES, SEGMENTATION, check_weight_values, fitting, warn_of_probabilities
+from rsseg.losses.planes import Planes, class_planes
 from rsseg.losses.sums import Needs, Over, Sum, Sums, pixel_sums
 from rsseg.task import TASKS
 
@@ -18,11 +19,14 @@ VALUE_CHECKS = 2
 """In how many calls a term reads the labels: that waits for the device, and a wrong mapping shows at once."""
 
 
+@dataclass_transform(eq_default=False)
 @dataclass(eq=False, repr=False)
 class Term(nn.Module):
     """A loss of (logits, target). Subclasses state the tasks that they fit and their parameters, and give the formula.
 
-    That is either `formula`, of logits and target, or `needs` and `from_sums`: the loss is then a function of sums that a
+    Each is a dataclass of its parameters, without a decorator.
+
+    That is either `formula`, of logits and target, or `sums` and `from_sums`: the loss is then a function of sums that a
     `Composite` takes for all such terms in one pass over the logits.
 
     Args:
@@ -33,7 +37,6 @@ class Term(nn.Module):
         tasks: The task kinds that the term fits.
         soft: Whether it takes a target of class shares.
         signed: Whether its value may be negative.
-        sums: What `needs` asks for over the term's `over`, unless its parameters decide that.
         rules: How parameters are checked; they override `RULES`.
 
     Raises:
@@ -43,12 +46,15 @@ class Term(nn.Module):
     tasks: ClassVar[Collection[str]] = SEGMENTATION
     soft: ClassVar[bool] = False
     signed: ClassVar[bool] = False
-    sums: ClassVar[tuple[Sum, ...]] = ()
     rules: ClassVar[Mapping[str, Callable[[str, Any], Any]]] = {}
 
     task: str
     _: KW_ONLY
     ignore_index: int = IGNORE
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        dataclass(eq=False, repr=False)(cls)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -59,13 +65,7 @@ class Term(nn.Module):
         self._unchecked_calls = VALUE_CHECKS
 
     def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        """The loss, computed outside autocast.
-
-        Args:
-            logits: ``[B, C, H, W]``.
-            target: See `rsseg.losses.terms`.
-            weight: ``[B, H, W]``, what each pixel counts for; None: 1. Pixels of weight 0 or NaN are ignored.
-        """
+        """The loss, computed outside autocast; the arguments are those of `rsseg.losses`."""
         self.check(logits, target, weight)
         with torch.autocast(logits.device.type, enabled=False):
             return self.formula(logits, target, weight)
@@ -97,20 +97,30 @@ class Term(nn.Module):
         """Whether the logits' classes exclude each other: softmax, not sigmoid."""
         return TASKS[self.task].exclusive
 
-    def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """The loss itself."""
-        return self.from_sums(pixel_sums(logits, target, self.task, self.needs, self.ignore_index, weight))
-
-    def planes(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Planes:
-        """Logits and labels as planes, for a formula that looks at a pixel's surroundings or order."""
-        return class_planes(logits, target, self.task, self.ignore_index, weight)
+    @property
+    def sums(self) -> tuple[Sum, ...]:
+        """The sums that the term is a function of; none if it is another function of logits and target."""
+        return ()
 
     @property
     def needs(self) -> Needs:
-        """The sums that the term is a function of; none if it is another function of logits and target."""
+        """The same, and what they go over."""
         over: Over = getattr(self, "over", "batch")
         return [(wanted, over) for wanted in self.sums]
 
     def from_sums(self, found: Sums) -> Tensor:
-        """The loss from the sums in `needs`."""
-        raise InputError(f"{type(self).__name__} has no formula: define `needs` and `from_sums`, or `formula`")
+        """The loss from its `sums`, by name; the number of pixels, `COUNT`, is always there too."""
+        raise InputError(f"{type(self).__name__} has no formula: define `sums` and `from_sums`, or `formula`")
+
+    def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        """The loss itself."""
+        return self.from_sums(self.take(logits, target, weight, self.needs))
+
+    def take(self, logits: Tensor, target: Tensor, weight: Tensor | None, needs: Needs) -> Sums:
+        """Sums of its own, beside the pass of the other terms."""
+        found = pixel_sums(logits, target, self.task, needs, self.ignore_index, weight)
+        return {name: value for (name, _), value in found.items()}
+
+    def planes(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Planes:
+        """Logits and labels as planes, for a formula that looks at a pixel's surroundings or order."""
+        return class_planes(logits, target, self.task, self.ignore_index, weight)

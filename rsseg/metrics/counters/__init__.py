@@ -5,11 +5,10 @@ from typing import Any
 
 from rsseg.metrics import AnyScores, ErrorScores, MatchScores, Scores
 from rsseg.metrics.counters.boundary import Boundary, boundary_counts
-from rsseg.metrics.counters.confusion import Confusion
-from rsseg.metrics.counters.errors import ErrorSums
 from rsseg.metrics.counters.histogram import ScoreHistogram
 from rsseg.metrics.counters.logits import LogitSample
 from rsseg.metrics.counters.matches import ObjectMatches
+from rsseg.metrics.counters.sums import Confusion, ErrorSums
 from rsseg.task import Task
 
 SCENE_SUMS: dict[str, type[Confusion | ErrorSums | ObjectMatches]] = {

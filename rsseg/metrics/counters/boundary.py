@@ -6,9 +6,9 @@ import math
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from rsseg.contract import IGNORE, InputError, number
+from rsseg.metrics.counters.sums import SceneCounts
 from rsseg.task import Task
 
 DISTANCE = 0.02
@@ -35,10 +35,7 @@ def inner_band(labels: Tensor, width: int, valid: Tensor | None = None) -> Tenso
     Args:
         labels: uint8 or bool ``[..., H, W]``.
         width: 1 or more.
-        valid: bool ``[..., H, W]``, True where labelled.
-
-    Returns:
-        bool ``[..., H, W]``, False where not labelled.
+        valid: bool ``[..., H, W]``, True where labelled; the band is False elsewhere.
 
     Example:
         >>> inner_band(torch.ones(5, 5, dtype=torch.bool), 2).int().sum().item()  # all but the centre
@@ -67,17 +64,16 @@ def _largest_near(x: Tensor, width: int) -> Tensor:
 
 
 def boundary_counts(predicted: Tensor, target: Tensor, task: Task, distance: float = DISTANCE) -> Tensor:
-    """True positives, false positives and false negatives of the bands of whole scenes.
+    """True positives, false positives and false negatives of the bands of whole scenes, int64 ``[..., classes, 3]``.
+
+    To be summed over scenes; TP / (TP + FP + FN) is the boundary IoU ``|G_d & P_d & G & P| / |(G_d & G) | (P_d & P)|`` of Cheng
+    et al. 2021.
 
     Args:
         predicted: Labels ``[..., H, W]`` (``[..., L, H, W]`` for multilabel), as `Task.predict` gives them.
         target: Likewise; `IGNORE` is not counted.
         task: The head's task.
         distance: The width of the band as a fraction of the image's diagonal.
-
-    Returns:
-        int64 ``[..., classes, 3]``: to be summed over scenes; TP / (TP + FP + FN) is the boundary IoU
-        ``|G_d & P_d & G & P| / |(G_d & G) | (P_d & P)|`` of Cheng et al. 2021.
 
     Raises:
         InputError: For shapes that differ, or a distance outside 0 to 1.
@@ -108,10 +104,10 @@ def _count(labels: Tensor, where: Tensor, task: Task) -> Tensor:
     return task.by_class(counts.view(*leading, len(task.matrices), task.labels))
 
 
-class Boundary(Metric):
-    """Counts of the bands along the contours, per scene.
+class Boundary(SceneCounts):
+    """Counts of the bands along the contours, int64 ``[S, classes, 3]``.
 
-    The state is int64 ``[S, classes, 3]``, summed over processes. Scenes must come whole: the edge of a window is no contour.
+    Scenes must come whole: the edge of a window is no contour.
 
     Args:
         task: The head's task.
@@ -119,24 +115,10 @@ class Boundary(Metric):
         distance: The width of the band as a fraction of the scene's diagonal.
     """
 
-    full_state_update = False
-    counts: Tensor
-
     def __init__(self, task: Task, scenes: int, distance: float = DISTANCE) -> None:
-        super().__init__()
-        self.task, self.distance = task, number("distance", distance, high=1.0)
-        self.add_state("counts", torch.zeros(scenes, task.channels, 3, dtype=torch.int64), dist_reduce_fx="sum")
+        super().__init__(task, (scenes, task.channels, 3))
+        self.distance = number("distance", distance, high=1.0)
 
     def update(self, predicted: Tensor, target: Tensor, scene: Tensor) -> None:
-        """Count whole scenes of one size.
-
-        Args:
-            predicted: Labels ``[B, H, W]``, or ``[B, L, H, W]`` for multilabel.
-            target: Likewise; `IGNORE` is not counted.
-            scene: int64 ``[B]``.
-        """
+        """Count whole scenes of one size: labels as for `boundary_counts`, and the scenes' numbers, int64 ``[B]``."""
         self.counts.index_add_(0, scene, boundary_counts(predicted, target, self.task, self.distance))
-
-    def compute(self) -> Tensor:
-        """The counts, int64 ``[S, classes, 3]``."""
-        return self.counts

@@ -9,21 +9,17 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from rsseg.contract import IGNORE
 from rsseg.metrics.calibration import BINS, LIMIT
+from rsseg.metrics.counters.sums import SceneCounts
 from rsseg.task import Task
 
 
 def log_odds(logits: Tensor) -> Tensor:
-    """Softmax's log-odds of each class against all others: ``z_c - log sum_{j != c} exp z_j``.
+    """Softmax's log-odds of each class against all others, ``z_c - log sum_{j != c} exp z_j``, of logits ``[B, C, ...]``.
 
-    Args:
-        logits: ``[B, C, ...]``, two classes or more.
-
-    Returns:
-        float32, of the same shape; 87 at most, where float32 ends.
+    In float32; 87 at most, where that ends.
 
     Example:
         >>> log_odds(torch.tensor([[0.0, 0.0, 0.0]])).exp()  # 1 : 2
@@ -38,13 +34,13 @@ def log_odds(logits: Tensor) -> Tensor:
     return gap - rest.scatter_(1, top, others.clamp(min=torch.finfo(torch.float32).tiny)).log_()
 
 
-class ScoreHistogram(Metric):
+class ScoreHistogram(SceneCounts):
     """Counts of pixels by label and score, per scene and plane.
 
     The state is int64 ``[S, P, 2, 256]``: 4 KiB per scene and plane. Plane c holds class c's log-odds by whether the pixel
     is labelled c. Multiclass heads have one plane more, the last: the log-odds of the predicted class, by whether it is
     right, for the calibration of the confidence. Labelled pixels with logits that are not finite are in no plane, but counted
-    in `lost` ``[S]``: a model that has diverged has no scores. Counts are summed over processes.
+    in `lost` ``[S]``: a model that has diverged has no scores.
 
     Args:
         task: The head's task.
@@ -59,25 +55,14 @@ class ScoreHistogram(Metric):
         [[0, 119], [1, 143]]
     """
 
-    full_state_update = False
-    counts: Tensor
     lost: Tensor
 
     def __init__(self, task: Task, scenes: int) -> None:
-        super().__init__()
-        self.task = task
-        planes = task.channels + task.exclusive
-        self.add_state("counts", torch.zeros(scenes, planes, 2, BINS, dtype=torch.int64), dist_reduce_fx="sum")
+        super().__init__(task, (scenes, task.channels + task.exclusive, 2, BINS))
         self.add_state("lost", torch.zeros(scenes, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, target: Tensor, scene: Tensor) -> None:
-        """Count a batch.
-
-        Args:
-            logits: ``[B, K, H, W]``.
-            target: ``[B, H, W]`` or ``[B, L, H, W]``; `IGNORE` is not counted.
-            scene: int64 ``[B]``.
-        """
+        """Count a batch; the arguments are those of `Confusion`."""
         target = target.long().view(len(target), -1, *target.shape[-2:])
         broken = ~logits.isfinite().all(1, keepdim=True)
         labelled = target != IGNORE
@@ -99,7 +84,3 @@ class ScoreHistogram(Metric):
         if self.task.exclusive:
             predicted = logits.max(1, keepdim=True).indices
             yield scores.gather(1, predicted)[:, 0], (target == predicted)[:, 0]
-
-    def compute(self) -> Tensor:
-        """The counts, int64 ``[S, P, 2, 256]``."""
-        return self.counts

@@ -99,14 +99,7 @@ def _of(objects: Tensor, scene: int, label: int) -> Tensor:
 
 
 def average_precision(found: Tensor, truth: Tensor, classes: int, scenes: int) -> Array:
-    """The average precision of each class at an IoU of 0.5 over all scenes, by torchmetrics.
-
-    Args:
-        found: A table of objects.
-        truth: A table of objects.
-        classes: The number of classes.
-        scenes: The number of scenes.
-    """
+    """The average precision of each class at an IoU of 0.5 over all scenes, by torchmetrics, of tables of objects."""
     precision = np.full(classes, np.nan)
     for label in range(classes):
         own, there = (table[table[:, 1] == label] for table in (found, truth))

@@ -1,0 +1,202 @@
+"""Comparing finished runs: what compare.py does.
+
+Records are read and compared in NumPy. Where scenes or checkpoints have to be looked at again, for baselines and for pictures,
+processes of their own do it (`rsseg.evaluation`): torch, and the libraries around it, would stay in memory.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rsseg.apart import call_apart
+from rsseg.comparison.datasets import across_answer, across_datasets
+from rsseg.comparison.findings import EQUAL, Findings
+from rsseg.comparison.records import load_records
+from rsseg.comparison.report import write_across, write_report
+from rsseg.comparison.runs import find_runs
+from rsseg.comparison.selection import Comparison, gather, refuse_other_data
+from rsseg.config.folder import RunFolder
+from rsseg.contract import InputError, nearest
+from rsseg.files import UnwritableError, read_json, write_json
+from rsseg.metrics.average import Array
+from rsseg.progress import progress
+from rsseg.quiet import quiet
+from rsseg.source import find_scenes
+from rsseg.task import TASKS
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a comparison."""
+
+    metric: str = ""  # what losses are ranked by, see rsseg.comparison.measures.measures; empty: Task.score, IoU or RMSE
+    head: str = ""  # the head that is compared; empty: the first of each run
+    without: Sequence[str] = ()  # classes that are left out of means; empty: those that the runs leave out
+    split: str = "val"  # the scenes that score the chosen checkpoints: each half of val by those of the other, or test
+    equal_within: float = EQUAL  # losses whose scores differ by less are practically equal
+    allow_different: bool = False  # compare runs that differ in what no plan varies all the same
+    trust: Sequence[str] = ()  # packages whose classes the runs' configs may name
+
+    @property
+    def folder(self) -> str:
+        """What the folder of its answer is called."""
+        metric = "" if self.metric in {task.score for task in TASKS.values()} else self.metric
+        without = "_".join(["without", *self.without]) if self.without else ""
+        words = ["comparison", self.head, metric, without, "" if self.split == "val" else self.split]
+        return "_".join(filter(None, words)).replace("/", "_")
+
+
+def compare(places: Sequence[Path], question: Question | None = None, out: Path | None = None) -> Path:
+    """Compare finished runs: print the answer, and write a report, tables and figures.
+
+    Runs of several datasets are compared dataset by dataset, and then over all of them.
+
+    Args:
+        places: Run folders, or folders that hold them.
+        question: What is asked.
+        out: Where to write; None: ``comparison`` in the first folder, or ``comparison_dice``, ``comparison_water`` and the like
+            by metric and head.
+
+    Returns:
+        The folder that was written.
+
+    Raises:
+        InputError: If there is nothing to compare, or the runs can't be compared.
+    """
+    quiet()
+    question = question or Question()
+    if question.split not in ("val", "test"):
+        raise InputError(f"split={question.split}{nearest(question.split, ['val', 'test'])}: val or test is expected")
+    if not question.equal_within >= 0:
+        raise InputError(f"equal_within={question.equal_within}: a number of 0 or more is expected")
+    out = out or places[0] / question.folder
+    if out.exists() and not out.is_dir():
+        raise InputError(f"out={out} is a file: give a folder to write the comparison into")
+    kinds = places_by_dataset(places)
+    try:
+        if len(kinds) < 2:
+            compare_one(places, question, out)
+        else:
+            found = {name: compare_one(some, question, out / name) for name, some in kinds.items()}
+            across = across_datasets(found)
+            for sentence in across_answer(across):
+                log.info("%s", sentence)
+            write_across(across, out)
+    except UnwritableError as error:
+        raise UnwritableError(f"{error}; out=... writes the comparison elsewhere") from None
+    return out
+
+
+def places_by_dataset(places: Sequence[Path]) -> dict[str, list[Path]]:
+    """Folders by the dataset that the runs in them are of; of a folder that holds several datasets', the folders in it."""
+    found: dict[str, list[Path]] = {}
+    for place in places:
+        first = {run.parent: run for run in reversed(find_runs([place]))}  # the runs of a sweep are of one dataset
+        if not first and len(places) > 1:
+            raise InputError(f"no run in {place}: leave it out, or train there first")
+        names = {folder: str(RunFolder(run).config().dataset.name) for folder, run in sorted(first.items())}
+        if len({*names.values()}) < 2:
+            names = {place: next(iter(names.values()), "")}
+        for folder, name in names.items():
+            found.setdefault(name, []).append(folder)
+    return found
+
+
+def compare_one(places: Sequence[Path], question: Question, out: Path) -> Findings:
+    """Compare the runs of one dataset, and write the report."""
+    comparison = gather(places, question.allow_different, question.metric, question.without, question.head)
+    if question.split != "val":
+        score_runs(comparison, question)
+    try:
+        known = count_baselines(comparison, question, out)
+    except InputError as error:
+        log.warning("Trivial baselines are left out of the report: %s", error)
+        known = {}
+    found = Findings(comparison, question.metric, question.without, question.equal_within, known)
+    try:
+        runs = [comparison.runs[i][0].folder for i in found.order]
+        examples = draw_disagreements(runs, [found.labels[i] for i in found.order], question, out / "examples.png")
+    except InputError as error:
+        log.warning("Example windows are left out of the report: %s", error)
+        examples = None
+    write_report(found, out, examples)
+    return found
+
+
+def score_runs(comparison: Comparison, question: Question) -> None:
+    """Score the chosen checkpoints on another split, where that has not been done, and compare them by that.
+
+    Raises:
+        InputError: If the split has no labels, its areas differ, or the runs are folds, which have no split in common.
+    """
+    if comparison.plan.folds:
+        raise InputError(f"split={question.split}: folds score every scene themselves; leave split out")
+    with progress(comparison.all_runs, f"scoring the {question.split} split") as runs:
+        for run in runs:
+            if not (RunFolder(run.folder).records / f"{question.split}.npz").is_file():
+                from rsseg.evaluation import record_split
+
+                record_split(run.folder, question.split, question.trust)
+            run.records = load_records(run.folder, run.head, question.split)
+    refuse_other_data(comparison.all_runs)
+
+
+def count_baselines(comparison: Comparison, question: Question, out: Path) -> dict[str, Array]:
+    """The counts of trivial predictions on the scenes that score the runs, by name; none of folds.
+
+    Raises:
+        InputError: If the scenes are not there any more.
+    """
+    if comparison.plan.folds:
+        return {}
+    first = comparison.runs[0][0]
+
+    def make() -> dict[str, Array]:
+        for split in ("train", question.split):
+            find_scenes(first.folder, split, question.trust)
+        return call_apart("rsseg.evaluation", "count_baselines", first.folder, first.task, question.split, question.trust)
+
+    return cached(out / "baselines.json", f"{question.split} {data_key(first.data, first.task.target)}", make)
+
+
+def data_key(data: Mapping[str, Any], target: str) -> str:
+    """What the baselines of a target depend on: the fingerprints of the scenes in data.json, as far as it has them."""
+    facts = [data.get(what, {}).get(split, "") for what in ("fingerprint", "pixels") for split in ("train", "val")]
+    return " ".join([target, *facts])
+
+
+def cached(path: Path, key: str, make: Callable[[], dict[str, Array]]) -> dict[str, Array]:
+    """Counts by name, from a file that holds those of several keys, such as folds, or made and added there."""
+    saved = {}
+    with suppress(InputError, AttributeError, ValueError):  # a damaged file is made again
+        saved = read_json(path) if path.is_file() else {}
+        if key in saved:
+            return {name: np.array(counts, np.float64) for name, counts in saved[key].items()}
+    found = make()
+    write_json(path, saved | {key: {name: counts.tolist() for name, counts in found.items()}})
+    return found
+
+
+def draw_disagreements(runs: Sequence[Path], names: Sequence[str], question: Question, path: Path) -> Path | None:
+    """Draw the windows that the best checkpoints of some runs label most differently; None where there are no two losses.
+
+    Raises:
+        InputError: If the scenes or the checkpoints are not there any more.
+    """
+    if len(runs) < 2:
+        return None
+    for run in runs:
+        RunFolder(run).find()
+    find_scenes(runs[0], question.split, question.trust)
+    given = [*runs], [*names], question.head, question.split, question.trust, path
+    call_apart("rsseg.evaluation", "draw_disagreements", *given)
+    return path

@@ -1,0 +1,42 @@
+"""Work in a process of its own, whose memory is free again when it is done."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from importlib import import_module
+from multiprocessing import get_context
+from typing import Any
+
+from rsseg.contract import InputError
+
+
+def call_apart(module: str, function: str, *given: Any) -> Any:
+    """What a function returns that needs torch: called in a process of its own, or here where torch is imported already.
+
+    Torch and the libraries around it take most of a gigabyte, and what imports them keeps it until it ends.
+
+    Raises:
+        InputError: As the function does, or if the process was killed, as for want of memory.
+    """
+    if "torch" in sys.modules:
+        return _call(module, function, given)
+    level = logging.getLogger().getEffectiveLevel()
+    with ProcessPoolExecutor(1, get_context("spawn"), _log_as_parent, (level,)) as child:
+        try:
+            return child.submit(_call, module, function, given).result()
+        except BrokenProcessPool:
+            raise InputError(f"the process of {function} was ended from outside: is there too little memory?") from None
+
+
+def _call(module: str, function: str, given: tuple[Any, ...]) -> Any:
+    try:
+        return getattr(import_module(module), function)(*given)
+    except InputError as error:
+        raise InputError(str(error)) from None  # those of more arguments can't be sent
+
+
+def _log_as_parent(level: int) -> None:
+    logging.basicConfig(level=level, format="%(message)s")

@@ -1,0 +1,40 @@
+"""Train a run again and compare: rsseg reproduce run=runs/..."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rsseg.config.arguments import run_script
+from rsseg.config.folder import RunFolder
+
+
+@dataclass
+class Arguments:
+    """Check the code, the versions and the data of a finished run, train it again, and say whether the outcome is the same.
+
+    It ends with "identical" (scores and weights), "within the noise" (scores differ by at most twice the deviation of runs that
+    lie beside it and differ in the seed alone), or "different", with what has changed since, and then with exit code 1.
+
+    run=FOLDER    the run folder
+    out=FOLDER    where it is trained again; default: beside it, <run>-again
+    trust=PACKAGE[,PACKAGE...]    packages of your own that the run was trained with: their code runs
+    """
+
+    run: str
+    out: str | None = None
+    trust: list[str] = field(default_factory=list)
+
+
+def run(arguments: Arguments) -> None:
+    """Reproduce as the command line says."""
+    folder = Path(arguments.run)
+    RunFolder(folder).check_trained()
+    from rsseg.reproduction import reproduce  # torch takes seconds to import: a wrong folder is told before
+
+    if not reproduce(folder, Path(arguments.out) if arguments.out else None, arguments.trust):
+        sys.exit(1)
+
+
+def main() -> None:
+    """Reproduce as the process's command line says."""
+    run_script(Arguments, run)

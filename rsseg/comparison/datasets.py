@@ -1,0 +1,163 @@
+"""Sweeps of the same plan on several datasets: which loss is ahead on average, and where the order turns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+from scipy.stats import rankdata
+
+from rsseg.comparison.findings import Findings
+from rsseg.comparison.inference import Interval, critical
+from rsseg.comparison.words import brackets, listed, number
+from rsseg.contract import InputError
+from rsseg.metrics.average import Array
+
+
+def between(effects: ArrayLike, variances: ArrayLike) -> float:
+    """The variance of true effects between datasets, from estimates and their own variances (Paule and Mandel 1982).
+
+    Example:
+        >>> between([0.1, 0.1, 0.1], [0.01, 0.01, 0.01]), round(between([0.0, 1.0, 2.0], [0.01, 0.01, 0.01]), 3)
+        (0.0, 0.99)
+    """
+    effect, own = np.asarray(effects, dtype=np.float64), np.maximum(np.asarray(variances, dtype=np.float64), 1e-12)
+
+    def excess(tau: float) -> float:
+        weight = 1 / (own + tau)
+        mean = (weight * effect).sum() / weight.sum()
+        return float((weight * (effect - mean) ** 2).sum() - (len(effect) - 1))
+
+    if excess(0.0) <= 0:
+        return 0.0
+    return float(brentq(excess, 0.0, 10 * float(np.ptp(effect)) ** 2 + 1e-9))
+
+
+def pool(effects: ArrayLike, variances: ArrayLike, losses: int = 2) -> tuple[float, float, float]:
+    """The mean effect over datasets like these, and its 95 % interval among those of all pairs of so many losses.
+
+    Datasets are random: effects are weighted by one over their own variance and that between datasets, and the interval is
+    Hartung, Knapp, Sidik and Jonkman's (2001), which holds for a handful of datasets, but never narrower than without it.
+
+    Example:
+        >>> [round(x, 2) for x in pool([0.1, 0.2, 0.3], [0.0001] * 3)]
+        [0.2, -0.05, 0.45]
+    """
+    effect, own = np.asarray(effects, dtype=np.float64), np.maximum(np.asarray(variances, dtype=np.float64), 1e-12)
+    weight = 1 / (own + between(effect, own))
+    mean = float((weight * effect).sum() / weight.sum())
+    freedom = len(effect) - 1
+    scale = max(float((weight * (effect - mean) ** 2).sum()) / freedom, 1.0)
+    half = float(critical(losses, freedom) * np.sqrt(scale / weight.sum()))
+    return mean, mean - half, mean + half
+
+
+@dataclass(frozen=True)
+class AcrossDatasets:
+    """Losses compared over several datasets. L losses, D datasets."""
+
+    found: dict[str, Findings]  # of each dataset
+    labels: list[str]  # the losses that all of them have
+    scores: Array  # [L, D], means over seeds
+    lead: Interval  # [L, L], how much better the row's loss is over datasets like these; ends NaN where nothing may be claimed
+    ranks: Array  # [L, D], 1 is the best
+    tuned_ranks: Array | None  # the same with tuned thresholds; None where some dataset has none
+
+    @property
+    def order(self) -> list[int]:
+        """The losses by their mean rank, equal ones by how far they are ahead of the others."""
+        return [int(i) for i in np.lexsort([-self.lead.value.sum(1), self.ranks.mean(1).round(9)])]
+
+
+def across_datasets(found: Mapping[str, Findings]) -> AcrossDatasets:
+    """Compare losses over several datasets, by the findings of each.
+
+    Raises:
+        InputError: If there is one dataset alone, no two losses are on all of them, or they are ranked by different measures.
+    """
+    first, *others = found.values()
+    if not others:
+        raise InputError(f"{', '.join(found)} is the only dataset: name sweeps on two or more")
+    ranked_by = list(dict.fromkeys(each.ranked.measure.heading for each in found.values()))
+    if len(ranked_by) > 1:
+        raise InputError(f"the datasets are ranked by {listed(ranked_by)}: name one metric that all have in one unit")
+    labels = [label for label in first.labels if all(label in other.labels for other in others)]
+    if len(labels) < 2:
+        raise InputError(f"the datasets {', '.join(found)} share {len(labels)} losses: run one sweep on all of them")
+    sign, chosen, tuned = first.ranked.measure.sign, [], list[Array]()
+    for each in found.values():
+        at = [each.labels.index(label) for label in labels]
+        if each.tuned is not None and each.metric == each.tuned_for:
+            tuned.append(each.tuned.mean.value[at])
+        mean, difference, pairs = each.ranked.mean, each.ranked.difference, np.ix_(at, at)
+        chosen.append((mean.value[at], sign * difference.value[pairs], difference.variance[pairs]))
+    scores, gaps, variances = (np.stack(numbers, axis=-1) for numbers in zip(*chosen, strict=True))
+    ends = np.zeros((3, len(labels), len(labels)))
+    claims = all(each.ranked.claims for each in found.values()) and not np.isnan(variances).any()
+    for i, j in combinations(range(len(labels)), 2):
+        ends[:, i, j] = pool(gaps[i, j], variances[i, j], len(labels)) if claims else (gaps[i, j].mean(), np.nan, np.nan)
+        ends[:, j, i] = -ends[[0, 2, 1], i, j]
+    tuned_ranks = rankdata(-np.stack(tuned, axis=-1), axis=0) if len(tuned) == len(found) else None
+    return AcrossDatasets(dict(found), labels, scores, Interval(*ends), rankdata(-sign * scores, axis=0), tuned_ranks)
+
+
+def turns(across: AcrossDatasets) -> list[tuple[str, str, str, str]]:
+    """Where the order surely turns: two losses, a dataset where the first is surely ahead, and one where the second is."""
+    sure: dict[tuple[str, str], list[str]] = {}
+    for name, each in across.found.items():
+        low = each.ranked.lead().low
+        for a, b in combinations(across.labels, 2):
+            for one, other in ((a, b), (b, a)):
+                if low[each.labels.index(one), each.labels.index(other)] > 0:
+                    sure.setdefault((one, other), []).append(name)
+    return [(a, b, names[0], sure[b, a][0]) for (a, b), names in sure.items() if (b, a) in sure and a < b]
+
+
+def across_answer(across: AcrossDatasets) -> list[str]:
+    """Which loss is ahead over all datasets, in words."""
+    best, *others = across.order
+    label, measure, names = across.labels[best], next(iter(across.found.values())).ranked.measure, list(across.found)
+    mean = across.ranks.mean(1)
+    first = [across.labels[i] for i in across.order if np.isclose(mean[i], mean.min())]
+    has = f"{label} has" if len(first) == 1 else f"{listed(first)} have"
+    said = [
+        f"Over {len(names)} datasets, {listed(names)}, {has} the best mean rank by {measure.label}, {mean.min():.1f} of "
+        f"{len(across.labels)}."
+    ]
+    if across.tuned_ranks is not None:
+        tuned = across.tuned_ranks.mean(1)
+        same = "too " * bool(tuned.argmin() == best)
+        said.append(f"With tuned thresholds {same}it is {across.labels[int(tuned.argmin())]}, {tuned.min():.1f}.")
+    if np.isnan(across.lead.low[best, others]).any():
+        too_few = [name for name, each in across.found.items() if not each.ranked.claims or each.reach is None]
+        return [*said, f"Nothing is claimed of other datasets: there are too few seeds or areas on {listed(too_few)}."]
+    behind = [i for i in others if across.lead.low[best, i] > 0]
+    for i in behind:
+        gap, low, high = across.lead.at(best, i)
+        much = f"{number(gap)} {measure.unit}".strip()
+        said.append(f"{across.labels[i]} is surely behind it on datasets like these, by {much}{brackets(low, high)}.")
+    if not behind:
+        said.append(f"On datasets like these no loss is surely behind {label}: {len(names)} datasets tell little of others.")
+    turned = turns(across)
+    said += [
+        f"The order turns: {a} is surely ahead of {b} on {one}, and surely behind it on {other}." for a, b, one, other in turned
+    ]
+    if not turned:
+        said.append("No two losses are surely ordered one way on one dataset and the other way on another.")
+    return said
+
+
+def across_table(across: AcrossDatasets) -> pd.DataFrame:
+    """One row per loss, by mean rank: its score on each dataset, and how far it is behind the first on datasets like these."""
+    table = pd.DataFrame(across.scores, index=pd.Index(across.labels, name="loss"), columns=list(across.found))
+    table.insert(0, "mean_rank", across.ranks.mean(1))
+    if across.tuned_ranks is not None:
+        table.insert(1, "mean_rank_tuned", across.tuned_ranks.mean(1))
+    lead = across.lead[across.order[0]]
+    table["behind"], table["behind_low"], table["behind_high"] = lead.value, lead.low, lead.high
+    return table.iloc[across.order]

@@ -1,0 +1,331 @@
+"""What a comparison found: the numbers that all words, tables and figures are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, reduce
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from rsseg.comparison.inference import (
+    RARE,
+    Chances,
+    Estimates,
+    Interval,
+    Reach,
+    effective_groups,
+    estimate,
+    reach,
+    shrink,
+    sum_groups,
+)
+from rsseg.comparison.measures import Measure, measures, of_metric, of_tuning, rank_alignment
+from rsseg.comparison.runs import Run
+from rsseg.comparison.selection import Comparison
+from rsseg.contract import InputError
+from rsseg.metrics import metrics
+from rsseg.metrics.average import Array, present_mean, ratio
+
+EQUAL = 0.01
+"""Losses whose scores differ by less are practically equal, unless the user says otherwise."""
+
+
+class Gradients(NamedTuple):
+    """Which terms lead, means over the seeds, a row each; only of losses that were recorded."""
+
+    shares: pd.DataFrame  # of losses of two terms or more, by place, step and term: its share of the gradient
+    cosines: pd.DataFrame  # of the same, by place and pair of terms: the cosine of their gradients, mean over steps
+    gains: pd.DataFrame  # by loss, step and term: its one-step gain
+    notes: list[str]  # what had to be left out, a sentence each
+
+
+class Findings:
+    """What a comparison found, computed when it is first asked for. L losses, R seeds, S scenes, G groups, C classes.
+
+    Every score is of scenes that did not choose the checkpoint: see `rsseg.comparison.records.Records.at`.
+
+    Args:
+        comparison: The runs.
+        metric: What losses are ranked by, see `rsseg.comparison.measures.measures`; empty: `Task.score`.
+        without: Classes that are left out of means; empty: those that the runs leave out.
+        equal_within: Losses whose scores differ by less are practically equal.
+        trivial: By name, the counts ``[S, C, N]`` of trivial predictions on the same scenes.
+
+    Raises:
+        InputError: For a metric that there is not, or that not every run recorded.
+    """
+
+    def __init__(
+        self,
+        comparison: Comparison,
+        metric: str = "",
+        without: Sequence[str] = (),
+        equal_within: float = EQUAL,
+        trivial: Mapping[str, Array] | None = None,
+    ) -> None:
+        self.comparison, self.equal_within = comparison, equal_within
+        self.labels, self.seeds = comparison.labels, comparison.seeds
+        first = comparison.runs[0][0]
+        self.scenes, self.groups, self.task = first.records.scenes, first.records.groups, first.task
+        self.validated = set(self.scenes) == set(first.data["scenes"]["val"])  # whether they are those that chose checkpoints
+        self.metric = metric = metric or self.task.score
+        self.tuned_for = metric if metric in self.task.class_scores else self.task.score  # what thresholds are tuned for
+        self.counts: Array = self._each(lambda run: run.records.at("fixed"))
+        self.without = list(without or first.without)
+        self.lone = self._lone()  # classes in about one group, whose variance can't be known: they are in no mean either
+        left_out = [*self.without, *self.lone]
+        self.measures, self.metrics = measures(self.task, left_out, metric), metrics(self.task, left_out)
+        self.scene_metric = self.metrics.get(metric.removeprefix("scene_"), self.metrics[self.tuned_for])
+        scored = (trivial or {}) if metric in self.metrics else {}
+        self.baselines = {name: float(self.metrics[metric](counts)) for name, counts in scored.items()}
+        if metric not in self.estimates:
+            known, measure = [name for name in self.estimates if name in self.metrics], self.measures[metric]
+            lacking = next(run.folder for run in comparison.all_runs if measure.recorded(run.records) is None)
+            raise InputError(f"metric={metric}: not every run recorded it, such as {lacking}; take {', '.join(known)}")
+        if np.isnan(self.ranked.mean.value).any():
+            raise InputError(
+                f"metric={metric}: it has no value, as where a class does not occur or a target does not vary in the "
+                f"{len(self.scenes)} scenes that are scored; take another metric"
+            )
+
+    def _lone(self) -> list[str]:
+        """The classes of fewer than two effective groups, where others have more."""
+        pixels = sum_groups(metrics(self.task)[self.task.score].pixels(self.counts[0, 0]), self.groups)
+        good = {c: n for c, n in zip(self.task.classes, effective_groups(pixels), strict=True) if c not in self.without}
+        rare = min(RARE, 0.75 * len(pixels))  # of two groups the effective number is two at most
+        found = [name for name, number in good.items() if number < rare]
+        return found if any(number >= rare for number in good.values()) else []
+
+    @property
+    def leaves_out(self) -> list[str]:
+        """The classes that the ranking metric leaves out: none where it is no mean over classes, as kappa of all of them."""
+        metric = self.metrics.get(self.metric)
+        kept = len(self.task.classes) - len({*self.without, *self.lone})
+        mean = metric is None or (isinstance(metric.classes, list) and len(metric.classes) == kept > 1)
+        return [*self.without, *self.lone] if mean else []
+
+    @property
+    def ranked(self) -> Estimates:
+        """Every loss by the measure that they are ranked by."""
+        return self.estimates[self.metric]
+
+    @property
+    def order(self) -> list[int]:
+        """The losses, best first, as they are without tuning."""
+        return self.ranked.order
+
+    @cached_property
+    def tune(self) -> bool:
+        """Whether to tune: the best tuned loss is better than the best untuned one, and tuning surely helps one of the two.
+
+        False where thresholds are not tuned for the metric that losses are ranked by.
+        """
+        if self.tuned is None or self.gain is None or self.metric != self.tuned_for or not self.ranked.claims:
+            return False
+        best, tuned = self.order[0], self.tuned.order[0]
+        sure = (self.gained.low[[best, tuned]] > 0).any()
+        return bool(sure and self.tuned.mean.value[tuned] > self.ranked.mean.value[best])
+
+    @cached_property
+    def gained(self) -> Interval:
+        """What tuning adds to each loss, in intervals that hold for all losses together (Bonferroni)."""
+        assert self.gain is not None
+        whole = self.gain.mean.interval(level=1 - 0.05 / len(self.labels))
+        return whole if self.gain.claims else Interval.unknown(whole.value)
+
+    @property
+    def advised(self) -> Estimates:
+        """Every loss as it is best used: tuned, where that helps."""
+        return self.tuned if self.tune and self.tuned is not None else self.ranked
+
+    @property
+    def group_count(self) -> int:
+        """How many independent areas are scored."""
+        return len(set(self.groups))
+
+    @cached_property
+    def estimates(self) -> dict[str, Estimates]:
+        """By measure that is known of all runs: every loss, and every loss against every other."""
+        found = {name: self._estimate(measure) for name, measure in self.measures.items()}
+        return {name: estimates for name, estimates in found.items() if estimates is not None}
+
+    @cached_property
+    def chances(self) -> Chances | None:
+        """How probably each loss is the best one, as it is best used, and what choosing it costs."""
+        return shrink(self.advised)
+
+    @cached_property
+    def reach(self) -> Reach | None:
+        """The smallest difference that the comparison can detect, and what would detect a smaller one."""
+        return reach(self.advised, self.group_count)
+
+    @cached_property
+    def tuned(self) -> Estimates | None:
+        """Every loss at thresholds, or biases, tuned on the other half of the groups; None where some run has none."""
+        return None if self.task.real else self._estimate(of_metric(self.metrics[self.tuned_for], self.tuned_for))
+
+    @cached_property
+    def gain(self) -> Estimates | None:
+        """What that tuning adds to each loss; None where some run has no tuned counts."""
+        return None if self.task.real else self._estimate(of_tuning(self.metrics[self.tuned_for], self.tuned_for))
+
+    def _estimate(self, measure: Measure) -> Estimates | None:
+        """Every loss by a measure; None where some run did not record what it is made of."""
+        each = [[measure.recorded(run.records) for run in row] for row in self.comparison.runs]
+        if any(sums is None for row in each for sums in row):
+            return None
+        return estimate(sum_groups(np.array(each, dtype=np.float64), self.groups, axis=2), measure)
+
+    @cached_property
+    def residual(self) -> Array | None:
+        """What is left after tuning, ``[L, R]``, to the shrunken score of the loss that is expected to be the best."""
+        if self.tuned is None:
+            return None
+        found = shrink(self.tuned)
+        best = float(np.nanmax(self.tuned.mean.value if found is None else found.mean))
+        return best - self.tuned.values
+
+    @cached_property
+    def optimism(self) -> Array:
+        """How much better each run looks on the scenes that chose its checkpoint, ``[L, R]``; NaN of another split's scenes."""
+        if self.metric not in self.metrics or not self.validated:
+            return np.full(self.ranked.values.shape, np.nan)
+        metric = self.metrics[self.metric]
+        found: Array = self._each(lambda run: float(metric(run.records.optimistic))) - self.ranked.values
+        return self.ranked.measure.sign * found
+
+    @cached_property
+    def last_is_best(self) -> NDArray[np.bool_]:
+        """Whether the best checkpoint of each run is its last one, ``[L, R]``: it may not be trained enough."""
+        return self._each(lambda run: run.records.last_is_best).astype(bool)
+
+    @cached_property
+    def collapsed(self) -> NDArray[np.bool_]:
+        """Whether the best checkpoint of each run gives every pixel the same label, ``[L, R]``; of labels alone."""
+        if self.task.real:
+            return np.zeros(self.counts.shape[:2], dtype=bool)
+        hits, wrong, missed, rest = np.moveaxis(self.counts.sum(2), -1, 0)  # [L, R, C]
+        called, there = hits + wrong > 0, hits + missed > 0
+        if self.task.exclusive:
+            return np.asarray((called.sum(-1) == 1) & (there.sum(-1) > 1))
+        constant, varies = ~called | (missed + rest == 0), there & (wrong + rest > 0)
+        return np.asarray(constant.all(-1) & varies.any(-1))
+
+    def curve(self, run: Run) -> pd.DataFrame:
+        """One row per validation of a run: ``step``, ``val_loss`` as in `tau`, and `Task.class_scores`."""
+        records = run.records
+        scores = {name: self.metrics[name](records.counts) for name in self.task.class_scores}
+        return pd.DataFrame({"step": records.steps, "val_loss": present_mean(records.own), **scores})
+
+    @cached_property
+    def tau(self) -> Array:
+        """See `rank_alignment`, by the mean of the exact validation losses of both halves, ``[L, R, 2]``."""
+        metric = self.metrics[self.tuned_for]
+        return self._each(lambda run: rank_alignment(present_mean(run.records.own), metric.quality(run.records.counts)))
+
+    @cached_property
+    def selection_regret(self) -> Array:
+        """See `selection_regret`, ``[L, R]``."""
+        metric = self.metrics[self.tuned_for]
+
+        def cost(run: Run) -> float:
+            records = run.records
+            return selection_regret(records.own, records.counts, records.first, metric.quality)
+
+        return self._each(cost)
+
+    @cached_property
+    def panel(self) -> list[str]:
+        """The losses that every run was valued under, whichever one trained."""
+        first, *others = (run.records.panel for run in self.comparison.all_runs)
+        return [name for name in first if all(name in other for other in others)]
+
+    @cached_property
+    def panel_values(self) -> Array:
+        """The values of the panel at the best checkpoints, mean over the halves of the scenes, ``[L, R, panel]``."""
+
+        def of(run: Run) -> Array:
+            records = run.records
+            return present_mean(records.values[records.best_index][[records.panel.index(name) for name in self.panel]])
+
+        return self._each(of)
+
+    @cached_property
+    def gradients(self) -> Gradients:
+        """Which terms lead."""
+        return mean_gradients(self.comparison)
+
+    def _each(self, value: Callable[[Run], Array | float]) -> Array:
+        return np.array([[value(run) for run in row] for row in self.comparison.runs], dtype=np.float64)
+
+
+def selection_regret(
+    losses: ArrayLike, counts: ArrayLike, first: NDArray[np.bool_], quality: Callable[[Array], Array]
+) -> float:
+    """What choosing the checkpoint by its validation loss costs in a metric.
+
+    On one half of the scenes a checkpoint is chosen by the loss and another by the metric; both are scored on the other
+    half; the halves are swapped and the differences averaged. The choice by metric is the one that a user could make, so
+    the regret can be negative. NaN if a half has no checkpoint with a loss, or none with a score.
+
+    Args:
+        losses: ``[checkpoints, 2]``, the validation loss on each half: one of all scenes has seen those that score its choice.
+        counts: ``[checkpoints, scenes, classes, N]``.
+        first: Which scenes are the first half.
+        quality: From counts to scores ``[checkpoints]``, more is better.
+
+    Example:
+        >>> from rsseg.metrics.scores import pooled
+        >>> counts = np.array([[[[1, 1, 0]]] * 2, [[[1, 0, 0]]] * 2]).reshape(2, 2, 1, 3)  # IoU 0.5, then 1
+        >>> selection_regret([[0.1, 0.1], [0.2, 0.2]], counts, np.array([True, False]), pooled)  # the loss prefers the first
+        0.5
+    """
+    by_half, counted = np.asarray(losses, dtype=np.float64), np.asarray(counts)
+    scored = np.stack([quality(counted[:, part]) for part in (first, ~first)], axis=1)
+    if np.isnan(by_half).all(0).any() or np.isnan(scored).all(0).any():
+        return float("nan")
+    by_score, by_loss = np.nanargmax(scored, axis=0), np.nanargmin(by_half, axis=0)
+    other = [1, 0]  # a choice on one half is scored on the other
+    return float(np.mean(scored[by_score, other] - scored[by_loss, other]))
+
+
+def mean_gradients(comparison: Comparison) -> Gradients:
+    """Means over all seeds, at the validations that all have."""
+    shares, cosines, gains, notes = [], [], [], []
+    for row in comparison.runs:
+        label, records = row[0].label, [run.records for run in row]
+        terms, measured = records[0].terms, [r for r in records if r.gain is not None]
+        steps, most = reduce(np.intersect1d, [r.steps for r in records]), max(len(r.steps) for r in records)
+        if len(steps) < most and (len(terms) > 1 or measured):
+            notes.append(f"{label}: its seeds share {len(steps)} of {most} validations; its gradients are means over these.")
+        if not len(steps):
+            continue
+        for place in records[0].gradient if len(terms) > 1 else ():
+            norms, angles = (
+                np.array([r.gradient[place][kind][np.isin(r.steps, steps)] for r in records]) for kind in (0, 1)
+            )  # [R, steps, T], [R, steps, T, T]
+            share = np.nan_to_num(ratio(norms, norms.sum(-1, keepdims=True))).mean(0)
+            shares += [(label, place, *values) for values in _by_step(steps, terms, share)]
+            for a, b in combinations(range(len(terms)), 2):
+                cosines.append((label, place, f"{terms[a]}, {terms[b]}", float(present_mean(angles.mean(0)[:, a, b]))))
+        if measured:
+            gain = np.mean([np.asarray(r.gain)[np.isin(r.steps, steps)] for r in measured], axis=0)
+            gains += [(label, *values) for values in _by_step(steps, terms, gain)]
+            if len(measured) < len(records):
+                notes.append(f"{label}: one-step gains were recorded for {len(measured)} of {len(records)} seeds.")
+    return Gradients(
+        pd.DataFrame(shares, columns=["loss", "place", "step", "term", "share"]),
+        pd.DataFrame(cosines, columns=["loss", "place", "terms", "cosine"]),
+        pd.DataFrame(gains, columns=["loss", "step", "term", "gain"]),
+        notes,
+    )
+
+
+def _by_step(steps: NDArray[np.int64], terms: list[str], values: Array) -> Iterator[tuple[int, str, float]]:
+    for step, row in zip(steps.tolist(), values.tolist(), strict=True):
+        for term, value in zip(terms, row, strict=True):
+            yield step, term, value

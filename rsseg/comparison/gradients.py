@@ -1,0 +1,165 @@
+"""Which term of a composition leads: its gradient says so, not its value.
+
+Gradients are taken on a few fixed windows, without leaving a trace in the training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from rsseg.collective import alone
+from rsseg.contract import Batch, Layers, layers_of
+from rsseg.losses.balancing import term_gradients
+from rsseg.metrics.counters import SCENE_SUMS, score_scenes
+from rsseg.models import Network
+from rsseg.module import SegmentationModule
+
+STEP = 1e-2
+"""The length of the step whose gain is measured, in the parameters' own units."""
+
+
+def norms_and_cosines(gradients: Tensor) -> tuple[Tensor, Tensor]:
+    """Of gradients ``[terms, numbers]`` the norms ``[terms]``, and cosines ``[terms, terms]``, NaN where a gradient vanishes.
+
+    Example:
+        >>> norms, cosines = norms_and_cosines(torch.tensor([[3.0, 0.0], [0.0, 1.0]]))
+        >>> norms.tolist(), cosines[0, 1].item()
+        ([3.0, 1.0], 0.0)
+    """
+    g = gradients.double()
+    norm = g.norm(dim=1)
+    unit = g / torch.where(norm > 0, norm, torch.full_like(norm, torch.nan)).unsqueeze(1)
+    return norm, unit @ unit.T
+
+
+def one_step_gain(
+    parameters: Sequence[Tensor], gradient: Sequence[Tensor], metric: Callable[[], float], step: float = STEP
+) -> float:
+    """How much a hard metric gains per unit step down a gradient: ``(M(theta - step g / ||g||) - M(theta)) / step``.
+
+    Parameters are put back exactly, even if the metric fails. Where the gradient vanishes the gain is 0.
+
+    Example:
+        >>> theta = torch.tensor([2.0])
+        >>> one_step_gain([theta], [torch.tensor([5.0])], lambda: -float(theta), step=0.5)
+        1.0
+    """
+    norm = float(torch.stack([g.double().square().sum() for g in gradient]).sum().sqrt())
+    before = metric()
+    if norm == 0:
+        return 0.0
+    kept = [p.detach().clone() for p in parameters]
+    try:
+        with torch.no_grad():
+            for p, g in zip(parameters, gradient, strict=True):
+                p.sub_(g * (step / norm))
+        return (metric() - before) / step
+    finally:
+        with torch.no_grad():
+            for p, old in zip(parameters, kept, strict=True):
+                p.copy_(old)
+
+
+def probe(
+    trainer: L.Trainer, module: SegmentationModule, windows: Sequence[Batch], held_out: Sequence[Batch] = ()
+) -> dict[str, dict[str, Tensor]]:
+    """The gradients of every head's weighted terms, at the logits and at the last layer, which all terms are functions of.
+
+    The module is in evaluation mode and nothing is drawn at random; gradients are returned, not stored; parameters that
+    were moved are put back: training goes on as if nothing had been. One process does this alone.
+
+    Args:
+        trainer: Of the run; its precision is used, but float32 in place of float16, whose small gradients are 0.
+        module: In evaluation mode.
+        windows: The windows as one batch, of stored pixels, not augmented.
+        held_out: Windows on which the gain of one step down each term's gradient is measured in `Task.quality`, if any.
+
+    Returns:
+        By head: ``logits.norm`` and ``layer.norm`` ``[T]``, ``logits.cosine`` and ``layer.cosine`` ``[T, T]``, and ``gain``
+        ``[T]``, NaN where the held-out windows hold no class.
+    """
+    precision = nullcontext() if trainer.precision == "16-mixed" else trainer.precision_plugin.forward_context()
+    found: dict[str, dict[str, Tensor]] = {}
+    pulled: dict[str, list[list[Tensor]]] = {}
+    with torch.inference_mode(False), torch.enable_grad(), alone():
+        image, layers = _batch(module, windows)
+        last = {name: _last_layer(module.network, name) for name in module.losses}
+        with precision, nullcontext() if held_out else _graph_from(last.values()):
+            logits = module(image)
+        for name, composite in module.losses.items():
+            z = logits[name].float()
+            weighted = composite(z, layers[module.tasks[name].target], layers.get("weight")).weighted
+            at_logits = term_gradients(module.balancing.scaled(name, weighted), z)
+            at_layer = torch.stack([torch.cat([g.flatten() for g in row]) for row in _pulled(z, at_logits, last[name])])
+            values = found[name] = {}
+            for place, gradients in (("logits", at_logits), ("layer", at_layer)):
+                values[f"{place}.norm"], values[f"{place}.cosine"] = norms_and_cosines(gradients)
+            pulled[name] = _pulled(z, at_logits, module.network) if held_out else []
+        for name in module.losses if held_out else ():  # when no graph is needed any more: parameters are moved in place
+            metric, moved = _quality(trainer, module, name, held_out), _trainable(module.network)
+            gains = [one_step_gain(moved, row, metric, STEP) for row in pulled[name]]
+            found[name]["gain"] = torch.tensor(gains, dtype=torch.float64)
+    return {name: {key: value.detach().cpu() for key, value in values.items()} for name, values in found.items()}
+
+
+def _batch(module: SegmentationModule, windows: Sequence[Batch]) -> tuple[Tensor, Layers]:
+    image = module.normalise(torch.cat([window["image"] for window in windows]).to(module.device))
+    parts = [module.standardised(layers_of(window)) for window in windows]
+    return image, {name: torch.cat([part[name] for part in parts]).to(module.device) for name in parts[0]}
+
+
+def _last_layer(network: nn.Module, head: str) -> nn.Module:
+    """The last layer before a head's logits that has trainable parameters."""
+    branch = network.branch(head) if isinstance(network, Network) else network
+    return [layer for layer in branch.modules() if any(p.requires_grad for p in layer.parameters(recurse=False))][-1]
+
+
+def _trainable(module: nn.Module) -> list[nn.Parameter]:
+    return [p for p in module.parameters() if p.requires_grad]
+
+
+@contextmanager
+def _graph_from(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """While this is open, autograd remembers a forward pass from some layers on: what comes before them takes no memory."""
+
+    def remember(*_: Any) -> None:
+        torch.set_grad_enabled(True)
+
+    handles = [layer.register_forward_pre_hook(remember) for layer in set(layers)]
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _pulled(z: Tensor, at_logits: Tensor, module: nn.Module) -> list[list[Tensor]]:
+    """The terms' gradients at a module's parameters, from those at the logits: the losses are not gone through again."""
+    parameters, rows = _trainable(module), []
+    for gradient in at_logits:
+        found = torch.autograd.grad(z, parameters, gradient.view_as(z), retain_graph=True, allow_unused=True)
+        rows.append([torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)])
+    return rows
+
+
+def _quality(trainer: L.Trainer, module: SegmentationModule, name: str, windows: Sequence[Batch]) -> Callable[[], float]:
+    """The score of a head on windows, see `Task.quality`, at the parameters as they are when it is called."""
+    task = module.tasks[name]
+    image, layers = _batch(module, windows)
+    scene: Any = torch.zeros(len(windows), dtype=torch.int64, device=module.device)
+
+    def metric() -> float:
+        sums = SCENE_SUMS[task.counted](task, scenes=1).to(module.device)
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            sums.update(module(image)[name], layers[task.target], scene)
+        sums.distributed_available_fn = lambda: False  # the other processes wait
+        return task.quality(score_scenes(sums, task, module.without[name]).means())
+
+    return metric

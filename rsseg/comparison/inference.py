@@ -1,0 +1,445 @@
+"""How surely one loss is better than another, by sums over independent groups of scenes.
+
+Seeds and groups are crossed: every seed is scored on the same groups, and a hard group is hard for all. So both are drawn,
+independently, and one draw of groups serves all seeds and losses (Owen and Eckles 2012). A score is computed anew from the
+drawn groups' sums. Intervals of differences hold for all pairs of losses at once (Games and Howell 1976).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.interpolate import CubicSpline
+from scipy.optimize import brentq
+from scipy.special import digamma, polygamma
+from scipy.stats import chi2, studentized_range
+from scipy.stats import t as student
+
+from rsseg.comparison.measures import Measure
+from rsseg.metrics.average import Array, present_mean, ratio
+
+CLAIMED = 3
+"""With fewer seeds no loss is said to be better than another."""
+
+SEEDS = 5
+"""With fewer a comparison is exploratory."""
+
+RARE = 2.0
+"""A class of fewer `effective_groups` is left out of means: its variance can't be known."""
+
+MOST = 1000
+"""As many seeds or groups are thought of."""
+
+CHUNK = 2**19
+"""Numbers that are summed at a time."""
+
+
+def effective_groups(mass: ArrayLike) -> Array:
+    """The effective number of groups of each part (Kish 1965): ``(sum m)^2 / sum m^2``, their number if all weigh alike.
+
+    From mass ``[groups, parts]``, such as the pixels of each class, to ``[parts]``; NaN for a part that occurs nowhere.
+
+    Example:
+        >>> effective_groups([[5, 9], [5, 0], [5, 1], [5, 0]]).round(2).tolist()
+        [4.0, 1.22]
+    """
+    found = np.asarray(mass, dtype=np.float64)
+    return ratio(found.sum(0) ** 2, (found**2).sum(0))
+
+
+def sum_groups(sums: ArrayLike, groups: ArrayLike, axis: int = 0) -> Array:
+    """Sums of scenes ``[..., scenes, ...]`` added up over the group of each, in the order in which groups occur first.
+
+    Example:
+        >>> sum_groups([[1, 2], [3, 4], [5, 6]], ["a", "b", "a"]).tolist()
+        [[6.0, 8.0], [3.0, 4.0]]
+    """
+    names = np.asarray(groups)
+    order = list(dict.fromkeys(names.tolist()))
+    member = np.array([names == name for name in order], dtype=np.float64)
+    return np.moveaxis(np.tensordot(member, np.asarray(sums, dtype=np.float64), axes=([1], [axis])), 0, axis)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Estimates and what they may as well be: arrays of one shape, the ends NaN where they can't be known."""
+
+    value: Array
+    low: Array
+    high: Array
+
+    @classmethod
+    def unknown(cls, value: Array) -> Interval:
+        """Estimates whose ends can't be known."""
+        ends = np.full_like(value, np.nan)
+        return cls(value, ends, ends)
+
+    def __neg__(self) -> Interval:
+        return Interval(-self.value, -self.high, -self.low)
+
+    def __getitem__(self, place: Any) -> Interval:
+        return Interval(self.value[place], self.low[place], self.high[place])
+
+    def at(self, *place: int) -> tuple[float, float, float]:
+        """One estimate and the ends of its interval."""
+        return float(self.value[place]), float(self.low[place]), float(self.high[place])
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Estimates and the variance that other seeds and other groups would give them; arrays of one shape, NaN: not known."""
+
+    value: Array
+    of_seeds: Array  # the part of the variance that is due to the seeds
+    of_groups: Array  # and to the groups
+    variance: Array
+    freedom: Array  # the degrees of freedom of the variance
+
+    def interval(self, losses: int = 0, level: float = 0.95) -> Interval:
+        """Student's interval, or one of those of all pairs of so many losses, which hold together with this confidence."""
+        factor = critical(losses, self.freedom, level) if losses else student.ppf(0.5 + level / 2, self.freedom)
+        half = factor * np.sqrt(self.variance)
+        return Interval(self.value, self.value - half, self.value + half)
+
+
+INVERSE = np.linspace(0, 1, 13) ** 2
+"""Where the studentized range is computed, by one over its degrees of freedom: it is smooth between, and each takes 0.1 s."""
+
+
+@lru_cache(maxsize=64)
+def _log_quantile(losses: int, level: float) -> CubicSpline:
+    """The logarithm of Tukey's quantile over the root of 2, by one over the degrees of freedom."""
+    return CubicSpline(INVERSE, np.log(studentized_range.ppf(level, losses, 1 / np.maximum(INVERSE, 1e-9)) / np.sqrt(2)))
+
+
+def critical(losses: int, freedom: ArrayLike, level: float = 0.95) -> Array:
+    """How many standard deviations wide to either side all pairwise differences' intervals are, so that they hold together.
+
+    Tukey's studentized range with each pair's own degrees of freedom (Games and Howell 1976), interpolated in one over these.
+
+    Example:
+        >>> critical(2, [4, 10]).round(2).tolist(), critical(8, 10).round(2).tolist()  # of one pair it is Student's t
+        ([2.78, 2.23], 3.75)
+    """
+    return np.asarray(np.exp(_log_quantile(losses, level)(1 / np.asarray(freedom, dtype=np.float64))))
+
+
+def moderate(variance: Array, freedom: Array, independent: int) -> tuple[Array, Array]:
+    """Variances drawn together by as much as they look alike, and the degrees of freedom that they have then (Smyth 2004).
+
+    With a handful of seeds some of many pairs would have far too small a variance by chance. They are taken for unlike by as
+    much as their logarithms vary beyond chance and one standard error of it: without that, of three losses with three seeds
+    some pair is falsely told apart in 8 % of sweeps and not in 5. Of positive variances ``[N]`` so many are `independent`:
+    together they have no more degrees of freedom than these.
+
+    Example:
+        >>> moderate(np.array([1.0, 1.2, 0.7]), np.full(3, 4.0), 2)[1].tolist()  # no more unlike than by chance
+        [8.0, 8.0, 8.0]
+    """
+    half = np.minimum(freedom, 1e6) / 2
+    logs = np.log(variance) - digamma(half) + np.log(half)
+    excess = logs.var(ddof=1) - polygamma(1, half).mean() * (1 + np.sqrt(2 / independent))
+    if excess <= 0:
+        prior, centre = 1e6, np.exp(logs.mean())
+    else:
+        prior = 2 * float(brentq(lambda x: polygamma(1, x) - excess, 1e-8, 1e8))
+        centre = np.exp(logs.mean() + digamma(prior / 2) - np.log(prior / 2))
+    found = (prior * centre + freedom * variance) / (prior + freedom)
+    return found, np.maximum(np.minimum(prior + freedom, independent * freedom.mean()), freedom)
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Every loss by a measure, and every loss against every other. L losses, R seeds."""
+
+    values: Array  # [L, R], the score of every run
+    mean: Spread  # [L], over seeds
+    difference: Spread  # [L, L], row minus column
+    measure: Measure
+    own_freedom: Array | None = None  # [L, L], degrees of freedom of each difference by itself; None: those of `difference`
+
+    @property
+    def order(self) -> list[int]:
+        """The losses, best first."""
+        return [int(i) for i in np.argsort(-self.measure.sign * self.mean.value, kind="stable")]
+
+    @property
+    def behind(self) -> list[int]:
+        """The losses that are surely behind the best one, the nearest first; none where nothing may be claimed."""
+        first, *others = self.order
+        low = self.lead().low[first]
+        return [i for i in others if low[i] > 0]
+
+    @property
+    def claims(self) -> bool:
+        """Whether there are seeds enough to say that one loss is better than another."""
+        return len(self.values[0]) >= CLAIMED
+
+    @property
+    def score(self) -> Interval:
+        """The mean over seeds with its own 95 % interval, cut to where scores can lie: no true value lies beyond."""
+        found, (low, high) = self.mean.interval(), self.measure.limits
+        return replace(found, low=np.maximum(found.low, low), high=np.minimum(found.high, high))
+
+    def lead(self, level: float = 0.95, pooled: bool = True) -> Interval:
+        """How much better the row's loss is, above 0 where it is: intervals that hold together; NaN with too few seeds.
+
+        Degrees of freedom are those of all pairs together. By their own alone, not `pooled`, intervals are wider, and hold
+        where losses vary very differently.
+        """
+        spread = self.difference
+        if not pooled and self.own_freedom is not None:
+            spread = replace(spread, freedom=self.own_freedom)
+        found = spread.interval(max(len(self.values), 2), level)
+        found = found if self.measure.higher_is_better else -found
+        return found if self.claims else Interval.unknown(found.value)
+
+
+def estimate(sums: Array, measure: Measure, draws: int = 2000, seed: int = 0) -> Estimates:
+    """Compare every loss with every other, by draws of seeds and groups.
+
+    Groups get random weights, uniform among all that sum to 1 (the Bayesian bootstrap, Rubin 1981): none is ever left out, so
+    that every draw is a mean over the same classes. Over n groups the draws of a class vary ``(n - 1) / (n + 1)`` times as
+    much as its scores of other groups would, n being its `effective_groups`. So each class's draws are widened by its own
+    factor before the mean is taken, and its own degrees of freedom count by its share of the variance: one rare class does
+    not make the rest uncertain. Seeds are drawn with replacement, one fewer than there are, since so many draws vary as the
+    mean of the whole sample does. Seed r of all losses shares weights and windows, so it is drawn for all of them.
+
+    Where there are three losses or more, the variances of their differences are `moderate`, but none made smaller than it is.
+
+    Args:
+        sums: ``[L, R, groups, ...]``, what the score is made of.
+        measure: The score.
+        draws: Of the bootstrap.
+        seed: Of the draws.
+
+    Example:
+        >>> from rsseg.comparison.measures import measures
+        >>> from rsseg.task import Binary
+        >>> counts = np.ones((2, 5, 8, 1, 4))
+        >>> counts[0, ..., 0] = 4  # IoU 4 / 6 against 1 / 3
+        >>> found = estimate(counts, measures(Binary(("road",)))["iou"], draws=100)
+        >>> round(found.lead().at(0, 1)[0], 3)
+        0.333
+    """
+    parts = measure.parts(sums.sum(2))  # [L, R, P]
+    mass = present_mean(np.stack([measure.pixels(run) for row in sums for run in row], axis=-1))  # [groups, P]
+    if mass.shape[1] != parts.shape[-1]:
+        mass = mass.sum(1, keepdims=True)
+    values, groups, seeds = present_mean(parts), effective_groups(mass), parts.shape[1]
+    known = ~np.isnan(groups)
+    mean, gap = values.mean(1), values.mean(1)[:, None] - values.mean(1)
+    if seeds < 2 or not known.any() or groups[known].min() < 1 + 1e-9:
+        mean_alone, gap_alone = (Spread(value, *np.full((4, *value.shape), np.nan)) for value in (mean, gap))
+        return Estimates(values, mean_alone, gap_alone, measure)
+    drawn = _draw(sums, measure, draws, seed)[..., known]
+    widening = np.sqrt((groups[known] + 1) / (groups[known] - 1)) / known.sum()
+    moved = (drawn - drawn.mean(0)) * widening
+    covariances = (
+        np.cov(values).reshape(len(parts), -1) / seeds,
+        np.cov(drawn.mean(2).T, bias=True).reshape(len(parts), -1),
+        np.cov(parts[..., known] @ widening).reshape(len(parts), -1) / seeds,
+        np.einsum("dlp,dm->lmp", moved, moved.sum(2), optimize=True) / draws,  # of each part with the mean
+    )
+    single = _spread(mean, groups[known], seeds, *(np.moveaxis(np.diagonal(each), -1, 0) for each in covariances))
+    difference = _spread(gap, groups[known], seeds, *map(_of_differences, covariances))
+    return Estimates(values, single, _moderated(difference), measure, difference.freedom)
+
+
+def _moderated(difference: Spread) -> Spread:
+    """Differences ``[L, L]`` with variances that are `moderate`, but none smaller than it is; of two losses as they are."""
+    variance, freedom = difference.variance.copy(), difference.freedom.copy()
+    upper = np.triu_indices(len(variance), 1)
+    mean = variance[upper].mean() if len(variance) > 2 else 0.0
+    if mean > 0:
+        own = np.maximum(variance[upper], 1e-4 * mean)
+        moderated, together = moderate(own, freedom[upper], len(variance) - 1)
+        variance[upper] = variance.T[upper] = np.maximum(own, moderated)
+        freedom[upper] = freedom.T[upper] = together
+    return replace(difference, variance=variance, freedom=freedom)
+
+
+def _draw(sums: Array, measure: Measure, draws: int, seed: int) -> Array:
+    """Bootstrap draws of every loss's mean over seeds of each part of a score, ``[draws, L, P]``."""
+    rng = np.random.default_rng(seed)
+    losses, seeds, groups = sums.shape[:3]
+    weights = rng.dirichlet(np.ones(groups), draws)
+    times = rng.multinomial(max(seeds - 1, 1), np.full(seeds, 1 / seeds), draws) / max(seeds - 1, 1)
+    by_group = np.moveaxis(sums, 2, 0).reshape(groups, -1)
+    found = []
+    for part in np.array_split(np.arange(draws), min(draws, 1 + draws * by_group.shape[1] // CHUNK)):
+        drawn = (weights[part] @ by_group).reshape(len(part), losses, seeds, *sums.shape[3:])
+        found.append(np.einsum("dlrp,dr->dlp", measure.parts(drawn), times[part]))
+    return np.concatenate(found)
+
+
+def _of_differences(covariance: Array) -> Array:
+    """The variances of differences, of covariances ``[L, L, ...]``; what is no more than rounding is 0."""
+    own = np.moveaxis(np.diagonal(covariance), -1, 0)
+    both = own[:, None] + own
+    found = both - covariance - covariance.swapaxes(0, 1)
+    return np.asarray(np.where(np.abs(found) < 1e-12 * np.abs(both), 0, found))
+
+
+def _spread(
+    value: Array, groups: Array, seeds: int, by_seed: Array, drawn: Array, widened_seeds: Array, shares: Array
+) -> Spread:
+    """What is known of means over parts, by their effective groups ``[P]`` and the variances that `estimate` finds."""
+    of_seeds, of_groups = np.minimum(by_seed, drawn), np.maximum(shares.sum(-1) - widened_seeds, 0)
+    variance, counted = of_seeds + of_groups, np.maximum(shares, 0)
+    squared = of_groups**2 * ratio((counted**2 / (groups - 1)).sum(-1), counted.sum(-1) ** 2)
+    freedom = ratio(variance**2, of_seeds**2 / (seeds - 1) + np.where(of_groups > 0, squared, 0))
+    return Spread(value, of_seeds, of_groups, variance, np.where(variance > 0, np.maximum(freedom, 1), seeds - 1.0))
+
+
+class Chances(NamedTuple):
+    """What shrinkage makes of the losses' means ``[L]``, calibrated on average over how much losses may differ.
+
+    Of exact ties about a third of the winner's curse is left among eight losses, half of it between two.
+    """
+
+    mean: Array  # the expected score on other seeds and groups
+    best: Array  # the probability that the loss is the best one
+    regret: Array  # what choosing it costs on average, beside the best one
+
+
+def shrink(found: Estimates, draws: int = 8000, seed: int = 0) -> Chances | None:
+    """How probably each loss is the best one, and what choosing it costs: a normal hierarchical model of the losses' means.
+
+    The true means are a sample of a normal distribution whose centre and width are not known; the ratio of its variance to
+    theirs is uniform (Daniels 1999). Of observed means that differ no more than by chance little is believed, so that the
+    best of many is not taken for as good as it looks (Gelman et al. 2013, section 5.4). Losses that are surely behind the
+    best are no part of that sample: beside one that collapsed all other differences would be believed. Each loss's error
+    variance is what explains those of its differences to the others. None where no difference has a variance.
+    """
+    values, variance = found.mean.value, found.difference.variance
+    losses = len(values)
+    if losses < 2 or np.isnan(variance).any():
+        return None
+    up = found.measure.sign * values
+    sums = variance.sum(1)
+    whole = sums.sum() / (2 * (losses - 1))
+    errors = (sums - whole) / (losses - 2) if losses > 2 else sums / 2
+    if not whole > 0:
+        return Chances(values, (up == up.max()) / (up == up.max()).sum(), up.max() - up)
+    errors = np.maximum(errors, 0.05 * whole / losses)
+    rng, upper = np.random.default_rng(seed), np.triu_indices(losses, 1)
+    freedom = min(float(np.median(found.difference.freedom[upper])), 1e6)
+    scale = freedom / chi2.ppf((np.arange(40) + 0.5) / 40, freedom)
+    step = (np.arange(60) + 0.5) / 60
+    share = step**3  # of the variance of a mean that is error, closer where it is small: one loss may be far behind the others
+    error = scale[:, None, None] * errors  # [scales, 1, L]
+    width = (scale * errors.mean())[:, None] * (1 - share) / share  # [scales, shares]
+    spread = error + width[..., None]
+    first = up.argmax()
+    near = up[first] - up <= critical(losses, found.difference.freedom[first]) * np.sqrt(variance[first])
+    precision = near / spread
+    centre_variance = 1 / precision.sum(-1)
+    centre = (precision * up).sum(-1) * centre_variance
+    likelihood = (
+        -0.5 * (near * np.log(spread) + (up - centre[..., None]) ** 2 * precision).sum(-1)
+        + 0.5 * np.log(centre_variance)
+        + 2 * np.log(step)
+    )
+    weight = np.exp(likelihood - likelihood.max()).ravel()
+    chosen = rng.choice(weight.size, draws, p=weight / weight.sum())
+    row, column = np.unravel_index(chosen, likelihood.shape)
+    middle = rng.normal(centre[row, column], np.sqrt(centre_variance[row, column]))[:, None]
+    tau, sigma = np.where(near, width[row, column][:, None], np.inf), error[row, 0]
+    kept = 1 / (1 + sigma / tau)
+    true = rng.normal(kept * up + (1 - kept) * middle, np.sqrt(kept * sigma))  # [draws, L]
+    best = np.bincount(true.argmax(1), minlength=losses) / draws
+    return Chances(found.measure.sign * true.mean(0), best, (true.max(1, keepdims=True) - true).mean(0))
+
+
+class Reach(NamedTuple):
+    """The smallest difference that a sweep can detect, and how many more seeds or groups separate the best two losses."""
+
+    gaps: tuple[float, float]  # that is told from chance, of the pair where it is smallest and where it is largest
+    limit: str  # "seeds" or "groups", whichever the variance of the best two is mostly due to
+    seeds: int | None  # per loss, that would tell the best two apart if they differ as here; None: none below `MOST`
+    groups: int | None  # that would, with the seeds there are
+    both: tuple[int, int] | None  # that would together, as many times as many of each
+
+
+def reach(found: Estimates, groups: int, most: int = MOST) -> Reach | None:
+    """The reach of a comparison with so many groups; None where no difference has a variance."""
+    losses, seeds = found.values.shape
+    spread = found.difference
+    if losses < 2 or np.isnan(spread.variance).any():
+        return None
+    upper = np.triu_indices(losses, 1)
+    half = critical(losses, spread.freedom) * np.sqrt(spread.variance)
+    best, second = found.order[:2]
+    gap, variance, freedom = (float(x[best, second]) for x in (abs(spread.value), spread.variance, spread.freedom))
+    share = float(ratio(spread.of_seeds, spread.of_seeds + spread.of_groups)[best, second])  # of the variance, due to seeds
+    due = min(share**2 / (seeds - 1), 1 / freedom)  # Welch: what each part adds to one over the freedom
+    parts = {"seeds": (share, due), "groups": (1 - share, 1 / freedom - due)}
+
+    def times(more: Array, *grown: str) -> float | None:
+        """The first of some factors by which what there is of some parts has to grow; None: none is enough."""
+        left, inverse = np.zeros(len(more)), np.zeros(len(more))
+        for part, (of_variance, of_inverse) in parts.items():
+            factor = more if part in grown else np.ones(len(more))
+            left += of_variance / factor
+            inverse += of_inverse / factor**3
+        inverse /= left**2
+        widths = critical(losses, 1 / np.maximum(inverse, 1e-9)) * np.sqrt(variance * left)
+        first = np.flatnonzero(widths < gap)
+        return float(more[first[0]]) if len(first) else None
+
+    more_seeds, more_groups = np.arange(seeds, most) / seeds, np.arange(groups, most) / groups
+    alone = times(more_seeds, "seeds"), times(more_groups, "groups")
+    both = times(more_seeds if seeds > groups else more_groups, "seeds", "groups")
+    return Reach(
+        gaps=(float(half[upper].min()), float(half[upper].max())),
+        limit="seeds" if share > 0.5 else "groups",
+        seeds=None if alone[0] is None else round(alone[0] * seeds),
+        groups=None if alone[1] is None else round(alone[1] * groups),
+        both=None if both is None else (math.ceil(both * seeds - 1e-9), math.ceil(both * groups - 1e-9)),
+    )
+
+
+class Gain(NamedTuple):
+    """What an ensemble gains by a score; above 0 where it is better, also of errors."""
+
+    over_mean: Interval  # over the mean of its members' scores
+    over_best: Interval  # over one of them
+
+
+def ensemble_gain(sums: Sequence[Array], measure: Measure, groups: Sequence[str], best: int) -> Gain:
+    """What an ensemble gains, with the intervals that other groups of scenes would give these very models.
+
+    Args:
+        sums: Of the ensemble, then of each member, ``[S, ...]``.
+        measure: The score of their sums.
+        groups: The independent area that each scene lies in.
+        best: The member that is the best one.
+
+    Example:
+        >>> from rsseg.comparison.measures import measures
+        >>> from rsseg.task import Binary
+        >>> better, worse = np.full((6, 1, 4), 8.0), np.full((6, 1, 4), 8.0)
+        >>> worse[:, 0, 1] = 16  # false positives
+        >>> found = ensemble_gain([better, worse, better], measures(Binary(("road",)))["iou"], list("abcdef"), 1)
+        >>> round(float(found.over_mean.value), 4), round(float(found.over_best.value), 4)
+        (0.0417, 0.0)
+    """
+    summed = np.stack([sum_groups(each, groups) for each in sums], axis=1)  # [groups, 1 + members, ...]
+    twice, members = np.stack([summed, summed])[None], len(sums) - 1  # models as they are: equal seeds have no variance
+
+    def over(shares: Array) -> Interval:
+        def parts(sums: Array) -> Array:
+            each = measure.parts(sums)  # [..., 1 + members, parts]
+            return measure.sign * (each[..., 0, :] - np.einsum("...mp,m->...p", each[..., 1:, :], shares))
+
+        gain = replace(measure, parts=parts, pixels=lambda sums: measure.pixels(sums[:, 0]), higher_is_better=True)
+        return estimate(twice, gain).mean.interval()[0]
+
+    return Gain(over(np.full(members, 1 / members)), over(np.eye(members)[best]))

@@ -1,0 +1,150 @@
+"""By what losses are compared: scores as functions of sums over scenes, and how a loss ranks checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import kendalltau
+
+from rsseg.comparison.records import Records
+from rsseg.contract import InputError
+from rsseg.metrics import Metric, metrics
+from rsseg.metrics.average import Array, ratio
+from rsseg.metrics.calibration import SCORES
+from rsseg.metrics.scores import CLASS_SCORES, no_metric
+from rsseg.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure(Metric):
+    """A metric of a run: a function of sums over scenes, which its records hold; a factor common to all changes nothing."""
+
+    sums: Callable[[Records], Array | None]  # [S, ...], what is added up over scenes; None or NaN: it was not recorded
+
+    def recorded(self, records: Records) -> Array | None:
+        """What is added up over scenes, ``[S, ...]``; None where some of it was not recorded."""
+        sums = self.sums(records)
+        return None if sums is None or np.isnan(sums).any() else sums
+
+    @property
+    def heading(self) -> str:
+        """The label with the unit, for columns and axes."""
+        return f"{self.label} in {self.unit}" if self.unit else self.label
+
+    @property
+    def sign(self) -> int:
+        """What the score is multiplied by for more to be better."""
+        return -1 if self.higher_is_better is False else 1
+
+
+def of_metric(metric: Metric, point: str = "fixed", label: str = "") -> Measure:
+    """A score of counts at an operating point."""
+    pooled = Measure(**vars(metric), sums=lambda records: records.at(point)[..., metric.classes, :])
+    if metric.by_scene:
+        pooled = replace(
+            pooled,
+            sums=lambda records: scene_sums(metric.each(records.at(point))),
+            parts=lambda sums: ratio(sums[..., :1], sums[..., 1:]),
+            pixels=lambda sums: sums[..., 1:],
+        )
+    return replace(pooled, label=label or metric.label)
+
+
+def of_tuning(metric: Metric, point: str) -> Measure:
+    """What tuning adds to a score, drawn together: sums are counts before and after, ``[S, 2, classes, 3]``."""
+    return replace(
+        of_metric(metric, point, f"{metric.label} gained by tuning"),
+        sums=lambda records: np.stack([records.at("fixed"), records.at(point)], axis=1)[..., metric.classes, :],
+        parts=lambda sums: metric.parts(sums[..., 1, :, :]) - metric.parts(sums[..., 0, :, :]),
+        pixels=lambda sums: metric.pixels(sums[:, 0]),
+        limits=(-np.inf, np.inf),
+    )
+
+
+def calibration_measures(task: Task) -> dict[str, Measure]:
+    """By what losses are compared, but not ranked: calibration errors and the Brier score, see `rsseg.metrics.calibration`.
+
+    Of exclusive classes ``ece`` is of the probability of the predicted class, else of those of the labels; ``class_ece`` is
+    the mean over classes, where there are several.
+
+    Example:
+        >>> from rsseg.task import Binary
+        >>> [measure.label for measure in calibration_measures(Binary(("road",))).values()]
+        ['calibration error of road', 'Brier score']
+    """
+    one = task.channels == 1 and not task.exclusive
+    of = "the predicted class" if task.exclusive else task.classes[0] if one else "all labels"
+    labels = {"ece": f"calibration error of {of}"}
+    if not one:
+        labels["class_ece"] = f"calibration error by {'class' if task.exclusive else 'label'}"
+    return {name: calibration_measure(name, label) for name, label in {**labels, "brier": "Brier score"}.items()}
+
+
+def calibration_measure(name: str, label: str) -> Measure:
+    """A score of `rsseg.metrics.calibration.SCORES`."""
+    parts, pixels = SCORES[name]
+    score = Metric(label, name, slice(None), parts, pixels, higher_is_better=False, limits=(0.0, np.inf))
+    return Measure(**vars(score), sums=lambda records: records.calibration.get(name))
+
+
+USUAL = {
+    "confusion": (*CLASS_SCORES, "scene_iou", "scene_dice"),
+    "errors": ("rmse", "mae", "r2", "absolute_bias", "scene_rmse"),
+    "matches": ("f1", "precision", "recall", "f1_micro", "scene_f1"),
+}
+"""By what losses are always compared, by `Task.counted`."""
+
+
+def measures(task: Task, without: Sequence[str] = (), ranked_by: str = "") -> dict[str, Measure]:
+    """What losses are compared by, by name: the usual scores, and the one that they are ranked by.
+
+    Args:
+        task: The head's task.
+        without: Classes that are left out of means.
+        ranked_by: One of `rsseg.metrics.metrics`, or of labels boundary_iou; empty: `Task.score`.
+
+    Raises:
+        InputError: If losses can't be ranked by it.
+    """
+    known = {name: metric for name, metric in metrics(task, without).items() if metric.higher_is_better is not None}
+    usual, ranked_by = USUAL[task.counted], ranked_by or task.score
+    found = {name: of_metric(known[name]) for name in (*usual, *([ranked_by] if ranked_by in known else []))}
+    if not task.real:
+        found["boundary_iou"] = of_metric(known["iou"], "contours", "boundary IoU")
+    if ranked_by not in found:
+        why, last = no_metric(ranked_by, [*known, *found]), task.classes[-1]
+        way_out = f"{', '.join(CLASS_SCORES)} or boundary_iou, such as recall, recall/{last}, recall_micro or scene_recall"
+        if task.real:
+            way_out = f"{', '.join(usual)} or that of a {task.score_of}, such as {task.score}/{last}"
+        raise InputError(f"metric={ranked_by}: losses can't be ranked by it: {why}; take {way_out}")
+    return found if task.real else found | calibration_measures(task)
+
+
+def scene_sums(values: Array) -> Array:
+    """The score of each scene, 0 for one that has none, and whether it has one: ``[..., scenes]`` to ``[..., scenes, 2]``."""
+    known = ~np.isnan(values)
+    return np.stack([np.where(known, values, 0), known], axis=-1)
+
+
+CHECKPOINTS = 6
+"""Of fewer checkpoints no rank correlation is given."""
+
+
+def rank_alignment(losses: ArrayLike, scores: ArrayLike) -> Array:
+    """How far a falling loss means a rising metric: Kendall's tau-b over a run's checkpoints, NaN left out.
+
+    The first of two is over all checkpoints, the second over the last half of them, where checkpoints are chosen; 1: the loss
+    orders them as the metric does. NaN for fewer than `CHECKPOINTS` checkpoints, or where one never changes. Checkpoints of
+    one run are no sample: the spread over several runs says how sure it is.
+
+    Example:
+        >>> rank_alignment([6, 5, 4, 3, 2, 1], [0.1, 0.2, 0.3, 0.4, 0.6, 0.5]).round(3).tolist()
+        [0.867, nan]
+    """
+    x, y = np.asarray(losses, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    known, half = ~np.isnan(x + y), np.arange(len(x)) >= len(x) // 2
+    parts = [known, known & half]
+    return np.array([kendalltau(-x[p], y[p]).statistic if p.sum() >= CHECKPOINTS else np.nan for p in parts])

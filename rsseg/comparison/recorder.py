@@ -1,0 +1,207 @@
+"""The callback that records a run: the counts of every scene and the losses at every validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from rsseg.comparison.gradients import probe
+from rsseg.comparison.records import ABOUT, FORMAT, chosen_index, half_quality, read_arrays, write_arrays
+from rsseg.comparison.tuning import halves
+from rsseg.contract import Batch
+from rsseg.files import write_json
+from rsseg.losses import Term
+from rsseg.metrics import Sample, metrics
+from rsseg.metrics.counters import LogitSample
+from rsseg.metrics.scores import class_counts
+from rsseg.module import SegmentationModule
+
+HALVES = ("first", "second")
+"""What the checkpoints are called that are the best on each half of the scenes."""
+
+KEPT = 2**28
+"""Bytes of logits and targets that the last validation keeps at most, so that its scenes need not be predicted once more."""
+
+
+class Panel(NamedTuple):
+    """The losses that every validation of a head is valued by."""
+
+    losses: Mapping[str, Term]  # by name, functions of sums over the batch
+    facts: Mapping[str, Any]  # by name, what each of them was made with
+    clipped: list[str]  # the classes whose weight in the weighted cross-entropy could not be counted
+
+
+@dataclass(frozen=True)
+class Split:
+    """The scenes of a split, as they are recorded."""
+
+    scenes: list[str]  # their names
+    groups: list[str]  # the independent area that each lies in
+    holds: Mapping[str, NDArray[np.bool_]]  # [S, classes] by target, which classes each scene's labels hold
+
+    @property
+    def first(self) -> NDArray[np.bool_]:
+        """Which scenes are the first half, bool ``[S]``: each half holds every class of every target if it can."""
+        return halves(np.concatenate(list(self.holds.values()), axis=1), self.groups)
+
+
+class Recorder(L.Callback):
+    """Writes ``records/step-000240.npz`` of the run folder after every validation; see docs/records.md.
+
+    Of a validation that is the best so far on a half of the scenes it keeps the logits of a sample of pixels besides, on which
+    thresholds are tuned once training is over. A resumed run writes the validations that it repeats again, under their names.
+
+    Args:
+        folder: The folder of its records.
+        split: The validation scenes.
+        panels: By head, the losses to be valued.
+        samples: By head with labels, the pixels whose logits are kept.
+        windows: The probe windows; needed in the main process alone.
+        held_out: The windows of the one-step gain; none: it is not recorded.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        split: Split,
+        panels: Mapping[str, Panel],
+        samples: Mapping[str, LogitSample],
+        windows: Sequence[Batch],
+        held_out: Sequence[Batch] = (),
+    ) -> None:
+        self.folder, self.split, self.panels, self.samples = folder, split, dict(panels), dict(samples)
+        self.windows, self.held_out = list(windows), list(held_out)
+        self.first = split.first
+        self.improved = list[str]()  # the `HALVES` on which the last validation is the best so far
+        # Logits by head and batches of a validation at the last step; none where they take more than `KEPT`, or are shared out.
+        self.kept: list[tuple[Mapping[str, Tensor], Batch]] = []
+        self._quality: dict[int, list[float]] = {}  # by step, on the first half, the second, and all
+        self._gradients: dict[str, dict[str, ArrayLike]] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scores of the validations so far."""
+        return {"quality": self._quality}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from them."""
+        self._quality = dict(state_dict["quality"])
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Write what the numbers are about."""
+        module: SegmentationModule = pl_module
+        heads = {}
+        module.value_by(self.first, {name: panel.losses for name, panel in self.panels.items()})
+        for name, task in module.tasks.items():
+            loss, panel = module.losses[name], self.panels[name]
+            heads[name] = {
+                "task": task.kind,
+                "classes": list(task.classes),
+                "terms": list(loss.terms),  # type: ignore[arg-type]
+                "weights": loss.weights,
+                "panel": dict(panel.facts),
+                "clipped": panel.clipped,
+            }
+        about = {"format": FORMAT, "scenes": self.split.scenes, "groups": self.split.groups}
+        if trainer.is_global_zero:
+            write_json(self.folder / ABOUT, about | {"first_half": self.first.tolist(), "heads": heads})
+
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Probe the weights that are being scored: averaged ones are in place between the first batch and the last."""
+        if batch_idx:
+            return
+        self.forget()
+        if trainer.is_global_zero:
+            found = probe(trainer, pl_module, self.windows, self.held_out)
+            self._gradients = {head: {key: value.numpy() for key, value in values.items()} for head, values in found.items()}
+
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: Any, *given: Any, **_: Any) -> None:
+        """Gather the sample; at the run's last step keep the logits themselves if they are few."""
+        outputs, batch, batch_idx = given[:3]
+        self.gather(outputs, batch)
+        if trainer.global_step < trainer.max_steps or trainer.world_size > 1 or len(self.kept) < batch_idx:
+            return
+        kept: Any = {**batch, "image": batch["image"][:0]}
+        self.kept.append((outputs, kept))
+        if _nbytes(self.kept) > KEPT:
+            self.kept.clear()
+
+    def forget(self) -> None:
+        """Forget the sample, and the logits."""
+        self.kept.clear()
+        for sample in self.samples.values():
+            sample.reset()
+
+    def gather(self, outputs: Mapping[str, Tensor], batch: Batch) -> None:
+        """Take what a batch holds of the sample, from logits by head."""
+        for name, sample in self.samples.items():
+            sample.update(outputs[name], batch["k"])
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Write the record; Lightning calls this before the module forgets its counts and before the checkpoint."""
+        module: SegmentationModule = pl_module
+        step = trainer.global_step
+        arrays: dict[str, ArrayLike] = {}
+        quality: list[float] = []
+        for name, task in module.tasks.items():
+            counted = module.scene_sums[name].compute().cpu().numpy()  # type: ignore[operator]
+            counts = counted if task.real else class_counts(counted, task).astype(np.int64)
+            losses = module.split_losses[name].values()
+            if not quality:  # the first head chooses
+                metric = metrics(task, module.without[name])[task.score]
+                quality = half_quality(metric, counts.astype(np.float64), self.first).tolist()
+            found = {"step": np.int64(step), "counts": counts, "values": losses.panel, "own": losses.own, "quality": quality}
+            arrays |= {f"{name}/{key}": value for key, value in {**found, **self._gradients.get(name, {})}.items()}
+        self._quality = {at: known for at, known in self._quality.items() if at < step} | {step: quality}
+        self.improved = [name for name, at in zip(HALVES, self.chosen, strict=True) if at == step and not self.first.all()]
+        if self.improved:
+            sampled = {f"{name}/logits": sample.compute().logits for name, sample in self.samples.items()}
+        if trainer.is_global_zero:
+            if self.improved:
+                write_arrays(self._sample_file(step), sampled, packed=False)
+            write_arrays(self.folder / f"step-{step:06d}.npz", arrays)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Remove the samples of checkpoints that are not the best on a half any more."""
+        if trainer.is_global_zero:
+            self.remove_samples(self.chosen)
+
+    @property
+    def chosen(self) -> tuple[int, int]:
+        """The steps of the best validations so far on the first and on the second half of the scenes."""
+        steps, quality = list(self._quality), np.array(list(self._quality.values()))
+        one, other = (steps[chosen_index(quality[:, half])] for half in (0, 1))
+        return one, other
+
+    def sample(self, head: str, step: int | None = None) -> Sample:
+        """The sample of a checkpoint that is the best on a half; None: of what was gathered last.
+
+        Raises:
+            RecordError: If it is not there, or damaged.
+        """
+        sample = self.samples[head]
+        if step is None:
+            return sample.compute()
+        return sample.of(read_arrays(self._sample_file(step))[f"{head}/logits"])
+
+    def remove_samples(self, but: Sequence[int] = ()) -> None:
+        """Remove the samples of all checkpoints but some."""
+        for path in self.folder.glob("sample-*.npz"):
+            if path not in map(self._sample_file, but):
+                path.unlink(missing_ok=True)
+
+    def _sample_file(self, step: int) -> Path:
+        return self.folder / f"sample-{step:06d}.npz"
+
+
+def _nbytes(kept: Sequence[tuple[Mapping[str, Tensor], Batch]]) -> int:
+    values = (value for outputs, batch in kept for value in (*outputs.values(), *batch.values()))
+    return sum(value.nbytes for value in values if isinstance(value, Tensor))

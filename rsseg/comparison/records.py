@@ -1,0 +1,303 @@
+"""What a run records of itself, and how it is read again. docs/records.md describes the files."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rsseg.config.folder import resume_word
+from rsseg.contract import InputError, nearest
+from rsseg.files import atomic_write, read_json
+from rsseg.metrics.average import Array
+from rsseg.metrics.metric import Metric
+from rsseg.task import Task, make_task
+
+FOLDER = "records"
+ABOUT = "records.json"
+FORMAT = 2
+
+PLACES = ("logits", "layer")
+"""Where gradients are taken: at the logits, and at the last layer that all terms share."""
+
+WIDTH = {"confusion": 4, "errors": 6, "matches": 3}
+"""How many numbers are counted of each class, by `Task.counted`."""
+
+Shape: TypeAlias = tuple[int | str, ...]
+"""The shape of an array, by numbers, and by names of what there are as many of."""
+
+VALIDATION: Mapping[str, Shape] = {
+    "step": (), "quality": (3,), "counts": ("scenes", "classes", "numbers"), "values": ("panel", 2), "own": (2,),
+    **{f"{place}.norm": ("terms",) for place in PLACES}, **{f"{place}.cosine": ("terms", "terms") for place in PLACES},
+}  # fmt: skip
+"""The arrays that a validation records of a head, and their shapes; ``gain`` ``[terms]`` is there if it was asked for."""
+
+CHOSEN: Mapping[str, Shape] = {"steps": (2,), "counts": (4, "scenes", "classes", "numbers"), "lost": ("scenes",), "untuned": ()}
+"""The same of the counts by chosen checkpoints."""
+
+CALIBRATED: Mapping[str, Shape] = {
+    "ece": ("scenes", 15, 3),
+    "class_ece": ("scenes", "classes", 15, 3),
+    "brier": ("scenes", "labels", 2),
+}
+"""What they hold besides of labels, see `rsseg.metrics.calibration.calibration_sums`."""
+
+POINTS = ("fixed", "iou", "dice", "contours")
+"""Operating points: 0.5 or the argmax; the thresholds (biases) that were tuned for IoU, or Dice; the bands along contours."""
+
+
+class RecordError(InputError):
+    """What is `found` to be wrong with a run's records at a `place`, the run folder or a file in it, and the `remedy`."""
+
+    def __init__(self, place: Path, found: str, remedy: str = "train the run again in a new folder") -> None:
+        super().__init__(f"{place} {found}: {remedy}")
+        self.place, self.found, self.remedy = place, found, remedy
+
+
+@dataclass(frozen=True)
+class Records:
+    """What a run recorded of one head, V validations of S scenes; the runs of all folds may be one.
+
+    At `POINTS`, `chosen` holds the counts of each scene by the checkpoint, and thresholds, that were chosen on the half that it
+    is not in; NaN where a point was not counted. Of ``split="test"`` it is of the best checkpoint on the test scenes, at the
+    thresholds of ``threshold.json``, and so are `scenes`, `groups` and `calibration`.
+    """
+
+    scenes: list[str]  # the names of the validation scenes
+    groups: NDArray[np.str_]  # [S], the independent area that each lies in
+    first: NDArray[np.bool_]  # [S], which of them are the first half; all of them if they are one group
+    task: Task
+    terms: list[str]  # of the loss that trained
+    panel: list[str]  # the names of its losses
+    steps: NDArray[np.int64]  # [V], rising
+    counts: Array  # [V, S, classes, N]: TP, FP, FN and TN; of real values rsseg.metrics.errors.SUMS, of objects no TN
+    quality: Array  # [V, 3], the score that chooses checkpoints, more is better: on the first half, the second, and all
+    values: Array  # [V, len(panel), 2], every loss of the panel on each half of the scenes
+    own: Array  # [V, 2], the loss that trained; NaN where it is no function of sums over pixels
+    gradient: dict[str, tuple[Array, Array]]  # by place, of each weighted term: norms [V, T], cosines [V, T, T]
+    gain: Array | None  # [V, T], the one-step gains in Task.quality, if they were recorded
+    chosen: Array | None = None  # [point, S, classes, N]; None before training is over, and for real values; contours: TN is 0
+    calibration: Mapping[str, Array] = field(default_factory=dict)  # by score, rsseg.metrics.calibration.calibration_sums
+    untuned: str = ""  # why nothing was counted at tuned thresholds; empty: it was
+    lost: int = 0  # labelled pixels with logits that are not finite: the run has diverged
+    folds: tuple[Records, ...] = ()  # of each fold, whose scenes follow each other here; none: it is a single run
+
+    @property
+    def best_index(self) -> int:
+        """The validation with the best score on all scenes, as best.ckpt holds it."""
+        return chosen_index(self.quality[:, 2])
+
+    @property
+    def last_is_best(self) -> bool:
+        """Whether the score was still rising: the best checkpoint is the last, of folds that of half of them or more."""
+        runs = self.folds or (self,)
+        return 2 * sum(run.best_index == len(run.steps) - 1 for run in runs) >= len(runs)
+
+    @property
+    def optimistic(self) -> Array:
+        """The counts ``[S, classes, N]`` of the checkpoint that was chosen on these very scenes."""
+        return np.concatenate([run.counts[run.best_index] for run in self.folds or (self,)])
+
+    def at(self, point: str) -> Array:
+        """The counts ``[S, classes, N]`` at one of `POINTS`, each scene's by the checkpoint chosen on the other half.
+
+        Scenes of one group have no other half: theirs are by the best checkpoint. NaN: not counted.
+        """
+        if self.chosen is not None:
+            return self.chosen[POINTS.index(point)]
+        if point != "fixed":
+            return np.full_like(self.optimistic, np.nan)
+        if self.first.all():
+            return self.optimistic
+        on_first, on_second = (chosen_index(self.quality[:, half]) for half in (0, 1))
+        return np.where(self.first[:, None, None], self.counts[on_second], self.counts[on_first])
+
+
+def concatenate(folds: Sequence[Records]) -> Records:
+    """The records of folds as one, each scene counted by the run that left it out, at the validations that all have.
+
+    What is no function of sums over scenes, such as gradients, is the mean over the folds.
+    """
+    steps = reduce(np.intersect1d, [fold.steps for fold in folds])
+    rows = [np.isin(fold.steps, steps) for fold in folds]
+
+    def mean(of: Callable[[Records], Array]) -> Array:
+        return np.mean([of(fold)[kept] for fold, kept in zip(folds, rows, strict=True)], axis=0)
+
+    def one_gradient(place: str) -> tuple[Array, Array]:
+        return mean(lambda fold: fold.gradient[place][0]), mean(lambda fold: fold.gradient[place][1])
+
+    every_gain = all(fold.gain is not None for fold in folds)
+    return replace(
+        folds[0],
+        scenes=[scene for fold in folds for scene in fold.scenes],
+        groups=np.concatenate([fold.groups for fold in folds]),
+        first=np.concatenate([fold.first for fold in folds]),
+        steps=steps,
+        counts=np.concatenate([fold.counts[kept] for fold, kept in zip(folds, rows, strict=True)], axis=1),
+        quality=mean(lambda fold: fold.quality),
+        values=mean(lambda fold: fold.values),
+        own=mean(lambda fold: fold.own),
+        gradient={place: one_gradient(place) for place in folds[0].gradient},
+        gain=mean(lambda fold: np.asarray(fold.gain)) if every_gain else None,
+        chosen=np.stack([np.concatenate([fold.at(point) for fold in folds]) for point in POINTS]),
+        calibration={name: np.concatenate([fold.calibration[name] for fold in folds]) for name in folds[0].calibration},
+        untuned=next((fold.untuned for fold in folds if fold.untuned), ""),
+        lost=sum(fold.lost for fold in folds),
+        folds=tuple(folds),
+    )
+
+
+def half_quality(metric: Metric, counts: Array, first: NDArray[np.bool_]) -> Array:
+    """The score of counts ``[..., S, classes, N]`` on the first half of the scenes, the second, and all: ``[..., 3]``.
+
+    More is better. NaN for a half without a score.
+    """
+    return np.stack([metric.quality(counts[..., part, :, :]) for part in (first, ~first, np.ones_like(first))], axis=-1)
+
+
+def chosen_index(quality: Array) -> int:
+    """The first of the best of ``[V]``, NaN left out; 0 where all are NaN."""
+    return int(np.argmax(np.where(np.isnan(quality), -np.inf, quality)))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, ArrayLike], packed: bool = True) -> None:
+    """Write an npz file of a run's records, whole or not at all; packed where it stays and its numbers repeat.
+
+    Raises:
+        UnwritableError: If it can't be written.
+    """
+    write: Any = np.savez_compressed if packed else np.savez
+    with atomic_write(path) as part:
+        write(part, **{name: np.asarray(a) for name, a in arrays.items()})
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an npz file, once its check sums are seen to be right.
+
+    Raises:
+        RecordError: If it is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        why = error if isinstance(error, OSError) else "it is damaged"  # NumPy takes what is no archive for a pickle
+        raise RecordError(path, f"can't be read ({why})") from None
+
+
+def of_head(arrays: Mapping[str, NDArray[Any]], head: str) -> dict[str, NDArray[Any]]:
+    """The arrays of a head, which have its name before theirs: ``mask/counts``."""
+    return {key.removeprefix(f"{head}/"): value for key, value in arrays.items() if key.startswith(f"{head}/")}
+
+
+def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
+    """The records of a run.
+
+    Args:
+        run: The run folder.
+        head: The head's name.
+        split: ``val``, or ``test`` for scores of the best checkpoint on the test split; see `Records.chosen`.
+
+    Raises:
+        RecordError: If there are none, none of this head or split, or they are damaged or of another version.
+    """
+    folder = run / FOLDER
+    if not (folder / ABOUT).is_file():
+        raise RecordError(run, "has no records", "train it again with record.enabled=true")
+    about, facts, task = _read_about(folder / ABOUT, head)
+    steps = {path: path.stem.removeprefix("step-") for path in folder.glob("step-*.npz")}
+    paths = sorted((path for path, step in steps.items() if step.isdigit()), key=lambda path: int(steps[path]))
+    if not paths:
+        raise RecordError(run, "was not validated yet", f"go on with {resume_word(run)}")
+    size = {"scenes": len(about["scenes"]), "classes": len(task.classes), "numbers": WIDTH[task.counted]}
+    size |= {name: len(facts[name]) for name in ("terms", "panel")}
+    rows = [_checked(path, head, read_arrays(path), VALIDATION, size, {"gain": ("terms",)}) for path in paths]
+    if len({*map(frozenset, rows)}) > 1:
+        raise RecordError(run, "has records of different settings")
+    columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    found = Records(
+        scenes=about["scenes"],
+        groups=np.array(about["groups"], dtype=np.str_),
+        first=np.array(about["first_half"], dtype=bool),
+        task=task,
+        terms=list(facts["terms"]),
+        panel=list(facts["panel"]),
+        steps=columns["step"],
+        counts=columns["counts"].astype(np.float64),
+        quality=columns["quality"],
+        values=columns["values"],
+        own=columns["own"],
+        gradient={place: (columns[f"{place}.norm"], columns[f"{place}.cosine"]) for place in PLACES},
+        gain=columns.get("gain"),
+    )
+    path = folder / ("crossed.npz" if split == "val" else f"{split}.npz")
+    if split == "val" and (task.real or not path.is_file()):
+        return found
+    if not path.is_file():
+        raise RecordError(run, f"has no records of the {split} split", "compare with split=test, which makes them")
+    arrays = read_arrays(path)
+    if split != "val":
+        if arrays["scenes"].shape != arrays["groups"].shape:
+            raise RecordError(path, "names scenes, and groups of another number of scenes")
+        found = replace(found, scenes=arrays["scenes"].astype(np.str_).tolist(), groups=arrays["groups"].astype(np.str_))
+    size |= {"scenes": len(found.scenes), "labels": 1 if task.exclusive else len(task.classes)}
+    own = _checked(path, head, arrays, CHOSEN, size, CALIBRATED)
+    return replace(
+        found,
+        chosen=own["counts"].astype(np.float64),
+        calibration={name: own[name] for name in CALIBRATED if name in own},
+        untuned=str(own["untuned"]),
+        lost=int(own["lost"].sum()),
+    )
+
+
+def _read_about(path: Path, head: str) -> tuple[dict[str, Any], dict[str, Any], Task]:
+    """The content of ``records.json``, its part about one head, and the head's task."""
+    try:
+        about = read_json(path)
+    except InputError as error:
+        raise RecordError(path, str(error).removeprefix(f"{path} ")) from None
+    if "heads" in about and about.get("format", 1) != FORMAT:
+        found = f"has records of format {about.get('format', 1)}, and this version of rsseg reads format {FORMAT}"
+        raise RecordError(path.parents[1], found)
+    lists = [np.array(about.get(key)) for key in ("scenes", "groups", "first_half")]
+    heads = about.get("heads")
+    if [each.dtype.kind for each in lists] != ["U", "U", "b"] or len({each.shape for each in lists}) > 1 or not heads:
+        raise RecordError(path, "lacks heads, or scenes that have a group and a half each")
+    if head not in heads:
+        raise RecordError(path.parents[1], f"has no head '{head}'{nearest(head, heads)}", f"name {' or '.join(heads)}")
+    try:
+        facts = heads[head] | {name: list(heads[head][name]) for name in ("classes", "terms", "panel")}
+        return about, facts, make_task(facts["task"], facts["classes"])
+    except (InputError, TypeError, KeyError, ValueError) as error:
+        raise RecordError(path, f"does not say what head {head} is ({error})") from None
+
+
+def _checked(
+    path: Path,
+    head: str,
+    arrays: Mapping[str, NDArray[Any]],
+    needed: Mapping[str, Shape],
+    size: Mapping[str, int],
+    optional: Mapping[str, Shape],
+) -> dict[str, NDArray[Any]]:
+    """The arrays of a head in a file, which have the shapes that are named, by so many of each thing."""
+    own = of_head(arrays, head)
+    for name, shape in {**needed, **optional}.items():
+        if name not in own and name in optional:
+            continue
+        expected, kinds = tuple(size.get(str(n), n) for n in shape), "U" if name == "untuned" else "biuf"
+        found = own.get(name)
+        if found is None or found.shape != expected or found.dtype.kind not in kinds:
+            what = "nothing" if found is None else f"{found.dtype} {[*found.shape]}"
+            of = "text" if kinds == "U" else f"numbers {[*expected]}"
+            raise RecordError(path, f"has no {name} of head {head} as expected: {of}, found {what}")
+    return own

@@ -1,0 +1,158 @@
+"""Runs, read from their folders: what they were made with, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from rsseg.comparison.records import RecordError, Records, load_records
+from rsseg.config.build import plain
+from rsseg.config.entry import invocation
+from rsseg.config.folder import RunFolder, flat
+from rsseg.config.plan import settings
+from rsseg.config.targets import heads_of, tasks_of
+from rsseg.contract import InputError, nearest
+from rsseg.task import Task
+
+LOWER_RATE = "train it again at a lower learning rate (optimizer.lr)"
+"""What to do about a run that has diverged."""
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class LeftOut(NamedTuple):
+    """A run that is not compared: its folder, what is wrong with it, and what to do."""
+
+    run: Path
+    why: str
+    remedy: str
+
+
+class NoSuchHeadError(InputError):
+    """A run lacks the head that is compared; `heads` are those that it has."""
+
+    def __init__(self, folder: Path, head: str, heads: Collection[str]) -> None:
+        super().__init__(f"head={head}{nearest(head, heads)}: {folder} has {', '.join(heads)}")
+        self.heads = heads
+
+
+class Run:
+    """A run: what it is made with and, once it is finished, what came of it.
+
+    Args:
+        folder: Its folder.
+        head: The head that is compared; empty: the first.
+
+    Raises:
+        InputError: If the folder holds files that can't be read, or that lack something; `NoSuchHeadError`.
+    """
+
+    label = ""  # what its row is called, once rows are told apart
+    plain = False  # whether its row is cross-entropy and no more
+    left: LeftOut | None = None  # why it is not compared; a run that is left out may lack all of the next block
+    failed = False  # whether that is because it has diverged, or has no score
+    folds: Sequence[Run] = ()  # the runs that are pooled into this one
+
+    task: Task
+    without: list[str]  # the classes that its means leave out
+    data: dict[str, Any]  # data.json: scenes and fingerprints of the splits
+    summary: dict[str, Any]  # summary.json: the scores of its best checkpoint
+    records: Records
+
+    def __init__(self, folder: Path, head: str = "") -> None:
+        run = RunFolder(folder)
+        self.folder, self.config, self.origin = folder, run.config(), run.origin()
+        node = plain(self.config)
+        heads = heads_of(node)
+        if not heads:
+            raise InputError(f"{run.config_file} names no model.heads: remove the folder, or train the run again")
+        if head and head not in heads:
+            raise NoSuchHeadError(folder, head, heads)
+        self.heads = list(heads)
+        self.head = head = head or self.heads[0]
+        losses = {name: flat(own.get("loss") or node["loss"]) for name, own in heads.items()}
+        others = {f"heads.{name}": loss for name, loss in losses.items() if loss != losses[head]}
+        self.loss = self.origin.get("losses", {}).get(head) or self.origin["loss"] or "loss"
+        self.losses, self.settings = flat(losses[head] | others), settings(node)
+        self.seed, self.fold = self.config.seed, node["dataset"].get("fold")
+        rate = node["optimizer"].get("lr")
+        self.rate = float(rate) if isinstance(rate, int | float) else np.nan
+        if run.finished:
+            self._read(run, heads[head]["target"])
+        elif run.in_training:
+            self.leave_out("it is training now", "wait until it is finished")
+        else:
+            self.leave_out("it is not finished", f"go on with {invocation('train')} {run.resume_word}")
+
+    def _read(self, run: RunFolder, target: str) -> None:
+        """Read what came of a finished run."""
+        summary = run.summary()
+        if summary.get("diverged"):
+            self.leave_out(f"it has diverged at step {summary['diverged']['step']}", LOWER_RATE, failed=True)
+            return
+        self.task, self.data = tasks_of(plain(self.config)["dataset"])[target], run.data()
+        self.summary = summary | summary.get("heads", {}).get(self.head, {})
+        self.without = [name for name in self.config.metrics.without if len(self.heads) == 1 or name in self.task.classes]
+        if np.isnan(self.summary[self.task.score]):
+            nothing = "no class occurs in"
+            if self.task.score_of == "value":
+                nothing = "no value is known, or a prediction is not finite, in"
+            why = f"its {self.task.score_name} is NaN: {nothing} its validation scenes"
+            self.leave_out(why, "choose a split that holds some", failed=True)
+            return
+        try:
+            self.records = load_records(self.folder, self.head)
+        except RecordError as error:
+            what = "it" if error.place == self.folder else error.place.relative_to(self.folder)
+            self.leave_out(f"{what} {error.found}", error.remedy)
+            return
+        if self.records.lost:
+            why = f"it has diverged: {self.records.lost} pixels of its best checkpoint have logits that are not finite"
+            self.leave_out(why, LOWER_RATE, failed=True)
+        elif self.records.chosen is None and not self.task.real:
+            self.leave_out("it has no records of its chosen checkpoints (records/crossed.npz)", "train it again")
+
+    def leave_out(self, why: str, remedy: str, failed: bool = False) -> None:
+        """Say why this run, or each that is pooled into it, is not compared."""
+        for run in self.folds or [self]:
+            run.left, run.failed = LeftOut(run.folder, why, remedy), failed
+
+
+def grouped(runs: Iterable[Run], key: Callable[[Run], Key]) -> dict[Key, list[Run]]:
+    """Runs grouped by a key, in order."""
+    found: dict[Key, list[Run]] = {}
+    for run in runs:
+        found.setdefault(key(run), []).append(run)
+    return found
+
+
+def find_runs(places: Sequence[Path]) -> list[Path]:
+    """The folders of all runs in some folders, or those folders themselves.
+
+    Raises:
+        InputError: If a folder does not exist.
+    """
+    for place in places:
+        if not place.is_dir():
+            beside = [path.name for path in place.parent.glob("*/")]
+            raise InputError(f"runs={place}: there is no such folder{nearest(place.name, beside)}")
+    found = {name: {path.parent for place in places for path in place.rglob(name)} for name in ("run.json", "summary.json")}
+    lost = {run for run in found["summary.json"] if RunFolder(run).begun}  # a run whose run.json is lost is not passed over
+    return sorted(found["run.json"] | lost)
+
+
+def is_cross_entropy(losses: Mapping[str, Any]) -> bool:
+    """Whether a flattened loss is cross-entropy, not weighted and not smoothed; terms of weight 0 do not count.
+
+    Example:
+        >>> is_cross_entropy({"terms.ce._target_": "rsseg.losses.CrossEntropy", "terms.ce.weight": 1.0})
+        True
+    """
+    terms = [key.removesuffix("._target_") for key in losses if key.endswith("._target_")]
+    on = [term for term in terms if losses.get(f"{term}.weight", 1) != 0]
+    if len(on) != 1 or str(losses[f"{on[0]}._target_"]).rpartition(".")[2] not in ("CrossEntropy", "BinaryCrossEntropy"):
+        return False
+    return not any(losses.get(f"{on[0]}.{name}") for name in ("class_weights", "pos_weight", "label_smoothing"))

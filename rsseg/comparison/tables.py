@@ -1,0 +1,157 @@
+"""The tables of a comparison, one function each, and all of them by the names of their files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.stats import rankdata
+
+from rsseg.comparison.findings import Findings
+from rsseg.comparison.inference import sum_groups
+from rsseg.metrics import metrics
+from rsseg.metrics.average import Array, present_mean
+
+
+def all_tables(found: Findings) -> dict[str, pd.DataFrame]:
+    """Every table that the records allow, by the name of its file."""
+    tables = {
+        "comparison": losses(found),
+        "pairs": pairs(found).set_index("metric"),
+        "ranks": ranks(found),
+        "measures": best_by_measure(found).set_index("measure"),
+        "classes": classes(found),
+        "scenes": scenes(found),
+        "shares": found.gradients.shares.set_index("loss"),
+        "cosines": found.gradients.cosines.set_index("loss"),
+        "checkpoints": checkpoints(found).set_index("run"),
+        "runs": runs(found).set_index("run"),
+        "left_out": left_out(found).set_index("run"),
+    }
+    if len(found.gradients.gains):
+        tables["gains"] = found.gradients.gains.set_index("loss")
+    return tables
+
+
+def losses(found: Findings) -> pd.DataFrame:
+    """One row per loss, best first: every measure with its interval, what tuning gains, chances, regrets, rank alignment.
+
+    ``behind`` is the difference to the best loss, in intervals that hold for all pairs together. ``p_best``, ``expected`` and
+    ``expected_regret`` are of losses as they are best used, ``tuned`` or not. A mean over seeds that lack some says over how
+    many it is, ``_seeds``.
+    """
+    chances, lead, seeds = found.chances, found.ranked.lead()[found.order[0]], len(found.seeds)
+    columns: dict[str, ArrayLike] = {"seeds": np.full(len(found.labels), seeds)}
+    shown = dict(found.estimates)
+    if found.tuned is not None and found.gain is not None:
+        shown |= {"tuned": found.tuned, "gain": found.gain}
+    for name, estimates in shown.items():
+        score, values = estimates.score, estimates.values
+        columns[f"{name}_mean"] = score.value
+        columns[f"{name}_std"] = values.std(axis=1, ddof=1) if seeds > 1 else np.full(len(values), np.nan)
+        columns[f"{name}_low"], columns[f"{name}_high"] = score.low, score.high
+    for name, ends in {"behind": lead.value, "behind_low": lead.low, "behind_high": lead.high}.items():
+        columns[name] = ends + 0.0  # no -0.0
+    if chances is not None:
+        columns["p_best"], columns["expected"], columns["expected_regret"] = chances.best, chances.mean, chances.regret
+        columns["used_tuned"] = np.full(len(found.labels), found.tune)
+    each = {"optimism": found.optimism, "selection_regret": found.selection_regret, "tau": found.tau[..., 0]}
+    each["tau_last_half"] = found.tau[..., 1]
+    if found.residual is not None:
+        each["residual_regret"] = found.residual
+    for name, values in each.items():
+        known = ~np.isnan(values)
+        columns[f"{name}_mean"] = present_mean(values)
+        if not known.all():
+            columns[f"{name}_seeds"] = known.sum(1)
+    columns["last_is_best"], columns["collapsed"] = found.last_is_best.sum(1), found.collapsed.sum(1)
+    columns["failed"] = [found.comparison.failed.get(label, 0) for label in found.labels]
+    columns["hours"] = [sum(run.summary["seconds"] for run in row) / 3600 for row in found.comparison.runs]
+    return pd.DataFrame(columns, index=pd.Index(found.labels, name="loss")).iloc[found.order]
+
+
+def pairs(found: Findings) -> pd.DataFrame:
+    """One row per metric and ordered pair of losses: the difference, and its interval among those of all pairs together."""
+    shown = dict(found.estimates)
+    if found.tuned is not None:
+        shown[f"{found.tuned_for}, tuned"] = found.tuned
+    rows = []
+    for metric, estimates in shown.items():
+        difference = estimates.lead() if estimates.measure.higher_is_better else -estimates.lead()
+        for a in found.order:
+            rows += [(metric, found.labels[a], found.labels[b], *difference.at(a, b)) for b in found.order if a != b]
+    return pd.DataFrame(rows, columns=["metric", "loss", "against", "difference", "low", "high"])
+
+
+def ranks(found: Findings) -> pd.DataFrame:
+    """Mean ranks of every loss's models under every measure, and under every loss of the panel."""
+    known = found.estimates.values()
+    names = [each.measure.label for each in known] + [f"loss {name}" for name in found.panel]
+    values = [each.values for each in known] + list(np.moveaxis(found.panel_values, -1, 0))
+    up = [each.measure.sign > 0 for each in known] + [False] * len(found.panel)
+    table = cross_evaluation(np.stack(values, axis=-1), up)
+    return pd.DataFrame(table, index=pd.Index(found.labels, name="loss"), columns=names).iloc[found.order]
+
+
+def cross_evaluation(values: ArrayLike, higher_is_better: ArrayLike) -> Array:
+    """The mean rank over seeds of values ``[losses, seeds, measures]``; 1 is the best, ties share theirs, NaN: not known."""
+    found = np.asarray(values, dtype=np.float64)
+    ordered = np.where(np.asarray(higher_is_better, dtype=bool), -found, found)
+    return rankdata(ordered, axis=0, nan_policy="propagate").mean(axis=1)
+
+
+def best_by_measure(found: Findings) -> pd.DataFrame:
+    """One row per measure: the loss that is best by it, and by how much, in intervals that hold for all pairs together."""
+    columns, rows = ["measure", "best loss", "value", "next", "ahead by", "low", "high"], []
+    for estimates in found.estimates.values():
+        best, *others = estimates.order
+        ahead = (found.labels[others[0]], *estimates.lead().at(best, others[0])) if others else ("-", np.nan, np.nan, np.nan)
+        rows.append((estimates.measure.label, found.labels[best], estimates.mean.value[best], *ahead))
+    return pd.DataFrame(rows, columns=columns)
+
+
+def classes(found: Findings) -> pd.DataFrame:
+    """One row per class: pixels and groups that hold it, and each loss's score, mean over seeds; NaN where it is absent."""
+    known = metrics(found.task)
+    pixels = known[found.task.score].pixels(found.counts[0, 0])
+    holding = (sum_groups(pixels, found.groups) > 0).sum(0)
+    table = pd.DataFrame(
+        {"pixels": pixels.sum(0).astype(int), "groups": holding}, index=pd.Index(found.task.classes, name="class")
+    )
+    for i in found.order:
+        table[found.labels[i]] = [known[f"{found.scene_metric.score}/{name}"](found.counts[i]).mean(0) for name in table.index]
+    return table
+
+
+def scenes(found: Findings) -> pd.DataFrame:
+    """One row per scene: its group, and each loss's score, mean over seeds; the scenes they differ in most first."""
+    values = found.scene_metric.each(found.counts).mean(1)  # [L, S]
+    table = pd.DataFrame(values.T, index=pd.Index(found.scenes, name="scene"), columns=found.labels)
+    table = table.iloc[:, found.order]
+    width = (table.max(axis=1) - table.min(axis=1)).fillna(-1)
+    table.insert(0, "group", list(found.groups))
+    return table.iloc[np.argsort(-width.to_numpy(), kind="stable")]
+
+
+def checkpoints(found: Findings) -> pd.DataFrame:
+    """One row per run and validation: step, validation loss, `Task.class_scores`."""
+    runs = found.comparison.all_runs
+    frames = [found.curve(run).assign(run=str(run.folder), loss=run.label, seed=run.seed) for run in runs]
+    return pd.concat(frames, ignore_index=True)
+
+
+def runs(found: Findings) -> pd.DataFrame:
+    """One row per run that is compared: folder, seed, scores, steps, seconds, code."""
+    rows = []
+    for (i, j), run in zip(np.ndindex(len(found.labels), len(found.seeds)), found.comparison.all_runs, strict=True):
+        facts = {"run": str(run.folder), "loss": run.label, "seed": run.seed, "rate": run.rate}
+        scores = {name: estimates.values[i, j] for name, estimates in found.estimates.items()}
+        made = {"steps": run.summary["steps"], "seconds": run.summary["seconds"], "commit": run.origin["git"]["commit"]}
+        rows.append(facts | scores | made)
+    return pd.DataFrame(rows)
+
+
+def left_out(found: Findings) -> pd.DataFrame:
+    """One row per run that is not compared: why, and what to do."""
+    rows = [(str(left.run), left.why, left.remedy) for left in found.comparison.left_out]
+    return pd.DataFrame(rows, columns=["run", "why", "what to do"])

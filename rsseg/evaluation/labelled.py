@@ -1,0 +1,158 @@
+"""Scenes with labels: those of a split, and an image, or a finished map, beside a mask from elsewhere."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from rsseg.config.targets import FROM_FILES, targets_of
+from rsseg.contract import InputError, known, unknown
+from rsseg.data.files import mask_at, mask_settings
+from rsseg.data.labels import make_mask_reader
+from rsseg.data.masks import MaskReader, read_mask
+from rsseg.data.scene import Mask, Scene, SceneReader
+from rsseg.dataset import Dataset, scenes_of
+from rsseg.inference.scene import blocks
+from rsseg.metrics import AnyScores
+from rsseg.metrics.counters import SCENE_SUMS, score_scenes
+from rsseg.progress import progress
+from rsseg.setup import Setup
+from rsseg.task import Centres, Task
+
+log = logging.getLogger(__name__)
+
+TILE = 1024  # the side of the parts that a map is compared in, in pixels
+
+
+def labelled_scenes(setup: Setup, split: str) -> list[Scene]:
+    """The scenes of a split, all of which must have labels."""
+    scenes = scenes_of(setup.source(), setup.dataset, split)
+    bare = sum(not any(scene.masks) for scene in scenes)
+    if bare:
+        raise InputError(
+            f"split={split} of dataset {setup.dataset.name} can't be scored: {bare} of its {len(scenes)} scenes "
+            "have no labels. Take split=val, or map the scenes with scripts/predict.py"
+        )
+    return scenes
+
+
+def labelled_scene(setup: Setup, target: str, image: Path | None, mask: Path | None) -> tuple[Dataset, Scene]:
+    """An image with a mask in any CRS that is read as those of a target of a run are: the dataset with it alone, and the scene.
+
+    Raises:
+        InputError: If one of both is not given, there is no such file, or the config does not say what the values mean.
+    """
+    if image is None or mask is None:
+        given, lacking = ("mask", "scene") if image is None else ("scene", "mask")
+        raise InputError(f"{given}=... needs {lacking}=... beside it: an image, and the labels to score it by")
+    for word, path in (("scene", image), ("mask", mask)):
+        if not path.is_file():
+            raise InputError(f"{word}={path}: there is no such file")
+    own = setup.dataset
+    place = list(own.tasks).index(target)
+    burnt, mask_reader = _mask_of(setup, target, mask, own.mask_readers[place])
+    scene = Scene(image.stem, image, (burnt,), unlabelled=own.unlabelled_in(image.stem), nodata=own.nodata)
+    return replace(own, mask_readers=(mask_reader,), palettes=(own.palettes[place],)), scene
+
+
+def _mask_of(setup: Setup, target: str, path: Path, mask_reader: MaskReader) -> tuple[Mask, MaskReader]:
+    """A mask, and what decodes it."""
+    node = setup.plain["dataset"]
+    place, said = (f"targets.{target}", targets_of(node)[target]) if node.get("targets") else ("source", node["source"])
+    given = {key: said[key] for key in FROM_FILES if key != "mask" and said.get(key) is not None}
+    found = mask_at(path, mask_settings(place, str(path), **given))
+    if found.burn is None:
+        return found, mask_reader
+    task = mask_reader.task
+    if found.burn.attribute is None and not task.real:
+        if task.exclusive or task.channels > 1:
+            raise InputError(
+                f"mask={path}: the run's config names no attribute (dataset.source.attribute, values) that says which of "
+                f"{', '.join(task.classes)} a feature is: burn it into a raster (gdal_rasterize -a ...)"
+            )
+        mask_reader = make_mask_reader(replace(task, soft=False))  # a feature is 1, whatever stands for it in rasters
+    return found, mask_reader
+
+
+def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> AnyScores:
+    """The scores of a finished map of a head, by a mask as for `labelled_scene`, pixel by pixel of the map.
+
+    The map holds the numbers of labels as ``predict.py`` writes them, with a no-data value where nothing is known, the values
+    of the dataset's masks, or those of a regression.
+
+    Raises:
+        InputError: If a file can't be used, or nothing is labelled.
+    """
+    task = setup.tasks[head]
+    if isinstance(task, Centres):
+        raise InputError(f"map={path}: head {head} finds objects, which are no raster; score the image by scene=... instead")
+    if not path.is_file():
+        raise InputError(f"map={path}: there is no such file")
+    dataset, scene = labelled_scene(setup, task.target, path, mask)
+    reader, of_map = SceneReader(scene, dataset.mask_readers, [1]), _map_reader(task, dataset.mask_readers[0], path)
+    sums, unmapped = SCENE_SUMS[task.counted](task, 1), 0
+    with progress(list(_tiles(reader)), "comparing") as tiles:
+        for window in tiles:
+            truth = task.hard_labels(reader.read_mask(window)) if not task.real else reader.read_mask(window)
+            labels = _read_map(path, of_map, window)
+            beyond = known(truth) & ~known(labels)
+            unmapped += int(beyond.sum())
+            truth = np.where(beyond, unknown(truth), truth)
+            sums.update(_as_logits(task, labels), torch.from_numpy(truth)[None], torch.tensor([0]))
+    if unmapped:
+        log.info("%d labelled pixels have no value in %s: they are not counted.", unmapped, path)
+    scores = score_scenes(sums, task, setup.without_of(head))
+    if not sum(scores.pixels):
+        raise InputError(f"{mask} labels no pixel of {path} that the map has a value for: is it the right file?")
+    return scores
+
+
+def _map_reader(task: Task, of_masks: MaskReader, path: Path) -> MaskReader:
+    """What reads a map: by the numbers of labels, unknown where it says no-data; where it holds others, as masks are read."""
+    if task.real:
+        return of_masks
+    plain = make_mask_reader(replace(task, soft=False), ignore=[])
+    try:
+        reader = SceneReader(Scene(path.stem, path, (Mask(path),)), [plain], [1])
+        for window in _tiles(reader):
+            reader.read_mask(window)
+    except InputError:
+        log.info("%s is read as the masks of the dataset are.", path)
+        return of_masks
+    if not task.separate:
+        log.info(
+            "%s holds the numbers of labels: %s.", path, ", ".join(map("{0[0]} {0[1]}".format, enumerate(task.label_names)))
+        )
+    return plain
+
+
+def _read_map(path: Path, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
+    """The labels or values of a part of a map."""
+    try:
+        return read_mask(path, mask_reader, window, path)
+    except InputError as error:
+        raise InputError(f"map={path}: {error}") from None
+
+
+def _tiles(reader: SceneReader) -> Iterator[Window]:
+    """Parts that cover a raster."""
+    return blocks(Window(0, 0, *reversed(reader.size)), TILE, TILE)
+
+
+def _as_logits(task: Task, labels: NDArray[Any]) -> torch.Tensor:
+    """Logits ``[1, K, H, W]`` that are read as these labels or values ``[*planes, H, W]``; labels that are unknown as any."""
+    found = torch.from_numpy(labels)
+    if task.real:
+        return task.standardise(found[None])
+    if task.exclusive:
+        numbers = torch.arange(task.channels).view(-1, 1, 1)
+        return (found[None, None] == numbers).float()
+    return (found == 1).float().view(1, task.channels, *found.shape[-2:]) - 0.5

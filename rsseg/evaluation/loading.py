@@ -1,0 +1,114 @@
+"""Runs loaded again with their best weights."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from rsseg.assembly import make_module, scaled
+from rsseg.comparison.runs import find_runs
+from rsseg.config.folder import RunFolder
+from rsseg.contract import InputError, nearest
+from rsseg.data.store import Store
+from rsseg.dataset import TrainStatistics, open_split
+from rsseg.evaluation.labelled import labelled_scenes
+from rsseg.inference.trained import Head, Spec, TrainedModel
+from rsseg.module import SegmentationModule
+from rsseg.setup import Setup
+from rsseg.training.scoring import load_checkpoint, load_weights
+
+log = logging.getLogger(__name__)
+
+
+def load_trained(run: RunFolder, setup: Setup, scaling: str = "none") -> TrainedModel:
+    """The network of a run with its best weights, ready for any scene, scaled as for `TrainedModel`.
+
+    Raises:
+        InputError: If there are no weights, or they can't be read.
+    """
+    saved, weights = run.data(), run.load_state()[0]
+    network, numbers = setup.network(pretrained=False), TrainStatistics.read(saved, setup.dataset.tasks)
+    load_weights(network, {key.removeprefix("network."): w for key, w in weights.items() if key.startswith("network.")}, run)
+    summary = run.summary() if run.finished else {}
+    heads = {}
+    for name, task in setup.tasks.items():
+        try:
+            threshold = None if task.real else tuple(run.thresholds({name: task})[name].tolist())
+        except InputError:  # a run that is not finished, or was not recorded
+            threshold = None
+        palette = setup.palette(name)
+        heads[name] = Head(
+            scaled(task, numbers), None if palette is None else tuple(palette), threshold, run.scalings(name, task.channels)
+        )
+    spec = Spec(
+        name=str(run),
+        heads=heads,
+        bands=tuple(setup.dataset.read_bands),
+        mean=tuple(numbers.mean),
+        std=tuple(numbers.std),
+        window=setup.window,
+        overlap=setup.overlap,
+        batch_size=setup.batch_size,
+        dtype=saved.get("dtype", ""),
+        resolution=saved.get("resolution"),
+        quality=setup.task.quality(summary) if setup.task.score in summary else None,
+        rgb=setup.dataset.rgb,
+        nodata=setup.dataset.nodata,
+        precision=str(setup.plain["trainer"].get("precision", "auto")),
+        image=setup.image_patterns,
+    )
+    return TrainedModel(network, spec, scaling)
+
+
+def open_labelled(run: RunFolder, setup: Setup, split: str) -> tuple[SegmentationModule, Store]:
+    """A run's module with its best weights, in evaluation mode, and the scenes of a split.
+
+    Raises:
+        InputError: If they can't be used, or some scenes have no labels.
+    """
+    scenes = labelled_scenes(setup, split)
+    numbers = TrainStatistics.read(run.data(), setup.dataset.tasks)
+    module = make_module(setup, setup.network(pretrained=False), numbers, len(scenes)).eval()
+    load_checkpoint(module, run)  # before any scene is decoded
+    store = open_split(setup.dataset, scenes, split, setup.window)
+    store.fill = module.mean.numpy().ravel()
+    return module, store
+
+
+def runs_in(place: Path) -> list[RunFolder]:
+    """The runs that a folder stands for: itself, or all in it where it is none and holds some."""
+    found = [] if RunFolder(place).begun or not place.is_dir() else find_runs([place])
+    return [RunFolder(path) for path in found or [place]]
+
+
+def finished_runs(places: Sequence[Path]) -> list[RunFolder]:
+    """The runs that folders stand for: a run for itself, a folder that holds runs for those that are finished.
+
+    Raises:
+        InputError: If none of them is.
+    """
+    found: dict[Path, RunFolder] = {}
+    for place in places:
+        runs = runs_in(place)
+        if runs[0].path != place:
+            finished = [run for run in runs if run.finished and "diverged" not in run.summary()]
+            if not finished:
+                raise InputError(f"run={place}: none of its {len(runs)} runs is finished; train them first")
+            if len(finished) < len(runs):
+                line = "%d of %d runs in %s are left out: they are not finished, or have diverged."
+                log.info(line, len(runs) - len(finished), len(runs), place)
+            runs = finished
+        found |= {run.path.absolute(): run for run in runs}
+    return list(found.values())
+
+
+def known_head(name: str, heads: Collection[str]) -> str:
+    """A head by its name, or the first for no name.
+
+    Raises:
+        InputError: If there is no such head.
+    """
+    if name and name not in heads:
+        raise InputError(f"head={name}{nearest(name, heads)}: the run has {', '.join(heads)}")
+    return name or next(iter(heads))

@@ -1,0 +1,182 @@
+"""What evaluate.py does: runs, one by itself or several as an ensemble, and finished maps are scored on whole scenes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from rsseg.assembly import make_setup
+from rsseg.config.folder import RunFolder
+from rsseg.contract import InputError
+from rsseg.dataset import open_split
+from rsseg.errors import SCORING, in_one_line
+from rsseg.evaluation.counts import at_point, count_ensemble, draw_examples, draw_matrices, write_tables
+from rsseg.evaluation.labelled import compare_map, labelled_scene, labelled_scenes
+from rsseg.evaluation.loading import finished_runs, known_head, load_trained
+from rsseg.files import UnwritableError, read_json, write_json
+from rsseg.inference.ensemble import Ensemble, check_threshold
+from rsseg.metrics import AnyScores
+from rsseg.quiet import quiet
+from rsseg.setup import Setup
+from rsseg.training.scoring import print_scores
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(
+    run: Path | Sequence[Path],
+    split: str = "val",
+    threshold: str = "fixed",
+    trust: Sequence[str] = (),
+    without: Sequence[str] = (),
+    *,
+    weights: str = "equal",
+    scaling: str = "temperature",
+    out: Path | None = None,
+    scene: Path | None = None,
+    mask: Path | None = None,
+    head: str = "",
+) -> dict[str, AnyScores]:
+    """Score a run's best checkpoint, or several runs' as an ensemble; print the tables and write them with pictures.
+
+    ``evaluation-{split}.csv`` has a row per class and average, ``-scenes.csv`` one per scene, ``-confusion.csv`` one per cell
+    of the confusion matrices, ``-calibration.csv`` one per head and scaling of logits. Tables at tuned thresholds begin with
+    ``evaluation-{split}-tuned``. ``-confusion.png`` and ``-picture.png`` show the first head's matrix and some windows, those
+    of further heads have the head's name behind that. Those of an ensemble begin with ``ensemble-{split}``, and
+    ``ensemble-{split}.json`` has its members and what it gains. In a folder that can't be written to nothing is.
+
+    ``scripts/evaluate.py`` explains the settings.
+
+    Args:
+        run: The run folder, or several; a folder that holds runs stands for its finished ones.
+        split: train, val or test.
+        threshold: What is returned and drawn, ``fixed`` or ``tuned``.
+        trust: Packages whose classes the run's config may name.
+        without: Classes that are left out of means; empty: those that the run leaves out.
+        weights: How members of an ensemble are weighted.
+        scaling: The scaling of their probabilities before they are averaged.
+        out: The folder of the tables; None: the run's, of an ensemble the one that holds the runs.
+        scene: An image with labels from elsewhere, which is scored instead of a split.
+        mask: Its mask.
+        head: The head that such a mask is for; empty: the first. With a split all are scored.
+
+    Raises:
+        InputError: If runs or scenes can't be used, have no labels, or runs do not go together.
+    """
+    quiet()
+    check_threshold(threshold)
+    folders = finished_runs([run] if isinstance(run, Path) else run)
+    setups = [_setup(folder, trust, without) for folder in folders]
+    first, setup, heads, several = folders[0], setups[0], None, len(folders) > 1
+    if scene is not None or mask is not None:
+        target = setup.tasks[known_head(head, setup.tasks)].target
+        dataset, own_scene = labelled_scene(setup, target, scene, mask)
+        name, scenes = f"scene-{own_scene.name}", [own_scene]
+        heads = [each for each, task in setup.tasks.items() if task.target == target]
+    else:
+        name, dataset, scenes = split, setup.dataset, labelled_scenes(setup, split)
+        if several and split != "train":
+            _refuse_seen(folders, split, [each.name for each in scenes])
+    if threshold == "tuned":
+        for folder, own in zip(folders, setups, strict=True):
+            _check_tuned(folder, own)
+    with in_one_line(first.path, setup.batch_size, setup.window, memory=SCORING):
+        models = [load_trained(folder, own, scaling) for folder, own in zip(folders, setups, strict=True)]
+        ensemble = Ensemble(models, weights, scaling if several else "none", heads, threshold == "tuned")
+        store = open_split(dataset, scenes, name, setup.window)
+        store.fill = np.array(models[0].spec.mean)
+        found = count_ensemble(setup, ensemble, store)
+    title = f"{len(models)} runs, scaling={scaling}, weights={weights}" if several else f"{first}"
+    found.show(f"{title}: {name}, best checkpoint{'s' * several}, pooled over whole scenes")
+    found.say_limits(name)
+    result = found.scores(threshold)
+    for each, scores in result.items():
+        log.info("%s: %s", each, ", ".join(f"{key} {value:.4f}" for key, value in scores.means().items()))
+    left = f"-without-{'-'.join(without)}".replace("/", "_") * bool(without)
+    beside = Path(os.path.commonpath([folder.path.absolute().parent for folder in folders])) if several else first.path
+    path = (out or beside) / f"{'ensemble' if several else 'evaluation'}-{name}{left}.csv"
+    with _written(path):
+        found.write(path)
+        if several:
+            write_json(path.with_suffix(".json"), {"split": name, "weights": weights, **found.facts()})
+        shown = at_point(path, threshold)
+        draw_matrices(shown, result)
+        draw_examples(shown, ensemble, setup, store)
+    return result
+
+
+def evaluate_map(
+    run: Path,
+    path: Path,
+    mask: Path,
+    trust: Sequence[str] = (),
+    without: Sequence[str] = (),
+    head: str = "",
+    out: Path | None = None,
+) -> AnyScores:
+    """Score a finished map by a mask from elsewhere; print the table, and write ``evaluation-map-{map}.csv`` and its like.
+
+    The map is of a head (empty: the first) of a run whose classes it has, see `compare_map`; the mask is in any CRS. The rest
+    is as for `evaluate`.
+
+    Raises:
+        InputError: If a file can't be used.
+    """
+    quiet()
+    setup = _setup(RunFolder(run), trust, without)
+    chosen = known_head(head, setup.tasks)
+    with in_one_line(run, 1, setup.window, memory=SCORING):
+        result = {chosen: compare_map(setup, chosen, path, mask)}
+    print_scores(result, f"{path} by {mask}")
+    place = (out or run) / f"evaluation-map-{path.stem}.csv"
+    with _written(place):
+        write_tables(place, result, [path.stem])
+        draw_matrices(place, result)
+    return result[chosen]
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Say where tables and pictures are once they are written, or that they can't be."""
+    try:
+        yield
+        log.info("Tables and pictures: %s", path.with_name(f"{path.stem}*"))
+    except UnwritableError as error:
+        log.warning("%s; the table above is all that there is of it", error)
+
+
+def _setup(folder: RunFolder, trust: Sequence[str], without: Sequence[str]) -> Setup:
+    """A run's setup, with other classes left out of means if any are given."""
+    config = folder.config()
+    if without:
+        config.metrics.without = list(without)
+    return make_setup(config, trust)
+
+
+def _refuse_seen(runs: Sequence[RunFolder], split: str, scenes: Sequence[str]) -> None:
+    """Refuse to score an ensemble on scenes that a member was trained on."""
+    for run in runs:
+        trained = set(run.data()["scenes"]["train"])
+        seen = [name for name in scenes if name in trained]
+        if seen:
+            raise InputError(
+                f"split={split}: {run} was trained on {len(seen)} of the {len(scenes)} scenes, such as {seen[0]}: the ensemble "
+                "would be scored too well; take split=test"
+            )
+
+
+def _check_tuned(run: RunFolder, setup: Setup) -> None:
+    """Refuse a run without tuned thresholds; say where these are worse than fixed ones on scenes they were not tuned on."""
+    labelled = {head: task for head, task in setup.tasks.items() if not task.real}
+    if not labelled:
+        raise InputError(f"threshold=tuned: a {setup.task.kind} task has no tuned threshold; leave it out")
+    run.thresholds(labelled)
+    for head, facts in read_json(run.thresholds_file).items():
+        if head in labelled and (facts.get("gain") or 0) < 0:
+            line = "threshold=tuned lowers IoU of head %s by %.4f on held-out scenes (%s): use threshold=fixed."
+            log.warning(line, head, -facts["gain"], run.thresholds_file)

@@ -1,0 +1,164 @@
+"""What is found in a scene as vector files: its objects, and the areas of a map's classes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import shapely
+import torch
+from numpy.typing import NDArray
+from rasterio.features import shapes
+from shapely.affinity import affine_transform
+from shapely.geometry import Point, box
+from torch import Tensor
+
+from rsseg.data.grids import areal_scale
+from rsseg.data.raster import GDAL, open_raster
+from rsseg.files import atomic_write
+from rsseg.metrics.objects import SCORE, boxes, peaks, suppress
+from rsseg.task import Centres
+
+FORMATS = {".gpkg": "GPKG", ".geojson": "GeoJSON"}
+"""The vector files that are written, by suffix."""
+
+COLUMNS = 256
+"""Columns that are searched for objects at a time."""
+
+
+def _write_features(path: Path, frame: Any, layer: str, geometry: str) -> None:
+    """Write a GeoDataFrame as the one layer of a file."""
+    with atomic_write(path) as part, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about files without features, or without a CRS
+        frame.to_file(part, driver=FORMATS[path.suffix.lower()], engine="pyogrio", layer=layer, geometry_type=geometry)
+
+
+class Objects:
+    """Gathers the objects of a scene of some height; an `rsseg.inference.scene.Output`.
+
+    A centre is where the heat is highest among its neighbours, so that a row is searched once the one below it is known.
+    """
+
+    def __init__(self, head: str, task: Centres, height: int) -> None:
+        self.head, self.task, self.height = head, task, height
+        self._above: tuple[Tensor, NDArray[np.bool_]] | None = None
+        self._found: list[Tensor] = []
+
+    def rows(self, top: int, planes: Tensor, hidden: NDArray[np.bool_]) -> Tensor:
+        """See `Output`: a table of objects, see `rsseg.metrics.objects`."""
+        end, searched = top + planes.shape[1], 0
+        if self._above is not None:
+            above, hidden_above = self._above
+            planes, hidden = torch.cat([above, planes], dim=1), np.concatenate([hidden_above, hidden])
+            top, searched = top - above.shape[1], above.shape[1] - 1
+        self._above = planes[:, -2:].clone(), hidden[-2:]
+        stop = planes.shape[1] - (end < self.height)
+        where = torch.from_numpy(~hidden).to(planes.device)
+        where[:searched] = where[stop:] = False
+        found = []
+        for left in range(0, planes.shape[2], COLUMNS):
+            first, last = max(0, left - 1), min(planes.shape[2], left + COLUMNS + 1)
+            inside = where[:, first:last].clone()
+            inside[:, : left - first] = False
+            inside[:, left - first + COLUMNS :] = False
+            own = peaks(planes[None, :, :, first:last], self.task, least=SCORE, where=inside[None])
+            own[:, 3] += top
+            own[:, 4] += first
+            found.append(own.cpu())
+        return torch.cat(found)
+
+    def write(self, rows: Tensor) -> None:
+        """See `Output`."""
+        self._found.append(rows)
+
+    def save(self, out: Path, image: Path) -> int:
+        """Write the objects of an image in its CRS, best first, and count them.
+
+        A feature is the bounding box along the image's rows and columns, or a point where no sizes were learnt, with its
+        `class` and `score`. Without a CRS coordinates are columns and rows.
+        """
+        import geopandas  # with pandas it takes half a second to import
+
+        objects = suppress(torch.cat(self._found)).numpy()
+        raster = open_raster(image)
+        if self.task.sized:
+            found: list[Any] = [box(*corners) for corners in boxes(torch.from_numpy(objects)).tolist()]
+        else:
+            found = [Point(column, row) for row, column in objects[:, 3:5].tolist()]
+        frame = geopandas.GeoDataFrame(
+            {
+                "class": [self.task.classes[int(label)] for label in objects[:, 1]],
+                "score": objects[:, 2].astype(np.float64).round(4),
+            },
+            geometry=[affine_transform(shape, raster.transform.to_shapely()) for shape in found],
+            crs=None if raster.crs is None else raster.crs.to_wkt(),
+        )
+        _write_features(out, frame, "objects", "Polygon" if self.task.sized else "Point")
+        return len(frame)
+
+
+def write_polygons(path: Path, raster: Path, labels: Mapping[int, Mapping[int, str]], least: float, tolerance: float) -> int:
+    """Write the areas of a map as polygons with their `class` and `area`, in the map's CRS, and count them.
+
+    Neighbouring polygons keep their common borders when they are simplified (Visvalingam & Whyatt 1993, as a coverage).
+
+    Args:
+        path: The GeoPackage.
+        raster: The map.
+        labels: By band, the names of the labels whose areas are wanted.
+        least: The smallest area, in square metres; smaller polygons are left out and smaller holes filled. In pixels, where the
+            map does not say where it lies.
+        tolerance: How far borders may move, in metres, or pixels.
+
+    Raises:
+        UnwritableError: If it can't be written.
+    """
+    import geopandas  # with pandas it takes half a second to import
+
+    found: list[tuple[int, str, Any]] = []
+    with rasterio.Env(**GDAL), rasterio.open(raster) as source:
+        crs, corner = source.crs, (source.transform.c, source.transform.f)
+        for band, names in labels.items():  # GDAL goes through the band line by line
+            areas = shapes(rasterio.band(source, band), connectivity=4, transform=source.transform)
+            found += [(band, names[int(label)], shapely.geometry.shape(area)) for area, label in areas if int(label) in names]
+    bands, names_of, areas_of = zip(*found, strict=True) if found else ((), (), ())
+    frame = geopandas.GeoDataFrame({"class": list(names_of)}, geometry=list(areas_of), crs=crs)
+    ground = frame if crs is None or not len(frame) else _on_the_ground(frame, crs, corner)
+    if tolerance:
+        for band in set(bands):  # labels of different bands may overlap
+            own = np.array(bands) == band
+            ground.loc[own, "geometry"] = shapely.coverage_simplify(ground.geometry.array[own], tolerance)
+    ground = ground.set_geometry([_without_small_holes(area, least) for area in ground.geometry])
+    ground["area"] = ground.geometry.area.round(2)
+    kept = ground[ground["area"] >= least]
+    frame = kept if kept.crs is None else kept.to_crs(crs)
+    frame = frame.set_geometry(shapely.make_valid(frame.geometry.array, method="structure", keep_collapsed=False))
+    _write_features(path, frame, "polygons", "MultiPolygon")
+    return len(frame)
+
+
+def _on_the_ground(frame: Any, crs: Any, corner: tuple[float, float]) -> Any:
+    """Polygons in metres: as they are in a CRS that keeps areas within 2 %, else in an equal-area projection about them."""
+    if not (crs.is_projected or crs.is_geographic):
+        return frame
+    if crs.is_projected and crs.linear_units_factor[1] == 1 and abs(areal_scale(crs, *corner) - 1) < 0.02:
+        return frame
+    west, south, east, north = frame.to_crs(4326).total_bounds
+    return frame.to_crs(f"+proj=laea +lat_0={(south + north) / 2} +lon_0={(west + east) / 2} +units=m")
+
+
+def _without_small_holes(area: Any, least: float) -> Any:
+    """A polygon, or several, without the holes that are smaller than an area.
+
+    Example:
+        >>> square = shapely.box(0, 0, 9, 9) - shapely.box(1, 1, 2, 2) - shapely.box(4, 4, 7, 7)
+        >>> [hole.length for hole in _without_small_holes(square, 2.0).interiors]
+        [12.0]
+    """
+    if area.geom_type == "MultiPolygon":
+        return shapely.MultiPolygon([_without_small_holes(part, least) for part in area.geoms])
+    return shapely.Polygon(area.exterior, [hole for hole in area.interiors if shapely.Polygon(hole).area >= least])

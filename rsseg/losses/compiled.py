@@ -1,0 +1,49 @@
+"""torch.compile for what a GPU launches in many small kernels, each of which takes longer to launch than to run."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def is_compiled(x: Tensor) -> bool:
+    """Whether a function of a tensor is to be compiled: on a GPU, in training, and not as a part of what is compiled anyway."""
+    return x.is_cuda and x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def compiled_on_gpu(function: Function) -> Function:
+    """The function, compiled as one graph by its first call whose logits are on a GPU and learn.
+
+    Where that fails, as without Triton or a C compiler, the function runs as it is from then on, and one line says so.
+
+    Args:
+        function: It takes the logits by the name `logits`, and has the same value whether it is compiled or not.
+    """
+    compiled: list[Callable[..., Any]] = []
+
+    @functools.wraps(function)
+    def call(*arguments: Any, logits: Tensor, **named: Any) -> Any:
+        if not is_compiled(logits):
+            return function(*arguments, logits=logits, **named)
+        if not compiled:
+            # balancing asks for the gradients of one graph in turn; some are compiled when they are first asked for
+            torch._functorch.config.donated_buffer = False
+            compiled.append(torch.compile(function, fullgraph=True))
+        if compiled[0] is not function:
+            try:
+                return compiled[0](*arguments, logits=logits, **named)
+            except Exception as error:  # whatever compilers raise; if it is not theirs, the function raises it again
+                said = (str(error).strip().splitlines() or [""])[0]
+                log.warning("losses run without torch.compile, which fails here: %s: %s", type(error).__name__, said)
+                compiled[0] = function
+        return function(*arguments, logits=logits, **named)
+
+    return call  # type: ignore[return-value]

@@ -1,0 +1,80 @@
+"""Logits and labels as planes, for losses that look at a pixel's surroundings or order."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rsseg.contract import IGNORE, InputError
+from rsseg.losses.checks import check_weight
+from rsseg.task import TASKS
+
+
+def widened(logits: Tensor) -> Tensor:
+    """Logits in the dtype that losses are computed in: float64 stays, any other becomes float32."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+class Planes(NamedTuple):
+    """Logits in which ignored pixels are harmless, and a plane of truth for each class; all ``[B, C, H, W]``.
+
+    Attributes:
+        logits: float32 or float64, 0 at ignored pixels.
+        own: bool, which valid pixels belong to the class.
+        valid: bool.
+        weight: What each pixel counts for, 0 at ignored ones, in the logits' dtype; None: 1 at valid ones.
+        exclusive: Whether the classes exclude each other: softmax, not sigmoid.
+    """
+
+    logits: Tensor
+    own: Tensor
+    valid: Tensor
+    weight: Tensor | None
+    exclusive: bool
+
+    @property
+    def p(self) -> Tensor:
+        """Probabilities, 0 where ignored."""
+        p = self.logits.softmax(1) if self.exclusive else self.logits.sigmoid()
+        return torch.where(self.valid, p, 0)
+
+    @property
+    def share(self) -> Tensor:
+        """What each pixel counts for, as numbers."""
+        return self.valid.to(self.logits.dtype) if self.weight is None else self.weight
+
+
+def class_planes(logits: Tensor, target: Tensor, task: str, ignore_index: int = IGNORE, weight: Tensor | None = None) -> Planes:
+    """Logits and labels as planes; the arguments are those of `rsseg.losses`.
+
+    Ignored logits are replaced, not multiplied by 0: NaN and infinity under ignored pixels reach neither the value nor
+    the gradient.
+
+    Raises:
+        InputError: For shapes that do not fit, and class shares.
+
+    Example:
+        >>> planes = class_planes(torch.full((1, 1, 1, 2), torch.nan), torch.tensor([[[1, 255]]]), "binary")
+        >>> planes.logits.flatten(), planes.own.flatten(), planes.valid.flatten()
+        (tensor([nan, 0.]), tensor([ True, False]), tensor([ True, False]))
+    """
+    TASKS[task].check_shapes(logits, target)
+    check_weight(logits, weight)
+    if target.is_floating_point():
+        raise InputError(f"the loss needs labels; found class shares, {target.dtype}")
+    labels = target.long()
+    if TASKS[task].exclusive:
+        labels = labels.unsqueeze(1)
+        positive = torch.arange(logits.shape[1], device=logits.device).view(-1, 1, 1)
+    else:
+        labels = labels.reshape(logits.shape)
+        positive = labels.new_ones(())
+    valid = labels != ignore_index
+    if weight is not None:
+        valid = valid & (weight > 0).unsqueeze(1)
+    own, valid = (labels == positive) & valid, valid.expand_as(logits)
+    wide = widened(logits)
+    share = None if weight is None else torch.where(valid, weight.unsqueeze(1).to(wide.dtype), 0)
+    return Planes(torch.where(valid, wide, 0), own, valid, share, TASKS[task].exclusive)

@@ -1,0 +1,158 @@
+"""Terms of single pixels that are no function of sums over the plain logits and labels; each has a pass of its own."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rsseg.collective import global_cat, global_sum
+from rsseg.contract import InputError, number
+from rsseg.losses.checks import per_class, share
+from rsseg.losses.planes import widened
+from rsseg.losses.sums import NLL, Sums
+from rsseg.losses.terms.means import Mean, PixelMean, weights
+
+COUNTABLE = 2**24
+"""Up to here float32 counts whole pixels."""
+
+
+class TopKCrossEntropy(Mean):
+    """Cross-entropy of the hardest pixels alone (Wu et al. 2016; OHEM, online hard example mining, Shrivastava et al. 2016).
+
+    The mean over the `fraction` of the valid pixels (multilabel: entries) with the largest cross-entropy in the global batch,
+    or in each image. Easy pixels have no gradient. Wrong labels are usually among the hardest pixels, so they count for more.
+    Of the last pixels, all that are equally hard count by the same part, so that the gradient depends on no order among them,
+    and the loss is continuous in the fraction and in the weights.
+
+    Args:
+        fraction: Above 0 and up to 1; 1 is cross-entropy.
+
+    Example:
+        >>> logits = torch.tensor([[[[0.0, 9.0, 9.0, 9.0]]]])
+        >>> TopKCrossEntropy("binary", fraction=0.25)(logits, torch.ones(1, 1, 4, dtype=torch.uint8))
+        tensor(0.6931)
+    """
+
+    rules = {"fraction": share}
+    fraction: float = 0.1
+
+    def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        planes = self.planes(logits, target, weight)
+        if self.exclusive:
+            losses = -torch.where(planes.own, planes.logits.log_softmax(1), 0).sum(1)
+            share = planes.share[:, 0]
+        else:
+            losses, share = F.softplus(torch.where(planes.own, -planes.logits, planes.logits)), planes.share
+        losses, share = torch.where(share > 0, losses, -1).flatten(1), share.flatten(1)  # ignored ones come last
+        if self.over == "batch":
+            losses, share = (global_cat(x.flatten()).unsqueeze(0) for x in (losses, share))
+        count = losses.shape[1]
+        hardest, order = losses.topk(math.ceil(self.fraction * count) if weight is None else count, dim=1)
+        in_order = share.gather(1, order)
+        total = torch.float64 if count > COUNTABLE else share.dtype
+        wanted = self.fraction * share.sum(1, keepdim=True, dtype=total)
+        inside = in_order.cumsum(1, dtype=total) - in_order < wanted
+        last = F.pad(hardest.detach().where(inside, torch.inf), (0, 1), value=torch.inf).amin(1, keepdim=True)
+        harder, equal = share * (losses > last), share * (losses == last)
+        part = (wanted - harder.sum(1, keepdim=True, dtype=total)) / _or_one(equal.sum(1, keepdim=True, dtype=total))
+        taken = harder + equal * part.to(losses.dtype)
+        return self.mean((losses * taken).sum(1), wanted.squeeze(1).to(losses.dtype))
+
+
+def _or_one(x: Tensor) -> Tensor:
+    """A divisor, 1 where it is 0."""
+    return x.masked_fill(x == 0, 1)
+
+
+class LogitAdjustedCrossEntropy(PixelMean):
+    """Logit-adjusted cross-entropy (Menon et al. 2021): of the logits plus `tau` times the logarithm of the class priors.
+
+    The offset is added in training only; predictions then treat all classes as equally frequent, which serves the mean of the
+    classes' accuracies, as biases that are tuned after training do. A sigmoid's logit is adjusted by
+    ``tau log(prior / (1 - prior))``.
+
+    Args:
+        priors: The share of each class in the training pixels (multilabel: of each label in its own); in a config, `counted`.
+        tau: 0 is cross-entropy, 1 the paper's.
+
+    Example:
+        >>> term = LogitAdjustedCrossEntropy("binary", priors=[0.2])
+        >>> term(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, dtype=torch.uint8))  # -log 0.2
+        tensor(1.6094)
+    """
+
+    soft = True
+    rules = {"priors": per_class, "tau": number}
+    priors: Any
+    tau: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.priors is None or not all(0 < p < 1 for p in self.priors):
+            raise InputError(f"priors are one number per class, each above 0 and below 1; found {self.priors}")
+
+    def total(self, found: Sums) -> Tensor:
+        return found[NLL].sum((0, 2))
+
+    def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        wide = widened(logits)
+        priors = torch.as_tensor(weights(self.priors, wide.movedim(1, -1), "priors"))
+        offset = priors.log() if self.exclusive else priors.logit()
+        adjusted = wide + self.tau * offset.view(-1, 1, 1)
+        return self.from_sums(self.take(adjusted, target, weight, [(NLL, self.over)]))
+
+
+class LogitMargin(Mean):
+    """What margin-based label smoothing (Liu et al. 2022) adds to cross-entropy, for calibrated probabilities.
+
+    The mean over pixels and classes of ``max(0, max_j z_j - z_c - m)``: logits may lie up to m apart at no cost, where label
+    smoothing draws them to one distance. A sigmoid's logit z stands for two classes with the logits 0 and z. It does not
+    depend on the label: add it to a cross-entropy, with a small weight (the paper's: 0.1).
+
+    Args:
+        margin: m, 0 or more, in logits.
+
+    Example:
+        >>> logits = torch.tensor([9.0, 0.0, -6.0]).view(1, 3, 1, 1)
+        >>> LogitMargin("multiclass")(logits, torch.zeros(1, 1, 1, dtype=torch.uint8))  # 15 - 10 of one class in three
+        tensor(1.6667)
+    """
+
+    rules = {"margin": number}
+    margin: float = 10.0
+
+    def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        planes = self.planes(logits, target, weight)
+        z = planes.logits
+        gap = z.amax(1, keepdim=True) - z if self.exclusive else z.abs()
+        classes = 1 if self.exclusive else 2
+        sums = torch.stack([F.relu(gap - self.margin) / classes * planes.share, planes.share]).sum((2, 3, 4))
+        top, bottom = global_sum(sums.sum(1, keepdim=True)) if self.over == "batch" else sums
+        return self.mean(top, bottom)
+
+
+class OneClass(PixelMean):
+    """What is learnt without the class that is looked for: the mean of ``log(1 + exp(z))`` over the pixels that are not of it.
+
+    Pixels of the class do not count, as if they were ignored. With ``model.rebuild=true`` the logit z is the logarithm of the
+    error of a pixel that a network rebuilds, so that the loss is the mean of ``log(1 + error)``: the network learns to
+    rebuild the usual, and what it rebuilds badly is the class (Sakurada & Yairi 2014).
+
+    Example:
+        >>> target = torch.tensor([[[0, 1]]], dtype=torch.uint8)
+        >>> OneClass("binary")(torch.tensor([[[[0.0, 9.0]]]]), target)  # log 2 of the first pixel
+        tensor(0.6931)
+    """
+
+    tasks = ("binary",)
+
+    def total(self, found: Sums) -> Tensor:
+        return found[NLL].sum((0, 2))
+
+    def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        rest = target.masked_fill(target == 1, self.ignore_index)
+        return self.from_sums(self.take(logits, rest, weight, [(NLL, self.over)]))

@@ -1,0 +1,104 @@
+"""What is summed per scene on the device: confusion matrices of labels, errors of real values."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from rsseg.contract import IGNORE, known
+from rsseg.metrics.errors import SUMS
+from rsseg.task import Task
+
+
+class SceneCounts(Metric):
+    """Numbers that are counted per scene, and summed over processes.
+
+    Args:
+        task: The head's task.
+        shape: ``[S, ...]``, of the numbers of all scenes.
+        dtype: Theirs.
+    """
+
+    full_state_update = False
+    counts: Tensor
+
+    def __init__(self, task: Task, shape: tuple[int, ...], dtype: torch.dtype = torch.int64) -> None:
+        super().__init__()
+        self.task = task
+        self.add_state("counts", torch.zeros(shape, dtype=dtype), dist_reduce_fx="sum")
+
+    def compute(self) -> Tensor:
+        """The numbers."""
+        return self.counts
+
+
+class Confusion(SceneCounts):
+    """Counts of (target, prediction) pairs.
+
+    The state is int64 ``[S, P, K, K]``, rows the target: one plane of C x C for multiclass, one of 2 x 2 per label for
+    binary and multilabel.
+
+    Args:
+        task: The head's task.
+        scenes: The number of scenes.
+        threshold: As for `Task.predict`.
+
+    Example:
+        >>> from rsseg.task import Binary
+        >>> confusion = Confusion(Binary(("building",)), scenes=1)
+        >>> logits = torch.tensor([[[[2.0, -1.0, 3.0]]]])
+        >>> confusion.update(logits, torch.tensor([[[1, 0, 255]]], dtype=torch.uint8), torch.tensor([0]))
+        >>> confusion.compute().tolist()
+        [[[[1, 0], [0, 1]]]]
+    """
+
+    def __init__(self, task: Task, scenes: int, threshold: Tensor | None = None) -> None:
+        super().__init__(task, (scenes, len(task.matrices), task.labels, task.labels))
+        self.threshold = threshold
+
+    def update(self, logits: Tensor, target: Tensor, scene: Tensor, corner: Tensor | None = None) -> None:
+        """Count a batch.
+
+        Args:
+            logits: ``[B, K, H, W]``.
+            target: Labels ``[B, H, W]`` or ``[B, L, H, W]``; `IGNORE` is not counted. Of shares the `Task.hard_labels` are.
+            scene: int64 ``[B]``.
+            corner: Where windows lie in their scenes, which does not matter here.
+        """
+        _, planes, labels, _ = self.counts.shape
+        shape = (len(logits), planes, *logits.shape[2:])
+        predicted = self.task.predict(logits, self.threshold).reshape(shape)
+        target = self.task.hard_labels(target).long().reshape(shape)
+        plane = torch.arange(planes, device=logits.device)[:, None, None]
+        cell = ((scene[:, None, None, None] * planes + plane) * labels + target) * labels + predicted
+        cells = self.counts.numel()
+        cell = torch.where(target == IGNORE, cells, cell)  # a bin more, cut off again
+        self.counts += torch.bincount(cell.flatten(), minlength=cells + 1)[:cells].view_as(self.counts)
+
+
+class ErrorSums(SceneCounts):
+    """`SUMS`, in the target's unit, float64 ``[S, V, 6]``.
+
+    Args:
+        task: The head's task, a regression.
+        scenes: The number of scenes.
+
+    Example:
+        >>> from rsseg.task import Regression
+        >>> sums = ErrorSums(Regression(("height",)), scenes=1)
+        >>> sums.update(torch.tensor([[[[3.0, 9.0]]]]), torch.tensor([[[[1.0, torch.nan]]]]), torch.tensor([0]))
+        >>> sums.compute().tolist()
+        [[[1.0, 2.0, 2.0, 4.0, 1.0, 1.0]]]
+    """
+
+    def __init__(self, task: Task, scenes: int) -> None:
+        super().__init__(task, (scenes, task.channels, len(SUMS)), torch.float64)
+
+    def update(self, logits: Tensor, target: Tensor, scene: Tensor, corner: Tensor | None = None) -> None:
+        """Add a batch; the arguments are those of `Confusion`, the target standardised as the loss sees it, NaN not counted."""
+        there = known(target)
+        value = self.task.predict(target).double().masked_fill(~there, 0)
+        error = self.task.predict(logits).double().masked_fill(~there, 0) - value
+        parts = (there.double(), error, error.abs(), error.square(), value, value.square())
+        self.counts.index_add_(0, scene, torch.stack([part.sum((2, 3)) for part in parts], dim=-1))
