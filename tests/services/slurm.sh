@@ -57,6 +57,7 @@ start() {
         sleep 1
     done
     tail "$folder"/*.log >&2
+    stop
     return 1
 }
 
