@@ -1,7 +1,7 @@
 # `make PYTHON=/path/to/python test` uses another interpreter than the one on the PATH.
 PYTHON ?= python
 
-.PHONY: install test fast fuzz lint types format docs image
+.PHONY: install test fast fuzz soak lint types format docs site image
 
 install:  ## the project as it stands here, with the tools of the other verbs
 	$(PYTHON) -m pip install -e '.[dev]'
@@ -14,6 +14,9 @@ fast: lint types  ## the same without the slow tests
 
 fuzz:  ## 2,000 random datasets and overrides, each of which has to give a result or a line
 	$(PYTHON) tests/fuzz.py 2000
+
+soak:  ## an hour of kills, fuzz cases, validations, comparisons, scenes; its table goes into docs/reliability.md
+	$(PYTHON) tests/soak.py write=true
 
 lint:  ## style, layout and the import contract
 	$(PYTHON) -m ruff check
@@ -29,6 +32,9 @@ format:
 
 docs:  ## the reference of all settings, from the schema and the YAML files
 	$(PYTHON) docs/make_configuration.py
+
+site: docs  ## the documentation as a site without network, in site/
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
 
 image:
 	docker build -t rsseg .

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import yaml  # type: ignore[import-untyped]
 from omegaconf import MISSING
 
-from rsseg.config.schema import DatasetConfig, LossConfig, ModelConfig, RecordConfig
+from rsseg.config.schema import DatasetConfig, LossConfig, MetricsConfig, ModelConfig, RecordConfig
 
 INTRODUCTION = """\
-# Configuration
+# Settings
 
 Made from `rsseg/config/schema.py` and `configs/` by `make docs`; a test holds it to them.
 
-A run's config is put together by [Hydra](https://hydra.cc): each line of the defaults list below picks one file of a group,
-`group=file` on the command line picks another, `group=[one,two]` several (augment, callbacks, logger), and `key=value` sets any
-value. Arguments of a `_target_` that a file does not list can be set too: what the target does not know is refused, with the
-nearest name that it does. A `_target_` is a class that its place accepts, of a package of your own too: `trust=[mypackage]`,
-see [losses.md](losses.md#a-loss-of-your-own). `python train.py --cfg job` prints the config without running it.
+[Hydra](https://hydra.cc) composes the config of a run. `group=choice` picks a file of a group, `group=[one,two]` several
+(augment, callbacks, logger), and `key=value` sets any value. Arguments of a `_target_` that no file lists can be set too; one
+that the target does not know is refused, with the nearest name that it does. A `_target_` is a class that its place accepts; of
+a package of your own with `trust=[mypackage]` ([own_loss.md](own_loss.md#code-of-your-own)). `rsseg train --cfg job` prints
+the config of a command without running it.
+
+The tables of choices write a setting as `key=default (what it means)`. It is set below its group, as in `sampler.power=0.5`;
+those of `loss/term` are below `loss.terms.<name>`, those of an experiment or a sweep at the root.
 """
 
 GROUPS = {
@@ -42,6 +47,17 @@ GROUPS = {
     "sweep": None,
 }
 
+UNSHOWN = re.compile(r"(.*\.)?palette$")
+"""Colours of classes, which say nothing in a table."""
+
+
+class Setting(NamedTuple):
+    """A value of a YAML file: its dotted key, the text of its value, and what the comment beside or above it says."""
+
+    key: str
+    value: str
+    meaning: str
+
 
 def attributes(schema: type[Any]) -> dict[str, str]:
     """What the docstrings of a dataclass and of its bases say of each attribute."""
@@ -53,21 +69,107 @@ def attributes(schema: type[Any]) -> dict[str, str]:
     return found
 
 
+def table(head: str, rows: list[str]) -> str:
+    """A table of Markdown, from cells joined by bars."""
+    return "\n".join([f"| {head} |", "|" + " --- |" * (head.count("|") + 1), *rows])
+
+
+def cell(text: str) -> str:
+    """A text as it stands in a cell."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
 def schema_table(schema: type[Any]) -> str:
     """A table of a dataclass's fields: name, type, default, meaning."""
-    meanings, rows = attributes(schema), ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+    meanings, rows = attributes(schema), []
     items = sorted(dataclasses.fields(schema), key=lambda item: item.name != "name")  # what it is called comes first
     for item in items:
         default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
         shown = "" if default == MISSING else "null" if default is None else f"`{default}`"
         kind = str(item.type).replace("|", "or").replace(" or None", " or null")
-        rows.append(f"| `{item.name}` | {kind} | {shown} | {meanings.get(item.name, '')} |")
-    return "\n".join(rows)
+        rows.append(f"| `{item.name}` | {kind} | {shown} | {cell(meanings.get(item.name, ''))} |")
+    return table("key | type | default | meaning", rows)
 
 
-def text(path: Path) -> str:
-    """The text of a YAML file, whose comments say what it is."""
-    return f"```yaml\n{path.read_text(encoding='utf-8').strip()}\n```\n"
+def comment_of(lines: list[str], first: int, last: int) -> str:
+    """The comment behind the last line of a value, and those on the lines above its first one."""
+    said: list[str] = []
+    for line in reversed(lines[:first]):
+        if not line.lstrip().startswith("#"):
+            break
+        said.insert(0, line.strip(" #"))
+    _, _, beside = lines[last].partition(" #")
+    return " ".join([*said, beside.strip()]).strip()
+
+
+def settings(text: str) -> Iterator[Setting]:
+    """The values of a YAML file; an entry of its defaults list has the key ``defaults``."""
+    lines = text.splitlines()
+
+    def walk(node: yaml.Node, data: Any, place: str) -> Iterator[Setting]:
+        for key, value in node.value:
+            name = f"{place}{key.value}"
+            if isinstance(value, yaml.MappingNode) and value.value:
+                yield from walk(value, data[key.value], f"{name}.")
+            elif name == "defaults":
+                for entry in value.value:
+                    scalar = isinstance(entry, yaml.ScalarNode)
+                    shown = entry.value if scalar else text[entry.start_mark.index : entry.end_mark.index]
+                    line = entry.start_mark.line
+                    yield Setting(name, shown.partition(" #")[0].strip(), comment_of(lines, line, line))
+            else:
+                shown = text[value.start_mark.index : value.end_mark.index]
+                if isinstance(value, yaml.CollectionNode) and not value.flow_style:
+                    shown = yaml.safe_dump(data[key.value], default_flow_style=True, width=10_000).strip()
+                top = 0 if key.start_mark.line == introduction(lines) else key.start_mark.line
+                yield Setting(name, shown, comment_of(lines, top, value.start_mark.line))
+
+    root = yaml.compose(text)
+    if isinstance(root, yaml.MappingNode):
+        yield from walk(root, yaml.safe_load(text), "")
+
+
+def introduction(lines: list[str]) -> int:
+    """How many lines of comment a file begins with."""
+    return next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
+
+
+def summary(path: Path) -> str:
+    """What the comment at a file's beginning says; the example commands in it are left out."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    said = [line.lstrip("# ") for line in lines[: introduction(lines)] if "@package" not in line and "#   python" not in line]
+    return cell(" ".join(said))
+
+
+def choice(path: Path) -> str:
+    """The row of a file of a group: its name, what it is, and its settings."""
+    shown, target, about = [], "", ""
+    for item in settings(path.read_text(encoding="utf-8")):
+        value = item.value.replace("`", "")
+        if item.key == "defaults":
+            name, _, chosen = value.partition(": ")
+            name = re.sub(r"^override /|^/|^term@", "", name)
+            shown += [f"`{name}={chosen}`" if chosen else f"`{name}`"] if name != "_self_" else []
+        elif item.key == "_target_" or item.key.endswith("._target_"):
+            target, about = (target, about) if target else (value.rpartition(".")[2], item.meaning)
+        elif not UNSHOWN.match(item.key):
+            key = item.key.removeprefix("hydra.sweeper.params.")
+            shown.append(f"`{key}={value}`" + (f" ({item.meaning})" if item.meaning else ""))
+    named = f"`{target}`" if target and path.parent.name != "dataset" else ""
+    what = cell(" ".join([named, summary(path), about]))
+    return f"| `{path.stem}` | {what} | {cell(', '.join(shown))} |"
+
+
+def root_table(path: Path) -> str:
+    """The settings of train.yaml, the groups first; those of Hydra itself are left out."""
+    rows = []
+    for item in settings(path.read_text(encoding="utf-8")):
+        name, _, chosen = item.value.partition(": ")
+        if item.key == "defaults" and chosen:
+            rows.append(f"| `{name}` | `{chosen}` | {cell(item.meaning)} |")
+        elif item.key != "defaults" and not item.key.startswith("hydra."):
+            rows.append(f"| `{item.key}` | `{item.value}` | {cell(item.meaning)} |")
+    return table("key | default | meaning", rows)
 
 
 def reference(configs: Path) -> str:
@@ -76,15 +178,16 @@ def reference(configs: Path) -> str:
     Args:
         configs: The folder of the YAML files.
     """
-    parts = [INTRODUCTION, f"## The root: `train.yaml`\n\n{text(configs / 'train.yaml')}"]
-    parts.append(f"## `record`\n\n{schema_table(RecordConfig)}\n")
+    parts = [INTRODUCTION, f"## The root: `train.yaml`\n\n{root_table(configs / 'train.yaml')}\n"]
+    parts.append(f"## `record`\n\n{schema_table(RecordConfig)}\n\n## `metrics`\n\n{schema_table(MetricsConfig)}\n")
     known = {path.parent.relative_to(configs).as_posix() for path in configs.rglob("*.yaml")} - {"."}
     assert known == set(GROUPS), f"groups without a place in the reference: {known ^ set(GROUPS)}"
     for group, schema in GROUPS.items():
         parts.append(f"## `{group}`\n")
         if schema is not None:
             parts.append(schema_table(schema) + "\n")
-        parts += [f"**`{path.stem}`**\n\n{text(path)}" for path in sorted((configs / group).glob("*.yaml"))]
+        rows = [choice(path) for path in sorted((configs / group).glob("*.yaml"))]
+        parts.append(table(f"`{group}=` | what | settings", rows) + "\n")
     return "\n".join(parts)
 
 

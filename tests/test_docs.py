@@ -1,13 +1,18 @@
-"""The commands that the documentation shows run on tiny data, and its reference is up to date."""
+"""The commands that the documentation shows run on tiny data, its reference is up to date, and it builds as a site."""
 
 import dataclasses
 import itertools
 import re
 import shlex
 import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import layouts
+import losses_pictures
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,8 +23,11 @@ from test_run import SMALL, TINY, settings
 from tiny import CONFIGS, checker, coloured, compose, map_scene, write_tif
 
 from rsseg.answer import compare
+from rsseg.assembly import check_run
+from rsseg.commands import COMMANDS
 from rsseg.commands.describe import Arguments as DescribeArguments
 from rsseg.commands.describe import run as describe_folder
+from rsseg.config.entry import ENTRY
 from rsseg.config.schema import Config
 from rsseg.config.search import Search
 from rsseg.describe.noise import describe_noise
@@ -30,7 +38,8 @@ from rsseg.run import train
 from rsseg.search import check_search
 
 ROOT = CONFIGS.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TUTORIALS = sorted((ROOT / "docs").glob("tutorial_*.md"))
+PAGES = [*(ROOT / name for name in ("README.md", "README.pt.md", "CONTRIBUTING.md")), *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = (
     "trainer=",
     "trainer.devices",
@@ -42,19 +51,23 @@ ELSEWHERE = (
 )  # where and how far it runs, not what
 
 
-def commands() -> list[tuple[str, str]]:
-    """Every line of every shell block, with its page."""
-    found = []
-    for page in PAGES:
-        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
-            lines = block.replace("\\\n", " ").splitlines()
-            found += [(page.name, " ".join(line.split())) for line in lines if line.strip()]
-    return found
+def blocks(page: Path, language: str) -> list[str]:
+    """The text of a page's blocks of code."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def python_lines(start: str) -> list[tuple[str, str]]:
-    """The commands with a python call in them, from there on."""
-    return [(page, line[line.index(start) :]) for page, line in commands() if start in line]
+def lines(block: str) -> list[str]:
+    """The commands of a shell block, each on one line."""
+    joined = block.replace("\\\n", " ").splitlines()
+    return [" ".join(line.split()) for line in joined if line.strip()]
+
+
+def commands(*names: str) -> list[tuple[str, str]]:
+    """The commands of rsseg of these names on all pages but the tutorials, which are run as a whole, with their page."""
+    found = [
+        (page.name, line) for page in PAGES if page not in TUTORIALS for block in blocks(page, "sh") for line in lines(block)
+    ]
+    return [(page, line) for page, line in found if line.startswith(tuple(f"rsseg {name}" for name in names))]
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +126,7 @@ def sweep(words: list[str]) -> list[list[str]]:
     return [list(combination) for combination in itertools.product(*choices)]
 
 
-@pytest.mark.parametrize(("page", "line"), python_lines("python train.py"))
+@pytest.mark.parametrize(("page", "line"), commands("train"))
 def test_commands_to_train(page, line, data, tmp_path, monkeypatch):
     monkeypatch.setenv("RSSEG_DATA", str(data))
     words = shlex.split(line.replace("/data/", f"{data}/"), comments=True)[2:]
@@ -132,6 +145,9 @@ def test_commands_to_train(page, line, data, tmp_path, monkeypatch):
         config = settings(tmp_path, *own, *TINY[1:], *encoder, *needed)
         if config.dataset.name.startswith("synthetic"):
             config.dataset.source.scenes, config.dataset.source.recipe["size"] = {"train": 1, "val": 1, "test": 1}, 96
+        if number:  # the first run is trained; of another one what can be seen beforehand
+            check_run(config, scenes=True)
+            continue
         score = train(config, tmp_path / str(number), own, "loss")
         assert score < 0 if config.dataset.task == "regression" else 0 <= score <= 1
 
@@ -144,23 +160,23 @@ def finished(tmp_path_factory, folder_root):
     return folder / "run"
 
 
-@pytest.mark.parametrize(("page", "line"), python_lines("python scripts/"))
-def test_commands_of_the_scripts(page, line, data, finished, folder_root, tmp_path):
-    script, *words = shlex.split(line, comments=True)[1:]
-    if script == "scripts/search.py":
+@pytest.mark.parametrize(("page", "line"), commands(*sorted(set(COMMANDS) - {"train", "new", "reproduce"})))
+def test_the_other_commands(page, line, data, finished, folder_root, tmp_path):
+    name, *words = shlex.split(line, comments=True)[1:]
+    if name == "search":
         return check_search(searched(tmp_path, words), 1)
     given = dict(word.split("=", 1) for word in words if "=" in word)
-    if script == "scripts/evaluate.py":
+    if name == "evaluate":
         evaluate(finished, given.get("split", "val"))
-    elif script == "scripts/predict.py":
+    elif name == "predict":
         assert {"run", "scene"} <= set(given)
         map_scene(finished, next((folder_root / "images").iterdir()), tmp_path / "map.tif")
-    elif script == "scripts/export.py":
+    elif name == "export":
         if given.get("to") == "onnx":
             pytest.importorskip("onnxscript"), pytest.importorskip("onnxruntime")
         labels = given.get("labels") == "true"
         export(finished, given.get("to", "folder"), tmp_path / "out", "", given.get("threshold", "fixed"), labels)
-    elif script == "scripts/describe.py":
+    elif name == "describe":
         own = [word.replace("/data/", f"{data}/") for word in words]
         if "run" in given:
             describe_noise(finished)
@@ -174,7 +190,7 @@ def test_commands_of_the_scripts(page, line, data, finished, folder_root, tmp_pa
         describe(config, tmp_path, own)
         assert (tmp_path / "description.png").is_file()
     else:
-        assert script == "scripts/compare.py"
+        assert name == "compare"
         compare([finished], out=tmp_path)
     return None
 
@@ -200,20 +216,92 @@ def test_train_yaml_shows_every_field():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_pictures_exist(page):
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         assert target.startswith("http") or (page.parent / target).exists(), target
         assert Path(target).suffix != ".png" or not target.startswith("http")
+    for script in re.findall(r"\b(?:docs|examples|scripts)/\w+\.py\b", text):
+        assert (ROOT / script).exists(), script
 
 
 def test_every_choice_is_documented():
-    """Each dataset and model is named in its page, each group's options in the README or the reference."""
+    """Each dataset and model is named in its page; each option of every group is in the reference, which is made from them."""
     for group in ("dataset", "model"):
         text = (ROOT / f"docs/{group}s.md").read_text()
         for path in (CONFIGS / group).glob("*.yaml"):
             assert path.stem in text, f"{group}={path.stem} is missing in docs/{group}s.md"
 
 
-def test_the_readme_names_every_loss_and_experiment():
-    text = (ROOT / "README.md").read_text()
-    names = [path.stem for group in ("loss", "experiment") for path in (CONFIGS / group).glob("*.yaml")]
-    assert [name for name in names if f"`{name}`" not in text and f"={name}`" not in text] == []
+def test_the_pictures_of_the_losses_are_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(losses_pictures, "FOLDER", tmp_path)
+    monkeypatch.setattr(losses_pictures, "SIDE", 20)
+    losses_pictures.segmentation()
+    losses_pictures.regression()
+    for name in ("losses.png", "losses_regression.png"):
+        assert plt.imread(tmp_path / name).std() > 0.05
+
+
+TINY_TUTORIAL = [*TINY, "model.net.decoder_channels=[16,16,8,8,8]", "model.weights=none"]
+TINY_SCENES = ["dataset.source.recipe.size=96", "dataset.source.scenes={train: 12, val: 4, test: 4}"]
+
+
+def tiny_command(words: list[str]) -> list[str]:
+    """The words of a tutorial's command for tiny training."""
+    if words[0] != "train":
+        return words
+    tiny = [*TINY_TUTORIAL, *([] if "dataset=aerial" in words else TINY_SCENES)]
+    tiny += ["loss=ce,dice", "seed=1,2,3"] if "-m" in words else []
+    keys = {word.partition("=")[0] for word in tiny}
+    return [*(word for word in words if word.partition("=")[0] not in keys), *tiny]
+
+
+def run_tutorial(page: Path, folder: Path) -> None:
+    """Do in a folder what a tutorial says: run its commands, and write the files whose path stands in a block's first line."""
+    text = page.read_text(encoding="utf-8")
+    for language, block in re.findall(r"^```(sh|yaml)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        if language == "yaml":
+            path = folder / block.split("\n")[0].removeprefix("# ")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block, encoding="utf-8")
+            continue
+        for line in lines(block):
+            for dataset in re.findall(r"runs/(\w+)/20[\d_-]+", line):  # the page's run is of another time
+                newest = max(path.name for path in (folder / "runs" / dataset).glob("20*"))
+                line = re.sub(rf"runs/{dataset}/20[\d_-]+", f"runs/{dataset}/{newest}", line)
+            words = shlex.split(line, comments=True)
+            if words[0] == "rsseg":
+                done = subprocess.run(
+                    [*ENTRY, *tiny_command(words[1:])], cwd=folder, capture_output=True, text=True, check=False
+                )
+            else:
+                done = subprocess.run(line, cwd=folder, shell=True, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.slow
+def test_the_tutorial_from_raw_files_to_a_map(tmp_path):
+    run_tutorial(ROOT / "docs/tutorial_map.md", tmp_path)
+    assert list(tmp_path.glob("runs/aerial/*/evaluation-test-tuned.csv"))
+    assert list(tmp_path.glob("runs/aerial/*/maps/test_001.tif"))
+    assert list(tmp_path.glob("runs/aerial/*/maps/test_001-polygons.gpkg"))
+
+
+@pytest.mark.slow
+def test_the_tutorial_from_a_question_to_an_answer(tmp_path):
+    run_tutorial(ROOT / "docs/tutorial_answer.md", tmp_path)
+    comparison = tmp_path / "runs/sweep/buildings_losses/comparison"
+    assert (comparison / "report.html").is_file()
+    assert "ce" in (comparison / "comparison.csv").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("mkdocs") is None, reason="the site's tools are the extra docs")
+def test_the_site_is_built_without_a_warning(tmp_path):
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "rsseg.losses.Tversky" in (tmp_path / "python.html").read_text(encoding="utf-8")
+    outside = r'(?:src|<link[^>]*href)="https?://'
+    pages = {page: re.findall(outside, page.read_text(encoding="utf-8")) for page in tmp_path.rglob("*.html")}
+    assert len(pages) > len(PAGES)
+    assert not any(pages.values()), {page.name: found for page, found in pages.items() if found}

@@ -22,6 +22,9 @@ from rsseg.progress import progress
 
 log = logging.getLogger(__name__)
 
+ROWS = 128
+"""Rows of planes that are turned into labels and the like at a time."""
+
 
 class Output(Protocol):
     """What is made of a head's planes, rows by rows from the top."""
@@ -166,7 +169,10 @@ def predict_scene(
             hidden = unseen[first - top : last - top, own]
             seen |= not hidden.all()
             taken = {head: blend.take() for head, blend in blends.items()}
-            found = [(output, output.rows(first, taken[output.head], hidden)) for output in outputs]
+            found = []
+            for at in range(0, last - first, ROWS):  # a few rows at a time: deciding takes several times their memory
+                part = slice(at, at + ROWS)
+                found += [(output, output.rows(first + at, taken[output.head][:, part], hidden[part])) for output in outputs]
             for blend in blends.values():
                 blend.advance()
             for each in written:

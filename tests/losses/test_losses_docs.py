@@ -1,6 +1,7 @@
 """What docs/losses.md shows is what happens."""
 
 import doctest
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -22,6 +23,14 @@ def test_every_picture_exists_and_shows_something():
     assert named
     for name in named:
         assert np.std(plt.imread(PAGE.parent / name)) > 0.05
+
+
+def test_every_loss_leads_to_its_formula_and_its_paper():
+    rows = [line.split(" | ") for line in PAGE.read_text().splitlines() if re.match(r"\| `[A-Z]\w+`", line)]
+    assert len(rows) > 25
+    for name, formula, paper, *_ in rows:
+        assert formula.strip(), name
+        assert re.search(r"\]\(https://(doi\.org/10\.\d{4,}/\S+|arxiv\.org/abs/\d{4}\.\d{4,5})\)", paper), name
 
 
 def test_the_table_names_every_loss():
