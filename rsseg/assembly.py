@@ -42,7 +42,7 @@ from rsseg.task import Task
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("tensorboard", "wandb", "mlflow")  # the loggers that an extra of rsseg installs; each is called as its package
+PACKAGES = ("tensorboard", "wandb", "mlflow", "trackio")  # the loggers that an extra installs; each is called as its package
 
 
 def attempts(setup: Setup) -> Iterator[tuple[str, Callable[[], object]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,57 @@ def earlier_rows(path: Path, step: int) -> list[dict[str, str]]:
         raise InputError(
             f"{path} can't be read ({error}): remove it, and the run goes on without the rows that it had"
         ) from None
+
+
+class TrackioLogger(Logger):
+    """Trackio, which has no logger for Lightning: a run in a SQLite database on this machine.
+
+    Trackio reads the database's folder from the environment when it is imported: all runs of a process share the first one's.
+
+    Args:
+        project: The project's name.
+        folder: The database's folder, unless the environment has a TRACKIO_DIR.
+        save_dir: The run folder, which names the run; a run that goes on adds to what it has logged.
+
+    Attributes:
+        run: Trackio's own run.
+    """
+
+    name, version = "trackio", ""
+
+    def __init__(self, project: str, folder: str, save_dir: str) -> None:
+        super().__init__()
+        os.environ.setdefault("TRACKIO_DIR", str(Path(folder).resolve()))
+        import trackio
+
+        run = Path(save_dir).resolve()
+        self.run = trackio.init(project, name=f"{run.parent.name} {run.name}", resume="allow", embed=False)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log numbers at a step."""
+        self.run.log(dict(metrics), step)
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Keep the config, which Trackio writes with the first metrics."""
+        self.run.config.update(params)
+
+    def show(self, name: str, picture: Path, step: int) -> None:
+        """Log a PNG."""
+        import trackio
+
+        self.run.log({name: trackio.Image(picture)}, step)
+
+    def tabulate(self, name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
+        """Log a table."""
+        import trackio
+
+        self.run.log({name: trackio.Table(data=[dict(row) for row in rows])}, step)
+
+    def end(self) -> None:
+        """Write what is held back, and let the next run of this process have one of its own."""
+        import trackio
+
+        trackio.finish()
 
 
 class SideLogger(Logger):
@@ -189,6 +241,8 @@ def send_picture(logger: Logger, name: str, picture: Path, step: int) -> None:
         logger.log_image(name, [str(picture)], step=step)
     elif isinstance(logger, MLFlowLogger):
         logger.experiment.log_artifact(logger.run_id, str(picture), name)
+    elif isinstance(logger, TrackioLogger):
+        logger.show(name, picture, step)
 
 
 def send_table(logger: Logger, name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
@@ -201,6 +255,8 @@ def send_table(logger: Logger, name: str, rows: Sequence[Mapping[str, Any]], ste
         logger.log_table(name, columns=columns, data=[[row[c] for c in columns] for row in rows], step=step)
     elif isinstance(logger, MLFlowLogger):
         logger.experiment.log_table(logger.run_id, {c: [row[c] for row in rows] for c in columns}, f"{name}.json")
+    elif isinstance(logger, TrackioLogger):
+        logger.tabulate(name, rows, step)
 
 
 def close(logger: Logger) -> None:
@@ -209,6 +265,8 @@ def close(logger: Logger) -> None:
         logger.experiment.close()
     elif isinstance(logger, WandbLogger):
         logger.experiment.finish()
+    elif isinstance(logger, TrackioLogger):
+        logger.end()
 
 
 def side_loggers(trainer: Any) -> list[SideLogger]:

@@ -19,7 +19,7 @@ from rsseg.config.plan import TRIALS
 from rsseg.config.search import Search
 from rsseg.config.sweep import end_with_parent
 from rsseg.contract import InputError, nearest
-from rsseg.files import LockedError, write_csv
+from rsseg.files import LockedError, lock, write_csv
 from rsseg.progress import estimate
 from rsseg.race import Race
 from rsseg.run import train
@@ -121,16 +121,17 @@ def open_study(wanted: Search) -> Any:
         folder.mkdir(parents=True, exist_ok=True)
         url = wanted.storage or f"sqlite:///{folder.resolve()}/study.db"
         patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None  # seconds, while another one writes
-        study = optuna.create_study(
-            storage=optuna.storages.RDBStorage(url, engine_kwargs=patience),
-            sampler=optuna.samplers.TPESampler(constant_liar=True),  # several trials at once stay apart
-            study_name=wanted.study,
-            directions=["maximize"] * len(wanted.objectives),
-            load_if_exists=True,
-        )
-        before = study.user_attrs.get("search")
-        if before is None:
-            study.set_user_attr("search", wanted.identity())
+        with lock(folder / "study.lock", wait=True):  # of two that make the tables of a database, PostgreSQL lets one fail
+            study = optuna.create_study(
+                storage=optuna.storages.RDBStorage(url, engine_kwargs=patience),
+                sampler=optuna.samplers.TPESampler(constant_liar=True),  # several trials at once stay apart
+                study_name=wanted.study,
+                directions=["maximize"] * len(wanted.objectives),
+                load_if_exists=True,
+            )
+            before = study.user_attrs.get("search")
+            if before is None:
+                study.set_user_attr("search", wanted.identity())
     except (ImportError, OSError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
         shown = str(error).strip().splitlines()[0]
         raise InputError(f"storage={wanted.storage or folder / 'study.db'} can't be opened: {shown}") from None

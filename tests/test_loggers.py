@@ -6,6 +6,7 @@ import json
 import pytest
 from lightning.pytorch.loggers import Logger
 from test_run import folder_data, settings
+from tiny import power_cut
 
 from rsseg.loggers import SideLogger
 from rsseg.run import train
@@ -59,6 +60,33 @@ def test_mlflow_in_a_local_file(tmp_path, folder_root):
     assert found.data.params["dataset/name"] == "folder"
     assert len(client.get_metric_history(found.info.run_id, "val/mask/iou")) == 2
     assert {item.path for item in client.list_artifacts(found.info.run_id)} == PICTURES | {"classes.json"}
+
+
+@pytest.mark.slow
+def test_trackio_in_a_local_file(tmp_path, folder_root, monkeypatch):
+    """Runs that begin and go on, one after the other in one process, each as a run of its own."""
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "store"))  # read once per process
+    pytest.importorskip("trackio", exc_type=ImportError)
+    from trackio.sqlite_storage import SQLiteStorage
+
+    words = [*folder_data(folder_root), "validations=2", "pictures=1", "logger=trackio"]
+    with power_cut(1):
+        train(settings(tmp_path, *words, "checkpoint_every=1"), tmp_path / "first")
+    for name in ("second", "first"):
+        train(settings(tmp_path, *words, "checkpoint_every=1"), tmp_path / name)
+    names = {name: f"{tmp_path.name} {name}" for name in ("first", "second")}
+    assert {run["name"] for run in SQLiteStorage.get_run_records("folder")} == set(names.values())
+    for name, called in names.items():
+        rows = SQLiteStorage.get_logs("folder", called)
+        with (tmp_path / name / "metrics.csv").open() as file:
+            written = {row["step"]: float(row["val/mask/iou"]) for row in csv.DictReader(file) if row["val/mask/iou"]}
+        assert {str(row["step"]): row["val/mask/iou"] for row in rows if "val/mask/iou" in row} == pytest.approx(written)
+        for picture in PICTURES:
+            shown = next(row[picture] for row in rows if picture in row)
+            assert (tmp_path / "store/media" / shown["file_path"]).is_file()
+        (table,) = (row["classes"]["_value"] for row in rows if "classes" in row)
+        assert [row["class"] for row in table] == ["a", "b", "c", "mean"]
+        assert SQLiteStorage.get_run_config("folder", called)["dataset"]["name"] == "folder"
 
 
 @pytest.mark.slow

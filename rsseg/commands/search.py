@@ -18,7 +18,7 @@ class Arguments:
     processes=NUMBER                 trials that run at once on this machine, default 1
     study=NAME                       default: search; its folder is <output>/search/<study>
     race=NUMBER                      how many of the best trials are raced on 8 further seeds afterwards, default 0: none
-    storage=URL                      default: a SQLite file in that folder; or mysql://..., postgresql://...
+    storage=URL                      default: a SQLite file in that folder; or mysql://..., postgresql+psycopg://...
     """
 
     overrides: list[str]

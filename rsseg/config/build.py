@@ -49,7 +49,7 @@ class Kind:
 OPTIMIZER = Kind("an optimiser", "torch.optim.Optimizer", ("torch.optim", "timm.optim"))
 SCHEDULER = Kind("a schedule", "torch.optim.lr_scheduler.LRScheduler", ("torch.optim",))
 CALLBACK = Kind("a callback", "lightning.pytorch.callbacks.Callback", ("lightning.pytorch.callbacks",))
-LOGGER = Kind("a logger", "lightning.pytorch.loggers.Logger", ("lightning.pytorch.loggers",))
+LOGGER = Kind("a logger", "lightning.pytorch.loggers.Logger", ("lightning.pytorch.loggers", "rsseg.loggers"))
 SAMPLER = Kind("a sampler", "rsseg.data.sampling.Sampler", ("rsseg.data",))
 AUGMENTATION = Kind("an augmentation", "rsseg.data.augment.Augmentation", ("rsseg.data",))
 RECIPE = Kind("a recipe of scenes", "rsseg.data.synthetic.SceneRecipe", ("rsseg.data",))

@@ -60,6 +60,7 @@ ELSEWHERE = {
     "logger=wandb": "wandb",
     "logger=tensorboard": "tensorboard",
     "logger=mlflow": "mlflow",
+    "logger=trackio": "trackio",
     "callbacks=early_stopping": "early_stopping patience",
     "callbacks=ema": "ema",
     "hydra.run.dir=": "name run_name exp_name run_dir",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -101,8 +102,8 @@ def requeue(number: int) -> None:
 
     SLURM sends SIGTERM when a job's time is over, but also when it is cancelled.
     """
-    job, left = slurm_job(), float(os.environ.get("SLURM_JOB_END_TIME", "0")) - time.time()
-    if job is None or number == signal.SIGINT or (number == signal.SIGTERM and left > CANCELLED):
+    job = slurm_job()
+    if job is None or number == signal.SIGINT or (number == signal.SIGTERM and seconds_left(job) > CANCELLED):
         return
     try:
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60)
@@ -113,3 +114,29 @@ def requeue(number: int) -> None:
         log.warning("SLURM job %s can't be queued again (%s): submit it again, it goes on by itself", job, fault)
     else:
         log.info("SLURM job %s is queued again and goes on by itself.", job)
+
+
+def seconds_left(job: str) -> float:
+    """The seconds until the time of a SLURM job is over; 0 once it is, and where that is unknown.
+
+    SLURM is asked: its version 22.05 sets no SLURM_JOB_END_TIME, and where there is one, it does not follow a limit that is
+    changed. A job that SLURM itself has queued again has its whole time left.
+
+    Args:
+        job: Its number.
+    """
+    try:
+        asked = ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%L"]
+        left = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return max(0.0, float(os.environ.get("SLURM_JOB_END_TIME", "0")) - time.time())
+    if left == "UNLIMITED":
+        return math.inf
+    days, _, clock = left.rpartition("-")
+    try:
+        seconds = 0
+        for part in clock.split(":"):  # minutes and seconds, with hours before them if there are any
+            seconds = 60 * seconds + int(part)
+        return 86400 * int(days or 0) + seconds
+    except ValueError:  # INVALID once it is over
+        return 0.0
