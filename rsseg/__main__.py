@@ -15,9 +15,9 @@ from rsseg.version import __version__
 def main() -> None:
     """Run the command that the command line names."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if name == "--version":
+    if name in ("-V", "--version"):
         print(f"rsseg {__version__}")
-    elif name in ("-h", "--help"):
+    elif name in ("-h", "--help", "help"):
         lines = [f"  rsseg {command:9} {what}" for command, what in COMMANDS.items()]
         print("\n".join(["Train remote-sensing segmentation, and measure which loss serves which metric.\n", *lines]))
         print("\nrsseg COMMAND --help lists the settings of a command; --version says which rsseg this is.")

@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rsseg.config.cli import prepare
-from rsseg.config.entry import CONFIGS, own_configs
+from rsseg.config.entry import CONFIGS, invocation, own_configs
 from rsseg.config.provenance import losses_of_heads
 from rsseg.contract import InputError
 
@@ -35,7 +35,14 @@ def run_job(config: DictConfig) -> float:
         from rsseg.run import train  # torch and Lightning take seconds to import: mistakes in the command are told before
 
         words: Any = OmegaConf.to_container(job.overrides.task, resolve=False)  # as they were typed
-        return train(config, folder, words, loss, of_heads)
+        score = train(config, folder, words, loss, of_heads)
+        if single and FIRST:
+            run = config.resume or folder
+            log.info(
+                "Next: %s run='%s' scene=<image> maps an image, %s run='%s' split=test scores the test split",
+                invocation("predict"), run, invocation("evaluate"), run,
+            )  # fmt: skip
+        return score
     except InputError as error:
         if single:
             sys.exit(f"error: {error}")
