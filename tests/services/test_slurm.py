@@ -39,7 +39,9 @@ def slurm(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
         patch.setenv("OMP_NUM_THREADS", "1")
-        subprocess.run([SCRIPT, "start", folder], check=True)
+        started = subprocess.run([SCRIPT, "start", folder], capture_output=True, text=True, timeout=180)
+        if started.returncode:
+            pytest.skip(f"SLURM does not start on this machine: {started.stderr.strip()[-300:]}")
         yield
         subprocess.run([SCRIPT, "stop", folder], check=True)
 
